@@ -1,0 +1,33 @@
+"""`agent.pyz unpack` takes the base tarball; `agent.pyz run` takes a request and runs its stages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from particle_agent import runner, wire
+from particle_agent.unpack import unpack
+
+
+def main() -> int:
+    channel = runner.Channel(runner.reserve_stdout())
+    agent_sha256 = hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
+    channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))
+    try:
+        with channel.heartbeat():
+            if sys.argv[1] == "unpack":
+                size, sha256 = unpack(sys.stdin.buffer, runner.prepare_scratch())
+                channel.send(wire.Unpacked(size=size, sha256=sha256))
+            else:
+                runner.run_stages(json.load(sys.stdin.buffer), channel)
+    except Exception as error:
+        channel.send(runner.failure(error))
+        return 1
+    channel.send(wire.Done())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+#!/usr/bin/busybox sh
+# Init of the helper VM: network, the key handshake on the console, then sshd as process 1.
+# The console is the trusted channel: the host hands in this build's public key and the time,
+# and learns the VM's fresh host key.
+PATH=/usr/sbin:/usr/bin
+export PATH
+bb=/usr/bin/busybox
+
+$bb mkdir -p /dev/pts /run /tmp /root /run/sshd /run/particle-os
+$bb mount -t devpts devpts /dev/pts
+$bb mount -t tmpfs -o mode=0755 tmpfs /run
+$bb mount -t tmpfs -o mode=1777,size=75% tmpfs /tmp
+$bb mkdir -m 0755 /run/sshd
+$bb mkdir -m 0700 /run/particle-os
+$bb ln -sf /proc/self/fd /dev/fd
+
+# User networking of QEMU always has these addresses.
+$bb ip link set lo up
+$bb ip link set eth0 up
+$bb ip addr add 10.0.2.15/24 dev eth0
+$bb ip route add default via 10.0.2.2
+echo "nameserver 10.0.2.3" >/etc/resolv.conf
+
+$bb stty -echo </dev/console
+echo "PARTICLE""-OS-READY"
+while IFS= read -r line; do
+	case $line in
+	KEY\ *) break ;;
+	esac
+done </dev/console
+# KEY seconds-since-1970 ssh-ed25519 base64
+rest=${line#KEY }
+$bb date -u -s "@${rest%% *}" >/dev/null
+echo "${rest#* }" >/run/particle-os/authorized_keys
+ssh-keygen -q -t ed25519 -N '' -C '' -f /run/particle-os/host_key
+echo "PARTICLE""-OS-HOST-KEY $($bb cut -d' ' -f1,2 /run/particle-os/host_key.pub) END"
+
+exec /usr/sbin/sshd -D -e -f /particle-os/sshd_config

@@ -1,0 +1,113 @@
+"""Runs one command, line by line, with a deadline."""
+
+from __future__ import annotations
+
+import collections
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from particle_agent.errors import CommandFailed, InfrastructureError
+
+TAIL_LINES = 40
+LINE_BYTES = 4096
+LEFTOVER_SECONDS = 2.0
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+class _Lines:
+    """Cuts a byte stream into lines of at most LINE_BYTES and hands them on."""
+
+    def __init__(self, emit: Callable[[str], None]) -> None:
+        self._emit = emit
+        self._rest = b""
+        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
+        if len(self._rest) > LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._line(line)
+
+    def close(self) -> None:
+        self._line(self._rest)
+        self._rest = b""
+
+    def _line(self, line: bytes) -> None:
+        if text := line[:LINE_BYTES].decode("utf-8", "replace").rstrip():
+            self.tail.append(text)
+            self._emit(text)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    emit: Callable[[str], None],
+    timeout: float,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Runs `argv` without a shell; every line it prints goes to `emit` as it comes.
+
+    `timeout` is in seconds. Raises CommandFailed on a non-zero status and InfrastructureError
+    when the time is up. Daemons that outlive the command do not hold this function up.
+    """
+    # A file takes any amount of input at once; a pipe would need a writer of its own.
+    source = os.memfd_create("stdin")
+    with os.fdopen(source, "w+b") as stdin_file:
+        stdin_file.write(stdin)
+        stdin_file.seek(0)
+        process = subprocess.Popen(
+            list(argv),
+            stdin=stdin_file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(env) if env is not None else None,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    lines = _Lines(emit)
+    deadline = time.monotonic() + timeout
+    exited_at: float | None = None
+    with selectors.DefaultSelector() as selector, process.stdout as output:
+        os.set_blocking(output.fileno(), False)
+        selector.register(output, selectors.EVENT_READ)
+        while True:
+            if time.monotonic() > deadline:
+                _kill_group(process)
+                raise InfrastructureError(
+                    f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s",
+                    tail=tuple(lines.tail),
+                )
+            if selector.select(0.5):
+                data = output.read(65536)
+                if data == b"":
+                    break
+                lines.feed(data or b"")
+                continue
+            if process.poll() is not None:
+                exited_at = exited_at or time.monotonic()
+                if time.monotonic() - exited_at > LEFTOVER_SECONDS:
+                    break
+    lines.close()
+    try:
+        status = process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        _kill_group(process)
+        raise InfrastructureError(
+            f"'{' '.join(argv)[:200]}' closed its output but did not end", tail=tuple(lines.tail)
+        ) from None
+    if status != 0:
+        raise CommandFailed(argv, status, tuple(lines.tail))

@@ -1,0 +1,109 @@
+"""Typed decoding of JSON into frozen dataclasses, and back.
+
+Nested JSON does not become nested dataclasses by itself. This decoder covers the types that the
+wire and the stages use: scalars, `Literal`, `Annotated`, `X | None`, `tuple[X, ...]`, dataclasses,
+and unions of dataclasses told apart by their `type` field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from particle_agent.options import AtLeastOne, Between, Text, kebab_case
+
+T = TypeVar("T")
+
+
+class DecodeError(ValueError):
+    """The JSON value does not have the shape that the type asks for."""
+
+
+@functools.cache
+def _fields(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {kebab_case(f.name): (f, hints[f.name]) for f in dataclasses.fields(cls)}
+
+
+def decode(kind: type[T], value: object, where: str = "value") -> T:
+    """`value`, as parsed from JSON, as an instance of the dataclass `kind`.
+
+    Raises DecodeError naming the place when a key is unknown or missing or a type is wrong.
+    """
+    return typing.cast(T, _decode(kind, value, where))
+
+
+def decode_any(kinds: tuple[type, ...], value: object, where: str = "value") -> Any:
+    """`value` as an instance of the one dataclass among `kinds` that its "type" key names."""
+    if not isinstance(value, Mapping):
+        raise DecodeError(f"{where}: expected an object")
+    tag = value.get("type")
+    for kind in kinds:
+        if _fields(kind)["type"][0].default == tag:
+            return _decode(kind, value, where)
+    raise DecodeError(f"{where}: unknown type {tag!r}")
+
+
+def _decode_dataclass(kind: type, value: object, where: str) -> object:
+    if not isinstance(value, Mapping):
+        raise DecodeError(f"{where}: expected an object")
+    fields = _fields(kind)
+    if unknown := sorted(map(str, set(value) - set(fields))):
+        raise DecodeError(f"{where}: unknown key {unknown[0]!r}")
+    arguments = {
+        fields[key][0].name: _decode(fields[key][1], item, f"{where}.{key}")
+        for key, item in value.items()
+    }
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise DecodeError(f"{where}: {error}") from error
+
+
+def _decode(kind: Any, value: object, where: str) -> object:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        decoded = _decode(arguments[0], value, where)
+        for constraint in arguments[1:]:
+            if isinstance(constraint, Text | Between | AtLeastOne) and not constraint.accepts(
+                decoded
+            ):  # type: ignore[arg-type]
+                raise DecodeError(f"{where}: not accepted: {decoded!r}")
+        return decoded
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise DecodeError(f"{where}: expected one of {arguments}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        kinds = tuple(a for a in arguments if a is not type(None))
+        return (
+            decode_any(kinds, value, where) if len(kinds) > 1 else _decode(kinds[0], value, where)
+        )
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise DecodeError(f"{where}: expected a list")
+        return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(typing.cast(type, kind), value, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise DecodeError(f"{where}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def encode(value: object) -> Any:
+    """A dataclass (or a list or scalar) as plain JSON data with kebab-case keys."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            kebab_case(f.name): encode(getattr(value, f.name)) for f in dataclasses.fields(value)
+        }
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    return value

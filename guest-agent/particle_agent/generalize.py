@@ -1,0 +1,92 @@
+"""Takes out of a system what must differ between machines and what its build left behind."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from particle_agent.target import Target
+
+HOST_KEY_UNIT = "particle-os-ssh-host-keys.service"
+# ssh-keygen(1): -A makes those host keys that do not exist.
+HOST_KEY_TEXT = """\
+[Unit]
+Description=Make SSH host keys at first boot
+ConditionPathExistsGlob=!/etc/ssh/ssh_host_*_key
+Before=ssh.service ssh.socket sshd-keygen.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/ssh-keygen -A
+
+[Install]
+WantedBy=multi-user.target
+"""
+FILES = (
+    "/var/lib/systemd/random-seed",
+    "/var/lib/systemd/credential.secret",
+    "/var/cache/apt/pkgcache.bin",
+    "/var/cache/apt/srcpkgcache.bin",
+    "/var/cache/ldconfig/aux-cache",
+    "/root/.bash_history",
+    "/etc/.pwd.lock",
+)
+# Directories that stay, empty.
+CONTENTS = ("tmp", "var/tmp", "run", "var/lib/apt/lists", "var/cache/apt/archives")
+LOGS = ("/var/log/apt", "/var/log/dpkg.log", "/var/log/alternatives.log", "/var/log/bootstrap.log")
+BACKUPS = {"/var/cache/debconf": "-old", "/var/lib/dpkg": "-old"}
+
+
+def run(target: Target) -> None:
+    """Makes the target a system that many machines can start from.
+
+    machine-id(5): an empty /etc/machine-id is filled at the first boot, without the first-boot
+    presets that would enable units which the recipe did not ask for.
+    """
+    target.write("/etc/machine-id", "", mode=0o444)
+    target.remove("/var/lib/dbus/machine-id")
+    if target.exists("/usr/bin/dbus-uuidgen"):
+        target.symlink("/var/lib/dbus/machine-id", "/etc/machine-id")
+    if not target.exists("/etc/hostname"):
+        target.write("/etc/hostname", f"{target.hostname}\n")
+        target.write("/etc/hosts", _hosts(target))
+    for name in target.list("/etc/ssh"):
+        if name.startswith("ssh_host_"):
+            target.remove(f"/etc/ssh/{name}")
+    if target.exists("/usr/sbin/sshd"):
+        target.write(f"/etc/systemd/system/{HOST_KEY_UNIT}", HOST_KEY_TEXT)
+        target.symlink(
+            f"/etc/systemd/system/multi-user.target.wants/{HOST_KEY_UNIT}", f"../{HOST_KEY_UNIT}"
+        )
+    for path in (*FILES, *LOGS):
+        target.remove(path)
+    for directory, suffix in BACKUPS.items():
+        for name in target.list(directory):
+            if name.endswith(suffix):
+                target.remove(f"{directory}/{name}")
+
+
+def empty(tree: Path) -> None:
+    """Empties directories whose content a running system makes anew.
+
+    `tree` is the target without the mounts that hide what lies in these directories.
+    """
+    for directory in CONTENTS:
+        place = tree / directory
+        if place.is_symlink() or not place.is_dir():
+            continue
+        for entry in place.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _hosts(target: Target) -> str:
+    if target.exists("/etc/hosts"):
+        return target.read("/etc/hosts")
+    return (
+        f"127.0.0.1 localhost\n127.0.1.1 {target.hostname}\n"
+        "::1 localhost ip6-localhost ip6-loopback\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n"
+    )

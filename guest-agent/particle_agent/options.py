@@ -1,0 +1,159 @@
+"""What stage options are made of: strict dataclasses and constrained strings.
+
+A stage is written once, as a frozen standard-library dataclass. The host hands the same class to
+pydantic, which reads ``__pydantic_config__`` and calls ``__get_pydantic_core_schema__`` on the
+metadata of ``Annotated`` types; core schemas are plain dictionaries, so pydantic is not needed
+here (https://docs.pydantic.dev/latest/concepts/types/). The guest checks the same constraints
+when it decodes the wire.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+
+def kebab_case(name: str) -> str:
+    """The spelling of a Python field name in recipes and on the wire."""
+    return name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Constrains a string to a pattern; `what` is how an error names the expected thing.
+
+    The pattern must mean the same to Python's ``re.fullmatch`` and to Rust's ``regex`` crate
+    (which pydantic uses): no look-around and no back-references. It is anchored here.
+    """
+
+    what: str
+    pattern: str
+    max_length: int = 255
+
+    def accepts(self, value: str) -> bool:
+        return len(value) <= self.max_length and re.fullmatch(self.pattern, value) is not None
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> dict[str, Any]:
+        return {
+            "type": "custom-error",
+            "schema": {
+                "type": "str",
+                "strict": True,
+                "pattern": f"^(?:{self.pattern})$",
+                "max_length": self.max_length,
+            },
+            "custom_error_type": "not_accepted",
+            "custom_error_message": "expected {what}",
+            "custom_error_context": {"what": self.what},
+        }
+
+
+@dataclass(frozen=True)
+class Between:
+    """Constrains an integer to a closed range."""
+
+    low: int
+    high: int
+
+    def accepts(self, value: int) -> bool:
+        return self.low <= value <= self.high
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> dict[str, Any]:
+        return {"type": "int", "strict": True, "ge": self.low, "le": self.high}
+
+
+@dataclass(frozen=True)
+class AtLeastOne:
+    """Constrains a list to have an item."""
+
+    def accepts(self, value: tuple[object, ...]) -> bool:
+        return len(value) > 0
+
+    def __get_pydantic_core_schema__(self, source: object, handler: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = handler(source)
+        schema["min_length"] = 1
+        return schema
+
+
+class Options:
+    """Base of every options class: unknown keys are errors, types are not converted."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "strict": True,
+        "alias_generator": kebab_case,
+        "use_attribute_docstrings": True,
+    }
+
+
+# Debian Policy 5.6.1 for the name; apt's own suffixes: ":arch", "=version" and "/release".
+PackageName = Annotated[
+    str,
+    Text(
+        "a Debian package name such as 'openssh-server' (optionally :ARCH, =VERSION or /RELEASE)",
+        r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+|/[a-z0-9.-]+)?",
+    ),
+]
+# useradd(8) of Debian, without the trailing dollar of Samba machine accounts.
+UserName = Annotated[
+    str,
+    Text(
+        "a user or group name: a lower-case letter or '_', then at most 31 of a-z 0-9 _ -",
+        r"[a-z_][a-z0-9_-]{0,31}",
+        32,
+    ),
+]
+# SUPPORTED of glibc: language, territory, optional codeset and modifier.
+LocaleName = Annotated[
+    str,
+    Text(
+        "a locale such as 'de_DE.UTF-8' or 'C.UTF-8'",
+        r"(C|[a-z]{2,3}_[A-Z]{2})(\.[A-Za-z0-9-]+)?(@[a-z]+)?",
+    ),
+]
+ZoneName = Annotated[
+    str,
+    Text(
+        "a time zone of the tz database such as 'Europe/Berlin'",
+        r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*)*",
+    ),
+]
+# crypt(5): "$id$…", or a marker that matches no password.
+PasswordHash = Annotated[
+    str,
+    Text(
+        "a password hash of crypt(5), as printed by 'mkpasswd' or 'openssl passwd -6'; '!' or '*'",
+        r"\$[0-9a-z]+\$[A-Za-z0-9./$=,+-]+|[!*]",
+    ),
+]
+# sshd(8), AUTHORIZED_KEYS FILE FORMAT, without the options field.
+SshPublicKey = Annotated[
+    str,
+    Text(
+        "an OpenSSH public key such as 'ssh-ed25519 AAAA… name'",
+        r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)"
+        r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+        r" [A-Za-z0-9+/]+={0,3}( [^\x00-\x1f\x7f]*)?",
+        16384,
+    ),
+]
+AbsolutePath = Annotated[
+    str,
+    Text(
+        "an absolute path without ':', '..' or control characters",
+        r"(/([A-Za-z0-9_@%+=,~-]|\.[A-Za-z0-9_@%+=,~-])[A-Za-z0-9_@%+=,.~ -]*)+|/",
+        4096,
+    ),
+]
+# Bytes, in binary units, as qemu-img takes them.
+DiskSize = Annotated[
+    str,
+    Text("'auto', or a size such as '800M' or '4G' (powers of 1024)", r"auto|[1-9][0-9]{0,8}[MG]"),
+]
+UserId = Annotated[int, Between(0, 4294967294)]
+
+
+def bytes_of(size: str) -> int:
+    """A `DiskSize` other than 'auto', in bytes."""
+    return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]

@@ -1,0 +1,180 @@
+"""Runs the stages of one request and tells the host what happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from particle_agent import wire
+from particle_agent.decode import decode_any
+from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.stages import ALL_STAGES, Stage
+from particle_agent.target import Target, wait_for_disk
+
+SCRATCH = Path("/scratch")
+ROOT = SCRATCH / "target"
+APT_DIRECTORIES = {"lists": "var/lib/apt/lists", "archives": "var/cache/apt/archives"}
+
+
+class Channel:
+    """The agent's side of the wire; safe to use from the heartbeat's thread."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, event: wire.Event) -> None:
+        with self._lock:
+            self._stream.write(wire.to_line(event))
+            self._stream.flush()
+
+    def output(self, text: str) -> None:
+        self.send(wire.Output(text=text[: wire.TEXT_LIMIT]))
+
+    def note(self, text: str) -> None:
+        self.send(wire.Note(text=text[: wire.TEXT_LIMIT]))
+
+    def disk_needed(self, size: int, content: int) -> None:
+        self.send(wire.DiskNeeded(size=size, content=content))
+
+    def disk_written(self, size: int, tree_sha256: str) -> None:
+        self.send(wire.DiskWritten(size=size, tree_sha256=tree_sha256))
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """Sends a heartbeat every HEARTBEAT_SECONDS for as long as the context lasts."""
+        stopped = threading.Event()
+
+        def beat() -> None:
+            while not stopped.wait(wire.HEARTBEAT_SECONDS):
+                self.send(wire.Heartbeat())
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join()
+
+
+def prepare_scratch() -> Path:
+    """Makes the file system of the scratch disk, mounts it, and returns the empty target."""
+    device = wait_for_disk("scratch", 0, 30.0)
+    # No journal: the disk is thrown away unless every stage succeeds.
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-O", "^has_journal", "-E", "lazy_itable_init=1", str(device)],
+        check=True,
+        timeout=120,
+    )
+    SCRATCH.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "noatime", str(device), str(SCRATCH)], check=True, timeout=60)
+    ROOT.mkdir(mode=0o755)
+    return ROOT
+
+
+@contextmanager
+def mounted_for_chroot(root: Path) -> Iterator[None]:
+    """The file systems that programs in the target expect; apt's caches lie outside of it."""
+    mounts: list[tuple[str, ...]] = [
+        ("-t", "proc", "proc", "proc"),
+        ("-t", "sysfs", "sysfs", "sys"),
+        ("-t", "devtmpfs", "devtmpfs", "dev"),
+        ("-t", "devpts", "devpts", "dev/pts"),
+        ("-t", "tmpfs", "tmpfs", "run"),
+        ("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "tmp"),
+    ]
+    for name, place in APT_DIRECTORIES.items():
+        (SCRATCH / "apt" / name / "partial").mkdir(parents=True, exist_ok=True)
+        mounts.append(("--bind", str(SCRATCH / "apt" / name), place))
+    with ExitStack() as stack:
+        for *options, place in mounts:
+            where = root / place
+            where.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["mount", *options, str(where)], check=True, timeout=60)
+            stack.callback(subprocess.run, ["umount", "-l", str(where)], check=False, timeout=60)
+        yield
+
+
+def kill_strays(root: Path) -> None:
+    """Ends daemons that a stage left running inside the target."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            inside = os.readlink(entry / "root") == str(root)
+        except OSError:
+            continue
+        if inside:
+            os.kill(int(entry.name), signal.SIGKILL)
+
+
+def run_stages(request: Mapping[str, object], channel: Channel) -> None:
+    """Runs the stages of `request` in order; returns when all of them succeeded.
+
+    Raises `_StageFailed` naming the stage's index. DecodeError tells of a malformed request.
+    """
+    descriptions = request["stages"]
+    assert isinstance(descriptions, list)
+    stages: list[Stage] = [
+        decode_any(ALL_STAGES, item, f"stages[{i}]") for i, item in enumerate(descriptions)
+    ]
+    target = Target(ROOT, channel, hostname=str(request["hostname"]))
+    with mounted_for_chroot(ROOT):
+        for index, stage in enumerate(stages):
+            channel.send(wire.StageStarted(index=index))
+            started = time.monotonic()
+            try:
+                stage.run(target)
+            except Exception as error:
+                raise _StageFailed(index, error) from error
+            finally:
+                kill_strays(ROOT)
+            seconds = round(time.monotonic() - started, 3)
+            channel.send(wire.StageFinished(index=index, seconds=seconds))
+
+
+class _StageFailed(Exception):
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(str(error))
+        self.index = index
+        self.error = error
+
+
+def failure(error: BaseException) -> wire.Failed:
+    """The event that tells the host of `error`."""
+    index = error.index if isinstance(error, _StageFailed) else None
+    cause = error.error if isinstance(error, _StageFailed) else error
+    if isinstance(cause, StageError):
+        return wire.Failed(
+            kind="infrastructure" if isinstance(cause, InfrastructureError) else "stage",
+            index=index,
+            message=cause.message[: wire.TEXT_LIMIT],
+            hint=cause.hint,
+            tail=tuple(line[:500] for line in cause.tail[-20:]),
+        )
+    full = isinstance(cause, OSError) and cause.errno == 28
+    return wire.Failed(
+        kind="infrastructure" if full else "internal",
+        index=index,
+        message=f"{type(cause).__name__}: {cause}"[: wire.TEXT_LIMIT],
+        hint="Give the scratch disk more room with --scratch-size." if full else None,
+        tail=tuple(line[:500] for line in traceback.format_exception(cause)[-20:]),
+    )
+
+
+def reserve_stdout() -> IO[str]:
+    """The real standard output, for events only; prints of anything else go to standard error."""
+    stream = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return stream

@@ -1,0 +1,26 @@
+"""The stages, one file each. A new one adds its file and one line to `RecipeStage`."""
+
+from __future__ import annotations
+
+from typing import Protocol, get_args
+
+from particle_agent.bootstrap import Bootstrap
+from particle_agent.stages.apt import Apt
+from particle_agent.stages.locale import Locale
+from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.timezone import Timezone
+from particle_agent.stages.users import Users
+from particle_agent.target import Target
+
+
+class Stage(Protocol):
+    """What every stage class offers besides its options."""
+
+    def run(self, target: Target) -> None:
+        """Does the work; raises StageError when it cannot be done."""
+
+
+RecipeStage = Apt | Locale | Timezone | Users | Qemu
+RECIPE_STAGES: tuple[type, ...] = get_args(RecipeStage)
+# What a host may send: the stages of recipes, and those that only particle-os itself uses.
+ALL_STAGES: tuple[type, ...] = (*RECIPE_STAGES, Bootstrap)

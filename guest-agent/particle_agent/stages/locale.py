@@ -1,0 +1,55 @@
+"""Language and character set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from particle_agent.errors import StageError
+from particle_agent.options import LocaleName, Options
+from particle_agent.target import Target
+
+SUPPORTED = "/usr/share/i18n/SUPPORTED"
+BUILT_IN = ("C", "C.UTF-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locale(Options):
+    """Generates locales and sets the system's default one.
+
+    Anything but C and C.UTF-8 needs the package `locales` in the image.
+    """
+
+    type: Literal["locale"] = "locale"
+    default: LocaleName
+    """The locale of the system: LANG in /etc/locale.conf (/etc/default/locale on Debian 12)."""
+    generate: tuple[LocaleName, ...] = ()
+    """Further locales to generate."""
+
+    def run(self, target: Target) -> None:
+        wanted = [n for n in dict.fromkeys([self.default, *self.generate]) if n not in BUILT_IN]
+        if wanted:
+            target.write("/etc/locale.gen", "".join(f"{_line(target, n)}\n" for n in wanted))
+            target.chroot(["locale-gen"])
+        text = f"LANG={self.default}\n"
+        target.write("/etc/locale.conf", text)
+        target.symlink("/etc/default/locale", "../locale.conf")
+
+
+def _line(target: Target, name: str) -> str:
+    """The line of locale.gen(5) for a locale: its name and its character set."""
+    if not target.exists(SUPPORTED):
+        raise StageError(
+            f"locale {name} cannot be generated: the package 'locales' is not installed",
+            hint="Add 'locales' to the packages of an apt stage before this one.",
+        )
+    known = [line.split() for line in target.read(SUPPORTED).splitlines() if " " in line]
+    for known_name, charset, *_ in known:
+        if known_name == name:
+            return f"{known_name} {charset}"
+    language = name.split("_")[0]
+    near = [n for n, *_ in known if n.startswith(f"{language}_")][:8]
+    raise StageError(
+        f"there is no locale {name}",
+        hint=f"glibc knows {', '.join(near)}." if near else f"See {SUPPORTED} in the image.",
+    )

@@ -1,0 +1,152 @@
+"""The bootable disk."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from particle_agent import generalize
+from particle_agent.checksum import tree_sha256
+from particle_agent.errors import StageError
+from particle_agent.options import AtLeastOne, DiskSize, Options, bytes_of
+from particle_agent.target import Target
+
+MIB = 1 << 20
+BLOCK = 4096
+# UEFI specification, 5.3, and the Discoverable Partitions Specification: "root on x86-64".
+LINUX_ROOT_X86_64 = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+MBR_CODE_BYTES = 440
+GPT_MBR = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qemu(Options):
+    """Writes the system to a bootable disk: GPT, one ext4 partition, a boot loader for BIOS.
+
+    The last stage of a recipe that makes an image. It also takes out what must differ between
+    machines (machine-id, SSH host keys, random seed) and what the build left behind.
+    """
+
+    type: Literal["qemu"] = "qemu"
+    formats: Annotated[tuple[Literal["raw", "qcow2"], ...], AtLeastOne()] = ("raw",)
+    """The image files to make; qcow2 is converted on the host from the verified raw disk."""
+    size: DiskSize = "auto"
+    """The disk's size; auto is the content plus a quarter and 96 MiB."""
+    bootloader: Literal["extlinux"] = "extlinux"
+    """The boot loader; extlinux starts from BIOS."""
+
+    def run(self, target: Target) -> None:
+        kernel, initrd = _kernel(target)
+        root_uuid = str(uuid.uuid4())
+        generalize.run(target)
+        target.write("/etc/fstab", f"UUID={root_uuid} / ext4 errors=remount-ro 0 1\n")
+        target.make_directory("/boot/extlinux")
+        target.write("/boot/extlinux/extlinux.conf", _menu(kernel, initrd, root_uuid))
+        # Without the mounts that the chroot needs, just the tree.
+        with target.mounted(target.root, "--bind") as tree:
+            generalize.empty(tree)
+            content, inodes = _measure(tree)
+            size = _size(self.size, content)
+            disk = target.output_disk(size, content=content)
+            _partition(target, disk)
+            _make_file_system(target, Path(f"{disk}1"), tree, root_uuid, inodes)
+        with target.mounted(f"{disk}1") as mounted:
+            target.run(["extlinux", "--install", str(mounted / "boot/extlinux")])
+        _write_boot_code(disk)
+        target.run(["sync"])
+        target.reporter.disk_written(size, tree_sha256(disk, size))
+
+
+def _kernel(target: Target) -> tuple[str, str]:
+    """The kernel and initramfs to boot, as paths of the image.
+
+    Debian keeps the links /vmlinuz and /initrd.img at the newest kernel (linux-update-symlinks),
+    so that an upgrade in the running image needs no new boot loader menu.
+    """
+    if target.exists("/vmlinuz") and target.exists("/initrd.img"):
+        return "/vmlinuz", "/initrd.img"
+    versions = [
+        n.removeprefix("vmlinuz-") for n in target.list("/boot") if n.startswith("vmlinuz-")
+    ]
+    if not versions:
+        raise StageError(
+            "the image has no kernel in /boot",
+            hint="Add 'linux-image-cloud-amd64' (for virtual machines) or 'linux-image-amd64' to "
+            "the packages of an apt stage.",
+        )
+    version = versions[-1]
+    if not target.exists(f"/boot/initrd.img-{version}"):
+        raise StageError(
+            f"the image has no initramfs for its kernel {version}",
+            hint="Add 'initramfs-tools' to the packages of an apt stage.",
+        )
+    return f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}"
+
+
+def _menu(kernel: str, initrd: str, root_uuid: str) -> str:
+    """extlinux.conf; see https://wiki.syslinux.org/wiki/index.php?title=Config."""
+    return (
+        "SERIAL 0 115200\nPROMPT 0\nTIMEOUT 10\nDEFAULT linux\n\n"
+        f"LABEL linux\n  LINUX {kernel}\n  INITRD {initrd}\n"
+        f"  APPEND root=UUID={root_uuid} ro console=tty0 console=ttyS0,115200\n"
+    )
+
+
+def _measure(tree: Path) -> tuple[int, int]:
+    """The bytes that the tree takes in whole blocks, and its number of inodes."""
+    seen: set[int] = set()
+    blocks = 0
+    for directory, _, files in os.walk(tree):
+        for path in (directory, *(os.path.join(directory, name) for name in files)):
+            status = os.lstat(path)
+            if status.st_ino not in seen:
+                seen.add(status.st_ino)
+                blocks += max(1, -(-status.st_size // BLOCK))
+    return blocks * BLOCK, len(seen)
+
+
+def _size(wanted: str, content: int) -> int:
+    """The disk's size in bytes. Raises StageError when the wanted one is too small."""
+    # Inode tables take 1/64; the journal at most 64 MiB at these sizes.
+    least = (content + content // 16 + 68 * MIB) // MIB + 1
+    if wanted == "auto":
+        return max(least, (content + content // 4) // MIB + 96) * MIB
+    size = bytes_of(wanted)
+    if size < least * MIB:
+        raise StageError(
+            f"size {wanted} is too small: the system holds {content // MIB} MiB and needs a disk "
+            f"of at least {least} MiB",
+            hint=f"Write 'size: {least}M' or more, or 'size: auto'.",
+        )
+    return size
+
+
+def _partition(target: Target, disk: Path) -> None:
+    table = (
+        f'label: gpt\nstart=1MiB, type={LINUX_ROOT_X86_64}, name="root", attrs=LegacyBIOSBootable\n'
+    )
+    target.run(["sfdisk", "--quiet", "--wipe=always", str(disk)], stdin=table)
+
+
+def _make_file_system(
+    target: Target, partition: Path, tree: Path, root_uuid: str, inodes: int
+) -> None:
+    sectors = int(Path("/sys/class/block", partition.name, "size").read_text())
+    count = max(sectors * 512 // 16384, inodes * 5 // 4)
+    # extlinux reads the file system itself; it does not know the newest features.
+    target.run(
+        ["mke2fs", "-q", "-t", "ext4", "-O", "^64bit,^metadata_csum,^orphan_file", "-m", "1"]
+        + ["-b", str(BLOCK), "-N", str(count), "-L", "root", "-U", root_uuid]
+        + ["-E", "root_owner=0:0,lazy_itable_init=1", "-d", str(tree), str(partition)]
+    )
+
+
+def _write_boot_code(disk: Path) -> None:
+    code = GPT_MBR.read_bytes()
+    if len(code) > MBR_CODE_BYTES:
+        raise StageError(f"{GPT_MBR} has {len(code)} bytes; a master boot record holds 440")
+    with disk.open("r+b") as file:
+        file.write(code)

@@ -1,0 +1,43 @@
+"""Local time."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from particle_agent.errors import StageError
+from particle_agent.options import Options, ZoneName
+from particle_agent.target import Target
+
+ZONES = "/usr/share/zoneinfo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timezone(Options):
+    """Sets the system's time zone. Anything but UTC needs the package `tzdata` in the image."""
+
+    type: Literal["timezone"] = "timezone"
+    zone: ZoneName
+    """A name of the tz database, such as Europe/Berlin."""
+
+    def run(self, target: Target) -> None:
+        if not target.exists(f"{ZONES}/{self.zone}") and self.zone not in ("UTC", "Etc/UTC"):
+            raise _unknown(target, self.zone)
+        target.symlink("/etc/localtime", f"{ZONES}/{self.zone}")
+        target.write("/etc/timezone", f"{self.zone}\n")
+
+
+def _unknown(target: Target, zone: str) -> StageError:
+    table = f"{ZONES}/tzdata.zi"
+    if not target.exists(table):
+        return StageError(
+            f"time zone {zone} cannot be set: the package 'tzdata' is not installed",
+            hint="Add 'tzdata' to the packages of an apt stage before this one.",
+        )
+    names = [line.split()[1] for line in target.read(table).splitlines() if line.startswith("Z ")]
+    near = difflib.get_close_matches(zone, names, n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "See 'timedatectl list-timezones'."
+    return StageError(
+        f"there is no time zone {zone}", hint=f"{hint} Old names are in 'tzdata-legacy'."
+    )

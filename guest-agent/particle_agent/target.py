@@ -1,0 +1,239 @@
+"""The one door through which a stage reaches the system under construction."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from particle_agent import command
+from particle_agent.errors import InfrastructureError, StageError
+
+COMMAND_SECONDS = 3600.0
+MAX_SYMLINKS = 40
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "TERM": "dumb",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "DEBCONF_NONINTERACTIVE_SEEN": "true",
+}
+
+
+class Reporter(Protocol):
+    """Where a stage's output, notes and finished disk are told."""
+
+    def output(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def disk_needed(self, size: int, content: int) -> None: ...
+
+    def disk_written(self, size: int, tree_sha256: str) -> None: ...
+
+
+class Target:
+    """The root file system being built, at `root` of the VM.
+
+    Paths of the target are absolute strings as the target itself would see them; a symbolic link
+    in them never leads out of `root`. `hostname` is the recipe's name.
+    """
+
+    def __init__(self, root: Path, reporter: Reporter, *, hostname: str) -> None:
+        self.root = root
+        self.reporter = reporter
+        self.hostname = hostname
+
+    # Commands
+
+    def chroot(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        env: Mapping[str, str] | None = None,
+        timeout: float = COMMAND_SECONDS,
+    ) -> None:
+        """Runs `argv` with the target as its root directory; raises CommandFailed."""
+        self.run(["chroot", str(self.root), *argv], stdin=stdin, env=env, timeout=timeout)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        env: Mapping[str, str] | None = None,
+        timeout: float = COMMAND_SECONDS,
+    ) -> None:
+        """Runs `argv` in the helper VM itself; raises CommandFailed."""
+        self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
+        command.run(
+            argv,
+            emit=self.reporter.output,
+            timeout=timeout,
+            stdin=stdin.encode(),
+            env={**ENVIRONMENT, **(env or {})},
+        )
+
+    # Files
+
+    def path(self, path: str, *, follow: bool = True) -> Path:
+        """Where `path` of the target lies in the VM; links are resolved as inside the target.
+
+        With `follow` false the last component is not resolved. Raises StageError on a loop.
+        """
+        pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
+        resolved: list[str] = []
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                resolved[-1:] = []
+                continue
+            here = self.root.joinpath(*resolved, part)
+            if here.is_symlink() and (pending or follow):
+                links += 1
+                if links > MAX_SYMLINKS:
+                    raise StageError(f"too many levels of symbolic links in the target's {path}")
+                link = os.readlink(here)
+                if link.startswith("/"):
+                    resolved = []
+                pending += [p for p in link.split("/") if p not in ("", ".")][::-1]
+                continue
+            resolved.append(part)
+        return self.root.joinpath(*resolved)
+
+    def exists(self, path: str) -> bool:
+        return self.path(path).exists()
+
+    def is_link(self, path: str) -> bool:
+        return self.path(path, follow=False).is_symlink()
+
+    def read(self, path: str) -> str:
+        return self.path(path).read_text(encoding="utf-8", errors="replace")
+
+    def list(self, path: str) -> list[str]:
+        """The sorted names in a directory; empty when there is none."""
+        place = self.path(path)
+        return sorted(os.listdir(place)) if place.is_dir() else []
+
+    def make_directory(
+        self, path: str, *, mode: int = 0o755, owner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Makes the directory, and root-owned parents as needed; sets mode and owner."""
+        place = self.path(path)
+        place.mkdir(parents=True, exist_ok=True)
+        place.chmod(mode)
+        self._chown(place, owner)
+
+    def write(
+        self, path: str, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Writes a file whole; a file or link of that name is replaced, never followed."""
+        place = self.path(path, follow=False)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".particle-os-")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary = Path(name)
+        temporary.chmod(mode)
+        self._chown(temporary, owner)
+        temporary.replace(place)
+
+    def symlink(self, path: str, to: str) -> None:
+        """Makes `path` a symbolic link with the text `to`, replacing a file or link there."""
+        self.remove(path)
+        place = self.path(path, follow=False)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(to)
+
+    def remove(self, path: str) -> None:
+        """Removes a file, link or tree; nothing happens when there is none."""
+        place = self.path(path, follow=False)
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+        elif place.is_dir():
+            shutil.rmtree(place)
+        elif place.exists():
+            place.unlink()
+
+    def _chown(self, place: Path, owner: tuple[int, int]) -> None:
+        os.chown(place, *owner, follow_symlinks=False)
+
+    # Shared surroundings of commands
+
+    @contextmanager
+    def network(self) -> Iterator[None]:
+        """Lets commands in the target resolve host names; what was there before comes back."""
+        name, aside = "/etc/resolv.conf", "/etc/.particle-os-resolv.conf"
+        ours = Path("/etc/resolv.conf").read_text(encoding="utf-8")
+        existed = os.path.lexists(self.path(name, follow=False))
+        if existed:
+            self.path(name, follow=False).replace(self.path(aside, follow=False))
+        self.write(name, ours)
+        try:
+            yield
+        finally:
+            # A package may have put its own file or link there; that one stays.
+            replaced = self.is_link(name) or not self.exists(name) or self.read(name) != ours
+            if replaced:
+                self.remove(aside)
+            else:
+                self.remove(name)
+                if existed:
+                    self.path(aside, follow=False).replace(self.path(name, follow=False))
+
+    @contextmanager
+    def mounted(self, what: str | Path, *options: str) -> Iterator[Path]:
+        """`what` mounted in the VM at a fresh directory for as long as the context lasts."""
+        where = Path(tempfile.mkdtemp(prefix="particle-os-mount-"))
+        subprocess.run(["mount", *options, str(what), str(where)], check=True, timeout=60)
+        try:
+            yield where
+        finally:
+            subprocess.run(["umount", str(where)], check=True, timeout=300)
+            where.rmdir()
+
+    # The output disk
+
+    def output_disk(self, size: int, *, content: int) -> Path:
+        """Asks the host for an output disk of `size` bytes and returns its device.
+
+        About `content` bytes will be written to it; the host checks that it has the room.
+        """
+        self.reporter.disk_needed(size, content)
+        return wait_for_disk("output", size, 60.0)
+
+
+def wait_for_disk(serial: str, size: int, timeout: float) -> Path:
+    """The device of the disk with this serial, once it has `size` bytes (0: any size).
+
+    Raises InfrastructureError after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for place in Path("/sys/block").iterdir():
+            try:
+                found = (place / "serial").read_text().strip() == serial
+                sectors = int((place / "size").read_text())
+            except OSError:
+                continue
+            device = Path("/dev") / place.name
+            if (
+                found
+                and (size == 0 or sectors * 512 == size)
+                and stat.S_ISBLK(device.stat().st_mode)
+            ):
+                return device
+        time.sleep(0.05)
+    raise InfrastructureError(
+        f"the disk '{serial}' of {size} bytes did not appear within {timeout:.0f} s"
+    )

@@ -1,0 +1,150 @@
+"""What the host and the agent say to each other.
+
+The host writes one JSON object (`Request`) to the agent's standard input; the agent answers with
+one JSON object a line on standard output. Only a received `Done` is success: end of stream,
+silence past the deadline or a dead VM is failure. Text from the guest is cut to `TEXT_LIMIT`
+characters a field; a longer line is refused by the host.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from particle_agent.decode import DecodeError, decode_any, encode
+
+PROTOCOL = 1
+HEARTBEAT_SECONDS = 5.0
+TEXT_LIMIT = 8192
+LINE_LIMIT = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """First line: who speaks, so that a stale agent is noticed before it does anything."""
+
+    type: Literal["hello"] = "hello"
+    protocol: int
+    agent_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """Sent every `HEARTBEAT_SECONDS`, however long a command is silent."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStarted:
+    """The stage with this index in the request begins."""
+
+    type: Literal["stage-started"] = "stage-started"
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One line that a command of the current stage printed, without its line end."""
+
+    type: Literal["output"] = "output"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Something the user should know of, although nothing failed."""
+
+    type: Literal["note"] = "note"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFinished:
+    """The stage succeeded; `seconds` by the guest's clock."""
+
+    type: Literal["stage-finished"] = "stage-finished"
+    index: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """The base tarball arrived: so many bytes, with this SHA-256."""
+
+    type: Literal["unpacked"] = "unpacked"
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskNeeded:
+    """The guest waits until the host has grown the output disk to `size` bytes.
+
+    About `content` bytes of it will be written; the rest stays sparse.
+    """
+
+    type: Literal["disk-needed"] = "disk-needed"
+    size: int
+    content: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskWritten:
+    """The output disk is complete: its first `size` bytes have this `checksum.tree_sha256`."""
+
+    type: Literal["disk-written"] = "disk-written"
+    size: int
+    tree_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The end, without success. `kind` tells whose fault it is; `index` is the stage's."""
+
+    type: Literal["failed"] = "failed"
+    kind: Literal["stage", "infrastructure", "internal"]
+    index: int | None
+    message: str
+    hint: str | None
+    tail: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """The end, with success."""
+
+    type: Literal["done"] = "done"
+
+
+Event = (
+    Hello
+    | Heartbeat
+    | StageStarted
+    | Output
+    | Note
+    | StageFinished
+    | Unpacked
+    | DiskNeeded
+    | DiskWritten
+    | Failed
+    | Done
+)
+EVENTS: tuple[type, ...] = get_args(Event)
+
+
+def to_line(event: Event) -> str:
+    """The event as one line of ASCII JSON, with its end of line."""
+    return json.dumps(encode(event), ensure_ascii=True) + "\n"
+
+
+def from_line(line: bytes) -> Any:
+    """The event in a line. Raises DecodeError for anything that is not exactly one."""
+    if len(line) > LINE_LIMIT:
+        raise DecodeError(f"a line of {len(line)} bytes; the limit is {LINE_LIMIT}")
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"not JSON: {line[:80]!r}") from error
+    return decode_any(EVENTS, value, "event")

@@ -1,0 +1,174 @@
+"""The guest agent from the host's side: packs it, starts it, and listens to it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import paramiko
+from particle_agent import wire
+from particle_agent.decode import DecodeError, encode
+from particle_agent.stages import Stage
+
+from particle_os.deadline import Deadline
+from particle_os.errors import (
+    DeadlineExceeded,
+    InfrastructureError,
+    ParticleError,
+    StageFailed,
+    VmError,
+    printable,
+)
+from particle_os.vm.ssh import Connection
+
+PLACE = "/run/particle-os/agent.pyz"
+# Heartbeats come every few seconds; a guest that is silent for so long is gone.
+SILENCE_SECONDS = 60.0
+MAIN = "import sys\nfrom particle_agent.__main__ import main\nsys.exit(main())\n"
+Listener = Callable[[wire.Event], None]
+
+
+def _modules(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for entry in sorted(directory.iterdir(), key=lambda e: e.name):
+        if entry.is_dir() and entry.name not in ("__pycache__", "boot"):
+            yield from _modules(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            yield f"{prefix}{entry.name}", entry.read_bytes()
+
+
+def pack() -> bytes:
+    """The agent as a zipapp (PEP 441); the same sources give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        files = [("__main__.py", MAIN.encode())]
+        files += _modules(resources.files("particle_agent"), "particle_agent/")
+        for name, data in files:
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return buffer.getvalue()
+
+
+class Agent:
+    """The agent in a running VM. `death` tells why the VM died, if it did."""
+
+    def __init__(self, connection: Connection, death: Callable[[], ParticleError | None]) -> None:
+        self._connection = connection
+        self._death = death
+        self._program = pack()
+        self.sha256 = hashlib.sha256(self._program).hexdigest()
+
+    def push(self, deadline: Deadline) -> None:
+        """Copies the agent into the VM and has the VM confirm its hash."""
+        with self._connection.command(f"cat > {PLACE} && sha256sum {PLACE}", deadline) as channel:
+            self._connection.send(channel, io.BytesIO(self._program), deadline)
+            channel.settimeout(deadline.remaining())
+            answer = channel.makefile("rb").read(200).decode("ascii", "replace")
+        if answer.split(" ")[0] != self.sha256:
+            raise VmError(f"the agent did not arrive whole: {printable(answer, 100)}")
+
+    def unpack(self, stream: io.BufferedIOBase, deadline: Deadline, listen: Listener) -> str:
+        """Streams the base tarball to the agent, which unpacks it; returns its SHA-256.
+
+        Raises InfrastructureError when the two ends disagree about what was sent.
+        """
+        received: list[wire.Unpacked] = []
+
+        def note(event: wire.Event) -> None:
+            if isinstance(event, wire.Unpacked):
+                received.append(event)
+            else:
+                listen(event)
+
+        with self._channel("unpack", deadline) as channel:
+            try:
+                sent = self._connection.send(channel, stream, deadline)  # type: ignore[arg-type]
+            except VmError as error:
+                # The agent's own words tell more than a closed pipe, if it still has some.
+                self._listen(channel, deadline, note)
+                raise self._death() or error from error
+            self._listen(channel, deadline, note)
+        if not received or received[0].sha256 != sent:
+            raise InfrastructureError("the base tarball did not arrive whole in the VM")
+        return sent
+
+    def run(
+        self, stages: Sequence[Stage], *, hostname: str, deadline: Deadline, listen: Listener
+    ) -> None:
+        """Runs the stages; each event goes to `listen`.
+
+        Returns only after a received `done`. Raises StageFailed or InfrastructureError as the
+        agent says, VmError when it falls silent.
+        """
+        request = {"hostname": hostname, "stages": [encode(stage) for stage in stages]}
+        with self._channel("run", deadline) as channel:
+            self._connection.send(channel, io.BytesIO(json.dumps(request).encode()), deadline)
+            self._listen(channel, deadline, listen)
+
+    def _channel(self, verb: str, deadline: Deadline) -> Any:
+        return self._connection.command(f"exec python3 -I -S {PLACE} {verb}", deadline)
+
+    def _listen(self, channel: paramiko.Channel, deadline: Deadline, listen: Listener) -> None:
+        complaints = bytearray()
+        for line in self._lines(channel, deadline, complaints):
+            try:
+                event = wire.from_line(line)
+            except DecodeError as error:
+                raise VmError(f"the agent says something odd: {printable(str(error))}") from error
+            match event:
+                case wire.Done():
+                    return
+                case wire.Failed():
+                    raise _failure(event)
+                case wire.Hello():
+                    if (event.protocol, event.agent_sha256) != (wire.PROTOCOL, self.sha256):
+                        raise VmError("another agent answers than the one that was sent")
+                case wire.Heartbeat():
+                    pass
+                case _:
+                    listen(event)
+        tail = [printable(t) for t in complaints.decode("utf-8", "replace").splitlines()]
+        raise self._death() or VmError("the agent ended without saying 'done'", tail=tail[-15:])
+
+    def _lines(
+        self, channel: paramiko.Channel, deadline: Deadline, complaints: bytearray
+    ) -> Iterator[bytes]:
+        """The lines of the agent's standard output; standard error is kept, bounded."""
+        buffer = b""
+        while True:
+            while channel.recv_stderr_ready():
+                complaints += channel.recv_stderr(65536)
+                del complaints[:-65536]
+            silence = deadline.sooner(SILENCE_SECONDS, "a sign of life of the agent")
+            try:
+                channel.settimeout(silence.remaining())
+                data = channel.recv(65536)
+            except TimeoutError:
+                deadline.remaining()
+                raise self._death() or DeadlineExceeded(
+                    f"the agent has been silent for {SILENCE_SECONDS:.0f} s"
+                ) from None
+            except OSError as error:
+                raise self._death() or VmError(
+                    f"the connection to the VM broke: {error}"
+                ) from error
+            if not data:
+                return
+            *lines, buffer = (buffer + data).split(b"\n")
+            yield from lines
+            if len(buffer) > wire.LINE_LIMIT:
+                raise VmError("the agent sends a line without end")
+
+
+def _failure(event: wire.Failed) -> ParticleError:
+    """The agent's report as an error; the place in the recipe is added by who knows it."""
+    kind = StageFailed if event.kind == "stage" else InfrastructureError
+    message = printable(event.message)
+    if event.kind == "internal":
+        message = f"the agent failed: {message}"
+    hint = printable(event.hint) if event.hint else None
+    return kind(message, hint=hint, tail=[printable(line) for line in event.tail])

@@ -1,0 +1,227 @@
+"""Base images: from a reference to a tarball on the host and its digest."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from particle_agent.bootstrap import PACKAGES, Bootstrap
+from particle_agent.wire import Event
+
+from particle_os import bootstrap
+from particle_os.artifact import receive
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, UsageError
+from particle_os.process import dies_with_parent, end_group
+from particle_os.sandbox import Sandbox
+from particle_os.workspace import locked
+
+FORMAT = 1
+MAKE_SECONDS = 1800.0
+FETCH_SECONDS = 600.0
+SCAN_MEMBERS = 200_000
+# ELF specification: e_machine, the 16-bit number at offset 18.
+ELF_MACHINES = {
+    3: "i386",
+    40: "arm",
+    62: "amd64",
+    183: "arm64",
+    243: "riscv64",
+    21: "ppc64el",
+    22: "s390x",
+}
+# init-system-helpers of bookworm would else bring usrmerge, which converts at installation.
+EXTRA_PACKAGES = {"bookworm": ("usr-is-merged",)}
+SandboxOpener = Callable[[str, Path], AbstractContextManager[Sandbox]]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A root file system as a tarball; `digest` is "sha256:" and the file's SHA-256."""
+
+    reference: str
+    tarball: Path
+    digest: str
+
+
+def resolve_file(reference: str, relative_to: Path, architecture: str) -> Base | None:
+    """The base of a `tar:` reference; None for the others.
+
+    Raises UsageError when the file is missing, is no tar archive, or is of another architecture.
+    """
+    if not reference.startswith("tar:"):
+        return None
+    path = relative_to / reference.removeprefix("tar:")
+    if not path.is_file():
+        raise UsageError(f"the base image {reference} does not exist: {path}")
+    found = architecture_of(path)
+    if found is None:
+        raise UsageError(
+            f"{path} holds no root file system: no program in /usr/bin or /bin tells its architecture",
+            hint="The archive must have the root directory itself at its top.",
+        )
+    if found != architecture:
+        raise UsageError(f"{path} is for {found}, but the recipe wants {architecture}")
+    with path.open("rb") as file:
+        return Base(reference, path, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
+
+
+@contextmanager
+def _decompressed(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"\x1f\x8b"):
+        with gzip.open(path) as stream:
+            yield stream
+    elif magic.startswith(b"\xfd7zXZ"):
+        with lzma.open(path) as stream:
+            yield stream
+    elif magic.startswith(b"\x28\xb5\x2f\xfd"):
+        process = subprocess.Popen(
+            ["zstd", "--decompress", "--stdout", "--quiet", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=dies_with_parent(15),  # type: ignore[arg-type]
+        )
+        try:
+            assert process.stdout is not None
+            yield process.stdout
+        finally:
+            end_group(process)
+            if process.stdout is not None:
+                process.stdout.close()
+    else:
+        with path.open("rb") as stream:
+            yield stream
+
+
+def architecture_of(path: Path) -> str | None:
+    """The Debian architecture of the first program in /usr/bin or /bin of a tarball.
+
+    Only headers are read; nothing is unpacked. Raises UsageError when it is no tar archive.
+    """
+    try:
+        with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for count, member in enumerate(archive):
+                if count > SCAN_MEMBERS:
+                    break
+                name = member.name.removeprefix("./").lstrip("/")
+                if not member.isreg() or not name.startswith(("usr/bin/", "bin/")):
+                    continue
+                file = archive.extractfile(member)
+                head = file.read(20) if file else b""
+                if head[:4] == b"\x7fELF" and len(head) == 20:
+                    order = "little" if head[5] == 1 else "big"
+                    number = int.from_bytes(head[18:20], order)  # type: ignore[arg-type]
+                    return ELF_MACHINES.get(number, f"ELF machine {number}")
+    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError) as error:
+        raise UsageError(
+            f"{path} cannot be read as a tar archive (plain, gzip, xz or zstd): {error}"
+        ) from error
+    return None
+
+
+def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -> Base | None:
+    """The cached base of `mmdebstrap:SUITE`, if it was made before."""
+    tarball = cache / "bases" / f"{_suite_key(suite, mirror, architecture)}.tar"
+    digest = tarball.with_suffix(".sha256")
+    if not digest.exists():
+        return None
+    return Base(f"mmdebstrap:{suite}", tarball, digest.read_text().strip())
+
+
+def _suite_key(suite: str, mirror: str | None, architecture: str) -> str:
+    parts = (FORMAT, suite, mirror, architecture, bootstrap.tool_version("mmdebstrap"))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def ensure_suite(
+    suite: str,
+    *,
+    mirror: str | None,
+    architecture: str,
+    cache: Path,
+    open_sandbox: SandboxOpener,
+    listen: Callable[[Event], None],
+    log: Callable[[str], None],
+) -> Base:
+    """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.
+
+    The packages are fetched, verified and extracted on the host without privilege; they are
+    installed (their scripts run) in a helper VM that `open_sandbox` starts.
+    """
+    store = cache / "bases"
+    store.mkdir(exist_ok=True, mode=0o700)
+    key = _suite_key(suite, mirror, architecture)
+    deadline = Deadline.after(MAKE_SECONDS, f"making the base image mmdebstrap:{suite}")
+    with locked(store / f"{key}.lock", deadline):
+        if base := find_suite(suite, mirror, architecture, cache):
+            return base
+        for stale in store.glob(f".{key}.*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=store))
+        try:
+            extracted, output = work / "extracted.tar", work / "base.tar"
+            _extract(extracted, suite, mirror, architecture, log, deadline)
+            with open_sandbox("base", output) as sandbox:
+                with extracted.open("rb") as stream:
+                    sandbox.agent.unpack(stream, deadline, listen)
+
+                def on_event(event: Event) -> None:
+                    if not sandbox.take_disk_event(event, deadline):
+                        listen(event)
+
+                sandbox.agent.run([Bootstrap()], hostname=suite, deadline=deadline, listen=on_event)
+            if sandbox.written is None:
+                raise InfrastructureError("the helper VM wrote no base tarball")
+            sha256 = receive(output, sandbox.written)
+            output.rename(store / f"{key}.tar")
+            (work / "digest").write_text(f"sha256:{sha256}\n")
+            # The digest comes last: its presence says that the tarball is whole.
+            (work / "digest").rename(store / f"{key}.sha256")
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    base = find_suite(suite, mirror, architecture, cache)
+    assert base is not None
+    return base
+
+
+def _extract(
+    archive: Path,
+    suite: str,
+    mirror: str | None,
+    architecture: str,
+    log: Callable[[str], None],
+    deadline: Deadline,
+) -> None:
+    # The packages themselves travel along, for dpkg to install them in the VM.
+    keep = (
+        f'--extract-hook=mkdir -p "$1{PACKAGES}" && '
+        f'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t "$1{PACKAGES}" {{}} +'
+    )
+    # The suites before trixie leave these links to the installer; later ones bring them.
+    merge = (
+        '--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d" && '
+        'ln -s "usr/$d" "$1/$d" || exit 1; done'
+    )
+    bootstrap.extract_packages(
+        archive,
+        suite=suite,
+        mirror=mirror,
+        architecture=architecture,
+        include=["?essential", "?priority(required)", "apt", *EXTRA_PACKAGES.get(suite, ())],
+        log=log,
+        deadline=deadline.sooner(FETCH_SECONDS, f"fetching the packages of {suite}"),
+        hooks=[merge, keep],
+    )

@@ -1,0 +1,78 @@
+"""Fetches and extracts Debian packages on the host, as an ordinary user, without running them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from particle_os import process
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError
+
+_UNREACHABLE = re.compile(
+    r"Could not (?:resolve|connect to) '?([^'\s:]+)|Failed to fetch https?://([^/\s:]+)"
+    r"|https?://([^/\s:]+)\S* .*(?:Temporary failure|Could not connect|Connection)"
+)
+
+
+def tool_version(program: str) -> str:
+    """The first line that `program --version` prints; InfrastructureError when it is missing."""
+    try:
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except OSError as error:
+        raise InfrastructureError(
+            f"the program '{program}' is not installed", hint="Run 'make setup'."
+        ) from error
+    return (done.stdout or done.stderr).splitlines()[0]
+
+
+def extract_packages(
+    archive: Path,
+    *,
+    suite: str,
+    mirror: str | None,
+    architecture: str,
+    include: Sequence[str],
+    log: Callable[[str], None],
+    deadline: Deadline,
+    hooks: Sequence[str] = (),
+) -> None:
+    """Writes a tar archive of the packages' files, owned by root, to `archive`.
+
+    `include` takes package names and apt patterns (apt-patterns(7)); dependencies come along.
+    Maintainer scripts do not run. Raises InfrastructureError naming the mirror's host when it
+    cannot be reached.
+    """
+    argv: list[str] = ["mmdebstrap", "--mode=chrootless", "--variant=extract", "--format=tar"]
+    argv += [f"--architectures={architecture}", '--aptopt=Acquire::Retries "2"']
+    argv += ['--aptopt=Acquire::http::Timeout "20"', '--aptopt=APT::Update::Error-Mode "any"']
+    argv += ['--aptopt=Acquire::Languages "none"']
+    patterns = [name for name in include if name.startswith("?")]
+    names = ",".join(name for name in include if not name.startswith("?"))
+    argv += [f"--include={item}" for item in (*patterns, names)]
+    argv += hooks
+    argv += [suite, str(archive)]
+    if mirror:
+        argv.append(mirror)
+    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+        # mmdebstrap takes the helper programs of dpkg from sbin, which users may lack.
+        path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+        env = {**os.environ, "TMPDIR": scratch, "PATH": path, "LC_ALL": "C.UTF-8"}
+        try:
+            process.run(argv, env=env, deadline=deadline, what=f"fetching {suite}", log=log)
+        except InfrastructureError as error:
+            text = "\n".join(error.tail)
+            if match := _UNREACHABLE.search(text):
+                host = next(group for group in match.groups() if group)
+                raise InfrastructureError(
+                    f"the package mirror {host} cannot be reached",
+                    hint="Check the network, or give another one with --mirror.",
+                    tail=error.tail,
+                ) from error
+            raise

@@ -1,0 +1,436 @@
+"""The command line: arguments, exit codes, and how errors are shown; nothing else."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, NoReturn
+
+import click
+from particle_agent.options import bytes_of
+from particle_agent.stages import RECIPE_STAGES
+from rich.console import Console
+
+from particle_os import __version__, boot_test, doctor, helper, recipe, report
+from particle_os import build as building
+from particle_os.build import Options, Plan
+from particle_os.errors import (
+    EXIT_INFRASTRUCTURE,
+    EXIT_INTERNAL,
+    EXIT_NOT_BOOTED,
+    EXIT_SIGNAL,
+    EXIT_USAGE,
+    Interrupted,
+    InvalidDocument,
+    ParticleError,
+    printable,
+)
+from particle_os.progress import Progress, make_sink
+from particle_os.vm import accel
+from particle_os.workspace import cache_directory, data_directory, workspace
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the user wants to be told."""
+
+    verbose: bool = False
+    quiet: bool = False
+    as_json: bool = False
+    debug: bool = False
+    progress: str = "auto"
+
+    def data(self) -> Console:
+        """Standard output, for what the command was asked for."""
+        return Console(no_color=_no_color(), highlight=False, soft_wrap=True)
+
+    def progress_sinks(self) -> Progress:
+        sink = make_sink(self.progress, verbose=self.verbose, quiet=self.quiet)
+        return Progress([sink] if sink else [])
+
+
+def _no_color() -> bool:
+    """https://no-color.org: set and not empty."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
+def _common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command takes, gathered into `output`; errors become exit codes."""
+
+    @click.option("-v", "--verbose", is_flag=True, help="Show what the programs print.")
+    @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+    @click.option("--json", "as_json", is_flag=True, help="Print data and errors as JSON.")
+    @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+    @click.option(
+        "--progress",
+        type=click.Choice(["auto", "plain", "json", "none"]),
+        default="auto",
+        show_default=True,
+        help="How to show what happens, on standard error.",
+    )
+    @functools.wraps(function)
+    def command(
+        verbose: bool, quiet: bool, as_json: bool, debug: bool, progress: str, **arguments: Any
+    ) -> None:
+        output = Output(verbose, quiet, as_json, debug, progress)
+        sys.exit(_guarded(output, lambda: function(output=output, **arguments)))
+
+    return command
+
+
+def _guarded(output: Output, action: Callable[[], int | None]) -> int:
+    """Runs a command; shows its error and returns the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return action() or 0
+    except ParticleError as error:
+        _show_error(error, output)
+        return error.exit_code
+    except Interrupted as interrupted:
+        name = signal.Signals(interrupted.signal_number).name
+        click.echo(f"particle-os: ended by {name}; nothing was published", err=True)
+        return EXIT_SIGNAL + interrupted.signal_number
+    except BrokenPipeError:
+        return EXIT_SIGNAL + signal.SIGPIPE
+    except OSError as error:
+        if output.debug:
+            traceback.print_exc()
+        click.echo(f"particle-os: {error}", err=True)
+        return EXIT_INFRASTRUCTURE
+    except Exception as error:
+        if output.debug:
+            traceback.print_exc()
+        click.echo(
+            f"particle-os: internal error: {type(error).__name__}: {printable(str(error))}\n"
+            "  This is a defect of particle-os; --debug shows where.",
+            err=True,
+        )
+        return EXIT_INTERNAL
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    # A second signal must not cut the cleaning up short.
+    for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(again, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def _show_error(error: ParticleError, output: Output) -> None:
+    if output.debug:
+        traceback.print_exc()
+    if output.as_json:
+        problems = [asdict(p) for p in getattr(error, "problems", ())]
+        log = str(error.log) if error.log else None
+        data = {
+            "error": error.brief, "where": error.where, "hint": error.hint, "log": log,
+            "tail": error.tail, "problems": problems, "exit_code": error.exit_code,
+        }  # fmt: skip
+        click.echo(json.dumps(data, indent=2), err=True)
+        return
+    if isinstance(error, InvalidDocument):
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        return
+    lines = [click.style("error: ", fg="red", bold=True) + printable(error.brief)]
+    if error.where:
+        lines.append(f"  where: {printable(error.where)}")
+    lines += [f"  | {printable(line, 300)}" for line in error.tail]
+    if error.log:
+        lines.append(f"  log:   {error.log}")
+    if error.hint:
+        lines.append(f"  do:    {printable(error.hint)}")
+    color = False if _no_color() else None
+    click.echo("\n".join(lines), err=True, color=color)
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    try:
+        return bytes_of(value.upper())
+    except (KeyError, ValueError, IndexError):
+        raise click.BadParameter("expected a size such as 2G or 1536M") from None
+
+
+class _Cli(click.Group):
+    """click's own usage errors already end with 2."""
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Builds bootable Debian images as an ordinary user and proves that they boot."""
+
+
+RECIPE = click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+ACCEL = click.option(
+    "--accel",
+    type=click.Choice(["auto", "kvm", "tcg"]),
+    default="auto",
+    show_default=True,
+    help="How virtual machines run; auto takes KVM when a guest really runs under it.",
+)
+MEMORY = click.option("--memory", callback=_size, metavar="SIZE", help="The VM's memory, e.g. 2G.")
+
+
+@cli.command("build")
+@RECIPE
+@click.option("--output", "output_directory", type=click.Path(path_type=Path, file_okay=False),
+              default=Path("out"), show_default=True, help="Where the images go.")  # fmt: skip
+@click.option("--base", metavar="REF", help="Start from this base image instead of the recipe's.")
+@ACCEL
+@MEMORY
+@click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
+@click.option("--scratch-size", callback=_size, metavar="SIZE", default="32G", show_default=True,
+              help="The most that the system under construction may take.")  # fmt: skip
+@click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
+              help="The Debian mirror for the helper VM and for mmdebstrap: bases.")  # fmt: skip
+@click.option("--template", default="debian-trixie", show_default=True, help="The helper VM.")
+@click.option("--no-boot-test", is_flag=True, help="Publish without having booted the image.")
+@click.option("--keep-on-failure", is_flag=True, help="Keep the disks of a failed build.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@_common
+def build_command(
+    output: Output, recipe_path: Path, output_directory: Path, base: str | None, accel: accel.Wish,
+    memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
+    no_boot_test: bool, keep_on_failure: bool, dry_run: bool,
+) -> int:  # fmt: skip
+    """Build the image of RECIPE, boot it, and publish it in the output directory."""
+    options = Options(
+        output=output_directory,
+        base=base,
+        accel=accel,
+        memory=memory,
+        cpus=cpus,
+        scratch=scratch_size,
+        boot_test=not no_boot_test,
+        keep_on_failure=keep_on_failure,
+        template=template,
+        mirror=mirror,
+    )
+    plan = building.make_plan(recipe_path, options)
+    if dry_run:
+        _show_plan(plan, output)
+        return 0
+    progress = output.progress_sinks()
+    try:
+        result = building.build(plan, progress)
+    finally:
+        progress.close()
+    booted = result.status != "not-booted"
+    place = output_directory if booted else output_directory / f"{result.recipe}.failed"
+    names = [a.path for a in result.artifacts]
+    names += [f"{result.recipe}.{end}" for end in ("result.json", "log", "console.log")]
+    if output.as_json:
+        click.echo(result.model_dump_json(indent=2))
+    elif not output.quiet:
+        report.print_result(result, output.data(), [str(place / name) for name in names])
+    if not booted:
+        _show_verdict(result.boot[-1], place / f"{result.recipe}.console.log")
+        return EXIT_NOT_BOOTED
+    return 0
+
+
+def _show_verdict(verdict: boot_test.Verdict, console_log: Path | None) -> None:
+    click.echo(f"error: the image did not pass its boot test: {verdict.status}", err=True)
+    click.echo(f"  {printable(verdict.message)}", err=True)
+    for name, text in verdict.facts.items():
+        if name.startswith("journal:"):
+            click.echo(f"  {name.removeprefix('journal:')}:", err=True)
+            for line in text.splitlines():
+                click.echo(f"  | {line}", err=True)
+    for line in verdict.console_tail:
+        click.echo(f"  | {line}", err=True)
+    if console_log:
+        click.echo(f"  console: {console_log}", err=True)
+
+
+def _show_plan(plan: Plan, output: Output) -> None:
+    steps = [
+        {"step": "helper VM", "detail": plan.template.name, "ready": plan.helper is not None},
+        {"step": "base image", "detail": plan.base_reference, "ready": plan.base is not None},
+    ]
+    for number, stage in enumerate(plan.loaded.recipe.stages, start=1):
+        steps.append({"step": f"stage {number}", "detail": stage.type, "ready": False})
+    disk = plan.loaded.disk
+    steps.append({"step": "images", "detail": ", ".join(disk.formats), "ready": False})
+    if plan.options.boot_test:
+        firmware = ", ".join(plan.loaded.recipe.boot_test.firmware)
+        steps.append({"step": "boot test", "detail": firmware, "ready": False})
+    if output.as_json:
+        digest = plan.base.digest if plan.base else None
+        click.echo(
+            json.dumps({"recipe": plan.name, "base_digest": digest, "steps": steps}, indent=2)
+        )
+        return
+    for step in steps:
+        ready = " (ready)" if step["ready"] else ""
+        click.echo(f"{step['step']:<12} {step['detail']}{ready}")
+
+
+@cli.command("boot-test")
+@click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--format", "image_format", type=click.Choice(["raw", "qcow2"]),
+              help="The image's format; found out by itself otherwise.")  # fmt: skip
+@click.option("--unit", "units", multiple=True, help="A systemd unit that must be active.")
+@ACCEL
+@MEMORY
+@click.option("--timeout", type=click.FloatRange(1), metavar="SECONDS", help="How long to wait.")
+@click.option("--template", default="debian-trixie", show_default=True, hidden=True)
+@_common
+def boot_test_command(
+    output: Output, image: Path, image_format: Literal["raw", "qcow2"] | None, units: tuple[str, ...],
+    accel: accel.Wish, memory: int | None, timeout: float | None, template: str,
+) -> int:  # fmt: skip
+    """Boot IMAGE through a throwaway overlay and tell whether it came up."""
+    found = boot_test.image_format(image)
+    progress = output.progress_sinks()
+    try:
+        with workspace() as work:
+            acceleration = _acceleration(accel, template, work.path, progress)
+            with progress.phase("boot test"):
+                verdict = boot_test.boot(
+                    image,
+                    acceleration,
+                    format=image_format or found,
+                    directory=work.path / "boot-test",
+                    transcript=work.path / "console.log",
+                    units=units,
+                    memory=memory or boot_test.MEMORY,
+                    timeout=timeout,
+                )
+    finally:
+        progress.close()
+    if output.as_json:
+        click.echo(verdict.model_dump_json(indent=2))
+    else:
+        click.echo(f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}")
+    if not verdict.passed:
+        if not output.as_json:
+            _show_verdict(verdict, None)
+        return EXIT_NOT_BOOTED
+    return 0
+
+
+def _acceleration(
+    wish: accel.Wish, template: str, directory: Path, progress: Progress
+) -> accel.Acceleration:
+    """The accelerator for a boot test; KVM is tried with the helper's kernel."""
+    if wish == "tcg":
+        return accel.TCG
+    made = helper.ensure(
+        helper.load_template(template),
+        cache=cache_directory(),
+        log=progress.line,
+        note=progress.note,
+    )
+    return accel.choose(
+        wish,
+        kernel=made.kernel,
+        initrd=made.initrd,
+        memory_file=cache_directory() / "kvm.json",
+        directory=directory / "kvm-probe",
+        note=progress.note,
+    )
+
+
+@cli.command("validate")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_common
+def validate_command(output: Output, recipes: tuple[Path, ...]) -> int:
+    """Check RECIPES and tell everything that is wrong with them."""
+    problems = []
+    for path in recipes:
+        try:
+            recipe.load(path)
+        except InvalidDocument as invalid:
+            problems += invalid.problems
+    if output.as_json:
+        click.echo(json.dumps({"problems": [asdict(p) for p in problems]}, indent=2))
+    else:
+        for problem in problems:
+            click.echo(str(problem), err=True)
+        if not problems and not output.quiet:
+            click.echo(f"{len(recipes)} valid")
+    return EXIT_USAGE if problems else 0
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["recipes", "stages", "templates"]), default="recipes")
+@_common
+def list_command(output: Output, what: str) -> None:
+    """List the example recipes, the stages, or the helper VM templates."""
+    rows: list[tuple[str, str]] = []
+    if what == "recipes":
+        for path in sorted(data_directory("recipes").glob("*.yml")):
+            rows.append((str(path), recipe.load(path).recipe.description))
+    elif what == "templates":
+        rows = [(p.stem, helper.load_template(p.stem).description) for p in helper.templates()]
+    else:
+        rows = [(recipe.stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
+    if output.as_json:
+        click.echo(json.dumps([{"name": n, "description": d} for n, d in rows], indent=2))
+        return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, description in rows:
+        click.echo(f"{name:<{width}}  {description}")
+
+
+@cli.command("doctor")
+@_common
+def doctor_command(output: Output) -> int:
+    """Look whether this host has what a build needs."""
+    findings = doctor.examine()
+    if output.as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=2))
+    else:
+        signs = {"ok": "ok     ", "warning": "warning", "missing": "MISSING"}
+        for finding in findings:
+            click.echo(f"{signs[finding.status]}  {finding.what}: {finding.detail}")
+            if finding.status != "ok" and finding.advice:
+                click.echo(f"         do: {finding.advice}")
+    return EXIT_INFRASTRUCTURE if any(f.status == "missing" for f in findings) else 0
+
+
+@cli.command("schema")
+@_common
+def schema_command(output: Output) -> None:
+    """Print the JSON Schema of recipes."""
+    click.echo(json.dumps(recipe.json_schema(), indent=2, sort_keys=True))
+
+
+@cli.command("version")
+@_common
+def version_command(output: Output) -> None:
+    """Print the version of particle-os."""
+    click.echo(json.dumps({"version": __version__}) if output.as_json else __version__)
+
+
+@cli.command("help")
+@click.argument("command", required=False)
+@click.pass_context
+def help_command(context: click.Context, command: str | None) -> None:
+    """Show help for particle-os or for COMMAND."""
+    assert context.parent is not None
+    if command is None:
+        click.echo(context.parent.get_help())
+        return
+    found = cli.get_command(context, command)
+    if found is None:
+        known = ", ".join(cli.list_commands(context))
+        raise click.UsageError(f"there is no command '{command}'; there are: {known}")
+    with click.Context(found, info_name=command, parent=context.parent) as inner:
+        click.echo(found.get_help(inner))
+
+
+def main() -> None:
+    """The console script."""
+    cli()

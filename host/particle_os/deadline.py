@@ -1,0 +1,33 @@
+"""One deadline, handed down to everything that waits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from particle_os.errors import DeadlineExceeded
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment of the monotonic clock and what must be done by then."""
+
+    what: str
+    seconds: float
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float, what: str) -> Deadline:
+        return cls(what, seconds, time.monotonic() + seconds)
+
+    def sooner(self, seconds: float, what: str) -> Deadline:
+        """A deadline for a part of the work: `seconds` from now, but never later than this one."""
+        part = Deadline.after(seconds, what)
+        return part if part.at < self.at else self
+
+    def remaining(self) -> float:
+        """Seconds left. Raises DeadlineExceeded when there are none."""
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"{self.what} took longer than {self.seconds:.0f} s")
+        return left

@@ -1,0 +1,97 @@
+"""Looks at the host: what a build needs, what is there, and how to get what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from particle_os.helper import templates
+from particle_os.report import human_bytes
+from particle_os.vm.accel import DEVICE
+from particle_os.workspace import cache_directory, free_bytes
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+ROOM = 6 << 30
+# Program, and the Debian package that brings it.
+PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mmdebstrap": "mmdebstrap",
+    "tar2sqfs": "squashfs-tools-ng",
+    "zstd": "zstd",
+}
+SLOW_QEMU = 9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `advice` says what to do unless all is well."""
+
+    what: str
+    status: Literal["ok", "warning", "missing"]
+    detail: str
+    advice: str | None = None
+
+
+def examine() -> list[Finding]:
+    """Everything that a build needs from the host."""
+    findings = [_program(name, package) for name, package in PROGRAMS.items()]
+    findings.append(_path("Debian's signing keys", KEYRING, "debian-archive-keyring"))
+    findings.append(_kvm())
+    free = free_bytes(cache_directory())
+    enough = free >= ROOM
+    findings.append(
+        Finding(
+            "disk space",
+            "ok" if enough else "warning",
+            f"{human_bytes(free)} free in {cache_directory()}",
+            None if enough else f"free {human_bytes(ROOM)}, or set XDG_CACHE_HOME elsewhere",
+        )
+    )
+    count = len(templates())
+    findings.append(
+        Finding("helper templates", "ok" if count else "missing", f"{count} found", "reinstall")
+    )
+    return findings
+
+
+def _program(name: str, package: str) -> Finding:
+    found = shutil.which(name)
+    advice = f"sudo apt install {package}"
+    if found is None:
+        return Finding(name, "missing", "not installed", advice)
+    try:
+        done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=20)
+        version = (done.stdout or done.stderr).splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return Finding(name, "missing", f"{found} does not run", advice)
+    if name.startswith("qemu-system"):
+        words = [w for w in version.split() if w[:1].isdigit()]
+        if words and int(words[0].split(".")[0]) < SLOW_QEMU:
+            return Finding(
+                name, "warning", version, "QEMU 10 emulates twice as fast (bookworm-backports)"
+            )
+    return Finding(name, "ok", version)
+
+
+def _path(what: str, path: Path, package: str) -> Finding:
+    if path.exists():
+        return Finding(what, "ok", str(path))
+    return Finding(what, "missing", f"{path} does not exist", f"sudo apt install {package}")
+
+
+def _kvm() -> Finding:
+    if not DEVICE.exists():
+        return Finding("KVM", "warning", "no /dev/kvm: builds are emulated, and slower")
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return Finding(
+            "KVM",
+            "warning",
+            "/dev/kvm is not accessible",
+            "sudo usermod -aG kvm $USER, log in anew",
+        )
+    return Finding("KVM", "ok", "/dev/kvm opens; the first build tries a guest under it")

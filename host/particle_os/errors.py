@@ -1,0 +1,110 @@
+"""The errors that a user sees, each with the exit code that it ends the program with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_STAGE = 3
+EXIT_NOT_BOOTED = 4
+EXIT_INFRASTRUCTURE = 5
+EXIT_SIGNAL = 128
+
+_UNPRINTABLE = re.compile(r"[^\t\x20-\x7e\xa0-\u200a\u2010-\u2027\u202f-\u2065\u2070-\uffff]")
+
+
+def printable(text: str, limit: int = 2000) -> str:
+    """`text` safe to show on a terminal: control and bidirectional characters are escaped."""
+    cut = text[:limit]
+    return _UNPRINTABLE.sub(lambda m: m.group().encode("unicode_escape").decode("ascii"), cut)
+
+
+class ParticleError(Exception):
+    """What happened (`brief`), what to do (`hint`), and the last lines that tell why (`tail`)."""
+
+    exit_code: ClassVar[int] = EXIT_INTERNAL
+
+    def __init__(
+        self,
+        brief: str,
+        *,
+        hint: str | None = None,
+        where: str | None = None,
+        tail: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> None:
+        super().__init__(brief)
+        self.brief = brief
+        self.hint = hint
+        self.where = where
+        self.tail = tuple(tail)
+        self.log = log
+
+
+class UsageError(ParticleError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = EXIT_USAGE
+
+
+class StageFailed(ParticleError):
+    """A stage of the recipe failed."""
+
+    exit_code = EXIT_STAGE
+
+
+class InfrastructureError(ParticleError):
+    """QEMU, SSH, disk space, a mirror or a tool of the host failed, not the recipe."""
+
+    exit_code = EXIT_INFRASTRUCTURE
+
+
+class VmError(InfrastructureError):
+    """The VM died, or does not answer as it should."""
+
+
+class DeadlineExceeded(InfrastructureError):
+    """Something took longer than it may."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong with a document; lines and columns count from 1."""
+
+    path: str
+    line: int
+    column: int
+    code: str
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        hint = f" ({self.hint})" if self.hint else ""
+        return (
+            f"{self.path}:{self.line}:{self.column}: {printable(self.message)}{hint} [{self.code}]"
+        )
+
+
+class InvalidDocument(ParticleError):
+    """A recipe or template is not valid; `problems` lists everything wrong with it."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        count = len(problems)
+        super().__init__(f"{problems[0].path}: {count} error{'s' if count > 1 else ''}")
+        self.problems = tuple(sorted(problems))
+
+
+class Interrupted(BaseException):
+    """The user or the system asked the program to end; not an Exception, so nothing swallows it."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number

@@ -1,0 +1,278 @@
+"""The helper VM's parts: kernel, initrd and read-only root, made once without any privilege.
+
+mmdebstrap (mode chrootless, variant extract) fetches, verifies and extracts Debian packages as an
+ordinary user and runs none of their scripts. One pass over its archive takes out the kernel and
+the few modules that an initrd needs; tar2sqfs makes the rest into the root file system.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import pydantic
+from particle_agent.options import Between, Options, PackageName, Text, bytes_of
+
+from particle_os import bootstrap, document, process
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, UsageError
+from particle_os.workspace import data_directory, locked
+
+# Grows when what is made from the same template and tools changes.
+FORMAT = 1
+MAKE_SECONDS = 900.0
+MODULES = ("failover", "net_failover", "virtio_net", "virtio_blk", "squashfs", "overlay")
+# Not needed in a VM that nobody logs into; 40 % of the files.
+LEFT_OUT = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "dev/")
+ROOT_FILES = {
+    "etc/passwd": "root:*:0:0:root:/root:/bin/sh\nsshd:*:100:65534::/run/sshd:/usr/sbin/nologin\n"
+    "_apt:*:42:65534::/nonexistent:/usr/sbin/nologin\n"
+    "nobody:*:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "etc/group": "root:x:0:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\nshadow:x:42:\nnogroup:x:65534:\n",
+    "etc/shadow": "root:*:20000:0:99999:7:::\n",
+    "etc/hostname": "helper\n",
+    "etc/hosts": "127.0.0.1 localhost helper\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
+}
+ROOT_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "root", "scratch", "particle-os")
+
+
+MirrorUrl = Annotated[str, Text("a URL of a Debian mirror", r"https?://[^\s'\"]+")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template(Options):
+    """What a helper VM is made of."""
+
+    name: Annotated[str, Text("a name of a-z, 0-9 and '-'", r"[a-z0-9][a-z0-9-]*")]
+    """The template's name, the same as its file's."""
+    description: str = ""
+    """One line for people."""
+    suite: Annotated[str, Text("a Debian suite such as 'trixie'", r"[a-z][a-z0-9-]*")]
+    """The Debian suite that the packages come from."""
+    mirror: MirrorUrl | None = None
+    """A mirror to use instead of mmdebstrap's default."""
+    architecture: Literal["amd64"] = "amd64"
+    """The Debian architecture of the VM."""
+    kernel: PackageName = "linux-image-cloud-amd64"
+    """The package that brings the kernel."""
+    packages: tuple[PackageName, ...]
+    """The packages whose files the VM needs; dependencies come by themselves."""
+    memory: Annotated[str, Text("a size such as '2G' or '1536M'", r"[1-9][0-9]{0,5}[MG]")] = "2G"
+    """The VM's memory, unless --memory says otherwise."""
+    cpus: Annotated[int, Between(1, 64)] = 2
+    """The VM's processors, unless --cpus says otherwise."""
+
+
+@dataclass(frozen=True)
+class Helper:
+    """A made helper: three files, and the key that names all they depend on."""
+
+    key: str
+    kernel: Path
+    initrd: Path
+    root: Path
+
+
+_ADAPTER: pydantic.TypeAdapter[Template] = pydantic.TypeAdapter(Template)
+
+
+def templates() -> list[Path]:
+    return sorted(data_directory("vm-templates").glob("*.yml"))
+
+
+def load_template(name: str) -> Template:
+    """Reads a template by its name or its file's path."""
+    path = (
+        Path(name)
+        if name.endswith((".yml", ".yaml"))
+        else data_directory("vm-templates") / f"{name}.yml"
+    )
+    if not path.exists():
+        known = ", ".join(p.stem for p in templates())
+        raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
+    source = document.load(path)
+    fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
+    return document.validate(source, _ADAPTER, lambda key: fields)
+
+
+def with_mirror(template: Template, mirror: str) -> Template:
+    """The template with another mirror. Raises UsageError when that is no URL."""
+    constraint = get_args(MirrorUrl)[1]
+    if not constraint.accepts(mirror):
+        raise UsageError(f"--mirror: expected {constraint.what}, found '{mirror}'")
+    return replace(template, mirror=mirror)
+
+
+def memory_bytes(template: Template) -> int:
+    return bytes_of(template.memory)
+
+
+def _boot_file(name: str) -> bytes:
+    return resources.files("particle_agent").joinpath("boot", name).read_bytes()
+
+
+def key_of(template: Template) -> str:
+    """A hash of everything that the made files depend on, besides the mirror's packages."""
+    parts = {
+        "format": FORMAT,
+        "template": asdict(template),
+        "tools": [bootstrap.tool_version("mmdebstrap"), bootstrap.tool_version("tar2sqfs")],
+        "files": {
+            **ROOT_FILES,
+            **{n: _boot_file(n).decode() for n in ("initrd.sh", "init.sh", "sshd_config")},
+        },
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _parts(directory: Path, key: str) -> Helper:
+    return Helper(key, directory / "kernel", directory / "initrd", directory / "root.squashfs")
+
+
+def find(template: Template, cache: Path) -> Helper | None:
+    """The helper of this template, when it has been made already."""
+    key = key_of(template)
+    directory = cache / "helpers" / key
+    return _parts(directory, key) if directory.is_dir() else None
+
+
+def ensure(
+    template: Template, *, cache: Path, log: Callable[[str], None], note: Callable[[str], None]
+) -> Helper:
+    """The helper of this template, made now if need be; two callers at once make it once."""
+    if helper := find(template, cache):
+        return helper
+    store = cache / "helpers"
+    store.mkdir(exist_ok=True, mode=0o700)
+    key = key_of(template)
+    deadline = Deadline.after(MAKE_SECONDS, f"making the helper VM {template.name}")
+    with locked(store / f"{key}.lock", deadline):
+        if helper := find(template, cache):
+            return helper
+        note(f"making the helper VM {template.name} (once)")
+        # Leftovers of a killed maker: we hold the lock.
+        for stale in store.glob(f".{key}.*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=store))
+        try:
+            _make(template, work, log, deadline)
+            work.rename(store / key)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return _parts(store / key, key)
+
+
+def _make(template: Template, work: Path, log: Callable[[str], None], deadline: Deadline) -> None:
+    archive = work / "extracted.tar"
+    bootstrap.extract_packages(
+        archive,
+        suite=template.suite,
+        mirror=template.mirror,
+        architecture=template.architecture,
+        include=[template.kernel, *template.packages],
+        log=log,
+        deadline=deadline,
+    )
+    filtered = work / "root.tar"
+    collected = _split(archive, filtered)
+    archive.unlink()
+    _write_initrd(work / "initrd", collected)
+    (work / "kernel").write_bytes(collected["vmlinuz"])
+    with filtered.open("rb") as stream:
+        process.run(
+            ["tar2sqfs", "--quiet", "--compressor", "zstd", "--defaults", "uid=0,gid=0,mode=0755"]
+            + ["--no-skip", str(work / "root.squashfs")],
+            stdin=stream,
+            deadline=deadline,
+            what="making the helper's root file system",
+            log=log,
+        )
+    filtered.unlink()
+    for name in ("kernel", "initrd", "root.squashfs"):
+        with (work / name).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _split(archive: Path, filtered: Path) -> dict[str, bytes]:
+    """Copies the archive without what is left out; returns kernel, busybox and modules."""
+    collected: dict[str, bytes] = {}
+    modules = {f"{name}.ko{end}": name for name in MODULES for end in ("", ".xz")}
+    with (
+        tarfile.open(archive, "r:") as source,
+        tarfile.open(filtered, "w:", format=tarfile.PAX_FORMAT) as sink,
+    ):
+        for member in source:
+            name = member.name.removeprefix("./")
+            base = name.rpartition("/")[2]
+            if name.startswith("boot/vmlinuz-"):
+                collected["vmlinuz"] = _content(source, member)
+            if name == "usr/bin/busybox":
+                collected["busybox"] = _content(source, member)
+            if base in modules and name.startswith(("usr/lib/modules/", "lib/modules/")):
+                data = _content(source, member)
+                collected[modules[base]] = lzma.decompress(data) if base.endswith(".xz") else data
+            if name.startswith((*LEFT_OUT, "boot/")) or name in (
+                "boot",
+                *ROOT_DIRECTORIES,
+                *ROOT_FILES,
+            ):
+                continue
+            sink.addfile(member, source.extractfile(member) if member.isreg() else None)
+        for member, data in _root_members():
+            sink.addfile(member, io.BytesIO(data))
+    if missing := [n for n in ("vmlinuz", "busybox", *MODULES) if n not in collected]:
+        raise InfrastructureError(
+            f"the helper's packages bring no {', '.join(missing)}",
+            hint="The template needs a kernel with these modules, and 'busybox-static'.",
+        )
+    return collected
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    if file is None:
+        raise InfrastructureError(f"{member.name} in the helper's packages is no file")
+    return file.read()
+
+
+def _root_members() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    for name in ROOT_DIRECTORIES:
+        member = tarfile.TarInfo(f"./{name}")
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
+        yield member, b""
+    files = {name: (text.encode(), 0o644) for name, text in ROOT_FILES.items()}
+    files["particle-os/init.sh"] = (_boot_file("init.sh"), 0o755)
+    files["particle-os/sshd_config"] = (_boot_file("sshd_config"), 0o644)
+    for name, (data, mode) in files.items():
+        member = tarfile.TarInfo(f"./{name}")
+        member.size, member.mode = len(data), mode
+        yield member, data
+
+
+def _write_initrd(path: Path, collected: dict[str, bytes]) -> None:
+    """An initramfs of busybox, the modules and our init; cpio "newc", kernel's buffer-format.rst."""
+    entries = [("bin", 0o040755, b""), ("modules", 0o040755, b"")]
+    entries.append(("init", 0o100755, _boot_file("initrd.sh")))
+    entries.append(("bin/busybox", 0o100755, collected["busybox"]))
+    entries += [(f"modules/{name}.ko", 0o100644, collected[name]) for name in MODULES]
+    with gzip.GzipFile(path, "wb", compresslevel=6, mtime=0) as file:
+        for inode, (name, mode, data) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):
+            encoded = name.encode() + b"\0"
+            fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
+            header = b"070701" + b"".join(b"%08x" % value for value in fields)
+            file.write(header + encoded)
+            file.write(b"\0" * (-(len(header) + len(encoded)) % 4))
+            file.write(data + b"\0" * (-len(data) % 4))

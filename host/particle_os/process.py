@@ -1,0 +1,111 @@
+"""Starts programs of the host: always with a deadline, never outliving the controller."""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded, InfrastructureError
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+TAIL_LINES = 20
+TERMINATE_SECONDS = 5.0
+
+
+def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
+    """What a child runs before exec, so that the kernel signals it when its parent dies.
+
+    The signal comes when the parent *thread* ends: call this from the main thread only.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def prepare() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(signal_number))
+        if os.getppid() != parent:
+            os._exit(127)
+
+    return prepare
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and its group: SIGTERM, then SIGKILL; returns when it is reaped."""
+    if process.poll() is not None:
+        return
+    for signal_number, seconds in ((signal.SIGTERM, TERMINATE_SECONDS), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, signal_number)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(seconds)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    deadline: Deadline,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> tuple[str, ...]:
+    """Runs a program to its end and returns its last lines of output.
+
+    Each line goes to `log` as it comes. Raises InfrastructureError when the program is missing
+    or fails (with a command to paste), DeadlineExceeded when it takes too long.
+    """
+    command = [str(part) for part in argv]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(env) if env is not None else None,
+            start_new_session=True,
+            preexec_fn=dies_with_parent(signal.SIGTERM),
+        )
+    except FileNotFoundError as error:
+        raise InfrastructureError(
+            f"{what}: the program '{command[0]}' is not installed",
+            hint="Run 'particle-os doctor' to see what is missing.",
+        ) from error
+    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+
+    def read(output: IO[bytes]) -> None:
+        for line in iter(lambda: output.readline(8192), b""):
+            if text := line.decode("utf-8", "replace").rstrip():
+                tail.append(text)
+                log(text)
+
+    with ExitStack() as stack:
+        stack.callback(end_group, process)
+        assert process.stdout is not None
+        reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+        reader.start()
+        try:
+            status = process.wait(deadline.remaining())
+        except (subprocess.TimeoutExpired, DeadlineExceeded) as error:
+            raise DeadlineExceeded(
+                f"{what} took longer than {deadline.seconds:.0f} s", tail=tuple(tail)
+            ) from error
+        reader.join(5)
+        if status != 0:
+            raise InfrastructureError(
+                f"{what} failed (status {status}): {shlex.join(command)[:1000]}", tail=tuple(tail)
+            )
+    return tuple(tail)

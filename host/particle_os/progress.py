@@ -1,0 +1,246 @@
+"""What happens during a run, as events, and the ways to show them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from particle_os.errors import printable
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A step of the whole run begins."""
+
+    phase: str
+
+
+@dataclass(frozen=True)
+class PhaseFinished:
+    """A step of the whole run succeeded."""
+
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage of the recipe begins; `index` counts from 0."""
+
+    index: int
+    total: int
+    label: str
+
+
+@dataclass(frozen=True)
+class StageFinished:
+    """A stage of the recipe succeeded."""
+
+    index: int
+    total: int
+    label: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that some program printed; untrusted text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a person should read."""
+
+    text: str
+
+
+Event = PhaseStarted | PhaseFinished | StageStarted | StageFinished | Line | Note
+
+
+class Sink(Protocol):
+    """Takes events and shows or keeps them."""
+
+    def emit(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Progress:
+    """Hands events to its sinks and remembers how long the phases took."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = list(sinks)
+        self.phases: dict[str, float] = {}
+
+    def add(self, sink: Sink) -> None:
+        self._sinks.append(sink)
+
+    def emit(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink.emit(event)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Announces a step and times it."""
+        self.emit(PhaseStarted(name))
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = round(time.monotonic() - started, 3)
+        self.emit(PhaseFinished(name, self.phases[name]))
+
+    def note(self, text: str) -> None:
+        self.emit(Note(text))
+
+    def line(self, text: str) -> None:
+        self.emit(Line(text))
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+def _plain(event: Event) -> str | None:
+    match event:
+        case PhaseStarted(phase):
+            return f"{phase} ..."
+        case PhaseFinished(phase, seconds):
+            return f"{phase}: {seconds:.1f} s"
+        case StageStarted(index, total, label):
+            return f"  stage {index + 1}/{total} {label} ..."
+        case StageFinished(index, total, label, seconds):
+            return f"  stage {index + 1}/{total} {label}: {seconds:.1f} s"
+        case Note(text):
+            return f"note: {printable(text)}"
+        case Line():
+            return None
+
+
+class PlainSink:
+    """One line an event; with `verbose` also what the programs print."""
+
+    def __init__(self, stream: IO[str], *, verbose: bool) -> None:
+        self._stream = stream
+        self._verbose = verbose
+
+    def emit(self, event: Event) -> None:
+        text = _plain(event)
+        if isinstance(event, Line) and self._verbose:
+            text = f"    {printable(event.text)}"
+        if text is not None:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class JsonSink:
+    """One JSON object a line, with the event's name and its fields."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def emit(self, event: Event) -> None:
+        print(json.dumps({"event": _name(event), **asdict(event)}), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _name(event: Event) -> str:
+    kind = type(event).__name__
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in kind).lstrip("-")
+
+
+class LogSink:
+    """Keeps everything in a file, each line with the seconds since the start."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", buffering=1)
+        self._started = time.monotonic()
+
+    def emit(self, event: Event) -> None:
+        text = printable(event.text) if isinstance(event, Line) else _plain(event)
+        if not self._file.closed:
+            self._file.write(f"{time.monotonic() - self._started:8.2f} {text}\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TerminalSink:
+    """A live view: what is done with its seconds, and what runs with a clock."""
+
+    def __init__(self, console: Console, *, verbose: bool) -> None:
+        self._console = console
+        self._verbose = verbose
+        self._phase: tuple[str, float] | None = None
+        self._stage: tuple[str, float] | None = None
+        self._last = ""
+        self._live = Live(
+            console=console, refresh_per_second=8, transient=True, get_renderable=self._view
+        )
+        self._live.start()
+
+    def _view(self) -> Group:
+        now = time.monotonic()
+        rows: list[Spinner | Text] = []
+        for row, indent in ((self._phase, ""), (self._stage, "  ")):
+            if row is not None:
+                rows.append(Spinner("dots", Text(f"{indent}{row[0]}  {now - row[1]:.0f} s")))
+        if self._stage is not None and self._last:
+            rows.append(Text(f"    {self._last}", style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(*rows)
+
+    def emit(self, event: Event) -> None:
+        now = time.monotonic()
+        match event:
+            case PhaseStarted(phase):
+                self._phase = (phase, now)
+            case StageStarted(index, total, label):
+                self._stage, self._last = (f"{index + 1}/{total} {label}", now), ""
+            case PhaseFinished(phase, seconds):
+                self._phase = self._stage = None
+                self._done(phase, seconds)
+            case StageFinished(index, total, label, seconds):
+                self._stage = None
+                self._done(f"  {index + 1}/{total} {label}", seconds)
+            case Note(text):
+                self._live.console.print(Text(f"• {printable(text)}", style="yellow"))
+            case Line(text):
+                self._last = printable(text, 300)
+                if self._verbose:
+                    self._live.console.print(Text(f"    {self._last}", style="dim"))
+
+    def _done(self, what: str, seconds: float) -> None:
+        line = Text.assemble(("✓ ", "green"), f"{what:<44}", (f"{seconds:7.1f} s", "cyan"))
+        self._live.console.print(line)
+
+    def close(self) -> None:
+        self._phase = self._stage = None
+        self._live.stop()
+
+
+def make_sink(style: str, *, verbose: bool, quiet: bool) -> Sink | None:
+    """The sink for `--progress`, on standard error; None when nothing is to be shown."""
+    if quiet or style == "none":
+        return None
+    if style == "json":
+        return JsonSink(sys.stderr)
+    if style == "auto" and sys.stderr.isatty():
+        return TerminalSink(Console(stderr=True), verbose=verbose)
+    return PlainSink(sys.stderr, verbose=verbose)

@@ -1,0 +1,102 @@
+"""The result of a build, as data (`NAME.result.json`) and as a table for people."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from particle_os.boot_test import Verdict
+from particle_os.errors import printable
+
+RESULT_VERSION = 1
+
+
+class _Record(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class StageResult(_Record):
+    """One stage; `seconds` by the guest's clock."""
+
+    index: int
+    type: str
+    status: Literal["done", "failed", "not-run"]
+    seconds: float | None = None
+    cached: bool = False
+
+
+class ArtifactResult(_Record):
+    """One image file; `bytes` is what it seems, `allocated_bytes` what it takes on the disk."""
+
+    path: str
+    format: Literal["raw", "qcow2"]
+    bytes: int
+    virtual_bytes: int
+    allocated_bytes: int
+    sha256: str
+
+
+class HelperResult(_Record):
+    """The VM that the stages ran in."""
+
+    template: str
+    key: str
+    qemu: str
+    accelerator: Literal["kvm", "tcg"]
+    acceleration_reason: str
+    security_note: str | None
+
+
+class Result(_Record):
+    """Everything about one build. `version` grows when a field changes its meaning."""
+
+    version: Literal[1] = RESULT_VERSION
+    particle_os: str
+    status: Literal["passed", "not-tested", "not-booted", "failed"]
+    recipe: str
+    recipe_sha256: str
+    base: str
+    base_digest: str
+    architecture: str
+    helper: HelperResult
+    stages: tuple[StageResult, ...]
+    artifacts: tuple[ArtifactResult, ...]
+    boot: tuple[Verdict, ...]
+    # Seconds by the host's clock.
+    phases: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def human_bytes(count: int) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
+
+
+def print_result(result: Result, console: Console, paths: list[str]) -> None:
+    """The summary at the end of a build: phases, stages, images, verdict, paths."""
+    table = Table(box=box.SIMPLE, show_edge=False)
+    table.add_column("phase / stage")
+    table.add_column("seconds", justify="right")
+    for phase, seconds in result.phases.items():
+        table.add_row(phase, f"{seconds:.1f}")
+        if phase == "stages":
+            for stage in result.stages:
+                took = "" if stage.seconds is None else f"{stage.seconds:.1f}"
+                table.add_row(f"  {stage.index + 1}. {stage.type}", took)
+    console.print(table)
+    for artifact in result.artifacts:
+        sizes = f"{human_bytes(artifact.virtual_bytes)}, {human_bytes(artifact.allocated_bytes)} allocated"
+        console.print(Text(f"{artifact.format:>6}  {sizes}"))
+    for verdict in result.boot:
+        style = "green" if verdict.passed else "red"
+        text = f"{verdict.firmware:>6}  {verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
+        console.print(Text(text, style=style))
+    if result.helper.security_note:
+        console.print(Text(f"  note  the helper VM was {result.helper.security_note}"))
+    for path in paths:
+        console.print(Text(f"  file  {path}"), soft_wrap=True)

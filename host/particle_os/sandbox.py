@@ -1,0 +1,147 @@
+"""The helper VM, up and reachable: boot, key handshake on the console, SSH, agent in place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_agent import wire
+
+from particle_os import process
+from particle_os.agent import Agent
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, ParticleError, VmError
+from particle_os.helper import Helper
+from particle_os.vm.accel import Acceleration
+from particle_os.vm.argv import MIB, Disk, DirectBoot, MachineSpec
+from particle_os.vm.machine import Machine, running
+from particle_os.vm.ssh import Connection, KeyPair
+from particle_os.workspace import free_bytes
+
+COMMAND_LINE = "console=ttyS0 quiet panic=-1"
+BOOT_SECONDS = 30.0
+# Bytes; the guest asks for what it needs.
+OUTPUT_LIMIT = 1 << 40
+OUTPUT_NODE = "disk2"
+RESERVE = 64 * MIB
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a helper VM gets; bytes."""
+
+    memory: int
+    cpus: int
+    scratch: int
+
+
+class Sandbox:
+    """A helper VM with the agent in it; `output` is the disk that the guest writes."""
+
+    def __init__(self, machine: Machine, agent: Agent, output: Path) -> None:
+        self._machine = machine
+        self.agent = agent
+        self.output = output
+        self.written: wire.DiskWritten | None = None
+
+    def take_disk_event(self, event: wire.Event, deadline: Deadline) -> bool:
+        """Handles what the guest says about the output disk; False for any other event.
+
+        Raises InfrastructureError when the host has no room for what will be written.
+        """
+        if isinstance(event, wire.DiskNeeded):
+            if not 0 < event.size <= OUTPUT_LIMIT or event.size % 512:
+                raise VmError(f"the guest asks for a disk of {event.size} bytes")
+            need_room(self.output.parent, event.content, "the image")
+            self._machine.monitor.resize(OUTPUT_NODE, event.size, deadline)
+            return True
+        if isinstance(event, wire.DiskWritten):
+            self.written = event
+            return True
+        return False
+
+
+def need_room(directory: Path, needed: int, what: str) -> None:
+    """Raises InfrastructureError unless `directory` has room for `needed` bytes and a reserve."""
+    free = free_bytes(directory)
+    if free < needed + RESERVE:
+        raise InfrastructureError(
+            f"not enough disk space in {directory}: {what} needs {needed + RESERVE} bytes, "
+            f"{free} are free",
+            hint=f"Free at least {needed + RESERVE - free} bytes, or use another file system.",
+        )
+
+
+@contextmanager
+def running_sandbox(
+    helper: Helper,
+    acceleration: Acceleration,
+    resources: Resources,
+    *,
+    directory: Path,
+    output: Path,
+    transcript: Path,
+    deadline: Deadline,
+) -> Iterator[Sandbox]:
+    """Runs a helper VM for as long as the context lasts; nothing of it remains but `output`.
+
+    `directory` is private to it. The scratch disk `directory/scratch.qcow2` is new and empty.
+    """
+    directory.mkdir(mode=0o700)
+    scratch = directory / "scratch.qcow2"
+    process.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", scratch, str(resources.scratch)],
+        deadline=deadline.sooner(30, "making the scratch disk"),
+        what="making the scratch disk",
+    )
+    output.touch(mode=0o644)
+    output.open("r+b").truncate(MIB)
+    spec = MachineSpec(
+        accelerator=acceleration.name,
+        memory=resources.memory,
+        cpus=resources.cpus,
+        disks=(
+            Disk(helper.root, "raw", "helper-root", read_only=True),
+            Disk(scratch, "qcow2", "scratch"),
+            Disk(output, "raw", "output"),
+        ),
+        direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
+        network="ssh",
+    )
+    boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
+    with ExitStack() as stack:
+        machine = stack.enter_context(
+            running(spec, directory=directory, transcript=transcript, deadline=boot)
+        )
+        connection = _connect(machine, boot)
+        stack.callback(connection.close)
+        machine.console.watch(on_death=connection.abort)
+        agent = Agent(connection, _death_of(machine))
+        agent.push(boot)
+        yield Sandbox(machine, agent, output)
+
+
+def _connect(machine: Machine, deadline: Deadline) -> Connection:
+    """The key handshake: our key in, the VM's key out, both over the console; then SSH."""
+    keys = KeyPair()
+    machine.console.expect("PARTICLE-OS-READY", deadline)
+    machine.console.send_line(f"KEY {int(time.time())} {keys.public}")
+    answer = machine.console.expect(
+        r"PARTICLE-OS-HOST-KEY ssh-ed25519 ([A-Za-z0-9+/]{68}) END", deadline
+    )
+    port = machine.monitor.forwarded_port(deadline)
+    return Connection(port, answer.group(1).decode("ascii"), keys, deadline)
+
+
+def _death_of(machine: Machine) -> Callable[[], ParticleError | None]:
+    def death() -> ParticleError | None:
+        """Why the VM died; the watcher needs a moment to notice."""
+        until = time.monotonic() + 2.0
+        while machine.console.death is None and time.monotonic() < until:
+            time.sleep(0.05)
+        return machine.console.death
+
+    return death

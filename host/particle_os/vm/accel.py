@@ -1,0 +1,134 @@
+"""Which accelerator to use: KVM only after a guest has really run under it, else TCG.
+
+That /dev/kvm opens proves nothing: nested or filtered KVM may accept a virtual CPU and then spin
+or fail in the guest's first instructions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, ParticleError
+from particle_os.vm.argv import MIB, DirectBoot, MachineSpec
+from particle_os.vm.machine import running
+
+Wish = Literal["auto", "kvm", "tcg"]
+DEVICE = Path("/dev/kvm")
+PROBE_SECONDS = 10.0
+TCG_FACTOR = 4.0
+EMULATED = "emulated by TCG, which QEMU does not consider a security boundary"
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """The accelerator chosen, why, and by how much waits grow under it."""
+
+    name: Literal["kvm", "tcg"]
+    reason: str
+    factor: float
+
+    @property
+    def security_note(self) -> str | None:
+        """What the result must say of the sandbox's strength; see QEMU's docs/system/security."""
+        return EMULATED if self.name == "tcg" else None
+
+
+TCG = Acceleration("tcg", "asked for", TCG_FACTOR)
+
+
+def qemu_version(program: str = "qemu-system-x86_64") -> str:
+    """The first line of `--version`. Raises InfrastructureError when QEMU is not installed."""
+    try:
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise InfrastructureError(
+            f"{program} cannot be run: {error}",
+            hint="Run 'make setup', or install qemu-system-x86.",
+        ) from error
+    return done.stdout.splitlines()[0]
+
+
+def choose(
+    wish: Wish,
+    *,
+    kernel: Path,
+    initrd: Path,
+    memory_file: Path,
+    directory: Path,
+    note: Callable[[str], None],
+) -> Acceleration:
+    """The accelerator for `wish`.
+
+    `kernel` and `initrd` are the helper's: they compute an answer when asked to. `memory_file`
+    remembers it. Raises InfrastructureError when KVM is demanded and does not work.
+    """
+    if wish == "tcg":
+        return TCG
+    works, reason = _kvm_works(kernel, initrd, memory_file, directory, note)
+    if works:
+        return Acceleration("kvm", reason, 1.0)
+    if wish == "kvm":
+        raise InfrastructureError(
+            f"KVM cannot be used: {reason}",
+            hint="Use --accel tcg, or --accel auto to let it choose.",
+        )
+    note(f"no KVM ({reason}): emulating with TCG, which is slower")
+    return Acceleration("tcg", reason, TCG_FACTOR)
+
+
+def _kvm_works(
+    kernel: Path, initrd: Path, memory_file: Path, directory: Path, note: Callable[[str], None]
+) -> tuple[bool, str]:
+    if not DEVICE.exists():
+        return False, "there is no /dev/kvm"
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return False, "/dev/kvm is not accessible; membership in the group 'kvm' gives access"
+    status = DEVICE.stat()
+    identity = f"{platform.release()} {platform.version()} {qemu_version()} {status.st_rdev}"
+    key = hashlib.sha256(f"{identity} {kernel.resolve()}".encode()).hexdigest()
+    try:
+        remembered = json.loads(memory_file.read_text())
+        if remembered["key"] == key:
+            return bool(remembered["works"]), str(remembered["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    note(f"trying a guest under KVM, once (up to {PROBE_SECONDS:.0f} s)")
+    works, reason = _run_guest(kernel, initrd, directory)
+    temporary = memory_file.with_name(f".{memory_file.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"key": key, "works": works, "reason": reason}))
+    temporary.replace(memory_file)
+    return works, reason
+
+
+def _run_guest(kernel: Path, initrd: Path, directory: Path) -> tuple[bool, str]:
+    """Boots the helper's kernel under KVM and compares what it computes with what it must be."""
+    numbers = "".join(f"{n}\n" for n in range(1, 2001))
+    expected = hashlib.sha256(numbers.encode()).hexdigest()
+    spec = MachineSpec(
+        accelerator="kvm",
+        memory=256 * MIB,
+        cpus=1,
+        direct_boot=DirectBoot(kernel, initrd, "console=ttyS0 quiet panic=-1 particle_os.probe"),
+    )
+    deadline = Deadline.after(PROBE_SECONDS, "a guest under KVM")
+    try:
+        with running(
+            spec, directory=directory, transcript=directory.with_suffix(".log"), deadline=deadline
+        ) as machine:
+            answer = machine.console.expect(r"PARTICLE-OS-PROBE ([0-9a-f]{64})", deadline)
+            if answer.group(1).decode() == expected:
+                return True, "a guest ran under it"
+            return False, "a guest under it computed a wrong answer"
+    except ParticleError as error:
+        return False, f"a guest under it fails: {error.brief}"

@@ -1,0 +1,115 @@
+"""QEMU's command line, from a typed description. Pure: nothing is looked up or started here.
+
+Paths are relative to the directory that QEMU runs in, so that a Unix socket's name stays short
+however deep that directory lies. Options: https://www.qemu.org/docs/master/system/invocation.html
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+QMP_SOCKET = "qmp.sock"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A virtio disk; `serial` is how the guest finds it."""
+
+    path: Path
+    format: Literal["raw", "qcow2"]
+    serial: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class DirectBoot:
+    """A kernel that QEMU loads itself, without firmware or boot loader."""
+
+    kernel: Path
+    initrd: Path
+    command_line: str
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """One virtual machine. `memory` is in bytes.
+
+    Without `direct_boot` the first disk is booted by the firmware. `credentials` are systemd's,
+    handed in through SMBIOS (systemd.system-credentials(7)).
+    """
+
+    accelerator: Literal["kvm", "tcg"]
+    memory: int
+    cpus: int
+    disks: tuple[Disk, ...] = ()
+    direct_boot: DirectBoot | None = None
+    # "isolated" has an address and reaches nothing; "ssh" reaches the network, and the host
+    # reaches its SSH server on a port of 127.0.0.1 that the kernel chooses.
+    network: Literal["none", "isolated", "ssh"] = "none"
+    credentials: dict[str, bytes] = field(default_factory=dict)
+    # Unix sockets, by name: a second serial port, and what the firmware has to say.
+    probe_socket: str | None = None
+    firmware_socket: str | None = None
+
+
+def _comma(text: str) -> str:
+    """QEMU's options are separated by commas; a comma within a value is doubled."""
+    return text.replace(",", ",,")
+
+
+def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[str]:
+    """The command that runs the machine in the foreground, its console on standard in/output."""
+    argv = [program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    argv += ["-machine", "q35,graphics=off,vmport=off"]
+    if spec.accelerator == "kvm":
+        argv += ["-accel", "kvm", "-cpu", "host"]
+    else:
+        argv += ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    argv += ["-m", f"{spec.memory // MIB}M", "-smp", str(spec.cpus)]
+    argv += ["-rtc", "base=utc", "-device", "vmgenid,guid=auto"]
+    argv += ["-object", "rng-random,id=rng0,filename=/dev/urandom"]
+    argv += ["-device", "virtio-rng-pci,rng=rng0"]
+    argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    if spec.probe_socket:
+        argv += ["-chardev", f"socket,id=probe,path={spec.probe_socket},server=on,wait=off"]
+        argv += ["-serial", "chardev:probe"]
+    if spec.firmware_socket:
+        argv += ["-chardev", f"socket,id=firmware,path={spec.firmware_socket},server=on,wait=off"]
+        argv += ["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]
+    argv += ["-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off"]
+    argv += ["-mon", "chardev=qmp,mode=control"]
+    if spec.network != "none":
+        mode = "hostfwd=tcp:127.0.0.1:0-:22" if spec.network == "ssh" else "restrict=on"
+        argv += ["-netdev", f"user,id=net0,ipv6=off,{mode}"]
+        argv += ["-device", "virtio-net-pci,netdev=net0,romfile="]
+    for index, disk in enumerate(spec.disks):
+        argv += _disk(index, disk)
+    if spec.direct_boot is None:
+        argv += ["-device", "VGA"]
+    else:
+        argv += ["-kernel", str(spec.direct_boot.kernel), "-initrd", str(spec.direct_boot.initrd)]
+        argv += ["-append", spec.direct_boot.command_line]
+    for name, value in spec.credentials.items():
+        text = f"io.systemd.credential.binary:{name}={base64.b64encode(value).decode('ascii')}"
+        argv += ["-smbios", f"type=11,value={_comma(text)}"]
+    # QEMU starts no program, gains no privilege, and uses no obsolete system call from here on.
+    argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+    return argv
+
+
+def _disk(index: int, disk: Disk) -> list[str]:
+    read_only = "on" if disk.read_only else "off"
+    # The disk is thrown away or published after an fsync of our own: QEMU need not flush it.
+    blockdev = (
+        f"driver={disk.format},node-name=disk{index},read-only={read_only},discard=unmap,"
+        f"detect-zeroes={'off' if disk.read_only else 'unmap'},cache.no-flush=on,"
+        f"file.driver=file,file.filename={_comma(str(disk.path))},file.cache.no-flush=on"
+        + (",file.locking=off" if disk.read_only else "")
+    )
+    # A full disk of the host is an error for the guest, not a guest that stands still for ever.
+    device = f"virtio-blk-pci,drive=disk{index},serial={disk.serial},werror=report,rerror=report"
+    return ["-blockdev", blockdev, "-device", f"{device},bootindex={index + 1}"]

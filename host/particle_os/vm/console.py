@@ -1,0 +1,190 @@
+"""The serial console of a VM, held by pexpect."""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pexpect
+
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded, VmError, printable
+from particle_os.process import dies_with_parent
+
+# The kernel's own words (kernel/panic.c), and the marker of our init programs.
+DEATHS = (
+    re.compile(rb"Kernel panic - not syncing[^\r\n]*"),
+    re.compile(rb"PARTICLE-OS-FAILED[^\r\n]*"),
+)
+SEARCH_BYTES = 8192
+SLICE_SECONDS = 0.5
+TRANSCRIPT_LIMIT = 32 << 20
+TAIL_LINES = 15
+
+
+class GuestPanic(VmError):
+    """The guest's kernel panicked, or our init gave up."""
+
+
+class QemuEnded(VmError):
+    """QEMU is gone; `status` is its exit status, or minus the signal that killed it."""
+
+    def __init__(self, status: int, tail: Sequence[str]) -> None:
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        super().__init__(f"the VM died: QEMU {how}", tail=tail)
+        self.status = status
+
+
+class Transcript:
+    """Keeps what the console said: whole in a file (up to a limit), the end in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._written = 0
+        self._tail: collections.deque[bytes] = collections.deque(maxlen=64)
+
+    def write(self, data: bytes) -> None:
+        self._tail.append(data[-4096:])
+        room = TRANSCRIPT_LIMIT - self._written
+        if room > 0:
+            self._written += self._file.write(data[:room])
+
+    def flush(self) -> None:
+        """pexpect calls this after each write; the file is not buffered."""
+
+    def close(self) -> None:
+        self._file.close()
+
+    def tail(self, lines: int = TAIL_LINES) -> list[str]:
+        """The last lines, safe to show."""
+        text = b"".join(self._tail).decode("utf-8", "replace").replace("\r", "\n")
+        return [printable(line, 200) for line in text.split("\n") if line.strip()][-lines:]
+
+
+class Console:
+    """Starts a program on a pseudo-terminal and waits for what its guest says.
+
+    A kernel panic, the init's failure marker and the end of the program abort any wait at once
+    with a VmError that carries the transcript's tail. Only one thread uses it at a time: the
+    caller's, and after `watch` the watcher's.
+    """
+
+    def __init__(self, argv: Sequence[str], *, directory: Path, transcript: Path) -> None:
+        self.transcript = Transcript(transcript)
+        # A VM's terminal has no size that matters, and no echo: what is said is the guest's.
+        self._child: Any = pexpect.spawn(
+            argv[0],
+            list(argv[1:]),
+            cwd=str(directory),
+            echo=False,
+            timeout=None,
+            preexec_fn=dies_with_parent(signal.SIGKILL),
+            ignore_sighup=False,
+            maxread=65536,
+        )
+        self._child.logfile_read = self.transcript
+        self._child.delaybeforesend = None
+        self._watcher: threading.Thread | None = None
+        self._stop = threading.Event()
+        self.death: VmError | None = None
+
+    @property
+    def pid(self) -> int:
+        return int(self._child.pid)
+
+    def expect(self, pattern: str, deadline: Deadline) -> re.Match[bytes]:
+        """Waits for `pattern` (bytes regular expression as text) and returns its match."""
+        _, match = self.expect_any([re.compile(pattern.encode())], deadline)
+        return match
+
+    def expect_any(
+        self, patterns: Sequence[re.Pattern[bytes]], deadline: Deadline
+    ) -> tuple[int, re.Match[bytes]]:
+        """Waits for the first of `patterns`; returns its index and match."""
+        wanted = [*patterns, *DEATHS, pexpect.EOF, pexpect.TIMEOUT]
+        while True:
+            try:
+                wait = min(SLICE_SECONDS, deadline.remaining())
+            except DeadlineExceeded as error:
+                raise DeadlineExceeded(
+                    error.brief, hint=error.hint, tail=self.transcript.tail()
+                ) from None
+            index = self._child.expect(wanted, timeout=wait, searchwindowsize=SEARCH_BYTES)
+            if index < len(patterns):
+                return index, self._child.match
+            if index < len(patterns) + len(DEATHS):
+                self._drain()
+                text = printable(self._child.match.group().decode("utf-8", "replace"))
+                raise GuestPanic(f"the VM died: {text}", tail=self.transcript.tail())
+            if wanted[index] is pexpect.EOF:
+                raise QemuEnded(self._ending(), self.transcript.tail())
+            # Nothing yet: keep what a split marker may need, so that a flood stays bounded.
+            if len(self._child.buffer) > SEARCH_BYTES:
+                self._child.buffer = self._child.buffer[-SEARCH_BYTES:]
+
+    def _drain(self) -> None:
+        """Reads on for a moment, so that the transcript has what follows a panic."""
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            try:
+                self._child.read_nonblocking(65536, timeout=0.1)
+            except pexpect.TIMEOUT:
+                continue
+            except pexpect.EOF:
+                return
+
+    def _ending(self) -> int:
+        self._child.close(force=True)
+        if self._child.signalstatus is not None:
+            return -int(self._child.signalstatus)
+        return int(self._child.exitstatus or 0)
+
+    def send_line(self, text: str) -> None:
+        self._child.sendline(text)
+
+    def watch(self, on_death: Callable[[], None]) -> None:
+        """From now on drains the console in the background; `on_death` is called once."""
+
+        def loop() -> None:
+            never = re.compile(rb"(?!)")
+            while not self._stop.is_set():
+                try:
+                    self.expect_any([never], Deadline.after(1.0, "a moment"))
+                except DeadlineExceeded:
+                    continue
+                except VmError as error:
+                    self.death = error
+                except (OSError, ValueError) as error:
+                    self.death = VmError(f"the VM's console is gone: {error}")
+                on_death()
+                return
+
+        self._watcher = threading.Thread(target=loop, daemon=True, name="console")
+        self._watcher.start()
+
+    def is_alive(self) -> bool:
+        return bool(self._child.isalive())
+
+    def close(self) -> None:
+        """Kills the program and reaps it; the transcript's file is complete afterwards."""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._stop.set()
+        if self._watcher is not None:
+            self._watcher.join(5)
+        if not self._child.closed:
+            try:
+                self._drain()
+            except (OSError, ValueError):
+                pass
+            self._child.close(force=True)
+        self.transcript.close()

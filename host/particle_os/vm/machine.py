@@ -1,0 +1,46 @@
+"""A running virtual machine: QEMU, its console, and its monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from particle_os.deadline import Deadline
+from particle_os.errors import VmError
+from particle_os.vm.argv import QMP_SOCKET, MachineSpec, qemu_argv
+from particle_os.vm.console import Console
+from particle_os.vm.monitor import Monitor
+
+
+class Machine:
+    """One QEMU process; use `running`."""
+
+    def __init__(self, console: Console, monitor: Monitor, directory: Path) -> None:
+        self.console = console
+        self.monitor = monitor
+        self.directory = directory
+
+
+@contextmanager
+def running(
+    spec: MachineSpec, *, directory: Path, transcript: Path, deadline: Deadline
+) -> Iterator[Machine]:
+    """Runs the machine for as long as the context lasts; QEMU is gone afterwards, always.
+
+    `directory` is private to this machine: its sockets lie there.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    with ExitStack() as stack:
+        console = Console(qemu_argv(spec), directory=directory, transcript=transcript)
+        stack.callback(console.close)
+        try:
+            starting = deadline.sooner(20, "starting QEMU")
+            monitor = Monitor(directory, QMP_SOCKET, starting, console.is_alive)
+        except VmError as error:
+            if not console.is_alive():
+                # QEMU's own complaint is on the console; waiting for it raises with that tail.
+                console.expect("(?!)", deadline.sooner(5, "QEMU's last words"))
+            raise error
+        stack.enter_context(monitor)
+        yield Machine(console, monitor, directory)

@@ -1,0 +1,112 @@
+"""QMP, QEMU's machine protocol: https://www.qemu.org/docs/master/interop/qmp-spec.html."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import tenacity
+
+from particle_os.deadline import Deadline
+from particle_os.errors import VmError
+
+REPLY_LIMIT = 1 << 20
+
+
+def connect_unix(
+    directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
+) -> socket.socket:
+    """Connects to the Unix socket `name` in `directory`, however long the directory's path is.
+
+    Tries until the socket is there, the deadline has passed, or QEMU is not `alive` any more.
+    """
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for attempt in tenacity.Retrying(
+            stop=tenacity.stop_any(
+                tenacity.stop_after_delay(deadline.remaining()), lambda state: not alive()
+            ),
+            wait=tenacity.wait_fixed(0.02),
+            retry=tenacity.retry_if_exception_type(OSError),
+            reraise=True,
+        ):
+            with attempt:
+                connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    connection.connect(f"/proc/self/fd/{descriptor}/{name}")
+                except OSError:
+                    connection.close()
+                    raise
+    except OSError as error:
+        raise VmError(f"QEMU does not answer on its socket {name}: {error}") from error
+    finally:
+        os.close(descriptor)
+    return connection
+
+
+class Monitor:
+    """A QMP connection; commands are answered in turn, events are passed over."""
+
+    def __init__(
+        self, directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
+    ) -> None:
+        self._socket = connect_unix(directory, name, deadline, alive)
+        self._lines = self._socket.makefile("rb")
+        self._receive(deadline)
+        self.execute("qmp_capabilities", deadline)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def _receive(self, deadline: Deadline) -> dict[str, Any]:
+        self._socket.settimeout(deadline.remaining())
+        try:
+            line = self._lines.readline(REPLY_LIMIT)
+            message = json.loads(line) if line else None
+        except (OSError, ValueError) as error:
+            raise VmError(f"QEMU's monitor failed: {error}") from error
+        if not isinstance(message, dict):
+            raise VmError("QEMU closed its monitor")
+        return message
+
+    def execute(self, command: str, deadline: Deadline, **arguments: object) -> Any:
+        """Runs a QMP command and returns its value. Raises VmError when QEMU refuses."""
+        request = (
+            {"execute": command, "arguments": arguments} if arguments else {"execute": command}
+        )
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+        except OSError as error:
+            raise VmError(f"QEMU's monitor failed: {error}") from error
+        while True:
+            message = self._receive(deadline)
+            if "error" in message:
+                raise VmError(f"QEMU refuses {command}: {message['error'].get('desc')}")
+            if "return" in message:
+                return message["return"]
+
+    def forwarded_port(self, deadline: Deadline) -> int:
+        """The port on 127.0.0.1 that the kernel chose for the guest's SSH."""
+        text = self.execute("human-monitor-command", deadline, **{"command-line": "info usernet"})
+        if match := re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", str(text)):
+            return int(match.group(1))
+        raise VmError("QEMU forwards no port to the VM's SSH server")
+
+    def resize(self, node: str, size: int, deadline: Deadline) -> None:
+        """Gives a disk `size` bytes; the guest notices by itself."""
+        self.execute("block_resize", deadline, **{"node-name": node, "size": size})

@@ -1,0 +1,157 @@
+"""SSH into the helper VM by paramiko: one pinned host key, one fresh user key, deadlines."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import paramiko
+import tenacity
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from particle_os.deadline import Deadline
+from particle_os.errors import VmError
+
+# Every failure reaches the user as an error of ours; paramiko's own traces would only confuse.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+
+CHUNK = 1 << 18
+WINDOW = 1 << 24
+# Under emulation the guest's AES instructions beat its ChaCha20.
+CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr")
+
+
+class KeyPair:
+    """A user key that lives as long as one build, in memory only."""
+
+    def __init__(self) -> None:
+        key = Ed25519PrivateKey.generate()
+        text = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        ).decode("ascii")
+        self.private = paramiko.Ed25519Key.from_private_key(io.StringIO(text))
+        self.public = f"ssh-ed25519 {self.private.get_base64()}"
+
+
+class _OnlyThisKey(paramiko.MissingHostKeyPolicy):
+    """Refuses every host key that was not pinned; paramiko asks only about unknown ones."""
+
+    def missing_host_key(
+        self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
+    ) -> None:
+        raise HostKeyMismatch(f"the VM shows the host key {key.fingerprint}, not the one announced")
+
+
+class HostKeyMismatch(VmError):
+    """Something else than our VM answers on the forwarded port."""
+
+
+class Connection:
+    """A connection to the VM; `abort` may be called from another thread and ends every wait."""
+
+    def __init__(self, port: int, host_key: str, keys: KeyPair, deadline: Deadline) -> None:
+        """Connects to 127.0.0.1:`port`; `host_key` is base64 of the ed25519 key blob."""
+        pinned = paramiko.Ed25519Key(data=base64.b64decode(host_key, validate=True))
+        self._client = paramiko.SSHClient()
+        self._client.get_host_keys().add(f"[127.0.0.1]:{port}", "ssh-ed25519", pinned)
+        self._client.set_missing_host_key_policy(_OnlyThisKey())
+        try:
+            for attempt in tenacity.Retrying(
+                stop=tenacity.stop_after_delay(deadline.remaining()),
+                wait=tenacity.wait_exponential(multiplier=0.05, max=1),
+                retry=tenacity.retry_if_exception(_worth_a_retry),
+                reraise=True,
+            ):
+                with attempt:
+                    self._connect(port, keys, deadline)
+        except paramiko.BadHostKeyException as error:
+            raise HostKeyMismatch("the VM shows another host key than it announced") from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise VmError(f"no SSH connection to the VM: {error}") from error
+
+    def _connect(self, port: int, keys: KeyPair, deadline: Deadline) -> None:
+        self._client.connect(
+            "127.0.0.1",
+            port,
+            username="root",
+            pkey=keys.private,
+            timeout=deadline.remaining(),
+            banner_timeout=deadline.remaining(),
+            auth_timeout=deadline.remaining(),
+            allow_agent=False,
+            look_for_keys=False,
+            transport_factory=_transport,
+        )
+
+    @contextmanager
+    def command(self, argv: str, deadline: Deadline) -> Iterator[paramiko.Channel]:
+        """Runs a command (constant text of ours, never a recipe's) and yields its channel."""
+        transport = self._client.get_transport()
+        try:
+            if transport is None:
+                raise paramiko.SSHException("closed")
+            channel = transport.open_session(window_size=WINDOW, timeout=deadline.remaining())
+            channel.exec_command(argv)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise VmError(f"the VM does not take commands any more: {error}") from error
+        with channel:
+            yield channel
+
+    def send(
+        self,
+        channel: paramiko.Channel,
+        stream: IO[bytes],
+        deadline: Deadline,
+        sent: Callable[[int], None] = lambda count: None,
+    ) -> str:
+        """Sends a stream to a command's standard input; returns the SHA-256 of what was sent."""
+        digest = hashlib.sha256()
+        try:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+                channel.settimeout(deadline.remaining())
+                channel.sendall(chunk)
+                sent(len(chunk))
+            channel.shutdown_write()
+        except TimeoutError:
+            deadline.remaining()
+            raise VmError("the VM does not take more data") from None
+        except OSError as error:
+            raise VmError(f"the VM closed the connection: {error}") from error
+        return digest.hexdigest()
+
+    def abort(self) -> None:
+        self._client.close()
+
+    close = abort
+
+
+def _transport(sock: socket.socket, **options: object) -> paramiko.Transport:
+    transport = paramiko.Transport(
+        sock,
+        default_window_size=WINDOW,
+        disabled_algorithms=options.get("disabled_algorithms"),  # type: ignore[arg-type]
+    )
+    transport.get_security_options().ciphers = CIPHERS
+    return transport
+
+
+def _worth_a_retry(error: BaseException) -> bool:
+    """sshd may not listen yet; a wrong key never becomes right."""
+    final = (
+        paramiko.BadHostKeyException,
+        paramiko.AuthenticationException,
+        paramiko.ssh_exception.IncompatiblePeer,
+    )
+    if isinstance(error, final):
+        return False
+    return isinstance(error, paramiko.SSHException | OSError | EOFError)

@@ -1,0 +1,128 @@
+"""Where things lie on the host, and how they go away.
+
+The cache follows the XDG Base Directory Specification. Every run works in a directory of its own
+under `work/`, which it holds locked; the kernel drops the lock with the process, so the next run
+knows what a killed one left behind and removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+import platformdirs
+
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded
+
+LOCK = "lock"
+ADOPTED = "adopted"
+
+
+def cache_directory() -> Path:
+    """The user's cache, made when it is missing; nobody else may look into it."""
+    path = Path(platformdirs.user_cache_dir("particle-os"))
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def data_directory(name: str) -> Path:
+    """`recipes` or `vm-templates`: inside the installed package, else at the top of the clone."""
+    installed = Path(str(resources.files("particle_os"))) / "data" / name
+    return installed if installed.is_dir() else Path(__file__).parents[2] / name
+
+
+@contextmanager
+def locked(path: Path, deadline: Deadline) -> Iterator[None]:
+    """Holds an exclusive lock on the file `path`, made when missing; waits for it in turn."""
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                try:
+                    time.sleep(min(0.1, deadline.remaining()))
+                except DeadlineExceeded as error:
+                    raise DeadlineExceeded(
+                        f"{deadline.what}: another process holds {path}",
+                        hint="Wait for the other build, or end it.",
+                    ) from error
+        yield
+
+
+class Workspace:
+    """A private directory for one run, removed with everything in it at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def adopt_directory(self, parent: Path) -> Path:
+        """A fresh hidden directory in `parent` that goes away with this workspace.
+
+        Files in it can be renamed into `parent` atomically, being on the same file system.
+        """
+        parent.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=".particle-os-", dir=parent.resolve()))
+        with (self.path / ADOPTED).open("a") as file:
+            file.write(f"{path}\n")
+        return path
+
+
+def _remove(work: Path) -> None:
+    adopted = work / ADOPTED
+    if adopted.exists():
+        for line in adopted.read_text().splitlines():
+            # Only what adopt_directory can have made.
+            if Path(line).name.startswith(".particle-os-"):
+                shutil.rmtree(line, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    for work in root.iterdir():
+        if not work.is_dir():
+            continue
+        try:
+            with (work / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(work)
+        except BlockingIOError:
+            continue  # A running build holds it.
+        except FileNotFoundError:
+            _remove(work)
+
+
+@contextmanager
+def workspace() -> Iterator[Workspace]:
+    """A fresh workspace; first removes what killed runs left behind."""
+    root = cache_directory() / "work"
+    root.mkdir(exist_ok=True, mode=0o700)
+    with locked(root / ".lock", Deadline.after(60, "clearing the work directory")):
+        _sweep(root)
+        path = Path(tempfile.mkdtemp(dir=root))
+        lock = (path / LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock:
+        try:
+            yield Workspace(path)
+        finally:
+            _remove(path)
+
+
+def free_bytes(path: Path) -> int:
+    """The bytes that an ordinary user may still write to the file system of `path`."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def allocated_bytes(path: Path) -> int:
+    """The bytes that a (sparse) file takes on its disk."""
+    return path.stat().st_blocks * 512
