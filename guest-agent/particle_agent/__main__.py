@@ -1,4 +1,4 @@
-"""`agent.pyz unpack` takes the base tarball; `agent.pyz run` takes a request and runs its stages."""
+"""`agent.pyz unpack` takes the base tarball; `agent.pyz run` runs the stages of a request."""
 
 from __future__ import annotations
 

@@ -64,14 +64,14 @@ def _decode_dataclass(kind: type, value: object, where: str) -> object:
         raise DecodeError(f"{where}: {error}") from error
 
 
-def _decode(kind: Any, value: object, where: str) -> object:
+def _decode(kind: Any, value: object, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         decoded = _decode(arguments[0], value, where)
         for constraint in arguments[1:]:
             if isinstance(constraint, Text | Between | AtLeastOne) and not constraint.accepts(
                 decoded
-            ):  # type: ignore[arg-type]
+            ):
                 raise DecodeError(f"{where}: not accepted: {decoded!r}")
         return decoded
     if origin is typing.Literal:

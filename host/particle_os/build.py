@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -391,5 +392,6 @@ class _Run:
             artifacts=tuple(self.artifacts),
             boot=tuple(self.verdicts),
             phases=dict(self.progress.phases),
+            controller_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             notes=tuple(self.notes),
         )

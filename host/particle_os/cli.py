@@ -31,6 +31,7 @@ from particle_os.errors import (
     Interrupted,
     InvalidDocument,
     ParticleError,
+    Problem,
     printable,
 )
 from particle_os.progress import Progress, make_sink
@@ -287,8 +288,9 @@ def _show_plan(plan: Plan, output: Output) -> None:
 @click.option("--template", default="debian-trixie", show_default=True, hidden=True)
 @_common
 def boot_test_command(
-    output: Output, image: Path, image_format: Literal["raw", "qcow2"] | None, units: tuple[str, ...],
-    accel: accel.Wish, memory: int | None, timeout: float | None, template: str,
+    output: Output, image: Path, image_format: Literal["raw", "qcow2"] | None,
+    units: tuple[str, ...], accel: accel.Wish, memory: int | None, timeout: float | None,
+    template: str,
 ) -> int:  # fmt: skip
     """Boot IMAGE through a throwaway overlay and tell whether it came up."""
     found = boot_test.image_format(image)
@@ -347,7 +349,7 @@ def _acceleration(
 @_common
 def validate_command(output: Output, recipes: tuple[Path, ...]) -> int:
     """Check RECIPES and tell everything that is wrong with them."""
-    problems = []
+    problems: list[Problem] = []
     for path in recipes:
         try:
             recipe.load(path)

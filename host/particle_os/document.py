@@ -124,7 +124,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(
                 None, None, "anchors and aliases are not allowed", event.start_mark
             )
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
 
 def load(path: Path) -> Source:
@@ -142,16 +142,16 @@ def load(path: Path) -> Source:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start)
         column = error.start - (raw.rfind(b"\n", 0, error.start) + 1)
-        mark = yaml.Mark(str(path), error.start, line, column, None, None)
+        mark = yaml.Mark(str(path), error.start, line, column, "", 0)
         source.problem(mark, "not-utf-8", "the file is not UTF-8 text")
     if source.problems:
         raise InvalidDocument(source.problems)
     try:
         loader = _Loader(text, source)
         try:
-            node = loader.get_single_node()  # type: ignore[no-untyped-call]
+            node = loader.get_single_node()
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         what = " ".join(filter(None, (error.context, error.problem)))
         source.problem(error.problem_mark or error.context_mark, "yaml", what)

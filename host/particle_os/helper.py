@@ -263,7 +263,7 @@ def _root_members() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 
 def _write_initrd(path: Path, collected: dict[str, bytes]) -> None:
-    """An initramfs of busybox, the modules and our init; cpio "newc", kernel's buffer-format.rst."""
+    """An initramfs of busybox, modules and our init: cpio "newc" (kernel: buffer-format.rst)."""
     entries = [("bin", 0o040755, b""), ("modules", 0o040755, b"")]
     entries.append(("init", 0o100755, _boot_file("initrd.sh")))
     entries.append(("bin/busybox", 0o100755, collected["busybox"]))

@@ -13,8 +13,6 @@ from rich.text import Text
 from particle_os.boot_test import Verdict
 from particle_os.errors import printable
 
-RESULT_VERSION = 1
-
 
 class _Record(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +53,7 @@ class HelperResult(_Record):
 class Result(_Record):
     """Everything about one build. `version` grows when a field changes its meaning."""
 
-    version: Literal[1] = RESULT_VERSION
+    version: Literal[1] = 1
     particle_os: str
     status: Literal["passed", "not-tested", "not-booted", "failed"]
     recipe: str
@@ -69,6 +67,8 @@ class Result(_Record):
     boot: tuple[Verdict, ...]
     # Seconds by the host's clock.
     phases: dict[str, float]
+    # The most memory that the controller itself took, without QEMU.
+    controller_peak_rss_bytes: int
     notes: tuple[str, ...] = ()
 
 
@@ -90,12 +90,12 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
                 table.add_row(f"  {stage.index + 1}. {stage.type}", took)
     console.print(table)
     for artifact in result.artifacts:
-        sizes = f"{human_bytes(artifact.virtual_bytes)}, {human_bytes(artifact.allocated_bytes)} allocated"
-        console.print(Text(f"{artifact.format:>6}  {sizes}"))
+        virtual, allocated = map(human_bytes, (artifact.virtual_bytes, artifact.allocated_bytes))
+        console.print(Text(f"{artifact.format:>6}  {virtual}, {allocated} allocated"))
     for verdict in result.boot:
         style = "green" if verdict.passed else "red"
-        text = f"{verdict.firmware:>6}  {verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
-        console.print(Text(text, style=style))
+        told = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
+        console.print(Text(f"{verdict.firmware:>6}  {told}", style=style))
     if result.helper.security_note:
         console.print(Text(f"  note  the helper VM was {result.helper.security_note}"))
     for path in paths:

@@ -8,24 +8,27 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import tenacity
 from particle_agent import wire
 
 from particle_os import process
 from particle_os.agent import Agent
 from particle_os.deadline import Deadline
-from particle_os.errors import InfrastructureError, ParticleError, VmError
+from particle_os.errors import DeadlineExceeded, InfrastructureError, ParticleError, VmError
 from particle_os.helper import Helper
+from particle_os.vm import warm
 from particle_os.vm.accel import Acceleration
-from particle_os.vm.argv import MIB, Disk, DirectBoot, MachineSpec
+from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.ssh import Connection, KeyPair
-from particle_os.workspace import free_bytes
+from particle_os.workspace import cache_directory, free_bytes
 
-COMMAND_LINE = "console=ttyS0 quiet panic=-1"
-BOOT_SECONDS = 30.0
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 particle_os.preheat"
+BOOT_SECONDS = 60.0
+START_ATTEMPTS = 3
+HANDSHAKE_SECONDS = 30.0
 # Bytes; the guest asks for what it needs.
 OUTPUT_LIMIT = 1 << 40
-OUTPUT_NODE = "disk2"
 RESERVE = 64 * MIB
 
 
@@ -41,10 +44,11 @@ class Resources:
 class Sandbox:
     """A helper VM with the agent in it; `output` is the disk that the guest writes."""
 
-    def __init__(self, machine: Machine, agent: Agent, output: Path) -> None:
+    def __init__(self, machine: Machine, agent: Agent, disk: Disk) -> None:
         self._machine = machine
+        self._disk = disk
         self.agent = agent
-        self.output = output
+        self.output = disk.path
         self.written: wire.DiskWritten | None = None
 
     def take_disk_event(self, event: wire.Event, deadline: Deadline) -> bool:
@@ -56,7 +60,7 @@ class Sandbox:
             if not 0 < event.size <= OUTPUT_LIMIT or event.size % 512:
                 raise VmError(f"the guest asks for a disk of {event.size} bytes")
             need_room(self.output.parent, event.content, "the image")
-            self._machine.monitor.resize(OUTPUT_NODE, event.size, deadline)
+            self._machine.monitor.resize(self._disk, event.size, deadline)
             return True
         if isinstance(event, wire.DiskWritten):
             self.written = event
@@ -103,37 +107,88 @@ def running_sandbox(
         accelerator=acceleration.name,
         memory=resources.memory,
         cpus=resources.cpus,
-        disks=(
-            Disk(helper.root, "raw", "helper-root", read_only=True),
-            Disk(scratch, "qcow2", "scratch"),
-            Disk(output, "raw", "output"),
-        ),
+        disks=(Disk(helper.root, "raw", "helper-root", read_only=True),),
         direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
         network="ssh",
+        free_slots=2,
     )
+    places = _Places(directory, transcript, cache_directory() / "warm")
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
-        machine = stack.enter_context(
-            running(spec, directory=directory, transcript=transcript, deadline=boot)
-        )
-        connection = _connect(machine, boot)
-        stack.callback(connection.close)
+        machine, connection = _start(spec, places, stack, boot)
+        plugged = Disk(output, "raw", "output")
+        machine.monitor.plug(0, Disk(scratch, "qcow2", "scratch"), boot)
+        machine.monitor.plug(1, plugged, boot)
         machine.console.watch(on_death=connection.abort)
         agent = Agent(connection, _death_of(machine))
         agent.push(boot)
-        yield Sandbox(machine, agent, output)
+        yield Sandbox(machine, agent, plugged)
 
 
-def _connect(machine: Machine, deadline: Deadline) -> Connection:
+@dataclass(frozen=True)
+class _Places:
+    """Directories of one helper VM: its own, and the one of the saved states."""
+
+    directory: Path
+    transcript: Path
+    states: Path
+
+
+def _start(
+    spec: MachineSpec, places: _Places, stack: ExitStack, deadline: Deadline
+) -> tuple[Machine, Connection]:
+    """A machine that `stack` ends, and the connection to it: from the saved state, or booted.
+
+    The state is made when it is missing. Whatever is wrong with it, a boot comes instead.
+    """
+    state = warm.state_path(places.states, spec)
+    # Nothing has happened in a VM that fails here. QEMU 10.0 itself sometimes dies while several
+    # emulated processors boot (an assertion in iotlb_to_section).
+    for attempt in tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(START_ATTEMPTS),
+        retry=tenacity.retry_if_exception_type((VmError, DeadlineExceeded)),
+        reraise=True,
+    ):
+        with attempt, ExitStack() as start:
+            last = attempt.retry_state.attempt_number == START_ATTEMPTS
+            where = {"directory": places.directory, "transcript": places.transcript}
+            if last:
+                machine = start.enter_context(running(spec, **where, deadline=deadline))
+                machine.console.expect("PARTICLE-OS-READY", deadline)
+            else:
+                if not state.exists():
+                    warm.save(spec, state, boot=_until_ready(deadline), **where, deadline=deadline)
+                machine = start.enter_context(
+                    warm.restored(spec, state, **where, deadline=deadline)
+                )
+            try:
+                connection = _connect(machine, restored=not last, deadline=deadline)
+            except ParticleError:
+                state.unlink(missing_ok=True)
+                raise
+            start.callback(connection.close)
+            stack.push(start.pop_all())
+    return machine, connection
+
+
+def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:
+    def boot(machine: Machine) -> None:
+        machine.console.expect("PARTICLE-OS-READY", deadline)
+
+    return boot
+
+
+def _connect(machine: Machine, *, restored: bool, deadline: Deadline) -> Connection:
     """The key handshake: our key in, the VM's key out, both over the console; then SSH."""
     keys = KeyPair()
-    machine.console.expect("PARTICLE-OS-READY", deadline)
-    machine.console.send_line(f"KEY {int(time.time())} {keys.public}")
+    origin = "restored" if restored else "booted"
+    handshake = deadline.sooner(HANDSHAKE_SECONDS, "the key handshake with the helper VM")
+    machine.console.send_line(f"KEY {origin} {int(time.time())} {keys.public}")
     answer = machine.console.expect(
-        r"PARTICLE-OS-HOST-KEY ssh-ed25519 ([A-Za-z0-9+/]{68}) END", deadline
+        r"PARTICLE-OS-HOST-KEY ssh-ed25519 ([A-Za-z0-9+/]{68}) END", handshake
     )
-    port = machine.monitor.forwarded_port(deadline)
-    return Connection(port, answer.group(1).decode("ascii"), keys, deadline)
+    port = machine.monitor.forwarded_port(handshake)
+    return Connection(port, answer.group(1).decode("ascii"), keys, handshake)
 
 
 def _death_of(machine: Machine) -> Callable[[], ParticleError | None]:

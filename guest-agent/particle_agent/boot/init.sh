@@ -21,6 +21,16 @@ $bb ip addr add 10.0.2.15/24 dev eth0
 $bb ip route add default via 10.0.2.2
 echo "nameserver 10.0.2.3" >/etc/resolv.conf
 
+# The state of this machine may be saved now and run many times: what every build starts with is
+# read, and Python's modules are compiled, once. No secret exists yet.
+if $bb grep -q particle_os.preheat /proc/cmdline; then
+	/usr/bin/python3 -I -S -c 'import concurrent.futures, dataclasses, functools, hashlib, json, \
+		pathlib, selectors, shutil, subprocess, tempfile, threading, traceback, typing, uuid'
+	cd /usr/bin && $bb cat ssh-keygen tar zstd mount chroot sha256sum ../sbin/sshd \
+		../sbin/mke2fs ../sbin/sfdisk ../lib/openssh/sshd-* ../lib/*/libcrypto.so.3 >/dev/null
+	cd /
+fi
+
 $bb stty -echo </dev/console
 echo "PARTICLE""-OS-READY"
 while IFS= read -r line; do
@@ -28,8 +38,18 @@ while IFS= read -r line; do
 	KEY\ *) break ;;
 	esac
 done </dev/console
-# KEY seconds-since-1970 ssh-ed25519 base64
+# KEY booted|restored seconds-since-1970 ssh-ed25519 base64
 rest=${line#KEY }
+if [ "${rest%% *}" = restored ]; then
+	# No key before the kernel has noticed (vmgenid) that others may run from the same memory.
+	tries=0
+	until $bb dmesg | $bb grep -q "due to virtual machine fork"; do
+		tries=$((tries + 1))
+		[ "$tries" -lt 100 ] || { echo "PARTICLE""-OS-FAILED: no new random seed"; $bb poweroff -f; }
+		$bb usleep 50000
+	done
+fi
+rest=${rest#* }
 $bb date -u -s "@${rest%% *}" >/dev/null
 echo "${rest#* }" >/run/particle-os/authorized_keys
 ssh-keygen -q -t ed25519 -N '' -C '' -f /run/particle-os/host_key

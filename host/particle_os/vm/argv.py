@@ -7,6 +7,7 @@ however deep that directory lies. Options: https://www.qemu.org/docs/master/syst
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -54,6 +55,10 @@ class MachineSpec:
     # Unix sockets, by name: a second serial port, and what the firmware has to say.
     probe_socket: str | None = None
     firmware_socket: str | None = None
+    # Disks that come later (`Monitor.plug`) need a slot each.
+    free_slots: int = 0
+    # Waits for a saved state (`Monitor.restore`) instead of booting.
+    restored: bool = False
 
 
 def _comma(text: str) -> str:
@@ -87,7 +92,13 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
         argv += ["-netdev", f"user,id=net0,ipv6=off,{mode}"]
         argv += ["-device", "virtio-net-pci,netdev=net0,romfile="]
     for index, disk in enumerate(spec.disks):
-        argv += _disk(index, disk)
+        node = f"disk-{disk.serial}"
+        argv += ["-blockdev", json.dumps(blockdev(disk, node))]
+        argv += ["-device", json.dumps({**device(disk, node), "bootindex": index + 1})]
+    for index in range(spec.free_slots):
+        argv += ["-device", f"pcie-root-port,id=slot{index},chassis={index + 1},slot={index + 1}"]
+    if spec.restored:
+        argv += ["-incoming", "defer"]
     if spec.direct_boot is None:
         argv += ["-device", "VGA"]
     else:
@@ -101,15 +112,33 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     return argv
 
 
-def _disk(index: int, disk: Disk) -> list[str]:
-    read_only = "on" if disk.read_only else "off"
+def blockdev(disk: Disk, node: str) -> dict[str, object]:
+    """A disk's back end as `blockdev-add` and `-blockdev` take it (QAPI: BlockdevOptions)."""
     # The disk is thrown away or published after an fsync of our own: QEMU need not flush it.
-    blockdev = (
-        f"driver={disk.format},node-name=disk{index},read-only={read_only},discard=unmap,"
-        f"detect-zeroes={'off' if disk.read_only else 'unmap'},cache.no-flush=on,"
-        f"file.driver=file,file.filename={_comma(str(disk.path))},file.cache.no-flush=on"
-        + (",file.locking=off" if disk.read_only else "")
-    )
-    # A full disk of the host is an error for the guest, not a guest that stands still for ever.
-    device = f"virtio-blk-pci,drive=disk{index},serial={disk.serial},werror=report,rerror=report"
-    return ["-blockdev", blockdev, "-device", f"{device},bootindex={index + 1}"]
+    cache = {"no-flush": True}
+    file: dict[str, object] = {"driver": "file", "filename": str(disk.path), "cache": cache}
+    if disk.read_only:
+        file["locking"] = "off"
+    return {
+        "driver": disk.format,
+        "node-name": node,
+        "read-only": disk.read_only,
+        "discard": "unmap",
+        "detect-zeroes": "off" if disk.read_only else "unmap",
+        "cache": cache,
+        "file": file,
+    }
+
+
+def device(disk: Disk, node: str) -> dict[str, object]:
+    """A disk's front end as `device_add` and `-device` take it.
+
+    A full disk of the host is an error for the guest, not a guest that stands still for ever.
+    """
+    return {
+        "driver": "virtio-blk-pci",
+        "drive": node,
+        "serial": disk.serial,
+        "werror": "report",
+        "rerror": "report",
+    }

@@ -23,6 +23,8 @@ DEATHS = (
     re.compile(rb"Kernel panic - not syncing[^\r\n]*"),
     re.compile(rb"PARTICLE-OS-FAILED[^\r\n]*"),
 )
+# Terminal control sequences (ECMA-48), left out where a person reads.
+ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_a-z])")
 SEARCH_BYTES = 8192
 SLICE_SECONDS = 0.5
 TRANSCRIPT_LIMIT = 32 << 20
@@ -64,7 +66,8 @@ class Transcript:
 
     def tail(self, lines: int = TAIL_LINES) -> list[str]:
         """The last lines, safe to show."""
-        text = b"".join(self._tail).decode("utf-8", "replace").replace("\r", "\n")
+        text = ESCAPES.sub(b"", b"".join(self._tail)).decode("utf-8", "replace")
+        text = text.replace("\r", "\n")
         return [printable(line, 200) for line in text.split("\n") if line.strip()][-lines:]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ import tenacity
 
 from particle_os.deadline import Deadline
 from particle_os.errors import VmError
+from particle_os.vm.argv import Disk, blockdev, device
 
 REPLY_LIMIT = 1 << 20
 
@@ -29,11 +31,9 @@ def connect_unix(
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         for attempt in tenacity.Retrying(
-            stop=tenacity.stop_any(
-                tenacity.stop_after_delay(deadline.remaining()), lambda state: not alive()
-            ),
+            stop=tenacity.stop_after_delay(deadline.remaining()),
             wait=tenacity.wait_fixed(0.02),
-            retry=tenacity.retry_if_exception_type(OSError),
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, OSError) and alive()),
             reraise=True,
         ):
             with attempt:
@@ -93,6 +93,9 @@ class Monitor:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError as error:
             raise VmError(f"QEMU's monitor failed: {error}") from error
+        return self._reply(command, deadline)
+
+    def _reply(self, command: str, deadline: Deadline) -> Any:
         while True:
             message = self._receive(deadline)
             if "error" in message:
@@ -107,6 +110,47 @@ class Monitor:
             return int(match.group(1))
         raise VmError("QEMU forwards no port to the VM's SSH server")
 
-    def resize(self, node: str, size: int, deadline: Deadline) -> None:
+    def plug(self, slot: int, disk: Disk, deadline: Deadline) -> None:
+        """Adds a disk to the running machine."""
+        node = f"disk-{disk.serial}"
+        self.execute("blockdev-add", deadline, **blockdev(disk, node))
+        self.execute("device_add", deadline, **device(disk, node), bus=f"slot{slot}")
+
+    def resize(self, disk: Disk, size: int, deadline: Deadline) -> None:
         """Gives a disk `size` bytes; the guest notices by itself."""
+        node = f"disk-{disk.serial}"
         self.execute("block_resize", deadline, **{"node-name": node, "size": size})
+
+    def save(self, state: int, deadline: Deadline) -> None:
+        """Stops the machine and writes its memory and devices to the file descriptor `state`."""
+        self.execute("stop", deadline)
+        self.execute("migrate-set-parameters", deadline, **{"max-bandwidth": 1 << 40})
+        self._pass(state, deadline)
+        self.execute("migrate", deadline, uri="fd:state")
+        self._await_migration(deadline)
+
+    def restore(self, state: int, deadline: Deadline) -> None:
+        """Takes memory and devices from the file descriptor `state`, and runs on from there."""
+        self._pass(state, deadline)
+        self.execute("migrate-incoming", deadline, uri="fd:state")
+        self._await_migration(deadline)
+        self.execute("cont", deadline)
+
+    def _pass(self, descriptor: int, deadline: Deadline) -> None:
+        """Hands QEMU an open file (SCM_RIGHTS), so that it needs neither its path nor a program."""
+        request = json.dumps({"execute": "getfd", "arguments": {"fdname": "state"}})
+        try:
+            socket.send_fds(self._socket, [request.encode() + b"\n"], [descriptor])
+        except OSError as error:
+            raise VmError(f"QEMU's monitor failed: {error}") from error
+        self._reply("getfd", deadline)
+
+    def _await_migration(self, deadline: Deadline) -> None:
+        while True:
+            status = self.execute("query-migrate", deadline).get("status")
+            if status == "completed":
+                return
+            if status in ("failed", "cancelled"):
+                raise VmError("QEMU cannot take the saved state")
+            deadline.remaining()
+            time.sleep(0.01)

@@ -6,10 +6,9 @@ import base64
 import hashlib
 import io
 import logging
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import paramiko
 import tenacity
@@ -89,7 +88,7 @@ class Connection:
             auth_timeout=deadline.remaining(),
             allow_agent=False,
             look_for_keys=False,
-            transport_factory=_transport,
+            transport_factory=_Transport,
         )
 
     @contextmanager
@@ -135,14 +134,12 @@ class Connection:
     close = abort
 
 
-def _transport(sock: socket.socket, **options: object) -> paramiko.Transport:
-    transport = paramiko.Transport(
-        sock,
-        default_window_size=WINDOW,
-        disabled_algorithms=options.get("disabled_algorithms"),  # type: ignore[arg-type]
-    )
-    transport.get_security_options().ciphers = CIPHERS
-    return transport
+class _Transport(paramiko.Transport):
+    """paramiko's transport with a window for bulk data and the ciphers that suit emulation."""
+
+    def __init__(self, sock: Any, /, **options: Any) -> None:
+        super().__init__(sock, default_window_size=WINDOW, **options)
+        self.get_security_options().ciphers = CIPHERS
 
 
 def _worth_a_retry(error: BaseException) -> bool:

@@ -1,0 +1,45 @@
+# `make` prints the targets. `make setup` is what the others start with; it does nothing, and
+# needs neither privilege nor network, when everything is installed.
+PYTHON ?= python3
+# On Debian 12, take QEMU 10 from bookworm-backports (0: keep 7.2).
+BACKPORTS ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= out
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check unit vm-test bench schema docs wheel
+
+help: ## Print the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-8s %s\n' "$$t" "$$d"; done
+
+setup: ## Install what is missing: Debian packages (apt), Python packages (.venv)
+	@BACKPORTS=$(BACKPORTS) sh host/setup.sh packages
+	@PYTHON=$(PYTHON) sh host/setup.sh venv
+
+demo: setup ## Build recipes/minimal-test.yml and boot it
+	@$(BIN)/particle-os build recipes/minimal-test.yml --output $(OUT)
+
+test: setup ## Run all tests, with virtual machines
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory vm-test
+
+check: ## Format, lint, types, unit tests: the inner loop, under a minute
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q -n 2 tests/unit tests/guest
+
+vm-test:
+	@$(BIN)/pytest -v tests/vm
+
+bench: setup ## Measure the speed of the parts on this machine
+	@$(BIN)/python tests/bench/bench.py
+
+schema: ## Write recipes/schema.json anew
+	@$(BIN)/particle-os schema > recipes/schema.json.new
+	@mv recipes/schema.json.new recipes/schema.json
+
+docs: ## Write docs/stages.md anew from the stages' docstrings
+	@$(BIN)/python -m particle_os.reference > docs/stages.md.new
+	@mv docs/stages.md.new docs/stages.md

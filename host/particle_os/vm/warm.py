@@ -1,0 +1,87 @@
+"""Saved states of a booted machine: starting from one takes a fraction of a boot.
+
+A state is saved before any key exists in the machine. It belongs to one QEMU, processor, and
+command line, so all of these are in its key; whatever else goes wrong with it, the caller removes
+it and boots. It holds the memory of a machine, and is readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from particle_os.deadline import Deadline
+from particle_os.errors import VmError
+from particle_os.vm.accel import qemu_version
+from particle_os.vm.argv import MachineSpec, qemu_argv
+from particle_os.vm.machine import Machine, running
+
+FORMAT = 1
+KEPT = 4
+
+
+def _processor() -> str:
+    """What the host's processor offers; a state of KVM runs on the like of it only."""
+    wanted = ("model name", "flags", "microcode")
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(wanted))
+
+
+def state_path(directory: Path, spec: MachineSpec) -> Path:
+    """Where the state of a machine of this specification lies, if it has been saved."""
+    processor = _processor() if spec.accelerator == "kvm" else ""
+    parts = [FORMAT, qemu_version(), os.uname().release, processor, qemu_argv(spec)]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return directory / f"{key}.state"
+
+
+def save(
+    spec: MachineSpec,
+    state: Path,
+    *,
+    boot: Callable[[Machine], None],
+    directory: Path,
+    transcript: Path,
+    deadline: Deadline,
+) -> None:
+    """Boots a machine, waits for `boot` to return, and saves it whole or not at all.
+
+    Only the newest few states are kept.
+    """
+    state.parent.mkdir(exist_ok=True, mode=0o700)
+    temporary = state.with_name(f".{state.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    place = {"directory": directory, "transcript": transcript}
+    try:
+        with running(spec, **place, deadline=deadline) as machine:
+            boot(machine)
+            machine.monitor.save(descriptor, deadline)
+            os.fsync(descriptor)
+        temporary.rename(state)
+    finally:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+    by_age = sorted(state.parent.glob("*.state"), key=lambda path: path.stat().st_mtime)
+    for old in by_age[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+@contextmanager
+def restored(
+    spec: MachineSpec, state: Path, *, directory: Path, transcript: Path, deadline: Deadline
+) -> Iterator[Machine]:
+    """Runs a machine from its saved state for as long as the context lasts."""
+    spec = replace(spec, restored=True)
+    try:
+        file = state.open("rb")
+    except OSError as error:
+        raise VmError(f"the saved state cannot be read: {error}") from error
+    place = {"directory": directory, "transcript": transcript}
+    with file, running(spec, **place, deadline=deadline) as machine:
+        machine.monitor.restore(file.fileno(), deadline)
+        yield machine

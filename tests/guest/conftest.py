@@ -1,0 +1,119 @@
+"""A Target that keeps its files in a temporary directory and records commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from particle_agent.target import COMMAND_SECONDS, Target
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that a stage ran; `inside` tells whether it ran in the target."""
+
+    argv: tuple[str, ...]
+    stdin: str
+    inside: bool
+
+
+class Report:
+    """What a stage told the host."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.notes: list[str] = []
+        self.needed: list[tuple[int, int]] = []
+        self.written: list[tuple[int, str]] = []
+
+    def output(self, text: str) -> None:
+        self.lines.append(text)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def disk_needed(self, size: int, content: int) -> None:
+        self.needed.append((size, content))
+
+    def disk_written(self, size: int, tree_sha256: str) -> None:
+        self.written.append((size, tree_sha256))
+
+
+class RecordingTarget(Target):
+    """Real files below a directory; commands, mounts and owners are recorded."""
+
+    def __init__(self, directory: Path) -> None:
+        root = directory / "root"
+        root.mkdir()
+        self.report = Report()
+        super().__init__(root, self.report, hostname="testbox")
+        self.directory = directory
+        self.commands: list[Command] = []
+        self.owners: dict[str, tuple[int, int]] = {}
+        self.networked = 0
+        self._reactions: dict[str, Callable[[Command], None]] = {}
+
+    def when(self, program: str, reaction: Callable[[Command], None]) -> None:
+        """Calls `reaction` when a stage runs `program`: its effect, or its failure."""
+        self._reactions[program] = reaction
+
+    def programs(self) -> list[str]:
+        return [command.argv[0] for command in self.commands]
+
+    def only(self, program: str) -> Command:
+        (found,) = [command for command in self.commands if command.argv[0] == program]
+        return found
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        env: Mapping[str, str] | None = None,
+        timeout: float = COMMAND_SECONDS,
+    ) -> None:
+        inside = list(argv[:2]) == ["chroot", str(self.root)]
+        command = Command(tuple(argv[2:] if inside else argv), stdin, inside)
+        self.commands.append(command)
+        if reaction := self._reactions.get(command.argv[0]):
+            reaction(command)
+
+    def _chown(self, place: Path, owner: tuple[int, int]) -> None:
+        self.owners[place.name] = owner
+
+    @contextmanager
+    def network(self) -> Iterator[None]:
+        self.networked += 1
+        yield
+
+    @contextmanager
+    def mounted(self, what: str | Path, *options: str) -> Iterator[Path]:
+        if "--bind" in options:
+            yield Path(what)
+            return
+        where = self.directory / "mounted"
+        where.mkdir(exist_ok=True)
+        yield where
+
+    def output_disk(self, size: int, *, content: int) -> Path:
+        self.report.disk_needed(size, content)
+        disk = self.directory / "disk"
+        with disk.open("wb") as file:
+            file.truncate(size)
+        return disk
+
+    def mode(self, path: str) -> int:
+        return self.path(path).stat().st_mode & 0o7777
+
+
+@pytest.fixture(scope="session")
+def make_target(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], RecordingTarget]:
+    return lambda: RecordingTarget(tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture
+def target(make_target: Callable[[], RecordingTarget]) -> RecordingTarget:
+    return make_target()

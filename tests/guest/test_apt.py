@@ -1,0 +1,163 @@
+import pytest
+from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.stages.apt import Apt
+
+UPDATE_INITRAMFS = "/usr/sbin/update-initramfs"
+
+
+@pytest.fixture
+def debian(target):
+    """A target with apt, and with a dpkg-divert that really moves files."""
+    target.write("/usr/bin/apt-get", "")
+
+    def divert(command):
+        aside = command.argv[command.argv.index("--divert") + 1]
+        there, back = (UPDATE_INITRAMFS, aside)[:: 1 if "--add" in command.argv else -1]
+        if target.exists(there):
+            target.path(there).rename(target.path(back))
+
+    target.when("dpkg-divert", divert)
+    return target
+
+
+def apt_commands(target):
+    """What apt-get was told to do, without its -o settings."""
+    lines = [c.argv for c in target.commands if c.argv[0] == "apt-get"]
+    return [[a for a in argv[1:] if not a.startswith("-o")] for argv in lines]
+
+
+def on_install(target, action):
+    target.when("apt-get", lambda c: action() if "install" in c.argv else None)
+
+
+def fail_with(target, *lines):
+    def fail(command):
+        raise CommandFailed(command.argv, 100, lines)
+
+    target.when("apt-get", fail)
+
+
+def test_packages_come_after_the_end_of_options(debian):
+    Apt(packages=("openssh-server", "curl")).run(debian)
+    update, install = apt_commands(debian)
+    assert update[-1] == "update"
+    assert install[-4:] == ["install", "--", "openssh-server", "curl"]
+    assert debian.networked == 1
+
+
+def test_recommends_are_off_unless_asked_for(debian):
+    Apt(packages=("curl",)).run(debian)
+    Apt(packages=("curl",), recommends=True).run(debian)
+    installs = [c.argv for c in debian.commands if "install" in c.argv]
+    assert "-oAPT::Install-Recommends=false" in installs[0]
+    assert "-oAPT::Install-Recommends=true" in installs[1]
+
+
+def test_update_can_be_left_out(debian):
+    Apt(packages=("curl",), update=False).run(debian)
+    assert all("update" not in argv for argv in apt_commands(debian))
+
+
+def test_a_base_without_apt_is_told(target):
+    with pytest.raises(StageError, match="no apt-get"):
+        Apt(packages=("curl",)).run(target)
+
+
+def test_services_stay_off_during_the_installation_only(debian):
+    seen = []
+    on_install(debian, lambda: seen.append(debian.read("/usr/sbin/policy-rc.d")))
+    Apt(packages=("curl",)).run(debian)
+    assert seen == ["#!/bin/sh\nexit 101\n"]
+    assert not debian.exists("/usr/sbin/policy-rc.d")
+
+
+def test_a_policy_of_the_base_stays(debian):
+    debian.write("/usr/sbin/policy-rc.d", "the base's own")
+    Apt(packages=("curl",)).run(debian)
+    assert debian.read("/usr/sbin/policy-rc.d") == "the base's own"
+
+
+def test_nothing_is_left_behind_by_a_failure(debian):
+    debian.write(UPDATE_INITRAMFS, "the real one")
+    fail_with(debian, "E: Unable to locate package nonsense")
+    with pytest.raises(StageError):
+        Apt(packages=("nonsense",)).run(debian)
+    assert not debian.exists("/usr/sbin/policy-rc.d")
+    assert debian.list("/etc/ssh") == []
+    assert debian.read(UPDATE_INITRAMFS) == "the real one"
+
+
+def test_no_ssh_host_keys_are_made(debian):
+    seen = []
+    on_install(debian, lambda: seen.append(debian.list("/etc/ssh")))
+    Apt(packages=("openssh-server",)).run(debian)
+    assert "ssh_host_ed25519_key" in seen[0]
+    assert debian.list("/etc/ssh") == []
+
+
+def test_host_keys_that_were_there_stay(debian):
+    debian.write("/etc/ssh/ssh_host_rsa_key", "a key")
+    Apt(packages=("openssh-server",)).run(debian)
+    assert debian.list("/etc/ssh") == ["ssh_host_rsa_key"]
+    assert debian.read("/etc/ssh/ssh_host_rsa_key") == "a key"
+
+
+def test_the_initramfs_is_made_once_for_each_kernel(debian):
+    def install():
+        stub = debian.read(UPDATE_INITRAMFS)
+        debian.write(UPDATE_INITRAMFS + ".particle-os", "the real one")
+        debian.write("/boot/vmlinuz-6.12-cloud-amd64", "")
+        debian.write("/boot/vmlinuz-6.12-amd64", "")
+        # Three triggers; each would run the stub.
+        asked_for = stub.split(">> ")[1].strip()
+        debian.write(asked_for, "-u\n-u\n-u\n")
+
+    settings = {}
+
+    def update_initramfs(command):
+        conf = debian.read("/etc/initramfs-tools/conf.d/particle-os")
+        settings[command.argv[-1]] = conf
+
+    on_install(debian, install)
+    debian.when("update-initramfs", update_initramfs)
+    Apt(packages=("linux-image-amd64",)).run(debian)
+    made = [c.argv for c in debian.commands if c.argv[0] == "update-initramfs"]
+    assert made == [
+        ("update-initramfs", "-c", "-k", "6.12-amd64"),
+        ("update-initramfs", "-c", "-k", "6.12-cloud-amd64"),
+    ]
+    assert "MODULES=list" in settings["6.12-cloud-amd64"]
+    assert "MODULES=list" not in settings["6.12-amd64"]
+    assert debian.read(UPDATE_INITRAMFS) == "the real one"
+    assert debian.list("/etc/initramfs-tools/conf.d") == []
+
+
+def test_no_initramfs_is_made_when_nothing_asks_for_it(debian):
+    debian.write("/boot/vmlinuz-6.12-amd64", "")
+    Apt(packages=("curl",)).run(debian)
+    assert "update-initramfs" not in debian.programs()
+
+
+def test_a_missing_package_is_told_in_apts_words(debian):
+    fail_with(debian, "Reading package lists...", "E: Unable to locate package nonsense")
+    with pytest.raises(StageError) as told:
+        Apt(packages=("nonsense",)).run(debian)
+    assert not isinstance(told.value, InfrastructureError)
+    assert told.value.message == "apt-get: Unable to locate package nonsense"
+    assert told.value.hint
+    assert told.value.tail[-1] == "E: Unable to locate package nonsense"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Err:1 http://mirror.example/debian trixie InRelease",
+        "E: Failed to fetch http://mirror.example/debian/x.deb  Connection failed",
+        "W: Failed to fetch http://mirror.example/debian/dists/  "
+        "Temporary failure resolving 'mirror.example'",
+    ],
+)
+def test_an_unreachable_mirror_is_named(debian, line):
+    fail_with(debian, line, "  Could not connect to mirror.example:80 (192.0.2.1)")
+    with pytest.raises(InfrastructureError, match=r"mirror\.example cannot be reached"):
+        Apt(packages=("curl",)).run(debian)

@@ -1,0 +1,53 @@
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from particle_agent import checksum
+from particle_agent.checksum import tree_sha256
+
+PIECES = st.lists(
+    st.one_of(st.binary(max_size=100), st.integers(0, 100).map(bytes)), max_size=8
+).map(b"".join)
+
+
+def by_definition(data, chunk):
+    digests = [hashlib.sha256(data[i : i + chunk]).digest() for i in range(0, len(data), chunk)]
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+@given(data=PIECES, chunk=st.integers(1, 70), extra=st.binary(max_size=20))
+def test_it_is_what_it_is_defined_to_be(tmp_path_factory, data, chunk, extra):
+    path = tmp_path_factory.getbasetemp() / "checksum"
+    path.write_bytes(data + extra)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checksum, "CHUNK", chunk)
+        assert tree_sha256(path, len(data)) == by_definition(data, chunk)
+
+
+def test_a_sparse_disk_of_several_chunks(tmp_path):
+    path = tmp_path / "disk"
+    size = 2 * checksum.CHUNK + 12345
+    with path.open("wb") as file:
+        file.seek(checksum.CHUNK + 7)
+        file.write(b"data")
+        file.truncate(size)
+    assert tree_sha256(path, size) == by_definition(path.read_bytes(), checksum.CHUNK)
+
+
+def test_a_disk_that_is_shorter_than_told_is_an_error(tmp_path):
+    path = tmp_path / "disk"
+    path.write_bytes(b"short")
+    with pytest.raises(EOFError):
+        tree_sha256(path, 6)
+
+
+@pytest.mark.parametrize("position", [0, 99, 100, 12_344])
+def test_any_changed_byte_changes_it(tmp_path, position):
+    path = tmp_path / "disk"
+    data = bytearray(12_345)
+    path.write_bytes(data)
+    before = tree_sha256(path, len(data))
+    data[position] = 1
+    path.write_bytes(data)
+    assert tree_sha256(path, len(data)) != before

@@ -1,0 +1,127 @@
+"""Values that would do harm in a shell are refused, or stay exactly one argument."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from particle_agent.decode import DecodeError, decode
+from particle_agent.errors import StageError
+from particle_agent.stages.apt import Apt
+from particle_agent.stages.locale import Locale
+from particle_agent.stages.timezone import Timezone
+from particle_agent.stages.users import Users
+
+PIECES = [" ", "'", '"', ";", "$(id)", "`id`", "\n", "\r", "\0", "-", "--", "-oX=y", "|", "&",
+          ">", "../", "/", "*", "~", "\\", ":", ",", "=", "#", "é", "root", "a", "b1", "+", "."]  # fmt: skip
+HOSTILE = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join) | st.text(
+    min_size=1, max_size=20
+)
+PLAUSIBLE = ["libstdc++6", "g++:amd64", "curl=8.0-1~bpo", "_apt", "de_DE@euro", "Etc/GMT+1",
+             "/bin/a b", "/srv/x.y", "$y$j9T$x./", "ssh-ed25519 AAAA a b; $(id)"]  # fmt: skip
+NEVER_ACCEPTED = [
+    "a b", "a'b", 'a"b', "a;b", "$(id)", "`id`", "a\nb", "ab\n", "-rf", "--help", "a|b", "a&b",
+    "a>b", "a\\b", "a*b", "a\0b", "..", "../../etc/passwd", "", "a,b",
+]  # fmt: skip
+
+
+def accepted(kind, value):
+    try:
+        return decode(kind, value)
+    except DecodeError:
+        return None
+
+
+def one_user(**options):
+    return {"users": [{"name": "admin", **options}]}
+
+
+# What takes free text: the stage, its options, and a harmless value.
+PLACES = {
+    "package": (Apt, lambda text: {"packages": [text]}, "curl"),
+    "locale": (Locale, lambda text: {"default": text}, "eo_XX"),
+    "zone": (Timezone, lambda text: {"zone": text}, "Europe/Berlin"),
+    "user": (Users, lambda text: {"users": [{"name": text}]}, "someone"),
+    "group": (Users, lambda text: one_user(groups=[text]), "sudo"),
+    "shell": (Users, lambda text: one_user(shell=text), "/bin/fish"),
+    "home": (Users, lambda text: one_user(home=text), "/srv/home"),
+    "password": (Users, lambda text: one_user(**{"password-hash": text}), "$6$salt$hash"),
+    "key": (Users, lambda text: one_user(**{"ssh-authorized-keys": [text]}), "ssh-rsa AAAA"),
+}
+NEVER_ARGUMENTS = ("locale", "zone", "password", "key")
+
+
+def stage_with(place, text):
+    """The stage with `text` in that place; None when it is refused."""
+    kind, options, _ = PLACES[place]
+    return accepted(kind, options(text))
+
+
+def prepared(target, text):
+    """A target in which everything that `text` may name exists."""
+    target.write("/usr/bin/apt-get", "")
+    target.write("/usr/share/i18n/SUPPORTED", f"{text} UTF-8\n")
+    if stage_with("zone", text):
+        target.write(f"/usr/share/zoneinfo/{text}", "TZif")
+    target.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
+    target.write("/etc/group", f"{text}:x:100:\n")
+    if text.startswith("/") and not target.exists(text):
+        target.write(text, "")
+
+    def useradd(command):
+        target.write("/etc/passwd", f"{command.argv[-1]}:x:1000:1000::/home/admin:/bin/sh\n")
+
+    target.when("useradd", useradd)
+    return target
+
+
+def commands_of(make_target, place, text):
+    """What the stage runs with `text`; None when it is refused or does not exist."""
+    stage = stage_with(place, text)
+    if stage is None:
+        return None
+    target = prepared(make_target(), text)
+    try:
+        stage.run(target)
+    except StageError:
+        return None
+    return [command.argv for command in target.commands]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_accepted_value_is_one_argument_at_most(make_target, place):
+    expected = commands_of(make_target, place, PLACES[place][2])
+    assert expected is not None
+
+    @settings(max_examples=60)
+    @given(text=HOSTILE | st.sampled_from(PLAUSIBLE))
+    def check(text):
+        commands = commands_of(make_target, place, text)
+        if commands is None or text in ("root", "admin"):
+            return
+        assert len(commands) == len(expected)
+        for argv, usual in zip(commands, expected, strict=True):
+            assert len(argv) == len(usual)
+            changed = [a for a, u in zip(argv, usual, strict=True) if a != u]
+            assert set(changed) <= {text}
+            assert not (changed and place in NEVER_ARGUMENTS)
+
+    check()
+
+
+@pytest.mark.parametrize("text", NEVER_ACCEPTED)
+def test_these_are_never_names(text):
+    assert [place for place in PLACES if stage_with(place, text) is not None] == []
+
+
+@given(text=HOSTILE)
+def test_no_accepted_value_is_an_option_or_breaks_a_line(text):
+    for place in PLACES:
+        if stage_with(place, text) is not None:
+            assert not text.startswith("-"), place
+            assert not set(text) & set("\n\r\0"), place
+
+
+def test_names_come_after_the_end_of_options(make_target):
+    (argv,) = [a for a in commands_of(make_target, "package", "curl") if "install" in a]
+    assert argv[-2:] == ("--", "curl")
+    (argv,) = commands_of(make_target, "user", "someone")
+    assert argv[-2:] == ("--", "someone")

@@ -1,0 +1,152 @@
+import re
+from pathlib import Path
+
+import pytest
+from particle_agent.checksum import tree_sha256
+from particle_agent.errors import StageError
+from particle_agent.stages import qemu
+from particle_agent.stages.qemu import Qemu
+
+MIB = 1 << 20
+BOOT_CODE = b"boot code" + bytes(400)
+
+
+@pytest.fixture
+def debian(target, tmp_path, monkeypatch):
+    """A target with a kernel, in a helper VM with syslinux and a partition of 100 MiB."""
+    target.write("/boot/vmlinuz-6.12", "kernel")
+    target.write("/boot/initrd.img-6.12", "initrd")
+    boot_code = tmp_path / "gptmbr.bin"
+    boot_code.write_bytes(BOOT_CODE)
+    monkeypatch.setattr(qemu, "GPT_MBR", boot_code)
+    sectors = tmp_path / "sys/class/block/disk1/size"
+    sectors.parent.mkdir(parents=True)
+    sectors.write_text(f"{100 * MIB // 512}\n")
+
+    def vm_path(*parts):
+        path = Path(*parts)
+        return tmp_path / "sys" / path.relative_to("/sys") if path.is_relative_to("/sys") else path
+
+    monkeypatch.setattr(qemu, "Path", vm_path)
+    return target
+
+
+def menu(target):
+    return target.read("/boot/extlinux/extlinux.conf")
+
+
+def test_the_disk_is_made_in_order(debian):
+    Qemu().run(debian)
+    assert debian.programs() == ["sfdisk", "mke2fs", "extlinux", "sync"]
+    assert not any(command.inside for command in debian.commands)
+    assert "label: gpt" in debian.only("sfdisk").stdin
+    assert "LegacyBIOSBootable" in debian.only("sfdisk").stdin
+
+
+def test_fstab_file_system_and_menu_name_the_same_uuid(debian):
+    Qemu().run(debian)
+    argv = debian.only("mke2fs").argv
+    uuid = argv[argv.index("-U") + 1]
+    assert debian.read("/etc/fstab") == f"UUID={uuid} / ext4 errors=remount-ro 0 1\n"
+    assert f"root=UUID={uuid} " in menu(debian)
+
+
+def test_two_images_have_different_uuids(debian):
+    Qemu().run(debian)
+    first = debian.read("/etc/fstab")
+    Qemu().run(debian)
+    assert debian.read("/etc/fstab") != first
+
+
+def test_the_console_is_serial_and_vga(debian):
+    Qemu().run(debian)
+    assert "console=tty0 console=ttyS0,115200" in menu(debian)
+    assert menu(debian).startswith("SERIAL 0 115200\n")
+
+
+def test_debians_links_to_the_newest_kernel_are_used(debian):
+    debian.symlink("/vmlinuz", "boot/vmlinuz-6.12")
+    debian.symlink("/initrd.img", "boot/initrd.img-6.12")
+    Qemu().run(debian)
+    assert "LINUX /vmlinuz\n" in menu(debian)
+    assert "INITRD /initrd.img\n" in menu(debian)
+
+
+def test_without_links_the_kernel_is_named(debian):
+    Qemu().run(debian)
+    assert "LINUX /boot/vmlinuz-6.12\n" in menu(debian)
+    assert "INITRD /boot/initrd.img-6.12\n" in menu(debian)
+
+
+def test_the_boot_code_is_on_the_disk_and_the_checksum_is_of_the_whole(debian):
+    Qemu().run(debian)
+    disk = debian.directory / "disk"
+    assert disk.read_bytes()[: len(BOOT_CODE)] == BOOT_CODE
+    size = disk.stat().st_size
+    assert debian.report.written == [(size, tree_sha256(disk, size))]
+
+
+def test_boot_code_never_reaches_the_partition_table(debian):
+    qemu.GPT_MBR.write_bytes(bytes(441))
+    with pytest.raises(StageError, match="441 bytes"):
+        Qemu().run(debian)
+
+
+def test_the_host_is_asked_for_a_disk_that_holds_the_content(debian):
+    (debian.root / "content").write_bytes(bytes(20 * MIB))
+    Qemu().run(debian)
+    ((size, content),) = debian.report.needed
+    assert 20 * MIB <= content <= 21 * MIB
+    assert size >= content + 68 * MIB
+    assert size % MIB == 0
+
+
+def test_files_with_several_names_count_once(debian):
+    (debian.root / "content").write_bytes(bytes(20 * MIB))
+    for number in range(10):
+        (debian.root / f"name{number}").hardlink_to(debian.root / "content")
+    Qemu().run(debian)
+    assert debian.report.needed[0][1] <= 21 * MIB
+
+
+def test_a_given_size_is_taken_exactly(debian):
+    Qemu(size="300M").run(debian)
+    assert debian.report.needed[0][0] == 300 * MIB
+
+
+def test_a_size_that_is_too_small_names_the_least_one_and_that_one_works(debian):
+    (debian.root / "content").write_bytes(bytes(20 * MIB))
+    with pytest.raises(StageError, match="size 50M is too small") as told:
+        Qemu(size="50M").run(debian)
+    assert debian.commands == []
+    least = re.search(r"'size: (\d+M)'", told.value.hint).group(1)
+    Qemu(size=least).run(debian)
+    assert debian.report.needed[0][0] == int(least[:-1]) * MIB
+
+
+def test_many_small_files_get_enough_inodes(debian):
+    for number in range(9000):
+        (debian.root / f"file{number}").touch()
+    Qemu().run(debian)
+    argv = debian.only("mke2fs").argv
+    assert int(argv[argv.index("-N") + 1]) > 9000
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("/boot/vmlinuz-6.12", "no kernel"), ("/boot/initrd.img-6.12", "no initramfs")],
+)
+def test_what_cannot_boot_is_told_before_anything_runs(debian, missing, message):
+    debian.remove(missing)
+    with pytest.raises(StageError, match=message) as told:
+        Qemu().run(debian)
+    assert "apt stage" in told.value.hint
+    assert debian.commands == []
+
+
+def test_the_image_is_generalized(debian):
+    debian.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    debian.write("/var/lib/apt/lists/some-index", "x")
+    Qemu().run(debian)
+    assert debian.read("/etc/machine-id") == ""
+    assert debian.list("/var/lib/apt/lists") == []

@@ -1,0 +1,189 @@
+import os
+from pathlib import Path
+
+import particle_agent.target
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.target import Target, wait_for_disk
+
+
+@pytest.fixture
+def outside(target):
+    """A file next to the root that nothing in the root may reach."""
+    place = target.directory / "outside"
+    place.mkdir()
+    (place / "secret").write_text("secret")
+    return place
+
+
+def link(target, path, to):
+    place = target.root / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(to)
+
+
+def test_absolute_links_start_at_the_targets_root(target):
+    target.write("/real/file", "inside")
+    link(target, "etc/file", "/real/file")
+    link(target, "etc/directory", "/real")
+    assert target.read("/etc/file") == "inside"
+    assert target.read("/etc/directory/file") == "inside"
+
+
+def test_absolute_links_to_real_files_outside_are_not_followed(target, outside):
+    link(target, "leak", outside)
+    assert not target.exists("/leak/secret")
+    target.write("/leak/new", "x")
+    assert sorted(os.listdir(outside)) == ["secret"]
+
+
+@pytest.mark.parametrize("chain", ["..", "../../../..", "a/../../../outside", "./../."])
+def test_dots_never_climb_out(target, outside, chain):
+    (target.root / "a").mkdir()
+    assert target.path(f"/a/{chain}").is_relative_to(target.root)
+    link(target, "a/link", f"{chain}/outside")
+    assert target.path("/a/link/secret").is_relative_to(target.root)
+    assert not target.exists("/a/link/secret")
+    assert not target.exists("/../outside/secret")
+
+
+def test_relative_links_resolve_where_they_stand(target):
+    target.write("/usr/share/zone", "zone")
+    link(target, "etc/localtime", "../usr/share/zone")
+    assert target.read("/etc/localtime") == "zone"
+
+
+@pytest.mark.parametrize("to", ["loop", "/a/loop", "../a/./loop"])
+def test_loops_are_told(target, to):
+    link(target, "a/loop", to)
+    with pytest.raises(StageError, match="symbolic links"):
+        target.read("/a/loop/file")
+
+
+def test_a_loop_can_be_removed_and_replaced(target):
+    link(target, "loop", "loop")
+    target.write("/loop", "file")
+    assert target.read("/loop") == "file"
+
+
+def test_writing_replaces_a_link_instead_of_following_it(target):
+    target.write("/shadow", "precious")
+    link(target, "etc/file", "/shadow")
+    target.write("/etc/file", "new", mode=0o600)
+    assert target.read("/shadow") == "precious"
+    assert not target.is_link("/etc/file")
+    assert target.mode("/etc/file") == 0o600
+
+
+def test_writing_leaves_nothing_else_behind(target):
+    target.write("/etc/file", "text")
+    assert target.list("/etc") == ["file"]
+
+
+def test_removing_a_link_keeps_what_it_points_at(target):
+    target.write("/data/file", "x")
+    link(target, "link", "/data")
+    target.remove("/link")
+    assert target.exists("/data/file")
+    assert not target.is_link("/link")
+
+
+def test_removing_takes_files_trees_and_nothing(target):
+    target.write("/tree/a/b", "x")
+    target.remove("/tree")
+    target.remove("/tree")
+    assert not target.exists("/tree")
+
+
+def test_a_symlink_replaces_what_was_there(target):
+    target.write("/etc/localtime", "x")
+    target.symlink("/etc/localtime", "/usr/share/zoneinfo/UTC")
+    assert os.readlink(target.root / "etc/localtime") == "/usr/share/zoneinfo/UTC"
+
+
+def test_a_directory_that_is_missing_is_empty(target):
+    assert target.list("/nowhere") == []
+
+
+NAMES = st.sampled_from(["a", "b", "l", "m", "..", ".", "", "etc"])
+TEXTS = st.builds(lambda lead, parts: lead + "/".join(parts), st.sampled_from(["", "/"]),
+                  st.lists(NAMES, min_size=1, max_size=6))  # fmt: skip
+
+
+@given(path=TEXTS, first=TEXTS, second=TEXTS)
+def test_no_path_through_any_links_leaves_the_root(make_target, path, first, second):
+    target = make_target()
+    (target.root / "a/b").mkdir(parents=True)
+    (target.root / "a/l").symlink_to(first or ".")
+    (target.root / "m").symlink_to(second or ".")
+    try:
+        place = target.path(path)
+    except StageError:
+        return
+    assert place == target.root or target.root in place.parents
+    assert ".." not in place.parts
+    # Every link on the way has been resolved, so that the kernel follows none.
+    assert not any(parent.is_symlink() for parent in (place, *place.parents))
+
+
+def test_a_command_runs_with_a_plain_environment_and_its_output_is_told(tmp_path):
+    class Lines:
+        def __init__(self):
+            self.lines = []
+
+        def output(self, text):
+            self.lines.append(text)
+
+    report = Lines()
+    target = Target(tmp_path, report, hostname="x")
+    target.run(["sh", "-c", 'echo "$DEBIAN_FRONTEND $LC_ALL $EXTRA"; cat'], stdin="in", env={"EXTRA": "e"})  # fmt: skip # noqa: E501
+    assert report.lines[1:] == ["noninteractive C.UTF-8 e", "in"]
+    with pytest.raises(CommandFailed):
+        target.run(["false"])
+
+
+@pytest.fixture
+def resolver(target, tmp_path, monkeypatch):
+    """The helper VM's resolv.conf."""
+    ours = tmp_path / "resolv.conf"
+    ours.write_text("nameserver 192.0.2.53\n")
+    monkeypatch.setattr(
+        particle_agent.target, "Path", lambda p: ours if p == "/etc/resolv.conf" else Path(p)
+    )
+    return target
+
+
+def test_the_network_leaves_no_resolv_conf_of_the_helper(resolver):
+    with Target.network(resolver):
+        assert resolver.read("/etc/resolv.conf") == "nameserver 192.0.2.53\n"
+    assert resolver.list("/etc") == []
+
+
+@pytest.mark.parametrize("as_link", [True, False])
+def test_the_resolv_conf_of_the_base_comes_back(resolver, as_link):
+    if as_link:
+        link(resolver, "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
+    else:
+        resolver.write("/etc/resolv.conf", "the base's own")
+    with pytest.raises(StageError), Target.network(resolver):
+        assert resolver.read("/etc/resolv.conf") == "nameserver 192.0.2.53\n"
+        raise StageError("a failing installation")
+    assert resolver.list("/etc") == ["resolv.conf"]
+    assert resolver.is_link("/etc/resolv.conf") == as_link
+    if not as_link:
+        assert resolver.read("/etc/resolv.conf") == "the base's own"
+
+
+def test_the_resolv_conf_of_a_new_package_stays(resolver):
+    resolver.write("/etc/resolv.conf", "the base's own")
+    with Target.network(resolver):
+        resolver.symlink("/etc/resolv.conf", "/run/resolvconf/resolv.conf")
+    assert resolver.list("/etc") == ["resolv.conf"]
+    assert resolver.is_link("/etc/resolv.conf")
+
+
+def test_a_disk_that_never_appears_is_told():
+    with pytest.raises(InfrastructureError, match="'no-such-serial'"):
+        wait_for_disk("no-such-serial", 512, 0.1)

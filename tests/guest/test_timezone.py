@@ -1,0 +1,39 @@
+import os
+
+import pytest
+from particle_agent.errors import StageError
+from particle_agent.stages.timezone import Timezone
+
+ZONES = "/usr/share/zoneinfo"
+
+
+@pytest.fixture
+def debian(target):
+    target.write(f"{ZONES}/tzdata.zi", "# version 2025b\nZ Europe/Berlin 0\nZ Asia/Tokyo 9\n")
+    target.write(f"{ZONES}/Europe/Berlin", "TZif")
+    return target
+
+
+def test_the_zone_is_set_for_new_and_old_programs(debian):
+    debian.symlink("/etc/localtime", f"{ZONES}/Etc/UTC")
+    Timezone(zone="Europe/Berlin").run(debian)
+    assert os.readlink(debian.root / "etc/localtime") == f"{ZONES}/Europe/Berlin"
+    assert debian.read("/etc/timezone") == "Europe/Berlin\n"
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC"])
+def test_utc_needs_no_package(target, zone):
+    Timezone(zone=zone).run(target)
+    assert target.read("/etc/timezone") == f"{zone}\n"
+
+
+def test_a_missing_package_is_named(target):
+    with pytest.raises(StageError, match="'tzdata' is not installed"):
+        Timezone(zone="Europe/Berlin").run(target)
+
+
+def test_a_typing_error_is_told_with_the_nearest_zone(debian):
+    with pytest.raises(StageError, match="there is no time zone Europe/Berln") as told:
+        Timezone(zone="Europe/Berln").run(debian)
+    assert "Europe/Berlin" in told.value.hint
+    assert not debian.exists("/etc/timezone")

@@ -1,0 +1,120 @@
+import pytest
+from particle_agent.errors import StageError
+from particle_agent.stages.users import User, Users
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0 someone@example"
+
+
+@pytest.fixture
+def debian(target):
+    target.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\nold:x:1000:1000::/home/old:\n")
+    target.write("/etc/group", "root:x:0:\nsudo:x:27:\nadm:x:4:\nold:x:1000:\nstaff:x:50:\n")
+    for program in ("/bin/bash", "/usr/bin/sudo", "/usr/bin/fish"):
+        target.write(program, "")
+
+    def useradd(command):
+        name = command.argv[-1]
+        home = f"/home/{name}"
+        if "--home-dir" in command.argv:
+            home = command.argv[command.argv.index("--home-dir") + 1]
+        line = f"{name}:x:1001:1002::{home}:/bin/bash\n"
+        target.write("/etc/passwd", target.read("/etc/passwd") + line)
+
+    target.when("useradd", useradd)
+    return target
+
+
+def make(target, **options):
+    Users(users=(User(**options),)).run(target)
+
+
+def test_a_plain_account(debian):
+    make(debian, name="admin")
+    command = debian.only("useradd")
+    assert command.inside
+    assert command.argv[-2:] == ("--", "admin")
+    assert "--create-home" in command.argv
+    assert "--user-group" in command.argv
+    assert command.argv[command.argv.index("--shell") + 1] == "/bin/bash"
+
+
+def test_every_option_reaches_useradd(debian):
+    make(debian, name="admin", uid=2000, groups=("sudo", "adm"), shell="/usr/bin/fish", home="/srv")
+    text = " ".join(debian.only("useradd").argv)
+    for part in ("--uid 2000", "--groups sudo,adm", "--shell /usr/bin/fish", "--home-dir /srv"):
+        assert part in text
+
+
+def test_a_group_of_the_same_name_becomes_the_private_one(debian):
+    make(debian, name="staff")
+    argv = debian.only("useradd").argv
+    assert argv[argv.index("--gid") + 1] == "staff"
+    assert "--user-group" not in argv
+
+
+def test_an_account_that_exists_is_changed(debian):
+    make(debian, name="old", groups=("sudo",), shell="/usr/bin/fish", home="/srv/old")
+    text = " ".join(debian.only("usermod").argv)
+    for part in ("--append", "--groups sudo", "--shell /usr/bin/fish", "--home /srv/old"):
+        assert part in text
+    assert text.endswith("-- old")
+    assert "useradd" not in debian.programs()
+
+
+def test_nothing_is_run_for_an_account_that_stays_as_it_is(debian):
+    make(debian, name="root")
+    assert debian.commands == []
+
+
+def test_the_password_hash_is_never_an_argument(debian):
+    make(debian, name="admin", password_hash="$6$salt$hash")
+    command = debian.only("chpasswd")
+    assert command.argv == ("chpasswd", "--encrypted")
+    assert command.stdin == "admin:$6$salt$hash\n"
+    assert all("hash" not in " ".join(c.argv) for c in debian.commands)
+
+
+def test_ssh_keys_belong_to_the_user(debian):
+    make(debian, name="admin", ssh_authorized_keys=(KEY,))
+    assert debian.read("/home/admin/.ssh/authorized_keys") == f"{KEY}\n"
+    assert debian.mode("/home/admin/.ssh") == 0o700
+    assert debian.mode("/home/admin/.ssh/authorized_keys") == 0o600
+    assert debian.owners[".ssh"] == (1001, 1002)
+
+
+@pytest.mark.parametrize(
+    ("wish", "line"),
+    [
+        ("password", "admin ALL=(ALL:ALL) ALL\n"),
+        ("no-password", "admin ALL=(ALL:ALL) NOPASSWD:ALL\n"),
+    ],
+)
+def test_sudo(debian, wish, line):
+    make(debian, name="admin", sudo=wish)
+    assert debian.read("/etc/sudoers.d/admin") == line
+    assert debian.mode("/etc/sudoers.d/admin") == 0o440
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": ("docker",)}, "no group docker"),
+        ({"shell": "/usr/bin/zsh"}, "no shell /usr/bin/zsh"),
+        ({"uid": 1000}, "the uid 1000 belongs to old"),
+    ],
+)
+def test_what_the_image_lacks_is_told_before_anything_runs(debian, options, message):
+    with pytest.raises(StageError, match=message):
+        make(debian, name="admin", **options)
+    assert debian.commands == []
+
+
+def test_sudo_must_be_installed(debian):
+    debian.remove("/usr/bin/sudo")
+    with pytest.raises(StageError, match="'sudo' is not installed"):
+        make(debian, name="admin", sudo="password")
+
+
+def test_an_account_keeps_its_own_uid(debian):
+    make(debian, name="old", uid=1000)
+    assert "usermod" in debian.programs()

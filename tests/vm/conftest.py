@@ -1,0 +1,267 @@
+"""What the VM tests share: an ordinary user, an installed wheel, a tiny base, one built image.
+
+The program under test is the wheel, installed outside of the clone and run by a user that can
+gain nothing (see confine.py). Everything lies in one directory, which goes away at the end;
+PARTICLE_OS_TEST_DIRECTORY names one that stays, so that the helper VM is made only once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+CONFINE = Path(__file__).with_name("confine.py")
+USER = "particle-os-test"
+# Generous: the emulated machines of CI are slow, and a hung test still ends.
+COMMAND_SECONDS = 900.0
+
+
+@dataclass
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+@dataclass
+class Account:
+    """The ordinary user: who it is, where its things lie, and how it runs particle-os."""
+
+    uid: int
+    gid: int
+    directory: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cache(self) -> Path:
+        return self.directory / "cache" / "particle-os"
+
+    def argv(self, *arguments: str | Path) -> list[str]:
+        program = self.directory / "venv" / "bin" / "particle-os"
+        confined = [sys.executable, str(CONFINE), str(self.uid), str(self.gid)]
+        return [*confined, str(program), *map(str, arguments)]
+
+    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+        """Starts particle-os without waiting for it."""
+        return subprocess.Popen(
+            self.argv(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.directory / "home",
+            env={**self.environment, **environment},
+        )
+
+    def run(self, *arguments: str | Path, **environment: str) -> Outcome:
+        """Runs particle-os to its end."""
+        started = time.monotonic()
+        process = self.start(*arguments, **environment)
+        try:
+            stdout, stderr = process.communicate(timeout=COMMAND_SECONDS)
+        finally:
+            process.kill()
+        return Outcome(process.returncode, stdout, stderr, time.monotonic() - started)
+
+    def make_directory(self, name: str) -> Path:
+        path = self.directory / name
+        path.mkdir(exist_ok=True)
+        os.chown(path, self.uid, self.gid)
+        return path
+
+    def write(self, path: Path, text: str) -> Path:
+        path.write_text(text)
+        os.chown(path, self.uid, self.gid)
+        return path
+
+
+def _make_user() -> tuple[int, int]:
+    """A fresh user when we are root; ourselves otherwise."""
+    if os.getuid() != 0:
+        return os.getuid(), os.getgid()
+    with contextlib.suppress(KeyError):
+        entry = pwd.getpwnam(USER)
+        return entry.pw_uid, entry.pw_gid
+    subprocess.run(["useradd", "--no-create-home", "--system", USER], check=True)
+    entry = pwd.getpwnam(USER)
+    return entry.pw_uid, entry.pw_gid
+
+
+def _python_for_all() -> str:
+    """A Python that an ordinary user may run: ours may lie in root's home."""
+    return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+
+
+@pytest.fixture(scope="session")
+def account() -> Iterator[Account]:
+    """The ordinary user, with the wheel of this tree installed in a venv of its own."""
+    kept = os.environ.get("PARTICLE_OS_TEST_DIRECTORY")
+    directory = (
+        Path(kept) if kept else Path(tempfile.mkdtemp(prefix="particle-os-", dir="/var/tmp"))
+    )
+    directory.mkdir(exist_ok=True)
+    uid, gid = _make_user()
+    user = Account(uid, gid, directory)
+    os.chown(directory, uid, gid)
+    home = user.make_directory("home")
+    user.environment = {
+        "HOME": str(home),
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "XDG_CACHE_HOME": str(user.make_directory("cache")),
+        **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
+    }
+    _install_wheel(directory)
+    try:
+        yield user
+        assert user_qemus(user) == [], "a test left QEMU processes behind"
+    finally:
+        for pid in user_qemus(user):
+            os.kill(pid, 9)
+        if not kept:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _install_wheel(directory: Path) -> None:
+    """`pip install` of the wheel, outside of the clone; the clone is not writable for the user."""
+    venv, source = directory / "venv", directory / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    ignore = shutil.ignore_patterns(
+        ".venv", ".git", "__pycache__", "out", ".*_cache", ".hypothesis"
+    )
+    shutil.copytree(TOP, source, ignore=ignore)
+    if not venv.exists():
+        subprocess.run([_python_for_all(), "-m", "venv", venv], check=True)
+    pip = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, source], check=True, timeout=600)
+    subprocess.run([*pip, "--force-reinstall", "--no-deps", source], check=True, timeout=600)
+    shutil.rmtree(source)
+
+
+def user_qemus(account: Account) -> list[int]:
+    """The QEMU processes that run in the account's directories."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if not entry.name.isdigit() or not (entry / "exe").readlink().name.startswith("qemu"):
+                continue
+            if str(account.directory) in (entry / "cwd").readlink().as_posix():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def leftovers(account: Account, *outputs: Path) -> list[Path]:
+    """What a build may not leave: private work, hidden staging directories, sockets."""
+    work = account.cache / "work"
+    found = [path for path in work.iterdir() if path.name != ".lock"] if work.exists() else []
+    for output in outputs:
+        found += list(output.glob(".particle-os-*"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def built(account: Account) -> tuple[Outcome, Path]:
+    """recipes/minimal-test.yml, built and boot-tested by the ordinary user; no /dev/kvm for it."""
+    output = account.make_directory("out")
+    recipe = Path(account.run("list", "recipes", "--json").json()[0]["name"])
+    assert account.directory in recipe.parents, "the recipe must come from the wheel"
+    outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
+    assert outcome.status == 0, outcome.stderr
+    return outcome, output
+
+
+def _busybox(initrd: Path) -> bytes:
+    """The static busybox in the helper's initrd (cpio "newc")."""
+    data = gzip.decompress(initrd.read_bytes())
+    position = 0
+    while True:
+        fields = [int(data[position + 6 + 8 * i : position + 14 + 8 * i], 16) for i in range(13)]
+        size, name_size = fields[6], fields[11]
+        name = data[position + 110 : position + 109 + name_size].decode()
+        start = (position + 110 + name_size + 3) & ~3
+        if name == "bin/busybox":
+            return data[start : start + size]
+        assert name != "TRAILER!!!"
+        position = (start + size + 3) & ~3
+
+
+APT_GET = """#!/bin/sh
+# Stands for apt where a test needs a stage that does what the test says, at once.
+for argument; do package=$argument; done
+case $package in
+hang) echo "hanging now"; exec sleep 600 ;;
+evil) printf 'red \\033[31m bell \\007 bidi\\n' ;;
+flood) yes "a line of output that repeats itself" | head -n 200000 ;;
+esac
+exit 0
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_base(account: Account) -> Path:
+    """A base of a few megabytes with busybox, a stand-in for apt, and a kernel that is none."""
+    account_path = account.directory / "tiny.tar"
+    # Any build makes the helper; one that fails at once is the cheapest.
+    missing = account.write(account.directory / "none.yml", recipe_text("none", "mmdebstrap:none"))
+    if not list(account.cache.glob("helpers/*/initrd")):
+        account.run("build", missing, "--output", account.make_directory("none"))
+    (initrd,) = account.cache.glob("helpers/*/initrd")
+    applets = "sh sleep yes head printf cat chroot true mkdir rm sync".split()
+    with tarfile.open(account_path, "w") as archive:
+
+        def add(name: str, data: bytes = b"", mode: int = 0o755, link: str = "") -> None:
+            member = tarfile.TarInfo(f"./{name}")
+            member.mode, member.size = mode, len(data)
+            if link:
+                member.type, member.linkname = tarfile.SYMTYPE, link
+            elif name.endswith("/"):
+                member.type = tarfile.DIRTYPE
+            archive.addfile(member, io.BytesIO(data))
+
+        for directory in ("etc/", "usr/", "usr/bin/", "usr/sbin/", "boot/", "var/", "tmp/"):
+            add(directory)
+        add("bin", link="usr/bin")
+        add("sbin", link="usr/sbin")
+        add("usr/bin/busybox", _busybox(initrd))
+        for applet in applets:
+            add(f"usr/bin/{applet}", link="busybox")
+        add("usr/bin/apt-get", APT_GET.encode())
+        add("usr/bin/dpkg-divert", b"#!/bin/sh\nexit 0\n")
+        add("boot/vmlinuz-0", b"not a kernel" * 1000)
+        add("boot/initrd.img-0", b"not an initramfs" * 1000)
+        add("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
+        add("etc/group", b"root:x:0:\n", 0o644)
+    os.chown(account_path, account.uid, account.gid)
+    return account_path
+
+
+def recipe_text(name: str, base: str, *packages: str) -> str:
+    """A recipe with one apt stage (when packages are named) and a raw disk."""
+    apt = f"  - type: apt\n    update: false\n    packages: [{', '.join(packages)}]\n"
+    stages = (apt if packages else "") + "  - type: qemu\n"
+    return f"name: {name}\nbase-image: {base}\nstages:\n{stages}"

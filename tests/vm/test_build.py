@@ -1,0 +1,112 @@
+"""The demo recipe, end to end, as an ordinary user that can gain nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from .conftest import CONFINE, Account, Outcome, leftovers, user_qemus
+
+MIB = 1 << 20
+Built = tuple[Outcome, Path]
+
+
+def debugfs(image: Path, command: str) -> str:
+    """What debugfs(8) says about the image's ext4 partition, which starts at 1 MiB."""
+    argv = ["/sbin/debugfs", "-R", command, f"{image}?offset={MIB}"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_the_confinement_holds(account: Account) -> None:
+    """Were this wrong, every other test here would prove nothing."""
+    confined = [sys.executable, str(CONFINE), str(account.uid), str(account.gid)]
+    for command in (["unshare", "--user", "true"], ["unshare", "--mount", "true"]):
+        assert subprocess.run([*confined, *command], capture_output=True).returncode != 0
+
+
+def test_everything_is_published(built: Built) -> None:
+    outcome, output = built
+    ends = ("raw", "qcow2", "result.json", "log", "console.log")
+    assert sorted(os.listdir(output)) == sorted(
+        ["SHA256SUMS", *(f"minimal-test.{e}" for e in ends)]
+    )
+    sums = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=output, capture_output=True)
+    assert sums.returncode == 0, sums.stderr
+    raw, qcow2 = output / "minimal-test.raw", output / "minimal-test.qcow2"
+    same = subprocess.run(["qemu-img", "compare", raw, qcow2], capture_output=True, text=True)
+    assert same.returncode == 0, same.stdout
+    assert raw.stat().st_blocks * 512 < min(600 * MIB, raw.stat().st_size), "sparse stays sparse"
+    assert outcome.stderr.count("stage 5/5 qemu") == 2
+
+
+def test_the_result_tells_everything(built: Built) -> None:
+    outcome, output = built
+    result = json.loads((output / "minimal-test.result.json").read_text())
+    assert result == outcome.json()
+    assert result["status"] == "passed"
+    assert [s["type"] for s in result["stages"]] == ["apt", "locale", "timezone", "users", "qemu"]
+    assert all(s["status"] == "done" and s["seconds"] >= 0 for s in result["stages"])
+    assert result["base_digest"].startswith("sha256:")
+    for artifact in result["artifacts"]:
+        data = (output / artifact["path"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == artifact["sha256"]
+    assert result["controller_peak_rss_bytes"] < 100 * MIB
+    if result["helper"]["accelerator"] == "tcg":
+        assert "security boundary" in result["helper"]["security_note"]
+
+
+def test_the_running_system_is_what_the_recipe_says(built: Built) -> None:
+    facts = built[0].json()["boot"][0]["facts"]
+    assert facts["state"] == "running"
+    assert facts["hostname"] == "minimal-test"
+    assert facts["timezone"].endswith("/Europe/Berlin")
+    assert facts["local-time"] in ("CET", "CEST")
+    assert "LANG=en_US.UTF-8" in facts["manager-environment"].splitlines()
+    assert "en_US.utf8" in facts["locales"].splitlines()
+    assert "admin:x:1000:1000::/home/admin:/bin/bash" in facts["users"].splitlines()
+    assert "ext4" in facts["root-device"]
+
+
+def test_nothing_of_the_build_is_left_in_the_image(built: Built) -> None:
+    raw = built[1] / "minimal-test.raw"
+    assert debugfs(raw, "cat /etc/machine-id") == ""
+    assert debugfs(raw, "stat /etc/machine-id").startswith("Inode:")
+    listing = debugfs(raw, "ls -p /etc")
+    assert "/os-release/" in listing, "debugfs reads the image"
+    assert "resolv.conf" not in listing
+    assert "particle-os" not in listing
+    assert "policy-rc.d" not in debugfs(raw, "ls -p /usr/sbin")
+    assert "update-initramfs.particle-os" not in debugfs(raw, "ls -p /usr/sbin")
+    assert "particle-os" not in debugfs(raw, "ls -p /etc/initramfs-tools/conf.d")
+    for directory in (
+        "/tmp",
+        "/run",
+        "/root/.ssh",
+        "/var/lib/apt/lists",
+        "/var/cache/apt/archives",
+    ):
+        names = {
+            line.split("/")[5] for line in debugfs(raw, f"ls -p {directory}").split("\n") if line
+        }
+        assert names <= {".", ".."}, directory
+    assert "random-seed" not in debugfs(raw, "ls -p /var/lib/systemd")
+    key = b"PARTICLE-OS-HOST-KEY"
+    with raw.open("rb") as file:
+        while chunk := file.read(64 * MIB):
+            assert key not in chunk
+
+
+def test_nothing_is_left_on_the_host(account: Account, built: Built) -> None:
+    assert leftovers(account, built[1]) == []
+    assert user_qemus(account) == []
+    assert list((account.directory / "home").iterdir()) == [], "the home directory stays clean"
+
+
+def test_the_helper_is_private_and_read_only_work(account: Account, built: Built) -> None:
+    assert account.cache.stat().st_mode & 0o077 == 0
+    (helper,) = (p for p in (account.cache / "helpers").iterdir() if p.is_dir())
+    assert sorted(p.name for p in helper.iterdir()) == ["initrd", "kernel", "root.squashfs"]
