@@ -24,6 +24,8 @@ ExecStart=/usr/bin/ssh-keygen -A
 WantedBy=multi-user.target
 """
 FILES = (
+    # Container images bring one that keeps every service from starting at package upgrades.
+    "/usr/sbin/policy-rc.d",
     "/var/lib/systemd/random-seed",
     "/var/lib/systemd/credential.secret",
     "/var/cache/apt/pkgcache.bin",

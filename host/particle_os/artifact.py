@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError
 
 SUMS = "SHA256SUMS"
+ENDING_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 ZEROES = bytes(1 << 20)
 
 
@@ -83,9 +85,14 @@ def publish(files: Iterable[Path], directory: Path, sums: Mapping[str, str]) -> 
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for path in files:
-            path.replace(directory / path.name)
-        _write_sums(directory / SUMS, files[0].parent / SUMS, sums)
+        # A signal waits until the set is complete.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+        try:
+            for path in files:
+                path.replace(directory / path.name)
+            _write_sums(directory / SUMS, files[0].parent / SUMS, sums)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
-import shutil
 import signal
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.process import dies_with_parent, end_group
 from particle_os.sandbox import Sandbox
-from particle_os.workspace import locked
+from particle_os.workspace import Workspace, locked
 
 FORMAT = 2
 MAKE_SECONDS = 1800.0
@@ -143,6 +141,7 @@ def ensure_suite(
     mirror: str | None,
     architecture: str,
     cache: Path,
+    work: Workspace,
     open_sandbox: SandboxOpener,
     listen: Callable[[Event], None],
     log: Callable[[str], None],
@@ -150,7 +149,8 @@ def ensure_suite(
     """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.
 
     The packages are fetched, verified and extracted on the host without privilege; they are
-    installed (their scripts run) in a helper VM that `open_sandbox` starts.
+    installed (their scripts run) in a helper VM that `open_sandbox` starts. What is unfinished
+    lies in `work`, and goes away with it.
     """
     store = cache / "bases"
     store.mkdir(exist_ok=True, mode=0o700)
@@ -159,34 +159,30 @@ def ensure_suite(
     with locked(store / f"{key}.lock", deadline):
         if base := find_suite(suite, mirror, architecture, cache):
             return base
-        for stale in store.glob(f".{key}.*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=store))
-        try:
-            extracted, output = work / "extracted.tar", work / "base.tar"
-            _extract(extracted, suite, mirror, architecture, log, deadline)
-            extracted = _compress(extracted, 1, deadline)
-            with open_sandbox("base", output) as sandbox:
-                with extracted.open("rb") as stream:
-                    sandbox.agent.unpack(stream, deadline, listen)
+        made = work.path / "base-files"
+        made.mkdir(mode=0o700)
+        extracted, output = made / "extracted.tar", made / "base.tar"
+        _extract(extracted, suite, mirror, architecture, log, deadline)
+        extracted = _compress(extracted, 1, deadline)
+        with open_sandbox("base", output) as sandbox:
+            with extracted.open("rb") as stream:
+                sandbox.agent.unpack(stream, deadline, listen)
 
-                def on_event(event: Event) -> None:
-                    if not sandbox.take_disk_event(event, deadline):
-                        listen(event)
+            def on_event(event: Event) -> None:
+                if not sandbox.take_disk_event(event, deadline):
+                    listen(event)
 
-                sandbox.agent.run([Bootstrap()], hostname=suite, deadline=deadline, listen=on_event)
-            if sandbox.written is None:
-                raise InfrastructureError("the helper VM wrote no base tarball")
-            receive(output, sandbox.written)
-            compressed = _compress(output, 6, deadline)
-            with compressed.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            compressed.rename(store / f"{key}.tar.zst")
-            (work / "digest").write_text(f"sha256:{sha256}\n")
-            # The digest comes last: its presence says that the tarball is whole.
-            (work / "digest").rename(store / f"{key}.sha256")
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            sandbox.agent.run([Bootstrap()], hostname=suite, deadline=deadline, listen=on_event)
+        if sandbox.written is None:
+            raise InfrastructureError("the helper VM wrote no base tarball")
+        receive(output, sandbox.written)
+        compressed = _compress(output, 6, deadline)
+        with compressed.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        compressed.rename(store / f"{key}.tar.zst")
+        (made / "digest").write_text(f"sha256:{sha256}\n")
+        # The digest comes last: its presence says that the tarball is whole.
+        (made / "digest").rename(store / f"{key}.sha256")
     base = find_suite(suite, mirror, architecture, cache)
     assert base is not None
     return base

@@ -69,7 +69,8 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
     (
         "boot-loader-failed",
         re.compile(
-            rb"Missing OS|Missing operating system|No DEFAULT or UI|Boot error|ldlinux\.c32"
+            rb"Missing OS|Missing operating system|No DEFAULT or UI|Boot error|ldlinux\.c32|"
+            rb"Booting kernel failed|Could not find kernel|Invalid or corrupt kernel"
         ),
     ),
     ("no-bootable-device", re.compile(rb"No bootable device|Boot failed: not a bootable disk")),
@@ -255,8 +256,7 @@ def _wait(
             index, match = console.expect_any(patterns, slice_)
         except DeadlineExceeded:
             if time.monotonic() >= deadline.at:
-                last = list(phases)[-1] if phases else "nothing"
-                return "timed-out", f"no answer within {deadline.seconds:.0f} s; last seen: {last}"
+                return "timed-out", _time_out(deadline.seconds, list(phases))
             continue
         except GuestPanic as panic:
             return "kernel-panic", panic.brief.removeprefix("the VM died: ")
@@ -275,6 +275,16 @@ def _wait(
         # A later phase shows that the earlier ones passed unseen.
         pending = pending[index - len(SIGNS) + 1 :]
         phases[name] = round(time.monotonic() - started, 2)
+
+
+def _time_out(seconds: float, phases: Sequence[str]) -> str:
+    last = phases[-1] if phases else "nothing"
+    text = f"no answer within {seconds:.0f} s; last seen: {last}"
+    if last == "login prompt":
+        text += " (a systemd older than 256 cannot be questioned this way)"
+    elif last in ("nothing", "firmware", "boot loader"):
+        text += " (a kernel without console=ttyS0 says nothing here)"
+    return text
 
 
 def _facts(data: bytes, nonce: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from particle_os.artifact import sparse_sha256
 from particle_os.base import Base
 from particle_os.boot_test import Verdict
 from particle_os.deadline import Deadline
-from particle_os.errors import InfrastructureError, ParticleError, StageFailed
+from particle_os.errors import InfrastructureError, ParticleError, StageFailed, printable
 from particle_os.helper import Helper, Template
 from particle_os.progress import LogSink, Progress, StageFinished, StageStarted
 from particle_os.recipe import LoadedRecipe
@@ -29,6 +29,7 @@ from particle_os.vm.accel import Acceleration
 from particle_os.workspace import Workspace, allocated_bytes, cache_directory, free_bytes, workspace
 
 BUILD_SECONDS = 3600.0
+NOTES_LIMIT = 100
 SCRATCH_BYTES = 32 << 30
 # What the scratch disk of a small system takes, besides its base.
 SCRATCH_ESTIMATE = 1 << 30
@@ -147,7 +148,8 @@ class _Run:
         self.base: Base
 
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        if len(self.notes) < NOTES_LIMIT:
+            self.notes.append(printable(text))
         self.progress.note(text)
 
     def make_helper(self) -> None:
@@ -155,6 +157,7 @@ class _Run:
             self.helper = helper.ensure(
                 self.plan.template,
                 cache=cache_directory(),
+                work=self.work,
                 log=self.progress.line,
                 note=self.progress.note,
             )
@@ -175,11 +178,14 @@ class _Run:
 
     def make_base(self) -> None:
         with self.progress.phase("base image"):
+            if self.plan.base is None:
+                self.progress.note(f"making the base image {self.plan.base_reference} (once)")
             self.base = self.plan.base or base.ensure_suite(
                 self.plan.base_reference.removeprefix("mmdebstrap:"),
                 mirror=self.plan.options.mirror,
                 architecture=self.plan.loaded.recipe.architecture,
                 cache=cache_directory(),
+                work=self.work,
                 open_sandbox=self.sandbox,
                 listen=self._listen_to_output,
                 log=self.progress.line,
@@ -242,8 +248,7 @@ class _Run:
                     tail=error.tail,
                 ) from error
             if self.plan.options.keep_on_failure and isinstance(error, StageFailed):
-                scratch = self.work.path / "build" / "scratch.qcow2"
-                shutil.copyfile(scratch, self.staging / "scratch.qcow2")
+                sandbox.keep_scratch(self.staging / "scratch.qcow2", self.deadline)
             raise
 
     def _place(self, error: ParticleError) -> None:
@@ -264,11 +269,11 @@ class _Run:
         match event:
             case wire.Note(text=text):
                 self.note(text)
-            case wire.StageStarted(index=index) if index < total:
+            case wire.StageStarted(index=index) if 0 <= index < total:
                 # Failed until the guest says otherwise.
                 self._set_stage(index, "failed", None)
                 self.progress.emit(StageStarted(index, total, self.stages[index].type))
-            case wire.StageFinished(index=index, seconds=seconds) if index < total:
+            case wire.StageFinished(index=index, seconds=seconds) if 0 <= index < total:
                 self._set_stage(index, "done", seconds)
                 label = self.stages[index].type
                 self.progress.emit(StageFinished(index, total, label, seconds))
@@ -280,8 +285,8 @@ class _Run:
         self.stages[index] = StageResult(index=index, type=kind, status=status, seconds=seconds)
 
     def take_disk(self, sandbox: Sandbox) -> None:
-        if sandbox.written is None:
-            raise InfrastructureError("the helper VM wrote no disk")
+        if sandbox.written is None or any(stage.status != "done" for stage in self.stages):
+            raise InfrastructureError("the agent said 'done' before every stage was")
         with self.progress.phase("verify disk"):
             sha256 = artifact.receive(sandbox.output, sandbox.written)
         self._add_artifact("raw", sandbox.output, sandbox.written.size, sha256)

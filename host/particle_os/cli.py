@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -36,7 +37,10 @@ from particle_os.errors import (
 )
 from particle_os.progress import Progress, make_sink
 from particle_os.vm import accel
-from particle_os.workspace import cache_directory, data_directory, workspace
+from particle_os.workspace import Workspace, cache_directory, data_directory, workspace
+
+# A helper VM with less, or a scratch disk of less, is of no use.
+LEAST_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -156,17 +160,23 @@ def _show_error(error: ParticleError, output: Output) -> None:
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
-    try:
-        return bytes_of(value.upper())
-    except (KeyError, ValueError, IndexError):
-        raise click.BadParameter("expected a size such as 2G or 1536M") from None
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[MGmg]", value):
+        raise click.BadParameter("expected a size such as 2G or 1536M")
+    size = bytes_of(value.upper())
+    if size < LEAST_BYTES:
+        raise click.BadParameter(f"at least {LEAST_BYTES >> 20}M is needed")
+    return size
 
 
-class _Cli(click.Group):
-    """click's own usage errors already end with 2."""
+def _units(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> Any:
+    for unit in value:
+        if not recipe.is_unit_name(unit):
+            raise click.BadParameter(f"'{unit}' is no systemd unit such as 'ssh.service'")
+    return value
 
 
-@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(version)s")
 def cli() -> None:
     """Builds bootable Debian images as an ordinary user and proves that they boot."""
 
@@ -281,7 +291,9 @@ def _show_plan(plan: Plan, output: Output) -> None:
 @click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--format", "image_format", type=click.Choice(["raw", "qcow2"]),
               help="The image's format; found out by itself otherwise.")  # fmt: skip
-@click.option("--unit", "units", multiple=True, help="A systemd unit that must be active.")
+@click.option(
+    "--unit", "units", multiple=True, callback=_units, help="A systemd unit that must be active."
+)
 @ACCEL
 @MEMORY
 @click.option("--timeout", type=click.FloatRange(1), metavar="SECONDS", help="How long to wait.")
@@ -297,7 +309,7 @@ def boot_test_command(
     progress = output.progress_sinks()
     try:
         with workspace() as work:
-            acceleration = _acceleration(accel, template, work.path, progress)
+            acceleration = _acceleration(accel, template, work, progress)
             with progress.phase("boot test"):
                 verdict = boot_test.boot(
                     image,
@@ -323,14 +335,18 @@ def boot_test_command(
 
 
 def _acceleration(
-    wish: accel.Wish, template: str, directory: Path, progress: Progress
+    wish: accel.Wish, template: str, work: Workspace, progress: Progress
 ) -> accel.Acceleration:
     """The accelerator for a boot test; KVM is tried with the helper's kernel."""
     if wish == "tcg":
         return accel.TCG
+    if wish == "auto" and not accel.device_opens():
+        progress.note("no access to /dev/kvm: emulating with TCG, which is slower")
+        return accel.TCG
     made = helper.ensure(
         helper.load_template(template),
         cache=cache_directory(),
+        work=work,
         log=progress.line,
         note=progress.note,
     )
@@ -339,7 +355,7 @@ def _acceleration(
         kernel=made.kernel,
         initrd=made.initrd,
         memory_file=cache_directory() / "kvm.json",
-        directory=directory / "kvm-probe",
+        directory=work.path / "kvm-probe",
         note=progress.note,
     )
 

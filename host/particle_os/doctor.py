@@ -54,7 +54,12 @@ def examine() -> list[Finding]:
     )
     count = len(templates())
     findings.append(
-        Finding("helper templates", "ok" if count else "missing", f"{count} found", "reinstall")
+        Finding(
+            "helper templates",
+            "ok" if count else "missing",
+            f"{count} found",
+            None if count else "reinstall particle-os",
+        )
     )
     return findings
 

@@ -214,6 +214,12 @@ def _path_of(source: Source, location: tuple[int | str, ...]) -> Key:
     return key
 
 
+def _shown(key: Key) -> str:
+    """The last name of a path, with the number of the list's item: `formats[1]`."""
+    name = next((part for part in reversed(key) if isinstance(part, str)), "")
+    return f"{name}[{key[-1]}]" if key and isinstance(key[-1], int) else name
+
+
 def _did_you_mean(near: str | None, allowed: list[str]) -> str | None:
     if near:
         return f"did you mean '{near}'?"
@@ -223,7 +229,7 @@ def _did_you_mean(near: str | None, allowed: list[str]) -> str | None:
 def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -> None:
     kind, context = str(item["type"]), item.get("ctx", {})
     key = _path_of(source, item["loc"])
-    name = str(key[-1]) if key else ""
+    name = _shown(key)
     mark = source.mark(key)
     shown = json.dumps(item.get("input"), ensure_ascii=False, default=str)[:80]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):

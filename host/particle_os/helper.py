@@ -13,9 +13,7 @@ import io
 import json
 import lzma
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -28,7 +26,7 @@ from particle_agent.options import Between, Options, PackageName, Text, bytes_of
 from particle_os import bootstrap, document, process
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
-from particle_os.workspace import data_directory, locked
+from particle_os.workspace import Workspace, data_directory, locked
 
 # Grows when what is made from the same template and tools changes.
 FORMAT = 1
@@ -150,9 +148,17 @@ def find(template: Template, cache: Path) -> Helper | None:
 
 
 def ensure(
-    template: Template, *, cache: Path, log: Callable[[str], None], note: Callable[[str], None]
+    template: Template,
+    *,
+    cache: Path,
+    work: Workspace,
+    log: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> Helper:
-    """The helper of this template, made now if need be; two callers at once make it once."""
+    """The helper of this template, made now if need be; two callers at once make it once.
+
+    What is unfinished lies in `work`, and goes away with it.
+    """
     if helper := find(template, cache):
         return helper
     store = cache / "helpers"
@@ -163,15 +169,10 @@ def ensure(
         if helper := find(template, cache):
             return helper
         note(f"making the helper VM {template.name} (once)")
-        # Leftovers of a killed maker: we hold the lock.
-        for stale in store.glob(f".{key}.*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=store))
-        try:
-            _make(template, work, log, deadline)
-            work.rename(store / key)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        made = work.path / "helper"
+        made.mkdir(mode=0o700)
+        _make(template, made, log, deadline)
+        made.rename(store / key)
     return _parts(store / key, key)
 
 

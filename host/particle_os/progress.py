@@ -18,6 +18,9 @@ from rich.text import Text
 
 from particle_os.errors import printable
 
+# Characters of a log file.
+LOG_LIMIT = 64 << 20
+
 
 @dataclass(frozen=True)
 class PhaseStarted:
@@ -172,11 +175,15 @@ class LogSink:
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", buffering=1)
         self._started = time.monotonic()
+        self._room = LOG_LIMIT
 
     def emit(self, event: Event) -> None:
         text = printable(event.text) if isinstance(event, Line) else _plain(event)
-        if not self._file.closed:
-            self._file.write(f"{time.monotonic() - self._started:8.2f} {text}\n")
+        line = f"{time.monotonic() - self._started:8.2f} {text}\n"
+        self._room -= len(line)
+        # What a guest prints is bounded; what happens is always told.
+        if not self._file.closed and (self._room > 0 or not isinstance(event, Line)):
+            self._file.write(line)
 
     def close(self) -> None:
         self._file.close()

@@ -106,6 +106,10 @@ def load(path: Path) -> LoadedRecipe:
     return LoadedRecipe(recipe, path, lines)
 
 
+def is_unit_name(text: str) -> bool:
+    return bool(get_args(UnitName)[1].accepts(text))
+
+
 def check_base_reference(reference: str) -> None:
     """Raises UsageError unless `reference` (from the command line) names a base image."""
     constraint = get_args(BaseReference)[1]

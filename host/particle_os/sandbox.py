@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,6 +51,13 @@ class Sandbox:
         self.agent = agent
         self.output = disk.path
         self.written: wire.DiskWritten | None = None
+
+    def keep_scratch(self, place: Path, deadline: Deadline) -> None:
+        """Ends the VM and moves its scratch disk to `place`, for a look at what failed."""
+        # QEMU writes out what it holds of the disk before it goes.
+        self._machine.monitor.execute("quit", deadline)
+        self._machine.console.wait_for_end(deadline.sooner(30, "ending the helper VM"))
+        shutil.move(self._machine.directory / "scratch.qcow2", place)
 
     def take_disk_event(self, event: wire.Event, deadline: Deadline) -> bool:
         """Handles what the guest says about the output disk; False for any other event.
@@ -152,18 +160,18 @@ def _start(
         with attempt, ExitStack() as start:
             last = attempt.retry_state.attempt_number == START_ATTEMPTS
             where = {"directory": places.directory, "transcript": places.transcript}
-            if last:
-                machine = start.enter_context(running(spec, **where, deadline=deadline))
-                machine.console.expect("PARTICLE-OS-READY", deadline)
-            else:
-                if not state.exists():
-                    warm.save(spec, state, boot=_until_ready(deadline), **where, deadline=deadline)
-                machine = start.enter_context(
-                    warm.restored(spec, state, **where, deadline=deadline)
-                )
+            if not last and not state.exists():
+                warm.save(spec, state, boot=_until_ready(deadline), **where, deadline=deadline)
             try:
+                if last:
+                    machine = start.enter_context(running(spec, **where, deadline=deadline))
+                    _until_ready(deadline)(machine)
+                else:
+                    restored = warm.restored(spec, state, **where, deadline=deadline)
+                    machine = start.enter_context(restored)
                 connection = _connect(machine, restored=not last, deadline=deadline)
             except ParticleError:
+                # Whatever it was: a state that is made anew costs one boot.
                 state.unlink(missing_ok=True)
                 raise
             start.callback(connection.close)

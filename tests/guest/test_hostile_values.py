@@ -11,7 +11,7 @@ from particle_agent.stages.timezone import Timezone
 from particle_agent.stages.users import Users
 
 PIECES = [" ", "'", '"', ";", "$(id)", "`id`", "\n", "\r", "\0", "-", "--", "-oX=y", "|", "&",
-          ">", "../", "/", "*", "~", "\\", ":", ",", "=", "#", "é", "root", "a", "b1", "+", "."]  # fmt: skip
+          ">", "../", "/", "*", "~", "\\", ":", ",", "=", "#", "é", "root", "a", "+"]  # fmt: skip
 HOSTILE = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join) | st.text(
     min_size=1, max_size=20
 )

@@ -87,12 +87,17 @@ def choose(
     return Acceleration("tcg", reason, TCG_FACTOR)
 
 
+def device_opens() -> bool:
+    """Whether /dev/kvm is there and accessible; that it works is another matter."""
+    return os.access(DEVICE, os.R_OK | os.W_OK)
+
+
 def _kvm_works(
     kernel: Path, initrd: Path, memory_file: Path, directory: Path, note: Callable[[str], None]
 ) -> tuple[bool, str]:
     if not DEVICE.exists():
         return False, "there is no /dev/kvm"
-    if not os.access(DEVICE, os.R_OK | os.W_OK):
+    if not device_opens():
         return False, "/dev/kvm is not accessible; membership in the group 'kvm' gives access"
     status = DEVICE.stat()
     identity = f"{platform.release()} {platform.version()} {qemu_version()} {status.st_rdev}"

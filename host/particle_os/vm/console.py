@@ -172,6 +172,11 @@ class Console:
         self._watcher = threading.Thread(target=loop, daemon=True, name="console")
         self._watcher.start()
 
+    def wait_for_end(self, deadline: Deadline) -> None:
+        """Returns when the program has ended; the watcher has noticed by then."""
+        while self.death is None:
+            time.sleep(min(0.05, deadline.remaining()))
+
     def is_alive(self) -> bool:
         return bool(self._child.isalive())
 

@@ -151,6 +151,6 @@ class Monitor:
             if status == "completed":
                 return
             if status in ("failed", "cancelled"):
-                raise VmError("QEMU cannot take the saved state")
+                raise VmError(f"QEMU cannot save or restore the machine: migration {status}")
             deadline.remaining()
             time.sleep(0.01)

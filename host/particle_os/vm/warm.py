@@ -54,7 +54,9 @@ def save(
     Only the newest few states are kept.
     """
     state.parent.mkdir(exist_ok=True, mode=0o700)
-    temporary = state.with_name(f".{state.name}.{os.getpid()}")
+    directory.mkdir(exist_ok=True, mode=0o700)
+    # On the same file system, and removed with the machine's directory whatever happens.
+    temporary = directory / "state"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     place = {"directory": directory, "transcript": transcript}
     try:

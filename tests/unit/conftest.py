@@ -1,0 +1,27 @@
+import signal
+
+import pytest
+from particle_os.deadline import Deadline
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test sees or touches the user's cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    return cache / "particle-os"
+
+
+@pytest.fixture
+def signals_restored():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def soon():
+    """Enough for anything that works."""
+    return Deadline.after(10, "the test")

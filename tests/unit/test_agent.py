@@ -1,0 +1,234 @@
+"""The packed agent as a real program, and agents that lie."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from contextlib import contextmanager
+
+import pytest
+from particle_agent import wire
+from particle_os import agent as agent_module
+from particle_os.agent import Agent, pack
+from particle_os.deadline import Deadline
+from particle_os.errors import (
+    DeadlineExceeded,
+    InfrastructureError,
+    ParticleError,
+    StageFailed,
+    VmError,
+)
+
+SHA256 = hashlib.sha256(pack()).hexdigest()
+SILENCE = object()
+
+
+def line(event):
+    return wire.to_line(event).encode()
+
+
+HELLO = line(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=SHA256))
+DONE = line(wire.Done())
+
+
+class Channel:
+    """Says what it was made with; then ends, or is silent."""
+
+    def __init__(self, pieces):
+        self._pieces = list(pieces)
+        self._timeout = None
+
+    def settimeout(self, seconds):
+        self._timeout = seconds
+
+    def recv(self, size):
+        if not self._pieces:
+            return b""
+        if self._pieces[0] is SILENCE:
+            time.sleep(min(self._timeout, 0.5))
+            raise TimeoutError
+        piece = self._pieces.pop(0)
+        if len(piece) > size:
+            self._pieces.insert(0, piece[size:])
+        return piece[:size]
+
+    def recv_stderr_ready(self):
+        return False
+
+    def makefile(self, mode):
+        return io.BytesIO(b"".join(self._pieces))
+
+
+class Connection:
+    def __init__(self, *pieces):
+        self._pieces = pieces
+
+    @contextmanager
+    def command(self, argv, deadline):
+        yield Channel(self._pieces)
+
+    def send(self, channel, stream, deadline):
+        return hashlib.sha256(stream.read()).hexdigest()
+
+
+def run(*pieces, death=None, deadline=None):
+    """Runs no stage with an agent that says `pieces`; returns the events told."""
+    events = []
+    Agent(Connection(*pieces), lambda: death).run(
+        [], hostname="x", deadline=deadline or Deadline.after(5, "the test"), listen=events.append
+    )
+    return events
+
+
+def test_the_same_sources_pack_to_the_same_bytes(monkeypatch):
+    first = pack()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert pack() == first
+    names = zipfile.ZipFile(io.BytesIO(first)).namelist()
+    assert names[0] == "__main__.py"
+    assert not [name for name in names if "pycache" in name or not name.endswith(".py")]
+
+
+@pytest.mark.parametrize(
+    "request_text", ["no json", json.dumps({"hostname": "x", "stages": [{"type": "no-stage"}]})]
+)
+def test_the_packed_agent_runs_without_any_library(tmp_path, request_text):
+    place = tmp_path / "agent.pyz"
+    place.write_bytes(pack())
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(place), "run"],
+        input=request_text.encode(),
+        capture_output=True,
+        timeout=30,
+        cwd=tmp_path,
+    )
+    events = [wire.from_line(text) for text in done.stdout.splitlines()]
+    assert events[0] == wire.Hello(protocol=wire.PROTOCOL, agent_sha256=SHA256)
+    assert isinstance(events[-1], wire.Failed)
+    assert events[-1].kind == "internal"
+    assert done.returncode != 0
+
+
+def test_what_the_agent_tells_is_handed_on():
+    told = [wire.StageStarted(index=0), wire.Output(text="x"), wire.Note(text="y")]
+    heartbeat = line(wire.Heartbeat())
+    stream = HELLO + heartbeat.join(map(line, told)) + DONE
+    assert run(stream) == told
+    assert run(*(stream[i : i + 1] for i in range(len(stream)))) == told
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ([line(wire.Hello(protocol=1, agent_sha256="0" * 64)), DONE], "another agent"),
+        ([line(wire.Hello(protocol=99, agent_sha256=SHA256)), DONE], "another agent"),
+        ([DONE], "agent"),
+        ([HELLO, b"garbage\n", DONE], "something odd"),
+        ([HELLO, b'{"type": "done", "extra": 1}\n'], "something odd"),
+        ([HELLO, b'{"type": "no-such-event"}\n', DONE], "something odd"),
+        ([HELLO, b"[" * 50_000 + b"\n", DONE], "something odd"),
+        ([HELLO, b"\xff\xfe\n", DONE], "something odd"),
+        ([HELLO, b"x" * 1_000_000, DONE], "line without end|something odd"),
+        ([HELLO, line(wire.StageStarted(index=0))], "without saying 'done'"),
+        ([HELLO, DONE.rstrip()], "without saying 'done'"),
+        ([], "without saying 'done'"),
+    ],
+    ids=["wrong-hash", "wrong-protocol", "no-hello", "garbage", "extra-key", "unknown-event",
+         "deep", "no-text", "endless-line", "early-end", "cut-done", "nothing"],
+)  # fmt: skip
+def test_a_lying_agent_is_not_believed(pieces, message):
+    with pytest.raises(VmError, match=message):
+        run(*pieces)
+
+
+def test_an_endless_line_is_given_up_early():
+    read = []
+
+    class Endless(Channel):
+        def recv(self, size):
+            read.append(size)
+            return b"x" * size
+
+    with pytest.raises(VmError):
+        connection = Connection()
+        connection.command = contextmanager(lambda argv, deadline: iter([Endless([])]))
+        Agent(connection, lambda: None).run(
+            [], hostname="x", deadline=Deadline.after(5, "x"), listen=print
+        )
+    assert len(read) < 10
+
+
+def test_silence_is_given_up(monkeypatch):
+    monkeypatch.setattr(agent_module, "SILENCE_SECONDS", 0.2)
+    with pytest.raises(DeadlineExceeded):
+        run(HELLO, SILENCE)
+
+
+def test_silence_past_the_deadline_is_given_up():
+    with pytest.raises(DeadlineExceeded, match="the stages took longer"):
+        run(HELLO, SILENCE, deadline=Deadline.after(0.2, "the stages"))
+
+
+def test_heartbeats_do_not_move_the_deadline():
+    class Beating(Channel):
+        def recv(self, size):
+            time.sleep(0.02)
+            return line(wire.Heartbeat())
+
+    connection = Connection()
+    connection.command = contextmanager(lambda argv, deadline: iter([Beating([])]))
+    with pytest.raises(DeadlineExceeded):
+        Agent(connection, lambda: None).run(
+            [], hostname="x", deadline=Deadline.after(0.3, "the stages"), listen=print
+        )
+
+
+@pytest.mark.parametrize("pieces", [[HELLO], [HELLO, SILENCE]])
+def test_the_death_of_the_vm_explains_the_end(monkeypatch, pieces):
+    monkeypatch.setattr(agent_module, "SILENCE_SECONDS", 0.1)
+    with pytest.raises(VmError, match="kernel panic"):
+        run(*pieces, death=VmError("kernel panic"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("stage", StageFailed),
+        ("infrastructure", InfrastructureError),
+        ("internal", InfrastructureError),
+    ],
+)
+def test_a_failure_is_told_with_its_hint_and_tail_escaped(kind, error):
+    event = wire.Failed(
+        kind=kind, index=1, message="no\x1b[2Jlocale", hint="add\nit", tail=("E: \x07bell",)
+    )
+    with pytest.raises(ParticleError) as told:
+        run(HELLO, line(event))
+    assert type(told.value) is error
+    assert told.value.brief.endswith("no\\x1b[2Jlocale")
+    assert told.value.hint == "add\\nit"
+    assert told.value.tail == ("E: \\x07bell",)
+
+
+def test_the_agent_must_arrive_whole(soon):
+    Agent(Connection(f"{SHA256}  /x\n".encode()), lambda: None).push(soon)
+    for answer in (b"", b"0" * 64 + b"  /x\n", b"sh: not found"):
+        with pytest.raises(VmError, match="did not arrive whole"):
+            Agent(Connection(answer), lambda: None).push(soon)
+
+
+def test_the_base_must_arrive_whole(soon):
+    data = b"a tarball"
+    sha256 = hashlib.sha256(data).hexdigest()
+
+    def unpack(*events):
+        pieces = [HELLO, *map(line, events), DONE]
+        return Agent(Connection(*pieces), lambda: None).unpack(io.BytesIO(data), soon, print)
+
+    assert unpack(wire.Unpacked(size=9, sha256=sha256)) == sha256
+    for events in ([], [wire.Unpacked(size=9, sha256="0" * 64)]):
+        with pytest.raises(InfrastructureError, match="did not arrive whole"):
+            unpack(*events)

@@ -1,0 +1,133 @@
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec, blockdev, qemu_argv
+
+
+def argv_of(**options):
+    return qemu_argv(
+        MachineSpec(**{"accelerator": "tcg", "memory": 512 * MIB, "cpus": 2, **options})
+    )
+
+
+def values(argv, option):
+    return [argv[i + 1] for i, word in enumerate(argv[:-1]) if word == option]
+
+
+def parsed(value):
+    """An option's value as QEMU takes it apart: at commas, where a doubled one is a comma."""
+    parts = value.replace(",,", "\0").split(",")
+    return dict(p.replace("\0", ",").partition("=")[::2] for p in parts)
+
+
+EVERYTHING = {
+    "disks": (
+        Disk(Path("/cache/root.squashfs"), "raw", "root", read_only=True),
+        Disk(Path("/work/scratch.qcow2"), "qcow2", "scratch"),
+        Disk(Path("/out/x.raw"), "raw", "output"),
+    ),
+    "network": "ssh",
+    "credentials": {"name": b"value"},
+    "probe_socket": "probe.sock",
+    "firmware_socket": "firmware.sock",
+}
+
+
+def objects(argv, option, driver=""):
+    found = [json.loads(v) for v in values(argv, option) if v.startswith("{")]
+    return [o for o in found if o["driver"].startswith(driver)]
+
+
+def test_disks_are_opened_as_what_they_are_whatever_they_contain():
+    disks = objects(argv_of(**EVERYTHING), "-blockdev")
+    assert [d["driver"] for d in disks] == ["raw", "qcow2", "raw"]
+    assert [d["read-only"] for d in disks] == [True, False, False]
+    assert [d["file"]["driver"] for d in disks] == ["file"] * 3
+    assert not {"-drive", "-hda"} & set(argv_of(**EVERYTHING))
+
+
+def test_the_guest_finds_its_disks_by_serial():
+    argv = argv_of(**EVERYTHING)
+    devices = objects(argv, "-device", "virtio-blk")
+    assert [d["serial"] for d in devices] == ["root", "scratch", "output"]
+    assert [d["drive"] for d in devices] == [b["node-name"] for b in objects(argv, "-blockdev")]
+
+
+def test_a_disk_that_is_plugged_in_later_is_opened_as_what_it_is():
+    for disk in EVERYTHING["disks"]:
+        assert blockdev(disk, "node")["driver"] == disk.format
+        assert blockdev(disk, "node")["file"]["filename"] == str(disk.path)
+
+
+@given(name=st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1))
+def test_any_file_name_reaches_qemu_unchanged(name):
+    if name in (".", ".."):
+        return
+    disk = Disk(Path("/dir,a=b") / name, "raw", "x")
+    (found,) = objects(argv_of(disks=(disk,)), "-blockdev")
+    assert found["file"]["filename"] == f"/dir,a=b/{name}"
+
+
+@given(value=st.binary(max_size=200))
+def test_credentials_travel_as_base64(value):
+    (smbios,) = values(argv_of(credentials={"unit,name": value}), "-smbios")
+    prefix = "io.systemd.credential.binary:unit,name="
+    text = parsed(smbios)["value"]
+    assert text.startswith(prefix)
+    assert base64.b64decode(text.removeprefix(prefix)) == value
+    assert "," not in smbios.replace(",,", "").removeprefix("type=11,value=")
+
+
+def test_the_network_listens_on_loopback_only():
+    (netdev,) = values(argv_of(**EVERYTHING), "-netdev")
+    assert parsed(netdev)["hostfwd"] == "tcp:127.0.0.1:0-:22"
+
+
+def test_an_isolated_machine_reaches_nothing_and_nothing_reaches_it():
+    (netdev,) = values(argv_of(network="isolated"), "-netdev")
+    assert parsed(netdev)["restrict"] == "on"
+    assert "hostfwd" not in netdev
+
+
+def test_no_network_is_none():
+    assert values(argv_of(), "-netdev") == []
+
+
+def test_every_socket_is_a_unix_socket_with_a_short_relative_name():
+    sockets = [v for v in values(argv_of(**EVERYTHING), "-chardev") if v.startswith("socket")]
+    assert len(sockets) == 3
+    for socket in map(parsed, sockets):
+        assert "/" not in socket["path"]
+        assert not {"host", "port"} & set(socket)
+    assert not {"-vnc", "-monitor", "-qmp", "-gdb", "-s", "-spice"} & set(argv_of(**EVERYTHING))
+
+
+def test_nothing_of_the_users_qemu_setup_is_read_and_no_program_is_started():
+    argv = argv_of()
+    assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(argv)
+    sandbox = values(argv, "-sandbox")[0]
+    assert sandbox.startswith("on,")
+    assert "spawn=deny" in sandbox
+    assert "elevateprivileges=deny" in sandbox
+
+
+def test_a_kernel_is_given_directly_or_the_firmware_boots_the_disk():
+    direct = DirectBoot(Path("/k"), Path("/i"), "console=ttyS0 a,b")
+    argv = argv_of(direct_boot=direct)
+    assert (values(argv, "-kernel"), values(argv, "-initrd")) == (["/k"], ["/i"])
+    assert values(argv, "-append") == ["console=ttyS0 a,b"]
+    assert "-kernel" not in argv_of()
+
+
+@pytest.mark.parametrize(("name", "word"), [("kvm", "kvm"), ("tcg", "tcg,thread=multi")])
+def test_the_accelerator_is_the_one_chosen_and_no_other(name, word):
+    assert values(argv_of(accelerator=name), "-accel") == [word]
+
+
+def test_memory_and_processors():
+    argv = argv_of(memory=1536 * MIB, cpus=3)
+    assert (values(argv, "-m"), values(argv, "-smp")) == (["1536M"], ["3"])

@@ -1,0 +1,194 @@
+"""A real child on a real pseudo-terminal stands in for QEMU."""
+
+import re
+import sys
+import threading
+import time
+import tracemalloc
+
+import pytest
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded, VmError
+from particle_os.vm.console import Console, GuestPanic, QemuEnded
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts Python code on a console; every console is closed at the end."""
+    consoles = []
+
+    def start(code, *argv):
+        command = argv or (sys.executable, "-I", "-S", "-c", f"import os, sys, time\n{code}")
+        path = tmp_path / f"console{len(consoles)}.log"
+        consoles.append(Console(command, directory=tmp_path, transcript=path))
+        consoles[-1].file = path
+        return consoles[-1]
+
+    yield start
+    for console in consoles:
+        console.close()
+
+
+def test_what_is_waited_for_is_found(start, soon):
+    console = start("print('port=1234'); time.sleep(30)")
+    assert console.expect(r"port=(\d+)", soon).group(1) == b"1234"
+
+
+def test_the_first_of_several_is_told(start, soon):
+    console = start("print('beta'); time.sleep(30)")
+    index, match = console.expect_any([re.compile(b"alpha"), re.compile(b"beta")], soon)
+    assert (index, match.group()) == (1, b"beta")
+
+
+def test_a_marker_that_comes_byte_by_byte_is_found(start, soon):
+    console = start("""
+for byte in b"noise PARTICLE-OS-READY noise":
+    os.write(1, bytes([byte]))
+    time.sleep(0.005)
+time.sleep(30)
+""")
+    console.expect("PARTICLE-OS-READY", soon)
+
+
+def test_what_is_sent_arrives_and_is_not_echoed(start, soon):
+    console = start("print('READY'); print('got', sys.stdin.readline()[::-1]); time.sleep(30)")
+    console.expect("READY", soon)
+    console.send_line("olleh")
+    assert console.expect(r"got\s+(\w+)", soon).group(1) == b"hello"
+    console.close()
+    assert b"olleh" not in console.file.read_bytes()
+
+
+def test_a_kernel_panic_ends_any_wait_at_once(start):
+    console = start("""
+print("fine so far")
+print("[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs")
+print("Call Trace:", flush=True)
+time.sleep(30)
+""")
+    started = time.monotonic()
+    with pytest.raises(GuestPanic, match="Unable to mount root fs") as panic:
+        console.expect("never", Deadline.after(20, "the test"))
+    assert time.monotonic() - started < 5
+    assert "fine so far" in panic.value.tail
+    assert "Call Trace:" in panic.value.tail
+
+
+@pytest.mark.parametrize("after", [0, 10_000, 60_000])
+def test_a_panic_is_seen_before_a_burst_of_further_output(start, soon, after):
+    console = start(f"""
+os.write(1, b"Kernel panic - not syncing: Oops\\n" + b"trace\\n" * ({after} // 6))
+time.sleep(30)
+""")
+    time.sleep(0.5)
+    with pytest.raises(GuestPanic, match="Oops"):
+        console.expect("never", soon)
+
+
+def test_our_own_inits_failure_ends_any_wait(start, soon):
+    console = start("print('PARTICLE-OS-FAILED no root disk', flush=True); time.sleep(30)")
+    with pytest.raises(GuestPanic, match="no root disk"):
+        console.expect("never", soon)
+
+
+def test_death_by_a_signal_is_told_with_a_negative_status(start, soon):
+    console = start("print('last words', flush=True); time.sleep(0.1); os.kill(os.getpid(), 9)")
+    with pytest.raises(QemuEnded, match="signal 9") as ended:
+        console.expect("never", soon)
+    assert ended.value.status == -9
+    assert ended.value.tail == ("last words",)
+
+
+@pytest.mark.parametrize("status", [0, 1, 42])
+def test_the_exit_status_is_told(start, soon, status):
+    console = start(f"sys.exit({status})")
+    with pytest.raises(QemuEnded) as ended:
+        console.expect("never", soon)
+    assert ended.value.status == status
+    assert not console.is_alive()
+
+
+def test_what_came_before_the_end_is_still_found(start, soon):
+    console = start("print('answer')")
+    time.sleep(0.3)
+    console.expect("answer", soon)
+
+
+def test_the_deadline_is_kept_with_the_tail(start):
+    console = start("print('booting', flush=True); time.sleep(30)")
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="the boot took longer") as late:
+        console.expect("never", Deadline.after(0.7, "the boot"))
+    assert time.monotonic() - started < 3
+    assert late.value.tail == ("booting",)
+
+
+def test_a_flood_stays_bounded_in_memory(start, soon):
+    console = start("""
+for _ in range(24):
+    os.write(1, (b"x" * 1023 + b"\\n") * 1024)
+os.write(1, b"THE-END\\n")
+time.sleep(30)
+""")
+    tracemalloc.start()
+    try:
+        console.expect("THE-END", soon)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_the_deadline_is_kept_in_a_flood(start):
+    console = start("while True: os.write(1, b'flood\\n' * 1000)")
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        console.expect("never", Deadline.after(0.8, "the test"))
+    assert time.monotonic() - started < 3
+
+
+def test_the_transcript_is_kept_whole_and_its_tail_is_safe_to_show(start, soon):
+    console = start(r"""
+os.write(1, b"first\n" + b"line\n" * 50 + b"\x1b[31mred\x1b[0m \x07bell\nEND\n")
+time.sleep(30)
+""")
+    console.expect("END", soon)
+    tail = console.transcript.tail()
+    console.close()
+    text = console.file.read_bytes()
+    assert text.startswith(b"first\r\n")
+    assert text.count(b"line\r\n") == 50
+    assert tail[-2:] == ["red \\x07bell", "END"]
+    assert len(tail) <= 15
+
+
+def test_a_watched_console_reports_death_once(start):
+    console = start("time.sleep(0.2); os.kill(os.getpid(), 15)")
+    called = []
+    done = threading.Event()
+    console.watch(lambda: (called.append(1), done.set()))
+    assert done.wait(5)
+    assert isinstance(console.death, QemuEnded)
+    assert console.death.status == -15
+    assert called == [1]
+
+
+def test_closing_kills_and_reaps_the_program(start):
+    console = start("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(60)")
+    assert console.is_alive()
+    started = time.monotonic()
+    console.close()
+    assert time.monotonic() - started < 5
+    assert not console.is_alive()
+
+
+def test_closing_a_watched_console_ends_its_watcher(start):
+    console = start("while True: print('x'); time.sleep(0.05)")
+    console.watch(lambda: None)
+    console.close()
+    assert "console" not in [t.name for t in threading.enumerate()]
+
+
+def test_a_program_that_is_missing_is_an_error_of_ours(start, soon):
+    with pytest.raises(VmError):
+        start("", "no-such-qemu", "-version").expect("x", soon)

@@ -1,0 +1,75 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from particle_agent.decode import DecodeError, decode, decode_any, encode
+from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
+from particle_agent.stages.apt import Apt
+from particle_agent.stages.locale import Locale
+from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.timezone import Timezone
+from particle_agent.stages.users import User, Users
+
+STAGES = [
+    Apt(packages=("curl", "g++"), recommends=True),
+    Locale(default="en_US.UTF-8", generate=("de_DE",)),
+    Timezone(zone="Europe/Berlin"),
+    Users(users=(User(name="a", uid=5, groups=("sudo",), password_hash="*"), User(name="b"))),
+    Qemu(formats=("raw", "qcow2"), size="4G"),
+]
+
+
+def test_every_stage_of_recipes_is_tried_here():
+    assert {type(stage) for stage in STAGES} == set(RECIPE_STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.type)
+def test_a_stage_comes_back_as_it_went(stage):
+    assert decode_any(ALL_STAGES, encode(stage)) == stage
+
+
+def test_keys_are_spelled_as_in_recipes():
+    assert "password-hash" in encode(User(name="a"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "where"),
+    [
+        (Apt, {"pakages": []}, "unknown key 'pakages'"),
+        (Apt, {"packages": ["ok", "NOT OK"]}, r"value\.packages\[1\]"),
+        (Apt, {"packages": "curl"}, r"value\.packages: expected a list"),
+        (Apt, {"update": "yes"}, r"value\.update: expected bool"),
+        (Apt, {"update": 1}, r"value\.update"),
+        (Locale, {}, "default"),
+        (Timezone, {"zone": None}, r"value\.zone"),
+        (Users, {"users": [{"name": "a", "uid": -1}]}, r"value\.users\[0\]\.uid"),
+        (Users, {"users": [{"name": "a", "uid": True}]}, r"value\.users\[0\]\.uid"),
+        (Users, {"users": [{"nam": "a"}]}, r"value\.users\[0\]: unknown key 'nam'"),
+        (Users, {"users": [["name", "a"]]}, r"value\.users\[0\]: expected an object"),
+        (Qemu, {"formats": []}, r"value\.formats"),
+        (Qemu, {"formats": ["vmdk"]}, r"value\.formats\[0\]"),
+        (Qemu, {"size": "4G; id"}, r"value\.size"),
+        (Qemu, {"type": "apt"}, r"value\.type"),
+        (Qemu, [], "expected an object"),
+    ],
+)
+def test_what_is_wrong_is_named(kind, value, where):
+    with pytest.raises(DecodeError, match=where):
+        decode(kind, value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(value=JSON, kind=st.sampled_from([s.type for s in STAGES]))
+def test_no_json_does_anything_but_decode_or_be_refused(value, kind):
+    if isinstance(value, dict):
+        value["type"] = kind
+    try:
+        stage = decode_any(ALL_STAGES, value)
+    except DecodeError:
+        return
+    assert isinstance(stage, ALL_STAGES)

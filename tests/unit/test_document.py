@@ -1,0 +1,116 @@
+"""What is wrong with a file as such, whatever it describes."""
+
+import pytest
+from particle_os import document
+from particle_os.errors import InvalidDocument
+
+
+def load(tmp_path, content):
+    path = tmp_path / "document.yml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return document.load(path)
+
+
+def problems(tmp_path, content):
+    """Everything wrong, as (line, column, code)."""
+    try:
+        source = load(tmp_path, content)
+    except InvalidDocument as invalid:
+        found = invalid.problems
+    else:
+        found = source.problems
+    return [(p.line, p.column, p.code) for p in found]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", [(1, 1, "empty")]),
+        ("# only a comment\n", [(1, 1, "empty")]),
+        ("a: &anchor x\n", [(1, 4, "yaml")]),
+        ("a: x\nb: *anchor\n", [(2, 4, "yaml")]),
+        ("a: 1\n---\nb: 2\n", [(2, 1, "yaml")]),
+        ("a:\n\tb: 1\n", [(2, 1, "yaml")]),
+        ("a: [x\n", [(2, 1, "yaml")]),
+        ("a: b: c\n", [(1, 5, "yaml")]),
+        (b"a: x\nb: caf\xe9\n", [(2, 7, "not-utf-8")]),
+        ("a: x\n".encode("utf-16"), [(1, 1, "not-utf-8")]),
+        (b"\x00\x01\x02", [(1, 1, "yaml")]),
+        (b"\x7fELF" + bytes(range(256)), [(2, 118, "not-utf-8")]),
+        ("x" * (1 << 20) + "y", [(1, 1, "too-large")]),
+        ("[" * 5000, [(1, 1, "yaml")]),
+        ("[" * 60 + "]" * 60, [(1, 52, "too-complex")]),
+        ("[" + "x," * 200_000 + "]", [(1, 200_000, "too-complex")]),
+        ("a: 1\nb: 2\na: 3\nb: 4\n", [(3, 1, "repeated-key"), (4, 1, "repeated-key")]),
+        ("a: {b: 1, b: 2}\n", [(1, 11, "repeated-key")]),
+        ("? [a]\n: b\n", [(1, 3, "bad-key")]),
+        ("a: !run x\n", [(1, 4, "bad-tag")]),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_what_is_wrong_is_told_by_line_and_column(tmp_path, content, expected):
+    assert problems(tmp_path, content) == expected
+
+
+@pytest.mark.parametrize("content", ["---\n", "~\n", "null\n", "--- \n...\n"])
+def test_a_document_that_says_nothing_is_told(tmp_path, content):
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, content)
+    assert told.value.problems
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path):
+    for path in (tmp_path / "missing.yml", tmp_path):
+        with pytest.raises(InvalidDocument) as told:
+            document.load(path)
+        assert told.value.problems[0].code == "unreadable"
+
+
+def test_a_repeated_key_names_the_first(tmp_path):
+    source = load(tmp_path, "a: 1\n\nb: 2\na: 3\n")
+    assert source.problems[0].hint == "first at line 1"
+    assert source.data["a"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("yes", "yes"),
+        ("no", "no"),
+        ("on", "on"),
+        ("Off", "Off"),
+        ("y", "y"),
+        ("true", True),
+        ("False", False),
+        ("~", None),
+        ("12", 12),
+        ("0x1f", 31),
+        ("1.5", 1.5),
+        ("1e3", 1000.0),
+        ("'12'", "12"),
+        ('"true"', "true"),
+        ("0777", 777.0),
+        ("12:30:45", "12:30:45"),
+        ("2024-01-01", "2024-01-01"),
+        ("1_000", "1_000"),
+        ("=", "="),
+        ("<<", "<<"),
+    ],
+)
+def test_plain_words_are_what_yaml_1_2_says(tmp_path, text, value):
+    found = load(tmp_path, f"key: {text}\n").data["key"]
+    assert found == value
+    assert isinstance(found, type(value))
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
+    source = load(tmp_path, b"\xef\xbb\xbfa: 1\r\nb: x\r\n")
+    assert source.data == {"a": 1, "b": "x"}
+    assert source.line(("b",)) == 2
+
+
+def test_a_value_that_is_absent_stands_where_its_parent_does(tmp_path):
+    source = load(tmp_path, "a: 1\nb:\n  c: [x]\n")
+    assert source.line(("b", "c", 0)) == 3
+    assert source.line(("b", "nothing")) == 3
+    assert source.line(("nothing",)) == 1

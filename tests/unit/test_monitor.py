@@ -1,0 +1,141 @@
+import json
+import os
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, VmError
+from particle_os.vm.argv import Disk
+from particle_os.vm.monitor import Monitor
+
+GREETING = {"QMP": {"version": {}, "capabilities": []}}
+OK = {"return": {}}
+OUTPUT = Disk(Path("output.raw"), "raw", "output")
+USERNET = """\
+Hub -1 (net0):
+  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
+  TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0
+"""
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A directory whose path is longer than a Unix socket's name may be."""
+    path = tmp_path.joinpath(*["a-very-long-directory-name"] * 8)
+    path.mkdir(parents=True)
+    assert len(str(path)) > 200
+    return path
+
+
+@contextmanager
+def qmp_server(directory, *answers, delay=0.0):
+    """Sends the greeting, then one of `answers` (messages or bytes) for each request."""
+    requests = []
+    ended = threading.Event()
+    descriptor = os.open(directory, os.O_PATH)
+
+    def serve():
+        if ended.wait(delay):
+            return
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"/proc/self/fd/{descriptor}/qmp.sock")
+            listener.listen()
+            connection, _ = listener.accept()
+            with suppress(BrokenPipeError), connection, connection.makefile("rb") as lines:
+                connection.sendall(json.dumps(GREETING).encode() + b"\n")
+                for answer in (OK, *answers):
+                    requests.append(json.loads(lines.readline() or b"null"))
+                    for message in answer if isinstance(answer, list) else [answer]:
+                        data = message if isinstance(message, bytes) else json.dumps(message)
+                        data = data if isinstance(data, bytes) else data.encode() + b"\n"
+                        connection.sendall(data)
+                if answers[-1:] == (b"",):
+                    ended.wait(10)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield requests
+    finally:
+        ended.set()
+        thread.join(5)
+        os.close(descriptor)
+
+
+def connect(directory, deadline, alive=lambda: True):
+    return Monitor(directory, "qmp.sock", deadline, alive)
+
+
+def test_commands_and_values_in_a_very_deep_directory(deep, soon):
+    with qmp_server(deep, {"return": USERNET}, OK) as requests, connect(deep, soon) as monitor:
+        assert monitor.forwarded_port(soon) == 40123
+        monitor.resize(OUTPUT, 1 << 30, soon)
+    assert [r["execute"] for r in requests] == [
+        "qmp_capabilities",
+        "human-monitor-command",
+        "block_resize",
+    ]
+    assert requests[2]["arguments"] == {"node-name": "disk-output", "size": 1 << 30}
+
+
+def test_a_socket_that_appears_late_is_waited_for(deep, soon):
+    with qmp_server(deep, delay=0.3), connect(deep, soon):
+        pass
+
+
+def test_events_are_passed_over(deep, soon):
+    events = [{"event": "RESUME"}, {"event": "NIC_RX_FILTER_CHANGED"}, {"return": 5}]
+    with qmp_server(deep, events), connect(deep, soon) as monitor:
+        assert monitor.execute("query", soon) == 5
+
+
+def test_a_refusal_is_told_in_qemus_words(deep, soon):
+    refusal = {"error": {"class": "GenericError", "desc": "Cannot grow device"}}
+    with qmp_server(deep, refusal), connect(deep, soon) as monitor:
+        with pytest.raises(VmError, match="block_resize: Cannot grow device"):
+            monitor.resize(OUTPUT, 1, soon)
+
+
+@pytest.mark.parametrize("answer", [b"garbage\n", b"[1, 2]\n", b"{", b"\xff\xfe\n"])
+def test_an_answer_that_is_none_is_told(deep, soon, answer):
+    with qmp_server(deep, answer), connect(deep, soon) as monitor:
+        with pytest.raises(VmError):
+            monitor.execute("query", soon)
+
+
+def test_a_closed_connection_is_told(deep, soon):
+    with qmp_server(deep), connect(deep, soon) as monitor:
+        with pytest.raises(VmError):
+            monitor.execute("query", soon)
+
+
+def test_silence_ends_at_the_deadline(deep, soon):
+    started = time.monotonic()
+    with qmp_server(deep, b""), connect(deep, soon) as monitor:
+        with pytest.raises(InfrastructureError):
+            monitor.execute("query", Deadline.after(0.3, "an answer"))
+    assert time.monotonic() - started < 3
+
+
+def test_no_port_is_an_error(deep, soon):
+    with qmp_server(deep, {"return": "Hub -1"}), connect(deep, soon) as monitor:
+        with pytest.raises(VmError, match="forwards no port"):
+            monitor.forwarded_port(soon)
+
+
+def test_a_dead_qemu_is_not_waited_for(deep, soon):
+    started = time.monotonic()
+    with pytest.raises(VmError, match=r"qmp\.sock"):
+        connect(deep, soon, alive=lambda: False)
+    assert time.monotonic() - started < 1
+
+
+def test_a_socket_that_never_appears_ends_at_the_deadline(deep):
+    started = time.monotonic()
+    with pytest.raises(InfrastructureError):
+        connect(deep, Deadline.after(0.4, "QEMU's start"))
+    assert time.monotonic() - started < 3

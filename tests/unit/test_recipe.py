@@ -1,0 +1,218 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from particle_os import recipe, reference
+from particle_os.errors import InvalidDocument, UsageError
+from particle_os.workspace import data_directory
+
+TOP = Path(__file__).parents[2]
+MINIMAL = "name: test\nstages:\n  - type: qemu\n"
+
+
+def load(tmp_path, text):
+    path = tmp_path / "recipe.yml"
+    path.write_text(text, encoding="utf-8")
+    return recipe.load(path)
+
+
+def problems(tmp_path, text):
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, text)
+    assert told.value.exit_code == 2
+    return list(told.value.problems)
+
+
+def with_stages(text):
+    return f"name: test\nstages:\n{text}  - type: qemu\n"
+
+
+@pytest.mark.parametrize("path", sorted(data_directory("recipes").glob("*.yml")), ids=str)
+def test_the_example_recipes_are_valid(path):
+    loaded = recipe.load(path)
+    assert loaded.recipe.name == path.stem
+    assert loaded.recipe.description
+    assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
+
+
+def test_what_is_not_said_has_a_default(tmp_path):
+    loaded = load(tmp_path, MINIMAL)
+    assert loaded.recipe.base_image == "mmdebstrap:trixie"
+    assert loaded.recipe.boot_test.firmware == ("bios",)
+    assert loaded.disk.formats == ("raw",)
+    assert loaded.disk.size == "auto"
+
+
+def test_the_lines_of_the_stages_are_known(tmp_path):
+    text = with_stages("  - type: timezone\n    zone: UTC\n\n  -\n    type: apt\n")
+    assert load(tmp_path, text).stage_lines == (3, 7, 8)
+
+
+# (recipe, line, column, code, what the message holds, hint)
+WRONG = [
+    ("nam: x\nstages: [{type: qemu}]\nname: x\n",
+     1, 1, "unknown-key", "unknown key 'nam'", "did you mean 'name'?"),
+    ("name: x\nboot_test: {}\nstages: [{type: qemu}]\n",
+     2, 1, "unknown-key", "'boot_test'", "did you mean 'boot-test'?"),
+    (with_stages("  - type: apt\n    pakages: [a]\n"),
+     4, 5, "unknown-key", "'pakages'", "did you mean 'packages'?"),
+    (with_stages("  - type: users\n    users:\n      - name: a\n        ssh_authorized_keys: []\n"),
+     6, 9, "unknown-key", "'ssh_authorized_keys'", "did you mean 'ssh-authorized-keys'?"),
+    (MINIMAL + "boot-test:\n  checks:\n    - unit: a.service\n      timeout: 5\n",
+     7, 7, "unknown-key", "'timeout'", "allowed: unit"),
+    (with_stages("  - type: locales\n    default: C\n"),
+     3, 11, "unknown-stage", "no stage 'locales'", "did you mean 'locale'?"),
+    (with_stages("  - type: xyzzy\n"), 3, 11, "unknown-stage", "'xyzzy'",
+     "allowed: apt, locale, qemu, timezone, users"),
+    (with_stages("  - packages: [a]\n"), 3, 5, "missing-key", "'type'", None),
+    (with_stages("  - type: locale\n"), 3, 5, "missing-key", "'default'", None),
+    ("stages: [{type: qemu}]\n", 1, 1, "missing-key", "'name'", None),
+    ("name: x\n", 1, 1, "missing-key", "'stages'", None),
+    ("name: x\nstages: []\n", 2, 9, "bad-value", "at least one item", None),
+    ("name: x\nstages: {type: qemu}\n", 2, 9, "bad-type", "array", None),
+    ("name: x\nstages:\n  - qemu\n", 3, 5, "bad-type", "object", None),
+    ("5\n", 1, 1, "bad-type", "object", None),
+    (with_stages("  - type: apt\n    update: yes\n"), 4, 13, "bad-type", "update",
+     "write true or false"),
+    (with_stages("  - type: apt\n    recommends: 'true'\n"), 4, 17, "bad-type", "recommends",
+     "write true or false"),
+    (with_stages("  - type: apt\n    packages: curl\n"), 4, 15, "bad-type", "packages", None),
+    (with_stages("  - type: apt\n    packages: [ok-name, Bad_Name]\n"), 4, 25, "bad-value",
+     "Debian package name", None),
+    (with_stages("  - type: users\n    users: [{name: a, uid: '5'}]\n"), 4, 28, "bad-type",
+     "uid", None),
+    (with_stages("  - type: users\n    users: [{name: a, uid: -1}]\n"), 4, 28, "bad-value",
+     "uid", None),
+    (with_stages("  - type: users\n    users: [{name: a, sudo: nopassword}]\n"), 4, 29,
+     "bad-value", "sudo", "did you mean 'no-password'?"),
+    ("name: x\nstages:\n  - type: qemu\n    formats: [raw, qcow]\n", 4, 20, "bad-value",
+     "'raw' or 'qcow2'", "did you mean 'qcow2'?"),
+    ("name: x\nstages:\n  - type: qemu\n    size: 10X\n", 4, 11, "bad-value", "size", None),
+    (MINIMAL + "description: 5\n", 4, 14, "bad-type", "description", "put it in quotes"),
+    (MINIMAL + "base-image: trixie\n", 4, 13, "bad-value", "mmdebstrap:SUITE", None),
+    (MINIMAL + "architecture: x86\n", 4, 15, "bad-value", "'amd64'", None),
+    ("name: Has Spaces\nstages: [{type: qemu}]\n", 1, 7, "bad-value", "name", None),
+    ("name: x\nname: y\nstages: [{type: qemu}]\n", 2, 1, "repeated-key", "second time",
+     "first at line 1"),
+    ("name: &n x\nstages: [{type: qemu}]\n", 1, 7, "yaml", "anchors", None),
+    ("name: x\nstages:\n  - type: qemu\n  - type: apt\n  - type: qemu\n", 3, 5, "bad-order",
+     "must be the last one", None),
+    ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
+     "add '- type: qemu' as the last stage"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "code", "message", "hint"),
+    WRONG,
+    ids=[f"{w[3]}-{w[4]}"[:40] for w in WRONG],
+)
+def test_an_error_names_its_place_and_what_was_meant(
+    tmp_path, text, line, column, code, message, hint
+):
+    (problem,) = problems(tmp_path, text)
+    assert (problem.line, problem.column, problem.code) == (line, column, code)
+    assert message in problem.message
+    assert problem.hint == hint
+    assert str(problem).startswith(f"{tmp_path / 'recipe.yml'}:{line}:{column}: ")
+
+
+def test_all_errors_are_told_at_once_and_in_order(tmp_path):
+    text = """\
+nam: x
+stages:
+  - type: apt
+    packages: [A, ok-name, B C]
+    update: no
+  - type: lcoale
+  - type: users
+    users:
+      - {name: 5, shell: bash}
+      - uid: x
+  - type: qemu
+    size: 1M
+    size: 2M
+"""
+    found = [(p.line, p.code) for p in problems(tmp_path, text)]
+    assert found == [
+        (1, "missing-key"),
+        (1, "unknown-key"),
+        (4, "bad-value"),
+        (4, "bad-value"),
+        (5, "bad-type"),
+        (6, "unknown-stage"),
+        (9, "bad-value"),
+        (9, "bad-value"),
+        (10, "missing-key"),
+        (10, "bad-type"),
+        (13, "repeated-key"),
+    ]
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '"\\x1b[31mred"', '"a\\nb"', '"\\u202eevil"'])
+def test_no_error_message_plays_tricks_with_the_terminal(tmp_path, text):
+    (problem,) = problems(tmp_path, f"name: {text}\nstages: [{{type: qemu}}]\n")
+    line = str(problem)
+    assert line.encode("utf-8").isascii() or line.isprintable()
+    assert not set(line) & set("\x1b\n\u202e")
+
+
+@given(name=st.text(max_size=70))
+def test_a_recipes_name_is_safe_as_a_file_name(tmp_path_factory, name):
+    path = tmp_path_factory.getbasetemp() / "named.yml"
+    path.write_text(f"name: {json.dumps(name)}\nstages: [{{type: qemu}}]\n")
+    try:
+        loaded = recipe.load(path)
+    except InvalidDocument:
+        return
+    assert loaded.recipe.name == name
+    assert 1 <= len(name) <= 63
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert not name.startswith("-")
+
+
+@pytest.mark.parametrize("text", ["mmdebstrap:trixie", "tar:../base.tar.zst", "tar:/a b.tar"])
+def test_base_references_on_the_command_line(text):
+    recipe.check_base_reference(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "trixie", "mmdebstrap:", "mmdebstrap:--help", "mmdebstrap:a b", "tar:", "tar:a\nb"]
+)
+def test_base_references_that_are_none(text):
+    with pytest.raises(UsageError, match="--base"):
+        recipe.check_base_reference(text)
+
+
+def test_the_schema_in_the_tree_is_not_stale():
+    written = (TOP / "recipes/schema.json").read_text()
+    assert json.loads(written) == recipe.json_schema(), "run 'make schema'"
+
+
+def test_the_schema_asks_for_the_type_of_a_stage():
+    definitions = recipe.json_schema()["$defs"]
+    for name in ("Apt", "Locale", "Timezone", "Users", "Qemu"):
+        assert "type" in definitions[name]["required"]
+        assert definitions[name]["additionalProperties"] is False
+
+
+def test_every_option_is_described():
+    schema = recipe.json_schema()
+    for name, definition in {"Recipe": schema, **schema["$defs"]}.items():
+        for option, details in definition["properties"].items():
+            assert option == "type" or details.get("description"), f"{name}.{option}"
+
+
+def test_the_stage_reference_is_not_stale():
+    assert (TOP / "docs/stages.md").read_text() == reference.stages(), "run 'make docs'"
+
+
+def test_the_stage_reference_prints_the_same_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "particle_os.reference"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == reference.stages()

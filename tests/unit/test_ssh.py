@@ -1,0 +1,183 @@
+import hashlib
+import io
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import paramiko
+import pytest
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError
+from particle_os.vm.ssh import Connection, HostKeyMismatch, KeyPair
+
+
+class Door(paramiko.ServerInterface):
+    """Lets one key in; a command answers with the SHA-256 of its input."""
+
+    def __init__(self, user_key):
+        self._user_key = user_key
+
+    def get_allowed_auths(self, username):
+        return "publickey"
+
+    def check_auth_publickey(self, username, key):
+        right = username == "root" and key.get_base64() == self._user_key
+        return paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind, number):
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel, command):
+        threading.Thread(target=self._answer, args=(channel, command), daemon=True).start()
+        return True
+
+    def _answer(self, channel, command):
+        if command == b"sleep":
+            return
+        digest = hashlib.sha256()
+        while data := channel.recv(65536):
+            digest.update(data)
+        channel.sendall(command + b" " + digest.hexdigest().encode())
+        channel.send_exit_status(0)
+        channel.close()
+
+
+@contextmanager
+def ssh_server(host_key, user_key, *, delay=0.0):
+    """Listens on a port of 127.0.0.1; yields the port and the list of those who came."""
+    guests, transports = [], []
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+
+    def serve():
+        time.sleep(delay)
+        listener.listen()
+        while True:
+            try:
+                connection, guest = listener.accept()
+            except OSError:
+                return
+            guests.append(guest)
+            transport = paramiko.Transport(connection)
+            transports.append(transport)
+            transport.add_server_key(host_key)
+            try:
+                transport.start_server(server=Door(user_key))
+            except (paramiko.SSHException, EOFError, OSError):
+                continue
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1], guests
+    finally:
+        listener.close()
+        for transport in transports:
+            transport.close()
+
+
+@pytest.fixture
+def keys():
+    return KeyPair()
+
+
+@pytest.fixture
+def host_key():
+    return KeyPair().private
+
+
+def test_the_announced_key_is_accepted_and_data_arrives(keys, host_key, soon):
+    data = bytes(range(256)) * 5000
+    with ssh_server(host_key, keys.private.get_base64()) as (port, _):
+        connection = Connection(port, host_key.get_base64(), keys, soon)
+        sent = []
+        with connection.command("take", soon) as channel:
+            digest = connection.send(channel, io.BytesIO(data), soon, sent.append)
+            channel.settimeout(5)
+            answer = channel.makefile("rb").read().decode()
+        connection.close()
+    assert digest == hashlib.sha256(data).hexdigest()
+    assert answer == f"take {digest}"
+    assert sum(sent) == len(data)
+
+
+def test_another_host_key_is_refused_without_a_second_try(keys, host_key, soon):
+    other = KeyPair().private
+    started = time.monotonic()
+    with ssh_server(other, keys.private.get_base64()) as (port, guests):
+        with pytest.raises(HostKeyMismatch):
+            Connection(port, host_key.get_base64(), keys, soon)
+    assert len(guests) == 1
+    assert time.monotonic() - started < 5
+
+
+def test_another_kind_of_host_key_is_refused_without_a_second_try(keys, host_key, soon):
+    other = paramiko.ECDSAKey.generate()
+    with ssh_server(other, keys.private.get_base64()) as (port, guests):
+        with pytest.raises(VmError):
+            Connection(port, host_key.get_base64(), keys, soon)
+    assert len(guests) == 1
+
+
+def test_a_user_key_that_is_refused_is_not_tried_again(keys, host_key, soon):
+    stranger = KeyPair()
+    with ssh_server(host_key, stranger.private.get_base64()) as (port, guests):
+        with pytest.raises(VmError, match="no SSH connection"):
+            Connection(port, host_key.get_base64(), keys, soon)
+    assert len(guests) == 1
+
+
+def test_a_server_that_does_not_listen_yet_is_tried_again(keys, host_key, soon):
+    with ssh_server(host_key, keys.private.get_base64(), delay=0.4) as (port, _):
+        Connection(port, host_key.get_base64(), keys, soon).close()
+
+
+def test_a_port_that_nobody_answers_is_given_up_at_the_deadline(keys, host_key):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        started = time.monotonic()
+        with pytest.raises(InfrastructureError):
+            deadline = Deadline.after(0.6, "SSH")
+            Connection(unused.getsockname()[1], host_key.get_base64(), keys, deadline)
+    assert time.monotonic() - started < 4
+
+
+def test_a_server_that_says_nothing_is_given_up_at_the_deadline(keys, host_key):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        started = time.monotonic()
+        with pytest.raises(InfrastructureError):
+            deadline = Deadline.after(0.6, "SSH")
+            Connection(silent.getsockname()[1], host_key.get_base64(), keys, deadline)
+    assert time.monotonic() - started < 4
+
+
+def test_a_guest_that_takes_no_more_data_is_given_up_at_the_deadline(keys, host_key, soon):
+    with ssh_server(host_key, keys.private.get_base64()) as (port, _):
+        connection = Connection(port, host_key.get_base64(), keys, soon)
+        with pytest.raises(DeadlineExceeded), connection.command("sleep", soon) as channel:
+            endless = open("/dev/zero", "rb")  # noqa: PTH123, SIM115
+            with endless:
+                connection.send(channel, endless, Deadline.after(0.5, "the push"))
+        connection.close()
+
+
+def test_aborting_ends_a_wait_in_another_thread(keys, host_key, soon):
+    with ssh_server(host_key, keys.private.get_base64()) as (port, _):
+        connection = Connection(port, host_key.get_base64(), keys, soon)
+        with connection.command("sleep", soon) as channel:
+            threading.Timer(0.2, connection.abort).start()
+            started = time.monotonic()
+            channel.settimeout(8)
+            assert channel.recv(100) == b""
+            assert time.monotonic() - started < 4
+        with pytest.raises(VmError, match="take commands"):
+            with connection.command("again", soon):
+                pass
+
+
+def test_every_build_has_its_own_key():
+    assert KeyPair().public != KeyPair().public
+    assert KeyPair().public.startswith("ssh-ed25519 ")
