@@ -18,7 +18,13 @@ from particle_os.artifact import sparse_sha256
 from particle_os.base import Base
 from particle_os.boot_test import Verdict
 from particle_os.deadline import Deadline
-from particle_os.errors import InfrastructureError, ParticleError, StageFailed, printable
+from particle_os.errors import (
+    InfrastructureError,
+    NotEnoughSpace,
+    ParticleError,
+    StageFailed,
+    printable,
+)
 from particle_os.helper import Helper, Template
 from particle_os.progress import LogSink, Progress, StageFinished, StageStarted
 from particle_os.recipe import LoadedRecipe
@@ -240,6 +246,8 @@ class _Run:
                 )
         except ParticleError as error:
             self._place(error)
+            if isinstance(error, NotEnoughSpace):
+                raise
             if free_bytes(self.work.path) < (64 << 20) or free_bytes(self.staging) < (64 << 20):
                 needed = SCRATCH_ESTIMATE + self.base.tarball.stat().st_size
                 raise InfrastructureError(

@@ -65,6 +65,10 @@ class InfrastructureError(ParticleError):
     exit_code = EXIT_INFRASTRUCTURE
 
 
+class NotEnoughSpace(InfrastructureError):
+    """A disk of the host has not the room that the next step needs."""
+
+
 class VmError(InfrastructureError):
     """The VM died, or does not answer as it should."""
 

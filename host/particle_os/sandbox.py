@@ -15,7 +15,7 @@ from particle_agent import wire
 from particle_os import process
 from particle_os.agent import Agent
 from particle_os.deadline import Deadline
-from particle_os.errors import DeadlineExceeded, InfrastructureError, ParticleError, VmError
+from particle_os.errors import DeadlineExceeded, NotEnoughSpace, ParticleError, VmError
 from particle_os.helper import Helper
 from particle_os.vm import warm
 from particle_os.vm.accel import Acceleration
@@ -62,7 +62,7 @@ class Sandbox:
     def take_disk_event(self, event: wire.Event, deadline: Deadline) -> bool:
         """Handles what the guest says about the output disk; False for any other event.
 
-        Raises InfrastructureError when the host has no room for what will be written.
+        Raises NotEnoughSpace when the host has no room for what will be written.
         """
         if isinstance(event, wire.DiskNeeded):
             if not 0 < event.size <= OUTPUT_LIMIT or event.size % 512:
@@ -77,10 +77,10 @@ class Sandbox:
 
 
 def need_room(directory: Path, needed: int, what: str) -> None:
-    """Raises InfrastructureError unless `directory` has room for `needed` bytes and a reserve."""
+    """Raises NotEnoughSpace unless `directory` has room for `needed` bytes and a reserve."""
     free = free_bytes(directory)
     if free < needed + RESERVE:
-        raise InfrastructureError(
+        raise NotEnoughSpace(
             f"not enough disk space in {directory}: {what} needs {needed + RESERVE} bytes, "
             f"{free} are free",
             hint=f"Free at least {needed + RESERVE - free} bytes, or use another file system.",

@@ -1,0 +1,173 @@
+import hashlib
+import subprocess
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from particle_agent.checksum import tree_sha256
+from particle_agent.wire import DiskWritten
+from particle_os import artifact
+from particle_os.errors import InfrastructureError
+from particle_os.workspace import allocated_bytes
+
+BLOCK = 4096
+PIECES = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 20 * BLOCK) | st.integers(0, 20).map(BLOCK.__mul__)),
+    max_size=6,
+)
+
+
+@settings(max_examples=60)
+@given(pieces=PIECES)
+def test_holes_do_not_change_the_sha256(tmp_path_factory, pieces):
+    path = tmp_path_factory.getbasetemp() / "sparse"
+    with path.open("wb") as file:
+        for is_hole, size in pieces:
+            file.seek(size, 1) if is_hole else file.write(b"\xa5" * size)
+        file.truncate(file.tell())
+    assert artifact.sparse_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_that_is_one_large_hole(tmp_path):
+    path = tmp_path / "hole"
+    with path.open("wb") as file:
+        file.truncate(3 * (1 << 20) + 5)
+    assert artifact.sparse_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A sparse disk as the guest wrote it, larger than what counts, and what it told."""
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as file:
+        file.write(b"boot code")
+        file.seek(5 << 20)
+        file.write(b"content")
+        file.truncate(8 << 20)
+    size = 6 << 20
+    return path, DiskWritten(size=size, tree_sha256=tree_sha256(path, size))
+
+
+def test_the_disk_is_cut_checked_and_stays_sparse(disk):
+    path, told = disk
+    sha256 = artifact.receive(path, told)
+    assert path.stat().st_size == told.size
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert allocated_bytes(path) < 1 << 20
+
+
+@pytest.mark.parametrize("position", [0, 3 << 20, (6 << 20) - 1])
+def test_a_flipped_byte_is_noticed(disk, position):
+    path, told = disk
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(InfrastructureError, match="checksums differ"):
+        artifact.receive(path, told)
+
+
+@pytest.mark.parametrize("size", [0, -1, (8 << 20) + 1, 1 << 62])
+def test_a_size_that_cannot_be_is_refused(disk, size):
+    path, told = disk
+    with pytest.raises(InfrastructureError):
+        artifact.receive(path, DiskWritten(size=size, tree_sha256=told.tree_sha256))
+
+
+def publish(directory, texts):
+    """Publishes files with these texts; returns their SHA-256 sums."""
+    staging = directory / ".staging"
+    staging.mkdir(exist_ok=True)
+    files = []
+    for name, text in texts.items():
+        (staging / name).write_text(text)
+        files.append(staging / name)
+    sums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    artifact.publish(files, directory, sums)
+    return sums
+
+
+def check_sums(directory):
+    subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=directory, check=True
+    )
+
+
+def test_published_files_can_be_checked_and_no_other_is_left(tmp_path):
+    publish(tmp_path, {"a.raw": "raw", "a.qcow2": "qcow2"})
+    check_sums(tmp_path)
+    assert (tmp_path / "a.raw").read_text() == "raw"
+    assert list((tmp_path / ".staging").iterdir()) == []
+
+
+def test_sums_of_other_images_stay_and_stale_ones_go(tmp_path):
+    publish(tmp_path, {"a.raw": "old", "gone.raw": "x"})
+    publish(tmp_path, {"b.raw": "b"})
+    (tmp_path / "gone.raw").unlink()
+    publish(tmp_path, {"a.raw": "new"})
+    check_sums(tmp_path)
+    lines = (tmp_path / "SHA256SUMS").read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["a.raw", "b.raw"]
+
+
+def test_what_cannot_be_published_whole_changes_nothing(tmp_path):
+    publish(tmp_path, {"a.raw": "old"})
+    before = (tmp_path / "SHA256SUMS").read_text()
+    (tmp_path / ".staging/a.raw").write_text("new")
+    with pytest.raises(OSError, match="missing"):
+        artifact.publish(
+            [tmp_path / ".staging/a.raw", tmp_path / ".staging/missing"], tmp_path, {"a.raw": "0"}
+        )
+    assert (tmp_path / "a.raw").read_text() == "old"
+    assert (tmp_path / "SHA256SUMS").read_text() == before
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path):
+    texts = {"x" * 50_000, "y" * 50_000}
+    publish(tmp_path, {"a.raw": "x" * 50_000})
+    seen, done = set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            seen.add((tmp_path / "a.raw").read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(20):
+        publish(tmp_path, {"a.raw": "xy"[number % 2] * 50_000})
+    done.set()
+    reader.join()
+    assert seen <= texts
+
+
+def test_two_publishers_lose_no_line(tmp_path):
+    def many(letter):
+        own = tmp_path / letter
+        own.mkdir()
+        for number in range(10):
+            file = own / f"{letter}{number}.raw"
+            file.write_text(file.name)
+            sums = {file.name: hashlib.sha256(file.name.encode()).hexdigest()}
+            artifact.publish([file], tmp_path, sums)
+
+    threads = [threading.Thread(target=many, args=(letter,)) for letter in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check_sums(tmp_path)
+    assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == 20
+
+
+def test_a_raw_disk_is_converted_as_raw_whatever_it_contains(tmp_path, soon):
+    raw, qcow2 = tmp_path / "x.raw", tmp_path / "x.qcow2"
+    header = b"QFI\xfb\0\0\0\x03" + bytes((1 << 20) - 8)
+    raw.write_bytes(header)
+    artifact.convert(raw, qcow2, soon)
+    back = tmp_path / "back.raw"
+    subprocess.run(
+        ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(qcow2), str(back)], check=True
+    )
+    assert back.read_bytes() == header

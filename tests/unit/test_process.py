@@ -1,0 +1,109 @@
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from particle_os import process
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded, InfrastructureError
+
+
+def run(*argv, seconds=10.0, **options):
+    return process.run(argv, deadline=Deadline.after(seconds, "x"), what="the work", **options)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pid, seconds=1.0):
+    until = time.monotonic() + seconds
+    while is_running(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not is_running(pid)
+
+
+def test_the_last_lines_come_back_and_every_line_is_logged():
+    lines = []
+    tail = run("sh", "-c", "seq 30; echo error >&2", log=lines.append)
+    assert lines == [*map(str, range(1, 31)), "error"]
+    assert tail == tuple(lines[-process.TAIL_LINES :])
+
+
+def test_a_failing_command_is_shown_so_that_it_can_be_pasted(tmp_path):
+    script = "echo it is broken; exit 3"
+    with pytest.raises(InfrastructureError, match=r"the work failed \(status 3\)") as failed:
+        run("sh", "-c", script, "an argument", "it's; $(id)", tmp_path / "a path")
+    pasted = shlex.split(failed.value.brief.partition("): ")[2])
+    assert pasted == ["sh", "-c", script, "an argument", "it's; $(id)", str(tmp_path / "a path")]
+    assert failed.value.tail == ("it is broken",)
+
+
+def test_death_by_a_signal_is_a_failure():
+    with pytest.raises(InfrastructureError, match="status -9"):
+        run("sh", "-c", "kill -9 $$")
+
+
+def test_a_missing_program_is_named():
+    with pytest.raises(InfrastructureError, match="'no-such-program' is not installed") as told:
+        run("no-such-program")
+    assert "doctor" in told.value.hint
+
+
+CHILDREN = {
+    "obedient": "sleep 60 & echo $!; wait",
+    "stubborn-leader": "trap '' TERM; sleep 60 & echo $!; wait",
+    "stubborn-child": "(trap '' TERM; exec sleep 60) & echo $!; wait",
+}
+
+
+@pytest.mark.parametrize("script", CHILDREN.values(), ids=CHILDREN)
+def test_the_deadline_ends_the_whole_group(monkeypatch, script):
+    monkeypatch.setattr(process, "TERMINATE_SECONDS", 0.3)
+    pids = []
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="the work took longer"):
+        run("sh", "-c", script, seconds=0.5, log=lambda line: pids.append(int(line)))
+    assert time.monotonic() - started < 4
+    try:
+        assert wait_until_gone(pids[0])
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pids[0], signal.SIGKILL)
+
+
+def test_a_deadline_in_the_past_runs_nothing_on():
+    with pytest.raises(DeadlineExceeded):
+        run("sleep", "60", seconds=-1)
+
+
+def test_a_child_does_not_outlive_a_killed_controller():
+    code = """
+from particle_os import process
+from particle_os.deadline import Deadline
+process.run(["sh", "-c", "echo $$; exec sleep 60"], deadline=Deadline.after(60, "x"), what="x",
+            log=lambda line: print(line, flush=True))
+"""
+    controller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(controller.stdout.readline())
+    assert is_running(pid)
+    controller.kill()
+    controller.wait()
+    controller.stdout.close()
+    assert wait_until_gone(pid, 3)
+
+
+def test_output_that_is_no_text_does_no_harm():
+    assert run("printf", r"a\377b\n") == ("a\ufffdb",)
+
+
+def test_nothing_waits_for_the_keyboard():
+    assert run("cat") == ()

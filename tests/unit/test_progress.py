@@ -1,0 +1,100 @@
+import io
+import json
+import re
+
+import pytest
+from particle_os.progress import (
+    JsonSink,
+    Line,
+    LogSink,
+    Note,
+    PhaseFinished,
+    PhaseStarted,
+    PlainSink,
+    Progress,
+    StageFinished,
+    StageStarted,
+    make_sink,
+)
+
+EVENTS = [
+    PhaseStarted("stages"),
+    StageStarted(0, 2, "apt"),
+    Line("Setting up \x1b[31mlibc6"),
+    Note("no KVM\x07"),
+    StageFinished(0, 2, "apt", 12.34),
+    PhaseFinished("stages", 13.0),
+]
+PLAIN = [
+    "stages ...",
+    "  stage 1/2 apt ...",
+    "note: no KVM\\x07",
+    "  stage 1/2 apt: 12.3 s",
+    "stages: 13.0 s",
+]
+
+
+def shown(make):
+    stream = io.StringIO()
+    sink = make(stream)
+    for event in EVENTS:
+        sink.emit(event)
+    sink.close()
+    return stream.getvalue().splitlines()
+
+
+def test_plain_is_a_line_an_event():
+    assert shown(lambda stream: PlainSink(stream, verbose=False)) == PLAIN
+
+
+def test_verbose_shows_what_programs_print_escaped():
+    lines = shown(lambda stream: PlainSink(stream, verbose=True))
+    assert lines == [*PLAIN[:2], "    Setting up \\x1b[31mlibc6", *PLAIN[2:]]
+
+
+def test_json_is_an_object_a_line():
+    objects = [json.loads(line) for line in shown(JsonSink)]
+    assert [o["event"] for o in objects] == [
+        "phase-started",
+        "stage-started",
+        "line",
+        "note",
+        "stage-finished",
+        "phase-finished",
+    ]
+    assert objects[4] == {
+        "event": "stage-finished",
+        "index": 0,
+        "total": 2,
+        "label": "apt",
+        "seconds": 12.34,
+    }
+
+
+def test_the_log_keeps_everything_with_the_time(tmp_path):
+    sink = LogSink(tmp_path / "log")
+    for event in [*EVENTS, Line("a lone \ud800 surrogate")]:
+        sink.emit(event)
+    sink.close()
+    sink.emit(Note("too late"))
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(EVENTS) + 1
+    assert all(re.match(r" *\d+\.\d\d ", line) for line in lines)
+    assert lines[2].endswith("Setting up \\x1b[31mlibc6")
+
+
+def test_phases_are_timed_and_a_failed_one_does_not_finish():
+    stream = io.StringIO()
+    progress = Progress([PlainSink(stream, verbose=False)])
+    with pytest.raises(ValueError), progress.phase("boot test"):  # noqa: PT011
+        raise ValueError
+    assert stream.getvalue() == "boot test ...\n"
+    assert progress.phases["boot test"] >= 0
+
+
+def test_the_style_asked_for_is_taken(capsys):
+    assert make_sink("none", verbose=False, quiet=False) is None
+    assert make_sink("json", verbose=False, quiet=True) is None
+    assert isinstance(make_sink("json", verbose=False, quiet=False), JsonSink)
+    assert isinstance(make_sink("plain", verbose=False, quiet=False), PlainSink)
+    assert isinstance(make_sink("auto", verbose=False, quiet=False), PlainSink)

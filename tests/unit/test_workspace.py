@@ -1,0 +1,124 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded
+from particle_os.workspace import allocated_bytes, cache_directory, locked, workspace
+
+OTHER = """
+import sys, time
+from pathlib import Path
+from particle_os.workspace import workspace
+with workspace() as work:
+    adopted = work.adopt_directory(Path(sys.argv[1]))
+    (work.path / "scratch").write_text("x")
+    (adopted / "image").write_text("x")
+    print(work.path, flush=True)
+    print(adopted, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process with a workspace: the process, its workspace, its adopted directory."""
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(output)], stdout=subprocess.PIPE, text=True
+    )
+    yield process, process.stdout.readline().strip(), process.stdout.readline().strip()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_cache_is_private(own_cache):
+    assert cache_directory() == own_cache
+    assert own_cache.stat().st_mode & 0o077 == 0
+
+
+def test_a_workspace_and_what_it_adopted_go_away(tmp_path):
+    with workspace() as work:
+        adopted = work.adopt_directory(tmp_path / "new/out")
+        (adopted / "image").write_text("x")
+        assert adopted.parent == tmp_path / "new/out"
+        assert work.path.stat().st_mode & 0o077 == 0
+    assert not work.path.exists()
+    assert os.listdir(tmp_path / "new/out") == []
+
+
+def test_an_error_does_not_leave_it_behind(tmp_path):
+    with pytest.raises(ValueError), workspace() as work:  # noqa: PT011
+        adopted = work.adopt_directory(tmp_path)
+        raise ValueError
+    assert not work.path.exists()
+    assert not adopted.exists()
+
+
+def test_what_a_killed_process_left_is_swept_at_the_next_start(other):
+    process, path, adopted = other
+    process.kill()
+    process.wait()
+    assert os.path.exists(path)
+    with workspace():
+        assert not os.path.exists(path)
+        assert not os.path.exists(adopted)
+
+
+def test_what_a_running_process_uses_stays(other):
+    _, path, adopted = other
+    with workspace() as work:
+        assert str(work.path) != path
+    assert os.path.exists(f"{path}/scratch")
+    assert os.path.exists(f"{adopted}/image")
+
+
+def test_only_directories_of_ours_are_swept(own_cache, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    stale = own_cache / "work/stale"
+    stale.mkdir(parents=True)
+    (stale / "lock").touch()
+    (stale / "adopted").write_text(f"{precious}\n/\n..\n")
+    with workspace():
+        assert not stale.exists()
+    assert precious.exists()
+
+
+def test_a_lock_excludes_another_and_the_waiting_ends(tmp_path, soon):
+    with locked(tmp_path / "lock", soon):
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="another process holds"):
+            with locked(tmp_path / "lock", Deadline.after(0.3, "making the helper")):
+                pass
+        assert time.monotonic() - started < 2
+    with locked(tmp_path / "lock", Deadline.after(0.3, "again")):
+        pass
+
+
+def test_locks_are_taken_in_turn(tmp_path, soon):
+    inside, together = [], []
+
+    def work():
+        with locked(tmp_path / "lock", soon):
+            inside.append(1)
+            together.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1, 1, 1, 1]
+
+
+def test_holes_take_no_room(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+    assert allocated_bytes(tmp_path / "sparse") < 1 << 20
