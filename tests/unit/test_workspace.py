@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from particle_os.deadline import Deadline
@@ -30,7 +31,7 @@ def other(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", OTHER, str(output)], stdout=subprocess.PIPE, text=True
     )
-    yield process, process.stdout.readline().strip(), process.stdout.readline().strip()
+    yield process, Path(process.stdout.readline().strip()), Path(process.stdout.readline().strip())
     process.kill()
     process.wait()
     process.stdout.close()
@@ -52,7 +53,7 @@ def test_a_workspace_and_what_it_adopted_go_away(tmp_path):
 
 
 def test_an_error_does_not_leave_it_behind(tmp_path):
-    with pytest.raises(ValueError), workspace() as work:  # noqa: PT011
+    with pytest.raises(ValueError), workspace() as work:
         adopted = work.adopt_directory(tmp_path)
         raise ValueError
     assert not work.path.exists()
@@ -63,18 +64,18 @@ def test_what_a_killed_process_left_is_swept_at_the_next_start(other):
     process, path, adopted = other
     process.kill()
     process.wait()
-    assert os.path.exists(path)
+    assert path.exists()
     with workspace():
-        assert not os.path.exists(path)
-        assert not os.path.exists(adopted)
+        assert not path.exists()
+        assert not adopted.exists()
 
 
 def test_what_a_running_process_uses_stays(other):
     _, path, adopted = other
     with workspace() as work:
-        assert str(work.path) != path
-    assert os.path.exists(f"{path}/scratch")
-    assert os.path.exists(f"{adopted}/image")
+        assert work.path != path
+    assert (path / "scratch").exists()
+    assert (adopted / "image").exists()
 
 
 def test_only_directories_of_ours_are_swept(own_cache, tmp_path):

@@ -1,0 +1,241 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from particle_os import __version__, bootstrap
+from particle_os.cli import cli
+
+MINIMAL = "name: test\nstages:\n  - type: qemu\n    formats: [raw, qcow2]\n"
+COMMANDS = ["boot-test", "build", "doctor", "help", "list", "schema", "validate", "version"]
+
+
+@pytest.fixture(autouse=True)
+def _signals(signals_restored):
+    """The commands take over the signal handlers."""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "test.yml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.fixture
+def bad_recipe(tmp_path):
+    path = tmp_path / "bad.yml"
+    path.write_text("nam: x\nstages: []\n")
+    return path
+
+
+def run(*arguments, **options):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], **options)
+
+
+def test_the_installed_program_runs():
+    program = Path(sys.executable).with_name("particle-os")
+    done = subprocess.run([program, "version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{__version__}\n"
+    assert done.stderr == ""
+
+
+def test_version():
+    assert run("version").stdout == f"{__version__}\n"
+    assert json.loads(run("version", "--json").stdout) == {"version": __version__}
+
+
+def test_help_names_every_command():
+    for arguments in (["help"], ["--help"], ["-h"]):
+        result = run(*arguments)
+        assert result.exit_code == 0
+        assert [name for name in COMMANDS if name not in result.stdout] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_help(command):
+    result = run("help", command)
+    assert result.exit_code == 0
+    assert command in result.stdout.splitlines()[0]
+    assert run(command, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["help", "no-such-command"],
+        ["build"],
+        ["validate"],
+        ["list", "nonsense"],
+        ["build", "x.yml", "--no-such-option"],
+        ["build", "x.yml", "--accel", "xen"],
+        ["build", "x.yml", "--memory", "lots"],
+        ["build", "x.yml", "--cpus", "0"],
+        ["build", "missing.yml"],
+        ["boot-test", "missing.raw"],
+        ["version", "--progress", "loud"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2_and_says_nothing_on_standard_output(arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr
+
+
+def test_validate_tells_how_many_are_valid(recipe):
+    result = run("validate", recipe, recipe)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "2 valid\n", "")
+    assert run("validate", "-q", recipe).stdout == ""
+
+
+def test_validate_tells_the_errors_of_several_files(recipe, bad_recipe, tmp_path):
+    result = run("validate", bad_recipe, recipe, tmp_path / "missing.yml")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert [line.rpartition("[")[2] for line in lines] == [
+        "missing-key]",
+        "unknown-key]",
+        "bad-value]",
+        "unreadable]",
+    ]
+    assert lines[1] == f"{bad_recipe}:1:1: unknown key 'nam' (did you mean 'name'?) [unknown-key]"
+
+
+def test_validate_tells_the_errors_as_json(bad_recipe):
+    result = run("validate", "--json", bad_recipe)
+    assert result.exit_code == 2
+    problems = json.loads(result.stdout)["problems"]
+    assert problems[1] == {
+        "path": str(bad_recipe),
+        "line": 1,
+        "column": 1,
+        "code": "unknown-key",
+        "message": "unknown key 'nam'",
+        "hint": "did you mean 'name'?",
+    }
+
+
+def test_a_build_of_an_invalid_recipe_tells_all_errors(bad_recipe, tmp_path):
+    result = run("build", bad_recipe, "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_can_be_had_as_json(bad_recipe):
+    result = run("build", bad_recipe, "--json")
+    error = json.loads(result.stderr)
+    assert error["exit_code"] == 2
+    assert [p["code"] for p in error["problems"]] == ["missing-key", "unknown-key", "bad-value"]
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch):
+    """Starting any program is an error, but for asking the tools for their versions."""
+    monkeypatch.setattr(bootstrap, "tool_version", lambda program: f"{program} 1.0")
+
+    def refuse(*arguments, **options):
+        raise AssertionError(f"started {arguments}")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr("pexpect.spawn", refuse)
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_dry_run_prints_the_plan_and_starts_nothing(recipe, tmp_path):
+    result = run("build", recipe, "--dry-run", "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["helper", "VM", "debian-trixie"],
+        ["base", "image", "mmdebstrap:trixie"],
+        ["stage", "1", "qemu"],
+        ["images", "raw,", "qcow2"],
+        ["boot", "test", "bios"],
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_dry_run_as_json(recipe):
+    result = run("build", recipe, "--dry-run", "--json", "--no-boot-test")
+    plan = json.loads(result.stdout)
+    assert plan["recipe"] == "test"
+    assert "boot test" not in [step["step"] for step in plan["steps"]]
+
+
+@pytest.mark.usefixtures("nothing_starts")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--base", "nonsense"], "--base"),
+        (["--base", "tar:missing.tar"], "does not exist"),
+        (["--template", "nonsense"], "no helper template"),
+        (["--mirror", "nonsense"], "--mirror"),
+    ],
+)
+def test_options_are_checked_before_anything_starts(recipe, options, message):
+    result = run("build", recipe, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_colours_only_where_they_are_wanted(recipe, monkeypatch):
+    arguments = ("build", recipe, "--base", "tar:missing.tar")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[" in run(*arguments, color=True).stderr
+    assert "\x1b[" not in run(*arguments).stderr
+    monkeypatch.setenv("NO_COLOR", "")
+    assert "\x1b[" in run(*arguments, color=True).stderr
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in run(*arguments, color=True).stderr
+
+
+def test_a_traceback_only_with_debug(recipe):
+    arguments = ("build", recipe, "--base", "tar:missing.tar")
+    assert "Traceback" not in run(*arguments).stderr
+    assert "Traceback" in run(*arguments, "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("stages", "timezone"), ("templates", "debian-trixie"), ("recipes", "minimal-test.yml")],
+)
+def test_list(what, name):
+    result = run("list", what)
+    assert result.exit_code == 0
+    assert name in result.stdout
+    rows = json.loads(run("list", what, "--json").stdout)
+    assert any(row["name"].endswith(name) for row in rows)
+    assert all(row["description"] for row in rows)
+
+
+def test_list_shows_recipes_by_itself():
+    assert run("list").stdout == run("list", "recipes").stdout
+
+
+def test_the_schema_is_printed_as_it_lies_in_the_tree():
+    written = Path(__file__).parents[2] / "recipes/schema.json"
+    assert run("schema").stdout == written.read_text()
+
+
+def test_an_image_that_names_other_files_is_refused(tmp_path):
+    image = tmp_path / "image.qcow2"
+    image.write_bytes(b"QFI\xfb\0\0\0\x03" + (104).to_bytes(8, "big") + bytes(500))
+    result = run("boot-test", image, "--accel", "tcg")
+    assert result.exit_code == 2
+    assert "refers to another file" in result.stderr
+
+
+def test_a_hostile_file_name_plays_no_tricks(tmp_path):
+    path = tmp_path / "x\x1b[31m.yml"
+    path.write_text("nonsense: 1\n")
+    for arguments in (("validate", path), ("build", path)):
+        result = run(*arguments, color=True)
+        assert result.exit_code == 2
+        assert "\x1b[31m." not in result.stderr

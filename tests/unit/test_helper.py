@@ -1,0 +1,123 @@
+import gzip
+from dataclasses import replace
+
+import pytest
+from particle_os import bootstrap, helper
+from particle_os.errors import InvalidDocument, UsageError
+
+TEMPLATE = """\
+name: small
+suite: trixie
+packages: [base-files, busybox-static]
+"""
+
+
+@pytest.fixture(autouse=True)
+def tools(monkeypatch):
+    """The tools' versions as they would be told, whether they are installed or not."""
+    versions = {"mmdebstrap": "mmdebstrap 1.5.7", "tar2sqfs": "tar2sqfs 1.3.0"}
+    monkeypatch.setattr(bootstrap, "tool_version", versions.__getitem__)
+    return versions
+
+
+@pytest.fixture
+def template(tmp_path):
+    (tmp_path / "small.yml").write_text(TEMPLATE)
+    return helper.load_template(str(tmp_path / "small.yml"))
+
+
+@pytest.mark.parametrize("path", helper.templates(), ids=lambda p: p.stem)
+def test_the_templates_are_valid(path):
+    loaded = helper.load_template(path.stem)
+    assert loaded.name == path.stem
+    assert loaded.description
+    assert helper.memory_bytes(loaded) >= 256 << 20
+
+
+def test_what_is_not_said_has_a_default(template):
+    assert template.kernel == "linux-image-cloud-amd64"
+    assert template.mirror is None
+    assert helper.memory_bytes(template) == 2 << 30
+
+
+def test_a_template_that_does_not_exist_is_told_with_those_that_do():
+    with pytest.raises(UsageError, match="no helper template 'nonsense'") as told:
+        helper.load_template("nonsense")
+    assert "debian-trixie" in told.value.hint
+
+
+def test_all_that_is_wrong_with_a_template_is_told(tmp_path):
+    path = tmp_path / "bad.yml"
+    path.write_text(TEMPLATE + "memroy: 1G\ncpus: 0\nmirror: ftp://example\n")
+    with pytest.raises(InvalidDocument) as told:
+        helper.load_template(str(path))
+    found = [(p.line, p.column, p.code) for p in told.value.problems]
+    assert found == [(4, 1, "unknown-key"), (5, 7, "bad-value"), (6, 9, "bad-value")]
+    assert told.value.problems[0].hint == "did you mean 'memory'?"
+
+
+def test_the_key_changes_with_everything_that_the_files_depend_on(template, tools):
+    changes = [
+        {},
+        {"packages": (*template.packages, "curl")},
+        {"suite": "bookworm"},
+        {"mirror": "http://mirror.example/debian"},
+        {"kernel": "linux-image-amd64"},
+    ]
+    keys = [helper.key_of(replace(template, **change)) for change in changes]
+    assert len(set(keys)) == len(changes)
+    assert helper.key_of(template) == keys[0]
+    tools["mmdebstrap"] = "mmdebstrap 1.6.0"
+    assert helper.key_of(template) not in keys
+
+
+def test_another_mirror_can_be_given(template):
+    assert helper.with_mirror(template, "http://mirror.example/debian").mirror
+    for text in ("mirror.example", "file:///etc", "http://a b", "http://a'b", "-x", ""):
+        with pytest.raises(UsageError, match="--mirror"):
+            helper.with_mirror(template, text)
+
+
+def test_a_helper_is_found_only_when_it_was_made(template, tmp_path):
+    assert helper.find(template, tmp_path) is None
+    place = tmp_path / "helpers" / helper.key_of(template)
+    place.mkdir(parents=True)
+    assert helper.find(template, tmp_path).kernel == place / "kernel"
+
+
+def members(archive):
+    """The files of a cpio archive (newc): name to mode and content."""
+    found, position = {}, 0
+    while True:
+        header = archive[position : position + 110]
+        assert header[:6] == b"070701"
+        mode, size, name_size = (int(header[i : i + 8], 16) for i in (14, 54, 94))
+        name = archive[position + 110 : position + 110 + name_size - 1].decode()
+        position += -(-(110 + name_size) // 4) * 4
+        if name == "TRAILER!!!":
+            assert not archive[position:].strip(b"\0")
+            return found
+        found[name] = (mode, archive[position : position + size])
+        position += -(-size // 4) * 4
+
+
+def test_the_initrd_holds_what_the_boot_needs(tmp_path):
+    collected = {name: name.encode() * 7 for name in ("vmlinuz", "busybox", *helper.MODULES)}
+    helper._write_initrd(tmp_path / "initrd", collected)
+    found = members(gzip.decompress((tmp_path / "initrd").read_bytes()))
+    assert found["bin/busybox"] == (0o100755, collected["busybox"])
+    assert found["bin"][0] == 0o040755
+    assert found["init"][0] == 0o100755
+    assert found["init"][1].startswith(b"#!")
+    for name in helper.MODULES:
+        assert found[f"modules/{name}.ko"] == (0o100644, collected[name])
+
+
+def test_the_initrd_is_the_same_for_the_same_parts(tmp_path):
+    collected = dict.fromkeys(("vmlinuz", "busybox", *helper.MODULES), b"x")
+    made = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        helper._write_initrd(tmp_path / name / "initrd", collected)
+        made.append((tmp_path / name / "initrd").read_bytes())
+    assert made[0] == made[1]
