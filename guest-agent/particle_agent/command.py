@@ -91,13 +91,14 @@ def run(
                     f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s",
                     tail=tuple(lines.tail),
                 )
-            if selector.select(0.5):
+            ready = selector.select(0.5)
+            if ready:
                 data = output.read(65536)
                 if data == b"":
                     break
                 lines.feed(data or b"")
-                continue
             if process.poll() is not None:
+                # What it left behind may hold the pipe, and even go on talking.
                 exited_at = exited_at or time.monotonic()
                 if time.monotonic() - exited_at > LEFTOVER_SECONDS:
                     break

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -150,26 +150,36 @@ class _StageFailed(Exception):
         self.error = error
 
 
+# Characters of a line and lines of a tail; in JSON's ASCII, each takes at most 12 bytes.
+TAIL_CHARACTERS = 160
+TAIL_LINES = 20
+MESSAGE_CHARACTERS = 1000
+
+
 def failure(error: BaseException) -> wire.Failed:
-    """The event that tells the host of `error`."""
+    """The event that tells the host of `error`; it always fits a line of the wire."""
     index = error.index if isinstance(error, _StageFailed) else None
     cause = error.error if isinstance(error, _StageFailed) else error
     if isinstance(cause, StageError):
         return wire.Failed(
             kind="infrastructure" if isinstance(cause, InfrastructureError) else "stage",
             index=index,
-            message=cause.message[: wire.TEXT_LIMIT],
-            hint=cause.hint,
-            tail=tuple(line[:500] for line in cause.tail[-20:]),
+            message=cause.message[:MESSAGE_CHARACTERS],
+            hint=cause.hint[:MESSAGE_CHARACTERS] if cause.hint else None,
+            tail=_cut(cause.tail),
         )
     full = isinstance(cause, OSError) and cause.errno == 28
     return wire.Failed(
         kind="infrastructure" if full else "internal",
         index=index,
-        message=f"{type(cause).__name__}: {cause}"[: wire.TEXT_LIMIT],
+        message=f"{type(cause).__name__}: {cause}"[:MESSAGE_CHARACTERS],
         hint="Give the scratch disk more room with --scratch-size." if full else None,
-        tail=tuple(line[:500] for line in traceback.format_exception(cause)[-20:]),
+        tail=_cut("".join(traceback.format_exception(cause)).splitlines()),
     )
+
+
+def _cut(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(line[:TAIL_CHARACTERS] for line in lines[-TAIL_LINES:])
 
 
 def reserve_stdout() -> IO[str]:

@@ -114,11 +114,14 @@ class Agent:
 
     def _listen(self, channel: paramiko.Channel, deadline: Deadline, listen: Listener) -> None:
         complaints = bytearray()
+        introduced = False
         for line in self._lines(channel, deadline, complaints):
             try:
                 event = wire.from_line(line)
             except DecodeError as error:
                 raise VmError(f"the agent says something odd: {printable(str(error))}") from error
+            if not introduced and not isinstance(event, wire.Hello):
+                raise VmError("the agent does not say who it is")
             match event:
                 case wire.Done():
                     return
@@ -127,6 +130,7 @@ class Agent:
                 case wire.Hello():
                     if (event.protocol, event.agent_sha256) != (wire.PROTOCOL, self.sha256):
                         raise VmError("another agent answers than the one that was sent")
+                    introduced = True
                 case wire.Heartbeat():
                     pass
                 case _:

@@ -162,6 +162,8 @@ def load(path: Path) -> Source:
             source.problem(None, "empty", "the file holds no document")
         else:
             source.data = source.construct(node)
+    if source.data is None and not source.problems:
+        source.problem(None, "empty", "the file holds no document")
     if source.data is None:
         raise InvalidDocument(source.problems)
     return source

@@ -16,7 +16,9 @@ EXIT_NOT_BOOTED = 4
 EXIT_INFRASTRUCTURE = 5
 EXIT_SIGNAL = 128
 
-_UNPRINTABLE = re.compile(r"[^\t\x20-\x7e\xa0-\u200a\u2010-\u2027\u202f-\u2065\u2070-\uffff]")
+_UNPRINTABLE = re.compile(
+    r"[^\t\x20-\x7e\xa0-\u061b\u061d-\u200a\u2010-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\uffff]"
+)
 
 
 def printable(text: str, limit: int = 2000) -> str:
@@ -91,7 +93,8 @@ class Problem:
     def __str__(self) -> str:
         hint = f" ({self.hint})" if self.hint else ""
         return (
-            f"{self.path}:{self.line}:{self.column}: {printable(self.message)}{hint} [{self.code}]"
+            f"{printable(self.path)}:{self.line}:{self.column}: "
+            f"{printable(self.message)}{hint} [{self.code}]"
         )
 
 

@@ -39,19 +39,23 @@ def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and its group: SIGTERM, then SIGKILL; returns when it is reaped."""
-    if process.poll() is not None:
-        return
-    for signal_number, seconds in ((signal.SIGTERM, TERMINATE_SECONDS), (signal.SIGKILL, 5.0)):
+    """Ends a process and what is left of its group: SIGTERM, then SIGKILL; it is reaped."""
+    if process.poll() is None:
+        _signal_group(process.pid, signal.SIGTERM)
         try:
-            os.killpg(process.pid, signal_number)
-        except ProcessLookupError:
-            pass
-        try:
-            process.wait(seconds)
-            return
+            process.wait(TERMINATE_SECONDS)
         except subprocess.TimeoutExpired:
-            continue
+            pass
+    # The group outlives its leader as long as a child is left in it, and keeps its number.
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait(5.0)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def run(

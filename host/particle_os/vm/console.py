@@ -15,7 +15,7 @@ from typing import Any
 import pexpect
 
 from particle_os.deadline import Deadline
-from particle_os.errors import DeadlineExceeded, VmError, printable
+from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError, printable
 from particle_os.process import dies_with_parent
 
 # The kernel's own words (kernel/panic.c), and the marker of our init programs.
@@ -25,6 +25,7 @@ DEATHS = (
 )
 # Terminal control sequences (ECMA-48), left out where a person reads.
 ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_a-z])")
+PIECE_BYTES = 4096
 SEARCH_BYTES = 8192
 SLICE_SECONDS = 0.5
 TRANSCRIPT_LIMIT = 32 << 20
@@ -82,7 +83,23 @@ class Console:
     def __init__(self, argv: Sequence[str], *, directory: Path, transcript: Path) -> None:
         self.transcript = Transcript(transcript)
         # A VM's terminal has no size that matters, and no echo: what is said is the guest's.
-        self._child: Any = pexpect.spawn(
+        try:
+            self._child: Any = self._spawn(argv, directory)
+        except pexpect.ExceptionPexpect as error:
+            raise InfrastructureError(
+                f"the program '{argv[0]}' cannot be started: {error}",
+                hint="Run 'particle-os doctor' to see what is missing.",
+            ) from error
+        self._window = b""
+        self._child.logfile_read = self.transcript
+        self._child.delaybeforesend = None
+        self._watcher: threading.Thread | None = None
+        self._stop = threading.Event()
+        self.death: VmError | None = None
+
+    @staticmethod
+    def _spawn(argv: Sequence[str], directory: Path) -> Any:
+        return pexpect.spawn(
             argv[0],
             list(argv[1:]),
             cwd=str(directory),
@@ -90,13 +107,7 @@ class Console:
             timeout=None,
             preexec_fn=dies_with_parent(signal.SIGKILL),
             ignore_sighup=False,
-            maxread=65536,
         )
-        self._child.logfile_read = self.transcript
-        self._child.delaybeforesend = None
-        self._watcher: threading.Thread | None = None
-        self._stop = threading.Event()
-        self.death: VmError | None = None
 
     @property
     def pid(self) -> int:
@@ -111,26 +122,34 @@ class Console:
         self, patterns: Sequence[re.Pattern[bytes]], deadline: Deadline
     ) -> tuple[int, re.Match[bytes]]:
         """Waits for the first of `patterns`; returns its index and match."""
-        wanted = [*patterns, *DEATHS, pexpect.EOF, pexpect.TIMEOUT]
+        wanted = [*patterns, *DEATHS]
         while True:
+            # Each piece is searched before the window moves on, so that nothing slips through
+            # and a flood stays bounded (pexpect's own expect keeps all that did not match).
+            found = [
+                (m.start(), i, m) for i, p in enumerate(wanted) if (m := p.search(self._window))
+            ]
+            if found:
+                _, index, match = min(found, key=lambda item: item[:2])
+                self._window = self._window[match.end() :]
+                if index < len(patterns):
+                    return index, match
+                self._drain()
+                text = printable(match.group().decode("utf-8", "replace"))
+                raise GuestPanic(f"the VM died: {text}", tail=self.transcript.tail())
             try:
                 wait = min(SLICE_SECONDS, deadline.remaining())
             except DeadlineExceeded as error:
                 raise DeadlineExceeded(
                     error.brief, hint=error.hint, tail=self.transcript.tail()
                 ) from None
-            index = self._child.expect(wanted, timeout=wait, searchwindowsize=SEARCH_BYTES)
-            if index < len(patterns):
-                return index, self._child.match
-            if index < len(patterns) + len(DEATHS):
-                self._drain()
-                text = printable(self._child.match.group().decode("utf-8", "replace"))
-                raise GuestPanic(f"the VM died: {text}", tail=self.transcript.tail())
-            if wanted[index] is pexpect.EOF:
-                raise QemuEnded(self._ending(), self.transcript.tail())
-            # Nothing yet: keep what a split marker may need, so that a flood stays bounded.
-            if len(self._child.buffer) > SEARCH_BYTES:
-                self._child.buffer = self._child.buffer[-SEARCH_BYTES:]
+            try:
+                data = self._child.read_nonblocking(PIECE_BYTES, timeout=wait)
+            except pexpect.TIMEOUT:
+                continue
+            except pexpect.EOF:
+                raise QemuEnded(self._ending(), self.transcript.tail()) from None
+            self._window = (self._window + data)[-SEARCH_BYTES:]
 
     def _drain(self) -> None:
         """Reads on for a moment, so that the transcript has what follows a panic."""
