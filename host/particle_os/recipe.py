@@ -15,7 +15,7 @@ from particle_agent.stages.qemu import Qemu
 
 from particle_os import document
 from particle_os.document import Key
-from particle_os.errors import InvalidDocument, UsageError
+from particle_os.errors import UsageError
 
 RecipeName = Annotated[
     str,
@@ -100,8 +100,8 @@ _ADAPTER: pydantic.TypeAdapter[Recipe] = pydantic.TypeAdapter(Recipe)
 def load(path: Path) -> LoadedRecipe:
     """Reads and validates a recipe. Raises InvalidDocument with everything that is wrong."""
     source = document.load(path)
+    _check_order(source)
     recipe = document.validate(source, _ADAPTER, _names)
-    _check_order(recipe, source)
     lines = tuple(source.line(("stages", i)) or 1 for i in range(len(recipe.stages)))
     return LoadedRecipe(recipe, path, lines)
 
@@ -117,24 +117,25 @@ def check_base_reference(reference: str) -> None:
         raise UsageError(f"--base: expected {constraint.what}, found '{reference}'")
 
 
-def _check_order(recipe: Recipe, source: document.Source) -> None:
-    kinds = [stage.type for stage in recipe.stages]
+def _check_order(source: document.Source) -> None:
+    """Notes what is wrong with the order of the stages, whatever else is wrong with them."""
+    stages = source.data.get("stages") if isinstance(source.data, dict) else None
+    if not isinstance(stages, list) or not stages:
+        return
+    kinds = [stage.get("type") if isinstance(stage, dict) else None for stage in stages]
     for index, kind in enumerate(kinds[:-1]):
         if kind == "qemu":
             mark = source.mark(("stages", index))
             source.problem(
                 mark, "bad-order", "the stage 'qemu' must be the last one, and only once"
             )
-    if kinds[-1] != "qemu":
-        mark = source.mark(("stages", len(kinds) - 1))
+    if "qemu" not in kinds:
         source.problem(
-            mark,
+            source.mark(("stages", len(kinds) - 1)),
             "bad-order",
             "the recipe ends without a disk",
             "add '- type: qemu' as the last stage",
         )
-    if source.problems:
-        raise InvalidDocument(source.problems)
 
 
 def _options_class(annotation: Any, data_type: str | None = None) -> Any:
