@@ -129,7 +129,9 @@ def _check_order(source: document.Source) -> None:
             source.problem(
                 mark, "bad-order", "the stage 'qemu' must be the last one, and only once"
             )
-    if "qemu" not in kinds:
+    known = {stage_name(kind) for kind in RECIPE_STAGES}
+    # A stage whose type is wrong may be meant for the disk.
+    if "qemu" not in kinds and known.issuperset(map(str, kinds)):
         source.problem(
             source.mark(("stages", len(kinds) - 1)),
             "bad-order",
