@@ -6,7 +6,7 @@ import hashlib
 import resource
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -207,15 +207,19 @@ class _Run:
             scratch=options.scratch,
         )
         console_log = self.staging / f"{self.plan.name}.console.log"
-        with running_sandbox(
-            self.helper,
-            self.acceleration,
-            resources,
-            directory=self.work.path / purpose,
-            output=output,
-            transcript=console_log,
-            deadline=self.deadline,
-        ) as sandbox:
+        with ExitStack() as stack:
+            with self.progress.phase(f"start VM for the {purpose}"):
+                sandbox = stack.enter_context(
+                    running_sandbox(
+                        self.helper,
+                        self.acceleration,
+                        resources,
+                        directory=self.work.path / purpose,
+                        output=output,
+                        transcript=console_log,
+                        deadline=self.deadline,
+                    )
+                )
             yield sandbox
 
     def push_base(self, sandbox: Sandbox) -> None:

@@ -195,7 +195,7 @@ class TerminalSink:
     def __init__(self, console: Console, *, verbose: bool) -> None:
         self._console = console
         self._verbose = verbose
-        self._phase: tuple[str, float] | None = None
+        self._phases: list[tuple[str, float]] = []
         self._stage: tuple[str, float] | None = None
         self._last = ""
         self._live = Live(
@@ -206,9 +206,9 @@ class TerminalSink:
     def _view(self) -> Group:
         now = time.monotonic()
         rows: list[Spinner | Text] = []
-        for row, indent in ((self._phase, ""), (self._stage, "  ")):
-            if row is not None:
-                rows.append(Spinner("dots", Text(f"{indent}{row[0]}  {now - row[1]:.0f} s")))
+        running = self._phases + ([self._stage] if self._stage else [])
+        for depth, (what, since) in enumerate(running):
+            rows.append(Spinner("dots", Text(f"{'  ' * depth}{what}  {now - since:.0f} s")))
         if self._stage is not None and self._last:
             rows.append(Text(f"    {self._last}", style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*rows)
@@ -217,11 +217,12 @@ class TerminalSink:
         now = time.monotonic()
         match event:
             case PhaseStarted(phase):
-                self._phase = (phase, now)
+                self._phases.append((phase, now))
             case StageStarted(index, total, label):
                 self._stage, self._last = (f"{index + 1}/{total} {label}", now), ""
             case PhaseFinished(phase, seconds):
-                self._phase = self._stage = None
+                self._stage = None
+                self._phases.pop()
                 self._done(phase, seconds)
             case StageFinished(index, total, label, seconds):
                 self._stage = None
@@ -238,7 +239,7 @@ class TerminalSink:
         self._live.console.print(line)
 
     def close(self) -> None:
-        self._phase = self._stage = None
+        self._phases, self._stage = [], None
         self._live.stop()
 
 
