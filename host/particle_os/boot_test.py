@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
+import tenacity
 
 from particle_os import process
 from particle_os.deadline import Deadline
@@ -47,6 +49,7 @@ ImageFormat = Literal["raw", "qcow2"]
 MEMORY = 1024 * MIB
 CPUS = 2
 TIMEOUT_SECONDS = 60.0
+ATTEMPTS = 3
 ANSWER_LIMIT = 1 << 20
 POLL_SECONDS = 0.2
 UNIT = "particle-os-probe.service"
@@ -176,6 +179,43 @@ def boot(
     `units` must be active for a pass. `memory` is in bytes, `timeout` in seconds (by default
     longer under emulation). Raises InfrastructureError when QEMU or the host fails.
     """
+    directory.mkdir(mode=0o700)
+    # QEMU 10.0 sometimes dies by itself (an assertion in iotlb_to_section) while several emulated
+    # processors boot; that says nothing of the image.
+    for attempt in tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        retry=tenacity.retry_if_exception(_qemu_aborted),
+        reraise=True,
+    ):
+        with attempt:
+            verdict = _boot_once(
+                image,
+                acceleration,
+                format=format,
+                directory=directory / str(attempt.retry_state.attempt_number),
+                transcript=transcript,
+                units=units,
+                memory=memory,
+                timeout=timeout,
+            )
+    return verdict
+
+
+def _qemu_aborted(error: BaseException) -> bool:
+    return isinstance(error, QemuEnded) and error.status == -signal.SIGABRT
+
+
+def _boot_once(
+    image: Path,
+    acceleration: Acceleration,
+    *,
+    format: ImageFormat,  # noqa: A002 - the field's own word
+    directory: Path,
+    transcript: Path,
+    units: Sequence[str],
+    memory: int,
+    timeout: float | None,
+) -> Verdict:
     directory.mkdir(mode=0o700)
     nonce = secrets.token_hex(16)
     limit = timeout if timeout is not None else TIMEOUT_SECONDS * acceleration.factor

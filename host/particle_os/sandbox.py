@@ -120,17 +120,11 @@ def running_sandbox(
         network="ssh",
         free_slots=2,
     )
+    disks = (Disk(scratch, "qcow2", "scratch"), Disk(output, "raw", "output"))
     places = _Places(directory, transcript, cache_directory() / "warm")
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
-        machine, connection = _start(spec, places, stack, boot)
-        plugged = Disk(output, "raw", "output")
-        machine.monitor.plug(0, Disk(scratch, "qcow2", "scratch"), boot)
-        machine.monitor.plug(1, plugged, boot)
-        machine.console.watch(on_death=connection.abort)
-        agent = Agent(connection, _death_of(machine))
-        agent.push(boot)
-        yield Sandbox(machine, agent, plugged)
+        yield _start(spec, disks, places, stack, boot)
 
 
 @dataclass(frozen=True)
@@ -143,15 +137,19 @@ class _Places:
 
 
 def _start(
-    spec: MachineSpec, places: _Places, stack: ExitStack, deadline: Deadline
-) -> tuple[Machine, Connection]:
-    """A machine that `stack` ends, and the connection to it: from the saved state, or booted.
+    spec: MachineSpec,
+    disks: tuple[Disk, Disk],
+    places: _Places,
+    stack: ExitStack,
+    deadline: Deadline,
+) -> Sandbox:
+    """A sandbox that `stack` ends, its machine from the saved state or booted.
 
     The state is made when it is missing. Whatever is wrong with it, a boot comes instead.
     """
     state = warm.state_path(places.states, spec)
     # Nothing has happened in a VM that fails here. QEMU 10.0 itself sometimes dies while several
-    # emulated processors boot (an assertion in iotlb_to_section).
+    # emulated processors run and devices come (an assertion in iotlb_to_section).
     for attempt in tenacity.Retrying(
         stop=tenacity.stop_after_attempt(START_ATTEMPTS),
         retry=tenacity.retry_if_exception_type((VmError, DeadlineExceeded)),
@@ -170,13 +168,18 @@ def _start(
                     restored = warm.restored(spec, state, **where, deadline=deadline)
                     machine = start.enter_context(restored)
                 connection = _connect(machine, restored=not last, deadline=deadline)
+                start.callback(connection.close)
+                for slot, disk in enumerate(disks):
+                    machine.monitor.plug(slot, disk, deadline)
+                machine.console.watch(on_death=connection.abort)
+                agent = Agent(connection, _death_of(machine))
+                agent.push(deadline)
             except ParticleError:
                 # Whatever it was: a state that is made anew costs one boot.
                 state.unlink(missing_ok=True)
                 raise
-            start.callback(connection.close)
             stack.push(start.pop_all())
-    return machine, connection
+    return Sandbox(machine, agent, disks[1])
 
 
 def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:

@@ -230,7 +230,7 @@ def tiny_base(account: Account) -> Path:
     missing = account.write(account.directory / "none.yml", recipe_text("none", "mmdebstrap:none"))
     if not list(account.cache.glob("helpers/*/initrd")):
         account.run("build", missing, "--output", account.make_directory("none"))
-    (initrd,) = account.cache.glob("helpers/*/initrd")
+    initrd = next(account.cache.glob("helpers/*/initrd"))
     applets = "sh sleep yes head printf cat chroot true mkdir rm sync".split()
     with tarfile.open(account_path, "w") as archive:
 
