@@ -31,7 +31,7 @@ check: ## Format, lint, types, unit tests: the inner loop, under a minute
 	@$(BIN)/pytest -q -n 2 tests/unit tests/guest
 
 vm-test:
-	@$(BIN)/pytest -v tests/vm
+	@$(BIN)/pytest -v --timeout 2400 tests/vm
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
