@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +66,8 @@ class Sandbox:
         Raises NotEnoughSpace when the host has no room for what will be written.
         """
         if isinstance(event, wire.DiskNeeded):
-            if not 0 < event.size <= OUTPUT_LIMIT or event.size % 512:
+            sane = 0 < event.size <= OUTPUT_LIMIT and 0 <= event.content <= event.size
+            if not sane or event.size % 512:
                 raise VmError(f"the guest asks for a disk of {event.size} bytes")
             need_room(self.output.parent, event.content, "the image")
             self._machine.monitor.resize(self._disk, event.size, deadline)
@@ -110,7 +112,7 @@ def running_sandbox(
         what="making the scratch disk",
     )
     output.touch(mode=0o644)
-    output.open("r+b").truncate(MIB)
+    os.truncate(output, MIB)
     spec = MachineSpec(
         accelerator=acceleration.name,
         memory=resources.memory,
