@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from particle_agent.wire import DiskWritten
 from particle_os import process
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError
+from particle_os.interrupt import held_back
 
 SUMS = "SHA256SUMS"
-ENDING_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 ZEROES = bytes(1 << 20)
 
 
@@ -85,14 +84,10 @@ def publish(files: Iterable[Path], directory: Path, sums: Mapping[str, str]) -> 
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # A signal waits until the set is complete.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
-        try:
+        with held_back():
             for path in files:
                 path.replace(directory / path.name)
             _write_sums(directory / SUMS, files[0].parent / SUMS, sums)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
-import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ from particle_os import bootstrap, process
 from particle_os.artifact import receive
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
-from particle_os.process import dies_with_parent, end_group
 from particle_os.sandbox import Sandbox
 from particle_os.workspace import Workspace, locked
 
@@ -78,18 +76,10 @@ def _decompressed(path: Path) -> Iterator[BinaryIO]:
         with lzma.open(path) as stream:
             yield cast(BinaryIO, stream)
     elif magic.startswith(b"\x28\xb5\x2f\xfd"):
-        decompressor = subprocess.Popen(
-            ["zstd", "--decompress", "--stdout", "--quiet", str(path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=dies_with_parent(signal.SIGTERM),
-        )
-        try:
-            yield cast(BinaryIO, decompressor.stdout)
-        finally:
-            end_group(decompressor)
-            cast(BinaryIO, decompressor.stdout).close()
+        argv = ["zstd", "--decompress", "--stdout", "--quiet", str(path)]
+        with process.started(argv, stderr=subprocess.DEVNULL) as decompressor:
+            with cast(BinaryIO, decompressor.stdout) as stream:
+                yield stream
     else:
         with path.open("rb") as stream:
             yield stream
@@ -131,7 +121,7 @@ def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -
 
 
 def _suite_key(suite: str, mirror: str | None, architecture: str) -> str:
-    parts = (FORMAT, suite, mirror, architecture, bootstrap.tool_version("mmdebstrap"))
+    parts = (FORMAT, suite, mirror, architecture, process.version("mmdebstrap"))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

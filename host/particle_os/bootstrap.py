@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,19 +16,6 @@ _UNREACHABLE = re.compile(
     r"Could not (?:resolve|connect to) '?([^'\s:]+)|Failed to fetch https?://([^/\s:]+)"
     r"|https?://([^/\s:]+)\S* .*(?:Temporary failure|Could not connect|Connection)"
 )
-
-
-def tool_version(program: str) -> str:
-    """The first line that `program --version` prints; InfrastructureError when it is missing."""
-    try:
-        done = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=30, check=False
-        )
-    except OSError as error:
-        raise InfrastructureError(
-            f"the program '{program}' is not installed", hint="Run 'make setup'."
-        ) from error
-    return (done.stdout or done.stderr).splitlines()[0]
 
 
 def extract_packages(

@@ -13,7 +13,7 @@ from typing import Literal
 
 from particle_agent import wire
 
-from particle_os import __version__, artifact, base, boot_test, helper, recipe
+from particle_os import __version__, artifact, base, boot_test, helper, process, recipe
 from particle_os.artifact import sparse_sha256
 from particle_os.base import Base
 from particle_os.boot_test import Verdict
@@ -400,7 +400,7 @@ class _Run:
             helper=HelperResult(
                 template=self.plan.template.name,
                 key=self.helper.key,
-                qemu=accel.qemu_version(),
+                qemu=process.version(accel.QEMU),
                 accelerator=self.acceleration.name,
                 acceleration_reason=self.acceleration.reason,
                 security_note=self.acceleration.security_note,

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
-import signal
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import click
 from particle_agent.options import bytes_of
@@ -25,16 +21,12 @@ from particle_os import build as building
 from particle_os.build import Options, Plan
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
-    EXIT_INTERNAL,
-    EXIT_NOT_BOOTED,
-    EXIT_SIGNAL,
     EXIT_USAGE,
-    Interrupted,
     InvalidDocument,
-    ParticleError,
     Problem,
     printable,
 )
+from particle_os.outcome import guarded, no_color, not_booted
 from particle_os.progress import Progress, make_sink
 from particle_os.vm import accel
 from particle_os.workspace import Workspace, cache_directory, data_directory, workspace
@@ -55,16 +47,13 @@ class Output:
 
     def data(self) -> Console:
         """Standard output, for what the command was asked for."""
-        return Console(no_color=_no_color(), highlight=False, soft_wrap=True)
+        return Console(no_color=no_color(), highlight=False, soft_wrap=True)
 
     def progress_sinks(self) -> Progress:
-        sink = make_sink(self.progress, verbose=self.verbose, quiet=self.quiet)
+        # Who reads JSON on standard error wants nothing else there, unless it is asked for.
+        progress = "none" if self.as_json and self.progress == "auto" else self.progress
+        sink = make_sink(progress, verbose=self.verbose, quiet=self.quiet)
         return Progress([sink] if sink else [])
-
-
-def _no_color() -> bool:
-    """https://no-color.org: set and not empty."""
-    return bool(os.environ.get("NO_COLOR"))
 
 
 def _common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,75 +75,10 @@ def _common(function: Callable[..., Any]) -> Callable[..., Any]:
         verbose: bool, quiet: bool, as_json: bool, debug: bool, progress: str, **arguments: Any
     ) -> None:
         output = Output(verbose, quiet, as_json, debug, progress)
-        sys.exit(_guarded(output, lambda: function(output=output, **arguments)))
+        action = functools.partial(function, output=output, **arguments)
+        sys.exit(guarded(action, as_json=as_json, debug=debug))
 
     return command
-
-
-def _guarded(output: Output, action: Callable[[], int | None]) -> int:
-    """Runs a command; shows its error and returns the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        return action() or 0
-    except ParticleError as error:
-        _show_error(error, output)
-        return error.exit_code
-    except Interrupted as interrupted:
-        name = signal.Signals(interrupted.signal_number).name
-        click.echo(f"particle-os: ended by {name}; nothing was published", err=True)
-        return EXIT_SIGNAL + interrupted.signal_number
-    except BrokenPipeError:
-        return EXIT_SIGNAL + signal.SIGPIPE
-    except OSError as error:
-        if output.debug:
-            traceback.print_exc()
-        click.echo(f"particle-os: {error}", err=True)
-        return EXIT_INFRASTRUCTURE
-    except Exception as error:
-        if output.debug:
-            traceback.print_exc()
-        click.echo(
-            f"particle-os: internal error: {type(error).__name__}: {printable(str(error))}\n"
-            "  This is a defect of particle-os; --debug shows where.",
-            err=True,
-        )
-        return EXIT_INTERNAL
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    # A second signal must not cut the cleaning up short.
-    for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(again, signal.SIG_IGN)
-    raise Interrupted(number)
-
-
-def _show_error(error: ParticleError, output: Output) -> None:
-    if output.debug:
-        traceback.print_exc()
-    if output.as_json:
-        problems = [asdict(p) for p in getattr(error, "problems", ())]
-        log = str(error.log) if error.log else None
-        data = {
-            "error": error.brief, "where": error.where, "hint": error.hint, "log": log,
-            "tail": error.tail, "problems": problems, "exit_code": error.exit_code,
-        }  # fmt: skip
-        click.echo(json.dumps(data, indent=2), err=True)
-        return
-    if isinstance(error, InvalidDocument):
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        return
-    lines = [click.style("error: ", fg="red", bold=True) + printable(error.brief)]
-    if error.where:
-        lines.append(f"  where: {printable(error.where)}")
-    lines += [f"  | {printable(line, 300)}" for line in error.tail]
-    if error.log:
-        lines.append(f"  log:   {error.log}")
-    if error.hint:
-        lines.append(f"  do:    {printable(error.hint)}")
-    color = False if _no_color() else None
-    click.echo("\n".join(lines), err=True, color=color)
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -245,23 +169,8 @@ def build_command(
     elif not output.quiet:
         report.print_result(result, output.data(), [str(place / name) for name in names])
     if not booted:
-        _show_verdict(result.boot[-1], place / f"{result.recipe}.console.log")
-        return EXIT_NOT_BOOTED
+        raise not_booted(result.boot[-1], place / f"{result.recipe}.console.log")
     return 0
-
-
-def _show_verdict(verdict: boot_test.Verdict, console_log: Path | None) -> None:
-    click.echo(f"error: the image did not pass its boot test: {verdict.status}", err=True)
-    click.echo(f"  {printable(verdict.message)}", err=True)
-    for name, text in verdict.facts.items():
-        if name.startswith("journal:"):
-            click.echo(f"  {name.removeprefix('journal:')}:", err=True)
-            for line in text.splitlines():
-                click.echo(f"  | {line}", err=True)
-    for line in verdict.console_tail:
-        click.echo(f"  | {line}", err=True)
-    if console_log:
-        click.echo(f"  console: {console_log}", err=True)
 
 
 def _show_plan(plan: Plan, output: Output) -> None:
@@ -328,9 +237,7 @@ def boot_test_command(
     else:
         click.echo(f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}")
     if not verdict.passed:
-        if not output.as_json:
-            _show_verdict(verdict, None)
-        return EXIT_NOT_BOOTED
+        raise not_booted(verdict, None)
     return 0
 
 

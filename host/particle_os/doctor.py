@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from particle_os import process
+from particle_os.errors import ParticleError
 from particle_os.helper import templates
 from particle_os.report import human_bytes
 from particle_os.vm.accel import DEVICE
@@ -70,9 +71,8 @@ def _program(name: str, package: str) -> Finding:
     if found is None:
         return Finding(name, "missing", "not installed", advice)
     try:
-        done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=20)
-        version = (done.stdout or done.stderr).splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
+        version = process.version(found)
+    except (OSError, ParticleError):
         return Finding(name, "missing", f"{found} does not run", advice)
     if name.startswith("qemu-system"):
         words = [w for w in version.split() if w[:1].isdigit()]

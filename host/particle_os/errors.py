@@ -61,6 +61,12 @@ class StageFailed(ParticleError):
     exit_code = EXIT_STAGE
 
 
+class NotBooted(ParticleError):
+    """The image did not pass its boot test."""
+
+    exit_code = EXIT_NOT_BOOTED
+
+
 class InfrastructureError(ParticleError):
     """QEMU, SSH, disk space, a mirror or a tool of the host failed, not the recipe."""
 

@@ -127,7 +127,7 @@ def key_of(template: Template) -> str:
     parts = {
         "format": FORMAT,
         "template": asdict(template),
-        "tools": [bootstrap.tool_version("mmdebstrap"), bootstrap.tool_version("tar2sqfs")],
+        "tools": [process.version("mmdebstrap"), process.version("tar2sqfs")],
         "files": {
             **ROOT_FILES,
             **{n: _boot_file(n).decode() for n in ("initrd.sh", "init.sh", "sshd_config")},

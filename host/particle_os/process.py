@@ -9,17 +9,19 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError
+from particle_os.interrupt import held_back
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 TAIL_LINES = 20
 TERMINATE_SECONDS = 5.0
+VERSION_SECONDS = 30.0
 
 
 def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
@@ -40,15 +42,16 @@ def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """Ends a process and what is left of its group: SIGTERM, then SIGKILL; it is reaped."""
-    if process.poll() is None:
-        _signal_group(process.pid, signal.SIGTERM)
-        try:
-            process.wait(TERMINATE_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-    # The group outlives its leader as long as a child is left in it, and keeps its number.
-    _signal_group(process.pid, signal.SIGKILL)
-    process.wait(5.0)
+    with held_back():
+        if process.poll() is None:
+            _signal_group(process.pid, signal.SIGTERM)
+            try:
+                process.wait(TERMINATE_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+        # The group outlives its leader as long as a child is left in it, and keeps its number.
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait(5.0)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
@@ -56,6 +59,40 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+@contextmanager
+def started(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | None = None,
+    stderr: int = subprocess.STDOUT,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs for as long as the context lasts; its output comes through a pipe.
+
+    Raises InfrastructureError when it is not installed.
+    """
+    command = [str(part) for part in argv]
+    with ExitStack() as stack:
+        with held_back():
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=stdin if stdin is not None else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env=dict(env) if env is not None else None,
+                    start_new_session=True,
+                    preexec_fn=dies_with_parent(signal.SIGTERM),
+                )
+            except FileNotFoundError as error:
+                raise InfrastructureError(
+                    f"the program '{command[0]}' is not installed",
+                    hint="Run 'particle-os doctor' to see what is missing.",
+                ) from error
+            stack.callback(end_group, process)
+        yield process
 
 
 def run(
@@ -72,22 +109,6 @@ def run(
     Each line goes to `log` as it comes. Raises InfrastructureError when the program is missing
     or fails (with a command to paste), DeadlineExceeded when it takes too long.
     """
-    command = [str(part) for part in argv]
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=stdin if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(env) if env is not None else None,
-            start_new_session=True,
-            preexec_fn=dies_with_parent(signal.SIGTERM),
-        )
-    except FileNotFoundError as error:
-        raise InfrastructureError(
-            f"{what}: the program '{command[0]}' is not installed",
-            hint="Run 'particle-os doctor' to see what is missing.",
-        ) from error
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
 
     def read(output: IO[bytes]) -> None:
@@ -96,8 +117,7 @@ def run(
                 tail.append(text)
                 log(text)
 
-    with ExitStack() as stack:
-        stack.callback(end_group, process)
+    with started(argv, env=env, stdin=stdin) as process:
         assert process.stdout is not None
         reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
         reader.start()
@@ -109,7 +129,16 @@ def run(
             ) from error
         reader.join(5)
         if status != 0:
+            command = shlex.join(str(part) for part in argv)
             raise InfrastructureError(
-                f"{what} failed (status {status}): {shlex.join(command)[:1000]}", tail=tuple(tail)
+                f"{what} failed (status {status}): {command[:1000]}", tail=tuple(tail)
             )
     return tuple(tail)
+
+
+def version(program: str) -> str:
+    """The first line that `program --version` prints; InfrastructureError when it cannot run."""
+    lines: list[str] = []
+    deadline = Deadline.after(VERSION_SECONDS, f"{program} --version")
+    run([program, "--version"], deadline=deadline, what=deadline.what, log=lines.append)
+    return lines[0] if lines else ""

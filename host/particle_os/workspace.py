@@ -21,6 +21,7 @@ import platformdirs
 
 from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded
+from particle_os.interrupt import held_back
 
 LOCK = "lock"
 ADOPTED = "adopted"
@@ -114,7 +115,8 @@ def workspace() -> Iterator[Workspace]:
         try:
             yield Workspace(path)
         finally:
-            _remove(path)
+            with held_back():
+                _remove(path)
 
 
 def free_bytes(path: Path) -> int:

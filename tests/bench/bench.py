@@ -11,7 +11,7 @@ import statistics
 import time
 from pathlib import Path
 
-from particle_os import helper, sandbox
+from particle_os import helper, process, sandbox
 from particle_os.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.workspace import cache_directory, workspace
@@ -56,7 +56,7 @@ def main() -> None:
             state.unlink()
         figures["boot, save and restore"].append(start(made, acceleration))
         figures["restore"].append(start(made, acceleration))
-    print(f"{acceleration.name}, {accel.qemu_version()}")
+    print(f"{acceleration.name}, {process.version(accel.QEMU)}")
     for name, seconds in figures.items():
         low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
         print(f"{name:<24} {low:6.2f} {middle:6.2f} {high:6.2f} s (min, median, max)")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from particle_os import __version__, bootstrap
+from particle_os import __version__, process
 from particle_os.cli import cli
 
 MINIMAL = "name: test\nstages:\n  - type: qemu\n    formats: [raw, qcow2]\n"
@@ -138,7 +138,7 @@ def test_an_error_can_be_had_as_json(bad_recipe):
 @pytest.fixture
 def nothing_starts(monkeypatch):
     """Starting any program is an error, but for asking the tools for their versions."""
-    monkeypatch.setattr(bootstrap, "tool_version", lambda program: f"{program} 1.0")
+    monkeypatch.setattr(process, "version", lambda program: f"{program} 1.0")
 
     def refuse(*arguments, **options):
         raise AssertionError(f"started {arguments}")

@@ -2,7 +2,7 @@ import gzip
 from dataclasses import replace
 
 import pytest
-from particle_os import bootstrap, helper
+from particle_os import helper, process
 from particle_os.errors import InvalidDocument, UsageError
 
 TEMPLATE = """\
@@ -16,7 +16,7 @@ packages: [base-files, busybox-static]
 def tools(monkeypatch):
     """The tools' versions as they would be told, whether they are installed or not."""
     versions = {"mmdebstrap": "mmdebstrap 1.5.7", "tar2sqfs": "tar2sqfs 1.3.0"}
-    monkeypatch.setattr(bootstrap, "tool_version", versions.__getitem__)
+    monkeypatch.setattr(process, "version", versions.__getitem__)
     return versions
 
 

@@ -10,18 +10,19 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from particle_os import process
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.vm.argv import MIB, DirectBoot, MachineSpec
 from particle_os.vm.machine import running
 
 Wish = Literal["auto", "kvm", "tcg"]
+QEMU = "qemu-system-x86_64"
 DEVICE = Path("/dev/kvm")
 PROBE_SECONDS = 10.0
 TCG_FACTOR = 4.0
@@ -43,20 +44,6 @@ class Acceleration:
 
 
 TCG = Acceleration("tcg", "asked for", TCG_FACTOR)
-
-
-def qemu_version(program: str = "qemu-system-x86_64") -> str:
-    """The first line of `--version`. Raises InfrastructureError when QEMU is not installed."""
-    try:
-        done = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise InfrastructureError(
-            f"{program} cannot be run: {error}",
-            hint="Run 'make setup', or install qemu-system-x86.",
-        ) from error
-    return done.stdout.splitlines()[0]
 
 
 def choose(
@@ -100,7 +87,7 @@ def _kvm_works(
     if not device_opens():
         return False, "/dev/kvm is not accessible; membership in the group 'kvm' gives access"
     status = DEVICE.stat()
-    identity = f"{platform.release()} {platform.version()} {qemu_version()} {status.st_rdev}"
+    identity = f"{platform.release()} {platform.version()} {process.version(QEMU)} {status.st_rdev}"
     key = hashlib.sha256(f"{identity} {kernel.resolve()}".encode()).hexdigest()
     try:
         remembered = json.loads(memory_file.read_text())

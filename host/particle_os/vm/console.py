@@ -16,6 +16,7 @@ import pexpect
 
 from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError, printable
+from particle_os.interrupt import held_back
 from particle_os.process import dies_with_parent
 
 # The kernel's own words (kernel/panic.c), and the marker of our init programs.
@@ -201,17 +202,18 @@ class Console:
 
     def close(self) -> None:
         """Kills the program and reaps it; the transcript's file is complete afterwards."""
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._stop.set()
-        if self._watcher is not None:
-            self._watcher.join(5)
-        if not self._child.closed:
+        with held_back():
             try:
-                self._drain()
-            except (OSError, ValueError):
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
                 pass
-            self._child.close(force=True)
-        self.transcript.close()
+            self._stop.set()
+            if self._watcher is not None:
+                self._watcher.join(5)
+            if not self._child.closed:
+                try:
+                    self._drain()
+                except (OSError, ValueError):
+                    pass
+                self._child.close(force=True)
+            self.transcript.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from particle_os.deadline import Deadline
 from particle_os.errors import VmError
+from particle_os.interrupt import held_back
 from particle_os.vm.argv import QMP_SOCKET, MachineSpec, qemu_argv
 from particle_os.vm.console import Console
 from particle_os.vm.monitor import Monitor
@@ -32,8 +33,9 @@ def running(
     """
     directory.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
-        console = Console(qemu_argv(spec), directory=directory, transcript=transcript)
-        stack.callback(console.close)
+        with held_back():
+            console = Console(qemu_argv(spec), directory=directory, transcript=transcript)
+            stack.callback(console.close)
         try:
             starting = deadline.sooner(20, "starting QEMU")
             monitor = Monitor(directory, QMP_SOCKET, starting, console.is_alive)

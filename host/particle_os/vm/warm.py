@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from particle_os import process
 from particle_os.deadline import Deadline
 from particle_os.errors import VmError
-from particle_os.vm.accel import qemu_version
+from particle_os.vm.accel import QEMU
 from particle_os.vm.argv import MachineSpec, qemu_argv
 from particle_os.vm.machine import Machine, running
 
@@ -35,7 +36,7 @@ def _processor() -> str:
 def state_path(directory: Path, spec: MachineSpec) -> Path:
     """Where the state of a machine of this specification lies, if it has been saved."""
     processor = _processor() if spec.accelerator == "kvm" else ""
-    parts = [FORMAT, qemu_version(), os.uname().release, processor, qemu_argv(spec)]
+    parts = [FORMAT, process.version(QEMU), os.uname().release, processor, qemu_argv(spec)]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     return directory / f"{key}.state"
 

@@ -1,0 +1,121 @@
+"""Ending on a signal, tried on whole processes."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+START = """
+import os, sys, time
+from particle_os.outcome import guarded
+
+def ready():
+    print("ready", flush=True)
+
+def action():
+{body}
+
+sys.exit(guarded(action, as_json=False, debug=False))
+"""
+
+
+def start(body):
+    indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    process = subprocess.Popen(
+        [sys.executable, "-c", START.format(body=indented)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_command_with_its_exit_code(number):
+    process = start("ready()\ntime.sleep(60)")
+    process.send_signal(number)
+    _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert complaint == f"error: ended by {number.name}; nothing was published\n"
+
+
+def test_a_signal_in_a_finaliser_is_not_lost():
+    process = start(
+        """
+class Careless:
+    def __del__(self):
+        ready()
+        time.sleep(2)
+
+Careless()
+time.sleep(60)
+"""
+    )
+    time.sleep(0.2)
+    process.terminate()
+    _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "Exception ignored" not in complaint
+
+
+def test_signals_wait_for_a_step_that_must_not_be_cut():
+    process = start(
+        """
+from particle_os.interrupt import held_back
+with held_back():
+    with held_back():
+        ready()
+        time.sleep(1)
+    print("whole", flush=True)
+print("too far", flush=True)
+"""
+    )
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == "whole\n"
+
+
+def test_a_second_signal_does_not_cut_the_cleaning_up_short():
+    process = start(
+        """
+try:
+    ready()
+    time.sleep(60)
+finally:
+    ready()
+    time.sleep(1)
+    print("cleaned", flush=True)
+"""
+    )
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == "cleaned\n"
+
+
+def test_no_moment_of_starting_programs_is_a_bad_one():
+    """Forking runs hooks whose exceptions Python ignores, logging's among them."""
+    body = """
+import logging, threading
+from particle_os import process
+from particle_os.deadline import Deadline
+ready()
+while True:
+    process.run(["true"], deadline=Deadline.after(20, "true"), what="true")
+"""
+    moments = random.Random(1)
+    running = [start(body) for _ in range(8)]
+    for process in running:
+        time.sleep(moments.random() / 50)
+        process.terminate()
+    for process in running:
+        _, complaint = process.communicate(timeout=20)
+        assert process.returncode == 143
+        assert complaint == "error: ended by SIGTERM; nothing was published\n"
