@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from particle_agent.unpack import unpack
 
 
 def main() -> int:
-    channel = runner.Channel(runner.reserve_stdout())
+    channel = runner.Channel(runner.reserve_stdout(), sys.stdin.buffer)
     agent_sha256 = hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
     channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))
     try:
@@ -21,7 +20,7 @@ def main() -> int:
                 size, sha256 = unpack(sys.stdin.buffer, runner.prepare_scratch())
                 channel.send(wire.Unpacked(size=size, sha256=sha256))
             else:
-                runner.run_stages(json.load(sys.stdin.buffer), channel)
+                runner.run_stages(channel.receive(), channel)
     except Exception as error:
         channel.send(runner.failure(error))
         return 1

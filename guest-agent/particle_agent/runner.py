@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +13,10 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from particle_agent import wire
-from particle_agent.decode import decode_any
+from particle_agent.decode import decode, decode_any, encode
 from particle_agent.errors import InfrastructureError, StageError
 from particle_agent.stages import ALL_STAGES, Stage
 from particle_agent.target import Target, wait_for_disk
@@ -28,8 +29,9 @@ APT_DIRECTORIES = {"lists": "var/lib/apt/lists", "archives": "var/cache/apt/arch
 class Channel:
     """The agent's side of the wire; safe to use from the heartbeat's thread."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], answers: IO[bytes]) -> None:
         self._stream = stream
+        self._answers = answers
         self._lock = threading.Lock()
 
     def send(self, event: wire.Event) -> None:
@@ -48,6 +50,19 @@ class Channel:
 
     def disk_written(self, size: int, tree_sha256: str) -> None:
         self.send(wire.DiskWritten(size=size, tree_sha256=tree_sha256))
+
+    def packages(self, request: wire.PackageRequest) -> wire.PackagesAnswer:
+        """Asks the host for packages, and waits until it has answered."""
+        Path(wire.PACKAGES_REQUEST).write_text(json.dumps(encode(request)))
+        self.send(wire.PackagesNeeded())
+        return decode(wire.PackagesAnswer, self.receive())
+
+    def receive(self) -> Any:
+        """The host's next JSON object."""
+        line = self._answers.readline()
+        if not line:
+            raise InfrastructureError("the host has gone")
+        return json.loads(line)
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from particle_agent import command
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.wire import PackageRequest, PackagesAnswer
 
 COMMAND_SECONDS = 3600.0
 MAX_SYMLINKS = 40
@@ -29,7 +30,7 @@ ENVIRONMENT = {
 
 
 class Reporter(Protocol):
-    """Where a stage's output, notes and finished disk are told."""
+    """Where a stage's output, notes and finished disk are told; and who has packages."""
 
     def output(self, text: str) -> None: ...
 
@@ -38,6 +39,8 @@ class Reporter(Protocol):
     def disk_needed(self, size: int, content: int) -> None: ...
 
     def disk_written(self, size: int, tree_sha256: str) -> None: ...
+
+    def packages(self, request: PackageRequest) -> PackagesAnswer: ...
 
 
 class Target:
@@ -83,6 +86,21 @@ class Target:
             env={**ENVIRONMENT, **(env or {})},
         )
 
+    def capture(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
+        """What `argv` prints with the target as its root directory; raises CommandFailed."""
+        done = subprocess.run(
+            ["chroot", str(self.root), *argv],
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode != 0:
+            tail = done.stderr.decode("utf-8", "replace").splitlines()[-command.TAIL_LINES :]
+            raise CommandFailed(argv, done.returncode, tail)
+        return done.stdout.decode("utf-8", "replace")
+
     # Files
 
     def path(self, path: str, *, follow: bool = True) -> Path:
@@ -118,7 +136,10 @@ class Target:
         return self.path(path, follow=False).is_symlink()
 
     def read(self, path: str) -> str:
-        return self.path(path).read_text(encoding="utf-8", errors="replace")
+        return self.read_bytes(path).decode("utf-8", "replace")
+
+    def read_bytes(self, path: str) -> bytes:
+        return self.path(path).read_bytes()
 
     def list(self, path: str) -> list[str]:
         """The sorted names in a directory; empty when there is none."""
@@ -201,6 +222,17 @@ class Target:
         finally:
             subprocess.run(["umount", str(where)], check=True, timeout=300)
             where.rmdir()
+
+    @contextmanager
+    def mounted_inside(self, what: Path, where: str, *options: str) -> Iterator[None]:
+        """`what` mounted in the target at `where`, which is made, for as long as it lasts."""
+        self.make_directory(where)
+        place = str(self.path(where))
+        subprocess.run(["mount", *options, str(what), place], check=True, timeout=60)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", place], check=True, timeout=300)
 
     # The output disk
 

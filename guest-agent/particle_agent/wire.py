@@ -1,9 +1,9 @@
 """What the host and the agent say to each other.
 
-The host writes one JSON object (`Request`) to the agent's standard input; the agent answers with
-one JSON object a line on standard output. Only a received `Done` is success: end of stream,
-silence past the deadline or a dead VM is failure. Text from the guest is cut to `TEXT_LIMIT`
-characters a field; a longer line is refused by the host.
+The host writes JSON objects to the agent's standard input, one a line: the request, and an answer
+to each `PackagesNeeded`. The agent writes events to its standard output, one a line. Only a
+received `Done` is success: end of stream, silence past the deadline or a dead VM is failure. Text
+from the guest is cut to `TEXT_LIMIT` characters a field; a longer line is refused by the host.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any, Literal, get_args
 
 from particle_agent.decode import DecodeError, decode_any, encode
 
-PROTOCOL = 1
+PROTOCOL = 2
 HEARTBEAT_SECONDS = 5.0
 TEXT_LIMIT = 8192
 LINE_LIMIT = 65536
+PACKAGES_REQUEST = "/run/particle-os/packages.json"
+PACKAGES_REQUEST_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,54 @@ class Unpacked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class File:
+    """A file of the target; `content` is base64."""
+
+    path: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One value of apt's configuration; see apt.conf(5)."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageRequest:
+    """What is to be installed, and what decides how: packages that are there, and apt's files.
+
+    `architectures` names the native one first; empty means the native one alone.
+    """
+
+    packages: tuple[str, ...]
+    recommends: bool
+    update: bool
+    status: File
+    architectures: tuple[str, ...]
+    sources: tuple[File, ...]
+    preferences: tuple[File, ...]
+    keyrings: tuple[File, ...]
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagesNeeded:
+    """The guest waits for a `PackagesAnswer` to the request in the file PACKAGES_REQUEST."""
+
+    type: Literal["packages-needed"] = "packages-needed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagesAnswer:
+    """The disk of packages is written, or the host cannot help; from the host to the guest."""
+
+    refused: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskNeeded:
     """The guest waits until the host has grown the output disk to `size` bytes.
 
@@ -126,6 +176,7 @@ Event = (
     | Note
     | StageFinished
     | Unpacked
+    | PackagesNeeded
     | DiskNeeded
     | DiskWritten
     | Failed

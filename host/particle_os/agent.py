@@ -13,7 +13,7 @@ from typing import Any
 
 import paramiko
 from particle_agent import wire
-from particle_agent.decode import DecodeError, encode
+from particle_agent.decode import DecodeError, decode, encode
 from particle_agent.stages import Stage
 
 from particle_os.deadline import Deadline
@@ -32,6 +32,7 @@ PLACE = "/run/particle-os/agent.pyz"
 SILENCE_SECONDS = 60.0
 MAIN = "import sys\nfrom particle_agent.__main__ import main\nsys.exit(main())\n"
 Listener = Callable[[wire.Event], None]
+Provider = Callable[[wire.PackageRequest, Deadline], wire.PackagesAnswer]
 
 
 def _modules(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -97,17 +98,46 @@ class Agent:
         return sent
 
     def run(
-        self, stages: Sequence[Stage], *, hostname: str, deadline: Deadline, listen: Listener
+        self,
+        stages: Sequence[Stage],
+        *,
+        hostname: str,
+        deadline: Deadline,
+        listen: Listener,
+        packages: Provider = lambda request, deadline: wire.PackagesAnswer(refused="none here"),
     ) -> None:
-        """Runs the stages; each event goes to `listen`.
+        """Runs the stages; each event goes to `listen`, each request for packages to `packages`.
 
         Returns only after a received `done`. Raises StageFailed or InfrastructureError as the
         agent says, VmError when it falls silent.
         """
         request = {"hostname": hostname, "stages": [encode(stage) for stage in stages]}
         with self._channel("run", deadline) as channel:
-            self._connection.send(channel, io.BytesIO(json.dumps(request).encode()), deadline)
-            self._listen(channel, deadline, listen)
+            self._say(channel, request, deadline)
+
+            def on_event(event: wire.Event) -> None:
+                if isinstance(event, wire.PackagesNeeded):
+                    answer = packages(self._packages_request(deadline), deadline)
+                    self._say(channel, encode(answer), deadline)
+                else:
+                    listen(event)
+
+            self._listen(channel, deadline, on_event)
+
+    def _say(self, channel: paramiko.Channel, message: object, deadline: Deadline) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        self._connection.send(channel, io.BytesIO(line), deadline, more_follows=True)
+
+    def _packages_request(self, deadline: Deadline) -> wire.PackageRequest:
+        with self._connection.command(f"cat {wire.PACKAGES_REQUEST}", deadline) as channel:
+            channel.settimeout(deadline.remaining())
+            try:
+                data = channel.makefile("rb").read(wire.PACKAGES_REQUEST_LIMIT)
+                return decode(wire.PackageRequest, json.loads(data))
+            except (OSError, ValueError, RecursionError) as error:
+                raise self._death() or VmError(
+                    f"the agent's request for packages cannot be read: {printable(str(error), 200)}"
+                ) from error
 
     def _channel(self, verb: str, deadline: Deadline) -> Any:
         return self._connection.command(f"exec python3 -I -S {PLACE} {verb}", deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import shlex
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -13,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from particle_agent.bootstrap import PACKAGES, Bootstrap
+from particle_agent.bootstrap import Bootstrap
 from particle_agent.wire import Event
 
-from particle_os import bootstrap, process
+from particle_os import bootstrap, packages, process
 from particle_os.artifact import receive
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.sandbox import Sandbox
 from particle_os.workspace import Workspace, locked
 
-FORMAT = 2
+FORMAT = 3
 MAKE_SECONDS = 1800.0
 FETCH_SECONDS = 600.0
 SCAN_MEMBERS = 200_000
@@ -150,11 +151,13 @@ def ensure_suite(
         if base := find_suite(suite, mirror, architecture, cache):
             return base
         made = work.path / "base-files"
-        made.mkdir(mode=0o700)
+        debs = made / "debs"
+        debs.mkdir(mode=0o700, parents=True)
         extracted, output = made / "extracted.tar", made / "base.tar"
-        _extract(extracted, suite, mirror, architecture, log, deadline)
+        _extract(extracted, debs, suite, mirror, architecture, log, deadline)
         extracted = _compress(extracted, 1, deadline)
         with open_sandbox("base", output) as sandbox:
+            packages.write_disk(list(debs.glob("*.deb")), sandbox.packages, made, deadline)
             with extracted.open("rb") as stream:
                 sandbox.agent.unpack(stream, deadline, listen)
 
@@ -190,16 +193,17 @@ def _compress(path: Path, level: int, deadline: Deadline) -> Path:
 
 def _extract(
     archive: Path,
+    debs: Path,
     suite: str,
     mirror: str | None,
     architecture: str,
     log: Callable[[str], None],
     deadline: Deadline,
 ) -> None:
-    # The packages themselves travel along, for dpkg to install them in the VM.
+    # The packages themselves are wanted too, for dpkg to install them in the VM.
     keep = (
-        f'--extract-hook=mkdir -p "$1{PACKAGES}" && '
-        f'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t "$1{PACKAGES}" {{}} +'
+        '--extract-hook=find "$1/var/cache/apt/archives" -name "*.deb" '
+        f"-exec mv -t {shlex.quote(str(debs))} {{}} +"
     )
     # The suites before trixie leave these links to the installer; later ones bring them.
     merge = (

@@ -26,13 +26,21 @@ from particle_os.errors import (
     printable,
 )
 from particle_os.helper import Helper, Template
+from particle_os.packages import Depot
 from particle_os.progress import LogSink, Progress, StageFinished, StageStarted
 from particle_os.recipe import LoadedRecipe
 from particle_os.report import ArtifactResult, HelperResult, Result, StageResult
-from particle_os.sandbox import Resources, Sandbox, need_room, running_sandbox
+from particle_os.sandbox import Resources, Sandbox, running_sandbox
 from particle_os.vm import accel
 from particle_os.vm.accel import Acceleration
-from particle_os.workspace import Workspace, allocated_bytes, cache_directory, free_bytes, workspace
+from particle_os.workspace import (
+    Workspace,
+    allocated_bytes,
+    cache_directory,
+    free_bytes,
+    need_room,
+    workspace,
+)
 
 BUILD_SECONDS = 3600.0
 NOTES_LIMIT = 100
@@ -236,6 +244,13 @@ class _Run:
     def run_stages(self, sandbox: Sandbox) -> None:
         """Runs the recipe's stages; a failure is told with its place in the recipe."""
 
+        depot = Depot(
+            cache=cache_directory(),
+            work=self.work.path,
+            disk=sandbox.packages,
+            log=self.progress.line,
+        )
+
         def listen(event: wire.Event) -> None:
             if not sandbox.take_disk_event(event, self.deadline):
                 self._listen(event)
@@ -247,6 +262,7 @@ class _Run:
                     hostname=self.plan.name,
                     deadline=self.deadline,
                     listen=listen,
+                    packages=depot.answer,
                 )
         except ParticleError as error:
             self._place(error)

@@ -23,6 +23,7 @@ PROGRAMS = {
     "qemu-img": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
     "tar2sqfs": "squashfs-tools-ng",
+    "gensquashfs": "squashfs-tools-ng",
     "zstd": "zstd",
 }
 SLOW_QEMU = 9

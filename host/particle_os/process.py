@@ -67,6 +67,7 @@ def started(
     *,
     env: Mapping[str, str] | None = None,
     stdin: IO[bytes] | None = None,
+    stdout: IO[bytes] | int = subprocess.PIPE,
     stderr: int = subprocess.STDOUT,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program that runs for as long as the context lasts; its output comes through a pipe.
@@ -80,7 +81,7 @@ def started(
                 process = subprocess.Popen(
                     command,
                     stdin=stdin if stdin is not None else subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
+                    stdout=stdout,
                     stderr=stderr,
                     env=dict(env) if env is not None else None,
                     start_new_session=True,

@@ -16,14 +16,14 @@ from particle_agent import wire
 from particle_os import process
 from particle_os.agent import Agent
 from particle_os.deadline import Deadline
-from particle_os.errors import DeadlineExceeded, NotEnoughSpace, ParticleError, VmError
+from particle_os.errors import DeadlineExceeded, ParticleError, VmError
 from particle_os.helper import Helper
 from particle_os.vm import warm
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.ssh import Connection, KeyPair
-from particle_os.workspace import cache_directory, free_bytes
+from particle_os.workspace import cache_directory, need_room
 
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 particle_os.preheat"
 BOOT_SECONDS = 60.0
@@ -31,7 +31,8 @@ START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 30.0
 # Bytes; the guest asks for what it needs.
 OUTPUT_LIMIT = 1 << 40
-RESERVE = 64 * MIB
+# What the VM sees; the file is sparse, and written when packages are wanted.
+PACKAGES_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,17 @@ class Resources:
 
 
 class Sandbox:
-    """A helper VM with the agent in it; `output` is the disk that the guest writes."""
+    """A helper VM with the agent in it.
 
-    def __init__(self, machine: Machine, agent: Agent, disk: Disk) -> None:
+    `output` is the disk that the guest writes, `packages` the one that the host fills for it.
+    """
+
+    def __init__(self, machine: Machine, agent: Agent, output: Disk, packages: Path) -> None:
         self._machine = machine
-        self._disk = disk
+        self._disk = output
         self.agent = agent
-        self.output = disk.path
+        self.output = output.path
+        self.packages = packages
         self.written: wire.DiskWritten | None = None
 
     def keep_scratch(self, place: Path, deadline: Deadline) -> None:
@@ -78,17 +83,6 @@ class Sandbox:
         return False
 
 
-def need_room(directory: Path, needed: int, what: str) -> None:
-    """Raises NotEnoughSpace unless `directory` has room for `needed` bytes and a reserve."""
-    free = free_bytes(directory)
-    if free < needed + RESERVE:
-        raise NotEnoughSpace(
-            f"not enough disk space in {directory}: {what} needs {needed + RESERVE} bytes, "
-            f"{free} are free",
-            hint=f"Free at least {needed + RESERVE - free} bytes, or use another file system.",
-        )
-
-
 @contextmanager
 def running_sandbox(
     helper: Helper,
@@ -113,6 +107,9 @@ def running_sandbox(
     )
     output.touch(mode=0o644)
     os.truncate(output, MIB)
+    packages = directory / "packages.squashfs"
+    packages.touch(mode=0o600)
+    os.truncate(packages, PACKAGES_BYTES)
     spec = MachineSpec(
         accelerator=acceleration.name,
         memory=resources.memory,
@@ -120,9 +117,13 @@ def running_sandbox(
         disks=(Disk(helper.root, "raw", "helper-root", read_only=True),),
         direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
         network="ssh",
-        free_slots=2,
+        free_slots=3,
     )
-    disks = (Disk(scratch, "qcow2", "scratch"), Disk(output, "raw", "output"))
+    disks = (
+        Disk(scratch, "qcow2", "scratch"),
+        Disk(output, "raw", "output"),
+        Disk(packages, "raw", "packages", read_only=True),
+    )
     places = _Places(directory, transcript, cache_directory() / "warm")
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
@@ -140,7 +141,7 @@ class _Places:
 
 def _start(
     spec: MachineSpec,
-    disks: tuple[Disk, Disk],
+    disks: tuple[Disk, Disk, Disk],
     places: _Places,
     stack: ExitStack,
     deadline: Deadline,
@@ -181,7 +182,7 @@ def _start(
                 state.unlink(missing_ok=True)
                 raise
             stack.push(start.pop_all())
-    return Sandbox(machine, agent, disks[1])
+    return Sandbox(machine, agent, disks[1], disks[2].path)
 
 
 def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:

@@ -20,11 +20,12 @@ from pathlib import Path
 import platformdirs
 
 from particle_os.deadline import Deadline
-from particle_os.errors import DeadlineExceeded
+from particle_os.errors import DeadlineExceeded, NotEnoughSpace
 from particle_os.interrupt import held_back
 
 LOCK = "lock"
 ADOPTED = "adopted"
+RESERVE_BYTES = 64 << 20
 
 
 def cache_directory() -> Path:
@@ -123,6 +124,17 @@ def free_bytes(path: Path) -> int:
     """The bytes that an ordinary user may still write to the file system of `path`."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def need_room(directory: Path, needed: int, what: str) -> None:
+    """Raises NotEnoughSpace unless `directory` has room for `needed` bytes and a reserve."""
+    free = free_bytes(directory)
+    if free < needed + RESERVE_BYTES:
+        raise NotEnoughSpace(
+            f"not enough disk space in {directory}: {what} needs {needed + RESERVE_BYTES} bytes, "
+            f"{free} are free",
+            hint=f"Free {needed + RESERVE_BYTES - free} bytes more, or use another file system.",
+        )
 
 
 def allocated_bytes(path: Path) -> int:

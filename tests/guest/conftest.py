@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from particle_agent.target import COMMAND_SECONDS, Target
+from particle_agent.wire import PackageRequest, PackagesAnswer
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Report:
         self.notes: list[str] = []
         self.needed: list[tuple[int, int]] = []
         self.written: list[tuple[int, str]] = []
+        self.requests: list[PackageRequest] = []
+        self.refusal: str | None = None
 
     def output(self, text: str) -> None:
         self.lines.append(text)
@@ -40,6 +43,10 @@ class Report:
 
     def disk_written(self, size: int, tree_sha256: str) -> None:
         self.written.append((size, tree_sha256))
+
+    def packages(self, request: PackageRequest) -> PackagesAnswer:
+        self.requests.append(request)
+        return PackagesAnswer(refused=self.refusal)
 
 
 class RecordingTarget(Target):
@@ -54,6 +61,7 @@ class RecordingTarget(Target):
         self.commands: list[Command] = []
         self.owners: dict[str, tuple[int, int]] = {}
         self.networked = 0
+        self.captured: dict[str, str] = {}
         self._reactions: dict[str, Callable[[Command], None]] = {}
 
     def when(self, program: str, reaction: Callable[[Command], None]) -> None:
@@ -80,6 +88,10 @@ class RecordingTarget(Target):
         self.commands.append(command)
         if reaction := self._reactions.get(command.argv[0]):
             reaction(command)
+
+    def capture(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
+        self.commands.append(Command(tuple(argv), "", True))
+        return self.captured.get(argv[0], "")
 
     def _chown(self, place: Path, owner: tuple[int, int]) -> None:
         self.owners[place.name] = owner

@@ -1,4 +1,8 @@
+import base64
+from contextlib import contextmanager
+
 import pytest
+from particle_agent import packages
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
 from particle_agent.stages.apt import Apt
 
@@ -161,3 +165,59 @@ def test_an_unreachable_mirror_is_named(debian, line):
     fail_with(debian, line, "  Could not connect to mirror.example:80 (192.0.2.1)")
     with pytest.raises(InfrastructureError, match=r"mirror\.example cannot be reached"):
         Apt(packages=("curl",)).run(debian)
+
+
+@pytest.fixture
+def helped(debian, monkeypatch):
+    """A target whose host fetches packages; its disk is mounted already."""
+    debian.write("/var/lib/dpkg/status", "Package: base\n")
+    debian.write("/etc/apt/sources.list", "deb [signed-by=/k/x.gpg] http://m.example s main\n")
+    debian.write("/k/x.gpg", "key")
+    debian.write("/etc/apt/trusted.gpg.d/y.asc", "other key")
+    debian.write("/etc/apt/preferences.d/pin", "Package: *\n")
+    debian.captured["apt-config"] = 'APT::Default-Release "s";\nDPkg::Post-Invoke "evil";\n'
+
+    @contextmanager
+    def disk(target):
+        target.write("/run/particle-os-packages/Packages", "Package: curl\n")
+        yield "/run/particle-os-packages"
+
+    monkeypatch.setattr(packages, "disk", disk)
+    return debian
+
+
+def test_the_host_is_told_all_that_decides(helped):
+    Apt(packages=("curl/s",), recommends=True, update=False).run(helped)
+    (request,) = helped.report.requests
+    assert (request.packages, request.recommends, request.update) == (("curl/s",), True, False)
+    assert base64.b64decode(request.status.content) == b"Package: base\n"
+    assert [file.path for file in request.sources] == ["/etc/apt/sources.list"]
+    assert [f.path for f in request.keyrings] == ["/k/x.gpg", "/etc/apt/trusted.gpg.d/y.asc"]
+    assert [file.path for file in request.preferences] == ["/etc/apt/preferences.d/pin"]
+    assert [(s.key, s.value) for s in request.settings] == [("APT::Default-Release", "s")]
+
+
+def test_what_the_host_fetched_is_installed_without_network(helped):
+    Apt(packages=("curl/s", "vim=2:9.0")).run(helped)
+    (install,) = [c.argv for c in helped.commands if c.argv[0] == "apt-get"]
+    assert install[-4:] == ("install", "--", "curl", "vim=2:9.0")
+    assert "--no-download" in install
+    assert helped.networked == 0
+    assert not helped.exists("/run/particle-os-lists")
+    assert not helped.exists("/run/particle-os-packages.list")
+
+
+def test_when_the_host_refuses_the_targets_apt_does_it(helped):
+    helped.report.refusal = "a source has the option 'odd'"
+    Apt(packages=("curl/s",)).run(helped)
+    assert [argv[-1] for argv in apt_commands(helped)] == ["update", "curl/s"]
+    assert helped.networked == 1
+    assert "odd" in helped.report.notes[0]
+
+
+@pytest.mark.parametrize("place", ["/etc/apt/auth.conf", "/etc/apt/auth.conf.d/mirror.conf"])
+def test_passwords_stay_in_the_vm(helped, place):
+    helped.write(place, "machine m.example login x password y")
+    Apt(packages=("curl",)).run(helped)
+    assert helped.report.requests == []
+    assert helped.networked == 1

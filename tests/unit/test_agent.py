@@ -71,7 +71,7 @@ class Connection:
         first = next(iter(self._pieces), b"")
         yield first if isinstance(first, Channel) else Channel(self._pieces)
 
-    def send(self, channel, stream, deadline):
+    def send(self, channel, stream, deadline, more_follows=False):
         return hashlib.sha256(stream.read()).hexdigest()
 
 

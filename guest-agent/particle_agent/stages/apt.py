@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent import packages
+from particle_agent.apt_failure import apt_failure
+from particle_agent.errors import CommandFailed, StageError
 from particle_agent.options import Options, PackageName
 from particle_agent.target import Target
 
@@ -39,12 +40,6 @@ CLOUD_STORAGE = (
     "xen-blkfront hv_storvsc vmw_pvscsi mptspi ext4 crc32c_generic"
 ).split()
 HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
-UNREACHABLE = re.compile(
-    r"Could not (resolve|connect)|Temporary failure resolving|Unable to connect"
-    r"|Connection (failed|timed out|refused)|Network is unreachable|Could not handshake"
-    r"|No route to host"
-)
-URL_HOST = re.compile(r"https?://([^/\s:]+)|resolve '([^']+)'|connect to ([^\s:]+):")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,45 +65,43 @@ class Apt(Options):
                 hint="Use a Debian base image that contains the 'apt' package.",
             )
         with ExitStack() as stack:
-            stack.enter_context(target.network())
             stack.enter_context(_services_stay_off(target))
             stack.enter_context(_no_host_keys(target))
             stack.enter_context(_initramfs_made_once(target))
-            if self.update:
-                _apt_get(target, "update")
-            if self.packages:
+            if self._host_has_fetched(target):
+                install = stack.enter_context(packages.options(target))
+                # The index knows no releases; it holds the version that was chosen.
+                names = [name.partition("/")[0] for name in self.packages]
+            else:
+                stack.enter_context(target.network())
+                if self.update:
+                    _apt_get(target, "update")
+                install, names = [], list(self.packages)
+            if names:
                 recommends = "true" if self.recommends else "false"
-                _apt_get(
-                    target,
-                    f"-oAPT::Install-Recommends={recommends}",
-                    "install",
-                    "--",
-                    *self.packages,
-                )
+                install += [f"-oAPT::Install-Recommends={recommends}", "install", "--"]
+                _apt_get(target, *install, *names)
+
+    def _host_has_fetched(self, target: Target) -> bool:
+        """Whether the host's apt has done the work that is slow in here."""
+        if not self.packages:
+            return False
+        request = packages.make_request(
+            target, self.packages, recommends=self.recommends, update=self.update
+        )
+        if request is None:
+            return False
+        answer = target.reporter.packages(request)
+        if answer.refused:
+            target.reporter.note(f"apt runs in the VM, which is slower: {answer.refused}")
+        return answer.refused is None
 
 
 def _apt_get(target: Target, *arguments: str) -> None:
     try:
         target.chroot([*APT_GET, *arguments])
     except CommandFailed as failed:
-        complaints = [line for line in failed.tail if line.startswith(("E:", "W:", "Err:"))]
-        text = "\n".join(complaints)
-        if UNREACHABLE.search("\n".join(failed.tail)):
-            host = URL_HOST.search(text)
-            name = next((g for g in host.groups() if g), "?") if host else "?"
-            raise InfrastructureError(
-                f"the package mirror {name} cannot be reached",
-                hint="Check the network, or use a base with other sources.",
-                tail=failed.tail,
-            ) from failed
-        errors = [line for line in complaints if line.startswith("E:")]
-        raise StageError(
-            f"apt-get: {errors[0][2:].strip()}" if errors else str(failed),
-            hint="Check the name with 'apt-cache policy' against the suite of the base image."
-            if "Unable to locate package" in text
-            else None,
-            tail=failed.tail,
-        ) from failed
+        raise apt_failure(failed.tail) or failed from failed
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -110,17 +110,20 @@ class Connection:
         channel: paramiko.Channel,
         stream: IO[bytes],
         deadline: Deadline,
-        sent: Callable[[int], None] = lambda count: None,
+        more_follows: bool = False,
     ) -> str:
-        """Sends a stream to a command's standard input; returns the SHA-256 of what was sent."""
+        """Sends a stream to a command's standard input; returns the SHA-256 of what was sent.
+
+        The command sees the end of its input then, unless `more_follows`.
+        """
         digest = hashlib.sha256()
         try:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
                 channel.settimeout(deadline.remaining())
                 channel.sendall(chunk)
-                sent(len(chunk))
-            channel.shutdown_write()
+            if not more_follows:
+                channel.shutdown_write()
         except TimeoutError:
             deadline.remaining()
             raise VmError("the VM does not take more data") from None

@@ -1,0 +1,229 @@
+"""A private directory for the host's apt, written from what the guest says of the target.
+
+The guest is not trusted, and apt reads what it says natively. So nothing of it is passed on as it
+came: package states, sources and pins are taken apart and written anew from those fields and
+characters that belong there, and whatever else they hold refuses the request (the apt in the VM
+then does the work itself). Formats: dpkg(1) status, sources.list(5), apt_preferences(5).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from debian.deb822 import Deb822
+from particle_agent.wire import File, PackageRequest
+
+# Debian Policy 5.6; relations are names, versions, architectures and operators.
+_RELATIONS = r"[A-Za-z0-9+.:~ ,|()<>=\[\]!-]*"
+_VERSION = r"[A-Za-z0-9.+:~-]{1,200}"
+_STATUS_FIELDS = {
+    "Package": r"[a-z0-9][a-z0-9+.-]{1,200}",
+    "Status": r"(install|hold|deinstall|purge|unknown) (ok|reinstreq) [a-z-]{1,20}",
+    "Essential": "yes|no",
+    "Important": "yes|no",
+    "Protected": "yes|no",
+    "Priority": "[a-z]{1,20}",
+    "Section": "[a-z0-9/-]{1,60}",
+    # apt takes a version for another one when this differs.
+    "Installed-Size": "[0-9]{1,12}",
+    "Architecture": "[a-z0-9-]{1,20}",
+    "Multi-Arch": "same|foreign|allowed|no",
+    "Source": r"[a-z0-9][a-z0-9+.-]* ?(\([A-Za-z0-9.+:~-]+\))?",
+    "Version": _VERSION,
+    "Pre-Depends": _RELATIONS,
+    "Depends": _RELATIONS,
+    "Recommends": _RELATIONS,
+    "Suggests": _RELATIONS,
+    "Breaks": _RELATIONS,
+    "Conflicts": _RELATIONS,
+    "Replaces": _RELATIONS,
+    "Provides": _RELATIONS,
+    "Enhances": _RELATIONS,
+}
+_NEEDED = ("Package", "Status", "Version", "Architecture")
+_WORDS = r"[A-Za-z0-9./_+~ -]{0,500}"
+_URIS = r"https?://[A-Za-z0-9.:_~%+/-]+( https?://[A-Za-z0-9.:_~%+/-]+)*"
+_SOURCE_FIELDS = {
+    "types": "(deb|deb-src| )+",
+    "uris": _URIS,
+    "suites": _WORDS,
+    "components": _WORDS,
+    "architectures": _WORDS,
+    "trusted": "yes|no",
+    "check-valid-until": "yes|no",
+    "enabled": "yes|no",
+}
+_LINE = re.compile(r"deb(?:-src)?\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)((?:\s+[^\s#]+)*)\s*(?:#.*)?")
+_PIN_FIELDS = {"package": r"[A-Za-z0-9+.:*?/ -]+", "pin": r"[ -~]+", "pin-priority": "-?[0-9]+"}
+_ARMOR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
+_SETTING = re.compile(r"[A-Za-z0-9./:_~+@-]*")
+
+
+class Refused(Exception):
+    """The host's apt is not given this; the text says what and why."""
+
+
+def write(request: PackageRequest, directory: Path, lists: Path) -> Path:
+    """Fills `directory` for apt and returns the configuration file for APT_CONFIG.
+
+    `lists` is where the indexes are kept. Raises Refused.
+    """
+    for name in ("etc/preferences.d", "trusted.gpg.d", "keyrings", "archives/partial", "log"):
+        (directory / name).mkdir(parents=True)
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    architectures = [_accepted(a, "[a-z0-9-]{1,20}", "architecture") for a in request.architectures]
+    keyrings = _write_keyrings(request.keyrings, directory)
+    (directory / "status").write_text("".join(_status(request.status)))
+    (directory / "etc/target.sources").write_text("".join(_sources(request.sources, keyrings)))
+    (directory / "etc/preferences").write_text("".join(_preferences(request.preferences)))
+    settings = {
+        "Dir": f"{directory}/",
+        "Dir::Etc": f"{directory}/etc/",
+        # Not what the host's own apt is told.
+        "Dir::Etc::main": "/dev/null",
+        "Dir::Etc::parts": "/dev/null",
+        "Dir::Etc::sourcelist": f"{directory}/etc/target.sources",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::trusted": "/dev/null",
+        "Dir::Etc::trustedparts": f"{directory}/trusted.gpg.d/",
+        "Dir::State": f"{directory}/",
+        "Dir::State::status": f"{directory}/status",
+        "Dir::State::lists": f"{lists}/",
+        "Dir::Cache": f"{directory}/",
+        "Dir::Cache::archives": f"{directory}/archives/",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "Dir::Log": f"{directory}/log/",
+        "APT::Architecture": architectures[0] if architectures else "amd64",
+        "APT::Sandbox::User": "",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "2",
+        "Acquire::http::Timeout": "20",
+        "Acquire::https::Timeout": "20",
+        "APT::Update::Error-Mode": "any",
+    }
+    for setting in request.settings:
+        settings[setting.key] = _accepted(setting.value, _SETTING.pattern, setting.key)
+    text = "".join(f'{key} "{value}";\n' for key, value in settings.items())
+    text += "".join(f'APT::Architectures:: "{name}";\n' for name in architectures or ["amd64"])
+    config = directory / "apt.conf"
+    config.write_text(text)
+    return config
+
+
+def sources_key(request: PackageRequest) -> str:
+    """A name for the indexes of these sources, as trusted by these keys."""
+    digest = hashlib.sha256(repr((request.sources, request.keyrings, request.settings)).encode())
+    digest.update(repr(request.architectures).encode())
+    return digest.hexdigest()[:32]
+
+
+def _accepted(value: str, pattern: str, what: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise Refused(f"the target's {what} is not one that is known here: {value[:80]!r}")
+    return value
+
+
+def _text(file: File) -> str:
+    try:
+        return base64.b64decode(file.content, validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise Refused(f"{file.path} is no text") from error
+
+
+def _paragraphs(text: str) -> Iterator[Mapping[str, str]]:
+    lines = text.splitlines(keepends=True)
+    for paragraph in Deb822.iter_paragraphs(lines, use_apt_pkg=False):
+        if paragraph:
+            yield {key: " ".join(value.split()) for key, value in paragraph.items()}
+
+
+def _status(file: File) -> Iterator[str]:
+    for paragraph in _paragraphs(_text(file)):
+        if not paragraph.get("Status", "").endswith((" installed", "-configured", " unpacked")):
+            continue
+        if missing := [name for name in _NEEDED if name not in paragraph]:
+            raise Refused(f"a package in the target's status has no {missing[0]}")
+        for name, pattern in _STATUS_FIELDS.items():
+            if value := paragraph.get(name):
+                yield f"{name}: {_accepted(value, pattern, f'package field {name}')}\n"
+        yield "\n"
+
+
+def _write_keyrings(files: Iterable[File], directory: Path) -> dict[str, Path]:
+    """The keyrings under names of ours, those that are trusted by themselves apart."""
+    places: dict[str, Path] = {}
+    for number, file in enumerate(files):
+        try:
+            data = base64.b64decode(file.content, validate=True)
+        except binascii.Error as error:
+            raise Refused(f"{file.path} is no keyring") from error
+        trusted = file.path.startswith(("/etc/apt/trusted.gpg.d/", "/etc/apt/trusted.gpg"))
+        # apt knows a keyring's format by the name's ending.
+        ending = "asc" if data.lstrip().startswith(_ARMOR) else "gpg"
+        place = directory / ("trusted.gpg.d" if trusted else "keyrings") / f"{number}.{ending}"
+        place.write_bytes(data)
+        places[file.path] = place
+    return places
+
+
+def _sources(files: Iterable[File], keyrings: Mapping[str, Path]) -> Iterator[str]:
+    number = 0
+    for file in files:
+        if file.path.endswith(".sources"):
+            entries = [{k.lower(): v for k, v in p.items()} for p in _paragraphs(_text(file))]
+        elif file.path.endswith(".list"):
+            entries = list(_one_line_sources(_text(file)))
+        else:
+            continue  # As apt does with names that it does not know.
+        for entry in entries:
+            if entry.get("enabled") == "no" or "deb" not in entry.get("types", "").split():
+                continue
+            number += 1
+            yield "".join(_source(entry, keyrings))
+
+
+def _source(entry: Mapping[str, str], keyrings: Mapping[str, Path]) -> Iterator[str]:
+    for name, value in entry.items():
+        if name == "signed-by":
+            if value not in keyrings:
+                raise Refused(f"a source is signed by something else than a keyring: {value[:80]}")
+            yield f"Signed-By: {keyrings[value]}\n"
+        elif name in _SOURCE_FIELDS:
+            value = "deb" if name == "types" else value
+            yield f"{name.title()}: {_accepted(value, _SOURCE_FIELDS[name], f'source {name}')}\n"
+        elif not name.startswith("x-"):
+            raise Refused(f"a source has the option '{name[:40]}'")
+    yield "\n"
+
+
+def _one_line_sources(text: str) -> Iterator[dict[str, str]]:
+    for line in text.splitlines():
+        stripped = line.strip()
+        if not stripped or stripped.startswith(("#", "deb-src")):
+            continue
+        match = _LINE.fullmatch(stripped)
+        if match is None:
+            raise Refused(f"a source is not understood: {stripped[:80]!r}")
+        entry = {"types": "deb", "uris": match.group(2), "suites": match.group(3)}
+        if components := match.group(4).strip():
+            entry["components"] = " ".join(components.split())
+        for option in (match.group(1) or "").split():
+            name, _, value = option.partition("=")
+            entry["architectures" if name == "arch" else name.lower()] = value.replace(",", " ")
+        yield entry
+
+
+def _preferences(files: Iterable[File]) -> Iterator[str]:
+    for file in files:
+        for paragraph in _paragraphs(_text(file)):
+            fields = {key.lower(): value for key, value in paragraph.items()}
+            for name, pattern in _PIN_FIELDS.items():
+                value = _accepted(fields.get(name, ""), pattern, f"preference {name}")
+                yield f"{name.title()}: {value}\n"
+            yield "\n"

@@ -1,0 +1,278 @@
+"""Debian packages for the VM, fetched and verified by the host's apt at native speed.
+
+apt runs as the ordinary user in directories of its own. It installs nothing here: packages are
+checked against the archive's signed indexes, decompressed (dpkg-deb), and put on a disk for the
+VM, whose own apt installs them. See particle_agent/packages.py for the other side.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+from particle_agent.apt_failure import apt_failure
+from particle_agent.errors import InfrastructureError as AptCannot
+from particle_agent.packages import ARCHIVES, INDEX
+from particle_agent.wire import PackageRequest, PackagesAnswer
+
+from particle_os import apt_directory, process
+from particle_os.apt_directory import Refused
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, StageFailed
+from particle_os.workspace import locked, need_room
+
+FETCH_SECONDS = 900.0
+# One line of `apt-get --print-uris`: 'URI' file size hash-kind:hash
+_FETCH = re.compile(r"'(\S+)' ([A-Za-z0-9.+:~%_-]+\.deb) (\d+)(?: (\w+):([0-9a-f]+))?")
+# The kept indexes of other sources, and packages that no build wanted for long, go away.
+PACKAGE_DAYS = 30
+AR_HEADER = 60
+CONTROL_LIMIT = 32 << 20
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A package file that apt wants, and its SHA-256, if the index has it."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+
+class Depot:
+    """Answers the VM's requests for packages; what it fetches stays in the user's cache."""
+
+    def __init__(self, *, cache: Path, work: Path, disk: Path, log: Callable[[str], None]) -> None:
+        self._lists = cache / "apt"
+        self._packages = cache / "packages"
+        self._work = work
+        self._disk = disk
+        self._log = log
+        self._fresh: set[str] = set()
+        self._count = 0
+
+    def answer(self, request: PackageRequest, deadline: Deadline) -> PackagesAnswer:
+        """Writes the disk for `request`, or says why the VM has to do it by itself.
+
+        Raises StageFailed with apt's words when there are no such packages, InfrastructureError
+        when a mirror cannot be reached.
+        """
+        if not all(shutil.which(name) for name in ("apt-get", "dpkg-deb", "gensquashfs")):
+            return PackagesAnswer(refused="the host has no apt")
+        deadline = deadline.sooner(FETCH_SECONDS, "fetching packages")
+        self._count += 1
+        directory = self._work / f"packages-{self._count}"
+        directory.mkdir(mode=0o700)
+        key = apt_directory.sources_key(request)
+        self._lists.mkdir(exist_ok=True, mode=0o700)
+        self._packages.mkdir(exist_ok=True, mode=0o700)
+        try:
+            with locked(self._lists / f"{key}.lock", deadline):
+                config = apt_directory.write(request, directory, self._lists / key)
+                self._fetch(request, key, directory / "archives", config, deadline)
+        except Refused as refused:
+            return PackagesAnswer(refused=str(refused))
+        debs = sorted((directory / "archives").glob("*.deb"))
+        write_disk(debs, self._disk, directory, deadline)
+        shutil.rmtree(directory)
+        self._prune()
+        return PackagesAnswer()
+
+    def _fetch(
+        self, request: PackageRequest, key: str, archives: Path, config: Path, deadline: Deadline
+    ) -> None:
+        """Has apt put what is to be installed into `archives`."""
+        known = any((self._lists / key).glob("*Packages*"))
+        if key not in self._fresh and (request.update or not known):
+            self._apt(config, ["update"], deadline)
+            self._fresh.add(key)
+        recommends = "true" if request.recommends else "false"
+        install = [f"-oAPT::Install-Recommends={recommends}", "install"]
+        lines = self._apt(
+            config,
+            [*install, "--print-uris", "-oAcquire::ForceHash=SHA256", "--", *request.packages],
+            deadline,
+            log=False,
+        )
+        wanted = [
+            _Wanted(m[2], int(m[3]), m[5] if m[4] == "SHA256" else None)
+            for line in lines
+            if (m := _FETCH.fullmatch(line))
+        ]
+        need_room(archives, sum(file.size for file in wanted) * 4, "the packages")
+        here = sum(self._take_known(file, archives) for file in wanted)
+        self._log(f"{len(wanted)} packages to fetch, {here} of them from the cache")
+        if here < len(wanted):
+            self._apt(config, [*install, "--download-only", "--", *request.packages], deadline)
+            for file in wanted:
+                self._keep(file, archives)
+
+    def _apt(
+        self, config: Path, arguments: Sequence[str], deadline: Deadline, *, log: bool = True
+    ) -> list[str]:
+        lines: list[str] = []
+
+        def take(line: str) -> None:
+            lines.append(line)
+            if log:
+                self._log(line)
+
+        environment = {
+            **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
+            "APT_CONFIG": str(config),
+            "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+            "LC_ALL": "C.UTF-8",
+            "TMPDIR": str(config.parent),
+        }
+        try:
+            process.run(
+                ["apt-get", "--yes", "--quiet", *arguments],
+                env=environment,
+                deadline=deadline,
+                what="apt-get on the host",
+                log=take,
+            )
+        except InfrastructureError as error:
+            told = apt_failure(error.tail)
+            if told is None:
+                raise
+            kind = InfrastructureError if isinstance(told, AptCannot) else StageFailed
+            raise kind(told.message, hint=told.hint, tail=error.tail) from error
+        return lines
+
+    def _place(self, file: _Wanted) -> Path | None:
+        return self._packages / f"{file.sha256}.deb" if file.sha256 else None
+
+    def _take_known(self, file: _Wanted, archives: Path) -> bool:
+        """Puts a package from the cache into apt's directory, if it is whole."""
+        place = self._place(file)
+        if place is None:
+            return False
+        try:
+            with place.open("rb") as stream:
+                whole = file_digest(stream, "sha256").hexdigest() == file.sha256
+            if not whole:
+                place.unlink()
+                return False
+            os.utime(place)
+            os.link(place, archives / file.name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _keep(self, file: _Wanted, archives: Path) -> None:
+        place = self._place(file)
+        if place is not None and not place.exists():
+            try:
+                os.link(archives / file.name, place)
+            except FileExistsError:
+                pass  # Another build was quicker.
+
+    def _prune(self) -> None:
+        """Removes indexes and packages that nobody has wanted for long."""
+        long_ago = time.time() - PACKAGE_DAYS * 86400
+        for deb in self._packages.glob("*.deb"):
+            if deb.stat().st_mtime < long_ago:
+                deb.unlink(missing_ok=True)
+        for lock in self._lists.glob("*.lock"):
+            if lock.stat().st_mtime < long_ago:
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+
+def write_disk(debs: Sequence[Path], disk: Path, work: Path, deadline: Deadline) -> None:
+    """Writes the packages, decompressed, and their index to the start of `disk`, as squashfs.
+
+    `disk` keeps its size: a running VM has it open.
+    """
+    tree = work / "disk"
+    archives = tree / ARCHIVES
+    (archives / "partial").mkdir(parents=True)
+    processors = os.cpu_count() or 1
+    by_size = sorted(debs, key=lambda deb: deb.stat().st_size)
+    stanzas: list[str] = []
+    for start in range(0, len(by_size), processors):
+        batch = by_size[start : start + processors]
+        stanzas += _decompress(batch, archives, deadline)
+    (tree / INDEX).write_text("".join(stanzas))
+    image = work / "disk.squashfs"
+    process.run(
+        ["gensquashfs", "--quiet", "--all-root", "--compressor", "lz4"]
+        + ["--pack-dir", str(tree), str(image)],
+        deadline=deadline,
+        what="writing the disk of packages",
+    )
+    with image.open("rb") as source, disk.open("r+b") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> list[str]:
+    """Writes each package anew with its members decompressed; returns the index's stanzas.
+
+    A package is an ar archive of three members: deb(5).
+    """
+    with ExitStack() as stack:
+        under_way = []
+        for deb in debs:
+            made = stack.enter_context((directory / deb.name).open("xb"))
+            control = _control_archive(deb, deadline)
+            made.write(b"!<arch>\n" + _member(b"debian-binary", b"2.0\n"))
+            made.write(_member(b"control.tar", control))
+            # The size is known when the data is there.
+            header = made.tell()
+            made.write(bytes(AR_HEADER))
+            made.flush()
+            argv = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+            data = stack.enter_context(
+                process.started(argv, stdout=made, stderr=subprocess.DEVNULL)
+            )
+            under_way.append((made, header, data, control))
+        stanzas = []
+        for made, header, data, control in under_way:
+            if data.wait(deadline.remaining()) != 0:
+                raise InfrastructureError(f"dpkg-deb cannot read {Path(made.name).name}")
+            size = made.seek(0, os.SEEK_END) - header - AR_HEADER
+            made.write(b"\n" * (size % 2))
+            total = made.tell()
+            made.seek(header)
+            made.write(_header(b"data.tar", size))
+            stanzas.append(
+                f"{_control(control).strip()}\n"
+                f"Filename: ./{ARCHIVES}/{Path(made.name).name}\nSize: {total}\n\n"
+            )
+        return stanzas
+
+
+def _control_archive(deb: Path, deadline: Deadline) -> bytes:
+    with process.started(["dpkg-deb", "--ctrl-tarfile", deb], stderr=subprocess.DEVNULL) as program:
+        assert program.stdout is not None
+        data = program.stdout.read(CONTROL_LIMIT)
+        if program.wait(deadline.remaining()) != 0:
+            raise InfrastructureError(f"dpkg-deb cannot read {deb.name}")
+    return data
+
+
+def _control(archive: bytes) -> str:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+        file = tar.extractfile("./control")
+        assert file is not None
+        return file.read().decode("utf-8")
+
+
+def _header(name: bytes, size: int) -> bytes:
+    """The header of a member of an ar archive; see ar(5)."""
+    return b"%-16s%-12d%-6d%-6d%-8o%-10d`\n" % (name, 0, 0, 0, 0o100644, size)
+
+
+def _member(name: bytes, data: bytes) -> bytes:
+    return _header(name, len(data)) + data + b"\n" * (len(data) % 2)

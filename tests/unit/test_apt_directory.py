@@ -1,0 +1,180 @@
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from particle_agent.wire import File, PackageRequest, Setting
+from particle_os.apt_directory import Refused, sources_key, write
+
+KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
+STATUS = """Package: base
+Status: install ok installed
+Priority: required
+Maintainer: somebody <x@example.org>
+Installed-Size: 12
+Architecture: amd64
+Version: 1:2.0~rc1-3+b1
+Depends: libc6 (>= 2.38), a | b:any
+Description: words
+ more words
+ .
+ $(reboot)
+
+Package: gone
+Status: deinstall ok config-files
+Version: 1
+Architecture: all
+
+"""
+
+
+def file(path, text):
+    return File(path=path, content=base64.b64encode(text.encode()).decode())
+
+
+def make(**changes):
+    fields = {
+        "packages": ("curl",),
+        "recommends": False,
+        "update": True,
+        "status": file("/var/lib/dpkg/status", STATUS),
+        "architectures": ("amd64", "i386"),
+        "sources": (file("/etc/apt/sources.list", "deb http://m.example/debian s main\n"),),
+        "preferences": (),
+        "keyrings": (),
+        "settings": (),
+    }
+    return PackageRequest(**{**fields, **changes})
+
+
+@pytest.fixture
+def written(tmp_path):
+    def written(**changes):
+        directory = tmp_path / "apt"
+        write(make(**changes), directory, tmp_path / "lists")
+        return directory
+
+    return written
+
+
+def sources(written, path, text, **changes):
+    place = written(sources=(file(path, text),), **changes) / "etc/target.sources"
+    return place.read_text()
+
+
+def test_states_are_cut_to_what_apt_decides_by(written):
+    text = (written() / "status").read_text()
+    assert text == (
+        "Package: base\nStatus: install ok installed\nPriority: required\n"
+        "Installed-Size: 12\nArchitecture: amd64\nVersion: 1:2.0~rc1-3+b1\n"
+        "Depends: libc6 (>= 2.38), a | b:any\n\n"
+    ).replace("Installed-Size: 12\nArchitecture", "Installed-Size: 12\nArchitecture")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Version: 1 $(x)",
+        "Depends: a\x00b",
+        "Architecture: ../x",
+        "Depends: a\x1b[31m",
+        "Version: é",
+    ],
+)
+def test_odd_states_are_refused(written, line):
+    name = line.split(":")[0]
+    kept = [old for old in STATUS.splitlines() if not old.startswith(f"{name}:")]
+    with pytest.raises(Refused, match=name):
+        written(status=file("s", "\n".join([line, *kept])))
+
+
+def test_one_line_sources(written):
+    text = (
+        "# comment\n\ndeb-src http://m.example s main\n"
+        "deb [arch=amd64,i386 signed-by=/k/a.gpg] https://m.example/x s main non-free # end\n"
+        "deb http://m.example ./\n"
+    )
+    keyring = file("/k/a.gpg", KEY)
+    found = sources(written, "/etc/apt/sources.list", text, keyrings=(keyring,))
+    first, second = found.strip().split("\n\n")
+    assert "Uris: https://m.example/x" in first
+    assert "Components: main non-free" in first
+    assert "Architectures: amd64 i386" in first
+    assert first.endswith("/keyrings/0.asc")
+    assert second == "Types: deb\nUris: http://m.example\nSuites: ./"
+
+
+def test_deb822_sources(written):
+    text = (
+        "Types: deb deb-src\nURIs: http://m.example/debian\nSuites: s s-updates\n"
+        "Components: main\nX-Repolib-Name: x\n\n"
+        "Enabled: no\nTypes: deb\nURIs: http://off.example\nSuites: s\n"
+    )
+    found = sources(written, "/etc/apt/sources.list.d/x.sources", text)
+    assert "Suites: s s-updates" in found
+    assert "deb-src" not in found
+    assert "off.example" not in found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deb file:/etc s main",
+        "deb copy:/etc ./",
+        "deb cdrom:[x]/ s main",
+        "deb http://m.example;x s main",
+        "deb [signed-by=/etc/passwd] http://m.example s main",
+        "deb [allow-insecure=yes] http://m.example s main",
+        "deb [trusted=perhaps] http://m.example s main",
+        "deb mirror+file:/etc/x s main",
+        "debian http://m.example s main",
+    ],
+)
+def test_sources_that_are_not_understood_are_refused(written, line):
+    with pytest.raises(Refused):
+        sources(written, "/etc/apt/sources.list", line + "\n")
+
+
+@given(st.text(max_size=60))
+def test_no_text_of_the_guest_makes_another_line(tmp_path_factory, text):
+    """Whatever a field holds, it is refused or stays the value of its own field."""
+    directory = tmp_path_factory.mktemp("apt")
+    request = make(
+        status=file("s", STATUS.replace("1:2.0~rc1-3+b1", f"1{text}")),
+        sources=(file("/etc/apt/sources.list", f"deb http://m.example/{text} s main\n"),),
+        preferences=(file("p", f"Package: *\nPin: release {text}\nPin-Priority: 1\n"),),
+        settings=(Setting(key="APT::Default-Release", value=text),),
+    )
+    try:
+        write(request, directory / "apt", directory / "lists")
+    except Refused:
+        return
+    allowed = {"Package", "Status", "Priority", "Installed-Size", "Architecture", "Version"}
+    allowed |= {"Depends", "Types", "Uris", "Suites", "Components", "Pin", "Pin-Priority"}
+    for name in ("status", "etc/target.sources", "etc/preferences"):
+        for line in (directory / "apt" / name).read_text().split("\n"):
+            assert not line or line.partition(": ")[0] in allowed
+            assert line.isprintable()
+    config = (directory / "apt/apt.conf").read_text().split("\n")
+    assert [line.count('"') for line in config] == [2] * (len(config) - 1) + [0]
+
+
+def test_a_setting_cannot_end_its_quotes(written):
+    with pytest.raises(Refused):
+        written(settings=(Setting(key="Acquire::http::Proxy", value='x"; DPkg::x "y'),))
+
+
+def test_keys_are_trusted_as_far_as_the_target_trusts_them(written):
+    trusted = file("/etc/apt/trusted.gpg.d/a.asc", KEY)
+    directory = written(keyrings=(trusted, file("/usr/share/keyrings/b.gpg", "binary")))
+    assert [p.name for p in (directory / "trusted.gpg.d").iterdir()] == ["0.asc"]
+    assert [p.name for p in (directory / "keyrings").iterdir()] == ["1.gpg"]
+
+
+def test_indexes_are_kept_apart_by_what_they_were_checked_with():
+    other_key = make(keyrings=(file("/etc/apt/trusted.gpg.d/a.asc", KEY),))
+    other_source = make(sources=(file("/etc/apt/sources.list", "deb http://n.example s main\n"),))
+    other_packages = make(packages=("vim",), status=file("s", ""))
+    keys = {sources_key(r) for r in (make(), other_key, other_source)}
+    assert len(keys) == 3
+    assert sources_key(other_packages) in keys

@@ -1,0 +1,200 @@
+"""The host's own apt against a small archive on loopback; nothing is installed."""
+
+import base64
+import functools
+import hashlib
+import http.server
+import io
+import subprocess
+import tarfile
+import threading
+
+import pytest
+from particle_agent.wire import File, PackageRequest
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, StageFailed
+from particle_os.packages import Depot, write_disk
+
+
+def build(directory, name, version="1.0", depends=""):
+    """A Debian package with one file, compressed as Debian does it."""
+    tree = directory / f"{name}-tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "usr").mkdir()
+    (tree / "usr" / name).write_text(f"{name} {version}\n" * 1000)
+    (tree / "DEBIAN/control").write_text(
+        f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: x <x@example.org>\n"
+        + (f"Depends: {depends}\n" if depends else "")
+        + "Description: a test\n"
+    )
+    deb = directory / f"{name}_{version.replace(':', '%3a')}_all.deb"
+    subprocess.run(["dpkg-deb", "-Zxz", "--build", tree, deb], check=True, capture_output=True)
+    return deb
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """An archive with two packages; `served` lists what was asked for."""
+    directory = tmp_path / "archive"
+    directory.mkdir()
+    debs = [build(directory, "tool", "2:1.0", "library"), build(directory, "library")]
+    stanzas = []
+    for deb in debs:
+        control = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True).stdout
+        data = deb.read_bytes()
+        renamed = deb.rename(directory / deb.name.replace("%3a", "_"))
+        stanzas.append(
+            f"{control.decode()}Filename: ./{renamed.name}\nSize: {len(data)}\n"
+            f"SHA256: {hashlib.sha256(data).hexdigest()}\n"
+        )
+    (directory / "Packages").write_text("\n".join(stanzas))
+    served = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            served.append(self.path)
+
+    handler = functools.partial(Handler, directory=directory)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        server.served = served
+        server.directory = directory
+        yield server
+        server.shutdown()
+
+
+def file(path, text):
+    return File(path=path, content=base64.b64encode(text.encode()).decode())
+
+
+def make_request(url, *packages, installed="", update=True):
+    return PackageRequest(
+        packages=packages,
+        recommends=False,
+        update=update,
+        status=file("/var/lib/dpkg/status", installed),
+        architectures=(),
+        sources=(file("/etc/apt/sources.list", f"deb [trusted=yes] {url} ./\n"),),
+        preferences=(),
+        keyrings=(),
+        settings=(),
+    )
+
+
+@pytest.fixture
+def depot(tmp_path):
+    disk = tmp_path / "packages.squashfs"
+    with disk.open("wb") as stream:
+        stream.truncate(64 << 20)
+    (tmp_path / "cache").mkdir()
+    lines = []
+    depot = Depot(cache=tmp_path / "cache", work=tmp_path, disk=disk, log=lines.append)
+    depot.lines = lines
+    depot.disk = disk
+    return depot
+
+
+def answer(depot, request):
+    return depot.answer(request, Deadline.after(60, "the test"))
+
+
+def content(disk):
+    """The names of the files on the disk, by what reads squashfs without mounting it."""
+    listed = subprocess.run(["sqfs2tar", disk], check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(listed)) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar if m.isreg()}
+
+
+def test_packages_and_what_they_need_come_decompressed(depot, archive):
+    size = depot.disk.stat().st_size
+    assert answer(depot, make_request(archive.url, "tool")).refused is None
+    assert depot.disk.stat().st_size == size
+    found = content(depot.disk)
+    assert sorted(found) == [
+        "Packages",
+        "archives/library_1.0_all.deb",
+        "archives/tool_2%3a1.0_all.deb",
+    ]
+    deb = found["archives/library_1.0_all.deb"]
+    assert b"data.tar " in deb
+    assert b"library 1.0\n" * 1000 in deb
+    index = found["Packages"].decode()
+    assert f"Filename: ./archives/library_1.0_all.deb\nSize: {len(deb)}\n" in index
+
+
+def test_dpkg_reads_the_decompressed_package(depot, archive, tmp_path):
+    answer(depot, make_request(archive.url, "library"))
+    deb = tmp_path / "x.deb"
+    deb.write_bytes(content(depot.disk)["archives/library_1.0_all.deb"])
+    listed = subprocess.run(["dpkg-deb", "-c", deb], check=True, capture_output=True, text=True)
+    assert "./usr/library" in listed.stdout
+    field = subprocess.run(["dpkg-deb", "-f", deb, "Version"], check=True, capture_output=True)
+    assert field.stdout == b"1.0\n"
+
+
+def test_what_is_installed_is_not_fetched(depot, archive):
+    installed = "Package: library\nStatus: install ok installed\nArchitecture: all\nVersion: 1.0\n"
+    answer(depot, make_request(archive.url, "tool", installed=installed))
+    assert not [name for name in content(depot.disk) if "library" in name]
+
+
+def test_a_package_is_fetched_once(depot, archive, tmp_path):
+    answer(depot, make_request(archive.url, "tool"))
+    archive.served.clear()
+    other = Depot(cache=tmp_path / "cache", work=tmp_path / "other", disk=depot.disk, log=print)
+    (tmp_path / "other").mkdir()
+    answer(other, make_request(archive.url, "tool", update=False))
+    assert archive.served == []
+    assert len(content(depot.disk)) == 3
+
+
+def test_a_damaged_package_of_the_cache_is_fetched_anew(depot, archive, tmp_path):
+    answer(depot, make_request(archive.url, "library"))
+    (kept,) = (tmp_path / "cache/packages").iterdir()
+    good = kept.read_bytes()
+    kept.unlink()
+    kept.write_bytes(good[:-1] + b"x")
+    answer(depot, make_request(archive.url, "library"))
+    assert kept.read_bytes() == good
+
+
+def test_a_package_that_does_not_exist_is_told_in_apts_words(depot, archive):
+    with pytest.raises(StageFailed, match="Unable to locate package nonesuch"):
+        answer(depot, make_request(archive.url, "nonesuch"))
+
+
+def test_a_package_with_the_wrong_hash_is_not_taken(depot, archive):
+    (archive.directory / "library_1.0_all.deb").write_bytes(b"not what the index says")
+    with pytest.raises((StageFailed, InfrastructureError)):
+        answer(depot, make_request(archive.url, "library"))
+    assert list(depot._packages.iterdir()) == []
+
+
+def test_an_unreachable_mirror_is_named(depot, archive):
+    with pytest.raises(InfrastructureError, match=r"127\.0\.0\.1 cannot be reached"):
+        answer(depot, make_request("http://127.0.0.1:9", "tool"))
+
+
+def test_a_source_that_is_not_understood_is_refused(depot, archive):
+    refused = answer(depot, make_request("file:/etc", "tool")).refused
+    assert refused is not None
+    assert "uris" in refused
+
+
+def test_an_option_is_no_package(depot, archive):
+    with pytest.raises((StageFailed, InfrastructureError)):
+        answer(depot, make_request(archive.url, "--version"))
+
+
+def test_nothing_is_left_in_the_work_directory(depot, archive, tmp_path):
+    answer(depot, make_request(archive.url, "tool"))
+    assert list(tmp_path.glob("packages-*")) == []
+
+
+def test_a_package_that_is_none_is_told(tmp_path, depot):
+    broken = tmp_path / "broken_1_all.deb"
+    broken.write_bytes(b"no archive")
+    (tmp_path / "w").mkdir()
+    with pytest.raises(InfrastructureError, match="broken_1_all"):
+        write_disk([broken], depot.disk, tmp_path / "w", Deadline.after(20, "the test"))
