@@ -18,7 +18,8 @@ def main() -> int:
         with channel.heartbeat():
             if sys.argv[1] == "unpack":
                 size, sha256 = unpack(sys.stdin.buffer, runner.prepare_scratch())
-                channel.send(wire.Unpacked(size=size, sha256=sha256))
+                with runner.frozen_scratch():
+                    channel.send(wire.Unpacked(size=size, sha256=sha256))
             else:
                 runner.run_stages(channel.receive(), channel)
     except Exception as error:

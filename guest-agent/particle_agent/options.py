@@ -85,6 +85,8 @@ class Options:
         "alias_generator": kebab_case,
         "use_attribute_docstrings": True,
     }
+    # Whether its result depends on what the network has to give at the time.
+    reads_network: ClassVar[bool] = False
 
 
 # Debian Policy 5.6.1 for the name; apt's own suffixes: ":arch", "=version" and "/release".

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ from particle_agent.target import Target, wait_for_disk
 
 SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"
+# linux/fs.h: _IOWR('X', 119, int) and _IOWR('X', 120, int).
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 APT_DIRECTORIES = {"lists": "var/lib/apt/lists", "archives": "var/cache/apt/archives"}
 
 
@@ -91,10 +94,31 @@ def prepare_scratch() -> Path:
         check=True,
         timeout=120,
     )
-    SCRATCH.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "noatime", str(device), str(SCRATCH)], check=True, timeout=60)
+    mount_scratch()
     ROOT.mkdir(mode=0o755)
     return ROOT
+
+
+def mount_scratch() -> None:
+    """Mounts the scratch disk, unless it is."""
+    if not SCRATCH.is_mount():
+        device = wait_for_disk("scratch", 0, 30.0)
+        SCRATCH.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-o", "noatime", device, SCRATCH], check=True, timeout=60)
+
+
+@contextmanager
+def frozen_scratch() -> Iterator[None]:
+    """All that was written is on the disk, and nothing is written for as long as it lasts."""
+    descriptor = os.open(SCRATCH, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(descriptor, FIFREEZE, 0)
+        try:
+            yield
+        finally:
+            fcntl.ioctl(descriptor, FITHAW, 0)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -143,6 +167,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
     stages: list[Stage] = [
         decode_any(ALL_STAGES, item, f"stages[{i}]") for i, item in enumerate(descriptions)
     ]
+    mount_scratch()
     target = Target(ROOT, channel, hostname=str(request["hostname"]))
     with mounted_for_chroot(ROOT):
         for index, stage in enumerate(stages):
@@ -156,6 +181,10 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
                 kill_strays(ROOT)
             seconds = round(time.monotonic() - started, 3)
             channel.send(wire.StageFinished(index=index, seconds=seconds))
+            if request["checkpoints"] and index + 1 < len(stages):
+                with frozen_scratch():
+                    channel.send(wire.Frozen(index=index))
+                    decode(wire.Continue, channel.receive())
 
 
 class _StageFailed(Exception):

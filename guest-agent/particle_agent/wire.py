@@ -1,9 +1,9 @@
 """What the host and the agent say to each other.
 
 The host writes JSON objects to the agent's standard input, one a line: the request, and an answer
-to each `PackagesNeeded`. The agent writes events to its standard output, one a line. Only a
-received `Done` is success: end of stream, silence past the deadline or a dead VM is failure. Text
-from the guest is cut to `TEXT_LIMIT` characters a field; a longer line is refused by the host.
+to each `PackagesNeeded` and `Frozen`. The agent writes events to its standard output, one a line.
+Only a received `Done` is success: end of stream, silence past the deadline or a dead VM is failure.
+Text from the guest is cut to `TEXT_LIMIT` characters a field; a longer line is refused by the host.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from particle_agent.decode import DecodeError, decode_any, encode
 
-PROTOCOL = 2
+PROTOCOL = 3
 HEARTBEAT_SECONDS = 5.0
 TEXT_LIMIT = 8192
 LINE_LIMIT = 65536
@@ -69,6 +69,22 @@ class StageFinished:
     type: Literal["stage-finished"] = "stage-finished"
     index: int
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """The scratch disk is complete and stands still until a `Continue`, for a checkpoint.
+
+    `index` is that of the stage that has finished.
+    """
+
+    type: Literal["frozen"] = "frozen"
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continue:
+    """The checkpoint is made; from the host to the guest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +191,7 @@ Event = (
     | Output
     | Note
     | StageFinished
+    | Frozen
     | Unpacked
     | PackagesNeeded
     | DiskNeeded
@@ -183,6 +200,7 @@ Event = (
     | Done
 )
 EVENTS: tuple[type, ...] = get_args(Event)
+Answer = PackagesAnswer | Continue
 
 
 def to_line(event: Event) -> str:

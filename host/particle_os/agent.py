@@ -31,8 +31,8 @@ PLACE = "/run/particle-os/agent.pyz"
 # Heartbeats come every few seconds; a guest that is silent for so long is gone.
 SILENCE_SECONDS = 60.0
 MAIN = "import sys\nfrom particle_agent.__main__ import main\nsys.exit(main())\n"
-Listener = Callable[[wire.Event], None]
-Provider = Callable[[wire.PackageRequest, Deadline], wire.PackagesAnswer]
+# Takes an event, and returns the answer to those that the agent waits for.
+Listener = Callable[[wire.Event], wire.Answer | None]
 
 
 def _modules(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -52,6 +52,11 @@ def pack() -> bytes:
         for name, data in files:
             archive.writestr(zipfile.ZipInfo(name), data)
     return buffer.getvalue()
+
+
+def digest() -> str:
+    """The SHA-256 of the packed agent, which carries all stages."""
+    return hashlib.sha256(pack()).hexdigest()
 
 
 class Agent:
@@ -79,11 +84,11 @@ class Agent:
         """
         received: list[wire.Unpacked] = []
 
-        def note(event: wire.Event) -> None:
+        def note(event: wire.Event) -> wire.Answer | None:
             if isinstance(event, wire.Unpacked):
                 received.append(event)
-            else:
-                listen(event)
+                return None
+            return listen(event)
 
         with self._channel("unpack", deadline) as channel:
             try:
@@ -104,31 +109,29 @@ class Agent:
         hostname: str,
         deadline: Deadline,
         listen: Listener,
-        packages: Provider = lambda request, deadline: wire.PackagesAnswer(refused="none here"),
+        checkpoints: bool = False,
     ) -> None:
-        """Runs the stages; each event goes to `listen`, each request for packages to `packages`.
+        """Runs the stages; each event goes to `listen`.
 
-        Returns only after a received `done`. Raises StageFailed or InfrastructureError as the
-        agent says, VmError when it falls silent.
+        With `checkpoints` the agent waits after each stage but the last (`Frozen`). Returns only
+        after a received `done`. Raises StageFailed or InfrastructureError as the agent says,
+        VmError when it falls silent.
         """
-        request = {"hostname": hostname, "stages": [encode(stage) for stage in stages]}
+        request = {
+            "hostname": hostname,
+            "checkpoints": checkpoints,
+            "stages": [encode(stage) for stage in stages],
+        }
         with self._channel("run", deadline) as channel:
             self._say(channel, request, deadline)
-
-            def on_event(event: wire.Event) -> None:
-                if isinstance(event, wire.PackagesNeeded):
-                    answer = packages(self._packages_request(deadline), deadline)
-                    self._say(channel, encode(answer), deadline)
-                else:
-                    listen(event)
-
-            self._listen(channel, deadline, on_event)
+            self._listen(channel, deadline, listen)
 
     def _say(self, channel: paramiko.Channel, message: object, deadline: Deadline) -> None:
         line = json.dumps(message).encode() + b"\n"
         self._connection.send(channel, io.BytesIO(line), deadline, more_follows=True)
 
-    def _packages_request(self, deadline: Deadline) -> wire.PackageRequest:
+    def packages_request(self, deadline: Deadline) -> wire.PackageRequest:
+        """What the agent asks for with `PackagesNeeded`."""
         with self._connection.command(f"cat {wire.PACKAGES_REQUEST}", deadline) as channel:
             channel.settimeout(deadline.remaining())
             try:
@@ -164,7 +167,8 @@ class Agent:
                 case wire.Heartbeat():
                     pass
                 case _:
-                    listen(event)
+                    if (answer := listen(event)) is not None:
+                        self._say(channel, encode(answer), deadline)
         tail = [printable(t) for t in complaints.decode("utf-8", "replace").splitlines()]
         raise self._death() or VmError("the agent ended without saying 'done'", tail=tail[-15:])
 

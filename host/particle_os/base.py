@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import os
 import shlex
 import subprocess
 import tarfile
@@ -116,7 +117,9 @@ def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -
     """The cached base of `mmdebstrap:SUITE`, if it was made before."""
     tarball = cache / "bases" / f"{_suite_key(suite, mirror, architecture)}.tar.zst"
     digest = tarball.with_name(tarball.name.replace(".tar.zst", ".sha256"))
-    if not digest.exists():
+    try:
+        os.utime(digest)
+    except FileNotFoundError:
         return None
     return Base(f"mmdebstrap:{suite}", tarball, digest.read_text().strip())
 

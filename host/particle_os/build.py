@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
-import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from particle_agent import wire
 
-from particle_os import __version__, artifact, base, boot_test, helper, process, recipe
+from particle_os import (
+    __version__,
+    artifact,
+    base,
+    boot_test,
+    cache,
+    helper,
+    process,
+)
 from particle_os.artifact import sparse_sha256
 from particle_os.base import Base
 from particle_os.boot_test import Verdict
+from particle_os.checkpoints import Checkpoint, Checkpoints
 from particle_os.deadline import Deadline
+from particle_os.delivery import Delivery, published
 from particle_os.errors import (
     InfrastructureError,
     NotEnoughSpace,
@@ -25,11 +35,11 @@ from particle_os.errors import (
     StageFailed,
     printable,
 )
-from particle_os.helper import Helper, Template
+from particle_os.helper import Helper
 from particle_os.packages import Depot
+from particle_os.plan import Plan
 from particle_os.progress import LogSink, Progress, StageFinished, StageStarted
-from particle_os.recipe import LoadedRecipe
-from particle_os.report import ArtifactResult, HelperResult, Result, StageResult
+from particle_os.report import HelperResult, Result, StageResult
 from particle_os.sandbox import Resources, Sandbox, running_sandbox
 from particle_os.vm import accel
 from particle_os.vm.accel import Acceleration
@@ -44,64 +54,8 @@ from particle_os.workspace import (
 
 BUILD_SECONDS = 3600.0
 NOTES_LIMIT = 100
-SCRATCH_BYTES = 32 << 30
 # What the scratch disk of a small system takes, besides its base.
 SCRATCH_ESTIMATE = 1 << 30
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says about one build; sizes in bytes."""
-
-    output: Path
-    base: str | None = None
-    accel: accel.Wish = "auto"
-    memory: int | None = None
-    cpus: int | None = None
-    scratch: int = SCRATCH_BYTES
-    boot_test: bool = True
-    keep_on_failure: bool = False
-    template: str = "debian-trixie"
-    mirror: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a build will do; made before anything starts."""
-
-    loaded: LoadedRecipe
-    options: Options
-    template: Template
-    base_reference: str
-    # Known before the start for a file, and for a suite that was bootstrapped before.
-    base: Base | None
-    helper: Helper | None
-
-    @property
-    def name(self) -> str:
-        return self.loaded.recipe.name
-
-
-def make_plan(recipe_path: Path, options: Options) -> Plan:
-    """Validates the recipe and looks up what is there already; starts nothing.
-
-    Raises InvalidDocument or UsageError with all that is wrong.
-    """
-    loaded = recipe.load(recipe_path)
-    template = helper.load_template(options.template)
-    if options.mirror:
-        template = helper.with_mirror(template, options.mirror)
-    reference = options.base or loaded.recipe.base_image
-    recipe.check_base_reference(reference)
-    relative_to = Path() if options.base else recipe_path.parent
-    architecture = loaded.recipe.architecture
-    found = base.resolve_file(reference, relative_to, architecture)
-    if found is None:
-        suite = reference.removeprefix("mmdebstrap:")
-        found = base.find_suite(suite, options.mirror, architecture, cache_directory())
-    return Plan(
-        loaded, options, template, reference, found, helper.find(template, cache_directory())
-    )
 
 
 def build(plan: Plan, progress: Progress) -> Result:
@@ -111,21 +65,39 @@ def build(plan: Plan, progress: Progress) -> Result:
     StageFailed or InfrastructureError; what the build wrote is then in NAME.failed beside the
     images, and the images of an earlier build are untouched.
     """
-    with workspace() as work:
+    if unchanged := already_there(plan):
+        progress.note("nothing has changed: the images are there and whole")
+        return unchanged
+    with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
         staging = work.adopt_directory(plan.options.output)
         progress.add(LogSink(staging / f"{plan.name}.log"))
-        run = _Run(plan, progress, work, staging)
+        run = _Run(plan, progress, work, Delivery(plan.name, staging, plan.options.output), kept)
         with _evidence_kept(run):
             run.make_helper()
             run.choose_accelerator()
             run.make_base()
-            with run.sandbox("build", staging / f"{plan.name}.raw") as sandbox:
+            run.find_checkpoints()
+            with run.sandbox("build", run.delivery.file("raw"), run.layers()) as sandbox:
                 run.push_base(sandbox)
                 run.run_stages(sandbox)
             run.take_disk(sandbox)
             run.convert()
             run.boot()
-            return run.publish()
+            result = run.publish()
+    cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
+    return result
+
+
+def already_there(plan: Plan) -> Result | None:
+    """The result of an earlier build of the same whose images are in place, if one is to be had."""
+    if plan.base is None or plan.helper is None or plan.refresh_from < len(plan.stages):
+        return None
+    key = plan.build_key(plan.base, plan.helper)
+    found = published(plan.name, plan.options.output, key)
+    if found is None or (plan.options.boot_test and found.status != "passed"):
+        return None
+    network = any(stage.reads_network for stage in plan.stages)
+    return None if network and found.age() > plan.options.max_age else found
 
 
 @contextmanager
@@ -136,30 +108,39 @@ def _evidence_kept(run: _Run) -> Iterator[None]:
     except ParticleError as error:
         images = []
         if run.plan.options.keep_on_failure:
-            images = ["scratch.qcow2", *(a.path for a in run.artifacts)]
-        error.log = run.keep_evidence(images)
+            images = ["scratch.qcow2", *(a.path for a in run.delivery.artifacts)]
+        error.log = run.delivery.keep_evidence(run.result(), images)
         raise
 
 
 class _Run:
     """One build under way: what has been found out so far, one method a step."""
 
-    def __init__(self, plan: Plan, progress: Progress, work: Workspace, staging: Path) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        progress: Progress,
+        work: Workspace,
+        delivery: Delivery,
+        kept: Checkpoints,
+    ) -> None:
         self.plan = plan
         self.progress = progress
         self.work = work
-        self.staging = staging
+        self.delivery = delivery
+        self.checkpoints = kept
         self.deadline = Deadline.after(BUILD_SECONDS, "the build")
         self.notes: list[str] = []
         self.stages = [
             StageResult(index=i, type=stage.type, status="not-run")
-            for i, stage in enumerate(plan.loaded.recipe.stages)
+            for i, stage in enumerate(plan.stages)
         ]
-        self.artifacts: list[ArtifactResult] = []
         self.verdicts: list[Verdict] = []
-        self.helper: Helper
-        self.acceleration: Acceleration
-        self.base: Base
+        self.helper: Helper | None = None
+        self.acceleration: Acceleration | None = None
+        self.base: Base | None = None
+        self.keys: list[str] = []
+        self.chain: list[Checkpoint] = []
 
     def note(self, text: str) -> None:
         if len(self.notes) < NOTES_LIMIT:
@@ -175,8 +156,10 @@ class _Run:
                 log=self.progress.line,
                 note=self.progress.note,
             )
+            os.utime(self.helper.root.parent)
 
     def choose_accelerator(self) -> None:
+        assert self.helper is not None
         with self.progress.phase("accelerator"):
             self.acceleration = accel.choose(
                 self.plan.options.accel,
@@ -205,16 +188,36 @@ class _Run:
                 log=self.progress.line,
             )
 
+    def find_checkpoints(self) -> None:
+        """Looks how much of the work has been done by earlier builds."""
+        assert self.base is not None and self.helper is not None
+        self.keys = self.plan.keys(self.base, self.helper)
+        if not self.plan.options.cache:
+            return
+        # The last stage writes the disk; that is always done anew.
+        usable = min(self.plan.refresh_from, len(self.plan.stages) - 1)
+        self.chain = self.checkpoints.longest(
+            self.keys[: usable + 1], max_age=self.plan.options.max_age
+        )
+        for index in range(len(self.chain) - 1):
+            self._set_stage(index, "done", None, cached=True)
+            label = self.stages[index].type
+            self.progress.emit(StageFinished(index, len(self.stages), label, 0.0, cached=True))
+
+    def layers(self) -> list[Path]:
+        """The frozen disks that the build continues on."""
+        return [checkpoint.disk for checkpoint in self.chain]
+
     @contextmanager
-    def sandbox(self, purpose: str, output: Path) -> Iterator[Sandbox]:
+    def sandbox(self, purpose: str, output: Path, layers: Sequence[Path] = ()) -> Iterator[Sandbox]:
         """A helper VM whose output disk is the file `output`."""
+        assert self.helper is not None and self.acceleration is not None
         options, template = self.plan.options, self.plan.template
         resources = Resources(
             memory=options.memory or helper.memory_bytes(template),
             cpus=options.cpus or template.cpus,
             scratch=options.scratch,
         )
-        console_log = self.staging / f"{self.plan.name}.console.log"
         with ExitStack() as stack:
             with self.progress.phase(f"start VM for the {purpose}"):
                 sandbox = stack.enter_context(
@@ -224,13 +227,17 @@ class _Run:
                         resources,
                         directory=self.work.path / purpose,
                         output=output,
-                        transcript=console_log,
+                        transcript=self.delivery.file("console.log"),
                         deadline=self.deadline,
+                        layers=layers,
                     )
                 )
             yield sandbox
 
     def push_base(self, sandbox: Sandbox) -> None:
+        assert self.base is not None
+        if self.chain:
+            return
         size = self.base.tarball.stat().st_size
         need_room(self.work.path, SCRATCH_ESTIMATE + 3 * size, "the scratch disk")
         with self.progress.phase("push base"), self.base.tarball.open("rb") as stream:
@@ -240,35 +247,66 @@ class _Run:
                 f"{self.base.tarball} has changed: it is not {self.base.digest} any more",
                 hint="Remove the file from the cache, or do not write it during a build.",
             )
+        self._keep_checkpoint(sandbox, "base", network=False)
+
+    def _keep_checkpoint(self, sandbox: Sandbox, label: str, *, network: bool) -> None:
+        """Freezes the scratch disk and keeps it for later builds."""
+        if not self.plan.options.cache:
+            return
+        frozen = sandbox.freeze_scratch(self.plan.options.scratch, self.deadline)
+        below = self.chain[-1] if self.chain else None
+        key = self.keys[len(self.chain)]
+        kept = self.checkpoints.keep(
+            key, frozen, below=below, label=label, network=network, work=self.work.path
+        )
+        self.chain.append(kept)
 
     def run_stages(self, sandbox: Sandbox) -> None:
         """Runs the recipe's stages; a failure is told with its place in the recipe."""
-
         depot = Depot(
             cache=cache_directory(),
             work=self.work.path,
             disk=sandbox.packages,
             log=self.progress.line,
         )
+        first = sum(stage.status == "done" for stage in self.stages)
 
-        def listen(event: wire.Event) -> None:
-            if not sandbox.take_disk_event(event, self.deadline):
-                self._listen(event)
+        def listen(event: wire.Event) -> wire.Answer | None:
+            match event:
+                case wire.PackagesNeeded():
+                    request = sandbox.agent.packages_request(self.deadline)
+                    return depot.answer(request, self.deadline)
+                case wire.Frozen(index=index) if index + first + 1 < len(self.stages):
+                    stage = self.plan.stages[index + first]
+                    network = stage.reads_network or self.chain[-1].meta.network
+                    self._keep_checkpoint(sandbox, stage.type, network=network)
+                    return wire.Continue()
+                case wire.DiskNeeded() | wire.DiskWritten():
+                    sandbox.take_disk_event(event, self.deadline)
+                case wire.StageStarted() | wire.StageFinished():
+                    self._listen_to_stage(event, event.index + first)
+                case wire.Note(text=text):
+                    self.note(text)
+                case _:
+                    self._listen_to_output(event)
+            return None
 
         try:
             with self.progress.phase("stages"):
                 sandbox.agent.run(
-                    self.plan.loaded.recipe.stages,
+                    self.plan.stages[first:],
                     hostname=self.plan.name,
                     deadline=self.deadline,
                     listen=listen,
-                    packages=depot.answer,
+                    checkpoints=self.plan.options.cache,
                 )
         except ParticleError as error:
             self._place(error)
             if isinstance(error, NotEnoughSpace):
                 raise
-            if free_bytes(self.work.path) < (64 << 20) or free_bytes(self.staging) < (64 << 20):
+            staging = self.delivery.staging
+            if free_bytes(self.work.path) < (64 << 20) or free_bytes(staging) < (64 << 20):
+                assert self.base is not None
                 needed = SCRATCH_ESTIMATE + self.base.tarball.stat().st_size
                 raise InfrastructureError(
                     f"the disk of the host is full; the build needs about {needed} bytes",
@@ -276,7 +314,7 @@ class _Run:
                     tail=error.tail,
                 ) from error
             if self.plan.options.keep_on_failure and isinstance(error, StageFailed):
-                sandbox.keep_scratch(self.staging / "scratch.qcow2", self.deadline)
+                sandbox.keep_scratch(staging / "scratch.qcow2", self.deadline)
             raise
 
     def _place(self, error: ParticleError) -> None:
@@ -291,114 +329,85 @@ class _Run:
         if isinstance(event, wire.Output):
             self.progress.line(event.text)
 
-    def _listen(self, event: wire.Event) -> None:
+    def _listen_to_stage(self, event: wire.StageStarted | wire.StageFinished, index: int) -> None:
         total = len(self.stages)
-        self._listen_to_output(event)
-        match event:
-            case wire.Note(text=text):
-                self.note(text)
-            case wire.StageStarted(index=index) if 0 <= index < total:
-                # Failed until the guest says otherwise.
-                self._set_stage(index, "failed", None)
-                self.progress.emit(StageStarted(index, total, self.stages[index].type))
-            case wire.StageFinished(index=index, seconds=seconds) if 0 <= index < total:
-                self._set_stage(index, "done", seconds)
-                label = self.stages[index].type
-                self.progress.emit(StageFinished(index, total, label, seconds))
+        if not 0 <= index < total:
+            return
+        label = self.stages[index].type
+        if isinstance(event, wire.StageStarted):
+            # Failed until the guest says otherwise.
+            self._set_stage(index, "failed", None)
+            self.progress.emit(StageStarted(index, total, label))
+        else:
+            self._set_stage(index, "done", event.seconds)
+            self.progress.emit(StageFinished(index, total, label, event.seconds))
 
     def _set_stage(
-        self, index: int, status: Literal["done", "failed"], seconds: float | None
+        self,
+        index: int,
+        status: Literal["done", "failed"],
+        seconds: float | None,
+        *,
+        cached: bool = False,
     ) -> None:
         kind = self.stages[index].type
-        self.stages[index] = StageResult(index=index, type=kind, status=status, seconds=seconds)
+        self.stages[index] = StageResult(
+            index=index, type=kind, status=status, seconds=seconds, cached=cached
+        )
 
     def take_disk(self, sandbox: Sandbox) -> None:
         if sandbox.written is None or any(stage.status != "done" for stage in self.stages):
             raise InfrastructureError("the agent said 'done' before every stage was")
         with self.progress.phase("verify disk"):
             sha256 = artifact.receive(sandbox.output, sandbox.written)
-        self._add_artifact("raw", sandbox.output, sandbox.written.size, sha256)
-
-    def _add_artifact(
-        self, image_format: Literal["raw", "qcow2"], path: Path, virtual: int, sha256: str
-    ) -> None:
-        self.artifacts.append(
-            ArtifactResult(
-                path=path.name,
-                format=image_format,
-                bytes=path.stat().st_size,
-                virtual_bytes=virtual,
-                allocated_bytes=allocated_bytes(path),
-                sha256=sha256,
-            )
-        )
+        self.delivery.add("raw", sandbox.written.size, sha256)
 
     def convert(self) -> None:
         formats = self.plan.loaded.disk.formats
-        raw = self.staging / f"{self.plan.name}.raw"
+        raw = self.delivery.file("raw")
         if "qcow2" in formats:
-            need_room(self.staging, allocated_bytes(raw), "the qcow2 image")
+            need_room(raw.parent, allocated_bytes(raw), "the qcow2 image")
             with self.progress.phase("convert to qcow2"):
-                qcow2 = raw.with_suffix(".qcow2")
+                qcow2 = self.delivery.file("qcow2")
                 artifact.convert(raw, qcow2, self.deadline)
-                self._add_artifact("qcow2", qcow2, raw.stat().st_size, sparse_sha256(qcow2))
+                self.delivery.add("qcow2", raw.stat().st_size, sparse_sha256(qcow2))
         if "raw" not in formats:
-            raw.unlink()
-            self.artifacts = [a for a in self.artifacts if a.format != "raw"]
+            self.delivery.drop("raw")
 
     def boot(self) -> None:
         """Boots the first image under every firmware that the recipe names."""
+        assert self.acceleration is not None
         if not self.plan.options.boot_test:
             return
-        image = self.artifacts[0]
+        image = self.delivery.artifacts[0]
         wanted = self.plan.loaded.recipe.boot_test
         with self.progress.phase("boot test"):
             self.verdicts.append(
                 boot_test.boot(
-                    self.staging / image.path,
+                    self.delivery.file(image.format),
                     self.acceleration,
                     format=image.format,
                     directory=self.work.path / "boot-test",
-                    transcript=self.staging / f"{self.plan.name}.console.log",
+                    transcript=self.delivery.file("console.log"),
                     units=[check.unit for check in wanted.checks],
                 )
             )
 
     def publish(self) -> Result:
         result = self.result()
-        self.write_result(result)
+        assert result is not None
         if result.status == "not-booted":
-            self.keep_evidence([a.path for a in self.artifacts])
-            return result
-        output = self.plan.options.output
-        files = [self.staging / a.path for a in self.artifacts]
-        files += [self.staging / f"{self.plan.name}.{end}" for end in ("log", "console.log")]
-        files.append(self.staging / f"{self.plan.name}.result.json")
-        artifact.publish(files, output, {a.path: a.sha256 for a in self.artifacts})
-        shutil.rmtree(self.failed_directory, ignore_errors=True)
+            self.delivery.keep_evidence(result, [a.path for a in self.delivery.artifacts])
+        else:
+            self.delivery.publish(result)
         return result
 
-    @property
-    def failed_directory(self) -> Path:
-        return self.plan.options.output / f"{self.plan.name}.failed"
-
-    def keep_evidence(self, images: Sequence[str]) -> Path:
-        """Moves logs, result and `images` to NAME.failed, which replaces that of the last time."""
-        kept = [f"{self.plan.name}.{end}" for end in ("log", "console.log", "result.json")]
-        shutil.rmtree(self.failed_directory, ignore_errors=True)
-        self.failed_directory.mkdir()
-        for name in (*kept, *images):
-            if (self.staging / name).exists():
-                (self.staging / name).rename(self.failed_directory / name)
-        return self.failed_directory / f"{self.plan.name}.log"
-
-    def write_result(self, result: Result) -> None:
-        path = self.staging / f"{self.plan.name}.result.json"
-        path.write_text(result.model_dump_json(indent=2) + "\n")
-
-    def result(self) -> Result:
-        """What is known now."""
-        if any(stage.status != "done" for stage in self.stages) or not self.artifacts:
+    def result(self) -> Result | None:
+        """What is known now; None when the build has not come to its stages."""
+        if self.helper is None or self.acceleration is None or self.base is None:
+            return None
+        artifacts = self.delivery.artifacts
+        if any(stage.status != "done" for stage in self.stages) or not artifacts:
             status: Literal["passed", "not-tested", "not-booted", "failed"] = "failed"
         elif not self.verdicts:
             status = "not-tested"
@@ -408,6 +417,8 @@ class _Run:
         return Result(
             particle_os=__version__,
             status=status,
+            build_key=self.plan.build_key(self.base, self.helper),
+            created=time.time(),
             recipe=self.plan.name,
             recipe_sha256=hashlib.sha256(recipe_text).hexdigest(),
             base=self.base.reference,
@@ -422,7 +433,7 @@ class _Run:
                 security_note=self.acceleration.security_note,
             ),
             stages=tuple(self.stages),
-            artifacts=tuple(self.artifacts),
+            artifacts=tuple(artifacts),
             boot=tuple(self.verdicts),
             phases=dict(self.progress.phases),
             controller_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

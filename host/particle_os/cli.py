@@ -16,9 +16,8 @@ from particle_agent.options import bytes_of
 from particle_agent.stages import RECIPE_STAGES
 from rich.console import Console
 
-from particle_os import __version__, boot_test, doctor, helper, recipe, report
+from particle_os import __version__, boot_test, cache, doctor, helper, recipe, report
 from particle_os import build as building
-from particle_os.build import Options, Plan
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_USAGE,
@@ -27,6 +26,7 @@ from particle_os.errors import (
     printable,
 )
 from particle_os.outcome import guarded, no_color, not_booted
+from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
 from particle_os.progress import Progress, make_sink
 from particle_os.vm import accel
 from particle_os.workspace import Workspace, cache_directory, data_directory, workspace
@@ -92,6 +92,14 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     return size
 
 
+def _cache_size(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    if value == "0":
+        return 0
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[MGmg]", value):
+        raise click.BadParameter("expected a size such as 20G or 500M, or 0")
+    return bytes_of(value.upper())
+
+
 def _units(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> Any:
     for unit in value:
         if not recipe.is_unit_name(unit):
@@ -129,6 +137,12 @@ MEMORY = click.option("--memory", callback=_size, metavar="SIZE", help="The VM's
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
               help="The Debian mirror for the helper VM and for mmdebstrap: bases.")  # fmt: skip
 @click.option("--template", default="debian-trixie", show_default=True, help="The helper VM.")
+@click.option("--no-cache", is_flag=True, help="Do everything anew, and keep nothing of it.")
+@click.option("--refresh", metavar="STAGE",
+              help="Do this stage (its number or type) and all after it anew.")  # fmt: skip
+@click.option("--max-age", type=click.FloatRange(0), default=MAX_AGE_SECONDS / 3600,
+              show_default=True, metavar="HOURS",
+              help="How long a stage that reads the network need not be done anew.")  # fmt: skip
 @click.option("--no-boot-test", is_flag=True, help="Publish without having booted the image.")
 @click.option("--keep-on-failure", is_flag=True, help="Keep the disks of a failed build.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
@@ -136,7 +150,8 @@ MEMORY = click.option("--memory", callback=_size, metavar="SIZE", help="The VM's
 def build_command(
     output: Output, recipe_path: Path, output_directory: Path, base: str | None, accel: accel.Wish,
     memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
-    no_boot_test: bool, keep_on_failure: bool, dry_run: bool,
+    no_cache: bool, refresh: str | None, max_age: float, no_boot_test: bool,
+    keep_on_failure: bool, dry_run: bool,
 ) -> int:  # fmt: skip
     """Build the image of RECIPE, boot it, and publish it in the output directory."""
     options = Options(
@@ -150,8 +165,11 @@ def build_command(
         keep_on_failure=keep_on_failure,
         template=template,
         mirror=mirror,
+        cache=not no_cache,
+        refresh=refresh,
+        max_age=max_age * 3600,
     )
-    plan = building.make_plan(recipe_path, options)
+    plan = make_plan(recipe_path, options)
     if dry_run:
         _show_plan(plan, output)
         return 0
@@ -323,6 +341,66 @@ def doctor_command(output: Output) -> int:
             if finding.status != "ok" and finding.advice:
                 click.echo(f"         do: {finding.advice}")
     return EXIT_INFRASTRUCTURE if any(f.status == "missing" for f in findings) else 0
+
+
+@cli.group("cache")
+def cache_group() -> None:
+    """Show, check and clear what earlier builds left for later ones."""
+
+
+@cache_group.command("list")
+@_common
+def cache_list_command(output: Output) -> None:
+    """List what is in the cache: kind, size, hours since its last use, name."""
+    found = cache.entries(cache_directory())
+    if output.as_json:
+        click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))
+        return
+    for entry in found:
+        size = report.human_bytes(entry.size)
+        name = f"{entry.name} {entry.label}".strip()
+        click.echo(f"{entry.kind:<10}  {size:>9}  {entry.age() / 3600:7.1f} h  {name}")
+    click.echo(f"total       {report.human_bytes(sum(e.size for e in found)):>9}")
+
+
+def _cache_row(entry: cache.Entry) -> dict[str, object]:
+    return {
+        "kind": entry.kind, "name": entry.name, "label": entry.label, "bytes": entry.size,
+        "used": entry.used,
+    }  # fmt: skip
+
+
+@cache_group.command("prune")
+@click.option("--size", callback=_cache_size, default=f"{cache.LIMIT_BYTES >> 30}G",
+              show_default=True, metavar="SIZE",
+              help="Remove the longest unused until the rest takes this; 0: all.")  # fmt: skip
+@click.option("--max-age", type=click.FloatRange(0), metavar="HOURS",
+              help="Also remove what was not used for so long.")  # fmt: skip
+@_common
+def cache_prune_command(output: Output, size: int, max_age: float | None) -> None:
+    """Remove what has not been used for long; never what a running build stands on."""
+    seconds = None if max_age is None else max_age * 3600
+    removed = cache.prune(cache_directory(), limit=size, max_age=seconds)
+    if output.as_json:
+        click.echo(json.dumps([_cache_row(entry) for entry in removed], indent=2))
+    elif not output.quiet:
+        freed = report.human_bytes(sum(entry.size for entry in removed))
+        click.echo(f"{len(removed)} removed, {freed} freed")
+
+
+@cache_group.command("verify")
+@_common
+def cache_verify_command(output: Output) -> int:
+    """Check the content of what is in the cache; damaged entries are named, and exit code is 5."""
+    found = cache.damaged(cache_directory())
+    if output.as_json:
+        click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))
+    else:
+        for entry in found:
+            click.echo(f"damaged: {' '.join(map(str, entry.paths))}")
+        if not found and not output.quiet:
+            click.echo("all whole")
+    return EXIT_INFRASTRUCTURE if found else 0
 
 
 @cli.command("schema")

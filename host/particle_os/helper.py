@@ -83,6 +83,11 @@ class Helper:
     initrd: Path
     root: Path
 
+    def identity(self) -> str:
+        """Changes whenever the helper is made anew, from whatever the mirror had then."""
+        status = self.root.stat()
+        return f"{self.key} {status.st_size} {status.st_mtime_ns}"
+
 
 _ADAPTER: pydantic.TypeAdapter[Template] = pydantic.TypeAdapter(Template)
 

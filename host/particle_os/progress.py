@@ -48,12 +48,13 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class StageFinished:
-    """A stage of the recipe succeeded."""
+    """A stage of the recipe succeeded, in this build or (`cached`) in an earlier one."""
 
     index: int
     total: int
     label: str
     seconds: float
+    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def _plain(event: Event) -> str | None:
             return f"{phase}: {seconds:.1f} s"
         case StageStarted(index, total, label):
             return f"  stage {index + 1}/{total} {label} ..."
+        case StageFinished(index, total, label, cached=True):
+            return f"  stage {index + 1}/{total} {label}: cached"
         case StageFinished(index, total, label, seconds):
             return f"  stage {index + 1}/{total} {label}: {seconds:.1f} s"
         case Note(text):

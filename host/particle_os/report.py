@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 import pydantic
@@ -56,6 +57,10 @@ class Result(_Record):
     version: Literal[1] = 1
     particle_os: str
     status: Literal["passed", "not-tested", "not-booted", "failed"]
+    # Names all that the images depend on, but for what the network had to give.
+    build_key: str
+    # Seconds since 1970.
+    created: float
     recipe: str
     recipe_sha256: str
     base: str
@@ -70,6 +75,10 @@ class Result(_Record):
     # The most memory that the controller itself took, without QEMU.
     controller_peak_rss_bytes: int
     notes: tuple[str, ...] = ()
+
+    def age(self) -> float:
+        """Seconds since the build."""
+        return time.time() - self.created
 
 
 def human_bytes(count: int) -> str:
@@ -87,7 +96,9 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
         if phase == "stages":
             for stage in result.stages:
                 took = "" if stage.seconds is None else f"{stage.seconds:.1f}"
-                table.add_row(f"  {stage.index + 1}. {stage.type}", took)
+                table.add_row(
+                    f"  {stage.index + 1}. {stage.type}", "cached" if stage.cached else took
+                )
     console.print(table)
     for artifact in result.artifacts:
         virtual, allocated = map(human_bytes, (artifact.virtual_bytes, artifact.allocated_bytes))

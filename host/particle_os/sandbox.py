@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tenacity
@@ -20,7 +20,7 @@ from particle_os.errors import DeadlineExceeded, ParticleError, VmError
 from particle_os.helper import Helper
 from particle_os.vm import warm
 from particle_os.vm.accel import Acceleration
-from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec
+from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec, blockdev
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.ssh import Connection, KeyPair
 from particle_os.workspace import cache_directory, need_room
@@ -50,20 +50,42 @@ class Sandbox:
     `output` is the disk that the guest writes, `packages` the one that the host fills for it.
     """
 
-    def __init__(self, machine: Machine, agent: Agent, output: Disk, packages: Path) -> None:
+    def __init__(
+        self, machine: Machine, agent: Agent, scratch: Disk, output: Disk, packages: Disk
+    ) -> None:
         self._machine = machine
+        self._scratch = scratch
         self._disk = output
         self.agent = agent
         self.output = output.path
-        self.packages = packages
+        self.packages = packages.path
         self.written: wire.DiskWritten | None = None
 
+    def freeze_scratch(self, size: int, deadline: Deadline) -> Path:
+        """The scratch disk (of `size` bytes) as it is now: a file that nobody writes any more.
+
+        It stands on what the scratch disk stood on before. The guest goes on on an overlay.
+        """
+        frozen = self._scratch
+        layers = (*(frozen.backing or ()), frozen.path)
+        path = self._machine.directory / f"scratch-{len(layers)}.qcow2"
+        _make_scratch(path, size, deadline)
+        self._scratch = Disk(path, "qcow2", path.stem, backing=layers)
+        # QEMU has the layers below open already.
+        self._machine.monitor.overlay(frozen, replace(self._scratch, backing=()), deadline)
+        return frozen.path
+
     def keep_scratch(self, place: Path, deadline: Deadline) -> None:
-        """Ends the VM and moves its scratch disk to `place`, for a look at what failed."""
+        """Ends the VM and writes its scratch disk to `place`, for a look at what failed."""
         # QEMU writes out what it holds of the disk before it goes.
         self._machine.monitor.execute("quit", deadline)
         self._machine.console.wait_for_end(deadline.sooner(30, "ending the helper VM"))
-        shutil.move(self._machine.directory / "scratch.qcow2", place)
+        chain = json.dumps(blockdev(self._scratch, "scratch"))
+        process.run(
+            ["qemu-img", "convert", "-O", "qcow2", f"json:{chain}", place],
+            deadline=deadline,
+            what="keeping the scratch disk",
+        )
 
     def take_disk_event(self, event: wire.Event, deadline: Deadline) -> bool:
         """Handles what the guest says about the output disk; False for any other event.
@@ -93,18 +115,16 @@ def running_sandbox(
     output: Path,
     transcript: Path,
     deadline: Deadline,
+    layers: Sequence[Path] = (),
 ) -> Iterator[Sandbox]:
     """Runs a helper VM for as long as the context lasts; nothing of it remains but `output`.
 
-    `directory` is private to it. The scratch disk `directory/scratch.qcow2` is new and empty.
+    `directory` is private to it. The scratch disk is empty, or an overlay over the frozen disks
+    `layers`, the lowest first.
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
-    process.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", scratch, str(resources.scratch)],
-        deadline=deadline.sooner(30, "making the scratch disk"),
-        what="making the scratch disk",
-    )
+    _make_scratch(scratch, resources.scratch, deadline)
     output.touch(mode=0o644)
     os.truncate(output, MIB)
     packages = directory / "packages.squashfs"
@@ -120,7 +140,7 @@ def running_sandbox(
         free_slots=3,
     )
     disks = (
-        Disk(scratch, "qcow2", "scratch"),
+        Disk(scratch, "qcow2", "scratch", backing=tuple(layers)),
         Disk(output, "raw", "output"),
         Disk(packages, "raw", "packages", read_only=True),
     )
@@ -128,6 +148,14 @@ def running_sandbox(
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
         yield _start(spec, disks, places, stack, boot)
+
+
+def _make_scratch(path: Path, size: int, deadline: Deadline) -> None:
+    process.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", path, str(size)],
+        deadline=deadline.sooner(30, "making the scratch disk"),
+        what="making the scratch disk",
+    )
 
 
 @dataclass(frozen=True)
@@ -182,7 +210,7 @@ def _start(
                 state.unlink(missing_ok=True)
                 raise
             stack.push(start.pop_all())
-    return Sandbox(machine, agent, disks[1], disks[2].path)
+    return Sandbox(machine, agent, *disks)
 
 
 def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:

@@ -68,6 +68,7 @@ def test_json_is_an_object_a_line():
         "total": 2,
         "label": "apt",
         "seconds": 12.34,
+        "cached": False,
     }
 
 

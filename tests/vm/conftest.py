@@ -216,6 +216,7 @@ for argument; do package=$argument; done
 case $package in
 hang) echo "hanging now"; exec sleep 600 ;;
 evil) printf 'red \\033[31m bell \\007 bidi\\n' ;;
+said-*) echo "installing $package" ;;
 flood) yes "a line of output that repeats itself" | head -n 200000 ;;
 esac
 exit 0

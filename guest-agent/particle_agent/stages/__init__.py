@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, get_args
+from typing import ClassVar, Protocol, get_args
 
 from particle_agent.bootstrap import Bootstrap
 from particle_agent.stages.apt import Apt
@@ -15,6 +15,8 @@ from particle_agent.target import Target
 
 class Stage(Protocol):
     """What every stage class offers besides its options."""
+
+    reads_network: ClassVar[bool]
 
     def run(self, target: Target) -> None:
         """Does the work; raises StageError when it cannot be done."""

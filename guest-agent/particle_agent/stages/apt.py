@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from particle_agent import packages
 from particle_agent.apt_failure import apt_failure
@@ -50,6 +50,7 @@ class Apt(Options):
     and downloads stay outside of the image.
     """
 
+    reads_network: ClassVar[bool] = True
     type: Literal["apt"] = "apt"
     packages: tuple[PackageName, ...] = ()
     """What to install; a name may carry :ARCH, =VERSION or /RELEASE as in apt-get(8)."""

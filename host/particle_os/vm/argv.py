@@ -18,12 +18,17 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Disk:
-    """A virtio disk; `serial` is how the guest finds it."""
+    """A virtio disk; `serial` is how the guest finds it.
+
+    `backing` is what a qcow2 overlay stands on, itself qcow2, the lowest first; None leaves that
+    to what the file says.
+    """
 
     path: Path
     format: Literal["raw", "qcow2"]
     serial: str
     read_only: bool = False
+    backing: tuple[Path, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,13 @@ def blockdev(disk: Disk, node: str) -> dict[str, object]:
     file: dict[str, object] = {"driver": "file", "filename": str(disk.path), "cache": cache}
     if disk.read_only:
         file["locking"] = "off"
+    backing: dict[str, object] | None = None
+    for path in disk.backing or ():
+        below = {"driver": "file", "filename": str(path), "locking": "off", "read-only": True}
+        backing = {"driver": "qcow2", "read-only": True, "file": below, "backing": backing}
+    chain = {} if disk.backing is None else {"backing": backing}
     return {
+        **chain,
         "driver": disk.format,
         "node-name": node,
         "read-only": disk.read_only,

@@ -116,6 +116,12 @@ class Monitor:
         self.execute("blockdev-add", deadline, **blockdev(disk, node))
         self.execute("device_add", deadline, **device(disk, node), bus=f"slot{slot}")
 
+    def overlay(self, old: Disk, new: Disk, deadline: Deadline) -> None:
+        """Writes to `old` go to `new` from now on, whose file is there; `old` stays as it is."""
+        below, above = f"disk-{old.serial}", f"disk-{new.serial}"
+        self.execute("blockdev-add", deadline, **blockdev(new, above))
+        self.execute("blockdev-snapshot", deadline, node=below, overlay=above)
+
     def resize(self, disk: Disk, size: int, deadline: Deadline) -> None:
         """Gives a disk `size` bytes; the guest notices by itself."""
         node = f"disk-{disk.serial}"

@@ -82,6 +82,7 @@ def restored(
     spec = replace(spec, restored=True)
     try:
         file = state.open("rb")
+        os.utime(state)
     except OSError as error:
         raise VmError(f"the saved state cannot be read: {error}") from error
     place = {"directory": directory, "transcript": transcript}

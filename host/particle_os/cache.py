@@ -1,0 +1,146 @@
+"""What lies in the user's cache: how large, how old, whole or damaged; and how it goes away."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from particle_os import checkpoints
+from particle_os.workspace import LOCK, allocated_bytes, workspace
+
+LIMIT_BYTES = 20 << 30
+Kind = Literal["helper", "state", "base", "checkpoint", "package", "indexes"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in the cache; `size` in allocated bytes, `used` in seconds since 1970."""
+
+    kind: Kind
+    name: str
+    size: int
+    used: float
+    paths: tuple[Path, ...]
+    label: str = ""
+
+    def age(self) -> float:
+        """Seconds since it was last used."""
+        return max(0.0, time.time() - self.used)
+
+
+def entries(cache: Path) -> list[Entry]:
+    """Everything in the cache, what was used last first."""
+    return sorted(_entries(cache), key=lambda entry: entry.used, reverse=True)
+
+
+def _entries(cache: Path) -> Iterator[Entry]:
+    for place in _directories(cache / "helpers"):
+        yield _entry("helper", place.name, place, place)
+    for state in (cache / "warm").glob("*.state"):
+        yield _entry("state", state.stem, state, state)
+    for digest in (cache / "bases").glob("*.sha256"):
+        tarball = digest.with_suffix(".tar.zst")
+        yield _entry("base", digest.stem, digest, tarball, digest)
+    for place in _directories(cache / "checkpoints"):
+        found = checkpoints.read(place)
+        label = found.meta.label if found else "damaged"
+        yield _entry("checkpoint", place.name, place, place, label=label)
+    for deb in (cache / "packages").glob("*.deb"):
+        yield _entry("package", deb.stem, deb, deb)
+    for place in _directories(cache / "apt"):
+        yield _entry("indexes", place.name, place.with_suffix(".lock"), place)
+
+
+def _directories(parent: Path) -> list[Path]:
+    return [place for place in parent.glob("*") if place.is_dir()]
+
+
+def _entry(kind: Kind, name: str, dated: Path, *paths: Path, label: str = "") -> Entry:
+    size = sum(
+        allocated_bytes(file)
+        for path in paths
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    )
+    used = dated.stat().st_mtime if dated.exists() else 0.0
+    return Entry(kind, name, size, used, paths, label)
+
+
+def prune(cache: Path, *, limit: int, max_age: float | None = None) -> list[Entry]:
+    """Removes what was not used for `max_age` seconds, then the longest unused until the rest
+    takes at most `limit` bytes; returns what was removed.
+
+    Nothing that a running build stands on goes: a checkpoint is locked by its build; the other
+    things stay for as long as any build runs.
+    """
+    removed = []
+    with workspace() as work:
+        busy = _others_run(cache, work.path)
+        found = entries(cache)
+        total = sum(entry.size for entry in found)
+        for entry in reversed(found):
+            old = max_age is not None and entry.age() > max_age
+            if not old and total <= limit:
+                continue
+            if _remove(entry, work.path, busy=busy):
+                removed.append(entry)
+                total -= entry.size
+    return removed
+
+
+def _others_run(cache: Path, own: Path) -> bool:
+    for lock in (cache / "work").glob(f"*/{LOCK}"):
+        if lock.parent == own:
+            continue
+        try:
+            with lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            continue
+    return False
+
+
+def _remove(entry: Entry, work: Path, *, busy: bool) -> bool:
+    if entry.kind == "checkpoint":
+        into = Path(tempfile.mkdtemp(dir=work)) / entry.name
+        return checkpoints.evict(entry.paths[0], into=into)
+    if busy:
+        return False
+    # What says that the others are whole goes first.
+    for path in reversed(entry.paths):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return True
+
+
+def damaged(cache: Path) -> list[Entry]:
+    """What does not have the content any more that was put there."""
+    return [entry for entry in entries(cache) if not _intact(entry)]
+
+
+def _intact(entry: Entry) -> bool:
+    path = entry.paths[0]
+    if entry.kind == "checkpoint":
+        found = checkpoints.read(path)
+        return found is not None and checkpoints.intact(found)
+    if entry.kind == "base":
+        return path.exists() and entry.paths[1].read_text().strip() == f"sha256:{_sha256(path)}"
+    if entry.kind == "package":
+        return _sha256(path) == entry.name
+    return True
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,93 @@
+"""What a build leaves in the output directory: images and result, or the evidence of a failure."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from particle_os import artifact
+from particle_os.artifact import sparse_sha256
+from particle_os.report import ArtifactResult, Result
+from particle_os.workspace import allocated_bytes
+
+LOGS = ("log", "console.log")
+
+
+class Delivery:
+    """The files of one build, in a hidden directory `staging` beside their final places."""
+
+    def __init__(self, name: str, staging: Path, output: Path) -> None:
+        self.name = name
+        self.staging = staging
+        self.output = output
+        self.artifacts: list[ArtifactResult] = []
+
+    def file(self, ending: str) -> Path:
+        """NAME.`ending` before it is published."""
+        return self.staging / f"{self.name}.{ending}"
+
+    def add(self, image_format: Literal["raw", "qcow2"], virtual: int, sha256: str) -> None:
+        """Notes a finished image; sizes in bytes."""
+        path = self.file(image_format)
+        self.artifacts.append(
+            ArtifactResult(
+                path=path.name,
+                format=image_format,
+                bytes=path.stat().st_size,
+                virtual_bytes=virtual,
+                allocated_bytes=allocated_bytes(path),
+                sha256=sha256,
+            )
+        )
+
+    def drop(self, image_format: str) -> None:
+        """Removes an image that nobody asked for."""
+        self.file(image_format).unlink()
+        self.artifacts = [a for a in self.artifacts if a.format != image_format]
+
+    @property
+    def failed_directory(self) -> Path:
+        return self.output / f"{self.name}.failed"
+
+    def publish(self, result: Result) -> None:
+        """Puts images, result and logs in place; evidence of an earlier failure goes away."""
+        self._write(result)
+        files = [self.staging / a.path for a in self.artifacts]
+        files += [self.file(ending) for ending in (*LOGS, "result.json")]
+        artifact.publish(files, self.output, {a.path: a.sha256 for a in self.artifacts})
+        shutil.rmtree(self.failed_directory, ignore_errors=True)
+
+    def keep_evidence(self, result: Result | None, images: Sequence[str]) -> Path:
+        """Moves logs, result and `images` to NAME.failed, which replaces that of the last time.
+
+        Returns where the log is.
+        """
+        if result is not None:
+            self._write(result)
+        shutil.rmtree(self.failed_directory, ignore_errors=True)
+        self.failed_directory.mkdir()
+        for name in (*(f"{self.name}.{ending}" for ending in (*LOGS, "result.json")), *images):
+            if (self.staging / name).exists():
+                (self.staging / name).rename(self.failed_directory / name)
+        return self.failed_directory / f"{self.name}.log"
+
+    def _write(self, result: Result) -> None:
+        self.file("result.json").write_text(result.model_dump_json(indent=2) + "\n")
+
+
+def published(name: str, output: Path, build_key: str) -> Result | None:
+    """The result of an earlier build of the same, when all its images are there and whole."""
+    try:
+        result = Result.model_validate_json((output / f"{name}.result.json").read_bytes())
+        if result.build_key != build_key or result.status not in ("passed", "not-tested"):
+            return None
+        for image in result.artifacts:
+            if sparse_sha256(output / image.path) != image.sha256:
+                return None
+    except (OSError, pydantic.ValidationError):
+        return None
+    return result

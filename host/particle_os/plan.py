@@ -1,0 +1,111 @@
+"""What a build will do, decided before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_agent.stages import RecipeStage
+
+from particle_os import agent, base, checkpoints, helper, recipe
+from particle_os.base import Base
+from particle_os.errors import UsageError
+from particle_os.helper import Helper, Template
+from particle_os.recipe import LoadedRecipe
+from particle_os.vm import accel
+from particle_os.workspace import cache_directory
+
+MAX_AGE_SECONDS = 86400.0
+SCRATCH_BYTES = 32 << 30
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about one build; sizes in bytes."""
+
+    output: Path
+    base: str | None = None
+    accel: accel.Wish = "auto"
+    memory: int | None = None
+    cpus: int | None = None
+    scratch: int = SCRATCH_BYTES
+    boot_test: bool = True
+    keep_on_failure: bool = False
+    template: str = "debian-trixie"
+    mirror: str | None = None
+    # Whether earlier work is used, from which stage on it is not (its number or type), and the
+    # seconds for which a stage that reads the network is believed.
+    cache: bool = True
+    refresh: str | None = None
+    max_age: float = MAX_AGE_SECONDS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will do; made before anything starts."""
+
+    loaded: LoadedRecipe
+    options: Options
+    template: Template
+    base_reference: str
+    # Known before the start for a file, and for a suite that was bootstrapped before.
+    base: Base | None
+    helper: Helper | None
+    # The first stage, counted from 0, whose earlier results are not used.
+    refresh_from: int
+
+    @property
+    def name(self) -> str:
+        return self.loaded.recipe.name
+
+    @property
+    def stages(self) -> tuple[RecipeStage, ...]:
+        return self.loaded.recipe.stages
+
+    def keys(self, base: Base, helper: Helper) -> list[str]:
+        """What names the scratch disk with the unpacked base, and that after each stage."""
+        recipe = self.loaded.recipe
+        root = [base.digest, recipe.architecture, recipe.name, self.options.scratch]
+        return checkpoints.keys([*root, helper.identity(), agent.digest()], self.stages)
+
+    def build_key(self, base: Base, helper: Helper) -> str:
+        """What names the published images: everything that they depend on."""
+        wanted = (self.loaded.disk.formats, self.loaded.recipe.boot_test)
+        text = repr((self.keys(base, helper)[-1], wanted))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_plan(recipe_path: Path, options: Options) -> Plan:
+    """Validates the recipe and looks up what is there already; starts nothing.
+
+    Raises InvalidDocument or UsageError with all that is wrong.
+    """
+    loaded = recipe.load(recipe_path)
+    template = helper.load_template(options.template)
+    if options.mirror:
+        template = helper.with_mirror(template, options.mirror)
+    reference = options.base or loaded.recipe.base_image
+    recipe.check_base_reference(reference)
+    relative_to = Path() if options.base else recipe_path.parent
+    architecture = loaded.recipe.architecture
+    found = base.resolve_file(reference, relative_to, architecture)
+    if found is None:
+        suite = reference.removeprefix("mmdebstrap:")
+        found = base.find_suite(suite, options.mirror, architecture, cache_directory())
+    made = helper.find(template, cache_directory())
+    refresh_from = _refresh_from(loaded.recipe.stages, options)
+    return Plan(loaded, options, template, reference, found, made, refresh_from)
+
+
+def _refresh_from(stages: Sequence[RecipeStage], options: Options) -> int:
+    if not options.cache:
+        return 0
+    if options.refresh is None:
+        return len(stages)
+    for index, stage in enumerate(stages):
+        if options.refresh in (str(index + 1), stage.type):
+            return index
+    known = ", ".join(f"{i + 1} ({stage.type})" for i, stage in enumerate(stages))
+    raise UsageError(f"--refresh: the recipe has no stage '{options.refresh}'; it has {known}")

@@ -1,0 +1,205 @@
+import os
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from particle_agent.stages.apt import Apt
+from particle_agent.stages.locale import Locale
+from particle_agent.stages.timezone import Timezone
+from particle_agent.stages.users import User, Users
+from particle_os import cache, checkpoints
+from particle_os.checkpoints import DISK, META, Checkpoints, intact, keys, read
+from particle_os.workspace import workspace
+
+HOUR = 3600.0
+NAMES = st.sampled_from(["curl", "vim", "ssh", "git"])
+STAGES = st.one_of(
+    st.builds(
+        Apt,
+        packages=st.lists(NAMES, max_size=3).map(tuple),
+        update=st.booleans(),
+        recommends=st.booleans(),
+    ),
+    st.builds(Timezone, zone=st.sampled_from(["Europe/Berlin", "UTC"])),
+    st.builds(Locale, default=st.sampled_from(["C.UTF-8", "de_DE.UTF-8"])),
+    st.builds(
+        lambda name, shell: Users(users=(User(name=name, shell=shell),)),
+        st.sampled_from(["ann", "bob"]),
+        st.sampled_from(["/bin/sh", "/bin/bash"]),
+    ),
+)
+ROOTS = st.lists(st.sampled_from(["sha256:a", "sha256:b", "agent", 1, 2]), min_size=1, max_size=4)
+
+
+@given(ROOTS, st.lists(STAGES, max_size=5), ROOTS, st.lists(STAGES, max_size=5))
+def test_equal_keys_mean_equal_work(root, stages, other_root, other_stages):
+    """Two prefixes share a key exactly when everything up to there is the same."""
+    first, second = keys(root, stages), keys(other_root, other_stages)
+    for one in range(len(first)):
+        for two in range(len(second)):
+            same = root == other_root and stages[:one] == other_stages[:two]
+            assert (first[one] == second[two]) == same
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Opens the checkpoints as a build does."""
+    (tmp_path / "work").mkdir()
+    return lambda: Checkpoints(tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def keep(tmp_path, store):
+    """Keeps a chain of checkpoints as a build does; `name` makes their content."""
+
+    def keep(*names, network=(), below=(), label="x"):
+        chain = list(below)
+        with store() as opened:
+            for name in names:
+                disk = tmp_path / "work" / f"{name}-{time.monotonic_ns()}.qcow2"
+                disk.write_text(f"content of {name} {time.monotonic_ns()}")
+                kept = opened.keep(
+                    name,
+                    disk,
+                    below=chain[-1] if chain else None,
+                    label=label,
+                    network=name in network,
+                    work=tmp_path / "work",
+                )
+                chain.append(kept)
+        return chain
+
+    return keep
+
+
+def found(store, *names, max_age=HOUR):
+    with store() as opened:
+        return [c.key for c in opened.longest(names, max_age=max_age)]
+
+
+def test_the_longest_known_prefix_is_found(store, keep):
+    keep("a", "b", "c")
+    assert found(store, "a", "b", "c", "d") == ["a", "b", "c"]
+    assert found(store, "a", "x", "c") == ["a"]
+    assert found(store, "x", "b") == []
+
+
+def test_a_gap_ends_the_prefix(store, keep, tmp_path):
+    keep("a", "b", "c")
+    (tmp_path / "checkpoints/b").rename(tmp_path / "elsewhere")
+    assert found(store, "a", "b", "c") == ["a"]
+
+
+@pytest.mark.parametrize("what", [DISK, META])
+@pytest.mark.parametrize("damage", ["cut", "gone", "touched"])
+def test_what_is_not_whole_is_not_used(store, keep, tmp_path, what, damage):
+    keep("a", "b")
+    place = tmp_path / "checkpoints/b" / what
+    if damage == "cut":
+        place.write_bytes(place.read_bytes()[:10])
+    elif damage == "gone":
+        place.unlink()
+    elif what == DISK:
+        os.utime(place, ns=(1, 1))
+    else:
+        place.write_text("{}")
+    assert found(store, "a", "b") == ["a"]
+
+
+def test_a_change_that_hides_is_found_by_verify(keep, tmp_path):
+    keep("a")
+    place = tmp_path / "checkpoints/a"
+    status = (place / DISK).stat()
+    content = bytearray((place / DISK).read_bytes())
+    content[0] ^= 1
+    (place / DISK).write_bytes(content)
+    os.utime(place / DISK, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert not intact(read(place))
+    assert [e.name for e in cache.damaged(tmp_path)] == ["a"]
+
+
+def test_what_the_network_gave_is_believed_for_a_while(store, keep):
+    keep("a", "b", "c", network=("b", "c"))
+    assert found(store, "a", "b", "c") == ["a", "b", "c"]
+    assert found(store, "a", "b", "c", max_age=0) == ["a"]
+
+
+def test_a_refreshed_checkpoint_takes_none_of_the_old_ones_above_it(store, keep):
+    """Keys above a refreshed stage are the same, but their disks stand on another content."""
+    below = keep("a", "b", "c")[:1]
+    keep("b", below=below)
+    assert found(store, "a", "b", "c") == ["a", "b"]
+
+
+def test_a_checkpoint_whose_parent_is_another_builds_is_not_kept(store, keep):
+    theirs = keep("a")
+    keep("a")
+    keep("b", below=theirs)
+    assert found(store, "a", "b") == ["a"]
+
+
+def test_what_a_build_stands_on_is_neither_evicted_nor_replaced(store, keep, tmp_path):
+    keep("a", "b")
+    with store() as opened:
+        chain = opened.longest(["a", "b"], max_age=HOUR)
+        content = chain[1].disk.read_bytes()
+        keep("b", below=chain[:1])
+        assert not checkpoints.evict(tmp_path / "checkpoints/b", into=tmp_path / "out")
+        assert chain[1].disk.read_bytes() == content
+    assert checkpoints.evict(tmp_path / "checkpoints/b", into=tmp_path / "out")
+    assert found(store, "a", "b") == ["a"]
+
+
+def test_a_crash_in_mid_write_leaves_nothing_that_is_used(store, keep, tmp_path, monkeypatch):
+    keep("a")
+
+    def crash(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.json, "dump", crash)
+        keep("b", below=[read(tmp_path / "checkpoints/a")])
+    assert found(store, "a", "b") == ["a"]
+
+
+def test_the_frozen_disk_stays_for_the_running_build(keep, tmp_path):
+    (kept,) = keep("a")
+    assert kept.disk.exists()
+    assert kept.disk.samefile(tmp_path / "checkpoints/a" / DISK)
+
+
+def sizes(tmp_path):
+    return {entry.name: entry for entry in cache.entries(tmp_path)}
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("particle_os.workspace.cache_directory", lambda: tmp_path)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_the_longest_unused_goes_first(keep, tmp_path):
+    keep("a", "b", "c")
+    for age, name in enumerate(["b", "c", "a"], start=1):
+        then = time.time() - age * HOUR
+        os.utime(tmp_path / "checkpoints" / name, (then, then))
+    total = sum(entry.size for entry in cache.entries(tmp_path))
+    removed = cache.prune(tmp_path, limit=total - 1)
+    assert [entry.name for entry in removed] == ["a"]
+    removed = cache.prune(tmp_path, limit=total, max_age=1.5 * HOUR)
+    assert [entry.name for entry in removed] == ["c"]
+    assert list(sizes(tmp_path)) == ["b"]
+    assert cache.prune(tmp_path, limit=0)[0].name == "b"
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_while_a_build_runs_only_free_checkpoints_go(keep, store, tmp_path):
+    keep("a", "b")
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "0.deb").write_text("x")
+    with workspace(), store() as opened:
+        opened.longest(["a"], max_age=HOUR)
+        removed = cache.prune(tmp_path, limit=0)
+        assert [entry.name for entry in removed] == ["b"]
+    assert {e.name for e in cache.prune(tmp_path, limit=0)} == {"a", "0"}

@@ -1,0 +1,131 @@
+"""What an earlier build has done is not done again, and the result is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+from .conftest import Account, Outcome, leftovers, recipe_text, user_qemus
+
+Built = tuple[Outcome, Path]
+MIB = 1 << 20
+# What differs between two images of the same recipe, and why: each has a file system of its own,
+# with an identifier of its own, which is told in two files.
+DIFFERS = {"etc/fstab", "boot/extlinux/extlinux.conf"}
+# extlinux writes there where its own parts lie in the file system.
+PATCHED = {"boot/extlinux/ldlinux.sys"}
+
+
+def tree(image: Path, where: Path) -> dict[str, tuple[object, ...]]:
+    """Kind, mode, owner, size, link and content of each file of the image's ext4 partition."""
+    where.mkdir()
+    argv = ["/sbin/debugfs", "-R", f"rdump / {where}", f"{image}?offset={MIB}"]
+    subprocess.run(argv, check=True, capture_output=True, timeout=300)
+    found: dict[str, tuple[object, ...]] = {}
+    for directory, directories, files in os.walk(where):
+        for name in (*directories, *files):
+            path = Path(directory) / name
+            status = path.lstat()
+            content: bytes | str = b""
+            if stat.S_ISLNK(status.st_mode):
+                content = os.readlink(path)
+            elif stat.S_ISREG(status.st_mode):
+                content = path.read_bytes()
+            about = (oct(status.st_mode), status.st_uid, status.st_gid, content)
+            found[str(path.relative_to(where))] = about
+    return found
+
+
+def test_with_nothing_changed_the_images_are_left_alone(account: Account, built: Built) -> None:
+    output = built[1]
+    recipe = Path(account.run("list", "recipes", "--json").json()[0]["name"])
+    before = {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in output.iterdir()}
+    outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
+    assert outcome.status == 0
+    assert "nothing has changed" in outcome.stderr
+    assert outcome.json()["build_key"] == built[0].json()["build_key"]
+    assert {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in output.iterdir()} == before
+    assert leftovers(account, output) == []
+
+
+def test_an_image_from_checkpoints_equals_one_made_in_one_go(
+    account: Account, built: Built, tmp_path: Path
+) -> None:
+    """Everything but the last stages comes from the build before; file by file it is the same."""
+    recipe = Path(account.run("list", "recipes", "--json").json()[0]["name"])
+    output = account.make_directory("again")
+    outcome = account.run(
+        "build", recipe, "--output", output, "--refresh", "users", "--no-boot-test",
+        "--json", "--progress", "plain",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.stderr
+    cached = [stage["cached"] for stage in outcome.json()["stages"]]
+    assert cached == [True, True, True, False, False]
+    assert "push base" not in outcome.stderr
+    first = tree(built[1] / "minimal-test.raw", tmp_path / "first")
+    second = tree(output / "minimal-test.raw", tmp_path / "second")
+    assert first.keys() == second.keys()
+    assert len(first) > 5000
+    different = {name for name in first if first[name] != second[name]}
+    assert different <= DIFFERS | PATCHED
+    assert different >= DIFFERS
+
+
+def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_base: Path) -> None:
+    """The first stage is not done again; its output is not seen a second time."""
+    output = account.make_directory("resumed")
+    text = recipe_text("resumed", f"tar:{tiny_base}", "said-once").replace(
+        "  - type: qemu", "  - type: timezone\n    zone: Europe/Berlin\n  - type: qemu"
+    )
+    recipe = account.write(account.directory / "resumed.yml", text)
+    run = ("build", recipe, "--output", output, "--no-boot-test", "-v", "--accel", "tcg")
+    first = account.run(*run)
+    assert first.status == 3, "the tiny base has no time zones"
+    assert "installing said-once" in first.stderr
+    result = json.loads((output / "resumed.failed/resumed.result.json").read_text())
+    assert [stage["status"] for stage in result["stages"]] == ["done", "failed", "not-run"]
+    second = account.run(*run)
+    assert second.status == 3
+    assert "stage 1/3 apt: cached" in second.stderr
+    assert "installing said-once" not in second.stderr
+    account.write(recipe, text.replace("said-once", "said-twice"))
+    third = account.run(*run)
+    assert "installing said-twice" in third.stderr, "another option is another key"
+
+
+def test_prune_spares_what_a_running_build_stands_on(account: Account, tiny_base: Path) -> None:
+    output = account.make_directory("pruned")
+    text = recipe_text("pruned", f"tar:{tiny_base}", "package").replace(
+        "  - type: qemu", "  - type: apt\n    packages: [hang]\n  - type: qemu"
+    )
+    recipe = account.write(account.directory / "pruned.yml", text)
+    run = ("build", recipe, "--output", output, "--accel", "tcg", "--progress", "plain", "-v")
+    process = account.start(*run)
+    assert process.stderr is not None
+    try:
+        assert any("hanging now" in line for line in process.stderr)
+        process.terminate()
+        process.communicate(timeout=60)
+        process = account.start(*run)
+        assert process.stderr is not None
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if "hanging now" in line:
+                break
+        assert any("stage 1/3 apt: cached" in line for line in seen)
+        removed = {e["kind"] for e in account.run("cache", "prune", "--size", "0", "--json").json()}
+        assert removed <= {"checkpoint"}
+        labels = [e["label"] for e in account.run("cache", "list", "--json").json()]
+        assert {"base", "apt"} <= set(labels)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    until = time.monotonic() + 5
+    while user_qemus(account) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert leftovers(account, output) == []
