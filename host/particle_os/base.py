@@ -134,6 +134,7 @@ def ensure_suite(
     *,
     mirror: str | None,
     architecture: str,
+    anew: bool,
     cache: Path,
     work: Workspace,
     open_sandbox: SandboxOpener,
@@ -141,6 +142,8 @@ def ensure_suite(
     log: Callable[[str], None],
 ) -> Base:
     """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.
+
+    With `anew` it is made even when there is one, which it then replaces.
 
     The packages are fetched, verified and extracted on the host without privilege; they are
     installed (their scripts run) in a helper VM that `open_sandbox` starts. What is unfinished
@@ -151,7 +154,8 @@ def ensure_suite(
     key = _suite_key(suite, mirror, architecture)
     deadline = Deadline.after(MAKE_SECONDS, f"making the base image mmdebstrap:{suite}")
     with locked(store / f"{key}.lock", deadline):
-        if base := find_suite(suite, mirror, architecture, cache):
+        base = find_suite(suite, mirror, architecture, cache)
+        if base is not None and not anew:
             return base
         made = work.path / "base-files"
         debs = made / "debs"
@@ -175,6 +179,8 @@ def ensure_suite(
         compressed = _compress(output, 6, deadline)
         with compressed.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        # A tarball without its digest is none.
+        (store / f"{key}.sha256").unlink(missing_ok=True)
         compressed.rename(store / f"{key}.tar.zst")
         (made / "digest").write_text(f"sha256:{sha256}\n")
         # The digest comes last: its presence says that the tarball is whole.

@@ -37,7 +37,7 @@ from particle_os.errors import (
 )
 from particle_os.helper import Helper
 from particle_os.packages import Depot
-from particle_os.plan import Plan
+from particle_os.plan import REFRESH_BASE, Plan
 from particle_os.progress import LogSink, Progress, StageFinished, StageStarted
 from particle_os.report import HelperResult, Result, StageResult
 from particle_os.sandbox import Resources, Sandbox, running_sandbox
@@ -165,7 +165,7 @@ class _Run:
                 self.plan.options.accel,
                 kernel=self.helper.kernel,
                 initrd=self.helper.initrd,
-                memory_file=cache_directory() / "kvm.json",
+                memory_file=cache_directory() / accel.KVM_MEMORY,
                 directory=self.work.path / "kvm-probe",
                 note=self.note,
             )
@@ -181,6 +181,7 @@ class _Run:
                 self.plan.base_reference.removeprefix("mmdebstrap:"),
                 mirror=self.plan.options.mirror,
                 architecture=self.plan.loaded.recipe.architecture,
+                anew=self.plan.options.refresh == REFRESH_BASE,
                 cache=cache_directory(),
                 work=self.work,
                 open_sandbox=self.sandbox,

@@ -29,6 +29,7 @@ from particle_os.outcome import guarded, no_color, not_booted
 from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
 from particle_os.progress import Progress, make_sink
 from particle_os.vm import accel
+from particle_os.vm.accel import KVM_MEMORY
 from particle_os.workspace import Workspace, cache_directory, data_directory, workspace
 
 # A helper VM with less, or a scratch disk of less, is of no use.
@@ -121,7 +122,12 @@ ACCEL = click.option(
     show_default=True,
     help="How virtual machines run; auto takes KVM when a guest really runs under it.",
 )
-MEMORY = click.option("--memory", callback=_size, metavar="SIZE", help="The VM's memory, e.g. 2G.")
+MEMORY = click.option(
+    "--memory",
+    callback=_size,
+    metavar="SIZE",
+    help="The memory of the VM that this starts: 2G.",
+)
 
 
 @cli.command("build")
@@ -139,7 +145,7 @@ MEMORY = click.option("--memory", callback=_size, metavar="SIZE", help="The VM's
 @click.option("--template", default="debian-trixie", show_default=True, help="The helper VM.")
 @click.option("--no-cache", is_flag=True, help="Do everything anew, and keep nothing of it.")
 @click.option("--refresh", metavar="STAGE",
-              help="Do this stage (its number or type) and all after it anew.")  # fmt: skip
+              help="Do this stage (its number or type; 'base') and all after it anew.")  # fmt: skip
 @click.option("--max-age", type=click.FloatRange(0), default=MAX_AGE_SECONDS / 3600,
               show_default=True, metavar="HOURS",
               help="How long a stage that reads the network need not be done anew.")  # fmt: skip
@@ -279,7 +285,7 @@ def _acceleration(
         wish,
         kernel=made.kernel,
         initrd=made.initrd,
-        memory_file=cache_directory() / "kvm.json",
+        memory_file=cache_directory() / KVM_MEMORY,
         directory=work.path / "kvm-probe",
         note=progress.note,
     )

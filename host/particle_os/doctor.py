@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from particle_os import process
 from particle_os.errors import ParticleError
 from particle_os.helper import templates
 from particle_os.report import human_bytes
-from particle_os.vm.accel import DEVICE
+from particle_os.vm.accel import DEVICE, KVM_MEMORY
 from particle_os.workspace import cache_directory, free_bytes
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -100,4 +101,9 @@ def _kvm() -> Finding:
             "/dev/kvm is not accessible",
             "sudo usermod -aG kvm $USER, log in anew",
         )
-    return Finding("KVM", "ok", "/dev/kvm opens; the first build tries a guest under it")
+    try:
+        tried = json.loads((cache_directory() / KVM_MEMORY).read_text())
+        status: Literal["ok", "warning"] = "ok" if tried["works"] else "warning"
+        return Finding("KVM", status, f"when it was last tried, {tried['reason']}")
+    except (OSError, ValueError, KeyError, TypeError):
+        return Finding("KVM", "ok", "/dev/kvm opens; the first build tries a guest under it")

@@ -16,7 +16,7 @@ from particle_os.errors import InvalidDocument, Problem
 
 T = TypeVar("T")
 SIZE_LIMIT = 1 << 20
-NODE_LIMIT = 100_000
+NODE_LIMIT = 20_000
 DEPTH_LIMIT = 50
 
 Key = tuple[str | int, ...]
@@ -96,8 +96,6 @@ class Source:
 
     def _scalar(self, node: yaml.Node) -> Any:
         text = str(node.value)
-        if node.tag.startswith("tag:yaml.org,2002:") is False and node.tag != "!":
-            self.problem(node.start_mark, "bad-tag", f"the tag '{node.tag}' is not allowed here")
         if getattr(node, "style", None) is not None:
             return text
         if _NULL.fullmatch(text):
@@ -111,20 +109,34 @@ class Source:
         return text
 
 
-class _Loader(yaml.SafeLoader):
-    """Composes nodes; anchors and aliases are refused, so that no document can multiply."""
+class _Refused(yaml.composer.ComposerError):
+    """YAML that a document here may not hold."""
 
-    def __init__(self, text: str, source: Source) -> None:
+    def __init__(self, code: str, complaint: str, mark: yaml.Mark) -> None:
+        super().__init__(None, None, complaint, mark)
+        self.code = code
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes. Anchors, aliases and tags are refused: no document multiplies itself or
+    changes what its values mean."""
+
+    def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.source = source
+        self._nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
+        self._nodes += 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.composer.ComposerError(
-                None, None, "anchors and aliases are not allowed", event.start_mark
-            )
-        return super().compose_node(parent, index)
+            code, complaint = "yaml", "anchors and aliases are not allowed"
+        elif getattr(event, "tag", None) is not None:
+            code, complaint = "bad-tag", f"the tag '{event.tag}' is not allowed here"
+        elif self._nodes > NODE_LIMIT:
+            code, complaint = "too-complex", "the document is too large or too deep"
+        else:
+            return super().compose_node(parent, index)
+        raise _Refused(code, complaint, event.start_mark)
 
 
 def load(path: Path) -> Source:
@@ -147,14 +159,15 @@ def load(path: Path) -> Source:
     if source.problems:
         raise InvalidDocument(source.problems)
     try:
-        loader = _Loader(text, source)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         what = " ".join(filter(None, (error.context, error.problem)))
-        source.problem(error.problem_mark or error.context_mark, "yaml", what)
+        code = error.code if isinstance(error, _Refused) else "yaml"
+        source.problem(error.problem_mark or error.context_mark, code, what)
     except (yaml.YAMLError, RecursionError) as error:
         source.problem(None, "yaml", str(error).splitlines()[0] if str(error) else "too deep")
     else:

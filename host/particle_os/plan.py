@@ -18,6 +18,7 @@ from particle_os.vm import accel
 from particle_os.workspace import cache_directory
 
 MAX_AGE_SECONDS = 86400.0
+REFRESH_BASE = "base"
 SCRATCH_BYTES = 32 << 30
 
 
@@ -91,7 +92,7 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     relative_to = Path() if options.base else recipe_path.parent
     architecture = loaded.recipe.architecture
     found = base.resolve_file(reference, relative_to, architecture)
-    if found is None:
+    if found is None and options.refresh != REFRESH_BASE:
         suite = reference.removeprefix("mmdebstrap:")
         found = base.find_suite(suite, options.mirror, architecture, cache_directory())
     made = helper.find(template, cache_directory())
@@ -104,8 +105,12 @@ def _refresh_from(stages: Sequence[RecipeStage], options: Options) -> int:
         return 0
     if options.refresh is None:
         return len(stages)
+    if options.refresh == REFRESH_BASE:
+        return 0
     for index, stage in enumerate(stages):
         if options.refresh in (str(index + 1), stage.type):
             return index
     known = ", ".join(f"{i + 1} ({stage.type})" for i, stage in enumerate(stages))
-    raise UsageError(f"--refresh: the recipe has no stage '{options.refresh}'; it has {known}")
+    raise UsageError(
+        f"--refresh: the recipe has no stage '{options.refresh}'; it has base, {known}"
+    )

@@ -44,6 +44,8 @@ def problems(tmp_path, content):
         ("a: {b: 1, b: 2}\n", [(1, 11, "repeated-key")]),
         ("? [a]\n: b\n", [(1, 3, "bad-key")]),
         ("a: !run x\n", [(1, 4, "bad-tag")]),
+        ("a: !!str 5\n", [(1, 4, "bad-tag")]),
+        ("a: !!python/object/apply:os.system [x]\n", [(1, 4, "bad-tag")]),
     ],
     ids=lambda value: repr(value)[:30],
 )

@@ -24,6 +24,8 @@ from particle_os.vm.machine import running
 Wish = Literal["auto", "kvm", "tcg"]
 QEMU = "qemu-system-x86_64"
 DEVICE = Path("/dev/kvm")
+# Where the cache remembers whether a guest ran under KVM.
+KVM_MEMORY = "kvm.json"
 PROBE_SECONDS = 10.0
 TCG_FACTOR = 4.0
 EMULATED = "emulated by TCG, which QEMU does not consider a security boundary"
