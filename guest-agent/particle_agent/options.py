@@ -94,7 +94,9 @@ PackageName = Annotated[
     str,
     Text(
         "a Debian package name such as 'openssh-server' (optionally :ARCH, =VERSION or /RELEASE)",
-        r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+|/[a-z0-9.-]+)?",
+        # apt-get(8) takes a minus at the end for a removal.
+        r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](:[a-z0-9-]*[a-z0-9])?"
+        r"(=[A-Za-z0-9.+:~-]*[A-Za-z0-9.+:~]|/[a-z0-9.-]*[a-z0-9.])?",
     ),
 ]
 # useradd(8) of Debian, without the trailing dollar of Samba machine accounts.

@@ -33,6 +33,7 @@ from particle_os.errors import (
     NotEnoughSpace,
     ParticleError,
     StageFailed,
+    UsageError,
     printable,
 )
 from particle_os.helper import Helper
@@ -242,7 +243,13 @@ class _Run:
         size = self.base.tarball.stat().st_size
         need_room(self.work.path, SCRATCH_ESTIMATE + 3 * size, "the scratch disk")
         with self.progress.phase("push base"), self.base.tarball.open("rb") as stream:
-            sent = sandbox.agent.unpack(stream, self.deadline, self._listen_to_output)
+            try:
+                sent = sandbox.agent.unpack(stream, self.deadline, self._listen_to_output)
+            except StageFailed as error:
+                where = f"base image {self.base.reference}"
+                raise UsageError(
+                    error.brief, hint=error.hint, where=where, tail=error.tail
+                ) from error
         if f"sha256:{sent}" != self.base.digest:
             raise InfrastructureError(
                 f"{self.base.tarball} has changed: it is not {self.base.digest} any more",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,12 +21,14 @@ from particle_os import __version__, boot_test, cache, doctor, helper, recipe, r
 from particle_os import build as building
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
+    EXIT_SIGNAL,
     EXIT_USAGE,
     InvalidDocument,
     Problem,
+    UsageError,
     printable,
 )
-from particle_os.outcome import guarded, no_color, not_booted
+from particle_os.outcome import guarded, no_color, not_booted, show
 from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
 from particle_os.progress import Progress, make_sink
 from particle_os.vm import accel
@@ -108,13 +111,25 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
     return value
 
 
+class _Path(click.Path):
+    """A path as it is given; what is wrong with it is told by who uses it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, readable=False, **options)
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        if value == "":
+            self.fail("the path is empty", parameter, context)
+        return super().convert(value, parameter, context)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 def cli() -> None:
     """Builds bootable Debian images as an ordinary user and proves that they boot."""
 
 
-RECIPE = click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+RECIPE = click.argument("recipe_path", metavar="RECIPE", type=_Path())
 ACCEL = click.option(
     "--accel",
     type=click.Choice(["auto", "kvm", "tcg"]),
@@ -132,7 +147,7 @@ MEMORY = click.option(
 
 @cli.command("build")
 @RECIPE
-@click.option("--output", "output_directory", type=click.Path(path_type=Path, file_okay=False),
+@click.option("--output", "output_directory", type=_Path(file_okay=False),
               default=Path("out"), show_default=True, help="Where the images go.")  # fmt: skip
 @click.option("--base", metavar="REF", help="Start from this base image instead of the recipe's.")
 @ACCEL
@@ -146,7 +161,7 @@ MEMORY = click.option(
 @click.option("--no-cache", is_flag=True, help="Do everything anew, and keep nothing of it.")
 @click.option("--refresh", metavar="STAGE",
               help="Do this stage (its number or type; 'base') and all after it anew.")  # fmt: skip
-@click.option("--max-age", type=click.FloatRange(0), default=MAX_AGE_SECONDS / 3600,
+@click.option("--max-age", type=click.IntRange(0), default=int(MAX_AGE_SECONDS // 3600),
               show_default=True, metavar="HOURS",
               help="How long a stage that reads the network need not be done anew.")  # fmt: skip
 @click.option("--no-boot-test", is_flag=True, help="Publish without having booted the image.")
@@ -156,7 +171,7 @@ MEMORY = click.option(
 def build_command(
     output: Output, recipe_path: Path, output_directory: Path, base: str | None, accel: accel.Wish,
     memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
-    no_cache: bool, refresh: str | None, max_age: float, no_boot_test: bool,
+    no_cache: bool, refresh: str | None, max_age: int, no_boot_test: bool,
     keep_on_failure: bool, dry_run: bool,
 ) -> int:  # fmt: skip
     """Build the image of RECIPE, boot it, and publish it in the output directory."""
@@ -221,7 +236,7 @@ def _show_plan(plan: Plan, output: Output) -> None:
 
 
 @cli.command("boot-test")
-@click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("image", type=_Path(exists=True, dir_okay=False))
 @click.option("--format", "image_format", type=click.Choice(["raw", "qcow2"]),
               help="The image's format; found out by itself otherwise.")  # fmt: skip
 @click.option(
@@ -229,12 +244,14 @@ def _show_plan(plan: Plan, output: Output) -> None:
 )
 @ACCEL
 @MEMORY
-@click.option("--timeout", type=click.FloatRange(1), metavar="SECONDS", help="How long to wait.")
+@click.option(
+    "--timeout", type=click.IntRange(1, 86400), metavar="SECONDS", help="How long to wait."
+)
 @click.option("--template", default="debian-trixie", show_default=True, hidden=True)
 @_common
 def boot_test_command(
     output: Output, image: Path, image_format: Literal["raw", "qcow2"] | None,
-    units: tuple[str, ...], accel: accel.Wish, memory: int | None, timeout: float | None,
+    units: tuple[str, ...], accel: accel.Wish, memory: int | None, timeout: int | None,
     template: str,
 ) -> int:  # fmt: skip
     """Boot IMAGE through a throwaway overlay and tell whether it came up."""
@@ -292,7 +309,7 @@ def _acceleration(
 
 
 @cli.command("validate")
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("recipes", nargs=-1, required=True, type=_Path())
 @_common
 def validate_command(output: Output, recipes: tuple[Path, ...]) -> int:
     """Check RECIPES and tell everything that is wrong with them."""
@@ -380,10 +397,10 @@ def _cache_row(entry: cache.Entry) -> dict[str, object]:
 @click.option("--size", callback=_cache_size, default=f"{cache.LIMIT_BYTES >> 30}G",
               show_default=True, metavar="SIZE",
               help="Remove the longest unused until the rest takes this; 0: all.")  # fmt: skip
-@click.option("--max-age", type=click.FloatRange(0), metavar="HOURS",
+@click.option("--max-age", type=click.IntRange(0), metavar="HOURS",
               help="Also remove what was not used for so long.")  # fmt: skip
 @_common
-def cache_prune_command(output: Output, size: int, max_age: float | None) -> None:
+def cache_prune_command(output: Output, size: int, max_age: int | None) -> None:
     """Remove what has not been used for long; never what a running build stands on."""
     seconds = None if max_age is None else max_age * 3600
     removed = cache.prune(cache_directory(), limit=size, max_age=seconds)
@@ -442,4 +459,14 @@ def help_command(context: click.Context, command: str | None) -> None:
 
 def main() -> None:
     """The console script."""
-    cli()
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        if "--json" in sys.argv:
+            show(UsageError(error.format_message()), error.exit_code, as_json=True)
+        else:
+            error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = EXIT_SIGNAL + signal.SIGINT
+    sys.exit(code or 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from particle_os import process
-from particle_os.errors import ParticleError
+from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.helper import templates
 from particle_os.report import human_bytes
 from particle_os.vm.accel import DEVICE, KVM_MEMORY
@@ -44,17 +44,12 @@ def examine() -> list[Finding]:
     """Everything that a build needs from the host."""
     findings = [_program(name, package) for name, package in PROGRAMS.items()]
     findings.append(_path("Debian's signing keys", KEYRING, "debian-archive-keyring"))
-    findings.append(_kvm())
-    free = free_bytes(cache_directory())
-    enough = free >= ROOM
-    findings.append(
-        Finding(
-            "disk space",
-            "ok" if enough else "warning",
-            f"{human_bytes(free)} free in {cache_directory()}",
-            None if enough else f"free {human_bytes(ROOM)}, or set XDG_CACHE_HOME elsewhere",
-        )
-    )
+    try:
+        cache = cache_directory()
+    except InfrastructureError as error:
+        findings.append(Finding("cache", "missing", error.brief, error.hint))
+    else:
+        findings += [_kvm(cache), _room(cache)]
     count = len(templates())
     findings.append(
         Finding(
@@ -91,7 +86,15 @@ def _path(what: str, path: Path, package: str) -> Finding:
     return Finding(what, "missing", f"{path} does not exist", f"sudo apt install {package}")
 
 
-def _kvm() -> Finding:
+def _room(cache: Path) -> Finding:
+    free = free_bytes(cache)
+    if free >= ROOM:
+        return Finding("disk space", "ok", f"{human_bytes(free)} free in {cache}")
+    advice = f"free {human_bytes(ROOM)}, or set XDG_CACHE_HOME elsewhere"
+    return Finding("disk space", "warning", f"{human_bytes(free)} free in {cache}", advice)
+
+
+def _kvm(cache: Path) -> Finding:
     if not DEVICE.exists():
         return Finding("KVM", "warning", "no /dev/kvm: builds are emulated, and slower")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
@@ -102,7 +105,7 @@ def _kvm() -> Finding:
             "sudo usermod -aG kvm $USER, log in anew",
         )
     try:
-        tried = json.loads((cache_directory() / KVM_MEMORY).read_text())
+        tried = json.loads((cache / KVM_MEMORY).read_text())
         status: Literal["ok", "warning"] = "ok" if tried["works"] else "warning"
         return Finding("KVM", status, f"when it was last tried, {tried['reason']}")
     except (OSError, ValueError, KeyError, TypeError):

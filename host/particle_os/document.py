@@ -18,6 +18,7 @@ T = TypeVar("T")
 SIZE_LIMIT = 1 << 20
 NODE_LIMIT = 20_000
 DEPTH_LIMIT = 50
+TOO_COMPLEX = "the document is too large or too deep"
 
 Key = tuple[str | int, ...]
 
@@ -25,8 +26,12 @@ Key = tuple[str | int, ...]
 # words that only YAML 1.1 takes for booleans are left strings and refused where a boolean is due.
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+# A leading zero means octal to YAML 1.1 and nothing to YAML 1.2; here it makes a string.
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[1-9][0-9]*[eE][-+]?[0-9]+"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Source:
@@ -64,9 +69,7 @@ class Source:
         self._nodes += 1
         if self._nodes > NODE_LIMIT or len(key) > DEPTH_LIMIT:
             if not any(p.code == "too-complex" for p in self.problems):
-                self.problem(
-                    node.start_mark, "too-complex", "the document is too large or too deep"
-                )
+                self.problem(node.start_mark, "too-complex", TOO_COMPLEX)
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, key)
@@ -80,7 +83,7 @@ class Source:
             if not isinstance(name_node, yaml.ScalarNode):
                 self.problem(name_node.start_mark, "bad-key", "a key must be a word")
                 continue
-            name = str(name_node.value)
+            name = self._text(name_node)
             if name in result:
                 first = self._keys[(*key, name)].line + 1
                 self.problem(
@@ -95,7 +98,7 @@ class Source:
         return result
 
     def _scalar(self, node: yaml.Node) -> Any:
-        text = str(node.value)
+        text = self._text(node)
         if getattr(node, "style", None) is not None:
             return text
         if _NULL.fullmatch(text):
@@ -108,35 +111,39 @@ class Source:
             return float(text)
         return text
 
-
-class _Refused(yaml.composer.ComposerError):
-    """YAML that a document here may not hold."""
-
-    def __init__(self, code: str, complaint: str, mark: yaml.Mark) -> None:
-        super().__init__(None, None, complaint, mark)
-        self.code = code
+    def _text(self, node: yaml.Node) -> str:
+        text = str(node.value)
+        if _SURROGATE.search(text):
+            self.problem(node.start_mark, "bad-text", "half of a UTF-16 pair is no character")
+            return ""
+        return text
 
 
 class _Loader(yaml.SafeLoader):
     """Composes nodes. Anchors, aliases and tags are refused: no document multiplies itself or
     changes what its values mean."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, source: Source) -> None:
         super().__init__(text)
+        self._source = source
         self._nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self._nodes += 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            code, complaint = "yaml", "anchors and aliases are not allowed"
-        elif getattr(event, "tag", None) is not None:
-            code, complaint = "bad-tag", f"the tag '{event.tag}' is not allowed here"
-        elif self._nodes > NODE_LIMIT:
-            code, complaint = "too-complex", "the document is too large or too deep"
-        else:
-            return super().compose_node(parent, index)
-        raise _Refused(code, complaint, event.start_mark)
+        if self._nodes > NODE_LIMIT:
+            raise yaml.composer.ComposerError(None, None, TOO_COMPLEX, event.start_mark)
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            complaint = "anchors and aliases are not allowed"
+            self._source.problem(event.start_mark, "anchor", complaint)
+        if isinstance(event, yaml.AliasEvent):
+            self.get_event()  # type: ignore[no-untyped-call]
+            mark: Any = event.start_mark
+            return yaml.ScalarNode("tag:yaml.org,2002:null", "", mark, mark)
+        if event.tag is not None:
+            complaint = f"the tag '{event.tag}' is not allowed here"
+            self._source.problem(event.start_mark, "bad-tag", complaint)
+        return super().compose_node(parent, index)
 
 
 def load(path: Path) -> Source:
@@ -159,17 +166,22 @@ def load(path: Path) -> Source:
     if source.problems:
         raise InvalidDocument(source.problems)
     try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-        finally:
-            loader.dispose()
+        loader = _Loader(text, source)
+    except yaml.YAMLError as error:
+        source.problem(None, "yaml", str(error).splitlines()[0])
+        raise InvalidDocument(source.problems) from None
+    try:
+        node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         what = " ".join(filter(None, (error.context, error.problem)))
-        code = error.code if isinstance(error, _Refused) else "yaml"
+        code = "too-complex" if error.problem == TOO_COMPLEX else "yaml"
         source.problem(error.problem_mark or error.context_mark, code, what)
-    except (yaml.YAMLError, RecursionError) as error:
-        source.problem(None, "yaml", str(error).splitlines()[0] if str(error) else "too deep")
+    except RecursionError:
+        source.problem(None, "too-complex", TOO_COMPLEX)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # The scanner lets escapes through that name no character.
+        what = str(error) if isinstance(error, yaml.YAMLError) else "an escape names no character"
+        source.problem(loader.get_mark(), "yaml", what.splitlines()[0])
     else:
         if node is None:
             source.problem(None, "empty", "the file holds no document")
@@ -177,7 +189,7 @@ def load(path: Path) -> Source:
             source.data = source.construct(node)
     if source.data is None and not source.problems:
         source.problem(None, "empty", "the file holds no document")
-    if source.data is None:
+    if source.data is None or any(p.code == "too-complex" for p in source.problems):
         raise InvalidDocument(source.problems)
     return source
 
@@ -255,7 +267,13 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         source.problem(source.mark(key[:-1]), "missing-key", f"the key '{name}' is missing")
     elif kind == "union_tag_invalid":
         allowed = list(names((*key, "type")))
-        word = str(context["tag"])
+        word = context["tag"]
+        given = item["input"].get("type") if isinstance(item["input"], dict) else word
+        if not isinstance(given, str):
+            shown = json.dumps(given)[:80]
+            mark = source.mark((*key, "type"))
+            source.problem(mark, "bad-type", f"type: expected a stage's name, found {shown}")
+            return
         source.problem(
             source.mark((*key, "type")),
             "unknown-stage",

@@ -47,7 +47,14 @@ ROOT_FILES = {
 ROOT_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "root", "scratch", "particle-os")
 
 
-MirrorUrl = Annotated[str, Text("a URL of a Debian mirror", r"https?://[^\s'\"]+")]
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
+MirrorUrl = Annotated[
+    str,
+    Text(
+        "a URL of a Debian mirror",
+        r"https?://(" + _HOST + r")(:[0-9]{1,5})?(/[A-Za-z0-9._~%+/-]*)?",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +110,7 @@ def load_template(name: str) -> Template:
         if name.endswith((".yml", ".yaml"))
         else data_directory("vm-templates") / f"{name}.yml"
     )
-    if not path.exists():
+    if not path.exists() or (path not in templates() and path != Path(name)):
         known = ", ".join(p.stem for p in templates())
         raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
     source = document.load(path)

@@ -42,7 +42,7 @@ def guarded(action: Callable[[], int | None], *, as_json: bool, debug: bool) -> 
         if debug:
             traceback.print_exc()
         failure, code = _told(error)
-        _show(failure, code, as_json)
+        show(failure, code, as_json=as_json)
         return code
 
 
@@ -53,7 +53,7 @@ def _told(error: BaseException) -> tuple[ParticleError, int]:
             return error, error.exit_code
         case Interrupted(signal_number=number):
             name = signal.Signals(number).name
-            return ParticleError(f"ended by {name}; nothing was published"), EXIT_SIGNAL + number
+            return ParticleError(f"ended by {name}"), EXIT_SIGNAL + number
         case OSError():
             return ParticleError(str(error)), EXIT_INFRASTRUCTURE
         case _:
@@ -75,7 +75,8 @@ def not_booted(verdict: Verdict, console_log: Path | None) -> NotBooted:
     )
 
 
-def _show(error: ParticleError, code: int, as_json: bool) -> None:
+def show(error: ParticleError, code: int, *, as_json: bool) -> None:
+    """Tells the user of an error, on standard error."""
     if as_json:
         problems = [asdict(p) for p in getattr(error, "problems", ())]
         log = str(error.log) if error.log else None

@@ -85,9 +85,9 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     """
     loaded = recipe.load(recipe_path)
     template = helper.load_template(options.template)
-    if options.mirror:
+    if options.mirror is not None:
         template = helper.with_mirror(template, options.mirror)
-    reference = options.base or loaded.recipe.base_image
+    reference = loaded.recipe.base_image if options.base is None else options.base
     recipe.check_base_reference(reference)
     relative_to = Path() if options.base else recipe_path.parent
     architecture = loaded.recipe.architecture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -20,18 +21,31 @@ from pathlib import Path
 import platformdirs
 
 from particle_os.deadline import Deadline
-from particle_os.errors import DeadlineExceeded, NotEnoughSpace
+from particle_os.errors import DeadlineExceeded, InfrastructureError, NotEnoughSpace, UsageError
 from particle_os.interrupt import held_back
 
 LOCK = "lock"
 ADOPTED = "adopted"
+HIDDEN = ".particle-os-"
 RESERVE_BYTES = 64 << 20
 
 
 def cache_directory() -> Path:
-    """The user's cache, made when it is missing; nobody else may look into it."""
-    path = Path(platformdirs.user_cache_dir("particle-os"))
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """The user's cache, made when it is missing; nobody else may look into it.
+
+    Raises InfrastructureError when it cannot be.
+    """
+    advice = "Set XDG_CACHE_HOME to a directory that you can write to."
+    try:
+        path = Path(platformdirs.user_cache_dir("particle-os"))
+    except RuntimeError as error:
+        raise InfrastructureError("you have no home directory", hint=advice) from error
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InfrastructureError(
+            f"the cache directory {path} cannot be made: {error.strerror}", hint=advice
+        ) from error
     return path
 
 
@@ -71,20 +85,29 @@ class Workspace:
 
         Files in it can be renamed into `parent` atomically, being on the same file system.
         """
-        parent.mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix=".particle-os-", dir=parent.resolve()))
-        with (self.path / ADOPTED).open("a") as file:
-            file.write(f"{path}\n")
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path = parent.resolve() / f"{HIDDEN}{secrets.token_hex(6)}"
+            # Noted first, so that a killed run leaves nothing that is not known.
+            with (self.path / ADOPTED).open("ab") as file:
+                file.write(os.fsencode(path) + b"\0")
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            raise UsageError(
+                f"the output directory {parent} cannot be used: {error.strerror}",
+                hint="Name another with --output.",
+            ) from error
         return path
 
 
 def _remove(work: Path) -> None:
     adopted = work / ADOPTED
     if adopted.exists():
-        for line in adopted.read_text().splitlines():
+        for name in adopted.read_bytes().split(b"\0"):
+            path = Path(os.fsdecode(name))
             # Only what adopt_directory can have made.
-            if Path(line).name.startswith(".particle-os-"):
-                shutil.rmtree(line, ignore_errors=True)
+            if path.name.startswith(HIDDEN):
+                shutil.rmtree(path, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -7,6 +7,18 @@ from particle_agent.errors import CommandFailed, InfrastructureError, StageError
 from particle_agent.stages.apt import Apt
 
 UPDATE_INITRAMFS = "/usr/sbin/update-initramfs"
+# As it is after the installation.
+STATUS = """Package: curl
+Status: install ok installed
+Version: 1
+
+Package: vim
+Status: install ok installed
+Provides: editor, vim-thing (= 1)
+
+Package: gone
+Status: deinstall ok config-files
+"""
 
 
 @pytest.fixture
@@ -170,7 +182,7 @@ def test_an_unreachable_mirror_is_named(debian, line):
 @pytest.fixture
 def helped(debian, monkeypatch):
     """A target whose host fetches packages; its disk is mounted already."""
-    debian.write("/var/lib/dpkg/status", "Package: base\n")
+    debian.write("/var/lib/dpkg/status", STATUS)
     debian.write("/etc/apt/sources.list", "deb [signed-by=/k/x.gpg] http://m.example s main\n")
     debian.write("/k/x.gpg", "key")
     debian.write("/etc/apt/trusted.gpg.d/y.asc", "other key")
@@ -190,7 +202,7 @@ def test_the_host_is_told_all_that_decides(helped):
     Apt(packages=("curl/s",), recommends=True, update=False).run(helped)
     (request,) = helped.report.requests
     assert (request.packages, request.recommends, request.update) == (("curl/s",), True, False)
-    assert base64.b64decode(request.status.content) == b"Package: base\n"
+    assert base64.b64decode(request.status.content) == STATUS.encode()
     assert [file.path for file in request.sources] == ["/etc/apt/sources.list"]
     assert [f.path for f in request.keyrings] == ["/k/x.gpg", "/etc/apt/trusted.gpg.d/y.asc"]
     assert [file.path for file in request.preferences] == ["/etc/apt/preferences.d/pin"]
@@ -221,3 +233,13 @@ def test_passwords_stay_in_the_vm(helped, place):
     Apt(packages=("curl",)).run(helped)
     assert helped.report.requests == []
     assert helped.networked == 1
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "gone", "cur.", "curl+"])
+def test_a_name_that_apt_took_for_something_else_is_told(helped, name):
+    with pytest.raises(StageError, match="there is no package"):
+        Apt(packages=(name,)).run(helped)
+
+
+def test_a_name_that_an_installed_package_provides_will_do(helped):
+    Apt(packages=("editor", "vim-thing", "curl:amd64", "vim=1")).run(helped)

@@ -239,3 +239,40 @@ def test_a_hostile_file_name_plays_no_tricks(tmp_path):
         result = run(*arguments, color=True)
         assert result.exit_code == 2
         assert "\x1b[31m." not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--base", "", "a base image"),
+        ("--mirror", "", "a URL"),
+        ("--mirror", "http://[::1", "a URL"),
+        ("--mirror", "http://x/$(id)", "a URL"),
+        ("--mirror", "http://user:secret@m.example/debian", "a URL"),
+        ("--output", "", "the path is empty"),
+        ("--template", "../vm-templates/debian-trixie", "no helper template"),
+        ("--max-age", "nan", "--max-age"),
+        ("--refresh", "nonesuch", "no stage 'nonesuch'"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_starts")
+def test_an_option_that_cannot_be_is_refused(recipe, option, value, complaint):
+    result = run("build", recipe, option, value, "--dry-run")
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["build", "x", "--nope"], ["boot-test", "/nonexistent"]])
+def test_json_errors_come_for_wrong_arguments_too(arguments):
+    argv = [sys.executable, "-m", "particle_os", *arguments, "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert json.loads(done.stderr)["exit_code"] == 2
+
+
+def test_without_a_home_doctor_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    result = run("doctor")
+    assert result.exit_code == 5
+    assert "the cache directory /dev/null/particle-os cannot be made" in result.stdout
+    assert "XDG_CACHE_HOME" in result.stdout

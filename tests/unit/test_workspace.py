@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from particle_os.deadline import Deadline
-from particle_os.errors import DeadlineExceeded
+from particle_os.errors import DeadlineExceeded, UsageError
 from particle_os.workspace import allocated_bytes, cache_directory, locked, workspace
 
 OTHER = """
@@ -123,3 +123,19 @@ def test_holes_take_no_room(tmp_path):
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 30)
     assert allocated_bytes(tmp_path / "sparse") < 1 << 20
+
+
+@pytest.mark.parametrize("name", ["new\nline", "sep\u2028arator", os.fsdecode(b"latin-\xff")])
+def test_an_output_directory_of_any_name_is_cleared(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with workspace() as work:
+        adopted = work.adopt_directory(tmp_path / name)
+        assert adopted.is_dir()
+    assert list((tmp_path / name).iterdir()) == []
+
+
+def test_an_output_directory_that_cannot_be_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("")
+    with workspace() as work, pytest.raises(UsageError, match="cannot be used"):
+        work.adopt_directory(tmp_path / "file")

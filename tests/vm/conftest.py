@@ -59,15 +59,13 @@ class Account:
     def cache(self) -> Path:
         return self.directory / "cache" / "particle-os"
 
-    def argv(self, *arguments: str | Path) -> list[str]:
-        program = self.directory / "venv" / "bin" / "particle-os"
+    def start(
+        self, *arguments: str | Path, program: str = "particle-os", **environment: str
+    ) -> subprocess.Popen[str]:
+        """Starts a program of the user's venv, confined, without waiting for it."""
         confined = [sys.executable, str(CONFINE), str(self.uid), str(self.gid)]
-        return [*confined, str(program), *map(str, arguments)]
-
-    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-        """Starts particle-os without waiting for it."""
         return subprocess.Popen(
-            self.argv(*arguments),
+            [*confined, str(self.directory / "venv/bin" / program), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -76,10 +74,12 @@ class Account:
             env={**self.environment, **environment},
         )
 
-    def run(self, *arguments: str | Path, **environment: str) -> Outcome:
-        """Runs particle-os to its end."""
+    def run(
+        self, *arguments: str | Path, program: str = "particle-os", **environment: str
+    ) -> Outcome:
+        """Runs a program of the user's venv to its end."""
         started = time.monotonic()
-        process = self.start(*arguments, **environment)
+        process = self.start(*arguments, program=program, **environment)
         try:
             stdout, stderr = process.communicate(timeout=COMMAND_SECONDS)
         finally:

@@ -26,7 +26,7 @@ echo "nameserver 10.0.2.3" >/etc/resolv.conf
 if $bb grep -q particle_os.preheat /proc/cmdline; then
 	/usr/bin/python3 -I -S -c 'import concurrent.futures, dataclasses, functools, hashlib, json, \
 		pathlib, selectors, shutil, subprocess, tempfile, threading, traceback, typing, uuid'
-	cd /usr/bin && $bb cat ssh-keygen tar zstd mount chroot sha256sum ../sbin/sshd \
+	cd /usr/bin && $bb cat ssh-keygen tar zstd mount sha256sum ../sbin/chroot ../sbin/sshd \
 		../sbin/mke2fs ../sbin/sfdisk ../lib/openssh/sshd-* ../lib/*/libcrypto.so.3 >/dev/null
 	cd /
 fi

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -28,6 +29,7 @@ APT_GET = (
     "-oDpkg::Options::=--force-unsafe-io",
     "-oDpkg::Options::=--force-confold",
 )
+FIELD = re.compile(r"^(Package|Status|Provides): (.*)$", re.MULTILINE)
 POLICY = "/usr/sbin/policy-rc.d"
 UPDATE_INITRAMFS = "/usr/sbin/update-initramfs"
 ASIDE = f"{UPDATE_INITRAMFS}.particle-os"
@@ -82,6 +84,7 @@ class Apt(Options):
                 recommends = "true" if self.recommends else "false"
                 install += [f"-oAPT::Install-Recommends={recommends}", "install", "--"]
                 _apt_get(target, *install, *names)
+                _check_installed(target, names)
 
     def _host_has_fetched(self, target: Target) -> bool:
         """Whether the host's apt has done the work that is slow in here."""
@@ -103,6 +106,28 @@ def _apt_get(target: Target, *arguments: str) -> None:
         target.chroot([*APT_GET, *arguments])
     except CommandFailed as failed:
         raise apt_failure(failed.tail) or failed from failed
+
+
+def _check_installed(target: Target, names: Iterable[str]) -> None:
+    """apt-get(8) takes a name that it does not find for a regular expression, or for "x" of "x+".
+
+    Raises StageError naming what is not there afterwards.
+    """
+    if not target.exists("/var/lib/dpkg/status"):
+        return
+    here = set()
+    for paragraph in target.read("/var/lib/dpkg/status").split("\n\n"):
+        fields = dict(FIELD.findall(paragraph))
+        if fields.get("Status", "").endswith(" installed"):
+            here.add(fields["Package"])
+            here |= {one.split(" ")[0] for one in fields.get("Provides", "").split(", ")}
+    for name in names:
+        plain = re.split("[:=/]", name)[0]
+        if plain not in here:
+            raise StageError(
+                f"apt-get: there is no package '{plain}'; it took the name for something else",
+                hint="Check the name against the suite of the base image.",
+            )
 
 
 @contextmanager

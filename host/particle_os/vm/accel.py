@@ -90,7 +90,7 @@ def _kvm_works(
         return False, "/dev/kvm is not accessible; membership in the group 'kvm' gives access"
     status = DEVICE.stat()
     identity = f"{platform.release()} {platform.version()} {process.version(QEMU)} {status.st_rdev}"
-    key = hashlib.sha256(f"{identity} {kernel.resolve()}".encode()).hexdigest()
+    key = hashlib.sha256(identity.encode()).hexdigest()
     try:
         remembered = json.loads(memory_file.read_text())
         if remembered["key"] == key:

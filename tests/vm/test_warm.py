@@ -1,0 +1,80 @@
+"""Helper VMs that start from the same saved memory share nothing that must be secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Account
+
+# Starts a helper VM as a build does, and tells what it made of randomness.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from particle_os import helper, sandbox
+from particle_os.deadline import Deadline
+from particle_os.vm import accel
+from particle_os.workspace import cache_directory, workspace
+
+deadline = Deadline.after(300, "the test")
+with workspace() as work:
+    made = helper.ensure(
+        helper.load_template("debian-trixie"), cache=cache_directory(), work=work,
+        log=lambda line: None, note=lambda text: None,
+    )
+    resources = sandbox.Resources(memory=2 << 30, cpus=2, scratch=1 << 30)
+    with sandbox.running_sandbox(
+        made, accel.TCG, resources, directory=work.path / "vm", output=work.path / "output",
+        transcript=work.path / "console", deadline=deadline,
+    ) as vm:
+        def run(command):
+            with vm.agent._connection.command(command, deadline) as channel:
+                channel.settimeout(60)
+                return channel.makefile("rb").read().decode()
+        print(json.dumps({
+            "random": run("head -c 32 /dev/urandom | od -An -tx1"),
+            "uuid": run("cat /proc/sys/kernel/random/uuid"),
+            "host-key": run("cat /run/particle-os/host_key.pub"),
+            "console": (work.path / "console").read_text(errors="replace"),
+            "fork": run("dmesg | grep -c 'virtual machine fork' || true").strip(),
+        }))
+"""
+
+
+def start(account: Account) -> dict[str, str]:
+    outcome = account.run("-c", SCRIPT, program="python")
+    assert outcome.status == 0, outcome.stderr
+    found = json.loads(outcome.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture
+def states(account: Account) -> list[Path]:
+    """The saved state, made now if no test before has."""
+    start(account)
+    return sorted((account.cache / "warm").glob("*.state"))
+
+
+def test_two_restored_machines_have_other_keys_and_randomness(
+    account: Account, states: list[Path]
+) -> None:
+    assert states
+    assert all(state.stat().st_mode & 0o077 == 0 for state in states)
+    one, two = start(account), start(account)
+    assert [one["fork"], two["fork"]] == ["1", "1"], "both run from the saved memory"
+    for secret in ("random", "uuid", "host-key"):
+        assert one[secret] != two[secret]
+    assert "ssh-ed25519" in one["host-key"]
+
+
+def test_a_damaged_state_costs_a_boot_and_nothing_else(
+    account: Account, states: list[Path]
+) -> None:
+    for state in states:
+        with state.open("r+b") as file:
+            file.truncate(state.stat().st_size // 2)
+    assert "ssh-ed25519" in start(account)["host-key"]
+    assert start(account)["fork"] == "1", "the state has been made anew"
