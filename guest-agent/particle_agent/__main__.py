@@ -1,4 +1,8 @@
-"""`agent.pyz unpack` takes the base tarball; `agent.pyz run` runs the stages of a request."""
+"""What the agent can be told to do.
+
+`agent.pyz unpack` takes the base tarball, `agent.pyz run` runs the stages of a request,
+`agent.pyz shell` is a root shell in the target.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from particle_agent.unpack import unpack
 
 
 def main() -> int:
+    if sys.argv[1] == "shell":
+        return runner.shell()
     channel = runner.Channel(runner.reserve_stdout(), sys.stdin.buffer)
     agent_sha256 = hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
     channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))

@@ -20,7 +20,7 @@ from particle_agent import wire
 from particle_agent.decode import decode, decode_any, encode
 from particle_agent.errors import InfrastructureError, StageError
 from particle_agent.stages import ALL_STAGES, Stage
-from particle_agent.target import Target, wait_for_disk
+from particle_agent.target import ENVIRONMENT, Target, wait_for_disk
 
 SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"
@@ -185,6 +185,19 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
                 with frozen_scratch():
                     channel.send(wire.Frozen(index=index))
                     decode(wire.Continue, channel.receive())
+
+
+def shell() -> int:
+    """Runs a root shell in the target on the streams of this process; returns its status."""
+    mount_scratch()
+    # Nothing is reported: the streams are the user's.
+    target = Target(ROOT, Channel(sys.stderr, sys.stdin.buffer), hostname="target")
+    program = "/bin/bash" if target.exists("/bin/bash") else "/bin/sh"
+    environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}
+    with mounted_for_chroot(ROOT), target.network():
+        done = subprocess.run(["chroot", str(ROOT), program, "-l"], env=environment, check=False)
+        kill_strays(ROOT)
+    return done.returncode
 
 
 class _StageFailed(Exception):

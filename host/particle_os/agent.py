@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -125,6 +126,19 @@ class Agent:
         with self._channel("run", deadline) as channel:
             self._say(channel, request, deadline)
             self._listen(channel, deadline, listen)
+
+    @contextmanager
+    def shell(self, deadline: Deadline, *, terminal: bool) -> Iterator[paramiko.Channel]:
+        """A root shell in the target: its channel, with a terminal of its own or without."""
+        command = f"exec python3 -I -S {PLACE} shell"
+        with self._connection.command(command, deadline, terminal=terminal) as channel:
+            yield channel
+
+    def quiesce(self, deadline: Deadline) -> None:
+        """Has the VM write out what it holds of its disks."""
+        with self._connection.command("sync", deadline) as channel:
+            channel.settimeout(deadline.remaining())
+            channel.makefile("rb").read(1)
 
     def _say(self, channel: paramiko.Channel, message: object, deadline: Deadline) -> None:
         line = json.dumps(message).encode() + b"\n"

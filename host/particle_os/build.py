@@ -25,7 +25,7 @@ from particle_os import (
 from particle_os.artifact import sparse_sha256
 from particle_os.base import Base
 from particle_os.boot_test import Verdict
-from particle_os.checkpoints import Checkpoint, Checkpoints
+from particle_os.checkpoints import Checkpoint, Checkpoints, failed
 from particle_os.deadline import Deadline
 from particle_os.delivery import Delivery, published
 from particle_os.errors import (
@@ -269,6 +269,26 @@ class _Run:
         )
         self.chain.append(kept)
 
+    def _keep_failed(self, sandbox: Sandbox) -> None:
+        """Keeps the target as it is where a stage failed, for `particle-os shell --failed`."""
+        index = len(self.chain) - 1
+        if not self.plan.options.cache or not 0 <= index < len(self.stages):
+            return
+        try:
+            sandbox.agent.quiesce(self.deadline.sooner(60, "writing out the failed stage"))
+            frozen = sandbox.freeze_scratch(self.plan.options.scratch, self.deadline)
+        except InfrastructureError as error:
+            self.note(f"the state of the failed stage could not be kept: {error.brief}")
+            return
+        self.checkpoints.keep(
+            failed(self.keys[index + 1]),
+            frozen,
+            below=self.chain[-1],
+            label=f"{self.stages[index].type}, failed",
+            network=True,
+            work=self.work.path,
+        )
+
     def run_stages(self, sandbox: Sandbox) -> None:
         """Runs the recipe's stages; a failure is told with its place in the recipe."""
         depot = Depot(
@@ -321,6 +341,8 @@ class _Run:
                     where=error.where,
                     tail=error.tail,
                 ) from error
+            if isinstance(error, StageFailed):
+                self._keep_failed(sandbox)
             if self.plan.options.keep_on_failure and isinstance(error, StageFailed):
                 sandbox.keep_scratch(staging / "scratch.qcow2", self.deadline)
             raise

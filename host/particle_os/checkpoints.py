@@ -27,6 +27,7 @@ from particle_agent.stages import Stage
 # Grows when the way in which a scratch disk is made changes, other than by the agent.
 FORMAT = 1
 DISK, META = "disk.qcow2", "meta.json"
+FAILED = "-failed"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ def keys(root: Sequence[object], stages: Iterable[Stage]) -> list[str]:
         text = json.dumps([made[-1], encode(stage)], sort_keys=True)
         made.append(hashlib.sha256(text.encode()).hexdigest()[:40])
     return made
+
+
+def failed(key: str) -> str:
+    """What names the disk at the failure of the stage that would have given `key`."""
+    return f"{key}{FAILED}"
 
 
 class Checkpoints:

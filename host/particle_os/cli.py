@@ -17,7 +17,7 @@ from particle_agent.options import bytes_of
 from particle_agent.stages import RECIPE_STAGES
 from rich.console import Console
 
-from particle_os import __version__, boot_test, cache, doctor, helper, recipe, report
+from particle_os import __version__, boot_test, cache, doctor, helper, recipe, report, shell
 from particle_os import build as building
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
@@ -233,6 +233,38 @@ def _show_plan(plan: Plan, output: Output) -> None:
     for step in steps:
         ready = " (ready)" if step["ready"] else ""
         click.echo(f"{step['step']:<12} {step['detail']}{ready}")
+
+
+@cli.command("shell")
+@RECIPE
+@click.option("--at", metavar="STAGE", help="The state after this stage (its number or type).")
+@click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
+@click.option("--base", metavar="REF", help="As it was given to build.")
+@click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
+@ACCEL
+@MEMORY
+@click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
+@click.option("--template", default="debian-trixie", hidden=True)
+@_common
+def shell_command(
+    output: Output, recipe_path: Path, at: str | None, failed: bool, base: str | None,
+    mirror: str | None, accel: accel.Wish, memory: int | None, cpus: int | None, template: str,
+) -> int:  # fmt: skip
+    """A root shell in the system of RECIPE as a stage left it, in a VM that is thrown away."""
+    if at is not None and failed:
+        raise UsageError("--at and --failed exclude each other")
+    options = Options(
+        output=Path(), base=base, mirror=mirror, accel=accel, memory=memory, cpus=cpus,
+        template=template,
+    )  # fmt: skip
+    plan = make_plan(recipe_path, options)
+    progress = output.progress_sinks()
+    try:
+        with workspace() as work:
+            acceleration = _acceleration(accel, template, work, progress)
+        return shell.enter(plan, acceleration, progress, at=at, failed=failed)
+    finally:
+        progress.close()
 
 
 @cli.command("boot-test")

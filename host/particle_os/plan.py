@@ -107,10 +107,13 @@ def _refresh_from(stages: Sequence[RecipeStage], options: Options) -> int:
         return len(stages)
     if options.refresh == REFRESH_BASE:
         return 0
+    return stage_index(stages, options.refresh, "--refresh")
+
+
+def stage_index(stages: Sequence[RecipeStage], wanted: str, option: str) -> int:
+    """The first stage of this number (from 1) or type, counted from 0. Raises UsageError."""
     for index, stage in enumerate(stages):
-        if options.refresh in (str(index + 1), stage.type):
+        if wanted in (str(index + 1), stage.type):
             return index
     known = ", ".join(f"{i + 1} ({stage.type})" for i, stage in enumerate(stages))
-    raise UsageError(
-        f"--refresh: the recipe has no stage '{options.refresh}'; it has base, {known}"
-    )
+    raise UsageError(f"{option}: the recipe has no stage '{wanted}'; it has {known}")

@@ -60,13 +60,17 @@ class Account:
         return self.directory / "cache" / "particle-os"
 
     def start(
-        self, *arguments: str | Path, program: str = "particle-os", **environment: str
+        self,
+        *arguments: str | Path,
+        program: str = "particle-os",
+        stdin: int = subprocess.DEVNULL,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """Starts a program of the user's venv, confined, without waiting for it."""
         confined = [sys.executable, str(CONFINE), str(self.uid), str(self.gid)]
         return subprocess.Popen(
             [*confined, str(self.directory / "venv/bin" / program), *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -75,13 +79,17 @@ class Account:
         )
 
     def run(
-        self, *arguments: str | Path, program: str = "particle-os", **environment: str
+        self,
+        *arguments: str | Path,
+        program: str = "particle-os",
+        text: str = "",
+        **environment: str,
     ) -> Outcome:
-        """Runs a program of the user's venv to its end."""
+        """Runs a program of the user's venv to its end; `text` is its standard input."""
         started = time.monotonic()
-        process = self.start(*arguments, program=program, **environment)
+        process = self.start(*arguments, program=program, stdin=subprocess.PIPE, **environment)
         try:
-            stdout, stderr = process.communicate(timeout=COMMAND_SECONDS)
+            stdout, stderr = process.communicate(text, timeout=COMMAND_SECONDS)
         finally:
             process.kill()
         return Outcome(process.returncode, stdout, stderr, time.monotonic() - started)
@@ -232,7 +240,7 @@ def tiny_base(account: Account) -> Path:
     if not list(account.cache.glob("helpers/*/initrd")):
         account.run("build", missing, "--output", account.make_directory("none"))
     initrd = next(account.cache.glob("helpers/*/initrd"))
-    applets = "sh sleep yes head printf cat chroot true mkdir rm sync".split()
+    applets = "sh sleep yes head printf cat chroot true mkdir rm sync ls".split()
     with tarfile.open(account_path, "w") as archive:
 
         def add(name: str, data: bytes = b"", mode: int = 0o755, link: str = "") -> None:

@@ -90,6 +90,14 @@ def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_bas
     assert second.status == 3
     assert "stage 1/3 apt: cached" in second.stderr
     assert "installing said-once" not in second.stderr
+    # The target can be looked at as each stage left it; what is done there does not stay.
+    commands = "ls /made-in-the-shell; echo 1 > /made-in-the-shell; cat /etc/passwd; exit 7\n"
+    for state in ([], ["--at", "apt"], ["--failed"], ["--failed"]):
+        entered = account.run("shell", recipe, "--accel", "tcg", *state, text=commands)
+        assert entered.status == 7, entered.stderr
+        assert "root:x:0:0" in entered.stdout
+        assert "/made-in-the-shell\n" not in entered.stdout
+    assert account.run("shell", recipe, "--accel", "tcg", "--at", "timezone").status == 2
     account.write(recipe, text.replace("said-once", "said-twice"))
     third = account.run(*run)
     assert "installing said-twice" in third.stderr, "another option is another key"

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -92,13 +93,17 @@ class Connection:
         )
 
     @contextmanager
-    def command(self, argv: str, deadline: Deadline) -> Iterator[paramiko.Channel]:
+    def command(
+        self, argv: str, deadline: Deadline, *, terminal: bool = False
+    ) -> Iterator[paramiko.Channel]:
         """Runs a command (constant text of ours, never a recipe's) and yields its channel."""
         transport = self._client.get_transport()
         try:
             if transport is None:
                 raise paramiko.SSHException("closed")
             channel = transport.open_session(window_size=WINDOW, timeout=deadline.remaining())
+            if terminal:
+                channel.get_pty(os.environ.get("TERM", "vt100"))
             channel.exec_command(argv)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise VmError(f"the VM does not take commands any more: {error}") from error

@@ -1,0 +1,146 @@
+"""An interactive shell in a helper VM, in the target as a stage left it."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import paramiko
+
+from particle_os import checkpoints, helper
+from particle_os.checkpoints import Checkpoint, Checkpoints
+from particle_os.deadline import Deadline
+from particle_os.errors import UsageError, VmError
+from particle_os.plan import Plan, stage_index
+from particle_os.progress import Progress
+from particle_os.sandbox import Resources, Sandbox, running_sandbox
+from particle_os.vm.accel import Acceleration
+from particle_os.workspace import cache_directory, workspace
+
+SESSION_SECONDS = 24 * 3600.0
+CHUNK = 1 << 15
+
+
+def enter(
+    plan: Plan, acceleration: Acceleration, progress: Progress, *, at: str | None, failed: bool
+) -> int:
+    """Runs a root shell in the target after the stage `at`, or in that where a build failed.
+
+    What is done there is thrown away. Without either, it is the latest state that is known.
+    Returns the shell's exit status. Raises UsageError when no earlier build has left that state.
+    """
+    if plan.helper is None or plan.base is None:
+        raise UsageError("nothing has been built yet", hint="Run 'particle-os build' first.")
+    deadline = Deadline.after(SESSION_SECONDS, "the shell")
+    template = plan.template
+    with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
+        chain = _state(plan, kept, at=at, failed=failed)
+        progress.note(f"the target {_described(chain)}; changes are thrown away")
+        resources = Resources(
+            memory=plan.options.memory or helper.memory_bytes(template),
+            cpus=plan.options.cpus or template.cpus,
+            scratch=plan.options.scratch,
+        )
+        with running_sandbox(
+            plan.helper,
+            acceleration,
+            resources,
+            directory=work.path / "shell",
+            output=work.path / "output",
+            transcript=work.path / "console.log",
+            deadline=deadline,
+            layers=[checkpoint.disk for checkpoint in chain],
+        ) as sandbox:
+            # From here on the terminal is the shell's.
+            progress.close()
+            return _session(sandbox, deadline)
+
+
+def _state(plan: Plan, kept: Checkpoints, *, at: str | None, failed: bool) -> list[Checkpoint]:
+    assert plan.base is not None and plan.helper is not None
+    keys = plan.keys(plan.base, plan.helper)
+    if at is not None:
+        keys = keys[: stage_index(plan.stages, at, "--at") + 2]
+    chain = kept.longest(keys, max_age=float("inf"))
+    if failed and chain and len(chain) < len(keys):
+        chain = kept.longest(
+            [*keys[: len(chain)], checkpoints.failed(keys[len(chain)])], max_age=float("inf")
+        )
+    if not chain:
+        raise UsageError("nothing of this recipe is kept", hint="Run 'particle-os build' first.")
+    if failed and not chain[-1].key.endswith(checkpoints.FAILED):
+        raise UsageError("no failed stage is kept: the last build got past it, or none has failed")
+    if at is not None and len(chain) < len(keys):
+        raise UsageError(
+            f"there is no checkpoint after stage {at}; the last is {_described(chain)}",
+            hint="Run 'particle-os build' first. Nothing is kept after the last stage.",
+        )
+    return chain
+
+
+def _described(chain: Sequence[Checkpoint]) -> str:
+    label = chain[-1].meta.label
+    number = len(chain) - 1
+    return f"after stage {number} ({label})" if number else "with nothing but the unpacked base"
+
+
+def _session(sandbox: Sandbox, deadline: Deadline) -> int:
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    with ExitStack() as stack:
+        channel = stack.enter_context(sandbox.agent.shell(deadline, terminal=terminal))
+        if terminal:
+            stack.enter_context(_raw_terminal(channel))
+        _forward(channel)
+        channel.settimeout(10)
+        if not channel.exit_status_ready():
+            raise VmError("the VM ended before the shell did")
+        return channel.recv_exit_status()
+
+
+@contextmanager
+def _raw_terminal(channel: paramiko.Channel) -> Iterator[None]:
+    """Every key goes to the VM, and the size of the window with it."""
+
+    def resize(*_: object) -> None:
+        size = shutil.get_terminal_size()
+        channel.resize_pty(size.columns, size.lines)
+
+    resize()
+    before = termios.tcgetattr(sys.stdin)
+    old = signal.signal(signal.SIGWINCH, resize)
+    try:
+        tty.setraw(sys.stdin)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, old)
+
+
+def _forward(channel: paramiko.Channel) -> None:
+    """Carries bytes between our standard streams and the channel until the command ends."""
+    sources: list[Any] = [channel, sys.stdin.fileno()]
+    while not channel.exit_status_ready() or channel.recv_ready() or channel.recv_stderr_ready():
+        ready, _, _ = select.select(sources, [], [], 0.2)
+        for place, take, sign in (
+            (1, channel.recv, channel.recv_ready),
+            (2, channel.recv_stderr, channel.recv_stderr_ready),
+        ):
+            while sign():
+                os.write(place, take(CHUNK))
+        if sys.stdin.fileno() in ready:
+            data = os.read(sys.stdin.fileno(), CHUNK)
+            if data:
+                channel.sendall(data)
+            else:
+                channel.shutdown_write()
+                sources.remove(sys.stdin.fileno())
+        if channel.closed:
+            return
