@@ -1,6 +1,7 @@
 """What the agent can be told to do.
 
-`agent.pyz unpack` takes the base tarball, `agent.pyz run` runs the stages of a request,
+`agent.pyz unpack` takes the base tarball, `agent.pyz extract` the packages of a base from their
+disk (with sources.list on standard input), `agent.pyz run` runs the stages of a request,
 `agent.pyz shell` is a root shell in the target.
 """
 
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 from particle_agent import runner, wire
+from particle_agent.bootstrap import extract
+from particle_agent.packages import ARCHIVES
 from particle_agent.unpack import unpack
 
 
@@ -26,6 +29,10 @@ def main() -> int:
                 size, sha256 = unpack(sys.stdin.buffer, runner.prepare_scratch())
                 with runner.frozen_scratch():
                     channel.send(wire.Unpacked(size=size, sha256=sha256))
+            elif sys.argv[1] == "extract":
+                with runner.packages_disk() as disk:
+                    root, sources = runner.prepare_scratch(), sys.stdin.read()
+                    extract(disk / ARCHIVES, root, sources)
             else:
                 runner.run_stages(channel.receive(), channel)
     except Exception as error:

@@ -87,6 +87,8 @@ class Options:
     }
     # Whether its result depends on what the network has to give at the time.
     reads_network: ClassVar[bool] = False
+    # Whether it uses the recipe's name (`Target.hostname`).
+    uses_name: ClassVar[bool] = False
 
 
 # Debian Policy 5.6.1 for the name; apt's own suffixes: ":arch", "=version" and "/release".

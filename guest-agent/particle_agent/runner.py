@@ -99,6 +99,19 @@ def prepare_scratch() -> Path:
     return ROOT
 
 
+@contextmanager
+def packages_disk() -> Iterator[Path]:
+    """The host's disk of packages, mounted in the VM."""
+    place = Path("/run/particle-os/packages")
+    place.mkdir()
+    device = str(wait_for_disk("packages", 0, 30.0))
+    subprocess.run(["mount", "-o", "ro", device, str(place)], check=True, timeout=60)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True, timeout=60)
+
+
 def mount_scratch() -> None:
     """Mounts the scratch disk, unless it is."""
     if not SCRATCH.is_mount():
@@ -168,9 +181,11 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
         decode_any(ALL_STAGES, item, f"stages[{i}]") for i, item in enumerate(descriptions)
     ]
     mount_scratch()
-    target = Target(ROOT, channel, hostname=str(request["hostname"]))
     with mounted_for_chroot(ROOT):
         for index, stage in enumerate(stages):
+            # Its result depends on the name only if its key does.
+            hostname = str(request["hostname"]) if stage.uses_name else ""
+            target = Target(ROOT, channel, hostname=hostname)
             channel.send(wire.StageStarted(index=index))
             started = time.monotonic()
             try:

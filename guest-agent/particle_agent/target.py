@@ -47,7 +47,7 @@ class Target:
     """The root file system being built, at `root` of the VM.
 
     Paths of the target are absolute strings as the target itself would see them; a symbolic link
-    in them never leads out of `root`. `hostname` is the recipe's name.
+    in them never leads out of `root`. `hostname` is the recipe's name, for stages that use it.
     """
 
     def __init__(self, root: Path, reporter: Reporter, *, hostname: str) -> None:

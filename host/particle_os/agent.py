@@ -103,6 +103,12 @@ class Agent:
             raise InfrastructureError("the base tarball did not arrive whole in the VM")
         return sent
 
+    def extract(self, sources: str, deadline: Deadline, listen: Listener) -> None:
+        """Has the packages of the packages disk extracted; `sources` becomes sources.list(5)."""
+        with self._channel("extract", deadline) as channel:
+            self._connection.send(channel, io.BytesIO(sources.encode()), deadline)
+            self._listen(channel, deadline, listen)
+
     def run(
         self,
         stages: Sequence[Stage],

@@ -25,7 +25,7 @@ from particle_os.errors import InfrastructureError, UsageError
 from particle_os.sandbox import Sandbox
 from particle_os.workspace import Workspace, locked
 
-FORMAT = 3
+FORMAT = 4
 MAKE_SECONDS = 1800.0
 FETCH_SECONDS = 600.0
 SCAN_MEMBERS = 200_000
@@ -138,6 +138,7 @@ def ensure_suite(
     cache: Path,
     work: Workspace,
     open_sandbox: SandboxOpener,
+    finished: Callable[[Sandbox, Base], None],
     listen: Callable[[Event], None],
     log: Callable[[str], None],
 ) -> Base:
@@ -145,9 +146,10 @@ def ensure_suite(
 
     With `anew` it is made even when there is one, which it then replaces.
 
-    The packages are fetched, verified and extracted on the host without privilege; they are
-    installed (their scripts run) in a helper VM that `open_sandbox` starts. What is unfinished
-    lies in `work`, and goes away with it.
+    The packages are fetched and verified on the host without privilege; they are extracted and
+    installed (their scripts run) in a helper VM that `open_sandbox` starts. `finished` is called
+    while that VM still has the base unpacked. What is unfinished lies in `work`, and goes away
+    with it.
     """
     store = cache / "bases"
     store.mkdir(exist_ok=True, mode=0o700)
@@ -160,33 +162,31 @@ def ensure_suite(
         made = work.path / "base-files"
         debs = made / "debs"
         debs.mkdir(mode=0o700, parents=True)
-        extracted, output = made / "extracted.tar", made / "base.tar"
-        _extract(extracted, debs, suite, mirror, architecture, log, deadline)
-        extracted = _compress(extracted, 1, deadline)
+        sources = _fetch(debs, suite, mirror, architecture, log, deadline)
+        output = made / "base.tar"
         with open_sandbox("base", output) as sandbox:
             packages.write_disk(list(debs.glob("*.deb")), sandbox.packages, made, deadline)
-            with extracted.open("rb") as stream:
-                sandbox.agent.unpack(stream, deadline, listen)
+            sandbox.agent.extract(sources, deadline, listen)
 
             def on_event(event: Event) -> None:
                 if not sandbox.take_disk_event(event, deadline):
                     listen(event)
 
             sandbox.agent.run([Bootstrap()], hostname=suite, deadline=deadline, listen=on_event)
-        if sandbox.written is None:
-            raise InfrastructureError("the helper VM wrote no base tarball")
-        receive(output, sandbox.written)
-        compressed = _compress(output, 6, deadline)
-        with compressed.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        # A tarball without its digest is none.
-        (store / f"{key}.sha256").unlink(missing_ok=True)
-        compressed.rename(store / f"{key}.tar.zst")
-        (made / "digest").write_text(f"sha256:{sha256}\n")
-        # The digest comes last: its presence says that the tarball is whole.
-        (made / "digest").rename(store / f"{key}.sha256")
-    base = find_suite(suite, mirror, architecture, cache)
-    assert base is not None
+            if sandbox.written is None:
+                raise InfrastructureError("the helper VM wrote no base tarball")
+            receive(output, sandbox.written)
+            compressed = _compress(output, 6, deadline)
+            with compressed.open("rb") as stream:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            # A tarball without its digest is none; the digest comes last.
+            (store / f"{key}.sha256").unlink(missing_ok=True)
+            compressed.rename(store / f"{key}.tar.zst")
+            (made / "digest").write_text(f"sha256:{sha256}\n")
+            (made / "digest").rename(store / f"{key}.sha256")
+            base = find_suite(suite, mirror, architecture, cache)
+            assert base is not None
+            finished(sandbox, base)
     return base
 
 
@@ -200,27 +200,28 @@ def _compress(path: Path, level: int, deadline: Deadline) -> Path:
     return path.with_name(f"{path.name}.zst")
 
 
-def _extract(
-    archive: Path,
+def _fetch(
     debs: Path,
     suite: str,
     mirror: str | None,
     architecture: str,
     log: Callable[[str], None],
     deadline: Deadline,
-) -> None:
-    # The packages themselves are wanted too, for dpkg to install them in the VM.
-    keep = (
-        '--extract-hook=find "$1/var/cache/apt/archives" -name "*.deb" '
-        f"-exec mv -t {shlex.quote(str(debs))} {{}} +"
-    )
+) -> str:
+    """Puts the packages of a base into `debs`; returns the sources.list(5) that they came from."""
+    place = shlex.quote(str(debs))
     # The suites before trixie leave these links to the installer; later ones bring them.
     merge = (
         '--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d" && '
         'ln -s "usr/$d" "$1/$d" || exit 1; done'
     )
+    keep = (
+        f'--extract-hook=cp "$1/etc/apt/sources.list" {place} && '
+        f'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t {place} {{}} +'
+    )
     bootstrap.extract_packages(
-        archive,
+        None,
+        work=debs.parent,
         suite=suite,
         mirror=mirror,
         architecture=architecture,
@@ -229,3 +230,4 @@ def _extract(
         deadline=deadline.sooner(FETCH_SECONDS, f"fetching the packages of {suite}"),
         hooks=[merge, keep],
     )
+    return (debs / "sources.list").read_text()

@@ -19,8 +19,9 @@ _UNREACHABLE = re.compile(
 
 
 def extract_packages(
-    archive: Path,
+    archive: Path | None,
     *,
+    work: Path,
     suite: str,
     mirror: str | None,
     architecture: str,
@@ -29,13 +30,14 @@ def extract_packages(
     deadline: Deadline,
     hooks: Sequence[str] = (),
 ) -> None:
-    """Writes a tar archive of the packages' files, owned by root, to `archive`.
+    """Writes a tar archive of the packages' files, owned by root, to `archive`, if there is one.
 
-    `include` takes package names and apt patterns (apt-patterns(7)); dependencies come along.
-    Maintainer scripts do not run. Raises InfrastructureError naming the mirror's host when it
-    cannot be reached.
+    `work` is a directory for what is temporary. `include` takes package names and apt patterns
+    (apt-patterns(7)); dependencies come along. Maintainer scripts do not run. Raises
+    InfrastructureError naming the mirror's host when it cannot be reached.
     """
-    argv: list[str] = ["mmdebstrap", "--mode=chrootless", "--variant=extract", "--format=tar"]
+    argv: list[str] = ["mmdebstrap", "--mode=chrootless", "--variant=extract"]
+    argv.append("--format=tar" if archive else "--format=null")
     # Newer ones refuse root, lest maintainer scripts harm the host; this variant runs none.
     argv += ["--skip=check/chrootless"]
     argv += [f"--architectures={architecture}", '--aptopt=Acquire::Retries "2"']
@@ -45,10 +47,10 @@ def extract_packages(
     names = ",".join(name for name in include if not name.startswith("?"))
     argv += [f"--include={item}" for item in (*patterns, names)]
     argv += hooks
-    argv += [suite, str(archive)]
+    argv += [suite, str(archive or "/dev/null")]
     if mirror:
         argv.append(mirror)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
         # mmdebstrap takes the helper programs of dpkg from sbin, which users may lack.
         path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
         env = {**os.environ, "TMPDIR": scratch, "PATH": path, "LC_ALL": "C.UTF-8"}

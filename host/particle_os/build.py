@@ -186,9 +186,26 @@ class _Run:
                 cache=cache_directory(),
                 work=self.work,
                 open_sandbox=self.sandbox,
+                finished=self._keep_base,
                 listen=self._listen_to_output,
                 log=self.progress.line,
             )
+
+    def _keep_base(self, sandbox: Sandbox, made: Base) -> None:
+        """The VM that made the base has it on its scratch disk: no need to unpack it again."""
+        if not self.plan.options.cache:
+            return
+        assert self.helper is not None
+        sandbox.agent.quiesce(self.deadline)
+        self.checkpoints.keep(
+            self.plan.keys(made, self.helper)[0],
+            sandbox.freeze_scratch(self.plan.options.scratch, self.deadline),
+            below=None,
+            label="base",
+            network=False,
+            work=self.work.path,
+        )
+        self.checkpoints.settle()
 
     def find_checkpoints(self) -> None:
         """Looks how much of the work has been done by earlier builds."""

@@ -57,11 +57,15 @@ class Checkpoint:
     meta: Meta
 
 
-def keys(root: Sequence[object], stages: Iterable[Stage]) -> list[str]:
-    """The key of the unpacked base (of which `root` tells everything), then one a stage."""
+def keys(root: Sequence[object], name: str, stages: Iterable[Stage]) -> list[str]:
+    """The key of the unpacked base (of which `root` tells everything), then one a stage.
+
+    The recipe's name is part of the keys of the stages that use it, and of those after them.
+    """
     made = [hashlib.sha256(json.dumps([FORMAT, *root]).encode()).hexdigest()[:40]]
     for stage in stages:
-        text = json.dumps([made[-1], encode(stage)], sort_keys=True)
+        parts = [made[-1], encode(stage), name if stage.uses_name else None]
+        text = json.dumps(parts, sort_keys=True)
         made.append(hashlib.sha256(text.encode()).hexdigest()[:40])
     return made
 
@@ -109,6 +113,10 @@ class Checkpoints:
         for checkpoint in reversed(chain):
             os.utime(checkpoint.disk.parent)
         return chain
+
+    def settle(self) -> None:
+        """Waits until what was given to `keep` is kept."""
+        self._writer.submit(lambda: None).result()
 
     def _take(self, key: str) -> Checkpoint | None:
         place = self._directory / key

@@ -192,6 +192,7 @@ def _make(template: Template, work: Path, log: Callable[[str], None], deadline: 
     archive = work / "extracted.tar"
     bootstrap.extract_packages(
         archive,
+        work=work,
         suite=template.suite,
         mirror=template.mirror,
         architecture=template.architecture,

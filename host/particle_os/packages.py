@@ -102,7 +102,6 @@ class Depot:
             config,
             [*install, "--print-uris", "-oAcquire::ForceHash=SHA256", "--", *request.packages],
             deadline,
-            log=False,
         )
         wanted = [
             _Wanted(m[2], int(m[3]), m[5] if m[4] == "SHA256" else None)
@@ -117,14 +116,13 @@ class Depot:
             for file in wanted:
                 self._keep(file, archives)
 
-    def _apt(
-        self, config: Path, arguments: Sequence[str], deadline: Deadline, *, log: bool = True
-    ) -> list[str]:
+    def _apt(self, config: Path, arguments: Sequence[str], deadline: Deadline) -> list[str]:
         lines: list[str] = []
 
         def take(line: str) -> None:
             lines.append(line)
-            if log:
+            # What is to be fetched is told when it is fetched.
+            if not _FETCH.fullmatch(line):
                 self._log(line)
 
         environment = {

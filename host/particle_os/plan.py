@@ -68,8 +68,9 @@ class Plan:
     def keys(self, base: Base, helper: Helper) -> list[str]:
         """What names the scratch disk with the unpacked base, and that after each stage."""
         recipe = self.loaded.recipe
-        root = [base.digest, recipe.architecture, recipe.name, self.options.scratch]
-        return checkpoints.keys([*root, helper.identity(), agent.digest()], self.stages)
+        root = [base.digest, recipe.architecture, self.options.scratch]
+        root += [helper.identity(), agent.digest()]
+        return checkpoints.keys(root, recipe.name, self.stages)
 
     def build_key(self, base: Base, helper: Helper) -> str:
         """What names the published images: everything that they depend on."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.locale import Locale
+from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.timezone import Timezone
 from particle_agent.stages.users import User, Users
 from particle_os import cache, checkpoints
@@ -35,11 +36,17 @@ ROOTS = st.lists(st.sampled_from(["sha256:a", "sha256:b", "agent", 1, 2]), min_s
 @given(ROOTS, st.lists(STAGES, max_size=5), ROOTS, st.lists(STAGES, max_size=5))
 def test_equal_keys_mean_equal_work(root, stages, other_root, other_stages):
     """Two prefixes share a key exactly when everything up to there is the same."""
-    first, second = keys(root, stages), keys(other_root, other_stages)
+    first, second = keys(root, "x", stages), keys(other_root, "y", other_stages)
     for one in range(len(first)):
         for two in range(len(second)):
             same = root == other_root and stages[:one] == other_stages[:two]
             assert (first[one] == second[two]) == same
+
+
+def test_the_recipes_name_counts_from_the_stage_that_uses_it():
+    stages = [Timezone(zone="UTC"), Qemu(), Timezone(zone="UTC")]
+    one, two = keys(["a"], "one", stages), keys(["a"], "two", stages)
+    assert [x == y for x, y in zip(one, two, strict=True)] == [True, True, False, False]
 
 
 @pytest.fixture

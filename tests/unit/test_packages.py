@@ -162,6 +162,7 @@ def test_a_damaged_package_of_the_cache_is_fetched_anew(depot, archive, tmp_path
 def test_a_package_that_does_not_exist_is_told_in_apts_words(depot, archive):
     with pytest.raises(StageFailed, match="Unable to locate package nonesuch"):
         answer(depot, make_request(archive.url, "nonesuch"))
+    assert any("Unable to locate package nonesuch" in line for line in depot.lines)
 
 
 def test_a_package_with_the_wrong_hash_is_not_taken(depot, archive):

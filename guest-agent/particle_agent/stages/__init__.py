@@ -17,6 +17,7 @@ class Stage(Protocol):
     """What every stage class offers besides its options."""
 
     reads_network: ClassVar[bool]
+    uses_name: ClassVar[bool]
 
     def run(self, target: Target) -> None:
         """Does the work; raises StageError when it cannot be done."""

@@ -6,7 +6,7 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from particle_agent import generalize
 from particle_agent.checksum import tree_sha256
@@ -30,6 +30,7 @@ class Qemu(Options):
     machines (machine-id, SSH host keys, random seed) and what the build left behind.
     """
 
+    uses_name: ClassVar[bool] = True
     type: Literal["qemu"] = "qemu"
     formats: Annotated[tuple[Literal["raw", "qcow2"], ...], AtLeastOne()] = ("raw",)
     """The image files to make; qcow2 is converted on the host from the verified raw disk."""
