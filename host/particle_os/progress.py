@@ -227,9 +227,9 @@ class TerminalSink:
                 self._stage = None
                 self._phases.pop()
                 self._done(phase, seconds)
-            case StageFinished(index, total, label, seconds):
+            case StageFinished(index, total, label, seconds, cached):
                 self._stage = None
-                self._done(f"  {index + 1}/{total} {label}", seconds)
+                self._done(f"  {index + 1}/{total} {label}", None if cached else seconds)
             case Note(text):
                 self._live.console.print(Text(f"• {printable(text)}", style="yellow"))
             case Line(text):
@@ -237,8 +237,9 @@ class TerminalSink:
                 if self._verbose:
                     self._live.console.print(Text(f"    {self._last}", style="dim"))
 
-    def _done(self, what: str, seconds: float) -> None:
-        line = Text.assemble(("✓ ", "green"), f"{what:<44}", (f"{seconds:7.1f} s", "cyan"))
+    def _done(self, what: str, seconds: float | None) -> None:
+        took = "   cached" if seconds is None else f"{seconds:7.1f} s"
+        line = Text.assemble(("✓ ", "green"), f"{what:<44}", (took, "cyan"))
         self._live.console.print(line)
 
     def close(self) -> None:

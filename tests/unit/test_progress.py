@@ -14,8 +14,10 @@ from particle_os.progress import (
     Progress,
     StageFinished,
     StageStarted,
+    TerminalSink,
     make_sink,
 )
+from rich.console import Console
 
 EVENTS = [
     PhaseStarted("stages"),
@@ -106,3 +108,16 @@ def test_the_style_asked_for_is_taken(capsys):
     assert isinstance(make_sink("json", verbose=False, quiet=False), JsonSink)
     assert isinstance(make_sink("plain", verbose=False, quiet=False), PlainSink)
     assert isinstance(make_sink("auto", verbose=False, quiet=False), PlainSink)
+
+
+def test_what_an_earlier_build_has_done_is_said_to_be_cached():
+    finished = StageFinished(0, 2, "apt", 0.0, cached=True)
+    plain, terminal = io.StringIO(), io.StringIO()
+    PlainSink(plain, verbose=False).emit(finished)
+    live = TerminalSink(Console(file=terminal, force_terminal=True, width=80), verbose=False)
+    live.emit(finished)
+    live.close()
+    assert plain.getvalue() == "  stage 1/2 apt: cached\n"
+    assert "1/2 apt" in terminal.getvalue()
+    assert "cached" in terminal.getvalue()
+    assert "0.0 s" not in terminal.getvalue()
