@@ -46,7 +46,7 @@ def main() -> None:
             "auto",
             kernel=made.kernel,
             initrd=made.initrd,
-            memory_file=cache_directory() / "kvm.json",
+            memory_file=cache_directory() / accel.KVM_MEMORY,
             directory=work.path / "kvm-probe",
             note=print,
         )
