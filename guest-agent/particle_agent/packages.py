@@ -29,10 +29,8 @@ TRUSTED = "/etc/apt/trusted.gpg.d"
 SETTINGS = ("APT::Default-Release", "Acquire::http::Proxy", "Acquire::https::Proxy")
 
 
-def make_request(
-    target: Target, packages: tuple[str, ...], *, recommends: bool, update: bool
-) -> PackageRequest | None:
-    """The request for `packages`; None when the target's apt has to do it itself."""
+def make_request(target: Target) -> PackageRequest | None:
+    """What the host's apt must know; None when the target's apt has to do the work itself."""
     if not target.exists("/var/lib/dpkg/status") or _has_credentials(target):
         return None
     sources = _files(target, "/etc/apt/sources.list", "/etc/apt/sources.list.d")
@@ -41,9 +39,6 @@ def make_request(
     keyrings = [_file(target, path) for path in named if target.exists(path)]
     settings = [Setting(key=k, value=v) for k, v in _settings(target) if k in SETTINGS]
     return PackageRequest(
-        packages=packages,
-        recommends=recommends,
-        update=update,
         status=_file(target, "/var/lib/dpkg/status"),
         architectures=_architectures(target),
         sources=tuple(sources),

@@ -114,14 +114,12 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageRequest:
-    """What is to be installed, and what decides how: packages that are there, and apt's files.
+    """What decides which packages are taken: those that are there, and apt's files.
 
-    `architectures` names the native one first; empty means the native one alone.
+    What is to be installed the host knows from the recipe. `architectures` names the native one
+    first; empty means the native one alone.
     """
 
-    packages: tuple[str, ...]
-    recommends: bool
-    update: bool
     status: File
     architectures: tuple[str, ...]
     sources: tuple[File, ...]

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from debian.deb822 import Deb822
+from particle_agent.packages import SETTINGS
 from particle_agent.wire import File, PackageRequest
 
 # Debian Policy 5.6; relations are names, versions, architectures and operators.
@@ -108,6 +109,9 @@ def write(request: PackageRequest, directory: Path, lists: Path) -> Path:
         "APT::Update::Error-Mode": "any",
     }
     for setting in request.settings:
+        # Others can make apt run programs.
+        if setting.key not in SETTINGS:
+            raise Refused(f"the target sets {setting.key[:80]!r}")
         settings[setting.key] = _accepted(setting.value, _SETTING.pattern, setting.key)
     text = "".join(f'{key} "{value}";\n' for key, value in settings.items())
     text += "".join(f'APT::Architectures:: "{name}";\n' for name in architectures or ["amd64"])

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from particle_agent import wire
+from particle_agent.stages.apt import Apt
 
 from particle_os import (
     __version__,
@@ -34,6 +35,7 @@ from particle_os.errors import (
     ParticleError,
     StageFailed,
     UsageError,
+    VmError,
     printable,
 )
 from particle_os.helper import Helper
@@ -53,6 +55,7 @@ from particle_os.workspace import (
     workspace,
 )
 
+S = TypeVar("S")
 BUILD_SECONDS = 3600.0
 NOTES_LIMIT = 100
 # What the scratch disk of a small system takes, besides its base.
@@ -319,8 +322,11 @@ class _Run:
         def listen(event: wire.Event) -> wire.Answer | None:
             match event:
                 case wire.PackagesNeeded():
-                    request = sandbox.agent.packages_request(self.deadline)
-                    return depot.answer(request, self.deadline)
+                    return depot.answer(
+                        self._running(Apt),
+                        sandbox.agent.packages_request(self.deadline),
+                        self.deadline,
+                    )
                 case wire.Frozen(index=index) if index + first + 1 < len(self.stages):
                     stage = self.plan.stages[index + first]
                     network = stage.reads_network or self.chain[-1].meta.network
@@ -363,6 +369,14 @@ class _Run:
             if self.plan.options.keep_on_failure and isinstance(error, StageFailed):
                 sandbox.keep_scratch(staging / "scratch.qcow2", self.deadline)
             raise
+
+    def _running(self, kind: type[S]) -> S:
+        """The stage that runs now. Raises VmError when it is of another kind."""
+        for result, stage in zip(self.stages, self.plan.stages, strict=True):
+            # Failed until the guest says otherwise.
+            if result.status == "failed" and isinstance(stage, kind):
+                return stage
+        raise VmError("the agent asks for what its stage has no use for")
 
     def _place(self, error: ParticleError) -> None:
         running = next((s for s in self.stages if s.status == "failed"), None)

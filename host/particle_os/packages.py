@@ -23,6 +23,7 @@ from pathlib import Path
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import InfrastructureError as AptCannot
 from particle_agent.packages import ARCHIVES, INDEX
+from particle_agent.stages.apt import Apt
 from particle_agent.wire import PackageRequest, PackagesAnswer
 
 from particle_os import apt_directory, process
@@ -61,11 +62,11 @@ class Depot:
         self._fresh: set[str] = set()
         self._count = 0
 
-    def answer(self, request: PackageRequest, deadline: Deadline) -> PackagesAnswer:
-        """Writes the disk for `request`, or says why the VM has to do it by itself.
+    def answer(self, stage: Apt, request: PackageRequest, deadline: Deadline) -> PackagesAnswer:
+        """Writes the disk for a stage of the recipe, or says why the VM has to do it by itself.
 
-        Raises StageFailed with apt's words when there are no such packages, InfrastructureError
-        when a mirror cannot be reached.
+        `request` is what the guest says of the target. Raises StageFailed with apt's words when
+        there are no such packages, InfrastructureError when a mirror cannot be reached.
         """
         if not all(shutil.which(name) for name in ("apt-get", "dpkg-deb", "gensquashfs")):
             return PackagesAnswer(refused="the host has no apt")
@@ -79,7 +80,7 @@ class Depot:
         try:
             with locked(self._lists / f"{key}.lock", deadline):
                 config = apt_directory.write(request, directory, self._lists / key)
-                self._fetch(request, key, directory / "archives", config, deadline)
+                self._fetch(stage, key, directory / "archives", config, deadline)
         except Refused as refused:
             return PackagesAnswer(refused=str(refused))
         debs = sorted((directory / "archives").glob("*.deb"))
@@ -89,18 +90,18 @@ class Depot:
         return PackagesAnswer()
 
     def _fetch(
-        self, request: PackageRequest, key: str, archives: Path, config: Path, deadline: Deadline
+        self, stage: Apt, key: str, archives: Path, config: Path, deadline: Deadline
     ) -> None:
         """Has apt put what is to be installed into `archives`."""
         known = any((self._lists / key).glob("*Packages*"))
-        if key not in self._fresh and (request.update or not known):
+        if key not in self._fresh and (stage.update or not known):
             self._apt(config, ["update"], deadline)
             self._fresh.add(key)
-        recommends = "true" if request.recommends else "false"
+        recommends = "true" if stage.recommends else "false"
         install = [f"-oAPT::Install-Recommends={recommends}", "install"]
         lines = self._apt(
             config,
-            [*install, "--print-uris", "-oAcquire::ForceHash=SHA256", "--", *request.packages],
+            [*install, "--print-uris", "-oAcquire::ForceHash=SHA256", "--", *stage.packages],
             deadline,
         )
         wanted = [
@@ -112,7 +113,7 @@ class Depot:
         here = sum(self._take_known(file, archives) for file in wanted)
         self._log(f"{len(wanted)} packages to fetch, {here} of them from the cache")
         if here < len(wanted):
-            self._apt(config, [*install, "--download-only", "--", *request.packages], deadline)
+            self._apt(config, [*install, "--download-only", "--", *stage.packages], deadline)
             for file in wanted:
                 self._keep(file, archives)
 

@@ -24,4 +24,4 @@ def signals_restored():
 @pytest.fixture
 def soon():
     """Enough for anything that works."""
-    return Deadline.after(10, "the test")
+    return Deadline.after(30, "the test")

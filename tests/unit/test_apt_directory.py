@@ -34,9 +34,6 @@ def file(path, text):
 
 def make(**changes):
     fields = {
-        "packages": ("curl",),
-        "recommends": False,
-        "update": True,
         "status": file("/var/lib/dpkg/status", STATUS),
         "architectures": ("amd64", "i386"),
         "sources": (file("/etc/apt/sources.list", "deb http://m.example/debian s main\n"),),
@@ -164,6 +161,14 @@ def test_a_setting_cannot_end_its_quotes(written):
         written(settings=(Setting(key="Acquire::http::Proxy", value='x"; DPkg::x "y'),))
 
 
+@pytest.mark.parametrize(
+    "key", ["APT::Update::Pre-Invoke::", "Dir::Bin::Methods", "Acquire::http::Proxy-Auto-Detect"]
+)
+def test_a_setting_that_can_run_a_program_is_refused(written, key):
+    with pytest.raises(Refused, match="the target sets"):
+        written(settings=(Setting(key=key, value="/bin/sh"),))
+
+
 def test_keys_are_trusted_as_far_as_the_target_trusts_them(written):
     trusted = file("/etc/apt/trusted.gpg.d/a.asc", KEY)
     directory = written(keyrings=(trusted, file("/usr/share/keyrings/b.gpg", "binary")))
@@ -174,7 +179,7 @@ def test_keys_are_trusted_as_far_as_the_target_trusts_them(written):
 def test_indexes_are_kept_apart_by_what_they_were_checked_with():
     other_key = make(keyrings=(file("/etc/apt/trusted.gpg.d/a.asc", KEY),))
     other_source = make(sources=(file("/etc/apt/sources.list", "deb http://n.example s main\n"),))
-    other_packages = make(packages=("vim",), status=file("s", ""))
+    other_packages = make(status=file("s", ""))
     keys = {sources_key(r) for r in (make(), other_key, other_source)}
     assert len(keys) == 3
     assert sources_key(other_packages) in keys

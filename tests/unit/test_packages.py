@@ -5,11 +5,13 @@ import functools
 import hashlib
 import http.server
 import io
+import os
 import subprocess
 import tarfile
 import threading
 
 import pytest
+from particle_agent.stages.apt import Apt
 from particle_agent.wire import File, PackageRequest
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, StageFailed
@@ -69,10 +71,7 @@ def file(path, text):
 
 
 def make_request(url, *packages, installed="", update=True):
-    return PackageRequest(
-        packages=packages,
-        recommends=False,
-        update=update,
+    return Apt(packages=packages, update=update), PackageRequest(
         status=file("/var/lib/dpkg/status", installed),
         architectures=(),
         sources=(file("/etc/apt/sources.list", f"deb [trusted=yes] {url} ./\n"),),
@@ -96,7 +95,7 @@ def depot(tmp_path):
 
 
 def answer(depot, request):
-    return depot.answer(request, Deadline.after(60, "the test"))
+    return depot.answer(*request, Deadline.after(60, "the test"))
 
 
 def content(disk):
@@ -199,3 +198,13 @@ def test_a_package_that_is_none_is_told(tmp_path, depot):
     (tmp_path / "w").mkdir()
     with pytest.raises(InfrastructureError, match="broken_1_all"):
         write_disk([broken], depot.disk, tmp_path / "w", Deadline.after(20, "the test"))
+
+
+def test_packages_that_nobody_wanted_for_long_go_away(depot, archive, tmp_path):
+    answer(depot, make_request(archive.url, "library"))
+    (kept,) = (tmp_path / "cache/packages").iterdir()
+    old = kept.with_name(f"{'0' * 64}.deb")
+    old.write_text("of another time")
+    os.utime(old, (0, 0))
+    answer(depot, make_request(archive.url, "library"))
+    assert list((tmp_path / "cache/packages").iterdir()) == [kept]

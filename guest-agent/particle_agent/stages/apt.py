@@ -90,9 +90,7 @@ class Apt(Options):
         """Whether the host's apt has done the work that is slow in here."""
         if not self.packages:
             return False
-        request = packages.make_request(
-            target, self.packages, recommends=self.recommends, update=self.update
-        )
+        request = packages.make_request(target)
         if request is None:
             return False
         answer = target.reporter.packages(request)
