@@ -111,7 +111,7 @@ while True:
     process.run(["true"], deadline=Deadline.after(20, "true"), what="true")
 """
     moments = random.Random(1)
-    running = [start(body) for _ in range(8)]
+    running = [start(body) for _ in range(5)]
     for process in running:
         time.sleep(moments.random() / 50)
         process.terminate()
