@@ -289,6 +289,15 @@ class _Run:
         )
         self.chain.append(kept)
 
+    def _keep_stage(self, sandbox: Sandbox, index: int) -> None:
+        """Keeps the state after a stage; the guest says which, and is believed only in order."""
+        done = 0 <= index < len(self.stages) - 1 and self.stages[index].status == "done"
+        if not done or index != len(self.chain) - 1:
+            raise VmError("the agent says that a stage is complete which is not due")
+        stage = self.plan.stages[index]
+        network = stage.reads_network or self.chain[-1].meta.network
+        self._keep_checkpoint(sandbox, stage.type, network=network)
+
     def _keep_failed(self, sandbox: Sandbox) -> None:
         """Keeps the target as it is where a stage failed, for `particle-os shell --failed`."""
         index = len(self.chain) - 1
@@ -327,10 +336,8 @@ class _Run:
                         sandbox.agent.packages_request(self.deadline),
                         self.deadline,
                     )
-                case wire.Frozen(index=index) if index + first + 1 < len(self.stages):
-                    stage = self.plan.stages[index + first]
-                    network = stage.reads_network or self.chain[-1].meta.network
-                    self._keep_checkpoint(sandbox, stage.type, network=network)
+                case wire.Frozen(index=index):
+                    self._keep_stage(sandbox, index + first)
                     return wire.Continue()
                 case wire.DiskNeeded() | wire.DiskWritten():
                     sandbox.take_disk_event(event, self.deadline)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,13 +64,15 @@ def _directories(parent: Path) -> list[Path]:
 
 
 def _entry(kind: Kind, name: str, dated: Path, *paths: Path, label: str = "") -> Entry:
-    size = sum(
-        allocated_bytes(file)
-        for path in paths
-        for file in (path.rglob("*") if path.is_dir() else [path])
-        if file.is_file()
-    )
-    used = dated.stat().st_mtime if dated.exists() else 0.0
+    size = 0
+    used = 0.0
+    # Other builds move and remove things meanwhile.
+    with suppress(OSError):
+        used = dated.stat().st_mtime
+    for path in paths:
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            with suppress(OSError):
+                size += allocated_bytes(file)
     return Entry(kind, name, size, used, paths, label)
 
 

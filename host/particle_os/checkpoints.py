@@ -103,11 +103,14 @@ class Checkpoints:
         """
         chain: list[Checkpoint] = []
         for key in wanted:
-            found = self._take(key)
-            if found is None or found.meta.parent != (chain[-1].meta.id if chain else None):
-                break
-            if found.meta.network and time.time() - found.meta.created > max_age:
-                break
+            with ExitStack() as lock:
+                found = self._take(key, lock)
+                if found is None or found.meta.parent != (chain[-1].meta.id if chain else None):
+                    break
+                if found.meta.network and time.time() - found.meta.created > max_age:
+                    break
+                # What is not built upon stays free, to be replaced.
+                self._held.push(lock.pop_all())
             chain.append(found)
         # The ones below are needed longer than those above them.
         for checkpoint in reversed(chain):
@@ -118,10 +121,10 @@ class Checkpoints:
         """Waits until what was given to `keep` is kept."""
         self._writer.submit(lambda: None).result()
 
-    def _take(self, key: str) -> Checkpoint | None:
+    def _take(self, key: str, held: ExitStack) -> Checkpoint | None:
         place = self._directory / key
         try:
-            lock = self._held.enter_context((place / META).open())
+            lock = held.enter_context((place / META).open())
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             # Another may have come into its place until it was locked.
             same = os.path.samestat(os.fstat(lock.fileno()), (place / META).stat())

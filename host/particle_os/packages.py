@@ -78,7 +78,9 @@ class Depot:
         self._lists.mkdir(exist_ok=True, mode=0o700)
         self._packages.mkdir(exist_ok=True, mode=0o700)
         try:
-            with locked(self._lists / f"{key}.lock", deadline):
+            lock = self._lists / f"{key}.lock"
+            with locked(lock, deadline):
+                os.utime(lock)
                 config = apt_directory.write(request, directory, self._lists / key)
                 self._fetch(stage, key, directory / "archives", config, deadline)
         except Refused as refused:

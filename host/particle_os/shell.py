@@ -26,6 +26,8 @@ from particle_os.vm.accel import Acceleration
 from particle_os.workspace import cache_directory, workspace
 
 SESSION_SECONDS = 24 * 3600.0
+# How long the VM may leave what is typed untaken.
+ANSWER_SECONDS = 60.0
 CHUNK = 1 << 15
 
 
@@ -98,8 +100,8 @@ def _session(sandbox: Sandbox, deadline: Deadline) -> int:
         channel = stack.enter_context(sandbox.agent.shell(deadline, terminal=terminal))
         if terminal:
             stack.enter_context(_raw_terminal(channel))
+        channel.settimeout(ANSWER_SECONDS)
         _forward(channel)
-        channel.settimeout(10)
         if not channel.exit_status_ready():
             raise VmError("the VM ended before the shell did")
         return channel.recv_exit_status()

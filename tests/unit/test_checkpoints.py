@@ -132,6 +132,16 @@ def test_what_the_network_gave_is_believed_for_a_while(store, keep):
     assert found(store, "a", "b", "c", max_age=0) == ["a"]
 
 
+def test_what_is_too_old_is_replaced_by_the_build_that_passed_it_over(store, tmp_path, keep):
+    (old,) = keep("a", network=("a",))
+    disk = tmp_path / "work/new.qcow2"
+    disk.write_text("new")
+    with store() as opened:
+        assert opened.longest(["a"], max_age=0) == []
+        opened.keep("a", disk, below=None, label="x", network=True, work=tmp_path / "work")
+    assert read(tmp_path / "checkpoints/a").meta.id != old.meta.id
+
+
 def test_a_refreshed_checkpoint_takes_none_of_the_old_ones_above_it(store, keep):
     """Keys above a refreshed stage are the same, but their disks stand on another content."""
     below = keep("a", "b", "c")[:1]

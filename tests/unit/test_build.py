@@ -1,0 +1,43 @@
+from types import SimpleNamespace
+
+import pytest
+from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.timezone import Timezone
+from particle_os.build import _Run
+from particle_os.errors import VmError
+
+
+@pytest.mark.parametrize(
+    ("statuses", "kept_before", "index"),
+    [
+        (["failed", "not-run", "not-run"], 1, 0),  # It still runs.
+        (["done", "not-run", "not-run"], 1, 1),  # Another has finished.
+        (["done", "not-run", "not-run"], 2, 0),  # It was kept already.
+        (["done", "done", "done"], 3, 2),  # Nothing is kept of the last.
+        (["done", "not-run", "not-run"], 1, -1),
+        (["done", "not-run", "not-run"], 1, 99),
+    ],
+)
+def test_the_guest_cannot_have_a_state_kept_that_is_not_due(statuses, kept_before, index):
+    kept = []
+    run = SimpleNamespace(
+        stages=[SimpleNamespace(status=status) for status in statuses],
+        plan=SimpleNamespace(stages=[Timezone(zone="UTC"), Timezone(zone="UTC"), Qemu()]),
+        chain=[SimpleNamespace(meta=SimpleNamespace(network=False))] * kept_before,
+        _keep_checkpoint=lambda *arguments, **options: kept.append(arguments),
+    )
+    with pytest.raises(VmError):
+        _Run._keep_stage(run, None, index)
+    assert kept == []
+
+
+def test_the_state_after_the_stage_that_is_due_is_kept():
+    kept = []
+    run = SimpleNamespace(
+        stages=[SimpleNamespace(status=status) for status in ("done", "not-run")],
+        plan=SimpleNamespace(stages=[Timezone(zone="UTC"), Qemu()]),
+        chain=[SimpleNamespace(meta=SimpleNamespace(network=False))],
+        _keep_checkpoint=lambda sandbox, label, *, network: kept.append((label, network)),
+    )
+    _Run._keep_stage(run, None, 0)
+    assert kept == [("timezone", False)]
