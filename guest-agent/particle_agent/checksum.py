@@ -15,8 +15,10 @@ CHUNK = 4 << 20
 
 
 @functools.cache
-def _zero_digest(length: int) -> bytes:
-    return hashlib.sha256(bytes(length)).digest()
+def _zeros(length: int) -> tuple[bytes, bytes]:
+    """So many zeros, and their digest."""
+    zeros = bytes(length)
+    return zeros, hashlib.sha256(zeros).digest()
 
 
 def _chunk_digest(descriptor: int, offset: int, length: int) -> bytes:
@@ -26,8 +28,9 @@ def _chunk_digest(descriptor: int, offset: int, length: int) -> bytes:
         if not more:
             raise EOFError(f"the disk ends at byte {offset + len(data)}")
         data += more
-    if data.count(0) == length:
-        return _zero_digest(length)
+    zeros, digest = _zeros(length)
+    if data == zeros:
+        return digest
     return hashlib.sha256(data).digest()
 
 

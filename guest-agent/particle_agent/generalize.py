@@ -7,6 +7,8 @@ from pathlib import Path
 
 from particle_agent.target import Target
 
+# systemd-update-done.service(8)
+UPDATE_DONE = "/usr/lib/systemd/systemd-update-done"
 HOST_KEY_UNIT = "particle-os-ssh-host-keys.service"
 # ssh-keygen(1): -A makes those host keys that do not exist.
 HOST_KEY_TEXT = """\
@@ -63,6 +65,9 @@ def run(target: Target) -> None:
         )
     for path in (*FILES, *LOGS):
         target.remove(path)
+    if target.exists(UPDATE_DONE):
+        # The packages' scripts have done what systemd would do at the first boot (ldconfig, ...).
+        target.chroot([UPDATE_DONE])
     for directory, suffix in BACKUPS.items():
         for name in target.list(directory):
             if name.endswith(suffix):

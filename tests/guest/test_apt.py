@@ -1,4 +1,6 @@
 import base64
+import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -6,7 +8,7 @@ from particle_agent import packages
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
 from particle_agent.stages.apt import Apt
 
-UPDATE_INITRAMFS = "/usr/sbin/update-initramfs"
+STAND_INS = "/run/particle-os-bin"
 # As it is after the installation.
 STATUS = """Package: curl
 Status: install ok installed
@@ -23,16 +25,8 @@ Status: deinstall ok config-files
 
 @pytest.fixture
 def debian(target):
-    """A target with apt, and with a dpkg-divert that really moves files."""
+    """A target with apt."""
     target.write("/usr/bin/apt-get", "")
-
-    def divert(command):
-        aside = command.argv[command.argv.index("--divert") + 1]
-        there, back = (UPDATE_INITRAMFS, aside)[:: 1 if "--add" in command.argv else -1]
-        if target.exists(there):
-            target.path(there).rename(target.path(back))
-
-    target.when("dpkg-divert", divert)
     return target
 
 
@@ -94,13 +88,12 @@ def test_a_policy_of_the_base_stays(debian):
 
 
 def test_nothing_is_left_behind_by_a_failure(debian):
-    debian.write(UPDATE_INITRAMFS, "the real one")
     fail_with(debian, "E: Unable to locate package nonsense")
     with pytest.raises(StageError):
         Apt(packages=("nonsense",)).run(debian)
     assert not debian.exists("/usr/sbin/policy-rc.d")
     assert debian.list("/etc/ssh") == []
-    assert debian.read(UPDATE_INITRAMFS) == "the real one"
+    assert debian.list("/run") == []
 
 
 def test_no_ssh_host_keys_are_made(debian):
@@ -118,21 +111,24 @@ def test_host_keys_that_were_there_stay(debian):
     assert debian.read("/etc/ssh/ssh_host_rsa_key") == "a key"
 
 
+def ask_for(target, program):
+    """What a maintainer script's call of `program` does: the stand-in runs."""
+    script = target.read(f"{STAND_INS}/{program}").replace("/run/", f"{target.root}/run/")
+    subprocess.run(["sh", "-c", script], check=True)
+
+
 def test_the_initramfs_is_made_once_for_each_kernel(debian):
     def install():
-        stub = debian.read(UPDATE_INITRAMFS)
-        debian.write(UPDATE_INITRAMFS + ".particle-os", "the real one")
         debian.write("/boot/vmlinuz-6.12-cloud-amd64", "")
         debian.write("/boot/vmlinuz-6.12-amd64", "")
-        # Three triggers; each would run the stub.
-        asked_for = stub.split(">> ")[1].strip()
-        debian.write(asked_for, "-u\n-u\n-u\n")
+        for _ in range(3):
+            ask_for(debian, "update-initramfs")
 
-    settings = {}
+    settings, hooks = {}, {}
 
     def update_initramfs(command):
-        conf = debian.read("/etc/initramfs-tools/conf.d/particle-os")
-        settings[command.argv[-1]] = conf
+        settings[command.argv[-1]] = debian.read("/etc/initramfs-tools/conf.d/particle-os")
+        hooks[command.argv[-1]] = debian.list("/usr/share/initramfs-tools/hooks")
 
     on_install(debian, install)
     debian.when("update-initramfs", update_initramfs)
@@ -144,8 +140,42 @@ def test_the_initramfs_is_made_once_for_each_kernel(debian):
     ]
     assert "MODULES=list" in settings["6.12-cloud-amd64"]
     assert "MODULES=list" not in settings["6.12-amd64"]
-    assert debian.read(UPDATE_INITRAMFS) == "the real one"
+    assert hooks == {"6.12-amd64": [], "6.12-cloud-amd64": ["zz-particle-os"]}
     assert debian.list("/etc/initramfs-tools/conf.d") == []
+    assert debian.list("/usr/share/initramfs-tools/hooks") == []
+    assert debian.list("/run") == []
+
+
+def test_dpkg_finds_the_stand_ins_first(debian):
+    Apt(packages=("curl",)).run(debian)
+    (install,) = [c.argv for c in debian.commands if "install" in c.argv]
+    (path,) = [option for option in install if option.startswith("-oDPkg::Path=")]
+    assert path.removeprefix("-oDPkg::Path=").split(":")[0] == STAND_INS
+    assert path.endswith(":/usr/sbin:/usr/bin:/sbin:/bin")
+
+
+def test_the_hardware_database_is_there_before_an_initramfs_that_holds_it(debian):
+    def install():
+        debian.write("/boot/vmlinuz-6.12-amd64", "")
+        ask_for(debian, "update-initramfs")
+        ask_for(debian, "systemd-hwdb")
+
+    on_install(debian, install)
+    made = []
+    debian.when("systemd-hwdb", lambda c: (time.sleep(0.2), made.append("database")))
+    debian.when("update-initramfs", lambda c: made.append("initramfs"))
+    Apt(packages=("linux-image-amd64",)).run(debian)
+    assert made == ["database", "initramfs"]
+
+
+def test_a_hardware_database_that_fails_is_told(debian):
+    def fail(command):
+        raise CommandFailed(command.argv, 1, ["no room"])
+
+    on_install(debian, lambda: ask_for(debian, "systemd-hwdb"))
+    debian.when("systemd-hwdb", fail)
+    with pytest.raises(CommandFailed, match="systemd-hwdb"):
+        Apt(packages=("udev",)).run(debian)
 
 
 def test_no_initramfs_is_made_when_nothing_asks_for_it(debian):

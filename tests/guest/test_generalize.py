@@ -76,3 +76,12 @@ def test_directories_are_emptied_but_stay(target, tmp_path):
         assert target.path(path).is_dir()
         assert target.list(path) == []
     assert (precious / "file").exists()
+
+
+def test_the_first_boot_does_not_do_again_what_the_packages_did(target):
+    program = "/usr/lib/systemd/systemd-update-done"
+    generalize.run(target)
+    assert program not in target.programs()
+    target.write(program, "", mode=0o755)
+    generalize.run(target)
+    assert target.only(program).inside

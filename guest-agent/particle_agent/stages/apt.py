@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,7 +13,7 @@ from particle_agent import packages
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.options import Options, PackageName
-from particle_agent.target import Target
+from particle_agent.target import ENVIRONMENT, Target
 
 APT_GET = (
     "apt-get",
@@ -31,12 +32,21 @@ APT_GET = (
 )
 FIELD = re.compile(r"^(Package|Status|Provides): (.*)$", re.MULTILINE)
 POLICY = "/usr/sbin/policy-rc.d"
-UPDATE_INITRAMFS = "/usr/sbin/update-initramfs"
-ASIDE = f"{UPDATE_INITRAMFS}.particle-os"
-ASKED_FOR = "/run/particle-os-initramfs"
+# dpkg and the maintainer scripts find these programs here first.
+STAND_INS = "/run/particle-os-bin"
+ASKED_FOR = "/run/particle-os-asked"
 # initramfs.conf(5) and initramfs-tools(7); the modules that do not exist are passed over.
 INITRAMFS_CONF = "/etc/initramfs-tools/conf.d/particle-os"
 INITRAMFS_MODULES = "/usr/share/initramfs-tools/modules.d/particle-os"
+INITRAMFS_HOOK = "/usr/share/initramfs-tools/hooks/zz-particle-os"
+# initramfs-tools(7): a hook is asked for what must come before it, then run.
+WITHOUT_HWDB = """\
+#!/bin/sh
+case "$1" in
+prereqs) echo udev ;;
+*) rm -f "$DESTDIR/usr/lib/udev/hwdb.bin" ;;
+esac
+"""
 CLOUD_STORAGE = (
     "virtio_pci virtio_mmio virtio_blk virtio_scsi nvme ahci ata_piix sd_mod "
     "xen-blkfront hv_storvsc vmw_pvscsi mptspi ext4 crc32c_generic"
@@ -70,7 +80,7 @@ class Apt(Options):
         with ExitStack() as stack:
             stack.enter_context(_services_stay_off(target))
             stack.enter_context(_no_host_keys(target))
-            stack.enter_context(_initramfs_made_once(target))
+            once = stack.enter_context(_generated_once(target))
             if self._host_has_fetched(target):
                 install = stack.enter_context(packages.options(target))
                 # The index knows no releases; it holds the version that was chosen.
@@ -82,6 +92,7 @@ class Apt(Options):
                 install, names = [], list(self.packages)
             if names:
                 recommends = "true" if self.recommends else "false"
+                install += once
                 install += [f"-oAPT::Install-Recommends={recommends}", "install", "--"]
                 _apt_get(target, *install, *names)
                 _check_installed(target, names)
@@ -159,35 +170,56 @@ def _no_host_keys(target: Target) -> Iterator[None]:
 
 
 @contextmanager
-def _initramfs_made_once(target: Target) -> Iterator[None]:
-    """update-initramfs only notes that it was called, and runs once for each kernel at the end."""
-    divert = ["dpkg-divert", "--quiet", "--local", "--rename", "--divert", ASIDE]
-    target.chroot([*divert, "--add", UPDATE_INITRAMFS])
-    target.write(UPDATE_INITRAMFS, f'#!/bin/sh\necho "$@" >> {ASKED_FOR}\n', mode=0o755)
+def _generated_once(target: Target) -> Iterator[list[str]]:
+    """What packages have generated again and again is generated once, at the end, side by side.
+
+    That is the initramfs of each kernel, and udev's database of hardware. Yields the options with
+    which apt-get only notes that these were asked for.
+    """
+    for name in ("update-initramfs", "systemd-hwdb"):
+        text = f'#!/bin/sh\nmkdir -p {ASKED_FOR}\necho "$*" > {ASKED_FOR}/{name}\n'
+        target.write(f"{STAND_INS}/{name}", text, mode=0o755)
     try:
-        yield
+        yield [f"-oDPkg::Path={STAND_INS}:{ENVIRONMENT['PATH']}"]
     finally:
-        target.remove(UPDATE_INITRAMFS)
-        target.chroot([*divert, "--remove", UPDATE_INITRAMFS])
-    if target.exists(ASKED_FOR):
+        target.remove(STAND_INS)
+        asked = target.list(ASKED_FOR)
         target.remove(ASKED_FOR)
-        for name in target.list("/boot"):
-            if name.startswith("vmlinuz-"):
-                _make_initramfs(target, name.removeprefix("vmlinuz-"))
+    with ThreadPoolExecutor() as pool:
+        hwdb = pool.submit(_make_hwdb if "systemd-hwdb" in asked else lambda target: None, target)
+        if "update-initramfs" in asked:
+            for name in target.list("/boot"):
+                if name.startswith("vmlinuz-"):
+                    version = name.removeprefix("vmlinuz-")
+                    if not _is_cloud(version):
+                        # Its initramfs holds the database.
+                        hwdb.result()
+                    _make_initramfs(target, version)
+        hwdb.result()
+
+
+def _make_hwdb(target: Target) -> None:
+    target.chroot(["systemd-hwdb", "--usr", "update"])
+
+
+def _is_cloud(version: str) -> bool:
+    """Whether it is Debian's kernel that only ever meets virtual hardware."""
+    return "-cloud-" in version
 
 
 def _make_initramfs(target: Target, version: str) -> None:
     """Makes the first initramfs of a kernel, quickly; updates in the running image are its own.
 
-    Debian's cloud kernel only ever meets virtual hardware: a list of its storage drivers does.
+    For virtual hardware a list of storage drivers does, and no database of all other hardware.
     """
     settings = "COMPRESS=gzip\nCOMPRESSLEVEL=1\n"
-    if "-cloud-" in version:
+    if _is_cloud(version):
         settings += "MODULES=list\n"
+        target.write(INITRAMFS_HOOK, WITHOUT_HWDB, mode=0o755)
     target.write(INITRAMFS_CONF, settings)
     target.write(INITRAMFS_MODULES, "".join(f"{name}\n" for name in CLOUD_STORAGE))
     try:
         target.chroot(["update-initramfs", "-c", "-k", version])
     finally:
-        target.remove(INITRAMFS_CONF)
-        target.remove(INITRAMFS_MODULES)
+        for path in (INITRAMFS_CONF, INITRAMFS_MODULES, INITRAMFS_HOOK):
+            target.remove(path)
