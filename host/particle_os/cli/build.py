@@ -1,0 +1,150 @@
+"""The commands that run a recipe: `build` and `shell`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from particle_os import build as building
+from particle_os import report, shell
+from particle_os.cli.common import (
+    ACCEL,
+    MEMORY,
+    RECIPE,
+    Output,
+    PathType,
+    common,
+    find_acceleration,
+    size,
+)
+from particle_os.errors import (
+    UsageError,
+)
+from particle_os.outcome import not_booted
+from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
+from particle_os.vm import accel
+from particle_os.workspace import workspace
+
+
+@click.command("build")
+@RECIPE
+@click.option("--output", "output_directory", type=PathType(file_okay=False),
+              default=Path("out"), show_default=True, help="Where the images go.")  # fmt: skip
+@click.option("--base", metavar="REF", help="Start from this base image instead of the recipe's.")
+@ACCEL
+@MEMORY
+@click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
+@click.option("--scratch-size", callback=size, metavar="SIZE", default="32G", show_default=True,
+              help="The most that the system under construction may take.")  # fmt: skip
+@click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
+              help="The Debian mirror for the helper VM and for mmdebstrap: bases.")  # fmt: skip
+@click.option("--template", default="debian-trixie", show_default=True, help="The helper VM.")
+@click.option("--no-cache", is_flag=True, help="Do everything anew, and keep nothing of it.")
+@click.option("--refresh", metavar="STAGE",
+              help="Do this stage (its number or type; 'base') and all after it anew.")  # fmt: skip
+@click.option("--max-age", type=click.IntRange(0), default=int(MAX_AGE_SECONDS // 3600),
+              show_default=True, metavar="HOURS",
+              help="How long a stage that reads the network need not be done anew.")  # fmt: skip
+@click.option("--no-boot-test", is_flag=True, help="Publish without having booted the image.")
+@click.option("--keep-on-failure", is_flag=True, help="Keep the disks of a failed build.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@common
+def build_command(
+    output: Output, recipe_path: Path, output_directory: Path, base: str | None, accel: accel.Wish,
+    memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
+    no_cache: bool, refresh: str | None, max_age: int, no_boot_test: bool,
+    keep_on_failure: bool, dry_run: bool,
+) -> int:  # fmt: skip
+    """Build the image of RECIPE, boot it, and publish it in the output directory."""
+    options = Options(
+        output=output_directory,
+        base=base,
+        accel=accel,
+        memory=memory,
+        cpus=cpus,
+        scratch=scratch_size,
+        boot_test=not no_boot_test,
+        keep_on_failure=keep_on_failure,
+        template=template,
+        mirror=mirror,
+        cache=not no_cache,
+        refresh=refresh,
+        max_age=max_age * 3600,
+    )
+    plan = make_plan(recipe_path, options)
+    if dry_run:
+        _show_plan(plan, output)
+        return 0
+    progress = output.progress_sinks()
+    try:
+        result = building.build(plan, progress)
+    finally:
+        progress.close()
+    booted = result.status != "not-booted"
+    place = output_directory if booted else output_directory / f"{result.recipe}.failed"
+    names = [a.path for a in result.artifacts]
+    names += [f"{result.recipe}.{end}" for end in ("result.json", "log", "console.log")]
+    if output.as_json:
+        click.echo(result.model_dump_json(indent=2))
+    elif not output.quiet:
+        report.print_result(result, output.data(), [str(place / name) for name in names])
+    if not booted:
+        raise not_booted(result.boot[-1], place / f"{result.recipe}.console.log")
+    return 0
+
+
+def _show_plan(plan: Plan, output: Output) -> None:
+    steps = [
+        {"step": "helper VM", "detail": plan.template.name, "ready": plan.helper is not None},
+        {"step": "base image", "detail": plan.base_reference, "ready": plan.base is not None},
+    ]
+    for number, stage in enumerate(plan.loaded.recipe.stages, start=1):
+        steps.append({"step": f"stage {number}", "detail": stage.type, "ready": False})
+    disk = plan.loaded.disk
+    steps.append({"step": "images", "detail": ", ".join(disk.formats), "ready": False})
+    if plan.options.boot_test:
+        firmware = ", ".join(plan.loaded.recipe.boot_test.firmware)
+        steps.append({"step": "boot test", "detail": firmware, "ready": False})
+    if output.as_json:
+        digest = plan.base.digest if plan.base else None
+        click.echo(
+            json.dumps({"recipe": plan.name, "base_digest": digest, "steps": steps}, indent=2)
+        )
+        return
+    for step in steps:
+        ready = " (ready)" if step["ready"] else ""
+        click.echo(f"{step['step']:<12} {step['detail']}{ready}")
+
+
+@click.command("shell")
+@RECIPE
+@click.option("--at", metavar="STAGE", help="The state after this stage (its number or type).")
+@click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
+@click.option("--base", metavar="REF", help="As it was given to build.")
+@click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
+@ACCEL
+@MEMORY
+@click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
+@click.option("--template", default="debian-trixie", hidden=True)
+@common
+def shell_command(
+    output: Output, recipe_path: Path, at: str | None, failed: bool, base: str | None,
+    mirror: str | None, accel: accel.Wish, memory: int | None, cpus: int | None, template: str,
+) -> int:  # fmt: skip
+    """A root shell in the system of RECIPE as a stage left it, in a VM that is thrown away."""
+    if at is not None and failed:
+        raise UsageError("--at and --failed exclude each other")
+    options = Options(
+        output=Path(), base=base, mirror=mirror, accel=accel, memory=memory, cpus=cpus,
+        template=template,
+    )  # fmt: skip
+    plan = make_plan(recipe_path, options)
+    progress = output.progress_sinks()
+    try:
+        with workspace() as work:
+            acceleration = find_acceleration(accel, template, work, progress)
+        return shell.enter(plan, acceleration, progress, at=at, failed=failed)
+    finally:
+        progress.close()

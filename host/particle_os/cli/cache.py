@@ -1,0 +1,84 @@
+"""The commands of `cache`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import click
+from particle_agent.options import bytes_of
+
+from particle_os import cache, report
+from particle_os.cli.common import Output, common
+from particle_os.errors import (
+    EXIT_INFRASTRUCTURE,
+)
+from particle_os.workspace import cache_directory
+
+
+def _cache_size(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    if value == "0":
+        return 0
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[MGmg]", value):
+        raise click.BadParameter("expected a size such as 20G or 500M, or 0")
+    return bytes_of(value.upper())
+
+
+@click.group("cache")
+def cache_group() -> None:
+    """Show, check and clear what earlier builds left for later ones."""
+
+
+@cache_group.command("list")
+@common
+def cache_list_command(output: Output) -> None:
+    """List what is in the cache: kind, size, hours since its last use, name."""
+    found = cache.entries(cache_directory())
+    if output.as_json:
+        click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))
+        return
+    for entry in found:
+        size = report.human_bytes(entry.size)
+        name = f"{entry.name} {entry.label}".strip()
+        click.echo(f"{entry.kind:<10}  {size:>9}  {entry.age() / 3600:7.1f} h  {name}")
+    click.echo(f"total       {report.human_bytes(sum(e.size for e in found)):>9}")
+
+
+def _cache_row(entry: cache.Entry) -> dict[str, object]:
+    return {
+        "kind": entry.kind, "name": entry.name, "label": entry.label, "bytes": entry.size,
+        "used": entry.used,
+    }  # fmt: skip
+
+
+@cache_group.command("prune")
+@click.option("--size", callback=_cache_size, default=f"{cache.LIMIT_BYTES >> 30}G",
+              show_default=True, metavar="SIZE",
+              help="Remove the longest unused until the rest takes this; 0: all.")  # fmt: skip
+@click.option("--max-age", type=click.IntRange(0), metavar="HOURS",
+              help="Also remove what was not used for so long.")  # fmt: skip
+@common
+def cache_prune_command(output: Output, size: int, max_age: int | None) -> None:
+    """Remove what has not been used for long; never what a running build stands on."""
+    seconds = None if max_age is None else max_age * 3600
+    removed = cache.prune(cache_directory(), limit=size, max_age=seconds)
+    if output.as_json:
+        click.echo(json.dumps([_cache_row(entry) for entry in removed], indent=2))
+    elif not output.quiet:
+        freed = report.human_bytes(sum(entry.size for entry in removed))
+        click.echo(f"{len(removed)} removed, {freed} freed")
+
+
+@cache_group.command("verify")
+@common
+def cache_verify_command(output: Output) -> int:
+    """Check the content of what is in the cache; damaged entries are named, and exit code is 5."""
+    found = cache.damaged(cache_directory())
+    if output.as_json:
+        click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))
+    else:
+        for entry in found:
+            click.echo(f"damaged: {' '.join(map(str, entry.paths))}")
+        if not found and not output.quiet:
+            click.echo("all whole")
+    return EXIT_INFRASTRUCTURE if found else 0

@@ -1,0 +1,136 @@
+"""What the commands share: their common options, and how they tell what they found."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from particle_agent.options import bytes_of
+from rich.console import Console
+
+from particle_os import helper
+from particle_os.outcome import guarded, no_color
+from particle_os.progress import Progress, make_sink
+from particle_os.vm import accel
+from particle_os.vm.accel import KVM_MEMORY
+from particle_os.workspace import Workspace, cache_directory
+
+# A helper VM with less, or a scratch disk of less, is of no use.
+LEAST_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the user wants to be told."""
+
+    verbose: bool = False
+    quiet: bool = False
+    as_json: bool = False
+    debug: bool = False
+    progress: str = "auto"
+
+    def data(self) -> Console:
+        """Standard output, for what the command was asked for."""
+        return Console(no_color=no_color(), highlight=False, soft_wrap=True)
+
+    def progress_sinks(self) -> Progress:
+        # Who reads JSON on standard error wants nothing else there, unless it is asked for.
+        progress = "none" if self.as_json and self.progress == "auto" else self.progress
+        sink = make_sink(progress, verbose=self.verbose, quiet=self.quiet)
+        return Progress([sink] if sink else [])
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command takes, gathered into `output`; errors become exit codes."""
+
+    @click.option("-v", "--verbose", is_flag=True, help="Show what the programs print.")
+    @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+    @click.option("--json", "as_json", is_flag=True, help="Print data and errors as JSON.")
+    @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+    @click.option(
+        "--progress",
+        type=click.Choice(["auto", "plain", "json", "none"]),
+        default="auto",
+        show_default=True,
+        help="How to show what happens, on standard error.",
+    )
+    @functools.wraps(function)
+    def command(
+        verbose: bool, quiet: bool, as_json: bool, debug: bool, progress: str, **arguments: Any
+    ) -> None:
+        output = Output(verbose, quiet, as_json, debug, progress)
+        action = functools.partial(function, output=output, **arguments)
+        sys.exit(guarded(action, as_json=as_json, debug=debug))
+
+    return command
+
+
+def size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[MGmg]", value):
+        raise click.BadParameter("expected a size such as 2G or 1536M")
+    wanted = bytes_of(value.upper())
+    if wanted < LEAST_BYTES:
+        raise click.BadParameter(f"at least {LEAST_BYTES >> 20}M is needed")
+    return wanted
+
+
+class PathType(click.Path):
+    """A path as it is given; what is wrong with it is told by who uses it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, readable=False, **options)
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        if value == "":
+            self.fail("the path is empty", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+RECIPE = click.argument("recipe_path", metavar="RECIPE", type=PathType())
+ACCEL = click.option(
+    "--accel",
+    type=click.Choice(["auto", "kvm", "tcg"]),
+    default="auto",
+    show_default=True,
+    help="How virtual machines run; auto takes KVM when a guest really runs under it.",
+)
+MEMORY = click.option(
+    "--memory",
+    callback=size,
+    metavar="SIZE",
+    help="The memory of the VM that this starts: 2G.",
+)
+
+
+def find_acceleration(
+    wish: accel.Wish, template: str, work: Workspace, progress: Progress
+) -> accel.Acceleration:
+    """The accelerator for a boot test; KVM is tried with the helper's kernel."""
+    if wish == "tcg":
+        return accel.TCG
+    if wish == "auto" and not accel.device_opens():
+        progress.note("no access to /dev/kvm: emulating with TCG, which is slower")
+        return accel.TCG
+    made = helper.ensure(
+        helper.load_template(template),
+        cache=cache_directory(),
+        work=work,
+        log=progress.line,
+        note=progress.note,
+    )
+    return accel.choose(
+        wish,
+        kernel=made.kernel,
+        initrd=made.initrd,
+        memory_file=cache_directory() / KVM_MEMORY,
+        directory=work.path / "kvm-probe",
+        note=progress.note,
+    )

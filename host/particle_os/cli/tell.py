@@ -1,0 +1,92 @@
+"""The commands that only tell: of recipes, stages, this host and this program."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from particle_agent.stages import RECIPE_STAGES
+
+from particle_os import __version__, doctor, helper, recipe
+from particle_os.cli.common import Output, PathType, common
+from particle_os.errors import (
+    EXIT_INFRASTRUCTURE,
+    EXIT_USAGE,
+    InvalidDocument,
+    Problem,
+)
+from particle_os.workspace import data_directory
+
+
+@click.command("validate")
+@click.argument("recipes", nargs=-1, required=True, type=PathType())
+@common
+def validate_command(output: Output, recipes: tuple[Path, ...]) -> int:
+    """Check RECIPES and tell everything that is wrong with them."""
+    problems: list[Problem] = []
+    for path in recipes:
+        try:
+            recipe.load(path)
+        except InvalidDocument as invalid:
+            problems += invalid.problems
+    if output.as_json:
+        click.echo(json.dumps({"problems": [asdict(p) for p in problems]}, indent=2))
+    else:
+        for problem in problems:
+            click.echo(str(problem), err=True)
+        if not problems and not output.quiet:
+            click.echo(f"{len(recipes)} valid")
+    return EXIT_USAGE if problems else 0
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["recipes", "stages", "templates"]), default="recipes")
+@common
+def list_command(output: Output, what: str) -> None:
+    """List the example recipes, the stages, or the helper VM templates."""
+    rows: list[tuple[str, str]] = []
+    if what == "recipes":
+        for path in sorted(data_directory("recipes").glob("*.yml")):
+            rows.append((str(path), recipe.load(path).recipe.description))
+    elif what == "templates":
+        rows = [(p.stem, helper.load_template(p.stem).description) for p in helper.templates()]
+    else:
+        rows = [(recipe.stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
+    if output.as_json:
+        click.echo(json.dumps([{"name": n, "description": d} for n, d in rows], indent=2))
+        return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, description in rows:
+        click.echo(f"{name:<{width}}  {description}")
+
+
+@click.command("doctor")
+@common
+def doctor_command(output: Output) -> int:
+    """Look whether this host has what a build needs."""
+    findings = doctor.examine()
+    if output.as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=2))
+    else:
+        signs = {"ok": "ok     ", "warning": "warning", "missing": "MISSING"}
+        for finding in findings:
+            click.echo(f"{signs[finding.status]}  {finding.what}: {finding.detail}")
+            if finding.status != "ok" and finding.advice:
+                click.echo(f"         do: {finding.advice}")
+    return EXIT_INFRASTRUCTURE if any(f.status == "missing" for f in findings) else 0
+
+
+@click.command("schema")
+@common
+def schema_command(output: Output) -> None:
+    """Print the JSON Schema of recipes."""
+    click.echo(json.dumps(recipe.json_schema(), indent=2, sort_keys=True))
+
+
+@click.command("version")
+@common
+def version_command(output: Output) -> None:
+    """Print the version of particle-os."""
+    click.echo(json.dumps({"version": __version__}) if output.as_json else __version__)
