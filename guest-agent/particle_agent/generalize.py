@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def run(target: Target) -> None:
         target.remove(path)
     if target.exists(UPDATE_DONE):
         # The packages' scripts have done what systemd would do at the first boot (ldconfig, ...).
+        # It notes the time of /usr.
+        if target.source_date is not None:
+            clamp_time(target.path("/usr"), target.source_date)
         target.chroot([UPDATE_DONE])
     for directory, suffix in BACKUPS.items():
         for name in target.list(directory):
@@ -88,6 +92,15 @@ def empty(tree: Path) -> None:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+
+
+def clamp_time(place: Path, latest: int) -> None:
+    """Sets the time of the last change to `latest` (seconds since 1970) if it is later.
+
+    The time of the last access becomes that of the last change.
+    """
+    changed = min(place.lstat().st_mtime_ns, latest * 10**9)
+    os.utime(place, ns=(changed, changed), follow_symlinks=False)
 
 
 def _hosts(target: Target) -> str:

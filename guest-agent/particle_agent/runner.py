@@ -185,7 +185,9 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
         for index, stage in enumerate(stages):
             # Its result depends on the name only if its key does.
             hostname = str(request["hostname"]) if stage.uses_name else ""
-            target = Target(ROOT, channel, hostname=hostname)
+            source_date = request["source_date"]
+            assert source_date is None or isinstance(source_date, int)
+            target = Target(ROOT, channel, hostname=hostname, source_date=source_date)
             channel.send(wire.StageStarted(index=index))
             started = time.monotonic()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
@@ -48,12 +49,20 @@ class Target:
 
     Paths of the target are absolute strings as the target itself would see them; a symbolic link
     in them never leads out of `root`. `hostname` is the recipe's name, for stages that use it.
+    With `source_date` (seconds since 1970) the image is to be reproducible: no time in it is later,
+    and programs are told so (https://reproducible-builds.org/specs/source-date-epoch/).
     """
 
-    def __init__(self, root: Path, reporter: Reporter, *, hostname: str) -> None:
+    def __init__(
+        self, root: Path, reporter: Reporter, *, hostname: str, source_date: int | None = None
+    ) -> None:
         self.root = root
         self.reporter = reporter
         self.hostname = hostname
+        self.source_date = source_date
+        self._environment = dict(ENVIRONMENT)
+        if source_date is not None:
+            self._environment["SOURCE_DATE_EPOCH"] = str(source_date)
 
     # Commands
 
@@ -83,14 +92,14 @@ class Target:
             emit=self.reporter.output,
             timeout=timeout,
             stdin=stdin.encode(),
-            env={**ENVIRONMENT, **(env or {})},
+            env={**self._environment, **(env or {})},
         )
 
     def capture(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
         """What `argv` prints with the target as its root directory; raises CommandFailed."""
         done = subprocess.run(
             ["chroot", str(self.root), *argv],
-            env=ENVIRONMENT,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
@@ -215,7 +224,10 @@ class Target:
     @contextmanager
     def mounted(self, what: str | Path, *options: str) -> Iterator[Path]:
         """`what` mounted in the VM at a fresh directory for as long as the context lasts."""
-        where = Path(tempfile.mkdtemp(prefix="particle-os-mount-"))
+        # A file system notes where it was mounted: always at the same place in the same build.
+        names = (Path(tempfile.gettempdir(), f"particle-os-mount-{n}") for n in itertools.count())
+        where = next(name for name in names if not name.exists())
+        where.mkdir(mode=0o700)
         subprocess.run(["mount", *options, str(what), str(where)], check=True, timeout=60)
         try:
             yield where

@@ -116,6 +116,7 @@ class Agent:
         hostname: str,
         deadline: Deadline,
         listen: Listener,
+        source_date: int | None = None,
         checkpoints: bool = False,
     ) -> None:
         """Runs the stages; each event goes to `listen`.
@@ -126,6 +127,7 @@ class Agent:
         """
         request = {
             "hostname": hostname,
+            "source_date": source_date,
             "checkpoints": checkpoints,
             "stages": [encode(stage) for stage in stages],
         }

@@ -354,6 +354,7 @@ class _Run:
                 sandbox.agent.run(
                     self.plan.stages[first:],
                     hostname=self.plan.name,
+                    source_date=self.plan.options.source_date,
                     deadline=self.deadline,
                     listen=listen,
                     checkpoints=self.plan.options.cache,
@@ -492,6 +493,7 @@ class _Run:
             base=self.base.reference,
             base_digest=self.base.digest,
             architecture=self.plan.loaded.recipe.architecture,
+            source_date=self.plan.options.source_date,
             helper=HelperResult(
                 template=self.plan.template.name,
                 key=self.helper.key,

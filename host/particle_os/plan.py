@@ -41,6 +41,9 @@ class Options:
     cache: bool = True
     refresh: str | None = None
     max_age: float = MAX_AGE_SECONDS
+    # Seconds since 1970 that no time in the image exceeds; what is random then follows from it
+    # (https://reproducible-builds.org/specs/source-date-epoch/).
+    source_date: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Plan:
         """What names the scratch disk with the unpacked base, and that after each stage."""
         recipe = self.loaded.recipe
         root = [base.digest, recipe.architecture, self.options.scratch]
-        root += [helper.identity(), agent.digest()]
+        root += [helper.identity(), agent.digest(), self.options.source_date]
         return checkpoints.keys(root, recipe.name, self.stages)
 
     def build_key(self, base: Base, helper: Helper) -> str:

@@ -66,6 +66,8 @@ class Result(_Record):
     base: str
     base_digest: str
     architecture: str
+    # The time that nothing in a reproducible image exceeds, in seconds since 1970.
+    source_date: int | None = None
     helper: HelperResult
     stages: tuple[StageResult, ...]
     artifacts: tuple[ArtifactResult, ...]

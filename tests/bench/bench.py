@@ -1,46 +1,100 @@
-"""`make bench`: how long a helper VM takes to its first command, booted against restored.
+"""`make bench`: how fast this is, beside other tools on the same machine in the same run.
 
-Prints a table and writes bench.json. The two kinds take turns, so that the ratio holds when the
-machine's speed drifts; single seconds do not.
+Prints a table and writes bench.json. Seconds of two machines, or of two hours of one machine, tell
+little under emulation; the ratios of one run hold. What is not installed (debos; mmdebstrap, where
+it may not make a tree) is left out, and said so.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from particle_os import helper, process, sandbox
+import yaml
+from particle_agent.stages.apt import Apt
+from particle_os import base, helper, process, recipe, sandbox
 from particle_os.deadline import Deadline
 from particle_os.vm import accel
-from particle_os.workspace import cache_directory, workspace
+from particle_os.workspace import allocated_bytes, cache_directory, workspace
+from rich.console import Console
+from rich.table import Table
 
+REFERENCE = Path(__file__).with_name("reference.yml")
+MINIMAL = Path("recipes/minimal-test.yml")
 ROUNDS = 3
 RESOURCES = sandbox.Resources(memory=2 << 30, cpus=2, scratch=8 << 30)
+BUILD_SECONDS = 1800.0
 
 
-def start(made: helper.Helper, acceleration: accel.Acceleration) -> float:
-    """Seconds until the agent is in place, which takes two commands over SSH."""
-    with workspace() as work:
+@dataclass
+class Row:
+    """One line of the table: what it took, what it is compared with, and what is aimed at."""
+
+    what: str
+    seconds: float | None
+    beside: str = ""
+    ratio: float | None = None
+    target: str = ""
+    note: str = ""
+
+
+@dataclass
+class Bench:
+    """The rows so far, and where the files of the benchmark go."""
+
+    place: Path
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, *arguments: Any, **options: Any) -> None:
+        row = Row(*arguments, **options)
+        self.rows.append(row)
+        print(f"{row.what}: {_seconds(row.seconds)} {row.note}".rstrip(), file=sys.stderr)
+
+    def build(self, path: Path, output: str, *options: str) -> tuple[float, dict[str, Any]]:
+        """Builds a recipe with the command line; its seconds and its result."""
+        argv = [Path(sys.executable).with_name("particle-os"), "build", path, "--json"]
+        argv += ["--output", self.place / output, *options]
         began = time.monotonic()
-        with sandbox.running_sandbox(
-            made,
-            acceleration,
-            RESOURCES,
-            directory=work.path / "bench",
-            output=work.path / "output.raw",
-            transcript=work.path / "console.log",
-            deadline=Deadline.after(600, "the benchmark"),
-        ):
-            return time.monotonic() - began
+        done = subprocess.run(argv, check=False, capture_output=True, timeout=BUILD_SECONDS)
+        seconds = time.monotonic() - began
+        if done.returncode != 0:
+            sys.exit(f"{done.stderr.decode()}\nthe build of {path} failed")
+        return seconds, json.loads(done.stdout)
 
 
 def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="particle-os-bench-", dir="/var/tmp") as place:
+        bench = Bench(Path(place))
+        # Makes the helper, the base and the saved state, and fetches the packages.
+        bench.build(REFERENCE, "first", "--no-boot-test")
+        _helper(bench)
+        _cold(bench)
+        _rebuild(bench)
+        _boot_test(bench)
+    _show(bench.rows)
+    rows = [asdict(row) for row in bench.rows]
+    Path("bench.json").write_text(json.dumps({"qemu": process.version(accel.QEMU), "rows": rows}))
+
+
+def _helper(bench: Bench) -> None:
+    """A helper VM to its first commands, restored against booted; they take turns."""
     with workspace() as work:
-        template = helper.load_template("debian-trixie")
         made = helper.ensure(
-            template, cache=cache_directory(), work=work, log=lambda line: None, note=print
+            helper.load_template("debian-trixie"),
+            cache=cache_directory(),
+            work=work,
+            log=lambda line: None,
+            note=print,
         )
         acceleration = accel.choose(
             "auto",
@@ -50,19 +104,167 @@ def main() -> None:
             directory=work.path / "kvm-probe",
             note=print,
         )
-    figures: dict[str, list[float]] = {"boot, save and restore": [], "restore": []}
+
+    def start() -> float:
+        with workspace() as work:
+            began = time.monotonic()
+            with sandbox.running_sandbox(
+                made,
+                acceleration,
+                RESOURCES,
+                directory=work.path / "bench",
+                output=work.path / "output.raw",
+                transcript=work.path / "console.log",
+                deadline=Deadline.after(600, "the benchmark"),
+            ):
+                return time.monotonic() - began
+
+    cold, warm = [], []
     for _ in range(ROUNDS):
         for state in (cache_directory() / "warm").glob("*.state"):
             state.unlink()
-        figures["boot, save and restore"].append(start(made, acceleration))
-        figures["restore"].append(start(made, acceleration))
-    print(f"{acceleration.name}, {process.version(accel.QEMU)}")
-    for name, seconds in figures.items():
-        low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
-        print(f"{name:<24} {low:6.2f} {middle:6.2f} {high:6.2f} s (min, median, max)")
-    ratios = [b / r for b, r in zip(*figures.values(), strict=True)]
-    print(f"{'ratio':<24} {min(ratios):6.2f} {statistics.median(ratios):6.2f} {max(ratios):6.2f}")
-    Path("bench.json").write_text(json.dumps({"seconds": figures, "ratios": ratios}, indent=2))
+        cold.append(start())
+        warm.append(start())
+    ratio = statistics.median(c / w for c, w in zip(cold, warm, strict=True))
+    bench.add("helper VM, booted and saved", statistics.median(cold))
+    bench.add(
+        "helper VM, restored", statistics.median(warm), "booted and saved", ratio, "0.8 s",
+        note=acceleration.name,
+    )  # fmt: skip
+
+
+def _cold(bench: Bench) -> None:
+    """A build of which only the base tarball is there, against debos and native mmdebstrap."""
+    seconds, result = bench.build(REFERENCE, "cold", "--no-cache", "--no-boot-test")
+    raw = bench.place / "cold" / result["artifacts"][0]["path"]
+    bench.add("cold build", seconds, note=f"{allocated_bytes(raw) >> 20} MiB allocated")
+    packages, tarball = _reference()
+    other = _debos(bench.place, packages, tarball)
+    ratio = other / seconds if other else None
+    bench.add("debos -b qemu, the same", other, "cold build", ratio, "2.5 ×")
+    floor = _mmdebstrap(bench.place, packages)
+    ratio = seconds / floor if floor else None
+    bench.add("mmdebstrap, the packages natively", floor, "cold build takes", ratio, "2 ×")
+    back = result["phases"]["verify disk"]
+    copied = _timed(["cp", "--sparse=always", raw, bench.place / "copy.raw"])
+    ratio = back / copied if copied else None
+    bench.add("disk back", back, "cp --sparse=always takes", ratio, "2 ×", note=f"cp: {copied} s")
+    rss = result["controller_peak_rss_bytes"] >> 20
+    bench.add("controller's peak memory", None, target="100 MiB", note=f"{rss} MiB")
+
+
+def _rebuild(bench: Bench) -> None:
+    """After a change of the last stage before `qemu`, after none, and two at once."""
+    bench.build(REFERENCE, "rebuild", "--no-boot-test")
+    cold = next(row for row in bench.rows if row.what == "cold build").seconds
+    assert cold is not None
+
+    def change(output: str) -> float:
+        return bench.build(REFERENCE, output, "--no-boot-test", "--refresh", "timezone")[0]
+
+    seconds = change("rebuild")
+    bench.add("last stage changed", seconds, "cold build takes", cold / seconds, "12 s")
+    nothing = bench.build(REFERENCE, "rebuild", "--no-boot-test")[0]
+    bench.add("nothing changed", nothing, "cold build takes", cold / nothing, "1 s")
+    began = time.monotonic()
+    change("one")
+    change("two")
+    after_another = time.monotonic() - began
+    at_once = _at_once([lambda: change("one"), lambda: change("two")])
+    ratio = after_another / at_once
+    bench.add("two such builds at once", at_once, "one after the other takes", ratio, "1.5 ×")
+
+
+def _boot_test(bench: Bench) -> None:
+    _, result = bench.build(MINIMAL, "minimal")
+    bench.add("boot test of minimal-test, BIOS", result["boot"][0]["seconds"], target="12 s")
+
+
+def _at_once(actions: Sequence[Callable[[], object]]) -> float:
+    began = time.monotonic()
+    children = []
+    for action in actions:
+        if (child := os.fork()) == 0:
+            action()
+            os._exit(0)
+        children.append(child)
+    if any(os.waitpid(child, 0)[1] for child in children):
+        sys.exit("a build failed beside another")
+    return time.monotonic() - began
+
+
+def _reference() -> tuple[list[str], Path]:
+    """The packages of the reference recipe, and the tarball of its base."""
+    loaded = recipe.load(REFERENCE).recipe
+    packages = [
+        name for stage in loaded.stages if isinstance(stage, Apt) for name in stage.packages
+    ]
+    suite = loaded.base_image.removeprefix("mmdebstrap:")
+    found = base.find_suite(suite, None, loaded.architecture, cache_directory())
+    assert found is not None
+    return packages, found.tarball
+
+
+LOCALES = (
+    "echo 'en_US.UTF-8 UTF-8' > /etc/locale.gen; locale-gen; "
+    "echo LANG=en_US.UTF-8 > /etc/locale.conf; useradd --create-home admin"
+)
+
+
+def _debos(place: Path, packages: Sequence[str], tarball: Path) -> float | None:
+    """Seconds that debos takes for the same content, its boot loader left out; None without it."""
+    if not shutil.which("debos"):
+        return None
+    with (place / "base.tar.gz").open("wb") as file:
+        zstd = subprocess.run(["zstd", "-dc", tarball], stdout=subprocess.PIPE, check=True)
+        subprocess.run(["gzip", "-1"], input=zstd.stdout, stdout=file, check=True)
+    root = {"name": "root", "fs": "ext4", "start": "0%", "end": "100%", "flags": ["legacy_boot"]}
+    actions = [
+        {"action": "unpack", "file": "base.tar.gz", "compression": "gz"},
+        {"action": "apt", "recommends": False, "packages": [*packages, "extlinux"]},
+        {"action": "run", "chroot": True, "command": f'sh -c "{LOCALES}"'},
+        {
+            "action": "image-partition", "imagename": "reference.img", "imagesize": "4GB",
+            "partitiontype": "gpt", "partitions": [root],
+            "mountpoints": [{"mountpoint": "/", "partition": "root"}],
+        },
+        {"action": "filesystem-deploy"},
+    ]  # fmt: skip
+    (place / "debos.yaml").write_text(yaml.safe_dump({"architecture": "amd64", "actions": actions}))
+    return _timed(["debos", "-b", "qemu", "--memory=2GB", "-c", "2", "debos.yaml"], place)
+
+
+def _mmdebstrap(place: Path, packages: Sequence[str]) -> float | None:
+    """Seconds for the same packages and locale, natively; None where that is not permitted."""
+    argv = ["mmdebstrap", "--variant=apt", f"--include={','.join(packages)}"]
+    argv += [f'--customize-hook=chroot "$1" sh -c "{LOCALES}"', "trixie", str(place / "native.tar")]
+    return _timed(argv)
+
+
+def _timed(argv: Sequence[str | Path], directory: Path | None = None) -> float | None:
+    began = time.monotonic()
+    done = subprocess.run(
+        argv, cwd=directory, check=False, capture_output=True, timeout=BUILD_SECONDS
+    )
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
+        print(f"{argv[0]} failed: {words[-1] if words else done.returncode}", file=sys.stderr)
+        return None
+    return round(time.monotonic() - began, 3)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def _show(rows: Sequence[Row]) -> None:
+    table = Table()
+    for name in ("what", "takes", "beside", "ratio", "target", ""):
+        table.add_column(name)
+    for row in rows:
+        ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+        table.add_row(row.what, _seconds(row.seconds), row.beside, ratio, row.target, row.note)
+    Console().print(table)
 
 
 if __name__ == "__main__":

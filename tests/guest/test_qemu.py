@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def menu(target):
 
 def test_the_disk_is_made_in_order(debian):
     Qemu().run(debian)
-    assert debian.programs() == ["sfdisk", "mke2fs", "extlinux", "sync"]
+    assert debian.programs() == ["sfdisk", "mke2fs", "extlinux", "tune2fs", "sync"]
     assert not any(command.inside for command in debian.commands)
     assert "label: gpt" in debian.only("sfdisk").stdin
     assert "LegacyBIOSBootable" in debian.only("sfdisk").stdin
@@ -56,6 +57,29 @@ def test_two_images_have_different_uuids(debian):
     first = debian.read("/etc/fstab")
     Qemu().run(debian)
     assert debian.read("/etc/fstab") != first
+
+
+def test_with_a_source_date_nothing_is_random_and_no_time_is_later(debian):
+    debian.write("/usr/old", "")
+    os.utime(debian.path("/usr/old"), (1, 1))
+    debian.symlink("/usr/link", "old")
+    debian.source_date = 1_000_000_000
+
+    def commands():
+        debian.commands.clear()
+        Qemu().run(debian)
+        return [(c.argv, c.stdin) for c in debian.commands]
+
+    assert commands() == commands()
+    assert "debugfs" in debian.programs()
+    for path in debian.root.rglob("*"):
+        assert path.lstat().st_mtime <= 1_000_000_000
+    assert debian.path("/usr/old").stat().st_mtime == 1
+    script = debian.only("debugfs").stdin
+    assert "set_super_value wtime @1000000000\n" in script
+    first = commands()
+    debian.source_date += 1
+    assert commands() != first
 
 
 def test_the_console_is_serial_and_vga(debian):

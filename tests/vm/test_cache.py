@@ -73,6 +73,25 @@ def test_an_image_from_checkpoints_equals_one_made_in_one_go(
     assert different >= DIFFERS
 
 
+def test_with_a_source_date_two_cold_builds_are_the_same_bytes(
+    account: Account, tiny_base: Path
+) -> None:
+    # Large enough for copies of the superblock.
+    text = recipe_text("same", f"tar:{tiny_base}") + "    size: 300M\n"
+    recipe = account.write(account.directory / "same.yml", text)
+    digests = []
+    for number in range(2):
+        output = account.make_directory(f"same-{number}")
+        outcome = account.run(
+            "build", recipe, "--output", output, "--source-date", "1790000000", "--no-cache",
+            "--no-boot-test", "--json",
+        )  # fmt: skip
+        assert outcome.status == 0, outcome.stderr
+        assert outcome.json()["source_date"] == 1790000000
+        digests.append(outcome.json()["artifacts"][0]["sha256"])
+    assert digests[0] == digests[1]
+
+
 def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_base: Path) -> None:
     """The first stage is not done again; its output is not seen a second time."""
     output = account.make_directory("resumed")

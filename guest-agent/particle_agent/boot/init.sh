@@ -24,8 +24,9 @@ echo "nameserver 10.0.2.3" >/etc/resolv.conf
 # The state of this machine may be saved now and run many times: what every build starts with is
 # read, and Python's modules are compiled, once. No secret exists yet.
 if $bb grep -q particle_os.preheat /proc/cmdline; then
-	/usr/bin/python3 -I -S -c 'import concurrent.futures, dataclasses, functools, hashlib, json, \
-		pathlib, selectors, shutil, subprocess, tempfile, threading, traceback, typing, uuid'
+	/usr/bin/python3 -I -S -c 'import base64, concurrent.futures.thread, dataclasses, difflib, \
+		fcntl, functools, hashlib, importlib.util, inspect, json, pathlib, queue, runpy, selectors, \
+		shutil, signal, subprocess, tempfile, threading, traceback, typing, uuid'
 	cd /usr/bin && $bb cat ssh-keygen tar zstd mount sha256sum ../sbin/chroot ../sbin/sshd \
 		../sbin/mke2fs ../sbin/sfdisk ../lib/openssh/sshd-* ../lib/*/libcrypto.so.3 >/dev/null
 	cd /

@@ -18,7 +18,11 @@ MIB = 1 << 20
 BLOCK = 4096
 # UEFI specification, 5.3, and the Discoverable Partitions Specification: "root on x86-64".
 LINUX_ROOT_X86_64 = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+# What extlinux(1) installs in its directory.
+EXTLINUX_FILES = ("ldlinux.sys", "ldlinux.c32")
 MBR_CODE_BYTES = 440
+# The name space of the identifiers of reproducible images.
+IDENTIFIERS = uuid.UUID("8c1f2b6e-52a3-4c0e-9d1c-5d3f0c6f7a11")
 GPT_MBR = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
 
 
@@ -41,7 +45,7 @@ class Qemu(Options):
 
     def run(self, target: Target) -> None:
         kernel, initrd = _kernel(target)
-        root_uuid = str(uuid.uuid4())
+        root_uuid = _identifier(target, "root file system")
         generalize.run(target)
         target.write("/etc/fstab", f"UUID={root_uuid} / ext4 errors=remount-ro 0 1\n")
         target.make_directory("/boot/extlinux")
@@ -49,13 +53,20 @@ class Qemu(Options):
         # Without the mounts that the chroot needs, just the tree.
         with target.mounted(target.root, "--bind") as tree:
             generalize.empty(tree)
+            if target.source_date is not None:
+                _clamp_times(tree, target.source_date)
             content, inodes = _measure(tree)
             size = _size(self.size, content)
             disk = target.output_disk(size, content=content)
             _partition(target, disk)
-            _make_file_system(target, Path(f"{disk}1"), tree, root_uuid, inodes)
-        with target.mounted(f"{disk}1") as mounted:
+            partition = Path(f"{disk}1")
+            _make_file_system(target, partition, tree, root_uuid, inodes)
+        with target.mounted(partition, "-o", "noatime,noinit_itable") as mounted:
             target.run(["extlinux", "--install", str(mounted / "boot/extlinux")])
+        if target.source_date is not None:
+            _forget_mount(target, partition, target.source_date)
+        # Only now: a journal would keep the traces of that mount.
+        target.run(["tune2fs", "-O", "has_journal", str(partition)])
         _write_boot_code(disk)
         target.run(["sync"])
         target.reporter.disk_written(size, tree_sha256(disk, size))
@@ -96,13 +107,30 @@ def _menu(kernel: str, initrd: str, root_uuid: str) -> str:
     )
 
 
+def _identifier(target: Target, what: str) -> str:
+    """A UUID: random, or the same in each build that is to be reproducible."""
+    if target.source_date is None:
+        return str(uuid.uuid4())
+    return str(uuid.uuid5(IDENTIFIERS, f"{target.hostname} {target.source_date} {what}"))
+
+
+def _clamp_times(tree: Path, latest: int) -> None:
+    for directory, _, files in os.walk(tree):
+        for name in ("", *files):
+            generalize.clamp_time(Path(directory, name), latest)
+
+
 def _measure(tree: Path) -> tuple[int, int]:
     """The bytes that the tree takes in whole blocks, and its number of inodes."""
     seen: set[int] = set()
     blocks = 0
-    for directory, _, files in os.walk(tree):
-        for path in (directory, *(os.path.join(directory, name) for name in files)):
-            status = os.lstat(path)
+    for directory, directories, files in os.walk(tree):
+        # What a directory takes here depends on what was in it once.
+        entries = sum(12 + len(os.fsencode(name)) for name in (*directories, *files))
+        blocks += 1 + entries // BLOCK
+        seen.add(os.lstat(directory).st_ino)
+        for name in files:
+            status = os.lstat(os.path.join(directory, name))
             if status.st_ino not in seen:
                 seen.add(status.st_ino)
                 blocks += max(1, -(-status.st_size // BLOCK))
@@ -127,7 +155,9 @@ def _size(wanted: str, content: int) -> int:
 
 def _partition(target: Target, disk: Path) -> None:
     table = (
-        f'label: gpt\nstart=1MiB, type={LINUX_ROOT_X86_64}, name="root", attrs=LegacyBIOSBootable\n'
+        f"label: gpt\nlabel-id: {_identifier(target, 'disk')}\n"
+        f"start=1MiB, type={LINUX_ROOT_X86_64}, uuid={_identifier(target, 'partition')}, "
+        'name="root", attrs=LegacyBIOSBootable\n'
     )
     target.run(["sfdisk", "--quiet", "--wipe=always", str(disk)], stdin=table)
 
@@ -139,10 +169,27 @@ def _make_file_system(
     count = max(sectors * 512 // 16384, inodes * 5 // 4)
     # extlinux reads the file system itself; it does not know the newest features.
     target.run(
-        ["mke2fs", "-q", "-t", "ext4", "-O", "^64bit,^metadata_csum,^orphan_file", "-m", "1"]
+        ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal,^64bit,^metadata_csum,^orphan_file"]
+        + ["-m", "1"]
         + ["-b", str(BLOCK), "-N", str(count), "-L", "root", "-U", root_uuid]
-        + ["-E", "root_owner=0:0,lazy_itable_init=1", "-d", str(tree), str(partition)]
+        + ["-E", f"root_owner=0:0,lazy_itable_init=1,hash_seed={_identifier(target, 'hash seed')}"]
+        + ["-d", str(tree), str(partition)]
     )
+
+
+def _forget_mount(target: Target, partition: Path, date: int) -> None:
+    """Takes out of an ext4 file system when and how often it was mounted for extlinux."""
+    script = [
+        *(f"set_super_value {field} @{date}" for field in ("mtime", "wtime", "lastcheck")),
+        *(f"set_super_value {field} 0" for field in ("mnt_count", "kbytes_written")),
+    ]
+    for path in ("/boot/extlinux", *(f"/boot/extlinux/{name}" for name in EXTLINUX_FILES)):
+        for field in ("atime", "ctime", "mtime", "crtime"):
+            script.append(f"set_inode_field {path} {field} @{date}")
+            script.append(f"set_inode_field {path} {field}_extra 0")
+        for field in ("generation", "version"):
+            script.append(f"set_inode_field {path} {field} 0")
+    target.run(["debugfs", "-w", "-f", "-", str(partition)], stdin="\n".join(script) + "\n")
 
 
 def _write_boot_code(disk: Path) -> None:

@@ -47,6 +47,14 @@ from particle_os.workspace import workspace
 @click.option("--max-age", type=click.IntRange(0), default=int(MAX_AGE_SECONDS // 3600),
               show_default=True, metavar="HOURS",
               help="How long a stage that reads the network need not be done anew.")  # fmt: skip
+@click.option(
+    "--source-date",
+    type=click.IntRange(0, 2**32 - 1),
+    metavar="SECONDS",
+    envvar="SOURCE_DATE_EPOCH",
+    show_envvar=True,
+    help="Make the image reproducible; no time in it is later (seconds since 1970).",
+)
 @click.option("--no-boot-test", is_flag=True, help="Publish without having booted the image.")
 @click.option("--keep-on-failure", is_flag=True, help="Keep the disks of a failed build.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
@@ -54,7 +62,7 @@ from particle_os.workspace import workspace
 def build_command(
     output: Output, recipe_path: Path, output_directory: Path, base: str | None, accel: accel.Wish,
     memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
-    no_cache: bool, refresh: str | None, max_age: int, no_boot_test: bool,
+    no_cache: bool, refresh: str | None, max_age: int, source_date: int | None, no_boot_test: bool,
     keep_on_failure: bool, dry_run: bool,
 ) -> int:  # fmt: skip
     """Build the image of RECIPE, boot it, and publish it in the output directory."""
@@ -72,6 +80,7 @@ def build_command(
         cache=not no_cache,
         refresh=refresh,
         max_age=max_age * 3600,
+        source_date=source_date,
     )
     plan = make_plan(recipe_path, options)
     if dry_run:
