@@ -197,7 +197,11 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
             finally:
                 kill_strays(ROOT)
             seconds = round(time.monotonic() - started, 3)
-            channel.send(wire.StageFinished(index=index, seconds=seconds))
+            parts = tuple(
+                wire.Part(name=name[:PART_CHARACTERS], seconds=round(taken, 3))
+                for name, taken in target.timings.longest()
+            )
+            channel.send(wire.StageFinished(index=index, seconds=seconds, parts=parts))
             if request["checkpoints"] and index + 1 < len(stages):
                 with frozen_scratch():
                     channel.send(wire.Frozen(index=index))
@@ -228,6 +232,7 @@ class _StageFailed(Exception):
 TAIL_CHARACTERS = 160
 TAIL_LINES = 20
 MESSAGE_CHARACTERS = 1000
+PART_CHARACTERS = 100
 
 
 def failure(error: BaseException) -> wire.Failed:

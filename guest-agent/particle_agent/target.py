@@ -16,6 +16,7 @@ from typing import Protocol
 
 from particle_agent import command
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.timings import Timings
 from particle_agent.wire import PackageRequest, PackagesAnswer
 
 COMMAND_SECONDS = 3600.0
@@ -60,6 +61,7 @@ class Target:
         self.reporter = reporter
         self.hostname = hostname
         self.source_date = source_date
+        self.timings = Timings()
         self._environment = dict(ENVIRONMENT)
         if source_date is not None:
             self._environment["SOURCE_DATE_EPOCH"] = str(source_date)
@@ -87,13 +89,19 @@ class Target:
     ) -> None:
         """Runs `argv` in the helper VM itself; raises CommandFailed."""
         self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
-        command.run(
-            argv,
-            emit=self.reporter.output,
-            timeout=timeout,
-            stdin=stdin.encode(),
-            env={**self._environment, **(env or {})},
-        )
+        program = argv[2] if argv[0] == "chroot" else argv[0]
+        with self.timings.part(Path(program).name):
+            command.run(
+                argv,
+                emit=self._hear,
+                timeout=timeout,
+                stdin=stdin.encode(),
+                env={**self._environment, **(env or {})},
+            )
+
+    def _hear(self, line: str) -> None:
+        self.timings.hear(line)
+        self.reporter.output(line)
 
     def capture(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
         """What `argv` prints with the target as its root directory; raises CommandFailed."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from particle_agent.decode import DecodeError, decode_any, encode
 
-PROTOCOL = 3
+PROTOCOL = 4
 HEARTBEAT_SECONDS = 5.0
 TEXT_LIMIT = 8192
 LINE_LIMIT = 65536
@@ -63,12 +63,21 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a stage, a command or a package, that took so many seconds."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageFinished:
-    """The stage succeeded; `seconds` by the guest's clock."""
+    """The stage succeeded; `seconds` by the guest's clock, the longest of its parts first."""
 
     type: Literal["stage-finished"] = "stage-finished"
     index: int
     seconds: float
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -58,6 +58,7 @@ from particle_os.workspace import (
 S = TypeVar("S")
 BUILD_SECONDS = 3600.0
 NOTES_LIMIT = 100
+PARTS_LIMIT = 100
 # What the scratch disk of a small system takes, besides its base.
 SCRATCH_ESTIMATE = 1 << 30
 
@@ -408,7 +409,8 @@ class _Run:
             self._set_stage(index, "failed", None)
             self.progress.emit(StageStarted(index, total, label))
         else:
-            self._set_stage(index, "done", event.seconds)
+            parts = {printable(part.name, 100): part.seconds for part in event.parts[:PARTS_LIMIT]}
+            self._set_stage(index, "done", event.seconds, parts=parts)
             self.progress.emit(StageFinished(index, total, label, event.seconds))
 
     def _set_stage(
@@ -418,10 +420,16 @@ class _Run:
         seconds: float | None,
         *,
         cached: bool = False,
+        parts: Mapping[str, float] | None = None,
     ) -> None:
         kind = self.stages[index].type
         self.stages[index] = StageResult(
-            index=index, type=kind, status=status, seconds=seconds, cached=cached
+            index=index,
+            type=kind,
+            status=status,
+            seconds=seconds,
+            cached=cached,
+            parts=dict(parts or {}),
         )
 
     def take_disk(self, sandbox: Sandbox) -> None:

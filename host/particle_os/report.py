@@ -20,13 +20,18 @@ class _Record(pydantic.BaseModel):
 
 
 class StageResult(_Record):
-    """One stage; `seconds` by the guest's clock."""
+    """One stage; `seconds` by the guest's clock.
+
+    `parts` are the commands and packages that took longest, in seconds; they contain each other,
+    and some ran side by side.
+    """
 
     index: int
     type: str
     status: Literal["done", "failed", "not-run"]
     seconds: float | None = None
     cached: bool = False
+    parts: dict[str, float] = {}
 
 
 class ArtifactResult(_Record):

@@ -15,6 +15,9 @@ BY_TYPE = {
     int | None: st.none() | st.integers(0, 99),
     str | None: st.none() | TEXT,
     tuple[str, ...]: st.lists(TEXT, max_size=5).map(tuple),
+    tuple[wire.Part, ...]: st.lists(
+        st.builds(wire.Part, name=TEXT, seconds=st.floats(0, 1e9)), max_size=5
+    ).map(tuple),
 }
 
 

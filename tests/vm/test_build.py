@@ -50,6 +50,8 @@ def test_the_result_tells_everything(built: Built) -> None:
     assert result["status"] == "passed"
     assert [s["type"] for s in result["stages"]] == ["apt", "locale", "timezone", "users", "qemu"]
     assert all(s["status"] == "done" and s["seconds"] >= 0 for s in result["stages"])
+    apt = result["stages"][0]
+    assert 0 < apt["parts"]["Setting up locales"] < apt["parts"]["apt-get"] < apt["seconds"]
     assert result["base_digest"].startswith("sha256:")
     for artifact in result["artifacts"]:
         data = (output / artifact["path"]).read_bytes()

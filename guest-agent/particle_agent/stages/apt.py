@@ -104,7 +104,8 @@ class Apt(Options):
         request = packages.make_request(target)
         if request is None:
             return False
-        answer = target.reporter.packages(request)
+        with target.timings.part("packages from the host"):
+            answer = target.reporter.packages(request)
         if answer.refused:
             target.reporter.note(f"apt runs in the VM, which is slower: {answer.refused}")
         return answer.refused is None

@@ -1,0 +1,68 @@
+import pytest
+from particle_agent import timings
+from particle_agent.timings import Timings
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still but for `clock.pass_(seconds)`."""
+
+    class Clock:
+        now = 100.0
+
+        def pass_(self, seconds):
+            self.now += seconds
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(timings, "time", clock)
+    return clock
+
+
+def test_each_package_gets_the_time_until_the_next_one(clock):
+    times = Timings()
+    with times.part("apt-get"):
+        clock.pass_(1)
+        times.hear("Unpacking udev (257-1) ...")
+        clock.pass_(2)
+        times.hear("  a line of its script")
+        clock.pass_(1)
+        times.hear("Setting up udev:amd64 (257-1) ...")
+        clock.pass_(5)
+        times.hear("Processing triggers for libc-bin (2.41) ...")
+        clock.pass_(4)
+    assert times.longest() == [
+        ("apt-get", 13.0),
+        ("Setting up udev:amd64", 5.0),
+        ("Processing triggers for libc-bin", 4.0),
+        ("Unpacking udev", 3.0),
+    ]
+
+
+def test_the_same_part_adds_up_and_short_ones_are_left_out(clock):
+    times = Timings()
+    for seconds in (1, 2, 0):
+        with times.part("useradd"):
+            clock.pass_(seconds)
+    with times.part("true"):
+        clock.pass_(0.01)
+    assert times.longest() == [("useradd", 3.0)]
+
+
+def test_a_part_that_fails_counts_too(clock):
+    times = Timings()
+    with pytest.raises(ValueError), times.part("false"):
+        clock.pass_(1)
+        raise ValueError
+    assert times.longest() == [("false", 1.0)]
+
+
+def test_only_so_many_parts_are_told(clock):
+    times = Timings()
+    for number in range(100):
+        with times.part(str(number)):
+            clock.pass_(number)
+    assert len(times.longest()) == timings.MOST
+    assert times.longest()[0] == ("99", 99.0)
