@@ -6,10 +6,10 @@ import hashlib
 import os
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from particle_agent import wire
 from particle_agent.stages.apt import Apt
@@ -41,9 +41,10 @@ from particle_os.errors import (
 from particle_os.helper import Helper
 from particle_os.packages import Depot
 from particle_os.plan import REFRESH_BASE, Plan
-from particle_os.progress import LogSink, Progress, StageFinished, StageStarted
-from particle_os.report import HelperResult, Result, StageResult
+from particle_os.progress import LogSink, Progress
+from particle_os.report import HelperResult, Result
 from particle_os.sandbox import Resources, Sandbox, running_sandbox
+from particle_os.stages import Stages
 from particle_os.vm import accel
 from particle_os.vm.accel import Acceleration
 from particle_os.workspace import (
@@ -55,10 +56,8 @@ from particle_os.workspace import (
     workspace,
 )
 
-S = TypeVar("S")
 BUILD_SECONDS = 3600.0
 NOTES_LIMIT = 100
-PARTS_LIMIT = 100
 # What the scratch disk of a small system takes, besides its base.
 SCRATCH_ESTIMATE = 1 << 30
 
@@ -136,10 +135,7 @@ class _Run:
         self.checkpoints = kept
         self.deadline = Deadline.after(BUILD_SECONDS, "the build")
         self.notes: list[str] = []
-        self.stages = [
-            StageResult(index=i, type=stage.type, status="not-run")
-            for i, stage in enumerate(plan.stages)
-        ]
+        self.stages = Stages(plan, progress)
         self.verdicts: list[Verdict] = []
         self.helper: Helper | None = None
         self.acceleration: Acceleration | None = None
@@ -222,10 +218,7 @@ class _Run:
         self.chain = self.checkpoints.longest(
             self.keys[: usable + 1], max_age=self.plan.options.max_age
         )
-        for index in range(len(self.chain) - 1):
-            self._set_stage(index, "done", None, cached=True)
-            label = self.stages[index].type
-            self.progress.emit(StageFinished(index, len(self.stages), label, 0.0, cached=True))
+        self.stages.cached(len(self.chain) - 1)
 
     def layers(self) -> list[Path]:
         """The frozen disks that the build continues on."""
@@ -292,8 +285,7 @@ class _Run:
 
     def _keep_stage(self, sandbox: Sandbox, index: int) -> None:
         """Keeps the state after a stage; the guest says which, and is believed only in order."""
-        done = 0 <= index < len(self.stages) - 1 and self.stages[index].status == "done"
-        if not done or index != len(self.chain) - 1:
+        if index != len(self.chain) - 1 or not self.stages.may_be_kept(index):
             raise VmError("the agent says that a stage is complete which is not due")
         stage = self.plan.stages[index]
         network = stage.reads_network or self.chain[-1].meta.network
@@ -302,7 +294,7 @@ class _Run:
     def _keep_failed(self, sandbox: Sandbox) -> None:
         """Keeps the target as it is where a stage failed, for `particle-os shell --failed`."""
         index = len(self.chain) - 1
-        if not self.plan.options.cache or not 0 <= index < len(self.stages):
+        if not self.plan.options.cache or index < 0:
             return
         try:
             sandbox.agent.quiesce(self.deadline.sooner(60, "writing out the failed stage"))
@@ -314,7 +306,7 @@ class _Run:
             failed(self.keys[index + 1]),
             frozen,
             below=self.chain[-1],
-            label=f"{self.stages[index].type}, failed",
+            label=f"{self.plan.stages[index].type}, failed",
             network=True,
             work=self.work.path,
         )
@@ -327,13 +319,13 @@ class _Run:
             disk=sandbox.packages,
             log=self.progress.line,
         )
-        first = sum(stage.status == "done" for stage in self.stages)
+        first = self.stages.done
 
         def listen(event: wire.Event) -> wire.Answer | None:
             match event:
                 case wire.PackagesNeeded():
                     return depot.answer(
-                        self._running(Apt),
+                        self.stages.running(Apt),
                         sandbox.agent.packages_request(self.deadline),
                         self.deadline,
                     )
@@ -342,8 +334,10 @@ class _Run:
                     return wire.Continue()
                 case wire.DiskNeeded() | wire.DiskWritten():
                     sandbox.take_disk_event(event, self.deadline)
-                case wire.StageStarted() | wire.StageFinished():
-                    self._listen_to_stage(event, event.index + first)
+                case wire.StageStarted():
+                    self.stages.start(event.index + first)
+                case wire.StageFinished():
+                    self.stages.finish(event.index + first, event)
                 case wire.Note(text=text):
                     self.note(text)
                 case _:
@@ -361,7 +355,7 @@ class _Run:
                     checkpoints=self.plan.options.cache,
                 )
         except ParticleError as error:
-            self._place(error)
+            self.stages.place(error)
             if isinstance(error, NotEnoughSpace):
                 raise
             staging = self.delivery.staging
@@ -379,61 +373,12 @@ class _Run:
                 sandbox.keep_scratch(staging / "scratch.qcow2", self.deadline)
             raise
 
-    def _running(self, kind: type[S]) -> S:
-        """The stage that runs now. Raises VmError when it is of another kind."""
-        for result, stage in zip(self.stages, self.plan.stages, strict=True):
-            # Failed until the guest says otherwise.
-            if result.status == "failed" and isinstance(stage, kind):
-                return stage
-        raise VmError("the agent asks for what its stage has no use for")
-
-    def _place(self, error: ParticleError) -> None:
-        running = next((s for s in self.stages if s.status == "failed"), None)
-        if running is not None:
-            line = self.plan.loaded.stage_lines[running.index]
-            error.where = (
-                f"stage {running.index + 1} ({running.type}), {self.plan.loaded.path}:{line}"
-            )
-
     def _listen_to_output(self, event: wire.Event) -> None:
         if isinstance(event, wire.Output):
             self.progress.line(event.text)
 
-    def _listen_to_stage(self, event: wire.StageStarted | wire.StageFinished, index: int) -> None:
-        total = len(self.stages)
-        if not 0 <= index < total:
-            return
-        label = self.stages[index].type
-        if isinstance(event, wire.StageStarted):
-            # Failed until the guest says otherwise.
-            self._set_stage(index, "failed", None)
-            self.progress.emit(StageStarted(index, total, label))
-        else:
-            parts = {printable(part.name, 100): part.seconds for part in event.parts[:PARTS_LIMIT]}
-            self._set_stage(index, "done", event.seconds, parts=parts)
-            self.progress.emit(StageFinished(index, total, label, event.seconds))
-
-    def _set_stage(
-        self,
-        index: int,
-        status: Literal["done", "failed"],
-        seconds: float | None,
-        *,
-        cached: bool = False,
-        parts: Mapping[str, float] | None = None,
-    ) -> None:
-        kind = self.stages[index].type
-        self.stages[index] = StageResult(
-            index=index,
-            type=kind,
-            status=status,
-            seconds=seconds,
-            cached=cached,
-            parts=dict(parts or {}),
-        )
-
     def take_disk(self, sandbox: Sandbox) -> None:
-        if sandbox.written is None or any(stage.status != "done" for stage in self.stages):
+        if sandbox.written is None or not self.stages.all_done:
             raise InfrastructureError("the agent said 'done' before every stage was")
         with self.progress.phase("verify disk"):
             sha256 = artifact.receive(sandbox.output, sandbox.written)
@@ -484,7 +429,7 @@ class _Run:
         if self.helper is None or self.acceleration is None or self.base is None:
             return None
         artifacts = self.delivery.artifacts
-        if any(stage.status != "done" for stage in self.stages) or not artifacts:
+        if not self.stages.all_done or not artifacts:
             status: Literal["passed", "not-tested", "not-booted", "failed"] = "failed"
         elif not self.verdicts:
             status = "not-tested"
@@ -510,7 +455,7 @@ class _Run:
                 acceleration_reason=self.acceleration.reason,
                 security_note=self.acceleration.security_note,
             ),
-            stages=tuple(self.stages),
+            stages=tuple(self.stages.results),
             artifacts=tuple(artifacts),
             boot=tuple(self.verdicts),
             phases=dict(self.progress.phases),

@@ -1,10 +1,24 @@
 from types import SimpleNamespace
 
 import pytest
+from particle_agent import wire
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.timezone import Timezone
 from particle_os.build import _Run
 from particle_os.errors import VmError
+from particle_os.progress import Progress
+from particle_os.stages import Stages
+
+
+def stages(plan, statuses):
+    found = Stages(plan, Progress([]))
+    for index, status in enumerate(statuses):
+        if status != "not-run":
+            found.start(index)
+        if status == "done":
+            found.finish(index, wire.StageFinished(index=index, seconds=1.0))
+    assert [result.status for result in found.results] == list(statuses)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -20,9 +34,10 @@ from particle_os.errors import VmError
 )
 def test_the_guest_cannot_have_a_state_kept_that_is_not_due(statuses, kept_before, index):
     kept = []
+    plan = SimpleNamespace(stages=[Timezone(zone="UTC"), Timezone(zone="UTC"), Qemu()])
     run = SimpleNamespace(
-        stages=[SimpleNamespace(status=status) for status in statuses],
-        plan=SimpleNamespace(stages=[Timezone(zone="UTC"), Timezone(zone="UTC"), Qemu()]),
+        stages=stages(plan, statuses),
+        plan=plan,
         chain=[SimpleNamespace(meta=SimpleNamespace(network=False))] * kept_before,
         _keep_checkpoint=lambda *arguments, **options: kept.append(arguments),
     )
@@ -33,9 +48,10 @@ def test_the_guest_cannot_have_a_state_kept_that_is_not_due(statuses, kept_befor
 
 def test_the_state_after_the_stage_that_is_due_is_kept():
     kept = []
+    plan = SimpleNamespace(stages=[Timezone(zone="UTC"), Qemu()])
     run = SimpleNamespace(
-        stages=[SimpleNamespace(status=status) for status in ("done", "not-run")],
-        plan=SimpleNamespace(stages=[Timezone(zone="UTC"), Qemu()]),
+        stages=stages(plan, ("done", "not-run")),
+        plan=plan,
         chain=[SimpleNamespace(meta=SimpleNamespace(network=False))],
         _keep_checkpoint=lambda sandbox, label, *, network: kept.append((label, network)),
     )

@@ -1,0 +1,82 @@
+"""What is known of the stages of one build while they run."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from particle_agent import wire
+
+from particle_os.errors import ParticleError, VmError, printable
+from particle_os.plan import Plan
+from particle_os.progress import Progress, StageFinished, StageStarted
+from particle_os.report import StageResult
+
+S = TypeVar("S")
+PARTS_LIMIT = 100
+
+
+class Stages:
+    """The results of a plan's stages so far; what happens to them is told to the progress.
+
+    Stages are numbered from 0. What the guest says of a stage that there is not is passed over.
+    """
+
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self._plan = plan
+        self._progress = progress
+        self.results = [
+            StageResult(index=i, type=stage.type, status="not-run")
+            for i, stage in enumerate(plan.stages)
+        ]
+
+    @property
+    def done(self) -> int:
+        """How many are done."""
+        return sum(stage.status == "done" for stage in self.results)
+
+    @property
+    def all_done(self) -> bool:
+        return self.done == len(self.results)
+
+    def cached(self, count: int) -> None:
+        """The first `count` stages were done by earlier builds."""
+        for index in range(count):
+            self._change(index, status="done", cached=True)
+            label = self.results[index].type
+            self._progress.emit(StageFinished(index, len(self.results), label, 0.0, cached=True))
+
+    def start(self, index: int) -> None:
+        if 0 <= index < len(self.results):
+            # Failed until the guest says otherwise.
+            self._change(index, status="failed")
+            label = self.results[index].type
+            self._progress.emit(StageStarted(index, len(self.results), label))
+
+    def finish(self, index: int, event: wire.StageFinished) -> None:
+        if 0 <= index < len(self.results):
+            parts = {printable(part.name, 100): part.seconds for part in event.parts[:PARTS_LIMIT]}
+            self._change(index, status="done", seconds=event.seconds, parts=parts)
+            label = self.results[index].type
+            self._progress.emit(StageFinished(index, len(self.results), label, event.seconds))
+
+    def may_be_kept(self, index: int) -> bool:
+        """Whether the stage is done, and another one comes after it."""
+        return 0 <= index < len(self.results) - 1 and self.results[index].status == "done"
+
+    def running(self, kind: type[S]) -> S:
+        """The stage that runs now. Raises VmError when it is of another kind."""
+        for result, stage in zip(self.results, self._plan.stages, strict=True):
+            if result.status == "failed" and isinstance(stage, kind):
+                return stage
+        raise VmError("the agent asks for what its stage has no use for")
+
+    def place(self, error: ParticleError) -> None:
+        """Notes in an error which stage it happened in, and where the recipe has that."""
+        running = next((s for s in self.results if s.status == "failed"), None)
+        if running is not None:
+            line = self._plan.loaded.stage_lines[running.index]
+            name = f"stage {running.index + 1} ({running.type})"
+            error.where = f"{name}, {self._plan.loaded.path}:{line}"
+
+    def _change(self, index: int, **changes: object) -> None:
+        self.results[index] = self.results[index].model_copy(update=changes)
