@@ -6,6 +6,7 @@ may be shorter). A plain SHA-256 is one serial chain, and SHA-256 is slow in an 
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -21,7 +22,17 @@ def _zeros(length: int) -> tuple[bytes, bytes]:
     return zeros, hashlib.sha256(zeros).digest()
 
 
+def _is_hole(descriptor: int, offset: int, length: int) -> bool:
+    """Whether nothing was ever written there; a disk, unlike a file, does not know."""
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA) >= offset + length
+    except OSError as error:
+        return error.errno == errno.ENXIO and offset + length <= os.fstat(descriptor).st_size
+
+
 def _chunk_digest(descriptor: int, offset: int, length: int) -> bytes:
+    if _is_hole(descriptor, offset, length):
+        return _zeros(length)[1]
     data = os.pread(descriptor, length, offset)
     while len(data) < length:
         more = os.pread(descriptor, length - len(data), offset + len(data))
