@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
+from particle_agent.checksum import tree_sha256
 
 from particle_os import artifact
-from particle_os.artifact import sparse_sha256
+from particle_os.artifact import checksums
 from particle_os.report import ArtifactResult, Result
 from particle_os.workspace import allocated_bytes
 
@@ -30,9 +31,10 @@ class Delivery:
         """NAME.`ending` before it is published."""
         return self.staging / f"{self.name}.{ending}"
 
-    def add(self, image_format: Literal["raw", "qcow2"], virtual: int, sha256: str) -> None:
-        """Notes a finished image; sizes in bytes."""
+    def add(self, image_format: Literal["raw", "qcow2"], virtual: int) -> None:
+        """Notes a finished image, a disk of `virtual` bytes, and its checksums."""
         path = self.file(image_format)
+        sha256, tree = checksums(path)
         self.artifacts.append(
             ArtifactResult(
                 path=path.name,
@@ -41,6 +43,7 @@ class Delivery:
                 virtual_bytes=virtual,
                 allocated_bytes=allocated_bytes(path),
                 sha256=sha256,
+                tree_sha256=tree,
             )
         )
 
@@ -86,7 +89,10 @@ def published(name: str, output: Path, build_key: str) -> Result | None:
         if result.build_key != build_key or result.status not in ("passed", "not-tested"):
             return None
         for image in result.artifacts:
-            if sparse_sha256(output / image.path) != image.sha256:
+            path = output / image.path
+            if path.stat().st_size != image.bytes:
+                return None
+            if tree_sha256(path, image.bytes) != image.tree_sha256:
                 return None
     except (OSError, pydantic.ValidationError):
         return None

@@ -35,7 +35,10 @@ class StageResult(_Record):
 
 
 class ArtifactResult(_Record):
-    """One image file; `bytes` is what it seems, `allocated_bytes` what it takes on the disk."""
+    """One image file; `bytes` is what it seems, `allocated_bytes` what it takes on the disk.
+
+    `tree_sha256` is the checksum of particle_agent/checksum.py, which does not read holes.
+    """
 
     path: str
     format: Literal["raw", "qcow2"]
@@ -43,6 +46,7 @@ class ArtifactResult(_Record):
     virtual_bytes: int
     allocated_bytes: int
     sha256: str
+    tree_sha256: str
 
 
 class HelperResult(_Record):

@@ -51,7 +51,9 @@ def disk(tmp_path):
 
 def test_the_disk_is_cut_checked_and_stays_sparse(disk):
     path, told = disk
-    sha256 = artifact.receive(path, told)
+    artifact.receive(path, told)
+    sha256, tree = artifact.checksums(path)
+    assert tree == told.tree_sha256
     assert path.stat().st_size == told.size
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert allocated_bytes(path) < 1 << 20
