@@ -105,8 +105,12 @@ class Target:
 
     def capture(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
         """What `argv` prints with the target as its root directory; raises CommandFailed."""
+        return self.capture_outside(["chroot", str(self.root), *argv], timeout=timeout)
+
+    def capture_outside(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
+        """What `argv` prints in the helper VM itself; raises CommandFailed."""
         done = subprocess.run(
-            ["chroot", str(self.root), *argv],
+            argv,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

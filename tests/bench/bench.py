@@ -264,7 +264,7 @@ def _show(rows: Sequence[Row]) -> None:
     for row in rows:
         ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
         table.add_row(row.what, _seconds(row.seconds), row.beside, ratio, row.target, row.note)
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":

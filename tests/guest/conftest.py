@@ -93,6 +93,10 @@ class RecordingTarget(Target):
         self.commands.append(Command(tuple(argv), "", True))
         return self.captured.get(argv[0], "")
 
+    def capture_outside(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
+        self.commands.append(Command(tuple(argv), "", False))
+        return self.captured.get(argv[0], "")
+
     def _chown(self, place: Path, owner: tuple[int, int]) -> None:
         self.owners[place.name] = owner
 

@@ -35,6 +35,17 @@ def test_a_sparse_disk_of_several_chunks(tmp_path):
     assert tree_sha256(path, size) == by_definition(path.read_bytes(), checksum.CHUNK)
 
 
+def test_ranges_that_are_known_to_be_zero_are_not_read(tmp_path):
+    path = tmp_path / "disk"
+    chunk = checksum.CHUNK
+    path.write_bytes(b"x" * 4 * chunk)
+    expected = by_definition(b"x" * chunk + bytes(chunk) + b"x" * 2 * chunk, chunk)
+    # Only whole chunks are left out.
+    assert (
+        tree_sha256(path, 4 * chunk, [(chunk, 2 * chunk), (3 * chunk, 4 * chunk - 1)]) == expected
+    )
+
+
 def test_a_disk_that_is_shorter_than_told_is_an_error(tmp_path):
     path = tmp_path / "disk"
     path.write_bytes(b"short")

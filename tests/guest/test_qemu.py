@@ -23,6 +23,7 @@ def debian(target, tmp_path, monkeypatch):
     sectors = tmp_path / "sys/class/block/disk1/size"
     sectors.parent.mkdir(parents=True)
     sectors.write_text(f"{100 * MIB // 512}\n")
+    sectors.with_name("start").write_text("2048\n")
 
     def vm_path(*parts):
         path = Path(*parts)
@@ -38,7 +39,7 @@ def menu(target):
 
 def test_the_disk_is_made_in_order(debian):
     Qemu().run(debian)
-    assert debian.programs() == ["sfdisk", "mke2fs", "extlinux", "tune2fs", "sync"]
+    assert debian.programs() == ["sfdisk", "mke2fs", "extlinux", "tune2fs", "sync", "dumpe2fs"]
     assert not any(command.inside for command in debian.commands)
     assert "label: gpt" in debian.only("sfdisk").stdin
     assert "LegacyBIOSBootable" in debian.only("sfdisk").stdin
@@ -109,6 +110,18 @@ def test_the_boot_code_is_on_the_disk_and_the_checksum_is_of_the_whole(debian):
         assert file.read(len(BOOT_CODE)) == BOOT_CODE
     size = disk.stat().st_size
     assert debian.report.written == [(size, tree_sha256(disk, size))]
+
+
+def test_what_the_file_system_has_not_used_is_not_read(debian, monkeypatch):
+    debian.captured["dumpe2fs"] = (
+        "Free blocks:              12\nGroup 0: (Blocks 0-32767)\n  Free blocks: 5, 8-32767\n"
+        "  Free inodes: 3-9\nGroup 1: (Blocks 32768-40000)\n  Free blocks: 32768-40000\n"
+        "Group 2: (Blocks 40001-50000)\n  Free blocks: \n"
+    )
+    told = []
+    monkeypatch.setattr(qemu, "tree_sha256", lambda disk, size, unused: told.extend(unused) or "")
+    Qemu().run(debian)
+    assert told == [(MIB + 5 * 4096, MIB + 6 * 4096), (MIB + 8 * 4096, MIB + 40001 * 4096)]
 
 
 def test_boot_code_never_reaches_the_partition_table(debian):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ LINUX_ROOT_X86_64 = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
 # What extlinux(1) installs in its directory.
 EXTLINUX_FILES = ("ldlinux.sys", "ldlinux.c32")
 MBR_CODE_BYTES = 440
+# dumpe2fs(8), for each group of blocks: "  Free blocks: 9234-32767, 32770".
+FREE_BLOCKS = re.compile(r"^  Free blocks: (.+)$", re.MULTILINE)
+FREE_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 # The name space of the identifiers of reproducible images.
 IDENTIFIERS = uuid.UUID("8c1f2b6e-52a3-4c0e-9d1c-5d3f0c6f7a11")
 GPT_MBR = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
@@ -70,7 +74,7 @@ class Qemu(Options):
         _write_boot_code(disk)
         target.run(["sync"])
         with target.timings.part("checksum of the disk"):
-            checksum = tree_sha256(disk, size)
+            checksum = tree_sha256(disk, size, _unused(target, partition))
         target.reporter.disk_written(size, checksum)
 
 
@@ -192,6 +196,23 @@ def _forget_mount(target: Target, partition: Path, date: int) -> None:
         for field in ("generation", "version"):
             script.append(f"set_inode_field {path} {field} 0")
     target.run(["debugfs", "-w", "-f", "-", str(partition)], stdin="\n".join(script) + "\n")
+
+
+def _unused(target: Target, partition: Path) -> list[tuple[int, int]]:
+    """The ranges of the disk, in bytes, that a new file system has not used: they are zero.
+
+    The host compares the checksum with what it has there, so a wrong range would not go unnoticed.
+    """
+    start = int(Path("/sys/class/block", partition.name, "start").read_text()) * 512
+    ranges: list[list[int]] = []
+    for line in FREE_BLOCKS.findall(target.capture_outside(["dumpe2fs", str(partition)])):
+        for first, last in FREE_RANGE.findall(line):
+            begin, end = int(first) * BLOCK, (int(last or first) + 1) * BLOCK
+            if ranges and ranges[-1][1] == begin:
+                ranges[-1][1] = end
+            else:
+                ranges.append([begin, end])
+    return [(start + begin, start + end) for begin, end in ranges]
 
 
 def _write_boot_code(disk: Path) -> None:
