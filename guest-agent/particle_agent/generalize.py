@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from particle_agent.hosts import hosts
 from particle_agent.target import Target
 
 # systemd-update-done.service(8)
@@ -55,7 +56,8 @@ def run(target: Target) -> None:
         target.symlink("/var/lib/dbus/machine-id", "/etc/machine-id")
     if not target.exists("/etc/hostname"):
         target.write("/etc/hostname", f"{target.hostname}\n")
-        target.write("/etc/hosts", _hosts(target))
+        if not target.exists("/etc/hosts"):
+            target.write("/etc/hosts", hosts(target, target.hostname))
     for name in target.list("/etc/ssh"):
         if name.startswith("ssh_host_"):
             target.remove(f"/etc/ssh/{name}")
@@ -101,12 +103,3 @@ def clamp_time(place: Path, latest: int) -> None:
     """
     changed = min(place.lstat().st_mtime_ns, latest * 10**9)
     os.utime(place, ns=(changed, changed), follow_symlinks=False)
-
-
-def _hosts(target: Target) -> str:
-    if target.exists("/etc/hosts"):
-        return target.read("/etc/hosts")
-    return (
-        f"127.0.0.1 localhost\n127.0.1.1 {target.hostname}\n"
-        "::1 localhost ip6-localhost ip6-loopback\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n"
-    )

@@ -157,6 +157,25 @@ DiskSize = Annotated[
     str,
     Text("'auto', or a size such as '800M' or '4G' (powers of 1024)", r"auto|[1-9][0-9]{0,8}[MG]"),
 ]
+# RFC 1123; Linux takes 64 characters.
+HostName = Annotated[
+    str,
+    Text(
+        "a host name of a-z, 0-9, '-' and '.', at most 64 characters",
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
+        64,
+    ),
+]
+# YAML 1.1 reads 0644 as a number, and some of its readers as a decimal one.
+FileMode = Annotated[
+    str, Text("a file mode in quotes such as '0644' (octal digits)", r"0?[0-7]{3,4}", 5)
+]
+LinkText = Annotated[str, Text("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)]
+UnitName = Annotated[
+    str,
+    Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*\.[a-z]+"),
+]
+Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
 UserId = Annotated[int, Between(0, 4294967294)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import pydantic
-from particle_agent.options import AtLeastOne, Options, Text, kebab_case
+from particle_agent.options import AtLeastOne, Options, Text, UnitName, kebab_case
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Qemu
 
@@ -33,10 +33,6 @@ BaseReference = Annotated[
         r"mmdebstrap:[a-z][a-z0-9-]*|tar:[^\x00-\x1f\x7f]+",
         4096,
     ),
-]
-UnitName = Annotated[
-    str,
-    Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*\.[a-z]+"),
 ]
 
 

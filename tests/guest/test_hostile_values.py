@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 from particle_agent.decode import DecodeError, decode
 from particle_agent.errors import StageError
 from particle_agent.stages.apt import Apt
+from particle_agent.stages.files import Files
+from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.locale import Locale
+from particle_agent.stages.services import Services
 from particle_agent.stages.timezone import Timezone
 from particle_agent.stages.users import Users
 
@@ -44,6 +47,10 @@ PLACES = {
     "shell": (Users, lambda text: one_user(shell=text), "/bin/fish"),
     "home": (Users, lambda text: one_user(home=text), "/srv/home"),
     "password": (Users, lambda text: one_user(**{"password-hash": text}), "$6$salt$hash"),
+    "hostname": (Hostname, lambda text: {"name": text}, "web1"),
+    "unit": (Services, lambda text: {"enable": [text]}, "ssh.service"),
+    "path": (Files, lambda text: {"files": [{"path": text, "content": ""}]}, "/srv/x"),
+    "mode": (Files, lambda text: {"files": [{"path": "/x", "content": "", "mode": text}]}, "0644"),
     "key": (Users, lambda text: one_user(**{"ssh-authorized-keys": [text]}), "ssh-rsa AAAA"),
 }
 NEVER_ARGUMENTS = ("locale", "zone", "password", "key")
@@ -59,6 +66,9 @@ def prepared(target, text):
     """A target in which everything that `text` may name exists."""
     target.write("/usr/bin/apt-get", "")
     target.write("/usr/share/i18n/SUPPORTED", f"{text} UTF-8\n")
+    target.write("/usr/bin/systemctl", "")
+    if stage_with("unit", text):
+        target.write(f"/etc/systemd/system/{text}", "")
     if stage_with("zone", text):
         target.write(f"/usr/share/zoneinfo/{text}", "TZif")
     target.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")

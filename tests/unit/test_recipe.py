@@ -67,7 +67,7 @@ WRONG = [
     (with_stages("  - type: locales\n    default: C\n"),
      3, 11, "unknown-stage", "no stage 'locales'", "did you mean 'locale'?"),
     (with_stages("  - type: xyzzy\n"), 3, 11, "unknown-stage", "'xyzzy'",
-     "allowed: apt, locale, qemu, timezone, users"),
+     "allowed: apt, files, hostname, locale, qemu, run, services, timezone, users"),
     (with_stages("  - packages: [a]\n"), 3, 5, "missing-key", "'type'", None),
     (with_stages("  - type: locale\n"), 3, 5, "missing-key", "'default'", None),
     ("stages: [{type: qemu}]\n", 1, 1, "missing-key", "'name'", None),

@@ -6,8 +6,12 @@ from typing import ClassVar, Protocol, get_args
 
 from particle_agent.bootstrap import Bootstrap
 from particle_agent.stages.apt import Apt
+from particle_agent.stages.files import Files
+from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.locale import Locale
 from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.run import Run
+from particle_agent.stages.services import Services
 from particle_agent.stages.timezone import Timezone
 from particle_agent.stages.users import Users
 from particle_agent.target import Target
@@ -23,7 +27,7 @@ class Stage(Protocol):
         """Does the work; raises StageError when it cannot be done."""
 
 
-RecipeStage = Apt | Locale | Timezone | Users | Qemu
+RecipeStage = Apt | Hostname | Locale | Timezone | Users | Files | Services | Run | Qemu
 RECIPE_STAGES: tuple[type, ...] = get_args(RecipeStage)
 # What a host may send: the stages of recipes, and those that only particle-os itself uses.
 ALL_STAGES: tuple[type, ...] = (*RECIPE_STAGES, Bootstrap)

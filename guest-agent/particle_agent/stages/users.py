@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.options import (
     AbsolutePath,
@@ -62,14 +63,8 @@ class Users(Options):
                 target.write(f"/etc/sudoers.d/{user.name}", text, mode=0o440)
 
 
-def _entries(target: Target, database: str) -> dict[str, list[str]]:
-    """passwd(5) or group(5) as a mapping from name to fields."""
-    lines = target.read(f"/etc/{database}").splitlines()
-    return {line.split(":")[0]: line.split(":") for line in lines if line.count(":") >= 3}
-
-
 def _check(target: Target, user: User) -> None:
-    groups = _entries(target, "group")
+    groups = entries(target, "group")
     if missing := [g for g in user.groups if g not in groups]:
         raise StageError(
             f"user {user.name}: there is no group {missing[0]} in the image",
@@ -86,13 +81,13 @@ def _check(target: Target, user: User) -> None:
             hint="Add 'sudo' to the packages of an apt stage before this one.",
         )
     if user.uid is not None:
-        for name, fields in _entries(target, "passwd").items():
+        for name, fields in entries(target, "passwd").items():
             if fields[2] == str(user.uid) and name != user.name:
                 raise StageError(f"user {user.name}: the uid {user.uid} belongs to {name}")
 
 
 def _account(target: Target, user: User) -> None:
-    exists = user.name in _entries(target, "passwd")
+    exists = user.name in entries(target, "passwd")
     options = []
     if user.uid is not None:
         options += ["--uid", str(user.uid)]
@@ -106,7 +101,7 @@ def _account(target: Target, user: User) -> None:
             target.chroot(["usermod", *options, "--", user.name])
         return
     # A private group is made unless a group of that name is there already.
-    private = "--gid" if user.name in _entries(target, "group") else "--user-group"
+    private = "--gid" if user.name in entries(target, "group") else "--user-group"
     options += [private, user.name] if private == "--gid" else [private]
     options += ["--home-dir", user.home] if user.home else []
     target.chroot(
@@ -123,7 +118,7 @@ def _account(target: Target, user: User) -> None:
 
 
 def _authorize(target: Target, user: User) -> None:
-    fields = _entries(target, "passwd")[user.name]
+    fields = entries(target, "passwd")[user.name]
     owner, home = (int(fields[2]), int(fields[3])), fields[5]
     target.make_directory(f"{home}/.ssh", mode=0o700, owner=owner)
     text = "".join(f"{key}\n" for key in user.ssh_authorized_keys)

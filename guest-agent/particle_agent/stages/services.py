@@ -1,0 +1,69 @@
+"""Which services start at boot."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from particle_agent.errors import StageError
+from particle_agent.options import Options, UnitName
+from particle_agent.target import Target
+
+# systemd.unit(5), and the scripts that systemd-sysv-generator(8) makes units of.
+UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+SCRIPTS = "/etc/init.d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services(Options):
+    """Enables, disables and masks systemd units. A unit that does not exist is an error."""
+
+    type: Literal["services"] = "services"
+    enable: tuple[UnitName, ...] = ()
+    """Units that start at boot."""
+    disable: tuple[UnitName, ...] = ()
+    """Units that do not start at boot by themselves."""
+    mask: tuple[UnitName, ...] = ()
+    """Units that cannot be started at all."""
+
+    def run(self, target: Target) -> None:
+        if not target.exists("/usr/bin/systemctl") and not target.exists("/bin/systemctl"):
+            raise StageError(
+                "the image has no systemctl",
+                hint="Add 'systemd-sysv' to the packages of an apt stage before this one.",
+            )
+        for unit in (*self.enable, *self.disable, *self.mask):
+            _check(target, unit)
+        for verb, units in (
+            ("unmask", self.enable),
+            ("enable", self.enable),
+            ("disable", self.disable),
+            ("mask", self.mask),
+        ):
+            if units:
+                target.chroot(["systemctl", "--quiet", verb, "--", *units])
+
+
+def _check(target: Target, unit: str) -> None:
+    """Raises StageError when the image has no such unit."""
+    name, at, rest = unit.partition("@")
+    # An instance stands for its template.
+    wanted = f"{name}@.{rest.rpartition('.')[2]}" if at else unit
+    known = set(_units(target))
+    if wanted not in known:
+        near = difflib.get_close_matches(wanted, sorted(known), n=3)
+        raise StageError(
+            f"there is no unit {unit} in the image",
+            hint=f"Did you mean {' or '.join(near)}?"
+            if near
+            else "Install its package in an apt stage before this one.",
+        )
+
+
+def _units(target: Target) -> Iterator[str]:
+    for directory in UNIT_DIRECTORIES:
+        yield from target.list(directory)
+    for script in target.list(SCRIPTS):
+        yield f"{script}.service"
