@@ -4,8 +4,12 @@ from hypothesis import strategies as st
 from particle_agent.decode import DecodeError, decode, decode_any, encode
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
 from particle_agent.stages.apt import Apt
+from particle_agent.stages.files import Directory, File, Files, Link
+from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.locale import Locale
 from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.run import Run
+from particle_agent.stages.services import Services
 from particle_agent.stages.timezone import Timezone
 from particle_agent.stages.users import User, Users
 
@@ -14,6 +18,14 @@ STAGES = [
     Locale(default="en_US.UTF-8", generate=("de_DE",)),
     Timezone(zone="Europe/Berlin"),
     Users(users=(User(name="a", uid=5, groups=("sudo",), password_hash="*"), User(name="b"))),
+    Hostname(name="web1"),
+    Files(
+        directories=(Directory(path="/srv", mode="0750", group="adm"),),
+        files=(File(path="/etc/motd", content="a\nb"),),
+        links=(Link(path="/x", to="../y"),),
+    ),
+    Services(enable=("ssh.service",), mask=("a.timer",)),
+    Run(command=("sh", "-c", "true\n"), timeout=5),
     Qemu(formats=("raw", "qcow2"), size="4G"),
 ]
 
