@@ -57,7 +57,7 @@ class Account:
 
     @property
     def cache(self) -> Path:
-        return self.directory / "cache" / "particle-os"
+        return Path(self.environment["XDG_CACHE_HOME"]) / "particle-os"
 
     def start(
         self,

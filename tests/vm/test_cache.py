@@ -7,7 +7,9 @@ import os
 import stat
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 from .conftest import Account, Outcome, leftovers, recipe_text, user_qemus
 
@@ -36,6 +38,17 @@ def tree(image: Path, where: Path) -> dict[str, tuple[object, ...]]:
             about = (oct(status.st_mode), status.st_uid, status.st_gid, content)
             found[str(path.relative_to(where))] = about
     return found
+
+
+def with_own_cache(account: Account) -> Account:
+    """The same user with another cache, with the same helper VM (the files are never written)."""
+    place = account.make_directory("pruned-cache")
+    copy = place / "particle-os" / "helpers"
+    copytree(account.cache / "helpers", copy, copy_function=os.link, dirs_exist_ok=True)
+    for path in (copy.parent, copy, *copy.iterdir()):
+        os.chown(path, account.uid, account.gid)
+    copy.parent.chmod(0o700)
+    return replace(account, environment={**account.environment, "XDG_CACHE_HOME": str(place)})
 
 
 def test_with_nothing_changed_the_images_are_left_alone(account: Account, built: Built) -> None:
@@ -124,6 +137,8 @@ def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_bas
 
 def test_prune_spares_what_a_running_build_stands_on(account: Account, tiny_base: Path) -> None:
     output = account.make_directory("pruned")
+    # What the other tests stand on is not to go.
+    account = with_own_cache(account)
     text = recipe_text("pruned", f"tar:{tiny_base}", "package").replace(
         "  - type: qemu", "  - type: apt\n    packages: [hang]\n  - type: qemu"
     )
