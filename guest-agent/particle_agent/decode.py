@@ -60,7 +60,7 @@ def _decode_dataclass(kind: type, value: object, where: str) -> object:
     }
     try:
         return kind(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise DecodeError(f"{where}: {error}") from error
 
 

@@ -50,6 +50,17 @@ class Text:
 
 
 @dataclass(frozen=True)
+class OnHost(Text):
+    """Marks the path of a file on the host, relative to the recipe.
+
+    In the VM the value is "sha256:" and the SHA-256 of the file; where `directories` are taken,
+    too, "tree:" and that of the directory as a tar archive (see `Target.attached`).
+    """
+
+    directories: bool = False
+
+
+@dataclass(frozen=True)
 class Between:
     """Constrains an integer to a closed range."""
 
@@ -176,6 +187,9 @@ UnitName = Annotated[
     Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*\.[a-z]+"),
 ]
 Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
+_HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
+HostFile = Annotated[str, OnHost(*_HOST_PATH)]
+HostTree = Annotated[str, OnHost(*_HOST_PATH, directories=True)]
 UserId = Annotated[int, Between(0, 4294967294)]
 
 

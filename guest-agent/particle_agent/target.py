@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import shutil
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from particle_agent import command
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
@@ -29,6 +30,10 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "DEBCONF_NONINTERACTIVE_SEEN": "true",
 }
+
+
+# Files of the host, named by their digest.
+ATTACHED = Path("/run/particle-os/attached")
 
 
 class Reporter(Protocol):
@@ -61,6 +66,7 @@ class Target:
         self.reporter = reporter
         self.hostname = hostname
         self.source_date = source_date
+        self.attachments = ATTACHED
         self.timings = Timings()
         self._environment = dict(ENVIRONMENT)
         if source_date is not None:
@@ -180,15 +186,25 @@ class Target:
         self, path: str, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
     ) -> None:
         """Writes a file whole; a file or link of that name is replaced, never followed."""
+        self.write_from(io.BytesIO(text.encode()), path, mode=mode, owner=owner)
+
+    def write_from(
+        self, data: IO[bytes], path: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """As `write`, with what can be read from `data`."""
         place = self.path(path, follow=False)
         place.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".particle-os-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(data, file)
         temporary = Path(name)
         temporary.chmod(mode)
         self._chown(temporary, owner)
         temporary.replace(place)
+
+    def attached(self, reference: str) -> Path:
+        """Where the VM has the file of the host that an option names (`options.HostFile`)."""
+        return self.attachments / reference.partition(":")[2]
 
     def symlink(self, path: str, to: str) -> None:
         """Makes `path` a symbolic link with the text `to`, replacing a file or link there."""

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import IO, Any
 
 import paramiko
 from particle_agent import wire
 from particle_agent.decode import DecodeError, decode, encode
 from particle_agent.stages import Stage
+from particle_agent.target import ATTACHED
 
 from particle_os.deadline import Deadline
 from particle_os.errors import (
@@ -71,12 +72,22 @@ class Agent:
 
     def push(self, deadline: Deadline) -> None:
         """Copies the agent into the VM and has the VM confirm its hash."""
-        with self._connection.command(f"cat > {PLACE} && sha256sum {PLACE}", deadline) as channel:
-            self._connection.send(channel, io.BytesIO(self._program), deadline)
+        self._put(PLACE, io.BytesIO(self._program), deadline)
+
+    def attach(self, name: str, data: IO[bytes], deadline: Deadline) -> str:
+        """Copies what stages find under `name` (`Target.attached`); returns its SHA-256."""
+        return self._put(f"{ATTACHED}/{name}", data, deadline)
+
+    def _put(self, path: str, data: IO[bytes], deadline: Deadline) -> str:
+        """Writes a file into the VM's memory; returns the SHA-256 that both ends have seen."""
+        command = f"mkdir -p {path.rpartition('/')[0]} && cat > {path} && sha256sum {path}"
+        with self._connection.command(command, deadline) as channel:
+            sent = self._connection.send(channel, data, deadline)
             channel.settimeout(deadline.remaining())
             answer = channel.makefile("rb").read(200).decode("ascii", "replace")
-        if answer.split(" ")[0] != self.sha256:
-            raise VmError(f"the agent did not arrive whole: {printable(answer, 100)}")
+        if answer.split(" ")[0] != sent:
+            raise VmError(f"{path} did not arrive whole: {printable(answer, 100)}")
+        return sent
 
     def unpack(self, stream: io.BufferedIOBase, deadline: Deadline, listen: Listener) -> str:
         """Streams the base tarball to the agent, which unpacks it; returns its SHA-256.

@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from particle_os import (
     helper,
     process,
 )
+from particle_os.attachments import NotAttachable
 from particle_os.base import Base
 from particle_os.boot_test import Verdict
 from particle_os.checkpoints import Checkpoint, Checkpoints, failed
@@ -82,6 +84,7 @@ def build(plan: Plan, progress: Progress) -> Result:
             run.find_checkpoints()
             with run.sandbox("build", run.delivery.file("raw"), run.layers()) as sandbox:
                 run.push_base(sandbox)
+                run.push_files(sandbox)
                 run.run_stages(sandbox)
             run.take_disk(sandbox)
             run.convert()
@@ -269,6 +272,22 @@ class _Run:
                 hint="Remove the file from the cache, or do not write it during a build.",
             )
         self._keep_checkpoint(sandbox, "base", network=False)
+
+    def push_files(self, sandbox: Sandbox) -> None:
+        """Hands in the files of the host that the stages to come name."""
+        wanted = chain.from_iterable(self.plan.loaded.attachments[self.stages.done :])
+        for attachment in dict.fromkeys(wanted):
+            name = attachment.reference.partition(":")[2]
+            try:
+                with attachment.open(self.work.path) as data:
+                    arrived = sandbox.agent.attach(name, data, self.deadline)
+            except (OSError, NotAttachable) as error:
+                raise InfrastructureError(f"{attachment.path} cannot be read: {error}") from error
+            if arrived != name:
+                raise InfrastructureError(
+                    f"{attachment.path} has changed since the recipe was read",
+                    hint="Do not write the recipe's files during a build.",
+                )
 
     def _keep_checkpoint(self, sandbox: Sandbox, label: str, *, network: bool) -> None:
         """Freezes the scratch disk and keeps it for later builds."""

@@ -284,6 +284,8 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         source.problem(mark, "missing-key", "the key 'type' is missing")
     elif kind == "too_short":
         source.problem(mark, "bad-value", f"{name}: at least one item is needed")
+    elif kind == "value_error":
+        source.problem(mark, "bad-value", str(context["error"]))
     elif kind == "not_accepted":
         what = context["what"]
         source.problem(mark, "bad-value", f"{name or 'value'}: expected {what}, found {shown}")

@@ -99,9 +99,21 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     if found is None and options.refresh != REFRESH_BASE:
         suite = reference.removeprefix("mmdebstrap:")
         found = base.find_suite(suite, options.mirror, architecture, cache_directory())
+    _check_attachments(loaded, options.memory or helper.memory_bytes(template))
     made = helper.find(template, cache_directory())
     refresh_from = _refresh_from(loaded.recipe.stages, options)
     return Plan(loaded, options, template, reference, found, made, refresh_from)
+
+
+def _check_attachments(loaded: LoadedRecipe, memory: int) -> None:
+    """Raises UsageError unless the files that the stages name fit into the VM's memory."""
+    needed = sum(a.size for attachments in loaded.attachments for a in attachments)
+    if needed > memory // 4:
+        raise UsageError(
+            f"the files that the recipe names have {needed} bytes; the helper VM takes a quarter "
+            f"of its memory, {memory // 4} bytes",
+            hint=f"Give it more with --memory, {4 * needed / (1 << 30) + 0.1:.1f}G or so.",
+        )
 
 
 def _refresh_from(stages: Sequence[RecipeStage], options: Options) -> int:

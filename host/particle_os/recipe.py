@@ -14,8 +14,9 @@ from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Qemu
 
 from particle_os import document
+from particle_os.attachments import Attachment, attach
 from particle_os.document import Key
-from particle_os.errors import UsageError
+from particle_os.errors import InvalidDocument, UsageError
 
 RecipeName = Annotated[
     str,
@@ -34,6 +35,10 @@ BaseReference = Annotated[
         4096,
     ),
 ]
+
+
+# Of each stage, the files of the host that it names.
+Attachments = tuple[tuple[Attachment, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +82,15 @@ class Recipe(Options):
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A valid recipe, the file it came from, and the line at which each stage begins."""
+    """A valid recipe and the file it came from.
+
+    For each stage: the line at which it begins, and the files of the host that it names.
+    """
 
     recipe: Recipe
     path: Path
     stage_lines: tuple[int, ...]
+    attachments: Attachments
 
     @property
     def disk(self) -> Qemu:
@@ -98,8 +107,25 @@ def load(path: Path) -> LoadedRecipe:
     source = document.load(path)
     _check_order(source)
     recipe = document.validate(source, _ADAPTER, _names)
+    recipe, attachments = _attach(source, recipe)
     lines = tuple(source.line(("stages", i)) or 1 for i in range(len(recipe.stages)))
-    return LoadedRecipe(recipe, path, lines)
+    return LoadedRecipe(recipe, path, lines, attachments)
+
+
+def _attach(source: document.Source, recipe: Recipe) -> tuple[Recipe, Attachments]:
+    """The recipe with the files that its stages name told by digest, and these files."""
+
+    def complain(key: Key, message: str) -> None:
+        source.problem(source.mark(key), "no-file", message)
+
+    stages, found = [], []
+    for index, stage in enumerate(recipe.stages):
+        attached, attachments = attach(stage, source.path.parent, ("stages", index), complain)
+        stages.append(attached)
+        found.append(tuple(attachments))
+    if source.problems:
+        raise InvalidDocument(source.problems)
+    return dataclasses.replace(recipe, stages=tuple(stages)), tuple(found)
 
 
 def is_unit_name(text: str) -> bool:

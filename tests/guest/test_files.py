@@ -1,4 +1,6 @@
+import io
 import os
+import tarfile
 
 import pytest
 from particle_agent.errors import StageError
@@ -32,6 +34,67 @@ def test_a_file_that_was_there_is_replaced_and_a_link_is_not_followed(debian):
     assert debian.read("/etc/motd") == "new"
     assert not debian.is_link("/etc/motd")
     assert debian.read("/etc/motd.real") == "precious"
+
+
+def attach(target, data, kind):
+    target.attachments = target.directory
+    (target.directory / "file").write_bytes(data)
+    return f"{kind}:file"
+
+
+def test_a_file_of_the_host_is_copied(debian):
+    source = attach(debian, b"\xff\x00", "sha256")
+    Files(files=(File(path="/opt/tool", source=source, mode="0755", owner="www-data"),)).run(debian)
+    assert (debian.root / "opt/tool").read_bytes() == b"\xff\x00"
+    assert debian.mode("/opt/tool") == 0o755
+    assert debian.mode("/opt") == 0o755
+
+
+def tree(*members):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, kind, mode, text in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = kind, mode
+            data = b"" if kind != tarfile.REGTYPE else text.encode()
+            member.size, member.linkname = len(data), "" if data else text
+            archive.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+
+def test_a_directory_of_the_host_is_copied_over_what_is_there(debian):
+    debian.write("/srv/site/kept", "kept")
+    debian.write("/srv/site/css/old.css", "old")
+    data = tree(
+        ("css", tarfile.DIRTYPE, 0o755, ""),
+        ("css/new.css", tarfile.REGTYPE, 0o644, "new"),
+        ("home", tarfile.SYMTYPE, 0o644, "css"),
+        ("run.sh", tarfile.REGTYPE, 0o755, "#!"),
+    )
+    source = attach(debian, data, "tree")
+    Files(files=(File(path="/srv/site", source=source, owner="www-data"),)).run(debian)
+    assert debian.read("/srv/site/kept") == "kept"
+    assert debian.list("/srv/site/css") == ["new.css", "old.css"]
+    assert os.readlink(debian.root / "srv/site/home") == "css"
+    assert (debian.mode("/srv/site/run.sh"), debian.mode("/srv/site/css/new.css")) == (0o755, 0o644)
+    assert {debian.owners["site"][0], debian.owners["css"][0]} == {33}
+
+
+def test_a_directory_of_the_host_leads_nowhere_else(debian):
+    """A link of the image is never followed out of it, and a directory never replaced."""
+    debian.symlink("/srv/out", str(debian.directory))
+    data = tree(("x", tarfile.REGTYPE, 0o644, "x"))
+    Files(files=(File(path="/srv/out", source=attach(debian, data, "tree")),)).run(debian)
+    assert not (debian.directory / "x").exists()
+    debian.make_directory("/srv/taken/x")
+    with pytest.raises(StageError, match="/srv/taken/x is a directory"):
+        Files(files=(File(path="/srv/taken", source="tree:file"),)).run(debian)
+
+
+def test_a_directory_of_the_host_has_modes_of_its_own(debian):
+    source = attach(debian, tree(), "tree")
+    with pytest.raises(StageError, match="modes that it has"):
+        Files(files=(File(path="/srv/x", source=source, mode="0700"),)).run(debian)
 
 
 def test_a_directory_that_was_there_keeps_its_content(debian):

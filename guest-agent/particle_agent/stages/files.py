@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import tarfile
 from dataclasses import dataclass
 from typing import Literal
 
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
-from particle_agent.options import AbsolutePath, FileMode, LinkText, Options, UserName
+from particle_agent.options import (
+    AbsolutePath,
+    FileMode,
+    HostTree,
+    LinkText,
+    Options,
+    UserName,
+)
 from particle_agent.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
 class File(Options):
-    """A file with the text that the recipe gives; what was there before is replaced."""
+    """A file with the text that the recipe gives, or a copy; what was there before is replaced."""
 
     path: AbsolutePath
     """Where it lies in the image; directories above it are made."""
-    content: str
-    """Its whole text."""
-    mode: FileMode = "0644"
-    """The permissions, in quotes."""
+    content: str | None = None
+    """Its whole text; either this or `source` is needed."""
+    source: HostTree | None = None
+    """A file to copy, relative to the recipe; of a directory, all that is in it is copied."""
+    mode: FileMode | None = None
+    """The permissions, in quotes; "0644" by default, and "0755" for a directory and what is
+    executable in it."""
     owner: UserName = "root"
     """A user of the image."""
     group: UserName = "root"
     """A group of the image."""
+
+    def __post_init__(self) -> None:
+        if (self.content is None) == (self.source is None):
+            raise ValueError(f"{self.path}: write either 'content' or 'source'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +84,42 @@ class Files(Options):
             owner = _owner(target, directory)
             target.make_directory(directory.path, mode=int(directory.mode, 8), owner=owner)
         for file in self.files:
-            _refuse(target, file.path, directory=True)
-            owner = _owner(target, file)
-            target.write(file.path, file.content, mode=int(file.mode, 8), owner=owner)
+            _write(target, file, _owner(target, file))
         for link in self.links:
             _refuse(target, link.path, directory=True)
             target.symlink(link.path, link.to)
+
+
+def _write(target: Target, file: File, owner: tuple[int, int]) -> None:
+    if file.source is not None and file.source.startswith("tree:"):
+        _copy_tree(target, file, owner)
+        return
+    _refuse(target, file.path, directory=True)
+    mode = int(file.mode or "0644", 8)
+    if file.source is None:
+        target.write(file.path, file.content or "", mode=mode, owner=owner)
+        return
+    with target.attached(file.source).open("rb") as data:
+        target.write_from(data, file.path, mode=mode, owner=owner)
+
+
+def _copy_tree(target: Target, file: File, owner: tuple[int, int]) -> None:
+    """Copies a directory of the host, which is a tar archive here, over what is there."""
+    assert file.source is not None
+    if file.mode is not None:
+        raise StageError(f"{file.path}: a directory is copied with the modes that it has")
+    _refuse(target, file.path, directory=False)
+    target.make_directory(file.path, owner=owner)
+    with tarfile.open(target.attached(file.source)) as archive:
+        for member in archive:
+            path = f"{file.path}/{member.name}"
+            _refuse(target, path, directory=not member.isdir())
+            if member.isdir():
+                target.make_directory(path, mode=member.mode, owner=owner)
+            elif member.issym():
+                target.symlink(path, member.linkname)
+            elif data := archive.extractfile(member):
+                target.write_from(data, path, mode=member.mode, owner=owner)
 
 
 def _refuse(target: Target, path: str, *, directory: bool) -> None:

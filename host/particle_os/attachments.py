@@ -1,0 +1,160 @@
+"""Files of the host that stages name: found, hashed, and named by their content from then on.
+
+A stage that goes to the VM holds the digest in the place of the path, so that the keys of
+checkpoints cover the content; the files themselves go beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import stat
+import tarfile
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from particle_agent.options import OnHost, kebab_case
+from particle_agent.stages import RecipeStage
+
+from particle_os.document import Key
+
+S = TypeVar("S", bound=RecipeStage)
+ENTRIES_LIMIT = 100_000
+Complain = Callable[[Key, str], None]
+
+
+class NotAttachable(Exception):
+    """The file cannot be taken; the text says why."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file, or a directory as a tar archive: `reference` is sha256:HEX, or tree:HEX, of that.
+
+    `size` is in bytes.
+    """
+
+    reference: str
+    path: Path
+    size: int
+
+    def open(self, directory: Path) -> IO[bytes]:
+        """The bytes; an archive is made in `directory` for that. Raises OSError."""
+        if self.reference.startswith("sha256:"):
+            return self.path.open("rb")
+        archive = directory / "attached.tar"
+        with archive.open("wb") as file:
+            _pack(self.path, file)
+        return archive.open("rb")
+
+
+def attach(stage: S, relative_to: Path, key: Key, complain: Complain) -> tuple[S, list[Attachment]]:
+    """The stage with digests in the place of paths, and what they stand for.
+
+    `key` is the stage's place in the recipe. What cannot be read is told to `complain`.
+    """
+    found: list[Attachment] = []
+
+    def reference(path: str, where: Key, marker: OnHost) -> str:
+        try:
+            found.append(_attachment(relative_to / path, marker))
+        except (OSError, NotAttachable) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            complain(where, f"{path}: {why}")
+            return path
+        return found[-1].reference
+
+    return _replaced(stage, type(stage), key, reference), found
+
+
+def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, OnHost], str]) -> Any:
+    """`value` of the annotated type `kind` with each `HostFile` in it replaced."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if value is None:
+        return None
+    if origin is typing.Annotated:
+        marker = next((a for a in arguments if isinstance(a, OnHost)), None)
+        if marker is not None:
+            return reference(value, key, marker)
+        return _replaced(value, arguments[0], key, reference)
+    if origin in (typing.Union, types.UnionType):
+        inner = [a for a in arguments if a is not type(None)]
+        return _replaced(value, inner[0] if len(inner) == 1 else type(value), key, reference)
+    if origin is tuple:
+        return tuple(_replaced(v, arguments[0], (*key, i), reference) for i, v in enumerate(value))
+    if not dataclasses.is_dataclass(value):
+        return value
+    hints = typing.get_type_hints(type(value), include_extras=True)
+    changes = {
+        field.name: _replaced(
+            getattr(value, field.name), hints[field.name], (*key, kebab_case(field.name)), reference
+        )
+        for field in dataclasses.fields(value)
+    }
+    return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+
+
+def _attachment(path: Path, marker: OnHost) -> Attachment:
+    if path.is_dir():
+        if not marker.directories:
+            raise NotAttachable("is a directory; a file is wanted")
+        digest = _Digest()
+        _pack(path, digest)
+        return Attachment(f"tree:{digest.sha256.hexdigest()}", path, digest.size)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise NotAttachable("is no regular file")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return Attachment(f"sha256:{sha256}", path, os.fstat(file.fileno()).st_size)
+
+
+class _Digest:
+    """A file that only counts and hashes."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return len(data)
+
+
+def _pack(directory: Path, sink: Any) -> None:
+    """Writes what is in a directory as a tar archive; the same tree gives the same bytes.
+
+    Of the modes only that counts which Git keeps, too: whether a file is executable.
+    """
+    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for count, (path, name) in enumerate(_walk(directory, "")):
+            if count >= ENTRIES_LIMIT:
+                raise NotAttachable(f"holds more than {ENTRIES_LIMIT} files")
+            status = path.lstat()
+            member = tarfile.TarInfo(name)
+            if stat.S_ISLNK(status.st_mode):
+                member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+                archive.addfile(member)
+            elif stat.S_ISDIR(status.st_mode):
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(member)
+            elif stat.S_ISREG(status.st_mode):
+                member.mode = 0o755 if status.st_mode & 0o100 else 0o644
+                with path.open("rb") as file:
+                    member.size = os.fstat(file.fileno()).st_size
+                    archive.addfile(member, file)
+            else:
+                raise NotAttachable(f"holds {name}, which is no file, directory or link")
+
+
+def _walk(directory: Path, prefix: str) -> Iterator[tuple[Path, str]]:
+    for path in sorted(directory.iterdir()):
+        name = f"{prefix}{path.name}"
+        yield path, name
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path, f"{name}/")

@@ -1,0 +1,128 @@
+import hashlib
+import os
+import tarfile
+
+import pytest
+from particle_agent.stages.files import File, Files
+from particle_os import recipe
+from particle_os.attachments import NotAttachable, attach
+from particle_os.errors import InvalidDocument
+
+RECIPE = """\
+name: test
+stages:
+  - type: files
+    files:
+      - path: /etc/motd
+        content: hello
+      - path: /srv/site
+        source: {source}
+  - type: qemu
+"""
+
+
+def attached(directory, source):
+    stage = Files(files=(File(path="/a", content="x"), File(path="/b", source=source)))
+    complaints = []
+    changed, found = attach(stage, directory, ("stages", 0), lambda k, m: complaints.append((k, m)))
+    return changed, found, complaints
+
+
+def test_a_file_is_named_by_its_content(tmp_path):
+    (tmp_path / "motd").write_bytes(b"\xff hello")
+    stage, (found,), complaints = attached(tmp_path, "motd")
+    sha256 = hashlib.sha256(b"\xff hello").hexdigest()
+    assert complaints == []
+    assert stage.files[1].source == found.reference == f"sha256:{sha256}"
+    assert stage.files[0] == File(path="/a", content="x")
+    assert found.size == 7
+    with found.open(tmp_path) as data:
+        assert data.read() == b"\xff hello"
+
+
+def make_tree(directory):
+    (directory / "css").mkdir(parents=True)
+    (directory / "index.html").write_text("hi")
+    (directory / "css/style.css").write_text("")
+    (directory / "run.sh").write_text("#!/bin/sh\n")
+    (directory / "run.sh").chmod(0o711)
+    (directory / "home").symlink_to("index.html")
+
+
+def test_a_directory_is_named_by_what_is_in_it_and_not_by_times_or_owners(tmp_path):
+    make_tree(tmp_path / "one/site")
+    make_tree(tmp_path / "two/site")
+    os.utime(tmp_path / "two/site/index.html", (0, 0))
+    (tmp_path / "two/site/index.html").chmod(0o600)
+    first, (found,), _ = attached(tmp_path / "one", "site")
+    second, _, _ = attached(tmp_path / "two", "./site/")
+    assert first.files[1].source == second.files[1].source == found.reference
+    with found.open(tmp_path) as data, tarfile.open(fileobj=data) as archive:
+        assert data.seek(0, 2) == found.size
+        data.seek(0)
+        assert f"tree:{hashlib.sha256(data.read()).hexdigest()}" == found.reference
+        data.seek(0)
+        modes = {m.name: (m.mode, m.isdir(), m.linkname) for m in archive}
+    assert modes == {
+        "css": (0o755, True, ""),
+        "css/style.css": (0o644, False, ""),
+        "home": (0o644, False, "index.html"),
+        "index.html": (0o644, False, ""),
+        "run.sh": (0o755, False, ""),
+    }
+    (tmp_path / "two/site/run.sh").chmod(0o644)
+    assert attached(tmp_path / "two", "site")[1][0].reference != found.reference
+
+
+def test_what_cannot_be_taken_is_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "tree").mkdir()
+    os.mkfifo(tmp_path / "tree/pipe")
+    for source, why in (
+        ("missing", "missing: No such file or directory"),
+        ("pipe", "pipe: is no regular file"),
+        ("tree", "tree: holds pipe, which is no file, directory or link"),
+    ):
+        _, found, complaints = attached(tmp_path, source)
+        assert (found, complaints) == ([], [(("stages", 0, "files", 1, "source"), why)])
+
+
+def test_a_tree_that_changes_under_way_is_no_tree(tmp_path):
+    make_tree(tmp_path / "site")
+    _, (found,), _ = attached(tmp_path, "site")
+    os.mkfifo(tmp_path / "site/pipe")
+    with pytest.raises(NotAttachable):
+        found.open(tmp_path)
+
+
+def test_a_recipe_knows_its_files_from_its_own_directory(tmp_path, monkeypatch):
+    make_tree(tmp_path / "site")
+    path = tmp_path / "r.yml"
+    path.write_text(RECIPE.format(source="site"))
+    monkeypatch.chdir("/")
+    loaded = recipe.load(path)
+    ((attachment,), disk) = loaded.attachments
+    assert loaded.recipe.stages[0].files[1].source == attachment.reference
+    assert disk == ()
+
+
+def test_a_missing_file_is_an_error_with_its_place(tmp_path):
+    path = tmp_path / "r.yml"
+    path.write_text(RECIPE.format(source="nothing"))
+    with pytest.raises(InvalidDocument) as told:
+        recipe.load(path)
+    (problem,) = told.value.problems
+    assert (problem.line, problem.column, problem.code) == (8, 17, "no-file")
+    assert "nothing: No such file" in problem.message
+
+
+def test_content_and_source_exclude_each_other(tmp_path):
+    path = tmp_path / "r.yml"
+    both = RECIPE.replace("content: hello", "content: hello\n        source: x")
+    for text in (both, RECIPE.replace("        content: hello\n", "")):
+        path.write_text(text.format(source="site"))
+        with pytest.raises(InvalidDocument) as told:
+            recipe.load(path)
+        (problem,) = told.value.problems
+        assert "write either 'content' or 'source'" in problem.message
+        assert problem.line == 5
