@@ -2,17 +2,20 @@
 
 `agent.pyz unpack` takes the base tarball, `agent.pyz extract` the packages of a base from their
 disk (with sources.list on standard input), `agent.pyz run` runs the stages of a request,
-`agent.pyz shell` is a root shell in the target.
+`agent.pyz shell` is a root shell in the target, `agent.pyz inspect-disk` and `inspect-target` write
+what they find to wire.INSPECTION.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from pathlib import Path
 
 from particle_agent import runner, wire
 from particle_agent.bootstrap import extract
+from particle_agent.decode import encode
 from particle_agent.packages import ARCHIVES
 from particle_agent.unpack import unpack
 
@@ -33,6 +36,9 @@ def main() -> int:
                 with runner.packages_disk() as disk:
                     root, sources = runner.prepare_scratch(), sys.stdin.read()
                     extract(disk / ARCHIVES, root, sources)
+            elif sys.argv[1].startswith("inspect-"):
+                found = runner.inspect(channel, disk=sys.argv[1] == "inspect-disk")
+                Path(wire.INSPECTION).write_text(json.dumps(encode(found)))
             else:
                 runner.run_stages(channel.receive(), channel)
     except Exception as error:

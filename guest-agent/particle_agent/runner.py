@@ -16,9 +16,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from particle_agent import wire
+from particle_agent import inspection, wire
 from particle_agent.decode import decode, decode_any, encode
 from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.inspection import Inspection
 from particle_agent.stages import ALL_STAGES, Stage
 from particle_agent.target import ENVIRONMENT, Target, wait_for_disk
 
@@ -249,6 +250,15 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
                 with frozen_scratch():
                     channel.send(wire.Frozen(index=index))
                     decode(wire.Continue, channel.receive())
+
+
+def inspect(channel: Channel, *, disk: bool) -> Inspection:
+    """What is on the disk to be inspected, or else in the target."""
+    if disk:
+        return inspection.of_disk(wait_for_disk(inspection.SERIAL, 0, 30.0), channel)
+    mount_scratch()
+    system = inspection.of_system(Target(ROOT, channel, hostname=""))
+    return Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=system)
 
 
 def shell() -> int:

@@ -20,6 +20,8 @@ TEXT_LIMIT = 8192
 LINE_LIMIT = 65536
 PACKAGES_REQUEST = "/run/particle-os/packages.json"
 PACKAGES_REQUEST_LIMIT = 64 << 20
+INSPECTION = "/run/particle-os/inspection.json"
+INSPECTION_LIMIT = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import IO, Any
+from typing import IO, Any, Literal, TypeVar
 
 import paramiko
 from particle_agent import wire
 from particle_agent.decode import DecodeError, decode, encode
+from particle_agent.inspection import Inspection
 from particle_agent.stages import Stage
 from particle_agent.target import ATTACHED
 
@@ -32,6 +33,7 @@ from particle_os.vm.ssh import Connection
 PLACE = "/run/particle-os/agent.pyz"
 # Heartbeats come every few seconds; a guest that is silent for so long is gone.
 SILENCE_SECONDS = 60.0
+T = TypeVar("T")
 MAIN = "import sys\nfrom particle_agent.__main__ import main\nsys.exit(main())\n"
 # Takes an event, and returns the answer to those that the agent waits for.
 Listener = Callable[[wire.Event], wire.Answer | None]
@@ -165,14 +167,27 @@ class Agent:
 
     def packages_request(self, deadline: Deadline) -> wire.PackageRequest:
         """What the agent asks for with `PackagesNeeded`."""
-        with self._connection.command(f"cat {wire.PACKAGES_REQUEST}", deadline) as channel:
+        path, limit = wire.PACKAGES_REQUEST, wire.PACKAGES_REQUEST_LIMIT
+        return self._fetch(path, limit, wire.PackageRequest, deadline)
+
+    def inspect(
+        self, what: Literal["disk", "target"], deadline: Deadline, listen: Listener
+    ) -> Inspection:
+        """What is on the disk to be inspected, or in the target."""
+        with self._channel(f"inspect-{what}", deadline) as channel:
+            self._listen(channel, deadline, listen)
+        return self._fetch(wire.INSPECTION, wire.INSPECTION_LIMIT, Inspection, deadline)
+
+    def _fetch(self, path: str, limit: int, kind: type[T], deadline: Deadline) -> T:
+        """A JSON file of the VM as an instance of the dataclass `kind`; `limit` is in bytes."""
+        with self._connection.command(f"cat {path}", deadline) as channel:
             channel.settimeout(deadline.remaining())
             try:
-                data = channel.makefile("rb").read(wire.PACKAGES_REQUEST_LIMIT)
-                return decode(wire.PackageRequest, json.loads(data))
+                return decode(kind, json.loads(channel.makefile("rb").read(limit)))
             except (OSError, ValueError, RecursionError) as error:
+                why = printable(str(error), 200)
                 raise self._death() or VmError(
-                    f"the agent's request for packages cannot be read: {printable(str(error), 200)}"
+                    f"what the agent wrote to {path} cannot be read: {why}"
                 ) from error
 
     def _channel(self, verb: str, deadline: Deadline) -> Any:

@@ -116,11 +116,12 @@ def running_sandbox(
     transcript: Path,
     deadline: Deadline,
     layers: Sequence[Path] = (),
+    inspected: Disk | None = None,
 ) -> Iterator[Sandbox]:
     """Runs a helper VM for as long as the context lasts; nothing of it remains but `output`.
 
     `directory` is private to it. The scratch disk is empty, or an overlay over the frozen disks
-    `layers`, the lowest first.
+    `layers`, the lowest first. A disk to be `inspected` takes the place of the packages'.
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
@@ -142,7 +143,7 @@ def running_sandbox(
     disks = (
         Disk(scratch, "qcow2", "scratch", backing=tuple(layers)),
         Disk(output, "raw", "output"),
-        Disk(packages, "raw", "packages", read_only=True),
+        inspected or Disk(packages, "raw", "packages", read_only=True),
     )
     places = _Places(directory, transcript, cache_directory() / "warm")
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")

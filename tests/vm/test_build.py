@@ -73,6 +73,23 @@ def test_the_running_system_is_what_the_recipe_says(built: Built) -> None:
     assert "ext4" in facts["root-device"]
 
 
+def test_the_image_can_be_inspected(account: Account, built: Built) -> None:
+    raw = built[1] / "minimal-test.raw"
+    before = (raw.stat().st_mtime_ns, hashlib.sha256(raw.read_bytes()).hexdigest())
+    found = account.run("inspect", raw, "--json", "--accel", "tcg").json()
+    assert (found["table"], found["boot-loaders"]) == ("gpt", ["syslinux (BIOS)"])
+    (partition,) = found["partitions"]
+    assert partition["file-system"]["kind"] == "ext4"
+    system = found["system"]
+    assert {"key": "ID", "value": "debian"} in system["os-release"]
+    assert "linux-image-cloud-amd64" in {package["name"] for package in system["packages"]}
+    assert [(a["name"], a["password"]) for a in system["accounts"]] == [
+        ("root", "locked"), ("admin", "locked"),
+    ]  # fmt: skip
+    assert len(system["kernels"]) == 1
+    assert before == (raw.stat().st_mtime_ns, hashlib.sha256(raw.read_bytes()).hexdigest())
+
+
 def test_nothing_of_the_build_is_left_in_the_image(built: Built) -> None:
     raw = built[1] / "minimal-test.raw"
     assert debugfs(raw, "cat /etc/machine-id") == ""

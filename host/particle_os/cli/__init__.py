@@ -11,6 +11,7 @@ from particle_os import __version__
 from particle_os.cli.boot_test import boot_test_command
 from particle_os.cli.build import build_command, shell_command
 from particle_os.cli.cache import cache_group
+from particle_os.cli.inspect import inspect_command
 from particle_os.cli.tell import (
     doctor_command,
     list_command,
@@ -29,8 +30,8 @@ def cli() -> None:
 
 
 for command in (
-    build_command, shell_command, boot_test_command, validate_command, list_command,
-    doctor_command, cache_group, schema_command, version_command,
+    build_command, shell_command, boot_test_command, inspect_command, validate_command,
+    list_command, doctor_command, cache_group, schema_command, version_command,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -84,7 +84,7 @@ def build_command(
     )
     plan = make_plan(recipe_path, options)
     if dry_run:
-        _show_plan(plan, output)
+        show_plan(plan, output)
         return 0
     progress = output.progress_sinks()
     try:
@@ -104,7 +104,8 @@ def build_command(
     return 0
 
 
-def _show_plan(plan: Plan, output: Output) -> None:
+def show_plan(plan: Plan, output: Output) -> None:
+    """Prints what a build would do, and what of it is there already."""
     steps = [
         {"step": "helper VM", "detail": plan.template.name, "ready": plan.helper is not None},
         {"step": "base image", "detail": plan.base_reference, "ready": plan.base is not None},

@@ -1,0 +1,92 @@
+"""The command `inspect`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+from particle_agent.decode import encode
+from particle_agent.inspection import Inspection
+
+from particle_os import base, helper, recipe
+from particle_os.base import Base
+from particle_os.cli.build import show_plan
+from particle_os.cli.common import ACCEL, Output, common, find_acceleration
+from particle_os.errors import UsageError, printable
+from particle_os.inspection import Inspector, described
+from particle_os.plan import Options, make_plan
+from particle_os.vm import accel
+from particle_os.workspace import cache_directory, workspace
+
+REFERENCE = re.compile(r"[a-z-]+:.+")
+ARCHITECTURE = "amd64"
+
+
+@click.command("inspect")
+@click.argument("what", metavar="IMAGE|REF|RECIPE")
+@click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
+@click.option("--template", default="debian-trixie", hidden=True)
+@ACCEL
+@common
+def inspect_command(
+    output: Output, what: str, mirror: str | None, template: str, accel: accel.Wish
+) -> None:
+    """Tell what a disk image, a base image (tar:PATH) or a recipe (FILE.yml) holds.
+
+    Images are read inside a helper VM and never changed.
+    """
+    if what.endswith((".yml", ".yaml")):
+        options = Options(output=Path(), template=template, mirror=mirror)
+        show_plan(make_plan(Path(what), options), output)
+        return
+    found_base = _base(what, mirror) if REFERENCE.fullmatch(what) else None
+    path = Path(what)
+    if found_base is None and not path.is_file():
+        raise UsageError(
+            f"there is no image {what}",
+            hint="Name a disk image, a base image such as tar:PATH, or a recipe FILE.yml.",
+        )
+    progress = output.progress_sinks()
+    try:
+        with workspace() as work:
+            described_helper = helper.load_template(template)
+            if mirror is not None:
+                described_helper = helper.with_mirror(described_helper, mirror)
+            made = helper.ensure(
+                described_helper, cache=cache_directory(), work=work,
+                log=progress.line, note=progress.note,
+            )  # fmt: skip
+            acceleration = find_acceleration(accel, template, work, progress)
+            inspector = Inspector(described_helper, made, acceleration, work, progress)
+            found = inspector.base(found_base) if found_base else inspector.image(path)
+    finally:
+        progress.close()
+    _show(found, output)
+
+
+def _base(reference: str, mirror: str | None) -> Base:
+    recipe.check_base_reference(reference)
+    found = base.resolve_file(reference, Path(), ARCHITECTURE)
+    if found is None:
+        suite = reference.removeprefix("mmdebstrap:")
+        found = base.find_suite(suite, mirror, ARCHITECTURE, cache_directory())
+    if found is None:
+        raise UsageError(
+            f"the base image {reference} has not been made yet",
+            hint="It is made by the first build that starts from it.",
+        )
+    return found
+
+
+def _show(found: Inspection, output: Output) -> None:
+    if output.as_json:
+        click.echo(json.dumps(encode(found), indent=2))
+        return
+    for word, text in described(found):
+        click.echo(f"{word:<12} {text}")
+    if output.verbose and found.system is not None:
+        for package in found.system.packages:
+            text = f"{package.name} {package.version} {package.architecture}"
+            click.echo(f"{'package':<12} {printable(text)}")

@@ -1,0 +1,119 @@
+"""What a disk image or a base image holds: asked of a helper VM, never parsed on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from particle_agent import wire
+from particle_agent.inspection import SERIAL, Inspection
+
+from particle_os import boot_test, helper
+from particle_os.base import Base
+from particle_os.deadline import Deadline
+from particle_os.errors import printable
+from particle_os.helper import Helper, Template
+from particle_os.progress import Progress
+from particle_os.report import human_bytes
+from particle_os.sandbox import Resources, Sandbox, running_sandbox
+from particle_os.vm.accel import Acceleration
+from particle_os.vm.argv import Disk
+from particle_os.workspace import Workspace
+
+SECONDS = 600.0
+SCRATCH_BYTES = 32 << 30
+
+
+class Inspector:
+    """Starts a helper VM for each look."""
+
+    def __init__(
+        self,
+        template: Template,
+        made: Helper,
+        acceleration: Acceleration,
+        work: Workspace,
+        progress: Progress,
+    ) -> None:
+        self._template = template
+        self._helper = made
+        self._acceleration = acceleration
+        self._work = work
+        self._progress = progress
+        self._deadline = Deadline.after(SECONDS * acceleration.factor, "the inspection")
+
+    def image(self, path: Path) -> Inspection:
+        """What is on a raw or qcow2 disk image; it is opened for reading only.
+
+        Raises UsageError for an image that refers to other files.
+        """
+        format = boot_test.image_format(path)  # noqa: A001 - the field's own word
+        backing = () if format == "qcow2" else None
+        disk = Disk(path.resolve(), format, SERIAL, read_only=True, backing=backing)
+        with self._sandbox(disk) as sandbox, self._progress.phase("inspect"):
+            return sandbox.agent.inspect("disk", self._deadline, self._listen)
+
+    def base(self, base: Base) -> Inspection:
+        """What is in a base image."""
+        with self._sandbox(None) as sandbox:
+            with self._progress.phase("push base"), base.tarball.open("rb") as stream:
+                sandbox.agent.unpack(stream, self._deadline, self._listen)
+            with self._progress.phase("inspect"):
+                return sandbox.agent.inspect("target", self._deadline, self._listen)
+
+    @contextmanager
+    def _sandbox(self, inspected: Disk | None) -> Iterator[Sandbox]:
+        resources = Resources(
+            memory=helper.memory_bytes(self._template),
+            cpus=self._template.cpus,
+            scratch=SCRATCH_BYTES,
+        )
+        directory = self._work.path / "inspect"
+        with running_sandbox(
+            self._helper,
+            self._acceleration,
+            resources,
+            directory=directory,
+            output=self._work.path / "output",
+            transcript=self._work.path / "console.log",
+            deadline=self._deadline,
+            inspected=inspected,
+        ) as sandbox:
+            yield sandbox
+
+    def _listen(self, event: wire.Event) -> None:
+        if isinstance(event, wire.Output | wire.Note):
+            self._progress.line(event.text)
+
+
+def described(found: Inspection) -> Iterator[tuple[str, str]]:
+    """What was found, as lines for people: a word and what it is. All text is made printable."""
+    if found.size:
+        yield "disk", f"{human_bytes(found.size)}, {found.table or 'no partition table'}"
+    for part in found.partitions:
+        words = [f"{part.number}:", human_bytes(part.size)]
+        if part.name:
+            words.append(f"'{part.name}'")
+        if part.file_system is None:
+            words.append("no file system that is known")
+        else:
+            words += [part.file_system.kind, part.file_system.uuid]
+            if part.file_system.used is not None:
+                words.append(f"{human_bytes(part.file_system.used)} used")
+        yield "partition", printable(" ".join(words))
+    if found.size:
+        yield "boot loader", ", ".join(found.boot_loaders) or "none that is known"
+    if found.system is None:
+        yield "system", "none found"
+        return
+    release = {s.key: s.value for s in found.system.os_release}
+    yield "system", printable(release.get("PRETTY_NAME", "unknown: there is no os-release"))
+    if found.system.hostname:
+        yield "host name", printable(found.system.hostname)
+    yield "kernel", printable(", ".join(found.system.kernels)) or "none"
+    yield "packages", str(len(found.system.packages))
+    for account in found.system.accounts:
+        password = {"set": "a password", "empty": "NO PASSWORD NEEDED", "locked": "no password"}
+        text = f"{account.name} ({account.uid}), {account.shell}, {password[account.password]}"
+        yield "user", printable(text)

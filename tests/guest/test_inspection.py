@@ -1,0 +1,95 @@
+import json
+import os
+
+import pytest
+from particle_agent import inspection
+from particle_agent.decode import decode, encode
+from particle_agent.inspection import Account, Inspection, Package, of_system
+
+STATUS = """\
+Package: bash
+Status: install ok installed
+Architecture: amd64
+Version: 5.2-1
+Description: shell
+ Version: not this one
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: all
+Version: 1
+"""
+
+
+@pytest.fixture
+def debian(target):
+    target.write("/usr/lib/os-release", 'PRETTY_NAME="Debian 13"\nID=debian\nodd line\n')
+    target.symlink("/etc/os-release", "../usr/lib/os-release")
+    target.write("/etc/hostname", "box\n")
+    target.write("/var/lib/dpkg/status", STATUS)
+    target.write("/boot/vmlinuz-6.1-amd64", "")
+    target.write(
+        "/etc/passwd",
+        "root:x:0:0::/root:/bin/bash\nd:x:1:1::/:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n"
+        "bob:x:1001:1001::/:/bin/sh\nodd:x:many:1::/:/bin/sh\nnobody:x:65534:1::/:/bin/sh\n",
+    )
+    target.write("/etc/shadow", "root:*:1:\nann:$y$x:1:\nbob::1:\n", mode=0o600)
+    return target
+
+
+def test_a_system_is_described(debian):
+    found = of_system(debian)
+    release = {s.key: s.value for s in found.os_release}
+    assert release == {"PRETTY_NAME": "Debian 13", "ID": "debian"}
+    assert found.hostname == "box"
+    assert found.kernels == ("6.1-amd64",)
+    assert found.packages == (Package(name="bash", version="5.2-1", architecture="amd64"),)
+    assert found.accounts == (
+        Account(name="root", uid=0, shell="/bin/bash", password="locked"),
+        Account(name="ann", uid=1000, shell="/bin/sh", password="set"),
+        Account(name="bob", uid=1001, shell="/bin/sh", password="empty"),
+    )
+
+
+def test_an_empty_tree_has_nothing_and_is_no_error(target):
+    found = of_system(target)
+    assert (found.os_release, found.packages, found.accounts, found.kernels) == ((), (), (), ())
+
+
+def test_what_is_no_regular_file_is_not_read(debian):
+    """A pipe would be waited for without end."""
+    debian.remove("/etc/hostname")
+    os.mkfifo(debian.root / "etc/hostname")
+    debian.remove("/etc/passwd")
+    debian.make_directory("/etc/passwd")
+    debian.symlink("/etc/os-release", "/etc/os-release")
+    found = of_system(debian)
+    assert (found.hostname, found.accounts) == ("", ())
+
+
+def test_what_was_found_goes_over_the_wire(debian):
+    found = Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=of_system(debian))
+    assert decode(Inspection, json.loads(json.dumps(encode(found)))) == found
+
+
+def test_boot_loaders_are_told_by_what_they_say(target, tmp_path, monkeypatch):
+    program = b"MZ" + b"\0" * 5000 + b"#### LoaderInfo: systemd-boot 257 ####"
+    target.write("/efi/boot/x", "")
+    (target.root / "EFI/Boot").mkdir(parents=True)
+    (target.root / "EFI/BOOT").symlink_to("Boot")
+    (target.root / "EFI/Boot/bootx64.efi").write_bytes(program)
+    (target.root / "EFI/Linux").mkdir()
+    (target.root / "EFI/Linux/debian.EFI").touch()
+    assert list(inspection._loaders(target)) == [
+        "systemd-boot (UEFI)",
+        "unified kernel image (UEFI)",
+    ]
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"\xeb\x63" + b"GRUB \0" + b"\0" * 600)
+    assert inspection._boot_code(disk) == "grub (BIOS)"
+    monkeypatch.setattr(inspection, "SYSLINUX_CODE", tmp_path)
+    (tmp_path / "gptmbr.bin").write_bytes(b"\x33\xc0\xfa")
+    disk.write_bytes(b"\x33\xc0\xfa" + b"\0" * 600)
+    assert inspection._boot_code(disk) == "syslinux (BIOS)"
+    disk.write_bytes(b"\0" * 600)
+    assert inspection._boot_code(disk) == ""

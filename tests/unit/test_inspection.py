@@ -1,0 +1,44 @@
+from particle_agent.inspection import (
+    Account,
+    FileSystem,
+    Inspection,
+    Package,
+    Partition,
+    Setting,
+    System,
+)
+from particle_os.inspection import described
+
+SYSTEM = System(
+    os_release=(Setting(key="PRETTY_NAME", value="Evil\x1b[31m 1"),),
+    hostname="box",
+    kernels=("6.1",),
+    packages=(Package(name="a", version="1", architecture="all"),) * 3,
+    accounts=(Account(name="root", uid=0, shell="/bin/sh", password="empty"),),
+)
+
+
+def test_a_disk_is_told_in_lines_and_nothing_reaches_the_terminal():
+    partition = Partition(
+        number=1, start=1 << 20, size=1 << 30, type="t", name="root",
+        file_system=FileSystem(kind="ext4", label="", uuid="u-1", size=1 << 30, used=5 << 20),
+    )  # fmt: skip
+    unknown = Partition(number=2, start=0, size=1 << 20, type="t", name="", file_system=None)
+    found = Inspection(
+        size=2 << 30, table="gpt", partitions=(partition, unknown), boot_loaders=(), system=SYSTEM
+    )
+    lines = list(described(found))
+    assert ("disk", "2.0 GiB, gpt") in lines
+    assert ("partition", "1: 1.0 GiB 'root' ext4 u-1 5 MiB used") in lines
+    assert ("partition", "2: 1 MiB no file system that is known") in lines
+    assert ("boot loader", "none that is known") in lines
+    assert ("packages", "3") in lines
+    assert ("user", "root (0), /bin/sh, NO PASSWORD NEEDED") in lines
+    assert not any("\x1b" in text for _, text in lines)
+
+
+def test_a_base_has_no_disk_and_an_empty_disk_no_system():
+    base = Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=SYSTEM)
+    assert not {"disk", "boot loader"} & {word for word, _ in described(base)}
+    empty = Inspection(size=1 << 20, table=None, partitions=(), boot_loaders=(), system=None)
+    assert list(described(empty))[-1] == ("system", "none found")
