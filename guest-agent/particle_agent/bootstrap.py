@@ -17,7 +17,7 @@ from typing import IO, Literal
 from particle_agent import packages
 from particle_agent.checksum import tree_sha256
 from particle_agent.errors import InfrastructureError
-from particle_agent.options import Options
+from particle_agent.options import StageOptions
 from particle_agent.target import Target
 
 # Of the host, and how mmdebstrap was called.
@@ -70,7 +70,7 @@ def _find_data(deb: IO[bytes]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bootstrap(Options):
+class Bootstrap(StageOptions):
     """Installs the packages of the host's disk in the tree and writes it as a tar archive."""
 
     type: Literal["bootstrap"] = "bootstrap"

@@ -14,9 +14,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from particle_agent.options import AtLeastOne, Between, Text, kebab_case
+from particle_agent.options import AtLeastOne, Between, Seconds, Text, kebab_case
 
 T = TypeVar("T")
+CONSTRAINTS = (Text, Between, Seconds, AtLeastOne)
 
 
 class DecodeError(ValueError):
@@ -69,9 +70,9 @@ def _decode(kind: Any, value: object, where: str) -> Any:
     if origin is typing.Annotated:
         decoded = _decode(arguments[0], value, where)
         for constraint in arguments[1:]:
-            if isinstance(constraint, Text | Between | AtLeastOne) and not constraint.accepts(
-                decoded
-            ):
+            if isinstance(
+                constraint, Text | Between | Seconds | AtLeastOne
+            ) and not constraint.accepts(decoded):
                 raise DecodeError(f"{where}: not accepted: {decoded!r}")
         return decoded
     if origin is typing.Literal:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 
 def kebab_case(name: str) -> str:
@@ -75,6 +75,44 @@ class Between:
 
 
 @dataclass(frozen=True)
+class Seconds:
+    """Constrains an integer to a number of seconds; recipes may say `90s`, `20m` or `2h` instead.
+
+    The host converts them; only the integer goes over the wire.
+    """
+
+    low: int
+    high: int
+
+    def accepts(self, value: int) -> bool:
+        return self.low <= value <= self.high
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> dict[str, Any]:
+        return {
+            "type": "custom-error",
+            "schema": {
+                "type": "function-before",
+                "function": {"type": "no-info", "function": seconds_of},
+                "schema": {"type": "int", "strict": True, "ge": self.low, "le": self.high},
+            },
+            "custom_error_type": "not_accepted",
+            "custom_error_message": "expected {what}",
+            "custom_error_context": {
+                "what": f"a duration from {duration(self.low)} to {duration(self.high)}, such as "
+                "'90s', '20m' or '2h', or whole seconds"
+            },
+        }
+
+    def __get_pydantic_json_schema__(self, core: object, handler: object) -> dict[str, Any]:
+        return {
+            "anyOf": [
+                {"type": "integer", "minimum": self.low, "maximum": self.high},
+                {"type": "string", "pattern": f"^{DURATION}$"},
+            ]
+        }
+
+
+@dataclass(frozen=True)
 class AtLeastOne:
     """Constrains a list to have an item."""
 
@@ -85,6 +123,26 @@ class AtLeastOne:
         schema: dict[str, Any] = handler(source)
         schema["min_length"] = 1
         return schema
+
+
+@dataclass(frozen=True)
+class OneOrMore(AtLeastOne):
+    """Constrains a list of words to have an item; recipes may write one word without a list."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: Any) -> dict[str, Any]:
+        return {
+            "type": "function-before",
+            "function": {"type": "no-info", "function": _as_list},
+            "schema": super().__get_pydantic_core_schema__(source, handler),
+        }
+
+    def __get_pydantic_json_schema__(self, core: object, handler: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = handler(core)
+        return {"anyOf": [schema["items"], schema]}
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 class Options:
@@ -100,6 +158,58 @@ class Options:
     reads_network: ClassVar[bool] = False
     # Whether it uses the recipe's name (`Target.hostname`).
     uses_name: ClassVar[bool] = False
+
+
+# The release architectures of Debian 12 and 13.
+Architecture = Literal[
+    "amd64", "arm64", "armel", "armhf", "i386", "mips64el", "mipsel", "ppc64el", "riscv64", "s390x"
+]
+StageName = Annotated[
+    str,
+    Text(
+        "one line of at most 80 characters, without spaces around it",
+        r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?",
+        80,
+    ),
+]
+Duration = Annotated[int, Seconds(1, 86400)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class When(Options):
+    """What must be so for a stage to be part of a build."""
+
+    architecture: Annotated[tuple[Architecture, ...], OneOrMore()]
+    """The Debian architecture of the images that it is for, or a list of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions(Options):
+    """What every stage takes besides its own options."""
+
+    type: str
+    name: StageName | None = None
+    """What the stage is called in progress, log and result; its type when not given."""
+    when: When | None = None
+    """When it is part of the build; it is left out of the others, and a note says so."""
+    timeout: Duration | None = None
+    """The time after which it is ended and fails: 90s, 20m, 2h, or whole seconds."""
+    network: Literal["none"] | None = None
+    """With none, nothing that the stage runs reaches a network."""
+
+    @property
+    def asks_network(self) -> bool:
+        """Whether its result depends on what the network has to give at the time."""
+        return self.reads_network and self.network is None
+
+    @property
+    def label(self) -> str:
+        """What it is called where its number is not enough; not escaped for terminals."""
+        return f"{self.name} ({self.type})" if self.name else self.type
+
+    def applies(self, architecture: str) -> bool:
+        """Whether it is part of a build for this Debian architecture."""
+        return self.when is None or architecture in self.when.architecture
 
 
 # Debian Policy 5.6.1 for the name; apt's own suffixes: ":arch", "=version" and "/release".
@@ -191,6 +301,24 @@ _HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
 HostFile = Annotated[str, OnHost(*_HOST_PATH)]
 HostTree = Annotated[str, OnHost(*_HOST_PATH, directories=True)]
 UserId = Annotated[int, Between(0, 4294967294)]
+
+
+DURATION = "[1-9][0-9]{0,5}[smh]"
+
+
+def seconds_of(text: object) -> object:
+    """A duration such as '20m' in seconds; anything else comes back as it is."""
+    if isinstance(text, str) and re.fullmatch(DURATION, text):
+        return int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+    return text
+
+
+def duration(seconds: int) -> str:
+    """Seconds as recipes write them, in the largest unit that is exact."""
+    for unit, letter in ((3600, "h"), (60, "m")):
+        if seconds and seconds % unit == 0:
+            return f"{seconds // unit}{letter}"
+    return f"{seconds}s"
 
 
 def bytes_of(size: str) -> int:

@@ -20,8 +20,10 @@ from particle_agent import inspection, wire
 from particle_agent.decode import decode, decode_any, encode
 from particle_agent.errors import InfrastructureError, StageError
 from particle_agent.inspection import Inspection
+from particle_agent.limits import TimeUp, no_network, time_limit
+from particle_agent.options import duration
 from particle_agent.stages import ALL_STAGES, Stage
-from particle_agent.target import ENVIRONMENT, Target, wait_for_disk
+from particle_agent.target import COMMAND_SECONDS, ENVIRONMENT, Target, wait_for_disk
 
 SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"
@@ -231,11 +233,18 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
             hostname = str(request["hostname"]) if stage.uses_name else ""
             source_date = request["source_date"]
             assert source_date is None or isinstance(source_date, int)
-            target = Target(ROOT, channel, hostname=hostname, source_date=source_date)
+            target = Target(
+                ROOT,
+                channel,
+                hostname=hostname,
+                source_date=source_date,
+                # The limit of the stage comes first.
+                command_seconds=max(COMMAND_SECONDS, 2.0 * (stage.timeout or 0)),
+            )
             channel.send(wire.StageStarted(index=index))
             started = time.monotonic()
             try:
-                stage.run(target)
+                run_stage(stage, target)
             except Exception as error:
                 raise _StageFailed(index, error) from error
             finally:
@@ -259,6 +268,23 @@ def inspect(channel: Channel, *, disk: bool) -> Inspection:
     mount_scratch()
     system = inspection.of_system(Target(ROOT, channel, hostname=""))
     return Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=system)
+
+
+def run_stage(stage: Stage, target: Target) -> None:
+    """Runs one stage within its time, and without a network if it asks for that."""
+    with ExitStack() as limits:
+        if stage.network == "none":
+            limits.enter_context(no_network())
+        try:
+            with time_limit(stage.timeout):
+                stage.run(target)
+        except TimeUp as up:
+            assert stage.timeout is not None
+            raise StageError(
+                f"the stage did not end within {duration(stage.timeout)}",
+                hint="Raise its 'timeout', if it can need longer.",
+                tail=tuple(target.tail),
+            ) from up
 
 
 def shell() -> int:

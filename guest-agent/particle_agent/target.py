@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import itertools
 import os
@@ -56,11 +57,18 @@ class Target:
     Paths of the target are absolute strings as the target itself would see them; a symbolic link
     in them never leads out of `root`. `hostname` is the recipe's name, for stages that use it.
     With `source_date` (seconds since 1970) the image is to be reproducible: no time in it is later,
-    and programs are told so (https://reproducible-builds.org/specs/source-date-epoch/).
+    and programs are told so (https://reproducible-builds.org/specs/source-date-epoch/). A command
+    may take `command_seconds` where no other limit is given.
     """
 
     def __init__(
-        self, root: Path, reporter: Reporter, *, hostname: str, source_date: int | None = None
+        self,
+        root: Path,
+        reporter: Reporter,
+        *,
+        hostname: str,
+        source_date: int | None = None,
+        command_seconds: float = COMMAND_SECONDS,
     ) -> None:
         self.root = root
         self.reporter = reporter
@@ -68,6 +76,9 @@ class Target:
         self.source_date = source_date
         self.attachments = ATTACHED
         self.timings = Timings()
+        # The last lines that commands printed.
+        self.tail: collections.deque[str] = collections.deque(maxlen=command.TAIL_LINES)
+        self._command_seconds = command_seconds
         self._environment = dict(ENVIRONMENT)
         if source_date is not None:
             self._environment["SOURCE_DATE_EPOCH"] = str(source_date)
@@ -80,7 +91,7 @@ class Target:
         *,
         stdin: str = "",
         env: Mapping[str, str] | None = None,
-        timeout: float = COMMAND_SECONDS,
+        timeout: float | None = None,
     ) -> None:
         """Runs `argv` with the target as its root directory; raises CommandFailed."""
         self.run(["chroot", str(self.root), *argv], stdin=stdin, env=env, timeout=timeout)
@@ -91,7 +102,7 @@ class Target:
         *,
         stdin: str = "",
         env: Mapping[str, str] | None = None,
-        timeout: float = COMMAND_SECONDS,
+        timeout: float | None = None,
     ) -> None:
         """Runs `argv` in the helper VM itself; raises CommandFailed."""
         self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
@@ -100,13 +111,14 @@ class Target:
             command.run(
                 argv,
                 emit=self._hear,
-                timeout=timeout,
+                timeout=self._command_seconds if timeout is None else timeout,
                 stdin=stdin.encode(),
                 env={**self._environment, **(env or {})},
             )
 
     def _hear(self, line: str) -> None:
         self.timings.hear(line)
+        self.tail.append(line)
         self.reporter.output(line)
 
     def capture(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:

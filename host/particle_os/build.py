@@ -78,6 +78,7 @@ def build(plan: Plan, progress: Progress) -> Result:
         progress.add(LogSink(staging / f"{plan.name}.log"))
         run = _Run(plan, progress, work, Delivery(plan.name, staging, plan.options.output), kept)
         with _evidence_kept(run):
+            run.tell_left_out()
             run.make_helper()
             run.choose_accelerator()
             run.make_base()
@@ -102,7 +103,7 @@ def already_there(plan: Plan) -> Result | None:
     found = published(plan.name, plan.options.output, key)
     if found is None or (plan.options.boot_test and found.status != "passed"):
         return None
-    network = any(stage.reads_network for stage in plan.stages)
+    network = any(stage.asks_network for stage in plan.stages)
     return None if network and found.age() > plan.options.max_age else found
 
 
@@ -150,6 +151,10 @@ class _Run:
             self.notes.append(printable(text))
         self.progress.note(text)
 
+    def tell_left_out(self) -> None:
+        for text in self.plan.loaded.left_out:
+            self.note(text)
+
     def make_helper(self) -> None:
         with self.progress.phase("helper VM"):
             self.helper = helper.ensure(
@@ -174,7 +179,9 @@ class _Run:
             )
         # Everything is slower under emulation, the whole build too.
         seconds = BUILD_SECONDS * self.acceleration.factor
-        self.deadline = Deadline.after(seconds, "the build")
+        # What the recipe grants a stage is granted to the build, too.
+        granted = sum(stage.timeout or 0 for stage in self.plan.stages)
+        self.deadline = Deadline.after(seconds + granted, "the build")
 
     def make_base(self) -> None:
         with self.progress.phase("base image"):
@@ -306,7 +313,7 @@ class _Run:
         if index != len(self.chain) - 1 or not self.stages.may_be_kept(index):
             raise VmError("the agent says that a stage is complete which is not due")
         stage = self.plan.stages[index]
-        network = stage.reads_network or self.chain[-1].meta.network
+        network = stage.asks_network or self.chain[-1].meta.network
         self._keep_checkpoint(sandbox, stage.type, network=network)
 
     def _keep_failed(self, sandbox: Sandbox) -> None:

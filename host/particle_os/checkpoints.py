@@ -28,6 +28,8 @@ from particle_agent.stages import Stage
 FORMAT = 1
 DISK, META = "disk.qcow2", "meta.json"
 FAILED = "-failed"
+# Options of a stage that cannot change what a stage that succeeded has done.
+WITHOUT_EFFECT = ("name", "when", "timeout")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def keys(root: Sequence[object], name: str, stages: Iterable[Stage]) -> list[str
     """
     made = [hashlib.sha256(json.dumps([FORMAT, *root]).encode()).hexdigest()[:40]]
     for stage in stages:
-        parts = [made[-1], encode(stage), name if stage.uses_name else None]
+        options = {k: v for k, v in encode(stage).items() if k not in WITHOUT_EFFECT}
+        parts = [made[-1], options, name if stage.uses_name else None]
         text = json.dumps(parts, sort_keys=True)
         made.append(hashlib.sha256(text.encode()).hexdigest()[:40])
     return made

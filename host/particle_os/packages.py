@@ -68,6 +68,8 @@ class Depot:
         `request` is what the guest says of the target. Raises StageFailed with apt's words when
         there are no such packages, InfrastructureError when a mirror cannot be reached.
         """
+        if stage.network == "none":
+            return PackagesAnswer(refused="the stage has 'network: none'")
         if not all(shutil.which(name) for name in ("apt-get", "dpkg-deb", "gensquashfs")):
             return PackagesAnswer(refused="the host has no apt")
         deadline = deadline.sooner(FETCH_SECONDS, "fetching packages")

@@ -36,7 +36,7 @@ class Options:
     keep_on_failure: bool = False
     template: str = "debian-trixie"
     mirror: str | None = None
-    # Whether earlier work is used, from which stage on it is not (its number or type), and the
+    # Whether earlier work is used, from which stage on it is not (number, name or type), and the
     # seconds for which a stage that reads the network is believed.
     cache: bool = True
     refresh: str | None = None
@@ -127,9 +127,9 @@ def _refresh_from(stages: Sequence[RecipeStage], options: Options) -> int:
 
 
 def stage_index(stages: Sequence[RecipeStage], wanted: str, option: str) -> int:
-    """The first stage of this number (from 1) or type, counted from 0. Raises UsageError."""
+    """The first stage of this number (from 1), name or type, counted from 0. Raises UsageError."""
     for index, stage in enumerate(stages):
-        if wanted in (str(index + 1), stage.type):
+        if wanted in (str(index + 1), stage.name, stage.type):
             return index
-    known = ", ".join(f"{i + 1} ({stage.type})" for i, stage in enumerate(stages))
+    known = ", ".join(f"{i + 1} ({stage.name or stage.type})" for i, stage in enumerate(stages))
     raise UsageError(f"{option}: the recipe has no stage '{wanted}'; it has {known}")

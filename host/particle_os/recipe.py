@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import pydantic
-from particle_agent.options import AtLeastOne, Options, Text, UnitName, kebab_case
+from particle_agent.options import AtLeastOne, Options, StageOptions, Text, UnitName, kebab_case
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Qemu
 
@@ -81,16 +81,29 @@ class Recipe(Options):
 
 
 @dataclass(frozen=True)
-class LoadedRecipe:
-    """A valid recipe and the file it came from.
+class Place:
+    """A line of a file, counting from 1."""
 
-    For each stage: the line at which it begins, and the files of the host that it names.
+    path: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe, the file it came from, and where each of its stages begins.
+
+    `recipe` holds the stages that apply only; `left_out` says of the others why they do not.
+    `attachments` are the files of the host that each stage names.
     """
 
     recipe: Recipe
     path: Path
-    stage_lines: tuple[int, ...]
+    places: tuple[Place, ...]
     attachments: Attachments
+    left_out: tuple[str, ...] = ()
 
     @property
     def disk(self) -> Qemu:
@@ -107,25 +120,34 @@ def load(path: Path) -> LoadedRecipe:
     source = document.load(path)
     _check_order(source)
     recipe = document.validate(source, _ADAPTER, _names)
-    recipe, attachments = _attach(source, recipe)
-    lines = tuple(source.line(("stages", i)) or 1 for i in range(len(recipe.stages)))
-    return LoadedRecipe(recipe, path, lines, attachments)
+    return _applicable(source, recipe)
 
 
-def _attach(source: document.Source, recipe: Recipe) -> tuple[Recipe, Attachments]:
-    """The recipe with the files that its stages name told by digest, and these files."""
+def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
+    """The recipe without the stages that are for other architectures.
+
+    The files that its stages name are told by digest from here on.
+    """
 
     def complain(key: Key, message: str) -> None:
         source.problem(source.mark(key), "no-file", message)
 
-    stages, found = [], []
+    stages, places, found, left_out = [], [], [], []
     for index, stage in enumerate(recipe.stages):
+        place = Place(source.path, source.line(("stages", index)) or 1)
+        if stage.when is not None and not stage.applies(recipe.architecture):
+            meant = " and ".join(stage.when.architecture)
+            why = f"it is for {meant}, not {recipe.architecture}"
+            left_out.append(f"{place}: {stage.label} is left out: {why}")
+            continue
         attached, attachments = attach(stage, source.path.parent, ("stages", index), complain)
         stages.append(attached)
+        places.append(place)
         found.append(tuple(attachments))
     if source.problems:
         raise InvalidDocument(source.problems)
-    return dataclasses.replace(recipe, stages=tuple(stages)), tuple(found)
+    recipe = dataclasses.replace(recipe, stages=tuple(stages))
+    return LoadedRecipe(recipe, source.path, tuple(places), tuple(found), tuple(left_out))
 
 
 def is_unit_name(text: str) -> bool:
@@ -144,8 +166,13 @@ def _check_order(source: document.Source) -> None:
     stages = source.data.get("stages") if isinstance(source.data, dict) else None
     if not isinstance(stages, list) or not stages:
         return
-    kinds = [stage.get("type") if isinstance(stage, dict) else None for stage in stages]
-    for index, kind in enumerate(kinds[:-1]):
+    wanted = source.data.get("architecture", "amd64")
+    kinds = {
+        index: stage.get("type") if isinstance(stage, dict) else None
+        for index, stage in enumerate(stages)
+        if _may_apply(stage, wanted)
+    }
+    for index, kind in list(kinds.items())[:-1]:
         if kind == "qemu":
             mark = source.mark(("stages", index))
             source.problem(
@@ -153,13 +180,20 @@ def _check_order(source: document.Source) -> None:
             )
     known = {stage_name(kind) for kind in RECIPE_STAGES}
     # A stage whose type is wrong may be meant for the disk.
-    if "qemu" not in kinds and known.issuperset(map(str, kinds)):
+    if "qemu" not in kinds.values() and known.issuperset(map(str, kinds.values())):
         source.problem(
-            source.mark(("stages", len(kinds) - 1)),
+            source.mark(("stages", len(stages) - 1)),
             "bad-order",
             "the recipe ends without a disk",
             "add '- type: qemu' as the last stage",
         )
+
+
+def _may_apply(stage: Any, architecture: object) -> bool:
+    """Whether a stage that may be wrong in other ways is for images of this architecture."""
+    when = stage.get("when") if isinstance(stage, dict) else None
+    meant = when.get("architecture") if isinstance(when, dict) else None
+    return not meant or architecture == meant or (isinstance(meant, list) and architecture in meant)
 
 
 def _options_class(annotation: Any, data_type: str | None = None) -> Any:
@@ -200,6 +234,12 @@ def stage_name(kind: Any) -> str:
     return str(kind.type)
 
 
+def common_options() -> dict[str, Any]:
+    """The JSON Schemas of the options that every stage takes."""
+    properties: dict[str, Any] = pydantic.TypeAdapter(StageOptions).json_schema()["properties"]
+    return {name: schema for name, schema in properties.items() if name != "type"}
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of recipes, with descriptions from the docstrings."""
     schema = _ADAPTER.json_schema()
@@ -208,6 +248,9 @@ def json_schema() -> dict[str, Any]:
     for kind in RECIPE_STAGES:
         # pydantic leaves the tag out because it has a default; a recipe must say it.
         definition = schema["$defs"][kind.__name__]
+        for name, option in common_options().items():
+            # pydantic takes docstrings from the class itself only.
+            definition["properties"][name].setdefault("description", option["description"])
         definition["required"] = ["type", *definition.get("required", [])]
         definition["properties"]["type"].pop("default", None)
     return schema

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
@@ -15,6 +15,8 @@ HEADER = """\
 Made by `make docs` from the code; do not edit.
 
 Stages run in the order of the recipe, as root in the helper VM. `qemu` comes last.
+
+## Options of every stage
 """
 
 
@@ -34,15 +36,17 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     return str(schema.get("type", "value"))
 
 
-def _options(name: str, definitions: dict[str, Any]) -> Iterator[str]:
-    """One options class as a table; then the classes that it refers to."""
+def _options(
+    name: str, definitions: dict[str, Any], without: Collection[str] = ()
+) -> Iterator[str]:
+    """One options class as a table, but for some; then the classes that it refers to."""
     definition = definitions[name]
     required = definition.get("required", [])
     yield "| option | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     nested = []
     for option, schema in definition["properties"].items():
-        if option == "type":
+        if option == "type" or option in without:
             continue
         kind = _type(schema, definitions)
         nested += [word for word in kind.split() if word in definitions]
@@ -69,14 +73,22 @@ def _default(schema: dict[str, Any]) -> str:
     return f"`{value}`"
 
 
+def _differs(kind: type, option: str) -> bool:
+    """Whether a stage has its own form of an option that every stage has."""
+    return option in vars(kind)["__annotations__"]
+
+
 def stages() -> str:
     """The reference of all stages as Markdown."""
     definitions = recipe.json_schema()["$defs"]
-    lines = [HEADER]
+    common = recipe.common_options()
+    everywhere = {**definitions, "Common": {"properties": common}}
+    lines = [HEADER, *_options("Common", everywhere), ""]
     for kind in RECIPE_STAGES:
         description = str(definitions[kind.__name__]["description"])
         lines += [f"## {recipe.stage_name(kind)}", "", description]
-        lines += ["", *_options(kind.__name__, definitions), ""]
+        without = [name for name in common if not _differs(kind, name)]
+        lines += ["", *_options(kind.__name__, definitions, without), ""]
     return "\n".join(lines)
 
 

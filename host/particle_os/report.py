@@ -28,6 +28,8 @@ class StageResult(_Record):
 
     index: int
     type: str
+    # As the recipe calls it.
+    name: str | None = None
     status: Literal["done", "failed", "not-run"]
     seconds: float | None = None
     cached: bool = False
@@ -107,8 +109,9 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
         if phase == "stages":
             for stage in result.stages:
                 took = "" if stage.seconds is None else f"{stage.seconds:.1f}"
+                called = printable(f"{stage.name} ({stage.type})" if stage.name else stage.type)
                 table.add_row(
-                    f"  {stage.index + 1}. {stage.type}", "cached" if stage.cached else took
+                    Text(f"  {stage.index + 1}. {called}"), "cached" if stage.cached else took
                 )
     console.print(table)
     for artifact in result.artifacts:

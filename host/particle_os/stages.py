@@ -25,7 +25,7 @@ class Stages:
         self._plan = plan
         self._progress = progress
         self.results = [
-            StageResult(index=i, type=stage.type, status="not-run")
+            StageResult(index=i, type=stage.type, name=stage.name, status="not-run")
             for i, stage in enumerate(plan.stages)
         ]
 
@@ -42,21 +42,21 @@ class Stages:
         """The first `count` stages were done by earlier builds."""
         for index in range(count):
             self._change(index, status="done", cached=True)
-            label = self.results[index].type
+            label = self._label(index)
             self._progress.emit(StageFinished(index, len(self.results), label, 0.0, cached=True))
 
     def start(self, index: int) -> None:
         if 0 <= index < len(self.results):
             # Failed until the guest says otherwise.
             self._change(index, status="failed")
-            label = self.results[index].type
+            label = self._label(index)
             self._progress.emit(StageStarted(index, len(self.results), label))
 
     def finish(self, index: int, event: wire.StageFinished) -> None:
         if 0 <= index < len(self.results):
             parts = {printable(part.name, 100): part.seconds for part in event.parts[:PARTS_LIMIT]}
             self._change(index, status="done", seconds=event.seconds, parts=parts)
-            label = self.results[index].type
+            label = self._label(index)
             self._progress.emit(StageFinished(index, len(self.results), label, event.seconds))
 
     def may_be_kept(self, index: int) -> bool:
@@ -74,9 +74,13 @@ class Stages:
         """Notes in an error which stage it happened in, and where the recipe has that."""
         running = next((s for s in self.results if s.status == "failed"), None)
         if running is not None:
-            line = self._plan.loaded.stage_lines[running.index]
-            name = f"stage {running.index + 1} ({running.type})"
-            error.where = f"{name}, {self._plan.loaded.path}:{line}"
+            number = running.index + 1
+            named = f", '{printable(running.name)}'" if running.name else ""
+            place = self._plan.loaded.places[running.index]
+            error.where = f"stage {number} ({running.type}{named}), {place}"
+
+    def _label(self, index: int) -> str:
+        return printable(self._plan.stages[index].label)
 
     def _change(self, index: int, **changes: object) -> None:
         self.results[index] = self.results[index].model_copy(update=changes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from particle_agent.target import COMMAND_SECONDS, Target
+from particle_agent.target import Target
 from particle_agent.wire import PackageRequest, PackagesAnswer
 
 
@@ -81,7 +81,7 @@ class RecordingTarget(Target):
         *,
         stdin: str = "",
         env: Mapping[str, str] | None = None,
-        timeout: float = COMMAND_SECONDS,
+        timeout: float | None = None,
     ) -> None:
         inside = list(argv[:2]) == ["chroot", str(self.root)]
         command = Command(tuple(argv[2:] if inside else argv), stdin, inside)

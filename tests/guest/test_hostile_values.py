@@ -47,7 +47,7 @@ PLACES = {
     "shell": (Users, lambda text: one_user(shell=text), "/bin/fish"),
     "home": (Users, lambda text: one_user(home=text), "/srv/home"),
     "password": (Users, lambda text: one_user(**{"password-hash": text}), "$6$salt$hash"),
-    "hostname": (Hostname, lambda text: {"name": text}, "web1"),
+    "hostname": (Hostname, lambda text: {"hostname": text}, "web1"),
     "unit": (Services, lambda text: {"enable": [text]}, "ssh.service"),
     "path": (Files, lambda text: {"files": [{"path": text, "content": ""}]}, "/srv/x"),
     "mode": (Files, lambda text: {"files": [{"path": "/x", "content": "", "mode": text}]}, "0644"),

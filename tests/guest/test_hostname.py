@@ -3,7 +3,7 @@ from particle_agent.stages.hostname import Hostname
 
 
 def test_a_base_without_hosts_gets_them(target):
-    Hostname(name="web1").run(target)
+    Hostname(hostname="web1").run(target)
     assert target.read("/etc/hostname") == "web1\n"
     hosts = target.read("/etc/hosts").splitlines()
     assert hosts[0] == "127.0.1.1 web1"
@@ -13,5 +13,5 @@ def test_a_base_without_hosts_gets_them(target):
 @pytest.mark.parametrize("before", ["127.0.1.1 old.example old\n", "127.0.1.1\told", ""])
 def test_only_the_line_of_the_own_name_changes(target, before):
     target.write("/etc/hosts", f"127.0.0.1 localhost\n{before}")
-    Hostname(name="web1.example.org").run(target)
+    Hostname(hostname="web1.example.org").run(target)
     assert target.read("/etc/hosts") == "127.0.1.1 web1.example.org web1\n127.0.0.1 localhost\n"

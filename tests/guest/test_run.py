@@ -1,5 +1,5 @@
 import pytest
-from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.errors import CommandFailed
 from particle_agent.stages.run import Run
 
 
@@ -9,17 +9,6 @@ def test_the_command_is_given_as_it_is(target):
     (ran,) = target.commands
     assert ran.argv == ("env", "--chdir=/srv", "--", *command)
     assert (ran.inside, ran.stdin, target.networked) == (True, "in", 1)
-
-
-def test_a_time_limit_that_is_reached_is_a_failure_of_the_stage(target):
-    def hang(command):
-        raise InfrastructureError("it did not end", tail=["last words"])
-
-    target.when("env", hang)
-    with pytest.raises(StageError) as told:
-        Run(command=("sleep", "9")).run(target)
-    assert not isinstance(told.value, InfrastructureError)
-    assert told.value.tail == ("last words",)
 
 
 def test_a_failure_is_told(target):

@@ -18,7 +18,7 @@ STAGES = [
     Locale(default="en_US.UTF-8", generate=("de_DE",)),
     Timezone(zone="Europe/Berlin"),
     Users(users=(User(name="a", uid=5, groups=("sudo",), password_hash="*"), User(name="b"))),
-    Hostname(name="web1"),
+    Hostname(hostname="web1"),
     Files(
         directories=(Directory(path="/srv", mode="0750", group="adm"),),
         files=(File(path="/etc/motd", content="a\nb"),),

@@ -49,7 +49,7 @@ def test_what_is_not_said_has_a_default(tmp_path):
 
 def test_the_lines_of_the_stages_are_known(tmp_path):
     text = with_stages("  - type: timezone\n    zone: UTC\n\n  -\n    type: apt\n")
-    assert load(tmp_path, text).stage_lines == (3, 7, 8)
+    assert [place.line for place in load(tmp_path, text).places] == [3, 7, 8]
 
 
 # (recipe, line, column, code, what the message holds, hint)

@@ -11,7 +11,7 @@ Built = tuple[Outcome, Path]
 OFFSET = 1 << 20
 STAGES = """\
   - type: hostname
-    name: web1.example.org
+    hostname: web1.example.org
   - type: files
     directories:
       - path: /srv/www

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 from particle_agent.bootstrap import Bootstrap
 from particle_agent.stages.apt import Apt
@@ -22,6 +22,14 @@ class Stage(Protocol):
 
     reads_network: ClassVar[bool]
     uses_name: ClassVar[bool]
+
+    @property
+    def timeout(self) -> int | None:
+        """The seconds that it may take."""
+
+    @property
+    def network(self) -> Literal["none"] | None:
+        """Whether it goes without a network."""
 
     def run(self, target: Target) -> None:
         """Does the work; raises StageError when it cannot be done."""

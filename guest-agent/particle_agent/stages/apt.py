@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from particle_agent import packages
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.options import Options, PackageName
+from particle_agent.options import PackageName, StageOptions
 from particle_agent.target import ENVIRONMENT, Target
 
 APT_GET = (
@@ -55,7 +55,7 @@ HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Apt(Options):
+class Apt(StageOptions):
     """Installs Debian packages with the apt of the image.
 
     No service starts during the build, the initramfs is made once at the end, and apt's indexes

@@ -14,6 +14,7 @@ from particle_agent.options import (
     HostTree,
     LinkText,
     Options,
+    StageOptions,
     UserName,
 )
 from particle_agent.target import Target
@@ -67,7 +68,7 @@ class Link(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Options):
+class Files(StageOptions):
     """Writes directories, then files, then symbolic links, each in the order given."""
 
     type: Literal["files"] = "files"

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from particle_agent.hosts import hosts
-from particle_agent.options import HostName, Options
+from particle_agent.options import HostName, StageOptions
 from particle_agent.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hostname(Options):
+class Hostname(StageOptions):
     """Names the system: /etc/hostname, and its own line in /etc/hosts.
 
     Without this stage the recipe's name is taken where the base has no /etc/hostname.
     """
 
     type: Literal["hostname"] = "hostname"
-    name: HostName
+    hostname: HostName
     """A name such as web1, or a full one such as web1.example.org."""
 
     def run(self, target: Target) -> None:
-        target.write("/etc/hostname", f"{self.name}\n")
-        target.write("/etc/hosts", hosts(target, self.name))
+        target.write("/etc/hostname", f"{self.hostname}\n")
+        target.write("/etc/hosts", hosts(target, self.hostname))

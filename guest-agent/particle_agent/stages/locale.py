@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from particle_agent.errors import StageError
-from particle_agent.options import LocaleName, Options
+from particle_agent.options import LocaleName, StageOptions
 from particle_agent.target import Target
 
 SUPPORTED = "/usr/share/i18n/SUPPORTED"
@@ -14,7 +14,7 @@ BUILT_IN = ("C", "C.UTF-8")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Locale(Options):
+class Locale(StageOptions):
     """Generates locales and sets the system's default one.
 
     Anything but C and C.UTF-8 needs the package `locales` in the image.

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from particle_agent import generalize
 from particle_agent.checksum import tree_sha256
 from particle_agent.errors import StageError
-from particle_agent.options import AtLeastOne, DiskSize, Options, bytes_of
+from particle_agent.options import AtLeastOne, DiskSize, StageOptions, bytes_of
 from particle_agent.target import Target
 
 MIB = 1 << 20
@@ -31,7 +31,7 @@ GPT_MBR = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qemu(Options):
+class Qemu(StageOptions):
     """Writes the system to a bootable disk: GPT, one ext4 partition, a boot loader for BIOS.
 
     The last stage of a recipe that makes an image. It also takes out what must differ between

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent.errors import InfrastructureError, StageError
-from particle_agent.options import AbsolutePath, Argument, AtLeastOne, Between, Options
+from particle_agent.options import AbsolutePath, Argument, AtLeastOne, Duration, StageOptions
 from particle_agent.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Options):
+class Run(StageOptions):
     """Runs a command as root in the system under construction; it fails when its status is not 0.
 
     No shell is involved unless the command names one: `[sh, -eu, -c, "..."]`. Names are resolved
@@ -27,14 +26,10 @@ class Run(Options):
     """The directory in which it runs."""
     stdin: str = ""
     """What it can read from its standard input."""
-    timeout: Annotated[int, Between(1, 86400)] = 600
-    """Seconds after which it is ended and the stage fails."""
+    timeout: Duration = 600
+    """The time after which it is ended and fails: 90s, 20m, 2h, or whole seconds."""
 
     def run(self, target: Target) -> None:
         argv = ["env", f"--chdir={self.working_directory}", "--", *self.command]
         with target.network():
-            try:
-                target.chroot(argv, stdin=self.stdin, timeout=self.timeout)
-            except InfrastructureError as error:
-                # The time limit is the recipe's own.
-                raise StageError(error.message, hint=error.hint, tail=error.tail) from error
+            target.chroot(argv, stdin=self.stdin)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from particle_agent.errors import StageError
-from particle_agent.options import Options, UnitName
+from particle_agent.options import StageOptions, UnitName
 from particle_agent.target import Target
 
 # systemd.unit(5), and the scripts that systemd-sysv-generator(8) makes units of.
@@ -17,7 +17,7 @@ SCRIPTS = "/etc/init.d"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Services(Options):
+class Services(StageOptions):
     """Enables, disables and masks systemd units. A unit that does not exist is an error."""
 
     type: Literal["services"] = "services"

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from particle_agent.errors import StageError
-from particle_agent.options import Options, ZoneName
+from particle_agent.options import StageOptions, ZoneName
 from particle_agent.target import Target
 
 ZONES = "/usr/share/zoneinfo"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timezone(Options):
+class Timezone(StageOptions):
     """Sets the system's time zone. Anything but UTC needs the package `tzdata` in the image."""
 
     type: Literal["timezone"] = "timezone"

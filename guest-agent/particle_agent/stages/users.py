@@ -12,6 +12,7 @@ from particle_agent.options import (
     Options,
     PasswordHash,
     SshPublicKey,
+    StageOptions,
     UserId,
     UserName,
 )
@@ -41,7 +42,7 @@ class User(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Users(Options):
+class Users(StageOptions):
     """Makes or changes user accounts."""
 
     type: Literal["users"] = "users"

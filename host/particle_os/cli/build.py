@@ -19,9 +19,7 @@ from particle_os.cli.common import (
     find_acceleration,
     size,
 )
-from particle_os.errors import (
-    UsageError,
-)
+from particle_os.errors import UsageError, printable
 from particle_os.outcome import not_booted
 from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
 from particle_os.vm import accel
@@ -43,7 +41,7 @@ from particle_os.workspace import workspace
 @click.option("--template", default="debian-trixie", show_default=True, help="The helper VM.")
 @click.option("--no-cache", is_flag=True, help="Do everything anew, and keep nothing of it.")
 @click.option("--refresh", metavar="STAGE",
-              help="Do this stage (its number or type; 'base') and all after it anew.")  # fmt: skip
+              help="Do this stage (number, name or type; base) and all after it anew.")  # fmt: skip
 @click.option("--max-age", type=click.IntRange(0), default=int(MAX_AGE_SECONDS // 3600),
               show_default=True, metavar="HOURS",
               help="How long a stage that reads the network need not be done anew.")  # fmt: skip
@@ -111,26 +109,31 @@ def show_plan(plan: Plan, output: Output) -> None:
         {"step": "base image", "detail": plan.base_reference, "ready": plan.base is not None},
     ]
     for number, stage in enumerate(plan.loaded.recipe.stages, start=1):
-        steps.append({"step": f"stage {number}", "detail": stage.type, "ready": False})
+        steps.append({"step": f"stage {number}", "detail": stage.label, "ready": False})
     disk = plan.loaded.disk
     steps.append({"step": "images", "detail": ", ".join(disk.formats), "ready": False})
     if plan.options.boot_test:
         firmware = ", ".join(plan.loaded.recipe.boot_test.firmware)
         steps.append({"step": "boot test", "detail": firmware, "ready": False})
     if output.as_json:
-        digest = plan.base.digest if plan.base else None
-        click.echo(
-            json.dumps({"recipe": plan.name, "base_digest": digest, "steps": steps}, indent=2)
-        )
+        told = {
+            "recipe": plan.name,
+            "base_digest": plan.base.digest if plan.base else None,
+            "steps": steps,
+            "left_out": plan.loaded.left_out,
+        }
+        click.echo(json.dumps(told, indent=2))
         return
     for step in steps:
         ready = " (ready)" if step["ready"] else ""
-        click.echo(f"{step['step']:<12} {step['detail']}{ready}")
+        click.echo(f"{step['step']:<12} {printable(str(step['detail']))}{ready}")
+    for text in plan.loaded.left_out:
+        click.echo(f"note: {printable(text)}")
 
 
 @click.command("shell")
 @RECIPE
-@click.option("--at", metavar="STAGE", help="The state after this stage (its number or type).")
+@click.option("--at", metavar="STAGE", help="The state after this stage (number, name or type).")
 @click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
 @click.option("--base", metavar="REF", help="As it was given to build.")
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")

@@ -1,0 +1,140 @@
+"""Time limits end what they limit; without a network there is none. Real processes."""
+
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pytest
+from particle_agent import runner
+from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.limits import TimeUp
+from particle_agent.options import StageOptions
+
+
+def in_a_process(code, *before):
+    """Runs Python code in a process of its own: alarms and namespaces are a process's."""
+    return subprocess.run(
+        [*before, sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def runs(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # Nobody may be there who takes note of its end.
+    return state != "Z"
+
+
+def test_a_time_limit_ends_commands_with_all_that_they_started():
+    done = in_a_process("""
+        import subprocess, time
+        from particle_agent import command
+        from particle_agent.limits import TimeUp, time_limit
+        began = time.monotonic()
+        try:
+            with time_limit(1):
+                command.run(
+                    ["sh", "-c", "setsid sleep 300 & echo $!; sleep 300"], emit=print, timeout=99
+                )
+        except TimeUp:
+            print(time.monotonic() - began < 20)
+    """)
+    left, soon = done.stdout.split()
+    assert soon == "True"
+    assert not runs(int(left))
+
+
+def test_a_time_limit_ends_what_runs_no_command_too():
+    done = in_a_process("""
+        from particle_agent.limits import TimeUp, time_limit
+        try:
+            with time_limit(1):
+                while True:
+                    try:
+                        sum(range(1000))
+                    except Exception:
+                        pass
+        except TimeUp:
+            print("up")
+    """)
+    assert done.stdout == "up\n"
+
+
+def test_a_time_limit_that_is_not_reached_leaves_nothing_behind():
+    done = in_a_process("""
+        import signal, time
+        from particle_agent.limits import time_limit
+        before = signal.getsignal(signal.SIGALRM)
+        with time_limit(1):
+            pass
+        with time_limit(None):
+            time.sleep(1.2)
+        print(signal.getsignal(signal.SIGALRM) is before, signal.getitimer(signal.ITIMER_REAL))
+    """)
+    assert done.stdout == "True (0.0, 0.0)\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(StageOptions):
+    """Prints, then waits."""
+
+    reads_network: ClassVar[bool] = False
+    type: Literal["slow"] = "slow"
+
+    def run(self, target):
+        target.tail.append("last words")
+        time.sleep(30)
+
+
+def test_the_end_of_its_time_is_the_failure_of_a_stage(target, monkeypatch):
+    def up(seconds):
+        raise TimeUp
+
+    monkeypatch.setattr(runner, "time_limit", up)
+    target.tail.append("last words")
+    with pytest.raises(StageError, match="did not end within 2m") as told:
+        runner.run_stage(Slow(timeout=120), target)
+    assert not isinstance(told.value, InfrastructureError)
+    assert told.value.tail == ("last words",)
+
+
+def may_make_namespaces():
+    argv = ["unshare", "--user", "--map-root-user", "--net", "true"]
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="tests/vm tries it in the VM")
+def test_without_a_network_there_is_a_loopback_and_nothing_else():
+    done = in_a_process(
+        """
+        import os, socket, subprocess
+        from particle_agent.limits import no_network
+
+        def devices():
+            text = subprocess.run(["cat", "/proc/net/dev"], capture_output=True).stdout
+            return sorted(line.split()[0] for line in text.splitlines()[2:])
+
+        before = os.readlink("/proc/self/ns/net")
+        with no_network():
+            print(devices(), os.readlink("/proc/self/ns/net") != before)
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                socket.create_connection(server.getsockname(), 5).close()
+            try:
+                socket.create_connection(("192.0.2.1", 80), 5)
+            except OSError as error:
+                print(error.strerror)
+        print(os.readlink("/proc/self/ns/net") == before)
+        """,
+        "unshare", "--user", "--map-root-user", "--net",
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["[b'lo:'] True", "Network is unreachable", "True"]
