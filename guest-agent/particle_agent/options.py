@@ -183,6 +183,37 @@ class When(Options):
     """The Debian architecture of the images that it is for, or a list of them."""
 
 
+_HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
+HostPath = Annotated[str, Text(*_HOST_PATH)]
+HostFile = Annotated[str, OnHost(*_HOST_PATH)]
+HostTree = Annotated[str, OnHost(*_HOST_PATH, directories=True)]
+SecretName = Annotated[
+    str, Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 63)
+]
+EnvironmentName = Annotated[
+    str, Text("the name of an environment variable", r"[A-Za-z_][A-Za-z0-9_]*")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secret(Options):
+    """A value that a stage needs and nobody else is to see: from a file or the environment.
+
+    While the stage runs, the system under construction has it in /run/secrets/NAME, in memory.
+    """
+
+    name: SecretName
+    """What the stage calls it."""
+    file: HostPath | None = None
+    """A file on the host that holds it, relative to the recipe."""
+    env: EnvironmentName | None = None
+    """A variable in the environment of particle-os that holds it."""
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.env is None):
+            raise ValueError(f"secret {self.name}: write either 'file' or 'env'")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageOptions(Options):
     """What every stage takes besides its own options."""
@@ -196,6 +227,8 @@ class StageOptions(Options):
     """The time after which it is ended and fails: 90s, 20m, 2h, or whole seconds."""
     network: Literal["none"] | None = None
     """With none, nothing that the stage runs reaches a network."""
+    secrets: tuple[Secret, ...] = ()
+    """Values that are kept out of the log, the result, the cache and the image."""
 
     @property
     def asks_network(self) -> bool:
@@ -297,9 +330,6 @@ UnitName = Annotated[
     Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*\.[a-z]+"),
 ]
 Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
-_HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
-HostFile = Annotated[str, OnHost(*_HOST_PATH)]
-HostTree = Annotated[str, OnHost(*_HOST_PATH, directories=True)]
 UserId = Annotated[int, Between(0, 4294967294)]
 
 

@@ -23,7 +23,7 @@ from particle_agent.inspection import Inspection
 from particle_agent.limits import TimeUp, no_network, time_limit
 from particle_agent.options import duration
 from particle_agent.stages import ALL_STAGES, Stage
-from particle_agent.target import COMMAND_SECONDS, ENVIRONMENT, Target, wait_for_disk
+from particle_agent.target import COMMAND_SECONDS, ENVIRONMENT, HELD, Target, wait_for_disk
 
 SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"
@@ -224,6 +224,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
     stages: list[Stage] = [
         decode_any(ALL_STAGES, item, f"stages[{i}]") for i, item in enumerate(descriptions)
     ]
+    values = _take_secrets(HELD)
     if mount_scratch() and _fits_into_memory():
         # Another VM has written it.
         threading.Thread(target=read_ahead, args=(ROOT,), daemon=True).start()
@@ -244,7 +245,9 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
             channel.send(wire.StageStarted(index=index))
             started = time.monotonic()
             try:
-                run_stage(stage, target)
+                secrets = {s.name: values[str(s.file)] for s in stage.secrets}
+                with target.secrets(secrets):
+                    run_stage(stage, target)
             except Exception as error:
                 raise _StageFailed(index, error) from error
             finally:
@@ -268,6 +271,15 @@ def inspect(channel: Channel, *, disk: bool) -> Inspection:
     mount_scratch()
     system = inspection.of_system(Target(ROOT, channel, hostname=""))
     return Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=system)
+
+
+def _take_secrets(directory: Path) -> dict[str, bytes]:
+    """The secrets that the host has handed in, by keyed hash; from here on only we have them."""
+    values = {}
+    for path in directory.iterdir() if directory.is_dir() else ():
+        values[path.name] = path.read_bytes()
+        path.unlink()
+    return values
 
 
 def run_stage(stage: Stage, target: Target) -> None:

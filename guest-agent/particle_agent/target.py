@@ -33,8 +33,11 @@ ENVIRONMENT = {
 }
 
 
-# Files of the host, named by their digest.
+# Files of the host, named by their digest; and secrets, by their keyed hash.
 ATTACHED = Path("/run/particle-os/attached")
+HELD = Path("/run/particle-os/secrets")
+# Where a stage finds its secrets in the target, as with containers.
+SECRETS = "/run/secrets"
 
 
 class Reporter(Protocol):
@@ -239,6 +242,23 @@ class Target:
         os.chown(place, *owner, follow_symlinks=False)
 
     # Shared surroundings of commands
+
+    @contextmanager
+    def secrets(self, values: Mapping[str, bytes]) -> Iterator[None]:
+        """Secrets by name, in files that only root can read, for as long as the context lasts.
+
+        /run of the target is in memory.
+        """
+        if not values:
+            yield
+            return
+        self.make_directory(SECRETS, mode=0o700)
+        try:
+            for name, value in values.items():
+                self.write_from(io.BytesIO(value), f"{SECRETS}/{name}", mode=0o400)
+            yield
+        finally:
+            self.remove(SECRETS)
 
     @contextmanager
     def network(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -17,8 +17,9 @@ from particle_agent import wire
 from particle_agent.decode import DecodeError, decode, encode
 from particle_agent.inspection import Inspection
 from particle_agent.stages import Stage
-from particle_agent.target import ATTACHED
+from particle_agent.target import ATTACHED, HELD
 
+from particle_os import secret
 from particle_os.deadline import Deadline
 from particle_os.errors import (
     DeadlineExceeded,
@@ -70,6 +71,7 @@ class Agent:
         self._connection = connection
         self._death = death
         self._program = pack()
+        self._hidden: list[str] = []
         self.sha256 = hashlib.sha256(self._program).hexdigest()
 
     def push(self, deadline: Deadline) -> None:
@@ -79,6 +81,12 @@ class Agent:
     def attach(self, name: str, data: IO[bytes], deadline: Deadline) -> str:
         """Copies what stages find under `name` (`Target.attached`); returns its SHA-256."""
         return self._put(f"{ATTACHED}/{name}", data, deadline)
+
+    def hold(self, values: Mapping[str, bytes], deadline: Deadline) -> None:
+        """Hands in secrets, by keyed hash. They are hidden in all that the agent says from now."""
+        for name, value in values.items():
+            self._put(f"{HELD}/{name}", io.BytesIO(value), deadline)
+        self._hidden = secret.texts(values.values())
 
     def _put(self, path: str, data: IO[bytes], deadline: Deadline) -> str:
         """Writes a file into the VM's memory; returns the SHA-256 that both ends have seen."""
@@ -198,7 +206,7 @@ class Agent:
         introduced = False
         for line in self._lines(channel, deadline, complaints):
             try:
-                event = wire.from_line(line)
+                event = secret.hide(wire.from_line(line), self._hidden)
             except DecodeError as error:
                 raise VmError(f"the agent says something odd: {printable(str(error))}") from error
             if not introduced and not isinstance(event, wire.Hello):
@@ -217,7 +225,8 @@ class Agent:
                 case _:
                     if (answer := listen(event)) is not None:
                         self._say(channel, encode(answer), deadline)
-        tail = [printable(t) for t in complaints.decode("utf-8", "replace").splitlines()]
+        said = secret.hide(complaints.decode("utf-8", "replace"), self._hidden)
+        tail = [printable(t) for t in said.splitlines()]
         raise self._death() or VmError("the agent ended without saying 'done'", tail=tail[-15:])
 
     def _lines(

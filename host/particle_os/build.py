@@ -281,7 +281,8 @@ class _Run:
         self._keep_checkpoint(sandbox, "base", network=False)
 
     def push_files(self, sandbox: Sandbox) -> None:
-        """Hands in the files of the host that the stages to come name."""
+        """Hands in the files of the host, and the secrets, that the stages to come name."""
+        sandbox.agent.hold(self.plan.secrets_of(self.stages.done), self.deadline)
         wanted = chain.from_iterable(self.plan.loaded.attachments[self.stages.done :])
         for attachment in dict.fromkeys(wanted):
             name = attachment.reference.partition(":")[2]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from particle_agent.stages import RecipeStage
 
-from particle_os import agent, base, checkpoints, helper, recipe
+from particle_os import agent, base, checkpoints, helper, recipe, secret
 from particle_os.base import Base
 from particle_os.errors import UsageError
 from particle_os.helper import Helper, Template
@@ -59,6 +60,8 @@ class Plan:
     helper: Helper | None
     # The first stage, counted from 0, whose earlier results are not used.
     refresh_from: int
+    # By what names them in the stages.
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -67,6 +70,11 @@ class Plan:
     @property
     def stages(self) -> tuple[RecipeStage, ...]:
         return self.loaded.recipe.stages
+
+    def secrets_of(self, first: int) -> dict[str, bytes]:
+        """What the stages from `first` on need."""
+        wanted = {str(s.file) for stage in self.stages[first:] for s in stage.secrets}
+        return {name: self.secrets[name] for name in wanted}
 
     def keys(self, base: Base, helper: Helper) -> list[str]:
         """What names the scratch disk with the unpacked base, and that after each stage."""
@@ -87,7 +95,7 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
 
     Raises InvalidDocument or UsageError with all that is wrong.
     """
-    loaded = recipe.load(recipe_path)
+    loaded, secrets = _with_secrets(recipe.load(recipe_path))
     template = helper.load_template(options.template)
     if options.mirror is not None:
         template = helper.with_mirror(template, options.mirror)
@@ -102,7 +110,17 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     _check_attachments(loaded, options.memory or helper.memory_bytes(template))
     made = helper.find(template, cache_directory())
     refresh_from = _refresh_from(loaded.recipe.stages, options)
-    return Plan(loaded, options, template, reference, found, made, refresh_from)
+    return Plan(loaded, options, template, reference, found, made, refresh_from, secrets)
+
+
+def _with_secrets(loaded: LoadedRecipe) -> tuple[LoadedRecipe, dict[str, bytes]]:
+    """Only what runs a recipe needs its secrets; to validate it, nobody does."""
+    stages = loaded.recipe.stages
+    if not any(stage.secrets for stage in stages):
+        return loaded, {}
+    places = [place.path for place in loaded.places]
+    stages, values = secret.resolve(stages, places, os.environ, cache_directory())
+    return replace(loaded, recipe=replace(loaded.recipe, stages=stages)), values
 
 
 def _check_attachments(loaded: LoadedRecipe, memory: int) -> None:

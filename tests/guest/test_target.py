@@ -187,3 +187,16 @@ def test_the_resolv_conf_of_a_new_package_stays(resolver):
 def test_a_disk_that_never_appears_is_told():
     with pytest.raises(InfrastructureError, match="'no-such-serial'"):
         wait_for_disk("no-such-serial", 512, 0.1)
+
+
+def test_secrets_are_there_for_as_long_as_the_context_lasts(target):
+    with target.secrets({"token": b"\xffvalue"}):
+        assert target.read_bytes("/run/secrets/token") == b"\xffvalue"
+        assert target.mode("/run/secrets/token") == 0o400
+        assert target.mode("/run/secrets") == 0o700
+    assert not target.exists("/run/secrets")
+    with pytest.raises(ZeroDivisionError), target.secrets({"token": b"value"}):
+        raise ZeroDivisionError
+    assert not target.exists("/run/secrets")
+    with target.secrets({}):
+        assert not target.exists("/run/secrets")

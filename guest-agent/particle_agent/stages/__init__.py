@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Protocol, get_args
 
 from particle_agent.bootstrap import Bootstrap
+from particle_agent.options import Secret
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Files
 from particle_agent.stages.hostname import Hostname
@@ -30,6 +31,10 @@ class Stage(Protocol):
     @property
     def network(self) -> Literal["none"] | None:
         """Whether it goes without a network."""
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What it finds in /run/secrets."""
 
     def run(self, target: Target) -> None:
         """Does the work; raises StageError when it cannot be done."""

@@ -1,0 +1,118 @@
+"""Secrets of stages: read on the host when a build starts, and handed to the VM beside the recipe.
+
+What stands for a secret in requests and in the keys of checkpoints is a keyed hash: a stage runs
+again when its secret changes, and whoever reads the cache learns nothing of the value.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from particle_agent.options import Secret
+from particle_agent.stages import RecipeStage
+
+from particle_os.errors import UsageError
+
+T = TypeVar("T")
+# Bytes. What is shorter would stand in too many lines that have nothing to do with it.
+LEAST, MOST = 4, 65536
+KEY = "secret-key"
+HIDDEN = "***"
+
+
+def resolve(
+    stages: Sequence[RecipeStage],
+    places: Sequence[Path],
+    environment: Mapping[str, str],
+    cache: Path,
+) -> tuple[tuple[RecipeStage, ...], dict[str, bytes]]:
+    """The stages with the hash of each secret in its place, and the values by hash.
+
+    `places` are the files that the stages come from. Raises UsageError when there is no value.
+    """
+    values: dict[str, bytes] = {}
+    made = []
+    for stage, place in zip(stages, places, strict=True):
+        named = []
+        for secret in stage.secrets:
+            value = _value(secret, place.parent, environment)
+            digest = hmac.digest(_key(cache), value, "sha256").hex()
+            values[digest] = value
+            named.append(Secret(name=secret.name, file=digest))
+        made.append(replace(stage, secrets=tuple(named)))
+    return tuple(made), values
+
+
+def _value(secret: Secret, directory: Path, environment: Mapping[str, str]) -> bytes:
+    """The bytes of a secret, without the line end that an editor leaves."""
+    if secret.env is not None:
+        source = f"the environment variable {secret.env}"
+        text = environment.get(secret.env)
+        if text is None:
+            raise UsageError(
+                f"secret '{secret.name}': {source} is not set",
+                hint=f"Set it for this command: {secret.env}=... particle-os build ...",
+            )
+        value = os.fsencode(text)
+    else:
+        assert secret.file is not None
+        path = directory / secret.file
+        source = str(path)
+        try:
+            with path.open("rb") as file:
+                value = file.read(MOST + 1)
+        except OSError as error:
+            raise UsageError(
+                f"secret '{secret.name}': {path} cannot be read: {error.strerror}"
+            ) from error
+    value = value.removesuffix(b"\n")
+    if not LEAST <= len(value) <= MOST:
+        raise UsageError(
+            f"secret '{secret.name}': {source} holds {len(value)} bytes; "
+            f"a secret has from {LEAST} to {MOST}"
+        )
+    return value
+
+
+def _key(cache: Path) -> bytes:
+    """The key of this user's hashes, made at its first use."""
+    path = cache / KEY
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=cache) as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            try:
+                os.link(file.name, path)
+            except FileExistsError:
+                pass  # Another build was faster.
+    return path.read_bytes()
+
+
+def texts(values: Iterable[bytes]) -> list[str]:
+    """What must not be shown: each value, and each line of one; the longest first."""
+    parts = {part for value in values for part in (value, *value.splitlines())}
+    found = {part.decode("utf-8", "replace") for part in parts if len(part.strip()) >= LEAST}
+    return sorted(found, key=lambda text: (-len(text), text))
+
+
+def hide(value: T, hidden: Sequence[str]) -> T:
+    """A text, or an event of the agent with all texts in it, without what is hidden."""
+    if not hidden:
+        return value
+    if isinstance(value, str):
+        for text in hidden:
+            value = value.replace(text, HIDDEN)  # type: ignore[assignment]
+        return value
+    if isinstance(value, tuple):
+        return tuple(hide(item, hidden) for item in value)  # type: ignore[return-value]
+    if is_dataclass(value) and not isinstance(value, type):
+        names = [f.name for f in fields(value) if f.name not in ("type", "kind")]
+        return replace(value, **{n: hide(getattr(value, n), hidden) for n in names})
+    return value

@@ -1,0 +1,119 @@
+import json
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from particle_agent import wire
+from particle_agent.decode import encode
+from particle_agent.options import Secret
+from particle_agent.stages.run import Run
+from particle_os import recipe, secret
+from particle_os.errors import InvalidDocument, UsageError
+from particle_os.plan import Options, make_plan
+
+RECIPE = """\
+name: test
+stages:
+  - type: run
+    command: [cat, /run/secrets/token]
+    secrets:
+      - name: token
+        env: TOKEN
+      - name: key
+        file: key.pem
+  - type: qemu
+"""
+
+
+@pytest.fixture
+def recipe_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "r.yml"
+    path.write_text(RECIPE)
+    return path
+
+
+def resolve(tmp_path, environment, *named):
+    stages = (Run(command=("true",), secrets=named),)
+    return secret.resolve(stages, [tmp_path / "r.yml"], environment, tmp_path)
+
+
+def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKEN", "hunter22")
+    (tmp_path / "key.pem").write_text("line one\nline two\n")
+    plan = make_plan(recipe_path, Options(output=tmp_path))
+    assert sorted(plan.secrets.values()) == [b"hunter22", b"line one\nline two"]
+    assert plan.secrets_of(0) == plan.secrets
+    assert plan.secrets_of(1) == {}
+    for text in (json.dumps([encode(s) for s in plan.stages]), repr(plan)):
+        assert "hunter22" not in text
+        assert "line one" not in text
+
+
+def test_to_validate_a_recipe_nobody_needs_its_secrets(recipe_path):
+    assert recipe.load(recipe_path).recipe.name == "test"
+
+
+def test_the_name_follows_from_the_value_and_from_the_user(tmp_path):
+    one, two = Secret(name="a", env="A"), Secret(name="a", env="B")
+    (first,), values = resolve(tmp_path, {"A": "same", "B": "same"}, one, two)
+    assert first.secrets[0] == first.secrets[1]
+    assert list(values.values()) == [b"same"]
+    (other,), _ = resolve(tmp_path, {"A": "another"}, one)
+    assert other.secrets[0] != first.secrets[0]
+    key = tmp_path / secret.KEY
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    key.unlink()
+    assert resolve(tmp_path, {"A": "same"}, one)[0][0].secrets[0] != first.secrets[0]
+
+
+@pytest.mark.parametrize(
+    ("named", "environment", "said"),
+    [
+        (Secret(name="a", env="A"), {}, "secret 'a': the environment variable A is not set"),
+        (Secret(name="a", file="none"), {}, "none cannot be read: No such file"),
+        (Secret(name="a", file="."), {}, "cannot be read: Is a directory"),
+        (Secret(name="a", env="A"), {"A": "abc\n"}, "A holds 3 bytes; a secret has from 4 to"),
+        (Secret(name="a", env="A"), {"A": "x" * 65537}, "A holds 65537 bytes"),
+    ],
+)
+def test_what_is_no_secret_is_told(tmp_path, named, environment, said):
+    with pytest.raises(UsageError, match="secret 'a'") as told:
+        resolve(tmp_path, environment, named)
+    assert said in told.value.brief
+
+
+def test_a_secret_comes_from_one_place(recipe_path):
+    for text in (RECIPE.replace("env: TOKEN", "env: TOKEN\n        file: x"),
+                 RECIPE.replace("        env: TOKEN\n", "")):  # fmt: skip
+        recipe_path.write_text(text)
+        with pytest.raises(InvalidDocument) as told:
+            recipe.load(recipe_path)
+        assert "write either 'file' or 'env'" in told.value.problems[0].message
+
+
+@given(st.text(min_size=4), st.text(), st.text())
+def test_no_event_of_the_agent_shows_a_secret(value, before, after):
+    data = value.encode("utf-8", "surrogatepass")
+    if len(data.strip()) < secret.LEAST:
+        return
+    text = data.decode("utf-8", "replace")
+    hidden = secret.texts([data])
+    said = before + text + after
+    event = wire.Failed(kind="stage", index=1, message=said, hint=None, tail=(said, "x"))
+    shown = secret.hide(event, hidden)
+    assert (shown.type, shown.kind, shown.index, shown.hint) == ("failed", "stage", 1, None)
+    for told in (shown.message, shown.tail[0]):
+        assert secret.HIDDEN in told
+        assert text not in told.replace(secret.HIDDEN, "") or text in before + after
+
+
+def test_words_of_the_protocol_are_no_secrets():
+    event = wire.Output(text="output text")
+    assert secret.hide(event, ["text", "output"]) == wire.Output(text="*** ***")
+
+
+def test_each_line_of_a_secret_is_hidden():
+    hidden = secret.texts([b"first line\nab\nsecond line\n"])
+    assert secret.hide("x second line y first line ab", hidden) == "x *** y *** ab"
