@@ -25,7 +25,22 @@ from particle_os.vm.machine import Machine, running
 from particle_os.vm.ssh import Connection, KeyPair
 from particle_os.workspace import cache_directory, need_room
 
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 particle_os.preheat"
+# One processor until the disks are there: when the memory of a device is mapped while others run,
+# the emulating QEMU 10.0 dies at times (an assertion in iotlb_to_section), or loses what another
+# processor writes to its interrupt controller, which is deaf from then on (seen: an interrupt in
+# service for ever, a hung guest).
+# (lpj and noreplace-smp save the later start of a processor seconds of measuring and patching.)
+COMMAND_LINE = (
+    "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000 noreplace-smp particle_os.preheat"
+)
+ALL_PROCESSORS = """\
+tries=0
+until set -- /sys/block/vd*/serial && [ $# -gt {disks} ]; do
+    tries=$((tries + 1)); [ $tries -lt 600 ] || exit 1; busybox usleep 50000
+done
+for processor in /sys/devices/system/cpu/cpu*/online; do echo 1 >"$processor"; done
+echo online
+"""
 BOOT_SECONDS = 60.0
 START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 30.0
@@ -204,6 +219,7 @@ def _start(
                 for slot, disk in enumerate(disks):
                     machine.monitor.plug(slot, disk, deadline)
                 machine.console.watch(on_death=connection.abort)
+                _start_processors(connection, len(disks), deadline)
                 agent = Agent(connection, _death_of(machine))
                 agent.push(deadline)
             except ParticleError:
@@ -232,6 +248,14 @@ def _connect(machine: Machine, *, restored: bool, deadline: Deadline) -> Connect
     )
     port = machine.monitor.forwarded_port(handshake)
     return Connection(port, answer.group(1).decode("ascii"), keys, handshake)
+
+
+def _start_processors(connection: Connection, disks: int, deadline: Deadline) -> None:
+    """Has the VM use all of its processors, once the disks that came last are set up."""
+    with connection.command(ALL_PROCESSORS.format(disks=disks), deadline) as channel:
+        channel.settimeout(deadline.remaining())
+        if channel.makefile("rb").read(100) != b"online\n":
+            raise VmError("the VM does not find its disks or does not start its processors")
 
 
 def _death_of(machine: Machine) -> Callable[[], ParticleError | None]:
