@@ -1,8 +1,8 @@
 """Typed decoding of JSON into frozen dataclasses, and back.
 
 Nested JSON does not become nested dataclasses by itself. This decoder covers the types that the
-wire and the stages use: scalars, `Literal`, `Annotated`, `X | None`, `tuple[X, ...]`, dataclasses,
-and unions of dataclasses told apart by their `type` field.
+wire and the stages use: scalars, `Literal`, `Annotated`, `X | None`, `tuple[X, ...]`,
+`Mapping[X, Y]`, dataclasses, and unions of dataclasses told apart by their `type` field.
 """
 
 from __future__ import annotations
@@ -90,6 +90,13 @@ def _decode(kind: Any, value: object, where: str) -> Any:
         if not isinstance(value, list):
             raise DecodeError(f"{where}: expected a list")
         return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise DecodeError(f"{where}: expected an object")
+        return {
+            _decode(arguments[0], name, where): _decode(arguments[1], item, f"{where}.{name}")
+            for name, item in value.items()
+        }
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(typing.cast(type, kind), value, where)
     if kind is float and type(value) is int:
@@ -100,11 +107,13 @@ def _decode(kind: Any, value: object, where: str) -> Any:
 
 
 def encode(value: object) -> Any:
-    """A dataclass (or a list or scalar) as plain JSON data with kebab-case keys."""
+    """A dataclass (or a mapping, list or scalar) as plain JSON data with kebab-case keys."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             kebab_case(f.name): encode(getattr(value, f.name)) for f in dataclasses.fields(value)
         }
+    if isinstance(value, Mapping):
+        return {name: encode(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     return value

@@ -15,8 +15,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 
 def kebab_case(name: str) -> str:
-    """The spelling of a Python field name in recipes and on the wire."""
-    return name.replace("_", "-")
+    """The spelling of a Python field name in recipes and on the wire.
+
+    A name that is a Python keyword has an underscore at its end, which is not spelled.
+    """
+    return name.rstrip("_").replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,11 @@ def _as_list(value: object) -> object:
 
 
 class Options:
-    """Base of every options class: unknown keys are errors, types are not converted."""
+    """Base of every options class: unknown keys are errors, types are not converted.
+
+    What its options exclude or need among themselves a class says in `__post_init__`, by raising
+    ValueError; the host tells it with the place in the recipe.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",
@@ -190,8 +197,9 @@ HostTree = Annotated[str, OnHost(*_HOST_PATH, directories=True)]
 SecretName = Annotated[
     str, Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 63)
 ]
-EnvironmentName = Annotated[
-    str, Text("the name of an environment variable", r"[A-Za-z_][A-Za-z0-9_]*")
+# POSIX, 8.1; env(1) and the shells know no other names.
+VariableName = Annotated[
+    str, Text("the name of a variable: A-Z a-z 0-9 _, no digit first", r"[A-Za-z_][A-Za-z0-9_]*")
 ]
 
 
@@ -206,7 +214,7 @@ class Secret(Options):
     """What the stage calls it."""
     file: HostPath | None = None
     """A file on the host that holds it, relative to the recipe."""
-    env: EnvironmentName | None = None
+    env: VariableName | None = None
     """A variable in the environment of particle-os that holds it."""
 
     def __post_init__(self) -> None:
@@ -330,6 +338,7 @@ UnitName = Annotated[
     Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*\.[a-z]+"),
 ]
 Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
+Script = Annotated[str, Text("the text of a script, without NUL characters", r"[^\x00]+", 262144)]
 UserId = Annotated[int, Between(0, 4294967294)]
 
 

@@ -253,11 +253,19 @@ def _did_you_mean(near: str | None, allowed: list[str]) -> str | None:
     return f"allowed: {', '.join(allowed)}" if allowed else None
 
 
+def _is_scalar_for_text(item: Any) -> bool:
+    """Whether YAML reads what stands there as a number or a truth value."""
+    return isinstance(item.get("input"), bool | int | float)
+
+
 def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -> None:
     kind, context = str(item["type"]), item.get("ctx", {})
-    key = _path_of(source, item["loc"])
+    location = item["loc"]
+    # pydantic's mark for what is wrong with the name of an entry, not with its value.
+    of_key = location[-1:] == ("[key]",)
+    key = _path_of(source, location[:-1] if of_key else location)
     name = _shown(key)
-    mark = source.mark(key)
+    mark = source.mark(key, of_key=of_key)
     shown = json.dumps(item.get("input"), ensure_ascii=False, default=str)[:80]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         allowed = list(names(key[:-1]))
@@ -288,7 +296,9 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         source.problem(mark, "bad-value", str(context["error"]))
     elif kind == "not_accepted":
         what = context["what"]
-        source.problem(mark, "bad-value", f"{name or 'value'}: expected {what}, found {shown}")
+        message = f"{name or 'value'}: expected {what}, found {shown}"
+        hint = "put it in quotes" if _is_scalar_for_text(item) else None
+        source.problem(mark, "bad-value", message, hint)
     elif kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(context["expected"]))
         near = _nearest(str(item.get("input")), allowed)
@@ -296,7 +306,7 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         source.problem(mark, "bad-value", message, f"did you mean '{near}'?" if near else None)
     else:
         hint = None
-        if kind == "string_type" and isinstance(item.get("input"), bool | int | float):
+        if kind == "string_type" and _is_scalar_for_text(item):
             hint = "put it in quotes"
         if kind == "bool_type":
             hint = "write true or false"

@@ -33,6 +33,8 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'], definitions)}"
+    if schema.get("type") == "object":
+        return "mapping from name to text"
     return str(schema.get("type", "value"))
 
 

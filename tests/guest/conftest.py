@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ class Command:
     argv: tuple[str, ...]
     stdin: str
     inside: bool
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class Report:
@@ -84,7 +85,7 @@ class RecordingTarget(Target):
         timeout: float | None = None,
     ) -> None:
         inside = list(argv[:2]) == ["chroot", str(self.root)]
-        command = Command(tuple(argv[2:] if inside else argv), stdin, inside)
+        command = Command(tuple(argv[2:] if inside else argv), stdin, inside, env or {})
         self.commands.append(command)
         if reaction := self._reactions.get(command.argv[0]):
             reaction(command)

@@ -1,6 +1,8 @@
+import subprocess
+
 import pytest
 from particle_agent.errors import CommandFailed
-from particle_agent.stages.run import Run
+from particle_agent.stages.run import SCRIPT, Run
 
 
 def test_the_command_is_given_as_it_is(target):
@@ -9,6 +11,75 @@ def test_the_command_is_given_as_it_is(target):
     (ran,) = target.commands
     assert ran.argv == ("env", "--chdir=/srv", "--", *command)
     assert (ran.inside, ran.stdin, target.networked) == (True, "in", 1)
+
+
+def test_a_script_is_a_file_for_its_interpreter_and_goes_away(target):
+    seen = []
+    target.when("env", lambda c: seen.append((target.read(c.argv[-1]), target.mode(c.argv[-1]))))
+    Run(script="echo a\nexit 0\n").run(target)
+    assert target.only("env").argv[2:] == ("--", "/bin/sh", "-eu", SCRIPT)
+    assert seen == [("echo a\nexit 0\n", 0o600)]
+    assert target.list("/run") == []
+
+
+def test_another_interpreter_gets_its_options(target):
+    script = "#!/usr/bin/python3\nprint(1)\n"
+    Run(script=script, interpreter=("/usr/bin/python3", "-I")).run(target)
+    assert target.only("env").argv[3:] == ("/usr/bin/python3", "-I", SCRIPT)
+
+
+def test_the_script_goes_away_when_it_fails(target):
+    def fail(command):
+        raise CommandFailed(command.argv, 1, [])
+
+    target.when("env", fail)
+    with pytest.raises(CommandFailed):
+        Run(script="false").run(target)
+    assert target.list("/run") == []
+
+
+def test_the_environment_is_no_part_of_the_command_line(target):
+    Run(command=("env",), environment={"TOKEN": "a b", "LANG": "C"}).run(target)
+    (ran,) = target.commands
+    assert ran.env == {"TOKEN": "a b", "LANG": "C"}
+    assert "a b" not in " ".join(ran.argv)
+
+
+def test_in_the_helper_it_learns_where_the_target_is(target):
+    Run(script="x", in_="helper", environment={"A": "b"}, working_directory="/tmp").run(target)
+    (ran,) = target.commands
+    assert not ran.inside
+    assert ran.argv[0] == "unshare"
+    assert ran.argv[-6:-1] == ("env", "--chdir=/tmp", "--", "/bin/sh", "-eu")
+    assert ran.argv[-1] == str(target.root / SCRIPT.strip("/"))
+    assert ran.env == {"A": "b", "TARGET": str(target.root)}
+
+
+def test_the_scripts_own_first_line_agrees_with_the_default_interpreter(target):
+    Run(script="#!/bin/sh\ntrue\n").run(target)
+    assert target.programs() == ["env"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "either 'command' or 'script'"),
+        ({"command": ("true",), "script": "true"}, "either 'command' or 'script'"),
+        ({"command": ("true",), "interpreter": ("/bin/bash",)}, "'interpreter' is for a 'script'"),
+        ({"script": "#!/usr/bin/env python3\n"}, "'#!/usr/bin/env python3' is a comment here"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Run(**options)
+
+
+def test_the_default_interpreter_stops_at_the_first_failure(tmp_path):
+    script = tmp_path / "script"
+    script.write_text("false\ntouch reached\n")
+    done = subprocess.run([*Run(script="x").interpreter, script], cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert not (tmp_path / "reached").exists()
 
 
 def test_a_failure_is_told(target):

@@ -26,6 +26,7 @@ STAGES = [
     ),
     Services(enable=("ssh.service",), mask=("a.timer",)),
     Run(command=("sh", "-c", "true\n"), timeout=5),
+    Run(script="true\n", environment={"A": "b c", "_x": ""}, in_="helper"),
     Qemu(formats=("raw", "qcow2"), size="4G"),
 ]
 
@@ -57,6 +58,12 @@ def test_keys_are_spelled_as_in_recipes():
         (Users, {"users": [{"name": "a", "uid": True}]}, r"value\.users\[0\]\.uid"),
         (Users, {"users": [{"nam": "a"}]}, r"value\.users\[0\]: unknown key 'nam'"),
         (Users, {"users": [["name", "a"]]}, r"value\.users\[0\]: expected an object"),
+        (Run, {}, "give either 'command' or 'script'"),
+        (Run, {"script": "", "in": "target"}, r"value\.script"),
+        (Run, {"script": "x", "in": "host"}, r"value\.in"),
+        (Run, {"script": "x", "environment": {"A B": "c"}}, r"value\.environment: not accepted"),
+        (Run, {"script": "x", "environment": {"A": 1}}, r"value\.environment\.A: expected str"),
+        (Run, {"script": "x", "environment": ["A"]}, r"value\.environment: expected an object"),
         (Qemu, {"formats": []}, r"value\.formats"),
         (Qemu, {"formats": ["vmdk"]}, r"value\.formats\[0\]"),
         (Qemu, {"size": "4G; id"}, r"value\.size"),

@@ -101,6 +101,13 @@ WRONG = [
     ("name: &n x\nstages: [{type: qemu}]\n", 1, 7, "anchor", "anchors", None),
     ("name: x\nstages:\n  - type: qemu\n  - type: apt\n  - type: qemu\n", 3, 5, "bad-order",
      "must be the last one", None),
+    (with_stages("  - type: run\n"), 3, 5, "bad-value", "give either 'command' or 'script'", None),
+    (with_stages("  - type: run\n    script: x\n    environment: {A: b, B C: d}\n"), 5, 25,
+     "bad-value", "the name of a variable", None),
+    (with_stages("  - type: run\n    script: x\n    environment:\n      A: 5\n"), 6, 10,
+     "bad-value", "A: expected a text", "put it in quotes"),
+    (with_stages("  - type: run\n    script: x\n    enviroment: {}\n"), 5, 5, "unknown-key",
+     "unknown key 'enviroment'", "did you mean 'environment'?"),
     ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
      "add '- type: qemu' as the last stage"),
 ]  # fmt: skip
