@@ -339,6 +339,32 @@ UnitName = Annotated[
 ]
 Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
 Script = Annotated[str, Text("the text of a script, without NUL characters", r"[^\x00]+", 262144)]
+# xkeyboard-config(7). The names go into files that shells read.
+XkbName = Annotated[
+    str,
+    Text("a name of xkeyboard-config(7) such as 'de' or 'pc105'", r"[A-Za-z0-9][A-Za-z0-9_+-]*"),
+]
+XkbLayouts = Annotated[
+    str,
+    Text(
+        "a layout of xkeyboard-config(7) such as 'de', or several such as 'us,ru'",
+        r"[A-Za-z0-9][A-Za-z0-9_+-]*(,[A-Za-z0-9][A-Za-z0-9_+-]*)*",
+    ),
+]
+XkbVariants = Annotated[
+    str,
+    Text(
+        "a variant of xkeyboard-config(7) such as 'nodeadkeys', or one for each layout",
+        r"([A-Za-z0-9][A-Za-z0-9_+-]*)?(,([A-Za-z0-9][A-Za-z0-9_+-]*)?)*",
+    ),
+]
+XkbOption = Annotated[
+    str,
+    Text(
+        "an option of xkeyboard-config(7) such as 'compose:caps'",
+        r"[A-Za-z0-9_]+:[A-Za-z0-9][A-Za-z0-9_+-]*",
+    ),
+]
 UserId = Annotated[int, Between(0, 4294967294)]
 
 

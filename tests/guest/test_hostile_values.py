@@ -8,6 +8,7 @@ from particle_agent.errors import StageError
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Files
 from particle_agent.stages.hostname import Hostname
+from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
 from particle_agent.stages.services import Services
 from particle_agent.stages.timezone import Timezone
@@ -48,6 +49,8 @@ PLACES = {
     "home": (Users, lambda text: one_user(home=text), "/srv/home"),
     "password": (Users, lambda text: one_user(**{"password-hash": text}), "$6$salt$hash"),
     "hostname": (Hostname, lambda text: {"hostname": text}, "web1"),
+    "model": (Keyboard, lambda text: {"layout": "de", "model": text}, "pc105"),
+    "xkb option": (Keyboard, lambda text: {"layout": "de", "options": [text]}, "a:b"),
     "unit": (Services, lambda text: {"enable": [text]}, "ssh.service"),
     "path": (Files, lambda text: {"files": [{"path": text, "content": ""}]}, "/srv/x"),
     "mode": (Files, lambda text: {"files": [{"path": "/x", "content": "", "mode": text}]}, "0644"),

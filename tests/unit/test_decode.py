@@ -6,6 +6,7 @@ from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Directory, File, Files, Link
 from particle_agent.stages.hostname import Hostname
+from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.run import Run
@@ -17,6 +18,7 @@ STAGES = [
     Apt(packages=("curl", "g++"), recommends=True),
     Locale(default="en_US.UTF-8", generate=("de_DE",)),
     Timezone(zone="Europe/Berlin"),
+    Keyboard(layout="us,ru", variant=",phonetic", options=("grp:alt_shift_toggle",)),
     Users(users=(User(name="a", uid=5, groups=("sudo",), password_hash="*"), User(name="b"))),
     Hostname(hostname="web1"),
     Files(

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,16 @@ def test_the_example_recipes_are_valid(path):
     assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
 
 
+def examples():
+    text = (TOP / "docs/recipes.md").read_text()
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("text", examples(), ids=lambda text: text.splitlines()[0])
+def test_the_examples_of_the_guide_are_valid(tmp_path, text):
+    assert load(tmp_path, text).recipe.stages
+
+
 def test_what_is_not_said_has_a_default(tmp_path):
     loaded = load(tmp_path, MINIMAL)
     assert loaded.recipe.base_image == "mmdebstrap:trixie"
@@ -67,7 +78,7 @@ WRONG = [
     (with_stages("  - type: locales\n    default: C\n"),
      3, 11, "unknown-stage", "no stage 'locales'", "did you mean 'locale'?"),
     (with_stages("  - type: xyzzy\n"), 3, 11, "unknown-stage", "'xyzzy'",
-     "allowed: apt, files, hostname, locale, qemu, run, services, timezone, users"),
+     "allowed: apt, files, hostname, keyboard, locale, qemu, run, services, timezone, users"),
     (with_stages("  - packages: [a]\n"), 3, 5, "missing-key", "'type'", None),
     (with_stages("  - type: locale\n"), 3, 5, "missing-key", "'default'", None),
     ("stages: [{type: qemu}]\n", 1, 1, "missing-key", "'name'", None),

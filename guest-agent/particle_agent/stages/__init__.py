@@ -9,6 +9,7 @@ from particle_agent.options import Secret
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Files
 from particle_agent.stages.hostname import Hostname
+from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.run import Run
@@ -40,7 +41,7 @@ class Stage(Protocol):
         """Does the work; raises StageError when it cannot be done."""
 
 
-RecipeStage = Apt | Hostname | Locale | Timezone | Users | Files | Services | Run | Qemu
+RecipeStage = Apt | Hostname | Locale | Keyboard | Timezone | Users | Files | Services | Run | Qemu
 RECIPE_STAGES: tuple[type, ...] = get_args(RecipeStage)
 # What a host may send: the stages of recipes, and those that only particle-os itself uses.
 ALL_STAGES: tuple[type, ...] = (*RECIPE_STAGES, Bootstrap)
