@@ -366,6 +366,11 @@ XkbOption = Annotated[
     ),
 ]
 UserId = Annotated[int, Between(0, 4294967294)]
+GroupId = Annotated[int, Between(0, 4294967294)]
+# passwd(5): the fifth field.
+Comment = Annotated[
+    str, Text("a text without ':' and control characters", r"[^:\x00-\x1f\x7f]*", 1024)
+]
 
 
 DURATION = "[1-9][0-9]{0,5}[smh]"

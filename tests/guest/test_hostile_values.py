@@ -7,6 +7,7 @@ from particle_agent.decode import DecodeError, decode
 from particle_agent.errors import StageError
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Files
+from particle_agent.stages.groups import Groups
 from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
@@ -45,6 +46,7 @@ PLACES = {
     "zone": (Timezone, lambda text: {"zone": text}, "Europe/Berlin"),
     "user": (Users, lambda text: {"users": [{"name": text}]}, "someone"),
     "group": (Users, lambda text: one_user(groups=[text]), "sudo"),
+    "new group": (Groups, lambda text: {"groups": [{"name": text}]}, "web"),
     "shell": (Users, lambda text: one_user(shell=text), "/bin/fish"),
     "home": (Users, lambda text: one_user(home=text), "/srv/home"),
     "password": (Users, lambda text: one_user(**{"password-hash": text}), "$6$salt$hash"),

@@ -118,3 +118,71 @@ def test_sudo_must_be_installed(debian):
 def test_an_account_keeps_its_own_uid(debian):
     make(debian, name="old", uid=1000)
     assert "usermod" in debian.programs()
+
+
+def test_the_account_of_a_service(debian):
+    make(debian, name="backup", system=True)
+    argv = debian.only("useradd").argv
+    assert "--system" in argv
+    assert "--no-create-home" in argv
+    assert argv[argv.index("--home-dir") + 1] == "/nonexistent"
+    assert argv[argv.index("--shell") + 1] == "/usr/sbin/nologin"
+
+
+def test_a_service_may_have_home_and_shell(debian):
+    make(debian, name="git", system=True, home="/srv/git", shell="/bin/bash")
+    argv = debian.only("useradd").argv
+    assert {"--system", "--create-home", "/srv/git", "/bin/bash"} <= set(argv)
+
+
+def test_the_comment_is_one_argument_whatever_it_begins_with(debian):
+    make(debian, name="admin", comment="-R Ada, Countess")
+    argv = debian.only("useradd").argv
+    assert argv[argv.index("--comment") + 1] == "-R Ada, Countess"
+    make(debian, name="old", comment="")
+    argv = debian.only("usermod").argv
+    assert argv[argv.index("--comment") + 1] == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "command"),
+    [
+        ("locked", ("usermod", "--lock", "--", "old")),
+        ("empty", ("passwd", "--quiet", "--delete", "--", "old")),
+        ("expired", ("chage", "--lastday", "0", "--", "old")),
+    ],
+)
+def test_states_of_a_password(debian, state, command):
+    make(debian, name="old", password=state)
+    assert debian.commands[-1].argv == command
+
+
+def test_the_hash_is_there_before_it_is_locked(debian):
+    make(debian, name="old", password="locked", password_hash="$6$salt$hash")
+    assert debian.programs() == ["chpasswd", "usermod"]
+
+
+@pytest.mark.parametrize(("lock", "date"), [(True, "1"), (False, "")])
+def test_an_account_is_closed_and_opened(debian, lock, date):
+    make(debian, name="old", lock=lock)
+    assert debian.only("usermod").argv == ("usermod", "--expiredate", date, "--", "old")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"password": "empty", "password_hash": "$6$salt$hash"},
+        {"password": "expired", "password_hash": "*"},
+    ],
+)
+def test_passwords_that_contradict_themselves_are_refused(options):
+    with pytest.raises(ValueError, match="user a: "):
+        User(name="a", **options)
+
+
+def test_keys_need_a_home_directory(debian):
+    with pytest.raises(StageError, match="no place for SSH keys"):
+        make(debian, name="backup", system=True, ssh_authorized_keys=(KEY,))
+    assert debian.commands == []
+    make(debian, name="backup", system=True, home="/srv/b", ssh_authorized_keys=(KEY,))
+    assert debian.exists("/srv/b/.ssh/authorized_keys")

@@ -5,6 +5,7 @@ from particle_agent.decode import DecodeError, decode, decode_any, encode
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Directory, File, Files, Link
+from particle_agent.stages.groups import Group, Groups
 from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
@@ -21,6 +22,8 @@ STAGES = [
     Keyboard(layout="us,ru", variant=",phonetic", options=("grp:alt_shift_toggle",)),
     Users(users=(User(name="a", uid=5, groups=("sudo",), password_hash="*"), User(name="b"))),
     Hostname(hostname="web1"),
+    Users(users=(User(name="a", system=True, comment="A B", password="locked", lock=False),)),
+    Groups(groups=(Group(name="web", gid=300, members=("root",), system=True), Group(name="b"))),
     Files(
         directories=(Directory(path="/srv", mode="0750", group="adm"),),
         files=(File(path="/etc/motd", content="a\nb"),),

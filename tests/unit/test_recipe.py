@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from particle_agent.stages import RECIPE_STAGES
 from particle_os import recipe, reference
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.workspace import data_directory
@@ -78,7 +79,7 @@ WRONG = [
     (with_stages("  - type: locales\n    default: C\n"),
      3, 11, "unknown-stage", "no stage 'locales'", "did you mean 'locale'?"),
     (with_stages("  - type: xyzzy\n"), 3, 11, "unknown-stage", "'xyzzy'",
-     "allowed: apt, files, hostname, keyboard, locale, qemu, run, services, timezone, users"),
+     f"allowed: {', '.join(sorted(map(recipe.stage_name, RECIPE_STAGES)))}"),
     (with_stages("  - packages: [a]\n"), 3, 5, "missing-key", "'type'", None),
     (with_stages("  - type: locale\n"), 3, 5, "missing-key", "'default'", None),
     ("stages: [{type: qemu}]\n", 1, 1, "missing-key", "'name'", None),
@@ -100,6 +101,9 @@ WRONG = [
      "uid", None),
     (with_stages("  - type: users\n    users: [{name: a, sudo: nopassword}]\n"), 4, 29,
      "bad-value", "sudo", "did you mean 'no-password'?"),
+    (with_stages("  - type: users\n    users:\n      - name: a\n      - name: b\n"
+                 "        password: empty\n        password-hash: '*'\n"), 6, 9,
+     "bad-value", "user b: 'password: empty' excludes a hash", None),
     ("name: x\nstages:\n  - type: qemu\n    formats: [raw, qcow]\n", 4, 20, "bad-value",
      "'raw' or 'qcow2'", "did you mean 'qcow2'?"),
     ("name: x\nstages:\n  - type: qemu\n    size: 10X\n", 4, 11, "bad-value", "size", None),

@@ -8,6 +8,7 @@ from particle_agent.bootstrap import Bootstrap
 from particle_agent.options import Secret
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Files
+from particle_agent.stages.groups import Groups
 from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
@@ -41,7 +42,9 @@ class Stage(Protocol):
         """Does the work; raises StageError when it cannot be done."""
 
 
-RecipeStage = Apt | Hostname | Locale | Keyboard | Timezone | Users | Files | Services | Run | Qemu
+RecipeStage = (
+    Apt | Hostname | Locale | Keyboard | Timezone | Groups | Users | Files | Services | Run | Qemu
+)
 RECIPE_STAGES: tuple[type, ...] = get_args(RecipeStage)
 # What a host may send: the stages of recipes, and those that only particle-os itself uses.
 ALL_STAGES: tuple[type, ...] = (*RECIPE_STAGES, Bootstrap)

@@ -9,6 +9,7 @@ from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.options import (
     AbsolutePath,
+    Comment,
     Options,
     PasswordHash,
     SshPublicKey,
@@ -17,6 +18,12 @@ from particle_agent.options import (
     UserName,
 )
 from particle_agent.target import Target
+
+NOLOGIN = "/usr/sbin/nologin"
+# What base-passwd gives to accounts without a home directory.
+NO_HOME = "/nonexistent"
+# usermod(8): "1" closes the account since 1970-01-02.
+CLOSED, OPEN = "1", ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +34,35 @@ class User(Options):
     """The login name."""
     uid: UserId | None = None
     """The numeric user id; the next free one when not given."""
+    system: bool = False
+    """Whether a new account is one of a service: with a number below 1000, and unless they are
+    given, without a home directory and a shell."""
+    comment: Comment | None = None
+    """The full name, or what the account is for (GECOS)."""
     groups: tuple[UserName, ...] = ()
-    """Supplementary groups; each must exist in the image."""
+    """Supplementary groups; each must exist in the image, or be made by a `groups` stage before."""
     shell: AbsolutePath | None = None
-    """The login shell; /bin/bash for a new account."""
+    """The login shell; /bin/bash for a new account, /usr/sbin/nologin for one of a service."""
     home: AbsolutePath | None = None
     """The home directory, made with the skeleton files; /home/NAME for a new account."""
     password_hash: PasswordHash | None = None
     """A hash of crypt(5); without it no password is accepted."""
+    password: Literal["locked", "empty", "expired"] | None = None
+    """`locked`: no password is accepted, but the hash is kept. `empty`: none is asked for.
+    `expired`: it has to be changed at the next login."""
+    lock: bool | None = None
+    """Whether the account is closed to every login, that by SSH key too; `false` opens it."""
     ssh_authorized_keys: tuple[SshPublicKey, ...] = ()
     """OpenSSH public keys that may log in."""
     sudo: Literal["password", "no-password"] | None = None
     """Lets the user run anything as root, with or without being asked for the password."""
+
+    def __post_init__(self) -> None:
+        match self.password, self.password_hash:
+            case "empty", str():
+                raise ValueError(f"user {self.name}: 'password: empty' excludes a hash")
+            case "expired", "!" | "*":
+                raise ValueError(f"user {self.name}: there is no password that could expire")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +77,10 @@ class Users(StageOptions):
         for user in self.users:
             _check(target, user)
             _account(target, user)
-            if user.password_hash is not None:
-                line = f"{user.name}:{user.password_hash}\n"
-                target.chroot(["chpasswd", "--encrypted"], stdin=line)
+            _password(target, user)
+            if user.lock is not None:
+                date = CLOSED if user.lock else OPEN
+                target.chroot(["usermod", "--expiredate", date, "--", user.name])
             if user.ssh_authorized_keys:
                 _authorize(target, user)
             if user.sudo is not None:
@@ -69,7 +94,8 @@ def _check(target: Target, user: User) -> None:
     if missing := [g for g in user.groups if g not in groups]:
         raise StageError(
             f"user {user.name}: there is no group {missing[0]} in the image",
-            hint="Install the package that brings the group before this stage.",
+            hint="Make the group in a groups stage, or install the package that brings it, "
+            "before this stage.",
         )
     if user.shell is not None and not target.exists(user.shell):
         raise StageError(
@@ -85,6 +111,20 @@ def _check(target: Target, user: User) -> None:
         for name, fields in entries(target, "passwd").items():
             if fields[2] == str(user.uid) and name != user.name:
                 raise StageError(f"user {user.name}: the uid {user.uid} belongs to {name}")
+    if user.ssh_authorized_keys and _home(target, user) == NO_HOME:
+        raise StageError(
+            f"user {user.name}: an account without a home directory has no place for SSH keys",
+            hint="Give the user a 'home'.",
+        )
+
+
+def _home(target: Target, user: User) -> str | None:
+    """The home directory that the account will have; None for the usual one."""
+    if user.home is not None:
+        return user.home
+    if found := entries(target, "passwd").get(user.name):
+        return found[5]
+    return NO_HOME if user.system else None
 
 
 def _account(target: Target, user: User) -> None:
@@ -92,6 +132,8 @@ def _account(target: Target, user: User) -> None:
     options = []
     if user.uid is not None:
         options += ["--uid", str(user.uid)]
+    if user.comment is not None:
+        options += ["--comment", user.comment]
     if user.groups:
         options += ["--groups", ",".join(user.groups)]
     if exists:
@@ -101,21 +143,28 @@ def _account(target: Target, user: User) -> None:
         if options:
             target.chroot(["usermod", *options, "--", user.name])
         return
+    options += ["--system"] if user.system else []
     # A private group is made unless a group of that name is there already.
     private = "--gid" if user.name in entries(target, "group") else "--user-group"
     options += [private, user.name] if private == "--gid" else [private]
-    options += ["--home-dir", user.home] if user.home else []
-    target.chroot(
-        [
-            "useradd",
-            "--create-home",
-            "--shell",
-            user.shell or "/bin/bash",
-            *options,
-            "--",
-            user.name,
-        ]
-    )
+    home = _home(target, user)
+    options += ["--no-create-home" if home == NO_HOME else "--create-home"]
+    options += ["--home-dir", home] if home else []
+    options += ["--shell", user.shell or (NOLOGIN if user.system else "/bin/bash")]
+    target.chroot(["useradd", *options, "--", user.name])
+
+
+def _password(target: Target, user: User) -> None:
+    if user.password_hash is not None:
+        line = f"{user.name}:{user.password_hash}\n"
+        target.chroot(["chpasswd", "--encrypted"], stdin=line)
+    match user.password:
+        case "locked":
+            target.chroot(["usermod", "--lock", "--", user.name])
+        case "empty":
+            target.chroot(["passwd", "--quiet", "--delete", "--", user.name])
+        case "expired":
+            target.chroot(["chage", "--lastday", "0", "--", user.name])
 
 
 def _authorize(target: Target, user: User) -> None:

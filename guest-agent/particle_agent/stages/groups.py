@@ -1,0 +1,65 @@
+"""Groups of users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from particle_agent.accounts import entries
+from particle_agent.errors import StageError
+from particle_agent.options import AtLeastOne, GroupId, Options, StageOptions, UserName
+from particle_agent.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(Options):
+    """One group. A group that exists already gets the number and the members that are given."""
+
+    name: UserName
+    """The name."""
+    gid: GroupId | None = None
+    """The numeric group id; the next free one when not given."""
+    members: tuple[UserName, ...] = ()
+    """Users that become members; each must exist in the image."""
+    system: bool = False
+    """Whether a new group gets a number of those for system groups (below 1000)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups(StageOptions):
+    """Makes or changes groups. Users of a later `users` stage name their groups there."""
+
+    type: Literal["groups"] = "groups"
+    groups: Annotated[tuple[Group, ...], AtLeastOne()]
+    """The groups, made in this order."""
+
+    def run(self, target: Target) -> None:
+        for group in self.groups:
+            _check(target, group)
+            _make(target, group)
+            for user in group.members:
+                target.chroot(["usermod", "--append", "--groups", group.name, "--", user])
+
+
+def _check(target: Target, group: Group) -> None:
+    users = entries(target, "passwd")
+    if missing := [user for user in group.members if user not in users]:
+        raise StageError(
+            f"group {group.name}: there is no user {missing[0]} in the image",
+            hint=f"Make the user in a users stage after this one, with '{group.name}' among its "
+            "groups.",
+        )
+    if group.gid is not None:
+        for name, fields in entries(target, "group").items():
+            if fields[2] == str(group.gid) and name != group.name:
+                raise StageError(f"group {group.name}: the gid {group.gid} belongs to {name}")
+
+
+def _make(target: Target, group: Group) -> None:
+    found = entries(target, "group").get(group.name)
+    number = ["--gid", str(group.gid)] if group.gid is not None else []
+    if found is None:
+        system = ["--system"] if group.system else []
+        target.chroot(["groupadd", *system, *number, "--", group.name])
+    elif number and found[2] != str(group.gid):
+        target.chroot(["groupmod", *number, "--", group.name])
