@@ -186,3 +186,29 @@ def test_keys_need_a_home_directory(debian):
     assert debian.commands == []
     make(debian, name="backup", system=True, home="/srv/b", ssh_authorized_keys=(KEY,))
     assert debian.exists("/srv/b/.ssh/authorized_keys")
+
+
+KEY_FILE = f'# of the team\n\n{KEY}\nrestrict,command="ls -l" ssh-rsa AAAAB3NzaC1yc2E= other\n'
+
+
+def test_keys_from_a_file_come_after_those_of_the_recipe(debian):
+    debian.attachments = debian.directory
+    (debian.directory / "0123").write_text(KEY_FILE)
+    first = "ssh-ed25519 AAAAfirst"
+    make(
+        debian,
+        name="admin",
+        ssh_authorized_keys=(first,),
+        ssh_authorized_keys_file="sha256:0123",
+    )
+    lines = debian.read("/home/admin/.ssh/authorized_keys").splitlines()
+    assert lines == [first, KEY, KEY_FILE.splitlines()[-1]]
+
+
+@pytest.mark.parametrize("line", ["-----BEGIN OPENSSH PRIVATE KEY-----", "ssh-rsa", "hello world"])
+def test_a_file_that_holds_no_public_keys_is_refused(debian, line):
+    debian.attachments = debian.directory
+    (debian.directory / "0123").write_text(f"{KEY}\n{line}\n")
+    with pytest.raises(StageError, match="line 2 of the file of SSH keys"):
+        make(debian, name="admin", ssh_authorized_keys_file="sha256:0123")
+    assert debian.commands == []

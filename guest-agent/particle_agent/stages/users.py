@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from particle_agent.errors import StageError
 from particle_agent.options import (
     AbsolutePath,
     Comment,
+    HostFile,
     Options,
     PasswordHash,
     SshPublicKey,
@@ -19,6 +21,8 @@ from particle_agent.options import (
 )
 from particle_agent.target import Target
 
+# sshd(8): a key, after options if there are any.
+KEY = re.compile(r"(?:^|\s)(?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}(?:\s|$)")
 NOLOGIN = "/usr/sbin/nologin"
 # What base-passwd gives to accounts without a home directory.
 NO_HOME = "/nonexistent"
@@ -54,6 +58,8 @@ class User(Options):
     """Whether the account is closed to every login, that by SSH key too; `false` opens it."""
     ssh_authorized_keys: tuple[SshPublicKey, ...] = ()
     """OpenSSH public keys that may log in."""
+    ssh_authorized_keys_file: HostFile | None = None
+    """A file with such keys, relative to the recipe, in the format of authorized_keys."""
     sudo: Literal["password", "no-password"] | None = None
     """Lets the user run anything as root, with or without being asked for the password."""
 
@@ -81,8 +87,8 @@ class Users(StageOptions):
             if user.lock is not None:
                 date = CLOSED if user.lock else OPEN
                 target.chroot(["usermod", "--expiredate", date, "--", user.name])
-            if user.ssh_authorized_keys:
-                _authorize(target, user)
+            if keys := _keys(target, user):
+                _authorize(target, user, keys)
             if user.sudo is not None:
                 tag = "NOPASSWD:" if user.sudo == "no-password" else ""
                 text = f"{user.name} ALL=(ALL:ALL) {tag}ALL\n"
@@ -111,11 +117,28 @@ def _check(target: Target, user: User) -> None:
         for name, fields in entries(target, "passwd").items():
             if fields[2] == str(user.uid) and name != user.name:
                 raise StageError(f"user {user.name}: the uid {user.uid} belongs to {name}")
-    if user.ssh_authorized_keys and _home(target, user) == NO_HOME:
+    if _keys(target, user) and _home(target, user) == NO_HOME:
         raise StageError(
             f"user {user.name}: an account without a home directory has no place for SSH keys",
             hint="Give the user a 'home'.",
         )
+
+
+def _keys(target: Target, user: User) -> list[str]:
+    """The lines of the user's authorized_keys. Raises StageError when the file holds others."""
+    lines = list(user.ssh_authorized_keys)
+    if user.ssh_authorized_keys_file is not None:
+        text = target.attached(user.ssh_authorized_keys_file).read_text("utf-8", "replace")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            if not KEY.search(line):
+                raise StageError(
+                    f"user {user.name}: line {number} of the file of SSH keys is no public key",
+                    hint="It takes lines as in ~/.ssh/id_ed25519.pub, and as in authorized_keys.",
+                )
+            lines.append(line)
+    return lines
 
 
 def _home(target: Target, user: User) -> str | None:
@@ -167,9 +190,9 @@ def _password(target: Target, user: User) -> None:
             target.chroot(["chage", "--lastday", "0", "--", user.name])
 
 
-def _authorize(target: Target, user: User) -> None:
+def _authorize(target: Target, user: User, keys: list[str]) -> None:
     fields = entries(target, "passwd")[user.name]
     owner, home = (int(fields[2]), int(fields[3])), fields[5]
     target.make_directory(f"{home}/.ssh", mode=0o700, owner=owner)
-    text = "".join(f"{key}\n" for key in user.ssh_authorized_keys)
+    text = "".join(f"{key}\n" for key in keys)
     target.write(f"{home}/.ssh/authorized_keys", text, mode=0o600, owner=owner)
