@@ -339,6 +339,27 @@ UnitName = Annotated[
 ]
 Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
 Script = Annotated[str, Text("the text of a script, without NUL characters", r"[^\x00]+", 262144)]
+# systemd.network(5): names as in the kernel, with the wildcards of the shell.
+InterfaceName = Annotated[
+    str,
+    Text(
+        "a network interface such as 'ens3', or a pattern such as 'en*'",
+        r"[A-Za-z0-9_.*?\[][A-Za-z0-9_.*?@:\[\]-]{0,30}",
+        31,
+    ),
+]
+IpAddress = Annotated[
+    str,
+    Text("an IP address such as '192.0.2.1' or '2001:db8::1'", r"[0-9a-fA-F:][0-9a-fA-F:.]+", 45),
+]
+InterfaceAddress = Annotated[
+    str,
+    Text(
+        "an IP address with the length of its prefix such as '192.0.2.10/24'",
+        r"[0-9a-fA-F:][0-9a-fA-F:.]+/[0-9]{1,3}",
+        49,
+    ),
+]
 # xkeyboard-config(7). The names go into files that shells read.
 XkbName = Annotated[
     str,

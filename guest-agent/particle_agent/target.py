@@ -22,6 +22,8 @@ from particle_agent.timings import Timings
 from particle_agent.wire import PackageRequest, PackagesAnswer
 
 COMMAND_SECONDS = 3600.0
+# What systemd-resolved's installation makes of a /etc/resolv.conf that it finds.
+RESOLVED_BACKUP = "/etc/.resolv.conf.systemd-resolved.bak"
 MAX_SYMLINKS = 40
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -276,6 +278,8 @@ class Target:
             replaced = self.is_link(name) or not self.exists(name) or self.read(name) != ours
             if replaced:
                 self.remove(aside)
+                if self.exists(RESOLVED_BACKUP) and self.read(RESOLVED_BACKUP) == ours:
+                    self.remove(RESOLVED_BACKUP)
             else:
                 self.remove(name)
                 if existed:

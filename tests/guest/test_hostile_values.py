@@ -11,6 +11,7 @@ from particle_agent.stages.groups import Groups
 from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
+from particle_agent.stages.network import Network
 from particle_agent.stages.services import Services
 from particle_agent.stages.timezone import Timezone
 from particle_agent.stages.users import Users
@@ -39,6 +40,10 @@ def one_user(**options):
     return {"users": [{"name": "admin", **options}]}
 
 
+def one_interface(**options):
+    return {"interfaces": [{"match": ["en*"], **options}]}
+
+
 # What takes free text: the stage, its options, and a harmless value.
 PLACES = {
     "package": (Apt, lambda text: {"packages": [text]}, "curl"),
@@ -53,6 +58,8 @@ PLACES = {
     "hostname": (Hostname, lambda text: {"hostname": text}, "web1"),
     "model": (Keyboard, lambda text: {"layout": "de", "model": text}, "pc105"),
     "xkb option": (Keyboard, lambda text: {"layout": "de", "options": [text]}, "a:b"),
+    "search domain": (Network, lambda text: one_interface(**{"search-domains": [text]}), "a.org"),
+    "name server": (Network, lambda text: one_interface(dns=[text]), "192.0.2.1"),
     "unit": (Services, lambda text: {"enable": [text]}, "ssh.service"),
     "path": (Files, lambda text: {"files": [{"path": text, "content": ""}]}, "/srv/x"),
     "mode": (Files, lambda text: {"files": [{"path": "/x", "content": "", "mode": text}]}, "0644"),
@@ -72,6 +79,7 @@ def prepared(target, text):
     target.write("/usr/bin/apt-get", "")
     target.write("/usr/share/i18n/SUPPORTED", f"{text} UTF-8\n")
     target.write("/usr/bin/systemctl", "")
+    target.write("/usr/lib/systemd/system/systemd-networkd.service", "")
     if stage_with("unit", text):
         target.write(f"/etc/systemd/system/{text}", "")
     if stage_with("zone", text):

@@ -176,6 +176,18 @@ def test_the_resolv_conf_of_the_base_comes_back(resolver, as_link):
         assert resolver.read("/etc/resolv.conf") == "the base's own"
 
 
+def test_a_copy_that_a_package_made_of_the_helpers_goes_with_it(resolver):
+    backup = "/etc/.resolv.conf.systemd-resolved.bak"
+    with Target.network(resolver):
+        resolver.path("/etc/resolv.conf").rename(resolver.root / backup.strip("/"))
+        resolver.symlink("/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
+    assert resolver.list("/etc") == ["resolv.conf"]
+    with Target.network(resolver):
+        resolver.write(backup, "the base's own")
+        resolver.symlink("/etc/resolv.conf", "/run/resolvconf/resolv.conf")
+    assert resolver.read(backup) == "the base's own"
+
+
 def test_the_resolv_conf_of_a_new_package_stays(resolver):
     resolver.write("/etc/resolv.conf", "the base's own")
     with Target.network(resolver):

@@ -9,6 +9,7 @@ from particle_agent.stages.groups import Group, Groups
 from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
+from particle_agent.stages.network import Interface, Network
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.run import Run
 from particle_agent.stages.services import Services
@@ -21,6 +22,7 @@ STAGES = [
     Timezone(zone="Europe/Berlin"),
     Keyboard(layout="us,ru", variant=",phonetic", options=("grp:alt_shift_toggle",)),
     Users(users=(User(name="a", uid=5, groups=("sudo",), password_hash="*"), User(name="b"))),
+    Network(interfaces=(Interface(match=("en*",), addresses=("192.0.2.2/24",), dhcp="no"),)),
     Hostname(hostname="web1"),
     Users(users=(User(name="a", system=True, comment="A B", password="locked", lock=False),)),
     Groups(groups=(Group(name="web", gid=300, members=("root",), system=True), Group(name="b"))),

@@ -12,6 +12,7 @@ from particle_agent.stages.groups import Groups
 from particle_agent.stages.hostname import Hostname
 from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
+from particle_agent.stages.network import Network
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.run import Run
 from particle_agent.stages.services import Services
@@ -43,7 +44,18 @@ class Stage(Protocol):
 
 
 RecipeStage = (
-    Apt | Hostname | Locale | Keyboard | Timezone | Groups | Users | Files | Services | Run | Qemu
+    Apt
+    | Hostname
+    | Locale
+    | Keyboard
+    | Timezone
+    | Groups
+    | Network
+    | Users
+    | Files
+    | Services
+    | Run
+    | Qemu
 )
 RECIPE_STAGES: tuple[type, ...] = get_args(RecipeStage)
 # What a host may send: the stages of recipes, and those that only particle-os itself uses.
