@@ -360,6 +360,14 @@ InterfaceAddress = Annotated[
         49,
     ),
 ]
+# The kernel's documentation, admin-guide/kernel-parameters; quotes may hold no spaces here.
+KernelWord = Annotated[
+    str, Text("one word for the kernel's command line such as 'quiet'", r"[!-~]+", 255)
+]
+ModuleName = Annotated[
+    str,
+    Text("the name of a kernel module such as 'br_netfilter'", r"[A-Za-z0-9_][A-Za-z0-9_-]*", 64),
+]
 # xkeyboard-config(7). The names go into files that shells read.
 XkbName = Annotated[
     str,

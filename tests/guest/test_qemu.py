@@ -89,6 +89,22 @@ def test_the_console_is_serial_and_vga(debian):
     assert menu(debian).startswith("SERIAL 0 115200\n")
 
 
+def test_the_words_of_the_recipe_follow_those_of_the_disk(debian):
+    debian.write("/etc/kernel/cmdline", "root=/dev/old rw quiet console=hvc0\n")
+    Qemu().run(debian)
+    (line,) = [line for line in menu(debian).splitlines() if "APPEND" in line]
+    assert line.endswith(" ro console=tty0 console=ttyS0,115200 quiet console=hvc0")
+    assert line.count("root=") == 1
+    assert debian.read("/etc/kernel/cmdline").strip() == line.strip().removeprefix("APPEND ")
+
+
+def test_a_command_line_that_the_kernel_would_cut_is_refused(debian):
+    debian.write("/etc/kernel/cmdline", " ".join(f"option{n}=1" for n in range(200)))
+    with pytest.raises(StageError, match="the limit is 2047"):
+        Qemu().run(debian)
+    assert debian.commands == []
+
+
 def test_debians_links_to_the_newest_kernel_are_used(debian):
     debian.symlink("/vmlinuz", "boot/vmlinuz-6.12")
     debian.symlink("/initrd.img", "boot/initrd.img-6.12")

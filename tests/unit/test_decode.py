@@ -7,6 +7,7 @@ from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Directory, File, Files, Link
 from particle_agent.stages.groups import Group, Groups
 from particle_agent.stages.hostname import Hostname
+from particle_agent.stages.kernel import Kernel
 from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
 from particle_agent.stages.network import Interface, Network
@@ -23,6 +24,7 @@ STAGES = [
     Keyboard(layout="us,ru", variant=",phonetic", options=("grp:alt_shift_toggle",)),
     Users(users=(User(name="a", uid=5, groups=("sudo",), password_hash="*"), User(name="b"))),
     Network(interfaces=(Interface(match=("en*",), addresses=("192.0.2.2/24",), dhcp="no"),)),
+    Kernel(command_line=("quiet",), modules=("loop",), initramfs="list", compression="xz"),
     Hostname(hostname="web1"),
     Users(users=(User(name="a", system=True, comment="A B", password="locked", lock=False),)),
     Groups(groups=(Group(name="web", gid=300, members=("root",), system=True), Group(name="b"))),

@@ -107,6 +107,8 @@ WRONG = [
     (with_stages("  - type: network\n    interfaces:\n      - match: [en*]\n"
                  "        addresses: [192.0.2.1/24]\n        gateways: [192.0.3.1]\n"), 5, 9,
      "bad-value", "gateway 192.0.3.1 is in no network", None),
+    (with_stages("  - type: kernel\n    command-line: [quiet, root=/dev/sda]\n"), 3, 5,
+     "bad-value", "'root=/dev/sda' is up to the stage that writes the disk", None),
     ("name: x\nstages:\n  - type: qemu\n    formats: [raw, qcow]\n", 4, 20, "bad-value",
      "'raw' or 'qcow2'", "did you mean 'qcow2'?"),
     ("name: x\nstages:\n  - type: qemu\n    size: 10X\n", 4, 11, "bad-value", "size", None),

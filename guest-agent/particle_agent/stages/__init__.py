@@ -10,6 +10,7 @@ from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Files
 from particle_agent.stages.groups import Groups
 from particle_agent.stages.hostname import Hostname
+from particle_agent.stages.kernel import Kernel
 from particle_agent.stages.keyboard import Keyboard
 from particle_agent.stages.locale import Locale
 from particle_agent.stages.network import Network
@@ -51,6 +52,7 @@ RecipeStage = (
     | Timezone
     | Groups
     | Network
+    | Kernel
     | Users
     | Files
     | Services

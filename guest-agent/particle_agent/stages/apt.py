@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent import packages
+from particle_agent import kernels, packages
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.options import PackageName, StageOptions
@@ -35,22 +35,6 @@ POLICY = "/usr/sbin/policy-rc.d"
 # dpkg and the maintainer scripts find these programs here first.
 STAND_INS = "/run/particle-os-bin"
 ASKED_FOR = "/run/particle-os-asked"
-# initramfs.conf(5) and initramfs-tools(7); the modules that do not exist are passed over.
-INITRAMFS_CONF = "/etc/initramfs-tools/conf.d/particle-os"
-INITRAMFS_MODULES = "/usr/share/initramfs-tools/modules.d/particle-os"
-INITRAMFS_HOOK = "/usr/share/initramfs-tools/hooks/zz-particle-os"
-# initramfs-tools(7): a hook is asked for what must come before it, then run.
-WITHOUT_HWDB = """\
-#!/bin/sh
-case "$1" in
-prereqs) echo udev ;;
-*) rm -f "$DESTDIR/usr/lib/udev/hwdb.bin" ;;
-esac
-"""
-CLOUD_STORAGE = (
-    "virtio_pci virtio_mmio virtio_blk virtio_scsi nvme ahci ata_piix sd_mod "
-    "xen-blkfront hv_storvsc vmw_pvscsi mptspi ext4 crc32c_generic"
-).split()
 HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
 
 
@@ -189,38 +173,13 @@ def _generated_once(target: Target) -> Iterator[list[str]]:
     with ThreadPoolExecutor() as pool:
         hwdb = pool.submit(_make_hwdb if "systemd-hwdb" in asked else lambda target: None, target)
         if "update-initramfs" in asked:
-            for name in target.list("/boot"):
-                if name.startswith("vmlinuz-"):
-                    version = name.removeprefix("vmlinuz-")
-                    if not _is_cloud(version):
-                        # Its initramfs holds the database.
-                        hwdb.result()
-                    _make_initramfs(target, version)
+            for version in kernels.versions(target):
+                if not kernels.takes_list(target, version):
+                    # Its initramfs holds the database.
+                    hwdb.result()
+                kernels.make_initramfs(target, version)
         hwdb.result()
 
 
 def _make_hwdb(target: Target) -> None:
     target.chroot(["systemd-hwdb", "--usr", "update"])
-
-
-def _is_cloud(version: str) -> bool:
-    """Whether it is Debian's kernel that only ever meets virtual hardware."""
-    return "-cloud-" in version
-
-
-def _make_initramfs(target: Target, version: str) -> None:
-    """Makes the first initramfs of a kernel, quickly; updates in the running image are its own.
-
-    For virtual hardware a list of storage drivers does, and no database of all other hardware.
-    """
-    settings = "COMPRESS=gzip\nCOMPRESSLEVEL=1\n"
-    if _is_cloud(version):
-        settings += "MODULES=list\n"
-        target.write(INITRAMFS_HOOK, WITHOUT_HWDB, mode=0o755)
-    target.write(INITRAMFS_CONF, settings)
-    target.write(INITRAMFS_MODULES, "".join(f"{name}\n" for name in CLOUD_STORAGE))
-    try:
-        target.chroot(["update-initramfs", "-c", "-k", version])
-    finally:
-        for path in (INITRAMFS_CONF, INITRAMFS_MODULES, INITRAMFS_HOOK):
-            target.remove(path)

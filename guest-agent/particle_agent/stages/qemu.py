@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent import generalize
+from particle_agent import generalize, kernels
 from particle_agent.checksum import tree_sha256
 from particle_agent.errors import StageError
 from particle_agent.options import AtLeastOne, DiskSize, StageOptions, bytes_of
@@ -22,6 +22,8 @@ LINUX_ROOT_X86_64 = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
 # What extlinux(1) installs in its directory.
 EXTLINUX_FILES = ("ldlinux.sys", "ldlinux.c32")
 MBR_CODE_BYTES = 440
+# COMMAND_LINE_SIZE of x86, with the NUL.
+COMMAND_LINE_LIMIT = 2047
 # dumpe2fs(8), for each group of blocks: "  Free blocks: 9234-32767, 32770".
 FREE_BLOCKS = re.compile(r"^  Free blocks: (.+)$", re.MULTILINE)
 FREE_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -53,7 +55,8 @@ class Qemu(StageOptions):
         generalize.run(target)
         target.write("/etc/fstab", f"UUID={root_uuid} / ext4 errors=remount-ro 0 1\n")
         target.make_directory("/boot/extlinux")
-        target.write("/boot/extlinux/extlinux.conf", _menu(kernel, initrd, root_uuid))
+        command_line = _command_line(target, root_uuid)
+        target.write("/boot/extlinux/extlinux.conf", _menu(kernel, initrd, command_line))
         # Without the mounts that the chroot needs, just the tree.
         with target.mounted(target.root, "--bind") as tree:
             generalize.empty(tree)
@@ -104,12 +107,28 @@ def _kernel(target: Target) -> tuple[str, str]:
     return f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}"
 
 
-def _menu(kernel: str, initrd: str, root_uuid: str) -> str:
+def _command_line(target: Target, root_uuid: str) -> str:
+    """The kernel's command line; of several consoles, the last one becomes /dev/console."""
+    words = [f"root=UUID={root_uuid}", "ro", "console=tty0", "console=ttyS0,115200"]
+    words += [word for word in kernels.command_line(target) if word not in words]
+    line = " ".join(words)
+    if len(line) > COMMAND_LINE_LIMIT:
+        raise StageError(
+            f"the kernel's command line has {len(line)} characters; the limit is "
+            f"{COMMAND_LINE_LIMIT}"
+        )
+    if target.exists(kernels.COMMAND_LINE):
+        # For a boot loader that is installed later.
+        target.write(kernels.COMMAND_LINE, f"{line}\n")
+    return line
+
+
+def _menu(kernel: str, initrd: str, command_line: str) -> str:
     """extlinux.conf; see https://wiki.syslinux.org/wiki/index.php?title=Config."""
     return (
         "SERIAL 0 115200\nPROMPT 0\nTIMEOUT 10\nDEFAULT linux\n\n"
         f"LABEL linux\n  LINUX {kernel}\n  INITRD {initrd}\n"
-        f"  APPEND root=UUID={root_uuid} ro console=tty0 console=ttyS0,115200\n"
+        f"  APPEND {command_line}\n"
     )
 
 
