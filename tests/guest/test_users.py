@@ -1,5 +1,6 @@
 import pytest
 from particle_agent.errors import StageError
+from particle_agent.options import Secret
 from particle_agent.stages.users import User, Users
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0 someone@example"
@@ -212,3 +213,30 @@ def test_a_file_that_holds_no_public_keys_is_refused(debian, line):
     with pytest.raises(StageError, match="line 2 of the file of SSH keys"):
         make(debian, name="admin", ssh_authorized_keys_file="sha256:0123")
     assert debian.commands == []
+
+
+def with_secret(target, password):
+    secret = Secret(name="admin-password", env="PASSWORD")
+    user = User(name="old", password_secret="admin-password")
+    with target.secrets({"admin-password": password}):
+        Users(users=(user,), secrets=(secret,)).run(target)
+
+
+def test_a_password_from_a_secret_is_never_an_argument(debian):
+    with_secret(debian, "grüße; $(id)".encode())
+    command = debian.only("chpasswd")
+    assert command.argv == ("chpasswd",)
+    assert command.stdin == "old:grüße; $(id)\n"
+
+
+def test_a_password_is_one_line(debian):
+    with pytest.raises(StageError, match="one line"):
+        with_secret(debian, b"one\nroot:two")
+    assert debian.commands == []
+
+
+def test_a_password_names_a_secret_of_the_stage():
+    with pytest.raises(ValueError, match="no secret 'other'"):
+        Users(users=(User(name="a", password_secret="other"),))
+    with pytest.raises(ValueError, match="excludes a hash"):
+        User(name="a", password_secret="x", password_hash="*")

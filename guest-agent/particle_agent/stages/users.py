@@ -14,12 +14,13 @@ from particle_agent.options import (
     HostFile,
     Options,
     PasswordHash,
+    SecretName,
     SshPublicKey,
     StageOptions,
     UserId,
     UserName,
 )
-from particle_agent.target import Target
+from particle_agent.target import SECRETS, Target
 
 # sshd(8): a key, after options if there are any.
 KEY = re.compile(r"(?:^|\s)(?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}(?:\s|$)")
@@ -51,6 +52,9 @@ class User(Options):
     """The home directory, made with the skeleton files; /home/NAME for a new account."""
     password_hash: PasswordHash | None = None
     """A hash of crypt(5); without it no password is accepted."""
+    password_secret: SecretName | None = None
+    """The name of one of the stage's `secrets` that holds the password itself; it is hashed in the
+    image's own way, with a salt of its own in each build."""
     password: Literal["locked", "empty", "expired"] | None = None
     """`locked`: no password is accepted, but the hash is kept. `empty`: none is asked for.
     `expired`: it has to be changed at the next login."""
@@ -64,7 +68,9 @@ class User(Options):
     """Lets the user run anything as root, with or without being asked for the password."""
 
     def __post_init__(self) -> None:
-        match self.password, self.password_hash:
+        if self.password_secret is not None and self.password_hash is not None:
+            raise ValueError(f"user {self.name}: 'password-secret' excludes a hash")
+        match self.password, self.password_hash or self.password_secret:
             case "empty", str():
                 raise ValueError(f"user {self.name}: 'password: empty' excludes a hash")
             case "expired", "!" | "*":
@@ -78,6 +84,14 @@ class Users(StageOptions):
     type: Literal["users"] = "users"
     users: tuple[User, ...]
     """The accounts, made in this order."""
+
+    def __post_init__(self) -> None:
+        known = [secret.name for secret in self.secrets]
+        for user in self.users:
+            if user.password_secret is not None and user.password_secret not in known:
+                raise ValueError(
+                    f"user {user.name}: the stage has no secret '{user.password_secret}'"
+                )
 
     def run(self, target: Target) -> None:
         for user in self.users:
@@ -181,6 +195,11 @@ def _password(target: Target, user: User) -> None:
     if user.password_hash is not None:
         line = f"{user.name}:{user.password_hash}\n"
         target.chroot(["chpasswd", "--encrypted"], stdin=line)
+    if user.password_secret is not None:
+        password = target.read(f"{SECRETS}/{user.password_secret}")
+        if not password.isprintable():
+            raise StageError(f"user {user.name}: a password is one line of printable characters")
+        target.chroot(["chpasswd"], stdin=f"{user.name}:{password}\n")
     match user.password:
         case "locked":
             target.chroot(["usermod", "--lock", "--", user.name])
