@@ -3,7 +3,7 @@
 The host fetches and verifies the packages without privilege (mmdebstrap), and hands them in on a
 disk, decompressed. Here they are extracted, so that there is a dpkg that can install them; their
 maintainer scripts run as root in the VM. What comes out is the base tarball that
-`mmdebstrap:SUITE` stands for.
+`mmdebstrap:SUITE` stands for, once it is exported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, Literal
 
 from particle_agent import packages
-from particle_agent.checksum import tree_sha256
 from particle_agent.errors import InfrastructureError
 from particle_agent.options import StageOptions
 from particle_agent.target import Target
@@ -27,7 +26,6 @@ LEFT_BEHIND = (
     "/etc/machine-id",
     "/etc/apt/apt.conf.d/99mmdebstrap",
 )
-OUTPUT_BYTES = 4 << 30
 CHUNK = 1 << 20
 
 
@@ -71,7 +69,7 @@ def _find_data(deb: IO[bytes]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Bootstrap(StageOptions):
-    """Installs the packages of the host's disk in the tree and writes it as a tar archive."""
+    """Installs the packages of the host's disk in the tree."""
 
     type: Literal["bootstrap"] = "bootstrap"
 
@@ -83,25 +81,3 @@ class Bootstrap(StageOptions):
             target.chroot(["dpkg", "--force-depends", "--force-unsafe-io", "--install", *debs])
         for path in LEFT_BEHIND:
             target.remove(path)
-        with target.mounted(target.root, "--bind") as tree:
-            output = target.output_disk(OUTPUT_BYTES, content=OUTPUT_BYTES // 8)
-            size = _archive(tree, output)
-        target.reporter.disk_written(size, tree_sha256(output, size))
-
-
-def _archive(tree: Path, disk: Path) -> int:
-    """Writes `tree` to the start of `disk` as a POSIX archive; returns its size in bytes."""
-    argv = ["tar", "--create", "--file=-", f"--directory={tree}", "--numeric-owner"]
-    argv += ["--xattrs", "--xattrs-include=*", "--sort=name", "--exclude=./lost+found", "."]
-    size = 0
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as tar, disk.open("r+b") as file:
-        assert tar.stdout is not None
-        while chunk := tar.stdout.read(CHUNK):
-            size += len(chunk)
-            file.write(chunk)
-        if tar.wait(60) != 0:
-            raise InfrastructureError(
-                f"tar cannot write the base tarball (status {tar.returncode})"
-            )
-    subprocess.run(["sync"], check=True, timeout=300)
-    return size

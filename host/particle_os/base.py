@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from particle_agent.bootstrap import Bootstrap
+from particle_agent.export import Export
 from particle_agent.wire import Event
 
 from particle_os import bootstrap, packages, process
@@ -172,7 +173,9 @@ def ensure_suite(
                 if not sandbox.take_disk_event(event, deadline):
                     listen(event)
 
-            sandbox.agent.run([Bootstrap()], hostname=suite, deadline=deadline, listen=on_event)
+            sandbox.agent.run(
+                [Bootstrap(), Export()], hostname=suite, deadline=deadline, listen=on_event
+            )
             if sandbox.written is None:
                 raise InfrastructureError("the helper VM wrote no base tarball")
             receive(output, sandbox.written)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Protocol, get_args
 
 from particle_agent.bootstrap import Bootstrap
+from particle_agent.export import Export
 from particle_agent.options import Secret
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.files import Files
@@ -61,4 +62,4 @@ RecipeStage = (
 )
 RECIPE_STAGES: tuple[type, ...] = get_args(RecipeStage)
 # What a host may send: the stages of recipes, and those that only particle-os itself uses.
-ALL_STAGES: tuple[type, ...] = (*RECIPE_STAGES, Bootstrap)
+ALL_STAGES: tuple[type, ...] = (*RECIPE_STAGES, Bootstrap, Export)
