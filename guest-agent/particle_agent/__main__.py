@@ -1,9 +1,9 @@
 """What the agent can be told to do.
 
-`agent.pyz unpack` takes the base tarball, `agent.pyz extract` the packages of a base from their
-disk (with sources.list on standard input), `agent.pyz run` runs the stages of a request,
-`agent.pyz shell` is a root shell in the target, `agent.pyz inspect-disk` and `inspect-target` write
-what they find to wire.INSPECTION.
+`agent.pyz unpack` takes the base tarball, `agent.pyz unpack-image` the layers of a container image,
+`agent.pyz extract` the packages of a base from their disk (with sources.list on standard input),
+`agent.pyz run` runs the stages of a request, `agent.pyz shell` is a root shell in the target,
+`agent.pyz inspect-disk` and `inspect-target` write what they find to wire.INSPECTION.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from particle_agent import runner, wire
 from particle_agent.bootstrap import extract
 from particle_agent.decode import encode
 from particle_agent.packages import ARCHIVES
-from particle_agent.unpack import unpack
+from particle_agent.unpack import check_base, unpack, unpack_image
+
+UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
 
 
 def main() -> int:
@@ -28,8 +30,10 @@ def main() -> int:
     channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))
     try:
         with channel.heartbeat():
-            if sys.argv[1] == "unpack":
-                size, sha256 = unpack(sys.stdin.buffer, runner.prepare_scratch())
+            if sys.argv[1] in UNPACK:
+                root = runner.prepare_scratch()
+                size, sha256 = UNPACK[sys.argv[1]](sys.stdin.buffer, root)
+                check_base(root)
                 with runner.frozen_scratch():
                     channel.send(wire.Unpacked(size=size, sha256=sha256))
             elif sys.argv[1] == "extract":

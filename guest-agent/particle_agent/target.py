@@ -16,15 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from particle_agent import command
-from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent import command, inside
+from particle_agent.errors import CommandFailed, InfrastructureError
 from particle_agent.timings import Timings
 from particle_agent.wire import PackageRequest, PackagesAnswer
 
 COMMAND_SECONDS = 3600.0
 # What systemd-resolved's installation makes of a /etc/resolv.conf that it finds.
 RESOLVED_BACKUP = "/etc/.resolv.conf.systemd-resolved.bak"
-MAX_SYMLINKS = 40
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -152,26 +151,7 @@ class Target:
 
         With `follow` false the last component is not resolved. Raises StageError on a loop.
         """
-        pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
-        resolved: list[str] = []
-        links = 0
-        while pending:
-            part = pending.pop()
-            if part == "..":
-                resolved[-1:] = []
-                continue
-            here = self.root.joinpath(*resolved, part)
-            if here.is_symlink() and (pending or follow):
-                links += 1
-                if links > MAX_SYMLINKS:
-                    raise StageError(f"too many levels of symbolic links in the target's {path}")
-                link = os.readlink(here)
-                if link.startswith("/"):
-                    resolved = []
-                pending += [p for p in link.split("/") if p not in ("", ".")][::-1]
-                continue
-            resolved.append(part)
-        return self.root.joinpath(*resolved)
+        return inside.resolve(self.root, path, follow=follow)
 
     def exists(self, path: str) -> bool:
         return self.path(path).exists()

@@ -1,17 +1,30 @@
-"""Unpacks the base tarball as it arrives on standard input."""
+"""Unpacks the base, a tarball or a container image, as it arrives on standard input."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
+from particle_agent import layers, wire
+from particle_agent.decode import decode
 from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.inside import resolve
 
 CHUNK = 1 << 18
 # The first bytes of a file name its compression: gzip (RFC 1952), xz and zstd (RFC 8878).
 COMPRESSIONS = {b"\x1f\x8b": "--gzip", b"\xfd7zXZ\x00": "--xz", b"\x28\xb5\x2f\xfd": "--zstd"}
+DECOMPRESSORS = {
+    b"\x1f\x8b": ["gzip", "--decompress", "--stdout"],
+    b"\x28\xb5\x2f\xfd": ["zstd", "--decompress", "--stdout", "--quiet"],
+}
+# Bytes; a real one has a few hundred.
+OS_RELEASE_LIMIT = 1 << 16
 
 
 def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
@@ -57,9 +70,137 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
             else "Check the file with 'tar -tf'.",
             tail=complaint.splitlines(),
         )
+    return size, digest.hexdigest()
+
+
+def unpack_image(stream: IO[bytes], root: Path) -> tuple[int, str]:
+    """Unpacks a container image into `root`; returns the size and SHA-256 of the whole stream.
+
+    The stream is a line with a `wire.Image`, and the blobs of its layers one after the other.
+    Raises StageError when a layer cannot be applied or is another than the image promises.
+    """
+    received = _Received(stream)
+    image = decode(wire.Image, json.loads(received.line(wire.IMAGE_LIMIT)))
+    for number, layer in enumerate(image.layers, start=1):
+        blob = _Blob(received, layer.size)
+        with _plain(blob, f"layer {number} of the image") as archive:
+            layers.apply(cast(IO[bytes], archive), root)
+        if f"sha256:{archive.digest.hexdigest()}" != layer.diff_id:
+            raise StageError(
+                f"layer {number} of the image is another than its configuration says",
+                hint="The image is damaged or was made wrongly; make it anew.",
+            )
+    return received.size, received.digest.hexdigest()
+
+
+class _Received:
+    """A stream that is counted and hashed as it is read."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        return self._count(self._stream.read(size))
+
+    def line(self, limit: int) -> bytes:
+        return self._count(self._stream.readline(limit))
+
+    def _count(self, data: bytes) -> bytes:
+        self.size += len(data)
+        self.digest.update(data)
+        return data
+
+
+class _Blob:
+    """The next `size` bytes of a stream. Raises StageError when it ends before."""
+
+    def __init__(self, stream: _Received, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(min(size, self._left))
+        if not data and size and self._left:
+            raise StageError("the image ends in the middle of a layer")
+        self._left -= len(data)
+        return data
+
+
+@contextmanager
+def _plain(blob: _Blob, what: str) -> Iterator[_Received]:
+    """The blob without its compression (gzip, zstd or none), read to its end afterwards."""
+    head = blob.read(6)
+    program = next((p for magic, p in DECOMPRESSORS.items() if head.startswith(magic)), ["cat"])
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as decompressor:
+        assert decompressor.stdin and decompressor.stdout and decompressor.stderr
+        failures: list[StageError] = []
+        feeder = threading.Thread(target=_feed, args=(head, blob, decompressor.stdin, failures))
+        feeder.start()
+        try:
+            yield _Received(decompressor.stdout)
+        finally:
+            # Closed early, it ends the decompressor; the feeder takes the rest of the blob.
+            decompressor.stdout.close()
+            feeder.join()
+            complaint = decompressor.stderr.read(65536).decode("utf-8", "replace")
+            status = decompressor.wait(300)
+            if failures:
+                raise failures[0]
+            if status > 0:
+                raise StageError(f"{what} cannot be decompressed", tail=complaint.splitlines())
+
+
+def _feed(head: bytes, blob: _Blob, sink: IO[bytes], failures: list[StageError]) -> None:
+    alive = True
+    chunk = head
+    try:
+        while chunk:
+            if alive:
+                try:
+                    sink.write(chunk)
+                except BrokenPipeError:
+                    alive = False
+            chunk = blob.read(CHUNK)
+    except StageError as error:
+        failures.append(error)
+    finally:
+        with suppress(BrokenPipeError):
+            sink.close()
+
+
+def check_base(root: Path) -> None:
+    """Raises StageError unless `root` holds the root file system of a Debian, with apt."""
     if not (root / "etc").is_dir() or not (root / "usr").is_dir():
         raise StageError(
-            "the base tarball holds no root file system: /etc and /usr are missing",
-            hint="The archive must have the root directory itself at its top.",
+            "the base holds no root file system: /etc and /usr are missing",
+            hint="A tar archive must have the root directory itself at its top.",
         )
-    return size, digest.hexdigest()
+    system = _os_release(root)
+    kinds = [system.get("ID", ""), *system.get("ID_LIKE", "").split()]
+    if "debian" not in kinds:
+        found = system.get("PRETTY_NAME") or system.get("ID") or "a system without /etc/os-release"
+        raise StageError(
+            f"the base is no Debian, nor like one: {found[:100]}",
+            hint="Take one whose /etc/os-release has ID=debian, or debian in ID_LIKE.",
+        )
+    if not resolve(root, "/usr/bin/apt-get").is_file():
+        raise StageError(
+            "the base has no apt: there is no /usr/bin/apt-get",
+            hint="Take a base that contains it, as the images of Debian and Ubuntu do.",
+        )
+
+
+def _os_release(root: Path) -> dict[str, str]:
+    """The variables of os-release(5); empty when there is none."""
+    for name in ("/etc/os-release", "/usr/lib/os-release"):
+        place = resolve(root, name)
+        if place.is_file():
+            with place.open("rb") as file:
+                lines = file.read(OS_RELEASE_LIMIT).decode("utf-8", "replace").splitlines()
+            pairs = (line.split("=", 1) for line in lines if "=" in line and line[0] != "#")
+            return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
+    return {}

@@ -18,6 +18,7 @@ PROTOCOL = 4
 HEARTBEAT_SECONDS = 5.0
 TEXT_LIMIT = 8192
 LINE_LIMIT = 65536
+IMAGE_LIMIT = 1 << 20
 PACKAGES_REQUEST = "/run/particle-os/packages.json"
 PACKAGES_REQUEST_LIMIT = 64 << 20
 INSPECTION = "/run/particle-os/inspection.json"
@@ -99,8 +100,26 @@ class Continue:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer of a container image: a blob of `size` bytes, a tar archive, maybe compressed.
+
+    `diff_id` is "sha256:" and the SHA-256 of the archive itself.
+    """
+
+    size: int
+    diff_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A line from the host to the guest, before the blobs of these layers, the lowest first."""
+
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Unpacked:
-    """The base tarball arrived: so many bytes, with this SHA-256."""
+    """The base arrived: so many bytes, with this SHA-256."""
 
     type: Literal["unpacked"] = "unpacked"
     size: int

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, BinaryIO, Literal, TypeVar
 
 import paramiko
 from particle_agent import wire
@@ -99,8 +99,15 @@ class Agent:
             raise VmError(f"{path} did not arrive whole: {printable(answer, 100)}")
         return sent
 
-    def unpack(self, stream: io.BufferedIOBase, deadline: Deadline, listen: Listener) -> str:
-        """Streams the base tarball to the agent, which unpacks it; returns its SHA-256.
+    def unpack(
+        self,
+        stream: BinaryIO,
+        deadline: Deadline,
+        listen: Listener,
+        *,
+        verb: Literal["unpack", "unpack-image"] = "unpack",
+    ) -> str:
+        """Streams a base to the agent, which unpacks it; returns the SHA-256 of what was sent.
 
         Raises InfrastructureError when the two ends disagree about what was sent.
         """
@@ -112,16 +119,16 @@ class Agent:
                 return None
             return listen(event)
 
-        with self._channel("unpack", deadline) as channel:
+        with self._channel(verb, deadline) as channel:
             try:
-                sent = self._connection.send(channel, stream, deadline)  # type: ignore[arg-type]
+                sent = self._connection.send(channel, stream, deadline)
             except VmError as error:
                 # The agent's own words tell more than a closed pipe, if it still has some.
                 self._listen(channel, deadline, note)
                 raise self._death() or error from error
             self._listen(channel, deadline, note)
         if not received or received[0].sha256 != sent:
-            raise InfrastructureError("the base tarball did not arrive whole in the VM")
+            raise InfrastructureError("the base did not arrive whole in the VM")
         return sent
 
     def extract(self, sources: str, deadline: Deadline, listen: Listener) -> None:

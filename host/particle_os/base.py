@@ -1,4 +1,4 @@
-"""Base images: from a reference to a tarball on the host and its digest."""
+"""Base images: from a reference to a root file system on the host and its digest."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from particle_agent.bootstrap import Bootstrap
 from particle_agent.export import Export
 from particle_agent.wire import Event
 
-from particle_os import bootstrap, packages, process
+from particle_os import bootstrap, images, packages, process
+from particle_os.agent import Agent, Listener
 from particle_os.artifact import receive
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
+from particle_os.images import Source
+from particle_os.oci import Image
 from particle_os.sandbox import Sandbox
 from particle_os.workspace import Workspace, locked
 
@@ -37,16 +40,108 @@ EXTRA_PACKAGES = {"bookworm": ("usr-is-merged",)}
 SandboxOpener = Callable[[str, Path], AbstractContextManager[Sandbox]]
 
 
+class Base(Protocol):
+    """A root file system that can be sent to a VM; `digest` names its content."""
+
+    @property
+    def reference(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def size(self) -> int:
+        """Bytes as it is sent: compressed, if it is."""
+        ...
+
+    def fetch(self, work: Workspace, deadline: Deadline, log: Callable[[str], None]) -> None:
+        """Brings what is missing to the host."""
+        ...
+
+    def is_here(self) -> bool:
+        """Whether all of it is on the host."""
+        ...
+
+    def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
+        """Has the agent unpack it.
+
+        Raises StageFailed when it is no base, InfrastructureError when it has changed.
+        """
+        ...
+
+
 @dataclass(frozen=True)
-class Base:
-    """A root file system as a tarball; `digest` is "sha256:" and the file's SHA-256."""
+class TarBase:
+    """A base as a tarball; `digest` is "sha256:" and the file's SHA-256."""
 
     reference: str
     tarball: Path
     digest: str
 
+    def size(self) -> int:
+        return self.tarball.stat().st_size
 
-def resolve_file(reference: str, relative_to: Path, architecture: str) -> Base | None:
+    def fetch(self, work: Workspace, deadline: Deadline, log: Callable[[str], None]) -> None:
+        pass
+
+    def is_here(self) -> bool:
+        return True
+
+    def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
+        with self.tarball.open("rb") as stream:
+            sent = agent.unpack(stream, deadline, listen)
+        if f"sha256:{sent}" != self.digest:
+            raise InfrastructureError(
+                f"{self.tarball} has changed: it is not {self.digest} any more",
+                hint="Remove the file from the cache, or do not write it during a build.",
+            )
+
+
+@dataclass(frozen=True)
+class ImageBase:
+    """A base as a container image; `digest` is that of its manifest."""
+
+    image: Image
+    source: Source
+    cache: Path
+
+    @property
+    def reference(self) -> str:
+        return self.image.reference
+
+    @property
+    def digest(self) -> str:
+        return self.image.digest
+
+    def size(self) -> int:
+        return self.image.size()
+
+    def fetch(self, work: Workspace, deadline: Deadline, log: Callable[[str], None]) -> None:
+        images.fetch(
+            self.image, self.source, cache=self.cache, work=work, deadline=deadline, log=log
+        )
+
+    def is_here(self) -> bool:
+        return images.is_fetched(self.image, self.cache)
+
+    def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
+        with images.opened(self.image, self.cache) as stream:
+            agent.unpack(stream, deadline, listen, verb="unpack-image")
+
+
+def resolve(reference: str, relative_to: Path, architecture: str, cache: Path) -> Base | None:
+    """The base of a reference that stands for itself; None for `mmdebstrap:` ones.
+
+    Of a container image only the description is fetched. Raises UsageError when there is no such
+    base, or it is of another architecture; InfrastructureError when a registry does not answer.
+    """
+    source = images.parse(reference, relative_to)
+    if source is None:
+        return resolve_file(reference, relative_to, architecture)
+    image = images.describe(reference, relative_to, architecture, cache)
+    return ImageBase(image, source, cache)
+
+
+def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBase | None:
     """The base of a `tar:` reference; None for the others.
 
     Raises UsageError when the file is missing, is no tar archive, or is of another architecture.
@@ -65,7 +160,7 @@ def resolve_file(reference: str, relative_to: Path, architecture: str) -> Base |
     if found != architecture:
         raise UsageError(f"{path} is for {found}, but the recipe wants {architecture}")
     with path.open("rb") as file:
-        return Base(reference, path, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
+        return TarBase(reference, path, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
 
 
 @contextmanager
@@ -114,7 +209,7 @@ def architecture_of(path: Path) -> str | None:
     return None
 
 
-def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -> Base | None:
+def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -> TarBase | None:
     """The cached base of `mmdebstrap:SUITE`, if it was made before."""
     tarball = cache / "bases" / f"{_suite_key(suite, mirror, architecture)}.tar.zst"
     digest = tarball.with_name(tarball.name.replace(".tar.zst", ".sha256"))
@@ -122,7 +217,7 @@ def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -
         os.utime(digest)
     except FileNotFoundError:
         return None
-    return Base(f"mmdebstrap:{suite}", tarball, digest.read_text().strip())
+    return TarBase(f"mmdebstrap:{suite}", tarball, digest.read_text().strip())
 
 
 def _suite_key(suite: str, mirror: str | None, architecture: str) -> str:
@@ -139,10 +234,10 @@ def ensure_suite(
     cache: Path,
     work: Workspace,
     open_sandbox: SandboxOpener,
-    finished: Callable[[Sandbox, Base], None],
+    finished: Callable[[Sandbox, TarBase], None],
     listen: Callable[[Event], None],
     log: Callable[[str], None],
-) -> Base:
+) -> TarBase:
     """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.
 
     With `anew` it is made even when there is one, which it then replaces.

@@ -83,6 +83,7 @@ def build(plan: Plan, progress: Progress) -> Result:
             run.choose_accelerator()
             run.make_base()
             run.find_checkpoints()
+            run.fetch_base()
             with run.sandbox("build", run.delivery.file("raw"), run.layers()) as sandbox:
                 run.push_base(sandbox)
                 run.push_files(sandbox)
@@ -229,6 +230,14 @@ class _Run:
         )
         self.stages.cached(len(self.chain) - 1)
 
+    def fetch_base(self) -> None:
+        """Downloads what is missing of a container image, unless a checkpoint stands for it."""
+        assert self.base is not None
+        if self.chain or self.base.is_here():
+            return
+        with self.progress.phase("fetch base image"):
+            self.base.fetch(self.work, self.deadline, self.progress.line)
+
     def layers(self) -> list[Path]:
         """The frozen disks that the build continues on."""
         return [checkpoint.disk for checkpoint in self.chain]
@@ -263,21 +272,15 @@ class _Run:
         assert self.base is not None
         if self.chain:
             return
-        size = self.base.tarball.stat().st_size
-        need_room(self.work.path, SCRATCH_ESTIMATE + 3 * size, "the scratch disk")
-        with self.progress.phase("push base"), self.base.tarball.open("rb") as stream:
+        need_room(self.work.path, SCRATCH_ESTIMATE + 3 * self.base.size(), "the scratch disk")
+        with self.progress.phase("push base"):
             try:
-                sent = sandbox.agent.unpack(stream, self.deadline, self._listen_to_output)
+                self.base.push(sandbox.agent, self.deadline, self._listen_to_output)
             except StageFailed as error:
                 where = f"base image {self.base.reference}"
                 raise UsageError(
                     error.brief, hint=error.hint, where=where, tail=error.tail
                 ) from error
-        if f"sha256:{sent}" != self.base.digest:
-            raise InfrastructureError(
-                f"{self.base.tarball} has changed: it is not {self.base.digest} any more",
-                hint="Remove the file from the cache, or do not write it during a build.",
-            )
         self._keep_checkpoint(sandbox, "base", network=False)
 
     def push_files(self, sandbox: Sandbox) -> None:
@@ -387,7 +390,7 @@ class _Run:
             staging = self.delivery.staging
             if free_bytes(self.work.path) < (64 << 20) or free_bytes(staging) < (64 << 20):
                 assert self.base is not None
-                needed = SCRATCH_ESTIMATE + self.base.tarball.stat().st_size
+                needed = SCRATCH_ESTIMATE + self.base.size()
                 raise InfrastructureError(
                     f"the disk of the host is full; the build needs about {needed} bytes",
                     where=error.where,

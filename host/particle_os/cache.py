@@ -17,7 +17,7 @@ from particle_os import checkpoints
 from particle_os.workspace import LOCK, allocated_bytes, workspace
 
 LIMIT_BYTES = 20 << 30
-Kind = Literal["helper", "state", "base", "checkpoint", "package", "indexes"]
+Kind = Literal["helper", "state", "base", "image", "checkpoint", "package", "indexes"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def _entries(cache: Path) -> Iterator[Entry]:
     for digest in (cache / "bases").glob("*.sha256"):
         tarball = digest.with_suffix(".tar.zst")
         yield _entry("base", digest.stem, digest, tarball, digest)
+    for blob in (cache / "images" / "sha256").glob("*"):
+        yield _entry("image", blob.name, blob, blob)
     for place in _directories(cache / "checkpoints"):
         found = checkpoints.read(place)
         label = found.meta.label if found else "damaged"
@@ -139,7 +141,7 @@ def _intact(entry: Entry) -> bool:
         return found is not None and checkpoints.intact(found)
     if entry.kind == "base":
         return path.exists() and entry.paths[1].read_text().strip() == f"sha256:{_sha256(path)}"
-    if entry.kind == "package":
+    if entry.kind in ("package", "image"):
         return _sha256(path) == entry.name
     return True
 

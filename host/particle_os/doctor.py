@@ -27,6 +27,8 @@ PROGRAMS = {
     "gensquashfs": "squashfs-tools-ng",
     "zstd": "zstd",
 }
+# What only some bases need.
+OPTIONAL = {"skopeo": ("skopeo", "bases from container images need it")}
 SLOW_QEMU = 9
 
 
@@ -43,6 +45,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Everything that a build needs from the host."""
     findings = [_program(name, package) for name, package in PROGRAMS.items()]
+    findings += [_optional(name, *about) for name, about in OPTIONAL.items()]
     findings.append(_path("Debian's signing keys", KEYRING, "debian-archive-keyring"))
     try:
         cache = cache_directory()
@@ -78,6 +81,13 @@ def _program(name: str, package: str) -> Finding:
                 name, "warning", version, "QEMU 10 emulates twice as fast (bookworm-backports)"
             )
     return Finding(name, "ok", version)
+
+
+def _optional(name: str, package: str, why: str) -> Finding:
+    found = _program(name, package)
+    if found.status != "missing":
+        return found
+    return Finding(name, "warning", f"{found.detail}: {why}", found.advice)
 
 
 def _path(what: str, path: Path, package: str) -> Finding:

@@ -55,7 +55,7 @@ class Plan:
     options: Options
     template: Template
     base_reference: str
-    # Known before the start for a file, and for a suite that was bootstrapped before.
+    # Known before the start, but for a suite that was not bootstrapped before.
     base: Base | None
     helper: Helper | None
     # The first stage, counted from 0, whose earlier results are not used.
@@ -93,7 +93,8 @@ class Plan:
 def make_plan(recipe_path: Path, options: Options) -> Plan:
     """Validates the recipe and looks up what is there already; starts nothing.
 
-    Raises InvalidDocument or UsageError with all that is wrong.
+    A registry is asked what the base's reference names. Raises InvalidDocument or UsageError with
+    all that is wrong, InfrastructureError when a registry does not answer.
     """
     loaded, secrets = _with_secrets(recipe.load(recipe_path))
     template = helper.load_template(options.template)
@@ -103,7 +104,7 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     recipe.check_base_reference(reference)
     relative_to = Path() if options.base else recipe_path.parent
     architecture = loaded.recipe.architecture
-    found = base.resolve_file(reference, relative_to, architecture)
+    found = base.resolve(reference, relative_to, architecture, cache_directory())
     if found is None and options.refresh != REFRESH_BASE:
         suite = reference.removeprefix("mmdebstrap:")
         found = base.find_suite(suite, options.mirror, architecture, cache_directory())

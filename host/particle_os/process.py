@@ -137,6 +137,37 @@ def run(
     return tuple(tail)
 
 
+def capture(argv: Sequence[str | Path], *, deadline: Deadline, what: str, limit: int) -> bytes:
+    """Runs a program to its end and returns its standard output, of at most `limit` bytes.
+
+    Raises InfrastructureError when the program is missing, fails (with the end of its standard
+    error) or prints more, DeadlineExceeded when it takes too long.
+    """
+    output, complaints = bytearray(), bytearray()
+
+    def read(pipe: IO[bytes], kept: bytearray) -> None:
+        while data := pipe.read1(65536):  # type: ignore[attr-defined]
+            kept += data[: max(0, limit + 1 - len(kept))]
+
+    with started(argv, stderr=subprocess.PIPE) as process:
+        pipes = ((process.stdout, output), (process.stderr, complaints))
+        readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in pipes]
+        for reader in readers:
+            reader.start()
+        try:
+            status = process.wait(deadline.remaining())
+        except (subprocess.TimeoutExpired, DeadlineExceeded) as error:
+            raise DeadlineExceeded(f"{what} took longer than {deadline.seconds:.0f} s") from error
+        for reader in readers:
+            reader.join(5)
+    if status != 0:
+        tail = complaints.decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
+        raise InfrastructureError(f"{what} failed (status {status})", tail=tail)
+    if len(output) > limit:
+        raise InfrastructureError(f"{what} gave more than {limit} bytes")
+    return bytes(output)
+
+
 def version(program: str) -> str:
     """The first line that `program --version` prints; InfrastructureError when it cannot run."""
     lines: list[str] = []

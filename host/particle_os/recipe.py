@@ -27,11 +27,19 @@ RecipeName = Annotated[
         63,
     ),
 ]
+# Of the distribution specification, with the host before it: HOST[:PORT]/NAME[:TAG|@DIGEST].
+_IMAGE = (
+    r"(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/)?"
+    r"[a-z0-9]+([._/-]+[a-z0-9]+)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})?"
+)
 BaseReference = Annotated[
     str,
     Text(
-        "a base image: 'mmdebstrap:SUITE' or 'tar:PATH'",
-        r"mmdebstrap:[a-z][a-z0-9-]*|tar:[^\x00-\x1f\x7f]+",
+        "a base image: 'mmdebstrap:SUITE', 'tar:PATH', 'docker://NAME', 'oci:DIRECTORY', "
+        "'oci-archive:PATH' or 'docker-archive:PATH'",
+        r"mmdebstrap:[a-z][a-z0-9-]*|(tar|oci|oci-archive|docker-archive):[^\x00-\x1f\x7f]+"
+        rf"|docker://{_IMAGE}",
         4096,
     ),
 ]
@@ -68,8 +76,10 @@ class Recipe(Options):
     description: str = ""
     """One line for people."""
     base_image: BaseReference = "mmdebstrap:trixie"
-    """What the image starts from: mmdebstrap:SUITE (bootstrapped from the Debian mirror) or
-    tar:PATH (a root file system; plain, gzip, xz or zstd; relative to the recipe)."""
+    """What the image starts from: mmdebstrap:SUITE (bootstrapped from the Debian mirror),
+    tar:PATH (a root file system; plain, gzip, xz or zstd), docker://NAME[:TAG|@DIGEST] (a
+    container image in a registry), oci:DIRECTORY[:REF], oci-archive:PATH[:REF] or
+    docker-archive:PATH[:REF]; paths are relative to the recipe."""
     architecture: Literal["amd64"] = "amd64"
     """The Debian architecture of the image."""
     stages: Annotated[

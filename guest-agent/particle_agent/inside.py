@@ -1,0 +1,43 @@
+"""Paths of a root file system that is not our own: a link in it never leads out of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from particle_agent.errors import StageError
+
+MAX_SYMLINKS = 40
+
+
+def resolve(root: Path, path: str, *, follow: bool = True) -> Path:
+    """Where `path`, as the system in `root` would see it, lies for us.
+
+    With `follow` false the last component is not resolved. What does not exist may be named.
+    Raises StageError on a loop of links.
+    """
+    pending = _parts(path)
+    resolved: list[str] = []
+    links = 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            resolved[-1:] = []
+            continue
+        here = root.joinpath(*resolved, part)
+        if here.is_symlink() and (pending or follow):
+            links += 1
+            if links > MAX_SYMLINKS:
+                raise StageError(f"too many levels of symbolic links in the target's {path}")
+            link = os.readlink(here)
+            if link.startswith("/"):
+                resolved = []
+            pending += _parts(link)
+            continue
+        resolved.append(part)
+    return root.joinpath(*resolved)
+
+
+def _parts(path: str) -> list[str]:
+    """The components, the last one first."""
+    return [part for part in path.split("/") if part not in ("", ".")][::-1]

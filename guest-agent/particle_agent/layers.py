@@ -1,0 +1,282 @@
+"""Applies the layers of a container image to a directory, the lowest first.
+
+The format is that of the OCI image specification, image-layout and layer.md
+(https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md). Debian's umoci does the same,
+but knows no layers compressed by zstd.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.inside import resolve
+
+CHUNK = 1 << 18
+WHITEOUT, OPAQUE, AUFS = ".wh.", ".wh..wh..opq", ".wh..wh."
+XATTR = "SCHILY.xattr."
+# Bytes; tarfile reads these headers into memory.
+HEADER_LIMIT = 1 << 20
+# Bytes after the end of an archive; tar fills up to its block size.
+PADDING_LIMIT = 64 << 20
+_LONG = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+_LONG |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is whole: tarfile takes a damaged one for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            # The end is told by a header of its own, or by none.
+            if not any(buf) or not buf:
+                raise
+            raise StageError(f"a layer of the image has a damaged tar header: {error}") from error
+        if member.type in _LONG and member.size > HEADER_LIMIT:
+            raise StageError(f"a layer of the image has a tar header of {member.size} bytes")
+        return member
+
+
+def apply(layer: IO[bytes], root: Path) -> None:
+    """Applies a layer, an uncompressed tar stream, to the tree in `root`; reads it to its end.
+
+    Names and links are resolved as inside of `root`. Owners are set by root only. Raises
+    StageError for what is no layer, InfrastructureError when the disk is full.
+    """
+    try:
+        with tarfile.open(
+            fileobj=layer,
+            mode="r|",
+            bufsize=CHUNK,
+            tarinfo=_Member,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ) as archive:
+            _Layer(archive, root).apply()
+        rest = 0
+        while chunk := layer.read(CHUNK):
+            rest += len(chunk)
+            if rest > PADDING_LIMIT:
+                raise StageError("a layer of the image goes on after the end of its tar archive")
+    except (tarfile.TarError, EOFError) as error:
+        raise StageError(f"a layer of the image is no whole tar archive: {error}") from error
+
+
+class _Layer:
+    """One layer on its way into `root`. Paths of what exists are absolute, with links resolved."""
+
+    def __init__(self, archive: tarfile.TarFile, root: Path) -> None:
+        self._archive = archive
+        self._root = root
+        self._owned = os.geteuid() == 0
+        # What this layer brings: whiteouts spare it, wherever in the archive they are.
+        self._made: set[Path] = set()
+        self._parents: dict[str, Path] = {}
+        self._times: dict[Path, tarfile.TarInfo] = {}
+
+    def apply(self) -> None:
+        while (member := self._archive.next()) is not None:
+            # tarfile would keep them all.
+            self._archive.members.clear()  # type: ignore[attr-defined]
+            with _explained(member):
+                self._add(member)
+        for path, member in self._times.items():
+            with _explained(member):
+                _set_times(path, member)
+
+    def _add(self, member: tarfile.TarInfo) -> None:
+        parts = _parts(member, member.name)
+        if not parts:
+            if not member.isdir():
+                raise _refused(member, "the root is a directory")
+            self._describe(self._root, member)
+            return
+        *above, name = parts
+        if any(part.startswith(WHITEOUT) for part in above):
+            raise _refused(member, f"'{WHITEOUT}' at the start of a name is reserved")
+        if name.startswith(WHITEOUT):
+            self._white_out(member, above, name)
+        else:
+            self._place(member, self._parent(above, make=True) / name)
+
+    def _parent(self, above: list[str], *, make: bool) -> Path:
+        key = "/".join(above)
+        found = self._parents.get(key)
+        if found is None:
+            found = resolve(self._root, key)
+            if make:
+                found.mkdir(parents=True, exist_ok=True)
+            if found.is_dir():
+                self._parents[key] = found
+        return found
+
+    def _place(self, member: tarfile.TarInfo, path: Path) -> None:
+        source = path
+        if member.islnk():
+            *above, name = _parts(member, member.linkname) or [""]
+            source = self._parent(above, make=False) / name
+            if source == path or not os.path.lexists(source):
+                raise _refused(member, f"there is no '{member.linkname[:200]}' to link to")
+        elif member.size < 0:
+            raise _refused(member, "its size is negative")
+        elif not (member.isreg() or member.isdir() or member.issym() or member.isdev()):
+            raise _refused(member, f"its type {member.type!r} is unknown")
+        if not self._replaces_nothing(member, path):
+            self._remove(path)
+        if member.isdir():
+            path.mkdir(0o700, exist_ok=True)
+        elif member.issym():
+            path.symlink_to(member.linkname)
+        elif member.islnk():
+            os.link(source, path, follow_symlinks=False)
+        elif member.isdev():
+            _make_node(member, path)
+        else:
+            self._write(member, path)
+        self._made.add(path)
+        if not member.islnk():
+            self._describe(path, member)
+
+    def _replaces_nothing(self, member: tarfile.TarInfo, path: Path) -> bool:
+        try:
+            there = path.lstat()
+        except FileNotFoundError:
+            return True
+        return member.isdir() and stat.S_ISDIR(there.st_mode)
+
+    def _write(self, member: tarfile.TarInfo, path: Path) -> None:
+        if member.size > CHUNK:
+            # Said at once: it would take long to fill the disk.
+            disk = os.statvfs(self._root)
+            if member.size > disk.f_bavail * disk.f_frsize:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        content = self._archive.extractfile(member)
+        assert content is not None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
+            shutil.copyfileobj(content, file, CHUNK)
+
+    def _describe(self, path: Path, member: tarfile.TarInfo) -> None:
+        """Sets owner, mode, extended attributes and times; each keeps what was set before it."""
+        if self._owned:
+            os.chown(path, member.uid, member.gid, follow_symlinks=False)
+        if not member.issym():
+            path.chmod(member.mode & 0o7777)
+        for key, value in member.pax_headers.items():
+            if key.startswith(XATTR):
+                _set_attribute(path, key.removeprefix(XATTR), value)
+        if member.isdir():
+            # What is put into it changes them.
+            self._times[path] = member
+        else:
+            _set_times(path, member)
+
+    # Removing
+
+    def _remove(self, path: Path) -> None:
+        """Removes what is at `path`, of whatever layer, for another thing to come there."""
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+            self._times = {p: m for p, m in self._times.items() if not p.is_relative_to(path)}
+            self._made = {p for p in self._made if not p.is_relative_to(path)}
+            self._parents.clear()
+        else:
+            self._unlink(path)
+
+    def _white_out(self, member: tarfile.TarInfo, above: list[str], name: str) -> None:
+        parent = self._parent(above, make=False)
+        hidden = name.removeprefix(WHITEOUT)
+        if name == OPAQUE:
+            self._clear(parent)
+        elif hidden in ("", ".", ".."):
+            raise _refused(member, "it is no whiteout of a file")
+        elif not name.startswith(AUFS):
+            self._hide(parent / hidden)
+
+    def _clear(self, directory: Path) -> None:
+        """Removes what lower layers have in a directory."""
+        if directory.is_dir() and not directory.is_symlink():
+            for name in os.listdir(directory):
+                self._hide(directory / name)
+
+    def _hide(self, path: Path) -> None:
+        """Removes what lower layers have at `path`."""
+        try:
+            there = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if stat.S_ISDIR(there.st_mode):
+            self._clear(path)
+            if path in self._made or os.listdir(path):
+                return
+            path.rmdir()
+            self._parents.clear()
+        elif path not in self._made:
+            self._unlink(path)
+
+    def _unlink(self, path: Path) -> None:
+        if path.is_symlink():
+            # It may be in the way to a parent.
+            self._parents.clear()
+        path.unlink()
+
+
+@contextmanager
+def _explained(member: tarfile.TarInfo) -> Iterator[None]:
+    """What goes wrong is told with the member at which it did."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InfrastructureError(
+                "the image does not fit on the scratch disk",
+                hint="Give the scratch disk more room with --scratch-size.",
+            ) from error
+        raise _refused(member, str(error.strerror)) from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise _refused(member, str(error)) from error
+
+
+def _refused(member: tarfile.TarInfo, why: str) -> StageError:
+    return StageError(f"'{member.name[:200]}' in a layer of the image cannot be unpacked: {why}")
+
+
+def _parts(member: tarfile.TarInfo, name: str) -> list[str]:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise _refused(member, f"'{name[:200]}' leads out of the image")
+    return parts
+
+
+def _make_node(member: tarfile.TarInfo, path: Path) -> None:
+    if member.isfifo():
+        os.mkfifo(path, 0o600)
+    else:
+        kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
+        os.mknod(path, kind | 0o600, os.makedev(member.devmajor, member.devminor))
+
+
+def _set_attribute(path: Path, name: str, value: str) -> None:
+    try:
+        # As tarfile decoded it.
+        os.setxattr(path, name, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+    except OSError as error:
+        # Those of other kinds of file systems mean nothing here.
+        if error.errno != errno.ENOTSUP:
+            raise
+
+
+def _set_times(path: Path, member: tarfile.TarInfo) -> None:
+    time = int(member.mtime * 1_000_000_000)
+    os.utime(path, ns=(time, time), follow_symlinks=False)

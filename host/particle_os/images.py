@@ -1,0 +1,362 @@
+"""Container images: what a reference names, and its layers in the user's cache.
+
+skopeo talks to registries and reads archives, as the user and with the user's credentials and
+certificates. Manifests, configurations and layers are kept by their digests, in
+`images/sha256/HEX`: images share layers, and what is there is not fetched again. No layer is
+decompressed or unpacked here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import ipaddress
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from particle_agent import wire
+from particle_agent.decode import encode
+
+from particle_os import oci, process
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, UsageError, printable
+from particle_os.oci import Image
+from particle_os.workspace import Workspace, locked, need_room, workspace
+
+TRANSPORTS = ("docker:", "oci:", "oci-archive:", "docker-archive:")
+SKOPEO = "skopeo"
+DESCRIBE_SECONDS = 300.0
+FETCH_SECONDS = 1800.0
+CHUNK = 1 << 18
+ARCHIVE_MEMBERS = 200_000
+_REFERENCE = re.compile(r"(?P<name>.*?)(?P<selector>[:@][^/@]*)?")
+_HOST = re.compile(r"//(\[[^]]*\]|[^/:]*)(:[0-9]+)?/.*")
+# The last line of skopeo when it fails; logrus quotes as Go does.
+_FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an image comes from, in the words of containers-transports(5).
+
+    `name` has no tag and no digest; of a file it is the absolute path. `selector` is the tag or
+    digest with its sign.
+    """
+
+    transport: str
+    name: str
+    selector: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.transport}:{self.name}{self.selector}"
+
+    @property
+    def remote(self) -> bool:
+        return self.transport == "docker"
+
+    @property
+    def insecure(self) -> bool:
+        """Whether it is a registry of this very host, where nobody can listen in."""
+        host = _HOST.fullmatch(self.name) if self.remote else None
+        if host is None:
+            return False
+        try:
+            return host[1] == "localhost" or ipaddress.ip_address(host[1].strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def digest(self) -> str | None:
+        """The digest that the reference itself demands."""
+        return self.selector[1:] if self.selector.startswith("@") else None
+
+    def at(self, digest: str) -> Source:
+        """A registry's manifest of this digest, whatever the tag names by now."""
+        return Source(self.transport, self.name, f"@{digest}") if self.remote else self
+
+
+def parse(reference: str, relative_to: Path) -> Source | None:
+    """The place of a container image; None for the other kinds of bases.
+
+    Raises UsageError when there is no such file or directory.
+    """
+    if not reference.startswith(TRANSPORTS):
+        return None
+    transport, _, rest = reference.partition(":")
+    if transport == "docker":
+        found = _REFERENCE.fullmatch(rest)
+        assert found is not None
+        return Source(transport, found["name"], found["selector"] or "")
+    given, colon, selector = rest.partition(":")
+    path = (relative_to / given).absolute()
+    if ":" in str(path):
+        raise UsageError(f"the path {path} has a colon in it, which ends a path in {transport}:")
+    there = (path / "oci-layout").is_file() if transport == "oci" else path.is_file()
+    if not there:
+        kind = "OCI image layout" if transport == "oci" else "file"
+        raise UsageError(f"the base image {reference} does not exist: {path} is no {kind}")
+    return Source(transport, str(path), f"{colon}{selector}")
+
+
+def describe(reference: str, relative_to: Path, architecture: str, cache: Path) -> Image:
+    """What `reference` names now, for a Debian architecture; no layer is fetched.
+
+    A registry is asked what a tag names; what has a digest and was seen before is in the cache.
+    Raises UsageError when there is no such image, or none that can be unpacked, and
+    InfrastructureError when skopeo fails.
+    """
+    source = parse(reference, relative_to)
+    if source is None:
+        raise UsageError(f"{reference} is no container image")
+    deadline = Deadline.after(DESCRIBE_SECONDS, f"looking up {reference}")
+    with workspace() as work:
+        look = _Look(source, architecture, cache / "images", work, deadline)
+        digest, document = look.top()
+        if (index := oci.read_index(document, reference)) is not None:
+            digest = oci.choose(index, architecture, reference).digest
+            document = look.manifest(digest)
+        manifest = oci.read_manifest(document, reference)
+        configuration = look.configuration(manifest.config.digest, digest)
+    return oci.read_image(reference, digest, manifest, configuration, architecture)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One search for the documents of an image; `store` keeps those whose digest is known."""
+
+    source: Source
+    architecture: str
+    store: Path
+    work: Workspace
+    deadline: Deadline
+
+    def top(self) -> tuple[str, bytes]:
+        """The manifest or index that the reference names, and its digest."""
+        if (digest := self.source.digest) is not None:
+            return digest, self.manifest(digest)
+        document = self._inspect(self.source, "--raw")
+        digest = oci.digest_of(document)
+        if self.source.transport.startswith("oci"):
+            # The layout calls it so as well, or it is another than it should be.
+            return digest, self.manifest(digest)
+        return digest, self._kept(digest, lambda: document)
+
+    def manifest(self, digest: str) -> bytes:
+        def find() -> bytes:
+            if self.source.remote:
+                return self._inspect(self.source.at(digest), "--raw")
+            return _from_layout(self.source, digest)
+
+        return self._kept(digest, find)
+
+    def configuration(self, digest: str, manifest: str) -> bytes:
+        def find() -> bytes:
+            if self.source.transport.startswith("oci"):
+                return _from_layout(self.source, digest)
+            return self._inspect(self.source.at(manifest), "--config", "--raw")
+
+        return self._kept(digest, find)
+
+    def _inspect(self, source: Source, *options: str) -> bytes:
+        insecure = ["--tls-verify=false"] if source.insecure else []
+        argv = [*_skopeo(self.architecture, self.work), "inspect", *options, *insecure, str(source)]
+        what = f"looking up {source}"
+        try:
+            return process.capture(
+                argv, deadline=self.deadline, what=what, limit=oci.DOCUMENT_LIMIT
+            )
+        except InfrastructureError as error:
+            raise _explained(error, f"{source} cannot be read") from error
+
+    def _kept(self, digest: str, find: Callable[[], bytes]) -> bytes:
+        """The document of a digest from the cache, or from `find`, and then kept."""
+        place = blob(self.store, digest)
+        if place.is_file() and place.stat().st_size <= oci.DOCUMENT_LIMIT:
+            document = place.read_bytes()
+            if oci.digest_of(document) == digest:
+                os.utime(place)
+                return document
+        document = find()
+        if oci.digest_of(document) != digest:
+            raise UsageError(
+                f"{self.source} is damaged: a document has not the digest {digest}",
+                hint="Make or fetch the image anew.",
+            )
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = self.work.path / place.name
+        fresh.write_bytes(document)
+        fresh.rename(place)
+        return document
+
+
+def _from_layout(source: Source, digest: str) -> bytes:
+    """A document of a local image layout (image-layout.md), a directory or a tar archive.
+
+    Empty when it is not there, or larger than a document may be.
+    """
+    name = f"blobs/{digest.replace(':', '/')}"
+    limit = oci.DOCUMENT_LIMIT + 1
+    try:
+        if source.transport == "oci":
+            with (Path(source.name) / name).open("rb") as file:
+                return file.read(limit)
+        with tarfile.open(source.name, "r|*") as archive:
+            for count, member in enumerate(archive):
+                if count > ARCHIVE_MEMBERS:
+                    break
+                if member.name.removeprefix("./") == name and member.isreg():
+                    content = archive.extractfile(member)
+                    return content.read(limit) if content else b""
+    except FileNotFoundError:
+        pass
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise UsageError(f"{source} cannot be read: {error}") from error
+    return b""
+
+
+def blob(store: Path, digest: str) -> Path:
+    """Where the cache has what has this digest."""
+    return store / "sha256" / digest.removeprefix("sha256:")
+
+
+def is_fetched(image: Image, cache: Path) -> bool:
+    """Whether all layers are in the cache."""
+    return not _missing(image, cache / "images")
+
+
+def _missing(image: Image, store: Path) -> list[oci.Layer]:
+    def is_there(layer: oci.Layer) -> bool:
+        try:
+            return blob(store, layer.digest).stat().st_size == layer.size
+        except FileNotFoundError:
+            return False
+
+    return [layer for layer in image.layers if not is_there(layer)]
+
+
+def fetch(
+    image: Image,
+    source: Source,
+    *,
+    cache: Path,
+    work: Workspace,
+    deadline: Deadline,
+    log: Callable[[str], None],
+) -> None:
+    """Brings the layers that are missing into the cache; skopeo checks their digests.
+
+    Two callers at once fetch them once. What is unfinished lies in `work`.
+    """
+    store = cache / "images"
+    deadline = deadline.sooner(FETCH_SECONDS, f"fetching {image.reference}")
+    with locked(store / ".lock", deadline):
+        missing = _missing(image, store)
+        if not missing:
+            return
+        need_room(store, 2 * sum(layer.size for layer in missing), "the container image")
+        for layer in missing:
+            # skopeo takes what is there for whole.
+            blob(store, layer.digest).unlink(missing_ok=True)
+        insecure = ["--src-tls-verify=false"] if source.insecure else []
+        try:
+            process.run(
+                [
+                    *_skopeo(image.architecture, work),
+                    "copy",
+                    *insecure,
+                    f"--dest-shared-blob-dir={store}",
+                    # Else they would get other digests.
+                    "--dest-oci-accept-uncompressed-layers",
+                    str(source.at(image.digest)),
+                    f"oci:{work.path}/image:base",
+                ],
+                deadline=deadline,
+                what=deadline.what,
+                log=log,
+            )
+        except InfrastructureError as error:
+            raise _explained(error, f"{image.reference} cannot be fetched") from error
+        if _missing(image, store):
+            raise InfrastructureError(f"{image.reference} has changed while it was fetched")
+
+
+def _skopeo(architecture: str, work: Workspace) -> list[str]:
+    if shutil.which(SKOPEO) is None:
+        raise InfrastructureError(
+            "bases from container images need the program 'skopeo', which is not installed",
+            hint="Run 'sudo apt install skopeo'.",
+        )
+    platform = oci.platform_of(architecture)
+    chosen = [f"--override-os={platform.os}", f"--override-arch={platform.architecture}"]
+    return [SKOPEO, *chosen, f"--tmpdir={work.path}"]
+
+
+def _explained(error: InfrastructureError, brief: str) -> InfrastructureError:
+    """The same error in skopeo's words, if it said any."""
+    said = [match[1] for line in error.tail if (match := _FATAL.search(line))]
+    if not said:
+        return error
+    reason = printable(said[-1].replace('\\"', '"'))
+    return InfrastructureError(
+        f"{brief}: {reason}",
+        hint="Check the reference. A registry that wants credentials has them from 'skopeo login'.",
+    )
+
+
+def opened(image: Image, cache: Path) -> BinaryIO:
+    """The layers as `particle_agent.unpack.unpack_image` takes them.
+
+    Reading raises InfrastructureError when one has not its digest any more.
+    """
+    return io.BufferedReader(_Stream(image, cache / "images"), CHUNK)
+
+
+class _Stream(io.RawIOBase):
+    """The line that tells of the layers, and their blobs; each is hashed as it is read."""
+
+    def __init__(self, image: Image, store: Path) -> None:
+        layers = tuple(wire.Layer(size=la.size, diff_id=la.diff_id) for la in image.layers)
+        head = json.dumps(encode(wire.Image(layers=layers))).encode() + b"\n"
+        self._current: BinaryIO = io.BytesIO(head)
+        self._digest: str | None = None
+        self._hash = hashlib.sha256()
+        self._left = [layer.digest for layer in image.layers][::-1]
+        self._store = store
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not (count := self._current.readinto(buffer)):  # type: ignore[attr-defined]
+            self._finish()
+            if not self._left:
+                return 0
+            self._digest = self._left.pop()
+            place = blob(self._store, self._digest)
+            os.utime(place)
+            self._current = place.open("rb")
+            self._hash = hashlib.sha256()
+        self._hash.update(buffer[:count])
+        return int(count)
+
+    def _finish(self) -> None:
+        self._current.close()
+        self._current = io.BytesIO()
+        if self._digest is not None and f"sha256:{self._hash.hexdigest()}" != self._digest:
+            place = blob(self._store, self._digest)
+            place.unlink(missing_ok=True)
+            raise InfrastructureError(
+                f"{place} in the cache was damaged and is removed", hint="Build again to fetch it."
+            )
+        self._digest = None
+
+    def close(self) -> None:
+        self._current.close()
+        super().close()
