@@ -21,6 +21,7 @@ demo: setup ## Build recipes/minimal-test.yml and boot it
 	@$(BIN)/particle-os build recipes/minimal-test.yml --output $(OUT)
 
 test: setup ## Run all tests, with virtual machines
+	@sh host/setup.sh test-packages
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory vm-test
 

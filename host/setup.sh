@@ -1,9 +1,12 @@
 #!/bin/sh
-# Installs what particle-os needs: `setup.sh packages` through apt, `setup.sh venv` into .venv.
+# Installs what particle-os needs: `setup.sh packages` through apt, `setup.sh venv` into .venv;
+# `setup.sh test-packages` what its tests need besides.
 # Nothing is done, and no privilege and no network are needed, when all is there already.
 set -eu
 
-PACKAGES="qemu-system-x86 qemu-utils mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv"
+PACKAGES="qemu-system-x86 qemu-utils mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
+# Besides, for the tests: a registry of their own.
+TEST_PACKAGES="docker-registry"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }
@@ -54,9 +57,24 @@ install_packages() {
 	apt-get install -y -q --no-install-recommends $PACKAGES
 }
 
-packages() {
+install_test_packages() {
+	export DEBIAN_FRONTEND=noninteractive
+	# The package would run a registry that all the network can reach; the tests start their own.
+	if [ ! -e /etc/systemd/system/docker-registry.service ] && ! installed docker-registry; then
+		mkdir -p /etc/systemd/system
+		ln -s /dev/null /etc/systemd/system/docker-registry.service
+	fi
+	apt-get update -q
+	# shellcheck disable=SC2086
+	apt-get install -y -q --no-install-recommends $TEST_PACKAGES
+}
+
+# ensure VERB PACKAGE...: has the missing ones installed by `setup.sh VERB`, as root.
+ensure() {
+	verb=$1
+	shift
 	missing=""
-	for package in $PACKAGES; do
+	for package; do
 		installed "$package" || missing="$missing $package"
 	done
 	[ -n "$missing" ] || return 0
@@ -66,14 +84,14 @@ packages() {
 	fi
 	say "installing$missing"
 	if [ "$(id -u)" = 0 ]; then
-		install_packages
+		sh "$0" "$verb"
 	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" install
+		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$verb"
 	elif command -v sudo >/dev/null && [ -t 0 ] && sudo -v; then
-		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" install
+		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$verb"
 	else
 		say "this needs an administrator, once; nothing was changed. Ask them to run:"
-		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") install" >&2
+		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") $verb" >&2
 		exit 2
 	fi
 }
@@ -93,11 +111,19 @@ venv() {
 }
 
 case "${1:-}" in
-packages) packages ;;
+packages)
+	# shellcheck disable=SC2086
+	ensure install $PACKAGES
+	;;
+test-packages)
+	# shellcheck disable=SC2086
+	ensure install-test $TEST_PACKAGES
+	;;
 install) install_packages ;;
+install-test) install_test_packages ;;
 venv) venv ;;
 *)
-	echo "usage: $0 packages|install|venv" >&2
+	echo "usage: $0 packages|test-packages|install|install-test|venv" >&2
 	exit 2
 	;;
 esac

@@ -126,7 +126,8 @@ class _Layer:
         if member.islnk():
             *above, name = _parts(member, member.linkname) or [""]
             source = self._parent(above, make=False) / name
-            if source == path or not os.path.lexists(source):
+            links = source.is_symlink() or (source.exists() and not source.is_dir())
+            if source == path or not links:
                 raise _refused(member, f"there is no '{member.linkname[:200]}' to link to")
         elif member.size < 0:
             raise _refused(member, "its size is negative")

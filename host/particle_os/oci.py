@@ -126,7 +126,7 @@ def read_index(document: bytes, what: str) -> Index | None:
     """The index in `document`; None when it is something else. Raises UsageError."""
     value = _json(document, what)
     kind = value.get("mediaType")
-    if kind in INDEXES or (kind is None and "manifests" in value):
+    if (isinstance(kind, str) and kind in INDEXES) or (kind is None and "manifests" in value):
         return _checked(Index, value, what)
     return None
 
@@ -148,10 +148,10 @@ def choose(index: Index, architecture: str, what: str) -> Descriptor:
 def read_manifest(document: bytes, what: str) -> Manifest:
     """The manifest in `document`. Raises UsageError unless all of it can be unpacked."""
     value = _json(document, what)
-    kind = value.get("mediaType", f"{_OCI}manifest.v1+json")
+    kind = str(value.get("mediaType", f"{_OCI}manifest.v1+json"))
     if kind not in MANIFESTS or value.get("schemaVersion") != 2:
         raise UsageError(
-            f"{what} is no image of a kind that is known: {printable(str(kind), 100)}, "
+            f"{what} is no image of a kind that is known: {printable(kind, 100)}, "
             f"schema {printable(str(value.get('schemaVersion')), 20)}"
         )
     manifest = _checked(Manifest, value, what)

@@ -145,13 +145,13 @@ def capture(argv: Sequence[str | Path], *, deadline: Deadline, what: str, limit:
     """
     output, complaints = bytearray(), bytearray()
 
-    def read(pipe: IO[bytes], kept: bytearray) -> None:
+    def read(pipe: IO[bytes], kept: bytearray, most: int) -> None:
         while data := pipe.read1(65536):  # type: ignore[attr-defined]
-            kept += data[: max(0, limit + 1 - len(kept))]
+            kept += data[: max(0, most - len(kept))]
 
     with started(argv, stderr=subprocess.PIPE) as process:
-        pipes = ((process.stdout, output), (process.stderr, complaints))
-        readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in pipes]
+        pipes = ((process.stdout, output, limit + 1), (process.stderr, complaints, 65536))
+        readers = [threading.Thread(target=read, args=pipe, daemon=True) for pipe in pipes]
         for reader in readers:
             reader.start()
         try:

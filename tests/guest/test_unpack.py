@@ -1,13 +1,16 @@
 import gzip
 import hashlib
 import io
+import json
 import lzma
 import subprocess
 import tarfile
 
 import pytest
+from particle_agent import wire
+from particle_agent.decode import encode
 from particle_agent.errors import InfrastructureError, StageError
-from particle_agent.unpack import unpack
+from particle_agent.unpack import check_base, unpack, unpack_image
 
 
 def member(name, content=b"", **fields):
@@ -152,7 +155,124 @@ def test_a_truncated_archive_is_told(place, compress):
         unpack(io.BytesIO(data[: len(data) // 2]), place / "root")
 
 
+# Container images
+
+LAYERS = [tar(*ROOT), tar(member("./etc/.wh.os-release"), member("./etc/new", b"new"))]
+
+
+def image(*blobs, plain=None):
+    """What the host sends for layers; `plain` are their archives, if the blobs are compressed."""
+    layers = tuple(
+        wire.Layer(size=len(blob), diff_id=f"sha256:{hashlib.sha256(archive).hexdigest()}")
+        for blob, archive in zip(blobs, plain or blobs, strict=True)
+    )
+    return b"".join([json.dumps(encode(wire.Image(layers=layers))).encode(), b"\n", *blobs])
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd])
+def test_an_image_is_unpacked_and_hashed(place, compress):
+    data = image(*map(compress, LAYERS), plain=LAYERS)
+    told = unpack_image(io.BytesIO(data), place / "root")
+    assert told == (len(data), hashlib.sha256(data).hexdigest())
+    assert [p.name for p in (place / "root/etc").iterdir()] == ["new"]
+
+
+def test_compressed_in_several_parts(place):
+    """As eStargz does; and zstd:chunked ends in a frame that is to be skipped."""
+    middle = len(LAYERS[0]) // 2
+    parts = gzip.compress(LAYERS[0][:middle]) + gzip.compress(LAYERS[0][middle:])
+    skipped = zstd(LAYERS[1]) + b"\x50\x2a\x4d\x18\x04\0\0\0" + b"toc."
+    unpack_image(io.BytesIO(image(parts, skipped, plain=LAYERS)), place / "root")
+    assert (place / "root/etc/new").exists()
+
+
+def test_a_layer_that_is_not_the_one_of_the_configuration(place):
+    with pytest.raises(StageError, match="layer 2 of the image is another"):
+        unpack_image(
+            io.BytesIO(image(*LAYERS, plain=[LAYERS[0], b"something else"])), place / "root"
+        )
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd])
+def test_a_layer_that_is_damaged(place, compress):
+    big = tar(*ROOT, member("./usr/big", hashlib.shake_128(b"noise").digest(200_000)))
+    damaged = bytearray(compress(big))
+    damaged[100_000:100_040] = bytes(40)
+    with pytest.raises(StageError, match=r"cannot be decompressed|is another than"):
+        unpack_image(io.BytesIO(image(bytes(damaged), plain=[big])), place / "root")
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd])
+@pytest.mark.parametrize("left", [0, 3, 500])
+def test_a_stream_that_ends_too_soon(place, compress, left):
+    blob = compress(LAYERS[0])
+    data = image(blob, plain=LAYERS[:1])
+    with pytest.raises(StageError, match="in the middle of a layer"):
+        unpack_image(io.BytesIO(data[: len(data) - len(blob) + min(left, len(blob) - 1)]), place)
+
+
+def test_a_compressed_layer_that_is_cut_short(place):
+    cut = gzip.compress(LAYERS[0])[:-20]
+    with pytest.raises(StageError, match="cannot be decompressed"):
+        unpack_image(io.BytesIO(image(cut, plain=LAYERS[:1])), place / "root")
+
+
+# What is a base
+
+APT = member("./usr/bin/apt-get", b"#!/bin/sh\n", mode=0o755)
+
+
+def base(place, *members):
+    unpack(io.BytesIO(tar(directory("./etc"), directory("./usr"), *members)), place / "root")
+    check_base(place / "root")
+
+
+def os_release(text, name="./etc/os-release"):
+    return member(name, text.encode())
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [os_release("ID=debian\n"), APT],
+        [os_release('# a comment\n\nNAME="x"\nID="ubuntu"\nID_LIKE="debian"\n'), APT],
+        [os_release("ID=mint\nID_LIKE='ubuntu debian'\n"), APT],
+        [os_release("ID=debian\n", "./usr/lib/os-release"), APT],
+        [
+            os_release("ID=debian\n", "./usr/lib/os-release"),
+            symlink("./etc/os-release", "/usr/lib/os-release"),
+            APT,
+        ],
+    ],
+)
+def test_what_is_like_debian_and_has_apt_is_a_base(place, members):
+    base(place, *members)
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ([APT], "no Debian, nor like one: a system without /etc/os-release"),
+        ([os_release('ID=alpine\nPRETTY_NAME="Alpine Linux v3.20"\n'), APT], "Alpine Linux"),
+        ([os_release("ID=debianish\n"), APT], "debianish"),
+        ([os_release("ID=debian\n")], "no apt"),
+        ([symlink("./etc/os-release", "/proc/version"), APT], "no Debian"),
+    ],
+)
+def test_what_is_no_base_is_told_why(place, members, words):
+    with pytest.raises(StageError, match=words) as told:
+        base(place, *members)
+    assert told.value.hint
+
+
+def test_links_are_not_followed_out_of_the_base(place):
+    (place / "outside/os-release").write_text("ID=debian\n")
+    with pytest.raises(StageError, match="no Debian"):
+        base(place, symlink("./etc/os-release", f"{place}/outside/os-release"), APT)
+
+
 @pytest.mark.parametrize("data", [tar(member("debian/etc/x")), tar(directory("./etc"))])
 def test_an_archive_without_a_root_file_system_is_told(place, data):
+    unpack(io.BytesIO(data), place / "root")
     with pytest.raises(StageError, match="no root file system"):
-        unpack(io.BytesIO(data), place / "root")
+        check_base(place / "root")

@@ -263,6 +263,7 @@ def tiny_base(account: Account) -> Path:
         add("usr/bin/dpkg-divert", b"#!/bin/sh\nexit 0\n")
         add("boot/vmlinuz-0", b"not a kernel" * 1000)
         add("boot/initrd.img-0", b"not an initramfs" * 1000)
+        add("etc/os-release", b"ID=debian\n", 0o644)
         add("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
         add("etc/group", b"root:x:0:\n", 0o644)
     os.chown(account_path, account.uid, account.gid)

@@ -1,0 +1,65 @@
+"""Makes OCI image layouts for tests, right ones and wrong ones."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OCI = "application/vnd.oci.image."
+
+
+class Layout:
+    """An image layout in a directory (image-layout.md); what is put into it is up to the test."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        (place / "blobs/sha256").mkdir(parents=True)
+        (place / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+    def blob(self, data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
+        """Puts a blob there; returns its descriptor."""
+        name = hashlib.sha256(data).hexdigest()
+        (self.place / "blobs/sha256" / name).write_bytes(data)
+        return {"mediaType": media_type, "digest": f"sha256:{name}", "size": len(data), **more}
+
+    def document(self, value: object, media_type: str, **more: Any) -> dict[str, Any]:
+        return self.blob(json.dumps(value).encode(), media_type, **more)
+
+    def image(
+        self, *layers: bytes, architecture: str = "amd64", config: object = None, **changes: Any
+    ) -> dict[str, Any]:
+        """Puts an image of these tar archives there; `changes` are those of its manifest."""
+        diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+        about = {"architecture": architecture, "os": "linux", "config": config or {}}
+        about["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}manifest.v1+json",
+            "config": self.document(about, f"{OCI}config.v1+json"),
+            "layers": [
+                self.blob(gzip.compress(layer, mtime=0), f"{OCI}layer.v1.tar+gzip")
+                for layer in layers
+            ],
+            **changes,
+        }
+        return self.document(manifest, f"{OCI}manifest.v1+json")
+
+    def index(self, manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Puts an index of manifests there."""
+        value = {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}index.v1+json",
+            "manifests": list(manifests),
+        }
+        return self.document(value, f"{OCI}index.v1+json")
+
+    def name(self, descriptor: dict[str, Any], name: str = "base") -> str:
+        """Gives what `descriptor` tells of a name, the only one; returns the reference."""
+        named = {**descriptor, "annotations": {"org.opencontainers.image.ref.name": name}}
+        index = {"schemaVersion": 2, "manifests": [named]}
+        (self.place / "index.json").write_text(json.dumps(index))
+        return f"oci:{self.place}:{name}"

@@ -1,0 +1,264 @@
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from particle_agent.unpack import unpack_image
+from particle_os import cache, images, process
+from particle_os.errors import InfrastructureError, UsageError
+from particle_os.workspace import cache_directory, workspace
+
+from .image_layout import OCI, Layout
+
+
+def tar(**files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name.replace("__", "/"))
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+LOWER, UPPER = tar(etc__a=b"a", etc__b=b"b"), tar(**{"etc__.wh.a": b"", "etc__c": b"c"})
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path / "layout")
+
+
+def describe(reference, relative_to=Path()):
+    return images.describe(reference, relative_to, "amd64", cache_directory())
+
+
+@pytest.fixture
+def fetch(soon):
+    def fetch(reference):
+        image = describe(reference)
+        with workspace() as work:
+            images.fetch(
+                image, images.parse(reference, Path()), cache=cache_directory(), work=work,
+                deadline=soon, log=print,
+            )  # fmt: skip
+        return image
+
+    return fetch
+
+
+def unpacked(image, place):
+    place.mkdir()
+    with images.opened(image, cache_directory()) as stream:
+        unpack_image(stream, place)
+    return {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("docker://debian", ("//debian", "")),
+        ("docker://debian:13-slim", ("//debian", ":13-slim")),
+        ("docker://localhost:5000/a/b", ("//localhost:5000/a/b", "")),
+        ("docker://[::1]:5000/a:b", ("//[::1]:5000/a", ":b")),
+        ("docker://r.example.org/a@sha256:12", ("//r.example.org/a", "@sha256:12")),
+    ],
+)
+def test_references_to_registries(reference, parts):
+    source = images.parse(reference, Path())
+    assert (source.name, source.selector) == parts
+    assert str(source) == reference
+    assert str(source.at("sha256:99")) == f"docker:{parts[0]}@sha256:99"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"])
+def test_only_a_registry_of_this_host_may_be_without_tls(host):
+    assert images.parse(f"docker://{host}/a:b", Path()).insecure
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost.example.org", "10.0.0.1:5000", "127.example.org", "[::2]", "0.0.0.0", "1"]
+)
+def test_other_registries_need_it(host):
+    assert not images.parse(f"docker://{host}/a:b", Path()).insecure
+    assert not images.parse("docker://debian", Path()).insecure
+
+
+def test_other_references_are_no_images():
+    assert images.parse("tar:x.tar", Path()) is None
+    assert images.parse("mmdebstrap:trixie", Path()) is None
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_files_that_do_not_exist_are_told(kind, tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        images.parse(f"{kind}:missing:tag", tmp_path)
+    (tmp_path / "a:b").mkdir()
+    (tmp_path / "a:b/missing").touch()
+    with pytest.raises(UsageError, match="colon"):
+        images.parse(f"{kind}:missing", tmp_path / "a:b")
+
+
+def test_a_layout_is_described_fetched_and_unpacked(layout, fetch, tmp_path):
+    reference = layout.name(layout.image(LOWER, UPPER, config={"User": "nobody"}))
+    image = describe(reference)
+    assert image.config == {"User": "nobody"}
+    assert not images.is_fetched(image, cache_directory())
+    assert fetch(reference) == image
+    assert images.is_fetched(image, cache_directory())
+    assert unpacked(image, tmp_path / "root") == {"etc/b", "etc/c"}
+
+
+def test_relative_paths_are_those_of_the_recipe(layout, tmp_path):
+    layout.name(layout.image(LOWER))
+    assert describe("oci:layout:base", tmp_path).size() > 0
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_archives(layout, fetch, tmp_path, kind):
+    reference = layout.name(layout.image(LOWER, UPPER))
+    archive = f"{kind}:{tmp_path}/image.tar:named/base:1"
+    subprocess.run(["skopeo", "copy", "--quiet", reference, archive], check=True)
+    assert unpacked(fetch(archive), tmp_path / "root") == {"etc/b", "etc/c"}
+    same = describe(archive).digest == describe(reference).digest
+    assert same == (kind == "oci-archive"), "a layout keeps the manifest as it is"
+
+
+def test_of_an_index_the_right_image_is_taken(layout, fetch, tmp_path):
+    wrong = layout.image(tar(etc__arm=b"arm"), architecture="arm64")
+    right = layout.image(LOWER)
+    platforms = [("arm64", wrong), ("amd64", right)]
+    listed = [{**d, "platform": {"architecture": a, "os": "linux"}} for a, d in platforms]
+    reference = layout.name(layout.index(listed))
+    image = fetch(reference)
+    assert image.digest == right["digest"]
+    assert unpacked(image, tmp_path / "root") == {"etc/a", "etc/b"}
+    archive = f"oci-archive:{tmp_path}/image.tar"
+    argv = ["skopeo", "copy", "--quiet", "--all", reference, archive]
+    subprocess.run(argv, check=True)
+    assert describe(archive).digest == right["digest"]
+
+
+def test_an_image_of_another_architecture_is_refused(layout):
+    reference = layout.name(layout.image(LOWER, architecture="arm64"))
+    with pytest.raises(UsageError, match="is for arm64, but the recipe wants amd64"):
+        describe(reference)
+
+
+def test_layers_are_fetched_once(layout, fetch, tmp_path):
+    fetch(layout.name(layout.image(LOWER)))
+    reference = layout.name(layout.image(LOWER, UPPER))
+    lower, upper = describe(reference).layers
+    blobs = layout.place / "blobs/sha256"
+    (blobs / lower.digest[7:]).unlink()
+    image = fetch(reference)
+    (blobs / upper.digest[7:]).unlink()
+    assert unpacked(fetch(reference), tmp_path / "root") == {"etc/b", "etc/c"}
+    assert image == describe(reference)
+
+
+@pytest.mark.parametrize("which", ["manifest", "configuration"])
+def test_a_document_with_another_digest_is_refused(layout, which):
+    descriptor = layout.image(LOWER)
+    path = layout.place / "blobs/sha256" / descriptor["digest"][7:]
+    if which == "configuration":
+        path = path.with_name(json.loads(path.read_text())["config"]["digest"][7:])
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(UsageError, match="damaged"):
+        describe(layout.name(descriptor))
+
+
+def test_a_layer_with_another_digest_is_refused(layout, fetch):
+    reference = layout.name(layout.image(LOWER))
+    (layer,) = describe(reference).layers
+    path = layout.place / "blobs/sha256" / layer.digest[7:]
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(InfrastructureError, match="cannot be fetched"):
+        fetch(reference)
+    assert not images.is_fetched(describe(reference), cache_directory())
+
+
+def test_a_layer_that_is_missing_is_told(layout, fetch):
+    reference = layout.name(layout.image(LOWER))
+    (layer,) = describe(reference).layers
+    (layout.place / "blobs/sha256" / layer.digest[7:]).unlink()
+    with pytest.raises(InfrastructureError, match="cannot be fetched"):
+        fetch(reference)
+
+
+def test_what_was_damaged_in_the_cache_is_fetched_again(layout, fetch, tmp_path):
+    reference = layout.name(layout.image(LOWER))
+    image = fetch(reference)
+    place = images.blob(cache_directory() / "images", image.layers[0].digest)
+    place.write_bytes(place.read_bytes()[::-1])
+    assert place.name in {e.name for e in cache.damaged(cache_directory())}
+    with images.opened(image, cache_directory()) as stream:
+        with pytest.raises(InfrastructureError, match="damaged and is removed"):
+            stream.read()
+    fetch(reference)
+    assert unpacked(image, tmp_path / "root") == {"etc/a", "etc/b"}
+
+
+def test_images_are_listed_and_pruned(layout, fetch):
+    image = fetch(layout.name(layout.image(LOWER, UPPER)))
+    listed = {e.name for e in cache.entries(cache_directory()) if e.kind == "image"}
+    assert {layer.digest[7:] for layer in image.layers} | {image.digest[7:]} <= listed
+    with workspace():
+        assert cache.prune(cache_directory(), limit=0) == [], "a build may stand on them"
+    cache.prune(cache_directory(), limit=0)
+    assert not images.is_fetched(image, cache_directory())
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"manifests": 3}', "{" * 100_000])
+def test_a_layout_with_an_odd_index(layout, text):
+    reference = layout.name(layout.image(LOWER))
+    (layout.place / "index.json").write_text(text)
+    with pytest.raises((UsageError, InfrastructureError)):
+        describe(reference)
+
+
+def test_a_huge_document(layout):
+    reference = layout.name(layout.blob(b" " * (8 << 20), f"{OCI}manifest.v1+json"))
+    with pytest.raises((UsageError, InfrastructureError), match=r"larger|more than|cannot be read"):
+        describe(reference)
+
+
+def test_an_archive_that_is_none(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"nothing" * 1000)
+    for kind in ("oci-archive", "docker-archive"):
+        with pytest.raises(InfrastructureError, match="cannot be read"):
+            describe(f"{kind}:{tmp_path}/x.tar")
+
+
+def test_a_registry_that_does_not_answer():
+    """Port 9 of the loopback: the connection is refused."""
+    with pytest.raises(InfrastructureError, match="connection refused") as told:
+        describe("docker://127.0.0.1:9/name:tag")
+    assert "skopeo login" in told.value.hint
+
+
+def test_a_digest_that_is_known_needs_no_registry(layout, fetch):
+    image = fetch(layout.name(layout.image(LOWER)))
+    again = describe(f"docker://127.0.0.1:9/name@{image.digest}")
+    assert again.layers == image.layers
+
+
+def test_without_skopeo_it_is_said_what_to_install(layout, monkeypatch):
+    reference = layout.name(layout.image(LOWER))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(InfrastructureError, match="need the program 'skopeo'") as told:
+        describe(reference)
+    assert told.value.hint == "Run 'sudo apt install skopeo'."
+
+
+def test_captured_output_is_bounded(soon):
+    argv = ["head", "-c", "1000", "/dev/zero"]
+    assert process.capture(argv, deadline=soon, what="it", limit=1000) == bytes(1000)
+    with pytest.raises(InfrastructureError, match="more than 999 bytes"):
+        process.capture(argv, deadline=soon, what="it", limit=999)
+    with pytest.raises(InfrastructureError, match="it failed") as told:
+        process.capture(["ls", "/no/such"], deadline=soon, what="it", limit=9)
+    assert "/no/such" in told.value.tail[0]
