@@ -56,9 +56,12 @@ class Inspector:
 
     def base(self, base: Base) -> Inspection:
         """What is in a base image."""
+        if not base.is_here():
+            with self._progress.phase("fetch base image"):
+                base.fetch(self._work, self._deadline, self._progress.line)
         with self._sandbox(None) as sandbox:
-            with self._progress.phase("push base"), base.tarball.open("rb") as stream:
-                sandbox.agent.unpack(stream, self._deadline, self._listen)
+            with self._progress.phase("push base"):
+                base.push(sandbox.agent, self._deadline, self._listen)
             with self._progress.phase("inspect"):
                 return sandbox.agent.inspect("target", self._deadline, self._listen)
 

@@ -11,7 +11,7 @@ from particle_os import cache, images, process
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.workspace import cache_directory, workspace
 
-from .image_layout import OCI, Layout
+from ..image_layout import OCI, Layout
 
 
 def tar(**files):
