@@ -201,13 +201,43 @@ def test_a_recipes_name_is_safe_as_a_file_name(tmp_path_factory, name):
     assert not name.startswith("-")
 
 
-@pytest.mark.parametrize("text", ["mmdebstrap:trixie", "tar:../base.tar.zst", "tar:/a b.tar"])
+IMAGES = [
+    "docker://debian",
+    "docker://r.example.org:5000/a/b-c_d.e:13-slim",
+    "docker://[::1]:5000/a",
+    f"docker://debian@sha256:{'5' * 64}",
+    "oci:layout:base",
+    "oci-archive:../a.tar",
+    "docker-archive:a.tar:name:tag",
+]
+NO_IMAGES = [
+    "docker:debian",
+    "docker://",
+    "docker://--help",
+    "docker://Debian",
+    "docker://a b",
+    "docker://a:b@sha256:" + "5" * 64,
+    "docker://a@sha256:55",
+    "docker://a@md5:55",
+    "docker-daemon:a",
+    "containers-storage:a",
+    "dir:a",
+    "oci:",
+    "oci:a\nb",
+]
+
+
+@pytest.mark.parametrize(
+    "text", ["mmdebstrap:trixie", "tar:../base.tar.zst", "tar:/a b.tar", *IMAGES]
+)
 def test_base_references_on_the_command_line(text):
     recipe.check_base_reference(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "trixie", "mmdebstrap:", "mmdebstrap:--help", "mmdebstrap:a b", "tar:", "tar:a\nb"]
+    "text",
+    ["", "trixie", "mmdebstrap:", "mmdebstrap:--help", "mmdebstrap:a b", "tar:", "tar:a\nb"]
+    + NO_IMAGES,
 )
 def test_base_references_that_are_none(text):
     with pytest.raises(UsageError, match="--base"):
