@@ -69,7 +69,7 @@ def apply(layer: IO[bytes], root: Path) -> None:
             rest += len(chunk)
             if rest > PADDING_LIMIT:
                 raise StageError("a layer of the image goes on after the end of its tar archive")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, IndexError, OverflowError) as error:
         raise StageError(f"a layer of the image is no whole tar archive: {error}") from error
 
 

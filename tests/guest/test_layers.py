@@ -434,6 +434,35 @@ def test_a_full_disk_is_told_as_such(place, monkeypatch):
         apply_all(place, [member("pipe", type=tarfile.FIFOTYPE)])
 
 
+WHOLE = tar(
+    *BELOW,
+    member("fraction", b"x" * 600, mtime=1.25, pax_headers={"mtime": "1.25", "size": "600"}),
+    member("x" * 200, pax_headers={"SCHILY.xattr.user.a": "b", "GNU.sparse.major": "1"}),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    place=st.integers(0, len(WHOLE) - 1),
+    junk=st.binary(min_size=1, max_size=40),
+    fix=st.booleans(),
+)
+def test_a_damaged_archive_is_refused_in_words(place, junk, fix, tmp_path_factory):
+    """Whatever the bytes are: never another error; with a right checksum, too."""
+    root = tmp_path_factory.mktemp("damaged")
+    data = bytearray(WHOLE)
+    data[place : place + len(junk)] = junk
+    if fix:
+        start = place // 512 * 512
+        header = data[start : start + 512]
+        header[148:156] = b" " * 8
+        data[start + 148 : start + 156] = b"%06o\0 " % (sum(header) & 0o777777)
+    try:
+        apply(io.BytesIO(bytes(data)), root)
+    except StageError:
+        pass
+
+
 NAMES = st.lists(
     st.sampled_from(["a", "b", "..", ".", "etc", "link", ".wh.a", ".wh.link", ".wh..wh..opq"]),
     min_size=1,
