@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 from particle_agent.decode import encode
 from particle_agent.inspection import Inspection
 
 from particle_os import base, helper, recipe
-from particle_os.base import Base
+from particle_os.base import Base, ImageBase
 from particle_os.cli.build import show_plan
 from particle_os.cli.common import ACCEL, Output, common, find_acceleration
 from particle_os.errors import UsageError, printable
@@ -33,7 +34,7 @@ ARCHITECTURE = "amd64"
 def inspect_command(
     output: Output, what: str, mirror: str | None, template: str, accel: accel.Wish
 ) -> None:
-    """Tell what a disk image, a base image (tar:PATH) or a recipe (FILE.yml) holds.
+    """Tell what a disk image, a base image (tar:PATH, docker://NAME) or a recipe (FILE.yml) holds.
 
     Images are read inside a helper VM and never changed.
     """
@@ -63,12 +64,21 @@ def inspect_command(
             found = inspector.base(found_base) if found_base else inspector.image(path)
     finally:
         progress.close()
-    _show(found, output)
+    _show(found, _container(found_base), output)
+
+
+def _container(found: Base | None) -> dict[str, Any]:
+    """What a container image says of itself; empty for anything else."""
+    if not isinstance(found, ImageBase):
+        return {}
+    image = found.image
+    layers = [{"digest": layer.digest, "size": layer.size} for layer in image.layers]
+    return {"digest": image.digest, "layers": layers, "config": dict(image.config)}
 
 
 def _base(reference: str, mirror: str | None) -> Base:
     recipe.check_base_reference(reference)
-    found = base.resolve_file(reference, Path(), ARCHITECTURE)
+    found: Base | None = base.resolve(reference, Path(), ARCHITECTURE, cache_directory())
     if found is None:
         suite = reference.removeprefix("mmdebstrap:")
         found = base.find_suite(suite, mirror, ARCHITECTURE, cache_directory())
@@ -80,10 +90,15 @@ def _base(reference: str, mirror: str | None) -> Base:
     return found
 
 
-def _show(found: Inspection, output: Output) -> None:
+def _show(found: Inspection, container: dict[str, Any], output: Output) -> None:
     if output.as_json:
-        click.echo(json.dumps(encode(found), indent=2))
+        about = {"container": container} if container else {}
+        click.echo(json.dumps({**encode(found), **about}, indent=2))
         return
+    if container:
+        click.echo(f"{'container':<12} {container['digest']}, {len(container['layers'])} layers")
+        for key, value in sorted(container["config"].items()):
+            click.echo(f"{'config':<12} {printable(f'{key}: {json.dumps(value)}')}")
     for word, text in described(found):
         click.echo(f"{word:<12} {text}")
     if output.verbose and found.system is not None:

@@ -1,0 +1,17 @@
+from particle_os.base import ImageBase, TarBase
+from particle_os.cli.inspect import _container
+from particle_os.images import Source
+from particle_os.oci import Image, Layer
+
+
+def test_what_a_container_image_says_of_itself_is_told(tmp_path):
+    layer = Layer("sha256:1", 10, "sha256:2")
+    image = Image("docker://x", "sha256:3", "amd64", (layer,), {"Env": ["A=b"]})
+    found = _container(ImageBase(image, Source("docker", "//x"), tmp_path))
+    assert found == {
+        "digest": "sha256:3",
+        "layers": [{"digest": "sha256:1", "size": 10}],
+        "config": {"Env": ["A=b"]},
+    }
+    assert _container(TarBase("tar:x", tmp_path, "sha256:4")) == {}
+    assert _container(None) == {}
