@@ -2,7 +2,8 @@
 
 `agent.pyz unpack` takes the base tarball, `agent.pyz unpack-image` the layers of a container image,
 `agent.pyz extract` the packages of a base from their disk (with sources.list on standard input),
-`agent.pyz run` runs the stages of a request, `agent.pyz shell` is a root shell in the target,
+`agent.pyz run` runs the stages of a request, `agent.pyz shell` is a root shell in the
+target (with a proxy for apt as JSON, if there is one),
 `agent.pyz inspect-disk` and `inspect-target` write what they find to wire.INSPECTION.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from particle_agent import runner, wire
 from particle_agent.bootstrap import extract
-from particle_agent.decode import encode
+from particle_agent.decode import decode, encode
 from particle_agent.packages import ARCHIVES
 from particle_agent.unpack import check_base, unpack, unpack_image
 
@@ -24,7 +25,8 @@ UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
 
 def main() -> int:
     if sys.argv[1] == "shell":
-        return runner.shell()
+        told = json.loads(sys.argv[2]) if len(sys.argv) > 2 else None
+        return runner.shell(decode(wire.AptProxy, told) if told else None)
     channel = runner.Channel(runner.reserve_stdout(), sys.stdin.buffer)
     agent_sha256 = hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
     channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))

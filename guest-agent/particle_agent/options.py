@@ -263,6 +263,84 @@ PackageName = Annotated[
         r"(=[A-Za-z0-9.+:~-]*[A-Za-z0-9.+:~]|/[a-z0-9.-]*[a-z0-9.])?",
     ),
 ]
+# As above, of a package that is there: no version and no release.
+InstalledName = Annotated[
+    str,
+    Text(
+        "a Debian package name such as 'openssh-server' (optionally :ARCH)",
+        r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](:[a-z0-9-]*[a-z0-9])?",
+    ),
+]
+# apt-get(8), --target-release.
+ReleaseName = Annotated[
+    str,
+    Text("a release such as 'trixie-backports' or '13'", r"[A-Za-z0-9][A-Za-z0-9._-]*(/[a-z]+)?"),
+]
+# apt_preferences(5)
+PinnedPackages = Annotated[
+    str,
+    Text(
+        "package names or patterns such as 'nginx', 'linux-*' or '*', with spaces between them",
+        r"(src:)?[a-z0-9*?][a-z0-9+.*?:-]*( (src:)?[a-z0-9*?][a-z0-9+.*?:-]*)*",
+    ),
+]
+PinText = Annotated[
+    str,
+    Text(
+        "what apt_preferences(5) has after 'Pin:', such as 'release a=trixie-backports'",
+        r"(release|version|origin) [ -~]+",
+        500,
+    ),
+]
+PinPriority = Annotated[int, Between(-32768, 32767)]
+# debconf-set-selections(1)
+DebconfQuestion = Annotated[
+    str, Text("a debconf question such as 'locales/default'", r"[A-Za-z0-9][A-Za-z0-9+./_-]*")
+]
+DebconfValue = Annotated[str, Text("a text of one line", r"[^\x00-\x1f\x7f]*", 4096)]
+# apt names the file by it; sources.list(5) lets it pass over other names.
+SourceName = Annotated[
+    str,
+    Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9][a-z0-9_-]*", 100),
+]
+# sources.list(5). No user and password: they would stay in the image, for all to read.
+SourceUri = Annotated[
+    str,
+    Text(
+        "a http or https URL without user name, in which {date} stands for the snapshot's date",
+        r"https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+        r"(/([A-Za-z0-9._~%+/-]|\{date\})*)?",
+        1000,
+    ),
+]
+SuiteName = Annotated[
+    str,
+    Text(
+        "a suite such as 'trixie-security', or a directory such as './'", r"[A-Za-z0-9._/~+-]+", 200
+    ),
+]
+ComponentName = Annotated[
+    str, Text("a component such as 'main'", r"[A-Za-z0-9][A-Za-z0-9._/+-]*", 100)
+]
+ArchitectureName = Annotated[str, Text("a Debian architecture such as 'amd64'", r"[a-z0-9-]+", 20)]
+# RFC 4880, 6.2
+SigningKey = Annotated[
+    str,
+    Text(
+        "a public key as 'gpg --armor --export' writes it",
+        r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[ -~\n]*-----END PGP PUBLIC KEY BLOCK-----\n*",
+        1 << 18,
+    ),
+]
+# apt knows the format of a keyring by its ending.
+KeyringPath = Annotated[
+    str,
+    Text(
+        "the path of a keyring in the image, ending with .gpg, .asc or .pgp",
+        r"/[A-Za-z0-9_./+-]+\.(gpg|asc|pgp)",
+    ),
+]
+SnapshotDate = Annotated[str, Text("a date such as '20260131T000000Z'", r"[0-9]{8}T[0-9]{6}Z")]
 # useradd(8) of Debian, without the trailing dollar of Samba machine accounts.
 UserName = Annotated[
     str,

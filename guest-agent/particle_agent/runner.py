@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from particle_agent import inspection, wire
+from particle_agent import apt_proxy, inspection, wire
 from particle_agent.decode import decode, decode_any, encode
 from particle_agent.errors import InfrastructureError, StageError
 from particle_agent.inspection import Inspection
@@ -29,6 +29,8 @@ SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"
 # linux/fs.h: _IOWR('X', 119, int) and _IOWR('X', 120, int).
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+# On a file system of the build's own.
+APT_CONFIG = "/run/particle-os-apt.conf"
 APT_DIRECTORIES = {"lists": "var/lib/apt/lists", "archives": "var/cache/apt/archives"}
 
 
@@ -224,6 +226,8 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
     stages: list[Stage] = [
         decode_any(ALL_STAGES, item, f"stages[{i}]") for i, item in enumerate(descriptions)
     ]
+    told = request["apt_proxy"]
+    proxy = decode(wire.AptProxy, told) if told is not None else None
     values = _take_secrets(HELD)
     if mount_scratch() and _fits_into_memory():
         # Another VM has written it.
@@ -242,6 +246,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
                 # The limit of the stage comes first.
                 command_seconds=max(COMMAND_SECONDS, 2.0 * (stage.timeout or 0)),
             )
+            target.apt_proxy = proxy
             channel.send(wire.StageStarted(index=index))
             started = time.monotonic()
             try:
@@ -299,14 +304,20 @@ def run_stage(stage: Stage, target: Target) -> None:
             ) from up
 
 
-def shell() -> int:
-    """Runs a root shell in the target on the streams of this process; returns its status."""
+def shell(proxy: wire.AptProxy | None) -> int:
+    """Runs a root shell in the target on the streams of this process; returns its status.
+
+    apt goes through the proxy there, if there is one.
+    """
     mount_scratch()
     # Nothing is reported: the streams are the user's.
     target = Target(ROOT, Channel(sys.stderr, sys.stdin.buffer), hostname="target")
     program = "/bin/bash" if target.exists("/bin/bash") else "/bin/sh"
     environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}
     with mounted_for_chroot(ROOT), target.network():
+        if proxy is not None:
+            target.write(APT_CONFIG, apt_proxy.configuration(proxy))
+            environment["APT_CONFIG"] = APT_CONFIG
         done = subprocess.run(["chroot", str(ROOT), program, "-l"], env=environment, check=False)
         kill_strays(ROOT)
     return done.returncode

@@ -19,7 +19,7 @@ from typing import IO, Protocol
 from particle_agent import command, inside
 from particle_agent.errors import CommandFailed, InfrastructureError
 from particle_agent.timings import Timings
-from particle_agent.wire import PackageRequest, PackagesAnswer
+from particle_agent.wire import AptProxy, PackageRequest, PackagesAnswer
 
 COMMAND_SECONDS = 3600.0
 # What systemd-resolved's installation makes of a /etc/resolv.conf that it finds.
@@ -79,6 +79,7 @@ class Target:
         self.hostname = hostname
         self.source_date = source_date
         self.attachments = ATTACHED
+        self.apt_proxy: AptProxy | None = None
         self.timings = Timings()
         # The last lines that commands printed.
         self.tail: collections.deque[str] = collections.deque(maxlen=command.TAIL_LINES)

@@ -127,6 +127,20 @@ class Unpacked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AptProxy:
+    """A proxy for apt: its URL as the reader of this reaches it, and how it takes https.
+
+    "connect" is what proxies usually do, "rewrite" apt-cacher-ng's http://HTTPS///HOST/PATH;
+    "direct" goes without it. `caches` tells apt-cacher-ng, which takes http on port 80 alone
+    unless it is told otherwise.
+    """
+
+    url: str
+    https: Literal["connect", "rewrite", "direct"]
+    caches: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class File:
     """A file of the target; `content` is base64."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -145,6 +146,7 @@ class Agent:
         deadline: Deadline,
         listen: Listener,
         source_date: int | None = None,
+        apt_proxy: wire.AptProxy | None = None,
         checkpoints: bool = False,
     ) -> None:
         """Runs the stages; each event goes to `listen`.
@@ -156,6 +158,7 @@ class Agent:
         request = {
             "hostname": hostname,
             "source_date": source_date,
+            "apt_proxy": encode(apt_proxy),
             "checkpoints": checkpoints,
             "stages": [encode(stage) for stage in stages],
         }
@@ -164,9 +167,13 @@ class Agent:
             self._listen(channel, deadline, listen)
 
     @contextmanager
-    def shell(self, deadline: Deadline, *, terminal: bool) -> Iterator[paramiko.Channel]:
+    def shell(
+        self, deadline: Deadline, *, terminal: bool, apt_proxy: wire.AptProxy | None = None
+    ) -> Iterator[paramiko.Channel]:
         """A root shell in the target: its channel, with a terminal of its own or without."""
         command = f"exec python3 -I -S {PLACE} shell"
+        if apt_proxy is not None:
+            command += f" {shlex.quote(json.dumps(encode(apt_proxy)))}"
         with self._connection.command(command, deadline, terminal=terminal) as channel:
             yield channel
 

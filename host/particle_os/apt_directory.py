@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from debian.deb822 import Deb822
+from particle_agent import apt_proxy
 from particle_agent.packages import SETTINGS
-from particle_agent.wire import File, PackageRequest
+from particle_agent.wire import AptProxy, File, PackageRequest
 
 # Debian Policy 5.6; relations are names, versions, architectures and operators.
 _RELATIONS = r"[A-Za-z0-9+.:~ ,|()<>=\[\]!-]*"
@@ -62,6 +63,10 @@ _SOURCE_FIELDS = {
 _LINE = re.compile(r"deb(?:-src)?\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)((?:\s+[^\s#]+)*)\s*(?:#.*)?")
 _PIN_FIELDS = {"package": r"[A-Za-z0-9+.:*?/ -]+", "pin": r"[ -~]+", "pin-priority": "-?[0-9]+"}
 _ARMOR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
+_KEY = (
+    r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[ -~\n]{1,262144}-----END PGP PUBLIC KEY BLOCK-----\n"
+)
+_HOST_LOOPBACK = re.compile(r"\bhttp://" + re.escape(apt_proxy.HOST_LOOPBACK) + r"(?=[:/\s]|$)()")
 _SETTING = re.compile(r"[A-Za-z0-9./:_~+@-]*")
 
 
@@ -69,19 +74,26 @@ class Refused(Exception):
     """The host's apt is not given this; the text says what and why."""
 
 
-def write(request: PackageRequest, directory: Path, lists: Path) -> Path:
+def write(
+    request: PackageRequest, directory: Path, lists: Path, proxy: AptProxy | None = None
+) -> Path:
     """Fills `directory` for apt and returns the configuration file for APT_CONFIG.
 
     `lists` is where the indexes are kept. Raises Refused.
     """
     for name in ("etc/preferences.d", "trusted.gpg.d", "keyrings", "archives/partial", "log"):
-        (directory / name).mkdir(parents=True)
+        (directory / name).mkdir(parents=True, exist_ok=True)
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     architectures = [_accepted(a, "[a-z0-9-]{1,20}", "architecture") for a in request.architectures]
     keyrings = _write_keyrings(request.keyrings, directory)
     (directory / "status").write_text("".join(_status(request.status)))
-    (directory / "etc/target.sources").write_text("".join(_sources(request.sources, keyrings)))
-    (directory / "etc/preferences").write_text("".join(_preferences(request.preferences)))
+    preferences = "".join(_preferences(request.preferences))
+    (directory / "etc/preferences").write_text(preferences)
+    sources = "".join(_sources(request.sources, keyrings, directory))
+    sources = _as_seen_here(sources, preferences)
+    if proxy is not None and apt_proxy.may_rewrite(proxy, preferences):
+        sources = apt_proxy.rewritten(sources)
+    (directory / "etc/target.sources").write_text(sources)
     settings = {
         "Dir": f"{directory}/",
         "Dir::Etc": f"{directory}/etc/",
@@ -113,6 +125,8 @@ def write(request: PackageRequest, directory: Path, lists: Path) -> Path:
         if setting.key not in SETTINGS:
             raise Refused(f"the target sets {setting.key[:80]!r}")
         settings[setting.key] = _accepted(setting.value, _SETTING.pattern, setting.key)
+    if proxy is not None:
+        settings |= apt_proxy.settings(proxy, sources)
     text = "".join(f'{key} "{value}";\n' for key, value in settings.items())
     text += "".join(f'APT::Architectures:: "{name}";\n' for name in architectures or ["amd64"])
     config = directory / "apt.conf"
@@ -144,7 +158,11 @@ def _paragraphs(text: str) -> Iterator[Mapping[str, str]]:
     lines = text.splitlines(keepends=True)
     for paragraph in Deb822.iter_paragraphs(lines, use_apt_pkg=False):
         if paragraph:
-            yield {key: " ".join(value.split()) for key, value in paragraph.items()}
+            yield {
+                # A key stands in its own lines.
+                key: value if _ARMOR.decode() in value else " ".join(value.split())
+                for key, value in paragraph.items()
+            }
 
 
 def _status(file: File) -> Iterator[str]:
@@ -176,7 +194,20 @@ def _write_keyrings(files: Iterable[File], directory: Path) -> dict[str, Path]:
     return places
 
 
-def _sources(files: Iterable[File], keyrings: Mapping[str, Path]) -> Iterator[str]:
+def _as_seen_here(sources: str, preferences: str) -> str:
+    """The VM has another name for the host's loopback."""
+    seen = _HOST_LOOPBACK.sub("http://127.0.0.1", sources)
+    if seen != sources and apt_proxy.HOST_LOOPBACK in preferences:
+        raise Refused("a pin names the host's loopback as the VM sees it")
+    return seen
+
+
+def installed(directory: Path) -> set[str]:
+    """The packages that are there, by the states that `write` has written."""
+    return set(re.findall(r"^Package: (\S+)$", (directory / "status").read_text(), re.MULTILINE))
+
+
+def _sources(files: Iterable[File], keyrings: Mapping[str, Path], directory: Path) -> Iterator[str]:
     number = 0
     for file in files:
         if file.path.endswith(".sources"):
@@ -189,21 +220,36 @@ def _sources(files: Iterable[File], keyrings: Mapping[str, Path]) -> Iterator[st
             if entry.get("enabled") == "no" or "deb" not in entry.get("types", "").split():
                 continue
             number += 1
-            yield "".join(_source(entry, keyrings))
+            inline = directory / "keyrings" / f"inline-{number}.asc"
+            yield "".join(_source(entry, keyrings, inline))
 
 
-def _source(entry: Mapping[str, str], keyrings: Mapping[str, Path]) -> Iterator[str]:
+def _source(entry: Mapping[str, str], keyrings: Mapping[str, Path], inline: Path) -> Iterator[str]:
     for name, value in entry.items():
         if name == "signed-by":
-            if value not in keyrings:
-                raise Refused(f"a source is signed by something else than a keyring: {value[:80]}")
-            yield f"Signed-By: {keyrings[value]}\n"
+            if _ARMOR.decode() in value:
+                _write_inline_key(value, inline)
+                places = [inline]
+            elif missing := [place for place in value.split() if place not in keyrings]:
+                raise Refused(
+                    f"a source is signed by something else than a keyring: {missing[0][:80]}"
+                )
+            else:
+                places = [keyrings[place] for place in value.split()]
+            yield f"Signed-By: {' '.join(map(str, places))}\n"
         elif name in _SOURCE_FIELDS:
             value = "deb" if name == "types" else value
             yield f"{name.title()}: {_accepted(value, _SOURCE_FIELDS[name], f'source {name}')}\n"
         elif not name.startswith("x-"):
             raise Refused(f"a source has the option '{name[:40]}'")
     yield "\n"
+
+
+def _write_inline_key(value: str, place: Path) -> None:
+    """A key in the source itself: sources.list(5) has a dot where the key has an empty line."""
+    lines = [line.strip() for line in value.strip().splitlines()]
+    text = "".join(f"{'' if line == '.' else line}\n" for line in lines)
+    place.write_text(_accepted(text, _KEY, "key"))
 
 
 def _one_line_sources(text: str) -> Iterator[dict[str, str]]:

@@ -21,6 +21,7 @@ from particle_agent.wire import Event
 
 from particle_os import bootstrap, images, packages, process
 from particle_os.agent import Agent, Listener
+from particle_os.apt_proxy import NO_PROXY, AptProxy
 from particle_os.artifact import receive
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
@@ -237,6 +238,7 @@ def ensure_suite(
     finished: Callable[[Sandbox, TarBase], None],
     listen: Callable[[Event], None],
     log: Callable[[str], None],
+    proxy: AptProxy = NO_PROXY,
 ) -> TarBase:
     """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.
 
@@ -258,7 +260,7 @@ def ensure_suite(
         made = work.path / "base-files"
         debs = made / "debs"
         debs.mkdir(mode=0o700, parents=True)
-        sources = _fetch(debs, suite, mirror, architecture, log, deadline)
+        sources = _fetch(debs, suite, mirror, architecture, log, deadline, proxy)
         output = made / "base.tar"
         with open_sandbox("base", output) as sandbox:
             packages.write_disk(list(debs.glob("*.deb")), sandbox.packages, made, deadline)
@@ -305,6 +307,7 @@ def _fetch(
     architecture: str,
     log: Callable[[str], None],
     deadline: Deadline,
+    proxy: AptProxy,
 ) -> str:
     """Puts the packages of a base into `debs`; returns the sources.list(5) that they came from."""
     place = shlex.quote(str(debs))
@@ -327,5 +330,6 @@ def _fetch(
         log=log,
         deadline=deadline.sooner(FETCH_SECONDS, f"fetching the packages of {suite}"),
         hooks=[merge, keep],
+        proxy=proxy,
     )
     return (debs / "sources.list").read_text()

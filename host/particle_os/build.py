@@ -17,6 +17,7 @@ from particle_agent.stages.apt import Apt
 
 from particle_os import (
     __version__,
+    apt_proxy,
     artifact,
     base,
     boot_test,
@@ -24,7 +25,8 @@ from particle_os import (
     helper,
     process,
 )
-from particle_os.attachments import NotAttachable
+from particle_os.apt_proxy import NO_PROXY
+from particle_os.attachments import Attachment, NotAttachable
 from particle_os.base import Base
 from particle_os.boot_test import Verdict
 from particle_os.checkpoints import Checkpoint, Checkpoints, failed
@@ -79,6 +81,7 @@ def build(plan: Plan, progress: Progress) -> Result:
         run = _Run(plan, progress, work, Delivery(plan.name, staging, plan.options.output), kept)
         with _evidence_kept(run):
             run.tell_left_out()
+            run.find_apt_proxy()
             run.make_helper()
             run.choose_accelerator()
             run.make_base()
@@ -141,6 +144,7 @@ class _Run:
         self.notes: list[str] = []
         self.stages = Stages(plan, progress)
         self.verdicts: list[Verdict] = []
+        self.apt_proxy = NO_PROXY
         self.helper: Helper | None = None
         self.acceleration: Acceleration | None = None
         self.base: Base | None = None
@@ -156,6 +160,9 @@ class _Run:
         for text in self.plan.loaded.left_out:
             self.note(text)
 
+    def find_apt_proxy(self) -> None:
+        self.apt_proxy = apt_proxy.find(self.plan.apt_proxy, os.environ, self.note)
+
     def make_helper(self) -> None:
         with self.progress.phase("helper VM"):
             self.helper = helper.ensure(
@@ -164,6 +171,7 @@ class _Run:
                 work=self.work,
                 log=self.progress.line,
                 note=self.progress.note,
+                proxy=self.apt_proxy,
             )
             os.utime(self.helper.root.parent)
 
@@ -199,6 +207,7 @@ class _Run:
                 finished=self._keep_base,
                 listen=self._listen_to_output,
                 log=self.progress.line,
+                proxy=self.apt_proxy,
             )
 
     def _keep_base(self, sandbox: Sandbox, made: Base) -> None:
@@ -283,11 +292,14 @@ class _Run:
                 ) from error
         self._keep_checkpoint(sandbox, "base", network=False)
 
+    def _attachments(self) -> Iterator[Attachment]:
+        """The files of the host that the stages to come name."""
+        return chain.from_iterable(self.plan.loaded.attachments[self.stages.done :])
+
     def push_files(self, sandbox: Sandbox) -> None:
         """Hands in the files of the host, and the secrets, that the stages to come name."""
         sandbox.agent.hold(self.plan.secrets_of(self.stages.done), self.deadline)
-        wanted = chain.from_iterable(self.plan.loaded.attachments[self.stages.done :])
-        for attachment in dict.fromkeys(wanted):
+        for attachment in dict.fromkeys(self._attachments()):
             name = attachment.reference.partition(":")[2]
             try:
                 with attachment.open(self.work.path) as data:
@@ -347,6 +359,8 @@ class _Run:
             work=self.work.path,
             disk=sandbox.packages,
             log=self.progress.line,
+            attachments={a.reference: a.path for a in self._attachments()},
+            proxy=self.apt_proxy,
         )
         first = self.stages.done
 
@@ -379,6 +393,7 @@ class _Run:
                     self.plan.stages[first:],
                     hostname=self.plan.name,
                     source_date=self.plan.options.source_date,
+                    apt_proxy=self.apt_proxy.for_guest(),
                     deadline=self.deadline,
                     listen=listen,
                     checkpoints=self.plan.options.cache,
@@ -484,6 +499,7 @@ class _Run:
                 acceleration_reason=self.acceleration.reason,
                 security_note=self.acceleration.security_note,
             ),
+            apt_proxy=self.apt_proxy.result(),
             stages=tuple(self.stages.results),
             artifacts=tuple(artifacts),
             boot=tuple(self.verdicts),

@@ -24,6 +24,7 @@ import pydantic
 from particle_agent.options import Between, Options, PackageName, Text, bytes_of
 
 from particle_os import bootstrap, document, process
+from particle_os.apt_proxy import NO_PROXY, AptProxy
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.workspace import Workspace, data_directory, locked
@@ -166,6 +167,7 @@ def ensure(
     work: Workspace,
     log: Callable[[str], None],
     note: Callable[[str], None],
+    proxy: AptProxy = NO_PROXY,
 ) -> Helper:
     """The helper of this template, made now if need be; two callers at once make it once.
 
@@ -183,12 +185,18 @@ def ensure(
         note(f"making the helper VM {template.name} (once)")
         made = work.path / "helper"
         made.mkdir(mode=0o700)
-        _make(template, made, log, deadline)
+        _make(template, made, log, deadline, proxy)
         made.rename(store / key)
     return _parts(store / key, key)
 
 
-def _make(template: Template, work: Path, log: Callable[[str], None], deadline: Deadline) -> None:
+def _make(
+    template: Template,
+    work: Path,
+    log: Callable[[str], None],
+    deadline: Deadline,
+    proxy: AptProxy,
+) -> None:
     archive = work / "extracted.tar"
     bootstrap.extract_packages(
         archive,
@@ -199,6 +207,7 @@ def _make(template: Template, work: Path, log: Callable[[str], None], deadline: 
         include=[template.kernel, *template.packages],
         log=log,
         deadline=deadline,
+        proxy=proxy,
     )
     filtered = work / "root.tar"
     collected = _split(archive, filtered)

@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
+from particle_agent import wire
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import InfrastructureError as AptCannot
 from particle_agent.packages import ARCHIVES, INDEX
@@ -28,16 +29,20 @@ from particle_agent.wire import PackageRequest, PackagesAnswer
 
 from particle_os import apt_directory, process
 from particle_os.apt_directory import Refused
+from particle_os.apt_proxy import NO_PROXY, AptProxy
 from particle_os.deadline import Deadline
-from particle_os.errors import InfrastructureError, StageFailed
+from particle_os.errors import InfrastructureError, StageFailed, printable
 from particle_os.workspace import locked, need_room
 
 FETCH_SECONDS = 900.0
 # One line of `apt-get --print-uris`: 'URI' file size hash-kind:hash
-_FETCH = re.compile(r"'(\S+)' ([A-Za-z0-9.+:~%_-]+\.deb) (\d+)(?: (\w+):([0-9a-f]+))?")
+_FETCH = re.compile(r"'(https?:\S+)' ([A-Za-z0-9.+:~%_-]+\.deb) (\d+)(?: (\w+):([0-9a-f]+))?")
 # The kept indexes of other sources, and packages that no build wanted for long, go away.
 PACKAGE_DAYS = 30
 AR_HEADER = 60
+LOCAL = "local"
+# As apt names the files that it fetches.
+DEB_NAME = "${Package}_${Version}_${Architecture}.deb\\n"
 CONTROL_LIMIT = 32 << 20
 
 
@@ -53,12 +58,24 @@ class _Wanted:
 class Depot:
     """Answers the VM's requests for packages; what it fetches stays in the user's cache."""
 
-    def __init__(self, *, cache: Path, work: Path, disk: Path, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        cache: Path,
+        work: Path,
+        disk: Path,
+        log: Callable[[str], None],
+        attachments: Mapping[str, Path] | None = None,
+        proxy: AptProxy | None = None,
+    ) -> None:
         self._lists = cache / "apt"
         self._packages = cache / "packages"
         self._work = work
         self._disk = disk
         self._log = log
+        # Files that recipes name, by their digest.
+        self._attachments = attachments or {}
+        self._proxy = proxy or NO_PROXY
         self._fresh: set[str] = set()
         self._count = 0
 
@@ -75,7 +92,7 @@ class Depot:
         deadline = deadline.sooner(FETCH_SECONDS, "fetching packages")
         self._count += 1
         directory = self._work / f"packages-{self._count}"
-        directory.mkdir(mode=0o700)
+        (directory / LOCAL).mkdir(mode=0o700, parents=True)
         key = apt_directory.sources_key(request)
         self._lists.mkdir(exist_ok=True, mode=0o700)
         self._packages.mkdir(exist_ok=True, mode=0o700)
@@ -83,8 +100,10 @@ class Depot:
             lock = self._lists / f"{key}.lock"
             with locked(lock, deadline):
                 os.utime(lock)
-                config = apt_directory.write(request, directory, self._lists / key)
-                self._fetch(stage, key, directory / "archives", config, deadline)
+                local = self._take_local(stage.debs, directory / LOCAL)
+                self._proxy.through(
+                    lambda told: self._fetch_all(stage, request, told, local, directory, deadline)
+                )
         except Refused as refused:
             return PackagesAnswer(refused=str(refused))
         debs = sorted((directory / "archives").glob("*.deb"))
@@ -93,20 +112,65 @@ class Depot:
         self._prune()
         return PackagesAnswer()
 
-    def _fetch(
-        self, stage: Apt, key: str, archives: Path, config: Path, deadline: Deadline
+    def _fetch_all(
+        self,
+        stage: Apt,
+        request: PackageRequest,
+        proxy: wire.AptProxy | None,
+        local: Sequence[Path],
+        directory: Path,
+        deadline: Deadline,
     ) -> None:
-        """Has apt put what is to be installed into `archives`."""
-        known = any((self._lists / key).glob("*Packages*"))
-        if key not in self._fresh and (stage.update or not known):
+        """Has apt put what is to be installed into a directory of packages."""
+        key = apt_directory.sources_key(request)
+        lists = self._lists / key
+        config = apt_directory.write(request, directory, lists, proxy)
+        if key not in self._fresh and (stage.update or not any(lists.glob("*Packages*"))):
             self._apt(config, ["update"], deadline)
             self._fresh.add(key)
-        recommends = "true" if stage.recommends else "false"
-        install = [f"-oAPT::Install-Recommends={recommends}", "install"]
+        installed = apt_directory.installed(directory)
+        removals = [f"{name}-" for name in stage.remove if name.split(":")[0] in installed]
+        names = [*stage.packages, *map(str, local), *removals]
+        arguments = [*stage.release_options(), *stage.arguments(names)]
+        self._fetch(arguments, directory / "archives", config, deadline)
+        for path in local:
+            self._add_local(path, directory / "archives", deadline)
+
+    def _take_local(self, references: Sequence[str], directory: Path) -> list[Path]:
+        """The package files that the recipe names, copied: what was hashed is what apt reads."""
+        taken = []
+        for number, reference in enumerate(references):
+            path = self._attachments.get(reference)
+            if path is None:
+                raise Refused("the recipe's package files are not at hand")
+            copy = directory / f"{number}.deb"
+            shutil.copyfile(path, copy)
+            with copy.open("rb") as stream:
+                if f"sha256:{file_digest(stream, 'sha256').hexdigest()}" != reference:
+                    raise InfrastructureError(f"{path} has changed since the recipe was read")
+            taken.append(copy)
+        return taken
+
+    def _add_local(self, path: Path, archives: Path, deadline: Deadline) -> None:
+        """Puts a package file where apt puts those that it fetches, under apt's name for it."""
+        lines: list[str] = []
+        process.run(
+            ["dpkg-deb", "--show", "--showformat", DEB_NAME, path],
+            deadline=deadline,
+            what=f"reading the package file {path.name}",
+            log=lines.append,
+        )
+        name = lines[-1].replace(":", "%3a")
+        if not re.fullmatch(r"[A-Za-z0-9.+~%_-]+\.deb", name):
+            raise InfrastructureError(f"{path.name} has an odd name: {printable(name, 80)}")
+        (archives / name).unlink(missing_ok=True)
+        os.link(path, archives / name)
+
+    def _fetch(
+        self, arguments: Sequence[str], archives: Path, config: Path, deadline: Deadline
+    ) -> None:
         lines = self._apt(
-            config,
-            [*install, "--print-uris", "-oAcquire::ForceHash=SHA256", "--", *stage.packages],
-            deadline,
+            config, ["--print-uris", "-oAcquire::ForceHash=SHA256", *arguments], deadline
         )
         wanted = [
             _Wanted(m[2], int(m[3]), m[5] if m[4] == "SHA256" else None)
@@ -117,7 +181,7 @@ class Depot:
         here = sum(self._take_known(file, archives) for file in wanted)
         self._log(f"{len(wanted)} packages to fetch, {here} of them from the cache")
         if here < len(wanted):
-            self._apt(config, [*install, "--download-only", "--", *stage.packages], deadline)
+            self._apt(config, ["--download-only", *arguments], deadline)
             for file in wanted:
                 self._keep(file, archives)
 
@@ -131,7 +195,7 @@ class Depot:
                 self._log(line)
 
         environment = {
-            **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
+            **self._proxy.environment(),
             "APT_CONFIG": str(config),
             "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
             "LC_ALL": "C.UTF-8",

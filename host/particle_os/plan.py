@@ -37,6 +37,8 @@ class Options:
     keep_on_failure: bool = False
     template: str = "debian-trixie"
     mirror: str | None = None
+    # What the recipe says of it, unless something is said here (`apt_proxy.Wish`).
+    apt_proxy: str | None = None
     # Whether earlier work is used, from which stage on it is not (number, name or type), and the
     # seconds for which a stage that reads the network is believed.
     cache: bool = True
@@ -66,6 +68,10 @@ class Plan:
     @property
     def name(self) -> str:
         return self.loaded.recipe.name
+
+    @property
+    def apt_proxy(self) -> str:
+        return self.options.apt_proxy or self.loaded.recipe.apt_proxy
 
     @property
     def stages(self) -> tuple[RecipeStage, ...]:

@@ -14,6 +14,7 @@ from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Qemu
 
 from particle_os import document
+from particle_os.apt_proxy import Wish
 from particle_os.attachments import Attachment, attach
 from particle_os.document import Key
 from particle_os.errors import InvalidDocument, UsageError
@@ -82,6 +83,9 @@ class Recipe(Options):
     docker-archive:PATH[:REF]; paths are relative to the recipe."""
     architecture: Literal["amd64"] = "amd64"
     """The Debian architecture of the image."""
+    apt_proxy: Wish = "auto"
+    """A proxy such as apt-cacher-ng for packages: its URL, none, or auto for the one that the
+    environment names or that runs on this machine. Nothing of it stays in the image."""
     stages: Annotated[
         tuple[Annotated[RecipeStage, pydantic.Field(discriminator="type")], ...], AtLeastOne()
     ]

@@ -62,6 +62,19 @@ class HelperResult(_Record):
     security_note: str | None
 
 
+class AptProxyResult(_Record):
+    """The proxy that packages came through.
+
+    `hits` and `misses` are the requests that apt-cacher-ng counted while the build ran, other
+    users' among them; None when it does not tell. `gone` says that it went away in between.
+    """
+
+    url: str
+    gone: bool
+    hits: int | None
+    misses: int | None
+
+
 class Result(_Record):
     """Everything about one build. `version` grows when a field changes its meaning."""
 
@@ -80,6 +93,7 @@ class Result(_Record):
     # The time that nothing in a reproducible image exceeds, in seconds since 1970.
     source_date: int | None = None
     helper: HelperResult
+    apt_proxy: AptProxyResult | None = None
     stages: tuple[StageResult, ...]
     artifacts: tuple[ArtifactResult, ...]
     boot: tuple[Verdict, ...]
@@ -97,6 +111,14 @@ class Result(_Record):
 def human_bytes(count: int) -> str:
     """Bytes in MiB or GiB."""
     return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
+
+
+def _described(proxy: AptProxyResult) -> str:
+    if proxy.gone:
+        return f"{proxy.url} went away during the build"
+    if proxy.hits is None or proxy.misses is None:
+        return proxy.url
+    return f"{proxy.url}: {proxy.hits} of {proxy.hits + proxy.misses} requests from its cache"
 
 
 def print_result(result: Result, console: Console, paths: list[str]) -> None:
@@ -121,6 +143,8 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
         style = "green" if verdict.passed else "red"
         told = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
         console.print(Text(f"{verdict.firmware:>6}  {told}", style=style))
+    if result.apt_proxy:
+        console.print(Text(f" proxy  {_described(result.apt_proxy)}"))
     if result.helper.security_note:
         console.print(Text(f"  note  the helper VM was {result.helper.security_note}"))
     for path in paths:

@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import paramiko
+from particle_agent import wire
 
-from particle_os import checkpoints, helper
+from particle_os import apt_proxy, checkpoints, helper
 from particle_os.checkpoints import Checkpoint, Checkpoints
 from particle_os.deadline import Deadline
 from particle_os.errors import UsageError, VmError
@@ -43,6 +44,7 @@ def enter(
         raise UsageError("nothing has been built yet", hint="Run 'particle-os build' first.")
     deadline = Deadline.after(SESSION_SECONDS, "the shell")
     template = plan.template
+    proxy = apt_proxy.find(plan.apt_proxy, os.environ, progress.note)
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
         chain = _state(plan, kept, at=at, failed=failed)
         progress.note(f"the target {_described(chain)}; changes are thrown away")
@@ -63,7 +65,7 @@ def enter(
         ) as sandbox:
             # From here on the terminal is the shell's.
             progress.close()
-            return _session(sandbox, deadline)
+            return _session(sandbox, deadline, proxy.for_guest())
 
 
 def _state(plan: Plan, kept: Checkpoints, *, at: str | None, failed: bool) -> list[Checkpoint]:
@@ -94,10 +96,11 @@ def _described(chain: Sequence[Checkpoint]) -> str:
     return f"after stage {number} ({label})" if number else "with nothing but the unpacked base"
 
 
-def _session(sandbox: Sandbox, deadline: Deadline) -> int:
+def _session(sandbox: Sandbox, deadline: Deadline, proxy: wire.AptProxy | None) -> int:
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     with ExitStack() as stack:
-        channel = stack.enter_context(sandbox.agent.shell(deadline, terminal=terminal))
+        shell = sandbox.agent.shell(deadline, terminal=terminal, apt_proxy=proxy)
+        channel = stack.enter_context(shell)
         if terminal:
             stack.enter_context(_raw_terminal(channel))
         channel.settimeout(ANSWER_SECONDS)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from particle_agent import packages
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
-from particle_agent.stages.apt import Apt
+from particle_agent.stages.apt import Answer, Apt, Pin
 
 STAND_INS = "/run/particle-os-bin"
 # As it is after the installation.
@@ -272,3 +272,109 @@ def test_a_name_that_apt_took_for_something_else_is_told(helped, name):
 
 def test_a_name_that_an_installed_package_provides_will_do(helped):
     Apt(packages=("editor", "vim-thing", "curl:amd64", "vim=1")).run(helped)
+
+
+def only_install(target):
+    (found,) = [c.argv for c in target.commands if "--" in c.argv and c.argv[0] == "apt-get"]
+    return found
+
+
+def test_removals_are_part_of_the_same_transaction(helped):
+    helped.when("apt-get", lambda c: helped.write("/var/lib/dpkg/status", ""))
+    Apt(remove=("curl", "nonesuch"), purge=True, autoremove=True).run(helped)
+    install = only_install(helped)
+    assert install[-3:] == ("install", "--", "curl-")
+    assert {"-oAPT::Get::Purge=true", "-oAPT::Get::AutomaticRemove=true"} <= set(install)
+    assert helped.networked == 0, "nothing has to be fetched for that"
+    assert helped.report.requests == []
+
+
+def test_what_was_not_removed_is_told(helped):
+    with pytest.raises(StageError, match="'curl' was not removed"):
+        Apt(remove=("curl",)).run(helped)
+
+
+def test_an_upgrade_and_new_packages_are_one_transaction(helped):
+    Apt(packages=("vim",), upgrade=True).run(helped)
+    assert only_install(helped)[-3:] == ("dist-upgrade", "--", "vim")
+    assert len(helped.report.requests) == 1
+
+
+def test_a_release_is_preferred_by_who_chooses(helped):
+    Apt(packages=("vim",), target_release="s-backports").run(helped)
+    assert not [a for a in only_install(helped) if "target-release" in a], "the host has chosen"
+    helped.report.refusal = "no"
+    helped.commands.clear()
+    Apt(packages=("vim",), target_release="s-backports").run(helped)
+    assert "--target-release=s-backports" in only_install(helped)
+
+
+def test_pins_are_there_before_anything_is_chosen_and_stay(helped):
+    helped.write("/etc/apt/preferences.d/pin", "")
+    pins = (Pin(package="linux-* src:x", pin="release a=s", priority=-10),)
+    Apt(packages=("vim",), pins=pins).run(helped)
+    Apt(packages=("vim",), pins=pins).run(helped)
+    text = "Package: linux-* src:x\nPin: release a=s\nPin-Priority: -10\n\n"
+    assert helped.read("/etc/apt/preferences.d/recipe.pref") == text
+    sent = {f.path: base64.b64decode(f.content) for f in helped.report.requests[0].preferences}
+    assert sent["/etc/apt/preferences.d/recipe.pref"] == text.encode()
+
+
+def test_priority_0_is_none():
+    with pytest.raises(ValueError, match="no priority 0"):
+        Pin(package="*", pin="release a=s", priority=0)
+
+
+def test_answers_are_given_before_the_packages_come(helped):
+    helped.write("/usr/bin/debconf-set-selections", "")
+    answer = Answer(package="vim", question="vim/x", type="string", value="a b; $(id)")
+    Apt(packages=("vim",), debconf=(answer,)).run(helped)
+    assert helped.only("debconf-set-selections").stdin == "vim vim/x string a b; $(id)\n"
+    programs = helped.programs()
+    assert programs.index("debconf-set-selections") < programs.index("apt-get")
+
+
+def test_a_base_without_debconf_is_told(helped):
+    answer = Answer(package="vim", question="vim/x", type="string", value="")
+    with pytest.raises(StageError, match="no debconf-set-selections"):
+        Apt(debconf=(answer,)).run(helped)
+
+
+def test_what_is_held_must_be_there(helped):
+    Apt(hold=("vim",)).run(helped)
+    assert helped.only("apt-mark").argv == ("apt-mark", "hold", "--", "vim")
+    with pytest.raises(StageError, match="no package 'nonesuch'"):
+        Apt(hold=("nonesuch",)).run(helped)
+
+
+@pytest.fixture
+def with_deb(helped, tmp_path):
+    helped.attachments = tmp_path
+    (tmp_path / "0123").write_bytes(b"a package")
+    helped.captured["dpkg-deb"] = "vim 2:9.0-1\n"
+    return helped
+
+
+def test_package_files_come_by_name_when_the_host_has_put_them_on_the_disk(with_deb):
+    Apt(debs=("sha256:0123",)).run(with_deb)
+    assert only_install(with_deb)[-2:] == ("--", "vim=2:9.0-1")
+    assert not with_deb.exists("/run/particle-os-debs")
+
+
+def test_package_files_are_given_to_the_apt_of_the_target_else(with_deb):
+    with_deb.report.refusal = "no"
+    seen = []
+    on_install(with_deb, lambda: seen.append(with_deb.read("/run/particle-os-debs/0.deb")))
+    Apt(debs=("sha256:0123",)).run(with_deb)
+    assert only_install(with_deb)[-1] == "/run/particle-os-debs/0.deb"
+    assert seen == ["a package"]
+    assert not with_deb.exists("/run/particle-os-debs")
+
+
+def test_a_package_file_that_is_none_is_told(with_deb, monkeypatch):
+    def fail(argv, **options):
+        raise CommandFailed(argv, 2, ["not a Debian format archive"])
+
+    monkeypatch.setattr(with_deb, "capture", fail)
+    with pytest.raises(StageError, match=r"debs\[0\] is no Debian package"):
+        Apt(debs=("sha256:0123",)).run(with_deb)

@@ -3,7 +3,7 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent.wire import File, PackageRequest, Setting
+from particle_agent.wire import AptProxy, File, PackageRequest, Setting
 from particle_os.apt_directory import Refused, sources_key, write
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
@@ -183,3 +183,79 @@ def test_indexes_are_kept_apart_by_what_they_were_checked_with():
     keys = {sources_key(r) for r in (make(), other_key, other_source)}
     assert len(keys) == 3
     assert sources_key(other_packages) in keys
+
+
+ARMORED = f"{KEY}\nmQ==\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
+INLINE = "".join(f" {line or '.'}\n" for line in ARMORED.splitlines())
+
+
+def deb822(*fields):
+    return "Types: deb\nURIs: http://m.example/debian\nSuites: s\nComponents: main\n" + "".join(
+        f"{field}\n" for field in fields
+    )
+
+
+def test_a_key_within_a_source_becomes_a_keyring(written):
+    text = deb822(f"Signed-By:\n{INLINE}".rstrip(), "Check-Valid-Until: no")
+    found = sources(written, "/etc/apt/sources.list.d/x.sources", text)
+    (place,) = [line.split(" ")[1] for line in found.splitlines() if line.startswith("Signed-By")]
+    with open(place) as file:  # noqa: PTH123
+        assert file.read() == ARMORED
+    assert "Check-Valid-Until: no" in found
+
+
+@pytest.mark.parametrize("odd", ["é", "\x00", "-----END"])
+def test_an_odd_key_is_refused(written, odd):
+    text = deb822(f"Signed-By:\n{INLINE.replace('mQ==', odd)}".rstrip())
+    text = text.replace("-----END PGP PUBLIC KEY BLOCK-----", "x") if odd == "-----END" else text
+    with pytest.raises(Refused, match="key"):
+        sources(written, "/etc/apt/sources.list.d/x.sources", text)
+
+
+def test_several_keyrings_and_several_mirrors(written):
+    keyrings = (file("/k/a.gpg", "a"), file("/k/b.asc", KEY))
+    text = deb822("Signed-By: /k/a.gpg /k/b.asc").replace("debian", "debian https://n.example/d")
+    found = sources(written, "/etc/apt/sources.list.d/x.sources", text, keyrings=keyrings)
+    assert "Uris: http://m.example/debian https://n.example/d\n" in found
+    assert found.rstrip().endswith("/keyrings/1.asc")
+    assert "/keyrings/0.gpg " in found
+    with pytest.raises(Refused, match=r"/k/c\.gpg"):
+        sources(
+            written,
+            "/etc/apt/sources.list.d/x.sources",
+            text.replace("/k/b.asc", "/k/c.gpg"),
+            keyrings=keyrings,
+        )
+
+
+def test_the_hosts_loopback_has_another_name_in_the_vm(written):
+    text = (
+        "deb http://10.0.2.2:8080/x s main\ndeb http://10.0.2.20/ s main\ndeb http://10.0.2.2 ./\n"
+    )
+    found = sources(written, "/etc/apt/sources.list", text)
+    uris = [line.split(" ")[1] for line in found.splitlines() if line.startswith("Uris")]
+    assert uris == ["http://127.0.0.1:8080/x", "http://10.0.2.20/", "http://127.0.0.1"]
+    pins = file("/etc/apt/preferences", 'Package: *\nPin: origin "10.0.2.2"\nPin-Priority: 1\n')
+    with pytest.raises(Refused, match="loopback"):
+        sources(written, "/etc/apt/sources.list", text, preferences=(pins,))
+
+
+def test_sources_and_settings_for_a_proxy(tmp_path):
+    proxy = AptProxy(url="http://127.0.0.1:3142", https="rewrite", caches=True)
+    https = file("/etc/apt/sources.list", "deb https://m.example/debian s main\n")
+    request = make(
+        sources=(https,),
+        settings=(Setting(key="Acquire::http::Proxy", value="http://of.the.image:1"),),
+    )
+    config = write(request, tmp_path / "a", tmp_path / "lists", proxy)
+    assert (
+        "Uris: http://HTTPS///m.example/debian\n" in (tmp_path / "a/etc/target.sources").read_text()
+    )
+    lines = config.read_text().splitlines()
+    assert [line for line in lines if line.startswith("Acquire::http::Proxy ")] == [
+        'Acquire::http::Proxy "http://127.0.0.1:3142";'
+    ]
+    pins = file("/etc/apt/preferences", 'Package: *\nPin: origin "m.example"\nPin-Priority: 1\n')
+    request = make(sources=(https,), preferences=(pins,))
+    write(request, tmp_path / "b", tmp_path / "lists", proxy)
+    assert "Uris: https://m.example/debian\n" in (tmp_path / "b/etc/target.sources").read_text()

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.decode import DecodeError, decode, decode_any, encode
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
-from particle_agent.stages.apt import Apt
+from particle_agent.stages.apt import Answer, Apt, Pin
 from particle_agent.stages.files import Directory, File, Files, Link
 from particle_agent.stages.groups import Group, Groups
 from particle_agent.stages.hostname import Hostname
@@ -14,11 +14,27 @@ from particle_agent.stages.network import Interface, Network
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.run import Run
 from particle_agent.stages.services import Services
+from particle_agent.stages.sources import Repository, Sources
 from particle_agent.stages.timezone import Timezone
 from particle_agent.stages.users import User, Users
 
 STAGES = [
     Apt(packages=("curl", "g++"), recommends=True),
+    Apt(
+        debs=("sha256:0",),
+        target_release="trixie-backports",
+        remove=("vim",),
+        hold=("curl",),
+        pins=(Pin(package="linux-*", pin="release a=x", priority=-1),),
+        debconf=(Answer(package="a1", question="a/b", type="string", value="c d"),),
+    ),
+    Sources(
+        repositories=(
+            Repository(name="a", mirrors=("http://m.example/{date}",), suites=("s",)),
+            Repository(name="b", mirrors=("http://m.example",), suites=("./",), key_file="x"),
+        ),
+        snapshot="20260101T000000Z",
+    ),
     Locale(default="en_US.UTF-8", generate=("de_DE",)),
     Timezone(zone="Europe/Berlin"),
     Keyboard(layout="us,ru", variant=",phonetic", options=("grp:alt_shift_toggle",)),

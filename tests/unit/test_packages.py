@@ -9,13 +9,18 @@ import os
 import subprocess
 import tarfile
 import threading
+from urllib.parse import urlsplit
 
 import pytest
+from particle_agent import wire
 from particle_agent.stages.apt import Apt
 from particle_agent.wire import File, PackageRequest
+from particle_os.apt_proxy import AptProxy
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.packages import Depot, write_disk
+
+from ..archive import served
 
 
 def build(directory, name, version="1.0", depends=""):
@@ -50,17 +55,18 @@ def archive(tmp_path):
             f"SHA256: {hashlib.sha256(data).hexdigest()}\n"
         )
     (directory / "Packages").write_text("\n".join(stanzas))
-    served = []
+    asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
-            served.append(self.path)
+            asked.append(self.path)
 
     handler = functools.partial(Handler, directory=directory)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with http.server.ThreadingHTTPServer(("", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         server.url = f"http://127.0.0.1:{server.server_port}"
-        server.served = served
+        server.elsewhere = f"http://127.0.0.2:{server.server_port}"
+        server.served = asked
         server.directory = directory
         yield server
         server.shutdown()
@@ -208,3 +214,136 @@ def test_packages_that_nobody_wanted_for_long_go_away(depot, archive, tmp_path):
     os.utime(old, (0, 0))
     answer(depot, make_request(archive.url, "library"))
     assert list((tmp_path / "cache/packages").iterdir()) == [kept]
+
+
+INSTALLED = "Package: {}\nStatus: install ok installed\nArchitecture: all\nVersion: {}\n\n"
+SIGNED = (
+    ("zz-tool", "1.0", "zz-library"),
+    ("zz-tool", "2.0", "zz-library"),
+    ("zz-library", "1.0", ""),
+)
+
+
+@pytest.fixture
+def signed(tmp_path):
+    with served(tmp_path / "signed", *SIGNED) as archive:
+        yield archive
+
+
+def ask(archive, stage, *, installed="", preferences=(), key=None):
+    """The request of a target with what the stage `sources` writes, the key within the source."""
+    lines = (key or archive.key).splitlines()
+    text = (
+        f"Types: deb\nURIs: http://10.0.2.2:{archive.port}\nSuites: test\nComponents: main\n"
+        "Signed-By:\n" + "".join(f" {line or '.'}\n" for line in lines)
+    )
+    return stage, PackageRequest(
+        status=file("/var/lib/dpkg/status", installed),
+        architectures=(),
+        sources=(file("/etc/apt/sources.list.d/x.sources", text),),
+        preferences=tuple(file("/etc/apt/preferences", text) for text in preferences),
+        keyrings=(),
+        settings=(),
+    )
+
+
+def chosen(depot):
+    return sorted(name for name in content(depot.disk) if name.startswith("archives/"))
+
+
+def names(*versions):
+    return sorted(f"archives/{one}_all.deb" for one in versions)
+
+
+def test_a_key_within_the_source_is_believed(depot, signed):
+    answer(depot, ask(signed, Apt(packages=("zz-tool",))))
+    assert chosen(depot) == names("zz-tool_2.0", "zz-library_1.0")
+
+
+def test_another_key_is_not_believed(depot, signed, tmp_path):
+    with served(tmp_path / "other/archive", *SIGNED) as other:
+        with pytest.raises((StageFailed, InfrastructureError), match=r"not signed|NO_PUBKEY"):
+            answer(depot, ask(signed, Apt(packages=("zz-tool",)), key=other.key))
+
+
+def test_pins_decide(depot, signed):
+    pin = "Package: zz-tool\nPin: version 1.*\nPin-Priority: 1001\n"
+    answer(depot, ask(signed, Apt(packages=("zz-tool",)), preferences=[pin]))
+    assert "archives/zz-tool_1.0_all.deb" in chosen(depot)
+
+
+def test_an_upgrade_brings_newer_versions_of_what_is_there(depot, signed):
+    installed = INSTALLED.format("zz-tool", "1.0") + INSTALLED.format("zz-library", "1.0")
+    answer(depot, ask(signed, Apt(upgrade=True), installed=installed))
+    assert chosen(depot) == names("zz-tool_2.0")
+
+
+def test_a_removal_is_taken_into_account(depot, signed):
+    """Also of what is not there, of which apt would complain."""
+    installed = INSTALLED.format("zz-tool", "1.0") + INSTALLED.format("zz-library", "1.0")
+    stage = Apt(upgrade=True, remove=("zz-tool", "zz-nonesuch"))
+    answer(depot, ask(signed, stage, installed=installed))
+    assert chosen(depot) == []
+
+
+def test_a_release_that_does_not_exist_is_told(depot, signed):
+    with pytest.raises((StageFailed, InfrastructureError), match="nonesuch"):
+        answer(depot, ask(signed, Apt(packages=("zz-tool",), target_release="nonesuch")))
+    answer(depot, ask(signed, Apt(packages=("zz-tool",), target_release="test")))
+    assert len(chosen(depot)) == 2
+
+
+def local_deb(tmp_path, depot, **control):
+    deb = build(tmp_path, "local", "1:3.0", **control)
+    reference = f"sha256:{hashlib.sha256(deb.read_bytes()).hexdigest()}"
+    depot._attachments = {reference: deb}
+    return deb, reference
+
+
+def test_a_package_file_of_the_recipe_brings_what_it_needs(depot, signed, tmp_path):
+    _, reference = local_deb(tmp_path, depot, depends="zz-library")
+    answer(depot, ask(signed, Apt(debs=(reference,))))
+    assert chosen(depot) == names("local_1%3a3.0", "zz-library_1.0")
+    assert "Package: local\nVersion: 1:3.0\n" in content(depot.disk)["Packages"].decode()
+
+
+def test_a_package_file_that_has_changed_is_told(depot, signed, tmp_path):
+    deb, reference = local_deb(tmp_path, depot)
+    deb.write_bytes(b"another one")
+    with pytest.raises(InfrastructureError, match="has changed"):
+        answer(depot, ask(signed, Apt(debs=(reference,))))
+
+
+def test_packages_come_through_the_proxy_and_without_it_when_it_goes_away(tmp_path, depot, archive):
+    """The archive on another address of loopback stands for one in the network."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.path = urlsplit(self.path).path
+            super().do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    url = archive.elsewhere
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=archive.directory)
+    ) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        found = AptProxy(
+            wire.AptProxy(
+                url=f"http://127.0.0.1:{server.server_port}", https="connect", caches=False
+            ),
+            note=depot.lines.append,
+        )
+        depot._proxy = found
+        answer(depot, make_request(url, "library"))
+        assert [path for path in asked if path.endswith("library_1.0_all.deb")]
+        server.shutdown()
+    asked.clear()
+    answer(depot, make_request(url, "tool"))
+    assert "archives/tool_2%3a1.0_all.deb" in chosen(depot)
+    assert asked == []
+    assert [line for line in depot.lines if "has gone away" in line]

@@ -18,6 +18,7 @@ from particle_agent.stages.network import Network
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.run import Run
 from particle_agent.stages.services import Services
+from particle_agent.stages.sources import Sources
 from particle_agent.stages.timezone import Timezone
 from particle_agent.stages.users import Users
 from particle_agent.target import Target
@@ -46,7 +47,8 @@ class Stage(Protocol):
 
 
 RecipeStage = (
-    Apt
+    Sources
+    | Apt
     | Hostname
     | Locale
     | Keyboard

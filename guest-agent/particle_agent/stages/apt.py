@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent import kernels, packages
+from particle_agent import apt_proxy, packages, surroundings
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.options import PackageName, StageOptions
-from particle_agent.target import ENVIRONMENT, Target
+from particle_agent.options import (
+    DebconfQuestion,
+    DebconfValue,
+    HostFile,
+    InstalledName,
+    Options,
+    PackageName,
+    PinnedPackages,
+    PinPriority,
+    PinText,
+    ReleaseName,
+    StageOptions,
+)
+from particle_agent.target import Target
 
 APT_GET = (
     "apt-get",
@@ -30,17 +41,46 @@ APT_GET = (
     "-oDpkg::Options::=--force-unsafe-io",
     "-oDpkg::Options::=--force-confold",
 )
+STATUS = "/var/lib/dpkg/status"
+PREFERENCES = "/etc/apt/preferences.d/recipe.pref"
+LOCAL_DEBS = "/run/particle-os-debs"
+DEB_FORMAT = "${Package} ${Version}\\n"
 FIELD = re.compile(r"^(Package|Status|Provides): (.*)$", re.MULTILINE)
-POLICY = "/usr/sbin/policy-rc.d"
-# dpkg and the maintainer scripts find these programs here first.
-STAND_INS = "/run/particle-os-bin"
-ASKED_FOR = "/run/particle-os-asked"
-HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin(Options):
+    """A preference of apt_preferences(5) for some packages. It stays in the image."""
+
+    package: PinnedPackages
+    """The packages: names, or patterns such as linux-* and *."""
+    pin: PinText
+    """Which of their versions: release a=trixie-backports, version 1.2*, or origin "HOST"."""
+    priority: PinPriority
+    """How much they are wanted: above 1000 even as a downgrade, below 0 never."""
+
+    def __post_init__(self) -> None:
+        if self.priority == 0:
+            raise ValueError(f"{self.package}: apt knows no priority 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Options):
+    """An answer to a question that a package would ask; see debconf-set-selections(1)."""
+
+    package: InstalledName
+    """The package that asks."""
+    question: DebconfQuestion
+    """The question, such as locales/default_environment_locale."""
+    type: Literal["string", "boolean", "select", "multiselect", "note", "text", "password"]
+    """The type of the question."""
+    value: DebconfValue
+    """The answer; several of a multiselect have commas between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Apt(StageOptions):
-    """Installs Debian packages with the apt of the image.
+    """Installs, upgrades and removes Debian packages with the apt of the image.
 
     No service starts during the build, the initramfs is made once at the end, and apt's indexes
     and downloads stay outside of the image.
@@ -50,10 +90,28 @@ class Apt(StageOptions):
     type: Literal["apt"] = "apt"
     packages: tuple[PackageName, ...] = ()
     """What to install; a name may carry :ARCH, =VERSION or /RELEASE as in apt-get(8)."""
+    debs: tuple[HostFile, ...] = ()
+    """Package files to install, relative to the recipe; apt brings what they depend on."""
     update: bool = True
     """Whether to fetch the package indexes first."""
     recommends: bool = False
     """Whether to install recommended packages too."""
+    target_release: ReleaseName | None = None
+    """The release whose versions are preferred, such as trixie-backports, in this stage."""
+    upgrade: bool = False
+    """Whether to upgrade what is there already (apt-get dist-upgrade)."""
+    remove: tuple[InstalledName, ...] = ()
+    """What to remove; what is not there is passed over."""
+    purge: bool = False
+    """Whether what is removed loses its configuration too."""
+    autoremove: bool = False
+    """Whether to remove what was installed for others alone that are gone."""
+    hold: tuple[InstalledName, ...] = ()
+    """What later upgrades leave as it is, also in the running image (apt-mark hold)."""
+    pins: tuple[Pin, ...] = ()
+    """Preferences, added to /etc/apt/preferences.d/recipe.pref."""
+    debconf: tuple[Answer, ...] = ()
+    """Answers to questions of packages, given before they are installed."""
 
     def run(self, target: Target) -> None:
         if not target.exists("/usr/bin/apt-get"):
@@ -61,29 +119,41 @@ class Apt(StageOptions):
                 "the base has no apt-get",
                 hint="Use a Debian base image that contains the 'apt' package.",
             )
+        _pin(target, self.pins)
+        _preseed(target, self.debconf)
         with ExitStack() as stack:
-            stack.enter_context(_services_stay_off(target))
-            stack.enter_context(_no_host_keys(target))
-            once = stack.enter_context(_generated_once(target))
+            stack.enter_context(surroundings.services_stay_off(target))
+            stack.enter_context(surroundings.no_host_keys(target))
+            once = stack.enter_context(surroundings.generated_once(target))
+            debs = stack.enter_context(_local_debs(target, self.debs))
             if self._host_has_fetched(target):
-                install = stack.enter_context(packages.options(target))
+                options = stack.enter_context(packages.options(target))
                 # The index knows no releases; it holds the version that was chosen.
                 names = [name.partition("/")[0] for name in self.packages]
+                names += [f"{deb.package}={deb.version}" for deb in debs]
+                self._install(target, [*options, *once], names)
             else:
-                stack.enter_context(target.network())
-                if self.update:
-                    _apt_get(target, "update")
-                install, names = [], list(self.packages)
-            if names:
-                recommends = "true" if self.recommends else "false"
-                install += once
-                install += [f"-oAPT::Install-Recommends={recommends}", "install", "--"]
-                _apt_get(target, *install, *names)
-                _check_installed(target, names)
+                names = [*self.packages, *(deb.path for deb in debs)]
+                self._install_by_itself(target, once, names)
+            _check_installed(target, [*self.packages, *(deb.package for deb in debs)])
+            _check_removed(target, self.remove)
+        if self.hold:
+            _check_installed(target, self.hold)
+            target.chroot(["apt-mark", "hold", "--", *self.hold])
+
+    @property
+    def fetches(self) -> bool:
+        """Whether packages may have to be fetched."""
+        return bool(self.packages or self.debs or self.upgrade)
+
+    @property
+    def _only_takes_away(self) -> bool:
+        others = self.remove or self.autoremove or self.hold or self.pins or self.debconf
+        return not self.fetches and bool(others)
 
     def _host_has_fetched(self, target: Target) -> bool:
         """Whether the host's apt has done the work that is slow in here."""
-        if not self.packages:
+        if not self.fetches:
             return False
         request = packages.make_request(target)
         if request is None:
@@ -93,6 +163,109 @@ class Apt(StageOptions):
         if answer.refused:
             target.reporter.note(f"apt runs in the VM, which is slower: {answer.refused}")
         return answer.refused is None
+
+    def _install_by_itself(self, target: Target, once: list[str], names: list[str]) -> None:
+        """Has the apt of the target fetch what it installs."""
+        if self._only_takes_away:
+            self._install(target, once, names)
+            return
+        with target.network():
+            if not self._install_through_proxy(target, once, names):
+                self._update_and_install(target, once, names)
+
+    def _install_through_proxy(self, target: Target, once: list[str], names: list[str]) -> bool:
+        """Whether that was done: False without a proxy, or when it has gone away."""
+        proxy = target.apt_proxy
+        if proxy is None:
+            return False
+        try:
+            if apt_proxy.answers(proxy):
+                with apt_proxy.options(target, proxy) as through:
+                    self._update_and_install(target, once, names, through)
+                return True
+        except (StageError, CommandFailed):
+            if apt_proxy.answers(proxy):
+                raise
+        target.reporter.note(f"the apt proxy {proxy.url} has gone away; apt goes on without it")
+        return False
+
+    def _update_and_install(
+        self, target: Target, once: list[str], names: list[str], through: Sequence[str] = ()
+    ) -> None:
+        if self.update:
+            _apt_get(target, *through, "update")
+        self._install(target, [*through, *self.release_options(), *once], names)
+
+    def _install(self, target: Target, options: list[str], names: list[str]) -> None:
+        present = _packages(target)
+        removals = [f"{name}-" for name in self.remove if name.split(":")[0] in present]
+        if names or removals or self.upgrade or self.autoremove:
+            _apt_get(target, *options, *self.arguments([*names, *removals]))
+
+    def release_options(self) -> list[str]:
+        """What apt-get is told of the release to prefer."""
+        return [f"--target-release={self.target_release}"] if self.target_release else []
+
+    def arguments(self, names: Sequence[str]) -> list[str]:
+        """What apt-get is told besides; a name in `names` that ends with '-' is removed."""
+        options = [f"-oAPT::Install-Recommends={'true' if self.recommends else 'false'}"]
+        if self.purge:
+            options.append("-oAPT::Get::Purge=true")
+        if self.autoremove:
+            options.append("-oAPT::Get::AutomaticRemove=true")
+        return [*options, "dist-upgrade" if self.upgrade else "install", "--", *names]
+
+
+@dataclass(frozen=True)
+class _Deb:
+    """A package file: where the target has it, and what it holds."""
+
+    path: str
+    package: str
+    version: str
+
+
+def _pin(target: Target, pins: Sequence[Pin]) -> None:
+    text = target.read(PREFERENCES) if target.exists(PREFERENCES) else ""
+    for pin in pins:
+        stanza = f"Package: {pin.package}\nPin: {pin.pin}\nPin-Priority: {pin.priority}\n\n"
+        text += stanza if stanza not in text else ""
+    if pins:
+        target.write(PREFERENCES, text)
+
+
+def _preseed(target: Target, answers: Sequence[Answer]) -> None:
+    if not answers:
+        return
+    if not target.exists("/usr/bin/debconf-set-selections"):
+        raise StageError(
+            "the base has no debconf-set-selections",
+            hint="Install 'debconf' in an earlier apt stage, or leave 'debconf' out.",
+        )
+    lines = [f"{a.package} {a.question} {a.type} {a.value}\n" for a in answers]
+    target.chroot(["debconf-set-selections"], stdin="".join(lines))
+
+
+@contextmanager
+def _local_debs(target: Target, references: Sequence[str]) -> Iterator[list[_Deb]]:
+    """The package files of the recipe, inside the target for as long as it lasts."""
+    found = []
+    try:
+        for number, reference in enumerate(references):
+            path = f"{LOCAL_DEBS}/{number}.deb"
+            with target.attached(reference).open("rb") as data:
+                target.write_from(data, path)
+            try:
+                said = target.capture(["dpkg-deb", "--show", "--showformat", DEB_FORMAT, path])
+            except CommandFailed as failed:
+                raise StageError(
+                    f"debs[{number}] is no Debian package", tail=failed.tail
+                ) from failed
+            package, version = said.split()
+            found.append(_Deb(path, package, version))
+        yield found
+    finally:
+        target.remove(LOCAL_DEBS)
 
 
 def _apt_get(target: Target, *arguments: str) -> None:
@@ -107,11 +280,10 @@ def _check_installed(target: Target, names: Iterable[str]) -> None:
 
     Raises StageError naming what is not there afterwards.
     """
-    if not target.exists("/var/lib/dpkg/status"):
+    if not target.exists(STATUS):
         return
     here = set()
-    for paragraph in target.read("/var/lib/dpkg/status").split("\n\n"):
-        fields = dict(FIELD.findall(paragraph))
+    for fields in _stanzas(target):
         if fields.get("Status", "").endswith(" installed"):
             here.add(fields["Package"])
             here |= {one.split(" ")[0] for one in fields.get("Provides", "").split(", ")}
@@ -124,62 +296,27 @@ def _check_installed(target: Target, names: Iterable[str]) -> None:
             )
 
 
-@contextmanager
-def _services_stay_off(target: Target) -> Iterator[None]:
-    """invoke-rc.d(8) asks policy-rc.d; 101 forbids the action."""
-    if target.exists(POLICY):
-        yield
-        return
-    target.write(POLICY, "#!/bin/sh\nexit 101\n", mode=0o755)
-    try:
-        yield
-    finally:
-        target.remove(POLICY)
+def _check_removed(target: Target, names: Iterable[str]) -> None:
+    """Raises StageError naming what is still there: another package may have asked for it."""
+    installed = {
+        fields["Package"]
+        for fields in _stanzas(target)
+        if fields.get("Status", "").endswith(" installed")
+    }
+    for name in names:
+        if name in installed:
+            raise StageError(
+                f"apt-get: '{name}' was not removed",
+                hint="Look into the log for what needs it, or leave it in.",
+            )
 
 
-@contextmanager
-def _no_host_keys(target: Target) -> Iterator[None]:
-    """openssh-server makes no keys where a file exists; the image makes its own at first boot."""
-    placeholders = [path for path in HOST_KEYS if not target.exists(path)]
-    had_directory = target.exists("/etc/ssh")
-    for path in placeholders:
-        target.write(path, "", mode=0o600)
-    try:
-        yield
-    finally:
-        for path in placeholders:
-            if target.exists(path) and target.read(path) == "":
-                target.remove(path)
-        if not had_directory and not target.list("/etc/ssh"):
-            target.remove("/etc/ssh")
+def _packages(target: Target) -> set[str]:
+    """The packages that are there, or of which configuration is left."""
+    return {fields["Package"] for fields in _stanzas(target) if "Package" in fields}
 
 
-@contextmanager
-def _generated_once(target: Target) -> Iterator[list[str]]:
-    """What packages have generated again and again is generated once, at the end, side by side.
-
-    That is the initramfs of each kernel, and udev's database of hardware. Yields the options with
-    which apt-get only notes that these were asked for.
-    """
-    for name in ("update-initramfs", "systemd-hwdb"):
-        text = f'#!/bin/sh\nmkdir -p {ASKED_FOR}\necho "$*" > {ASKED_FOR}/{name}\n'
-        target.write(f"{STAND_INS}/{name}", text, mode=0o755)
-    try:
-        yield [f"-oDPkg::Path={STAND_INS}:{ENVIRONMENT['PATH']}"]
-    finally:
-        target.remove(STAND_INS)
-        asked = target.list(ASKED_FOR)
-        target.remove(ASKED_FOR)
-    with ThreadPoolExecutor() as pool:
-        hwdb = pool.submit(_make_hwdb if "systemd-hwdb" in asked else lambda target: None, target)
-        if "update-initramfs" in asked:
-            for version in kernels.versions(target):
-                if not kernels.takes_list(target, version):
-                    # Its initramfs holds the database.
-                    hwdb.result()
-                kernels.make_initramfs(target, version)
-        hwdb.result()
-
-
-def _make_hwdb(target: Target) -> None:
-    target.chroot(["systemd-hwdb", "--usr", "update"])
+def _stanzas(target: Target) -> Iterator[dict[str, str]]:
+    if target.exists(STATUS):
+        for paragraph in target.read(STATUS).split("\n\n"):
+            yield dict(FIELD.findall(paragraph))

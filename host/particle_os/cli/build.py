@@ -11,6 +11,7 @@ from particle_os import build as building
 from particle_os import report, shell
 from particle_os.cli.common import (
     ACCEL,
+    APT_PROXY,
     MEMORY,
     RECIPE,
     Output,
@@ -38,6 +39,7 @@ from particle_os.workspace import workspace
               help="The most that the system under construction may take.")  # fmt: skip
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
               help="The Debian mirror for the helper VM and for mmdebstrap: bases.")  # fmt: skip
+@APT_PROXY
 @click.option("--template", default="debian-trixie", show_default=True, help="The helper VM.")
 @click.option("--no-cache", is_flag=True, help="Do everything anew, and keep nothing of it.")
 @click.option("--refresh", metavar="STAGE",
@@ -61,7 +63,7 @@ def build_command(
     output: Output, recipe_path: Path, output_directory: Path, base: str | None, accel: accel.Wish,
     memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
     no_cache: bool, refresh: str | None, max_age: int, source_date: int | None, no_boot_test: bool,
-    keep_on_failure: bool, dry_run: bool,
+    keep_on_failure: bool, dry_run: bool, apt_proxy: str | None,
 ) -> int:  # fmt: skip
     """Build the image of RECIPE, boot it, and publish it in the output directory."""
     options = Options(
@@ -75,6 +77,7 @@ def build_command(
         keep_on_failure=keep_on_failure,
         template=template,
         mirror=mirror,
+        apt_proxy=apt_proxy,
         cache=not no_cache,
         refresh=refresh,
         max_age=max_age * 3600,
@@ -137,6 +140,7 @@ def show_plan(plan: Plan, output: Output) -> None:
 @click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
 @click.option("--base", metavar="REF", help="As it was given to build.")
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
+@APT_PROXY
 @ACCEL
 @MEMORY
 @click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
@@ -145,13 +149,14 @@ def show_plan(plan: Plan, output: Output) -> None:
 def shell_command(
     output: Output, recipe_path: Path, at: str | None, failed: bool, base: str | None,
     mirror: str | None, accel: accel.Wish, memory: int | None, cpus: int | None, template: str,
+    apt_proxy: str | None,
 ) -> int:  # fmt: skip
     """A root shell in the system of RECIPE as a stage left it, in a VM that is thrown away."""
     if at is not None and failed:
         raise UsageError("--at and --failed exclude each other")
     options = Options(
-        output=Path(), base=base, mirror=mirror, accel=accel, memory=memory, cpus=cpus,
-        template=template,
+        output=Path(), base=base, mirror=mirror, apt_proxy=apt_proxy, accel=accel, memory=memory,
+        cpus=cpus, template=template,
     )  # fmt: skip
     plan = make_plan(recipe_path, options)
     progress = output.progress_sinks()

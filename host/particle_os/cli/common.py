@@ -14,7 +14,7 @@ import click
 from particle_agent.options import bytes_of
 from rich.console import Console
 
-from particle_os import helper
+from particle_os import apt_proxy, helper
 from particle_os.outcome import guarded, no_color
 from particle_os.progress import Progress, make_sink
 from particle_os.vm import accel
@@ -107,6 +107,22 @@ MEMORY = click.option(
     callback=size,
     metavar="SIZE",
     help="The memory of the VM that this starts: 2G.",
+)
+
+
+def _apt_proxy(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not apt_proxy.is_wish(value):
+        raise click.BadParameter("expected auto, none, or a URL such as http://127.0.0.1:3142")
+    return value
+
+
+APT_PROXY = click.option(
+    "--apt-proxy",
+    callback=_apt_proxy,
+    metavar="auto|none|URL",
+    envvar="PARTICLE_OS_APT_PROXY",
+    show_envvar=True,
+    help="A proxy for packages, such as apt-cacher-ng; auto finds one that answers.",
 )
 
 

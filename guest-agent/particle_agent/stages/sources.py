@@ -1,0 +1,148 @@
+"""Package sources: where apt takes packages from, and whose signatures it believes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from particle_agent.errors import StageError
+from particle_agent.options import (
+    ArchitectureName,
+    AtLeastOne,
+    ComponentName,
+    HostFile,
+    KeyringPath,
+    Options,
+    SigningKey,
+    SnapshotDate,
+    SourceName,
+    SourceUri,
+    StageOptions,
+    SuiteName,
+)
+from particle_agent.target import Target
+
+SOURCES = "/etc/apt/sources.list"
+PARTS = "/etc/apt/sources.list.d"
+KEYRINGS = "/etc/apt/keyrings"
+DATE = "{date}"
+ARMOR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository(Options):
+    """One repository; it becomes /etc/apt/sources.list.d/NAME.sources (sources.list(5))."""
+
+    name: SourceName
+    """Names the files that are written; what was there under that name is replaced."""
+    mirrors: Annotated[tuple[SourceUri, ...], AtLeastOne()]
+    """Where the repository lies. `{date}` stands for the date of `snapshot`."""
+    suites: Annotated[tuple[SuiteName, ...], AtLeastOne()]
+    """The suites, such as trixie and trixie-updates; ./ is a repository without suites."""
+    components: tuple[ComponentName, ...] = ("main",)
+    """The components of each suite; suites that end with / have none."""
+    architectures: tuple[ArchitectureName, ...] = ()
+    """The architectures to take; without any, those of the image."""
+    source_packages: bool = False
+    """Whether to name the source packages, too (deb-src)."""
+    key: SigningKey | None = None
+    """The key that signs the repository, armored. It is believed for this one alone."""
+    key_file: HostFile | None = None
+    """The same in a file beside the recipe, armored or binary."""
+    keyring: KeyringPath | None = None
+    """The same as a keyring that the image has already. Without any of the three, the repository
+    is believed when a key of /etc/apt/trusted.gpg.d has signed it."""
+
+    def __post_init__(self) -> None:
+        if sum(key is not None for key in (self.key, self.key_file, self.keyring)) > 1:
+            raise ValueError(f"{self.name}: write one of 'key', 'key-file' and 'keyring'")
+        if len({suite.endswith("/") for suite in self.suites}) > 1:
+            raise ValueError(
+                f"{self.name}: give suites that end with '/' a repository of their own"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources(StageOptions):
+    """Sets the package sources of the image, for the stages that come after it."""
+
+    type: Literal["sources"] = "sources"
+    repositories: tuple[Repository, ...] = ()
+    """The repositories to write."""
+    replace: bool = False
+    """Whether the sources that the image has so far are removed first."""
+    snapshot: SnapshotDate | None = None
+    """The moment whose packages are taken, where a mirror has {date}; apt then accepts that the
+    indexes have expired."""
+
+    def __post_init__(self) -> None:
+        if not self.repositories and not self.replace:
+            raise ValueError("sources: there is nothing to do without 'repositories' or 'replace'")
+        names = [repository.name for repository in self.repositories]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"sources: two repositories are called '{twice}'")
+        dated = any(DATE in uri for one in self.repositories for uri in one.mirrors)
+        if dated and self.snapshot is None:
+            raise ValueError(f"sources: a mirror has {DATE}, so 'snapshot' is needed")
+        if self.snapshot is not None and not dated:
+            raise ValueError(f"sources: 'snapshot' is of no use: no mirror has {DATE}")
+
+    def run(self, target: Target) -> None:
+        if not target.exists("/etc/apt"):
+            raise StageError(
+                "the base has no apt",
+                hint="Use a Debian base image that contains the 'apt' package.",
+            )
+        if self.replace:
+            target.remove(SOURCES)
+            for name in target.list(PARTS):
+                if name.endswith((".list", ".sources")):
+                    target.remove(f"{PARTS}/{name}")
+        for repository in self.repositories:
+            keyring = _keyring(target, repository)
+            fields = _fields(repository, keyring, self.snapshot)
+            text = "".join(f"{name}: {value}\n" for name, value in fields)
+            target.write(f"{PARTS}/{repository.name}.sources", text)
+
+
+def _keyring(target: Target, repository: Repository) -> str | None:
+    """Puts the repository's key where apt finds it; tells where that is."""
+    if repository.keyring is not None:
+        if not target.exists(repository.keyring):
+            raise StageError(
+                f"repository {repository.name}: there is no {repository.keyring} in the image",
+                hint="Install the package that brings it, or give the key with 'key-file'.",
+            )
+        return repository.keyring
+    if repository.key is not None:
+        data = repository.key.encode()
+    elif repository.key_file is not None:
+        data = target.attached(repository.key_file).read_bytes()
+    else:
+        return None
+    # apt knows a keyring's format by the name's ending.
+    ending = "asc" if data.lstrip().startswith(ARMOR) else "gpg"
+    for other in ("asc", "gpg"):
+        target.remove(f"{KEYRINGS}/{repository.name}.{other}")
+    place = f"{KEYRINGS}/{repository.name}.{ending}"
+    target.write_from(io.BytesIO(data), place)
+    return place
+
+
+def _fields(
+    repository: Repository, keyring: str | None, date: str | None
+) -> Iterator[tuple[str, str]]:
+    dated = any(DATE in uri for uri in repository.mirrors)
+    yield "Types", "deb deb-src" if repository.source_packages else "deb"
+    yield "URIs", " ".join(uri.replace(DATE, date or "") for uri in repository.mirrors)
+    yield "Suites", " ".join(repository.suites)
+    if not repository.suites[0].endswith("/"):
+        yield "Components", " ".join(repository.components)
+    if repository.architectures:
+        yield "Architectures", " ".join(repository.architectures)
+    if dated:
+        yield "Check-Valid-Until", "no"
+    if keyring is not None:
+        yield "Signed-By", keyring

@@ -1,0 +1,118 @@
+import socket
+
+import pytest
+from particle_agent import apt_proxy
+from particle_agent.errors import CommandFailed, StageError
+from particle_agent.stages.apt import Apt
+from particle_agent.wire import AptProxy
+
+from ..acng import free_port
+
+SOURCES = "deb https://m.example/debian s main\ndeb http://m.example:8080/x ./\n"
+GENERIC = AptProxy(url="http://proxy.example:3128", https="connect", caches=False)
+
+
+def cacher(port=3142, https="rewrite"):
+    return AptProxy(url=f"http://127.0.0.1:{port}", https=https, caches=True)
+
+
+@pytest.fixture
+def listening():
+    """A port on which somebody listens, until it is closed."""
+    # The kernel gives it to nobody else once it is closed.
+    with socket.create_server(("127.0.0.1", free_port())) as server:
+        yield server
+
+
+@pytest.fixture
+def debian(target, listening):
+    target.write("/usr/bin/apt-get", "")
+    target.write("/etc/apt/sources.list", SOURCES)
+    target.write("/etc/apt/sources.list.d/x.sources", "URIs: https://n.example:444/ https://o.e\n")
+    target.apt_proxy = cacher(listening.getsockname()[1])
+    return target
+
+
+def told(target):
+    """The -o settings of each call of apt-get."""
+    calls = [c.argv for c in target.commands if c.argv[0] == "apt-get"]
+    return [dict(a[2:].split("=", 1) for a in argv if a.startswith("-o")) for argv in calls]
+
+
+def test_a_usual_proxy_gets_http_and_https():
+    found = apt_proxy.settings(GENERIC, SOURCES)
+    assert found["Acquire::http::Proxy"] == GENERIC.url
+    assert found["Acquire::https::Proxy"] == GENERIC.url
+    assert "Acquire::http::Proxy::m.example" not in found
+
+
+def test_a_cacher_gets_http_on_its_usual_port():
+    found = apt_proxy.settings(cacher(), f"{SOURCES}deb http://n.example:80/ ./\n")
+    assert found["Acquire::https::Proxy"] == "DIRECT"
+    assert found["Acquire::http::Proxy::m.example"] == "DIRECT"
+    assert "Acquire::http::Proxy::n.example" not in found
+
+
+@pytest.mark.parametrize("proxy", [GENERIC, cacher()])
+def test_what_each_machine_has_of_its_own_is_not_asked_for_elsewhere(proxy):
+    found = apt_proxy.settings(proxy, "")
+    for host in ("127.0.0.1", "localhost", "10.0.2.2"):
+        assert found[f"Acquire::http::Proxy::{host}"] == "DIRECT"
+
+
+def test_apt_goes_through_the_proxy_and_nothing_of_it_stays(debian):
+    seen = []
+
+    def look(command):
+        (settings,) = told(debian)[-1:]
+        seen.append(debian.read(settings["Dir::Etc::sourcelist"]))
+        seen.append(debian.read(f"{settings['Dir::Etc::sourceparts']}/x.sources"))
+
+    debian.when("apt-get", look)
+    Apt(packages=("curl",)).run(debian)
+    assert seen[0].startswith("deb http://HTTPS///m.example/debian s main\n")
+    assert seen[1] == "URIs: https://n.example:444/ http://HTTPS///o.e\n"
+    assert seen[2:] == seen[:2]
+    assert {s["Acquire::http::Proxy"] for s in told(debian)} == {debian.apt_proxy.url}
+    assert debian.read("/etc/apt/sources.list") == SOURCES
+    assert debian.list("/run") == []
+    assert debian.list("/etc/apt") == ["sources.list", "sources.list.d"]
+
+
+def test_sources_stay_as_they_are_where_pins_go_by_host(debian):
+    debian.write("/etc/apt/preferences.d/x", 'Package: *\nPin: origin "m.example"\n')
+    Apt(packages=("curl",)).run(debian)
+    assert "Dir::Etc::sourcelist" not in told(debian)[0]
+
+
+def test_a_proxy_that_is_not_there_is_left_out(debian, listening):
+    listening.close()
+    Apt(packages=("curl",)).run(debian)
+    assert all("Acquire::http::Proxy" not in settings for settings in told(debian))
+    assert len(told(debian)) == 2
+    (note,) = debian.report.notes
+    assert "has gone away" in note
+
+
+def test_a_proxy_that_goes_away_is_done_without(debian, listening):
+    def fail(command):
+        if any("::Proxy=" in argument for argument in command.argv) and "install" in command.argv:
+            listening.close()
+            raise CommandFailed(command.argv, 100, ["E: Failed to fetch"])
+
+    debian.when("apt-get", fail)
+    Apt(packages=("curl",)).run(debian)
+    through = ["Acquire::http::Proxy" in settings for settings in told(debian)]
+    assert through == [True, True, False, False], "the indexes are fetched anew, too"
+    assert len(debian.report.notes) == 1
+
+
+def test_a_failure_that_is_not_the_proxys_is_told(debian):
+    def fail(command):
+        raise CommandFailed(command.argv, 100, ["E: Unable to locate package nonsense"])
+
+    debian.when("apt-get", fail)
+    with pytest.raises(StageError, match="Unable to locate package"):
+        Apt(packages=("nonsense",)).run(debian)
+    assert debian.report.notes == []
+    assert len(told(debian)) == 1

@@ -1,0 +1,199 @@
+"""Proxies on loopback: a real apt-cacher-ng, a small one of another kind, and what is none."""
+
+import functools
+import http.server
+import socket
+import threading
+import time
+import urllib.request
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from particle_agent import wire
+from particle_os import apt_proxy
+from particle_os.apt_proxy import AptProxy, NoProxy, check, counts, find
+from particle_os.errors import InfrastructureError, StageFailed, UsageError
+from particle_os.report import AptProxyResult
+
+from .. import acng
+
+
+@contextmanager
+def served(handler, port=0):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def answering(status, text=b""):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *arguments):
+            pass
+
+    return served(Handler)
+
+
+@pytest.fixture
+def usual(monkeypatch):
+    """Nothing runs where apt-cacher-ng usually does, whatever this machine has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(apt_proxy, "USUAL", nobody)
+    return nobody
+
+
+def unwanted(text):
+    raise AssertionError(text)
+
+
+def test_apt_cacher_ng_is_known(tmp_path):
+    with acng.running(tmp_path) as url:
+        assert check(url) == wire.AptProxy(url=url, https="direct", caches=True)
+
+
+def test_apt_cacher_ng_takes_https_where_its_port_is_allowed(tmp_path):
+    with acng.running(tmp_path, "AllowUserPorts: 80 443") as url:
+        assert check(url).https == "rewrite"
+
+
+def test_another_proxy_is_known_by_its_not_finding_the_host():
+    with answering(502) as url:
+        assert check(url) == wire.AptProxy(url=url, https="connect", caches=False)
+
+
+@pytest.mark.parametrize("status", [200, 301, 404, 405])
+def test_a_web_server_is_no_proxy(status):
+    with answering(status) as url, pytest.raises(NoProxy, match=f"answers {status}"):
+        check(url)
+
+
+def test_a_proxy_that_wants_a_password_is_told():
+    with answering(407) as url, pytest.raises(NoProxy, match="password"):
+        check(url)
+
+
+def test_what_does_not_speak_http_is_no_proxy(monkeypatch):
+    monkeypatch.setattr(apt_proxy, "CHECK_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(NoProxy, match="does not answer"):
+            check(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+def soon(function, wanted):
+    until = time.monotonic() + 20
+    while (found := function()) != wanted and time.monotonic() < until:
+        time.sleep(0.1)
+    return found == wanted
+
+
+def test_hits_and_misses_are_those_of_the_build(tmp_path):
+    (tmp_path / "web/dists/x").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / f"web/{name}_1_all.deb").write_text(name)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "web")
+    with ExitStack() as stack:
+        archive = stack.enter_context(served(handler, acng.free_port()))
+        url = stack.enter_context(acng.running(tmp_path, f"Remap-x: http://x.test ; {archive}"))
+
+        def fetch(name):
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": url}))
+            with opener.open(f"http://x.test/{name}_1_all.deb", timeout=20) as answer:
+                assert answer.read() == name.encode()
+
+        fetch("a")
+        assert soon(lambda: counts(check(url)), (0, 1)), "it writes its log a little later"
+        proxy = AptProxy(check(url))
+        assert proxy.result() == AptProxyResult(url=url, gone=False, hits=0, misses=0)
+        fetch("a")
+        fetch("a")
+        fetch("b")
+        assert soon(proxy.result, AptProxyResult(url=url, gone=False, hits=2, misses=1))
+
+
+def test_a_proxy_without_a_report_is_not_counted():
+    with answering(406, b"Apt-Cacher NG Usage Information") as url:
+        assert counts(wire.AptProxy(url=url, https="direct", caches=True)) is None
+
+
+def test_auto_takes_what_the_environment_names(usual):
+    with answering(503) as url:
+        for name in ("APT_PROXY", "http_proxy"):
+            found = find("auto", {name: f"{url}/"}, unwanted)
+            assert found.for_guest().url == url.replace("127.0.0.1", "10.0.2.2")
+
+
+def test_auto_takes_apt_cacher_ng_where_it_usually_is(tmp_path, monkeypatch):
+    with acng.running(tmp_path) as url:
+        monkeypatch.setattr(apt_proxy, "USUAL", url)
+        assert find("auto", {}, unwanted).for_guest().caches
+    with answering(503) as url:
+        monkeypatch.setattr(apt_proxy, "USUAL", url)
+        assert find("auto", {}, unwanted).for_guest() is None, "anything may be there"
+
+
+def test_auto_says_what_it_does_not_use_and_goes_on(usual):
+    notes = []
+    assert find("auto", {"http_proxy": usual, "APT_PROXY": "x"}, notes.append).for_guest() is None
+    assert [note.split(" is not used")[0] for note in notes] == [
+        "the apt proxy of APT_PROXY",
+        "the apt proxy of http_proxy",
+    ]
+
+
+def test_a_password_does_not_go_into_the_vm(usual):
+    with answering(503) as url:
+        named = url.replace("http://", "http://me:secret@")
+        assert find("auto", {"http_proxy": named}, unwanted).for_guest() is None
+
+
+def test_a_proxy_that_is_named_must_answer(usual):
+    with pytest.raises(InfrastructureError, match="does not answer"):
+        find(usual, {}, unwanted)
+    with pytest.raises(UsageError, match="--apt-proxy: expected"):
+        find("socks5://x:1", {}, unwanted)
+
+
+def test_none_does_without_those_of_the_environment(monkeypatch, usual):
+    monkeypatch.setenv("http_proxy", "http://p.example:1")
+    monkeypatch.setenv("no_proxy", "x")
+    assert find("none", {"http_proxy": "http://p.example:1"}, unwanted).environment() == {
+        "no_proxy": "x"
+    }
+    assert find("auto", {}, unwanted).environment()["http_proxy"] == "http://p.example:1"
+
+
+def test_a_remote_proxy_is_the_same_in_the_vm():
+    there = wire.AptProxy(url="http://p.example:3128", https="connect", caches=False)
+    assert AptProxy(there).for_guest() == there
+
+
+@pytest.mark.parametrize("kind", [InfrastructureError, StageFailed])
+def test_what_fails_with_the_proxy_gone_is_done_without_it(kind, usual):
+    notes, tried = [], []
+    gone = AptProxy(wire.AptProxy(url=usual, https="connect", caches=False), note=notes.append)
+
+    def action(told):
+        tried.append(told)
+        if told is not None:
+            raise kind("it failed")
+        return "done"
+
+    assert gone.through(action) == "done"
+    assert gone.through(action) == "done"
+    assert [told is not None for told in tried] == [True, False, False]
+    assert len(notes) == 1
+    assert gone.for_guest() is None
+    assert gone.result().gone
+
+
+def test_what_fails_with_the_proxy_there_failed_by_itself():
+    with answering(503) as url:
+        there = AptProxy(check(url), note=unwanted)
+        with pytest.raises(StageFailed):
+            there.through(lambda told: (_ for _ in ()).throw(StageFailed("it failed")))
