@@ -5,8 +5,8 @@
 set -eu
 
 PACKAGES="qemu-system-x86 qemu-utils mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
-# Besides, for the tests: a registry of their own.
-TEST_PACKAGES="docker-registry"
+# Besides, for the tests: a registry, a proxy and package archives of their own.
+TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils dpkg-dev gpg gpg-agent"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }
@@ -59,11 +59,12 @@ install_packages() {
 
 install_test_packages() {
 	export DEBIAN_FRONTEND=noninteractive
-	# The package would run a registry that all the network can reach; the tests start their own.
-	if [ ! -e /etc/systemd/system/docker-registry.service ] && ! installed docker-registry; then
-		mkdir -p /etc/systemd/system
-		ln -s /dev/null /etc/systemd/system/docker-registry.service
-	fi
+	# The packages would run servers that all the network can reach; the tests start their own.
+	mkdir -p /etc/systemd/system
+	for name in docker-registry apt-cacher-ng; do
+		unit=/etc/systemd/system/$name.service
+		[ -e "$unit" ] || [ -L "$unit" ] || installed "$name" || ln -s /dev/null "$unit"
+	done
 	apt-get update -q
 	# shellcheck disable=SC2086
 	apt-get install -y -q --no-install-recommends $TEST_PACKAGES

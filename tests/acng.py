@@ -1,0 +1,59 @@
+"""A real apt-cacher-ng of the test's own, run as whoever runs the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAM = "/usr/sbin/apt-cacher-ng"
+
+
+@contextmanager
+def running(directory: Path, *settings: str, user: int | None = None) -> Iterator[str]:
+    """Runs it as `user` (or ourselves), on a free port of loopback; yields its URL."""
+    port = free_port()
+    config = directory / "acng"
+    for name in ("cache", "log", "conf"):
+        (config / name).mkdir(parents=True)
+        if user is not None:
+            os.chown(config / name, user, -1)
+    if user is not None:
+        os.chown(config, user, -1)
+    lines = [f"CacheDir: {config}/cache", f"LogDir: {config}/log", f"SocketPath: {config}/socket"]
+    lines += [f"Port: {port}", "BindAddress: 127.0.0.1", "ForeGround: 1"]
+    lines += ["SupportDir: /usr/lib/apt-cacher-ng", "ReportPage: acng-report.html", *settings]
+    (config / "conf/acng.conf").write_text("".join(f"{line}\n" for line in lines))
+    with subprocess.Popen(
+        [PROGRAM, "-c", config / "conf"], stdout=subprocess.DEVNULL, user=user
+    ) as program:
+        try:
+            _wait_for(port, program)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            program.terminate()
+
+
+def free_port() -> int:
+    """A port that it takes, for itself or a mirror: it reads signed numbers of 16 bits."""
+    for port in random.sample(range(20000, 32000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
+
+
+def _wait_for(port: int, program: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 20
+    while program.poll() is None and time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("apt-cacher-ng does not start")
