@@ -9,7 +9,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 from .conftest import Account, Outcome, leftovers, recipe_text, user_qemus
 
@@ -44,6 +44,7 @@ def with_own_cache(account: Account) -> Account:
     """The same user with another cache, with the same helper VM (the files are never written)."""
     place = account.make_directory("pruned-cache")
     copy = place / "particle-os" / "helpers"
+    rmtree(copy.parent, ignore_errors=True)
     copytree(account.cache / "helpers", copy, copy_function=os.link, dirs_exist_ok=True)
     for path in (copy.parent, copy, *copy.iterdir()):
         os.chown(path, account.uid, account.gid)
