@@ -358,6 +358,10 @@ LocaleName = Annotated[
         r"(C|[a-z]{2,3}_[A-Z]{2})(\.[A-Za-z0-9-]+)?(@[a-z]+)?",
     ),
 ]
+# gettext(3): a language, or one of a territory.
+LanguageName = Annotated[
+    str, Text("a language such as 'de' or 'pt_BR'", r"[a-z]{2,3}(_[A-Z]{2})?", 6)
+]
 ZoneName = Annotated[
     str,
     Text(

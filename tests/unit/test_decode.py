@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from particle_agent.decode import DecodeError, decode, decode_any, encode
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
 from particle_agent.stages.apt import Answer, Apt, Pin
+from particle_agent.stages.cleanup import Cleanup
 from particle_agent.stages.files import Directory, File, Files, Link
 from particle_agent.stages.groups import Group, Groups
 from particle_agent.stages.hostname import Hostname
@@ -41,6 +42,7 @@ STAGES = [
     Users(users=(User(name="a", uid=5, groups=("sudo",), password_hash="*"), User(name="b"))),
     Network(interfaces=(Interface(match=("en*",), addresses=("192.0.2.2/24",), dhcp="no"),)),
     Kernel(command_line=("quiet",), modules=("loop",), initramfs="list", compression="xz"),
+    Cleanup(keep_languages=("de", "pt_BR"), later=True),
     Hostname(hostname="web1"),
     Users(users=(User(name="a", system=True, comment="A B", password="locked", lock=False),)),
     Groups(groups=(Group(name="web", gid=300, members=("root",), system=True), Group(name="b"))),

@@ -8,6 +8,7 @@ from particle_agent.bootstrap import Bootstrap
 from particle_agent.export import Export
 from particle_agent.options import Secret
 from particle_agent.stages.apt import Apt
+from particle_agent.stages.cleanup import Cleanup
 from particle_agent.stages.files import Files
 from particle_agent.stages.groups import Groups
 from particle_agent.stages.hostname import Hostname
@@ -60,6 +61,7 @@ RecipeStage = (
     | Files
     | Services
     | Run
+    | Cleanup
     | Qemu
 )
 RECIPE_STAGES: tuple[type, ...] = get_args(RecipeStage)

@@ -1,0 +1,145 @@
+"""A smaller system."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from particle_agent.options import LanguageName, StageOptions
+from particle_agent.target import Target
+
+DPKG_CONFIG = "/etc/dpkg/dpkg.cfg.d/cleanup"
+# dpkg(1), --path-exclude and --path-include; Debian Policy 12.5: the copyright of each package.
+DOCUMENTATION = (
+    ("exclude", "/usr/share/doc/*"),
+    ("include", "/usr/share/doc/*/copyright"),
+    ("exclude", "/usr/share/info/*"),
+    ("exclude", "/usr/share/lintian/*"),
+)
+MANUAL_PAGES = (("exclude", "/usr/share/man/*"),)
+TRANSLATIONS = (
+    ("exclude", "/usr/share/locale/*"),
+    ("include", "/usr/share/locale/locale.alias"),
+    ("exclude", "/usr/share/man/*"),
+    ("include", "/usr/share/man/man[0-9]*/*"),
+)
+# What programs make anew when they need it; debconf's directory in /var/cache is none of these.
+CACHES = (
+    "/root/.cache",
+    "/var/cache/fontconfig",
+    "/var/cache/man",
+    "/var/cache/apt/pkgcache.bin",
+    "/var/cache/apt/srcpkgcache.bin",
+)
+# update-alternatives(1) makes links to manual pages, and fails without their directories.
+KEPT_DIRECTORY = re.compile(r"/usr/share/(?:doc|info|locale|man|man/man\d)")
+
+Rule = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleanup(StageOptions):
+    """Takes out of the image what a server does without: documentation, translations, caches.
+
+    The copyright files of packages stay. With `later` the same files are left out of every package
+    that is installed or upgraded afterwards, in the build and in the running system.
+    """
+
+    type: Literal["cleanup"] = "cleanup"
+    documentation: bool = True
+    """Whether to remove /usr/share/doc (all but the copyright files) and /usr/share/info."""
+    manual_pages: bool = True
+    """Whether to remove the manual pages, of all languages."""
+    keep_languages: tuple[LanguageName, ...] | None = None
+    """Languages whose translations stay, such as `de` or `pt_BR`; all others are removed. When not
+    given, all stay. English needs none."""
+    caches: bool = True
+    """Whether to remove caches of manual pages, fonts, apt and root."""
+    later: bool = False
+    """Whether packages that come later are installed without these files (a file in
+    /etc/dpkg/dpkg.cfg.d)."""
+
+    def run(self, target: Target) -> None:
+        rules = self._rules()
+        freed = 0
+        for top in sorted({pattern.partition("/*")[0] for _, pattern in rules}):
+            freed += _remove(target, top, rules)
+        if self.caches:
+            for path in CACHES:
+                freed += _size(target.path(path, follow=False))
+                _empty(target, path)
+        if self.later:
+            lines = "".join(f"path-{kind}={pattern}\n" for kind, pattern in rules)
+            target.write(DPKG_CONFIG, lines)
+        target.reporter.output(f"removed {freed >> 20} MiB")
+
+    def _rules(self) -> list[Rule]:
+        """What goes and what stays; as with dpkg, the last rule that matches a path holds."""
+        rules: list[Rule] = []
+        if self.documentation:
+            rules += DOCUMENTATION
+        if self.keep_languages is not None:
+            rules += TRANSLATIONS
+            for language in self.keep_languages:
+                for name in _spellings(language):
+                    rules.append(("include", f"/usr/share/locale/{name}/*"))
+                    rules.append(("include", f"/usr/share/man/{name}/*"))
+        if self.manual_pages:
+            rules += MANUAL_PAGES
+        return rules
+
+
+def _spellings(language: str) -> list[str]:
+    """The patterns of directories in which gettext(3) looks for a language."""
+    plain, _, territory = language.partition("_")
+    if territory:
+        return [plain, language, f"{language}[.@]*"]
+    return [plain, f"{plain}_*", f"{plain}[.@]*"]
+
+
+def _goes(path: str, rules: list[Rule]) -> bool:
+    """Whether a path is excluded. A star matches slashes, too, in dpkg as in fnmatch."""
+    matching = [kind for kind, pattern in rules if fnmatchcase(path, pattern)]
+    return matching[-1:] == ["exclude"]
+
+
+def _remove(target: Target, top: str, rules: list[Rule]) -> int:
+    """Removes the files below `top` that the rules exclude, and directories that are empty then.
+
+    Returns the bytes that were freed.
+    """
+    place = target.path(top)
+    freed = 0
+    for directory, directories, files in os.walk(place, topdown=False):
+        here = top + directory.removeprefix(str(place))
+        links = [name for name in directories if Path(directory, name).is_symlink()]
+        for name in (*files, *links):
+            file = Path(directory, name)
+            # As dpkg does it: through such a link a package may show the copyright of another.
+            shows_directory = name in links and here == "/usr/share/doc"
+            if _goes(f"{here}/{name}", rules) and not shows_directory:
+                freed += _size(file)
+                file.unlink()
+        kept = KEPT_DIRECTORY.fullmatch(here) or not _goes(f"{here}/", rules)
+        if not kept and not os.listdir(directory):
+            Path(directory).rmdir()
+    return freed
+
+
+def _empty(target: Target, path: str) -> None:
+    """Removes a file, or all that is in a directory."""
+    if target.path(path, follow=False).is_file():
+        target.remove(path)
+    for name in target.list(path):
+        target.remove(f"{path}/{name}")
+
+
+def _size(place: Path) -> int:
+    """The bytes on the disk of a file, or of all that is in a directory."""
+    if place.is_dir() and not place.is_symlink():
+        return sum(_size(entry) for entry in place.iterdir())
+    return place.lstat().st_blocks * 512 if os.path.lexists(place) else 0
