@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import NetworkError, StageError
 
 UNREACHABLE = re.compile(
     r"Could not (resolve|connect)|Temporary failure resolving|Unable to connect"
@@ -22,7 +22,7 @@ def apt_failure(tail: Sequence[str]) -> StageError | None:
     if UNREACHABLE.search("\n".join(tail)):
         host = URL_HOST.search(text)
         name = next((g for g in host.groups() if g), "?") if host else "?"
-        return InfrastructureError(
+        return NetworkError(
             f"the package mirror {name} cannot be reached",
             hint="Check the network, or use a base with other sources.",
             tail=tail,

@@ -19,6 +19,10 @@ class InfrastructureError(StageError):
     """The surroundings fail (mirror, disk, network), not the recipe."""
 
 
+class NetworkError(InfrastructureError):
+    """Something in the network cannot be reached."""
+
+
 class CommandFailed(StageError):
     """A command returned non-zero; `tail` holds the last lines that it printed."""
 

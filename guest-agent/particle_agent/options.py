@@ -135,7 +135,7 @@ class OneOrMore(AtLeastOne):
     def __get_pydantic_core_schema__(self, source: object, handler: Any) -> dict[str, Any]:
         return {
             "type": "function-before",
-            "function": {"type": "no-info", "function": _as_list},
+            "function": {"type": "no-info", "function": _as_tuple},
             "schema": super().__get_pydantic_core_schema__(source, handler),
         }
 
@@ -144,8 +144,11 @@ class OneOrMore(AtLeastOne):
         return {"anyOf": [schema["items"], schema]}
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def _as_tuple(value: object) -> object:
+    # What a function returns is no JSON any more to pydantic, where only a list is a tuple.
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,) if isinstance(value, str) else value
 
 
 class Options:

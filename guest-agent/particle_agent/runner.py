@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from particle_agent import apt_proxy, inspection, wire
 from particle_agent.decode import decode, decode_any, encode
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import InfrastructureError, NetworkError, StageError
 from particle_agent.inspection import Inspection
 from particle_agent.limits import TimeUp, no_network, time_limit
 from particle_agent.options import duration
@@ -295,6 +295,11 @@ def run_stage(stage: Stage, target: Target) -> None:
         try:
             with time_limit(stage.timeout):
                 stage.run(target)
+        except NetworkError as error:
+            if stage.network != "none":
+                raise
+            hint = "The stage has 'network: none'."
+            raise StageError(error.message, hint=hint, tail=error.tail) from error
         except TimeUp as up:
             assert stage.timeout is not None
             raise StageError(

@@ -367,11 +367,10 @@ class _Run:
         def listen(event: wire.Event) -> wire.Answer | None:
             match event:
                 case wire.PackagesNeeded():
-                    return depot.answer(
-                        self.stages.running(Apt),
-                        sandbox.agent.packages_request(self.deadline),
-                        self.deadline,
-                    )
+                    stage = self.stages.running(Apt)
+                    with self.stages.limited(self.deadline) as deadline:
+                        request = sandbox.agent.packages_request(deadline)
+                        return depot.answer(stage, request, deadline)
                 case wire.Frozen(index=index):
                     self._keep_stage(sandbox, index + first)
                     return wire.Continue()

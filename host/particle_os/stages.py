@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from particle_agent import wire
+from particle_agent.options import duration
 
-from particle_os.errors import ParticleError, VmError, printable
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded, ParticleError, StageFailed, VmError, printable
 from particle_os.plan import Plan
 from particle_os.progress import Progress, StageFinished, StageStarted
 from particle_os.report import StageResult
@@ -24,6 +29,7 @@ class Stages:
     def __init__(self, plan: Plan, progress: Progress) -> None:
         self._plan = plan
         self._progress = progress
+        self._started = time.monotonic()
         self.results = [
             StageResult(index=i, type=stage.type, name=stage.name, status="not-run")
             for i, stage in enumerate(plan.stages)
@@ -49,6 +55,7 @@ class Stages:
         if 0 <= index < len(self.results):
             # Failed until the guest says otherwise.
             self._change(index, status="failed")
+            self._started = time.monotonic()
             label = self._label(index)
             self._progress.emit(StageStarted(index, len(self.results), label))
 
@@ -69,6 +76,29 @@ class Stages:
             if result.status == "failed" and isinstance(stage, kind):
                 return stage
         raise VmError("the agent asks for what its stage has no use for")
+
+    @contextmanager
+    def limited(self, deadline: Deadline) -> Iterator[Deadline]:
+        """The deadline for work of the host that the running stage waits for.
+
+        That counts as the stage's own: raises StageFailed when its time is up.
+        """
+        index = next(i for i, s in enumerate(self.results) if s.status == "failed")
+        seconds = self._plan.stages[index].timeout
+        if seconds is None:
+            yield deadline
+            return
+        own = Deadline("the stage", seconds, self._started + seconds)
+        try:
+            yield own if own.at < deadline.at else deadline
+        except DeadlineExceeded as error:
+            if time.monotonic() < own.at:
+                raise
+            raise StageFailed(
+                f"the stage did not end within {duration(seconds)}",
+                hint="Raise its 'timeout', if it can need longer.",
+                tail=error.tail,
+            ) from error
 
     def place(self, error: ParticleError) -> None:
         """Notes in an error which stage it happened in, and where the recipe has that."""

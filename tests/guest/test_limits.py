@@ -1,5 +1,6 @@
 """Time limits end what they limit; without a network there is none. Real processes."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -10,9 +11,10 @@ from typing import ClassVar, Literal
 
 import pytest
 from particle_agent import runner
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import CommandFailed, InfrastructureError, StageError
 from particle_agent.limits import TimeUp
 from particle_agent.options import StageOptions
+from particle_agent.stages.apt import Apt
 
 
 def in_a_process(code, *before):
@@ -106,6 +108,22 @@ def test_the_end_of_its_time_is_the_failure_of_a_stage(target, monkeypatch):
         runner.run_stage(Slow(timeout=120), target)
     assert not isinstance(told.value, InfrastructureError)
     assert told.value.tail == ("last words",)
+
+
+def test_a_mirror_that_may_not_be_reached_is_the_recipes_fault(target, monkeypatch):
+    monkeypatch.setattr(runner, "no_network", contextlib.nullcontext)
+
+    def fail(command):
+        raise CommandFailed(command.argv, 100, ["E: Could not resolve 'mirror.example.org'"])
+
+    target.write("/usr/bin/apt-get", "")
+    target.when("apt-get", fail)
+    with pytest.raises(InfrastructureError):
+        runner.run_stage(Apt(), target)
+    with pytest.raises(StageError) as told:
+        runner.run_stage(Apt(network="none"), target)
+    assert not isinstance(told.value, InfrastructureError)
+    assert "network: none" in told.value.hint
 
 
 def may_make_namespaces():

@@ -2,10 +2,13 @@ from types import SimpleNamespace
 
 import pytest
 from particle_agent import wire
+from particle_agent.stages.apt import Apt
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.timezone import Timezone
+from particle_os import process
 from particle_os.build import _Run
-from particle_os.errors import VmError
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded, StageFailed, VmError
 from particle_os.progress import Progress
 from particle_os.stages import Stages
 
@@ -19,6 +22,39 @@ def stages(plan, statuses):
             found.finish(index, wire.StageFinished(index=index, seconds=1.0))
     assert [result.status for result in found.results] == list(statuses)
     return found
+
+
+def test_what_the_host_does_for_a_stage_counts_as_its_time():
+    plan = SimpleNamespace(stages=[Apt(timeout=1), Qemu()])
+    whole = Deadline.after(100, "the build")
+    with stages(plan, ("failed", "not-run")).limited(whole) as deadline:
+        assert deadline.remaining() <= 1
+    with pytest.raises(StageFailed, match="did not end within 1s"):
+        with stages(plan, ("failed", "not-run")).limited(whole) as deadline:
+            process.run(["sleep", "60"], deadline=deadline, what="fetching")
+    sooner = Deadline.after(0.1, "the build")
+    with pytest.raises(DeadlineExceeded):
+        with stages(plan, ("failed", "not-run")).limited(sooner) as deadline:
+            process.run(["sleep", "60"], deadline=deadline, what="fetching")
+
+
+def test_a_stage_without_a_limit_has_the_builds():
+    plan = SimpleNamespace(stages=[Apt(), Qemu()])
+    whole = Deadline.after(100, "the build")
+    with stages(plan, ("failed", "not-run")).limited(whole) as deadline:
+        assert deadline is whole
+
+
+def test_names_of_stages_are_told_where_they_fail_and_in_the_result():
+    plan = SimpleNamespace(
+        stages=[Apt(name="Install \u202e it"), Qemu()],
+        loaded=SimpleNamespace(places=("server.yml:3", "server.yml:5")),
+    )
+    found = stages(plan, ("failed", "not-run"))
+    error = StageFailed("it failed")
+    found.place(error)
+    assert error.where == "stage 1 (apt, 'Install \\u202e it'), server.yml:3"
+    assert [result.name for result in found.results] == ["Install \u202e it", None]
 
 
 @pytest.mark.parametrize(

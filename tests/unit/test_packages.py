@@ -138,6 +138,13 @@ def test_dpkg_reads_the_decompressed_package(depot, archive, tmp_path):
     assert field.stdout == b"1.0\n"
 
 
+def test_for_a_stage_without_a_network_nothing_is_fetched(depot, archive):
+    _, request = make_request(archive.url)
+    stage = Apt(packages=("tool",), network="none")
+    assert answer(depot, (stage, request)).refused == "the stage has 'network: none'"
+    assert archive.served == []
+
+
 def test_what_is_installed_is_not_fetched(depot, archive):
     installed = "Package: library\nStatus: install ok installed\nArchitecture: all\nVersion: 1.0\n"
     answer(depot, make_request(archive.url, "tool", installed=installed))

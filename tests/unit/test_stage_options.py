@@ -1,0 +1,116 @@
+"""The options that every stage has, as a recipe says them and as a build sees them."""
+
+import dataclasses
+
+import pytest
+from particle_agent.decode import decode_any, encode
+from particle_agent.options import StageOptions, duration
+from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
+from particle_agent.stages.apt import Apt
+from particle_agent.stages.run import Run
+from particle_os import checkpoints, recipe
+from particle_os.errors import InvalidDocument
+
+COMMON = "    name: Say so\n    when: {architecture: [amd64, arm64]}\n    timeout: 20m\n"
+
+
+def load(tmp_path, stages, top="name: test\n"):
+    path = tmp_path / "recipe.yml"
+    path.write_text(f"{top}stages:\n{stages}  - type: qemu\n")
+    return recipe.load(path)
+
+
+def problem(tmp_path, stages):
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, stages)
+    (found,) = told.value.problems
+    return found
+
+
+def test_every_stage_has_them():
+    for kind in RECIPE_STAGES:
+        assert issubclass(kind, StageOptions)
+    assert set(recipe.common_options()) == {"name", "when", "timeout", "network"}
+
+
+def test_they_are_read_and_go_over_the_wire(tmp_path):
+    loaded = load(tmp_path, f"  - type: apt\n{COMMON}    network: none\n")
+    stage = loaded.recipe.stages[0]
+    assert (stage.name, stage.timeout, stage.network) == ("Say so", 1200, "none")
+    assert stage.when.architecture == ("amd64", "arm64")
+    assert stage.label == "Say so (apt)"
+    assert decode_any(ALL_STAGES, encode(stage)) == stage
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("45", 45), ("24h", 86400)]
+)
+def test_durations(tmp_path, text, seconds):
+    loaded = load(tmp_path, f"  - {{type: apt, timeout: {text}}}\n")
+    assert loaded.recipe.stages[0].timeout == seconds
+    assert load(tmp_path, f"  - {{type: apt, timeout: {duration(seconds)}}}\n") == loaded
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "-5", "0s", "25h", "1.5h", "20 m", "20M", "true", "'45'", "1d", "[1]", "9999999s"]
+)
+def test_what_is_no_duration(tmp_path, text):
+    found = problem(tmp_path, f"  - {{type: apt, timeout: {text}}}\n")
+    assert (found.line, found.code) == (3, "bad-value")
+    assert "expected a duration from 1s to 24h, such as '90s'" in found.message
+
+
+def test_a_name_is_one_line(tmp_path):
+    for text in ('"a\\nb"', "''", "' a'", f"'{'x' * 81}'"):
+        assert problem(tmp_path, f"  - {{type: apt, name: {text}}}\n").code == "bad-value"
+
+
+def test_a_network_is_none_or_not_mentioned(tmp_path):
+    found = problem(tmp_path, "  - {type: apt, network: no}\n")
+    assert "expected 'none'" in found.message
+
+
+def test_an_architecture_that_does_not_exist_is_an_error(tmp_path):
+    found = problem(tmp_path, "  - {type: apt, when: {architecture: amd46}}\n")
+    assert found.hint == "did you mean 'amd64'?"
+    assert problem(tmp_path, "  - {type: apt, when: {}}\n").code == "missing-key"
+
+
+def test_a_stage_for_another_architecture_is_left_out_and_said_so(tmp_path):
+    stages = (
+        "  - {type: apt, name: Firmware, when: {architecture: arm64}}\n"
+        "  - {type: timezone, zone: UTC}\n"
+        "  - {type: qemu, when: {architecture: [arm64, i386]}}\n"
+    )
+    loaded = load(tmp_path, stages)
+    assert [stage.type for stage in loaded.recipe.stages] == ["timezone", "qemu"]
+    assert [place.line for place in loaded.places] == [4, 6]
+    assert [text.partition(": ")[2] for text in loaded.left_out] == [
+        "Firmware (apt) is left out: it is for arm64, not amd64",
+        "qemu is left out: it is for arm64 and i386, not amd64",
+    ]
+
+
+def keys(*stages):
+    return checkpoints.keys(["root"], "recipe", stages)
+
+
+def test_what_cannot_change_the_result_is_in_no_key(tmp_path):
+    plain = Apt(packages=("curl",))
+    (stage, _) = load(tmp_path, f"  - type: apt\n    packages: [curl]\n{COMMON}").recipe.stages
+    assert keys(stage) == keys(plain)
+    assert keys(dataclasses.replace(plain, network="none")) != keys(plain)
+    assert keys(dataclasses.replace(plain, packages=())) != keys(plain)
+
+
+def test_a_stage_that_does_not_apply_is_in_no_key_either(tmp_path):
+    left_out = "  - {type: apt, packages: [nano], when: {architecture: arm64}}\n"
+    zone = "  - {type: timezone, zone: UTC}\n"
+    assert keys(*load(tmp_path, left_out + zone).recipe.stages) == keys(
+        *load(tmp_path, zone).recipe.stages
+    )
+
+
+def test_without_a_network_a_result_does_not_grow_old():
+    assert Run(command=("true",)).asks_network
+    assert not Run(command=("true",), network="none").asks_network
