@@ -23,7 +23,7 @@ from typing import Annotated, Literal, get_args
 import pydantic
 from particle_agent.options import Between, Options, PackageName, Text, bytes_of
 
-from particle_os import bootstrap, document, process
+from particle_os import bootstrap, document, explain, process
 from particle_os.apt_proxy import NO_PROXY, AptProxy
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
@@ -116,7 +116,7 @@ def load_template(name: str) -> Template:
         raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
     source = document.load(path)
     fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
-    return document.validate(source, _ADAPTER, lambda key: fields)
+    return explain.validate(source, _ADAPTER, lambda key: fields)
 
 
 def with_mirror(template: Template, mirror: str) -> Template:

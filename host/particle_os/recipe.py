@@ -13,7 +13,7 @@ from particle_agent.options import AtLeastOne, Options, StageOptions, Text, Unit
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Qemu
 
-from particle_os import document
+from particle_os import document, explain
 from particle_os.apt_proxy import Wish
 from particle_os.attachments import Attachment, attach
 from particle_os.document import Key
@@ -133,7 +133,7 @@ def load(path: Path) -> LoadedRecipe:
     """Reads and validates a recipe. Raises InvalidDocument with everything that is wrong."""
     source = document.load(path)
     _check_order(source)
-    recipe = document.validate(source, _ADAPTER, _names)
+    recipe = explain.validate(source, _ADAPTER, _names)
     return _applicable(source, recipe)
 
 
@@ -148,7 +148,7 @@ def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
 
     stages, places, found, left_out = [], [], [], []
     for index, stage in enumerate(recipe.stages):
-        place = Place(source.path, source.line(("stages", index)) or 1)
+        place = Place(source.path, source.line(("stages", index)))
         if stage.when is not None and not stage.applies(recipe.architecture):
             meant = " and ".join(stage.when.architecture)
             why = f"it is for {meant}, not {recipe.architecture}"

@@ -1,0 +1,143 @@
+"""What pydantic finds wrong with a document, told by line and column in words for people."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import pydantic
+
+from particle_os.document import Key, Node, Source
+from particle_os.errors import InvalidDocument
+
+T = TypeVar("T")
+# Errors of one document that are told.
+MOST = 1000
+
+
+def validate(
+    source: Source, adapter: pydantic.TypeAdapter[T], names: Callable[[Key], Iterable[str]]
+) -> T:
+    """The document as a typed object; raises InvalidDocument with all that is wrong with it.
+
+    `names` lists the keys (or for a stage's `type`, the words) that are right at a path, from
+    which the nearest is offered.
+    """
+    try:
+        model = adapter.validate_json(json.dumps(source.data))
+    except pydantic.ValidationError as error:
+        found = error.errors(include_url=False)
+        for item in found[:MOST]:
+            # pydantic counts only the valid items of a list; those that are not have their own.
+            if item["type"] != "too_short" or not item["input"]:
+                _explain(source, item, names)
+        if len(found) > MOST:
+            source.problem(None, "too-many", f"there are {len(found) - MOST} errors more")
+        raise InvalidDocument(source.problems) from None
+    if source.problems:
+        raise InvalidDocument(source.problems)
+    return model
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The one of `words` that was probably meant."""
+    candidates = list(words)
+    spelled = word.replace("_", "-").lower()
+    if spelled in candidates:
+        return spelled
+    return next(iter(difflib.get_close_matches(spelled, candidates, n=1, cutoff=0.5)), None)
+
+
+def _path_of(source: Source, location: tuple[int | str, ...]) -> Key:
+    """pydantic's location without the union tags that it puts in."""
+    key: Key = ()
+    node: Node | None = source.root
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        value = node.value if node is not None else None
+        if isinstance(value, dict) and (part in value or last):
+            node = value.get(str(part))
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            node = value[part]
+        else:
+            continue
+        key = (*key, part)
+    return key
+
+
+def _shown(key: Key) -> str:
+    """The last name of a path, with the number of the list's item: `formats[1]`."""
+    name = next((part for part in reversed(key) if isinstance(part, str)), "")
+    return f"{name}[{key[-1]}]" if key and isinstance(key[-1], int) else name
+
+
+def did_you_mean(near: str | None, allowed: list[str]) -> str | None:
+    """The hint that goes with a wrong word."""
+    if near:
+        return f"did you mean '{near}'?"
+    return f"allowed: {', '.join(allowed)}" if allowed else None
+
+
+def _is_scalar_for_text(item: Any) -> bool:
+    """Whether YAML reads what stands there as a number or a truth value."""
+    return isinstance(item.get("input"), bool | int | float)
+
+
+def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -> None:
+    kind, context = str(item["type"]), item.get("ctx", {})
+    location = item["loc"]
+    # pydantic's mark for what is wrong with the name of an entry, not with its value.
+    of_key = location[-1:] == ("[key]",)
+    key = _path_of(source, location[:-1] if of_key else location)
+    name = _shown(key)
+    mark = source.mark(key, of_key=of_key)
+    shown = json.dumps(item.get("input"), ensure_ascii=False, default=str)[:80]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        allowed = list(names(key[:-1]))
+        hint = did_you_mean(nearest(name, allowed), allowed)
+        source.problem(source.mark(key, of_key=True), "unknown-key", f"unknown key '{name}'", hint)
+    elif kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        source.problem(source.mark(key[:-1]), "missing-key", f"the key '{name}' is missing")
+    elif kind == "union_tag_invalid":
+        allowed = list(names((*key, "type")))
+        word = context["tag"]
+        given = item["input"].get("type") if isinstance(item["input"], dict) else word
+        if not isinstance(given, str):
+            shown = json.dumps(given)[:80]
+            mark = source.mark((*key, "type"))
+            source.problem(mark, "bad-type", f"type: expected a stage's name, found {shown}")
+            return
+        source.problem(
+            source.mark((*key, "type")),
+            "unknown-stage",
+            f"there is no stage '{word}'",
+            did_you_mean(nearest(word, allowed), allowed),
+        )
+    elif kind == "union_tag_not_found":
+        source.problem(mark, "missing-key", "the key 'type' is missing")
+    elif kind == "too_short":
+        source.problem(mark, "bad-value", f"{name}: at least one item is needed")
+    elif kind == "value_error":
+        source.problem(mark, "bad-value", str(context["error"]))
+    elif kind == "not_accepted":
+        what = context["what"]
+        message = f"{name or 'value'}: expected {what}, found {shown}"
+        hint = "put it in quotes" if _is_scalar_for_text(item) else None
+        source.problem(mark, "bad-value", message, hint)
+    elif kind == "literal_error":
+        allowed = re.findall(r"'([^']*)'", str(context["expected"]))
+        near = nearest(str(item.get("input")), allowed)
+        message = f"{name}: expected {context['expected']}, found {shown}"
+        source.problem(mark, "bad-value", message, f"did you mean '{near}'?" if near else None)
+    else:
+        hint = None
+        if kind == "string_type" and _is_scalar_for_text(item):
+            hint = "put it in quotes"
+        if kind == "bool_type":
+            hint = "write true or false"
+        message = f"{name or 'document'}: {str(item['msg']).removeprefix('Input ')}, found {shown}"
+        code = "bad-type" if kind.endswith(("_type", "_parsing")) else "bad-value"
+        source.problem(mark, code, message, hint)
