@@ -80,7 +80,7 @@ def build(plan: Plan, progress: Progress) -> Result:
         progress.add(LogSink(staging / f"{plan.name}.log"))
         run = _Run(plan, progress, work, Delivery(plan.name, staging, plan.options.output), kept)
         with _evidence_kept(run):
-            run.tell_left_out()
+            run.tell_notes()
             run.find_apt_proxy()
             run.make_helper()
             run.choose_accelerator()
@@ -156,9 +156,9 @@ class _Run:
             self.notes.append(printable(text))
         self.progress.note(text)
 
-    def tell_left_out(self) -> None:
-        for text in self.plan.loaded.left_out:
-            self.note(text)
+    def tell_notes(self) -> None:
+        for note in self.plan.loaded.notes:
+            self.note(str(note))
 
     def find_apt_proxy(self) -> None:
         self.apt_proxy = apt_proxy.find(self.plan.apt_proxy, os.environ, self.note)

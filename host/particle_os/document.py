@@ -49,11 +49,15 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Node:
-    """A value with its place, and that of its key; mappings and lists hold nodes."""
+    """A value with its place, and that of its key; mappings and lists hold nodes.
+
+    What is wrong with an `unknown` value has been told.
+    """
 
     value: Any
     mark: Mark
     key: Mark | None = None
+    unknown: bool = False
 
     def plain(self) -> Any:
         """The value as plain data."""
@@ -84,12 +88,14 @@ class Node:
 class Source:
     """A parsed document, and what is wrong with it.
 
-    `notes` are no errors. With `incomplete`, a part of it could not be read.
+    `lines` are those of the file; `notes` are no errors. With `incomplete`, a part of it could not
+    be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.root = Node(None, Mark(path, 1, 1))
+        self.lines: list[str] = []
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self.incomplete = False
@@ -105,6 +111,13 @@ class Source:
 
     def note(self, mark: Mark, code: str, message: str) -> None:
         self.notes.append(Problem(str(mark.path), mark.line, mark.column, code, message))
+
+    def node(self, key: Key) -> Node | None:
+        """The value at a path, if there is one."""
+        node: Node | None = self.root
+        for part in key:
+            node = node and node.child(part)
+        return node
 
     def mark(self, key: Key, *, of_key: bool = False) -> Mark:
         """Where a value stands, or its key; the nearest enclosing value when it is absent."""
@@ -224,6 +237,8 @@ def load(path: Path) -> Source:
     source = Source(path)
     text = _read(source)
     if text is not None:
+        # As YAML counts them.
+        source.lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
         _parse(source, text)
         if source.root.value is None and not source.problems:
             source.problem(None, "empty", "the file holds no document")
@@ -261,7 +276,7 @@ def _parse(source: Source, text: str) -> None:
         problems, source.problems = source.problems, []
         if len(text) > EXPLAINED_LIMIT or not _explain_syntax(source, text):
             source.problems = problems
-            _tell(source, error, text)
+            _tell(source, error)
 
 
 def _explain_syntax(source: Source, text: str) -> bool:
@@ -269,14 +284,14 @@ def _explain_syntax(source: Source, text: str) -> bool:
     try:
         loader = yaml.SafeLoader(text)
     except yaml.YAMLError as error:
-        _tell(source, error, text)
+        _tell(source, error)
         return True
     try:
         _compose(source, loader)
     except yaml.YAMLError as error:
-        _tell(source, error, text)
+        _tell(source, error)
     except (ValueError, OverflowError) as error:
-        _tell(source, error, text, loader.get_mark())
+        _tell(source, error, loader.get_mark())
     if source.problems:
         return True
     source.root = Source(source.path).root
@@ -292,7 +307,7 @@ def _compose(source: Source, parser: Any) -> None:
         source.root = node or source.root
 
 
-def _tell(source: Source, error: Exception, text: str, mark: Any = None) -> None:
+def _tell(source: Source, error: Exception, mark: Any = None) -> None:
     if not isinstance(error, yaml.MarkedYAMLError):
         # The scanner lets escapes through that name no character.
         known = isinstance(error, yaml.YAMLError)
@@ -301,7 +316,7 @@ def _tell(source: Source, error: Exception, text: str, mark: Any = None) -> None
         what = " ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark or error.context_mark
     place = Mark(source.path, mark.line + 1, mark.column + 1) if mark else None
-    line = text.splitlines()[mark.line : mark.line + 1] if mark else []
+    line = source.lines[mark.line : mark.line + 1] if mark else []
     # Braces mean something there.
     in_flow = "flow" in what and line and "${" in line[0]
     hint = "put what holds ${...} in quotes within [ ] and { }" if in_flow else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 EXIT_OK = 0
 EXIT_INTERNAL = 1
@@ -102,6 +102,25 @@ class Problem:
             f"{printable(self.path)}:{self.line}:{self.column}: "
             f"{printable(self.message)}{hint} [{self.code}]"
         )
+
+    def annotation(self, kind: Literal["error", "notice"]) -> str:
+        """As a workflow command of GitHub Actions, which shows it beside the line.
+
+        See "Workflow commands for GitHub Actions" in GitHub's documentation; the escapes are those
+        of its toolkit (packages/core/src/command.ts).
+        """
+        where = {
+            "file": self.path, "line": self.line, "col": self.column, "title": self.code
+        }  # fmt: skip
+        properties = ",".join(f"{k}={_escaped(str(v), ':,')}" for k, v in where.items())
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"::{kind} {properties}::{_escaped(f'{self.message}{hint}')}"
+
+
+def _escaped(text: str, more: str = "") -> str:
+    for character in f"%\r\n{more}":
+        text = text.replace(character, f"%{ord(character):02X}")
+    return printable(text)
 
 
 class InvalidDocument(ParticleError):

@@ -86,6 +86,12 @@ def _is_scalar_for_text(item: Any) -> bool:
     return isinstance(item.get("input"), bool | int | float)
 
 
+def _told(source: Source, kind: str, key: Key) -> bool:
+    """Whether the error only follows from another one that is told already."""
+    found = source.node((*key, "type") if kind == "union_tag_invalid" else key)
+    return (found is not None and found.unknown) or (kind == "too_short" and source.incomplete)
+
+
 def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -> None:
     kind, context = str(item["type"]), item.get("ctx", {})
     location = item["loc"]
@@ -94,6 +100,8 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     key = _path_of(source, location[:-1] if of_key else location)
     name = _shown(key)
     mark = source.mark(key, of_key=of_key)
+    if _told(source, kind, key):
+        return
     shown = json.dumps(item.get("input"), ensure_ascii=False, default=str)[:80]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         allowed = list(names(key[:-1]))
@@ -114,7 +122,8 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
             source.mark((*key, "type")),
             "unknown-stage",
             f"there is no stage '{word}'",
-            did_you_mean(nearest(word, allowed), allowed),
+            # Older recipes have long names.
+            did_you_mean(nearest(word.rpartition(".")[2], allowed), allowed),
         )
     elif kind == "union_tag_not_found":
         source.problem(mark, "missing-key", "the key 'type' is missing")

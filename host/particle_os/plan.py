@@ -28,6 +28,8 @@ class Options:
     """What the command line says about one build; sizes in bytes."""
 
     output: Path
+    # Values for the recipe's variables.
+    variables: Mapping[str, str] = field(default_factory=dict)
     base: str | None = None
     accel: accel.Wish = "auto"
     memory: int | None = None
@@ -102,7 +104,7 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     A registry is asked what the base's reference names. Raises InvalidDocument or UsageError with
     all that is wrong, InfrastructureError when a registry does not answer.
     """
-    loaded, secrets = _with_secrets(recipe.load(recipe_path))
+    loaded, secrets = _with_secrets(recipe.load(recipe_path, options.variables))
     template = helper.load_template(options.template)
     if options.mirror is not None:
         template = helper.with_mirror(template, options.mirror)

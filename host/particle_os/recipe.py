@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -13,11 +13,12 @@ from particle_agent.options import AtLeastOne, Options, StageOptions, Text, Unit
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Qemu
 
-from particle_os import document, explain
+from particle_os import document, explain, include, legacy, variables
 from particle_os.apt_proxy import Wish
 from particle_os.attachments import Attachment, attach
-from particle_os.document import Key
-from particle_os.errors import InvalidDocument, UsageError
+from particle_os.document import Key, Mark
+from particle_os.errors import InvalidDocument, Problem, UsageError
+from particle_os.variables import Variables
 
 RecipeName = Annotated[
     str,
@@ -95,29 +96,19 @@ class Recipe(Options):
 
 
 @dataclass(frozen=True)
-class Place:
-    """A line of a file, counting from 1."""
-
-    path: Path
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}"
-
-
-@dataclass(frozen=True)
 class LoadedRecipe:
     """A valid recipe, the file it came from, and where each of its stages begins.
 
-    `recipe` holds the stages that apply only; `left_out` says of the others why they do not.
+    `recipe` holds the stages that apply only; `notes` say of the others why they do not, and what
+    else is no error.
     `attachments` are the files of the host that each stage names.
     """
 
     recipe: Recipe
     path: Path
-    places: tuple[Place, ...]
+    places: tuple[Mark, ...]
     attachments: Attachments
-    left_out: tuple[str, ...] = ()
+    notes: tuple[Problem, ...] = ()
 
     @property
     def disk(self) -> Qemu:
@@ -129,9 +120,17 @@ class LoadedRecipe:
 _ADAPTER: pydantic.TypeAdapter[Recipe] = pydantic.TypeAdapter(Recipe)
 
 
-def load(path: Path) -> LoadedRecipe:
-    """Reads and validates a recipe. Raises InvalidDocument with everything that is wrong."""
+def load(path: Path, given: Mapping[str, str] | None = None) -> LoadedRecipe:
+    """Reads and validates a recipe with the files that it includes.
+
+    `given` are values for its variables. Raises InvalidDocument with everything that is wrong,
+    UsageError when a given value does not fit.
+    """
     source = document.load(path)
+    values = Variables(source, given or {})
+    values.substitute(source)
+    include.expand(source, values.substitute)
+    legacy.normalise(source, {stage_name(kind): kind for kind in RECIPE_STAGES})
     _check_order(source)
     recipe = explain.validate(source, _ADAPTER, _names)
     return _applicable(source, recipe)
@@ -146,22 +145,22 @@ def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
     def complain(key: Key, message: str) -> None:
         source.problem(source.mark(key), "no-file", message)
 
-    stages, places, found, left_out = [], [], [], []
+    stages, places, found = [], [], []
     for index, stage in enumerate(recipe.stages):
-        place = Place(source.path, source.line(("stages", index)))
+        mark = source.mark(("stages", index))
         if stage.when is not None and not stage.applies(recipe.architecture):
             meant = " and ".join(stage.when.architecture)
             why = f"it is for {meant}, not {recipe.architecture}"
-            left_out.append(f"{place}: {stage.label} is left out: {why}")
+            source.note(mark, "left-out", f"the stage {stage.label} is left out: {why}")
             continue
-        attached, attachments = attach(stage, source.path.parent, ("stages", index), complain)
+        attached, attachments = attach(stage, mark.path.parent, ("stages", index), complain)
         stages.append(attached)
-        places.append(place)
+        places.append(mark)
         found.append(tuple(attachments))
     if source.problems:
         raise InvalidDocument(source.problems)
     recipe = dataclasses.replace(recipe, stages=tuple(stages))
-    return LoadedRecipe(recipe, source.path, tuple(places), tuple(found), tuple(left_out))
+    return LoadedRecipe(recipe, source.path, tuple(places), tuple(found), tuple(source.notes))
 
 
 def is_unit_name(text: str) -> bool:
@@ -178,7 +177,7 @@ def check_base_reference(reference: str) -> None:
 def _check_order(source: document.Source) -> None:
     """Notes what is wrong with the order of the stages, whatever else is wrong with them."""
     stages = source.data.get("stages") if isinstance(source.data, dict) else None
-    if not isinstance(stages, list) or not stages:
+    if not isinstance(stages, list) or not stages or source.incomplete:
         return
     wanted = source.data.get("architecture", "amd64")
     kinds = {
@@ -240,7 +239,8 @@ def _names(key: Key) -> Iterable[str]:
             elif field in hints and (inner := _options_class(hints[field])):
                 found.append(inner)
         candidates = found
-    return sorted({kebab_case(f.name) for kind in candidates for f in dataclasses.fields(kind)})
+    known = {kebab_case(f.name) for kind in candidates for f in dataclasses.fields(kind)}
+    return sorted(known if key else known | {variables.KEY})
 
 
 def stage_name(kind: Any) -> str:

@@ -107,7 +107,7 @@ class Stages:
             number = running.index + 1
             named = f", '{printable(running.name)}'" if running.name else ""
             place = self._plan.loaded.places[running.index]
-            error.where = f"stage {number} ({running.type}{named}), {place}"
+            error.where = f"stage {number} ({running.type}{named}), {place.path}:{place.line}"
 
     def _label(self, index: int) -> str:
         return printable(self._plan.stages[index].label)

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from particle_agent.stages.timezone import Timezone
 from particle_os import process
 from particle_os.build import _Run
 from particle_os.deadline import Deadline
+from particle_os.document import Mark
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
 from particle_os.progress import Progress
 from particle_os.stages import Stages
@@ -46,9 +48,9 @@ def test_a_stage_without_a_limit_has_the_builds():
 
 
 def test_names_of_stages_are_told_where_they_fail_and_in_the_result():
+    places = [Mark(Path("server.yml"), line, 5) for line in (3, 5)]
     plan = SimpleNamespace(
-        stages=[Apt(name="Install \u202e it"), Qemu()],
-        loaded=SimpleNamespace(places=("server.yml:3", "server.yml:5")),
+        stages=[Apt(name="Install \u202e it"), Qemu()], loaded=SimpleNamespace(places=places)
     )
     found = stages(plan, ("failed", "not-run"))
     error = StageFailed("it failed")

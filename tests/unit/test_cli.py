@@ -121,6 +121,75 @@ def test_validate_tells_the_errors_as_json(bad_recipe):
     }
 
 
+def test_validate_tells_the_errors_as_annotations(tmp_path):
+    path = tmp_path / "a,b:c%.yml"
+    path.write_text("nam: x\nstages:\n  - {type: org.osbuild.debian.qemu, size: '%\\r'}\n")
+    result = run("validate", "--format", "github", path)
+    assert result.exit_code == 2
+    file = f"{tmp_path}/a%2Cb%3Ac%25.yml"
+    assert result.stdout.splitlines() == [
+        f"::error file={file},line=1,col=1,title=missing-key::the key 'name' is missing",
+        f"::error file={file},line=1,col=1,title=unknown-key::"
+        "unknown key 'nam' (did you mean 'name'?)",
+        f"::error file={file},line=3,col=43,title=bad-value::size: expected 'auto', or a size such"
+        " as '800M' or '4G' (powers of 1024), found \"%25\\\\r\"",
+    ]
+
+
+def test_validate_tells_notes_without_failing(tmp_path):
+    path = tmp_path / "old.yml"
+    path.write_text("name: x\nstages:\n  - {type: org.osbuild.debian.qemu}\n")
+    result = run("validate", path, path)
+    assert result.exit_code == 0
+    assert result.stdout == "2 valid\n"
+    assert result.stderr.startswith(f"note: {path}:3:6: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert run("validate", "-q", path).stderr == ""
+    told = json.loads(run("validate", "--json", path).stdout)
+    assert told["problems"] == []
+    assert [note["code"] for note in told["notes"]] == ["older-form"]
+    shown = run("validate", "--format", "github", path).stdout
+    assert shown.startswith(f"::notice file={path},line=3,col=6,title=older-form::")
+
+
+def test_an_error_in_a_file_that_several_recipes_include_is_told_once(tmp_path):
+    (tmp_path / "common.yml").write_text("- {type: apt, pakages: []}\n")
+    paths = [tmp_path / "a.yml", tmp_path / "b.yml"]
+    for path in paths:
+        path.write_text("name: x\nstages:\n  - include: common.yml\n  - type: qemu\n")
+    result = run("validate", *paths)
+    assert result.stderr.splitlines() == [
+        f"{tmp_path}/common.yml:1:15: unknown key 'pakages' (did you mean 'packages'?)"
+        " [unknown-key]"
+    ]
+
+
+def test_variables_are_set_on_the_command_line(tmp_path):
+    path = tmp_path / "recipe.yml"
+    path.write_text("variables: {n: {type: integer}}\nname: x${n}\nstages: [{type: qemu}]\n")
+    assert run("validate", path).exit_code == 2
+    assert run("validate", path, "--set", "n=5").exit_code == 0
+    plan = json.loads(run("build", path, "--dry-run", "--json", "--set", "n=7").stdout)
+    assert plan["recipe"] == "x7"
+    for wrong in ("n", "=5", "n=x", "m=5"):
+        result = run("validate", path, "--set", wrong)
+        assert result.exit_code == 2
+        assert "--set" in result.stderr
+    assert run("validate", path, "--set", "n=1", "--set", "n=2").exit_code == 2
+
+
+def test_a_dry_run_shows_names_and_what_is_left_out(tmp_path):
+    path = tmp_path / "recipe.yml"
+    path.write_text(
+        "name: x\nstages:\n  - {type: apt, name: Tools}\n"
+        "  - {type: apt, when: {architecture: arm64}}\n  - {type: qemu}\n"
+    )
+    lines = run("build", path, "--dry-run").stdout.splitlines()
+    assert "stage 1      Tools (apt)" in lines
+    assert "stage 2      qemu" in lines
+    assert lines[-1].endswith("left out: it is for arm64, not amd64 [left-out]")
+
+
 def test_a_build_of_an_invalid_recipe_tells_all_errors(bad_recipe, tmp_path):
     result = run("build", bad_recipe, "--output", tmp_path / "out")
     assert result.exit_code == 2

@@ -85,9 +85,9 @@ def test_a_stage_for_another_architecture_is_left_out_and_said_so(tmp_path):
     loaded = load(tmp_path, stages)
     assert [stage.type for stage in loaded.recipe.stages] == ["timezone", "qemu"]
     assert [place.line for place in loaded.places] == [4, 6]
-    assert [text.partition(": ")[2] for text in loaded.left_out] == [
-        "Firmware (apt) is left out: it is for arm64, not amd64",
-        "qemu is left out: it is for arm64 and i386, not amd64",
+    assert [(note.line, note.code, note.message) for note in loaded.notes] == [
+        (3, "left-out", "the stage Firmware (apt) is left out: it is for arm64, not amd64"),
+        (5, "left-out", "the stage qemu is left out: it is for arm64 and i386, not amd64"),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from particle_os.cli.common import (
     APT_PROXY,
     MEMORY,
     RECIPE,
+    VARIABLES,
     Output,
     PathType,
     common,
@@ -29,6 +31,7 @@ from particle_os.workspace import workspace
 
 @click.command("build")
 @RECIPE
+@VARIABLES
 @click.option("--output", "output_directory", type=PathType(file_okay=False),
               default=Path("out"), show_default=True, help="Where the images go.")  # fmt: skip
 @click.option("--base", metavar="REF", help="Start from this base image instead of the recipe's.")
@@ -60,7 +63,8 @@ from particle_os.workspace import workspace
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @common
 def build_command(
-    output: Output, recipe_path: Path, output_directory: Path, base: str | None, accel: accel.Wish,
+    output: Output, recipe_path: Path, variables: dict[str, str], output_directory: Path,
+    base: str | None, accel: accel.Wish,
     memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
     no_cache: bool, refresh: str | None, max_age: int, source_date: int | None, no_boot_test: bool,
     keep_on_failure: bool, dry_run: bool, apt_proxy: str | None,
@@ -68,6 +72,7 @@ def build_command(
     """Build the image of RECIPE, boot it, and publish it in the output directory."""
     options = Options(
         output=output_directory,
+        variables=variables,
         base=base,
         accel=accel,
         memory=memory,
@@ -123,19 +128,20 @@ def show_plan(plan: Plan, output: Output) -> None:
             "recipe": plan.name,
             "base_digest": plan.base.digest if plan.base else None,
             "steps": steps,
-            "left_out": plan.loaded.left_out,
+            "notes": [asdict(note) for note in plan.loaded.notes],
         }
         click.echo(json.dumps(told, indent=2))
         return
     for step in steps:
         ready = " (ready)" if step["ready"] else ""
         click.echo(f"{step['step']:<12} {printable(str(step['detail']))}{ready}")
-    for text in plan.loaded.left_out:
-        click.echo(f"note: {printable(text)}")
+    for note in plan.loaded.notes:
+        click.echo(f"note: {note}")
 
 
 @click.command("shell")
 @RECIPE
+@VARIABLES
 @click.option("--at", metavar="STAGE", help="The state after this stage (number, name or type).")
 @click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
 @click.option("--base", metavar="REF", help="As it was given to build.")
@@ -147,15 +153,16 @@ def show_plan(plan: Plan, output: Output) -> None:
 @click.option("--template", default="debian-trixie", hidden=True)
 @common
 def shell_command(
-    output: Output, recipe_path: Path, at: str | None, failed: bool, base: str | None,
-    mirror: str | None, accel: accel.Wish, memory: int | None, cpus: int | None, template: str,
-    apt_proxy: str | None,
+    output: Output, recipe_path: Path, variables: dict[str, str], at: str | None, failed: bool,
+    base: str | None, mirror: str | None, accel: accel.Wish, memory: int | None,
+    cpus: int | None, template: str, apt_proxy: str | None,
 ) -> int:  # fmt: skip
     """A root shell in the system of RECIPE as a stage left it, in a VM that is thrown away."""
     if at is not None and failed:
         raise UsageError("--at and --failed exclude each other")
     options = Options(
-        output=Path(), base=base, mirror=mirror, apt_proxy=apt_proxy, accel=accel, memory=memory,
+        output=Path(), variables=variables, base=base, mirror=mirror, apt_proxy=apt_proxy,
+        accel=accel, memory=memory,
         cpus=cpus, template=template,
     )  # fmt: skip
     plan = make_plan(recipe_path, options)

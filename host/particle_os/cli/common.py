@@ -94,6 +94,28 @@ class PathType(click.Path):
         return super().convert(value, parameter, context)
 
 
+def _variables(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in value:
+        name, equals, rest = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"expected NAME=VALUE, found '{text}'")
+        if name in found:
+            raise click.BadParameter(f"'{name}' is given twice")
+        found[name] = rest
+    return found
+
+
+VARIABLES = click.option(
+    "--set",
+    "variables",
+    multiple=True,
+    callback=_variables,
+    metavar="NAME=VALUE",
+    help="A value for a variable of the recipe; of a list, its items with commas between.",
+)
 RECIPE = click.argument("recipe_path", metavar="RECIPE", type=PathType())
 ACCEL = click.option(
     "--accel",

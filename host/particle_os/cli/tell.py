@@ -10,7 +10,7 @@ import click
 from particle_agent.stages import RECIPE_STAGES
 
 from particle_os import __version__, doctor, helper, recipe
-from particle_os.cli.common import Output, PathType, common
+from particle_os.cli.common import VARIABLES, Output, PathType, common
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_USAGE,
@@ -21,23 +21,46 @@ from particle_os.workspace import data_directory
 
 
 @click.command("validate")
-@click.argument("recipes", nargs=-1, required=True, type=PathType())
+@click.argument("recipes", nargs=-1, required=True, type=PathType(), metavar="RECIPE...")
+@VARIABLES
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="How to tell what is wrong; github: as annotations of GitHub Actions.",
+)
 @common
-def validate_command(output: Output, recipes: tuple[Path, ...]) -> int:
-    """Check RECIPES and tell everything that is wrong with them."""
+def validate_command(
+    output: Output, recipes: tuple[Path, ...], variables: dict[str, str], style: str
+) -> int:
+    """Check recipes and tell everything that is wrong with them."""
     problems: list[Problem] = []
+    notes: list[Problem] = []
     for path in recipes:
         try:
-            recipe.load(path)
+            notes += recipe.load(path, variables).notes
         except InvalidDocument as invalid:
             problems += invalid.problems
-    if output.as_json:
-        click.echo(json.dumps({"problems": [asdict(p) for p in problems]}, indent=2))
+    # Several recipes may include the same file.
+    problems, notes = list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
+    if output.as_json or style == "json":
+        told = {"problems": [asdict(p) for p in problems], "notes": [asdict(n) for n in notes]}
+        click.echo(json.dumps(told, indent=2))
+    elif style == "github":
+        for problem in problems:
+            click.echo(problem.annotation("error"))
+        for note in notes:
+            click.echo(note.annotation("notice"))
     else:
         for problem in problems:
             click.echo(str(problem), err=True)
-        if not problems and not output.quiet:
-            click.echo(f"{len(recipes)} valid")
+        if not output.quiet:
+            for note in notes:
+                click.echo(f"note: {note}", err=True)
+            if not problems:
+                click.echo(f"{len(recipes)} valid")
     return EXIT_USAGE if problems else 0
 
 

@@ -1,0 +1,137 @@
+"""Files of stages that recipes include: `- include: common/base.yml` among the stages."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from particle_os import document
+from particle_os.document import NODE_LIMIT, Node, Source
+from particle_os.errors import InvalidDocument
+from particle_os.explain import did_you_mean, nearest
+
+KEY = "include"
+DEPTH_LIMIT = 10
+# Inclusions of one recipe.
+COUNT_LIMIT = 100
+
+
+def expand(source: Source, prepare: Callable[[Source], None]) -> None:
+    """Puts the stages of each included file in the place of its `include`.
+
+    `prepare` is called with each file that is read. What is wrong in a file is noted in `source`
+    with its place in that file; a file that cannot be read makes `source` incomplete. Raises
+    InvalidDocument when there is too much.
+    """
+    if stages := source.root.child("stages"):
+        _Expansion(source, prepare).expand(stages, (source.path,))
+
+
+class _Expansion:
+    """One recipe's inclusions: how many there were, and how much they brought."""
+
+    def __init__(self, source: Source, prepare: Callable[[Source], None]) -> None:
+        self._source = source
+        self._prepare = prepare
+        self._count = 0
+        self._nodes = sum(1 for _ in source.root.walk())
+
+    def expand(self, stages: Node, chain: tuple[Path, ...]) -> None:
+        """Replaces the inclusions in a list of stages; `chain` are the files that led here."""
+        if not isinstance(stages.value, list):
+            return
+        found: list[Node] = []
+        for item in stages.value:
+            if isinstance(item.value, dict) and KEY in item.value:
+                found += self._included(item, chain)
+            else:
+                found.append(item)
+        stages.value = found
+
+    def _included(self, item: Node, chain: tuple[Path, ...]) -> list[Node]:
+        path = self._path(item)
+        if path is None or not self._may_be_read(item, path, chain):
+            self._source.incomplete = True
+            return []
+        try:
+            included = document.load(path)
+        except InvalidDocument as invalid:
+            self._source.problems += invalid.problems
+            self._source.incomplete = True
+            return []
+        self._nodes += sum(1 for _ in included.root.walk())
+        if self._nodes > NODE_LIMIT:
+            message = f"the recipe holds more than {NODE_LIMIT} values with what it includes"
+            self._refuse(item, message)
+        self._prepare(included)
+        self._source.problems += included.problems
+        stages = self._stages(included)
+        if stages is None:
+            self._source.incomplete = True
+            return []
+        self.expand(stages, (*chain, path))
+        nodes: list[Node] = stages.value
+        return nodes
+
+    def _path(self, item: Node) -> Path | None:
+        """The file that an item names, relative to the one in which the item stands."""
+        for key, node in item.value.items():
+            if key != KEY:
+                hint = did_you_mean(None, [KEY])
+                self._source.problem(node.key, "unknown-key", f"unknown key '{key}'", hint)
+        name: Node = item.value[KEY]
+        if name.unknown:
+            return None
+        text = name.value
+        if not isinstance(text, str) or not text.isprintable() or text in ("", "."):
+            self._source.problem(name.mark, "bad-value", f"{KEY}: expected the path of a file")
+            return None
+        if PurePosixPath(text).is_absolute():
+            message = f"{KEY}: expected a path relative to this file, found '{text}'"
+            self._source.problem(name.mark, "bad-value", message)
+            return None
+        return item.mark.path.parent / text
+
+    def _may_be_read(self, item: Node, path: Path, chain: tuple[Path, ...]) -> bool:
+        mark = item.value[KEY].mark
+        self._count += 1
+        if self._count > COUNT_LIMIT:
+            self._refuse(item, f"more than {COUNT_LIMIT} files are included")
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                self._source.problem(mark, "no-file", f"{path}: is no regular file")
+                return False
+            real = path.resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            self._source.problem(mark, "no-file", f"{path}: {why}")
+            return False
+        if real in [other.resolve() for other in chain]:
+            told = " -> ".join(str(step) for step in (*chain, path))
+            self._source.problem(mark, "include-cycle", f"the file includes itself: {told}")
+            return False
+        if len(chain) > DEPTH_LIMIT:
+            message = f"files are included more than {DEPTH_LIMIT} deep"
+            self._source.problem(mark, "too-complex", message)
+            return False
+        return True
+
+    def _stages(self, included: Source) -> Node | None:
+        """The list of stages in an included file; None when there is none."""
+        root = included.root
+        if isinstance(root.value, dict):
+            for key, node in root.value.items():
+                if key != "stages":
+                    hint = did_you_mean(nearest(key, ["stages"]), ["stages"])
+                    self._source.problem(node.key, "unknown-key", f"unknown key '{key}'", hint)
+            root = root.value.get("stages", root)
+        if not isinstance(root.value, list):
+            message = "an included file is a list of stages, or a mapping with 'stages'"
+            self._source.problem(root.mark, "bad-type", message)
+            return None
+        return root
+
+    def _refuse(self, item: Node, message: str) -> None:
+        self._source.problem(item.value[KEY].mark, "too-complex", message)
+        raise InvalidDocument(self._source.problems)

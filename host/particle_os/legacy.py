@@ -1,0 +1,82 @@
+"""Recipes of the product before this one: what is certain in them is put into today's form.
+
+There, stages had long names and their options stood in a mapping of their own:
+`{type: org.osbuild.debian.apt, options: {packages: [...]}}`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from particle_agent.options import kebab_case
+
+from particle_os.document import Node, Source
+
+PREFIX = "org.osbuild.debian."
+
+
+def normalise(source: Source, kinds: Mapping[str, Any]) -> None:
+    """Puts the stages of a recipe into today's form, and notes what was changed.
+
+    `kinds` are the stage classes by name. What is not recognised stays as it is.
+    """
+    stages = source.root.child("stages")
+    if stages is None or not isinstance(stages.value, list):
+        return
+    for stage in stages.value:
+        if isinstance(stage.value, dict):
+            _rename(source, stage, kinds)
+            kind = stage.child("type")
+            if kind is not None and isinstance(kind.value, str) and kind.value in kinds:
+                fields = {kebab_case(f.name) for f in dataclasses.fields(kinds[kind.value])}
+                _lift(source, stage, fields)
+                _host_name(source, stage)
+
+
+def _rename(source: Source, stage: Node, kinds: Mapping[str, Any]) -> None:
+    options: dict[str, Node] = stage.value
+    name = options.get("name")
+    if "type" not in options and name is not None and str(name.value).startswith(PREFIX):
+        # The stages of osbuild's first manifests had a name and no type.
+        options["type"] = options.pop("name")
+    kind = options.get("type")
+    if kind is None or not isinstance(kind.value, str) or not kind.value.startswith(PREFIX):
+        return
+    short = kind.value.removeprefix(PREFIX)
+    if short in kinds:
+        _note(source, kind, f"'{kind.value}' is called '{short}' now: write 'type: {short}'")
+        kind.value = short
+
+
+def _lift(source: Source, stage: Node, fields: set[str]) -> None:
+    """Puts the content of `options` beside it."""
+    inner = stage.child("options")
+    if inner is None or "options" in fields or not isinstance(inner.value, dict | None):
+        return
+    del stage.value["options"]
+    _note(source, inner, "the options of a stage stand beside its 'type' now, without 'options:'")
+    for name, node in (inner.value or {}).items():
+        spelled = name.replace("_", "-")
+        right = spelled if name not in fields and spelled in fields else name
+        if right in stage.value:
+            message = f"the key '{right}' stands here a second time"
+            first = f"first at line {stage.value[right].mark.line}"
+            source.problem(node.key, "repeated-key", message, first)
+            continue
+        if right != name:
+            _note(source, node, f"'{name}' is called '{right}' now")
+        stage.value[right] = node
+
+
+def _host_name(source: Source, stage: Node) -> None:
+    """Before every stage could have a name, that of `hostname` was the host's."""
+    options: dict[str, Node] = stage.value
+    if options["type"].value == "hostname" and "hostname" not in options and "name" in options:
+        options["hostname"] = options.pop("name")
+        _note(source, options["hostname"], "the host's name is called 'hostname' now, not 'name'")
+
+
+def _note(source: Source, node: Node, message: str) -> None:
+    source.note(node.key or node.mark, "older-form", message)

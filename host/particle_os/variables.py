@@ -1,0 +1,229 @@
+"""Variables: declared at the top of a recipe with a default, used as `${name}` in any string.
+
+Text is replaced by text; nothing is evaluated, and what was put in is not looked at again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from particle_os.document import SIZE_LIMIT, TOO_COMPLEX, Mark, Node, Source
+from particle_os.errors import InvalidDocument, UsageError
+from particle_os.explain import did_you_mean, nearest
+
+KEY = "variables"
+NAME = "[a-z][a-z0-9_-]{0,62}"
+KINDS = ("string", "integer", "boolean", "list")
+KINDS_SAID = "a string, an integer, true or false, or a list of strings"
+# `$${` stands for `${`.
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+_LITERAL_HINT = "write '$${' where no variable is meant"
+
+Kind = Literal["string", "integer", "boolean", "list"]
+Value = str | int | bool | list[str]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A declared variable; `value` is None where it has none, or a wrong one."""
+
+    kind: Kind | None
+    value: Value | None
+    mark: Mark
+
+
+class Variables:
+    """The variables of one recipe with their values."""
+
+    def __init__(self, source: Source, given: Mapping[str, str]) -> None:
+        """Takes the declarations out of `source`; `given` are values from the command line.
+
+        What is wrong with the declarations is noted in `source`. Raises UsageError when a given
+        value does not fit them.
+        """
+        self._known = _declared(source)
+        self._room = SIZE_LIMIT
+        for name, text in given.items():
+            self._known[name] = self._set(name, text)
+        for name, variable in self._known.items():
+            if variable.value is None and variable.kind is not None:
+                message = f"the variable '{name}' has no value"
+                source.problem(variable.mark, "missing-value", message, f"use --set {name}=VALUE")
+
+    def _set(self, name: str, text: str) -> Variable:
+        if name not in self._known:
+            known = sorted(self._known)
+            hint = did_you_mean(nearest(name, known), known) or "the recipe declares none"
+            raise UsageError(f"--set: there is no variable '{name}'", hint=hint)
+        declared = self._known[name]
+        value: Value | None = text
+        if declared.kind == "integer":
+            value = int(text) if re.fullmatch(r"[-+]?[0-9]{1,18}", text) else None
+        elif declared.kind == "boolean":
+            value = {"true": True, "false": False}.get(text)
+        elif declared.kind == "list":
+            value = [item.strip() for item in text.split(",")] if text else []
+        if value is None:
+            what = {"integer": "an integer", "boolean": "true or false"}[str(declared.kind)]
+            raise UsageError(f"--set {name}: expected {what}, found '{text}'")
+        return Variable(declared.kind, value, declared.mark)
+
+    def substitute(self, source: Source) -> None:
+        """Replaces the variables in every string of a document; notes what cannot be."""
+        # What is put in is not looked at again.
+        for node in [n for n in source.root.walk() if isinstance(n.value, dict | list)]:
+            if isinstance(node.value, list):
+                node.value = [new for item in node.value for new in self._items(source, item)]
+            else:
+                for item in node.value.values():
+                    self._replace(source, item)
+        self._replace(source, source.root)
+
+    def _items(self, source: Source, item: Node) -> list[Node]:
+        """An item of a list with its variable replaced; a list becomes items of that list."""
+        was_text = isinstance(item.value, str)
+        self._replace(source, item)
+        if was_text and isinstance(item.value, list):
+            found: list[Node] = item.value
+            return found
+        return [item]
+
+    def _replace(self, source: Source, node: Node) -> None:
+        if not isinstance(node.value, str) or "${" not in node.value:
+            return
+        value = self._value(source, node)
+        if value is None:
+            node.unknown = True
+            return
+        self._room -= sum(len(text) + 1 for text in _strings(value))
+        if self._room < 0:
+            source.problem(node.mark, "too-complex", TOO_COMPLEX)
+            raise InvalidDocument(source.problems)
+        if isinstance(value, list):
+            node.value = [Node(item, node.mark) for item in value]
+        else:
+            node.value = value
+
+    def _value(self, source: Source, node: Node) -> Value | None:
+        """What a text becomes; None when something in it is unknown."""
+        text: str = node.value
+        parts: list[str] = []
+        complete, end = True, 0
+        for match in _REFERENCE.finditer(text):
+            parts.append(text[end : match.start()])
+            end = match.end()
+            if match[0] == "$${":
+                parts.append("${")
+                continue
+            place = _place(source, node.mark, text.count("${", 0, match.start()))
+            value = self._look_up(source, place, match[1])
+            if value is not None and match[0] == text:
+                return value
+            if isinstance(value, list):
+                message = f"the list '{match[1]}' can be a whole value only, no part of a text"
+                source.problem(place, "bad-variable", message)
+                value = None
+            complete = complete and value is not None
+            parts.append(str(value).lower() if isinstance(value, bool) else str(value))
+        parts.append(text[end:])
+        return "".join(parts) if complete else None
+
+    def _look_up(self, source: Source, place: Mark, name: str | None) -> Value | None:
+        if name in self._known:
+            return self._known[name].value
+        if name is None:
+            source.problem(place, "bad-variable", "'${' without '}'", _LITERAL_HINT)
+            return None
+        near = nearest(name, self._known) if re.fullmatch(NAME, name) else None
+        hint = f"did you mean '{near}'?" if near else _LITERAL_HINT
+        source.problem(place, "unknown-variable", f"there is no variable '{name}'", hint)
+        return None
+
+
+def _place(source: Source, mark: Mark, count: int) -> Mark:
+    """Where the next '${' after `count` others stands in the text of the value at `mark`."""
+    column = mark.column - 1
+    for number, line in enumerate(source.lines[mark.line - 1 :], start=mark.line):
+        while (found := line.find("${", column)) >= 0:
+            if count == 0:
+                return Mark(mark.path, number, found + 1)
+            count -= 1
+            column = found + 2
+        column = 0
+    return mark
+
+
+def _declared(source: Source) -> dict[str, Variable]:
+    """The declarations, which are taken out of the document."""
+    if not isinstance(source.root.value, dict) or KEY not in source.root.value:
+        return {}
+    node = source.root.value.pop(KEY)
+    if not isinstance(node.value, dict):
+        source.problem(node.mark, "bad-type", f"{KEY}: expected a mapping from names to defaults")
+        return {}
+    found = {}
+    for name, inner in node.value.items():
+        if not re.fullmatch(NAME, name):
+            what = "a letter of a-z, then at most 62 of a-z, 0-9, '_' and '-'"
+            source.problem(inner.key, "bad-key", f"{KEY}: expected {what}, found '{name}'")
+        found[name] = _declaration(source, name, inner)
+    return found
+
+
+def _declaration(source: Source, name: str, node: Node) -> Variable:
+    wrong = Variable(None, None, node.mark)
+    kind: Kind | None = None
+    default: Node | None = node
+    if isinstance(node.value, dict):
+        for key, inner in node.value.items():
+            if key not in ("type", "default", "description"):
+                allowed = ["default", "description", "type"]
+                hint = did_you_mean(nearest(key, allowed), allowed)
+                source.problem(inner.key, "unknown-key", f"unknown key '{key}'", hint)
+        stated, default = node.child("type"), node.child("default")
+        if stated is not None:
+            if stated.value not in KINDS:
+                near = nearest(str(stated.value), KINDS)
+                message = f"type: expected {', '.join(KINDS[:-1])} or {KINDS[-1]}"
+                hint = f"did you mean '{near}'?" if near else None
+                source.problem(stated.mark, "bad-value", message, hint)
+                return wrong
+            kind = stated.value
+        elif default is None:
+            source.problem(node.mark, "missing-key", f"{name}: 'type' or 'default' is needed")
+            return wrong
+    if default is None:
+        return Variable(kind, None, node.mark)
+    value = default.plain()
+    found = _kind_of(value)
+    if found is None or (kind is not None and kind != found):
+        wanted = kind or KINDS_SAID
+        source.problem(default.mark, "bad-type", f"{name}: the default must be {wanted}")
+        return wrong
+    if any("${" in text for text in _strings(value)):
+        message = f"{name}: a default is taken as it is, and cannot hold '${{'"
+        source.problem(default.mark, "bad-variable", message)
+        return wrong
+    return Variable(found, value, node.mark)
+
+
+def _kind_of(value: object) -> Kind | None:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case str():
+            return "string"
+        case list() if all(isinstance(item, str) for item in value):
+            return "list"
+    return None
+
+
+def _strings(value: Value) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return value if isinstance(value, list) else []

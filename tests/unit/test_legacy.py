@@ -1,0 +1,99 @@
+"""Recipes of the product before this one."""
+
+import pytest
+from particle_os import recipe
+from particle_os.errors import InvalidDocument
+
+OLD = """\
+name: old
+stages:
+  - type: org.osbuild.debian.apt
+    options:
+      packages: [curl]
+  - name: org.osbuild.debian.users
+    options:
+      users:
+        - name: a
+          shell: /bin/sh
+  - type: org.osbuild.debian.qemu
+    options: {size: 4G}
+"""
+
+
+def load(tmp_path, text):
+    path = tmp_path / "recipe.yml"
+    path.write_text(text)
+    return recipe.load(path)
+
+
+def problems(tmp_path, text):
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, text)
+    return [(p.line, p.column, p.code, p.hint) for p in told.value.problems]
+
+
+def test_long_names_and_options_are_understood_and_noted(tmp_path):
+    loaded = load(tmp_path, OLD)
+    assert [s.type for s in loaded.recipe.stages] == ["apt", "users", "qemu"]
+    assert loaded.recipe.stages[0].packages == ("curl",)
+    assert loaded.recipe.stages[1].name is None
+    assert loaded.disk.size == "4G"
+    found = [(n.line, n.column, n.code) for n in loaded.notes]
+    assert found == [
+        (3, 5, "older-form"),
+        (4, 5, "older-form"),
+        (6, 5, "older-form"),
+        (7, 5, "older-form"),
+        (11, 5, "older-form"),
+        (12, 5, "older-form"),
+    ]
+    assert "write 'type: apt'" in loaded.notes[0].message
+
+
+def test_todays_form_has_no_notes(tmp_path):
+    text = "name: x\nstages:\n  - {type: hostname, name: Name it, hostname: web1}\n  - type: qemu\n"
+    loaded = load(tmp_path, text)
+    assert loaded.notes == ()
+    assert (loaded.recipe.stages[0].name, loaded.recipe.stages[0].hostname) == ("Name it", "web1")
+
+
+def test_errors_keep_their_places(tmp_path):
+    text = OLD.replace("[curl]", "[Curl!]").replace("4G", "4X").replace("shell", "shel")
+    assert [p[:3] for p in problems(tmp_path, text)] == [
+        (5, 18, "bad-value"),
+        (10, 11, "unknown-key"),
+        (12, 21, "bad-value"),
+    ]
+
+
+def test_a_stage_that_there_is_not_is_told(tmp_path):
+    text = OLD.replace("debian.apt", "debian.locales")
+    assert problems(tmp_path, text) == [(3, 11, "unknown-stage", "did you mean 'locale'?")]
+
+
+def test_names_with_underscores_are_todays_in_older_options_only(tmp_path):
+    old = (
+        "name: x\nstages:\n  - type: run\n    options: {command: ['true'], working_directory: /}\n"
+    )
+    loaded = load(tmp_path, old + "  - type: qemu\n")
+    assert "'working_directory' is called 'working-directory' now" in loaded.notes[1].message
+    new = "name: x\nstages:\n  - {type: run, command: ['true'], working_directory: /}\n"
+    (found,) = problems(tmp_path, new + "  - type: qemu\n")
+    assert found[2] == "unknown-key"
+
+
+def test_an_option_that_stands_twice_is_an_error(tmp_path):
+    text = "name: x\nstages:\n  - {type: qemu, size: 4G, options: {size: 5G}}\n"
+    assert problems(tmp_path, text) == [(3, 38, "repeated-key", "first at line 3")]
+
+
+def test_options_that_are_no_mapping_stay_wrong(tmp_path):
+    text = "name: x\nstages:\n  - {type: qemu, options: [size]}\n"
+    assert [p[2] for p in problems(tmp_path, text)] == ["unknown-key"]
+
+
+def test_the_name_of_a_host_was_called_name(tmp_path):
+    loaded = load(tmp_path, "name: x\nstages:\n  - {type: hostname, name: web1}\n  - type: qemu\n")
+    assert loaded.recipe.stages[0].hostname == "web1"
+    assert loaded.recipe.stages[0].name is None
+    assert len(loaded.notes) == 1
