@@ -51,6 +51,13 @@ class Text:
             "custom_error_context": {"what": self.what},
         }
 
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = handler(core)
+        named = re.findall("'([^']+)'", self.what.partition("such as")[2])
+        if examples := [word for word in named if self.accepts(word)]:
+            schema["examples"] = examples
+        return schema
+
 
 @dataclass(frozen=True)
 class OnHost(Text):

@@ -255,10 +255,8 @@ def common_options() -> dict[str, Any]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of recipes, with descriptions from the docstrings."""
+    """The JSON Schema (2020-12) of whole recipes, with descriptions from the docstrings."""
     schema = _ADAPTER.json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "particle-os recipe"
     for kind in RECIPE_STAGES:
         # pydantic leaves the tag out because it has a default; a recipe must say it.
         definition = schema["$defs"][kind.__name__]

@@ -26,6 +26,8 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
         kinds = [_type(s, definitions) for s in schema["anyOf"] if s.get("type") != "null"]
+        if len(kinds) == 2 and kinds[1] == f"list of {kinds[0]}":
+            return f"{kinds[0]}, or a list"
         return " or ".join(kinds)
     if "const" in schema:
         return f"`{schema['const']}`"

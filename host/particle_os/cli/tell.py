@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os import __version__, doctor, helper, recipe
+from particle_os import __version__, doctor, helper, recipe, schema
 from particle_os.cli.common import VARIABLES, Output, PathType, common
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
@@ -102,10 +102,12 @@ def doctor_command(output: Output) -> int:
 
 
 @click.command("schema")
+@click.option("--included", is_flag=True, help="That of files of stages, which recipes include.")
 @common
-def schema_command(output: Output) -> None:
-    """Print the JSON Schema of recipes."""
-    click.echo(json.dumps(recipe.json_schema(), indent=2, sort_keys=True))
+def schema_command(output: Output, included: bool) -> None:
+    """Print the JSON Schema of recipes (Draft 7), for editors."""
+    found = schema.included() if included else schema.recipes()
+    click.echo(json.dumps(found, indent=2, sort_keys=True))
 
 
 @click.command("version")

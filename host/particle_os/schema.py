@@ -1,0 +1,170 @@
+"""The JSON Schema of recipes for editors: what a recipe may say before it is put together.
+
+Draft 7, which yaml-language-server reads (https://json-schema.org/draft-07/schema). Other than
+what `recipe` validates in the end, it knows variables and included files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from particle_os import include, recipe, variables
+
+DIALECT = "http://json-schema.org/draft-07/schema#"
+# A text with a variable in it, and one that is nothing else.
+WITH_VARIABLE = {"type": "string", "pattern": r"\$\{"}
+VARIABLE = {"$ref": "#/definitions/VariableReference"}
+
+Schema = dict[str, Any]
+
+
+def recipes() -> Schema:
+    """The schema of recipes."""
+    return _document(_root(recipe.json_schema()))
+
+
+def included() -> Schema:
+    """The schema of files that recipes include."""
+    whole = _document(_root(recipe.json_schema()))
+    stages = whole["properties"]["stages"]
+    return {
+        "$schema": DIALECT,
+        "title": "particle-os stages for inclusion",
+        "definitions": whole["definitions"],
+        "anyOf": [
+            stages,
+            {
+                "type": "object",
+                "properties": {"stages": stages},
+                "required": ["stages"],
+                "additionalProperties": False,
+            },
+        ],
+    }
+
+
+def _document(schema: Schema) -> Schema:
+    definitions = {name: _adapted(inner) for name, inner in schema.pop("$defs").items()}
+    adapted = _adapted(schema)
+    adapted["$schema"] = DIALECT
+    adapted["title"] = "particle-os recipe"
+    adapted["definitions"] = {**definitions, **_additions()}
+    items = adapted["properties"]["stages"]["items"]
+    items["anyOf"] = [*items.pop("anyOf"), {"$ref": "#/definitions/Include"}]
+    adapted["properties"][variables.KEY] = _declarations()
+    return adapted
+
+
+def _root(schema: Schema) -> Schema:
+    # A list of stages is written where it is used; it is no variable's value.
+    stages = schema["properties"]["stages"]
+    stages["items"] = {"anyOf": stages["items"]["oneOf"]}
+    return schema
+
+
+def _additions() -> dict[str, Schema]:
+    return {
+        "Include": {
+            "type": "object",
+            "description": "Puts the stages of another file here.",
+            "properties": {
+                include.KEY: {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "The file, relative to this one: a list of stages, or a "
+                    "mapping with 'stages'.",
+                    "examples": ["common/base.yml"],
+                }
+            },
+            "required": [include.KEY],
+            "additionalProperties": False,
+        },
+        "VariableReference": {
+            "type": "string",
+            "pattern": rf"^\$\{{{variables.NAME}\}}$",
+            "description": "A variable; the value takes its type.",
+        },
+    }
+
+
+def _declarations() -> Schema:
+    scalars = [{"type": kind} for kind in ("string", "integer", "boolean")]
+    default = {"anyOf": [*scalars, {"type": "array", "items": {"type": "string"}}]}
+    described = {
+        "type": "object",
+        "properties": {
+            "type": {"enum": list(variables.KINDS), "description": "What its values are."},
+            "default": {**default, "description": "Its value where none is given."},
+            "description": {"type": "string", "description": "What it is for."},
+        },
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "description": "Names that stand for values as ${NAME}, each with its default; "
+        "'--set NAME=VALUE' gives another.",
+        "propertyNames": {"pattern": f"^{variables.NAME}$"},
+        "additionalProperties": {"anyOf": [*default["anyOf"], described]},
+    }
+
+
+def _adapted(schema: Schema) -> Schema:
+    """A schema of an object in Draft 7, whose values may be variables."""
+    adapted = {k: v for k, v in schema.items() if k not in ("title", "properties")}
+    if "properties" in schema:
+        adapted["properties"] = {
+            name: inner if _is_tag(name, inner) else _value(inner)
+            for name, inner in schema["properties"].items()
+        }
+        for inner in adapted["properties"].values():
+            inner.pop("title", None)
+    return adapted
+
+
+def _is_tag(name: str, schema: Schema) -> bool:
+    return name == "type" and "const" in schema
+
+
+def _value(schema: Schema) -> Schema:
+    """A value's schema that lets variables stand for the value, or in its text."""
+    about: Schema = {k: schema[k] for k in ("description", "examples") if k in schema}
+    if schema.get("default") is not None:
+        about["default"] = schema["default"]
+    kinds = list(_kinds(schema))
+    found: list[Schema] = []
+    for kind in kinds:
+        bare = {k: v for k, v in kind.items() if k not in (*about, "title", "default")}
+        found += [form for form in _forms(bare) if form not in found]
+    for kind in kinds:
+        if "examples" in kind:
+            about.setdefault("examples", kind["examples"])
+    # Beside a reference nothing else counts in Draft 7.
+    return {**about, "anyOf": found} if len(found) > 1 or "$ref" in found[0] else about | found[0]
+
+
+def _kinds(schema: Schema) -> Iterator[Schema]:
+    """The alternatives of a value, also those of its alternatives."""
+    for kind in schema.get("anyOf", [schema]):
+        if "anyOf" in kind:
+            yield from _kinds(kind)
+        else:
+            yield kind
+
+
+def _forms(schema: Schema) -> list[Schema]:
+    """One kind of value, then what else may stand in its place."""
+    if "$ref" in schema:
+        return [{"$ref": schema["$ref"].replace("#/$defs/", "#/definitions/")}]
+    if schema.get("type") == "array":
+        items = schema["items"]
+        if "anyOf" in items and all("$ref" in s for s in items["anyOf"]):
+            references = [form for inner in items["anyOf"] for form in _forms(inner)]
+            return [{**schema, "items": {"anyOf": references}}]
+        return [{**schema, "items": _value(items)}, VARIABLE]
+    if schema.get("type") in ("integer", "boolean", "number"):
+        return [schema, VARIABLE]
+    if schema.get("type") == "string":
+        plain = {k: v for k, v in schema.items() if k != "examples"}
+        return [plain] if list(plain) == ["type"] else [plain, WITH_VARIABLE]
+    return [schema]

@@ -1,0 +1,141 @@
+"""The JSON Schema for editors: valid itself, and of one mind with what recipes are."""
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+from particle_agent.stages import RECIPE_STAGES
+from particle_os import document, recipe, schema
+from particle_os.errors import InvalidDocument
+from particle_os.workspace import data_directory
+
+TOP = Path(__file__).parents[2]
+RECIPES = jsonschema.Draft7Validator(schema.recipes())
+INCLUDED = jsonschema.Draft7Validator(schema.included())
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", (TOP / "docs/recipes.md").read_text(), re.M | re.S)
+
+
+def parse(tmp_path, text):
+    path = tmp_path / "document.yml"
+    path.write_text(text)
+    return document.load(path).data
+
+
+def complaints(validator, data):
+    return [error.message for error in validator.iter_errors(data)]
+
+
+def test_the_schemas_are_valid_themselves():
+    jsonschema.Draft7Validator.check_schema(schema.recipes())
+    jsonschema.Draft7Validator.check_schema(schema.included())
+
+
+def test_every_reference_leads_somewhere():
+    for whole in (schema.recipes(), schema.included()):
+        text = json.dumps(whole)
+        assert "$defs" not in text
+        wanted = set(re.findall(r'"#/definitions/(\w+)"', text))
+        assert wanted <= set(whole["definitions"])
+
+
+def test_the_schema_in_the_tree_is_not_stale():
+    written = (TOP / "recipes/schema.json").read_text()
+    assert json.loads(written) == schema.recipes(), "run 'make schema'"
+
+
+@pytest.mark.parametrize("path", sorted(data_directory("recipes").glob("*.yml")), ids=str)
+def test_the_recipes_of_the_tree_fit(path):
+    assert complaints(RECIPES, document.load(path).data) == []
+
+
+@pytest.mark.parametrize("text", BLOCKS, ids=lambda text: text.splitlines()[0])
+def test_the_examples_of_the_guide_fit_and_are_valid(tmp_path, text):
+    data = parse(tmp_path, text)
+    whole = isinstance(data, dict) and "name" in data
+    assert complaints(RECIPES if whole else INCLUDED, data) == []
+    if not whole:
+        text = "name: x\nstages:\n  - include: common.yml\n  - type: qemu\n"
+        (tmp_path / "document.yml").rename(tmp_path / "common.yml")
+    for name in re.findall(r"(?:include|source): (\S+\w)", text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if not (tmp_path / name).exists():
+            (tmp_path / name).write_text("- type: apt\n")
+    path = tmp_path / "recipe.yml"
+    path.write_text(text)
+    assert recipe.load(path).notes == ()
+
+
+def test_the_guide_has_examples():
+    assert len(BLOCKS) > 5
+
+
+VARIED = """\
+variables:
+  zone: UTC
+  count: {type: integer, default: 3, description: How many}
+  update: true
+  packages: [a, b]
+  needed: {type: list}
+name: x${zone}
+stages:
+  - include: common/${zone}.yml
+  - {type: apt, update: "${update}", packages: "${packages}"}
+  - {type: apt, packages: [curl, "${packages}"], timeout: "${count}m"}
+  - {type: timezone, zone: "Europe/${zone}"}
+  - {type: users, users: [{name: "a", uid: "${count}", sudo: "${zone}"}]}
+  - {type: qemu, formats: ["${zone}"], size: "${count}G"}
+boot-test: {checks: [{unit: "${zone}.service"}]}
+"""
+
+
+def test_variables_and_includes_fit(tmp_path):
+    assert complaints(RECIPES, parse(tmp_path, VARIED)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: x\n",
+        "name: X\nstages: [{type: qemu}]\n",
+        "name: x\nstages: []\n",
+        "name: x\nstages: [{type: qemuu}]\n",
+        "name: x\nstages: [{packages: [a]}]\n",
+        "name: x\nstages: [{type: apt, packages: [A!]}, {type: qemu}]\n",
+        "name: x\nstages: [{type: apt, update: 'yes'}, {type: qemu}]\n",
+        "name: x\nstages: [{type: apt, update: 'x${a}'}, {type: qemu}]\n",
+        "name: x\nstages: [{type: apt, pakages: []}, {type: qemu}]\n",
+        "name: x\nstages: [{type: apt, timeout: 20x}, {type: qemu}]\n",
+        "name: x\nstages: [{type: apt, when: {architecture: x86}}, {type: qemu}]\n",
+        "name: x\nstages: [{include: a.yml, type: apt}, {type: qemu}]\n",
+        "variables: {A: x}\nname: x\nstages: [{type: qemu}]\n",
+        "variables: {a: 1.5}\nname: x\nstages: [{type: qemu}]\n",
+        "variables: {a: {type: int}}\nname: x\nstages: [{type: qemu}]\n",
+        "boot_test: {}\nname: x\nstages: [{type: qemu}]\n",
+    ],
+)
+def test_what_is_wrong_does_not_fit_either(tmp_path, text):
+    path = tmp_path / "recipe.yml"
+    path.write_text(text)
+    (tmp_path / "a.yml").write_text("- type: apt\n")
+    with pytest.raises(InvalidDocument):
+        recipe.load(path)
+    assert complaints(RECIPES, parse(tmp_path, text))
+
+
+def test_included_files_are_lists_or_mappings_of_stages(tmp_path):
+    for text in ("- type: apt\n- include: x.yml\n", "stages: [{type: apt}]\n"):
+        assert complaints(INCLUDED, parse(tmp_path, text)) == []
+    for text in ("name: x\nstages: [{type: apt}]\n", "- type: aptt\n", "type: apt\n"):
+        assert complaints(INCLUDED, parse(tmp_path, text))
+
+
+def test_every_stage_and_option_is_described_for_the_editor():
+    definitions = schema.recipes()["definitions"]
+    for kind in RECIPE_STAGES:
+        definition = definitions[kind.__name__]
+        assert definition["description"]
+        for option, details in definition["properties"].items():
+            assert option == "type" or details["description"]
+    assert definitions["Locale"]["properties"]["default"]["examples"] == ["de_DE.UTF-8", "C.UTF-8"]
