@@ -1,14 +1,19 @@
-"""The stage reference (docs/stages.md), made from the stages' own docstrings and types."""
+"""What `explain` and docs/stages.md tell of stages, made from their docstrings and types."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
 
 from particle_os import recipe
+from particle_os.errors import UsageError
+from particle_os.explain import did_you_mean, nearest
 
+INDENT = " " * 6
 HEADER = """\
 # Stages
 
@@ -29,6 +34,8 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         if len(kinds) == 2 and kinds[1] == f"list of {kinds[0]}":
             return f"{kinds[0]}, or a list"
         return " or ".join(kinds)
+    if "oneOf" in schema:
+        return "stage"
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
@@ -40,23 +47,53 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     return str(schema.get("type", "value"))
 
 
-def _options(
+@dataclass(frozen=True)
+class Option:
+    """One option; `inner` are the classes in whose terms its type is told."""
+
+    name: str
+    type: str
+    required: bool
+    default: str
+    description: str
+    inner: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is to be told of a stage, or of what is within its options."""
+
+    name: str
+    description: str
+    options: tuple[Option, ...]
+
+
+def _read(
     name: str, definitions: dict[str, Any], without: Collection[str] = ()
-) -> Iterator[str]:
-    """One options class as a table, but for some; then the classes that it refers to."""
+) -> Iterator[Option]:
+    """The options of one class, but for some."""
     definition = definitions[name]
     required = definition.get("required", [])
-    yield "| option | type | default | meaning |"
-    yield "| --- | --- | --- | --- |"
-    nested = []
     for option, schema in definition["properties"].items():
         if option == "type" or option in without:
             continue
         kind = _type(schema, definitions)
-        nested += [word for word in kind.split() if word in definitions]
-        default = "required" if option in required else _default(schema)
+        inner = tuple(word for word in kind.split() if word in definitions)
         meaning = " ".join(str(schema.get("description", "")).split())
-        yield f"| `{option}` | {kind} | {default} | {meaning} |"
+        yield Option(option, kind, option in required, _default(schema), meaning, inner)
+
+
+def _options(
+    name: str, definitions: dict[str, Any], without: Collection[str] = ()
+) -> Iterator[str]:
+    """One options class as a table, but for some; then the classes that it refers to."""
+    yield "| option | type | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    nested: list[str] = []
+    for option in _read(name, definitions, without):
+        nested += option.inner
+        default = "required" if option.required else option.default
+        yield f"| `{option.name}` | {option.type} | {default} | {option.description} |"
     for inner in nested:
         yield ""
         yield f"### {inner}"
@@ -66,10 +103,66 @@ def _options(
         yield from _options(inner, definitions)
 
 
+def find(path: str) -> Entry | Option:
+    """The entry of `STAGE` or `STAGE.OPTION`, however deep; `recipe` stands for the recipe itself.
+
+    Raises UsageError with the nearest name.
+    """
+    schema = recipe.json_schema()
+    definitions = {**schema["$defs"], "Recipe": schema}
+    classes = {recipe.stage_name(kind): kind.__name__ for kind in RECIPE_STAGES}
+    classes["recipe"] = "Recipe"
+    first, *rest = path.split(".")
+    if first not in classes:
+        raise _unknown("stage", first, classes)
+    found: Entry | Option = _entry(first, classes[first], definitions)
+    inner = [classes[first]]
+    for name in rest:
+        options = {o.name: o for kind in inner for o in _read(kind, definitions)}
+        if name not in options:
+            raise _unknown("option", name, options)
+        found, inner = options[name], list(options[name].inner)
+    if isinstance(found, Option) and found.inner:
+        kind = found.inner[0]
+        described = f"{found.description}\n\n{definitions[kind]['description']}"
+        return Entry(path, described, tuple(_read(kind, definitions)))
+    return found
+
+
+def _entry(name: str, kind: str, definitions: dict[str, Any]) -> Entry:
+    description = str(definitions[kind]["description"])
+    return Entry(name, description, tuple(_read(kind, definitions)))
+
+
+def _unknown(what: str, name: str, known: Collection[str]) -> UsageError:
+    names = sorted(known)
+    hint = did_you_mean(nearest(name, names), names)
+    return UsageError(f"there is no {what} '{name}'", hint=hint)
+
+
+def text(found: Entry | Option) -> str:
+    """An entry for the terminal."""
+    if isinstance(found, Option):
+        return _paragraph(found)
+    lines = [found.name, "", textwrap.indent(found.description, "  ")]
+    for option in found.options:
+        lines += ["", _paragraph(option)]
+    return "\n".join(lines)
+
+
+def _paragraph(option: Option) -> str:
+    state = "required" if option.required else option.default and f"default {option.default}"
+    about = f"  {option.name}: {option.type}{f', {state}' if state else ''}".replace("`", "")
+    meaning = textwrap.fill(option.description, 76, initial_indent=INDENT, subsequent_indent=INDENT)
+    return f"{about}\n{meaning}"
+
+
 def _default(schema: dict[str, Any]) -> str:
     value = schema.get("default")
-    if value is None:
+    if value is None or isinstance(value, dict):
         return ""
+    if value == "":
+        return '`""`'
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, list):

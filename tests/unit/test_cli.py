@@ -1,3 +1,4 @@
+import inspect
 import json
 import subprocess
 import sys
@@ -5,11 +6,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from particle_agent.stages import RECIPE_STAGES
 from particle_os import __version__, process
 from particle_os.cli import cli
+from particle_os.workspace import data_directory
 
 MINIMAL = "name: test\nstages:\n  - type: qemu\n    formats: [raw, qcow2]\n"
-COMMANDS = ["boot-test", "build", "doctor", "help", "list", "schema", "validate", "version"]
+COMMANDS = [
+    "boot-test", "build", "doctor", "explain", "help", "init", "list", "schema", "validate", "version"
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -188,6 +193,78 @@ def test_a_dry_run_shows_names_and_what_is_left_out(tmp_path):
     assert "stage 1      Tools (apt)" in lines
     assert "stage 2      qemu" in lines
     assert lines[-1].endswith("left out: it is for arm64, not amd64 [left-out]")
+
+
+TEMPLATES = sorted(path.stem for path in data_directory("recipes/templates").glob("*.yml"))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_what_init_writes_is_valid(template, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("init", template).exit_code == 0
+    written = tmp_path / f"{template}.yml"
+    result = run("validate", written)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "1 valid\n", "")
+    assert template in run("init", "--help").stdout
+
+
+def test_init_overwrites_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert TEMPLATES == ["container", "minimal", "server"]
+    (tmp_path / "minimal.yml").write_text("mine")
+    assert run("init").exit_code == 2
+    assert (tmp_path / "minimal.yml").read_text() == "mine"
+    (tmp_path / "link.yml").symlink_to("elsewhere.yml")
+    assert run("init", "--output", "link.yml").exit_code == 2
+    assert not (tmp_path / "elsewhere.yml").exists()
+    assert run("init", "--output", "no-directory/x.yml").exit_code == 2
+    assert run("init", "--output", "other.yml", "-q").stdout == ""
+    assert (tmp_path / "other.yml").exists()
+
+
+def test_init_knows_its_templates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("init", "sever")
+    assert result.exit_code == 2
+    assert "did you mean 'server'?" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", RECIPE_STAGES, ids=lambda kind: kind.type)
+def test_every_stage_and_option_is_explained(kind):
+    shown = run("explain", kind.type).stdout
+    told = json.loads(run("explain", kind.type, "--json").stdout)
+    assert told["description"] == inspect.getdoc(kind)
+    for option in told["options"]:
+        assert f"  {option['name']}: " in shown
+        one = run("explain", f"{kind.type}.{option['name']}")
+        assert one.exit_code == 0
+        assert option["name"] in one.stdout
+
+
+def test_what_is_within_an_option_is_explained():
+    assert "The login name." in run("explain", "users.users.name").stdout
+    assert "ssh-authorized-keys" in run("explain", "users.users").stdout
+    assert "mmdebstrap:SUITE" in run("explain", "recipe.base-image").stdout
+    assert run("explain", "run.timeout").stdout.startswith("  timeout: integer or string, default")
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("user", "did you mean 'users'?"),
+        ("users.user", "did you mean 'users'?"),
+        ("users.users.uuid", "did you mean 'uid'?"),
+        ("users.users.uid.x", None),
+        ("apt.", None),
+        ("", None),
+    ],
+)
+def test_what_cannot_be_explained_has_its_nearest_name(path, hint):
+    result = run("explain", path)
+    assert result.exit_code == 2
+    assert "there is no" in result.stderr
+    assert hint is None or hint in result.stderr
 
 
 def test_a_build_of_an_invalid_recipe_tells_all_errors(bad_recipe, tmp_path):

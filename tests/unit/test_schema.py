@@ -45,7 +45,7 @@ def test_the_schema_in_the_tree_is_not_stale():
     assert json.loads(written) == schema.recipes(), "run 'make schema'"
 
 
-@pytest.mark.parametrize("path", sorted(data_directory("recipes").glob("*.yml")), ids=str)
+@pytest.mark.parametrize("path", sorted(data_directory("recipes").rglob("*.yml")), ids=str)
 def test_the_recipes_of_the_tree_fit(path):
     assert complaints(RECIPES, document.load(path).data) == []
 

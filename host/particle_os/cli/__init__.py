@@ -11,9 +11,11 @@ from particle_os import __version__
 from particle_os.cli.boot_test import boot_test_command
 from particle_os.cli.build import build_command, shell_command
 from particle_os.cli.cache import cache_group
+from particle_os.cli.init import init_command
 from particle_os.cli.inspect import inspect_command
 from particle_os.cli.tell import (
     doctor_command,
+    explain_command,
     list_command,
     schema_command,
     validate_command,
@@ -30,8 +32,9 @@ def cli() -> None:
 
 
 for command in (
-    build_command, shell_command, boot_test_command, inspect_command, validate_command,
-    list_command, doctor_command, cache_group, schema_command, version_command,
+    init_command, build_command, shell_command, boot_test_command, inspect_command,
+    validate_command, list_command, explain_command, doctor_command, cache_group, schema_command,
+    version_command,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os import __version__, doctor, helper, recipe, schema
+from particle_os import __version__, doctor, helper, recipe, reference, schema
 from particle_os.cli.common import VARIABLES, Output, PathType, common
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
@@ -83,6 +83,18 @@ def list_command(output: Output, what: str) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     for name, description in rows:
         click.echo(f"{name:<{width}}  {description}")
+
+
+@click.command("explain")
+@click.argument("path", metavar="STAGE[.OPTION]")
+@common
+def explain_command(output: Output, path: str) -> None:
+    """Tell what a stage or one of its options does; 'recipe' stands for the recipe's own keys."""
+    found = reference.find(path)
+    if output.as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+    else:
+        click.echo(reference.text(found))
 
 
 @click.command("doctor")

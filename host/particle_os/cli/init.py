@@ -1,0 +1,40 @@
+"""The command `init`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from particle_os.cli.common import Output, PathType, common
+from particle_os.errors import UsageError
+from particle_os.explain import did_you_mean, nearest
+from particle_os.workspace import data_directory
+
+
+@click.command("init")
+@click.argument("template", default="minimal")
+@click.option("--output", "path", type=PathType(), metavar="FILE",
+              help="The file to write; TEMPLATE.yml when not given.")  # fmt: skip
+@common
+def init_command(output: Output, template: str, path: Path | None) -> None:
+    """Write a commented recipe to start from: minimal, server or container."""
+    templates = {found.stem: found for found in data_directory("recipes/templates").glob("*.yml")}
+    if template not in templates:
+        names = sorted(templates)
+        hint = did_you_mean(nearest(template, names), names)
+        raise UsageError(f"there is no template '{template}'", hint=hint)
+    path = path or Path(f"{template}.yml")
+    text = templates[template].read_text(encoding="utf-8")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} is there already", hint="Name another with --output.") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    if output.as_json:
+        click.echo(json.dumps({"path": str(path)}))
+    elif not output.quiet:
+        click.echo(f"{path} written; build it with: particle-os build {path}")
