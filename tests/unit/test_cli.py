@@ -13,7 +13,8 @@ from particle_os.workspace import data_directory
 
 MINIMAL = "name: test\nstages:\n  - type: qemu\n    formats: [raw, qcow2]\n"
 COMMANDS = [
-    "boot-test", "build", "doctor", "explain", "help", "init", "list", "schema", "validate", "version"
+    "boot-test", "build", "doctor", "explain", "help", "init", "list", "schema", "validate",
+    "version",
 ]  # fmt: skip
 
 
