@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,6 +250,7 @@ def stage_name(kind: Any) -> str:
     return str(kind.type)
 
 
+@functools.cache
 def common_options() -> dict[str, Any]:
     """The JSON Schemas of the options that every stage takes."""
     properties: dict[str, Any] = pydantic.TypeAdapter(StageOptions).json_schema()["properties"]
@@ -256,6 +259,11 @@ def common_options() -> dict[str, Any]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of whole recipes, with descriptions from the docstrings."""
+    return copy.deepcopy(_json_schema())
+
+
+@functools.cache
+def _json_schema() -> dict[str, Any]:
     schema = _ADAPTER.json_schema()
     for kind in RECIPE_STAGES:
         # pydantic leaves the tag out because it has a default; a recipe must say it.

@@ -368,14 +368,6 @@ def test_odd_members_are_told_by_name(place, bad):
     assert_nothing_outside(place)
 
 
-def test_a_hundred_thousand_entries(place):
-    """Mostly of the same directories: making as many files would test the disk."""
-    headers = [directory(f"d/{number}")[0].tobuf() for number in range(100)]
-    last = tar(member("last", b"last"))
-    apply(io.BytesIO(b"".join(headers * 1000) + last), place / "root")
-    assert len(tree(place / "root")) == 102
-
-
 # What is no archive, or not all of one
 
 

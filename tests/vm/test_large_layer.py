@@ -1,0 +1,24 @@
+"""What takes longer than the inner loop may, though it needs no VM."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+from particle_agent.layers import apply
+
+
+def test_a_layer_of_a_hundred_thousand_entries(tmp_path: Path) -> None:
+    """Mostly of the same directories: making as many files would test the disk."""
+    headers = []
+    for number in range(100):
+        member = tarfile.TarInfo(f"d/{number}")
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
+        member.uid, member.gid = os.getuid(), os.getgid()
+        headers.append(member.tobuf())
+    last = tarfile.TarInfo("last")
+    last.uid, last.gid = os.getuid(), os.getgid()
+    apply(io.BytesIO(b"".join(headers * 1000) + last.tobuf() + bytes(1024)), tmp_path)
+    assert len(list(tmp_path.rglob("*"))) == 102
