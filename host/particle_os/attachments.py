@@ -7,6 +7,7 @@ checkpoints cover the content; the files themselves go beside it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import stat
@@ -89,7 +90,7 @@ def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, On
         return tuple(_replaced(v, arguments[0], (*key, i), reference) for i, v in enumerate(value))
     if not dataclasses.is_dataclass(value):
         return value
-    hints = typing.get_type_hints(type(value), include_extras=True)
+    hints = _hints(type(value))
     changes = {
         field.name: _replaced(
             getattr(value, field.name), hints[field.name], (*key, kebab_case(field.name)), reference
@@ -97,6 +98,12 @@ def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, On
         for field in dataclasses.fields(value)
     }
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a class's fields; to find them takes longer than all else of a recipe."""
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 def _attachment(path: Path, marker: OnHost) -> Attachment:

@@ -75,6 +75,7 @@ class Bench:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="particle-os-bench-", dir="/var/tmp") as place:
         bench = Bench(Path(place))
+        _validate(bench)
         # Makes the helper, the base and the saved state, and fetches the packages.
         bench.build(REFERENCE, "first", "--no-boot-test")
         _helper(bench)
@@ -84,6 +85,26 @@ def main() -> None:
     _show(bench.rows)
     rows = [asdict(row) for row in bench.rows]
     Path("bench.json").write_text(json.dumps({"qemu": process.version(accel.QEMU), "rows": rows}))
+
+
+def _validate(bench: Bench) -> None:
+    """A thousand recipes of thirty stages, in one process."""
+    kinds = (
+        "{type: apt, name: Tools, packages: [curl, nano, vim], timeout: 20m}",
+        "{type: locale, default: en_US.UTF-8, generate: [de_DE.UTF-8]}",
+        "{type: users, users: [{name: admin, uid: 2000, sudo: password, groups: [adm]}]}",
+        '{type: run, command: [sh, -eu, -c, "echo ${word} > /etc/word"]}',
+    )
+    stages = "".join(f"  - {kinds[i % len(kinds)]}\n" for i in range(29))
+    paths = [bench.place / f"recipe-{number}.yml" for number in range(1000)]
+    for number, path in enumerate(paths):
+        top = f"variables: {{word: hello}}\nname: recipe-{number}\nstages:\n"
+        path.write_text(f"{top}{stages}  - type: qemu\n")
+    program = Path(sys.executable).with_name("particle-os")
+    seconds = _timed([program, "validate", *paths])
+    bench.add("validate 1000 recipes of 30 stages", seconds, target="10 s")
+    for path in paths:
+        path.unlink()
 
 
 def _helper(bench: Bench) -> None:

@@ -2,9 +2,12 @@ import json
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
+import pydantic
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.stages import RECIPE_STAGES
@@ -146,6 +149,22 @@ def test_an_error_names_its_place_and_what_was_meant(
     assert message in problem.message
     assert problem.hint == hint
     assert str(problem).startswith(f"{tmp_path / 'recipe.yml'}:{line}:{column}: ")
+
+
+def test_what_is_slow_is_done_once_or_not_at_all(tmp_path, monkeypatch):
+    """A thousand recipes are validated in one go: no model is made for each, and libyaml parses."""
+    if not yaml.__with_libyaml__:
+        pytest.skip("this PyYAML comes without libyaml")
+    text = with_stages("  - {type: apt, packages: [curl]}\n" * 29)
+    load(tmp_path, text)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("this takes long")
+
+    monkeypatch.setattr(pydantic, "TypeAdapter", refuse)
+    monkeypatch.setattr(yaml.SafeLoader, "__init__", refuse)
+    monkeypatch.setattr(typing, "get_type_hints", refuse)
+    assert len(load(tmp_path, text).recipe.stages) == 30
 
 
 def test_all_errors_are_told_at_once_and_in_order(tmp_path):

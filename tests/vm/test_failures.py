@@ -194,6 +194,19 @@ def test_hostile_output_is_escaped_and_bounded(
         assert "\x07" not in text
 
 
+def test_a_stage_that_takes_too_long(account: Account, tiny_base: Path, output: Path) -> None:
+    text = recipe_text("slow", f"tar:{tiny_base}", "hang").replace(
+        "type: apt", "type: apt\n    name: Wait for it\n    timeout: 3s\n    network: none"
+    )
+    recipe = account.write(account.directory / "slow.yml", text)
+    outcome = account.run("build", recipe, "--output", output, "--progress", "plain")
+    assert outcome.status == 3
+    assert "the stage did not end within 3s" in outcome.stderr
+    assert f"stage 1 (apt, 'Wait for it'), {recipe}:4" in outcome.stderr
+    assert "| hanging now" in outcome.stderr
+    assert "stage 1/2 Wait for it (apt) ..." in outcome.stderr
+
+
 def test_a_size_that_is_too_small(account: Account, tiny_base: Path, output: Path) -> None:
     text = recipe_text("small", f"tar:{tiny_base}").replace(
         "type: qemu", "type: qemu\n    size: 8M"

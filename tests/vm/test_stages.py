@@ -39,6 +39,10 @@ STAGES = """\
   - type: run
     command: [NAME=said, sh, -eu, -c, 'echo "$0" > "$NAME"', "a b; $(id)"]
     working-directory: /srv/www
+  - type: run
+    name: Nothing but a loopback
+    network: none
+    command: [sh, -eu, -c, 'test "$(grep -c : /proc/net/dev)" = 1; grep -q " lo:" /proc/net/dev']
 """
 
 

@@ -1,0 +1,170 @@
+"""Documents made to hurt: each is an error, within bounds of memory and processor time.
+
+They are read in a process of their own, whose processor time the kernel bounds.
+"""
+
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MIB = 1 << 20
+PEAK_BYTES = 200 * MIB
+CPU_SECONDS = 10
+TOP = "name: x\nstages:\n"
+
+READ = """\
+import json, sys
+from pathlib import Path
+from particle_os import recipe
+from particle_os.errors import InvalidDocument
+
+try:
+    recipe.load(Path(sys.argv[1]))
+except InvalidDocument as invalid:
+    codes = sorted({problem.code for problem in invalid.problems})
+    count = len(invalid.problems)
+else:
+    codes, count = [], 0
+# getrusage(2) would tell that of the parent, too.
+status = Path("/proc/self/status").read_text()
+peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+print(json.dumps({"codes": codes, "count": count, "peak": peak}))
+"""
+
+
+def laughs():
+    lines = ["a0: &a0 [lol, lol]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    return "\n".join(lines)
+
+
+def variable_bomb():
+    uses = "".join("  - {type: run, command: ['${a}${a}${a}${a}${a}${a}']}\n" for _ in range(3000))
+    return f"variables: {{a: {'x' * 500_000}}}\n{TOP}{uses}"
+
+
+DOCUMENTS = {
+    "a billion laughs": (laughs(), "anchor"),
+    "nested lists": ("[" * MIB, "too-complex"),
+    "nested mappings": ("{a: " * (MIB // 4), "too-complex"),
+    "nested blocks": ("".join(f"{' ' * i}a:\n" for i in range(1400)), "too-complex"),
+    "nested dashes": ("- " * (MIB // 2), "too-complex"),
+    "many items": ("- a\n" * (MIB // 4), "too-complex"),
+    "many keys": (TOP + "".join(f"k{i}: 1\n" for i in range(9000)), "unknown-key"),
+    "the same key": (TOP + "a: 1\n" * 9000, "repeated-key"),
+    "many wrong stages": (TOP + "  - {type: aptt}\n" * 6000, "unknown-stage"),
+    "many wrong values": (TOP + "  - {type: apt, packages: ['A B', 5, []]}\n" * 2000, "bad-value"),
+    "many complex keys": ("? [a]\n: b\n" * 6000, "bad-key"),
+    "many tags": ("- !!python/object/apply:os.system x\n" * 15000, "bad-tag"),
+    "many documents": ("---\n" * (MIB // 4), "yaml"),
+    "many tabs": ("a:\n" + "\t" * (MIB - 100), "yaml"),
+    "one long word": ("x" * MIB, "bad-type"),
+    "one long comment": ("#" * (MIB - 1), "empty"),
+    "one long key": ("x" * (MIB - 10) + ": 1", "yaml"),
+    "one long text, not ended": ("a: '" + "x" * (MIB - 10), "yaml"),
+    "lines of a text, not ended": ('a: "' + "x\n" * (MIB // 2 - 10), "yaml"),
+    "a long number": ("a: " + "9" * (MIB - 10), "unknown-key"),
+    "many quotes": (TOP + "description: '" + "''" * (MIB // 2 - 40) + "'\n", "bad-type"),
+    "many escapes": (TOP + 'x: "' + "\\x41" * (MIB // 4 - 40) + '"\n', "unknown-key"),
+    "many flow ends": ("]" * MIB, "yaml"),
+    "many questions": ("? " * (MIB // 2), "too-complex"),
+    "many stars": ("- *a\n" * 100_000, "too-complex"),
+    "directives": ("%TAG ! x\n" * (MIB // 9), "yaml"),
+    "variables that multiply": (variable_bomb(), "too-complex"),
+    "a file that includes itself": (TOP + "  - include: document.yml\n" * 500, "include-cycle"),
+    "a device": (TOP + "  - include: ../../../../../../../dev/zero\n", "no-file"),
+    "a huge file": (256 * MIB, "too-large"),
+    "zeroes": (bytes(MIB), "yaml"),
+    "noise": (random.Random(1).randbytes(MIB), "not-utf-8"),
+    "UTF-16": ("name: x\n".encode("utf-16"), "not-utf-8"),
+    "Latin-1": ("name: \xe4\n".encode("latin-1"), "not-utf-8"),
+    "half a pair": (b"name: \xed\xa0\x80\n", "not-utf-8"),
+}  # fmt: skip
+
+
+def write(path, content):
+    if isinstance(content, int):
+        with path.open("wb") as file:
+            file.truncate(content)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def read(path):
+    """The codes of what is wrong, how much that is, and the most memory that it took."""
+
+    def bounded():
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        os.nice(5)
+
+    done = subprocess.run(
+        [sys.executable, "-c", READ, path], capture_output=True, text=True, check=False,
+        preexec_fn=bounded,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_it_is_an_error_within_bounds(tmp_path, name):
+    content, code = DOCUMENTS[name]
+    path = tmp_path / "document.yml"
+    write(path, content)
+    found = read(path)
+    assert code in found["codes"]
+    assert found["count"] <= 20_000
+    assert found["peak"] < PEAK_BYTES
+
+
+def test_a_thousand_errors_are_told_and_the_rest_is_counted(tmp_path):
+    path = tmp_path / "document.yml"
+    write(path, DOCUMENTS["many keys"][0])
+    found = read(path)
+    assert found["count"] < 1100
+    assert "too-many" in found["codes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "hint"),
+    [
+        ("{type: apt, update: no}", 3, 25, "write true or false"),
+        ("{type: apt, update: on}", 3, 25, "write true or false"),
+        ("{type: apt, packages: [no]}", 3, None, None),
+        ("{type: locale, default: true}", 3, 29, "put it in quotes"),
+        ("{type: files, directories: [{path: /a, mode: 0755}]}", 3, None, None),
+        ("{type: files, directories: [{path: /a, mode: 755}]}", 3, 50, "put it in quotes"),
+        ("{type: files, directories: [{path: /a, mode: 0o755}]}", 3, 50, "put it in quotes"),
+    ],
+)
+def test_words_that_yaml_may_take_for_something_else(tmp_path, text, line, column, hint):
+    """What is meant is plain (a package called 'no', an octal mode) or an error with its place."""
+    from particle_os import recipe
+    from particle_os.errors import InvalidDocument
+
+    path = tmp_path / "recipe.yml"
+    path.write_text(f"{TOP}  - {text}\n  - type: qemu\n")
+    try:
+        loaded = recipe.load(path)
+    except InvalidDocument as invalid:
+        (problem,) = invalid.problems
+        assert (problem.line, problem.column, problem.hint) == (line, column, hint)
+    else:
+        assert column is None
+        stage = loaded.recipe.stages[0]
+        shown = getattr(stage, "packages", None) or stage.directories[0].mode
+        assert shown in (("no",), "0755")
+
+
+def test_a_document_of_the_largest_size_is_read(tmp_path):
+    path = tmp_path / "document.yml"
+    fill = "# " + "x" * (MIB - 60) + "\n"
+    write(path, f"{TOP}  - type: qemu\n{fill}")
+    found = read(path)
+    assert found["codes"] == []
+    assert Path(path).stat().st_size > MIB - 100
