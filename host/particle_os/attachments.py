@@ -90,7 +90,7 @@ def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, On
         return tuple(_replaced(v, arguments[0], (*key, i), reference) for i, v in enumerate(value))
     if not dataclasses.is_dataclass(value):
         return value
-    hints = _hints(type(value))
+    hints = _hints(type(value))  # type: ignore[arg-type]
     changes = {
         field.name: _replaced(
             getattr(value, field.name), hints[field.name], (*key, kebab_case(field.name)), reference
