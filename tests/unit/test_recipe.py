@@ -1,5 +1,4 @@
 import json
-import re
 import subprocess
 import sys
 import typing
@@ -42,16 +41,6 @@ def test_the_example_recipes_are_valid(path):
     assert loaded.recipe.name == path.stem
     assert loaded.recipe.description
     assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
-
-
-def examples():
-    text = (TOP / "docs/recipes.md").read_text()
-    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-
-
-@pytest.mark.parametrize("text", examples(), ids=lambda text: text.splitlines()[0])
-def test_the_examples_of_the_guide_are_valid(tmp_path, text):
-    assert load(tmp_path, text).recipe.stages
 
 
 def test_what_is_not_said_has_a_default(tmp_path):

@@ -56,7 +56,9 @@ def test_the_examples_of_the_guide_fit_and_are_valid(tmp_path, text):
     whole = isinstance(data, dict) and "name" in data
     assert complaints(RECIPES if whole else INCLUDED, data) == []
     if not whole:
-        text = "name: x\nstages:\n  - include: common.yml\n  - type: qemu\n"
+        declared = "".join(f"  {name}: UTC\n" for name in re.findall(r"\$\{(\w+)\}", text))
+        text = f"variables:\n{declared}" if declared else ""
+        text += "name: x\nstages:\n  - include: common.yml\n  - type: qemu\n"
         (tmp_path / "document.yml").rename(tmp_path / "common.yml")
     for name in re.findall(r"(?:include|source): (\S+\w)", text):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,7 @@ def test_the_examples_of_the_guide_fit_and_are_valid(tmp_path, text):
             (tmp_path / name).write_text("- type: apt\n")
     path = tmp_path / "recipe.yml"
     path.write_text(text)
-    assert recipe.load(path).notes == ()
+    assert {note.code for note in recipe.load(path).notes} <= {"left-out"}
 
 
 def test_the_guide_has_examples():
