@@ -196,12 +196,12 @@ def test_hostile_output_is_escaped_and_bounded(
 
 def test_a_stage_that_takes_too_long(account: Account, tiny_base: Path, output: Path) -> None:
     text = recipe_text("slow", f"tar:{tiny_base}", "hang").replace(
-        "type: apt", "type: apt\n    name: Wait for it\n    timeout: 3s\n    network: none"
+        "type: apt", "type: apt\n    name: Wait for it\n    timeout: 15s\n    network: none"
     )
     recipe = account.write(account.directory / "slow.yml", text)
     outcome = account.run("build", recipe, "--output", output, "--progress", "plain")
     assert outcome.status == 3
-    assert "the stage did not end within 3s" in outcome.stderr
+    assert "the stage did not end within 15s" in outcome.stderr
     assert f"stage 1 (apt, 'Wait for it'), {recipe}:4" in outcome.stderr
     assert "| hanging now" in outcome.stderr
     assert "stage 1/2 Wait for it (apt) ..." in outcome.stderr

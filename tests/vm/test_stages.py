@@ -63,7 +63,7 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
     assert outcome.status == 0, outcome.stderr
     result = outcome.json()
-    assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 5
+    assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 6
     facts = result["boot"][0]["facts"]
     assert facts["hostname"] == "web1.example.org"
     assert facts["unit:hello.service"] == "active"
