@@ -82,6 +82,19 @@ class Delivery:
         self.file("result.json").write_text(result.model_dump_json(indent=2) + "\n")
 
 
+def results(output: Path) -> list[Result]:
+    """The results of the builds whose images are in a directory, the newest first."""
+    found = []
+    for path in output.glob("*.result.json"):
+        try:
+            result = Result.model_validate_json(path.read_bytes())
+        except (OSError, pydantic.ValidationError):
+            continue
+        if result.artifacts and all((output / a.path).exists() for a in result.artifacts):
+            found.append(result)
+    return sorted(found, key=lambda result: result.created, reverse=True)
+
+
 def published(name: str, output: Path, build_key: str) -> Result | None:
     """The result of an earlier build of the same, when all its images are there and whole."""
     try:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from particle_agent.stages import RECIPE_STAGES
 from particle_os import __version__, process
 from particle_os.cli import cli
+from particle_os.report import ArtifactResult, HelperResult, Result
 from particle_os.workspace import data_directory
 
 MINIMAL = "name: test\nstages:\n  - type: qemu\n    formats: [raw, qcow2]\n"
@@ -360,6 +361,32 @@ def test_list(what, name):
     rows = json.loads(run("list", what, "--json").stdout)
     assert any(row["name"].endswith(name) for row in rows)
     assert all(row["description"] for row in rows)
+
+
+def test_list_shows_the_images_that_are_there(tmp_path):
+    helper = HelperResult(
+        template="t", key="k", qemu="10", accelerator="tcg", acceleration_reason="",
+        security_note=None,
+    )  # fmt: skip
+    for number, name in enumerate(("old", "new", "gone")):
+        artifact = ArtifactResult(
+            path=f"{name}.raw", format="raw", bytes=5 << 30, virtual_bytes=5 << 30,
+            allocated_bytes=7 << 20, sha256="", tree_sha256="",
+        )  # fmt: skip
+        result = Result(
+            particle_os="0", status="passed", build_key="", created=number * 86400.0, recipe=name,
+            recipe_sha256="", base="b", base_digest="", architecture="amd64", helper=helper,
+            stages=(), artifacts=(artifact,), boot=(), phases={}, controller_peak_rss_bytes=0,
+            notes=(),
+        )  # fmt: skip
+        (tmp_path / f"{name}.result.json").write_text(result.model_dump_json())
+        if name != "gone":
+            (tmp_path / f"{name}.raw").touch()
+    (tmp_path / "damaged.result.json").write_text("{")
+    rows = json.loads(run("list", "images", "--output", str(tmp_path), "--json").stdout)
+    assert [Path(row["name"]).name for row in rows] == ["new.raw", "old.raw"]
+    assert rows[0]["description"].endswith(", passed, raw 7 MiB")
+    assert run("list", "images", "--output", str(tmp_path / "none")).stdout == ""
 
 
 def test_list_shows_recipes_by_itself():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,12 +12,15 @@ from particle_agent.stages import RECIPE_STAGES
 
 from particle_os import __version__, doctor, helper, recipe, reference, schema
 from particle_os.cli.common import VARIABLES, Output, PathType, common
+from particle_os.delivery import results
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_USAGE,
     InvalidDocument,
     Problem,
+    printable,
 )
+from particle_os.report import Result, human_bytes
 from particle_os.workspace import data_directory
 
 
@@ -65,12 +69,18 @@ def validate_command(
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["recipes", "stages", "templates"]), default="recipes")
+@click.argument(
+    "what", type=click.Choice(["recipes", "stages", "templates", "images"]), default="recipes"
+)
+@click.option("--output", "output_directory", type=PathType(file_okay=False),
+              default=Path("out"), show_default=True, help="Where the images are.")  # fmt: skip
 @common
-def list_command(output: Output, what: str) -> None:
-    """List the example recipes, the stages, or the helper VM templates."""
+def list_command(output: Output, what: str, output_directory: Path) -> None:
+    """List the example recipes, the stages, the helper VM templates, or the images built."""
     rows: list[tuple[str, str]] = []
-    if what == "recipes":
+    if what == "images":
+        rows = [_image_row(output_directory, result) for result in results(output_directory)]
+    elif what == "recipes":
         for path in sorted(data_directory("recipes").glob("*.yml")):
             rows.append((str(path), recipe.load(path).recipe.description))
     elif what == "templates":
@@ -83,6 +93,14 @@ def list_command(output: Output, what: str) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     for name, description in rows:
         click.echo(f"{name:<{width}}  {description}")
+
+
+def _image_row(directory: Path, result: Result) -> tuple[str, str]:
+    """The first file of a build, and what is known of it."""
+    files = ", ".join(f"{a.format} {human_bytes(a.allocated_bytes)}" for a in result.artifacts)
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(result.created))
+    first = directory / result.artifacts[0].path
+    return printable(str(first)), printable(f"{when}, {result.status}, {files}")
 
 
 @click.command("explain")
