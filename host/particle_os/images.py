@@ -170,7 +170,11 @@ class _Look:
         what = f"looking up {source}"
         try:
             return process.capture(
-                argv, deadline=self.deadline, what=what, limit=oci.DOCUMENT_LIMIT
+                argv,
+                deadline=self.deadline,
+                what=what,
+                limit=oci.DOCUMENT_LIMIT,
+                env=_environment(self.work),
             )
         except InfrastructureError as error:
             raise _explained(error, f"{source} cannot be read") from error
@@ -280,6 +284,7 @@ def fetch(
                 deadline=deadline,
                 what=deadline.what,
                 log=log,
+                env=_environment(work),
             )
         except InfrastructureError as error:
             raise _explained(error, f"{image.reference} cannot be fetched") from error
@@ -296,6 +301,11 @@ def _skopeo(architecture: str, work: Workspace) -> list[str]:
     platform = oci.platform_of(architecture)
     chosen = [f"--override-os={platform.os}", f"--override-arch={platform.architecture}"]
     return [SKOPEO, *chosen, f"--tmpdir={work.path}"]
+
+
+def _environment(work: Workspace) -> dict[str, str]:
+    """skopeo notes what it has seen of registries; that goes away with the rest of our work."""
+    return {**os.environ, "XDG_DATA_HOME": str(work.path / "data")}
 
 
 def _explained(error: InfrastructureError, brief: str) -> InfrastructureError:

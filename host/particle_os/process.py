@@ -137,7 +137,14 @@ def run(
     return tuple(tail)
 
 
-def capture(argv: Sequence[str | Path], *, deadline: Deadline, what: str, limit: int) -> bytes:
+def capture(
+    argv: Sequence[str | Path],
+    *,
+    deadline: Deadline,
+    what: str,
+    limit: int,
+    env: Mapping[str, str] | None = None,
+) -> bytes:
     """Runs a program to its end and returns its standard output, of at most `limit` bytes.
 
     Raises InfrastructureError when the program is missing, fails (with the end of its standard
@@ -149,7 +156,7 @@ def capture(argv: Sequence[str | Path], *, deadline: Deadline, what: str, limit:
         while data := pipe.read1(65536):  # type: ignore[attr-defined]
             kept += data[: max(0, most - len(kept))]
 
-    with started(argv, stderr=subprocess.PIPE) as process:
+    with started(argv, env=env, stderr=subprocess.PIPE) as process:
         pipes = ((process.stdout, output, limit + 1), (process.stderr, complaints, 65536))
         readers = [threading.Thread(target=read, args=pipe, daemon=True) for pipe in pipes]
         for reader in readers:
