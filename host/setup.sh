@@ -4,7 +4,7 @@
 # Nothing is done, and no privilege and no network are needed, when all is there already.
 set -eu
 
-PACKAGES="qemu-system-x86 qemu-utils mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
+PACKAGES="qemu-system-x86 qemu-utils ovmf mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
 # Besides, for the tests: a registry, a proxy and package archives of their own.
 TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils dpkg-dev gpg gpg-agent"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources

@@ -409,7 +409,13 @@ AbsolutePath = Annotated[
 # Bytes, in binary units, as qemu-img takes them.
 DiskSize = Annotated[
     str,
-    Text("'auto', or a size such as '800M' or '4G' (powers of 1024)", r"auto|[1-9][0-9]{0,8}[MG]"),
+    Text(
+        "'auto', 'minimal', or a size such as '800M' or '4G' (powers of 1024)",
+        r"auto|minimal|[1-9][0-9]{0,8}[MG]",
+    ),
+]
+SwapSize = Annotated[
+    str, Text("'none', or a size such as '512M' or '2G'", r"none|[1-9][0-9]{0,5}[MG]")
 ]
 # RFC 1123; Linux takes 64 characters.
 HostName = Annotated[
@@ -513,5 +519,5 @@ def duration(seconds: int) -> str:
 
 
 def bytes_of(size: str) -> int:
-    """A `DiskSize` other than 'auto', in bytes."""
+    """A `DiskSize` or `SwapSize` that is a number, in bytes."""
     return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]

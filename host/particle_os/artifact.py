@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import subprocess
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 from particle_agent.checksum import tree_sha256
+from particle_agent.stages.qemu import Format
 from particle_agent.wire import DiskWritten
 
 from particle_os import process
@@ -19,6 +22,22 @@ from particle_os.interrupt import held_back
 
 SUMS = "SHA256SUMS"
 ZEROES = bytes(1 << 20)
+Driver = Literal["raw", "qcow2", "vmdk", "vdi", "vpc"]
+# What QEMU calls a format, and how it is to write one (qemu-img(1), docs/system/images).
+DRIVERS: dict[Format, Driver] = {
+    "raw": "raw",
+    "qcow2": "qcow2",
+    "vmdk": "vmdk",
+    "vdi": "vdi",
+    "vhd": "vpc",
+}
+OPTIONS: dict[Format, str] = {
+    "qcow2": "lazy_refcounts=off",
+    # What an OVF template holds; compressed, and written in one pass.
+    "vmdk": "subformat=streamOptimized",
+    # Otherwise the size becomes one that has a geometry of cylinders and heads.
+    "vhd": "subformat=dynamic,force_size=on",
+}
 
 
 def receive(path: Path, told: DiskWritten) -> None:
@@ -68,14 +87,52 @@ def sparse_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def convert(raw: Path, target: Path, deadline: Deadline) -> None:
-    """Makes a qcow2 image of a raw disk; the raw disk is opened as raw, whatever it contains."""
+def convert(
+    raw: Path, target: Path, image_format: Format, deadline: Deadline, *, compressed: bool = False
+) -> None:
+    """Makes an image of a raw disk, and reads it back: it holds the same, or this raises.
+
+    The raw disk is opened as raw, whatever it contains. `compressed` is for qcow2. Raises
+    InfrastructureError when the image cannot be made, or is another one.
+    """
+    driver = DRIVERS[image_format]
+    options = OPTIONS.get(image_format, "")
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", driver]
+    if compressed:
+        options += ",compression_type=zstd"
+        argv.append("-c")
+    if options:
+        argv += ["-o", options]
+    if image_format == "qcow2":
+        argv += ["-W", "-m", "4"]
     process.run(
-        ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "lazy_refcounts=off"]
-        + ["-W", "-m", "4", str(raw), str(target)],
-        deadline=deadline,
-        what="converting to qcow2",
+        [*argv, str(raw), str(target)], deadline=deadline, what=f"converting to {image_format}"
     )
+    process.run(
+        ["qemu-img", "compare", "-f", "raw", "-F", driver, str(raw), str(target)],
+        deadline=deadline,
+        what=f"comparing the {image_format} image with the raw disk",
+    )
+
+
+def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
+    """Compresses a raw disk with zstd, and reads it back: it has this SHA-256, or this raises.
+
+    Raises InfrastructureError when it cannot be done, or the file holds something else.
+    """
+    argv = ["zstd", "--quiet", "-T0", "-o", str(target), str(raw)]
+    process.run(argv, deadline=deadline, what="compressing the raw disk")
+    digest = hashlib.sha256()
+    # Its complaints are not part of the disk; what it has read shows in the checksum.
+    with process.started(
+        ["zstd", "--decompress", "--stdout", "--quiet", str(target)], stderr=subprocess.DEVNULL
+    ) as reader:
+        assert reader.stdout is not None
+        while chunk := reader.stdout.read(len(ZEROES)):
+            digest.update(chunk)
+            deadline.remaining()
+    if digest.hexdigest() != sha256:
+        raise InfrastructureError(f"{target.name} is not what was compressed: the checksums differ")
 
 
 def publish(files: Iterable[Path], directory: Path, sums: Mapping[str, str]) -> None:

@@ -27,9 +27,11 @@ import tenacity
 from particle_os import process
 from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, UsageError, printable
+from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, Disk, MachineSpec
 from particle_os.vm.console import Console, GuestPanic, QemuEnded
+from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import running
 from particle_os.vm.monitor import connect_unix
 
@@ -45,7 +47,8 @@ Status = Literal[
     "powered-off-early",
     "timed-out",
 ]
-ImageFormat = Literal["raw", "qcow2"]
+# QEMU's names.
+ImageFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vpc"]
 MEMORY = 1024 * MIB
 CPUS = 2
 TIMEOUT_SECONDS = 60.0
@@ -76,11 +79,17 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
             rb"Booting kernel failed|Could not find kernel|Invalid or corrupt kernel"
         ),
     ),
-    ("no-bootable-device", re.compile(rb"No bootable device|Boot failed: not a bootable disk")),
+    (
+        "no-bootable-device",
+        re.compile(
+            rb"No bootable device|Boot failed: not a bootable disk|"
+            rb"No bootable option or device was found"
+        ),
+    ),
 )
 PHASES = (
-    ("firmware", re.compile(rb"SeaBIOS")),
-    ("boot loader", re.compile(rb"SYSLINUX|EXTLINUX|Loading /")),
+    ("firmware", re.compile(rb"SeaBIOS|BdsDxe: loading")),
+    ("boot loader", re.compile(rb"SYSLINUX|EXTLINUX|Loading /|GRUB|BdsDxe: starting")),
     ("kernel", re.compile(rb"Linux version \d")),
     ("initramfs", re.compile(rb"Run /init as init process|Loading, please wait")),
     ("systemd", re.compile(rb"Welcome to |systemd \d+.* running in system mode")),
@@ -94,7 +103,7 @@ class Verdict(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True)
 
     status: Status
-    firmware: Literal["bios"] = "bios"
+    firmware: Firmware = "bios"
     seconds: float
     message: str
     # Seconds until each phase showed itself on the console.
@@ -108,7 +117,7 @@ class Verdict(pydantic.BaseModel):
         return self.status == "passed"
 
 
-def image_format(path: Path) -> ImageFormat:
+def image_format(path: Path) -> Literal["raw", "qcow2"]:
     """The format of an image, by its magic number: qcow2, else raw.
 
     Raises UsageError for a qcow2 that refers to other files: an untrusted image could name any
@@ -170,11 +179,12 @@ def boot(
     format: ImageFormat,  # noqa: A002 - the field's own word
     directory: Path,
     transcript: Path,
+    firmware: Firmware = "bios",
     units: Sequence[str] = (),
     memory: int = MEMORY,
     timeout: float | None = None,
 ) -> Verdict:
-    """Boots `image` under BIOS and returns the verdict; the image is never written.
+    """Boots `image` under a firmware and returns the verdict; the image is never written.
 
     `units` must be active for a pass. `memory` is in bytes, `timeout` in seconds (by default
     longer under emulation). Raises InfrastructureError when QEMU or the host fails.
@@ -192,6 +202,7 @@ def boot(
                 image,
                 acceleration,
                 format=format,
+                firmware=firmware,
                 directory=directory / str(attempt.retry_state.attempt_number),
                 transcript=transcript,
                 units=units,
@@ -210,6 +221,7 @@ def _boot_once(
     acceleration: Acceleration,
     *,
     format: ImageFormat,  # noqa: A002 - the field's own word
+    firmware: Firmware,
     directory: Path,
     transcript: Path,
     units: Sequence[str],
@@ -231,6 +243,7 @@ def _boot_once(
         memory=memory,
         cpus=CPUS,
         disks=(Disk(overlay, "qcow2", "image"),),
+        uefi=firmwares.prepare(firmware, directory),
         network="isolated",
         credentials=_credentials(nonce, units),
         probe_socket="probe.sock",
@@ -247,16 +260,17 @@ def _boot_once(
             f"PARTICLE-OS-PROBE-END {nonce}".encode(),
         )
         stack.callback(probe.close)
-        firmware = _Listener(connect_unix(directory, "firmware.sock", deadline, alive), None)
-        stack.callback(firmware.close)
+        debug = _Listener(connect_unix(directory, "firmware.sock", deadline, alive), None)
+        stack.callback(debug.close)
         phases: dict[str, float] = {}
-        status, message = _wait(machine.console, probe, firmware, deadline, phases, started)
+        status, message = _wait(machine.console, probe, debug, deadline, phases, started)
         facts: dict[str, str] = {}
         if status == "passed":
             facts = _facts(probe.data, nonce)
             status, message = _judge(facts, units)
         return Verdict(
             status=status,
+            firmware=firmware,
             seconds=round(time.monotonic() - started, 3),
             message=message,
             phases=phases,

@@ -49,6 +49,7 @@ from particle_os.report import HelperResult, Result
 from particle_os.sandbox import Resources, Sandbox, running_sandbox
 from particle_os.stages import Stages
 from particle_os.vm import accel
+from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
 from particle_os.workspace import (
     Workspace,
@@ -82,6 +83,7 @@ def build(plan: Plan, progress: Progress) -> Result:
         with _evidence_kept(run):
             run.tell_notes()
             run.find_apt_proxy()
+            run.check_host()
             run.make_helper()
             run.choose_accelerator()
             run.make_base()
@@ -94,6 +96,7 @@ def build(plan: Plan, progress: Progress) -> Result:
             run.take_disk(sandbox)
             run.convert()
             run.boot()
+            run.compress()
             result = run.publish()
     cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
     return result
@@ -162,6 +165,17 @@ class _Run:
 
     def find_apt_proxy(self) -> None:
         self.apt_proxy = apt_proxy.find(self.plan.apt_proxy, os.environ, self.note)
+
+    def check_host(self) -> None:
+        """What would fail after the stages fails now: the firmware, and room for the images."""
+        if self.plan.options.boot_test:
+            for firmware in self.plan.loaded.firmwares:
+                firmwares.check(firmware)
+        if self.plan.base is not None:
+            tarball = self.plan.base.tarball.stat().st_size
+            images = 1 + len(set(self.plan.loaded.disk.formats) - {"raw"})
+            # A tarball unpacks to about three times its size, and stages rarely take away.
+            need_room(self.delivery.staging, images * 3 * tarball, "the images")
 
     def make_helper(self) -> None:
         with self.progress.phase("helper VM"):
@@ -428,15 +442,23 @@ class _Run:
             self.delivery.add("raw", sandbox.written.size)
 
     def convert(self) -> None:
-        formats = self.plan.loaded.disk.formats
+        """Makes the other images of the raw disk, which goes away when nobody asked for it."""
+        disk = self.plan.loaded.disk
         raw = self.delivery.file("raw")
-        if "qcow2" in formats:
-            need_room(raw.parent, allocated_bytes(raw), "the qcow2 image")
-            with self.progress.phase("convert to qcow2"):
-                qcow2 = self.delivery.file("qcow2")
-                artifact.convert(raw, qcow2, self.deadline)
-                self.delivery.add("qcow2", raw.stat().st_size)
-        if "raw" not in formats:
+        for image_format in dict.fromkeys(disk.formats):
+            if image_format == "raw":
+                continue
+            need_room(raw.parent, allocated_bytes(raw), f"the {image_format} image")
+            with self.progress.phase(f"convert to {image_format}"):
+                artifact.convert(
+                    raw,
+                    self.delivery.file(image_format),
+                    image_format,
+                    self.deadline,
+                    compressed=image_format == "qcow2" and disk.compress == "zstd",
+                )
+                self.delivery.add(image_format, raw.stat().st_size)
+        if "raw" not in disk.formats:
             self.delivery.drop("raw")
 
     def boot(self) -> None:
@@ -447,16 +469,31 @@ class _Run:
         image = self.delivery.artifacts[0]
         wanted = self.plan.loaded.recipe.boot_test
         with self.progress.phase("boot test"):
-            self.verdicts.append(
-                boot_test.boot(
-                    self.delivery.file(image.format),
-                    self.acceleration,
-                    format=image.format,
-                    directory=self.work.path / "boot-test",
-                    transcript=self.delivery.file("console.log"),
-                    units=[check.unit for check in wanted.checks],
+            for firmware in self.plan.loaded.firmwares:
+                self.verdicts.append(
+                    boot_test.boot(
+                        self.delivery.file(image.format),
+                        self.acceleration,
+                        format=artifact.DRIVERS[image.format],
+                        firmware=firmware,
+                        directory=self.work.path / f"boot-test-{firmware}",
+                        transcript=self.delivery.file("console.log"),
+                        units=[check.unit for check in wanted.checks],
+                    )
                 )
-            )
+
+    def compress(self) -> None:
+        """Compresses the raw disk that has booted."""
+        disk = self.plan.loaded.disk
+        if disk.compress == "none" or "raw" not in disk.formats:
+            return
+        raw = self.delivery.file("raw")
+        need_room(raw.parent, allocated_bytes(raw), "the compressed image")
+        with self.progress.phase("compress raw"):
+            sha256 = self.delivery.artifacts[0].sha256
+            artifact.compress(raw, self.delivery.file("raw.zst"), sha256, self.deadline)
+            self.delivery.add("raw", raw.stat().st_size, "zstd")
+            self.delivery.drop("raw")
 
     def publish(self) -> Result:
         result = self.result()

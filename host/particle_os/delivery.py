@@ -9,6 +9,7 @@ from typing import Literal
 
 import pydantic
 from particle_agent.checksum import tree_sha256
+from particle_agent.stages.qemu import Format
 
 from particle_os import artifact
 from particle_os.artifact import checksums
@@ -31,14 +32,17 @@ class Delivery:
         """NAME.`ending` before it is published."""
         return self.staging / f"{self.name}.{ending}"
 
-    def add(self, image_format: Literal["raw", "qcow2"], virtual: int) -> None:
+    def add(
+        self, image_format: Format, virtual: int, compression: Literal["zstd"] | None = None
+    ) -> None:
         """Notes a finished image, a disk of `virtual` bytes, and its checksums."""
-        path = self.file(image_format)
+        path = self.file(f"{image_format}.zst" if compression else image_format)
         sha256, tree = checksums(path)
         self.artifacts.append(
             ArtifactResult(
                 path=path.name,
                 format=image_format,
+                compression=compression,
                 bytes=path.stat().st_size,
                 virtual_bytes=virtual,
                 allocated_bytes=allocated_bytes(path),
@@ -47,10 +51,10 @@ class Delivery:
             )
         )
 
-    def drop(self, image_format: str) -> None:
+    def drop(self, image_format: Format) -> None:
         """Removes an image that nobody asked for."""
         self.file(image_format).unlink()
-        self.artifacts = [a for a in self.artifacts if a.format != image_format]
+        self.artifacts = [a for a in self.artifacts if a.path != self.file(image_format).name]
 
     @property
     def failed_directory(self) -> Path:

@@ -14,6 +14,7 @@ from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.helper import templates
 from particle_os.report import human_bytes
 from particle_os.vm.accel import DEVICE, KVM_MEMORY
+from particle_os.vm.firmware import DIRECTORY, FIRMWARES, missing
 from particle_os.workspace import cache_directory, free_bytes
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -47,6 +48,7 @@ def examine() -> list[Finding]:
     findings = [_program(name, package) for name, package in PROGRAMS.items()]
     findings += [_optional(name, *about) for name, about in OPTIONAL.items()]
     findings.append(_path("Debian's signing keys", KEYRING, "debian-archive-keyring"))
+    findings.append(_uefi())
     try:
         cache = cache_directory()
     except InfrastructureError as error:
@@ -94,6 +96,14 @@ def _path(what: str, path: Path, package: str) -> Finding:
     if path.exists():
         return Finding(what, "ok", str(path))
     return Finding(what, "missing", f"{path} does not exist", f"sudo apt install {package}")
+
+
+def _uefi() -> Finding:
+    absent = [path for firmware in FIRMWARES for path in missing(firmware)]
+    if not absent:
+        return Finding("UEFI firmware", "ok", str(DIRECTORY))
+    advice = "sudo apt install ovmf; without it, boot tests are possible under BIOS only"
+    return Finding("UEFI firmware", "warning", f"{absent[0]} does not exist", advice)
 
 
 def _room(cache: Path) -> Finding:

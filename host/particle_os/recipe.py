@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import pydantic
 from particle_agent.options import AtLeastOne, Options, StageOptions, Text, UnitName, kebab_case
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
-from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.qemu import Firmware, Qemu
 
 from particle_os import document, explain, include, legacy, variables
 from particle_os.apt_proxy import Wish
@@ -65,8 +65,9 @@ class Check(Options):
 class BootTest(Options):
     """How the finished image is booted and what must hold in it."""
 
-    firmware: Annotated[tuple[Literal["bios"], ...], AtLeastOne()] = ("bios",)
-    """The firmware to boot under."""
+    firmware: Annotated[tuple[Firmware, ...], AtLeastOne()] | None = None
+    """The firmwares to boot under: bios, uefi, or uefi-secure (UEFI with Secure Boot); by default
+    those that the boot loader starts from, but for uefi-secure."""
     checks: tuple[Check, ...] = ()
     """What must hold besides: systemd settled and no unit failed."""
 
@@ -118,6 +119,11 @@ class LoadedRecipe:
         assert isinstance(last, Qemu)
         return last
 
+    @property
+    def firmwares(self) -> tuple[Firmware, ...]:
+        """The firmwares under which the image is booted."""
+        return self.recipe.boot_test.firmware or self.disk.firmwares
+
 
 _ADAPTER: pydantic.TypeAdapter[Recipe] = pydantic.TypeAdapter(Recipe)
 
@@ -135,7 +141,19 @@ def load(path: Path, given: Mapping[str, str] | None = None) -> LoadedRecipe:
     legacy.normalise(source, {stage_name(kind): kind for kind in RECIPE_STAGES})
     _check_order(source)
     recipe = explain.validate(source, _ADAPTER, _names)
-    return _applicable(source, recipe)
+    loaded = _applicable(source, recipe)
+    _check_firmware(source, loaded)
+    return loaded
+
+
+def _check_firmware(source: document.Source, loaded: LoadedRecipe) -> None:
+    """Raises InvalidDocument when the image could not boot under a firmware that is named."""
+    for index, firmware in enumerate(loaded.firmwares):
+        if reason := loaded.disk.refusal(firmware):
+            mark = source.mark(("boot-test", "firmware", index))
+            source.problem(mark, "bad-value", f"firmware: {reason}")
+    if source.problems:
+        raise InvalidDocument(source.problems)
 
 
 def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:

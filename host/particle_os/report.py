@@ -6,6 +6,7 @@ import time
 from typing import Literal
 
 import pydantic
+from particle_agent.stages.qemu import Format
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +44,9 @@ class ArtifactResult(_Record):
     """
 
     path: str
-    format: Literal["raw", "qcow2"]
+    format: Format
+    # What the file must be decompressed with before it is an image.
+    compression: Literal["zstd"] | None = None
     bytes: int
     virtual_bytes: int
     allocated_bytes: int

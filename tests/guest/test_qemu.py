@@ -1,9 +1,9 @@
 import os
 import re
-from pathlib import Path
 
 import pytest
 from particle_agent.checksum import tree_sha256
+from particle_agent.disk import extlinux
 from particle_agent.errors import StageError
 from particle_agent.stages import qemu
 from particle_agent.stages.qemu import Qemu
@@ -14,22 +14,13 @@ BOOT_CODE = b"boot code" + bytes(400)
 
 @pytest.fixture
 def debian(target, tmp_path, monkeypatch):
-    """A target with a kernel, in a helper VM with syslinux and a partition of 100 MiB."""
+    """A target with a kernel, in a helper VM with syslinux."""
     target.write("/boot/vmlinuz-6.12", "kernel")
     target.write("/boot/initrd.img-6.12", "initrd")
     boot_code = tmp_path / "gptmbr.bin"
     boot_code.write_bytes(BOOT_CODE)
-    monkeypatch.setattr(qemu, "GPT_MBR", boot_code)
-    sectors = tmp_path / "sys/class/block/disk1/size"
-    sectors.parent.mkdir(parents=True)
-    sectors.write_text(f"{100 * MIB // 512}\n")
-    sectors.with_name("start").write_text("2048\n")
-
-    def vm_path(*parts):
-        path = Path(*parts)
-        return tmp_path / "sys" / path.relative_to("/sys") if path.is_relative_to("/sys") else path
-
-    monkeypatch.setattr(qemu, "Path", vm_path)
+    for table in extlinux.MBR_CODE:
+        monkeypatch.setitem(extlinux.MBR_CODE, table, boot_code)
     return target
 
 
@@ -141,7 +132,7 @@ def test_what_the_file_system_has_not_used_is_not_read(debian, monkeypatch):
 
 
 def test_boot_code_never_reaches_the_partition_table(debian):
-    qemu.GPT_MBR.write_bytes(bytes(441))
+    extlinux.MBR_CODE["gpt"].write_bytes(bytes(441))
     with pytest.raises(StageError, match="441 bytes"):
         Qemu().run(debian)
 
@@ -178,13 +169,12 @@ def test_a_size_that_is_too_small_names_the_least_one_and_that_one_works(debian)
     assert debian.report.needed[0][0] == int(least[:-1]) * MIB
 
 
-def test_many_small_files_get_enough_inodes(debian, tmp_path):
-    (tmp_path / "sys/class/block/disk1/size").write_text("2048\n")
-    for number in range(300):
+def test_many_small_files_get_enough_inodes(debian):
+    for number in range(9000):
         (debian.root / f"file{number}").touch()
-    Qemu().run(debian)
+    Qemu(size="200M").run(debian)
     argv = debian.only("mke2fs").argv
-    assert int(argv[argv.index("-N") + 1]) > 300
+    assert int(argv[argv.index("-N") + 1]) > 9000
 
 
 @pytest.mark.parametrize(

@@ -163,13 +163,46 @@ def test_two_publishers_lose_no_line(tmp_path):
     assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == 20
 
 
-def test_a_raw_disk_is_converted_as_raw_whatever_it_contains(tmp_path, soon):
-    raw, qcow2 = tmp_path / "x.raw", tmp_path / "x.qcow2"
-    header = b"QFI\xfb\0\0\0\x03" + bytes((1 << 20) - 8)
-    raw.write_bytes(header)
-    artifact.convert(raw, qcow2, soon)
+@pytest.mark.parametrize("image_format", [f for f in artifact.DRIVERS if f != "raw"])
+def test_a_raw_disk_is_converted_as_raw_whatever_it_contains(tmp_path, soon, image_format):
+    raw, image = tmp_path / "x.raw", tmp_path / "x.image"
+    # The header of a qcow2 image, and a size that is no whole number of cylinders.
+    header = b"QFI\xfb\0\0\0\x03" + bytes((5 << 20) - 8 - 512)
+    raw.write_bytes(header + b"\xa5" * 512)
+    artifact.convert(raw, image, image_format, soon, compressed=image_format == "qcow2")
     back = tmp_path / "back.raw"
+    driver = artifact.DRIVERS[image_format]
     subprocess.run(
-        ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(qcow2), str(back)], check=True
+        ["qemu-img", "convert", "-f", driver, "-O", "raw", str(image), str(back)], check=True
     )
-    assert back.read_bytes() == header
+    assert back.read_bytes() == raw.read_bytes()
+
+
+def test_an_image_that_does_not_hold_the_disk_is_noticed(tmp_path, soon, monkeypatch):
+    """A converter that writes something else, and says that all is well."""
+    raw = tmp_path / "x.raw"
+    raw.write_bytes(b"\xa5" * (1 << 20))
+    other = tmp_path / "other.raw"
+    other.write_bytes(bytes(1 << 20))
+    convert = artifact.process.run
+
+    def wrong(argv, **options):
+        return convert([str(other) if a == str(raw) and "convert" in argv else a for a in argv],
+                       **options)  # fmt: skip
+
+    monkeypatch.setattr(artifact.process, "run", wrong)
+    with pytest.raises(InfrastructureError, match="comparing"):
+        artifact.convert(raw, tmp_path / "x.qcow2", "qcow2", soon)
+
+
+def test_a_compressed_disk_holds_what_was_compressed(tmp_path, soon):
+    raw, packed = tmp_path / "x.raw", tmp_path / "x.raw.zst"
+    raw.write_bytes(b"content" + bytes(3 << 20))
+    sha256 = hashlib.sha256(raw.read_bytes()).hexdigest()
+    artifact.compress(raw, packed, sha256, soon)
+    back = subprocess.run(["zstd", "-dc", packed], check=True, capture_output=True).stdout
+    assert back == raw.read_bytes()
+    assert packed.stat().st_size < 10_000
+    packed.unlink()
+    with pytest.raises(InfrastructureError, match="checksums differ"):
+        artifact.compress(raw, packed, "0" * 64, soon)

@@ -92,7 +92,7 @@ def test_keys_are_spelled_as_in_recipes():
         (Run, {"script": "x", "environment": {"A": 1}}, r"value\.environment\.A: expected str"),
         (Run, {"script": "x", "environment": ["A"]}, r"value\.environment: expected an object"),
         (Qemu, {"formats": []}, r"value\.formats"),
-        (Qemu, {"formats": ["vmdk"]}, r"value\.formats\[0\]"),
+        (Qemu, {"formats": ["iso"]}, r"value\.formats\[0\]"),
         (Qemu, {"size": "4G; id"}, r"value\.size"),
         (Qemu, {"type": "apt"}, r"value\.type"),
         (Qemu, [], "expected an object"),

@@ -46,7 +46,7 @@ def test_the_example_recipes_are_valid(path):
 def test_what_is_not_said_has_a_default(tmp_path):
     loaded = load(tmp_path, MINIMAL)
     assert loaded.recipe.base_image == "mmdebstrap:trixie"
-    assert loaded.recipe.boot_test.firmware == ("bios",)
+    assert loaded.firmwares == ("bios",)
     assert loaded.disk.formats == ("raw",)
     assert loaded.disk.size == "auto"
 
@@ -102,7 +102,7 @@ WRONG = [
     (with_stages("  - type: kernel\n    command-line: [quiet, root=/dev/sda]\n"), 3, 5,
      "bad-value", "'root=/dev/sda' is up to the stage that writes the disk", None),
     ("name: x\nstages:\n  - type: qemu\n    formats: [raw, qcow]\n", 4, 20, "bad-value",
-     "'raw' or 'qcow2'", "did you mean 'qcow2'?"),
+     "'raw', 'qcow2', 'vmdk', 'vdi' or 'vhd'", "did you mean 'qcow2'?"),
     ("name: x\nstages:\n  - type: qemu\n    size: 10X\n", 4, 11, "bad-value", "size", None),
     (MINIMAL + "description: 5\n", 4, 14, "bad-type", "description", "put it in quotes"),
     (MINIMAL + "base-image: trixie\n", 4, 13, "bad-value", "mmdebstrap:SUITE", None),

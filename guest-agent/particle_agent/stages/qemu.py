@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import os
-import re
-import uuid
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent import generalize, kernels
+from particle_agent import generalize
 from particle_agent.checksum import tree_sha256
-from particle_agent.errors import StageError
-from particle_agent.options import AtLeastOne, DiskSize, StageOptions, bytes_of
+from particle_agent.disk import boot, copied, ext4, growth, vfat, volumes
+from particle_agent.disk.boot import Booting, BootLoader
+from particle_agent.disk.extlinux import DIRECTORY, Extlinux
+from particle_agent.disk.grub import Grub
+from particle_agent.disk.identity import Identifiers
+from particle_agent.disk.systemd_boot import SystemdBoot
+from particle_agent.disk.volumes import Volume
+from particle_agent.options import AtLeastOne, DiskSize, StageOptions, SwapSize, bytes_of
 from particle_agent.target import Target
 
-MIB = 1 << 20
 BLOCK = 4096
-# UEFI specification, 5.3, and the Discoverable Partitions Specification: "root on x86-64".
-LINUX_ROOT_X86_64 = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
-# What extlinux(1) installs in its directory.
-EXTLINUX_FILES = ("ldlinux.sys", "ldlinux.c32")
-MBR_CODE_BYTES = 440
-# COMMAND_LINE_SIZE of x86, with the NUL.
-COMMAND_LINE_LIMIT = 2047
-# dumpe2fs(8), for each group of blocks: "  Free blocks: 9234-32767, 32770".
-FREE_BLOCKS = re.compile(r"^  Free blocks: (.+)$", re.MULTILINE)
-FREE_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
-# The name space of the identifiers of reproducible images.
-IDENTIFIERS = uuid.UUID("8c1f2b6e-52a3-4c0e-9d1c-5d3f0c6f7a11")
-GPT_MBR = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
+SWAP_FILE = "/swapfile"
+# An MBR counts sectors of 512 bytes in 32 bits.
+MSDOS_LIMIT = 2 << 40
+Firmware = Literal["bios", "uefi", "uefi-secure"]
+Format = Literal["raw", "qcow2", "vmdk", "vdi", "vhd"]
+# The firmwares that start a boot loader, those of the boot test first.
+FIRMWARES: dict[str, tuple[Firmware, ...]] = {
+    "extlinux": ("bios",),
+    "grub": ("bios", "uefi", "uefi-secure"),
+    "systemd-boot": ("uefi", "uefi-secure"),
+}
+# Options of fstab(5) and the order of fsck(8).
+MOUNT_OPTIONS = {
+    "ext4": ("errors=remount-ro", 1),
+    "xfs": ("defaults", 0),
+    "btrfs": ("defaults", 0),
+    "vfat": ("umask=0077", 2),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Qemu(StageOptions):
-    """Writes the system to a bootable disk: GPT, one ext4 partition, a boot loader for BIOS.
+    """Writes the system to a bootable disk: partitions, file systems, a boot loader.
 
     The last stage of a recipe that makes an image. It also takes out what must differ between
     machines (machine-id, SSH host keys, random seed) and what the build left behind.
@@ -42,107 +51,233 @@ class Qemu(StageOptions):
 
     uses_name: ClassVar[bool] = True
     type: Literal["qemu"] = "qemu"
-    formats: Annotated[tuple[Literal["raw", "qcow2"], ...], AtLeastOne()] = ("raw",)
-    """The image files to make; qcow2 is converted on the host from the verified raw disk."""
+    formats: Annotated[tuple[Format, ...], AtLeastOne()] = ("raw",)
+    """The image files to make; all are converted on the host from the verified raw disk."""
+    compress: Literal["none", "zstd"] = "none"
+    """With zstd, a qcow2 image is compressed within, and the raw disk becomes NAME.raw.zst."""
     size: DiskSize = "auto"
-    """The disk's size; auto is the content plus a quarter and 96 MiB."""
-    bootloader: Literal["extlinux"] = "extlinux"
-    """The boot loader; extlinux starts from BIOS."""
+    """The disk's size; auto is the content plus a quarter and 96 MiB, minimal as small as the
+    file system goes."""
+    boot_loader: Literal["extlinux", "grub", "systemd-boot"] = "extlinux"
+    """The boot loader: extlinux starts from BIOS, grub from BIOS and UEFI, systemd-boot from
+    UEFI."""
+    unified_kernel_image: bool = False
+    """Whether systemd-boot starts kernel, initramfs and command line as one program."""
+    partition_table: Literal["gpt", "msdos"] = "gpt"
+    """The partition table."""
+    file_system: Literal["ext4", "xfs", "btrfs"] = "ext4"
+    """The root file system."""
+    swap: SwapSize = "none"
+    """The size of a swap file."""
+    grow: bool = False
+    """Whether the root file system grows at boot when the disk has become larger."""
+
+    def __post_init__(self) -> None:
+        if self.boot_loader == "systemd-boot" and self.partition_table == "msdos":
+            raise ValueError(
+                "partition-table: systemd-boot finds its EFI system partition in a GPT only"
+            )
+        if self.unified_kernel_image and self.boot_loader != "systemd-boot":
+            raise ValueError(
+                f"unified-kernel-image: {self.boot_loader} starts none; it needs "
+                "'boot-loader: systemd-boot'"
+            )
+        given = self.size not in ("auto", "minimal")
+        if given and self.partition_table == "msdos" and bytes_of(self.size) > MSDOS_LIMIT:
+            raise ValueError("size: the partition table msdos ends at 2 TiB; gpt does not")
+        if self.compress != "none" and not {"raw", "qcow2"} & set(self.formats):
+            raise ValueError("compress: only the formats raw and qcow2 are compressed by it")
+
+    def refusal(self, firmware: Firmware) -> str | None:
+        """Why the image cannot boot under `firmware`, if it cannot."""
+        if firmware not in FIRMWARES[self.boot_loader]:
+            served = " and ".join(FIRMWARES[self.boot_loader])
+            return f"{self.boot_loader} starts from {served}, not from {firmware}"
+        if firmware == "uefi-secure" and self.unified_kernel_image:
+            return "a unified kernel image is not signed, and Secure Boot refuses it"
+        return None
+
+    @property
+    def firmwares(self) -> tuple[Firmware, ...]:
+        """The firmwares under which the image boots; but for Secure Boot, which needs packages."""
+        return tuple(f for f in FIRMWARES[self.boot_loader] if f != "uefi-secure")
 
     def run(self, target: Target) -> None:
-        kernel, initrd = _kernel(target)
-        root_uuid = _identifier(target, "root file system")
+        loader, ids = self._loader(), Identifiers(target)
+        kernel = boot.newest_kernel(target)
+        self._check(target, loader)
+        copied.prepare_initramfs(target, self.file_system, kernel.version)
         generalize.run(target)
-        target.write("/etc/fstab", f"UUID={root_uuid} / ext4 errors=remount-ro 0 1\n")
-        target.make_directory("/boot/extlinux")
-        command_line = _command_line(target, root_uuid)
-        target.write("/boot/extlinux/extlinux.conf", _menu(kernel, initrd, command_line))
+        parts = [*loader.volumes(), Volume("root", self.file_system, "/")]
+        if not any(part.active for part in parts):
+            parts[-1] = replace(parts[-1], active=True)
+        target.write("/etc/fstab", self._mounts(parts, ids))
+        if self.grow:
+            growth.set_up(target, self.partition_table)
+        separate = parts[0].name == "boot"
+        booting = Booting(
+            kernel=kernel,
+            command_line=boot.command_line(target, ids["root file system"]),
+            boot_uuid=ids["boot file system" if separate else "root file system"],
+            separate=separate,
+            table=self.partition_table,
+            file_system=self.file_system,
+        )
+        loader.prepare(target, booting)
         # Without the mounts that the chroot needs, just the tree.
         with target.mounted(target.root, "--bind") as tree:
             generalize.empty(tree)
+            trees = _split(target, parts, tree)
+            parts = [self._measured(target, part, trees) for part in parts]
+            self._make_swap(target, ids)
             if target.source_date is not None:
-                _clamp_times(tree, target.source_date)
-            content, inodes = _measure(tree)
-            size = _size(self.size, content)
-            disk = target.output_disk(size, content=content)
-            _partition(target, disk)
-            partition = Path(f"{disk}1")
-            _make_file_system(target, partition, tree, root_uuid, inodes)
-        with target.mounted(partition, "-o", "noatime,noinit_itable") as mounted:
-            target.run(["extlinux", "--install", str(mounted / "boot/extlinux")])
-        if target.source_date is not None:
-            _forget_mount(target, partition, target.source_date)
-        # Only now: a journal would keep the traces of that mount.
-        target.run(["tune2fs", "-O", "has_journal", str(partition)])
-        _write_boot_code(disk)
+                _clamp_times(trees.values(), target.source_date)
+            disk, parts = self._fill(target, parts, trees, ids)
+        self._install(target, loader, disk, parts)
+        self._tell(target, disk, parts)
+
+    def _loader(self) -> BootLoader:
+        if self.boot_loader == "grub":
+            return Grub(self.partition_table)
+        if self.boot_loader == "systemd-boot":
+            return SystemdBoot(self.unified_kernel_image)
+        return Extlinux(self.partition_table, separate=self.file_system != "ext4")
+
+    @property
+    def _swap_bytes(self) -> int:
+        return 0 if self.swap == "none" else bytes_of(self.swap)
+
+    def _check(self, target: Target, loader: BootLoader) -> None:
+        """Raises StageError naming the package that the image lacks, before the work begins."""
+        loader.check(target)
+        copied.check(target, self.file_system)
+        if self.grow:
+            growth.check(target, self.partition_table)
+
+    def _mounts(self, parts: Sequence[Volume], ids: Identifiers) -> str:
+        """fstab(5)."""
+        lines = []
+        for part in sorted(parts, key=lambda part: part.mount):
+            if not part.mount:
+                continue
+            options, order = MOUNT_OPTIONS[part.kind]
+            if part.mount == "/" and self.grow:
+                options = f"{options},{growth.MOUNT_OPTION}"
+            elif part.kind == "ext4" and part.mount != "/":
+                order = 2
+            uuid = ids[f"{part.name} file system"]
+            if part.kind == "vfat":
+                uuid = vfat.uuid_of(ids.short("esp file system"))
+            lines.append(f"UUID={uuid} {part.mount} {part.kind} {options} 0 {order}\n")
+        if self._swap_bytes:
+            lines.append(f"{SWAP_FILE} none swap defaults 0 0\n")
+        return "".join(lines)
+
+    def _measured(self, target: Target, part: Volume, trees: dict[str, Path]) -> Volume:
+        if part.name not in trees:
+            return part
+        content, inodes = _measure(trees[part.name])
+        if part.name == "root":
+            content += self._swap_bytes
+        return replace(part, content=content, inodes=inodes)
+
+    def _make_swap(self, target: Target, ids: Identifiers) -> None:
+        """In ext4, the swap file is one of the tree that gets its blocks later."""
+        if not self._swap_bytes or self.file_system != "ext4":
+            return
+        place = target.path(SWAP_FILE, follow=False)
+        target.write(SWAP_FILE, "", mode=0o600)
+        os.truncate(place, self._swap_bytes)
+        target.run(["mkswap", "-q", "-U", ids["swap"], str(place)])
+
+    def _fill(
+        self, target: Target, parts: list[Volume], trees: dict[str, Path], ids: Identifiers
+    ) -> tuple[Path, list[Volume]]:
+        """The disk with its file systems, and the partitions with their sizes."""
+        parts = volumes.sized(parts, self.size)
+        content = sum(part.content for part in parts) - self._swap_bytes
+        disk = target.output_disk(volumes.disk_size(parts), content=content)
+        volumes.partition(target, disk, self.partition_table, parts, ids)
+        for part in parts:
+            if part.name in trees:
+                device = volumes.node(disk, parts, part.name)
+                self._make_file_system(target, part, device, trees[part.name], ids)
+        if self.size == "minimal" and self.file_system == "ext4":
+            least = ext4.shrink(target, volumes.node(disk, parts, "root"))
+            parts[-1] = replace(parts[-1], size=least)
+            disk = target.output_disk(volumes.disk_size(parts), content=content)
+            volumes.partition(target, disk, self.partition_table, parts, ids)
+        return disk, parts
+
+    def _make_file_system(
+        self, target: Target, part: Volume, device: Path, tree: Path, ids: Identifiers
+    ) -> None:
+        uuid = ids[f"{part.name} file system"]
+        if part.kind == "vfat":
+            vfat.make(target, device, tree, label="ESP", serial=ids.short("esp file system"))
+        elif part.kind == "ext4":
+            ext4.make(
+                target,
+                device,
+                tree,
+                label=part.name,
+                uuid=uuid,
+                hash_seed=ids[f"hash seed {part.name}"],
+                size=part.size,
+                inodes=part.inodes,
+                for_extlinux=self.boot_loader == "extlinux",
+            )
+            if part.name == "root" and self._swap_bytes:
+                ext4.allocate(target, device, SWAP_FILE, self._swap_bytes)
+        elif part.kind in ("xfs", "btrfs"):
+            swap = (self._swap_bytes, ids["swap"])
+            copied.make(target, part.kind, device, tree, label=part.name, uuid=uuid, swap=swap)
+
+    def _install(self, target: Target, loader: BootLoader, disk: Path, parts: list[Volume]) -> None:
+        files = loader.install(target, disk, parts)
+        for part in parts:
+            if part.kind == "ext4":
+                device = volumes.node(disk, parts, part.name)
+                if files and part.active and target.source_date is not None:
+                    directory = DIRECTORY.removeprefix("/boot" if part.name == "boot" else "")
+                    ext4.forget(target, device, target.source_date, files, directory)
+                ext4.add_journal(target, device, small=self.size == "minimal")
+        loader.write_boot_code(target, disk, parts)
         target.run(["sync"])
+
+    def _tell(self, target: Target, disk: Path, parts: Sequence[Volume]) -> None:
+        """Tells the host the size and the checksum of the finished disk."""
+        size = volumes.disk_size(parts)
+        unused: list[tuple[int, int]] = []
+        for part in parts:
+            # What was moved to shrink a file system has left its traces.
+            if part.kind == "ext4" and self.size != "minimal":
+                device = volumes.node(disk, parts, part.name)
+                unused += ext4.unused(target, device, volumes.start_of(parts, part.name))
         with target.timings.part("checksum of the disk"):
-            checksum = tree_sha256(disk, size, _unused(target, partition))
+            checksum = tree_sha256(disk, size, unused)
         target.reporter.disk_written(size, checksum)
 
 
-def _kernel(target: Target) -> tuple[str, str]:
-    """The kernel and initramfs to boot, as paths of the image.
-
-    Debian keeps the links /vmlinuz and /initrd.img at the newest kernel (linux-update-symlinks),
-    so that an upgrade in the running image needs no new boot loader menu.
-    """
-    if target.exists("/vmlinuz") and target.exists("/initrd.img"):
-        return "/vmlinuz", "/initrd.img"
-    versions = [
-        n.removeprefix("vmlinuz-") for n in target.list("/boot") if n.startswith("vmlinuz-")
-    ]
-    if not versions:
-        raise StageError(
-            "the image has no kernel in /boot",
-            hint="Add 'linux-image-cloud-amd64' (for virtual machines) or 'linux-image-amd64' to "
-            "the packages of an apt stage.",
-        )
-    version = versions[-1]
-    if not target.exists(f"/boot/initrd.img-{version}"):
-        raise StageError(
-            f"the image has no initramfs for its kernel {version}",
-            hint="Add 'initramfs-tools' to the packages of an apt stage.",
-        )
-    return f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}"
+def _split(target: Target, parts: Sequence[Volume], tree: Path) -> dict[str, Path]:
+    """The directory that each file system is made from; those of partitions are taken out."""
+    trees = {"root": tree}
+    for part in parts:
+        if part.mount not in ("", "/"):
+            target.make_directory(part.mount)
+            place = target.path(part.mount)
+            trees[part.name] = target.root.parent / f"particle-os-{part.name}"
+            # Within one mount: `tree` is another.
+            place.rename(trees[part.name])
+            target.make_directory(part.mount)
+    return trees
 
 
-def _command_line(target: Target, root_uuid: str) -> str:
-    """The kernel's command line; of several consoles, the last one becomes /dev/console."""
-    words = [f"root=UUID={root_uuid}", "ro", "console=tty0", "console=ttyS0,115200"]
-    words += [word for word in kernels.command_line(target) if word not in words]
-    line = " ".join(words)
-    if len(line) > COMMAND_LINE_LIMIT:
-        raise StageError(
-            f"the kernel's command line has {len(line)} characters; the limit is "
-            f"{COMMAND_LINE_LIMIT}"
-        )
-    if target.exists(kernels.COMMAND_LINE):
-        # For a boot loader that is installed later.
-        target.write(kernels.COMMAND_LINE, f"{line}\n")
-    return line
-
-
-def _menu(kernel: str, initrd: str, command_line: str) -> str:
-    """extlinux.conf; see https://wiki.syslinux.org/wiki/index.php?title=Config."""
-    return (
-        "SERIAL 0 115200\nPROMPT 0\nTIMEOUT 10\nDEFAULT linux\n\n"
-        f"LABEL linux\n  LINUX {kernel}\n  INITRD {initrd}\n"
-        f"  APPEND {command_line}\n"
-    )
-
-
-def _identifier(target: Target, what: str) -> str:
-    """A UUID: random, or the same in each build that is to be reproducible."""
-    if target.source_date is None:
-        return str(uuid.uuid4())
-    return str(uuid.uuid5(IDENTIFIERS, f"{target.hostname} {target.source_date} {what}"))
-
-
-def _clamp_times(tree: Path, latest: int) -> None:
-    for directory, _, files in os.walk(tree):
-        for name in ("", *files):
-            generalize.clamp_time(Path(directory, name), latest)
+def _clamp_times(trees: Iterable[Path], latest: int) -> None:
+    for tree in trees:
+        for directory, _, files in os.walk(tree):
+            for name in ("", *files):
+                generalize.clamp_time(Path(directory, name), latest)
 
 
 def _measure(tree: Path) -> tuple[int, int]:
@@ -160,83 +295,3 @@ def _measure(tree: Path) -> tuple[int, int]:
                 seen.add(status.st_ino)
                 blocks += max(1, -(-status.st_size // BLOCK))
     return blocks * BLOCK, len(seen)
-
-
-def _size(wanted: str, content: int) -> int:
-    """The disk's size in bytes. Raises StageError when the wanted one is too small."""
-    # Inode tables take 1/64; the journal at most 64 MiB at these sizes.
-    least = (content + content // 16 + 68 * MIB) // MIB + 1
-    if wanted == "auto":
-        return max(least, (content + content // 4) // MIB + 96) * MIB
-    size = bytes_of(wanted)
-    if size < least * MIB:
-        raise StageError(
-            f"size {wanted} is too small: the system holds {content // MIB} MiB and needs a disk "
-            f"of at least {least} MiB",
-            hint=f"Write 'size: {least}M' or more, or 'size: auto'.",
-        )
-    return size
-
-
-def _partition(target: Target, disk: Path) -> None:
-    table = (
-        f"label: gpt\nlabel-id: {_identifier(target, 'disk')}\n"
-        f"start=1MiB, type={LINUX_ROOT_X86_64}, uuid={_identifier(target, 'partition')}, "
-        'name="root", attrs=LegacyBIOSBootable\n'
-    )
-    target.run(["sfdisk", "--quiet", "--wipe=always", str(disk)], stdin=table)
-
-
-def _make_file_system(
-    target: Target, partition: Path, tree: Path, root_uuid: str, inodes: int
-) -> None:
-    sectors = int(Path("/sys/class/block", partition.name, "size").read_text())
-    count = max(sectors * 512 // 16384, inodes * 5 // 4)
-    # extlinux reads the file system itself; it does not know the newest features.
-    target.run(
-        ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal,^64bit,^metadata_csum,^orphan_file"]
-        + ["-m", "1"]
-        + ["-b", str(BLOCK), "-N", str(count), "-L", "root", "-U", root_uuid]
-        + ["-E", f"root_owner=0:0,lazy_itable_init=1,hash_seed={_identifier(target, 'hash seed')}"]
-        + ["-d", str(tree), str(partition)]
-    )
-
-
-def _forget_mount(target: Target, partition: Path, date: int) -> None:
-    """Takes out of an ext4 file system when and how often it was mounted for extlinux."""
-    script = [
-        *(f"set_super_value {field} @{date}" for field in ("mtime", "wtime", "lastcheck")),
-        *(f"set_super_value {field} 0" for field in ("mnt_count", "kbytes_written")),
-    ]
-    for path in ("/boot/extlinux", *(f"/boot/extlinux/{name}" for name in EXTLINUX_FILES)):
-        for field in ("atime", "ctime", "mtime", "crtime"):
-            script.append(f"set_inode_field {path} {field} @{date}")
-            script.append(f"set_inode_field {path} {field}_extra 0")
-        for field in ("generation", "version"):
-            script.append(f"set_inode_field {path} {field} 0")
-    target.run(["debugfs", "-w", "-f", "-", str(partition)], stdin="\n".join(script) + "\n")
-
-
-def _unused(target: Target, partition: Path) -> list[tuple[int, int]]:
-    """The ranges of the disk, in bytes, that a new file system has not used: they are zero.
-
-    The host compares the checksum with what it has there, so a wrong range would not go unnoticed.
-    """
-    start = int(Path("/sys/class/block", partition.name, "start").read_text()) * 512
-    ranges: list[list[int]] = []
-    for line in FREE_BLOCKS.findall(target.capture_outside(["dumpe2fs", str(partition)])):
-        for first, last in FREE_RANGE.findall(line):
-            begin, end = int(first) * BLOCK, (int(last or first) + 1) * BLOCK
-            if ranges and ranges[-1][1] == begin:
-                ranges[-1][1] = end
-            else:
-                ranges.append([begin, end])
-    return [(start + begin, start + end) for begin, end in ranges]
-
-
-def _write_boot_code(disk: Path) -> None:
-    code = GPT_MBR.read_bytes()
-    if len(code) > MBR_CODE_BYTES:
-        raise StageError(f"{GPT_MBR} has {len(code)} bytes; a master boot record holds 440")
-    with disk.open("r+b") as file:
-        file.write(code)

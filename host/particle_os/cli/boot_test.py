@@ -14,6 +14,7 @@ from particle_os.errors import (
 )
 from particle_os.outcome import not_booted
 from particle_os.vm import accel
+from particle_os.vm.firmware import FIRMWARES, Firmware
 from particle_os.workspace import workspace
 
 
@@ -31,6 +32,8 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 @click.option(
     "--unit", "units", multiple=True, callback=_units, help="A systemd unit that must be active."
 )
+@click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
+              help="What starts the machine; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
 @ACCEL
 @MEMORY
 @click.option(
@@ -40,8 +43,8 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 @common
 def boot_test_command(
     output: Output, image: Path, image_format: Literal["raw", "qcow2"] | None,
-    units: tuple[str, ...], accel: accel.Wish, memory: int | None, timeout: int | None,
-    template: str,
+    units: tuple[str, ...], firmware: Firmware, accel: accel.Wish, memory: int | None,
+    timeout: int | None, template: str,
 ) -> int:  # fmt: skip
     """Boot IMAGE through a throwaway overlay and tell whether it came up."""
     found = boot_test.image_format(image)
@@ -54,6 +57,7 @@ def boot_test_command(
                     image,
                     acceleration,
                     format=image_format or found,
+                    firmware=firmware,
                     directory=work.path / "boot-test",
                     transcript=work.path / "console.log",
                     units=units,

@@ -121,7 +121,7 @@ def show_plan(plan: Plan, output: Output) -> None:
     disk = plan.loaded.disk
     steps.append({"step": "images", "detail": ", ".join(disk.formats), "ready": False})
     if plan.options.boot_test:
-        firmware = ", ".join(plan.loaded.recipe.boot_test.firmware)
+        firmware = ", ".join(plan.loaded.firmwares)
         steps.append({"step": "boot test", "detail": firmware, "ready": False})
     if output.as_json:
         told = {

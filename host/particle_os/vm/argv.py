@@ -45,6 +45,18 @@ class DirectBoot:
 
 
 @dataclass(frozen=True)
+class Uefi:
+    """UEFI in place of QEMU's BIOS: its program, and a copy of its variables for this machine.
+
+    With `secure`, only it may write the variables, and it starts only what is signed.
+    """
+
+    code: Path
+    variables: Path
+    secure: bool = False
+
+
+@dataclass(frozen=True)
 class MachineSpec:
     """One virtual machine. `memory` is in bytes.
 
@@ -57,6 +69,7 @@ class MachineSpec:
     cpus: int
     disks: tuple[Disk, ...] = ()
     direct_boot: DirectBoot | None = None
+    uefi: Uefi | None = None
     # "isolated" has an address and reaches nothing; "ssh" reaches the network, and the host
     # reaches its SSH server on a port of 127.0.0.1 that the kernel chooses.
     network: Literal["none", "isolated", "ssh"] = "none"
@@ -79,6 +92,8 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     """The command that runs the machine in the foreground, its console on standard in/output."""
     argv = [program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     argv += ["-machine", "q35,graphics=off,vmport=off"]
+    if spec.uefi is not None:
+        argv += _uefi(spec.uefi)
     if spec.accelerator == "kvm":
         argv += ["-accel", "kvm", "-cpu", "host"]
     else:
@@ -118,6 +133,22 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
         argv += ["-smbios", f"type=11,value={_comma(text)}"]
     # QEMU starts no program, gains no privilege, and uses no obsolete system call from here on.
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+    return argv
+
+
+def _uefi(uefi: Uefi) -> list[str]:
+    """Two flash memories: one holds the program, the other the variables."""
+    argv = []
+    for node, path, read_only in (
+        ("uefi-code", uefi.code, True),
+        ("uefi-variables", uefi.variables, False),
+    ):
+        file = {"driver": "file", "filename": str(path)}
+        flash = {"driver": "raw", "node-name": node, "read-only": read_only, "file": file}
+        argv += ["-blockdev", json.dumps(flash)]
+    argv += ["-machine", "pflash0=uefi-code,pflash1=uefi-variables"]
+    if uefi.secure:
+        argv += ["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
     return argv
 
 

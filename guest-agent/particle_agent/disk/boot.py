@@ -1,0 +1,118 @@
+"""What all boot loaders need to know: the kernel, its command line, where the image boots from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from particle_agent.disk.volumes import Table, Volume
+from particle_agent.errors import StageError
+from particle_agent.target import Target
+
+# kernel-install(8): the command line of the kernels to be installed.
+COMMAND_LINE = "/etc/kernel/cmdline"
+CONSOLES = ("console=tty0", "console=ttyS0,115200")
+# What the boot code of an MBR may take.
+MBR_CODE_BYTES = 440
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of the image and its initramfs, as paths in the image."""
+
+    version: str
+    image: str
+    initrd: str
+
+
+@dataclass(frozen=True)
+class Booting:
+    """What a boot loader is to boot, and from where.
+
+    `boot_uuid` is that of the file system which holds /boot; `separate` tells that it is not the
+    root file system.
+    """
+
+    kernel: Kernel
+    command_line: str
+    boot_uuid: str
+    separate: bool
+    table: Table
+    file_system: str
+
+
+class BootLoader(Protocol):
+    """One boot loader, in the order in which a disk is made."""
+
+    def check(self, target: Target) -> None:
+        """Raises StageError naming the package that the image lacks."""
+
+    def volumes(self) -> list[Volume]:
+        """The partitions that it needs before that of the root file system."""
+
+    def prepare(self, target: Target, booting: Booting) -> None:
+        """Puts its files into the tree."""
+
+    def install(self, target: Target, disk: Path, volumes: Sequence[Volume]) -> list[str]:
+        """Does what needs the file systems; returns the files it made there, for /boot's one."""
+
+    def write_boot_code(self, target: Target, disk: Path, volumes: Sequence[Volume]) -> None:
+        """Writes what BIOS starts, outside of the file systems."""
+
+
+def newest_kernel(target: Target) -> Kernel:
+    """The kernel to boot.
+
+    Debian keeps the links /vmlinuz and /initrd.img at the newest kernel (linux-update-symlinks),
+    so that an upgrade in the running image needs no new boot loader menu.
+    """
+    if target.exists("/vmlinuz") and target.exists("/initrd.img"):
+        version = target.path("/vmlinuz").name.removeprefix("vmlinuz-")
+        return Kernel(version, "/vmlinuz", "/initrd.img")
+    names = [n for n in target.list("/boot") if n.startswith("vmlinuz-")]
+    versions = [n.removeprefix("vmlinuz-") for n in names]
+    if not versions:
+        raise StageError(
+            "the image has no kernel in /boot",
+            hint="Add 'linux-image-cloud-amd64' (for virtual machines) or 'linux-image-amd64' to "
+            "the packages of an apt stage.",
+        )
+    version = versions[-1]
+    if not target.exists(f"/boot/initrd.img-{version}"):
+        raise StageError(
+            f"the image has no initramfs for its kernel {version}",
+            hint="Add 'initramfs-tools' to the packages of an apt stage.",
+        )
+    return Kernel(version, f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}")
+
+
+def command_line(target: Target, root_uuid: str) -> str:
+    """The kernel's command line: the root file system, the consoles, and the image's own words.
+
+    The consoles are left out when the image names one in /etc/kernel/cmdline.
+    """
+    words = target.read(COMMAND_LINE).split() if target.exists(COMMAND_LINE) else []
+    # Another system's root is not this one's.
+    words = [w for w in words if not w.startswith("root=") and w not in ("ro", "rw")]
+    consoles = () if any(w.startswith("console=") for w in words) else CONSOLES
+    return " ".join((f"root=UUID={root_uuid}", "ro", *consoles, *words))
+
+
+def need(target: Target, path: str, package: str, what: str) -> None:
+    """Raises StageError unless the image has the file, which the package brings."""
+    if not target.exists(path):
+        raise StageError(
+            f"{what}: the package '{package}' is not installed in the image",
+            hint=f"Add '{package}' to the packages of an apt stage.",
+        )
+
+
+def write_code(disk: Path, code: bytes, offset: int = 0) -> None:
+    """Writes boot code to the disk, never beyond what an MBR has for it at its start."""
+    if offset == 0 and len(code) > MBR_CODE_BYTES:
+        raise StageError(f"boot code of {len(code)} bytes; a master boot record holds 440")
+    with disk.open("r+b") as file:
+        file.seek(offset)
+        file.write(code)

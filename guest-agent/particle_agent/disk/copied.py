@@ -1,0 +1,62 @@
+"""XFS and Btrfs: made by the image's own tools, and filled by copying."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from particle_agent.disk import modules
+from particle_agent.errors import StageError
+from particle_agent.target import Target
+
+PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
+
+
+def check(target: Target, kind: str) -> None:
+    """Raises StageError unless the image has the tools of its root file system."""
+    package = PACKAGES.get(kind)
+    if package and not target.exists(f"/usr/sbin/mkfs.{kind}"):
+        raise StageError(
+            f"the image has no tools for {kind}: the package '{package}' is not installed",
+            hint=f"Add '{package}' to the packages of the apt stage that installs the kernel.",
+        )
+
+
+def prepare_initramfs(target: Target, kind: str, version: str) -> None:
+    """Makes the initramfs anew when it lacks the root file system's module."""
+    if kind not in PACKAGES:
+        return
+    listing = target.capture(["lsinitramfs", f"/boot/initrd.img-{version}"], timeout=300)
+    if f"/{kind}.ko" not in listing:
+        target.reporter.note(f"the initramfs has no {kind}: it is made anew")
+        target.chroot(["update-initramfs", "-u", "-k", version])
+
+
+def make(
+    target: Target,
+    kind: Literal["xfs", "btrfs"],
+    partition: Path,
+    tree: Path,
+    *,
+    label: str,
+    uuid: str,
+    swap: tuple[int, str],
+) -> None:
+    """Makes the file system with the content of `tree`, and a swap file: its bytes and UUID.
+
+    The tools are those of the image, so that its kernel and its boot loader know the features.
+    """
+    options = ["-m", f"uuid={uuid}"] if kind == "xfs" else ["-U", uuid]
+    target.chroot([f"mkfs.{kind}", "-q", "-L", label, *options, str(partition)])
+    modules.load(kind)
+    size, swap_uuid = swap
+    with target.mounted(partition, "-t", kind, "-o", "noatime") as mounted:
+        target.run(["cp", "--archive", "--one-file-system", f"{tree}/.", str(mounted)])
+        if size:
+            file = mounted / "swapfile"
+            file.touch(mode=0o600)
+            if kind == "btrfs":
+                # btrfs(5), SWAPFILE SUPPORT: neither copied on write nor with holes.
+                target.run(["chattr", "+C", str(file)])
+            target.run(["fallocate", "--length", str(size), str(file)])
+            target.run(["mkswap", "-q", "-U", swap_uuid, str(file)])

@@ -1,0 +1,102 @@
+"""ext4, made from a directory in one pass, without a mount."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from particle_agent.disk.volumes import MIB, SLACK
+from particle_agent.target import Target
+
+BLOCK = 4096
+# The smallest journal (mke2fs(8): 1024 blocks), in MiB.
+SMALL_JOURNAL = 4
+# What extlinux(1) reads by itself, and what GRUB and an older e2fsck of the image know.
+FEATURES = "^has_journal,^orphan_file,^metadata_csum_seed"
+FEATURES_OF_EXTLINUX = "^has_journal,^64bit,^metadata_csum,^orphan_file"
+# dumpe2fs(8), for each group of blocks: "  Free blocks: 9234-32767, 32770".
+FREE_BLOCKS = re.compile(r"^  Free blocks: (.+)$", re.MULTILINE)
+FREE_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+BLOCK_COUNT = re.compile(r"^Block count: +(\d+)$", re.MULTILINE)
+
+
+def make(
+    target: Target,
+    partition: Path,
+    tree: Path,
+    *,
+    label: str,
+    uuid: str,
+    hash_seed: str,
+    size: int,
+    inodes: int,
+    for_extlinux: bool,
+) -> None:
+    """Makes the file system of `size` bytes with the content of `tree`; it has no journal yet."""
+    count = max(size // 16384, inodes * 5 // 4)
+    features = FEATURES_OF_EXTLINUX if for_extlinux else FEATURES
+    target.run(
+        ["mke2fs", "-q", "-t", "ext4", "-O", features, "-m", "1"]
+        + ["-b", str(BLOCK), "-N", str(count), "-L", label, "-U", uuid]
+        + ["-E", f"root_owner=0:0,lazy_itable_init=1,hash_seed={hash_seed}"]
+        + ["-d", str(tree), str(partition)]
+    )
+
+
+def shrink(target: Target, partition: Path) -> int:
+    """Makes the file system as small as it goes, and some room larger; returns its bytes."""
+    target.run(["e2fsck", "-fy", str(partition)])
+    target.run(["resize2fs", "-M", str(partition)])
+    told = target.capture_outside(["dumpe2fs", "-h", str(partition)])
+    found = BLOCK_COUNT.search(told)
+    assert found is not None
+    size = -(-int(found.group(1)) * BLOCK // MIB) * MIB + SLACK
+    target.run(["resize2fs", str(partition), f"{size // 1024}K"])
+    return size
+
+
+def add_journal(target: Target, partition: Path, *, small: bool) -> None:
+    """Last of all: a journal would keep the traces of a mount."""
+    options = ["-J", f"size={SMALL_JOURNAL}"] if small else []
+    target.run(["tune2fs", "-O", "has_journal", *options, str(partition)])
+
+
+def allocate(target: Target, partition: Path, path: str, size: int) -> None:
+    """Gives a file blocks where it has holes (swapon(8) takes none with holes)."""
+    last = size // BLOCK - 1
+    target.run(["debugfs", "-w", "-R", f"fallocate {path} 0 {last}", str(partition)])
+
+
+def forget(
+    target: Target, partition: Path, date: int, files: Sequence[str], directory: str
+) -> None:
+    """Takes out when and how often it was mounted, and when `files` in `directory` were made."""
+    script = [
+        *(f"set_super_value {field} @{date}" for field in ("mtime", "wtime", "lastcheck")),
+        *(f"set_super_value {field} 0" for field in ("mnt_count", "kbytes_written")),
+    ]
+    for path in (directory, *(f"{directory}/{name}" for name in files)):
+        for field in ("atime", "ctime", "mtime", "crtime"):
+            script.append(f"set_inode_field {path} {field} @{date}")
+            script.append(f"set_inode_field {path} {field}_extra 0")
+        for field in ("generation", "version"):
+            script.append(f"set_inode_field {path} {field} 0")
+    target.run(["debugfs", "-w", "-f", "-", str(partition)], stdin="\n".join(script) + "\n")
+
+
+def unused(target: Target, partition: Path, start: int) -> list[tuple[int, int]]:
+    """The ranges of the disk, in bytes, that a new file system has not used: they are zero.
+
+    The file system starts at the byte `start`. The host compares the checksum with what it has
+    there, so a wrong range would not go unnoticed.
+    """
+    ranges: list[list[int]] = []
+    for line in FREE_BLOCKS.findall(target.capture_outside(["dumpe2fs", str(partition)])):
+        for first, last in FREE_RANGE.findall(line):
+            begin, end = int(first) * BLOCK, (int(last or first) + 1) * BLOCK
+            if ranges and ranges[-1][1] == begin:
+                ranges[-1][1] = end
+            else:
+                ranges.append([begin, end])
+    return [(start + begin, start + end) for begin, end in ranges]

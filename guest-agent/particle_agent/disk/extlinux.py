@@ -1,0 +1,74 @@
+"""extlinux: started by BIOS, it reads ext4 by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_agent.disk import boot, volumes
+from particle_agent.disk.boot import Booting, Kernel
+from particle_agent.disk.volumes import Name, Table, Volume
+from particle_agent.target import Target
+
+DIRECTORY = "/boot/extlinux"
+# What extlinux(1) installs in its directory.
+FILES = ("ldlinux.sys", "ldlinux.c32")
+MBR_CODE: dict[Table, Path] = {
+    "gpt": Path("/usr/lib/syslinux/mbr/gptmbr.bin"),
+    "msdos": Path("/usr/lib/syslinux/mbr/mbr.bin"),
+}
+
+
+@dataclass(frozen=True)
+class Extlinux:
+    """Its programs are those of the helper VM; the image needs none."""
+
+    table: Table
+    # Another root file system than ext4 needs a /boot that is.
+    separate: bool
+
+    def check(self, target: Target) -> None:
+        pass
+
+    def volumes(self) -> list[Volume]:
+        return [Volume("boot", "ext4", "/boot", active=True)] if self.separate else []
+
+    def prepare(self, target: Target, booting: Booting) -> None:
+        kernel = booting.kernel
+        if self.separate:
+            kernel = _links_in_boot(target, kernel)
+        target.make_directory(DIRECTORY)
+        target.write(f"{DIRECTORY}/extlinux.conf", _menu(kernel, booting.command_line))
+
+    def install(self, target: Target, disk: Path, parts: Sequence[Volume]) -> list[str]:
+        name: Name = "boot" if self.separate else "root"
+        directory = DIRECTORY.removeprefix("/boot" if self.separate else "").lstrip("/")
+        partition = volumes.node(disk, parts, name)
+        with target.mounted(partition, "-o", "noatime,noinit_itable") as mounted:
+            target.run(["extlinux", "--install", str(mounted / directory)])
+        return list(FILES)
+
+    def write_boot_code(self, target: Target, disk: Path, parts: Sequence[Volume]) -> None:
+        boot.write_code(disk, MBR_CODE[self.table].read_bytes())
+
+
+def _links_in_boot(target: Target, kernel: Kernel) -> Kernel:
+    """Links to the newest kernel where the boot loader sees them.
+
+    kernel-img.conf(5) has linux-update-symlinks keep them at the newest one.
+    """
+    target.write("/etc/kernel-img.conf", "image_dest = /boot\nrelative_links = yes\n")
+    for name, real in (("vmlinuz", kernel.image), ("initrd.img", kernel.initrd)):
+        target.symlink(f"/boot/{name}", target.path(real).name)
+        target.remove(f"/{name}")
+    return Kernel(kernel.version, "/vmlinuz", "/initrd.img")
+
+
+def _menu(kernel: Kernel, command_line: str) -> str:
+    """extlinux.conf; see https://wiki.syslinux.org/wiki/index.php?title=Config."""
+    return (
+        "SERIAL 0 115200\nPROMPT 0\nTIMEOUT 10\nDEFAULT linux\n\n"
+        f"LABEL linux\n  LINUX {kernel.image}\n  INITRD {kernel.initrd}\n"
+        f"  APPEND {command_line}\n"
+    )

@@ -1,0 +1,51 @@
+"""Growing the root file system at boot, when the disk has become larger than the image."""
+
+from __future__ import annotations
+
+from particle_agent.disk import boot
+from particle_agent.disk.volumes import Table
+from particle_agent.target import Target
+
+# fstab(5) of systemd: grows the file system to its partition (systemd-growfs@.service(8)).
+MOUNT_OPTION = "x-systemd.growfs"
+# repart.d(5): the partition of this type takes all the room there is.
+DEFINITION = "/etc/repart.d/50-root.conf"
+UNIT = "particle-os-grow.service"
+UNIT_TEXT = """\
+[Unit]
+Description=Grow the partition of the root file system
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Before=systemd-growfs-root.service local-fs.target shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+# growpart ends with 1 when there is nothing to do.
+SuccessExitStatus=1
+ExecStart=/bin/sh -eu -c '\\
+  name=$$(basename "$$(findmnt -n -o SOURCE /)"); \\
+  disk=$$(basename "$$(dirname "$$(readlink -f "/sys/class/block/$$name")")"); \\
+  exec growpart "/dev/$$disk" "$$(cat "/sys/class/block/$$name/partition")"'
+
+[Install]
+WantedBy=local-fs.target
+"""
+
+
+def check(target: Target, table: Table) -> None:
+    """Raises StageError naming the package that the image lacks for it."""
+    if table == "msdos":
+        boot.need(target, "/usr/bin/growpart", "cloud-guest-utils", "growing a partition")
+    else:
+        boot.need(target, "/usr/bin/systemd-repart", "systemd-repart", "growing a partition")
+
+
+def set_up(target: Target, table: Table) -> None:
+    """Has the running system grow the partition; systemd-repart(8) knows GPT only."""
+    if table == "gpt":
+        target.write(DEFINITION, "[Partition]\nType=root\n")
+        return
+    target.write(f"/etc/systemd/system/{UNIT}", UNIT_TEXT)
+    target.symlink(f"/etc/systemd/system/local-fs.target.wants/{UNIT}", f"../{UNIT}")

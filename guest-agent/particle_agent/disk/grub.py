@@ -1,0 +1,159 @@
+"""GRUB: one disk for BIOS and UEFI, with what the packages of the image bring.
+
+It is put together from GRUB's parts, without a mount: a core image for each firmware finds the
+file system with /boot by its UUID, and reads modules and menu there. grub-install(8) does the
+same. update-grub(8) makes the menu anew in the running system, whenever a kernel is installed.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_agent.disk import boot
+from particle_agent.disk.boot import Booting
+from particle_agent.disk.volumes import MIB, Table, Volume
+from particle_agent.errors import StageError
+from particle_agent.target import Target
+
+SECTOR = 512
+BIOS, EFI = "i386-pc", "x86_64-efi"
+MODULES = "/usr/lib/grub"
+DIRECTORY = "/boot/grub"
+ESP = "/boot/efi"
+DEFAULTS = "/etc/default/grub.d/particle-os.cfg"
+# In the image, and only for as long as the core images are made.
+EARLY, CORE = "/boot/grub/early.cfg", "/boot/grub/core.img"
+# Programs signed for Secure Boot (the file, its package), and their names on the ESP.
+SIGNED = {
+    "BOOTX64.EFI": ("/usr/lib/shim/shimx64.efi.signed", "shim-signed"),
+    "grubx64.efi": ("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub-efi-amd64-signed"),
+    "mmx64.efi": ("/usr/lib/shim/mmx64.efi.signed", "shim-helpers-amd64-signed"),
+}
+# What a core image must know before it can read more; GRUB's names.
+FILE_SYSTEMS = {"ext4": "ext2", "xfs": "xfs", "btrfs": "btrfs"}
+COMMON = ("part_gpt", "part_msdos", "search_fs_uuid", "normal", "configfile")
+# grub-core/boot/i386/pc/boot.S and diskboot.S (include/grub/machine/boot.h): where the MBR's code
+# has the sector of the core image, and the jump that distrusts the drive number of the BIOS; where
+# the core image's first sector has the sector of its rest, and how many there are.
+KERNEL_SECTOR, DRIVE_CHECK, NO_CHECK = 0x5C, 0x66, b"\x90\x90"
+BLOCK_LIST = SECTOR - 12
+# Words of a kernel's command line that mean nothing else to a shell or to GRUB's own script.
+WORD = re.compile(r"[A-Za-z0-9_@%+=:,./~^!*?\[\]-]+")
+
+
+@dataclass(frozen=True)
+class Grub:
+    """GRUB for BIOS and UEFI."""
+
+    table: Table
+
+    def check(self, target: Target) -> None:
+        boot.need(target, f"{MODULES}/{BIOS}/boot.img", "grub-pc-bin", "GRUB for BIOS")
+        boot.need(target, f"{MODULES}/{EFI}/moddep.lst", "grub-efi-amd64-bin", "GRUB for UEFI")
+        boot.need(target, "/usr/sbin/update-grub", "grub2-common", "GRUB's menu")
+
+    def volumes(self) -> list[Volume]:
+        esp = Volume("esp", "vfat", ESP)
+        return [Volume("bios-boot", "none"), esp] if self.table == "gpt" else [esp]
+
+    def prepare(self, target: Target, booting: Booting) -> None:
+        words = booting.command_line.split()
+        if strange := next((w for w in words if not WORD.fullmatch(w)), None):
+            raise StageError(
+                f"the word {strange!r} of {boot.COMMAND_LINE} cannot go through GRUB's menu",
+                hint="Leave out quotes, '$', '\\', ';', '&', '|', '<', '>', '{' and '}'.",
+            )
+        for platform in (BIOS, EFI):
+            _copy_modules(target, platform)
+        find_boot = f"search.fs_uuid {booting.boot_uuid} root\nset prefix=($root){DIRECTORY}\n"
+        target.write(EARLY, find_boot)
+        known = (*COMMON, FILE_SYSTEMS[booting.file_system])
+        _make_core(target, BIOS, f"{DIRECTORY}/{BIOS}/core.img", (*known, "biosdisk"))
+        if self._is_signed(target):
+            for name, (source, _) in SIGNED.items():
+                _copy(target, source, f"{ESP}/EFI/BOOT/{name}")
+            # The signed program looks for its menu here, whatever directory it was started from.
+            menu = f"{find_boot}configfile $prefix/grub.cfg\n"
+            target.write(f"{ESP}/EFI/debian/grub.cfg", menu)
+        else:
+            target.make_directory(f"{ESP}/EFI/BOOT")
+            _make_core(target, EFI, f"{ESP}/EFI/BOOT/BOOTX64.EFI", (*known, "fat"))
+        target.remove(EARLY)
+        target.write(DEFAULTS, _defaults(booting.command_line))
+        target.write(f"{DIRECTORY}/grub.cfg", _menu(booting))
+
+    def _is_signed(self, target: Target) -> bool:
+        """Whether the image has what Secure Boot accepts; some of it is of no use."""
+        there = [target.exists(source) for source, _ in SIGNED.values()]
+        return all(there)
+
+    def install(self, target: Target, disk: Path, parts: Sequence[Volume]) -> list[str]:
+        return []
+
+    def write_boot_code(self, target: Target, disk: Path, parts: Sequence[Volume]) -> None:
+        core = bytearray(target.read_bytes(f"{DIRECTORY}/{BIOS}/core.img"))
+        # After the partition table, or in a partition of its own, which a GPT needs.
+        place = MIB if self.table == "gpt" else SECTOR
+        room = MIB if self.table == "gpt" else MIB - SECTOR
+        if len(core) > room:
+            raise StageError(f"GRUB's core image has {len(core)} bytes; there is room for {room}")
+        sector = place // SECTOR
+        struct.pack_into("<QH", core, BLOCK_LIST, sector + 1, -(-len(core) // SECTOR) - 1)
+        code = bytearray(target.read_bytes(f"{MODULES}/{BIOS}/boot.img")[: boot.MBR_CODE_BYTES])
+        struct.pack_into("<Q", code, KERNEL_SECTOR, sector)
+        code[DRIVE_CHECK : DRIVE_CHECK + len(NO_CHECK)] = NO_CHECK
+        boot.write_code(disk, bytes(code))
+        boot.write_code(disk, bytes(core), place)
+
+
+def _copy(target: Target, source: str, path: str) -> None:
+    with target.path(source).open("rb") as data:
+        target.write_from(data, path)
+
+
+def _copy_modules(target: Target, platform: str) -> None:
+    """What GRUB loads when it needs it, where grub-install(8) puts it."""
+    place = f"{DIRECTORY}/{platform}"
+    target.make_directory(place)
+    for name in target.list(f"{MODULES}/{platform}"):
+        if name.endswith((".mod", ".lst")):
+            shutil.copy(target.path(f"{MODULES}/{platform}/{name}"), target.path(f"{place}/{name}"))
+
+
+def _make_core(target: Target, platform: str, path: str, modules: Sequence[str]) -> None:
+    target.chroot(
+        ["grub-mkimage", "-O", platform, "-p", DIRECTORY, "-c", EARLY, "-o", path, *modules]
+    )
+
+
+def _defaults(command_line: str) -> str:
+    """Settings for update-grub(8), which finds the root file system by itself."""
+    words = [w for w in command_line.split() if not w.startswith("root=") and w != "ro"]
+    return (
+        "# The kernel's command line and the consoles of this image.\n"
+        "GRUB_TIMEOUT=1\n"
+        f"GRUB_CMDLINE_LINUX={shlex.quote(' '.join(words))}\n"
+        'GRUB_TERMINAL="console serial"\n'
+        'GRUB_SERIAL_COMMAND="serial --speed=115200"\n'
+    )
+
+
+def _menu(booting: Booting) -> str:
+    """grub.cfg for the first boots, until update-grub(8) makes another."""
+    return (
+        "# Made with the image; update-grub makes it anew.\n"
+        "serial --speed=115200\n"
+        "terminal_input console serial\nterminal_output console serial\n"
+        "set timeout=1\n"
+        f"search --no-floppy --fs-uuid --set=root {booting.boot_uuid}\n"
+        "menuentry 'Linux' {\n"
+        f"\tlinux {booting.kernel.image} {booting.command_line}\n"
+        f"\tinitrd {booting.kernel.initrd}\n"
+        "}\n"
+    )

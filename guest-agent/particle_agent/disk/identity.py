@@ -1,0 +1,33 @@
+"""The identifiers of a disk, its partitions and its file systems."""
+
+from __future__ import annotations
+
+import uuid
+
+from particle_agent.target import Target
+
+# The name space of the identifiers of reproducible images.
+NAME_SPACE = uuid.UUID("8c1f2b6e-52a3-4c0e-9d1c-5d3f0c6f7a11")
+
+
+class Identifiers:
+    """Random UUIDs by what they are for, or the same in each build that is to be reproducible."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._known: dict[str, str] = {}
+
+    def __getitem__(self, what: str) -> str:
+        if what not in self._known:
+            self._known[what] = self._make(what)
+        return self._known[what]
+
+    def short(self, what: str) -> str:
+        """Eight hexadecimal digits, as FAT and the MBR have them."""
+        return self[what][:8]
+
+    def _make(self, what: str) -> str:
+        date = self._target.source_date
+        if date is None:
+            return str(uuid.uuid4())
+        return str(uuid.uuid5(NAME_SPACE, f"{self._target.hostname} {date} {what}"))

@@ -1,0 +1,88 @@
+"""systemd-boot: started by UEFI, with the kernels on the EFI system partition.
+
+kernel-install(8) of the image puts the kernel there, now and at each update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_agent.disk import boot
+from particle_agent.disk.boot import Booting
+from particle_agent.disk.volumes import Volume
+from particle_agent.target import Target
+
+ESP = "/boot/efi"
+PROGRAM = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+SHIM = {
+    "BOOTX64.EFI": "/usr/lib/shim/shimx64.efi.signed",
+    "mmx64.efi": "/usr/lib/shim/mmx64.efi.signed",
+}
+# Secure Boot's shim starts what has this name.
+SECOND_STAGE = "grubx64.efi"
+# The directory of the kernels and the prefix of their entries: the same for all machines that start
+# from the image, which has no machine-id yet (kernel-install(8): entry-token).
+ENTRIES = "debian"
+INSTALL, INSTALL_UNIFIED = "layout=bls\n", "layout=uki\nuki_generator=ukify\n"
+UKIFY = "/usr/lib/kernel/install.d/60-ukify.install"
+
+
+@dataclass(frozen=True)
+class SystemdBoot:
+    """With a boot loader entry for each kernel (the Boot Loader Specification's type 1), or with
+    kernel, initramfs and command line in one program (type 2)."""
+
+    unified: bool
+
+    def check(self, target: Target) -> None:
+        boot.need(target, PROGRAM, "systemd-boot-efi", "systemd-boot")
+        boot.need(target, "/usr/bin/bootctl", "systemd-boot", "systemd-boot")
+        if self.unified:
+            boot.need(target, UKIFY, "systemd-ukify", "a unified kernel image")
+
+    def volumes(self) -> list[Volume]:
+        return [Volume("esp", "vfat", ESP)]
+
+    def prepare(self, target: Target, booting: Booting) -> None:
+        self._copy_programs(target)
+        target.write(f"{ESP}/loader/loader.conf", "timeout 1\n")
+        # bootctl(1) writes it, and refuses to go on without it.
+        target.write(f"{ESP}/loader/entries.srel", "type1\n")
+        target.write("/etc/kernel/entry-token", f"{ENTRIES}\n")
+        target.write("/etc/kernel/install.conf", INSTALL_UNIFIED if self.unified else INSTALL)
+        target.write(boot.COMMAND_LINE, f"{booting.command_line}\n")
+        target.make_directory(f"{ESP}/{ENTRIES}")
+        target.make_directory(f"{ESP}/EFI/Linux")
+        kernel = booting.kernel
+        files = [f"/boot/{name}-{kernel.version}" for name in ("vmlinuz", "initrd.img")]
+        target.chroot(
+            ["kernel-install", "add", kernel.version, *files],
+            # The directory is not yet the partition that it will be.
+            env={"BOOT_ROOT": ESP, "SYSTEMD_RELAX_ESP_CHECKS": "1"},
+        )
+
+    def _copy_programs(self, target: Target) -> None:
+        """The boot loader, where bootctl(1) puts it; behind the shim when all is signed."""
+        signed = f"{PROGRAM}.signed"
+        there = target.exists(signed)
+        program = signed if there else PROGRAM
+        _copy(target, program, f"{ESP}/EFI/systemd/systemd-bootx64.efi")
+        if there and all(target.exists(path) for path in SHIM.values()):
+            for name, path in SHIM.items():
+                _copy(target, path, f"{ESP}/EFI/BOOT/{name}")
+            _copy(target, program, f"{ESP}/EFI/BOOT/{SECOND_STAGE}")
+        else:
+            _copy(target, program, f"{ESP}/EFI/BOOT/BOOTX64.EFI")
+
+    def install(self, target: Target, disk: Path, parts: Sequence[Volume]) -> list[str]:
+        return []
+
+    def write_boot_code(self, target: Target, disk: Path, parts: Sequence[Volume]) -> None:
+        pass
+
+
+def _copy(target: Target, source: str, path: str) -> None:
+    with target.path(source).open("rb") as data:
+        target.write_from(data, path)

@@ -1,0 +1,142 @@
+"""Partitions: which there are, how large they are, and the partition table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from particle_agent.disk.identity import Identifiers
+from particle_agent.errors import StageError
+from particle_agent.options import bytes_of
+from particle_agent.target import Target
+
+MIB = 1 << 20
+Table = Literal["gpt", "msdos"]
+Name = Literal["bios-boot", "esp", "boot", "root"]
+Kind = Literal["ext4", "xfs", "btrfs", "vfat", "none"]
+# Before the first partition, and for the second copy of a GPT after the last one.
+EDGE = MIB
+# UEFI specification, 5.2.2 and 5.3; the Discoverable Partitions Specification ("root on x86-64",
+# "extended boot loader"); GRUB's manual ("BIOS installation"). Second, the types of an MBR.
+TYPES = {
+    "bios-boot": ("21686148-6449-6e6f-744e-656564454649", ""),
+    "esp": ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"),
+    "boot": ("bc13c2ff-59e6-4262-a352-b275fd6f7172", "83"),
+    "root": ("4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "83"),
+}
+# mkfs.xfs(8) makes none that is smaller; FAT32 has at least 65525 clusters.
+LEAST_XFS = 300 * MIB
+LEAST_ESP = 36 * MIB
+# What a file system takes that was made as small as its content allows, but must boot.
+SLACK = 24 * MIB
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A partition with a file system; `mount` is where the running system has it.
+
+    `content` is what it will hold, in bytes of whole blocks, and `inodes` how many files. `size`
+    is in bytes.
+    """
+
+    name: Name
+    kind: Kind
+    mount: str = ""
+    # The partition that boot code of BIOS looks for.
+    active: bool = False
+    content: int = 0
+    inodes: int = 0
+    size: int = 0
+
+    @property
+    def least(self) -> int:
+        """The smallest size that is sure to hold the content."""
+        content = self.content
+        if self.kind == "ext4":
+            # Inode tables take 1/64; the journal at most 64 MiB at these sizes.
+            return _whole(content + content // 16 + 66 * MIB)
+        if self.kind == "xfs":
+            return max(LEAST_XFS, _whole(content + content // 16 + 100 * MIB))
+        if self.kind == "btrfs":
+            # Metadata is there twice, and space is given out in large pieces.
+            return _whole(content + content // 5 + 288 * MIB)
+        if self.kind == "vfat":
+            return max(LEAST_ESP, _whole(content + content // 64 + 4 * MIB))
+        return MIB
+
+    @property
+    def roomy(self) -> int:
+        """A size that leaves room for updates: of kernels, where it holds nothing else."""
+        if self.name == "root":
+            return max(self.least, _whole(self.content + self.content // 4 + 94 * MIB))
+        if self.kind == "none":
+            return self.least
+        updates = _whole(3 * self.content + 32 * MIB)
+        return max(self.least, updates, (64 if self.content < 16 * MIB else 256) * MIB)
+
+
+def _whole(size: int) -> int:
+    """Rounded up to whole MiB."""
+    return -(-size // MIB) * MIB
+
+
+def sized(volumes: Sequence[Volume], wanted: str) -> list[Volume]:
+    """The volumes with the sizes that a disk of the `wanted` size gives them.
+
+    The last one takes what the others leave. Raises StageError when that is too little.
+    """
+    *others, last = volumes
+    if wanted in ("auto", "minimal"):
+        exact = wanted == "minimal"
+        return [replace(v, size=v.least if exact else v.roomy) for v in volumes]
+    fixed = [replace(v, size=v.roomy) for v in others]
+    least = sum(v.size for v in fixed) + last.least + 2 * EDGE
+    size = bytes_of(wanted)
+    if size < least:
+        total = sum(v.content for v in volumes)
+        raise StageError(
+            f"size {wanted} is too small: the system holds {total // MIB} MiB and needs a disk "
+            f"of at least {least // MIB} MiB",
+            hint=f"Write 'size: {least // MIB}M' or more, or 'size: auto'.",
+        )
+    return [*fixed, replace(last, size=size - (least - last.least))]
+
+
+def disk_size(volumes: Sequence[Volume]) -> int:
+    """The bytes of a disk that holds them."""
+    return sum(v.size for v in volumes) + 2 * EDGE
+
+
+def partition(
+    target: Target, disk: Path, table: Table, volumes: Sequence[Volume], ids: Identifiers
+) -> None:
+    """Writes the partition table; the last partition ends where the disk does."""
+    gpt = table == "gpt"
+    identifier = ids["disk"] if gpt else f"0x{ids.short('disk')}"
+    lines = [f"label: {'gpt' if gpt else 'dos'}", f"label-id: {identifier}"]
+    start = EDGE
+    for volume in volumes:
+        fields = [f"start={start // MIB}MiB"]
+        if volume is not volumes[-1]:
+            fields.append(f"size={volume.size // MIB}MiB")
+        fields.append(f"type={TYPES[volume.name][0 if gpt else 1]}")
+        if gpt:
+            fields += [f"uuid={ids[f'partition {volume.name}']}", f'name="{volume.name}"']
+        if volume.active:
+            fields.append("attrs=LegacyBIOSBootable" if gpt else "bootable")
+        lines.append(", ".join(fields))
+        start += volume.size
+    target.run(["sfdisk", "--quiet", "--wipe=always", str(disk)], stdin="\n".join(lines) + "\n")
+
+
+def node(disk: Path, volumes: Sequence[Volume], name: Name) -> Path:
+    """The device of a partition."""
+    return Path(f"{disk}{[v.name for v in volumes].index(name) + 1}")
+
+
+def start_of(volumes: Sequence[Volume], name: Name) -> int:
+    """The first byte of a partition."""
+    before = [v.name for v in volumes].index(name)
+    return EDGE + sum(v.size for v in volumes[:before])
