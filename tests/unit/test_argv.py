@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec, blockdev, qemu_argv
+from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec, Uefi, blockdev, qemu_argv
 
 
 def argv_of(**options):
@@ -131,3 +131,23 @@ def test_the_accelerator_is_the_one_chosen_and_no_other(name, word):
 def test_memory_and_processors():
     argv = argv_of(memory=1536 * MIB, cpus=3)
     assert (values(argv, "-m"), values(argv, "-smp")) == (["1536M"], ["3"])
+
+
+def test_uefi_has_its_program_read_only_and_variables_of_its_own():
+    argv = argv_of(uefi=Uefi(Path("/usr/share/x,y/code.fd"), Path("vars.fd")))
+    code, variables = objects(argv, "-blockdev")
+    assert (code["file"]["filename"], code["read-only"]) == ("/usr/share/x,y/code.fd", True)
+    assert (variables["file"]["filename"], variables["read-only"]) == ("vars.fd", False)
+    flash = parsed(values(argv, "-machine")[1])
+    assert flash == {"pflash0": code["node-name"], "pflash1": variables["node-name"]}
+    assert "-global" not in argv
+
+
+def test_with_secure_boot_only_the_firmware_writes_the_variables():
+    argv = argv_of(uefi=Uefi(Path("c"), Path("v"), secure=True))
+    assert "smm=on" in values(argv, "-machine")
+    assert values(argv, "-global") == ["driver=cfi.pflash01,property=secure,value=on"]
+
+
+def test_without_uefi_there_is_no_flash():
+    assert "pflash" not in " ".join(argv_of())

@@ -51,6 +51,17 @@ def test_what_is_not_said_has_a_default(tmp_path):
     assert loaded.disk.size == "auto"
 
 
+@pytest.mark.parametrize(
+    ("loader", "firmwares"),
+    [("extlinux", ("bios",)), ("grub", ("bios", "uefi")), ("systemd-boot", ("uefi",))],
+)
+def test_the_firmwares_to_boot_under_follow_from_the_boot_loader(tmp_path, loader, firmwares):
+    text = f"{MINIMAL}    boot-loader: {loader}\n"
+    assert load(tmp_path, text).firmwares == firmwares
+    text += f"boot-test: {{firmware: [{firmwares[-1]}]}}\n"
+    assert load(tmp_path, text).firmwares == firmwares[-1:]
+
+
 def test_the_lines_of_the_stages_are_known(tmp_path):
     text = with_stages("  - type: timezone\n    zone: UTC\n\n  -\n    type: apt\n")
     assert [place.line for place in load(tmp_path, text).places] == [3, 7, 8]
@@ -120,6 +131,15 @@ WRONG = [
      "bad-value", "A: expected a text", "put it in quotes"),
     (with_stages("  - type: run\n    script: x\n    enviroment: {}\n"), 5, 5, "unknown-key",
      "unknown key 'enviroment'", "did you mean 'environment'?"),
+    (MINIMAL + "boot-test: {firmware: [bios, uefi]}\n", 4, 30, "bad-value",
+     "extlinux starts from bios, not from uefi", None),
+    (MINIMAL + "    boot-loader: systemd-boot\nboot-test: {firmware: [bios]}\n", 5, 24, "bad-value",
+     "not from bios", None),
+    (MINIMAL + "boot-test: {firmware: []}\n", 4, 23, "bad-value", "at least one item", None),
+    (MINIMAL + "    boot-loader: systemd-boot\n    partition-table: msdos\n", 3, 5, "bad-value",
+     "in a GPT only", None),
+    (MINIMAL + "    unified-kernel-image: true\n", 3, 5, "bad-value", "extlinux starts none", None),
+    (MINIMAL + "    swap: auto\n", 4, 11, "bad-value", "swap", None),
     ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
      "add '- type: qemu' as the last stage"),
 ]  # fmt: skip

@@ -1,0 +1,300 @@
+import struct
+import subprocess
+
+import pytest
+from particle_agent.disk import boot, copied, extlinux, grub
+from particle_agent.disk.systemd_boot import SHIM, SystemdBoot
+from particle_agent.errors import StageError
+from particle_agent.stages import qemu
+from particle_agent.stages.qemu import Qemu
+
+MIB = 1 << 20
+SECTOR = 512
+GRUB_FILES = {
+    "/usr/sbin/update-grub": "#!/bin/sh\n",
+    "/usr/lib/grub/i386-pc/normal.mod": "module",
+    "/usr/lib/grub/i386-pc/boot.img": "\x01" * 512,
+    "/usr/lib/grub/x86_64-efi/moddep.lst": "normal:\n",
+}
+SYSTEMD_BOOT_FILES = {
+    "/usr/bin/bootctl": "program",
+    "/usr/lib/systemd/boot/efi/systemd-bootx64.efi": "systemd-boot",
+    "/usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed": "signed systemd-boot",
+}
+
+
+@pytest.fixture
+def debian(target, tmp_path, monkeypatch):
+    """A target with a kernel and every boot loader, in a helper VM with syslinux."""
+    for name in ("vmlinuz", "initrd.img"):
+        target.write(f"/boot/{name}-6.12", name)
+        target.symlink(f"/{name}", f"boot/{name}-6.12")
+    for path, text in (GRUB_FILES | SYSTEMD_BOOT_FILES).items():
+        target.write(path, text)
+    for kind in copied.PACKAGES:
+        target.write(f"/usr/sbin/mkfs.{kind}", "")
+        monkeypatch.setattr(copied.modules, "load", lambda kind: None)
+    target.captured["lsinitramfs"] = "usr/lib/modules/6.12/xfs.ko usr/lib/modules/6.12/btrfs.ko.xz"
+    for table in extlinux.MBR_CODE:
+        code = tmp_path / f"{table}.bin"
+        code.write_bytes(table.encode().ljust(440, b"\0"))
+        monkeypatch.setitem(extlinux.MBR_CODE, table, code)
+    target.when("grub-mkimage", lambda command: make_image(target, command))
+    return target
+
+
+def make_image(target, command):
+    """A stand-in for GRUB's program: an image that tells what it was made of."""
+    argv = command.argv
+    early = target.read(argv[argv.index("-c") + 1])
+    output = argv[argv.index("-o") + 1]
+    target.write(output, f"{argv[2]} {early} {' '.join(argv[argv.index('-o') + 2 :])}".ljust(1500))
+
+
+def table(target):
+    return target.only("sfdisk").stdin.splitlines()
+
+
+def disk(target):
+    return (target.directory / "disk").read_bytes()
+
+
+def esp(target):
+    """The files that go to the EFI system partition, by their path on it."""
+    place = target.directory / "particle-os-esp"
+    return {
+        str(p.relative_to(place)): p.read_text() for p in sorted(place.rglob("*")) if p.is_file()
+    }
+
+
+def test_grub_is_for_bios_and_uefi_on_one_gpt(debian):
+    Qemu(boot_loader="grub").run(debian)
+    types = [field for line in table(debian) for field in line.split(", ") if "type=" in field]
+    assert types == [
+        "type=21686148-6449-6e6f-744e-656564454649",
+        "type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
+        "type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
+    ]
+    assert debian.only("mkfs.vfat").argv[-1].endswith("disk2")
+    assert debian.only("mke2fs").argv[-1].endswith("disk3")
+    assert list(esp(debian)) == ["EFI/BOOT/BOOTX64.EFI"]
+
+
+@pytest.mark.parametrize(("kind", "place"), [("gpt", MIB), ("msdos", SECTOR)])
+def test_bios_finds_grubs_core_image_where_it_is(debian, kind, place):
+    """The numbers that boot.S and diskboot.S read lead to all sectors of the core image."""
+    Qemu(boot_loader="grub", partition_table=kind).run(debian)
+    content = disk(debian)
+    (sector,) = struct.unpack_from("<Q", content, 0x5C)
+    assert sector == place // SECTOR
+    core = content[sector * SECTOR :]
+    assert core.startswith(b"i386-pc search.fs_uuid")
+    start, count, _ = struct.unpack_from("<QHH", core, SECTOR - 12)
+    assert (start, count) == (sector + 1, 2)
+    assert content[0x66:0x68] == b"\x90\x90"
+    assert content[440:SECTOR] == bytes(SECTOR - 440), "the partition table is not written over"
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
+def test_grub_finds_its_menu_and_the_menu_finds_the_root(debian, file_system):
+    Qemu(boot_loader="grub", file_system=file_system).run(debian)
+    uuid = debian.read("/etc/fstab").split()[0].removeprefix("UUID=")
+    menu = debian.read("/boot/grub/grub.cfg")
+    assert f"--set=root {uuid}\n" in menu
+    assert f"linux /vmlinuz root=UUID={uuid} ro console=tty0" in menu
+    image = esp(debian)["EFI/BOOT/BOOTX64.EFI"]
+    assert f"search.fs_uuid {uuid} root\nset prefix=($root)/boot/grub\n" in image
+    assert {"ext4": " ext2 ", "xfs": " xfs ", "btrfs": " btrfs "}[file_system] in image
+    assert debian.read("/boot/grub/i386-pc/normal.mod") == "module"
+    assert not debian.exists("/boot/grub/early.cfg")
+
+
+def test_update_grub_is_told_the_same_command_line(debian):
+    debian.write("/etc/kernel/cmdline", "root=UUID=another quiet mitigations=auto,nosmt\n")
+    Qemu(boot_loader="grub").run(debian)
+    shell = f'. {debian.path(grub.DEFAULTS)}; echo "$GRUB_CMDLINE_LINUX"'
+    told = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+    assert told == "console=tty0 console=ttyS0,115200 quiet mitigations=auto,nosmt\n"
+    assert f"{told}\tinitrd" in debian.read("/boot/grub/grub.cfg")
+    assert "another" not in debian.read("/boot/grub/grub.cfg")
+
+
+@pytest.mark.parametrize("word", ["a=$(id)", 'b="c', "d;e", "f'g", "h\\", "{x}"])
+def test_a_word_that_would_be_script_is_refused(debian, word):
+    debian.write("/etc/kernel/cmdline", f"quiet {word}\n")
+    with pytest.raises(StageError, match=r"/etc/kernel/cmdline cannot go through"):
+        Qemu(boot_loader="grub").run(debian)
+
+
+def test_with_signed_packages_grub_starts_behind_the_shim(debian):
+    for source, package in grub.SIGNED.values():
+        debian.write(source, package)
+    Qemu(boot_loader="grub").run(debian)
+    files = esp(debian)
+    assert files["EFI/BOOT/BOOTX64.EFI"] == "shim-signed"
+    assert files["EFI/BOOT/grubx64.efi"] == "grub-efi-amd64-signed"
+    assert "configfile $prefix/grub.cfg" in files["EFI/debian/grub.cfg"]
+
+
+@pytest.mark.parametrize(
+    ("loader", "missing", "package"),
+    [
+        ("grub", "/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+        ("grub", "/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin"),
+        ("grub", "/usr/sbin/update-grub", "grub2-common"),
+        ("systemd-boot", "/usr/bin/bootctl", "systemd-boot"),
+        (
+            "systemd-boot",
+            "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+            "systemd-boot-efi",
+        ),
+    ],
+)
+def test_a_package_that_is_missing_is_named_before_anything_happens(
+    debian, loader, missing, package
+):
+    debian.remove(missing)
+    debian.write("/etc/machine-id", "still here\n")
+    with pytest.raises(StageError, match=f"'{package}' is not installed") as told:
+        Qemu(boot_loader=loader).run(debian)
+    assert package in told.value.hint
+    assert debian.commands == []
+    assert debian.read("/etc/machine-id") == "still here\n"
+
+
+@pytest.mark.parametrize(("kind", "package"), copied.PACKAGES.items())
+def test_the_tools_of_the_root_file_system_must_be_there(debian, kind, package):
+    debian.remove(f"/usr/sbin/mkfs.{kind}")
+    with pytest.raises(StageError, match=f"'{package}' is not installed"):
+        Qemu(file_system=kind).run(debian)
+    assert debian.commands == []
+
+
+@pytest.mark.parametrize(
+    ("table_kind", "package"), [("gpt", "systemd-repart"), ("msdos", "cloud-guest-utils")]
+)
+def test_what_grows_a_partition_must_be_there(debian, table_kind, package):
+    with pytest.raises(StageError, match=f"'{package}' is not installed"):
+        Qemu(partition_table=table_kind, grow=True).run(debian)
+
+
+def test_an_initramfs_with_the_root_file_system_stays(debian):
+    Qemu(file_system="xfs").run(debian)
+    assert "update-initramfs" not in debian.programs()
+
+
+def test_an_initramfs_without_the_root_file_system_is_made_anew(debian):
+    debian.captured["lsinitramfs"] = "usr/lib/modules/6.12/ext4.ko"
+    Qemu(file_system="btrfs").run(debian)
+    assert debian.only("update-initramfs").argv[1:] == ("-u", "-k", "6.12")
+
+
+@pytest.mark.parametrize("file_system", ["xfs", "btrfs"])
+def test_extlinux_gets_a_boot_partition_that_it_can_read(debian, file_system):
+    Qemu(file_system=file_system).run(debian)
+    assert "LegacyBIOSBootable" in table(debian)[2]
+    boot_tree = debian.directory / "particle-os-boot"
+    menu = (boot_tree / "extlinux/extlinux.conf").read_text()
+    boot_uuid, root_uuid = (
+        debian.only(program).argv[debian.only(program).argv.index(option) + 1]
+        for program, option in (
+            ("mke2fs", "-U"),
+            (f"mkfs.{file_system}", "-m" if file_system == "xfs" else "-U"),
+        )
+    )
+    root_uuid = root_uuid.removeprefix("uuid=")
+    assert f"root=UUID={root_uuid} " in menu
+    assert debian.read("/etc/fstab").splitlines()[1].startswith(f"UUID={boot_uuid} /boot ext4 ")
+    assert (boot_tree / "vmlinuz").readlink().name == "vmlinuz-6.12"
+    assert "image_dest = /boot" in debian.read("/etc/kernel-img.conf")
+    assert debian.list("/boot") == []
+
+
+def test_systemd_boot_has_its_programs_and_the_kernel_goes_the_way_of_updates(debian):
+    Qemu(boot_loader="systemd-boot").run(debian)
+    files = esp(debian)
+    assert files["EFI/BOOT/BOOTX64.EFI"] == "signed systemd-boot"
+    assert files["EFI/systemd/systemd-bootx64.efi"] == "signed systemd-boot"
+    assert debian.read("/etc/kernel/install.conf") == "layout=bls\n"
+    assert debian.read("/etc/kernel/cmdline").startswith("root=UUID=")
+    command = debian.only("kernel-install")
+    assert command.inside
+    assert command.argv[1:] == ("add", "6.12", "/boot/vmlinuz-6.12", "/boot/initrd.img-6.12")
+
+
+def test_systemd_boot_starts_behind_the_shim_when_that_is_there(debian):
+    for path in SHIM.values():
+        debian.write(path, path)
+    Qemu(boot_loader="systemd-boot").run(debian)
+    files = esp(debian)
+    assert files["EFI/BOOT/BOOTX64.EFI"] == SHIM["BOOTX64.EFI"]
+    assert files["EFI/BOOT/grubx64.efi"] == "signed systemd-boot"
+
+
+def test_a_unified_kernel_image_needs_ukify(debian):
+    stage = Qemu(boot_loader="systemd-boot", unified_kernel_image=True)
+    with pytest.raises(StageError, match="systemd-ukify"):
+        stage.run(debian)
+    debian.write("/usr/lib/kernel/install.d/60-ukify.install", "")
+    stage.run(debian)
+    assert "layout=uki\n" in debian.read("/etc/kernel/install.conf")
+    assert isinstance(stage._loader(), SystemdBoot)
+
+
+def test_a_console_of_ones_own_replaces_ours(debian):
+    debian.write("/etc/kernel/cmdline", "console=hvc0 quiet")
+    assert boot.command_line(debian, "X") == "root=UUID=X ro console=hvc0 quiet"
+
+
+@pytest.mark.parametrize(
+    ("file_system", "commands"),
+    [
+        ("ext4", ["mkswap", "debugfs"]),
+        ("xfs", ["fallocate", "mkswap"]),
+        ("btrfs", ["chattr", "fallocate", "mkswap"]),
+    ],
+)
+def test_a_swap_file_has_no_holes(debian, file_system, commands):
+    Qemu(file_system=file_system, swap="64M").run(debian)
+    swap = ["mkswap", "debugfs", "chattr", "fallocate"]
+    assert [p for p in debian.programs() if p in swap] == commands
+    assert "/swapfile none swap defaults 0 0\n" in debian.read("/etc/fstab")
+    size, content = debian.report.needed[0]
+    assert size >= content + 64 * MIB, "there is room for it, but nothing to write"
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
+def test_growing_is_asked_for_where_systemd_looks(debian, file_system):
+    debian.write("/usr/bin/systemd-repart", "")
+    Qemu(boot_loader="grub", file_system=file_system, grow=True).run(debian)
+    root, esp_line = debian.read("/etc/fstab").splitlines()
+    assert "x-systemd.growfs" in root
+    assert "growfs" not in esp_line
+    assert debian.read("/etc/repart.d/50-root.conf") == "[Partition]\nType=root\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"boot_loader": "systemd-boot", "partition_table": "msdos"}, "partition-table"),
+        ({"unified_kernel_image": True}, "unified-kernel-image"),
+        ({"boot_loader": "grub", "unified_kernel_image": True}, "unified-kernel-image"),
+        ({"partition_table": "msdos", "size": "3000G"}, "2 TiB"),
+        ({"formats": ("vdi",), "compress": "zstd"}, "compress"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(options, message):
+    with pytest.raises(ValueError, match=message):
+        Qemu(**options)
+
+
+def test_no_boot_loader_is_said_to_start_from_what_it_cannot():
+    assert Qemu().refusal("bios") is None
+    assert "not from uefi" in Qemu().refusal("uefi")
+    assert "not from bios" in Qemu(boot_loader="systemd-boot").refusal("bios")
+    unified = Qemu(boot_loader="systemd-boot", unified_kernel_image=True)
+    assert unified.refusal("uefi") is None
+    assert "not signed" in unified.refusal("uefi-secure")
+    for loader in qemu.FIRMWARES:
+        stage = Qemu(boot_loader=loader)
+        assert [stage.refusal(f) for f in stage.firmwares] == [None] * len(stage.firmwares)

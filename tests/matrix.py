@@ -1,0 +1,169 @@
+"""Builds and boots every combination that validation allows, and writes what was seen.
+
+`make matrix` runs all and writes docs/matrix.md anew; `--only WORD` (such as grub-gpt) runs those
+whose name contains the word, and leaves the others of the page as they are. All builds share the
+checkpoints of the same apt stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from particle_agent.stages.qemu import Firmware, Qemu
+
+TOP = Path(__file__).parents[1]
+PAGE = TOP / "docs" / "matrix.md"
+BUILD_SECONDS = 1800
+PACKAGES = (
+    "linux-image-cloud-amd64 systemd-sysv grub-pc-bin grub-efi-amd64-bin grub2-common systemd-boot "
+    "systemd-boot-efi systemd-ukify systemd-repart cloud-guest-utils xfsprogs btrfs-progs"
+).split()
+SIGNED = ["shim-signed", "grub-efi-amd64-signed", "systemd-boot-efi-amd64-signed"]
+FIRMWARES: tuple[Firmware, ...] = get_args(Firmware)
+HEAD = """\
+# What boots
+
+Every combination of boot loader, partition table, root file system and firmware that validation
+allows, with what `make matrix` saw: each image was built, and booted by the [boot
+test](recipes.md#the-boot-test). Combinations that cannot boot are refused when the recipe is read.
+
+| boot loader | table | file system | firmware | seen | seconds to settle |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One image to build, and the firmwares to boot it under."""
+
+    stage: Qemu
+    firmwares: tuple[Firmware, ...]
+
+    @property
+    def loader(self) -> str:
+        unified = " (unified kernel image)" if self.stage.unified_kernel_image else ""
+        return f"{self.stage.boot_loader}{unified}"
+
+    @property
+    def name(self) -> str:
+        loader = f"{self.stage.boot_loader}{'-uki' if self.stage.unified_kernel_image else ''}"
+        signed = "-signed" if "uefi-secure" in self.firmwares else ""
+        return f"{loader}-{self.stage.partition_table}-{self.stage.file_system}{signed}"
+
+    def recipe(self) -> str:
+        """The recipe, as JSON, which is YAML, too."""
+        stage = self.stage
+        apt = {"type": "apt", "packages": PACKAGES}
+        # What Secure Boot needs comes in a stage of its own, so that without it GRUB's own core
+        # image is what boots.
+        signed = [{"type": "apt", "packages": SIGNED}] if "uefi-secure" in self.firmwares else []
+        disk = {
+            "type": "qemu",
+            "boot-loader": stage.boot_loader,
+            "unified-kernel-image": stage.unified_kernel_image,
+            "partition-table": stage.partition_table,
+            "file-system": stage.file_system,
+        }
+        return json.dumps(
+            {
+                "name": self.name,
+                "stages": [apt, *signed, disk],
+                "boot-test": {"firmware": list(self.firmwares)},
+            }
+        )
+
+
+def combinations() -> Iterator[Combination]:
+    """All that validation allows; those for Secure Boot are images of their own."""
+    hints = get_type_hints(Qemu)
+    for loader in get_args(hints["boot_loader"]):
+        for unified in (False, True):
+            for table in get_args(hints["partition_table"]):
+                for file_system in get_args(hints["file_system"]):
+                    try:
+                        stage = Qemu(
+                            boot_loader=loader,
+                            unified_kernel_image=unified,
+                            partition_table=table,
+                            file_system=file_system,
+                        )
+                    except ValueError:
+                        continue
+                    allowed = [f for f in FIRMWARES if stage.refusal(f) is None]
+                    plain = tuple(f for f in allowed if f != "uefi-secure")
+                    yield Combination(stage, plain)
+                    if "uefi-secure" in allowed:
+                        yield Combination(stage, ("uefi-secure",))
+
+
+def build(combination: Combination, program: list[str], directory: Path) -> dict[Firmware, str]:
+    """Builds and boots one; what was seen under each firmware, as the last columns of its row."""
+    recipe = directory / f"{combination.name}.yml"
+    recipe.write_text(combination.recipe())
+    argv = [*program, "build", str(recipe), "--output", str(directory / combination.name)]
+    done = subprocess.run(
+        [*argv, "--json", "--progress", "none"],
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+        check=False,
+    )
+    result: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
+    seen: dict[Firmware, str] = {
+        verdict["firmware"]: f"{verdict['status']} | {verdict['seconds']:.0f}"
+        for verdict in result.get("boot", [])
+    }
+    if not seen:
+        sys.stderr.write(done.stderr)
+    # Images are large, and only their verdicts are wanted.
+    subprocess.run(["rm", "-rf", directory / combination.name], check=True)
+    return {firmware: seen.get(firmware, "not built | ") for firmware in combination.firmwares}
+
+
+def row(combination: Combination, firmware: Firmware) -> str:
+    stage = combination.stage
+    return f"| {combination.loader} | {stage.partition_table} | {stage.file_system} | {firmware} |"
+
+
+def write_page(seen: dict[str, str]) -> None:
+    """The page, with what was seen in earlier runs where this one has nothing to say."""
+    old = PAGE.read_text().splitlines() if PAGE.exists() else []
+    lines = []
+    for combination in combinations():
+        for firmware in combination.firmwares:
+            start = row(combination, firmware)
+            before = next(
+                (line for line in old if line.startswith(start)), f"{start} not tried | |"
+            )
+            lines.append(f"{start} {seen[start]} |" if start in seen else before)
+    PAGE.write_text(HEAD + "\n".join(lines) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="the combinations whose name contains this")
+    parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
+    arguments = parser.parse_args()
+    seen: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="matrix-") as directory:
+        for combination in combinations():
+            if arguments.only not in combination.name:
+                continue
+            found = build(combination, arguments.program, Path(directory))
+            for firmware, told in found.items():
+                seen[row(combination, firmware)] = told
+                print(row(combination, firmware), told, flush=True)
+            write_page(seen)
+    return 0 if all(told.startswith("passed") for told in seen.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
