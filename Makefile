@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit vm-test bench schema docs wheel
+.PHONY: help setup demo test check unit vm-test matrix bench schema docs wheel
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-8s %s\n' "$$t" "$$d"; done
@@ -33,6 +33,9 @@ check: ## Format, lint, types, unit tests: the inner loop, under a minute
 
 vm-test:
 	@$(BIN)/pytest -v --timeout 2400 tests/vm
+
+matrix: setup ## Build and boot every combination of boot loader, table, file system, firmware
+	@$(BIN)/python tests/matrix.py
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py

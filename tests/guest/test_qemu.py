@@ -3,9 +3,8 @@ import re
 
 import pytest
 from particle_agent.checksum import tree_sha256
-from particle_agent.disk import extlinux
+from particle_agent.disk import extlinux, writer
 from particle_agent.errors import StageError
-from particle_agent.stages import qemu
 from particle_agent.stages.qemu import Qemu
 
 MIB = 1 << 20
@@ -126,7 +125,7 @@ def test_what_the_file_system_has_not_used_is_not_read(debian, monkeypatch):
         "Group 2: (Blocks 40001-50000)\n  Free blocks: \n"
     )
     told = []
-    monkeypatch.setattr(qemu, "tree_sha256", lambda disk, size, unused: told.extend(unused) or "")
+    monkeypatch.setattr(writer, "tree_sha256", lambda disk, size, unused: told.extend(unused) or "")
     Qemu().run(debian)
     assert told == [(MIB + 5 * 4096, MIB + 6 * 4096), (MIB + 8 * 4096, MIB + 40001 * 4096)]
 

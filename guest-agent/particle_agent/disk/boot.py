@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from particle_agent.disk.volumes import Table, Volume
+from particle_agent.disk.volumes import Volume
 from particle_agent.errors import StageError
 from particle_agent.target import Target
 
@@ -31,15 +31,12 @@ class Kernel:
 class Booting:
     """What a boot loader is to boot, and from where.
 
-    `boot_uuid` is that of the file system which holds /boot; `separate` tells that it is not the
-    root file system.
+    `boot_uuid` is that of the file system which holds /boot, `file_system` the root's.
     """
 
     kernel: Kernel
     command_line: str
     boot_uuid: str
-    separate: bool
-    table: Table
     file_system: str
 
 

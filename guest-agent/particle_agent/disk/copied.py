@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +11,7 @@ from particle_agent.disk import modules
 from particle_agent.errors import StageError
 from particle_agent.target import Target
 
+Kind = Literal["xfs", "btrfs"]
 PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
@@ -32,31 +35,33 @@ def prepare_initramfs(target: Target, kind: str, version: str) -> None:
         target.chroot(["update-initramfs", "-u", "-k", version])
 
 
-def make(
-    target: Target,
-    kind: Literal["xfs", "btrfs"],
-    partition: Path,
-    tree: Path,
-    *,
-    label: str,
-    uuid: str,
-    swap: tuple[int, str],
-) -> None:
-    """Makes the file system with the content of `tree`, and a swap file: its bytes and UUID.
+def make(target: Target, kind: Kind, partition: Path, *, label: str, uuid: str) -> None:
+    """Makes the empty file system.
 
     The tools are those of the image, so that its kernel and its boot loader know the features.
     """
     options = ["-m", f"uuid={uuid}"] if kind == "xfs" else ["-U", uuid]
     target.chroot([f"mkfs.{kind}", "-q", "-L", label, *options, str(partition)])
+
+
+@contextmanager
+def mounted(target: Target, kind: Kind, partition: Path) -> Iterator[Path]:
+    """The file system, mounted in the helper VM for as long as the context lasts."""
     modules.load(kind)
-    size, swap_uuid = swap
-    with target.mounted(partition, "-t", kind, "-o", "noatime") as mounted:
-        target.run(["cp", "--archive", "--one-file-system", f"{tree}/.", str(mounted)])
-        if size:
-            file = mounted / "swapfile"
-            file.touch(mode=0o600)
-            if kind == "btrfs":
-                # btrfs(5), SWAPFILE SUPPORT: neither copied on write nor with holes.
-                target.run(["chattr", "+C", str(file)])
-            target.run(["fallocate", "--length", str(size), str(file)])
-            target.run(["mkswap", "-q", "-U", swap_uuid, str(file)])
+    with target.mounted(partition, "-t", kind, "-o", "noatime") as place:
+        yield place
+
+
+def copy(target: Target, tree: Path, place: Path) -> None:
+    """Copies the content of `tree` with all that is known of each file."""
+    target.run(["cp", "--archive", "--one-file-system", f"{tree}/.", str(place)])
+
+
+def make_swap(target: Target, kind: Kind, file: Path, size: int, uuid: str) -> None:
+    """Makes a swap file of `size` bytes, without holes (swapon(8) takes no others)."""
+    file.touch(mode=0o600)
+    if kind == "btrfs":
+        # btrfs(5), SWAPFILE SUPPORT: it is not copied on write, either.
+        target.run(["chattr", "+C", str(file)])
+    target.run(["fallocate", "--length", str(size), str(file)])
+    target.run(["mkswap", "-q", "-U", uuid, str(file)])

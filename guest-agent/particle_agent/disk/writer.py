@@ -1,0 +1,187 @@
+"""Writes a tree to a disk: partitions, file systems, boot loader, and the checksum of it all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from particle_agent import generalize
+from particle_agent.checksum import tree_sha256
+from particle_agent.disk import copied, ext4, vfat, volumes
+from particle_agent.disk.boot import BootLoader
+from particle_agent.disk.extlinux import DIRECTORY
+from particle_agent.disk.identity import Identifiers
+from particle_agent.disk.volumes import Table, Volume
+from particle_agent.target import Target
+
+BLOCK = 4096
+SWAP_FILE = "/swapfile"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the disk is to be like; `size` as in a recipe, `swap` in bytes."""
+
+    table: Table
+    file_system: Literal["ext4", "xfs", "btrfs"]
+    size: str
+    swap: int
+    for_extlinux: bool
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether the root file system is made smaller when it is full."""
+        return self.size == "minimal" and self.file_system == "ext4"
+
+
+class Writer:
+    """One disk being written; the methods are called in their order."""
+
+    def __init__(
+        self, target: Target, wanted: Wanted, parts: Sequence[Volume], ids: Identifiers
+    ) -> None:
+        self._target = target
+        self._wanted = wanted
+        self._parts = list(parts)
+        self._ids = ids
+        self._trees: dict[str, Path] = {}
+        self._disk = Path()
+
+    def take(self, tree: Path) -> None:
+        """Finds out what goes where. `tree` is the target without other mounts."""
+        self._trees = _split(self._target, self._parts, tree)
+        self._parts = [self._measured(part) for part in self._parts]
+        self._make_swap()
+        if self._target.source_date is not None:
+            for directory in self._trees.values():
+                _clamp_times(directory, self._target.source_date)
+
+    def fill(self) -> None:
+        """Makes partitions and file systems on a disk that the host gives."""
+        self._parts = volumes.sized(self._parts, self._wanted.size)
+        self._partition()
+        for part in self._parts:
+            if part.name in self._trees:
+                self._make_file_system(part, self._trees[part.name])
+        if self._wanted.shrunk:
+            least = ext4.shrink(self._target, self._node(self._parts[-1]))
+            self._parts[-1] = replace(self._parts[-1], size=least)
+            self._partition()
+
+    def install(self, loader: BootLoader) -> None:
+        """Makes the disk boot."""
+        target, date = self._target, self._target.source_date
+        files = loader.install(target, self._disk, self._parts)
+        for part in self._parts:
+            if part.kind == "ext4":
+                if files and part.active and date is not None:
+                    directory = DIRECTORY.removeprefix("/boot" if part.name == "boot" else "")
+                    ext4.forget(target, self._node(part), date, files, directory)
+                ext4.add_journal(target, self._node(part), small=self._wanted.size == "minimal")
+        loader.write_boot_code(target, self._disk, self._parts)
+        target.run(["sync"])
+
+    def tell(self) -> None:
+        """Tells the host the size and the checksum of the finished disk."""
+        size = volumes.disk_size(self._parts)
+        unused: list[tuple[int, int]] = []
+        for part in self._parts:
+            # Blocks that were moved away have left their content behind.
+            if part.kind == "ext4" and not self._wanted.shrunk:
+                start = volumes.start_of(self._parts, part.name)
+                unused += ext4.unused(self._target, self._node(part), start)
+        with self._target.timings.part("checksum of the disk"):
+            checksum = tree_sha256(self._disk, size, unused)
+        self._target.reporter.disk_written(size, checksum)
+
+    def _node(self, part: Volume) -> Path:
+        return volumes.node(self._disk, self._parts, part.name)
+
+    def _measured(self, part: Volume) -> Volume:
+        if part.name not in self._trees:
+            return part
+        content, inodes = _measure(self._trees[part.name])
+        swap = self._wanted.swap if part.name == "root" else 0
+        return replace(part, content=content + swap, inodes=inodes)
+
+    def _make_swap(self) -> None:
+        """In ext4, the swap file is one of the tree that gets its blocks later."""
+        if self._wanted.swap and self._wanted.file_system == "ext4":
+            self._target.write(SWAP_FILE, "", mode=0o600)
+            place = self._target.path(SWAP_FILE, follow=False)
+            os.truncate(place, self._wanted.swap)
+            self._target.run(["mkswap", "-q", "-U", self._ids["swap"], str(place)])
+
+    def _partition(self) -> None:
+        content = sum(part.content for part in self._parts) - self._wanted.swap
+        size = volumes.disk_size(self._parts)
+        self._disk = self._target.output_disk(size, content=min(content, size))
+        volumes.partition(self._target, self._disk, self._wanted.table, self._parts, self._ids)
+
+    def _make_file_system(self, part: Volume, tree: Path) -> None:
+        target, device = self._target, self._node(part)
+        uuid = self._ids[f"{part.name} file system"]
+        swap = self._wanted.swap if part.name == "root" else 0
+        if part.kind == "vfat":
+            serial = self._ids.short(f"{part.name} file system")
+            vfat.make(target, device, tree, label="ESP", serial=serial)
+        elif part.kind == "ext4":
+            ext4.make(
+                target,
+                device,
+                tree,
+                label=part.name,
+                uuid=uuid,
+                hash_seed=self._ids[f"hash seed {part.name}"],
+                size=part.size,
+                inodes=part.inodes,
+                for_extlinux=self._wanted.for_extlinux,
+            )
+            if swap:
+                ext4.allocate(target, device, SWAP_FILE, swap)
+        elif part.kind in ("xfs", "btrfs"):
+            copied.make(target, part.kind, device, label=part.name, uuid=uuid)
+            with copied.mounted(target, part.kind, device) as mounted:
+                copied.copy(target, tree, mounted)
+                if swap:
+                    place = mounted / SWAP_FILE.lstrip("/")
+                    copied.make_swap(target, part.kind, place, swap, self._ids["swap"])
+
+
+def _split(target: Target, parts: Sequence[Volume], tree: Path) -> dict[str, Path]:
+    """The directory that each file system is made from; those of partitions are taken out."""
+    trees = {"root": tree}
+    for part in parts:
+        if part.mount not in ("", "/"):
+            target.make_directory(part.mount)
+            trees[part.name] = target.root.parent / f"particle-os-{part.name}"
+            # Within one mount: `tree` is another.
+            target.path(part.mount).rename(trees[part.name])
+            target.make_directory(part.mount)
+    return trees
+
+
+def _clamp_times(tree: Path, latest: int) -> None:
+    for directory, _, files in os.walk(tree):
+        for name in ("", *files):
+            generalize.clamp_time(Path(directory, name), latest)
+
+
+def _measure(tree: Path) -> tuple[int, int]:
+    """The bytes that the tree takes in whole blocks, and its number of inodes."""
+    seen: set[int] = set()
+    blocks = 0
+    for directory, directories, files in os.walk(tree):
+        # What a directory takes here depends on what was in it once.
+        entries = sum(12 + len(os.fsencode(name)) for name in (*directories, *files))
+        blocks += 1 + entries // BLOCK
+        seen.add(os.lstat(directory).st_ino)
+        for name in files:
+            status = os.lstat(os.path.join(directory, name))
+            if status.st_ino not in seen:
+                seen.add(status.st_ino)
+                blocks += max(1, -(-status.st_size // BLOCK))
+    return blocks * BLOCK, len(seen)

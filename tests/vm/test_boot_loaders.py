@@ -1,0 +1,140 @@
+"""A subset of docs/matrix.md: every boot loader, partition table and firmware but Secure Boot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import Account, Outcome, leftovers
+
+Built = tuple[Outcome, Path]
+MIB = 1 << 20
+# Their apt stage stands on that of the demo recipe, which has the kernel.
+PACKAGES = """\
+  - type: apt
+    packages:
+      - btrfs-progs
+      - grub-efi-amd64-bin
+      - grub-pc-bin
+      - grub2-common
+      - systemd-boot
+      - systemd-boot-efi
+      - systemd-repart
+"""
+UNITS = """\
+  - type: files
+    files:
+      - path: /etc/systemd/system/updated.service
+        content: |
+          [Unit]
+          Description=The menu can be made anew
+          ConditionPathExists=/boot/grub/grub.cfg
+          [Service]
+          Type=oneshot
+          RemainAfterExit=yes
+          ExecStart=/usr/sbin/update-grub
+          ExecStart=/bin/sh -c 'grep "linux.*root=UUID=$(findmnt -n -o UUID /).*console=ttyS0" /boot/grub/grub.cfg'
+          [Install]
+          WantedBy=multi-user.target
+      - path: /etc/systemd/system/grown.service
+        content: |
+          [Unit]
+          Description=The root file system has more than 4 GB
+          [Service]
+          Type=oneshot
+          RemainAfterExit=yes
+          ExecCondition=/bin/sh -c 'test "$(stat -f -c "%%b" /)" -gt 1000000'
+          ExecStart=/bin/true
+          [Install]
+          WantedBy=multi-user.target
+      - path: /etc/systemd/system/swapped.service
+        content: |
+          [Unit]
+          Description=There is swap space of 64 MiB
+          After=swap.target
+          [Service]
+          Type=oneshot
+          RemainAfterExit=yes
+          ExecCondition=/bin/grep -q '^/swapfile.*6553[0-9]' /proc/swaps
+          ExecStart=/bin/true
+          [Install]
+          WantedBy=multi-user.target
+  - type: services
+    enable: [updated.service, grown.service, swapped.service]
+"""  # noqa: E501
+
+
+def build(account: Account, name: str, disk: str, units: str = "") -> tuple[Outcome, Path]:
+    """Builds an image whose last stage has the options `disk`, and checks that `units` are up."""
+    minimal = Path(account.run("list", "recipes", "--json").json()[0]["name"]).read_text()
+    stages = minimal[minimal.index("stages:\n") : minimal.index("  - type: locale\n")]
+    checks = "".join(f"    - unit: {unit}\n" for unit in units.split())
+    text = f"name: {name}\n{stages}{PACKAGES}{UNITS}  - type: qemu\n"
+    text += "".join(f"    {line}\n" for line in disk.split("; "))
+    text += f"boot-test:\n  checks:\n{checks}" if checks else ""
+    output = account.make_directory(name)
+    recipe = account.write(account.directory / f"{name}.yml", text)
+    outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
+    assert outcome.status == 0, outcome.stderr
+    assert leftovers(account, output) == []
+    return outcome, output
+
+
+def test_one_disk_starts_from_bios_and_from_uefi_and_updates_its_menu(
+    account: Account, built: Built
+) -> None:
+    disk = "boot-loader: grub; file-system: btrfs; swap: 64M"
+    outcome, _ = build(account, "grub", disk, "updated.service swapped.service")
+    boots = outcome.json()["boot"]
+    assert [(boot["firmware"], boot["status"]) for boot in boots] == [
+        ("bios", "passed"),
+        ("uefi", "passed"),
+    ]
+    assert all("btrfs" in boot["facts"]["root-device"] for boot in boots)
+
+
+@pytest.fixture(scope="module")
+def systemd_boot(account: Account, built: Built) -> Built:
+    return build(account, "systemd-boot", "boot-loader: systemd-boot; grow: true; compress: zstd")
+
+
+def test_systemd_boot_starts_from_uefi(systemd_boot: Built) -> None:
+    (boot,) = systemd_boot[0].json()["boot"]
+    assert (boot["firmware"], boot["status"]) == ("uefi", "passed")
+
+
+def test_a_grown_disk_has_a_grown_file_system(account: Account, systemd_boot: Built) -> None:
+    """As published: compressed, and its checksum told."""
+    output = systemd_boot[1]
+    checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=output, capture_output=True)
+    assert checked.returncode == 0
+    image = output / "grown.raw"
+    unpack = ["zstd", "-q", "-d", "--sparse", output / "systemd-boot.raw.zst", "-o", image]
+    subprocess.run(unpack, check=True)
+    os.truncate(image, 6 << 30)
+    os.chown(image, account.uid, account.gid)
+    arguments = ["boot-test", image, "--firmware", "uefi", "--unit", "grown.service"]
+    outcome = account.run(*arguments, "--json")
+    assert outcome.status == 0, outcome.stdout
+    assert outcome.json()["firmware"] == "uefi"
+    image.unlink()
+
+
+def test_every_format_holds_the_disk_and_the_first_one_boots(
+    account: Account, built: Built
+) -> None:
+    disk = "partition-table: msdos; size: minimal; formats: [vmdk, vdi, vhd]"
+    outcome, output = build(account, "formats", disk)
+    result = outcome.json()
+    assert [a["format"] for a in result["artifacts"]] == ["vmdk", "vdi", "vhd"]
+    assert [boot["status"] for boot in result["boot"]] == ["passed"]
+    sizes = {a["virtual_bytes"] for a in result["artifacts"]}
+    assert len(sizes) == 1
+    for artifact in result["artifacts"]:
+        driver = {"vhd": "vpc"}.get(artifact["format"], artifact["format"])
+        info = ["qemu-img", "info", "-f", driver, "--output=json", output / artifact["path"]]
+        told = subprocess.run(info, check=True, capture_output=True, text=True).stdout
+        assert f'"virtual-size": {sizes.copy().pop()}' in told
