@@ -59,8 +59,8 @@ class SystemdBoot:
         files = [f"/boot/{name}-{kernel.version}" for name in ("vmlinuz", "initrd.img")]
         target.chroot(
             ["kernel-install", "add", kernel.version, *files],
-            # The directory is not yet the partition that it will be.
-            env={"BOOT_ROOT": ESP, "SYSTEMD_RELAX_ESP_CHECKS": "1"},
+            # The directory is not yet the partition that it will be, whose top paths count from.
+            env={"BOOT_ROOT": ESP, "BOOT_MNT": ESP, "SYSTEMD_RELAX_ESP_CHECKS": "1"},
         )
 
     def _copy_programs(self, target: Target) -> None:
