@@ -24,13 +24,18 @@ MODULES = "/usr/share/initramfs-tools/modules.d/recipe"
 FAST_SETTINGS = "/etc/initramfs-tools/conf.d/particle-os"
 FAST_MODULES = "/usr/share/initramfs-tools/modules.d/particle-os"
 HOOK = "/usr/share/initramfs-tools/hooks/zz-particle-os"
-# initramfs-tools(7): a hook is asked for what must come before it, then run.
-WITHOUT_HWDB = """\
+# initramfs-tools(7): a hook is asked for what must come before it, then run. A file system whose
+# tools are in the image may be that of its root; its module is loaded only when it is.
+LIST_HOOK = """\
 #!/bin/sh
 case "$1" in
-prereqs) echo udev ;;
-*) rm -f "$DESTDIR/usr/lib/udev/hwdb.bin" ;;
+prereqs) echo udev; exit ;;
 esac
+. /usr/share/initramfs-tools/hook-functions
+rm -f "$DESTDIR/usr/lib/udev/hwdb.bin"
+for name in xfs btrfs; do
+	if [ -e "/usr/sbin/mkfs.$name" ]; then manual_add_modules "$name"; fi
+done
 """
 # The modules that do not exist are passed over.
 CLOUD_STORAGE = (
@@ -89,7 +94,7 @@ def make_initramfs(target: Target, version: str) -> None:
     if takes_list(target, version):
         text += "MODULES=list\n"
         target.write(FAST_MODULES, "".join(f"{name}\n" for name in CLOUD_STORAGE))
-        target.write(HOOK, WITHOUT_HWDB, mode=0o755)
+        target.write(HOOK, LIST_HOOK, mode=0o755)
     target.write(FAST_SETTINGS, text)
     try:
         target.chroot(["update-initramfs", "-c", "-k", version])

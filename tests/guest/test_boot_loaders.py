@@ -186,7 +186,7 @@ def test_an_initramfs_with_the_root_file_system_stays(debian):
 def test_an_initramfs_without_the_root_file_system_is_made_anew(debian):
     debian.captured["lsinitramfs"] = "usr/lib/modules/6.12/ext4.ko"
     Qemu(file_system="btrfs").run(debian)
-    assert debian.only("update-initramfs").argv[1:] == ("-u", "-k", "6.12")
+    assert debian.only("update-initramfs").argv[1:] == ("-c", "-k", "6.12")
 
 
 @pytest.mark.parametrize("file_system", ["xfs", "btrfs"])
@@ -241,9 +241,9 @@ def test_a_unified_kernel_image_needs_ukify(debian):
     assert isinstance(stage._loader(), SystemdBoot)
 
 
-def test_a_console_of_ones_own_replaces_ours(debian):
+def test_a_console_of_ones_own_comes_last(debian):
     debian.write("/etc/kernel/cmdline", "console=hvc0 quiet")
-    assert boot.command_line(debian, "X") == "root=UUID=X ro console=hvc0 quiet"
+    assert boot.command_line(debian, "X").endswith("console=ttyS0,115200 console=hvc0 quiet")
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from particle_agent import kernels
 from particle_agent.disk.volumes import Volume
 from particle_agent.errors import StageError
 from particle_agent.target import Target
 
-# kernel-install(8): the command line of the kernels to be installed.
-COMMAND_LINE = "/etc/kernel/cmdline"
+# COMMAND_LINE_SIZE of x86, with the NUL.
+COMMAND_LINE_LIMIT = 2047
 CONSOLES = ("console=tty0", "console=ttyS0,115200")
 # What the boot code of an MBR may take.
 MBR_CODE_BYTES = 440
@@ -68,8 +69,7 @@ def newest_kernel(target: Target) -> Kernel:
     if target.exists("/vmlinuz") and target.exists("/initrd.img"):
         version = target.path("/vmlinuz").name.removeprefix("vmlinuz-")
         return Kernel(version, "/vmlinuz", "/initrd.img")
-    names = [n for n in target.list("/boot") if n.startswith("vmlinuz-")]
-    versions = [n.removeprefix("vmlinuz-") for n in names]
+    versions = kernels.versions(target)
     if not versions:
         raise StageError(
             "the image has no kernel in /boot",
@@ -86,15 +86,22 @@ def newest_kernel(target: Target) -> Kernel:
 
 
 def command_line(target: Target, root_uuid: str) -> str:
-    """The kernel's command line: the root file system, the consoles, and the image's own words.
+    """The kernel's command line; of several consoles, the last one becomes /dev/console.
 
-    The consoles are left out when the image names one in /etc/kernel/cmdline.
+    Raises StageError when it is longer than the kernel takes.
     """
-    words = target.read(COMMAND_LINE).split() if target.exists(COMMAND_LINE) else []
-    # Another system's root is not this one's.
-    words = [w for w in words if not w.startswith("root=") and w not in ("ro", "rw")]
-    consoles = () if any(w.startswith("console=") for w in words) else CONSOLES
-    return " ".join((f"root=UUID={root_uuid}", "ro", *consoles, *words))
+    words = [f"root=UUID={root_uuid}", "ro", *CONSOLES]
+    words += [word for word in kernels.command_line(target) if word not in words]
+    line = " ".join(words)
+    if len(line) > COMMAND_LINE_LIMIT:
+        raise StageError(
+            f"the kernel's command line has {len(line)} characters; the limit is "
+            f"{COMMAND_LINE_LIMIT}"
+        )
+    if target.exists(kernels.COMMAND_LINE):
+        # For a boot loader that is installed later.
+        target.write(kernels.COMMAND_LINE, f"{line}\n")
+    return line
 
 
 def need(target: Target, path: str, package: str, what: str) -> None:

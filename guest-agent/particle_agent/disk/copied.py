@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from particle_agent import kernels
 from particle_agent.disk import modules
 from particle_agent.errors import StageError
 from particle_agent.target import Target
@@ -32,7 +33,7 @@ def prepare_initramfs(target: Target, kind: str, version: str) -> None:
     listing = target.capture(["lsinitramfs", f"/boot/initrd.img-{version}"], timeout=300)
     if f"/{kind}.ko" not in listing:
         target.reporter.note(f"the initramfs has no {kind}: it is made anew")
-        target.chroot(["update-initramfs", "-u", "-k", version])
+        kernels.make_initramfs(target, version)
 
 
 def make(target: Target, kind: Kind, partition: Path, *, label: str, uuid: str) -> None:

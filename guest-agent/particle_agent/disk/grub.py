@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_agent import kernels
 from particle_agent.disk import boot
 from particle_agent.disk.boot import Booting
 from particle_agent.disk.volumes import MIB, Table, Volume
@@ -66,7 +67,7 @@ class Grub:
         words = booting.command_line.split()
         if strange := next((w for w in words if not WORD.fullmatch(w)), None):
             raise StageError(
-                f"the word {strange!r} of {boot.COMMAND_LINE} cannot go through GRUB's menu",
+                f"the word {strange!r} of {kernels.COMMAND_LINE} cannot go through GRUB's menu",
                 hint="Leave out quotes, '$', '\\', ';', '&', '|', '<', '>', '{' and '}'.",
             )
         for platform in (BIOS, EFI):

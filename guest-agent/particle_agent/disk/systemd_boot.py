@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_agent import kernels
 from particle_agent.disk import boot
 from particle_agent.disk.boot import Booting
 from particle_agent.disk.volumes import Volume
@@ -52,7 +53,7 @@ class SystemdBoot:
         target.write(f"{ESP}/loader/entries.srel", "type1\n")
         target.write("/etc/kernel/entry-token", f"{ENTRIES}\n")
         target.write("/etc/kernel/install.conf", INSTALL_UNIFIED if self.unified else INSTALL)
-        target.write(boot.COMMAND_LINE, f"{booting.command_line}\n")
+        target.write(kernels.COMMAND_LINE, f"{booting.command_line}\n")
         target.make_directory(f"{ESP}/{ENTRIES}")
         target.make_directory(f"{ESP}/EFI/Linux")
         kernel = booting.kernel
