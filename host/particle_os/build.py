@@ -172,10 +172,10 @@ class _Run:
             for firmware in self.plan.loaded.firmwares:
                 firmwares.check(firmware)
         if self.plan.base is not None:
-            tarball = self.plan.base.tarball.stat().st_size
+            packed = self.plan.base.size()
             images = 1 + len(set(self.plan.loaded.disk.formats) - {"raw"})
-            # A tarball unpacks to about three times its size, and stages rarely take away.
-            need_room(self.delivery.staging, images * 3 * tarball, "the images")
+            # A base unpacks to about three times its size, and stages rarely take away.
+            need_room(self.delivery.staging, images * 3 * packed, "the images")
 
     def make_helper(self) -> None:
         with self.progress.phase("helper VM"):
