@@ -138,8 +138,8 @@ def test_validate_tells_the_errors_as_annotations(tmp_path):
         f"::error file={file},line=1,col=1,title=missing-key::the key 'name' is missing",
         f"::error file={file},line=1,col=1,title=unknown-key::"
         "unknown key 'nam' (did you mean 'name'?)",
-        f"::error file={file},line=3,col=43,title=bad-value::size: expected 'auto', or a size such"
-        " as '800M' or '4G' (powers of 1024), found \"%25\\\\r\"",
+        f"::error file={file},line=3,col=43,title=bad-value::size: expected 'auto', 'minimal', or a"
+        " size such as '800M' or '4G' (powers of 1024), found \"%25\\\\r\"",
     ]
 
 
