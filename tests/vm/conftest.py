@@ -3,11 +3,16 @@
 The program under test is the wheel, installed outside of the clone and run by a user that can
 gain nothing (see confine.py). Everything lies in one directory, which goes away at the end;
 PARTICLE_OS_TEST_DIRECTORY names one that stays, so that the helper VM is made only once.
+
+With pytest-xdist each worker has a home, a cache and outputs of its own in that directory, so that
+it sees what its own builds leave behind; what takes long to make and never changes (helpers, bases,
+checkpoints, the wheel, one built image) is made by the first that needs it, for all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import io
 import json
@@ -25,12 +30,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from particle_os.deadline import Deadline
+from particle_os.workspace import locked
 
 TOP = Path(__file__).parents[2]
 CONFINE = Path(__file__).with_name("confine.py")
 USER = "particle-os-test"
 # Generous: the emulated machines of CI are slow, and a hung test still ends.
 COMMAND_SECONDS = 1800.0
+FIRST = ("build", "base", "warm", "secrets", "boot_loaders", "apt", "cache")
+DIRECTORY = "PARTICLE_OS_TEST_DIRECTORY"
 
 
 @dataclass
@@ -53,6 +62,7 @@ class Account:
     uid: int
     gid: int
     directory: Path
+    venv: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -69,7 +79,7 @@ class Account:
         """Starts a program of the user's venv, confined, without waiting for it."""
         confined = [sys.executable, str(CONFINE), str(self.uid), str(self.gid)]
         return subprocess.Popen(
-            [*confined, str(self.directory / "venv/bin" / program), *map(str, arguments)],
+            [*confined, str(self.venv / "bin" / program), *map(str, arguments)],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -123,16 +133,50 @@ def _python_for_all() -> str:
     return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the directory of this session, for the workers too."""
+    if hasattr(config, "workerinput") or DIRECTORY in os.environ:
+        return
+    os.environ[DIRECTORY] = tempfile.mkdtemp(prefix="particle-os-", dir="/var/tmp")
+    config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(DIRECTORY), ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """While one worker makes the image that most share, the others do without it."""
+    names = [f"test_{name}" for name in FIRST]
+    items.sort(key=lambda item: names.index(n) if (n := item.path.stem) in names else len(names))
+
+
 @pytest.fixture(scope="session")
-def account() -> Iterator[Account]:
-    """The ordinary user, with the wheel of this tree installed in a venv of its own."""
-    kept = os.environ.get("PARTICLE_OS_TEST_DIRECTORY")
-    directory = (
-        Path(kept) if kept else Path(tempfile.mkdtemp(prefix="particle-os-", dir="/var/tmp"))
-    )
+def session(testrun_uid: str) -> Path:
+    """What the workers share; `once` makes things in it. The clone is not writable for the user."""
+    directory = Path(os.environ[DIRECTORY])
     directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    with once(directory / "venv", testrun_uid) as missing:
+        if missing:
+            _install_wheel(directory)
+    return directory
+
+
+@contextlib.contextmanager
+def once(path: Path, session: str) -> Iterator[bool]:
+    """Whether `path` is still to be made in this session; other workers wait meanwhile."""
+    mark = path.with_name(f"{path.name}.made")
+    with locked(path.with_name(f"{path.name}.lock"), Deadline.after(COMMAND_SECONDS, "the test")):
+        missing = not mark.exists() or mark.read_text() != session
+        yield missing
+        if missing:
+            mark.write_text(session)
+
+
+@pytest.fixture(scope="session")
+def account(session: Path, worker_id: str) -> Iterator[Account]:
+    """The ordinary user, with the wheel of this tree installed in a venv of its own."""
     uid, gid = _make_user()
-    user = Account(uid, gid, directory)
+    directory = session / worker_id
+    directory.mkdir(exist_ok=True)
+    user = Account(uid, gid, directory, session / "venv")
     os.chown(directory, uid, gid)
     home = user.make_directory("home")
     user.environment = {
@@ -142,19 +186,28 @@ def account() -> Iterator[Account]:
         "XDG_CACHE_HOME": str(user.make_directory("cache")),
         **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
     }
-    _install_wheel(directory)
+    _share_cache(user, session / "shared")
     try:
         yield user
         assert user_qemus(user) == [], "a test left QEMU processes behind"
     finally:
         for pid in user_qemus(user):
             os.kill(pid, 9)
-        if not kept:
-            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _share_cache(user: Account, shared: Path) -> None:
+    user.cache.mkdir(exist_ok=True, mode=0o700)
+    os.chown(user.cache, user.uid, user.gid)
+    for name in ("helpers", "bases", "checkpoints"):
+        directory = shared / name
+        directory.mkdir(exist_ok=True, parents=True, mode=0o700)
+        os.chown(directory, user.uid, user.gid)
+        if not (user.cache / name).is_symlink():
+            (user.cache / name).symlink_to(directory)
 
 
 def _install_wheel(directory: Path) -> None:
-    """`pip install` of the wheel, outside of the clone; the clone is not writable for the user."""
+    """`pip install` of the wheel, outside of the clone."""
     venv, source = directory / "venv", directory / "source"
     shutil.rmtree(source, ignore_errors=True)
     ignore = shutil.ignore_patterns(
@@ -193,14 +246,28 @@ def leftovers(account: Account, *outputs: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def built(account: Account) -> tuple[Outcome, Path]:
-    """recipes/minimal-test.yml, built and boot-tested by the ordinary user; no /dev/kvm for it."""
+def built(account: Account, session: Path, testrun_uid: str) -> tuple[Outcome, Path]:
+    """recipes/minimal-test.yml, built and boot-tested by the ordinary user; no /dev/kvm for it.
+
+    A copy for each worker.
+    """
+    original, told = session / "shared" / "out", session / "built.json"
+    with once(session / "built", testrun_uid) as missing:
+        if missing:
+            told.write_text(json.dumps(dataclasses.asdict(_build_minimal(account, original))))
     output = account.make_directory("out")
+    subprocess.run(["cp", "-a", "--sparse=always", f"{original}/.", output], check=True)
+    return Outcome(**json.loads(told.read_text())), output
+
+
+def _build_minimal(account: Account, output: Path) -> Outcome:
+    output.mkdir(exist_ok=True)
+    os.chown(output, account.uid, account.gid)
     recipe = Path(account.run("list", "recipes", "--json").json()[0]["name"])
-    assert account.directory in recipe.parents, "the recipe must come from the wheel"
+    assert account.venv in recipe.parents, "the recipe must come from the wheel"
     outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
     assert outcome.status == 0, outcome.stderr
-    return outcome, output
+    return outcome
 
 
 def _busybox(initrd: Path) -> bytes:
