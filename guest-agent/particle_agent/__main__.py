@@ -43,7 +43,7 @@ def main() -> int:
                     root, sources = runner.prepare_scratch(), sys.stdin.read()
                     extract(disk / ARCHIVES, root, sources)
             elif sys.argv[1].startswith("inspect-"):
-                found = runner.inspect(channel, disk=sys.argv[1] == "inspect-disk")
+                found = runner.inspect(disk=sys.argv[1] == "inspect-disk")
                 Path(wire.INSPECTION).write_text(json.dumps(encode(found)))
             else:
                 runner.run_stages(channel.receive(), channel)

@@ -9,41 +9,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from particle_agent.errors import StageError
-from particle_agent.target import Reporter, Target
+from particle_agent.disk.reading import FileSystem, Tree, ask, identify, mounted
 
 SERIAL = "inspected"
-FILE_LIMIT = 32 << 20
 TEXT_LIMIT = 4096
-# mount(8): the journal of a file system that was not unmounted is not written on a read-only disk.
-MOUNT_OPTIONS = {"ext3": "ro,noload", "ext4": "ro,noload", "xfs": "ro,norecovery"}
-MOUNTED = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "squashfs", "iso9660", "erofs")
-COMMAND_SECONDS = 120.0
 SYSLINUX_CODE = Path("/usr/lib/syslinux/mbr")
 BOOT_CODE_BYTES = 440
 # What a boot loader calls itself within its program.
 EFI_SIGNS = ((b"LoaderInfo: systemd-boot", "systemd-boot"), (b"GRUB", "grub"))
 STANZA = re.compile(r"^(Package|Version|Architecture|Status): (.*)$", re.MULTILINE)
 OS_RELEASE = re.compile(r"""^([A-Z][A-Z0-9_]*)=["']?(.*?)["']?$""", re.MULTILINE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileSystem:
-    """A file system; sizes in bytes, `used` None when it could not be mounted."""
-
-    kind: str
-    label: str
-    uuid: str
-    size: int | None = None
-    used: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +88,10 @@ class Inspection:
     system: System | None
 
 
-def of_disk(device: Path, reporter: Reporter) -> Inspection:
+def of_disk(device: Path) -> Inspection:
     """What is on a disk. A file system that cannot be mounted is told as such."""
-    size = int(_ask("blockdev", "--getsize64", str(device)) or 0)
-    table = json.loads(_ask("sfdisk", "--json", str(device)) or "{}").get("partitiontable", {})
+    size = int(ask("blockdev", "--getsize64", str(device)) or 0)
+    table = json.loads(ask("sfdisk", "--json", str(device)) or "{}").get("partitiontable", {})
     loaders = [_boot_code(device)]
     systems: list[System] = []
     partitions = []
@@ -122,11 +103,11 @@ def of_disk(device: Path, reporter: Reporter) -> Inspection:
         node = Path(str(entry["node"]))
         with _mounted(node) as (file_system, place):
             if place is not None:
-                target = Target(place, reporter, hostname="")
-                loaders += _loaders(target)
-                kernels += _kernels(target, "/")
-                if _names(target, "/usr") and _names(target, "/etc"):
-                    systems.append(of_system(target))
+                tree = Tree(place)
+                loaders += _loaders(tree)
+                kernels += _kernels(tree, "/")
+                if tree.names("/usr") and tree.names("/etc"):
+                    systems.append(of_system(tree))
         if table or file_system is not None:
             partitions.append(
                 Partition(
@@ -147,19 +128,19 @@ def of_disk(device: Path, reporter: Reporter) -> Inspection:
     )
 
 
-def of_system(target: Target) -> System:
+def of_system(tree: Tree) -> System:
     """What is in a root file system."""
     release = next(
-        (text for p in ("/etc/os-release", "/usr/lib/os-release") if (text := _read(target, p))), ""
+        (text for p in ("/etc/os-release", "/usr/lib/os-release") if (text := tree.read(p))), ""
     )
     return System(
         os_release=tuple(
             Setting(key=k, value=v[:TEXT_LIMIT]) for k, v in OS_RELEASE.findall(release)[:100]
         ),
-        hostname=_read(target, "/etc/hostname").strip()[:64],
-        kernels=tuple(_kernels(target, "/boot")),
-        packages=tuple(_packages(target)),
-        accounts=tuple(_accounts(target)),
+        hostname=tree.read("/etc/hostname").strip()[:64],
+        kernels=tuple(_kernels(tree, "/boot")),
+        packages=tuple(_packages(tree)),
+        accounts=tuple(_accounts(tree)),
     )
 
 
@@ -169,84 +150,30 @@ def _with_kernels(system: System, found: list[str]) -> System:
     return replace(system, kernels=kernels)
 
 
-def _ask(*argv: str) -> str:
-    """What a program prints; nothing when it fails, as it does on a disk that is not whole."""
-    done = subprocess.run(
-        argv, capture_output=True, timeout=COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL
-    )
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
-
-
 @contextmanager
 def _mounted(node: Path) -> Iterator[tuple[FileSystem | None, Path | None]]:
     """The file system of a partition, mounted read-only if it can be."""
-    lines = _ask("blkid", "--probe", "--output", "export", str(node)).splitlines()
-    told = dict(line.partition("=")[::2] for line in lines)
-    kind = told.get("TYPE", "")
-    if not kind:
+    file_system = identify(node)
+    if file_system is None:
         yield None, None
         return
-    file_system = FileSystem(kind=kind, label=told.get("LABEL", ""), uuid=told.get("UUID", ""))
-    with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="inspected-")))
-        options = f"{MOUNT_OPTIONS.get(kind, 'ro')},nodev,nosuid,noexec"
-        argv = ["mount", "-t", kind, "-o", options, str(node), str(place)]
-        if kind not in MOUNTED or _status(argv) != 0:
+    with mounted(node, file_system.kind) as place:
+        if place is None:
             yield file_system, None
             return
-        stack.callback(_status, ["umount", str(place)])
         status = os.statvfs(place)
-        yield (
-            FileSystem(
-                kind=kind,
-                label=file_system.label,
-                uuid=file_system.uuid,
-                size=status.f_blocks * status.f_frsize,
-                used=(status.f_blocks - status.f_bfree) * status.f_frsize,
-            ),
-            place,
-        )
+        size = status.f_blocks * status.f_frsize
+        used = size - status.f_bfree * status.f_frsize
+        yield replace(file_system, size=size, used=used), place
 
 
-def _status(argv: list[str]) -> int:
-    return subprocess.run(
-        argv, capture_output=True, timeout=COMMAND_SECONDS, check=False
-    ).returncode
-
-
-def _place(target: Target, path: str) -> Path | None:
-    """Where a path lies; None for links that go round in a circle."""
-    try:
-        return target.path(path)
-    except StageError:
-        return None
-
-
-def _names(target: Target, directory: str) -> list[str]:
-    place = _place(target, directory)
-    return sorted(os.listdir(place)) if place is not None and place.is_dir() else []
-
-
-def _read_bytes(target: Target, path: str, limit: int = FILE_LIMIT) -> bytes:
-    """The beginning of a regular file; nothing when there is none."""
-    place = _place(target, path)
-    if place is None or not place.is_file():
-        return b""
-    with place.open("rb") as file:
-        return file.read(limit)
-
-
-def _read(target: Target, path: str) -> str:
-    return _read_bytes(target, path).decode("utf-8", "replace")
-
-
-def _kernels(target: Target, directory: str) -> list[str]:
-    names = _names(target, directory)
+def _kernels(tree: Tree, directory: str) -> list[str]:
+    names = tree.names(directory)
     return [n.removeprefix("vmlinuz-") for n in names if n.startswith("vmlinuz-")]
 
 
-def _packages(target: Target) -> Iterator[Package]:
-    for stanza in _read(target, "/var/lib/dpkg/status").split("\n\n"):
+def _packages(tree: Tree) -> Iterator[Package]:
+    for stanza in tree.read("/var/lib/dpkg/status").split("\n\n"):
         fields = {key: value[:TEXT_LIMIT] for key, value in STANZA.findall(stanza)}
         if fields.get("Status", "").endswith(" installed"):
             yield Package(
@@ -256,12 +183,12 @@ def _packages(target: Target) -> Iterator[Package]:
             )
 
 
-def _accounts(target: Target) -> Iterator[Account]:
+def _accounts(tree: Tree) -> Iterator[Account]:
     """root, and the users from 1000 on (Debian Policy 9.2.2)."""
     shadow = dict(
-        line.split(":")[:2] for line in _read(target, "/etc/shadow").splitlines() if ":" in line
+        line.split(":")[:2] for line in tree.read("/etc/shadow").splitlines() if ":" in line
     )
-    for line in _read(target, "/etc/passwd").splitlines():
+    for line in tree.read("/etc/passwd").splitlines():
         fields = line.split(":")
         if len(fields) != 7 or not fields[2].isdecimal():
             continue
@@ -287,11 +214,11 @@ def _boot_code(device: Path) -> str:
     return ""
 
 
-def _loaders(target: Target) -> Iterator[str]:
+def _loaders(tree: Tree) -> Iterator[str]:
     """The UEFI boot loaders in a file system, as the firmware would look for them."""
-    names = {n.lower(): n for n in _names(target, "/EFI/BOOT")}
+    names = {n.lower(): n for n in tree.names("/EFI/BOOT")}
     if default := names.get("bootx64.efi"):
-        program = _read_bytes(target, f"/EFI/BOOT/{default}")
+        program = tree.read_bytes(f"/EFI/BOOT/{default}")
         yield next((f"{n} (UEFI)" for sign, n in EFI_SIGNS if sign in program), "unknown (UEFI)")
-    if any(name.lower().endswith(".efi") for name in _names(target, "/EFI/Linux")):
+    if any(name.lower().endswith(".efi") for name in tree.names("/EFI/Linux")):
         yield "unified kernel image (UEFI)"

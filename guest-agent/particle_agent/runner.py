@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from particle_agent import apt_proxy, inspection, wire
 from particle_agent.decode import decode, decode_any, encode
+from particle_agent.disk.reading import Tree
 from particle_agent.errors import InfrastructureError, NetworkError, StageError
 from particle_agent.inspection import Inspection
 from particle_agent.limits import TimeUp, no_network, time_limit
@@ -269,12 +270,12 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
                     decode(wire.Continue, channel.receive())
 
 
-def inspect(channel: Channel, *, disk: bool) -> Inspection:
+def inspect(*, disk: bool) -> Inspection:
     """What is on the disk to be inspected, or else in the target."""
     if disk:
-        return inspection.of_disk(wait_for_disk(inspection.SERIAL, 0, 30.0), channel)
+        return inspection.of_disk(wait_for_disk(inspection.SERIAL, 0, 30.0))
     mount_scratch()
-    system = inspection.of_system(Target(ROOT, channel, hostname=""))
+    system = inspection.of_system(Tree(ROOT))
     return Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=system)
 
 

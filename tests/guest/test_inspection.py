@@ -4,6 +4,7 @@ import os
 import pytest
 from particle_agent import inspection
 from particle_agent.decode import decode, encode
+from particle_agent.disk.reading import Tree
 from particle_agent.inspection import Account, Inspection, Package, of_system
 
 STATUS = """\
@@ -38,7 +39,7 @@ def debian(target):
 
 
 def test_a_system_is_described(debian):
-    found = of_system(debian)
+    found = of_system(Tree(debian.root))
     release = {s.key: s.value for s in found.os_release}
     assert release == {"PRETTY_NAME": "Debian 13", "ID": "debian"}
     assert found.hostname == "box"
@@ -52,7 +53,7 @@ def test_a_system_is_described(debian):
 
 
 def test_an_empty_tree_has_nothing_and_is_no_error(target):
-    found = of_system(target)
+    found = of_system(Tree(target.root))
     assert (found.os_release, found.packages, found.accounts, found.kernels) == ((), (), (), ())
 
 
@@ -63,12 +64,14 @@ def test_what_is_no_regular_file_is_not_read(debian):
     debian.remove("/etc/passwd")
     debian.make_directory("/etc/passwd")
     debian.symlink("/etc/os-release", "/etc/os-release")
-    found = of_system(debian)
+    found = of_system(Tree(debian.root))
     assert (found.hostname, found.accounts) == ("", ())
 
 
 def test_what_was_found_goes_over_the_wire(debian):
-    found = Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=of_system(debian))
+    found = Inspection(
+        size=0, table=None, partitions=(), boot_loaders=(), system=of_system(Tree(debian.root))
+    )
     assert decode(Inspection, json.loads(json.dumps(encode(found)))) == found
 
 
@@ -80,7 +83,7 @@ def test_boot_loaders_are_told_by_what_they_say(target, tmp_path, monkeypatch):
     (target.root / "EFI/Boot/bootx64.efi").write_bytes(program)
     (target.root / "EFI/Linux").mkdir()
     (target.root / "EFI/Linux/debian.EFI").touch()
-    assert list(inspection._loaders(target)) == [
+    assert list(inspection._loaders(Tree(target.root))) == [
         "systemd-boot (UEFI)",
         "unified kernel image (UEFI)",
     ]
