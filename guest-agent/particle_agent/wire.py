@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from particle_agent.decode import DecodeError, decode_any, encode
 
-PROTOCOL = 4
+PROTOCOL = 5
 HEARTBEAT_SECONDS = 5.0
 TEXT_LIMIT = 8192
 LINE_LIMIT = 65536
@@ -208,6 +208,25 @@ class DiskWritten:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something is wrong with a disk that is verified: `code` tells what (`verification.findings`),
+    `place` where, and `message` how it shows."""
+
+    type: Literal["finding"] = "finding"
+    code: str
+    place: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """The disk has been looked at, in so many seconds; all findings have been told."""
+
+    type: Literal["verified"] = "verified"
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failed:
     """The end, without success. `kind` tells whose fault it is; `index` is the stage's."""
 
@@ -238,6 +257,8 @@ Event = (
     | PackagesNeeded
     | DiskNeeded
     | DiskWritten
+    | Finding
+    | Verified
     | Failed
     | Done
 )

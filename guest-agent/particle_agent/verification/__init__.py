@@ -1,0 +1,60 @@
+"""Judges a finished disk image: is it whole, would it boot, and is nothing left in it.
+
+It is read only, in a VM that is thrown away: what is on the disk is nobody's we know. All reading
+is bounded, and what is found is told as findings with a code (`findings.ERRORS`, `WARNINGS`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from particle_agent.verification import (
+    boot,
+    file_systems,
+    leftovers,
+    names,
+    table,
+    volumes,
+)
+from particle_agent.verification.findings import Findings
+from particle_agent.verification.volumes import Volume
+from particle_agent.wire import Finding
+
+
+def of_disk(device: Path, tell: Callable[[Finding], None]) -> None:
+    """Verifies a disk; what is wrong with it goes to `tell`."""
+    findings = Findings(tell)
+    with device.open("rb") as disk:
+        size = disk.seek(0, os.SEEK_END)
+        found_table = table.read(disk, size, findings)
+        if found_table is not None:
+            table.check(found_table, findings)
+        identified = volumes.identify(device, found_table)
+        if found_table is None and not identified:
+            findings.add("partition-table-missing", "disk", "there is no file system, either")
+        _check_volumes(device, identified, findings)
+        with volumes.mounted(device, identified) as found:
+            if found:
+                boot.check(disk, size, found_table, found, findings)
+            for root in (volume for volume in found if volume.is_root):
+                check_system(root, found, findings)
+            if not any(volume.is_root for volume in found):
+                findings.add("system-not-found", "disk", "nothing has both /etc and /usr")
+    findings.finish()
+
+
+def _check_volumes(device: Path, found: Sequence[Volume], findings: Findings) -> None:
+    for volume in found:
+        file_systems.check(volumes.node(device, volume), volume.kind, volume.name, findings)
+    for one, other in table.same([(volume.name, volume.uuid) for volume in found if volume.uuid]):
+        findings.add("file-system-duplicate", f"{one} and {other}", "programs may take either one")
+
+
+def check_system(root: Volume, found: Sequence[Volume], findings: Findings) -> None:
+    """Tells what is wrong with what a root file system holds; the others may be named in it."""
+    assert root.tree is not None
+    names.check_fstab(root, found, findings)
+    leftovers.check(root.tree, findings)
+    leftovers.check_rights(root.tree, findings)

@@ -1,0 +1,104 @@
+"""What can be wrong with an image: each kind of finding has a code, which stays, and a severity."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from particle_agent.wire import Finding
+
+# With an error the image does not boot as it should, cannot be relied on, or gives a secret away.
+ERRORS = {
+    "partition-table-missing": "there is neither a partition table nor a file system",
+    "gpt-primary-broken": "the GPT at the start of the disk is missing or damaged",
+    "gpt-backup-broken": "the second copy of the GPT is missing or damaged",
+    "gpt-copies-differ": "the two copies of the GPT say different things",
+    "protective-mbr-missing": "a GPT without the MBR by which systems know it",
+    "partition-outside": "a partition is not within the disk",
+    "partition-overlap": "two partitions overlap",
+    "partition-duplicate": "two partitions have the same UUID",
+    "file-system-broken": "the file system's own check finds errors",
+    "file-system-duplicate": "two file systems have the same UUID",
+    "file-system-unreadable": "a file system that the system needs cannot be mounted",
+    "boot-loader-missing": "nothing that BIOS or UEFI could start",
+    "boot-loader-file-missing": "a file of the boot loader is missing",
+    "boot-code-broken": "the code that BIOS starts leads to nothing",
+    "boot-partition-not-active": "no partition is marked as the one to boot",
+    "boot-menu-missing": "the boot loader has no menu",
+    "boot-menu-file-missing": "the boot loader's menu names a file that does not exist",
+    "boot-menu-device-missing": "the boot loader's menu names a file system that does not exist",
+    "unified-kernel-image-broken": "a unified kernel image lacks a part or is cut off",
+    "root-missing": "the kernel's command line names a root file system that does not exist",
+    "init-missing": "the root file system has no init that could be started",
+    "fstab-device-missing": "fstab names a file system that does not exist and must be there",
+    "fstab-type-wrong": "fstab names another type than the file system has",
+    "fstab-swap-broken": "fstab names a swap file that is missing or was never prepared",
+    "machine-id-set": "every machine that starts from the image gets the same machine-id",
+    "ssh-host-key": "every machine that starts from the image gets the same SSH host key",
+    "credential-secret": "every machine that starts from the image gets the same credential key",
+    "build-file": "a file with which particle-os works during a build",
+}  # fmt: skip
+WARNINGS = {
+    "gpt-backup-misplaced": "the second copy of the GPT is not at the end of the disk",
+    "partition-unaligned": "a partition does not start at a multiple of 4 KiB",
+    "file-system-not-unmounted": "the file system was in use when the image was made",
+    "file-system-not-checked": "the file system could not be checked",
+    "system-not-found": "no root file system was found that can be read",
+    "root-unstable": "the root file system is named by a name that depends on the hardware",
+    "resume-missing": "the kernel's command line names a swap space that does not exist",
+    "fstab-line-broken": "a line of fstab is not understood",
+    "fstab-unstable": "fstab names a disk by a name that depends on the hardware",
+    "fstab-mount-point-missing": "a directory on which fstab mounts does not exist",
+    "policy-rc-d": "services are kept from starting when packages are installed",
+    "resolv-conf": "name resolution goes through the machine that the image was made on",
+    "random-seed": "every machine that starts from the image gets the same random seed",
+    "private-key": "every machine that starts from the image gets the same private key",
+    "apt-lists": "lists of packages, which apt gets anew",
+    "apt-archives": "packages that have been installed",
+    "log": "logs of the machine that the image was made on",
+    "shell-history": "what somebody typed",
+    "temporary-file": "files in a directory for temporary ones",
+    "world-writable": "everybody may write to it, and no package owns it",
+    "setuid": "it runs with the rights of its owner, and no package owns it",
+}  # fmt: skip
+# So many findings of one code are told; of more, how many.
+LIMIT = 20
+TEXT_LIMIT = 300
+
+
+class Findings:
+    """Tells findings, of each code only so many."""
+
+    def __init__(self, tell: Callable[[Finding], None]) -> None:
+        self._tell = tell
+        self._counts: Counter[str] = Counter()
+        self._told: set[Finding] = set()
+
+    def add(self, code: str, place: str, message: str) -> None:
+        """`place` is a partition or a file, `message` what is wrong with it."""
+        assert severity(code) is not None, code
+        finding = Finding(code=code, place=_cut(place), message=_cut(message))
+        # Two boot loaders may share a menu.
+        if finding in self._told:
+            return
+        self._counts[code] += 1
+        if self._counts[code] <= LIMIT:
+            self._told.add(finding)
+            self._tell(finding)
+
+    def finish(self) -> None:
+        """Tells how many findings were not told one by one."""
+        for code, count in self._counts.items():
+            if count > LIMIT:
+                self._tell(Finding(code=code, place="", message=f"and {count - LIMIT} more"))
+
+
+def severity(code: str) -> str | None:
+    """ "error" or "warning"; None for what is no code."""
+    if code in ERRORS:
+        return "error"
+    return "warning" if code in WARNINGS else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_LIMIT else f"{text[: TEXT_LIMIT - 1]}…"

@@ -1,0 +1,218 @@
+"""What boot loaders' menus name: the files must be there, and the file systems."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from particle_agent.disk.reading import Tree
+from particle_agent.verification import names, volumes
+from particle_agent.verification.findings import Findings
+from particle_agent.verification.volumes import Volume
+
+MENU_LIMIT = 1 << 20
+LINES_LIMIT = 20_000
+ENTRIES_LIMIT = 200
+# Where extlinux(1) and syslinux(1) look for their configuration, beside their own files.
+SYSLINUX_DIRECTORIES = (
+    "/boot/extlinux", "/extlinux", "/boot/syslinux", "/syslinux", "/EFI/syslinux", "/boot", "/"
+)  # fmt: skip
+SYSLINUX_MENUS = ("extlinux.conf", "syslinux.cfg")
+SYSLINUX_LOADER = "ldlinux.sys"
+SYSLINUX_MODULE = "ldlinux.c32"
+GRUB_MENUS = (
+    "/boot/grub/grub.cfg", "/grub/grub.cfg", "/boot/grub2/grub.cfg", "/grub2/grub.cfg"
+)  # fmt: skip
+# GRUB manual, "linux", "initrd", "search"; linuxefi is that of older GRUBs with Secure Boot.
+GRUB_LINUX = ("linux", "linux16", "linuxefi")
+GRUB_INITRD = ("initrd", "initrd16", "initrdefi")
+UUID = re.compile(r"[0-9A-Fa-f]{4,}(?:-[0-9A-Fa-f]{4,})*")
+ON_DEVICE = re.compile(r"\([^)]*\)")
+# Boot Loader Specification, types 1 and 2.
+ENTRIES = "/loader/entries"
+UNIFIED = "/EFI/Linux"
+# PE format: the header's place, its magic, the number of sections and the size of what follows.
+PE_LIMIT = 1 << 16
+PE_OFFSET, PE_MAGIC = 0x3C, b"PE\0\0"
+PE_SECTION = struct.Struct("<8sIIII")
+PE_SECTION_BYTES, PE_HEADER_BYTES, SECTIONS_LIMIT = 40, 24, 96
+COMMAND_LINE_LIMIT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a menu boots: files of one file system, and the kernel's command line."""
+
+    place: str
+    files: tuple[str, ...]
+    command_line: str
+
+
+def check_item(item: Item, tree: Tree, disk: Sequence[Volume], findings: Findings) -> None:
+    """Tells which of the files are not there, and what the command line names in vain."""
+    for file in item.files:
+        if not tree.is_file(file):
+            findings.add(
+                "boot-menu-file-missing", item.place, f"there is no {file}, or it is empty"
+            )
+    names.check_command_line(item.command_line, item.place, disk, findings)
+
+
+# extlinux and syslinux: https://wiki.syslinux.org/wiki/index.php?title=Config
+
+
+def syslinux_directory(tree: Tree) -> str | None:
+    """The directory with the files of extlinux."""
+    return next((d for d in SYSLINUX_DIRECTORIES if SYSLINUX_LOADER in tree.names(d)), None)
+
+
+def syslinux_menu(tree: Tree, directory: str) -> str | None:
+    return next((f"{directory}/{n}" for n in SYSLINUX_MENUS if n in tree.names(directory)), None)
+
+
+def syslinux_items(tree: Tree, menu: str) -> Iterator[Item]:
+    """The entries of a menu; paths count from its directory."""
+    label, append = "", ""
+    files: list[str] = []
+    directory = PurePosixPath(menu).parent
+    for line in [*_lines(tree, menu), "LABEL"]:
+        word, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        match word.upper():
+            case "LABEL":
+                if files:
+                    yield Item(f"{menu} ({label})", tuple(files), append)
+                label, files, append = rest, [], ""
+            case "LINUX" | "KERNEL":
+                # A module of syslinux is looked for in more than one directory.
+                if not rest.endswith(".c32"):
+                    files.append(str(directory / rest))
+            case "INITRD":
+                files += [str(directory / name) for name in rest.split(",")]
+            case "APPEND":
+                append = rest
+                initrds = [w[7:] for w in rest.split() if w.startswith("initrd=")]
+                files += [str(directory / n) for names_ in initrds for n in names_.split(",")]
+
+
+# GRUB
+
+
+def check_grub(volume: Volume, menu: str, disk: Sequence[Volume], findings: Findings) -> int:
+    """Checks a grub.cfg as far as it is plain; returns how many kernels it names.
+
+    The menu is a script. What depends on its variables is left out.
+    """
+    assert volume.tree is not None
+    here: Volume | None = volume
+    kernels = 0
+    for number, line in enumerate(_lines(volume.tree, menu), start=1):
+        words = line.split()
+        if not words:
+            continue
+        place = f"{menu}:{number}"
+        if words[0].startswith("search"):
+            here = _searched(words, place, here, disk, findings)
+        elif words[0] in (*GRUB_LINUX, *GRUB_INITRD) and len(words) > 1:
+            linux = words[0] in GRUB_LINUX
+            kernels += linux
+            files = words[1:2] if linux else words[1:]
+            plain = [ON_DEVICE.sub("", f) for f in files if "$" not in f]
+            line = " ".join(words[2:]) if linux else ""
+            if here is not None and here.tree is not None:
+                check_item(Item(place, tuple(plain), line), here.tree, disk, findings)
+    return kernels
+
+
+def _searched(
+    words: Sequence[str],
+    place: str,
+    here: Volume | None,
+    disk: Sequence[Volume],
+    findings: Findings,
+) -> Volume | None:
+    """The file system that GRUB's `search` finds, from which paths count after it.
+
+    What is known is the search by UUID; of another one nothing is concluded.
+    """
+    if words[0] != "search.fs_uuid" and not {"--fs-uuid", "-u"} & set(words):
+        return here
+    wanted = [w for w in words[1:] if UUID.fullmatch(w)]
+    if not wanted:
+        return here
+    found = volumes.find(disk, ("UUID", wanted[0]))
+    if found is None:
+        findings.add("boot-menu-device-missing", place, f"nothing on the disk is {wanted[0]}")
+    return found
+
+
+# Boot Loader Specification: https://uapi-group.org/specifications/specs/boot_loader_specification/
+
+
+def entry_items(tree: Tree) -> Iterator[Item]:
+    """The entries of type 1; paths count from the file system's top."""
+    for name in [n for n in tree.names(ENTRIES) if n.endswith(".conf")][:ENTRIES_LIMIT]:
+        path = f"{ENTRIES}/{name}"
+        files, options = [], []
+        for line in _lines(tree, path):
+            word, _, rest = line.strip().replace("\t", " ").partition(" ")
+            if word in ("linux", "initrd", "efi", "uki", "devicetree"):
+                files.append(rest.strip())
+            elif word == "options":
+                options.append(rest.strip())
+        yield Item(path, tuple(files), " ".join(options))
+
+
+def unified_images(tree: Tree) -> list[str]:
+    found = [n for n in tree.names(UNIFIED) if n.lower().endswith(".efi")]
+    return [f"{UNIFIED}/{name}" for name in found[:ENTRIES_LIMIT]]
+
+
+def check_unified(tree: Tree, path: str, disk: Sequence[Volume], findings: Findings) -> None:
+    """Tells whether the parts of a unified kernel image are in the file, and what they name."""
+    place = tree.place(path)
+    if place is None or not place.is_file():
+        findings.add("unified-kernel-image-broken", path, "it is no file")
+        return
+    size = place.stat().st_size
+    parts = _sections(tree.read_bytes(path, PE_LIMIT))
+    missing = [name for name in (".linux", ".initrd") if name not in parts]
+    cut = [name for name, (start, length) in parts.items() if start + length > size]
+    if missing:
+        findings.add("unified-kernel-image-broken", path, f"it has no {' and no '.join(missing)}")
+    if cut:
+        findings.add("unified-kernel-image-broken", path, f"{cut[0]} is cut off")
+    if ".cmdline" in parts and ".cmdline" not in cut:
+        start, length = parts[".cmdline"]
+        with place.open("rb") as file:
+            file.seek(start)
+            line = file.read(min(length, COMMAND_LINE_LIMIT)).decode("utf-8", "replace")
+        names.check_command_line(line.strip("\0\n "), path, disk, findings)
+
+
+def _sections(head: bytes) -> dict[str, tuple[int, int]]:
+    """Where in a PE program its sections are: the first byte, and how many are used."""
+    if len(head) < PE_OFFSET + 4:
+        return {}
+    place = int.from_bytes(head[PE_OFFSET : PE_OFFSET + 4], "little")
+    if head[place : place + 4] != PE_MAGIC or len(head) < place + PE_HEADER_BYTES:
+        return {}
+    count, options = struct.unpack_from("<6xH12xH", head, place)
+    first = place + PE_HEADER_BYTES + options
+    found = {}
+    for index in range(min(count, SECTIONS_LIMIT)):
+        where = first + index * PE_SECTION_BYTES
+        if where + PE_SECTION_BYTES > len(head):
+            break
+        name, used, _, stored, start = PE_SECTION.unpack_from(head, where)
+        found[name.rstrip(b"\0").decode("ascii", "replace")] = (start, min(used, stored))
+    return found
+
+
+def _lines(tree: Tree, path: str) -> list[str]:
+    """The lines of a menu that are no comments."""
+    lines = tree.read(path, MENU_LIMIT).splitlines()[:LINES_LIMIT]
+    return [line if not line.lstrip().startswith("#") else "" for line in lines]

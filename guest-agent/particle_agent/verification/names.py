@@ -1,0 +1,103 @@
+"""What fstab and the kernel's command line name must exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from particle_agent.disk.reading import Tree
+from particle_agent.verification import volumes
+from particle_agent.verification.findings import Findings
+from particle_agent.verification.volumes import UNSTABLE, Volume
+
+FSTAB = "/etc/fstab"
+FSTAB_LIMIT = 1 << 20
+LINES_LIMIT = 1000
+# getmntent(3): how blanks are written within a field.
+OCTAL = re.compile(r"\\(\d{3})")
+# With these the boot goes on without it.
+OPTIONAL = {"nofail", "noauto", "x-systemd.automount"}
+EXT = {"ext2", "ext3", "ext4"}
+INIT = "/sbin/init"
+# mkswap(8): the end of the first page.
+SWAP_PAGE = 4096
+SWAP_SIGNATURE = b"SWAPSPACE2"
+
+
+def check_fstab(root: Volume, disk: Sequence[Volume], findings: Findings) -> None:
+    """Tells what in the fstab(5) of a root file system names nothing."""
+    assert root.tree is not None
+    text = root.tree.read(FSTAB, FSTAB_LIMIT)
+    for number, line in enumerate(text.splitlines()[:LINES_LIMIT], start=1):
+        fields = [OCTAL.sub(_blank, field) for field in line.split()]
+        if not fields or fields[0].startswith("#"):
+            continue
+        place = f"{FSTAB}:{number}"
+        if len(fields) < 3:
+            findings.add("fstab-line-broken", place, "it has fewer than three fields")
+            continue
+        name, mount, kind, *more = fields
+        options = more[0].split(",") if more else []
+        if OPTIONAL.isdisjoint(options):
+            _check_source(name, kind, place, root.tree, disk, findings)
+        if mount.startswith("/") and not root.tree.exists(mount):
+            findings.add("fstab-mount-point-missing", place, f"there is no directory {mount}")
+
+
+def _blank(match: re.Match[str]) -> str:
+    return chr(int(match.group(1), 8) & 0x7F)
+
+
+def _check_source(
+    name: str, kind: str, place: str, root: Tree, disk: Sequence[Volume], findings: Findings
+) -> None:
+    tagged = volumes.parse(name)
+    if tagged is not None:
+        volume = volumes.find(disk, tagged)
+        if volume is None:
+            findings.add("fstab-device-missing", place, f"nothing on the disk is {name}")
+        elif not _fits(kind, volume.kind):
+            told = f"it says {kind}, and {volume.name} has {volume.kind}"
+            findings.add("fstab-type-wrong", place, told)
+    elif UNSTABLE.fullmatch(name):
+        findings.add("fstab-unstable", place, f"{name} is another disk on other hardware")
+    elif kind == "swap" and name.startswith("/") and not name.startswith("/dev/"):
+        head = root.read_bytes(name, SWAP_PAGE)
+        if not head.endswith(SWAP_SIGNATURE) or len(head) < SWAP_PAGE:
+            findings.add("fstab-swap-broken", place, f"{name} is no swap file")
+
+
+def _fits(wanted: str, found: str) -> bool:
+    """Whether mount(8) takes a file system of the kind found for one of the kind wanted."""
+    if wanted in ("auto", found) or {wanted, found} <= EXT:
+        return True
+    # Only of what the disk may well be said to have: kinds differ in how they are called.
+    known = {*EXT, "xfs", "btrfs", "vfat", "swap"}
+    return not {wanted, found} <= known
+
+
+def check_command_line(line: str, place: str, disk: Sequence[Volume], findings: Findings) -> None:
+    """Tells what in a kernel's command line names nothing on the disk."""
+    words = dict(word.partition("=")[::2] for word in line.split())
+    root = words.get("root", "")
+    # Without root= the initramfs finds it by other means; with $ GRUB's script makes the name.
+    if not root or "$" in root:
+        return
+    name = volumes.parse(root)
+    volume = volumes.find(disk, name) if name else None
+    if name and volume is None:
+        findings.add("root-missing", place, f"nothing on the disk is {root}")
+    elif UNSTABLE.fullmatch(root):
+        findings.add("root-unstable", place, f"{root} is another disk on other hardware")
+    resume = volumes.parse(words.get("resume", ""))
+    if resume and volumes.find(disk, resume) is None:
+        findings.add("resume-missing", place, f"nothing on the disk is {words['resume']}")
+    if volume is not None and volume.tree is not None and "rdinit" not in words:
+        _check_init(words.get("init", INIT), volume, place, findings)
+
+
+def _check_init(init: str, root: Volume, place: str, findings: Findings) -> None:
+    assert root.tree is not None
+    found = root.tree.place(init)
+    if not root.tree.is_file(init) or found is None or not found.stat().st_mode & 0o111:
+        findings.add("init-missing", place, f"{root.name} has no program {init}")

@@ -1,0 +1,234 @@
+"""Partition tables, read and judged: GPT with both its copies, and MBR.
+
+UEFI specification 2.10, 5.2 (MBR) and 5.3 (GPT). Nothing is taken for granted: the disk is
+nobody's we know.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import IO, Literal
+
+from particle_agent.verification.findings import Findings
+
+SECTOR = 512
+ALIGNMENT = 4096
+SIGNATURE = b"EFI PART"
+HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+ENTRY = struct.Struct("<16s16sQQQ72s")
+# UEFI demands 128 bytes an entry, or a multiple; the room for them is 16 KiB everywhere.
+ENTRIES_LIMIT = 1 << 20
+LEGACY_BIOS_BOOTABLE = 1 << 2
+MBR_SIGNATURE = b"\x55\xaa"
+MBR_ENTRY = struct.Struct("<B3sB3sII")
+MBR_ENTRIES = 446
+ACTIVE = 0x80
+PROTECTIVE = 0xEE
+EXTENDED = (0x05, 0x0F, 0x85)
+LOGICAL_LIMIT = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A partition: the first byte, and that after the last. `type` as sfdisk(8) writes it."""
+
+    number: int
+    start: int
+    end: int
+    type: str
+    uuid: str
+    name: str = ""
+    active: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A partition table; it may lie on the bytes of the disk from `first` to `last`."""
+
+    label: Literal["gpt", "dos"]
+    entries: tuple[Entry, ...]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Header:
+    mine: int
+    other: int
+    first_usable: int
+    last_usable: int
+    disk: bytes
+    entries: bytes
+    entry_size: int
+
+
+def read(disk: IO[bytes], size: int, findings: Findings) -> Table | None:
+    """The partition table of a disk of `size` bytes; None when there is none to rely on."""
+    disk.seek(0)
+    sector = disk.read(SECTOR)
+    types = [entry[2] for entry in _mbr_entries(sector)] if _is_mbr(sector) else []
+    primary = _header(disk, 1, size)
+    if PROTECTIVE in types or primary is not None:
+        if PROTECTIVE not in types:
+            findings.add("protective-mbr-missing", "partition table", "the MBR does not tell of it")
+        return _read_gpt(disk, primary, size, findings)
+    return _read_mbr(disk, sector, size) if any(types) else None
+
+
+def check(table: Table, findings: Findings) -> None:
+    """Tells what is wrong with the partitions."""
+    for entry in table.entries:
+        place = f"partition {entry.number}"
+        if entry.start < table.first or entry.end > table.last or entry.start >= entry.end:
+            told = f"it has the bytes from {entry.start} to {entry.end}; the table allows those "
+            findings.add("partition-outside", place, f"{told}from {table.first} to {table.last}")
+        elif entry.start % ALIGNMENT:
+            findings.add("partition-unaligned", place, f"it starts at the byte {entry.start}")
+    for before, after in pairwise(sorted(table.entries, key=lambda entry: entry.start)):
+        if after.start < before.end:
+            place = f"partitions {before.number} and {after.number}"
+            told = f"one ends at the byte {before.end}, the other starts at {after.start}"
+            findings.add("partition-overlap", place, told)
+    for one, other in same([(f"partition {e.number}", e.uuid) for e in table.entries]):
+        findings.add("partition-duplicate", f"{one} and {other}", "programs may take either one")
+
+
+def same(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The names of two each that have the same identity, of names with their identities."""
+    pairs = pairwise(sorted(named, key=lambda one: one[1]))
+    return [(one[0], other[0]) for one, other in pairs if one[1] == other[1]]
+
+
+# GPT
+
+
+def _read_gpt(
+    disk: IO[bytes], primary: _Header | None, size: int, findings: Findings
+) -> Table | None:
+    last = size // SECTOR - 1
+    place = last if primary is None else primary.other
+    backup = _header(disk, place, size)
+    if primary is None:
+        findings.add("gpt-primary-broken", "partition table", "its header is not valid")
+    if backup is None:
+        told = f"there is none in sector {place}; the disk has {last + 1}"
+        findings.add("gpt-backup-broken", "partition table", told)
+    elif place != last:
+        told = f"it is in sector {place}, and the last one is {last}"
+        findings.add("gpt-backup-misplaced", "partition table", told)
+    if primary and backup and _content(primary) != _content(backup):
+        findings.add("gpt-copies-differ", "partition table", "disk, partitions or usable sectors")
+    header = primary or backup
+    if header is None:
+        return None
+    return Table(
+        label="gpt",
+        entries=tuple(_gpt_entries(header)),
+        first=header.first_usable * SECTOR,
+        last=min(header.last_usable + 1, size // SECTOR) * SECTOR,
+    )
+
+
+def _content(header: _Header) -> tuple[object, ...]:
+    return (header.disk, header.entries, header.first_usable, header.last_usable)
+
+
+def _header(disk: IO[bytes], sector: int, size: int) -> _Header | None:
+    """The header in a sector and the entries that it names, if both are as their checksums say."""
+    if not 0 < sector < size // SECTOR:
+        return None
+    disk.seek(sector * SECTOR)
+    data = disk.read(SECTOR)
+    if len(data) < SECTOR or not data.startswith(SIGNATURE):
+        return None
+    (_, _, length, checksum, _, mine, other, first, last, guid, where, count, each, entries_sum) = (
+        HEADER.unpack_from(data)
+    )
+    if not HEADER.size <= length <= SECTOR or mine != sector:
+        return None
+    if binascii.crc32(data[:16] + bytes(4) + data[20:length]) != checksum:
+        return None
+    if each < ENTRY.size or count * each > ENTRIES_LIMIT or where >= size // SECTOR:
+        return None
+    disk.seek(where * SECTOR)
+    entries = disk.read(count * each)
+    if binascii.crc32(entries) != entries_sum:
+        return None
+    return _Header(mine, other, first, last, guid, entries, each)
+
+
+def _gpt_entries(header: _Header) -> Iterator[Entry]:
+    for index in range(len(header.entries) // header.entry_size):
+        kind, guid, start, end, attributes, name = ENTRY.unpack_from(
+            header.entries, index * header.entry_size
+        )
+        if kind == bytes(16):
+            continue
+        yield Entry(
+            number=index + 1,
+            start=start * SECTOR,
+            end=(end + 1) * SECTOR,
+            type=str(uuid.UUID(bytes_le=kind)),
+            uuid=str(uuid.UUID(bytes_le=guid)),
+            name=name.decode("utf-16-le", "replace").partition("\0")[0],
+            active=bool(attributes & LEGACY_BIOS_BOOTABLE),
+        )
+
+
+# MBR
+
+
+def _is_mbr(sector: bytes) -> bool:
+    """A file system's first sector may have the same signature, and anything else in it."""
+    if len(sector) < SECTOR or not sector.endswith(MBR_SIGNATURE):
+        return False
+    return all(entry[0] in (0, ACTIVE) for entry in _mbr_entries(sector))
+
+
+def _mbr_entries(sector: bytes) -> list[tuple[int, bytes, int, bytes, int, int]]:
+    places = range(MBR_ENTRIES, MBR_ENTRIES + 4 * MBR_ENTRY.size, MBR_ENTRY.size)
+    return [MBR_ENTRY.unpack_from(sector, place) for place in places]
+
+
+def _read_mbr(disk: IO[bytes], sector: bytes, size: int) -> Table:
+    identifier = int.from_bytes(sector[440:444], "little")
+
+    def entry(number: int, status: int, kind: int, start: int, count: int) -> Entry:
+        return Entry(
+            number=number,
+            start=start * SECTOR,
+            end=(start + count) * SECTOR,
+            type=f"{kind:x}",
+            uuid=f"{identifier:08x}-{number:02x}",
+            active=status == ACTIVE,
+        )
+
+    entries = []
+    for number, (status, _, kind, _, start, count) in enumerate(_mbr_entries(sector), start=1):
+        if kind in EXTENDED:
+            for logical, found in enumerate(_logical(disk, start), start=5):
+                entries.append(entry(logical, *found))
+        elif kind:
+            entries.append(entry(number, status, kind, start, count))
+    return Table(label="dos", entries=tuple(entries), first=SECTOR, last=size // SECTOR * SECTOR)
+
+
+def _logical(disk: IO[bytes], extended: int) -> Iterator[tuple[int, int, int, int]]:
+    """Status, type, first sector and length of the partitions in an extended one."""
+    place = extended
+    for _ in range(LOGICAL_LIMIT):
+        disk.seek(place * SECTOR)
+        sector = disk.read(SECTOR)
+        if not _is_mbr(sector):
+            return
+        own, link, *_ = _mbr_entries(sector)
+        if own[2]:
+            yield own[0], own[2], place + own[4], own[5]
+        if link[2] not in EXTENDED or not link[4]:
+            return
+        place = extended + link[4]

@@ -1,0 +1,106 @@
+"""The file systems of a disk, each mounted read-only, and the names by which they are known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from particle_agent.disk import reading
+from particle_agent.disk.reading import Tree
+from particle_agent.verification.table import Entry, Table
+
+# The way that names of file systems are written: fstab(5), and udev's links.
+TAGS = {
+    "UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel"
+}  # fmt: skip
+NAMED = re.compile(r"""(UUID|LABEL|PARTUUID|PARTLABEL)=(["']?)(.*)\2""")
+LINKED = re.compile(r"/dev/disk/(by-uuid|by-label|by-partuuid|by-partlabel)/(.+)")
+# Names that depend on which bus a disk is on, and on which disk is found first.
+UNSTABLE = re.compile(
+    r"/dev/(?:[shv]d[a-z]+\d*|xvd[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A file system. `tree` is None when it cannot be mounted, or holds no files."""
+
+    number: int
+    kind: str
+    uuid: str
+    label: str
+    entry: Entry | None
+    tree: Tree | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"partition {self.number}" if self.entry else "the disk"
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it holds a system."""
+        return bool(self.tree and self.tree.names("/usr") and self.tree.names("/etc"))
+
+    def answers_to(self, tag: str, value: str) -> bool:
+        """Whether it is what `tag` (UUID, LABEL, …) and `value` name."""
+        mine = {"UUID": self.uuid, "LABEL": self.label}
+        if self.entry is not None:
+            mine |= {"PARTUUID": self.entry.uuid, "PARTLABEL": self.entry.name}
+        if tag.endswith("UUID"):
+            return mine.get(tag, "").lower() == value.lower()
+        return mine.get(tag, "") == value
+
+
+def parse(name: str) -> tuple[str, str] | None:
+    """Tag and value of a name such as UUID=… or /dev/disk/by-uuid/…; None for other names."""
+    if match := NAMED.fullmatch(name):
+        return match.group(1), match.group(3)
+    if match := LINKED.fullmatch(name):
+        tag = next(tag for tag, link in TAGS.items() if link == match.group(1))
+        return tag, re.sub(r"\\x([0-9a-f]{2})", lambda m: chr(int(m.group(1), 16)), match.group(2))
+    return None
+
+
+def find(volumes: Sequence[Volume], name: tuple[str, str]) -> Volume | None:
+    """The volume that a tag and value name."""
+    return next((volume for volume in volumes if volume.answers_to(*name)), None)
+
+
+def identify(device: Path, table: Table | None) -> list[Volume]:
+    """The file systems of a disk, by their superblocks."""
+    entries = [None] if table is None else [*table.entries]
+    found = []
+    for entry in entries:
+        place = _node(device, entry)
+        # The kernel has no device for a partition that is not within the disk.
+        told = reading.identify(place) if place.exists() else None
+        if told is not None:
+            number = entry.number if entry else 0
+            found.append(
+                Volume(number=number, kind=told.kind, uuid=told.uuid, label=told.label, entry=entry)
+            )
+    return found
+
+
+@contextmanager
+def mounted(device: Path, identified: Sequence[Volume]) -> Iterator[list[Volume]]:
+    """The same volumes with their trees, for as long as the context lasts."""
+    with ExitStack() as stack:
+        found = []
+        for volume in identified:
+            place = stack.enter_context(reading.mounted(node(device, volume), volume.kind))
+            found.append(replace(volume, tree=None if place is None else Tree(place)))
+        yield found
+
+
+def node(device: Path, volume: Volume) -> Path:
+    """The device that a volume lies on."""
+    return _node(device, volume.entry)
+
+
+def _node(device: Path, entry: Entry | None) -> Path:
+    return Path(f"{device}{entry.number}") if entry else device
