@@ -4,7 +4,8 @@
 `agent.pyz extract` the packages of a base from their disk (with sources.list on standard input),
 `agent.pyz run` runs the stages of a request, `agent.pyz shell` is a root shell in the
 target (with a proxy for apt as JSON, if there is one),
-`agent.pyz inspect-disk` and `inspect-target` write what they find to wire.INSPECTION.
+`agent.pyz inspect-disk` and `inspect-target` write what they find to wire.INSPECTION,
+`agent.pyz verify-disk` tells what is wrong with the disk to be inspected.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from particle_agent import runner, wire
 from particle_agent.bootstrap import extract
 from particle_agent.decode import decode, encode
+from particle_agent.inspection import SERIAL
 from particle_agent.packages import ARCHIVES
 from particle_agent.unpack import check_base, unpack, unpack_image
 
@@ -42,6 +44,8 @@ def main() -> int:
                 with runner.packages_disk() as disk:
                     root, sources = runner.prepare_scratch(), sys.stdin.read()
                     extract(disk / ARCHIVES, root, sources)
+            elif sys.argv[1] == "verify-disk":
+                runner.verify(channel, SERIAL)
             elif sys.argv[1].startswith("inspect-"):
                 found = runner.inspect(disk=sys.argv[1] == "inspect-disk")
                 Path(wire.INSPECTION).write_text(json.dumps(encode(found)))

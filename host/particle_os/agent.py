@@ -148,10 +148,12 @@ class Agent:
         source_date: int | None = None,
         apt_proxy: wire.AptProxy | None = None,
         checkpoints: bool = False,
+        verify: bool = False,
     ) -> None:
         """Runs the stages; each event goes to `listen`.
 
-        With `checkpoints` the agent waits after each stage but the last (`Frozen`). Returns only
+        With `checkpoints` the agent waits after each stage but the last (`Frozen`), with `verify`
+        it verifies the disk that the last one has written. Returns only
         after a received `done`. Raises StageFailed or InfrastructureError as the agent says,
         VmError when it falls silent.
         """
@@ -160,6 +162,7 @@ class Agent:
             "source_date": source_date,
             "apt_proxy": encode(apt_proxy),
             "checkpoints": checkpoints,
+            "verify": verify,
             "stages": [encode(stage) for stage in stages],
         }
         with self._channel("run", deadline) as channel:
@@ -199,6 +202,11 @@ class Agent:
         with self._channel(f"inspect-{what}", deadline) as channel:
             self._listen(channel, deadline, listen)
         return self._fetch(wire.INSPECTION, wire.INSPECTION_LIMIT, Inspection, deadline)
+
+    def verify(self, deadline: Deadline, listen: Listener) -> None:
+        """Has the agent verify the disk to be inspected; each finding goes to `listen`."""
+        with self._channel("verify-disk", deadline) as channel:
+            self._listen(channel, deadline, listen)
 
     def _fetch(self, path: str, limit: int, kind: type[T], deadline: Deadline) -> T:
         """A JSON file of the VM as an instance of the dataclass `kind`; `limit` is in bytes."""

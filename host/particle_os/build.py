@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 from particle_agent import wire
 from particle_agent.stages.apt import Apt
@@ -24,6 +23,7 @@ from particle_os import (
     cache,
     helper,
     process,
+    verification,
 )
 from particle_os.apt_proxy import NO_PROXY
 from particle_os.attachments import Attachment, NotAttachable
@@ -45,9 +45,10 @@ from particle_os.helper import Helper
 from particle_os.packages import Depot
 from particle_os.plan import REFRESH_BASE, Plan
 from particle_os.progress import LogSink, Progress
-from particle_os.report import HelperResult, Result
+from particle_os.report import HelperResult, Result, Status
 from particle_os.sandbox import Resources, Sandbox, running_sandbox
 from particle_os.stages import Stages
+from particle_os.verification import Verification
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
@@ -69,7 +70,8 @@ SCRATCH_ESTIMATE = 1 << 30
 def build(plan: Plan, progress: Progress) -> Result:
     """Builds the image, boots it, and publishes it; returns what happened.
 
-    A boot test that is not passed is told by the result, and nothing is published then. Raises
+    Errors in the disk, and a boot test that is not passed, are told by the result, and nothing is
+    published then. Raises
     StageFailed or InfrastructureError; what the build wrote is then in NAME.failed beside the
     images, and the images of an earlier build are untouched.
     """
@@ -94,9 +96,10 @@ def build(plan: Plan, progress: Progress) -> Result:
                 run.push_files(sandbox)
                 run.run_stages(sandbox)
             run.take_disk(sandbox)
-            run.convert()
-            run.boot()
-            run.compress()
+            if run.is_sound():
+                run.convert()
+                run.boot()
+                run.compress()
             result = run.publish()
     cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
     return result
@@ -146,6 +149,7 @@ class _Run:
         self.deadline = Deadline.after(BUILD_SECONDS, "the build")
         self.notes: list[str] = []
         self.stages = Stages(plan, progress)
+        self.verification: Verification | None = None
         self.verdicts: list[Verdict] = []
         self.apt_proxy = NO_PROXY
         self.helper: Helper | None = None
@@ -377,9 +381,12 @@ class _Run:
             proxy=self.apt_proxy,
         )
         first = self.stages.done
+        findings = verification.Listener()
 
         def listen(event: wire.Event) -> wire.Answer | None:
             match event:
+                case wire.Finding() | wire.Verified():
+                    findings.hear(event)
                 case wire.PackagesNeeded():
                     stage = self.stages.running(Apt)
                     with self.stages.limited(self.deadline) as deadline:
@@ -410,7 +417,9 @@ class _Run:
                     deadline=self.deadline,
                     listen=listen,
                     checkpoints=self.plan.options.cache,
+                    verify=True,
                 )
+            self.verification = findings.result()
         except ParticleError as error:
             self.stages.place(error)
             if isinstance(error, NotEnoughSpace):
@@ -440,6 +449,13 @@ class _Run:
         with self.progress.phase("verify disk"):
             artifact.receive(sandbox.output, sandbox.written)
             self.delivery.add("raw", sandbox.written.size)
+
+    def is_sound(self) -> bool:
+        """Whether the disk has no error that its verification has found."""
+        assert self.verification is not None
+        for severity, text in verification.lines(self.verification):
+            self.note(f"{severity}: {text}")
+        return not self.verification.errors
 
     def convert(self) -> None:
         """Makes the other images of the raw disk, which goes away when nobody asked for it."""
@@ -498,7 +514,7 @@ class _Run:
     def publish(self) -> Result:
         result = self.result()
         assert result is not None
-        if result.status == "not-booted":
+        if result.status in ("not-booted", "defective"):
             self.delivery.keep_evidence(result, [a.path for a in self.delivery.artifacts])
         else:
             self.delivery.publish(result)
@@ -510,7 +526,9 @@ class _Run:
             return None
         artifacts = self.delivery.artifacts
         if not self.stages.all_done or not artifacts:
-            status: Literal["passed", "not-tested", "not-booted", "failed"] = "failed"
+            status: Status = "failed"
+        elif self.verification is not None and self.verification.errors:
+            status = "defective"
         elif not self.verdicts:
             status = "not-tested"
         else:
@@ -538,6 +556,7 @@ class _Run:
             apt_proxy=self.apt_proxy.result(),
             stages=tuple(self.stages.results),
             artifacts=tuple(artifacts),
+            verification=self.verification,
             boot=tuple(self.verdicts),
             phases=dict(self.progress.phases),
             controller_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -67,6 +67,12 @@ class NotBooted(ParticleError):
     exit_code = EXIT_NOT_BOOTED
 
 
+class Defective(ParticleError):
+    """The image was looked at, and something is wrong with it."""
+
+    exit_code = EXIT_NOT_BOOTED
+
+
 class InfrastructureError(ParticleError):
     """QEMU, SSH, disk space, a mirror or a tool of the host failed, not the recipe."""
 

@@ -17,6 +17,7 @@ from particle_os.helper import Helper, Template
 from particle_os.progress import Progress
 from particle_os.report import human_bytes
 from particle_os.sandbox import Resources, Sandbox, running_sandbox
+from particle_os.verification import Listener, Verification
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import Disk
 from particle_os.workspace import Workspace
@@ -48,11 +49,23 @@ class Inspector:
 
         Raises UsageError for an image that refers to other files.
         """
-        format = boot_test.image_format(path)  # noqa: A001 - the field's own word
-        backing = () if format == "qcow2" else None
-        disk = Disk(path.resolve(), format, SERIAL, read_only=True, backing=backing)
-        with self._sandbox(disk) as sandbox, self._progress.phase("inspect"):
+        with self._sandbox(_inspected(path)) as sandbox, self._progress.phase("inspect"):
             return sandbox.agent.inspect("disk", self._deadline, self._listen)
+
+    def verify(self, path: Path) -> tuple[Inspection, Verification]:
+        """What is on a disk image, and what is wrong with it. Raises as `image`."""
+        findings = Listener()
+
+        def listen(event: wire.Event) -> None:
+            if not findings.hear(event):
+                self._listen(event)
+
+        with self._sandbox(_inspected(path)) as sandbox:
+            with self._progress.phase("inspect"):
+                found = sandbox.agent.inspect("disk", self._deadline, self._listen)
+            with self._progress.phase("verify"):
+                sandbox.agent.verify(self._deadline, listen)
+        return found, findings.result()
 
     def base(self, base: Base) -> Inspection:
         """What is in a base image."""
@@ -88,6 +101,12 @@ class Inspector:
     def _listen(self, event: wire.Event) -> None:
         if isinstance(event, wire.Output | wire.Note):
             self._progress.line(event.text)
+
+
+def _inspected(path: Path) -> Disk:
+    format = boot_test.image_format(path)  # noqa: A001 - the field's own word
+    backing = () if format == "qcow2" else None
+    return Disk(path.resolve(), format, SERIAL, read_only=True, backing=backing)
 
 
 def described(found: Inspection) -> Iterator[tuple[str, str]]:

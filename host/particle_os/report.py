@@ -14,6 +14,9 @@ from rich.text import Text
 
 from particle_os.boot_test import Verdict
 from particle_os.errors import printable
+from particle_os.verification import Verification
+
+Status = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
 
 
 class _Record(pydantic.BaseModel):
@@ -83,7 +86,7 @@ class Result(_Record):
 
     version: Literal[1] = 1
     particle_os: str
-    status: Literal["passed", "not-tested", "not-booted", "failed"]
+    status: Status
     # Names all that the images depend on, but for what the network had to give.
     build_key: str
     # Seconds since 1970.
@@ -99,6 +102,8 @@ class Result(_Record):
     apt_proxy: AptProxyResult | None = None
     stages: tuple[StageResult, ...]
     artifacts: tuple[ArtifactResult, ...]
+    # What was found wrong with the disk before it was converted and booted.
+    verification: Verification | None = None
     boot: tuple[Verdict, ...]
     # Seconds by the host's clock.
     phases: dict[str, float]
@@ -142,6 +147,9 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
     for artifact in result.artifacts:
         virtual, allocated = map(human_bytes, (artifact.virtual_bytes, artifact.allocated_bytes))
         console.print(Text(f"{artifact.format:>6}  {virtual}, {allocated} allocated"))
+    for finding in result.verification.findings if result.verification else ():
+        style = "red" if finding.severity == "error" else "yellow"
+        console.print(Text(f"{finding.severity:>7}  {finding}", style=style))
     for verdict in result.boot:
         style = "green" if verdict.passed else "red"
         told = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"

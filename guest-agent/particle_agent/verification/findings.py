@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 from particle_agent.wire import Finding
 
@@ -93,7 +94,7 @@ class Findings:
                 self._tell(Finding(code=code, place="", message=f"and {count - LIMIT} more"))
 
 
-def severity(code: str) -> str | None:
+def severity(code: str) -> Literal["error", "warning"] | None:
     """ "error" or "warning"; None for what is no code."""
     if code in ERRORS:
         return "error"

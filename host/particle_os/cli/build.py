@@ -25,6 +25,7 @@ from particle_os.cli.common import (
 from particle_os.errors import UsageError, printable
 from particle_os.outcome import not_booted
 from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
+from particle_os.verification import defective
 from particle_os.vm import accel
 from particle_os.workspace import workspace
 
@@ -97,15 +98,17 @@ def build_command(
         result = building.build(plan, progress)
     finally:
         progress.close()
-    booted = result.status != "not-booted"
-    place = output_directory if booted else output_directory / f"{result.recipe}.failed"
+    good = result.status not in ("not-booted", "defective")
+    place = output_directory if good else output_directory / f"{result.recipe}.failed"
     names = [a.path for a in result.artifacts]
     names += [f"{result.recipe}.{end}" for end in ("result.json", "log", "console.log")]
     if output.as_json:
         click.echo(result.model_dump_json(indent=2))
     elif not output.quiet:
         report.print_result(result, output.data(), [str(place / name) for name in names])
-    if not booted:
+    if result.verification is not None and result.verification.errors:
+        raise defective(result.verification, place / f"{result.recipe}.log")
+    if not good:
         raise not_booted(result.boot[-1], place / f"{result.recipe}.console.log")
     return 0
 

@@ -11,13 +11,14 @@ import click
 from particle_agent.decode import encode
 from particle_agent.inspection import Inspection
 
-from particle_os import base, helper, recipe
+from particle_os import base, helper, recipe, verification
 from particle_os.base import Base, ImageBase
 from particle_os.cli.build import show_plan
 from particle_os.cli.common import ACCEL, Output, common, find_acceleration
 from particle_os.errors import UsageError, printable
 from particle_os.inspection import Inspector, described
 from particle_os.plan import Options, make_plan
+from particle_os.verification import Verification, defective
 from particle_os.vm import accel
 from particle_os.workspace import cache_directory, workspace
 
@@ -27,18 +28,22 @@ ARCHITECTURE = "amd64"
 
 @click.command("inspect")
 @click.argument("what", metavar="IMAGE|REF|RECIPE")
+@click.option("--verify", is_flag=True, help="Tell what is wrong with a disk image, too.")
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
 @click.option("--template", default="debian-trixie", hidden=True)
 @ACCEL
 @common
 def inspect_command(
-    output: Output, what: str, mirror: str | None, template: str, accel: accel.Wish
+    output: Output, what: str, verify: bool, mirror: str | None, template: str, accel: accel.Wish
 ) -> None:
     """Tell what a disk image, a base image (tar:PATH, docker://NAME) or a recipe (FILE.yml) holds.
 
     Images are read inside a helper VM and never changed.
     """
-    if what.endswith((".yml", ".yaml")):
+    is_recipe = what.endswith((".yml", ".yaml"))
+    if verify and (is_recipe or REFERENCE.fullmatch(what)):
+        raise UsageError(f"--verify looks at disk images, and {what} is none")
+    if is_recipe:
         options = Options(output=Path(), template=template, mirror=mirror)
         show_plan(make_plan(Path(what), options), output)
         return
@@ -61,10 +66,16 @@ def inspect_command(
             )  # fmt: skip
             acceleration = find_acceleration(accel, template, work, progress)
             inspector = Inspector(described_helper, made, acceleration, work, progress)
-            found = inspector.base(found_base) if found_base else inspector.image(path)
+            verified: Verification | None = None
+            if verify:
+                found, verified = inspector.verify(path)
+            else:
+                found = inspector.base(found_base) if found_base else inspector.image(path)
     finally:
         progress.close()
-    _show(found, _container(found_base), output)
+    _show(found, _container(found_base), verified, output)
+    if verified is not None and verified.errors:
+        raise defective(verified, None)
 
 
 def _container(found: Base | None) -> dict[str, Any]:
@@ -90,9 +101,13 @@ def _base(reference: str, mirror: str | None) -> Base:
     return found
 
 
-def _show(found: Inspection, container: dict[str, Any], output: Output) -> None:
+def _show(
+    found: Inspection, container: dict[str, Any], verified: Verification | None, output: Output
+) -> None:
     if output.as_json:
-        about = {"container": container} if container else {}
+        about: dict[str, Any] = {"container": container} if container else {}
+        if verified is not None:
+            about["verification"] = verified.model_dump()
         click.echo(json.dumps({**encode(found), **about}, indent=2))
         return
     if container:
@@ -101,6 +116,10 @@ def _show(found: Inspection, container: dict[str, Any], output: Output) -> None:
             click.echo(f"{'config':<12} {printable(f'{key}: {json.dumps(value)}')}")
     for word, text in described(found):
         click.echo(f"{word:<12} {text}")
+    for severity, text in verification.lines(verified) if verified else ():
+        click.echo(f"{severity:<12} {text}")
+    if verified is not None and not verified.findings:
+        click.echo(f"{'verified':<12} nothing is wrong with it")
     if output.verbose and found.system is not None:
         for package in found.system.packages:
             text = f"{package.name} {package.version} {package.architecture}"

@@ -1,0 +1,98 @@
+"""What a helper VM found wrong with an image; nothing of the image is looked at on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+from particle_agent import wire
+from particle_agent.verification.findings import ERRORS, LIMIT, WARNINGS, severity
+
+from particle_os.errors import Defective, VmError, printable
+
+# As many as an honest agent can tell.
+FINDINGS_LIMIT = (len(ERRORS) + len(WARNINGS)) * (LIMIT + 1)
+TEXT_LIMIT = 1000
+TAIL_FINDINGS = 15
+
+
+class Finding(pydantic.BaseModel):
+    """Something wrong: what (`code`), where, and how it shows. The text is untrusted, escaped."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    severity: Literal["error", "warning"]
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        return f"{where}{self.message} [{self.code}]"
+
+
+class Verification(pydantic.BaseModel):
+    """All that is wrong with an image, the errors first; `seconds` by the VM's clock."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    seconds: float
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+class Listener:
+    """Gathers what the agent tells of a disk. The agent is not believed more than it must be."""
+
+    def __init__(self) -> None:
+        self._findings: list[Finding] = []
+        self._seconds: float | None = None
+
+    def hear(self, event: wire.Event) -> bool:
+        """Takes an event of the verification; False for any other. Raises VmError for nonsense."""
+        if isinstance(event, wire.Verified):
+            self._seconds = event.seconds
+            return True
+        if not isinstance(event, wire.Finding):
+            return False
+        known = severity(event.code)
+        if known is None or len(self._findings) >= FINDINGS_LIMIT:
+            raise VmError(f"the agent tells of a finding that cannot be: {printable(event.code)}")
+        self._findings.append(
+            Finding(
+                code=event.code,
+                severity=known,
+                place=printable(event.place, TEXT_LIMIT),
+                message=printable(event.message, TEXT_LIMIT),
+            )
+        )
+        return True
+
+    def result(self) -> Verification:
+        """Raises VmError unless the verification came to its end."""
+        if self._seconds is None:
+            raise VmError("the agent said 'done' before it had verified the image")
+        order = sorted(self._findings, key=lambda finding: finding.severity)
+        return Verification(seconds=self._seconds, findings=tuple(order))
+
+
+def lines(found: Verification) -> Iterator[tuple[str, str]]:
+    """The findings as lines for people: the severity, and the finding."""
+    for finding in found.findings:
+        yield finding.severity, str(finding)
+
+
+def defective(found: Verification, log: Path | None) -> Defective:
+    """Errors in an image, as the error that the user sees."""
+    count = len(found.errors)
+    return Defective(
+        f"the image has {count} error{'s' if count > 1 else ''}",
+        hint="docs/verification.md tells what each code means.",
+        tail=[str(finding) for finding in found.errors[:TAIL_FINDINGS]],
+        log=log,
+    )
