@@ -7,8 +7,6 @@ import select
 import shutil
 import signal
 import sys
-import termios
-import tty
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import paramiko
 from particle_agent import wire
 
-from particle_os import apt_proxy, checkpoints, helper
+from particle_os import apt_proxy, checkpoints, helper, terminal
 from particle_os.checkpoints import Checkpoint, Checkpoints
 from particle_os.deadline import Deadline
 from particle_os.errors import UsageError, VmError
@@ -97,11 +95,11 @@ def _described(chain: Sequence[Checkpoint]) -> str:
 
 
 def _session(sandbox: Sandbox, deadline: Deadline, proxy: wire.AptProxy | None) -> int:
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     with ExitStack() as stack:
-        shell = sandbox.agent.shell(deadline, terminal=terminal, apt_proxy=proxy)
+        shell = sandbox.agent.shell(deadline, terminal=is_terminal, apt_proxy=proxy)
         channel = stack.enter_context(shell)
-        if terminal:
+        if is_terminal:
             stack.enter_context(_raw_terminal(channel))
         channel.settimeout(ANSWER_SECONDS)
         _forward(channel)
@@ -119,13 +117,11 @@ def _raw_terminal(channel: paramiko.Channel) -> Iterator[None]:
         channel.resize_pty(size.columns, size.lines)
 
     resize()
-    before = termios.tcgetattr(sys.stdin)
     old = signal.signal(signal.SIGWINCH, resize)
     try:
-        tty.setraw(sys.stdin)
-        yield
+        with terminal.raw(sys.stdin.fileno()):
+            yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
         signal.signal(signal.SIGWINCH, old)
 
 

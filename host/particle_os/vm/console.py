@@ -5,10 +5,12 @@ from __future__ import annotations
 import collections
 import os
 import re
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ DEATHS = (
 ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_a-z])")
 PIECE_BYTES = 4096
 SEARCH_BYTES = 8192
+TYPED_LIMIT = 1 << 20
 SLICE_SECONDS = 0.5
 TRANSCRIPT_LIMIT = 32 << 20
 TAIL_LINES = 15
@@ -168,6 +171,38 @@ class Console:
         if self._child.signalstatus is not None:
             return -int(self._child.signalstatus)
         return int(self._child.exitstatus or 0)
+
+    def converse(self, source: int, sink: int, escape: bytes) -> None:
+        """Carries bytes between a terminal and the program, both ways, as they are.
+
+        `source` and `sink` are descriptors. Returns when `escape` is typed, at the end of `source`,
+        or when the program has ended well; raises QemuEnded when it has ended otherwise.
+        """
+        program = self._child.child_fd
+        os.set_blocking(program, False)
+        typed = b""
+        while True:
+            # A guest that takes nothing must not keep the escape from being heard.
+            ready, free, _ = select.select([program, source], [program] if typed else [], [])
+            if source in ready:
+                keys, escaped, _ = os.read(source, PIECE_BYTES).partition(escape)
+                if escaped or not keys:
+                    return
+                typed = (typed + keys)[:TYPED_LIMIT]
+            if free:
+                with suppress(BlockingIOError):
+                    typed = typed[os.write(program, typed) :]
+            if program in ready:
+                try:
+                    said = self._child.read_nonblocking(PIECE_BYTES, timeout=0)
+                except pexpect.TIMEOUT:
+                    continue
+                except pexpect.EOF:
+                    break
+                while said:
+                    said = said[os.write(sink, said) :]
+        if status := self._ending():
+            raise QemuEnded(status, self.transcript.tail())
 
     def send_line(self, text: str) -> None:
         self._child.sendline(text)

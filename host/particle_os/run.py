@@ -1,0 +1,111 @@
+"""Runs an image on the user's terminal; what is done in it goes to an overlay."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from particle_os import process, terminal
+from particle_os.boot_test import ImageFormat
+from particle_os.deadline import Deadline
+from particle_os.errors import UsageError
+from particle_os.vm import firmware as firmwares
+from particle_os.vm.accel import Acceleration
+from particle_os.vm.argv import MIB, Disk, MachineSpec
+from particle_os.vm.firmware import Firmware
+from particle_os.vm.machine import Machine, running
+
+MEMORY = 1024 * MIB
+CPUS = 2
+START_SECONDS = 30.0
+ESCAPE, ESCAPE_NAME = b"\x1d", "Ctrl-]"
+
+
+def run(
+    image: Path,
+    acceleration: Acceleration,
+    *,
+    format: ImageFormat,  # noqa: A002 - the field's own word
+    directory: Path,
+    tell: Callable[[str], None],
+    close: Callable[[], None],
+    firmware: Firmware = "bios",
+    memory: int = MEMORY,
+    cpus: int = CPUS,
+    ssh: bool = False,
+    kept: Path | None = None,
+) -> None:
+    """Boots `image` on the terminal until it switches itself off, or the user leaves.
+
+    The image is never written. Changes go to an overlay in `directory`, which is private, or to
+    `kept`, which stays. `memory` is in bytes. With `ssh`, the image's SSH server is reached on a
+    port of 127.0.0.1; nothing else is reached from or in it. `close` is called before the terminal
+    is the image's. Raises UsageError without a terminal, InfrastructureError when QEMU fails.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "an image runs on a terminal, and standard input or output is none",
+            hint="To see whether it boots, use 'particle-os boot-test'.",
+        )
+    directory.mkdir(mode=0o700)
+    overlay = kept or directory / "overlay.qcow2"
+    deadline = Deadline.after(START_SECONDS * acceleration.factor, "starting the machine")
+    with ExitStack() as stack:
+        stack.enter_context(_overlay(overlay, image, format, deadline))
+        spec = MachineSpec(
+            accelerator=acceleration.name,
+            memory=memory,
+            cpus=cpus,
+            disks=(Disk(overlay, "qcow2", "image"),),
+            uefi=firmwares.prepare(firmware, directory),
+            network="isolated-ssh" if ssh else "isolated",
+            reboots=True,
+        )
+        transcript = directory / "console.log"
+        machine = stack.enter_context(
+            running(spec, directory=directory, transcript=transcript, deadline=deadline)
+        )
+        if ssh:
+            port = machine.monitor.forwarded_port(deadline)
+            tell(f"its SSH server: ssh -p {port} USER@127.0.0.1")
+        if kept:
+            tell(f"changes go to {kept}")
+        else:
+            tell("changes are thrown away")
+        tell(f"{ESCAPE_NAME} ends it")
+        close()
+        _converse(machine)
+
+
+@contextmanager
+def _overlay(
+    path: Path, image: Path, image_format: ImageFormat, deadline: Deadline
+) -> Iterator[None]:
+    """An overlay over the image; one that cannot be made leaves nothing behind."""
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        raise UsageError(
+            f"{path} exists already", hint="Move it away, or run the image in another directory."
+        ) from None
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", image_format]
+    try:
+        process.run(
+            [*argv, "-b", image.resolve(), path],
+            deadline=deadline.sooner(30, "making the overlay"),
+            what="making the overlay",
+        )
+    except BaseException:
+        path.unlink()
+        raise
+    yield
+
+
+def _converse(machine: Machine) -> None:
+    source, sink = sys.stdin.fileno(), sys.stdout.fileno()
+    with ExitStack() as stack:
+        stack.callback(terminal.reset, sink)
+        stack.enter_context(terminal.raw(source))
+        machine.console.converse(source, sink, ESCAPE)
