@@ -90,7 +90,8 @@ def _check_syslinux(
         return
     place = f"partition {active[0].number}"
     disk.seek(active[0].start)
-    if not any(sign in disk.read(SECTOR) for sign in SYSLINUX_SECTORS):
+    sector = disk.read(SECTOR)
+    if not any(sign in sector for sign in SYSLINUX_SECTORS):
         findings.add("boot-code-broken", place, "its first sector is not that of extlinux")
     volume = next((v for v in found if v.entry == active[0]), None)
     if volume is None or volume.tree is None:

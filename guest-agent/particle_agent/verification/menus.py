@@ -30,7 +30,9 @@ GRUB_MENUS = (
 GRUB_LINUX = ("linux", "linux16", "linuxefi")
 GRUB_INITRD = ("initrd", "initrd16", "initrdefi")
 UUID = re.compile(r"[0-9A-Fa-f]{4,}(?:-[0-9A-Fa-f]{4,})*")
-ON_DEVICE = re.compile(r"\([^)]*\)")
+ON_ROOT = re.compile(r"\(\$\{?root\}?\)")
+# A path on another device than the one that was searched, or made by the script.
+NOT_PLAIN = re.compile(r"^\(|\$")
 # Boot Loader Specification, types 1 and 2.
 ENTRIES = "/loader/entries"
 UNIFIED = "/EFI/Linux"
@@ -120,7 +122,8 @@ def check_grub(volume: Volume, menu: str, disk: Sequence[Volume], findings: Find
             linux = words[0] in GRUB_LINUX
             kernels += linux
             files = words[1:2] if linux else words[1:]
-            plain = [ON_DEVICE.sub("", f) for f in files if "$" not in f]
+            paths = [ON_ROOT.sub("", file) for file in files]
+            plain = [path for path in paths if not NOT_PLAIN.search(path)]
             line = " ".join(words[2:]) if linux else ""
             if here is not None and here.tree is not None:
                 check_item(Item(place, tuple(plain), line), here.tree, disk, findings)

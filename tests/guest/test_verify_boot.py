@@ -1,0 +1,259 @@
+"""The way from the firmware to the kernel, whole and broken at each step."""
+
+import struct
+
+import pytest
+from particle_agent.disk.reading import Tree
+from particle_agent.verification import boot, menus
+from particle_agent.verification.findings import Findings
+from particle_agent.verification.table import Entry, Table
+from particle_agent.verification.volumes import Volume
+
+MIB = 1 << 20
+ROOT_UUID, ESP_UUID = "a6cdd9c7-f5cb-4d61-aed1-5b849a34a970", "7E9F-EE80"
+OTHER = "11111111-2222-3333-4444-555555555555"
+COMMAND_LINE = f"root=UUID={ROOT_UUID} ro console=ttyS0"
+EXTLINUX = f"""\
+# made by hand
+SERIAL 0 115200
+DEFAULT linux
+LABEL linux
+  LINUX /vmlinuz
+  INITRD /initrd.img
+  APPEND {COMMAND_LINE}
+label old
+  kernel ../vmlinuz-1
+  append initrd=../initrd.img-1 {COMMAND_LINE}
+LABEL menu
+  KERNEL vesamenu.c32
+"""
+GRUB = f"""\
+set default="${{saved_entry}}"
+search --no-floppy --fs-uuid --set=root {ROOT_UUID}
+menuentry 'Linux' {{
+	search --no-floppy --fs-uuid --set=root --hint-bios=hd0,gpt1 {ROOT_UUID}
+	linux	/boot/vmlinuz-1 {COMMAND_LINE}
+	initrd	/boot/initrd.img-1 /boot/initrd.img-1
+	linux ($root)/boot/vmlinuz-1 root=$x
+	linux (hd0,gpt1)/elsewhere root=${{x}}
+	linux $kernel root=UUID=${{uuid}}
+}}
+"""
+
+
+class Image:
+    """A disk with a small system on partition 2 and an EFI system partition."""
+
+    def __init__(self, directory):
+        self.path = directory / "disk"
+        with self.path.open("wb") as file:
+            file.truncate(8 * MIB)
+        self.esp, self.root = directory / "esp", directory / "root"
+        for place in (self.esp, self.root):
+            place.mkdir()
+        self.active = True
+        self.write(self.root, "usr/bin/init", "program").chmod(0o755)
+        self.write(self.root, "etc/hostname", "x")
+        (self.root / "sbin").symlink_to("usr/bin")
+        for name in ("vmlinuz", "initrd.img"):
+            self.write(self.root, f"boot/{name}-1", name)
+            (self.root / name).symlink_to(f"boot/{name}-1")
+
+    def write(self, place, path, content):
+        file = place / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return file
+
+    def write_disk(self, offset, data):
+        with self.path.open("r+b") as disk:
+            disk.seek(offset)
+            disk.write(data)
+
+    def judged(self):
+        entries = (
+            Entry(number=1, start=MIB, end=2 * MIB, type=boot.ESP_TYPES[0], uuid="1"),
+            Entry(number=2, start=2 * MIB, end=7 * MIB, type="x", uuid="2", active=self.active),
+        )
+        table = Table(label="gpt", entries=entries, first=MIB, last=7 * MIB)
+        volumes = [
+            Volume(number=1, kind="vfat", uuid=ESP_UUID, label="", entry=entries[0],
+                   tree=Tree(self.esp)),
+            Volume(number=2, kind="ext4", uuid=ROOT_UUID, label="", entry=entries[1],
+                   tree=Tree(self.root)),
+        ]  # fmt: skip
+        told = []
+        with self.path.open("rb") as disk:
+            boot.check(disk, 8 * MIB, table, volumes, Findings(told.append))
+        return [finding.code for finding in told]
+
+
+@pytest.fixture
+def image(tmp_path):
+    return Image(tmp_path)
+
+
+@pytest.fixture
+def extlinux(image):
+    image.write_disk(0, b"\x33\xc0".ljust(400, b"\x90") + b"Missing OS\r\n")
+    image.write_disk(2 * MIB, b"\xeb\x58\x90EXTLINUX")
+    for name in ("ldlinux.sys", "ldlinux.c32"):
+        image.write(image.root, f"boot/extlinux/{name}", name)
+    image.write(image.root, "boot/extlinux/extlinux.conf", EXTLINUX)
+    return image
+
+
+@pytest.fixture
+def grub_bios(image):
+    code = bytearray(b"\xeb\x63\x90".ljust(440, b"\0"))
+    code[384:390] = b"GRUB \0"
+    struct.pack_into("<Q", code, 0x5C, 2048)
+    core = bytearray(b"\x52" * 1024)
+    struct.pack_into("<QH", core, 500, 2049, 1)
+    image.write_disk(0, code)
+    image.write_disk(MIB, core)
+    image.write(image.root, "boot/grub/grub.cfg", GRUB)
+    return image
+
+
+@pytest.fixture
+def grub_efi(image):
+    program = b"MZ" + bytes(100) + b"UEFI SHIM\n$Version: 15.8 $"
+    image.write(image.esp, "EFI/BOOT/BOOTX64.EFI", program)
+    image.write(image.esp, "EFI/BOOT/grubx64.efi", b"MZ" + bytes(100) + b"GRUB")
+    menu = f"search.fs_uuid {ROOT_UUID} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/x\n"
+    image.write(image.esp, "EFI/debian/grub.cfg", menu)
+    image.write(image.root, "boot/grub/grub.cfg", GRUB)
+    return image
+
+
+def program(sections, size=4096):
+    """A PE program with sections: their name and content."""
+    head = bytearray(0x200)
+    head[:2], head[0x80:0x84] = b"MZ", b"PE\0\0"
+    struct.pack_into("<I", head, 0x3C, 0x80)
+    struct.pack_into("<HH12xHH", head, 0x84, 0x8664, len(sections), 16, 0)
+    data = b""
+    for index, (name, content) in enumerate(sections.items()):
+        where = 0x80 + 24 + 16 + 40 * index
+        head[where : where + 8] = name.encode().ljust(8, b"\0")
+        struct.pack_into("<IIII", head, where + 8, len(content), 0, len(content), 512 + len(data))
+        data += content
+    return bytes(head) + data
+
+
+@pytest.fixture
+def systemd_boot(image):
+    signed = b"MZ" + bytes(100) + b"#### LoaderInfo: systemd-boot 257 ####"
+    image.write(image.esp, "EFI/Boot/bootx64.efi", signed)
+    (image.esp / "EFI/BOOT").symlink_to("Boot")
+    for name in ("linux", "initrd"):
+        image.write(image.esp, f"debian/1/{name}", name)
+    entry = (
+        f"title Debian\nlinux /debian/1/linux\ninitrd /debian/1/initrd\noptions {COMMAND_LINE}\n"
+    )
+    image.write(image.esp, "loader/entries/debian-1.conf", entry)
+    parts = {".linux": b"kernel", ".initrd": b"cpio", ".cmdline": f"{COMMAND_LINE}\0".encode()}
+    image.write(image.esp, "EFI/Linux/debian-1.efi", program(parts))
+    return image
+
+
+def change(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("name", ["extlinux", "grub_bios", "grub_efi", "systemd_boot"])
+def test_a_whole_way(name, request):
+    assert request.getfixturevalue(name).judged() == []
+
+
+def test_no_way_at_all(image):
+    assert image.judged() == ["boot-loader-missing"]
+    image.write_disk(0, b"some other loader's code" * 10)
+    assert image.judged() == [], "of what is unknown nothing is concluded"
+
+
+def test_extlinux_broken_at_each_step(extlinux):
+    conf = extlinux.root / "boot/extlinux/extlinux.conf"
+    change(conf, "INITRD /initrd.img", "INITRD /gone.img")
+    assert extlinux.judged() == ["boot-menu-file-missing"]
+    change(conf, "INITRD /gone.img", "INITRD /initrd.img")
+    (extlinux.root / "boot/vmlinuz-1").write_text("")
+    assert extlinux.judged() == ["boot-menu-file-missing"] * 2, "both entries boot it"
+    (extlinux.root / "boot/vmlinuz-1").write_text("kernel")
+    change(conf, ROOT_UUID, OTHER)
+    assert extlinux.judged() == ["root-missing"] * 2
+    conf.write_text("DEFAULT linux\n")
+    assert extlinux.judged() == ["boot-menu-missing"]
+    conf.unlink()
+    assert extlinux.judged() == ["boot-menu-missing"]
+    (extlinux.root / "boot/extlinux/ldlinux.c32").unlink()
+    assert extlinux.judged() == ["boot-loader-file-missing", "boot-menu-missing"]
+    (extlinux.root / "boot/extlinux/ldlinux.sys").unlink()
+    assert extlinux.judged() == ["boot-loader-file-missing"]
+    extlinux.write_disk(2 * MIB, bytes(512))
+    assert extlinux.judged() == ["boot-code-broken", "boot-loader-file-missing"]
+    extlinux.active = False
+    assert extlinux.judged() == ["boot-partition-not-active"]
+
+
+def test_grub_of_bios_broken_at_each_step(grub_bios):
+    menu = grub_bios.root / "boot/grub/grub.cfg"
+    change(menu, "/boot/vmlinuz-1", "/boot/vmlinuz-2")
+    assert grub_bios.judged() == ["boot-menu-file-missing"] * 2
+    menu.write_text(GRUB.replace(ROOT_UUID, OTHER, 2))
+    assert grub_bios.judged() == ["boot-menu-device-missing"] * 2
+    menu.write_text(GRUB.replace(f"root=UUID={ROOT_UUID}", f"root=UUID={OTHER}"))
+    assert grub_bios.judged() == ["root-missing"]
+    menu.write_text("set timeout=1\n# linux /boot/vmlinuz-1\n")
+    assert grub_bios.judged() == ["boot-menu-missing"]
+    menu.write_text(GRUB)
+    grub_bios.write_disk(MIB + 512, bytes(512))
+    assert grub_bios.judged() == ["boot-code-broken"]
+    grub_bios.write_disk(MIB, bytes(512))
+    assert grub_bios.judged() == ["boot-code-broken"]
+
+
+def test_grub_of_uefi_broken_at_each_step(grub_efi):
+    first = grub_efi.esp / "EFI/debian/grub.cfg"
+    change(first, ROOT_UUID, OTHER)
+    assert grub_efi.judged() == ["boot-menu-device-missing"]
+    change(first, OTHER, ROOT_UUID)
+    (grub_efi.esp / "EFI/BOOT/grubx64.efi").rename(grub_efi.esp / "EFI/BOOT/x")
+    assert grub_efi.judged() == ["boot-loader-file-missing"]
+    (grub_efi.esp / "EFI/BOOT/BOOTX64.EFI").write_bytes(b"")
+    assert grub_efi.judged() == ["boot-loader-file-missing"]
+
+
+def test_systemd_boot_broken_at_each_step(systemd_boot):
+    entry = systemd_boot.esp / "loader/entries/debian-1.conf"
+    unified = systemd_boot.esp / "EFI/Linux/debian-1.efi"
+    change(entry, "/debian/1/initrd", "/debian/2/initrd")
+    assert systemd_boot.judged() == ["boot-menu-file-missing"]
+    change(entry, "/debian/2/initrd", "/debian/1/initrd")
+    change(entry, ROOT_UUID, OTHER)
+    assert systemd_boot.judged() == ["root-missing"]
+    entry.unlink()
+    whole = unified.read_bytes()
+    unified.write_bytes(whole.replace(ROOT_UUID.encode(), OTHER.encode()))
+    assert systemd_boot.judged() == ["root-missing"]
+    unified.write_bytes(whole[:-20])
+    assert systemd_boot.judged() == ["unified-kernel-image-broken"]
+    unified.write_bytes(program({".initrd": b"cpio"}))
+    assert systemd_boot.judged() == ["unified-kernel-image-broken"]
+    unified.write_bytes(b"")
+    assert systemd_boot.judged() == ["unified-kernel-image-broken"]
+    unified.unlink()
+    assert systemd_boot.judged() == ["boot-menu-missing"]
+
+
+@pytest.mark.parametrize("cut", range(0, 700, 7))
+def test_programs_that_are_cut_are_no_traps(cut):
+    data = program({".linux": b"kernel", ".cmdline": b"x"})
+    menus._sections(data[:cut])
+    for value in (0, 0xFFFFFFFF, cut):
+        odd = bytearray(data)
+        struct.pack_into("<I", odd, cut % 500, value)
+        menus._sections(bytes(odd))

@@ -1,0 +1,244 @@
+"""What fstab names, what a build leaves behind, and rights that no package wants."""
+
+import os
+
+import pytest
+from particle_agent import verification
+from particle_agent.disk.reading import Tree
+from particle_agent.verification import leftovers, names
+from particle_agent.verification.findings import ERRORS, LIMIT, WARNINGS, Findings, severity
+from particle_agent.verification.table import Entry
+from particle_agent.verification.volumes import Volume
+
+ROOT_UUID, ESP_UUID = "a6cdd9c7-f5cb-4d61-aed1-5b849a34a970", "7E9F-EE80"
+PART_UUID = "8ff9a93a-435a-46ca-9aee-d306f4821e15"
+FSTAB = f"""\
+# a comment
+UUID={ROOT_UUID} / ext4 errors=remount-ro,x-systemd.growfs 0 1
+UUID={ESP_UUID.lower()} /boot/efi vfat umask=0077 0 2
+PARTUUID={PART_UUID.upper()} /again auto defaults
+/swapfile none swap defaults 0 0
+tmpfs /tmp tmpfs size=1G 0 0
+UUID=no-such-disk /data ext4 nofail 0 0
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A system with nothing wrong in it."""
+    made = tmp_path / "root"
+    for directory in (
+        "etc/ssh", "usr/bin", "usr/sbin", "usr/lib/systemd", "boot/efi", "again", "data", "tmp",
+        "root/.ssh", "home/ann/.ssh", "var/lib/dpkg/info", "var/lib/apt/lists/partial",
+        "var/cache/apt/archives/partial", "var/log/journal", "var/tmp",
+    ):  # fmt: skip
+        (made / directory).mkdir(parents=True)
+    for sticky in ("tmp", "var/tmp"):
+        (made / sticky).chmod(0o1777)
+    (made / "etc/fstab").write_text(FSTAB)
+    (made / "etc/machine-id").write_text("")
+    (made / "etc/resolv.conf").write_text("nameserver 192.0.2.1\n")
+    (made / "swapfile").write_bytes(bytes(4086) + b"SWAPSPACE2" + bytes(4096))
+    (made / "usr/bin/su").write_text("program")
+    (made / "usr/bin/su").chmod(0o4755)
+    (made / "var/lib/dpkg/info/login.list").write_text("/.\n/bin\n/bin/su\n")
+    (made / "usr/lib/systemd/systemd").write_text("program")
+    (made / "usr/lib/systemd/systemd").chmod(0o755)
+    (made / "sbin").symlink_to("usr/sbin")
+    (made / "usr/sbin/init").symlink_to("/usr/lib/systemd/systemd")
+    return made
+
+
+def volume(number, kind, uuid, place=None):
+    entry = Entry(
+        number=number, start=0, end=512, type="83", uuid=PART_UUID if number == 2 else "x",
+        name=f"name{number}",
+    )  # fmt: skip
+    tree = Tree(place) if place else None
+    return Volume(number=number, kind=kind, uuid=uuid, label="", entry=entry, tree=tree)
+
+
+@pytest.fixture
+def judge(tree):
+    """The codes and places of what is wrong with the system."""
+
+    def judge():
+        told = []
+        root = volume(2, "ext4", ROOT_UUID, tree)
+        findings = Findings(told.append)
+        verification.check_system(root, [volume(1, "vfat", ESP_UUID), root], findings)
+        findings.finish()
+        return [(finding.code, finding.place) for finding in told]
+
+    return judge
+
+
+def test_a_good_system(judge):
+    assert judge() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("UUID=11111111-2222-3333-4444-555555555555 /data ext4 defaults 0 2",
+         "fstab-device-missing"),
+        ("/dev/disk/by-uuid/11111111 /data ext4 defaults 0 2", "fstab-device-missing"),
+        ('LABEL="gone" /data ext4 defaults 0 2', "fstab-device-missing"),
+        (f"UUID={ROOT_UUID} /data xfs defaults 0 2", "fstab-type-wrong"),
+        (f"/dev/disk/by-partuuid/{PART_UUID} /data ext3 defaults 0 2", None),
+        (f"UUID={ESP_UUID} /data msdos defaults", None),
+        ("PARTLABEL=name2 /data ext4 ro,noatime 0 2", None),
+        ("/dev/sda1 /data ext4 defaults 0 2", "fstab-unstable"),
+        ("/dev/sda1 /data ext4 noauto 0 2", None),
+        ("/dev/mapper/vg-root /data ext4 defaults 0 2", None),
+        ("/dev/sr0 /data iso9660 noauto,user 0 0", None),
+        ("host:/export /data nfs defaults 0 0", None),
+        ("UUID=x /data", "fstab-line-broken"),
+        (f"UUID={ROOT_UUID} /no\\040place ext4 defaults 0 2", "fstab-mount-point-missing"),
+        ("/no-swap none swap defaults 0 0", "fstab-swap-broken"),
+        ("/etc/fstab none swap sw 0 0", "fstab-swap-broken"),
+        ("/no-swap none swap nofail 0 0", None),
+        ("  # UUID=x", None),
+    ],
+)  # fmt: skip
+def test_what_fstab_names(tree, judge, line, code):
+    (tree / "etc/fstab").write_text(f"{FSTAB}{line}\n")
+    assert judge() == ([(code, "/etc/fstab:8")] if code else [])
+
+
+def command_line(tree, line):
+    told = []
+    root = volume(2, "ext4", ROOT_UUID, tree)
+    names.check_command_line(line, "menu", [root], Findings(told.append))
+    return [finding.code for finding in told]
+
+
+@pytest.mark.parametrize(
+    ("line", "codes"),
+    [
+        (f"root=UUID={ROOT_UUID} ro quiet", []),
+        (f"root=PARTUUID={PART_UUID} rw init=/usr/bin/su", []),
+        ("quiet", []),
+        ("root=/dev/mapper/vg-root", []),
+        ("root=$root", []),
+        ("root=UUID=11111111-2222-3333-4444-555555555555 ro", ["root-missing"]),
+        ("root=/dev/vda1 ro", ["root-unstable"]),
+        (f"root=UUID={ROOT_UUID} resume=UUID=11111111", ["resume-missing"]),
+        (f"root=UUID={ROOT_UUID} init=/no/init", ["init-missing"]),
+        (f"root=UUID={ROOT_UUID} init=/etc/fstab", ["init-missing"]),
+    ],
+)
+def test_what_the_command_line_names(tree, line, codes):
+    assert command_line(tree, line) == codes
+
+
+def test_a_system_without_init(tree):
+    (tree / "usr/lib/systemd/systemd").unlink()
+    assert command_line(tree, f"root=UUID={ROOT_UUID}") == ["init-missing"]
+
+
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "code", "place"),
+    [
+        ("etc/machine-id", "0123456789abcdef0123456789abcdef\n", "machine-id-set", None),
+        ("etc/machine-id", "uninitialized\n", None, None),
+        ("etc/ssh/ssh_host_ed25519_key", KEY, "ssh-host-key", None),
+        ("etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519 A", None, None),
+        ("etc/ssh/sshd_config", "Port 22\n", None, None),
+        ("etc/resolv.conf", "search x\nnameserver 10.0.2.3\n", "resolv-conf", None),
+        ("etc/.particle-os-resolv.conf", "", "build-file", None),
+        ("usr/sbin/update-initramfs.particle-os", "", "build-file", None),
+        ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", "policy-rc-d", None),
+        ("var/lib/systemd/random-seed", "x", "random-seed", None),
+        ("var/lib/systemd/credential.secret", "x", "credential-secret", None),
+        ("var/lib/apt/lists/mirror_dists_trixie_InRelease", "x", "apt-lists", "/var/lib/apt/lists"),
+        ("var/lib/apt/lists/lock", "", None, None),
+        ("var/cache/apt/archives/x.deb", "x", "apt-archives", "/var/cache/apt/archives"),
+        ("var/log/dpkg.log", "x", "log", "/var/log"),
+        ("var/log/apt/history.log", "x", "log", "/var/log"),
+        ("var/log/wtmp", "", None, None),
+        ("tmp/file", "", "temporary-file", "/tmp"),
+        ("root/.bash_history", "ls\n", "shell-history", None),
+        ("home/ann/.ssh/id_ed25519", KEY, "private-key", None),
+        ("home/ann/.ssh/authorized_keys", "ssh-ed25519 A ann\n", None, None),
+    ],
+)
+def test_what_is_left_behind(tree, judge, path, text, code, place):
+    file = tree / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    assert judge() == ([(code, place or f"/{path}")] if code else [])
+
+
+def test_links_and_pipes_are_no_traps(tree, judge):
+    """A pipe would be waited for without end; a link leads nowhere but in the image."""
+    (tree / "etc/machine-id").unlink()
+    (tree / "etc/machine-id").symlink_to("/etc/machine-id")
+    (tree / "etc/resolv.conf").unlink()
+    os.mkfifo(tree / "etc/resolv.conf")
+    (tree / "etc/fstab").unlink()
+    (tree / "etc/fstab").mkdir()
+    (tree / "usr/sbin/policy-rc.d").symlink_to("../../../../../../../../etc/hostname")
+    (tree / "var/lib/apt/lists/partial").rmdir()
+    (tree / "var/lib/apt/lists").rmdir()
+    (tree / "var/lib/apt/lists").symlink_to("/")
+    assert judge() == [("apt-lists", "/var/lib/apt/lists")]
+
+
+def test_rights_that_no_package_wants(tree, judge):
+    for path, mode in (
+        ("usr/bin/shell", 0o4755),
+        ("usr/bin/group", 0o2755),
+        ("usr/bin/wanted", 0o4755),
+        ("usr/bin/diverted.real", 0o4755),
+        ("etc/open", 0o666),
+        ("etc/name with\nnew line", 0o602),
+    ):
+        (tree / path).write_text("x")
+        (tree / path).chmod(mode)
+    (tree / "data").chmod(0o777)
+    dpkg = tree / "var/lib/dpkg"
+    (dpkg / "diversions").write_text("/usr/bin/diverted\n/usr/bin/diverted.real\npackage\n")
+    (dpkg / "statoverride").write_text("root root 4755 /usr/bin/wanted\n")
+    assert judge() == [
+        ("world-writable", "/data"),
+        ("world-writable", "/etc/name with\nnew line"),
+        ("world-writable", "/etc/open"),
+        ("setuid", "/usr/bin/group"),
+        ("setuid", "/usr/bin/shell"),
+    ]
+
+
+def test_other_file_systems_are_no_part_of_it(tree, judge):
+    (tree / "link").symlink_to("/tmp")
+    assert judge() == []
+
+
+def test_a_flood_of_findings_is_cut(tree, judge):
+    for number in range(LIMIT + 30):
+        (tree / f"etc/open{number}").write_text("x")
+        (tree / f"etc/open{number}").chmod(0o666)
+    found = judge()
+    assert len(found) == LIMIT + 1
+    told = []
+    findings = Findings(told.append)
+    findings.add("setuid", "x" * 10_000, "é" * 10_000)
+    assert len(told[0].place) <= 300
+    for _ in range(3):
+        findings.add("setuid", "same", "same")
+    assert len(told) == 2
+
+
+def test_every_code_has_one_severity():
+    assert not ERRORS.keys() & WARNINGS.keys()
+    assert (severity("root-missing"), severity("log"), severity("x")) == ("error", "warning", None)
+    with pytest.raises(AssertionError):
+        Findings(print).add("no-such-code", "", "")
+
+
+def test_no_leftover_is_unknown():
+    codes = {code for code, *_ in (*leftovers.FILES, *leftovers.CONTENTS)}
+    assert codes <= ERRORS.keys() | WARNINGS.keys()

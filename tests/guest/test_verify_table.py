@@ -1,0 +1,218 @@
+"""Partition tables as sfdisk(8) makes them, and what becomes of them when they are damaged."""
+
+import binascii
+import random
+import struct
+import subprocess
+
+import pytest
+from particle_agent.verification import table
+from particle_agent.verification.findings import Findings
+
+MIB = 1 << 20
+SIZE = 64 * MIB
+LAST = SIZE // 512 - 1
+GPT = """label: gpt
+first-lba: 2048
+start=1MiB, size=8MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, name="esp"
+start=9MiB, size=20MiB, type=linux, name="root", attrs=LegacyBIOSBootable
+"""
+DOS = """label: dos
+label-id: 0x12345678
+start=1MiB, size=8MiB, type=83, bootable
+start=9MiB, size=40MiB, type=5
+start=10MiB, size=8MiB, type=83
+start=20MiB, size=8MiB, type=82
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(script):
+        path = tmp_path / "disk"
+        with path.open("wb") as file:
+            file.truncate(SIZE)
+        subprocess.run(
+            ["/sbin/sfdisk", "--quiet", path], input=script, text=True, check=True, timeout=60
+        )
+        return path
+
+    return make
+
+
+def judged(path):
+    """The table, and the codes and places of what is wrong with it."""
+    told = []
+    findings = Findings(told.append)
+    with path.open("rb") as disk:
+        found = table.read(disk, path.stat().st_size, findings)
+        if found is not None:
+            table.check(found, findings)
+    return found, [finding.code for finding in told]
+
+
+def write(path, offset, data):
+    with path.open("r+b") as disk:
+        disk.seek(offset)
+        disk.write(data)
+
+
+def edit_header(path, sector, change):
+    """Changes a GPT header and its entries as a tool would that computes the checksums rightly."""
+    with path.open("r+b") as disk:
+        disk.seek(sector * 512)
+        header = bytearray(disk.read(512))
+        (where,) = struct.unpack_from("<Q", header, 72)
+        disk.seek(where * 512)
+        entries = bytearray(disk.read(128 * 128))
+        change(header, entries)
+        struct.pack_into("<I", header, 88, binascii.crc32(entries))
+        struct.pack_into("<I", header, 16, 0)
+        struct.pack_into("<I", header, 16, binascii.crc32(header[:92]))
+        disk.seek(where * 512)
+        disk.write(entries)
+        disk.seek(sector * 512)
+        disk.write(header)
+
+
+def edit_both(path, change):
+    edit_header(path, 1, change)
+    edit_header(path, LAST, change)
+
+
+def test_a_whole_gpt(make):
+    found, codes = judged(make(GPT))
+    assert codes == []
+    assert found.label == "gpt"
+    esp, root = found.entries
+    assert (esp.number, esp.start, esp.end, esp.name) == (1, MIB, 9 * MIB, "esp")
+    assert (esp.type, esp.active) == ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", False)
+    assert (root.number, root.name, root.active) == (2, "root", True)
+
+
+def test_a_whole_mbr_with_logical_partitions(make):
+    found, codes = judged(make(DOS))
+    assert codes == []
+    assert [(e.number, e.type, e.start // MIB) for e in found.entries] == [
+        (1, "83", 1), (5, "83", 10), (6, "82", 20),
+    ]  # fmt: skip
+    assert [e.uuid for e in found.entries] == ["12345678-01", "12345678-05", "12345678-06"]
+    assert [e.active for e in found.entries] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("offset", "code"),
+    [
+        (512 + 56, "gpt-primary-broken"),
+        (2 * 512, "gpt-primary-broken"),
+        (LAST * 512 + 56, "gpt-backup-broken"),
+        ((LAST - 32) * 512, "gpt-backup-broken"),
+        (446, "protective-mbr-missing"),
+    ],
+)
+def test_each_copy_of_a_gpt_must_be_whole(make, offset, code):
+    path = make(GPT)
+    write(path, offset, b"\xaa" * 16)
+    found, codes = judged(path)
+    assert codes == [code]
+    assert [e.name for e in found.entries] == ["esp", "root"], "the other copy is read"
+
+
+def test_without_both_copies_there_is_no_table(make):
+    path = make(GPT)
+    for offset in (512, LAST * 512):
+        write(path, offset, bytes(512))
+    found, codes = judged(path)
+    assert found is None
+    assert codes == ["gpt-primary-broken", "gpt-backup-broken"]
+
+
+def test_a_disk_that_has_grown_and_one_that_was_cut(make):
+    path = make(GPT)
+    with path.open("r+b") as disk:
+        disk.truncate(SIZE + MIB)
+    assert judged(path)[1] == ["gpt-backup-misplaced"]
+    with path.open("r+b") as disk:
+        disk.truncate(20 * MIB)
+    assert judged(path)[1] == ["gpt-backup-broken", "partition-outside"]
+
+
+def test_copies_that_say_different_things(make):
+    path = make(GPT)
+    edit_header(path, LAST, lambda header, entries: entries.__setitem__(slice(56, 58), b"E\0"))
+    found, codes = judged(path)
+    assert codes == ["gpt-copies-differ"]
+    assert found.entries[0].name == "esp"
+
+
+def test_partitions_that_cannot_be(make):
+    def overlap(header, entries):
+        struct.pack_into("<Q", entries, 40, 10 * MIB // 512)
+
+    def duplicate(header, entries):
+        entries[128 + 16 : 128 + 32] = entries[16:32]
+
+    def unaligned(header, entries):
+        struct.pack_into("<Q", entries, 32, 2049)
+
+    def backwards(header, entries):
+        struct.pack_into("<QQ", entries, 32, 4096, 2048)
+
+    def outside(header, entries):
+        struct.pack_into("<Q", entries, 128 + 40, 1 << 60)
+
+    for change, code in (
+        (overlap, "partition-overlap"),
+        (duplicate, "partition-duplicate"),
+        (unaligned, "partition-unaligned"),
+        (backwards, "partition-outside"),
+        (outside, "partition-outside"),
+    ):
+        path = make(GPT)
+        edit_both(path, change)
+        assert judged(path)[1] == [code], change.__name__
+
+
+def test_partitions_of_an_mbr_that_cannot_be(make):
+    path = make(DOS)
+    write(path, 446 + 12, struct.pack("<I", 10 * MIB // 512))
+    assert judged(path)[1] == ["partition-overlap"]
+    path = make(DOS)
+    write(path, 446 + 8, struct.pack("<II", SIZE // 512, 8))
+    assert judged(path)[1] == ["partition-outside"]
+
+
+def test_an_extended_partition_that_leads_back_to_itself_has_an_end(make):
+    path = make(DOS)
+    with path.open("rb") as disk:
+        disk.seek(9 * MIB)
+        own = disk.read(512)
+    second = 9 * MIB + 512 * struct.unpack_from("<I", own, 446 + 16 + 8)[0]
+    write(path, second + 446 + 16, struct.pack("<B3sB3sII", 0, b"", 5, b"", 0, 1))
+    write(path, 9 * MIB + 446 + 16 + 8, struct.pack("<I", 1))
+    write(path, 9 * MIB + 512, own[:-2] + b"\x55\xaa")
+    found, _ = judged(path)
+    assert len(found.entries) <= 4 + table.LOGICAL_LIMIT
+
+
+def test_no_table(tmp_path):
+    path = tmp_path / "disk"
+    for content in (b"", bytes(MIB), b"text\n" * 1000, bytes(510) + b"\x55\xaa"):
+        path.write_bytes(content)
+        assert judged(path) == (None, [])
+
+
+def test_garbage_is_no_trap(make):
+    """Whatever is written over the tables, the reader ends, and says what it is."""
+    path = make(GPT)
+    start = path.read_bytes()[: 34 * 512]
+    choice = random.Random(7)
+    for _ in range(300):
+        data = bytearray(start)
+        for _ in range(choice.randrange(1, 30)):
+            data[choice.choice((446, 512, 1024)) + choice.randrange(512)] = choice.randrange(256)
+        # Garbage with the right checksum is read further.
+        struct.pack_into("<I", data, 528, 0)
+        struct.pack_into("<I", data, 528, binascii.crc32(data[512:604]))
+        write(path, 0, data)
+        judged(path)
