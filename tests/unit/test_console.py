@@ -1,5 +1,6 @@
 """A real child on a real pseudo-terminal stands in for QEMU."""
 
+import os
 import re
 import sys
 import threading
@@ -192,3 +193,102 @@ def test_closing_a_watched_console_ends_its_watcher(start):
 def test_a_program_that_is_missing_is_an_error_of_ours(start, soon):
     with pytest.raises(InfrastructureError):
         start("", "no-such-qemu", "-version").expect("x", soon)
+
+
+class Person:
+    """Somebody at a terminal: two pipes, and a thread that carries on the conversation."""
+
+    def __init__(self, console):
+        self.keys, self._keys = os.pipe()
+        self._screen, self.screen = os.pipe()
+        self.seen = b""
+        self.error = None
+        self._console = console
+        self._thread = threading.Thread(target=self._talk, daemon=True)
+        self._thread.start()
+
+    def _talk(self):
+        try:
+            self._console.converse(self.keys, self.screen, b"\x1d")
+        except QemuEnded as error:
+            self.error = error
+
+    def type(self, keys):
+        os.write(self._keys, keys)
+
+    def see(self, text):
+        until = time.monotonic() + 20
+        while text not in self.seen and time.monotonic() < until:
+            self.seen += os.read(self._screen, 65536)
+        assert text in self.seen
+
+    def hang_up(self):
+        os.close(self._keys)
+
+    def is_done(self):
+        self._thread.join(20)
+        return not self._thread.is_alive()
+
+
+ECHO = """
+import tty
+tty.setraw(0)
+print("READY", flush=True)
+while True:
+    data = os.read(0, 100)
+    os.write(1, data.upper())
+    if data == b"end\\r":
+        sys.exit({status})
+"""
+
+
+def test_a_person_talks_with_the_guest_until_the_escape(start):
+    person = Person(start(ECHO.format(status=0)))
+    person.see(b"READY")
+    person.type(b"hello\x03\x1b[A")
+    person.see(b"HELLO\x03\x1b[A")
+    person.type(b"last\x1dnot this")
+    assert person.is_done()
+    assert person.error is None
+
+
+def test_a_conversation_ends_with_the_guest(start):
+    person = Person(start(ECHO.format(status=0)))
+    person.see(b"READY")
+    person.type(b"end\r")
+    assert person.is_done()
+    assert person.error is None
+    assert b"READY" in person.seen
+
+
+def test_a_guest_that_ends_badly_is_told(start):
+    person = Person(start(ECHO.format(status=3)))
+    person.see(b"READY")
+    person.type(b"end\r")
+    assert person.is_done()
+    assert person.error.status == 3
+
+
+def test_a_person_who_hangs_up_ends_it(start):
+    person = Person(start(ECHO.format(status=0)))
+    person.see(b"READY")
+    person.hang_up()
+    assert person.is_done()
+
+
+def test_the_escape_is_heard_although_the_guest_takes_nothing(start):
+    """The terminal of a guest that hangs holds some kilobytes."""
+    person = Person(start("import tty; tty.setraw(0); print('READY'); time.sleep(60)"))
+    person.see(b"READY")
+    for _ in range(40):
+        person.type(b"x" * 1000)
+        time.sleep(0.005)
+    person.type(b"\x1d")
+    assert person.is_done()
+
+
+def test_a_flood_arrives_whole_at_a_slow_terminal(start):
+    person = Person(start("import tty; tty.setraw(1); os.write(1, b'y' * 300000 + b'END')"))
+    person.see(b"END")
+    assert person.seen.count(b"y") == 300000
+    assert person.is_done()

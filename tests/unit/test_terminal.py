@@ -1,0 +1,80 @@
+"""The user's terminal is a pseudo-terminal here; what is checked is how it is left."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+from particle_os import terminal
+
+KILLED = """
+import os, signal
+from particle_os import terminal
+with terminal.raw(0):
+    os.write(1, b"raw")
+    os.kill(os.getpid(), signal.{signal})
+"""
+
+
+@pytest.fixture
+def tty():
+    """The program's side of a terminal, and the user's."""
+    user, program = pty.openpty()
+    yield program, user
+    for descriptor in (user, program):
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass
+
+
+def test_keys_come_as_they_are_and_the_settings_come_back(tty):
+    program, user = tty
+    before = termios.tcgetattr(program)
+    with terminal.raw(program):
+        assert not termios.tcgetattr(program)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+        os.write(user, b"\x03\x1a\r")
+        time.sleep(0.05)
+        assert os.read(program, 10) == b"\x03\x1a\r"
+    assert termios.tcgetattr(program) == before
+
+
+def test_the_settings_come_back_after_an_error(tty):
+    program, _ = tty
+    before = termios.tcgetattr(program)
+    with pytest.raises(KeyError):
+        with terminal.raw(program):
+            raise KeyError
+    assert termios.tcgetattr(program) == before
+
+
+def test_a_terminal_that_goes_away_is_no_error(tty):
+    program, user = tty
+    with terminal.raw(program):
+        os.close(user)
+    terminal.reset(program)
+
+
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGSEGV"])
+def test_the_settings_come_back_when_we_are_killed(tty, signal):
+    program, user = tty
+    before = termios.tcgetattr(program)
+    code = KILLED.format(signal=signal)
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=program, stdout=program)
+    assert os.read(user, 3) == b"raw"
+    assert process.wait(20) < 0
+    until = time.monotonic() + 10
+    while termios.tcgetattr(program) != before and time.monotonic() < until:
+        time.sleep(0.02)
+    assert termios.tcgetattr(program) == before
+
+
+def test_what_a_guest_left_on_is_taken_back(tty):
+    program, user = tty
+    terminal.reset(program)
+    said = os.read(user, 200)
+    assert b"\x1b[?25h" in said, "the cursor is seen"
+    assert b"\x1b[?47l" in said, "on the first screen"
