@@ -10,8 +10,11 @@ when it decodes the wire.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
+
+from particle_agent.needs import Need
 
 
 def kebab_case(name: str) -> str:
@@ -175,6 +178,8 @@ class Options:
     reads_network: ClassVar[bool] = False
     # Whether it uses the recipe's name (`Target.hostname`).
     uses_name: ClassVar[bool] = False
+    # Whether it does nothing but set up what is there.
+    only_configures: ClassVar[bool] = False
 
 
 # The release architectures of Debian 12 and 13.
@@ -257,6 +262,14 @@ class StageOptions(Options):
     def label(self) -> str:
         """What it is called where its number is not enough; not escaped for terminals."""
         return f"{self.name} ({self.type})" if self.name else self.type
+
+    def needs(self) -> Iterable[Need]:
+        """What earlier stages must have brought, where the base does not hold it."""
+        return ()
+
+    def may_bring(self, need: Need) -> bool:
+        """Whether a later stage may find what it needs because of this one."""
+        return not self.only_configures
 
     def applies(self, architecture: str) -> bool:
         """Whether it is part of a build for this Debian architecture."""

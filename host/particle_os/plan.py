@@ -104,7 +104,7 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     A registry is asked what the base's reference names. Raises InvalidDocument or UsageError with
     all that is wrong, InfrastructureError when a registry does not answer.
     """
-    loaded, secrets = _with_secrets(recipe.load(recipe_path, options.variables))
+    loaded, secrets = _with_secrets(recipe.load(recipe_path, options.variables, base=options.base))
     template = helper.load_template(options.template)
     if options.mirror is not None:
         template = helper.with_mirror(template, options.mirror)

@@ -15,7 +15,7 @@ from particle_agent.options import AtLeastOne, Options, StageOptions, Text, Unit
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Firmware, Qemu
 
-from particle_os import document, explain, include, legacy, variables
+from particle_os import dependencies, document, explain, include, legacy, variables
 from particle_os.apt_proxy import Wish
 from particle_os.attachments import Attachment, attach
 from particle_os.document import Key, Mark
@@ -128,11 +128,13 @@ class LoadedRecipe:
 _ADAPTER: pydantic.TypeAdapter[Recipe] = pydantic.TypeAdapter(Recipe)
 
 
-def load(path: Path, given: Mapping[str, str] | None = None) -> LoadedRecipe:
+def load(
+    path: Path, given: Mapping[str, str] | None = None, *, base: str | None = None
+) -> LoadedRecipe:
     """Reads and validates a recipe with the files that it includes.
 
-    `given` are values for its variables. Raises InvalidDocument with everything that is wrong,
-    UsageError when a given value does not fit.
+    `given` are values for its variables, `base` is what it starts from instead. Raises
+    InvalidDocument with everything that is wrong, UsageError when a given value does not fit.
     """
     source = document.load(path)
     values = Variables(source, given or {})
@@ -142,6 +144,12 @@ def load(path: Path, given: Mapping[str, str] | None = None) -> LoadedRecipe:
     _check_order(source)
     recipe = explain.validate(source, _ADAPTER, _names)
     loaded = _applicable(source, recipe)
+    dependencies.check(
+        source,
+        recipe.stages,
+        architecture=recipe.architecture,
+        base=recipe.base_image if base is None else base,
+    )
     _check_firmware(source, loaded)
     return loaded
 

@@ -12,7 +12,8 @@ from particle_os.cli import cli
 from particle_os.report import ArtifactResult, HelperResult, Result
 from particle_os.workspace import data_directory
 
-MINIMAL = "name: test\nstages:\n  - type: qemu\n    formats: [raw, qcow2]\n"
+KERNEL = "{type: apt, packages: [linux-image-cloud-amd64]}"
+MINIMAL = f"name: test\nstages:\n  - {KERNEL}\n  - type: qemu\n    formats: [raw, qcow2]\n"
 COMMANDS = [
     "boot-test", "build", "doctor", "explain", "help", "init", "list", "schema", "validate",
     "version",
@@ -145,18 +146,18 @@ def test_validate_tells_the_errors_as_annotations(tmp_path):
 
 def test_validate_tells_notes_without_failing(tmp_path):
     path = tmp_path / "old.yml"
-    path.write_text("name: x\nstages:\n  - {type: org.osbuild.debian.qemu}\n")
+    path.write_text(f"name: x\nstages:\n  - {KERNEL}\n  - {{type: org.osbuild.debian.qemu}}\n")
     result = run("validate", path, path)
     assert result.exit_code == 0
     assert result.stdout == "2 valid\n"
-    assert result.stderr.startswith(f"note: {path}:3:6: ")
+    assert result.stderr.startswith(f"note: {path}:4:6: ")
     assert len(result.stderr.splitlines()) == 1
     assert run("validate", "-q", path).stderr == ""
     told = json.loads(run("validate", "--json", path).stdout)
     assert told["problems"] == []
     assert [note["code"] for note in told["notes"]] == ["older-form"]
     shown = run("validate", "--format", "github", path).stdout
-    assert shown.startswith(f"::notice file={path},line=3,col=6,title=older-form::")
+    assert shown.startswith(f"::notice file={path},line=4,col=6,title=older-form::")
 
 
 def test_an_error_in_a_file_that_several_recipes_include_is_told_once(tmp_path):
@@ -173,7 +174,9 @@ def test_an_error_in_a_file_that_several_recipes_include_is_told_once(tmp_path):
 
 def test_variables_are_set_on_the_command_line(tmp_path):
     path = tmp_path / "recipe.yml"
-    path.write_text("variables: {n: {type: integer}}\nname: x${n}\nstages: [{type: qemu}]\n")
+    path.write_text(
+        f"variables: {{n: {{type: integer}}}}\nname: x${{n}}\nstages: [{KERNEL}, {{type: qemu}}]\n"
+    )
     assert run("validate", path).exit_code == 2
     assert run("validate", path, "--set", "n=5").exit_code == 0
     plan = json.loads(run("build", path, "--dry-run", "--json", "--set", "n=7").stdout)
@@ -188,7 +191,7 @@ def test_variables_are_set_on_the_command_line(tmp_path):
 def test_a_dry_run_shows_names_and_what_is_left_out(tmp_path):
     path = tmp_path / "recipe.yml"
     path.write_text(
-        "name: x\nstages:\n  - {type: apt, name: Tools}\n"
+        "name: x\nstages:\n  - {type: apt, name: Tools, packages: [linux-image-amd64]}\n"
         "  - {type: apt, when: {architecture: arm64}}\n  - {type: qemu}\n"
     )
     lines = run("build", path, "--dry-run").stdout.splitlines()
@@ -302,7 +305,8 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(recipe, tmp_path):
     assert [line.split() for line in result.stdout.splitlines()] == [
         ["helper", "VM", "debian-trixie"],
         ["base", "image", "mmdebstrap:trixie"],
-        ["stage", "1", "qemu"],
+        ["stage", "1", "apt"],
+        ["stage", "2", "qemu"],
         ["images", "raw,", "qcow2"],
         ["boot", "test", "bios"],
     ]

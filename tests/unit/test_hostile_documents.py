@@ -25,7 +25,7 @@ from particle_os.errors import InvalidDocument
 def read(path):
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
-        recipe.load(path)
+        recipe.load(path, base="tar:base.tar")
     except InvalidDocument as invalid:
         codes = sorted({problem.code for problem in invalid.problems})
         count = len(invalid.problems)
@@ -161,7 +161,7 @@ def test_words_that_yaml_may_take_for_something_else(tmp_path, text, line, colum
     path = tmp_path / "recipe.yml"
     path.write_text(f"{TOP}  - {text}\n  - type: qemu\n")
     try:
-        loaded = recipe.load(path)
+        loaded = recipe.load(path, base="tar:base.tar")
     except InvalidDocument as invalid:
         (problem,) = invalid.problems
         assert (problem.line, problem.column, problem.hint) == (line, column, hint)

@@ -21,7 +21,7 @@ def write(tmp_path):
 
 def problems(path):
     with pytest.raises(InvalidDocument) as told:
-        recipe.load(path)
+        recipe.load(path, base="tar:base.tar")
     return [(p.path.rpartition("/")[2], p.line, p.column, p.code) for p in told.value.problems]
 
 
@@ -32,7 +32,7 @@ def test_stages_of_other_files_stand_where_they_are_included(write, tmp_path):
         common__more="stages:\n  - {type: locale, default: C}\n",
         disk="- type: qemu\n",
     )
-    loaded = recipe.load(path)
+    loaded = recipe.load(path, base="tar:base.tar")
     assert [s.type for s in loaded.recipe.stages] == ["timezone", "locale", "apt", "qemu"]
     assert loaded.recipe.stages[0].zone == "UTC"
     shown = [(str(p.path.relative_to(tmp_path)), p.line) for p in loaded.places]
@@ -46,7 +46,7 @@ def test_stages_of_other_files_stand_where_they_are_included(write, tmp_path):
 
 def test_a_variable_may_choose_the_file(write):
     path = write(main=TOP + "  - include: ${zone}.yml\n", UTC="- type: qemu\n")
-    assert recipe.load(path).recipe.stages[0].type == "qemu"
+    assert recipe.load(path, base="tar:base.tar").recipe.stages[0].type == "qemu"
 
 
 def test_files_of_the_host_are_relative_to_the_file_that_names_them(write, tmp_path):
@@ -55,7 +55,7 @@ def test_files_of_the_host_are_relative_to_the_file_that_names_them(write, tmp_p
         common__base="- {type: files, files: [{path: /etc/motd, source: motd}]}\n",
     )
     (tmp_path / "common/motd").write_text("hello")
-    (attached,) = recipe.load(path).attachments[0]
+    (attached,) = recipe.load(path, base="tar:base.tar").attachments[0]
     assert attached.path == tmp_path / "common/motd"
 
 
@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_included(write, text, found):
 def test_a_cycle_is_told_with_its_chain(write):
     path = write(main=TOP + "  - include: a.yml\n", a="- include: b.yml\n", b="- include: a.yml\n")
     with pytest.raises(InvalidDocument) as told:
-        recipe.load(path)
+        recipe.load(path, base="tar:base.tar")
     (problem,) = told.value.problems
     names = [step.rpartition("/")[2] for step in problem.message.split(" -> ")]
     assert names == ["main.yml", "a.yml", "b.yml", "a.yml"]
@@ -124,7 +124,7 @@ def test_the_same_file_may_come_twice(write):
     path = write(
         main=TOP + "  - include: a.yml\n  - include: a.yml\n  - type: qemu\n", a="- type: apt\n"
     )
-    assert len(recipe.load(path).recipe.stages) == 3
+    assert len(recipe.load(path, base="tar:base.tar").recipe.stages) == 3
 
 
 def test_depth_is_bounded(write):

@@ -23,7 +23,7 @@ stages:
 def load(tmp_path, text):
     path = tmp_path / "recipe.yml"
     path.write_text(text)
-    return recipe.load(path)
+    return recipe.load(path, base="tar:base.tar")
 
 
 def problems(tmp_path, text):

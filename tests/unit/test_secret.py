@@ -52,7 +52,7 @@ def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, mo
 
 
 def test_to_validate_a_recipe_nobody_needs_its_secrets(recipe_path):
-    assert recipe.load(recipe_path).recipe.name == "test"
+    assert recipe.load(recipe_path, base="tar:base.tar").recipe.name == "test"
 
 
 def test_the_name_follows_from_the_value_and_from_the_user(tmp_path):
@@ -89,7 +89,7 @@ def test_a_secret_comes_from_one_place(recipe_path):
                  RECIPE.replace("        env: TOKEN\n", "")):  # fmt: skip
         recipe_path.write_text(text)
         with pytest.raises(InvalidDocument) as told:
-            recipe.load(recipe_path)
+            recipe.load(recipe_path, base="tar:base.tar")
         assert "write either 'file' or 'env'" in told.value.problems[0].message
 
 

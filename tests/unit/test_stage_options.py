@@ -17,7 +17,8 @@ COMMON = "    name: Say so\n    when: {architecture: [amd64, arm64]}\n    timeou
 def load(tmp_path, stages, top="name: test\n"):
     path = tmp_path / "recipe.yml"
     path.write_text(f"{top}stages:\n{stages}  - type: qemu\n")
-    return recipe.load(path)
+    # Of other bases it is known what they lack.
+    return recipe.load(path, base="tar:base.tar")
 
 
 def problem(tmp_path, stages):

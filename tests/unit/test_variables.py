@@ -18,7 +18,8 @@ variables:
 def load(tmp_path, stages, declared=DECLARED, **given):
     path = tmp_path / "recipe.yml"
     path.write_text(f"{declared}name: test\nstages:\n{stages}  - type: qemu\n")
-    return recipe.load(path, {"who": "me", **given} if declared == DECLARED else given)
+    values = {"who": "me", **given} if declared == DECLARED else given
+    return recipe.load(path, values, base="tar:base.tar")
 
 
 def stage(tmp_path, text, **given):
@@ -65,7 +66,7 @@ def test_other_dollars_stay(tmp_path, text, value):
 def test_the_recipe_itself_may_use_them(tmp_path):
     path = tmp_path / "recipe.yml"
     path.write_text('variables: {n: web}\nname: ${n}1\ndescription: "${n}"\nstages: [{type: qemu}]')
-    loaded = recipe.load(path, {"n": "db"})
+    loaded = recipe.load(path, {"n": "db"}, base="tar:base.tar")
     assert (loaded.recipe.name, loaded.recipe.description) == ("db1", "db")
 
 

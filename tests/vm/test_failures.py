@@ -66,7 +66,7 @@ def test_a_package_that_does_not_exist(account: Account, built: Built) -> None:
     good = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
     recipe = account.write(
         account.directory / "missing.yml",
-        recipe_text("minimal-test", "mmdebstrap:trixie", "no-such-package"),
+        recipe_text("minimal-test", "mmdebstrap:trixie", "linux-image-amd64", "no-such-package"),
     )
     account.write(recipe, recipe.read_text().replace("update: false", "update: true"))
     outcome = account.run("build", recipe, "--output", output)
@@ -251,7 +251,8 @@ def test_a_full_disk(account: Account, tiny_base: Path, output: Path) -> None:
 def test_a_mirror_that_cannot_be_reached(account: Account, tiny_base: Path, output: Path) -> None:
     """Port 9 of the loopback discards nothing here: the connection is refused."""
     recipe = account.write(
-        account.directory / "away.yml", recipe_text("away", "mmdebstrap:trixie", "package")
+        account.directory / "away.yml",
+        recipe_text("away", "mmdebstrap:trixie", "linux-image-amd64"),
     )
     cache = account.make_directory("empty-cache")
     outcome = account.run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from particle_agent import kernels
 from particle_agent.disk.volumes import Volume
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.target import Target
 
 # COMMAND_LINE_SIZE of x86, with the NUL.
@@ -44,6 +45,9 @@ class Booting:
 class BootLoader(Protocol):
     """One boot loader, in the order in which a disk is made."""
 
+    def needs(self) -> Iterable[Need]:
+        """The packages that the image must have."""
+
     def check(self, target: Target) -> None:
         """Raises StageError naming the package that the image lacks."""
 
@@ -58,6 +62,18 @@ class BootLoader(Protocol):
 
     def write_boot_code(self, target: Target, disk: Path, volumes: Sequence[Volume]) -> None:
         """Writes what BIOS starts, outside of the file systems."""
+
+
+def kernel_need() -> Need:
+    """What every boot loader needs."""
+    return Need(
+        what="package linux-image",
+        message="there is no kernel for the boot loader: no stage before it installs one",
+        hint="add 'linux-image-cloud-amd64' (for virtual machines) or 'linux-image-amd64' to the "
+        "packages of an apt stage",
+        # The headers depend on it, too.
+        packages=("linux-image-*", "linux-headers-*"),
+    )
 
 
 def newest_kernel(target: Target) -> Kernel:

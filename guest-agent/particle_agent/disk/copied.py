@@ -7,13 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from particle_agent import kernels
+from particle_agent import kernels, needs
 from particle_agent.disk import modules
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.target import Target
 
 Kind = Literal["xfs", "btrfs"]
 PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
+
+
+def package_needs(kind: str) -> Iterator[Need]:
+    """The package with the tools of a root file system."""
+    if kind in PACKAGES:
+        yield needs.package(PACKAGES[kind], f"a root file system of {kind}", "file-system")
 
 
 def check(target: Target, kind: str) -> None:

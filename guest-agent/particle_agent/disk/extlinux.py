@@ -28,6 +28,9 @@ class Extlinux:
     # Another root file system than ext4 needs a /boot that is.
     separate: bool
 
+    def needs(self) -> tuple[()]:
+        return ()
+
     def check(self, target: Target) -> None:
         pass
 

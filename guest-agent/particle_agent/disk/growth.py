@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from particle_agent import needs
 from particle_agent.disk import boot
 from particle_agent.disk.volumes import Table
+from particle_agent.needs import Need
 from particle_agent.target import Target
 
 # fstab(5) of systemd: grows the file system to its partition (systemd-growfs@.service(8)).
@@ -32,6 +34,14 @@ ExecStart=/bin/sh -eu -c '\\
 [Install]
 WantedBy=local-fs.target
 """
+
+
+def need(table: Table) -> Need:
+    """The package that grows a partition at boot."""
+    if table == "gpt":
+        return needs.package("systemd-repart", "growing a partition", "grow")
+    with_it = ("cloud-utils", "cloud-initramfs-growroot")
+    return needs.package("cloud-guest-utils", "growing a partition", "grow", also=with_it)
 
 
 def check(target: Target, table: Table) -> None:

@@ -11,15 +11,16 @@ import re
 import shlex
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent import kernels
+from particle_agent import kernels, needs
 from particle_agent.disk import boot
 from particle_agent.disk.boot import Booting
 from particle_agent.disk.volumes import MIB, Table, Volume
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.target import Target
 
 SECTOR = 512
@@ -36,6 +37,10 @@ SIGNED = {
     "grubx64.efi": ("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub-efi-amd64-signed"),
     "mmx64.efi": ("/usr/lib/shim/mmx64.efi.signed", "shim-helpers-amd64-signed"),
 }
+# Packages that depend on GRUB's programs, and on those for one firmware.
+FULL = ("grub2", "grub-pc", "grub-efi", "grub-efi-amd64", "grub-cloud-amd64", "shim-signed")
+FULL_BIOS = ("grub2", "grub-pc", "grub-cloud-amd64")
+FULL_EFI = ("grub-efi", "grub-efi-amd64", "grub-cloud-amd64", "shim-signed")
 # What a core image must know before it can read more; GRUB's names.
 FILE_SYSTEMS = {"ext4": "ext2", "xfs": "xfs", "btrfs": "btrfs"}
 COMMON = ("part_gpt", "part_msdos", "search_fs_uuid", "normal", "configfile")
@@ -53,6 +58,12 @@ class Grub:
     """GRUB for BIOS and UEFI."""
 
     table: Table
+
+    def needs(self) -> Iterator[Need]:
+        key = "boot-loader"
+        yield needs.package("grub-pc-bin", "GRUB for BIOS", key, also=FULL_BIOS)
+        yield needs.package("grub-efi-amd64-bin", "GRUB for UEFI", key, also=FULL_EFI)
+        yield needs.package("grub2-common", "GRUB's menu", key, also=FULL)
 
     def check(self, target: Target) -> None:
         boot.need(target, f"{MODULES}/{BIOS}/boot.img", "grub-pc-bin", "GRUB for BIOS")

@@ -5,14 +5,15 @@ kernel-install(8) of the image puts the kernel there, now and at each update.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent import kernels
+from particle_agent import kernels, needs
 from particle_agent.disk import boot
 from particle_agent.disk.boot import Booting
 from particle_agent.disk.volumes import Volume
+from particle_agent.needs import Need
 from particle_agent.target import Target
 
 ESP = "/boot/efi"
@@ -36,6 +37,12 @@ class SystemdBoot:
     kernel, initramfs and command line in one program (type 2)."""
 
     unified: bool
+
+    def needs(self) -> Iterator[Need]:
+        # The one depends on the other.
+        yield needs.package("systemd-boot", "systemd-boot", "boot-loader")
+        if self.unified:
+            yield needs.package("systemd-ukify", "a unified kernel image", "unified-kernel-image")
 
     def check(self, target: Target) -> None:
         boot.need(target, PROGRAM, "systemd-boot-efi", "systemd-boot")

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 from particle_agent import apt_proxy, packages, surroundings
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
+from particle_agent.needs import Need
 from particle_agent.options import (
     DebconfQuestion,
     DebconfValue,
@@ -45,6 +47,19 @@ STATUS = "/var/lib/dpkg/status"
 PREFERENCES = "/etc/apt/preferences.d/recipe.pref"
 LOCAL_DEBS = "/run/particle-os-debs"
 DEB_FORMAT = "${Package} ${Version}\\n"
+# What exists to depend on many others.
+COLLECTIONS = ("task-*", "live-task-*", "*-desktop*", "*-full", "debian-cloud-images-packages")
+# What is named most, and with all that it depends on in Debian 12 and 13 makes no users and groups
+# but those below.
+PLAIN = (
+    "linux-image-*", "systemd", "systemd-*", "init", "dbus", "locales", "tzdata", "sudo",
+    "openssh-server", "openssh-client", "ca-certificates", "curl", "less", "vim*", "nano", "zstd",
+    "initramfs-tools", "grub-*", "grub2-common", "shim-signed", "xfsprogs", "btrfs-progs",
+    "cloud-guest-utils", "nginx", "nginx-*",
+)  # fmt: skip
+ACCOUNTS = re.compile(
+    "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
+)
 FIELD = re.compile(r"^(Package|Status|Provides): (.*)$", re.MULTILINE)
 
 
@@ -112,6 +127,20 @@ class Apt(StageOptions):
     """Preferences, added to /etc/apt/preferences.d/recipe.pref."""
     debconf: tuple[Answer, ...] = ()
     """Answers to questions of packages, given before they are installed."""
+
+    def may_bring(self, need: Need) -> bool:
+        # What a package file depends on, or a package recommends, is not known here.
+        if self.debs or (self.packages and self.recommends):
+            return True
+        names = [re.split("[:=/]", name)[0] for name in self.packages]
+        if any(need.is_brought_by(name) or _is_one_of(name, COLLECTIONS) for name in names):
+            return True
+        if not need.others:
+            return False
+        accounts = need.what.startswith(("user ", "group "))
+        if not accounts or ACCOUNTS.fullmatch(need.what):
+            return bool(names)
+        return not all(_is_one_of(name, PLAIN) for name in names)
 
     def run(self, target: Target) -> None:
         if not target.exists("/usr/bin/apt-get"):
@@ -214,6 +243,10 @@ class Apt(StageOptions):
         if self.autoremove:
             options.append("-oAPT::Get::AutomaticRemove=true")
         return [*options, "dist-upgrade" if self.upgrade else "install", "--", *names]
+
+
+def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from particle_agent.options import LanguageName, StageOptions
 from particle_agent.target import Target
@@ -49,6 +49,7 @@ class Cleanup(StageOptions):
     that is installed or upgraded afterwards, in the build and in the running system.
     """
 
+    only_configures: ClassVar[bool] = True
     type: Literal["cleanup"] = "cleanup"
     documentation: bool = True
     """Whether to remove /usr/share/doc (all but the copyright files) and /usr/share/info."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.options import (
     AbsolutePath,
     FileMode,
@@ -79,6 +82,17 @@ class Files(StageOptions):
     links: tuple[Link, ...] = ()
     """Symbolic links to make."""
 
+    def needs(self) -> Iterator[Need]:
+        for number, directory in enumerate(self.directories):
+            yield from _owners(directory, "directories", number)
+        for number, file in enumerate(self.files):
+            yield from _owners(file, "files", number)
+
+    def may_bring(self, need: Need) -> bool:
+        # What is copied is not looked into; what is written here is text.
+        accounts = ("/etc/passwd", "/etc/group")
+        return any(file.source is not None or file.path in accounts for file in self.files)
+
     def run(self, target: Target) -> None:
         for directory in self.directories:
             _refuse(target, directory.path, directory=False)
@@ -89,6 +103,11 @@ class Files(StageOptions):
         for link in self.links:
             _refuse(target, link.path, directory=True)
             target.symlink(link.path, link.to)
+
+
+def _owners(what: File | Directory, *key: str | int) -> Iterator[Need]:
+    yield needs.user(what.owner, what.path, *key, "owner")
+    yield needs.group(what.group, what.path, *key, "group")
 
 
 def _write(target: Target, file: File, owner: tuple[int, int]) -> None:

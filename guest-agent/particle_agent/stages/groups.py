@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.options import AtLeastOne, GroupId, Options, StageOptions, UserName
 from particle_agent.target import Target
 
@@ -32,6 +35,14 @@ class Groups(StageOptions):
     type: Literal["groups"] = "groups"
     groups: Annotated[tuple[Group, ...], AtLeastOne()]
     """The groups, made in this order."""
+
+    def needs(self) -> Iterator[Need]:
+        for number, group in enumerate(self.groups):
+            for index, name in enumerate(group.members):
+                yield needs.user(name, f"group {group.name}", "groups", number, "members", index)
+
+    def may_bring(self, need: Need) -> bool:
+        return any(need.what == f"group {group.name}" for group in self.groups)
 
     def run(self, target: Target) -> None:
         for group in self.groups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from particle_agent.hosts import hosts
 from particle_agent.options import HostName, StageOptions
@@ -17,6 +17,7 @@ class Hostname(StageOptions):
     Without this stage the recipe's name is taken where the base has no /etc/hostname.
     """
 
+    only_configures: ClassVar[bool] = True
     type: Literal["hostname"] = "hostname"
     hostname: HostName
     """A name such as web1, or a full one such as web1.example.org."""

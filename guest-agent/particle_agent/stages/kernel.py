@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from particle_agent import kernels
 from particle_agent.errors import StageError
@@ -20,6 +20,7 @@ class Kernel(StageOptions):
     running system later.
     """
 
+    only_configures: ClassVar[bool] = True
     type: Literal["kernel"] = "kernel"
     command_line: tuple[KernelWord, ...] = ()
     """Words that the boot loader passes to the kernel, after those that it needs itself."""

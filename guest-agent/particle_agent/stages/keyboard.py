@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from particle_agent.errors import StageError
 from particle_agent.options import StageOptions, XkbLayouts, XkbName, XkbOption, XkbVariants
@@ -27,6 +27,7 @@ class Keyboard(StageOptions):
     (package `xkb-data`). The console follows when `console-setup` is installed.
     """
 
+    only_configures: ClassVar[bool] = True
     type: Literal["keyboard"] = "keyboard"
     layout: XkbLayouts
     """The layout such as `de`, or several between which is switched: `us,ru`."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from particle_agent import needs
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.options import LocaleName, StageOptions
 from particle_agent.target import Target
 
 SUPPORTED = "/usr/share/i18n/SUPPORTED"
 BUILT_IN = ("C", "C.UTF-8")
+# Of Debian 12 and 13, what people name that depends on the package `locales`.
+WITH_LOCALES = ("cloud-init", "libreoffice-*", "localepurge", "postgresql*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +25,20 @@ class Locale(StageOptions):
     Anything but C and C.UTF-8 needs the package `locales` in the image.
     """
 
+    only_configures: ClassVar[bool] = True
     type: Literal["locale"] = "locale"
     default: LocaleName
     """The locale of the system: LANG in /etc/locale.conf (/etc/default/locale on Debian 12)."""
     generate: tuple[LocaleName, ...] = ()
     """Further locales to generate."""
+
+    def needs(self) -> Iterator[Need]:
+        wanted = {"default": [self.default], "generate": self.generate}
+        for option, names in wanted.items():
+            for number, name in enumerate(names):
+                if name not in BUILT_IN:
+                    key = (option,) if option == "default" else (option, number)
+                    yield needs.package("locales", f"locale {name}", *key, also=WITH_LOCALES)
 
     def run(self, target: Target) -> None:
         wanted = [n for n in dict.fromkeys([self.default, *self.generate]) if n not in BUILT_IN]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+from particle_agent import needs
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.options import (
     AtLeastOne,
     HostName,
@@ -84,11 +87,18 @@ class Network(StageOptions):
     else by the `dns` servers, which are written to /etc/resolv.conf.
     """
 
+    only_configures: ClassVar[bool] = True
     type: Literal["network"] = "network"
     interfaces: Annotated[tuple[Interface, ...], AtLeastOne()]
     """The interfaces, by name or pattern."""
     resolved: bool | None = None
     """Whether systemd-resolved is enabled; when not given, if it is installed."""
+
+    def needs(self) -> Iterator[Need]:
+        yield needs.package("systemd", "network", others=True)
+        if self.resolved:
+            brought = ("libnss-resolve",)
+            yield needs.package("systemd-resolved", "resolved", "resolved", also=brought)
 
     def run(self, target: Target) -> None:
         _require(target, NETWORKD, "systemd")

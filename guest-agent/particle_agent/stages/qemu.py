@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, Wanted, Writer
+from particle_agent.needs import Need
 from particle_agent.options import AtLeastOne, DiskSize, StageOptions, SwapSize, bytes_of
 from particle_agent.target import Target
 
@@ -46,6 +47,7 @@ class Qemu(StageOptions):
     """
 
     uses_name: ClassVar[bool] = True
+    only_configures: ClassVar[bool] = True
     type: Literal["qemu"] = "qemu"
     formats: Annotated[tuple[Format, ...], AtLeastOne()] = ("raw",)
     """The image files to make; all are converted on the host from the verified raw disk."""
@@ -97,6 +99,13 @@ class Qemu(StageOptions):
     def firmwares(self) -> tuple[Firmware, ...]:
         """The firmwares under which the image boots; but for Secure Boot, which needs packages."""
         return tuple(f for f in FIRMWARES[self.boot_loader] if f != "uefi-secure")
+
+    def needs(self) -> Iterator[Need]:
+        yield boot.kernel_need()
+        yield from self._loader().needs()
+        yield from copied.package_needs(self.file_system)
+        if self.grow:
+            yield growth.need(self.partition_table)
 
     def run(self, target: Target) -> None:
         loader, ids = self._loader(), Identifiers(target)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from particle_agent import needs
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.options import StageOptions, UnitName
 from particle_agent.target import Target
 
@@ -20,6 +22,7 @@ SCRIPTS = "/etc/init.d"
 class Services(StageOptions):
     """Enables, disables and masks systemd units. A unit that does not exist is an error."""
 
+    only_configures: ClassVar[bool] = True
     type: Literal["services"] = "services"
     enable: tuple[UnitName, ...] = ()
     """Units that start at boot."""
@@ -27,6 +30,9 @@ class Services(StageOptions):
     """Units that do not start at boot by themselves."""
     mask: tuple[UnitName, ...] = ()
     """Units that cannot be started at all."""
+
+    def needs(self) -> Iterator[Need]:
+        yield needs.package("systemd-sysv", "services", others=True)
 
     def run(self, target: Target) -> None:
         if not target.exists("/usr/bin/systemctl") and not target.exists("/bin/systemctl"):

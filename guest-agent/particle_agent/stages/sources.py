@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.options import (
     ArchitectureName,
     AtLeastOne,
@@ -88,6 +89,10 @@ class Sources(StageOptions):
             raise ValueError(f"sources: a mirror has {DATE}, so 'snapshot' is needed")
         if self.snapshot is not None and not dated:
             raise ValueError(f"sources: 'snapshot' is of no use: no mirror has {DATE}")
+
+    def may_bring(self, need: Need) -> bool:
+        # The packages of somebody else's repository may depend on anything.
+        return any(one.key or one.key_file for one in self.repositories)
 
     def run(self, target: Target) -> None:
         if not target.exists("/etc/apt"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from particle_agent.errors import StageError
 from particle_agent.options import StageOptions, ZoneName
@@ -17,6 +17,7 @@ ZONES = "/usr/share/zoneinfo"
 class Timezone(StageOptions):
     """Sets the system's time zone. Anything but UTC needs the package `tzdata` in the image."""
 
+    only_configures: ClassVar[bool] = True
     type: Literal["timezone"] = "timezone"
     zone: ZoneName
     """A name of the tz database, such as Europe/Berlin."""

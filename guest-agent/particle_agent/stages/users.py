@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.options import (
     AbsolutePath,
     Comment,
@@ -92,6 +95,21 @@ class Users(StageOptions):
                 raise ValueError(
                     f"user {user.name}: the stage has no secret '{user.password_secret}'"
                 )
+
+    def needs(self) -> Iterator[Need]:
+        made: list[str] = []
+        for number, user in enumerate(self.users):
+            why, key = f"user {user.name}", ("users", number)
+            for index, group in enumerate(user.groups):
+                if group not in made:
+                    yield needs.group(group, why, *key, "groups", index)
+            if user.sudo is not None:
+                yield needs.package("sudo", f"{why}: 'sudo'", *key, "sudo", also=("sudo-*",))
+            made.append(user.name)
+
+    def may_bring(self, need: Need) -> bool:
+        # Each user has a group of the same name.
+        return any(need.what in (f"user {u.name}", f"group {u.name}") for u in self.users)
 
     def run(self, target: Target) -> None:
         for user in self.users:

@@ -1,0 +1,62 @@
+"""What the stages of a recipe need of each other, checked before anything starts.
+
+Only of a base that particle-os makes itself is it known what it holds. On others a stage that does
+not find what it needs fails when it runs.
+"""
+
+from __future__ import annotations
+
+from particle_agent.needs import Need
+from particle_agent.options import StageOptions
+
+from particle_os.document import Source
+
+PREFIX = "mmdebstrap:"
+# base-passwd and apt of Debian 12 and 13; mmdebstrap's base has no more.
+GROUPS = frozenset(
+    "root daemon bin sys adm tty disk lp mail news uucp man proxy kmem dialout fax voice cdrom "
+    "floppy tape sudo audio dip www-data backup operator list irc src shadow utmp video sasl "
+    "plugdev staff games users nogroup".split()
+)
+USERS = frozenset(
+    "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc _apt "
+    "nobody".split()
+)
+BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name in USERS})
+# What is a part of `systemd` where later suites have a package of its own.
+WITHIN = {"bookworm": frozenset({"package systemd-repart"})}
+# The suites whose packages the stages know.
+SUITES = ("bookworm", "trixie", "forky", "sid")
+
+
+def check(
+    source: Source, stages: tuple[StageOptions, ...], *, architecture: str, base: str
+) -> None:
+    """Notes in `source` what no stage may have brought when a later one needs it.
+
+    `stages` are those of the document, in its order; those for other architectures are passed over.
+    """
+    suite = base.removeprefix(PREFIX)
+    if suite == base or suite not in SUITES:
+        return
+    there = BASE | WITHIN.get(suite, frozenset())
+    applying = [(i, stage) for i, stage in enumerate(stages) if stage.applies(architecture)]
+    for position, (index, stage) in enumerate(applying):
+        before = [other for _, other in applying[:position]]
+        later = [i for i, other in applying[position + 1 :]]
+        told: set[str] = set()
+        for need in stage.needs():
+            if need.what in there or need.what in told or _is_brought(need, before):
+                continue
+            told.add(need.what)
+            hint = need.hint
+            if found := next((i for i in later if stages[i].may_bring(need)), None):
+                line = source.line(("stages", found))
+                hint = f"put this stage after the '{stages[found].type}' at line {line}"
+            source.problem(
+                source.mark(("stages", index, *need.key)), "missing-need", need.message, hint
+            )
+
+
+def _is_brought(need: Need, stages: list[StageOptions]) -> bool:
+    return any(stage.may_bring(need) for stage in stages)

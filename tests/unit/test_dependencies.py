@@ -1,0 +1,137 @@
+"""What stages need of those before them: told before anything starts, where it is certain."""
+
+import pytest
+from particle_agent.stages import RECIPE_STAGES
+from particle_os import recipe
+from particle_os.errors import InvalidDocument
+from particle_os.workspace import data_directory
+
+KERNEL = "  - {type: apt, packages: [linux-image-cloud-amd64, systemd-sysv]}\n"
+LOCALE = "  - type: locale\n    default: C.UTF-8\n    generate: [C, de_DE.UTF-8]\n"
+GROUP = "  - type: users\n    users: [{name: a, groups: [adm, docker]}]\n"
+SUDO = "  - type: users\n    users: [{name: a, sudo: password}]\n"
+OWNER = "  - type: files\n    directories: [{path: /srv/a, owner: deploy}]\n"
+RESOLVED = "  - type: network\n    interfaces: [{match: [en*]}]\n    resolved: true\n"
+MEMBER = "  - type: groups\n    groups: [{name: web, members: [root, deploy]}]\n"
+
+
+def load(tmp_path, stages, top="", disk="", **options):
+    path = tmp_path / "recipe.yml"
+    path.write_text(f"name: x\n{top}stages:\n{stages}  - type: qemu\n{disk}")
+    return recipe.load(path, **options)
+
+
+def problems(tmp_path, stages, **options):
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, stages, **options)
+    return list(told.value.problems)
+
+
+# (stages, options of qemu, line, column, what the message holds, what the hint holds)
+MISSING = [
+    ("", "", 3, 5, "no kernel for the boot loader", "add 'linux-image-cloud-amd64'"),
+    (KERNEL + LOCALE, "", 6, 19, "locale de_DE.UTF-8 needs the package 'locales'", "add 'locales'"),
+    (KERNEL + GROUP, "", 5, 37, "user a: no stage before makes the group 'docker'", "groups stage"),
+    (KERNEL + SUDO, "", 5, 29, "needs the package 'sudo'", "add 'sudo' to the packages of an apt"),
+    (KERNEL + OWNER, "", 5, 41, "/srv/a: no stage before makes the user 'deploy'", "users stage"),
+    (KERNEL + MEMBER, "", 5, 42, "group web: no stage before makes the user 'deploy'", "users"),
+    (KERNEL + RESOLVED, "", 6, 15, "'systemd-resolved'", "add 'systemd-resolved'"),
+    ("  - {type: services, mask: [a.timer]}\n" + KERNEL, "", 3, 5, "services needs the package",
+     "put this stage after the 'apt' at line 4"),
+    (LOCALE + "  - {type: apt, packages: [locales, linux-image-amd64]}\n", "", 5, 19, "'locales'",
+     "put this stage after the 'apt' at line 6"),
+    (KERNEL, "    boot-loader: systemd-boot\n", 5, 18, "'systemd-boot'", "add 'systemd-boot'"),
+    (KERNEL, "    file-system: btrfs\n", 5, 18, "'btrfs-progs'", "add 'btrfs-progs'"),
+    (KERNEL, "    grow: true\n", 5, 11, "'systemd-repart'", "add 'systemd-repart'"),
+    (KERNEL, "    grow: true\n    partition-table: msdos\n", 5, 11, "'cloud-guest-utils'", "add"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stages", "disk", "line", "column", "message", "hint"), MISSING)
+def test_what_nobody_brings_is_an_error_at_its_place(
+    tmp_path, stages, disk, line, column, message, hint
+):
+    (problem,) = problems(tmp_path, stages, disk=disk)
+    assert (problem.line, problem.column, problem.code) == (line, column, "missing-need")
+    assert message in problem.message
+    assert hint in problem.hint
+
+
+def test_every_package_that_a_boot_loader_needs_is_told(tmp_path):
+    found = problems(tmp_path, KERNEL, disk="    boot-loader: grub\n")
+    assert [p.hint.split("'")[1] for p in found] == [
+        "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common",
+    ]  # fmt: skip
+
+
+def apt(*packages, more=""):
+    names = ", ".join(("linux-image-amd64", *packages))
+    return f"  - {{type: apt, packages: [{names}]{more}}}\n"
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        apt("locales:amd64=2.41-1") + LOCALE,
+        apt("cloud-init") + LOCALE,
+        apt("task-german") + LOCALE,
+        apt(more=", recommends: true") + LOCALE,
+        apt() + "  - {type: run, command: [a]}\n" + LOCALE,
+        apt() + LOCALE.replace("de_DE.UTF-8", "C.UTF-8"),
+        apt("docker.io") + GROUP,
+        apt() + GROUP.replace("docker", "render"),
+        apt() + "  - {type: groups, groups: [{name: docker}]}\n" + GROUP,
+        apt() + "  - type: users\n    users: [{name: docker}, {name: a, groups: [docker]}]\n",
+        apt() + "  - type: users\n    users: [{name: deploy}]\n" + OWNER + MEMBER,
+        apt("grub-cloud-amd64") + "  - {type: run, command: [a]}\n" + SUDO,
+        "  - {type: apt, packages: [linux-image-6.12.90+deb13-amd64, libnss-resolve]}\n" + RESOLVED,
+    ],
+)  # fmt: skip
+def test_what_somebody_may_bring_is_left_to_the_stage(tmp_path, stages):
+    assert load(tmp_path, stages).notes == ()
+
+
+def test_what_is_copied_or_comes_from_elsewhere_may_hold_anything(tmp_path):
+    for name in ("tree", "a.deb", "key.asc"):
+        (tmp_path / name).write_text("")
+    copied = "  - {type: files, files: [{path: /srv, source: tree}]}\n"
+    load(tmp_path, copied + LOCALE)
+    load(tmp_path, "  - {type: apt, debs: [a.deb]}\n" + LOCALE)
+    theirs = "{name: a, mirrors: ['http://a.example.org'], suites: [b], key-file: key.asc}"
+    load(tmp_path, f"  - {{type: sources, repositories: [{theirs}]}}\n" + LOCALE)
+    written = "  - {type: files, files: [{path: /etc/motd, content: Hello}]}\n"
+    assert len(problems(tmp_path, written + LOCALE)) == 2
+
+
+@pytest.mark.parametrize("base", ["tar:base.tar", "docker://debian:13", "mmdebstrap:bullseye"])
+def test_of_other_bases_nothing_is_known(tmp_path, base):
+    load(tmp_path, LOCALE, top=f"base-image: {base}\n")
+    load(tmp_path, LOCALE, base=base)
+    assert problems(tmp_path, LOCALE, top=f"base-image: {base}\n", base="mmdebstrap:trixie")
+
+
+def test_debian_12_has_other_packages(tmp_path):
+    disk = "    grow: true\n"
+    load(tmp_path, KERNEL, top="base-image: mmdebstrap:bookworm\n", disk=disk)
+
+
+def test_stages_for_other_architectures_bring_and_need_nothing(tmp_path):
+    arm = "  - {type: apt, packages: [locales], when: {architecture: arm64}}\n"
+    assert problems(tmp_path, KERNEL + arm + LOCALE)
+    load(tmp_path, KERNEL + LOCALE + "    when: {architecture: arm64}\n")
+
+
+def test_an_included_stage_is_told_with_its_file(tmp_path):
+    (tmp_path / "common.yml").write_text("- {type: locale, default: de_DE.UTF-8}\n")
+    (problem,) = problems(tmp_path, f"{KERNEL}  - include: common.yml\n")
+    assert (problem.path, problem.line) == (str(tmp_path / "common.yml"), 1)
+
+
+@pytest.mark.parametrize("path", sorted(data_directory("recipes").rglob("*.yml")), ids=str)
+def test_the_recipes_of_the_tree_have_what_they_need(path):
+    recipe.load(path)
+
+
+def test_stages_that_only_configure_bring_nothing():
+    brings = {"apt", "files", "groups", "run", "sources", "users"}
+    assert {k.type for k in RECIPE_STAGES if not k.only_configures} == brings
