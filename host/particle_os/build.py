@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
 import time
@@ -524,7 +523,7 @@ class _Run:
         """What is known now; None when the build has not come to its stages."""
         if self.helper is None or self.acceleration is None or self.base is None:
             return None
-        artifacts = self.delivery.artifacts
+        loaded, artifacts = self.plan.loaded, self.delivery.artifacts
         if not self.stages.all_done or not artifacts:
             status: Status = "failed"
         elif self.verification is not None and self.verification.errors:
@@ -533,14 +532,14 @@ class _Run:
             status = "not-tested"
         else:
             status = "passed" if all(v.passed for v in self.verdicts) else "not-booted"
-        recipe_text = self.plan.loaded.path.read_bytes()
         return Result(
             particle_os=__version__,
             status=status,
             build_key=self.plan.build_key(self.base, self.helper),
             created=time.time(),
             recipe=self.plan.name,
-            recipe_sha256=hashlib.sha256(recipe_text).hexdigest(),
+            recipe_sha256=loaded.files[loaded.path],
+            included_sha256=loaded.included,
             base=self.base.reference,
             base_digest=self.base.digest,
             architecture=self.plan.loaded.recipe.architecture,

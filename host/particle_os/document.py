@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Source:
     """A parsed document, and what is wrong with it.
 
     `lines` are those of the file; `notes` are no errors. With `incomplete`, a part of it could not
-    be read.
+    be read. `files` are the SHA-256 digests of all files that it was read from.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,6 +99,7 @@ class Source:
         self.lines: list[str] = []
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
+        self.files: dict[Path, str] = {}
         self.incomplete = False
 
     @property
@@ -257,6 +259,7 @@ def _read(source: Source) -> str | None:
     if len(raw) > SIZE_LIMIT:
         source.problem(None, "too-large", f"the file is larger than {SIZE_LIMIT} bytes")
         return None
+    source.files[source.path] = hashlib.sha256(raw).hexdigest()
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

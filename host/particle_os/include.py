@@ -64,6 +64,7 @@ class _Expansion:
         if self._nodes > NODE_LIMIT:
             message = f"the recipe holds more than {NODE_LIMIT} values with what it includes"
             self._refuse(item, message)
+        self._source.files.update(included.files)
         self._prepare(included)
         self._source.problems += included.problems
         stages = self._stages(included)

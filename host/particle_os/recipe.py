@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +105,15 @@ class LoadedRecipe:
 
     `recipe` holds the stages that apply only; `notes` say of the others why they do not, and what
     else is no error.
-    `attachments` are the files of the host that each stage names.
+    `attachments` are the files of the host that each stage names, `files` those that the recipe
+    itself was read from, with their SHA-256 digests.
     """
 
     recipe: Recipe
     path: Path
     places: tuple[Mark, ...]
     attachments: Attachments
+    files: Mapping[Path, str]
     notes: tuple[Problem, ...] = ()
 
     @property
@@ -118,6 +121,12 @@ class LoadedRecipe:
         last = self.recipe.stages[-1]
         assert isinstance(last, Qemu)
         return last
+
+    @property
+    def included(self) -> dict[str, str]:
+        """The SHA-256 digests of the included files, by their paths as seen from the recipe."""
+        others = [path for path in self.files if path != self.path]
+        return {os.path.relpath(p, self.path.parent): self.files[p] for p in others}
 
     @property
     def firmwares(self) -> tuple[Firmware, ...]:
@@ -188,7 +197,14 @@ def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
     if source.problems:
         raise InvalidDocument(source.problems)
     recipe = dataclasses.replace(recipe, stages=tuple(stages))
-    return LoadedRecipe(recipe, source.path, tuple(places), tuple(found), tuple(source.notes))
+    return LoadedRecipe(
+        recipe=recipe,
+        path=source.path,
+        places=tuple(places),
+        attachments=tuple(found),
+        files=source.files,
+        notes=tuple(source.notes),
+    )
 
 
 def is_unit_name(text: str) -> bool:

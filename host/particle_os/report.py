@@ -92,7 +92,9 @@ class Result(_Record):
     # Seconds since 1970.
     created: float
     recipe: str
+    # Of the recipe's own file, and of those that it includes, by their paths as seen from it.
     recipe_sha256: str
+    included_sha256: dict[str, str] = {}
     base: str
     base_digest: str
     architecture: str

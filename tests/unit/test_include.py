@@ -1,5 +1,7 @@
 """Included files: their stages come in, and their errors are told where they are."""
 
+import hashlib
+
 import pytest
 from particle_os import include, recipe
 from particle_os.errors import InvalidDocument
@@ -42,6 +44,10 @@ def test_stages_of_other_files_stand_where_they_are_included(write, tmp_path):
         ("main.yml", 5),
         ("disk.yml", 1),
     ]
+    digest = hashlib.sha256((tmp_path / "disk.yml").read_bytes()).hexdigest()
+    assert loaded.included["disk.yml"] == digest
+    assert set(loaded.included) == {"common/base.yml", "common/more.yml", "disk.yml"}
+    assert loaded.files[path] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_variable_may_choose_the_file(write):
