@@ -165,6 +165,11 @@ class _Run:
     def tell_notes(self) -> None:
         for note in self.plan.loaded.notes:
             self.note(str(note))
+        if self.plan.lacks_security:
+            self.note(
+                "with --mirror the image has no updates and security suites: a sources stage sets "
+                "them"
+            )
 
     def find_apt_proxy(self) -> None:
         self.apt_proxy = apt_proxy.find(self.plan.apt_proxy, os.environ, self.note)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from particle_agent.stages import RecipeStage
+from particle_agent.stages.sources import Sources
 
 from particle_os import agent, base, checkpoints, helper, recipe, secret
 from particle_os.base import Base
@@ -78,6 +79,13 @@ class Plan:
     @property
     def stages(self) -> tuple[RecipeStage, ...]:
         return self.loaded.recipe.stages
+
+    @property
+    def lacks_security(self) -> bool:
+        """Whether the base has one suite of one mirror only, and the recipe says nothing of it."""
+        own = any(isinstance(stage, Sources) for stage in self.stages)
+        made_here = self.base_reference.startswith("mmdebstrap:")
+        return self.options.mirror is not None and made_here and not own
 
     def secrets_of(self, first: int) -> dict[str, bytes]:
         """What the stages from `first` on need."""

@@ -11,6 +11,7 @@ from particle_os.build import _Run
 from particle_os.deadline import Deadline
 from particle_os.document import Mark
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
+from particle_os.plan import Options, make_plan
 from particle_os.progress import Progress
 from particle_os.stages import Stages
 
@@ -95,3 +96,18 @@ def test_the_state_after_the_stage_that_is_due_is_kept():
     )
     _Run._keep_stage(run, None, 0)
     assert kept == [("timezone", False)]
+
+
+def test_who_names_a_mirror_is_told_what_the_base_lacks(tmp_path):
+    path = tmp_path / "recipe.yml"
+    kernel = "  - {type: apt, packages: [linux-image-amd64]}\n"
+    theirs = "  - {type: sources, repositories: [{name: a, mirrors: ['http://a'], suites: [b]}]}\n"
+
+    def lacks(stages, **options):
+        path.write_text(f"name: x\nstages:\n{stages}  - type: qemu\n")
+        return make_plan(path, Options(output=tmp_path, **options)).lacks_security
+
+    mirror = "http://mirror.example.org/debian"
+    assert lacks(kernel, mirror=mirror)
+    assert not lacks(kernel)
+    assert not lacks(theirs + kernel, mirror=mirror)

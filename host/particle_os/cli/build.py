@@ -42,7 +42,8 @@ from particle_os.workspace import workspace
 @click.option("--scratch-size", callback=size, metavar="SIZE", default="32G", show_default=True,
               help="The most that the system under construction may take.")  # fmt: skip
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
-              help="The Debian mirror for the helper VM and for mmdebstrap: bases.")  # fmt: skip
+              help="The Debian mirror for the helper VM and for mmdebstrap: bases, which then have "
+              "no other source: no updates and no security suites.")  # fmt: skip
 @APT_PROXY
 @click.option("--template", default="debian-trixie", show_default=True, help="The helper VM.")
 @click.option("--no-cache", is_flag=True, help="Do everything anew, and keep nothing of it.")
