@@ -7,10 +7,10 @@ from particle_agent.stages.apt import Apt
 from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.timezone import Timezone
 from particle_os import process
-from particle_os.build import _Run
 from particle_os.deadline import Deadline
 from particle_os.document import Mark
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
+from particle_os.execution import Execution
 from particle_os.plan import Options, make_plan
 from particle_os.progress import Progress
 from particle_os.stages import Stages
@@ -81,7 +81,7 @@ def test_the_guest_cannot_have_a_state_kept_that_is_not_due(statuses, kept_befor
         _keep_checkpoint=lambda *arguments, **options: kept.append(arguments),
     )
     with pytest.raises(VmError):
-        _Run._keep_stage(run, None, index)
+        Execution._keep_stage(run, None, index)
     assert kept == []
 
 
@@ -94,7 +94,7 @@ def test_the_state_after_the_stage_that_is_due_is_kept():
         chain=[SimpleNamespace(meta=SimpleNamespace(network=False))],
         _keep_checkpoint=lambda sandbox, label, *, network: kept.append((label, network)),
     )
-    _Run._keep_stage(run, None, 0)
+    Execution._keep_stage(run, None, 0)
     assert kept == [("timezone", False)]
 
 
