@@ -139,8 +139,8 @@ def publish(files: Iterable[Path], directory: Path, sums: Mapping[str, str]) -> 
     """Moves finished files into `directory`, on the same file system, one rename each.
 
     Every file's content is on the disk before any name appears; the names are before this
-    returns. A reader sees the old file or the new one. `sums` (name to SHA-256) go into
-    SHA256SUMS, whose lines about other images stay. Two publishers take turns.
+    returns. A reader sees the old file or the new one. `sums` (name to SHA-256), if there are any,
+    go into SHA256SUMS, whose lines about other images stay. Two publishers take turns.
     """
     files = list(files)
     for path in files:
@@ -152,7 +152,8 @@ def publish(files: Iterable[Path], directory: Path, sums: Mapping[str, str]) -> 
         with held_back():
             for path in files:
                 path.replace(directory / path.name)
-            _write_sums(directory / SUMS, files[0].parent / SUMS, sums)
+            if sums:
+                _write_sums(directory / SUMS, files[0].parent / SUMS, sums)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from particle_agent.export import Export
+from particle_agent.options import StageOptions
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.sources import Sources
 
@@ -65,6 +67,8 @@ class Plan:
     helper: Helper | None
     # The first stage, counted from 0, whose earlier results are not used.
     refresh_from: int
+    # What particle-os itself does after the recipe's stages.
+    more: tuple[Export, ...] = ()
     # By what names them in the stages.
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -77,8 +81,8 @@ class Plan:
         return self.options.apt_proxy or self.loaded.recipe.apt_proxy
 
     @property
-    def stages(self) -> tuple[RecipeStage, ...]:
-        return self.loaded.recipe.stages
+    def stages(self) -> tuple[RecipeStage | Export, ...]:
+        return (*self.loaded.recipe.stages, *self.more)
 
     @property
     def lacks_security(self) -> bool:
@@ -112,13 +116,29 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     A registry is asked what the base's reference names. Raises InvalidDocument or UsageError with
     all that is wrong, InfrastructureError when a registry does not answer.
     """
-    loaded, secrets = _with_secrets(recipe.load(recipe_path, options.variables, base=options.base))
+    return _plan(recipe.load(recipe_path, options.variables, base=options.base), options)
+
+
+def make_stage_plan(kind: str, path: Path, options: Options, *, export: bool) -> Plan:
+    """The plan to run one stage, whose options are in the file `path`, on `options.base`.
+
+    With `export`, the system is written to a tar archive then. Raises as `make_plan` does.
+    """
+    assert options.base is not None
+    loaded = recipe.load_stage(kind, path, options.variables, base=options.base)
+    # It is to be seen at work, whatever is known of earlier times.
+    plan = _plan(loaded, replace(options, refresh="1"))
+    return replace(plan, more=(Export(),) if export else ())
+
+
+def _plan(loaded: LoadedRecipe, options: Options) -> Plan:
+    loaded, secrets = _with_secrets(loaded)
     template = helper.load_template(options.template)
     if options.mirror is not None:
         template = helper.with_mirror(template, options.mirror)
     reference = loaded.recipe.base_image if options.base is None else options.base
     recipe.check_base_reference(reference)
-    relative_to = Path() if options.base else recipe_path.parent
+    relative_to = Path() if options.base else loaded.path.parent
     architecture = loaded.recipe.architecture
     found = base.resolve(reference, relative_to, architecture, cache_directory())
     if found is None and options.refresh != REFRESH_BASE:
@@ -127,7 +147,16 @@ def make_plan(recipe_path: Path, options: Options) -> Plan:
     _check_attachments(loaded, options.memory or helper.memory_bytes(template))
     made = helper.find(template, cache_directory())
     refresh_from = _refresh_from(loaded.recipe.stages, options)
-    return Plan(loaded, options, template, reference, found, made, refresh_from, secrets)
+    return Plan(
+        loaded=loaded,
+        options=options,
+        template=template,
+        base_reference=reference,
+        base=found,
+        helper=made,
+        refresh_from=refresh_from,
+        secrets=secrets,
+    )
 
 
 def _with_secrets(loaded: LoadedRecipe) -> tuple[LoadedRecipe, dict[str, bytes]]:
@@ -151,7 +180,7 @@ def _check_attachments(loaded: LoadedRecipe, memory: int) -> None:
         )
 
 
-def _refresh_from(stages: Sequence[RecipeStage], options: Options) -> int:
+def _refresh_from(stages: Sequence[StageOptions], options: Options) -> int:
     if not options.cache:
         return 0
     if options.refresh is None:
@@ -161,7 +190,7 @@ def _refresh_from(stages: Sequence[RecipeStage], options: Options) -> int:
     return stage_index(stages, options.refresh, "--refresh")
 
 
-def stage_index(stages: Sequence[RecipeStage], wanted: str, option: str) -> int:
+def stage_index(stages: Sequence[StageOptions], wanted: str, option: str) -> int:
     """The first stage of this number (from 1), name or type, counted from 0. Raises UsageError."""
     for index, stage in enumerate(stages):
         if wanted in (str(index + 1), stage.name, stage.type):

@@ -19,7 +19,7 @@ from particle_agent.stages.qemu import Firmware, Qemu
 from particle_os import dependencies, document, explain, include, legacy, variables
 from particle_os.apt_proxy import Wish
 from particle_os.attachments import Attachment, attach
-from particle_os.document import Key, Mark
+from particle_os.document import Key, Mark, Node
 from particle_os.errors import InvalidDocument, Problem, UsageError
 from particle_os.variables import Variables
 
@@ -151,6 +151,52 @@ def load(
     include.expand(source, values.substitute)
     legacy.normalise(source, {stage_name(kind): kind for kind in RECIPE_STAGES})
     _check_order(source)
+    loaded = _validated(source, base)
+    _check_firmware(source, loaded)
+    return loaded
+
+
+def load_stage(
+    kind: str, path: Path, given: Mapping[str, str] | None = None, *, base: str
+) -> LoadedRecipe:
+    """Reads and validates the options of one stage: a recipe that holds nothing else.
+
+    Raises as `load` does, and UsageError for a stage that does not run alone.
+    """
+    known = [stage_name(k) for k in RECIPE_STAGES if k is not Qemu]
+    if kind not in known:
+        hint = explain.did_you_mean(explain.nearest(kind, known), known)
+        if kind == stage_name(Qemu):
+            hint = "'particle-os build' runs it, with a recipe and --base."
+        raise UsageError(f"there is no stage '{kind}' that runs alone", hint=hint)
+    source = document.load(path)
+    Variables(source, given or {}).substitute(source)
+    _wrap(source, kind)
+    loaded = _validated(source, base)
+    if source.problems:
+        hint = "take a base that has it; 'stage run TYPE --output FILE.tar' makes one"
+        raise InvalidDocument([dataclasses.replace(p, hint=hint) for p in source.problems])
+    if not loaded.recipe.stages:
+        raise UsageError(str(loaded.notes[0]))
+    return loaded
+
+
+def _wrap(source: document.Source, kind: str) -> None:
+    """Makes a recipe of a document with the options of a stage."""
+    options = source.root
+    if not isinstance(options.value, dict):
+        source.problem(options.mark, "bad-type", "expected the options of the stage, as a mapping")
+        raise InvalidDocument(source.problems)
+    said = options.value.setdefault("type", Node(kind, options.mark))
+    if said.value != kind:
+        source.problem(said.mark, "bad-value", f"type: expected '{kind}', or nothing")
+        raise InvalidDocument(source.problems)
+    recipe = {"name": Node(kind, options.mark), "stages": Node([options], options.mark)}
+    source.root = Node(recipe, options.mark)
+
+
+def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
+    """What the document says; what stages lack that others should have brought is noted in it."""
     recipe = explain.validate(source, _ADAPTER, _names)
     loaded = _applicable(source, recipe)
     dependencies.check(
@@ -159,7 +205,6 @@ def load(
         architecture=recipe.architecture,
         base=recipe.base_image if base is None else base,
     )
-    _check_firmware(source, loaded)
     return loaded
 
 

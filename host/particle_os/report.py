@@ -118,6 +118,30 @@ class Result(_Record):
         return time.time() - self.created
 
 
+class ArchiveResult(_Record):
+    """A root file system as a tar archive."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class SingleResult(_Record):
+    """Everything about one stage that was run alone. `version` as in `Result`."""
+
+    version: Literal[1] = 1
+    particle_os: str
+    stage: StageResult
+    options_sha256: str
+    base: str
+    base_digest: str
+    helper: HelperResult
+    apt_proxy: AptProxyResult | None = None
+    archive: ArchiveResult | None
+    phases: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
 def human_bytes(count: int) -> str:
     """Bytes in MiB or GiB."""
     return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
@@ -129,6 +153,24 @@ def _described(proxy: AptProxyResult) -> str:
     if proxy.hits is None or proxy.misses is None:
         return proxy.url
     return f"{proxy.url}: {proxy.hits} of {proxy.hits + proxy.misses} requests from its cache"
+
+
+def print_single(result: SingleResult, console: Console) -> None:
+    """What is told of a stage that was run alone."""
+    table = Table(box=box.SIMPLE, show_edge=False)
+    table.add_column("what took longest")
+    table.add_column("seconds", justify="right")
+    for name, seconds in result.stage.parts.items():
+        table.add_row(Text(printable(name)), f"{seconds:.1f}")
+    if result.stage.parts:
+        console.print(table)
+    stage, base = result.stage, printable(result.base)
+    console.print(Text(f"  done  {stage.type} on {base} in {stage.seconds or 0:.1f} s"))
+    for note in result.notes:
+        console.print(Text(f"  note  {printable(note)}"))
+    if result.archive is not None:
+        size = human_bytes(result.archive.bytes)
+        console.print(Text(f"  file  {result.archive.path} ({size})"), soft_wrap=True)
 
 
 def print_result(result: Result, console: Console, paths: list[str]) -> None:

@@ -106,8 +106,12 @@ class Stages:
         if running is not None:
             number = running.index + 1
             named = f", '{printable(running.name)}'" if running.name else ""
-            place = self._plan.loaded.places[running.index]
-            error.where = f"stage {number} ({running.type}{named}), {place.path}:{place.line}"
+            error.where = f"stage {number} ({running.type}{named})"
+            places = self._plan.loaded.places
+            # Those of particle-os itself have none.
+            if running.index < len(places):
+                place = places[running.index]
+                error.where += f", {place.path}:{place.line}"
 
     def _label(self, index: int) -> str:
         return printable(self._plan.stages[index].label)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+import tarfile
 from pathlib import Path
 
-from .conftest import Account, Outcome
+from .conftest import Account, Outcome, leftovers
 
 Built = tuple[Outcome, Path]
 OFFSET = 1 << 20
@@ -76,3 +78,41 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     assert directory[directory.index("Group:") + 1] == "33"
     assert "Mode:  0600" in on_disk(image, "stat /etc/secret")
     assert '"/dev/null"' in on_disk(image, "stat /etc/systemd/system/apt-daily.timer")
+
+
+def test_a_stage_runs_alone_and_gives_a_root_file_system(
+    account: Account, tiny_base: Path, built: Built
+) -> None:
+    output = account.make_directory("alone")
+    options = account.write(
+        output / "files.yml",
+        "variables: {who: you}\n"
+        "directories: [{path: /srv/www, mode: '2775'}]\n"
+        "files: [{path: /srv/www/hello, content: 'To ${who}', mode: '0600'}]\n"
+        "links: [{path: /srv/current, to: www}]\n",
+    )
+    argv = ["stage", "run", "files", "--options", options, "--base", f"tar:{tiny_base}"]
+    argv += ["--set", "who=me", "--json"]
+    outcome = account.run(*argv, "--output", output / "root.tar")
+    assert outcome.status == 0, outcome.stderr
+    told = outcome.json()
+    assert (told["stage"]["type"], told["stage"]["status"]) == ("files", "done")
+    data = (output / "root.tar").read_bytes()
+    assert told["archive"]["sha256"] == hashlib.sha256(data).hexdigest()
+    with tarfile.open(output / "root.tar") as archive:
+        members = {member.name: member for member in archive}
+        content = archive.extractfile("./srv/www/hello")
+        assert content is not None
+        assert content.read() == b"To me"
+    assert members["./srv/www"].mode == 0o2775
+    assert (members["./srv/www/hello"].mode, members["./srv/www/hello"].uid) == (0o600, 0)
+    assert members["./srv/current"].linkname == "www"
+    assert "./usr/bin/busybox" in members, "what was there before is there"
+    assert leftovers(account, output) == []
+    # It fails in its own words, and what was written before stays.
+    account.write(options, "files: [{path: /usr, content: ''}]\n")
+    failed = account.run(*argv[:-3], "--output", output / "root.tar")
+    assert failed.status == 3
+    assert f"stage 1 (files), {options}:1" in failed.stderr
+    assert "/usr is a directory in the image already" in failed.stderr
+    assert (output / "root.tar").read_bytes() == data

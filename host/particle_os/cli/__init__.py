@@ -14,6 +14,7 @@ from particle_os.cli.cache import cache_group
 from particle_os.cli.init import init_command
 from particle_os.cli.inspect import inspect_command
 from particle_os.cli.run import run_command
+from particle_os.cli.stage import stage_group
 from particle_os.cli.tell import (
     doctor_command,
     explain_command,
@@ -33,8 +34,8 @@ def cli() -> None:
 
 
 for command in (
-    init_command, build_command, shell_command, boot_test_command, inspect_command,
-    run_command,
+    init_command, build_command, shell_command, boot_test_command, run_command, inspect_command,
+    stage_group,
     validate_command, list_command, explain_command, doctor_command, cache_group, schema_command,
     version_command,
 ):  # fmt: skip

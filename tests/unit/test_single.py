@@ -1,0 +1,98 @@
+"""A stage that runs alone: its options are read as in a recipe, and told at their lines."""
+
+import pytest
+from particle_agent.stages import RECIPE_STAGES
+from particle_os import recipe
+from particle_os.errors import InvalidDocument, StageFailed, UsageError
+from particle_os.plan import Options, make_stage_plan
+from particle_os.progress import Progress
+from particle_os.stages import Stages
+
+from .test_base import AMD64, tar
+
+BASE = "tar:base.tar"
+
+
+def load(tmp_path, kind, text, base=BASE, **variables):
+    path = tmp_path / "options.yml"
+    path.write_text(text)
+    return recipe.load_stage(kind, path, variables, base=base)
+
+
+def test_the_options_stand_as_in_a_recipe(tmp_path):
+    (tmp_path / "motd").write_text("hello")
+    text = "variables: {where: /etc/motd}\nfiles: [{path: '${where}', source: motd}]\nname: Say\n"
+    loaded = load(tmp_path, "files", text, where="/etc/issue")
+    (stage,) = loaded.recipe.stages
+    assert (stage.type, stage.name, stage.files[0].path) == ("files", "Say", "/etc/issue")
+    (attached,) = loaded.attachments[0]
+    assert attached.path == tmp_path / "motd"
+    assert load(tmp_path, "apt", "type: apt\n").recipe.stages[0].type == "apt"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "line", "column", "code", "message"),
+    [
+        ("apt", "update: true\npakages: [a]\n", 2, 1, "unknown-key", "unknown key 'pakages'"),
+        ("locale", "generate: []\n", 1, 1, "missing-key", "'default'"),
+        ("locale", "type: apt\ndefault: C\n", 1, 7, "bad-value", "type: expected 'locale'"),
+        ("locale", "- default: C\n", 1, 1, "bad-type", "as a mapping"),
+        ("timezone", "zone: ${x}\n", 1, 7, "unknown-variable", "no variable 'x'"),
+        ("files", "files:\n  - {path: /a, source: gone}\n", 2, 24, "no-file", "gone"),
+    ],
+)
+def test_errors_are_told_at_the_lines_of_the_file(
+    tmp_path, kind, text, line, column, code, message
+):
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, kind, text)
+    problem = told.value.problems[0]
+    assert (problem.line, problem.column, problem.code) == (line, column, code)
+    assert message in problem.message
+
+
+def test_what_the_base_lacks_is_told_before_anything_starts(tmp_path):
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, "locale", "default: de_DE.UTF-8\n", base="mmdebstrap:trixie")
+    (problem,) = told.value.problems
+    assert (problem.column, problem.code) == (10, "missing-need")
+    assert "take a base that has it" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"), [("local", "'locale'"), ("qemu", "build"), ("export", "allowed: ")]
+)
+def test_only_stages_of_recipes_run_alone(tmp_path, kind, hint):
+    with pytest.raises(UsageError, match="no stage") as told:
+        load(tmp_path, kind, "{}\n")
+    assert hint in told.value.hint
+
+
+def test_a_stage_for_another_architecture_does_not_run(tmp_path):
+    with pytest.raises(UsageError, match="it is for arm64, not amd64"):
+        load(tmp_path, "timezone", "{zone: UTC, when: {architecture: arm64}}\n")
+
+
+def test_every_other_stage_runs_alone(tmp_path):
+    for kind in RECIPE_STAGES:
+        if kind.type != "qemu":
+            with pytest.raises((InvalidDocument, UsageError)) as told:
+                load(tmp_path, kind.type, "type: nothing\n")
+            assert f"type: expected '{kind.type}'" in str(told.value.problems)
+
+
+def test_the_stage_is_run_anew_and_then_exported(tmp_path):
+    (tmp_path / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
+    options_path = tmp_path / "options.yml"
+    options_path.write_text("zone: UTC\n")
+    options = Options(output=tmp_path, base=f"tar:{tmp_path}/base.tar")
+    plan = make_stage_plan("timezone", options_path, options, export=True)
+    assert [stage.type for stage in plan.stages] == ["timezone", "export"]
+    assert plan.refresh_from == 0
+    plain = make_stage_plan("timezone", options_path, options, export=False)
+    assert [stage.type for stage in plain.stages] == ["timezone"]
+    stages = Stages(plan, Progress([]))
+    error = StageFailed("it failed")
+    stages.start(0)
+    stages.place(error)
+    assert error.where == f"stage 1 (timezone), {options_path}:1"
