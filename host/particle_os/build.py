@@ -138,13 +138,6 @@ class _Build(Execution):
             self.note(f"{severity}: {text}")
         return not self.verification.errors
 
-    def is_sound(self) -> bool:
-        """Whether the disk has no error that its verification has found."""
-        assert self.verification is not None
-        for severity, text in verification.lines(self.verification):
-            self.note(f"{severity}: {text}")
-        return not self.verification.errors
-
     def convert(self) -> None:
         """Makes the other images of the raw disk, which goes away when nobody asked for it."""
         disk = self.plan.loaded.disk
@@ -237,7 +230,6 @@ class _Build(Execution):
             apt_proxy=self.apt_proxy.result(),
             stages=tuple(self.stages.results),
             artifacts=tuple(artifacts),
-            verification=self.verification,
             verification=self.verification,
             boot=tuple(self.verdicts),
             phases=dict(self.progress.phases),

@@ -245,6 +245,12 @@ def leftovers(account: Account, *outputs: Path) -> list[Path]:
     return found
 
 
+def example(account: Account, name: str) -> Path:
+    """One of the recipes that come with the program."""
+    found = [Path(row["name"]) for row in account.run("list", "recipes", "--json").json()]
+    return next(path for path in found if path.stem == name)
+
+
 @pytest.fixture(scope="session")
 def built(account: Account, session: Path, testrun_uid: str) -> tuple[Outcome, Path]:
     """recipes/minimal-test.yml, built and boot-tested by the ordinary user; no /dev/kvm for it.
@@ -263,7 +269,7 @@ def built(account: Account, session: Path, testrun_uid: str) -> tuple[Outcome, P
 def _build_minimal(account: Account, output: Path) -> Outcome:
     output.mkdir(exist_ok=True)
     os.chown(output, account.uid, account.gid)
-    recipe = Path(account.run("list", "recipes", "--json").json()[0]["name"])
+    recipe = example(account, "minimal-test")
     assert account.venv in recipe.parents, "the recipe must come from the wheel"
     outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
     assert outcome.status == 0, outcome.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Account, Outcome, leftovers
+from .conftest import Account, Outcome, example, leftovers
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20
@@ -69,7 +69,7 @@ UNITS = """\
 
 def build(account: Account, name: str, disk: str, units: str = "") -> tuple[Outcome, Path]:
     """Builds an image whose last stage has the options `disk`, and checks that `units` are up."""
-    minimal = Path(account.run("list", "recipes", "--json").json()[0]["name"]).read_text()
+    minimal = example(account, "minimal-test").read_text()
     stages = minimal[minimal.index("stages:\n") : minimal.index("  - type: locale\n")]
     checks = "".join(f"    - unit: {unit}\n" for unit in units.split())
     text = f"name: {name}\n{stages}{PACKAGES}{UNITS}  - type: qemu\n"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 
-from .conftest import Account, Outcome, leftovers, recipe_text, user_qemus
+from .conftest import Account, Outcome, example, leftovers, recipe_text, user_qemus
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20
@@ -54,7 +54,7 @@ def with_own_cache(account: Account) -> Account:
 
 def test_with_nothing_changed_the_images_are_left_alone(account: Account, built: Built) -> None:
     output = built[1]
-    recipe = Path(account.run("list", "recipes", "--json").json()[0]["name"])
+    recipe = example(account, "minimal-test")
     before = {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in output.iterdir()}
     outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
     assert outcome.status == 0
@@ -68,7 +68,7 @@ def test_an_image_from_checkpoints_equals_one_made_in_one_go(
     account: Account, built: Built, tmp_path: Path
 ) -> None:
     """Everything but the last stages comes from the build before; file by file it is the same."""
-    recipe = Path(account.run("list", "recipes", "--json").json()[0]["name"])
+    recipe = example(account, "minimal-test")
     output = account.make_directory("again")
     outcome = account.run(
         "build", recipe, "--output", output, "--refresh", "users", "--no-boot-test",

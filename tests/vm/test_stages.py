@@ -7,11 +7,21 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from .conftest import Account, Outcome, leftovers
+from .conftest import Account, Outcome, example, leftovers
 
 Built = tuple[Outcome, Path]
 OFFSET = 1 << 20
 STAGES = """\
+  - type: kernel
+    command-line: [particle.seen=1]
+    modules: [loop]
+  - type: keyboard
+    layout: de
+    variant: nodeadkeys
+  - type: groups
+    groups: [{name: deployers, gid: 3000, members: [admin]}]
+  - type: network
+    interfaces: [{match: [en*], dhcp: yes}]
   - type: hostname
     hostname: web1.example.org
   - type: files
@@ -29,6 +39,19 @@ STAGES = """\
           ExecStart=/usr/bin/grep -q "a b; $(id)" /srv/current/said
           [Install]
           WantedBy=multi-user.target
+      - path: /etc/systemd/system/seen.service
+        content: |
+          [Unit]
+          Wants=network-online.target
+          After=network-online.target
+          [Service]
+          Type=oneshot
+          RemainAfterExit=yes
+          ExecStart=/usr/bin/grep -q particle.seen=1 /proc/cmdline
+          ExecStart=/usr/bin/grep -q '^loop ' /proc/modules
+          ExecStart=/usr/bin/grep -q ADDRESS_STATE=routable /run/systemd/netif/state
+          [Install]
+          WantedBy=multi-user.target
       - path: /etc/secret
         content: "x"
         mode: "0600"
@@ -36,7 +59,7 @@ STAGES = """\
       - path: /srv/current
         to: www
   - type: services
-    enable: [hello.service]
+    enable: [hello.service, seen.service]
     mask: [apt-daily.timer]
   - type: run
     command: [NAME=said, sh, -eu, -c, 'echo "$0" > "$NAME"', "a b; $(id)"]
@@ -45,6 +68,8 @@ STAGES = """\
     name: Nothing but a loopback
     network: none
     command: [sh, -eu, -c, 'test "$(grep -c : /proc/net/dev)" = 1; grep -q " lo:" /proc/net/dev']
+  - type: cleanup
+    keep-languages: [de]
 """
 
 
@@ -56,19 +81,21 @@ def on_disk(image: Path, command: str) -> str:
 
 def test_host_name_files_services_and_commands(account: Account, built: Built) -> None:
     """The stages before them come from the checkpoints of another recipe."""
-    minimal = Path(account.run("list", "recipes", "--json").json()[0]["name"]).read_text()
+    minimal = example(account, "minimal-test").read_text()
     text = minimal.replace("  - type: qemu\n", f"{STAGES}  - type: qemu\n")
     text = text.replace("name: minimal-test", "name: more").replace("[raw, qcow2]", "[raw]")
-    text = text.replace("- unit: multi-user.target", "- unit: hello.service")
+    units = "- unit: hello.service\n    - unit: seen.service"
+    text = text.replace("- unit: multi-user.target", units)
     recipe = account.write(account.directory / "more.yml", text)
     output = account.make_directory("more")
     outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
     assert outcome.status == 0, outcome.stderr
     result = outcome.json()
-    assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 6
+    assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 11
     facts = result["boot"][0]["facts"]
     assert facts["hostname"] == "web1.example.org"
     assert facts["unit:hello.service"] == "active"
+    assert facts["unit:seen.service"] == "active", "kernel and network are as the stages say"
     image = output / "more.raw"
     assert on_disk(image, "cat /etc/hosts").startswith("127.0.1.1 web1.example.org web1\n")
     assert on_disk(image, "cat /srv/www/said") == "a b; $(id)\n"
@@ -78,6 +105,14 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     assert directory[directory.index("Group:") + 1] == "33"
     assert "Mode:  0600" in on_disk(image, "stat /etc/secret")
     assert '"/dev/null"' in on_disk(image, "stat /etc/systemd/system/apt-daily.timer")
+    assert "deployers:x:3000:admin\n" in on_disk(image, "cat /etc/group")
+    assert 'XKBVARIANT="nodeadkeys"' in on_disk(image, "cat /etc/default/keyboard")
+    assert "DHCP=yes" in on_disk(image, "cat /etc/systemd/network/10-en.network")
+    documents = on_disk(image, "ls -p /usr/share/doc/apt")
+    assert "/copyright/" in documents
+    assert "/changelog" not in documents
+    assert on_disk(image, "ls -p /usr/share/locale/fr") == ""
+    assert "LC_MESSAGES" in on_disk(image, "ls -p /usr/share/locale/de")
 
 
 def test_a_stage_runs_alone_and_gives_a_root_file_system(
