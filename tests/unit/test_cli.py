@@ -410,6 +410,24 @@ def test_an_image_that_names_other_files_is_refused(tmp_path):
     assert "refers to another file" in result.stderr
 
 
+def test_an_image_runs_on_a_terminal_only(tmp_path):
+    image = tmp_path / "image.raw"
+    image.write_bytes(bytes(1024))
+    result = run("run", image, "--accel", "tcg")
+    assert result.exit_code == 2
+    assert "boot-test" in result.stderr
+    image.write_bytes(b"QFI\xfb\0\0\0\x03" + (104).to_bytes(8, "big") + bytes(500))
+    result = run("run", image, "--accel", "tcg")
+    assert (result.exit_code, "refers to another file" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("what", ["tar:base.tar", "docker://debian", "recipe.yml"])
+def test_only_disk_images_are_verified(what):
+    result = run("inspect", "--verify", what)
+    assert result.exit_code == 2
+    assert "disk images" in result.stderr
+
+
 def test_a_hostile_file_name_plays_no_tricks(tmp_path):
     path = tmp_path / "x\x1b[31m.yml"
     path.write_text("nonsense: 1\n")

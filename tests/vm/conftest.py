@@ -332,6 +332,7 @@ def tiny_base(account: Account) -> Path:
         add("usr/bin/busybox", _busybox(initrd))
         for applet in applets:
             add(f"usr/bin/{applet}", link="busybox")
+        add("usr/sbin/init", link="../bin/busybox")
         add("usr/bin/apt-get", APT_GET.encode())
         add("usr/bin/dpkg-divert", b"#!/bin/sh\nexit 0\n")
         add("boot/vmlinuz-0", b"not a kernel" * 1000)

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+from particle_agent import wire
+from particle_agent.verification.findings import ERRORS, WARNINGS
+from particle_os.errors import VmError
+from particle_os.verification import FINDINGS_LIMIT, Listener, defective, lines
+
+PAGE = Path(__file__).parents[2] / "docs/verification.md"
+
+
+def finding(code, place="/etc/x", message="is wrong"):
+    return wire.Finding(code=code, place=place, message=message)
+
+
+def heard(*events):
+    listener = Listener()
+    for event in (*events, wire.Verified(seconds=1.5)):
+        assert listener.hear(event)
+    return listener.result()
+
+
+def test_errors_come_first_and_nothing_reaches_the_terminal():
+    found = heard(finding("log"), finding("root-missing", "menu\x1b[31m", "no\nroot \u202e"))
+    assert [f.severity for f in found.findings] == ["error", "warning"]
+    assert found.seconds == 1.5
+    told = dict(lines(found))
+    assert told == {
+        "error": "menu\\x1b[31m: no\\nroot \\u202e [root-missing]",
+        "warning": "/etc/x: is wrong [log]",
+    }
+
+
+def test_only_errors_make_an_image_defective():
+    found = heard(finding("log"), finding("root-missing"), finding("init-missing", place=""))
+    error = defective(found, None)
+    assert error.exit_code == 4
+    assert error.brief == "the image has 2 errors"
+    assert error.tail == ("/etc/x: is wrong [root-missing]", "is wrong [init-missing]")
+    assert heard(finding("log")).errors == ()
+
+
+def test_the_agent_is_not_believed_more_than_it_must_be():
+    with pytest.raises(VmError, match=r"evil\\x1b"):
+        Listener().hear(finding("evil\x1b"))
+    with pytest.raises(VmError):
+        heard(*[finding("log")] * (FINDINGS_LIMIT + 1))
+    long = heard(finding("log", "x" * 5000, "\x1b" * 5000)).findings[0]
+    assert len(long.place) <= 1000
+    with pytest.raises(VmError, match="before it had verified"):
+        Listener().result()
+
+
+def test_other_events_are_for_others():
+    assert not Listener().hear(wire.Output(text="x"))
+
+
+def test_every_code_is_explained_in_the_documentation():
+    text = PAGE.read_text()
+    for kinds in (ERRORS, WARNINGS):
+        for code, meaning in kinds.items():
+            assert f"| `{code}` | {meaning} |" in text
