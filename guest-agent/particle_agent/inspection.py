@@ -22,7 +22,11 @@ TEXT_LIMIT = 4096
 SYSLINUX_CODE = Path("/usr/lib/syslinux/mbr")
 BOOT_CODE_BYTES = 440
 # What a boot loader calls itself within its program.
-EFI_SIGNS = ((b"LoaderInfo: systemd-boot", "systemd-boot"), (b"GRUB", "grub"))
+EFI_SIGNS = (
+    (b"LoaderInfo: systemd-boot", "systemd-boot"),
+    (b"GRUB", "grub"),
+    (b"UEFI SHIM", "shim"),
+)
 STANZA = re.compile(r"^(Package|Version|Architecture|Status): (.*)$", re.MULTILINE)
 OS_RELEASE = re.compile(r"""^([A-Z][A-Z0-9_]*)=["']?(.*?)["']?$""", re.MULTILINE)
 

@@ -132,7 +132,7 @@ class _Build(Execution):
             self.delivery.add("raw", sandbox.written.size)
 
     def is_sound(self) -> bool:
-        """Whether the disk has no error that its verification has found."""
+        """Whether its verification has found no error that the recipe does not accept."""
         assert self.verification is not None
         for severity, text in verification.lines(self.verification):
             self.note(f"{severity}: {text}")

@@ -336,7 +336,8 @@ class Execution:
                     verify=writes_disk,
                 )
             if writes_disk:
-                self.verification = findings.result()
+                accepted = self.plan.loaded.recipe.accepted_errors
+                self.verification = findings.result().accepting(accepted)
         except ParticleError as error:
             self.stages.place(error)
             if isinstance(error, NotEnoughSpace):

@@ -105,7 +105,8 @@ class Plan:
 
     def build_key(self, base: Base, helper: Helper) -> str:
         """What names the published images: everything that they depend on."""
-        wanted = (self.loaded.disk.formats, self.loaded.recipe.boot_test)
+        recipe = self.loaded.recipe
+        wanted = (self.loaded.disk.formats, recipe.accepted_errors, recipe.boot_test)
         text = repr((self.keys(base, helper)[-1], wanted))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -15,6 +15,7 @@ import pydantic
 from particle_agent.options import AtLeastOne, Options, StageOptions, Text, UnitName, kebab_case
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Firmware, Qemu
+from particle_agent.verification.findings import ERRORS
 
 from particle_os import dependencies, document, explain, include, legacy, variables
 from particle_os.apt_proxy import Wish
@@ -52,6 +53,10 @@ BaseReference = Annotated[
 
 # Of each stage, the files of the host that it names.
 Attachments = tuple[tuple[Attachment, ...], ...]
+
+ErrorCode = Annotated[
+    str, Text("an error of the verification such as 'fstab-device-missing'", "|".join(ERRORS))
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,9 @@ class Recipe(Options):
         tuple[Annotated[RecipeStage, pydantic.Field(discriminator="type")], ...], AtLeastOne()
     ]
     """What is done, in order. The last stage is `qemu`."""
+    accepted_errors: tuple[ErrorCode, ...] = ()
+    """Errors that the verification of the disk may find without ending the build, by their codes,
+    such as fstab-device-missing for a disk that only the machines will have."""
     boot_test: BootTest = BootTest()
     """How the image is verified."""
 

@@ -192,7 +192,8 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
         virtual, allocated = map(human_bytes, (artifact.virtual_bytes, artifact.allocated_bytes))
         console.print(Text(f"{artifact.format:>6}  {virtual}, {allocated} allocated"))
     for finding in result.verification.findings if result.verification else ():
-        style = "red" if finding.severity == "error" else "yellow"
+        serious = finding.severity == "error" and not finding.accepted
+        style = "red" if serious else "yellow"
         console.print(Text(f"{finding.severity:>7}  {finding}", style=style))
     for verdict in result.boot:
         style = "green" if verdict.passed else "red"

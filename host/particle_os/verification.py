@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -27,10 +27,12 @@ class Finding(pydantic.BaseModel):
     severity: Literal["error", "warning"]
     place: str
     message: str
+    # The recipe says that it is right so.
+    accepted: bool = False
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
-        return f"{where}{self.message} [{self.code}]"
+        return f"{where}{self.message} [{self.code}]{' (accepted)' if self.accepted else ''}"
 
 
 class Verification(pydantic.BaseModel):
@@ -43,7 +45,13 @@ class Verification(pydantic.BaseModel):
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.severity == "error")
+        """Those that nobody has accepted."""
+        return tuple(f for f in self.findings if f.severity == "error" and not f.accepted)
+
+    def accepting(self, codes: Collection[str]) -> Verification:
+        """The same, with the findings of these codes accepted."""
+        findings = [f.model_copy(update={"accepted": f.code in codes}) for f in self.findings]
+        return self.model_copy(update={"findings": tuple(findings)})
 
 
 class Listener:

@@ -40,6 +40,15 @@ def test_only_errors_make_an_image_defective():
     assert heard(finding("log")).errors == ()
 
 
+def test_a_recipe_may_accept_errors():
+    found = heard(finding("log"), finding("root-missing"), finding("init-missing"))
+    accepted = found.accepting(["root-missing"])
+    assert [f.code for f in accepted.errors] == ["init-missing"]
+    assert "error" in dict(lines(accepted)), "it is told all the same"
+    assert any(text.endswith("(accepted)") for _, text in lines(accepted))
+    assert accepted.accepting(ERRORS).errors == ()
+
+
 def test_the_agent_is_not_believed_more_than_it_must_be():
     with pytest.raises(VmError, match=r"evil\\x1b"):
         Listener().hear(finding("evil\x1b"))
