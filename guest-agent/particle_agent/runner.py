@@ -278,6 +278,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
 def verify(channel: Channel, serial: str) -> None:
     """Verifies the disk with this serial, which nobody writes from here on; tells what is wrong."""
     device = wait_for_disk(serial, 0, 30.0)
+    channel.output("+ verify the disk")
     started = time.monotonic()
     # What was written to its partitions is not in the kernel's memory of the whole disk.
     argv = ["blockdev", "--flushbufs", "--setro", str(device)]

@@ -134,8 +134,8 @@ class _Build(Execution):
     def is_sound(self) -> bool:
         """Whether its verification has found no error that the recipe does not accept."""
         assert self.verification is not None
-        for severity, text in verification.lines(self.verification):
-            self.note(f"{severity}: {text}")
+        if count := len(self.verification.findings):
+            self.progress.note(f"findings in the disk: {count}, the last lines tell")
         return not self.verification.errors
 
     def convert(self) -> None:

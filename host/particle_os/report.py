@@ -187,6 +187,8 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
                 table.add_row(
                     Text(f"  {stage.index + 1}. {called}"), "cached" if stage.cached else took
                 )
+            if result.verification is not None:
+                table.add_row("  verification", f"{result.verification.seconds:.1f}")
     console.print(table)
     for artifact in result.artifacts:
         virtual, allocated = map(human_bytes, (artifact.virtual_bytes, artifact.allocated_bytes))

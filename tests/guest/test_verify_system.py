@@ -132,6 +132,15 @@ def test_what_the_command_line_names(tree, line, codes):
     assert command_line(tree, line) == codes
 
 
+def test_of_what_may_be_in_a_container_nothing_is_concluded(tree):
+    told = []
+    disk = [volume(1, "crypto_LUKS", "x"), volume(2, "ext4", ROOT_UUID, tree)]
+    (tree / "etc/fstab").write_text("UUID=11111111 / ext4 defaults 0 1\n")
+    names.check_fstab(disk[1], disk, Findings(told.append))
+    names.check_command_line("root=UUID=11111111 resume=UUID=1", "x", disk, Findings(told.append))
+    assert told == []
+
+
 def test_a_system_without_init(tree):
     (tree / "usr/lib/systemd/systemd").unlink()
     assert command_line(tree, f"root=UUID={ROOT_UUID}") == ["init-missing"]
@@ -150,7 +159,7 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
         ("etc/ssh/sshd_config", "Port 22\n", None, None),
         ("etc/resolv.conf", "search x\nnameserver 10.0.2.3\n", "resolv-conf", None),
         ("etc/.particle-os-resolv.conf", "", "build-file", None),
-        ("usr/sbin/update-initramfs.particle-os", "", "build-file", None),
+        ("run/secrets/token", "x", "build-file", None),
         ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", "policy-rc-d", None),
         ("var/lib/systemd/random-seed", "x", "random-seed", None),
         ("var/lib/systemd/credential.secret", "x", "credential-secret", None),

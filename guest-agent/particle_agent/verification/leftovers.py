@@ -24,7 +24,7 @@ BUILD_FILES = (
     ("/etc/initramfs-tools/conf.d", "particle-os"),
     ("/usr/share/initramfs-tools/hooks", "zz-particle-os"),
     ("/usr/share/initramfs-tools/modules.d", "particle-os"),
-    ("/usr/sbin", "update-initramfs.particle-os"),
+    ("/run/secrets", "*"),
 )
 FILES = (
     ("credential-secret", "/var/lib/systemd/credential.secret"),

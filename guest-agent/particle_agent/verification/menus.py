@@ -146,10 +146,10 @@ def _searched(
     wanted = [w for w in words[1:] if UUID.fullmatch(w)]
     if not wanted:
         return here
-    found = volumes.find(disk, ("UUID", wanted[0]))
-    if found is None:
+    name = ("UUID", wanted[0])
+    if volumes.is_missing(disk, name):
         findings.add("boot-menu-device-missing", place, f"nothing on the disk is {wanted[0]}")
-    return found
+    return volumes.find(disk, name)
 
 
 # Boot Loader Specification: https://uapi-group.org/specifications/specs/boot_loader_specification/

@@ -54,9 +54,9 @@ def _check_source(
     tagged = volumes.parse(name)
     if tagged is not None:
         volume = volumes.find(disk, tagged)
-        if volume is None:
+        if volumes.is_missing(disk, tagged):
             findings.add("fstab-device-missing", place, f"nothing on the disk is {name}")
-        elif not _fits(kind, volume.kind):
+        elif volume is not None and not _fits(kind, volume.kind):
             told = f"it says {kind}, and {volume.name} has {volume.kind}"
             findings.add("fstab-type-wrong", place, told)
     elif UNSTABLE.fullmatch(name):
@@ -85,12 +85,12 @@ def check_command_line(line: str, place: str, disk: Sequence[Volume], findings: 
         return
     name = volumes.parse(root)
     volume = volumes.find(disk, name) if name else None
-    if name and volume is None:
+    if name and volumes.is_missing(disk, name):
         findings.add("root-missing", place, f"nothing on the disk is {root}")
     elif UNSTABLE.fullmatch(root):
         findings.add("root-unstable", place, f"{root} is another disk on other hardware")
     resume = volumes.parse(words.get("resume", ""))
-    if resume and volumes.find(disk, resume) is None:
+    if resume and volumes.is_missing(disk, resume):
         findings.add("resume-missing", place, f"nothing on the disk is {words['resume']}")
     if volume is not None and volume.tree is not None and "rdinit" not in words:
         _check_init(words.get("init", INIT), volume, place, findings)

@@ -18,6 +18,8 @@ TAGS = {
 }  # fmt: skip
 NAMED = re.compile(r"""(UUID|LABEL|PARTUUID|PARTLABEL)=(["']?)(.*)\2""")
 LINKED = re.compile(r"/dev/disk/(by-uuid|by-label|by-partuuid|by-partlabel)/(.+)")
+# What holds file systems that are not looked at.
+CONTAINERS = ("crypto_LUKS", "LVM2_member", "linux_raid_member", "zfs_member", "bcache")
 # Names that depend on which bus a disk is on, and on which disk is found first.
 UNSTABLE = re.compile(
     r"/dev/(?:[shv]d[a-z]+\d*|xvd[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?)"
@@ -84,6 +86,11 @@ def identify(device: Path, table: Table | None) -> list[Volume]:
                 Volume(number=number, kind=told.kind, uuid=told.uuid, label=told.label, entry=entry)
             )
     return found
+
+
+def is_missing(volumes: Sequence[Volume], name: tuple[str, str]) -> bool:
+    """Whether what a tag and value name is surely not on the disk."""
+    return find(volumes, name) is None and not any(v.kind in CONTAINERS for v in volumes)
 
 
 @contextmanager
