@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from particle_os import __version__, artifact, boot_test, cache, verification
+from particle_os import __version__, artifact, boot_test, cache
 from particle_os.boot_test import Verdict
 from particle_os.checkpoints import Checkpoints
 from particle_os.delivery import Delivery, published
