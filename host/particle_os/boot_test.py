@@ -1,175 +1,66 @@
 """Boots an image through a throwaway overlay and asks the running system itself.
 
-systemd 256 and later takes units from SMBIOS credentials (systemd.system-credentials(7)), so the
-image needs no agent and no change. Only the nonce of this run, answered on a channel of its own
-from inside the settled system, is a pass; what the console says can only explain a failure.
+Only the nonce of this run, answered on a channel of its own from inside the settled system, is a
+pass; what the console says can only explain a failure. The image file is never written.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 import secrets
 import signal
-import socket
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import pydantic
 import tenacity
 
 from particle_os import process
+from particle_os.boot import outside, probe
+from particle_os.boot.channel import Channel
+from particle_os.boot.image import ImageFormat, image_format
+from particle_os.boot.verdict import CheckResult, Status, Verdict
+from particle_os.boot.watch import Watch
+from particle_os.checks import Check, Finding, MemoryCheck, RebootCheck
 from particle_os.deadline import Deadline
-from particle_os.errors import DeadlineExceeded, UsageError, printable
+from particle_os.errors import printable
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, Disk, MachineSpec
-from particle_os.vm.console import Console, GuestPanic, QemuEnded
+from particle_os.vm.console import QemuEnded
 from particle_os.vm.firmware import Firmware
-from particle_os.vm.machine import running
+from particle_os.vm.machine import Machine, running
 from particle_os.vm.monitor import connect_unix
 
-Status = Literal[
-    "passed",
-    "units-failed",
-    "checks-failed",
-    "no-bootable-device",
-    "boot-loader-failed",
-    "root-not-found",
-    "kernel-panic",
-    "emergency-mode",
-    "powered-off-early",
-    "timed-out",
-]
-# QEMU's names.
-ImageFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vpc"]
+__all__ = ["CheckResult", "ImageFormat", "Verdict", "boot", "image_format"]
+
 MEMORY = 1024 * MIB
 CPUS = 2
-TIMEOUT_SECONDS = 60.0
+# Longer than systemd waits for a missing disk (90 s), and twice that under emulation.
+TIMEOUT_SECONDS = {"kvm": 120.0, "tcg": 240.0}
 ATTEMPTS = 3
-ANSWER_LIMIT = 1 << 20
-POLL_SECONDS = 0.2
-UNIT = "particle-os-probe.service"
-UNIT_TEXT = """\
-[Unit]
-Description=particle-os boot test
-[Service]
-Type=exec
-LoadCredential=particle-os.probe
-LoadCredential=particle-os.units
-ExecStart=/bin/sh -c '. "$${CREDENTIALS_DIRECTORY}/particle-os.probe"' probe %s
-"""
-# What a failed boot says on the console; the words of initramfs-tools, systemd and syslinux.
-SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
-    (
-        "root-not-found",
-        re.compile(rb"Dropping to a shell!|\(initramfs\)|ALERT! +\S+ does not exist"),
-    ),
-    ("emergency-mode", re.compile(rb"You are in (emergency|rescue) mode")),
-    (
-        "boot-loader-failed",
-        re.compile(
-            rb"Missing OS|Missing operating system|No DEFAULT or UI|Boot error|ldlinux\.c32|"
-            rb"Booting kernel failed|Could not find kernel|Invalid or corrupt kernel"
-        ),
-    ),
-    (
-        "no-bootable-device",
-        re.compile(
-            rb"No bootable device|Boot failed: not a bootable disk|"
-            rb"No bootable option or device was found"
-        ),
-    ),
-)
-PHASES = (
-    ("firmware", re.compile(rb"SeaBIOS|BdsDxe: loading")),
-    ("boot loader", re.compile(rb"SYSLINUX|EXTLINUX|Loading /|GRUB|BdsDxe: starting")),
-    ("kernel", re.compile(rb"Linux version \d")),
-    ("initramfs", re.compile(rb"Run /init as init process|Loading, please wait")),
-    ("systemd", re.compile(rb"Welcome to |systemd \d+.* running in system mode")),
-    ("login prompt", re.compile(rb"login: ")),
-)
+# These facts stay when a system boots again.
+LASTING = ("machine-id", "ssh-host-keys")
 
 
-class Verdict(pydantic.BaseModel):
-    """What one boot showed."""
+@dataclass(frozen=True)
+class _Wanted:
+    """What is booted and how, for each attempt the same."""
 
-    model_config = pydantic.ConfigDict(frozen=True)
-
-    status: Status
-    firmware: Firmware = "bios"
+    image: Path
+    format: ImageFormat
+    firmware: Firmware
+    acceleration: Acceleration
+    transcript: Path
+    checks: Sequence[Check]
+    memory: int
     seconds: float
-    message: str
-    # Seconds until each phase showed itself on the console.
-    phases: dict[str, float] = {}
-    # What the running system told; empty when it never answered. Untrusted text, escaped.
-    facts: dict[str, str] = {}
-    console_tail: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return self.status == "passed"
+    on_phase: Callable[[str, float], None]
 
 
-def image_format(path: Path) -> Literal["raw", "qcow2"]:
-    """The format of an image, by its magic number: qcow2, else raw.
-
-    Raises UsageError for a qcow2 that refers to other files: an untrusted image could name any
-    file of the host (docs/interop/qcow2.txt: backing_file_offset, incompatible feature bit 2).
-    """
-    with path.open("rb") as file:
-        head = file.read(80)
-    if not head.startswith(b"QFI\xfb"):
-        return "raw"
-    backing = int.from_bytes(head[8:16], "big")
-    version = int.from_bytes(head[4:8], "big")
-    external = version >= 3 and int.from_bytes(head[72:80], "big") & 4
-    if backing or external:
-        raise UsageError(
-            f"{path} refers to another file; only images that stand alone are booted",
-            hint="Flatten it with 'qemu-img convert -O qcow2'.",
-        )
-    return "qcow2"
-
-
-class _Listener:
-    """Collects what a Unix socket sends, up to a limit, until a marker ends it."""
-
-    def __init__(self, connection: socket.socket, marker: bytes | None) -> None:
-        self._socket = connection
-        self._marker = marker
-        self._data = bytearray()
-        self.complete = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        try:
-            while chunk := self._socket.recv(65536):
-                room = ANSWER_LIMIT - len(self._data)
-                self._data += chunk[: max(0, room)]
-                if self._marker and self._marker in self._data[-(len(chunk) + len(self._marker)) :]:
-                    self.complete.set()
-        except OSError:
-            return
-
-    @property
-    def data(self) -> bytes:
-        return bytes(self._data)
-
-    def close(self) -> None:
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self._thread.join(5)
-        self._socket.close()
+def _unheard(phase: str, seconds: float) -> None:
+    """Nobody wants to know of the phases as they pass."""
 
 
 def boot(
@@ -180,16 +71,30 @@ def boot(
     directory: Path,
     transcript: Path,
     firmware: Firmware = "bios",
-    units: Sequence[str] = (),
-    memory: int = MEMORY,
+    checks: Sequence[Check] = (),
+    memory: int | None = None,
     timeout: float | None = None,
+    on_phase: Callable[[str, float], None] = _unheard,
 ) -> Verdict:
     """Boots `image` under a firmware and returns the verdict; the image is never written.
 
-    `units` must be active for a pass. `memory` is in bytes, `timeout` in seconds (by default
-    longer under emulation). Raises InfrastructureError when QEMU or the host fails.
+    `checks` must hold for a pass. `memory` is in bytes, `timeout` in seconds for each boot.
+    `on_phase` hears of each phase and the seconds until it was seen. Raises InfrastructureError
+    when QEMU or the host fails.
     """
     directory.mkdir(mode=0o700)
+    limits = [check.bytes for check in checks if isinstance(check, MemoryCheck)]
+    wanted = _Wanted(
+        image=image,
+        format=format,
+        firmware=firmware,
+        acceleration=acceleration,
+        transcript=transcript,
+        checks=checks,
+        memory=memory or min(limits, default=MEMORY),
+        seconds=timeout or TIMEOUT_SECONDS[acceleration.name],
+        on_phase=on_phase,
+    )
     # QEMU 10.0 sometimes dies by itself (an assertion in iotlb_to_section) while several emulated
     # processors boot; that says nothing of the image.
     for attempt in tenacity.Retrying(
@@ -198,17 +103,8 @@ def boot(
         reraise=True,
     ):
         with attempt:
-            verdict = _boot_once(
-                image,
-                acceleration,
-                format=format,
-                firmware=firmware,
-                directory=directory / str(attempt.retry_state.attempt_number),
-                transcript=transcript,
-                units=units,
-                memory=memory,
-                timeout=timeout,
-            )
+            number = attempt.retry_state.attempt_number
+            verdict = _boot_and_reboot(wanted, directory / str(number))
     return verdict
 
 
@@ -216,157 +112,146 @@ def _qemu_aborted(error: BaseException) -> bool:
     return isinstance(error, QemuEnded) and error.status == -signal.SIGABRT
 
 
-def _boot_once(
-    image: Path,
-    acceleration: Acceleration,
-    *,
-    format: ImageFormat,  # noqa: A002 - the field's own word
-    firmware: Firmware,
-    directory: Path,
-    transcript: Path,
-    units: Sequence[str],
-    memory: int,
-    timeout: float | None,
-) -> Verdict:
+def _boot_and_reboot(wanted: _Wanted, directory: Path) -> Verdict:
+    """Boots an overlay of the image, and once more when a check asks for it."""
     directory.mkdir(mode=0o700)
-    nonce = secrets.token_hex(16)
-    limit = timeout if timeout is not None else TIMEOUT_SECONDS * acceleration.factor
-    deadline = Deadline.after(limit, "the boot test")
     overlay = directory / "overlay.qcow2"
     process.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", image.resolve(), "-F", format, overlay],
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(wanted.image.resolve())]
+        + ["-F", wanted.format, str(overlay)],
         deadline=Deadline.after(30, "making the overlay"),
         what="making the overlay",
     )
+    again = any(isinstance(check, RebootCheck) for check in wanted.checks)
+    first = _boot_once(wanted, overlay, directory / "first", shut_down=again)
+    if not again or not first.passed:
+        return first
+    second = _boot_once(wanted, overlay, directory / "second", shut_down=False)
+    return _compared(first, second)
+
+
+def _compared(first: Verdict, second: Verdict) -> Verdict:
+    """The verdict of both boots of one system."""
+    seconds = round(first.seconds + second.seconds, 3)
+    if second.status not in ("passed", "checks-failed"):
+        message = f"at the second boot: {second.message}"
+        return second.model_copy(update={"message": message, "seconds": seconds})
+    changed = [name for name in LASTING if first.facts.get(name) != second.facts.get(name)]
+    detail = f"{', '.join(changed)} changed" if changed else "it came up again, the same machine"
+    result = CheckResult(name="reboot", passed=not changed, detail=detail)
+    results = [result if check.name == "reboot" else check for check in second.checks]
+    return _with_checks(second, results).model_copy(
+        update={"phases": first.phases, "seconds": seconds}
+    )
+
+
+def _with_checks(verdict: Verdict, results: Sequence[CheckResult]) -> Verdict:
+    status, message = _judge(verdict.facts, results)
+    return verdict.model_copy(
+        update={"checks": tuple(results), "status": status, "message": message}
+    )
+
+
+def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bool) -> Verdict:
+    nonce = secrets.token_hex(16)
+    deadline = Deadline.after(wanted.seconds, "the boot test")
     spec = MachineSpec(
-        accelerator=acceleration.name,
-        memory=memory,
+        accelerator=wanted.acceleration.name,
+        memory=wanted.memory,
         cpus=CPUS,
         disks=(Disk(overlay, "qcow2", "image"),),
-        uefi=firmwares.prepare(firmware, directory),
+        uefi=firmwares.prepare(wanted.firmware, directory),
         network="isolated",
-        credentials=_credentials(nonce, units),
+        forwards=outside.ports(wanted.checks),
+        resets=True,
+        credentials=probe.credentials(nonce, wanted.checks),
         probe_socket="probe.sock",
         firmware_socket="firmware.sock",
     )
     started = time.monotonic()
     with ExitStack() as stack:
         machine = stack.enter_context(
-            running(spec, directory=directory, transcript=transcript, deadline=deadline)
+            running(spec, directory=directory, transcript=wanted.transcript, deadline=deadline)
         )
-        alive = machine.console.is_alive
-        probe = _Listener(
-            connect_unix(directory, "probe.sock", deadline, alive),
-            f"PARTICLE-OS-PROBE-END {nonce}".encode(),
+        channels = []
+        for name in (spec.probe_socket, spec.firmware_socket):
+            assert name is not None
+            connection = connect_unix(directory, name, deadline, machine.console.is_alive)
+            channels.append(Channel(connection))
+            stack.callback(channels[-1].close)
+        answer, firmware = channels
+        watch = Watch(
+            machine,
+            answer,
+            firmware,
+            begin=probe.begin_marker(nonce),
+            end=probe.end_marker(nonce),
+            started=started,
+            deadline=deadline,
+            on_phase=wanted.on_phase,
         )
-        stack.callback(probe.close)
-        debug = _Listener(connect_unix(directory, "firmware.sock", deadline, alive), None)
-        stack.callback(debug.close)
-        phases: dict[str, float] = {}
-        status, message = _wait(machine.console, probe, debug, deadline, phases, started)
-        facts: dict[str, str] = {}
-        if status == "passed":
-            facts = _facts(probe.data, nonce)
-            status, message = _judge(facts, units)
-        return Verdict(
-            status=status,
-            firmware=firmware,
-            seconds=round(time.monotonic() - started, 3),
-            message=message,
-            phases=phases,
-            facts=facts,
-            console_tail=() if status == "passed" else tuple(machine.console.transcript.tail()),
+        failure = watch.until_answer()
+        verdict = Verdict(
+            status="timed-out",
+            firmware=wanted.firmware,
+            seconds=0,
+            message="",
+            phases=watch.phases,
+            restarts=watch.restarts,
+            console_tail=tuple(machine.console.transcript.tail()),
         )
+        if failure is not None:
+            status, message = failure
+            verdict = verdict.model_copy(update={"status": status, "message": message})
+        else:
+            facts = probe.facts(answer.data, nonce)
+            results = _results(wanted.checks, answer.data, nonce, machine)
+            verdict = _with_checks(verdict.model_copy(update={"facts": facts}), results)
+        if verdict.passed:
+            verdict = verdict.model_copy(update={"console_tail": ()})
+            if shut_down:
+                verdict = _shut_down(verdict, machine, answer, deadline)
+        return verdict.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
 
-def _credentials(nonce: str, units: Sequence[str]) -> dict[str, bytes]:
-    script = resources.files("particle_os").joinpath("probe.sh").read_bytes()
-    return {
-        f"systemd.extra-unit.{UNIT}": (UNIT_TEXT % nonce).encode(),
-        "systemd.unit-dropin.multi-user.target~particle-os": f"[Unit]\nWants={UNIT}\n".encode(),
-        "particle-os.probe": script,
-        "particle-os.units": "".join(f"{unit}\n" for unit in units).encode(),
-    }
+def _results(
+    checks: Sequence[Check], data: bytes, nonce: str, machine: Machine
+) -> list[CheckResult]:
+    results = []
+    for check, replies in zip(checks, probe.replies(data, nonce, checks), strict=True):
+        found = check.judge(replies)
+        if found.holds:
+            deadline = Deadline.after(2 * check.seconds, check.name)
+            found = outside.reach(check, machine.monitor, deadline) or found
+        results.append(_result(check, found))
+    return results
 
 
-def _wait(
-    console: Console,
-    probe: _Listener,
-    firmware: _Listener,
-    deadline: Deadline,
-    phases: dict[str, float],
-    started: float,
-) -> tuple[Status, str]:
-    """Waits for the answer, or for a sign that none will come."""
-    pending = list(PHASES)
-    while True:
-        if probe.complete.is_set():
-            return "passed", ""
-        if re.search(rb"No bootable device", firmware.data):
-            return "no-bootable-device", "the firmware found no bootable device"
-        patterns = [pattern for _, pattern in (*SIGNS, *pending)]
-        try:
-            slice_ = deadline.sooner(POLL_SECONDS, "a moment")
-            index, match = console.expect_any(patterns, slice_)
-        except DeadlineExceeded:
-            if time.monotonic() >= deadline.at:
-                return "timed-out", _time_out(deadline.seconds, list(phases))
-            continue
-        except GuestPanic as panic:
-            return "kernel-panic", panic.brief.removeprefix("the VM died: ")
-        except QemuEnded as ended:
-            if ended.status != 0:
-                raise
-            if probe.complete.wait(0.5):
-                return "passed", ""
-            return "powered-off-early", "the machine switched itself off before it answered"
-        if index < len(SIGNS):
-            if probe.complete.wait(1.0):
-                return "passed", ""
-            said = printable(match.group().decode("utf-8", "replace"))
-            return SIGNS[index][0], f"the console says: {said}"
-        name = pending[index - len(SIGNS)][0]
-        # A later phase shows that the earlier ones passed unseen.
-        pending = pending[index - len(SIGNS) + 1 :]
-        phases[name] = round(time.monotonic() - started, 2)
+def _result(check: Check, found: Finding) -> CheckResult:
+    name, detail = printable(check.name, 200), printable(found.detail.replace("\n", " / "))
+    return CheckResult(name=name, passed=found.holds, detail=detail)
 
 
-def _time_out(seconds: float, phases: Sequence[str]) -> str:
-    last = phases[-1] if phases else "nothing"
-    text = f"no answer within {seconds:.0f} s; last seen: {last}"
-    if last == "login prompt":
-        text += " (a systemd older than 256 cannot be questioned this way)"
-    elif last in ("nothing", "firmware", "boot loader"):
-        text += " (a kernel without console=ttyS0 says nothing here)"
-    return text
-
-
-def _facts(data: bytes, nonce: str) -> dict[str, str]:
-    """The answer between this run's markers, decoded; lines that are not facts are passed over."""
-    text = data.decode("ascii", "replace").replace("\r", "")
-    body = text.partition(f"PARTICLE-OS-PROBE {nonce}\n")[2]
-    body = body.partition(f"PARTICLE-OS-PROBE-END {nonce}")[0]
-    facts: dict[str, str] = {}
-    for line in body.splitlines():
-        name, _, value = line.partition(" ")
-        try:
-            decoded = base64.b64decode(value, validate=True).decode("utf-8", "replace")
-        except (binascii.Error, ValueError):
-            continue
-        facts[printable(name, 200)] = "\n".join(
-            printable(part) for part in decoded.strip().split("\n")[:200]
-        )
-    return facts
-
-
-def _judge(facts: dict[str, str], units: Sequence[str]) -> tuple[Status, str]:
+def _judge(facts: dict[str, str], results: Sequence[CheckResult]) -> tuple[Status, str]:
     state, failed = facts.get("state", ""), facts.get("failed", "").split()
     if failed:
         return "units-failed", f"failed units: {', '.join(failed)}"
     if state != "running":
         return "units-failed", f"systemd says '{state}', not 'running'"
-    inactive = [f"{u} is {facts.get(f'unit:{u}', 'unknown')}" for u in units]
-    inactive = [text for text in inactive if not text.endswith(" is active")]
-    if inactive:
-        return "checks-failed", ", ".join(inactive)
+    if wrong := [f"{each.name}: {each.detail}" for each in results if not each.passed]:
+        return "checks-failed", "; ".join(wrong)
     return "passed", f"{facts.get('system', 'the system')} is up, no unit failed"
+
+
+def _shut_down(verdict: Verdict, machine: Machine, answer: Channel, deadline: Deadline) -> Verdict:
+    """Has the system shut itself down, so that it can boot again; a failure to do so is told."""
+    answer.send(b"poweroff\n")
+    try:
+        while time.monotonic() < deadline.at:
+            machine.console.read(0.2)
+    except QemuEnded as ended:
+        if ended.status != 0:
+            raise
+        return verdict
+    message = f"the system does not shut down within {deadline.seconds:.0f} s of its start"
+    return verdict.model_copy(update={"status": "timed-out", "message": message})

@@ -175,7 +175,8 @@ class _Build(Execution):
                         firmware=firmware,
                         directory=self.work.path / f"boot-test-{firmware}",
                         transcript=self.delivery.file("console.log"),
-                        units=[check.unit for check in wanted.checks],
+                        checks=wanted.checks,
+                        on_phase=self.progress.boot_phase,
                     )
                 )
 

@@ -71,7 +71,15 @@ class Note:
     text: str
 
 
-Event = PhaseStarted | PhaseFinished | StageStarted | StageFinished | Line | Note
+@dataclass(frozen=True)
+class BootPhase:
+    """A machine under test has come so far; `seconds` since its start."""
+
+    name: str
+    seconds: float
+
+
+Event = PhaseStarted | PhaseFinished | StageStarted | StageFinished | BootPhase | Line | Note
 
 
 class Sink(Protocol):
@@ -113,6 +121,10 @@ class Progress:
     def line(self, text: str) -> None:
         self.emit(Line(text))
 
+    def boot_phase(self, name: str, seconds: float) -> None:
+        """A phase of a boot has shown itself, `seconds` after its start."""
+        self.emit(BootPhase(name, seconds))
+
     def close(self) -> None:
         for sink in self._sinks:
             sink.close()
@@ -130,6 +142,8 @@ def _plain(event: Event) -> str | None:
             return f"  stage {index + 1}/{total} {label}: cached"
         case StageFinished(index, total, label, seconds):
             return f"  stage {index + 1}/{total} {label}: {seconds:.1f} s"
+        case BootPhase(name, seconds):
+            return f"  {name} after {seconds:.1f} s"
         case Note(text):
             return f"note: {printable(text)}"
         case Line():
@@ -230,6 +244,8 @@ class TerminalSink:
             case StageFinished(index, total, label, seconds, cached):
                 self._stage = None
                 self._done(f"  {index + 1}/{total} {label}", None if cached else seconds)
+            case BootPhase(name, seconds):
+                self._done(f"  {name}", seconds)
             case Note(text):
                 self._live.console.print(Text(f"• {printable(text)}", style="yellow"))
             case Line(text):

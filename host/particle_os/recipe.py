@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -17,9 +17,10 @@ from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Firmware, Qemu
 from particle_agent.verification.findings import ERRORS
 
-from particle_os import dependencies, document, explain, include, legacy, variables
+from particle_os import checks, dependencies, document, explain, include, legacy, variables
 from particle_os.apt_proxy import Wish
 from particle_os.attachments import Attachment, attach
+from particle_os.checks import Check
 from particle_os.document import Key, Mark, Node
 from particle_os.errors import InvalidDocument, Problem, UsageError
 from particle_os.variables import Variables
@@ -57,14 +58,6 @@ Attachments = tuple[tuple[Attachment, ...], ...]
 ErrorCode = Annotated[
     str, Text("an error of the verification such as 'fstab-device-missing'", "|".join(ERRORS))
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check(Options):
-    """One thing that must hold in the booted image."""
-
-    unit: UnitName
-    """A systemd unit that must be active."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +198,7 @@ def _wrap(source: document.Source, kind: str) -> None:
 
 def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
     """What the document says; what stages lack that others should have brought is noted in it."""
-    recipe = explain.validate(source, _ADAPTER, _names)
+    recipe = explain.validate(source, _ADAPTER, _names_in(source))
     loaded = _applicable(source, recipe)
     dependencies.check(
         source,
@@ -224,6 +217,18 @@ def _check_firmware(source: document.Source, loaded: LoadedRecipe) -> None:
             source.problem(mark, "bad-value", f"firmware: {reason}")
     if source.problems:
         raise InvalidDocument(source.problems)
+
+
+_BOOT_TEST: pydantic.TypeAdapter[BootTest] = pydantic.TypeAdapter(BootTest)
+
+
+def load_boot_test(path: Path) -> BootTest:
+    """Reads a file that holds what stands under `boot-test` in a recipe.
+
+    Raises InvalidDocument with everything that is wrong.
+    """
+    source = document.load(path)
+    return explain.validate(source, _BOOT_TEST, _names_in(source, ("boot-test",)))
 
 
 def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
@@ -316,6 +321,18 @@ def _options_class(annotation: Any, data_type: str | None = None) -> Any:
         if found := _options_class(argument, data_type):
             return found
     return None
+
+
+def _names_in(source: document.Source, place: Key = ()) -> Callable[[Key], Iterable[str]]:
+    """`_names` for a document that is what a recipe has at `place`."""
+
+    def names(key: Key) -> Iterable[str]:
+        if (*place, *key)[:2] == ("boot-test", "checks"):
+            node = source.node(key)
+            return checks.keys(node.value if node and isinstance(node.value, dict) else {})
+        return _names((*place, *key))
+
+    return names
 
 
 def _names(key: Key) -> Iterable[str]:

@@ -60,8 +60,9 @@ def run(
             cpus=cpus,
             disks=(Disk(overlay, "qcow2", "image"),),
             uefi=firmwares.prepare(firmware, directory),
-            network="isolated-ssh" if ssh else "isolated",
-            reboots=True,
+            network="isolated",
+            forwards=(22,) if ssh else (),
+            resets=True,
         )
         transcript = directory / "console.log"
         machine = stack.enter_context(

@@ -145,11 +145,12 @@ def _value(schema: Schema) -> Schema:
 
 def _kinds(schema: Schema) -> Iterator[Schema]:
     """The alternatives of a value, also those of its alternatives."""
-    for kind in schema.get("anyOf", [schema]):
-        if "anyOf" in kind:
-            yield from _kinds(kind)
-        else:
-            yield kind
+    # pydantic writes oneOf where a discriminator chooses; only one of ours ever fits.
+    alternatives = schema.get("anyOf") or schema.get("oneOf")
+    for kind in alternatives or ():
+        yield from _kinds(kind)
+    if not alternatives:
+        yield schema
 
 
 def _forms(schema: Schema) -> list[Schema]:
@@ -158,8 +159,9 @@ def _forms(schema: Schema) -> list[Schema]:
         return [{"$ref": schema["$ref"].replace("#/$defs/", "#/definitions/")}]
     if schema.get("type") == "array":
         items = schema["items"]
-        if "anyOf" in items and all("$ref" in s for s in items["anyOf"]):
-            references = [form for inner in items["anyOf"] for form in _forms(inner)]
+        kinds = list(_kinds(items))
+        if len(kinds) > 1 and all("$ref" in kind for kind in kinds):
+            references = [form for kind in kinds for form in _forms(kind)]
             return [{**schema, "items": {"anyOf": references}}]
         return [{**schema, "items": _value(items)}, VARIABLE]
     if schema.get("type") in ("integer", "boolean", "number"):

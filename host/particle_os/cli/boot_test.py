@@ -8,10 +8,11 @@ from typing import Any, Literal
 import click
 
 from particle_os import boot_test, recipe
+from particle_os.boot import junit
+from particle_os.boot.verdict import Verdict
+from particle_os.checks import Check, UnitCheck
 from particle_os.cli.common import ACCEL, MEMORY, Output, PathType, common, find_acceleration
-from particle_os.errors import (
-    printable,
-)
+from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.outcome import not_booted
 from particle_os.vm import accel
 from particle_os.vm.firmware import FIRMWARES, Firmware
@@ -34,20 +35,27 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 )
 @click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
               help="What starts the machine; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
+@click.option("--checks", "checks_file", type=PathType(), metavar="FILE",
+              help="A file with what stands under 'boot-test' in a recipe.")  # fmt: skip
 @ACCEL
 @MEMORY
 @click.option(
     "--timeout", type=click.IntRange(1, 86400), metavar="SECONDS", help="How long to wait."
 )
+@click.option("--junit", "junit_file", type=PathType(dir_okay=False), metavar="FILE",
+              help="Also write the verdict to FILE, as JUnit XML.")  # fmt: skip
 @click.option("--template", default="debian-trixie", show_default=True, hidden=True)
 @common
 def boot_test_command(
     output: Output, image: Path, image_format: Literal["raw", "qcow2"] | None,
-    units: tuple[str, ...], firmware: Firmware, accel: accel.Wish, memory: int | None,
-    timeout: int | None, template: str,
+    units: tuple[str, ...], firmware: Firmware, checks_file: Path | None, accel: accel.Wish,
+    memory: int | None, timeout: int | None, junit_file: Path | None, template: str,
 ) -> int:  # fmt: skip
     """Boot IMAGE through a throwaway overlay and tell whether it came up."""
     found = boot_test.image_format(image)
+    checks: list[Check] = [UnitCheck(unit=unit) for unit in units]
+    if checks_file is not None:
+        checks += recipe.load_boot_test(checks_file).checks
     progress = output.progress_sinks()
     try:
         with workspace() as work:
@@ -60,16 +68,37 @@ def boot_test_command(
                     firmware=firmware,
                     directory=work.path / "boot-test",
                     transcript=work.path / "console.log",
-                    units=units,
-                    memory=memory or boot_test.MEMORY,
+                    checks=checks,
+                    memory=memory,
                     timeout=timeout,
+                    on_phase=progress.boot_phase,
                 )
+    except InfrastructureError as error:
+        # Nothing is known of the image; a report says so, too.
+        verdict = Verdict(
+            status="infrastructure", firmware=firmware, seconds=0, message=printable(error.brief)
+        )
+        progress.close()
+        _tell(output, image, verdict, junit_file)
+        raise
     finally:
         progress.close()
-    if output.as_json:
-        click.echo(verdict.model_dump_json(indent=2))
-    else:
-        click.echo(f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}")
+    _tell(output, image, verdict, junit_file)
     if not verdict.passed:
         raise not_booted(verdict, None)
     return 0
+
+
+def _tell(output: Output, image: Path, verdict: Verdict, junit_file: Path | None) -> None:
+    if junit_file is not None:
+        try:
+            junit_file.write_bytes(junit.document(image.name, [verdict]))
+        except OSError as error:
+            raise UsageError(f"{junit_file} cannot be written: {error.strerror}") from error
+    if output.as_json:
+        click.echo(verdict.model_dump_json(indent=2))
+        return
+    for check in verdict.checks:
+        sign = "ok    " if check.passed else "FAILED"
+        click.echo(f"{sign} {check.name}: {check.detail[:200]}")
+    click.echo(f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}")

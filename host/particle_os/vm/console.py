@@ -147,13 +147,19 @@ class Console:
                 raise DeadlineExceeded(
                     error.brief, hint=error.hint, tail=self.transcript.tail()
                 ) from None
-            try:
-                data = self._child.read_nonblocking(PIECE_BYTES, timeout=wait)
-            except pexpect.TIMEOUT:
-                continue
-            except pexpect.EOF:
-                raise QemuEnded(self._ending(), self.transcript.tail()) from None
-            self._window = (self._window + data)[-SEARCH_BYTES:]
+            self._window = (self._window + self.read(wait))[-SEARCH_BYTES:]
+
+    def read(self, seconds: float) -> bytes:
+        """The next piece of what the console says; empty when nothing comes within `seconds`.
+
+        Raises QemuEnded.
+        """
+        try:
+            return bytes(self._child.read_nonblocking(PIECE_BYTES, timeout=seconds))
+        except pexpect.TIMEOUT:
+            return b""
+        except pexpect.EOF:
+            raise QemuEnded(self._ending(), self.transcript.tail()) from None
 
     def _drain(self) -> None:
         """Reads on for a moment, so that the transcript has what follows a panic."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import re
@@ -15,10 +16,11 @@ from typing import Any
 import tenacity
 
 from particle_os.deadline import Deadline
-from particle_os.errors import VmError
+from particle_os.errors import InfrastructureError, VmError
 from particle_os.vm.argv import Disk, blockdev, device
 
 REPLY_LIMIT = 1 << 20
+EVENTS = 256
 
 
 def connect_unix(
@@ -51,13 +53,14 @@ def connect_unix(
 
 
 class Monitor:
-    """A QMP connection; commands are answered in turn, events are passed over."""
+    """A QMP connection; commands are answered in turn, events are kept until they are asked for."""
 
     def __init__(
         self, directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
     ) -> None:
         self._socket = connect_unix(directory, name, deadline, alive)
         self._lines = self._socket.makefile("rb")
+        self._events: collections.deque[dict[str, Any]] = collections.deque(maxlen=EVENTS)
         self._receive(deadline)
         self.execute("qmp_capabilities", deadline)
 
@@ -82,6 +85,8 @@ class Monitor:
             raise VmError(f"QEMU's monitor failed: {error}") from error
         if not isinstance(message, dict):
             raise VmError("QEMU closed its monitor")
+        if "event" in message:
+            self._events.append(message)
         return message
 
     def execute(self, command: str, deadline: Deadline, **arguments: object) -> Any:
@@ -103,11 +108,48 @@ class Monitor:
             if "return" in message:
                 return message["return"]
 
+    def events(self, deadline: Deadline) -> list[dict[str, Any]]:
+        """The events since the last call (https://www.qemu.org/docs/master/interop/qmp-spec.html).
+
+        Only the latest are kept.
+        """
+        self.execute("query-status", deadline)
+        return self._taken()
+
+    def last_events(self, deadline: Deadline) -> list[dict[str, Any]]:
+        """The events that QEMU sent before it ended; waits for its end."""
+        try:
+            while True:
+                self._receive(deadline)
+        except InfrastructureError:
+            return self._taken()
+
+    def _taken(self) -> list[dict[str, Any]]:
+        taken = list(self._events)
+        self._events.clear()
+        return taken
+
+    def human(self, line: str, deadline: Deadline) -> str:
+        """What a command of QEMU's monitor for people prints."""
+        return str(
+            self.execute("human-monitor-command", deadline, **{"command-line": line})
+        ).replace("\r", "")
+
+    def disk_operations(self, deadline: Deadline) -> int:
+        """How many reads and writes the guest has made on all its disks."""
+        statistics = [item["stats"] for item in self.execute("query-blockstats", deadline)]
+        return sum(int(each["rd_operations"] + each["wr_operations"]) for each in statistics)
+
+    def forwards(self, deadline: Deadline) -> dict[int, int]:
+        """For each forwarded TCP port of the guest, the port on 127.0.0.1 that leads there."""
+        pattern = r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s"
+        found = re.findall(pattern, self.human("info usernet", deadline))
+        return {int(guest): int(host) for host, guest in found}
+
     def forwarded_port(self, deadline: Deadline) -> int:
         """The port on 127.0.0.1 that the kernel chose for the guest's SSH."""
-        text = self.execute("human-monitor-command", deadline, **{"command-line": "info usernet"})
-        if match := re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", str(text)):
-            return int(match.group(1))
+        if (port := self.forwards(deadline).get(22)) is not None:
+            return port
         raise VmError("QEMU forwards no port to the VM's SSH server")
 
     def plug(self, slot: int, disk: Disk, deadline: Deadline) -> None:

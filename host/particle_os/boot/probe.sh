@@ -3,6 +3,25 @@
 exec >/dev/ttyS1 2>/dev/null
 say() { echo "$1 $(printf %s "$2" | base64 -w0)"; }
 
+# Runs a program for a check; answers with what it printed, up to 64 KiB, and its status.
+# $1: the check's number, $2: seconds, then the program and its arguments.
+try() {
+	number=$1 seconds=$2 status=$RUNTIME_DIRECTORY/status
+	shift 2
+	echo 125 >"$status"
+	printf 'reply:%s ' "$number"
+	{
+		timeout -k 5 -- "$seconds" "$@" </dev/null 2>&1
+		echo $? >"$status"
+	} |
+		# A daemon that the program left behind may hold the pipe open.
+		timeout "$((seconds + 5))" cat | {
+		head -c 65536
+		cat >/dev/null
+	} | base64 -w0
+	echo " $(cat "$status")"
+}
+
 echo "PARTICLE-OS-PROBE $1"
 # Waits until no job is left; our own unit's job ended when this script started.
 say state "$(systemctl is-system-running --wait)"
@@ -10,9 +29,6 @@ say failed "$(systemctl list-units --state=failed --plain --no-legend --no-pager
 for unit in $(systemctl list-units --state=failed --plain --no-legend --no-pager | cut -d' ' -f1); do
 	say "journal:$unit" "$(journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager)"
 done
-while IFS= read -r unit; do
-	[ -z "$unit" ] || say "unit:$unit" "$(systemctl is-active -- "$unit")"
-done <"$CREDENTIALS_DIRECTORY/particle-os.units"
 . /etc/os-release
 say system "$PRETTY_NAME"
 say kernel "$(uname -r)"
@@ -28,4 +44,17 @@ say groups "$(cat /etc/group)"
 say ssh-host-keys "$(cat /etc/ssh/ssh_host_*_key.pub)"
 say root-device "$(findmnt -n -o SOURCE,FSTYPE,OPTIONS /)"
 say boot-times "$(systemd-analyze time)"
+# Each line: the check's number, seconds, and the arguments, each a dot and base64.
+while read -r number seconds words; do
+	set --
+	for word in $words; do
+		# The second dot keeps newlines at the end of an argument.
+		argument=$(printf %s "${word#.}" | base64 -d && echo .)
+		set -- "$@" "${argument%.}"
+	done
+	try "$number" "$seconds" "$@"
+done <"$CREDENTIALS_DIRECTORY/particle-os.questions"
 echo "PARTICLE-OS-PROBE-END $1"
+# The host looks at the running system from outside, and then may want it to end.
+read -r order </dev/ttyS1
+[ "$order" != poweroff ] || systemctl poweroff --no-block

@@ -1,0 +1,44 @@
+"""A verdict as JUnit XML, as CI systems read it (https://github.com/testmoapp/junitxml)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from xml.etree import ElementTree as ET
+
+from particle_os.boot.verdict import Verdict
+
+
+def document(image: str, verdicts: Sequence[Verdict]) -> bytes:
+    """One test suite for each boot: a test case for the boot itself, and one for each check."""
+    top = ET.Element("testsuites", name="particle-os boot-test")
+    for verdict in verdicts:
+        _suite(top, image, verdict)
+    ET.indent(top)
+    return bytes(ET.tostring(top, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _suite(top: ET.Element, image: str, verdict: Verdict) -> None:
+    booted = verdict.status in ("passed", "checks-failed")
+    broken = verdict.status == "infrastructure"
+    failures = [check for check in verdict.checks if not check.passed]
+    suite = ET.SubElement(
+        top,
+        "testsuite",
+        name=f"{image} ({verdict.firmware})",
+        tests=str(1 + len(verdict.checks)),
+        failures=str(len(failures) + (not booted and not broken)),
+        errors=str(int(broken)),
+        time=f"{verdict.seconds:.3f}",
+    )
+    case = ET.SubElement(
+        suite, "testcase", classname=image, name="boot", time=f"{verdict.seconds:.3f}"
+    )
+    if not booted:
+        what = ET.SubElement(
+            case, "error" if broken else "failure", type=verdict.status, message=verdict.message
+        )
+        what.text = "\n".join(verdict.console_tail)
+    for check in verdict.checks:
+        case = ET.SubElement(suite, "testcase", classname=image, name=check.name, time="0")
+        if not check.passed:
+            ET.SubElement(case, "failure", type="check", message=check.detail)

@@ -1,0 +1,69 @@
+"""Checks that are made from the host: connections to forwarded ports of the guest."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import time
+from collections.abc import Sequence
+
+from particle_os.checks import CONTENT_BYTES, Check, Finding, HttpCheck, PortCheck
+from particle_os.deadline import Deadline
+from particle_os.errors import DeadlineExceeded
+from particle_os.vm.monitor import Monitor
+
+CONNECT_SECONDS = 10.0
+ADVICE = "; the guest has to take an address by DHCP, and to listen on it"
+
+
+def ports(checks: Sequence[Check]) -> tuple[int, ...]:
+    """The TCP ports of the guest that the checks want to reach."""
+    wanted = {check.port for check in checks if isinstance(check, HttpCheck)}
+    wanted |= {c.port for c in checks if isinstance(c, PortCheck) and c.reachable}
+    return tuple(sorted(wanted))
+
+
+def reach(check: Check, monitor: Monitor, deadline: Deadline) -> Finding | None:
+    """What a check finds from outside; None when it does not look from there."""
+    if isinstance(check, HttpCheck):
+        return _http(check, monitor.forwards(deadline)[check.port], deadline)
+    if isinstance(check, PortCheck) and check.reachable:
+        return _port(check.port, monitor, deadline)
+    return None
+
+
+def _port(port: int, monitor: Monitor, deadline: Deadline) -> Finding:
+    """Whether the guest takes a connection.
+
+    QEMU takes it in any case, and only then asks the guest: it knows the outcome.
+    """
+    limit = deadline.sooner(CONNECT_SECONDS, "a connection to the guest")
+    forwarded = monitor.forwards(deadline)[port]
+    connection = rf"TCP\[ESTABLISHED\]\s+\d+\s+127\.0\.0\.1\s+{forwarded}\s+\S+\s+{port}\s"
+    with socket.create_connection(("127.0.0.1", forwarded), timeout=limit.remaining()):
+        while time.monotonic() < limit.at:
+            if re.search(connection, monitor.human("info usernet", deadline)):
+                return Finding(True, "the host can connect")
+            time.sleep(0.1)
+    return Finding(False, f"the host cannot connect{ADVICE}")
+
+
+def _http(check: HttpCheck, forwarded: int, deadline: Deadline) -> Finding:
+    limit = deadline.sooner(check.seconds, f"GET {check.http}")
+    connection = http.client.HTTPConnection("127.0.0.1", forwarded, timeout=limit.remaining())
+    try:
+        connection.request("GET", check.http, headers={"Host": "localhost", "Connection": "close"})
+        response = connection.getresponse()
+        body = b""
+        while len(body) < CONTENT_BYTES:
+            if connection.sock is not None:
+                connection.sock.settimeout(limit.remaining())
+            if not (chunk := response.read1(CONTENT_BYTES - len(body))):
+                break
+            body += chunk
+    except (OSError, http.client.HTTPException, DeadlineExceeded) as error:
+        return Finding(False, f"no answer: {error or type(error).__name__}{ADVICE}")
+    finally:
+        connection.close()
+    return check.judge_response(response.status, body.decode("utf-8", "replace"))

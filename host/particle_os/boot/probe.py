@@ -1,0 +1,134 @@
+"""Asks the running system itself: what is handed into the image, and how its answer is read.
+
+systemd 256 and later takes units from credentials (systemd.system-credentials(7)), and credentials
+from SMBIOS (systemd(1)), so the image needs no agent and no change. systemd 252 to 255 takes
+credentials, but no units; `tmpfiles.extra` does the same for them, see `_for_older_systemd`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from importlib import resources
+
+from particle_os.checks import NO_REPLY, Check, Reply
+from particle_os.errors import UsageError, printable
+
+UNIT = "particle-os-probe.service"
+UNIT_TEXT = """\
+[Unit]
+Description=particle-os boot test
+[Service]
+Type=exec
+RuntimeDirectory=particle-os-probe
+LoadCredential=particle-os.probe
+LoadCredential=particle-os.questions
+ExecStart=/bin/sh -c '. "$${CREDENTIALS_DIRECTORY}/particle-os.probe"' probe %s
+"""
+# A module that does not exist, so that modprobe comes to its install command (modprobe.d(5)).
+MODULE = "particle_os"
+INSTALL = f"install tcp_{MODULE} /bin/systemctl start --no-block {UNIT}\n"
+CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
+# All of SMBIOS has 64 KiB in its older form.
+QUESTIONS_LIMIT = 24 << 10
+REPLY = "reply:"
+
+
+def begin_marker(nonce: str) -> bytes:
+    """What the probe says first."""
+    return f"PARTICLE-OS-PROBE {nonce}".encode()
+
+
+def end_marker(nonce: str) -> bytes:
+    """What the probe says when it has told everything."""
+    return f"PARTICLE-OS-PROBE-END {nonce}".encode()
+
+
+def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
+    """The credentials that make the image answer with `nonce`, and ask what the checks ask."""
+    script = resources.files("particle_os.boot").joinpath("probe.sh").read_bytes()
+    unit = (UNIT_TEXT % nonce).encode()
+    questions = _questions(checks)
+    if len(questions) > QUESTIONS_LIMIT:
+        raise UsageError(
+            f"the checks are too long to be handed to the image: {len(questions)} bytes of "
+            f"{QUESTIONS_LIMIT}",
+            hint="Put long commands into a script of the image.",
+        )
+    return {
+        f"systemd.extra-unit.{UNIT}": unit,
+        "systemd.unit-dropin.multi-user.target~particle-os": f"[Unit]\nWants={UNIT}\n".encode(),
+        "tmpfiles.extra": _for_older_systemd(unit),
+        "particle-os.probe": script,
+        "particle-os.questions": questions,
+    }
+
+
+def _for_older_systemd(unit: bytes) -> bytes:
+    """tmpfiles.d(5) lines that write our unit to /run and have it started.
+
+    systemd-tmpfiles runs no programs. But a congestion control that the kernel does not know makes
+    it ask modprobe, and modprobe's configuration names the program to run. The setting itself
+    stays as it is. systemd 256 has the unit already and does not start it twice.
+    """
+    files = {
+        f"/run/systemd/system/{UNIT}": unit,
+        "/run/modprobe.d/particle-os.conf": INSTALL.encode(),
+    }
+    lines = [
+        f"f+~ {path} 0644 root root - {base64.b64encode(data).decode()}"
+        for path, data in files.items()
+    ]
+    return "\n".join([*lines, f"w- {CONGESTION_CONTROL} - - - - {MODULE}", ""]).encode()
+
+
+def _questions(checks: Sequence[Check]) -> bytes:
+    lines = []
+    for number, check in enumerate(checks):
+        for index, argv in enumerate(check.asks()):
+            words = [f".{base64.b64encode(word.encode()).decode()}" for word in argv]
+            lines.append(f"{number}.{index} {check.seconds} {' '.join(words)}\n")
+    return "".join(lines).encode()
+
+
+def _body(data: bytes, nonce: str) -> list[str]:
+    """The lines of the answer between this run's markers; what stands around them is not ours."""
+    text = data.decode("ascii", "replace").replace("\r", "")
+    body = text.partition(begin_marker(nonce).decode() + "\n")[2]
+    return body.partition(end_marker(nonce).decode())[0].splitlines()
+
+
+def _decoded(value: str) -> str | None:
+    try:
+        return base64.b64decode(value, validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return None
+
+
+def facts(data: bytes, nonce: str) -> dict[str, str]:
+    """What the system told of itself, safe to show; lines that are not facts are passed over."""
+    found: dict[str, str] = {}
+    for line in _body(data, nonce):
+        name, _, value = line.partition(" ")
+        decoded = _decoded(value)
+        if decoded is not None and not name.startswith(REPLY):
+            found[printable(name, 200)] = "\n".join(
+                printable(part) for part in decoded.strip().split("\n")[:200]
+            )
+    return found
+
+
+def replies(data: bytes, nonce: str, checks: Sequence[Check]) -> list[list[Reply]]:
+    """For each check the replies to what it asks; a missing one is `NO_REPLY`. Untrusted text."""
+    found: dict[str, Reply] = {}
+    for line in _body(data, nonce):
+        name, _, rest = line.partition(" ")
+        value, _, status = rest.rpartition(" ")
+        output = _decoded(value)
+        if name.startswith(REPLY) and output is not None and status.isdecimal():
+            found[name.removeprefix(REPLY)] = Reply(int(status[:4]), output)
+    return [
+        [found.get(f"{number}.{index}", NO_REPLY) for index in range(len(check.asks()))]
+        for number, check in enumerate(checks)
+    ]

@@ -1,0 +1,89 @@
+"""What a machine that boots shows: the phases that it passes, and the signs of its failure.
+
+The words are those of SeaBIOS, SYSLINUX, GRUB, the kernel, initramfs-tools and systemd. An image
+can print any of them: they explain why no answer comes, and never prove that one would.
+"""
+
+from __future__ import annotations
+
+import re
+
+from particle_os.boot.verdict import Status
+
+PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
+    ("firmware", re.compile(rb"SeaBIOS")),
+    ("boot loader", re.compile(rb"SYSLINUX|EXTLINUX|Loading /|GNU GRUB|Welcome to GRUB|boot: ")),
+    ("kernel", re.compile(rb"Linux version \d")),
+    ("initramfs", re.compile(rb"Run /init as init process|Loading, please wait")),
+    ("init", re.compile(rb"Welcome to |systemd \d+.* running in system mode|INIT: version")),
+    ("login prompt", re.compile(rb"login: ")),
+    # The probe's first word on its own channel, which nothing else can write.
+    ("answer", re.compile(rb"(?!)")),
+)
+PHASE_NAMES = tuple(name for name, _ in PHASES)
+
+# In the order of preference where several stand side by side.
+SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
+    (
+        "init-missing",
+        re.compile(
+            rb"No working init found|Requested init \S+ failed|No init found\. Try passing|"
+            rb"Target filesystem doesn't have requested \S+|run-init: [^\r\n]*(?:/init|systemd)"
+        ),
+    ),
+    (
+        "root-not-found",
+        re.compile(
+            rb"ALERT! +\S+ does not exist|Gave up waiting for (?:the )?root|"
+            rb"Failed to mount \S+ as root|VFS: Unable to mount root fs|"
+            rb"VFS: Cannot open root device|Dropping to a shell!|\(initramfs\)"
+        ),
+    ),
+    ("emergency-mode", re.compile(rb"You are in (?:emergency|rescue) mode")),
+    ("kernel-panic", re.compile(rb"Kernel panic - not syncing[^\r\n]*")),
+    (
+        "kernel-not-started",
+        re.compile(
+            rb"Loading \S+ ?failed[^\r\n]*|Loading \S+\.\.\. ?failed[^\r\n]*|Booting kernel failed|"
+            rb"Could not find kernel|Invalid or corrupt kernel|No DEFAULT or UI|"
+            rb"you need to load the kernel first|error: file `[^'\r\n]*' not found"
+        ),
+    ),
+    (
+        "boot-loader-failed",
+        re.compile(
+            rb"Missing OS|Missing operating system|Operating system load error|OS load error|"
+            rb"Boot error|Failed to load ldlinux\.c32|ldlinux\.c32: not a COM32R image|"
+            rb"grub rescue>|error: unknown filesystem"
+        ),
+    ),
+    ("no-bootable-device", re.compile(rb"No bootable device|Boot failed: not a bootable disk")),
+)
+# SeaBIOS, on its debug port, when it jumps to the code of a disk.
+HANDED_OVER = re.compile(rb"Booting from 0000:7c00")
+NO_DEVICE = re.compile(rb"No bootable device")
+
+
+def find_sign(text: bytes) -> tuple[Status, bytes] | None:
+    """The first sign of a failure in `text`, and its words.
+
+    A kernel that panics says why in the same line: that it found no init, or no root.
+    """
+    found = [(m.start(), index) for index, (_, p) in enumerate(SIGNS) if (m := p.search(text))]
+    if not found:
+        return None
+    _, index = min(found)
+    status, pattern = SIGNS[index]
+    match = pattern.search(text)
+    assert match is not None
+    if status == "kernel-panic":
+        for cause, words in SIGNS[:2]:
+            if words.search(match.group()):
+                return cause, match.group()
+    return status, match.group()
+
+
+def last_phase(text: bytes) -> str | None:
+    """The latest phase that shows itself in `text`."""
+    seen = [name for name, pattern in PHASES if pattern.search(text)]
+    return seen[-1] if seen else None

@@ -1,0 +1,59 @@
+"""What a boot test found, as data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+from particle_os.vm.firmware import Firmware
+
+Status = Literal[
+    "passed",
+    "no-bootable-device",
+    "boot-loader-failed",
+    "kernel-not-started",
+    "kernel-panic",
+    "root-not-found",
+    "init-missing",
+    "emergency-mode",
+    "reboot-loop",
+    "powered-off-early",
+    "units-failed",
+    "checks-failed",
+    "timed-out",
+    "infrastructure",
+]
+
+
+class CheckResult(pydantic.BaseModel):
+    """Whether one thing that must hold does; `detail` is what was found. Untrusted, escaped."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Verdict(pydantic.BaseModel):
+    """What one boot showed."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    status: Status
+    firmware: Firmware = "bios"
+    seconds: float
+    message: str
+    # Seconds until each phase showed itself; after a restart, of the last start.
+    phases: dict[str, float] = {}
+    # How often the machine restarted itself before it answered.
+    restarts: int = 0
+    checks: tuple[CheckResult, ...] = ()
+    # What the running system told; empty when it never answered. Untrusted text, escaped.
+    facts: dict[str, str] = {}
+    console_tail: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"

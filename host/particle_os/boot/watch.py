@@ -1,0 +1,279 @@
+"""Follows one boot from the firmware to the answer, and says why there is none.
+
+The console can lie, so a sign of failure on it only counts when nothing contradicts it: the boot
+does not go on to a later phase, and the system does not answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from particle_os.boot import screen
+from particle_os.boot.channel import Channel
+from particle_os.boot.signs import HANDED_OVER, NO_DEVICE, PHASE_NAMES, PHASES, find_sign
+from particle_os.boot.verdict import Status
+from particle_os.deadline import Deadline
+from particle_os.errors import VmError, printable
+from particle_os.vm.console import QemuEnded
+from particle_os.vm.machine import Machine
+
+POLL_SECONDS = 0.2
+LOOK_SECONDS = 1.0
+# What is on a line may come in pieces.
+OVERLAP_BYTES = 1024
+EVIDENCE_BYTES = 16384
+# A sign counts after so long at the latest, and sooner when the console falls silent; once there
+# is an init, other programs write there, too.
+GRACE_SECONDS = 7.0
+SILENCE_SECONDS = 2.0
+# A boot loader that reads nothing, and says and shows nothing, for so long does not go on.
+STALL_SECONDS = 8.0
+# An update or a relabelling may restart a new system once or twice.
+RESTARTS = 2
+MONITOR_SECONDS = 20.0
+
+
+@dataclass
+class _Suspicion:
+    """A sign of failure that has not been contradicted yet."""
+
+    status: Status
+    words: bytes
+    since: float
+    phase: int
+    evidence: bytes
+    place: str
+
+
+class Watch:
+    """One boot under observation; times in seconds since `started` (of the monotonic clock)."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        probe: Channel,
+        firmware: Channel,
+        *,
+        begin: bytes,
+        end: bytes,
+        started: float,
+        deadline: Deadline,
+        on_phase: Callable[[str, float], None],
+    ) -> None:
+        self.phases: dict[str, float] = {}
+        self.restarts = 0
+        self._machine = machine
+        self._probe = probe
+        self._firmware = firmware
+        self._begin = begin
+        self._end = end
+        self._started = started
+        self._deadline = deadline
+        self._on_phase = on_phase
+        self._phase = -1
+        self._window = b""
+        self._suspicion: _Suspicion | None = None
+        self._dismissed: set[bytes] = set()
+        self._heard = self._acted = self._looked = time.monotonic()
+        self._activity: object = None
+        self._firmware_seen = 0
+
+    def until_answer(self) -> tuple[Status, str] | None:
+        """Waits for the whole answer: None then, else why it will not come.
+
+        Raises VmError when QEMU or the host is to blame.
+        """
+        while True:
+            try:
+                self._hear(self._machine.console.read(self._slice()))
+                found = self._firmware_says() or self._look()
+            except QemuEnded as ended:
+                return self._ended(ended)
+            except VmError:
+                # QEMU's monitor closes a moment before its console does.
+                if self._machine.console.is_alive():
+                    raise
+                continue
+            if self._answered():
+                return None
+            if found := found or self._weigh():
+                return found
+            if time.monotonic() >= self._deadline.at:
+                return "timed-out", self._time_out()
+
+    def _slice(self) -> float:
+        return max(0.01, min(POLL_SECONDS, self._deadline.at - time.monotonic()))
+
+    def _monitor_deadline(self) -> Deadline:
+        return Deadline.after(MONITOR_SECONDS, "QEMU's monitor")
+
+    def _answered(self) -> bool:
+        data = self._probe.data
+        if self._begin in data:
+            self._reach("answer")
+        return self._end in data
+
+    def _reach(self, name: str) -> None:
+        """A phase shows itself; the earlier ones have passed, seen or not."""
+        index = PHASE_NAMES.index(name)
+        if index <= self._phase:
+            return
+        self._phase = index
+        self.phases[name] = round(time.monotonic() - self._started, 2)
+        self._on_phase(name, self.phases[name])
+        if self._suspicion is not None and index > self._suspicion.phase:
+            self._dismissed.add(self._suspicion.words)
+            self._suspicion = None
+
+    def _hear(self, data: bytes) -> None:
+        if not data:
+            return
+        self._heard = time.monotonic()
+        text = self._window + data
+        self._window = text[-OVERLAP_BYTES:]
+        if self._suspicion is not None:
+            room = EVIDENCE_BYTES - len(self._suspicion.evidence)
+            self._suspicion.evidence += data[: max(0, room)]
+        self._phases_in(text)
+        self._suspect(text, "console")
+
+    def _phases_in(self, text: bytes) -> None:
+        for name, pattern in PHASES[self._phase + 1 :]:
+            if pattern.search(text):
+                self._reach(name)
+
+    def _suspect(self, text: bytes, place: str) -> None:
+        if self._suspicion is not None or self._phase == len(PHASES) - 1:
+            return
+        if (found := find_sign(text)) and found[1] not in self._dismissed:
+            status, words = found
+            now = time.monotonic()
+            self._suspicion = _Suspicion(status, words, now, self._phase, text, place)
+
+    def _firmware_says(self) -> tuple[Status, str] | None:
+        data = self._firmware.data[self._firmware_seen :]
+        if data:
+            self._reach("firmware")
+        if NO_DEVICE.search(data):
+            self._look_at_screen()
+            # A boot loader that gives up returns to the firmware, which then finds nothing more.
+            if self._suspicion is not None:
+                return self._believed()
+            return "no-bootable-device", "the firmware found no bootable device"
+        return None
+
+    def _look(self) -> tuple[Status, str] | None:
+        """Asks QEMU what the machine does: restarts, processor, screen, disks."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return None
+        self._looked = now
+        events = self._machine.monitor.events(self._monitor_deadline())
+        for _ in filter(_is_restart, events):
+            if found := self._restarted():
+                return found
+        kernel = PHASE_NAMES.index("kernel")
+        if self._phase < kernel and screen.kernel_runs(self._machine, self._monitor_deadline()):
+            self._reach("kernel")
+        self._look_at_screen()
+        return self._stalled() if self._phase < kernel else None
+
+    def _look_at_screen(self) -> None:
+        shown = screen.text(self._machine, self._monitor_deadline())
+        self._phases_in(shown)
+        self._suspect(shown, "screen")
+        operations = self._machine.monitor.disk_operations(self._monitor_deadline())
+        activity = (shown, operations, self._heard, len(self._firmware.data))
+        if activity != self._activity:
+            self._activity, self._acted = activity, time.monotonic()
+
+    def _restarted(self) -> tuple[Status, str] | None:
+        if self._suspicion is not None:
+            return self._believed()
+        self.restarts += 1
+        self._phase, self._window = -1, b""
+        self.phases.clear()
+        self._firmware_seen = len(self._firmware.data)
+        self._acted = time.monotonic()
+        if self.restarts <= RESTARTS:
+            return None
+        seconds = time.monotonic() - self._started
+        return (
+            "reboot-loop",
+            f"the machine restarted itself {self.restarts} times within {seconds:.0f} s",
+        )
+
+    def _stalled(self) -> tuple[Status, str] | None:
+        """A boot loader that has stopped, or waits for somebody to press a key."""
+        quiet = time.monotonic() - self._acted
+        handed_over = HANDED_OVER.search(self._firmware.data[self._firmware_seen :])
+        if not handed_over or quiet < STALL_SECONDS or self._suspicion is not None:
+            return None
+        if self._phase < PHASE_NAMES.index("boot loader"):
+            return (
+                "boot-loader-failed",
+                f"the disk's boot code has said and read nothing for {quiet:.0f} s",
+            )
+        return (
+            "kernel-not-started",
+            f"the boot loader has loaded no kernel and has read nothing for {quiet:.0f} s; it "
+            "may wait for a key",
+        )
+
+    def _weigh(self) -> tuple[Status, str] | None:
+        """Whether what is suspected has stood for long enough."""
+        if self._suspicion is None:
+            return None
+        now = time.monotonic()
+        init_runs = self._phase >= PHASE_NAMES.index("init")
+        silent = now - max(self._heard, self._suspicion.since) >= SILENCE_SECONDS
+        if now - self._suspicion.since >= GRACE_SECONDS or (silent and not init_runs):
+            return self._believed()
+        return None
+
+    def _believed(self) -> tuple[Status, str]:
+        suspicion = self._suspicion
+        assert suspicion is not None
+        # The line may have been incomplete when it was noticed.
+        status, words = find_sign(suspicion.evidence) or (suspicion.status, suspicion.words)
+        said = printable(words.decode("utf-8", "replace"), 300)
+        return status, f"the {suspicion.place} says: {said}"
+
+    def _ended(self, ended: QemuEnded) -> tuple[Status, str] | None:
+        if ended.status != 0:
+            raise ended
+        self._probe.wait_for_end(2.0)
+        if self._answered():
+            return None
+        if self._suspicion is not None:
+            return self._believed()
+        deadline = Deadline.after(2.0, "QEMU's last words")
+        if not _shut_itself_down(self._machine.monitor.last_events(deadline)):
+            raise ended
+        return "powered-off-early", "the machine switched itself off before it answered"
+
+    def _time_out(self) -> str:
+        text = f"no answer within {self._deadline.seconds:.0f} s; last seen: "
+        last = next(reversed(self.phases), "nothing")
+        text += last
+        if self.phases:
+            times = ", ".join(f"{name} {at:.1f} s" for name, at in self.phases.items())
+            text += f" (seen after: {times})"
+        if last == "login prompt":
+            text += "; a systemd older than 252, or another init, cannot be questioned this way"
+        elif last == "answer":
+            text += "; systemd has not settled: a job does not end"
+        return text
+
+
+def _is_restart(event: dict[str, Any]) -> bool:
+    return event["event"] == "RESET" and bool(event["data"].get("guest"))
+
+
+def _shut_itself_down(events: list[dict[str, Any]]) -> bool:
+    """Whether the guest ended QEMU; without a word of QEMU's it was, with status 0."""
+    shutdowns = [event["data"] for event in events if event["event"] == "SHUTDOWN"]
+    return all(data.get("guest") for data in shutdowns)

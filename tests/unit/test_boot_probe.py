@@ -1,0 +1,150 @@
+import base64
+import subprocess
+
+import pytest
+from particle_os.boot import probe
+from particle_os.checks import NO_REPLY, CommandCheck, FileCheck, Reply, UnitCheck
+from particle_os.errors import UsageError
+
+NONCE = "0123456789abcdef"
+
+
+def encoded(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def answer(facts, nonce=NONCE, more=()):
+    lines = [f"{name} {encoded(text)}" for name, text in facts.items()]
+    return "\r\n".join(
+        [f"PARTICLE-OS-PROBE {nonce}", *lines, *more, f"PARTICLE-OS-PROBE-END {nonce}", ""]
+    ).encode()
+
+
+def test_facts_come_decoded():
+    facts = {"state": "running", "locale": "LANG=de_DE.UTF-8", "journal:x.service": "one\ntwo"}
+    assert probe.facts(answer(facts), NONCE) == facts
+
+
+def test_facts_of_another_run_are_not_believed():
+    stale = answer({"state": "running", "failed": ""}, nonce="f" * 16)
+    assert probe.facts(stale, NONCE) == {}
+    fresh = answer({"state": "degraded"})
+    assert probe.facts(stale + fresh + stale, NONCE) == {"state": "degraded"}
+
+
+def test_facts_outside_of_the_markers_are_not_believed():
+    line = b"state " + base64.b64encode(b"running") + b"\n"
+    data = line + answer({"kernel": "6.12"}) + line
+    assert probe.facts(data, NONCE) == {"kernel": "6.12"}
+
+
+def test_lines_that_are_no_facts_are_passed_over():
+    noise = b"garbage\nname not-base64!\n\xff\xfe\n"
+    data = answer({"state": "running"}).replace(b"state", noise + b"state", 1)
+    assert probe.facts(data, NONCE)["state"] == "running"
+
+
+def test_facts_play_no_tricks_with_the_terminal():
+    facts = probe.facts(answer({"system": "\x1b[2JDebian\x07\nsecond\r"}), NONCE)
+    assert facts == {"system": "\\x1b[2JDebian\\x07\nsecond"}
+
+
+CHECKS = (
+    UnitCheck(unit="ssh.service"),
+    FileCheck(file="/etc/motd", contains="x"),
+    CommandCheck(command=("true",)),
+)
+
+
+def test_each_check_gets_its_replies():
+    more = [
+        f"reply:1.1 {encoded('content')} 0",
+        f"reply:0.0 {encoded('active')} 0",
+        "reply:2.0  127",
+        "reply:7.0 xx 0",
+        "reply:1.0 not-base64! 0",
+    ]
+    found = probe.replies(answer({}, more=more), NONCE, CHECKS)
+    assert found == [[Reply(0, "active")], [NO_REPLY, Reply(0, "content")], [Reply(127, "")]]
+
+
+def test_replies_are_not_facts():
+    assert probe.facts(answer({}, more=[f"reply:0.0 {encoded('active')} 0"]), NONCE) == {}
+
+
+def test_the_credentials_carry_the_nonce_for_old_and_new_systemd():
+    credentials = probe.credentials(NONCE, ())
+    unit = credentials["systemd.extra-unit.particle-os-probe.service"]
+    assert f"probe {NONCE}\n".encode() in unit
+    lines = credentials["tmpfiles.extra"].decode().splitlines()
+    assert (
+        f"/run/systemd/system/particle-os-probe.service 0644 root root - {encoded(unit.decode())}"
+        in lines[0]
+    )
+    assert lines[-1].endswith("/proc/sys/net/ipv4/tcp_congestion_control - - - - particle_os")
+
+
+def test_too_many_questions_are_refused():
+    long = CommandCheck(command=("sh", "-c", "x" * 60000))
+    with pytest.raises(UsageError, match="too long"):
+        probe.credentials(NONCE, (long,))
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Runs the part of the probe that asks the questions, here on the host, in a real shell."""
+
+    def ask(*argvs, timeout=5):
+        checks = [CommandCheck(command=argv, timeout=timeout) for argv in argvs]
+        credentials = probe.credentials(NONCE, checks)
+        script = credentials["particle-os.probe"].decode().replace("exec >/dev/ttyS1", "exec ")
+        functions, _, rest = script.partition('echo "PARTICLE-OS-PROBE $1"')
+        loop = rest[rest.index("# Each line") : rest.index("# The host looks")]
+        (tmp_path / "particle-os.questions").write_bytes(credentials["particle-os.questions"])
+        text = f'{functions}\necho "PARTICLE-OS-PROBE $1"\n{loop}'
+        environment = {
+            "CREDENTIALS_DIRECTORY": str(tmp_path), "RUNTIME_DIRECTORY": str(tmp_path),
+            "PATH": "/usr/bin:/bin",
+        }  # fmt: skip
+        done = subprocess.run(
+            ["sh", "-c", text, "probe", NONCE], env=environment, capture_output=True, timeout=60
+        )
+        return [reply for (reply,) in probe.replies(done.stdout, NONCE, checks)]
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["", " ", "two words", "$(id)", "`id`", "a\nb\n", "*", "'\"\\", "-n", "ä", "%s", "\n\n"],
+)
+def test_arguments_arrive_as_they_are(asked, argument):
+    (reply,) = asked(("printf", "<%s>", argument))
+    assert reply == Reply(0, f"<{argument}>")
+
+
+def test_the_status_and_both_outputs_come_back(asked):
+    assert asked(("sh", "-c", "echo out; echo err >&2; exit 7"), ("true",)) == [
+        Reply(7, "out\nerr\n"),
+        Reply(0, ""),
+    ]
+
+
+def test_a_program_that_is_not_there(asked):
+    (reply,) = asked(("no-such-program", "x"))
+    assert reply.status == 127
+
+
+def test_a_flood_is_cut_and_the_status_is_the_programs(asked):
+    (reply,) = asked(("sh", "-c", "yes | head -c 3000000; exit 3"))
+    assert (reply.status, len(reply.output)) == (3, 65536)
+
+
+def test_a_program_that_does_not_end(asked):
+    (reply,) = asked(("sleep", "60"), timeout=1)
+    assert reply.status == 124
+
+
+def test_a_daemon_that_keeps_the_output_open_does_not_hold_the_probe_up(asked):
+    (reply,) = asked(("sh", "-c", "sleep 50 & echo started"), timeout=1)
+    assert reply == Reply(0, "started\n")

@@ -1,0 +1,192 @@
+import pytest
+from particle_os import recipe
+from particle_os.checks import (
+    KINDS,
+    BootTimeCheck,
+    CommandCheck,
+    FileCheck,
+    HttpCheck,
+    KernelArgumentCheck,
+    LocaleCheck,
+    MemoryCheck,
+    MountCheck,
+    PackageCheck,
+    PortCheck,
+    Reply,
+    TimezoneCheck,
+    UnitCheck,
+    UserCheck,
+)
+from particle_os.errors import InvalidDocument
+
+LISTEN = "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1\n"
+CONNECTED = LISTEN.replace("00000000:0000 0A", "0202000A:D3B2 01")
+PASSWD = "admin:x:1000:1000:Admin:/home/admin:/bin/bash\n"
+MOUNTS = "/dev/vda1 / ext4 rw,relatime 0 0\ntmpfs /run tmpfs rw,nosuid 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("check", "outputs", "holds"),
+    [
+        (UnitCheck(unit="a.service"), ["active\n"], True),
+        (UnitCheck(unit="a.service"), [(3, "inactive")], False),
+        (UnitCheck(unit="a.service"), [(3, "activating")], False),
+        (UnitCheck(unit="a.service"), [(-1, "")], False),
+        (CommandCheck(command=("x",)), ["whatever"], True),
+        (CommandCheck(command=("x",)), [(1, "")], False),
+        (CommandCheck(command=("x",), exit=1), [(1, "")], True),
+        (CommandCheck(command=("x",), exit=1), [(-1, "")], False),
+        (CommandCheck(command=("x",), contains="b.d"), ["a b.d e"], True),
+        (CommandCheck(command=("x",), contains="b.d"), ["a bcd e"], False),
+        (CommandCheck(command=("x",), matches="b.d"), ["a bcd e"], True),
+        (CommandCheck(command=("x",), matches="^b"), ["a b"], False),
+        (CommandCheck(command=("x",), matches="(?m)^b"), ["a\nb"], True),
+        (CommandCheck(command=("x",), matches=r"^a\nb$"), ["a\nb"], True),
+        (FileCheck(file="/x"), ["644 root root"], True),
+        (FileCheck(file="/x"), [(1, "stat: cannot stat")], False),
+        (FileCheck(file="/x", exists=False), [(1, "stat: cannot stat")], True),
+        (FileCheck(file="/x", exists=False), ["644 root root"], False),
+        (FileCheck(file="/x", mode="0644"), ["644 root root"], True),
+        (FileCheck(file="/x", mode="2775"), ["775 root root"], False),
+        (FileCheck(file="/x", owner="root"), ["644 admin root"], False),
+        (FileCheck(file="/x", group="adm"), ["644 root adm"], True),
+        (FileCheck(file="/x", contains="b"), ["644 root root", "abc"], True),
+        (FileCheck(file="/x", contains="b"), ["644 root root", "xyz"], False),
+        (FileCheck(file="/x", contains="b"), ["644 root root", (1, "b: Permission")], False),
+        (PackageCheck(package="a"), ["installed 1.2-3"], True),
+        (PackageCheck(package="a", version="1.2-3"), ["installed 1.2-3"], True),
+        (PackageCheck(package="a", version="1.2"), ["installed 1.2-3"], False),
+        (PackageCheck(package="a"), ["config-files 1.2-3"], False),
+        (PackageCheck(package="a"), [(1, "no packages found")], False),
+        (UserCheck(user="admin"), [PASSWD, "admin adm\n"], True),
+        (UserCheck(user="admin", groups=("adm",)), [PASSWD, "admin adm\n"], True),
+        (UserCheck(user="admin", groups=("sudo",)), [PASSWD, "admin adm\n"], False),
+        (UserCheck(user="admin", shell="/bin/sh"), [PASSWD, "admin"], False),
+        (UserCheck(user="admin"), [(2, ""), (1, "no such user")], False),
+        (PortCheck(port=22), [LISTEN, ""], True),
+        (PortCheck(port=22), ["", LISTEN.replace("00000000:0016", "0" * 32 + ":0016")], True),
+        (PortCheck(port=23), [LISTEN, ""], False),
+        (PortCheck(port=22), [CONNECTED, ""], False),
+        (PortCheck(port=22, protocol="udp"), [LISTEN.replace(" 0A ", " 07 "), ""], True),
+        (MountCheck(mount="/"), [MOUNTS], True),
+        (MountCheck(mount="/", type="ext4", options=("rw",)), [MOUNTS], True),
+        (MountCheck(mount="/", type="xfs"), [MOUNTS], False),
+        (MountCheck(mount="/", options=("ro",)), [MOUNTS], False),
+        (MountCheck(mount="/srv"), [MOUNTS], False),
+        (KernelArgumentCheck(kernel_argument="quiet"), ["root=x quiet\n"], True),
+        (KernelArgumentCheck(kernel_argument="quiet"), ["root=x notquiet\n"], False),
+        (TimezoneCheck(timezone="Europe/Berlin"), ["/usr/share/zoneinfo/Europe/Berlin\n"], True),
+        (TimezoneCheck(timezone="Europe/Berlin"), ["../usr/share/zoneinfo/Asia/Tokyo\n"], False),
+        (TimezoneCheck(timezone="UTC"), ["/usr/share/zoneinfo/Etc/UTC\n"], True),
+        (TimezoneCheck(timezone="Etc/UTC"), [(1, "")], True),
+        (LocaleCheck(locale="de_DE.UTF-8"), ["LANG=de_DE.UTF-8\n", "C\nde_DE.utf8\n"], True),
+        (LocaleCheck(locale="de_DE.UTF-8"), ['LANG="de_DE.UTF-8"\n', "C\n"], False),
+        (LocaleCheck(locale="de_DE.UTF-8"), ["LANG=C.UTF-8\n", "C\nde_DE.utf8\n"], False),
+        (BootTimeCheck(systemd_analyze=30), ["29500000\n"], True),
+        (BootTimeCheck(systemd_analyze=30), ["30500000\n"], False),
+        (BootTimeCheck(systemd_analyze=30), ["0\n"], False),
+        (BootTimeCheck(systemd_analyze=30), ["9" * 5000], False),
+    ],
+)  # fmt: skip
+def test_replies_are_judged(check, outputs, holds):
+    replies = [Reply(0, each) if isinstance(each, str) else Reply(*each) for each in outputs]
+    assert len(replies) == len(check.asks()) or replies[0].status != 0
+    replies += [Reply(-1, "")] * (len(check.asks()) - len(replies))
+    assert check.judge(replies).holds is holds
+
+
+def test_a_finding_says_what_was_found():
+    assert (
+        "'b' is not in: xyz"
+        in CommandCheck(command=("x",), contains="b").judge([Reply(0, "xyz")]).detail
+    )
+    late = CommandCheck(command=("x",), timeout=7).judge([Reply(124, "")])
+    assert "took longer than 7 s" in late.detail
+
+
+def test_an_expression_takes_linear_time():
+    check = CommandCheck(command=("x",), matches="(a*)*b")
+    assert not check.judge([Reply(0, "a" * 65536)]).holds
+
+
+def test_a_response_is_judged():
+    check = HttpCheck(http="/", status=404, contains="gone")
+    assert check.judge_response(404, "it is gone").holds
+    assert not check.judge_response(200, "it is gone").holds
+    assert not check.judge_response(404, "it is here").holds
+
+
+def test_nothing_the_recipe_says_becomes_an_option_or_a_path_of_its_own():
+    for check in (
+        UnitCheck(unit="a.service"),
+        FileCheck(file="/x", contains="x"),
+        PackageCheck(package="a"),
+        UserCheck(user="u"),
+    ):
+        for argv in check.asks():
+            assert "--" in argv
+
+
+ONE_OF_EACH = """\
+checks:
+  - unit: ssh.service
+  - command: [id, -u]
+    exit: 0
+    contains: "0"
+    matches: "^0$"
+    timeout: 10
+  - file: /etc/motd
+    mode: "0644"
+  - package: systemd
+  - user: admin
+  - http: /health?full=1
+    port: 8080
+  - port: 22
+    reachable: true
+  - mount: /
+  - kernel-argument: console=ttyS0
+  - timezone: Europe/Berlin
+  - locale: en_US.UTF-8
+  - systemd-analyze: 30
+  - reboot: true
+  - memory: 512M
+"""
+
+
+def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
+    path = tmp_path / "checks.yml"
+    path.write_text(ONE_OF_EACH)
+    checks = recipe.load_boot_test(path).checks
+    assert {type(check) for check in checks} == set(KINDS)
+    assert MemoryCheck(memory="512M").bytes == 512 << 20
+    assert [c for c in checks if isinstance(c, HttpCheck)] == [
+        HttpCheck(http="/health?full=1", port=8080)
+    ]
+    text = "name: x\nstages: [{type: qemu}]\nboot-test:\n  " + ONE_OF_EACH.replace("\n", "\n  ")
+    whole = tmp_path / "x.yml"
+    whole.write_text(text)
+    assert recipe.load(whole).recipe.boot_test.checks == checks
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("- unti: x.service", "2:3: checks[0]: expected a check, with one of the keys 'unit'"),
+        ("- ssh", "2:3: checks[0]: expected a check"),
+        ("- command: [x]\n  exitt: 0", "3:3: unknown key 'exitt' (did you mean 'exit'?)"),
+        ("- command: []", "2:12: command: at least one item is needed"),
+        ("- command: [x]\n  matches: '(?=x)'", "3:12: matches: expected a regular expression"),
+        ("- command: [x]\n  matches: '['", "3:12: matches: expected a regular expression"),
+        ("- port: 65536", "2:9: port: "),
+        ("- file: etc/passwd", "2:9: file: expected an absolute path"),
+        ("- reboot: false", "2:11: reboot: expected True"),
+        ("- memory: 512", "2:11: memory: expected a size"),
+        ("- unit: ssh.service\n  port: 22", "3:3: unknown key 'port'"),
+    ],
+)
+def test_what_is_wrong_with_a_check_is_told_with_its_place(tmp_path, text, problem):
+    path = tmp_path / "checks.yml"
+    path.write_text(f"checks:\n{text}\n")
+    with pytest.raises(InvalidDocument) as told:
+        recipe.load_boot_test(path)
+    assert f"{path}:{problem}" in "\n".join(map(str, told.value.problems))

@@ -1,0 +1,272 @@
+"""Ways to break a good image, each with the verdict that it must get.
+
+The image is the minimal one: GPT, one ext4 partition at 1 MiB, extlinux for BIOS. Its files are
+changed with debugfs(8), its sectors directly; nothing is mounted.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+BLOCK = 4096
+CONF = "/boot/extlinux/extlinux.conf"
+UNITS = "/etc/systemd/system"
+OLD_NONCE = "0123456789abcdef0123456789abcdef"
+COM1, COM2 = 0x3F8, 0x2F8
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One way to break an image; `timeout` in seconds for `boot-test`, where it has to wait."""
+
+    status: str
+    change: Callable[[Path], object]
+    # A text that the message must have.
+    says: str = ""
+    # Fails before there is a kernel, or soon after: cheap enough to be tried always.
+    early: bool = False
+    timeout: int | None = None
+
+
+def debugfs(image: Path, *commands: str, write: bool = True) -> str:
+    """Runs debugfs commands on the image's file system and returns what they print."""
+    argv = ["/sbin/debugfs", *(["-w"] if write else []), "-f", "-", f"{image}?offset={MIB}"]
+    script = "".join(f"{command}\n" for command in commands)
+    done = subprocess.run(
+        argv, input=script, text=True, check=True, capture_output=True, timeout=120
+    )
+    return done.stdout
+
+
+def put(image: Path, path: str, text: str, *, mode: str = "0100644") -> None:
+    """Writes a file of the image, which may be there already."""
+    local = image.with_name("content")
+    local.write_text(text)
+    debugfs(image, f"rm {path}", f"write {local} {path}", f"set_inode_field {path} mode {mode}")
+    local.unlink()
+
+
+def read(image: Path, path: str) -> str:
+    return debugfs(image, f"cat {path}", write=False).partition("\n")[2]
+
+
+def overwrite(image: Path, offset: int, data: bytes) -> None:
+    with image.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def blocks(image: Path, path: str) -> list[int]:
+    """Where the blocks of a file lie on the disk, in bytes."""
+    text = debugfs(image, f"blocks {path}", write=False)
+    numbers = [int(word) for word in text.splitlines()[-1].split() if word.isdecimal()]
+    assert numbers, text
+    return [MIB + number * BLOCK for number in numbers]
+
+
+def configuration(pattern: str, replacement: str) -> Callable[[Path], None]:
+    """Changes extlinux.conf by a regular expression, which must match."""
+
+    def change(image: Path) -> None:
+        text, count = re.subn(pattern, replacement, read(image, CONF), flags=re.MULTILINE)
+        assert count, f"{pattern} is not in extlinux.conf"
+        put(image, CONF, text)
+
+    return change
+
+
+def kernel_argument(word: str) -> Callable[[Path], None]:
+    return configuration(r"^(\s*APPEND .*)$", rf"\1 {word}")
+
+
+def zeros(image: Path, path: str, first: int, count: int) -> None:
+    """Overwrites blocks of a file where they lie."""
+    for offset in blocks(image, path)[first : first + count]:
+        overwrite(image, offset, bytes(BLOCK))
+
+
+def unit(name: str, text: str, *, target: str = "multi-user.target") -> Callable[[Path], None]:
+    """Adds a unit to the image, enabled for `target`."""
+
+    def change(image: Path) -> None:
+        wanted = f"{UNITS}/{target}.wants"
+        put(image, f"{UNITS}/{name}", text)
+        debugfs(image, f"mkdir {wanted}", f"symlink {wanted}/{name} ../{name}")
+
+    return change
+
+
+def removed(*paths: str) -> Callable[[Path], None]:
+    return lambda image: debugfs(image, *(f"rm {path}" for path in paths))
+
+
+def appended(path: str, text: str) -> Callable[[Path], None]:
+    return lambda image: put(image, path, read(image, path) + text)
+
+
+def boot_code(code: bytes) -> Callable[[Path], None]:
+    """Replaces the code of the master boot record."""
+    assert len(code) <= 440
+    return lambda image: overwrite(image, 0, code.ljust(440, b"\0"))
+
+
+def say(port: int, text: bytes, at: int, *, forever: bool = False) -> bytes:
+    """Real-mode code, to be placed at 0x7c00 + `at`, that sends a text to a serial port."""
+    status, low = (port + 5).to_bytes(2, "little"), port.to_bytes(2, "little")
+    loop = (
+        b"\xac\x84\xc0\x74\x12\x88\xc4"  # next: lodsb; test al,al; jz done; mov ah,al
+        b"\xba" + status + b"\xec\xa8\x20\x74\xf8"  # wait: in al,(status); test al,20h; jz wait
+        b"\x88\xe0\xba" + low + b"\xee\xeb\xe9"  # mov al,ah; out (port),al; jmp next
+    )
+    length = 9 + len(loop)
+    message = (0x7C00 + at + length).to_bytes(2, "little")
+    start = b"\x31\xc0\x8e\xd8\xbe" + message + loop  # xor ax,ax; mov ds,ax; mov si,message
+    # done: again from the start, or over the text to what follows it.
+    skip = -(len(start) + 2) & 0xFF if forever else len(text) + 1
+    return start + b"\xeb" + bytes([skip]) + text + b"\0"
+
+
+HALT = b"\xf4\xeb\xfd"
+RESET = b"\xba\xf9\x0c\xb0\x06\xee" + HALT  # out 0xcf9, 6: the chipset's reset register
+POWER_OFF = b"\xba\x04\x06\xb8\x00\x20\xef" + HALT  # out 0x604, SLP_EN: ACPI's S5 of QEMU's q35
+
+
+def liar() -> bytes:
+    """Says on the console what a good system says, and on the probe's port an old answer."""
+    lines = [f"PARTICLE-OS-PROBE {OLD_NONCE}", "state cnVubmluZw=="]
+    answer = "\n".join([*lines, f"PARTICLE-OS-PROBE-END {OLD_NONCE}", ""])
+    first = say(COM2, answer[:90].encode(), 0)
+    second = say(COM2, answer[90:].encode(), len(first))
+    words = b"Linux version 6.12\r\nWelcome to Debian\r\ndebian login: "
+    third = say(COM1, words, len(first) + len(second))
+    return first + second + third + HALT
+
+
+def clumsy_terminal() -> bytes:
+    text = b"\x1b[2J\x1b]0;title\x07\x1b[31mred\x9b1mKernel panic\x00"
+    return say(COM1, text.rstrip(b"\0"), 0) + HALT
+
+
+def wrong_root(image: Path) -> None:
+    configuration(r"root=UUID=\S+", "root=UUID=00000000-0000-4000-8000-000000000000 rootdelay=1")(
+        image
+    )
+
+
+def kernel(image: Path) -> str:
+    """The path of the newest kernel."""
+    names = re.findall(r"/(vmlinuz-[^/]+)/", debugfs(image, "ls -p /boot", write=False))
+    return f"/boot/{max(names)}"
+
+
+def read_only_root(image: Path) -> None:
+    put(image, "/etc/fstab", read(image, "/etc/fstab").replace("errors=remount-ro", "ro"))
+
+
+def full_root(image: Path) -> None:
+    """Fills the file system with one file of the size of what is free."""
+    free = int(re.findall(r"Free blocks: +(\d+)", debugfs(image, "stats", write=False))[0])
+    filler = image.with_name("filler")
+    # Blocks that are all zero would become a hole.
+    filler.write_bytes(b"x" * (free * BLOCK - 2 * MIB))
+    debugfs(image, f"write {filler} /filler")
+    filler.unlink()
+
+
+def truncated(image: Path) -> None:
+    size = image.stat().st_size
+    with image.open("r+b") as file:
+        file.truncate(size * 3 // 5 // 512 * 512)
+
+
+FAIL = "[Service]\nExecStart=/bin/sh -c 'echo it went wrong; exit 7'\n"
+HANG = "[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n"
+LIAR = (
+    "[Unit]\nDefaultDependencies=no\nAfter=systemd-journald.socket\n[Service]\nType=oneshot\n"
+    "ExecStart=/bin/sh -c \"echo 'Kernel panic - not syncing: only a text' >/dev/ttyS0; "
+    "echo 'You are in emergency mode' >/dev/ttyS0; "
+    f"printf 'PARTICLE-OS-PROBE {OLD_NONCE}\\\\nPARTICLE-OS-PROBE-END {OLD_NONCE}\\\\n' "
+    '>/dev/ttyS1"\n'
+)
+FLOOD = "[Service]\nExecStart=/bin/sh -c 'yes flood | head -c 1G >/dev/ttyS0'\nNice=19\n"
+
+MUTATIONS: dict[str, Mutation] = {
+    "good": Mutation("passed", lambda image: None),
+    # The firmware and the boot loader.
+    "zeroed-boot-record": Mutation(
+        "no-bootable-device", lambda image: overwrite(image, 0, bytes(512)), early=True
+    ),
+    "no-disk-image": Mutation(
+        "no-bootable-device", lambda image: image.write_text("not a disk\n" * 1000), early=True
+    ),
+    "zeroed-partition-boot-record": Mutation(
+        "boot-loader-failed", lambda image: overwrite(image, MIB, bytes(512)), early=True
+    ),
+    "boot-code-hangs": Mutation("boot-loader-failed", boot_code(HALT), early=True),
+    "boot-loader-damaged": Mutation(
+        "boot-loader-failed",
+        lambda image: zeros(image, "/boot/extlinux/ldlinux.sys", 1, 99),
+        early=True,
+    ),
+    "corrupt-superblock": Mutation(
+        "boot-loader-failed", lambda image: overwrite(image, MIB + 1024, bytes(1024)), early=True
+    ),
+    "boot-code-resets": Mutation("reboot-loop", boot_code(RESET), early=True),
+    "boot-code-powers-off": Mutation("powered-off-early", boot_code(POWER_OFF), early=True),
+    "fake-login-and-old-nonce": Mutation(
+        "timed-out", boot_code(liar()), says="login prompt", early=True, timeout=8
+    ),
+    "boot-code-floods": Mutation(
+        "timed-out", boot_code(say(COM1, b"flood\r\n", 0, forever=True)), early=True, timeout=8
+    ),
+    "escape-sequences": Mutation("boot-loader-failed", boot_code(clumsy_terminal()), early=True),
+    # From the boot loader to the kernel.
+    "kernel-missing": Mutation("kernel-not-started", removed("/vmlinuz"), early=True),
+    "kernel-damaged": Mutation(
+        "kernel-not-started",
+        lambda image: zeros(image, kernel(image), 0, 1),
+        early=True,
+    ),
+    "menu-waits": Mutation(
+        "kernel-not-started",
+        configuration(r"^PROMPT 0\nTIMEOUT 10", "PROMPT 1\nTIMEOUT 0"),
+        says="key",
+        early=True,
+    ),
+    "no-configuration": Mutation("kernel-not-started", removed(CONF), early=True),
+    # The kernel and the initramfs.
+    "no-initramfs": Mutation("root-not-found", configuration(r"^ *INITRD .*\n", ""), early=True),
+    "wrong-root": Mutation("root-not-found", wrong_root),
+    "init-missing": Mutation("init-missing", removed("/usr/sbin/init", "/sbin/init")),
+    "init-ends": Mutation("kernel-panic", kernel_argument("init=/bin/true")),
+    # systemd.
+    "emergency": Mutation("emergency-mode", kernel_argument("emergency")),
+    "fstab-names-missing-disk": Mutation(
+        "emergency-mode",
+        appended("/etc/fstab", "UUID=dead-beef /data ext4 x-systemd.device-timeout=3s 0 2\n"),
+    ),
+    "failing-unit": Mutation("units-failed", unit("bad.service", FAIL), says="bad.service"),
+    "hanging-unit": Mutation("timed-out", unit("hang.service", HANG), says="answer", timeout=90),
+    "powers-off": Mutation("powered-off-early", kernel_argument("systemd.unit=poweroff.target")),
+    "restarts": Mutation("reboot-loop", kernel_argument("systemd.unit=reboot.target")),
+    # Unusual, and good all the same.
+    "silent-console": Mutation("passed", configuration(r"^SERIAL .*\n|console=ttyS0,115200", "")),
+    "masked-getty": Mutation(
+        "passed",
+        lambda image: debugfs(
+            image,
+            f"symlink {UNITS}/serial-getty@ttyS0.service /dev/null",
+            f"symlink {UNITS}/getty@tty1.service /dev/null",
+        ),
+    ),
+    "lying-service": Mutation("passed", unit("liar.service", LIAR, target="sysinit.target")),
+    "flooding-service": Mutation("passed", unit("flood.service", FLOOD)),
+    "full-root": Mutation("passed", full_root),
+    "truncated": Mutation("root-not-found", truncated),
+    "read-only-root": Mutation("passed", read_only_root),
+}
