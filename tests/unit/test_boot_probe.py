@@ -5,6 +5,7 @@ import pytest
 from particle_os.boot import probe
 from particle_os.checks import NO_REPLY, CommandCheck, FileCheck, Reply, UnitCheck
 from particle_os.errors import UsageError
+from particle_os.vm import smbios
 
 NONCE = "0123456789abcdef"
 
@@ -49,6 +50,11 @@ def test_facts_play_no_tricks_with_the_terminal():
     assert facts == {"system": "\\x1b[2JDebian\\x07\nsecond"}
 
 
+def joined(credentials, prefix):
+    names = sorted(name for name in credentials if name.startswith(f"{prefix}."))
+    return b"".join(credentials[name] for name in names).decode()
+
+
 CHECKS = (
     UnitCheck(unit="ssh.service"),
     FileCheck(file="/etc/motd", contains="x"),
@@ -90,6 +96,19 @@ def test_too_many_questions_are_refused():
         probe.credentials(NONCE, (long,))
 
 
+def test_whatever_is_long_comes_in_pieces_that_fit_and_that_the_unit_loads():
+    checks = [CommandCheck(command=("echo", "x" * 2000)) for _ in range(5)]
+    credentials = probe.credentials(NONCE, checks)
+    for number, (name, value) in enumerate(credentials.items()):
+        assert len(smbios.table(number, name, value)) <= 4096
+    assert len(joined(credentials, "particle-os.questions").splitlines()) == 5
+    unit = credentials["systemd.extra-unit.particle-os-probe.service"].decode()
+    loaded = [line for line in unit.splitlines() if line.startswith("LoadCredential=")]
+    ours = [name for name in credentials if name.startswith("particle-os.")]
+    assert loaded == [f"LoadCredential={name}" for name in ours]
+    assert len(ours) > 3
+
+
 @pytest.fixture
 def asked(tmp_path):
     """Runs the part of the probe that asks the questions, here on the host, in a real shell."""
@@ -97,10 +116,11 @@ def asked(tmp_path):
     def ask(*argvs, timeout=5):
         checks = [CommandCheck(command=argv, timeout=timeout) for argv in argvs]
         credentials = probe.credentials(NONCE, checks)
-        script = credentials["particle-os.probe"].decode().replace("exec >/dev/ttyS1", "exec ")
+        script = joined(credentials, "particle-os.probe").replace("exec >/dev/ttyS1", "exec ")
         functions, _, rest = script.partition('echo "PARTICLE-OS-PROBE $1"')
         loop = rest[rest.index("# Each line") : rest.index("# The host looks")]
-        (tmp_path / "particle-os.questions").write_bytes(credentials["particle-os.questions"])
+        for name, value in credentials.items():
+            (tmp_path / name).write_bytes(value)
         text = f'{functions}\necho "PARTICLE-OS-PROBE $1"\n{loop}'
         environment = {
             "CREDENTIALS_DIRECTORY": str(tmp_path), "RUNTIME_DIRECTORY": str(tmp_path),

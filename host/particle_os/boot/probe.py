@@ -14,6 +14,7 @@ from importlib import resources
 
 from particle_os.checks import NO_REPLY, Check, Reply
 from particle_os.errors import UsageError, printable
+from particle_os.vm import smbios
 
 UNIT = "particle-os-probe.service"
 UNIT_TEXT = """\
@@ -22,9 +23,8 @@ Description=particle-os boot test
 [Service]
 Type=exec
 RuntimeDirectory=particle-os-probe
-LoadCredential=particle-os.probe
-LoadCredential=particle-os.questions
-ExecStart=/bin/sh -c '. "$${CREDENTIALS_DIRECTORY}/particle-os.probe"' probe %s
+%s
+ExecStart=/bin/sh -c 'eval "$$(cat "$${CREDENTIALS_DIRECTORY}"/particle-os.probe.*)"' probe %s
 """
 # A module that does not exist, so that modprobe comes to its install command (modprobe.d(5)).
 MODULE = "particle_os"
@@ -32,6 +32,7 @@ INSTALL = f"install tcp_{MODULE} /bin/systemctl start --no-block {UNIT}\n"
 CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
 # All of SMBIOS has 64 KiB in its older form.
 QUESTIONS_LIMIT = 24 << 10
+QUESTIONS = "particle-os.questions"
 REPLY = "reply:"
 
 
@@ -48,7 +49,6 @@ def end_marker(nonce: str) -> bytes:
 def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
     """The credentials that make the image answer with `nonce`, and ask what the checks ask."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_bytes()
-    unit = (UNIT_TEXT % nonce).encode()
     questions = _questions(checks)
     if len(questions) > QUESTIONS_LIMIT:
         raise UsageError(
@@ -56,13 +56,21 @@ def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
             f"{QUESTIONS_LIMIT}",
             hint="Put long commands into a script of the image.",
         )
+    given = {**_pieces("particle-os.probe", script), **_pieces(QUESTIONS, questions)}
+    unit = (UNIT_TEXT % ("\n".join(f"LoadCredential={name}" for name in given), nonce)).encode()
     return {
         f"systemd.extra-unit.{UNIT}": unit,
         "systemd.unit-dropin.multi-user.target~particle-os": f"[Unit]\nWants={UNIT}\n".encode(),
         "tmpfiles.extra": _for_older_systemd(unit),
-        "particle-os.probe": script,
-        "particle-os.questions": questions,
+        **given,
     }
+
+
+def _pieces(name: str, data: bytes) -> dict[str, bytes]:
+    """`data` as credentials that are short enough, whose names sort in its order."""
+    step = smbios.room(f"{name}.000")
+    starts = range(0, len(data), step)
+    return {f"{name}.{i:03}": data[start : start + step] for i, start in enumerate(starts)}
 
 
 def _for_older_systemd(unit: bytes) -> bytes:

@@ -45,7 +45,7 @@ say ssh-host-keys "$(cat /etc/ssh/ssh_host_*_key.pub)"
 say root-device "$(findmnt -n -o SOURCE,FSTYPE,OPTIONS /)"
 say boot-times "$(systemd-analyze time)"
 # Each line: the check's number, seconds, and the arguments, each a dot and base64.
-while read -r number seconds words; do
+cat "$CREDENTIALS_DIRECTORY"/particle-os.questions.* | while read -r number seconds words; do
 	set --
 	for word in $words; do
 		# The second dot keeps newlines at the end of an argument.
@@ -53,7 +53,7 @@ while read -r number seconds words; do
 		set -- "$@" "${argument%.}"
 	done
 	try "$number" "$seconds" "$@"
-done <"$CREDENTIALS_DIRECTORY/particle-os.questions"
+done
 echo "PARTICLE-OS-PROBE-END $1"
 # The host looks at the running system from outside, and then may want it to end.
 read -r order </dev/ttyS1

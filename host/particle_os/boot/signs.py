@@ -1,7 +1,8 @@
 """What a machine that boots shows: the phases that it passes, and the signs of its failure.
 
-The words are those of SeaBIOS, SYSLINUX, GRUB, the kernel, initramfs-tools and systemd. An image
-can print any of them: they explain why no answer comes, and never prove that one would.
+The words are those of SeaBIOS, OVMF, the shim, SYSLINUX, GRUB, systemd-boot, the kernel,
+initramfs-tools and systemd. An image can print any of them: they explain why no answer comes, and
+never prove that one would.
 """
 
 from __future__ import annotations
@@ -11,8 +12,14 @@ import re
 from particle_os.boot.verdict import Status
 
 PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
-    ("firmware", re.compile(rb"SeaBIOS")),
-    ("boot loader", re.compile(rb"SYSLINUX|EXTLINUX|Loading /|GNU GRUB|Welcome to GRUB|boot: ")),
+    # OVMF sets the console's mode before it says anything.
+    ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h")),
+    (
+        "boot loader",
+        re.compile(
+            rb"SYSLINUX|EXTLINUX|Loading /|GNU GRUB|Welcome to GRUB|boot: |BdsDxe: starting Boot"
+        ),
+    ),
     ("kernel", re.compile(rb"Linux version \d")),
     ("initramfs", re.compile(rb"Run /init as init process|Loading, please wait")),
     ("init", re.compile(rb"Welcome to |systemd \d+.* running in system mode|INIT: version")),
@@ -44,20 +51,41 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
     (
         "kernel-not-started",
         re.compile(
+            # SYSLINUX
             rb"Loading \S+ ?failed[^\r\n]*|Loading \S+\.\.\. ?failed[^\r\n]*|Booting kernel failed|"
             rb"Could not find kernel|Invalid or corrupt kernel|No DEFAULT or UI|"
-            rb"you need to load the kernel first|error: file `[^'\r\n]*' not found"
+            # GRUB
+            rb"error: [^\r\n]*file `[^'\r\n]*(?:vmlinuz|linux)[^'\r\n]*' not found|"
+            rb"[^\r\n]*you need to load the kernel first|error: [^\r\n]*invalid magic number|"
+            rb"error: [^\r\n]*bad shim signature|Minimal BASH-like line editing|"
+            # systemd-boot, the kernel's EFI stub
+            rb"No loader found\.[^\r\n]*|Error loading [^\r\n]*|Failed to execute [^\r\n]*|"
+            rb"EFI stub: ERROR: [^\r\n]*"
         ),
     ),
     (
         "boot-loader-failed",
         re.compile(
+            # Boot sectors of SYSLINUX and others
             rb"Missing OS|Missing operating system|Operating system load error|OS load error|"
             rb"Boot error|Failed to load ldlinux\.c32|ldlinux\.c32: not a COM32R image|"
-            rb"grub rescue>|error: unknown filesystem"
+            # GRUB
+            rb"grub rescue>|error: [^\r\n]*unknown filesystem|"
+            # the shim
+            rb"Verification failed: [^\r\n]*|Something has gone seriously wrong[^\r\n]*|"
+            rb"Failed to (?:open|load image) \\?[^\r\n]* (?:-|:) [^\r\n]*|"
+            # OVMF, of a program that it may not or cannot start, or that has given up
+            rb"BdsDxe: failed to start Boot[^\r\n]*|"
+            rb"BdsDxe: failed to load Boot[^\r\n]*(?:Access Denied|Security Violation)"
         ),
     ),
-    ("no-bootable-device", re.compile(rb"No bootable device|Boot failed: not a bootable disk")),
+    (
+        "no-bootable-device",
+        re.compile(
+            rb"No bootable device|Boot failed: not a bootable disk|"
+            rb"BdsDxe: No bootable option or device was found"
+        ),
+    ),
 )
 # SeaBIOS, on its debug port, when it jumps to the code of a disk.
 HANDED_OVER = re.compile(rb"Booting from 0000:7c00")
@@ -81,9 +109,3 @@ def find_sign(text: bytes) -> tuple[Status, bytes] | None:
             if words.search(match.group()):
                 return cause, match.group()
     return status, match.group()
-
-
-def last_phase(text: bytes) -> str | None:
-    """The latest phase that shows itself in `text`."""
-    seen = [name for name, pattern in PHASES if pattern.search(text)]
-    return seen[-1] if seen else None

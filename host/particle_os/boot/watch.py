@@ -209,10 +209,11 @@ class Watch:
     def _stalled(self) -> tuple[Status, str] | None:
         """A boot loader that has stopped, or waits for somebody to press a key."""
         quiet = time.monotonic() - self._acted
+        loader_runs = self._phase >= PHASE_NAMES.index("boot loader")
         handed_over = HANDED_OVER.search(self._firmware.data[self._firmware_seen :])
-        if not handed_over or quiet < STALL_SECONDS or self._suspicion is not None:
+        if not (loader_runs or handed_over) or quiet < STALL_SECONDS or self._suspicion is not None:
             return None
-        if self._phase < PHASE_NAMES.index("boot loader"):
+        if not loader_runs:
             return (
                 "boot-loader-failed",
                 f"the disk's boot code has said and read nothing for {quiet:.0f} s",

@@ -6,11 +6,12 @@ however deep that directory lies. Options: https://www.qemu.org/docs/master/syst
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from particle_os.vm import smbios
 
 QMP_SOCKET = "qmp.sock"
 # All that QEMU emulates, but for what is slow to emulate: `rep movsb` copies byte by byte (erms,
@@ -61,7 +62,7 @@ class MachineSpec:
     """One virtual machine. `memory` is in bytes.
 
     Without `direct_boot` the first disk is booted by the firmware. `credentials` are systemd's,
-    handed in through SMBIOS (systemd.system-credentials(7)).
+    handed in through SMBIOS (systemd.system-credentials(7)); `running` writes them to files.
     """
 
     accelerator: Literal["kvm", "tcg"]
@@ -85,11 +86,6 @@ class MachineSpec:
     free_slots: int = 0
     # Waits for a saved state (`Monitor.restore`) instead of booting.
     restored: bool = False
-
-
-def _comma(text: str) -> str:
-    """QEMU's options are separated by commas; a comma within a value is doubled."""
-    return text.replace(",", ",,")
 
 
 def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[str]:
@@ -135,9 +131,8 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     else:
         argv += ["-kernel", str(spec.direct_boot.kernel), "-initrd", str(spec.direct_boot.initrd)]
         argv += ["-append", spec.direct_boot.command_line]
-    for name, value in spec.credentials.items():
-        text = f"io.systemd.credential.binary:{name}={base64.b64encode(value).decode('ascii')}"
-        argv += ["-smbios", f"type=11,value={_comma(text)}"]
+    for file in smbios.file_names(spec.credentials):
+        argv += ["-smbios", f"file={file}"]
     # QEMU starts no program, gains no privilege, and uses no obsolete system call from here on.
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     return argv

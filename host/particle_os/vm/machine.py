@@ -9,6 +9,7 @@ from pathlib import Path
 from particle_os.deadline import Deadline
 from particle_os.errors import VmError
 from particle_os.interrupt import held_back
+from particle_os.vm import smbios
 from particle_os.vm.argv import QMP_SOCKET, MachineSpec, qemu_argv
 from particle_os.vm.console import Console
 from particle_os.vm.monitor import Monitor
@@ -32,6 +33,7 @@ def running(
     `directory` is private to this machine: its sockets lie there.
     """
     directory.mkdir(mode=0o700, exist_ok=True)
+    smbios.write(spec.credentials, directory)
     with ExitStack() as stack:
         with held_back():
             console = Console(qemu_argv(spec), directory=directory, transcript=transcript)
