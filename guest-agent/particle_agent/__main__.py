@@ -18,7 +18,7 @@ from pathlib import Path
 from particle_agent import runner, wire
 from particle_agent.bootstrap import extract
 from particle_agent.decode import decode, encode
-from particle_agent.inspection import SERIAL
+from particle_agent.inspection import SERIAL, Inspection
 from particle_agent.packages import ARCHIVES
 from particle_agent.unpack import check_base, unpack, unpack_image
 
@@ -47,15 +47,19 @@ def main() -> int:
             elif sys.argv[1] == "verify-disk":
                 runner.verify(channel, SERIAL)
             elif sys.argv[1].startswith("inspect-"):
-                found = runner.inspect(disk=sys.argv[1] == "inspect-disk")
-                Path(wire.INSPECTION).write_text(json.dumps(encode(found)))
+                _write(runner.inspect(disk=sys.argv[1] == "inspect-disk"))
             else:
                 runner.run_stages(channel.receive(), channel)
+                _write(runner.inspect(disk=False))
     except Exception as error:
         channel.send(runner.failure(error))
         return 1
     channel.send(wire.Done())
     return 0
+
+
+def _write(found: Inspection) -> None:
+    Path(wire.INSPECTION).write_text(json.dumps(encode(found)))
 
 
 if __name__ == "__main__":

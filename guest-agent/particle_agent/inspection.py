@@ -27,7 +27,7 @@ EFI_SIGNS = (
     (b"GRUB", "grub"),
     (b"UEFI SHIM", "shim"),
 )
-STANZA = re.compile(r"^(Package|Version|Architecture|Status): (.*)$", re.MULTILINE)
+STANZA = re.compile(r"^(Package|Version|Architecture|Status|Installed-Size): (.*)$", re.MULTILINE)
 OS_RELEASE = re.compile(r"""^([A-Z][A-Z0-9_]*)=["']?(.*?)["']?$""", re.MULTILINE)
 
 
@@ -45,11 +45,12 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """An installed Debian package."""
+    """An installed Debian package; `size` is what it takes, in bytes, as it says itself."""
 
     name: str
     version: str
     architecture: str
+    size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +181,13 @@ def _packages(tree: Tree) -> Iterator[Package]:
     for stanza in tree.read("/var/lib/dpkg/status").split("\n\n"):
         fields = {key: value[:TEXT_LIMIT] for key, value in STANZA.findall(stanza)}
         if fields.get("Status", "").endswith(" installed"):
+            size = fields.get("Installed-Size", "")
             yield Package(
                 name=fields.get("Package", ""),
                 version=fields.get("Version", ""),
                 architecture=fields.get("Architecture", ""),
+                # Policy 5.6.20: in KiB.
+                size=int(size) * 1024 if re.fullmatch("[0-9]{1,12}", size) else 0,
             )
 
 

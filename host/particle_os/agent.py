@@ -201,6 +201,10 @@ class Agent:
         """What is on the disk to be inspected, or in the target."""
         with self._channel(f"inspect-{what}", deadline) as channel:
             self._listen(channel, deadline, listen)
+        return self.found(deadline)
+
+    def found(self, deadline: Deadline) -> Inspection:
+        """What the agent has written of the target after all stages, or of what it inspected."""
         return self._fetch(wire.INSPECTION, wire.INSPECTION_LIMIT, Inspection, deadline)
 
     def verify(self, deadline: Deadline, listen: Listener) -> None:

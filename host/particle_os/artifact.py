@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -135,21 +136,26 @@ def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
         raise InfrastructureError(f"{target.name} is not what was compressed: the checksums differ")
 
 
-def publish(files: Iterable[Path], directory: Path, sums: Mapping[str, str]) -> None:
+def publish(
+    files: Iterable[Path], directory: Path, sums: Mapping[str, str], folders: Iterable[Path] = ()
+) -> None:
     """Moves finished files into `directory`, on the same file system, one rename each.
 
     Every file's content is on the disk before any name appears; the names are before this
     returns. A reader sees the old file or the new one. `sums` (name to SHA-256), if there are any,
-    go into SHA256SUMS, whose lines about other images stay. Two publishers take turns.
+    go into SHA256SUMS, whose lines about other images stay. `folders` are moved, too, each in two renames,
+    so that there is none for a moment; one that does not exist takes the old one away. Two
+    publishers take turns.
     """
-    files = list(files)
-    for path in files:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    files, folders = list(files), list(folders)
+    for path in chain(files, *(folder.rglob("*") for folder in folders)):
+        _sync(path)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with held_back():
+            for folder in folders:
+                _replace_folder(directory / folder.name, folder)
             for path in files:
                 path.replace(directory / path.name)
             if sums:
@@ -157,6 +163,22 @@ def publish(files: Iterable[Path], directory: Path, sums: Mapping[str, str]) -> 
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace_folder(place: Path, folder: Path) -> None:
+    if place.exists():
+        # It goes away with the directory that the new one was made in.
+        place.rename(folder.with_name(f"{folder.name}.old"))
+    if folder.exists():
+        folder.replace(place)
 
 
 def _write_sums(place: Path, temporary: Path, sums: Mapping[str, str]) -> None:

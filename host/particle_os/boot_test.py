@@ -19,6 +19,7 @@ import tenacity
 from particle_os import process
 from particle_os.boot import outside, probe
 from particle_os.boot.channel import Channel
+from particle_os.boot.evidence import Evidence
 from particle_os.boot.image import ImageFormat, image_format
 from particle_os.boot.verdict import CheckResult, Status, Verdict
 from particle_os.boot.watch import Watch
@@ -52,7 +53,7 @@ class _Wanted:
     format: ImageFormat
     firmware: Firmware
     acceleration: Acceleration
-    transcript: Path
+    evidence: Evidence
     checks: Sequence[Check]
     memory: int
     seconds: float
@@ -69,7 +70,7 @@ def boot(
     *,
     format: ImageFormat,  # noqa: A002 - the field's own word
     directory: Path,
-    transcript: Path,
+    evidence: Evidence,
     firmware: Firmware = "bios",
     checks: Sequence[Check] = (),
     memory: int | None = None,
@@ -79,17 +80,18 @@ def boot(
     """Boots `image` under a firmware and returns the verdict; the image is never written.
 
     `checks` must hold for a pass. `memory` is in bytes, `timeout` in seconds for each boot.
-    `on_phase` hears of each phase and the seconds until it was seen. Raises InfrastructureError
+    `evidence` is kept whatever the verdict. `on_phase` hears of each phase and the seconds until it was seen. Raises InfrastructureError
     when QEMU or the host fails.
     """
     directory.mkdir(mode=0o700)
+    evidence.clear()
     limits = [check.bytes for check in checks if isinstance(check, MemoryCheck)]
     wanted = _Wanted(
         image=image,
         format=format,
         firmware=firmware,
         acceleration=acceleration,
-        transcript=transcript,
+        evidence=evidence,
         checks=checks,
         memory=memory or min(limits, default=MEMORY),
         seconds=timeout or TIMEOUT_SECONDS[acceleration.name],
@@ -168,10 +170,12 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
         probe_socket="probe.sock",
         firmware_socket="firmware.sock",
     )
+    wanted.evidence.begin(spec, wanted.format, wanted.firmware)
+    transcript = wanted.evidence.console
     started = time.monotonic()
     with ExitStack() as stack:
         machine = stack.enter_context(
-            running(spec, directory=directory, transcript=wanted.transcript, deadline=deadline)
+            running(spec, directory=directory, transcript=transcript, deadline=deadline)
         )
         channels = []
         for name in (spec.probe_socket, spec.firmware_socket):
@@ -191,6 +195,7 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
             on_phase=wanted.on_phase,
         )
         failure = watch.until_answer()
+        wanted.evidence.take_screen(machine)
         verdict = Verdict(
             status="timed-out",
             firmware=wanted.firmware,

@@ -7,7 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from particle_os import __version__, artifact, boot_test, cache
+from particle_agent.inspection import Package
+
+from particle_os import __version__, artifact, boot_test, cache, page
+from particle_os.boot.evidence import Evidence
 from particle_os.boot_test import Verdict
 from particle_os.checkpoints import Checkpoints
 from particle_os.delivery import Delivery, published
@@ -56,6 +59,7 @@ def build(plan: Plan, progress: Progress) -> Result:
                 run.push_base(sandbox)
                 run.push_files(sandbox)
                 run.run_stages(sandbox)
+                run.list_packages(sandbox)
             run.take_disk(sandbox)
             if run.is_sound():
                 run.convert()
@@ -87,7 +91,9 @@ def _evidence_kept(run: _Build) -> Iterator[None]:
         images = []
         if run.plan.options.keep_on_failure:
             images = ["scratch.qcow2", *(a.path for a in run.delivery.artifacts)]
-        error.log = run.delivery.keep_evidence(run.result(), images)
+        result = run.result()
+        report = run.report(result, error) if result is not None else ""
+        error.log = run.delivery.keep_evidence(result, report, images)
         raise
 
 
@@ -112,6 +118,7 @@ class _Build(Execution):
         )
         self.delivery = delivery
         self.verdicts: list[Verdict] = []
+        self.packages: tuple[Package, ...] = ()
 
     def check_host(self) -> None:
         """What would fail after the stages fails now: the firmware, and room for the images."""
@@ -123,6 +130,11 @@ class _Build(Execution):
             images = 1 + len(set(self.plan.loaded.disk.formats) - {"raw"})
             # A base unpacks to about three times its size, and stages rarely take away.
             need_room(self.delivery.staging, images * 3 * packed, "the images")
+
+    def list_packages(self, sandbox: Sandbox) -> None:
+        """Notes what is installed, for the report."""
+        system = sandbox.agent.found(self.deadline).system
+        self.packages = system.packages if system is not None else ()
 
     def take_disk(self, sandbox: Sandbox) -> None:
         if sandbox.written is None or not self.stages.all_done:
@@ -167,6 +179,7 @@ class _Build(Execution):
         wanted = self.plan.loaded.recipe.boot_test
         with self.progress.phase("boot test"):
             for firmware in self.plan.loaded.firmwares:
+                evidence = Evidence(self.delivery.evidence / firmware, Path("../..") / image.path)
                 self.verdicts.append(
                     boot_test.boot(
                         self.delivery.file(image.format),
@@ -174,7 +187,7 @@ class _Build(Execution):
                         format=artifact.DRIVERS[image.format],
                         firmware=firmware,
                         directory=self.work.path / f"boot-test-{firmware}",
-                        transcript=self.delivery.file("console.log"),
+                        evidence=evidence,
                         checks=wanted.checks,
                         on_phase=self.progress.boot_phase,
                     )
@@ -196,11 +209,23 @@ class _Build(Execution):
     def publish(self) -> Result:
         result = self.result()
         assert result is not None
+        report = self.report(result)
         if result.status in ("not-booted", "defective"):
-            self.delivery.keep_evidence(result, [a.path for a in self.delivery.artifacts])
+            self.delivery.keep_evidence(result, report, [a.path for a in self.delivery.artifacts])
         else:
-            self.delivery.publish(result)
+            self.delivery.publish(result, report)
         return result
+
+    def report(self, result: Result, failure: ParticleError | None = None) -> str:
+        """What happened, as a page for people."""
+        return page.document(
+            result.recipe,
+            result.boot,
+            result=result,
+            packages=self.packages,
+            evidence=self.delivery.evidence,
+            failure=failure,
+        )
 
     def result(self) -> Result | None:
         """What is known now; None when the build has not come to its stages."""

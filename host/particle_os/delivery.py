@@ -16,7 +16,8 @@ from particle_os.artifact import checksums
 from particle_os.report import ArtifactResult, Result
 from particle_os.workspace import allocated_bytes
 
-LOGS = ("log", "console.log")
+# What a build leaves besides its images, the result last.
+ENDINGS = ("report.html", "log", "console.log", "result.json")
 
 
 class Delivery:
@@ -57,32 +58,40 @@ class Delivery:
         self.artifacts = [a for a in self.artifacts if a.path != self.file(image_format).name]
 
     @property
+    def evidence(self) -> Path:
+        """The evidence of the boot tests, a directory for each firmware."""
+        return self.file("evidence")
+
+    @property
     def failed_directory(self) -> Path:
         return self.output / f"{self.name}.failed"
 
-    def publish(self, result: Result) -> None:
-        """Puts images, result and logs in place; evidence of an earlier failure goes away."""
-        self._write(result)
+    def publish(self, result: Result, report: str) -> None:
+        """Puts all files in place; evidence of an earlier failure goes away."""
+        self._write(result, report)
         files = [self.staging / a.path for a in self.artifacts]
-        files += [self.file(ending) for ending in (*LOGS, "result.json")]
-        artifact.publish(files, self.output, {a.path: a.sha256 for a in self.artifacts})
+        files += [self.file(ending) for ending in ENDINGS]
+        sums = {a.path: a.sha256 for a in self.artifacts}
+        artifact.publish(files, self.output, sums, [self.evidence])
         shutil.rmtree(self.failed_directory, ignore_errors=True)
 
-    def keep_evidence(self, result: Result | None, images: Sequence[str]) -> Path:
-        """Moves logs, result and `images` to NAME.failed, which replaces that of the last time.
+    def keep_evidence(self, result: Result | None, report: str, images: Sequence[str]) -> Path:
+        """Moves all but the images, and `images`, to NAME.failed, which replaces that of last time.
 
         Returns where the log is.
         """
         if result is not None:
-            self._write(result)
+            self._write(result, report)
         shutil.rmtree(self.failed_directory, ignore_errors=True)
         self.failed_directory.mkdir()
-        for name in (*(f"{self.name}.{ending}" for ending in (*LOGS, "result.json")), *images):
+        endings = ("evidence", *ENDINGS)
+        for name in (*(f"{self.name}.{ending}" for ending in endings), *images):
             if (self.staging / name).exists():
                 (self.staging / name).rename(self.failed_directory / name)
         return self.failed_directory / f"{self.name}.log"
 
-    def _write(self, result: Result) -> None:
+    def _write(self, result: Result, report: str) -> None:
+        self.file("report.html").write_text(report)
         self.file("result.json").write_text(result.model_dump_json(indent=2) + "\n")
 
 

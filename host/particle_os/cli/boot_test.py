@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import click
 
-from particle_os import boot_test, recipe
+from particle_os import boot_test, page, recipe
 from particle_os.boot import junit
+from particle_os.boot.evidence import Evidence
 from particle_os.boot.verdict import Verdict
 from particle_os.checks import Check, UnitCheck
 from particle_os.cli.common import ACCEL, MEMORY, Output, PathType, common, find_acceleration
@@ -44,12 +45,17 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 )
 @click.option("--junit", "junit_file", type=PathType(dir_okay=False), metavar="FILE",
               help="Also write the verdict to FILE, as JUnit XML.")  # fmt: skip
+@click.option("--report", "report_file", type=PathType(dir_okay=False), metavar="FILE",
+              help="Write a page for people (HTML).")  # fmt: skip
+@click.option("--evidence", "evidence_directory", type=PathType(file_okay=False),
+              metavar="DIRECTORY", help="Keep console and screen.")  # fmt: skip
 @click.option("--template", default="debian-trixie", show_default=True, hidden=True)
 @common
 def boot_test_command(
     output: Output, image: Path, image_format: Literal["raw", "qcow2"] | None,
     units: tuple[str, ...], firmware: Firmware, checks_file: Path | None, accel: accel.Wish,
-    memory: int | None, timeout: int | None, junit_file: Path | None, template: str,
+    memory: int | None, timeout: int | None, junit_file: Path | None, report_file: Path | None,
+    evidence_directory: Path | None, template: str,
 ) -> int:  # fmt: skip
     """Boot IMAGE through a throwaway overlay and tell whether it came up."""
     found = boot_test.image_format(image)
@@ -60,6 +66,7 @@ def boot_test_command(
     try:
         with workspace() as work:
             acceleration = find_acceleration(accel, template, work, progress)
+            evidence = evidence_directory or work.path / "evidence"
             with progress.phase("boot test"):
                 verdict = boot_test.boot(
                     image,
@@ -67,34 +74,47 @@ def boot_test_command(
                     format=image_format or found,
                     firmware=firmware,
                     directory=work.path / "boot-test",
-                    transcript=work.path / "console.log",
+                    evidence=Evidence(evidence / firmware, image.resolve()),
                     checks=checks,
                     memory=memory,
                     timeout=timeout,
                     on_phase=progress.boot_phase,
                 )
+            report = page.document(image.name, [verdict], evidence=evidence)
     except InfrastructureError as error:
         # Nothing is known of the image; a report says so, too.
         verdict = Verdict(
             status="infrastructure", firmware=firmware, seconds=0, message=printable(error.brief)
         )
         progress.close()
-        _tell(output, image, verdict, junit_file)
+        report = page.document(image.name, [verdict], evidence=evidence_directory)
+        _write(image, verdict, junit_file, report_file, report)
+        _tell(output, verdict)
         raise
     finally:
         progress.close()
-    _tell(output, image, verdict, junit_file)
+    _write(image, verdict, junit_file, report_file, report)
+    _tell(output, verdict)
     if not verdict.passed:
         raise not_booted(verdict, None)
     return 0
 
 
-def _tell(output: Output, image: Path, verdict: Verdict, junit_file: Path | None) -> None:
-    if junit_file is not None:
+def _write(
+    image: Path, verdict: Verdict, junit_file: Path | None, report_file: Path | None, report: str
+) -> None:
+    """Writes the files that the user wants."""
+    files = {junit_file: junit.document(image.name, [verdict]), report_file: report.encode()}
+    for path, data in files.items():
+        if path is None:
+            continue
         try:
-            junit_file.write_bytes(junit.document(image.name, [verdict]))
+            path.write_bytes(data)
         except OSError as error:
-            raise UsageError(f"{junit_file} cannot be written: {error.strerror}") from error
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _tell(output: Output, verdict: Verdict) -> None:
     if output.as_json:
         click.echo(verdict.model_dump_json(indent=2))
         return

@@ -10,6 +10,7 @@ import click
 
 from particle_os import build as building
 from particle_os import report, shell
+from particle_os.boot.evidence import CONSOLE
 from particle_os.cli.common import (
     ACCEL,
     APT_PROXY,
@@ -22,6 +23,7 @@ from particle_os.cli.common import (
     find_acceleration,
     size,
 )
+from particle_os.delivery import ENDINGS
 from particle_os.errors import UsageError, printable
 from particle_os.outcome import not_booted
 from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
@@ -102,7 +104,7 @@ def build_command(
     good = result.status not in ("not-booted", "defective")
     place = output_directory if good else output_directory / f"{result.recipe}.failed"
     names = [a.path for a in result.artifacts]
-    names += [f"{result.recipe}.{end}" for end in ("result.json", "log", "console.log")]
+    names += [f"{result.recipe}.{ending}" for ending in ENDINGS]
     if output.as_json:
         click.echo(result.model_dump_json(indent=2))
     elif not output.quiet:
@@ -110,7 +112,9 @@ def build_command(
     if result.verification is not None and result.verification.errors:
         raise defective(result.verification, place / f"{result.recipe}.log")
     if not good:
-        raise not_booted(result.boot[-1], place / f"{result.recipe}.console.log")
+        verdict = next(v for v in result.boot if not v.passed)
+        console = Path(f"{result.recipe}.evidence") / verdict.firmware / CONSOLE
+        raise not_booted(verdict, place / console)
     return 0
 
 

@@ -169,6 +169,13 @@ class Monitor:
         node = f"disk-{disk.serial}"
         self.execute("block_resize", deadline, **{"node-name": node, "size": size})
 
+    def screendump(self, file: str, deadline: Deadline) -> None:
+        """Writes what the screen shows to `file`, in the directory that QEMU runs in, as PNG.
+
+        QEMU 7.1 and later can.
+        """
+        self.execute("screendump", deadline, filename=file, format="png")
+
     def save(self, state: int, deadline: Deadline) -> None:
         """Stops the machine and writes its memory and devices to the file descriptor `state`."""
         self.execute("stop", deadline)

@@ -1,0 +1,100 @@
+"""What stays of a boot test for people to look at: console, screen, and how to boot by hand."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError
+from particle_os.vm import firmware as firmwares
+from particle_os.vm.argv import Disk, MachineSpec, qemu_argv
+from particle_os.vm.firmware import Firmware
+from particle_os.vm.machine import Machine
+
+CONSOLE, SCREEN, COMMAND = "console.log", "screen.png", "boot.sh"
+SCREEN_SECONDS = 20.0
+OVERLAY = "overlay.qcow2"
+# A QEMU that shares its terminal with the guest ends on Ctrl-A X (system/mux-chardev).
+SHARED = {"stdio,id=console,signal=off": "stdio,id=console,signal=off,mux=on"}
+SCRIPT = """\
+#!/bin/sh
+# Boots the image as the boot test did, with its console on this terminal; Ctrl-A X ends it. What
+# the system writes is thrown away. The variable IMAGE names another image; arguments go to QEMU,
+# such as: -display gtk
+set -eu
+found={image}
+image=$(realpath -- "${{IMAGE:-$found}}")
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+cd -- "$work"
+{prepare}
+{run} "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where the evidence of one boot goes.
+
+    `image` is where boot.sh finds the image: as an absolute path, or relative to itself.
+    """
+
+    directory: Path
+    image: Path
+
+    @property
+    def console(self) -> Path:
+        """Where the console's transcript belongs."""
+        return self.directory / CONSOLE
+
+    def clear(self) -> None:
+        """Removes what an earlier test has left there."""
+        for name in (CONSOLE, SCREEN, COMMAND):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def begin(self, spec: MachineSpec, image_format: str, firmware: Firmware) -> None:
+        """Makes the directory, and writes how to boot the image by hand."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        script = self.directory / COMMAND
+        script.write_text(by_hand(spec, self.image, image_format, firmware))
+        script.chmod(0o755)
+
+    def take_screen(self, machine: Machine) -> None:
+        """Keeps what the screen shows now, as PNG; nothing when QEMU has ended."""
+        deadline = Deadline.after(SCREEN_SECONDS, "a picture of the screen")
+        try:
+            machine.monitor.screendump(SCREEN, deadline)
+        except InfrastructureError:
+            return
+        (machine.directory / SCREEN).replace(self.directory / SCREEN)
+
+
+def by_hand(spec: MachineSpec, image: Path, image_format: str, firmware: Firmware) -> str:
+    """A shell script that boots an image on a machine such as `spec`.
+
+    Nothing is asked of the system, and no socket leads to it.
+    """
+    overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", image_format]
+    prepare = [f'{shlex.join(overlay)} -b "$image" {OVERLAY}']
+    uefi = spec.uefi
+    if uefi is not None:
+        template = firmwares.DIRECTORY / firmwares.FILES[firmware][1]
+        prepare.append(shlex.join(["cp", "--", str(template), uefi.variables.name]))
+        uefi = replace(uefi, variables=Path(uefi.variables.name))
+    plain = replace(
+        spec,
+        disks=(Disk(Path(OVERLAY), "qcow2", "image"),),
+        uefi=uefi,
+        credentials={},
+        probe_socket=None,
+        firmware_socket=None,
+    )
+    argv = [SHARED.get(argument, argument) for argument in qemu_argv(plain)]
+    place = shlex.quote(str(image))
+    return SCRIPT.format(
+        image=place if image.is_absolute() else f'$(dirname -- "$0")/{place}',
+        prepare="\n".join(prepare),
+        run=shlex.join(argv),
+    )

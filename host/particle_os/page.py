@@ -1,0 +1,286 @@
+"""What happened, as a page for people (`NAME.report.html`): one file that needs nothing else.
+
+Much of it comes from guests. Whatever the template prints is escaped and cut (`_shown`), its
+Content-Security-Policy forbids scripts and everything from elsewhere, and lists are bounded here.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from particle_agent.inspection import Package
+
+from particle_os import __version__
+from particle_os.boot.evidence import SCREEN
+from particle_os.boot_test import CheckResult, Verdict
+from particle_os.errors import ParticleError, printable
+from particle_os.report import Result, human_bytes
+
+TEXT_CHARACTERS = 400
+LINES = 200
+ITEMS = 500
+PACKAGES = 5000
+LARGEST = 12
+PICTURE_BYTES = 1 << 20
+YEAR = 366 * 86400
+PNG = b"\x89PNG\r\n\x1a\n"
+FIRMWARE = {"bios": "BIOS", "uefi": "UEFI", "uefi-secure": "UEFI with Secure Boot"}
+# What a person wants to know first of a system that has answered.
+FACTS = {
+    "system": "System",
+    "kernel": "Kernel",
+    "hostname": "Host name",
+    "root-device": "Root",
+    "timezone": "Time zone",
+    "locale": "Locale",
+    "boot-times": "Boot time",
+}
+JOURNAL = "journal:"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A line of a bar chart; `start` and `width` in per cent of the chart's width."""
+
+    label: str
+    value: str
+    start: float
+    width: float
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """One boot test as the page shows it."""
+
+    verdict: Verdict
+    firmware: str
+    phases: Sequence[Bar]
+    checks: Sequence[CheckResult]
+    facts: Mapping[str, Sequence[str]]
+    journals: Mapping[str, Sequence[str]]
+    tail: Sequence[str]
+    screen: Markup | None
+
+
+def document(
+    name: str,
+    verdicts: Sequence[Verdict],
+    *,
+    result: Result | None = None,
+    packages: Sequence[Package] = (),
+    evidence: Path | None = None,
+    failure: ParticleError | None = None,
+) -> str:
+    """The page on the image or recipe `name`.
+
+    `evidence` has a directory for each firmware, `failure` is what ended the build.
+    """
+    status, message = _outcome(verdicts, result, failure)
+    return _template().render(
+        name=name,
+        status=status,
+        good=status in ("passed", "not tested"),
+        message=message,
+        failure=failure,
+        failure_lines=_lines(failure.tail) if failure is not None else (),
+        result=result,
+        created=_date(result.created if result is not None else time.time()),
+        figures=_figures(verdicts, result, packages),
+        boots=[_boot(verdict, evidence) for verdict in verdicts],
+        artifacts=result.artifacts[:ITEMS] if result else (),
+        stages=_stages(result) if result else (),
+        phases=_bars(list(result.phases.items())[:ITEMS]) if result else (),
+        notes=result.notes[:ITEMS] if result else (),
+        largest=_largest(packages),
+        packages=sorted(packages[:PACKAGES], key=lambda package: package.name),
+        packages_total=len(packages),
+        human=human_bytes,
+        duration=duration,
+        version=__version__,
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.from_string(
+        resources.files("particle_os").joinpath("page.html").read_text(encoding="utf-8")
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Everything that is printed, printable and of bounded length; jinja2 then escapes it."""
+    return value if isinstance(value, Markup) else printable(str(value), TEXT_CHARACTERS)
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 0.4 s, 12.3 s, 4 min 5 s, 2 h 3 min."""
+    # The guest's clock may say anything.
+    if not 0 <= seconds < YEAR:
+        return "?"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _outcome(
+    verdicts: Sequence[Verdict], result: Result | None, failure: ParticleError | None
+) -> tuple[str, str]:
+    """The one word, and the sentence that says why."""
+    if failure is not None:
+        return "failed", failure.brief
+    bad = [verdict for verdict in verdicts if not verdict.passed]
+    if bad:
+        return bad[0].status, bad[0].message
+    if verdicts:
+        return "passed", verdicts[0].message
+    if result is not None and result.status == "failed":
+        return "failed", "the build did not come to its end"
+    return "not tested", "nobody has seen this image boot"
+
+
+def _figures(
+    verdicts: Sequence[Verdict], result: Result | None, packages: Sequence[Package]
+) -> list[tuple[str, str]]:
+    """The numbers at the top: what they count, and the number."""
+    figures = [(f"boot, {FIRMWARE[v.firmware]}", duration(v.seconds)) for v in verdicts]
+    if checks := [check for verdict in verdicts for check in verdict.checks]:
+        figures.append(("checks hold", f"{sum(c.passed for c in checks)} of {len(checks)}"))
+    if result is not None and result.artifacts:
+        smallest = min(artifact.allocated_bytes for artifact in result.artifacts)
+        figures.append(("smallest image", human_bytes(smallest)))
+    if packages:
+        figures.append(("packages", str(len(packages))))
+    if result is not None and result.phases:
+        figures.append(("build", duration(sum(result.phases.values()))))
+    return figures
+
+
+def _boot(verdict: Verdict, evidence: Path | None) -> Boot:
+    place = evidence / verdict.firmware if evidence is not None else None
+    journals = {
+        name.removeprefix(JOURNAL): _lines(text.splitlines())
+        for name, text in list(verdict.facts.items())[:ITEMS]
+        if name.startswith(JOURNAL)
+    }
+    facts = {
+        title: _lines(verdict.facts[name].splitlines())
+        for name, title in FACTS.items()
+        if verdict.facts.get(name)
+    }
+    return Boot(
+        verdict=verdict,
+        firmware=FIRMWARE[verdict.firmware],
+        phases=_waterfall(verdict),
+        checks=verdict.checks[:ITEMS],
+        facts=facts,
+        journals=journals,
+        tail=_lines(verdict.console_tail),
+        screen=picture(place / SCREEN) if place is not None else None,
+    )
+
+
+def picture(path: Path) -> Markup | None:
+    """A PNG as a data: URL; None when there is none, or it is too large for a page."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(PICTURE_BYTES + 1)
+    except OSError:
+        return None
+    if not data.startswith(PNG) or len(data) > PICTURE_BYTES:
+        return None
+    return Markup("data:image/png;base64,{}").format(base64.b64encode(data).decode("ascii"))
+
+
+def _lines(lines: Sequence[str]) -> tuple[str, ...]:
+    """The last lines."""
+    return tuple(lines)[-LINES:]
+
+
+def _waterfall(verdict: Verdict) -> list[Bar]:
+    """Each phase from when it showed itself to the next; the last one ends with the verdict.
+
+    The firmware has run from the start.
+    """
+    seen = list(verdict.phases.items())[:ITEMS]
+    phases = [(name, 0.0 if name == "firmware" else at) for name, at in seen]
+    total = max([verdict.seconds, *verdict.phases.values()], default=0.0)
+    ends = [*(at for _, at in phases), total][1:]
+    bars = []
+    for index, ((name, at), end) in enumerate(zip(phases, ends, strict=True)):
+        last = index == len(phases) - 1
+        bars.append(
+            Bar(
+                label=name,
+                value=duration(end - at),
+                start=_percent(at, total),
+                width=_percent(end - at, total),
+                kind="bad" if last and not verdict.passed else "",
+            )
+        )
+    return bars
+
+
+def _percent(part: float, whole: float) -> float:
+    return round(min(100.0, max(0.0, 100 * part / whole)), 2) if whole > 0 else 0.0
+
+
+def _bars(values: Sequence[tuple[str, float]]) -> list[Bar]:
+    longest = max((seconds for _, seconds in values), default=0.0)
+    return [
+        Bar(label, duration(seconds), 0.0, _percent(seconds, longest)) for label, seconds in values
+    ]
+
+
+def _stages(result: Result) -> list[Bar]:
+    stages = result.stages[:ITEMS]
+    longest = max((stage.seconds or 0.0 for stage in stages), default=0.0)
+    bars = []
+    for stage in stages:
+        called = f"{stage.name} ({stage.type})" if stage.name else stage.type
+        if stage.status != "done":
+            value = stage.status.replace("-", " ")
+        elif stage.cached:
+            value = "cached"
+        else:
+            value = duration(stage.seconds or 0.0)
+        bars.append(
+            Bar(
+                label=f"{stage.index + 1}. {called}",
+                value=value,
+                start=0.0,
+                width=_percent(stage.seconds or 0.0, longest),
+                kind="bad" if stage.status == "failed" else "",
+            )
+        )
+    return bars
+
+
+def _largest(packages: Sequence[Package]) -> list[Bar]:
+    found = sorted(packages, key=lambda package: package.size, reverse=True)[:LARGEST]
+    return [
+        Bar(p.name, human_bytes(p.size), 0.0, _percent(p.size, found[0].size))
+        for p in found
+        if p.size > 0
+    ]

@@ -1,0 +1,110 @@
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from particle_os.boot.evidence import COMMAND, SCREEN, Evidence, by_hand
+from particle_os.errors import VmError
+from particle_os.vm.argv import Disk, MachineSpec, Uefi
+
+SPEC = MachineSpec(
+    accelerator="tcg",
+    memory=1 << 30,
+    cpus=2,
+    disks=(Disk(Path("/private/work/overlay.qcow2"), "qcow2", "image"),),
+    network="isolated",
+    credentials={"particle-os.probe": b"secret nonce"},
+    probe_socket="probe.sock",
+    firmware_socket="firmware.sock",
+)
+UEFI = Uefi(Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/private/work/uefi-variables.fd"))
+
+
+def stand_in(directory, name, script):
+    program = directory / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def run(script, tmp_path, *arguments, **environment):
+    """Runs boot.sh with programs that write down what they are given; returns that."""
+    programs = tmp_path / "bin"
+    programs.mkdir(exist_ok=True)
+    told = tmp_path / "told"
+    for name in ("qemu-img", "qemu-system-x86_64", "cp"):
+        stand_in(programs, name, f'printf "%s\\n" {name} "$PWD" "$@" >>{told}')
+    done = subprocess.run(
+        ["sh", script, *arguments],
+        env={"PATH": f"{programs}:/usr/bin:/bin", "TMPDIR": str(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    return told.read_text().splitlines()
+
+
+def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
+    image = tmp_path / "out" / "it's $(an) image.raw"
+    image.parent.mkdir()
+    image.touch()
+    evidence = Evidence(tmp_path / "out/x.evidence/bios", Path("../..") / image.name)
+    evidence.begin(SPEC, "raw", "bios")
+    told = run(evidence.directory / COMMAND, tmp_path, "-display", "gtk")
+    assert told[0] == "qemu-img"
+    assert told[told.index("-b") + 1] == str(image)
+    assert told[told.index("-F") + 1] == "raw"
+    assert told[-2:] == ["-display", "gtk"]
+    assert "stdio,id=console,signal=off,mux=on" in told
+    # Neither the private directory of the test, nor what it asked of the system.
+    assert not [word for word in told if "/private" in word or "smbios" in word]
+    assert not [word for word in told if "probe" in word or "firmware" in word]
+    assert not Path(told[1]).exists()
+
+
+def test_the_command_takes_another_image(tmp_path):
+    script = tmp_path / COMMAND
+    script.write_text(by_hand(SPEC, Path("/not/there.qcow2"), "qcow2", "bios"))
+    other = tmp_path / "other.qcow2"
+    other.touch()
+    told = run(script, tmp_path, IMAGE=str(other))
+    assert told[told.index("-b") + 1] == str(other)
+
+
+@pytest.mark.parametrize("firmware", ["uefi", "uefi-secure"])
+def test_the_command_has_the_firmware(tmp_path, firmware):
+    spec = replace(SPEC, uefi=replace(UEFI, secure=firmware == "uefi-secure"))
+    script = tmp_path / COMMAND
+    script.write_text(by_hand(spec, tmp_path, "raw", firmware))
+    told = run(script, tmp_path)
+    copied = told[told.index("cp") :]
+    assert copied[2].startswith("--")
+    assert copied[3].startswith("/usr/share/OVMF/OVMF_VARS_4M")
+    assert (".ms." in copied[3]) == (firmware == "uefi-secure")
+    assert copied[4] == "uefi-variables.fd"
+    assert any('"filename": "uefi-variables.fd"' in word for word in told)
+
+
+def test_the_screen_is_kept(tmp_path):
+    directory = tmp_path / "machine"
+    directory.mkdir()
+    evidence = Evidence(tmp_path / "evidence", Path("image"))
+    evidence.begin(SPEC, "raw", "bios")
+
+    def screendump(file, deadline):
+        (directory / file).write_bytes(b"picture")
+
+    monitor = SimpleNamespace(screendump=screendump)
+    evidence.take_screen(SimpleNamespace(monitor=monitor, directory=directory))
+    assert (evidence.directory / SCREEN).read_bytes() == b"picture"
+
+
+def test_a_machine_that_has_gone_has_no_screen(tmp_path):
+    def screendump(file, deadline):
+        raise VmError("QEMU closed its monitor")
+
+    evidence = Evidence(tmp_path, Path("image"))
+    monitor = SimpleNamespace(screendump=screendump)
+    evidence.take_screen(SimpleNamespace(monitor=monitor, directory=tmp_path))
+    assert not (tmp_path / SCREEN).exists()

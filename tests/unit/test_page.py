@@ -1,0 +1,258 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+from particle_agent.inspection import Package
+from particle_os import page
+from particle_os.boot.evidence import SCREEN
+from particle_os.boot_test import CheckResult, Verdict
+from particle_os.errors import InfrastructureError, StageFailed
+from particle_os.report import AptProxyResult, ArtifactResult, HelperResult, Result, StageResult
+
+HOSTILE = (
+    "</pre></title></style><script>alert(1)</script>\"' onload=alert(1) x='"
+    "<img src=http://example.org/x onerror=alert(1)>&#60;{{ 7 * 7 }}{% raw %}\x1b[31m\x00\u202e"
+)
+HARMLESS = "a word"
+PICTURE = page.PNG + bytes(range(256))
+VOID = {"meta", "img", "rect", "br", "link", "input"}
+
+
+def verdict(text, status="units-failed", firmware="bios"):
+    return Verdict(
+        status=status,
+        firmware=firmware,
+        seconds=12.5,
+        message=text,
+        phases={"firmware": 0.5, "kernel": 2.0, text: 7.0},
+        checks=(
+            CheckResult(name=text, passed=True, detail=text),
+            CheckResult(name=text, passed=False, detail=text),
+        ),
+        facts={
+            **dict.fromkeys(page.FACTS, f"{text}\n{text}"),
+            "failed": text,
+            f"journal:{text}": f"{text}\n{text}",
+        },
+        console_tail=(text, text),
+    )
+
+
+def result(text, verdicts=(), **changes):
+    helper = HelperResult(
+        template=text, key=text, qemu=text, accelerator="tcg", acceleration_reason=text,
+        security_note=text,
+    )  # fmt: skip
+    artifact = ArtifactResult(
+        path=text, format="raw", bytes=5 << 30, virtual_bytes=5 << 30, allocated_bytes=7 << 20,
+        sha256=text, tree_sha256=text,
+    )  # fmt: skip
+    stages = (
+        StageResult(index=0, type=text, name=text, status="done", seconds=3.0, parts={text: 1.0}),
+        StageResult(index=1, type=text, status="done", cached=True),
+        StageResult(index=2, type=text, status="failed"),
+        StageResult(index=3, type=text, status="not-run"),
+    )
+    found = Result(
+        particle_os="0", status="passed", build_key=text, created=0.0, recipe=text,
+        recipe_sha256=text, base=text, base_digest=text, architecture=text, helper=helper,
+        apt_proxy=AptProxyResult(url=text, gone=False, hits=1, misses=2), stages=stages,
+        artifacts=(artifact,), boot=tuple(verdicts), phases={"stages": 3.0, text: 1.0},
+        controller_peak_rss_bytes=0, notes=(text,),
+    )  # fmt: skip
+    return found.model_copy(update=changes)
+
+
+def full(text, evidence):
+    """A page with `text` wherever a guest or a recipe can put any."""
+    verdicts = [verdict(text), verdict(text, "passed", "uefi"), verdict(text, firmware="uefi")]
+    return page.document(
+        text,
+        verdicts,
+        result=result(text, verdicts),
+        packages=[Package(name=text, version=text, architecture=text, size=3 << 20)] * 3,
+        evidence=evidence,
+        failure=StageFailed(text, hint=text, where=text, tail=[text, text]),
+    )
+
+
+class Page(HTMLParser):
+    """Tags in their order, and attributes; every tag that is opened is closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.open = [], [], []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    for firmware in ("bios", "uefi"):
+        (tmp_path / firmware).mkdir()
+        (tmp_path / firmware / SCREEN).write_bytes(PICTURE)
+    return tmp_path
+
+
+def test_what_a_guest_says_is_text_wherever_it_stands(evidence):
+    hostile, harmless = Page(full(HOSTILE, evidence)), Page(full(HARMLESS, evidence))
+    assert hostile.tags == harmless.tags
+    assert [(t, n) for t, n, _ in hostile.attributes] == [(t, n) for t, n, _ in harmless.attributes]
+    assert hostile.text.count("<script>alert(1)</script>") == harmless.text.count(HARMLESS) > 30
+    assert "{{ 7 * 7 }}" in hostile.text
+
+
+def test_no_character_does_anything_to_who_reads(evidence):
+    text = full(HOSTILE, evidence)
+    assert not re.search(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", text
+    )
+    assert "\\x1b[31m\\x00\\u202e" in text
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(evidence):
+    text = full(HARMLESS, evidence)
+    found = Page(text)
+    assert "script" not in found.tags
+    assert not {"iframe", "object", "embed", "link", "base", "form"} & {*found.tags}
+    assert not re.search(r"url\(|@import|https?:", text)
+    for _, name, value in found.attributes:
+        assert not name.startswith("on") and name != "href"
+        if name == "src":
+            assert value.startswith("data:image/png;base64,")
+    policies = [v for t, n, v in found.attributes if (t, n) == ("meta", "content")]
+    assert policies[0].startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
+
+
+def test_the_screen_is_in_the_page(evidence):
+    sources = [v for t, n, v in Page(full(HARMLESS, evidence)).attributes if n == "src"]
+    assert len(sources) == 3
+    assert base64.b64decode(sources[0].partition(",")[2]) == PICTURE
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", page.PNG + bytes(page.PICTURE_BYTES)])
+def test_what_is_no_picture_or_too_large_is_left_out(tmp_path, data):
+    path = tmp_path / "screen.png"
+    assert page.picture(path) is None
+    path.write_bytes(data)
+    assert page.picture(path) is None
+
+
+def test_the_size_is_bounded_whatever_the_guest_says(tmp_path):
+    flood = "<&" * 1000
+    lines = "\n".join([flood] * 300)
+    verdicts = [
+        Verdict(
+            status="checks-failed",
+            firmware=firmware,
+            seconds=1.0,
+            message=flood,
+            phases={f"{n}{flood}": float(n) for n in range(1000)},
+            checks=(CheckResult(name=flood, passed=False, detail=flood),) * 1000,
+            facts={"system": lines, "journal:a.service": lines},
+            console_tail=(flood,) * 1000,
+        )
+        for firmware in ("bios", "uefi", "uefi-secure")
+    ]
+    packages = [Package(name=flood, version=flood, architecture=flood, size=1)] * 10_000
+    made = result(flood, verdicts, notes=(flood,) * 1000)
+    text = page.document(flood, verdicts, result=made, packages=packages)
+    assert len(text) < 16 << 20
+    assert "10000 packages" in text
+
+
+def test_an_ordinary_page_is_small(evidence):
+    assert len(full(HARMLESS, evidence)) < 40_000
+
+
+def test_nothing_at_all_is_a_page_too():
+    text = Page(page.document("image.raw", [])).text
+    assert "not tested" in text
+    assert "image.raw" in text
+    bare = Verdict(status="timed-out", seconds=0.0, message="")
+    assert "timed-out" in Page(page.document("image.raw", [bare])).text
+    empty = result("x", stages=(), artifacts=(), phases={}, notes=(), status="failed")
+    assert "did not come to its end" in Page(page.document("x", [], result=empty)).text
+
+
+def test_the_worst_verdict_is_the_images():
+    good, bad = verdict("fine", "passed"), verdict("not fine", "kernel-panic", "uefi")
+    title = re.search("<title>(.*)</title>", page.document("x", [good, bad]))
+    assert title and title[1] == "x: kernel-panic"
+    title = re.search("<title>(.*)</title>", page.document("x", [good]))
+    assert title and title[1] == "x: passed"
+
+
+def test_what_ended_the_build_is_told():
+    error = InfrastructureError("the disk is full", hint="Make room.", tail=["cp: no space"])
+    text = Page(page.document("x", [], result=result("x"), failure=error)).text
+    for told in ("failed", "the disk is full", "Make room.", "cp: no space"):
+        assert told in text
+
+
+def test_the_phases_of_a_boot_follow_each_other_and_fill_its_time():
+    bars = page._waterfall(verdict("systemd"))
+    assert [bar.label for bar in bars] == ["firmware", "kernel", "systemd"]
+    assert [bar.value for bar in bars] == ["2.0 s", "5.0 s", "5.5 s"]
+    assert [bar.start for bar in bars] == [0.0, 16.0, 56.0]
+    assert bars[0].width == bars[1].start
+    assert bars[-1].start + bars[-1].width == 100
+    assert [bar.kind for bar in bars] == ["", "", "bad"]
+
+
+@pytest.mark.parametrize("seconds", [-5.0, 0.0, 1e300, float("inf"), float("nan")])
+def test_odd_times_stay_within_the_chart(seconds):
+    odd = Verdict(
+        status="passed", seconds=seconds, message="", phases={"kernel": 3.0, "systemd": 1.0}
+    )
+    for bar in page._waterfall(odd):
+        assert 0 <= bar.start <= 100
+        assert 0 <= bar.width <= 100
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.04, "0.0 s"), (12.34, "12.3 s"), (99.96, "1 min 40 s"), (245, "4 min 5 s"),
+     (7380, "2 h 3 min")],
+)  # fmt: skip
+def test_durations(seconds, told):
+    assert page.duration(seconds) == told
+
+
+def luminance(colour):
+    """WCAG 2.2, relative luminance."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+PAIRS = [("ink", "page"), ("ink", "card"), ("soft", "page"), ("soft", "card"), ("said", "screen")]
+PAIRS += [(name, f"{name}-soft") for name in ("good", "bad", "quiet")] + [("bad", "card")]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(("text", "ground"), PAIRS)
+def test_text_can_be_read_on_its_ground(scheme, text, ground):
+    schemes = re.findall(r":root \{(.*?)\}", page.document("x", []), re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", schemes[scheme]))
+    light, dark = sorted((luminance(colours[name]) for name in (text, ground)), reverse=True)
+    # WCAG 2.2, 1.4.3.
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
