@@ -19,7 +19,7 @@ from markupsafe import Markup
 from particle_agent.inspection import Package
 
 from particle_os import __version__
-from particle_os.boot.evidence import SCREEN
+from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
 from particle_os.boot_test import CheckResult, Verdict
 from particle_os.errors import ParticleError, printable
 from particle_os.report import Result, human_bytes
@@ -193,11 +193,11 @@ def _boot(verdict: Verdict, evidence: Path | None) -> Boot:
         verdict=verdict,
         firmware=FIRMWARE[verdict.firmware],
         phases=_waterfall(verdict),
-        checks=verdict.checks[:ITEMS],
+        checks=sorted(verdict.checks[:ITEMS], key=lambda check: check.passed),
         facts=facts,
         journals=journals,
-        tail=_lines(verdict.console_tail),
-        screen=picture(place / SCREEN) if place is not None else None,
+        tail=_lines((console_tail(place / CONSOLE) if place else ()) or verdict.console_tail),
+        screen=picture(place / SCREEN) if place else None,
     )
 
 

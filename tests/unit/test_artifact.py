@@ -206,3 +206,20 @@ def test_a_compressed_disk_holds_what_was_compressed(tmp_path, soon):
     packed.unlink()
     with pytest.raises(InfrastructureError, match="checksums differ"):
         artifact.compress(raw, packed, "0" * 64, soon)
+
+
+@pytest.mark.parametrize("text", ["new", None])
+def test_a_folder_is_replaced_whole_and_goes_with_its_image(tmp_path, text):
+    for number, content in enumerate(("old", text)):
+        staging = tmp_path / f".staging-{number}"
+        staging.mkdir()
+        (staging / "a.raw").touch()
+        made = staging / "a.evidence"
+        if content is not None:
+            (made / content).mkdir(parents=True)
+            (made / content / "console.log").write_text(content)
+        artifact.publish([staging / "a.raw"], tmp_path, {}, [made])
+    place = tmp_path / "a.evidence"
+    found = {str(p.relative_to(place)) for p in place.rglob("*")}
+    assert found == ({"new", "new/console.log"} if text else set())
+    assert place.exists() == bool(text)

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot.evidence import COMMAND, SCREEN, Evidence, by_hand
+from particle_os.boot.evidence import COMMAND, SCREEN, Evidence, by_hand, console_tail
 from particle_os.errors import VmError
 from particle_os.vm.argv import Disk, MachineSpec, Uefi
 
@@ -108,3 +108,12 @@ def test_a_machine_that_has_gone_has_no_screen(tmp_path):
     monitor = SimpleNamespace(screendump=screendump)
     evidence.take_screen(SimpleNamespace(monitor=monitor, directory=tmp_path))
     assert not (tmp_path / SCREEN).exists()
+
+
+def test_the_end_of_a_long_console_is_readable(tmp_path):
+    path = tmp_path / "console.log"
+    assert console_tail(path) == []
+    path.write_bytes(b"x" * 1_000_000 + b"\r\n\x1b[31mred\x1b[0m \x07\xff\r\n\r\nlogin: ")
+    cut, *rest = console_tail(path)
+    assert set(cut) == {"x"}
+    assert rest == ["red \\x07\ufffd", "login: "]

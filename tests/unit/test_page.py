@@ -175,7 +175,7 @@ def test_the_size_is_bounded_whatever_the_guest_says(tmp_path):
     packages = [Package(name=flood, version=flood, architecture=flood, size=1)] * 10_000
     made = result(flood, verdicts, notes=(flood,) * 1000)
     text = page.document(flood, verdicts, result=made, packages=packages)
-    assert len(text) < 16 << 20
+    assert len(text) < 20 << 20
     assert "10000 packages" in text
 
 

@@ -30,7 +30,7 @@ def test_the_confinement_holds(account: Account) -> None:
 
 def test_everything_is_published(built: Built) -> None:
     outcome, output = built
-    ends = ("raw", "qcow2", "result.json", "log", "console.log")
+    ends = ("raw", "qcow2", "report.html", "result.json", "log", "console.log", "evidence")
     assert sorted(os.listdir(output)) == sorted(
         ["SHA256SUMS", *(f"minimal-test.{e}" for e in ends)]
     )

@@ -10,11 +10,13 @@ from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.argv import Disk, MachineSpec, qemu_argv
+from particle_os.vm.console import last_lines
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine
 
 CONSOLE, SCREEN, COMMAND = "console.log", "screen.png", "boot.sh"
 SCREEN_SECONDS = 20.0
+TAIL_BYTES, TAIL_LINES = 32768, 60
 OVERLAY = "overlay.qcow2"
 # A QEMU that shares its terminal with the guest ends on Ctrl-A X (system/mux-chardev).
 SHARED = {"stdio,id=console,signal=off": "stdio,id=console,signal=off,mux=on"}
@@ -69,6 +71,16 @@ class Evidence:
         except InfrastructureError:
             return
         (machine.directory / SCREEN).replace(self.directory / SCREEN)
+
+
+def console_tail(place: Path) -> list[str]:
+    """The last lines of a transcript, safe to show; none when there is no transcript."""
+    try:
+        with place.open("rb") as file:
+            file.seek(max(0, place.stat().st_size - TAIL_BYTES))
+            return last_lines(file.read(TAIL_BYTES), TAIL_LINES)
+    except OSError:
+        return []
 
 
 def by_hand(spec: MachineSpec, image: Path, image_format: str, firmware: Firmware) -> str:

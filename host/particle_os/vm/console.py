@@ -71,9 +71,13 @@ class Transcript:
 
     def tail(self, lines: int = TAIL_LINES) -> list[str]:
         """The last lines, safe to show."""
-        text = ESCAPES.sub(b"", b"".join(self._tail)).decode("utf-8", "replace")
-        text = text.replace("\r", "\n")
-        return [printable(line, 200) for line in text.split("\n") if line.strip()][-lines:]
+        return last_lines(b"".join(self._tail), lines)
+
+
+def last_lines(said: bytes, lines: int) -> list[str]:
+    """The last lines of what a console said, safe to show; empty ones are left out."""
+    text = ESCAPES.sub(b"", said).decode("utf-8", "replace").replace("\r", "\n")
+    return [printable(line, 200) for line in text.split("\n") if line.strip()][-lines:]
 
 
 class Console:

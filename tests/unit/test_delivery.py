@@ -1,0 +1,47 @@
+import pytest
+from particle_os.delivery import ENDINGS, Delivery
+
+from tests.unit.test_page import result
+
+
+@pytest.fixture
+def delivery(tmp_path):
+    """A build whose files are made, in its staging directory."""
+    staging = tmp_path / "out/.staging"
+    staging.mkdir(parents=True)
+    made = Delivery("server", staging, tmp_path / "out")
+    for ending in ("log", "console.log"):
+        made.file(ending).write_text(ending)
+    (made.evidence / "bios").mkdir(parents=True)
+    (made.evidence / "bios/console.log").write_text("Linux version 6.12")
+    return made
+
+
+def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
+    delivery.file("raw").write_bytes(b"image")
+    delivery.add("raw", 5)
+    delivery.publish(result("server"), "<!DOCTYPE html>")
+    names = {path.name for path in delivery.output.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        "SHA256SUMS",
+        "server.raw",
+        "server.evidence",
+        *(f"server.{e}" for e in ENDINGS),
+    }
+    assert (delivery.output / "server.report.html").read_text() == "<!DOCTYPE html>"
+    assert (delivery.output / "server.evidence/bios/console.log").exists()
+
+
+def test_a_failed_build_leaves_them_too_and_no_image(delivery):
+    delivery.file("raw").write_bytes(b"image")
+    log = delivery.keep_evidence(result("server"), "<!DOCTYPE html>", [])
+    assert log == delivery.failed_directory / "server.log"
+    names = {path.name for path in delivery.failed_directory.iterdir()}
+    assert names == {"server.evidence", *(f"server.{ending}" for ending in ENDINGS)}
+    assert (delivery.failed_directory / "server.evidence/bios/console.log").exists()
+
+
+def test_a_build_that_has_not_come_far_has_no_report(delivery):
+    delivery.keep_evidence(None, "", [])
+    assert not (delivery.failed_directory / "server.report.html").exists()
+    assert (delivery.failed_directory / "server.console.log").exists()
