@@ -79,9 +79,9 @@ def boot(
 ) -> Verdict:
     """Boots `image` under a firmware and returns the verdict; the image is never written.
 
-    `checks` must hold for a pass. `memory` is in bytes, `timeout` in seconds for each boot.
-    `evidence` is kept whatever the verdict. `on_phase` hears of each phase and the seconds until it was seen. Raises InfrastructureError
-    when QEMU or the host fails.
+    `checks` must hold for a pass. `evidence` is kept whatever comes. `memory` is in bytes,
+    `timeout` in seconds for each boot. `on_phase` hears of each phase and the seconds until it was
+    seen. Raises InfrastructureError when QEMU or the host fails.
     """
     directory.mkdir(mode=0o700)
     evidence.clear()

@@ -104,8 +104,8 @@ def _write(
     image: Path, verdict: Verdict, junit_file: Path | None, report_file: Path | None, report: str
 ) -> None:
     """Writes the files that the user wants."""
-    files = {junit_file: junit.document(image.name, [verdict]), report_file: report.encode()}
-    for path, data in files.items():
+    xml = junit.document(image.name, [verdict])
+    for path, data in ((junit_file, xml), (report_file, report.encode())):
         if path is None:
             continue
         try:
