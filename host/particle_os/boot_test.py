@@ -17,7 +17,7 @@ from pathlib import Path
 import tenacity
 
 from particle_os import process
-from particle_os.boot import outside, probe
+from particle_os.boot import files, outside, probe
 from particle_os.boot.channel import Channel
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.image import ImageFormat, image_format
@@ -40,6 +40,8 @@ MEMORY = 1024 * MIB
 CPUS = 2
 # Longer than systemd waits for a missing disk (90 s), and twice that under emulation.
 TIMEOUT_SECONDS = {"kvm": 120.0, "tcg": 240.0}
+# For what does not count: a journal that takes longer is left out.
+FILES_SECONDS = 20.0
 ATTEMPTS = 3
 # These facts stay when a system boots again.
 LASTING = ("machine-id", "ssh-host-keys")
@@ -155,6 +157,7 @@ def _with_checks(verdict: Verdict, results: Sequence[CheckResult]) -> Verdict:
 
 
 def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bool) -> Verdict:
+    directory.mkdir(mode=0o700)
     nonce = secrets.token_hex(16)
     deadline = Deadline.after(wanted.seconds, "the boot test")
     spec = MachineSpec(
@@ -216,7 +219,11 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
             verdict = verdict.model_copy(update={"console_tail": ()})
             if shut_down:
                 verdict = _shut_down(verdict, machine, answer, deadline)
-        return verdict.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+        verdict = verdict.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+        if failure is None and not (shut_down and verdict.passed):
+            limit = Deadline.after(FILES_SECONDS * wanted.acceleration.factor, "the journal")
+            files.fetch(machine, answer, nonce, wanted.evidence.directory, limit)
+        return verdict
 
 
 def _results(

@@ -7,18 +7,20 @@ Content-Security-Policy forbids scripts and everything from elsewhere, and lists
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup
 from particle_agent.inspection import Package
 
 from particle_os import __version__
+from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
 from particle_os.boot_test import CheckResult, Verdict
 from particle_os.errors import ParticleError, printable
@@ -28,10 +30,10 @@ TEXT_CHARACTERS = 400
 LINES = 200
 ITEMS = 500
 PACKAGES = 5000
-LARGEST = 12
+LARGEST = SLOWEST = 12
 PICTURE_BYTES = 1 << 20
 YEAR = 366 * 86400
-PNG = b"\x89PNG\r\n\x1a\n"
+BEGINNINGS = {"png": b"\x89PNG\r\n\x1a\n", "svg+xml": b"<svg "}
 FIRMWARE = {"bios": "BIOS", "uefi": "UEFI", "uefi-secure": "UEFI with Secure Boot"}
 # What a person wants to know first of a system that has answered.
 FACTS = {
@@ -43,7 +45,12 @@ FACTS = {
     "locale": "Locale",
     "boot-times": "Boot time",
 }
-JOURNAL = "journal:"
+UNIT_JOURNAL = "journal:"
+# A line of `systemd-analyze blame`: "1min 2.345s name", "678ms name".
+BLAMED = re.compile(
+    r"\s*(?:(\d{1,3})h )?(?:(\d{1,3})min )?(?:(\d{1,3}(?:\.\d+)?)s|(\d{1,4})ms) (\S+)"
+)
+INSTALLED = re.compile(r"(\S+) (\S+) (\S+) (\d{1,12})?")
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,11 @@ class Boot:
     checks: Sequence[CheckResult]
     facts: Mapping[str, Sequence[str]]
     journals: Mapping[str, Sequence[str]]
+    slowest: Sequence[Bar]
+    journal: Sequence[str]
     tail: Sequence[str]
     screen: Markup | None
+    plot: Markup | None
 
 
 def document(
@@ -82,8 +92,10 @@ def document(
 ) -> str:
     """The page on the image or recipe `name`.
 
-    `evidence` has a directory for each firmware, `failure` is what ended the build.
+    `evidence` has a directory for each firmware, `failure` is what ended the build. Without
+    `packages`, those of the evidence are shown.
     """
+    packages = packages or installed(evidence, verdicts)
     status, message = _outcome(verdicts, result, failure)
     return _template().render(
         name=name,
@@ -180,9 +192,9 @@ def _figures(
 def _boot(verdict: Verdict, evidence: Path | None) -> Boot:
     place = evidence / verdict.firmware if evidence is not None else None
     journals = {
-        name.removeprefix(JOURNAL): _lines(text.splitlines())
+        name.removeprefix(UNIT_JOURNAL): _lines(text.splitlines())
         for name, text in list(verdict.facts.items())[:ITEMS]
-        if name.startswith(JOURNAL)
+        if name.startswith(UNIT_JOURNAL)
     }
     facts = {
         title: _lines(verdict.facts[name].splitlines())
@@ -196,21 +208,59 @@ def _boot(verdict: Verdict, evidence: Path | None) -> Boot:
         checks=sorted(verdict.checks[:ITEMS], key=lambda check: check.passed),
         facts=facts,
         journals=journals,
+        slowest=_slowest(_read(place, files.BLAME)),
+        journal=_lines(_read(place, files.JOURNAL)),
         tail=_lines((console_tail(place / CONSOLE) if place else ()) or verdict.console_tail),
-        screen=picture(place / SCREEN) if place else None,
+        screen=picture(place / SCREEN, "png") if place else None,
+        plot=picture(place / files.PLOT, "svg+xml") if place else None,
     )
 
 
-def picture(path: Path) -> Markup | None:
-    """A PNG as a data: URL; None when there is none, or it is too large for a page."""
+def picture(path: Path, kind: Literal["png", "svg+xml"]) -> Markup | None:
+    """A picture as a data: URL; None when there is none, or it is too large for a page."""
     try:
         with path.open("rb") as file:
             data = file.read(PICTURE_BYTES + 1)
     except OSError:
         return None
-    if not data.startswith(PNG) or len(data) > PICTURE_BYTES:
+    if not data.startswith(BEGINNINGS[kind]) or len(data) > PICTURE_BYTES:
         return None
-    return Markup("data:image/png;base64,{}").format(base64.b64encode(data).decode("ascii"))
+    encoded = base64.b64encode(data).decode("ascii")
+    return Markup("data:image/{};base64,{}").format(kind, encoded)
+
+
+def _read(place: Path | None, name: str) -> list[str]:
+    """The lines of a text of the evidence; none when there is no such text."""
+    try:
+        return (place / name).read_text(encoding="utf-8").splitlines() if place else []
+    except OSError:
+        return []
+
+
+def _slowest(lines: Sequence[str]) -> list[Bar]:
+    """The units that took longest to start."""
+    times = []
+    for line in lines[:SLOWEST]:
+        if found := BLAMED.fullmatch(line):
+            hours, minutes, seconds, milliseconds, unit = found.groups(default="0")
+            took = 3600 * int(hours) + 60 * int(minutes) + float(seconds) + int(milliseconds) / 1000
+            times.append((unit, took))
+    return _bars(times)
+
+
+def installed(evidence: Path | None, verdicts: Sequence[Verdict]) -> list[Package]:
+    """The packages that a booted system told of."""
+    for verdict in verdicts if evidence is not None else ():
+        assert evidence is not None
+        found = map(INSTALLED.fullmatch, _read(evidence / verdict.firmware, files.PACKAGES))
+        packages = [
+            Package(name=m[1], version=m[2], architecture=m[3], size=int(m[4] or 0) * 1024)
+            for m in found
+            if m
+        ]
+        if packages:
+            return packages
+    return []
 
 
 def _lines(lines: Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 import pytest
 from particle_agent.inspection import Package
 from particle_os import page
-from particle_os.boot.evidence import SCREEN
+from particle_os.boot import files
+from particle_os.boot.evidence import CONSOLE, SCREEN
 from particle_os.boot_test import CheckResult, Verdict
 from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.report import AptProxyResult, ArtifactResult, HelperResult, Result, StageResult
@@ -15,7 +16,7 @@ HOSTILE = (
     "<img src=http://example.org/x onerror=alert(1)>&#60;{{ 7 * 7 }}{% raw %}\x1b[31m\x00\u202e"
 )
 HARMLESS = "a word"
-PICTURE = page.PNG + bytes(range(256))
+PICTURE = page.BEGINNINGS["png"] + bytes(range(256))
 VOID = {"meta", "img", "rect", "br", "link", "input"}
 
 
@@ -106,9 +107,13 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def evidence(tmp_path):
+    """As a guest may have filled it; the console and the picture are what they are."""
     for firmware in ("bios", "uefi"):
-        (tmp_path / firmware).mkdir()
-        (tmp_path / firmware / SCREEN).write_bytes(PICTURE)
+        place = tmp_path / firmware
+        place.mkdir()
+        (place / SCREEN).write_bytes(PICTURE)
+        (place / files.BLAME).write_text(" 1min 2.500s slow.service\n 678ms quick.service\n")
+        (place / files.PLOT).write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     return tmp_path
 
 
@@ -137,23 +142,25 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(evidence):
     for _, name, value in found.attributes:
         assert not name.startswith("on") and name != "href"
         if name == "src":
-            assert value.startswith("data:image/png;base64,")
+            assert value.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,"))
     policies = [v for t, n, v in found.attributes if (t, n) == ("meta", "content")]
     assert policies[0].startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
 
 
 def test_the_screen_is_in_the_page(evidence):
     sources = [v for t, n, v in Page(full(HARMLESS, evidence)).attributes if n == "src"]
-    assert len(sources) == 3
+    assert len(sources) == 6
     assert base64.b64decode(sources[0].partition(",")[2]) == PICTURE
 
 
-@pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", page.PNG + bytes(page.PICTURE_BYTES)])
+@pytest.mark.parametrize(
+    "data", [b"", b"GIF89a", b"<svg/>", page.BEGINNINGS["png"] + bytes(page.PICTURE_BYTES)]
+)
 def test_what_is_no_picture_or_too_large_is_left_out(tmp_path, data):
     path = tmp_path / "screen.png"
-    assert page.picture(path) is None
+    assert page.picture(path, "png") is None
     path.write_bytes(data)
-    assert page.picture(path) is None
+    assert page.picture(path, "png") is None
 
 
 def test_the_size_is_bounded_whatever_the_guest_says(tmp_path):
@@ -256,3 +263,28 @@ def test_text_can_be_read_on_its_ground(scheme, text, ground):
     light, dark = sorted((luminance(colours[name]) for name in (text, ground)), reverse=True)
     # WCAG 2.2, 1.4.3.
     assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_the_slowest_units_come_with_their_times():
+    lines = ["1min 2.500s slow.service", "     678ms quick.service", "nonsense", "", "5s a b"]
+    bars = page._slowest(lines)
+    assert [(bar.label, bar.value, bar.width) for bar in bars] == [
+        ("slow.service", "62.5 s", 100.0),
+        ("quick.service", "0.7 s", 1.08),
+    ]
+
+
+def test_journal_console_and_packages_come_from_the_evidence(tmp_path):
+    place = tmp_path / "bios"
+    place.mkdir()
+    (place / CONSOLE).write_bytes(b"\x1b[1mlogin: ")
+    (place / files.JOURNAL).write_text(f"[ 1.0] kernel\n[ 2.0] {HOSTILE}\n")
+    (place / files.PACKAGES).write_text("bash 5.2-1 amd64 7000\nodd\nbase 1 all \n")
+    text = page.document("x.qcow2", [verdict("x", "passed")], evidence=tmp_path)
+    found = Page(text)
+    assert "login: " in found.text
+    assert "[ 1.0] kernel" in found.text
+    assert "<script>alert(1)</script>" in found.text
+    assert "script" not in found.tags
+    assert "2 packages" in found.text
+    assert "6.8 MiB" in found.text

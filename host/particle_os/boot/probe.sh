@@ -22,6 +22,24 @@ try() {
 	echo " $(cat "$status")"
 }
 
+# Answers with the first MiB of what a program prints.
+file() {
+	printf 'file:%s ' "$1"
+	shift
+	timeout -k 5 60 "$@" </dev/null | head -c 1048576 | base64 -w0
+	echo
+}
+
+# Hands over what people may want to look at; see files.py.
+files() {
+	file blame.txt systemd-analyze blame --no-pager
+	file packages.txt dpkg-query -W -f '${Package} ${Version} ${Architecture} ${Installed-Size}\n'
+	file journal.txt journalctl --boot --output short-monotonic --lines 10000 --no-pager --quiet
+	# The tooltips name all dependencies of all units.
+	file plot.svg sh -c "systemd-analyze plot | sed '/<title>/,/<\\/title>/d'"
+	echo "PARTICLE-OS-FILES-END $1"
+}
+
 echo "PARTICLE-OS-PROBE $1"
 # Waits until no job is left; our own unit's job ended when this script started.
 say state "$(systemctl is-system-running --wait)"
@@ -55,6 +73,10 @@ cat "$CREDENTIALS_DIRECTORY"/particle-os.questions.* | while read -r number seco
 	try "$number" "$seconds" "$@"
 done
 echo "PARTICLE-OS-PROBE-END $1"
-# The host looks at the running system from outside, and then may want it to end.
-read -r order </dev/ttyS1
-[ "$order" != poweroff ] || systemctl poweroff --no-block
+# The host looks at the running system from outside, and then may want more of it, or its end.
+while read -r order; do
+	case $order in
+	files) files "$1" ;;
+	poweroff) systemctl poweroff --no-block ;;
+	esac
+done </dev/ttyS1

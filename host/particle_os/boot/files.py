@@ -1,0 +1,75 @@
+"""What a system that has answered hands over for people to look at: journal, times, packages.
+
+None of it counts for the verdict. It is untrusted: texts are made printable, and the picture of the
+boot is drawn anew (`plot`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from pathlib import Path
+
+from particle_os.boot import plot
+from particle_os.boot.channel import Channel
+from particle_os.boot.probe import end_marker
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, printable
+from particle_os.vm.machine import Machine
+
+JOURNAL, BLAME, PACKAGES, PLOT = "journal.txt", "blame.txt", "packages.txt", "plot.svg"
+TEXTS = (JOURNAL, BLAME, PACKAGES)
+FILE_BYTES = 1 << 20
+LINES = 20_000
+LINE_CHARACTERS = 1000
+POLL_SECONDS = 0.2
+PREFIX = "file:"
+
+
+def last_marker(nonce: str) -> bytes:
+    """What the probe says when it has handed over everything."""
+    return f"PARTICLE-OS-FILES-END {nonce}".encode()
+
+
+def fetch(
+    machine: Machine, answer: Channel, nonce: str, directory: Path, deadline: Deadline
+) -> None:
+    """Asks the probe for the files, and writes those that come in time to `directory`."""
+    answer.send(b"files\n")
+    try:
+        while last_marker(nonce) not in answer.data and time.monotonic() < deadline.at:
+            # Nobody else reads the console now, and a guest that cannot write to it stands still.
+            machine.console.read(POLL_SECONDS)
+    except InfrastructureError:
+        pass  # The machine has ended.
+    write(answer.data, nonce, directory)
+
+
+def write(data: bytes, nonce: str, directory: Path) -> None:
+    """Writes the files of a probe's answer, those that are known, safe to look at."""
+    for name, content in _files(data, nonce).items():
+        if name in TEXTS:
+            (directory / name).write_text(_text(content))
+        elif name == PLOT and (drawn := plot.redrawn(content)) is not None:
+            (directory / name).write_text(drawn)
+
+
+def _files(data: bytes, nonce: str) -> dict[str, bytes]:
+    """The files after this run's marker; a line that is not whole is passed over."""
+    rest = data.partition(end_marker(nonce))[2].partition(last_marker(nonce))[0]
+    found = {}
+    for line in rest.decode("ascii", "replace").replace("\r", "").split("\n")[:-1]:
+        name, _, value = line.partition(" ")
+        try:
+            content = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        if name.startswith(PREFIX) and content:
+            found[name.removeprefix(PREFIX)] = content[:FILE_BYTES]
+    return found
+
+
+def _text(content: bytes) -> str:
+    lines = content.decode("utf-8", "replace").split("\n")[:LINES]
+    return "\n".join(printable(line, LINE_CHARACTERS) for line in lines)

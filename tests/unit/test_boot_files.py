@@ -1,0 +1,222 @@
+import base64
+import subprocess
+from importlib import resources
+from types import SimpleNamespace
+from xml.etree import ElementTree as ET
+
+import pytest
+from particle_os.boot import files, plot
+from particle_os.boot.probe import end_marker
+from particle_os.deadline import Deadline
+from particle_os.vm.console import QemuEnded
+
+NONCE = "0123456789abcdef"
+# As systemd-analyze draws it.
+PLOT = """<?xml version="1.0" standalone="no"?>
+<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">
+<svg width="880px" height="250px" version="1.1" xmlns="http://www.w3.org/2000/svg">
+<!-- a comment -->
+<defs><style type="text/css"><![CDATA[ rect { fill: red } ]]></style></defs>
+<rect class="background" width="100%" height="100%" />
+<text x="20" y="50">Startup finished in 2.5s</text>
+<g transform="translate(20.000,100)">
+  <line class="sec5" x1="0.000" y1="0" x2="0.000" y2="80.000" />
+  <g>
+    <rect class="activating" x="-3.000" y="20.000" width="38.625" height="19.000" />
+    <text class="left" x="5.000" y="34.000">ssh.service (386ms)</text>
+  </g>
+</g>
+</svg>
+"""
+
+
+def line(name, content):
+    return f"file:{name} {base64.b64encode(content).decode()}"
+
+
+def answer(*lines, nonce=NONCE, whole=True):
+    last = [files.last_marker(nonce).decode()] if whole else []
+    text = "\r\n".join([end_marker(nonce).decode(), "files", *lines, *last, ""])
+    return text.encode()
+
+
+def test_files_are_written_safe_to_look_at(tmp_path):
+    journal = b"one\n\x1b[31mred\x07 \xff \xe2\x80\xae\n" + b"x" * 5000
+    files.write(
+        answer(line("journal.txt", journal), line("plot.svg", PLOT.encode())), NONCE, tmp_path
+    )
+    one, red, long = (tmp_path / "journal.txt").read_text().split("\n")
+    assert (one, red) == ("one", "\\x1b[31mred\\x07 \ufffd \\u202e")
+    assert len(long) == files.LINE_CHARACTERS
+    assert "ssh.service" in (tmp_path / "plot.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "screen.png", "boot.sh", "console.log", "", "journal.txt/x"]
+)
+def test_only_known_files_are_written(tmp_path, name):
+    files.write(answer(line(name, b"content")), NONCE, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_another_run_and_before_the_answer_are_not_believed(tmp_path):
+    before = f"{line('journal.txt', b'fake')}\r\n".encode()
+    files.write(before + answer(line("journal.txt", b"x"), nonce="f" * 16), NONCE, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_came_in_time_is_kept_and_half_a_line_is_not(tmp_path):
+    data = answer(line("blame.txt", b"1s a.service"), line("journal.txt", b"x" * 99), whole=False)
+    files.write(data[:-20], NONCE, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["blame.txt"]
+
+
+def test_noise_is_passed_over(tmp_path):
+    files.write(answer("file:journal.txt %%%", "noise", "file:"), NONCE, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Guest:
+    """A probe that answers when it is asked, a piece at each look at the console."""
+
+    def __init__(self, pieces, end=None):
+        self.data, self.asked = answer(whole=False), []
+        self._pieces, self._end = list(pieces), end
+        self.console = self
+
+    def send(self, data):
+        self.asked.append(data)
+
+    def read(self, seconds):
+        if self._pieces:
+            self.data += self._pieces.pop(0)
+        elif self._end is not None:
+            raise self._end
+        return b""
+
+
+def fetch(guest, directory, seconds=5.0):
+    deadline = Deadline.after(seconds, "the files")
+    files.fetch(SimpleNamespace(console=guest), guest, NONCE, directory, deadline)
+
+
+def test_the_probe_is_asked_and_waited_for(tmp_path):
+    whole = answer(line("journal.txt", b"all of it")).partition(b"files\r\n")[2]
+    guest = Guest([whole[:10], whole[10:]])
+    fetch(guest, tmp_path)
+    assert guest.asked == [b"files\n"]
+    assert (tmp_path / "journal.txt").read_text() == "all of it"
+
+
+@pytest.mark.parametrize("end", [None, QemuEnded(0, [])])
+def test_a_guest_that_falls_silent_or_ends_is_no_failure(tmp_path, end):
+    fetch(Guest([f"{line('blame.txt', b'x')}\r\n".encode()], end), tmp_path, seconds=0.2)
+    assert (tmp_path / "blame.txt").read_text() == "x"
+
+
+def test_the_probe_hands_over_what_the_host_reads(tmp_path):
+    """The script's own function, in a real shell, with programs that stand in for the guest's."""
+    script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
+    functions = script.partition('echo "PARTICLE-OS-PROBE $1"')[0].replace("exec >/dev/ttyS1", "")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (tmp_path / "plot").write_text(
+        PLOT.replace("<g>", "<g>\n<title>ssh.service:\nAfter:\n  x</title>")
+    )
+    outputs = {
+        "systemd-analyze": f'case $1 in plot) cat {tmp_path}/plot ;; *) echo "1s x" ;; esac',
+        "dpkg-query": "yes | head -c 3000000",
+        "journalctl": "exit 1",
+    }
+    for name, body in outputs.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    text = f'{functions}\necho "{end_marker(NONCE).decode()}"\nfiles {NONCE}'
+    done = subprocess.run(
+        ["sh", "-c", text], env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True,
+        timeout=60,
+    )  # fmt: skip
+    files.write(done.stdout, NONCE, tmp_path)
+    assert (tmp_path / "blame.txt").read_text() == "1s x\n"
+    assert (tmp_path / "packages.txt").stat().st_size <= files.FILE_BYTES
+    assert not (tmp_path / "journal.txt").exists()
+    assert "ssh.service (386ms)" in (tmp_path / "plot.svg").read_text()
+    assert b"After" not in base64.b64decode(done.stdout.partition(b"plot.svg ")[2].split()[0])
+
+
+def test_a_plot_keeps_its_shapes_and_words():
+    top = ET.fromstring(plot.redrawn(PLOT.encode()))
+    space = f"{{{plot.SVG}}}"
+    assert [e.tag.removeprefix(space) for e in top.iter()] == [
+        "svg", "style", "rect", "text", "g", "line", "g", "rect", "text",
+    ]  # fmt: skip
+    assert top.attrib == {"width": "880px", "height": "250px"}
+    assert [e.text for e in top.iter(f"{space}text")] == [
+        "Startup finished in 2.5s",
+        "ssh.service (386ms)",
+    ]
+    assert top.find(f".//{space}rect[@class='activating']").attrib == {
+        "class": "activating", "x": "-3.000", "y": "20.000", "width": "38.625", "height": "19.000",
+    }  # fmt: skip
+    assert top.find(f"{space}g").attrib == {"transform": "translate(20.000,100)"}
+    assert "red" not in top.find(f"{space}style").text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "<script>alert(1)</script>",
+        "<a href='http://example.org/'><text>x</text></a>",
+        "<image href='http://example.org/x.png'/>",
+        "<use href='http://example.org/x.svg#a'/>",
+        "<foreignObject><body xmlns='http://www.w3.org/1999/xhtml'>x</body></foreignObject>",
+        "<style>@import 'http://example.org/x.css';</style>",
+        "<set attributeName='href' to='javascript:alert(1)'/>",
+        "<text onclick='alert(1)'>x</text>",
+        "<rect style='fill: url(http://example.org/x)'/>",
+        "<rect x='calc(1px)' class='A\"' transform='url(#x)' fill='url(#x)'/>",
+        "<h:script xmlns:h='http://www.w3.org/1999/xhtml'>alert(1)</h:script>",
+    ],
+)
+def test_nothing_in_a_plot_runs_or_loads(part):
+    found = plot.redrawn(PLOT.replace("</svg>", f"{part}</svg>").encode())
+    assert found is not None
+    own = found.replace(plot.SVG, "")
+    for word in ("script", "href", "http", "onclick", "import", "url", "calc", "fore", "set "):
+        assert word not in own
+
+
+def test_words_in_a_plot_stay_words():
+    odd = "a&lt;script&gt;\u202eb" + "x" * 1000
+    top = ET.fromstring(plot.redrawn(PLOT.replace("ssh.service", odd).encode()))
+    text = top.findall(f".//{{{plot.SVG}}}text")[-1].text
+    assert text.startswith("a<script>\\u202ebxxx")
+    assert len(text) < plot.CHARACTERS + 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xfe",
+        b"not XML",
+        b"<svg/>",
+        b"<html xmlns='http://www.w3.org/1999/xhtml'/>",
+        PLOT.encode("utf-16"),
+        PLOT.replace("</svg>", "").encode(),
+        PLOT.replace(
+            '"http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">', '"x" [<!ENTITY a "b">]>'
+        ).encode(),
+    ],
+)
+def test_what_is_no_plot_is_left_out(data):
+    assert plot.redrawn(data) is None
+
+
+def test_a_plot_is_bounded():
+    deep = "<g>" * 3000 + "</g>" * 3000
+    wide = "<rect/>" * (plot.SHAPES + 1000)
+    found = plot.redrawn(PLOT.replace("</svg>", f"{deep}{wide}</svg>").encode())
+    assert found is not None
+    assert found.count("<g") < 20
+    assert plot.SHAPES - 100 < found.count("<rect") <= plot.SHAPES
