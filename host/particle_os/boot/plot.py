@@ -30,10 +30,10 @@ STYLE = """
 text { font: 13px sans-serif; fill: #222 } text.left { text-anchor: start }
 text.right { text-anchor: end } text.sec { font-size: 10px } line { stroke: #ccc }
 line.sec5 { stroke-width: 2 } line.sec01 { stroke: #eee }
-rect.activating { fill: #d9634c } rect.active { fill: #efb5a8 } rect.deactivating { fill: #c3b7d6 }
-rect.kernel, rect.initrd { fill: #7fa3c9 } rect.firmware, rect.loader { fill: #a9bccf }
-rect.userspace { fill: #8fbf9f } rect.security { fill: #b8a06a } rect.generators { fill: #7fb8c9 }
-rect.unitsload { fill: #6aa86a } rect.box { fill: #f4f4f2 }
+rect.activating { fill: #7ba3cf } rect.active { fill: #d7e3ef } rect.deactivating { fill: #e3d7bd }
+rect.kernel, rect.initrd, rect.userspace { fill: #c2d6c6 } rect.security { fill: #d9cf9a }
+rect.firmware, rect.loader, rect.soft-reboot { fill: #cfd4d8 } rect.generators { fill: #b5d3da }
+rect.unitsload { fill: #a9cdb2 } rect.box { fill: #f6f6f4 }
 """
 
 
