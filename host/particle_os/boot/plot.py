@@ -29,7 +29,7 @@ STYLE = """
 .background { fill: #fff } rect { stroke: #666; stroke-width: 1; stroke-opacity: 0 }
 text { font: 13px sans-serif; fill: #222 } text.left { text-anchor: start }
 text.right { text-anchor: end } text.sec { font-size: 10px } line { stroke: #ccc }
-line.sec5 { stroke-width: 2 } line.sec01 { stroke: #eee }
+line.sec5 { stroke-width: 2 }
 rect.activating { fill: #7ba3cf } rect.active { fill: #d7e3ef } rect.deactivating { fill: #e3d7bd }
 rect.kernel, rect.initrd, rect.userspace { fill: #c2d6c6 } rect.security { fill: #d9cf9a }
 rect.firmware, rect.loader, rect.soft-reboot { fill: #cfd4d8 } rect.generators { fill: #b5d3da }

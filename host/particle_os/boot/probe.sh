@@ -35,8 +35,8 @@ files() {
 	file blame.txt systemd-analyze blame --no-pager
 	file packages.txt dpkg-query -W -f '${Package} ${Version} ${Architecture} ${Installed-Size}\n'
 	file journal.txt journalctl --boot --output short-monotonic --lines 10000 --no-pager --quiet
-	# The tooltips name all dependencies of all units.
-	file plot.svg sh -c "systemd-analyze plot | sed '/<title>/,/<\\/title>/d'"
+	# Without tooltips, which name all dependencies of all units, and lines of tenths of seconds.
+	file plot.svg sh -c "systemd-analyze plot | sed '/<title>/,/<\\/title>/d; /sec01/d'"
 	echo "PARTICLE-OS-FILES-END $1"
 }
 
