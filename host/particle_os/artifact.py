@@ -143,9 +143,9 @@ def publish(
 
     Every file's content is on the disk before any name appears; the names are before this
     returns. A reader sees the old file or the new one. `sums` (name to SHA-256), if there are any,
-    go into SHA256SUMS, whose lines about other images stay. `folders` are moved, too, each in two renames,
-    so that there is none for a moment; one that does not exist takes the old one away. Two
-    publishers take turns.
+    go into SHA256SUMS, whose lines about other images stay. `folders` are moved, too, each in two
+    renames, so that there is none for a moment; one that does not exist takes the old one away.
+    Two publishers take turns.
     """
     files, folders = list(files), list(folders)
     for path in chain(files, *(folder.rglob("*") for folder in folders)):

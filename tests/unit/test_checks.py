@@ -165,7 +165,7 @@ def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
     text = "name: x\nstages: [{type: qemu}]\nboot-test:\n  " + ONE_OF_EACH.replace("\n", "\n  ")
     whole = tmp_path / "x.yml"
     whole.write_text(text)
-    assert recipe.load(whole).recipe.boot_test.checks == checks
+    assert recipe.load(whole, base="tar:base.tar").recipe.boot_test.checks == checks
 
 
 @pytest.mark.parametrize(
