@@ -4,7 +4,6 @@ import subprocess
 
 import pytest
 from particle_agent.verification import file_systems
-from particle_agent.verification.findings import Findings
 
 MIB = 1 << 20
 
@@ -14,9 +13,8 @@ def run(*argv):
 
 
 def judged(path, kind):
-    told = []
-    file_systems.check(path, kind, "partition 1", Findings(told.append))
-    return [(finding.code, finding.place) for finding in told], " ".join(f.message for f in told)
+    found = file_systems.check(path, kind)
+    return [code for code, _ in found], " ".join(message for _, message in found)
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ def test_a_damaged_ext4(ext4, command, word):
     run("/sbin/debugfs", "-w", "-R", command, ext4)
     before = ext4.read_bytes()
     codes, text = judged(ext4, "ext4")
-    assert codes == [("file-system-broken", "partition 1")]
+    assert codes == ["file-system-broken"]
     assert word in text
     assert ext4.read_bytes() == before, "nothing is repaired"
 
@@ -66,14 +64,14 @@ def test_an_ext4_without_its_superblock(ext4):
         disk.seek(1024)
         disk.write(bytes(1024))
     assert judged(ext4, "ext4")[0] in (
-        [("file-system-broken", "partition 1")],
-        [("file-system-not-checked", "partition 1")],
+        ["file-system-broken"],
+        ["file-system-not-checked"],
     )
 
 
 def test_an_ext4_that_was_in_use(ext4):
     run("/sbin/debugfs", "-w", "-R", "feature needs_recovery", ext4)
-    assert judged(ext4, "ext4")[0] == [("file-system-not-unmounted", "partition 1")]
+    assert judged(ext4, "ext4")[0] == ["file-system-not-unmounted"]
 
 
 def test_a_damaged_vfat(vfat):
@@ -81,14 +79,14 @@ def test_a_damaged_vfat(vfat):
         # The first file allocation table, behind 32 reserved sectors; the second one differs.
         disk.seek(32 * 512 + 64)
         disk.write(b"\x99" * 64)
-    assert judged(vfat, "vfat")[0] == [("file-system-broken", "partition 1")]
+    assert judged(vfat, "vfat")[0] == ["file-system-broken"]
 
 
 def test_what_cannot_be_checked_is_told(ext4, monkeypatch):
     nothing = {"ext4": (("no-such-checker",), frozenset())}
     monkeypatch.setattr(file_systems, "CHECKERS", nothing)
     codes, text = judged(ext4, "ext4")
-    assert codes == [("file-system-not-checked", "partition 1")]
+    assert codes == ["file-system-not-checked"]
     assert "no-such-checker" in text
     assert judged(ext4, "squashfs") == ([], "")
 
@@ -99,7 +97,7 @@ def test_a_checker_that_takes_too_long_is_ended(ext4, monkeypatch):
     # sleep(1) takes several numbers, and a path is none.
     monkeypatch.setattr(file_systems, "DIRTY_EXT", file_systems.DIRTY_XFS)
     codes, text = judged("100", "ext4")
-    assert codes == [("file-system-not-checked", "partition 1")]
+    assert codes == ["file-system-not-checked"]
     assert "longer" in text
 
 
@@ -121,6 +119,6 @@ def test_the_words_of_other_checkers(tmp_path, monkeypatch, kind, status, said, 
     statuses = file_systems.CHECKERS[kind][1]
     monkeypatch.setattr(file_systems, "CHECKERS", {kind: ((str(program),), statuses)})
     codes, text = judged(tmp_path, kind)
-    assert [found for found, _ in codes] == ([code] if code else [])
+    assert codes == ([code] if code else [])
     if code == "file-system-broken":
         assert said in text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from particle_agent.verification import (
@@ -34,20 +35,23 @@ def of_disk(device: Path, tell: Callable[[Finding], None]) -> None:
         identified = volumes.identify(device, found_table)
         if found_table is None and not identified:
             findings.add("partition-table-missing", "disk", "there is no file system, either")
-        _check_volumes(device, identified, findings)
-        with volumes.mounted(device, identified) as found:
+        _check_names(identified, findings)
+        with volumes.mounted(device, identified) as found, ThreadPoolExecutor(2) as pool:
+            # They take the longest, and are programs of their own.
+            checks = [(v, pool.submit(file_systems.check, v.node(device), v.kind)) for v in found]
             if found:
                 boot.check(disk, size, found_table, found, findings)
             for root in (volume for volume in found if volume.is_root):
                 check_system(root, found, findings)
             if not any(volume.is_root for volume in found):
                 findings.add("system-not-found", "disk", "nothing has both /etc and /usr")
+            for volume, check in checks:
+                for code, message in check.result():
+                    findings.add(code, volume.name, message)
     findings.finish()
 
 
-def _check_volumes(device: Path, found: Sequence[Volume], findings: Findings) -> None:
-    for volume in found:
-        file_systems.check(volumes.node(device, volume), volume.kind, volume.name, findings)
+def _check_names(found: Sequence[Volume], findings: Findings) -> None:
     for one, other in table.same([(volume.name, volume.uuid) for volume in found if volume.uuid]):
         findings.add("file-system-duplicate", f"{one} and {other}", "programs may take either one")
 

@@ -47,6 +47,10 @@ class Volume:
         """Whether it holds a system."""
         return bool(self.tree and self.tree.names("/usr") and self.tree.names("/etc"))
 
+    def node(self, device: Path) -> Path:
+        """The device that it lies on."""
+        return _node(device, self.entry)
+
     def answers_to(self, tag: str, value: str) -> bool:
         """Whether it is what `tag` (UUID, LABEL, …) and `value` name."""
         mine = {"UUID": self.uuid, "LABEL": self.label}
@@ -99,14 +103,9 @@ def mounted(device: Path, identified: Sequence[Volume]) -> Iterator[list[Volume]
     with ExitStack() as stack:
         found = []
         for volume in identified:
-            place = stack.enter_context(reading.mounted(node(device, volume), volume.kind))
+            place = stack.enter_context(reading.mounted(volume.node(device), volume.kind))
             found.append(replace(volume, tree=None if place is None else Tree(place)))
         yield found
-
-
-def node(device: Path, volume: Volume) -> Path:
-    """The device that a volume lies on."""
-    return _node(device, volume.entry)
 
 
 def _node(device: Path, entry: Entry | None) -> Path:
