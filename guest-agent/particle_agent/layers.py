@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -21,6 +21,8 @@ from particle_agent.errors import InfrastructureError, StageError
 from particle_agent.inside import resolve
 
 CHUNK = 1 << 18
+# Bytes that tarfile reads at once; it copies what is left of them at each header.
+BLOCKS = 1 << 14
 WHITEOUT, OPAQUE, AUFS = ".wh.", ".wh..wh..opq", ".wh..wh."
 XATTR = "SCHILY.xattr."
 # Bytes; tarfile reads these headers into memory.
@@ -48,22 +50,28 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def apply(layer: IO[bytes], root: Path) -> None:
+def apply(
+    layer: IO[bytes],
+    root: Path,
+    directories: Iterable[Path] = (),
+    others: Iterable[Path] = (),
+) -> None:
     """Applies a layer, an uncompressed tar stream, to the tree in `root`; reads it to its end.
 
-    Names and links are resolved as inside of `root`. Owners are set by root only. Raises
+    Names and links are resolved as inside of `root`. What was made of the same layer already is
+    told by `directories` and `others`. Owners are set by root only. Raises
     StageError for what is no layer, InfrastructureError when the disk is full.
     """
     try:
         with tarfile.open(
             fileobj=layer,
             mode="r|",
-            bufsize=CHUNK,
+            bufsize=BLOCKS,
             tarinfo=_Member,
             encoding="utf-8",
             errors="surrogateescape",
         ) as archive:
-            _Layer(archive, root).apply()
+            _Layer(archive, root, directories, others).apply()
         rest = 0
         while chunk := layer.read(CHUNK):
             rest += len(chunk)
@@ -76,14 +84,21 @@ def apply(layer: IO[bytes], root: Path) -> None:
 class _Layer:
     """One layer on its way into `root`. Paths of what exists are absolute, with links resolved."""
 
-    def __init__(self, archive: tarfile.TarFile, root: Path) -> None:
+    def __init__(
+        self,
+        archive: tarfile.TarFile,
+        root: Path,
+        directories: Iterable[Path],
+        others: Iterable[Path],
+    ) -> None:
         self._archive = archive
         self._root = root
         self._owned = os.geteuid() == 0
         # What this layer brings: whiteouts spare it, wherever in the archive they are.
-        self._made: set[Path] = set()
         self._parents: dict[str, Path] = {}
-        self._times: dict[Path, tarfile.TarInfo] = {}
+        # Of directories, in nanoseconds.
+        self._times = {path: path.stat().st_mtime_ns for path in directories}
+        self._made = {*self._times, *others}
 
     def apply(self) -> None:
         while (member := self._archive.next()) is not None:
@@ -91,9 +106,8 @@ class _Layer:
             self._archive.members.clear()  # type: ignore[attr-defined]
             with _explained(member):
                 self._add(member)
-        for path, member in self._times.items():
-            with _explained(member):
-                _set_times(path, member)
+        for path, time in self._times.items():
+            os.utime(path, ns=(time, time))
 
     def _add(self, member: tarfile.TarInfo) -> None:
         parts = _parts(member, member.name)
@@ -162,11 +176,32 @@ class _Layer:
             disk = os.statvfs(self._root)
             if member.size > disk.f_bavail * disk.f_frsize:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        content = self._archive.extractfile(member)
-        assert content is not None
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
-            shutil.copyfileobj(content, file, CHUNK)
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            for chunk in self._content(member):
+                while chunk:
+                    chunk = chunk[os.write(descriptor, chunk) :]
+        finally:
+            os.close(descriptor)
+
+    def _content(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        if member.issparse():
+            content = self._archive.extractfile(member)
+            assert content is not None
+            while chunk := content.read(CHUNK):
+                yield chunk
+            return
+        # Here the stream stands; what extractfile() puts before it takes longer than the rest.
+        stream = self._archive.fileobj
+        assert stream is not None
+        left = member.size
+        while left:
+            chunk = stream.read(min(left, CHUNK))
+            if not chunk:
+                raise tarfile.ReadError("unexpected end of data")
+            left -= len(chunk)
+            yield chunk
 
     def _describe(self, path: Path, member: tarfile.TarInfo) -> None:
         """Sets owner, mode, extended attributes and times; each keeps what was set before it."""
@@ -177,11 +212,11 @@ class _Layer:
         for key, value in member.pax_headers.items():
             if key.startswith(XATTR):
                 _set_attribute(path, key.removeprefix(XATTR), value)
+        time = int(member.mtime * 1_000_000_000)
+        os.utime(path, ns=(time, time), follow_symlinks=False)
         if member.isdir():
-            # What is put into it changes them.
-            self._times[path] = member
-        else:
-            _set_times(path, member)
+            # What is put into it changes that.
+            self._times[path] = time
 
     # Removing
 
@@ -276,8 +311,3 @@ def _set_attribute(path: Path, name: str, value: str) -> None:
         # Those of other kinds of file systems mean nothing here.
         if error.errno != errno.ENOTSUP:
             raise
-
-
-def _set_times(path: Path, member: tarfile.TarInfo) -> None:
-    time = int(member.mtime * 1_000_000_000)
-    os.utime(path, ns=(time, time), follow_symlinks=False)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
-from particle_agent import layers, wire
+from particle_agent import layers, lowest, wire
 from particle_agent.decode import decode
 from particle_agent.errors import InfrastructureError, StageError
 from particle_agent.inside import resolve
@@ -84,7 +84,8 @@ def unpack_image(stream: IO[bytes], root: Path) -> tuple[int, str]:
     for number, layer in enumerate(image.layers, start=1):
         blob = _Blob(received, layer.size)
         with _plain(blob, f"layer {number} of the image") as archive:
-            layers.apply(cast(IO[bytes], archive), root)
+            apply = lowest.apply if number == 1 else layers.apply
+            apply(cast(IO[bytes], archive), root)
         if f"sha256:{archive.digest.hexdigest()}" != layer.diff_id:
             raise StageError(
                 f"layer {number} of the image is another than its configuration says",
