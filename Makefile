@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit vm-test matrix bench schema docs wheel
+.PHONY: help setup demo test check unit vm-test matrix recipes bench schema docs wheel
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-8s %s\n' "$$t" "$$d"; done
@@ -36,6 +36,9 @@ vm-test:
 
 matrix: setup ## Build and boot every combination of boot loader, table, file system, firmware
 	@$(BIN)/python tests/matrix.py
+
+recipes: setup ## Build and boot every recipe of recipes/
+	@set -e; for recipe in recipes/*.yml; do $(BIN)/particle-os build $$recipe --output $(OUT); done
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
