@@ -19,7 +19,6 @@ from particle_agent import runner, wire
 from particle_agent.bootstrap import extract
 from particle_agent.decode import decode, encode
 from particle_agent.inspection import SERIAL, Inspection
-from particle_agent.packages import ARCHIVES
 from particle_agent.unpack import check_base, unpack, unpack_image
 
 UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
@@ -43,7 +42,7 @@ def main() -> int:
             elif sys.argv[1] == "extract":
                 with runner.packages_disk() as disk:
                     root, sources = runner.prepare_scratch(), sys.stdin.read()
-                    extract(disk / ARCHIVES, root, sources)
+                    extract(disk, root, sources)
             elif sys.argv[1] == "verify-disk":
                 runner.verify(channel, SERIAL)
             elif sys.argv[1].startswith("inspect-"):

@@ -30,7 +30,7 @@ from particle_os.oci import Image
 from particle_os.sandbox import Sandbox
 from particle_os.workspace import Workspace, locked
 
-FORMAT = 4
+FORMAT = 5
 MAKE_SECONDS = 1800.0
 FETCH_SECONDS = 600.0
 SCAN_MEMBERS = 200_000
@@ -263,7 +263,8 @@ def ensure_suite(
         sources = _fetch(debs, suite, mirror, architecture, log, deadline, proxy)
         output = made / "base.tar"
         with open_sandbox("base", output) as sandbox:
-            packages.write_disk(list(debs.glob("*.deb")), sandbox.packages, made, deadline)
+            archives = list(debs.glob("*.deb"))
+            packages.write_disk(archives, sandbox.packages, made, deadline, log=log, database=True)
             sandbox.agent.extract(sources, deadline, listen)
 
             def on_event(event: Event) -> None:

@@ -23,11 +23,11 @@ from pathlib import Path
 from particle_agent import wire
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import InfrastructureError as AptCannot
-from particle_agent.packages import ARCHIVES, INDEX
+from particle_agent.packages import ARCHIVES, DATABASE, INDEX
 from particle_agent.stages.apt import Apt
 from particle_agent.wire import PackageRequest, PackagesAnswer
 
-from particle_os import apt_directory, process
+from particle_os import apt_directory, dpkg_database, process
 from particle_os.apt_directory import Refused
 from particle_os.apt_proxy import NO_PROXY, AptProxy
 from particle_os.deadline import Deadline
@@ -257,10 +257,19 @@ class Depot:
                 lock.unlink(missing_ok=True)
 
 
-def write_disk(debs: Sequence[Path], disk: Path, work: Path, deadline: Deadline) -> None:
+def write_disk(
+    debs: Sequence[Path],
+    disk: Path,
+    work: Path,
+    deadline: Deadline,
+    *,
+    log: Callable[[str], None] | None = None,
+    database: bool = False,
+) -> None:
     """Writes the packages, decompressed, and their index to the start of `disk`, as squashfs.
 
-    `disk` keeps its size: a running VM has it open.
+    `disk` keeps its size: a running VM has it open. A `database` is dpkg's, of the packages as
+    unpacked; when they need dpkg for that, `log` is told, and there is none.
     """
     tree = work / "disk"
     archives = tree / ARCHIVES
@@ -272,6 +281,12 @@ def write_disk(debs: Sequence[Path], disk: Path, work: Path, deadline: Deadline)
         batch = by_size[start : start + processors]
         stanzas += _decompress(batch, archives, deadline)
     (tree / INDEX).write_text("".join(stanzas))
+    if database:
+        try:
+            dpkg_database.write(sorted(archives.glob("*.deb")), tree / DATABASE)
+        except dpkg_database.Unusual as unusual:
+            if log is not None:
+                log(f"dpkg has to unpack the packages itself: {unusual}")
     image = work / "disk.squashfs"
     process.run(
         ["gensquashfs", "--quiet", "--all-root", "--compressor", "lz4"]

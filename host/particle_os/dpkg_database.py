@@ -1,0 +1,189 @@
+"""dpkg's database of packages that are unpacked, made from the packages without running dpkg.
+
+tar extracts a package many times faster than dpkg does under emulation. With this database dpkg
+takes the result for its own work, and goes on to configure it. (See process_archive in dpkg's
+src/main/unpack.c; deb-control(5), deb-conffiles(5).) What it notes of triggers, dpkg makes by
+itself where there is nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import md5
+from pathlib import Path
+from typing import IO, cast
+
+from particle_agent.bootstrap import DPKG, STATUS, find_member
+
+SCRIPTS = ("config", "preinst", "postinst", "prerm", "postrm")
+# What dpkg notes in place of a hash until it has configured a conffile.
+NO_HASH = "newconffile"
+REMOVE = "remove-on-upgrade "
+FORMAT = "1\n"
+
+
+class Unusual(Exception):
+    """dpkg itself has to unpack these packages."""
+
+
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    mode: int
+    mtime: float
+
+
+@dataclass(frozen=True)
+class _Package:
+    """What dpkg notes of one package."""
+
+    stanza: str
+    # Of the files of `info`, before their extension.
+    name: str
+    info: dict[str, _File]
+    # All that is no directory, by the names of the list.
+    files: list[str]
+
+
+def write(debs: Sequence[Path], place: Path) -> None:
+    """Writes a tar archive with the database to `place`.
+
+    `debs` are decompressed packages in the order in which dpkg would unpack them. Raises Unusual
+    when they hold what an extraction does not treat as dpkg does.
+    """
+    packages = [_read(deb) for deb in debs]
+    _check_overlaps(packages)
+    with tarfile.open(place, "w:", format=tarfile.PAX_FORMAT) as archive:
+        status = "".join(f"{package.stanza}\n" for package in packages)
+        _add(archive, STATUS, _made(status))
+        _add(archive, f"{DPKG}/info/format", _made(FORMAT))
+        for package in packages:
+            for extension, file in package.info.items():
+                _add(archive, f"{DPKG}/info/{package.name}.{extension}", file)
+
+
+def _made(text: str) -> _File:
+    """A file that dpkg writes. The time of a list is that of the installation."""
+    return _File(text.encode("utf-8", "surrogateescape"), 0o644, int(time.time()))
+
+
+def _add(archive: tarfile.TarFile, path: str, file: _File) -> None:
+    member = tarfile.TarInfo(f".{path}")
+    member.size, member.mode, member.mtime = len(file.content), file.mode, file.mtime
+    archive.addfile(member, io.BytesIO(file.content))
+
+
+def _check_overlaps(packages: Sequence[_Package]) -> None:
+    """Which of two packages a file belongs to is a matter of their Replaces and their order."""
+    owners: dict[str, str] = {}
+    for package in packages:
+        for path in package.files:
+            if path in owners:
+                raise Unusual(f"{owners[path]} and {package.name} both hold {path}")
+            owners[path] = package.name
+
+
+def _read(deb: Path) -> _Package:
+    with deb.open("rb") as file:
+        control = _control(file.read(find_member(file, b"control.tar")))
+        conffiles = list(_conffiles(_text(control["conffiles"]))) if "conffiles" in control else []
+        find_member(file, b"data.tar")
+        with tarfile.open(fileobj=file, mode="r:") as data:
+            listed = _list(data, {path for path, _ in conffiles}, "md5sums" not in control)
+    text = _text(control.pop("control"))
+    control["list"] = _made("".join(f"{path}\n" for path in listed.names))
+    if "md5sums" not in control:
+        sums = (f"{digest}  {path[1:]}\n" for path, digest in listed.hashes.items())
+        control["md5sums"] = _made("".join(sums))
+    return _Package(
+        _stanza(text, conffiles, listed.hashes), _info_name(text), control, listed.files
+    )
+
+
+def _control(archive: bytes) -> dict[str, _File]:
+    """The files of a control archive that dpkg takes, by name."""
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+        for member in tar:
+            name = _path(member)[1:]
+            if "." in name:
+                continue
+            if not member.isreg():
+                raise Unusual(f"{name} of a package's control files is no file")
+            mode = member.mode & 0o7777
+            # dpkg makes what it runs executable.
+            if name in SCRIPTS and mode & 0o555 != 0o555:
+                mode = 0o755
+            found[name] = _File(_content(tar, member), mode, member.mtime)
+    return found
+
+
+def _info_name(text: str) -> str:
+    """Several architectures of a package can be there when it says so."""
+    found = re.findall(r"(?m)^(Package|Architecture|Multi-Arch): *(\S+)", text)
+    fields: dict[str, str] = dict(found)
+    same = fields.get("Multi-Arch") == "same"
+    return fields["Package"] + (f":{fields['Architecture']}" if same else "")
+
+
+def _conffiles(text: str) -> Iterator[tuple[str, bool]]:
+    """The paths of a list of conffiles, and whether each is one that goes away."""
+    for line in filter(None, map(str.rstrip, text.splitlines())):
+        path = line.removeprefix(REMOVE)
+        if not path.startswith("/"):
+            raise Unusual(f"a list of conffiles says '{line}'")
+        yield path, path != line
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The names in a data archive as dpkg lists them, and MD5 sums of those that need one."""
+
+    names: list[str]
+    # All that is no directory.
+    files: list[str]
+    hashes: dict[str, str]
+
+
+def _list(data: tarfile.TarFile, conffiles: set[str], all_hashes: bool) -> _Listed:
+    listed = _Listed([], [], {})
+    for member in data:
+        path = _path(member)
+        listed.names.append(path)
+        if not member.isdir():
+            listed.files.append(path)
+        if path in conffiles and not member.isreg():
+            raise Unusual(f"the conffile {path} is no plain file")
+        if path in conffiles or (all_hashes and (member.isreg() or member.islnk())):
+            digest = md5(_content(data, member), usedforsecurity=False)
+            listed.hashes[path] = digest.hexdigest()
+    return listed
+
+
+def _stanza(text: str, conffiles: Sequence[tuple[str, bool]], hashes: Mapping[str, str]) -> str:
+    """The package's paragraph of the status file."""
+    text = f"{text.strip()}\nStatus: install ok unpacked\n"
+    if conffiles:
+        text += "Conffiles:\n"
+    for path, removed in conffiles:
+        digest = NO_HASH if removed else hashes.get(path, NO_HASH)
+        text += f" {path} {digest}{' remove-on-upgrade' if removed else ''}\n"
+    return text
+
+
+def _path(member: tarfile.TarInfo) -> str:
+    """A member's name as dpkg has it: absolute, without an end; the root is "/."."""
+    return "/" + (member.name.removeprefix("./").strip("/") or ".")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    return cast(IO[bytes], tar.extractfile(member)).read()
+
+
+def _text(file: _File) -> str:
+    return file.content.decode("utf-8", "surrogateescape")
