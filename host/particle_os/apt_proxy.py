@@ -70,16 +70,21 @@ class AptProxy:
         self._gone = False
         self._before = counts(found) if found else None
 
+    def current(self) -> wire.AptProxy | None:
+        """The proxy that `through` tries first."""
+        return None if self._gone else self._found
+
     def through(self, action: Callable[[wire.AptProxy | None], T]) -> T:
         """What `action` returns, given the proxy; done anew without it when it has gone away."""
-        if self._found is not None and not self._gone:
+        proxy = self.current()
+        if proxy is not None:
             try:
-                return action(self._found)
+                return action(proxy)
             except (InfrastructureError, StageFailed):
-                if apt_proxy.answers(self._found):
+                if apt_proxy.answers(proxy):
                     raise
             self._gone = True
-            self._note(f"the apt proxy {self._found.url} has gone away; apt goes on without it")
+            self._note(f"the apt proxy {proxy.url} has gone away; apt goes on without it")
         return action(None)
 
     def environment(self) -> dict[str, str]:

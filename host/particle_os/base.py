@@ -245,9 +245,9 @@ def ensure_suite(
     With `anew` it is made even when there is one, which it then replaces.
 
     The packages are fetched and verified on the host without privilege; they are extracted and
-    installed (their scripts run) in a helper VM that `open_sandbox` starts. `finished` is called
-    while that VM still has the base unpacked. What is unfinished lies in `work`, and goes away
-    with it.
+    installed (their scripts run) in a helper VM, which `open_sandbox` starts meanwhile. `finished`
+    is called while that VM still has the base unpacked. What is unfinished lies in `work`, and
+    goes away with it.
     """
     store = cache / "bases"
     store.mkdir(exist_ok=True, mode=0o700)
@@ -260,9 +260,12 @@ def ensure_suite(
         made = work.path / "base-files"
         debs = made / "debs"
         debs.mkdir(mode=0o700, parents=True)
-        sources = _fetch(debs, suite, mirror, architecture, log, deadline, proxy)
         output = made / "base.tar"
-        with open_sandbox("base", output) as sandbox:
+        with (
+            _fetching(debs, suite, mirror, architecture, log, deadline, proxy) as finish,
+            open_sandbox("base", output) as sandbox,
+        ):
+            sources = finish()
             archives = list(debs.glob("*.deb"))
             packages.write_disk(archives, sandbox.packages, made, deadline, log=log, database=True)
             sandbox.agent.extract(sources, deadline, listen)
@@ -301,7 +304,8 @@ def _compress(path: Path, level: int, deadline: Deadline) -> Path:
     return path.with_name(f"{path.name}.zst")
 
 
-def _fetch(
+@contextmanager
+def _fetching(
     debs: Path,
     suite: str,
     mirror: str | None,
@@ -309,8 +313,11 @@ def _fetch(
     log: Callable[[str], None],
     deadline: Deadline,
     proxy: AptProxy,
-) -> str:
-    """Puts the packages of a base into `debs`; returns the sources.list(5) that they came from."""
+) -> Iterator[Callable[[], str]]:
+    """Puts the packages of a base into `debs` while others do something.
+
+    Yields what waits for the end and returns the sources.list(5) that they came from.
+    """
     place = shlex.quote(str(debs))
     # The suites before trixie leave these links to the installer; later ones bring them.
     merge = (
@@ -321,16 +328,18 @@ def _fetch(
         f'--extract-hook=cp "$1/etc/apt/sources.list" {place} && '
         f'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t {place} {{}} +'
     )
-    bootstrap.extract_packages(
-        None,
+    essential = ["?essential", "?priority(required)", "apt", *EXTRA_PACKAGES.get(suite, ())]
+    wanted = bootstrap.Wanted(suite, mirror, architecture, essential, hooks=[merge, keep])
+    with bootstrap.extracting_packages(
+        wanted,
         work=debs.parent,
-        suite=suite,
-        mirror=mirror,
-        architecture=architecture,
-        include=["?essential", "?priority(required)", "apt", *EXTRA_PACKAGES.get(suite, ())],
         log=log,
         deadline=deadline.sooner(FETCH_SECONDS, f"fetching the packages of {suite}"),
-        hooks=[merge, keep],
         proxy=proxy,
-    )
-    return (debs / "sources.list").read_text()
+    ) as finish:
+
+        def sources() -> str:
+            finish()
+            return (debs / "sources.list").read_text()
+
+        yield sources

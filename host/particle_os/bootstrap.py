@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from particle_agent import apt_proxy, wire
@@ -21,87 +23,113 @@ _UNREACHABLE = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What mmdebstrap is to extract.
+
+    `include` takes package names and apt patterns (apt-patterns(7)); dependencies come along. The
+    files go, owned by root, into the tar archive `archive`, if there is one. `hooks` are options
+    of mmdebstrap.
+    """
+
+    suite: str
+    mirror: str | None
+    architecture: str
+    include: Sequence[str]
+    archive: Path | None = None
+    hooks: Sequence[str] = ()
+
+
 def extract_packages(
-    archive: Path | None,
+    wanted: Wanted,
     *,
     work: Path,
-    suite: str,
-    mirror: str | None,
-    architecture: str,
-    include: Sequence[str],
     log: Callable[[str], None],
     deadline: Deadline,
-    hooks: Sequence[str] = (),
     proxy: AptProxy = NO_PROXY,
 ) -> None:
-    """Writes a tar archive of the packages' files, owned by root, to `archive`, if there is one.
+    """Fetches, verifies and extracts packages; maintainer scripts do not run.
 
-    `work` is a directory for what is temporary. `include` takes package names and apt patterns
-    (apt-patterns(7)); dependencies come along. Maintainer scripts do not run. Raises
-    InfrastructureError naming the mirror's host when it cannot be reached.
+    `work` is a directory for what is temporary. Raises InfrastructureError naming the mirror's
+    host when it cannot be reached.
     """
-    proxy.through(
-        lambda told: _extract(
-            archive,
-            work=work,
-            suite=suite,
-            mirror=mirror,
-            architecture=architecture,
-            include=include,
-            log=log,
-            deadline=deadline,
-            hooks=hooks,
-            proxy=told,
-            environment=proxy.environment(),
-        )
-    )
+    with extracting_packages(wanted, work=work, log=log, deadline=deadline, proxy=proxy) as finish:
+        finish()
 
 
-def _extract(
-    archive: Path | None,
+@contextmanager
+def extracting_packages(
+    wanted: Wanted,
     *,
     work: Path,
-    suite: str,
-    mirror: str | None,
-    architecture: str,
-    include: Sequence[str],
     log: Callable[[str], None],
     deadline: Deadline,
-    hooks: Sequence[str],
+    proxy: AptProxy = NO_PROXY,
+) -> Iterator[Callable[[], None]]:
+    """As `extract_packages`, while something else is done; yields what waits for the end."""
+
+    def begin(told: wire.AptProxy | None) -> AbstractContextManager[Callable[[], None]]:
+        return _extracting(wanted, work, log, deadline, told, proxy.environment())
+
+    with ExitStack() as stack:
+        under_way = [stack.enter_context(begin(proxy.current()))]
+
+        def finish(told: wire.AptProxy | None) -> None:
+            if not under_way:
+                # The proxy has gone away: anew, without it.
+                stack.close()
+                under_way.append(stack.enter_context(begin(told)))
+            under_way.pop()()
+
+        yield lambda: proxy.through(finish)
+
+
+@contextmanager
+def _extracting(
+    wanted: Wanted,
+    work: Path,
+    log: Callable[[str], None],
+    deadline: Deadline,
     proxy: wire.AptProxy | None,
     environment: Mapping[str, str],
-) -> None:
+) -> Iterator[Callable[[], None]]:
     argv: list[str] = ["mmdebstrap", "--mode=chrootless", "--variant=extract"]
-    argv.append("--format=tar" if archive else "--format=null")
+    argv.append("--format=tar" if wanted.archive else "--format=null")
     # Newer ones refuse root, lest maintainer scripts harm the host; this variant runs none.
     argv += ["--skip=check/chrootless"]
-    argv += [f"--architectures={architecture}", '--aptopt=Acquire::Retries "2"']
+    argv += [f"--architectures={wanted.architecture}", '--aptopt=Acquire::Retries "2"']
     argv += ['--aptopt=Acquire::http::Timeout "20"', '--aptopt=APT::Update::Error-Mode "any"']
     argv += ['--aptopt=Acquire::Languages "none"']
     if proxy is not None:
-        told = apt_proxy.settings(proxy, mirror or "")
+        told = apt_proxy.settings(proxy, wanted.mirror or "")
         argv += [f'--aptopt={key} "{value}"' for key, value in told.items()]
-    patterns = [name for name in include if name.startswith("?")]
-    names = ",".join(name for name in include if not name.startswith("?"))
+    patterns = [name for name in wanted.include if name.startswith("?")]
+    names = ",".join(name for name in wanted.include if not name.startswith("?"))
     argv += [f"--include={item}" for item in (*patterns, names)]
-    argv += hooks
-    argv += [suite, str(archive or "/dev/null")]
-    if mirror:
-        argv.append(mirror)
+    argv += wanted.hooks
+    argv += [wanted.suite, str(wanted.archive or "/dev/null")]
+    if wanted.mirror:
+        argv.append(wanted.mirror)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         # mmdebstrap takes the helper programs of dpkg from sbin, which users may lack.
         path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
         others = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         env = {**others, **environment, "TMPDIR": scratch, "PATH": path, "LC_ALL": "C.UTF-8"}
-        try:
-            process.run(argv, env=env, deadline=deadline, what=f"fetching {suite}", log=log)
-        except InfrastructureError as error:
-            text = "\n".join(error.tail)
-            if match := _UNREACHABLE.search(text):
-                host = next(group for group in match.groups() if group)
-                raise InfrastructureError(
-                    f"the package mirror {host} cannot be reached",
-                    hint="Check the network, or give another one with --mirror.",
-                    tail=error.tail,
-                ) from error
-            raise
+        what = f"fetching {wanted.suite}"
+        with process.begun(argv, env=env, deadline=deadline, what=what, log=log) as finish:
+            yield lambda: _finish(finish)
+
+
+def _finish(finish: Callable[[], object]) -> None:
+    try:
+        finish()
+    except InfrastructureError as error:
+        text = "\n".join(error.tail)
+        if match := _UNREACHABLE.search(text):
+            host = next(group for group in match.groups() if group)
+            raise InfrastructureError(
+                f"the package mirror {host} cannot be reached",
+                hint="Check the network, or give another one with --mirror.",
+                tail=error.tail,
+            ) from error
+        raise

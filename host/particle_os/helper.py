@@ -198,17 +198,14 @@ def _make(
     proxy: AptProxy,
 ) -> None:
     archive = work / "extracted.tar"
-    bootstrap.extract_packages(
+    wanted = bootstrap.Wanted(
+        template.suite,
+        template.mirror,
+        template.architecture,
+        [template.kernel, *template.packages],
         archive,
-        work=work,
-        suite=template.suite,
-        mirror=template.mirror,
-        architecture=template.architecture,
-        include=[template.kernel, *template.packages],
-        log=log,
-        deadline=deadline,
-        proxy=proxy,
     )
+    bootstrap.extract_packages(wanted, work=work, log=log, deadline=deadline, proxy=proxy)
     filtered = work / "root.tar"
     collected = _split(archive, filtered)
     archive.unlink()

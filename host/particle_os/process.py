@@ -96,6 +96,50 @@ def started(
         yield process
 
 
+@contextmanager
+def begun(
+    argv: Sequence[str | Path],
+    *,
+    deadline: Deadline,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Iterator[Callable[[], tuple[str, ...]]]:
+    """A program that runs while others do something; see `run` for what is yielded.
+
+    Whoever does not wait for its end, ends it with the context.
+    """
+    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+
+    def read(output: IO[bytes]) -> None:
+        for line in iter(lambda: output.readline(8192), b""):
+            if text := line.decode("utf-8", "replace").rstrip():
+                tail.append(text)
+                log(text)
+
+    def finish() -> tuple[str, ...]:
+        try:
+            status = process.wait(deadline.remaining())
+        except (subprocess.TimeoutExpired, DeadlineExceeded) as error:
+            raise DeadlineExceeded(
+                f"{what} took longer than {deadline.seconds:.0f} s", tail=tuple(tail)
+            ) from error
+        reader.join(5)
+        if status != 0:
+            command = shlex.join(str(part) for part in argv)
+            raise InfrastructureError(
+                f"{what} failed (status {status}): {command[:1000]}", tail=tuple(tail)
+            )
+        return tuple(tail)
+
+    with started(argv, env=env, stdin=stdin) as process:
+        assert process.stdout is not None
+        reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+        reader.start()
+        yield finish
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -110,31 +154,8 @@ def run(
     Each line goes to `log` as it comes. Raises InfrastructureError when the program is missing
     or fails (with a command to paste), DeadlineExceeded when it takes too long.
     """
-    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-
-    def read(output: IO[bytes]) -> None:
-        for line in iter(lambda: output.readline(8192), b""):
-            if text := line.decode("utf-8", "replace").rstrip():
-                tail.append(text)
-                log(text)
-
-    with started(argv, env=env, stdin=stdin) as process:
-        assert process.stdout is not None
-        reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
-        reader.start()
-        try:
-            status = process.wait(deadline.remaining())
-        except (subprocess.TimeoutExpired, DeadlineExceeded) as error:
-            raise DeadlineExceeded(
-                f"{what} took longer than {deadline.seconds:.0f} s", tail=tuple(tail)
-            ) from error
-        reader.join(5)
-        if status != 0:
-            command = shlex.join(str(part) for part in argv)
-            raise InfrastructureError(
-                f"{what} failed (status {status}): {command[:1000]}", tail=tuple(tail)
-            )
-    return tuple(tail)
+    with begun(argv, deadline=deadline, what=what, env=env, stdin=stdin, log=log) as finish:
+        return finish()
 
 
 def capture(

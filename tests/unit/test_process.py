@@ -58,6 +58,31 @@ def test_a_missing_program_is_named():
     assert "doctor" in told.value.hint
 
 
+def begun(*argv, seconds=10.0, **options):
+    return process.begun(argv, deadline=Deadline.after(seconds, "x"), what="the work", **options)
+
+
+def test_something_else_is_done_while_a_program_runs(tmp_path):
+    """It ends only after the other has; how it ends is told to who waits for it."""
+    script = 'while [ ! -e "$0" ]; do sleep 0.02; done; echo end; exit "$1"'
+    with begun("sh", "-c", script, tmp_path / "done", "0") as finish:
+        (tmp_path / "done").touch()
+        assert finish() == ("end",)
+    with begun("sh", "-c", script, tmp_path / "done", "3") as finish:
+        with pytest.raises(InfrastructureError, match=r"the work failed \(status 3\)"):
+            finish()
+
+
+def test_a_program_that_nobody_waits_for_ends_with_its_context():
+    lines = []
+    with pytest.raises(RuntimeError), begun("sh", "-c", "echo $$; exec sleep 60", log=lines.append):
+        until = time.monotonic() + 5
+        while not lines and time.monotonic() < until:
+            time.sleep(0.02)
+        raise RuntimeError("the other failed")
+    assert wait_until_gone(int(lines[0]))
+
+
 CHILDREN = {
     "obedient": "sleep 60 & echo $!; wait",
     "stubborn-leader": "trap '' TERM; sleep 60 & echo $!; wait",

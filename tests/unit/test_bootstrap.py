@@ -1,0 +1,86 @@
+"""How mmdebstrap is started and waited for; a script stands in for it."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from particle_agent import wire
+from particle_os import bootstrap
+from particle_os.apt_proxy import AptProxy
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError
+
+MIRROR = "http://mirror.example.org/debian"
+WANTED = bootstrap.Wanted("trixie", MIRROR, "amd64", ["?essential", "apt"])
+
+
+@pytest.fixture
+def mmdebstrap(tmp_path, monkeypatch):
+    """Makes the stand-in of a script, which has the directory as $D; returns that."""
+
+    def make(script):
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        program = programs / "mmdebstrap"
+        program.write_text(f'#!/bin/sh\nD={tmp_path}; echo "$*" >>$D/calls\n{script}')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        return tmp_path
+
+    return make
+
+
+def extracting(work, proxy=None, log=print):
+    options = {} if proxy is None else {"proxy": proxy}
+    deadline = Deadline.after(20, "the test")
+    return bootstrap.extracting_packages(WANTED, work=work, log=log, deadline=deadline, **options)
+
+
+def wait_for(path):
+    until = time.monotonic() + 5
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+def test_something_else_is_done_meanwhile(mmdebstrap):
+    place = mmdebstrap("touch $D/began; while [ ! -e $D/go ]; do sleep 0.02; done; touch $D/ended")
+    with extracting(place) as finish:
+        wait_for(place / "began")
+        assert not (place / "ended").exists()
+        (place / "go").touch()
+        finish()
+        assert (place / "ended").exists()
+    (call,) = (place / "calls").read_text().splitlines()
+    assert call.endswith(f"trixie /dev/null {MIRROR}")
+    assert "--include=?essential --include=apt" in call
+
+
+def test_a_failure_is_told_at_the_end_with_the_mirrors_name(mmdebstrap):
+    place = mmdebstrap("echo \"Could not resolve 'mirror.example.org'\"; exit 25")
+    with extracting(place) as finish:
+        wait_for(place / "calls")
+        with pytest.raises(InfrastructureError, match=r"mirror\.example\.org cannot be reached"):
+            finish()
+
+
+def test_nothing_is_left_when_the_other_fails(mmdebstrap):
+    place = mmdebstrap('echo $$ >$D/pid.new; mv $D/pid.new $D/pid; touch "$TMPDIR/x"; sleep 60')
+    with pytest.raises(RuntimeError), extracting(place):
+        wait_for(place / "pid")
+        raise RuntimeError("the VM does not start")
+    assert not Path("/proc", (place / "pid").read_text().strip()).exists()
+    assert sorted(p.name for p in place.iterdir()) == ["bin", "calls", "pid"]
+
+
+def test_it_begins_anew_when_the_proxy_goes_away(mmdebstrap):
+    place = mmdebstrap('case "$*" in *Proxy*:9/*|*Proxy*:9\\"*) exit 25;; esac')
+    notes = []
+    found = wire.AptProxy(url="http://127.0.0.1:9", https="connect", caches=False)
+    with extracting(place, AptProxy(found, note=notes.append)) as finish:
+        finish()
+    first, second = (place / "calls").read_text().splitlines()
+    assert "127.0.0.1:9" in first
+    assert "127.0.0.1:9" not in second
+    assert notes == ["the apt proxy http://127.0.0.1:9 has gone away; apt goes on without it"]
