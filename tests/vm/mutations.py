@@ -1,20 +1,24 @@
 """Ways to break a good image, each with the verdict that it must get.
 
-The image is the minimal one: GPT, one ext4 partition at 1 MiB, extlinux for BIOS. Its files are
-changed with debugfs(8), its sectors directly; nothing is mounted.
+The images have a GPT and an ext4 root, which is the last partition: one with extlinux for BIOS (and
+no other partition), one with GRUB, and one with systemd-boot. Files of the root are changed with
+debugfs(8), those of the EFI system partition with mtools, sectors directly; nothing is mounted.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 MIB = 1 << 20
 BLOCK = 4096
 CONF = "/boot/extlinux/extlinux.conf"
+GRUB = "/boot/grub/grub.cfg"
 UNITS = "/etc/systemd/system"
 OLD_NONCE = "0123456789abcdef0123456789abcdef"
 COM1, COM2 = 0x3F8, 0x2F8
@@ -31,16 +35,60 @@ class Mutation:
     # Fails before there is a kernel, or soon after: cheap enough to be tried always.
     early: bool = False
     timeout: int | None = None
+    # The boot loader of the image that is broken, and what starts it.
+    base: Literal["extlinux", "grub", "systemd-boot"] = "extlinux"
+    firmware: Literal["bios", "uefi", "uefi-secure"] = "bios"
+
+
+def partition(image: Path, number: int) -> int:
+    """Where a partition begins, in bytes; -1 is the last one."""
+    told = subprocess.run(["/sbin/sfdisk", "-J", image], check=True, capture_output=True).stdout
+    return int(json.loads(told)["partitiontable"]["partitions"][number]["start"]) * 512
 
 
 def debugfs(image: Path, *commands: str, write: bool = True) -> str:
-    """Runs debugfs commands on the image's file system and returns what they print."""
-    argv = ["/sbin/debugfs", *(["-w"] if write else []), "-f", "-", f"{image}?offset={MIB}"]
+    """Runs debugfs commands on the root file system and returns what they print."""
+    device = f"{image}?offset={partition(image, -1)}"
+    argv = ["/sbin/debugfs", *(["-w"] if write else []), "-f", "-", device]
     script = "".join(f"{command}\n" for command in commands)
     done = subprocess.run(
         argv, input=script, text=True, check=True, capture_output=True, timeout=120
     )
     return done.stdout
+
+
+def mtools(image: Path, program: str, *arguments: str | Path, esp: int = 0) -> str:
+    """Runs one of the mtools on the EFI system partition, whose index is `esp`."""
+    device = f"{image}@@{partition(image, esp)}"
+    argv = [program, "-i", device, *arguments]
+    return subprocess.run(argv, text=True, check=True, capture_output=True, timeout=120).stdout
+
+
+def esp_removed(*paths: str) -> Callable[[Path], None]:
+    def change(image: Path) -> None:
+        for path in paths:
+            mtools(image, "mdel", f"::{esp_path(image, path)}")
+
+    return change
+
+
+def esp_put(path: str, data: bytes) -> Callable[[Path], None]:
+    """Replaces the content of a file of the EFI system partition."""
+
+    def change(image: Path) -> None:
+        local = image.with_name("content")
+        local.write_bytes(data)
+        mtools(image, "mcopy", "-D", "o", local, f"::{esp_path(image, path)}")
+        local.unlink()
+
+    return change
+
+
+def esp_path(image: Path, pattern: str) -> str:
+    """The one path of the EFI system partition that matches a regular expression whole."""
+    paths = mtools(image, "mdir", "-/", "-b").splitlines()
+    (found,) = [p[2:] for p in paths if p.startswith("::") and re.fullmatch(pattern, p[2:])]
+    return found
 
 
 def put(image: Path, path: str, text: str, *, mode: str = "0100644") -> None:
@@ -66,7 +114,8 @@ def blocks(image: Path, path: str) -> list[int]:
     text = debugfs(image, f"blocks {path}", write=False)
     numbers = [int(word) for word in text.splitlines()[-1].split() if word.isdecimal()]
     assert numbers, text
-    return [MIB + number * BLOCK for number in numbers]
+    start = partition(image, -1)
+    return [start + number * BLOCK for number in numbers]
 
 
 def configuration(pattern: str, replacement: str) -> Callable[[Path], None]:
@@ -195,6 +244,11 @@ LIAR = (
 )
 FLOOD = "[Service]\nExecStart=/bin/sh -c 'yes flood | head -c 1G >/dev/ttyS0'\nNice=19\n"
 
+# systemd-boot's files.
+LOADER = "/EFI/BOOT/BOOTX64.EFI"
+ENTRY = r"/loader/entries/[^/]+\.conf"
+UEFI_KERNEL = "/debian/[^/]+/linux"
+
 MUTATIONS: dict[str, Mutation] = {
     "good": Mutation("passed", lambda image: None),
     # The firmware and the boot loader.
@@ -269,4 +323,80 @@ MUTATIONS: dict[str, Mutation] = {
     "full-root": Mutation("passed", full_root),
     "truncated": Mutation("root-not-found", truncated),
     "read-only-root": Mutation("passed", read_only_root),
+    # UEFI and its boot loaders.
+    "uefi-good": Mutation("passed", lambda image: None, base="systemd-boot", firmware="uefi"),
+    "uefi-no-loader": Mutation(
+        "no-bootable-device", esp_removed(LOADER), early=True, base="systemd-boot", firmware="uefi"
+    ),
+    "uefi-no-system-partition": Mutation(
+        "no-bootable-device",
+        lambda image: overwrite(image, partition(image, 0), bytes(MIB)),
+        early=True,
+        base="systemd-boot",
+        firmware="uefi",
+    ),
+    "uefi-loader-damaged": Mutation(
+        "boot-loader-failed",
+        esp_put(LOADER, b"not a program\n" * 1000),
+        early=True,
+        base="systemd-boot",
+        firmware="uefi",
+    ),
+    "uefi-unsigned": Mutation(
+        "boot-loader-failed",
+        esp_put(LOADER, b"not a program\n" * 1000),
+        early=True,
+        base="systemd-boot",
+        firmware="uefi-secure",
+    ),
+    "uefi-kernel-missing": Mutation(
+        "kernel-not-started",
+        esp_removed(UEFI_KERNEL),
+        early=True,
+        base="systemd-boot",
+        firmware="uefi",
+    ),
+    "uefi-kernel-damaged": Mutation(
+        "kernel-not-started",
+        esp_put(UEFI_KERNEL, b"not a kernel\n" * 100000),
+        early=True,
+        base="systemd-boot",
+        firmware="uefi",
+    ),
+    "uefi-no-entry": Mutation(
+        "kernel-not-started", esp_removed(ENTRY), early=True, base="systemd-boot", firmware="uefi"
+    ),
+    "uefi-menu-waits": Mutation(
+        "kernel-not-started",
+        esp_put("/loader/loader.conf", b"timeout menu-force\n"),
+        says="key",
+        early=True,
+        base="systemd-boot",
+        firmware="uefi",
+    ),
+    "uefi-bios-only": Mutation(
+        "no-bootable-device", lambda image: None, early=True, firmware="uefi"
+    ),
+    "grub-kernel-missing": Mutation(
+        "kernel-not-started", removed("/vmlinuz"), early=True, base="grub"
+    ),
+    "grub-no-configuration": Mutation(
+        "kernel-not-started", removed("/boot/grub/grub.cfg"), early=True, base="grub"
+    ),
+    "grub-menu-waits": Mutation(
+        "kernel-not-started",
+        lambda image: put(image, GRUB, read(image, GRUB).replace("timeout=1", "timeout=-1")),
+        says="key",
+        early=True,
+        base="grub",
+    ),
+    "grub-root-damaged": Mutation(
+        "boot-loader-failed",
+        lambda image: overwrite(image, partition(image, -1), bytes(MIB)),
+        early=True,
+        base="grub",
+    ),
+    "grub-uefi-kernel-missing": Mutation(
+        "kernel-not-started", removed("/vmlinuz"), early=True, base="grub", firmware="uefi"
+    ),
 }

@@ -22,7 +22,10 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ),
     ("kernel", re.compile(rb"Linux version \d")),
     ("initramfs", re.compile(rb"Run /init as init process|Loading, please wait")),
-    ("init", re.compile(rb"Welcome to |systemd \d+.* running in system mode|INIT: version")),
+    (
+        "init",
+        re.compile(rb"Welcome to (?!GRUB)|systemd \d+.* running in system mode|INIT: version"),
+    ),
     ("login prompt", re.compile(rb"login: ")),
     # The probe's first word on its own channel, which nothing else can write.
     ("answer", re.compile(rb"(?!)")),
@@ -56,7 +59,7 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
             rb"Could not find kernel|Invalid or corrupt kernel|No DEFAULT or UI|"
             # GRUB
             rb"error: [^\r\n]*file `[^'\r\n]*(?:vmlinuz|linux)[^'\r\n]*' not found|"
-            rb"[^\r\n]*you need to load the kernel first|error: [^\r\n]*invalid magic number|"
+            rb"you need to load the kernel first|error: [^\r\n]*invalid magic number|"
             rb"error: [^\r\n]*bad shim signature|Minimal BASH-like line editing|"
             # systemd-boot, the kernel's EFI stub
             rb"No loader found\.[^\r\n]*|Error loading [^\r\n]*|Failed to execute [^\r\n]*|"

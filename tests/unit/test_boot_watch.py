@@ -1,0 +1,195 @@
+"""Watch, against a machine that is played: what it shows, and when."""
+
+from types import SimpleNamespace
+
+import pytest
+from particle_os.boot import screen, watch
+from particle_os.boot.watch import Watch
+from particle_os.deadline import Deadline
+from particle_os.vm.console import QemuEnded
+
+BEGIN, END = b"PROBE x", b"PROBE-END x"
+BOOT = [(0.2, b"SeaBIOS\r\n"), (0.5, b"EXTLINUX 6.04\r\n"), (2, b"[ 0.0] Linux version 6.12\r\n")]
+SYSTEMD = [*BOOT, (6, b"Loading, please wait...\r\n"), (9, b"Welcome to Debian\r\n")]
+
+
+class Channel:
+    data = b""
+
+    def wait_for_end(self, seconds):
+        pass
+
+
+class Played:
+    """A machine whose console says `said` ((seconds, text) pairs), on a clock that is played too.
+
+    `answers` is when the whole answer comes; `ends` (seconds, status) when QEMU ends; `restarts`
+    when the guest resets the machine.
+    """
+
+    def __init__(self, said=(), answers=None, ends=None, restarts=(), handed_over=0.3, busy=0):
+        self.now = 0.0
+        self.said = sorted(said)
+        self.answers, self.ends, self.restarts = answers, ends, sorted(restarts)
+        self.handed_over, self.busy = handed_over, busy
+        self.probe, self.firmware = Channel(), Channel()
+        self.shown = b""
+        self.kernel = False
+        self.console = SimpleNamespace(read=self.read, is_alive=lambda: True)
+        self.monitor = SimpleNamespace(
+            events=self.events, last_events=self.events, disk_operations=self.operations
+        )
+
+    def read(self, seconds):
+        until = self.now + seconds
+        if self.ends and self.ends[0] <= until:
+            self.now = self.ends[0]
+            raise QemuEnded(self.ends[1], [])
+        if self.said and self.said[0][0] <= until:
+            self.now, text = max(self.now, self.said[0][0]), self.said.pop(0)[1]
+        else:
+            self.now, text = until, b""
+        if self.handed_over is not None and self.now >= self.handed_over:
+            self.firmware.data = b"Booting from 0000:7c00\n"
+        if self.answers is not None and self.now >= self.answers:
+            self.probe.data = BEGIN + b"\n" + END
+        return text
+
+    def events(self, deadline):
+        due = [at for at in self.restarts if at <= self.now]
+        self.restarts = self.restarts[len(due) :]
+        shutdown = [{"event": "SHUTDOWN", "data": {"guest": True}}] if self.ends else []
+        return [{"event": "RESET", "data": {"guest": True}} for _ in due] + shutdown
+
+    def operations(self, deadline):
+        return int(min(self.now, self.busy))
+
+
+@pytest.fixture
+def observe(monkeypatch):
+    def run(machine, seconds=100.0):
+        monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: machine.now))
+        monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
+        monkeypatch.setattr(screen, "kernel_runs", lambda m, d: m.kernel)
+        watched = Watch(
+            machine, machine.probe, machine.firmware, begin=BEGIN, end=END, started=0.0,
+            deadline=Deadline(at=seconds, seconds=seconds, what="the boot test"),
+            on_phase=lambda name, at: None,
+        )  # fmt: skip
+        return watched, watched.until_answer()
+
+    return run
+
+
+def test_the_answer_ends_the_wait_and_the_phases_are_timed(observe):
+    watched, failure = observe(Played([*SYSTEMD, (12, b"debian login: ")], answers=15))
+    assert failure is None
+    assert list(watched.phases) == [
+        "firmware", "boot loader", "kernel", "initramfs", "init", "login prompt", "answer",
+    ]  # fmt: skip
+    assert watched.phases["initramfs"] == pytest.approx(6, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ([*BOOT[:2], (1, b"Loading /vmlinuz... failed: No such file\r\nboot: ")],
+         "kernel-not-started"),
+        ([*BOOT, (5, b"Kernel panic - not syncing: Attempted to kill init!\r\n")], "kernel-panic"),
+        ([*SYSTEMD, (12, b"You are in emergency mode.\r\n")], "emergency-mode"),
+    ],
+)  # fmt: skip
+def test_a_sign_counts_within_ten_seconds(observe, said, status):
+    machine = Played(said)
+    _, failure = observe(machine)
+    assert failure[0] == status
+    assert machine.now - said[-1][0] < 10
+
+
+def test_a_sign_that_is_followed_by_a_later_phase_does_not_count(observe):
+    early = (0.7, b"Missing operating system\r\n")
+    _, failure = observe(Played([early, *SYSTEMD], answers=15, busy=99))
+    assert failure is None
+
+
+def test_a_sign_does_not_stand_against_an_answer(observe):
+    said = [*SYSTEMD, (10, b"Kernel panic - not syncing: only a text\r\n")]
+    _, failure = observe(Played(said, answers=14))
+    assert failure is None
+
+
+def test_a_line_that_comes_in_pieces_is_read_whole(observe):
+    text = b"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"
+    pieces = [(3 + i / 1000, bytes([byte])) for i, byte in enumerate(text)]
+    _, (status, message) = observe(Played([*BOOT, *pieces]))
+    assert status == "root-not-found"
+    assert "unknown-block(0,0)" in message
+
+
+def test_a_boot_loader_that_waits_is_told_from_one_that_reads(observe):
+    machine = Played(BOOT[:2])
+    _, (status, message) = observe(machine)
+    assert (status, machine.now < 11) == ("kernel-not-started", True)
+    assert "key" in message
+    busy = Played(BOOT[:2], busy=30)
+    observe(busy)
+    assert busy.now > 30
+
+
+def test_boot_code_that_says_nothing(observe):
+    _, (status, _) = observe(Played([(0.2, b"SeaBIOS\r\n")]))
+    assert status == "boot-loader-failed"
+
+
+def test_a_kernel_without_a_console_is_not_taken_for_a_boot_loader(observe):
+    machine = Played(BOOT[:2], answers=40)
+    machine.kernel = True
+    watched, failure = observe(machine)
+    assert failure is None
+    assert "kernel" in watched.phases
+
+
+def test_a_uefi_loader_that_waits(observe):
+    said = [(1, b"\x1b[=3h\x1b[2J"), (2, b"BdsDxe: starting Boot0001\r\n"), (3, b"a menu")]
+    machine = Played(said, handed_over=None)
+    _, (status, _) = observe(machine)
+    assert (status, machine.now < 13) == ("kernel-not-started", True)
+
+
+def test_restarts(observe):
+    watched, failure = observe(Played(SYSTEMD, answers=30, restarts=[0.1, 0.15]))
+    assert (failure, watched.restarts) == (None, 2)
+    _, (status, message) = observe(Played(restarts=[1, 5, 9], handed_over=None))
+    assert status == "reboot-loop"
+    assert "3 times" in message
+
+
+def test_a_restart_after_a_panic_tells_the_panic(observe):
+    said = [*BOOT, (5, b"Kernel panic - not syncing: Fatal exception\r\n")]
+    _, (status, _) = observe(Played(said, restarts=[6]))
+    assert status == "kernel-panic"
+
+
+def test_the_machine_switches_itself_off(observe):
+    _, (status, _) = observe(Played(SYSTEMD, ends=(12, 0)))
+    assert status == "powered-off-early"
+
+
+def test_qemus_own_death_is_no_verdict(observe):
+    with pytest.raises(QemuEnded):
+        observe(Played(SYSTEMD, ends=(12, -6)))
+
+
+def test_a_time_out_names_the_phases(observe):
+    _, (status, message) = observe(Played([*SYSTEMD, (12, b"x login: ")]), seconds=60)
+    assert status == "timed-out"
+    for words in ("60 s", "last seen: login prompt", "kernel 2.", "older than 252"):
+        assert words in message
+
+
+def test_a_flood_of_words_stays_bounded(observe):
+    flood = [(10 + i / 100, b"flood " * 600) for i in range(2000)]
+    machine = Played([*SYSTEMD, *flood], answers=25)
+    watched, failure = observe(machine)
+    assert failure is None
+    assert len(watched._window) <= watch.OVERLAP_BYTES
