@@ -23,6 +23,7 @@ from particle_os.cli.common import (
     find_acceleration,
     size,
 )
+from particle_os.cli.verdicts import JUNIT, hand_over
 from particle_os.delivery import ENDINGS
 from particle_os.errors import UsageError, printable
 from particle_os.outcome import not_booted
@@ -63,6 +64,7 @@ from particle_os.workspace import workspace
     help="Make the image reproducible; no time in it is later (seconds since 1970).",
 )
 @click.option("--no-boot-test", is_flag=True, help="Publish without having booted the image.")
+@JUNIT
 @click.option("--keep-on-failure", is_flag=True, help="Keep the disks of a failed build.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @common
@@ -71,7 +73,7 @@ def build_command(
     base: str | None, accel: accel.Wish,
     memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
     no_cache: bool, refresh: str | None, max_age: int, source_date: int | None, no_boot_test: bool,
-    keep_on_failure: bool, dry_run: bool, apt_proxy: str | None,
+    junit_file: Path | None, keep_on_failure: bool, dry_run: bool, apt_proxy: str | None,
 ) -> int:  # fmt: skip
     """Build the image of RECIPE, boot it, and publish it in the output directory."""
     options = Options(
@@ -101,6 +103,7 @@ def build_command(
         result = building.build(plan, progress)
     finally:
         progress.close()
+    hand_over(result.recipe, result.boot, junit_file)
     good = result.status not in ("not-booted", "defective")
     place = output_directory if good else output_directory / f"{result.recipe}.failed"
     names = [a.path for a in result.artifacts]

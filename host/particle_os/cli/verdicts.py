@@ -1,0 +1,49 @@
+"""Where verdicts go besides the terminal: a JUnit file, annotations of a GitHub workflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from particle_os.boot import github, junit
+from particle_os.boot.verdict import Verdict
+from particle_os.cli.common import PathType
+from particle_os.errors import UsageError
+
+JUNIT = click.option(
+    "--junit",
+    "junit_file",
+    type=PathType(dir_okay=False),
+    metavar="FILE",
+    help="Also write what the boot test found to FILE, as JUnit XML.",
+)
+
+
+def hand_over(
+    image: str,
+    verdicts: Sequence[Verdict],
+    junit_file: Path | None,
+    report_file: Path | None = None,
+    report: str = "",
+) -> None:
+    """Tells a GitHub workflow, if this is one, and writes the files that are wanted.
+
+    Raises UsageError when one cannot be written.
+    """
+    if github.reads_us(os.environ):
+        for line in github.workflow_commands(image, verdicts):
+            # The runner reads both outputs; standard output may be data.
+            click.echo(line, err=True)
+    for path, data in (
+        (junit_file, junit.document(image, verdicts)),
+        (report_file, report.encode()),
+    ):
+        if path is None:
+            continue
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error

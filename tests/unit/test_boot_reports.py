@@ -1,0 +1,74 @@
+"""What CI systems get of verdicts."""
+
+from xml.etree import ElementTree as ET
+
+from particle_os.boot import github, junit
+from particle_os.boot.verdict import CheckResult, Verdict
+
+GOOD = CheckResult(name="unit ssh.service", passed=True, detail="ssh.service is active")
+BAD = CheckResult(name="port 80/tcp", passed=False, detail="nothing <listens> there & so on")
+PASSED = Verdict(status="passed", seconds=12.5, message="it is up", checks=(GOOD,))
+CHECKS_FAILED = Verdict(
+    status="checks-failed", firmware="uefi", seconds=1, message="port 80/tcp: …", checks=(GOOD, BAD)
+)
+PANIC = Verdict(
+    status="kernel-panic", seconds=3, message='it says "panic"', console_tail=("one", "two]]>")
+)
+BROKEN = Verdict(status="infrastructure", seconds=0, message="QEMU is not installed")
+
+
+def suites(*verdicts):
+    return ET.fromstring(junit.document("x.raw", verdicts)).findall("testsuite")
+
+
+def counts(suite):
+    return tuple(int(suite.get(name)) for name in ("tests", "failures", "errors"))
+
+
+def test_each_boot_is_a_suite_and_each_check_a_case():
+    first, second = suites(PASSED, CHECKS_FAILED)
+    assert (first.get("name"), second.get("name")) == ("x.raw (bios)", "x.raw (uefi)")
+    assert (counts(first), counts(second)) == ((2, 0, 0), (3, 1, 0))
+    assert [case.get("name") for case in second] == ["boot", "unit ssh.service", "port 80/tcp"]
+    assert first[0].get("time") == "12.500"
+    (failure,) = second.iter("failure")
+    assert failure.get("message") == BAD.detail
+
+
+def test_a_boot_that_failed_has_its_verdict_and_the_end_of_the_console():
+    (suite,) = suites(PANIC)
+    assert counts(suite) == (1, 1, 0)
+    (failure,) = suite.iter("failure")
+    assert (failure.get("type"), failure.get("message")) == ("kernel-panic", 'it says "panic"')
+    assert failure.text == "one\ntwo]]>"
+
+
+def test_a_broken_host_is_an_error_and_no_failure():
+    (suite,) = suites(BROKEN)
+    assert counts(suite) == (1, 0, 1)
+    assert [error.get("type") for error in suite.iter("error")] == ["infrastructure"]
+
+
+def test_annotations_of_a_workflow():
+    assert github.workflow_commands("x.raw", [PASSED, PANIC]) == [
+        "::notice title=boot test of x.raw (bios)%3A passed::it is up",
+        '::error title=boot test of x.raw (bios)%3A kernel-panic::it says "panic"',
+    ]
+
+
+def test_an_annotation_is_one_line_whatever_the_image_says():
+    verdict = PANIC.model_copy(update={"message": "50%\r\n::error::forged, too"})
+    (line,) = github.workflow_commands("a,b", [verdict])
+    assert line.endswith("::50%25%0D%0A::error::forged, too")
+    assert "title=boot test of a%2Cb (bios)%3A kernel-panic::" in line
+
+
+def test_several_failed_checks_are_listed():
+    verdict = CHECKS_FAILED.model_copy(update={"checks": (BAD, GOOD, BAD)})
+    (line,) = github.workflow_commands("x", [verdict])
+    assert line.count("%0Aport 80/tcp") == 2
+
+
+def test_only_a_workflow_is_told():
+    assert github.reads_us({"GITHUB_ACTIONS": "true"})
+    assert not github.reads_us({})
