@@ -6,12 +6,13 @@ BACKPORTS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
+RUNS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit vm-test matrix recipes bench schema docs wheel
+.PHONY: help setup demo test check unit vm-test matrix mutations recipes bench schema docs wheel
 
 help: ## Print the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-8s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-9s %s\n' "$$t" "$$d"; done
 
 setup: ## Install what is missing: Debian packages (apt), Python packages (.venv)
 	@BACKPORTS=$(BACKPORTS) sh host/setup.sh packages
@@ -39,6 +40,9 @@ matrix: setup ## Build and boot every combination of boot loader, table, file sy
 
 recipes: setup ## Build and boot every recipe of recipes/
 	@set -e; for recipe in recipes/*.yml; do $(BIN)/particle-os build $$recipe --output $(OUT); done
+
+mutations: setup ## Break images in every way there is, and check each verdict (RUNS=10)
+	@$(BIN)/python tests/broken.py --runs $(RUNS)
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py

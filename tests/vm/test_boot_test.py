@@ -6,54 +6,26 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from . import mutations
 from .conftest import Account, Outcome, leftovers
+from .mutations import MUTATIONS
 
-MIB = 1 << 20
 Built = tuple[Outcome, Path]
-# Twelve characters of the kernel's command line that the mutations replace.
-PLACE = b"console=tty0"
+# Quick ones of each kind; `make mutations` tries all, and under UEFI.
+QUICK = [
+    name for name, mutation in MUTATIONS.items() if mutation.early and mutation.base == "extlinux"
+]
+QUICK += ["wrong-root", "init-missing", "emergency", "powers-off", "failing-unit"]
 
 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def replace_once(image: Path, old: bytes, new: bytes) -> None:
-    """Overwrites bytes of the image where they stand, which must be in one place."""
-    assert len(old) == len(new)
-    data = image.read_bytes()
-    assert data.count(old) == 1
-    with image.open("r+b") as file:
-        file.seek(data.index(old))
-        file.write(new)
-
-
-def kernel_argument(word: bytes) -> Callable[[Path], None]:
-    return lambda image: replace_once(image, b" ro " + PLACE, b" ro " + word.ljust(len(PLACE)))
-
-
-def no_boot_code(image: Path) -> None:
-    with image.open("r+b") as file:
-        file.write(bytes(512))
-
-
-def failing_unit(image: Path) -> None:
-    """A service that fails, enabled for multi-user.target."""
-    unit = image.with_name("bad.service")
-    unit.write_text("[Service]\nExecStart=/bin/sh -c 'echo it went wrong; exit 7'\n")
-    place = "/etc/systemd/system"
-    wanted = f"{place}/multi-user.target.wants"
-    commands = [f"write {unit} {place}/bad.service", f"mkdir {wanted}"]
-    commands.append(f"symlink {wanted}/bad.service ../bad.service")
-    for command in commands:
-        argv = ["/sbin/debugfs", "-w", "-R", command, f"{image}?offset={MIB}"]
-        subprocess.run(argv, check=True, capture_output=True, timeout=60)
 
 
 @pytest.fixture
@@ -81,26 +53,105 @@ def test_a_good_image_passes_untouched_and_is_a_new_machine_each_time(
     assert leftovers(account, built[1]) == []
 
 
-BROKEN = {
-    "no-bootable-device": no_boot_code,
-    "kernel-panic": kernel_argument(b"rdinit=/none"),
-    "emergency-mode": kernel_argument(b"emergency"),
-    "root-not-found": kernel_argument(b"break=top"),
-    "units-failed": failing_unit,
-}
-
-
-@pytest.mark.parametrize("status", BROKEN)
-def test_a_broken_image_is_told_apart(account: Account, copy: Path, status: str) -> None:
-    BROKEN[status](copy)
+@pytest.mark.parametrize("name", QUICK)
+def test_a_broken_image_is_told_apart(account: Account, copy: Path, name: str) -> None:
+    mutation = MUTATIONS[name]
+    mutation.change(copy)
     before = sha256(copy)
-    outcome = account.run("boot-test", copy, "--json")
-    assert outcome.json()["status"] == status, outcome.stdout
+    arguments: list[str | Path] = ["boot-test", copy, "--json", "--firmware", mutation.firmware]
+    if mutation.timeout is not None:
+        arguments += ["--timeout", str(mutation.timeout)]
+    outcome = account.run(*arguments)
+    verdict = outcome.json()
+    assert verdict["status"] == mutation.status, outcome.stdout
+    assert mutation.says in verdict["message"]
     assert outcome.status == 4
     assert sha256(copy) == before
-    if status == "units-failed":
-        assert "bad.service" in outcome.json()["message"]
-        assert "it went wrong" in outcome.json()["facts"]["journal:bad.service"]
+    if name == "failing-unit":
+        assert "it went wrong" in verdict["facts"]["journal:bad.service"]
+
+
+# Perl is in every Debian; it serves one page.
+WEB = """\
+[Unit]
+Description=A page
+[Service]
+ExecStart=/usr/bin/perl -e 'use IO::Socket::INET; $s = IO::Socket::INET->new(LocalPort => 8080, Listen => 5, ReuseAddr => 1) or die; while ($c = $s->accept) { <$c>; print $c "HTTP/1.0 200 OK\\r\\n\\r\\nhello\\n"; close $c }'
+"""  # noqa: E501
+NETWORK = "[Match]\nType=ether\n[Network]\nDHCP=ipv4\n"
+# Each check, and whether it holds.
+CHECKS = [
+    ("unit: web.service", True),
+    ("unit: no-such.service", False),
+    ("{command: [sh, -c, 'echo out; exit 3'], exit: 3, matches: '^o.t$'}", True),
+    ("{command: [id, -u], contains: '5'}", False),
+    ("{command: [sleep, '60'], timeout: 1}", False),
+    ("{file: /etc/passwd, mode: '0644', owner: root, group: root, contains: 'admin:'}", True),
+    ("{file: /etc/shadow, mode: '0644'}", False),
+    ("{file: /no/such, exists: false}", True),
+    ("package: systemd", True),
+    ("package: emacs", False),
+    ("{user: admin, shell: /bin/bash}", True),
+    ("{user: admin, groups: [sudo]}", False),
+    ("{port: 8080, reachable: true}", True),
+    ("port: 23", False),
+    ("{http: /, port: 8080, contains: hello}", True),
+    ("{http: /, port: 8080, status: 404}", False),
+    ("{mount: /, type: ext4, options: [rw]}", True),
+    ("mount: /srv", False),
+    ("kernel-argument: ro", True),
+    ("kernel-argument: quiet", False),
+    ("timezone: Europe/Berlin", True),
+    ("timezone: Asia/Tokyo", False),
+    ("locale: en_US.UTF-8", True),
+    ("locale: de_DE.UTF-8", False),
+    ("systemd-analyze: 3600", True),
+    ("systemd-analyze: 1", False),
+]
+
+
+@pytest.fixture
+def served(copy: Path) -> Path:
+    """The image with a web server, and an address that it takes by DHCP."""
+    mutations.unit("web.service", WEB)(copy)
+    mutations.put(copy, "/etc/systemd/network/80-dhcp.network", NETWORK)
+    service = "/usr/lib/systemd/system/systemd-networkd.service"
+    wants = f"{mutations.UNITS}/multi-user.target.wants/systemd-networkd.service"
+    mutations.debugfs(copy, f"symlink {wants} {service}")
+    return copy
+
+
+def test_each_check_holds_or_does_not(account: Account, served: Path) -> None:
+    text = "checks:\n" + "".join(f"  - {check}\n" for check, _ in CHECKS)
+    checks = account.write(account.directory / "checks.yml", text)
+    report = account.directory / "junit.xml"
+    outcome = account.run("boot-test", served, "--checks", checks, "--junit", report, "--json")
+    assert outcome.status == 4, outcome.stderr
+    verdict = outcome.json()
+    assert verdict["status"] == "checks-failed", outcome.stdout
+    found = [(check["passed"], check["name"], check["detail"]) for check in verdict["checks"]]
+    assert [passed for passed, _, _ in found] == [holds for _, holds in CHECKS], found
+    (suite,) = ET.parse(report).getroot()
+    assert int(suite.get("tests", "0")) == 1 + len(CHECKS)
+    assert int(suite.get("failures", "0")) == sum(not holds for _, holds in CHECKS)
+
+
+def test_a_second_boot_in_little_memory_is_of_the_same_machine(
+    account: Account, copy: Path
+) -> None:
+    text = "checks: [reboot: true, memory: 512M, user: admin]\n"
+    checks = account.write(account.directory / "reboot.yml", text)
+    outcome = account.run("boot-test", copy, "--checks", checks)
+    assert outcome.status == 0, outcome.stdout
+    told = outcome.stdout.splitlines()
+    assert told[0].startswith("ok     reboot: it came up again")
+    assert [line[:6] for line in told[:3]] == ["ok    "] * 3
+    # A system that makes itself a new machine each time does not pass.
+    volatile = "[Service]\nExecStart=/bin/rm /etc/machine-id\n"
+    mutations.unit("volatile.service", volatile)(copy)
+    outcome = account.run("boot-test", copy, "--checks", checks)
+    assert outcome.status == 4
+    assert "FAILED reboot: machine-id changed" in outcome.stdout
 
 
 def test_a_check_that_does_not_hold(account: Account, built: Built) -> None:

@@ -1,0 +1,113 @@
+"""Breaks good images in every way of vm/mutations.py and checks each verdict, several times over.
+
+`make mutations` builds an image with each boot loader, and runs each mutation ten times
+(`make mutations RUNS=1`). `--image extlinux=FILE` takes a raw image that is there; `--only WORD`
+runs those whose name contains the word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vm.mutations import MUTATIONS, Mutation
+
+TOP = Path(__file__).parents[1]
+PACKAGES = (
+    "linux-image-cloud-amd64 systemd-sysv grub-pc-bin grub-efi-amd64-bin grub2-common systemd-boot "
+    "systemd-boot-efi systemd-repart"
+).split()
+BUILD_SECONDS = 1800
+BOOT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Run:
+    """One verdict, and whether it is the right one; `seconds` are those of the whole command."""
+
+    right: bool
+    told: str
+    seconds: float
+
+
+def build(loader: str, program: Sequence[str], directory: Path) -> Path:
+    """Builds the good image with a boot loader."""
+    recipe = directory / f"{loader}.yml"
+    stages = [{"type": "apt", "packages": PACKAGES}, {"type": "qemu", "boot-loader": loader}]
+    recipe.write_text(json.dumps({"name": loader, "stages": stages}))
+    argv = [*program, "build", recipe, "--output", directory, "--no-boot-test"]
+    subprocess.run(argv, check=True, timeout=BUILD_SECONDS)
+    return directory / f"{loader}.raw"
+
+
+def run(mutation: Mutation, image: Path, program: Sequence[str], directory: Path) -> Run:
+    """Breaks a copy of the image and has it booted."""
+    broken = directory / "broken.raw"
+    subprocess.run(["cp", "--sparse=always", image, broken], check=True)
+    mutation.change(broken)
+    argv = [*program, "boot-test", str(broken), "--firmware", mutation.firmware]
+    argv += ["--timeout", str(mutation.timeout)] if mutation.timeout is not None else []
+    started = time.monotonic()
+    done = subprocess.run(
+        [*argv, "--json", "--progress", "none"],
+        capture_output=True,
+        text=True,
+        timeout=BOOT_SECONDS,
+        check=False,
+    )
+    seconds = time.monotonic() - started
+    broken.unlink()
+    if not done.stdout:
+        return Run(False, done.stderr, seconds)
+    verdict: dict[str, Any] = json.loads(done.stdout)
+    wanted_exit = 0 if mutation.status == "passed" else 4
+    right = (
+        verdict["status"] == mutation.status
+        and mutation.says in verdict["message"]
+        and done.returncode == wanted_exit
+    )
+    return Run(right, f"{verdict['status']}: {verdict['message']}", seconds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10, help="how often each is run")
+    parser.add_argument("--only", default="", help="the mutations whose name contains this")
+    parser.add_argument("--image", action="append", default=[], metavar="LOADER=FILE")
+    parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
+    arguments = parser.parse_args()
+    images = {name: Path(path) for name, _, path in (i.partition("=") for i in arguments.image)}
+    wrong = total = 0
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="mutations-") as place:
+        directory = Path(place)
+        for name, mutation in MUTATIONS.items():
+            if arguments.only not in name:
+                continue
+            if mutation.base not in images:
+                images[mutation.base] = build(mutation.base, arguments.program, directory)
+            image = images[mutation.base]
+            runs = [
+                run(mutation, image, arguments.program, directory) for _ in range(arguments.runs)
+            ]
+            right = sum(each.right for each in runs)
+            slowest = max(each.seconds for each in runs)
+            print(f"{name:<28} {mutation.status:<20} {right}/{len(runs)} {slowest:6.1f} s")
+            for each in runs:
+                if not each.right:
+                    print(f"    wrong: {each.told}", flush=True)
+            sys.stdout.flush()
+            wrong, total = wrong + len(runs) - right, total + len(runs)
+    print(f"{total} runs, {wrong} wrong verdicts")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
