@@ -31,6 +31,7 @@ found={image}
 image=$(realpath -- "${{IMAGE:-$found}}")
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
+trap 'exit 1' HUP INT TERM
 cd -- "$work"
 {prepare}
 {run} "$@"
