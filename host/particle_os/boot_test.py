@@ -41,7 +41,7 @@ CPUS = 2
 # Longer than systemd waits for a missing disk (90 s), and twice that under emulation.
 TIMEOUT_SECONDS = {"kvm": 120.0, "tcg": 240.0}
 # For what does not count: a journal that takes longer is left out.
-FILES_SECONDS = 20.0
+FILES_SECONDS = 10.0
 ATTEMPTS = 3
 # These facts stay when a system boots again.
 LASTING = ("machine-id", "ssh-host-keys")

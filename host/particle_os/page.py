@@ -46,10 +46,7 @@ FACTS = {
     "boot-times": "Boot time",
 }
 UNIT_JOURNAL = "journal:"
-# A line of `systemd-analyze blame`: "1min 2.345s name", "678ms name".
-BLAMED = re.compile(
-    r"\s*(?:(\d{1,3})h )?(?:(\d{1,3})min )?(?:(\d{1,3}(?:\.\d+)?)s|(\d{1,4})ms) (\S+)"
-)
+BLAMED = re.compile(r" *(\d{1,9}\.\d{3})s (\S+)")
 INSTALLED = re.compile(r"(\S+) (\S+) (\S+) (\d{1,12})?")
 
 
@@ -239,13 +236,8 @@ def _read(place: Path | None, name: str) -> list[str]:
 
 def _slowest(lines: Sequence[str]) -> list[Bar]:
     """The units that took longest to start."""
-    times = []
-    for line in lines[:SLOWEST]:
-        if found := BLAMED.fullmatch(line):
-            hours, minutes, seconds, milliseconds, unit = found.groups(default="0")
-            took = 3600 * int(hours) + 60 * int(minutes) + float(seconds) + int(milliseconds) / 1000
-            times.append((unit, took))
-    return _bars(times)
+    found = filter(None, map(BLAMED.fullmatch, lines[:SLOWEST]))
+    return _bars([(m[2], float(m[1])) for m in found])
 
 
 def installed(evidence: Path | None, verdicts: Sequence[Verdict]) -> list[Package]:

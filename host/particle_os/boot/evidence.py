@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from particle_os.boot.files import PLOT, TEXTS
+from particle_os.boot.files import NAMES
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError
 from particle_os.vm import firmware as firmwares
@@ -55,7 +55,7 @@ class Evidence:
 
     def clear(self) -> None:
         """Removes what an earlier test has left there."""
-        for name in (CONSOLE, SCREEN, COMMAND, *TEXTS, PLOT):
+        for name in (CONSOLE, SCREEN, COMMAND, *NAMES):
             (self.directory / name).unlink(missing_ok=True)
 
     def begin(self, spec: MachineSpec, image_format: str, firmware: Firmware) -> None:

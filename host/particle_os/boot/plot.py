@@ -22,6 +22,10 @@ ATTRIBUTES = {
     "class": re.compile("[a-z0-9 -]{1,40}"),
     "transform": re.compile(TRANSFORM),
 }
+# A unit and how long it took: "ssh.service (386ms)", "x.service (1min 2.345s)".
+TIME = re.compile(
+    r"(\S+) \((?:(\d{1,3})h)? ?(?:(\d{1,3})min)? ?(?:(\d{1,3}(?:\.\d{1,6})?)s)? ?(?:(\d{1,3})ms)?\)"
+)
 SHAPES = 20_000
 DEPTH = 8
 CHARACTERS = 200
@@ -53,6 +57,17 @@ def redrawn(data: bytes) -> str | None:
     ET.SubElement(top, "style").text = STYLE
     _copy(source, top, SHAPES, DEPTH)
     return ET.tostring(top, encoding="unicode")
+
+
+def unit_times(drawn: str) -> list[tuple[str, float]]:
+    """The units of a redrawn plot, and the seconds that each took to start."""
+    times = []
+    for element in ET.fromstring(drawn).iter(f"{{{SVG}}}text"):  # noqa: S314 - our own
+        if found := TIME.fullmatch(element.text or ""):
+            unit, hours, minutes, seconds, milliseconds = found.groups(default="0")
+            took = 3600 * int(hours) + 60 * int(minutes) + float(seconds) + int(milliseconds) / 1000
+            times.append((unit, took))
+    return times
 
 
 def _copy(source: ET.Element, target: ET.Element, room: int, depth: int) -> int:

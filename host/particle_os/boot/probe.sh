@@ -32,10 +32,10 @@ file() {
 
 # Hands over what people may want to look at; see files.py.
 files() {
-	file blame.txt systemd-analyze blame --no-pager
 	file packages.txt dpkg-query -W -f '${Package} ${Version} ${Architecture} ${Installed-Size}\n'
 	file journal.txt journalctl --boot --output short-monotonic --lines 10000 --no-pager --quiet
-	# Without tooltips, which name all dependencies of all units, and lines of tenths of seconds.
+	# It asks systemd for each unit: under emulation that takes as long as a third of the boot, so it
+	# comes last and once. Without tooltips, which name all dependencies of all units, and lines of tenths of seconds.
 	file plot.svg sh -c "systemd-analyze plot | sed '/<title>/,/<\\/title>/d; /sec01/d'"
 	echo "PARTICLE-OS-FILES-END $1"
 }
