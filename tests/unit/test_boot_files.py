@@ -163,6 +163,19 @@ def test_a_plot_keeps_its_shapes_and_words():
     assert "red" not in top.find(f"{space}style").text
 
 
+def test_the_plot_of_a_slow_boot_is_squeezed():
+    labels = "".join(f'<text class="sec" x="{s}00.000">{s}.0s</text>' for s in range(80))
+    wide = PLOT.replace("880px", "8000px").replace("</svg>", f"{labels}</svg>")
+    top = ET.fromstring(plot.redrawn(wide.encode()))
+    space = f"{{{plot.SVG}}}"
+    assert top.attrib == {"width": "1600.000", "height": "250px"}
+    bar = top.find(f".//{space}rect[@class='activating']")
+    assert (bar.get("x"), bar.get("width"), bar.get("height")) == ("-0.600", "7.725", "19.000")
+    assert top.find(f"{space}rect").get("width") == "100%"
+    found = [(e.text, e.get("x")) for e in top.iter(f"{space}text") if e.get("class") == "sec"]
+    assert found == [(f"{s}.0s", f"{s * 20}.000") for s in range(0, 80, 5)]
+
+
 @pytest.mark.parametrize(
     ("told", "seconds"),
     [("386ms", 0.386), ("12.345s", 12.345), ("1min 2.345s", 62.345), ("1h 2min 3s", 3723.0),

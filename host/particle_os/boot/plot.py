@@ -29,6 +29,11 @@ TIME = re.compile(
 SHAPES = 20_000
 DEPTH = 8
 CHARACTERS = 200
+# In pixels; systemd draws a second as 100. What is wider is squeezed, so that it can be overlooked.
+WIDTH = 1600
+HORIZONTAL = ("x", "x1", "x2", "width")
+# Narrower seconds have no room for a label each.
+LABELLED = 0.4
 STYLE = """
 .background { fill: #fff } rect { stroke: #666; stroke-width: 1; stroke-opacity: 0 }
 text { font: 13px sans-serif; fill: #222 } text.left { text-anchor: start }
@@ -53,9 +58,11 @@ def redrawn(data: bytes) -> str | None:
         return None
     if source.tag != f"{{{SVG}}}svg":
         return None
-    top = ET.Element("svg", {"xmlns": SVG, **_attributes(source)})
+    width = re.fullmatch(rf"({NUMBER})px", source.get("width", ""))
+    squeeze = min(1.0, WIDTH / max(1.0, float(width[1]))) if width else 1.0
+    top = ET.Element("svg", {"xmlns": SVG, **_attributes(source, squeeze)})
     ET.SubElement(top, "style").text = STYLE
-    _copy(source, top, SHAPES, DEPTH)
+    _copy(source, top, squeeze, SHAPES, DEPTH)
     return ET.tostring(top, encoding="unicode")
 
 
@@ -70,24 +77,32 @@ def unit_times(drawn: str) -> list[tuple[str, float]]:
     return times
 
 
-def _copy(source: ET.Element, target: ET.Element, room: int, depth: int) -> int:
+def _copy(source: ET.Element, target: ET.Element, squeeze: float, room: int, depth: int) -> int:
     """Copies what is known of an element's children; returns how many more may come."""
     for child in source:
         name = str(child.tag).removeprefix(f"{{{SVG}}}")
-        if name not in ELEMENTS:
+        if name not in ELEMENTS or (squeeze < LABELLED and _is_minor_label(child)):
             continue
         if room <= 0 or depth <= 0:
             break
-        made = ET.SubElement(target, name, _attributes(child))
+        made = ET.SubElement(target, name, _attributes(child, squeeze))
         if name == "text":
-            made.text = printable(child.text or "", CHARACTERS)
-        room = _copy(child, made, room - 1, depth - 1)
+            made.text = printable(" ".join((child.text or "").split()), CHARACTERS)
+        room = _copy(child, made, squeeze, room - 1, depth - 1)
     return room
 
 
-def _attributes(element: ET.Element) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in element.attrib.items()
-        if name in ATTRIBUTES and ATTRIBUTES[name].fullmatch(value)
-    }
+def _is_minor_label(element: ET.Element) -> bool:
+    """Whether this is the label of a second that is no multiple of five."""
+    return element.get("class") == "sec" and not re.fullmatch(r"-?\d*[05]\.0s", element.text or "")
+
+
+def _attributes(element: ET.Element, squeeze: float) -> dict[str, str]:
+    found = {}
+    for name, value in element.attrib.items():
+        if name not in ATTRIBUTES or not ATTRIBUTES[name].fullmatch(value):
+            continue
+        if name in HORIZONTAL and squeeze < 1 and not value.endswith("%"):
+            value = f"{float(value.removesuffix('px')) * squeeze:.3f}"
+        found[name] = value
+    return found
