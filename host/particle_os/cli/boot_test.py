@@ -50,9 +50,9 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 )
 @JUNIT
 @click.option("--report", "report_file", type=PathType(dir_okay=False), metavar="FILE",
-              help="Write a page for people (HTML).")  # fmt: skip
+              help="Also write a page for people to FILE, as HTML.")  # fmt: skip
 @click.option("--evidence", "evidence_directory", type=PathType(file_okay=False),
-              metavar="DIRECTORY", help="Keep console and screen.")  # fmt: skip
+              metavar="DIRECTORY", help="Keep console, screen and journal there.")  # fmt: skip
 @click.option("--template", default="debian-trixie", show_default=True, hidden=True)
 @common
 def boot_test_command(

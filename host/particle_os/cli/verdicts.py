@@ -1,4 +1,4 @@
-"""Where verdicts go besides the terminal: a JUnit file, annotations of a GitHub workflow."""
+"""Where verdicts go besides the terminal: files, annotations of a GitHub workflow."""
 
 from __future__ import annotations
 
@@ -37,10 +37,8 @@ def hand_over(
         for line in github.workflow_commands(image, verdicts):
             # The runner reads both outputs; standard output may be data.
             click.echo(line, err=True)
-    for path, data in (
-        (junit_file, junit.document(image, verdicts)),
-        (report_file, report.encode()),
-    ):
+    xml = junit.document(image, verdicts)
+    for path, data in ((junit_file, xml), (report_file, report.encode())):
         if path is None:
             continue
         try:
