@@ -51,6 +51,8 @@ schema: ## Write recipes/schema.json anew
 	@$(BIN)/particle-os schema > recipes/schema.json.new
 	@mv recipes/schema.json.new recipes/schema.json
 
-docs: ## Write docs/stages.md anew from the stages' docstrings
-	@$(BIN)/python -m particle_os.reference > docs/stages.md.new
-	@mv docs/stages.md.new docs/stages.md
+docs: ## Write docs/stages.md and docs/checks.md anew from the docstrings
+	@for page in stages checks; do \
+	  $(BIN)/python -m particle_os.reference $$page > docs/$$page.md.new && \
+	  mv docs/$$page.md.new docs/$$page.md || exit; \
+	done

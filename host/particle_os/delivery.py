@@ -91,7 +91,7 @@ class Delivery:
         return self.failed_directory / f"{self.name}.log"
 
     def _write(self, result: Result, report: str) -> None:
-        self.file("report.html").write_text(report)
+        self.file("report.html").write_text(report, encoding="utf-8")
         self.file("result.json").write_text(result.model_dump_json(indent=2) + "\n")
 
 

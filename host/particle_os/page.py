@@ -97,7 +97,7 @@ def document(
     return _template().render(
         name=name,
         status=status,
-        good=status in ("passed", "not tested"),
+        tone=_tone,
         message=message,
         failure=failure,
         failure_lines=_lines(failure.tail) if failure is not None else (),
@@ -109,6 +109,7 @@ def document(
         stages=_stages(result) if result else (),
         phases=_bars(list(result.phases.items())[:ITEMS]) if result else (),
         notes=result.notes[:ITEMS] if result else (),
+        findings=result.verification.findings[:ITEMS] if result and result.verification else (),
         largest=_largest(packages),
         packages=sorted(packages[:PACKAGES], key=lambda package: package.name),
         packages_total=len(packages),
@@ -159,14 +160,22 @@ def _outcome(
     """The one word, and the sentence that says why."""
     if failure is not None:
         return "failed", failure.brief
-    bad = [verdict for verdict in verdicts if not verdict.passed]
-    if bad:
-        return bad[0].status, bad[0].message
+    if result is not None and result.verification is not None and result.verification.errors:
+        return "defective", f"errors in the disk: {len(result.verification.errors)}"
     if verdicts:
-        return "passed", verdicts[0].message
+        # The worst one.
+        worst = min(verdicts, key=lambda v: (v.accepted, v.passed))
+        return worst.status, worst.message
     if result is not None and result.status == "failed":
         return "failed", "the build did not come to its end"
     return "not tested", "nobody has seen this image boot"
+
+
+def _tone(status: str) -> Literal["good", "quiet", "bad"]:
+    """How a verdict is coloured."""
+    if status == "passed":
+        return "good"
+    return "quiet" if status in ("not tested", "console-only") else "bad"
 
 
 def _figures(
@@ -278,7 +287,7 @@ def _waterfall(verdict: Verdict) -> list[Bar]:
                 value=duration(end - at),
                 start=_percent(at, total),
                 width=_percent(end - at, total),
-                kind="bad" if last and not verdict.passed else "",
+                kind="bad" if last and not verdict.accepted else "",
             )
         )
     return bars

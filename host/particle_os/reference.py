@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -10,9 +11,18 @@ from typing import Any
 from particle_agent.stages import RECIPE_STAGES
 
 from particle_os import recipe
+from particle_os.checks import KINDS
 from particle_os.errors import UsageError
 from particle_os.explain import did_you_mean, nearest
 
+CHECKS_HEADER = """\
+# Checks
+
+Made by `make docs` from the code; do not edit.
+
+What can stand in `boot-test: checks:` of a recipe, and in the file of `boot-test --checks`. See
+[boot-test.md](boot-test.md#checks).
+"""
 INDENT = " " * 6
 HEADER = """\
 # Stages
@@ -35,7 +45,8 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
             return f"{kinds[0]}, or a list"
         return " or ".join(kinds)
     if "oneOf" in schema:
-        return "stage"
+        of_checks = all(str(inner.get("$ref", "")).endswith("Check") for inner in schema["oneOf"])
+        return "check" if of_checks else "stage"
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
@@ -189,5 +200,18 @@ def stages() -> str:
     return "\n".join(lines)
 
 
+def kinds_of_checks() -> str:
+    """The reference of all checks as Markdown."""
+    definitions = recipe.json_schema()["$defs"]
+    lines = [CHECKS_HEADER]
+    for kind in KINDS:
+        description = str(definitions[kind.__name__]["description"])
+        lines += [f"## {kind.kind}", "", description, ""]
+        lines += [*_options(kind.__name__, definitions), ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+PAGES = {"stages": stages, "checks": kinds_of_checks}
+
 if __name__ == "__main__":
-    print(stages(), end="")  # noqa: T201 - this is what it is for
+    print(PAGES[(sys.argv[1:] or ["stages"])[0]](), end="")  # noqa: T201 - this is what it is for

@@ -201,6 +201,10 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
         style = "green" if verdict.passed else "red"
         told = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
         console.print(Text(f"{verdict.firmware:>6}  {told}", style=style))
+        for check in verdict.checks:
+            sign, style = ("ok", "green") if check.passed else ("FAILED", "red")
+            told = f"{check.name}: {check.detail[:200]}"
+            console.print(Text.assemble(("        "), (f"{sign:<7}", style), told))
     if result.apt_proxy:
         console.print(Text(f" proxy  {_described(result.apt_proxy)}"))
     if result.helper.security_note:

@@ -60,9 +60,8 @@ def run(
             cpus=cpus,
             disks=(Disk(overlay, "qcow2", "image"),),
             uefi=firmwares.prepare(firmware, directory),
-            network="isolated",
-            forwards=(22,) if ssh else (),
-            resets=True,
+            network="isolated-ssh" if ssh else "isolated",
+            reboots=True,
         )
         transcript = directory / "console.log"
         machine = stack.enter_context(

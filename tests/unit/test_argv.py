@@ -88,7 +88,7 @@ def test_an_isolated_machine_reaches_nothing_and_nothing_reaches_it():
 
 
 def test_an_isolated_machine_may_be_reached_by_ssh():
-    (netdev,) = values(argv_of(network="isolated", forwards=(22,)), "-netdev")
+    (netdev,) = values(argv_of(network="isolated-ssh"), "-netdev")
     assert parsed(netdev)["restrict"] == "on"
     assert parsed(netdev)["hostfwd"] == "tcp:127.0.0.1:0-:22"
     (open_,) = values(argv_of(network="ssh"), "-netdev")
@@ -97,7 +97,7 @@ def test_an_isolated_machine_may_be_reached_by_ssh():
 
 def test_a_machine_restarts_only_if_it_may():
     assert "-no-reboot" in argv_of()
-    assert "-no-reboot" not in argv_of(resets=True)
+    assert "-no-reboot" not in argv_of(reboots=True)
 
 
 def test_no_network_is_none():

@@ -72,3 +72,9 @@ def test_several_failed_checks_are_listed():
 def test_only_a_workflow_is_told():
     assert github.reads_us({"GITHUB_ACTIONS": "true"})
     assert not github.reads_us({})
+
+
+def test_a_prompt_alone_is_a_warning_and_no_failure():
+    weak = PASSED.model_copy(update={"status": "console-only", "checks": ()})
+    assert github.workflow_commands("x", [weak])[0].startswith("::warning ")
+    assert counts(suites(weak)[0]) == (1, 0, 0)

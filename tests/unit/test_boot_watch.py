@@ -33,7 +33,7 @@ class Played:
         self.answers, self.ends, self.restarts = answers, ends, sorted(restarts)
         self.handed_over, self.busy = handed_over, busy
         self.probe, self.firmware = Channel(), Channel()
-        self.shown = b""
+        self.shown, self.share = b"", 1.0
         self.kernel = False
         self.console = SimpleNamespace(read=self.read, is_alive=lambda: True)
         self.monitor = SimpleNamespace(
@@ -67,14 +67,15 @@ class Played:
 
 @pytest.fixture
 def observe(monkeypatch):
-    def run(machine, seconds=100.0):
+    def run(machine, seconds=100.0, console_only=False):
         monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: machine.now))
         monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
-        monkeypatch.setattr(screen, "kernel_runs", lambda m, d: m.kernel)
+        monkeypatch.setattr(screen, "kernel_runs", lambda m, d, uefi: m.kernel)
+        monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
         watched = Watch(
             machine, machine.probe, machine.firmware, begin=BEGIN, end=END, started=0.0,
             deadline=Deadline(at=seconds, seconds=seconds, what="the boot test"),
-            on_phase=lambda name, at: None,
+            on_phase=lambda name, at: None, console_only=console_only,
         )  # fmt: skip
         return watched, watched.until_answer()
 
@@ -136,6 +137,25 @@ def test_a_boot_loader_that_waits_is_told_from_one_that_reads(observe):
     assert busy.now > 30
 
 
+@pytest.mark.parametrize(("share", "seconds"), [(0.02, 11), (0.3, 99)])
+def test_a_boot_loader_that_gets_no_processor_is_given_time(observe, share, seconds):
+    machine = Played(BOOT[:2], answers=15)
+    machine.share = share
+    _, failure = observe(machine)
+    # One that sleeps until a key is pressed does not want any.
+    assert (failure is None) == (share == 0.3)
+    assert machine.now < seconds
+
+
+def test_who_says_that_the_kernel_is_dead_and_reads_on_has_lied(observe):
+    said = [*SYSTEMD, (10, b"Kernel panic - not syncing: only a text\r\n")]
+    machine = Played(said, answers=40, busy=99)
+    assert observe(machine)[1] is None
+    dead = Played(said, busy=10)
+    assert observe(dead)[1][0] == "kernel-panic"
+    assert dead.now < 17
+
+
 def test_boot_code_that_says_nothing(observe):
     _, (status, _) = observe(Played([(0.2, b"SeaBIOS\r\n")]))
     assert status == "boot-loader-failed"
@@ -193,3 +213,21 @@ def test_a_flood_of_words_stays_bounded(observe):
     watched, failure = observe(machine)
     assert failure is None
     assert len(watched._window) <= watch.OVERLAP_BYTES
+
+
+PROMPT = [*SYSTEMD, (12, b"debian login: ")]
+
+
+def test_a_prompt_is_enough_where_nothing_better_is_asked_for(observe):
+    machine = Played(PROMPT)
+    _, (status, message) = observe(machine, console_only=True)
+    assert status == "console-only"
+    assert "no proof" in message
+    assert 20 <= machine.now < 22
+
+
+def test_a_prompt_is_not_enough_otherwise_nor_when_the_machine_fails(observe):
+    assert observe(Played(PROMPT))[1][0] == "timed-out"
+    panic = (15, b"Kernel panic - not syncing: Fatal exception\r\n")
+    assert observe(Played([*PROMPT, panic]), console_only=True)[1][0] == "kernel-panic"
+    assert observe(Played(PROMPT, ends=(14, 0)), console_only=True)[1][0] == "powered-off-early"

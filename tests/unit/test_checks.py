@@ -1,5 +1,10 @@
+import re
+from pathlib import Path
+from typing import get_args
+
 import pytest
 from particle_os import recipe
+from particle_os.boot.verdict import Status
 from particle_os.checks import (
     KINDS,
     BootTimeCheck,
@@ -162,10 +167,13 @@ def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
     assert [c for c in checks if isinstance(c, HttpCheck)] == [
         HttpCheck(http="/health?full=1", port=8080)
     ]
-    text = "name: x\nstages: [{type: qemu}]\nboot-test:\n  " + ONE_OF_EACH.replace("\n", "\n  ")
+    text = (
+        "name: x\nbase-image: tar:x.tar\nstages: [{type: qemu}]\nboot-test:\n  "
+        + ONE_OF_EACH.replace("\n", "\n  ")
+    )
     whole = tmp_path / "x.yml"
     whole.write_text(text)
-    assert recipe.load(whole, base="tar:base.tar").recipe.boot_test.checks == checks
+    assert recipe.load(whole).recipe.boot_test.checks == checks
 
 
 @pytest.mark.parametrize(
@@ -190,3 +198,19 @@ def test_what_is_wrong_with_a_check_is_told_with_its_place(tmp_path, text, probl
     with pytest.raises(InvalidDocument) as told:
         recipe.load_boot_test(path)
     assert f"{path}:{problem}" in "\n".join(map(str, told.value.problems))
+
+
+def test_the_example_of_the_guide_is_valid_and_has_one_check_of_each_kind(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs/boot-test.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", guide, re.M | re.S)
+    path = tmp_path / "checks.yml"
+    path.write_text(example)
+    wanted = recipe.load_boot_test(path)
+    assert wanted.firmware == ("bios", "uefi")
+    assert {type(check) for check in wanted.checks} == set(KINDS)
+
+
+def test_every_verdict_is_explained():
+    page = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
+    explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.M)
+    assert sorted(set(explained) & set(get_args(Status))) == sorted(get_args(Status))

@@ -113,7 +113,10 @@ def test_a_machine_that_has_gone_has_no_screen(tmp_path):
 def test_the_end_of_a_long_console_is_readable(tmp_path):
     path = tmp_path / "console.log"
     assert console_tail(path) == []
-    path.write_bytes(b"x" * 1_000_000 + b"\r\n\x1b[31mred\x1b[0m \x07\xff\r\n\r\nlogin: ")
+    path.write_bytes(
+        b"x" * 1_000_000
+        + b"\r\n\x1b]104\x07\x1b]8;;x\x1b\\\x1b[31mred\x1b[0m \x07\xff\r\n\r\nlogin: "
+    )
     cut, *rest = console_tail(path)
     assert set(cut) == {"x"}
     assert rest == ["red \\x07\ufffd", "login: "]

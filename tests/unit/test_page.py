@@ -10,6 +10,7 @@ from particle_os.boot.evidence import CONSOLE, SCREEN
 from particle_os.boot_test import CheckResult, Verdict
 from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.report import AptProxyResult, ArtifactResult, HelperResult, Result, StageResult
+from particle_os.verification import Finding, Verification
 
 HOSTILE = (
     "</pre></title></style><script>alert(1)</script>\"' onload=alert(1) x='"
@@ -55,11 +56,17 @@ def result(text, verdicts=(), **changes):
         StageResult(index=2, type=text, status="failed"),
         StageResult(index=3, type=text, status="not-run"),
     )
+    findings = (
+        Finding(code=text, severity="error", place=text, message=text, accepted=True),
+        Finding(code=text, severity="warning", place=text, message=text),
+    )
+    verification = Verification(seconds=1.0, findings=findings)
     found = Result(
         particle_os="0", status="passed", build_key=text, created=0.0, recipe=text,
         recipe_sha256=text, base=text, base_digest=text, architecture=text, helper=helper,
         apt_proxy=AptProxyResult(url=text, gone=False, hits=1, misses=2), stages=stages,
-        artifacts=(artifact,), boot=tuple(verdicts), phases={"stages": 3.0, text: 1.0},
+        verification=verification, artifacts=(artifact,), boot=tuple(verdicts),
+        phases={"stages": 3.0, text: 1.0},
         controller_peak_rss_bytes=0, notes=(text,),
     )  # fmt: skip
     return found.model_copy(update=changes)
@@ -198,6 +205,19 @@ def test_nothing_at_all_is_a_page_too():
     assert "timed-out" in Page(page.document("image.raw", [bare])).text
     empty = result("x", stages=(), artifacts=(), phases={}, notes=(), status="failed")
     assert "did not come to its end" in Page(page.document("x", [], result=empty)).text
+
+
+def test_errors_in_the_disk_come_before_its_verdicts():
+    findings = (Finding(code="fstab-device", severity="error", place="/etc/fstab", message="gone"),)
+    made = result("x", verification=Verification(seconds=1.0, findings=findings))
+    text = page.document("x", [], result=made)
+    assert "<title>x: defective</title>" in text
+    assert "/etc/fstab: gone" in text
+
+
+def test_a_weak_verdict_looks_neither_good_nor_bad():
+    text = page.document("x", [verdict("x", "console-only")])
+    assert text.count('<span class="pill quiet">console-only</span>') == 2
 
 
 def test_the_worst_verdict_is_the_images():

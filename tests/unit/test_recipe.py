@@ -287,12 +287,13 @@ def test_every_option_is_described():
             assert option == "type" or details.get("description"), f"{name}.{option}"
 
 
-def test_the_stage_reference_is_not_stale():
-    assert (TOP / "docs/stages.md").read_text() == reference.stages(), "run 'make docs'"
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_a_reference_is_not_stale(page):
+    assert (TOP / f"docs/{page}.md").read_text() == reference.PAGES[page](), "run 'make docs'"
 
 
-def test_the_stage_reference_prints_the_same_as_a_program():
-    done = subprocess.run(
-        [sys.executable, "-m", "particle_os.reference"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == reference.stages()
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_a_reference_prints_the_same_as_a_program(page):
+    argv = [sys.executable, "-m", "particle_os.reference", page]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == reference.PAGES[page]()

@@ -154,6 +154,42 @@ def test_a_second_boot_in_little_memory_is_of_the_same_machine(
     assert "FAILED reboot: machine-id changed" in outcome.stdout
 
 
+DEBIAN_12 = """\
+name: bookworm
+base-image: mmdebstrap:bookworm
+stages:
+  - type: apt
+    packages: [linux-image-cloud-amd64, systemd-sysv]
+  - type: qemu
+boot-test:
+  checks:
+    - command: [systemctl, --version]
+      contains: systemd 252
+    - command: [sh, -c, 'echo two; exit 3']
+      exit: 3
+      contains: two
+    - unit: multi-user.target
+"""
+
+
+def test_debian_12_is_asked_although_its_systemd_takes_no_units(account: Account) -> None:
+    recipe = account.write(account.directory / "bookworm.yml", DEBIAN_12)
+    outcome = account.run("build", recipe, "--output", account.make_directory("12"), "--json")
+    assert outcome.status == 0, outcome.stderr
+    (boot,) = outcome.json()["boot"]
+    assert boot["status"] == "passed"
+    assert "Debian GNU/Linux 12" in boot["facts"]["system"]
+    assert [check["passed"] for check in boot["checks"]] == [True] * 3
+
+
+def test_a_prompt_on_the_console_is_a_weak_verdict(account: Account, built: Built) -> None:
+    outcome = account.run("boot-test", built[1] / "minimal-test.raw", "--console-only", "--json")
+    assert outcome.status == 0, outcome.stdout
+    verdict = outcome.json()
+    assert verdict["status"] == "console-only"
+    assert verdict["facts"] == {}
+
+
 def test_a_check_that_does_not_hold(account: Account, built: Built) -> None:
     image = built[1] / "minimal-test.raw"
     outcome = account.run("boot-test", image, "--unit", "no-such.service")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,7 +73,8 @@ class Evidence:
             machine.monitor.screendump(SCREEN, deadline)
         except InfrastructureError:
             return
-        (machine.directory / SCREEN).replace(self.directory / SCREEN)
+        # They may lie on different file systems.
+        shutil.move(machine.directory / SCREEN, self.directory / SCREEN)
 
 
 def console_tail(place: Path) -> list[str]:

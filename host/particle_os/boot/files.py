@@ -52,10 +52,10 @@ def write(data: bytes, nonce: str, directory: Path) -> None:
     """Writes the files of a probe's answer, those that are known, safe to look at."""
     for name, content in _files(data, nonce).items():
         if name in TEXTS:
-            (directory / name).write_text(_text(content))
+            (directory / name).write_text(_text(content), encoding="utf-8")
         elif name == PLOT and (drawn := plot.redrawn(content)) is not None:
-            (directory / name).write_text(drawn)
-            (directory / BLAME).write_text(_blame(drawn))
+            (directory / name).write_text(drawn, encoding="utf-8")
+            (directory / BLAME).write_text(_blame(drawn), encoding="utf-8")
 
 
 def _files(data: bytes, nonce: str) -> dict[str, bytes]:

@@ -16,12 +16,12 @@ def reads_us(environment: Mapping[str, str]) -> bool:
 
 
 def workflow_commands(image: str, verdicts: Sequence[Verdict]) -> list[str]:
-    """One line for each boot: a notice when it passed, else an error with what does not hold."""
+    """One line for each boot: a notice when it passed, an error with what does not hold."""
     return [_line(image, verdict) for verdict in verdicts]
 
 
 def _line(image: str, verdict: Verdict) -> str:
-    level = "notice" if verdict.passed else "error"
+    level = "notice" if verdict.passed else "warning" if verdict.accepted else "error"
     title = _property(f"boot test of {image} ({verdict.firmware}): {verdict.status}")
     failed = [f"{c.name}: {c.detail}" for c in verdict.checks if not c.passed]
     message = _data("\n".join([verdict.message, *failed] if len(failed) > 1 else [verdict.message]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 from particle_os.deadline import Deadline
 from particle_os.vm.machine import Machine
@@ -11,10 +13,15 @@ from particle_os.vm.machine import Machine
 TEXT_MEMORY, TEXT_BYTES, COLUMNS = 0xB8000, 32768, 80
 DUMP = "screen.bin"
 DESCRIPTORS = re.compile(r"^IDT= *([0-9a-f]+)", re.MULTILINE)
+MODES = re.compile(r"\bEFER=([0-9a-f]+)")
 # Linux keeps its interrupt descriptor table in the upper half of the address space from its first
 # instructions in 64-bit mode on (Documentation/arch/x86/x86_64/mm.rst); firmware and boot loaders
 # have theirs in low memory.
 UPPER_HALF = 1 << 63
+# AMD64 manual, volume 2, 3.1.7: long mode is active. BIOS and its boot loaders never are in it;
+# what unpacks the kernel is, and UEFI.
+LONG_MODE = 1 << 10
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def text(machine: Machine, deadline: Deadline) -> bytes:
@@ -25,7 +32,16 @@ def text(machine: Machine, deadline: Deadline) -> bytes:
     return b"\n".join(lines).rstrip()
 
 
-def kernel_runs(machine: Machine, deadline: Deadline) -> bool:
-    """Whether the first processor is Linux's."""
-    found = DESCRIPTORS.search(machine.monitor.human("info registers", deadline))
-    return found is not None and int(found.group(1), 16) >= UPPER_HALF
+def kernel_runs(machine: Machine, deadline: Deadline, *, uefi: bool) -> bool:
+    """Whether the first processor is Linux's, or unpacks it."""
+    told = machine.monitor.human("info registers", deadline)
+    table, modes = DESCRIPTORS.search(told), MODES.search(told)
+    if table is not None and int(table.group(1), 16) >= UPPER_HALF:
+        return True
+    return not uefi and modes is not None and bool(int(modes.group(1), 16) & LONG_MODE)
+
+
+def processor_seconds(machine: Machine) -> float:
+    """How long QEMU has kept the host's processors busy so far (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{machine.console.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS

@@ -10,6 +10,8 @@ from particle_os.vm.firmware import Firmware
 
 Status = Literal[
     "passed",
+    # A login prompt where nothing better was asked for.
+    "console-only",
     "no-bootable-device",
     "boot-loader-failed",
     "kernel-not-started",
@@ -57,3 +59,8 @@ class Verdict(pydantic.BaseModel):
     @property
     def passed(self) -> bool:
         return self.status == "passed"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the image is as good as the user wanted to know."""
+        return self.status in ("passed", "console-only")

@@ -25,15 +25,23 @@ LOOK_SECONDS = 1.0
 # What is on a line may come in pieces.
 OVERLAP_BYTES = 1024
 EVIDENCE_BYTES = 16384
-# A sign counts after so long at the latest, and sooner when the console falls silent; once there
-# is an init, other programs write there, too.
-GRACE_SECONDS = 7.0
+# A sign counts after so long, and sooner when console and disk fall silent. Once there is an init,
+# other programs write there, too, and silence has to last longer.
+GRACE_SECONDS = 8.0
 SILENCE_SECONDS = 2.0
-# A boot loader that reads nothing, and says and shows nothing, for so long does not go on.
+INIT_SILENCE_SECONDS = 5.0
+# After these nothing is read from a disk any more: whoever still reads has lied.
+DEATHS: tuple[Status, ...] = ("kernel-panic", "root-not-found", "init-missing")
+# A boot loader that reads nothing, and says and shows nothing, for so long does not go on, if it
+# has had the processor for most of that time, or did not want it: a busy host may keep it waiting.
 STALL_SECONDS = 8.0
+STALL_PROCESSOR_SECONDS = 6.0
+IDLE_SHARE = 0.1
 # An update or a relabelling may restart a new system once or twice.
 RESTARTS = 2
 MONITOR_SECONDS = 20.0
+# What the probe tells first, once systemd has settled.
+SETTLED = b"\nstate "
 
 
 @dataclass
@@ -49,7 +57,10 @@ class _Suspicion:
 
 
 class Watch:
-    """One boot under observation; times in seconds since `started` (of the monotonic clock)."""
+    """One boot under observation; times in seconds since `started` (of the monotonic clock).
+
+    With `console_only` a login prompt ends it.
+    """
 
     def __init__(
         self,
@@ -62,6 +73,8 @@ class Watch:
         started: float,
         deadline: Deadline,
         on_phase: Callable[[str, float], None],
+        uefi: bool = False,
+        console_only: bool = False,
     ) -> None:
         self.phases: dict[str, float] = {}
         self.restarts = 0
@@ -73,12 +86,16 @@ class Watch:
         self._started = started
         self._deadline = deadline
         self._on_phase = on_phase
+        self._uefi = uefi
+        self._console_only = console_only
         self._phase = -1
         self._window = b""
         self._suspicion: _Suspicion | None = None
         self._dismissed: set[bytes] = set()
-        self._heard = self._acted = self._looked = time.monotonic()
+        self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
         self._activity: object = None
+        self._operations = 0
+        self._processor = 0.0
         self._firmware_seen = 0
 
     def until_answer(self) -> tuple[Status, str] | None:
@@ -99,7 +116,7 @@ class Watch:
                 continue
             if self._answered():
                 return None
-            if found := found or self._weigh():
+            if found := found or self._weigh() or self._prompted():
                 return found
             if time.monotonic() >= self._deadline.at:
                 return "timed-out", self._time_out()
@@ -176,19 +193,30 @@ class Watch:
             if found := self._restarted():
                 return found
         kernel = PHASE_NAMES.index("kernel")
-        if self._phase < kernel and screen.kernel_runs(self._machine, self._monitor_deadline()):
+        if self._phase < kernel and self._kernel_runs():
             self._reach("kernel")
         self._look_at_screen()
         return self._stalled() if self._phase < kernel else None
+
+    def _kernel_runs(self) -> bool:
+        return screen.kernel_runs(self._machine, self._monitor_deadline(), uefi=self._uefi)
 
     def _look_at_screen(self) -> None:
         shown = screen.text(self._machine, self._monitor_deadline())
         self._phases_in(shown)
         self._suspect(shown, "screen")
         operations = self._machine.monitor.disk_operations(self._monitor_deadline())
+        if operations != self._operations:
+            self._operations, self._used_disk = operations, time.monotonic()
         activity = (shown, operations, self._heard, len(self._firmware.data))
         if activity != self._activity:
-            self._activity, self._acted = activity, time.monotonic()
+            self._activity = activity
+            self._act()
+
+    def _act(self) -> None:
+        """The machine has done something."""
+        self._acted = time.monotonic()
+        self._processor = screen.processor_seconds(self._machine)
 
     def _restarted(self) -> tuple[Status, str] | None:
         if self._suspicion is not None:
@@ -197,7 +225,7 @@ class Watch:
         self._phase, self._window = -1, b""
         self.phases.clear()
         self._firmware_seen = len(self._firmware.data)
-        self._acted = time.monotonic()
+        self._act()
         if self.restarts <= RESTARTS:
             return None
         seconds = time.monotonic() - self._started
@@ -212,6 +240,9 @@ class Watch:
         loader_runs = self._phase >= PHASE_NAMES.index("boot loader")
         handed_over = HANDED_OVER.search(self._firmware.data[self._firmware_seen :])
         if not (loader_runs or handed_over) or quiet < STALL_SECONDS or self._suspicion is not None:
+            return None
+        used = screen.processor_seconds(self._machine) - self._processor
+        if IDLE_SHARE * quiet <= used < STALL_PROCESSOR_SECONDS:
             return None
         if not loader_runs:
             return (
@@ -228,12 +259,28 @@ class Watch:
         """Whether what is suspected has stood for long enough."""
         if self._suspicion is None:
             return None
-        now = time.monotonic()
+        now, since = time.monotonic(), self._suspicion.since
         init_runs = self._phase >= PHASE_NAMES.index("init")
-        silent = now - max(self._heard, self._suspicion.since) >= SILENCE_SECONDS
-        if now - self._suspicion.since >= GRACE_SECONDS or (silent and not init_runs):
+        silence = now - max(self._heard, self._used_disk, since)
+        if silence >= (INIT_SILENCE_SECONDS if init_runs else SILENCE_SECONDS):
             return self._believed()
-        return None
+        reads_on = self._used_disk - since > LOOK_SECONDS
+        if now - since < GRACE_SECONDS or (self._suspicion.status in DEATHS and reads_on):
+            return None
+        return self._believed()
+
+    def _prompted(self) -> tuple[Status, str] | None:
+        """A login prompt that nothing has contradicted, where that is all that is asked for."""
+        at = self.phases.get("login prompt")
+        if not self._console_only or at is None or self._suspicion is not None:
+            return None
+        if time.monotonic() - self._started - at < GRACE_SECONDS:
+            return None
+        return (
+            "console-only",
+            "a login prompt stands on the console; the system itself has not been asked, so that "
+            "this is no proof",
+        )
 
     def _believed(self) -> tuple[Status, str]:
         suspicion = self._suspicion
@@ -264,7 +311,9 @@ class Watch:
             times = ", ".join(f"{name} {at:.1f} s" for name, at in self.phases.items())
             text += f" (seen after: {times})"
         if last == "login prompt":
-            text += "; a systemd older than 252, or another init, cannot be questioned this way"
+            text += (
+                "; a systemd older than 252, or another init, cannot be questioned: --console-only"
+            )
         elif last == "answer":
             text += "; systemd has not settled: a job does not end"
         return text

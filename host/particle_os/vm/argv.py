@@ -73,17 +73,18 @@ class MachineSpec:
     uefi: Uefi | None = None
     # "isolated" has an address and reaches nothing; "ssh" reaches the network, and the host
     # reaches its SSH server on a port of 127.0.0.1 that the kernel chooses.
-    network: Literal["none", "isolated", "ssh"] = "none"
+    # "isolated-ssh" is both: the host reaches in, and nothing is reached from within.
+    network: Literal["none", "isolated", "isolated-ssh", "ssh"] = "none"
     credentials: dict[str, bytes] = field(default_factory=dict)
-    # TCP ports of an "isolated" guest that the host reaches on ports of 127.0.0.1.
+    # More TCP ports of the guest that the host reaches on ports of 127.0.0.1.
     forwards: tuple[int, ...] = ()
-    # A reset by the guest starts it anew; otherwise it ends QEMU.
-    resets: bool = False
     # Unix sockets, by name: a second serial port, and what the firmware has to say.
     probe_socket: str | None = None
     firmware_socket: str | None = None
     # Disks that come later (`Monitor.plug`) need a slot each.
     free_slots: int = 0
+    # Whether a guest that restarts does so; QEMU ends otherwise.
+    reboots: bool = False
     # Waits for a saved state (`Monitor.restore`) instead of booting.
     restored: bool = False
 
@@ -91,7 +92,7 @@ class MachineSpec:
 def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[str]:
     """The command that runs the machine in the foreground, its console on standard in/output."""
     argv = [program, "-nodefaults", "-no-user-config", "-display", "none"]
-    argv += [] if spec.resets else ["-no-reboot"]
+    argv += [] if spec.reboots else ["-no-reboot"]
     argv += ["-machine", "q35,graphics=off,vmport=off"]
     if spec.uefi is not None:
         argv += _uefi(spec.uefi)
@@ -113,8 +114,8 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     argv += ["-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off"]
     argv += ["-mon", "chardev=qmp,mode=control"]
     if spec.network != "none":
-        ports = (22,) if spec.network == "ssh" else spec.forwards
-        modes = ["restrict=on"] if spec.network == "isolated" else []
+        modes = ["restrict=on"] if spec.network.startswith("isolated") else []
+        ports = (*([22] if spec.network.endswith("ssh") else []), *spec.forwards)
         modes += [f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in ports]
         argv += ["-netdev", ",".join(["user,id=net0,ipv6=off", *modes])]
         argv += ["-device", "virtio-net-pci,netdev=net0,romfile="]

@@ -27,7 +27,7 @@ DEATHS = (
     re.compile(rb"PARTICLE-OS-FAILED[^\r\n]*"),
 )
 # Terminal control sequences (ECMA-48), left out where a person reads.
-ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_a-z])")
+ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,400}(\x07|\x1b\\)|[@-Z\\-_a-z])")
 PIECE_BYTES = 4096
 SEARCH_BYTES = 8192
 TYPED_LIMIT = 1 << 20

@@ -1,0 +1,55 @@
+"""What a boot test makes of the answer."""
+
+from particle_os import boot_test
+from particle_os.boot.verdict import CheckResult, Verdict
+
+GOOD = {"state": "running", "failed": "", "machine-id": "a" * 32, "ssh-host-keys": "k"}
+REBOOT = CheckResult(name="reboot", passed=True, detail="")
+UNIT = CheckResult(name="unit x.service", passed=True, detail="x.service is active")
+
+
+def judged(facts, *results):
+    return boot_test._judge({**GOOD, **facts}, results)
+
+
+def test_a_pass_needs_a_settled_system_no_failed_unit_and_every_check():
+    bad = UNIT.model_copy(update={"passed": False, "detail": "x.service is failed"})
+    assert judged({}, UNIT)[0] == "passed"
+    assert judged({"state": "starting"})[0] == "units-failed"
+    status, message = judged({"state": "degraded", "failed": "x.service\ny.mount"}, bad)
+    assert (status, message) == ("units-failed", "failed units: x.service, y.mount")
+    assert judged({}, UNIT, bad) == ("checks-failed", "unit x.service: x.service is failed")
+
+
+def booted(status="passed", *, checks=(REBOOT, UNIT), seconds=10.0, **facts):
+    return Verdict(
+        status=status, seconds=seconds, message="it is up", checks=checks, facts={**GOOD, **facts},
+        phases={"answer": seconds},
+    )  # fmt: skip
+
+
+def test_the_same_machine_came_up_again():
+    verdict = boot_test._compared(booted(), booted(seconds=5.0))
+    assert (verdict.status, verdict.seconds) == ("passed", 15)
+    assert verdict.phases == {"answer": 10}
+    assert verdict.checks[0].detail == "it came up again, the same machine"
+
+
+def test_another_machine_came_up():
+    later = booted(**{"machine-id": "b" * 32, "ssh-host-keys": "other"})
+    verdict = boot_test._compared(booted(), later)
+    assert verdict.status == "checks-failed"
+    assert verdict.checks[0].detail == "machine-id, ssh-host-keys changed"
+
+
+def test_a_second_boot_that_fails_says_so():
+    verdict = boot_test._compared(booted(), booted("emergency-mode", checks=()))
+    assert verdict.status == "emergency-mode"
+    assert verdict.message.startswith("at the second boot: ")
+
+
+def test_a_check_that_fails_at_the_second_boot_counts():
+    bad = UNIT.model_copy(update={"passed": False, "detail": "x.service is failed"})
+    verdict = boot_test._compared(booted(), booted("checks-failed", checks=(REBOOT, bad)))
+    assert verdict.status == "checks-failed"
+    assert verdict.message == "unit x.service: x.service is failed"
