@@ -41,8 +41,9 @@ def run(
 
     The image is never written. Changes go to an overlay in `directory`, which is private, or to
     `kept`, which stays. `memory` is in bytes. With `ssh`, the image's SSH server is reached on a
-    port of 127.0.0.1; nothing else is reached from or in it. `close` is called before the terminal
-    is the image's. Raises UsageError without a terminal, InfrastructureError when QEMU fails.
+    port of 127.0.0.1; nothing else is reached from or in it. `close` is called before
+    anything is told, and the terminal is the image's. Raises UsageError without a terminal,
+    InfrastructureError when QEMU fails.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
@@ -67,6 +68,7 @@ def run(
         machine = stack.enter_context(
             running(spec, directory=directory, transcript=transcript, deadline=deadline)
         )
+        close()
         if ssh:
             port = machine.monitor.forwarded_port(deadline)
             tell(f"its SSH server: ssh -p {port} USER@127.0.0.1")
@@ -75,7 +77,6 @@ def run(
         else:
             tell("changes are thrown away")
         tell(f"{ESCAPE_NAME} ends it")
-        close()
         _converse(machine)
 
 

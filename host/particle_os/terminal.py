@@ -57,11 +57,12 @@ def _guarded(descriptor: int) -> Iterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=descriptor,
     )
-    assert guard.stdin is not None
     try:
         yield
     finally:
-        with held_back(), suppress(OSError):
-            guard.stdin.write(b"done\n")
-            guard.stdin.close()
-        guard.wait(5)
+        with held_back():
+            try:
+                guard.communicate(b"done\n", timeout=5)
+            except subprocess.TimeoutExpired:
+                guard.kill()
+                guard.wait()

@@ -37,6 +37,11 @@ def run_command(
     firmwares.check(firmware)
     found = boot_test.image_format(image)
     kept = Path.cwd() / f"{image.stem}.overlay.qcow2" if keep else None
+
+    def tell(text: str) -> None:
+        if not output.quiet:
+            click.echo(text, err=True)
+
     progress = output.progress_sinks()
     try:
         with workspace() as work:
@@ -46,7 +51,7 @@ def run_command(
                 acceleration,
                 format=image_format or found,
                 directory=work.path / "run",
-                tell=progress.note,
+                tell=tell,
                 close=progress.close,
                 firmware=firmware,
                 memory=memory or run.MEMORY,
@@ -56,5 +61,5 @@ def run_command(
             )
     finally:
         progress.close()
-    if kept and not output.quiet:
-        click.echo(f"kept: {kept}", err=True)
+    if kept:
+        tell(f"kept: {kept}")
