@@ -51,7 +51,7 @@ class Image:
         self.esp, self.root = directory / "esp", directory / "root"
         for place in (self.esp, self.root):
             place.mkdir()
-        self.active = True
+        self.active, self.end = True, 7 * MIB
         self.write(self.root, "usr/bin/init", "program").chmod(0o755)
         self.write(self.root, "etc/hostname", "x")
         (self.root / "sbin").symlink_to("usr/bin")
@@ -73,7 +73,7 @@ class Image:
     def judged(self):
         entries = (
             Entry(number=1, start=MIB, end=2 * MIB, type=boot.ESP_TYPES[0], uuid="1"),
-            Entry(number=2, start=2 * MIB, end=7 * MIB, type="x", uuid="2", active=self.active),
+            Entry(number=2, start=2 * MIB, end=self.end, type="x", uuid="2", active=self.active),
         )
         table = Table(label="gpt", entries=entries, first=MIB, last=7 * MIB)
         volumes = [
@@ -195,6 +195,8 @@ def test_extlinux_broken_at_each_step(extlinux):
     assert extlinux.judged() == ["boot-loader-file-missing"]
     extlinux.write_disk(2 * MIB, bytes(512))
     assert extlinux.judged() == ["boot-code-broken", "boot-loader-file-missing"]
+    extlinux.end = 1 << 73
+    assert extlinux.judged() == ["boot-partition-not-active"], "its end is beyond the disk"
     extlinux.active = False
     assert extlinux.judged() == ["boot-partition-not-active"]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from particle_agent.disk import reading
 from particle_agent.verification import (
     boot,
     file_systems,
@@ -39,6 +40,13 @@ def of_disk(device: Path, tell: Callable[[Finding], None]) -> None:
         with volumes.mounted(device, identified) as found, ThreadPoolExecutor(2) as pool:
             # They take the longest, and are programs of their own.
             checks = [(v, pool.submit(file_systems.check, v.node(device), v.kind)) for v in found]
+            for volume in found:
+                if volume.tree is None and volume.kind in reading.MOUNTED:
+                    findings.add(
+                        "file-system-unreadable",
+                        volume.name,
+                        f"its {volume.kind} is too damaged, or too new",
+                    )
             if found:
                 boot.check(disk, size, found_table, found, findings)
             for root in (volume for volume in found if volume.is_root):

@@ -84,7 +84,8 @@ def _sector(disk: IO[bytes], number: int, size: int) -> bytes:
 def _check_syslinux(
     disk: IO[bytes], table: Table | None, found: Sequence[Volume], findings: Findings
 ) -> None:
-    active = [entry for entry in table.entries if entry.active] if table else []
+    entries = table.entries if table else ()
+    active = [e for e in entries if e.active and table is not None and e.end <= table.last]
     if not active:
         findings.add("boot-partition-not-active", "partition table", "syslinux boots the one")
         return
@@ -94,8 +95,9 @@ def _check_syslinux(
     if not any(sign in sector for sign in SYSLINUX_SECTORS):
         findings.add("boot-code-broken", place, "its first sector is not that of extlinux")
     volume = next((v for v in found if v.entry == active[0]), None)
+    if volume is None:
+        findings.add("boot-loader-file-missing", place, "it has no file system that is known")
     if volume is None or volume.tree is None:
-        findings.add("file-system-unreadable", place, "it should hold the boot loader")
         return
     directory = menus.syslinux_directory(volume.tree)
     if directory is None:

@@ -20,7 +20,7 @@ ERRORS = {
     "partition-duplicate": "two partitions have the same UUID",
     "file-system-broken": "the file system's own check finds errors",
     "file-system-duplicate": "two file systems have the same UUID",
-    "file-system-unreadable": "a file system that the system needs cannot be mounted",
+    "file-system-unreadable": "a file system of a known type cannot be mounted",
     "boot-loader-missing": "nothing that BIOS or UEFI could start",
     "boot-loader-file-missing": "a file of the boot loader is missing",
     "boot-code-broken": "the code that BIOS starts leads to nothing",
