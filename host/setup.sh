@@ -6,7 +6,7 @@ set -eu
 
 PACKAGES="qemu-system-x86 qemu-utils ovmf mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
 # Besides, for the tests: a registry, a proxy and package archives of their own, and a browser.
-TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dpkg-dev e2fsprogs fdisk fonts-dejavu-core gpg gpg-agent mtools"
+TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dosfstools dpkg-dev e2fsprogs fdisk fonts-dejavu-core gpg gpg-agent mtools"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }

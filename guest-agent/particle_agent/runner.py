@@ -271,7 +271,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
                     channel.send(wire.Frozen(index=index))
                     decode(wire.Continue, channel.receive())
     if request["verify"]:
-        # Here, where the agent runs already: in an emulated VM each start of it takes a second.
+        # Here, where the agent runs already: in an emulated VM each start of it takes seconds.
         verify(channel, OUTPUT)
 
 

@@ -1,10 +1,15 @@
 """The checkers of file systems, on whole and on damaged ones, made without a mount."""
 
+import shutil
 import subprocess
 
 import pytest
 from particle_agent.verification import file_systems
 
+pytestmark = pytest.mark.skipif(
+    not all(shutil.which(name, path="/sbin:/usr/sbin") for name in ("e2fsck", "mkfs.vfat")),
+    reason="needs the packages e2fsprogs and dosfstools",
+)
 MIB = 1 << 20
 
 

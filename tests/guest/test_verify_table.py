@@ -2,6 +2,7 @@
 
 import binascii
 import random
+import shutil
 import struct
 import subprocess
 
@@ -9,6 +10,9 @@ import pytest
 from particle_agent.verification import table
 from particle_agent.verification.findings import Findings
 
+pytestmark = pytest.mark.skipif(
+    shutil.which("sfdisk", path="/sbin:/usr/sbin") is None, reason="needs the package fdisk"
+)
 MIB = 1 << 20
 SIZE = 64 * MIB
 LAST = SIZE // 512 - 1
