@@ -94,8 +94,9 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 11
     facts = result["boot"][0]["facts"]
     assert facts["hostname"] == "web1.example.org"
-    assert facts["unit:hello.service"] == "active"
-    assert facts["unit:seen.service"] == "active", "kernel and network are as the stages say"
+    checks = {check["name"]: check["passed"] for check in result["boot"][0]["checks"]}
+    # The second one says that kernel and network are as the stages say.
+    assert checks == {"unit hello.service": True, "unit seen.service": True}
     image = output / "more.raw"
     assert on_disk(image, "cat /etc/hosts").startswith("127.0.1.1 web1.example.org web1\n")
     assert on_disk(image, "cat /srv/www/said") == "a b; $(id)\n"
