@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,10 +41,14 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
     argv += ["--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*"]
     argv += ["--delay-directory-restore", "--warning=no-timestamp", "--warning=no-unknown-keyword"]
     digest, size = hashlib.sha256(), 0
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as tar:
-        assert tar.stdin is not None and tar.stderr is not None
+    # A pipe would be full when tar complains of each member, and both would wait for ever.
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints
+        ) as tar,
+    ):
+        assert tar.stdin is not None
         alive = True
         chunk = head
         while chunk:
@@ -59,8 +64,9 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
             tar.stdin.close()
         except BrokenPipeError:
             pass
-        complaint = tar.stderr.read(65536).decode("utf-8", "replace")
         status = tar.wait(300)
+        complaints.seek(0)
+        complaint = complaints.read(65536).decode("utf-8", "replace")
     if status != 0:
         kind = InfrastructureError if "No space left" in complaint else StageError
         raise kind(

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import subprocess
 import tarfile
 
@@ -276,3 +277,15 @@ def test_an_archive_without_a_root_file_system_is_told(place, data):
     unpack(io.BytesIO(data), place / "root")
     with pytest.raises(StageError, match="no root file system"):
         check_base(place / "root")
+
+
+@pytest.mark.timeout(60)
+def test_however_much_tar_complains_it_comes_to_an_end(tmp_path, monkeypatch):
+    """On a full disk it does so once for each file."""
+    lines = "yes 'tar: x: Cannot write: No space left on device' | head -n 9999 >&2"
+    (tmp_path / "tar").write_text(f"#!/bin/sh\n{lines}\ncat >/dev/null\nexit 2\n")
+    (tmp_path / "tar").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InfrastructureError, match="cannot unpack") as told:
+        unpack(io.BytesIO(bytes(3_000_000)), tmp_path)
+    assert "--scratch-size" in told.value.hint
