@@ -119,8 +119,9 @@ def _content(text: str, contains: str | None, matches: str | None) -> Finding:
 
 
 def _matches(pattern: str, text: str) -> bool:
+    """Whether a pattern matches somewhere; the newline at the end is no part of the text."""
     try:
-        _expression(pattern).validate_python(text)
+        _expression(pattern).validate_python(text.removesuffix("\n"))
     except pydantic_core.ValidationError:
         return False
     return True

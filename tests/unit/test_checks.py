@@ -44,6 +44,7 @@ MOUNTS = "/dev/vda1 / ext4 rw,relatime 0 0\ntmpfs /run tmpfs rw,nosuid 0 0\n"
         (CommandCheck(command=("x",), contains="b.d"), ["a b.d e"], True),
         (CommandCheck(command=("x",), contains="b.d"), ["a bcd e"], False),
         (CommandCheck(command=("x",), matches="b.d"), ["a bcd e"], True),
+        (CommandCheck(command=("x",), matches="^o.t$"), ["out\n"], True),
         (CommandCheck(command=("x",), matches="^b"), ["a b"], False),
         (CommandCheck(command=("x",), matches="(?m)^b"), ["a\nb"], True),
         (CommandCheck(command=("x",), matches=r"^a\nb$"), ["a\nb"], True),
