@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from particle_agent.disk import reading
 from particle_agent.verification import file_systems
 
 pytestmark = pytest.mark.skipif(
@@ -127,3 +128,9 @@ def test_the_words_of_other_checkers(tmp_path, monkeypatch, kind, status, said, 
     assert codes == ([code] if code else [])
     if code == "file-system-broken":
         assert said in text
+
+
+def test_a_flood_is_cut_and_the_status_is_that_of_the_end():
+    flood = ["sh", "-c", "yes | head -c 3000000; exit 4"]
+    status, said = reading.output(flood, seconds=30, limit=1000)
+    assert (status, len(said)) == (4, 1000)

@@ -169,6 +169,7 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
         ("var/log/dpkg.log", "x", "log", "/var/log"),
         ("var/log/apt/history.log", "x", "log", "/var/log"),
         ("var/log/wtmp", "", None, None),
+        ("var/log/journal/0123456789abcdef/system.journal", "x", "log", "/var/log/journal"),
         ("tmp/file", "", "temporary-file", "/tmp"),
         ("root/.bash_history", "ls\n", "shell-history", None),
         ("home/ann/.ssh/id_ed25519", KEY, "private-key", None),

@@ -97,6 +97,25 @@ def ask(*argv: str) -> str:
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
 
 
+def output(argv: Sequence[str], *, seconds: float, limit: int) -> tuple[int, str]:
+    """Exit status and the first `limit` bytes of the output of a program, however much there is.
+
+    The status is that of timeout(1): 124 after so many seconds, 127 without such a program.
+    """
+    with subprocess.Popen(
+        ["timeout", "--kill-after=10", f"{seconds:g}", *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.read(limit)
+        while process.stdout.read(1 << 16):
+            pass
+    return process.returncode, said.decode("utf-8", "surrogateescape")
+
+
 def identify(node: Path) -> FileSystem | None:
     """The file system on a device, by its superblock; None when there is none that is known."""
     lines = ask("blkid", "--probe", "--output", "export", str(node)).splitlines()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
+from particle_agent.disk import reading
+
 CHECK_SECONDS = 600.0
+OUTPUT_LIMIT = 1 << 20
+# timeout(1)
+TOOK_TOO_LONG = 124
 # e2fsck(8), fsck.fat(8), xfs_repair(8), btrfs-check(8): the exit statuses that tell of errors.
 CHECKERS: dict[str, tuple[tuple[str, ...], frozenset[int]]] = {
     "ext2": (("e2fsck", "-f", "-n"), frozenset({1, 4, 5})),
@@ -36,34 +40,19 @@ def check(node: Path, kind: str) -> list[tuple[str, str]]:
     if kind not in CHECKERS:
         return []
     argv, statuses = CHECKERS[kind]
-    if kind.startswith("ext") and DIRTY_EXT.search(_output(["dumpe2fs", "-h", str(node)])[1]):
+    if kind.startswith("ext") and DIRTY_EXT.search(_run("dumpe2fs", "-h", str(node))[1]):
         return [("file-system-not-unmounted", "its journal has changes to be replayed")]
-    status, said = _output([*argv, str(node)])
+    status, said = _run(*argv, str(node))
     lines = [line.strip() for line in said.splitlines() if not IDLE.match(line)]
     told = "; ".join(lines[:LINES]) or f"{argv[0]} ends with status {status}"
     if kind == "xfs" and DIRTY_XFS.search(said):
         return [("file-system-not-unmounted", "its log has changes to be replayed")]
     if status in statuses:
         return [("file-system-broken", told)]
-    if status is None:
-        return [("file-system-not-checked", said)]
+    if status == TOOK_TOO_LONG:
+        told = f"{argv[0]} took longer than {CHECK_SECONDS:g} s"
     return [] if status == 0 else [("file-system-not-checked", told)]
 
 
-def _output(argv: list[str]) -> tuple[int | None, str]:
-    """Exit status and output of a program; no status when it is missing or takes too long."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=CHECK_SECONDS,
-            check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
-        )
-    except FileNotFoundError:
-        return None, f"there is no {argv[0]}"
-    except subprocess.TimeoutExpired:
-        return None, f"{argv[0]} took longer than {CHECK_SECONDS:.0f} s"
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+def _run(*argv: str) -> tuple[int, str]:
+    return reading.output(argv, seconds=CHECK_SECONDS, limit=OUTPUT_LIMIT)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
 from particle_agent.verification.findings import Findings
 
@@ -82,6 +82,9 @@ def _check_contents(tree: Tree, findings: Findings) -> None:
         names = [name for name in tree.names(directory) if name not in known]
         if names:
             findings.add(code, directory, _told(names))
+    journal = f"{LOGS}/journal"
+    if any(tree.names(f"{journal}/{name}") for name in tree.names(journal)):
+        findings.add("log", journal, "journals of machines")
     logs = [n for n in tree.names(LOGS) if n not in NO_LOGS and _has_log(tree, f"{LOGS}/{n}")]
     if logs:
         findings.add("log", LOGS, _told(logs))
@@ -132,20 +135,13 @@ def _found(root: Path, findings: Findings) -> Iterator[tuple[str, int]]:
     argv += ["-type", "f", "-perm", "/6002", "-o"]
     argv += ["-type", "d", "-perm", "-0002", "!", "-perm", "-1000", ")"]
     argv += ["-printf", r"%m /%P\0"]
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=FIND_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        findings.add("file-system-not-checked", "/", "it has too many files to look at all")
-        return
-    for line in done.stdout[:FIND_LIMIT].split(b"\0")[:-1]:
-        mode, _, path = line.decode("utf-8", "surrogateescape").partition(" ")
-        yield path, int(mode, 8)
+    status, said = reading.output(argv, seconds=FIND_SECONDS, limit=FIND_LIMIT)
+    if status != 0:
+        findings.add("file-system-not-checked", "/", f"find ends with status {status}")
+    for line in said.split("\0")[:-1]:
+        mode, _, path = line.partition(" ")
+        if mode.isdecimal():
+            yield path, int(mode, 8)
 
 
 def _owned(tree: Tree, wanted: set[str]) -> set[str]:
