@@ -132,6 +132,19 @@ def test_what_the_command_line_names(tree, line, codes):
     assert command_line(tree, line) == codes
 
 
+def test_init_in_another_place(tree):
+    """In a subvolume of btrfs, and in a /usr of its own."""
+    (tree / "@").mkdir()
+    for name in ("usr", "sbin", "etc"):
+        (tree / name).rename(tree / "@" / name)
+    assert command_line(tree, f"root=UUID={ROOT_UUID}") == ["init-missing"]
+    assert command_line(tree, f"root=UUID={ROOT_UUID} rootflags=noatime,subvol=@") == []
+    (tree / "@/usr/lib/systemd/systemd").unlink()
+    assert command_line(tree, f"root=UUID={ROOT_UUID} rootflags=subvol=/@") == ["init-missing"]
+    (tree / "@/etc/fstab").write_text("# none\nLABEL=usr /usr ext4 defaults 0 0\n")
+    assert command_line(tree, f"root=UUID={ROOT_UUID} rootflags=subvol=@") == []
+
+
 def test_of_what_may_be_in_a_container_nothing_is_concluded(tree):
     told = []
     disk = [volume(1, "crypto_LUKS", "x"), volume(2, "ext4", ROOT_UUID, tree)]

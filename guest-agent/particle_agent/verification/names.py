@@ -19,6 +19,9 @@ OCTAL = re.compile(r"\\(\d{3})")
 OPTIONAL = {"nofail", "noauto", "x-systemd.automount"}
 EXT = {"ext2", "ext3", "ext4"}
 INIT = "/sbin/init"
+# btrfs(5): the subvolume to mount. Where /usr is a file system of its own, init lies in that one.
+SUBVOLUME = re.compile(r"(?:^|,)subvol=([^,]+)")
+USR_MOUNT = re.compile(r"^[^#\s]\S*\s+/usr\s", re.MULTILINE)
 # mkswap(8): the end of the first page.
 SWAP_PAGE = 4096
 SWAP_SIGNATURE = b"SWAPSPACE2"
@@ -93,11 +96,22 @@ def check_command_line(line: str, place: str, disk: Sequence[Volume], findings: 
     if resume and volumes.is_missing(disk, resume):
         findings.add("resume-missing", place, f"nothing on the disk is {words['resume']}")
     if volume is not None and volume.tree is not None and "rdinit" not in words:
-        _check_init(words.get("init", INIT), volume, place, findings)
+        tree = _system_tree(volume.tree, words.get("rootflags", ""))
+        init = words.get("init", INIT)
+        if tree is not None and not _is_program(tree, init):
+            findings.add("init-missing", place, f"{volume.name} has no program {init}")
 
 
-def _check_init(init: str, root: Volume, place: str, findings: Findings) -> None:
-    assert root.tree is not None
-    found = root.tree.place(init)
-    if not root.tree.is_file(init) or found is None or not found.stat().st_mode & 0o111:
-        findings.add("init-missing", place, f"{root.name} has no program {init}")
+def _system_tree(tree: Tree, flags: str) -> Tree | None:
+    """The tree that the kernel will have as its root; None when not all of it is there."""
+    if subvolume := SUBVOLUME.search(flags):
+        place = tree.place(subvolume.group(1))
+        if place is None or not place.is_dir():
+            return None
+        tree = Tree(place)
+    return None if USR_MOUNT.search(tree.read(FSTAB, FSTAB_LIMIT)) else tree
+
+
+def _is_program(tree: Tree, path: str) -> bool:
+    place = tree.place(path)
+    return place is not None and tree.is_file(path) and bool(place.stat().st_mode & 0o111)
