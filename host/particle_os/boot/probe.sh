@@ -34,8 +34,8 @@ file() {
 files() {
 	file packages.txt dpkg-query -W -f '${Package} ${Version} ${Architecture} ${Installed-Size}\n'
 	file journal.txt journalctl --boot --output short-monotonic --lines 10000 --no-pager --quiet
-	# It asks systemd for each unit: under emulation that takes long, so it
-	# comes last and once. Without tooltips, which name all dependencies of all units, and lines of tenths of seconds.
+	# It asks systemd for each unit, which takes long under emulation, so it comes last. Left out are
+	# tooltips, which name all dependencies of all units, and the lines of tenths of seconds.
 	file plot.svg sh -c "systemd-analyze plot | sed '/<title>/,/<\\/title>/d; /sec01/d'"
 	echo "PARTICLE-OS-FILES-END $1"
 }
