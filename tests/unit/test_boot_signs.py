@@ -42,6 +42,7 @@ SAID = [
         b'BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x4,0x0): '
         b"Not Found\r\nBdsDxe: No bootable option or device was found.\r\n",
     ),
+    ("no-bootable-device", b"skip startup.nsh or any other key to continue.\r\nShell> "),
     # the kernel
     (
         "root-not-found",
@@ -122,6 +123,12 @@ def test_the_first_sign_counts_and_its_line_is_told():
 def test_a_phase_is_known_by_its_words(phase, text):
     seen = [name for name, pattern in PHASES if pattern.search(text)]
     assert seen[-1] == phase
+
+
+def test_a_boot_loader_that_comes_in_pieces_is_no_init():
+    text = b"\x1b[0;30;47mWelcome to GRUB!\r\n"
+    for end in range(len(text) + 1):
+        assert not dict(PHASES)["init"].search(text[:end])
 
 
 def test_nothing_on_the_console_is_an_answer():

@@ -24,7 +24,9 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("initramfs", re.compile(rb"Run /init as init process|Loading, please wait")),
     (
         "init",
-        re.compile(rb"Welcome to (?!GRUB)|systemd \d+.* running in system mode|INIT: version"),
+        re.compile(
+            rb"Welcome to (?!GRUB)[^\r\n]{4}|systemd \d+.* running in system mode|INIT: version"
+        ),
     ),
     ("login prompt", re.compile(rb"login: ")),
     # The probe's first word on its own channel, which nothing else can write.
@@ -86,7 +88,9 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
         "no-bootable-device",
         re.compile(
             rb"No bootable device|Boot failed: not a bootable disk|"
-            rb"BdsDxe: No bootable option or device was found"
+            rb"BdsDxe: No bootable option or device was found|"
+            # OVMF's own shell comes when nothing else does; its startup.nsh could still boot.
+            rb"\bShell> "
         ),
     ),
 )
