@@ -42,7 +42,7 @@ SAID = [
         b'BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x4,0x0): '
         b"Not Found\r\nBdsDxe: No bootable option or device was found.\r\n",
     ),
-    ("no-bootable-device", b"skip startup.nsh or any other key to continue.\r\nShell> "),
+    ("no-bootable-device", b"any other key to continue.\r\n\x1b[33m\x1b[40mShell> \x1b[0m"),
     # the kernel
     (
         "root-not-found",

@@ -336,7 +336,7 @@ MUTATIONS: dict[str, Mutation] = {
         firmware="uefi",
     ),
     "uefi-loader-damaged": Mutation(
-        "boot-loader-failed",
+        "no-bootable-device",
         esp_put(LOADER, b"not a program\n" * 1000),
         early=True,
         base="systemd-boot",
@@ -391,7 +391,7 @@ MUTATIONS: dict[str, Mutation] = {
         base="grub",
     ),
     "grub-root-damaged": Mutation(
-        "boot-loader-failed",
+        "kernel-not-started",
         lambda image: overwrite(image, partition(image, -1), bytes(MIB)),
         early=True,
         base="grub",

@@ -90,7 +90,7 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
             rb"No bootable device|Boot failed: not a bootable disk|"
             rb"BdsDxe: No bootable option or device was found|"
             # OVMF's own shell comes when nothing else does; its startup.nsh could still boot.
-            rb"\bShell> "
+            rb"Shell> "
         ),
     ),
 )
