@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-CHUNK = 4 << 20
+CHUNK = 1 << 20
 
 
 @functools.cache
