@@ -38,7 +38,7 @@ CONFINE = Path(__file__).with_name("confine.py")
 USER = "particle-os-test"
 # Generous: the emulated machines of CI are slow, and a hung test still ends.
 COMMAND_SECONDS = 1800.0
-FIRST = ("build", "base", "warm", "secrets", "boot_loaders", "apt", "cache")
+FIRST = ("build", "base", "warm", "secrets", "apt", "large_layer", "boot_test", "boot_loaders")
 DIRECTORY = "PARTICLE_OS_TEST_DIRECTORY"
 
 
