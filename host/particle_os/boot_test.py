@@ -229,7 +229,14 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
         verdict = verdict.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
         if failure is None and not (shut_down and verdict.passed):
             limit = Deadline.after(FILES_SECONDS * wanted.acceleration.factor, "the journal")
-            files.fetch(machine, answer, nonce, wanted.evidence.directory, limit)
+            files.fetch(
+                machine,
+                answer,
+                nonce,
+                wanted.evidence.directory,
+                limit,
+                with_plot=wanted.evidence.plot,
+            )
         return verdict
 
 

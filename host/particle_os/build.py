@@ -180,7 +180,11 @@ class _Build(Execution):
         wanted = self.plan.loaded.recipe.boot_test
         with self.progress.phase("boot test"):
             for firmware in self.plan.loaded.firmwares:
-                evidence = Evidence(self.delivery.evidence / firmware, Path("../..") / image.path)
+                evidence = Evidence(
+                    self.delivery.evidence / firmware,
+                    Path("../..") / image.path,
+                    plot=self.acceleration.name == "kvm",
+                )
                 self.verdicts.append(
                     boot_test.boot(
                         self.delivery.file(image.format),

@@ -96,16 +96,18 @@ class Guest:
         return b""
 
 
-def fetch(guest, directory, seconds=5.0):
+def fetch(guest, directory, seconds=5.0, with_plot=False):
     deadline = Deadline.after(seconds, "the files")
-    files.fetch(SimpleNamespace(console=guest), guest, NONCE, directory, deadline)
+    machine = SimpleNamespace(console=guest)
+    files.fetch(machine, guest, NONCE, directory, deadline, with_plot=with_plot)
 
 
-def test_the_probe_is_asked_and_waited_for(tmp_path):
+@pytest.mark.parametrize(("with_plot", "order"), [(False, b"files\n"), (True, b"files plot\n")])
+def test_the_probe_is_asked_and_waited_for(tmp_path, with_plot, order):
     whole = answer(line("journal.txt", b"all of it")).partition(b"files\r\n")[2]
     guest = Guest([whole[:10], whole[10:]])
-    fetch(guest, tmp_path)
-    assert guest.asked == [b"files\n"]
+    fetch(guest, tmp_path, with_plot=with_plot)
+    assert guest.asked == [order]
     assert (tmp_path / "journal.txt").read_text() == "all of it"
 
 
@@ -132,7 +134,7 @@ def test_the_probe_hands_over_what_the_host_reads(tmp_path):
     for name, body in outputs.items():
         (programs / name).write_text(f"#!/bin/sh\n{body}\n")
         (programs / name).chmod(0o755)
-    text = f'{functions}\necho "{end_marker(NONCE).decode()}"\nfiles {NONCE}'
+    text = f'{functions}\necho "{end_marker(NONCE).decode()}"\nfiles {NONCE} plot'
     done = subprocess.run(
         ["sh", "-c", text], env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True,
         timeout=60,

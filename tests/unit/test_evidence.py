@@ -49,7 +49,7 @@ def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
     image = tmp_path / "out" / "it's $(an) image.raw"
     image.parent.mkdir()
     image.touch()
-    evidence = Evidence(tmp_path / "out/x.evidence/bios", Path("../..") / image.name)
+    evidence = Evidence(tmp_path / "out/x.evidence/bios", Path("../..") / image.name, plot=False)
     evidence.begin(SPEC, "raw", "bios")
     told = run(evidence.directory / COMMAND, tmp_path, "-display", "gtk")
     assert told[0] == "qemu-img"
@@ -89,7 +89,7 @@ def test_the_command_has_the_firmware(tmp_path, firmware):
 def test_the_screen_is_kept(tmp_path):
     directory = tmp_path / "machine"
     directory.mkdir()
-    evidence = Evidence(tmp_path / "evidence", Path("image"))
+    evidence = Evidence(tmp_path / "evidence", Path("image"), plot=False)
     evidence.begin(SPEC, "raw", "bios")
 
     def screendump(file, deadline):
@@ -104,7 +104,7 @@ def test_a_machine_that_has_gone_has_no_screen(tmp_path):
     def screendump(file, deadline):
         raise VmError("QEMU closed its monitor")
 
-    evidence = Evidence(tmp_path, Path("image"))
+    evidence = Evidence(tmp_path, Path("image"), plot=False)
     monitor = SimpleNamespace(screendump=screendump)
     evidence.take_screen(SimpleNamespace(monitor=monitor, directory=tmp_path))
     assert not (tmp_path / SCREEN).exists()

@@ -42,8 +42,14 @@ def test_a_good_image_passes_untouched_and_is_a_new_machine_each_time(
 ) -> None:
     image = built[1] / "minimal-test.qcow2"
     before = sha256(image)
-    outcome = account.run("boot-test", image, "--json", "--unit", "multi-user.target")
+    evidence = account.make_directory("evidence")
+    arguments = ["--unit", "multi-user.target", "--evidence", str(evidence)]
+    outcome = account.run("boot-test", image, "--json", *arguments)
     assert outcome.status == 0, outcome.stderr
+    assert ".service\n" in (evidence / "bios/blame.txt").read_text()
+    plot = ET.parse(evidence / "bios/plot.svg").getroot()
+    words = [element.text or "" for element in plot.iter("{http://www.w3.org/2000/svg}text")]
+    assert any(word.startswith("multi-user.target") for word in words)
     verdict = outcome.json()
     assert verdict["status"] == "passed"
     assert sha256(image) == before

@@ -43,11 +43,13 @@ cd -- "$work"
 class Evidence:
     """Where the evidence of one boot goes.
 
-    `image` is where boot.sh finds the image: as an absolute path, or relative to itself.
+    `image` is where boot.sh finds the image: as an absolute path, or relative to itself. `plot`
+    says whether the system draws its boot, which takes it half a minute under emulation.
     """
 
     directory: Path
     image: Path
+    plot: bool
 
     @property
     def console(self) -> Path:

@@ -35,10 +35,16 @@ def last_marker(nonce: str) -> bytes:
 
 
 def fetch(
-    machine: Machine, answer: Channel, nonce: str, directory: Path, deadline: Deadline
+    machine: Machine,
+    answer: Channel,
+    nonce: str,
+    directory: Path,
+    deadline: Deadline,
+    *,
+    with_plot: bool,
 ) -> None:
     """Asks the probe for the files, and writes those that come in time to `directory`."""
-    answer.send(b"files\n")
+    answer.send(b"files plot\n" if with_plot else b"files\n")
     try:
         while last_marker(nonce) not in answer.data and time.monotonic() < deadline.at:
             # Nobody else reads the console now, and a guest that cannot write to it stands still.

@@ -30,13 +30,15 @@ file() {
 	echo
 }
 
-# Hands over what people may want to look at; see files.py.
+# Hands over what people may want to look at, with $2 a plot, too; see files.py.
 files() {
 	file packages.txt dpkg-query -W -f '${Package} ${Version} ${Architecture} ${Installed-Size}\n'
 	file journal.txt journalctl --boot --output short-monotonic --lines 10000 --no-pager --quiet
-	# It asks systemd for each unit, which takes long under emulation, so it comes last. Left out are
-	# tooltips, which name all dependencies of all units, and the lines of tenths of seconds.
-	file plot.svg sh -c "systemd-analyze plot | sed '/<title>/,/<\\/title>/d; /sec01/d'"
+	# It asks systemd for each unit, which takes long under emulation. Left out are tooltips, which
+	# name all dependencies of all units, and the lines of tenths of seconds.
+	if [ "$2" ]; then
+		file plot.svg sh -c "systemd-analyze plot | sed '/<title>/,/<\\/title>/d; /sec01/d'"
+	fi
 	echo "PARTICLE-OS-FILES-END $1"
 }
 
@@ -76,7 +78,8 @@ echo "PARTICLE-OS-PROBE-END $1"
 # The host looks at the running system from outside, and then may want more of it, or its end.
 while read -r order; do
 	case $order in
-	files) files "$1" ;;
+	files) files "$1" '' ;;
+	"files plot") files "$1" plot ;;
 	poweroff) systemctl poweroff --no-block ;;
 	esac
 done </dev/ttyS1

@@ -83,7 +83,11 @@ def boot_test_command(
                         format=image_format or found,
                         firmware=name,
                         directory=work.path / f"boot-test-{name}",
-                        evidence=Evidence(evidence / name, image.resolve()),
+                        evidence=Evidence(
+                            evidence / name,
+                            image.resolve(),
+                            plot=acceleration.name == "kvm" or evidence_directory is not None,
+                        ),
                         checks=checks,
                         memory=memory,
                         timeout=timeout,
