@@ -267,8 +267,9 @@ MUTATIONS: dict[str, Mutation] = {
         lambda image: zeros(image, "/boot/extlinux/ldlinux.sys", 1, 99),
         early=True,
     ),
+    # extlinux says who it is, finds no file system, and says nothing more.
     "corrupt-superblock": Mutation(
-        "boot-loader-failed", lambda image: overwrite(image, MIB + 1024, bytes(1024)), early=True
+        "kernel-not-started", lambda image: overwrite(image, MIB + 1024, bytes(1024)), early=True
     ),
     "boot-code-resets": Mutation("reboot-loop", boot_code(RESET), early=True),
     "boot-code-powers-off": Mutation("powered-off-early", boot_code(POWER_OFF), early=True),
