@@ -33,7 +33,7 @@ class Terminal:
 
     def __init__(self, account: Account, place: Path, *arguments: str | Path) -> None:
         self.account = account
-        argv = [CONFINE, account.uid, account.gid, account.directory / "venv/bin/particle-os"]
+        argv = [CONFINE, account.uid, account.gid, account.venv / "bin/particle-os"]
         self.child: Any = pexpect.spawn(
             sys.executable,
             [str(word) for word in (*argv, "run", *arguments, "--accel", "tcg")],
