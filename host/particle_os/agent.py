@@ -9,6 +9,7 @@ import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import IO, Any, BinaryIO, Literal, TypeVar
@@ -36,7 +37,14 @@ PLACE = "/run/particle-os/agent.pyz"
 # Heartbeats come every few seconds; a guest that is silent for so long is gone.
 SILENCE_SECONDS = 60.0
 T = TypeVar("T")
-MAIN = "import sys\nfrom particle_agent.__main__ import main\nsys.exit(main())\n"
+# A helper VM may have the modules compiled already (boot/init.sh): what is there under the name of
+# the same modules comes first, and nothing is there otherwise.
+MAIN = """\
+import sys
+sys.path.insert(0, "/particle-os/{name}")
+from particle_agent.__main__ import main
+sys.exit(main())
+"""
 # Takes an event, and returns the answer to those that the agent waits for.
 Listener = Callable[[wire.Event], wire.Answer | None]
 
@@ -49,35 +57,47 @@ def _modules(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]
             yield f"{prefix}{entry.name}", entry.read_bytes()
 
 
-def pack() -> bytes:
-    """The agent as a zipapp (PEP 441); the same sources give the same bytes."""
+@dataclass(frozen=True)
+class Program:
+    """The agent as a zipapp (PEP 441); `name` is that of its modules, by their content."""
+
+    name: str
+    data: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of the packed agent, which carries all stages."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def pack() -> Program:
+    """The agent of this installation; the same sources give the same bytes."""
+    modules = list(_modules(resources.files("particle_agent"), "particle_agent/"))
+    name = f"agent-{hashlib.sha256(repr(modules).encode()).hexdigest()[:32]}"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        files = [("__main__.py", MAIN.encode())]
-        files += _modules(resources.files("particle_agent"), "particle_agent/")
-        for name, data in files:
-            archive.writestr(zipfile.ZipInfo(name), data)
-    return buffer.getvalue()
-
-
-def digest() -> str:
-    """The SHA-256 of the packed agent, which carries all stages."""
-    return hashlib.sha256(pack()).hexdigest()
+        for path, data in [("__main__.py", MAIN.format(name=name).encode()), *modules]:
+            archive.writestr(zipfile.ZipInfo(path), data)
+    return Program(name, buffer.getvalue())
 
 
 class Agent:
     """The agent in a running VM. `death` tells why the VM died, if it did."""
 
-    def __init__(self, connection: Connection, death: Callable[[], ParticleError | None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        death: Callable[[], ParticleError | None],
+        program: Program,
+    ) -> None:
         self._connection = connection
         self._death = death
-        self._program = pack()
+        self._program = program
         self._hidden: list[str] = []
-        self.sha256 = hashlib.sha256(self._program).hexdigest()
 
     def push(self, deadline: Deadline) -> None:
         """Copies the agent into the VM and has the VM confirm its hash."""
-        self._put(PLACE, io.BytesIO(self._program), deadline)
+        self._put(PLACE, io.BytesIO(self._program.data), deadline)
 
     def attach(self, name: str, data: IO[bytes], deadline: Deadline) -> str:
         """Copies what stages find under `name` (`Target.attached`); returns its SHA-256."""
@@ -243,7 +263,10 @@ class Agent:
                 case wire.Failed():
                     raise _failure(event)
                 case wire.Hello():
-                    if (event.protocol, event.agent_sha256) != (wire.PROTOCOL, self.sha256):
+                    if (event.protocol, event.agent_sha256) != (
+                        wire.PROTOCOL,
+                        self._program.sha256,
+                    ):
                         raise VmError("another agent answers than the one that was sent")
                     introduced = True
                 case wire.Heartbeat():

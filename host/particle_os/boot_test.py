@@ -142,15 +142,21 @@ def _boot_and_reboot(wanted: _Wanted, directory: Path) -> Verdict:
 def _compared(first: Verdict, second: Verdict) -> Verdict:
     """The verdict of both boots of one system."""
     seconds = round(first.seconds + second.seconds, 3)
-    if second.status not in ("passed", "checks-failed"):
-        message = f"at the second boot: {second.message}"
-        return second.model_copy(update={"message": message, "seconds": seconds})
+    if second.status in ("passed", "checks-failed", "units-failed"):
+        second = _told_apart(first, second)
+    if second.status in ("passed", "checks-failed"):
+        return second.model_copy(update={"phases": first.phases, "seconds": seconds})
+    message = f"at the second boot: {second.message}"
+    return second.model_copy(update={"message": message, "seconds": seconds})
+
+
+def _told_apart(first: Verdict, second: Verdict) -> Verdict:
+    """The second boot's verdict, with what a machine that has answered twice shows."""
     changed = [name for name in LASTING if first.facts.get(name) != second.facts.get(name)]
     detail = f"{', '.join(changed)} changed" if changed else "it came up again, the same machine"
     result = CheckResult(name="reboot", passed=not changed, detail=detail)
-    results = [result if check.name == "reboot" else check for check in second.checks]
-    return _with_checks(second, results).model_copy(
-        update={"phases": first.phases, "seconds": seconds}
+    return _with_checks(
+        second, [result if check.name == "reboot" else check for check in second.checks]
     )
 
 

@@ -7,7 +7,6 @@ the few modules that an initrd needs; tar2sqfs makes the rest into the root file
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
@@ -27,6 +26,7 @@ from particle_os import bootstrap, document, explain, process
 from particle_os.apt_proxy import NO_PROXY, AptProxy
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
+from particle_os.vm import cpio
 from particle_os.workspace import Workspace, data_directory, locked
 
 # Grows when what is made from the same template and tools changes.
@@ -283,16 +283,9 @@ def _root_members() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 
 def _write_initrd(path: Path, collected: dict[str, bytes]) -> None:
-    """An initramfs of busybox, modules and our init: cpio "newc" (kernel: buffer-format.rst)."""
+    """An initramfs of busybox, modules and our init."""
     entries = [("bin", 0o040755, b""), ("modules", 0o040755, b"")]
     entries.append(("init", 0o100755, _boot_file("initrd.sh")))
     entries.append(("bin/busybox", 0o100755, collected["busybox"]))
     entries += [(f"modules/{name}.ko", 0o100644, collected[name]) for name in MODULES]
-    with gzip.GzipFile(path, "wb", compresslevel=6, mtime=0) as file:
-        for inode, (name, mode, data) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):
-            encoded = name.encode() + b"\0"
-            fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
-            header = b"070701" + b"".join(b"%08x" % value for value in fields)
-            file.write(header + encoded)
-            file.write(b"\0" * (-(len(header) + len(encoded)) % 4))
-            file.write(data + b"\0" * (-len(data) % 4))
+    cpio.append(path, entries)

@@ -42,7 +42,7 @@ FACTS = {
     "hostname": "Host name",
     "root-device": "Root",
     "timezone": "Time zone",
-    "locale": "Locale",
+    "language": "Language",
     "boot-times": "Boot time",
 }
 UNIT_JOURNAL = "journal:"

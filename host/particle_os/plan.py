@@ -100,7 +100,7 @@ class Plan:
         """What names the scratch disk with the unpacked base, and that after each stage."""
         recipe = self.loaded.recipe
         root = [base.digest, recipe.architecture, self.options.scratch]
-        root += [helper.identity(), agent.digest(), self.options.source_date]
+        root += [helper.identity(), agent.pack().sha256, self.options.source_date]
         return checkpoints.keys(root, recipe.name, self.stages)
 
     def build_key(self, base: Base, helper: Helper) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,11 +15,11 @@ import tenacity
 from particle_agent import wire
 
 from particle_os import process
-from particle_os.agent import Agent
+from particle_os.agent import Agent, Program, pack
 from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, ParticleError, VmError
 from particle_os.helper import Helper
-from particle_os.vm import warm
+from particle_os.vm import cpio, warm
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec, blockdev
 from particle_os.vm.machine import Machine, running
@@ -194,7 +195,8 @@ def _start(
 
     The state is made when it is missing. Whatever is wrong with it, a boot comes instead.
     """
-    state = warm.state_path(places.states, spec)
+    program = pack()
+    state = warm.state_path(places.states, spec, program.name)
     # Nothing has happened in a VM that fails here. QEMU 10.0 itself sometimes dies while several
     # emulated processors run and devices come (an assertion in iotlb_to_section).
     for attempt in tenacity.Retrying(
@@ -205,11 +207,12 @@ def _start(
         with attempt, ExitStack() as start:
             last = attempt.retry_state.attempt_number == START_ATTEMPTS
             where = {"directory": places.directory, "transcript": places.transcript}
+            cold = _with_agent(spec, program, places.directory)
             if not last and not state.exists():
-                warm.save(spec, state, boot=_until_ready(deadline), **where, deadline=deadline)
+                warm.save(cold, state, boot=_until_ready(deadline), **where, deadline=deadline)
             try:
                 if last:
-                    machine = start.enter_context(running(spec, **where, deadline=deadline))
+                    machine = start.enter_context(running(cold, **where, deadline=deadline))
                     _until_ready(deadline)(machine)
                 else:
                     restored = warm.restored(spec, state, **where, deadline=deadline)
@@ -220,7 +223,7 @@ def _start(
                     machine.monitor.plug(slot, disk, deadline)
                 machine.console.watch(on_death=connection.abort)
                 _start_processors(connection, len(disks), deadline)
-                agent = Agent(connection, _death_of(machine))
+                agent = Agent(connection, _death_of(machine), program)
                 agent.push(deadline)
             except ParticleError:
                 # Whatever it was: a state that is made anew costs one boot.
@@ -228,6 +231,18 @@ def _start(
                 raise
             stack.push(start.pop_all())
     return Sandbox(machine, agent, *disks)
+
+
+def _with_agent(spec: MachineSpec, program: Program, directory: Path) -> MachineSpec:
+    """The machine with an initrd that has the agent, so that the VM compiles it before its start.
+
+    Compiling takes as long as a short build. The agent that runs is that which is pushed.
+    """
+    assert spec.direct_boot is not None
+    initrd = directory / "initrd"
+    shutil.copyfile(spec.direct_boot.initrd, initrd)
+    cpio.append(initrd, [(f"{program.name}.pyz", 0o100644, program.data)])
+    return replace(spec, direct_boot=replace(spec.direct_boot, initrd=initrd))
 
 
 def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:

@@ -22,7 +22,8 @@ from particle_os.errors import (
     VmError,
 )
 
-SHA256 = hashlib.sha256(pack()).hexdigest()
+PROGRAM = pack()
+SHA256 = PROGRAM.sha256
 SILENCE = object()
 
 
@@ -78,16 +79,16 @@ class Connection:
 def run(*pieces, death=None, deadline=None):
     """Runs no stage with an agent that says `pieces`; returns the events told."""
     events = []
-    Agent(Connection(*pieces), lambda: death).run(
+    Agent(Connection(*pieces), lambda: death, PROGRAM).run(
         [], hostname="x", deadline=deadline or Deadline.after(5, "the test"), listen=events.append
     )
     return events
 
 
 def test_the_same_sources_pack_to_the_same_bytes(monkeypatch):
-    first = pack()
+    first = pack().data
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    assert pack() == first
+    assert pack().data == first
     names = zipfile.ZipFile(io.BytesIO(first)).namelist()
     assert names[0] == "__main__.py"
     assert not [name for name in names if "pycache" in name or not name.endswith(".py")]
@@ -98,7 +99,7 @@ def test_the_same_sources_pack_to_the_same_bytes(monkeypatch):
 )
 def test_the_packed_agent_runs_without_any_library(tmp_path, request_text):
     place = tmp_path / "agent.pyz"
-    place.write_bytes(pack())
+    place.write_bytes(PROGRAM.data)
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(place), "run"],
         input=request_text.encode(),
@@ -211,10 +212,10 @@ def test_a_failure_is_told_with_its_hint_and_tail_escaped(kind, error):
 
 
 def test_the_agent_must_arrive_whole(soon):
-    Agent(Connection(f"{SHA256}  /x\n".encode()), lambda: None).push(soon)
+    Agent(Connection(f"{SHA256}  /x\n".encode()), lambda: None, PROGRAM).push(soon)
     for answer in (b"", b"0" * 64 + b"  /x\n", b"sh: not found"):
         with pytest.raises(VmError, match="did not arrive whole"):
-            Agent(Connection(answer), lambda: None).push(soon)
+            Agent(Connection(answer), lambda: None, PROGRAM).push(soon)
 
 
 def test_the_base_must_arrive_whole(soon):
@@ -223,7 +224,9 @@ def test_the_base_must_arrive_whole(soon):
 
     def unpack(*events):
         pieces = [HELLO, *map(line, events), DONE]
-        return Agent(Connection(*pieces), lambda: None).unpack(io.BytesIO(data), soon, print)
+        return Agent(Connection(*pieces), lambda: None, PROGRAM).unpack(
+            io.BytesIO(data), soon, print
+        )
 
     assert unpack(wire.Unpacked(size=9, sha256=sha256)) == sha256
     for events in ([], [wire.Unpacked(size=9, sha256="0" * 64)]):

@@ -1,5 +1,6 @@
 import base64
 import subprocess
+from importlib import resources
 
 import pytest
 from particle_os.boot import probe
@@ -15,7 +16,8 @@ def encoded(text):
 
 
 def answer(facts, nonce=NONCE, more=()):
-    lines = [f"{name} {encoded(text)}" for name, text in facts.items()]
+    told = "".join(f"\x1e{name}\n{text}\n" for name, text in facts.items())
+    lines = [f"facts {encoded(told)}"]
     return "\r\n".join(
         [f"PARTICLE-OS-PROBE {nonce}", *lines, *more, f"PARTICLE-OS-PROBE-END {nonce}", ""]
     ).encode()
@@ -34,20 +36,40 @@ def test_facts_of_another_run_are_not_believed():
 
 
 def test_facts_outside_of_the_markers_are_not_believed():
-    line = b"state " + base64.b64encode(b"running") + b"\n"
+    line = b"facts " + base64.b64encode(b"\x1estate\nrunning\n") + b"\n"
     data = line + answer({"kernel": "6.12"}) + line
     assert probe.facts(data, NONCE) == {"kernel": "6.12"}
 
 
 def test_lines_that_are_no_facts_are_passed_over():
-    noise = b"garbage\nname not-base64!\n\xff\xfe\n"
-    data = answer({"state": "running"}).replace(b"state", noise + b"state", 1)
+    noise = b"garbage\nfacts not-base64!\n\xff\xfe\n"
+    data = answer({"state": "running"}).replace(b"facts", noise + b"facts", 1)
     assert probe.facts(data, NONCE)["state"] == "running"
 
 
 def test_facts_play_no_tricks_with_the_terminal():
     facts = probe.facts(answer({"system": "\x1b[2JDebian\x07\nsecond\r"}), NONCE)
     assert facts == {"system": "\\x1b[2JDebian\\x07\nsecond"}
+
+
+def test_what_a_service_has_said_is_no_fact():
+    said = "it went wrong\n\x1estate\nrunning"
+    facts = probe.facts(answer({"state": "degraded", "journal:x.service": said}), NONCE)
+    assert facts == {"state": "degraded", "journal:x.service": "it went wrong"}
+
+
+WORDS = ["", "plain", "a b", "tab\tnew\n\n", "back\\slash \\0101 \\c", "ünï*?$`'\"", "%s %b", "-n"]
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_arguments_arrive_as_they_were(shell):
+    """The loop of probe.sh, with a `try` that shows what it gets."""
+    script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
+    loop = script[script.index("	set --\n") : script.index("	try ")]
+    told = " ".join(f".{probe._escaped(word)}" for word in WORDS)
+    shown = f"read -r words\n{loop}\nprintf '<%s>' \"$@\"\n"
+    done = subprocess.run([shell, "-c", shown], input=told, capture_output=True, text=True)
+    assert done.stdout == "".join(f"<{word}>" for word in WORDS)
 
 
 def joined(credentials, prefix):

@@ -48,6 +48,14 @@ def test_a_second_boot_that_fails_says_so():
     assert verdict.message.startswith("at the second boot: ")
 
 
+def test_a_unit_that_fails_at_the_second_boot_hides_nothing():
+    later = booted("units-failed", **{"machine-id": "b" * 32, "failed": "x.service"})
+    verdict = boot_test._compared(booted(), later)
+    assert verdict.status == "units-failed"
+    assert verdict.message == "at the second boot: failed units: x.service"
+    assert verdict.checks[0].detail == "machine-id changed"
+
+
 def test_a_check_that_fails_at_the_second_boot_counts():
     bad = UNIT.model_copy(update={"passed": False, "detail": "x.service is failed"})
     verdict = boot_test._compared(booted(), booted("checks-failed", checks=(REBOOT, bad)))

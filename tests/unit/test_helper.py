@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from particle_os import helper, process
 from particle_os.errors import InvalidDocument, UsageError
+from particle_os.vm import cpio
 
 TEMPLATE = """\
 name: small
@@ -111,6 +112,16 @@ def test_the_initrd_holds_what_the_boot_needs(tmp_path):
     assert found["init"][1].startswith(b"#!")
     for name in helper.MODULES:
         assert found[f"modules/{name}.ko"] == (0o100644, collected[name])
+
+
+def test_the_kernel_finds_a_second_archive_after_the_first(tmp_path):
+    place = tmp_path / "initrd"
+    cpio.append(place, [("a", 0o100644, b"first")])
+    first = place.stat().st_size
+    cpio.append(place, [("b", 0o100600, b"second")])
+    data = place.read_bytes()
+    assert members(gzip.decompress(data[:first])) == {"a": (0o100644, b"first")}
+    assert members(gzip.decompress(data[first:])) == {"b": (0o100600, b"second")}
 
 
 def test_the_initrd_is_the_same_for_the_same_parts(tmp_path):

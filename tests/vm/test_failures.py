@@ -228,7 +228,7 @@ def test_a_rebuild_that_fails_its_boot_test_publishes_nothing(
     recipe = account.directory / "none.yml"
     outcome = account.run("build", recipe, "--output", output, "--accel", "tcg")
     assert outcome.status == 4, outcome.stderr
-    assert "boot-loader-failed" in outcome.stderr
+    assert "kernel-not-started" in outcome.stderr
     assert hashlib.sha256((output / "none.raw").read_bytes()).hexdigest() == good
     assert (output / "none.failed" / "none.raw").exists()
     assert (output / "none.failed" / "none.console.log").exists()

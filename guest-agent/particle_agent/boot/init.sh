@@ -24,6 +24,10 @@ echo "nameserver 10.0.2.3" >/etc/resolv.conf
 # The state of this machine may be saved now and run many times: what every build starts with is
 # read, and Python's modules are compiled, once. No secret exists yet.
 if $bb grep -q particle_os.preheat /proc/cmdline; then
+	for agent in /particle-os/agent-*.pyz; do
+		/usr/bin/python3 -I -S -m zipfile -e "$agent" "${agent%.pyz}"
+		/usr/bin/python3 -I -S -m compileall -q "${agent%.pyz}"
+	done
 	/usr/bin/python3 -I -S -c 'import base64, concurrent.futures.thread, dataclasses, difflib, \
 		fcntl, functools, hashlib, importlib.util, inspect, json, pathlib, queue, runpy, selectors, \
 		shutil, signal, subprocess, tempfile, threading, traceback, typing, uuid'

@@ -36,6 +36,10 @@ disk=${disk%/serial}
 /bin/busybox mkdir /upper/data /upper/work
 /bin/busybox mount -t overlay -o lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work \
 	overlay /root || fail "overlay"
+# The agent, when it came with this file.
+for agent in /agent-*.pyz; do
+	[ ! -e "$agent" ] || /bin/busybox cp "$agent" /root/particle-os/
+done
 for place in proc sys dev; do
 	/bin/busybox mkdir -p "/root/$place"
 	/bin/busybox mount --move "/$place" "/root/$place"

@@ -33,7 +33,9 @@ CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
 # All of SMBIOS has 64 KiB in its older form.
 QUESTIONS_LIMIT = 24 << 10
 QUESTIONS = "particle-os.questions"
-REPLY = "reply:"
+FACTS, REPLY = "facts", "reply:"
+SEPARATOR = "\x1e"
+FACT_LINES = 200
 
 
 def begin_marker(nonce: str) -> bytes:
@@ -95,9 +97,18 @@ def _questions(checks: Sequence[Check]) -> bytes:
     lines = []
     for number, check in enumerate(checks):
         for index, argv in enumerate(check.asks()):
-            words = [f".{base64.b64encode(word.encode()).decode()}" for word in argv]
-            lines.append(f"{number}.{index} {check.seconds} {' '.join(words)}\n")
+            words = " ".join(f".{_escaped(word)}" for word in argv)
+            lines.append(f"{number}.{index} {check.seconds} {words}\n")
     return "".join(lines).encode()
+
+
+def _escaped(word: str) -> str:
+    """A word for `printf %b` of any shell: what is not plain as an octal number."""
+    plain = b"%+,-./:=@_"
+    return "".join(
+        chr(byte) if byte in plain or (chr(byte).isalnum() and byte < 128) else f"\\0{byte:03o}"
+        for byte in word.encode()
+    )
 
 
 def _body(data: bytes, nonce: str) -> list[str]:
@@ -119,11 +130,12 @@ def facts(data: bytes, nonce: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in _body(data, nonce):
         name, _, value = line.partition(" ")
-        decoded = _decoded(value)
-        if decoded is not None and not name.startswith(REPLY):
-            found[printable(name, 200)] = "\n".join(
-                printable(part) for part in decoded.strip().split("\n")[:200]
-            )
+        if name != FACTS or (told := _decoded(value)) is None:
+            continue
+        for fact in told.split(SEPARATOR)[1:]:
+            name, *lines = fact.rstrip().split("\n")[: 1 + FACT_LINES]
+            # The first one counts: in a later one there may be what services have said.
+            found.setdefault(printable(name, 200), "\n".join(map(printable, lines)))
     return found
 
 

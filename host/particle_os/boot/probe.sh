@@ -1,7 +1,7 @@
 # Runs inside the image under test, as a transient unit that systemd took from SMBIOS.
-# $1 is this run's nonce. It answers on the second serial port, one "NAME base64" a line.
+# $1 is this run's nonce. It answers on the second serial port, one "NAME base64" a line. Under
+# emulation each program takes a quarter of a second to start, so that the shell does what it can.
 exec >/dev/ttyS1 2>/dev/null
-say() { echo "$1 $(printf %s "$2" | base64 -w0)"; }
 
 # Runs a program for a check; answers with what it printed, up to 64 KiB, and its status.
 # $1: the check's number, $2: seconds, then the program and its arguments.
@@ -19,7 +19,8 @@ try() {
 		head -c 65536
 		cat >/dev/null
 	} | base64 -w0
-	echo " $(cat "$status")"
+	read -r status <"$status"
+	echo " $status"
 }
 
 # Answers with the first MiB of what a program prints.
@@ -42,34 +43,57 @@ files() {
 	echo "PARTICLE-OS-FILES-END $1"
 }
 
+# A fact begins with a record separator and its name; the lines after it are its value.
+fact() {
+	printf '\036%s\n' "$1"
+	shift
+	[ $# = 0 ] || printf '%s\n' "$1"
+}
+facts() {
+	# Waits until no job is left; our own unit's job ended when this script started.
+	state=$(systemctl is-system-running --wait)
+	fact state "$state"
+	if [ "$state" != running ]; then
+		failed=$(systemctl list-units --state=failed --plain --no-legend --no-pager)
+		fact failed
+		printf '%s\n' "$failed" | while read -r unit _; do printf '%s\n' "$unit"; done
+		printf '%s\n' "$failed" | head -n 20 | while read -r unit _; do
+			fact "journal:$unit"
+			journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager
+		done
+	fi
+	. /etc/os-release
+	fact system "$PRETTY_NAME"
+	for name in kernel:/proc/sys/kernel/osrelease hostname:/proc/sys/kernel/hostname \
+		machine-id:/etc/machine-id; do
+		fact "${name%%:*}"
+		read -r line <"${name#*:}" && printf '%s\n' "$line"
+	done
+	while read -r source place type options _; do
+		[ "$place" != / ] || root="$source $type $options"
+	done </proc/self/mounts
+	fact root-device "$root"
+	# The manager's environment is ours, too.
+	fact language "$LANG"
+	fact timezone
+	readlink /etc/localtime
+	fact ssh-host-keys
+	cat /etc/ssh/ssh_host_*_key.pub
+	fact boot-times
+	systemd-analyze time
+}
+
 echo "PARTICLE-OS-PROBE $1"
-# Waits until no job is left; our own unit's job ended when this script started.
-say state "$(systemctl is-system-running --wait)"
-say failed "$(systemctl list-units --state=failed --plain --no-legend --no-pager | cut -d' ' -f1)"
-for unit in $(systemctl list-units --state=failed --plain --no-legend --no-pager | cut -d' ' -f1); do
-	say "journal:$unit" "$(journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager)"
-done
-. /etc/os-release
-say system "$PRETTY_NAME"
-say kernel "$(uname -r)"
-say hostname "$(uname -n)"
-say machine-id "$(cat /etc/machine-id)"
-say timezone "$(readlink /etc/localtime)"
-say local-time "$(date +%Z)"
-say locale "$(cat /etc/locale.conf /etc/default/locale | sort -u)"
-say locales "$(locale -a)"
-say manager-environment "$(systemctl show-environment)"
-say users "$(grep -E ':[0-9]{4,}:' /etc/passwd)"
-say groups "$(cat /etc/group)"
-say ssh-host-keys "$(cat /etc/ssh/ssh_host_*_key.pub)"
-say root-device "$(findmnt -n -o SOURCE,FSTYPE,OPTIONS /)"
-say boot-times "$(systemd-analyze time)"
-# Each line: the check's number, seconds, and the arguments, each a dot and base64.
+printf 'facts '
+facts | base64 -w0
+echo
+# Each line: the check's number, seconds, and the arguments, each a dot and the text, with octal
+# numbers for what is not plain.
 cat "$CREDENTIALS_DIRECTORY"/particle-os.questions.* | while read -r number seconds words; do
 	set --
 	for word in $words; do
 		# The second dot keeps newlines at the end of an argument.
-		argument=$(printf %s "${word#.}" | base64 -d && echo .)
+		argument=$(printf '%b.' "${word#.}")
 		set -- "$@" "${argument%.}"
 	done
 	try "$number" "$seconds" "$@"

@@ -40,8 +40,6 @@ IDLE_SHARE = 0.1
 # An update or a relabelling may restart a new system once or twice.
 RESTARTS = 2
 MONITOR_SECONDS = 20.0
-# What the probe tells first, once systemd has settled.
-SETTLED = b"\nstate "
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Saved states of a booted machine: starting from one takes a fraction of a boot.
 
-A state is saved before any key exists in the machine. It belongs to one QEMU, processor, and
-command line, so all of these are in its key; whatever else goes wrong with it, the caller removes
-it and boots. It holds the memory of a machine, and is readable by its owner alone.
+A state is saved before any key exists in the machine. It belongs to one QEMU, processor, command
+line, and content, so all of these are in its key; whatever else goes wrong with it, the caller
+removes it and boots. It holds the memory of a machine, and is readable by its owner alone.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ def _processor() -> str:
     return "\n".join(line for line in lines if line.startswith(wanted))
 
 
-def state_path(directory: Path, spec: MachineSpec) -> Path:
-    """Where the state of a machine of this specification lies, if it has been saved."""
+def state_path(directory: Path, spec: MachineSpec, content: str) -> Path:
+    """Where the state of a machine of this specification lies, if it has been saved.
+
+    `content` names what is in it and not in the specification.
+    """
     processor = _processor() if spec.accelerator == "kvm" else ""
-    parts = [FORMAT, process.version(QEMU), os.uname().release, processor, qemu_argv(spec)]
+    parts = [FORMAT, process.version(QEMU), os.uname().release, processor, qemu_argv(spec), content]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     return directory / f"{key}.state"
 
