@@ -5,7 +5,8 @@
 `agent.pyz run` runs the stages of a request, `agent.pyz shell` is a root shell in the
 target (with a proxy for apt as JSON, if there is one),
 `agent.pyz inspect-disk` and `inspect-target` write what they find to wire.INSPECTION,
-`agent.pyz verify-disk` tells what is wrong with the disk to be inspected.
+`agent.pyz verify-disk` tells what is wrong with the disk to be inspected,
+`agent serve` waits for orders to do one of these.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from particle_agent import runner, wire
+from particle_agent import runner, server, wire
 from particle_agent.bootstrap import extract
 from particle_agent.decode import decode, encode
 from particle_agent.inspection import SERIAL, Inspection
@@ -25,6 +26,8 @@ UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
 
 
 def main() -> int:
+    if sys.argv[1] == "serve":
+        server.serve(main)
     if sys.argv[1] == "shell":
         told = json.loads(sys.argv[2]) if len(sys.argv) > 2 else None
         return runner.shell(decode(wire.AptProxy, told) if told else None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypeVar, cast
 
 import pydantic
 
@@ -18,16 +19,20 @@ T = TypeVar("T")
 MOST = 1000
 
 
-def validate(
-    source: Source, adapter: pydantic.TypeAdapter[T], names: Callable[[Key], Iterable[str]]
-) -> T:
-    """The document as a typed object; raises InvalidDocument with all that is wrong with it.
+@functools.cache
+def adapter(kind: Hashable) -> pydantic.TypeAdapter[Any]:
+    """pydantic's view of a dataclass, made when it is needed: that of a recipe takes a while."""
+    return pydantic.TypeAdapter(cast(Any, kind))
+
+
+def validate(source: Source, kind: type[T], names: Callable[[Key], Iterable[str]]) -> T:
+    """The document as a `kind`; raises InvalidDocument with all that is wrong with it.
 
     `names` lists the keys (or for a stage's `type`, the words) that are right at a path, from
     which the nearest is offered.
     """
     try:
-        model = adapter.validate_json(json.dumps(source.data))
+        model: T = adapter(cast(Hashable, kind)).validate_json(json.dumps(source.data))
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)
         for item in found[:MOST]:

@@ -19,7 +19,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import pydantic
 from particle_agent.options import Between, Options, PackageName, Text, bytes_of
 
 from particle_os import bootstrap, document, explain, process
@@ -97,9 +96,6 @@ class Helper:
         return f"{self.key} {status.st_size} {status.st_mtime_ns}"
 
 
-_ADAPTER: pydantic.TypeAdapter[Template] = pydantic.TypeAdapter(Template)
-
-
 def templates() -> list[Path]:
     return sorted(data_directory("vm-templates").glob("*.yml"))
 
@@ -116,7 +112,7 @@ def load_template(name: str) -> Template:
         raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
     source = document.load(path)
     fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
-    return explain.validate(source, _ADAPTER, lambda key: fields)
+    return explain.validate(source, Template, lambda key: fields)
 
 
 def with_mirror(template: Template, mirror: str) -> Template:

@@ -135,9 +135,6 @@ class LoadedRecipe:
         return self.recipe.boot_test.firmware or self.disk.firmwares
 
 
-_ADAPTER: pydantic.TypeAdapter[Recipe] = pydantic.TypeAdapter(Recipe)
-
-
 def load(
     path: Path, given: Mapping[str, str] | None = None, *, base: str | None = None
 ) -> LoadedRecipe:
@@ -198,7 +195,7 @@ def _wrap(source: document.Source, kind: str) -> None:
 
 def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
     """What the document says; what stages lack that others should have brought is noted in it."""
-    recipe = explain.validate(source, _ADAPTER, _names_in(source))
+    recipe = explain.validate(source, Recipe, _names_in(source))
     loaded = _applicable(source, recipe)
     dependencies.check(
         source,
@@ -219,16 +216,13 @@ def _check_firmware(source: document.Source, loaded: LoadedRecipe) -> None:
         raise InvalidDocument(source.problems)
 
 
-_BOOT_TEST: pydantic.TypeAdapter[BootTest] = pydantic.TypeAdapter(BootTest)
-
-
 def load_boot_test(path: Path) -> BootTest:
     """Reads a file that holds what stands under `boot-test` in a recipe.
 
     Raises InvalidDocument with everything that is wrong.
     """
     source = document.load(path)
-    return explain.validate(source, _BOOT_TEST, _names_in(source, ("boot-test",)))
+    return explain.validate(source, BootTest, _names_in(source, ("boot-test",)))
 
 
 def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
@@ -365,7 +359,7 @@ def stage_name(kind: Any) -> str:
 @functools.cache
 def common_options() -> dict[str, Any]:
     """The JSON Schemas of the options that every stage takes."""
-    properties: dict[str, Any] = pydantic.TypeAdapter(StageOptions).json_schema()["properties"]
+    properties: dict[str, Any] = explain.adapter(StageOptions).json_schema()["properties"]
     return {name: schema for name, schema in properties.items() if name != "type"}
 
 
@@ -376,7 +370,7 @@ def json_schema() -> dict[str, Any]:
 
 @functools.cache
 def _json_schema() -> dict[str, Any]:
-    schema = _ADAPTER.json_schema()
+    schema = explain.adapter(Recipe).json_schema()
     for kind in RECIPE_STAGES:
         # pydantic leaves the tag out because it has a default; a recipe must say it.
         definition = schema["$defs"][kind.__name__]

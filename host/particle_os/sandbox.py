@@ -234,9 +234,9 @@ def _start(
 
 
 def _with_agent(spec: MachineSpec, program: Program, directory: Path) -> MachineSpec:
-    """The machine with an initrd that has the agent, so that the VM compiles it before its start.
+    """The machine with an initrd that has the agent, so that it starts with the VM.
 
-    Compiling takes as long as a short build. The agent that runs is that which is pushed.
+    To compile it and to start it takes longer than a short build.
     """
     assert spec.direct_boot is not None
     initrd = directory / "initrd"

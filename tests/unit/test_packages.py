@@ -63,7 +63,7 @@ def archive(tmp_path):
 
     handler = functools.partial(Handler, directory=directory)
     with http.server.ThreadingHTTPServer(("", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         server.url = f"http://127.0.0.1:{server.server_port}"
         server.elsewhere = f"http://127.0.0.2:{server.server_port}"
         server.served = asked

@@ -190,14 +190,6 @@ def test_a_prompt_on_the_console_is_a_weak_verdict(account: Account, built: Buil
     assert verdict["facts"] == {}
 
 
-def test_a_check_that_does_not_hold(account: Account, built: Built) -> None:
-    image = built[1] / "minimal-test.raw"
-    outcome = account.run("boot-test", image, "--unit", "no-such.service")
-    assert outcome.status == 4
-    assert "checks-failed" in outcome.stdout
-    assert "no-such.service" in outcome.stdout
-
-
 def test_a_time_out_says_how_far_it_came(account: Account, built: Built) -> None:
     outcome = account.run("boot-test", built[1] / "minimal-test.raw", "--timeout", "3")
     assert outcome.status == 4

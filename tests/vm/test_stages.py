@@ -83,7 +83,9 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     """The stages before them come from the checkpoints of another recipe."""
     minimal = example(account, "minimal-test").read_text()
     text = minimal.replace("  - type: qemu\n", f"{STAGES}  - type: qemu\n")
-    text = text.replace("name: minimal-test", "name: more").replace("[raw, qcow2]", "[raw]")
+    text = text.replace("name: minimal-test", "name: more")
+    disk = "formats: [raw]\n    partition-table: msdos\n    size: minimal"
+    text = text.replace("formats: [raw, qcow2]\n    size: auto", disk)
     units = "- unit: hello.service\n    - unit: seen.service"
     text = text.replace("- unit: multi-user.target", units)
     recipe = account.write(account.directory / "more.yml", text)
@@ -96,7 +98,8 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     assert facts["hostname"] == "web1.example.org"
     checks = {check["name"]: check["passed"] for check in result["boot"][0]["checks"]}
     # The second one says that kernel and network are as the stages say.
-    assert checks == {"unit hello.service": True, "unit seen.service": True}
+    assert {"unit hello.service", "unit seen.service"} <= checks.keys()
+    assert all(checks.values())
     image = output / "more.raw"
     assert on_disk(image, "cat /etc/hosts").startswith("127.0.1.1 web1.example.org web1\n")
     assert on_disk(image, "cat /srv/www/said") == "a b; $(id)\n"

@@ -22,15 +22,17 @@ $bb ip route add default via 10.0.2.2
 echo "nameserver 10.0.2.3" >/etc/resolv.conf
 
 # The state of this machine may be saved now and run many times: what every build starts with is
-# read, and Python's modules are compiled, once. No secret exists yet.
+# read, and the agent waits for its orders (server.py). No secret exists yet.
 if $bb grep -q particle_os.preheat /proc/cmdline; then
-	for agent in /particle-os/agent-*.pyz; do
-		/usr/bin/python3 -I -S -m zipfile -e "$agent" "${agent%.pyz}"
-		/usr/bin/python3 -I -S -m compileall -q "${agent%.pyz}"
+	for packed in /particle-os/agent-*.pyz; do
+		agent=${packed%.pyz}
+		/usr/bin/python3 -I -S -m zipfile -e "$packed" "$agent"
+		/usr/bin/python3 -I -S "$agent" serve &
+		until [ -p "/run/particle-os/${agent##*/}" ]; do
+			kill -0 $! || { echo "PARTICLE""-OS-FAILED: no agent"; $bb poweroff -f; }
+			$bb usleep 100000
+		done
 	done
-	/usr/bin/python3 -I -S -c 'import base64, concurrent.futures.thread, dataclasses, difflib, \
-		fcntl, functools, hashlib, importlib.util, inspect, json, pathlib, queue, runpy, selectors, \
-		shutil, signal, subprocess, tempfile, threading, traceback, typing, uuid'
 	cd /usr/bin && $bb cat ssh-keygen tar zstd mount sha256sum ../sbin/chroot ../sbin/sshd \
 		../sbin/mke2fs ../sbin/sfdisk ../lib/openssh/sshd-* ../lib/*/libcrypto.so.3 >/dev/null
 	cd /
