@@ -51,7 +51,7 @@ class Text:
             },
             "custom_error_type": "not_accepted",
             "custom_error_message": "expected {what}",
-            "custom_error_context": {"what": self.what},
+            "custom_error_context": {"what": self.what, "text": True},
         }
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
@@ -414,8 +414,8 @@ SshPublicKey = Annotated[
 AbsolutePath = Annotated[
     str,
     Text(
-        "an absolute path without ':', '..' or control characters",
-        r"(/([A-Za-z0-9_@%+=,~-]|\.[A-Za-z0-9_@%+=,~-])[A-Za-z0-9_@%+=,.~ -]*)+|/",
+        "an absolute path without '..', ':', control characters, or '/' at its end",
+        r"(/([^./:\x00-\x1f\x7f]|\.[^./:\x00-\x1f\x7f])[^/:\x00-\x1f\x7f]*)+|/",
         4096,
     ),
 ]

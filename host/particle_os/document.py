@@ -174,9 +174,10 @@ class _Composer:
         if self._nodes > NODE_LIMIT or depth > DEPTH_LIMIT:
             raise _TooComplex(mark)
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            self._source.problem(mark, "anchor", "anchors and aliases are not allowed")
+            hint = "variables, or a file that is included, say things once"
+            self._source.problem(mark, "anchor", "anchors and aliases are not allowed", hint)
         if isinstance(event, yaml.AliasEvent):
-            return Node(None, mark, key)
+            return Node(None, mark, key, unknown=True)
         if event.tag is not None:
             complaint = f"the tag '{event.tag}' is not allowed here"
             self._source.problem(mark, "bad-tag", complaint)
@@ -315,6 +316,10 @@ def _tell(source: Source, error: Exception, mark: Any = None) -> None:
         # The scanner lets escapes through that name no character.
         known = isinstance(error, yaml.YAMLError)
         what = str(error).splitlines()[0] if known else "an escape names no character"
+        if isinstance(error, yaml.reader.ReaderError):
+            before = "\n".join(source.lines)[: error.position]
+            column = error.position - before.rfind("\n") - 1
+            mark = yaml.Mark("", error.position, before.count("\n"), column, "", 0)
     else:
         what = " ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark or error.context_mark
@@ -323,4 +328,6 @@ def _tell(source: Source, error: Exception, mark: Any = None) -> None:
     # Braces mean something there.
     in_flow = "flow" in what and line and "${" in line[0]
     hint = "put what holds ${...} in quotes within [ ] and { }" if in_flow else None
+    if "\\t" in what:
+        hint = "indent with spaces: YAML allows no tabs there"
     source.problem(place, "yaml", what, hint)

@@ -17,6 +17,19 @@ from particle_os.errors import InvalidDocument
 T = TypeVar("T")
 # Errors of one document that are told.
 MOST = 1000
+SPECIAL_HINTS = {
+    "password": "the password itself goes into a secret, see 'password-secret', or its hash into "
+    "'password-hash'"
+}
+# pydantic's errors about the kind of a value, in YAML's words.
+PLAIN_TYPES = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "dataclass_exact_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
 
 
 @functools.cache
@@ -53,7 +66,9 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     spelled = word.replace("_", "-").lower()
     if spelled in candidates:
         return spelled
-    return next(iter(difflib.get_close_matches(spelled, candidates, n=1, cutoff=0.5)), None)
+    if (begun := [word for word in candidates if word.startswith(spelled)]) and len(begun) == 1:
+        return begun[0]
+    return next(iter(difflib.get_close_matches(spelled, candidates, n=1, cutoff=0.6)), None)
 
 
 def _path_of(source: Source, location: tuple[int | str, ...]) -> Key:
@@ -63,6 +78,8 @@ def _path_of(source: Source, location: tuple[int | str, ...]) -> Key:
     for index, part in enumerate(location):
         last = index == len(location) - 1
         value = node.value if node is not None else None
+        if index and isinstance(location[index - 1], int) and _is_tag(node, part):
+            continue
         if isinstance(value, dict) and (part in value or last):
             node = value.get(str(part))
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
@@ -71,6 +88,15 @@ def _path_of(source: Source, location: tuple[int | str, ...]) -> Key:
             continue
         key = (*key, part)
     return key
+
+
+def _is_tag(node: Node | None, part: int | str) -> bool:
+    """Whether a part of a location, after the number of an item, is only the item's `type`.
+
+    An option may have the same name.
+    """
+    kind = node.child("type") if node is not None else None
+    return kind is not None and kind.value == part
 
 
 def _shown(key: Key) -> str:
@@ -86,9 +112,18 @@ def did_you_mean(near: str | None, allowed: list[str]) -> str | None:
     return f"allowed: {', '.join(allowed)}" if allowed else None
 
 
+def _meant_type(given: Any, allowed: list[str]) -> str | None:
+    """The hint for a stage that is written as its name alone, or as a mapping under its name."""
+    name = next(iter(given), None) if isinstance(given, dict) else given
+    if not isinstance(name, str) or nearest(name, allowed) is None:
+        return None
+    return f"write '- type: {nearest(name, allowed)}', and its options beside it"
+
+
 def _is_scalar_for_text(item: Any) -> bool:
-    """Whether YAML reads what stands there as a number or a truth value."""
-    return isinstance(item.get("input"), bool | int | float)
+    """Whether YAML reads what stands there as a number or a truth value, where a text is due."""
+    is_text = item["type"] == "string_type" or "text" in item.get("ctx", {})
+    return is_text and isinstance(item.get("input"), bool | int | float)
 
 
 def _told(source: Source, kind: str, key: Key) -> bool:
@@ -108,6 +143,8 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     if _told(source, kind, key):
         return
     shown = json.dumps(item.get("input"), ensure_ascii=False, default=str)[:80]
+    if any(str(part).startswith("password") for part in key):
+        shown = "something else"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         allowed = list(names(key[:-1]))
         hint = did_you_mean(nearest(name, allowed), allowed)
@@ -131,7 +168,18 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
             did_you_mean(nearest(word.rpartition(".")[2], allowed), allowed),
         )
     elif kind == "union_tag_not_found":
-        source.problem(mark, "missing-key", "the key 'type' is missing")
+        allowed = list(names((*key, "type")))
+        source.problem(
+            mark, "missing-key", "the key 'type' is missing", _meant_type(item["input"], allowed)
+        )
+    elif kind in PLAIN_TYPES:
+        message = f"{name or 'document'}: expected {PLAIN_TYPES[kind]}, found {shown}"
+        given, hint = item.get("input"), None
+        if PLAIN_TYPES[kind] == "a list" and not isinstance(given, dict | list | None):
+            hint = f"write [{shown}]"
+        elif key[:1] == ("stages",) and len(key) == 2:
+            hint = _meant_type(given, list(names((*key, "type"))))
+        source.problem(mark, "bad-type", message, hint)
     elif kind == "too_short":
         source.problem(mark, "bad-value", f"{name}: at least one item is needed")
     elif kind == "value_error":
@@ -144,11 +192,13 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     elif kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(context["expected"]))
         near = nearest(str(item.get("input")), allowed)
-        message = f"{name}: expected {context['expected']}, found {shown}"
-        source.problem(mark, "bad-value", message, f"did you mean '{near}'?" if near else None)
+        wanted = str(context["expected"]).replace("True", "true").replace("False", "false")
+        message = f"{name}: expected {wanted}, found {shown}"
+        hint = f"did you mean '{near}'?" if near else SPECIAL_HINTS.get(name)
+        source.problem(mark, "bad-value", message, hint)
     else:
         hint = None
-        if kind == "string_type" and _is_scalar_for_text(item):
+        if _is_scalar_for_text(item):
             hint = "put it in quotes"
         if kind == "bool_type":
             hint = "write true or false"

@@ -111,13 +111,15 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_plan(recipe_path: Path, options: Options) -> Plan:
+def make_plan(recipe_path: Path, options: Options, *, with_secrets: bool = True) -> Plan:
     """Validates the recipe and looks up what is there already; starts nothing.
 
+    A plan that is only looked at needs no secrets; to it, what was made with them is not there.
     A registry is asked what the base's reference names. Raises InvalidDocument or UsageError with
     all that is wrong, InfrastructureError when a registry does not answer.
     """
-    return _plan(recipe.load(recipe_path, options.variables, base=options.base), options)
+    loaded = recipe.load(recipe_path, options.variables, base=options.base)
+    return _plan(loaded, options, with_secrets=with_secrets)
 
 
 def make_stage_plan(kind: str, path: Path, options: Options, *, export: bool) -> Plan:
@@ -132,8 +134,8 @@ def make_stage_plan(kind: str, path: Path, options: Options, *, export: bool) ->
     return replace(plan, more=(Export(),) if export else ())
 
 
-def _plan(loaded: LoadedRecipe, options: Options) -> Plan:
-    loaded, secrets = _with_secrets(loaded)
+def _plan(loaded: LoadedRecipe, options: Options, *, with_secrets: bool = True) -> Plan:
+    loaded, secrets = _with_secrets(loaded) if with_secrets else (loaded, {})
     template = helper.load_template(options.template)
     if options.mirror is not None:
         template = helper.with_mirror(template, options.mirror)

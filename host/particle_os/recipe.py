@@ -196,6 +196,7 @@ def _wrap(source: document.Source, kind: str) -> None:
 def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
     """What the document says; what stages lack that others should have brought is noted in it."""
     recipe = explain.validate(source, Recipe, _names_in(source))
+    _check_secrets(source, recipe)
     loaded = _applicable(source, recipe)
     dependencies.check(
         source,
@@ -204,6 +205,16 @@ def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
         base=recipe.base_image if base is None else base,
     )
     return loaded
+
+
+def _check_secrets(source: document.Source, recipe: Recipe) -> None:
+    """Notes secrets of a stage that have the same name."""
+    for number, stage in enumerate(recipe.stages):
+        names = [secret.name for secret in stage.secrets]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                mark = source.mark(("stages", number, "secrets", index, "name"))
+                source.problem(mark, "bad-value", f"name: the stage has a secret '{name}' already")
 
 
 def _check_firmware(source: document.Source, loaded: LoadedRecipe) -> None:
@@ -263,11 +274,11 @@ def is_unit_name(text: str) -> bool:
     return bool(get_args(UnitName)[1].accepts(text))
 
 
-def check_base_reference(reference: str) -> None:
+def check_base_reference(reference: str, where: str = "--base") -> None:
     """Raises UsageError unless `reference` (from the command line) names a base image."""
     constraint = get_args(BaseReference)[1]
     if not constraint.accepts(reference):
-        raise UsageError(f"--base: expected {constraint.what}, found '{reference}'")
+        raise UsageError(f"{where}: expected {constraint.what}, found '{reference}'")
 
 
 def _check_order(source: document.Source) -> None:
@@ -321,34 +332,39 @@ def _names_in(source: document.Source, place: Key = ()) -> Callable[[Key], Itera
     """`_names` for a document that is what a recipe has at `place`."""
 
     def names(key: Key) -> Iterable[str]:
-        if (*place, *key)[:2] == ("boot-test", "checks"):
+        whole = (*place, *key)
+        if whole[:2] == ("boot-test", "checks"):
             node = source.node(key)
             return checks.keys(node.value if node and isinstance(node.value, dict) else {})
-        return _names((*place, *key))
+        kind = source.node((*key[:2], "type")) if whole[:1] == ("stages",) else None
+        stage = kind.value if kind is not None and isinstance(kind.value, str) else None
+        return _names(tuple(part for part in whole if isinstance(part, str)), stage)
 
     return names
 
 
-def _names(key: Key) -> Iterable[str]:
-    """The right keys at a path of a recipe; for a stage's `type`, the stages' names."""
+@functools.cache
+def _names(key: tuple[str, ...], stage: str | None) -> tuple[str, ...]:
+    """The right keys at a path of a recipe; for a stage's `type`, the stages' names.
+
+    Within stages they are those of the stage's own class, when that is known.
+    """
     if key and key[-1] == "type":
-        return sorted(stage_name(kind) for kind in RECIPE_STAGES)
-    # Within stages every options class is reached by the stage's own fields.
+        return tuple(sorted(stage_name(kind) for kind in RECIPE_STAGES))
     candidates: list[Any] = [Recipe]
     for part in key:
-        if isinstance(part, int):
-            continue
         found = []
         for kind in candidates:
             hints = get_type_hints(kind, include_extras=True)
             field = part.replace("-", "_")
             if field == "stages":
-                found += list(RECIPE_STAGES)
+                own = [each for each in RECIPE_STAGES if stage_name(each) == stage]
+                found += own or list(RECIPE_STAGES)
             elif field in hints and (inner := _options_class(hints[field])):
                 found.append(inner)
         candidates = found
     known = {kebab_case(f.name) for kind in candidates for f in dataclasses.fields(kind)}
-    return sorted(known if key else known | {variables.KEY})
+    return tuple(sorted(known if key else known | {variables.KEY}))
 
 
 def stage_name(kind: Any) -> str:

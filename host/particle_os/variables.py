@@ -26,6 +26,14 @@ Kind = Literal["string", "integer", "boolean", "list"]
 Value = str | int | bool | list[str]
 
 
+class NoSuchVariable(UsageError):
+    """A value is given for a variable that a recipe does not declare; `name` is the variable's."""
+
+    def __init__(self, name: str, hint: str) -> None:
+        super().__init__(f"--set: there is no variable '{name}'", hint=hint)
+        self.name = name
+
+
 @dataclass(frozen=True)
 class Variable:
     """A declared variable; `value` is None where it has none, or a wrong one."""
@@ -57,7 +65,7 @@ class Variables:
         if name not in self._known:
             known = sorted(self._known)
             hint = did_you_mean(nearest(name, known), known) or "the recipe declares none"
-            raise UsageError(f"--set: there is no variable '{name}'", hint=hint)
+            raise NoSuchVariable(name, hint)
         declared = self._known[name]
         value: Value | None = text
         if declared.kind == "integer":

@@ -188,7 +188,7 @@ def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
         ("- command: [x]\n  matches: '['", "3:12: matches: expected a regular expression"),
         ("- port: 65536", "2:9: port: "),
         ("- file: etc/passwd", "2:9: file: expected an absolute path"),
-        ("- reboot: false", "2:11: reboot: expected True"),
+        ("- reboot: false", "2:11: reboot: expected true"),
         ("- memory: 512", "2:11: memory: expected a size"),
         ("- unit: ssh.service\n  port: 22", "3:3: unknown key 'port'"),
     ],

@@ -115,6 +115,31 @@ def test_validate_tells_the_errors_of_several_files(recipe, bad_recipe, tmp_path
     assert lines[1] == f"{bad_recipe}:1:1: unknown key 'nam' (did you mean 'name'?) [unknown-key]"
 
 
+def test_a_value_is_for_the_recipes_that_declare_it(recipe, tmp_path):
+    other = tmp_path / "other.yml"
+    other.write_text("name: other\nvariables: {port: 80}\nstages: [{type: nonsense}]\n")
+    result = run("validate", recipe, other, "--set", "port=81")
+    assert result.exit_code == 2
+    assert "no stage 'nonsense'" in result.stderr
+    assert "port" not in result.stderr
+    result = run("validate", recipe, other, "--set", "prot=81")
+    assert (result.exit_code, "no variable 'prot'" in result.stderr) == (2, True)
+
+
+def test_a_recipe_is_inspected_without_its_secrets(tmp_path, monkeypatch):
+    monkeypatch.delenv("TOKEN", raising=False)
+    path = tmp_path / "r.yml"
+    path.write_text(
+        "name: r\nvariables: {zone: {type: string}}\nstages:\n"
+        "  - type: apt\n    packages: [linux-image-amd64, tzdata]\n"
+        "  - {type: timezone, zone: '${zone}', secrets: [{name: t, env: TOKEN}]}\n"
+        "  - type: qemu\n"
+    )
+    result = run("inspect", path, "--set", "zone=Asia/Tokyo")
+    assert result.exit_code == 0, result.stderr
+    assert "timezone" in result.stdout
+
+
 def test_validate_tells_the_errors_as_json(bad_recipe):
     result = run("validate", "--json", bad_recipe)
     assert result.exit_code == 2

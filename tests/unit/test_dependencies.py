@@ -94,13 +94,16 @@ def test_what_somebody_may_bring_is_left_to_the_stage(tmp_path, stages):
 def test_what_is_copied_or_comes_from_elsewhere_may_hold_anything(tmp_path):
     for name in ("tree", "a.deb", "key.asc"):
         (tmp_path / name).write_text("")
-    copied = "  - {type: files, files: [{path: /srv, source: tree}]}\n"
-    load(tmp_path, copied + LOCALE)
+    for place in ("/", "/usr", "/usr/local/share", "/lib/x"):
+        copied = f"  - {{type: files, files: [{{path: {place}, source: tree}}]}}\n"
+        load(tmp_path, copied + LOCALE)
     load(tmp_path, "  - {type: apt, debs: [a.deb]}\n" + LOCALE)
     theirs = "{name: a, mirrors: ['http://a.example.org'], suites: [b], key-file: key.asc}"
     load(tmp_path, f"  - {{type: sources, repositories: [{theirs}]}}\n" + LOCALE)
     written = "  - {type: files, files: [{path: /etc/motd, content: Hello}]}\n"
     assert len(problems(tmp_path, written + LOCALE)) == 2
+    beside = "  - {type: files, files: [{path: /srv/site, source: tree}]}\n"
+    assert len(problems(tmp_path, beside + LOCALE)) == 2
 
 
 @pytest.mark.parametrize("base", ["tar:base.tar", "docker://debian:13", "mmdebstrap:bullseye"])

@@ -10,6 +10,7 @@ def test_what_a_container_image_says_of_itself_is_told(tmp_path):
     found = _container(ImageBase(image, Source("docker", "//x"), tmp_path))
     assert found == {
         "digest": "sha256:3",
+        "architecture": "amd64",
         "layers": [{"digest": "sha256:1", "size": 10}],
         "config": {"Env": ["A=b"]},
     }

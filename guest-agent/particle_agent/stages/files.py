@@ -89,9 +89,15 @@ class Files(StageOptions):
             yield from _owners(file, "files", number)
 
     def may_bring(self, need: Need) -> bool:
-        # What is copied is not looked into; what is written here is text.
-        accounts = ("/etc/passwd", "/etc/group")
-        return any(file.source is not None or file.path in accounts for file in self.files)
+        # What is copied is not looked into; what is written here is text. Packages lie in /usr, of
+        # which /bin, /sbin and /lib are parts, and kernels in /boot.
+        places = ("/etc/passwd", "/etc/group", "/usr", "/bin", "/sbin", "/lib", "/boot", "/opt")
+        return any(
+            file.path in places[:2]
+            if file.source is None
+            else any(f"{file.path}/".startswith(p) or p.startswith(file.path) for p in places)
+            for file in self.files
+        )
 
     def run(self, target: Target) -> None:
         for directory in self.directories:

@@ -31,6 +31,11 @@ class Services(StageOptions):
     mask: tuple[UnitName, ...] = ()
     """Units that cannot be started at all."""
 
+    def __post_init__(self) -> None:
+        for unit in self.enable:
+            if unit in (*self.disable, *self.mask):
+                raise ValueError(f"{unit}: a unit is enabled, or it is disabled or masked")
+
     def needs(self) -> Iterator[Need]:
         yield needs.package("systemd-sysv", "services", others=True)
 

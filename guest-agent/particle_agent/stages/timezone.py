@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from particle_agent import needs
 from particle_agent.errors import StageError
+from particle_agent.needs import Need
 from particle_agent.options import StageOptions, ZoneName
 from particle_agent.target import Target
 
@@ -21,6 +24,10 @@ class Timezone(StageOptions):
     type: Literal["timezone"] = "timezone"
     zone: ZoneName
     """A name of the tz database, such as Europe/Berlin."""
+
+    def needs(self) -> Iterator[Need]:
+        if self.zone not in ("UTC", "Etc/UTC"):
+            yield needs.package("tzdata", f"the time zone {self.zone}", "zone", others=True)
 
     def run(self, target: Target) -> None:
         if not target.exists(f"{ZONES}/{self.zone}") and self.zone not in ("UTC", "Etc/UTC"):

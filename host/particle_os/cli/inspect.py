@@ -14,10 +14,11 @@ from particle_agent.inspection import Inspection
 from particle_os import base, helper, recipe, verification
 from particle_os.base import Base, ImageBase
 from particle_os.cli.build import show_plan
-from particle_os.cli.common import ACCEL, Output, common, find_acceleration
+from particle_os.cli.common import ACCEL, VARIABLES, Output, common, find_acceleration
 from particle_os.errors import UsageError, printable
 from particle_os.inspection import Inspector, described
 from particle_os.plan import Options, make_plan
+from particle_os.report import human_bytes
 from particle_os.verification import Verification, defective
 from particle_os.vm import accel
 from particle_os.workspace import cache_directory, workspace
@@ -31,11 +32,13 @@ ARCHITECTURE = "amd64"
 @click.option("--verify", is_flag=True, help="Tell what is wrong with a disk image, too.")
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
 @click.option("--template", default="debian-trixie", hidden=True)
+@VARIABLES
 @ACCEL
 @common
 def inspect_command(
-    output: Output, what: str, verify: bool, mirror: str | None, template: str, accel: accel.Wish
-) -> None:
+    output: Output, what: str, verify: bool, mirror: str | None, template: str,
+    variables: dict[str, str], accel: accel.Wish,
+) -> None:  # fmt: skip
     """Tell what a disk image, a base image (tar:PATH, docker://NAME) or a recipe (FILE.yml) holds.
 
     Images are read inside a helper VM and never changed.
@@ -44,8 +47,8 @@ def inspect_command(
     if verify and (is_recipe or REFERENCE.fullmatch(what)):
         raise UsageError(f"--verify looks at disk images, and {what} is none")
     if is_recipe:
-        options = Options(output=Path(), template=template, mirror=mirror)
-        show_plan(make_plan(Path(what), options), output)
+        options = Options(output=Path(), template=template, mirror=mirror, variables=variables)
+        show_plan(make_plan(Path(what), options, with_secrets=False), output)
         return
     found_base = _base(what, mirror) if REFERENCE.fullmatch(what) else None
     path = Path(what)
@@ -84,11 +87,16 @@ def _container(found: Base | None) -> dict[str, Any]:
         return {}
     image = found.image
     layers = [{"digest": layer.digest, "size": layer.size} for layer in image.layers]
-    return {"digest": image.digest, "layers": layers, "config": dict(image.config)}
+    return {
+        "digest": image.digest,
+        "architecture": image.architecture,
+        "layers": layers,
+        "config": dict(image.config),
+    }
 
 
 def _base(reference: str, mirror: str | None) -> Base:
-    recipe.check_base_reference(reference)
+    recipe.check_base_reference(reference, "inspect")
     found: Base | None = base.resolve(reference, Path(), ARCHITECTURE, cache_directory())
     if found is None:
         suite = reference.removeprefix("mmdebstrap:")
@@ -111,7 +119,10 @@ def _show(
         click.echo(json.dumps({**encode(found), **about}, indent=2))
         return
     if container:
-        click.echo(f"{'container':<12} {container['digest']}, {len(container['layers'])} layers")
+        count = f"{len(container['layers'])} layers"
+        click.echo(f"{'container':<12} {container['digest']}, {container['architecture']}, {count}")
+        for layer in container["layers"]:
+            click.echo(f"{'layer':<12} {layer['digest']}, {human_bytes(layer['size'])}")
         for key, value in sorted(container["config"].items()):
             click.echo(f"{'config':<12} {printable(f'{key}: {json.dumps(value)}')}")
     for word, text in described(found):

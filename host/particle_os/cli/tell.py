@@ -21,6 +21,7 @@ from particle_os.errors import (
     printable,
 )
 from particle_os.report import Result, human_bytes
+from particle_os.variables import NoSuchVariable
 from particle_os.workspace import data_directory
 
 
@@ -42,11 +43,17 @@ def validate_command(
     """Check recipes and tell everything that is wrong with them."""
     problems: list[Problem] = []
     notes: list[Problem] = []
+    unknown: list[dict[str, NoSuchVariable]] = []
     for path in recipes:
         try:
-            notes += recipe.load(path, variables).notes
+            unknown.append({})
+            notes += _load_with(path, dict(variables), unknown[-1]).notes
         except InvalidDocument as invalid:
             problems += invalid.problems
+    # A value has to be of use to one of the recipes.
+    for name in variables:
+        if all(name in found for found in unknown):
+            raise unknown[-1][name]
     # Several recipes may include the same file.
     problems, notes = list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
     if output.as_json or style == "json":
@@ -66,6 +73,18 @@ def validate_command(
             if not problems:
                 click.echo(f"{len(recipes)} valid")
     return EXIT_USAGE if problems else 0
+
+
+def _load_with(
+    path: Path, variables: dict[str, str], unknown: dict[str, NoSuchVariable]
+) -> recipe.LoadedRecipe:
+    """Loads a recipe with those of the values that are for it; the others are `unknown`."""
+    while True:
+        try:
+            return recipe.load(path, variables)
+        except NoSuchVariable as error:
+            unknown[error.name] = error
+            del variables[error.name]
 
 
 @click.command("list")
