@@ -20,12 +20,20 @@ from particle_os import process
 from particle_os.boot import files, outside, probe
 from particle_os.boot.channel import Channel
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.image import ImageFormat, image_format
+from particle_os.boot.image import ImageFormat
 from particle_os.boot.verdict import CheckResult, Status, Verdict
 from particle_os.boot.watch import Watch
-from particle_os.checks import Check, Finding, MemoryCheck, RebootCheck
+from particle_os.checks import (
+    NO_REPLY,
+    QUESTION_SECONDS,
+    Check,
+    CommandCheck,
+    Finding,
+    MemoryCheck,
+    RebootCheck,
+)
 from particle_os.deadline import Deadline
-from particle_os.errors import printable
+from particle_os.errors import UsageError, printable
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, Disk, MachineSpec
@@ -34,7 +42,7 @@ from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.monitor import connect_unix
 
-__all__ = ["CheckResult", "ImageFormat", "Verdict", "boot", "image_format"]
+__all__ = ["CheckResult", "ImageFormat", "Verdict", "boot"]
 
 MEMORY = 1024 * MIB
 # Of several emulated processors QEMU 10.0 may lose one's interrupts while devices come up.
@@ -44,6 +52,8 @@ TIMEOUT_SECONDS = {"kvm": 120.0, "tcg": 240.0}
 # For what does not count: a journal that takes longer is left out.
 FILES_SECONDS = 10.0
 ATTEMPTS = 3
+NOT_REBOOTED = CheckResult(name="reboot", passed=False, detail="the first boot did not pass")
+UNASKED = Finding(False, "the system has not answered that")
 # These facts stay when a system boots again.
 LASTING = ("machine-id", "ssh-host-keys")
 
@@ -91,7 +101,11 @@ def boot(
     """
     directory.mkdir(mode=0o700)
     evidence.clear()
-    limits = [check.bytes for check in checks if isinstance(check, MemoryCheck)]
+    limit = min((check.bytes for check in checks if isinstance(check, MemoryCheck)), default=None)
+    if memory is not None and limit is not None and memory > limit:
+        raise UsageError(
+            f"the image is to boot in {limit // MIB} MiB, says a check: --memory is more than that"
+        )
     wanted = _Wanted(
         image=image,
         format=format,
@@ -99,8 +113,8 @@ def boot(
         acceleration=acceleration,
         evidence=evidence,
         checks=checks,
-        memory=memory or min(limits, default=MEMORY),
-        seconds=timeout or TIMEOUT_SECONDS[acceleration.name],
+        memory=memory or limit or MEMORY,
+        seconds=timeout or TIMEOUT_SECONDS[acceleration.name] + _granted(checks),
         on_phase=on_phase,
         console_only=console_only,
     )
@@ -115,6 +129,12 @@ def boot(
             number = attempt.retry_state.attempt_number
             verdict = _boot_and_reboot(wanted, directory / str(number))
     return verdict
+
+
+def _granted(checks: Sequence[Check]) -> int:
+    """The seconds that commands may take, beyond what every check may."""
+    commands = [check.timeout for check in checks if isinstance(check, CommandCheck)]
+    return sum(max(0, seconds - QUESTION_SECONDS) for seconds in commands)
 
 
 def _qemu_aborted(error: BaseException) -> bool:
@@ -133,8 +153,11 @@ def _boot_and_reboot(wanted: _Wanted, directory: Path) -> Verdict:
     )
     again = any(isinstance(check, RebootCheck) for check in wanted.checks)
     first = _boot_once(wanted, overlay, directory / "first", shut_down=again)
-    if not again or not first.passed:
+    if not again:
         return first
+    if not first.passed:
+        results = [NOT_REBOOTED if each.name == "reboot" else each for each in first.checks]
+        return first.model_copy(update={"checks": tuple(results)})
     second = _boot_once(wanted, overlay, directory / "second", shut_down=False)
     return _compared(first, second)
 
@@ -251,7 +274,7 @@ def _results(
 ) -> list[CheckResult]:
     results = []
     for check, replies in zip(checks, probe.replies(data, nonce, checks), strict=True):
-        found = check.judge(replies)
+        found = UNASKED if NO_REPLY in replies else check.judge(replies)
         if found.holds:
             deadline = Deadline.after(2 * check.seconds, check.name)
             found = outside.reach(check, machine.monitor, deadline) or found

@@ -199,6 +199,11 @@ class FileCheck(_Check):
     matches: Expression | None = None
     """A regular expression that must match somewhere in them."""
 
+    def __post_init__(self) -> None:
+        about = (self.mode, self.owner, self.group, self.contains, self.matches)
+        if not self.exists and any(each is not None for each in about):
+            raise ValueError(f"{self.file}: of what must not exist nothing else can be said")
+
     def asks(self) -> tuple[tuple[str, ...], ...]:
         about = ("stat", "--dereference", "--format=%a %U %G", "--", self.file)
         content = ("head", f"--bytes={CONTENT_BYTES}", "--", self.file)
@@ -207,6 +212,9 @@ class FileCheck(_Check):
 
     def judge(self, replies: Sequence[Reply]) -> Finding:
         there = replies[0].status == 0
+        # stat(1) ends with 1 and says which file is missing; timeout(1) and a shell say otherwise.
+        if not there and replies[0].status != 1:
+            return Finding(False, f"it cannot be looked at: {replies[0].text[-200:]}")
         if there != self.exists:
             return Finding(False, "it is there" if there else f"it is not there: {replies[0].text}")
         if not there:
@@ -282,6 +290,10 @@ class PortCheck(_Check):
     """The protocol."""
     reachable: bool = False
     """Whether the host must be able to connect to it (TCP)."""
+
+    def __post_init__(self) -> None:
+        if self.reachable and self.protocol == "udp":
+            raise ValueError(f"port {self.port}: 'reachable' is for TCP only")
 
     @property
     def name(self) -> str:

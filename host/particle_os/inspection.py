@@ -9,8 +9,9 @@ from pathlib import Path
 from particle_agent import wire
 from particle_agent.inspection import SERIAL, Inspection
 
-from particle_os import boot_test, helper
+from particle_os import helper
 from particle_os.base import Base
+from particle_os.boot.image import image_format
 from particle_os.deadline import Deadline
 from particle_os.errors import printable
 from particle_os.helper import Helper, Template
@@ -104,9 +105,9 @@ class Inspector:
 
 
 def _inspected(path: Path) -> Disk:
-    format = boot_test.image_format(path)  # noqa: A001 - the field's own word
-    backing = () if format == "qcow2" else None
-    return Disk(path.resolve(), format, SERIAL, read_only=True, backing=backing)
+    if image_format(path) == "qcow2":
+        return Disk(path.resolve(), "qcow2", SERIAL, read_only=True, backing=())
+    return Disk(path.resolve(), "raw", SERIAL, read_only=True)
 
 
 def described(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -68,8 +68,11 @@ def not_booted(verdict: Verdict, console_log: Path | None) -> NotBooted:
     for name, text in verdict.facts.items():
         if name.startswith("journal:"):
             tail += [f"{name.removeprefix('journal:')}:", *text.splitlines()]
+    other = {"bios": "uefi", "uefi": "bios"}.get(verdict.firmware)
+    hint = f"An image that starts from the other firmware only needs --firmware {other}."
     return NotBooted(
         f"the image did not pass its boot test: {verdict.status}: {verdict.message}",
+        hint=hint if other and verdict.status == "no-bootable-device" else None,
         tail=[*tail, *verdict.console_tail],
         log=console_log,
     )

@@ -70,6 +70,10 @@ class BootTest(Options):
     checks: tuple[Check, ...] = ()
     """What must hold besides: systemd settled and no unit failed."""
 
+    def __post_init__(self) -> None:
+        if self.firmware is not None and len(set(self.firmware)) < len(self.firmware):
+            raise ValueError("firmware: each is named once")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Options):

@@ -86,7 +86,7 @@ def _read(
     definition = definitions[name]
     required = definition.get("required", [])
     for option, schema in definition["properties"].items():
-        if option == "type" or option in without:
+        if (option == "type" and "const" in schema) or option in without:
             continue
         kind = _type(schema, definitions)
         inner = tuple(word for word in kind.split() if word in definitions)

@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from particle_os import process, terminal
-from particle_os.boot_test import ImageFormat
+from particle_os.boot.image import ImageFormat
+from particle_os.boot_test import CPUS
 from particle_os.deadline import Deadline
 from particle_os.errors import UsageError
 from particle_os.vm import firmware as firmwares
@@ -18,9 +19,17 @@ from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
 
 MEMORY = 1024 * MIB
-CPUS = 2
 START_SECONDS = 30.0
 ESCAPE, ESCAPE_NAME = b"\x1d", "Ctrl-]"
+
+
+def check_terminal() -> None:
+    """Raises UsageError when this is no terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "an image runs on a terminal, and standard input or output is none",
+            hint="To see whether it boots, use 'particle-os boot-test'.",
+        )
 
 
 def run(
@@ -33,7 +42,7 @@ def run(
     close: Callable[[], None],
     firmware: Firmware = "bios",
     memory: int = MEMORY,
-    cpus: int = CPUS,
+    cpus: int | None = None,
     ssh: bool = False,
     kept: Path | None = None,
 ) -> None:
@@ -45,11 +54,7 @@ def run(
     anything is told, and the terminal is the image's. Raises UsageError without a terminal,
     InfrastructureError when QEMU fails.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(
-            "an image runs on a terminal, and standard input or output is none",
-            hint="To see whether it boots, use 'particle-os boot-test'.",
-        )
+    check_terminal()
     directory.mkdir(mode=0o700)
     overlay = kept or directory / "overlay.qcow2"
     deadline = Deadline.after(START_SECONDS * acceleration.factor, "starting the machine")
@@ -58,7 +63,7 @@ def run(
         spec = MachineSpec(
             accelerator=acceleration.name,
             memory=memory,
-            cpus=cpus,
+            cpus=cpus or CPUS[acceleration.name],
             disks=(Disk(overlay, "qcow2", "image"),),
             uefi=firmwares.prepare(firmware, directory),
             network="isolated-ssh" if ssh else "isolated",

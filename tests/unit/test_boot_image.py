@@ -1,3 +1,4 @@
+import os
 import struct
 
 import pytest
@@ -14,7 +15,7 @@ def qcow2(path, *, version=3, backing=0, features=0):
 
 def test_formats_are_told_by_their_magic_number(tmp_path):
     raw = tmp_path / "image.qcow2"
-    for content in (b"", b"QFI", bytes(1024), b"KDMV" + bytes(1024)):
+    for content in (b"", b"QFI", bytes(1024), b"\xeb\x63\x90" + bytes(1024)):
         raw.write_bytes(content)
         assert image_format(raw) == "raw"
     for version in (2, 3):
@@ -38,3 +39,53 @@ def test_an_image_that_names_another_file_is_refused(tmp_path, header):
 
 def test_other_features_are_no_other_file(tmp_path):
     assert image_format(qcow2(tmp_path / "image", features=1 | 2)) == "qcow2"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"KDMV" + bytes(1024), "format vmdk"),
+        (b"# Disk DescriptorFile\nversion=1\n", "format vmdk"),
+        (b"<<< QEMU VM Virtual Disk Image >>>\n".ljust(64) + b"\x7f\x10\xda\xbe", "format vdi"),
+        (b"conectix" + bytes(1024), "format vhd"),
+        (bytes(4096) + b"conectix" + bytes(504), "format vhd"),
+        (b"vhdxfile" + bytes(1024), "format vhdx"),
+        (b"\x28\xb5\x2f\xfd" + bytes(100), "is compressed"),
+        (b"\x1f\x8b\x08" + bytes(100), "is compressed"),
+    ],
+)
+def test_what_is_plainly_no_raw_disk_is_not_taken_for_one(tmp_path, content, what):
+    image = tmp_path / "image"
+    image.write_bytes(content)
+    with pytest.raises(UsageError, match=what) as told:
+        image_format(image)
+    assert told.value.hint
+    assert image_format(image, "raw") == "raw"
+
+
+def vmdk(path, *, capacity=2048, descriptor=b"createType=monolithicSparse"):
+    head = b"KDMV" + struct.pack("<IIQ", 1, 3, capacity)
+    path.write_bytes(head.ljust(512, b"\0") + descriptor.ljust(20 * 512, b"\0"))
+    return path
+
+
+def test_a_format_that_is_given_counts(tmp_path):
+    assert image_format(vmdk(tmp_path / "image"), "vmdk") == "vmdk"
+    assert image_format(tmp_path / "image", "vhd") == "vpc"
+
+
+@pytest.mark.parametrize(
+    "header", [{"capacity": 0}, {"descriptor": b'x\nparentFileNameHint="/etc/passwd"\n'}]
+)
+def test_a_vmdk_that_names_another_file_is_refused(tmp_path, header):
+    with pytest.raises(UsageError, match="refers to another file"):
+        image_format(vmdk(tmp_path / "image", **header), "vmdk")
+    (tmp_path / "text").write_text('# Disk DescriptorFile\nRW 8 FLAT "/etc/passwd" 0\n')
+    with pytest.raises(UsageError, match="refers to another file"):
+        image_format(tmp_path / "text", "vmdk")
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match="no regular file"):
+        image_format(tmp_path / "fifo")

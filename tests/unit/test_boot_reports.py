@@ -66,7 +66,7 @@ def test_an_annotation_is_one_line_whatever_the_image_says():
 def test_several_failed_checks_are_listed():
     verdict = CHECKS_FAILED.model_copy(update={"checks": (BAD, GOOD, BAD)})
     (line,) = github.workflow_commands("x", [verdict])
-    assert line.count("%0Aport 80/tcp") == 2
+    assert line.count("port 80/tcp: nothing") == 2
 
 
 def test_only_a_workflow_is_told():

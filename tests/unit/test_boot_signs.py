@@ -62,6 +62,10 @@ SAID = [
         b"'/sbin/init': No such file or directory\nNo init found. Try passing init= bootarg.\n"
         b"(initramfs) ",
     ),
+    # dracut, mkinitcpio, Alpine
+    ("root-not-found", b'Generating "/run/initramfs/rdsosreport.txt"\n\nEntering emergency mode.'),
+    ("root-not-found", b"ERROR: device 'UUID=x' not found. Skipping fsck.\n"),
+    ("root-not-found", b"Mounting root: failed.\n"),
     # systemd
     ("emergency-mode", b"You are in emergency mode. After logging in, type \"journalctl -xb\""),
     ("emergency-mode", b"You are in rescue mode. After logging in, type"),

@@ -1,7 +1,20 @@
 """What a boot test makes of the answer."""
 
+from types import SimpleNamespace
+
+import pytest
 from particle_os import boot_test
 from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.checks import (
+    CommandCheck,
+    FileCheck,
+    LocaleCheck,
+    MemoryCheck,
+    MountCheck,
+    Reply,
+    TimezoneCheck,
+)
+from particle_os.errors import UsageError
 
 GOOD = {"state": "running", "failed": "", "machine-id": "a" * 32, "ssh-host-keys": "k"}
 REBOOT = CheckResult(name="reboot", passed=True, detail="")
@@ -46,6 +59,38 @@ def test_a_second_boot_that_fails_says_so():
     verdict = boot_test._compared(booted(), booted("emergency-mode", checks=()))
     assert verdict.status == "emergency-mode"
     assert verdict.message.startswith("at the second boot: ")
+
+
+def test_what_a_check_has_not_been_told_does_not_hold():
+    checks = [
+        FileCheck(file="/x", exists=False), TimezoneCheck(timezone="UTC"), LocaleCheck(locale="C"),
+        MountCheck(mount="/"),
+    ]  # fmt: skip
+    found = boot_test._results(checks, b"", "0" * 32, None)
+    assert [(each.passed, each.detail) for each in found] == [
+        (False, "the system has not answered that")
+    ] * 4
+
+
+def test_a_missing_file_is_one_that_stat_misses():
+    check = FileCheck(file="/x", exists=False)
+    assert check.judge([Reply(1, "stat: cannot statx '/x': No such file or directory")]).holds
+    for status in (124, 127, 137):
+        assert not check.judge([Reply(status, "")]).holds
+
+
+def test_more_memory_than_a_check_allows_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="512 MiB"):
+        boot_test.boot(
+            tmp_path, None, format="raw", directory=tmp_path / "x",
+            evidence=SimpleNamespace(clear=lambda: None),
+            checks=[MemoryCheck(memory="512M")], memory=1 << 30,
+        )  # fmt: skip
+
+
+def test_what_commands_may_take_is_granted_to_the_boot():
+    checks = [CommandCheck(command=("a",)), CommandCheck(command=("b",), timeout=600)]
+    assert boot_test._granted(checks) == 570
 
 
 def test_a_unit_that_fails_at_the_second_boot_hides_nothing():

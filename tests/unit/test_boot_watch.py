@@ -231,3 +231,61 @@ def test_a_prompt_is_not_enough_otherwise_nor_when_the_machine_fails(observe):
     panic = (15, b"Kernel panic - not syncing: Fatal exception\r\n")
     assert observe(Played([*PROMPT, panic]), console_only=True)[1][0] == "kernel-panic"
     assert observe(Played(PROMPT, ends=(14, 0)), console_only=True)[1][0] == "powered-off-early"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"foo.service: Failed to execute /opt/x\r\n",
+        b"Error loading plugin\r\n",
+        b"Missing operating system on /dev/vdb\r\n",
+        b"error: unknown filesystem\r\n",
+        b"No bootable device\r\n",
+        b"You are in emergency mode, says the fortune of the day\r\n",
+    ],
+)
+def test_the_words_of_a_service_are_no_boot_loaders(observe, line):
+    machine = Played([*SYSTEMD, (10, line)], answers=45, busy=99)
+    assert observe(machine)[1] is None
+
+
+def test_the_firmwares_own_channel_is_not_believed_once_there_is_a_kernel(observe):
+    machine = Played(SYSTEMD, answers=45)
+    machine.read_before, machine.console.read = machine.read, lambda seconds: lied(machine, seconds)
+
+    def lied(machine, seconds):
+        text = machine.read_before(seconds)
+        if machine.now > 12:
+            machine.firmware.data = b"Booting from 0000:7c00\nNo bootable device.\n"
+        return text
+
+    assert observe(machine)[1] is None
+
+
+class Settling(Played):
+    """It says its first word at 10 s, and its facts at `settles`."""
+
+    settles = 1000.0
+
+    def read(self, seconds):
+        text = super().read(seconds)
+        if self.now >= 10:
+            self.probe.data = BEGIN + b"\n" + (b"facts QUJD\n" if self.now >= self.settles else b"")
+        return text
+
+
+def test_a_time_out_tells_what_was_waited_for(observe):
+    _, (status, message) = observe(Settling(SYSTEMD), seconds=60)
+    assert (status, "systemd has not settled" in message) == ("timed-out", True)
+    machine = Settling(SYSTEMD)
+    machine.settles = 20
+    watched, (status, message) = observe(machine, seconds=60)
+    assert (status, "a check has not ended" in message) == ("timed-out", True)
+    assert watched.phases["checks"] == pytest.approx(20, abs=0.5)
+
+
+def test_a_kernel_that_dies_after_the_first_word_is_told(observe):
+    panic = (15, b"Kernel panic - not syncing: Fatal exception\r\n")
+    assert observe(Settling([*SYSTEMD, panic]))[1][0] == "kernel-panic"
+    emergency = (15, b"You are in emergency mode.\r\n")
+    assert observe(Settling([*SYSTEMD, emergency]))[1][0] == "timed-out"

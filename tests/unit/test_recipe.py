@@ -138,7 +138,7 @@ WRONG = [
     (with_stages("  - type: groups\n    groups: [{name: a}]\n    timeout: 0\n"), 5, 14,
      "bad-value", "timeout: expected a duration", None),
     (with_stages("  - type: hostname\n    hostname: a\n    when: {architecture: amd64, os: x}\n"),
-     5, 32, "unknown-key", "'os'", "allowed: architecture"),
+     5, 33, "unknown-key", "'os'", "allowed: architecture"),
     # The nearest word is one of the stage's own.
     (with_stages("  - type: run\n    command: [a]\n    env: {}\n"), 5, 5, "unknown-key", "'env'",
      "did you mean 'environment'?"),
@@ -149,7 +149,8 @@ WRONG = [
     (with_stages("  - type: services\n    enable: [a.timer]\n    mask: [a.timer]\n"), 3, 5,
      "bad-value", "a.timer: a unit is enabled", None),
     (with_stages("  - type: run\n    command: [a]\n    secrets:\n      - {name: k, env: A}\n"
-                 "      - {name: k, env: B}\n"), 7, 16, "bad-value", "has a secret 'k' already", None),
+                 "      - {name: k, env: B}\n"), 7, 16, "bad-value",
+     "has a secret 'k' already", None),
     ("name: x\nstages:\n  - type: qemu\n  - type: apt\n  - type: qemu\n", 3, 5, "bad-order",
      "must be the last one", None),
     (with_stages("  - type: run\n"), 3, 5, "bad-value", "give either 'command' or 'script'", None),

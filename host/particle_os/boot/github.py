@@ -24,7 +24,7 @@ def _line(image: str, verdict: Verdict) -> str:
     level = "notice" if verdict.passed else "warning" if verdict.accepted else "error"
     title = _property(f"boot test of {image} ({verdict.firmware}): {verdict.status}")
     failed = [f"{c.name}: {c.detail}" for c in verdict.checks if not c.passed]
-    message = _data("\n".join([verdict.message, *failed] if len(failed) > 1 else [verdict.message]))
+    message = _data("\n".join(failed) if verdict.status == "checks-failed" else verdict.message)
     return f"::{level} title={title}::{message}"
 
 

@@ -1,32 +1,92 @@
-"""Which format an image has."""
+"""Which format an image has, and whether it stands alone.
+
+An untrusted image could name any file of the host as a part of itself, and QEMU would open it.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from particle_os.errors import UsageError
 
 # QEMU's names.
-ImageFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vpc"]
+ImageFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx"]
+# What people call them.
+FORMATS: dict[str, ImageFormat] = {
+    "raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vhd": "vpc", "vpc": "vpc",
+    "vhdx": "vhdx",
+}  # fmt: skip
+QCOW2, VMDK = b"QFI\xfb", b"KDMV"
+# Where a file of a format has its magic number; a fixed VHD has it in its last sector only.
+MAGIC = (
+    ("vmdk", 0, VMDK),
+    ("vmdk", 0, b"# Disk DescriptorFile"),
+    ("vdi", 64, b"\x7f\x10\xda\xbe"),
+    ("vhd", 0, b"conectix"),
+    ("vhd", -512, b"conectix"),
+    ("vhdx", 0, b"vhdxfile"),
+)
+COMPRESSED = (
+    (b"\x28\xb5\x2f\xfd", "zstd -d"),
+    (b"\x1f\x8b", "gzip -d"),
+    (b"\xfd7zXZ\0", "xz -d"),
+    (b"PK\3\4", "unzip"),
+)
+# QEMU looks for the parent of a VMDK there (block/vmdk.c: vmdk_parent_open).
+DESCRIPTOR = slice(512, 512 + 20 * 512)
 
 
-def image_format(path: Path) -> Literal["raw", "qcow2"]:
-    """The format of an image, by its magic number: qcow2, else raw.
+def image_format(path: Path, given: str | None = None) -> ImageFormat:
+    """The format of an image: the one `given`, else qcow2 by its magic number, else raw.
 
-    Raises UsageError for a qcow2 that refers to other files: an untrusted image could name any
-    file of the host (docs/interop/qcow2.txt: backing_file_offset, incompatible feature bit 2).
+    Raises UsageError for what is no file, refers to other files, or is plainly something else than
+    a raw disk.
     """
+    if not path.is_file():
+        raise UsageError(f"{path} is no regular file")
     with path.open("rb") as file:
-        head = file.read(80)
-    if not head.startswith(b"QFI\xfb"):
-        return "raw"
-    backing = int.from_bytes(head[8:16], "big")
-    version = int.from_bytes(head[4:8], "big")
-    external = version >= 3 and int.from_bytes(head[72:80], "big") & 4
-    if backing or external:
+        head = file.read(DESCRIPTOR.stop)
+        file.seek(-min(512, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        tail = file.read(512)
+    if given is not None:
+        found = FORMATS[given]
+    else:
+        found = "qcow2" if head.startswith(QCOW2) else "raw"
+        _check_raw(path, head, tail)
+    if _refers(found, head):
         raise UsageError(
             f"{path} refers to another file; only images that stand alone are booted",
             hint="Flatten it with 'qemu-img convert -O qcow2'.",
         )
-    return "qcow2"
+    return found
+
+
+def _check_raw(path: Path, head: bytes, tail: bytes) -> None:
+    for name, place, magic in MAGIC:
+        if (head[place:] if place >= 0 else tail).startswith(magic):
+            raise UsageError(
+                f"{path} is an image of the format {name}",
+                hint=f"Say so, where there is the option: --format {name}. Or make a raw image of "
+                "it: 'qemu-img convert -O raw'.",
+            )
+    for magic, program in COMPRESSED:
+        if head.startswith(magic):
+            raise UsageError(f"{path} is compressed", hint=f"Decompress it first: {program} {path}")
+
+
+def _refers(found: ImageFormat, head: bytes) -> bool:
+    """Whether an image has a backing file or data elsewhere.
+
+    docs/interop/qcow2.txt: backing_file_offset, incompatible feature bit 2. A VMDK without a
+    capacity is a description of others (block/vmdk.c: vmdk_open_vmdk4), and so is one in text.
+    """
+    if found == "qcow2" and head.startswith(QCOW2):
+        version = int.from_bytes(head[4:8], "big")
+        external = version >= 3 and int.from_bytes(head[72:80], "big") & 4
+        return bool(int.from_bytes(head[8:16], "big") or external)
+    if found == "vmdk":
+        has_capacity = int.from_bytes(head[12:20], "little") != 0
+        return not head.startswith(VMDK) or not has_capacity or b"parentFile" in head[DESCRIPTOR]
+    return False

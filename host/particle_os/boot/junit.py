@@ -37,7 +37,8 @@ def _suite(top: ET.Element, image: str, verdict: Verdict) -> None:
         what = ET.SubElement(
             case, "error" if broken else "failure", type=verdict.status, message=verdict.message
         )
-        what.text = "\n".join(verdict.console_tail)
+        journals = [text for name, text in verdict.facts.items() if name.startswith("journal:")]
+        what.text = "\n".join([*journals, *verdict.console_tail])
     for check in verdict.checks:
         case = ET.SubElement(suite, "testcase", classname=image, name=check.name, time="0")
         if not check.passed:

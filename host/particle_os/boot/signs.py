@@ -8,6 +8,7 @@ never prove that one would.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from particle_os.boot.verdict import Status
 
@@ -29,8 +30,9 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
         ),
     ),
     ("login prompt", re.compile(rb"login: ")),
-    # The probe's first word on its own channel, which nothing else can write.
+    # The probe's first word on its own channel, which nothing else can write, and its facts.
     ("answer", re.compile(rb"(?!)")),
+    ("checks", re.compile(rb"(?!)")),
 )
 PHASE_NAMES = tuple(name for name, _ in PHASES)
 
@@ -48,7 +50,11 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
         re.compile(
             rb"ALERT! +\S+ does not exist|Gave up waiting for (?:the )?root|"
             rb"Failed to mount \S+ as root|VFS: Unable to mount root fs|"
-            rb"VFS: Cannot open root device|Dropping to a shell!|\(initramfs\)"
+            rb"VFS: Cannot open root device|Dropping to a shell!|\(initramfs\)|"
+            # dracut, mkinitcpio, Alpine
+            rb"Generating \"/run/initramfs/rdsosreport\.txt\"|Entering emergency mode\. Exit the|"
+            rb"ERROR: device '[^'\r\n]+' not found\.|Failed to mount '[^'\r\n]+' on real root|"
+            rb"Mounting root: failed"
         ),
     ),
     ("emergency-mode", re.compile(rb"You are in (?:emergency|rescue) mode")),
@@ -94,17 +100,27 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
         ),
     ),
 )
+# What firmware and boot loaders say; once there is a kernel, it is somebody else's words.
+BEFORE_KERNEL: tuple[Status, ...] = (
+    "kernel-not-started",
+    "boot-loader-failed",
+    "no-bootable-device",
+)
 # SeaBIOS, on its debug port, when it jumps to the code of a disk.
 HANDED_OVER = re.compile(rb"Booting from 0000:7c00")
 NO_DEVICE = re.compile(rb"No bootable device")
 
 
-def find_sign(text: bytes) -> tuple[Status, bytes] | None:
+def find_sign(text: bytes, without: Collection[Status] = ()) -> tuple[Status, bytes] | None:
     """The first sign of a failure in `text`, and its words.
 
     A kernel that panics says why in the same line: that it found no init, or no root.
     """
-    found = [(m.start(), index) for index, (_, p) in enumerate(SIGNS) if (m := p.search(text))]
+    found = [
+        (m.start(), index)
+        for index, (status, p) in enumerate(SIGNS)
+        if status not in without and (m := p.search(text))
+    ]
     if not found:
         return None
     _, index = min(found)

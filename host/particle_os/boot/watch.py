@@ -6,6 +6,7 @@ does not go on to a later phase, and the system does not answer.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,15 @@ from typing import Any
 
 from particle_os.boot import screen
 from particle_os.boot.channel import Channel
-from particle_os.boot.signs import HANDED_OVER, NO_DEVICE, PHASE_NAMES, PHASES, find_sign
+from particle_os.boot.signs import (
+    BEFORE_KERNEL,
+    HANDED_OVER,
+    NO_DEVICE,
+    PHASE_NAMES,
+    PHASES,
+    SIGNS,
+    find_sign,
+)
 from particle_os.boot.verdict import Status
 from particle_os.deadline import Deadline
 from particle_os.errors import VmError, printable
@@ -31,7 +40,12 @@ GRACE_SECONDS = 8.0
 SILENCE_SECONDS = 2.0
 INIT_SILENCE_SECONDS = 5.0
 # After these nothing is read from a disk any more: whoever still reads has lied.
-DEATHS: tuple[Status, ...] = ("kernel-panic", "root-not-found", "init-missing")
+DEATHS: tuple[Status, ...] = ("kernel-panic", "root-not-found", "init-missing", "emergency-mode")
+KERNEL, ANSWER = PHASE_NAMES.index("kernel"), PHASE_NAMES.index("answer")
+# Once the system has answered, only its kernel can fail.
+AFTER_ANSWER = tuple(status for status, _ in SIGNS if status != "kernel-panic")
+# The first line of the answer after the marker, whole: systemd has settled.
+SETTLED = re.compile(rb"\nfacts [A-Za-z0-9+/]+=*\r?\n")
 # A boot loader that reads nothing, and says and shows nothing, for so long does not go on, if it
 # has had the processor for most of that time, or did not want it: a busy host may keep it waiting.
 STALL_SECONDS = 8.0
@@ -129,6 +143,8 @@ class Watch:
         data = self._probe.data
         if self._begin in data:
             self._reach("answer")
+        if self._phase == ANSWER and SETTLED.search(data):
+            self._reach("checks")
         return self._end in data
 
     def _reach(self, name: str) -> None:
@@ -161,18 +177,25 @@ class Watch:
                 self._reach(name)
 
     def _suspect(self, text: bytes, place: str) -> None:
-        if self._suspicion is not None or self._phase == len(PHASES) - 1:
+        if self._suspicion is not None:
             return
-        if (found := find_sign(text)) and found[1] not in self._dismissed:
+        found = find_sign(text, self._passed())
+        if found and found[1] not in self._dismissed:
             status, words = found
             now = time.monotonic()
             self._suspicion = _Suspicion(status, words, now, self._phase, text, place)
+
+    def _passed(self) -> tuple[Status, ...]:
+        """What cannot fail any more."""
+        if self._phase >= ANSWER:
+            return AFTER_ANSWER
+        return BEFORE_KERNEL if self._phase >= KERNEL else ()
 
     def _firmware_says(self) -> tuple[Status, str] | None:
         data = self._firmware.data[self._firmware_seen :]
         if data:
             self._reach("firmware")
-        if NO_DEVICE.search(data):
+        if NO_DEVICE.search(data) and self._phase < KERNEL:
             self._look_at_screen()
             # A boot loader that gives up returns to the firmware, which then finds nothing more.
             if self._suspicion is not None:
@@ -190,11 +213,10 @@ class Watch:
         for _ in filter(_is_restart, events):
             if found := self._restarted():
                 return found
-        kernel = PHASE_NAMES.index("kernel")
-        if self._phase < kernel and self._kernel_runs():
+        if self._phase < KERNEL and self._kernel_runs():
             self._reach("kernel")
         self._look_at_screen()
-        return self._stalled() if self._phase < kernel else None
+        return self._stalled() if self._phase < KERNEL else None
 
     def _kernel_runs(self) -> bool:
         return screen.kernel_runs(self._machine, self._monitor_deadline(), uefi=self._uefi)
@@ -284,7 +306,8 @@ class Watch:
         suspicion = self._suspicion
         assert suspicion is not None
         # The line may have been incomplete when it was noticed.
-        status, words = find_sign(suspicion.evidence) or (suspicion.status, suspicion.words)
+        found = find_sign(suspicion.evidence, self._passed())
+        status, words = found or (suspicion.status, suspicion.words)
         said = printable(words.decode("utf-8", "replace"), 300)
         return status, f"the {suspicion.place} says: {said}"
 
@@ -314,6 +337,10 @@ class Watch:
             )
         elif last == "answer":
             text += "; systemd has not settled: a job does not end"
+        elif last == "checks":
+            text += "; a check has not ended"
+        if self.restarts:
+            text += f"; the machine has restarted itself {self.restarts} times"
         return text
 
 

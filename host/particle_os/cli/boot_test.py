@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from particle_os import boot_test, page, recipe
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.image import ImageFormat
+from particle_os.boot.image import FORMATS, image_format
 from particle_os.boot.verdict import Verdict
 from particle_os.checks import Check, UnitCheck
 from particle_os.cli.common import ACCEL, MEMORY, Output, PathType, common, find_acceleration
-from particle_os.cli.verdicts import JUNIT, hand_over
+from particle_os.cli.verdicts import JUNIT, check_writable, hand_over
 from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.outcome import not_booted
 from particle_os.vm import accel
+from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
 from particle_os.workspace import workspace
 
@@ -34,8 +35,8 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 
 @click.command("boot-test")
 @click.argument("image", type=PathType(exists=True, dir_okay=False))
-@click.option("--format", "image_format", type=click.Choice(get_args(ImageFormat)),
-              help="The image's format; found out by itself otherwise.")  # fmt: skip
+@click.option("--format", "given_format", type=click.Choice(list(FORMATS)),
+              help="The image's format; raw and qcow2 are found out.")  # fmt: skip
 @click.option(
     "--unit", "units", multiple=True, callback=_units, help="A systemd unit that must be active."
 )
@@ -58,29 +59,34 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 @click.option("--template", default="debian-trixie", show_default=True, hidden=True)
 @common
 def boot_test_command(
-    output: Output, image: Path, image_format: ImageFormat | None,
+    output: Output, image: Path, given_format: str | None,
     units: tuple[str, ...], firmware: Firmware | None, checks_file: Path | None, accel: accel.Wish,
     memory: int | None, timeout: int | None, junit_file: Path | None, report_file: Path | None,
     evidence_directory: Path | None, console_only: bool, template: str,
 ) -> int:  # fmt: skip
     """Boot IMAGE through a throwaway overlay and tell whether it came up."""
-    found = boot_test.image_format(image)
+    for file in (junit_file, report_file):
+        check_writable(file)
+    found = image_format(image, given_format)
     wanted = recipe.load_boot_test(checks_file) if checks_file is not None else recipe.BootTest()
     checks: list[Check] = [*map(_active, units), *wanted.checks]
     if console_only and checks:
         raise UsageError("--console-only does not ask the system, so that no check can be made")
+    names = (firmware,) if firmware else wanted.firmware or DEFAULT
+    for name in names:
+        firmwares.check(name)
     verdicts: list[Verdict] = []
     progress = output.progress_sinks()
     try:
         with workspace() as work:
             acceleration = find_acceleration(accel, template, work, progress)
             evidence = evidence_directory or work.path / "evidence"
-            for name in (firmware,) if firmware else wanted.firmware or DEFAULT:
+            for name in names:
                 with progress.phase(f"boot test ({name})"):
                     verdict = boot_test.boot(
                         image,
                         acceleration,
-                        format=image_format or found,
+                        format=found,
                         firmware=name,
                         directory=work.path / f"boot-test-{name}",
                         evidence=Evidence(
@@ -99,14 +105,16 @@ def boot_test_command(
     except InfrastructureError as error:
         # Nothing is known of the image; a report says so, too.
         brief = printable(error.brief)
-        verdicts.append(Verdict(status="infrastructure", seconds=0, message=brief))
+        verdicts.append(Verdict(status="infrastructure", firmware=name, seconds=0, message=brief))
         report = page.document(image.name, verdicts, evidence=evidence_directory)
+        if output.as_json:
+            _tell(output, verdicts)
         hand_over(image.name, verdicts, junit_file, report_file, report)
         raise
     finally:
         progress.close()
-    hand_over(image.name, verdicts, junit_file, report_file, report)
     _tell(output, verdicts)
+    hand_over(image.name, verdicts, junit_file, report_file, report)
     for verdict in verdicts:
         if not verdict.accepted:
             raise not_booted(verdict, None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from particle_os import boot_test, run
+from particle_os import run
+from particle_os.boot.image import FORMATS, image_format
 from particle_os.cli.common import ACCEL, MEMORY, Output, PathType, common, find_acceleration
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
@@ -17,25 +17,26 @@ from particle_os.workspace import workspace
 
 @click.command("run")
 @click.argument("image", type=PathType(exists=True, dir_okay=False))
-@click.option("--format", "image_format", type=click.Choice(["raw", "qcow2"]),
-              help="The image's format; found out by itself otherwise.")  # fmt: skip
+@click.option("--format", "given_format", type=click.Choice(list(FORMATS)),
+              help="The image's format; raw and qcow2 are found out.")  # fmt: skip
 @click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
               help="What starts the machine; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
 @click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to its SSH server.")
 @click.option("--keep", is_flag=True, help="Keep what is changed, in an overlay in this directory.")
 @ACCEL
 @MEMORY
-@click.option("--cpus", type=click.IntRange(1, 64), default=run.CPUS, show_default=True,
-              help="The machine's processors.")  # fmt: skip
+@click.option("--cpus", type=click.IntRange(1, 64),
+              help="The machine's processors: 2, and one without KVM.")  # fmt: skip
 @click.option("--template", default="debian-trixie", hidden=True)
 @common
 def run_command(
-    output: Output, image: Path, image_format: Literal["raw", "qcow2"] | None, firmware: Firmware,
-    ssh: bool, keep: bool, accel: accel.Wish, memory: int | None, cpus: int, template: str,
+    output: Output, image: Path, given_format: str | None, firmware: Firmware,
+    ssh: bool, keep: bool, accel: accel.Wish, memory: int | None, cpus: int | None, template: str,
 ) -> None:  # fmt: skip
     """Boot IMAGE on this terminal, through an overlay; Ctrl-] ends it."""
     firmwares.check(firmware)
-    found = boot_test.image_format(image)
+    found = image_format(image, given_format)
+    run.check_terminal()
     kept = Path.cwd() / f"{image.stem}.overlay.qcow2" if keep else None
 
     def tell(text: str) -> None:
@@ -49,7 +50,7 @@ def run_command(
             run.run(
                 image,
                 acceleration,
-                format=image_format or found,
+                format=found,
                 directory=work.path / "run",
                 tell=tell,
                 close=progress.close,

@@ -22,6 +22,16 @@ JUNIT = click.option(
 )
 
 
+def check_writable(file: Path | None) -> None:
+    """Raises UsageError, before anything starts, when a file could not be written at the end."""
+    if file is None:
+        return
+    place = file if file.exists() else file.absolute().parent
+    if not os.access(place, os.W_OK):
+        why = "" if place.exists() else ": there is no such directory"
+        raise UsageError(f"{file} cannot be written{why}")
+
+
 def hand_over(
     image: str,
     verdicts: Sequence[Verdict],
