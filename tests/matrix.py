@@ -1,7 +1,8 @@
 """Builds and boots every combination that validation allows, and writes what was seen.
 
 `make matrix` runs all and writes docs/matrix.md anew; `--only WORD` (such as grub-gpt) runs those
-whose name contains the word, and leaves the others of the page as they are. All builds share the
+whose name contains the word, `--untried` those that have not passed, and both leave the others of the
+page as they are. All builds share the
 checkpoints of the same apt stages.
 """
 
@@ -35,7 +36,7 @@ Every combination of boot loader, partition table, root file system and firmware
 allows, with what `make matrix` saw: each image was built, and booted by the [boot
 test](recipes.md#the-boot-test). Combinations that cannot boot are refused when the recipe is read.
 
-| boot loader | table | file system | firmware | seen | seconds to settle |
+| boot loader | table | file system | firmware | seen | seconds |
 | --- | --- | --- | --- | --- | --- |
 """
 
@@ -147,15 +148,27 @@ def write_page(seen: dict[str, str]) -> None:
     PAGE.write_text(HEAD + "\n".join(lines) + "\n")
 
 
+def is_known(combination: Combination) -> bool:
+    """Whether the page says that it has passed under each firmware."""
+    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
+    starts = [f"{row(combination, firmware)} passed" for firmware in combination.firmwares]
+    return all(any(line.startswith(start) for line in lines) for start in starts)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="the combinations whose name contains this")
+    parser.add_argument(
+        "--untried", action="store_true", help="those that the page does not say have passed"
+    )
     parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
     arguments = parser.parse_args()
     seen: dict[str, str] = {}
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="matrix-") as directory:
         for combination in combinations():
             if arguments.only not in combination.name:
+                continue
+            if arguments.untried and is_known(combination):
                 continue
             found = build(combination, arguments.program, Path(directory))
             for firmware, told in found.items():
