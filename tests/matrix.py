@@ -1,9 +1,8 @@
 """Builds and boots every combination that validation allows, and writes what was seen.
 
 `make matrix` runs all and writes docs/matrix.md anew; `--only WORD` (such as grub-gpt) runs those
-whose name contains the word, `--untried` those that have not passed, and both leave the others of the
-page as they are. All builds share the
-checkpoints of the same apt stages.
+whose name contains the word, `--untried` those that have not passed, and both leave the others of
+the page as they are. All builds share the checkpoints of the same apt stages.
 """
 
 from __future__ import annotations
