@@ -10,6 +10,7 @@ from particle_agent.needs import Need
 from particle_agent.options import StageOptions
 
 from particle_os.document import Source
+from particle_os.explain import nearest
 
 PREFIX = "mmdebstrap:"
 # base-passwd and apt of Debian 12 and 13; mmdebstrap's base has no more.
@@ -27,6 +28,7 @@ BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name
 WITHIN = {"bookworm": frozenset({"package systemd-repart"})}
 # The suites whose packages the stages know.
 SUITES = ("bookworm", "trixie", "forky", "sid")
+OTHER_SUITES = ("stable", "oldstable", "testing", "unstable", "bullseye")
 
 
 def check(
@@ -37,7 +39,13 @@ def check(
     `stages` are those of the document, in its order; those for other architectures are passed over.
     """
     suite = base.removeprefix(PREFIX)
-    if suite == base or suite not in SUITES:
+    if suite == base:
+        return
+    if suite not in SUITES:
+        # Other mirrors have suites of other names.
+        if near := nearest(suite, [*SUITES, *OTHER_SUITES] if suite not in OTHER_SUITES else ()):
+            mark = source.mark(("base-image",))
+            source.note(mark, "unknown-suite", f"is the suite '{suite}' meant to be '{near}'?")
         return
     there = BASE | WITHIN.get(suite, frozenset())
     applying = [(i, stage) for i, stage in enumerate(stages) if stage.applies(architecture)]

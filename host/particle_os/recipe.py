@@ -208,7 +208,7 @@ def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
         architecture=recipe.architecture,
         base=recipe.base_image if base is None else base,
     )
-    return loaded
+    return dataclasses.replace(loaded, notes=tuple(source.notes))
 
 
 def _check_secrets(source: document.Source, recipe: Recipe) -> None:
@@ -270,7 +270,6 @@ def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
         places=tuple(places),
         attachments=tuple(found),
         files=source.files,
-        notes=tuple(source.notes),
     )
 
 

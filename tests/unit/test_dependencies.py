@@ -138,3 +138,12 @@ def test_the_recipes_of_the_tree_have_what_they_need(path):
 def test_stages_that_only_configure_bring_nothing():
     brings = {"apt", "files", "groups", "run", "sources", "users"}
     assert {k.type for k in RECIPE_STAGES if not k.only_configures} == brings
+
+
+@pytest.mark.parametrize(
+    ("suite", "notes"),
+    [("trixi", ["unknown-suite"]), ("testing", []), ("trixie", []), ("company-1", [])],
+)
+def test_a_suite_that_looks_misspelt_is_told(tmp_path, suite, notes):
+    loaded = load(tmp_path, KERNEL, top=f"base-image: mmdebstrap:{suite}\n")
+    assert [note.code for note in loaded.notes] == notes
