@@ -33,7 +33,7 @@ check: ## Format, lint, types, unit tests: the inner loop, under a minute
 	@$(BIN)/pytest -q -n 2 tests/unit tests/guest
 
 vm-test:
-	@$(BIN)/pytest -v -n 2 --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm
+	@$(BIN)/pytest -v -n 3 --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm
 
 matrix: setup ## Build and boot every combination of boot loader, table, file system, firmware
 	@$(BIN)/python tests/matrix.py

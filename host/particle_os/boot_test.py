@@ -51,6 +51,7 @@ CPUS = {"kvm": 2, "tcg": 1}
 TIMEOUT_SECONDS = {"kvm": 120.0, "tcg": 240.0}
 # For what does not count: a journal that takes longer is left out.
 FILES_SECONDS = 10.0
+PLOT_SECONDS = 45.0
 ATTEMPTS = 3
 NOT_REBOOTED = CheckResult(name="reboot", passed=False, detail="the first boot did not pass")
 UNASKED = Finding(False, "the system has not answered that")
@@ -257,7 +258,8 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
                 verdict = _shut_down(verdict, machine, answer, deadline)
         verdict = verdict.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
         if failure is None and not (shut_down and verdict.passed):
-            limit = Deadline.after(FILES_SECONDS * wanted.acceleration.factor, "the journal")
+            seconds = FILES_SECONDS + (PLOT_SECONDS if wanted.evidence.plot else 0)
+            limit = Deadline.after(seconds * wanted.acceleration.factor, "the journal")
             files.fetch(
                 machine,
                 answer,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -38,7 +39,10 @@ CONFINE = Path(__file__).with_name("confine.py")
 USER = "particle-os-test"
 # Generous: the emulated machines of CI are slow, and a hung test still ends.
 COMMAND_SECONDS = 1800.0
-FIRST = ("build", "base", "warm", "secrets", "apt", "large_layer", "boot_test", "boot_loaders")
+FIRST = (
+    "build", "base", "debian_12", "warm", "secrets", "apt", "large_layer", "boot_loaders",
+    "boot_test", "mutations",
+)  # fmt: skip
 DIRECTORY = "PARTICLE_OS_TEST_DIRECTORY"
 
 
@@ -264,6 +268,21 @@ def built(account: Account, session: Path, testrun_uid: str) -> tuple[Outcome, P
     output = account.make_directory("out")
     subprocess.run(["cp", "-a", "--sparse=always", f"{original}/.", output], check=True)
     return Outcome(**json.loads(told.read_text())), output
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@pytest.fixture
+def copy(account: Account, built: tuple[Outcome, Path]) -> Path:
+    """A copy of the built raw image, to be broken."""
+    directory = account.make_directory("broken")
+    image = directory / "image.raw"
+    subprocess.run(["cp", "--sparse=always", built[1] / "minimal-test.raw", image], check=True)
+    os.chown(image, account.uid, account.gid)
+    return image
 
 
 def _build_minimal(account: Account, output: Path) -> Outcome:

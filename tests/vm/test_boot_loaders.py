@@ -35,7 +35,7 @@ UNITS = """\
           [Service]
           Type=oneshot
           RemainAfterExit=yes
-          ExecStart=/usr/sbin/update-grub
+          ExecStart=/bin/sh -c '[ -d /sys/firmware/efi ] || update-grub'
           ExecStart=/bin/sh -c 'grep "linux.*root=UUID=$(findmnt -n -o UUID /).*console=ttyS0" /boot/grub/grub.cfg'
           [Install]
           WantedBy=multi-user.target

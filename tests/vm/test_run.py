@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -16,16 +15,11 @@ from typing import Any
 import pexpect
 import pytest
 
-from .conftest import CONFINE, Account, Outcome, leftovers, user_qemus
+from .conftest import CONFINE, Account, Outcome, leftovers, sha256, user_qemus
 
 Built = tuple[Outcome, Path]
 BOOT_SECONDS = 600
 ESCAPE = "\x1d"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Terminal:

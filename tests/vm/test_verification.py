@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from pathlib import Path
 
-from .conftest import Account, Outcome, leftovers, recipe_text
+from .conftest import Account, Outcome, leftovers, recipe_text, sha256
 
 MIB = 1 << 20
 Built = tuple[Outcome, Path]
 FSTAB = "UUID=11111111-2222-3333-4444-555555555555 / ext4 defaults 0 1\n"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def debugfs(image: Path, *commands: str) -> None:

@@ -1,0 +1,34 @@
+"""Each broken image gets the name of what broke it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Account, sha256
+from .mutations import MUTATIONS
+
+# Quick ones of each kind; `make mutations` tries all, and under UEFI.
+QUICK = [
+    name for name, mutation in MUTATIONS.items() if mutation.early and mutation.base == "extlinux"
+]
+QUICK += ["wrong-root", "init-missing", "emergency", "powers-off", "failing-unit"]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_broken_image_is_told_apart(account: Account, copy: Path, name: str) -> None:
+    mutation = MUTATIONS[name]
+    mutation.change(copy)
+    before = sha256(copy)
+    arguments: list[str | Path] = ["boot-test", copy, "--json", "--firmware", mutation.firmware]
+    if mutation.timeout is not None:
+        arguments += ["--timeout", str(mutation.timeout)]
+    outcome = account.run(*arguments)
+    verdict = outcome.json()
+    assert verdict["status"] == mutation.status, outcome.stdout
+    assert mutation.says in verdict["message"]
+    assert outcome.status == 4
+    assert sha256(copy) == before
+    if name == "failing-unit":
+        assert "it went wrong" in verdict["facts"]["journal:bad.service"]
