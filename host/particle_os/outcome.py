@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from particle_os import interrupt
-from particle_os.boot_test import Verdict
+from particle_os.boot.verdict import Verdict
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_INTERNAL,

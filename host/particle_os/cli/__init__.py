@@ -4,42 +4,49 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib import import_module
 
 import click
 
 from particle_os import __version__
-from particle_os.cli.boot_test import boot_test_command
-from particle_os.cli.build import build_command, shell_command
-from particle_os.cli.cache import cache_group
-from particle_os.cli.init import init_command
-from particle_os.cli.inspect import inspect_command
-from particle_os.cli.run import run_command
-from particle_os.cli.stage import stage_group
-from particle_os.cli.tell import (
-    doctor_command,
-    explain_command,
-    list_command,
-    schema_command,
-    validate_command,
-    version_command,
-)
 from particle_os.errors import EXIT_SIGNAL, UsageError
 from particle_os.outcome import show
 
+# Where each command is; only the one that is called is loaded.
+COMMANDS = {
+    "boot-test": "boot_test:boot_test_command",
+    "build": "build:build_command",
+    "cache": "cache:cache_group",
+    "doctor": "tell:doctor_command",
+    "explain": "tell:explain_command",
+    "init": "init:init_command",
+    "inspect": "inspect:inspect_command",
+    "list": "tell:list_command",
+    "run": "run:run_command",
+    "schema": "tell:schema_command",
+    "shell": "build:shell_command",
+    "stage": "stage:stage_group",
+    "validate": "tell:validate_command",
+    "version": "tell:version_command",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*COMMANDS, *self.commands])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        found: click.Command = getattr(import_module(f"{__name__}.{module}"), name)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 def cli() -> None:
     """Builds bootable Debian images as an ordinary user and proves that they boot."""
-
-
-for command in (
-    init_command, build_command, shell_command, boot_test_command, run_command, inspect_command,
-    stage_group,
-    validate_command, list_command, explain_command, doctor_command, cache_group, schema_command,
-    version_command,
-):  # fmt: skip
-    cli.add_command(command)
 
 
 @cli.command("help")
