@@ -24,13 +24,17 @@ demo: setup ## Build recipes/minimal-test.yml and boot it
 test: setup ## Run all tests, with virtual machines
 	@sh host/setup.sh test-packages
 	@$(MAKE) --no-print-directory check
+	@$(BIN)/pytest -q -n 4 -m slow tests/unit tests/guest
 	@$(MAKE) --no-print-directory vm-test
+
+# Whoever turned this off would have each of hundreds of processes compile the same files anew.
+export PYTHONDONTWRITEBYTECODE =
 
 check: ## Format, lint, types, unit tests: the inner loop, under a minute
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q -n 2 tests/unit tests/guest
+	@$(BIN)/pytest -q -n 4 -m "not slow" tests/unit tests/guest
 
 vm-test:
 	@$(BIN)/pytest -v -n 3 --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm

@@ -81,7 +81,9 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
     """
     argv = ["tar", "--extract", "--file=-", f"--directory={root}", "--numeric-owner"]
     argv += ["--same-permissions", "--xattrs", "--xattrs-include=*", "--delay-directory-restore"]
-    argv += ["--warning=no-timestamp"]
+    # No name leads out of the tree and no link is followed. Without this, tar first makes files in
+    # place of links, and loses the times of directories that two members spell in two ways.
+    argv += ["--warning=no-timestamp", "--absolute-names"]
     found = _Plain()
     # A pipe would be full when tar complains of each member.
     with (

@@ -222,7 +222,7 @@ def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -
 
 
 def _suite_key(suite: str, mirror: str | None, architecture: str) -> str:
-    parts = (FORMAT, suite, mirror, architecture, process.version("mmdebstrap"))
+    parts = (FORMAT, suite, mirror, architecture, process.identity("mmdebstrap"))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

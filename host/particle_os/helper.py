@@ -136,7 +136,7 @@ def key_of(template: Template) -> str:
     parts = {
         "format": FORMAT,
         "template": asdict(template),
-        "tools": [process.version("mmdebstrap"), process.version("tar2sqfs")],
+        "tools": [process.identity("mmdebstrap"), process.identity("tar2sqfs")],
         "files": {
             **ROOT_FILES,
             **{n: _boot_file(n).decode() for n in ("initrd.sh", "init.sh", "sshd_config")},

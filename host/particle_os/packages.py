@@ -321,7 +321,7 @@ def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> li
             under_way.append((made, header, data, control))
         stanzas = []
         for made, header, data, control in under_way:
-            if data.wait(deadline.remaining()) != 0:
+            if process.wait(data, deadline.remaining()) != 0:
                 raise InfrastructureError(f"dpkg-deb cannot read {Path(made.name).name}")
             size = made.seek(0, os.SEEK_END) - header - AR_HEADER
             made.write(b"\n" * (size % 2))
@@ -339,7 +339,7 @@ def _control_archive(deb: Path, deadline: Deadline) -> bytes:
     with process.started(["dpkg-deb", "--ctrl-tarfile", deb], stderr=subprocess.DEVNULL) as program:
         assert program.stdout is not None
         data = program.stdout.read(CONTROL_LIMIT)
-        if program.wait(deadline.remaining()) != 0:
+        if process.wait(program, deadline.remaining()) != 0:
             raise InfrastructureError(f"dpkg-deb cannot read {deb.name}")
     return data
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import ctypes
 import os
+import select
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -40,13 +42,29 @@ def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
     return prepare
 
 
+def wait(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """The status of a process as soon as it ends; subprocess looks only every 50 ms.
+
+    Raises subprocess.TimeoutExpired.
+    """
+    if process.returncode is None:
+        end = os.pidfd_open(process.pid)
+        try:
+            poll = select.poll()
+            poll.register(end, select.POLLIN)
+            poll.poll(seconds * 1000)
+        finally:
+            os.close(end)
+    return process.wait(0)
+
+
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """Ends a process and what is left of its group: SIGTERM, then SIGKILL; it is reaped."""
     with held_back():
         if process.poll() is None:
             _signal_group(process.pid, signal.SIGTERM)
             try:
-                process.wait(TERMINATE_SECONDS)
+                wait(process, TERMINATE_SECONDS)
             except subprocess.TimeoutExpired:
                 pass
         # The group outlives its leader as long as a child is left in it, and keeps its number.
@@ -88,10 +106,7 @@ def started(
                     preexec_fn=dies_with_parent(signal.SIGTERM),
                 )
             except FileNotFoundError as error:
-                raise InfrastructureError(
-                    f"the program '{command[0]}' is not installed",
-                    hint="Run 'particle-os doctor' to see what is missing.",
-                ) from error
+                raise _missing(command[0]) from error
             stack.callback(end_group, process)
         yield process
 
@@ -120,7 +135,7 @@ def begun(
 
     def finish() -> tuple[str, ...]:
         try:
-            status = process.wait(deadline.remaining())
+            status = wait(process, deadline.remaining())
         except (subprocess.TimeoutExpired, DeadlineExceeded) as error:
             raise DeadlineExceeded(
                 f"{what} took longer than {deadline.seconds:.0f} s", tail=tuple(tail)
@@ -183,7 +198,7 @@ def capture(
         for reader in readers:
             reader.start()
         try:
-            status = process.wait(deadline.remaining())
+            status = wait(process, deadline.remaining())
         except (subprocess.TimeoutExpired, DeadlineExceeded) as error:
             raise DeadlineExceeded(f"{what} took longer than {deadline.seconds:.0f} s") from error
         for reader in readers:
@@ -194,6 +209,26 @@ def capture(
     if len(output) > limit:
         raise InfrastructureError(f"{what} gave more than {limit} bytes")
     return bytes(output)
+
+
+def _missing(program: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"the program '{program}' is not installed",
+        hint="Run 'particle-os doctor' to see what is missing.",
+    )
+
+
+def identity(program: str) -> str:
+    """What changes with the installed version of a program, told without running it.
+
+    Raises InfrastructureError when it is not installed.
+    """
+    found = shutil.which(program)
+    if found is None:
+        raise _missing(program)
+    file = Path(found).resolve()
+    status = file.stat()
+    return f"{file} {status.st_size} {status.st_mtime_ns}"
 
 
 def version(program: str) -> str:

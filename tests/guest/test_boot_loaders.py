@@ -80,6 +80,7 @@ def test_grub_is_for_bios_and_uefi_on_one_gpt(debian):
     assert list(esp(debian)) == ["EFI/BOOT/BOOTX64.EFI"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "place"), [("gpt", MIB), ("msdos", SECTOR)])
 def test_bios_finds_grubs_core_image_where_it_is(debian, kind, place):
     """The numbers that boot.S and diskboot.S read lead to all sectors of the core image."""

@@ -75,6 +75,7 @@ def test_death_by_a_signal_is_a_failure():
     assert failed.value.status == -9
 
 
+@pytest.mark.slow
 def test_the_deadline_kills_the_command_and_its_children():
     started = time.monotonic()
     lines = []

@@ -369,6 +369,7 @@ def test_a_loop_of_links(place):
         apply_all(place, layer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bad",
     [
@@ -460,6 +461,7 @@ WHOLE = tar(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     place=st.integers(0, len(WHOLE) - 1),
@@ -492,6 +494,7 @@ TARGETS = NAMES | NAMES.map(lambda name: f"/{name}") | st.just("../../outside")
 MEMBERS = st.tuples(NAMES, st.sampled_from(KINDS), TARGETS)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(layers=st.lists(st.lists(MEMBERS, max_size=8), min_size=1, max_size=3))
 def test_no_layers_whatsoever_reach_outside(layers, tmp_path_factory):

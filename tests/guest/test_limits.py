@@ -16,6 +16,8 @@ from particle_agent.limits import TimeUp
 from particle_agent.options import StageOptions
 from particle_agent.stages.apt import Apt
 
+pytestmark = pytest.mark.slow
+
 
 def in_a_process(code, *before):
     """Runs Python code in a process of its own: alarms and namespaces are a process's."""

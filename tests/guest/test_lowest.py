@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from particle_agent import layers, lowest
 from particle_agent.errors import InfrastructureError, StageError
@@ -213,8 +213,10 @@ MEMBERS = st.tuples(NAMES, st.sampled_from(KINDS), TARGETS, st.binary(max_size=3
 TOP = [directory("a"), directory("etc"), directory("a/etc")]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(members=st.lists(MEMBERS, max_size=8))
+@example(members=[("./a/a", tarfile.SYMTYPE, "/a", b"")])
 def test_both_ways_make_the_same(members, tmp_path_factory):
     made = [
         member(name, content if kind == tarfile.REGTYPE else b"", type=kind, linkname=to, mtime=9)

@@ -168,6 +168,7 @@ def test_a_size_that_is_too_small_names_the_least_one_and_that_one_works(debian)
     assert debian.report.needed[0][0] == int(least[:-1]) * MIB
 
 
+@pytest.mark.slow
 def test_many_small_files_get_enough_inodes(debian):
     for number in range(9000):
         (debian.root / f"file{number}").touch()

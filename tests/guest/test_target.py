@@ -112,6 +112,7 @@ TEXTS = st.builds(lambda lead, parts: lead + "/".join(parts), st.sampled_from(["
                   st.lists(NAMES, min_size=1, max_size=6))  # fmt: skip
 
 
+@pytest.mark.slow
 @given(path=TEXTS, first=TEXTS, second=TEXTS)
 def test_no_path_through_any_links_leaves_the_root(make_target, path, first, second):
     target = make_target()

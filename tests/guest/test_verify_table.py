@@ -149,6 +149,7 @@ def test_copies_that_say_different_things(make):
     assert found.entries[0].name == "esp"
 
 
+@pytest.mark.slow
 def test_partitions_that_cannot_be(make):
     def overlap(header, entries):
         struct.pack_into("<Q", entries, 40, 10 * MIB // 512)

@@ -182,11 +182,13 @@ def test_a_flood_is_cut_and_the_status_is_the_programs(asked):
     assert (reply.status, len(reply.output)) == (3, 65536)
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_end(asked):
     (reply,) = asked(("sleep", "60"), timeout=1)
     assert reply.status == 124
 
 
+@pytest.mark.slow
 def test_a_daemon_that_keeps_the_output_open_does_not_hold_the_probe_up(asked):
     (reply,) = asked(("sh", "-c", "sleep 50 & echo started"), timeout=1)
     assert reply == Reply(0, "started\n")

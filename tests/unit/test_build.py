@@ -27,6 +27,7 @@ def stages(plan, statuses):
     return found
 
 
+@pytest.mark.slow
 def test_what_the_host_does_for_a_stage_counts_as_its_time():
     plan = SimpleNamespace(stages=[Apt(timeout=1), Qemu()])
     whole = Deadline.after(100, "the build")

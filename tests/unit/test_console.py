@@ -12,6 +12,8 @@ from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError
 from particle_os.vm.console import Console, GuestPanic, QemuEnded
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def start(tmp_path):

@@ -11,6 +11,8 @@ from particle_agent.packages import ARCHIVES, DATABASE
 from particle_os import dpkg_database, packages
 from particle_os.deadline import Deadline
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = "amd64"
 CONTROL = """\
 Package: {name}

@@ -15,9 +15,9 @@ packages: [base-files, busybox-static]
 
 @pytest.fixture(autouse=True)
 def tools(monkeypatch):
-    """The tools' versions as they would be told, whether they are installed or not."""
+    """The tools as they would be told, whether they are installed or not."""
     versions = {"mmdebstrap": "mmdebstrap 1.5.7", "tar2sqfs": "tar2sqfs 1.3.0"}
-    monkeypatch.setattr(process, "version", versions.__getitem__)
+    monkeypatch.setattr(process, "identity", versions.__getitem__)
     return versions
 
 

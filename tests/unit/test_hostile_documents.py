@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 PEAK_BYTES = 200 * MIB
 CPU_SECONDS = 10

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 START = """
 import os, sys, time
 from particle_os.outcome import guarded
@@ -22,14 +24,18 @@ sys.exit(guarded(action, as_json=False, debug=False))
 """
 
 
-def start(body):
+def begin(body):
     indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", START.format(body=indented)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start(body):
+    process = begin(body)
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -69,7 +75,7 @@ from particle_os.interrupt import held_back
 with held_back():
     with held_back():
         ready()
-        time.sleep(1)
+        time.sleep(0.5)
     print("whole", flush=True)
 print("too far", flush=True)
 """
@@ -88,7 +94,7 @@ try:
     time.sleep(60)
 finally:
     ready()
-    time.sleep(1)
+    time.sleep(0.5)
     print("cleaned", flush=True)
 """
     )
@@ -111,8 +117,9 @@ while True:
     process.run(["true"], deadline=Deadline.after(20, "true"), what="true")
 """
     moments = random.Random(1)
-    running = [start(body) for _ in range(5)]
+    running = [begin(body) for _ in range(5)]
     for process in running:
+        assert process.stdout.readline() == "ready\n"
         time.sleep(moments.random() / 50)
         process.terminate()
     for process in running:

@@ -22,6 +22,8 @@ from particle_os.packages import Depot, write_disk
 
 from ..archive import served
 
+pytestmark = pytest.mark.slow
+
 
 def build(directory, name, version="1.0", depends=""):
     """A Debian package with one file, compressed as Debian does it."""

@@ -52,6 +52,27 @@ def test_death_by_a_signal_is_a_failure():
         run("sh", "-c", "kill -9 $$")
 
 
+def test_a_program_is_another_one_when_its_file_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program = tmp_path / "tool"
+    with pytest.raises(InfrastructureError, match="'tool' is not installed"):
+        process.identity("tool")
+
+    def written(path, text, time):
+        path.write_text(text)
+        path.chmod(0o755)
+        os.utime(path, ns=(0, time))
+        return process.identity("tool")
+
+    first = written(program, "1.0", 5)
+    assert written(program, "1.0", 5) == first
+    assert len({first, written(program, "1.0", 6), written(program, "1.10", 5)}) == 3
+    # A wrapper at one place may lead to one version after the other.
+    program.unlink()
+    program.symlink_to("tool-1.0")
+    assert written(tmp_path / "tool-1.0", "1.0", 5) != first
+
+
 def test_a_missing_program_is_named():
     with pytest.raises(InfrastructureError, match="'no-such-program' is not installed") as told:
         run("no-such-program")

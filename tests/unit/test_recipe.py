@@ -320,6 +320,7 @@ def test_a_reference_is_not_stale(page):
     assert (TOP / f"docs/{page}.md").read_text() == reference.PAGES[page](), "run 'make docs'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", reference.PAGES)
 def test_a_reference_prints_the_same_as_a_program(page):
     argv = [sys.executable, "-m", "particle_os.reference", page]

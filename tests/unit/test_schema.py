@@ -1,5 +1,6 @@
 """The JSON Schema for editors: valid itself, and of one mind with what recipes are."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -12,8 +13,7 @@ from particle_os.errors import InvalidDocument
 from particle_os.workspace import data_directory
 
 TOP = Path(__file__).parents[2]
-RECIPES = jsonschema.Draft7Validator(schema.recipes())
-INCLUDED = jsonschema.Draft7Validator(schema.included())
+RECIPES, INCLUDED = functools.cache(schema.recipes), functools.cache(schema.included)
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", (TOP / "docs/recipes.md").read_text(), re.M | re.S)
 
 
@@ -23,8 +23,8 @@ def parse(tmp_path, text):
     return document.load(path).data
 
 
-def complaints(validator, data):
-    return [error.message for error in validator.iter_errors(data)]
+def complaints(schema, data):
+    return [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(data)]
 
 
 def test_the_schemas_are_valid_themselves():
@@ -47,14 +47,14 @@ def test_the_schema_in_the_tree_is_not_stale():
 
 @pytest.mark.parametrize("path", sorted(data_directory("recipes").rglob("*.yml")), ids=str)
 def test_the_recipes_of_the_tree_fit(path):
-    assert complaints(RECIPES, document.load(path).data) == []
+    assert complaints(RECIPES(), document.load(path).data) == []
 
 
 @pytest.mark.parametrize("text", BLOCKS, ids=lambda text: text.splitlines()[0])
 def test_the_examples_of_the_guide_fit_and_are_valid(tmp_path, text):
     data = parse(tmp_path, text)
     whole = isinstance(data, dict) and "name" in data
-    assert complaints(RECIPES if whole else INCLUDED, data) == []
+    assert complaints(RECIPES() if whole else INCLUDED(), data) == []
     if not whole:
         declared = "".join(f"  {name}: UTC\n" for name in re.findall(r"\$\{(\w+)\}", text))
         text = f"variables:\n{declared}" if declared else ""
@@ -93,7 +93,7 @@ boot-test: {checks: [{unit: "${zone}.service"}]}
 
 
 def test_variables_and_includes_fit(tmp_path):
-    assert complaints(RECIPES, parse(tmp_path, VARIED)) == []
+    assert complaints(RECIPES(), parse(tmp_path, VARIED)) == []
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_what_is_wrong_does_not_fit_either(tmp_path, text):
     (tmp_path / "a.yml").write_text("- type: apt\n  packages: [linux-image-amd64]\n")
     with pytest.raises(InvalidDocument):
         recipe.load(path)
-    assert complaints(RECIPES, parse(tmp_path, text))
+    assert complaints(RECIPES(), parse(tmp_path, text))
 
 
 def test_included_files_are_lists_or_mappings_of_stages(tmp_path):
     for text in ("- type: apt\n- include: x.yml\n", "stages: [{type: apt}]\n"):
-        assert complaints(INCLUDED, parse(tmp_path, text)) == []
+        assert complaints(INCLUDED(), parse(tmp_path, text)) == []
     for text in ("name: x\nstages: [{type: apt}]\n", "- type: aptt\n", "type: apt\n"):
-        assert complaints(INCLUDED, parse(tmp_path, text))
+        assert complaints(INCLUDED(), parse(tmp_path, text))
 
 
 def test_every_stage_and_option_is_described_for_the_editor():

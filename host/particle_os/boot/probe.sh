@@ -11,11 +11,11 @@ try() {
 	echo 125 >"$status"
 	printf 'reply:%s ' "$number"
 	{
-		timeout -k 5 -- "$seconds" "$@" </dev/null 2>&1
+		timeout -k 2 -- "$seconds" "$@" </dev/null 2>&1
 		echo $? >"$status"
 	} |
 		# A daemon that the program left behind may hold the pipe open.
-		timeout "$((seconds + 5))" cat | {
+		timeout "$((seconds + 2))" cat | {
 		head -c 65536
 		cat >/dev/null
 	} | base64 -w0

@@ -89,8 +89,8 @@ def _kvm_works(
     if not device_opens():
         return False, "/dev/kvm is not accessible; membership in the group 'kvm' gives access"
     status = DEVICE.stat()
-    identity = f"{platform.release()} {platform.version()} {process.version(QEMU)} {status.st_rdev}"
-    key = hashlib.sha256(identity.encode()).hexdigest()
+    parts = [platform.release(), platform.version(), process.identity(QEMU), status.st_rdev]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     try:
         remembered = json.loads(memory_file.read_text())
         if remembered["key"] == key:

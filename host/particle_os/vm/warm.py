@@ -39,7 +39,14 @@ def state_path(directory: Path, spec: MachineSpec, content: str) -> Path:
     `content` names what is in it and not in the specification.
     """
     processor = _processor() if spec.accelerator == "kvm" else ""
-    parts = [FORMAT, process.version(QEMU), os.uname().release, processor, qemu_argv(spec), content]
+    parts = [
+        FORMAT,
+        process.identity(QEMU),
+        os.uname().release,
+        processor,
+        qemu_argv(spec),
+        content,
+    ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     return directory / f"{key}.state"
 
