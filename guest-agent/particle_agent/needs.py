@@ -1,8 +1,9 @@
 """What a stage needs of the stages before it, declared by the stage and checked by the host.
 
 A need says what the system must have when the stage runs; other stages say whether they may bring
-it (`StageOptions.may_bring`). What none of them may bring is an error before anything starts. In
-doubt a stage may: it then fails by itself when the thing is not there.
+it (`StageOptions.may_bring`). What none of them may bring is an error before anything starts, where
+the base is known, and before the first stage, where it must be looked at. In doubt a stage may: it
+then fails by itself when the thing is not there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ class Need:
     `what` names it among stages: "package locales", "group docker", "user deploy". `message` and
     `hint` are for the user; `key` is the place of the value in the stage that asks for it.
     `packages` are the packages that bring it, as patterns of fnmatch(3). With `others`, packages
-    of any other name may bring it, too.
+    of any other name may bring it, too. One of the files `files` is there when the system has it;
+    their last components are such patterns, too. Of users and groups the name says enough.
     """
 
     what: str
@@ -26,6 +28,7 @@ class Need:
     hint: str
     key: tuple[str | int, ...] = ()
     packages: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     others: bool = False
 
     def is_brought_by(self, package: str) -> bool:
@@ -34,15 +37,21 @@ class Need:
 
 
 def package(
-    name: str, why: str, *key: str | int, also: tuple[str, ...] = (), others: bool = False
+    name: str,
+    file: str,
+    why: str,
+    *key: str | int,
+    also: tuple[str, ...] = (),
+    others: bool = False,
 ) -> Need:
-    """The need of a package, which those in `also` bring with them."""
+    """The need of a file of a package, which those in `also` bring with them."""
     return Need(
         what=f"package {name}",
         message=f"{why} needs the package '{name}', which no stage before it installs",
         hint=f"add '{name}' to the packages of an apt stage before it",
         key=key,
         packages=(name, *also),
+        files=(file,),
         others=others,
     )
 

@@ -22,6 +22,7 @@ from particle_agent.disk.reading import Tree
 from particle_agent.errors import InfrastructureError, NetworkError, StageError
 from particle_agent.inspection import Inspection
 from particle_agent.limits import TimeUp, no_network, time_limit
+from particle_agent.missing import missing
 from particle_agent.options import duration
 from particle_agent.stages import ALL_STAGES, Stage
 from particle_agent.target import COMMAND_SECONDS, ENVIRONMENT, HELD, Target, wait_for_disk
@@ -236,6 +237,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
         # Another VM has written it.
         threading.Thread(target=read_ahead, args=(ROOT,), daemon=True).start()
     with mounted_for_chroot(ROOT):
+        _check_needs(stages, Target(ROOT, channel, hostname=""), channel)
         for index, stage in enumerate(stages):
             # Its result depends on the name only if its key does.
             hostname = str(request["hostname"]) if stage.uses_name else ""
@@ -273,6 +275,20 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
     if request["verify"]:
         # Here, where the agent runs already: in an emulated VM each start of it takes seconds.
         verify(channel, OUTPUT)
+
+
+def _check_needs(stages: Sequence[Stage], target: Target, channel: Channel) -> None:
+    found = list(missing(stages, target))
+    if not found:
+        return
+    index, need = found[0]
+    others = [f"{stages[i].label}: {other.message}" for i, other in found[1:]]
+    channel.send(wire.StageStarted(index=index))
+    raise _StageFailed(index, StageError(need.message, hint=_sentence(need.hint), tail=others))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def verify(channel: Channel, serial: str) -> None:

@@ -78,7 +78,7 @@ def prepared(target, text):
     """A target in which everything that `text` may name exists."""
     target.write("/usr/bin/apt-get", "")
     target.write("/usr/share/i18n/SUPPORTED", f"{text} UTF-8\n")
-    target.write("/usr/bin/systemctl", "")
+    target.write("/bin/systemctl", "")
     target.write("/usr/lib/systemd/system/systemd-networkd.service", "")
     if stage_with("unit", text):
         target.write(f"/etc/systemd/system/{text}", "")

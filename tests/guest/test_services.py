@@ -5,7 +5,7 @@ from particle_agent.stages.services import Services
 
 @pytest.fixture
 def debian(target):
-    target.write("/usr/bin/systemctl", "")
+    target.write("/bin/systemctl", "")
     for name in ("ssh.service", "getty@.service", "apt-daily.timer", "nginx.service"):
         target.write(f"/usr/lib/systemd/system/{name}", "")
     target.write("/etc/init.d/old", "")

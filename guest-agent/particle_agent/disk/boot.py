@@ -73,6 +73,7 @@ def kernel_need() -> Need:
         "packages of an apt stage",
         # The headers depend on it, too.
         packages=("linux-image-*", "linux-headers-*"),
+        files=("/vmlinuz", "/boot/vmlinuz-*"),
     )
 
 

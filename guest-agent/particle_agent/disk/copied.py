@@ -20,13 +20,18 @@ PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 def package_needs(kind: str) -> Iterator[Need]:
     """The package with the tools of a root file system."""
     if kind in PACKAGES:
-        yield needs.package(PACKAGES[kind], f"a root file system of {kind}", "file-system")
+        why = f"a root file system of {kind}"
+        yield needs.package(PACKAGES[kind], _maker(kind), why, "file-system")
+
+
+def _maker(kind: str) -> str:
+    return f"/usr/sbin/mkfs.{kind}"
 
 
 def check(target: Target, kind: str) -> None:
     """Raises StageError unless the image has the tools of its root file system."""
     package = PACKAGES.get(kind)
-    if package and not target.exists(f"/usr/sbin/mkfs.{kind}"):
+    if package and not target.exists(_maker(kind)):
         raise StageError(
             f"the image has no tools for {kind}: the package '{package}' is not installed",
             hint=f"Add '{package}' to the packages of the apt stage that installs the kernel.",

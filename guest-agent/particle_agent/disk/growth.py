@@ -13,6 +13,7 @@ MOUNT_OPTION = "x-systemd.growfs"
 # repart.d(5): the partition of this type takes all the room there is.
 DEFINITION = "/etc/repart.d/50-root.conf"
 UNIT = "particle-os-grow.service"
+REPART, GROWPART = "/usr/bin/systemd-repart", "/usr/bin/growpart"
 UNIT_TEXT = """\
 [Unit]
 Description=Grow the partition of the root file system
@@ -39,17 +40,18 @@ WantedBy=local-fs.target
 def need(table: Table) -> Need:
     """The package that grows a partition at boot."""
     if table == "gpt":
-        return needs.package("systemd-repart", "growing a partition", "grow")
+        return needs.package("systemd-repart", REPART, "growing a partition", "grow")
     with_it = ("cloud-utils", "cloud-initramfs-growroot")
-    return needs.package("cloud-guest-utils", "growing a partition", "grow", also=with_it)
+    why = "growing a partition"
+    return needs.package("cloud-guest-utils", GROWPART, why, "grow", also=with_it)
 
 
 def check(target: Target, table: Table) -> None:
     """Raises StageError naming the package that the image lacks for it."""
     if table == "msdos":
-        boot.need(target, "/usr/bin/growpart", "cloud-guest-utils", "growing a partition")
+        boot.need(target, GROWPART, "cloud-guest-utils", "growing a partition")
     else:
-        boot.need(target, "/usr/bin/systemd-repart", "systemd-repart", "growing a partition")
+        boot.need(target, REPART, "systemd-repart", "growing a partition")
 
 
 def set_up(target: Target, table: Table) -> None:

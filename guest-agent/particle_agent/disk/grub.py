@@ -26,6 +26,8 @@ from particle_agent.target import Target
 SECTOR = 512
 BIOS, EFI = "i386-pc", "x86_64-efi"
 MODULES = "/usr/lib/grub"
+BIOS_IMAGE, EFI_MODULES = f"{MODULES}/{BIOS}/boot.img", f"{MODULES}/{EFI}/moddep.lst"
+UPDATE_GRUB = "/usr/sbin/update-grub"
 DIRECTORY = "/boot/grub"
 ESP = "/boot/efi"
 DEFAULTS = "/etc/default/grub.d/particle-os.cfg"
@@ -61,14 +63,15 @@ class Grub:
 
     def needs(self) -> Iterator[Need]:
         key = "boot-loader"
-        yield needs.package("grub-pc-bin", "GRUB for BIOS", key, also=FULL_BIOS)
-        yield needs.package("grub-efi-amd64-bin", "GRUB for UEFI", key, also=FULL_EFI)
-        yield needs.package("grub2-common", "GRUB's menu", key, also=FULL)
+        yield needs.package("grub-pc-bin", BIOS_IMAGE, "GRUB for BIOS", key, also=FULL_BIOS)
+        why = "GRUB for UEFI"
+        yield needs.package("grub-efi-amd64-bin", EFI_MODULES, why, key, also=FULL_EFI)
+        yield needs.package("grub2-common", UPDATE_GRUB, "GRUB's menu", key, also=FULL)
 
     def check(self, target: Target) -> None:
-        boot.need(target, f"{MODULES}/{BIOS}/boot.img", "grub-pc-bin", "GRUB for BIOS")
-        boot.need(target, f"{MODULES}/{EFI}/moddep.lst", "grub-efi-amd64-bin", "GRUB for UEFI")
-        boot.need(target, "/usr/sbin/update-grub", "grub2-common", "GRUB's menu")
+        boot.need(target, BIOS_IMAGE, "grub-pc-bin", "GRUB for BIOS")
+        boot.need(target, EFI_MODULES, "grub-efi-amd64-bin", "GRUB for UEFI")
+        boot.need(target, UPDATE_GRUB, "grub2-common", "GRUB's menu")
 
     def volumes(self) -> list[Volume]:
         esp = Volume("esp", "vfat", ESP)

@@ -40,9 +40,10 @@ class SystemdBoot:
 
     def needs(self) -> Iterator[Need]:
         # The one depends on the other.
-        yield needs.package("systemd-boot", "systemd-boot", "boot-loader")
+        yield needs.package("systemd-boot", PROGRAM, "systemd-boot", "boot-loader")
         if self.unified:
-            yield needs.package("systemd-ukify", "a unified kernel image", "unified-kernel-image")
+            why, key = "a unified kernel image", "unified-kernel-image"
+            yield needs.package("systemd-ukify", UKIFY, why, key)
 
     def check(self, target: Target) -> None:
         boot.need(target, PROGRAM, "systemd-boot-efi", "systemd-boot")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal, Protocol, get_args
 
 from particle_agent.bootstrap import Bootstrap
 from particle_agent.export import Export
+from particle_agent.needs import Need
 from particle_agent.options import Secret
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.cleanup import Cleanup
@@ -32,6 +34,10 @@ class Stage(Protocol):
     uses_name: ClassVar[bool]
 
     @property
+    def label(self) -> str:
+        """What it is called in messages."""
+
+    @property
     def timeout(self) -> int | None:
         """The seconds that it may take."""
 
@@ -42,6 +48,12 @@ class Stage(Protocol):
     @property
     def secrets(self) -> tuple[Secret, ...]:
         """What it finds in /run/secrets."""
+
+    def needs(self) -> Iterable[Need]:
+        """What the system must have when it runs."""
+
+    def may_bring(self, need: Need) -> bool:
+        """Whether the system may have that because of it."""
 
     def run(self, target: Target) -> None:
         """Does the work; raises StageError when it cannot be done."""

@@ -95,7 +95,7 @@ class Files(StageOptions):
         return any(
             file.path in places[:2]
             if file.source is None
-            else any(f"{file.path}/".startswith(p) or p.startswith(file.path) for p in places)
+            else any(_overlap(file.path, place) for place in places)
             for file in self.files
         )
 
@@ -146,6 +146,12 @@ def _copy_tree(target: Target, file: File, owner: tuple[int, int]) -> None:
                 target.symlink(path, member.linkname)
             elif data := archive.extractfile(member):
                 target.write_from(data, path, mode=member.mode, owner=owner)
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether one is the other, or lies in it."""
+    path, other = f"{path.rstrip('/')}/", f"{other}/"
+    return path.startswith(other) or other.startswith(path)
 
 
 def _refuse(target: Target, path: str, *, directory: bool) -> None:

@@ -38,7 +38,9 @@ class Locale(StageOptions):
             for number, name in enumerate(names):
                 if name not in BUILT_IN:
                     key = (option,) if option == "default" else (option, number)
-                    yield needs.package("locales", f"locale {name}", *key, also=WITH_LOCALES)
+                    yield needs.package(
+                        "locales", SUPPORTED, f"locale {name}", *key, also=WITH_LOCALES
+                    )
 
     def run(self, target: Target) -> None:
         wanted = [n for n in dict.fromkeys([self.default, *self.generate]) if n not in BUILT_IN]

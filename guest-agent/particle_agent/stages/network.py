@@ -95,10 +95,10 @@ class Network(StageOptions):
     """Whether systemd-resolved is enabled; when not given, if it is installed."""
 
     def needs(self) -> Iterator[Need]:
-        yield needs.package("systemd", "network", others=True)
+        yield needs.package("systemd", f"{UNITS}/{NETWORKD}", "network", others=True)
         if self.resolved:
-            brought = ("libnss-resolve",)
-            yield needs.package("systemd-resolved", "resolved", "resolved", also=brought)
+            brought, unit = ("libnss-resolve",), f"{UNITS}/{RESOLVED}"
+            yield needs.package("systemd-resolved", unit, "resolved", "resolved", also=brought)
 
     def run(self, target: Target) -> None:
         _require(target, NETWORKD, "systemd")

@@ -16,6 +16,7 @@ from particle_agent.target import Target
 # systemd.unit(5), and the scripts that systemd-sysv-generator(8) makes units of.
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 SCRIPTS = "/etc/init.d"
+SYSTEMCTL = "/bin/systemctl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,10 @@ class Services(StageOptions):
                 raise ValueError(f"{unit}: a unit is enabled, or it is disabled or masked")
 
     def needs(self) -> Iterator[Need]:
-        yield needs.package("systemd-sysv", "services", others=True)
+        yield needs.package("systemd-sysv", SYSTEMCTL, "services", others=True)
 
     def run(self, target: Target) -> None:
-        if not target.exists("/usr/bin/systemctl") and not target.exists("/bin/systemctl"):
+        if not target.exists(SYSTEMCTL):
             raise StageError(
                 "the image has no systemctl",
                 hint="Add 'systemd-sysv' to the packages of an apt stage before this one.",

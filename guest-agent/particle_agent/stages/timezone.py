@@ -27,7 +27,9 @@ class Timezone(StageOptions):
 
     def needs(self) -> Iterator[Need]:
         if self.zone not in ("UTC", "Etc/UTC"):
-            yield needs.package("tzdata", f"the time zone {self.zone}", "zone", others=True)
+            yield needs.package(
+                "tzdata", f"{ZONES}/*", f"the time zone {self.zone}", "zone", others=True
+            )
 
     def run(self, target: Target) -> None:
         if not target.exists(f"{ZONES}/{self.zone}") and self.zone not in ("UTC", "Etc/UTC"):

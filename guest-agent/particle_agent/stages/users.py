@@ -28,6 +28,7 @@ from particle_agent.target import SECRETS, Target
 # sshd(8): a key, after options if there are any.
 KEY = re.compile(r"(?:^|\s)(?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}(?:\s|$)")
 NOLOGIN = "/usr/sbin/nologin"
+SUDO = "/usr/bin/sudo"
 # What base-passwd gives to accounts without a home directory.
 NO_HOME = "/nonexistent"
 # usermod(8): "1" closes the account since 1970-01-02.
@@ -104,7 +105,7 @@ class Users(StageOptions):
                 if group not in made:
                     yield needs.group(group, why, *key, "groups", index)
             if user.sudo is not None:
-                yield needs.package("sudo", f"{why}: 'sudo'", *key, "sudo", also=("sudo-*",))
+                yield needs.package("sudo", SUDO, f"{why}: 'sudo'", *key, "sudo", also=("sudo-*",))
             made.append(user.name)
 
     def may_bring(self, need: Need) -> bool:
@@ -140,7 +141,7 @@ def _check(target: Target, user: User) -> None:
             f"user {user.name}: there is no shell {user.shell} in the image",
             hint="Install its package in an apt stage before this one.",
         )
-    if user.sudo is not None and not target.exists("/usr/bin/sudo"):
+    if user.sudo is not None and not target.exists(SUDO):
         raise StageError(
             f"user {user.name}: 'sudo' is not installed in the image",
             hint="Add 'sudo' to the packages of an apt stage before this one.",

@@ -1,0 +1,42 @@
+"""What the stages need and neither the system has nor a stage before may bring.
+
+Of a base that particle-os makes the host knows what it holds and tells it before anything starts.
+Another base is looked at here, before its first stage: one that fails does so at once, and not
+after the packages of those before it have been installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from particle_agent.accounts import entries
+from particle_agent.needs import Need
+from particle_agent.stages import Stage
+from particle_agent.target import Target
+
+DATABASES = {"user": "passwd", "group": "group"}
+
+
+def missing(stages: Sequence[Stage], target: Target) -> Iterator[tuple[int, Need]]:
+    """Each need that will not be met, with the position of its stage; once for each stage."""
+    for index, stage in enumerate(stages):
+        told: set[str] = set()
+        for need in stage.needs():
+            if need.what in told or any(other.may_bring(need) for other in stages[:index]):
+                continue
+            told.add(need.what)
+            if not _is_there(need, target):
+                yield index, need
+
+
+def _is_there(need: Need, target: Target) -> bool:
+    kind, _, name = need.what.partition(" ")
+    if kind in DATABASES:
+        return name in entries(target, DATABASES[kind])
+    return any(_has(target, pattern) for pattern in need.files)
+
+
+def _has(target: Target, pattern: str) -> bool:
+    directory, _, name = pattern.rpartition("/")
+    return any(fnmatchcase(found, name) for found in target.list(directory))

@@ -1,0 +1,81 @@
+"""What another base lacks is told before its first stage; the same needs as on the host."""
+
+import pytest
+from particle_agent import runner, wire
+from particle_agent.missing import missing
+from particle_agent.stages.apt import Apt
+from particle_agent.stages.groups import Group, Groups
+from particle_agent.stages.locale import Locale
+from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.services import Services
+from particle_agent.stages.timezone import Timezone
+from particle_agent.stages.users import User, Users
+
+QEMU = Qemu(formats=("raw",))
+
+
+def lacks(target, *stages):
+    return [(index, need.what) for index, need in missing(stages, target)]
+
+
+@pytest.fixture
+def base(target):
+    """What a container image of Debian has, in which /bin is a link."""
+    target.make_directory("/usr/bin")
+    target.symlink("/bin", "usr/bin")
+    target.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
+    target.write("/etc/group", "root:x:0:\nsudo:x:27:\n")
+    return target
+
+
+def test_what_the_base_has_is_not_missing(base):
+    for path in (
+        "/boot/vmlinuz-6.12.1-own", "/usr/share/i18n/SUPPORTED", "/usr/share/zoneinfo/UTC",
+        "/usr/bin/systemctl", "/usr/bin/sudo",
+    ):  # fmt: skip
+        base.write(path, "")
+    user = User(name="a", groups=("root", "sudo"), sudo="password")
+    stages = (
+        Locale(default="de_DE.UTF-8"), Timezone(zone="Europe/Berlin"), Users(users=(user,)),
+        Services(mask=("a.timer",)), Groups(groups=(Group(name="b", members=("root",)),)), QEMU,
+    )  # fmt: skip
+    assert lacks(base, *stages) == []
+
+
+def test_what_it_lacks_is_told_once_for_each_stage(base):
+    locale = Locale(default="de_DE.UTF-8", generate=("fr_FR.UTF-8",))
+    users = Users(users=(User(name="a", groups=("docker",), sudo="password"),))
+    members = Groups(groups=(Group(name="b", members=("a", "deploy")),))
+    assert lacks(base, locale, users, members, QEMU) == [
+        (0, "package locales"), (1, "group docker"), (1, "package sudo"), (2, "user deploy"),
+        (3, "package linux-image"),
+    ]  # fmt: skip
+
+
+def test_what_an_earlier_stage_may_bring_is_left_to_the_stage(base):
+    apt = Apt(packages=("locales", "linux-image-amd64"))
+    assert lacks(base, apt, Locale(default="de_DE.UTF-8"), QEMU) == []
+    assert lacks(base, Locale(default="de_DE.UTF-8"), apt) == [(0, "package locales")]
+
+
+def test_no_file_of_the_vm_is_taken_for_one_of_the_system(base, tmp_path):
+    (tmp_path / "vmlinuz-1").touch()
+    base.symlink("/boot", str(tmp_path))
+    assert lacks(base, QEMU) == [(0, "package linux-image")]
+
+
+def test_the_build_ends_at_the_first_of_them_and_names_the_others(base):
+    sent = []
+
+    class Channel:
+        send = sent.append
+
+    stages = [Timezone(zone="UTC"), Locale(default="de_DE.UTF-8"), QEMU]
+    with pytest.raises(runner._StageFailed) as told:
+        runner._check_needs(stages, base, Channel())
+    assert sent == [wire.StageStarted(index=1)]
+    event = runner.failure(told.value)
+    assert (event.kind, event.index) == ("stage", 1)
+    assert "locale de_DE.UTF-8 needs the package 'locales'" in event.message
+    assert event.hint == "Add 'locales' to the packages of an apt stage before it."
+    assert [line.partition(":")[0] for line in event.tail] == ["qemu"]
