@@ -1,7 +1,7 @@
 """What the stages of a recipe need of each other, checked before anything starts.
 
-Only of a base that particle-os makes itself is it known what it holds. On others a stage that does
-not find what it needs fails when it runs.
+Only of a base that particle-os makes itself is it known what it holds. Others are looked at in the
+VM, once they are unpacked and before the first stage: particle_agent/missing.py.
 """
 
 from __future__ import annotations

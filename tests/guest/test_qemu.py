@@ -195,3 +195,17 @@ def test_the_image_is_generalized(debian):
     Qemu().run(debian)
     assert debian.read("/etc/machine-id") == ""
     assert debian.list("/var/lib/apt/lists") == []
+
+
+def test_the_tree_is_measured_in_blocks_and_inodes(tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "many").mkdir(parents=True)
+    for number in range(300):
+        (tree / f"many/{number:0>40}").write_text("x" * (number % 2))
+    (tree / "large").write_bytes(bytes(2 * MIB + 1))
+    os.link(tree / "large", tree / "many/again")
+    (tree / "link").symlink_to("many")
+    (tree / "a\nline").write_text("x")
+    directories = 1 + (1 + (300 * (12 + 40) + 12 + 5) // 4096)
+    blocks = directories + 300 + 513 + 1 + 1
+    assert writer._measure(tree) == (blocks * 4096, 2 + 300 + 1 + 1 + 1)

@@ -3,24 +3,20 @@ import os
 from particle_agent import runner
 
 
-def test_reading_ahead_opens_files_only(tmp_path, monkeypatch):
-    (tmp_path / "directory").mkdir()
-    (tmp_path / "directory/file").write_text("x")
-    (tmp_path / "link").symlink_to("directory/file")
-    (tmp_path / "elsewhere").symlink_to("/")
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "gone").write_text("x")
-    opened = []
-    open_file = os.open
-
-    def note(path, flags):
-        if path.endswith("gone"):
-            raise FileNotFoundError(path)
-        opened.append(path)
-        return open_file(path, flags)
-
-    monkeypatch.setattr(runner.os, "open", note)
-    before = len(os.listdir("/proc/self/fd"))
-    runner.read_ahead(tmp_path)
-    assert opened == [str(tmp_path / "directory/file")]
-    assert len(os.listdir("/proc/self/fd")) == before
+def test_reading_ahead_reads_files_only(tmp_path, monkeypatch):
+    names = {"file", "a space", "a\nline", "-n", "directory/file"}
+    tree = tmp_path / "tree"
+    (tree / "directory").mkdir(parents=True)
+    for name in names:
+        (tree / name).write_text("x")
+    (tree / "link").symlink_to("directory/file")
+    (tree / "elsewhere").symlink_to("/")
+    os.mkfifo(tree / "pipe")
+    programs, read = tmp_path / "programs", tmp_path / "read"
+    programs.mkdir()
+    (programs / "cat").write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >>{read}\n")
+    (programs / "cat").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    runner.read_ahead(tree).wait(20)
+    found = read.read_text().split("\0")[:-1]
+    assert sorted(found) == sorted(f"{tree}/{name}" for name in names)

@@ -1,4 +1,4 @@
-"""A subset of docs/matrix.md: every boot loader, partition table and firmware but Secure Boot."""
+"""A subset of docs/matrix.md: every boot loader, and both firmwares."""
 
 from __future__ import annotations
 

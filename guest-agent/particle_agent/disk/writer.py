@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from particle_agent.target import Target
 
 BLOCK = 4096
 SWAP_FILE = "/swapfile"
+FIND_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -172,16 +174,25 @@ def _clamp_times(tree: Path, latest: int) -> None:
 
 def _measure(tree: Path) -> tuple[int, int]:
     """The bytes that the tree takes in whole blocks, and its number of inodes."""
-    seen: set[int] = set()
+    # What a directory takes here depends on what was in it once: its entries are counted. find(1)
+    # is five times as fast as an emulated interpreter that asks for each file.
+    argv = ["find", str(tree), "-printf", r"%d %y %i %s %f\0"]
+    listed = subprocess.run(argv, check=True, capture_output=True, timeout=FIND_SECONDS).stdout
+    seen: set[bytes] = set()
     blocks = 0
-    for directory, directories, files in os.walk(tree):
-        # What a directory takes here depends on what was in it once.
-        entries = sum(12 + len(os.fsencode(name)) for name in (*directories, *files))
-        blocks += 1 + entries // BLOCK
-        seen.add(os.lstat(directory).st_ino)
-        for name in files:
-            status = os.lstat(os.path.join(directory, name))
-            if status.st_ino not in seen:
-                seen.add(status.st_ino)
-                blocks += max(1, -(-status.st_size // BLOCK))
+    # The bytes of the entries of each directory on the way to the file.
+    entries: list[int] = []
+    for line in listed.split(b"\0")[:-1]:
+        depth, kind, inode, size, name = line.split(b" ", 4)
+        level = int(depth)
+        blocks += sum(1 + found // BLOCK for found in entries[level:])
+        del entries[level:]
+        if level:
+            entries[-1] += 12 + len(name)
+        if kind == b"d":
+            entries.append(0)
+        elif inode not in seen:
+            blocks += max(1, -(-int(size) // BLOCK))
+        seen.add(inode)
+    blocks += sum(1 + found // BLOCK for found in entries)
     return blocks * BLOCK, len(seen)
