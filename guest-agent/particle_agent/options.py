@@ -237,6 +237,15 @@ class Secret(Options):
             raise ValueError(f"secret {self.name}: write either 'file' or 'env'")
 
 
+def distinct(what: str, names: Iterable[str]) -> None:
+    """Raises ValueError when a name comes twice: nobody can tell which one is meant."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what} '{name}' is there twice")
+        seen.add(name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageOptions(Options):
     """What every stage takes besides its own options."""

@@ -108,7 +108,7 @@ def test_what_does_not_go_together_is_told_beforehand(debian, change, message):
 
 def test_two_repositories_of_one_name_are_told_beforehand():
     one = Repository(**DEBIAN)
-    with pytest.raises(ValueError, match="two repositories are called 'debian'"):
+    with pytest.raises(ValueError, match="repository 'debian' is there twice"):
         Sources(repositories=(one, one))
     with pytest.raises(ValueError, match="nothing to do"):
         Sources()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import socket
 import subprocess
 import sys
@@ -220,6 +221,27 @@ def test_a_base_that_is_no_debian_is_refused_before_the_first_stage(
     assert outcome.status == 2
     assert "the base is no Debian, nor like one: alpine" in outcome.stderr
     assert "stage 1" not in outcome.stderr
+    assert leftovers(account, output) == []
+
+
+def test_what_the_stages_need_is_looked_for_before_the_first_stage(
+    account: Account, tiny_base: Path
+) -> None:
+    text = recipe_text("needy", f"tar:{tiny_base}").replace(
+        "stages:\n",
+        "stages:\n  - {type: hostname, hostname: box}\n  - {type: locale, default: de_DE.UTF-8}\n"
+        "  - {type: users, users: [{name: a, groups: [docker]}]}\n",
+    )
+    recipe = account.write(account.directory / "needy.yml", text)
+    output = account.make_directory("needy")
+    outcome = account.run("build", recipe, "--output", output, "--accel", "tcg", "--json")
+    assert outcome.status == 3
+    error = json.loads(outcome.stderr.splitlines()[-1])
+    assert error["where"] == f"stage 2 (locale), {recipe}:5"
+    assert "locale de_DE.UTF-8 needs the package 'locales'" in error["error"]
+    assert error["tail"] == ["users: user a: no stage before makes the group 'docker'"]
+    stages = json.loads((output / "needy.failed/needy.result.json").read_text())["stages"]
+    assert [stage["status"] for stage in stages] == ["not-run", "failed", "not-run", "not-run"]
     assert leftovers(account, output) == []
 
 

@@ -19,6 +19,7 @@ from particle_agent.options import (
     Options,
     StageOptions,
     UserName,
+    distinct,
 )
 from particle_agent.target import Target
 
@@ -81,6 +82,11 @@ class Files(StageOptions):
     """Files to write."""
     links: tuple[Link, ...] = ()
     """Symbolic links to make."""
+
+    def __post_init__(self) -> None:
+        paths = [one.path for one in self.directories] + [one.path for one in self.files]
+        paths += [one.path for one in self.links]
+        distinct("path", (path.rstrip("/") for path in paths))
 
     def needs(self) -> Iterator[Need]:
         for number, directory in enumerate(self.directories):

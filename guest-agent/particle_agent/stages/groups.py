@@ -10,7 +10,7 @@ from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, GroupId, Options, StageOptions, UserName
+from particle_agent.options import AtLeastOne, GroupId, Options, StageOptions, UserName, distinct
 from particle_agent.target import Target
 
 
@@ -35,6 +35,10 @@ class Groups(StageOptions):
     type: Literal["groups"] = "groups"
     groups: Annotated[tuple[Group, ...], AtLeastOne()]
     """The groups, made in this order."""
+
+    def __post_init__(self) -> None:
+        distinct("group", (group.name for group in self.groups))
+        distinct("gid", (str(group.gid) for group in self.groups if group.gid is not None))
 
     def needs(self) -> Iterator[Need]:
         for number, group in enumerate(self.groups):

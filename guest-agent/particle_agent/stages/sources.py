@@ -22,6 +22,7 @@ from particle_agent.options import (
     SourceUri,
     StageOptions,
     SuiteName,
+    distinct,
 )
 from particle_agent.target import Target
 
@@ -81,9 +82,7 @@ class Sources(StageOptions):
     def __post_init__(self) -> None:
         if not self.repositories and not self.replace:
             raise ValueError("sources: there is nothing to do without 'repositories' or 'replace'")
-        names = [repository.name for repository in self.repositories]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"sources: two repositories are called '{twice}'")
+        distinct("repository", (repository.name for repository in self.repositories))
         dated = any(DATE in uri for one in self.repositories for uri in one.mirrors)
         if dated and self.snapshot is None:
             raise ValueError(f"sources: a mirror has {DATE}, so 'snapshot' is needed")

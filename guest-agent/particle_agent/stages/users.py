@@ -22,6 +22,7 @@ from particle_agent.options import (
     StageOptions,
     UserId,
     UserName,
+    distinct,
 )
 from particle_agent.target import SECRETS, Target
 
@@ -90,6 +91,8 @@ class Users(StageOptions):
     """The accounts, made in this order."""
 
     def __post_init__(self) -> None:
+        distinct("user", (user.name for user in self.users))
+        distinct("uid", (str(user.uid) for user in self.users if user.uid is not None))
         known = [secret.name for secret in self.secrets]
         for user in self.users:
             if user.password_secret is not None and user.password_secret not in known:

@@ -1,0 +1,30 @@
+"""What two items of a stage say of one thing is an error, not a matter of which comes last."""
+
+import pytest
+from particle_agent.stages.files import Directory, File, Files, Link
+from particle_agent.stages.groups import Group, Groups
+from particle_agent.stages.users import User, Users
+
+FILE, LINK = File(path="/etc/a", content=""), Link(path="/etc/a", to="b")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (Users, {"users": (User(name="a"), User(name="b"), User(name="a"))}, "user 'a'"),
+        (Users, {"users": (User(name="a", uid=2000), User(name="b", uid=2000))}, "uid '2000'"),
+        (Groups, {"groups": (Group(name="a"), Group(name="a", gid=2000))}, "group 'a'"),
+        (Groups, {"groups": (Group(name="a", gid=5), Group(name="b", gid=5))}, "gid '5'"),
+        (Files, {"files": (FILE, FILE)}, "path '/etc/a'"),
+        (Files, {"files": (FILE,), "links": (LINK,)}, "path '/etc/a'"),
+        (Files, {"files": (FILE,), "directories": (Directory(path="/etc/a/"),)}, "path '/etc/a'"),
+    ],
+)
+def test_two_of_a_name(kind, options, message):
+    with pytest.raises(ValueError, match=f"^{message} is there twice$"):
+        kind(**options)
+
+
+def test_many_without_a_number():
+    Users(users=(User(name="a"), User(name="b")))
+    Groups(groups=(Group(name="a"), Group(name="b")))
