@@ -12,9 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from particle_agent.needs import Need
+
+if TYPE_CHECKING:
+    from particle_agent.target import Target
 
 
 def kebab_case(name: str) -> str:
@@ -279,6 +282,12 @@ class StageOptions(Options):
     def may_bring(self, need: Need) -> bool:
         """Whether a later stage may find what it needs because of this one."""
         return not self.only_configures
+
+    def ahead(self, target: Target) -> None:
+        """Work that `run` then finds done, beside the last work of the stage before.
+
+        It writes to /run of the target alone. What fails here fails again, and is told, in `run`.
+        """
 
     def applies(self, architecture: str) -> bool:
         """Whether it is part of a build for this Debian architecture."""

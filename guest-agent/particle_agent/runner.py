@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -240,6 +242,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
                 command_seconds=max(COMMAND_SECONDS, 2.0 * (stage.timeout or 0)),
             )
             target.apt_proxy = proxy
+            target.ahead = partial(_do_ahead, stages[index + 1 :], target)
             channel.send(wire.StageStarted(index=index))
             started = time.monotonic()
             try:
@@ -263,6 +266,12 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
     if request["verify"]:
         # Here, where the agent runs already: in an emulated VM each start of it takes seconds.
         verify(channel, OUTPUT)
+
+
+def _do_ahead(stages: Sequence[Stage], target: Target) -> None:
+    """Does what those stages can do ahead that find the system as it is now."""
+    for stage in itertools.takewhile(lambda stage: stage.only_configures, stages):
+        stage.ahead(target)
 
 
 def _check_needs(stages: Sequence[Stage], target: Target, channel: Channel) -> None:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from particle_agent import kernels
+from particle_agent.errors import CommandFailed, StageError
 from particle_agent.target import ENVIRONMENT, Target
 
 POLICY = "/usr/sbin/policy-rc.d"
 # dpkg and the maintainer scripts find these programs here first.
 STAND_INS = "/run/particle-os-bin"
 ASKED_FOR = "/run/particle-os-asked"
+MODULES_ASKED_FOR = "/run/particle-os-depmod"
+# Whoever asks for anything but the lists of one kernel sees what was asked for before.
+DEPMOD = f"""\
+#!/bin/sh
+case "$#:$1" in
+1:[0-9]*) mkdir -p {MODULES_ASKED_FOR} && : >"{MODULES_ASKED_FOR}/$1" && exit ;;
+esac
+while [ -n "$(ls {MODULES_ASKED_FOR} 2>/dev/null)" ]; do sleep 0.2; done
+PATH="${{PATH#{STAND_INS}:}}" exec depmod "$@"
+"""
+POLL_SECONDS = 0.1
 HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
 
 
@@ -50,19 +63,25 @@ def no_host_keys(target: Target) -> Iterator[None]:
 def generated_once(target: Target) -> Iterator[list[str]]:
     """What packages have generated again and again is generated once, at the end, side by side.
 
-    That is the initramfs of each kernel, and udev's database of hardware. Yields the options with
-    which apt-get only notes that these were asked for.
+    That is the initramfs of each kernel, and udev's database of hardware; what stages to come can
+    do ahead is done beside it. Yields the options with
+    which apt-get only notes that these were asked for, and has depmod(8) run beside dpkg: it
+    decompresses every module of a kernel, and all that needs its result is the initramfs.
     """
     for name in ("update-initramfs", "systemd-hwdb"):
         text = f'#!/bin/sh\nmkdir -p {ASKED_FOR}\necho "$*" > {ASKED_FOR}/{name}\n'
         target.write(f"{STAND_INS}/{name}", text, mode=0o755)
+    target.write(f"{STAND_INS}/depmod", DEPMOD, mode=0o755)
     try:
-        yield [f"-oDPkg::Path={STAND_INS}:{ENVIRONMENT['PATH']}"]
+        with _beside(target):
+            yield [f"-oDPkg::Path={STAND_INS}:{ENVIRONMENT['PATH']}"]
     finally:
         target.remove(STAND_INS)
         asked = target.list(ASKED_FOR)
         target.remove(ASKED_FOR)
+        target.remove(MODULES_ASKED_FOR)
     with ThreadPoolExecutor() as pool:
+        pool.submit(target.ahead)
         hwdb = pool.submit(_make_hwdb if "systemd-hwdb" in asked else lambda target: None, target)
         if "update-initramfs" in asked:
             for version in kernels.versions(target):
@@ -71,6 +90,37 @@ def generated_once(target: Target) -> Iterator[list[str]]:
                     hwdb.result()
                 kernels.make_initramfs(target, version)
         hwdb.result()
+
+
+@contextmanager
+def _beside(target: Target) -> Iterator[None]:
+    """Runs depmod for the kernels that the stand-in is told of, while others do something.
+
+    At the end all of them are complete. Raises CommandFailed as depmod does.
+    """
+    ended = threading.Event()
+    failures = []
+
+    def serve() -> None:
+        last = False
+        while not last:
+            last = ended.wait(POLL_SECONDS)
+            for version in target.list(MODULES_ASKED_FOR):
+                try:
+                    target.chroot(["depmod", version])
+                except (CommandFailed, StageError) as error:
+                    failures.append(error)
+                target.remove(f"{MODULES_ASKED_FOR}/{version}")
+
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve)
+        try:
+            yield
+        finally:
+            ended.set()
+        served.result()
+    if failures:
+        raise failures[0]
 
 
 def _make_hwdb(target: Target) -> None:

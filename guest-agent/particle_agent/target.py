@@ -11,7 +11,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
@@ -80,6 +80,8 @@ class Target:
         self.source_date = source_date
         self.attachments = ATTACHED
         self.apt_proxy: AptProxy | None = None
+        # What stages to come have to do may be done beside the last work of this one.
+        self.ahead: Callable[[], None] = lambda: None
         self.timings = Timings()
         # The last lines that commands printed.
         self.tail: collections.deque[str] = collections.deque(maxlen=command.TAIL_LINES)

@@ -1,4 +1,5 @@
 import base64
+import os
 import subprocess
 import time
 from contextlib import contextmanager
@@ -111,10 +112,62 @@ def test_host_keys_that_were_there_stay(debian):
     assert debian.read("/etc/ssh/ssh_host_rsa_key") == "a key"
 
 
-def ask_for(target, program):
+def ask_for(target, program, *arguments):
     """What a maintainer script's call of `program` does: the stand-in runs."""
     script = target.read(f"{STAND_INS}/{program}").replace("/run/", f"{target.root}/run/")
-    subprocess.run(["sh", "-c", script], check=True)
+    path = f"{target.root}{STAND_INS}:{target.root}/real:{os.environ['PATH']}"
+    argv = ["sh", "-c", script, program, *arguments]
+    subprocess.run(argv, check=True, timeout=20, env={"PATH": path})
+
+
+def test_modules_are_listed_beside_dpkg_and_before_the_initramfs(debian):
+    def install():
+        debian.write("/boot/vmlinuz-6.12-cloud-amd64", "")
+        ask_for(debian, "depmod", "6.12-cloud-amd64")
+        # As dkms does, which has added modules.
+        ask_for(debian, "depmod", "-a", "6.12-cloud-amd64")
+        order.append("all modules")
+        ask_for(debian, "update-initramfs")
+
+    def depmod(command):
+        time.sleep(0.3)
+        order.append(command.argv)
+
+    order = []
+    real = debian.root / "real"
+    real.mkdir()
+    (real / "depmod").write_text(f"#!/bin/sh\necho $* >{real}/asked\n")
+    (real / "depmod").chmod(0o755)
+    on_install(debian, install)
+    debian.when("depmod", depmod)
+    debian.when("update-initramfs", lambda command: order.append(command.argv[0]))
+    Apt(packages=("linux-image-cloud-amd64",)).run(debian)
+    assert order == [("depmod", "6.12-cloud-amd64"), "all modules", "update-initramfs"]
+    assert (real / "asked").read_text() == "-a 6.12-cloud-amd64\n"
+    assert debian.list("/run") == []
+
+
+def test_a_failure_of_depmod_is_told_and_holds_nothing_up(debian):
+    def install():
+        ask_for(debian, "depmod", "6.12-amd64")
+        ask_for(debian, "depmod", "6.12-cloud-amd64")
+
+    def depmod(command):
+        if command.argv[1] == "6.12-amd64":
+            raise CommandFailed(command.argv, 1, ["no such module"])
+
+    on_install(debian, install)
+    debian.when("depmod", depmod)
+    with pytest.raises(CommandFailed, match=r"depmod 6\.12-amd64"):
+        Apt(packages=("linux-image-amd64",)).run(debian)
+    assert debian.list("/run") == []
+
+
+def test_stages_to_come_do_ahead_what_they_can(debian):
+    seen = []
+    debian.ahead = lambda: seen.append("install" in apt_commands(debian)[-1])
+    Apt(packages=("curl",)).run(debian)
+    assert seen == [True]
 
 
 def test_the_initramfs_is_made_once_for_each_kernel(debian):

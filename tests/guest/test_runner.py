@@ -20,3 +20,18 @@ def test_reading_ahead_reads_files_only(tmp_path, monkeypatch):
     runner.read_ahead(tree).wait(20)
     found = read.read_text().split("\0")[:-1]
     assert sorted(found) == sorted(f"{tree}/{name}" for name in names)
+
+
+def test_only_stages_that_find_the_system_as_it_is_work_ahead(target):
+    done = []
+
+    class Noting:
+        def __init__(self, name, only_configures):
+            self.name, self.only_configures = name, only_configures
+
+        def ahead(self, target):
+            done.append(self.name)
+
+    stages = [Noting("users", True), Noting("locale", True), Noting("files", False)]
+    runner._do_ahead([*stages, Noting("late", True)], target)
+    assert done == ["users", "locale"]

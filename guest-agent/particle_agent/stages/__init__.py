@@ -32,6 +32,7 @@ class Stage(Protocol):
 
     reads_network: ClassVar[bool]
     uses_name: ClassVar[bool]
+    only_configures: ClassVar[bool]
 
     @property
     def label(self) -> str:
@@ -54,6 +55,9 @@ class Stage(Protocol):
 
     def may_bring(self, need: Need) -> bool:
         """Whether the system may have that because of it."""
+
+    def ahead(self, target: Target) -> None:
+        """Does what of the work may be done beside the end of the stage before, in /run alone."""
 
     def run(self, target: Target) -> None:
         """Does the work; raises StageError when it cannot be done."""
