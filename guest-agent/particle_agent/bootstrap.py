@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from particle_agent import packages
+from particle_agent.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.errors import InfrastructureError
 from particle_agent.options import StageOptions
 from particle_agent.target import Target
@@ -52,8 +53,9 @@ def extract(disk: Path, root: Path, sources: str) -> None:
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
     argv = ["tar", "--extract", "--file=-", f"--directory={root}", "--ignore-zeros"]
+    argv += [TAR_RECORDS]
     argv += ["--numeric-owner", "--same-permissions", "--keep-directory-symlink"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE) as tar:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, pipesize=PIPE_BYTES) as tar:
         assert tar.stdin is not None
         for deb in sorted((disk / packages.ARCHIVES).glob("*.deb")):
             with deb.open("rb") as file:

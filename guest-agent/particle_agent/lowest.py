@@ -14,11 +14,13 @@ import os
 import re
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
 from particle_agent import layers
+from particle_agent.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.errors import InfrastructureError, StageError
 from particle_agent.layers import HEADER_LIMIT, WHITEOUT
 
@@ -80,6 +82,7 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
     is full.
     """
     argv = ["tar", "--extract", "--file=-", f"--directory={root}", "--numeric-owner"]
+    argv += [TAR_RECORDS]
     argv += ["--same-permissions", "--xattrs", "--xattrs-include=*", "--delay-directory-restore"]
     # No name leads out of the tree and no link is followed. Without this, tar first makes files in
     # place of links, and loses the times of directories that two members spell in two ways.
@@ -88,7 +91,9 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
     # A pipe would be full when tar complains of each member.
     with (
         tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=complaints) as tar,
+        subprocess.Popen(
+            argv, PIPE_BYTES, stdin=subprocess.PIPE, stderr=complaints, pipesize=PIPE_BYTES
+        ) as tar,
     ):
         assert tar.stdin is not None
         try:
@@ -97,6 +102,8 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
             tar.stdin.close()
         except BrokenPipeError:
             rest = _Rest(b"", layer)
+            with suppress(BrokenPipeError):
+                tar.stdin.close()
         except BaseException:
             tar.kill()
             raise

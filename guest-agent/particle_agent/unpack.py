@@ -8,20 +8,22 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
 from particle_agent import layers, lowest, wire
+from particle_agent.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.decode import decode
 from particle_agent.errors import InfrastructureError, StageError
 from particle_agent.inside import resolve
 
 CHUNK = 1 << 18
+MAGIC = 6
 # The first bytes of a file name its compression: gzip (RFC 1952), xz and zstd (RFC 8878).
-COMPRESSIONS = {b"\x1f\x8b": "--gzip", b"\xfd7zXZ\x00": "--xz", b"\x28\xb5\x2f\xfd": "--zstd"}
 DECOMPRESSORS = {
     b"\x1f\x8b": ["gzip", "--decompress", "--stdout"],
+    b"\xfd7zXZ\x00": ["xz", "--decompress", "--stdout"],
     b"\x28\xb5\x2f\xfd": ["zstd", "--decompress", "--stdout", "--quiet"],
 }
 # Bytes; a real one has a few hundred.
@@ -35,36 +37,32 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
     strips leading slashes, refuses "..", and creates links only after everything else, so that
     no member lands outside of `root`. Raises StageError when tar refuses the archive.
     """
-    head = stream.read(6)
-    option = [o for magic, o in COMPRESSIONS.items() if head.startswith(magic)]
-    argv = ["tar", "--extract", "--file=-", f"--directory={root}", *option]
+    received = _Received(stream)
+    head = received.read(MAGIC)
+    argv = ["tar", "--extract", "--file=-", f"--directory={root}", TAR_RECORDS]
     argv += ["--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*"]
     argv += ["--delay-directory-restore", "--warning=no-timestamp", "--warning=no-unknown-keyword"]
-    digest, size = hashlib.sha256(), 0
     # A pipe would be full when tar complains of each member, and both would wait for ever.
-    with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints
-        ) as tar,
-    ):
+    with tempfile.TemporaryFile() as complaints, ExitStack() as programs:
+
+        def started(argv: list[str], output: int | IO[bytes]) -> subprocess.Popen[bytes]:
+            program = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=output, stderr=complaints, pipesize=PIPE_BYTES
+            )
+            return programs.enter_context(program)
+
+        tar = started(argv, subprocess.DEVNULL)
+        last = tar
         assert tar.stdin is not None
-        alive = True
-        chunk = head
-        while chunk:
-            digest.update(chunk)
-            size += len(chunk)
-            if alive:
-                try:
-                    tar.stdin.write(chunk)
-                except BrokenPipeError:
-                    alive = False
-            chunk = stream.read(CHUNK)
-        try:
-            tar.stdin.close()
-        except BrokenPipeError:
-            pass
+        if decompressor := _decompressor(head):
+            # A program of its own, as tar copies everything twice more for one that it starts.
+            with tar.stdin as sink:
+                last = started(decompressor, sink)
+        _feed(head, received, cast(IO[bytes], last.stdin), [])
         status = tar.wait(300)
+        if last is not tar and status == 0:
+            # When tar does not listen to its end, it dies of that: a negative number.
+            status = max(0, last.wait(300))
         complaints.seek(0)
         complaint = complaints.read(65536).decode("utf-8", "replace")
     if status != 0:
@@ -76,7 +74,7 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
             else "Check the file with 'tar -tf'.",
             tail=complaint.splitlines(),
         )
-    return size, digest.hexdigest()
+    return received.size, received.digest.hexdigest()
 
 
 def unpack_image(stream: IO[bytes], root: Path) -> tuple[int, str]:
@@ -138,10 +136,14 @@ class _Blob:
 @contextmanager
 def _plain(blob: _Blob, what: str) -> Iterator[_Received]:
     """The blob without its compression (gzip, zstd or none), read to its end afterwards."""
-    head = blob.read(6)
-    program = next((p for magic, p in DECOMPRESSORS.items() if head.startswith(magic)), ["cat"])
+    head = blob.read(MAGIC)
+    program = _decompressor(head) or ["cat"]
     with subprocess.Popen(
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        program,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pipesize=PIPE_BYTES,
     ) as decompressor:
         assert decompressor.stdin and decompressor.stdout and decompressor.stderr
         failures: list[StageError] = []
@@ -161,7 +163,14 @@ def _plain(blob: _Blob, what: str) -> Iterator[_Received]:
                 raise StageError(f"{what} cannot be decompressed", tail=complaint.splitlines())
 
 
-def _feed(head: bytes, blob: _Blob, sink: IO[bytes], failures: list[StageError]) -> None:
+def _decompressor(head: bytes) -> list[str] | None:
+    """The program for what begins so; None when it is not compressed."""
+    return next((p for magic, p in DECOMPRESSORS.items() if head.startswith(magic)), None)
+
+
+def _feed(
+    head: bytes, blob: _Blob | _Received, sink: IO[bytes], failures: list[StageError]
+) -> None:
     alive = True
     chunk = head
     try:
