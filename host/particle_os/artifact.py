@@ -6,8 +6,9 @@ import fcntl
 import hashlib
 import os
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -56,12 +57,21 @@ def receive(path: Path, told: DiskWritten) -> None:
         )
 
 
-def checksums(path: Path) -> tuple[str, str]:
-    """The SHA-256 of a file, and its checksum by `tree_sha256`, which is faster to compute."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        sha256 = pool.submit(sparse_sha256, path)
-        tree = tree_sha256(path, path.stat().st_size)
-        return sha256.result(), tree
+def checksums(path: Path) -> Future[tuple[str, str]]:
+    """The SHA-256 of a file, and its checksum by `tree_sha256`, which is faster to compute.
+
+    They are computed while the caller goes on; a program that ends does not wait for them.
+    """
+    found: Future[tuple[str, str]] = Future()
+
+    def compute() -> None:
+        try:
+            found.set_result((sparse_sha256(path), tree_sha256(path, path.stat().st_size)))
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=compute, daemon=True).start()
+    return found
 
 
 def sparse_sha256(path: Path) -> str:

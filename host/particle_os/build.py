@@ -91,7 +91,7 @@ def _evidence_kept(run: _Build) -> Iterator[None]:
     except ParticleError as error:
         images = []
         if run.plan.options.keep_on_failure:
-            images = ["scratch.qcow2", *(a.path for a in run.delivery.artifacts)]
+            images = ["scratch.qcow2", *(image.path for image in run.delivery.images)]
         result = run.result()
         report = run.report(result, error) if result is not None else ""
         error.log = run.delivery.keep_evidence(result, report, images)
@@ -176,7 +176,7 @@ class _Build(Execution):
         assert self.acceleration is not None
         if not self.plan.options.boot_test:
             return
-        image = self.delivery.artifacts[0]
+        image = self.delivery.images[0]
         wanted = self.plan.loaded.recipe.boot_test
         with self.progress.phase("boot test"):
             for firmware in self.plan.loaded.firmwares:
@@ -206,17 +206,21 @@ class _Build(Execution):
         raw = self.delivery.file("raw")
         need_room(raw.parent, allocated_bytes(raw), "the compressed image")
         with self.progress.phase("compress raw"):
-            sha256 = self.delivery.artifacts[0].sha256
+            sha256 = self.delivery.images[0].result().sha256
             artifact.compress(raw, self.delivery.file("raw.zst"), sha256, self.deadline)
             self.delivery.add("raw", raw.stat().st_size, "zstd")
             self.delivery.drop("raw")
 
     def publish(self) -> Result:
+        with self.progress.phase("checksums"):
+            self.delivery.artifacts()
         result = self.result()
         assert result is not None
         report = self.report(result)
         if result.status in ("not-booted", "defective"):
-            self.delivery.keep_evidence(result, report, [a.path for a in self.delivery.artifacts])
+            self.delivery.keep_evidence(
+                result, report, [image.path for image in self.delivery.images]
+            )
         else:
             self.delivery.publish(result, report)
         return result
@@ -236,7 +240,7 @@ class _Build(Execution):
         """What is known now; None when the build has not come to its stages."""
         if self.helper is None or self.acceleration is None or self.base is None:
             return None
-        loaded, artifacts = self.plan.loaded, self.delivery.artifacts
+        loaded, artifacts = self.plan.loaded, self.delivery.artifacts()
         if not self.stages.all_done or not artifacts:
             status: Status = "failed"
         elif self.verification is not None and self.verification.errors:
@@ -260,7 +264,7 @@ class _Build(Execution):
             helper=self.helper_result(),
             apt_proxy=self.apt_proxy.result(),
             stages=tuple(self.stages.results),
-            artifacts=tuple(artifacts),
+            artifacts=artifacts,
             verification=self.verification,
             boot=tuple(self.verdicts),
             phases=dict(self.progress.phases),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +22,25 @@ from particle_os.workspace import allocated_bytes
 ENDINGS = ("report.html", "log", "console.log", "result.json")
 
 
+@dataclass(frozen=True)
+class Image:
+    """A finished image: its file's name, and its checksums, which are still being computed."""
+
+    path: str
+    format: Format
+    compression: Literal["zstd"] | None
+    bytes: int
+    virtual_bytes: int
+    allocated_bytes: int
+    checksums: Future[tuple[str, str]]
+
+    def result(self) -> ArtifactResult:
+        """Waits for the checksums. Raises OSError when the file cannot be read."""
+        known = {name: value for name, value in vars(self).items() if name != "checksums"}
+        sha256, tree = self.checksums.result()
+        return ArtifactResult(**known, sha256=sha256, tree_sha256=tree)
+
+
 class Delivery:
     """The files of one build, in a hidden directory `staging` beside their final places."""
 
@@ -27,7 +48,7 @@ class Delivery:
         self.name = name
         self.staging = staging
         self.output = output
-        self.artifacts: list[ArtifactResult] = []
+        self.images: list[Image] = []
 
     def file(self, ending: str) -> Path:
         """NAME.`ending` before it is published."""
@@ -36,26 +57,28 @@ class Delivery:
     def add(
         self, image_format: Format, virtual: int, compression: Literal["zstd"] | None = None
     ) -> None:
-        """Notes a finished image, a disk of `virtual` bytes, and its checksums."""
+        """Notes a finished image, a disk of `virtual` bytes, which nobody writes from here on."""
         path = self.file(f"{image_format}.zst" if compression else image_format)
-        sha256, tree = checksums(path)
-        self.artifacts.append(
-            ArtifactResult(
+        self.images.append(
+            Image(
                 path=path.name,
                 format=image_format,
                 compression=compression,
                 bytes=path.stat().st_size,
                 virtual_bytes=virtual,
                 allocated_bytes=allocated_bytes(path),
-                sha256=sha256,
-                tree_sha256=tree,
+                checksums=checksums(path),
             )
         )
+
+    def artifacts(self) -> tuple[ArtifactResult, ...]:
+        """What is known of the images once all checksums are."""
+        return tuple(image.result() for image in self.images)
 
     def drop(self, image_format: Format) -> None:
         """Removes an image that nobody asked for."""
         self.file(image_format).unlink()
-        self.artifacts = [a for a in self.artifacts if a.path != self.file(image_format).name]
+        self.images = [i for i in self.images if i.path != self.file(image_format).name]
 
     @property
     def evidence(self) -> Path:
@@ -69,9 +92,9 @@ class Delivery:
     def publish(self, result: Result, report: str) -> None:
         """Puts all files in place; evidence of an earlier failure goes away."""
         self._write(result, report)
-        files = [self.staging / a.path for a in self.artifacts]
+        files = [self.staging / image.path for image in self.images]
         files += [self.file(ending) for ending in ENDINGS]
-        sums = {a.path: a.sha256 for a in self.artifacts}
+        sums = {a.path: a.sha256 for a in result.artifacts}
         artifact.publish(files, self.output, sums, [self.evidence])
         shutil.rmtree(self.failed_directory, ignore_errors=True)
 

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 from particle_os.delivery import ENDINGS, Delivery
 
@@ -20,7 +22,10 @@ def delivery(tmp_path):
 def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
     delivery.file("raw").write_bytes(b"image")
     delivery.add("raw", 5)
-    delivery.publish(result("server"), "<!DOCTYPE html>")
+    found = result("server").model_copy(update={"artifacts": delivery.artifacts()})
+    delivery.publish(found, "<!DOCTYPE html>")
+    sums = (delivery.output / "SHA256SUMS").read_text()
+    assert sums == f"{hashlib.sha256(b'image').hexdigest()}  server.raw\n"
     names = {path.name for path in delivery.output.iterdir() if not path.name.startswith(".")}
     assert names == {
         "SHA256SUMS",
@@ -45,3 +50,10 @@ def test_a_build_that_has_not_come_far_has_no_report(delivery):
     delivery.keep_evidence(None, "", [])
     assert not (delivery.failed_directory / "server.report.html").exists()
     assert (delivery.failed_directory / "server.console.log").exists()
+
+
+def test_an_image_that_cannot_be_read_is_told(delivery):
+    delivery.file("raw").mkdir()
+    delivery.add("raw", 5)
+    with pytest.raises(IsADirectoryError):
+        delivery.artifacts()
