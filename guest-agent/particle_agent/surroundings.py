@@ -64,9 +64,9 @@ def generated_once(target: Target) -> Iterator[list[str]]:
     """What packages have generated again and again is generated once, at the end, side by side.
 
     That is the initramfs of each kernel, and udev's database of hardware; what stages to come can
-    do ahead is done beside it. Yields the options with
-    which apt-get only notes that these were asked for, and has depmod(8) run beside dpkg: it
-    decompresses every module of a kernel, and all that needs its result is the initramfs.
+    do ahead is done beside them. Yields the options with which apt-get only notes that these were
+    asked for, and has depmod(8) run beside dpkg: it decompresses every module of a kernel, and
+    nothing but the initramfs needs its result.
     """
     for name in ("update-initramfs", "systemd-hwdb"):
         text = f'#!/bin/sh\nmkdir -p {ASKED_FOR}\necho "$*" > {ASKED_FOR}/{name}\n'

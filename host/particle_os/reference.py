@@ -10,10 +10,11 @@ from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os import recipe
+from particle_os import include, recipe, variables
 from particle_os.checks import KINDS
 from particle_os.errors import UsageError
 from particle_os.explain import did_you_mean, nearest
+from particle_os.schema import recipes as written_form
 
 CHECKS_HEADER = """\
 # Checks
@@ -54,7 +55,8 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'], definitions)}"
     if schema.get("type") == "object":
-        return "mapping from name to text"
+        of_texts = "anyOf" not in schema.get("additionalProperties", {})
+        return "mapping from name to text" if of_texts else "mapping"
     return str(schema.get("type", "value"))
 
 
@@ -115,29 +117,53 @@ def _options(
 
 
 def find(path: str) -> Entry | Option:
-    """The entry of `STAGE` or `STAGE.OPTION`, however deep; `recipe` stands for the recipe itself.
+    """The entry of `STAGE`, or of `STAGE.OPTION` however deep.
 
-    Raises UsageError with the nearest name.
+    `recipe` stands for the recipe itself, `include` for what may stand in a stage's place, `check`
+    for all checks and `check.KIND` for one. Raises UsageError with the nearest name.
     """
-    schema = recipe.json_schema()
-    definitions = {**schema["$defs"], "Recipe": schema}
+    definitions = _definitions()
+    checks = {kind.kind: kind.__name__ for kind in KINDS}
     classes = {recipe.stage_name(kind): kind.__name__ for kind in RECIPE_STAGES}
-    classes["recipe"] = "Recipe"
+    classes |= {"recipe": "Recipe", include.KEY: "Include", "check": ""}
     first, *rest = path.split(".")
+    if path == "check":
+        return all_checks()
+    name = first
+    if first == "check":
+        classes = checks
+        first, *rest = rest
+        name = f"check.{first}"
     if first not in classes:
-        raise _unknown("stage", first, classes)
-    found: Entry | Option = _entry(first, classes[first], definitions)
+        raise _unknown("check" if classes is checks else "stage", first, classes)
+    found: Entry | Option = _entry(name, classes[first], definitions)
     inner = [classes[first]]
-    for name in rest:
+    for option in rest:
         options = {o.name: o for kind in inner for o in _read(kind, definitions)}
-        if name not in options:
-            raise _unknown("option", name, options)
-        found, inner = options[name], list(options[name].inner)
+        if option not in options:
+            raise _unknown("option", option, options)
+        found, inner = options[option], list(options[option].inner)
     if isinstance(found, Option) and found.inner:
         kind = found.inner[0]
         described = f"{found.description}\n\n{definitions[kind]['description']}"
         return Entry(path, described, tuple(_read(kind, definitions)))
     return found
+
+
+def _definitions() -> dict[str, Any]:
+    """The schemas of all classes, and of what stands in a recipe before it is put together."""
+    final, written = recipe.json_schema(), written_form()
+    final["properties"][variables.KEY] = written["properties"][variables.KEY]
+    return {**final["$defs"], "Recipe": final, "Include": written["definitions"]["Include"]}
+
+
+def all_checks() -> Entry:
+    """The checks of boot tests, each with the first line of what is told of it."""
+    definitions = _definitions()
+    about = "What can stand in 'boot-test: checks:' of a recipe, and in the file of 'boot-test'."
+    kinds = [(kind.kind, str(definitions[kind.__name__]["description"])) for kind in KINDS]
+    options = (Option(k, "check", False, "", d.splitlines()[0], ()) for k, d in kinds)
+    return Entry("check", about, tuple(options))
 
 
 def _entry(name: str, kind: str, definitions: dict[str, Any]) -> Entry:

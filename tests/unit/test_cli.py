@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from particle_agent.stages import RECIPE_STAGES
 from particle_os import __version__, process
+from particle_os.checks import KINDS
 from particle_os.cli import cli
 from particle_os.report import ArtifactResult, HelperResult, Result
 from particle_os.workspace import data_directory
@@ -252,6 +253,13 @@ def test_init_overwrites_nothing(tmp_path, monkeypatch):
     assert (tmp_path / "other.yml").exists()
 
 
+def test_init_can_print_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = (data_directory("recipes/templates") / "server.yml").read_text()
+    assert run("init", "server", "--output", "-").stdout == written
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_init_knows_its_templates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("init", "sever")
@@ -279,9 +287,28 @@ def test_what_is_within_an_option_is_explained():
     assert run("explain", "run.timeout").stdout.startswith("  timeout: integer or string, default")
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_every_check_is_explained(kind):
+    assert f"  {kind.kind}: check\n" in run("explain", "check").stdout
+    told = json.loads(run("explain", f"check.{kind.kind}", "--json").stdout)
+    assert told["name"] == f"check.{kind.kind}"
+    assert told["description"] == inspect.getdoc(kind)
+    for option in told["options"]:
+        assert option["name"] in run("explain", f"check.{kind.kind}.{option['name']}").stdout
+
+
+def test_what_is_gone_when_a_recipe_is_put_together_is_explained():
+    assert "${NAME}" in run("explain", "recipe.variables").stdout
+    assert "  variables: mapping" in run("explain", "recipe").stdout
+    assert "relative to this one" in run("explain", "include").stdout
+
+
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
+        ("check.comand", "did you mean 'command'?"),
+        ("check.", "allowed: "),
+        ("check.command.expected", None),
         ("user", "did you mean 'users'?"),
         ("users.user", "did you mean 'users'?"),
         ("users.users.uuid", "did you mean 'uid'?"),
@@ -381,7 +408,13 @@ def test_a_traceback_only_with_debug(recipe):
 
 @pytest.mark.parametrize(
     ("what", "name"),
-    [("stages", "timezone"), ("templates", "debian-trixie"), ("recipes", "minimal-test.yml")],
+    [
+        ("stages", "timezone"),
+        ("checks", "kernel-argument"),
+        ("templates", "debian-trixie"),
+        ("templates", "server"),
+        ("recipes", "minimal-test.yml"),
+    ],
 )
 def test_list(what, name):
     result = run("list", what)

@@ -16,7 +16,7 @@ from particle_os.workspace import data_directory
 @click.command("init")
 @click.argument("template", default="minimal")
 @click.option("--output", "path", type=PathType(), metavar="FILE",
-              help="The file to write; TEMPLATE.yml when not given.")  # fmt: skip
+              help="The file to write, or - to print it; TEMPLATE.yml when not given.")  # fmt: skip
 @common
 def init_command(output: Output, template: str, path: Path | None) -> None:
     """Write a commented recipe to start from: minimal, server or container."""
@@ -27,6 +27,9 @@ def init_command(output: Output, template: str, path: Path | None) -> None:
         raise UsageError(f"there is no template '{template}'", hint=hint)
     path = path or Path(f"{template}.yml")
     text = templates[template].read_text(encoding="utf-8")
+    if str(path) == "-":
+        click.echo(text, nl=False)
+        return
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)

@@ -24,6 +24,8 @@ from particle_os.report import Result, human_bytes
 from particle_os.variables import NoSuchVariable
 from particle_os.workspace import data_directory
 
+LISTED = ("recipes", "stages", "checks", "templates", "images")
+
 
 @click.command("validate")
 @click.argument("recipes", nargs=-1, required=True, type=PathType(), metavar="RECIPE...")
@@ -89,13 +91,18 @@ def _load_with(
 
 @click.command("list")
 @click.argument(
-    "what", type=click.Choice(["recipes", "stages", "templates", "images"]), default="recipes"
+    "what",
+    type=click.Choice(["recipes", "stages", "checks", "templates", "images"]),
+    default="recipes",
 )
 @click.option("--output", "output_directory", type=PathType(file_okay=False),
               default=Path("out"), show_default=True, help="Where the images are.")  # fmt: skip
 @common
 def list_command(output: Output, what: str, output_directory: Path) -> None:
-    """List the example recipes, the stages, the helper VM templates, or the images built."""
+    """List example recipes, stages, checks of boot tests, templates, or the images built.
+
+    Templates are those of 'init' for recipes, and those of --template for helper VMs.
+    """
     rows: list[tuple[str, str]] = []
     if what == "images":
         rows = [_image_row(output_directory, result) for result in results(output_directory)]
@@ -103,7 +110,12 @@ def list_command(output: Output, what: str, output_directory: Path) -> None:
         for path in sorted(data_directory("recipes").glob("*.yml")):
             rows.append((str(path), recipe.load(path).recipe.description))
     elif what == "templates":
-        rows = [(p.stem, helper.load_template(p.stem).description) for p in helper.templates()]
+        starters = sorted(data_directory("recipes/templates").glob("*.yml"))
+        rows = [(p.stem, f"recipe: {recipe.load(p).recipe.description}") for p in starters]
+        for path in helper.templates():
+            rows.append((path.stem, f"helper VM: {helper.load_template(path.stem).description}"))
+    elif what == "checks":
+        rows = [(o.name, o.description) for o in reference.all_checks().options]
     else:
         rows = [(recipe.stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
     if output.as_json:
@@ -126,7 +138,11 @@ def _image_row(directory: Path, result: Result) -> tuple[str, str]:
 @click.argument("path", metavar="STAGE[.OPTION]")
 @common
 def explain_command(output: Output, path: str) -> None:
-    """Tell what a stage or one of its options does; 'recipe' stands for the recipe's own keys."""
+    """Tell what a stage or one of its options does.
+
+    'recipe' stands for the recipe's own keys, 'include' for what can stand in a stage's place,
+    'check' for the checks of boot tests, 'check.KIND' for one of them.
+    """
     found = reference.find(path)
     if output.as_json:
         click.echo(json.dumps(asdict(found), indent=2))
