@@ -35,18 +35,28 @@ def resolve(
 ) -> tuple[tuple[RecipeStage, ...], dict[str, bytes]]:
     """The stages with the hash of each secret in its place, and the values by hash.
 
-    `places` are the files that the stages come from. Raises UsageError when there is no value.
+    `places` are the files that the stages come from. Raises UsageError naming all without a value.
     """
     values: dict[str, bytes] = {}
     made = []
+    failures: list[UsageError] = []
     for stage, place in zip(stages, places, strict=True):
         named = []
         for secret in stage.secrets:
-            value = _value(secret, place.parent, environment)
+            try:
+                value = _value(secret, place.parent, environment)
+            except UsageError as error:
+                failures.append(error)
+                continue
             digest = hmac.digest(_key(cache), value, "sha256").hex()
             values[digest] = value
             named.append(Secret(name=secret.name, file=digest))
         made.append(replace(stage, secrets=tuple(named)))
+    if len(failures) > 1:
+        reasons = [error.brief for error in failures]
+        raise UsageError(f"{len(failures)} secrets have no value", tail=reasons) from failures[0]
+    if failures:
+        raise failures[0]
     return tuple(made), values
 
 

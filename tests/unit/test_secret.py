@@ -84,6 +84,13 @@ def test_what_is_no_secret_is_told(tmp_path, named, environment, said):
     assert said in told.value.brief
 
 
+def test_all_that_are_missing_are_told_at_once(tmp_path):
+    named = Secret(name="a", env="A"), Secret(name="b", file="none"), Secret(name="c", env="C")
+    with pytest.raises(UsageError, match="2 secrets have no value") as told:
+        resolve(tmp_path, {"A": "there"}, *named)
+    assert [line.split("'")[1] for line in told.value.tail] == ["b", "c"]
+
+
 def test_a_secret_comes_from_one_place(recipe_path):
     for text in (RECIPE.replace("env: TOKEN", "env: TOKEN\n        file: x"),
                  RECIPE.replace("        env: TOKEN\n", "")):  # fmt: skip
