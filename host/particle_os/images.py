@@ -177,7 +177,7 @@ class _Look:
                 env=_environment(self.work),
             )
         except InfrastructureError as error:
-            raise _explained(error, f"{source} cannot be read") from error
+            raise _explained(error, f"{source} cannot be read", source) from error
 
     def _kept(self, digest: str, find: Callable[[], bytes]) -> bytes:
         """The document of a digest from the cache, or from `find`, and then kept."""
@@ -287,7 +287,7 @@ def fetch(
                 env=_environment(work),
             )
         except InfrastructureError as error:
-            raise _explained(error, f"{image.reference} cannot be fetched") from error
+            raise _explained(error, f"{image.reference} cannot be fetched", source) from error
         if _missing(image, store):
             raise InfrastructureError(f"{image.reference} has changed while it was fetched")
 
@@ -308,16 +308,18 @@ def _environment(work: Workspace) -> dict[str, str]:
     return {**os.environ, "XDG_DATA_HOME": str(work.path / "data")}
 
 
-def _explained(error: InfrastructureError, brief: str) -> InfrastructureError:
+def _explained(error: InfrastructureError, brief: str, source: Source) -> InfrastructureError:
     """The same error in skopeo's words, if it said any."""
     said = [match[1] for line in error.tail if (match := _FATAL.search(line))]
     if not said:
         return error
     reason = printable(said[-1].replace('\\"', '"'))
-    return InfrastructureError(
-        f"{brief}: {reason}",
-        hint="Check the reference. A registry that wants credentials has them from 'skopeo login'.",
-    )
+    hint = "Check the reference, and that the files are whole ('skopeo inspect' reads them, too)."
+    if source.remote:
+        hint = (
+            "Check the reference. A registry that wants credentials has them from 'skopeo login'."
+        )
+    return InfrastructureError(f"{brief}: {reason}", hint=hint)
 
 
 def opened(image: Image, cache: Path) -> BinaryIO:
