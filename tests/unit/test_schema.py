@@ -9,12 +9,20 @@ import jsonschema
 import pytest
 from particle_agent.stages import RECIPE_STAGES
 from particle_os import document, recipe, schema
+from particle_os.checks import KINDS
 from particle_os.errors import InvalidDocument
 from particle_os.workspace import data_directory
 
 TOP = Path(__file__).parents[2]
 RECIPES, INCLUDED = functools.cache(schema.recipes), functools.cache(schema.included)
-BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", (TOP / "docs/recipes.md").read_text(), re.M | re.S)
+
+
+def blocks(page):
+    """The YAML of a document."""
+    return re.findall(r"^```yaml\n(.*?)^```$", (TOP / page).read_text(), re.M | re.S)
+
+
+BLOCKS = [*blocks("README.md"), *blocks("docs/recipes.md")]
 
 
 def parse(tmp_path, text):
@@ -70,7 +78,16 @@ def test_the_examples_of_the_guide_fit_and_are_valid(tmp_path, text):
 
 
 def test_the_guide_has_examples():
+    assert len(blocks("README.md")) == 1
     assert len(BLOCKS) > 5
+
+
+def test_the_example_of_a_file_of_checks_is_valid_and_has_each_kind(tmp_path):
+    (text,) = blocks("docs/boot-test.md")
+    path = tmp_path / "checks.yml"
+    path.write_text(text)
+    loaded = recipe.load_boot_test(path)
+    assert {type(check) for check in loaded.checks} == set(KINDS)
 
 
 VARIED = """\
