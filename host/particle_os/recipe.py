@@ -151,7 +151,7 @@ def load(
     values = Variables(source, given or {})
     values.substitute(source)
     include.expand(source, values.substitute)
-    legacy.normalise(source, {stage_name(kind): kind for kind in RECIPE_STAGES})
+    _normalise(source)
     _check_order(source)
     loaded = _validated(source, base)
     _check_firmware(source, loaded)
@@ -165,6 +165,7 @@ def load_stage(
 
     Raises as `load` does, and UsageError for a stage that does not run alone.
     """
+    kind = kind.removeprefix(legacy.PREFIX)
     known = [stage_name(k) for k in RECIPE_STAGES if k is not Qemu]
     if kind not in known:
         hint = explain.did_you_mean(explain.nearest(kind, known), known)
@@ -174,6 +175,7 @@ def load_stage(
     source = document.load(path)
     Variables(source, given or {}).substitute(source)
     _wrap(source, kind)
+    _normalise(source)
     loaded = _validated(source, base)
     if source.problems:
         hint = "take a base that has it; 'stage run TYPE --output FILE.tar' makes one"
@@ -183,6 +185,10 @@ def load_stage(
     return loaded
 
 
+def _normalise(source: document.Source) -> None:
+    legacy.normalise(source, {stage_name(kind): kind for kind in RECIPE_STAGES})
+
+
 def _wrap(source: document.Source, kind: str) -> None:
     """Makes a recipe of a document with the options of a stage."""
     options = source.root
@@ -190,7 +196,7 @@ def _wrap(source: document.Source, kind: str) -> None:
         source.problem(options.mark, "bad-type", "expected the options of the stage, as a mapping")
         raise InvalidDocument(source.problems)
     said = options.value.setdefault("type", Node(kind, options.mark))
-    if said.value != kind:
+    if said.value not in (kind, legacy.PREFIX + kind):
         source.problem(said.mark, "bad-value", f"type: expected '{kind}', or nothing")
         raise InvalidDocument(source.problems)
     recipe = {"name": Node(kind, options.mark), "stages": Node([options], options.mark)}

@@ -30,6 +30,15 @@ def test_the_options_stand_as_in_a_recipe(tmp_path):
     assert load(tmp_path, "apt", "type: apt\n").recipe.stages[0].type == "apt"
 
 
+@pytest.mark.parametrize("kind", ["apt", "org.osbuild.debian.apt"])
+@pytest.mark.parametrize("first", ["", "type: apt\n", "type: org.osbuild.debian.apt\n"])
+def test_older_forms_are_understood_and_noted(tmp_path, kind, first):
+    loaded = load(tmp_path, kind, f"{first}options: {{packages: [curl]}}\n")
+    (stage,) = loaded.recipe.stages
+    assert (stage.type, stage.packages) == ("apt", ("curl",))
+    assert {note.code for note in loaded.notes} == {"older-form"}
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "line", "column", "code", "message"),
     [
