@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from particle_os.boot import screen
@@ -329,8 +330,10 @@ class Watch:
         last = next(reversed(self.phases), "nothing")
         text += last
         if self.phases:
-            times = ", ".join(f"{name} {at:.1f} s" for name, at in self.phases.items())
-            text += f" (seen after: {times})"
+            times = [*self.phases.values(), time.monotonic() - self._started]
+            spans = zip(self.phases, pairwise(times), strict=True)
+            took = ", ".join(f"{name} {end - began:.1f} s" for name, (began, end) in spans)
+            text += f" ({took} so far)"
         if last == "login prompt":
             text += (
                 "; a systemd older than 252, or another init, cannot be questioned: --console-only"
