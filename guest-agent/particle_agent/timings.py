@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,19 @@ MOST = 40
 LEAST = 0.05
 
 
+class _Steps(threading.local):
+    """The step under way in each thread: commands that run side by side each have theirs."""
+
+    now: tuple[str, float] | None = None
+
+
 class Timings:
     """Seconds by the name of the part; parts contain each other, and may run side by side."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
-        self._step: tuple[str, float] | None = None
+        self._lock = threading.Lock()
+        self._steps = _Steps()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -35,7 +43,7 @@ class Timings:
         """Takes note of a line that a command printed."""
         if match := STEP.match(line):
             self._end_step()
-            self._step = (f"{match[1]} {match[2]}", time.monotonic())
+            self._steps.now = (f"{match[1]} {match[2]}", time.monotonic())
 
     def longest(self) -> list[tuple[str, float]]:
         """The parts that took longest, the longest first."""
@@ -43,10 +51,11 @@ class Timings:
         return sorted(parts, key=lambda part: -part[1])[:MOST]
 
     def _end_step(self) -> None:
-        if self._step is not None:
-            name, began = self._step
-            self._step = None
+        if self._steps.now is not None:
+            name, began = self._steps.now
+            self._steps.now = None
             self._add(name, time.monotonic() - began)
 
     def _add(self, name: str, seconds: float) -> None:
-        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        with self._lock:
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 from particle_agent import timings
 from particle_agent.timings import Timings
@@ -66,3 +68,20 @@ def test_only_so_many_parts_are_told(clock):
             clock.pass_(number)
     assert len(times.longest()) == timings.MOST
     assert times.longest()[0] == ("99", 99.0)
+
+
+def test_what_runs_beside_dpkg_does_not_end_its_step(clock):
+    times = Timings()
+
+    def beside():
+        with times.part("depmod"):
+            clock.pass_(3)
+
+    with times.part("apt-get"):
+        times.hear("Setting up locales (2.41) ...")
+        other = threading.Thread(target=beside)
+        other.start()
+        other.join(20)
+        clock.pass_(2)
+    took = {"apt-get": 5.0, "Setting up locales": 5.0, "depmod": 3.0}
+    assert dict(times.longest()) == took
