@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from particle_agent import kernels
-from particle_agent.errors import CommandFailed, StageError
 from particle_agent.target import ENVIRONMENT, Target
 
 POLICY = "/usr/sbin/policy-rc.d"
@@ -108,7 +107,8 @@ def _beside(target: Target) -> Iterator[None]:
             for version in target.list(MODULES_ASKED_FOR):
                 try:
                     target.chroot(["depmod", version])
-                except (CommandFailed, StageError) as error:
+                except Exception as error:
+                    # Whatever it is, nobody waits for it any longer.
                     failures.append(error)
                 target.remove(f"{MODULES_ASKED_FOR}/{version}")
 

@@ -314,12 +314,10 @@ def _explained(error: InfrastructureError, brief: str, source: Source) -> Infras
     if not said:
         return error
     reason = printable(said[-1].replace('\\"', '"'))
-    hint = "Check the reference, and that the files are whole ('skopeo inspect' reads them, too)."
-    if source.remote:
-        hint = (
-            "Check the reference. A registry that wants credentials has them from 'skopeo login'."
-        )
-    return InfrastructureError(f"{brief}: {reason}", hint=hint)
+    more = "A registry that wants credentials has them from 'skopeo login'."
+    if not source.remote:
+        more = "Look whether the files are whole, for example with 'skopeo inspect'."
+    return InfrastructureError(f"{brief}: {reason}", hint=f"Check the reference. {more}")
 
 
 def opened(image: Image, cache: Path) -> BinaryIO:

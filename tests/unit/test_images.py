@@ -231,7 +231,7 @@ def test_an_archive_that_is_none(tmp_path):
     for kind in ("oci-archive", "docker-archive"):
         with pytest.raises(InfrastructureError, match="cannot be read") as told:
             describe(f"{kind}:{tmp_path}/x.tar")
-        assert "the files are whole" in told.value.hint
+        assert "files are whole" in told.value.hint
 
 
 def test_a_registry_that_does_not_answer():
