@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from particle_agent.errors import CommandFailed, InfrastructureError
+from particle_agent.limits import before_exec
 
 TAIL_LINES = 40
 # Bytes in a pipe of bulk data, and for tar(1) to read of it at once. With what they have else, two
@@ -80,6 +81,7 @@ def run(
             stderr=subprocess.STDOUT,
             env=dict(env) if env is not None else None,
             start_new_session=True,
+            preexec_fn=before_exec(),
         )
     assert process.stdout is not None
     lines = _Lines(emit)

@@ -18,6 +18,7 @@ from typing import IO, Protocol
 
 from particle_agent import command, inside
 from particle_agent.errors import CommandFailed, InfrastructureError
+from particle_agent.limits import before_exec
 from particle_agent.timings import Timings
 from particle_agent.wire import AptProxy, PackageRequest, PackagesAnswer
 
@@ -141,6 +142,7 @@ class Target:
             capture_output=True,
             timeout=timeout,
             check=False,
+            preexec_fn=before_exec(),
         )
         if done.returncode != 0:
             tail = done.stderr.decode("utf-8", "replace").splitlines()[-command.TAIL_LINES :]

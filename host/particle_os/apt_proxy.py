@@ -7,10 +7,13 @@ tries to reach a host that cannot exist.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
-from collections.abc import Callable, Mapping
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, TypeVar, get_args
 from urllib.parse import urlsplit
@@ -18,6 +21,8 @@ from urllib.parse import urlsplit
 from particle_agent import apt_proxy, wire
 from particle_agent.options import Text
 
+from particle_os import process
+from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
 from particle_os.report import AptProxyResult
 
@@ -32,6 +37,7 @@ Wish = Annotated[
 # Where apt-cacher-ng listens unless it is told otherwise.
 USUAL = "http://127.0.0.1:3142"
 VARIABLES = ("APT_PROXY", "http_proxy")
+APT_SETTING = "Acquire::http::Proxy"
 CHECK_SECONDS = 10.0
 REPORT_SECONDS = 30.0
 REPORT_BYTES = 8 << 20
@@ -121,8 +127,8 @@ NO_PROXY = AptProxy()
 def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None]) -> AptProxy:
     """The proxy that is wished for. Raises UsageError, or InfrastructureError if it is none.
 
-    With "auto" it is the first that answers of those that the environment names, then
-    apt-cacher-ng where it usually is; "none" goes without any.
+    With "auto" it is the first that answers of those that the environment and the configuration
+    of the host's apt name, then apt-cacher-ng where it usually is; "none" goes without any.
     """
     if not is_wish(wish):
         raise UsageError(f"--apt-proxy: expected {get_args(Wish)[1].what}, found '{wish}'")
@@ -135,10 +141,9 @@ def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None])
             raise InfrastructureError(
                 f"the apt proxy {wish} {error}", hint="Start it, or build with '--apt-proxy none'."
             ) from error
-    for name in VARIABLES:
-        url = environment.get(name, "")
+    for name, url in _named(environment):
         # A password stays on the host; its apt knows the variable, too.
-        if not url or "@" in url:
+        if not url or url == "DIRECT" or "@" in url:
             continue
         try:
             if not is_wish(url) or url in ("auto", "none"):
@@ -151,6 +156,26 @@ def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None])
     except NoProxy:
         return NO_PROXY
     return AptProxy(usual, note=note) if usual.caches else NO_PROXY
+
+
+def _named(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The proxies that somebody has named, by where: URLs, or what stands in their place."""
+    for name in VARIABLES:
+        yield name, environment.get(name, "")
+    if not shutil.which("apt-config"):
+        return
+    lines: list[str] = []
+    # The builds' own apt does not read that configuration, so an error in it is none here.
+    with contextlib.suppress(InfrastructureError):
+        process.run(
+            ["apt-config", "shell", "URL", APT_SETTING],
+            deadline=Deadline.after(CHECK_SECONDS, "asking apt for its proxy"),
+            what="apt-config",
+            log=lines.append,
+        )
+    for line in lines:
+        if line.startswith("URL="):
+            yield APT_SETTING, shlex.split(line)[0].removeprefix("URL=")
 
 
 def is_wish(text: str) -> bool:

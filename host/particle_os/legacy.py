@@ -17,11 +17,15 @@ from particle_os.document import Node, Source
 PREFIX = "org.osbuild.debian."
 
 
-def normalise(source: Source, kinds: Mapping[str, Any]) -> None:
-    """Puts the stages of a recipe into today's form, and notes what was changed.
+def normalise(source: Source, recipe: type, kinds: Mapping[str, Any]) -> None:
+    """Puts a recipe and its stages into today's form, and notes what was changed.
 
-    `kinds` are the stage classes by name. What is not recognised stays as it is.
+    `recipe` is the class of recipes, `kinds` are those of stages by name. What is not recognised
+    stays as it is.
     """
+    if isinstance(source.root.value, dict):
+        given, source.root.value = source.root.value, {}
+        _take_over(source, source.root.value, given, _names(recipe))
     stages = source.root.child("stages")
     if stages is None or not isinstance(stages.value, list):
         return
@@ -30,8 +34,7 @@ def normalise(source: Source, kinds: Mapping[str, Any]) -> None:
             _rename(source, stage, kinds)
             kind = stage.child("type")
             if kind is not None and isinstance(kind.value, str) and kind.value in kinds:
-                fields = {kebab_case(f.name) for f in dataclasses.fields(kinds[kind.value])}
-                _lift(source, stage, fields)
+                _lift(source, stage, _names(kinds[kind.value]))
                 _host_name(source, stage)
 
 
@@ -57,17 +60,28 @@ def _lift(source: Source, stage: Node, fields: set[str]) -> None:
         return
     del stage.value["options"]
     _note(source, inner, "the options of a stage stand beside its 'type' now, without 'options:'")
-    for name, node in (inner.value or {}).items():
+    _take_over(source, stage.value, inner.value or {}, fields)
+
+
+def _names(kind: Any) -> set[str]:
+    return {kebab_case(field.name) for field in dataclasses.fields(kind)}
+
+
+def _take_over(
+    source: Source, options: dict[str, Node], given: Mapping[str, Node], fields: set[str]
+) -> None:
+    """Adds the keys that are given to `options`, those with underscores as they are called now."""
+    for name, node in given.items():
         spelled = name.replace("_", "-")
         right = spelled if name not in fields and spelled in fields else name
-        if right in stage.value:
+        if right in options:
             message = f"the key '{right}' stands here a second time"
-            first = f"first at line {stage.value[right].mark.line}"
+            first = f"first at line {options[right].mark.line}"
             source.problem(node.key, "repeated-key", message, first)
             continue
         if right != name:
             _note(source, node, f"'{name}' is called '{right}' now")
-        stage.value[right] = node
+        options[right] = node
 
 
 def _host_name(source: Source, stage: Node) -> None:

@@ -186,7 +186,7 @@ def load_stage(
 
 
 def _normalise(source: document.Source) -> None:
-    legacy.normalise(source, {stage_name(kind): kind for kind in RECIPE_STAGES})
+    legacy.normalise(source, Recipe, {stage_name(kind): kind for kind in RECIPE_STAGES})
 
 
 def _wrap(source: document.Source, kind: str) -> None:

@@ -138,7 +138,17 @@ def test_without_a_network_there_is_a_loopback_and_nothing_else():
     done = in_a_process(
         """
         import os, socket, subprocess
+        from particle_agent import command
+        from particle_agent.errors import CommandFailed
         from particle_agent.limits import no_network
+
+        def leave():
+            try:
+                outside = f"/proc/{os.getpid()}/ns/net"
+                command.run(["nsenter", f"--net={outside}", "true"], emit=lambda x: 0, timeout=9)
+            except CommandFailed as error:
+                return "not permitted" in error.tail[-1] or "denied" in error.tail[-1]
+            return "left"
 
         def devices():
             text = subprocess.run(["cat", "/proc/net/dev"], capture_output=True).stdout
@@ -153,8 +163,12 @@ def test_without_a_network_there_is_a_loopback_and_nothing_else():
                 socket.create_connection(("192.0.2.1", 80), 5)
             except OSError as error:
                 print(error.strerror)
+            print(leave())
+        print(leave())
         print(os.readlink("/proc/self/ns/net") == before)
         """,
         "unshare", "--user", "--map-root-user", "--net",
     )  # fmt: skip
-    assert done.stdout.splitlines() == ["[b'lo:'] True", "Network is unreachable", "True"]
+    assert done.stdout.splitlines() == [
+        *("[b'lo:'] True", "Network is unreachable", "True", "left", "True")
+    ]

@@ -17,6 +17,8 @@ from particle_os.report import AptProxyResult
 
 from .. import acng
 
+NO_OTHERS = 'Dir::Etc::main "/dev/null";\nDir::Etc::parts "/dev/null";\n'
+
 
 @contextmanager
 def served(handler, port=0):
@@ -40,7 +42,16 @@ def answering(status, text=b""):
 
 
 @pytest.fixture
-def usual(monkeypatch):
+def apt_conf(tmp_path, monkeypatch):
+    """All that apt is told, whatever this machine has."""
+    config = tmp_path / "apt.conf"
+    config.write_text(NO_OTHERS)
+    monkeypatch.setenv("APT_CONFIG", str(config))
+    return config
+
+
+@pytest.fixture
+def usual(monkeypatch, apt_conf):
     """Nothing runs where apt-cacher-ng usually does, whatever this machine has."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -128,6 +139,7 @@ def test_auto_takes_what_the_environment_names(usual):
             assert found.for_guest().url == url.replace("127.0.0.1", "10.0.2.2")
 
 
+@pytest.mark.usefixtures("apt_conf")
 def test_auto_takes_apt_cacher_ng_where_it_usually_is(tmp_path, monkeypatch):
     with acng.running(tmp_path) as url:
         monkeypatch.setattr(apt_proxy, "USUAL", url)
@@ -135,6 +147,21 @@ def test_auto_takes_apt_cacher_ng_where_it_usually_is(tmp_path, monkeypatch):
     with answering(503) as url:
         monkeypatch.setattr(apt_proxy, "USUAL", url)
         assert find("auto", {}, unwanted).for_guest() is None, "anything may be there"
+
+
+def test_auto_takes_what_the_apt_of_the_host_is_told(usual, apt_conf):
+    with answering(502) as url:
+        apt_conf.write_text(f'{NO_OTHERS}Acquire::http::Proxy "{url}/";')
+        assert find("auto", {}, unwanted).current().url == url
+        with answering(502) as other:
+            assert find("auto", {"http_proxy": other}, unwanted).current().url == other
+        assert find("none", {}, unwanted).current() is None
+
+
+@pytest.mark.parametrize("text", ['Acquire::http::Proxy "DIRECT";', "what is { this"])
+def test_auto_takes_no_proxy_from_an_apt_that_names_none(usual, apt_conf, text):
+    apt_conf.write_text(f"{NO_OTHERS}{text}")
+    assert find("auto", {}, unwanted).current() is None
 
 
 def test_auto_says_what_it_does_not_use_and_goes_on(usual):

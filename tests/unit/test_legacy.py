@@ -82,6 +82,18 @@ def test_names_with_underscores_are_todays_in_older_options_only(tmp_path):
     assert found[2] == "unknown-key"
 
 
+def test_keys_of_the_recipe_with_underscores_are_todays(tmp_path):
+    text = "name: x\nbase_image: tar:b.tar\nstages:\n  - type: qemu\n"
+    loaded = load(tmp_path, text)
+    assert loaded.recipe.base_image == "tar:b.tar"
+    (note,) = loaded.notes
+    assert (note.line, note.column) == (2, 1)
+    assert "'base_image' is called 'base-image' now" in note.message
+    twice = f"base-image: tar:c.tar\n{text}"
+    assert problems(tmp_path, twice) == [(3, 1, "repeated-key", "first at line 1")]
+    assert [p[2] for p in problems(tmp_path, f"base_images: x\n{text}")] == ["unknown-key"]
+
+
 def test_an_option_that_stands_twice_is_an_error(tmp_path):
     text = "name: x\nstages:\n  - {type: qemu, size: 4G, options: {size: 5G}}\n"
     assert problems(tmp_path, text) == [(3, 38, "repeated-key", "first at line 3")]

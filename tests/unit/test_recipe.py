@@ -72,8 +72,8 @@ def test_the_lines_of_the_stages_are_known(tmp_path):
 WRONG = [
     ("nam: x\nstages: [{type: qemu}]\nname: x\n",
      1, 1, "unknown-key", "unknown key 'nam'", "did you mean 'name'?"),
-    ("name: x\nboot_test: {}\nstages: [{type: qemu}]\n",
-     2, 1, "unknown-key", "'boot_test'", "did you mean 'boot-test'?"),
+    ("name: x\nbootest: {}\nstages: [{type: qemu}]\n",
+     2, 1, "unknown-key", "'bootest'", "did you mean 'boot-test'?"),
     (with_stages("  - type: apt\n    pakages: [a]\n"),
      4, 5, "unknown-key", "'pakages'", "did you mean 'packages'?"),
     (with_stages("  - type: users\n    users:\n      - name: a\n        ssh_authorized_keys: []\n"),
