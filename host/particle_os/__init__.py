@@ -1,5 +1,3 @@
 """particle-os: builds bootable Debian images as an ordinary user and proves that they boot."""
 
-from importlib.metadata import version
-
-__version__ = version("particle-os")
+__version__ = "0.1.0"

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import IO, Any, BinaryIO, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
-import paramiko
 from particle_agent import wire
 from particle_agent.decode import DecodeError, decode, encode
 from particle_agent.inspection import Inspection
@@ -31,7 +30,11 @@ from particle_os.errors import (
     VmError,
     printable,
 )
-from particle_os.vm.ssh import Connection
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from particle_os.vm.ssh import Connection
 
 PLACE = "/run/particle-os/agent.pyz"
 # Heartbeats come every few seconds; a guest that is silent for so long is gone.

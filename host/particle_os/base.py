@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from particle_agent.bootstrap import Bootstrap
 from particle_agent.export import Export
@@ -27,8 +27,10 @@ from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.images import Source
 from particle_os.oci import Image
-from particle_os.sandbox import Sandbox
 from particle_os.workspace import Workspace, locked
+
+if TYPE_CHECKING:
+    from particle_os.sandbox import Sandbox
 
 FORMAT = 5
 MAKE_SECONDS = 1800.0
@@ -38,7 +40,7 @@ SCAN_MEMBERS = 200_000
 ELF_MACHINES = {3: "i386", 21: "ppc64el", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64"}
 # init-system-helpers of bookworm would else bring usrmerge, which converts at installation.
 EXTRA_PACKAGES = {"bookworm": ("usr-is-merged",)}
-SandboxOpener = Callable[[str, Path], AbstractContextManager[Sandbox]]
+SandboxOpener = Callable[[str, Path], AbstractContextManager["Sandbox"]]
 
 
 class Base(Protocol):

@@ -14,7 +14,7 @@ from particle_os import __version__, artifact, boot_test, cache, page
 from particle_os.boot.evidence import Evidence
 from particle_os.boot_test import Verdict
 from particle_os.checkpoints import Checkpoints
-from particle_os.delivery import Delivery, published
+from particle_os.delivery import Delivery
 from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.execution import Execution
 from particle_os.plan import Plan
@@ -34,14 +34,11 @@ from particle_os.workspace import (
 def build(plan: Plan, progress: Progress) -> Result:
     """Builds the image, boots it, and publishes it; returns what happened.
 
-    Errors in the disk, and a boot test that is not passed, are told by the result, and nothing is
-    published then. Raises
-    StageFailed or InfrastructureError; what the build wrote is then in NAME.failed beside the
-    images, and the images of an earlier build are untouched.
+    `delivery.already_there` tells whether that is needed. Errors in the disk, and a boot test that
+    is not passed, are told by the result, and nothing is published then. Raises StageFailed or
+    InfrastructureError; what the build wrote is then in NAME.failed beside the images, and the
+    images of an earlier build are untouched.
     """
-    if unchanged := already_there(plan):
-        progress.note("nothing has changed: the images are there and whole")
-        return unchanged
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
         staging = work.adopt_directory(plan.options.output)
         progress.add(LogSink(staging / f"{plan.name}.log"))
@@ -69,18 +66,6 @@ def build(plan: Plan, progress: Progress) -> Result:
             result = run.publish()
     cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
     return result
-
-
-def already_there(plan: Plan) -> Result | None:
-    """The result of an earlier build of the same whose images are in place, if one is to be had."""
-    if plan.base is None or plan.helper is None or plan.refresh_from < len(plan.stages):
-        return None
-    key = plan.build_key(plan.base, plan.helper)
-    found = published(plan.name, plan.options.output, key)
-    if found is None or (plan.options.boot_test and found.status != "passed"):
-        return None
-    network = any(stage.asks_network for stage in plan.stages)
-    return None if network and found.age() > plan.options.max_age else found
 
 
 @contextmanager

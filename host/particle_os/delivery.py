@@ -15,6 +15,7 @@ from particle_agent.stages.qemu import Format
 
 from particle_os import artifact
 from particle_os.artifact import checksums
+from particle_os.plan import Plan
 from particle_os.report import ArtifactResult, Result
 from particle_os.workspace import allocated_bytes
 
@@ -129,6 +130,18 @@ def results(output: Path) -> list[Result]:
         if result.artifacts and all((output / a.path).exists() for a in result.artifacts):
             found.append(result)
     return sorted(found, key=lambda result: result.created, reverse=True)
+
+
+def already_there(plan: Plan) -> Result | None:
+    """The result of an earlier build of the same whose images are in place, if one is to be had."""
+    if plan.base is None or plan.helper is None or plan.refresh_from < len(plan.stages):
+        return None
+    key = plan.build_key(plan.base, plan.helper)
+    found = published(plan.name, plan.options.output, key)
+    if found is None or (plan.options.boot_test and found.status != "passed"):
+        return None
+    network = any(stage.asks_network for stage in plan.stages)
+    return None if network and found.age() > plan.options.max_age else found
 
 
 def published(name: str, output: Path, build_key: str) -> Result | None:

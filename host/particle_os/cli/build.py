@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from particle_os import build as building
-from particle_os import report, shell
+from particle_os import report
 from particle_os.boot.evidence import CONSOLE
 from particle_os.cli.common import (
     ACCEL,
@@ -24,7 +23,7 @@ from particle_os.cli.common import (
     size,
 )
 from particle_os.cli.verdicts import JUNIT, hand_over
-from particle_os.delivery import ENDINGS
+from particle_os.delivery import ENDINGS, already_there
 from particle_os.errors import UsageError, printable
 from particle_os.outcome import not_booted
 from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
@@ -100,7 +99,13 @@ def build_command(
         return 0
     progress = output.progress_sinks()
     try:
-        result = building.build(plan, progress)
+        if result := already_there(plan):
+            progress.note("nothing has changed: the images are there and whole")
+        else:
+            # What a build needs takes longer to load than to find that nothing has changed.
+            from particle_os import build
+
+            result = build.build(plan, progress)
     finally:
         progress.close()
     hand_over(result.recipe, result.boot, junit_file)
@@ -181,6 +186,8 @@ def shell_command(
     try:
         with workspace() as work:
             acceleration = find_acceleration(accel, template, work, progress)
+        from particle_os import shell
+
         return shell.enter(plan, acceleration, progress, at=at, failed=failed)
     finally:
         progress.close()
