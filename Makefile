@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 RUNS ?= 10
+JOBS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit vm-test matrix mutations recipes bench schema docs wheel
@@ -45,8 +46,8 @@ matrix: setup ## Build and boot every combination of boot loader, table, file sy
 recipes: setup ## Build and boot every recipe of recipes/
 	@set -e; for recipe in recipes/*.yml; do $(BIN)/particle-os build $$recipe --output $(OUT); done
 
-mutations: setup ## Break images in every way there is, and check each verdict (RUNS=10)
-	@$(BIN)/python tests/broken.py --runs $(RUNS)
+mutations: setup ## Break images in every way there is, and check each verdict (RUNS=10 JOBS=1)
+	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS)
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py

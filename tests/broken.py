@@ -1,8 +1,8 @@
 """Breaks good images in every way of vm/mutations.py and checks each verdict, several times over.
 
-`make mutations` builds an image with each boot loader, and runs each mutation ten times
-(`make mutations RUNS=1`). `--image extlinux=FILE` takes a raw image that is there; `--only WORD`
-runs those whose name contains the word.
+`make mutations` builds an image with each boot loader, and runs each mutation ten times, one after
+the other (`make mutations RUNS=1 JOBS=2`). `--image extlinux=FILE` takes a raw image that is there;
+`--only WORD` runs those whose name contains the word.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,31 +81,39 @@ def run(mutation: Mutation, image: Path, program: Sequence[str], directory: Path
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10, help="how often each is run")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at the same time")
     parser.add_argument("--only", default="", help="the mutations whose name contains this")
     parser.add_argument("--image", action="append", default=[], metavar="LOADER=FILE")
     parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
     arguments = parser.parse_args()
     images = {name: Path(path) for name, _, path in (i.partition("=") for i in arguments.image)}
+    chosen = {name: m for name, m in MUTATIONS.items() if arguments.only in name}
     wrong = total = 0
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="mutations-") as place:
         directory = Path(place)
-        for name, mutation in MUTATIONS.items():
-            if arguments.only not in name:
-                continue
-            if mutation.base not in images:
-                images[mutation.base] = build(mutation.base, arguments.program, directory)
-            image = images[mutation.base]
-            runs = [
-                run(mutation, image, arguments.program, directory) for _ in range(arguments.runs)
-            ]
-            right = sum(each.right for each in runs)
-            slowest = max(each.seconds for each in runs)
-            print(f"{name:<28} {mutation.status:<20} {right}/{len(runs)} {slowest:6.1f} s")
-            for each in runs:
-                if not each.right:
-                    print(f"    wrong: {each.told}", flush=True)
-            sys.stdout.flush()
-            wrong, total = wrong + len(runs) - right, total + len(runs)
+        for base in {mutation.base for mutation in chosen.values()} - images.keys():
+            images[base] = build(base, arguments.program, directory)
+
+        def repeat(mutation: Mutation) -> list[Run]:
+            with tempfile.TemporaryDirectory(dir=directory) as own:
+                image = images[mutation.base]
+                return [
+                    run(mutation, image, arguments.program, Path(own))
+                    for _ in range(arguments.runs)
+                ]
+
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            for (name, mutation), runs in zip(
+                chosen.items(), pool.map(repeat, chosen.values()), strict=True
+            ):
+                right = sum(each.right for each in runs)
+                slowest = max(each.seconds for each in runs)
+                print(f"{name:<28} {mutation.status:<20} {right}/{len(runs)} {slowest:6.1f} s")
+                for each in runs:
+                    if not each.right:
+                        print(f"    wrong: {each.told}")
+                sys.stdout.flush()
+                wrong, total = wrong + len(runs) - right, total + len(runs)
     print(f"{total} runs, {wrong} wrong verdicts")
     return 1 if wrong else 0
 
