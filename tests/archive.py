@@ -14,6 +14,9 @@ from pathlib import Path
 from .acng import free_port
 
 SUITE = "test"
+# A package: name, version, dependencies.
+Package = tuple[str, str, str]
+EXPIRED = {"Date": "Thu, 02 Jan 2020 03:04:05 UTC", "Valid-Until": "Thu, 09 Jan 2020 03:04:05 UTC"}
 
 
 def build_deb(directory: Path, name: str, version: str = "1.0", depends: str = "") -> Path:
@@ -42,48 +45,70 @@ class Archive:
     key: str
     asked: list[str] = field(default_factory=list)
 
+    @contextmanager
+    def at(self, address: str, port: int) -> Iterator[None]:
+        """Serves it there. Raises OSError."""
+        asked = self.asked
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *arguments: object) -> None:
+                asked.append(self.path)
+
+        handler = functools.partial(Handler, directory=str(self.directory))
+        with http.server.ThreadingHTTPServer((address, port), handler) as server:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            yield
+            server.shutdown()
+
+    def publish(
+        self, suite: str, *packages: Package, below: str = "", expired: bool = False
+    ) -> None:
+        """Adds a suite, in a directory of the archive; `expired` indexes are of years ago."""
+        root = self.directory / below
+        place = root / f"dists/{suite}"
+        index = place / "main/binary-amd64"
+        (root / "pool").mkdir(parents=True, exist_ok=True)
+        index.mkdir(parents=True)
+        pool = f"pool/{suite}"
+        (root / pool).mkdir()
+        for name, version, depends in packages:
+            build_deb(root / pool, name, version, depends)
+        (index / "Packages").write_text(_said(["apt-ftparchive", "packages", pool], root))
+        fields = {"Suite": suite, "Components": "main", "Architectures": "amd64"}
+        fields |= EXPIRED if expired else {}
+        options = [f"-oAPT::FTPArchive::Release::{name}={text}" for name, text in fields.items()]
+        text = _said(["apt-ftparchive", *options, "release", f"dists/{suite}"], root)
+        (place / "Release").write_text(text)
+        sign = [*_gpg(self.directory.parent / "gnupg"), "--clearsign"]
+        _said([*sign, "--output", "InRelease", "Release"], place)
+
 
 @contextmanager
-def served(directory: Path, *packages: tuple[str, str, str]) -> Iterator[Archive]:
-    """An archive with one suite of packages, each by name, version and dependencies."""
-    pool = directory / "pool"
-    index = directory / f"dists/{SUITE}/main/binary-amd64"
-    pool.mkdir(parents=True)
-    index.mkdir(parents=True)
-    for name, version, depends in packages:
-        build_deb(pool, name, version, depends)
-    (index / "Packages").write_text(_said(["apt-ftparchive", "packages", "pool"], directory))
-    release = [f"-oAPT::FTPArchive::Release::Suite={SUITE}"]
-    release += ["-oAPT::FTPArchive::Release::Components=main"]
-    release += ["-oAPT::FTPArchive::Release::Architectures=amd64"]
-    text = _said(["apt-ftparchive", *release, "release", f"dists/{SUITE}"], directory)
-    (directory / f"dists/{SUITE}/Release").write_text(text)
-    key = _sign(directory / f"dists/{SUITE}", directory.parent / "gnupg")
-    asked: list[str] = []
+def served(directory: Path, *packages: Package) -> Iterator[Archive]:
+    """An archive with one suite of packages."""
+    with _signing(directory.parent / "gnupg") as key:
+        archive = Archive(directory, free_port(), key)
+        archive.publish(SUITE, *packages)
+        with archive.at("127.0.0.1", archive.port):
+            yield archive
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: object) -> None:
-            asked.append(self.path)
 
-    handler = functools.partial(Handler, directory=str(directory))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield Archive(directory, server.server_port, key, asked)
-        server.shutdown()
+@contextmanager
+def _signing(home: Path) -> Iterator[str]:
+    """A fresh key in a home of its own; yields it armored."""
+    home.mkdir(mode=0o700, parents=True)
+    try:
+        argv = [*_gpg(home), "--passphrase", "", "--quick-generate-key", "archive@example.org"]
+        _said([*argv, "ed25519", "sign"], home)
+        yield _said([*_gpg(home), "--armor", "--export"], home)
+    finally:
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
+
+
+def _gpg(home: Path) -> list[str]:
+    return ["gpg", "--homedir", str(home), "--batch", "--quiet"]
 
 
 def _said(argv: list[str], directory: Path) -> str:
     done = subprocess.run(argv, cwd=directory, check=True, capture_output=True, text=True)
     return done.stdout
-
-
-def _sign(suite: Path, home: Path) -> str:
-    """Signs the Release file with a fresh key; returns the key, armored."""
-    home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
-    try:
-        _said([*gpg, "--quick-generate-key", "archive@example.org", "ed25519", "sign"], suite)
-        _said([*gpg, "--clearsign", "--output", "InRelease", "Release"], suite)
-        return _said([*gpg, "--armor", "--export"], suite)
-    finally:
-        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import textwrap
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +24,7 @@ NO_KERNEL = """\
     command: [touch, /boot/vmlinuz-0, /boot/initrd.img-0]
   - type: qemu
 """
+SNAPSHOT = "20200102T030405Z"
 ACCEPTED = "accepted-errors: [boot-menu-file-missing, init-missing]\n"
 PACKAGES = (
     ("zz-tool", "1.0", "zz-library"),
@@ -44,15 +48,16 @@ def archive(directory: Path) -> Iterator[Archive]:
         yield served_archive
 
 
-def sources(archive: Archive, uri: str) -> str:
+def sources(archive: Archive, uri: str, more: str = "", suites: str = SUITE) -> str:
     key = textwrap.indent(archive.key, " " * 10)
     return f"""\
   - type: sources
     replace: true
+    {more}
     repositories:
       - name: extra
         mirrors: ["{uri}"]
-        suites: [{SUITE}]
+        suites: [{suites}]
         key: |
 {key}"""
 
@@ -129,6 +134,63 @@ def proxy(account: Account, archive: Archive, directory: Path) -> Iterator[str]:
     remap = f"Remap-test: http://repository.test ; http://127.0.0.1:{archive.port}"
     with acng.running(directory, remap, user=account.uid) as url:
         yield url
+
+
+def test_a_snapshot_and_a_target_release(account: Account, archive: Archive) -> None:
+    """The snapshot's indexes have expired, and the other suite has a newer version."""
+    snapshot = f"snapshot/{SNAPSHOT}"
+    archive.publish(SUITE, *PACKAGES, below=snapshot, expired=True)
+    archive.publish("newer", ("zz-tool", "3.0", "zz-library"), below=snapshot, expired=True)
+    uri = f"http://10.0.2.2:{archive.port}/snapshot/{{date}}"
+    first = sources(archive, uri, f"snapshot: {SNAPSHOT}", suites=f"{SUITE}, newer")
+    apt = "  - type: apt\n    packages: [zz-tool]\n"
+    outcome = build(account, "dated", f"{first}\n{apt}    target-release: {SUITE}\n")
+    assert outcome.status == 0, outcome.stderr
+    assert [note for note in outcome.json()["notes"] if "apt" in note] == []
+    image = account.directory / "dated-out/dated.raw"
+    assert installed(image)["zz-tool"] == "2.0 install ok installed"
+    written = on_disk(image, "cat /etc/apt/sources.list.d/extra.sources")
+    assert f"/snapshot/{SNAPSHOT}\n" in written
+    assert "Check-Valid-Until: no\n" in written
+    assert build(account, "dated", f"{first}\n{apt}").status == 0
+    assert installed(image)["zz-tool"] == "3.0 install ok installed"
+
+
+def test_apt_goes_on_without_a_proxy_that_dies(account: Account, archive: Archive) -> None:
+    """It dies as soon as the first package is asked of it, in the middle of a build.
+
+    The port is the one for which a proxy is asked; the address is of loopback, too.
+    """
+    stages = f"""\
+{sources(archive, "http://127.0.0.2")}
+  - type: apt
+    packages: [zz-needed]
+  - type: apt
+    packages: [zz-more]
+"""
+    shutil.rmtree(account.cache / "packages", ignore_errors=True)
+    archive.asked.clear()
+    place = account.make_directory("dying")
+    with archive.at("127.0.0.2", 80), contextlib.ExitStack() as stack:
+        url = stack.enter_context(acng.running(place, user=account.uid))
+
+        def kill() -> None:
+            while not any(path.endswith(".deb") for path in archive.asked):
+                time.sleep(0.005)
+            stack.close()
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        outcome = build(account, "dying", stages, "--apt-proxy", url, "--refresh", "apt")
+        killer.join(10)
+    assert outcome.status == 0, outcome.stderr
+    told = outcome.json()
+    assert (told["apt_proxy"]["url"], told["apt_proxy"]["gone"]) == (url, True)
+    gone = f"the apt proxy {url} has gone away; apt goes on without it"
+    assert told["notes"].count(gone) == 1
+    image = account.directory / "dying-out/dying.raw"
+    assert installed(image).keys() == {"zz-needed", "zz-more"}
+    assert list((place / "acng/cache").rglob("InRelease")), "it was used until it died"
 
 
 def files_in(image: Path, place: str) -> str:

@@ -23,6 +23,12 @@ PACKAGES = """\
       - systemd-boot
       - systemd-boot-efi
       - systemd-repart
+      - xfsprogs
+"""
+# In a stage of its own: without it, GRUB's own core image is what boots.
+SIGNED = """\
+  - type: apt
+    packages: [shim-signed, systemd-boot-efi-amd64-signed]
 """
 UNITS = """\
   - type: files
@@ -67,12 +73,14 @@ UNITS = """\
 """  # noqa: E501
 
 
-def build(account: Account, name: str, disk: str, units: str = "") -> tuple[Outcome, Path]:
+def build(
+    account: Account, name: str, disk: str, units: str = "", more: str = ""
+) -> tuple[Outcome, Path]:
     """Builds an image whose last stage has the options `disk`, and checks that `units` are up."""
     minimal = example(account, "minimal-test").read_text()
     stages = minimal[minimal.index("stages:\n") : minimal.index("  - type: locale\n")]
     checks = "".join(f"    - unit: {unit}\n" for unit in units.split())
-    text = f"name: {name}\n{stages}{PACKAGES}{UNITS}  - type: qemu\n"
+    text = f"name: {name}\n{stages}{PACKAGES}{more}{UNITS}  - type: qemu\n"
     text += "".join(f"    {line}\n" for line in disk.split("; "))
     text += f"boot-test:\n  checks:\n{checks}" if checks else ""
     output = account.make_directory(name)
@@ -98,17 +106,19 @@ def test_one_disk_starts_from_bios_and_from_uefi_and_updates_its_menu(
 
 @pytest.fixture(scope="module")
 def systemd_boot(account: Account, built: Built) -> Built:
-    disk = "boot-loader: systemd-boot; grow: true; formats: [vmdk, vdi, vhd, raw]; compress: zstd"
-    return build(account, "systemd-boot", disk)
+    disk = "boot-loader: systemd-boot; file-system: xfs; grow: true; compress: zstd"
+    disk += "; formats: [vmdk, vdi, vhd, raw]"
+    return build(account, "systemd-boot", disk, more=SIGNED)
 
 
 def test_systemd_boot_starts_from_uefi(systemd_boot: Built) -> None:
     (boot,) = systemd_boot[0].json()["boot"]
     assert (boot["firmware"], boot["status"]) == ("uefi", "passed")
+    assert "xfs" in boot["facts"]["root-device"]
 
 
 def test_a_grown_disk_has_a_grown_file_system(account: Account, systemd_boot: Built) -> None:
-    """As published: compressed, and its checksum told."""
+    """As published: compressed, and its checksum told. What starts it is signed."""
     output = systemd_boot[1]
     checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=output, capture_output=True)
     assert checked.returncode == 0
@@ -117,10 +127,10 @@ def test_a_grown_disk_has_a_grown_file_system(account: Account, systemd_boot: Bu
     subprocess.run(unpack, check=True)
     os.truncate(image, 6 << 30)
     os.chown(image, account.uid, account.gid)
-    arguments = ["boot-test", image, "--firmware", "uefi", "--unit", "grown.service"]
+    arguments = ["boot-test", image, "--firmware", "uefi-secure", "--unit", "grown.service"]
     outcome = account.run(*arguments, "--json")
     assert outcome.status == 0, outcome.stdout
-    assert outcome.json()["firmware"] == "uefi"
+    assert outcome.json()["firmware"] == "uefi-secure"
     image.unlink()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -12,64 +13,113 @@ from .conftest import Account, Outcome, example, leftovers
 Built = tuple[Outcome, Path]
 OFFSET = 1 << 20
 STAGES = """\
-  - type: kernel
-    command-line: [particle.seen=1]
-    modules: [loop]
-  - type: keyboard
-    layout: de
-    variant: nodeadkeys
-  - type: groups
-    groups: [{name: deployers, gid: 3000, members: [admin]}]
-  - type: network
-    interfaces: [{match: [en*], dhcp: yes}]
-  - type: hostname
-    hostname: web1.example.org
-  - type: files
-    directories:
-      - path: /srv/www
-        mode: "2775"
-        owner: admin
-        group: www-data
-    files:
-      - path: /etc/systemd/system/hello.service
-        content: |
-          [Service]
-          Type=oneshot
-          RemainAfterExit=yes
-          ExecStart=/usr/bin/grep -q "a b; $(id)" /srv/current/said
-          [Install]
-          WantedBy=multi-user.target
-      - path: /etc/systemd/system/seen.service
-        content: |
-          [Unit]
-          Wants=network-online.target
-          After=network-online.target
-          [Service]
-          Type=oneshot
-          RemainAfterExit=yes
-          ExecStart=/usr/bin/grep -q particle.seen=1 /proc/cmdline
-          ExecStart=/usr/bin/grep -q '^loop ' /proc/modules
-          ExecStart=/usr/bin/grep -q ADDRESS_STATE=routable /run/systemd/netif/state
-          [Install]
-          WantedBy=multi-user.target
-      - path: /etc/secret
-        content: "x"
-        mode: "0600"
-    links:
-      - path: /srv/current
-        to: www
-  - type: services
-    enable: [hello.service, seen.service]
-    mask: [apt-daily.timer]
-  - type: run
-    command: [NAME=said, sh, -eu, -c, 'echo "$0" > "$NAME"', "a b; $(id)"]
-    working-directory: /srv/www
-  - type: run
-    name: Nothing but a loopback
-    network: none
-    command: [sh, -eu, -c, 'test "$(grep -c : /proc/net/dev)" = 1; grep -q " lo:" /proc/net/dev']
-  - type: cleanup
-    keep-languages: [de]
+- type: apt
+  packages: [sudo, xz-utils]
+- type: kernel
+  command-line: [particle.seen=1]
+  modules: [loop]
+  initramfs-modules: [dm-mod]
+  compression: xz
+- type: keyboard
+  layout: ${layout}
+  variant: nodeadkeys
+- type: groups
+  groups: [{name: deployers, gid: 3000, members: [admin]}]
+- type: network
+  interfaces:
+    - match: [en*, eth*]
+      dhcp: yes
+      addresses: [10.0.2.40/24]
+      dns: [192.0.2.53]
+      search-domains: [example.org]
+- type: users
+  secrets: [{name: first-password, env: FIRST_PASSWORD}]
+  users:
+    - name: deploy
+      comment: Deploys what is built
+      password-secret: first-password
+      password: expired
+      ssh-authorized-keys-file: keys/deploy.pub
+    - name: batch
+      system: true
+      lock: true
+    - name: operator
+      sudo: no-password
+    - name: admin
+      sudo: password
+- type: hostname
+  hostname: web1.example.org
+- type: files
+  directories:
+    - path: /srv/www
+      mode: "2775"
+      owner: admin
+      group: www-data
+  files:
+    - path: /etc/systemd/system/hello.service
+      content: |
+        [Service]
+        Type=oneshot
+        RemainAfterExit=yes
+        ExecStart=/usr/bin/grep -q "a b; $(id)" /srv/current/said
+        [Install]
+        WantedBy=multi-user.target
+    - path: /etc/systemd/system/seen.service
+      content: |
+        [Unit]
+        Wants=network-online.target
+        After=network-online.target
+        [Service]
+        Type=oneshot
+        RemainAfterExit=yes
+        ExecStart=/usr/bin/grep -q particle.seen=1 /proc/cmdline
+        ExecStart=/usr/bin/grep -q '^loop ' /proc/modules
+        ExecStart=/usr/bin/grep -q '^dm_mod ' /proc/modules
+        ExecStart=/usr/bin/grep -q ADDRESS_STATE=routable /run/systemd/netif/state
+        ExecStart=/usr/bin/grep -qw 10.0.2.40 /proc/net/fib_trie
+        ExecStart=/usr/bin/grep -rq ADDRESS=10.0.2.15 /run/systemd/netif/leases
+        [Install]
+        WantedBy=multi-user.target
+    - path: /etc/secret
+      content: "x"
+      mode: "0600"
+  links:
+    - path: /srv/current
+      to: www
+- type: services
+  enable: [hello.service, seen.service]
+  disable: [dpkg-db-backup.timer]
+  mask: [apt-daily.timer]
+- type: run
+  command: [NAME=said, sh, -eu, -c, 'echo "$0" > "$NAME"', "a b; $(id)"]
+  working-directory: /srv/www
+- type: run
+  interpreter: [/usr/bin/perl, -w]
+  environment: {WHO: "it's $me"}
+  script: |
+    open(my $file, ">", "by-perl") or die; print $file "$ENV{WHO}, $^W";
+  working-directory: /srv
+- type: run
+  name: One may be root, and one if it knows its password
+  script: |
+    test "$(setpriv --reuid=operator --regid=operator --init-groups sudo -n id -u)" = 0
+    if setpriv --reuid=admin --regid=admin --init-groups sudo -n true 2>/tmp/said; then exit 1; fi
+    grep -q 'password is required' /tmp/said
+- type: run
+  name: Nothing but a loopback
+  network: none
+  script: |
+    test "$(grep -c : /proc/net/dev)" = 1
+    grep -q " lo:" /proc/net/dev
+    if nsenter --net=/proc/1/ns/net true; then exit 1; fi
+    if mount -t proc proc /mnt; then exit 1; fi
+- type: cleanup
+  keep-languages: [de]
+"""
+PASSWORD = "correct horse $(battery) 'staple'"
+KEYS = """\
+# Who deploys
+ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl deploy@example.org
 """
 
 
@@ -81,19 +131,26 @@ def on_disk(image: Path, command: str) -> str:
 
 def test_host_name_files_services_and_commands(account: Account, built: Built) -> None:
     """The stages before them come from the checkpoints of another recipe."""
+    for name, content in (("parts/more-stages.yml", STAGES), ("parts/keys/deploy.pub", KEYS)):
+        account.make_directory("parts")
+        account.make_directory("parts/keys")
+        account.write(account.directory / name, content)
     minimal = example(account, "minimal-test").read_text()
-    text = minimal.replace("  - type: qemu\n", f"{STAGES}  - type: qemu\n")
-    text = text.replace("name: minimal-test", "name: more")
+    text = minimal.replace(
+        "  - type: qemu\n", "  - include: parts/more-stages.yml\n  - type: qemu\n"
+    )
+    text = text.replace("name: minimal-test", "name: more\nvariables: {layout: us}")
     disk = "formats: [raw]\n    partition-table: msdos\n    size: minimal"
     text = text.replace("formats: [raw, qcow2]\n    size: auto", disk)
     units = "- unit: hello.service\n    - unit: seen.service"
     text = text.replace("- unit: multi-user.target", units)
     recipe = account.write(account.directory / "more.yml", text)
     output = account.make_directory("more")
-    outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
+    argv = ["build", recipe, "--output", output, "--json", "--progress", "plain"]
+    outcome = account.run(*argv, "--set", "layout=de", FIRST_PASSWORD=PASSWORD)
     assert outcome.status == 0, outcome.stderr
     result = outcome.json()
-    assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 11
+    assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 15
     facts = result["boot"][0]["facts"]
     assert facts["hostname"] == "web1.example.org"
     checks = {check["name"]: check["passed"] for check in result["boot"][0]["checks"]}
@@ -109,14 +166,54 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     assert directory[directory.index("Group:") + 1] == "33"
     assert "Mode:  0600" in on_disk(image, "stat /etc/secret")
     assert '"/dev/null"' in on_disk(image, "stat /etc/systemd/system/apt-daily.timer")
+    timers = on_disk(image, "ls -p /etc/systemd/system/timers.target.wants")
+    assert "/fstrim.timer/" in timers
+    assert "dpkg-db-backup" not in timers
     assert "deployers:x:3000:admin\n" in on_disk(image, "cat /etc/group")
-    assert 'XKBVARIANT="nodeadkeys"' in on_disk(image, "cat /etc/default/keyboard")
-    assert "DHCP=yes" in on_disk(image, "cat /etc/systemd/network/10-en.network")
+    keyboard = on_disk(image, "cat /etc/default/keyboard")
+    assert 'XKBLAYOUT="de"' in keyboard
+    assert 'XKBVARIANT="nodeadkeys"' in keyboard
+    resolv_conf = on_disk(image, "cat /etc/resolv.conf")
+    assert resolv_conf == "nameserver 192.0.2.53\nsearch example.org\n"
+    assert on_disk(image, "cat /srv/by-perl") == "it's $me, 1"
     documents = on_disk(image, "ls -p /usr/share/doc/apt")
     assert "/copyright/" in documents
     assert "/changelog" not in documents
     assert on_disk(image, "ls -p /usr/share/locale/fr") == ""
     assert "LC_MESSAGES" in on_disk(image, "ls -p /usr/share/locale/de")
+    assert _initramfs(image, output).startswith(b"\xfd7zXZ\0")
+    _check_accounts(image)
+
+
+def _initramfs(image: Path, directory: Path) -> bytes:
+    """The image's initramfs from where it is compressed: what is before stands in an archive."""
+    (name,) = re.findall(r"/(initrd\.img-[^/]+)/", on_disk(image, "ls -p /boot"))
+    on_disk(image, f"dump /boot/{name} {directory}/initrd")
+    return (directory / "initrd").read_bytes().rpartition(b"TRAILER!!!")[2].lstrip(b"\0")
+
+
+def _check_accounts(image: Path) -> None:
+    """The accounts of the `users` stage, whose password only its hash in the image tells."""
+    shadow = {
+        fields[0]: fields[1:]
+        for fields in (line.split(":") for line in on_disk(image, "cat /etc/shadow").splitlines())
+    }
+    hashed, changed = shadow["deploy"][:2]
+    assert changed == "0", "the password has expired"
+    assert hashed.startswith("$")
+    perl = ["perl", "-e", "print crypt($ARGV[0], $ARGV[1])", PASSWORD, hashed]
+    assert subprocess.run(perl, check=True, capture_output=True, text=True).stdout == hashed
+    assert shadow["batch"][6] == "1", "the account has expired"
+    passwd = on_disk(image, "cat /etc/passwd")
+    assert re.search(
+        "^deploy:x:1001:1001:Deploys what is built:/home/deploy:/bin/bash$", passwd, re.M
+    )
+    assert re.search(r"^batch:x:\d{3}:\d{3}::/nonexistent:/usr/sbin/nologin$", passwd, re.M)
+    assert on_disk(image, "cat /home/deploy/.ssh/authorized_keys") == KEYS.splitlines()[1] + "\n"
+    keys = on_disk(image, "stat /home/deploy/.ssh/authorized_keys").split()
+    assert [keys[keys.index(what) + 1] for what in ("Mode:", "User:", "Group:")] == [
+        *("0600", "1001", "1001")
+    ]
 
 
 def test_a_stage_runs_alone_and_gives_a_root_file_system(
