@@ -175,7 +175,6 @@ class Options:
         "extra": "forbid",
         "strict": True,
         "alias_generator": kebab_case,
-        "use_attribute_docstrings": True,
     }
     # Whether its result depends on what the network has to give at the time.
     reads_network: ClassVar[bool] = False

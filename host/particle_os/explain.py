@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar, cast
 
 import pydantic
+from particle_agent.options import Options
 
 from particle_os.document import Key, Node, Source
 from particle_os.errors import InvalidDocument
@@ -21,6 +22,8 @@ SPECIAL_HINTS = {
     "password": "the password itself goes into a secret, see 'password-secret', or its hash into "
     "'password-hash'"
 }
+# Of pydantic's ConfigDict.
+DOCSTRINGS = "use_attribute_docstrings"
 # pydantic's errors about the kind of a value, in YAML's words.
 PLAIN_TYPES = {
     "tuple_type": "a list",
@@ -33,9 +36,21 @@ PLAIN_TYPES = {
 
 
 @functools.cache
-def adapter(kind: Hashable) -> pydantic.TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> pydantic.TypeAdapter[Any]:
     """pydantic's view of a dataclass, made when it is needed: that of a recipe takes a while."""
     return pydantic.TypeAdapter(cast(Any, kind))
+
+
+def json_schema(kind: type[Options]) -> dict[str, Any]:
+    """The JSON Schema of an options class, with descriptions from the docstrings.
+
+    Only here does pydantic read those: it takes it four times as long as all the rest.
+    """
+    Options.__pydantic_config__[DOCSTRINGS] = True
+    try:
+        return pydantic.TypeAdapter(kind).json_schema()
+    finally:
+        del Options.__pydantic_config__[DOCSTRINGS]
 
 
 def validate(source: Source, kind: type[T], names: Callable[[Key], Iterable[str]]) -> T:
@@ -45,7 +60,7 @@ def validate(source: Source, kind: type[T], names: Callable[[Key], Iterable[str]
     which the nearest is offered.
     """
     try:
-        model: T = adapter(cast(Hashable, kind)).validate_json(json.dumps(source.data))
+        model: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(source.data))
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)
         for item in found[:MOST]:

@@ -384,7 +384,7 @@ def stage_name(kind: Any) -> str:
 @functools.cache
 def common_options() -> dict[str, Any]:
     """The JSON Schemas of the options that every stage takes."""
-    properties: dict[str, Any] = explain.adapter(StageOptions).json_schema()["properties"]
+    properties: dict[str, Any] = explain.json_schema(StageOptions)["properties"]
     return {name: schema for name, schema in properties.items() if name != "type"}
 
 
@@ -395,7 +395,7 @@ def json_schema() -> dict[str, Any]:
 
 @functools.cache
 def _json_schema() -> dict[str, Any]:
-    schema = explain.adapter(Recipe).json_schema()
+    schema = explain.json_schema(Recipe)
     for kind in RECIPE_STAGES:
         # pydantic leaves the tag out because it has a default; a recipe must say it.
         definition = schema["$defs"][kind.__name__]

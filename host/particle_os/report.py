@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from particle_os.boot_test import Verdict
+from particle_os.boot.verdict import Verdict
 from particle_os.errors import printable
 from particle_os.verification import Verification
 
