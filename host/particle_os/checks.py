@@ -16,21 +16,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import pydantic_core
-from particle_agent.options import (
+from particle_agent.options import AtLeastOne, Between, Options, Text, kebab_case
+from particle_agent.values import (
     AbsolutePath,
     Argument,
-    AtLeastOne,
-    Between,
     FileMode,
     LocaleName,
-    Options,
     PackageName,
-    Text,
     UnitName,
     UserName,
     ZoneName,
     bytes_of,
-    kebab_case,
 )
 from pydantic_core import PydanticCustomError, SchemaValidator, core_schema
 

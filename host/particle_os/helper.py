@@ -19,7 +19,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from particle_agent.options import Between, Options, PackageName, Text, bytes_of
+from particle_agent.options import Between, Options, Text
+from particle_agent.values import PackageName, bytes_of
 
 from particle_os import bootstrap, document, explain, process
 from particle_os.apt_proxy import NO_PROXY, AptProxy

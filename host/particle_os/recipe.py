@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import pydantic
-from particle_agent.options import AtLeastOne, Options, StageOptions, Text, UnitName, kebab_case
+from particle_agent.options import AtLeastOne, Options, StageOptions, Text, kebab_case
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.qemu import Firmware, Qemu
+from particle_agent.values import UnitName
 from particle_agent.verification.findings import ERRORS
 
 from particle_os import checks, dependencies, document, explain, include, legacy, variables

@@ -9,8 +9,8 @@ from typing import Literal
 
 from particle_agent.disk.identity import Identifiers
 from particle_agent.errors import StageError
-from particle_agent.options import bytes_of
 from particle_agent.target import Target
+from particle_agent.values import bytes_of
 
 MIB = 1 << 20
 Table = Literal["gpt", "msdos"]

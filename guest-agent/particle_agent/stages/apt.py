@@ -13,20 +13,18 @@ from particle_agent import apt_proxy, packages, surroundings
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.needs import Need
-from particle_agent.options import (
+from particle_agent.options import HostFile, Options, StageOptions
+from particle_agent.target import Target
+from particle_agent.values import (
     DebconfQuestion,
     DebconfValue,
-    HostFile,
     InstalledName,
-    Options,
     PackageName,
     PinnedPackages,
     PinPriority,
     PinText,
     ReleaseName,
-    StageOptions,
 )
-from particle_agent.target import Target
 
 APT_GET = (
     "apt-get",

@@ -11,17 +11,9 @@ from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import (
-    AbsolutePath,
-    FileMode,
-    HostTree,
-    LinkText,
-    Options,
-    StageOptions,
-    UserName,
-    distinct,
-)
+from particle_agent.options import HostTree, Options, StageOptions, distinct
 from particle_agent.target import Target
+from particle_agent.values import AbsolutePath, FileMode, LinkText, UserName
 
 
 @dataclass(frozen=True, kw_only=True)

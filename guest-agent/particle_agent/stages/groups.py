@@ -10,8 +10,9 @@ from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, GroupId, Options, StageOptions, UserName, distinct
+from particle_agent.options import AtLeastOne, Options, StageOptions, distinct
 from particle_agent.target import Target
+from particle_agent.values import GroupId, UserName
 
 
 @dataclass(frozen=True, kw_only=True)

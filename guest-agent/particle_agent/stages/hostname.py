@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from particle_agent.hosts import hosts
-from particle_agent.options import HostName, StageOptions
+from particle_agent.options import StageOptions
 from particle_agent.target import Target
+from particle_agent.values import HostName
 
 
 @dataclass(frozen=True, kw_only=True)

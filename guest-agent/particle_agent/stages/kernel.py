@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from particle_agent import kernels
 from particle_agent.errors import StageError
-from particle_agent.options import KernelWord, ModuleName, StageOptions
+from particle_agent.options import StageOptions
 from particle_agent.target import Target
+from particle_agent.values import KernelWord, ModuleName
 
 
 @dataclass(frozen=True, kw_only=True)

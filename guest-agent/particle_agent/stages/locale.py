@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 from particle_agent import needs
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.needs import Need
-from particle_agent.options import LocaleName, StageOptions
+from particle_agent.options import StageOptions
 from particle_agent.target import Target
+from particle_agent.values import LocaleName
 
 SUPPORTED = "/usr/share/i18n/SUPPORTED"
 SOURCES = "/usr/share/i18n/locales"

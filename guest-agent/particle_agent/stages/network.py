@@ -11,16 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from particle_agent import needs
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import (
-    AtLeastOne,
-    HostName,
-    InterfaceAddress,
-    InterfaceName,
-    IpAddress,
-    Options,
-    StageOptions,
-)
+from particle_agent.options import AtLeastOne, Options, StageOptions
 from particle_agent.target import Target
+from particle_agent.values import HostName, InterfaceAddress, InterfaceName, IpAddress
 
 # systemd.network(5): files are read in the order of their names, and the first that matches holds.
 DIRECTORY = "/etc/systemd/network"

@@ -16,8 +16,9 @@ from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, Wanted, Writer
 from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, DiskSize, StageOptions, SwapSize, bytes_of
+from particle_agent.options import AtLeastOne, StageOptions
 from particle_agent.target import Target
+from particle_agent.values import DiskSize, SwapSize, bytes_of
 
 # An MBR counts sectors of 512 bytes in 32 bits.
 MSDOS_LIMIT = 2 << 40

@@ -7,16 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent.options import (
-    AbsolutePath,
-    Argument,
-    AtLeastOne,
-    Duration,
-    Script,
-    StageOptions,
-    VariableName,
-)
+from particle_agent.options import AtLeastOne, Duration, StageOptions, VariableName
 from particle_agent.target import Target
+from particle_agent.values import AbsolutePath, Argument, Script
 
 SHELL = ("/bin/sh", "-eu")
 # On a file system that exists during the build only.

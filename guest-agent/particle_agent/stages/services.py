@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 from particle_agent import needs
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import StageOptions, UnitName
+from particle_agent.options import StageOptions
 from particle_agent.target import Target
+from particle_agent.values import UnitName
 
 # systemd.unit(5), and the scripts that systemd-sysv-generator(8) makes units of.
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")

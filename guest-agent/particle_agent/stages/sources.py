@@ -9,22 +9,18 @@ from typing import Annotated, Literal
 
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import (
+from particle_agent.options import AtLeastOne, HostFile, Options, StageOptions, distinct
+from particle_agent.target import Target
+from particle_agent.values import (
     ArchitectureName,
-    AtLeastOne,
     ComponentName,
-    HostFile,
     KeyringPath,
-    Options,
     SigningKey,
     SnapshotDate,
     SourceName,
     SourceUri,
-    StageOptions,
     SuiteName,
-    distinct,
 )
-from particle_agent.target import Target
 
 SOURCES = "/etc/apt/sources.list"
 PARTS = "/etc/apt/sources.list.d"

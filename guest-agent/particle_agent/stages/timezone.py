@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 from particle_agent import needs
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import StageOptions, ZoneName
+from particle_agent.options import StageOptions
 from particle_agent.target import Target
+from particle_agent.values import ZoneName
 
 ZONES = "/usr/share/zoneinfo"
 

@@ -11,20 +11,16 @@ from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import (
+from particle_agent.options import HostFile, Options, SecretName, StageOptions, distinct
+from particle_agent.target import SECRETS, Target
+from particle_agent.values import (
     AbsolutePath,
     Comment,
-    HostFile,
-    Options,
     PasswordHash,
-    SecretName,
     SshPublicKey,
-    StageOptions,
     UserId,
     UserName,
-    distinct,
 )
-from particle_agent.target import SECRETS, Target
 
 # sshd(8): a key, after options if there are any.
 KEY = re.compile(r"(?:^|\s)(?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}(?:\s|$)")

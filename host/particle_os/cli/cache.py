@@ -6,7 +6,7 @@ import json
 import re
 
 import click
-from particle_agent.options import bytes_of
+from particle_agent.values import bytes_of
 
 from particle_os import cache, report
 from particle_os.cli.common import Output, common

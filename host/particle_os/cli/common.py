@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from particle_agent.options import bytes_of
+from particle_agent.values import bytes_of
 from rich.console import Console
 
 from particle_os import apt_proxy, helper

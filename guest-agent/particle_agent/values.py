@@ -1,0 +1,248 @@
+"""What the values of options look like: the names, texts and sizes that stages take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from particle_agent.options import Between, Text
+
+# Debian Policy 5.6.1 for the name; apt's own suffixes: ":arch", "=version" and "/release".
+PackageName = Annotated[
+    str,
+    Text(
+        "a Debian package name such as 'openssh-server' (optionally :ARCH, =VERSION or /RELEASE)",
+        # apt-get(8) takes a minus at the end for a removal.
+        r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](:[a-z0-9-]*[a-z0-9])?"
+        r"(=[A-Za-z0-9.+:~-]*[A-Za-z0-9.+:~]|/[a-z0-9.-]*[a-z0-9.])?",
+    ),
+]
+# As above, of a package that is there: no version and no release.
+InstalledName = Annotated[
+    str,
+    Text(
+        "a Debian package name such as 'openssh-server' (optionally :ARCH)",
+        r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](:[a-z0-9-]*[a-z0-9])?",
+    ),
+]
+# apt-get(8), --target-release.
+ReleaseName = Annotated[
+    str,
+    Text("a release such as 'trixie-backports' or '13'", r"[A-Za-z0-9][A-Za-z0-9._-]*(/[a-z]+)?"),
+]
+# apt_preferences(5)
+PinnedPackages = Annotated[
+    str,
+    Text(
+        "package names or patterns such as 'nginx', 'linux-*' or '*', with spaces between them",
+        r"(src:)?[a-z0-9*?][a-z0-9+.*?:-]*( (src:)?[a-z0-9*?][a-z0-9+.*?:-]*)*",
+    ),
+]
+PinText = Annotated[
+    str,
+    Text(
+        "what apt_preferences(5) has after 'Pin:', such as 'release a=trixie-backports'",
+        r"(release|version|origin) [ -~]+",
+        500,
+    ),
+]
+PinPriority = Annotated[int, Between(-32768, 32767)]
+# debconf-set-selections(1)
+DebconfQuestion = Annotated[
+    str, Text("a debconf question such as 'locales/default'", r"[A-Za-z0-9][A-Za-z0-9+./_-]*")
+]
+DebconfValue = Annotated[str, Text("a text of one line", r"[^\x00-\x1f\x7f]*", 4096)]
+# apt names the file by it; sources.list(5) lets it pass over other names.
+SourceName = Annotated[
+    str,
+    Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9][a-z0-9_-]*", 100),
+]
+# sources.list(5). No user and password: they would stay in the image, for all to read.
+SourceUri = Annotated[
+    str,
+    Text(
+        "a http or https URL without user name, in which {date} stands for the snapshot's date",
+        r"https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+        r"(/([A-Za-z0-9._~%+/-]|\{date\})*)?",
+        1000,
+    ),
+]
+SuiteName = Annotated[
+    str,
+    Text(
+        "a suite such as 'trixie-security', or a directory such as './'", r"[A-Za-z0-9._/~+-]+", 200
+    ),
+]
+ComponentName = Annotated[
+    str, Text("a component such as 'main'", r"[A-Za-z0-9][A-Za-z0-9._/+-]*", 100)
+]
+ArchitectureName = Annotated[str, Text("a Debian architecture such as 'amd64'", r"[a-z0-9-]+", 20)]
+# RFC 4880, 6.2
+SigningKey = Annotated[
+    str,
+    Text(
+        "a public key as 'gpg --armor --export' writes it",
+        r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[ -~\n]*-----END PGP PUBLIC KEY BLOCK-----\n*",
+        1 << 18,
+    ),
+]
+# apt knows the format of a keyring by its ending.
+KeyringPath = Annotated[
+    str,
+    Text(
+        "the path of a keyring in the image, ending with .gpg, .asc or .pgp",
+        r"/[A-Za-z0-9_./+-]+\.(gpg|asc|pgp)",
+    ),
+]
+SnapshotDate = Annotated[str, Text("a date such as '20260131T000000Z'", r"[0-9]{8}T[0-9]{6}Z")]
+# useradd(8) of Debian, without the trailing dollar of Samba machine accounts.
+UserName = Annotated[
+    str,
+    Text(
+        "a user or group name: a lower-case letter or '_', then at most 31 of a-z 0-9 _ -",
+        r"[a-z_][a-z0-9_-]{0,31}",
+        32,
+    ),
+]
+# SUPPORTED of glibc: language, territory, optional codeset and modifier.
+LocaleName = Annotated[
+    str,
+    Text(
+        "a locale such as 'de_DE.UTF-8' or 'C.UTF-8'",
+        r"(C|[a-z]{2,3}_[A-Z]{2})(\.[A-Za-z0-9-]+)?(@[a-z]+)?",
+    ),
+]
+# gettext(3): a language, or one of a territory.
+LanguageName = Annotated[
+    str, Text("a language such as 'de' or 'pt_BR'", r"[a-z]{2,3}(_[A-Z]{2})?", 6)
+]
+ZoneName = Annotated[
+    str,
+    Text(
+        "a time zone of the tz database such as 'Europe/Berlin'",
+        r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*)*",
+    ),
+]
+# crypt(5): "$id$…", or a marker that matches no password.
+PasswordHash = Annotated[
+    str,
+    Text(
+        "a password hash of crypt(5), as printed by 'mkpasswd' or 'openssl passwd -6'; '!' or '*'",
+        r"\$[0-9a-z]+\$[A-Za-z0-9./$=,+-]+|[!*]",
+    ),
+]
+# sshd(8), AUTHORIZED_KEYS FILE FORMAT, without the options field.
+SshPublicKey = Annotated[
+    str,
+    Text(
+        "an OpenSSH public key such as 'ssh-ed25519 AAAA… name'",
+        r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)"
+        r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+        r" [A-Za-z0-9+/]+={0,3}( [^\x00-\x1f\x7f]*)?",
+        16384,
+    ),
+]
+AbsolutePath = Annotated[
+    str,
+    Text(
+        "an absolute path without '..', ':', control characters, or '/' at its end",
+        r"(/([^./:\x00-\x1f\x7f]|\.[^./:\x00-\x1f\x7f])[^/:\x00-\x1f\x7f]*)+|/",
+        4096,
+    ),
+]
+# Bytes, in binary units, as qemu-img takes them.
+DiskSize = Annotated[
+    str,
+    Text(
+        "'auto', 'minimal', or a size such as '800M' or '4G' (powers of 1024)",
+        r"auto|minimal|[1-9][0-9]{0,8}[MG]",
+    ),
+]
+SwapSize = Annotated[
+    str, Text("'none', or a size such as '512M' or '2G'", r"none|[1-9][0-9]{0,5}[MG]")
+]
+# RFC 1123; Linux takes 64 characters.
+HostName = Annotated[
+    str,
+    Text(
+        "a host name of a-z, 0-9, '-' and '.', at most 64 characters",
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
+        64,
+    ),
+]
+# YAML 1.1 reads 0644 as a number, and some of its readers as a decimal one.
+FileMode = Annotated[
+    str, Text("a file mode in quotes such as '0644' (octal digits)", r"0?[0-7]{3,4}", 5)
+]
+LinkText = Annotated[str, Text("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)]
+UnitName = Annotated[
+    str,
+    Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*\.[a-z]+"),
+]
+Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
+Script = Annotated[str, Text("the text of a script, without NUL characters", r"[^\x00]+", 262144)]
+# systemd.network(5): names as in the kernel, with the wildcards of the shell.
+InterfaceName = Annotated[
+    str,
+    Text(
+        "a network interface such as 'ens3', or a pattern such as 'en*'",
+        r"[A-Za-z0-9_.*?\[][A-Za-z0-9_.*?@:\[\]-]{0,30}",
+        31,
+    ),
+]
+IpAddress = Annotated[
+    str,
+    Text("an IP address such as '192.0.2.1' or '2001:db8::1'", r"[0-9a-fA-F:][0-9a-fA-F:.]+", 45),
+]
+InterfaceAddress = Annotated[
+    str,
+    Text(
+        "an IP address with the length of its prefix such as '192.0.2.10/24'",
+        r"[0-9a-fA-F:][0-9a-fA-F:.]+/[0-9]{1,3}",
+        49,
+    ),
+]
+# The kernel's documentation, admin-guide/kernel-parameters; quotes may hold no spaces here.
+KernelWord = Annotated[
+    str, Text("one word for the kernel's command line such as 'quiet'", r"[!-~]+", 255)
+]
+ModuleName = Annotated[
+    str,
+    Text("the name of a kernel module such as 'br_netfilter'", r"[A-Za-z0-9_][A-Za-z0-9_-]*", 64),
+]
+# xkeyboard-config(7). The names go into files that shells read.
+XkbName = Annotated[
+    str,
+    Text("a name of xkeyboard-config(7) such as 'de' or 'pc105'", r"[A-Za-z0-9][A-Za-z0-9_+-]*"),
+]
+XkbLayouts = Annotated[
+    str,
+    Text(
+        "a layout of xkeyboard-config(7) such as 'de', or several such as 'us,ru'",
+        r"[A-Za-z0-9][A-Za-z0-9_+-]*(,[A-Za-z0-9][A-Za-z0-9_+-]*)*",
+    ),
+]
+XkbVariants = Annotated[
+    str,
+    Text(
+        "a variant of xkeyboard-config(7) such as 'nodeadkeys', or one for each layout",
+        r"([A-Za-z0-9][A-Za-z0-9_+-]*)?(,([A-Za-z0-9][A-Za-z0-9_+-]*)?)*",
+    ),
+]
+XkbOption = Annotated[
+    str,
+    Text(
+        "an option of xkeyboard-config(7) such as 'compose:caps'",
+        r"[A-Za-z0-9_]+:[A-Za-z0-9][A-Za-z0-9_+-]*",
+    ),
+]
+UserId = Annotated[int, Between(0, 4294967294)]
+GroupId = Annotated[int, Between(0, 4294967294)]
+# passwd(5): the fifth field.
+Comment = Annotated[
+    str, Text("a text without ':' and control characters", r"[^:\x00-\x1f\x7f]*", 1024)
+]
+
+
+def bytes_of(size: str) -> int:
+    """A `DiskSize` or `SwapSize` that is a number, in bytes."""
+    return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]
