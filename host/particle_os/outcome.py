@@ -63,16 +63,23 @@ def _told(error: BaseException) -> tuple[ParticleError, int]:
 
 
 def not_booted(verdict: Verdict, console_log: Path | None) -> NotBooted:
-    """A verdict other than `passed`, as the error that the user sees."""
+    """A verdict other than `passed`, as the error that the user sees.
+
+    Without a `console_log` nothing has been kept of the test.
+    """
     tail = []
     for name, text in verdict.facts.items():
         if name.startswith("journal:"):
             tail += [f"{name.removeprefix('journal:')}:", *text.splitlines()]
-    other = {"bios": "uefi", "uefi": "bios"}.get(verdict.firmware)
-    hint = f"An image that starts from the other firmware only needs --firmware {other}."
+    other = {"bios": "uefi", "uefi": "bios", "uefi-secure": "bios"}.get(verdict.firmware)
+    hint = None
+    if other and verdict.status == "no-bootable-device":
+        hint = f"An image that starts from the other firmware only needs --firmware {other}."
+    elif console_log is None:
+        hint = "--evidence DIRECTORY keeps the console, the screen and the journal."
     return NotBooted(
         f"the image did not pass its boot test: {verdict.status}: {verdict.message}",
-        hint=hint if other and verdict.status == "no-bootable-device" else None,
+        hint=hint,
         tail=[*tail, *verdict.console_tail],
         log=console_log,
     )

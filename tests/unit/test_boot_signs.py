@@ -42,6 +42,12 @@ SAID = [
         b'BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x4,0x0): '
         b"Not Found\r\nBdsDxe: No bootable option or device was found.\r\n",
     ),
+    (
+        "no-bootable-device",
+        b'BdsDxe: starting Boot0002 "EFI Internal Shell" from Fv(7CB8BDC9)/FvFile(7C04A583)\r\n'
+        b'BdsDxe: failed to start Boot0002 "EFI Internal Shell" from Fv(7CB8BDC9)/FvFile(7C04A583)'
+        b": Security Violation\r\nBdsDxe: No bootable option or device was found.\r\n",
+    ),
     ("no-bootable-device", b"any other key to continue.\r\n\x1b[33m\x1b[40mShell> \x1b[0m"),
     # the kernel
     (
@@ -108,6 +114,11 @@ def test_the_first_sign_counts_and_its_line_is_told():
         "kernel-not-started",
         b"Loading /vmlinuz... failed: No such file or directory",
     )
+
+
+def test_the_shell_of_the_firmware_is_no_boot_loader():
+    text = b'BdsDxe: starting Boot0002 "EFI Internal Shell" from Fv(7CB8BDC9)/FvFile(7C04A583)\r\n'
+    assert [name for name, pattern in PHASES if pattern.search(text)] == ["firmware"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from collections.abc import Collection
 
 from particle_os.boot.verdict import Status
 
+# OVMF tries its own shell last, which it may not start under Secure Boot.
+OF_A_DISK = rb"(?!\w* \"EFI Internal Shell\")"
 PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     # OVMF sets the console's mode before it says anything.
     ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h")),
@@ -19,6 +21,7 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
         "boot loader",
         re.compile(
             rb"SYSLINUX|EXTLINUX|Loading /|GNU GRUB|Welcome to GRUB|boot: |BdsDxe: starting Boot"
+            + OF_A_DISK
         ),
     ),
     ("kernel", re.compile(rb"Linux version \d")),
@@ -86,7 +89,7 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
             rb"Verification failed: [^\r\n]*|Something has gone seriously wrong[^\r\n]*|"
             rb"Failed to (?:open|load image) \\?[^\r\n]* (?:-|:) [^\r\n]*|"
             # OVMF, of a program that it may not or cannot start, or that has given up
-            rb"BdsDxe: failed to start Boot[^\r\n]*|"
+            rb"BdsDxe: failed to start Boot" + OF_A_DISK + rb"[^\r\n]*|"
             rb"BdsDxe: failed to load Boot[^\r\n]*(?:Access Denied|Security Violation)"
         ),
     ),

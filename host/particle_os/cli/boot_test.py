@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from particle_os import boot_test, page, recipe
-from particle_os.boot.evidence import Evidence
+from particle_os.boot.evidence import CONSOLE, Evidence
 from particle_os.boot.image import FORMATS, image_format
 from particle_os.boot.verdict import Verdict
 from particle_os.checks import Check, UnitCheck
@@ -117,7 +117,8 @@ def boot_test_command(
     hand_over(image.name, verdicts, junit_file, report_file, report)
     for verdict in verdicts:
         if not verdict.accepted:
-            raise not_booted(verdict, None)
+            kept = evidence_directory and evidence_directory / verdict.firmware / CONSOLE
+            raise not_booted(verdict, kept)
     return 0
 
 
