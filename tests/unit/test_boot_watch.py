@@ -35,6 +35,7 @@ class Played:
         self.handed_over, self.busy = handed_over, busy
         self.probe, self.firmware = Channel(), Channel()
         self.shown, self.share = b"", 1.0
+        self.picture = lambda now: None
         self.kernel = False
         self.console = SimpleNamespace(read=self.read, is_alive=lambda: True)
         self.monitor = SimpleNamespace(
@@ -71,6 +72,7 @@ def observe(monkeypatch):
     def run(machine, seconds=100.0, console_only=False):
         monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: machine.now))
         monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
+        monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
         monkeypatch.setattr(screen, "kernel_runs", lambda m, d, uefi: m.kernel)
         monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
         watched = Watch(
@@ -136,6 +138,16 @@ def test_a_boot_loader_that_waits_is_told_from_one_that_reads(observe):
     busy = Played(BOOT[:2], busy=30)
     observe(busy)
     assert busy.now > 30
+
+
+def test_a_menu_of_pictures_that_counts_down_has_not_stopped(observe):
+    machine = Played([*BOOT[:2], (25, b"[ 0.0] Linux version 6.12\r\n")], answers=40)
+    machine.picture = lambda now: b"%d" % min(now, 20)
+    assert observe(machine)[1] is None
+    waits = Played(BOOT[:2])
+    waits.picture = lambda now: b"%d" % min(now, 20)
+    _, (status, _) = observe(waits)
+    assert (status, 20 < waits.now < 31) == ("kernel-not-started", True)
 
 
 @pytest.mark.parametrize(("share", "seconds"), [(0.02, 11), (0.3, 99)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,9 @@ from particle_os.vm.machine import Machine
 
 # The text mode of VGA: 32 KiB of cells, a character and its colours each.
 TEXT_MEMORY, TEXT_BYTES, COLUMNS = 0xB8000, 32768, 80
-DUMP = "screen.bin"
+DUMP, PICTURE = "screen.bin", "screen.ppm"
+# Lines of the picture of a screen in text mode: 25 lines of 16 (VGA).
+TEXT_LINES = b"400"
 DESCRIPTORS = re.compile(r"^IDT= *([0-9a-f]+)", re.MULTILINE)
 MODES = re.compile(r"\bEFER=([0-9a-f]+)")
 # Linux keeps its interrupt descriptor table in the upper half of the address space from its first
@@ -30,6 +33,17 @@ def text(machine: Machine, deadline: Deadline) -> bytes:
     cells = (machine.directory / DUMP).read_bytes()[::2]
     lines = [cells[i : i + COLUMNS].rstrip(b" \0") for i in range(0, len(cells), COLUMNS)]
     return b"\n".join(lines).rstrip()
+
+
+def picture(machine: Machine, deadline: Deadline) -> bytes | None:
+    """A digest of the screen in graphics mode; None in text mode, whose cursor blinks."""
+    machine.monitor.execute("screendump", deadline, filename=PICTURE)
+    with (machine.directory / PICTURE).open("rb") as file:
+        # ppm(5) as QEMU writes it: P6, width and height, the largest value, a line each.
+        _, size, _ = file.readline(), file.readline(), file.readline()
+        if size.split()[-1:] == [TEXT_LINES]:
+            return None
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def kernel_runs(machine: Machine, deadline: Deadline, *, uefi: bool) -> bool:

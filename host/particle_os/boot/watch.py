@@ -229,10 +229,16 @@ class Watch:
         operations = self._machine.monitor.disk_operations(self._monitor_deadline())
         if operations != self._operations:
             self._operations, self._used_disk = operations, time.monotonic()
-        activity = (shown, operations, self._heard, len(self._firmware.data))
+        activity = (shown, self._picture(), operations, self._heard, len(self._firmware.data))
         if activity != self._activity:
             self._activity = activity
             self._act()
+
+    def _picture(self) -> bytes | None:
+        """What a boot loader shows in graphics mode: a menu that counts down has not stopped."""
+        if self._phase >= KERNEL:
+            return None
+        return screen.picture(self._machine, self._monitor_deadline())
 
     def _act(self) -> None:
         """The machine has done something."""
