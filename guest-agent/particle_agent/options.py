@@ -282,6 +282,10 @@ class StageOptions(Options):
         """Whether a later stage may find what it needs because of this one."""
         return not self.only_configures
 
+    def removes(self) -> Iterable[str]:
+        """The packages that are not there after it."""
+        return ()
+
     def ahead(self, target: Target) -> None:
         """Work that `run` then finds done, beside the last work of the stage before.
 

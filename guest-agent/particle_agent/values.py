@@ -108,7 +108,7 @@ LocaleName = Annotated[
     str,
     Text(
         "a locale such as 'de_DE.UTF-8' or 'C.UTF-8'",
-        r"(C|[a-z]{2,3}_[A-Z]{2})(\.[A-Za-z0-9-]+)?(@[a-z]+)?",
+        r"(C|[a-z]{2,3}_[A-Z]{2})(\.[A-Z0-9-]+)?(@[a-z]+)?",
     ),
 ]
 # gettext(3): a language, or one of a territory.

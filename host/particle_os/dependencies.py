@@ -6,6 +6,8 @@ VM, once they are unpacked and before the first stage: particle_agent/missing.py
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from particle_agent.needs import Need
 from particle_agent.options import StageOptions
 
@@ -25,10 +27,11 @@ USERS = frozenset(
 )
 BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name in USERS})
 # What is a part of `systemd` where later suites have a package of its own.
-WITHIN = {"bookworm": frozenset({"package systemd-repart"})}
+_BOOKWORM = frozenset({"package systemd-repart"})
+WITHIN = {"bookworm": _BOOKWORM, "oldstable": _BOOKWORM}
 # The suites whose packages the stages know.
-SUITES = ("bookworm", "trixie", "forky", "sid")
-OTHER_SUITES = ("stable", "oldstable", "testing", "unstable", "bullseye")
+SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
+OTHER_SUITES = ("bullseye",)
 
 
 def check(
@@ -44,8 +47,11 @@ def check(
     if suite not in SUITES:
         # Other mirrors have suites of other names.
         if near := nearest(suite, [*SUITES, *OTHER_SUITES] if suite not in OTHER_SUITES else ()):
-            mark = source.mark(("base-image",))
-            source.note(mark, "unknown-suite", f"is the suite '{suite}' meant to be '{near}'?")
+            named = source.node(("base-image",))
+            here = named is not None and named.value == base
+            message = f"is the suite '{suite}' meant to be '{near}'?"
+            mark = source.mark(("base-image",) if here else ())
+            source.note(mark, "unknown-suite", message if here else f"--base: {message}")
         return
     there = BASE | WITHIN.get(suite, frozenset())
     applying = [(i, stage) for i, stage in enumerate(stages) if stage.applies(architecture)]
@@ -67,4 +73,10 @@ def check(
 
 
 def _is_brought(need: Need, stages: list[StageOptions]) -> bool:
-    return any(stage.may_bring(need) for stage in stages)
+    gone: set[str] = set()
+    for stage in reversed(stages):
+        left = tuple(name for name in need.packages if name not in gone)
+        if stage.may_bring(replace(need, packages=left)):
+            return True
+        gone.update(stage.removes())
+    return False

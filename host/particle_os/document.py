@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,7 +254,11 @@ def load(path: Path) -> Source:
 
 def _read(source: Source) -> str | None:
     try:
-        with source.path.open("rb") as file:
+        # Who opens a pipe waits for its writer.
+        with os.fdopen(os.open(source.path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                source.problem(None, "unreadable", "is no regular file")
+                return None
             raw = file.read(SIZE_LIMIT + 1)
     except OSError as error:
         source.problem(None, "unreadable", f"cannot be read: {error.strerror}")

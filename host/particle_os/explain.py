@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import json
 import re
+import shlex
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import pydantic
 from particle_agent.options import Options
@@ -22,6 +24,12 @@ SPECIAL_HINTS = {
     "password": "the password itself goes into a secret, see 'password-secret', or its hash into "
     "'password-hash'"
 }
+# The most characters of a value in a message.
+SHOWN = 80
+# One of these makes the item of a list of stages.
+ITEM_KEYS = ("type", "include")
+# A text that needs no quotes in YAML's lists.
+PLAIN = re.compile(r"[A-Za-z/._][A-Za-z0-9/._+=:-]*[A-Za-z0-9/._+=-]")
 # Of pydantic's ConfigDict.
 DOCSTRINGS = "use_attribute_docstrings"
 # pydantic's errors about the kind of a value, in YAML's words.
@@ -75,6 +83,18 @@ def validate(source: Source, kind: type[T], names: Callable[[Key], Iterable[str]
     return model
 
 
+def options_class(annotation: Any, data_type: str | None = None) -> Any:
+    """The options class within an annotation: through Annotated, tuple, and unions by type."""
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        if data_type is None or getattr(annotation, "type", None) in (None, data_type):
+            return annotation
+        return None
+    for argument in get_args(annotation):
+        if found := options_class(argument, data_type):
+            return found
+    return None
+
+
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The one of `words` that was probably meant."""
     candidates = list(words)
@@ -120,6 +140,25 @@ def _shown(key: Key) -> str:
     return f"{name}[{key[-1]}]" if key and isinstance(key[-1], int) else name
 
 
+def _quoted(given: Any) -> str:
+    """What was found, in a message: of lists and mappings, which may hold passwords, the kind."""
+    if isinstance(given, dict | list):
+        return "a mapping" if isinstance(given, dict) else "a list"
+    text = json.dumps(given, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _items(given: object, name: str) -> list[str]:
+    """The items of the list that was meant by a single value."""
+    words = [given]
+    if isinstance(given, str):
+        try:
+            words = list(shlex.split(given) if name == "command" else given.split())
+        except ValueError:
+            pass
+    return [w if isinstance(w, str) and PLAIN.fullmatch(w) else json.dumps(w) for w in words]
+
+
 def did_you_mean(near: str | None, allowed: list[str]) -> str | None:
     """The hint that goes with a wrong word."""
     if near:
@@ -157,7 +196,8 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     mark = source.mark(key, of_key=of_key)
     if _told(source, kind, key):
         return
-    shown = json.dumps(item.get("input"), ensure_ascii=False, default=str)[:80]
+    given = item.get("input")
+    shown = _quoted(given)
     if any(str(part).startswith("password") for part in key):
         shown = "something else"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -169,11 +209,11 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     elif kind == "union_tag_invalid":
         allowed = list(names((*key, "type")))
         word = context["tag"]
-        given = item["input"].get("type") if isinstance(item["input"], dict) else word
-        if not isinstance(given, str):
-            shown = json.dumps(given)[:80]
+        named = given.get("type") if isinstance(given, dict) else word
+        if not isinstance(named, str):
             mark = source.mark((*key, "type"))
-            source.problem(mark, "bad-type", f"type: expected a stage's name, found {shown}")
+            message = f"type: expected a stage's name, found {_quoted(named)}"
+            source.problem(mark, "bad-type", message)
             return
         source.problem(
             source.mark((*key, "type")),
@@ -184,21 +224,29 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         )
     elif kind == "union_tag_not_found":
         allowed = list(names((*key, "type")))
-        source.problem(
-            mark, "missing-key", "the key 'type' is missing", _meant_type(item["input"], allowed)
-        )
+        words = given if isinstance(given, dict) else ()
+        if word := next((word for word in words if nearest(word, ITEM_KEYS)), None):
+            hint = did_you_mean(nearest(word, ITEM_KEYS), [])
+            mark = source.mark((*key, word), of_key=True)
+            source.problem(mark, "unknown-key", f"unknown key '{word}'", hint)
+            return
+        hint = _meant_type(given, allowed)
+        source.problem(mark, "missing-key", "the key 'type' is missing", hint)
     elif kind in PLAIN_TYPES:
         message = f"{name or 'document'}: expected {PLAIN_TYPES[kind]}, found {shown}"
-        given, hint = item.get("input"), None
+        hint = None
         if PLAIN_TYPES[kind] == "a list" and not isinstance(given, dict | list | None):
-            hint = f"write [{shown}]"
+            hint = f"write [{', '.join(_items(given, name))}]"
         elif key[:1] == ("stages",) and len(key) == 2:
             hint = _meant_type(given, list(names((*key, "type"))))
         source.problem(mark, "bad-type", message, hint)
     elif kind == "too_short":
         source.problem(mark, "bad-value", f"{name}: at least one item is needed")
     elif kind == "value_error":
-        source.problem(mark, "bad-value", str(context["error"]))
+        message = str(context["error"])
+        # Of several options that exclude each other, the one that is named first.
+        named = source.node((*key, message.partition(":")[0]))
+        source.problem(named.mark if named else mark, "bad-value", message)
     elif kind == "not_accepted":
         what = context["what"]
         message = f"{name or 'value'}: expected {what}, found {shown}"

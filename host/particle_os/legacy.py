@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from particle_agent.options import kebab_case
 
 from particle_os.document import Node, Source
+from particle_os.explain import options_class
 
 PREFIX = "org.osbuild.debian."
 
@@ -34,7 +35,7 @@ def normalise(source: Source, recipe: type, kinds: Mapping[str, Any]) -> None:
             _rename(source, stage, kinds)
             kind = stage.child("type")
             if kind is not None and isinstance(kind.value, str) and kind.value in kinds:
-                _lift(source, stage, _names(kinds[kind.value]))
+                _lift(source, stage, kinds[kind.value])
                 _host_name(source, stage)
 
 
@@ -53,14 +54,30 @@ def _rename(source: Source, stage: Node, kinds: Mapping[str, Any]) -> None:
         kind.value = short
 
 
-def _lift(source: Source, stage: Node, fields: set[str]) -> None:
+def _lift(source: Source, stage: Node, kind: Any) -> None:
     """Puts the content of `options` beside it."""
+    fields = _names(kind)
     inner = stage.child("options")
     if inner is None or "options" in fields or not isinstance(inner.value, dict | None):
         return
     del stage.value["options"]
     _note(source, inner, "the options of a stage stand beside its 'type' now, without 'options:'")
     _take_over(source, stage.value, inner.value or {}, fields)
+    _rename_below(source, stage, kind)
+
+
+def _rename_below(source: Source, node: Node, kind: Any) -> None:
+    """Puts the keys of the mappings in the options of `kind` into today's form."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        inner, value = options_class(hints[field.name]), node.child(kebab_case(field.name))
+        if inner is None or value is None:
+            continue
+        for item in value.value if isinstance(value.value, list) else [value]:
+            if isinstance(item.value, dict):
+                given, item.value = item.value, {}
+                _take_over(source, item.value, given, _names(inner))
+                _rename_below(source, item, inner)
 
 
 def _names(kind: Any) -> set[str]:

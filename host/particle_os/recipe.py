@@ -182,7 +182,7 @@ def load_stage(
         hint = "take a base that has it; 'stage run TYPE --output FILE.tar' makes one"
         raise InvalidDocument([dataclasses.replace(p, hint=hint) for p in source.problems])
     if not loaded.recipe.stages:
-        raise UsageError(str(loaded.notes[0]))
+        raise UsageError(str(next(note for note in loaded.notes if note.code == "left-out")))
     return loaded
 
 
@@ -326,18 +326,6 @@ def _may_apply(stage: Any, architecture: object) -> bool:
     return not meant or architecture == meant or (isinstance(meant, list) and architecture in meant)
 
 
-def _options_class(annotation: Any, data_type: str | None = None) -> Any:
-    """The options class within an annotation: through Annotated, tuple, and unions by type."""
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-        if data_type is None or getattr(annotation, "type", None) in (None, data_type):
-            return annotation
-        return None
-    for argument in get_args(annotation):
-        if found := _options_class(argument, data_type):
-            return found
-    return None
-
-
 def _names_in(source: document.Source, place: Key = ()) -> Callable[[Key], Iterable[str]]:
     """`_names` for a document that is what a recipe has at `place`."""
 
@@ -370,7 +358,7 @@ def _names(key: tuple[str, ...], stage: str | None) -> tuple[str, ...]:
             if field == "stages":
                 own = [each for each in RECIPE_STAGES if stage_name(each) == stage]
                 found += own or list(RECIPE_STAGES)
-            elif field in hints and (inner := _options_class(hints[field])):
+            elif field in hints and (inner := explain.options_class(hints[field])):
                 found.append(inner)
         candidates = found
     known = {kebab_case(f.name) for kind in candidates for f in dataclasses.fields(kind)}

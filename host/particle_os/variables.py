@@ -32,6 +32,7 @@ class NoSuchVariable(UsageError):
     def __init__(self, name: str, hint: str) -> None:
         super().__init__(f"--set: there is no variable '{name}'", hint=hint)
         self.name = name
+        self.is_near = "?" in hint
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,19 @@ class Variables:
     def __init__(self, source: Source, given: Mapping[str, str]) -> None:
         """Takes the declarations out of `source`; `given` are values from the command line.
 
-        What is wrong with the declarations is noted in `source`. Raises UsageError when a given
-        value does not fit them.
+        What is wrong with the declarations, and given values that do not fit them, are noted in
+        `source`. Raises NoSuchVariable for a value whose variable is not declared.
         """
         self._known = _declared(source)
         self._room = SIZE_LIMIT
         for name, text in given.items():
-            self._known[name] = self._set(name, text)
+            self._known[name] = self._set(source, name, text)
         for name, variable in self._known.items():
             if variable.value is None and variable.kind is not None:
                 message = f"the variable '{name}' has no value"
                 source.problem(variable.mark, "missing-value", message, f"use --set {name}=VALUE")
 
-    def _set(self, name: str, text: str) -> Variable:
+    def _set(self, source: Source, name: str, text: str) -> Variable:
         if name not in self._known:
             known = sorted(self._known)
             hint = did_you_mean(nearest(name, known), known) or "the recipe declares none"
@@ -76,7 +77,9 @@ class Variables:
             value = [item.strip() for item in text.split(",")] if text else []
         if value is None:
             what = {"integer": "an integer", "boolean": "true or false"}[str(declared.kind)]
-            raise UsageError(f"--set {name}: expected {what}, found '{text}'")
+            message = f"--set {name}: expected {what}, found '{text}'"
+            source.problem(declared.mark, "bad-value", message)
+            value = declared.value
         return Variable(declared.kind, value, declared.mark)
 
     def substitute(self, source: Source) -> None:

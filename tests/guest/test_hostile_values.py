@@ -22,7 +22,9 @@ HOSTILE = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join)
     min_size=1, max_size=20
 )
 PLAUSIBLE = ["libstdc++6", "g++:amd64", "curl=8.0-1~bpo", "_apt", "de_DE@euro", "Etc/GMT+1",
-             "/bin/a b", "/srv/x.y", "$y$j9T$x./", "ssh-ed25519 AAAA a b; $(id)"]  # fmt: skip
+             "/bin/a b", "/srv/x.y", "$y$j9T$x./",
+             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f "
+             "a b; $(id)"]  # fmt: skip
 NEVER_ACCEPTED = [
     "a b", "a'b", 'a"b', "a;b", "$(id)", "`id`", "a\nb", "ab\n", "-rf", "--help", "a|b", "a&b",
     "a>b", "a\\b", "a*b", "a\0b", "..", "../../etc/passwd", "", "a,b",
@@ -63,7 +65,11 @@ PLACES = {
     "unit": (Services, lambda text: {"enable": [text]}, "ssh.service"),
     "path": (Files, lambda text: {"files": [{"path": text, "content": ""}]}, "/srv/x"),
     "mode": (Files, lambda text: {"files": [{"path": "/x", "content": "", "mode": text}]}, "0644"),
-    "key": (Users, lambda text: one_user(**{"ssh-authorized-keys": [text]}), "ssh-rsa AAAA"),
+    "key": (
+        Users,
+        lambda text: one_user(**{"ssh-authorized-keys": [text]}),
+        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAEAABAgMEBQYHCAkKCwwNDg8=",
+    ),
 }
 NEVER_ARGUMENTS = ("zone", "password", "key")
 

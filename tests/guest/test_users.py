@@ -3,7 +3,10 @@ from particle_agent.errors import StageError
 from particle_agent.options import Secret
 from particle_agent.stages.users import User, Users
 
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0 someone@example"
+KEY = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f "
+    "someone@example"
+)
 
 
 @pytest.fixture
@@ -195,7 +198,7 @@ KEY_FILE = f'# of the team\n\n{KEY}\nrestrict,command="ls -l" ssh-rsa AAAAB3NzaC
 def test_keys_from_a_file_come_after_those_of_the_recipe(debian):
     debian.attachments = debian.directory
     (debian.directory / "0123").write_text(KEY_FILE)
-    first = "ssh-ed25519 AAAAfirst"
+    first = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
     make(
         debian,
         name="admin",

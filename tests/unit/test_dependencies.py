@@ -118,6 +118,20 @@ def test_debian_12_has_other_packages(tmp_path):
     load(tmp_path, KERNEL, top="base-image: mmdebstrap:bookworm\n", disk=disk)
 
 
+def test_what_was_removed_is_not_there(tmp_path):
+    brings = "  - {type: apt, packages: [linux-image-cloud-amd64, locales]}\n"
+    removes = "  - {type: apt, remove: [locales]}\n"
+    load(tmp_path, brings + LOCALE)
+    (problem,) = problems(tmp_path, brings + removes + LOCALE)
+    assert "needs the package 'locales'" in problem.message
+    load(tmp_path, brings + removes + brings + LOCALE)
+
+
+@pytest.mark.parametrize("suite", ["oldstable", "stable", "testing", "unstable", "sid"])
+def test_suites_have_other_names(tmp_path, suite):
+    assert problems(tmp_path, LOCALE, top=f"base-image: mmdebstrap:{suite}\n")
+
+
 def test_stages_for_other_architectures_bring_and_need_nothing(tmp_path):
     arm = "  - {type: apt, packages: [locales], when: {architecture: arm64}}\n"
     assert problems(tmp_path, KERNEL + arm + LOCALE)
@@ -147,3 +161,9 @@ def test_stages_that_only_configure_bring_nothing():
 def test_a_suite_that_looks_misspelt_is_told(tmp_path, suite, notes):
     loaded = load(tmp_path, KERNEL, top=f"base-image: mmdebstrap:{suite}\n")
     assert [note.code for note in loaded.notes] == notes
+
+
+def test_a_suite_of_the_command_line_is_told_as_such(tmp_path):
+    (note,) = load(tmp_path, KERNEL, base="mmdebstrap:trixy").notes
+    assert note.message == "--base: is the suite 'trixy' meant to be 'trixie'?"
+    assert note.line == 1

@@ -82,6 +82,21 @@ def test_names_with_underscores_are_todays_in_older_options_only(tmp_path):
     assert found[2] == "unknown-key"
 
 
+def test_names_within_older_options_are_todays_too(tmp_path):
+    old = (
+        "name: x\nstages:\n  - type: org.osbuild.debian.users\n    options:\n      users:\n"
+        "        - {name: a, password_hash: '*', ssh_authorized_keys: []}\n"
+        "  - type: run\n    options: {script: 'true', environment: {A_B: c_d}}\n  - type: qemu\n"
+    )
+    loaded = load(tmp_path, old)
+    assert loaded.recipe.stages[0].users[0].password_hash == "*"
+    assert loaded.recipe.stages[1].environment == {"A_B": "c_d"}
+    assert "'password_hash' is called 'password-hash' now" in [n.message for n in loaded.notes]
+    assert problems(tmp_path, old.replace("password_hash", "passwd_hash")) == [
+        (6, 21, "unknown-key", "did you mean 'password-hash'?")
+    ]
+
+
 def test_keys_of_the_recipe_with_underscores_are_todays(tmp_path):
     text = "name: x\nbase_image: tar:b.tar\nstages:\n  - type: qemu\n"
     loaded = load(tmp_path, text)

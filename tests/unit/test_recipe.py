@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import typing
@@ -84,6 +85,25 @@ WRONG = [
      3, 11, "unknown-stage", "no stage 'locales'", "did you mean 'locale'?"),
     (with_stages("  - type: xyzzy\n"), 3, 11, "unknown-stage", "'xyzzy'",
      f"allowed: {', '.join(sorted(map(recipe.stage_name, RECIPE_STAGES)))}"),
+    (with_stages("  - tpye: apt\n"), 3, 5, "unknown-key", "'tpye'", "did you mean 'type'?"),
+    (with_stages("  - includes: a.yml\n"),
+     3, 5, "unknown-key", "'includes'", "did you mean 'include'?"),
+    (with_stages("  - {type: run, command: ls -l 'a b'}\n"), 3, 26, "bad-type", "expected a list",
+     'write [ls, "-l", "a b"]'),
+    (with_stages("  - {type: apt, packages: vim  curl}\n"), 3, 27, "bad-type", "expected a list",
+     "write [vim, curl]"),
+    (with_stages("  - {type: apt, packages: [vim], remove: [vim]}\n"), 3, 42, "bad-value",
+     "remove: 'vim' is among the packages to install", None),
+    (with_stages("  - {type: users, users: [{name: a, uid: 0}]}\n"), 3, 27, "bad-value",
+     "the uid 0 is root's", None),
+    (with_stages("  - type: users\n    users: [{name: a, ssh-authorized-keys: [ssh-rsa AAAA]}]\n"),
+     4, 13, "bad-value", "'ssh-rsa AAAA' is not whole", None),
+    (with_stages("  - type: sources\n    snapshot: 20261399T999999Z\n    repositories:\n"
+                 "      - {name: a, mirrors: ['http://x.example.org/{date}'], suites: [a]}\n"),
+     4, 15, "bad-value", "there is no moment 20261399T999999Z", None),
+    (with_stages("  - {type: locale, default: en_US.utf8}\n"), 3, 29, "bad-value",
+     "a locale such as 'de_DE.UTF-8'", None),
+    (MINIMAL + "    size: 1G\n    swap: 2G\n", 5, 11, "bad-value", "no room for 2G of it", None),
     (with_stages("  - packages: [a]\n"), 3, 5, "missing-key", "'type'", None),
     (with_stages("  - type: locale\n"), 3, 5, "missing-key", "'default'", None),
     ("stages: [{type: qemu}]\n", 1, 1, "missing-key", "'name'", None),
@@ -101,7 +121,7 @@ WRONG = [
     (with_stages("  - type: apt\n    recommends: 'true'\n"), 4, 17, "bad-type", "recommends",
      "write true or false"),
     (with_stages("  - type: apt\n    packages: curl\n"), 4, 15, "bad-type", "packages",
-     'write ["curl"]'),
+     'write [curl]'),
     (with_stages("  - type: apt\n    packages: [ok-name, Bad_Name]\n"), 4, 25, "bad-value",
      "Debian package name", None),
     (with_stages("  - type: users\n    users: [{name: a, uid: '5'}]\n"), 4, 28, "bad-type",
@@ -165,9 +185,10 @@ WRONG = [
     (MINIMAL + "    boot-loader: systemd-boot\nboot-test: {firmware: [bios]}\n", 5, 24, "bad-value",
      "not from bios", None),
     (MINIMAL + "boot-test: {firmware: []}\n", 4, 23, "bad-value", "at least one item", None),
-    (MINIMAL + "    boot-loader: systemd-boot\n    partition-table: msdos\n", 3, 5, "bad-value",
+    (MINIMAL + "    boot-loader: systemd-boot\n    partition-table: msdos\n", 5, 22, "bad-value",
      "in a GPT only", None),
-    (MINIMAL + "    unified-kernel-image: true\n", 3, 5, "bad-value", "extlinux starts none", None),
+    (MINIMAL + "    unified-kernel-image: true\n", 4, 27, "bad-value",
+     "extlinux starts none", None),
     (MINIMAL + "    swap: auto\n", 4, 11, "bad-value", "swap", None),
     ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
      "add '- type: qemu' as the last stage"),
@@ -326,3 +347,18 @@ def test_a_reference_prints_the_same_as_a_program(page):
     argv = [sys.executable, "-m", "particle_os.reference", page]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout == reference.PAGES[page]()
+
+
+def test_what_is_of_the_wrong_kind_is_not_shown_where_it_may_hold_a_password(tmp_path):
+    text = with_stages("  - type: users\n    users: {name: a, password: hunter2}\n")
+    (problem,) = problems(tmp_path, text)
+    assert problem.message == "users: expected a list, found a mapping"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "pipe.yml"
+    os.mkfifo(path)
+    with pytest.raises(InvalidDocument) as told:
+        recipe.load(path)
+    (problem,) = told.value.problems
+    assert (problem.code, problem.message) == ("unreadable", "is no regular file")

@@ -81,14 +81,27 @@ def test_the_command_line_gives_values_by_their_type(tmp_path):
     ("given", "message", "hint"),
     [
         ({"hots": "x"}, "there is no variable 'hots'", "did you mean 'host'?"),
-        ({"count": "many"}, "--set count: expected an integer, found 'many'", None),
-        ({"fast": "yes"}, "--set fast: expected true or false, found 'yes'", None),
     ],
 )
 def test_a_value_that_does_not_fit_is_wrong_usage(tmp_path, given, message, hint):
     with pytest.raises(UsageError, match=message) as told:
         load(tmp_path, "", **given)
     assert told.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("count", "many", "--set count: expected an integer, found 'many'"),
+        ("fast", "yes", "--set fast: expected true or false, found 'yes'"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_where_the_variable_is(tmp_path, name, value, message):
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, "", **{name: value})
+    (problem,) = told.value.problems
+    assert (problem.code, problem.message) == ("bad-value", message)
+    assert problem.line > 1
 
 
 def test_a_recipe_without_variables_takes_none(tmp_path):

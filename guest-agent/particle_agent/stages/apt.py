@@ -53,7 +53,10 @@ PLAIN = (
     "linux-image-*", "systemd", "systemd-*", "init", "dbus", "locales", "tzdata", "sudo",
     "openssh-server", "openssh-client", "ca-certificates", "curl", "less", "vim*", "nano", "zstd",
     "initramfs-tools", "grub-*", "grub2-common", "shim-signed", "xfsprogs", "btrfs-progs",
-    "cloud-guest-utils", "nginx", "nginx-*",
+    "cloud-guest-utils", "nginx", "nginx-*", "python3", "python3-pip", "python3-venv", "git",
+    "wget", "htop", "tmux", "rsync", "jq", "zip", "unzip", "xz-utils", "gnupg", "iproute2",
+    "iputils-ping", "netbase", "bash-completion", "file", "lsof", "strace", "procps", "psmisc",
+    "make", "gcc", "build-essential", "parted", "gdisk", "dosfstools", "nftables", "sqlite3",
 )  # fmt: skip
 ACCOUNTS = re.compile(
     "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
@@ -125,6 +128,14 @@ class Apt(StageOptions):
     """Preferences, added to /etc/apt/preferences.d/recipe.pref."""
     debconf: tuple[Answer, ...] = ()
     """Answers to questions of packages, given before they are installed."""
+
+    def __post_init__(self) -> None:
+        names = {name.partition("=")[0].partition("/")[0] for name in self.packages}
+        if both := [name for name in self.remove if name in names]:
+            raise ValueError(f"remove: '{both[0]}' is among the packages to install, too")
+
+    def removes(self) -> Iterable[str]:
+        return self.remove
 
     def may_bring(self, need: Need) -> bool:
         # What a package file depends on, or a package recommends, is not known here.

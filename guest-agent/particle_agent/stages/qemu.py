@@ -84,6 +84,8 @@ class Qemu(StageOptions):
         given = self.size not in ("auto", "minimal")
         if given and self.partition_table == "msdos" and bytes_of(self.size) > MSDOS_LIMIT:
             raise ValueError("size: the partition table msdos ends at 2 TiB; gpt does not")
+        if given and self.swap != "none" and bytes_of(self.swap) >= bytes_of(self.size):
+            raise ValueError(f"swap: a disk of {self.size} has no room for {self.swap} of it")
         if self.compress != "none" and not {"raw", "qcow2"} & set(self.formats):
             raise ValueError("compress: only the formats raw and qcow2 are compressed by it")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Literal
 
 from particle_agent.errors import StageError
@@ -82,6 +83,11 @@ class Sources(StageOptions):
         dated = any(DATE in uri for one in self.repositories for uri in one.mirrors)
         if dated and self.snapshot is None:
             raise ValueError(f"sources: a mirror has {DATE}, so 'snapshot' is needed")
+        if self.snapshot is not None:
+            try:
+                datetime.strptime(self.snapshot, "%Y%m%dT%H%M%SZ")
+            except ValueError:
+                raise ValueError(f"snapshot: there is no moment {self.snapshot}") from None
         if self.snapshot is not None and not dated:
             raise ValueError(f"sources: 'snapshot' is of no use: no mirror has {DATE}")
 

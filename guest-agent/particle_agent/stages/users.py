@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,6 +70,12 @@ class User(Options):
     """Lets the user run anything as root, with or without being asked for the password."""
 
     def __post_init__(self) -> None:
+        if self.uid == 0 and self.name != "root":
+            raise ValueError(f"user {self.name}: the uid 0 is root's")
+        if broken := next((key for key in self.ssh_authorized_keys if not _is_whole(key)), None):
+            raise ValueError(
+                f"user {self.name}: the SSH key '{broken[:40]}' is not whole: copy all of its line"
+            )
         if self.password_secret is not None and self.password_hash is not None:
             raise ValueError(f"user {self.name}: 'password-secret' excludes a hash")
         match self.password, self.password_hash or self.password_secret:
@@ -76,6 +83,23 @@ class User(Options):
                 raise ValueError(f"user {self.name}: 'password: empty' excludes a hash")
             case "expired", "!" | "*":
                 raise ValueError(f"user {self.name}: there is no password that could expire")
+
+
+def _is_whole(key: str) -> bool:
+    """Whether a public key is of the type that it says, and nothing is cut off (RFC 4253, 6.6)."""
+    kind, text = key.split()[:2]
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    fields = []
+    while data:
+        size = int.from_bytes(data[:4])
+        fields.append(data[4 : 4 + size])
+        if len(fields[-1]) != size or len(data) < 4:
+            return False
+        data = data[4 + size :]
+    return len(fields) > 1 and fields[0] == kind.encode()
 
 
 @dataclass(frozen=True, kw_only=True)

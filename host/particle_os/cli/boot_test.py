@@ -14,7 +14,7 @@ from particle_os.boot.evidence import CONSOLE, Evidence
 from particle_os.boot.image import FORMATS, image_format
 from particle_os.boot.verdict import Verdict
 from particle_os.checks import Check, UnitCheck
-from particle_os.cli.common import ACCEL, MEMORY, Output, PathType, common, find_acceleration
+from particle_os.cli.common import ACCEL, Output, PathType, common, find_acceleration, memory_option
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over
 from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.outcome import not_booted
@@ -47,7 +47,7 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 @click.option("--console-only", is_flag=True,
               help="Do not ask the system: a login prompt is enough, and weak.")  # fmt: skip
 @ACCEL
-@MEMORY
+@memory_option("1G")
 @click.option(
     "--timeout", type=click.IntRange(1, 86400), metavar="SECONDS", help="How long to wait."
 )

@@ -13,13 +13,13 @@ from particle_os.boot.evidence import CONSOLE
 from particle_os.cli.common import (
     ACCEL,
     APT_PROXY,
-    MEMORY,
     RECIPE,
     VARIABLES,
     Output,
     PathType,
     common,
     find_acceleration,
+    memory_option,
     size,
 )
 from particle_os.cli.verdicts import JUNIT, hand_over
@@ -39,7 +39,7 @@ from particle_os.workspace import workspace
               default=Path("out"), show_default=True, help="Where the images go.")  # fmt: skip
 @click.option("--base", metavar="REF", help="Start from this base image instead of the recipe's.")
 @ACCEL
-@MEMORY
+@memory_option("2G")
 @click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
 @click.option("--scratch-size", callback=size, metavar="SIZE", default="32G", show_default=True,
               help="The most that the system under construction may take.")  # fmt: skip
@@ -164,7 +164,7 @@ def show_plan(plan: Plan, output: Output) -> None:
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
 @APT_PROXY
 @ACCEL
-@MEMORY
+@memory_option("2G")
 @click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
 @click.option("--template", default="debian-trixie", hidden=True)
 @common

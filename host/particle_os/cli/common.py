@@ -124,12 +124,12 @@ ACCEL = click.option(
     show_default=True,
     help="How virtual machines run; auto takes KVM when a guest really runs under it.",
 )
-MEMORY = click.option(
-    "--memory",
-    callback=size,
-    metavar="SIZE",
-    help="The memory of the VM that this starts: 2G.",
-)
+
+
+def memory_option(default: str) -> Callable[[Any], Any]:
+    """The option for the memory of a VM."""
+    what = f"The memory of the VM that this starts.  [default: {default}]"
+    return click.option("--memory", callback=size, metavar="SIZE", help=what)
 
 
 def _apt_proxy(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

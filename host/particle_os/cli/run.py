@@ -8,7 +8,7 @@ import click
 
 from particle_os import run
 from particle_os.boot.image import FORMATS, image_format
-from particle_os.cli.common import ACCEL, MEMORY, Output, PathType, common, find_acceleration
+from particle_os.cli.common import ACCEL, Output, PathType, common, find_acceleration, memory_option
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
@@ -24,7 +24,7 @@ from particle_os.workspace import workspace
 @click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to its SSH server.")
 @click.option("--keep", is_flag=True, help="Keep what is changed, in an overlay in this directory.")
 @ACCEL
-@MEMORY
+@memory_option("1G")
 @click.option("--cpus", type=click.IntRange(1, 64),
               help="The machine's processors: 2, and one without KVM.")  # fmt: skip
 @click.option("--template", default="debian-trixie", hidden=True)

@@ -10,11 +10,11 @@ from particle_os import report, single
 from particle_os.cli.common import (
     ACCEL,
     APT_PROXY,
-    MEMORY,
     VARIABLES,
     Output,
     PathType,
     common,
+    memory_option,
 )
 from particle_os.errors import UsageError
 from particle_os.plan import Options, make_stage_plan
@@ -36,7 +36,7 @@ def stage_group() -> None:
               help="Write the root file system that results to this tar archive.")  # fmt: skip
 @VARIABLES
 @ACCEL
-@MEMORY
+@memory_option("2G")
 @click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
 @APT_PROXY

@@ -55,7 +55,8 @@ def validate_command(
     # A value has to be of use to one of the recipes.
     for name in variables:
         if all(name in found for found in unknown):
-            raise unknown[-1][name]
+            # That of a recipe which has one of a similar name.
+            raise min((found[name] for found in unknown), key=lambda e: not e.is_near)
     # Several recipes may include the same file.
     problems, notes = list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
     if output.as_json or style == "json":
