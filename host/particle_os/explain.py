@@ -251,6 +251,9 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         what = context["what"]
         message = f"{name or 'value'}: expected {what}, found {shown}"
         hint = "put it in quotes" if _is_scalar_for_text(item) else None
+        words = given if isinstance(given, dict) else ()
+        if near := next(filter(None, (nearest(word, names(key)) for word in words)), None):
+            hint = did_you_mean(near, [])
         source.problem(mark, "bad-value", message, hint)
     elif kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(context["expected"]))

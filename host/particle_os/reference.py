@@ -10,7 +10,7 @@ from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os import include, recipe, variables
+from particle_os import include, legacy, recipe, variables
 from particle_os.checks import KINDS
 from particle_os.errors import UsageError
 from particle_os.explain import did_you_mean, nearest
@@ -126,6 +126,7 @@ def find(path: str) -> Entry | Option:
     checks = {kind.kind: kind.__name__ for kind in KINDS}
     classes = {recipe.stage_name(kind): kind.__name__ for kind in RECIPE_STAGES}
     classes |= {"recipe": "Recipe", include.KEY: "Include", "check": ""}
+    path = path.removeprefix(legacy.PREFIX)
     first, *rest = path.split(".")
     if path == "check":
         return all_checks()

@@ -104,6 +104,8 @@ WRONG = [
     (with_stages("  - {type: locale, default: en_US.utf8}\n"), 3, 29, "bad-value",
      "a locale such as 'de_DE.UTF-8'", None),
     (MINIMAL + "    size: 1G\n    swap: 2G\n", 5, 11, "bad-value", "no room for 2G of it", None),
+    (MINIMAL + "boot-test:\n  checks:\n    - units: a.service\n", 6, 7, "bad-value",
+     "found a mapping", "did you mean 'unit'?"),
     (with_stages("  - packages: [a]\n"), 3, 5, "missing-key", "'type'", None),
     (with_stages("  - type: locale\n"), 3, 5, "missing-key", "'default'", None),
     ("stages: [{type: qemu}]\n", 1, 1, "missing-key", "'name'", None),

@@ -6,13 +6,13 @@ import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import HostFile, Options, SecretName, StageOptions, distinct
+from particle_agent.options import AtLeastOne, HostFile, Options, SecretName, StageOptions, distinct
 from particle_agent.target import SECRETS, Target
 from particle_agent.values import (
     AbsolutePath,
@@ -107,7 +107,7 @@ class Users(StageOptions):
     """Makes or changes user accounts."""
 
     type: Literal["users"] = "users"
-    users: tuple[User, ...]
+    users: Annotated[tuple[User, ...], AtLeastOne()]
     """The accounts, made in this order."""
 
     def __post_init__(self) -> None:

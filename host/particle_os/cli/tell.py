@@ -18,12 +18,14 @@ from particle_os.errors import (
     EXIT_USAGE,
     InvalidDocument,
     Problem,
+    UsageError,
     printable,
 )
 from particle_os.report import Result, human_bytes
 from particle_os.variables import NoSuchVariable
 from particle_os.workspace import data_directory
 
+IMAGES = Path("out")
 LISTED = ("recipes", "stages", "checks", "templates", "images")
 
 
@@ -97,7 +99,7 @@ def _load_with(
     default="recipes",
 )
 @click.option("--output", "output_directory", type=PathType(file_okay=False),
-              default=Path("out"), show_default=True, help="Where the images are.")  # fmt: skip
+              default=IMAGES, show_default=True, help="Where the images are.")  # fmt: skip
 @common
 def list_command(output: Output, what: str, output_directory: Path) -> None:
     """List example recipes, stages, checks of boot tests, templates, or the images built.
@@ -106,6 +108,9 @@ def list_command(output: Output, what: str, output_directory: Path) -> None:
     """
     rows: list[tuple[str, str]] = []
     if what == "images":
+        # Without the usual one, nothing has been built so far.
+        if not output_directory.is_dir() and output_directory != IMAGES:
+            raise UsageError(f"there is no directory {output_directory}")
         rows = [_image_row(output_directory, result) for result in results(output_directory)]
     elif what == "recipes":
         for path in sorted(data_directory("recipes").glob("*.yml")):
