@@ -83,6 +83,14 @@ def validate(source: Source, kind: type[T], names: Callable[[Key], Iterable[str]
     return model
 
 
+def valid(kind: Hashable, data: object) -> Any:
+    """`data` as a `kind`; None when anything is wrong with it."""
+    try:
+        return _adapter(kind).validate_json(json.dumps(data))
+    except pydantic.ValidationError:
+        return None
+
+
 def options_class(annotation: Any, data_type: str | None = None) -> Any:
     """The options class within an annotation: through Annotated, tuple, and unions by type."""
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import pydantic
 from particle_agent.options import AtLeastOne, Options, StageOptions, Text, kebab_case
@@ -206,16 +206,60 @@ def _wrap(source: document.Source, kind: str) -> None:
 
 def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
     """What the document says; what stages lack that others should have brought is noted in it."""
-    recipe = explain.validate(source, Recipe, _names_in(source))
+    try:
+        recipe = explain.validate(source, Recipe, _names_in(source))
+    except InvalidDocument:
+        _look_further(source, base)
+        problems = sorted(source.problems, key=lambda p: (p.path, p.line, p.column))
+        raise InvalidDocument(problems) from None
     _check_secrets(source, recipe)
     loaded = _applicable(source, recipe)
-    dependencies.check(
-        source,
-        recipe.stages,
-        architecture=recipe.architecture,
-        base=recipe.base_image if base is None else base,
-    )
+    _check_needs(source, recipe, base)
     return dataclasses.replace(loaded, notes=tuple(source.notes))
+
+
+def _look_further(source: document.Source, base: str | None) -> None:
+    """Notes what is wrong among the stages of a recipe in which something is wrong already."""
+    given, told = source.root.child("stages"), source.node(("base-image",))
+    if given is None or not isinstance(given.value, list) or source.incomplete:
+        return
+    stages = tuple(map(_understood, given.value))
+    recipe = Recipe(name="unknown", stages=stages)
+    if told is not None and isinstance(told.value, str):
+        recipe = dataclasses.replace(recipe, base_image=told.value)
+    _check_secrets(source, recipe)
+    with contextlib.suppress(InvalidDocument):
+        _applicable(source, recipe)
+    _check_needs(source, recipe, base)
+
+
+def _understood(node: Node) -> Any:
+    """A stage; one that is wrong by itself, or not known whole, may bring and need anything."""
+    whole = not any(inner.unknown for inner in node.walk())
+    if whole and (stage := explain.valid(RecipeStage, node.plain())):
+        return stage
+    kind = node.child("type")
+    configures = {stage_name(k) for k in RECIPE_STAGES if getattr(k, "only_configures", False)}
+    return _Configuring() if kind and kind.value in configures else _Unknown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unknown(StageOptions):
+    """Stands for a stage that is not understood."""
+
+    type: Literal["stage"] = "stage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Configuring(_Unknown):
+    """The same of a kind that brings nothing."""
+
+    only_configures: ClassVar[bool] = True
+
+
+def _check_needs(source: document.Source, recipe: Recipe, base: str | None) -> None:
+    reference = recipe.base_image if base is None else base
+    dependencies.check(source, recipe.stages, architecture=recipe.architecture, base=reference)
 
 
 def _check_secrets(source: document.Source, recipe: Recipe) -> None:
@@ -368,29 +412,3 @@ def _names(key: tuple[str, ...], stage: str | None) -> tuple[str, ...]:
 def stage_name(kind: Any) -> str:
     """The word that stands for a stage class in recipes."""
     return str(kind.type)
-
-
-@functools.cache
-def common_options() -> dict[str, Any]:
-    """The JSON Schemas of the options that every stage takes."""
-    properties: dict[str, Any] = explain.json_schema(StageOptions)["properties"]
-    return {name: schema for name, schema in properties.items() if name != "type"}
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of whole recipes, with descriptions from the docstrings."""
-    return copy.deepcopy(_json_schema())
-
-
-@functools.cache
-def _json_schema() -> dict[str, Any]:
-    schema = explain.json_schema(Recipe)
-    for kind in RECIPE_STAGES:
-        # pydantic leaves the tag out because it has a default; a recipe must say it.
-        definition = schema["$defs"][kind.__name__]
-        for name, option in common_options().items():
-            # pydantic takes docstrings from the class itself only.
-            definition["properties"][name].setdefault("description", option["description"])
-        definition["required"] = ["type", *definition.get("required", [])]
-        definition["properties"]["type"].pop("default", None)
-    return schema

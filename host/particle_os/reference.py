@@ -14,6 +14,7 @@ from particle_os import include, legacy, recipe, variables
 from particle_os.checks import KINDS
 from particle_os.errors import UsageError
 from particle_os.explain import did_you_mean, nearest
+from particle_os.schema import common_options, of_recipes
 from particle_os.schema import recipes as written_form
 
 CHECKS_HEADER = """\
@@ -153,7 +154,7 @@ def find(path: str) -> Entry | Option:
 
 def _definitions() -> dict[str, Any]:
     """The schemas of all classes, and of what stands in a recipe before it is put together."""
-    final, written = recipe.json_schema(), written_form()
+    final, written = of_recipes(), written_form()
     final["properties"][variables.KEY] = written["properties"][variables.KEY]
     return {**final["$defs"], "Recipe": final, "Include": written["definitions"]["Include"]}
 
@@ -215,8 +216,8 @@ def _differs(kind: type, option: str) -> bool:
 
 def stages() -> str:
     """The reference of all stages as Markdown."""
-    definitions = recipe.json_schema()["$defs"]
-    common = recipe.common_options()
+    definitions = of_recipes()["$defs"]
+    common = common_options()
     everywhere = {**definitions, "Common": {"properties": common}}
     lines = [HEADER, *_options("Common", everywhere), ""]
     for kind in RECIPE_STAGES:
@@ -229,7 +230,7 @@ def stages() -> str:
 
 def kinds_of_checks() -> str:
     """The reference of all checks as Markdown."""
-    definitions = recipe.json_schema()["$defs"]
+    definitions = of_recipes()["$defs"]
     lines = [CHECKS_HEADER]
     for kind in KINDS:
         description = str(definitions[kind.__name__]["description"])

@@ -6,10 +6,15 @@ what `recipe` validates in the end, it knows variables and included files.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator
 from typing import Any
 
-from particle_os import include, recipe, variables
+from particle_agent.options import StageOptions
+from particle_agent.stages import RECIPE_STAGES
+
+from particle_os import explain, include, recipe, variables
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 # A text with a variable in it, and one that is nothing else.
@@ -21,12 +26,12 @@ Schema = dict[str, Any]
 
 def recipes() -> Schema:
     """The schema of recipes."""
-    return _document(_root(recipe.json_schema()))
+    return _document(_root(of_recipes()))
 
 
 def included() -> Schema:
     """The schema of files that recipes include."""
-    whole = _document(_root(recipe.json_schema()))
+    whole = _document(_root(of_recipes()))
     stages = whole["properties"]["stages"]
     return {
         "$schema": DIALECT,
@@ -170,3 +175,29 @@ def _forms(schema: Schema) -> list[Schema]:
         plain = {k: v for k, v in schema.items() if k != "examples"}
         return [plain] if list(plain) == ["type"] else [plain, WITH_VARIABLE]
     return [schema]
+
+
+@functools.cache
+def common_options() -> dict[str, Any]:
+    """The JSON Schemas of the options that every stage takes."""
+    properties: dict[str, Any] = explain.json_schema(StageOptions)["properties"]
+    return {name: schema for name, schema in properties.items() if name != "type"}
+
+
+def of_recipes() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of whole recipes, with descriptions from the docstrings."""
+    return copy.deepcopy(_of_recipes())
+
+
+@functools.cache
+def _of_recipes() -> dict[str, Any]:
+    schema = explain.json_schema(recipe.Recipe)
+    for kind in RECIPE_STAGES:
+        # pydantic leaves the tag out because it has a default; a recipe must say it.
+        definition = schema["$defs"][kind.__name__]
+        for name, option in common_options().items():
+            # pydantic takes docstrings from the class itself only.
+            definition["properties"][name].setdefault("description", option["description"])
+        definition["required"] = ["type", *definition.get("required", [])]
+        definition["properties"]["type"].pop("default", None)
+    return schema

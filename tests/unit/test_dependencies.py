@@ -132,6 +132,20 @@ def test_suites_have_other_names(tmp_path, suite):
     assert problems(tmp_path, LOCALE, top=f"base-image: mmdebstrap:{suite}\n")
 
 
+def test_an_error_elsewhere_hides_nothing(tmp_path):
+    wrong = "  - {type: timezone, zon: UTC}\n"
+    copied = "  - {type: files, files: [{path: /a, source: not-there}]}\n"
+    found = problems(tmp_path, KERNEL + wrong + LOCALE + copied)
+    assert [(p.line, p.code) for p in found] == [
+        (4, "missing-key"), (4, "unknown-key"), (7, "missing-need"), (8, "no-file"),
+    ]  # fmt: skip
+    # What is not understood may bring anything.
+    unknown = "  - {type: apt, packages: [locales], pakages: []}\n"
+    assert [p.code for p in problems(tmp_path, unknown + LOCALE)] == ["unknown-key"]
+    asked = "  - {type: files, files: [{path: /a, source: '${nowhere}/a'}]}\n"
+    assert [p.code for p in problems(tmp_path, KERNEL + asked)] == ["unknown-variable"]
+
+
 def test_stages_for_other_architectures_bring_and_need_nothing(tmp_path):
     arm = "  - {type: apt, packages: [locales], when: {architecture: arm64}}\n"
     assert problems(tmp_path, KERNEL + arm + LOCALE)

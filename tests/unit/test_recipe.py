@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import recipe, reference
+from particle_os import recipe, reference, schema
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.workspace import data_directory
 
@@ -325,15 +325,15 @@ def test_base_references_that_are_none(text):
 
 
 def test_the_schema_asks_for_the_type_of_a_stage():
-    definitions = recipe.json_schema()["$defs"]
+    definitions = schema.of_recipes()["$defs"]
     for name in ("Apt", "Locale", "Timezone", "Users", "Qemu"):
         assert "type" in definitions[name]["required"]
         assert definitions[name]["additionalProperties"] is False
 
 
 def test_every_option_is_described():
-    schema = recipe.json_schema()
-    for name, definition in {"Recipe": schema, **schema["$defs"]}.items():
+    found = schema.of_recipes()
+    for name, definition in {"Recipe": found, **found["$defs"]}.items():
         for option, details in definition["properties"].items():
             assert option == "type" or details.get("description"), f"{name}.{option}"
 

@@ -8,7 +8,7 @@ from particle_agent.options import StageOptions, duration
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.run import Run
-from particle_os import checkpoints, recipe
+from particle_os import checkpoints, recipe, schema
 from particle_os.errors import InvalidDocument
 
 COMMON = "    name: Say so\n    when: {architecture: [amd64, arm64]}\n    timeout: 20m\n"
@@ -31,7 +31,7 @@ def problem(tmp_path, stages):
 def test_every_stage_has_them():
     for kind in RECIPE_STAGES:
         assert issubclass(kind, StageOptions)
-    assert {"name", "when", "timeout", "network"} <= set(recipe.common_options())
+    assert {"name", "when", "timeout", "network"} <= set(schema.common_options())
 
 
 def test_they_are_read_and_go_over_the_wire(tmp_path):

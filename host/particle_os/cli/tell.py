@@ -95,7 +95,7 @@ def _load_with(
 @click.command("list")
 @click.argument(
     "what",
-    type=click.Choice(["recipes", "stages", "checks", "templates", "images"]),
+    type=click.Choice(LISTED),
     default="recipes",
 )
 @click.option("--output", "output_directory", type=PathType(file_okay=False),
