@@ -343,9 +343,17 @@ MUTATIONS: dict[str, Mutation] = {
         base="systemd-boot",
         firmware="uefi",
     ),
+    "uefi-loader-damaged-secure": Mutation(
+        "no-bootable-device",
+        esp_put(LOADER, b"not a program\n" * 1000),
+        early=True,
+        base="systemd-boot",
+        firmware="uefi-secure",
+    ),
+    # The package's loader is a good program, which nobody signed.
     "uefi-unsigned": Mutation(
         "boot-loader-failed",
-        esp_put(LOADER, b"not a program\n" * 1000),
+        lambda image: None,
         early=True,
         base="systemd-boot",
         firmware="uefi-secure",
