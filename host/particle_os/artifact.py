@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 from particle_agent.checksum import tree_sha256
 from particle_agent.stages.qemu import Format
@@ -21,12 +20,12 @@ from particle_os import process
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError
 from particle_os.interrupt import held_back
+from particle_os.vm.argv import ImageFormat
 
 SUMS = "SHA256SUMS"
 ZEROES = bytes(1 << 20)
-Driver = Literal["raw", "qcow2", "vmdk", "vdi", "vpc"]
 # What QEMU calls a format, and how it is to write one (qemu-img(1), docs/system/images).
-DRIVERS: dict[Format, Driver] = {
+DRIVERS: dict[Format, ImageFormat] = {
     "raw": "raw",
     "qcow2": "qcow2",
     "vmdk": "vmdk",

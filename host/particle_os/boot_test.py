@@ -20,7 +20,6 @@ from particle_os import process
 from particle_os.boot import files, outside, probe
 from particle_os.boot.channel import Channel
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.image import ImageFormat
 from particle_os.boot.verdict import CheckResult, Status, Verdict
 from particle_os.boot.watch import Watch
 from particle_os.checks import (
@@ -36,7 +35,7 @@ from particle_os.deadline import Deadline
 from particle_os.errors import UsageError, printable
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
-from particle_os.vm.argv import MIB, Disk, MachineSpec
+from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
 from particle_os.vm.console import QemuEnded
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running

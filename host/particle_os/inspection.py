@@ -11,7 +11,6 @@ from particle_agent.inspection import SERIAL, Inspection
 
 from particle_os import helper
 from particle_os.base import Base
-from particle_os.boot.image import image_format
 from particle_os.deadline import Deadline
 from particle_os.errors import printable
 from particle_os.helper import Helper, Template
@@ -20,7 +19,7 @@ from particle_os.report import human_bytes
 from particle_os.sandbox import Resources, Sandbox, running_sandbox
 from particle_os.verification import Listener, Verification
 from particle_os.vm.accel import Acceleration
-from particle_os.vm.argv import Disk
+from particle_os.vm.argv import Disk, ImageFormat
 from particle_os.workspace import Workspace
 
 SECONDS = 600.0
@@ -45,23 +44,20 @@ class Inspector:
         self._progress = progress
         self._deadline = Deadline.after(SECONDS * acceleration.factor, "the inspection")
 
-    def image(self, path: Path) -> Inspection:
-        """What is on a raw or qcow2 disk image; it is opened for reading only.
-
-        Raises UsageError for an image that refers to other files.
-        """
-        with self._sandbox(_inspected(path)) as sandbox, self._progress.phase("inspect"):
+    def image(self, path: Path, driver: ImageFormat) -> Inspection:
+        """What is on a disk image of a format; it is opened for reading only."""
+        with self._sandbox(_inspected(path, driver)) as sandbox, self._progress.phase("inspect"):
             return sandbox.agent.inspect("disk", self._deadline, self._listen)
 
-    def verify(self, path: Path) -> tuple[Inspection, Verification]:
-        """What is on a disk image, and what is wrong with it. Raises as `image`."""
+    def verify(self, path: Path, driver: ImageFormat) -> tuple[Inspection, Verification]:
+        """What is on a disk image, and what is wrong with it."""
         findings = Listener()
 
         def listen(event: wire.Event) -> None:
             if not findings.hear(event):
                 self._listen(event)
 
-        with self._sandbox(_inspected(path)) as sandbox:
+        with self._sandbox(_inspected(path, driver)) as sandbox:
             with self._progress.phase("inspect"):
                 found = sandbox.agent.inspect("disk", self._deadline, self._listen)
             with self._progress.phase("verify"):
@@ -104,10 +100,9 @@ class Inspector:
             self._progress.line(event.text)
 
 
-def _inspected(path: Path) -> Disk:
-    if image_format(path) == "qcow2":
-        return Disk(path.resolve(), "qcow2", SERIAL, read_only=True, backing=())
-    return Disk(path.resolve(), "raw", SERIAL, read_only=True)
+def _inspected(path: Path, driver: ImageFormat) -> Disk:
+    backing = () if driver in ("qcow2", "vmdk") else None
+    return Disk(path.resolve(), driver, SERIAL, read_only=True, backing=backing)
 
 
 def described(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -8,13 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from particle_os import process, terminal
-from particle_os.boot.image import ImageFormat
 from particle_os.boot_test import CPUS
 from particle_os.deadline import Deadline
 from particle_os.errors import UsageError
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
-from particle_os.vm.argv import MIB, Disk, MachineSpec
+from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
 

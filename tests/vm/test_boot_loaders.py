@@ -134,7 +134,9 @@ def test_a_grown_disk_has_a_grown_file_system(account: Account, systemd_boot: Bu
     image.unlink()
 
 
-def test_every_format_holds_the_disk_and_the_first_one_boots(systemd_boot: Built) -> None:
+def test_every_format_holds_the_disk_and_the_first_one_boots(
+    account: Account, systemd_boot: Built
+) -> None:
     outcome, output = systemd_boot
     artifacts = {each["format"]: each for each in outcome.json()["artifacts"]}
     assert list(artifacts) == ["vmdk", "vdi", "vhd", "raw"]
@@ -144,3 +146,7 @@ def test_every_format_holds_the_disk_and_the_first_one_boots(systemd_boot: Built
         info = ["qemu-img", "info", "-f", driver, "--output=json", path]
         told = subprocess.run(info, check=True, capture_output=True, text=True).stdout
         assert f'"virtual-size": {size}' in told
+    vmdk = output / artifacts["vmdk"]["path"]
+    found = account.run("inspect", vmdk, "--format", "vmdk", "--json").json()
+    assert (found["table"], found["size"]) == ("gpt", size)
+    assert found["system"]["kernels"]

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from particle_os.errors import UsageError
+from particle_os.vm.argv import ImageFormat
 
-# QEMU's names.
-ImageFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx"]
 # What people call them.
 FORMATS: dict[str, ImageFormat] = {
     "raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vhd": "vpc", "vpc": "vpc",
@@ -68,8 +66,7 @@ def _check_raw(path: Path, head: bytes, tail: bytes) -> None:
         if (head[place:] if place >= 0 else tail).startswith(magic):
             raise UsageError(
                 f"{path} is an image of the format {name}",
-                hint=f"Say so, where there is the option: --format {name}. Or make a raw image of "
-                "it: 'qemu-img convert -O raw'.",
+                hint=f"Say so: --format {name}.",
             )
     for magic, program in COMPRESSED:
         if head.startswith(magic):

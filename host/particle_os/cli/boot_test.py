@@ -11,10 +11,18 @@ import click
 
 from particle_os import boot_test, page, recipe
 from particle_os.boot.evidence import CONSOLE, Evidence
-from particle_os.boot.image import FORMATS, image_format
+from particle_os.boot.image import image_format
 from particle_os.boot.verdict import Verdict
 from particle_os.checks import Check, UnitCheck
-from particle_os.cli.common import ACCEL, Output, PathType, common, find_acceleration, memory_option
+from particle_os.cli.common import (
+    ACCEL,
+    FORMAT,
+    Output,
+    PathType,
+    common,
+    find_acceleration,
+    memory_option,
+)
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over
 from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.outcome import not_booted
@@ -35,8 +43,7 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 
 @click.command("boot-test")
 @click.argument("image", type=PathType(exists=True, dir_okay=False))
-@click.option("--format", "given_format", type=click.Choice(list(FORMATS)),
-              help="The image's format; raw and qcow2 are found out.")  # fmt: skip
+@FORMAT
 @click.option(
     "--unit", "units", multiple=True, callback=_units, help="A systemd unit that must be active."
 )

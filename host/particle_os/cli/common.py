@@ -15,6 +15,7 @@ from particle_agent.values import bytes_of
 from rich.console import Console
 
 from particle_os import apt_proxy, helper
+from particle_os.boot.image import FORMATS
 from particle_os.outcome import guarded, no_color
 from particle_os.progress import Progress, make_sink
 from particle_os.vm import accel
@@ -117,6 +118,10 @@ VARIABLES = click.option(
     help="A value for a variable of the recipe; of a list, its items with commas between.",
 )
 RECIPE = click.argument("recipe_path", metavar="RECIPE", type=PathType())
+FORMAT = click.option(
+    "--format", "given_format", type=click.Choice(list(FORMATS)),
+    help="The image's format; raw and qcow2 are found out.",
+)  # fmt: skip
 ACCEL = click.option(
     "--accel",
     type=click.Choice(["auto", "kvm", "tcg"]),

@@ -13,8 +13,9 @@ from particle_agent.inspection import Inspection
 
 from particle_os import base, helper, recipe, verification
 from particle_os.base import Base, ImageBase
+from particle_os.boot.image import image_format
 from particle_os.cli.build import show_plan
-from particle_os.cli.common import ACCEL, VARIABLES, Output, common, find_acceleration
+from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, Output, common, find_acceleration
 from particle_os.errors import UsageError, printable
 from particle_os.inspection import Inspector, described
 from particle_os.plan import Options, make_plan
@@ -29,6 +30,7 @@ ARCHITECTURE = "amd64"
 
 @click.command("inspect")
 @click.argument("what", metavar="IMAGE|REF|RECIPE")
+@FORMAT
 @click.option("--verify", is_flag=True, help="Tell what is wrong with a disk image, too.")
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
 @click.option("--template", default="debian-trixie", hidden=True)
@@ -36,7 +38,8 @@ ARCHITECTURE = "amd64"
 @ACCEL
 @common
 def inspect_command(
-    output: Output, what: str, verify: bool, mirror: str | None, template: str,
+    output: Output, what: str, given_format: str | None, verify: bool, mirror: str | None,
+    template: str,
     variables: dict[str, str], accel: accel.Wish,
 ) -> None:  # fmt: skip
     """Tell what a disk image, a base image (tar:PATH, docker://NAME) or a recipe (FILE.yml) holds.
@@ -44,8 +47,9 @@ def inspect_command(
     Images are read inside a helper VM and never changed.
     """
     is_recipe = what.endswith((".yml", ".yaml"))
-    if verify and (is_recipe or REFERENCE.fullmatch(what)):
-        raise UsageError(f"--verify looks at disk images, and {what} is none")
+    if (verify or given_format) and (is_recipe or REFERENCE.fullmatch(what)):
+        option = "--verify" if verify else "--format"
+        raise UsageError(f"{option} is for disk images, and {what} is none")
     if is_recipe:
         options = Options(output=Path(), template=template, mirror=mirror, variables=variables)
         show_plan(make_plan(Path(what), options, with_secrets=False), output)
@@ -57,6 +61,7 @@ def inspect_command(
             f"there is no image {what}",
             hint="Name a disk image, a base image such as tar:PATH, or a recipe FILE.yml.",
         )
+    driver = "raw" if found_base is not None else image_format(path, given_format)
     progress = output.progress_sinks()
     try:
         with workspace() as work:
@@ -71,9 +76,9 @@ def inspect_command(
             inspector = Inspector(described_helper, made, acceleration, work, progress)
             verified: Verification | None = None
             if verify:
-                found, verified = inspector.verify(path)
+                found, verified = inspector.verify(path, driver)
             else:
-                found = inspector.base(found_base) if found_base else inspector.image(path)
+                found = inspector.base(found_base) if found_base else inspector.image(path, driver)
     finally:
         progress.close()
     _show(found, _container(found_base), verified, output)

@@ -7,8 +7,16 @@ from pathlib import Path
 import click
 
 from particle_os import run
-from particle_os.boot.image import FORMATS, image_format
-from particle_os.cli.common import ACCEL, Output, PathType, common, find_acceleration, memory_option
+from particle_os.boot.image import image_format
+from particle_os.cli.common import (
+    ACCEL,
+    FORMAT,
+    Output,
+    PathType,
+    common,
+    find_acceleration,
+    memory_option,
+)
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
@@ -17,8 +25,7 @@ from particle_os.workspace import workspace
 
 @click.command("run")
 @click.argument("image", type=PathType(exists=True, dir_okay=False))
-@click.option("--format", "given_format", type=click.Choice(list(FORMATS)),
-              help="The image's format; raw and qcow2 are found out.")  # fmt: skip
+@FORMAT
 @click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
               help="What starts the machine; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
 @click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to its SSH server.")

@@ -21,16 +21,20 @@ EMULATED_CPU = "max,erms=off,fsrm=off,la57=off,smap=off"
 MIB = 1 << 20
 
 
+# What QEMU calls the formats of disk images.
+ImageFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx"]
+
+
 @dataclass(frozen=True)
 class Disk:
     """A virtio disk; `serial` is how the guest finds it.
 
-    `backing` is what a qcow2 overlay stands on, itself qcow2, the lowest first; None leaves that
-    to what the file says.
+    `backing` is what a qcow2 overlay stands on, itself qcow2, the lowest first; empty where the
+    file must stand alone, None leaves that to what the file says.
     """
 
     path: Path
-    format: Literal["raw", "qcow2"]
+    format: ImageFormat
     serial: str
     read_only: bool = False
     backing: tuple[Path, ...] | None = None
