@@ -1,4 +1,4 @@
-"""What the stages of a recipe need of each other, checked before anything starts.
+"""What the stages of a recipe need of each other and of their base, before anything starts.
 
 Only of a base that particle-os makes itself is it known what it holds. Others are looked at in the
 VM, once they are unpacked and before the first stage: particle_agent/missing.py.
@@ -6,10 +6,12 @@ VM, once they are unpacked and before the first stage: particle_agent/missing.py
 
 from __future__ import annotations
 
+import zoneinfo
 from dataclasses import replace
 
 from particle_agent.needs import Need
 from particle_agent.options import StageOptions
+from particle_agent.stages.timezone import Timezone
 
 from particle_os.document import Source
 from particle_os.explain import nearest
@@ -70,6 +72,25 @@ def check(
             source.problem(
                 source.mark(("stages", index, *need.key)), "missing-need", need.message, hint
             )
+
+
+def check_zones(source: Source, stages: tuple[StageOptions, ...]) -> None:
+    """Notes in `source` the time zones that this host does not know; the image may know others."""
+    for index, stage in enumerate(stages):
+        if not isinstance(stage, Timezone) or _knows(stage.zone):
+            continue
+        if known := {name.lower(): name for name in zoneinfo.available_timezones()}:
+            near = nearest(stage.zone, known)
+            meant = f": is '{known[near]}' meant?" if near else ""
+            message = f"this host knows no time zone '{stage.zone}'{meant}"
+            source.note(source.mark(("stages", index, "zone")), "unknown-zone", message)
+
+
+def _knows(zone: str) -> bool:
+    try:
+        return zoneinfo.ZoneInfo(zone) is not None
+    except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
+        return False
 
 
 def _is_brought(need: Need, stages: list[StageOptions]) -> bool:

@@ -260,6 +260,7 @@ class _Configuring(_Unknown):
 def _check_needs(source: document.Source, recipe: Recipe, base: str | None) -> None:
     reference = recipe.base_image if base is None else base
     dependencies.check(source, recipe.stages, architecture=recipe.architecture, base=reference)
+    dependencies.check_zones(source, recipe.stages)
 
 
 def _check_secrets(source: document.Source, recipe: Recipe) -> None:

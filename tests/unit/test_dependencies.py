@@ -2,7 +2,7 @@
 
 import pytest
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import recipe
+from particle_os import dependencies, recipe
 from particle_os.errors import InvalidDocument
 from particle_os.workspace import data_directory
 
@@ -181,3 +181,37 @@ def test_a_suite_of_the_command_line_is_told_as_such(tmp_path):
     (note,) = load(tmp_path, KERNEL, base="mmdebstrap:trixy").notes
     assert note.message == "--base: is the suite 'trixy' meant to be 'trixie'?"
     assert note.line == 1
+
+
+ZONES = {"Europe/Berlin", "UTC"}
+UNKNOWN = "this host knows no time zone"
+
+
+@pytest.mark.parametrize(
+    ("zone", "messages"),
+    [
+        ("Europe/Berlin", []),
+        ("UTC", []),
+        ("europe/berlin", [f"{UNKNOWN} 'europe/berlin': is 'Europe/Berlin' meant?"]),
+        ("Europe/Berlim", [f"{UNKNOWN} 'Europe/Berlim': is 'Europe/Berlin' meant?"]),
+        ("Moon/Tycho", [f"{UNKNOWN} 'Moon/Tycho'"]),
+    ],
+)
+def test_a_time_zone_that_the_host_does_not_know_is_told(tmp_path, monkeypatch, zone, messages):
+    monkeypatch.setattr("zoneinfo.available_timezones", lambda: ZONES)
+    monkeypatch.setattr(dependencies, "_knows", lambda zone: zone in ZONES)
+    tzdata = KERNEL.replace("systemd-sysv", "systemd-sysv, tzdata")
+    notes = load(tmp_path, f"{tzdata}  - {{type: timezone, zone: {zone}}}\n").notes
+    assert [note.message for note in notes] == messages
+    assert all((note.code, note.line) == ("unknown-zone", 4) for note in notes)
+
+
+def test_a_host_without_time_zones_tells_of_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoneinfo.available_timezones", set)
+    monkeypatch.setattr(dependencies, "_knows", lambda zone: False)
+    assert load(tmp_path, f"{KERNEL}  - {{type: timezone, zone: UTC}}\n").notes == ()
+
+
+def test_a_name_that_is_no_file_is_no_zone():
+    assert not dependencies._knows("Moon/Tycho")
+    assert not dependencies._knows("Europe")
