@@ -1,4 +1,6 @@
+import io
 import os
+import sys
 
 from particle_agent import runner
 
@@ -14,12 +16,26 @@ def test_reading_ahead_reads_files_only(tmp_path, monkeypatch):
     os.mkfifo(tree / "pipe")
     programs, read = tmp_path / "programs", tmp_path / "read"
     programs.mkdir()
-    (programs / "cat").write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >>{read}\n")
-    (programs / "cat").chmod(0o755)
+    (programs / "python3").write_text(f"#!/bin/sh\ncat >{read}\n")
+    (programs / "python3").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     runner.read_ahead(tree).wait(20)
     found = read.read_text().split("\0")[:-1]
     assert sorted(found) == sorted(f"{tree}/{name}" for name in names)
+
+
+def test_what_is_gone_does_not_end_reading_ahead(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    paths = [tmp_path / "gone", tmp_path / "link", tmp_path / "file"]
+    told = io.BytesIO(b"".join(os.fsencode(path) + b"\0" for path in paths))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(told))
+    read = []
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda file, *_: read.append(os.readlink(f"/proc/self/fd/{file}"))
+    )
+    exec(runner.WILL_NEED)
+    assert read == [str(tmp_path / "file")]
 
 
 def test_only_stages_that_find_the_system_as_it_is_work_ahead(target):
