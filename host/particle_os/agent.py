@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from particle_os.vm.ssh import Connection
 
-PLACE = "/run/particle-os/agent.pyz"
+# Where the initrd has left it (boot/initrd.sh).
+PLACE = "/particle-os/{name}.pyz"
 # Heartbeats come every few seconds; a guest that is silent for so long is gone.
 SILENCE_SECONDS = 60.0
 T = TypeVar("T")
@@ -98,11 +99,8 @@ class Agent:
         self._connection = connection
         self._death = death
         self._program = program
+        self._place = PLACE.format(name=program.name)
         self._hidden: list[str] = []
-
-    def push(self, deadline: Deadline) -> None:
-        """Copies the agent into the VM and has the VM confirm its hash."""
-        self._put(PLACE, io.BytesIO(self._program.data), deadline)
 
     def attach(self, name: str, data: IO[bytes], deadline: Deadline) -> str:
         """Copies what stages find under `name` (`Target.attached`); returns its SHA-256."""
@@ -199,7 +197,7 @@ class Agent:
         self, deadline: Deadline, *, terminal: bool, apt_proxy: wire.AptProxy | None = None
     ) -> Iterator[paramiko.Channel]:
         """A root shell in the target: its channel, with a terminal of its own or without."""
-        command = f"exec python3 -I -S {PLACE} shell"
+        command = f"exec python3 -I -S {self._place} shell"
         if apt_proxy is not None:
             command += f" {shlex.quote(json.dumps(encode(apt_proxy)))}"
         with self._connection.command(command, deadline, terminal=terminal) as channel:
@@ -250,7 +248,7 @@ class Agent:
                 ) from error
 
     def _channel(self, verb: str, deadline: Deadline) -> Any:
-        call = CALL.format(name=self._program.name, place=PLACE, verb=verb)
+        call = CALL.format(name=self._program.name, place=self._place, verb=verb)
         return self._connection.command(call, deadline)
 
     def _listen(self, channel: paramiko.Channel, deadline: Deadline, listen: Listener) -> None:

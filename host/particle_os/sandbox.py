@@ -37,14 +37,6 @@ COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000 noreplace-smp"
     " init_on_alloc=0 lsm= cgroup_disable=memory particle_os.preheat"
 )
-ALL_PROCESSORS = """\
-tries=0
-until set -- /sys/block/vd*/serial && [ $# -gt {disks} ]; do
-    tries=$((tries + 1)); [ $tries -lt 600 ] || exit 1; busybox usleep 50000
-done
-for processor in /sys/devices/system/cpu/cpu*/online; do echo 1 >"$processor"; done
-echo online
-"""
 BOOT_SECONDS = 60.0
 START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 30.0
@@ -220,14 +212,10 @@ def _start(
                 else:
                     restored = warm.restored(spec, state, **where, deadline=deadline)
                     machine = start.enter_context(restored)
-                connection = _connect(machine, restored=not last, deadline=deadline)
+                connection = _connect(machine, disks, restored=not last, deadline=deadline)
                 start.callback(connection.close)
-                for slot, disk in enumerate(disks):
-                    machine.monitor.plug(slot, disk, deadline)
                 machine.console.watch(on_death=connection.abort)
-                _start_processors(connection, len(disks), deadline)
                 agent = Agent(connection, _death_of(machine), program)
-                agent.push(deadline)
             except ParticleError:
                 # Whatever it was: a state that is made anew costs one boot.
                 state.unlink(missing_ok=True)
@@ -255,25 +243,28 @@ def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:
     return boot
 
 
-def _connect(machine: Machine, *, restored: bool, deadline: Deadline) -> Connection:
-    """The key handshake: our key in, the VM's key out, both over the console; then SSH."""
-    keys = KeyPair()
+def _connect(
+    machine: Machine, disks: Sequence[Disk], *, restored: bool, deadline: Deadline
+) -> Connection:
+    """Hands in fresh keys over the console, plugs the disks, and connects by SSH.
+
+    The host makes both key pairs: it would have to be believed if it made one, and a program that
+    makes the other in the VM takes a quarter of the start.
+    """
+    user, host = KeyPair(), KeyPair()
     origin = "restored" if restored else "booted"
     handshake = deadline.sooner(HANDSHAKE_SECONDS, "the key handshake with the helper VM")
-    machine.console.send_line(f"KEY {origin} {int(time.time())} {keys.public}")
-    answer = machine.console.expect(
-        r"PARTICLE-OS-HOST-KEY ssh-ed25519 ([A-Za-z0-9+/]{68}) END", handshake
+    machine.console.send_line(
+        f"KEY {origin} {int(time.time())} {len(disks)} {user.public} {host.secret}"
     )
+    for slot, disk in enumerate(disks):
+        machine.monitor.plug(slot, disk, handshake)
     port = machine.monitor.forwarded_port(handshake)
-    return Connection(port, answer.group(1).decode("ascii"), keys, handshake)
-
-
-def _start_processors(connection: Connection, disks: int, deadline: Deadline) -> None:
-    """Has the VM use all of its processors, once the disks that came last are set up."""
-    with connection.command(ALL_PROCESSORS.format(disks=disks), deadline) as channel:
-        channel.settimeout(deadline.remaining())
-        if channel.makefile("rb").read(100) != b"online\n":
-            raise VmError("the VM does not find its disks or does not start its processors")
+    try:
+        return Connection(port, host.private, user, handshake)
+    except ParticleError as error:
+        # What the VM said last tells more.
+        raise _death_of(machine)() or error from error
 
 
 def _death_of(machine: Machine) -> Callable[[], ParticleError | None]:

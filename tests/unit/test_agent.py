@@ -211,11 +211,15 @@ def test_a_failure_is_told_with_its_hint_and_tail_escaped(kind, error):
     assert told.value.tail == ("E: \\x07bell",)
 
 
-def test_the_agent_must_arrive_whole(soon):
-    Agent(Connection(f"{SHA256}  /x\n".encode()), lambda: None, PROGRAM).push(soon)
+def test_a_file_must_arrive_whole(soon):
+    data = b"a file"
+    sha256 = hashlib.sha256(data).hexdigest()
+    agent = Agent(Connection(f"{sha256}  /x\n".encode()), lambda: None, PROGRAM)
+    assert agent.attach("name", io.BytesIO(data), soon) == sha256
     for answer in (b"", b"0" * 64 + b"  /x\n", b"sh: not found"):
+        agent = Agent(Connection(answer), lambda: None, PROGRAM)
         with pytest.raises(VmError, match="did not arrive whole"):
-            Agent(Connection(answer), lambda: None, PROGRAM).push(soon)
+            agent.attach("name", io.BytesIO(data), soon)
 
 
 def test_the_base_must_arrive_whole(soon):

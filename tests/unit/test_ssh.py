@@ -1,6 +1,7 @@
 import hashlib
 import io
 import socket
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def host_key():
 def test_the_announced_key_is_accepted_and_data_arrives(keys, host_key, soon):
     data = bytes(range(256)) * 5000
     with ssh_server(host_key, keys.private.get_base64()) as (port, _):
-        connection = Connection(port, host_key.get_base64(), keys, soon)
+        connection = Connection(port, host_key, keys, soon)
         with connection.command("take", soon) as channel:
             digest = connection.send(channel, io.BytesIO(data), soon)
             channel.settimeout(5)
@@ -105,7 +106,7 @@ def test_another_host_key_is_refused_without_a_second_try(keys, host_key, soon):
     started = time.monotonic()
     with ssh_server(other, keys.private.get_base64()) as (port, guests):
         with pytest.raises(HostKeyMismatch):
-            Connection(port, host_key.get_base64(), keys, soon)
+            Connection(port, host_key, keys, soon)
     assert len(guests) == 1
     assert time.monotonic() - started < 5
 
@@ -114,7 +115,7 @@ def test_another_kind_of_host_key_is_refused_without_a_second_try(keys, host_key
     other = paramiko.ECDSAKey.generate()
     with ssh_server(other, keys.private.get_base64()) as (port, guests):
         with pytest.raises(VmError):
-            Connection(port, host_key.get_base64(), keys, soon)
+            Connection(port, host_key, keys, soon)
     assert len(guests) == 1
 
 
@@ -122,13 +123,13 @@ def test_a_user_key_that_is_refused_is_not_tried_again(keys, host_key, soon):
     stranger = KeyPair()
     with ssh_server(host_key, stranger.private.get_base64()) as (port, guests):
         with pytest.raises(VmError, match="no SSH connection"):
-            Connection(port, host_key.get_base64(), keys, soon)
+            Connection(port, host_key, keys, soon)
     assert len(guests) == 1
 
 
 def test_a_server_that_does_not_listen_yet_is_tried_again(keys, host_key, soon):
     with ssh_server(host_key, keys.private.get_base64(), delay=0.4) as (port, _):
-        Connection(port, host_key.get_base64(), keys, soon).close()
+        Connection(port, host_key, keys, soon).close()
 
 
 def test_a_port_that_nobody_answers_is_given_up_at_the_deadline(keys, host_key):
@@ -137,7 +138,7 @@ def test_a_port_that_nobody_answers_is_given_up_at_the_deadline(keys, host_key):
         started = time.monotonic()
         with pytest.raises(InfrastructureError):
             deadline = Deadline.after(0.6, "SSH")
-            Connection(unused.getsockname()[1], host_key.get_base64(), keys, deadline)
+            Connection(unused.getsockname()[1], host_key, keys, deadline)
     assert time.monotonic() - started < 4
 
 
@@ -148,13 +149,13 @@ def test_a_server_that_says_nothing_is_given_up_at_the_deadline(keys, host_key):
         started = time.monotonic()
         with pytest.raises(InfrastructureError):
             deadline = Deadline.after(0.6, "SSH")
-            Connection(silent.getsockname()[1], host_key.get_base64(), keys, deadline)
+            Connection(silent.getsockname()[1], host_key, keys, deadline)
     assert time.monotonic() - started < 4
 
 
 def test_a_guest_that_takes_no_more_data_is_given_up_at_the_deadline(keys, host_key, soon):
     with ssh_server(host_key, keys.private.get_base64()) as (port, _):
-        connection = Connection(port, host_key.get_base64(), keys, soon)
+        connection = Connection(port, host_key, keys, soon)
         with pytest.raises(DeadlineExceeded), connection.command("sleep", soon) as channel:
             endless = open("/dev/zero", "rb")  # noqa: PTH123, SIM115
             with endless:
@@ -164,7 +165,7 @@ def test_a_guest_that_takes_no_more_data_is_given_up_at_the_deadline(keys, host_
 
 def test_aborting_ends_a_wait_in_another_thread(keys, host_key, soon):
     with ssh_server(host_key, keys.private.get_base64()) as (port, _):
-        connection = Connection(port, host_key.get_base64(), keys, soon)
+        connection = Connection(port, host_key, keys, soon)
         with connection.command("sleep", soon) as channel:
             threading.Timer(0.2, connection.abort).start()
             started = time.monotonic()
@@ -174,6 +175,49 @@ def test_aborting_ends_a_wait_in_another_thread(keys, host_key, soon):
         with pytest.raises(VmError, match="take commands"):
             with connection.command("again", soon):
                 pass
+
+
+def test_a_server_behind_a_port_that_closes_at_once_is_tried_again(keys, host_key, soon):
+    """QEMU takes a connection, and drops it while nobody in the VM listens."""
+    with ssh_server(host_key, keys.private.get_base64()) as (port, guests):
+        with socket.socket() as door:
+            door.bind(("127.0.0.1", 0))
+            door.listen()
+            dropped = []
+
+            def forward():
+                while len(dropped) < 3:
+                    door.accept()[0].close()
+                    dropped.append(1)
+                visitor = door.accept()[0]
+                inner = socket.create_connection(("127.0.0.1", port))
+                threading.Thread(target=carry, args=(visitor, inner), daemon=True).start()
+                carry(inner, visitor)
+
+            def carry(source, sink):
+                try:
+                    while data := source.recv(65536):
+                        sink.sendall(data)
+                except OSError:
+                    pass
+                sink.close()
+
+            threading.Thread(target=forward, daemon=True).start()
+            Connection(door.getsockname()[1], host_key, keys, soon).close()
+    assert len(dropped) == 3
+    assert len(guests) == 1
+
+
+def test_the_secret_is_what_sshd_takes_as_a_host_key(keys, tmp_path):
+    armour = "-----{} OPENSSH PRIVATE KEY-----\n"
+    place = tmp_path / "host_key"
+    place.write_text(f"{armour.format('BEGIN')}{keys.secret}\n{armour.format('END')}")
+    place.chmod(0o600)
+    told = subprocess.run(
+        ["ssh-keygen", "-y", "-f", place], capture_output=True, text=True, timeout=20
+    )
+    assert told.stdout.strip() == keys.public
+    assert len(keys.secret) < 1000, "a line of a terminal ends at 4095 bytes"
 
 
 def test_every_build_has_its_own_key():

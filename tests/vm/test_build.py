@@ -110,7 +110,7 @@ def test_nothing_of_the_build_is_left_in_the_image(built: Built) -> None:
         }
         assert names <= {".", ".."}, directory
     assert "random-seed" not in debugfs(raw, "ls -p /var/lib/systemd")
-    key = b"PARTICLE-OS-HOST-KEY"
+    key = b"BEGIN OPENSSH PRIVATE KEY"
     with raw.open("rb") as file:
         while chunk := file.read(64 * MIB):
             assert key not in chunk

@@ -36,7 +36,12 @@ with workspace() as work:
         print(json.dumps({
             "random": run("head -c 32 /dev/urandom | od -An -tx1"),
             "uuid": run("cat /proc/sys/kernel/random/uuid"),
-            "host-key": run("cat /run/particle-os/host_key.pub"),
+            "host-key": run("ssh-keygen -y -f /run/particle-os/host_key"),
+            "processors": run(
+                "for i in $(seq 100); do grep -q , /sys/devices/system/cpu/online ||"
+                " grep -q - /sys/devices/system/cpu/online && break; busybox usleep 100000; done;"
+                " cat /sys/devices/system/cpu/online"
+            ).strip(),
             "console": (work.path / "console").read_text(errors="replace"),
             "fork": run("dmesg | grep -c 'virtual machine fork' || true").strip(),
         }))
@@ -68,6 +73,9 @@ def test_two_restored_machines_have_other_keys_and_randomness(
     for secret in ("random", "uuid", "host-key"):
         assert one[secret] != two[secret]
     assert "ssh-ed25519" in one["host-key"]
+    assert one["processors"] == "0-1"
+    for found in (one, two):
+        assert "KEY restored" not in found["console"], "the VM does not repeat what it was given"
 
 
 def test_a_damaged_state_costs_a_boot_and_nothing_else(

@@ -1,7 +1,6 @@
 #!/usr/bin/busybox sh
 # Init of the helper VM: network, the key handshake on the console, then sshd as process 1.
-# The console is the trusted channel: the host hands in this build's public key and the time,
-# and learns the VM's fresh host key.
+# The console is the trusted channel: over it the host hands in the keys of this build and the time.
 PATH=/usr/sbin:/usr/bin
 export PATH
 bb=/usr/bin/busybox
@@ -13,6 +12,26 @@ $bb mount -t tmpfs -o mode=1777,size=75% tmpfs /tmp
 $bb mkdir -m 0755 /run/sshd
 $bb mkdir -m 0700 /run/particle-os
 $bb ln -sf /proc/self/fd /dev/fd
+
+fail() {
+	echo "PARTICLE""-OS-FAILED: $*"
+	$bb poweroff -f
+}
+
+# The processors but the first, once so many disks have come (sandbox.py says why not before), and
+# sshd has had its time: to start a processor holds up the others.
+all_processors() {
+	disks=$1 tries=0
+	$bb usleep 700000
+	while set -- /sys/block/vd*/serial && [ $# -le "$disks" ]; do
+		tries=$((tries + 1))
+		[ "$tries" -lt 600 ] || fail "$# of the disks came, not $disks more than the first"
+		$bb usleep 50000
+	done
+	for processor in /sys/devices/system/cpu/cpu*/online; do
+		echo 1 >"$processor"
+	done
+}
 
 # User networking of QEMU always has these addresses.
 $bb ip link set lo up
@@ -29,15 +48,18 @@ if $bb grep -q particle_os.preheat /proc/cmdline; then
 		/usr/bin/python3 -I -S -m zipfile -e "$packed" "$agent"
 		/usr/bin/python3 -I -S "$agent" serve &
 		until [ -p "/run/particle-os/${agent##*/}" ]; do
-			kill -0 $! || { echo "PARTICLE""-OS-FAILED: no agent"; $bb poweroff -f; }
+			kill -0 $! || fail "no agent"
 			$bb usleep 100000
 		done
 	done
-	cd /usr/bin && $bb cat ssh-keygen tar zstd mount sha256sum ../sbin/chroot ../sbin/sshd \
+	cd /usr/bin && $bb cat tar zstd mount sha256sum ../sbin/chroot ../sbin/sshd \
 		../sbin/mke2fs ../sbin/sfdisk ../lib/openssh/sshd-* ../lib/*/libcrypto.so.3 >/dev/null
 	cd /
 fi
 
+# Waits for the kernel's word; a program that starts only after a restore would take its time.
+$bb grep -q -m 1 "due to virtual machine fork" /dev/kmsg &
+notice=$!
 $bb stty -echo </dev/console
 echo "PARTICLE""-OS-READY"
 while IFS= read -r line; do
@@ -45,21 +67,20 @@ while IFS= read -r line; do
 	KEY\ *) break ;;
 	esac
 done </dev/console
-# KEY booted|restored seconds-since-1970 ssh-ed25519 base64
-rest=${line#KEY }
-if [ "${rest%% *}" = restored ]; then
-	# No key before the kernel has noticed (vmgenid) that others may run from the same memory.
-	tries=0
-	until $bb dmesg | $bb grep -q "due to virtual machine fork"; do
-		tries=$((tries + 1))
-		[ "$tries" -lt 100 ] || { echo "PARTICLE""-OS-FAILED: no new random seed"; $bb poweroff -f; }
-		$bb usleep 50000
-	done
+# KEY booted|restored seconds-since-1970 disks-to-come ssh-ed25519 user-key host-key
+set -f
+# shellcheck disable=SC2086
+set -- $line
+set +f
+if [ "$2" = restored ]; then
+	# No secret before the kernel has noticed (vmgenid) that others may run from the same memory.
+	wait "$notice"
 fi
-rest=${rest#* }
-$bb date -u -s "@${rest%% *}" >/dev/null
-echo "${rest#* }" >/run/particle-os/authorized_keys
-ssh-keygen -q -t ed25519 -N '' -C '' -f /run/particle-os/host_key
-echo "PARTICLE""-OS-HOST-KEY $($bb cut -d' ' -f1,2 /run/particle-os/host_key.pub) END"
-
+$bb date -u -s "@$3" >/dev/null
+umask 077
+echo "$5 $6" >/run/particle-os/authorized_keys
+printf '%s\n' "-----BEGIN OPENSSH PRIVATE KEY-----" "$7" "-----END OPENSSH PRIVATE KEY-----" \
+	>/run/particle-os/host_key
+umask 022
+all_processors "$4" &
 exec /usr/sbin/sshd -D -e -f /particle-os/sshd_config

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -22,6 +22,7 @@ from particle_os.errors import VmError
 # Every failure reaches the user as an error of ours; paramiko's own traces would only confuse.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
+RETRY_SECONDS = 0.02
 CHUNK = 1 << 18
 WINDOW = 1 << 24
 # Under emulation the guest's AES instructions beat its ChaCha20.
@@ -29,7 +30,11 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr")
 
 
 class KeyPair:
-    """A user key that lives as long as one build, in memory only."""
+    """A key that lives as long as one build, in memory only.
+
+    `public` is its line in authorized_keys(5), `secret` the private key in OpenSSH's format, as
+    base64 without its armour.
+    """
 
     def __init__(self) -> None:
         key = Ed25519PrivateKey.generate()
@@ -39,6 +44,7 @@ class KeyPair:
             serialization.NoEncryption(),
         ).decode("ascii")
         self.private = paramiko.Ed25519Key.from_private_key(io.StringIO(text))
+        self.secret = "".join(text.splitlines()[1:-1])
         self.public = f"ssh-ed25519 {self.private.get_base64()}"
 
 
@@ -48,7 +54,7 @@ class _OnlyThisKey(paramiko.MissingHostKeyPolicy):
     def missing_host_key(
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
-        raise HostKeyMismatch(f"the VM shows the host key {key.fingerprint}, not the one announced")
+        raise HostKeyMismatch(f"the VM shows the host key {key.fingerprint}, not its own")
 
 
 class HostKeyMismatch(VmError):
@@ -58,30 +64,40 @@ class HostKeyMismatch(VmError):
 class Connection:
     """A connection to the VM; `abort` may be called from another thread and ends every wait."""
 
-    def __init__(self, port: int, host_key: str, keys: KeyPair, deadline: Deadline) -> None:
-        """Connects to 127.0.0.1:`port`; `host_key` is base64 of the ed25519 key blob."""
-        pinned = paramiko.Ed25519Key(data=base64.b64decode(host_key, validate=True))
+    def __init__(
+        self, port: int, host_key: paramiko.PKey, keys: KeyPair, deadline: Deadline
+    ) -> None:
+        """Connects to 127.0.0.1:`port`, whose host key is `host_key`, or raises VmError."""
         self._client = paramiko.SSHClient()
-        self._client.get_host_keys().add(f"[127.0.0.1]:{port}", "ssh-ed25519", pinned)
+        self._client.get_host_keys().add(f"[127.0.0.1]:{port}", "ssh-ed25519", host_key)
         self._client.set_missing_host_key_policy(_OnlyThisKey())
         try:
             for attempt in tenacity.Retrying(
                 stop=tenacity.stop_after_delay(deadline.remaining()),
-                wait=tenacity.wait_exponential(multiplier=0.05, max=1),
+                wait=tenacity.wait_fixed(RETRY_SECONDS),
                 retry=tenacity.retry_if_exception(_worth_a_retry),
                 reraise=True,
             ):
                 with attempt:
                     self._connect(port, keys, deadline)
         except paramiko.BadHostKeyException as error:
-            raise HostKeyMismatch("the VM shows another host key than it announced") from error
+            raise HostKeyMismatch("the VM shows another host key than it was given") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise VmError(f"no SSH connection to the VM: {error}") from error
 
     def _connect(self, port: int, keys: KeyPair, deadline: Deadline) -> None:
+        # QEMU takes the connection before the VM does: without a greeting there is no server yet.
+        connection = socket.create_connection(("127.0.0.1", port), deadline.remaining())
+        try:
+            if not connection.recv(1, socket.MSG_PEEK):
+                raise EOFError("no SSH server listens yet")
+        except BaseException:
+            connection.close()
+            raise
         self._client.connect(
             "127.0.0.1",
             port,
+            sock=connection,
             username="root",
             pkey=keys.private,
             timeout=deadline.remaining(),
