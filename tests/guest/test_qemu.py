@@ -130,6 +130,18 @@ def test_what_the_file_system_has_not_used_is_not_read(debian, monkeypatch):
     assert told == [(MIB + 5 * 4096, MIB + 6 * 4096), (MIB + 8 * 4096, MIB + 40001 * 4096)]
 
 
+@pytest.mark.parametrize("told", [10_000, 10**7])
+def test_a_minimal_file_system_has_some_room_and_fits_its_partition(debian, told):
+    debian.captured["dumpe2fs"] = f"Block count:              {told}\n"
+    Qemu(size="minimal").run(debian)
+    _, last = [c.argv for c in debian.commands if c.argv[0] == "resize2fs"]
+    ((before, _), (after, _)) = debian.report.needed
+    room = 24 * MIB
+    expected = min(-(-told * 4096 // MIB) * MIB + room, before - 2 * MIB)
+    assert last[-1] == f"{expected // 1024}K"
+    assert after == expected + 2 * MIB <= before
+
+
 def test_boot_code_never_reaches_the_partition_table(debian):
     extlinux.MBR_CODE["gpt"].write_bytes(bytes(441))
     with pytest.raises(StageError, match="441 bytes"):

@@ -44,16 +44,20 @@ def make(
     )
 
 
-def shrink(target: Target, partition: Path) -> int:
-    """Makes the file system as small as it goes, and some room larger; returns its bytes."""
+def shrink(target: Target, partition: Path, size: int) -> int:
+    """Makes the file system as small as it goes, and some room larger; returns its bytes.
+
+    It has `size` bytes now, and does not become larger: what resize2fs(8) takes for the least can
+    be all of it.
+    """
     target.run(["e2fsck", "-fy", str(partition)])
     target.run(["resize2fs", "-M", str(partition)])
     told = target.capture_outside(["dumpe2fs", "-h", str(partition)])
     found = BLOCK_COUNT.search(told)
     assert found is not None
-    size = -(-int(found.group(1)) * BLOCK // MIB) * MIB + SLACK
-    target.run(["resize2fs", str(partition), f"{size // 1024}K"])
-    return size
+    least = min(size, -(-int(found.group(1)) * BLOCK // MIB) * MIB + SLACK)
+    target.run(["resize2fs", str(partition), f"{least // 1024}K"])
+    return least
 
 
 def add_journal(target: Target, partition: Path, *, small: bool) -> None:

@@ -69,8 +69,9 @@ class Writer:
             if part.name in self._trees:
                 self._make_file_system(part, self._trees[part.name])
         if self._wanted.shrunk:
-            least = ext4.shrink(self._target, self._node(self._parts[-1]))
-            self._parts[-1] = replace(self._parts[-1], size=least)
+            last = self._parts[-1]
+            least = ext4.shrink(self._target, self._node(last), last.size)
+            self._parts[-1] = replace(last, size=least)
             self._partition()
 
     def install(self, loader: BootLoader) -> None:
