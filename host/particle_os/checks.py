@@ -170,7 +170,11 @@ class CommandCheck(_Check):
         reply = replies[0]
         if reply.status != self.exit:
             late = reply.status in (124, 137) and self.exit not in (124, 137)
-            what = f"took longer than {self.timeout} s" if late else f"ended with {reply.status}"
+            what = (
+                f"took longer than {self.timeout} s"
+                if late
+                else f"ended with {reply.status}, not {self.exit}"
+            )
             return Finding(False, f"it {what}: {reply.text[-1000:] or 'no output'}")
         return _content(reply.output, self.contains, self.matches)
 
@@ -217,10 +221,10 @@ class FileCheck(_Check):
             return Finding(True, "it is not there")
         mode, owner, group = (*replies[0].text.split(), "", "", "")[:3]
         if self.mode is not None and int(self.mode, 8) != int(mode or "0", 8):
-            return Finding(False, f"its mode is {mode}")
+            return Finding(False, f"its mode is {mode}, not {self.mode}")
         for what, wanted, found in (("owner", self.owner, owner), ("group", self.group, group)):
             if wanted is not None and wanted != found:
-                return Finding(False, f"its {what} is {found}")
+                return Finding(False, f"its {what} is {found}, not {wanted}")
         if len(replies) == 1:
             return Finding(True, f"{mode} {owner} {group}")
         if replies[1].status != 0:
@@ -246,7 +250,9 @@ class PackageCheck(_Check):
         state, _, version = replies[0].text.partition(" ")
         if replies[0].status != 0 or state != "installed":
             return Finding(False, "it is not installed")
-        return Finding(self.version in (None, version), f"version {version}")
+        if self.version not in (None, version):
+            return Finding(False, f"its version is {version}, not {self.version}")
+        return Finding(True, f"version {version}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,8 +277,9 @@ class UserCheck(_Check):
         groups = replies[1].text.split()
         if missing := [group for group in self.groups if group not in groups]:
             return Finding(False, f"it is not in {', '.join(missing)}")
-        holds = self.shell in (None, fields[6])
-        return Finding(holds, f"uid {fields[2]}, shell {fields[6]}, groups {' '.join(groups)}")
+        if self.shell not in (None, fields[6]):
+            return Finding(False, f"its shell is {fields[6]}, not {self.shell}")
+        return Finding(True, f"uid {fields[2]}, shell {fields[6]}, groups {' '.join(groups)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +338,7 @@ class HttpCheck(_Check):
     def judge_response(self, status: int, body: str) -> Finding:
         """What the server's answer means."""
         if status != self.status:
-            return Finding(False, f"status {status}: {body.strip()[:200]}")
+            return Finding(False, f"status {status}, not {self.status}: {body.strip()[:200]}")
         return _content(body, self.contains, self.matches)
 
 
@@ -359,8 +366,12 @@ class MountCheck(_Check):
             return Finding(False, "nothing is mounted there")
         # What was mounted last hides what is below.
         kind, options = here[-1][2], here[-1][3].split(",")
-        holds = self.type in (None, kind) and set(self.options) <= set(options)
-        return Finding(holds, f"{kind} with {','.join(options)}")
+        found = f"{kind} with {','.join(options)}"
+        if self.type not in (None, kind):
+            return Finding(False, f"it is {found}, not {self.type}")
+        if missing := [option for option in self.options if option not in options]:
+            return Finding(False, f"it is {found}, without {','.join(missing)}")
+        return Finding(True, found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,7 +387,7 @@ class KernelArgumentCheck(_Check):
 
     def judge(self, replies: Sequence[Reply]) -> Finding:
         holds = self.kernel_argument in replies[0].text.split()
-        return Finding(holds, replies[0].text)
+        return Finding(holds, replies[0].text if holds else f"not among: {replies[0].text}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,7 +454,9 @@ class BootTimeCheck(_Check):
         if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
             return Finding(False, "systemd does not know: it has not settled")
         seconds = int(text) / 1e6
-        return Finding(seconds <= self.systemd_analyze, f"{seconds:.1f} s")
+        if seconds > self.systemd_analyze:
+            return Finding(False, f"{seconds:.1f} s, more than {self.systemd_analyze} s")
+        return Finding(True, f"{seconds:.1f} s")
 
 
 @dataclass(frozen=True, kw_only=True)

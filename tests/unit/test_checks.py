@@ -31,6 +31,33 @@ MOUNTS = "/dev/vda1 / ext4 rw,relatime 0 0\ntmpfs /run tmpfs rw,nosuid 0 0\n"
 
 
 @pytest.mark.parametrize(
+    ("check", "outputs", "told"),
+    [
+        (CommandCheck(command=("x",), exit=2), [(1, "")], "it ended with 1, not 2: no output"),
+        (FileCheck(file="/x", mode="0600"), ["644 root root"], "its mode is 644, not 0600"),
+        (FileCheck(file="/x", owner="a"), ["644 root root"], "its owner is root, not a"),
+        (PackageCheck(package="x", version="2"), ["installed 1"], "its version is 1, not 2"),
+        (
+            UserCheck(user="admin", shell="/bin/zsh"),
+            [PASSWD, ""],
+            "its shell is /bin/bash, not /bin/zsh",
+        ),
+        (MountCheck(mount="/", type="xfs"), [MOUNTS], "it is ext4 with rw,relatime, not xfs"),
+        (
+            MountCheck(mount="/", options=("ro",)),
+            [MOUNTS],
+            "it is ext4 with rw,relatime, without ro",
+        ),
+        (KernelArgumentCheck(kernel_argument="ro"), ["rw quiet"], "not among: rw quiet"),
+        (BootTimeCheck(systemd_analyze=3), ["4500000"], "4.5 s, more than 3 s"),
+    ],
+)
+def test_a_failure_says_what_is_there_and_what_was_wanted(check, outputs, told):
+    replies = [Reply(0, o) if isinstance(o, str) else Reply(*o) for o in outputs]
+    assert check.judge(replies).detail == told
+
+
+@pytest.mark.parametrize(
     ("check", "outputs", "holds"),
     [
         (UnitCheck(unit="a.service"), ["active\n"], True),
