@@ -49,6 +49,19 @@ def test_a_broken_host_is_an_error_and_no_failure():
     assert [error.get("type") for error in suite.iter("error")] == ["infrastructure"]
 
 
+def test_whatever_an_image_is_called_a_parser_takes_the_file():
+    name = "a\x01b\ufffe\udcffc.raw"
+    (suite,) = ET.fromstring(junit.document(name, [PANIC])).findall("testsuite")
+    assert suite.get("name") == "a\\x01b\\ufffe\\udcffc.raw (bios)"
+
+
+def test_checks_of_one_name_are_told_apart():
+    twice = PASSED.model_copy(update={"checks": (GOOD, GOOD)})
+    (suite,) = suites(twice)
+    names = [case.get("name") for case in suite]
+    assert names == ["boot", "unit ssh.service", "unit ssh.service (2)"]
+
+
 def test_annotations_of_a_workflow():
     assert github.workflow_commands("x.raw", [PASSED, PANIC]) == [
         "::notice title=boot test of x.raw (bios)%3A passed::it is up",
