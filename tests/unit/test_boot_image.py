@@ -71,7 +71,25 @@ def vmdk(path, *, capacity=2048, descriptor=b"createType=monolithicSparse"):
 
 def test_a_format_that_is_given_counts(tmp_path):
     assert image_format(vmdk(tmp_path / "image"), "vmdk") == "vmdk"
+    (tmp_path / "image").write_bytes(b"conectix" + bytes(1024))
     assert image_format(tmp_path / "image", "vhd") == "vpc"
+
+
+@pytest.mark.parametrize("given", ["qcow2", "vmdk", "vdi", "vhd", "vhdx"])
+def test_an_image_of_another_format_than_the_given_one_is_refused(tmp_path, given):
+    image = tmp_path / "image"
+    image.write_bytes(bytes(4096))
+    with pytest.raises(UsageError, match=f"no image of the format {given}"):
+        image_format(image, given)
+
+
+def test_an_encrypted_image_is_refused(tmp_path):
+    image = qcow2(tmp_path / "image")
+    with image.open("r+b") as file:
+        file.seek(32)
+        file.write((2).to_bytes(4, "big"))
+    with pytest.raises(UsageError, match="is encrypted"):
+        image_format(image)
 
 
 @pytest.mark.parametrize(

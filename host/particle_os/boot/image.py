@@ -50,15 +50,30 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
         tail = file.read(512)
     if given is not None:
         found = FORMATS[given]
+        _check_given(path, given, head, tail)
     else:
         found = "qcow2" if head.startswith(QCOW2) else "raw"
         _check_raw(path, head, tail)
+    # docs/interop/qcow2.txt: crypt_method.
+    if found == "qcow2" and int.from_bytes(head[32:36], "big"):
+        raise UsageError(f"{path} is encrypted; nobody could give the key while it boots")
     if _refers(found, head):
         raise UsageError(
             f"{path} refers to another file; only images that stand alone are booted",
             hint="Flatten it with 'qemu-img convert -O qcow2'.",
         )
     return found
+
+
+def _check_given(path: Path, given: str, head: bytes, tail: bytes) -> None:
+    """That QEMU can open it as what the user says it is."""
+    known = [m for m in (("qcow2", 0, QCOW2), *MAGIC) if FORMATS[m[0]] == FORMATS[given]]
+    found = any((head[at:] if at >= 0 else tail).startswith(magic) for _, at, magic in known)
+    if known and not found:
+        raise UsageError(
+            f"{path} is no image of the format {given}",
+            hint="Without --format, raw and qcow2 are told apart by themselves.",
+        )
 
 
 def _check_raw(path: Path, head: bytes, tail: bytes) -> None:
