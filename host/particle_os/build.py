@@ -16,7 +16,7 @@ from particle_os.boot_test import Verdict
 from particle_os.checkpoints import Checkpoints
 from particle_os.delivery import Delivery
 from particle_os.errors import InfrastructureError, ParticleError
-from particle_os.execution import Execution
+from particle_os.execution import UNPACKED, Execution
 from particle_os.plan import Plan
 from particle_os.progress import LogSink, Progress
 from particle_os.report import Result, Status
@@ -53,6 +53,7 @@ def build(plan: Plan, progress: Progress) -> Result:
             run.make_base()
             run.find_checkpoints()
             run.fetch_base()
+            run.check_room()
             with run.sandbox("build", run.delivery.file("raw"), run.layers()) as sandbox:
                 run.push_base(sandbox)
                 run.push_files(sandbox)
@@ -107,15 +108,16 @@ class _Build(Execution):
         self.packages: tuple[Package, ...] = ()
 
     def check_host(self) -> None:
-        """What would fail after the stages fails now: the firmware, and room for the images."""
+        """What would fail after the stages fails now: firmware that is not installed."""
         if self.plan.options.boot_test:
             for firmware in self.plan.loaded.firmwares:
                 firmwares.check(firmware)
-        if self.plan.base is not None:
-            packed = self.plan.base.size()
-            images = 1 + len(set(self.plan.loaded.disk.formats) - {"raw"})
-            # A base unpacks to about three times its size, and stages rarely take away.
-            need_room(self.delivery.staging, images * 3 * packed, "the images")
+
+    def check_room(self) -> None:
+        super().check_room()
+        assert self.base is not None
+        images = 1 + len(set(self.plan.loaded.disk.formats) - {"raw"})
+        need_room(self.delivery.staging, images * UNPACKED * self.base.size(), "the images")
 
     def list_packages(self, sandbox: Sandbox) -> None:
         """Notes what is installed, for the report."""

@@ -43,6 +43,8 @@ BUILD_SECONDS = 3600.0
 NOTES_LIMIT = 100
 # What the scratch disk of a small system takes, besides its base.
 SCRATCH_ESTIMATE = 1 << 30
+# To how many times its size a base unpacks, about; stages rarely take away.
+UNPACKED = 3
 
 
 class Execution:
@@ -180,6 +182,15 @@ class Execution:
         with self.progress.phase("fetch base image"):
             self.base.fetch(self.work, self.deadline, self.progress.line)
 
+    def check_room(self) -> None:
+        """Raises NotEnoughSpace when what the stages write has no room; before the VM starts."""
+        assert self.base is not None
+        unpacked = 0 if self.chain else UNPACKED * self.base.size()
+        # The last stage writes to another disk.
+        if self.stages.done < len(self.plan.stages) - 1:
+            unpacked += SCRATCH_ESTIMATE
+        need_room(self.work.path, unpacked, "the scratch disk")
+
     def layers(self) -> list[Path]:
         """The frozen disks that the build continues on."""
         return [checkpoint.disk for checkpoint in self.chain]
@@ -214,7 +225,6 @@ class Execution:
         assert self.base is not None
         if self.chain:
             return
-        need_room(self.work.path, SCRATCH_ESTIMATE + 3 * self.base.size(), "the scratch disk")
         with self.progress.phase("push base"):
             try:
                 self.base.push(sandbox.agent, self.deadline, self._listen_to_output)

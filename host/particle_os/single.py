@@ -33,6 +33,7 @@ def run_stage(plan: Plan, output: Path | None, progress: Progress) -> SingleResu
         run.make_base()
         run.find_checkpoints()
         run.fetch_base()
+        run.check_room()
         with run.sandbox("stage", written, run.layers()) as sandbox:
             run.push_base(sandbox)
             run.push_files(sandbox)
