@@ -108,7 +108,7 @@ def _validate(bench: Bench) -> None:
 
 
 def _helper(bench: Bench) -> None:
-    """A helper VM to its first commands, restored against booted; they take turns."""
+    """A helper VM to the answer of its first command, restored against booted; they take turns."""
     with workspace() as work:
         made = helper.ensure(
             helper.load_template("debian-trixie"),
@@ -128,6 +128,7 @@ def _helper(bench: Bench) -> None:
 
     def start() -> float:
         with workspace() as work:
+            deadline = Deadline.after(600, "the benchmark")
             began = time.monotonic()
             with sandbox.running_sandbox(
                 made,
@@ -136,8 +137,9 @@ def _helper(bench: Bench) -> None:
                 directory=work.path / "bench",
                 output=work.path / "output.raw",
                 transcript=work.path / "console.log",
-                deadline=Deadline.after(600, "the benchmark"),
-            ):
+                deadline=deadline,
+            ) as vm:
+                vm.agent.quiesce(deadline)
                 return time.monotonic() - began
 
     cold, warm = [], []
