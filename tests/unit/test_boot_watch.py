@@ -197,6 +197,39 @@ def test_restarts(observe):
     assert "3 times" in message
 
 
+def test_a_restart_that_the_firmware_makes_two_resets_of_is_one(observe):
+    machine = Played(SYSTEMD, answers=60, restarts=[20, 20.05, 40, 40.05])
+    read = machine.read
+
+    def says(seconds):
+        text = read(seconds)
+        times = sum(machine.now >= at for at in (20.03, 40.03))
+        machine.firmware.data = b"Booting from 0000:7c00\n" + times * (
+            b"In resume (status=0)\nAttempting a hard reboot\nSeaBIOS (version 1.16)\n"
+        )
+        return text
+
+    machine.console.read = says
+    watched, failure = observe(machine)
+    assert (failure, watched.restarts) == (None, 2)
+    # What it said before QEMU told of the reset is of the new start.
+    assert watched.phases["firmware"] == pytest.approx(40, abs=0.5)
+
+
+def test_the_screen_of_the_start_before_shows_no_phase(observe):
+    machine = Played(SYSTEMD, restarts=[20.5])
+    read = machine.read
+
+    def shows(seconds):
+        text = read(seconds)
+        machine.shown = b"x login: " if 20.5 <= machine.now < 21.5 else b""
+        return text
+
+    machine.console.read = shows
+    watched, _ = observe(machine)
+    assert "login prompt" not in watched.phases
+
+
 def test_a_restart_after_a_panic_tells_the_panic(observe):
     said = [*BOOT, (5, b"Kernel panic - not syncing: Fatal exception\r\n")]
     _, (status, _) = observe(Played(said, restarts=[6]))

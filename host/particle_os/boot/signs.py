@@ -111,6 +111,9 @@ BEFORE_KERNEL: tuple[Status, ...] = (
 )
 # SeaBIOS, on its debug port, when it jumps to the code of a disk.
 HANDED_OVER = re.compile(rb"Booting from 0000:7c00")
+# SeaBIOS, there, when a machine restarts: the processor alone began anew, in SeaBIOS' own copy in
+# memory, so that it resets the whole machine (src/resume.c: tryReboot).
+RESETS_AGAIN = b"Attempting a hard reboot"
 NO_DEVICE = re.compile(rb"No bootable device")
 
 

@@ -21,6 +21,7 @@ from particle_os.boot.signs import (
     NO_DEVICE,
     PHASE_NAMES,
     PHASES,
+    RESETS_AGAIN,
     SIGNS,
     find_sign,
 )
@@ -105,7 +106,9 @@ class Watch:
         self._window = b""
         self._suspicion: _Suspicion | None = None
         self._dismissed: set[bytes] = set()
+        self._resets = 0
         self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
+        self._asked = self._heard
         self._activity: object = None
         self._operations = 0
         self._processor = 0.0
@@ -119,7 +122,7 @@ class Watch:
         while True:
             try:
                 self._hear(self._machine.console.read(self._slice()))
-                found = self._firmware_says() or self._look()
+                found = self._restarted() or self._firmware_says() or self._look()
             except QemuEnded as ended:
                 return self._ended(ended)
             except VmError:
@@ -205,15 +208,11 @@ class Watch:
         return None
 
     def _look(self) -> tuple[Status, str] | None:
-        """Asks QEMU what the machine does: restarts, processor, screen, disks."""
+        """Asks QEMU what the machine does: processor, screen, disks."""
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return None
         self._looked = now
-        events = self._machine.monitor.events(self._monitor_deadline())
-        for _ in filter(_is_restart, events):
-            if found := self._restarted():
-                return found
         if self._phase < KERNEL and self._kernel_runs():
             self._reach("kernel")
         self._look_at_screen()
@@ -246,12 +245,27 @@ class Watch:
         self._processor = screen.processor_seconds(self._machine)
 
     def _restarted(self) -> tuple[Status, str] | None:
+        """Notices that the machine has restarted itself, and begins anew then."""
+        now = time.monotonic()
+        if now - self._asked < POLL_SECONDS:
+            return None
+        self._asked = now
+        events = self._machine.monitor.events(self._monitor_deadline())
+        self._resets += sum(map(_is_reset, events))
+        # The firmware resets the machine once more, and may have said so before QEMU does.
+        said = self._firmware.data
+        restarts = self._resets - said.count(RESETS_AGAIN)
+        if restarts <= self.restarts:
+            return None
         if self._suspicion is not None:
             return self._believed()
-        self.restarts += 1
+        self.restarts = restarts
         self._phase, self._window = -1, b""
         self.phases.clear()
-        self._firmware_seen = len(self._firmware.data)
+        begun = said.rfind(RESETS_AGAIN, self._firmware_seen)
+        self._firmware_seen = len(said) if begun < 0 else begun
+        # The screen still shows the words of the start before.
+        self._looked = now
         self._act()
         if self.restarts <= RESTARTS:
             return None
@@ -353,7 +367,7 @@ class Watch:
         return text
 
 
-def _is_restart(event: dict[str, Any]) -> bool:
+def _is_reset(event: dict[str, Any]) -> bool:
     return event["event"] == "RESET" and bool(event["data"].get("guest"))
 
 
