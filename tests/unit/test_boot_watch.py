@@ -17,6 +17,9 @@ SYSTEMD = [*BOOT, (6, b"Loading, please wait...\r\n"), (9, b"Welcome to Debian\r
 class Channel:
     data = b""
 
+    def forget(self):
+        self.data = b""
+
     def wait_for_end(self, seconds):
         pass
 
@@ -228,6 +231,26 @@ def test_the_screen_of_the_start_before_shows_no_phase(observe):
     machine.console.read = shows
     watched, _ = observe(machine)
     assert "login prompt" not in watched.phases
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [(b"You are in emergency mode.\r\n", "emergency-mode"), (b"all is well\r\n", "timed-out")],
+)
+def test_an_answer_from_before_a_restart_hides_nothing_after_it(observe, line, status):
+    machine = Played([*SYSTEMD, (31, b"SeaBIOS\r\n"), (40, line)], restarts=[30])
+    read, told = machine.read, [BEGIN + b"\nfacts QUJD\n"]
+
+    def says(seconds):
+        text = read(seconds)
+        if told and machine.now >= 20:
+            machine.probe.data = told.pop()
+        return text
+
+    machine.console.read = says
+    watched, failure = observe(machine)
+    assert failure[0] == status
+    assert list(watched.phases) == ["firmware"]
 
 
 def test_a_restart_after_a_panic_tells_the_panic(observe):

@@ -29,6 +29,11 @@ class Channel:
     def data(self) -> bytes:
         return bytes(self._data)
 
+    def forget(self) -> None:
+        """Drops what has come so far."""
+        # In place: the thread may be adding to it.
+        del self._data[:]
+
     def wait_for_end(self, seconds: float) -> None:
         """Waits until the other side has closed, so that all that it sent is here."""
         self._thread.join(seconds)

@@ -262,6 +262,8 @@ class Watch:
         self.restarts = restarts
         self._phase, self._window = -1, b""
         self.phases.clear()
+        # An answer counts for one start: what was said before would hide that this one fails.
+        self._probe.forget()
         begun = said.rfind(RESETS_AGAIN, self._firmware_seen)
         self._firmware_seen = len(said) if begun < 0 else begun
         # The screen still shows the words of the start before.
