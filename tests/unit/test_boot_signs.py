@@ -11,6 +11,11 @@ SAID = [
     ("no-bootable-device", b"Boot failed: not a bootable disk\r\n\r\nNo bootable device.\r\n"),
     ("boot-loader-failed", b"Booting from Hard Disk...\r\nMissing operating system.\r\n"),
     ("boot-loader-failed", b"Failed to load ldlinux.c32\nBoot failed: please change disks\n"),
+    (
+        "boot-loader-failed",
+        b"Booting from Hard Disk...\r\nMultiple active partitions\r\nBooting from Floppy...\r\n"
+        b"Boot failed: could not read the boot disk\r\n\r\nNo bootable device.\r\n",
+    ),
     # SYSLINUX
     ("kernel-not-started", b"Loading /vmlinuz... failed: No such file or directory\r\nboot: "),
     ("kernel-not-started", b"Loading /vmlinuz... Invalid or corrupt kernel image.\r\nboot: "),

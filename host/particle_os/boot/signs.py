@@ -82,7 +82,8 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
         re.compile(
             # Boot sectors of SYSLINUX and others
             rb"Missing OS|Missing operating system|Operating system load error|OS load error|"
-            rb"Boot error|Failed to load ldlinux\.c32|ldlinux\.c32: not a COM32R image|"
+            rb"Multiple active partitions|Boot error|Failed to load ldlinux\.c32|"
+            rb"ldlinux\.c32: not a COM32R image|"
             # GRUB
             rb"grub rescue>|error: [^\r\n]*unknown filesystem|"
             # the shim
