@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import re
 import select
@@ -33,7 +32,7 @@ SEARCH_BYTES = 8192
 TYPED_LIMIT = 1 << 20
 SLICE_SECONDS = 0.5
 TRANSCRIPT_LIMIT = 32 << 20
-TAIL_LINES = 15
+TAIL_LINES, TAIL_BYTES = 15, 16384
 
 
 class GuestPanic(VmError):
@@ -55,10 +54,11 @@ class Transcript:
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
         self._written = 0
-        self._tail: collections.deque[bytes] = collections.deque(maxlen=64)
+        self._tail = b""
 
     def write(self, data: bytes) -> None:
-        self._tail.append(data[-4096:])
+        # Bytes, not writes: firmware says a character at a time.
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
         room = TRANSCRIPT_LIMIT - self._written
         if room > 0:
             self._written += self._file.write(data[:room])
@@ -71,7 +71,7 @@ class Transcript:
 
     def tail(self, lines: int = TAIL_LINES) -> list[str]:
         """The last lines, safe to show."""
-        return last_lines(b"".join(self._tail), lines)
+        return last_lines(self._tail, lines)
 
 
 def last_lines(said: bytes, lines: int) -> list[str]:

@@ -1,0 +1,20 @@
+from particle_os.vm.console import Transcript
+
+
+def test_the_end_is_kept_in_however_small_pieces_it_comes(tmp_path):
+    transcript = Transcript(tmp_path / "console.log")
+    said = b"".join(b"line %d of what the firmware says\r\n" % i for i in range(20))
+    for byte in said:
+        transcript.write(bytes([byte]))
+    assert transcript.tail(5) == [f"line {i} of what the firmware says" for i in range(15, 20)]
+    transcript.close()
+    assert (tmp_path / "console.log").read_bytes() == said
+
+
+def test_what_is_kept_in_memory_of_a_flood_is_bounded(tmp_path):
+    transcript = Transcript(tmp_path / "console.log")
+    for i in range(100):
+        transcript.write(b"%d\n" % i * 10000)
+    tail = transcript.tail(1_000_000)
+    assert (tail[-1], len(tail) < 10000) == ("99", True)
+    transcript.close()
