@@ -51,7 +51,9 @@ def resolve(
             digest = hmac.digest(_key(cache), value, "sha256").hex()
             values[digest] = value
             named.append(Secret(name=secret.name, file=digest))
-        made.append(replace(stage, secrets=tuple(named)))
+        # Options may insist on a secret that has just failed.
+        if not failures:
+            made.append(replace(stage, secrets=tuple(named)))
     if len(failures) > 1:
         reasons = [error.brief for error in failures]
         raise UsageError(f"{len(failures)} secrets have no value", tail=reasons) from failures[0]

@@ -8,6 +8,7 @@ from particle_agent import wire
 from particle_agent.decode import encode
 from particle_agent.options import Secret
 from particle_agent.stages.run import Run
+from particle_agent.stages.users import User, Users
 from particle_os import recipe, secret
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.plan import Options, make_plan
@@ -124,3 +125,19 @@ def test_words_of_the_protocol_are_no_secrets():
 def test_each_line_of_a_secret_is_hidden():
     hidden = secret.texts([b"first line\nab\nsecond line\n"])
     assert secret.hide("x second line y first line ab", hidden) == "x *** y *** ab"
+
+
+def test_a_stage_that_insists_on_a_secret_without_a_value_is_told_like_any_other(tmp_path):
+    first, second = Secret(name="a", env="NOTSET"), Secret(name="b", env="SHORT")
+    stages = (
+        Users(users=(User(name="u", password_secret="a"),), secrets=(first,)),
+        Users(users=(User(name="v", password_secret="b"),), secrets=(second,)),
+    )
+    with pytest.raises(UsageError, match=r"^2 secrets have no value$") as told:
+        secret.resolve(stages, [tmp_path / "r.yml"] * 2, {"SHORT": "abc"}, tmp_path)
+    assert told.value.tail[0] == "secret 'a': the environment variable NOTSET is not set"
+    assert told.value.tail[1].startswith("secret 'b': the environment variable SHORT holds 3 bytes")
+    with pytest.raises(
+        UsageError, match=r"^secret 'a': the environment variable NOTSET is not set"
+    ):
+        secret.resolve(stages[:1], [tmp_path / "r.yml"], {}, tmp_path)
