@@ -227,6 +227,7 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
             firmware,
             begin=probe.begin_marker(nonce),
             end=probe.end_marker(nonce),
+            emergency=probe.emergency_marker(nonce),
             started=started,
             deadline=deadline,
             on_phase=wanted.on_phase,

@@ -1,4 +1,5 @@
 import base64
+import shlex
 import subprocess
 from importlib import resources
 
@@ -192,3 +193,18 @@ def test_a_program_that_does_not_end(asked):
 def test_a_daemon_that_keeps_the_output_open_does_not_hold_the_probe_up(asked):
     (reply,) = asked(("sh", "-c", "sleep 50 & echo started"), timeout=1)
     assert reply == Reply(0, "started\n")
+
+
+def test_a_system_in_emergency_or_rescue_mode_says_so_with_this_runs_nonce(tmp_path):
+    credentials = probe.credentials(NONCE, ())
+    for target in ("emergency.target", "rescue.target"):
+        dropin = credentials[f"systemd.unit-dropin.{target}~particle-os"].decode()
+        unit = credentials[f"systemd.extra-unit.{dropin.strip().partition('Wants=')[2]}"].decode()
+        # Nothing that an emergency has stopped may hold it back.
+        assert "DefaultDependencies=no" in unit
+        (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+        port = tmp_path / target
+        argv = shlex.split(command.partition("=")[2].replace("/dev/ttyS1", str(port)))
+        subprocess.run(argv, check=True)
+        assert port.read_bytes().strip() == probe.emergency_marker(NONCE)
+    assert probe.begin_marker(NONCE) not in probe.emergency_marker(NONCE)

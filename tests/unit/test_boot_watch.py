@@ -9,7 +9,7 @@ from particle_os.boot.watch import Watch
 from particle_os.deadline import Deadline
 from particle_os.vm.console import QemuEnded
 
-BEGIN, END = b"PROBE x", b"PROBE-END x"
+BEGIN, END, EMERGENCY = b"PROBE x", b"PROBE-END x", b"EMERGENCY x"
 BOOT = [(0.2, b"SeaBIOS\r\n"), (0.5, b"EXTLINUX 6.04\r\n"), (2, b"[ 0.0] Linux version 6.12\r\n")]
 SYSTEMD = [*BOOT, (6, b"Loading, please wait...\r\n"), (9, b"Welcome to Debian\r\n")]
 
@@ -79,7 +79,8 @@ def observe(monkeypatch):
         monkeypatch.setattr(screen, "kernel_runs", lambda m, d, uefi: m.kernel)
         monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
         watched = Watch(
-            machine, machine.probe, machine.firmware, begin=BEGIN, end=END, started=0.0,
+            machine, machine.probe, machine.firmware, begin=BEGIN, end=END,
+            emergency=EMERGENCY, started=0.0,
             deadline=Deadline(at=seconds, seconds=seconds, what="the boot test"),
             on_phase=lambda name, at: None, console_only=console_only,
         )  # fmt: skip
@@ -170,6 +171,40 @@ def test_who_says_that_the_kernel_is_dead_and_reads_on_has_lied(observe):
     dead = Played(said, busy=10)
     assert observe(dead)[1][0] == "kernel-panic"
     assert dead.now < 17
+
+
+class InEmergency(Played):
+    """It tells of its emergency mode at 20 s, while a service goes on to read the disk."""
+
+    def __init__(self, said=(), **more):
+        super().__init__([*SYSTEMD, *said], busy=99, **more)
+
+    def read(self, seconds):
+        text = super().read(seconds)
+        if self.now >= 20 and not self.probe.data:
+            self.probe.data = EMERGENCY + b"\n"
+        return text
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ([(20.1, b"You are in emergency mode. After\r\n")], "You are in emergency mode"),
+        # Without a serial console nothing is read.
+        ([], "it is in emergency or rescue mode"),
+    ],
+)
+def test_an_emergency_that_the_system_itself_tells_of_counts_while_disks_are_read(
+    observe, said, words
+):
+    machine = InEmergency(said)
+    _, (status, message) = observe(machine)
+    assert (status, words in message) == ("emergency-mode", True)
+    assert machine.now < 30
+
+
+def test_an_emergency_that_somebody_has_ended_does_not_count(observe):
+    assert observe(InEmergency(answers=25))[1] is None
 
 
 def test_boot_code_that_says_nothing(observe):

@@ -26,6 +26,16 @@ RuntimeDirectory=particle-os-probe
 %s
 ExecStart=/bin/sh -c 'eval "$$(cat "$${CREDENTIALS_DIRECTORY}"/particle-os.probe.*)"' probe %s
 """
+# What stops in emergency or rescue mode never comes to the probe, and says so itself.
+EMERGENCY_UNIT = "particle-os-emergency.service"
+EMERGENCY_TEXT = """\
+[Unit]
+Description=particle-os boot test
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo %s >/dev/ttyS1'
+"""
 # A module that does not exist, so that modprobe comes to its install command (modprobe.d(5)).
 MODULE = "particle_os"
 INSTALL = f"install tcp_{MODULE} /bin/systemctl start --no-block {UNIT}\n"
@@ -48,6 +58,11 @@ def end_marker(nonce: str) -> bytes:
     return f"PARTICLE-OS-PROBE-END {nonce}".encode()
 
 
+def emergency_marker(nonce: str) -> bytes:
+    """What a system with systemd 256 or later says in emergency or rescue mode."""
+    return f"PARTICLE-OS-EMERGENCY {nonce}".encode()
+
+
 def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
     """The credentials that make the image answer with `nonce`, and ask what the checks ask."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_bytes()
@@ -60,12 +75,21 @@ def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
         )
     given = {**_pieces("particle-os.probe", script), **_pieces(QUESTIONS, questions)}
     unit = (UNIT_TEXT % ("\n".join(f"LoadCredential={name}" for name in given), nonce)).encode()
+    emergency = (EMERGENCY_TEXT % emergency_marker(nonce).decode()).encode()
     return {
         f"systemd.extra-unit.{UNIT}": unit,
-        "systemd.unit-dropin.multi-user.target~particle-os": f"[Unit]\nWants={UNIT}\n".encode(),
+        f"systemd.extra-unit.{EMERGENCY_UNIT}": emergency,
+        **_wants("multi-user.target", UNIT),
+        **_wants("emergency.target", EMERGENCY_UNIT),
+        **_wants("rescue.target", EMERGENCY_UNIT),
         "tmpfiles.extra": _for_older_systemd(unit),
         **given,
     }
+
+
+def _wants(target: str, unit: str) -> dict[str, bytes]:
+    """A credential that has a target start a unit."""
+    return {f"systemd.unit-dropin.{target}~particle-os": f"[Unit]\nWants={unit}\n".encode()}
 
 
 def _pieces(name: str, data: bytes) -> dict[str, bytes]:

@@ -41,8 +41,10 @@ EVIDENCE_BYTES = 16384
 GRACE_SECONDS = 8.0
 SILENCE_SECONDS = 2.0
 INIT_SILENCE_SECONDS = 5.0
-# After these nothing is read from a disk any more: whoever still reads has lied.
+# After these nothing is read from a disk any more: whoever still reads has lied, unless systemd
+# itself has told of its emergency mode.
 DEATHS: tuple[Status, ...] = ("kernel-panic", "root-not-found", "init-missing", "emergency-mode")
+EMERGENCY = b"it is in emergency or rescue mode"
 KERNEL, ANSWER = PHASE_NAMES.index("kernel"), PHASE_NAMES.index("answer")
 # Once the system has answered, only its kernel can fail.
 AFTER_ANSWER = tuple(status for status, _ in SIGNS if status != "kernel-panic")
@@ -68,6 +70,8 @@ class _Suspicion:
     phase: int
     evidence: bytes
     place: str
+    # The system itself has told, where nothing else can write.
+    told: bool = False
 
 
 class Watch:
@@ -84,6 +88,7 @@ class Watch:
         *,
         begin: bytes,
         end: bytes,
+        emergency: bytes,
         started: float,
         deadline: Deadline,
         on_phase: Callable[[str, float], None],
@@ -97,6 +102,7 @@ class Watch:
         self._firmware = firmware
         self._begin = begin
         self._end = end
+        self._emergency = emergency
         self._started = started
         self._deadline = deadline
         self._on_phase = on_phase
@@ -132,6 +138,7 @@ class Watch:
                 continue
             if self._answered():
                 return None
+            self._hear_of_emergency()
             if found := found or self._weigh() or self._prompted():
                 return found
             if time.monotonic() >= self._deadline.at:
@@ -150,6 +157,18 @@ class Watch:
         if self._phase == ANSWER and SETTLED.search(data):
             self._reach("checks")
         return self._end in data
+
+    def _hear_of_emergency(self) -> None:
+        """A system in emergency mode runs, and whatever reads its disk may go on to do so."""
+        if self._emergency not in self._probe.data:
+            return
+        if self._suspicion is None and EMERGENCY not in self._dismissed:
+            now = time.monotonic()
+            self._suspicion = _Suspicion(
+                "emergency-mode", EMERGENCY, now, self._phase, b"", "system"
+            )
+        if self._suspicion is not None:
+            self._suspicion.told = True
 
     def _reach(self, name: str) -> None:
         """A phase shows itself; the earlier ones have passed, seen or not."""
@@ -308,7 +327,8 @@ class Watch:
         if silence >= (INIT_SILENCE_SECONDS if init_runs else SILENCE_SECONDS):
             return self._believed()
         reads_on = self._used_disk - since > LOOK_SECONDS
-        if now - since < GRACE_SECONDS or (self._suspicion.status in DEATHS and reads_on):
+        lies = self._suspicion.status in DEATHS and reads_on and not self._suspicion.told
+        if now - since < GRACE_SECONDS or lies:
             return None
         return self._believed()
 
