@@ -51,7 +51,8 @@ class Image:
         self.esp, self.root = directory / "esp", directory / "root"
         for place in (self.esp, self.root):
             place.mkdir()
-        self.active, self.end = True, 7 * MIB
+        self.active, self.esp_active, self.end = True, False, 7 * MIB
+        self.label, self.root_number = "gpt", 2
         self.write(self.root, "usr/bin/init", "program").chmod(0o755)
         self.write(self.root, "etc/hostname", "x")
         (self.root / "sbin").symlink_to("usr/bin")
@@ -72,10 +73,12 @@ class Image:
 
     def judged(self):
         entries = (
-            Entry(number=1, start=MIB, end=2 * MIB, type=boot.ESP_TYPES[0], uuid="1"),
-            Entry(number=2, start=2 * MIB, end=self.end, type="x", uuid="2", active=self.active),
-        )
-        table = Table(label="gpt", entries=entries, first=MIB, last=7 * MIB)
+            Entry(number=1, start=MIB, end=2 * MIB, type=boot.ESP_TYPES[0], uuid="1",
+                  active=self.esp_active),
+            Entry(number=self.root_number, start=2 * MIB, end=self.end, type="x", uuid="2",
+                  active=self.active),
+        )  # fmt: skip
+        table = Table(label=self.label, entries=entries, first=MIB, last=7 * MIB)
         volumes = [
             Volume(number=1, kind="vfat", uuid=ESP_UUID, label="", entry=entries[0],
                    tree=Tree(self.esp)),
@@ -199,6 +202,84 @@ def test_extlinux_broken_at_each_step(extlinux):
     assert extlinux.judged() == ["boot-partition-not-active"], "its end is beyond the disk"
     extlinux.active = False
     assert extlinux.judged() == ["boot-partition-not-active"]
+
+
+def write_menus(image, **menus):
+    for name, text in menus.items():
+        image.write(image.root, f"boot/extlinux/{name.replace('_', '.')}", text)
+
+
+def test_extlinux_includes_files(extlinux):
+    write_menus(extlinux, extlinux_conf="include themes/x.cfg\n")
+    extlinux.write(extlinux.root, "boot/extlinux/themes/x.cfg", "MENU INCLUDE linux.cfg Linux\n")
+    write_menus(extlinux, linux_cfg=EXTLINUX)
+    assert extlinux.judged() == [], "paths count from the directory of the menu"
+    write_menus(extlinux, linux_cfg=EXTLINUX.replace("/initrd.img\n", "/gone.img\n"))
+    assert extlinux.judged() == ["boot-menu-file-missing"]
+    (extlinux.root / "boot/extlinux/linux.cfg").unlink()
+    (extlinux.root / "boot/extlinux/linux.cfg").symlink_to("/../../../../../../etc/passwd")
+    assert extlinux.judged() == ["boot-menu-missing"]
+
+
+def test_extlinux_files_that_include_each_other_have_an_end(extlinux):
+    write_menus(
+        extlinux,
+        extlinux_conf=f"INCLUDE a.cfg\n{EXTLINUX}",
+        a_cfg="INCLUDE b.cfg\nINCLUDE ../extlinux/a.cfg\nINCLUDE b.cfg\n" * 40,
+        b_cfg="INCLUDE a.cfg\nINCLUDE extlinux.conf\n" * 40,
+    )
+    assert extlinux.judged() == []
+    write_menus(
+        extlinux,
+        extlinux_conf="DEFAULT a\nLABEL a\nCONFIG b.cfg\n",
+        b_cfg="DEFAULT b\nLABEL b\nCONFIG extlinux.conf\n",
+    )
+    assert extlinux.judged() == ["boot-menu-missing"]
+
+
+def test_extlinux_goes_on_with_another_configuration(extlinux):
+    write_menus(extlinux, extlinux_conf="DEFAULT a\nLABEL a\n  CONFIG b.cfg /boot/\n")
+    write_menus(extlinux, b_cfg=f"DEFAULT l\nLABEL l\nLINUX vmlinuz-1\nAPPEND {COMMAND_LINE}\n")
+    assert extlinux.judged() == []
+    write_menus(extlinux, b_cfg=f"DEFAULT x\nLABEL l\nLINUX vmlinuz-2\nAPPEND {COMMAND_LINE}\n")
+    assert extlinux.judged() == ["boot-menu-default-missing", "boot-menu-file-missing"]
+    write_menus(extlinux, extlinux_conf="UI vesamenu.c32 b.cfg ~\n", b_cfg=EXTLINUX)
+    assert extlinux.judged() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("DEFAULT nolabel\n", "boot-menu-default-missing"),
+        ("", "boot-menu-default-missing"),
+        ("DEFAULT linux quiet\n", None),
+        ("default\tOld\n", "boot-menu-default-missing"),
+        ("DEFAULT nolabel\nDEFAULT old\n", None),
+        ("DEFAULT ../vmlinuz-1\n", None),
+        ("DEFAULT vesamenu.c32\n", None),
+        ("UI menu.c32\n", None),
+        ("DEFAULT nolabel\nTIMEOUT 50\nONTIMEOUT linux\n", None),
+        ("TEXT HELP\nDEFAULT linux\nENDTEXT\n", "boot-menu-default-missing"),
+    ],
+)
+def test_extlinux_starts_something_by_itself(extlinux, text, code):
+    write_menus(extlinux, extlinux_conf=EXTLINUX.replace("DEFAULT linux\n", text))
+    assert extlinux.judged() == ([code] if code else [])
+
+
+def test_extlinux_command_lines(extlinux):
+    """The one before the labels is that of labels without their own."""
+    text = f"DEFAULT linux\nAPPEND {COMMAND_LINE}\nLABEL linux\n\tLINUX\t/vmlinuz quiet\n"
+    write_menus(extlinux, extlinux_conf=text)
+    assert extlinux.judged() == []
+    write_menus(extlinux, extlinux_conf=text.replace(ROOT_UUID, OTHER))
+    assert extlinux.judged() == ["root-missing"]
+    write_menus(extlinux, extlinux_conf=text.replace(ROOT_UUID, OTHER) + "APPEND -\n")
+    assert extlinux.judged() == []
+    write_menus(extlinux, extlinux_conf=text.replace("LINUX\t/vmlinuz quiet", f"root=UUID={OTHER}"))
+    assert extlinux.judged() == ["boot-menu-missing"], "there is no file named linux"
+    write_menus(extlinux, extlinux_conf=f"DEFAULT /vmlinuz root=UUID={OTHER}\n")
+    assert extlinux.judged() == ["root-missing"]
 
 
 def test_grub_of_bios_broken_at_each_step(grub_bios):

@@ -17,7 +17,13 @@ MIB = 1 << 20
 SIZE = 40 * MIB
 UUID = "a6cdd9c7-f5cb-4d61-aed1-5b849a34a970"
 TABLE = "label: gpt\nstart=1MiB, size=16MiB, type=linux, attrs=LegacyBIOSBootable\nstart=17MiB\n"
-MENU = f"LABEL linux\nLINUX /boot/vmlinuz\nINITRD /boot/initrd\nAPPEND root=UUID={UUID}\n"
+MENU = f"""\
+DEFAULT linux
+LABEL linux
+LINUX /boot/vmlinuz
+INITRD /boot/initrd
+APPEND root=UUID={UUID}
+"""
 SYSTEM = {
     "usr/bin/init": "program",
     "etc/fstab": f"UUID={UUID} / ext4 defaults 0 1\n",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO
 
-from particle_agent.verification import menus
+from particle_agent.disk.reading import Tree
+from particle_agent.verification import menus, syslinux
 from particle_agent.verification.findings import Findings
 from particle_agent.verification.table import SECTOR, Table
 from particle_agent.verification.volumes import Volume
@@ -85,7 +86,7 @@ def _check_syslinux(
     disk: IO[bytes], table: Table | None, found: Sequence[Volume], findings: Findings
 ) -> None:
     entries = table.entries if table else ()
-    active = [e for e in entries if e.active and table is not None and e.end <= table.last]
+    active = [e for e in entries if table is not None and e.end <= table.last]
     if not active:
         findings.add("boot-partition-not-active", "partition table", "syslinux boots the one")
         return
@@ -99,19 +100,27 @@ def _check_syslinux(
         findings.add("boot-loader-file-missing", place, "it has no file system that is known")
     if volume is None or volume.tree is None:
         return
-    directory = menus.syslinux_directory(volume.tree)
+    directory = syslinux.directory(volume.tree)
     if directory is None:
-        findings.add("boot-loader-file-missing", place, f"there is no {menus.SYSLINUX_LOADER}")
+        findings.add("boot-loader-file-missing", place, f"there is no {syslinux.LOADER}")
         return
-    if not volume.tree.is_file(f"{directory}/{menus.SYSLINUX_MODULE}"):
-        told = f"there is no {directory}/{menus.SYSLINUX_MODULE}"
+    if not volume.tree.is_file(f"{directory}/{syslinux.MODULE}"):
+        told = f"there is no {directory}/{syslinux.MODULE}"
         findings.add("boot-loader-file-missing", place, told)
-    menu = menus.syslinux_menu(volume.tree, directory)
-    items = list(menus.syslinux_items(volume.tree, menu)) if menu else []
+    _check_syslinux_menus(volume.tree, directory, place, found, findings)
+
+
+def _check_syslinux_menus(
+    tree: Tree, directory: str, place: str, found: Sequence[Volume], findings: Findings
+) -> None:
+    read = syslinux.read(tree, directory)
+    items = [item for menu in read for item in menu.items]
     if not items:
         findings.add("boot-menu-missing", place, f"{directory} has none that boots something")
+    elif (why := syslinux.stalls(tree, read)) is not None:
+        findings.add("boot-menu-default-missing", place, why)
     for item in items[: menus.ENTRIES_LIMIT]:
-        menus.check_item(item, volume.tree, found, findings)
+        menus.check_item(item, tree, found, findings)
 
 
 def _check_grub_menus(found: Sequence[Volume], findings: Findings) -> None:

@@ -26,6 +26,7 @@ ERRORS = {
     "boot-code-broken": "the code that BIOS starts leads to nothing",
     "boot-partition-not-active": "no partition is marked as the one to boot",
     "boot-menu-missing": "the boot loader has no menu",
+    "boot-menu-default-missing": "the boot loader's menu starts nothing by itself",
     "boot-menu-file-missing": "the boot loader's menu names a file that does not exist",
     "boot-menu-device-missing": "the boot loader's menu names a file system that does not exist",
     "unified-kernel-image-broken": "a unified kernel image lacks a part or is cut off",

@@ -6,7 +6,6 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import names, volumes
@@ -16,13 +15,6 @@ from particle_agent.verification.volumes import Volume
 MENU_LIMIT = 1 << 20
 LINES_LIMIT = 20_000
 ENTRIES_LIMIT = 200
-# Where extlinux(1) and syslinux(1) look for their configuration, beside their own files.
-SYSLINUX_DIRECTORIES = (
-    "/boot/extlinux", "/extlinux", "/boot/syslinux", "/syslinux", "/EFI/syslinux", "/boot", "/"
-)  # fmt: skip
-SYSLINUX_MENUS = ("extlinux.conf", "syslinux.cfg")
-SYSLINUX_LOADER = "ldlinux.sys"
-SYSLINUX_MODULE = "ldlinux.c32"
 GRUB_MENUS = (
     "/boot/grub/grub.cfg", "/grub/grub.cfg", "/boot/grub2/grub.cfg", "/grub2/grub.cfg"
 )  # fmt: skip
@@ -63,43 +55,6 @@ def check_item(item: Item, tree: Tree, disk: Sequence[Volume], findings: Finding
     names.check_command_line(item.command_line, item.place, disk, findings)
 
 
-# extlinux and syslinux: https://wiki.syslinux.org/wiki/index.php?title=Config
-
-
-def syslinux_directory(tree: Tree) -> str | None:
-    """The directory with the files of extlinux."""
-    return next((d for d in SYSLINUX_DIRECTORIES if SYSLINUX_LOADER in tree.names(d)), None)
-
-
-def syslinux_menu(tree: Tree, directory: str) -> str | None:
-    return next((f"{directory}/{n}" for n in SYSLINUX_MENUS if n in tree.names(directory)), None)
-
-
-def syslinux_items(tree: Tree, menu: str) -> Iterator[Item]:
-    """The entries of a menu; paths count from its directory."""
-    label, append = "", ""
-    files: list[str] = []
-    directory = PurePosixPath(menu).parent
-    for line in [*_lines(tree, menu), "LABEL"]:
-        word, _, rest = line.strip().partition(" ")
-        rest = rest.strip()
-        match word.upper():
-            case "LABEL":
-                if files:
-                    yield Item(f"{menu} ({label})", tuple(files), append)
-                label, files, append = rest, [], ""
-            case "LINUX" | "KERNEL":
-                # A module of syslinux is looked for in more than one directory.
-                if not rest.endswith(".c32"):
-                    files.append(str(directory / rest))
-            case "INITRD":
-                files += [str(directory / name) for name in rest.split(",")]
-            case "APPEND":
-                append = rest
-                initrds = [w[7:] for w in rest.split() if w.startswith("initrd=")]
-                files += [str(directory / n) for names_ in initrds for n in names_.split(",")]
-
-
 # GRUB
 
 
@@ -111,7 +66,7 @@ def check_grub(volume: Volume, menu: str, disk: Sequence[Volume], findings: Find
     assert volume.tree is not None
     here: Volume | None = volume
     kernels = 0
-    for number, line in enumerate(_lines(volume.tree, menu), start=1):
+    for number, line in enumerate(lines(volume.tree, menu), start=1):
         words = line.split()
         if not words:
             continue
@@ -160,7 +115,7 @@ def entry_items(tree: Tree) -> Iterator[Item]:
     for name in [n for n in tree.names(ENTRIES) if n.endswith(".conf")][:ENTRIES_LIMIT]:
         path = f"{ENTRIES}/{name}"
         files, options = [], []
-        for line in _lines(tree, path):
+        for line in lines(tree, path):
             word, _, rest = line.strip().replace("\t", " ").partition(" ")
             if word in ("linux", "initrd", "efi", "uki", "devicetree"):
                 files.append(rest.strip())
@@ -215,7 +170,7 @@ def _sections(head: bytes) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _lines(tree: Tree, path: str) -> list[str]:
+def lines(tree: Tree, path: str) -> list[str]:
     """The lines of a menu that are no comments."""
     lines = tree.read(path, MENU_LIMIT).splitlines()[:LINES_LIMIT]
     return [line if not line.lstrip().startswith("#") else "" for line in lines]

@@ -1,0 +1,189 @@
+"""The menus of extlinux and syslinux: what they boot, and what they start by themselves.
+
+https://wiki.syslinux.org/wiki/index.php?title=Config; where it is not plain, what
+com32/elflink/ldlinux/readconfig.c of syslinux 6 does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from particle_agent.disk.reading import Tree
+from particle_agent.verification.menus import LINES_LIMIT, Item, lines
+
+# Where extlinux(1) and syslinux(1) look for their configuration, beside their own files.
+DIRECTORIES = (
+    "/boot/extlinux", "/extlinux", "/boot/syslinux", "/syslinux", "/EFI/syslinux", "/boot", "/"
+)  # fmt: skip
+NAMES = ("extlinux.conf", "syslinux.cfg")
+LOADER = "ldlinux.sys"
+MODULE = "ldlinux.c32"
+MODULE_SUFFIX = ".c32"
+# What is tried when there is no such label: the name as it is, and with these (ldlinux.c).
+SUFFIXES = ("", ".c32", ".img", ".bss", ".bin", ".bs", ".0")
+# How many files may be included, and how many other menus be reached.
+FILES_LIMIT = 64
+# In a module's arguments the menu that is read anyway.
+SAME = "~"
+
+
+@dataclass
+class Menu:
+    """What one configuration says.
+
+    `others` are the menus that it leads to: by which label, the file, and from which directory its
+    paths count. With an `interface` somebody sees a menu; with a `refuge` something is started in
+    time, or when nothing else can be.
+    """
+
+    path: str
+    directory: PurePosixPath
+    items: list[Item] = field(default_factory=list)
+    labels: set[str] = field(default_factory=set)
+    others: list[tuple[str, str, PurePosixPath]] = field(default_factory=list)
+    default: str = ""
+    interface: bool = False
+    refuge: bool = False
+
+
+@dataclass
+class _Label:
+    path: str
+    name: str
+    kernel: str = ""
+    initrd: str = ""
+    append: str | None = None
+
+
+def directory(tree: Tree) -> str | None:
+    """The directory with the files of extlinux."""
+    return next((d for d in DIRECTORIES if LOADER in tree.names(d)), None)
+
+
+def read(tree: Tree, where: str) -> list[Menu]:
+    """The menu in a directory, and after it those that it leads to; nothing when there is none."""
+    name = next((n for n in NAMES if n in tree.names(where)), None)
+    pending = [] if name is None else [(f"{where}/{name}", PurePosixPath(where))]
+    found: dict[str, Menu] = {}
+    while pending and len(found) < FILES_LIMIT:
+        path, place = pending.pop(0)
+        if path not in found:
+            found[path] = _menu(tree, path, place)
+            pending += [(other, its) for _, other, its in found[path].others]
+    return list(found.values())
+
+
+def stalls(tree: Tree, found: list[Menu]) -> str | None:
+    """Why nothing is started when nobody is there to choose; None when something is."""
+    by_path = {menu.path: menu for menu in found}
+    menu: Menu | None = found[0]
+    seen: set[str] = set()
+    while menu is not None and menu.path not in seen:
+        seen.add(menu.path)
+        # Of a menu to be seen, or of what is done on an error or in time, nothing is concluded.
+        if menu.interface or menu.refuge:
+            return None
+        if not menu.default:
+            return f"{menu.path} has no DEFAULT"
+        name = menu.default.split()[0]
+        if name not in menu.labels and not _is_program(tree, menu.directory / name):
+            return f"the DEFAULT of {menu.path} is {name}, and nothing is called so"
+        menu = next((by_path.get(p) for label, p, _ in menu.others if label == name), None)
+    return None
+
+
+def _is_program(tree: Tree, path: PurePosixPath) -> bool:
+    # A module is looked for in more than one directory.
+    if path.suffix == MODULE_SUFFIX:
+        return True
+    return any(tree.is_file(f"{path}{suffix}") for suffix in SUFFIXES)
+
+
+def _menu(tree: Tree, path: str, place: PurePosixPath) -> Menu:
+    """Reads a configuration; paths in it count from the directory `place`."""
+    menu = Menu(path, place)
+    labels: list[_Label] = []
+    general = ""
+    for source, word, rest in _directives(tree, path, place):
+        label = labels[-1] if labels else None
+        match word:
+            case "LABEL" if rest:
+                labels.append(_Label(source, rest.split()[0]))
+            case "LINUX" | "KERNEL" if label:
+                label.kernel = rest
+            case "INITRD" if label:
+                label.initrd = rest
+            case "APPEND" if label:
+                label.append = rest
+            case "APPEND":
+                general = rest
+            case "CONFIG" if label and rest:
+                other, _, its = rest.partition(" ")
+                menu.others.append((label.name, str(place / other), place / its.strip()))
+            case "UI":
+                menu.interface = True
+                arguments = [name for name in rest.split()[1:] if name != SAME]
+                menu.others += [("", str(place / name), place) for name in arguments]
+            case "DEFAULT":
+                menu.default = rest
+            case "ONTIMEOUT" | "ONERROR":
+                menu.refuge = True
+    menu.labels = {label.name for label in labels}
+    if menu.default and menu.default.split()[0] not in menu.labels:
+        labels.append(_Label(path, menu.default))
+    items = [_item(tree, place, label, general) for label in labels]
+    menu.items = [item for item in items if item is not None]
+    return menu
+
+
+def _item(tree: Tree, place: PurePosixPath, label: _Label, general: str) -> Item | None:
+    """What a label boots; None when that is something else than a kernel."""
+    # A label without a kernel is the kernel's name.
+    kernel, _, arguments = (label.kernel or label.name).partition(" ")
+    if kernel.endswith(MODULE_SUFFIX) or not (label.kernel or tree.is_file(str(place / kernel))):
+        return None
+    added = general if label.append is None else label.append
+    line = f"{arguments} {'' if added == '-' else added}".strip()
+    files = [kernel, *label.initrd.split(",")]
+    for word in line.split():
+        if word.startswith("initrd="):
+            files += word.removeprefix("initrd=").split(",")
+    paths = tuple(str(place / file) for file in files if file)
+    return Item(f"{label.path} ({label.name})", paths, line)
+
+
+def _directives(tree: Tree, menu: str, place: PurePosixPath) -> Iterator[tuple[str, str, str]]:
+    """File, upper-case word and rest of each line, included files' lines in place of INCLUDE.
+
+    Their paths count from the directory of the menu, too, not from their own.
+    """
+    pending = [(menu, iter(lines(tree, menu)))]
+    files = count = 0
+    in_text = False
+    while pending and count < LINES_LIMIT:
+        path, left = pending[-1]
+        line = next(left, None)
+        if line is None:
+            pending.pop()
+            continue
+        count += 1
+        word, rest = _split(line)
+        if word == "MENU" and _split(rest)[0] == "INCLUDE":
+            word, rest = _split(rest)
+        if in_text or word == "TEXT":
+            in_text = word != "ENDTEXT"
+        elif word != "INCLUDE":
+            yield path, word, rest
+        elif rest and files < FILES_LIMIT:
+            files += 1
+            # A name after the file's makes its entries a submenu.
+            included = str(place / rest.split()[0])
+            if included not in [name for name, _ in pending]:
+                pending.append((included, iter(lines(tree, included))))
+
+
+def _split(line: str) -> tuple[str, str]:
+    word, *rest = line.split(None, 1) or [""]
+    return word.upper(), rest[0].strip() if rest else ""
