@@ -282,6 +282,17 @@ def test_extlinux_command_lines(extlinux):
     assert extlinux.judged() == ["root-missing"]
 
 
+def test_syslinux_stops_at_two_partitions_that_are_marked(extlinux):
+    extlinux.esp_active = True
+    assert extlinux.judged() == ["boot-partition-ambiguous"]
+    extlinux.label, extlinux.root_number = "dos", 5
+    extlinux.esp_active = False
+    assert extlinux.judged() == [], "a logical one, when no other is marked"
+    extlinux.root_number = 2
+    extlinux.esp_active = True
+    assert extlinux.judged() == ["boot-partition-ambiguous"]
+
+
 def test_grub_of_bios_broken_at_each_step(grub_bios):
     menu = grub_bios.root / "boot/grub/grub.cfg"
     change(menu, "/boot/vmlinuz-1", "/boot/vmlinuz-2")

@@ -8,7 +8,7 @@ from typing import IO
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import menus, syslinux
 from particle_agent.verification.findings import Findings
-from particle_agent.verification.table import SECTOR, Table
+from particle_agent.verification.table import FIRST_LOGICAL, SECTOR, Entry, Table
 from particle_agent.verification.volumes import Volume
 
 BOOT_CODE_BYTES = 440
@@ -85,8 +85,14 @@ def _sector(disk: IO[bytes], number: int, size: int) -> bytes:
 def _check_syslinux(
     disk: IO[bytes], table: Table | None, found: Sequence[Volume], findings: Findings
 ) -> None:
-    entries = table.entries if table else ()
-    active = [e for e in entries if table is not None and e.end <= table.last]
+    marked = _marked(table) if table else []
+    if len(marked) > 1:
+        told = (
+            f"partitions {', '.join(str(e.number) for e in marked)} are marked, and syslinux stops"
+        )
+        findings.add("boot-partition-ambiguous", "partition table", told)
+        return
+    active = [e for e in marked if table is not None and e.end <= table.last]
     if not active:
         findings.add("boot-partition-not-active", "partition table", "syslinux boots the one")
         return
@@ -108,6 +114,18 @@ def _check_syslinux(
         told = f"there is no {directory}/{syslinux.MODULE}"
         findings.add("boot-loader-file-missing", place, told)
     _check_syslinux_menus(volume.tree, directory, place, found, findings)
+
+
+def _marked(table: Table) -> list[Entry]:
+    """The partitions of which syslinux' boot code boots the only one, or stops at two.
+
+    mbr/gptmbr.S; that for an MBR (mbr/mbr.S) looks for a logical one when no other is marked, and
+    takes the first.
+    """
+    marked = [entry for entry in table.entries if entry.active]
+    if table.label == "gpt":
+        return marked
+    return [e for e in marked if e.number < FIRST_LOGICAL] or marked[:1]
 
 
 def _check_syslinux_menus(

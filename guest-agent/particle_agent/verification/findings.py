@@ -25,6 +25,7 @@ ERRORS = {
     "boot-loader-file-missing": "a file of the boot loader is missing",
     "boot-code-broken": "the code that BIOS starts leads to nothing",
     "boot-partition-not-active": "no partition is marked as the one to boot",
+    "boot-partition-ambiguous": "more than one partition is marked as the one to boot",
     "boot-menu-missing": "the boot loader has no menu",
     "boot-menu-default-missing": "the boot loader's menu starts nothing by itself",
     "boot-menu-file-missing": "the boot loader's menu names a file that does not exist",

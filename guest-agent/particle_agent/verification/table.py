@@ -30,6 +30,7 @@ MBR_ENTRIES = 446
 ACTIVE = 0x80
 PROTECTIVE = 0xEE
 EXTENDED = (0x05, 0x0F, 0x85)
+FIRST_LOGICAL = 5
 LOGICAL_LIMIT = 60
 
 
@@ -211,7 +212,7 @@ def _read_mbr(disk: IO[bytes], sector: bytes, size: int) -> Table:
     entries = []
     for number, (status, _, kind, _, start, count) in enumerate(_mbr_entries(sector), start=1):
         if kind in EXTENDED:
-            for logical, found in enumerate(_logical(disk, start), start=5):
+            for logical, found in enumerate(_logical(disk, start), start=FIRST_LOGICAL):
                 entries.append(entry(logical, *found))
         elif kind:
             entries.append(entry(number, status, kind, start, count))
