@@ -10,7 +10,7 @@ when it decodes the wire.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -164,11 +164,33 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+# A path in options: the keys, and the numbers of items in lists.
+Place = tuple[str | int, ...]
+
+
+class Faults(ValueError):
+    """What is wrong with options: of each fault the place, below those options, and a message.
+
+    As a text it is the first message.
+    """
+
+    def __init__(self, found: Sequence[tuple[Place, str]]) -> None:
+        super().__init__(found[0][1])
+        self.found = tuple(found)
+
+
+def refuse(*found: Iterable[tuple[Place, str]]) -> None:
+    """Raises Faults when there are any."""
+    if faults := [fault for several in found for fault in several]:
+        raise Faults(faults)
+
+
 class Options:
     """Base of every options class: unknown keys are errors, types are not converted.
 
     What its options exclude or need among themselves a class says in `__post_init__`, by raising
-    ValueError; the host tells it with the place in the recipe.
+    ValueError, or `Faults` when there may be several; the host tells it with the place in the
+    recipe.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {
@@ -239,12 +261,15 @@ class Secret(Options):
             raise ValueError(f"secret {self.name}: write either 'file' or 'env'")
 
 
-def distinct(what: str, names: Iterable[str]) -> None:
-    """Raises ValueError when a name comes twice: nobody can tell which one is meant."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ValueError(f"{what} '{name}' is there twice")
+def repeated(what: str, names: Iterable[tuple[Place, object]]) -> Iterator[tuple[Place, str]]:
+    """The faults of names that come a second time: nobody can tell which one is meant.
+
+    With each name comes its place; None is no name.
+    """
+    seen: set[object] = set()
+    for place, name in names:
+        if name is not None and name in seen:
+            yield place, f"{what} '{name}' is there twice"
         seen.add(name)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar, cast, get_args
 
 import pydantic
-from particle_agent.options import Options
+from particle_agent.options import Faults, Options
 
 from particle_os.document import Key, Node, Source
 from particle_os.errors import InvalidDocument
@@ -251,7 +251,12 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     elif kind == "too_short":
         source.problem(mark, "bad-value", f"{name}: at least one item is needed")
     elif kind == "value_error":
-        message = str(context["error"])
+        error = context["error"]
+        if isinstance(error, Faults):
+            for place, message in error.found:
+                source.problem(source.mark((*key, *place)), "bad-value", message)
+            return
+        message = str(error)
         # Of several options that exclude each other, the one that is named first.
         named = source.node((*key, message.partition(":")[0]))
         source.problem(named.mark if named else mark, "bad-value", message)

@@ -92,12 +92,12 @@ WRONG = [
      'write [ls, "-l", "a b"]'),
     (with_stages("  - {type: apt, packages: vim  curl}\n"), 3, 27, "bad-type", "expected a list",
      "write [vim, curl]"),
-    (with_stages("  - {type: apt, packages: [vim], remove: [vim]}\n"), 3, 42, "bad-value",
+    (with_stages("  - {type: apt, packages: [vim], remove: [vim]}\n"), 3, 43, "bad-value",
      "remove: 'vim' is among the packages to install", None),
-    (with_stages("  - {type: users, users: [{name: a, uid: 0}]}\n"), 3, 27, "bad-value",
+    (with_stages("  - {type: users, users: [{name: a, uid: 0}]}\n"), 3, 42, "bad-value",
      "the uid 0 is root's", None),
     (with_stages("  - type: users\n    users: [{name: a, ssh-authorized-keys: [ssh-rsa AAAA]}]\n"),
-     4, 13, "bad-value", "'ssh-rsa AAAA' is not whole", None),
+     4, 45, "bad-value", "'ssh-rsa AAAA' is not whole", None),
     (with_stages("  - type: sources\n    snapshot: 20261399T999999Z\n    repositories:\n"
                  "      - {name: a, mirrors: ['http://x.example.org/{date}'], suites: [a]}\n"),
      4, 15, "bad-value", "there is no moment 20261399T999999Z", None),
@@ -133,12 +133,12 @@ WRONG = [
     (with_stages("  - type: users\n    users: [{name: a, sudo: nopassword}]\n"), 4, 29,
      "bad-value", "sudo", "did you mean 'no-password'?"),
     (with_stages("  - type: users\n    users:\n      - name: a\n      - name: b\n"
-                 "        password: empty\n        password-hash: '*'\n"), 6, 9,
+                 "        password: empty\n        password-hash: '*'\n"), 7, 19,
      "bad-value", "user b: 'password: empty' excludes a hash", None),
     (with_stages("  - type: network\n    interfaces:\n      - match: [en*]\n"
-                 "        addresses: [192.0.2.1/24]\n        gateways: [192.0.3.1]\n"), 5, 9,
+                 "        addresses: [192.0.2.1/24]\n        gateways: [192.0.3.1]\n"), 7, 20,
      "bad-value", "gateway 192.0.3.1 is in no network", None),
-    (with_stages("  - type: kernel\n    command-line: [quiet, root=/dev/sda]\n"), 3, 5,
+    (with_stages("  - type: kernel\n    command-line: [quiet, root=/dev/sda]\n"), 4, 27,
      "bad-value", "'root=/dev/sda' is up to the stage that writes the disk", None),
     ("name: x\nstages:\n  - type: qemu\n    formats: [raw, qcow]\n", 4, 20, "bad-value",
      "'raw', 'qcow2', 'vmdk', 'vdi' or 'vhd'", "did you mean 'qcow2'?"),
@@ -168,7 +168,7 @@ WRONG = [
      "bad-value", "found something else",
      "the password itself goes into a secret, see 'password-secret', or its hash into "
      "'password-hash'"),
-    (with_stages("  - type: services\n    enable: [a.timer]\n    mask: [a.timer]\n"), 3, 5,
+    (with_stages("  - type: services\n    enable: [a.timer]\n    mask: [a.timer]\n"), 4, 14,
      "bad-value", "a.timer: a unit is enabled", None),
     (with_stages("  - type: run\n    command: [a]\n    secrets:\n      - {name: k, env: A}\n"
                  "      - {name: k, env: B}\n"), 7, 16, "bad-value",
@@ -195,6 +195,42 @@ WRONG = [
     ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
      "add '- type: qemu' as the last stage"),
 ]  # fmt: skip
+
+
+# (stages, the errors as line, column, and a part of the message)
+SEVERAL = [
+    ("  - type: network\n    interfaces:\n      - match: [en*]\n"
+     "        addresses: [300.1.1.1/24, 10.0.0.1/33]\n",
+     [(6, 21, "no address 300.1.1.1/24: write one with the length of its prefix, such as"),
+      (6, 35, "no address 10.0.0.1/33")]),
+    ("  - type: network\n    interfaces:\n      - match: [en*]\n"
+     "        addresses: [10.0.0.1/24]\n        gateways: [10.0.0.2, 10.0.0.3, 10.0.0.4]\n",
+     [(7, 30, "two gateways for IPv4"), (7, 40, "two gateways for IPv4")]),
+    ("  - {type: kernel, command-line: [root=/dev/sda, ro, quiet]}\n",
+     [(3, 35, "'root=/dev/sda'"), (3, 50, "'ro'")]),
+    ("  - type: files\n    files:\n      - {path: /a, content: a}\n"
+     "      - {path: /a, content: b}\n    links: [{path: /a, to: b}]\n",
+     [(6, 16, "path '/a' is there twice"), (7, 20, "path '/a' is there twice")]),
+    ("  - type: groups\n    groups: [{name: a, gid: 5}, {name: a, gid: 5}]\n",
+     [(4, 40, "group 'a' is there twice"), (4, 48, "gid '5' is there twice")]),
+    ("  - type: users\n    users:\n      - {name: a, uid: 5}\n      - {name: a, uid: 5}\n"
+     "      - {name: b, password-secret: s}\n",
+     [(6, 16, "user 'a' is there"), (6, 24, "uid '5' is there"), (7, 36, "no secret 's'")]),
+    ("  - type: sources\n    snapshot: 20261399T999999Z\n    repositories:\n"
+     "      - {name: a, mirrors: ['http://x.example.org/'], suites: [a]}\n"
+     "      - {name: a, mirrors: ['http://x.example.org/'], suites: [a]}\n",
+     [(4, 15, "no moment"), (4, 15, "is of no use"), (7, 16, "repository 'a' is there twice")]),
+    ("  - type: services\n    enable: [a.timer, b.timer]\n    mask: [a.timer, b.timer]\n",
+     [(4, 14, "a.timer: a unit"), (4, 23, "b.timer: a unit")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stages", "errors"), SEVERAL, ids=[s[0][:24].strip() for s in SEVERAL])
+def test_of_several_mistakes_in_options_each_is_told_at_its_item(tmp_path, stages, errors):
+    found = problems(tmp_path, with_stages(stages))
+    assert [(p.line, p.column) for p in found] == [error[:2] for error in errors]
+    for (_, _, message), problem in zip(errors, sorted(found), strict=True):
+        assert message in problem.message
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from particle_agent import apt_proxy, packages, surroundings
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.needs import Need
-from particle_agent.options import HostFile, Options, StageOptions
+from particle_agent.options import HostFile, Options, StageOptions, refuse
 from particle_agent.target import Target
 from particle_agent.values import (
     DebconfQuestion,
@@ -77,7 +77,7 @@ class Pin(Options):
 
     def __post_init__(self) -> None:
         if self.priority == 0:
-            raise ValueError(f"{self.package}: apt knows no priority 0")
+            refuse([(("priority",), f"{self.package}: apt knows no priority 0")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +131,11 @@ class Apt(StageOptions):
 
     def __post_init__(self) -> None:
         names = {name.partition("=")[0].partition("/")[0] for name in self.packages}
-        if both := [name for name in self.remove if name in names]:
-            raise ValueError(f"remove: '{both[0]}' is among the packages to install, too")
+        refuse(
+            (("remove", i), f"remove: '{name}' is among the packages to install, too")
+            for i, name in enumerate(self.remove)
+            if name in names
+        )
 
     def removes(self) -> Iterable[str]:
         return self.remove

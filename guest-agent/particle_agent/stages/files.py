@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import HostTree, Options, StageOptions, distinct
+from particle_agent.options import HostTree, Options, Place, StageOptions, refuse, repeated
 from particle_agent.target import Target
 from particle_agent.values import AbsolutePath, FileMode, LinkText, UserName
 
@@ -76,9 +76,15 @@ class Files(StageOptions):
     """Symbolic links to make."""
 
     def __post_init__(self) -> None:
-        paths = [one.path for one in self.directories] + [one.path for one in self.files]
-        paths += [one.path for one in self.links]
-        distinct("path", (path.rstrip("/") for path in paths))
+        refuse(repeated("path", self._paths()))
+
+    def _paths(self) -> Iterator[tuple[Place, str]]:
+        each: dict[str, Sequence[Directory | File | Link]] = {
+            "directories": self.directories, "files": self.files, "links": self.links
+        }  # fmt: skip
+        for key, items in each.items():
+            for number, item in enumerate(items):
+                yield (key, number, "path"), item.path.rstrip("/")
 
     def needs(self) -> Iterator[Need]:
         for number, directory in enumerate(self.directories):

@@ -10,7 +10,7 @@ from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, Options, StageOptions, distinct
+from particle_agent.options import AtLeastOne, Options, StageOptions, refuse, repeated
 from particle_agent.target import Target
 from particle_agent.values import GroupId, UserName
 
@@ -38,8 +38,11 @@ class Groups(StageOptions):
     """The groups, made in this order."""
 
     def __post_init__(self) -> None:
-        distinct("group", (group.name for group in self.groups))
-        distinct("gid", (str(group.gid) for group in self.groups if group.gid is not None))
+        groups = tuple(enumerate(self.groups))
+        refuse(
+            repeated("group", ((("groups", i, "name"), group.name) for i, group in groups)),
+            repeated("gid", ((("groups", i, "gid"), group.gid) for i, group in groups)),
+        )
 
     def needs(self) -> Iterator[Need]:
         for number, group in enumerate(self.groups):

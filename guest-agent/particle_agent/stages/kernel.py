@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from particle_agent import kernels
 from particle_agent.errors import StageError
-from particle_agent.options import StageOptions
+from particle_agent.options import StageOptions, refuse
 from particle_agent.target import Target
 from particle_agent.values import KernelWord, ModuleName
 
@@ -38,9 +38,11 @@ class Kernel(StageOptions):
     when it is updated."""
 
     def __post_init__(self) -> None:
-        for word in self.command_line:
-            if kernels.OF_THE_DISK.fullmatch(word):
-                raise ValueError(f"kernel: '{word}' is up to the stage that writes the disk")
+        refuse(
+            (("command-line", i), f"kernel: '{word}' is up to the stage that writes the disk")
+            for i, word in enumerate(self.command_line)
+            if kernels.OF_THE_DISK.fullmatch(word)
+        )
 
     def run(self, target: Target) -> None:
         installed = kernels.versions(target)

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from particle_agent import needs
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, Options, StageOptions
+from particle_agent.options import AtLeastOne, Options, Place, StageOptions, refuse
 from particle_agent.target import Target
 from particle_agent.values import HostName, InterfaceAddress, InterfaceName, IpAddress
 
@@ -24,6 +24,7 @@ STUB = "../run/systemd/resolve/stub-resolv.conf"
 NETWORKD = "systemd-networkd.service"
 RESOLVED = "systemd-resolved.service"
 UNITS = "/usr/lib/systemd/system"
+ADDRESSES = "write one such as 192.0.2.1 or 2001:db8::1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,29 +48,40 @@ class Interface(Options):
 
     def __post_init__(self) -> None:
         name = f"interface {self.match[0]}"
+        refuse((place, f"{name}: {message}") for place, message in self._faults())
+
+    def _faults(self) -> Iterator[tuple[Place, str]]:
         networks = []
-        for text in self.addresses:
+        for index, text in enumerate(self.addresses):
             try:
                 networks.append(ipaddress.ip_interface(text).network)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-        versions = []
-        for text in self.gateways:
-            gateway = _address(name, text)
-            if not gateway.is_link_local and not any(gateway in network for network in networks):
-                raise ValueError(f"{name}: the gateway {text} is in no network of 'addresses'")
-            versions.append(gateway.version)
-        if len(set(versions)) < len(versions):
-            raise ValueError(f"{name}: there are two gateways for IPv{versions[0]}")
-        for text in self.dns:
-            _address(name, text)
+            except ValueError:
+                example = "write one with the length of its prefix, such as 192.0.2.10/24"
+                yield ("addresses", index), f"there is no address {text}: {example}"
+        versions = set()
+        for index, text in enumerate(self.gateways):
+            place = ("gateways", index)
+            gateway = _address(text)
+            if gateway is None:
+                yield place, f"there is no address {text}: {ADDRESSES}"
+                continue
+            # It may be meant for an address that is wrong.
+            told = len(networks) < len(self.addresses)
+            if not (told or gateway.is_link_local or any(gateway in one for one in networks)):
+                yield place, f"the gateway {text} is in no network of 'addresses'"
+            if gateway.version in versions:
+                yield place, f"there are two gateways for IPv{gateway.version}"
+            versions.add(gateway.version)
+        for index, text in enumerate(self.dns):
+            if _address(text) is None:
+                yield ("dns", index), f"there is no address {text}: {ADDRESSES}"
 
 
-def _address(name: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(text)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

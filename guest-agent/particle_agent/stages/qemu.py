@@ -16,7 +16,7 @@ from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, Wanted, Writer
 from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, StageOptions
+from particle_agent.options import AtLeastOne, Place, StageOptions, refuse
 from particle_agent.target import Target
 from particle_agent.values import DiskSize, SwapSize, bytes_of
 
@@ -72,22 +72,22 @@ class Qemu(StageOptions):
     """Whether the root file system grows at boot when the disk has become larger."""
 
     def __post_init__(self) -> None:
+        refuse((place, f"{place[0]}: {message}") for place, message in self._faults())
+
+    def _faults(self) -> Iterator[tuple[Place, str]]:
         if self.boot_loader == "systemd-boot" and self.partition_table == "msdos":
-            raise ValueError(
-                "partition-table: systemd-boot finds its EFI system partition in a GPT only"
-            )
+            message = "systemd-boot finds its EFI system partition in a GPT only"
+            yield ("partition-table",), message
         if self.unified_kernel_image and self.boot_loader != "systemd-boot":
-            raise ValueError(
-                f"unified-kernel-image: {self.boot_loader} starts none; it needs "
-                "'boot-loader: systemd-boot'"
-            )
+            message = f"{self.boot_loader} starts none; it needs 'boot-loader: systemd-boot'"
+            yield ("unified-kernel-image",), message
         given = self.size not in ("auto", "minimal")
         if given and self.partition_table == "msdos" and bytes_of(self.size) > MSDOS_LIMIT:
-            raise ValueError("size: the partition table msdos ends at 2 TiB; gpt does not")
+            yield ("size",), "the partition table msdos ends at 2 TiB; gpt does not"
         if given and self.swap != "none" and bytes_of(self.swap) >= bytes_of(self.size):
-            raise ValueError(f"swap: a disk of {self.size} has no room for {self.swap} of it")
+            yield ("swap",), f"a disk of {self.size} has no room for {self.swap} of it"
         if self.compress != "none" and not {"raw", "qcow2"} & set(self.formats):
-            raise ValueError("compress: only the formats raw and qcow2 are compressed by it")
+            yield ("compress",), "only the formats raw and qcow2 are compressed by it"
 
     def refusal(self, firmware: Firmware) -> str | None:
         """Why the image cannot boot under `firmware`, if it cannot."""

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent.options import AtLeastOne, Duration, StageOptions, VariableName
+from particle_agent.options import (
+    AtLeastOne,
+    Duration,
+    Place,
+    StageOptions,
+    VariableName,
+    refuse,
+)
 from particle_agent.target import Target
 from particle_agent.values import AbsolutePath, Argument, Script
 
@@ -49,16 +56,21 @@ class Run(StageOptions):
     """The time after which it is ended and fails: 90s, 20m, 2h, or whole seconds."""
 
     def __post_init__(self) -> None:
+        refuse(self._faults())
+
+    def _faults(self) -> Iterator[tuple[Place, str]]:
         if (self.command is None) == (self.script is None):
-            raise ValueError("run: give either 'command' or 'script'")
+            yield (), "run: give either 'command' or 'script'"
         if self.script is None and self.interpreter != SHELL:
-            raise ValueError("run: 'interpreter' is for a 'script'; a command names its program")
+            message = "run: 'interpreter' is for a 'script'; a command names its program"
+            yield ("interpreter",), message
         if self.script is not None and self.script.startswith("#!") and self.interpreter == SHELL:
             first = self.script.splitlines()[0]
             if first.removeprefix("#!").split()[:1] != [SHELL[0]]:
-                raise ValueError(
+                yield (
+                    ("script",),
                     f"run: the script's first line '{first}' is a comment here; name the program "
-                    "in 'interpreter'"
+                    "in 'interpreter'",
                 )
 
     def run(self, target: Target) -> None:

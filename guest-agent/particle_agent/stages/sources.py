@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, HostFile, Options, StageOptions, distinct
+from particle_agent.options import (
+    AtLeastOne,
+    HostFile,
+    Options,
+    Place,
+    StageOptions,
+    refuse,
+    repeated,
+)
 from particle_agent.target import Target
 from particle_agent.values import (
     ArchitectureName,
@@ -55,12 +63,13 @@ class Repository(Options):
     is believed when a key of /etc/apt/trusted.gpg.d has signed it."""
 
     def __post_init__(self) -> None:
+        refuse((place, f"{self.name}: {message}") for place, message in self._faults())
+
+    def _faults(self) -> Iterator[tuple[Place, str]]:
         if sum(key is not None for key in (self.key, self.key_file, self.keyring)) > 1:
-            raise ValueError(f"{self.name}: write one of 'key', 'key-file' and 'keyring'")
+            yield (), "write one of 'key', 'key-file' and 'keyring'"
         if len({suite.endswith("/") for suite in self.suites}) > 1:
-            raise ValueError(
-                f"{self.name}: give suites that end with '/' a repository of their own"
-            )
+            yield ("suites",), "give suites that end with '/' a repository of their own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +86,28 @@ class Sources(StageOptions):
     indexes have expired."""
 
     def __post_init__(self) -> None:
+        named = ((("repositories", i, "name"), r.name) for i, r in enumerate(self.repositories))
+        refuse(self._faults(), repeated("repository", named))
+
+    def _faults(self) -> Iterator[tuple[Place, str]]:
         if not self.repositories and not self.replace:
-            raise ValueError("sources: there is nothing to do without 'repositories' or 'replace'")
-        distinct("repository", (repository.name for repository in self.repositories))
-        dated = any(DATE in uri for one in self.repositories for uri in one.mirrors)
-        if dated and self.snapshot is None:
-            raise ValueError(f"sources: a mirror has {DATE}, so 'snapshot' is needed")
-        if self.snapshot is not None:
-            try:
-                datetime.strptime(self.snapshot, "%Y%m%dT%H%M%SZ")
-            except ValueError:
-                raise ValueError(f"snapshot: there is no moment {self.snapshot}") from None
-        if self.snapshot is not None and not dated:
-            raise ValueError(f"sources: 'snapshot' is of no use: no mirror has {DATE}")
+            yield (), "sources: there is nothing to do without 'repositories' or 'replace'"
+        dated = [
+            ("repositories", i, "mirrors", number)
+            for i, repository in enumerate(self.repositories)
+            for number, uri in enumerate(repository.mirrors)
+            if DATE in uri
+        ]
+        if self.snapshot is None:
+            if dated:
+                yield dated[0], f"sources: a mirror has {DATE}, so 'snapshot' is needed"
+            return
+        try:
+            datetime.strptime(self.snapshot, "%Y%m%dT%H%M%SZ")
+        except ValueError:
+            yield ("snapshot",), f"snapshot: there is no moment {self.snapshot}"
+        if not dated:
+            yield ("snapshot",), f"sources: 'snapshot' is of no use: no mirror has {DATE}"
 
     def may_bring(self, need: Need) -> bool:
         # The packages of somebody else's repository may depend on anything.

@@ -12,7 +12,16 @@ from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, HostFile, Options, SecretName, StageOptions, distinct
+from particle_agent.options import (
+    AtLeastOne,
+    HostFile,
+    Options,
+    Place,
+    SecretName,
+    StageOptions,
+    refuse,
+    repeated,
+)
 from particle_agent.target import SECRETS, Target
 from particle_agent.values import (
     AbsolutePath,
@@ -70,19 +79,22 @@ class User(Options):
     """Lets the user run anything as root, with or without being asked for the password."""
 
     def __post_init__(self) -> None:
+        refuse((place, f"user {self.name}: {message}") for place, message in self._faults())
+
+    def _faults(self) -> Iterator[tuple[Place, str]]:
         if self.uid == 0 and self.name != "root":
-            raise ValueError(f"user {self.name}: the uid 0 is root's")
-        if broken := next((key for key in self.ssh_authorized_keys if not _is_whole(key)), None):
-            raise ValueError(
-                f"user {self.name}: the SSH key '{broken[:40]}' is not whole: copy all of its line"
-            )
+            yield ("uid",), "the uid 0 is root's"
+        for index, key in enumerate(self.ssh_authorized_keys):
+            if not _is_whole(key):
+                place = ("ssh-authorized-keys", index)
+                yield place, f"the SSH key '{key[:40]}' is not whole: copy all of its line"
         if self.password_secret is not None and self.password_hash is not None:
-            raise ValueError(f"user {self.name}: 'password-secret' excludes a hash")
+            yield ("password-secret",), "'password-secret' excludes a hash"
         match self.password, self.password_hash or self.password_secret:
             case "empty", str():
-                raise ValueError(f"user {self.name}: 'password: empty' excludes a hash")
+                yield ("password",), "'password: empty' excludes a hash"
             case "expired", "!" | "*":
-                raise ValueError(f"user {self.name}: there is no password that could expire")
+                yield ("password",), "there is no password that could expire"
 
 
 def _is_whole(key: str) -> bool:
@@ -111,14 +123,20 @@ class Users(StageOptions):
     """The accounts, made in this order."""
 
     def __post_init__(self) -> None:
-        distinct("user", (user.name for user in self.users))
-        distinct("uid", (str(user.uid) for user in self.users if user.uid is not None))
-        known = [secret.name for secret in self.secrets]
-        for user in self.users:
-            if user.password_secret is not None and user.password_secret not in known:
-                raise ValueError(
-                    f"user {user.name}: the stage has no secret '{user.password_secret}'"
+        users = tuple(enumerate(self.users))
+        known = (None, *(secret.name for secret in self.secrets))
+        refuse(
+            repeated("user", ((("users", i, "name"), user.name) for i, user in users)),
+            repeated("uid", ((("users", i, "uid"), user.uid) for i, user in users)),
+            (
+                (
+                    ("users", i, "password-secret"),
+                    f"user {user.name}: the stage has no secret '{user.password_secret}'",
                 )
+                for i, user in users
+                if user.password_secret not in known
+            ),
+        )
 
     def needs(self) -> Iterator[Need]:
         made: list[str] = []
