@@ -60,7 +60,12 @@ def test_only_ports_that_are_looked_at_from_outside_are_forwarded():
         ({"contains": "hello"}, b"HTTP/1.0 200 OK\r\n\r\nhello\n", True, "hello"),
         ({"contains": "bye"}, b"HTTP/1.0 200 OK\r\n\r\nhello\n", False, "'bye' is not in"),
         ({"status": 404}, b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", True, "nothing"),
-        ({}, b"HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nbusy", False, "status 503, not 200: busy"),
+        (
+            {},
+            b"HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nbusy",
+            False,
+            "status 503, not 200: busy",
+        ),
         ({}, b"\x00\xff not HTTP\r\n\r\n", False, "no answer"),
         ({}, b"", False, "no answer"),
     ],
