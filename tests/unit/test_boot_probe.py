@@ -24,6 +24,11 @@ def answer(facts, nonce=NONCE, more=()):
     ).encode()
 
 
+def answer_of(told):
+    line = b"facts " + base64.b64encode(told) + b"\n"
+    return probe.begin_marker(NONCE) + b"\n" + line + probe.end_marker(NONCE) + b"\n"
+
+
 def test_facts_come_decoded():
     facts = {"state": "running", "locale": "LANG=de_DE.UTF-8", "journal:x.service": "one\ntwo"}
     assert probe.facts(answer(facts), NONCE) == facts
@@ -181,6 +186,31 @@ def test_a_program_that_is_not_there(asked):
 def test_a_flood_is_cut_and_the_status_is_the_programs(asked):
     (reply,) = asked(("sh", "-c", "yes | head -c 3000000; exit 3"))
     assert (reply.status, len(reply.output)) == (3, 65536)
+
+
+@pytest.mark.parametrize(("units", "more"), [(20, None), (25, 5)])
+def test_journals_that_are_left_out_are_counted(tmp_path, units, more):
+    lines = "".join(f"bad{i:02}.service loaded failed failed bad\n" for i in range(units))
+    (tmp_path / "failed").write_text(lines)
+    for name, does in {
+        "systemctl": f'case $* in *list-units*) cat "{tmp_path}/failed";; *) echo degraded;; esac',
+        "journalctl": "echo it went wrong",
+        "systemd-analyze": ":",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
+    functions = script.replace("exec >/dev/ttyS1", "exec ").partition(
+        'echo "PARTICLE-OS-PROBE $1"'
+    )[0]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", f"{functions}\nfacts"], env=environment, stdout=-1)
+    facts = probe.facts(answer_of(done.stdout), NONCE)
+    assert len(facts["failed"].split()) == units
+    journals = {name: text for name, text in facts.items() if name.startswith("journal:")}
+    assert journals["journal:bad19.service"] == "it went wrong"
+    assert len(journals) == 20 + (more is not None)
+    assert (f"{more} more units failed" in list(journals.values())[-1]) == (more is not None)
 
 
 @pytest.mark.slow

@@ -57,10 +57,18 @@ facts() {
 		failed=$(systemctl list-units --state=failed --plain --no-legend --no-pager)
 		fact failed
 		printf '%s\n' "$failed" | while read -r unit _; do printf '%s\n' "$unit"; done
-		printf '%s\n' "$failed" | head -n 20 | while read -r unit _; do
-			fact "journal:$unit"
-			journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager
-		done
+		printf '%s\n' "$failed" | {
+			count=0
+			while read -r unit _; do
+				count=$((count + 1))
+				[ "$count" -le 20 ] || continue
+				fact "journal:$unit"
+				journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager
+			done
+			more=$((count - 20))
+			[ "$more" -le 0 ] ||
+				fact "journal:$more more" "$more more units failed; their journals are left out."
+		}
 	fi
 	. /etc/os-release
 	fact system "$PRETTY_NAME"
