@@ -72,7 +72,7 @@ class Disk:
 
     @contextmanager
     def mounted(self, node, kind):
-        assert kind == "ext4"
+        assert kind in ("ext4", "")
         yield self.tree if node == self.parts[0] and self.mountable else self.tree / "no-such"
 
     def judged(self):
@@ -106,6 +106,14 @@ def test_every_part_of_the_disk_is_looked_at(disk):
         "boot-menu-file-missing", "file-system-broken", "fstab-device-missing",
         "gpt-backup-broken", "machine-id-set", "world-writable",
     ]  # fmt: skip
+
+
+def test_a_partition_without_a_file_system_is_one_yet(disk):
+    disk.parts[1].write_bytes(bytes(MIB))
+    (disk.tree / "etc/fstab").write_text("/dev/sda2 /etc ext4 defaults 0 1\n")
+    assert disk.judged() == ["fstab-unstable"]
+    (disk.tree / "etc/fstab").write_text("/dev/sda3 /etc ext4 defaults 0 1\n")
+    assert disk.judged() == ["fstab-device-missing"]
 
 
 def test_two_file_systems_of_one_name(disk):

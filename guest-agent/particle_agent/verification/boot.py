@@ -102,7 +102,7 @@ def _check_syslinux(
     if not any(sign in sector for sign in SYSLINUX_SECTORS):
         findings.add("boot-code-broken", place, "its first sector is not that of extlinux")
     volume = next((v for v in found if v.entry == active[0]), None)
-    if volume is None:
+    if volume is None or not volume.kind:
         findings.add("boot-loader-file-missing", place, "it has no file system that is known")
     if volume is None or volume.tree is None:
         return
@@ -148,7 +148,7 @@ def _check_grub_menus(found: Sequence[Volume], findings: Findings) -> None:
             if volume.tree is not None and volume.tree.is_file(menu):
                 seen = True
                 kernels += menus.check_grub(volume, menu, found, findings)
-    readable = all(volume.tree is not None for volume in found)
+    readable = all(volume.tree is not None for volume in found if volume.kind)
     if not kernels and (seen or readable) and not any(_entries(v) for v in found):
         findings.add("boot-menu-missing", "disk", "no grub.cfg boots a kernel")
 

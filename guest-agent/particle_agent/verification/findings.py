@@ -52,6 +52,7 @@ WARNINGS = {
     "fstab-line-broken": "a line of fstab is not understood",
     "fstab-unstable": "fstab names a disk by a name that depends on the hardware",
     "fstab-mount-point-missing": "a directory on which fstab mounts does not exist",
+    "fstab-bind-missing": "a directory that fstab mounts in another place does not exist",
     "policy-rc-d": "services are kept from starting when packages are installed",
     "resolv-conf": "name resolution goes through the machine that the image was made on",
     "random-seed": "every machine that starts from the image gets the same random seed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import volumes
@@ -19,6 +20,8 @@ OCTAL = re.compile(r"\\(\d{3})")
 OPTIONAL = {"nofail", "noauto", "x-systemd.automount"}
 EXT = {"ext2", "ext3", "ext4"}
 INIT = "/sbin/init"
+# What is mounted without a line in fstab.
+KERNEL_MOUNTS = ("/dev", "/proc", "/run", "/sys", "/tmp")
 # btrfs(5): the subvolume to mount. Where /usr is a file system of its own, init lies in that one.
 SUBVOLUME = re.compile(r"(?:^|,)subvol=([^,]+)")
 USR_MOUNT = re.compile(r"^[^#\s]\S*\s+/usr\s", re.MULTILINE)
@@ -31,6 +34,7 @@ def check_fstab(root: Volume, disk: Sequence[Volume], findings: Findings) -> Non
     """Tells what in the fstab(5) of a root file system names nothing."""
     assert root.tree is not None
     text = root.tree.read(FSTAB, FSTAB_LIMIT)
+    mounts, sources = [*KERNEL_MOUNTS], dict[str, str]()
     for number, line in enumerate(text.splitlines()[:LINES_LIMIT], start=1):
         fields = [OCTAL.sub(_blank, field) for field in line.split()]
         if not fields or fields[0].startswith("#"):
@@ -45,6 +49,14 @@ def check_fstab(root: Volume, disk: Sequence[Volume], findings: Findings) -> Non
             _check_source(name, kind, place, root.tree, disk, findings)
         if mount.startswith("/") and not root.tree.exists(mount):
             findings.add("fstab-mount-point-missing", place, f"there is no directory {mount}")
+        mounts.append(mount)
+        if not {"bind", "rbind"}.isdisjoint(options) and name.startswith("/"):
+            sources[place] = name
+    for place, name in sources.items():
+        # What lies in another mount is not to be seen here.
+        covered = any(PurePosixPath(name).is_relative_to(m) for m in mounts if m != "/")
+        if not covered and not root.tree.exists(name):
+            findings.add("fstab-bind-missing", place, f"there is no directory {name}")
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -62,6 +74,8 @@ def _check_source(
         elif volume is not None and not _fits(kind, volume.kind):
             told = f"it says {kind}, and {volume.name} has {volume.kind}"
             findings.add("fstab-type-wrong", place, told)
+    elif volumes.lacks_partition(disk, name):
+        findings.add("fstab-device-missing", place, f"the disk has no such partition as {name}")
     elif UNSTABLE.fullmatch(name):
         findings.add("fstab-unstable", place, f"{name} is another disk on other hardware")
     elif kind == "swap" and name.startswith("/") and not name.startswith("/dev/"):
@@ -90,6 +104,8 @@ def check_command_line(line: str, place: str, disk: Sequence[Volume], findings: 
     volume = volumes.find(disk, name) if name else None
     if name and volumes.is_missing(disk, name):
         findings.add("root-missing", place, f"nothing on the disk is {root}")
+    elif volumes.lacks_partition(disk, root):
+        findings.add("root-missing", place, f"the disk has no such partition as {root}")
     elif UNSTABLE.fullmatch(root):
         findings.add("root-unstable", place, f"{root} is another disk on other hardware")
     resume = volumes.parse(words.get("resume", ""))

@@ -22,13 +22,17 @@ LINKED = re.compile(r"/dev/disk/(by-uuid|by-label|by-partuuid|by-partlabel)/(.+)
 CONTAINERS = ("crypto_LUKS", "LVM2_member", "linux_raid_member", "zfs_member", "bcache")
 # Names that depend on which bus a disk is on, and on which disk is found first.
 UNSTABLE = re.compile(
-    r"/dev/(?:[shv]d[a-z]+\d*|xvd[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?)"
+    r"/dev/(?:(?:[shv]d|xvd)[a-z]+(?P<number>\d*)|(?:nvme\d+n|mmcblk)\d+(?:p(?P<after_p>\d+))?)"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """A file system. `tree` is None when it cannot be mounted, or holds no files."""
+    """A partition, or a disk without any, with the file system on it.
+
+    `kind` is empty when there is none that is known; `tree` is None when it cannot be mounted, or
+    holds no files.
+    """
 
     number: int
     kind: str
@@ -72,23 +76,34 @@ def parse(name: str) -> tuple[str, str] | None:
 
 
 def find(volumes: Sequence[Volume], name: tuple[str, str]) -> Volume | None:
-    """The volume that a tag and value name."""
-    return next((volume for volume in volumes if volume.answers_to(*name)), None)
+    """The file system that a tag and value name."""
+    return next((v for v in volumes if v.kind and v.answers_to(*name)), None)
+
+
+def lacks_partition(volumes: Sequence[Volume], name: str) -> bool:
+    """Whether a name such as /dev/sda7 has the number of a partition that is not on the disk."""
+    match = UNSTABLE.fullmatch(name)
+    number = match and (match["number"] or match["after_p"])
+    if not number:
+        return False
+    return int(number) not in [volume.number for volume in volumes]
 
 
 def identify(device: Path, table: Table | None) -> list[Volume]:
-    """The file systems of a disk, by their superblocks."""
+    """The partitions of a disk, or a disk that is a file system, by their superblocks."""
     entries = [None] if table is None else [*table.entries]
     found = []
     for entry in entries:
         place = _node(device, entry)
         # The kernel has no device for a partition that is not within the disk.
         told = reading.identify(place) if place.exists() else None
+        number = entry.number if entry else 0
         if told is not None:
-            number = entry.number if entry else 0
             found.append(
                 Volume(number=number, kind=told.kind, uuid=told.uuid, label=told.label, entry=entry)
             )
+        elif entry is not None:
+            found.append(Volume(number=number, kind="", uuid="", label="", entry=entry))
     return found
 
 
