@@ -55,6 +55,13 @@ def judged(path):
     return found, [finding.code for finding in told]
 
 
+def messages(path):
+    told = []
+    with path.open("rb") as disk:
+        table.read(disk, path.stat().st_size, Findings(told.append))
+    return [finding.message for finding in told]
+
+
 def write(path, offset, data):
     with path.open("r+b") as disk:
         disk.seek(offset)
@@ -105,20 +112,22 @@ def test_a_whole_mbr_with_logical_partitions(make):
 
 
 @pytest.mark.parametrize(
-    ("offset", "code"),
+    ("offset", "code", "said"),
     [
-        (512 + 56, "gpt-primary-broken"),
-        (2 * 512, "gpt-primary-broken"),
-        (LAST * 512 + 56, "gpt-backup-broken"),
-        ((LAST - 32) * 512, "gpt-backup-broken"),
-        (446, "protective-mbr-missing"),
+        (512 + 56, "gpt-primary-broken", "header in sector 1 is not as its checksum"),
+        (2 * 512, "gpt-primary-broken", "entries from sector 2 on are not as their checksum"),
+        (LAST * 512, "gpt-backup-broken", f"there is none in sector {LAST}"),
+        (LAST * 512 + 56, "gpt-backup-broken", f"header in sector {LAST} is not as its checksum"),
+        ((LAST - 32) * 512, "gpt-backup-broken", f"entries from sector {LAST - 32} on are not as"),
+        (446, "protective-mbr-missing", "the MBR does not tell of it"),
     ],
 )
-def test_each_copy_of_a_gpt_must_be_whole(make, offset, code):
+def test_each_copy_of_a_gpt_must_be_whole(make, offset, code, said):
     path = make(GPT)
     write(path, offset, b"\xaa" * 16)
     found, codes = judged(path)
     assert codes == [code]
+    assert said in messages(path)[0]
     assert [e.name for e in found.entries] == ["esp", "root"], "the other copy is read"
 
 
@@ -139,6 +148,7 @@ def test_a_disk_that_has_grown_and_one_that_was_cut(make):
     with path.open("r+b") as disk:
         disk.truncate(20 * MIB)
     assert judged(path)[1] == ["gpt-backup-broken", "partition-outside"]
+    assert f"in sector {LAST}, and the disk has {20 * MIB // 512}" in messages(path)[0]
 
 
 def test_copies_that_say_different_things(make):

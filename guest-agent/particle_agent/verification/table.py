@@ -74,7 +74,7 @@ def read(disk: IO[bytes], size: int, findings: Findings) -> Table | None:
     sector = disk.read(SECTOR)
     types = [entry[2] for entry in _mbr_entries(sector)] if _is_mbr(sector) else []
     primary = _header(disk, 1, size)
-    if PROTECTIVE in types or primary is not None:
+    if PROTECTIVE in types or isinstance(primary, _Header):
         if PROTECTIVE not in types:
             findings.add("protective-mbr-missing", "partition table", "the MBR does not tell of it")
         return _read_gpt(disk, primary, size, findings)
@@ -109,24 +109,24 @@ def same(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _read_gpt(
-    disk: IO[bytes], primary: _Header | None, size: int, findings: Findings
+    disk: IO[bytes], primary: _Header | str, size: int, findings: Findings
 ) -> Table | None:
     last = size // SECTOR - 1
-    place = last if primary is None else primary.other
+    place = primary.other if isinstance(primary, _Header) else last
     backup = _header(disk, place, size)
-    if primary is None:
-        findings.add("gpt-primary-broken", "partition table", "its header is not valid")
-    if backup is None:
-        told = f"there is none in sector {place}; the disk has {last + 1}"
-        findings.add("gpt-backup-broken", "partition table", told)
+    if isinstance(primary, str):
+        findings.add("gpt-primary-broken", "partition table", f"the first copy: {primary}")
+    if isinstance(backup, str):
+        findings.add("gpt-backup-broken", "partition table", f"the second copy: {backup}")
     elif place != last:
         told = f"it is in sector {place}, and the last one is {last}"
         findings.add("gpt-backup-misplaced", "partition table", told)
-    if primary and backup and _content(primary) != _content(backup):
+    whole = [copy for copy in (primary, backup) if isinstance(copy, _Header)]
+    if len({_content(copy) for copy in whole}) > 1:
         findings.add("gpt-copies-differ", "partition table", "disk, partitions or usable sectors")
-    header = primary or backup
-    if header is None:
+    if not whole:
         return None
+    header = whole[0]
     return Table(
         label="gpt",
         entries=tuple(_gpt_entries(header)),
@@ -139,27 +139,29 @@ def _content(header: _Header) -> tuple[object, ...]:
     return (header.disk, header.entries, header.first_usable, header.last_usable)
 
 
-def _header(disk: IO[bytes], sector: int, size: int) -> _Header | None:
-    """The header in a sector and the entries that it names, if both are as their checksums say."""
+def _header(disk: IO[bytes], sector: int, size: int) -> _Header | str:
+    """The header in a sector and the entries that it names, or what is wrong with them."""
     if not 0 < sector < size // SECTOR:
-        return None
+        return f"it should be in sector {sector}, and the disk has {size // SECTOR}"
     disk.seek(sector * SECTOR)
     data = disk.read(SECTOR)
     if len(data) < SECTOR or not data.startswith(SIGNATURE):
-        return None
+        return f"there is none in sector {sector}"
     (_, _, length, checksum, _, mine, other, first, last, guid, where, count, each, entries_sum) = (
         HEADER.unpack_from(data)
     )
-    if not HEADER.size <= length <= SECTOR or mine != sector:
-        return None
+    if not HEADER.size <= length <= SECTOR:
+        return f"the header in sector {sector} has an impossible size, {length} bytes"
     if binascii.crc32(data[:16] + bytes(4) + data[20:length]) != checksum:
-        return None
+        return f"the header in sector {sector} is not as its checksum says"
+    if mine != sector:
+        return f"the header in sector {sector} is that of sector {mine}"
     if each < ENTRY.size or count * each > ENTRIES_LIMIT or where >= size // SECTOR:
-        return None
+        return f"the header in sector {sector} names impossible entries"
     disk.seek(where * SECTOR)
     entries = disk.read(count * each)
     if binascii.crc32(entries) != entries_sum:
-        return None
+        return f"the entries from sector {where} on are not as their checksum says"
     return _Header(mine, other, first, last, guid, entries, each)
 
 
