@@ -22,7 +22,7 @@ from typing import IO, Any, TypeVar
 from particle_agent.options import OnHost, kebab_case
 from particle_agent.stages import RecipeStage
 
-from particle_os.document import Key
+from particle_os.document import Key, Node
 
 S = TypeVar("S", bound=RecipeStage)
 ENTRIES_LIMIT = 100_000
@@ -65,12 +65,42 @@ def attach(stage: S, relative_to: Path, key: Key, complain: Complain) -> tuple[S
         try:
             found.append(_attachment(relative_to / path, marker))
         except (OSError, NotAttachable) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            complain(where, f"{path}: {why}")
+            complain(where, _failure(path, error))
             return path
         return found[-1].reference
 
     return _replaced(stage, type(stage), key, reference), found
+
+
+def look(node: Node, kind: Any, relative_to: Path, key: Key, complain: Complain) -> None:
+    """Tells `complain` the files that cannot be read of a stage in which something else is wrong.
+
+    `kind` is the annotated type that `node` is meant to have, `key` its place in the recipe.
+    """
+    arguments = typing.get_args(kind)
+    value = node.value
+    if marker := next((a for a in arguments if isinstance(a, OnHost)), None):
+        if isinstance(value, str) and not node.unknown and marker.accepts(value):
+            try:
+                _attachment(relative_to / value, marker)
+            except (OSError, NotAttachable) as error:
+                complain(key, _failure(value, error))
+    elif typing.get_origin(kind) is tuple:
+        for index, item in enumerate(value if isinstance(value, list) else ()):
+            look(item, arguments[0], relative_to, (*key, index), complain)
+    elif typing.get_origin(kind) is typing.Annotated:
+        look(node, arguments[0], relative_to, key, complain)
+    elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for argument in arguments:
+            look(node, argument, relative_to, key, complain)
+    elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        for name, hint in _hints(kind).items():  # type: ignore[arg-type]
+            if (spelled := kebab_case(name)) in value:
+                look(value[spelled], hint, relative_to, (*key, spelled), complain)
+
+
+def _failure(path: str, error: OSError | NotAttachable) -> str:
+    return f"{path}: {error.strerror if isinstance(error, OSError) else error}"
 
 
 def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, OnHost], str]) -> Any:

@@ -130,14 +130,18 @@ def _escaped(text: str, more: str = "") -> str:
 
 
 class InvalidDocument(ParticleError):
-    """A recipe or template is not valid; `problems` lists everything wrong with it."""
+    """A recipe or template is not valid; `problems` lists everything wrong with it.
+
+    `notes` are what else is to be told of it.
+    """
 
     exit_code = EXIT_USAGE
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], notes: Sequence[Problem] = ()) -> None:
         count = len(problems)
         super().__init__(f"{problems[0].path}: {count} error{'s' if count > 1 else ''}")
         self.problems = tuple(sorted(problems))
+        self.notes = tuple(notes)
 
 
 class Interrupted(BaseException):

@@ -99,6 +99,8 @@ def show(error: ParticleError, code: int, *, as_json: bool) -> None:
     if isinstance(error, InvalidDocument):
         for problem in error.problems:
             click.echo(str(problem), err=True)
+        for note in error.notes:
+            click.echo(f"note: {note}", err=True)
         return
     lines = [click.style("error: ", fg="red", bold=True) + printable(error.brief)]
     if error.where:

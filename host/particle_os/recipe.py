@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -20,7 +19,7 @@ from particle_agent.verification.findings import ERRORS
 
 from particle_os import checks, dependencies, document, explain, include, legacy, variables
 from particle_os.apt_proxy import Wish
-from particle_os.attachments import Attachment, attach
+from particle_os.attachments import Attachment, Complain, attach, look
 from particle_os.checks import Check
 from particle_os.document import Key, Mark, Node
 from particle_os.errors import InvalidDocument, Problem, UsageError
@@ -211,10 +210,13 @@ def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
     except InvalidDocument:
         _look_further(source, base)
         problems = sorted(source.problems, key=lambda p: (p.path, p.line, p.column))
-        raise InvalidDocument(problems) from None
+        raise InvalidDocument(problems, source.notes) from None
     _check_secrets(source, recipe)
     loaded = _applicable(source, recipe)
+    wrong = bool(source.problems)
     _check_needs(source, recipe, base)
+    if wrong:
+        raise InvalidDocument(source.problems, source.notes)
     return dataclasses.replace(loaded, notes=tuple(source.notes))
 
 
@@ -228,9 +230,24 @@ def _look_further(source: document.Source, base: str | None) -> None:
     if told is not None and isinstance(told.value, str):
         recipe = dataclasses.replace(recipe, base_image=told.value)
     _check_secrets(source, recipe)
-    with contextlib.suppress(InvalidDocument):
-        _applicable(source, recipe)
+    _applicable(source, recipe)
+    _check_files(source, recipe)
     _check_needs(source, recipe, base)
+
+
+def _check_files(source: document.Source, recipe: Recipe) -> None:
+    """Notes the files that are not there and are named by stages that are not understood."""
+    kinds = {stage_name(kind): kind for kind in RECIPE_STAGES}
+    for index, stage in enumerate(recipe.stages):
+        node = source.node(("stages", index))
+        kind = node.child("type") if node else None
+        if not isinstance(stage, _Unknown) or node is None or kind is None:
+            continue
+        if not isinstance(kind.value, str) or kind.value not in kinds:
+            continue
+        if _may_apply(node.plain(), recipe.architecture):
+            key = ("stages", index)
+            look(node, kinds[kind.value], node.mark.path.parent, key, _complaint(source))
 
 
 def _understood(node: Node) -> Any:
@@ -280,7 +297,7 @@ def _check_firmware(source: document.Source, loaded: LoadedRecipe) -> None:
             mark = source.mark(("boot-test", "firmware", index))
             source.problem(mark, "bad-value", f"firmware: {reason}")
     if source.problems:
-        raise InvalidDocument(source.problems)
+        raise InvalidDocument(source.problems, source.notes)
 
 
 def load_boot_test(path: Path) -> BootTest:
@@ -295,12 +312,9 @@ def load_boot_test(path: Path) -> BootTest:
 def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
     """The recipe without the stages that are for other architectures.
 
-    The files that its stages name are told by digest from here on.
+    The files that its stages name are told by digest from here on; what cannot be read is noted
+    in `source`.
     """
-
-    def complain(key: Key, message: str) -> None:
-        source.problem(source.mark(key), "no-file", message)
-
     stages, places, found = [], [], []
     for index, stage in enumerate(recipe.stages):
         mark = source.mark(("stages", index))
@@ -309,12 +323,12 @@ def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
             why = f"it is for {meant}, not {recipe.architecture}"
             source.note(mark, "left-out", f"the stage {stage.label} is left out: {why}")
             continue
-        attached, attachments = attach(stage, mark.path.parent, ("stages", index), complain)
+        attached, attachments = attach(
+            stage, mark.path.parent, ("stages", index), _complaint(source)
+        )
         stages.append(attached)
         places.append(mark)
         found.append(tuple(attachments))
-    if source.problems:
-        raise InvalidDocument(source.problems)
     recipe = dataclasses.replace(recipe, stages=tuple(stages))
     return LoadedRecipe(
         recipe=recipe,
@@ -323,6 +337,10 @@ def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
         attachments=tuple(found),
         files=source.files,
     )
+
+
+def _complaint(source: document.Source) -> Complain:
+    return lambda key, message: source.problem(source.mark(key), "no-file", message)
 
 
 def is_unit_name(text: str) -> bool:

@@ -118,6 +118,8 @@ def test_a_missing_file_is_an_error_with_its_place(tmp_path):
 
 def test_content_and_source_exclude_each_other(tmp_path):
     path = tmp_path / "r.yml"
+    (tmp_path / "x").touch()
+    (tmp_path / "site").mkdir()
     both = RECIPE.replace("content: hello", "content: hello\n        source: x")
     for text in (both, RECIPE.replace("        content: hello\n", "")):
         path.write_text(text.format(source="site"))

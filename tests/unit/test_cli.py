@@ -167,6 +167,8 @@ def test_validate_tells_the_errors_as_annotations(tmp_path):
         "unknown key 'nam' (did you mean 'name'?)",
         f"::error file={file},line=3,col=43,title=bad-value::size: expected 'auto', 'minimal', or a"
         " size such as '800M' or '4G' (powers of 1024), found \"%25\\\\r\"",
+        f"::notice file={file},line=3,col=6,title=older-form::'org.osbuild.debian.qemu' is called "
+        "'qemu' now: write 'type: qemu'",
     ]
 
 

@@ -146,6 +146,36 @@ def test_an_error_elsewhere_hides_nothing(tmp_path):
     assert [p.code for p in problems(tmp_path, KERNEL + asked)] == ["unknown-variable"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "found"),
+    [
+        ("{type: apt, recomends: true, debs: [nothere.deb]}",
+         [(3, 17, "unknown-key"), (3, 41, "no-file")]),
+        ("{type: files, files: [{path: /a, source: no}, {path: /a, content: a}]}",
+         [(3, 46, "no-file"), (3, 58, "bad-value")]),
+        ("{type: sources, snapshot: x, repositories: [{name: a, suites: [a], "
+         "mirrors: ['http://a/'], key-file: nokey.asc}]}",
+         [(3, 31, "bad-value"), (3, 106, "no-file")]),
+        ("{type: apt, recomends: true, debs: [no.deb], when: {architecture: arm64}}",
+         [(3, 17, "unknown-key")]),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_stage_hides_no_file_that_is_missing(tmp_path, stage, found):
+    told = problems(tmp_path, f"  - {stage}\n")
+    assert [(p.line, p.column, p.code) for p in told] == found
+
+
+@pytest.mark.parametrize("wrong", ["{type: hostname, nam: a}", "{type: apt, debs: [nothere.deb]}"])
+def test_an_error_hides_no_notes_and_no_needs(tmp_path, wrong):
+    zone = "  - {type: timezone, zone: Moon/Tycho}\n"
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, f"  - {wrong}\n{zone}", base="mmdebstrap:trixy")
+    assert {note.code for note in told.value.notes} >= {"unknown-suite"}
+    with pytest.raises(InvalidDocument) as told:
+        load(tmp_path, f"{LOCALE}  - {wrong}\n")
+    assert "missing-need" in [p.code for p in told.value.problems]
+
+
 def test_stages_for_other_architectures_bring_and_need_nothing(tmp_path):
     arm = "  - {type: apt, packages: [locales], when: {architecture: arm64}}\n"
     assert problems(tmp_path, KERNEL + arm + LOCALE)

@@ -54,6 +54,7 @@ def validate_command(
             notes += _load_with(path, dict(variables), unknown[-1]).notes
         except InvalidDocument as invalid:
             problems += invalid.problems
+            notes += invalid.notes
     # A value has to be of use to one of the recipes.
     for name in variables:
         if all(name in found for found in unknown):
