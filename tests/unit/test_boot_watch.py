@@ -307,7 +307,7 @@ def test_qemus_own_death_is_no_verdict(observe):
 def test_a_time_out_names_the_phases(observe):
     _, (status, message) = observe(Played([*SYSTEMD, (12, b"x login: ")]), seconds=60)
     assert status == "timed-out"
-    for words in ("60 s", "last seen: login prompt", "older than 252"):
+    for words in ("60 s", "last seen: login prompt", "older than 252", "ttyS1 is missing"):
         assert words in message
     took = re.search(r"kernel ([\d.]+) s, .*login prompt ([\d.]+) s so far\)", message)
     assert took and float(took[1]) < 10
@@ -384,6 +384,8 @@ class Settling(Played):
 def test_a_time_out_tells_what_was_waited_for(observe):
     _, (status, message) = observe(Settling(SYSTEMD), seconds=60)
     assert (status, "systemd has not settled" in message) == ("timed-out", True)
+    # A getty that hangs up the probe's port looks the same from here.
+    assert "something else has taken ttyS1" in message
     machine = Settling(SYSTEMD)
     machine.settles = 20
     watched, (status, message) = observe(machine, seconds=60)

@@ -378,10 +378,15 @@ class Watch:
             text += f" ({took} so far)"
         if last == "login prompt":
             text += (
-                "; a systemd older than 252, or another init, cannot be questioned: --console-only"
+                "; the system cannot be questioned: its systemd is older than 252, it has another "
+                "init or no shell, or its ttyS1 is missing or not the second serial port: "
+                "--console-only"
             )
         elif last == "answer":
-            text += "; systemd has not settled: a job does not end"
+            text += (
+                "; systemd has not settled, since a job does not end, or something else has taken "
+                "ttyS1, over which it answers"
+            )
         elif last == "checks":
             text += "; a check has not ended"
         if self.restarts:
