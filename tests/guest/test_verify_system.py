@@ -1,14 +1,16 @@
 """What fstab names, what a build leaves behind, and rights that no package wants."""
 
 import os
+from pathlib import Path
 
 import pytest
 from particle_agent import verification
 from particle_agent.disk.reading import Tree
-from particle_agent.verification import leftovers, names
+from particle_agent.verification import leftovers, names, rights, walk
 from particle_agent.verification.findings import ERRORS, LIMIT, WARNINGS, Findings, severity
 from particle_agent.verification.table import Entry
 from particle_agent.verification.volumes import Volume
+from particle_agent.verification.walk import Found
 
 ROOT_UUID, ESP_UUID = "a6cdd9c7-f5cb-4d61-aed1-5b849a34a970", "7E9F-EE80"
 PART_UUID = "8ff9a93a-435a-46ca-9aee-d306f4821e15"
@@ -41,7 +43,7 @@ def tree(tmp_path):
     (made / "swapfile").write_bytes(bytes(4086) + b"SWAPSPACE2" + bytes(4096))
     (made / "usr/bin/su").write_text("program")
     (made / "usr/bin/su").chmod(0o4755)
-    (made / "var/lib/dpkg/info/login.list").write_text("/.\n/bin\n/bin/su\n")
+    (made / "var/lib/dpkg/info/login.list").write_text("/.\n/bin\n/bin/su\n/var/log/packaged\n")
     (made / "usr/lib/systemd/systemd").write_text("program")
     (made / "usr/lib/systemd/systemd").chmod(0o755)
     (made / "sbin").symlink_to("usr/sbin")
@@ -179,6 +181,29 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
     [
         ("etc/machine-id", "0123456789abcdef0123456789abcdef\n", "machine-id-set", None),
         ("etc/machine-id", "uninitialized\n", None, None),
+        ("var/lib/dbus/machine-id", "0123456789abcdef0123456789abcdef\n", "machine-id-set", None),
+        ("etc/apt/apt.conf", 'Acquire::http::Proxy "http://127.0.0.1:3142";\n', "apt-proxy", None),
+        (
+            "etc/apt/apt.conf.d/99x",
+            'Acquire { https { proxy "http://a:b@10.0.2.2:1/"; } }\n',
+            "apt-proxy",
+            None,
+        ),
+        (
+            "etc/apt/apt.conf.d/99x",
+            "Acquire::http::Proxy::host http://localhost:1;",
+            "apt-proxy",
+            None,
+        ),
+        (
+            "etc/apt/apt.conf.d/99x",
+            '// Acquire::http::Proxy "http://127.0.0.1:3142";\n',
+            None,
+            None,
+        ),
+        ("etc/apt/apt.conf.d/99x", 'Acquire::http::Proxy "http://10.0.2.20:3142";\n', None, None),
+        ("var/cache/apt/pkgcache.bin", "x", "apt-cache", None),
+        ("var/cache/apt/srcpkgcache.bin", "x", "apt-cache", None),
         ("etc/ssh/ssh_host_ed25519_key", KEY, "ssh-host-key", None),
         ("etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519 A", None, None),
         ("etc/ssh/sshd_config", "Port 22\n", None, None),
@@ -193,11 +218,20 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
         ("var/cache/apt/archives/x.deb", "x", "apt-archives", "/var/cache/apt/archives"),
         ("var/log/dpkg.log", "x", "log", "/var/log"),
         ("var/log/apt/history.log", "x", "log", "/var/log"),
+        ("var/log/a/b/c/deep.log", "x", "log", "/var/log"),
+        ("var/log/a/b/empty.log", "", None, None),
         ("var/log/wtmp", "", None, None),
+        ("var/log/wtmp", "x", "log", "/var/log"),
+        ("var/log/lastlog", "x", "log", "/var/log"),
+        ("var/log/lastlog", "\0" * 292, None, None),
+        ("var/log/packaged", "x", None, None),
         ("var/log/journal/0123456789abcdef/system.journal", "x", "log", "/var/log/journal"),
         ("tmp/file", "", "temporary-file", "/tmp"),
         ("root/.bash_history", "ls\n", "shell-history", None),
         ("home/ann/.ssh/id_ed25519", KEY, "private-key", None),
+        ("root/id.pem", "-----BEGIN PRIVATE KEY-----\nabc\n", "private-key", None),
+        ("home/ann/work/x", KEY.replace("OPENSSH", "EC"), "private-key", None),
+        ("home/ann/notes", f"a key begins with {KEY}", None, None),
         ("home/ann/.ssh/authorized_keys", "ssh-ed25519 A ann\n", None, None),
     ],
 )
@@ -245,6 +279,42 @@ def test_rights_that_no_package_wants(tree, judge):
         ("setuid", "/usr/bin/group"),
         ("setuid", "/usr/bin/shell"),
     ]
+
+
+def test_capabilities_that_no_package_wants(tree, judge, monkeypatch):
+    """Only root may set them."""
+    data = bytes.fromhex("0100000200200000000000000000000000000000")
+    marked = {tree / "usr/bin/su": data, tree / "usr/sbin/ping": data, tree / "usr/sbin/odd": b"x"}
+
+    def getxattr(place, name, *, follow_symlinks):
+        if name != "security.capability" or place not in marked:
+            raise OSError
+        return marked[place]
+
+    for place in marked:
+        place.write_text("program")
+        place.chmod(0o755)
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    assert judge() == [("capability", "/usr/sbin/ping")]
+
+
+def test_devices_that_everybody_may_write_to():
+    """Taken from /dev: only root may make some."""
+    told = []
+    found = [
+        file for file in walk.walk(Path("/dev"), Findings(lambda _: None)) if file.type in "bc"
+    ]
+    assert "/null" in [file.path for file in found]
+    node = Found("/srv/null", "c", 0o666, 0)
+    in_place = Found("/dev/null", "c", 0o666, 0)
+    rights.check(Tree(Path("/nonexistent")), [node, in_place], Findings(told.append))
+    assert [(f.code, f.place) for f in told] == [("world-writable", "/srv/null")]
+
+
+def test_a_link_for_the_machine_id_of_dbus(tree, judge):
+    (tree / "var/lib/dbus").mkdir()
+    (tree / "var/lib/dbus/machine-id").symlink_to("/etc/machine-id")
+    assert judge() == []
 
 
 def test_other_file_systems_are_no_part_of_it(tree, judge):

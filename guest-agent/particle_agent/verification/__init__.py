@@ -17,8 +17,10 @@ from particle_agent.verification import (
     file_systems,
     leftovers,
     names,
+    rights,
     table,
     volumes,
+    walk,
 )
 from particle_agent.verification.findings import Findings
 from particle_agent.verification.volumes import Volume
@@ -68,5 +70,6 @@ def check_system(root: Volume, found: Sequence[Volume], findings: Findings) -> N
     """Tells what is wrong with what a root file system holds; the others may be named in it."""
     assert root.tree is not None
     names.check_fstab(root, found, findings)
-    leftovers.check(root.tree, findings)
-    leftovers.check_rights(root.tree, findings)
+    files = walk.walk(root.tree.root, findings)
+    leftovers.check(root.tree, files, findings)
+    rights.check(root.tree, files, findings)

@@ -59,11 +59,14 @@ WARNINGS = {
     "private-key": "every machine that starts from the image gets the same private key",
     "apt-lists": "lists of packages, which apt gets anew",
     "apt-archives": "packages that have been installed",
+    "apt-cache": "what apt makes anew of its lists",
+    "apt-proxy": "apt goes through a proxy on the machine that the image was made on",
     "log": "logs of the machine that the image was made on",
     "shell-history": "what somebody typed",
     "temporary-file": "files in a directory for temporary ones",
     "world-writable": "everybody may write to it, and no package owns it",
     "setuid": "it runs with the rights of its owner, and no package owns it",
+    "capability": "it runs with capabilities, and no package owns it",
 }  # fmt: skip
 # So many findings of one code are told; of more, how many.
 LIMIT = 20

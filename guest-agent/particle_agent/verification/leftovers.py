@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
-from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
+from particle_agent.verification import walk
 from particle_agent.verification.findings import Findings
+from particle_agent.verification.walk import HOMES, LOGS, Found
 
 MACHINE_ID = "/etc/machine-id"
+# machine-id(5): the first boot takes this one, unless it is a link to the other.
+DBUS_MACHINE_ID = "/var/lib/dbus/machine-id"
 # machine-id(5): what stands for an identity that is yet to be made.
 NO_MACHINE_ID = ("", "uninitialized")
 # QEMU's user network (-netdev user): its resolver.
 RESOLVER = re.compile(r"^\s*nameserver\s+10\.0\.2\.3\s*$", re.MULTILINE)
+# apt.conf(5): a proxy on the machine itself, or what QEMU's user network calls the host's loopback.
+APT_CONF = "/etc/apt/apt.conf"
+APT_CONF_BYTES = 1 << 16
+APT_PROXY = re.compile(
+    r"""^(?!\s*(?://|\#)).*\bproxy\b[\w:.-]*\s+"?
+    (\w+://(?:[^/@\s"]*@)?(?:127\.|localhost\b|\[::1\]|0\.0\.0\.0|10\.0\.2\.2\b)[^"\s;]*)""",
+    re.MULTILINE | re.IGNORECASE | re.VERBOSE,
+)
 RESOLV_CONF = ("/etc/resolv.conf", "/etc/.resolv.conf.systemd-resolved.bak")
 SSH_KEY = re.compile(r"ssh_host_\w+_key")
 # Names that only the builder's own files have, for as long as a build lasts.
@@ -30,6 +40,8 @@ FILES = (
     ("credential-secret", "/var/lib/systemd/credential.secret"),
     ("policy-rc-d", "/usr/sbin/policy-rc.d"),
     ("random-seed", "/var/lib/systemd/random-seed"),
+    ("apt-cache", "/var/cache/apt/pkgcache.bin"),
+    ("apt-cache", "/var/cache/apt/srcpkgcache.bin"),
 )
 # Directories, and what in them is of no concern.
 CONTENTS = (
@@ -38,34 +50,37 @@ CONTENTS = (
     ("temporary-file", "/tmp", ()),
     ("temporary-file", "/var/tmp", ()),
 )
-LOGS = "/var/log"
-# Packages make these, empty or with a text that tells what they are not.
-NO_LOGS = ("README", "journal", "private", "lastlog", "faillog")
+JOURNAL = "/var/log/journal/"
+# systemd's package links it to a text that tells where the logs are.
+NO_LOG = "/var/log/README"
+# lastlog(8), faillog(8): a record for each user; those of users who never logged in are zeros.
+RECORDS = ("/var/log/lastlog", "/var/log/faillog")
 HISTORIES = (".bash_history", ".python_history", ".lesshst", ".viminfo", ".ash_history")
 KEY_DIRECTORIES = ("/root/.ssh", "/etc/ssl/private", "/etc/ssh")
 KEY_SIGN = b"PRIVATE KEY-----"
+# RFC 7468 and those before it: a file that is a key, under whatever name.
+KEY_FILE = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
+KEY_FILES_LIMIT = 2000
 KEY_BYTES = 4096
 NAMES_TOLD = 5
-# find(1) with what everybody may write to, or what runs with other rights; one line of the rest.
-FIND_SECONDS = 300.0
-FIND_LIMIT = 1 << 20
-WRITABLE, SETUID = 0o002, 0o6000
-DPKG_INFO = "/var/lib/dpkg/info"
-DIVERSIONS = "/var/lib/dpkg/diversions"
-OVERRIDES = "/var/lib/dpkg/statoverride"
-MERGED = re.compile(r"/usr(/(?:bin|sbin|lib\w*)/)")
 
 
-def check(tree: Tree, findings: Findings) -> None:
-    """Tells what a system has that it should not have."""
+def check(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
+    """Tells what a system has that it should not have; `found` is what a walk over it found."""
     if tree.read(MACHINE_ID, KEY_BYTES).strip() not in NO_MACHINE_ID:
         findings.add("machine-id-set", MACHINE_ID, "it should be an empty file")
+    dbus = tree.place(DBUS_MACHINE_ID, follow=False)
+    if dbus is not None and not dbus.is_symlink() and tree.is_file(DBUS_MACHINE_ID):
+        findings.add("machine-id-set", DBUS_MACHINE_ID, f"it should be a link to {MACHINE_ID}")
     for name in tree.names("/etc/ssh"):
         if SSH_KEY.fullmatch(name):
             findings.add("ssh-host-key", f"/etc/ssh/{name}", "it should be made at the first boot")
     for path in RESOLV_CONF:
         if RESOLVER.search(tree.read(path, KEY_BYTES)):
             findings.add("resolv-conf", path, "it names the resolver of QEMU's user network")
+    for path in (APT_CONF, *(f"{APT_CONF}.d/{name}" for name in tree.names(f"{APT_CONF}.d"))):
+        if proxy := APT_PROXY.search(tree.read(path, APT_CONF_BYTES)):
+            findings.add("apt-proxy", path, f"{proxy.group(1)} is gone where the image will run")
     for code, path in FILES:
         if tree.exists(path):
             findings.add(code, path, "it should not be there")
@@ -74,7 +89,8 @@ def check(tree: Tree, findings: Findings) -> None:
             if fnmatchcase(name, pattern):
                 findings.add("build-file", f"{directory}/{name}", "it should not be there")
     _check_contents(tree, findings)
-    _check_homes(tree, findings)
+    _check_logs(tree, found, findings)
+    _check_homes(tree, found, findings)
 
 
 def _check_contents(tree: Tree, findings: Findings) -> None:
@@ -82,16 +98,21 @@ def _check_contents(tree: Tree, findings: Findings) -> None:
         names = [name for name in tree.names(directory) if name not in known]
         if names:
             findings.add(code, directory, _told(names))
-    journal = f"{LOGS}/journal"
-    if any(tree.names(f"{journal}/{name}") for name in tree.names(journal)):
-        findings.add("log", journal, "journals of machines")
-    logs = [n for n in tree.names(LOGS) if n not in NO_LOGS and _has_log(tree, f"{LOGS}/{n}")]
+
+
+def _check_logs(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
+    files = {file.path: file for file in found if file.size and _is_below(file, (LOGS,))}
+    if any(path.startswith(JOURNAL) for path in files):
+        findings.add("log", JOURNAL.rstrip("/"), "journals of machines")
+    names = [path for path in files if path != NO_LOG and not path.startswith(JOURNAL)]
+    logs = set(names) - walk.owned(tree, names)
+    logs -= {path for path in RECORDS if not tree.read_bytes(path).strip(b"\0")}
     if logs:
-        findings.add("log", LOGS, _told(logs))
+        findings.add("log", LOGS, _told([path.removeprefix(f"{LOGS}/") for path in sorted(logs)]))
 
 
-def _has_log(tree: Tree, path: str) -> bool:
-    return tree.is_file(path) or any(tree.is_file(f"{path}/{name}") for name in tree.names(path))
+def _is_below(file: Found, directories: Sequence[str]) -> bool:
+    return file.type == "f" and any(file.path.startswith(f"{name}/") for name in directories)
 
 
 def _told(names: list[str]) -> str:
@@ -99,67 +120,19 @@ def _told(names: list[str]) -> str:
     return ", ".join(names[:NAMES_TOLD]) + (f" and {more} more" if more > 0 else "")
 
 
-def _check_homes(tree: Tree, findings: Findings) -> None:
+def _check_homes(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
     homes = ["/root", *(f"/home/{name}" for name in tree.names("/home")[:100])]
     for home in homes:
         for name in HISTORIES:
             if tree.is_file(f"{home}/{name}"):
                 findings.add("shell-history", f"{home}/{name}", "it should not be there")
+    keys = set()
     for directory in dict.fromkeys([*KEY_DIRECTORIES, *(f"{home}/.ssh" for home in homes)]):
         for name in tree.names(directory)[:100]:
             path = f"{directory}/{name}"
             if not SSH_KEY.fullmatch(name) and KEY_SIGN in tree.read_bytes(path, KEY_BYTES):
-                findings.add("private-key", path, "it should be made at the first boot")
-
-
-# Files that no package owns
-
-
-def check_rights(tree: Tree, findings: Findings) -> None:
-    """Tells what gives rights away although no package of the system wants it so."""
-    found = dict(_found(tree.root, findings))
-    owned = _owned(tree, set(found))
-    for path in sorted(found.keys() - owned):
-        if found[path] & WRITABLE:
-            findings.add("world-writable", path, f"its mode is {found[path]:04o}")
-        if found[path] & SETUID:
-            findings.add("setuid", path, f"its mode is {found[path]:04o}")
-
-
-def _found(root: Path, findings: Findings) -> Iterator[tuple[str, int]]:
-    """Files that run with other rights, and what everybody may write to, with their modes.
-
-    A directory with the sticky bit, such as /tmp, is everybody's by intention.
-    """
-    argv = ["find", str(root), "-xdev", "("]
-    argv += ["-type", "f", "-perm", "/6002", "-o"]
-    argv += ["-type", "d", "-perm", "-0002", "!", "-perm", "-1000", ")"]
-    argv += ["-printf", r"%m /%P\0"]
-    status, said = reading.output(argv, seconds=FIND_SECONDS, limit=FIND_LIMIT)
-    if status != 0:
-        findings.add("file-system-not-checked", "/", f"find ends with status {status}")
-    for line in said.split("\0")[:-1]:
-        mode, _, path = line.partition(" ")
-        if mode.isdecimal():
-            yield path, int(mode, 8)
-
-
-def _owned(tree: Tree, wanted: set[str]) -> set[str]:
-    """Those of the paths `wanted` that dpkg(1) knows, from packages or from the administrator."""
-    if not wanted:
-        return set()
-    # Packages may name a file as it was before /bin and /lib became links to those in /usr.
-    spelled = {path.encode("utf-8", "surrogateescape"): path for path in wanted}
-    for path in wanted:
-        if MERGED.match(path):
-            spelled.setdefault(path[4:].encode("utf-8", "surrogateescape"), path)
-    known: set[bytes] = set()
-    for name in tree.names(DPKG_INFO):
-        if name.endswith(".list"):
-            known |= spelled.keys() & tree.read_bytes(f"{DPKG_INFO}/{name}").split(b"\n")
-    # deb-diversions: three lines each, the original, where it went, and for which package.
-    known |= spelled.keys() & tree.read_bytes(DIVERSIONS).split(b"\n")
-    # dpkg-statoverride(1): user, group, mode and path.
-    lines = tree.read_bytes(OVERRIDES).split(b"\n")
-    known |= spelled.keys() & {line.split(b" ", 3)[-1] for line in lines}
-    return {spelled[path] for path in known}
+                keys.add(path)
+    small = [file.path for file in found if _is_below(file, HOMES)]
+    keys |= {p for p in small[:KEY_FILES_LIMIT] if KEY_FILE.match(tree.read_bytes(p, KEY_BYTES))}
+    for path in sorted(keys):
+        findings.add("private-key", path, "it should be made at the first boot")
