@@ -264,6 +264,9 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         what = context["what"]
         message = f"{name or 'value'}: expected {what}, found {shown}"
         hint = "put it in quotes" if _is_scalar_for_text(item) else None
+        if hint and key[-1:] == ("mode",):
+            # What was written in octal is shown as a decimal number.
+            hint = "put it in quotes, in octal digits as in '0755'"
         words = given if isinstance(given, dict) else ()
         if near := next(filter(None, (nearest(word, names(key)) for word in words)), None):
             hint = did_you_mean(near, [])

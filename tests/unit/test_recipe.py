@@ -191,6 +191,11 @@ WRONG = [
      "in a GPT only", None),
     (MINIMAL + "    unified-kernel-image: true\n", 4, 27, "bad-value",
      "extlinux starts none", None),
+    (MINIMAL + "    formats: [raw, vdi, raw]\n", 4, 25, "bad-value",
+     "formats: 'raw' is named twice", None),
+    (with_stages("  - {type: files, directories: [{path: /a, mode: 0o755}]}\n"), 3, 50,
+     "bad-value", "a file mode in quotes",
+     "put it in quotes, in octal digits as in '0755'"),
     (MINIMAL + "    swap: auto\n", 4, 11, "bad-value", "swap", None),
     ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
      "add '- type: qemu' as the last stage"),
@@ -223,6 +228,26 @@ SEVERAL = [
     ("  - type: services\n    enable: [a.timer, b.timer]\n    mask: [a.timer, b.timer]\n",
      [(4, 14, "a.timer: a unit"), (4, 23, "b.timer: a unit")]),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/", "path: / is the whole image"),
+        ("/proc/sys/vm/swappiness", "the kernel fills /proc"),
+        ("/sys", "the kernel fills /sys"),
+        ("/dev/x", "the kernel fills /dev"),
+        ("/run/x", "/run is empty in the finished image"),
+        ("/tmp/x", "/tmp is empty in the finished image"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["directories: [{{path: {}}}]", "links: [{{path: {}, to: a}}]"])
+def test_a_file_that_the_image_would_not_have_is_refused(tmp_path, path, why, kind):
+    (problem,) = problems(tmp_path, with_stages(f"  - type: files\n    {kind.format(path)}\n"))
+    assert (problem.line, problem.code) == (4, "bad-value")
+    assert why in problem.message
+    kept = kind.format("/running/x")
+    load(tmp_path, with_stages(f"  - type: files\n    {kept}\n"))
 
 
 @pytest.mark.parametrize(("stages", "errors"), SEVERAL, ids=[s[0][:24].strip() for s in SEVERAL])

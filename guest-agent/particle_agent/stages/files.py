@@ -76,7 +76,17 @@ class Files(StageOptions):
     """Symbolic links to make."""
 
     def __post_init__(self) -> None:
-        refuse(repeated("path", self._paths()))
+        # A directory may be copied over the whole image.
+        copied = {("files", i, "path") for i, f in enumerate(self.files) if f.source is not None}
+        lost = (
+            (place, path, _why_lost(path))
+            for place, path in self._paths()
+            if path or place not in copied
+        )
+        refuse(
+            ((place, f"path: {path or '/'} {why}") for place, path, why in lost if why),
+            repeated("path", self._paths()),
+        )
 
     def _paths(self) -> Iterator[tuple[Place, str]]:
         each: dict[str, Sequence[Directory | File | Link]] = {
@@ -113,6 +123,18 @@ class Files(StageOptions):
         for link in self.links:
             _refuse(target, link.path, directory=True)
             target.symlink(link.path, link.to)
+
+
+def _why_lost(path: str) -> str | None:
+    """Why the image would not have what is written to a path; the root is the empty text."""
+    if not path:
+        return "is the whole image; name what lies in it"
+    top = f"/{path.split('/')[1]}"
+    if top in ("/proc", "/sys", "/dev"):
+        return f"cannot be written: the kernel fills {top} when the system runs"
+    if top in ("/run", "/tmp"):
+        return f"would be lost: {top} is empty in the finished image (see tmpfiles.d(5))"
+    return None
 
 
 def _owners(what: File | Directory, *key: str | int) -> Iterator[Need]:

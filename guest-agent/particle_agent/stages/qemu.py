@@ -86,6 +86,9 @@ class Qemu(StageOptions):
             yield ("size",), "the partition table msdos ends at 2 TiB; gpt does not"
         if given and self.swap != "none" and bytes_of(self.swap) >= bytes_of(self.size):
             yield ("swap",), f"a disk of {self.size} has no room for {self.swap} of it"
+        for index, name in enumerate(self.formats):
+            if name in self.formats[:index]:
+                yield ("formats", index), f"'{name}' is named twice"
         if self.compress != "none" and not {"raw", "qcow2"} & set(self.formats):
             yield ("compress",), "only the formats raw and qcow2 are compressed by it"
 
