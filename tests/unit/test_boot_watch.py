@@ -220,6 +220,19 @@ def test_a_kernel_without_a_console_is_not_taken_for_a_boot_loader(observe):
     assert "kernel" in watched.phases
 
 
+def test_a_time_out_tells_a_kernel_without_a_serial_console(observe):
+    silent = Played(BOOT[:2])
+    silent.kernel = True
+    _, (status, message) = observe(silent, seconds=60)
+    assert (status, "console=ttyS0" in message, "--evidence" in message) == (
+        "timed-out",
+        True,
+        True,
+    )
+    _, (_, message) = observe(Played([*BOOT, (9, b"[ 6.0] it does something\r\n")]), seconds=60)
+    assert "console=ttyS0" not in message
+
+
 def test_a_uefi_loader_that_waits(observe):
     said = [(1, b"\x1b[=3h\x1b[2J"), (2, b"BdsDxe: starting Boot0001\r\n"), (3, b"a menu")]
     machine = Played(said, handed_over=None)

@@ -376,7 +376,13 @@ class Watch:
             spans = zip(self.phases, pairwise(times), strict=True)
             took = ", ".join(f"{name} {end - began:.1f} s" for name, (began, end) in spans)
             text += f" ({took} so far)"
-        if last == "login prompt":
+        silent = self._heard - self._started < self.phases.get("kernel", 0) + 2 * LOOK_SECONDS
+        if last == "kernel" and silent:
+            text += (
+                "; the kernel says nothing on the serial console, so that its failures are not "
+                "seen: console=ttyS0. The picture of the screen may show more: --evidence"
+            )
+        elif last == "login prompt":
             text += (
                 "; the system cannot be questioned: its systemd is older than 252, it has another "
                 "init or no shell, or its ttyS1 is missing or not the second serial port: "
