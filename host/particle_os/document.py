@@ -330,6 +330,10 @@ def _tell(source: Source, error: Exception, mark: Any = None) -> None:
         what = " ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark or error.context_mark
     place = Mark(source.path, mark.line + 1, mark.column + 1) if mark else None
+    # libyaml looks ahead, and newer ones have a limit of their own.
+    if "maximum nesting depth" in what:
+        source.problem(place, "too-complex", TOO_COMPLEX)
+        return
     line = source.lines[mark.line : mark.line + 1] if mark else []
     # Braces mean something there.
     in_flow = "flow" in what and line and "${" in line[0]
