@@ -98,6 +98,9 @@ DOCUMENTS = {
 }  # fmt: skip
 
 
+OCTAL = "put it in quotes, in octal digits as in '0755'"
+
+
 def write(path, content):
     if isinstance(content, int):
         with path.open("wb") as file:
@@ -151,8 +154,8 @@ def test_a_thousand_errors_are_told_and_the_rest_is_counted(tmp_path, read):
         ("{type: apt, packages: [no]}", 3, None, None),
         ("{type: locale, default: true}", 3, 29, "put it in quotes"),
         ("{type: files, directories: [{path: /a, mode: 0755}]}", 3, None, None),
-        ("{type: files, directories: [{path: /a, mode: 755}]}", 3, 50, "put it in quotes"),
-        ("{type: files, directories: [{path: /a, mode: 0o755}]}", 3, 50, "put it in quotes"),
+        ("{type: files, directories: [{path: /a, mode: 755}]}", 3, 50, OCTAL),
+        ("{type: files, directories: [{path: /a, mode: 0o755}]}", 3, 50, OCTAL),
     ],
 )
 def test_words_that_yaml_may_take_for_something_else(tmp_path, text, line, column, hint):
