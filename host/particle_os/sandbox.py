@@ -248,8 +248,8 @@ def _connect(
 ) -> Connection:
     """Hands in fresh keys over the console, plugs the disks, and connects by SSH.
 
-    The host makes both key pairs: it would have to be believed if it made one, and a program that
-    makes the other in the VM takes a quarter of the start.
+    The host makes both key pairs: the VM would have to be believed if it told its own, and a
+    program that makes one there takes a quarter of the start.
     """
     user, host = KeyPair(), KeyPair()
     origin = "restored" if restored else "booted"

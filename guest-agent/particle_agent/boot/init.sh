@@ -74,7 +74,7 @@ set -- $line
 set +f
 if [ "$2" = restored ]; then
 	# No secret before the kernel has noticed (vmgenid) that others may run from the same memory.
-	wait "$notice"
+	wait "$notice" || fail "no new random seed"
 fi
 $bb date -u -s "@$3" >/dev/null
 umask 077
