@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -11,6 +10,8 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from particle_agent.system_calls import call
 
 # linux/sched.h, linux/sockios.h, linux/if.h
 CLONE_NEWNET = 0x40000000
@@ -80,14 +81,14 @@ def no_network() -> Iterator[None]:
     """
     global _before_exec
     with Path("/proc/thread-self/ns/net").open("rb") as outside:
-        _call("unshare", CLONE_NEWNET)
+        call("unshare", CLONE_NEWNET)
         _before_exec = _stay_inside
         try:
             _loopback_up()
             yield
         finally:
             _before_exec = None
-            _call("setns", outside.fileno(), CLONE_NEWNET)
+            call("setns", outside.fileno(), CLONE_NEWNET)
 
 
 def before_exec() -> Callable[[], None] | None:
@@ -101,20 +102,10 @@ _before_exec: Callable[[], None] | None = None
 def _stay_inside() -> None:
     """Takes from this process, and all that it starts, what is needed to leave a namespace."""
     for capability in WAYS_OUT:
-        _call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
+        call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def _loopback_up() -> None:
     """As `ip link set lo up` does it; see netdevice(7)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
-
-
-# os.unshare and os.setns are of Python 3.12.
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(name: str, *arguments: int) -> None:
-    if getattr(_libc, name)(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")

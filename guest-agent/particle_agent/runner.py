@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from particle_agent import apt_proxy, inspection, wire
+from particle_agent import apt_proxy, inspection, verification, wire
 from particle_agent.decode import decode, decode_any, encode
 from particle_agent.disk.reading import Tree
 from particle_agent.errors import InfrastructureError, NetworkError, StageError
@@ -27,6 +27,7 @@ from particle_agent.limits import TimeUp, no_network, time_limit
 from particle_agent.missing import missing
 from particle_agent.options import duration
 from particle_agent.stages import ALL_STAGES, Stage
+from particle_agent.system_calls import MS_BIND, MS_NOATIME, mount, mounted
 from particle_agent.target import COMMAND_SECONDS, ENVIRONMENT, HELD, Target, wait_for_disk
 
 SCRATCH = Path("/scratch")
@@ -73,8 +74,8 @@ class Channel:
     def disk_needed(self, size: int, content: int) -> None:
         self.send(wire.DiskNeeded(size=size, content=content))
 
-    def disk_written(self, size: int, tree_sha256: str) -> None:
-        self.send(wire.DiskWritten(size=size, tree_sha256=tree_sha256))
+    def disk_written(self, size: int, tree_crc32: str) -> None:
+        self.send(wire.DiskWritten(size=size, tree_crc32=tree_crc32))
 
     def packages(self, request: wire.PackageRequest) -> wire.PackagesAnswer:
         """Asks the host for packages, and waits until it has answered."""
@@ -140,7 +141,7 @@ def mount_scratch() -> bool:
         return False
     device = wait_for_disk("scratch", 0, 30.0)
     SCRATCH.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "noatime", device, SCRATCH], check=True, timeout=60)
+    mount(device, SCRATCH, "ext4", MS_NOATIME)
     return True
 
 
@@ -188,23 +189,18 @@ def frozen_scratch() -> Iterator[None]:
 @contextmanager
 def mounted_for_chroot(root: Path) -> Iterator[None]:
     """The file systems that programs in the target expect; apt's caches lie outside of it."""
-    mounts: list[tuple[str, ...]] = [
-        ("-t", "proc", "proc", "proc"),
-        ("-t", "sysfs", "sysfs", "sys"),
-        ("-t", "devtmpfs", "devtmpfs", "dev"),
-        ("-t", "devpts", "devpts", "dev/pts"),
-        ("-t", "tmpfs", "tmpfs", "run"),
-        ("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "tmp"),
-    ]
-    for name, place in APT_DIRECTORIES.items():
-        (SCRATCH / "apt" / name / "partial").mkdir(parents=True, exist_ok=True)
-        mounts.append(("--bind", str(SCRATCH / "apt" / name), place))
+    kinds = {"proc": "proc", "sys": "sysfs", "dev": "devtmpfs", "dev/pts": "devpts"}
+    kinds |= {"run": "tmpfs", "tmp": "tmpfs"}
     with ExitStack() as stack:
-        for *options, place in mounts:
-            where = root / place
-            where.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["mount", *options, str(where)], check=True, timeout=60)
-            stack.callback(subprocess.run, ["umount", "-l", str(where)], check=False, timeout=60)
+        for place, kind in kinds.items():
+            (root / place).mkdir(parents=True, exist_ok=True)
+            mode = "mode=1777" if place == "tmp" else ""
+            stack.enter_context(mounted(kind, root / place, kind, data=mode))
+        for name, place in APT_DIRECTORIES.items():
+            outside = SCRATCH / "apt" / name
+            (outside / "partial").mkdir(parents=True, exist_ok=True)
+            (root / place).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(mounted(outside, root / place, flags=MS_BIND))
         yield
 
 
@@ -301,9 +297,6 @@ def _sentence(text: str) -> str:
 
 def verify(channel: Channel, serial: str) -> None:
     """Verifies the disk with this serial, which nobody writes from here on; tells what is wrong."""
-    # An emulated VM compiles slowly, and most runs of the agent need none of this.
-    from particle_agent import verification
-
     device = wait_for_disk(serial, 0, 30.0)
     channel.output("+ verify the disk")
     started = time.monotonic()

@@ -6,7 +6,6 @@ whose standard streams the new agent takes, a FIFO for its exit status, and its 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -14,6 +13,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+from particle_agent.system_calls import call
 
 DIRECTORY = Path("/run/particle-os")
 # asm-generic/unistd.h; pidfd_getfd(2) takes sockets, too, which /proc/PID/fd does not open.
@@ -54,12 +55,9 @@ def run(pid: int, status: Path, arguments: list[str], main: Callable[[], int]) -
 
 
 def _take_streams(pid: int) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
     process = os.pidfd_open(pid)
     for number in range(3):
-        stream = library.syscall(PIDFD_GETFD, process, number, 0)
-        if stream < 0:
-            raise OSError(ctypes.get_errno(), "pidfd_getfd")
+        stream = call("syscall", PIDFD_GETFD, process, number, 0)
         os.dup2(stream, number)
         os.close(stream)
     os.close(process)

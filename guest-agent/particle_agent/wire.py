@@ -200,11 +200,11 @@ class DiskNeeded:
 
 @dataclass(frozen=True, kw_only=True)
 class DiskWritten:
-    """The output disk is complete: its first `size` bytes have this `checksum.tree_sha256`."""
+    """The output disk is complete: its first `size` bytes have this `checksum.tree_crc32`."""
 
     type: Literal["disk-written"] = "disk-written"
     size: int
-    tree_sha256: str
+    tree_crc32: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from itertools import chain
 from pathlib import Path
 
-from particle_agent.checksum import tree_sha256
+from particle_agent.checksum import Checksums, of_one_reading, tree_crc32
 from particle_agent.stages.qemu import Format
 from particle_agent.wire import DiskWritten
 
@@ -23,7 +23,8 @@ from particle_os.interrupt import held_back
 from particle_os.vm.argv import ImageFormat
 
 SUMS = "SHA256SUMS"
-ZEROES = bytes(1 << 20)
+CHUNK = 1 << 20
+ANOTHER = "the disk that arrived is not the one that the guest wrote: the checksums differ"
 # What QEMU calls a format, and how it is to write one (qemu-img(1), docs/system/images).
 DRIVERS: dict[Format, ImageFormat] = {
     "raw": "raw",
@@ -50,51 +51,29 @@ def receive(path: Path, told: DiskWritten) -> None:
     if not 0 < told.size <= path.stat().st_size:
         raise InfrastructureError(f"the guest says it wrote {told.size} bytes; there are fewer")
     os.truncate(path, told.size)
-    if tree_sha256(path, told.size) != told.tree_sha256:
-        raise InfrastructureError(
-            "the disk that arrived is not the one that the guest wrote: the checksums differ"
-        )
+    if tree_crc32(path, told.size) != told.tree_crc32:
+        raise InfrastructureError(ANOTHER)
 
 
-def checksums(path: Path) -> Future[tuple[str, str]]:
-    """The SHA-256 of a file, and its checksum by `tree_sha256`, which is faster to compute.
+def checksums(path: Path, told: DiskWritten | None = None) -> Future[Checksums]:
+    """The checksums of a file, computed while the caller goes on; a program's end awaits no more.
 
-    They are computed while the caller goes on; a program that ends does not wait for them.
+    Of a disk that the guest still has open they are of what it has `told`, or there are none: they
+    stay right when `receive` finds the same in the end.
     """
-    found: Future[tuple[str, str]] = Future()
+    found: Future[Checksums] = Future()
 
     def compute() -> None:
         try:
-            found.set_result((sparse_sha256(path), tree_sha256(path, path.stat().st_size)))
+            sums = of_one_reading(path, path.stat().st_size if told is None else told.size)
+            if told is not None and sums.tree_crc32 != told.tree_crc32:
+                raise InfrastructureError(ANOTHER)
+            found.set_result(sums)
         except Exception as error:
             found.set_exception(error)
 
     threading.Thread(target=compute, daemon=True).start()
     return found
-
-
-def sparse_sha256(path: Path) -> str:
-    """The SHA-256 of a file; its holes are not read."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        size, position = os.fstat(file.fileno()).st_size, 0
-        while position < size:
-            try:
-                data = os.lseek(file.fileno(), position, os.SEEK_DATA)
-            except OSError:
-                data = size  # Nothing but a hole follows.
-            for start in range(position, data, len(ZEROES)):
-                digest.update(ZEROES[: min(len(ZEROES), data - start)])
-            position = data
-            if position >= size:
-                break
-            end = os.lseek(file.fileno(), position, os.SEEK_HOLE)
-            os.lseek(file.fileno(), position, os.SEEK_SET)
-            while position < end:
-                chunk = file.read(min(len(ZEROES), end - position))
-                digest.update(chunk)
-                position += len(chunk)
-    return digest.hexdigest()
 
 
 def convert(
@@ -138,7 +117,7 @@ def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
         ["zstd", "--decompress", "--stdout", "--quiet", str(target)], stderr=subprocess.DEVNULL
     ) as reader:
         assert reader.stdout is not None
-        while chunk := reader.stdout.read(len(ZEROES)):
+        while chunk := reader.stdout.read(CHUNK):
             digest.update(chunk)
             deadline.remaining()
     if digest.hexdigest() != sha256:

@@ -129,7 +129,7 @@ class _Build(Execution):
             raise InfrastructureError("the agent said 'done' before every stage was")
         with self.progress.phase("verify disk"):
             artifact.receive(sandbox.output, sandbox.written)
-            self.delivery.add("raw", sandbox.written.size)
+            self.delivery.add("raw", sandbox.written.size, sums=self.checksums)
 
     def is_sound(self) -> bool:
         """Whether its verification has found no error that the recipe does not accept."""

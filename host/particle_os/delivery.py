@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
-from particle_agent.checksum import tree_sha256
+from particle_agent.checksum import Checksums, tree_sha256
 from particle_agent.stages.qemu import Format
 
 from particle_os import artifact
@@ -33,13 +33,13 @@ class Image:
     bytes: int
     virtual_bytes: int
     allocated_bytes: int
-    checksums: Future[tuple[str, str]]
+    checksums: Future[Checksums]
 
     def result(self) -> ArtifactResult:
         """Waits for the checksums. Raises OSError when the file cannot be read."""
         known = {name: value for name, value in vars(self).items() if name != "checksums"}
-        sha256, tree = self.checksums.result()
-        return ArtifactResult(**known, sha256=sha256, tree_sha256=tree)
+        sums = self.checksums.result()
+        return ArtifactResult(**known, sha256=sums.sha256, tree_sha256=sums.tree_sha256)
 
 
 class Delivery:
@@ -56,9 +56,16 @@ class Delivery:
         return self.staging / f"{self.name}.{ending}"
 
     def add(
-        self, image_format: Format, virtual: int, compression: Literal["zstd"] | None = None
+        self,
+        image_format: Format,
+        virtual: int,
+        compression: Literal["zstd"] | None = None,
+        sums: Future[Checksums] | None = None,
     ) -> None:
-        """Notes a finished image, a disk of `virtual` bytes, which nobody writes from here on."""
+        """Notes a finished image, a disk of `virtual` bytes, which nobody writes from here on.
+
+        `sums` are its checksums, if they are known or under way.
+        """
         path = self.file(f"{image_format}.zst" if compression else image_format)
         self.images.append(
             Image(
@@ -68,7 +75,7 @@ class Delivery:
                 bytes=path.stat().st_size,
                 virtual_bytes=virtual,
                 allocated_bytes=allocated_bytes(path),
-                checksums=checksums(path),
+                checksums=sums or checksums(path),
             )
         )
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 
 from particle_agent import wire
+from particle_agent.checksum import Checksums
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.qemu import Qemu
 
-from particle_os import apt_proxy, base, helper, process, verification
+from particle_os import apt_proxy, artifact, base, helper, process, verification
 from particle_os.apt_proxy import NO_PROXY
 from particle_os.attachments import Attachment, NotAttachable
 from particle_os.base import Base
@@ -80,6 +82,7 @@ class Execution:
         self.chain: list[Checkpoint] = []
         # Of the disk, when one has been written.
         self.verification: Verification | None = None
+        self.checksums: Future[Checksums] | None = None
 
     def note(self, text: str) -> None:
         if len(self.notes) < NOTES_LIMIT:
@@ -323,6 +326,10 @@ class Execution:
                     return wire.Continue()
                 case wire.DiskNeeded() | wire.DiskWritten():
                     sandbox.take_disk_event(event, self.deadline)
+                    if isinstance(event, wire.DiskWritten):
+                        # A SHA-256 is one serial chain; a processor is free while the guest
+                        # verifies.
+                        self.checksums = artifact.checksums(sandbox.output, event)
                 case wire.StageStarted():
                     self.stages.start(event.index + first)
                 case wire.StageFinished():

@@ -40,19 +40,19 @@ def run_stage(plan: Plan, output: Path | None, progress: Progress) -> SingleResu
             run.run_stages(sandbox)
         if not run.stages.all_done:
             raise InfrastructureError("the agent said 'done' before the stage was")
-        archive = None if output is None else _publish(sandbox, output, progress)
+        archive = None if output is None else _publish(run, sandbox, output)
         result = _result(run, archive)
     cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
     return result
 
 
-def _publish(sandbox: Sandbox, output: Path, progress: Progress) -> ArchiveResult:
+def _publish(run: Execution, sandbox: Sandbox, output: Path) -> ArchiveResult:
     """Puts the archive in its place, when it is what the guest says that it wrote."""
-    if sandbox.written is None:
+    if sandbox.written is None or run.checksums is None:
         raise InfrastructureError("the helper VM wrote no tar archive")
-    with progress.phase("verify archive"):
+    with run.progress.phase("verify archive"):
         artifact.receive(sandbox.output, sandbox.written)
-        sha256 = artifact.sparse_sha256(sandbox.output)
+        sha256 = run.checksums.result().sha256
     artifact.publish([sandbox.output], output.parent, {})
     return ArchiveResult(path=str(output), bytes=sandbox.written.size, sha256=sha256)
 

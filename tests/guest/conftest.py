@@ -42,8 +42,8 @@ class Report:
     def disk_needed(self, size: int, content: int) -> None:
         self.needed.append((size, content))
 
-    def disk_written(self, size: int, tree_sha256: str) -> None:
-        self.written.append((size, tree_sha256))
+    def disk_written(self, size: int, tree_crc32: str) -> None:
+        self.written.append((size, tree_crc32))
 
     def packages(self, request: PackageRequest) -> PackagesAnswer:
         self.requests.append(request)

@@ -1,10 +1,11 @@
 import hashlib
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent import checksum
-from particle_agent.checksum import tree_sha256
+from particle_agent.checksum import of_one_reading, tree_crc32, tree_sha256
 
 PIECES = st.lists(
     st.one_of(st.binary(max_size=100), st.integers(0, 100).map(bytes)), max_size=8
@@ -12,8 +13,19 @@ PIECES = st.lists(
 
 
 def by_definition(data, chunk):
-    digests = [hashlib.sha256(data[i : i + chunk]).digest() for i in range(0, len(data), chunk)]
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    """The checksums of `data` by SHA-256 and by CRC-32."""
+    chunks = [data[i : i + chunk] for i in range(0, len(data), chunk)]
+    digests = b"".join(hashlib.sha256(each).digest() for each in chunks)
+    sums = b"".join(zlib.crc32(each).to_bytes(4, "big") for each in chunks)
+    return hashlib.sha256(digests).hexdigest(), f"{zlib.crc32(sums):08x}"
+
+
+def both(path, size):
+    found = tree_sha256(path, size), tree_crc32(path, size)
+    at_once = of_one_reading(path, size)
+    assert found == (at_once.tree_sha256, at_once.tree_crc32)
+    assert at_once.sha256 == hashlib.sha256(path.read_bytes()[:size]).hexdigest()
+    return found
 
 
 @given(data=PIECES, chunk=st.integers(1, 70), extra=st.binary(max_size=20))
@@ -22,7 +34,7 @@ def test_it_is_what_it_is_defined_to_be(tmp_path_factory, data, chunk, extra):
     path.write_bytes(data + extra)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checksum, "CHUNK", chunk)
-        assert tree_sha256(path, len(data)) == by_definition(data, chunk)
+        assert both(path, len(data)) == by_definition(data, chunk)
 
 
 def test_a_sparse_disk_of_several_chunks(tmp_path):
@@ -32,25 +44,25 @@ def test_a_sparse_disk_of_several_chunks(tmp_path):
         file.seek(checksum.CHUNK + 7)
         file.write(b"data")
         file.truncate(size)
-    assert tree_sha256(path, size) == by_definition(path.read_bytes(), checksum.CHUNK)
+    assert both(path, size) == by_definition(path.read_bytes(), checksum.CHUNK)
 
 
 def test_ranges_that_are_known_to_be_zero_are_not_read(tmp_path):
     path = tmp_path / "disk"
     chunk = checksum.CHUNK
     path.write_bytes(b"x" * 4 * chunk)
-    expected = by_definition(b"x" * chunk + bytes(chunk) + b"x" * 2 * chunk, chunk)
+    _, expected = by_definition(b"x" * chunk + bytes(chunk) + b"x" * 2 * chunk, chunk)
     # Only whole chunks are left out.
-    assert (
-        tree_sha256(path, 4 * chunk, [(chunk, 2 * chunk), (3 * chunk, 4 * chunk - 1)]) == expected
-    )
+    zero = [(chunk, 2 * chunk), (3 * chunk, 4 * chunk - 1)]
+    assert tree_crc32(path, 4 * chunk, zero) == expected
 
 
 def test_a_disk_that_is_shorter_than_told_is_an_error(tmp_path):
     path = tmp_path / "disk"
     path.write_bytes(b"short")
-    with pytest.raises(EOFError):
-        tree_sha256(path, 6)
+    for read in (tree_sha256, tree_crc32, of_one_reading):
+        with pytest.raises(EOFError):
+            read(path, 6)
 
 
 @pytest.mark.parametrize("position", [0, 99, 100, 12_344])
@@ -58,7 +70,8 @@ def test_any_changed_byte_changes_it(tmp_path, position):
     path = tmp_path / "disk"
     data = bytearray(12_345)
     path.write_bytes(data)
-    before = tree_sha256(path, len(data))
+    before = both(path, len(data))
     data[position] = 1
     path.write_bytes(data)
-    assert tree_sha256(path, len(data)) != before
+    after = both(path, len(data))
+    assert before[0] != after[0] and before[1] != after[1]

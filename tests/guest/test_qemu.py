@@ -2,7 +2,7 @@ import os
 import re
 
 import pytest
-from particle_agent.checksum import tree_sha256
+from particle_agent.checksum import tree_crc32
 from particle_agent.disk import extlinux, writer
 from particle_agent.errors import StageError
 from particle_agent.stages.qemu import Qemu
@@ -29,7 +29,15 @@ def menu(target):
 
 def test_the_disk_is_made_in_order(debian):
     Qemu().run(debian)
-    assert debian.programs() == ["sfdisk", "mke2fs", "extlinux", "tune2fs", "sync", "dumpe2fs"]
+    assert debian.programs() == [
+        "sfdisk",
+        "blockdev",
+        "mke2fs",
+        "extlinux",
+        "tune2fs",
+        "sync",
+        "dumpe2fs",
+    ]
     assert not any(command.inside for command in debian.commands)
     assert "label: gpt" in debian.only("sfdisk").stdin
     assert "LegacyBIOSBootable" in debian.only("sfdisk").stdin
@@ -115,7 +123,7 @@ def test_the_boot_code_is_on_the_disk_and_the_checksum_is_of_the_whole(debian):
     with disk.open("rb") as file:
         assert file.read(len(BOOT_CODE)) == BOOT_CODE
     size = disk.stat().st_size
-    assert debian.report.written == [(size, tree_sha256(disk, size))]
+    assert debian.report.written == [(size, tree_crc32(disk, size))]
 
 
 def test_what_the_file_system_has_not_used_is_not_read(debian, monkeypatch):
@@ -125,7 +133,7 @@ def test_what_the_file_system_has_not_used_is_not_read(debian, monkeypatch):
         "Group 2: (Blocks 40001-50000)\n  Free blocks: \n"
     )
     told = []
-    monkeypatch.setattr(writer, "tree_sha256", lambda disk, size, unused: told.extend(unused) or "")
+    monkeypatch.setattr(writer, "tree_crc32", lambda disk, size, unused: told.extend(unused) or "")
     Qemu().run(debian)
     assert told == [(MIB + 5 * 4096, MIB + 6 * 4096), (MIB + 8 * 4096, MIB + 40001 * 4096)]
 

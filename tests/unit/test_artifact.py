@@ -5,7 +5,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from particle_agent.checksum import tree_sha256
+from particle_agent.checksum import tree_crc32, tree_sha256
 from particle_agent.wire import DiskWritten
 from particle_os import artifact
 from particle_os.errors import InfrastructureError
@@ -20,20 +20,24 @@ PIECES = st.lists(
 
 @settings(max_examples=60)
 @given(pieces=PIECES)
-def test_holes_do_not_change_the_sha256(tmp_path_factory, pieces):
+def test_holes_do_not_change_the_checksums(tmp_path_factory, pieces):
     path = tmp_path_factory.getbasetemp() / "sparse"
     with path.open("wb") as file:
         for is_hole, size in pieces:
             file.seek(size, 1) if is_hole else file.write(b"\xa5" * size)
         file.truncate(file.tell())
-    assert artifact.sparse_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    found, size = artifact.checksums(path).result(20), path.stat().st_size
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.tree_sha256 == tree_sha256(path, size)
+    assert found.tree_crc32 == tree_crc32(path, size)
 
 
 def test_a_file_that_is_one_large_hole(tmp_path):
     path = tmp_path / "hole"
     with path.open("wb") as file:
         file.truncate(3 * (1 << 20) + 5)
-    assert artifact.sparse_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert artifact.checksums(path).result(20).sha256 == whole
 
 
 @pytest.fixture
@@ -46,16 +50,17 @@ def disk(tmp_path):
         file.write(b"content")
         file.truncate(8 << 20)
     size = 6 << 20
-    return path, DiskWritten(size=size, tree_sha256=tree_sha256(path, size))
+    return path, DiskWritten(size=size, tree_crc32=tree_crc32(path, size))
 
 
 def test_the_disk_is_cut_checked_and_stays_sparse(disk):
     path, told = disk
+    early = artifact.checksums(path, told)
     artifact.receive(path, told)
-    sha256, tree = artifact.checksums(path).result(20)
-    assert tree == told.tree_sha256
+    sums = early.result(20)
+    assert sums.tree_crc32 == told.tree_crc32
     assert path.stat().st_size == told.size
-    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sums.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert allocated_bytes(path) < 1 << 20
 
 
@@ -69,13 +74,19 @@ def test_a_flipped_byte_is_noticed(disk, position):
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises(InfrastructureError, match="checksums differ"):
         artifact.receive(path, told)
+    with pytest.raises(InfrastructureError, match="checksums differ"):
+        artifact.checksums(path, told).result(20)
 
 
 @pytest.mark.parametrize("size", [0, -1, (8 << 20) + 1, 1 << 62])
 def test_a_size_that_cannot_be_is_refused(disk, size):
     path, told = disk
+    wrong = DiskWritten(size=size, tree_crc32=told.tree_crc32)
     with pytest.raises(InfrastructureError):
-        artifact.receive(path, DiskWritten(size=size, tree_sha256=told.tree_sha256))
+        artifact.receive(path, wrong)
+    if size > told.size:
+        with pytest.raises(EOFError):
+            artifact.checksums(path, wrong).result(20)
 
 
 def publish(directory, texts):

@@ -128,7 +128,10 @@ def partition(
             fields.append("attrs=LegacyBIOSBootable" if gpt else "bootable")
         lines.append(", ".join(fields))
         start += volume.size
-    target.run(["sfdisk", "--quiet", "--wipe=always", str(disk)], stdin="\n".join(lines) + "\n")
+    argv = ["sfdisk", "--quiet", "--wipe=always", "--no-tell-kernel", str(disk)]
+    target.run(argv, stdin="\n".join(lines) + "\n")
+    # sfdisk sleeps before it tells the kernel: udev, which is not here, may hold the disk open.
+    target.run(["blockdev", "--rereadpt", str(disk)])
 
 
 def node(disk: Path, volumes: Sequence[Volume], name: Name) -> Path:

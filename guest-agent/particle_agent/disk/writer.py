@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from particle_agent import generalize
-from particle_agent.checksum import tree_sha256
+from particle_agent.checksum import tree_crc32
 from particle_agent.disk import copied, ext4, vfat, volumes
 from particle_agent.disk.boot import BootLoader
 from particle_agent.disk.extlinux import DIRECTORY
@@ -97,7 +97,7 @@ class Writer:
                 start = volumes.start_of(self._parts, part.name)
                 unused += ext4.unused(self._target, self._node(part), start)
         with self._target.timings.part("checksum of the disk"):
-            checksum = tree_sha256(self._disk, size, unused)
+            checksum = tree_crc32(self._disk, size, unused)
         self._target.reporter.disk_written(size, checksum)
 
     def _node(self, part: Volume) -> Path:
