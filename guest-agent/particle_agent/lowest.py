@@ -106,6 +106,9 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
                 tar.stdin.close()
         except BaseException:
             tar.kill()
+            # What waits in the buffer has nowhere to go, and is not what went wrong.
+            with suppress(BrokenPipeError):
+                tar.stdin.close()
             raise
         if tar.wait() != 0:
             complaints.seek(0)

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import stat
+import subprocess
 import sys
 import tarfile
 from types import SimpleNamespace
@@ -410,6 +411,16 @@ def test_a_truncated_archive_is_told(place):
     data = tar(member("big", bytes(range(256)) * 800))
     with pytest.raises(StageError):
         apply(io.BytesIO(data[: len(data) // 2]), place / "root")
+
+
+def test_a_tar_that_is_gone_hides_nothing(place, monkeypatch):
+    class Popen(subprocess.Popen):
+        def kill(self):
+            super().kill()
+            self.wait()
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    test_a_truncated_archive_is_told(place)
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(place):
