@@ -32,6 +32,9 @@ ITEM_KEYS = ("type", "include")
 PLAIN = re.compile(r"[A-Za-z/._][A-Za-z0-9/._+=:-]*[A-Za-z0-9/._+=-]")
 # Of pydantic's ConfigDict.
 DOCSTRINGS = "use_attribute_docstrings"
+# pydantic's errors about a key, and about what a class says of its options among themselves.
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+RULE = "value_error"
 # pydantic's errors about the kind of a value, in YAML's words.
 PLAIN_TYPES = {
     "tuple_type": "a list",
@@ -71,6 +74,7 @@ def validate(source: Source, kind: type[T], names: Callable[[Key], Iterable[str]
         model: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(source.data))
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)
+        found += _broken_rules(source, kind, found, names)
         for item in found[:MOST]:
             # pydantic counts only the valid items of a list; those that are not have their own.
             if item["type"] != "too_short" or not item["input"]:
@@ -81,6 +85,31 @@ def validate(source: Source, kind: type[T], names: Callable[[Key], Iterable[str]
     if source.problems:
         raise InvalidDocument(source.problems)
     return model
+
+
+def _broken_rules(
+    source: Source, kind: type, found: list[Any], names: Callable[[Key], Iterable[str]]
+) -> list[Any]:
+    """What pydantic finds of the rules of classes that it does not make for an unknown key.
+
+    Such a key is taken for the one that was probably meant, or left out.
+    """
+    data = source.data
+    unknown = [item for item in found if item["type"] in UNKNOWN_KEY]
+    for item in unknown:
+        *path, name = _path_of(source, item["loc"])
+        mapping = functools.reduce(lambda value, part: value[part], path, data)
+        value = mapping.pop(name)
+        if near := nearest(str(name), names(tuple(path))):
+            mapping.setdefault(near, value)
+    try:
+        if unknown:
+            _adapter(cast(Hashable, kind)).validate_json(json.dumps(data))
+    except pydantic.ValidationError as error:
+        known = [item["loc"] for item in found if item["type"] == RULE]
+        again = error.errors(include_url=False)
+        return [i for i in again if i["type"] == RULE and i["loc"] not in known]
+    return []
 
 
 def valid(kind: Hashable, data: object) -> Any:
@@ -208,7 +237,7 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     shown = _quoted(given)
     if any(str(part).startswith("password") for part in key):
         shown = "something else"
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+    if kind in UNKNOWN_KEY:
         allowed = list(names(key[:-1]))
         hint = did_you_mean(nearest(name, allowed), allowed)
         source.problem(source.mark(key, of_key=True), "unknown-key", f"unknown key '{name}'", hint)
@@ -250,7 +279,7 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         source.problem(mark, "bad-type", message, hint)
     elif kind == "too_short":
         source.problem(mark, "bad-value", f"{name}: at least one item is needed")
-    elif kind == "value_error":
+    elif kind == RULE:
         error = context["error"]
         if isinstance(error, Faults):
             for place, message in error.found:

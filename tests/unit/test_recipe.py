@@ -227,6 +227,21 @@ SEVERAL = [
      [(4, 15, "no moment"), (4, 15, "is of no use"), (7, 16, "repository 'a' is there twice")]),
     ("  - type: services\n    enable: [a.timer, b.timer]\n    mask: [a.timer, b.timer]\n",
      [(4, 14, "a.timer: a unit"), (4, 23, "b.timer: a unit")]),
+    # A key that is unknown hides no rule of its mapping, or of one around it.
+    ("  - {type: services, enabel: [], enable: [a.timer], mask: [a.timer]}\n",
+     [(3, 22, "'enabel'"), (3, 43, "a.timer: a unit")]),
+    ("  - type: users\n    users:\n      - {name: a, shel: /bin/sh}\n"
+     "      - {name: a}\n",
+     [(5, 19, "unknown key 'shel'"), (6, 16, "user 'a' is there twice")]),
+    ("  - type: users\n    users:\n      - {name: a, uid: 0, shel: /bin/sh}\n",
+     [(5, 24, "the uid 0 is root's"), (5, 27, "unknown key 'shel'")]),
+    ("  - {type: files, files: [{path: /a, xyzzy: b}]}\n",
+     [(3, 27, "write either 'content' or 'source'"), (3, 38, "unknown key 'xyzzy'")]),
+    # It is taken for the one that was meant.
+    ("  - {type: files, files: [{path: /a, contents: b}]}\n", [(3, 38, "'contents'")]),
+    ("  - {type: files, files: [{path: /a, content: b, contents: b}]}\n", [(3, 50, "'contents'")]),
+    ("  - {type: services, enabled: [a.timer], mask: [a.timer]}\n",
+     [(3, 5, "a.timer: a unit"), (3, 22, "'enabled'")]),
 ]  # fmt: skip
 
 
