@@ -153,8 +153,10 @@ def load(
     include.expand(source, values.substitute)
     _normalise(source)
     _check_order(source)
+    _check_firmware(source)
     loaded = _validated(source, base)
-    _check_firmware(source, loaded)
+    if source.problems:
+        raise InvalidDocument(source.problems, source.notes)
     return loaded
 
 
@@ -290,14 +292,20 @@ def _check_secrets(source: document.Source, recipe: Recipe) -> None:
                 source.problem(mark, "bad-value", f"name: the stage has a secret '{name}' already")
 
 
-def _check_firmware(source: document.Source, loaded: LoadedRecipe) -> None:
-    """Raises InvalidDocument when the image could not boot under a firmware that is named."""
-    for index, firmware in enumerate(loaded.firmwares):
-        if reason := loaded.disk.refusal(firmware):
-            mark = source.mark(("boot-test", "firmware", index))
-            source.problem(mark, "bad-value", f"firmware: {reason}")
-    if source.problems:
-        raise InvalidDocument(source.problems, source.notes)
+def _check_firmware(source: document.Source) -> None:
+    """Notes the firmwares under which the image could not boot, whatever else is wrong."""
+    stages, named = source.node(("stages",)), source.node(("boot-test", "firmware"))
+    if stages is None or named is None or not isinstance(named.value, list):
+        return
+    last = stages.value[-1].plain() if isinstance(stages.value, list) and stages.value else None
+    given = last if isinstance(last, dict) else {}
+    # It depends on these alone.
+    asked = ("type", "boot-loader", "unified-kernel-image")
+    disk = explain.valid(Qemu, {name: given[name] for name in asked if name in given})
+    for node in named.value if given.get("type") == "qemu" and disk is not None else ():
+        firmware = explain.valid(Firmware, node.plain())
+        if firmware is not None and (reason := disk.refusal(firmware)):
+            source.problem(node.mark, "bad-value", f"firmware: {reason}")
 
 
 def load_boot_test(path: Path) -> BootTest:
