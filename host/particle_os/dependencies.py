@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from particle_agent.needs import Need
 from particle_agent.options import StageOptions
+from particle_agent.stages.sources import Sources
 from particle_agent.stages.timezone import Timezone
 
 from particle_os.document import Source
@@ -34,6 +35,13 @@ WITHIN = {"bookworm": _BOOKWORM, "oldstable": _BOOKWORM}
 # The suites whose packages the stages know.
 SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
 OTHER_SUITES = ("bullseye",)
+# Those of others that look like one of Debian.
+ELSEWHERE = ("noble", "questing", "squid")
+# What Debian has beside a suite.
+POCKETS = (
+    "security", "updates", "backports", "backports-sloppy", "proposed-updates", "debug",
+    "backports-debug",
+)  # fmt: skip
 
 
 def check(
@@ -47,8 +55,7 @@ def check(
     if suite == base:
         return
     if suite not in SUITES:
-        # Other mirrors have suites of other names.
-        if near := nearest(suite, [*SUITES, *OTHER_SUITES] if suite not in OTHER_SUITES else ()):
+        if near := _meant_suite(suite):
             named = source.node(("base-image",))
             here = named is not None and named.value == base
             message = f"is the suite '{suite}' meant to be '{near}'?"
@@ -72,6 +79,32 @@ def check(
             source.problem(
                 source.mark(("stages", index, *need.key)), "missing-need", need.message, hint
             )
+
+
+def check_suites(source: Source, stages: tuple[StageOptions, ...]) -> None:
+    """Notes in `source` the suites of package sources that look misspelt."""
+    for index, stage in enumerate(stages):
+        for number, one in enumerate(stage.repositories if isinstance(stage, Sources) else ()):
+            for place, suite in enumerate(one.suites):
+                if meant := _meant_suite(suite):
+                    mark = source.mark(("stages", index, "repositories", number, "suites", place))
+                    message = f"is the suite '{suite}' meant to be '{meant}'?"
+                    source.note(mark, "unknown-suite", message)
+
+
+def _meant_suite(suite: str) -> str | None:
+    """What the name of a suite is misspelt for, it seems; other mirrors have other names."""
+    name, dash, pocket = suite.partition("-")
+    if "/" in suite or name in ELSEWHERE:
+        return None
+    known = (*SUITES, *OTHER_SUITES)
+    near = name if name in known else nearest(name, known)
+    if near is None:
+        return None
+    if pocket and pocket not in POCKETS:
+        pocket = nearest(pocket, POCKETS) or pocket
+    meant = f"{near}{dash}{pocket}"
+    return meant if meant != suite else None
 
 
 def check_zones(source: Source, stages: tuple[StageOptions, ...]) -> None:

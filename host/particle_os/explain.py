@@ -67,8 +67,8 @@ def json_schema(kind: type[Options]) -> dict[str, Any]:
 def validate(source: Source, kind: type[T], names: Callable[[Key], Iterable[str]]) -> T:
     """The document as a `kind`; raises InvalidDocument with all that is wrong with it.
 
-    `names` lists the keys (or for a stage's `type`, the words) that are right at a path, from
-    which the nearest is offered.
+    `names` lists the keys (or where words are due, the words) that are right at a path, from which
+    the nearest is offered.
     """
     try:
         model: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(source.data))
@@ -296,8 +296,9 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         if hint and key[-1:] == ("mode",):
             # What was written in octal is shown as a decimal number.
             hint = "put it in quotes, in octal digits as in '0755'"
-        words = given if isinstance(given, dict) else ()
-        if near := next(filter(None, (nearest(word, names(key)) for word in words)), None):
+        said = given if isinstance(given, dict) else [given]
+        known = [word for word in said if isinstance(word, str)]
+        if near := next(filter(None, (nearest(word, names(key)) for word in known)), None):
             hint = did_you_mean(near, [])
         source.problem(mark, "bad-value", message, hint)
     elif kind == "literal_error":

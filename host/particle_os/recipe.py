@@ -280,6 +280,7 @@ def _check_needs(source: document.Source, recipe: Recipe, base: str | None) -> N
     reference = recipe.base_image if base is None else base
     dependencies.check(source, recipe.stages, architecture=recipe.architecture, base=reference)
     dependencies.check_zones(source, recipe.stages)
+    dependencies.check_suites(source, recipe.stages)
 
 
 def _check_secrets(source: document.Source, recipe: Recipe) -> None:
@@ -402,6 +403,8 @@ def _names_in(source: document.Source, place: Key = ()) -> Callable[[Key], Itera
 
     def names(key: Key) -> Iterable[str]:
         whole = (*place, *key)
+        if whole[:1] == ("accepted-errors",):
+            return ERRORS
         if whole[:2] == ("boot-test", "checks"):
             node = source.node(key)
             return checks.keys(node.value if node and isinstance(node.value, dict) else {})

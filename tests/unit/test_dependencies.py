@@ -213,6 +213,29 @@ def test_a_suite_of_the_command_line_is_told_as_such(tmp_path):
     assert note.line == 1
 
 
+@pytest.mark.parametrize(
+    ("suite", "meant"),
+    [
+        ("trixy", "trixie"),
+        ("trixie-securty", "trixie-security"),
+        ("bookwrom-backport", "bookworm-backports"),
+        *((name, None) for name in ("trixie", "sid", "stable-updates", "trixie-backports-sloppy")),
+        # Those of other mirrors.
+        *((name, None) for name in ("./", "nodistro", "noble", "questing", "squid", "trixie-pgdg")),
+        *((name, None) for name in ("stable/", "experimental", "rc-buggy", "any-version")),
+    ],
+)
+def test_a_suite_of_package_sources_that_looks_misspelt_is_told(tmp_path, suite, meant):
+    one = "name: a, mirrors: ['http://a.example.org']"
+    sources = f"  - {{type: sources, repositories: [{{{one}, suites: [{suite}]}}]}}\n"
+    for base in (None, "tar:base.tar"):
+        notes = load(tmp_path, KERNEL + sources, base=base).notes
+        said = [f"is the suite '{suite}' meant to be '{meant}'?"] if meant else []
+        assert [note.message for note in notes] == said
+        place = (4, sources.index(suite) + 1, "unknown-suite")
+        assert all((n.line, n.column, n.code) == place for n in notes)
+
+
 ZONES = {"Europe/Berlin", "UTC"}
 UNKNOWN = "this host knows no time zone"
 
