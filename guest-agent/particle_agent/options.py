@@ -10,7 +10,7 @@ when it decodes the wire.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -70,10 +70,12 @@ class OnHost(Text):
     """Marks the path of a file on the host, relative to the recipe.
 
     In the VM the value is "sha256:" and the SHA-256 of the file; where `directories` are taken,
-    too, "tree:" and that of the directory as a tar archive (see `Target.attached`).
+    too, "tree:" and that of the directory as a tar archive (see `Target.attached`). `faults` are
+    what is wrong with the content of a small file.
     """
 
     directories: bool = False
+    faults: Callable[[bytes], Iterable[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -229,10 +231,10 @@ class When(Options):
     """The Debian architecture of the images that it is for, or a list of them."""
 
 
-_HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
-HostPath = Annotated[str, Text(*_HOST_PATH)]
-HostFile = Annotated[str, OnHost(*_HOST_PATH)]
-HostTree = Annotated[str, OnHost(*_HOST_PATH, directories=True)]
+HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
+HostPath = Annotated[str, Text(*HOST_PATH)]
+HostFile = Annotated[str, OnHost(*HOST_PATH)]
+HostTree = Annotated[str, OnHost(*HOST_PATH, directories=True)]
 SecretName = Annotated[
     str, Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 63)
 ]

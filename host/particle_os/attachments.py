@@ -26,7 +26,10 @@ from particle_os.document import Key, Node
 
 S = TypeVar("S", bound=RecipeStage)
 ENTRIES_LIMIT = 100_000
-Complain = Callable[[Key, str], None]
+# The content of a file that is looked at, in bytes.
+LOOKED_AT_LIMIT = 1 << 20
+# It takes the place, the code of the error and a message.
+Complain = Callable[[Key, str, str], None]
 
 
 class NotAttachable(Exception):
@@ -62,12 +65,11 @@ def attach(stage: S, relative_to: Path, key: Key, complain: Complain) -> tuple[S
     found: list[Attachment] = []
 
     def reference(path: str, where: Key, marker: OnHost) -> str:
-        try:
-            found.append(_attachment(relative_to / path, marker))
-        except (OSError, NotAttachable) as error:
-            complain(where, _failure(path, error))
+        taken = _take(path, relative_to, marker, where, complain)
+        if taken is None:
             return path
-        return found[-1].reference
+        found.append(taken)
+        return taken.reference
 
     return _replaced(stage, type(stage), key, reference), found
 
@@ -81,10 +83,7 @@ def look(node: Node, kind: Any, relative_to: Path, key: Key, complain: Complain)
     value = node.value
     if marker := next((a for a in arguments if isinstance(a, OnHost)), None):
         if isinstance(value, str) and not node.unknown and marker.accepts(value):
-            try:
-                _attachment(relative_to / value, marker)
-            except (OSError, NotAttachable) as error:
-                complain(key, _failure(value, error))
+            _take(value, relative_to, marker, key, complain)
     elif typing.get_origin(kind) is tuple:
         for index, item in enumerate(value if isinstance(value, list) else ()):
             look(item, arguments[0], relative_to, (*key, index), complain)
@@ -99,8 +98,23 @@ def look(node: Node, kind: Any, relative_to: Path, key: Key, complain: Complain)
                 look(value[spelled], hint, relative_to, (*key, spelled), complain)
 
 
-def _failure(path: str, error: OSError | NotAttachable) -> str:
-    return f"{path}: {error.strerror if isinstance(error, OSError) else error}"
+def _take(
+    name: str, relative_to: Path, marker: OnHost, key: Key, complain: Complain
+) -> Attachment | None:
+    """What a name stands for; None when it cannot be read."""
+    path = relative_to / name
+    try:
+        found = _attachment(path, marker)
+        if marker.faults is not None and found.size > LOOKED_AT_LIMIT:
+            raise NotAttachable(f"is larger than {LOOKED_AT_LIMIT} bytes")
+        faults = marker.faults(path.read_bytes()) if marker.faults is not None else ()
+    except (OSError, NotAttachable) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        complain(key, "no-file", f"{name}: {said}")
+        return None
+    for fault in faults:
+        complain(key, "bad-file", f"{name}: {fault}")
+    return found
 
 
 def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, OnHost], str]) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar, cast, get_args
 
 import pydantic
+from particle_agent import keys
 from particle_agent.options import Faults, Options
 
 from particle_os.document import Key, Node, Source
@@ -179,6 +180,8 @@ def _shown(key: Key) -> str:
 
 def _quoted(given: Any) -> str:
     """What was found, in a message: of lists and mappings, which may hold passwords, the kind."""
+    if isinstance(given, str) and keys.is_private(given):
+        return "a private key"
     if isinstance(given, dict | list):
         return "a mapping" if isinstance(given, dict) else "a list"
     text = json.dumps(given, ensure_ascii=False, default=str)

@@ -349,7 +349,7 @@ def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
 
 
 def _complaint(source: document.Source) -> Complain:
-    return lambda key, message: source.problem(source.mark(key), "no-file", message)
+    return lambda key, code, message: source.problem(source.mark(key), code, message)
 
 
 def is_unit_name(text: str) -> bool:

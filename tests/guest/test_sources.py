@@ -3,7 +3,13 @@ from particle_agent.decode import DecodeError, decode
 from particle_agent.errors import StageError
 from particle_agent.stages.sources import Repository, Sources
 
-KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ==\n-----END PGP PUBLIC KEY BLOCK-----\n"
+KEY = """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEaQAAABYJKwYBBAHaRw8BAQdAAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBka
+GxwdHh8=
+-----END PGP PUBLIC KEY BLOCK-----
+"""
 DEBIAN = {"name": "debian", "mirrors": ("http://m.example/debian",), "suites": ("s", "s-updates")}
 LISTS = "/etc/apt/sources.list.d"
 

@@ -209,15 +209,6 @@ def test_keys_from_a_file_come_after_those_of_the_recipe(debian):
     assert lines == [first, KEY, KEY_FILE.splitlines()[-1]]
 
 
-@pytest.mark.parametrize("line", ["-----BEGIN OPENSSH PRIVATE KEY-----", "ssh-rsa", "hello world"])
-def test_a_file_that_holds_no_public_keys_is_refused(debian, line):
-    debian.attachments = debian.directory
-    (debian.directory / "0123").write_text(f"{KEY}\n{line}\n")
-    with pytest.raises(StageError, match="line 2 of the file of SSH keys"):
-        make(debian, name="admin", ssh_authorized_keys_file="sha256:0123")
-    assert debian.commands == []
-
-
 def with_secret(target, password):
     secret = Secret(name="admin-password", env="PASSWORD")
     user = User(name="old", password_secret="admin-password")

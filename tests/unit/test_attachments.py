@@ -24,7 +24,9 @@ stages:
 def attached(directory, source):
     stage = Files(files=(File(path="/a", content="x"), File(path="/b", source=source)))
     complaints = []
-    changed, found = attach(stage, directory, ("stages", 0), lambda k, m: complaints.append((k, m)))
+    changed, found = attach(
+        stage, directory, ("stages", 0), lambda k, c, m: complaints.append((k, m))
+    )
     return changed, found, complaints
 
 

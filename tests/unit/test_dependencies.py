@@ -6,6 +6,8 @@ from particle_os import dependencies, recipe
 from particle_os.errors import InvalidDocument
 from particle_os.workspace import data_directory
 
+from tests.unit.test_keys import BINARY
+
 KERNEL = "  - {type: apt, packages: [linux-image-cloud-amd64, systemd-sysv]}\n"
 LOCALE = "  - type: locale\n    default: C.UTF-8\n    generate: [C, de_DE.UTF-8]\n"
 GROUP = "  - type: users\n    users: [{name: a, groups: [adm, docker]}]\n"
@@ -92,8 +94,9 @@ def test_what_somebody_may_bring_is_left_to_the_stage(tmp_path, stages):
 
 
 def test_what_is_copied_or_comes_from_elsewhere_may_hold_anything(tmp_path):
-    for name in ("tree", "a.deb", "key.asc"):
+    for name in ("tree", "a.deb"):
         (tmp_path / name).write_text("")
+    (tmp_path / "key.asc").write_bytes(BINARY)
     for place in ("/", "/usr", "/usr/local/share", "/lib/x"):
         copied = f"  - {{type: files, files: [{{path: {place}, source: tree}}]}}\n"
         load(tmp_path, copied + LOCALE)

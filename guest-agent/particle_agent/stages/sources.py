@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
+from particle_agent import keys
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
 from particle_agent.options import (
+    HOST_PATH,
     AtLeastOne,
-    HostFile,
+    OnHost,
     Options,
     Place,
     StageOptions,
@@ -35,7 +37,7 @@ SOURCES = "/etc/apt/sources.list"
 PARTS = "/etc/apt/sources.list.d"
 KEYRINGS = "/etc/apt/keyrings"
 DATE = "{date}"
-ARMOR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
+KeyFile = Annotated[str, OnHost(*HOST_PATH, faults=keys.signing_key_faults)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Repository(Options):
     """Whether to name the source packages, too (deb-src)."""
     key: SigningKey | None = None
     """The key that signs the repository, armored. It is believed for this one alone."""
-    key_file: HostFile | None = None
+    key_file: KeyFile | None = None
     """The same in a file beside the recipe, armored or binary."""
     keyring: KeyringPath | None = None
     """The same as a keyring that the image has already. Without any of the three, the repository
@@ -68,6 +70,8 @@ class Repository(Options):
     def _faults(self) -> Iterator[tuple[Place, str]]:
         if sum(key is not None for key in (self.key, self.key_file, self.keyring)) > 1:
             yield (), "write one of 'key', 'key-file' and 'keyring'"
+        for fault in keys.signing_key_faults(self.key.encode()) if self.key else ():
+            yield ("key",), f"key: {fault}"
         if len({suite.endswith("/") for suite in self.suites}) > 1:
             yield ("suites",), "give suites that end with '/' a repository of their own"
 
@@ -147,7 +151,7 @@ def _keyring(target: Target, repository: Repository) -> str | None:
     else:
         return None
     # apt knows a keyring's format by the name's ending.
-    ending = "asc" if data.lstrip().startswith(ARMOR) else "gpg"
+    ending = "asc" if keys.is_armored(data) else "gpg"
     for other in ("asc", "gpg"):
         target.remove(f"{KEYRINGS}/{repository.name}.{other}")
     place = f"{KEYRINGS}/{repository.name}.{ending}"

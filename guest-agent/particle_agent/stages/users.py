@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from particle_agent import needs
+from particle_agent import keys, needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
 from particle_agent.options import (
+    HOST_PATH,
     AtLeastOne,
-    HostFile,
+    OnHost,
     Options,
     Place,
     SecretName,
@@ -32,8 +31,7 @@ from particle_agent.values import (
     UserName,
 )
 
-# sshd(8): a key, after options if there are any.
-KEY = re.compile(r"(?:^|\s)(?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}(?:\s|$)")
+KeysFile = Annotated[str, OnHost(*HOST_PATH, faults=keys.authorized_keys_faults)]
 NOLOGIN = "/usr/sbin/nologin"
 SUDO = "/usr/bin/sudo"
 # What base-passwd gives to accounts without a home directory.
@@ -73,7 +71,7 @@ class User(Options):
     """Whether the account is closed to every login, that by SSH key too; `false` opens it."""
     ssh_authorized_keys: tuple[SshPublicKey, ...] = ()
     """OpenSSH public keys that may log in."""
-    ssh_authorized_keys_file: HostFile | None = None
+    ssh_authorized_keys_file: KeysFile | None = None
     """A file with such keys, relative to the recipe, in the format of authorized_keys."""
     sudo: Literal["password", "no-password"] | None = None
     """Lets the user run anything as root, with or without being asked for the password."""
@@ -85,9 +83,8 @@ class User(Options):
         if self.uid == 0 and self.name != "root":
             yield ("uid",), "the uid 0 is root's"
         for index, key in enumerate(self.ssh_authorized_keys):
-            if not _is_whole(key):
-                place = ("ssh-authorized-keys", index)
-                yield place, f"the SSH key '{key[:40]}' is not whole: copy all of its line"
+            if fault := keys.ssh_key_fault(key):
+                yield ("ssh-authorized-keys", index), fault
         if self.password_secret is not None and self.password_hash is not None:
             yield ("password-secret",), "'password-secret' excludes a hash"
         match self.password, self.password_hash or self.password_secret:
@@ -95,23 +92,6 @@ class User(Options):
                 yield ("password",), "'password: empty' excludes a hash"
             case "expired", "!" | "*":
                 yield ("password",), "there is no password that could expire"
-
-
-def _is_whole(key: str) -> bool:
-    """Whether a public key is of the type that it says, and nothing is cut off (RFC 4253, 6.6)."""
-    kind, text = key.split()[:2]
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        return False
-    fields = []
-    while data:
-        size = int.from_bytes(data[:4])
-        fields.append(data[4 : 4 + size])
-        if len(fields[-1]) != size or len(data) < 4:
-            return False
-        data = data[4 + size :]
-    return len(fields) > 1 and fields[0] == kind.encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +141,8 @@ class Users(StageOptions):
             if user.lock is not None:
                 date = CLOSED if user.lock else OPEN
                 target.chroot(["usermod", "--expiredate", date, "--", user.name])
-            if keys := _keys(target, user):
-                _authorize(target, user, keys)
+            if lines := _keys(target, user):
+                _authorize(target, user, lines)
             if user.sudo is not None:
                 tag = "NOPASSWD:" if user.sudo == "no-password" else ""
                 text = f"{user.name} ALL=(ALL:ALL) {tag}ALL\n"
@@ -199,19 +179,11 @@ def _check(target: Target, user: User) -> None:
 
 
 def _keys(target: Target, user: User) -> list[str]:
-    """The lines of the user's authorized_keys. Raises StageError when the file holds others."""
+    """The lines of the user's authorized_keys."""
     lines = list(user.ssh_authorized_keys)
     if user.ssh_authorized_keys_file is not None:
         text = target.attached(user.ssh_authorized_keys_file).read_text("utf-8", "replace")
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            if not KEY.search(line):
-                raise StageError(
-                    f"user {user.name}: line {number} of the file of SSH keys is no public key",
-                    hint="It takes lines as in ~/.ssh/id_ed25519.pub, and as in authorized_keys.",
-                )
-            lines.append(line)
+        lines += [line for _, line in keys.ssh_key_lines(text)]
     return lines
 
 
@@ -269,9 +241,9 @@ def _password(target: Target, user: User) -> None:
             target.chroot(["chage", "--lastday", "0", "--", user.name])
 
 
-def _authorize(target: Target, user: User, keys: list[str]) -> None:
+def _authorize(target: Target, user: User, lines: list[str]) -> None:
     fields = entries(target, "passwd")[user.name]
     owner, home = (int(fields[2]), int(fields[3])), fields[5]
     target.make_directory(f"{home}/.ssh", mode=0o700, owner=owner)
-    text = "".join(f"{key}\n" for key in keys)
+    text = "".join(f"{line}\n" for line in lines)
     target.write(f"{home}/.ssh/authorized_keys", text, mode=0o600, owner=owner)
