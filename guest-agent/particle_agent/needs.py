@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+# What several stages know of, among the things that are needed.
+INIT = "package init"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Need:

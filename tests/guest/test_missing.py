@@ -31,7 +31,7 @@ def base(target):
 def test_what_the_base_has_is_not_missing(base):
     for path in (
         "/boot/vmlinuz-6.12.1-own", "/usr/share/i18n/SUPPORTED", "/usr/share/zoneinfo/UTC",
-        "/usr/bin/systemctl", "/usr/bin/sudo",
+        "/usr/bin/systemctl", "/usr/bin/sudo", "/sbin/init",
     ):  # fmt: skip
         base.write(path, "")
     user = User(name="a", groups=("root", "sudo"), sudo="password")
@@ -48,12 +48,12 @@ def test_what_it_lacks_is_told_once_for_each_stage(base):
     members = Groups(groups=(Group(name="b", members=("a", "deploy")),))
     assert lacks(base, locale, users, members, QEMU) == [
         (0, "package locales"), (1, "group docker"), (1, "package sudo"), (2, "user deploy"),
-        (3, "package linux-image"),
+        (3, "package linux-image"), (3, "package init"),
     ]  # fmt: skip
 
 
 def test_what_an_earlier_stage_may_bring_is_left_to_the_stage(base):
-    apt = Apt(packages=("locales", "linux-image-amd64"))
+    apt = Apt(packages=("locales", "linux-image-amd64", "systemd-sysv"))
     assert lacks(base, apt, Locale(default="de_DE.UTF-8"), QEMU) == []
     assert lacks(base, Locale(default="de_DE.UTF-8"), apt) == [(0, "package locales")]
 
@@ -61,7 +61,7 @@ def test_what_an_earlier_stage_may_bring_is_left_to_the_stage(base):
 def test_no_file_of_the_vm_is_taken_for_one_of_the_system(base, tmp_path):
     (tmp_path / "vmlinuz-1").touch()
     base.symlink("/boot", str(tmp_path))
-    assert lacks(base, QEMU) == [(0, "package linux-image")]
+    assert lacks(base, QEMU) == [(0, "package linux-image"), (0, "package init")]
 
 
 def test_the_build_ends_at_the_first_of_them_and_names_the_others(base):
@@ -78,4 +78,4 @@ def test_the_build_ends_at_the_first_of_them_and_names_the_others(base):
     assert (event.kind, event.index) == ("stage", 1)
     assert "locale de_DE.UTF-8 needs the package 'locales'" in event.message
     assert event.hint == "Add 'locales' to the packages of an apt stage before it."
-    assert [line.partition(":")[0] for line in event.tail] == ["qemu"]
+    assert [line.partition(":")[0] for line in event.tail] == ["qemu", "qemu"]

@@ -101,7 +101,7 @@ def test_the_state_after_the_stage_that_is_due_is_kept():
 
 def test_who_names_a_mirror_is_told_what_the_base_lacks(tmp_path):
     path = tmp_path / "recipe.yml"
-    kernel = "  - {type: apt, packages: [linux-image-amd64]}\n"
+    kernel = "  - {type: apt, packages: [linux-image-amd64, systemd-sysv]}\n"
     theirs = "  - {type: sources, repositories: [{name: a, mirrors: ['http://a'], suites: [b]}]}\n"
 
     def lacks(stages, **options):

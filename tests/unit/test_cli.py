@@ -13,7 +13,7 @@ from particle_os.cli import cli
 from particle_os.report import ArtifactResult, HelperResult, Result
 from particle_os.workspace import data_directory
 
-KERNEL = "{type: apt, packages: [linux-image-cloud-amd64]}"
+KERNEL = "{type: apt, packages: [linux-image-cloud-amd64, systemd-sysv]}"
 MINIMAL = f"name: test\nstages:\n  - {KERNEL}\n  - type: qemu\n    formats: [raw, qcow2]\n"
 COMMANDS = [
     "boot-test", "build", "doctor", "explain", "help", "init", "list", "schema", "validate",
@@ -132,7 +132,7 @@ def test_a_recipe_is_inspected_without_its_secrets(tmp_path, monkeypatch):
     path = tmp_path / "r.yml"
     path.write_text(
         "name: r\nvariables: {zone: {type: string}}\nstages:\n"
-        "  - type: apt\n    packages: [linux-image-amd64, tzdata]\n"
+        "  - type: apt\n    packages: [linux-image-amd64, systemd-sysv, tzdata]\n"
         "  - {type: timezone, zone: '${zone}', secrets: [{name: t, env: TOKEN}]}\n"
         "  - type: qemu\n"
     )
@@ -219,7 +219,8 @@ def test_variables_are_set_on_the_command_line(tmp_path):
 def test_a_dry_run_shows_names_and_what_is_left_out(tmp_path):
     path = tmp_path / "recipe.yml"
     path.write_text(
-        "name: x\nstages:\n  - {type: apt, name: Tools, packages: [linux-image-amd64]}\n"
+        "name: x\nstages:\n"
+        "  - {type: apt, name: Tools, packages: [linux-image-amd64, systemd-sysv]}\n"
         "  - {type: apt, when: {architecture: arm64}}\n  - {type: qemu}\n"
     )
     lines = run("build", path, "--dry-run").stdout.splitlines()

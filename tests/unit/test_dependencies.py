@@ -31,7 +31,10 @@ def problems(tmp_path, stages, **options):
 
 # (stages, options of qemu, line, column, what the message holds, what the hint holds)
 MISSING = [
-    ("", "", 3, 5, "no kernel for the boot loader", "add 'linux-image-cloud-amd64'"),
+    ("  - {type: apt, packages: [systemd-sysv]}\n", "", 4, 5, "no kernel for the boot loader",
+     "add 'linux-image-cloud-amd64'"),
+    ("  - {type: apt, packages: [linux-image-cloud-amd64, systemd, openssh-server]}\n", "", 4, 5,
+     "there is no init that the kernel could start", "add 'systemd-sysv'"),
     (KERNEL + LOCALE, "", 6, 19, "locale de_DE.UTF-8 needs the package 'locales'", "add 'locales'"),
     (KERNEL + GROUP, "", 5, 37, "user a: no stage before makes the group 'docker'", "groups stage"),
     (KERNEL + SUDO, "", 5, 29, "needs the package 'sudo'", "add 'sudo' to the packages of an apt"),
@@ -40,8 +43,8 @@ MISSING = [
     (KERNEL + RESOLVED, "", 6, 15, "'systemd-resolved'", "add 'systemd-resolved'"),
     ("  - {type: services, mask: [a.timer]}\n" + KERNEL, "", 3, 5, "services needs the package",
      "put this stage after the 'apt' at line 4"),
-    (LOCALE + "  - {type: apt, packages: [locales, linux-image-amd64]}\n", "", 5, 19, "'locales'",
-     "put this stage after the 'apt' at line 6"),
+    (LOCALE + "  - {type: apt, packages: [locales, linux-image-amd64, init]}\n", "", 5, 19,
+     "'locales'", "put this stage after the 'apt' at line 6"),
     (KERNEL, "    boot-loader: systemd-boot\n", 5, 18, "'systemd-boot'", "add 'systemd-boot'"),
     (KERNEL, "    file-system: btrfs\n", 5, 18, "'btrfs-progs'", "add 'btrfs-progs'"),
     (KERNEL, "    grow: true\n", 5, 11, "'systemd-repart'", "add 'systemd-repart'"),
@@ -67,7 +70,7 @@ def test_every_package_that_a_boot_loader_needs_is_told(tmp_path):
 
 
 def apt(*packages, more=""):
-    names = ", ".join(("linux-image-amd64", *packages))
+    names = ", ".join(("linux-image-amd64", "init", *packages))
     return f"  - {{type: apt, packages: [{names}]{more}}}\n"
 
 
@@ -86,11 +89,30 @@ def apt(*packages, more=""):
         apt() + "  - type: users\n    users: [{name: docker}, {name: a, groups: [docker]}]\n",
         apt() + "  - type: users\n    users: [{name: deploy}]\n" + OWNER + MEMBER,
         apt("grub-cloud-amd64") + "  - {type: run, command: [a]}\n" + SUDO,
-        "  - {type: apt, packages: [linux-image-6.12.90+deb13-amd64, libnss-resolve]}\n" + RESOLVED,
+        apt().replace("image", "image-6.12+deb13") + apt("libnss-resolve") + RESOLVED,
     ],
 )  # fmt: skip
 def test_what_somebody_may_bring_is_left_to_the_stage(tmp_path, stages):
     assert load(tmp_path, stages).notes == ()
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "{type: apt, packages: [network-manager]}",
+        "{type: apt, packages: [systemd-cron]}",
+        "{type: apt, packages: [vim], recommends: true}",
+        "{type: kernel, command-line: [init=/usr/lib/systemd/systemd]}",
+        "{type: files, links: [{path: /sbin/init, to: /usr/lib/systemd/systemd}]}",
+        "{type: files, files: [{path: /sbin/init, content: '#!/bin/sh', mode: '0755'}]}",
+        "{type: run, script: 'apt-get install -y init'}",
+    ],
+)
+def test_an_init_may_come_in_many_ways(tmp_path, stage):
+    kernel = "  - {type: apt, packages: [linux-image-cloud-amd64, systemd]}\n"
+    assert load(tmp_path, f"{kernel}  - {stage}\n").notes == ()
+    other = "{type: kernel, command-line: [quiet]}"
+    assert len(problems(tmp_path, f"{kernel}  - {other}\n")) == 1
 
 
 def test_what_is_copied_or_comes_from_elsewhere_may_hold_anything(tmp_path):
@@ -104,9 +126,9 @@ def test_what_is_copied_or_comes_from_elsewhere_may_hold_anything(tmp_path):
     theirs = "{name: a, mirrors: ['http://a.example.org'], suites: [b], key-file: key.asc}"
     load(tmp_path, f"  - {{type: sources, repositories: [{theirs}]}}\n" + LOCALE)
     written = "  - {type: files, files: [{path: /etc/motd, content: Hello}]}\n"
-    assert len(problems(tmp_path, written + LOCALE)) == 2
+    assert len(problems(tmp_path, written + LOCALE)) == 3
     beside = "  - {type: files, files: [{path: /srv/site, source: tree}]}\n"
-    assert len(problems(tmp_path, beside + LOCALE)) == 2
+    assert len(problems(tmp_path, beside + LOCALE)) == 3
 
 
 @pytest.mark.parametrize("base", ["tar:base.tar", "docker://debian:13", "mmdebstrap:bullseye"])
@@ -122,7 +144,7 @@ def test_debian_12_has_other_packages(tmp_path):
 
 
 def test_what_was_removed_is_not_there(tmp_path):
-    brings = "  - {type: apt, packages: [linux-image-cloud-amd64, locales]}\n"
+    brings = "  - {type: apt, packages: [linux-image-cloud-amd64, init, locales]}\n"
     removes = "  - {type: apt, remove: [locales]}\n"
     load(tmp_path, brings + LOCALE)
     (problem,) = problems(tmp_path, brings + removes + LOCALE)

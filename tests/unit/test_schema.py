@@ -71,7 +71,7 @@ def test_the_examples_of_the_guide_fit_and_are_valid(tmp_path, text):
     for name in re.findall(r"(?:include|source): (\S+\w)", text):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if not (tmp_path / name).exists():
-            (tmp_path / name).write_text("- type: apt\n  packages: [linux-image-amd64]\n")
+            (tmp_path / name).write_text("- {type: apt, packages: [linux-image-amd64, init]}\n")
     path = tmp_path / "recipe.yml"
     path.write_text(text)
     assert {note.code for note in recipe.load(path).notes} <= {"left-out"}
@@ -137,7 +137,7 @@ def test_variables_and_includes_fit(tmp_path):
 def test_what_is_wrong_does_not_fit_either(tmp_path, text):
     path = tmp_path / "recipe.yml"
     path.write_text(text)
-    (tmp_path / "a.yml").write_text("- type: apt\n  packages: [linux-image-amd64]\n")
+    (tmp_path / "a.yml").write_text("- {type: apt, packages: [linux-image-amd64, init]}\n")
     with pytest.raises(InvalidDocument):
         recipe.load(path)
     assert complaints(RECIPES(), parse(tmp_path, text))

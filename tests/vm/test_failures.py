@@ -252,7 +252,7 @@ def test_a_mirror_that_cannot_be_reached(account: Account, tiny_base: Path, outp
     """Port 9 of the loopback discards nothing here: the connection is refused."""
     recipe = account.write(
         account.directory / "away.yml",
-        recipe_text("away", "mmdebstrap:trixie", "linux-image-amd64"),
+        recipe_text("away", "mmdebstrap:trixie", "linux-image-amd64", "systemd-sysv"),
     )
     cache = account.make_directory("empty-cache")
     outcome = account.run(

@@ -10,7 +10,7 @@ from typing import Protocol
 from particle_agent import kernels
 from particle_agent.disk.volumes import Volume
 from particle_agent.errors import StageError
-from particle_agent.needs import Need
+from particle_agent.needs import INIT, Need
 from particle_agent.target import Target
 
 # COMMAND_LINE_SIZE of x86, with the NUL.
@@ -74,6 +74,18 @@ def kernel_need() -> Need:
         # The headers depend on it, too.
         packages=("linux-image-*", "linux-headers-*"),
         files=("/vmlinuz", "/boot/vmlinuz-*"),
+    )
+
+
+def init_need() -> Need:
+    """What every kernel needs; the paths are those that an initramfs tries."""
+    return Need(
+        what=INIT,
+        message="there is no init that the kernel could start: no stage before it installs one",
+        hint="add 'systemd-sysv' to the packages of an apt stage",
+        packages=("systemd-sysv", "init", "sysvinit-core"),
+        files=("/sbin/init", "/usr/sbin/init", "/etc/init", "/bin/init"),
+        others=True,
     )
 
 

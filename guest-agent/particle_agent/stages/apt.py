@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from particle_agent import apt_proxy, packages, surroundings
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.needs import Need
+from particle_agent.needs import INIT, Need
 from particle_agent.options import HostFile, Options, StageOptions, refuse
 from particle_agent.target import Target
 from particle_agent.values import (
@@ -48,7 +48,7 @@ DEB_FORMAT = "${Package} ${Version}\\n"
 # What exists to depend on many others.
 COLLECTIONS = ("task-*", "live-task-*", "*-desktop*", "*-full", "debian-cloud-images-packages")
 # What is named most, and with all that it depends on in Debian 12 and 13 makes no users and groups
-# but those below.
+# but those below, and brings no init.
 PLAIN = (
     "linux-image-*", "systemd", "systemd-*", "init", "dbus", "locales", "tzdata", "sudo",
     "openssh-server", "openssh-client", "ca-certificates", "curl", "less", "vim*", "nano", "zstd",
@@ -58,6 +58,8 @@ PLAIN = (
     "iputils-ping", "netbase", "bash-completion", "file", "lsof", "strace", "procps", "psmisc",
     "make", "gcc", "build-essential", "parted", "gdisk", "dosfstools", "nftables", "sqlite3",
 )  # fmt: skip
+# Those of them whose dependencies may end at an init.
+MAY_BRING_INIT = ("systemd-container", "systemd-cron", "systemd-homed", "vim*", "grub-customizer")
 ACCOUNTS = re.compile(
     "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
 )
@@ -149,6 +151,10 @@ class Apt(StageOptions):
             return True
         if not need.others:
             return False
+        if need.what == INIT:
+            return not all(
+                _is_one_of(name, PLAIN) and not _is_one_of(name, MAY_BRING_INIT) for name in names
+            )
         accounts = need.what.startswith(("user ", "group "))
         if not accounts or ACCOUNTS.fullmatch(need.what):
             return bool(names)

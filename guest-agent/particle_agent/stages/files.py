@@ -105,6 +105,8 @@ class Files(StageOptions):
     def may_bring(self, need: Need) -> bool:
         # What is copied is not looked into; what is written here is text. Packages lie in /usr, of
         # which /bin, /sbin and /lib are parts, and kernels in /boot.
+        if not {path for _, path in self._paths()}.isdisjoint(need.files):
+            return True
         places = ("/etc/passwd", "/etc/group", "/usr", "/bin", "/sbin", "/lib", "/boot", "/opt")
         return any(
             file.path in places[:2]

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from particle_agent import kernels
 from particle_agent.errors import StageError
+from particle_agent.needs import INIT, Need
 from particle_agent.options import StageOptions, refuse
 from particle_agent.target import Target
 from particle_agent.values import KernelWord, ModuleName
@@ -43,6 +44,10 @@ class Kernel(StageOptions):
             for i, word in enumerate(self.command_line)
             if kernels.OF_THE_DISK.fullmatch(word)
         )
+
+    def may_bring(self, need: Need) -> bool:
+        # Another one than that of a package.
+        return need.what == INIT and any(w.startswith("init=") for w in self.command_line)
 
     def run(self, target: Target) -> None:
         installed = kernels.versions(target)

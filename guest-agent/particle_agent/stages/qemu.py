@@ -108,6 +108,7 @@ class Qemu(StageOptions):
 
     def needs(self) -> Iterator[Need]:
         yield boot.kernel_need()
+        yield boot.init_need()
         yield from self._loader().needs()
         yield from copied.package_needs(self.file_system)
         if self.grow:
