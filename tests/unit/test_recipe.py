@@ -230,6 +230,11 @@ SEVERAL = [
      [(4, 15, "no moment"), (4, 15, "is of no use"), (7, 16, "repository 'a' is there twice")]),
     ("  - type: services\n    enable: [a.timer, b.timer]\n    mask: [a.timer, b.timer]\n",
      [(4, 14, "a.timer: a unit"), (4, 23, "b.timer: a unit")]),
+    ("  - type: network\n    interfaces:\n      - match: [ens3, 'eth*', en*]\n"
+     "      - match: [ens3, ens4, e*]\n      - match: ['enp?', 'eth?']\n      - match: ['*']\n",
+     [(6, 17, "'ens3' is of no use: the same stands in an entry before"),
+      (6, 23, "'ens4' is of no use: 'en*' stands"), (7, 17, "'enp?' is of no use: 'en*' stands"),
+      (7, 25, "'eth?' is of no use: 'eth*' stands")]),
     # A key that is unknown hides no rule of its mapping, or of one around it.
     ("  - {type: services, enabel: [], enable: [a.timer], mask: [a.timer]}\n",
      [(3, 22, "'enabel'"), (3, 43, "a.timer: a unit")]),
@@ -460,3 +465,11 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         recipe.load(path)
     (problem,) = told.value.problems
     assert (problem.code, problem.message) == ("unreadable", "is no regular file")
+
+
+def test_of_interfaces_the_special_ones_may_stand_before_the_others(tmp_path):
+    entries = "".join(
+        f"      - match: [{names}]\n"
+        for names in ("ens3", "'enp[12]s0'", "'enp?s0', 'enp*'", "'en*', ens*", "'*'")
+    )
+    load(tmp_path, with_stages(f"  - type: network\n    interfaces:\n{entries}"))

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent import needs
@@ -99,6 +100,19 @@ class Network(StageOptions):
     resolved: bool | None = None
     """Whether systemd-resolved is enabled; when not given, if it is installed."""
 
+    def __post_init__(self) -> None:
+        refuse(self._hidden())
+
+    def _hidden(self) -> Iterator[tuple[Place, str]]:
+        before: list[str] = []
+        for number, interface in enumerate(self.interfaces):
+            for index, name in enumerate(interface.match):
+                if first := next((other for other in before if _covers(other, name)), None):
+                    place = ("interfaces", number, "match", index)
+                    whose = "the same" if first == name else f"'{first}'"
+                    yield place, f"match: '{name}' is of no use: {whose} stands in an entry before"
+            before += interface.match
+
     def needs(self) -> Iterator[Need]:
         yield needs.package("systemd", f"{UNITS}/{NETWORKD}", "network", others=True)
         if self.resolved:
@@ -126,6 +140,12 @@ class Network(StageOptions):
                 "the image has NetworkManager, too; it leaves alone what systemd-networkd manages "
                 "only if it is told so"
             )
+
+
+def _covers(pattern: str, name: str) -> bool:
+    """Whether all that `name` matches is surely matched by `pattern`."""
+    # Those other wildcards match one character of a name, and not any pattern in its place.
+    return pattern == name or (not set("?[") & set(pattern) and fnmatchcase(name, pattern))
 
 
 def _require(target: Target, unit: str, package: str) -> None:
