@@ -187,6 +187,12 @@ def refuse(*found: Iterable[tuple[Place, str]]) -> None:
         raise Faults(faults)
 
 
+def idle(stage: str, *words: str) -> Iterator[tuple[Place, str]]:
+    """The fault of a stage that has nothing to do; `words` are options that would give it work."""
+    named = [f"'{word}'" for word in words]
+    yield (), f"{stage}: there is nothing to do without {', '.join(named[:-1])} or {named[-1]}"
+
+
 class Options:
     """Base of every options class: unknown keys are errors, types are not converted.
 

@@ -18,7 +18,7 @@ NAMES = st.sampled_from(["curl", "vim", "ssh", "git"])
 STAGES = st.one_of(
     st.builds(
         Apt,
-        packages=st.lists(NAMES, max_size=3).map(tuple),
+        packages=st.lists(NAMES, min_size=1, max_size=3).map(tuple),
         update=st.booleans(),
         recommends=st.booleans(),
     ),

@@ -44,6 +44,40 @@ def test_they_are_read_and_go_over_the_wire(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("stage", "hint"),
+    [
+        ("type: apt, update: false", "'upgrade' or 'remove'"),
+        ("type: apt, update: false, recommends: true", "without 'packages', "),
+        ("type: files", "without 'directories', 'files' or 'links'"),
+        ("type: files, files: []", "without 'directories', 'files' or 'links'"),
+        ("type: kernel", "without 'command-line', "),
+        ("type: services, name: None yet", "without 'enable', 'disable' or 'mask'"),
+        ("type: sources", "without 'repositories' or 'replace'"),
+    ],
+)
+def test_a_stage_without_anything_to_do_is_an_error(tmp_path, stage, hint):
+    found = problem(tmp_path, f"  - {{{stage}}}\n")
+    assert (found.line, found.column, found.code) == (3, 5, "bad-value")
+    kind = stage.split(",")[0].removeprefix("type: ")
+    assert found.message.startswith(f"{kind}: there is nothing to do without '")
+    assert hint in found.message
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        # What runs later finds the indexes.
+        "type: apt",
+        "type: apt, update: false, hold: [vim]",
+        "type: cleanup",
+        "type: kernel, compression: xz",
+    ],
+)
+def test_a_stage_may_have_little_to_do(tmp_path, stage):
+    load(tmp_path, f"  - {{{stage}}}\n")
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("45", 45), ("24h", 86400)]
 )
 def test_durations(tmp_path, text, seconds):

@@ -13,7 +13,7 @@ from particle_agent import apt_proxy, packages, surroundings
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.needs import INIT, Need
-from particle_agent.options import HostFile, Options, StageOptions, refuse
+from particle_agent.options import HostFile, Options, StageOptions, idle, refuse
 from particle_agent.target import Target
 from particle_agent.values import (
     DebconfQuestion,
@@ -132,11 +132,16 @@ class Apt(StageOptions):
     """Answers to questions of packages, given before they are installed."""
 
     def __post_init__(self) -> None:
+        # Fetched indexes are there for what runs later.
+        nothing = not (self.update or self.fetches or self._only_takes_away)
         names = {name.partition("=")[0].partition("/")[0] for name in self.packages}
         refuse(
-            (("remove", i), f"remove: '{name}' is among the packages to install, too")
-            for i, name in enumerate(self.remove)
-            if name in names
+            idle("apt", "packages", "debs", "update", "upgrade", "remove") if nothing else (),
+            (
+                (("remove", i), f"remove: '{name}' is among the packages to install, too")
+                for i, name in enumerate(self.remove)
+                if name in names
+            ),
         )
 
     def removes(self) -> Iterable[str]:

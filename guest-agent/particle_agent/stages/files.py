@@ -11,7 +11,7 @@ from particle_agent import needs
 from particle_agent.accounts import entries
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import HostTree, Options, Place, StageOptions, refuse, repeated
+from particle_agent.options import HostTree, Options, Place, StageOptions, idle, refuse, repeated
 from particle_agent.target import Target
 from particle_agent.values import AbsolutePath, FileMode, LinkText, UserName
 
@@ -83,7 +83,9 @@ class Files(StageOptions):
             for place, path in self._paths()
             if path or place not in copied
         )
+        nothing = not (self.directories or self.files or self.links)
         refuse(
+            idle("files", "directories", "files", "links") if nothing else (),
             ((place, f"path: {path or '/'} {why}") for place, path, why in lost if why),
             repeated("path", self._paths()),
         )

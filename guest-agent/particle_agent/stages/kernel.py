@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from particle_agent import kernels
 from particle_agent.errors import StageError
 from particle_agent.needs import INIT, Need
-from particle_agent.options import StageOptions, refuse
+from particle_agent.options import StageOptions, idle, refuse
 from particle_agent.target import Target
 from particle_agent.values import KernelWord, ModuleName
 
@@ -39,10 +39,16 @@ class Kernel(StageOptions):
     when it is updated."""
 
     def __post_init__(self) -> None:
+        options = ("command-line", "modules", "initramfs", "initramfs-modules", "compression")
+        given = self.initramfs or self.initramfs_modules or self.compression
+        nothing = not (self.command_line or self.modules or given)
         refuse(
-            (("command-line", i), f"kernel: '{word}' is up to the stage that writes the disk")
-            for i, word in enumerate(self.command_line)
-            if kernels.OF_THE_DISK.fullmatch(word)
+            idle("kernel", *options) if nothing else (),
+            (
+                (("command-line", i), f"kernel: '{word}' is up to the stage that writes the disk")
+                for i, word in enumerate(self.command_line)
+                if kernels.OF_THE_DISK.fullmatch(word)
+            ),
         )
 
     def may_bring(self, need: Need) -> bool:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from particle_agent import needs
 from particle_agent.errors import StageError
 from particle_agent.needs import Need
-from particle_agent.options import StageOptions, refuse
+from particle_agent.options import StageOptions, idle, refuse
 from particle_agent.target import Target
 from particle_agent.values import UnitName
 
@@ -34,10 +34,14 @@ class Services(StageOptions):
     """Units that cannot be started at all."""
 
     def __post_init__(self) -> None:
+        nothing = not (self.enable or self.disable or self.mask)
         refuse(
-            (("enable", i), f"{unit}: a unit is enabled, or it is disabled or masked")
-            for i, unit in enumerate(self.enable)
-            if unit in (*self.disable, *self.mask)
+            idle("services", "enable", "disable", "mask") if nothing else (),
+            (
+                (("enable", i), f"{unit}: a unit is enabled, or it is disabled or masked")
+                for i, unit in enumerate(self.enable)
+                if unit in (*self.disable, *self.mask)
+            ),
         )
 
     def needs(self) -> Iterator[Need]:

@@ -18,6 +18,7 @@ from particle_agent.options import (
     Options,
     Place,
     StageOptions,
+    idle,
     refuse,
     repeated,
 )
@@ -95,7 +96,7 @@ class Sources(StageOptions):
 
     def _faults(self) -> Iterator[tuple[Place, str]]:
         if not self.repositories and not self.replace:
-            yield (), "sources: there is nothing to do without 'repositories' or 'replace'"
+            yield from idle("sources", "repositories", "replace")
         dated = [
             ("repositories", i, "mirrors", number)
             for i, repository in enumerate(self.repositories)
