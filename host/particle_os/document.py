@@ -54,13 +54,15 @@ class Mark(NamedTuple):
 class Node:
     """A value with its place, and that of its key; mappings and lists hold nodes.
 
-    What is wrong with an `unknown` value has been told.
+    What is wrong with an `unknown` value has been told. `written` is a number as the document has
+    it, such as 0o755, where that is not the usual form.
     """
 
     value: Any
     mark: Mark
     key: Mark | None = None
     unknown: bool = False
+    written: str | None = None
 
     def plain(self) -> Any:
         """The value as plain data."""
@@ -190,7 +192,9 @@ class _Composer:
             while not isinstance(event := self._next(), yaml.SequenceEndEvent):
                 items.append(self._node(event, depth + 1, None))
             return Node(items, mark, key)
-        return Node(self._scalar(event, mark), mark, key)
+        value = self._scalar(event, mark)
+        odd = isinstance(value, int | float) and str(value).lower() != event.value.lower()
+        return Node(value, mark, key, written=event.value if odd else None)
 
     def _mapping(self, depth: int) -> dict[str, Node]:
         result: dict[str, Node] = {}

@@ -237,7 +237,8 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     if _told(source, kind, key):
         return
     given = item.get("input")
-    shown = _quoted(given)
+    at = source.node(key)
+    shown = at.written if at is not None and at.written and not of_key else _quoted(given)
     if any(str(part).startswith("password") for part in key):
         shown = "something else"
     if kind in UNKNOWN_KEY:

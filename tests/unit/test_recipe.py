@@ -197,8 +197,11 @@ WRONG = [
     (MINIMAL + "    formats: [raw, vdi, raw]\n", 4, 25, "bad-value",
      "formats: 'raw' is named twice", None),
     (with_stages("  - {type: files, directories: [{path: /a, mode: 0o755}]}\n"), 3, 50,
-     "bad-value", "a file mode in quotes",
+     "bad-value", "(octal digits), found 0o755",
      "put it in quotes, in octal digits as in '0755'"),
+    (MINIMAL + "    size: 0x10\n", 4, 11, "bad-value", "found 0x10", "put it in quotes"),
+    (MINIMAL + "    size: True\n", 4, 11, "bad-value", "found true", "put it in quotes"),
+    (MINIMAL + "description: 1.50\n", 4, 14, "bad-type", "found 1.50", "put it in quotes"),
     (MINIMAL + "    swap: auto\n", 4, 11, "bad-value", "swap", None),
     ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
      "add '- type: qemu' as the last stage"),
@@ -465,6 +468,17 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         recipe.load(path)
     (problem,) = told.value.problems
     assert (problem.code, problem.message) == ("unreadable", "is no regular file")
+
+
+def test_a_mode_without_quotes_is_understood_when_it_begins_with_a_zero(tmp_path):
+    """As the guide says: a leading zero makes no number in YAML 1.2, and no octal one here."""
+    stage = "  - {type: files, directories: [{path: /a, mode: %s}]}\n"
+    for mode in ("0640", "'0640'"):
+        loaded = load(tmp_path, with_stages(stage % mode))
+        assert loaded.recipe.stages[0].directories[0].mode == "0640"
+    for mode in ("640", "0o640"):
+        (problem,) = problems(tmp_path, with_stages(stage % mode))
+        assert problem.message.endswith(f"found {mode}")
 
 
 def test_of_interfaces_the_special_ones_may_stand_before_the_others(tmp_path):
