@@ -12,7 +12,7 @@ from dataclasses import replace
 from particle_agent.needs import Need
 from particle_agent.options import StageOptions
 from particle_agent.stages.sources import Sources
-from particle_agent.stages.timezone import Timezone
+from particle_agent.stages.timezone import ABBREVIATION, NAMED, Timezone
 
 from particle_os.document import Source
 from particle_os.explain import nearest
@@ -113,9 +113,11 @@ def check_zones(source: Source, stages: tuple[StageOptions, ...]) -> None:
         if not isinstance(stage, Timezone) or _knows(stage.zone):
             continue
         if known := {name.lower(): name for name in zoneinfo.available_timezones()}:
-            near = nearest(stage.zone, known)
-            meant = f": is '{known[near]}' meant?" if near else ""
-            message = f"this host knows no time zone '{stage.zone}'{meant}"
+            message = f"this host knows no time zone '{stage.zone}'"
+            if stage.zone.lower() not in known and ABBREVIATION.fullmatch(stage.zone):
+                message += f". {NAMED}"
+            elif near := nearest(stage.zone, known):
+                message += f": is '{known[near]}' meant?"
             source.note(source.mark(("stages", index, "zone")), "unknown-zone", message)
 
 

@@ -37,3 +37,10 @@ def test_a_typing_error_is_told_with_the_nearest_zone(debian):
         Timezone(zone="Europe/Berln").run(debian)
     assert "Europe/Berlin" in told.value.hint
     assert not debian.exists("/etc/timezone")
+
+
+def test_for_an_abbreviation_no_other_one_is_offered(debian):
+    debian.write(f"{ZONES}/tzdata.zi", "Z Europe/Berlin 0\nZ EST -5\n")
+    with pytest.raises(StageError, match="there is no time zone CEST") as told:
+        Timezone(zone="CEST").run(debian)
+    assert told.value.hint.startswith("Zones are named by places, such as Europe/Berlin.")

@@ -261,7 +261,7 @@ def test_a_suite_of_package_sources_that_looks_misspelt_is_told(tmp_path, suite,
         assert all((n.line, n.column, n.code) == place for n in notes)
 
 
-ZONES = {"Europe/Berlin", "UTC"}
+ZONES = {"Europe/Berlin", "UTC", "EST"}
 UNKNOWN = "this host knows no time zone"
 
 
@@ -272,6 +272,9 @@ UNKNOWN = "this host knows no time zone"
         ("UTC", []),
         ("europe/berlin", [f"{UNKNOWN} 'europe/berlin': is 'Europe/Berlin' meant?"]),
         ("Europe/Berlim", [f"{UNKNOWN} 'Europe/Berlim': is 'Europe/Berlin' meant?"]),
+        ("utc", [f"{UNKNOWN} 'utc': is 'UTC' meant?"]),
+        ("CEST", [f"{UNKNOWN} 'CEST'. Zones are named by places, such as Europe/Berlin."]),
+        ("cest", [f"{UNKNOWN} 'cest'. Zones are named by places, such as Europe/Berlin."]),
         ("Moon/Tycho", [f"{UNKNOWN} 'Moon/Tycho'"]),
     ],
 )

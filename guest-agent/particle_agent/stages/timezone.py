@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,6 +16,9 @@ from particle_agent.target import Target
 from particle_agent.values import ZoneName
 
 ZONES = "/usr/share/zoneinfo"
+# CEST and its like: the one that is nearest by its letters is somewhere else.
+ABBREVIATION = re.compile("[A-Z]{2,5}|[a-z]{3,4}")
+NAMED = "Zones are named by places, such as Europe/Berlin."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,11 @@ def _unknown(target: Target, zone: str) -> StageError:
             hint="Add 'tzdata' to the packages of an apt stage before this one.",
         )
     names = [line.split()[1] for line in target.read(table).splitlines() if line.startswith("Z ")]
-    near = difflib.get_close_matches(zone, names, n=3)
+    abbreviated = ABBREVIATION.fullmatch(zone) is not None
+    near = [] if abbreviated else difflib.get_close_matches(zone, names, n=3)
     hint = f"Did you mean {' or '.join(near)}?" if near else "See 'timedatectl list-timezones'."
+    if abbreviated:
+        hint = NAMED
     return StageError(
         f"there is no time zone {zone}", hint=f"{hint} Old names are in 'tzdata-legacy'."
     )
