@@ -14,6 +14,7 @@ from particle_agent.options import StageOptions
 from particle_agent.stages.sources import Sources
 from particle_agent.stages.timezone import ABBREVIATION, NAMED, Timezone
 
+from particle_os.base_reference import OTHER_SUITES, SUITES
 from particle_os.document import Source
 from particle_os.explain import nearest
 
@@ -32,9 +33,6 @@ BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name
 # What is a part of `systemd` where later suites have a package of its own.
 _BOOKWORM = frozenset({"package systemd-repart"})
 WITHIN = {"bookworm": _BOOKWORM, "oldstable": _BOOKWORM}
-# The suites whose packages the stages know.
-SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
-OTHER_SUITES = ("bullseye",)
 # Those of others that look like one of Debian.
 ELSEWHERE = ("noble", "questing", "squid")
 # What Debian has beside a suite.

@@ -15,6 +15,7 @@ import pydantic
 from particle_agent import keys
 from particle_agent.options import Faults, Options
 
+from particle_os.base_reference import meant_base
 from particle_os.document import Key, Node, Source
 from particle_os.errors import InvalidDocument
 
@@ -300,6 +301,8 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         if hint and key[-1:] == ("mode",):
             # What was written in octal is shown as a decimal number.
             hint = "put it in quotes, in octal digits as in '0755'"
+        if key == ("base-image",) and isinstance(given, str) and (base := meant_base(given)):
+            hint = did_you_mean(base, [])
         said = given if isinstance(given, dict) else [given]
         known = [word for word in said if isinstance(word, str)]
         if near := next(filter(None, (nearest(word, names(key)) for word in known)), None):

@@ -15,6 +15,7 @@ from particle_agent.stages.sources import Sources
 
 from particle_os import agent, base, checkpoints, helper, recipe, secret
 from particle_os.base import Base
+from particle_os.base_reference import check_base_reference
 from particle_os.errors import UsageError
 from particle_os.helper import Helper, Template
 from particle_os.recipe import LoadedRecipe
@@ -140,7 +141,7 @@ def _plan(loaded: LoadedRecipe, options: Options, *, with_secrets: bool = True) 
     if options.mirror is not None:
         template = helper.with_mirror(template, options.mirror)
     reference = loaded.recipe.base_image if options.base is None else options.base
-    recipe.check_base_reference(reference)
+    check_base_reference(reference)
     relative_to = Path() if options.base else loaded.path.parent
     architecture = loaded.recipe.architecture
     found = base.resolve(reference, relative_to, architecture, cache_directory())

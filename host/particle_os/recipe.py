@@ -20,6 +20,7 @@ from particle_agent.verification.findings import ERRORS
 from particle_os import checks, dependencies, document, explain, include, legacy, variables
 from particle_os.apt_proxy import Wish
 from particle_os.attachments import Attachment, Complain, attach, look
+from particle_os.base_reference import BaseReference
 from particle_os.checks import Check
 from particle_os.document import Key, Mark, Node
 from particle_os.errors import InvalidDocument, Problem, UsageError
@@ -34,23 +35,6 @@ RecipeName = Annotated[
         63,
     ),
 ]
-# Of the distribution specification, with the host before it: HOST[:PORT]/NAME[:TAG|@DIGEST].
-_IMAGE = (
-    r"(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/)?"
-    r"[a-z0-9]+([._/-]+[a-z0-9]+)*"
-    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})?"
-)
-BaseReference = Annotated[
-    str,
-    Text(
-        "a base image: 'mmdebstrap:SUITE', 'tar:PATH', 'docker://NAME', 'oci:DIRECTORY', "
-        "'oci-archive:PATH' or 'docker-archive:PATH'",
-        r"mmdebstrap:[a-z][a-z0-9-]*|(tar|oci|oci-archive|docker-archive):[^\x00-\x1f\x7f]+"
-        rf"|docker://{_IMAGE}",
-        4096,
-    ),
-]
-
 
 # Of each stage, the files of the host that it names.
 Attachments = tuple[tuple[Attachment, ...], ...]
@@ -354,13 +338,6 @@ def _complaint(source: document.Source) -> Complain:
 
 def is_unit_name(text: str) -> bool:
     return bool(get_args(UnitName)[1].accepts(text))
-
-
-def check_base_reference(reference: str, where: str = "--base") -> None:
-    """Raises UsageError unless `reference` (from the command line) names a base image."""
-    constraint = get_args(BaseReference)[1]
-    if not constraint.accepts(reference):
-        raise UsageError(f"{where}: expected {constraint.what}, found '{reference}'")
 
 
 def _check_order(source: document.Source) -> None:

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import recipe, reference, schema
+from particle_os import base_reference, recipe, reference, schema
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.workspace import data_directory
 
@@ -144,7 +144,8 @@ WRONG = [
      "'raw', 'qcow2', 'vmdk', 'vdi' or 'vhd'", "did you mean 'qcow2'?"),
     ("name: x\nstages:\n  - type: qemu\n    size: 10X\n", 4, 11, "bad-value", "size", None),
     (MINIMAL + "description: 5\n", 4, 14, "bad-type", "description", "put it in quotes"),
-    (MINIMAL + "base-image: trixie\n", 4, 13, "bad-value", "mmdebstrap:SUITE", None),
+    (MINIMAL + "base-image: trixie\n", 4, 13, "bad-value", "mmdebstrap:SUITE",
+     "did you mean 'mmdebstrap:trixie'?"),
     (MINIMAL + "accepted-errors: [fstab-device-mising]\n", 4, 19, "bad-value",
      "an error of the verification", "did you mean 'fstab-device-missing'?"),
     (MINIMAL + "accepted-errors: [xyzzy]\n", 4, 19, "bad-value", "such as 'fstab-dev", None),
@@ -415,7 +416,7 @@ NO_IMAGES = [
     "text", ["mmdebstrap:trixie", "tar:../base.tar.zst", "tar:/a b.tar", *IMAGES]
 )
 def test_base_references_on_the_command_line(text):
-    recipe.check_base_reference(text)
+    base_reference.check_base_reference(text)
 
 
 @pytest.mark.parametrize(
@@ -425,7 +426,32 @@ def test_base_references_on_the_command_line(text):
 )
 def test_base_references_that_are_none(text):
     with pytest.raises(UsageError, match="--base"):
-        recipe.check_base_reference(text)
+        base_reference.check_base_reference(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("docker:debian:trixie-slim", "docker://debian:trixie-slim"),
+        ("docker:/debian", "docker://debian"),
+        ("debian:trixie", "docker://debian:trixie"),
+        ("registry.example.org/base/debian", "docker://registry.example.org/base/debian"),
+        ("trixie", "mmdebstrap:trixie"),
+        ("mmdebstrap://trixie", "mmdebstrap:trixie"),
+        ("../base.tar.zst", "tar:../base.tar.zst"),
+        ("docker-daemon:debian", None),
+        ("docker://Debian", None),
+        ("debian", None),
+        ("", None),
+    ],
+)
+def test_the_base_that_was_meant_is_offered(tmp_path, text, meant):
+    hint = f"did you mean '{meant}'?" if meant else None
+    (problem,) = problems(tmp_path, f"{MINIMAL}base-image: '{text}'\n")
+    assert problem.hint == hint
+    with pytest.raises(UsageError) as told:
+        base_reference.check_base_reference(text)
+    assert told.value.hint == hint
 
 
 def test_the_schema_asks_for_the_type_of_a_stage():

@@ -11,8 +11,9 @@ import click
 from particle_agent.decode import encode
 from particle_agent.inspection import Inspection
 
-from particle_os import base, helper, recipe, verification
+from particle_os import base, helper, verification
 from particle_os.base import Base, ImageBase
+from particle_os.base_reference import check_base_reference
 from particle_os.boot.image import image_format
 from particle_os.cli.build import show_plan
 from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, Output, common, find_acceleration
@@ -101,7 +102,7 @@ def _container(found: Base | None) -> dict[str, Any]:
 
 
 def _base(reference: str, mirror: str | None) -> Base:
-    recipe.check_base_reference(reference, "inspect")
+    check_base_reference(reference, "inspect")
     found: Base | None = base.resolve(reference, Path(), ARCHITECTURE, cache_directory())
     if found is None:
         suite = reference.removeprefix("mmdebstrap:")

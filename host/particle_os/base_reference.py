@@ -1,0 +1,66 @@
+"""How base images are named: as in containers-transports(5), and by the suites of Debian."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, get_args
+
+from particle_agent.options import Text
+
+from particle_os.errors import UsageError
+
+# Of the distribution specification, with the host before it: HOST[:PORT]/NAME[:TAG|@DIGEST].
+_IMAGE = (
+    r"(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/)?"
+    r"[a-z0-9]+([._/-]+[a-z0-9]+)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})?"
+)
+BaseReference = Annotated[
+    str,
+    Text(
+        "a base image: 'mmdebstrap:SUITE', 'tar:PATH', 'docker://NAME', 'oci:DIRECTORY', "
+        "'oci-archive:PATH' or 'docker-archive:PATH'",
+        r"mmdebstrap:[a-z][a-z0-9-]*|(tar|oci|oci-archive|docker-archive):[^\x00-\x1f\x7f]+"
+        rf"|docker://{_IMAGE}",
+        4096,
+    ),
+]
+# The suites whose packages the stages know.
+SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
+OTHER_SUITES = ("bullseye",)
+_ARCHIVE = re.compile(r"\.(tar(\.(gz|xz|zst))?|tgz)$")
+_WITH_SLASHES = re.compile(r"(docker|mmdebstrap):/*(.+)")
+# Those of containers-transports(5) that are not for bases.
+_OTHER_TRANSPORTS = re.compile("(containers-storage|dir|docker-daemon|ostree|sif):")
+
+
+def check_base_reference(reference: str, where: str = "--base") -> None:
+    """Raises UsageError unless `reference` (from the command line) names a base image."""
+    constraint = _constraint()
+    if not constraint.accepts(reference):
+        near = meant_base(reference)
+        hint = f"did you mean '{near}'?" if near else None
+        raise UsageError(f"{where}: expected {constraint.what}, found '{reference}'", hint=hint)
+
+
+def meant_base(reference: str) -> str | None:
+    """The base image that was probably meant by a text that names none."""
+    if _OTHER_TRANSPORTS.match(reference):
+        return None
+    if found := _WITH_SLASHES.fullmatch(reference):
+        kind, name = found.groups()
+        candidate = f"{kind}{'://' if kind == 'docker' else ':'}{name}"
+    elif reference in (*SUITES, *OTHER_SUITES):
+        candidate = f"mmdebstrap:{reference}"
+    elif _ARCHIVE.search(reference):
+        candidate = f"tar:{reference}"
+    elif ":" in reference or "/" in reference:
+        candidate = f"docker://{reference}"
+    else:
+        return None
+    return candidate if _constraint().accepts(candidate) else None
+
+
+def _constraint() -> Text:
+    constraint: Text = get_args(BaseReference)[1]
+    return constraint
