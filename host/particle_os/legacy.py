@@ -93,8 +93,8 @@ def _take_over(
         right = spelled if name not in fields and spelled in fields else name
         if right in options:
             message = f"the key '{right}' stands here a second time"
-            first = f"first at line {options[right].mark.line}"
-            source.problem(node.key, "repeated-key", message, first)
+            first, second = sorted(one.key or one.mark for one in (options[right], node))
+            source.problem(second, "repeated-key", message, f"first at line {first.line}")
             continue
         if right != name:
             _note(source, node, f"'{name}' is called '{right}' now")

@@ -360,12 +360,15 @@ def _check_order(source: document.Source) -> None:
     known = {stage_name(kind) for kind in RECIPE_STAGES}
     # A stage whose type is wrong may be meant for the disk.
     if "qemu" not in kinds.values() and known.issuperset(map(str, kinds.values())):
-        source.problem(
-            source.mark(("stages", len(stages) - 1)),
-            "bad-order",
-            "the recipe ends without a disk",
-            "add '- type: qemu' as the last stage",
-        )
+        key: Key = ("stages", len(stages) - 1)
+        why = ""
+        hint = "add '- type: qemu' as the last stage"
+        for index, stage in enumerate(stages):
+            if isinstance(stage, dict) and stage.get("type") == "qemu":
+                key, why = ("stages", index, "when"), f": 'when' leaves it out for {wanted}"
+                hint = f"take 'when' out of the stage 'qemu', or name {wanted} in it"
+        message = f"the recipe ends without a disk{why}"
+        source.problem(source.mark(key, of_key=True), "bad-order", message, hint)
 
 
 def _may_apply(stage: Any, architecture: object) -> bool:

@@ -124,3 +124,17 @@ def test_the_name_of_a_host_was_called_name(tmp_path):
     assert loaded.recipe.stages[0].hostname == "web1"
     assert loaded.recipe.stages[0].name is None
     assert len(loaded.notes) == 1
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "    packages: [vim]\n    options:\n      packages: [curl]\n",
+        "    options:\n      packages: [curl]\n    packages: [vim]\n",
+    ],
+)
+def test_of_a_key_that_stands_twice_the_second_in_the_file_is_told(tmp_path, stage):
+    text = f"name: x\nstages:\n  - type: apt\n{stage}  - type: qemu\n"
+    first, second = (n for n, line in enumerate(text.splitlines(), 1) if "packages" in line)
+    ((line, _, code, hint),) = problems(tmp_path, text)
+    assert (line, code, hint) == (second, "repeated-key", f"first at line {first}")

@@ -204,6 +204,9 @@ WRONG = [
     (MINIMAL + "    size: True\n", 4, 11, "bad-value", "found true", "put it in quotes"),
     (MINIMAL + "description: 1.50\n", 4, 14, "bad-type", "found 1.50", "put it in quotes"),
     (MINIMAL + "    swap: auto\n", 4, 11, "bad-value", "swap", None),
+    ("name: x\nstages:\n  - type: apt\n  - type: qemu\n    when: {architecture: arm64}\n", 5, 5,
+     "bad-order", "ends without a disk: 'when' leaves it out for amd64",
+     "take 'when' out of the stage 'qemu', or name amd64 in it"),
     ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
      "add '- type: qemu' as the last stage"),
 ]  # fmt: skip
