@@ -166,6 +166,8 @@ def print_single(result: SingleResult, console: Console) -> None:
         console.print(table)
     stage, base = result.stage, printable(result.base)
     console.print(Text(f"  done  {stage.type} on {base} in {stage.seconds or 0:.1f} s"))
+    if result.apt_proxy:
+        console.print(Text(f" proxy  {_described(result.apt_proxy)}"))
     for note in result.notes:
         console.print(Text(f"  note  {printable(note)}"))
     if result.archive is not None:

@@ -2,11 +2,13 @@
 
 import pytest
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import recipe
+from particle_os import recipe, report
 from particle_os.errors import InvalidDocument, StageFailed, UsageError
 from particle_os.plan import Options, make_stage_plan
 from particle_os.progress import Progress
+from particle_os.report import AptProxyResult, HelperResult, SingleResult, StageResult
 from particle_os.stages import Stages
+from rich.console import Console
 
 from .test_base import AMD64, tar
 
@@ -105,3 +107,27 @@ def test_the_stage_is_run_anew_and_then_exported(tmp_path):
     stages.start(0)
     stages.place(error)
     assert error.where == f"stage 1 (timezone), {options_path}:1"
+
+
+@pytest.mark.parametrize("proxy", [True, False])
+def test_the_summary_tells_of_the_proxy_as_that_of_a_build(capsys, proxy):
+    used = AptProxyResult(url="http://127.0.0.1:3142", gone=False, hits=7, misses=1)
+    result = SingleResult(
+        particle_os="1",
+        stage=StageResult(index=0, type="apt", status="done", seconds=4.5),
+        options_sha256="0",
+        base="mmdebstrap:trixie",
+        base_digest="sha256:0",
+        helper=HelperResult(
+            template="t", key="k", qemu="q", accelerator="tcg", acceleration_reason="",
+            security_note=None,
+        ),
+        apt_proxy=used if proxy else None,
+        archive=None,
+        phases={},
+    )  # fmt: skip
+    report.print_single(result, Console())
+    shown = capsys.readouterr().out
+    assert "apt on mmdebstrap:trixie in 4.5 s" in shown
+    told = "http://127.0.0.1:3142: 7 of 8 requests from its cache"
+    assert (told in shown) is proxy
