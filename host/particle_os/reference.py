@@ -121,7 +121,8 @@ def find(path: str) -> Entry | Option:
     """The entry of `STAGE`, or of `STAGE.OPTION` however deep.
 
     `recipe` stands for the recipe itself, `include` for what may stand in a stage's place, `check`
-    for all checks and `check.KIND` for one. Raises UsageError with the nearest name.
+    for all checks and `check.KIND` for one. What is no stage may be a key of the recipe, an option
+    of every stage, or the kind of a check. Raises UsageError with the nearest name.
     """
     definitions = _definitions()
     checks = {kind.kind: kind.__name__ for kind in KINDS}
@@ -129,6 +130,13 @@ def find(path: str) -> Entry | Option:
     classes |= {"recipe": "Recipe", include.KEY: "Include", "check": ""}
     path = path.removeprefix(legacy.PREFIX)
     first, *rest = path.split(".")
+    keys = definitions["Recipe"]["properties"]
+    if first not in classes:
+        others = dict.fromkeys(keys, "recipe")
+        others |= {name: "apt" for name in common_options() if name not in others}
+        others = dict.fromkeys(checks, "check") | others
+        if first in others:
+            return find(f"{others[first]}.{path}")
     if path == "check":
         return all_checks()
     name = first
@@ -137,7 +145,8 @@ def find(path: str) -> Entry | Option:
         first, *rest = rest
         name = f"check.{first}"
     if first not in classes:
-        raise _unknown("check" if classes is checks else "stage", first, classes)
+        known = classes if classes is checks else {*classes, *keys}
+        raise _unknown("check" if classes is checks else "stage or key", first, known)
     found: Entry | Option = _entry(name, classes[first], definitions)
     inner = [classes[first]]
     for option in rest:

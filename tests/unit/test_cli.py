@@ -306,13 +306,24 @@ def test_what_is_gone_when_a_recipe_is_put_together_is_explained():
     assert "relative to this one" in run("explain", "include").stdout
 
 
+def test_what_is_no_stage_is_explained_without_a_word_before_it():
+    for key in json.loads(run("schema").stdout)["properties"]:
+        assert run("explain", key).stdout == run("explain", f"recipe.{key}").stdout != ""
+    for kind in {kind.kind for kind in KINDS} - {kind.type for kind in RECIPE_STAGES}:
+        assert run("explain", kind).stdout == run("explain", f"check.{kind}").stdout != ""
+    assert run("explain", "unit.unit").stdout == run("explain", "check.unit.unit").stdout
+    assert run("explain", "boot-test.firmware").stdout.startswith("  firmware: list of")
+    assert run("explain", "when").stdout == run("explain", "apt.when").stdout != ""
+
+
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
         ("check.comand", "did you mean 'command'?"),
         ("check.", "allowed: "),
         ("check.command.expected", None),
-        ("user", "did you mean 'users'?"),
+        ("usres", "did you mean 'users'?"),
+        ("base", "did you mean 'base-image'?"),
         ("users.user", "did you mean 'users'?"),
         ("users.users.uuid", "did you mean 'uid'?"),
         ("users.users.uid.x", None),

@@ -19,7 +19,10 @@ from particle_os.workspace import data_directory
               help="The file to write, or - to print it; TEMPLATE.yml when not given.")  # fmt: skip
 @common
 def init_command(output: Output, template: str, path: Path | None) -> None:
-    """Write a commented recipe to start from: minimal, server or container."""
+    """Write a commented recipe to start from: minimal, server or container.
+
+    'particle-os list templates' tells what each of them makes.
+    """
     templates = {found.stem: found for found in data_directory("recipes/templates").glob("*.yml")}
     if template not in templates:
         names = sorted(templates)

@@ -148,7 +148,8 @@ def explain_command(output: Output, path: str) -> None:
     """Tell what a stage or one of its options does.
 
     'recipe' stands for the recipe's own keys, 'include' for what can stand in a stage's place,
-    'check' for the checks of boot tests, 'check.KIND' for one of them.
+    'check' for the checks of boot tests, 'check.KIND' for one of them. A key of the recipe, such as
+    base-image, and the kind of a check, such as unit, can stand alone where no stage has that name.
     """
     found = reference.find(path)
     if output.as_json:
