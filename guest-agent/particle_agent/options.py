@@ -54,7 +54,7 @@ class Text:
             },
             "custom_error_type": "not_accepted",
             "custom_error_message": "expected {what}",
-            "custom_error_context": {"what": self.what, "text": True},
+            "custom_error_context": {"what": self.what, "text": self.pattern},
         }
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:

@@ -297,8 +297,10 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
     elif kind == "not_accepted":
         what = context["what"]
         message = f"{name or 'value'}: expected {what}, found {shown}"
-        hint = "put it in quotes" if _is_scalar_for_text(item) else None
-        if hint and key[-1:] == ("mode",):
+        hint = None
+        if _is_scalar_for_text(item) and re.fullmatch(context["text"], shown):
+            hint = "put it in quotes"
+        if _is_scalar_for_text(item) and key[-1:] == ("mode",):
             # What was written in octal is shown as a decimal number.
             hint = "put it in quotes, in octal digits as in '0755'"
         if key == ("base-image",) and isinstance(given, str) and (base := meant_base(given)):
