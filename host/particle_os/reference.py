@@ -132,9 +132,11 @@ def find(path: str) -> Entry | Option:
     first, *rest = path.split(".")
     keys = definitions["Recipe"]["properties"]
     if first not in classes:
-        others = dict.fromkeys(keys, "recipe")
-        others |= {name: "apt" for name in common_options() if name not in others}
-        others = dict.fromkeys(checks, "check") | others
+        others = {
+            **dict.fromkeys(checks, "check"),
+            **dict.fromkeys(common_options(), "apt"),
+            **dict.fromkeys(keys, "recipe"),
+        }
         if first in others:
             return find(f"{others[first]}.{path}")
     if path == "check":
