@@ -1,0 +1,67 @@
+"""What docs/recipes.md shows of errors is what there is."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from particle_os import recipe
+from particle_os.errors import InvalidDocument
+
+TOP = Path(__file__).parents[2]
+GUIDE = (TOP / "docs/recipes.md").read_text()
+WRONG = """\
+name: My Server
+stages:
+  - type: apt
+    update: true
+    package: [curl]
+  - type: user
+    users: [{name: admin}]
+  - type: qemu
+    formats: [raw, ova]
+    size: 4
+boot-tests: {}
+"""
+LACKING = """\
+name: server
+stages:
+  - type: apt
+    packages: [linux-image-cloud-amd64]
+  - type: locale
+    default: de_DE.UTF-8
+  - type: users
+    users:
+      - name: admin
+        groups: [docker]
+  - type: qemu
+"""
+
+
+@pytest.mark.parametrize(("text", "first"), [(WRONG, "1:7: name"), (LACKING, "6:14: locale")])
+def test_the_errors_that_are_shown_are_those_of_a_recipe(tmp_path, monkeypatch, text, first):
+    monkeypatch.chdir(tmp_path)
+    Path("server.yml").write_text(text)
+    with pytest.raises(InvalidDocument) as told:
+        recipe.load(Path("server.yml"))
+    shown = re.search(rf"^server\.yml:{first}.*?(?=^```)", GUIDE, re.DOTALL | re.MULTILINE)
+    assert [str(problem) for problem in told.value.problems] == shown[0].splitlines()
+
+
+def codes(*methods):
+    """The codes that the program gives to what it finds in recipes."""
+    for path in (TOP / "host/particle_os").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and len(node.args) >= 3:
+                called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                if called in methods and isinstance(node.args[1], ast.Constant):
+                    yield node.args[1].value
+
+
+def test_every_code_is_explained_and_there_is_no_other():
+    section = GUIDE.partition("\n## Errors\n")[2]
+    table = section.partition("| --- | --- |\n")[2].partition("\n\n")[0]
+    firsts = [row.split(" | ")[0] for row in table.splitlines()]
+    assert set(re.findall(r"`([a-z0-9-]+)`", " ".join(firsts))) == set(codes("problem", "complain"))
+    notes = section.partition("Notes are no errors: ")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z-]+)` \(", notes)) == set(codes("note", "_note"))
