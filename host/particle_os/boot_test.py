@@ -33,6 +33,7 @@ from particle_os.checks import (
 )
 from particle_os.deadline import Deadline
 from particle_os.errors import UsageError, printable
+from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
@@ -44,8 +45,6 @@ from particle_os.vm.monitor import connect_unix
 __all__ = ["CheckResult", "ImageFormat", "Verdict", "boot"]
 
 MEMORY = 1024 * MIB
-# Of several emulated processors QEMU 10.0 may lose one's interrupts while devices come up.
-CPUS = {"kvm": 2, "tcg": 1}
 # Longer than systemd waits for a missing disk (90 s), and twice that under emulation.
 TIMEOUT_SECONDS = {"kvm": 120.0, "tcg": 240.0}
 # For what does not count: a journal that takes longer is left out.
@@ -194,10 +193,12 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
     directory.mkdir(mode=0o700)
     nonce = secrets.token_hex(16)
     deadline = Deadline.after(wanted.seconds, "the boot test")
+    processors = accel.processors(wanted.acceleration)
     spec = MachineSpec(
         accelerator=wanted.acceleration.name,
         memory=wanted.memory,
-        cpus=CPUS[wanted.acceleration.name],
+        cpus=processors.count,
+        x2apic=processors.x2apic,
         disks=(Disk(overlay, "qcow2", "image"),),
         uefi=firmwares.prepare(wanted.firmware, directory),
         network="isolated",

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from particle_os import process, terminal
-from particle_os.boot_test import CPUS
 from particle_os.deadline import Deadline
 from particle_os.errors import UsageError
+from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
@@ -59,10 +59,12 @@ def run(
     deadline = Deadline.after(START_SECONDS * acceleration.factor, "starting the machine")
     with ExitStack() as stack:
         stack.enter_context(_overlay(overlay, image, format, deadline))
+        processors = accel.processors(acceleration, cpus)
         spec = MachineSpec(
             accelerator=acceleration.name,
             memory=memory,
-            cpus=cpus or CPUS[acceleration.name],
+            cpus=processors.count,
+            x2apic=processors.x2apic,
             disks=(Disk(overlay, "qcow2", "image"),),
             uefi=firmwares.prepare(firmware, directory),
             network="isolated-ssh" if ssh else "isolated",

@@ -138,6 +138,12 @@ def test_the_accelerator_is_the_one_chosen_and_no_other(name, word):
 def test_memory_and_processors():
     argv = argv_of(memory=1536 * MIB, cpus=3)
     assert (values(argv, "-m"), values(argv, "-smp")) == (["1536M"], ["3"])
+    assert "intel-iommu" not in " ".join(argv)
+
+
+def test_interrupts_are_remapped_before_any_other_device_is_there():
+    (first, *_) = values(argv_of(x2apic=True), "-device")
+    assert first.startswith("intel-iommu,intremap=on,eim=on")
 
 
 def test_uefi_has_its_program_read_only_and_variables_of_its_own():

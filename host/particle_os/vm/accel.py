@@ -6,10 +6,12 @@ or fail in the guest's first instructions.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,31 @@ class Acceleration:
 
 
 TCG = Acceleration("tcg", "asked for", TCG_FACTOR)
+
+
+@dataclass(frozen=True)
+class Processors:
+    """The virtual processors of a machine, and whether their interrupts are to go by x2APIC."""
+
+    count: int
+    x2apic: bool
+
+
+def processors(acceleration: Acceleration, wanted: int | None = None) -> Processors:
+    """The processors of a machine that boots an image: as many as `wanted`, or as do it good."""
+    emulated = acceleration.name == "tcg"
+    x2apic = emulated and _emulates_x2apic()
+    # An emulated processor takes one of the host's.
+    best = min(2, len(os.sched_getaffinity(0))) if x2apic else 1 if emulated else 2
+    count = wanted or best
+    return Processors(count, x2apic and count > 1)
+
+
+@functools.cache
+def _emulates_x2apic() -> bool:
+    """Whether this is QEMU 9.0 or later (its ChangeLog: "TCG: x2APIC")."""
+    found = re.search(r"version (\d+)\.", process.version(QEMU))
+    return found is not None and int(found[1]) >= 9
 
 
 def choose(

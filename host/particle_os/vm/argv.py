@@ -72,6 +72,10 @@ class MachineSpec:
     accelerator: Literal["kvm", "tcg"]
     memory: int
     cpus: int
+    # A unit that remaps interrupts, in the mode without which Linux uses no x2APIC. Of several
+    # emulated processors, QEMU 10.0 loses what one writes to the memory of its APIC, or aborts,
+    # while another one has a device's memory mapped. An x2APIC has registers instead.
+    x2apic: bool = False
     disks: tuple[Disk, ...] = ()
     direct_boot: DirectBoot | None = None
     uefi: Uefi | None = None
@@ -98,6 +102,8 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     argv = [program, "-nodefaults", "-no-user-config", "-display", "none"]
     argv += [] if spec.reboots else ["-no-reboot"]
     argv += ["-machine", "q35,graphics=off,vmport=off"]
+    if spec.x2apic:
+        argv += ["-device", "intel-iommu,intremap=on,eim=on,dma-translation=off"]
     if spec.uefi is not None:
         argv += _uefi(spec.uefi)
     if spec.accelerator == "kvm":
