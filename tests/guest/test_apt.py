@@ -164,6 +164,50 @@ def test_a_failure_of_depmod_is_told_and_holds_nothing_up(debian, kind):
     assert debian.list("/run") == []
 
 
+# What the package's script does (locales.postinst of Debian 12 and 13).
+POSTINST = r"""
+SUPPORTED_LOCALES="$(sed -e '/^[a-zA-Z]/!d' -e 's/ *$//g' /usr/share/i18n/SUPPORTED | sort -u)"
+echo "$SUPPORTED_LOCALES" | while read locale ; do
+   if ! grep -q "^[# ]*$locale *\$" /etc/locale.gen; then
+     echo "# $locale" >> /etc/locale.gen
+   fi
+done
+"""
+LISTED = "# This file lists locales\n#\n\n  de_DE.UTF-8 UTF-8  \n# # fr_FR.UTF-8 UTF-8\n"
+
+
+@pytest.mark.parametrize("listed", ["", "# This file\n#\n\n", LISTED])
+def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, listed):
+    def within(text):
+        return text.replace("/etc/", f"{tmp_path}/").replace("/usr/share/i18n/", f"{tmp_path}/")
+
+    def run(path):
+        (tmp_path / "locale.gen").write_text(listed)
+        argv = ["sh", "-e", "-c", within(POSTINST)]
+        subprocess.run(argv, check=True, timeout=20, env={"PATH": path})
+        return (tmp_path / "locale.gen").read_text()
+
+    def install():
+        scripts = tmp_path / "run/particle-os-bin"
+        scripts.mkdir(parents=True)
+        (scripts / "sed").write_text(within(debian.read(f"{STAND_INS}/sed")))
+        (scripts / "sed").chmod(0o755)
+
+    (tmp_path / "SUPPORTED").write_text(
+        "de_DE.UTF-8 UTF-8\n\naa_ET UTF-8 \n#fr_CA UTF-8\nsd_IN@devanagari UTF-8\n"
+        "fr_FR.UTF-8 UTF-8\naa_ET UTF-8\nC.UTF-8 UTF-8\n"
+    )
+    on_install(debian, install)
+    Apt(packages=("locales=2.41-12",)).run(debian)
+    plain = run(os.environ["PATH"])
+    assert "# aa_ET UTF-8\n" in plain
+    # Where grep is not to be had, it shows whether it was asked for.
+    (tmp_path / "run/particle-os-bin/grep").symlink_to("/bin/false")
+    found = run(f"{tmp_path}/run/particle-os-bin:{os.environ['PATH']}")
+    assert [line for line in found.splitlines() if line != "# "] == plain.splitlines()
+    assert debian.list("/run") == []
+
+
 def test_stages_to_come_do_ahead_what_they_can(debian):
     seen = []
     debian.ahead = lambda: seen.append("install" in apt_commands(debian)[-1])

@@ -176,7 +176,8 @@ class Apt(StageOptions):
         with ExitStack() as stack:
             stack.enter_context(surroundings.services_stay_off(target))
             stack.enter_context(surroundings.no_host_keys(target))
-            once = stack.enter_context(surroundings.generated_once(target))
+            plain = {re.split("[:=/]", name)[0] for name in self.packages}
+            once = stack.enter_context(surroundings.generated_once(target, plain))
             debs = stack.enter_context(_local_debs(target, self.debs))
             if self._host_has_fetched(target):
                 options = stack.enter_context(packages.options(target))
