@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from particle_agent import kernels
@@ -13,17 +13,27 @@ from particle_agent.target import ENVIRONMENT, Target
 POLICY = "/usr/sbin/policy-rc.d"
 # dpkg and the maintainer scripts find these programs here first.
 STAND_INS = "/run/particle-os-bin"
+# What is asked for once all packages are there, and what may be done beside dpkg.
 ASKED_FOR = "/run/particle-os-asked"
-MODULES_ASKED_FOR = "/run/particle-os-depmod"
-# Whoever asks for anything but the lists of one kernel sees what was asked for before.
-DEPMOD = f"""\
-#!/bin/sh
+BESIDE = "/run/particle-os-beside"
+DEPMOD, HWDB, LOCALES = "depmod-", "systemd-hwdb", "locales"
+RUNNING = "running-"
+NOTES = {
+    "update-initramfs": f"mkdir -p {ASKED_FOR} && : >{ASKED_FOR}/update-initramfs",
+    "systemd-hwdb": f"mkdir -p {BESIDE} && : >{BESIDE}/{HWDB}",
+    "locale-gen": f"""\
+mkdir -p {BESIDE} && : >{BESIDE}/{LOCALES}
+PATH={ENVIRONMENT["PATH"]} exec locale-gen "$@"
+""",
+    # Whoever asks for anything but the lists of one kernel sees what was asked for before.
+    "depmod": f"""\
 case "$#:$1" in
-1:[0-9]*) mkdir -p {MODULES_ASKED_FOR} && : >"{MODULES_ASKED_FOR}/$1" && exit ;;
+1:[0-9]*) mkdir -p {BESIDE} && : >"{BESIDE}/{DEPMOD}$1" && exit ;;
 esac
-while [ -n "$(ls {MODULES_ASKED_FOR} 2>/dev/null)" ]; do sleep 0.2; done
+while [ -n "$(ls -d {BESIDE}/*{DEPMOD}* 2>/dev/null)" ]; do sleep 0.2; done
 PATH="${{PATH#{STAND_INS}:}}" exec depmod "$@"
-"""
+""",
+}
 # The package `locales` of Debian 12 and 13 asks sed for all locales that there are, and then grep
 # for each of the 500, whether locale.gen lists it, and adds the line if not. All at once takes a
 # hundredth of the time; sed says nothing then, and nothing is left to be looked for.
@@ -77,70 +87,93 @@ def no_host_keys(target: Target) -> Iterator[None]:
 
 @contextmanager
 def generated_once(target: Target, installs: Collection[str] = ()) -> Iterator[list[str]]:
-    """What packages have generated again and again is generated once, at the end, side by side.
+    """What packages have generated again and again is generated once, beside what goes on.
 
-    That is the initramfs of each kernel, and udev's database of hardware; what stages to come can
-    do ahead is done beside them. Yields the options with which apt-get only notes that these were
-    asked for, and has depmod(8) run beside dpkg: it decompresses every module of a kernel, and
-    nothing but the initramfs needs its result. `installs` names packages that may need help.
+    That is the initramfs of each kernel, at the end; and on the other processor, beside dpkg
+    already, the lists of a kernel's modules (every one of them is decompressed for it), udev's
+    database of hardware, and what stages to come can do ahead. Yields the options with which
+    apt-get only notes that these were asked for. `installs` names packages that may need help.
     """
-    for name in ("update-initramfs", "systemd-hwdb"):
-        text = f'#!/bin/sh\nmkdir -p {ASKED_FOR}\necho "$*" > {ASKED_FOR}/{name}\n'
-        target.write(f"{STAND_INS}/{name}", text, mode=0o755)
-    target.write(f"{STAND_INS}/depmod", DEPMOD, mode=0o755)
+    scripts = {name: f"#!/bin/sh\n{text}\n" for name, text in NOTES.items()}
     if "locales" in installs:
-        target.write(f"{STAND_INS}/sed", SED, mode=0o755)
-    try:
-        with _beside(target):
-            yield [f"-oDPkg::Path={STAND_INS}:{ENVIRONMENT['PATH']}"]
-    finally:
-        target.remove(STAND_INS)
-        asked = target.list(ASKED_FOR)
-        target.remove(ASKED_FOR)
-        target.remove(MODULES_ASKED_FOR)
-    with ThreadPoolExecutor() as pool:
+        scripts["sed"] = SED
+    for name, text in scripts.items():
+        target.write(f"{STAND_INS}/{name}", text, mode=0o755)
+    with ThreadPoolExecutor(1) as pool:
+        side = _Beside(target, pool)
+        try:
+            with side.serving():
+                yield [f"-oDPkg::Path={STAND_INS}:{ENVIRONMENT['PATH']}"]
+        finally:
+            target.remove(STAND_INS)
+            asked = target.list(ASKED_FOR)
+            target.remove(ASKED_FOR)
+            target.remove(BESIDE)
         pool.submit(target.ahead)
-        hwdb = pool.submit(_make_hwdb if "systemd-hwdb" in asked else lambda target: None, target)
         if "update-initramfs" in asked:
             for version in kernels.versions(target):
                 if not kernels.takes_list(target, version):
                     # Its initramfs holds the database.
-                    hwdb.result()
+                    side.finish()
                 kernels.make_initramfs(target, version)
-        hwdb.result()
+        side.finish()
 
 
-@contextmanager
-def _beside(target: Target) -> Iterator[None]:
-    """Runs depmod for the kernels that the stand-in is told of, while others do something.
+class _Beside:
+    """What the stand-ins ask for that is done while dpkg goes on.
 
-    At the end all of them are complete. Raises CommandFailed as depmod does.
+    `pool` does what nothing else waits for.
     """
-    ended = threading.Event()
-    failures = []
 
-    def serve() -> None:
+    def __init__(self, target: Target, pool: Executor) -> None:
+        self._target = target
+        self._pool = pool
+        self._under_way: list[Future[object]] = []
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Does what is asked for as long as the context lasts; all lists of modules are made then.
+
+        Raises CommandFailed as depmod does.
+        """
+        ended = threading.Event()
+        with ThreadPoolExecutor(1) as own:
+            served = own.submit(self._serve, ended)
+            try:
+                yield
+            finally:
+                ended.set()
+            if failures := served.result():
+                raise failures[0]
+
+    def finish(self) -> None:
+        """Waits for the rest. Raises CommandFailed as the programs do."""
+        for future in self._under_way:
+            future.result()
+
+    def _serve(self, ended: threading.Event) -> list[Exception]:
+        failures: list[Exception] = []
         last = False
         while not last:
             last = ended.wait(POLL_SECONDS)
-            for version in target.list(MODULES_ASKED_FOR):
+            for name in self._target.list(BESIDE):
+                # Whoever asks meanwhile asks anew.
+                running = self._target.path(f"{BESIDE}/{RUNNING}{name}")
+                self._target.path(f"{BESIDE}/{name}").rename(running)
                 try:
-                    target.chroot(["depmod", version])
+                    self._do(name)
                 except Exception as error:
                     # Whatever it is, nobody waits for it any longer.
                     failures.append(error)
-                target.remove(f"{MODULES_ASKED_FOR}/{version}")
+                running.unlink()
+        return failures
 
-    with ThreadPoolExecutor(1) as pool:
-        served = pool.submit(serve)
-        try:
-            yield
-        finally:
-            ended.set()
-        served.result()
-    if failures:
-        raise failures[0]
-
-
-def _make_hwdb(target: Target) -> None:
-    target.chroot(["systemd-hwdb", "--usr", "update"])
+    def _do(self, name: str) -> None:
+        if name.startswith(DEPMOD):
+            self._target.chroot(["depmod", name.removeprefix(DEPMOD)])
+        elif name == HWDB:
+            argv = ["systemd-hwdb", "--usr", "update"]
+            self._under_way.append(self._pool.submit(self._target.chroot, argv))
+        elif name == LOCALES:
+            # What fails fails again in the stage, which tells of it.
+            self._pool.submit(self._target.ahead)

@@ -5,7 +5,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from particle_agent import packages
+from particle_agent import packages, surroundings
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
 from particle_agent.stages.apt import Answer, Apt, Pin
 
@@ -205,6 +205,33 @@ def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, lis
     (tmp_path / "run/particle-os-bin/grep").symlink_to("/bin/false")
     found = run(f"{tmp_path}/run/particle-os-bin:{os.environ['PATH']}")
     assert [line for line in found.splitlines() if line != "# "] == plain.splitlines()
+    assert debian.list("/run") == []
+
+
+def test_the_hardware_database_and_locales_are_made_beside_dpkg(debian):
+    """Each is asked for twice: what came later must not be missing in them."""
+    made, ahead = [], []
+
+    def until(there):
+        deadline = time.monotonic() + 10
+        while not there() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert there()
+
+    def install():
+        for number in (1, 2):
+            ask_for(debian, "systemd-hwdb", "--usr", "update")
+            subprocess.run(["sh", "-c", note], check=True, timeout=20)
+            until(lambda number=number: len(made) == number and len(ahead) == number)
+
+    debian.when("systemd-hwdb", lambda command: made.append(command.argv))
+    debian.ahead = lambda: ahead.append(True)
+    note = (
+        surroundings.NOTES["locale-gen"].partition("PATH=")[0].replace("/run", f"{debian.root}/run")
+    )
+    on_install(debian, install)
+    Apt(packages=("locales", "udev")).run(debian)
+    assert made == [("systemd-hwdb", "--usr", "update")] * 2
     assert debian.list("/run") == []
 
 
