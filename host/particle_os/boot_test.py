@@ -291,9 +291,10 @@ def _result(check: Check, found: Finding) -> CheckResult:
 
 
 def _judge(facts: dict[str, str], results: Sequence[CheckResult]) -> tuple[Status, str]:
-    state, failed = facts.get("state", ""), facts.get("failed", "").split()
-    if failed:
-        return "units-failed", f"failed units: {', '.join(failed)}"
+    state = facts.get("state", "")
+    bad = {how: facts.get(how, "").split() for how in ("failed", "crash-looping")}
+    if named := [f"{how} units: {', '.join(units)}" for how, units in bad.items() if units]:
+        return "units-failed", "; ".join(named)
     if state != "running":
         return "units-failed", f"systemd says '{state}', not 'running'"
     if wrong := [f"{each.name}: {each.detail}" for each in results if not each.passed]:

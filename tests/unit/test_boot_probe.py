@@ -188,29 +188,66 @@ def test_a_flood_is_cut_and_the_status_is_the_programs(asked):
     assert (reply.status, len(reply.output)) == (3, 65536)
 
 
+@pytest.fixture
+def told(tmp_path):
+    """Runs the part of the probe that tells of units, with stand-ins for systemd's programs."""
+
+    def tell(state, units, results=None):
+        (tmp_path / "units").write_text(units)
+        for unit, result in (results or {}).items():
+            (tmp_path / f"result-{unit}").write_text(result)
+        for name, does in {
+            "systemctl": f"""cd "{tmp_path}" && echo "$1" >>asked && case $* in
+                *list-units*--state=failed,auto-restart*) cat units ;;
+                show*) shift 4 && cat "result-$1" ;;
+                *) echo {state} ;;
+                esac""",
+            "journalctl": "echo it went wrong",
+            "systemd-analyze": ":",
+        }.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+            (tmp_path / name).chmod(0o755)
+        script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
+        functions = script.replace("exec >/dev/ttyS1", "exec ").partition(
+            'echo "PARTICLE-OS-PROBE $1"'
+        )[0]
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run(["sh", "-c", f"{functions}\nfacts"], env=environment, stdout=-1)
+        return probe.facts(answer_of(done.stdout), NONCE)
+
+    return tell
+
+
 @pytest.mark.parametrize(("units", "more"), [(20, None), (25, 5)])
-def test_journals_that_are_left_out_are_counted(tmp_path, units, more):
+def test_journals_that_are_left_out_are_counted(told, units, more):
     lines = "".join(f"bad{i:02}.service loaded failed failed bad\n" for i in range(units))
-    (tmp_path / "failed").write_text(lines)
-    for name, does in {
-        "systemctl": f'case $* in *list-units*) cat "{tmp_path}/failed";; *) echo degraded;; esac',
-        "journalctl": "echo it went wrong",
-        "systemd-analyze": ":",
-    }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tmp_path / name).chmod(0o755)
-    script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
-    functions = script.replace("exec >/dev/ttyS1", "exec ").partition(
-        'echo "PARTICLE-OS-PROBE $1"'
-    )[0]
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    done = subprocess.run(["sh", "-c", f"{functions}\nfacts"], env=environment, stdout=-1)
-    facts = probe.facts(answer_of(done.stdout), NONCE)
+    facts = told("degraded", lines)
     assert len(facts["failed"].split()) == units
     journals = {name: text for name, text in facts.items() if name.startswith("journal:")}
     assert journals["journal:bad19.service"] == "it went wrong"
     assert len(journals) == 20 + (more is not None)
     assert (f"{more} more units failed" in list(journals.values())[-1]) == (more is not None)
+
+
+def test_what_crashes_and_is_started_again_for_ever_is_told_though_systemd_is_running(told):
+    lines = (
+        "crash.service loaded activating auto-restart bad\n"
+        "poll.service loaded activating auto-restart good\n"
+    )
+    facts = told("running", lines, {"crash.service": "exit-code", "poll.service": "success"})
+    assert (facts["failed"], facts["crash-looping"]) == ("", "crash.service")
+    journals = [name for name in facts if name.startswith("journal:")]
+    assert (journals, facts["journal:crash.service"]) == (
+        ["journal:crash.service"],
+        "it went wrong",
+    )
+
+
+def test_a_good_system_runs_systemctl_no_more_than_it_must(told, tmp_path):
+    facts = told("running", "")
+    assert (facts["failed"], facts["crash-looping"]) == ("", "")
+    assert not [name for name in facts if name.startswith("journal:")]
+    assert (tmp_path / "asked").read_text().split() == ["is-system-running", "list-units"]
 
 
 @pytest.mark.slow

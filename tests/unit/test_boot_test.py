@@ -31,6 +31,10 @@ def test_a_pass_needs_a_settled_system_no_failed_unit_and_every_check():
     assert judged({"state": "starting"})[0] == "units-failed"
     status, message = judged({"state": "degraded", "failed": "x.service\ny.mount"}, bad)
     assert (status, message) == ("units-failed", "failed units: x.service, y.mount")
+    status, message = judged({"crash-looping": "z.service"}, UNIT)
+    assert (status, message) == ("units-failed", "crash-looping units: z.service")
+    both = {"state": "degraded", "failed": "x.service", "crash-looping": "z.service"}
+    assert judged(both)[1] == "failed units: x.service; crash-looping units: z.service"
     assert judged({}, UNIT, bad) == ("checks-failed", "unit x.service: x.service is failed")
 
 

@@ -234,6 +234,10 @@ def truncated(image: Path) -> None:
 
 
 FAIL = "[Service]\nExecStart=/bin/sh -c 'echo it went wrong; exit 7'\n"
+# Beyond systemd's limit of 5 starts within 10 s, so that it never gives up.
+CRASH_LOOP = (
+    "[Service]\nExecStart=/bin/sh -c 'echo it went wrong; exit 7'\nRestart=always\nRestartSec=20\n"
+)
 HANG = "[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n"
 LIAR = (
     "[Unit]\nDefaultDependencies=no\nAfter=systemd-journald.socket\n[Service]\nType=oneshot\n"
@@ -306,6 +310,9 @@ MUTATIONS: dict[str, Mutation] = {
         appended("/etc/fstab", "UUID=dead-beef /data ext4 x-systemd.device-timeout=3s 0 2\n"),
     ),
     "failing-unit": Mutation("units-failed", unit("bad.service", FAIL), says="bad.service"),
+    "crash-looping-unit": Mutation(
+        "units-failed", unit("loop.service", CRASH_LOOP), says="crash-looping units: loop.service"
+    ),
     "hanging-unit": Mutation("timed-out", unit("hang.service", HANG), says="answer", timeout=90),
     "powers-off": Mutation("powered-off-early", kernel_argument("systemd.unit=poweroff.target")),
     "restarts": Mutation("reboot-loop", kernel_argument("systemd.unit=reboot.target")),

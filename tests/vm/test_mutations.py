@@ -14,6 +14,7 @@ QUICK = [
     name for name, mutation in MUTATIONS.items() if mutation.early and mutation.base == "extlinux"
 ]
 QUICK += ["wrong-root", "init-missing", "emergency", "powers-off", "failing-unit"]
+QUICK += ["crash-looping-unit"]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -30,5 +31,6 @@ def test_a_broken_image_is_told_apart(account: Account, copy: Path, name: str) -
     assert mutation.says in verdict["message"]
     assert outcome.status == 4
     assert sha256(copy) == before
-    if name == "failing-unit":
-        assert "it went wrong" in verdict["facts"]["journal:bad.service"]
+    journals = {"failing-unit": "bad.service", "crash-looping-unit": "loop.service"}
+    if name in journals:
+        assert "it went wrong" in verdict["facts"][f"journal:{journals[name]}"]

@@ -49,27 +49,43 @@ fact() {
 	shift
 	[ $# = 0 ] || printf '%s\n' "$1"
 }
+# Prints the units that failed, and those that crash and are started again for ever, which systemd
+# takes for running; a line each, with the sub state.
+bad_units() {
+	systemctl list-units --state=failed,auto-restart --plain --no-legend --no-pager |
+		while read -r unit _ _ state _; do
+			# Who ends well and is started again may be meant so.
+			[ "$state" != auto-restart ] ||
+				[ "$(systemctl show --value --property=Result -- "$unit" </dev/null)" != success ] ||
+				continue
+			printf '%s %s\n' "$unit" "$state"
+		done
+}
 facts() {
 	# Waits until no job is left; our own unit's job ended when this script started.
 	state=$(systemctl is-system-running --wait)
 	fact state "$state"
-	if [ "$state" != running ]; then
-		failed=$(systemctl list-units --state=failed --plain --no-legend --no-pager)
-		fact failed
-		printf '%s\n' "$failed" | while read -r unit _; do printf '%s\n' "$unit"; done
-		printf '%s\n' "$failed" | {
-			count=0
-			while read -r unit _; do
-				count=$((count + 1))
-				[ "$count" -le 20 ] || continue
-				fact "journal:$unit"
-				journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager
-			done
-			more=$((count - 20))
-			[ "$more" -le 0 ] ||
-				fact "journal:$more more" "$more more units failed; their journals are left out."
-		}
-	fi
+	bad=$(bad_units)
+	fact failed
+	printf '%s\n' "$bad" | while read -r unit how; do
+		[ "$how" = auto-restart ] || printf '%s\n' "$unit"
+	done
+	fact crash-looping
+	printf '%s\n' "$bad" | while read -r unit how; do
+		[ "$how" != auto-restart ] || printf '%s\n' "$unit"
+	done
+	[ -z "$bad" ] || printf '%s\n' "$bad" | {
+		count=0
+		while read -r unit _; do
+			count=$((count + 1))
+			[ "$count" -le 20 ] || continue
+			fact "journal:$unit"
+			journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager
+		done
+		more=$((count - 20))
+		[ "$more" -le 0 ] ||
+			fact "journal:$more more" "$more more units failed; their journals are left out."
+	}
 	. /etc/os-release
 	fact system "$PRETTY_NAME"
 	for name in kernel:/proc/sys/kernel/osrelease hostname:/proc/sys/kernel/hostname \
