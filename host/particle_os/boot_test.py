@@ -9,8 +9,8 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import tenacity
 from particle_os import process
 from particle_os.boot import files, outside, probe
 from particle_os.boot.channel import Channel
-from particle_os.boot.evidence import Evidence
+from particle_os.boot.evidence import Evidence, console_tail
 from particle_os.boot.verdict import CheckResult, Status, Verdict
 from particle_os.boot.watch import Watch
 from particle_os.checks import (
@@ -32,12 +32,12 @@ from particle_os.checks import (
     RebootCheck,
 )
 from particle_os.deadline import Deadline
-from particle_os.errors import UsageError, printable
+from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
-from particle_os.vm.console import QemuEnded
+from particle_os.vm.console import TAIL_LINES, QemuEnded
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.monitor import connect_unix
@@ -55,6 +55,16 @@ NOT_REBOOTED = CheckResult(name="reboot", passed=False, detail="the first boot d
 UNASKED = Finding(False, "the system has not answered that")
 # These facts stay when a system boots again.
 LASTING = ("machine-id", "ssh-host-keys")
+
+
+class Undecided(InfrastructureError):
+    """QEMU or the host failed while an image booted; `verdict` is what was seen until then."""
+
+    def __init__(self, error: InfrastructureError, verdict: Verdict) -> None:
+        super().__init__(
+            error.brief, hint=error.hint, where=error.where, tail=error.tail, log=error.log
+        )
+        self.verdict = verdict
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def boot(
     `checks` must hold for a pass. `evidence` is kept whatever comes. `memory` is in bytes,
     `timeout` in seconds for each boot. `on_phase` hears of each phase and the seconds until it was
     seen. With `console_only` the system is not asked, and a login prompt is all that is waited for.
-    Raises InfrastructureError when QEMU or the host fails.
+    Raises InfrastructureError when QEMU or the host fails: Undecided once a machine is started.
     """
     directory.mkdir(mode=0o700)
     evidence.clear()
@@ -137,7 +147,8 @@ def _granted(checks: Sequence[Check]) -> int:
 
 
 def _qemu_aborted(error: BaseException) -> bool:
-    return isinstance(error, QemuEnded) and error.status == -signal.SIGABRT
+    cause = error.__cause__
+    return isinstance(cause, QemuEnded) and cause.status == -signal.SIGABRT
 
 
 def _boot_and_reboot(wanted: _Wanted, directory: Path) -> Verdict:
@@ -212,6 +223,7 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
     transcript = wanted.evidence.console
     started = time.monotonic()
     with ExitStack() as stack:
+        seen = stack.enter_context(_what_was_seen(wanted, started))
         machine = stack.enter_context(
             running(spec, directory=directory, transcript=transcript, deadline=deadline)
         )
@@ -235,6 +247,7 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
             uefi=spec.uefi is not None,
             console_only=wanted.console_only,
         )
+        seen.append(watch)
         failure = watch.until_answer()
         wanted.evidence.take_screen(machine)
         verdict = Verdict(
@@ -270,6 +283,25 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
                 with_plot=wanted.evidence.plot,
             )
         return verdict
+
+
+@contextmanager
+def _what_was_seen(wanted: _Wanted, started: float) -> Iterator[list[Watch]]:
+    """Has an error of QEMU or the host tell what was seen until then, by who watched."""
+    watches: list[Watch] = []
+    try:
+        yield watches
+    except InfrastructureError as error:
+        verdict = Verdict(
+            status="infrastructure",
+            firmware=wanted.firmware,
+            seconds=round(time.monotonic() - started, 3),
+            message=printable(error.brief),
+            phases=watches[0].phases if watches else {},
+            restarts=watches[0].restarts if watches else 0,
+            console_tail=tuple(console_tail(wanted.evidence.console)[-TAIL_LINES:]),
+        )
+        raise Undecided(error, verdict) from error
 
 
 def _results(

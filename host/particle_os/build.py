@@ -172,8 +172,8 @@ class _Build(Execution):
                     Path("../..") / image.path,
                     plot=self.acceleration.name == "kvm",
                 )
-                self.verdicts.append(
-                    boot_test.boot(
+                try:
+                    verdict = boot_test.boot(
                         self.delivery.file(image.format),
                         self.acceleration,
                         format=artifact.DRIVERS[image.format],
@@ -183,7 +183,10 @@ class _Build(Execution):
                         checks=wanted.checks,
                         on_phase=self.progress.boot_phase,
                     )
-                )
+                except boot_test.Undecided as error:
+                    self.verdicts.append(error.verdict)
+                    raise
+                self.verdicts.append(verdict)
 
     def compress(self) -> None:
         """Compresses the raw disk that has booted."""
@@ -228,7 +231,8 @@ class _Build(Execution):
         if self.helper is None or self.acceleration is None or self.base is None:
             return None
         loaded, artifacts = self.plan.loaded, self.delivery.artifacts()
-        if not self.stages.all_done or not artifacts:
+        undecided = any(verdict.status == "infrastructure" for verdict in self.verdicts)
+        if not self.stages.all_done or not artifacts or undecided:
             status: Status = "failed"
         elif self.verification is not None and self.verification.errors:
             status = "defective"

@@ -1,8 +1,11 @@
 """What a boot test makes of the answer."""
 
+import json
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from particle_os import boot_test
 from particle_os.boot.verdict import CheckResult, Verdict
 from particle_os.checks import (
@@ -14,7 +17,9 @@ from particle_os.checks import (
     Reply,
     TimezoneCheck,
 )
+from particle_os.cli import cli
 from particle_os.errors import UsageError
+from particle_os.vm.console import QemuEnded
 
 GOOD = {"state": "running", "failed": "", "machine-id": "a" * 32, "ssh-host-keys": "k"}
 REBOOT = CheckResult(name="reboot", passed=True, detail="")
@@ -110,3 +115,56 @@ def test_a_check_that_fails_at_the_second_boot_counts():
     verdict = boot_test._compared(booted(), booted("checks-failed", checks=(REBOOT, bad)))
     assert verdict.status == "checks-failed"
     assert verdict.message == "unit x.service: x.service is failed"
+
+
+@pytest.fixture
+def qemu_dies(monkeypatch):
+    """Machines whose QEMU ends with a status of its own once the kernel runs."""
+    started = []
+
+    def play(status):
+        @contextmanager
+        def running(spec, *, directory, transcript, deadline):
+            transcript.write_text("SeaBIOS\r\n\x1b[2J[ 0.0] Linux version 6.12\r\n")
+            started.append(directory)
+            yield SimpleNamespace(console=SimpleNamespace(is_alive=lambda: False))
+
+        def watch(*arguments, **options):
+            def until_answer():
+                raise QemuEnded(status, ["qemu: it broke"])
+
+            return SimpleNamespace(phases={"kernel": 2.5}, restarts=1, until_answer=until_answer)
+
+        monkeypatch.setattr(boot_test, "running", running)
+        monkeypatch.setattr(boot_test, "connect_unix", lambda *arguments: None)
+        monkeypatch.setattr(boot_test, "Channel", lambda c: SimpleNamespace(close=lambda: None))
+        monkeypatch.setattr(boot_test, "Watch", watch)
+        return started
+
+    return play
+
+
+@pytest.mark.usefixtures("signals_restored")
+def test_what_was_seen_before_qemu_failed_is_told_everywhere(tmp_path, qemu_dies):
+    qemu_dies(1)
+    image, junit, page = (tmp_path / name for name in ("x.raw", "x.xml", "x.html"))
+    image.write_bytes(bytes(1024))
+    argv = ["boot-test", image, "--accel", "tcg", "--json", "--junit", junit, "--report", page]
+    result = CliRunner().invoke(cli, [str(argument) for argument in argv])
+    assert result.exit_code == 5
+    assert "it broke" in result.stderr
+    verdict = json.loads(result.stdout)
+    assert (verdict["status"], verdict["phases"]) == ("infrastructure", {"kernel": 2.5})
+    assert verdict["restarts"] == 1
+    assert verdict["console_tail"] == ["SeaBIOS", "[ 0.0] Linux version 6.12"]
+    assert "Linux version 6.12" in junit.read_text()
+    assert "Linux version 6.12" in page.read_text()
+    assert "kernel" in page.read_text()
+
+
+@pytest.mark.usefixtures("signals_restored")
+def test_a_qemu_that_aborts_is_tried_again(tmp_path, qemu_dies):
+    started = qemu_dies(-6)
+    (tmp_path / "x.raw").write_bytes(bytes(1024))
+    result = CliRunner().invoke(cli, ["boot-test", str(tmp_path / "x.raw"), "--accel", "tcg"])
+    assert (result.exit_code, len(started)) == (5, boot_test.ATTEMPTS)

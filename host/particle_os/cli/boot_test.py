@@ -111,8 +111,7 @@ def boot_test_command(
             report = page.document(image.name, verdicts, evidence=evidence)
     except InfrastructureError as error:
         # Nothing is known of the image; a report says so, too.
-        brief = printable(error.brief)
-        verdicts.append(Verdict(status="infrastructure", firmware=name, seconds=0, message=brief))
+        verdicts.append(_undecided(error, name))
         report = page.document(image.name, verdicts, evidence=evidence_directory)
         if output.as_json:
             _tell(output, verdicts)
@@ -127,6 +126,14 @@ def boot_test_command(
             kept = evidence_directory and evidence_directory / verdict.firmware / CONSOLE
             raise not_booted(verdict, kept)
     return 0
+
+
+def _undecided(error: InfrastructureError, firmware: Firmware) -> Verdict:
+    """What was seen of an image until QEMU or the host failed."""
+    if isinstance(error, boot_test.Undecided):
+        return error.verdict
+    brief = printable(error.brief)
+    return Verdict(status="infrastructure", firmware=firmware, seconds=0, message=brief)
 
 
 def _active(unit: str) -> Check:
