@@ -21,6 +21,7 @@ from particle_os import checks, dependencies, document, explain, include, legacy
 from particle_os.apt_proxy import Wish
 from particle_os.attachments import Attachment, Complain, attach, look
 from particle_os.base_reference import BaseReference
+from particle_os.boot import probe
 from particle_os.checks import Check
 from particle_os.document import Key, Mark, Node
 from particle_os.errors import InvalidDocument, Problem, UsageError
@@ -138,6 +139,7 @@ def load(
     _normalise(source)
     _check_order(source)
     _check_firmware(source)
+    _check_length(source, ("boot-test", "checks"))
     loaded = _validated(source, base)
     if source.problems:
         raise InvalidDocument(source.problems, source.notes)
@@ -293,12 +295,23 @@ def _check_firmware(source: document.Source) -> None:
             source.problem(node.mark, "bad-value", f"firmware: {reason}")
 
 
+def _check_length(source: document.Source, place: Key) -> None:
+    """Notes where checks become too long to be handed to an image, whatever else is wrong."""
+    node = source.node(place)
+    found = explain.valid(BootTest, {"checks": node.plain()}) if node is not None else None
+    index = probe.first_beyond_limit(found.checks) if found is not None else None
+    if index is not None:
+        mark = source.mark((*place, index))
+        source.problem(mark, "bad-value", f"checks: {probe.TOO_LONG}", probe.TOO_LONG_HINT)
+
+
 def load_boot_test(path: Path) -> BootTest:
     """Reads a file that holds what stands under `boot-test` in a recipe.
 
     Raises InvalidDocument with everything that is wrong.
     """
     source = document.load(path)
+    _check_length(source, ("checks",))
     return explain.validate(source, BootTest, _names_in(source, ("boot-test",)))
 
 

@@ -242,3 +242,24 @@ def test_every_verdict_is_explained():
     page = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
     explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.M)
     assert sorted(set(explained) & set(get_args(Status))) == sorted(get_args(Status))
+
+
+LONG = "{command: [echo, '" + 9000 * "x" + "']}"
+
+
+@pytest.mark.parametrize("within_recipe", [True, False])
+def test_checks_that_are_too_long_for_an_image_are_told_before_it_is_built(tmp_path, within_recipe):
+    path = tmp_path / "x.yml"
+    lines = ["checks:", "- unit: a.service", *(f"- {LONG}" for _ in range(3))]
+    # What else is wrong does not hide it.
+    above = ["name: x", "stages: [{type: qemu, size: 1X}]", "boot-test:"]
+    if within_recipe:
+        lines = [*above, *(f"  {line}" for line in lines)]
+    path.write_text("\n".join(lines))
+    with pytest.raises(InvalidDocument) as told:
+        (recipe.load if within_recipe else recipe.load_boot_test)(path)
+    problem = told.value.problems[-1]
+    assert (problem.line, problem.column) == ((8, 5) if within_recipe else (5, 3))
+    assert "handed to an image" in problem.message
+    assert "script" in problem.hint
+    assert len(told.value.problems) == 1 + within_recipe

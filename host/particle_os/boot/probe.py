@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
+from itertools import accumulate
 
 from particle_os.checks import NO_REPLY, Check, Reply
 from particle_os.errors import UsageError, printable
@@ -43,6 +44,8 @@ CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
 # All of SMBIOS has 64 KiB in its older form.
 QUESTIONS_LIMIT = 24 << 10
 QUESTIONS = "particle-os.questions"
+TOO_LONG = f"the checks are longer than the {QUESTIONS_LIMIT} bytes that can be handed to an image"
+TOO_LONG_HINT = "put long commands into a script of the image"
 FACTS, REPLY = "facts", "reply:"
 SEPARATOR = "\x1e"
 FACT_LINES = 200
@@ -66,13 +69,9 @@ def emergency_marker(nonce: str) -> bytes:
 def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
     """The credentials that make the image answer with `nonce`, and ask what the checks ask."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_bytes()
-    questions = _questions(checks)
-    if len(questions) > QUESTIONS_LIMIT:
-        raise UsageError(
-            f"the checks are too long to be handed to the image: {len(questions)} bytes of "
-            f"{QUESTIONS_LIMIT}",
-            hint="Put long commands into a script of the image.",
-        )
+    questions = b"".join(_questions(checks))
+    if first_beyond_limit(checks) is not None:
+        raise UsageError(f"{TOO_LONG}: {len(questions)} bytes", hint=TOO_LONG_HINT)
     given = {**_pieces("particle-os.probe", script), **_pieces(QUESTIONS, questions)}
     unit = (UNIT_TEXT % ("\n".join(f"LoadCredential={name}" for name in given), nonce)).encode()
     emergency = (EMERGENCY_TEXT % emergency_marker(nonce).decode()).encode()
@@ -117,13 +116,20 @@ def _for_older_systemd(unit: bytes) -> bytes:
     return "\n".join([*lines, f"w- {CONGESTION_CONTROL} - - - - {MODULE}", ""]).encode()
 
 
-def _questions(checks: Sequence[Check]) -> bytes:
-    lines = []
+def first_beyond_limit(checks: Sequence[Check]) -> int | None:
+    """The index of the check with which they become too long to be handed to an image."""
+    lengths = accumulate(map(len, _questions(checks)))
+    return next((index for index, length in enumerate(lengths) if length > QUESTIONS_LIMIT), None)
+
+
+def _questions(checks: Sequence[Check]) -> Iterator[bytes]:
+    """What each check asks, a line a program."""
     for number, check in enumerate(checks):
+        lines = []
         for index, argv in enumerate(check.asks()):
             words = " ".join(f".{_escaped(word)}" for word in argv)
             lines.append(f"{number}.{index} {check.seconds} {words}\n")
-    return "".join(lines).encode()
+        yield "".join(lines).encode()
 
 
 def _escaped(word: str) -> str:
