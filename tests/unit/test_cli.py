@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import __version__, process
+from particle_os import __version__, boot_test, process
 from particle_os.checks import KINDS
-from particle_os.cli import cli
+from particle_os.cli import cli, verdicts
 from particle_os.report import ArtifactResult, HelperResult, Result
 from particle_os.workspace import data_directory
 
@@ -545,3 +545,46 @@ def test_without_a_home_doctor_says_what_to_do(monkeypatch):
     assert result.exit_code == 5
     assert "the cache directory /dev/null/particle-os cannot be made" in result.stdout
     assert "XDG_CACHE_HOME" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "why"),
+    [
+        ("--junit", "/proc/x.xml", "No such file"),
+        ("--report", "/proc/x.html", "No such file"),
+        ("--junit", "missing/x.xml", "there is no such directory"),
+        ("--evidence", "/proc/x", "No such file"),
+        ("--evidence", "file/x", "Not a directory"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_boot(
+    tmp_path, monkeypatch, option, place, why
+):
+    monkeypatch.setattr(boot_test, "boot", None)
+    monkeypatch.chdir(tmp_path)
+    for name in ("image.raw", "file"):
+        (tmp_path / name).write_bytes(bytes(1024))
+    result = run("boot-test", "image.raw", "--accel", "tcg", option, place)
+    assert result.exit_code == 2
+    assert f"{place} cannot be written: {why}" in result.stderr
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_build_whose_junit_file_cannot_be_written_does_not_start(recipe, tmp_path):
+    result = run("build", recipe, "--output", tmp_path / "out", "--junit", "/proc/x.xml")
+    assert result.exit_code == 2
+    assert "/proc/x.xml cannot be written" in result.stderr
+    # The output directory need not be there.
+    result = run("build", recipe, "--output", tmp_path / "new", "--junit", tmp_path / "new/x.xml")
+    assert "cannot be written" not in result.stderr
+
+
+def test_a_file_that_can_be_written_is_left_as_it_was(tmp_path):
+    there, missing = tmp_path / "there.xml", tmp_path / "missing.xml"
+    there.write_text("of last time")
+    for file in (there, missing, Path("/dev/stdout")):
+        verdicts.check_writable(file)
+    assert there.read_text() == "of last time"
+    assert not missing.exists()
+    verdicts.make_writable(tmp_path / "a/b")
+    assert list((tmp_path / "a/b").iterdir()) == []

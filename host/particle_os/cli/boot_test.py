@@ -23,7 +23,7 @@ from particle_os.cli.common import (
     find_acceleration,
     memory_option,
 )
-from particle_os.cli.verdicts import JUNIT, check_writable, hand_over
+from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable
 from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.outcome import not_booted
 from particle_os.vm import accel
@@ -75,6 +75,7 @@ def boot_test_command(
     for file in (junit_file, report_file):
         check_writable(file)
     found = image_format(image, given_format)
+    make_writable(evidence_directory)
     wanted = recipe.load_boot_test(checks_file) if checks_file is not None else recipe.BootTest()
     checks: list[Check] = [*map(_active, units), *wanted.checks]
     if console_only and checks:

@@ -22,7 +22,7 @@ from particle_os.cli.common import (
     memory_option,
     size,
 )
-from particle_os.cli.verdicts import JUNIT, hand_over
+from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable
 from particle_os.delivery import ENDINGS, already_there
 from particle_os.errors import UsageError, printable
 from particle_os.outcome import not_booted
@@ -97,6 +97,8 @@ def build_command(
     if dry_run:
         show_plan(plan, output)
         return 0
+    make_writable(output_directory)
+    check_writable(junit_file)
     progress = output.progress_sinks()
     try:
         if result := already_there(plan):

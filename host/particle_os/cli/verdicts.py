@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,10 +27,32 @@ def check_writable(file: Path | None) -> None:
     """Raises UsageError, before anything starts, when a file could not be written at the end."""
     if file is None:
         return
-    place = file if file.exists() else file.absolute().parent
-    if not os.access(place, os.W_OK):
-        why = "" if place.exists() else ": there is no such directory"
-        raise UsageError(f"{file} cannot be written{why}")
+    # Rights do not tell: root has them all, and no files come to be in /proc.
+    try:
+        if not file.exists():
+            file.touch(exist_ok=False)
+            file.unlink()
+        elif file.is_file():
+            file.open("ab").close()
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def make_writable(directory: Path | None) -> None:
+    """Makes a directory, and raises UsageError when no file can be made in it."""
+    if directory is None:
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    there = path.exists() or path.absolute().parent.exists()
+    why = error.strerror if there else "there is no such directory"
+    return UsageError(f"{path} cannot be written: {why}")
 
 
 def hand_over(
@@ -54,4 +77,4 @@ def hand_over(
         try:
             path.write_bytes(data)
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+            raise _unwritable(path, error) from error
