@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from particle_os import process, terminal
 from particle_os.deadline import Deadline
-from particle_os.errors import UsageError
+from particle_os.errors import DeadlineExceeded, InfrastructureError, UsageError
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration
@@ -19,6 +22,7 @@ from particle_os.vm.machine import Machine, running
 
 MEMORY = 1024 * MIB
 START_SECONDS = 30.0
+DESCRIPTION_BYTES = 1 << 20
 ESCAPE, ESCAPE_NAME = b"\x1d", "Ctrl-]"
 
 
@@ -48,17 +52,19 @@ def run(
     """Boots `image` on the terminal until it switches itself off, or the user leaves.
 
     The image is never written. Changes go to an overlay in `directory`, which is private, or to
-    `kept`, which stays. `memory` is in bytes. With `ssh`, the image's SSH server is reached on a
-    port of 127.0.0.1; nothing else is reached from or in it. `close` is called before
-    anything is told, and the terminal is the image's. Raises UsageError without a terminal,
+    `kept`, which stays, and with which a later run goes on. `memory` is in bytes. With `ssh`, the
+    image's SSH server is reached on a port of 127.0.0.1; nothing else is reached from or in it.
+    `close` is called before anything is told, and the terminal is the image's. Raises UsageError
+    without a terminal, and when `kept` is something else than an overlay over this image;
     InfrastructureError when QEMU fails.
     """
     check_terminal()
     directory.mkdir(mode=0o700)
     overlay = kept or directory / "overlay.qcow2"
     deadline = Deadline.after(START_SECONDS * acceleration.factor, "starting the machine")
+    begin = _check_overlay if os.path.lexists(overlay) else _make_overlay
+    begin(overlay, image, format, deadline)
     with ExitStack() as stack:
-        stack.enter_context(_overlay(overlay, image, format, deadline))
         processors = accel.processors(acceleration, cpus)
         spec = MachineSpec(
             accelerator=acceleration.name,
@@ -86,18 +92,10 @@ def run(
         _converse(machine)
 
 
-@contextmanager
-def _overlay(
-    path: Path, image: Path, image_format: ImageFormat, deadline: Deadline
-) -> Iterator[None]:
-    """An overlay over the image; one that cannot be made leaves nothing behind."""
-    try:
-        path.touch(mode=0o600, exist_ok=False)
-    except FileExistsError:
-        raise UsageError(
-            f"{path} exists already", hint="Move it away, or run the image in another directory."
-        ) from None
+def _make_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: Deadline) -> None:
+    """Makes an overlay over the image; one that cannot be made leaves nothing behind."""
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", image_format]
+    path.touch(mode=0o600, exist_ok=False)
     try:
         process.run(
             [*argv, "-b", image.resolve(), path],
@@ -107,7 +105,43 @@ def _overlay(
     except BaseException:
         path.unlink()
         raise
-    yield
+
+
+def _check_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: Deadline) -> None:
+    """Raises UsageError unless a file is an overlay over this very image, as it still is.
+
+    What the file refers to is not opened: it could name any file of the host.
+    """
+    found = _described(path, deadline)
+    about = found.get("format-specific", {}).get("data", {})
+    backing = found.get("backing-filename"), found.get("backing-filename-format")
+    if backing != (str(image.resolve()), image_format) or {"data-file", "encrypt"} & about.keys():
+        raise UsageError(
+            f"{path} exists already, and is no overlay over {image}",
+            hint="Move it away, or run the image in another directory.",
+        )
+    if image.stat().st_mtime > path.stat().st_mtime:
+        raise UsageError(
+            f"{image} has changed since {path} was used last, and no longer fits",
+            hint="Move the overlay away; it fits the image that it was made with only.",
+        )
+
+
+def _described(path: Path, deadline: Deadline) -> dict[str, Any]:
+    """What qemu-img(1) tells of a qcow2 file; empty when it is none."""
+    try:
+        told = process.capture(
+            ["qemu-img", "info", "--force-share", "-f", "qcow2", "--output=json", path],
+            deadline=deadline.sooner(30, "looking at the overlay"),
+            what="looking at the overlay",
+            limit=DESCRIPTION_BYTES,
+        )
+    except DeadlineExceeded:
+        raise
+    except InfrastructureError:
+        return {}
+    found: dict[str, Any] = json.loads(told)
+    return found
 
 
 def _converse(machine: Machine) -> None:

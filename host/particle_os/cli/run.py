@@ -29,7 +29,11 @@ from particle_os.workspace import workspace
 @click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
               help="What starts the machine; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
 @click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to its SSH server.")
-@click.option("--keep", is_flag=True, help="Keep what is changed, in an overlay in this directory.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Keep what is changed, in an overlay here; go on with it if it is there.",
+)
 @ACCEL
 @memory_option("1G")
 @click.option("--cpus", type=click.IntRange(1, 64),
