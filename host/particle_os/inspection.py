@@ -101,7 +101,7 @@ class Inspector:
 
 
 def _inspected(path: Path, driver: ImageFormat) -> Disk:
-    backing = () if driver in ("qcow2", "vmdk") else None
+    backing = () if driver in ("qcow2", "vmdk", "qcow", "qed") else None
     return Disk(path.resolve(), driver, SERIAL, read_only=True, backing=backing)
 
 

@@ -1,8 +1,9 @@
 import os
 import struct
+import subprocess
 
 import pytest
-from particle_os.boot.image import image_format
+from particle_os.boot.image import FORMATS, image_format
 from particle_os.errors import UsageError
 
 
@@ -50,6 +51,13 @@ def test_other_features_are_no_other_file(tmp_path):
         (b"conectix" + bytes(1024), "format vhd"),
         (bytes(4096) + b"conectix" + bytes(504), "format vhd"),
         (b"vhdxfile" + bytes(1024), "format vhdx"),
+        (b"QFI\xfb\0\0\0\1" + bytes(1024), "format qcow$"),
+        (b"QED\0" + bytes(1024), "format qed"),
+        (b"WithoutFreeSpace" + bytes(1024), "format parallels"),
+        (b"WithouFreSpacExt" + bytes(1024), "format parallels"),
+        (b"Bochs Virtual HD Image\0" + bytes(1024), "format bochs"),
+        (b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0" + bytes(1024), "format cloop"),
+        (bytes(4096) + b"koly" + bytes(508), "format dmg"),
         (b"\x28\xb5\x2f\xfd" + bytes(100), "is compressed"),
         (b"\x1f\x8b\x08" + bytes(100), "is compressed"),
     ],
@@ -75,7 +83,7 @@ def test_a_format_that_is_given_counts(tmp_path):
     assert image_format(tmp_path / "image", "vhd") == "vpc"
 
 
-@pytest.mark.parametrize("given", ["qcow2", "vmdk", "vdi", "vhd", "vhdx"])
+@pytest.mark.parametrize("given", sorted(FORMATS.keys() - {"raw"}))
 def test_an_image_of_another_format_than_the_given_one_is_refused(tmp_path, given):
     image = tmp_path / "image"
     image.write_bytes(bytes(4096))
@@ -90,6 +98,35 @@ def test_an_encrypted_image_is_refused(tmp_path):
         file.write((2).to_bytes(4, "big"))
     with pytest.raises(UsageError, match="is encrypted"):
         image_format(image)
+
+
+@pytest.mark.parametrize("given", ["qcow", "qed", "parallels", "vdi", "vhdx", "vmdk", "vhd"])
+def test_what_qemu_makes_is_taken_when_the_format_is_given(tmp_path, given):
+    driver = FORMATS[given]
+    image = tmp_path / "image"
+    subprocess.run(["qemu-img", "create", "-q", "-f", driver, image, "1M"], check=True)
+    assert image_format(image, given) == driver
+
+
+@pytest.mark.parametrize("given", ["qcow", "qed"])
+def test_an_overlay_of_an_older_format_is_refused(tmp_path, given):
+    image = tmp_path / "image"
+    refers = ["-u", "-b", "/etc/passwd", "-F", "raw"]
+    subprocess.run(["qemu-img", "create", "-q", "-f", given, *refers, image, "1M"], check=True)
+    with pytest.raises(UsageError, match="refers to another file"):
+        image_format(image, given)
+
+
+def test_qcow_and_qcow2_are_two_formats(tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(b"QFI\xfb\0\0\0\1" + bytes(1024))
+    with pytest.raises(UsageError, match="no image of the format qcow2"):
+        image_format(image, "qcow2")
+    with pytest.raises(UsageError, match="no image of the format qcow"):
+        image_format(qcow2(image), "qcow")
+    image.write_bytes(b"QFI\xfb\0\0\0\1" + bytes(28) + b"\0\0\0\1" + bytes(1024))
+    with pytest.raises(UsageError, match="is encrypted"):
+        image_format(image, "qcow")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from particle_os.vm.argv import ImageFormat
 # What people call them.
 FORMATS: dict[str, ImageFormat] = {
     "raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vhd": "vpc", "vpc": "vpc",
-    "vhdx": "vhdx",
+    "vhdx": "vhdx", "qcow": "qcow", "qed": "qed", "parallels": "parallels", "bochs": "bochs",
+    "cloop": "cloop", "dmg": "dmg",
 }  # fmt: skip
-QCOW2, VMDK = b"QFI\xfb", b"KDMV"
+# Before version 2 it is another format, qcow (QEMU's block/qcow.c).
+QCOW2, QCOW, VMDK = b"QFI\xfb", b"QFI\xfb\0\0\0\1", b"KDMV"
 # Where a file of a format has its magic number; a fixed VHD has it in its last sector only.
 MAGIC = (
     ("vmdk", 0, VMDK),
@@ -25,7 +27,16 @@ MAGIC = (
     ("vhd", 0, b"conectix"),
     ("vhd", -512, b"conectix"),
     ("vhdx", 0, b"vhdxfile"),
+    ("qcow", 0, QCOW),
+    ("qed", 0, b"QED\0"),
+    ("parallels", 0, b"WithoutFreeSpace"),
+    ("parallels", 0, b"WithouFreSpacExt"),
+    ("bochs", 0, b"Bochs Virtual HD Image\0"),
+    ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\n"),
+    ("dmg", -512, b"koly"),
 )
+# Of those that can be encrypted, where the method stands (docs/interop/qcow2.txt: crypt_method).
+CRYPT_METHOD = {"qcow2": slice(32, 36), "qcow": slice(36, 40)}
 COMPRESSED = (
     (b"\x28\xb5\x2f\xfd", "zstd -d"),
     (b"\x1f\x8b", "gzip -d"),
@@ -54,8 +65,7 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
     else:
         found = "qcow2" if head.startswith(QCOW2) else "raw"
         _check_raw(path, head, tail)
-    # docs/interop/qcow2.txt: crypt_method.
-    if found == "qcow2" and int.from_bytes(head[32:36], "big"):
+    if found in CRYPT_METHOD and any(head[CRYPT_METHOD[found]]):
         raise UsageError(f"{path} is encrypted; nobody could give the key while it boots")
     if _refers(found, head):
         raise UsageError(
@@ -69,7 +79,7 @@ def _check_given(path: Path, given: str, head: bytes, tail: bytes) -> None:
     """That QEMU can open it as what the user says it is."""
     known = [m for m in (("qcow2", 0, QCOW2), *MAGIC) if FORMATS[m[0]] == FORMATS[given]]
     found = any((head[at:] if at >= 0 else tail).startswith(magic) for _, at, magic in known)
-    if known and not found:
+    if (known and not found) or (given == "qcow2" and head.startswith(QCOW)):
         raise UsageError(
             f"{path} is no image of the format {given}",
             hint="Without --format, raw and qcow2 are told apart by themselves.",
@@ -91,13 +101,18 @@ def _check_raw(path: Path, head: bytes, tail: bytes) -> None:
 def _refers(found: ImageFormat, head: bytes) -> bool:
     """Whether an image has a backing file or data elsewhere.
 
-    docs/interop/qcow2.txt: backing_file_offset, incompatible feature bit 2. A VMDK without a
+    docs/interop/qcow2.txt: backing_file_offset, incompatible feature bit 2; block/qcow.c: the same
+    offset; docs/interop/qed_spec.txt: feature bit 0. A VMDK without a
     capacity is a description of others (block/vmdk.c: vmdk_open_vmdk4), and so is one in text.
     """
     if found == "qcow2" and head.startswith(QCOW2):
         version = int.from_bytes(head[4:8], "big")
         external = version >= 3 and int.from_bytes(head[72:80], "big") & 4
         return bool(int.from_bytes(head[8:16], "big") or external)
+    if found == "qcow":
+        return any(head[8:16])
+    if found == "qed":
+        return bool(int.from_bytes(head[16:24], "little") & 1)
     if found == "vmdk":
         has_capacity = int.from_bytes(head[12:20], "little") != 0
         return not head.startswith(VMDK) or not has_capacity or b"parentFile" in head[DESCRIPTOR]

@@ -22,7 +22,10 @@ MIB = 1 << 20
 
 
 # What QEMU calls the formats of disk images.
-ImageFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx"]
+ImageFormat = Literal[
+    "raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx",
+    "qcow", "qed", "parallels", "bochs", "cloop", "dmg",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
