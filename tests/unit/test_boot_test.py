@@ -2,11 +2,13 @@
 
 import json
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 from particle_os import boot_test
+from particle_os.boot.evidence import Evidence
 from particle_os.boot.verdict import CheckResult, Verdict
 from particle_os.checks import (
     CommandCheck,
@@ -19,6 +21,7 @@ from particle_os.checks import (
 )
 from particle_os.cli import cli
 from particle_os.errors import UsageError
+from particle_os.vm import accel
 from particle_os.vm.console import QemuEnded
 
 GOOD = {"state": "running", "failed": "", "machine-id": "a" * 32, "ssh-host-keys": "k"}
@@ -168,3 +171,29 @@ def test_a_qemu_that_aborts_is_tried_again(tmp_path, qemu_dies):
     (tmp_path / "x.raw").write_bytes(bytes(1024))
     result = CliRunner().invoke(cli, ["boot-test", str(tmp_path / "x.raw"), "--accel", "tcg"])
     assert (result.exit_code, len(started)) == (5, boot_test.ATTEMPTS)
+
+
+@pytest.mark.parametrize("x2apic", [True, False])
+def test_ticks_that_a_busy_host_lost_are_not_the_image_s_fault(tmp_path, monkeypatch, x2apic):
+    def boot_once(wanted, directory):
+        tried.append(wanted.processors)
+        return verdicts.pop(0)
+
+    tried = []
+    panic = f"the console says: Kernel panic - not syncing: {boot_test.LOST_TIMER}"
+    lost = booted().model_copy(update={"status": "kernel-panic", "message": panic})
+    verdicts = [lost, booted()]
+    monkeypatch.setattr(accel, "_emulates_x2apic", lambda: x2apic)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(boot_test, "_boot_and_reboot", boot_once)
+    (tmp_path / "evidence").mkdir()
+    verdict = boot_test.boot(
+        tmp_path / "x.raw",
+        accel.TCG,
+        format="raw",
+        directory=tmp_path / "work",
+        evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False),
+    )
+    assert verdict.passed == x2apic
+    one = accel.Processors(1, x2apic=False)
+    assert tried == ([accel.Processors(2, x2apic=True), one] if x2apic else [one])
