@@ -4,7 +4,7 @@ import subprocess
 import pytest
 from particle_agent.disk import boot, copied, extlinux, grub
 from particle_agent.disk.systemd_boot import SHIM, SystemdBoot
-from particle_agent.errors import StageError
+from particle_agent.errors import CommandFailed, StageError
 from particle_agent.stages import qemu
 from particle_agent.stages.qemu import Qemu
 
@@ -262,6 +262,36 @@ def test_a_swap_file_has_no_holes(debian, file_system, commands):
     assert "/swapfile none swap defaults 0 0\n" in debian.read("/etc/fstab")
     size, content = debian.report.needed[0]
     assert size >= content + 64 * MIB, "there is room for it, but nothing to write"
+
+
+@pytest.mark.parametrize("least", [40, 200, 10**6])
+def test_a_minimal_btrfs_comes_near_the_least_that_its_kernel_takes(debian, least):
+    tried = []
+
+    def resize(command):
+        *_, wanted, _ = command.argv
+        size = int(wanted[:-1]) if wanted.endswith("M") else int(wanted) // MIB
+        tried.append(size)
+        if size < least and wanted.endswith("M"):
+            raise CommandFailed(command.argv, 1, ["No space left on device"])
+
+    (debian.root / "content").write_bytes(bytes(20 * MIB))
+    debian.when("btrfs", resize)
+    Qemu(file_system="btrfs", boot_loader="grub", size="minimal").run(debian)
+    ((full, _), (shrunk, _)) = debian.report.needed
+    if least == 10**6:
+        assert shrunk == full
+    else:
+        # Some room, and what the search does not look at.
+        assert least + 24 <= tried[-1] <= least + 24 + 16
+        assert shrunk < full - 64 * MIB
+    assert "fstrim" in debian.programs()
+    assert len(tried) < 10
+
+
+def test_a_minimal_xfs_keeps_its_size(debian):
+    Qemu(file_system="xfs", boot_loader="grub", size="minimal").run(debian)
+    assert len(debian.report.needed) == 1
 
 
 @pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])

@@ -9,11 +9,14 @@ from typing import Literal
 
 from particle_agent import kernels, needs
 from particle_agent.disk import modules
-from particle_agent.errors import StageError
+from particle_agent.disk.volumes import MIB, SLACK
+from particle_agent.errors import CommandFailed, StageError
 from particle_agent.needs import Need
 from particle_agent.target import Target
 
 Kind = Literal["xfs", "btrfs"]
+# How near the least size of a Btrfs is come to, in MiB; each step moves files.
+SHRINK_STEP = 16
 PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
@@ -68,6 +71,37 @@ def mounted(target: Target, kind: Kind, partition: Path) -> Iterator[Path]:
 def copy(target: Target, tree: Path, place: Path) -> None:
     """Copies the content of `tree` with all that is known of each file."""
     target.run(["cp", "--archive", "--one-file-system", f"{tree}/.", str(place)])
+
+
+def shrink(target: Target, partition: Path, size: int, content: int) -> int:
+    """Makes a full Btrfs as small as it goes, and some room larger; returns its bytes.
+
+    It has `size` bytes now, of which `content` are files. It gives out its space in large pieces,
+    and what `btrfs inspect-internal min-dev-size` tells counts these, however empty they are. So
+    sizes in between are tried: the kernel moves what lies beyond the end, or leaves all as it is.
+    """
+    least, fits = content // MIB, size // MIB
+    with mounted(target, "btrfs", partition) as place:
+        while fits - least > SHRINK_STEP:
+            middle = (least + fits) // 2
+            if _resized(target, place, middle):
+                fits = middle
+            else:
+                least = middle
+        fits = min(size, fits * MIB + SLACK)
+        target.run(["btrfs", "filesystem", "resize", str(fits), str(place)])
+        # What was moved has left its content behind.
+        target.run(["fstrim", str(place)])
+    return fits
+
+
+def _resized(target: Target, place: Path, mebibytes: int) -> bool:
+    """Whether a Btrfs could be given this size."""
+    try:
+        target.run(["btrfs", "filesystem", "resize", f"{mebibytes}M", str(place)])
+    except CommandFailed:
+        return False
+    return True
 
 
 def make_swap(target: Target, kind: Kind, file: Path, size: int, uuid: str) -> None:

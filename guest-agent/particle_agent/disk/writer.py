@@ -35,8 +35,8 @@ class Wanted:
 
     @property
     def shrunk(self) -> bool:
-        """Whether the root file system is made smaller when it is full."""
-        return self.size == "minimal" and self.file_system == "ext4"
+        """Whether the root file system is made smaller when it is full; XFS cannot be."""
+        return self.size == "minimal" and self.file_system != "xfs"
 
 
 class Writer:
@@ -70,8 +70,7 @@ class Writer:
                 self._make_file_system(part, self._trees[part.name])
         if self._wanted.shrunk:
             last = self._parts[-1]
-            least = ext4.shrink(self._target, self._node(last), last.size)
-            self._parts[-1] = replace(last, size=least)
+            self._parts[-1] = replace(last, size=self._shrunk(last))
             self._partition()
 
     def install(self, loader: BootLoader) -> None:
@@ -99,6 +98,11 @@ class Writer:
         with self._target.timings.part("checksum of the disk"):
             checksum = tree_crc32(self._disk, size, unused)
         self._target.reporter.disk_written(size, checksum)
+
+    def _shrunk(self, part: Volume) -> int:
+        if part.kind == "ext4":
+            return ext4.shrink(self._target, self._node(part), part.size)
+        return copied.shrink(self._target, self._node(part), part.size, part.content)
 
     def _node(self, part: Volume) -> Path:
         return volumes.node(self._disk, self._parts, part.name)

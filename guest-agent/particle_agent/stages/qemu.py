@@ -56,7 +56,8 @@ class Qemu(StageOptions):
     """With zstd, a qcow2 image is compressed within, and the raw disk becomes NAME.raw.zst."""
     size: DiskSize = "auto"
     """The disk's size; auto is the content plus a quarter and 96 MiB, minimal as small as the
-    file system goes."""
+    file system goes: ext4 and btrfs are shrunk when they are full, xfs cannot be, and gets the
+    least that is sure to suffice."""
     boot_loader: Literal["extlinux", "grub", "systemd-boot"] = "extlinux"
     """The boot loader: extlinux starts from BIOS, grub from BIOS and UEFI, systemd-boot from
     UEFI."""
