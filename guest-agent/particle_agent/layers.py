@@ -99,6 +99,8 @@ class _Layer:
         # Of directories, in nanoseconds.
         self._times = {path: path.stat().st_mtime_ns for path in directories}
         self._made = {*self._times, *others}
+        # Directories in which lower layers have nothing any more, and so for the rest of this one.
+        self._cleared: set[Path] = set()
 
     def apply(self) -> None:
         while (member := self._archive.next()) is not None:
@@ -223,12 +225,18 @@ class _Layer:
     def _remove(self, path: Path) -> None:
         """Removes what is at `path`, of whatever layer, for another thing to come there."""
         if path.is_dir() and not path.is_symlink():
+            self._forget(path)
+            for above, directories, others in os.walk(path):
+                for name in (*directories, *others):
+                    self._forget(Path(above, name))
             shutil.rmtree(path)
-            self._times = {p: m for p, m in self._times.items() if not p.is_relative_to(path)}
-            self._made = {p for p in self._made if not p.is_relative_to(path)}
             self._parents.clear()
         else:
             self._unlink(path)
+
+    def _forget(self, path: Path) -> None:
+        self._times.pop(path, None)
+        self._made.discard(path)
 
     def _white_out(self, member: tarfile.TarInfo, above: list[str], name: str) -> None:
         parent = self._parent(above, make=False)
@@ -242,9 +250,11 @@ class _Layer:
 
     def _clear(self, directory: Path) -> None:
         """Removes what lower layers have in a directory."""
-        if directory.is_dir() and not directory.is_symlink():
-            for name in os.listdir(directory):
-                self._hide(directory / name)
+        if directory in self._cleared or not directory.is_dir() or directory.is_symlink():
+            return
+        self._cleared.add(directory)
+        for name in os.listdir(directory):
+            self._hide(directory / name)
 
     def _hide(self, path: Path) -> None:
         """Removes what lower layers have at `path`."""
@@ -254,10 +264,15 @@ class _Layer:
             return
         if stat.S_ISDIR(there.st_mode):
             self._clear(path)
-            if path in self._made or os.listdir(path):
+            if path in self._made:
                 return
-            path.rmdir()
-            self._parents.clear()
+            try:
+                path.rmdir()
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                self._parents.clear()
         elif path not in self._made:
             self._unlink(path)
 

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -283,6 +284,53 @@ def test_what_is_no_whiteout_is_refused(place, name):
         apply_all(place, [member(name)])
     assert tree(place / "root") == before
     assert_nothing_outside(place)
+
+
+# Layers of many entries
+
+
+ENTRIES = 4_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda n: directory("d") if n % 2 else member("d"),
+        lambda n: member(".wh..wh..opq"),
+        lambda n: member("many/.wh..wh..opq"),
+        lambda n: member(".wh.many"),
+    ],
+    ids=["replaced", "opaque", "opaque-below", "whiteout"],
+)
+def test_what_is_told_again_and_again_costs_no_look_at_all_the_rest(place, again):
+    """Else these take a minute and more."""
+    layer = [member(f"many/{n}") for n in range(ENTRIES)] + [again(n) for n in range(ENTRIES)]
+    archive = tar(*layer)
+    start = time.process_time()
+    apply(io.BytesIO(archive), place / "root")
+    assert time.process_time() - start < 10
+    assert len(os.listdir(place / "root/many")) == ENTRIES
+
+
+def test_what_comes_after_an_opaque_marker_stays_whatever_is_told_once_more(place):
+    opaque, whiteout = member("etc/.wh..wh..opq"), member(".wh.etc")
+    late = [member("etc/c", b"c"), directory("etc/sub"), member("etc/sub/z", b"z")]
+    for again in (opaque, whiteout, member("etc/sub/.wh..wh..opq")):
+        found = apply_all(place, BELOW, [opaque, *late, again])
+        names = {name for name in found if name.startswith("etc")}
+        assert names == {"etc", "etc/c", "etc/sub", "etc/sub/z"}
+
+
+def test_what_a_file_replaces_is_forgotten(place):
+    """A directory that comes there again has nothing of the first one."""
+    found = apply_all(
+        place,
+        [directory("d", mtime=5), directory("d/e", mtime=5), member("d/e/x"), member("d", b"d")],
+        [directory("d"), directory("d/e"), member("d/e/y", b"y")],
+        [member("d/e/.wh.y"), member("d/.wh.e"), member(".wh.d")],
+    )
+    assert found == {}
 
 
 # Hostile layers
