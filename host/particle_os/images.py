@@ -269,6 +269,9 @@ def fetch(
             # skopeo takes what is there for whole.
             blob(store, layer.digest).unlink(missing_ok=True)
         insecure = ["--src-tls-verify=false"] if source.insecure else []
+        place = [str(source.at(image.digest))]
+        if source.transport.startswith("oci"):
+            place = _only(image, source, missing, work)
         try:
             process.run(
                 [
@@ -278,7 +281,7 @@ def fetch(
                     f"--dest-shared-blob-dir={store}",
                     # Else they would get other digests.
                     "--dest-oci-accept-uncompressed-layers",
-                    str(source.at(image.digest)),
+                    *place,
                     f"oci:{work.path}/image:base",
                 ],
                 deadline=deadline,
@@ -290,6 +293,45 @@ def fetch(
             raise _explained(error, f"{image.reference} cannot be fetched", source) from error
         if _missing(image, store):
             raise InfrastructureError(f"{image.reference} has changed while it was fetched")
+
+
+def _only(image: Image, source: Source, missing: list[oci.Layer], work: Workspace) -> list[str]:
+    """What skopeo copies: this very image of a layout, whichever of an index it would take."""
+    manifest = _from_layout(source, image.digest)
+    layout, blobs = work.path / "only", Path(source.name) / "blobs"
+    layout.mkdir()
+    if source.transport == "oci-archive":
+        blobs = layout / "blobs"
+        configuration = oci.read_manifest(manifest, image.reference).config
+        layers = {layer.digest for layer in missing}
+        _extract(source, layers | {image.digest, configuration.digest}, blobs)
+    descriptor = {
+        "mediaType": oci.kind_of(manifest, image.reference),
+        "digest": image.digest,
+        "size": len(manifest),
+    }
+    index = {"schemaVersion": 2, "manifests": [descriptor]}
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (layout / "index.json").write_text(json.dumps(index))
+    return [f"--src-shared-blob-dir={blobs}", f"oci:{layout}"]
+
+
+def _extract(source: Source, digests: set[str], blobs: Path) -> None:
+    """Takes blobs out of an archive; whether they are right is for skopeo to tell."""
+    names = {f"blobs/{digest.replace(':', '/')}": digest for digest in digests}
+    try:
+        with tarfile.open(source.name, "r|*") as archive:
+            for member in archive:
+                digest = names.pop(member.name.removeprefix("./"), None)
+                content = archive.extractfile(member) if digest and member.isreg() else None
+                if digest and content:
+                    blob(blobs, digest).parent.mkdir(parents=True, exist_ok=True)
+                    with blob(blobs, digest).open("wb") as file:
+                        shutil.copyfileobj(content, file, CHUNK)
+                if not names:
+                    break
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise UsageError(f"{source} cannot be read: {error}") from error
 
 
 def _skopeo(architecture: str, work: Workspace) -> list[str]:

@@ -41,10 +41,11 @@ class _Document(pydantic.BaseModel):
 
 
 class Platform(_Document):
-    """What an image of an index runs on."""
+    """What an image of an index runs on; a `variant` of the architecture is one of its levels."""
 
     architecture: str
     os: str
+    variant: str = ""
 
 
 class Descriptor(_Document):
@@ -132,11 +133,22 @@ def read_index(document: bytes, what: str) -> Index | None:
 
 
 def choose(index: Index, architecture: str, what: str) -> Descriptor:
-    """The manifest for an architecture. Raises UsageError naming those that there are."""
+    """The manifest for an architecture: the plain one, or that of its lowest variant.
+
+    Raises UsageError naming the architectures that there are.
+    """
     wanted = platform_of(architecture)
-    for manifest in index.manifests:
-        if manifest.platform == wanted and manifest.media_type in MANIFESTS:
-            return manifest
+    fitting = [
+        (manifest.platform.variant, manifest)
+        for manifest in index.manifests
+        if manifest.platform is not None
+        and (manifest.platform.architecture, manifest.platform.os)
+        == (wanted.architecture, wanted.os)
+        and manifest.media_type in MANIFESTS
+    ]
+    if fitting:
+        # v1, v2 and so on: all run what the lowest asks for. Of the same the first counts.
+        return min(fitting, key=lambda found: (len(found[0]), found[0]))[1]
     found = sorted(
         {_named(m.platform) for m in index.manifests if m.platform and m.platform.os != "unknown"}
     )
@@ -145,10 +157,15 @@ def choose(index: Index, architecture: str, what: str) -> Descriptor:
     )
 
 
+def kind_of(document: bytes, what: str) -> str:
+    """The media type of a manifest; it may leave out that of its own format. Raises UsageError."""
+    return str(_json(document, what).get("mediaType", f"{_OCI}manifest.v1+json"))
+
+
 def read_manifest(document: bytes, what: str) -> Manifest:
     """The manifest in `document`. Raises UsageError unless all of it can be unpacked."""
     value = _json(document, what)
-    kind = str(value.get("mediaType", f"{_OCI}manifest.v1+json"))
+    kind = kind_of(document, what)
     if kind not in MANIFESTS or value.get("schemaVersion") != 2:
         raise UsageError(
             f"{what} is no image of a kind that is known: {printable(kind, 100)}, "

@@ -142,6 +142,24 @@ def test_of_an_index_the_right_image_is_taken(layout, fetch, tmp_path):
     assert describe(archive).digest == right["digest"]
 
 
+@pytest.mark.parametrize("variants", [["v3", ""], ["v3", "v2"], ["", ""], ["v1", "v3"]])
+@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
+def test_of_variants_the_one_that_is_described_is_fetched(layout, fetch, tmp_path, variants, kind):
+    listed = []
+    for number, variant in enumerate(variants):
+        platform = {"architecture": "amd64", "os": "linux", "variant": variant}
+        made = layout.image(tar(**{f"{variant}-{number}": b"x"}))
+        listed.append({**made, "platform": platform})
+    reference = layout.name(layout.index(listed))
+    if kind == "oci-archive":
+        with tarfile.open(tmp_path / "image.tar", "w") as archive:
+            archive.add(layout.place, ".")
+        reference = f"oci-archive:{tmp_path}/image.tar:base"
+    lowest = min((variant, number) for number, variant in enumerate(variants))
+    found = unpacked(fetch(reference), tmp_path / "root")
+    assert found == {f"{lowest[0]}-{lowest[1]}"}
+
+
 def test_an_image_of_another_architecture_is_refused(layout):
     reference = layout.name(layout.image(LOWER, architecture="arm64"))
     with pytest.raises(UsageError, match="is for arm64, but the recipe wants amd64"):

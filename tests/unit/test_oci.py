@@ -106,6 +106,18 @@ def test_the_manifest_of_the_wanted_architecture_is_chosen():
     assert oci.choose(found, "amd64", "it").digest == other
 
 
+@pytest.mark.parametrize(
+    ("variants", "chosen"),
+    [(["v3", None], 1), (["v3", ""], 1), (["v10", "v2", "v3"], 1), (["v2", None, None], 1)],
+)
+def test_of_variants_the_plain_one_is_chosen_or_the_lowest(variants, chosen):
+    entries = [entry("amd64", digest=f"sha256:{n:064}") for n in range(len(variants))]
+    for one, variant in zip(entries, variants, strict=True):
+        if variant is not None:
+            one["platform"]["variant"] = variant
+    assert oci.choose(index(*entries), "amd64", "it").digest == entries[chosen]["digest"]
+
+
 def test_an_index_without_the_architecture_names_those_that_it_has():
     found = index(entry("unknown", "unknown"), entry("arm64"), entry("386"), entry("amd64", "x"))
     with pytest.raises(UsageError, match=r"is for amd64 \(x\), arm64, i386, but .* wants amd64"):
