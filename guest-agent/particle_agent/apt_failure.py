@@ -12,6 +12,7 @@ UNREACHABLE = re.compile(
     r"|Connection (failed|timed out|refused)|Network is unreachable|Could not handshake"
     r"|No route to host"
 )
+NOT_FETCHED = re.compile(rf"Failed to fetch|{UNREACHABLE.pattern}")
 URL_HOST = re.compile(r"https?://([^/\s:]+)|resolve '([^']+)'|connect to ([^\s:]+):")
 
 

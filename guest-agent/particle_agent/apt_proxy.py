@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from particle_agent.apt_failure import NOT_FETCHED
 from particle_agent.target import Target
 from particle_agent.wire import AptProxy
 
@@ -55,13 +56,22 @@ def rewritten(sources: str) -> str:
 
 
 def answers(proxy: AptProxy) -> bool:
-    """Whether somebody is there."""
+    """Whether somebody is there who speaks HTTP: one that hangs still takes connections."""
     place = urlsplit(proxy.url)
     try:
-        with socket.create_connection((place.hostname, place.port), ANSWER_SECONDS):
-            return True
+        with socket.create_connection((place.hostname, place.port), ANSWER_SECONDS) as there:
+            there.sendall(b"GET / HTTP/1.0\r\nHost: %s\r\n\r\n" % place.netloc.encode())
+            return there.recv(len(b"HTTP/")).startswith(b"HTTP")
     except OSError:
         return False
+
+
+def hint(told: str | None, tail: Sequence[str]) -> str | None:
+    """What to tell the user of a failure of apt, with its last lines, through a proxy."""
+    if not NOT_FETCHED.search("\n".join(tail)):
+        return told
+    more = "Packages come through a proxy; to do without it, build with '--apt-proxy none'."
+    return f"{told} {more}" if told else more
 
 
 @contextmanager

@@ -86,8 +86,9 @@ class AptProxy:
         if proxy is not None:
             try:
                 return action(proxy)
-            except (InfrastructureError, StageFailed):
+            except (InfrastructureError, StageFailed) as error:
                 if apt_proxy.answers(proxy):
+                    error.hint = apt_proxy.hint(error.hint, error.tail)
                     raise
             self._gone = True
             self._note(f"the apt proxy {proxy.url} has gone away; apt goes on without it")

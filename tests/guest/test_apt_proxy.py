@@ -1,4 +1,7 @@
+import http.server
 import socket
+import threading
+from types import SimpleNamespace
 
 import pytest
 from particle_agent import apt_proxy
@@ -18,10 +21,24 @@ def cacher(port=3142, https="rewrite"):
 
 @pytest.fixture
 def listening():
-    """A port on which somebody listens, until it is closed."""
+    """A port on which somebody answers, until it is closed."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(406)
+
+        def log_message(self, *arguments):
+            pass
+
+    def close():
+        server.shutdown()
+        server.server_close()
+
     # The kernel gives it to nobody else once it is closed.
-    with socket.create_server(("127.0.0.1", free_port())) as server:
-        yield server
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield SimpleNamespace(port=server.server_port, close=close)
+    close()
 
 
 @pytest.fixture
@@ -29,7 +46,7 @@ def debian(target, listening):
     target.write("/usr/bin/apt-get", "")
     target.write("/etc/apt/sources.list", SOURCES)
     target.write("/etc/apt/sources.list.d/x.sources", "URIs: https://n.example:444/ https://o.e\n")
-    target.apt_proxy = cacher(listening.getsockname()[1])
+    target.apt_proxy = cacher(listening.port)
     return target
 
 
@@ -94,6 +111,15 @@ def test_a_proxy_that_is_not_there_is_left_out(debian, listening):
     assert "has gone away" in note
 
 
+def test_a_proxy_that_hangs_is_left_out(debian, monkeypatch):
+    monkeypatch.setattr(apt_proxy, "ANSWER_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        debian.apt_proxy = cacher(silent.getsockname()[1])
+        Apt(packages=("curl",)).run(debian)
+    assert all("Acquire::http::Proxy" not in settings for settings in told(debian))
+    assert len(debian.report.notes) == 1
+
+
 def test_a_proxy_that_goes_away_is_done_without(debian, listening):
     def fail(command):
         if any("::Proxy=" in argument for argument in command.argv) and "install" in command.argv:
@@ -112,7 +138,21 @@ def test_a_failure_that_is_not_the_proxys_is_told(debian):
         raise CommandFailed(command.argv, 100, ["E: Unable to locate package nonsense"])
 
     debian.when("apt-get", fail)
-    with pytest.raises(StageError, match="Unable to locate package"):
+    with pytest.raises(StageError, match="Unable to locate package") as raised:
         Apt(packages=("nonsense",)).run(debian)
     assert debian.report.notes == []
     assert len(told(debian)) == 1
+    assert "--apt-proxy" not in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "said", ["E: Failed to fetch http://m.example/x.deb  503  Refused", "Err: Connection timed out"]
+)
+def test_what_cannot_be_fetched_through_the_proxy_names_the_way_without_it(debian, said):
+    def fail(command):
+        raise CommandFailed(command.argv, 100, [said])
+
+    debian.when("apt-get", fail)
+    with pytest.raises((StageError, CommandFailed)) as raised:
+        Apt(packages=("curl",)).run(debian)
+    assert "--apt-proxy none" in raised.value.hint

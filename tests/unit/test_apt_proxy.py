@@ -9,6 +9,7 @@ import urllib.request
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from particle_agent import apt_proxy as agent_proxy
 from particle_agent import wire
 from particle_os import apt_proxy
 from particle_os.apt_proxy import AptProxy, NoProxy, check, counts, find
@@ -219,8 +220,31 @@ def test_what_fails_with_the_proxy_gone_is_done_without_it(kind, usual):
     assert gone.result().gone
 
 
-def test_what_fails_with_the_proxy_there_failed_by_itself():
+def test_a_proxy_that_hangs_is_gone(monkeypatch):
+    monkeypatch.setattr(agent_proxy, "ANSWER_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        hanging = AptProxy(wire.AptProxy(url=url, https="connect", caches=False))
+
+        def action(told):
+            if told is not None:
+                raise InfrastructureError("it failed")
+            return "done"
+
+        assert hanging.through(action) == "done"
+    assert hanging.result().gone
+
+
+@pytest.mark.parametrize(
+    ("said", "named"), [("E: Failed to fetch http://m.example/x", True), ("E: No space", False)]
+)
+def test_what_fails_with_the_proxy_there_failed_by_itself(said, named):
+    def action(told):
+        raise StageFailed("it failed", hint="Look.", tail=[said])
+
     with answering(503) as url:
         there = AptProxy(check(url), note=unwanted)
-        with pytest.raises(StageFailed):
-            there.through(lambda told: (_ for _ in ()).throw(StageFailed("it failed")))
+        with pytest.raises(StageFailed) as raised:
+            there.through(action)
+    assert ("--apt-proxy none" in raised.value.hint) == named
+    assert raised.value.hint.startswith("Look.")

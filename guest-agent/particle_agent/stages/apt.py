@@ -236,8 +236,9 @@ class Apt(StageOptions):
                 with apt_proxy.options(target, proxy) as through:
                     self._update_and_install(target, once, names, through)
                 return True
-        except (StageError, CommandFailed):
+        except (StageError, CommandFailed) as error:
             if apt_proxy.answers(proxy):
+                error.hint = apt_proxy.hint(error.hint, error.tail)
                 raise
         target.reporter.note(f"the apt proxy {proxy.url} has gone away; apt goes on without it")
         return False
