@@ -115,6 +115,15 @@ def test_an_init_may_come_in_many_ways(tmp_path, stage):
     assert len(problems(tmp_path, f"{kernel}  - {other}\n")) == 1
 
 
+@pytest.mark.parametrize("name", ["python3", "vim-nox", "cloud-guest-utils", "postgresql"])
+def test_the_time_zones_may_come_with_other_packages(tmp_path, name):
+    zone = "  - {type: timezone, zone: Europe/Berlin}\n"
+    assert load(tmp_path, apt(name) + zone).notes == ()
+    for few in (apt(), apt("systemd-timesyncd", "curl", "grub-pc", "nginx-light")):
+        (problem,) = problems(tmp_path, few + zone)
+        assert "'tzdata'" in problem.hint
+
+
 def test_what_is_copied_or_comes_from_elsewhere_may_hold_anything(tmp_path):
     for name in ("tree", "a.deb"):
         (tmp_path / name).write_text("")

@@ -58,8 +58,14 @@ PLAIN = (
     "iputils-ping", "netbase", "bash-completion", "file", "lsof", "strace", "procps", "psmisc",
     "make", "gcc", "build-essential", "parted", "gdisk", "dosfstools", "nftables", "sqlite3",
 )  # fmt: skip
-# Those of them whose dependencies may end at an init.
-MAY_BRING_INIT = ("systemd-container", "systemd-cron", "systemd-homed", "vim*", "grub-customizer")
+# Those of them whose dependencies may end there, by what is needed; Python's at tzdata.
+MAY_BRING = {
+    INIT: ("systemd-container", "systemd-cron", "systemd-homed", "vim*", "grub-customizer"),
+    "package tzdata": (
+        "python3", "python3-*", "cloud-guest-utils", "xfsprogs", "systemd-tests", "systemd-ukify",
+        "linux-image-*-template", "vim*",
+    ),
+}  # fmt: skip
 ACCOUNTS = re.compile(
     "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
 )
@@ -156,9 +162,9 @@ class Apt(StageOptions):
             return True
         if not need.others:
             return False
-        if need.what == INIT:
+        if (bringing := MAY_BRING.get(need.what)) is not None:
             return not all(
-                _is_one_of(name, PLAIN) and not _is_one_of(name, MAY_BRING_INIT) for name in names
+                _is_one_of(name, PLAIN) and not _is_one_of(name, bringing) for name in names
             )
         accounts = need.what.startswith(("user ", "group "))
         if not accounts or ACCOUNTS.fullmatch(need.what):
