@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import __version__, boot_test, process
+from particle_os import __version__, boot_test, images, process
 from particle_os.checks import KINDS
 from particle_os.cli import cli, verdicts
 from particle_os.report import ArtifactResult, HelperResult, Result
 from particle_os.workspace import data_directory
+
+from ..image_layout import Layout
 
 KERNEL = "{type: apt, packages: [linux-image-cloud-amd64, systemd-sysv]}"
 MINIMAL = f"name: test\nstages:\n  - {KERNEL}\n  - type: qemu\n    formats: [raw, qcow2]\n"
@@ -377,6 +379,15 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(recipe, tmp_path):
         ["boot", "test", "bios"],
     ]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_tells_whether_the_layers_of_the_base_are_here(recipe, tmp_path, monkeypatch):
+    layout = Layout(tmp_path / "layout")
+    base = layout.name(layout.image(bytes(1024)))
+    for here in (False, True):
+        lines = run("build", recipe, "--dry-run", "--base", base).stdout.splitlines()
+        assert [f"base image   {base}{' (ready)' if here else ''}"] == lines[1:2]
+        monkeypatch.setattr(images, "is_fetched", lambda image, cache: True)
 
 
 @pytest.mark.usefixtures("nothing_starts")

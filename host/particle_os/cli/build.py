@@ -130,9 +130,10 @@ def build_command(
 
 def show_plan(plan: Plan, output: Output) -> None:
     """Prints what a build would do, and what of it is there already."""
+    base_is_here = plan.base is not None and plan.base.is_here()
     steps = [
         {"step": "helper VM", "detail": plan.template.name, "ready": plan.helper is not None},
-        {"step": "base image", "detail": plan.base_reference, "ready": plan.base is not None},
+        {"step": "base image", "detail": plan.base_reference, "ready": base_is_here},
     ]
     for number, stage in enumerate(plan.loaded.recipe.stages, start=1):
         steps.append({"step": f"stage {number}", "detail": stage.label, "ready": False})
