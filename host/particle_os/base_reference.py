@@ -30,6 +30,8 @@ SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing"
 OTHER_SUITES = ("bullseye",)
 _ARCHIVE = re.compile(r"\.(tar(\.(gz|xz|zst))?|tgz)$")
 _WITH_SLASHES = re.compile(r"(docker|mmdebstrap):/*(.+)")
+# The digest alone tells which image it is.
+_TAG_BEFORE_DIGEST = re.compile(r":[A-Za-z0-9_][A-Za-z0-9_.-]*(?=@sha256:[0-9a-f]{64}$)")
 # Those of containers-transports(5) that are not for bases.
 _OTHER_TRANSPORTS = re.compile("(containers-storage|dir|docker-daemon|ostree|sif):")
 
@@ -58,6 +60,7 @@ def meant_base(reference: str) -> str | None:
         candidate = f"docker://{reference}"
     else:
         return None
+    candidate = _TAG_BEFORE_DIGEST.sub("", candidate)
     return candidate if _constraint().accepts(candidate) else None
 
 

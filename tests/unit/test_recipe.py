@@ -389,11 +389,12 @@ def test_a_recipes_name_is_safe_as_a_file_name(tmp_path_factory, name):
     assert not name.startswith("-")
 
 
+DIGEST = f"sha256:{'5' * 64}"
 IMAGES = [
     "docker://debian",
     "docker://r.example.org:5000/a/b-c_d.e:13-slim",
     "docker://[::1]:5000/a",
-    f"docker://debian@sha256:{'5' * 64}",
+    f"docker://debian@{DIGEST}",
     "oci:layout:base",
     "oci-archive:../a.tar",
     "docker-archive:a.tar:name:tag",
@@ -404,7 +405,7 @@ NO_IMAGES = [
     "docker://--help",
     "docker://Debian",
     "docker://a b",
-    "docker://a:b@sha256:" + "5" * 64,
+    f"docker://a:b@{DIGEST}",
     "docker://a@sha256:55",
     "docker://a@md5:55",
     "docker-daemon:a",
@@ -442,6 +443,8 @@ def test_base_references_that_are_none(text):
         ("trixie", "mmdebstrap:trixie"),
         ("mmdebstrap://trixie", "mmdebstrap:trixie"),
         ("../base.tar.zst", "tar:../base.tar.zst"),
+        (f"docker://r.example.org:5000/a:13@{DIGEST}", f"docker://r.example.org:5000/a@{DIGEST}"),
+        (f"debian:trixie@{DIGEST}", f"docker://debian@{DIGEST}"),
         ("docker-daemon:debian", None),
         ("docker://Debian", None),
         ("debian", None),
