@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -92,7 +93,7 @@ class _Expansion:
             message = f"{KEY}: expected a path relative to this file, found '{text}'"
             self._source.problem(name.mark, "bad-value", message)
             return None
-        return item.mark.path.parent / text
+        return _plain(item.mark.path.parent / text)
 
     def _may_be_read(self, item: Node, path: Path, chain: tuple[Path, ...]) -> bool:
         mark = item.value[KEY].mark
@@ -136,3 +137,12 @@ class _Expansion:
     def _refuse(self, item: Node, message: str) -> None:
         self._source.problem(item.value[KEY].mark, "too-complex", message)
         raise InvalidDocument(self._source.problems)
+
+
+def _plain(path: Path) -> Path:
+    """The path without "..", as others name the file; as it is where a link is in the way."""
+    plain = Path(os.path.normpath(path))
+    try:
+        return plain if plain.parent.samefile(path.parent) else path
+    except OSError:
+        return path

@@ -1,6 +1,7 @@
 """Included files: their stages come in, and their errors are told where they are."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 from particle_os import include, recipe
@@ -114,6 +115,22 @@ def test_an_include_that_is_wrong(write, tmp_path, item, column, code):
 )
 def test_a_file_that_cannot_be_included(write, text, found):
     assert problems(write(main=TOP + "  - include: a.yml\n", a=text)) == [("a.yml", *found)]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_of_another_directory_is_named_as_others_name_it(write, tmp_path, monkeypatch, link):
+    """GitHub shows an annotation only where the path is that of the repository."""
+    write(recipes__main=TOP + "  - include: ../common/a.yml\n", common__a="- {type: nonsense}\n")
+    if link:
+        (tmp_path / "far").mkdir()
+        (tmp_path / "recipes").rename(tmp_path / "far/recipes")
+        (tmp_path / "common").rename(tmp_path / "far/common")
+        (tmp_path / "recipes").symlink_to("far/recipes")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidDocument) as told:
+        recipe.load(Path("recipes/main.yml"), base="tar:base.tar")
+    (problem,) = told.value.problems
+    assert problem.path == ("recipes/../common/a.yml" if link else "common/a.yml")
 
 
 def test_a_cycle_is_told_with_its_chain(write):
