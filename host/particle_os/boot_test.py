@@ -246,6 +246,7 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
             started=started,
             deadline=deadline,
             on_phase=wanted.on_phase,
+            memory=spec.memory,
             uefi=spec.uefi is not None,
             console_only=wanted.console_only,
         )

@@ -38,6 +38,7 @@ class Played:
         self.handed_over, self.busy = handed_over, busy
         self.probe, self.firmware = Channel(), Channel()
         self.shown, self.share = b"", 1.0
+        self.terminals = b""
         self.picture = lambda now: None
         self.kernel = False
         self.console = SimpleNamespace(read=self.read, is_alive=lambda: True)
@@ -76,13 +77,14 @@ def observe(monkeypatch):
         monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: machine.now))
         monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
         monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
+        monkeypatch.setattr(screen, "terminals", lambda m, memory, d: m.terminals)
         monkeypatch.setattr(screen, "kernel_runs", lambda m, d, uefi: m.kernel)
         monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
         watched = Watch(
             machine, machine.probe, machine.firmware, begin=BEGIN, end=END,
             emergency=EMERGENCY, started=0.0,
             deadline=Deadline(at=seconds, seconds=seconds, what="the boot test"),
-            on_phase=lambda name, at: None, console_only=console_only,
+            on_phase=lambda name, at: None, memory=1 << 30, console_only=console_only,
         )  # fmt: skip
         return watched, watched.until_answer()
 
@@ -411,3 +413,40 @@ def test_a_kernel_that_dies_after_the_first_word_is_told(observe):
     assert observe(Settling([*SYSTEMD, panic]))[1][0] == "kernel-panic"
     emergency = (15, b"You are in emergency mode.\r\n")
     assert observe(Settling([*SYSTEMD, emergency]))[1][0] == "timed-out"
+
+
+PANIC = b"[ 8.8] Kernel panic - not syncing: Attempted to kill init!"
+
+
+def silent(picture, **more):
+    """A machine whose kernel says nothing on its console, and has `picture` on its screen."""
+    machine = Played(BOOT[:2], handed_over=None, **more)
+    machine.kernel, machine.picture = True, picture
+    machine.terminals = PANIC
+    return machine
+
+
+def test_a_failure_on_a_graphical_screen_that_stands_still_is_found(observe):
+    machine = silent(lambda now: b"%d" % min(now, 20), busy=20)
+    _, failure = observe(machine)
+    assert failure == ("kernel-panic", f"the screen says: {PANIC.decode()[7:]}")
+    assert 20 < machine.now < 30
+
+
+def test_a_cursor_that_blinks_is_no_life(observe):
+    _, failure = observe(silent(lambda now: b"%d" % (now % 2)))
+    assert failure[0] == "kernel-panic"
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        silent(lambda now: b"%d" % now),
+        silent(lambda now: b"still", busy=999),
+        silent(lambda now: None),
+    ],
+    ids=["draws", "reads", "text"],
+)
+def test_what_goes_on_is_not_stopped_and_searched(observe, machine):
+    _, failure = observe(machine, seconds=40)
+    assert failure[0] == "timed-out"

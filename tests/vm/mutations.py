@@ -84,6 +84,18 @@ def esp_put(path: str, data: bytes) -> Callable[[Path], None]:
     return change
 
 
+def uefi_silent(*words: str) -> Callable[[Path], None]:
+    """Takes the serial console from the kernel, and gives it more arguments."""
+
+    def change(image: Path) -> None:
+        entry = mtools(image, "mtype", f"::{esp_path(image, ENTRY)}")
+        text, count = re.subn(r"console=ttyS0,115200", " ".join(words), entry)
+        assert count, "the entry names no serial console"
+        esp_put(ENTRY, text.encode())(image)
+
+    return change
+
+
 def esp_path(image: Path, pattern: str) -> str:
     """The one path of the EFI system partition that matches a regular expression whole."""
     paths = mtools(image, "mdir", "-/", "-b").splitlines()
@@ -387,6 +399,22 @@ MUTATIONS: dict[str, Mutation] = {
         esp_put("/loader/loader.conf", b"timeout menu-force\n"),
         says="key",
         early=True,
+        base="systemd-boot",
+        firmware="uefi",
+    ),
+    # Only the screen shows what fails, in graphics mode.
+    "uefi-silent-console": Mutation("passed", uefi_silent(), base="systemd-boot", firmware="uefi"),
+    "uefi-silent-panic": Mutation(
+        "kernel-panic",
+        uefi_silent("init=/bin/true"),
+        says="the screen says",
+        base="systemd-boot",
+        firmware="uefi",
+    ),
+    "uefi-silent-root": Mutation(
+        "root-not-found",
+        uefi_silent("root=/dev/none", "rootdelay=1"),
+        says="the screen says",
         base="systemd-boot",
         firmware="uefi",
     ),

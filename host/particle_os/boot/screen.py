@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from particle_os.deadline import Deadline
+from particle_os.vm.argv import MIB
 from particle_os.vm.machine import Machine
 
 # The text mode of VGA: 32 KiB of cells, a character and its colours each.
@@ -24,6 +26,21 @@ UPPER_HALF = 1 << 63
 # AMD64 manual, volume 2, 3.1.7: long mode is active. BIOS and its boot loaders never are in it;
 # what unpacks the kernel is, and UEFI.
 LONG_MODE = 1 << 10
+# A virtual terminal in graphics mode has its cells somewhere in memory (vc_screenbuf of
+# include/linux/console_struct.h), in grey on black what a kernel and an initramfs say.
+GREY = b"\x07"
+# Of each failure that stops a boot, words that stand beside its sign.
+FAILURES = tuple(
+    GREY.join(bytes([byte]) for byte in word)
+    for word in (b"Kernel panic - not", b"(initramfs)", b"/rdsosreport.txt", b"emergency mode")
+)
+# More than a terminal of 160 columns and 50 lines has before and after what stands on it.
+AROUND_BYTES = 16384
+# q35 has its memory below 4 GiB, up to the first of these; if it has more, up to the second, and
+# the rest from 4 GiB on (QEMU's hw/i386/pc_q35.c). In the first MiB is VGA's.
+LOW_MEMORY, LOW_OF_MORE, HIGH_MEMORY = 0xB0000000, 0x80000000, 1 << 32
+PIECE = 64 * MIB
+PADDING = re.compile(rb" {2,}|\0")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -33,6 +50,34 @@ def text(machine: Machine, deadline: Deadline) -> bytes:
     cells = (machine.directory / DUMP).read_bytes()[::2]
     lines = [cells[i : i + COLUMNS].rstrip(b" \0") for i in range(0, len(cells), COLUMNS)]
     return b"\n".join(lines).rstrip()
+
+
+def terminals(machine: Machine, memory: int, deadline: Deadline) -> bytes:
+    """What Linux' virtual terminals say of a failure, though the screen is in graphics mode.
+
+    They are looked for in the guest's memory, of `memory` bytes.
+    """
+    low = memory if memory <= LOW_MEMORY else LOW_OF_MORE
+    said: list[bytes] = []
+    # It stands still meanwhile, and leaves the processor to the search.
+    machine.monitor.execute("stop", deadline)
+    for begin, end in ((MIB, low), (HIGH_MEMORY, HIGH_MEMORY + memory - low)):
+        # What lies across the border of two pieces is whole in one of them.
+        for start in range(begin, end, PIECE - AROUND_BYTES):
+            size = min(PIECE, end - start)
+            machine.monitor.execute("pmemsave", deadline, val=start, size=size, filename=DUMP)
+            said += _failures((machine.directory / DUMP).read_bytes())
+    machine.monitor.execute("cont", deadline)
+    return b"\n".join(said)
+
+
+def _failures(memory: bytes) -> Iterator[bytes]:
+    """The lines around the first of each word of a failure."""
+    for word in FAILURES:
+        at = memory.find(word)
+        if at >= 0:
+            start = max(at % 2, at - AROUND_BYTES)
+            yield PADDING.sub(b"\n", memory[start : at + AROUND_BYTES : 2])
 
 
 def picture(machine: Machine, deadline: Deadline) -> bytes | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,6 +34,11 @@ from particle_os.vm.machine import Machine
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0
+# How long disk and screen stand still before the memory is searched, which takes a second or more
+# for each GiB.
+STILL_SECONDS = 3.0
+# A screen on which only the cursor blinks shows these in turn.
+PICTURES = 2
 # What is on a line may come in pieces.
 OVERLAP_BYTES = 1024
 EVIDENCE_BYTES = 16384
@@ -77,7 +83,7 @@ class _Suspicion:
 class Watch:
     """One boot under observation; times in seconds since `started` (of the monotonic clock).
 
-    With `console_only` a login prompt ends it.
+    `memory` is the machine's, in bytes. With `console_only` a login prompt ends it.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Watch:
         started: float,
         deadline: Deadline,
         on_phase: Callable[[str, float], None],
+        memory: int,
         uefi: bool = False,
         console_only: bool = False,
     ) -> None:
@@ -106,6 +113,7 @@ class Watch:
         self._started = started
         self._deadline = deadline
         self._on_phase = on_phase
+        self._memory = memory
         self._uefi = uefi
         self._console_only = console_only
         self._phase = -1
@@ -114,7 +122,8 @@ class Watch:
         self._dismissed: set[bytes] = set()
         self._resets = 0
         self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
-        self._asked = self._heard
+        self._asked = self._redrawn = self._heard
+        self._pictures: deque[bytes] = deque(maxlen=PICTURES)
         self._activity: object = None
         self._operations = 0
         self._processor = 0.0
@@ -235,7 +244,11 @@ class Watch:
         if self._phase < KERNEL and self._kernel_runs():
             self._reach("kernel")
         self._look_at_screen()
-        return self._stalled() if self._phase < KERNEL else None
+        if self._phase < KERNEL:
+            return self._stalled()
+        if self._phase < ANSWER:
+            self._search_memory()
+        return None
 
     def _kernel_runs(self) -> bool:
         return screen.kernel_runs(self._machine, self._monitor_deadline(), uefi=self._uefi)
@@ -251,6 +264,23 @@ class Watch:
         if activity != self._activity:
             self._activity = activity
             self._act()
+
+    def _search_memory(self) -> None:
+        """Reads the screen of a silent kernel that does nothing, where it is in graphics mode."""
+        if not self._silent():
+            return
+        picture = screen.picture(self._machine, self._monitor_deadline())
+        if picture is None or picture not in self._pictures:
+            self._pictures.append(picture or b"")
+            self._redrawn = time.monotonic()
+        elif time.monotonic() - max(self._used_disk, self._redrawn) >= STILL_SECONDS:
+            deadline = self._monitor_deadline()
+            self._suspect(screen.terminals(self._machine, self._memory, deadline), "screen")
+            self._redrawn = time.monotonic()
+
+    def _silent(self) -> bool:
+        """Whether the kernel says nothing on the serial console."""
+        return self._heard - self._started < self.phases["kernel"] + 2 * LOOK_SECONDS
 
     def _picture(self) -> bytes | None:
         """What a boot loader shows in graphics mode: a menu that counts down has not stopped."""
@@ -376,11 +406,11 @@ class Watch:
             spans = zip(self.phases, pairwise(times), strict=True)
             took = ", ".join(f"{name} {end - began:.1f} s" for name, (began, end) in spans)
             text += f" ({took} so far)"
-        silent = self._heard - self._started < self.phases.get("kernel", 0) + 2 * LOOK_SECONDS
-        if last == "kernel" and silent:
+        if last == "kernel" and self._silent():
             text += (
-                "; the kernel says nothing on the serial console, so that its failures are not "
-                "seen: console=ttyS0. The picture of the screen may show more: --evidence"
+                "; the kernel says nothing on the serial console (console=ttyS0), and its screen "
+                "shows none of the known failures. The picture of the screen may show more: "
+                "--evidence"
             )
         elif last == "login prompt":
             text += (

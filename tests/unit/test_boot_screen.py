@@ -1,0 +1,74 @@
+"""What is found of a guest's screen in its memory."""
+
+from types import SimpleNamespace
+
+import pytest
+from particle_os.boot import screen
+from particle_os.deadline import Deadline
+
+MIB, GIB = 1 << 20, 1 << 30
+PANIC = b"[18.816144] Kernel panic - not syncing: Attempted to kill init!"
+
+
+class Memory:
+    """A machine that saves pieces of a memory in which `cells` stand at `at`."""
+
+    def __init__(self, directory, cells=b"", at=0):
+        self.directory, self.monitor = directory, SimpleNamespace(execute=self.execute)
+        self.cells, self.at = cells, at
+        self.ran, self.saved = [], []
+
+    def execute(self, command, deadline, **arguments):
+        self.ran.append(command)
+        if command == "pmemsave":
+            start, size = arguments["val"], arguments["size"]
+            self.saved.append((start, start + size))
+            with (self.directory / arguments["filename"]).open("wb") as file:
+                file.truncate(min(size, 4 * MIB))
+                if start <= self.at < start + size:
+                    file.seek(self.at - start)
+                    file.write(self.cells[: start + size - self.at])
+
+
+def cells(*lines, colour=b"\x07"):
+    padded = b"".join(line.ljust(160) for line in lines)
+    return colour.join(padded[i : i + 1] for i in range(len(padded))) + colour
+
+
+def search(machine, size):
+    return screen.terminals(machine, size, Deadline.after(60, "a test"))
+
+
+@pytest.mark.parametrize("at", [MIB, 3 * MIB - 16384 - 40, 7 * MIB, 8 * MIB - 1000])
+def test_a_panic_is_found_wherever_it_stands(tmp_path, monkeypatch, at):
+    monkeypatch.setattr(screen, "PIECE", 2 * MIB)
+    machine = Memory(tmp_path, cells(b"Begin: Running /scripts/init-bottom", PANIC), at)
+    assert PANIC in search(machine, 8 * MIB).splitlines()
+    assert machine.ran[0] == "stop" and machine.ran[-1] == "cont"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PANIC,  # the kernel's own text, or its log
+        cells(PANIC, colour=b"\0"),  # UTF-16
+        cells(b"all is well"),
+    ],
+    ids=["text", "wide", "well"],
+)
+def test_other_memory_is_no_screen(tmp_path, data):
+    assert search(Memory(tmp_path, data, 2 * MIB), 8 * MIB) == b""
+
+
+@pytest.mark.parametrize(
+    ("size", "ends"), [(GIB, {GIB}), (0xA0000000, {0xA0000000}), (3 * GIB, {2 * GIB, 5 * GIB})]
+)
+def test_the_memory_of_q35_is_read_whole_and_no_device(tmp_path, monkeypatch, size, ends):
+    monkeypatch.setattr(screen, "PIECE", GIB)
+    machine = Memory(tmp_path)
+    search(machine, size)
+    for end in ends:
+        assert any(until == end for _, until in machine.saved)
+    assert all(until <= 2 * GIB or start >= 4 * GIB or size < 0xB0000000
+               for start, until in machine.saved)  # fmt: skip
+    assert sum(until - start for start, until in machine.saved) >= size - MIB
