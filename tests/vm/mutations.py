@@ -233,16 +233,22 @@ def full_root(image: Path) -> None:
     """Fills the file system with one file of the size of what is free."""
     free = int(re.findall(r"Free blocks: +(\d+)", debugfs(image, "stats", write=False))[0])
     filler = image.with_name("filler")
-    # Blocks that are all zero would become a hole.
-    filler.write_bytes(b"x" * (free * BLOCK - 2 * MIB))
+    # Blocks that are all zero would become a hole; a few are for the map of the file's blocks.
+    filler.write_bytes(b"x" * (free - 16) * BLOCK)
     debugfs(image, f"write {filler} /filler")
     filler.unlink()
 
 
 def truncated(image: Path) -> None:
-    size = image.stat().st_size
+    """Cuts off the end, where no file is: a file system that reaches beyond its disk."""
     with image.open("r+b") as file:
-        file.truncate(size * 3 // 5 // 512 * 512)
+        file.truncate(image.stat().st_size - 16 * MIB)
+
+
+def flooding(image: Path) -> None:
+    """Has 1 GB written to the console; a getty that starts there would hang up on the writer."""
+    debugfs(image, f"symlink {UNITS}/serial-getty@ttyS0.service /dev/null")
+    unit("flood.service", FLOOD)(image)
 
 
 FAIL = "[Service]\nExecStart=/bin/sh -c 'echo it went wrong; exit 7'\n"
@@ -325,6 +331,8 @@ MUTATIONS: dict[str, Mutation] = {
     "crash-looping-unit": Mutation(
         "units-failed", unit("loop.service", CRASH_LOOP), says="crash-looping units: loop.service"
     ),
+    # A first boot has a machine-id and a random seed to write.
+    "full-root": Mutation("units-failed", full_root, says="systemd-random-seed"),
     "hanging-unit": Mutation("timed-out", unit("hang.service", HANG), says="answer", timeout=90),
     "powers-off": Mutation("powered-off-early", kernel_argument("systemd.unit=poweroff.target")),
     "restarts": Mutation("reboot-loop", kernel_argument("systemd.unit=reboot.target")),
@@ -339,8 +347,7 @@ MUTATIONS: dict[str, Mutation] = {
         ),
     ),
     "lying-service": Mutation("passed", unit("liar.service", LIAR, target="sysinit.target")),
-    "flooding-service": Mutation("passed", unit("flood.service", FLOOD)),
-    "full-root": Mutation("passed", full_root),
+    "flooding-service": Mutation("passed", flooding),
     "truncated": Mutation("root-not-found", truncated),
     "read-only-root": Mutation("passed", read_only_root),
     # UEFI and its boot loaders.
