@@ -4,6 +4,7 @@ from xml.etree import ElementTree as ET
 
 from particle_os.boot import github, junit
 from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.errors import StageFailed
 
 GOOD = CheckResult(name="unit ssh.service", passed=True, detail="ssh.service is active")
 BAD = CheckResult(name="port 80/tcp", passed=False, detail="nothing <listens> there & so on")
@@ -53,6 +54,15 @@ def test_whatever_an_image_is_called_a_parser_takes_the_file():
     name = "a\x01b\ufffe\udcffc.raw"
     (suite,) = ET.fromstring(junit.document(name, [PANIC])).findall("testsuite")
     assert suite.get("name") == "a\\x01b\\ufffe\\udcffc.raw (bios)"
+
+
+def test_a_build_without_an_image_is_an_error():
+    failed = StageFailed("stage apt: no\x01", hint="look at it", tail=["E: one", "E: two"])
+    (suite,) = ET.fromstring(junit.failed_build("x", failed)).findall("testsuite")
+    assert counts(suite) == (1, 0, 1)
+    (error,) = suite.iter("error")
+    assert (error.get("type"), error.get("message")) == ("StageFailed", "stage apt: no\\x01")
+    assert error.text == "E: one\nE: two\nlook at it"
 
 
 def test_checks_of_one_name_are_told_apart():

@@ -10,6 +10,7 @@ from particle_agent.stages import RECIPE_STAGES
 from particle_os import __version__, boot_test, images, process
 from particle_os.checks import KINDS
 from particle_os.cli import cli, verdicts
+from particle_os.errors import StageFailed
 from particle_os.report import ArtifactResult, HelperResult, Result
 from particle_os.workspace import data_directory
 
@@ -588,6 +589,20 @@ def test_a_build_whose_junit_file_cannot_be_written_does_not_start(recipe, tmp_p
     # The output directory need not be there.
     result = run("build", recipe, "--output", tmp_path / "new", "--junit", tmp_path / "new/x.xml")
     assert "cannot be written" not in result.stderr
+
+
+def test_the_junit_file_of_a_failed_build_is_not_that_of_the_last_one(
+    recipe, tmp_path, monkeypatch
+):
+    def fail(plan, progress):
+        raise StageFailed("stage apt failed")
+
+    monkeypatch.setattr("particle_os.build.build", fail)
+    junit = tmp_path / "boot.xml"
+    junit.write_text("of last time")
+    result = run("build", recipe, "--output", tmp_path / "out", "--junit", junit)
+    assert result.exit_code == 3
+    assert 'message="stage apt failed"' in junit.read_text()
 
 
 def test_a_file_that_can_be_written_is_left_as_it_was(tmp_path):

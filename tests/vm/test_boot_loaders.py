@@ -1,14 +1,18 @@
-"""A subset of docs/matrix.md: every boot loader, and both firmwares."""
+"""A subset of docs/matrix.md: with the demo image (extlinux, GPT, ext4) each boot loader, firmware,
+partition table and file system.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from .conftest import Account, Outcome, example, leftovers
+from .mutations import mtools
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20
@@ -94,7 +98,7 @@ def build(
 def test_one_disk_starts_from_bios_and_from_uefi_and_updates_its_menu(
     account: Account, built: Built
 ) -> None:
-    disk = "boot-loader: grub; file-system: btrfs; swap: 64M"
+    disk = "boot-loader: grub; table: msdos; file-system: btrfs; swap: 64M"
     outcome, _ = build(account, "grub", disk, "updated.service swapped.service")
     boots = outcome.json()["boot"]
     assert [(boot["firmware"], boot["status"]) for boot in boots] == [
@@ -115,6 +119,16 @@ def test_systemd_boot_starts_from_uefi(systemd_boot: Built) -> None:
     (boot,) = systemd_boot[0].json()["boot"]
     assert (boot["firmware"], boot["status"]) == ("uefi", "passed")
     assert "xfs" in boot["facts"]["root-device"]
+
+
+def test_a_unified_kernel_image_starts_from_uefi(account: Account, built: Built) -> None:
+    disk = "boot-loader: systemd-boot; unified-kernel-image: true"
+    outcome, output = build(account, "unified", disk)
+    (boot,) = outcome.json()["boot"]
+    assert (boot["firmware"], boot["status"]) == ("uefi", "passed")
+    files = mtools(output / "unified.raw", "mdir", "-/", "-b")
+    assert re.search(r"/EFI/Linux/\S+\.efi", files)
+    assert "/loader/entries/" not in files
 
 
 def test_a_grown_disk_has_a_grown_file_system(account: Account, systemd_boot: Built) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from particle_os.boot.verdict import Verdict
+from particle_os.errors import ParticleError
 
 # What is no character of XML 1.0 (production [2]), not even as a reference.
 NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -18,6 +19,20 @@ def document(image: str, verdicts: Sequence[Verdict]) -> bytes:
     top = ET.Element("testsuites", name="particle-os boot-test")
     for verdict in verdicts:
         _suite(top, image, verdict)
+    return _written(top)
+
+
+def failed_build(image: str, error: ParticleError) -> bytes:
+    """One test suite with one test case, for a build that ended before there was an image."""
+    top = ET.Element("testsuites", name="particle-os build")
+    suite = ET.SubElement(top, "testsuite", name=image, tests="1", failures="0", errors="1")
+    case = ET.SubElement(suite, "testcase", classname=image, name="build", time="0")
+    what = ET.SubElement(case, "error", type=type(error).__name__, message=error.brief)
+    what.text = "\n".join([*error.tail, *([error.hint] if error.hint else [])])
+    return _written(top)
+
+
+def _written(top: ET.Element) -> bytes:
     for element in top.iter():
         element.attrib.update({name: _legal(value) for name, value in element.attrib.items()})
         element.text = _legal(element.text) if element.text else None

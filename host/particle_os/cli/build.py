@@ -22,9 +22,15 @@ from particle_os.cli.common import (
     memory_option,
     size,
 )
-from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable
+from particle_os.cli.verdicts import (
+    JUNIT,
+    check_writable,
+    hand_over,
+    hand_over_failure,
+    make_writable,
+)
 from particle_os.delivery import ENDINGS, already_there
-from particle_os.errors import UsageError, printable
+from particle_os.errors import ParticleError, UsageError, printable
 from particle_os.outcome import not_booted
 from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
 from particle_os.verification import defective
@@ -108,6 +114,9 @@ def build_command(
             from particle_os import build
 
             result = build.build(plan, progress)
+    except ParticleError as error:
+        hand_over_failure(plan.name, error, junit_file)
+        raise
     finally:
         progress.close()
     hand_over(result.recipe, result.boot, junit_file)

@@ -12,14 +12,14 @@ import click
 from particle_os.boot import github, junit
 from particle_os.boot.verdict import Verdict
 from particle_os.cli.common import PathType
-from particle_os.errors import UsageError
+from particle_os.errors import ParticleError, UsageError
 
 JUNIT = click.option(
     "--junit",
     "junit_file",
     type=PathType(dir_okay=False),
     metavar="FILE",
-    help="Also write what the boot test found to FILE, as JUnit XML.",
+    help="Also write what the boot test found, or why there was none, to FILE, as JUnit XML.",
 )
 
 
@@ -70,11 +70,19 @@ def hand_over(
         for line in github.workflow_commands(image, verdicts):
             # The runner reads both outputs; standard output may be data.
             click.echo(line, err=True)
-    xml = junit.document(image, verdicts)
-    for path, data in ((junit_file, xml), (report_file, report.encode())):
-        if path is None:
-            continue
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise _unwritable(path, error) from error
+    _write(junit_file, junit.document(image, verdicts))
+    _write(report_file, report.encode())
+
+
+def hand_over_failure(image: str, error: ParticleError, junit_file: Path | None) -> None:
+    """Writes the JUnit file of a build that ended before there was an image."""
+    _write(junit_file, junit.failed_build(image, error))
+
+
+def _write(path: Path | None, data: bytes) -> None:
+    if path is None:
+        return
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise _unwritable(path, error) from error
