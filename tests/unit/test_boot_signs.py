@@ -95,7 +95,7 @@ def test_a_failure_is_known_by_its_words(status, text):
     [
         b"Booting from Hard Disk...\r\nEXTLINUX 6.04 EDD\r\nLoading /vmlinuz... ok\r\n",
         b"error: file `/boot/grub/fonts/unicode.pf2' not found.\r\n",
-        b"BdsDxe: loading Boot0001\r\nBdsDxe: starting Boot0001\r\nBoot in 5 s.\r\n",
+        b'BdsDxe: loading Boot0001 "x"\r\nBdsDxe: starting Boot0001 "x"\r\nBoot in 5 s.\r\n',
         b"[    0.0] Kernel command line: panic=10 emergency=0 root=/dev/vda1\r\n",
         b"[  OK  ] Reached target emergency.target\r\nWelcome to Debian GNU/Linux 13 (trixie)!",
     ],
@@ -121,9 +121,14 @@ def test_the_first_sign_counts_and_its_line_is_told():
     )
 
 
-def test_the_shell_of_the_firmware_is_no_boot_loader():
-    text = b'BdsDxe: starting Boot0002 "EFI Internal Shell" from Fv(7CB8BDC9)/FvFile(7C04A583)\r\n'
-    assert [name for name, pattern in PHASES if pattern.search(text)] == ["firmware"]
+def test_the_shell_of_the_firmware_is_no_boot_loader_however_much_of_its_line_has_come():
+    line = b' Boot0002 "EFI Internal Shell" from Fv(7CB8BDC9)/FvFile(7C04A583)'
+    started = b"BdsDxe: starting" + line
+    failed = b"BdsDxe: failed to start" + line + b": Security Violation"
+    for length in range(10, len(failed)):
+        text = started[:length]
+        assert [name for name, pattern in PHASES if pattern.search(text)] == ["firmware"]
+        assert find_sign(failed[:length]) is None
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,8 @@ def test_a_time_out_tells_a_kernel_without_a_serial_console(observe):
 
 
 def test_a_uefi_loader_that_waits(observe):
-    said = [(1, b"\x1b[=3h\x1b[2J"), (2, b"BdsDxe: starting Boot0001\r\n"), (3, b"a menu")]
+    started = b'BdsDxe: starting Boot0001 "UEFI Misc Device"\r\n'
+    said = [(1, b"\x1b[=3h\x1b[2J"), (2, started), (3, b"a menu")]
     machine = Played(said, handed_over=None)
     _, (status, _) = observe(machine)
     assert (status, machine.now < 13) == ("kernel-not-started", True)

@@ -12,8 +12,9 @@ from collections.abc import Collection
 
 from particle_os.boot.verdict import Status
 
-# OVMF tries its own shell last, which it may not start under Secure Boot.
-OF_A_DISK = rb"(?!\w* \"EFI Internal Shell\")"
+# OVMF tries its own shell last, which it may not start under Secure Boot. The name has to be there
+# whole: half of a line may have come.
+OF_A_DISK = rb"\w* \"(?!EFI Internal Shell\")[^\"\r\n]*\""
 PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     # OVMF sets the console's mode before it says anything.
     ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h")),
