@@ -30,6 +30,32 @@ class Memory:
                     file.write(self.cells[: start + size - self.at])
 
 
+class Scrolling(Memory):
+    """A machine whose screen is one of `screens` after the other, and then the last one."""
+
+    def __init__(self, directory, *screens):
+        super().__init__(directory)
+        self.screens = list(screens)
+
+    def execute(self, command, deadline, **arguments):
+        shown = self.screens.pop(0) if len(self.screens) > 1 else self.screens[0]
+        (self.directory / arguments["filename"]).write_bytes(b"\x07".join([*shown, b""]))
+
+
+def screenful(line):
+    return [bytes([byte]) for byte in line.ljust(16384)]
+
+
+def test_a_screen_that_is_read_while_it_scrolls_is_read_again(tmp_path):
+    torn, whole = screenful(b"Welcome to om Hard Disk"), screenful(b"Welcome to GRUB!")
+    machine = Scrolling(tmp_path, torn, whole)
+    assert screen.text(machine, Deadline.after(60, "a test")) == b"Welcome to GRUB!"
+    restless = [screenful(b"%d" % number) for number in range(99)]
+    machine = Scrolling(tmp_path, *restless)
+    screen.text(machine, Deadline.after(60, "a test"))
+    assert len(machine.screens) > 90
+
+
 def cells(*lines, colour=b"\x07"):
     padded = b"".join(line.ljust(160) for line in lines)
     return colour.join(padded[i : i + 1] for i in range(len(padded))) + colour

@@ -14,6 +14,8 @@ from particle_os.vm.machine import Machine
 
 # The text mode of VGA: 32 KiB of cells, a character and its colours each.
 TEXT_MEMORY, TEXT_BYTES, COLUMNS = 0xB8000, 32768, 80
+# How often a screen is read until it is twice the same.
+TRIES = 4
 DUMP, PICTURE = "screen.bin", "screen.ppm"
 # Lines of the picture of a screen in text mode: 25 lines of 16 (VGA).
 TEXT_LINES = b"400"
@@ -46,10 +48,19 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def text(machine: Machine, deadline: Deadline) -> bytes:
     """The screen's lines, where it is in text mode; else nothing that makes sense."""
-    machine.monitor.execute("pmemsave", deadline, val=TEXT_MEMORY, size=TEXT_BYTES, filename=DUMP)
-    cells = (machine.directory / DUMP).read_bytes()[::2]
+    before, cells = b"", _cells(machine, deadline)
+    tries = 1
+    # While the guest writes or scrolls, half of a line may be that of another one.
+    while cells != before and tries < TRIES:
+        before, cells = cells, _cells(machine, deadline)
+        tries += 1
     lines = [cells[i : i + COLUMNS].rstrip(b" \0") for i in range(0, len(cells), COLUMNS)]
     return b"\n".join(lines).rstrip()
+
+
+def _cells(machine: Machine, deadline: Deadline) -> bytes:
+    machine.monitor.execute("pmemsave", deadline, val=TEXT_MEMORY, size=TEXT_BYTES, filename=DUMP)
+    return (machine.directory / DUMP).read_bytes()[::2]
 
 
 def terminals(machine: Machine, memory: int, deadline: Deadline) -> bytes:
