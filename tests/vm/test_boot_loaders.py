@@ -98,7 +98,7 @@ def build(
 def test_one_disk_starts_from_bios_and_from_uefi_and_updates_its_menu(
     account: Account, built: Built
 ) -> None:
-    disk = "boot-loader: grub; table: msdos; file-system: btrfs; swap: 64M"
+    disk = "boot-loader: grub; partition-table: msdos; file-system: btrfs; swap: 64M"
     outcome, _ = build(account, "grub", disk, "updated.service swapped.service")
     boots = outcome.json()["boot"]
     assert [(boot["firmware"], boot["status"]) for boot in boots] == [
