@@ -4,10 +4,12 @@ import struct
 
 import pytest
 from particle_agent.disk.reading import Tree
-from particle_agent.verification import boot, menus
+from particle_agent.verification import boot, pe
 from particle_agent.verification.findings import Findings
 from particle_agent.verification.table import Entry, Table
 from particle_agent.verification.volumes import Volume
+
+from .extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
 
 MIB = 1 << 20
 ROOT_UUID, ESP_UUID = "a6cdd9c7-f5cb-4d61-aed1-5b849a34a970", "7E9F-EE80"
@@ -52,7 +54,7 @@ class Image:
         for place in (self.esp, self.root):
             place.mkdir()
         self.active, self.esp_active, self.end = True, False, 7 * MIB
-        self.label, self.root_number = "gpt", 2
+        self.label, self.root_number, self.first_type = "gpt", 2, "x"
         self.write(self.root, "usr/bin/init", "program").chmod(0o755)
         self.write(self.root, "etc/hostname", "x")
         (self.root / "sbin").symlink_to("usr/bin")
@@ -73,7 +75,7 @@ class Image:
 
     def judged(self):
         entries = (
-            Entry(number=1, start=MIB, end=2 * MIB, type=boot.ESP_TYPES[0], uuid="1",
+            Entry(number=1, start=MIB, end=2 * MIB, type=self.first_type, uuid="1",
                   active=self.esp_active),
             Entry(number=self.root_number, start=2 * MIB, end=self.end, type="x", uuid="2",
                   active=self.active),
@@ -99,9 +101,10 @@ def image(tmp_path):
 @pytest.fixture
 def extlinux(image):
     image.write_disk(0, b"\x33\xc0".ljust(400, b"\x90") + b"Missing OS\r\n")
-    image.write_disk(2 * MIB, b"\xeb\x58\x90EXTLINUX")
-    for name in ("ldlinux.sys", "ldlinux.c32"):
-        image.write(image.root, f"boot/extlinux/{name}", name)
+    image.write_disk(2 * MIB, BOOT_SECTOR)
+    image.write_disk(2 * MIB + CORE_OFFSET, CORE)
+    image.write(image.root, "boot/extlinux/ldlinux.sys", CORE + b"configuration")
+    image.write(image.root, "boot/extlinux/ldlinux.c32", "module")
     image.write(image.root, "boot/extlinux/extlinux.conf", EXTLINUX)
     return image
 
@@ -119,18 +122,7 @@ def grub_bios(image):
     return image
 
 
-@pytest.fixture
-def grub_efi(image):
-    program = b"MZ" + bytes(100) + b"UEFI SHIM\n$Version: 15.8 $"
-    image.write(image.esp, "EFI/BOOT/BOOTX64.EFI", program)
-    image.write(image.esp, "EFI/BOOT/grubx64.efi", b"MZ" + bytes(100) + b"GRUB")
-    menu = f"search.fs_uuid {ROOT_UUID} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/x\n"
-    image.write(image.esp, "EFI/debian/grub.cfg", menu)
-    image.write(image.root, "boot/grub/grub.cfg", GRUB)
-    return image
-
-
-def program(sections, size=4096):
+def program(sections):
     """A PE program with sections: their name and content."""
     head = bytearray(0x200)
     head[:2], head[0x80:0x84] = b"MZ", b"PE\0\0"
@@ -146,8 +138,19 @@ def program(sections, size=4096):
 
 
 @pytest.fixture
+def grub_efi(image):
+    shim = program({".text": b"UEFI SHIM\n$Version: 15.8 $"})
+    image.write(image.esp, "EFI/BOOT/BOOTX64.EFI", shim)
+    image.write(image.esp, "EFI/BOOT/grubx64.efi", program({".text": b"GRUB"}))
+    menu = f"search.fs_uuid {ROOT_UUID} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/x\n"
+    image.write(image.esp, "EFI/debian/grub.cfg", menu)
+    image.write(image.root, "boot/grub/grub.cfg", GRUB)
+    return image
+
+
+@pytest.fixture
 def systemd_boot(image):
-    signed = b"MZ" + bytes(100) + b"#### LoaderInfo: systemd-boot 257 ####"
+    signed = program({".sdmagic": b"#### LoaderInfo: systemd-boot 257 ####"})
     image.write(image.esp, "EFI/Boot/bootx64.efi", signed)
     (image.esp / "EFI/BOOT").symlink_to("Boot")
     for name in ("linux", "initrd"):
@@ -343,11 +346,35 @@ def test_systemd_boot_broken_at_each_step(systemd_boot):
     assert systemd_boot.judged() == ["boot-menu-missing"]
 
 
+def test_a_program_that_is_cut_off_starts_nothing(systemd_boot):
+    loader = systemd_boot.esp / "EFI/Boot/bootx64.efi"
+    whole = loader.read_bytes()
+    for data in (b"MZ" + bytes(1000), whole[:-1], whole[:100]):
+        loader.write_bytes(data)
+        assert systemd_boot.judged() == ["boot-loader-file-missing"]
+
+
+def test_a_disk_for_both_firmwares_has_a_loader_for_both(grub_bios):
+    grub_bios.write(grub_bios.esp, "EFI/debian/grub.cfg", "# no program")
+    grub_bios.first_type = boot.ESP_TYPES[0]
+    assert grub_bios.judged() == ["boot-loader-file-missing"]
+
+
+def test_a_loader_that_is_not_where_the_boot_sector_looks_for_it(extlinux):
+    path = extlinux.root / "boot/extlinux/ldlinux.sys"
+    for data in (bytes(1024), CORE[:500], CORE[:-4] + b"oops"):
+        path.write_bytes(data)
+        assert extlinux.judged() == ["boot-code-broken"]
+    path.write_bytes(CORE)
+    extlinux.write_disk(2 * MIB + CORE_OFFSET, bytes(512))
+    assert extlinux.judged() == ["boot-code-broken"]
+
+
 @pytest.mark.parametrize("cut", range(0, 700, 7))
 def test_programs_that_are_cut_are_no_traps(cut):
     data = program({".linux": b"kernel", ".cmdline": b"x"})
-    menus._sections(data[:cut])
+    pe.sections(data[:cut])
     for value in (0, 0xFFFFFFFF, cut):
         odd = bytearray(data)
         struct.pack_into("<I", odd, cut % 500, value)
-        menus._sections(bytes(odd))
+        pe.sections(bytes(odd))

@@ -9,6 +9,8 @@ from particle_agent import verification
 from particle_agent.disk import reading
 from particle_agent.verification import volumes
 
+from .extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
+
 pytestmark = pytest.mark.skipif(
     not all(shutil.which(name, path="/sbin:/usr/sbin") for name in ("sfdisk", "mke2fs", "blkid")),
     reason="needs the packages fdisk, e2fsprogs and util-linux",
@@ -29,7 +31,6 @@ SYSTEM = {
     "etc/fstab": f"UUID={UUID} / ext4 defaults 0 1\n",
     "boot/vmlinuz": "kernel",
     "boot/initrd": "cpio",
-    "boot/extlinux/ldlinux.sys": "x",
     "boot/extlinux/ldlinux.c32": "x",
     "boot/extlinux/extlinux.conf": MENU,
 }
@@ -44,13 +45,15 @@ class Disk:
         for path, text in SYSTEM.items():
             (self.tree / path).parent.mkdir(parents=True, exist_ok=True)
             (self.tree / path).write_text(text)
+        (self.tree / "boot/extlinux/ldlinux.sys").write_bytes(CORE)
         (self.tree / "sbin").symlink_to("usr/bin")
         (self.tree / "usr/bin/init").chmod(0o755)
         with self.path.open("wb") as file:
             file.truncate(SIZE)
         self.run("/sbin/sfdisk", "-q", self.path, text=TABLE)
         self.write(0, b"\x33\xc0".ljust(400, b"\x90") + b"Missing OS\r\n")
-        self.write(MIB, b"\xeb\x58\x90EXTLINUX")
+        self.write(MIB, BOOT_SECTOR)
+        self.write(MIB + CORE_OFFSET, CORE)
         self.make(0, UUID)
         self.make(1, "11111111-2222-3333-4444-555555555555")
         self.mountable = True
@@ -124,6 +127,13 @@ def test_two_file_systems_of_one_name(disk):
 def test_a_disk_without_a_system(disk):
     disk.mountable = False
     assert disk.judged() == ["boot-loader-file-missing", "system-not-found"]
+
+
+def test_a_disk_whose_only_file_system_is_destroyed(disk):
+    for part in disk.parts:
+        part.write_bytes(bytes(MIB))
+    disk.mountable = False
+    assert set(disk.judged()) == {"boot-loader-file-missing", "system-not-found"}
 
 
 def test_a_file_system_that_cannot_be_mounted(disk, monkeypatch):

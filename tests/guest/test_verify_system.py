@@ -229,6 +229,7 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
         ("tmp/file", "", "temporary-file", "/tmp"),
         ("root/.bash_history", "ls\n", "shell-history", None),
         ("home/ann/.ssh/id_ed25519", KEY, "private-key", None),
+        ("root/server.pem", f"-----BEGIN CERTIFICATE-----\nabc\n{KEY}", "private-key", None),
         ("root/id.pem", "-----BEGIN PRIVATE KEY-----\nabc\n", "private-key", None),
         ("home/ann/work/x", KEY.replace("OPENSSH", "EC"), "private-key", None),
         ("home/ann/notes", f"a key begins with {KEY}", None, None),
@@ -240,6 +241,13 @@ def test_what_is_left_behind(tree, judge, path, text, code, place):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     assert judge() == ([(code, place or f"/{path}")] if code else [])
+
+
+def test_keys_of_a_user_whose_home_is_elsewhere(tree, judge):
+    (tree / "etc/passwd").write_text("git:x:1001:1001::/srv/git:/bin/sh\nbroken\n")
+    (tree / "srv/git/.ssh").mkdir(parents=True)
+    (tree / "srv/git/.ssh/id_ed25519").write_text(KEY)
+    assert judge() == [("private-key", "/srv/git/.ssh/id_ed25519")]
 
 
 def test_links_and_pipes_are_no_traps(tree, judge):

@@ -69,17 +69,21 @@ class Tree:
     def read(self, path: str, limit: int = FILE_LIMIT) -> str:
         return self.read_bytes(path, limit).decode("utf-8", "replace")
 
+    def size(self, path: str) -> int:
+        """Of a regular file, in bytes; 0 when there is none."""
+        place = self.place(path)
+        try:
+            return place.stat().st_size if place is not None and place.is_file() else 0
+        except OSError:
+            return 0
+
     def exists(self, path: str) -> bool:
         place = self.place(path)
         return place is not None and place.exists()
 
     def is_file(self, path: str) -> bool:
         """Whether there is a regular file that is not empty."""
-        place = self.place(path)
-        try:
-            return place is not None and place.is_file() and place.stat().st_size > 0
-        except OSError:
-            return False
+        return self.size(path) > 0
 
 
 def ask(*argv: str) -> str:

@@ -49,7 +49,7 @@ def of_disk(device: Path, tell: Callable[[Finding], None]) -> None:
                         volume.name,
                         f"its {volume.kind} is too damaged, or too new",
                     )
-            if any(volume.kind for volume in found):
+            if found_table is not None or identified:
                 boot.check(disk, size, found_table, found, findings)
             for root in (volume for volume in found if volume.is_root):
                 check_system(root, found, findings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from particle_agent.disk.reading import Tree
-from particle_agent.verification import menus, syslinux
+from particle_agent.verification import menus, pe, syslinux
 from particle_agent.verification.findings import Findings
 from particle_agent.verification.table import FIRST_LOGICAL, SECTOR, Entry, Table
 from particle_agent.verification.volumes import Volume
@@ -21,7 +21,6 @@ SYSLINUX_SECTORS = (b"SYSLINUX", b"EXTLINUX")
 EFI_DIRECTORY = "/EFI/BOOT"
 EFI_PROGRAM = "bootx64.efi"
 EFI_LIMIT = 32 << 20
-EFI_MAGIC = b"MZ"
 SHIM_SIGN = b"UEFI SHIM\n"
 SYSTEMD_BOOT_SIGN = b"LoaderInfo: systemd-boot"
 SECOND_STAGE = "grubx64.efi"
@@ -36,6 +35,9 @@ def check(
     efi = _check_efi(found, findings)
     if not bios and not efi:
         findings.add("boot-loader-missing", "disk", "no boot code, and no EFI/BOOT/BOOTX64.EFI")
+    elif not efi and (system := next((v for v in found if _is_for_uefi(v)), None)):
+        told = "there is no EFI/BOOT/BOOTX64.EFI, which UEFI starts"
+        findings.add("boot-loader-file-missing", system.name, told)
 
 
 # BIOS
@@ -110,6 +112,10 @@ def _check_syslinux(
     if directory is None:
         findings.add("boot-loader-file-missing", place, f"there is no {syslinux.LOADER}")
         return
+    path = f"{directory}/{syslinux.LOADER}"
+    core = volume.tree.read_bytes(path, syslinux.CORE_LIMIT)
+    if why := syslinux.core_fault(core, sector, disk, active[0].start):
+        findings.add("boot-code-broken", place, f"{path}: {why}")
     if not volume.tree.is_file(f"{directory}/{syslinux.MODULE}"):
         told = f"there is no {directory}/{syslinux.MODULE}"
         findings.add("boot-loader-file-missing", place, told)
@@ -173,8 +179,9 @@ def _check_efi(found: Sequence[Volume], findings: Findings) -> bool:
         there = True
         path = f"{EFI_DIRECTORY}/{directory[EFI_PROGRAM]}"
         program = volume.tree.read_bytes(path, EFI_LIMIT)
-        if not program.startswith(EFI_MAGIC):
-            findings.add("boot-loader-file-missing", volume.name, f"{path} is no program")
+        if not pe.is_whole(program, volume.tree.size(path)):
+            told = f"{path} is no program, or cut off"
+            findings.add("boot-loader-file-missing", volume.name, told)
             continue
         if SHIM_SIGN in program:
             if SECOND_STAGE not in directory:
@@ -185,6 +192,10 @@ def _check_efi(found: Sequence[Volume], findings: Findings) -> bool:
             program = volume.tree.read_bytes(second, EFI_LIMIT)
         _check_started(program, volume, found, findings)
     return there
+
+
+def _is_for_uefi(volume: Volume) -> bool:
+    return volume.entry is not None and volume.entry.type in ESP_TYPES
 
 
 def _check_started(

@@ -56,10 +56,11 @@ NO_LOG = "/var/log/README"
 # lastlog(8), faillog(8): a record for each user; those of users who never logged in are zeros.
 RECORDS = ("/var/log/lastlog", "/var/log/faillog")
 HISTORIES = (".bash_history", ".python_history", ".lesshst", ".viminfo", ".ash_history")
+PASSWD, USERS_LIMIT = "/etc/passwd", 1000
 KEY_DIRECTORIES = ("/root/.ssh", "/etc/ssl/private", "/etc/ssh")
 KEY_SIGN = b"PRIVATE KEY-----"
-# RFC 7468 and those before it: a file that is a key, under whatever name.
-KEY_FILE = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
+# RFC 7468 and those before it: a file with a key, under whatever name.
+KEY_FILE = re.compile(rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----", re.MULTILINE)
 KEY_FILES_LIMIT = 2000
 KEY_BYTES = 4096
 NAMES_TOLD = 5
@@ -122,6 +123,8 @@ def _told(names: list[str]) -> str:
 
 def _check_homes(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
     homes = ["/root", *(f"/home/{name}" for name in tree.names("/home")[:100])]
+    users = [line.split(":") for line in tree.read(PASSWD).splitlines()[:USERS_LIMIT]]
+    homes += [user[5] for user in users if len(user) == 7 and user[5] not in ("", "/", *homes)]
     for home in homes:
         for name in HISTORIES:
             if tree.is_file(f"{home}/{name}"):
@@ -133,6 +136,6 @@ def _check_homes(tree: Tree, found: Sequence[Found], findings: Findings) -> None
             if not SSH_KEY.fullmatch(name) and KEY_SIGN in tree.read_bytes(path, KEY_BYTES):
                 keys.add(path)
     small = [file.path for file in found if _is_below(file, HOMES)]
-    keys |= {p for p in small[:KEY_FILES_LIMIT] if KEY_FILE.match(tree.read_bytes(p, KEY_BYTES))}
+    keys |= {p for p in small[:KEY_FILES_LIMIT] if KEY_FILE.search(tree.read_bytes(p, KEY_BYTES))}
     for path in sorted(keys):
         findings.add("private-key", path, "it should be made at the first boot")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from particle_agent.disk.reading import Tree
-from particle_agent.verification import names, volumes
+from particle_agent.verification import names, pe, volumes
 from particle_agent.verification.findings import Findings
 from particle_agent.verification.volumes import Volume
 
@@ -28,11 +27,6 @@ NOT_PLAIN = re.compile(r"^\(|\$")
 # Boot Loader Specification, types 1 and 2.
 ENTRIES = "/loader/entries"
 UNIFIED = "/EFI/Linux"
-# PE format: the header's place, its magic, the number of sections and the size of what follows.
-PE_LIMIT = 1 << 16
-PE_OFFSET, PE_MAGIC = 0x3C, b"PE\0\0"
-PE_SECTION = struct.Struct("<8sIIII")
-PE_SECTION_BYTES, PE_HEADER_BYTES, SECTIONS_LIMIT = 40, 24, 96
 COMMAND_LINE_LIMIT = 1 << 16
 
 
@@ -136,7 +130,7 @@ def check_unified(tree: Tree, path: str, disk: Sequence[Volume], findings: Findi
         findings.add("unified-kernel-image-broken", path, "it is no file")
         return
     size = place.stat().st_size
-    parts = _sections(tree.read_bytes(path, PE_LIMIT))
+    parts = pe.sections(tree.read_bytes(path, pe.HEAD_BYTES))
     missing = [name for name in (".linux", ".initrd") if name not in parts]
     cut = [name for name, (start, length) in parts.items() if start + length > size]
     if missing:
@@ -149,25 +143,6 @@ def check_unified(tree: Tree, path: str, disk: Sequence[Volume], findings: Findi
             file.seek(start)
             line = file.read(min(length, COMMAND_LINE_LIMIT)).decode("utf-8", "replace")
         names.check_command_line(line.strip("\0\n "), path, disk, findings)
-
-
-def _sections(head: bytes) -> dict[str, tuple[int, int]]:
-    """Where in a PE program its sections are: the first byte, and how many are used."""
-    if len(head) < PE_OFFSET + 4:
-        return {}
-    place = int.from_bytes(head[PE_OFFSET : PE_OFFSET + 4], "little")
-    if head[place : place + 4] != PE_MAGIC or len(head) < place + PE_HEADER_BYTES:
-        return {}
-    count, options = struct.unpack_from("<6xH12xH", head, place)
-    first = place + PE_HEADER_BYTES + options
-    found = {}
-    for index in range(min(count, SECTIONS_LIMIT)):
-        where = first + index * PE_SECTION_BYTES
-        if where + PE_SECTION_BYTES > len(head):
-            break
-        name, used, _, stored, start = PE_SECTION.unpack_from(head, where)
-        found[name.rstrip(b"\0").decode("ascii", "replace")] = (start, min(used, stored))
-    return found
 
 
 def lines(tree: Tree, path: str) -> list[str]:

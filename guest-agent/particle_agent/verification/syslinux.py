@@ -6,9 +6,12 @@ com32/elflink/ldlinux/readconfig.c of syslinux 6 does.
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import IO
 
 from particle_agent.disk.reading import Tree
 from particle_agent.verification.menus import LINES_LIMIT, Item, lines
@@ -25,6 +28,16 @@ MODULE_SUFFIX = ".c32"
 SUFFIXES = ("", ".c32", ".img", ".bss", ".bin", ".bs", ".0")
 # How many files may be included, and how many other menus be reached.
 FILES_LIMIT = 64
+# libinstaller/syslxint.h: in the first sector of the loader's file the place of what the installer
+# has filled in, and further on that of the places where the boot sector has the number of the
+# file's first sector, within the partition. The sum of all words is the magic number.
+CORE_LIMIT = 1 << 20
+CORE_MAGIC = 0x3EB202FE
+PATCHED = struct.Struct("<IIHHIIHH")
+PLACES = struct.Struct("<10H")
+# Others may have them elsewhere.
+KNOWN_CORE = re.compile(rb"\r\n(?:SYS|EXT)LINUX 6\.")
+SECTOR = 512
 # In a module's arguments the menu that is read anyway.
 SAME = "~"
 
@@ -60,6 +73,35 @@ class _Label:
 def directory(tree: Tree) -> str | None:
     """The directory with the files of extlinux."""
     return next((d for d in DIRECTORIES if LOADER in tree.names(d)), None)
+
+
+def core_fault(core: bytes, boot_sector: bytes, partition: IO[bytes], start: int) -> str | None:
+    """Why `boot_sector` does not start the loader whose file has the content `core`, if so.
+
+    The partition begins at byte `start` of the disk `partition`.
+    """
+    magic = CORE_MAGIC.to_bytes(4, "little")
+    place = next((i for i in range(0, SECTOR, 4) if core[i : i + 4] == magic), None)
+    if place is None or place + PATCHED.size > len(core):
+        return "it is not what extlinux has installed"
+    *_, words, _, _, places = PATCHED.unpack_from(core, place)
+    if 4 * words > len(core) or _sum(core[: 4 * words]) != CORE_MAGIC:
+        return "its content is damaged"
+    if not KNOWN_CORE.match(core) or places + PLACES.size > len(core):
+        return None
+    low, high = PLACES.unpack_from(core, places)[7:9]
+    number = int.from_bytes(boot_sector[low : low + 4] + boot_sector[high : high + 4], "little")
+    partition.seek(start + number * SECTOR)
+    if partition.read(SECTOR) != core[:SECTOR]:
+        return (
+            f"the boot sector looks for it in sector {number} of the partition, and it is not there"
+        )
+    return None
+
+
+def _sum(data: bytes) -> int:
+    words: tuple[int, ...] = struct.unpack(f"<{len(data) // 4}I", data)
+    return sum(words) & 0xFFFFFFFF
 
 
 def read(tree: Tree, where: str) -> list[Menu]:

@@ -1,0 +1,36 @@
+"""Programs for UEFI: https://learn.microsoft.com/en-us/windows/win32/debug/pe-format."""
+
+from __future__ import annotations
+
+import struct
+
+# The header's place, its magic, the number of sections and the size of what follows.
+HEAD_BYTES = 1 << 16
+OFFSET, MAGIC = 0x3C, b"PE\0\0"
+SECTION = struct.Struct("<8sIIII")
+SECTION_BYTES, HEADER_BYTES, SECTIONS_LIMIT = 40, 24, 96
+
+
+def is_whole(head: bytes, size: int) -> bool:
+    """Whether a file of `size` bytes that begins with `head` is a program with all its parts."""
+    parts = sections(head).values()
+    return bool(parts) and all(start + length <= size for start, length in parts)
+
+
+def sections(head: bytes) -> dict[str, tuple[int, int]]:
+    """Where in a PE program its sections are: the first byte, and how many are used."""
+    if len(head) < OFFSET + 4:
+        return {}
+    place = int.from_bytes(head[OFFSET : OFFSET + 4], "little")
+    if head[place : place + 4] != MAGIC or len(head) < place + HEADER_BYTES:
+        return {}
+    count, options = struct.unpack_from("<6xH12xH", head, place)
+    first = place + HEADER_BYTES + options
+    found = {}
+    for index in range(min(count, SECTIONS_LIMIT)):
+        where = first + index * SECTION_BYTES
+        if where + SECTION_BYTES > len(head):
+            break
+        name, used, _, stored, start = SECTION.unpack_from(head, where)
+        found[name.rstrip(b"\0").decode("ascii", "replace")] = (start, min(used, stored))
+    return found

@@ -1,0 +1,27 @@
+"""What extlinux installs, as small as it can be."""
+
+import struct
+
+# Where the loader's file lies, in its partition.
+CORE_OFFSET = 2 << 20
+# Where the boot sector has the two halves of its sector's number.
+LOW, HIGH = 0x11A, 0x120
+
+
+def core():
+    """An ldlinux.sys of syslinux 6."""
+    data = bytearray(b"\r\nSYSLINUX 6.04 \0\r\n\x1a".ljust(1024, b"\x90"))
+    struct.pack_into("<IIHHIIHH", data, 24, 0x3EB202FE, 1, 2, 2, 256, 0, 127, 600)
+    struct.pack_into("<10H", data, 600, 0, 0, 0, 0, 0, 0, 0, LOW, HIGH, 0)
+    rest = 0x3EB202FE - sum(struct.unpack("<256I", data))
+    struct.pack_into("<I", data, 40, rest & 0xFFFFFFFF)
+    return bytes(data)
+
+
+def boot_sector():
+    data = bytearray(b"\xeb\x58\x90EXTLINUX".ljust(512, b"\0"))
+    struct.pack_into("<I2xI", data, LOW, CORE_OFFSET // 512, 0)
+    return bytes(data)
+
+
+CORE, BOOT_SECTOR = core(), boot_sector()
