@@ -18,6 +18,7 @@ from particle_os import process
 from particle_os.boot import files, outside, probe
 from particle_os.boot.channel import Channel
 from particle_os.boot.evidence import Evidence, console_tail
+from particle_os.boot.image import check_readable
 from particle_os.boot.verdict import CheckResult, Status, Verdict
 from particle_os.boot.watch import Watch
 from particle_os.checks import (
@@ -107,8 +108,10 @@ def boot(
     `checks` must hold for a pass. `evidence` is kept whatever comes. `memory` is in bytes,
     `timeout` in seconds for each boot. `on_phase` hears of each phase and the seconds until it was
     seen. With `console_only` the system is not asked, and a login prompt is all that is waited for.
-    Raises InfrastructureError when QEMU or the host fails: Undecided once a machine is started.
+    Raises InfrastructureError when QEMU or the host fails: Undecided once a machine is started;
+    UsageError for an image whose headers are damaged.
     """
+    check_readable(image, format)
     directory.mkdir(mode=0o700)
     evidence.clear()
     limit = min((check.bytes for check in checks if isinstance(check, MemoryCheck)), default=None)
@@ -272,7 +275,15 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
         if verdict.passed:
             verdict = verdict.model_copy(update={"console_tail": ()})
             if shut_down:
-                verdict = _shut_down(verdict, machine, answer, deadline)
+                answer.send(b"poweroff\n")
+                if (failure := watch.until_off()) is not None:
+                    verdict = verdict.model_copy(
+                        update={
+                            "status": failure[0],
+                            "message": f"while it shuts down: {failure[1]}",
+                            "console_tail": tuple(machine.console.transcript.tail()),
+                        }
+                    )
         verdict = verdict.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
         if failure is None and not (shut_down and verdict.passed):
             seconds = FILES_SECONDS + (PLOT_SECONDS if wanted.evidence.plot else 0)
@@ -327,6 +338,8 @@ def _result(check: Check, found: Finding) -> CheckResult:
 
 def _judge(facts: dict[str, str], results: Sequence[CheckResult]) -> tuple[Status, str]:
     state = facts.get("state", "")
+    if state == "maintenance":
+        return "emergency-mode", "the system itself says that it is in emergency or rescue mode"
     bad = {how: facts.get(how, "").split() for how in ("failed", "crash-looping")}
     if named := [f"{how} units: {', '.join(units)}" for how, units in bad.items() if units]:
         return "units-failed", "; ".join(named)
@@ -335,17 +348,3 @@ def _judge(facts: dict[str, str], results: Sequence[CheckResult]) -> tuple[Statu
     if wrong := [f"{each.name}: {each.detail}" for each in results if not each.passed]:
         return "checks-failed", "; ".join(wrong)
     return "passed", f"{facts.get('system', 'the system')} is up, no unit failed"
-
-
-def _shut_down(verdict: Verdict, machine: Machine, answer: Channel, deadline: Deadline) -> Verdict:
-    """Has the system shut itself down, so that it can boot again; a failure to do so is told."""
-    answer.send(b"poweroff\n")
-    try:
-        while time.monotonic() < deadline.at:
-            machine.console.read(0.2)
-    except QemuEnded as ended:
-        if ended.status != 0:
-            raise
-        return verdict
-    message = f"the system does not shut down within {deadline.seconds:.0f} s of its start"
-    return verdict.model_copy(update={"status": "timed-out", "message": message})

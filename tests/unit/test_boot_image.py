@@ -3,7 +3,7 @@ import struct
 import subprocess
 
 import pytest
-from particle_os.boot.image import FORMATS, image_format
+from particle_os.boot.image import FORMATS, check_readable, image_format
 from particle_os.errors import UsageError
 
 
@@ -144,3 +144,14 @@ def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UsageError, match="no regular file"):
         image_format(tmp_path / "fifo")
+
+
+def test_an_image_with_damaged_headers_is_told_by_what_is_wrong(tmp_path):
+    image = tmp_path / "x.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
+    check_readable(image, "qcow2")
+    image.write_bytes(b"QFI\xfb")
+    with pytest.raises(UsageError, match="is a damaged qcow2") as caught:
+        check_readable(image, "qcow2")
+    assert "Unsupported qcow2 version" in caught.value.tail[-1]
+    check_readable(image, "raw")

@@ -37,6 +37,7 @@ def test_a_pass_needs_a_settled_system_no_failed_unit_and_every_check():
     bad = UNIT.model_copy(update={"passed": False, "detail": "x.service is failed"})
     assert judged({}, UNIT)[0] == "passed"
     assert judged({"state": "starting"})[0] == "units-failed"
+    assert judged({"state": "maintenance", "failed": "x.service"})[0] == "emergency-mode"
     status, message = judged({"state": "degraded", "failed": "x.service\ny.mount"}, bad)
     assert (status, message) == ("units-failed", "failed units: x.service, y.mount")
     status, message = judged({"crash-looping": "z.service"}, UNIT)

@@ -434,6 +434,35 @@ def test_a_failure_on_a_graphical_screen_that_stands_still_is_found(observe):
     assert 20 < machine.now < 30
 
 
+def shut_down(observe, machine):
+    """What is seen of a system that is told to shut down once it has answered."""
+    watched, failure = observe(machine)
+    assert failure is None
+    return watched.until_off()
+
+
+def test_a_system_that_shuts_down(observe):
+    assert shut_down(observe, Played(SYSTEMD, answers=15, ends=(18, 0))) is None
+
+
+def test_a_panic_while_it_shuts_down_is_told_soon(observe):
+    machine = Played([*SYSTEMD, (17, PANIC)], answers=15)
+    status, message = shut_down(observe, machine)
+    assert (status, "Attempted to kill init" in message) == ("kernel-panic", True)
+    assert machine.now < 27
+
+
+def test_a_machine_that_restarts_while_it_shuts_down(observe):
+    machine = Played(SYSTEMD, answers=15, restarts=[20])
+    assert shut_down(observe, machine) == ("reboot-loop", "the machine restarts")
+    assert machine.now < 21
+
+
+def test_a_system_that_does_not_shut_down(observe):
+    status, message = shut_down(observe, Played(SYSTEMD, answers=15))
+    assert (status, "100 s" in message) == ("timed-out", True)
+
+
 def test_a_cursor_that_blinks_is_no_life(observe):
     _, failure = observe(silent(lambda now: b"%d" % (now % 2)))
     assert failure[0] == "kernel-panic"

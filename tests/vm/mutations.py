@@ -323,6 +323,7 @@ MUTATIONS: dict[str, Mutation] = {
     "init-ends": Mutation("kernel-panic", kernel_argument("init=/bin/true")),
     # systemd.
     "emergency": Mutation("emergency-mode", kernel_argument("emergency")),
+    "rescue": Mutation("emergency-mode", kernel_argument("systemd.unit=rescue.target")),
     "fstab-names-missing-disk": Mutation(
         "emergency-mode",
         appended("/etc/fstab", "UUID=dead-beef /data ext4 x-systemd.device-timeout=3s 0 2\n"),

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from particle_os.errors import UsageError
+from particle_os import process
+from particle_os.deadline import Deadline
+from particle_os.errors import InfrastructureError, UsageError
 from particle_os.vm.argv import ImageFormat
 
 # What people call them.
@@ -73,6 +75,23 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
             hint="Flatten it with 'qemu-img convert -O qcow2'.",
         )
     return found
+
+
+def check_readable(path: Path, image_format: ImageFormat) -> None:
+    """Raises UsageError when QEMU cannot open an image, whose headers are damaged then."""
+    if image_format == "raw":
+        return
+    try:
+        process.run(
+            ["qemu-img", "info", "--force-share", "-f", image_format, path],
+            deadline=Deadline.after(30, "reading the image's headers"),
+            what="reading the image's headers",
+        )
+    except InfrastructureError as error:
+        # Without a word of qemu-img's it is the host's fault.
+        if not error.tail:
+            raise
+        raise UsageError(f"{path} is a damaged {image_format}", tail=error.tail) from error
 
 
 def _check_given(path: Path, given: str, head: bytes, tail: bytes) -> None:

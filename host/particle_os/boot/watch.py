@@ -153,6 +153,30 @@ class Watch:
             if time.monotonic() >= self._deadline.at:
                 return "timed-out", self._time_out()
 
+    def until_off(self) -> tuple[Status, str] | None:
+        """Waits until a system that is told to shut down has done so: None then, else why not.
+
+        Raises VmError when QEMU or the host is to blame.
+        """
+        while True:
+            try:
+                self._hear(self._machine.console.read(self._slice()))
+                events = self._machine.monitor.events(self._monitor_deadline())
+            except QemuEnded as ended:
+                if ended.status != 0:
+                    raise
+                return None
+            except VmError:
+                if self._machine.console.is_alive():
+                    raise
+                continue
+            if any(map(_is_reset, events)):
+                return "reboot-loop", "the machine restarts"
+            if found := self._weigh():
+                return found
+            if time.monotonic() >= self._deadline.at:
+                return "timed-out", f"it takes more than {self._deadline.seconds:.0f} s in all"
+
     def _slice(self) -> float:
         return max(0.01, min(POLL_SECONDS, self._deadline.at - time.monotonic()))
 
