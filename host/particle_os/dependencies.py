@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from particle_agent.needs import Need
 from particle_agent.options import StageOptions
+from particle_agent.stages.qemu import Qemu
 from particle_agent.stages.sources import Sources
 from particle_agent.stages.timezone import ABBREVIATION, NAMED, Timezone
 
@@ -43,11 +44,17 @@ POCKETS = (
 
 
 def check(
-    source: Source, stages: tuple[StageOptions, ...], *, architecture: str, base: str
+    source: Source,
+    stages: tuple[StageOptions, ...],
+    *,
+    architecture: str,
+    base: str,
+    secure_boot: bool,
 ) -> None:
     """Notes in `source` what no stage may have brought when a later one needs it.
 
     `stages` are those of the document, in its order; those for other architectures are passed over.
+    With `secure_boot` the image is to start under it.
     """
     suite = base.removeprefix(PREFIX)
     if suite == base:
@@ -66,7 +73,8 @@ def check(
         before = [other for _, other in applying[:position]]
         later = [i for i, other in applying[position + 1 :]]
         told: set[str] = set()
-        for need in stage.needs():
+        signed = stage.signed_needs() if secure_boot and isinstance(stage, Qemu) else ()
+        for need in (*stage.needs(), *signed):
             if need.what in there or need.what in told or _is_brought(need, before):
                 continue
             told.add(need.what)

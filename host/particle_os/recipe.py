@@ -264,7 +264,13 @@ class _Configuring(_Unknown):
 
 def _check_needs(source: document.Source, recipe: Recipe, base: str | None) -> None:
     reference = recipe.base_image if base is None else base
-    dependencies.check(source, recipe.stages, architecture=recipe.architecture, base=reference)
+    dependencies.check(
+        source,
+        recipe.stages,
+        architecture=recipe.architecture,
+        base=reference,
+        secure_boot="uefi-secure" in (recipe.boot_test.firmware or ()),
+    )
     dependencies.check_zones(source, recipe.stages)
     dependencies.check_suites(source, recipe.stages)
 

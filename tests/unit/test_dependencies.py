@@ -69,6 +69,22 @@ def test_every_package_that_a_boot_loader_needs_is_told(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("loader", "signed"),
+    [
+        ("grub", ["shim-signed", "grub-efi-amd64-signed"]),
+        ("systemd-boot", ["shim-signed", "systemd-boot-efi-amd64-signed"]),
+    ],
+)
+def test_what_secure_boot_needs_besides(tmp_path, loader, signed):
+    plain = apt("grub2-common", "grub-pc-bin", "grub-efi-amd64-bin", "systemd-boot")
+    disk = f"    boot-loader: {loader}\nboot-test: {{firmware: [uefi, uefi-secure]}}\n"
+    found = problems(tmp_path, plain, disk=disk)
+    assert sorted(p.hint.split("'")[1] for p in found) == sorted(signed)
+    load(tmp_path, plain, disk=disk.replace(", uefi-secure", ""))
+    load(tmp_path, plain + apt(*signed), disk=disk)
+
+
 def apt(*packages, more=""):
     names = ", ".join(("linux-image-amd64", "init", *packages))
     return f"  - {{type: apt, packages: [{names}]{more}}}\n"

@@ -48,6 +48,9 @@ class BootLoader(Protocol):
     def needs(self) -> Iterable[Need]:
         """The packages that the image must have."""
 
+    def signed_needs(self) -> Iterable[Need]:
+        """Those that it must have for Secure Boot, too."""
+
     def check(self, target: Target) -> None:
         """Raises StageError naming the package that the image lacks."""
 

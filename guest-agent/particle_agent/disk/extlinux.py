@@ -31,6 +31,9 @@ class Extlinux:
     def needs(self) -> tuple[()]:
         return ()
 
+    def signed_needs(self) -> tuple[()]:
+        return ()
+
     def check(self, target: Target) -> None:
         pass
 

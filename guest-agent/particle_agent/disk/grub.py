@@ -68,6 +68,11 @@ class Grub:
         yield needs.package("grub-efi-amd64-bin", EFI_MODULES, why, key, also=FULL_EFI)
         yield needs.package("grub2-common", UPDATE_GRUB, "GRUB's menu", key, also=FULL)
 
+    def signed_needs(self) -> Iterator[Need]:
+        for name in ("BOOTX64.EFI", "grubx64.efi"):
+            file, package = SIGNED[name]
+            yield needs.package(package, file, "Secure Boot", "boot-loader")
+
     def check(self, target: Target) -> None:
         boot.need(target, BIOS_IMAGE, "grub-pc-bin", "GRUB for BIOS")
         boot.need(target, EFI_MODULES, "grub-efi-amd64-bin", "GRUB for UEFI")

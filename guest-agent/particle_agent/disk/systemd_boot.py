@@ -45,6 +45,11 @@ class SystemdBoot:
             why, key = "a unified kernel image", "unified-kernel-image"
             yield needs.package("systemd-ukify", UKIFY, why, key)
 
+    def signed_needs(self) -> Iterator[Need]:
+        why, key = "Secure Boot", "boot-loader"
+        yield needs.package("shim-signed", SHIM["BOOTX64.EFI"], why, key)
+        yield needs.package("systemd-boot-efi-amd64-signed", f"{PROGRAM}.signed", why, key)
+
     def check(self, target: Target) -> None:
         boot.need(target, PROGRAM, "systemd-boot-efi", "systemd-boot")
         boot.need(target, "/usr/bin/bootctl", "systemd-boot", "systemd-boot")

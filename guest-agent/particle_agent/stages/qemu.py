@@ -115,6 +115,10 @@ class Qemu(StageOptions):
         if self.grow:
             yield growth.need(self.partition_table)
 
+    def signed_needs(self) -> Iterator[Need]:
+        """What an image that is to start under Secure Boot needs besides."""
+        yield from self._loader().signed_needs()
+
     def run(self, target: Target) -> None:
         loader, ids = self._loader(), Identifiers(target)
         kernel = boot.newest_kernel(target)
