@@ -38,7 +38,7 @@ class Played:
         self.handed_over, self.busy = handed_over, busy
         self.probe, self.firmware = Channel(), Channel()
         self.shown, self.share = b"", 1.0
-        self.terminals = b""
+        self.terminals, self.search_seconds, self.searches = b"", 0.5, 0
         self.picture = lambda now: None
         self.kernel = False
         self.console = SimpleNamespace(read=self.read, is_alive=lambda: True)
@@ -61,6 +61,11 @@ class Played:
             self.probe.data = BEGIN + b"\n" + END
         return text
 
+    def search(self):
+        self.searches += 1
+        self.now += self.search_seconds
+        return self.terminals
+
     def events(self, deadline):
         due = [at for at in self.restarts if at <= self.now]
         self.restarts = self.restarts[len(due) :]
@@ -77,7 +82,7 @@ def observe(monkeypatch):
         monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: machine.now))
         monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
         monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
-        monkeypatch.setattr(screen, "terminals", lambda m, memory, d: m.terminals)
+        monkeypatch.setattr(screen, "terminals", lambda m, memory, d: m.search())
         monkeypatch.setattr(screen, "kernel_runs", lambda m, d, uefi: m.kernel)
         monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
         watched = Watch(
@@ -468,6 +473,14 @@ def test_a_cursor_that_blinks_is_no_life(observe):
     assert failure[0] == "kernel-panic"
 
 
+def test_searches_leave_a_slow_machine_most_of_its_time(observe):
+    machine = silent(lambda now: b"still")
+    machine.terminals, machine.search_seconds = b"", 5
+    _, failure = observe(machine, seconds=100)
+    assert failure[0] == "timed-out"
+    assert 3 <= machine.searches <= 5
+
+
 @pytest.mark.parametrize(
     "machine",
     [
@@ -479,4 +492,4 @@ def test_a_cursor_that_blinks_is_no_life(observe):
 )
 def test_what_goes_on_is_not_stopped_and_searched(observe, machine):
     _, failure = observe(machine, seconds=40)
-    assert failure[0] == "timed-out"
+    assert (failure[0], machine.searches) == ("timed-out", 0)

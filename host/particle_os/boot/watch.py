@@ -123,6 +123,7 @@ class Watch:
         self._resets = 0
         self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
         self._asked = self._redrawn = self._heard
+        self._next_search = self._heard
         self._pictures: deque[bytes] = deque(maxlen=PICTURES)
         self._activity: object = None
         self._operations = 0
@@ -297,10 +298,14 @@ class Watch:
         if picture is None or picture not in self._pictures:
             self._pictures.append(picture or b"")
             self._redrawn = time.monotonic()
-        elif time.monotonic() - max(self._used_disk, self._redrawn) >= STILL_SECONDS:
+        now = time.monotonic()
+        still = now - max(self._used_disk, self._redrawn) >= STILL_SECONDS
+        if still and now >= self._next_search:
             deadline = self._monitor_deadline()
             self._suspect(screen.terminals(self._machine, self._memory, deadline), "screen")
-            self._redrawn = time.monotonic()
+            ended = time.monotonic()
+            # A machine that works in silence is held up for a quarter of its time at most.
+            self._next_search = ended + 3 * (ended - now)
 
     def _silent(self) -> bool:
         """Whether the kernel says nothing on the serial console."""
