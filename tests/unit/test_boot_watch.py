@@ -79,7 +79,8 @@ class Played:
 @pytest.fixture
 def observe(monkeypatch):
     def run(machine, seconds=100.0, console_only=False):
-        monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: machine.now))
+        for module in (watch, screen):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: machine.now))
         monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
         monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
         monkeypatch.setattr(screen, "terminals", lambda m, memory, d: m.search())
@@ -471,6 +472,11 @@ def test_a_system_that_does_not_shut_down(observe):
 def test_a_cursor_that_blinks_is_no_life(observe):
     _, failure = observe(silent(lambda now: b"%d" % (now % 2)))
     assert failure[0] == "kernel-panic"
+
+
+def test_an_init_is_seen_of_which_no_kernel_was(observe):
+    machine = Played([(1, b"Welcome to Debian\r\n")], handed_over=None)
+    assert observe(machine, seconds=20)[1][0] == "timed-out"
 
 
 def test_searches_leave_a_slow_machine_most_of_its_time(observe):

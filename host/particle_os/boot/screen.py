@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,11 @@ AROUND_BYTES = 16384
 LOW_MEMORY, LOW_OF_MORE, HIGH_MEMORY = 0xB0000000, 0x80000000, 1 << 32
 PIECE = 64 * MIB
 PADDING = re.compile(rb" {2,}|\0")
+# How long disk and screen stand still before the memory is searched, which takes a second or more
+# for each GiB.
+STILL_SECONDS = 3.0
+# A screen on which only the cursor blinks shows these in turn.
+PICTURES = 2
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -80,6 +87,34 @@ def terminals(machine: Machine, memory: int, deadline: Deadline) -> bytes:
             said += _failures((machine.directory / DUMP).read_bytes())
     machine.monitor.execute("cont", deadline)
     return b"\n".join(said)
+
+
+class StillScreen:
+    """The screen in graphics mode of a machine with `memory` bytes that may have stopped."""
+
+    def __init__(self, machine: Machine, memory: int) -> None:
+        self._machine = machine
+        self._memory = memory
+        self._pictures: deque[bytes] = deque(maxlen=PICTURES)
+        self._redrawn = self._next_search = time.monotonic()
+
+    def failures(self, used_disk: float, deadline: Deadline) -> bytes:
+        """What stands on it of a failure, once nothing has moved for a while; else nothing.
+
+        `used_disk` is when a disk was last used, by the monotonic clock.
+        """
+        shown = picture(self._machine, deadline)
+        if shown is None or shown not in self._pictures:
+            self._pictures.append(shown or b"")
+            self._redrawn = time.monotonic()
+        now = time.monotonic()
+        if now < max(self._next_search, max(used_disk, self._redrawn) + STILL_SECONDS):
+            return b""
+        said = terminals(self._machine, self._memory, deadline)
+        ended = time.monotonic()
+        # A machine that works in silence is held up for a quarter of its time at most.
+        self._next_search = ended + 3 * (ended - now)
+        return said
 
 
 def _failures(memory: bytes) -> Iterator[bytes]:

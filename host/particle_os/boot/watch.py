@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,11 +33,6 @@ from particle_os.vm.machine import Machine
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0
-# How long disk and screen stand still before the memory is searched, which takes a second or more
-# for each GiB.
-STILL_SECONDS = 3.0
-# A screen on which only the cursor blinks shows these in turn.
-PICTURES = 2
 # What is on a line may come in pieces.
 OVERLAP_BYTES = 1024
 EVIDENCE_BYTES = 16384
@@ -113,7 +107,6 @@ class Watch:
         self._started = started
         self._deadline = deadline
         self._on_phase = on_phase
-        self._memory = memory
         self._uefi = uefi
         self._console_only = console_only
         self._phase = -1
@@ -122,9 +115,8 @@ class Watch:
         self._dismissed: set[bytes] = set()
         self._resets = 0
         self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
-        self._asked = self._redrawn = self._heard
-        self._next_search = self._heard
-        self._pictures: deque[bytes] = deque(maxlen=PICTURES)
+        self._asked = self._heard
+        self._still = screen.StillScreen(machine, memory)
         self._activity: object = None
         self._operations = 0
         self._processor = 0.0
@@ -271,8 +263,8 @@ class Watch:
         self._look_at_screen()
         if self._phase < KERNEL:
             return self._stalled()
-        if self._phase < ANSWER:
-            self._search_memory()
+        if self._phase < ANSWER and self._silent():
+            self._suspect(self._still.failures(self._used_disk, self._monitor_deadline()), "screen")
         return None
 
     def _kernel_runs(self) -> bool:
@@ -290,26 +282,9 @@ class Watch:
             self._activity = activity
             self._act()
 
-    def _search_memory(self) -> None:
-        """Reads the screen of a silent kernel that does nothing, where it is in graphics mode."""
-        if not self._silent():
-            return
-        picture = screen.picture(self._machine, self._monitor_deadline())
-        if picture is None or picture not in self._pictures:
-            self._pictures.append(picture or b"")
-            self._redrawn = time.monotonic()
-        now = time.monotonic()
-        still = now - max(self._used_disk, self._redrawn) >= STILL_SECONDS
-        if still and now >= self._next_search:
-            deadline = self._monitor_deadline()
-            self._suspect(screen.terminals(self._machine, self._memory, deadline), "screen")
-            ended = time.monotonic()
-            # A machine that works in silence is held up for a quarter of its time at most.
-            self._next_search = ended + 3 * (ended - now)
-
     def _silent(self) -> bool:
         """Whether the kernel says nothing on the serial console."""
-        return self._heard - self._started < self.phases["kernel"] + 2 * LOOK_SECONDS
+        return self._heard - self._started < self.phases.get("kernel", 0) + 2 * LOOK_SECONDS
 
     def _picture(self) -> bytes | None:
         """What a boot loader shows in graphics mode: a menu that counts down has not stopped."""
