@@ -399,13 +399,33 @@ class TimezoneCheck(_Check):
     """Its name in the tz database."""
 
     def asks(self) -> tuple[tuple[str, ...], ...]:
-        return (("readlink", "/etc/localtime"),)
+        return (
+            # Nothing, or the type of what is at the end of the link, and the link.
+            ("find", "/etc", "-maxdepth", "1", "-name", "localtime", "-printf", "%Y %l"),
+            ("cmp", "--", "/etc/localtime", f"/usr/share/zoneinfo/{self.timezone}"),
+        )
 
     def judge(self, replies: Sequence[Reply]) -> Finding:
-        # localtime(5): without the link it is UTC.
-        zone = replies[0].text.partition("zoneinfo/")[2] or "UTC"
-        alike = {zone, self.timezone} <= {"UTC", "Etc/UTC"}
-        return Finding(alike or zone == self.timezone, zone)
+        found, compared = replies
+        if found.status != 0:
+            return Finding(False, f"it cannot be looked at: {found.text[-200:]}")
+        kind, _, link = found.text.partition(" ")
+        _, is_zone, zone = link.partition("zoneinfo/")
+        # localtime(5): without the file it is UTC.
+        if is_zone or not kind:
+            zone = zone or "UTC"
+            if {zone, self.timezone} <= {"UTC", "Etc/UTC"}:
+                return Finding(True, zone)
+            if zone == self.timezone and kind != "f":
+                return Finding(False, f"{zone}, but {link} is not there")
+            return Finding(zone == self.timezone, zone)
+        # Some image builders copy the zone's file.
+        if compared.status == 0:
+            return Finding(True, f"{self.timezone}, by the content of /etc/localtime")
+        why = f"has not the content of {self.timezone}"
+        if compared.status != 1:
+            why = f"cannot be compared with {self.timezone}: {compared.text[-200:]}"
+        return Finding(False, f"/etc/localtime is no link to a zone, and {why}")
 
 
 @dataclass(frozen=True, kw_only=True)

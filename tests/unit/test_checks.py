@@ -27,6 +27,7 @@ from particle_os.errors import InvalidDocument
 LISTEN = "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1\n"
 CONNECTED = LISTEN.replace("00000000:0000 0A", "0202000A:D3B2 01")
 PASSWD = "admin:x:1000:1000:Admin:/home/admin:/bin/bash\n"
+BERLIN = "/usr/share/zoneinfo/Europe/Berlin"
 MOUNTS = "/dev/vda1 / ext4 rw,relatime 0 0\ntmpfs /run tmpfs rw,nosuid 0 0\n"
 
 
@@ -108,10 +109,21 @@ def test_a_failure_says_what_is_there_and_what_was_wanted(check, outputs, told):
         (MountCheck(mount="/srv"), [MOUNTS], False),
         (KernelArgumentCheck(kernel_argument="quiet"), ["root=x quiet\n"], True),
         (KernelArgumentCheck(kernel_argument="quiet"), ["root=x notquiet\n"], False),
-        (TimezoneCheck(timezone="Europe/Berlin"), ["/usr/share/zoneinfo/Europe/Berlin\n"], True),
-        (TimezoneCheck(timezone="Europe/Berlin"), ["../usr/share/zoneinfo/Asia/Tokyo\n"], False),
-        (TimezoneCheck(timezone="UTC"), ["/usr/share/zoneinfo/Etc/UTC\n"], True),
-        (TimezoneCheck(timezone="Etc/UTC"), [(1, "")], True),
+        (TimezoneCheck(timezone="Europe/Berlin"), [f"f {BERLIN}", ""], True),
+        (TimezoneCheck(timezone="Europe/Berlin"), [f"f ..{BERLIN}", ""], True),
+        (TimezoneCheck(timezone="Europe/Berlin"), [f"N {BERLIN}", (2, "")], False),
+        (TimezoneCheck(timezone="Asia/Tokyo"), [f"f {BERLIN}", ""], False),
+        (TimezoneCheck(timezone="Europe/Berlin"), ["f ", ""], True),
+        (TimezoneCheck(timezone="Europe/Berlin"), ["f ", (1, "differ")], False),
+        (TimezoneCheck(timezone="Europe/Berlin"), ["f /etc/my-zone", (1, "differ")], False),
+        (TimezoneCheck(timezone="Europe/Berlin"), ["", (2, "no such file")], False),
+        (TimezoneCheck(timezone="UTC"), ["f /usr/share/zoneinfo/Etc/UTC", ""], True),
+        (TimezoneCheck(timezone="UTC"), ["N /usr/share/zoneinfo/Etc/UTC", (2, "")], True),
+        (TimezoneCheck(timezone="UTC"), ["f ", (1, "differ")], False),
+        (TimezoneCheck(timezone="UTC"), ["f ", (2, "no such file")], False),
+        (TimezoneCheck(timezone="UTC"), ["f /etc/my-zone", (1, "differ")], False),
+        (TimezoneCheck(timezone="Etc/UTC"), ["", (2, "no such file")], True),
+        (TimezoneCheck(timezone="Etc/UTC"), [(127, "no find"), (127, "")], False),
         (LocaleCheck(locale="de_DE.UTF-8"), ["LANG=de_DE.UTF-8\n", "C\nde_DE.utf8\n"], True),
         (LocaleCheck(locale="de_DE.UTF-8"), ['LANG="de_DE.UTF-8"\n', "C\n"], False),
         (LocaleCheck(locale="de_DE.UTF-8"), ["LANG=C.UTF-8\n", "C\nde_DE.utf8\n"], False),
