@@ -191,9 +191,13 @@ def _compared(first: Verdict, second: Verdict) -> Verdict:
 
 def _told_apart(first: Verdict, second: Verdict) -> Verdict:
     """The second boot's verdict, with what a machine that has answered twice shows."""
-    changed = [name for name in LASTING if first.facts.get(name) != second.facts.get(name)]
-    detail = f"{', '.join(changed)} changed" if changed else "it came up again, the same machine"
-    result = CheckResult(name="reboot", passed=not changed, detail=detail)
+    told = {name: (first.facts.get(name), second.facts.get(name)) for name in LASTING}
+    faults = [f"{name} is unknown" for name, facts in told.items() if None in facts]
+    changed = [name for name, (one, two) in told.items() if None not in (one, two) and one != two]
+    if changed:
+        faults.append(f"{', '.join(changed)} changed")
+    detail = "; ".join(faults) or "it came up again, the same machine"
+    result = CheckResult(name="reboot", passed=not faults, detail=detail)
     return _with_checks(
         second, [result if check.name == "reboot" else check for check in second.checks]
     )
@@ -347,4 +351,4 @@ def _judge(facts: dict[str, str], results: Sequence[CheckResult]) -> tuple[Statu
         return "units-failed", f"systemd says '{state}', not 'running'"
     if wrong := [f"{each.name}: {each.detail}" for each in results if not each.passed]:
         return "checks-failed", "; ".join(wrong)
-    return "passed", f"{facts.get('system', 'the system')} is up, no unit failed"
+    return "passed", f"{facts.get('system') or 'the system'} is up, no unit failed"

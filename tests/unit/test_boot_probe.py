@@ -2,6 +2,7 @@ import base64
 import shlex
 import subprocess
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from particle_os.boot import probe
@@ -211,6 +212,8 @@ def told(tmp_path):
         functions = script.replace("exec >/dev/ttyS1", "exec ").partition(
             'echo "PARTICLE-OS-PROBE $1"'
         )[0]
+        for name in ("/etc/os-release", "/etc/machine-id"):
+            functions = functions.replace(name, str(tmp_path / Path(name).name))
         environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
         done = subprocess.run(["sh", "-c", f"{functions}\nfacts"], env=environment, stdout=-1)
         return probe.facts(answer_of(done.stdout), NONCE)
@@ -248,6 +251,18 @@ def test_a_good_system_runs_systemctl_no_more_than_it_must(told, tmp_path):
     assert (facts["failed"], facts["crash-looping"]) == ("", "")
     assert not [name for name in facts if name.startswith("journal:")]
     assert (tmp_path / "asked").read_text().split() == ["is-system-running", "list-units"]
+
+
+def test_the_facts_that_a_reboot_compares_come_whatever_is_missing(told, tmp_path):
+    assert {"kernel", "hostname", "ssh-host-keys", "root-device"} <= told("running", "").keys()
+    assert "machine-id" not in told("running", "")
+    (tmp_path / "machine-id").write_text("a" * 32)
+    (tmp_path / "os-release").write_text("it's ) no shell\n")
+    assert told("running", "")["machine-id"] == "a" * 32
+    (tmp_path / "os-release").write_text('PRETTY_NAME="My Debian"\n')
+    (tmp_path / "machine-id").write_text("b" * 32 + "\n")
+    facts = told("running", "")
+    assert (facts["system"], facts["machine-id"]) == ("My Debian", "b" * 32)
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ def judged(facts, *results):
 def test_a_pass_needs_a_settled_system_no_failed_unit_and_every_check():
     bad = UNIT.model_copy(update={"passed": False, "detail": "x.service is failed"})
     assert judged({}, UNIT)[0] == "passed"
+    assert judged({"system": ""})[1] == "the system is up, no unit failed"
     assert judged({"state": "starting"})[0] == "units-failed"
     assert judged({"state": "maintenance", "failed": "x.service"})[0] == "emergency-mode"
     status, message = judged({"state": "degraded", "failed": "x.service\ny.mount"}, bad)
@@ -66,6 +67,17 @@ def test_another_machine_came_up():
     verdict = boot_test._compared(booted(), later)
     assert verdict.status == "checks-failed"
     assert verdict.checks[0].detail == "machine-id, ssh-host-keys changed"
+
+
+@pytest.mark.parametrize("known_at_first", [True, False])
+def test_what_is_unknown_is_not_the_same(known_at_first):
+    first, second = booted(), booted(**{"ssh-host-keys": "other"})
+    del second.facts["machine-id"]
+    if not known_at_first:
+        del first.facts["machine-id"]
+    verdict = boot_test._compared(first, second)
+    assert verdict.status == "checks-failed"
+    assert verdict.checks[0].detail == "machine-id is unknown; ssh-host-keys changed"
 
 
 def test_a_second_boot_that_fails_says_so():

@@ -86,12 +86,14 @@ facts() {
 		[ "$more" -le 0 ] ||
 			fact "journal:$more more" "$more more units failed; their journals are left out."
 	}
-	. /etc/os-release
-	fact system "$PRETTY_NAME"
+	# In a shell of its own, which ends where the file is missing or is no shell.
+	fact system "$(. /etc/os-release && printf '%s\n' "$PRETTY_NAME")"
 	for name in kernel:/proc/sys/kernel/osrelease hostname:/proc/sys/kernel/hostname \
 		machine-id:/etc/machine-id; do
-		fact "${name%%:*}"
-		read -r line <"${name#*:}" && printf '%s\n' "$line"
+		line=
+		# The newline at the end may be missing.
+		read -r line <"${name#*:}"
+		[ -z "$line" ] || fact "${name%%:*}" "$line"
 	done
 	while read -r source place type options _; do
 		[ "$place" != / ] || root="$source $type $options"
