@@ -176,7 +176,7 @@ FileMode = Annotated[
 LinkText = Annotated[str, Text("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)]
 UnitName = Annotated[
     str,
-    Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*\.[a-z]+"),
+    Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\-]+\.[a-z]+"),
 ]
 Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
 Script = Annotated[str, Text("the text of a script, without NUL characters", r"[^\x00]+", 262144)]

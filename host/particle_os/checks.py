@@ -24,7 +24,6 @@ from particle_agent.values import (
     LocaleName,
     PackageName,
     UnitName,
-    UserName,
     ZoneName,
     bytes_of,
 )
@@ -59,7 +58,27 @@ MemorySize = Annotated[
 ]
 PortNumber = Annotated[int, Between(1, 65535)]
 WebPath = Annotated[str, Text("a path such as '/' or '/health?full=1'", r"/[!-~]*", 2048)]
-Word = Annotated[str, Text("a word without spaces", r"[!-~]+")]
+Word = Annotated[
+    str, Text("a word without spaces and control characters", r"[^\x00-\x20\x7f]+", 2048)
+]
+# What may be in an image, not only what stages make: Debian-exim, first.last, libc6:amd64.list.
+# getent(1) and id(1) take a number for an id.
+AccountName = Annotated[
+    str,
+    Text(
+        "the name of a user or group: no number, and without spaces, ':', '/', control characters, "
+        "or '+' or '-' at its start",
+        r"([^\x00-\x20\x7f:/0-9+-]|[0-9]+[^\x00-\x20\x7f:/0-9])[^\x00-\x20\x7f:/]*",
+    ),
+]
+ImagePath = Annotated[
+    str,
+    Text(
+        "an absolute path without parts '.' and '..', control characters, or '/' at its end",
+        r"(/([^./\x00-\x1f\x7f]|\.[^./\x00-\x1f\x7f]|\.\.[^/\x00-\x1f\x7f])[^/\x00-\x1f\x7f]*)+|/",
+        4096,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -184,15 +203,15 @@ class FileCheck(_Check):
     """A file, directory or link is there, and is as it should be."""
 
     kind = "file"
-    file: AbsolutePath
+    file: ImagePath
     """The path; a symbolic link is followed."""
     exists: bool = True
     """Whether it must be there, or must not."""
     mode: FileMode | None = None
     """Its mode, in quotes."""
-    owner: UserName | None = None
+    owner: AccountName | None = None
     """The user that it belongs to."""
-    group: UserName | None = None
+    group: AccountName | None = None
     """The group that it belongs to."""
     contains: str | None = None
     """A text that must be in its first 64 KiB."""
@@ -260,9 +279,9 @@ class UserCheck(_Check):
     """An account exists."""
 
     kind = "user"
-    user: UserName
+    user: AccountName
     """Its name."""
-    groups: tuple[UserName, ...] = ()
+    groups: tuple[AccountName, ...] = ()
     """Groups that it must be in."""
     shell: AbsolutePath | None = None
     """Its login shell."""
@@ -347,7 +366,7 @@ class MountCheck(_Check):
     """A file system is mounted."""
 
     kind = "mount"
-    mount: AbsolutePath
+    mount: ImagePath
     """Where."""
     type: Word | None = None
     """The file system's type."""
@@ -358,10 +377,9 @@ class MountCheck(_Check):
         return (("head", f"--bytes={CONTENT_BYTES}", "/proc/self/mounts"),)
 
     def judge(self, replies: Sequence[Reply]) -> Finding:
-        mounts = [line.split(" ") for line in replies[0].output.splitlines()]
-        # fstab(5): a space in a path is written as \040.
-        place = self.mount.replace(" ", "\\040")
-        here = [fields for fields in mounts if len(fields) >= 4 and fields[1] == place]
+        lines = replies[0].output.split("\n")
+        mounts = [list(map(_unescaped, line.split(" "))) for line in lines]
+        here = [fields for fields in mounts if len(fields) >= 4 and fields[1] == self.mount]
         if not here:
             return Finding(False, "nothing is mounted there")
         # What was mounted last hides what is below.
@@ -372,6 +390,11 @@ class MountCheck(_Check):
         if missing := [option for option in self.options if option not in options]:
             return Finding(False, f"it is {found}, without {','.join(missing)}")
         return Finding(True, found)
+
+
+def _unescaped(field: str) -> str:
+    """A field of /proc/self/mounts, where a space is \\040, and a backslash \\134."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 from particle_os import recipe
+from particle_os.boot import probe
 from particle_os.boot.verdict import Status
 from particle_os.checks import (
     KINDS,
@@ -107,6 +108,8 @@ def test_a_failure_says_what_is_there_and_what_was_wanted(check, outputs, told):
         (MountCheck(mount="/", type="xfs"), [MOUNTS], False),
         (MountCheck(mount="/", options=("ro",)), [MOUNTS], False),
         (MountCheck(mount="/srv"), [MOUNTS], False),
+        (MountCheck(mount="/a b\\c"), [MOUNTS.replace("/run", r"/a\040b\134c")], True),
+        (MountCheck(mount="/a:\u2028"), [MOUNTS.replace("/run", "/a:\u2028")], True),
         (KernelArgumentCheck(kernel_argument="quiet"), ["root=x quiet\n"], True),
         (KernelArgumentCheck(kernel_argument="quiet"), ["root=x notquiet\n"], False),
         (TimezoneCheck(timezone="Europe/Berlin"), [f"f {BERLIN}", ""], True),
@@ -214,6 +217,41 @@ def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
     whole = tmp_path / "x.yml"
     whole.write_text(text)
     assert recipe.load(whole).recipe.boot_test.checks == checks
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "user: Debian-exim", "user: first.last", "user: host1$", "user: 2nd", "user: jörg",
+        "file: '/var/lib/dpkg/info/libc6:amd64.list'", "file: /run/secrets/..data", "file: /...",
+        "{file: /x, owner: Debian-exim, group: first.last}", "{user: x, groups: [Debian-exim]}",
+        "mount: '/mnt/a:b'", "mount: /", "unit: '-.mount'", "unit: '-.slice'",
+        "kernel-argument: root=LABEL=ü", "{mount: /, options: [subvol=/ü]}",
+    ],
+)  # fmt: skip
+def test_what_may_be_in_an_image_can_be_asked_for(tmp_path, check):
+    path = tmp_path / "checks.yml"
+    path.write_text(f"checks:\n- {check}\n")
+    (check,) = recipe.load_boot_test(path).checks
+    probe.credentials("0" * 32, [check])
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        'user: "a\\nb"', 'user: "a\\0"', "user: a b", "user: a:b", "user: ''",
+        # These are taken for the ids of any user.
+        "user: '1000'", "user: '+1000'", "user: '-1'",
+        'file: "/a\\nb"', 'file: "/a\\0"', "file: /a/../b", "file: /..", "file: /a/.", "file: /a/",
+        "file: //a", 'mount: "/a\\eb"', 'unit: "-\\n.mount"', "unit: -h",
+        'kernel-argument: "a\\nb"', "kernel-argument: a b",
+    ],
+)  # fmt: skip
+def test_what_no_system_has_is_refused(tmp_path, check):
+    path = tmp_path / "checks.yml"
+    path.write_text(f"checks:\n- {check}\n")
+    with pytest.raises(InvalidDocument):
+        recipe.load_boot_test(path)
 
 
 @pytest.mark.parametrize(
