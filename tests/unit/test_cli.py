@@ -581,6 +581,50 @@ def test_a_place_that_cannot_be_written_is_told_before_the_boot(
     assert f"{place} cannot be written: {why}" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "place"),
+    [
+        ("--junit", "image.raw"), ("--report", "image.raw"), ("--evidence", "image.raw"),
+        ("--junit", "symbolic"), ("--report", "hard"), ("--junit", "checks.yml"),
+    ],
+)  # fmt: skip
+def test_a_boot_test_does_not_write_to_what_it_reads(tmp_path, monkeypatch, option, place):
+    monkeypatch.setattr(boot_test, "boot", None)
+    monkeypatch.chdir(tmp_path)
+    image, checks = tmp_path / "image.raw", tmp_path / "checks.yml"
+    image.write_bytes(bytes(1024))
+    checks.write_text("checks: []\n")
+    (tmp_path / "symbolic").symlink_to(image)
+    (tmp_path / "hard").hardlink_to(image)
+    result = run("boot-test", image, "--accel", "tcg", "--checks", checks, option, place)
+    assert result.exit_code == 2
+    assert "needs it for something else" in result.stderr or "is a file" in result.stderr
+    assert (image.read_bytes(), checks.read_text()) == (bytes(1024), "checks: []\n")
+
+
+def test_a_boot_test_does_not_write_two_reports_to_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(boot_test, "boot", None)
+    image, file = tmp_path / "image.raw", tmp_path / "x"
+    image.write_bytes(bytes(1024))
+    result = run("boot-test", image, "--accel", "tcg", "--junit", file, "--report", file)
+    assert result.exit_code == 2
+    assert "needs it for something else" in result.stderr
+
+
+@pytest.mark.usefixtures("nothing_starts")
+@pytest.mark.parametrize("place", ["test.yml", "key", "out/test.raw", "out/test.result.json"])
+def test_a_build_does_not_write_to_what_it_reads_and_leaves(tmp_path, place):
+    files = "  - {type: files, files: [{path: /x, source: key}]}\n"
+    texts = {"test.yml": MINIMAL.replace("  - type: qemu", f"{files}  - type: qemu"), "key": "k"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    arguments = ["--output", tmp_path / "out", "--junit", tmp_path / place]
+    result = run("build", tmp_path / "test.yml", *arguments)
+    assert result.exit_code == 2
+    assert "needs it for something else" in result.stderr
+    assert texts == {name: (tmp_path / name).read_text() for name in texts}
+
+
 @pytest.mark.usefixtures("nothing_starts")
 def test_a_build_whose_junit_file_cannot_be_written_does_not_start(recipe, tmp_path):
     result = run("build", recipe, "--output", tmp_path / "out", "--junit", "/proc/x.xml")

@@ -72,8 +72,9 @@ def boot_test_command(
     evidence_directory: Path | None, console_only: bool, template: str,
 ) -> int:  # fmt: skip
     """Boot IMAGE through a throwaway overlay and tell whether it came up."""
-    for file in (junit_file, report_file):
-        check_writable(file)
+    read = [image, checks_file] if checks_file else [image]
+    check_writable(junit_file, read)
+    check_writable(report_file, [*read, junit_file] if junit_file else read)
     found = image_format(image, given_format)
     make_writable(evidence_directory)
     wanted = recipe.load_boot_test(checks_file) if checks_file is not None else recipe.BootTest()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import click
 
 from particle_os import report
+from particle_os.base import TarBase
 from particle_os.boot.evidence import CONSOLE
 from particle_os.cli.common import (
     ACCEL,
@@ -104,7 +106,7 @@ def build_command(
         show_plan(plan, output)
         return 0
     make_writable(output_directory)
-    check_writable(junit_file)
+    check_writable(junit_file, _files(plan))
     progress = output.progress_sinks()
     try:
         if result := already_there(plan):
@@ -135,6 +137,16 @@ def build_command(
         console = Path(f"{result.recipe}.evidence") / verdict.firmware / CONSOLE
         raise not_booted(verdict, place / console)
     return 0
+
+
+def _files(plan: Plan) -> list[Path]:
+    """What a build reads, and what it leaves."""
+    attached = chain.from_iterable(plan.loaded.attachments)
+    read = [*plan.loaded.files, *(attachment.path for attachment in attached)]
+    if isinstance(plan.base, TarBase):
+        read.append(plan.base.tarball)
+    endings = (*plan.loaded.disk.formats, "raw.zst", *ENDINGS)
+    return [*read, *(plan.options.output / f"{plan.name}.{ending}" for ending in endings)]
 
 
 def show_plan(plan: Plan, output: Output) -> None:

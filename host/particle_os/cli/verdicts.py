@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -23,12 +23,17 @@ JUNIT = click.option(
 )
 
 
-def check_writable(file: Path | None) -> None:
-    """Raises UsageError, before anything starts, when a file could not be written at the end."""
+def check_writable(file: Path | None, others: Iterable[Path] = ()) -> None:
+    """Raises UsageError, before anything starts, when a file could not be written at the end.
+
+    Neither may it be one of `others`, which the command reads or writes itself.
+    """
     if file is None:
         return
     # Rights do not tell: root has them all, and no files come to be in /proc.
     try:
+        if any(_is_same(file, other) for other in others):
+            raise UsageError(f"{file} cannot be written: this command needs it for something else")
         if not file.exists():
             file.touch(exist_ok=False)
             file.unlink()
@@ -36,6 +41,13 @@ def check_writable(file: Path | None) -> None:
             file.open("ab").close()
     except OSError as error:
         raise _unwritable(file, error) from error
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, or would when it is made."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def make_writable(directory: Path | None) -> None:
