@@ -83,9 +83,12 @@ ImagePath = Annotated[
 
 @dataclass(frozen=True)
 class Reply:
-    """How a program ended in the image, and what it printed; untrusted."""
+    """How a program ended in the image, and what it printed; untrusted.
 
-    status: int
+    `status` is None when it took too long, and was ended.
+    """
+
+    status: int | None
     output: str
 
     @property
@@ -188,10 +191,9 @@ class CommandCheck(_Check):
     def judge(self, replies: Sequence[Reply]) -> Finding:
         reply = replies[0]
         if reply.status != self.exit:
-            late = reply.status in (124, 137) and self.exit not in (124, 137)
             what = (
                 f"took longer than {self.timeout} s"
-                if late
+                if reply.status is None
                 else f"ended with {reply.status}, not {self.exit}"
             )
             return Finding(False, f"it {what}: {reply.text[-1000:] or 'no output'}")
@@ -231,7 +233,7 @@ class FileCheck(_Check):
 
     def judge(self, replies: Sequence[Reply]) -> Finding:
         there = replies[0].status == 0
-        # stat(1) ends with 1 and says which file is missing; timeout(1) and a shell say otherwise.
+        # stat(1) ends with 1 and says which file is missing; timeout(1) says otherwise.
         if not there and replies[0].status != 1:
             return Finding(False, f"it cannot be looked at: {replies[0].text[-200:]}")
         if there != self.exists:

@@ -88,6 +88,7 @@ CHECKS = (
     UnitCheck(unit="ssh.service"),
     FileCheck(file="/etc/motd", contains="x"),
     CommandCheck(command=("true",)),
+    CommandCheck(command=("sleep", "60")),
 )
 
 
@@ -98,9 +99,16 @@ def test_each_check_gets_its_replies():
         "reply:2.0  127",
         "reply:7.0 xx 0",
         "reply:1.0 not-base64! 0",
+        f"reply:3.0 {encoded('out')} late",
+        "reply:3.0  never",
     ]
     found = probe.replies(answer({}, more=more), NONCE, CHECKS)
-    assert found == [[Reply(0, "active")], [NO_REPLY, Reply(0, "content")], [Reply(127, "")]]
+    assert found == [
+        [Reply(0, "active")],
+        [NO_REPLY, Reply(0, "content")],
+        [Reply(127, "")],
+        [Reply(None, "out")],
+    ]
 
 
 def test_replies_are_not_facts():
@@ -182,6 +190,11 @@ def test_the_status_and_both_outputs_come_back(asked):
 def test_a_program_that_is_not_there(asked):
     (reply,) = asked(("no-such-program", "x"))
     assert reply.status == 127
+
+
+def test_a_program_may_end_as_if_it_had_been_late(asked):
+    replies = asked(*(("sh", "-c", does) for does in ("exit 124", "exit 137", "kill -9 $$")))
+    assert [reply.status for reply in replies] == [124, 137, 137]
 
 
 def test_a_flood_is_cut_and_the_status_is_the_programs(asked):
@@ -267,8 +280,10 @@ def test_the_facts_that_a_reboot_compares_come_whatever_is_missing(told, tmp_pat
 
 @pytest.mark.slow
 def test_a_program_that_does_not_end(asked):
-    (reply,) = asked(("sleep", "60"), timeout=1)
-    assert reply.status == 124
+    deaf = ("sh", "-c", "trap '' TERM; echo started; sleep 60; sleep 60")
+    replies = asked(("sleep", "60"), deaf, ("sh", "-c", "sleep 0.5; exit 124"), timeout=1)
+    assert [reply.status for reply in replies] == [None, None, 124]
+    assert replies[1].output.startswith("started\n")
 
 
 @pytest.mark.slow

@@ -148,8 +148,16 @@ def test_a_finding_says_what_was_found():
         "'b' is not in: xyz"
         in CommandCheck(command=("x",), contains="b").judge([Reply(0, "xyz")]).detail
     )
-    late = CommandCheck(command=("x",), timeout=7).judge([Reply(124, "")])
-    assert "took longer than 7 s" in late.detail
+
+
+@pytest.mark.parametrize("status", [124, 137])
+def test_a_status_of_its_own_is_no_lateness(status):
+    check = CommandCheck(command=("x",), timeout=7)
+    assert check.judge([Reply(status, "")]).detail == f"it ended with {status}, not 0: no output"
+    assert check.judge([Reply(None, "")]).detail == "it took longer than 7 s: no output"
+    meant = CommandCheck(command=("x",), timeout=7, exit=status)
+    assert meant.judge([Reply(status, "")]).holds
+    assert not meant.judge([Reply(None, "")]).holds
 
 
 def test_an_expression_takes_linear_time():

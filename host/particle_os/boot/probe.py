@@ -46,7 +46,7 @@ QUESTIONS_LIMIT = 24 << 10
 QUESTIONS = "particle-os.questions"
 TOO_LONG = f"the checks are longer than the {QUESTIONS_LIMIT} bytes that can be handed to an image"
 TOO_LONG_HINT = "put long commands into a script of the image"
-FACTS, REPLY = "facts", "reply:"
+FACTS, REPLY, LATE = "facts", "reply:", "late"
 SEPARATOR = "\x1e"
 FACT_LINES = 200
 
@@ -176,8 +176,9 @@ def replies(data: bytes, nonce: str, checks: Sequence[Check]) -> list[list[Reply
         name, _, rest = line.partition(" ")
         value, _, status = rest.rpartition(" ")
         output = _decoded(value)
-        if name.startswith(REPLY) and output is not None and status.isdecimal():
-            found[name.removeprefix(REPLY)] = Reply(int(status[:4]), output)
+        if name.startswith(REPLY) and output is not None and (status.isdecimal() or status == LATE):
+            ended = None if status == LATE else int(status[:4])
+            found[name.removeprefix(REPLY)] = Reply(ended, output)
     return [
         [found.get(f"{number}.{index}", NO_REPLY) for index in range(len(check.asks()))]
         for number, check in enumerate(checks)
