@@ -153,12 +153,16 @@ AbsolutePath = Annotated[
 DiskSize = Annotated[
     str,
     Text(
-        "'auto', 'minimal', or a size such as '800M' or '4G' (powers of 1024)",
+        "'auto', 'minimal', or a size in M or G (powers of 1024) such as '800M' or '4G'",
         r"auto|minimal|[1-9][0-9]{0,8}[MG]",
     ),
 ]
 SwapSize = Annotated[
-    str, Text("'none', or a size such as '512M' or '2G'", r"none|[1-9][0-9]{0,5}[MG]")
+    str,
+    Text(
+        "'none', or a size in M or G (powers of 1024) such as '512M' or '2G'",
+        r"none|[1-9][0-9]{0,5}[MG]",
+    ),
 ]
 # RFC 1123; Linux takes 64 characters.
 HostName = Annotated[

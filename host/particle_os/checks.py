@@ -54,7 +54,7 @@ def _compiles(pattern: str) -> str:
 
 Expression = Annotated[str, pydantic.AfterValidator(_compiles)]
 MemorySize = Annotated[
-    str, Text("a size such as '512M' or '2G' (powers of 1024)", r"[1-9][0-9]{0,6}[MG]")
+    str, Text("a size in M or G (powers of 1024) such as '512M' or '2G'", r"[1-9][0-9]{0,6}[MG]")
 ]
 PortNumber = Annotated[int, Between(1, 65535)]
 WebPath = Annotated[str, Text("a path such as '/' or '/health?full=1'", r"/[!-~]*", 2048)]

@@ -274,7 +274,7 @@ def test_what_no_system_has_is_refused(tmp_path, check):
         ("- port: 65536", "2:9: port: "),
         ("- file: etc/passwd", "2:9: file: expected an absolute path"),
         ("- reboot: false", "2:11: reboot: expected true"),
-        ("- memory: 512", "2:11: memory: expected a size"),
+        ("- memory: 512", "2:11: memory: expected a size in M or G"),
         ("- unit: ssh.service\n  port: 22", "3:3: unknown key 'port'"),
     ],
 )

@@ -169,7 +169,7 @@ def test_validate_tells_the_errors_as_annotations(tmp_path):
         f"::error file={file},line=1,col=1,title=unknown-key::"
         "unknown key 'nam' (did you mean 'name'?)",
         f"::error file={file},line=3,col=43,title=bad-value::size: expected 'auto', 'minimal', or a"
-        " size such as '800M' or '4G' (powers of 1024), found \"%25\\\\r\"",
+        " size in M or G (powers of 1024) such as '800M' or '4G', found \"%25\\\\r\"",
         f"::notice file={file},line=3,col=6,title=older-form::'org.osbuild.debian.qemu' is called "
         "'qemu' now: write 'type: qemu'",
     ]

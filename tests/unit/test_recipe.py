@@ -203,6 +203,8 @@ WRONG = [
     (MINIMAL + "    size: 0x10\n", 4, 11, "bad-value", "found 0x10", None),
     (MINIMAL + "    size: True\n", 4, 11, "bad-value", "found true", None),
     (MINIMAL + "description: 1.50\n", 4, 14, "bad-type", "found 1.50", "put it in quotes"),
+    (MINIMAL + "    size: 1T\n", 4, 11, "bad-value", "a size in M or G", None),
+    (MINIMAL + "    swap: 1T\n", 4, 11, "bad-value", "a size in M or G", None),
     (MINIMAL + "    swap: auto\n", 4, 11, "bad-value", "swap", None),
     ("name: x\nstages:\n  - type: apt\n  - type: qemu\n    when: {architecture: arm64}\n", 5, 5,
      "bad-order", "ends without a disk: 'when' leaves it out for amd64",

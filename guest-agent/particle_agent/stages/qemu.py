@@ -22,6 +22,8 @@ from particle_agent.values import DiskSize, SwapSize, bytes_of
 
 # An MBR counts sectors of 512 bytes in 32 bits.
 MSDOS_LIMIT = 2 << 40
+# QEMU's block/vpc.c: VHD_MAX_SECTORS.
+VHD_LIMIT = 2040 << 30
 Firmware = Literal["bios", "uefi", "uefi-secure"]
 Format = Literal["raw", "qcow2", "vmdk", "vdi", "vhd"]
 # The firmwares that start a boot loader, those of the boot test first.
@@ -85,6 +87,8 @@ class Qemu(StageOptions):
         given = self.size not in ("auto", "minimal")
         if given and self.partition_table == "msdos" and bytes_of(self.size) > MSDOS_LIMIT:
             yield ("size",), "the partition table msdos ends at 2 TiB; gpt does not"
+        if given and "vhd" in self.formats and bytes_of(self.size) > VHD_LIMIT:
+            yield ("size",), "the format vhd ends at 2040G"
         if given and self.swap != "none" and bytes_of(self.swap) >= bytes_of(self.size):
             yield ("swap",), f"a disk of {self.size} has no room for {self.swap} of it"
         for index, name in enumerate(self.formats):
