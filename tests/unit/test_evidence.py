@@ -29,20 +29,24 @@ def stand_in(directory, name, script):
 
 def run(script, tmp_path, *arguments, **environment):
     """Runs boot.sh with programs that write down what they are given; returns that."""
+    done = start(script, tmp_path, *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return (tmp_path / "told").read_text().splitlines()
+
+
+def start(script, tmp_path, *arguments, **environment):
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
     told = tmp_path / "told"
     for name in ("qemu-img", "qemu-system-x86_64", "cp"):
         stand_in(programs, name, f'printf "%s\\n" {name} "$PWD" "$@" >>{told}')
-    done = subprocess.run(
+    return subprocess.run(
         ["sh", script, *arguments],
         env={"PATH": f"{programs}:/usr/bin:/bin", "TMPDIR": str(tmp_path), **environment},
         capture_output=True,
         text=True,
         timeout=30,
     )
-    assert done.returncode == 0, done.stderr
-    return told.read_text().splitlines()
 
 
 def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
@@ -63,13 +67,35 @@ def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
     assert not Path(told[1]).exists()
 
 
-def test_the_command_takes_another_image(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "format_", "told_to_qemu"),
+    [
+        ("other.qcow2", "", "qcow2"), ("other.vmdk", "", "vmdk"), ("other.vdi", "", "vdi"),
+        ("other.vhd", "", "vpc"), ("other.raw", "", "raw"), ("other", "", "raw"),
+        ("other.img", "qcow2", "qcow2"),
+    ],
+)  # fmt: skip
+def test_the_command_takes_another_image_of_any_format(tmp_path, name, format_, told_to_qemu):
     script = tmp_path / COMMAND
-    script.write_text(by_hand(SPEC, Path("/not/there.qcow2"), "qcow2", "bios"))
-    other = tmp_path / "other.qcow2"
+    script.write_text(by_hand(SPEC, Path("/not/there.vdi"), "vdi", "bios"))
+    other = tmp_path / name
     other.touch()
-    told = run(script, tmp_path, IMAGE=str(other))
+    told = run(script, tmp_path, IMAGE=str(other), FORMAT=format_)
     assert told[told.index("-b") + 1] == str(other)
+    assert told[told.index("-F") + 1] == told_to_qemu
+
+
+def test_the_command_says_how_to_unpack_the_image(tmp_path):
+    script = tmp_path / COMMAND
+    script.write_text(by_hand(SPEC, Path("x.raw"), "raw", "bios"))
+    (tmp_path / "x.raw.zst").touch()
+    for environment in ({}, {"IMAGE": str(tmp_path / "x.raw.zst")}):
+        done = start(script, tmp_path, **environment)
+        assert done.returncode == 1
+        assert f"zstd -d '{tmp_path}/x.raw.zst'" in done.stderr
+    (tmp_path / "x.raw").touch()
+    told = run(script, tmp_path)
+    assert told[told.index("-b") + 1] == str(tmp_path / "x.raw")
 
 
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-secure"])

@@ -25,11 +25,22 @@ SHARED = {"stdio,id=console,signal=off": "stdio,id=console,signal=off,mux=on"}
 SCRIPT = """\
 #!/bin/sh
 # Boots the image as the boot test did, with its console on this terminal; Ctrl-A X ends it. What
-# the system writes is thrown away. The variable IMAGE names another image; arguments go to QEMU,
-# such as: -display gtk
+# the system writes is thrown away. The variable IMAGE names another image, whose format its ending
+# tells, or the variable FORMAT, in QEMU's words; arguments go to QEMU, such as: -display gtk
 set -eu
 found={image}
 image=$(realpath -- "${{IMAGE:-$found}}")
+image=${{image%.zst}}
+if [ ! -e "$image" ] && [ -e "$image.zst" ]; then
+	echo "The image is compressed. Unpack it first: zstd -d '$image.zst'" >&2
+	exit 1
+fi
+format={format}
+[ -z "${{IMAGE-}}" ] || case $image in
+*.qcow2 | *.vmdk | *.vdi | *.vhdx) format=${{image##*.}} ;;
+*.vhd) format=vpc ;;
+*) format=raw ;;
+esac
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -94,8 +105,7 @@ def by_hand(spec: MachineSpec, image: Path, image_format: str, firmware: Firmwar
 
     Nothing is asked of the system, and no socket leads to it.
     """
-    overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", image_format]
-    prepare = [f'{shlex.join(overlay)} -b "$image" {OVERLAY}']
+    prepare = [f'qemu-img create -q -f qcow2 -F "${{FORMAT:-$format}}" -b "$image" {OVERLAY}']
     uefi = spec.uefi
     if uefi is not None:
         template = firmwares.DIRECTORY / firmwares.FILES[firmware][1]
@@ -113,6 +123,7 @@ def by_hand(spec: MachineSpec, image: Path, image_format: str, firmware: Firmwar
     place = shlex.quote(str(image))
     return SCRIPT.format(
         image=place if image.is_absolute() else f'$(dirname -- "$0")/{place}',
+        format=image_format,
         prepare="\n".join(prepare),
         run=shlex.join(argv),
     )
