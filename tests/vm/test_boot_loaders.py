@@ -34,6 +34,10 @@ SIGNED = """\
   - type: apt
     packages: [shim-signed, systemd-boot-efi-amd64-signed]
 """
+UKIFY = """\
+  - type: apt
+    packages: [systemd-ukify]
+"""
 UNITS = """\
   - type: files
     files:
@@ -123,7 +127,7 @@ def test_systemd_boot_starts_from_uefi(systemd_boot: Built) -> None:
 
 def test_a_unified_kernel_image_starts_from_uefi(account: Account, built: Built) -> None:
     disk = "boot-loader: systemd-boot; unified-kernel-image: true"
-    outcome, output = build(account, "unified", disk)
+    outcome, output = build(account, "unified", disk, more=UKIFY)
     (boot,) = outcome.json()["boot"]
     assert (boot["firmware"], boot["status"]) == ("uefi", "passed")
     files = mtools(output / "unified.raw", "mdir", "-/", "-b")
