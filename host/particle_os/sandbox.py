@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tenacity
 from particle_agent import wire
+from particle_agent.stages.qemu import DISK_LIMIT
 
 from particle_os import process
 from particle_os.agent import Agent, Program, pack
@@ -40,8 +41,6 @@ COMMAND_LINE = (
 BOOT_SECONDS = 60.0
 START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 30.0
-# Bytes; the guest asks for what it needs.
-OUTPUT_LIMIT = 1 << 40
 # What the VM sees; the file is sparse, and written when packages are wanted.
 PACKAGES_BYTES = 16 << 30
 
@@ -104,7 +103,7 @@ class Sandbox:
         Raises NotEnoughSpace when the host has no room for what will be written.
         """
         if isinstance(event, wire.DiskNeeded):
-            sane = 0 < event.size <= OUTPUT_LIMIT and 0 <= event.content <= event.size
+            sane = 0 < event.size <= DISK_LIMIT and 0 <= event.content <= event.size
             if not sane or event.size % 512:
                 raise VmError(f"the guest asks for a disk of {event.size} bytes")
             need_room(self.output.parent, event.content, "the image")

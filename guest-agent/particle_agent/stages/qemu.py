@@ -20,10 +20,8 @@ from particle_agent.options import AtLeastOne, Place, StageOptions, refuse
 from particle_agent.target import Target
 from particle_agent.values import DiskSize, SwapSize, bytes_of
 
-# An MBR counts sectors of 512 bytes in 32 bits.
-MSDOS_LIMIT = 2 << 40
-# QEMU's block/vpc.c: VHD_MAX_SECTORS.
-VHD_LIMIT = 2040 << 30
+# The most that the host lets the VM write. An MBR has twice that, and QEMU's VHD.
+DISK_LIMIT = 1 << 40
 Firmware = Literal["bios", "uefi", "uefi-secure"]
 Format = Literal["raw", "qcow2", "vmdk", "vdi", "vhd"]
 # The firmwares that start a boot loader, those of the boot test first.
@@ -85,10 +83,9 @@ class Qemu(StageOptions):
             message = f"{self.boot_loader} starts none; it needs 'boot-loader: systemd-boot'"
             yield ("unified-kernel-image",), message
         given = self.size not in ("auto", "minimal")
-        if given and self.partition_table == "msdos" and bytes_of(self.size) > MSDOS_LIMIT:
-            yield ("size",), "the partition table msdos ends at 2 TiB; gpt does not"
-        if given and "vhd" in self.formats and bytes_of(self.size) > VHD_LIMIT:
-            yield ("size",), "the format vhd ends at 2040G"
+        if given and bytes_of(self.size) > DISK_LIMIT:
+            message = "a disk is made with up to 1024G; 'grow: true' has it grow when it is larger"
+            yield ("size",), message
         if given and self.swap != "none" and bytes_of(self.swap) >= bytes_of(self.size):
             yield ("swap",), f"a disk of {self.size} has no room for {self.swap} of it"
         for index, name in enumerate(self.formats):
