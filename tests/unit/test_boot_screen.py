@@ -62,7 +62,7 @@ def cells(*lines, colour=b"\x07"):
 
 
 def search(machine, size):
-    return screen.terminals(machine, size, Deadline.after(60, "a test"))
+    return screen.terminals(machine, screen.pieces(size))
 
 
 @pytest.mark.parametrize("at", [MIB, 3 * MIB - 16384 - 40, 7 * MIB, 8 * MIB - 1000])
@@ -98,3 +98,19 @@ def test_the_memory_of_q35_is_read_whole_and_no_device(tmp_path, monkeypatch, si
     assert all(until <= 2 * GIB or start >= 4 * GIB or size < 0xB0000000
                for start, until in machine.saved)  # fmt: skip
     assert sum(until - start for start, until in machine.saved) >= size - MIB
+
+
+def test_a_search_that_takes_long_goes_on_where_it_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(screen, "PIECE", 2 * MIB)
+    monkeypatch.setattr(screen, "SEARCH_SECONDS", 0)
+    monkeypatch.setattr(screen, "STILL_SECONDS", 0)
+    monkeypatch.setattr(screen, "picture", lambda machine, deadline: b"still")
+    machine = Memory(tmp_path, cells(PANIC), 6 * MIB)
+    still = screen.StillScreen(machine, 9 * MIB)
+    said = b""
+    for _ in range(6):
+        still._next_search = 0
+        said = said or still.failures(0, Deadline.after(60, "a test"))
+    assert PANIC in said.splitlines()
+    assert machine.saved[0][0] == MIB and len(machine.saved) == 3
+    assert machine.ran.count("cont") == machine.ran.count("stop")

@@ -83,7 +83,7 @@ def observe(monkeypatch):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: machine.now))
         monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
         monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
-        monkeypatch.setattr(screen, "terminals", lambda m, memory, d: m.search())
+        monkeypatch.setattr(screen, "terminals", lambda m, where: m.search())
         monkeypatch.setattr(screen, "kernel_runs", lambda m, d, uefi: m.kernel)
         monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
         watched = Watch(
@@ -456,6 +456,11 @@ def test_a_panic_while_it_shuts_down_is_told_soon(observe):
     status, message = shut_down(observe, machine)
     assert (status, "Attempted to kill init" in message) == ("kernel-panic", True)
     assert machine.now < 27
+
+
+def test_what_only_says_that_it_has_panicked_while_it_shuts_down(observe):
+    machine = Played([*SYSTEMD, (17, PANIC)], answers=15, ends=(40, 0), busy=40)
+    assert shut_down(observe, machine) is None
 
 
 def test_a_machine_that_restarts_while_it_shuts_down(observe):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from particle_os.deadline import Deadline
@@ -44,6 +45,7 @@ AROUND_BYTES = 16384
 # the rest from 4 GiB on (QEMU's hw/i386/pc_q35.c). In the first MiB is VGA's.
 LOW_MEMORY, LOW_OF_MORE, HIGH_MEMORY = 0xB0000000, 0x80000000, 1 << 32
 PIECE = 64 * MIB
+SEARCH_SECONDS, COMMAND_SECONDS = 10.0, 20.0
 PADDING = re.compile(rb" {2,}|\0")
 # How long disk and screen stand still before the memory is searched, which takes a second or more
 # for each GiB.
@@ -70,23 +72,37 @@ def _cells(machine: Machine, deadline: Deadline) -> bytes:
     return (machine.directory / DUMP).read_bytes()[::2]
 
 
-def terminals(machine: Machine, memory: int, deadline: Deadline) -> bytes:
+def pieces(memory: int) -> list[tuple[int, int]]:
+    """The memory of a machine with `memory` bytes: where each piece begins, and its size."""
+    low = memory if memory <= LOW_MEMORY else LOW_OF_MORE
+    # What lies across the border of two pieces is whole in one of them.
+    return [
+        (start, min(PIECE, end - start))
+        for begin, end in ((MIB, low), (HIGH_MEMORY, HIGH_MEMORY + memory - low))
+        for start in range(begin, end, PIECE - AROUND_BYTES)
+    ]
+
+
+def terminals(machine: Machine, where: Iterable[tuple[int, int]]) -> bytes:
     """What Linux' virtual terminals say of a failure, though the screen is in graphics mode.
 
-    They are looked for in the guest's memory, of `memory` bytes.
+    They are looked for in these pieces of memory, for SEARCH_SECONDS at most.
     """
-    low = memory if memory <= LOW_MEMORY else LOW_OF_MORE
     said: list[bytes] = []
+    until = time.monotonic() + SEARCH_SECONDS
     # It stands still meanwhile, and leaves the processor to the search.
-    machine.monitor.execute("stop", deadline)
-    for begin, end in ((MIB, low), (HIGH_MEMORY, HIGH_MEMORY + memory - low)):
-        # What lies across the border of two pieces is whole in one of them.
-        for start in range(begin, end, PIECE - AROUND_BYTES):
-            size = min(PIECE, end - start)
-            machine.monitor.execute("pmemsave", deadline, val=start, size=size, filename=DUMP)
-            said += _failures((machine.directory / DUMP).read_bytes())
-    machine.monitor.execute("cont", deadline)
+    machine.monitor.execute("stop", _soon())
+    for start, size in where:
+        machine.monitor.execute("pmemsave", _soon(), val=start, size=size, filename=DUMP)
+        said = list(_failures((machine.directory / DUMP).read_bytes()))
+        if said or time.monotonic() >= until:
+            break
+    machine.monitor.execute("cont", _soon())
     return b"\n".join(said)
+
+
+def _soon() -> Deadline:
+    return Deadline.after(COMMAND_SECONDS, "QEMU's monitor")
 
 
 class StillScreen:
@@ -94,7 +110,9 @@ class StillScreen:
 
     def __init__(self, machine: Machine, memory: int) -> None:
         self._machine = machine
-        self._memory = memory
+        self._pieces = pieces(memory)
+        # A search goes on where the last one had to end.
+        self._next = itertools.cycle(self._pieces)
         self._pictures: deque[bytes] = deque(maxlen=PICTURES)
         self._redrawn = self._next_search = time.monotonic()
 
@@ -110,7 +128,7 @@ class StillScreen:
         now = time.monotonic()
         if now < max(self._next_search, max(used_disk, self._redrawn) + STILL_SECONDS):
             return b""
-        said = terminals(self._machine, self._memory, deadline)
+        said = terminals(self._machine, itertools.islice(self._next, len(self._pieces)))
         ended = time.monotonic()
         # A machine that works in silence is held up for a quarter of its time at most.
         self._next_search = ended + 3 * (ended - now)

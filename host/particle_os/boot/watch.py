@@ -155,6 +155,8 @@ class Watch:
             try:
                 self._hear(self._machine.console.read(self._slice()))
                 events = self._machine.monitor.events(self._monitor_deadline())
+                # Whoever still uses the disk has not panicked.
+                self._look()
             except QemuEnded as ended:
                 if ended.status != 0:
                     raise
