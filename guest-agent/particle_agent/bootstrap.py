@@ -12,16 +12,18 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import stat
 import subprocess
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from particle_agent import packages
 from particle_agent.command import PIPE_BYTES, TAR_RECORDS
+from particle_agent.dpkg import DPKG, STATUS, chunks, find_member
 from particle_agent.errors import InfrastructureError
 from particle_agent.options import StageOptions
 from particle_agent.target import Target
@@ -33,9 +35,6 @@ LEFT_BEHIND = (
     "/etc/machine-id",
     "/etc/apt/apt.conf.d/99mmdebstrap",
 )
-CHUNK = 1 << 20
-DPKG = "/var/lib/dpkg"
-STATUS = f"{DPKG}/status"
 # Where dpkg has the control files of a package that it unpacks.
 CONTROL = f"{DPKG}/tmp.ci"
 # In the order of dpkg's own table. The essential set depends on itself in circles.
@@ -59,36 +58,17 @@ def extract(disk: Path, root: Path, sources: str) -> None:
         assert tar.stdin is not None
         for deb in sorted((disk / packages.ARCHIVES).glob("*.deb")):
             with deb.open("rb") as file:
-                _copy(file, find_member(file, b"data.tar"), tar.stdin)
+                for chunk in chunks(file, find_member(file, b"data.tar")):
+                    tar.stdin.write(chunk)
         database = disk / packages.DATABASE
         if database.exists():
             with database.open("rb") as file:
-                _copy(file, database.stat().st_size, tar.stdin)
+                shutil.copyfileobj(file, tar.stdin, PIPE_BYTES)
         tar.stdin.close()
         if tar.wait(300) != 0:
             raise InfrastructureError(f"tar cannot extract the packages (status {tar.returncode})")
     (root / "etc/apt/sources.list").write_text(sources)
     (root / STATUS.strip("/")).touch()
-
-
-def _copy(source: IO[bytes], size: int, sink: IO[bytes]) -> None:
-    while size:
-        chunk = source.read(min(CHUNK, size))
-        if not chunk:
-            raise InfrastructureError(f"{source.name} ends too soon")
-        size -= len(chunk)
-        sink.write(chunk)
-
-
-def find_member(deb: IO[bytes], name: bytes) -> int:
-    """Goes to a member of a package, an ar archive (deb(5)); returns its size in bytes."""
-    deb.seek(8)
-    while len(header := deb.read(60)) == 60:
-        size = int(header[48:58])
-        if header[:16].rstrip() == name:
-            return size
-        deb.seek(size + size % 2, os.SEEK_CUR)
-    raise InfrastructureError(f"{deb.name} holds no {name.decode()}, decompressed")
 
 
 @dataclass(frozen=True, kw_only=True)

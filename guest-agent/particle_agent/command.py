@@ -7,8 +7,9 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from particle_agent.errors import CommandFailed, InfrastructureError
 from particle_agent.limits import before_exec
@@ -118,3 +119,43 @@ def run(
         ) from None
     if status != 0:
         raise CommandFailed(argv, status, tuple(lines.tail))
+
+
+def feed(
+    argv: Sequence[str], data: Iterable[bytes], *, timeout: float, env: Mapping[str, str]
+) -> None:
+    """Runs `argv` without a shell, with `data` in a pipe that is made for bulk.
+
+    `timeout` is in seconds. Raises as `run` does; what it prints is for its error.
+    """
+    deadline = time.monotonic() + timeout
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            pipesize=PIPE_BYTES,
+            start_new_session=True,
+            preexec_fn=before_exec(),
+        )
+        assert process.stdin is not None
+        try:
+            with process.stdin as pipe:
+                for chunk in data:
+                    pipe.write(chunk)
+            status = process.wait(max(0.1, deadline - time.monotonic()))
+        except BrokenPipeError:
+            status = process.wait(LEFTOVER_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise InfrastructureError(
+                f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s"
+            ) from None
+        finally:
+            if process.poll() is None:
+                _kill_group(process)
+        output.seek(0)
+        lines = output.read(TAIL_LINES * LINE_BYTES).decode("utf-8", "replace").splitlines()
+    if status != 0:
+        raise CommandFailed(argv, status, tuple(lines[-TAIL_LINES:]))

@@ -4,7 +4,8 @@ apt is slow under emulation: it checks signatures, reads indexes of 50 MB, and d
 The host's own apt does the same at native speed, told what is installed here and where packages
 come from. It hands in a disk (squashfs) with `Packages`, an index of what is to be installed, and
 `archives/`, where the packages lie under the names that apt gives them, decompressed. For a base
-it also holds dpkg's database of the packages as they are once they are extracted.
+it also holds dpkg's database of the packages as they are once they are extracted; for others, what
+there is to know of those that can be unpacked without dpkg (plain.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ MOUNT = "/run/particle-os-packages"
 INDEX = "Packages"
 ARCHIVES = "archives"
 DATABASE = "database.tar"
+PLAIN = "plain"
 SOURCE = "/run/particle-os-packages.list"
 LISTS = "/run/particle-os-lists"
 BLKFLSBUF = 0x1261  # linux/fs.h

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from particle_agent import kernels
+from particle_agent.dpkg import DPKG
 from particle_agent.target import ENVIRONMENT, Target
 
 POLICY = "/usr/sbin/policy-rc.d"
@@ -18,6 +20,7 @@ ASKED_FOR = "/run/particle-os-asked"
 BESIDE = "/run/particle-os-beside"
 DEPMOD, HWDB, LOCALES = "depmod-", "systemd-hwdb", "locales"
 RUNNING = "running-"
+KERNEL = "linux-image-"
 NOTES = {
     "update-initramfs": f"mkdir -p {ASKED_FOR} && : >{ASKED_FOR}/update-initramfs",
     "systemd-hwdb": f"mkdir -p {BESIDE} && : >{BESIDE}/{HWDB}",
@@ -119,6 +122,12 @@ def generated_once(target: Target, installs: Collection[str] = ()) -> Iterator[l
         side.finish()
 
 
+def begin_ahead(target: Target) -> None:
+    """Lets what stages to come can do ahead begin, as far as packages are unpacked."""
+    target.make_directory(BESIDE)
+    target.path(f"{BESIDE}/{LOCALES}").touch()
+
+
 class _Beside:
     """What the stand-ins ask for that is done while dpkg goes on.
 
@@ -129,6 +138,9 @@ class _Beside:
         self._target = target
         self._pool = pool
         self._under_way: list[Future[object]] = []
+        # The lists of modules made before anybody asks for them, by the kernel.
+        self._early: dict[str, Future[Mapping[str, int]]] = {}
+        self._kernels = self._unpacked_kernels()
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -166,11 +178,45 @@ class _Beside:
                     # Whatever it is, nobody waits for it any longer.
                     failures.append(error)
                 running.unlink()
+            for version in self._unpacked_kernels() - self._kernels - self._early.keys():
+                if self._target.exists("/sbin/depmod"):
+                    self._early[version] = self._pool.submit(self._list_modules, version)
         return failures
+
+    def _unpacked_kernels(self) -> set[str]:
+        """The kernels whose packages dpkg has unpacked: it writes the list of files last."""
+        names = self._target.list(f"{DPKG}/info")
+        found = {n[len(KERNEL) : -5] for n in names if n.startswith(KERNEL) and n.endswith(".list")}
+        return {version for version in found if self._target.exists(f"/lib/modules/{version}")}
+
+    def _list_modules(self, version: str) -> Mapping[str, int]:
+        """Makes the lists of a kernel's modules; returns what they were made of."""
+        modules = self._modules(version)
+        self._target.chroot(["depmod", version])
+        return modules
+
+    def _modules(self, version: str) -> Mapping[str, int]:
+        """The modules of a kernel, and when they changed last (ns)."""
+        place = self._target.path(f"/lib/modules/{version}")
+        return {
+            f"{directory}/{name}": os.lstat(f"{directory}/{name}").st_ctime_ns
+            for directory, _, names in os.walk(place)
+            for name in names
+            if ".ko" in name
+        }
+
+    def _is_listed(self, version: str) -> bool:
+        """Whether the lists of modules were made ahead, of the modules that are there now."""
+        early = self._early.get(version)
+        if early is None or early.cancel():
+            return False
+        return early.exception() is None and early.result() == self._modules(version)
 
     def _do(self, name: str) -> None:
         if name.startswith(DEPMOD):
-            self._target.chroot(["depmod", name.removeprefix(DEPMOD)])
+            version = name.removeprefix(DEPMOD)
+            if not self._is_listed(version):
+                self._target.chroot(["depmod", version])
         elif name == HWDB:
             argv = ["systemd-hwdb", "--usr", "update"]
             self._under_way.append(self._pool.submit(self._target.chroot, argv))

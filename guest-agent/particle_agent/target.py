@@ -11,7 +11,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
@@ -103,6 +103,13 @@ class Target:
     ) -> None:
         """Runs `argv` with the target as its root directory; raises CommandFailed."""
         self.run(["chroot", str(self.root), *argv], stdin=stdin, env=env, timeout=timeout)
+
+    def chroot_from(self, argv: Sequence[str], data: Iterable[bytes]) -> None:
+        """As `chroot`, with `data` on the standard input, as it comes; the output is for errors."""
+        argv = ["chroot", str(self.root), *argv]
+        self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
+        with self.timings.part(Path(argv[2]).name):
+            command.feed(argv, data, timeout=self._command_seconds, env=self._environment)
 
     def run(
         self,

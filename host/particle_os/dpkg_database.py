@@ -9,16 +9,20 @@ itself where there is nothing.
 from __future__ import annotations
 
 import io
+import json
 import re
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
 from typing import IO, cast
 
-from particle_agent.bootstrap import DPKG, STATUS, find_member
+from particle_agent.decode import encode
+from particle_agent.dpkg import DPKG, STATUS, find_member
+from particle_agent.plain import Plain, merged
 
 SCRIPTS = ("config", "preinst", "postinst", "prerm", "postrm")
 # What dpkg notes in place of a hash until it has configured a conffile.
@@ -46,7 +50,8 @@ class _Package:
     # Of the files of `info`, before their extension.
     name: str
     info: dict[str, _File]
-    # All that is no directory, by the names of the list.
+    # By the names of the list: directories with owner, group and mode; all that is none.
+    directories: dict[str, tuple[str | int, ...]]
     files: list[str]
 
 
@@ -63,8 +68,46 @@ def write(debs: Sequence[Path], place: Path) -> None:
         _add(archive, STATUS, _made(status))
         _add(archive, f"{DPKG}/info/format", _made(FORMAT))
         for package in packages:
-            for extension, file in package.info.items():
-                _add(archive, f"{DPKG}/info/{package.name}.{extension}", file)
+            _add_info(archive, package)
+
+
+def write_plain(debs: Sequence[Path], directory: Path) -> None:
+    """Writes to `directory`, for each package that is plain, what the agent has to know of it.
+
+    That is a tar archive of its files in the database, and `Plain` in JSON, by the name of the
+    package file. A package is plain when unpacking it is no more than writing files: no script runs
+    before, no trigger of its own begins to be watched, and no other package has the same files, or
+    other directories of that name. `debs` are decompressed.
+    """
+    packages = [(deb, _read(deb)) for deb in debs]
+    owners = Counter(merged(path) for _, package in packages for path in package.files)
+    kinds: dict[str, set[tuple[str | int, ...]]] = {}
+    for _, package in packages:
+        for path, kind in package.directories.items():
+            kinds.setdefault(merged(path), set()).add(kind)
+    for deb, package in packages:
+        triggers = package.info.get("triggers")
+        if "preinst" in package.info or (triggers and b"interest" in triggers.content):
+            continue
+        places = [merged(path) for path in package.files]
+        if any(owners[place] > 1 or place in kinds for place in places):
+            continue
+        places = [merged(path) for path in package.directories]
+        if any(len(kinds[place]) > 1 or place in owners for place in places):
+            continue
+        with tarfile.open(directory / f"{deb.name}.tar", "w:") as archive:
+            _add_info(archive, package)
+        plain = Plain(
+            stanza=package.stanza,
+            directories=tuple(package.directories),
+            files=tuple(package.files),
+        )
+        (directory / f"{deb.name}.json").write_text(json.dumps(encode(plain)))
+
+
+def _add_info(archive: tarfile.TarFile, package: _Package) -> None:
+    for extension, file in package.info.items():
+        _add(archive, f"{DPKG}/info/{package.name}.{extension}", file)
 
 
 def _made(text: str) -> _File:
@@ -101,7 +144,11 @@ def _read(deb: Path) -> _Package:
         sums = (f"{digest}  {path[1:]}\n" for path, digest in listed.hashes.items())
         control["md5sums"] = _made("".join(sums))
     return _Package(
-        _stanza(text, conffiles, listed.hashes), _info_name(text), control, listed.files
+        _stanza(text, conffiles, listed.hashes),
+        _info_name(text),
+        control,
+        listed.directories,
+        listed.files,
     )
 
 
@@ -145,17 +192,21 @@ class _Listed:
     """The names in a data archive as dpkg lists them, and MD5 sums of those that need one."""
 
     names: list[str]
+    directories: dict[str, tuple[str | int, ...]]
     # All that is no directory.
     files: list[str]
     hashes: dict[str, str]
 
 
 def _list(data: tarfile.TarFile, conffiles: set[str], all_hashes: bool) -> _Listed:
-    listed = _Listed([], [], {})
+    listed = _Listed([], {}, [], {})
     for member in data:
         path = _path(member)
         listed.names.append(path)
-        if not member.isdir():
+        if member.isdir():
+            owner = (member.uname, member.gname, member.uid, member.gid)
+            listed.directories[path] = (*owner, member.mode)
+        else:
             listed.files.append(path)
         if path in conffiles and not member.isreg():
             raise Unusual(f"the conffile {path} is no plain file")

@@ -23,7 +23,7 @@ from pathlib import Path
 from particle_agent import wire
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import InfrastructureError as AptCannot
-from particle_agent.packages import ARCHIVES, DATABASE, INDEX
+from particle_agent.packages import ARCHIVES, DATABASE, INDEX, PLAIN
 from particle_agent.stages.apt import Apt
 from particle_agent.wire import PackageRequest, PackagesAnswer
 
@@ -37,6 +37,8 @@ from particle_os.workspace import locked, need_room
 FETCH_SECONDS = 900.0
 # One line of `apt-get --print-uris`: 'URI' file size hash-kind:hash
 _FETCH = re.compile(r"'(https?:\S+)' ([A-Za-z0-9.+:~%_-]+\.deb) (\d+)(?: (\w+):([0-9a-f]+))?")
+# apt-get(8) says at the end of its plan what it would do: here, nothing to what is there.
+_ONLY_NEW = re.compile(r"0 upgraded, \d+ newly installed, 0 to remove and \d+ not upgraded\.")
 # The kept indexes of other sources, and packages that no build wanted for long, go away.
 PACKAGE_DAYS = 30
 AR_HEADER = 60
@@ -101,13 +103,13 @@ class Depot:
             with locked(lock, deadline):
                 os.utime(lock)
                 local = self._take_local(stage.debs, directory / LOCAL)
-                self._proxy.through(
+                only_new = self._proxy.through(
                     lambda told: self._fetch_all(stage, request, told, local, directory, deadline)
                 )
         except Refused as refused:
             return PackagesAnswer(refused=str(refused))
         debs = sorted((directory / "archives").glob("*.deb"))
-        write_disk(debs, self._disk, directory, deadline)
+        write_disk(debs, self._disk, directory, deadline, plain=only_new)
         shutil.rmtree(directory)
         self._prune()
         return PackagesAnswer()
@@ -120,8 +122,11 @@ class Depot:
         local: Sequence[Path],
         directory: Path,
         deadline: Deadline,
-    ) -> None:
-        """Has apt put what is to be installed into a directory of packages."""
+    ) -> bool:
+        """Has apt put what is to be installed into a directory of packages.
+
+        Returns whether that leaves alone what is installed.
+        """
         key = apt_directory.sources_key(request)
         lists = self._lists / key
         config = apt_directory.write(request, directory, lists, proxy)
@@ -132,9 +137,10 @@ class Depot:
         removals = [f"{name}-" for name in stage.remove if name.split(":")[0] in installed]
         names = [*stage.packages, *map(str, local), *removals]
         arguments = [*stage.release_options(), *stage.arguments(names)]
-        self._fetch(arguments, directory / "archives", config, deadline)
+        only_new = self._fetch(arguments, directory / "archives", config, deadline)
         for path in local:
             self._add_local(path, directory / "archives", deadline)
+        return only_new
 
     def _take_local(self, references: Sequence[str], directory: Path) -> list[Path]:
         """The package files that the recipe names, copied: what was hashed is what apt reads."""
@@ -168,7 +174,7 @@ class Depot:
 
     def _fetch(
         self, arguments: Sequence[str], archives: Path, config: Path, deadline: Deadline
-    ) -> None:
+    ) -> bool:
         lines = self._apt(
             config, ["--print-uris", "-oAcquire::ForceHash=SHA256", *arguments], deadline
         )
@@ -184,6 +190,7 @@ class Depot:
             self._apt(config, ["--download-only", *arguments], deadline)
             for file in wanted:
                 self._keep(file, archives)
+        return any(_ONLY_NEW.fullmatch(line) for line in lines)
 
     def _apt(self, config: Path, arguments: Sequence[str], deadline: Deadline) -> list[str]:
         lines: list[str] = []
@@ -265,11 +272,13 @@ def write_disk(
     *,
     log: Callable[[str], None] | None = None,
     database: bool = False,
+    plain: bool = False,
 ) -> None:
     """Writes the packages, decompressed, and their index to the start of `disk`, as squashfs.
 
     `disk` keeps its size: a running VM has it open. A `database` is dpkg's, of the packages as
-    unpacked; when they need dpkg for that, `log` is told, and there is none.
+    unpacked; when they need dpkg for that, `log` is told, and there is none. With `plain` the disk
+    tells which of them can be unpacked without dpkg.
     """
     tree = work / "disk"
     archives = tree / ARCHIVES
@@ -287,6 +296,13 @@ def write_disk(
         except dpkg_database.Unusual as unusual:
             if log is not None:
                 log(f"dpkg has to unpack the packages itself: {unusual}")
+    if plain:
+        (tree / PLAIN).mkdir()
+        try:
+            dpkg_database.write_plain(sorted(archives.glob("*.deb")), tree / PLAIN)
+        except dpkg_database.Unusual:
+            # Whether the others have the same files is not known.
+            shutil.rmtree(tree / PLAIN)
     image = work / "disk.squashfs"
     process.run(
         ["gensquashfs", "--quiet", "--all-root", "--compressor", "lz4"]

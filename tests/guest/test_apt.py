@@ -5,7 +5,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from particle_agent import packages, surroundings
+from particle_agent import packages, plain, surroundings
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
 from particle_agent.stages.apt import Answer, Apt, Pin
 
@@ -162,6 +162,68 @@ def test_a_failure_of_depmod_is_told_and_holds_nothing_up(debian, kind):
     with pytest.raises(kind, match="depmod"):
         Apt(packages=("linux-image-amd64",)).run(debian)
     assert debian.list("/run") == []
+
+
+def until(there):
+    """Waits for what is done beside dpkg."""
+    deadline = time.monotonic() + 10
+    while not there() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert there()
+
+
+@pytest.mark.parametrize(
+    ("change", "times"),
+    [
+        (lambda target: target.remove("/lib/modules/6.12-amd64/.fresh-install"), 1),
+        (lambda target: target.write("/lib/modules/6.12-amd64/extra/y.ko.xz", ""), 2),
+    ],
+)
+def test_modules_are_listed_as_soon_as_the_kernel_is_unpacked(debian, change, times):
+    modules = "/lib/modules/6.12-amd64"
+    listed = []
+
+    def install():
+        debian.write(f"{modules}/kernel/x.ko.xz", "")
+        debian.write(f"{modules}/.fresh-install", "")
+        debian.write("/var/lib/dpkg/info/linux-image-6.12-amd64.list", "")
+        until(lambda: listed)
+        change(debian)
+        ask_for(debian, "depmod", "6.12-amd64")
+
+    def depmod(command):
+        debian.write(f"{modules}/modules.dep", "")
+        listed.append(command.argv)
+
+    debian.write("/sbin/depmod", "")
+    # A kernel of the base has its lists.
+    debian.write("/lib/modules/6.1-amd64/x.ko", "")
+    debian.write("/var/lib/dpkg/info/linux-image-6.1-amd64.list", "")
+    on_install(debian, install)
+    debian.when("depmod", depmod)
+    Apt(packages=("linux-image-amd64",)).run(debian)
+    assert listed == [("depmod", "6.12-amd64")] * times
+
+
+def test_lists_of_modules_that_came_too_early_are_made_again(debian):
+    tries = []
+
+    def install():
+        debian.write("/lib/modules/6.12-amd64/x.ko", "")
+        debian.write("/var/lib/dpkg/info/linux-image-6.12-amd64.list", "")
+        until(lambda: tries)
+        ask_for(debian, "depmod", "6.12-amd64")
+
+    def depmod(command):
+        tries.append(command)
+        if len(tries) == 1:
+            raise CommandFailed(command.argv, 127, ["libkmod.so.2: cannot open"])
+
+    debian.write("/sbin/depmod", "")
+    on_install(debian, install)
+    debian.when("depmod", depmod)
+    Apt(packages=("linux-image-amd64",)).run(debian)
+    assert len(tries) == 2
 
 
 # What the package's script does (locales.postinst of Debian 12 and 13).
@@ -371,6 +433,23 @@ def test_what_the_host_fetched_is_installed_without_network(helped):
     assert helped.networked == 0
     assert not helped.exists("/run/particle-os-lists")
     assert not helped.exists("/run/particle-os-packages.list")
+
+
+def test_what_can_be_unpacked_at_once_is_and_stages_to_come_begin(helped, monkeypatch):
+    @contextmanager
+    def unpacked(target, disk, wanted):
+        assert (disk, wanted) == (packages.MOUNT, ["curl"])
+        order.append("unpacked")
+        yield ["curl:amd64=1", "libcurl:amd64=1"]
+        order.append("noted")
+
+    order = []
+    monkeypatch.setattr(plain, "unpacked", unpacked)
+    helped.ahead = lambda: order.append("ahead")
+    on_install(helped, lambda: (until(lambda: "ahead" in order), order.append("installed")))
+    Apt(packages=("curl",)).run(helped)
+    assert only_install(helped)[-3:] == ("--", "curl:amd64=1", "libcurl:amd64=1")
+    assert order[:4] == ["unpacked", "ahead", "installed", "noted"]
 
 
 def test_when_the_host_refuses_the_targets_apt_does_it(helped):

@@ -118,7 +118,7 @@ def test_packages_and_what_they_need_come_decompressed(depot, archive):
     assert answer(depot, make_request(archive.url, "tool")).refused is None
     assert depot.disk.stat().st_size == size
     found = content(depot.disk)
-    assert sorted(found) == [
+    assert sorted(name for name in found if not name.startswith("plain/")) == [
         "Packages",
         "archives/library_1.0_all.deb",
         "archives/tool_2%3a1.0_all.deb",
@@ -160,7 +160,7 @@ def test_a_package_is_fetched_once(depot, archive, tmp_path):
     (tmp_path / "other").mkdir()
     answer(other, make_request(archive.url, "tool", update=False))
     assert archive.served == []
-    assert len(content(depot.disk)) == 3
+    assert len(chosen(depot)) == 2
 
 
 def test_a_damaged_package_of_the_cache_is_fetched_anew(depot, archive, tmp_path):
@@ -267,6 +267,20 @@ def names(*versions):
 def test_a_key_within_the_source_is_believed(depot, signed):
     answer(depot, ask(signed, Apt(packages=("zz-tool",))))
     assert chosen(depot) == names("zz-tool_2.0", "zz-library_1.0")
+
+
+@pytest.mark.parametrize(
+    ("stage", "installed", "told"),
+    [
+        (Apt(packages=("zz-tool",)), "", True),
+        (Apt(packages=("zz-tool",)), INSTALLED.format("zz-library", "1.0"), True),
+        (Apt(packages=("zz-tool",)), INSTALLED.format("zz-tool", "1.0"), False),
+        (Apt(packages=("zz-tool",), remove=("zz-x",)), INSTALLED.format("zz-x", "1.0"), False),
+    ],
+)
+def test_new_packages_alone_may_be_unpacked_without_dpkg(depot, signed, stage, installed, told):
+    answer(depot, ask(signed, stage, installed=installed))
+    assert ("plain/zz-tool_2.0_all.deb.json" in content(depot.disk)) == told
 
 
 def test_another_key_is_not_believed(depot, signed, tmp_path):

@@ -26,6 +26,9 @@ NO_KERNEL = """\
 """
 SNAPSHOT = "20200102T030405Z"
 ACCEPTED = "accepted-errors: [boot-menu-file-missing, init-missing]\n"
+PASSWORDS = "/etc/apt/auth.conf"
+STATES = "/var/lib/apt/extended_states"
+LOADER = ("/boot/extlinux/extlinux.conf", "/boot/extlinux/ldlinux.sys")
 PACKAGES = (
     ("zz-tool", "1.0", "zz-library"),
     ("zz-tool", "2.0", "zz-library"),
@@ -232,3 +235,45 @@ def _check_image(image: Path, proxy: str) -> None:
     for place in ("/etc/apt", "/etc/apt/apt.conf.d", "/etc/apt/sources.list.d"):
         assert "particle" not in files_in(image, place)
         assert "proxy" not in files_in(image, place)
+
+
+def test_what_is_unpacked_at_once_is_what_dpkg_unpacks(account: Account) -> None:
+    """Packages with users, conffiles, alternatives, byte code, and one that watches for pages."""
+    packages = "[man-db, sudo, openssh-client, python3-yaml, ca-certificates, nano]"
+    stages = f"  - {{type: apt, packages: {packages}}}\n"
+    # With passwords for a mirror, packages are not the host's to fetch.
+    passwords = f"  - {{type: files, files: [{{path: {PASSWORDS}, content: ''}}]}}\n"
+    trees = {}
+    for name, text in (("at-once", stages), ("by-dpkg", passwords + stages)):
+        outcome = build(account, name, text, "--source-date", "1700000000")
+        assert outcome.status == 0, outcome.stderr
+        output = account.directory / f"{name}-out"
+        log = (output / f"{name}.log").read_text()
+        assert ("packages at once ..." in log) == (name == "at-once")
+        trees[name] = tree(output / f"{name}.raw")
+    ours, theirs = trees["at-once"], trees["by-dpkg"]
+    states = [sorted(found.pop(STATES)[-1].split("\n\n")) for found in (ours, theirs)]
+    assert states[0] == states[1]
+    assert "Auto-Installed: 1" in states[0][-1]
+    # What the name of the recipe, and the first stage, make different.
+    for name in (PASSWORDS, "/etc/hostname", "/etc/fstab", *LOADER):
+        ours.pop(name, None)
+        theirs.pop(name, None)
+    assert ours == theirs
+
+
+def tree(image: Path) -> dict[str, tuple[int, int, str, str]]:
+    """The root file system: owner, group, mode and content by path."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="particle-os-tree-", dir="/var/tmp") as name:
+        on_disk(image, f"rdump / {name}")
+        for path in Path(name).rglob("*"):
+            content = ""
+            if path.is_symlink():
+                content = str(path.readlink())
+            elif path.is_file():
+                content = path.read_bytes().decode("latin-1")
+            status = path.lstat()
+            where = str(path).removeprefix(name)
+            found[where] = (status.st_uid, status.st_gid, oct(status.st_mode), content)
+    return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
-from particle_agent import apt_proxy, packages, surroundings
+from particle_agent import apt_proxy, packages, plain, surroundings
 from particle_agent.apt_failure import apt_failure
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.needs import INIT, Need
@@ -179,20 +179,24 @@ class Apt(StageOptions):
             )
         _pin(target, self.pins)
         _preseed(target, self.debconf)
+        present = _packages(target)
+        removals = [f"{name}-" for name in self.remove if name.split(":")[0] in present]
         with ExitStack() as stack:
             stack.enter_context(surroundings.services_stay_off(target))
             stack.enter_context(surroundings.no_host_keys(target))
-            plain = {re.split("[:=/]", name)[0] for name in self.packages}
-            once = stack.enter_context(surroundings.generated_once(target, plain))
+            installs = {re.split("[:=/]", name)[0] for name in self.packages}
+            once = stack.enter_context(surroundings.generated_once(target, installs))
             debs = stack.enter_context(_local_debs(target, self.debs))
             if self._host_has_fetched(target):
                 options = stack.enter_context(packages.options(target))
                 # The index knows no releases; it holds the version that was chosen.
                 names = [name.partition("/")[0] for name in self.packages]
                 names += [f"{deb.package}={deb.version}" for deb in debs]
-                self._install(target, [*options, *once], names)
+                names = stack.enter_context(plain.unpacked(target, packages.MOUNT, names))
+                surroundings.begin_ahead(target)
+                self._install(target, [*options, *once], [*names, *removals])
             else:
-                names = [*self.packages, *(deb.path for deb in debs)]
+                names = [*self.packages, *(deb.path for deb in debs), *removals]
                 self._install_by_itself(target, once, names)
             _check_installed(target, [*self.packages, *(deb.package for deb in debs)])
             _check_removed(target, self.remove)
@@ -257,10 +261,8 @@ class Apt(StageOptions):
         self._install(target, [*through, *self.release_options(), *once], names)
 
     def _install(self, target: Target, options: list[str], names: list[str]) -> None:
-        present = _packages(target)
-        removals = [f"{name}-" for name in self.remove if name.split(":")[0] in present]
-        if names or removals or self.upgrade or self.autoremove:
-            _apt_get(target, *options, *self.arguments([*names, *removals]))
+        if names or self.upgrade or self.autoremove:
+            _apt_get(target, *options, *self.arguments(names))
 
     def release_options(self) -> list[str]:
         """What apt-get is told of the release to prefer."""

@@ -1,0 +1,225 @@
+"""Unpacks many packages at once, as dpkg would one after the other.
+
+dpkg starts four programs for each package that it unpacks, which is what emulation makes slow.
+Where nothing but files is to be written, tar(1) writes those of all packages in one go, and dpkg's
+database gets what dpkg itself would note. dpkg goes on from there: it configures these packages,
+and unpacks those whose scripts want to run before. (See process_archive in dpkg's
+src/main/unpack.c.) The host has found out what a package file tells (dpkg_database.py); here is
+what depends on the target.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_agent import dpkg, packages
+from particle_agent.command import TAR_RECORDS
+from particle_agent.decode import decode
+from particle_agent.dpkg import DPKG, STATUS
+from particle_agent.target import Target
+
+MERGED = ("/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/")
+CONFIGURATION = ("/etc/dpkg/dpkg.cfg", "/etc/dpkg/dpkg.cfg.d", "/root/.dpkg.cfg")
+# What it may say; other options leave files out, or run programs.
+HARMLESS = re.compile(r"\s*(#.*|no-debsig|log[ =].*|force-unsafe-io|)\s*")
+EXTENDED_STATES = "/var/lib/apt/extended_states"
+FIELD = re.compile(r"(?m)^(Package|Architecture|Version): *(\S+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """What dpkg would note of a package, and what it would write; absolute paths."""
+
+    stanza: str
+    directories: tuple[str, ...]
+    files: tuple[str, ...]
+
+    @property
+    def package(self) -> str:
+        return str(dict(FIELD.findall(self.stanza))["Package"])
+
+
+def merged(path: str) -> str:
+    """The path where /bin and its like are links into /usr."""
+    return f"/usr{path}" if path.startswith(MERGED) else path
+
+
+@contextmanager
+def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[str]]:
+    """Unpacks the packages of the host's disk, mounted at `disk`, that are plain in the target.
+
+    `wanted` is what apt-get(8) is to install; yields what to give it now. Where it may have taken a
+    name for something else, nothing is unpacked.
+    """
+    status = target.read(STATUS)
+    known = {found["Package"] for found in _paragraphs(status)}
+    index = _paragraphs(target.read(f"{disk}/{packages.INDEX}"))
+    names = {re.split("[:=/]", name)[0] for name in wanted}
+    chosen = {}
+    if names <= known | {package["Package"] for package in index}:
+        surroundings = _Surroundings(target)
+        chosen = {
+            deb: plain
+            for deb, plain in _plain(target, disk)
+            if plain.package not in known and surroundings.permit(plain)
+        }
+    if not chosen:
+        yield list(wanted)
+        return
+    with target.timings.part(f"Unpacking {len(chosen)} packages at once"):
+        target.reporter.output(f"Unpacking {len(chosen)} packages at once ...")
+        _extract(target, disk, chosen)
+        surroundings.restore()
+        stanzas = "".join(f"{plain.stanza}\n" for plain in chosen.values())
+        # dpkg needs the empty line between two paragraphs.
+        target.write(STATUS, f"{status.rstrip()}\n\n{stanzas}".lstrip())
+        for trigger in surroundings.triggered(chosen.values()):
+            target.chroot(["dpkg-trigger", "--no-await", trigger])
+    # apt does nothing to packages that lack others, unless it is told of those.
+    yield [f"{p['Package']}:{p['Architecture']}={p['Version']}" for p in index]
+    _note_automatic(target, [package for package in index if package["Package"] not in names])
+
+
+def _paragraphs(text: str) -> list[dict[str, str]]:
+    """The fields of one line of a file in dpkg's format."""
+    paragraphs = (dict(FIELD.findall(paragraph)) for paragraph in text.split("\n\n"))
+    return [fields for fields in paragraphs if "Package" in fields]
+
+
+def _plain(target: Target, disk: str) -> Iterator[tuple[str, Plain]]:
+    """What the host says of the plain packages, by their files' names."""
+    place = target.path(f"{disk}/{packages.PLAIN}")
+    for path in sorted(place.glob("*.json")):
+        yield path.stem, decode(Plain, json.loads(path.read_text()))
+
+
+def _extract(target: Target, disk: str, debs: Iterable[str]) -> None:
+    """Writes the files of these packages, and then those of dpkg's database."""
+    archives = target.path(f"{disk}/{packages.ARCHIVES}")
+    databases = target.path(f"{disk}/{packages.PLAIN}")
+
+    def contents() -> Iterator[bytes]:
+        for deb in debs:
+            with (archives / deb).open("rb") as file:
+                yield from dpkg.chunks(file, dpkg.find_member(file, b"data.tar"))
+        for deb in debs:
+            yield (databases / f"{deb}.tar").read_bytes()
+
+    argv = ["tar", "--extract", "--file=-", "--directory=/", "--ignore-zeros", TAR_RECORDS]
+    argv += ["--same-owner", "--same-permissions", "--keep-directory-symlink"]
+    target.chroot_from(argv, contents())
+
+
+def _note_automatic(target: Target, found: Sequence[dict[str, str]]) -> None:
+    """Tells apt which packages go when nothing needs them any more; see apt-mark(8)."""
+    native = target.capture(["dpkg", "--print-architecture"]).strip()
+    automatic = {}
+    for fields in found:
+        architecture = fields["Architecture"].replace("all", native)
+        automatic[fields["Package"], architecture] = (
+            f"Package: {fields['Package']}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n"
+        )
+    before = target.read(EXTENDED_STATES) if target.exists(EXTENDED_STATES) else ""
+    others = [
+        f"{paragraph.strip()}\n\n"
+        for paragraph in before.split("\n\n")
+        if paragraph.strip() and _key(paragraph) not in automatic
+    ]
+    target.write(EXTENDED_STATES, "".join([*others, *automatic.values()]))
+
+
+def _key(paragraph: str) -> tuple[str, str]:
+    fields = dict(FIELD.findall(paragraph))
+    return fields.get("Package", ""), fields.get("Architecture", "")
+
+
+class _Surroundings:
+    """What there is in the target where a package would be unpacked."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        # What is in the directories that packages have; None where there is none.
+        self._entries: dict[str, frozenset[str] | None] = {}
+        self._directories: dict[Path, os.stat_result] = {}
+        self._plainly = all(
+            HARMLESS.fullmatch(line) for text in self._configuration() for line in text.split("\n")
+        )
+        # dpkg-divert(1): three lines each, of which the first is the path.
+        diverted = self._lines("diversions")[::3]
+        # dpkg-statoverride(1): user, group, mode, path.
+        overridden = [line.split(" ", 3)[3] for line in self._lines("statoverride")]
+        self._special = {merged(path) for path in (*diverted, *overridden)}
+
+    def _configuration(self) -> Iterator[str]:
+        for path in CONFIGURATION:
+            names = self._target.list(path)
+            for one in [f"{path}/{name}" for name in names] or [path]:
+                if self._target.exists(one) and not self._target.path(one).is_dir():
+                    yield self._target.read(one)
+
+    def _lines(self, name: str) -> list[str]:
+        path = f"{DPKG}/{name}"
+        return self._target.read(path).splitlines() if self._target.exists(path) else []
+
+    def permit(self, plain: Plain) -> bool:
+        """Whether dpkg would write all of the package, and nothing that is there."""
+        return (
+            self._plainly
+            and self._special.isdisjoint(map(merged, plain.files))
+            and self._special.isdisjoint(map(merged, plain.directories))
+            and not any(self._holds(path) for path in plain.files)
+            and not any(self._is_no_directory(path) for path in plain.directories)
+        )
+
+    def _holds(self, path: str) -> bool:
+        directory, _, name = path.rpartition("/")
+        return name in (self._listed(directory) or ())
+
+    def _is_no_directory(self, path: str) -> bool:
+        return self._holds(path) and not self._target.path(path).is_dir()
+
+    def _listed(self, directory: str) -> frozenset[str] | None:
+        """The names in a directory."""
+        if directory not in self._entries:
+            above, _, name = directory.rpartition("/")
+            entries = None
+            if not directory or name in (self._listed(above) or ()):
+                place = self._target.path(directory)
+                if place.is_dir():
+                    entries = frozenset(os.listdir(place))
+                    self._directories[place] = place.stat()
+            self._entries[directory] = entries
+        return self._entries[directory]
+
+    def restore(self) -> None:
+        """Gives the directories that were there the owner and the mode that they had."""
+        for place, before in self._directories.items():
+            now = place.stat()
+            if (now.st_uid, now.st_gid, now.st_mode) != (
+                before.st_uid,
+                before.st_gid,
+                before.st_mode,
+            ):
+                os.chown(place, before.st_uid, before.st_gid)
+                place.chmod(stat.S_IMODE(before.st_mode))
+
+    def triggered(self, chosen: Iterable[Plain]) -> list[str]:
+        """The paths that packages of the target watch, and in which something is new."""
+        watched = {line.split(" ")[0] for line in self._lines("triggers/File")}
+        if not watched:
+            return []
+        found = set()
+        for plain in chosen:
+            for path in (*plain.directories, *plain.files):
+                while path:
+                    if path in watched:
+                        found.add(path)
+                    path = path.rpartition("/")[0]
+        return sorted(found)

@@ -1,0 +1,260 @@
+"""Packages that are unpacked at once, beside what the installed dpkg makes of them."""
+
+import re
+import shutil
+import stat
+import subprocess
+
+import pytest
+from particle_agent import plain
+from particle_agent.packages import ARCHIVES, MOUNT, PLAIN
+from particle_agent.target import Target
+from particle_os import packages
+from particle_os.deadline import Deadline
+
+from .test_dpkg_database import Archive, dpkg, files, run, state
+
+pytestmark = pytest.mark.slow
+
+CONFIG = "/etc/dpkg/dpkg.cfg.d/x"
+EXTENDED_STATES = "/var/lib/apt/extended_states"
+
+
+class Report:
+    def output(self, text):
+        pass
+
+
+class UserTarget(Target):
+    """A target that an ordinary user's dpkg has made; its programs run on it from outside."""
+
+    def __init__(self, root):
+        super().__init__(root, Report(), hostname="")
+        self.triggered = []
+
+    def chroot(self, argv, **options):
+        assert argv[:2] == ["dpkg-trigger", "--no-await"]
+        self.triggered.append(argv[2])
+        run("dpkg-trigger", f"--admindir={self.root}/var/lib/dpkg", *argv[1:])
+
+    def chroot_from(self, argv, data):
+        replaced = {"--directory=/": f"--directory={self.root}", "--same-owner": "--no-same-owner"}
+        argv = [replaced.get(word, word) for word in argv]
+        subprocess.run(argv, input=b"".join(data), check=True, timeout=60)
+
+    def capture(self, argv, **options):
+        return run(*argv)
+
+    def _chown(self, place, owner):
+        pass
+
+
+@pytest.fixture
+def base(tmp_path):
+    """Makes a system with a package that watches, and one whose directory is private."""
+
+    def make(name):
+        (tmp_path / f"{name}-debs").mkdir()
+        archive = Archive(tmp_path / f"{name}-debs")
+        archive.add(
+            "watching",
+            [("usr/share/old/file", "x", 0o644), ("etc/private/x", "x", 0o600)],
+            triggers="interest-noawait /usr/share/odd\ninterest /usr/lib/never\n",
+            scripts=["postinst"],
+        )
+        root = tmp_path / name
+        (root / "var/lib/dpkg").mkdir(parents=True)
+        (root / "usr/lib").mkdir(parents=True)
+        (root / "lib").symlink_to("usr/lib")
+        dpkg(root, "--install", *archive.debs)
+        (root / "etc/private").chmod(0o2750)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def target(base):
+    return UserTarget(base("ours"))
+
+
+@pytest.fixture
+def archive(tmp_path):
+    (tmp_path / "debs").mkdir()
+    return Archive(tmp_path / "debs")
+
+
+@pytest.fixture
+def hand_in(archive, target, tmp_path):
+    """Puts the packages where the host's disk is mounted."""
+
+    def put():
+        work, place = tmp_path / "work", tmp_path / "disk"
+        work.mkdir()
+        place.touch()
+        packages.write_disk(archive.debs, place, work, Deadline.after(60, "x"), plain=True)
+        shutil.copytree(work / "disk", target.path(MOUNT))
+
+    return put
+
+
+def at_once(target):
+    """The packages that the host takes for plain."""
+    return sorted(name.split("_")[0] for name in target.list(f"{MOUNT}/{PLAIN}") if "json" in name)
+
+
+def unpacked(target):
+    """The packages that the target has, and their states."""
+    text = target.read("/var/lib/dpkg/status")
+    return dict(re.findall(r"Package: (\S+)\nStatus: install ok (\S+)", normal(text)))
+
+
+def normal(text):
+    """The fields of a status file in one order."""
+    paragraphs = []
+    for paragraph in text.strip().split("\n\n"):
+        fields = re.split(r"\n(?=\S)", paragraph)
+        paragraphs.append(
+            "\n".join(sorted(fields, key=lambda f: (not f.startswith("Pa"), f[0] != "S", f)))
+        )
+    return "\n\n".join(sorted(paragraphs))
+
+
+def unpack(target, *wanted):
+    with plain.unpacked(target, MOUNT, wanted) as names:
+        return names
+
+
+def fill(archive):
+    archive.add(
+        "plain",
+        [
+            ("etc/plain.conf", "a = 1\n", 0o640),
+            ("etc/private/more", "y", 0o600),
+            ("usr/share/odd/ünï code", "y", 0o600),
+            ("usr/bin/tool", "#!/bin/sh\n", 0o4755),
+            ("srv/empty", None, 0o2775),
+        ],
+        conffiles="/etc/plain.conf\n",
+        scripts=["postinst", "prerm"],
+    )
+    archive.add(
+        "libsame",
+        [("lib/x/libsame.so.1", "elf", 0o644), ("usr/lib/x/libsame.so", "-> libsame.so.1", 0)],
+        fields="Multi-Arch: same\n",
+        triggers="activate-noawait refresh\n",
+    )
+    archive.add("prepared", [("usr/bin/other", "1", 0o755)], scripts=["preinst"])
+    archive.add("watcher", [("usr/bin/more", "1", 0o755)], triggers="interest-noawait refresh\n")
+
+
+def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in):
+    fill(archive)
+    hand_in()
+    assert at_once(target) == ["libsame", "plain"]
+    assert sorted(unpack(target, "plain", "watcher")) == [
+        f"{name}:amd64=1:2.0-1" for name in ("libsame", "plain", "prepared", "watcher")
+    ]
+    assert unpacked(target) == {"watching": "installed", "plain": "unpacked", "libsame": "unpacked"}
+    assert target.triggered == ["/usr/share/odd"]
+    assert stat.S_IMODE(target.path("/etc/private").stat().st_mode) == 0o2750
+    rest = [deb for deb in archive.debs if deb.name.startswith(("prepared", "watcher"))]
+    other = base("theirs")
+    names = ["plain", "libsame", "prepared", "watcher"]
+    for root, debs in ((target.root, rest), (other, archive.debs)):
+        dpkg(root, "--unpack", *debs)
+        dpkg(root, "--configure", *names)
+        dpkg(root, "--triggers-only", "--pending")
+    mine, theirs = state(target.root), state(other)
+    assert normal(mine[0].decode()) == normal(theirs[0].decode())
+    assert mine[1:] == theirs[1:]
+    shutil.rmtree(target.path("/run"))
+    assert files(target.root) == files(other)
+    assert dpkg(target.root, "--audit") == ""
+
+
+def test_apt_hears_what_was_not_asked_for(archive, target, hand_in):
+    archive.add("asked", [("usr/bin/asked", "1", 0o755)])
+    archive.add("brought", [("usr/bin/brought", "1", 0o755)])
+    hand_in()
+    before = "Package: other\nArchitecture: amd64\nAuto-Installed: 1\n\n"
+    stale = "Package: brought\nArchitecture: amd64\nAuto-Installed: 0\n\n"
+    target.write(EXTENDED_STATES, before + stale)
+    unpack(target, "asked:amd64=1:2.0-1")
+    assert target.read(EXTENDED_STATES) == before + stale.replace("0", "1")
+
+
+@pytest.mark.parametrize("name", ["provided", "plai.*"])
+def test_a_name_that_is_none_of_a_package_is_left_to_apt(archive, target, hand_in, name):
+    fill(archive)
+    hand_in()
+    assert unpack(target, "plain", name) == ["plain", name]
+    assert unpacked(target) == {"watching": "installed"}
+
+
+def add_statoverride(target):
+    target.write("/var/lib/dpkg/statoverride", "root root 4755 /usr/bin/tool\n")
+
+
+def add_diversion(target):
+    # The package has it as /usr/lib/x/libsame.so.1 once /usr is merged.
+    text = "/usr/lib/x/libsame.so.1\n/usr/lib/x/libsame.so.real\nmine\n"
+    target.write("/var/lib/dpkg/diversions", text)
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (lambda target: target.write("/etc/plain.conf", "mine"), {"libsame"}),
+        (lambda target: target.write("/srv", "a file"), {"libsame"}),
+        (lambda target: target.symlink("/usr/share/odd", "/nowhere"), {"libsame"}),
+        (lambda target: target.write("/usr/lib/x/libsame.so.1", "mine"), {"plain"}),
+        (lambda target: target.write(CONFIG, "no-debsig\nlog /x\n"), {"plain", "libsame"}),
+        (lambda target: target.write(CONFIG, "path-exclude=/usr/*\n"), set()),
+        (lambda target: target.write("/etc/dpkg/dpkg.cfg", "pre-invoke=x\n"), set()),
+        (add_statoverride, {"libsame"}),
+        (add_diversion, {"plain"}),
+    ],
+)  # fmt: skip
+def test_what_is_there_is_left_to_dpkg(archive, target, hand_in, change, left):
+    fill(archive)
+    hand_in()
+    change(target)
+    unpack(target, "plain")
+    assert unpacked(target).keys() - {"watching"} == left
+
+
+def test_a_package_of_which_something_is_known_is_left_to_dpkg(archive, target, hand_in):
+    archive.add("plain", [("usr/bin/tool", "1", 0o755)])
+    hand_in()
+    paragraph = "Package: plain\nStatus: deinstall ok config-files\nVersion: 1\n\n"
+    status = target.read("/var/lib/dpkg/status")
+    target.write("/var/lib/dpkg/status", status + "\n" + paragraph)
+    assert unpack(target, "plain") == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("second", "left"),
+    [
+        ([("usr/bin/tool", "2", 0o755)], []),
+        ([("usr/bin/tool/x", "2", 0o755)], []),
+        ([("usr/lib/y", "2", 0o755)], []),
+        ([("srv/private", None, 0o700)], []),
+        ([("srv/private", None, 0o755)], ["first", "second"]),
+    ],
+)
+def test_packages_that_meet_are_left_to_dpkg(archive, target, hand_in, second, left):
+    mine = [("usr/bin/tool", "1", 0o755), ("lib/y", "1", 0o644), ("srv/private", None, 0o755)]
+    archive.add("first", mine)
+    archive.add("second", second)
+    hand_in()
+    assert at_once(target) == left
+
+
+def test_what_is_unusual_leaves_all_to_dpkg(archive, target, hand_in):
+    archive.add("odd", [("etc/x", "-> y", 0)], conffiles="/etc/x\n")
+    archive.add("plain", [("usr/bin/tool", "1", 0o755)])
+    hand_in()
+    assert not target.exists(f"{MOUNT}/{PLAIN}")
+    assert unpack(target, "plain") == ["plain"]
+    assert target.list(f"{MOUNT}/{ARCHIVES}")
