@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from particle_agent.checksum import tree_crc32
 from particle_agent.errors import InfrastructureError
 from particle_agent.options import StageOptions
 from particle_agent.target import Target
@@ -30,7 +29,7 @@ class Export(StageOptions):
             content = _measure(tree)
             output = target.output_disk(-(-content // MIB) * MIB, content=content)
             size = _archive(tree, output)
-        target.reporter.disk_written(size, tree_crc32(output, size))
+        target.reporter.disk_written(size)
 
 
 def _measure(tree: Path) -> int:

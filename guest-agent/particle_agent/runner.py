@@ -74,8 +74,8 @@ class Channel:
     def disk_needed(self, size: int, content: int) -> None:
         self.send(wire.DiskNeeded(size=size, content=content))
 
-    def disk_written(self, size: int, tree_crc32: str) -> None:
-        self.send(wire.DiskWritten(size=size, tree_crc32=tree_crc32))
+    def disk_written(self, size: int) -> None:
+        self.send(wire.DiskWritten(size=size))
 
     def packages(self, request: wire.PackageRequest) -> wire.PackagesAnswer:
         """Asks the host for packages, and waits until it has answered."""

@@ -200,11 +200,10 @@ class DiskNeeded:
 
 @dataclass(frozen=True, kw_only=True)
 class DiskWritten:
-    """The output disk is complete: its first `size` bytes have this `checksum.tree_crc32`."""
+    """The output disk is complete: its first `size` bytes, which nobody writes from here on."""
 
     type: Literal["disk-written"] = "disk-written"
     size: int
-    tree_crc32: str
 
 
 @dataclass(frozen=True, kw_only=True)

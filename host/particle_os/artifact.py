@@ -9,14 +9,14 @@ import subprocess
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from particle_agent.checksum import Checksums, of_one_reading, tree_crc32
 from particle_agent.stages.qemu import Format
-from particle_agent.wire import DiskWritten
 
 from particle_os import process
+from particle_os.checksum import Checksums, of_one_reading, tree_crc32
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError
 from particle_os.interrupt import held_back
@@ -24,7 +24,7 @@ from particle_os.vm.argv import ImageFormat
 
 SUMS = "SHA256SUMS"
 CHUNK = 1 << 20
-ANOTHER = "the disk that arrived is not the one that the guest wrote: the checksums differ"
+ANOTHER = "the disk was written to after the guest said that it was complete: the checksums differ"
 # What QEMU calls a format, and how it is to write one (qemu-img(1), docs/system/images).
 DRIVERS: dict[Format, ImageFormat] = {
     "raw": "raw",
@@ -42,31 +42,47 @@ OPTIONS: dict[Format, str] = {
 }
 
 
-def receive(path: Path, told: DiskWritten) -> None:
-    """Cuts the guest's disk to the size it told, and checks its content.
+@dataclass(frozen=True)
+class Written:
+    """A disk as it was when the guest said that its first `size` bytes are complete."""
 
-    The guest wrote into this sparse file, so nothing is copied. Raises InfrastructureError when
-    the file is not what the guest says it wrote.
+    size: int
+    tree_crc32: str
+
+
+def written(path: Path, size: int) -> Written:
+    """Takes note of what the guest has written, while it goes on.
+
+    Raises InfrastructureError when there are fewer bytes.
     """
-    if not 0 < told.size <= path.stat().st_size:
-        raise InfrastructureError(f"the guest says it wrote {told.size} bytes; there are fewer")
-    os.truncate(path, told.size)
-    if tree_crc32(path, told.size) != told.tree_crc32:
+    if not 0 < size <= path.stat().st_size:
+        raise InfrastructureError(f"the guest says it wrote {size} bytes; there are fewer")
+    return Written(size, tree_crc32(path, size))
+
+
+def receive(path: Path, seen: Written) -> None:
+    """Cuts the guest's disk to its size once the guest has gone.
+
+    The guest wrote into this sparse file, so nothing is copied. Raises InfrastructureError when it
+    has written more after what was `seen`.
+    """
+    os.truncate(path, seen.size)
+    if tree_crc32(path, seen.size) != seen.tree_crc32:
         raise InfrastructureError(ANOTHER)
 
 
-def checksums(path: Path, told: DiskWritten | None = None) -> Future[Checksums]:
+def checksums(path: Path, seen: Written | None = None) -> Future[Checksums]:
     """The checksums of a file, computed while the caller goes on; a program's end awaits no more.
 
-    Of a disk that the guest still has open they are of what it has `told`, or there are none: they
+    Of a disk that the guest still has open they are of what was `seen`, or there are none: they
     stay right when `receive` finds the same in the end.
     """
     found: Future[Checksums] = Future()
 
     def compute() -> None:
         try:
-            sums = of_one_reading(path, path.stat().st_size if told is None else told.size)
-            if told is not None and sums.tree_crc32 != told.tree_crc32:
+            sums = of_one_reading(path, path.stat().st_size if seen is None else seen.size)
+            if seen is not None and sums.tree_crc32 != seen.tree_crc32:
                 raise InfrastructureError(ANOTHER)
             found.set_result(sums)
         except Exception as error:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
-from particle_agent.checksum import Checksums, tree_sha256
 from particle_agent.stages.qemu import Format
 
 from particle_os import artifact
 from particle_os.artifact import checksums
+from particle_os.checksum import Checksums, tree_sha256
 from particle_os.plan import Plan
 from particle_os.report import ArtifactResult, Result
 from particle_os.workspace import allocated_bytes

@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 
 from particle_agent import wire
-from particle_agent.checksum import Checksums
 from particle_agent.stages.apt import Apt
 from particle_agent.stages.qemu import Qemu
 
@@ -19,6 +18,7 @@ from particle_os.apt_proxy import NO_PROXY
 from particle_os.attachments import Attachment, NotAttachable
 from particle_os.base import Base
 from particle_os.checkpoints import Checkpoint, Checkpoints, failed
+from particle_os.checksum import Checksums
 from particle_os.deadline import Deadline
 from particle_os.errors import (
     InfrastructureError,
@@ -326,10 +326,10 @@ class Execution:
                     return wire.Continue()
                 case wire.DiskNeeded() | wire.DiskWritten():
                     sandbox.take_disk_event(event, self.deadline)
-                    if isinstance(event, wire.DiskWritten):
+                    if sandbox.written is not None:
                         # A SHA-256 is one serial chain; a processor is free while the guest
                         # verifies.
-                        self.checksums = artifact.checksums(sandbox.output, event)
+                        self.checksums = artifact.checksums(sandbox.output, sandbox.written)
                 case wire.StageStarted():
                     self.stages.start(event.index + first)
                 case wire.StageFinished():

@@ -43,7 +43,7 @@ class StageResult(_Record):
 class ArtifactResult(_Record):
     """One image file; `bytes` is what it seems, `allocated_bytes` what it takes on the disk.
 
-    `tree_sha256` is the checksum of particle_agent/checksum.py, which does not read holes.
+    `tree_sha256` is the checksum of particle_os/checksum.py, which does not read holes.
     """
 
     path: str

@@ -15,8 +15,9 @@ import tenacity
 from particle_agent import wire
 from particle_agent.stages.qemu import DISK_LIMIT
 
-from particle_os import process
+from particle_os import artifact, process
 from particle_os.agent import Agent, Program, pack
+from particle_os.artifact import Written
 from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, ParticleError, VmError
 from particle_os.helper import Helper
@@ -69,7 +70,7 @@ class Sandbox:
         self.agent = agent
         self.output = output.path
         self.packages = packages.path
-        self.written: wire.DiskWritten | None = None
+        self.written: Written | None = None
 
     def freeze_scratch(self, size: int, deadline: Deadline) -> Path:
         """The scratch disk (of `size` bytes) as it is now: a file that nobody writes any more.
@@ -110,7 +111,7 @@ class Sandbox:
             self._machine.monitor.resize(self._disk, event.size, deadline)
             return True
         if isinstance(event, wire.DiskWritten):
-            self.written = event
+            self.written = artifact.written(self.output, event.size)
             return True
         return False
 

@@ -29,7 +29,7 @@ class Report:
         self.lines: list[str] = []
         self.notes: list[str] = []
         self.needed: list[tuple[int, int]] = []
-        self.written: list[tuple[int, str]] = []
+        self.written: list[int] = []
         self.requests: list[PackageRequest] = []
         self.refusal: str | None = None
 
@@ -42,8 +42,8 @@ class Report:
     def disk_needed(self, size: int, content: int) -> None:
         self.needed.append((size, content))
 
-    def disk_written(self, size: int, tree_crc32: str) -> None:
-        self.written.append((size, tree_crc32))
+    def disk_written(self, size: int) -> None:
+        self.written.append(size)
 
     def packages(self, request: PackageRequest) -> PackagesAnswer:
         self.requests.append(request)

@@ -64,7 +64,7 @@ def test_every_event_has_a_word_of_its_own(kind):
         b'{"type": "stage-started", "index": "0"}',
         b'{"type": "stage-started", "index": true}',
         b'{"type": "stage-started", "index": 1.0}',
-        b'{"type": "disk-written", "size": 1, "tree_crc32": "x"}',
+        b'{"type": "disk-written", "size": 1, "content": 1}',
         b'{"type": "failed", "kind": "other", "index": 0, "message": "", "hint": null, "tail": []}',
         b'{"type": "done"} {"type": "done"}',
         b"[" * 60_000,

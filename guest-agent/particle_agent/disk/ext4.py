@@ -15,9 +15,6 @@ SMALL_JOURNAL = 4
 # What extlinux(1) reads by itself, and what GRUB and an older e2fsck of the image know.
 FEATURES = "^has_journal,^orphan_file,^metadata_csum_seed"
 FEATURES_OF_EXTLINUX = "^has_journal,^64bit,^metadata_csum,^orphan_file"
-# dumpe2fs(8), for each group of blocks: "  Free blocks: 9234-32767, 32770".
-FREE_BLOCKS = re.compile(r"^  Free blocks: (.+)$", re.MULTILINE)
-FREE_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 BLOCK_COUNT = re.compile(r"^Block count: +(\d+)$", re.MULTILINE)
 
 
@@ -87,20 +84,3 @@ def forget(
         for field in ("generation", "version"):
             script.append(f"set_inode_field {path} {field} 0")
     target.run(["debugfs", "-w", "-f", "-", str(partition)], stdin="\n".join(script) + "\n")
-
-
-def unused(target: Target, partition: Path, start: int) -> list[tuple[int, int]]:
-    """The ranges of the disk, in bytes, that a new file system has not used: they are zero.
-
-    The file system starts at the byte `start`. The host compares the checksum with what it has
-    there, so a wrong range would not go unnoticed.
-    """
-    ranges: list[list[int]] = []
-    for line in FREE_BLOCKS.findall(target.capture_outside(["dumpe2fs", str(partition)])):
-        for first, last in FREE_RANGE.findall(line):
-            begin, end = int(first) * BLOCK, (int(last or first) + 1) * BLOCK
-            if ranges and ranges[-1][1] == begin:
-                ranges[-1][1] = end
-            else:
-                ranges.append([begin, end])
-    return [(start + begin, start + end) for begin, end in ranges]

@@ -137,9 +137,3 @@ def partition(
 def node(disk: Path, volumes: Sequence[Volume], name: Name) -> Path:
     """The device of a partition."""
     return Path(f"{disk}{[v.name for v in volumes].index(name) + 1}")
-
-
-def start_of(volumes: Sequence[Volume], name: Name) -> int:
-    """The first byte of a partition."""
-    before = [v.name for v in volumes].index(name)
-    return EDGE + sum(v.size for v in volumes[:before])

@@ -1,4 +1,4 @@
-"""Writes a tree to a disk: partitions, file systems, boot loader, and the checksum of it all."""
+"""Writes a tree to a disk: partitions, file systems and boot loader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from particle_agent import generalize
-from particle_agent.checksum import tree_crc32
 from particle_agent.disk import copied, ext4, vfat, volumes
 from particle_agent.disk.boot import BootLoader
 from particle_agent.disk.extlinux import DIRECTORY
@@ -87,17 +86,8 @@ class Writer:
         target.run(["sync"])
 
     def tell(self) -> None:
-        """Tells the host the size and the checksum of the finished disk."""
-        size = volumes.disk_size(self._parts)
-        unused: list[tuple[int, int]] = []
-        for part in self._parts:
-            # Blocks that were moved away have left their content behind.
-            if part.kind == "ext4" and not self._wanted.shrunk:
-                start = volumes.start_of(self._parts, part.name)
-                unused += ext4.unused(self._target, self._node(part), start)
-        with self._target.timings.part("checksum of the disk"):
-            checksum = tree_crc32(self._disk, size, unused)
-        self._target.reporter.disk_written(size, checksum)
+        """Tells the host that the disk is finished."""
+        self._target.reporter.disk_written(volumes.disk_size(self._parts))
 
     def _shrunk(self, part: Volume) -> int:
         if part.kind == "ext4":

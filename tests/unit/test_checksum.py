@@ -4,8 +4,8 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent import checksum
-from particle_agent.checksum import of_one_reading, tree_crc32, tree_sha256
+from particle_os import checksum
+from particle_os.checksum import of_one_reading, tree_crc32, tree_sha256
 
 PIECES = st.lists(
     st.one_of(st.binary(max_size=100), st.integers(0, 100).map(bytes)), max_size=8
@@ -45,16 +45,6 @@ def test_a_sparse_disk_of_several_chunks(tmp_path):
         file.write(b"data")
         file.truncate(size)
     assert both(path, size) == by_definition(path.read_bytes(), checksum.CHUNK)
-
-
-def test_ranges_that_are_known_to_be_zero_are_not_read(tmp_path):
-    path = tmp_path / "disk"
-    chunk = checksum.CHUNK
-    path.write_bytes(b"x" * 4 * chunk)
-    _, expected = by_definition(b"x" * chunk + bytes(chunk) + b"x" * 2 * chunk, chunk)
-    # Only whole chunks are left out.
-    zero = [(chunk, 2 * chunk), (3 * chunk, 4 * chunk - 1)]
-    assert tree_crc32(path, 4 * chunk, zero) == expected
 
 
 def test_a_disk_that_is_shorter_than_told_is_an_error(tmp_path):

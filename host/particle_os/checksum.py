@@ -1,8 +1,8 @@
-"""Checksums of disks that both ends compute, fast on sparse ones and on several processors.
+"""Checksums of disks, fast on sparse ones and on several processors.
 
 A checksum of the checksums of the disk's chunks of `CHUNK` bytes (the last one may be shorter), one
-after the other: SHA-256 to know a file again, and CRC-32 (as in zlib) against accidents on the way
-out of a guest, where it takes a sixth of the time. A plain SHA-256 is one serial chain.
+after the other: SHA-256 to know a file again, and CRC-32 (as in zlib) to see that nobody has
+written meanwhile. A plain SHA-256 is one serial chain.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import functools
 import hashlib
 import mmap
 import os
-import stat
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -44,7 +43,7 @@ def _digest_of_zeros(digest: Digest, length: int) -> bytes:
 
 
 def _is_hole(descriptor: int, offset: int, length: int) -> bool:
-    """Whether nothing was ever written there; a disk, unlike a file, does not know."""
+    """Whether nothing was ever written there."""
     try:
         return os.lseek(descriptor, offset, os.SEEK_DATA) >= offset + length
     except OSError as error:
@@ -71,46 +70,30 @@ def _digest_of(digest: Digest, data: bytes) -> bytes:
     return digest(data)
 
 
-def _open(path: str | os.PathLike[str]) -> int:
-    """A disk is read past the kernel's memory of it, which is twice as fast when it is emulated."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
-
-
 def tree_sha256(path: str | os.PathLike[str], size: int) -> str:
     """The checksum by SHA-256 of the first `size` bytes of a file, as hexadecimal digits.
 
     Raises EOFError when there are fewer bytes.
     """
-    return _tree(path, size, (), _sha256)
+    return _tree(path, size, _sha256)
 
 
-def tree_crc32(
-    path: str | os.PathLike[str], size: int, unused: Sequence[tuple[int, int]] = ()
-) -> str:
-    """The checksum by CRC-32 of the first `size` bytes of a file or device, as hexadecimal digits.
+def tree_crc32(path: str | os.PathLike[str], size: int) -> str:
+    """The checksum by CRC-32 of the first `size` bytes of a file, as hexadecimal digits.
 
-    The ranges `unused` (first byte, byte after the last) are known to be zero, and are not read. A
-    device's `size` is a multiple of its block size. Raises EOFError when there are fewer bytes.
+    Raises EOFError when there are fewer bytes.
     """
-    return _tree(path, size, unused, _crc32)
+    return _tree(path, size, _crc32)
 
 
-def _tree(
-    path: str | os.PathLike[str], size: int, unused: Sequence[tuple[int, int]], digest: Digest
-) -> str:
+def _tree(path: str | os.PathLike[str], size: int, digest: Digest) -> str:
     """hashlib and zlib let other threads run while they compute: every processor takes part."""
-    descriptor = _open(path)
-    # Whole pages, as a disk wants them; one for each thread.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # One for each thread.
     local = threading.local()
 
     def chunk(offset: int) -> bytes:
         length = min(CHUNK, size - offset)
-        if any(start <= offset and offset + length <= end for start, end in unused):
-            return _digest_of_zeros(digest, length)
         if not hasattr(local, "buffer"):
             local.buffer = mmap.mmap(-1, CHUNK)
         return _digest_of(digest, _chunk(descriptor, local.buffer, offset, length))
@@ -137,7 +120,7 @@ def of_one_reading(path: str | os.PathLike[str], size: int) -> Checksums:
     On one processor; holes are not read. Raises EOFError when there are fewer bytes.
     """
     whole, digests, sums = hashlib.sha256(), hashlib.sha256(), 0
-    descriptor = _open(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with mmap.mmap(-1, CHUNK) as buffer:
             for offset in range(0, size, CHUNK):
