@@ -1,5 +1,5 @@
 #!/usr/bin/busybox sh
-# Init of the helper VM: network, the key handshake on the console, then sshd as process 1.
+# Init of the helper VM: network, the key handshake on the console, then sshd.
 # The console is the trusted channel: over it the host hands in the keys of this build and the time.
 PATH=/usr/sbin:/usr/bin
 export PATH
@@ -57,6 +57,19 @@ if $bb grep -q particle_os.preheat /proc/cmdline; then
 	cd /
 fi
 
+# sshd starts as far as it comes without its key: it waits for someone who writes to the pipe. None of
+# its random numbers go over the wire: a program that it starts for a connection speaks there.
+key=/run/particle-os/host_key
+$bb mkfifo -m 0600 $key
+$bb ln $key $key.pipe
+/usr/sbin/sshd -D -e -f /particle-os/sshd_config &
+sshd=$!
+tries=0
+until $bb grep -q wait_for_partner /proc/$sshd/wchan || [ $tries -ge 100 ]; do
+	tries=$((tries + 1))
+	$bb usleep 50000
+done
+
 # Waits for the kernel's word; a program that starts only after a restore would take its time.
 $bb grep -q -m 1 "due to virtual machine fork" /dev/kmsg &
 notice=$!
@@ -79,8 +92,12 @@ fi
 $bb date -u -s "@$3" >/dev/null
 umask 077
 echo "$5 $6" >/run/particle-os/authorized_keys
-printf '%s\n' "-----BEGIN OPENSSH PRIVATE KEY-----" "$7" "-----END OPENSSH PRIVATE KEY-----" \
-	>/run/particle-os/host_key
+keyfile=$(printf '%s\n' "-----BEGIN OPENSSH PRIVATE KEY-----" "$7" "-----END OPENSSH PRIVATE KEY-----")
+# It reads the key twice, the second time from a file.
+echo "$keyfile" >$key.new
+$bb mv $key.new $key
+echo "$keyfile" >$key.pipe
 umask 022
 all_processors "$4" &
-exec /usr/sbin/sshd -D -e -f /particle-os/sshd_config
+wait $sshd
+fail "sshd has ended"
