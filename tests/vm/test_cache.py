@@ -113,7 +113,8 @@ def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_bas
         "  - type: qemu", "  - type: timezone\n    zone: Europe/Berlin\n  - type: qemu"
     )
     recipe = account.write(account.directory / "resumed.yml", text)
-    run = ("build", recipe, "--output", output, "--no-boot-test", "-v", "--accel", "tcg")
+    same = ("--accel", "tcg", "--source-date", "1790000000", "--scratch-size", "16G")
+    run = ("build", recipe, "--output", output, "--no-boot-test", "-v", *same)
     first = account.run(*run)
     assert first.status == 3, "the tiny base has no time zones"
     assert "installing said-once" in first.stderr
@@ -126,11 +127,12 @@ def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_bas
     # The target can be looked at as each stage left it; what is done there does not stay.
     commands = "ls /made-in-the-shell; echo 1 > /made-in-the-shell; cat /etc/passwd; exit 7\n"
     for state in ([], ["--at", "apt"], ["--failed"], ["--failed"]):
-        entered = account.run("shell", recipe, "--accel", "tcg", *state, text=commands)
+        entered = account.run("shell", recipe, *same, *state, text=commands)
         assert entered.status == 7, entered.stderr
         assert "root:x:0:0" in entered.stdout
         assert "/made-in-the-shell\n" not in entered.stdout
-    assert account.run("shell", recipe, "--accel", "tcg", "--at", "timezone").status == 2
+    assert account.run("shell", recipe, *same, "--at", "timezone").status == 2
+    assert account.run("shell", recipe, "--accel", "tcg", "--failed").status == 2, "another state"
     account.write(recipe, text.replace("said-once", "said-twice"))
     third = account.run(*run)
     assert "installing said-twice" in third.stderr, "another option is another key"

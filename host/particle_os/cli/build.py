@@ -39,6 +39,24 @@ from particle_os.verification import defective
 from particle_os.vm import accel
 from particle_os.workspace import workspace
 
+# Checkpoints differ in these: whoever enters one says the same.
+SCRATCH_SIZE = click.option(
+    "--scratch-size",
+    callback=size,
+    metavar="SIZE",
+    default="32G",
+    show_default=True,
+    help="The most that the system under construction may take.",
+)
+SOURCE_DATE = click.option(
+    "--source-date",
+    type=click.IntRange(0, 2**32 - 1),
+    metavar="SECONDS",
+    envvar="SOURCE_DATE_EPOCH",
+    show_envvar=True,
+    help="Make the image reproducible; no time in it is later (seconds since 1970).",
+)
+
 
 @click.command("build")
 @RECIPE
@@ -49,8 +67,7 @@ from particle_os.workspace import workspace
 @ACCEL
 @memory_option("2G")
 @click.option("--cpus", type=click.IntRange(1, 64), help="The helper VM's processors.")
-@click.option("--scratch-size", callback=size, metavar="SIZE", default="32G", show_default=True,
-              help="The most that the system under construction may take.")  # fmt: skip
+@SCRATCH_SIZE
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
               help="The Debian mirror for the helper VM and for mmdebstrap: bases, which then have "
               "no other source: no updates and no security suites.")  # fmt: skip
@@ -62,14 +79,7 @@ from particle_os.workspace import workspace
 @click.option("--max-age", type=click.IntRange(0), default=int(MAX_AGE_SECONDS // 3600),
               show_default=True, metavar="HOURS",
               help="How long a stage that reads the network need not be done anew.")  # fmt: skip
-@click.option(
-    "--source-date",
-    type=click.IntRange(0, 2**32 - 1),
-    metavar="SECONDS",
-    envvar="SOURCE_DATE_EPOCH",
-    show_envvar=True,
-    help="Make the image reproducible; no time in it is later (seconds since 1970).",
-)
+@SOURCE_DATE
 @click.option("--no-boot-test", is_flag=True, help="Publish without having booted the image.")
 @JUNIT
 @click.option("--keep-on-failure", is_flag=True, help="Keep the disks of a failed build.")
@@ -186,6 +196,8 @@ def show_plan(plan: Plan, output: Output) -> None:
 @click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
 @click.option("--base", metavar="REF", help="As it was given to build.")
 @click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
+@SCRATCH_SIZE
+@SOURCE_DATE
 @APT_PROXY
 @ACCEL
 @memory_option("2G")
@@ -195,14 +207,15 @@ def show_plan(plan: Plan, output: Output) -> None:
 def shell_command(
     output: Output, recipe_path: Path, variables: dict[str, str], at: str | None, failed: bool,
     base: str | None, mirror: str | None, accel: accel.Wish, memory: int | None,
-    cpus: int | None, template: str, apt_proxy: str | None,
+    cpus: int | None, template: str, apt_proxy: str | None, scratch_size: int,
+    source_date: int | None,
 ) -> int:  # fmt: skip
     """A root shell in the system of RECIPE as a stage left it, in a VM that is thrown away."""
     if at is not None and failed:
         raise UsageError("--at and --failed exclude each other")
     options = Options(
         output=Path(), variables=variables, base=base, mirror=mirror, apt_proxy=apt_proxy,
-        accel=accel, memory=memory,
+        accel=accel, memory=memory, scratch=scratch_size, source_date=source_date,
         cpus=cpus, template=template,
     )  # fmt: skip
     plan = make_plan(recipe_path, options)
