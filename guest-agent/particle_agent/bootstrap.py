@@ -25,6 +25,7 @@ from particle_agent import packages
 from particle_agent.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.dpkg import DPKG, STATUS, chunks, find_member
 from particle_agent.errors import InfrastructureError
+from particle_agent.hosts import DEFAULT_HOSTS
 from particle_agent.options import StageOptions
 from particle_agent.target import Target
 
@@ -78,6 +79,8 @@ class Bootstrap(StageOptions):
     type: Literal["bootstrap"] = "bootstrap"
 
     def run(self, target: Target) -> None:
+        # Debian's installer writes it; no package brings it, and their scripts resolve "localhost".
+        target.write("/etc/hosts", DEFAULT_HOSTS)
         dpkg = ["dpkg", *(f"--force-{thing}" for thing in FORCED)]
         with packages.disk(target) as disk:
             archives = f"{disk}/{packages.ARCHIVES}"

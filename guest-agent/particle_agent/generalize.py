@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from particle_agent.hosts import hosts
+from particle_agent.hosts import DEFAULT_HOSTS, hosts
 from particle_agent.target import Target
 
 # systemd-update-done.service(8)
@@ -56,7 +56,8 @@ def run(target: Target) -> None:
         target.symlink("/var/lib/dbus/machine-id", "/etc/machine-id")
     if not target.exists("/etc/hostname"):
         target.write("/etc/hostname", f"{target.hostname}\n")
-        if not target.exists("/etc/hosts"):
+        # What somebody else has written stays.
+        if not target.exists("/etc/hosts") or target.read("/etc/hosts") == DEFAULT_HOSTS:
             target.write("/etc/hosts", hosts(target, target.hostname))
     for name in target.list("/etc/ssh"):
         if name.startswith("ssh_host_"):

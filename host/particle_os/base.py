@@ -32,7 +32,7 @@ from particle_os.workspace import Workspace, locked
 if TYPE_CHECKING:
     from particle_os.sandbox import Sandbox
 
-FORMAT = 5
+FORMAT = 6
 MAKE_SECONDS = 1800.0
 FETCH_SECONDS = 600.0
 SCAN_MEMBERS = 200_000

@@ -41,8 +41,7 @@ ROOT_FILES = {
     "nobody:*:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\nshadow:x:42:\nnogroup:x:65534:\n",
     "etc/shadow": "root:*:20000:0:99999:7:::\n",
-    "etc/hostname": "helper\n",
-    "etc/hosts": "127.0.0.1 localhost helper\n",
+    "etc/hosts": "127.0.0.1 localhost\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
 }
 ROOT_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "root", "scratch", "particle-os")

@@ -143,6 +143,13 @@ CONFIGURED = ("--configure", "plain", "scripted", "dpkg")
 INSTALLED = ("--install", "/disk/archives/plain.deb", "/disk/archives/scripted.deb")
 
 
+def test_localhost_is_known_to_the_scripts_of_packages(bootstrap, target):
+    target.when("dpkg", lambda c: seen.append(target.read("/etc/hosts")))
+    seen = []
+    bootstrap()
+    assert seen[0].startswith("127.0.0.1 localhost\n")
+
+
 def test_packages_are_configured_in_their_order(bootstrap, target):
     bootstrap()
     assert dpkg_calls(target) == [("dpkg", "--force-unsafe-io", "--force-depends", *CONFIGURED)]

@@ -1,6 +1,7 @@
 import os
 
 from particle_agent import generalize
+from particle_agent.hosts import DEFAULT_HOSTS
 
 UNIT = "/etc/systemd/system/multi-user.target.wants/particle-os-ssh-host-keys.service"
 
@@ -85,3 +86,15 @@ def test_the_first_boot_does_not_do_again_what_the_packages_did(target):
     target.write(program, "", mode=0o755)
     generalize.run(target)
     assert target.only(program).inside
+
+
+def test_the_hosts_of_a_new_base_get_the_name(target):
+    target.write("/etc/hosts", DEFAULT_HOSTS)
+    generalize.run(target)
+    assert target.read("/etc/hosts") == f"127.0.1.1 testbox\n{DEFAULT_HOSTS}"
+
+
+def test_hosts_that_somebody_has_written_stay(target):
+    target.write("/etc/hosts", "127.0.0.1 localhost mine\n")
+    generalize.run(target)
+    assert target.read("/etc/hosts") == "127.0.0.1 localhost mine\n"

@@ -102,6 +102,9 @@ def test_sources_packages_pins_and_files_of_the_recipe(account: Account, archive
       - {{package: zz-tool, question: zz-tool/answer, type: string, value: forty two}}
   - type: run
     command: [rm, /etc/apt/preferences.d/recipe.pref]
+  - type: run
+    name: The name that packages see
+    command: [sh, -c, '[ "$(uname -n)" = localhost ]']
   - type: apt
     upgrade: true
     remove: [zz-local, zz-absent]
