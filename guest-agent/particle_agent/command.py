@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import selectors
 import signal
@@ -142,12 +143,11 @@ def feed(
         )
         assert process.stdin is not None
         try:
-            with process.stdin as pipe:
+            # It says itself why it does not take more.
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
                 for chunk in data:
                     pipe.write(chunk)
             status = process.wait(max(0.1, deadline - time.monotonic()))
-        except BrokenPipeError:
-            status = process.wait(LEFTOVER_SECONDS)
         except subprocess.TimeoutExpired:
             raise InfrastructureError(
                 f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s"

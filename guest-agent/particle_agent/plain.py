@@ -10,11 +10,12 @@ what depends on the target.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +24,23 @@ from particle_agent import dpkg, packages
 from particle_agent.command import TAR_RECORDS
 from particle_agent.decode import decode
 from particle_agent.dpkg import DPKG, STATUS
+from particle_agent.errors import CommandFailed, InfrastructureError
 from particle_agent.target import Target
 
+# As dpkg lists the root directory.
+ROOT = "/."
 MERGED = ("/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/")
 CONFIGURATION = ("/etc/dpkg/dpkg.cfg", "/etc/dpkg/dpkg.cfg.d", "/root/.dpkg.cfg")
-# What it may say; other options leave files out, or run programs.
-HARMLESS = re.compile(r"\s*(#.*|no-debsig|log[ =].*|force-unsafe-io|)\s*")
+# What it, and apt's, may say; other options leave files out, or run programs.
+HARMLESS = re.compile(r"\s*(#.*|no-debsig|log[ =].*|force-unsafe-io|force-conf[a-z]+|)\s*")
+DPKG_OPTION = re.compile(r'DPkg::Options:: "(?:--)?(.*)";')
 EXTENDED_STATES = "/var/lib/apt/extended_states"
 FIELD = re.compile(r"(?m)^(Package|Architecture|Version): *(\S+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """What dpkg would note of a package, and what it would write; absolute paths."""
+    """What dpkg would note of a package, and what it would write or take away; absolute paths."""
 
     stanza: str
     directories: tuple[str, ...]
@@ -52,14 +57,14 @@ def merged(path: str) -> str:
 
 
 @contextmanager
-def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[str]]:
+def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[str] | None]:
     """Unpacks the packages of the host's disk, mounted at `disk`, that are plain in the target.
 
-    `wanted` is what apt-get(8) is to install; yields what to give it now. Where it may have taken a
-    name for something else, nothing is unpacked.
+    `wanted` is what apt-get(8) is to install; yields what `apt-get install` is to be given now, or
+    None when nothing was unpacked. Where apt may have taken a name for something else, nothing is.
     """
-    status = target.read(STATUS)
-    known = {found["Package"] for found in _paragraphs(status)}
+    status = target.read_bytes(STATUS)
+    known = {found["Package"] for found in _paragraphs(status.decode("utf-8", "replace"))}
     index = _paragraphs(target.read(f"{disk}/{packages.INDEX}"))
     names = {re.split("[:=/]", name)[0] for name in wanted}
     chosen = {}
@@ -71,19 +76,20 @@ def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[
             if plain.package not in known and surroundings.permit(plain)
         }
     if not chosen:
-        yield list(wanted)
+        yield None
         return
     with target.timings.part(f"Unpacking {len(chosen)} packages at once"):
         target.reporter.output(f"Unpacking {len(chosen)} packages at once ...")
         _extract(target, disk, chosen)
-        surroundings.restore()
+        surroundings.settle(chosen.values())
         stanzas = "".join(f"{plain.stanza}\n" for plain in chosen.values())
-        # dpkg needs the empty line between two paragraphs.
-        target.write(STATUS, f"{status.rstrip()}\n\n{stanzas}".lstrip())
+        # dpkg needs the empty line between two paragraphs. Not all of them are UTF-8.
+        both = status.rstrip() + b"\n\n" + stanzas.encode("utf-8", "surrogateescape")
+        target.write_from(io.BytesIO(both.lstrip()), STATUS)
         for trigger in surroundings.triggered(chosen.values()):
             target.chroot(["dpkg-trigger", "--no-await", trigger])
     # apt does nothing to packages that lack others, unless it is told of those.
-    yield [f"{p['Package']}:{p['Architecture']}={p['Version']}" for p in index]
+    yield [*wanted, *(f"{p['Package']}:{p['Architecture']}={p['Version']}" for p in index)]
     _note_automatic(target, [package for package in index if package["Package"] not in names])
 
 
@@ -114,7 +120,16 @@ def _extract(target: Target, disk: str, debs: Iterable[str]) -> None:
 
     argv = ["tar", "--extract", "--file=-", "--directory=/", "--ignore-zeros", TAR_RECORDS]
     argv += ["--same-owner", "--same-permissions", "--keep-directory-symlink"]
-    target.chroot_from(argv, contents())
+    try:
+        target.chroot_from(argv, contents())
+    except CommandFailed as failed:
+        if not any("No space left" in line for line in failed.tail):
+            raise
+        raise InfrastructureError(
+            "the packages have no room on the scratch disk",
+            hint="Give it more with --scratch-size.",
+            tail=failed.tail,
+        ) from failed
 
 
 def _note_automatic(target: Target, found: Sequence[dict[str, str]]) -> None:
@@ -148,14 +163,19 @@ class _Surroundings:
         # What is in the directories that packages have; None where there is none.
         self._entries: dict[str, frozenset[str] | None] = {}
         self._directories: dict[Path, os.stat_result] = {}
-        self._plainly = all(
-            HARMLESS.fullmatch(line) for text in self._configuration() for line in text.split("\n")
-        )
-        # dpkg-divert(1): three lines each, of which the first is the path.
-        diverted = self._lines("diversions")[::3]
+        told = DPKG_OPTION.findall(target.capture(["apt-config", "dump"]))
+        lines = (line for text in self._configuration() for line in text.split("\n"))
+        self._plainly = all(HARMLESS.fullmatch(line) for line in (*told, *lines))
+        # dpkg-divert(1): three lines each, the path, the other path, the package.
+        diversions = self._lines("diversions")
         # dpkg-statoverride(1): user, group, mode, path.
         overridden = [line.split(" ", 3)[3] for line in self._lines("statoverride")]
-        self._special = {merged(path) for path in (*diverted, *overridden)}
+        special = (*diversions[::3], *diversions[1::3], *overridden)
+        self._special = {merged(path) for path in special}
+        # deb-triggers(5): who awaits what a trigger does waits with its configuration.
+        watched = [line.partition(" ") for line in self._lines("triggers/File")]
+        self._watched = {path for path, _, who in watched if who.endswith("/noawait")}
+        self._awaited = {path for path, _, who in watched} - self._watched
 
     def _configuration(self) -> Iterator[str]:
         for path in CONFIGURATION:
@@ -174,16 +194,19 @@ class _Surroundings:
             self._plainly
             and self._special.isdisjoint(map(merged, plain.files))
             and self._special.isdisjoint(map(merged, plain.directories))
-            and not any(self._holds(path) for path in plain.files)
-            and not any(self._is_no_directory(path) for path in plain.directories)
+            and not any(map(self._holds, plain.files))
+            and not any(map(self._is_no_directory, plain.directories))
+            and not self._touched([plain], self._awaited)
         )
 
     def _holds(self, path: str) -> bool:
+        """Whether something is there, or what dpkg would take for a new conffile."""
         directory, _, name = path.rpartition("/")
-        return name in (self._listed(directory) or ())
+        names = self._listed(directory) or ()
+        return name in names or f"{name}.dpkg-new" in names
 
     def _is_no_directory(self, path: str) -> bool:
-        return self._holds(path) and not self._target.path(path).is_dir()
+        return self._listed(path) is None and self._holds(path)
 
     def _listed(self, directory: str) -> frozenset[str] | None:
         """The names in a directory."""
@@ -198,28 +221,36 @@ class _Surroundings:
             self._entries[directory] = entries
         return self._entries[directory]
 
-    def restore(self) -> None:
-        """Gives the directories that were there the owner and the mode that they had."""
+    def settle(self, chosen: Iterable[Plain]) -> None:
+        """Gives the directories that were there the owner and the mode that they had.
+
+        Those in which something is new have changed now, which tar takes back; man-db, for one,
+        looks at that.
+        """
         for place, before in self._directories.items():
             now = place.stat()
-            if (now.st_uid, now.st_gid, now.st_mode) != (
-                before.st_uid,
-                before.st_gid,
-                before.st_mode,
-            ):
+            if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
                 os.chown(place, before.st_uid, before.st_gid)
-                place.chmod(stat.S_IMODE(before.st_mode))
+            place.chmod(stat.S_IMODE(before.st_mode))
+        changed = {
+            path.rpartition("/")[0]
+            for plain in chosen
+            for path in (*plain.files, *plain.directories)
+            if path != ROOT
+        }
+        for directory in changed:
+            os.utime(self._target.path(directory))
 
     def triggered(self, chosen: Iterable[Plain]) -> list[str]:
         """The paths that packages of the target watch, and in which something is new."""
-        watched = {line.split(" ")[0] for line in self._lines("triggers/File")}
-        if not watched:
-            return []
+        return sorted(self._touched(chosen, self._watched))
+
+    def _touched(self, packages: Iterable[Plain], watched: Collection[str]) -> set[str]:
         found = set()
-        for plain in chosen:
+        for plain in packages if watched else ():
             for path in (*plain.directories, *plain.files):
                 while path:
                     if path in watched:
                         found.add(path)
                     path = path.rpartition("/")[0]
-        return sorted(found)
+        return found

@@ -178,10 +178,17 @@ class _Beside:
                     # Whatever it is, nobody waits for it any longer.
                     failures.append(error)
                 running.unlink()
+            self._begin_early()
+        return failures
+
+    def _begin_early(self) -> None:
+        """Begins with the lists of modules of kernels that dpkg has unpacked meanwhile."""
+        try:
             for version in self._unpacked_kernels() - self._kernels - self._early.keys():
                 if self._target.exists("/sbin/depmod"):
                     self._early[version] = self._pool.submit(self._list_modules, version)
-        return failures
+        except OSError:
+            pass  # dpkg is at work there.
 
     def _unpacked_kernels(self) -> set[str]:
         """The kernels whose packages dpkg has unpacked: it writes the list of files last."""
@@ -208,9 +215,12 @@ class _Beside:
     def _is_listed(self, version: str) -> bool:
         """Whether the lists of modules were made ahead, of the modules that are there now."""
         early = self._early.get(version)
-        if early is None or early.cancel():
+        if early is None or early.cancel() or early.exception() is not None:
             return False
-        return early.exception() is None and early.result() == self._modules(version)
+        try:
+            return early.result() == self._modules(version)
+        except OSError:
+            return False
 
     def _do(self, name: str) -> None:
         if name.startswith(DEPMOD):

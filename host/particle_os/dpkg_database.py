@@ -28,6 +28,9 @@ SCRIPTS = ("config", "preinst", "postinst", "prerm", "postrm")
 # What dpkg notes in place of a hash until it has configured a conffile.
 NO_HASH = "newconffile"
 REMOVE = "remove-on-upgrade "
+REMOVED = re.compile(rf"(?m)^ (/.*) {NO_HASH} remove-on-upgrade$")
+# Where a conffile has an effect before its package is configured.
+AT_ONCE = ("/etc/apt/", "/etc/dpkg/")
 FORMAT = "1\n"
 
 
@@ -76,10 +79,14 @@ def write_plain(debs: Sequence[Path], directory: Path) -> None:
 
     That is a tar archive of its files in the database, and `Plain` in JSON, by the name of the
     package file. A package is plain when unpacking it is no more than writing files: no script runs
-    before, no trigger of its own begins to be watched, and no other package has the same files, or
-    other directories of that name. `debs` are decompressed.
+    before, no trigger of its own begins to be watched, apt and dpkg are not configured by it, and
+    no other package has the same files, or other directories of that name. `debs` are decompressed.
+    Raises Unusual when nobody can tell.
     """
-    packages = [(deb, _read(deb)) for deb in debs]
+    try:
+        packages = [(deb, _read(deb)) for deb in debs]
+    except (tarfile.TarError, LookupError, ValueError) as error:
+        raise Unusual(f"a package is odd: {error}") from error
     owners = Counter(merged(path) for _, package in packages for path in package.files)
     kinds: dict[str, set[tuple[str | int, ...]]] = {}
     for _, package in packages:
@@ -88,6 +95,8 @@ def write_plain(debs: Sequence[Path], directory: Path) -> None:
     for deb, package in packages:
         triggers = package.info.get("triggers")
         if "preinst" in package.info or (triggers and b"interest" in triggers.content):
+            continue
+        if any(path.startswith(AT_ONCE) for path in package.files):
             continue
         places = [merged(path) for path in package.files]
         if any(owners[place] > 1 or place in kinds for place in places):
@@ -100,7 +109,8 @@ def write_plain(debs: Sequence[Path], directory: Path) -> None:
         plain = Plain(
             stanza=package.stanza,
             directories=tuple(package.directories),
-            files=tuple(package.files),
+            # dpkg moves away what is at the path of a conffile that goes.
+            files=(*package.files, *REMOVED.findall(package.stanza)),
         )
         (directory / f"{deb.name}.json").write_text(json.dumps(encode(plain)))
 
@@ -135,9 +145,12 @@ def _read(deb: Path) -> _Package:
     with deb.open("rb") as file:
         control = _control(file.read(find_member(file, b"control.tar")))
         conffiles = list(_conffiles(_text(control["conffiles"]))) if "conffiles" in control else []
-        find_member(file, b"data.tar")
+        end = find_member(file, b"data.tar") + file.tell()
         with tarfile.open(fileobj=file, mode="r:") as data:
             listed = _list(data, {path for path, _ in conffiles}, "md5sums" not in control)
+            file.seek(data.offset)
+        if any(file.read(end - file.tell())):
+            raise Unusual(f"{deb.name} holds something after the end of its archive")
     text = _text(control.pop("control"))
     control["list"] = _made("".join(f"{path}\n" for path in listed.names))
     if "md5sums" not in control:

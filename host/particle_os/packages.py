@@ -109,7 +109,9 @@ class Depot:
         except Refused as refused:
             return PackagesAnswer(refused=str(refused))
         debs = sorted((directory / "archives").glob("*.deb"))
-        write_disk(debs, self._disk, directory, deadline, plain=only_new)
+        # What apt would remove as no longer needed in the target is not known here.
+        plain = only_new and not stage.autoremove
+        write_disk(debs, self._disk, directory, deadline, plain=plain)
         shutil.rmtree(directory)
         self._prune()
         return PackagesAnswer()
@@ -289,7 +291,7 @@ def write_disk(
     for start in range(0, len(by_size), processors):
         batch = by_size[start : start + processors]
         stanzas += _decompress(batch, archives, deadline)
-    (tree / INDEX).write_text("".join(stanzas))
+    (tree / INDEX).write_text("".join(stanzas), errors="surrogateescape")
     if database:
         try:
             dpkg_database.write(sorted(archives.glob("*.deb")), tree / DATABASE)
@@ -362,9 +364,10 @@ def _control_archive(deb: Path, deadline: Deadline) -> bytes:
 
 def _control(archive: bytes) -> str:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-        file = tar.extractfile("./control")
+        members = {member.name.removeprefix("./"): member for member in tar}
+        file = tar.extractfile(members["control"])
         assert file is not None
-        return file.read().decode("utf-8")
+        return file.read().decode("utf-8", "surrogateescape")
 
 
 def _header(name: bytes, size: int) -> bytes:

@@ -445,10 +445,12 @@ def test_what_can_be_unpacked_at_once_is_and_stages_to_come_begin(helped, monkey
 
     order = []
     monkeypatch.setattr(plain, "unpacked", unpacked)
+    helped.captured["apt-config"] = ""
     helped.ahead = lambda: order.append("ahead")
     on_install(helped, lambda: (until(lambda: "ahead" in order), order.append("installed")))
-    Apt(packages=("curl",)).run(helped)
-    assert only_install(helped)[-3:] == ("--", "curl:amd64=1", "libcurl:amd64=1")
+    # apt-get dist-upgrade would not go on with what is unpacked only.
+    Apt(packages=("curl",), upgrade=True).run(helped)
+    assert only_install(helped)[-4:] == ("install", "--", "curl:amd64=1", "libcurl:amd64=1")
     assert order[:4] == ["unpacked", "ahead", "installed", "noted"]
 
 

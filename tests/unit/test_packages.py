@@ -275,6 +275,7 @@ def test_a_key_within_the_source_is_believed(depot, signed):
         (Apt(packages=("zz-tool",)), "", True),
         (Apt(packages=("zz-tool",)), INSTALLED.format("zz-library", "1.0"), True),
         (Apt(packages=("zz-tool",)), INSTALLED.format("zz-tool", "1.0"), False),
+        (Apt(packages=("zz-tool",), autoremove=True), "", False),
         (Apt(packages=("zz-tool",), remove=("zz-x",)), INSTALLED.format("zz-x", "1.0"), False),
     ],
 )

@@ -1,12 +1,15 @@
 """Packages that are unpacked at once, beside what the installed dpkg makes of them."""
 
+import os
 import re
 import shutil
 import stat
 import subprocess
+import time
 
 import pytest
 from particle_agent import plain
+from particle_agent.errors import CommandFailed, InfrastructureError
 from particle_agent.packages import ARCHIVES, MOUNT, PLAIN
 from particle_agent.target import Target
 from particle_os import packages
@@ -17,6 +20,7 @@ from .test_dpkg_database import Archive, dpkg, files, run, state
 pytestmark = pytest.mark.slow
 
 CONFIG = "/etc/dpkg/dpkg.cfg.d/x"
+BASE = {"watching": "installed", "empty": "installed"}
 EXTENDED_STATES = "/var/lib/apt/extended_states"
 
 
@@ -31,6 +35,7 @@ class UserTarget(Target):
     def __init__(self, root):
         super().__init__(root, Report(), hostname="")
         self.triggered = []
+        self.apt_config = 'DPkg::Options:: "--force-confold";\n'
 
     def chroot(self, argv, **options):
         assert argv[:2] == ["dpkg-trigger", "--no-await"]
@@ -43,7 +48,7 @@ class UserTarget(Target):
         subprocess.run(argv, input=b"".join(data), check=True, timeout=60)
 
     def capture(self, argv, **options):
-        return run(*argv)
+        return self.apt_config if argv[0] == "apt-config" else run(*argv)
 
     def _chown(self, place, owner):
         pass
@@ -59,15 +64,18 @@ def base(tmp_path):
         archive.add(
             "watching",
             [("usr/share/old/file", "x", 0o644), ("etc/private/x", "x", 0o600)],
-            triggers="interest-noawait /usr/share/odd\ninterest /usr/lib/never\n",
+            triggers="interest-noawait /usr/share/odd\ninterest /usr/share/awaited\n",
             scripts=["postinst"],
         )
+        archive.add("empty", [("var/empty", None, 0o755), ("var/old/x", "x", 0o644)])
         root = tmp_path / name
         (root / "var/lib/dpkg").mkdir(parents=True)
         (root / "usr/lib").mkdir(parents=True)
         (root / "lib").symlink_to("usr/lib")
         dpkg(root, "--install", *archive.debs)
         (root / "etc/private").chmod(0o2750)
+        (root / "var/empty").chmod(0o700)
+        os.utime(root / "usr/share", (0, 0))
         return root
 
     return make
@@ -134,8 +142,9 @@ def fill(archive):
             ("usr/share/odd/ünï code", "y", 0o600),
             ("usr/bin/tool", "#!/bin/sh\n", 0o4755),
             ("srv/empty", None, 0o2775),
+            ("var/empty", None, 0o755),
         ],
-        conffiles="/etc/plain.conf\n",
+        conffiles="/etc/plain.conf\nremove-on-upgrade /etc/gone.conf\n",
         scripts=["postinst", "prerm"],
     )
     archive.add(
@@ -152,12 +161,17 @@ def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in):
     fill(archive)
     hand_in()
     assert at_once(target) == ["libsame", "plain"]
-    assert sorted(unpack(target, "plain", "watcher")) == [
-        f"{name}:amd64=1:2.0-1" for name in ("libsame", "plain", "prepared", "watcher")
-    ]
-    assert unpacked(target) == {"watching": "installed", "plain": "unpacked", "libsame": "unpacked"}
+    began = time.time()
+    wanted, names = ["plain", "watcher"], ("libsame", "plain", "prepared", "watcher")
+    told = unpack(target, *wanted)
+    assert told[:2] == wanted
+    assert sorted(told[2:]) == [f"{name}:amd64=1:2.0-1" for name in names]
+    assert unpacked(target) == {**BASE, "plain": "unpacked", "libsame": "unpacked"}
     assert target.triggered == ["/usr/share/odd"]
-    assert stat.S_IMODE(target.path("/etc/private").stat().st_mode) == 0o2750
+    modes = [stat.S_IMODE(target.path(p).stat().st_mode) for p in ("/etc/private", "/var/empty")]
+    assert modes == [0o2750, 0o700]
+    for place in ("/etc/private", "/usr/share/odd", "/usr/share", "/usr/lib/x"):
+        assert target.path(place).stat().st_mtime >= int(began), place
     rest = [deb for deb in archive.debs if deb.name.startswith(("prepared", "watcher"))]
     other = base("theirs")
     names = ["plain", "libsame", "prepared", "watcher"]
@@ -171,6 +185,17 @@ def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in):
     shutil.rmtree(target.path("/run"))
     assert files(target.root) == files(other)
     assert dpkg(target.root, "--audit") == ""
+
+
+def test_what_is_no_utf_8_stays_as_it_is(archive, target, hand_in):
+    archive.add("plain", [("usr/bin/tool", "1", 0o755)])
+    status = target.path("/var/lib/dpkg/status")
+    old = status.read_bytes().replace("ä".encode(), "ä".encode("latin-1"))
+    status.write_bytes(old)
+    hand_in()
+    unpack(target, "plain")
+    assert status.read_bytes().startswith(old.rstrip())
+    assert dpkg(target.root, "--audit") != "", "it is only unpacked"
 
 
 def test_apt_hears_what_was_not_asked_for(archive, target, hand_in):
@@ -188,8 +213,8 @@ def test_apt_hears_what_was_not_asked_for(archive, target, hand_in):
 def test_a_name_that_is_none_of_a_package_is_left_to_apt(archive, target, hand_in, name):
     fill(archive)
     hand_in()
-    assert unpack(target, "plain", name) == ["plain", name]
-    assert unpacked(target) == {"watching": "installed"}
+    assert unpack(target, "plain", name) is None
+    assert unpacked(target) == BASE
 
 
 def add_statoverride(target):
@@ -202,6 +227,10 @@ def add_diversion(target):
     target.write("/var/lib/dpkg/diversions", text)
 
 
+def set_option(target):
+    target.apt_config += 'DPkg::Options:: "--path-exclude=/usr/share/doc/*";\n'
+
+
 @pytest.mark.parametrize(
     ("change", "left"),
     [
@@ -212,8 +241,11 @@ def add_diversion(target):
         (lambda target: target.write(CONFIG, "no-debsig\nlog /x\n"), {"plain", "libsame"}),
         (lambda target: target.write(CONFIG, "path-exclude=/usr/*\n"), set()),
         (lambda target: target.write("/etc/dpkg/dpkg.cfg", "pre-invoke=x\n"), set()),
+        (lambda target: target.write("/etc/gone.conf", "mine"), {"libsame"}),
+        (lambda target: target.write("/etc/plain.conf.dpkg-new", "an older try"), {"libsame"}),
         (add_statoverride, {"libsame"}),
         (add_diversion, {"plain"}),
+        (set_option, set()),
     ],
 )  # fmt: skip
 def test_what_is_there_is_left_to_dpkg(archive, target, hand_in, change, left):
@@ -221,7 +253,7 @@ def test_what_is_there_is_left_to_dpkg(archive, target, hand_in, change, left):
     hand_in()
     change(target)
     unpack(target, "plain")
-    assert unpacked(target).keys() - {"watching"} == left
+    assert unpacked(target).keys() - BASE.keys() == left
 
 
 def test_a_package_of_which_something_is_known_is_left_to_dpkg(archive, target, hand_in):
@@ -230,7 +262,19 @@ def test_a_package_of_which_something_is_known_is_left_to_dpkg(archive, target, 
     paragraph = "Package: plain\nStatus: deinstall ok config-files\nVersion: 1\n\n"
     status = target.read("/var/lib/dpkg/status")
     target.write("/var/lib/dpkg/status", status + "\n" + paragraph)
-    assert unpack(target, "plain") == ["plain"]
+    assert unpack(target, "plain") is None
+
+
+def test_what_others_await_or_what_configures_apt_is_left_to_dpkg(archive, target, hand_in):
+    archive.add("awaited", [("usr/share/awaited/schema", "1", 0o644)])
+    archive.add(
+        "settings", [("etc/apt/apt.conf.d/x", "", 0o644)], conffiles="/etc/apt/apt.conf.d/x\n"
+    )
+    archive.add("plain", [("usr/share/aware", "1", 0o644)])
+    hand_in()
+    assert at_once(target) == ["awaited", "plain"]
+    unpack(target, "plain")
+    assert unpacked(target).keys() - BASE.keys() == {"plain"}
 
 
 @pytest.mark.parametrize(
@@ -256,5 +300,53 @@ def test_what_is_unusual_leaves_all_to_dpkg(archive, target, hand_in):
     archive.add("plain", [("usr/bin/tool", "1", 0o755)])
     hand_in()
     assert not target.exists(f"{MOUNT}/{PLAIN}")
-    assert unpack(target, "plain") == ["plain"]
+    assert unpack(target, "plain") is None
     assert target.list(f"{MOUNT}/{ARCHIVES}")
+
+
+def test_a_full_disk_is_told_as_such(archive, target, hand_in, monkeypatch):
+    def fail(argv, data):
+        raise CommandFailed(argv, 2, ["tar: ./usr/bin/tool: Cannot write: No space left on device"])
+
+    fill(archive)
+    hand_in()
+    monkeypatch.setattr(target, "chroot_from", fail)
+    with pytest.raises(InfrastructureError, match="no room") as caught:
+        unpack(target, "plain")
+    assert "--scratch-size" in caught.value.hint
+
+
+@pytest.mark.parametrize("damage", ["trailing", "lower-case", "latin-1"])
+def test_odd_packages_are_left_to_dpkg(archive, tmp_path, damage):
+    archive.add("odd", [("usr/bin/tool", "1", 0o755)])
+    (tmp_path / "work").mkdir()
+    (tmp_path / "disk").touch()
+    deb = archive.debs[0]
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    run("dpkg-deb", "--raw-extract", deb, parts / "tree")
+    control = parts / "tree/DEBIAN/control"
+    text = control.read_bytes()
+    if damage == "lower-case":
+        text = text.replace(b"Package:", b"package:")
+    elif damage == "latin-1":
+        text = text.replace("ä".encode(), "ä".encode("latin-1"))
+    control.write_bytes(text)
+    run("dpkg-deb", "--root-owner-group", "-Znone", "--build", parts / "tree", deb)
+    if damage == "trailing":
+        add_to_data(deb)
+    packages.write_disk(
+        [deb], tmp_path / "disk", tmp_path / "work", Deadline.after(60, "x"), plain=True
+    )
+    tree = tmp_path / "work/disk"
+    assert [path.name for path in (tree / ARCHIVES).glob("*.deb")] == [deb.name]
+    assert (tree / PLAIN).exists() == (damage == "latin-1")
+
+
+def add_to_data(deb):
+    """Another archive after the end of the package's, which dpkg does not read."""
+    content = deb.read_bytes()
+    data = content.index(b"data.tar")
+    size = int(content[data + 48 : data + 58])
+    header = content[data : data + 48] + b"%-10d`\n" % (size + 512)
+    deb.write_bytes(content[:data] + header + content[data + 60 : data + 60 + size] + b"x" * 512)

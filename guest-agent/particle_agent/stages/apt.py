@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
@@ -192,9 +192,13 @@ class Apt(StageOptions):
                 # The index knows no releases; it holds the version that was chosen.
                 names = [name.partition("/")[0] for name in self.packages]
                 names += [f"{deb.package}={deb.version}" for deb in debs]
-                names = stack.enter_context(plain.unpacked(target, packages.MOUNT, names))
-                surroundings.begin_ahead(target)
-                self._install(target, [*options, *once], [*names, *removals])
+                more = stack.enter_context(plain.unpacked(target, packages.MOUNT, names))
+                if more is None:
+                    self._install(target, [*options, *once], [*names, *removals])
+                else:
+                    surroundings.begin_ahead(target)
+                    # Nothing is upgraded then, for which apt would want to find no work half done.
+                    replace(self, upgrade=False)._install(target, [*options, *once], more)
             else:
                 names = [*self.packages, *(deb.path for deb in debs), *removals]
                 self._install_by_itself(target, once, names)
