@@ -7,6 +7,7 @@ import pytest
 from particle_os.boot import screen, watch
 from particle_os.boot.watch import Watch
 from particle_os.deadline import Deadline
+from particle_os.errors import VmError
 from particle_os.vm.console import QemuEnded
 
 BEGIN, END, EMERGENCY = b"PROBE x", b"PROBE-END x", b"EMERGENCY x"
@@ -41,7 +42,9 @@ class Played:
         self.terminals, self.search_seconds, self.searches = b"", 0.5, 0
         self.picture = lambda now: None
         self.kernel = False
-        self.console = SimpleNamespace(read=self.read, is_alive=lambda: True)
+        # From when on QEMU's monitor is closed: it ends a moment later.
+        self.closed = float("inf")
+        self.console = SimpleNamespace(read=self.read, ends_within=self.ends_within)
         self.monitor = SimpleNamespace(
             events=self.events, last_events=self.events, disk_operations=self.operations
         )
@@ -66,7 +69,15 @@ class Played:
         self.now += self.search_seconds
         return self.terminals
 
+    def ends_within(self, seconds):
+        if self.ends is None or self.ends[0] > self.now + seconds:
+            return False
+        self.now = max(self.now, self.ends[0])
+        return True
+
     def events(self, deadline):
+        if self.now >= self.closed:
+            raise VmError("QEMU's monitor failed: [Errno 32] Broken pipe")
         due = [at for at in self.restarts if at <= self.now]
         self.restarts = self.restarts[len(due) :]
         shutdown = [{"event": "SHUTDOWN", "data": {"guest": True}}] if self.ends else []
@@ -445,6 +456,19 @@ def shut_down(observe, machine):
     watched, failure = observe(machine)
     assert failure is None
     return watched.until_off()
+
+
+def test_qemu_closes_its_monitor_a_moment_before_it_ends(observe):
+    machine = Played(SYSTEMD, answers=15, ends=(20.4, 0))
+    machine.closed = 20.0
+    assert shut_down(observe, machine) is None
+
+
+def test_a_monitor_that_fails_while_qemu_runs_is_the_hosts(observe):
+    machine = Played(SYSTEMD, answers=15, ends=(90, 0))
+    machine.closed = 20.0
+    with pytest.raises(VmError, match="Broken pipe"):
+        shut_down(observe, machine)
 
 
 def test_a_system_that_shuts_down(observe):

@@ -294,3 +294,9 @@ def test_a_flood_arrives_whole_at_a_slow_terminal(start):
     person.see(b"END")
     assert person.seen.count(b"y") == 300000
     assert person.is_done()
+
+
+def test_the_end_is_awaited_for_a_while_and_no_longer(start):
+    console = start("time.sleep(0.3)")
+    assert not console.ends_within(0.05)
+    assert console.ends_within(10)

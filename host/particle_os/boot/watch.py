@@ -57,6 +57,8 @@ STALL_PROCESSOR_SECONDS = 6.0
 IDLE_SHARE = 0.1
 # An update or a relabelling may restart a new system once or twice.
 RESTARTS = 2
+# From the end of QEMU's monitor to its own.
+END_SECONDS = 5.0
 MONITOR_SECONDS = 20.0
 
 
@@ -134,8 +136,8 @@ class Watch:
             except QemuEnded as ended:
                 return self._ended(ended)
             except VmError:
-                # QEMU's monitor closes a moment before its console does.
-                if self._machine.console.is_alive():
+                # QEMU's monitor closes a moment before it ends.
+                if not self._machine.console.ends_within(END_SECONDS):
                     raise
                 continue
             if self._answered():
@@ -162,7 +164,7 @@ class Watch:
                     raise
                 return None
             except VmError:
-                if self._machine.console.is_alive():
+                if not self._machine.console.ends_within(END_SECONDS):
                     raise
                 continue
             if any(map(_is_reset, events)):

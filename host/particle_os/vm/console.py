@@ -245,6 +245,15 @@ class Console:
     def is_alive(self) -> bool:
         return bool(self._child.isalive())
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the program ends in this time; waits for that."""
+        until = time.monotonic() + seconds
+        while alive := self.is_alive():
+            if time.monotonic() >= until:
+                break
+            time.sleep(0.02)
+        return not alive
+
     def close(self) -> None:
         """Kills the program and reaps it; the transcript's file is complete afterwards."""
         with held_back():
