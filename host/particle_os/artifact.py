@@ -9,7 +9,6 @@ import subprocess
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -42,54 +41,44 @@ OPTIONS: dict[Format, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Written:
-    """A disk as it was when the guest said that its first `size` bytes are complete."""
-
-    size: int
-    tree_crc32: str
-
-
-def written(path: Path, size: int) -> Written:
-    """Takes note of what the guest has written, while it goes on.
-
-    Raises InfrastructureError when there are fewer bytes.
-    """
-    if not 0 < size <= path.stat().st_size:
-        raise InfrastructureError(f"the guest says it wrote {size} bytes; there are fewer")
-    return Written(size, tree_crc32(path, size))
-
-
-def receive(path: Path, seen: Written) -> None:
-    """Cuts the guest's disk to its size once the guest has gone.
-
-    The guest wrote into this sparse file, so nothing is copied. Raises InfrastructureError when it
-    has written more after what was `seen`.
-    """
-    os.truncate(path, seen.size)
-    if tree_crc32(path, seen.size) != seen.tree_crc32:
-        raise InfrastructureError(ANOTHER)
-
-
-def checksums(path: Path, seen: Written | None = None) -> Future[Checksums]:
+def checksums(path: Path, size: int | None = None) -> Future[Checksums]:
     """The checksums of a file, computed while the caller goes on; a program's end awaits no more.
 
-    Of a disk that the guest still has open they are of what was `seen`, or there are none: they
-    stay right when `receive` finds the same in the end.
+    Of a disk that the guest still has open, `size` is what it says that it has written, and
+    `receive` tells whether they stay right.
     """
     found: Future[Checksums] = Future()
 
     def compute() -> None:
         try:
-            sums = of_one_reading(path, path.stat().st_size if seen is None else seen.size)
-            if seen is not None and sums.tree_crc32 != seen.tree_crc32:
-                raise InfrastructureError(ANOTHER)
-            found.set_result(sums)
+            found.set_result(of_one_reading(path, path.stat().st_size if size is None else size))
         except Exception as error:
             found.set_exception(error)
 
     threading.Thread(target=compute, daemon=True).start()
     return found
+
+
+def receive(path: Path, size: int, early: Future[Checksums]) -> Future[Checksums]:
+    """Cuts the guest's disk to its size once the guest has gone; nothing is copied.
+
+    Returns the `early` checksums, or else an InfrastructureError when the guest has written more
+    since they were begun.
+    """
+    os.truncate(path, size)
+    now = tree_crc32(path, size)
+    checked: Future[Checksums] = Future()
+
+    def check(done: Future[Checksums]) -> None:
+        try:
+            if done.result().tree_crc32 != now:
+                raise InfrastructureError(ANOTHER)
+            checked.set_result(done.result())
+        except Exception as error:
+            checked.set_exception(error)
+
+    early.add_done_callback(check)
+    return checked
 
 
 def convert(

@@ -22,7 +22,6 @@ from particle_agent.wire import Event
 from particle_os import bootstrap, images, packages, process
 from particle_os.agent import Agent, Listener
 from particle_os.apt_proxy import NO_PROXY, AptProxy
-from particle_os.artifact import receive
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.images import Source
@@ -281,7 +280,7 @@ def ensure_suite(
             )
             if sandbox.written is None:
                 raise InfrastructureError("the helper VM wrote no base tarball")
-            receive(output, sandbox.written)
+            os.truncate(output, sandbox.written)
             compressed = _compress(output, 6, deadline)
             with compressed.open("rb") as stream:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

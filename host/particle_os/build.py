@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from particle_agent.inspection import Package
@@ -78,7 +78,10 @@ def _evidence_kept(run: _Build) -> Iterator[None]:
         images = []
         if run.plan.options.keep_on_failure:
             images = ["scratch.qcow2", *(image.path for image in run.delivery.images)]
-        result = run.result()
+        result = None
+        # The images may be what is wrong.
+        with suppress(ParticleError, OSError, EOFError):
+            result = run.result()
         report = run.report(result, error) if result is not None else ""
         error.log = run.delivery.keep_evidence(result, report, images)
         raise
@@ -125,11 +128,11 @@ class _Build(Execution):
         self.packages = system.packages if system is not None else ()
 
     def take_disk(self, sandbox: Sandbox) -> None:
-        if sandbox.written is None or not self.stages.all_done:
+        if sandbox.written is None or self.checksums is None or not self.stages.all_done:
             raise InfrastructureError("the agent said 'done' before every stage was")
         with self.progress.phase("verify disk"):
-            artifact.receive(sandbox.output, sandbox.written)
-            self.delivery.add("raw", sandbox.written.size, sums=self.checksums)
+            sums = artifact.receive(sandbox.output, sandbox.written, self.checksums)
+            self.delivery.add("raw", sandbox.written, sums=sums)
 
     def is_sound(self) -> bool:
         """Whether its verification has found no error that the recipe does not accept."""

@@ -15,9 +15,8 @@ import tenacity
 from particle_agent import wire
 from particle_agent.stages.qemu import DISK_LIMIT
 
-from particle_os import artifact, process
+from particle_os import process
 from particle_os.agent import Agent, Program, pack
-from particle_os.artifact import Written
 from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, ParticleError, VmError
 from particle_os.helper import Helper
@@ -58,7 +57,8 @@ class Resources:
 class Sandbox:
     """A helper VM with the agent in it.
 
-    `output` is the disk that the guest writes, `packages` the one that the host fills for it.
+    `output` is the disk that the guest writes, and has `written` bytes of when it is complete;
+    `packages` is the one that the host fills for it.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Sandbox:
         self.agent = agent
         self.output = output.path
         self.packages = packages.path
-        self.written: Written | None = None
+        self.written: int | None = None
 
     def freeze_scratch(self, size: int, deadline: Deadline) -> Path:
         """The scratch disk (of `size` bytes) as it is now: a file that nobody writes any more.
@@ -111,7 +111,9 @@ class Sandbox:
             self._machine.monitor.resize(self._disk, event.size, deadline)
             return True
         if isinstance(event, wire.DiskWritten):
-            self.written = artifact.written(self.output, event.size)
+            if not 0 < event.size <= self.output.stat().st_size:
+                raise VmError(f"the guest says it wrote {event.size} bytes; there are fewer")
+            self.written = event.size
             return True
         return False
 

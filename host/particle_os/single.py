@@ -51,10 +51,10 @@ def _publish(run: Execution, sandbox: Sandbox, output: Path) -> ArchiveResult:
     if sandbox.written is None or run.checksums is None:
         raise InfrastructureError("the helper VM wrote no tar archive")
     with run.progress.phase("verify archive"):
-        artifact.receive(sandbox.output, sandbox.written)
-        sha256 = run.checksums.result().sha256
+        sums = artifact.receive(sandbox.output, sandbox.written, run.checksums)
+        sha256 = sums.result().sha256
     artifact.publish([sandbox.output], output.parent, {})
-    return ArchiveResult(path=str(output), bytes=sandbox.written.size, sha256=sha256)
+    return ArchiveResult(path=str(output), bytes=sandbox.written, sha256=sha256)
 
 
 def _result(run: Execution, archive: ArchiveResult | None) -> SingleResult:

@@ -39,48 +39,45 @@ def test_a_file_that_is_one_large_hole(tmp_path):
     assert artifact.checksums(path).result(20).sha256 == whole
 
 
+SIZE = 6 << 20
+
+
 @pytest.fixture
 def disk(tmp_path):
-    """A sparse disk as the guest wrote it, larger than what counts, and what was seen of it."""
+    """A sparse disk as the guest wrote it, larger than what counts."""
     path = tmp_path / "disk.raw"
     with path.open("wb") as file:
         file.write(b"boot code")
         file.seek(5 << 20)
         file.write(b"content")
         file.truncate(8 << 20)
-    return path, artifact.written(path, 6 << 20)
+    return path
 
 
-def test_the_disk_is_cut_checked_and_stays_sparse(disk):
-    path, seen = disk
-    early = artifact.checksums(path, seen)
-    artifact.receive(path, seen)
-    sums = early.result(20)
-    assert sums.tree_crc32 == seen.tree_crc32
-    assert path.stat().st_size == seen.size
-    assert sums.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert allocated_bytes(path) < 1 << 20
+def test_the_disk_is_cut_and_stays_sparse(disk):
+    sums = artifact.receive(disk, SIZE, artifact.checksums(disk, SIZE)).result(20)
+    assert disk.stat().st_size == SIZE
+    assert sums.sha256 == hashlib.sha256(disk.read_bytes()).hexdigest()
+    assert allocated_bytes(disk) < 1 << 20
 
 
-@pytest.mark.parametrize("position", [0, 3 << 20, (6 << 20) - 1])
-def test_a_flipped_byte_is_noticed(disk, position):
-    path, seen = disk
-    with path.open("r+b") as file:
+@pytest.mark.parametrize("position", [0, 3 << 20, SIZE - 1])
+def test_what_is_written_after_the_end_is_noticed(disk, position):
+    early = artifact.checksums(disk, SIZE)
+    early.result(20)
+    with disk.open("r+b") as file:
         file.seek(position)
         byte = file.read(1)
         file.seek(position)
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises(InfrastructureError, match="checksums differ"):
-        artifact.receive(path, seen)
-    with pytest.raises(InfrastructureError, match="checksums differ"):
-        artifact.checksums(path, seen).result(20)
+        artifact.receive(disk, SIZE, early).result(20)
 
 
-@pytest.mark.parametrize("size", [0, -1, (8 << 20) + 1, 1 << 62])
-def test_a_size_that_cannot_be_is_refused(disk, size):
-    path, _ = disk
-    with pytest.raises(InfrastructureError, match="there are fewer"):
-        artifact.written(path, size)
+def test_a_disk_that_cannot_be_read_is_told_where_its_checksums_are_wanted(disk):
+    early = artifact.checksums(disk, (8 << 20) + 1)
+    with pytest.raises(EOFError):
+        artifact.receive(disk, SIZE, early).result(20)
 
 
 def publish(directory, texts):
