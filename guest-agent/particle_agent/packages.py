@@ -41,7 +41,7 @@ def make_request(target: Target) -> PackageRequest | None:
     texts = [base64.b64decode(file.content).decode("utf-8", "replace") for file in sources]
     named = sorted({path for text in texts for path in KEYRING.findall(text)})
     keyrings = [_file(target, path) for path in named if target.exists(path)]
-    settings = [Setting(key=k, value=v) for k, v in _settings(target) if k in SETTINGS]
+    settings = [Setting(key=k, value=v) for k, v in settings_of(target) if k in SETTINGS]
     return PackageRequest(
         status=_file(target, "/var/lib/dpkg/status"),
         architectures=_architectures(target),
@@ -73,7 +73,8 @@ def _architectures(target: Target) -> tuple[str, ...]:
     return tuple(target.read(place).split()) if target.exists(place) else ()
 
 
-def _settings(target: Target) -> Iterator[tuple[str, str]]:
+def settings_of(target: Target) -> Iterator[tuple[str, str]]:
+    """The configuration of the target's apt, apt.conf(5); each item of a list has its name."""
     for line in target.capture(["apt-config", "dump"]).splitlines():
         if match := re.fullmatch(r'([A-Za-z:-]+) "([^"]*)";', line):
             yield match.group(1), match.group(2)

@@ -33,7 +33,7 @@ MERGED = ("/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/")
 CONFIGURATION = ("/etc/dpkg/dpkg.cfg", "/etc/dpkg/dpkg.cfg.d", "/root/.dpkg.cfg")
 # What it, and apt's, may say; other options leave files out, or run programs.
 HARMLESS = re.compile(r"\s*(#.*|no-debsig|log[ =].*|force-unsafe-io|force-conf[a-z]+|)\s*")
-DPKG_OPTION = re.compile(r'DPkg::Options:: "(?:--)?(.*)";')
+DPKG_OPTIONS = "DPkg::Options::"
 EXTENDED_STATES = "/var/lib/apt/extended_states"
 FIELD = re.compile(r"(?m)^(Package|Architecture|Version): *(\S+)")
 
@@ -163,7 +163,8 @@ class _Surroundings:
         # What is in the directories that packages have; None where there is none.
         self._entries: dict[str, frozenset[str] | None] = {}
         self._directories: dict[Path, os.stat_result] = {}
-        told = DPKG_OPTION.findall(target.capture(["apt-config", "dump"]))
+        settings = packages.settings_of(target)
+        told = (value.removeprefix("--") for name, value in settings if name == DPKG_OPTIONS)
         lines = (line for text in self._configuration() for line in text.split("\n"))
         self._plainly = all(HARMLESS.fullmatch(line) for line in (*told, *lines))
         # dpkg-divert(1): three lines each, the path, the other path, the package.
@@ -175,7 +176,7 @@ class _Surroundings:
         # deb-triggers(5): who awaits what a trigger does waits with its configuration.
         watched = [line.partition(" ") for line in self._lines("triggers/File")]
         self._watched = {path for path, _, who in watched if who.endswith("/noawait")}
-        self._awaited = {path for path, _, who in watched} - self._watched
+        self._awaited = {path for path, _, who in watched if not who.endswith("/noawait")}
 
     def _configuration(self) -> Iterator[str]:
         for path in CONFIGURATION:

@@ -265,6 +265,14 @@ def test_a_package_of_which_something_is_known_is_left_to_dpkg(archive, target, 
     assert unpack(target, "plain") is None
 
 
+def test_what_one_awaits_and_another_does_not_is_awaited(archive, target, hand_in):
+    triggers = target.path("/var/lib/dpkg/triggers/File")
+    triggers.write_text(f"{triggers.read_text()}/usr/share/odd watching\n")
+    archive.add("plain", [("usr/share/odd/file", "1", 0o644)])
+    hand_in()
+    assert unpack(target, "plain") is None
+
+
 def test_what_others_await_or_what_configures_apt_is_left_to_dpkg(archive, target, hand_in):
     archive.add("awaited", [("usr/share/awaited/schema", "1", 0o644)])
     archive.add(
