@@ -45,8 +45,12 @@ class Played:
         # From when on QEMU's monitor is closed: it ends a moment later.
         self.closed = float("inf")
         self.console = SimpleNamespace(read=self.read, ends_within=self.ends_within)
+        self.after_reset, self.resets = [], 0
         self.monitor = SimpleNamespace(
-            events=self.events, last_events=self.events, disk_operations=self.operations
+            events=self.events,
+            last_events=self.events,
+            disk_operations=self.operations,
+            execute=self.execute,
         )
 
     def read(self, seconds):
@@ -63,6 +67,11 @@ class Played:
         if self.answers is not None and self.now >= self.answers:
             self.probe.data = BEGIN + b"\n" + END
         return text
+
+    def execute(self, command, deadline):
+        assert command == "system_reset"
+        self.resets += 1
+        self.said = [(self.now + at, text) for at, text in self.after_reset]
 
     def search(self):
         self.searches += 1
@@ -171,6 +180,19 @@ def test_a_menu_of_pictures_that_counts_down_has_not_stopped(observe):
     waits.picture = lambda now: b"%d" % min(now, 20)
     _, (status, _) = observe(waits)
     assert (status, 20 < waits.now < 31) == ("kernel-not-started", True)
+
+
+def test_a_menu_whose_seconds_do_not_end_is_started_anew(observe):
+    counts = (0.6, b"The highlighted entry will be executed automatically in 1s.")
+    machine = Played([*BOOT[:2], counts], answers=40)
+    machine.after_reset = [(0.1, b"SeaBIOS"), (0.3, b"GNU GRUB"), (2, b"Linux version 6.12")]
+    watched, failure = observe(machine)
+    assert (failure, watched.restarts, machine.resets) == (None, 0, 1)
+    stopped = Played([*BOOT[:2], counts])
+    stopped.after_reset = [*BOOT[:2], counts]
+    _, (status, _) = observe(stopped)
+    assert (status, stopped.resets) == ("kernel-not-started", 2)
+    assert 24 < stopped.now < 35
 
 
 @pytest.mark.parametrize(("share", "seconds"), [(0.02, 11), (0.3, 99)])

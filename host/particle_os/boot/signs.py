@@ -38,6 +38,8 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("answer", re.compile(rb"(?!)")),
     ("checks", re.compile(rb"(?!)")),
 )
+# GRUB, systemd-boot, SYSLINUX, of a menu's entry that nobody has to choose.
+COUNTDOWN = re.compile(rb"executed automatically in|Boot in \d+ s|Automatic boot in")
 PHASE_NAMES = tuple(name for name, _ in PHASES)
 
 # In the order of preference where several stand side by side.

@@ -17,6 +17,7 @@ from particle_os.boot import screen
 from particle_os.boot.channel import Channel
 from particle_os.boot.signs import (
     BEFORE_KERNEL,
+    COUNTDOWN,
     HANDED_OVER,
     NO_DEVICE,
     PHASE_NAMES,
@@ -55,6 +56,10 @@ SETTLED = re.compile(rb"\nfacts [A-Za-z0-9+/]+=*\r?\n")
 STALL_SECONDS = 8.0
 STALL_PROCESSOR_SECONDS = 6.0
 IDLE_SHARE = 0.1
+# A menu that counts down goes on by itself, but a host that does not let GRUB run while it measures
+# its clock, which takes 1 ms (grub-core/kern/i386/tsc_pmtimer.c), makes its seconds minutes. Then
+# the machine is started anew, so often.
+NEW_STARTS = 2
 # An update or a relabelling may restart a new system once or twice.
 RESTARTS = 2
 # From the end of QEMU's monitor to its own.
@@ -116,6 +121,8 @@ class Watch:
         self._suspicion: _Suspicion | None = None
         self._dismissed: set[bytes] = set()
         self._resets = 0
+        self._counts_down = False
+        self._new_starts_left = NEW_STARTS
         self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
         self._asked = self._heard
         self._still = screen.StillScreen(machine, memory)
@@ -228,6 +235,7 @@ class Watch:
         for name, pattern in PHASES[self._phase + 1 :]:
             if pattern.search(text):
                 self._reach(name)
+        self._counts_down = self._counts_down or COUNTDOWN.search(text) is not None
 
     def _suspect(self, text: bytes, place: str) -> None:
         if self._suspicion is not None:
@@ -317,15 +325,7 @@ class Watch:
         if self._suspicion is not None:
             return self._believed()
         self.restarts = restarts
-        self._phase, self._window = -1, b""
-        self.phases.clear()
-        # An answer counts for one start: what was said before would hide that this one fails.
-        self._probe.forget()
-        begun = said.rfind(RESETS_AGAIN, self._firmware_seen)
-        self._firmware_seen = len(said) if begun < 0 else begun
-        # The screen still shows the words of the start before.
-        self._looked = now
-        self._act()
+        self._begin_anew()
         if self.restarts <= RESTARTS:
             return None
         seconds = time.monotonic() - self._started
@@ -333,6 +333,18 @@ class Watch:
             "reboot-loop",
             f"the machine restarted itself {self.restarts} times within {seconds:.0f} s",
         )
+
+    def _begin_anew(self) -> None:
+        self._phase, self._window, self._counts_down = -1, b"", False
+        self.phases.clear()
+        # An answer counts for one start: what was said before would hide that this one fails.
+        self._probe.forget()
+        said = self._firmware.data
+        begun = said.rfind(RESETS_AGAIN, self._firmware_seen)
+        self._firmware_seen = len(said) if begun < 0 else begun
+        # The screen still shows the words of the start before.
+        self._looked = time.monotonic()
+        self._act()
 
     def _stalled(self) -> tuple[Status, str] | None:
         """A boot loader that has stopped, or waits for somebody to press a key."""
@@ -343,6 +355,11 @@ class Watch:
             return None
         used = screen.processor_seconds(self._machine) - self._processor
         if IDLE_SHARE * quiet <= used < STALL_PROCESSOR_SECONDS:
+            return None
+        if self._counts_down and self._new_starts_left:
+            self._new_starts_left -= 1
+            self._machine.monitor.execute("system_reset", self._monitor_deadline())
+            self._begin_anew()
             return None
         if not loader_runs:
             return (
