@@ -22,20 +22,20 @@ from particle_os.errors import DeadlineExceeded, ParticleError, VmError
 from particle_os.helper import Helper
 from particle_os.vm import cpio, warm
 from particle_os.vm.accel import Acceleration
-from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec, blockdev
+from particle_os.vm.argv import MIB, DirectBoot, Disk, EmptyDisk, MachineSpec, blockdev
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.ssh import Connection, KeyPair
 from particle_os.workspace import cache_directory, need_room
 
-# One processor until the disks are there: when the memory of a device is mapped while others run,
-# the emulating QEMU 10.0 dies at times (an assertion in iotlb_to_section), or loses what another
+# One processor until all devices are there: when the memory of one is mapped while others run, the
+# emulating QEMU 10.0 dies at times (an assertion in iotlb_to_section), or loses what another
 # processor writes to its interrupt controller, which is deaf from then on (seen: an interrupt in
 # service for ever, a hung guest).
-# (lpj and noreplace-smp save the later start of a processor seconds of measuring and patching.)
+# (lpj saves the later start of a processor a second of measuring.)
 # What guards one user of a machine against another only slows one that root has for itself: to
 # clear memory twice, security modules, and accounts of memory take an eighth of a program's start.
 COMMAND_LINE = (
-    "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000 noreplace-smp"
+    "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000"
     " init_on_alloc=0 lsm= cgroup_disable=memory particle_os.preheat"
 )
 BOOT_SECONDS = 60.0
@@ -144,24 +144,24 @@ def running_sandbox(
     packages = directory / "packages.squashfs"
     packages.touch(mode=0o600)
     os.truncate(packages, PACKAGES_BYTES)
-    spec = MachineSpec(
-        accelerator=acceleration.name,
-        memory=resources.memory,
-        cpus=resources.cpus,
-        disks=(Disk(helper.root, "raw", "helper-root", read_only=True),),
-        direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
-        network="ssh",
-        free_slots=3,
-    )
     disks = (
         Disk(scratch, "qcow2", "scratch", backing=tuple(layers)),
         Disk(output, "raw", "output"),
         inspected or Disk(packages, "raw", "packages", read_only=True),
     )
+    spec = MachineSpec(
+        accelerator=acceleration.name,
+        memory=resources.memory,
+        cpus=resources.cpus,
+        disks=(Disk(helper.root, "raw", "helper-root", read_only=True), *disks),
+        direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
+        network="ssh",
+    )
     places = _Places(directory, transcript, cache_directory() / "warm")
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
-        yield _start(spec, disks, places, stack, boot)
+        machine, agent = _start(spec, places, stack, boot)
+        yield Sandbox(machine, agent, *disks)
 
 
 def _make_scratch(path: Path, size: int, deadline: Deadline) -> None:
@@ -182,20 +182,18 @@ class _Places:
 
 
 def _start(
-    spec: MachineSpec,
-    disks: tuple[Disk, Disk, Disk],
-    places: _Places,
-    stack: ExitStack,
-    deadline: Deadline,
-) -> Sandbox:
-    """A sandbox that `stack` ends, its machine from the saved state or booted.
+    spec: MachineSpec, places: _Places, stack: ExitStack, deadline: Deadline
+) -> tuple[Machine, Agent]:
+    """A machine that `stack` ends, from the saved state or booted, and the agent in it.
 
     The state is made when it is missing. Whatever is wrong with it, a boot comes instead.
     """
     program = pack()
-    state = warm.state_path(places.states, spec, program.name)
-    # Nothing has happened in a VM that fails here. QEMU 10.0 itself sometimes dies while several
-    # emulated processors run and devices come (an assertion in iotlb_to_section).
+    # The disks of a build come into a machine that has been saved with empty ones.
+    root, *others = spec.disks
+    saved = replace(spec, disks=(root, *(EmptyDisk(f"empty-{n}") for n in range(len(others)))))
+    state = warm.state_path(places.states, saved, program.name)
+    # Nothing has happened in a VM that fails here.
     for attempt in tenacity.Retrying(
         stop=tenacity.stop_after_attempt(START_ATTEMPTS),
         retry=tenacity.retry_if_exception_type((VmError, DeadlineExceeded)),
@@ -204,17 +202,18 @@ def _start(
         with attempt, ExitStack() as start:
             last = attempt.retry_state.attempt_number == START_ATTEMPTS
             where = {"directory": places.directory, "transcript": places.transcript}
-            cold = _with_agent(spec, program, places.directory)
             if not last and not state.exists():
+                cold = _with_agent(saved, program, places.directory)
                 warm.save(cold, state, boot=_until_ready(deadline), **where, deadline=deadline)
             try:
                 if last:
+                    cold = _with_agent(spec, program, places.directory)
                     machine = start.enter_context(running(cold, **where, deadline=deadline))
                     _until_ready(deadline)(machine)
                 else:
                     restored = warm.restored(spec, state, **where, deadline=deadline)
                     machine = start.enter_context(restored)
-                connection = _connect(machine, disks, restored=not last, deadline=deadline)
+                connection = _connect(machine, restored=not last, deadline=deadline)
                 start.callback(connection.close)
                 machine.console.watch(on_death=connection.abort)
                 agent = Agent(connection, _death_of(machine), program)
@@ -223,7 +222,7 @@ def _start(
                 state.unlink(missing_ok=True)
                 raise
             stack.push(start.pop_all())
-    return Sandbox(machine, agent, *disks)
+    return machine, agent
 
 
 def _with_agent(spec: MachineSpec, program: Program, directory: Path) -> MachineSpec:
@@ -245,10 +244,8 @@ def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:
     return boot
 
 
-def _connect(
-    machine: Machine, disks: Sequence[Disk], *, restored: bool, deadline: Deadline
-) -> Connection:
-    """Hands in fresh keys over the console, plugs the disks, and connects by SSH.
+def _connect(machine: Machine, *, restored: bool, deadline: Deadline) -> Connection:
+    """Hands in fresh keys over the console, and connects by SSH.
 
     The host makes both key pairs: the VM would have to be believed if it told its own, and a
     program that makes one there takes a quarter of the start.
@@ -256,11 +253,7 @@ def _connect(
     user, host = KeyPair(), KeyPair()
     origin = "restored" if restored else "booted"
     handshake = deadline.sooner(HANDSHAKE_SECONDS, "the key handshake with the helper VM")
-    machine.console.send_line(
-        f"KEY {origin} {int(time.time())} {len(disks)} {user.public} {host.secret}"
-    )
-    for slot, disk in enumerate(disks):
-        machine.monitor.plug(slot, disk, handshake)
+    machine.console.send_line(f"KEY {origin} {int(time.time())} {user.public} {host.secret}")
     port = machine.monitor.forwarded_port(handshake)
     try:
         return Connection(port, host.private, user, handshake)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from particle_os.sandbox import PACKAGES_BYTES
 
 from .conftest import Account
 
@@ -37,11 +38,12 @@ with workspace() as work:
             "random": run("head -c 32 /dev/urandom | od -An -tx1"),
             "uuid": run("cat /proc/sys/kernel/random/uuid"),
             "host-key": run("ssh-keygen -y -f /run/particle-os/host_key"),
-            "processors": run(
-                "for i in $(seq 100); do grep -q , /sys/devices/system/cpu/online ||"
-                " grep -q - /sys/devices/system/cpu/online && break; busybox usleep 100000; done;"
-                " cat /sys/devices/system/cpu/online"
-            ).strip(),
+            "processors": run("cat /sys/devices/system/cpu/online").strip(),
+            "disks": run(
+                "until ls /sys/block/*/serial | grep -q vdd; do busybox usleep 100000; done;"
+                " for disk in /sys/block/vd*; do"
+                " echo $(cat $disk/serial) $(cat $disk/size $disk/ro); done"
+            ),
             "console": (work.path / "console").read_text(errors="replace"),
             "fork": run("dmesg | grep -c 'virtual machine fork' || true").strip(),
         }))
@@ -74,6 +76,9 @@ def test_two_restored_machines_have_other_keys_and_randomness(
         assert one[secret] != two[secret]
     assert "ssh-ed25519" in one["host-key"]
     assert one["processors"] == "0-1"
+    # The machine was saved with others in their places: sectors, and whether it is read-only.
+    sizes = ["scratch 2097152 0", "output 2048 0", f"packages {PACKAGES_BYTES // 512} 1"]
+    assert one["disks"].splitlines()[1:] == sizes
     for found in (one, two):
         assert "KEY restored" not in found["console"], "the VM does not repeat what it was given"
 

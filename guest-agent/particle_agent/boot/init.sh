@@ -18,20 +18,24 @@ fail() {
 	$bb poweroff -f
 }
 
-# The processors but the first, once so many disks have come (sandbox.py says why not before), and
-# sshd has had its time: to start a processor holds up the others.
-all_processors() {
-	disks=$1 tries=0
-	$bb usleep 700000
-	while set -- /sys/block/vd*/serial && [ $# -le "$disks" ]; do
-		tries=$((tries + 1))
-		[ "$tries" -lt 600 ] || fail "$# of the disks came, not $disks more than the first"
-		$bb usleep 50000
-	done
-	for processor in /sys/devices/system/cpu/cpu*/online; do
-		echo 1 >"$processor"
-	done
-}
+# Lets go of the disks but the root, which are empty ones until the machine runs from its saved
+# memory: then others are behind the same devices, and `bind` asks each what it is.
+disks=
+driver=/sys/bus/virtio/drivers/virtio_blk
+for disk in /sys/block/vd*; do
+	if [ "$($bb cat "$disk/serial")" != helper-root ]; then
+		device=$($bb readlink "$disk/device")
+		disks="$disks ${device##*/}"
+	fi
+done
+for disk in $disks; do
+	echo "$disk" >$driver/unbind
+done
+
+# All devices have their memory mapped (sandbox.py says why not before).
+for processor in /sys/devices/system/cpu/cpu*/online; do
+	echo 1 >"$processor"
+done
 
 # Packages ask for it, and keep it: nothing of this machine.
 $bb hostname localhost
@@ -64,7 +68,6 @@ fi
 # its random numbers go over the wire: a program that it starts for a connection speaks there.
 key=/run/particle-os/host_key
 $bb mkfifo -m 0600 $key
-$bb ln $key $key.pipe
 /usr/sbin/sshd -D -e -f /particle-os/sshd_config &
 sshd=$!
 tries=0
@@ -72,6 +75,8 @@ until $bb grep -q wait_for_partner /proc/$sshd/wchan || [ $tries -ge 100 ]; do
 	tries=$((tries + 1))
 	$bb usleep 50000
 done
+# It reads the key twice, the second time from a file.
+$bb mv $key $key.pipe
 
 # Waits for the kernel's word; a program that starts only after a restore would take its time.
 $bb grep -q -m 1 "due to virtual machine fork" /dev/kmsg &
@@ -83,7 +88,7 @@ while IFS= read -r line; do
 	KEY\ *) break ;;
 	esac
 done </dev/console
-# KEY booted|restored seconds-since-1970 disks-to-come ssh-ed25519 user-key host-key
+# KEY booted|restored seconds-since-1970 ssh-ed25519 user-key host-key
 set -f
 # shellcheck disable=SC2086
 set -- $line
@@ -92,15 +97,19 @@ if [ "$2" = restored ]; then
 	# No secret before the kernel has noticed (vmgenid) that others may run from the same memory.
 	wait "$notice" || fail "no new random seed"
 fi
-$bb date -u -s "@$3" >/dev/null
+$bb date -u -s "@$3" >/dev/null &
+clock=$!
 umask 077
-echo "$5 $6" >/run/particle-os/authorized_keys
-keyfile=$(printf '%s\n' "-----BEGIN OPENSSH PRIVATE KEY-----" "$7" "-----END OPENSSH PRIVATE KEY-----")
-# It reads the key twice, the second time from a file.
-echo "$keyfile" >$key.new
-$bb mv $key.new $key
-echo "$keyfile" >$key.pipe
+echo "$4 $5" >/run/particle-os/authorized_keys
+private="-----BEGIN OPENSSH PRIVATE KEY-----
+$6
+-----END OPENSSH PRIVATE KEY-----"
+echo "$private" >$key
+wait $clock
+echo "$private" >$key.pipe
 umask 022
-all_processors "$4" &
+for disk in $disks; do
+	echo "$disk" >$driver/bind || fail "no disk $disk"
+done
 wait $sshd
 fail "sshd has ended"

@@ -44,6 +44,13 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class EmptyDisk:
+    """A virtio disk of zeroes, which a machine that is to be saved has in another one's place."""
+
+    serial: str
+
+
+@dataclass(frozen=True)
 class DirectBoot:
     """A kernel that QEMU loads itself, without firmware or boot loader."""
 
@@ -79,7 +86,7 @@ class MachineSpec:
     # emulated processors, QEMU 10.0 loses what one writes to the memory of its APIC, or aborts,
     # while another one has a device's memory mapped. An x2APIC has registers instead.
     x2apic: bool = False
-    disks: tuple[Disk, ...] = ()
+    disks: tuple[Disk | EmptyDisk, ...] = ()
     direct_boot: DirectBoot | None = None
     uefi: Uefi | None = None
     # "isolated" has an address and reaches nothing; "ssh" reaches the network, and the host
@@ -92,8 +99,6 @@ class MachineSpec:
     # Unix sockets, by name: a second serial port, and what the firmware has to say.
     probe_socket: str | None = None
     firmware_socket: str | None = None
-    # Disks that come later (`Monitor.plug`) need a slot each.
-    free_slots: int = 0
     # Whether a guest that restarts does so; QEMU ends otherwise.
     reboots: bool = False
     # Waits for a saved state (`Monitor.restore`) instead of booting.
@@ -135,9 +140,7 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     for index, disk in enumerate(spec.disks):
         node = f"disk-{disk.serial}"
         argv += ["-blockdev", json.dumps(blockdev(disk, node))]
-        argv += ["-device", json.dumps({**device(disk, node), "bootindex": index + 1})]
-    for index in range(spec.free_slots):
-        argv += ["-device", f"pcie-root-port,id=slot{index},chassis={index + 1},slot={index + 1}"]
+        argv += ["-device", json.dumps({**_device(disk, node), "bootindex": index + 1})]
     if spec.restored:
         argv += ["-incoming", "defer"]
     if spec.direct_boot is None:
@@ -168,8 +171,10 @@ def _uefi(uefi: Uefi) -> list[str]:
     return argv
 
 
-def blockdev(disk: Disk, node: str) -> dict[str, object]:
+def blockdev(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:
     """A disk's back end as `blockdev-add` and `-blockdev` take it (QAPI: BlockdevOptions)."""
+    if isinstance(disk, EmptyDisk):
+        return {"driver": "null-co", "node-name": node, "size": MIB, "read-zeroes": True}
     # The disk is thrown away or published after an fsync of our own: QEMU need not flush it.
     cache = {"no-flush": True}
     file: dict[str, object] = {"driver": "file", "filename": str(disk.path), "cache": cache}
@@ -192,8 +197,8 @@ def blockdev(disk: Disk, node: str) -> dict[str, object]:
     }
 
 
-def device(disk: Disk, node: str) -> dict[str, object]:
-    """A disk's front end as `device_add` and `-device` take it.
+def _device(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:
+    """A disk's front end as `-device` takes it.
 
     A full disk of the host is an error for the guest, not a guest that stands still for ever.
     """

@@ -17,7 +17,7 @@ import tenacity
 
 from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, VmError
-from particle_os.vm.argv import Disk, blockdev, device
+from particle_os.vm.argv import Disk, blockdev
 
 REPLY_LIMIT = 1 << 20
 EVENTS = 256
@@ -151,12 +151,6 @@ class Monitor:
         if (port := self.forwards(deadline).get(22)) is not None:
             return port
         raise VmError("QEMU forwards no port to the VM's SSH server")
-
-    def plug(self, slot: int, disk: Disk, deadline: Deadline) -> None:
-        """Adds a disk to the running machine."""
-        node = f"disk-{disk.serial}"
-        self.execute("blockdev-add", deadline, **blockdev(disk, node))
-        self.execute("device_add", deadline, **device(disk, node), bus=f"slot{slot}")
 
     def overlay(self, old: Disk, new: Disk, deadline: Deadline) -> None:
         """Writes to `old` go to `new` from now on, whose file is there; `old` stays as it is."""
