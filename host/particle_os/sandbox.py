@@ -31,13 +31,19 @@ from particle_os.workspace import cache_directory, need_room
 # emulating QEMU 10.0 dies at times (an assertion in iotlb_to_section), or loses what another
 # processor writes to its interrupt controller, which is deaf from then on (seen: an interrupt in
 # service for ever, a hung guest).
-# (lpj saves the later start of a processor a second of measuring.)
+# (lpj saves the later start of a processor a second of measuring, noreplace-smp patching for it.)
 # What guards one user of a machine against another only slows one that root has for itself: to
 # clear memory twice, security modules, and accounts of memory take an eighth of a program's start.
+# What the kernel does for nobody here while it starts takes half a second: tests of its ciphers, a
+# generator of random numbers that nobody asks, keys to check modules with, and kfuncs of BPF.
 COMMAND_LINE = (
-    "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000"
-    " init_on_alloc=0 lsm= cgroup_disable=memory particle_os.preheat"
+    "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000 noreplace-smp"
+    " init_on_alloc=0 lsm= cgroup_disable=memory cryptomgr.notests"
+    " initcall_blacklist=jent_mod_init,load_system_certificate_list,bpf_tcp_ca_kfunc_init,"
+    "bpf_dummy_struct_ops_init"
 )
+# For a machine that is to be saved: what every build starts with is read, and the agent started.
+PREHEAT = " particle_os.preheat"
 BOOT_SECONDS = 60.0
 START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 30.0
@@ -189,9 +195,7 @@ def _start(
     The state is made when it is missing. Whatever is wrong with it, a boot comes instead.
     """
     program = pack()
-    # The disks of a build come into a machine that has been saved with empty ones.
-    root, *others = spec.disks
-    saved = replace(spec, disks=(root, *(EmptyDisk(f"empty-{n}") for n in range(len(others)))))
+    saved = _to_be_saved(spec)
     state = warm.state_path(places.states, saved, program.name)
     # Nothing has happened in a VM that fails here.
     for attempt in tenacity.Retrying(
@@ -225,11 +229,23 @@ def _start(
     return machine, agent
 
 
-def _with_agent(spec: MachineSpec, program: Program, directory: Path) -> MachineSpec:
-    """The machine with an initrd that has the agent, so that it starts with the VM.
+def _to_be_saved(spec: MachineSpec) -> MachineSpec:
+    """The machine whose memory one of this specification can start from.
 
-    To compile it and to start it takes longer than a short build.
+    The disks of a build come into a machine that has been saved with empty ones.
     """
+    root, *others = spec.disks
+    direct = spec.direct_boot
+    assert direct is not None
+    return replace(
+        spec,
+        disks=(root, *(EmptyDisk(f"empty-{number}") for number in range(len(others)))),
+        direct_boot=replace(direct, command_line=direct.command_line + PREHEAT),
+    )
+
+
+def _with_agent(spec: MachineSpec, program: Program, directory: Path) -> MachineSpec:
+    """The machine with an initrd that has the agent."""
     assert spec.direct_boot is not None
     initrd = directory / "initrd"
     shutil.copyfile(spec.direct_boot.initrd, initrd)

@@ -1,8 +1,11 @@
 import gzip
+import struct
+import subprocess
 from dataclasses import replace
 
 import pytest
 from particle_os import helper, process
+from particle_os.deadline import Deadline
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.vm import cpio
 
@@ -132,3 +135,28 @@ def test_the_initrd_is_the_same_for_the_same_parts(tmp_path):
         helper._write_initrd(tmp_path / name / "initrd", collected)
         made.append((tmp_path / name / "initrd").read_bytes())
     assert made[0] == made[1]
+
+
+def bz_image(content: bytes) -> bytes:
+    """A kernel image of which only what says where the payload is has a meaning."""
+    packed = subprocess.run(["zstd", "-q"], input=content, capture_output=True, check=True).stdout
+    payload = packed + struct.pack("<I", len(content))
+    header = bytearray(3 * 512 + 64)
+    header[0x1F1] = 2
+    struct.pack_into("<II", header, 0x248, 64, len(payload))
+    return bytes(header) + payload + b"what follows"
+
+
+@pytest.mark.parametrize(("note", "whole"), [(helper.PVH_NOTE, False), (b"no note", True)])
+def test_the_kernel_is_taken_out_of_its_image_if_qemu_can_start_it(tmp_path, note, whole):
+    content = b"\x7fELF" + bytes(100) + note + bytes(100)
+    image = bz_image(content)
+    helper._write_kernel(tmp_path / "kernel", image, Deadline.after(10, "the test"))
+    assert (tmp_path / "kernel").read_bytes() == (image if whole else content)
+    assert [path.name for path in tmp_path.iterdir()] == ["kernel"]
+
+
+def test_a_kernel_that_is_compressed_otherwise_stays_as_it_is(tmp_path):
+    image = bz_image(b"").replace(helper.ZSTD, b"\xfd7zX")
+    helper._write_kernel(tmp_path / "kernel", image, Deadline.after(10, "the test"))
+    assert (tmp_path / "kernel").read_bytes() == image

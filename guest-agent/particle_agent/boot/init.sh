@@ -5,7 +5,7 @@ PATH=/usr/sbin:/usr/bin
 export PATH
 bb=/usr/bin/busybox
 
-$bb mkdir -p /dev/pts /run /tmp /root /run/sshd /run/particle-os
+$bb mkdir /dev/pts
 $bb mount -t devpts devpts /dev/pts
 $bb mount -t tmpfs -o mode=0755 tmpfs /run
 $bb mount -t tmpfs -o mode=1777,size=75% tmpfs /tmp
@@ -22,11 +22,12 @@ fail() {
 # memory: then others are behind the same devices, and `bind` asks each what it is.
 disks=
 driver=/sys/bus/virtio/drivers/virtio_blk
-for disk in /sys/block/vd*; do
-	if [ "$($bb cat "$disk/serial")" != helper-root ]; then
-		device=$($bb readlink "$disk/device")
-		disks="$disks ${device##*/}"
-	fi
+for serial in $driver/virtio*/block/vd*/serial; do
+	# No newline follows.
+	read -r name <"$serial" || :
+	disk=${serial#"$driver/"}
+	disk=${disk%%/*}
+	[ "$name" = helper-root ] || disks="$disks $disk"
 done
 for disk in $disks; do
 	echo "$disk" >$driver/unbind
@@ -38,21 +39,22 @@ for processor in /sys/devices/system/cpu/cpu*/online; do
 done
 
 # Packages ask for it, and keep it: nothing of this machine.
-$bb hostname localhost
+echo localhost >/proc/sys/kernel/hostname
 
 # User networking of QEMU always has these addresses.
 $bb ip link set lo up
-$bb ip link set eth0 up
-$bb ip addr add 10.0.2.15/24 dev eth0
+$bb ifconfig eth0 10.0.2.15 netmask 255.255.255.0
 $bb ip route add default via 10.0.2.2
 echo "nameserver 10.0.2.3" >/etc/resolv.conf
 
 # The state of this machine may be saved now and run many times: what every build starts with is
 # read, and the agent waits for its orders (server.py). No secret exists yet.
-if $bb grep -q particle_os.preheat /proc/cmdline; then
+read -r line </proc/cmdline
+case $line in
+*particle_os.preheat*)
 	for packed in /particle-os/agent-*.pyz; do
 		agent=${packed%.pyz}
-		/usr/bin/python3 -I -S -m zipfile -e "$packed" "$agent"
+		$bb unzip -q "$packed" -d "$agent"
 		/usr/bin/python3 -I -S "$agent" serve &
 		until [ -p "/run/particle-os/${agent##*/}" ]; do
 			kill -0 $! || fail "no agent"
@@ -62,7 +64,8 @@ if $bb grep -q particle_os.preheat /proc/cmdline; then
 	cd /usr/bin && $bb cat tar zstd mount sha256sum ../sbin/chroot ../sbin/sshd \
 		../sbin/mke2fs ../sbin/sfdisk ../lib/openssh/sshd-* ../lib/*/libcrypto.so.3 >/dev/null
 	cd /
-fi
+	;;
+esac
 
 # sshd starts as far as it comes without its key: it waits for someone who writes to the pipe. None of
 # its random numbers go over the wire: a program that it starts for a connection speaks there.
@@ -70,10 +73,11 @@ key=/run/particle-os/host_key
 $bb mkfifo -m 0600 $key
 /usr/sbin/sshd -D -e -f /particle-os/sshd_config &
 sshd=$!
-tries=0
-until $bb grep -q wait_for_partner /proc/$sshd/wchan || [ $tries -ge 100 ]; do
+tries=0 place=
+until [ "$place" = wait_for_partner ] || [ $tries -ge 250 ]; do
 	tries=$((tries + 1))
-	$bb usleep 50000
+	$bb usleep 20000
+	read -r place </proc/$sshd/wchan || :
 done
 # It reads the key twice, the second time from a file.
 $bb mv $key $key.pipe
