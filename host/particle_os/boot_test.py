@@ -267,6 +267,7 @@ def _boot_once(wanted: _Wanted, overlay: Path, directory: Path, *, shut_down: bo
             message="",
             phases=watch.phases,
             restarts=watch.restarts,
+            new_starts=watch.new_starts,
             console_tail=tuple(machine.console.transcript.tail()),
         )
         if failure is not None:
@@ -317,6 +318,7 @@ def _what_was_seen(wanted: _Wanted, started: float) -> Iterator[list[Watch]]:
             message=printable(error.brief),
             phases=watches[0].phases if watches else {},
             restarts=watches[0].restarts if watches else 0,
+            new_starts=watches[0].new_starts if watches else 0,
             console_tail=tuple(console_tail(wanted.evidence.console)[-TAIL_LINES:]),
         )
         raise Undecided(error, verdict) from error

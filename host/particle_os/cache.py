@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from particle_os import checkpoints
+from particle_os import checkpoints, helper
+from particle_os.vm import warm
 from particle_os.workspace import LOCK, allocated_bytes, workspace
 
 LIMIT_BYTES = 20 << 30
@@ -131,10 +132,18 @@ def _remove(entry: Entry, work: Path, *, busy: bool) -> bool:
 
 def damaged(cache: Path) -> list[Entry]:
     """What does not have the content any more that was put there."""
-    return [entry for entry in entries(cache) if not _intact(entry)]
+    return [entry for entry in entries(cache) if not _is_intact(entry)]
 
 
-def _intact(entry: Entry) -> bool:
+def _is_intact(entry: Entry) -> bool:
+    try:
+        return _has_its_content(entry)
+    except OSError:
+        # What another build has removed meanwhile is not damaged.
+        return not entry.paths[0].exists()
+
+
+def _has_its_content(entry: Entry) -> bool:
     path = entry.paths[0]
     if entry.kind == "checkpoint":
         found = checkpoints.read(path)
@@ -143,6 +152,11 @@ def _intact(entry: Entry) -> bool:
         return path.exists() and entry.paths[1].read_text().strip() == f"sha256:{_sha256(path)}"
     if entry.kind in ("package", "image"):
         return _sha256(path) == entry.name
+    if entry.kind == "state":
+        return warm.intact(path)
+    if entry.kind == "helper":
+        return helper.intact(path)
+    # apt itself verifies its indexes whenever it reads them.
     return True
 
 

@@ -147,8 +147,8 @@ def already_there(plan: Plan) -> Result | None:
     found = published(plan.name, plan.options.output, key)
     if found is None or (plan.options.boot_test and found.status != "passed"):
         return None
-    network = any(stage.asks_network for stage in plan.stages)
-    return None if network and found.age() > plan.options.max_age else found
+    age = found.network_age(stage.asks_network for stage in plan.stages)
+    return None if age > plan.options.max_age else found
 
 
 def published(name: str, output: Path, build_key: str) -> Result | None:

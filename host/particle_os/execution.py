@@ -175,7 +175,8 @@ class Execution:
         self.chain = self.checkpoints.longest(
             self.keys[: usable + 1], max_age=self.plan.options.max_age
         )
-        self.stages.cached(len(self.chain) - 1)
+        # The first is the unpacked base.
+        self.stages.cached([checkpoint.meta.created for checkpoint in self.chain[1:]])
 
     def fetch_base(self) -> None:
         """Downloads what is missing of a container image, unless a checkpoint stands for it."""

@@ -15,6 +15,7 @@ import os
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -32,6 +33,8 @@ from particle_os.workspace import Workspace, data_directory, locked
 
 # Grows when what is made from the same template and tools changes.
 FORMAT = 2
+FILES = ("kernel", "initrd", "root.squashfs")
+SUMS = "SHA256SUMS"
 MAKE_SECONDS = 900.0
 MODULES = ("failover", "net_failover", "virtio_net", "virtio_blk", "squashfs", "overlay")
 # Not needed in a VM that nobody logs into; 40 % of the files.
@@ -157,7 +160,12 @@ def find(template: Template, cache: Path) -> Helper | None:
     """The helper of this template, when it has been made already."""
     key = key_of(template)
     directory = cache / "helpers" / key
-    return _parts(directory, key) if directory.is_dir() else None
+    if not directory.is_dir():
+        return None
+    # It is used: what was not for long is removed first.
+    with suppress(OSError):
+        os.utime(directory)
+    return _parts(directory, key)
 
 
 def ensure(
@@ -221,9 +229,27 @@ def _make(
             log=log,
         )
     filtered.unlink()
-    for name in ("kernel", "initrd", "root.squashfs"):
-        with (work / name).open("rb") as file:
+    (work / SUMS).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in _sums(work).items()))
+    for path in work.iterdir():
+        with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _sums(directory: Path) -> dict[str, str]:
+    found = {}
+    for name in FILES:
+        with (directory / name).open("rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def intact(directory: Path) -> bool:
+    """Whether a helper's files are what was made; also when an older version has made them."""
+    sums = directory / SUMS
+    if not sums.exists():
+        return True
+    lines = [line.partition("  ") for line in sums.read_text().splitlines()]
+    return {name: sha256 for sha256, _, name in lines} == _sums(directory)
 
 
 def _split(archive: Path, filtered: Path) -> dict[str, bytes]:

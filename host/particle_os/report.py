@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Literal
 
 import pydantic
@@ -37,6 +38,8 @@ class StageResult(_Record):
     status: Literal["done", "failed", "not-run"]
     seconds: float | None = None
     cached: bool = False
+    # When it was done, by this build or the one whose checkpoint this one stands on; since 1970.
+    done_at: float | None = None
     parts: dict[str, float] = {}
 
 
@@ -113,9 +116,14 @@ class Result(_Record):
     controller_peak_rss_bytes: int
     notes: tuple[str, ...] = ()
 
-    def age(self) -> float:
-        """Seconds since the build."""
-        return time.time() - self.created
+    def network_age(self, stages: Iterable[bool]) -> float:
+        """Seconds since the first stage was done of those that read the network, as `stages` tells.
+
+        0 when there is none.
+        """
+        pairs = zip(self.stages, stages, strict=True)
+        done = [stage.done_at or self.created for stage, network in pairs if network]
+        return max((time.time() - at for at in done), default=0.0)
 
 
 class ArchiveResult(_Record):

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -163,10 +163,12 @@ def running_sandbox(
         direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
         network="ssh",
     )
+    program = pack()
+    content = f"{program.name} {helper.identity()}"
     places = _Places(directory, transcript, cache_directory() / "warm")
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
-        machine, agent = _start(spec, places, stack, boot)
+        machine, agent = _start(spec, program, content, places, stack, boot)
         yield Sandbox(machine, agent, *disks)
 
 
@@ -188,15 +190,20 @@ class _Places:
 
 
 def _start(
-    spec: MachineSpec, places: _Places, stack: ExitStack, deadline: Deadline
+    spec: MachineSpec,
+    program: Program,
+    content: str,
+    places: _Places,
+    stack: ExitStack,
+    deadline: Deadline,
 ) -> tuple[Machine, Agent]:
     """A machine that `stack` ends, from the saved state or booted, and the agent in it.
 
-    The state is made when it is missing. Whatever is wrong with it, a boot comes instead.
+    The state is made when it is missing; `content` names what is in it. Whatever is wrong with it,
+    a boot comes instead.
     """
-    program = pack()
     saved = _to_be_saved(spec)
-    state = warm.state_path(places.states, saved, program.name)
+    state = warm.state_path(places.states, saved, content)
     # Nothing has happened in a VM that fails here.
     for attempt in tenacity.Retrying(
         stop=tenacity.stop_after_attempt(START_ATTEMPTS),
@@ -223,7 +230,8 @@ def _start(
                 agent = Agent(connection, _death_of(machine), program)
             except ParticleError:
                 # Whatever it was: a state that is made anew costs one boot.
-                state.unlink(missing_ok=True)
+                with suppress(OSError):
+                    state.unlink()
                 raise
             stack.push(start.pop_all())
     return machine, agent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -44,10 +44,10 @@ class Stages:
     def all_done(self) -> bool:
         return self.done == len(self.results)
 
-    def cached(self, count: int) -> None:
-        """The first `count` stages were done by earlier builds."""
-        for index in range(count):
-            self._change(index, status="done", cached=True)
+    def cached(self, done_at: Sequence[float]) -> None:
+        """So many stages, the first ones, were done by earlier builds, at these times."""
+        for index, at in enumerate(done_at):
+            self._change(index, status="done", cached=True, done_at=at)
             label = self._label(index)
             self._progress.emit(StageFinished(index, len(self.results), label, 0.0, cached=True))
 
@@ -62,7 +62,9 @@ class Stages:
     def finish(self, index: int, event: wire.StageFinished) -> None:
         if 0 <= index < len(self.results):
             parts = {printable(part.name, 100): part.seconds for part in event.parts[:PARTS_LIMIT]}
-            self._change(index, status="done", seconds=event.seconds, parts=parts)
+            self._change(
+                index, status="done", seconds=event.seconds, parts=parts, done_at=time.time()
+            )
             label = self._label(index)
             self._progress.emit(StageFinished(index, len(self.results), label, event.seconds))
 

@@ -149,7 +149,9 @@ def qemu_dies(monkeypatch):
             def until_answer():
                 raise QemuEnded(status, ["qemu: it broke"])
 
-            return SimpleNamespace(phases={"kernel": 2.5}, restarts=1, until_answer=until_answer)
+            return SimpleNamespace(
+                phases={"kernel": 2.5}, restarts=1, new_starts=0, until_answer=until_answer
+            )
 
         monkeypatch.setattr(boot_test, "running", running)
         monkeypatch.setattr(boot_test, "connect_unix", lambda *arguments: None)

@@ -187,12 +187,17 @@ def test_a_menu_whose_seconds_do_not_end_is_started_anew(observe):
     machine = Played([*BOOT[:2], counts], answers=40)
     machine.after_reset = [(0.1, b"SeaBIOS"), (0.3, b"GNU GRUB"), (2, b"Linux version 6.12")]
     watched, failure = observe(machine)
-    assert (failure, watched.restarts, machine.resets) == (None, 0, 1)
+    assert (failure, watched.restarts, watched.new_starts, machine.resets) == (None, 0, 1, 1)
     stopped = Played([*BOOT[:2], counts])
     stopped.after_reset = [*BOOT[:2], counts]
     _, (status, _) = observe(stopped)
     assert (status, stopped.resets) == ("kernel-not-started", 2)
     assert 24 < stopped.now < 35
+    # One that sleeps does not count.
+    sleeps = Played([*BOOT[:2], counts])
+    sleeps.share = 0.02
+    assert observe(sleeps)[1][0] == "kernel-not-started"
+    assert sleeps.resets == 0
 
 
 @pytest.mark.parametrize(("share", "seconds"), [(0.02, 11), (0.3, 99)])
@@ -288,6 +293,23 @@ def test_restarts(observe):
     _, (status, message) = observe(Played(restarts=[1, 5, 9], handed_over=None))
     assert status == "reboot-loop"
     assert "3 times" in message
+
+
+def test_a_jump_to_the_start_is_a_restart(observe):
+    """QEMU tells of one reset only: that with which the firmware answers the jump."""
+    machine = Played(restarts=[1, 2, 3, 4], handed_over=None)
+    read = machine.read
+
+    def says(seconds):
+        text = read(seconds)
+        times = sum(machine.now >= at for at in (1, 2, 3, 4))
+        start = b"SeaBIOS (version 1.16)\nBUILD: gcc\n"
+        machine.firmware.data = start + times * (b"Attempting a hard reboot\n" + start)
+        return text
+
+    machine.console.read = says
+    watched, (status, _) = observe(machine)
+    assert (status, watched.restarts, machine.now < 6) == ("reboot-loop", 3, True)
 
 
 def test_a_restart_that_the_firmware_makes_two_resets_of_is_one(observe):

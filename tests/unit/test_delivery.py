@@ -1,7 +1,9 @@
 import hashlib
+import time
 
 import pytest
 from particle_os.delivery import ENDINGS, Delivery
+from particle_os.report import StageResult
 
 from tests.unit.test_page import result
 
@@ -57,3 +59,17 @@ def test_an_image_that_cannot_be_read_is_told(delivery):
     delivery.add("raw", 5)
     with pytest.raises(IsADirectoryError):
         delivery.artifacts()
+
+
+def test_the_age_of_a_build_is_that_of_its_oldest_stage_of_the_network():
+    now = time.time()
+    times = [now - 30, now - 20, None]
+    stages = [
+        StageResult(index=i, type="apt", status="done", done_at=at) for i, at in enumerate(times)
+    ]
+    found = result("x").model_copy(update={"stages": tuple(stages), "created": now - 10})
+    age = found.network_age
+    assert age([False, False, False]) == 0
+    assert age([False, True, True]) == pytest.approx(20, abs=1)
+    assert age([True, True, False]) == pytest.approx(30, abs=1)
+    assert age([False, False, True]) == pytest.approx(10, abs=1)

@@ -1,10 +1,11 @@
 import gzip
+import hashlib
 import struct
 import subprocess
 from dataclasses import replace
 
 import pytest
-from particle_os import helper, process
+from particle_os import cache, helper, process
 from particle_os.deadline import Deadline
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.vm import cpio
@@ -160,3 +161,18 @@ def test_a_kernel_that_is_compressed_otherwise_stays_as_it_is(tmp_path):
     image = bz_image(b"").replace(helper.ZSTD, b"\xfd7zX")
     helper._write_kernel(tmp_path / "kernel", image, Deadline.after(10, "the test"))
     assert (tmp_path / "kernel").read_bytes() == image
+
+
+def test_a_damaged_helper_is_told(tmp_path):
+    made = tmp_path / "helpers" / "key"
+    made.mkdir(parents=True)
+    for name in helper.FILES:
+        (made / name).write_text(name)
+    assert helper.intact(made), "an older version has made it"
+    lines = [f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n" for name in helper.FILES]
+    (made / helper.SUMS).write_text("".join(lines))
+    assert cache.damaged(tmp_path) == []
+    (made / "kernel").write_text("kernal")
+    assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]
+    (made / "kernel").unlink()
+    assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]

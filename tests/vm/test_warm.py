@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,11 @@ def test_a_damaged_state_costs_a_boot_and_nothing_else(
 ) -> None:
     for state in states:
         with state.open("r+b") as file:
-            file.truncate(state.stat().st_size // 2)
+            file.seek(state.stat().st_size // 2)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 1]))
+    assert account.run("cache", "verify").status == 5
     assert "ssh-ed25519" in start(account)["host-key"]
-    assert start(account)["fork"] == "1", "the state has been made anew"
+    assert account.run("cache", "verify").status == 0, "the state has been made anew"
+    assert start(account)["fork"] == "1"

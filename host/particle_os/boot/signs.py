@@ -118,6 +118,8 @@ HANDED_OVER = re.compile(rb"Booting from 0000:7c00")
 # SeaBIOS, there, when a machine restarts: the processor alone began anew, in SeaBIOS' own copy in
 # memory, so that it resets the whole machine (src/resume.c: tryReboot).
 RESETS_AGAIN = b"Attempting a hard reboot"
+# SeaBIOS, there, once at each start (debug_banner); its name it tells twice.
+STARTS = b"\nBUILD: "
 NO_DEVICE = re.compile(rb"No bootable device")
 
 

@@ -51,6 +51,9 @@ class Verdict(pydantic.BaseModel):
     phases: dict[str, float] = {}
     # How often the machine restarted itself before it answered.
     restarts: int = 0
+    # How often the test started it anew, because its boot menu counted down and did not go on: a
+    # busy host can make GRUB measure a clock that hardly moves.
+    new_starts: int = 0
     checks: tuple[CheckResult, ...] = ()
     # What the running system told; empty when it never answered. Untrusted text, escaped.
     facts: dict[str, str] = {}

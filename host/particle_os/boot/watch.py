@@ -24,6 +24,7 @@ from particle_os.boot.signs import (
     PHASES,
     RESETS_AGAIN,
     SIGNS,
+    STARTS,
     find_sign,
 )
 from particle_os.boot.verdict import Status
@@ -57,8 +58,8 @@ STALL_SECONDS = 8.0
 STALL_PROCESSOR_SECONDS = 6.0
 IDLE_SHARE = 0.1
 # A menu that counts down goes on by itself, but a host that does not let GRUB run while it measures
-# its clock, which takes 1 ms (grub-core/kern/i386/tsc_pmtimer.c), makes its seconds minutes. Then
-# the machine is started anew, so often.
+# its clock, which takes 1 ms (grub-core/kern/i386/tsc_pmtimer.c), makes its seconds minutes. A menu
+# that is busy with counting, and does not go on, has the machine started anew, so often.
 NEW_STARTS = 2
 # An update or a relabelling may restart a new system once or twice.
 RESTARTS = 2
@@ -105,6 +106,8 @@ class Watch:
     ) -> None:
         self.phases: dict[str, float] = {}
         self.restarts = 0
+        # How often the machine was started anew from here.
+        self.new_starts = 0
         self._machine = machine
         self._probe = probe
         self._firmware = firmware
@@ -122,7 +125,6 @@ class Watch:
         self._dismissed: set[bytes] = set()
         self._resets = 0
         self._counts_down = False
-        self._new_starts_left = NEW_STARTS
         self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
         self._asked = self._heard
         self._still = screen.StillScreen(machine, memory)
@@ -317,9 +319,11 @@ class Watch:
         self._asked = now
         events = self._machine.monitor.events(self._monitor_deadline())
         self._resets += sum(map(_is_reset, events))
-        # The firmware resets the machine once more, and may have said so before QEMU does.
+        # The firmware resets the machine once more, and may have said so before QEMU does. Of who
+        # only jumps to its start, QEMU tells no other reset.
         said = self._firmware.data
-        restarts = self._resets - said.count(RESETS_AGAIN)
+        starts = said.count(STARTS) - 1 - self.new_starts
+        restarts = max(self._resets - said.count(RESETS_AGAIN), starts)
         if restarts <= self.restarts:
             return None
         if self._suspicion is not None:
@@ -356,8 +360,9 @@ class Watch:
         used = screen.processor_seconds(self._machine) - self._processor
         if IDLE_SHARE * quiet <= used < STALL_PROCESSOR_SECONDS:
             return None
-        if self._counts_down and self._new_starts_left:
-            self._new_starts_left -= 1
+        busy = used >= STALL_PROCESSOR_SECONDS
+        if busy and self._counts_down and self.new_starts < NEW_STARTS:
+            self.new_starts += 1
             self._machine.monitor.execute("system_reset", self._monitor_deadline())
             self._begin_anew()
             return None

@@ -2,7 +2,9 @@
 
 A state is saved before any key exists in the machine. It belongs to one QEMU, processor, command
 line, and content, so all of these are in its key; whatever else goes wrong with it, the caller
-removes it and boots. It holds the memory of a machine, and is readable by its owner alone.
+removes it and boots. It holds the memory of a machine, and is readable by its owner alone. Its
+last bytes are the SHA-256 of those before, which are QEMU's; QEMU does not read further than it has
+written.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +25,9 @@ from particle_os.vm.accel import QEMU
 from particle_os.vm.argv import MachineSpec, qemu_argv
 from particle_os.vm.machine import Machine, running
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 4
+CHUNK = 1 << 20
 
 
 def _processor() -> str:
@@ -62,33 +66,59 @@ def save(
 ) -> None:
     """Boots a machine, waits for `boot` to return, and saves it whole or not at all.
 
-    Only the newest few states are kept.
+    Only the newest few states are kept. Raises VmError when it cannot be written.
     """
-    state.parent.mkdir(exist_ok=True, mode=0o700)
     directory.mkdir(exist_ok=True, mode=0o700)
     # On the same file system, and removed with the machine's directory whatever happens.
     temporary = directory / "state"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     place = {"directory": directory, "transcript": transcript}
     try:
-        with running(spec, **place, deadline=deadline) as machine:
-            boot(machine)
-            machine.monitor.save(descriptor, deadline)
-            os.fsync(descriptor)
+        state.parent.mkdir(exist_ok=True, mode=0o700)
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+        ) as file:
+            with running(spec, **place, deadline=deadline) as machine:
+                boot(machine)
+                machine.monitor.save(file.fileno(), deadline)
+            size = os.fstat(file.fileno()).st_size
+            os.pwrite(file.fileno(), _digest(temporary, size), size)
+            os.fsync(file.fileno())
         temporary.rename(state)
+    except OSError as error:
+        raise VmError(f"the VM's memory cannot be saved: {error}") from error
     finally:
-        os.close(descriptor)
         temporary.unlink(missing_ok=True)
     by_age = sorted(state.parent.glob("*.state"), key=lambda path: path.stat().st_mtime)
     for old in by_age[:-KEPT]:
         old.unlink(missing_ok=True)
 
 
+def _digest(path: Path, size: int) -> bytes:
+    """SHA-256 of the first `size` bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (chunk := file.read(min(CHUNK, size))):
+            digest.update(chunk)
+            size -= len(chunk)
+    return digest.digest()
+
+
+def intact(state: Path) -> bool:
+    """Whether a saved state is what was saved. Raises OSError when it cannot be read."""
+    with state.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size - hashlib.sha256().digest_size
+        file.seek(max(0, size))
+        return file.read() == _digest(state, size)
+
+
 @contextmanager
 def restored(
     spec: MachineSpec, state: Path, *, directory: Path, transcript: Path, deadline: Deadline
 ) -> Iterator[Machine]:
-    """Runs a machine from its saved state for as long as the context lasts."""
+    """Runs a machine from its saved state for as long as the context lasts.
+
+    Raises VmError when it cannot be read, or is not what was saved.
+    """
     spec = replace(spec, restored=True)
     try:
         file = state.open("rb")
@@ -96,6 +126,13 @@ def restored(
     except OSError as error:
         raise VmError(f"the saved state cannot be read: {error}") from error
     place = {"directory": directory, "transcript": transcript}
-    with file, running(spec, **place, deadline=deadline) as machine:
+    with ExitStack() as stack:
+        stack.enter_context(file)
+        # It is looked at while QEMU starts.
+        reader = stack.enter_context(ThreadPoolExecutor(1))
+        whole = reader.submit(intact, state)
+        machine = stack.enter_context(running(spec, **place, deadline=deadline))
+        if not whole.result():
+            raise VmError("the saved state of the helper VM is damaged")
         machine.monitor.restore(file.fileno(), deadline)
         yield machine
