@@ -127,6 +127,7 @@ def test_the_helper_is_private_and_read_only_work(account: Account, built: Built
     helpers = [p for p in (account.cache / "helpers").iterdir() if p.is_dir()]
     assert helpers
     for helper in helpers:
-        assert sorted(p.name for p in helper.iterdir()) == ["initrd", "kernel", "root.squashfs"]
+        names = sorted(path.name for path in helper.iterdir())
+        assert names == ["SHA256SUMS", "initrd", "kernel", "root.squashfs"]
     for state in (account.cache / "warm").iterdir():
         assert state.stat().st_mode & 0o077 == 0, "memory of a machine is its owner's alone"
