@@ -3,8 +3,12 @@
 import hashlib
 
 import pytest
-from particle_os import cache
+from particle_os import cache, sandbox
+from particle_os.deadline import Deadline
+from particle_os.errors import VmError
+from particle_os.helper import Helper
 from particle_os.vm import warm
+from particle_os.vm.accel import TCG
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -41,3 +45,33 @@ def test_what_is_no_state_is_damaged(state, tmp_path):
     state.unlink()
     state.mkdir()
     assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]
+
+
+def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
+    """A helper that is made anew from other packages lies in the same place."""
+    asked = []
+
+    def start(spec, program, content, *more):
+        asked.append(content)
+        raise VmError("enough")
+
+    monkeypatch.setattr(sandbox, "_start", start)
+    monkeypatch.setattr(sandbox, "_make_scratch", lambda *more: None)
+    helper = Helper("key", tmp_path / "kernel", tmp_path / "initrd", tmp_path / "root")
+    for number, content in enumerate(["one", None, "another one"]):
+        if content:
+            helper.root.write_text(content)
+        with (
+            pytest.raises(VmError, match="enough"),
+            sandbox.running_sandbox(
+                helper,
+                TCG,
+                sandbox.Resources(1 << 30, 1, 1 << 30),
+                directory=tmp_path / f"vm{number}",
+                output=tmp_path / "output",
+                transcript=tmp_path / "console",
+                deadline=Deadline.after(10, "the test"),
+            ),
+        ):
+            pass  # fmt: skip
+    assert asked[0] == asked[1] != asked[2]

@@ -14,9 +14,10 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from particle_os import process
 from particle_os.deadline import Deadline
@@ -81,7 +82,8 @@ def save(
                 boot(machine)
                 machine.monitor.save(file.fileno(), deadline)
             size = os.fstat(file.fileno()).st_size
-            os.pwrite(file.fileno(), _digest(temporary, size), size)
+            with temporary.open("rb") as saved:
+                os.pwrite(file.fileno(), _digest(saved, size), size)
             os.fsync(file.fileno())
         temporary.rename(state)
     except OSError as error:
@@ -90,25 +92,29 @@ def save(
         temporary.unlink(missing_ok=True)
     by_age = sorted(state.parent.glob("*.state"), key=lambda path: path.stat().st_mtime)
     for old in by_age[:-KEPT]:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):
+            old.unlink()
 
 
-def _digest(path: Path, size: int) -> bytes:
-    """SHA-256 of the first `size` bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while size > 0 and (chunk := file.read(min(CHUNK, size))):
-            digest.update(chunk)
-            size -= len(chunk)
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """SHA-256 of the first `size` bytes; the file's position stays."""
+    digest, done = hashlib.sha256(), 0
+    while chunk := os.pread(file.fileno(), min(CHUNK, max(0, size - done)), done):
+        digest.update(chunk)
+        done += len(chunk)
     return digest.digest()
 
 
 def intact(state: Path) -> bool:
     """Whether a saved state is what was saved. Raises OSError when it cannot be read."""
     with state.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size - hashlib.sha256().digest_size
-        file.seek(max(0, size))
-        return file.read() == _digest(state, size)
+        return _is_whole(file)
+
+
+def _is_whole(file: BinaryIO) -> bool:
+    length = hashlib.sha256().digest_size
+    size = os.fstat(file.fileno()).st_size - length
+    return size >= 0 and os.pread(file.fileno(), length, size) == _digest(file, size)
 
 
 @contextmanager
@@ -120,19 +126,21 @@ def restored(
     Raises VmError when it cannot be read, or is not what was saved.
     """
     spec = replace(spec, restored=True)
-    try:
-        file = state.open("rb")
-        os.utime(state)
-    except OSError as error:
-        raise VmError(f"the saved state cannot be read: {error}") from error
     place = {"directory": directory, "transcript": transcript}
     with ExitStack() as stack:
-        stack.enter_context(file)
-        # It is looked at while QEMU starts.
+        try:
+            file = stack.enter_context(state.open("rb"))
+            os.utime(state)
+        except OSError as error:
+            raise VmError(f"the saved state cannot be read: {error}") from error
+        # What QEMU gets is looked at while it starts, whoever removes the name meanwhile.
         reader = stack.enter_context(ThreadPoolExecutor(1))
-        whole = reader.submit(intact, state)
+        whole = reader.submit(_is_whole, file)
         machine = stack.enter_context(running(spec, **place, deadline=deadline))
-        if not whole.result():
-            raise VmError("the saved state of the helper VM is damaged")
+        try:
+            if not whole.result():
+                raise VmError("the saved state of the helper VM is damaged")
+        except OSError as error:
+            raise VmError(f"the saved state cannot be read: {error}") from error
         machine.monitor.restore(file.fileno(), deadline)
         yield machine
