@@ -329,10 +329,21 @@ def _write_kernel(path: Path, image: bytes, deadline: Deadline) -> None:
         what="unpacking the helper's kernel",
     )
     packed.unlink()
-    if PVH_NOTE in unpacked.read_bytes():
+    if _contains(unpacked, PVH_NOTE):
         unpacked.rename(path)
     else:
         unpacked.unlink()
+
+
+def _contains(path: Path, words: bytes) -> bool:
+    """Whether a file has these bytes; it need not fit into memory."""
+    before = b""
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            if words in before + chunk:
+                return True
+            before = chunk[-len(words) :]
+    return False
 
 
 def _write_initrd(path: Path, collected: dict[str, bytes]) -> None:
