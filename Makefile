@@ -58,6 +58,6 @@ schema: ## Write recipes/schema.json anew
 
 docs: ## Write docs/stages.md and docs/checks.md anew from the docstrings
 	@for page in stages checks; do \
-	  $(BIN)/python -m particle_os.reference $$page > docs/$$page.md.new && \
+	  $(BIN)/python -m particle_os.recipe.reference $$page > docs/$$page.md.new && \
 	  mv docs/$$page.md.new docs/$$page.md || exit; \
 	done

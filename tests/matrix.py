@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from particle_agent.stages.qemu import Firmware, Qemu
+from particle_agent.stages.output.qemu import Firmware, Qemu
 
 TOP = Path(__file__).parents[1]
 PAGE = TOP / "docs" / "matrix.md"

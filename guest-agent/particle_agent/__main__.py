@@ -16,18 +16,20 @@ import json
 import sys
 from pathlib import Path
 
-from particle_agent import runner, server, wire
-from particle_agent.bootstrap import extract
-from particle_agent.decode import decode, encode
-from particle_agent.inspection import SERIAL, Inspection
-from particle_agent.unpack import check_base, unpack, unpack_image
+from particle_agent.agent import runner
+from particle_agent.contract import wire
+from particle_agent.contract.decode import decode, encode
+from particle_agent.shortcuts import waiting
+from particle_agent.stages.software.bootstrap import extract
+from particle_agent.unpack.unpack import check_base, unpack, unpack_image
+from particle_agent.verification.inspection import SERIAL, Inspection
 
 UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
 
 
 def main() -> int:
     if sys.argv[1] == "serve":
-        server.serve(main)
+        waiting.serve(main)
     if sys.argv[1] == "shell":
         told = json.loads(sys.argv[2]) if len(sys.argv) > 2 else None
         return runner.shell(decode(wire.AptProxy, told) if told else None)

@@ -23,11 +23,14 @@ from typing import Any
 from unittest import mock
 
 import yaml
-from particle_agent.stages.apt import Apt
-from particle_os import base, helper, process, recipe, sandbox
-from particle_os.deadline import Deadline
+from particle_agent.stages.software.apt import Apt
+from particle_os.base import base
+from particle_os.recipe import loading
+from particle_os.sandbox import helper, running
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import allocated_bytes, cache_directory, workspace
 from particle_os.vm import accel
-from particle_os.workspace import allocated_bytes, cache_directory, workspace
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +38,7 @@ REFERENCE = Path(__file__).with_name("reference.yml")
 MINIMAL = Path("recipes/minimal-test.yml")
 DEBOS = "debos -b qemu, the same without a disk"
 ROUNDS = 3
-RESOURCES = sandbox.Resources(memory=2 << 30, cpus=2, scratch=8 << 30)
+RESOURCES = running.Resources(memory=2 << 30, cpus=2, scratch=8 << 30)
 BUILD_SECONDS = 1800.0
 
 
@@ -133,7 +136,7 @@ def _helper(bench: Bench) -> None:
         with workspace() as work:
             deadline = Deadline.after(600, "the benchmark")
             began = time.monotonic()
-            with sandbox.running_sandbox(
+            with running.running_sandbox(
                 made,
                 acceleration,
                 RESOURCES,
@@ -152,7 +155,7 @@ def _helper(bench: Bench) -> None:
         saved.append(start())
         warm.append(start())
         # The last attempt does without a saved state.
-        with mock.patch.object(sandbox, "START_ATTEMPTS", 1):
+        with mock.patch.object(running, "START_ATTEMPTS", 1):
             cold.append(start())
     ratio = statistics.median(c / w for c, w in zip(cold, warm, strict=True))
     bench.add("helper VM, booted, saved, restored: once", statistics.median(saved))
@@ -238,7 +241,7 @@ def _at_once(actions: Sequence[Callable[[], object]]) -> float:
 
 def _reference() -> tuple[list[str], Path]:
     """The packages of the reference recipe, and the tarball of its base."""
-    loaded = recipe.load(REFERENCE).recipe
+    loaded = loading.load(REFERENCE).recipe
     packages = [
         name for stage in loaded.stages if isinstance(stage, Apt) for name in stage.packages
     ]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from particle_agent.target import Target
-from particle_agent.wire import PackageRequest, PackagesAnswer
+from particle_agent.contract.wire import PackageRequest, PackagesAnswer
+from particle_agent.target.target import Target
 
 
 @dataclass(frozen=True)

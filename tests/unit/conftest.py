@@ -1,7 +1,7 @@
 import signal
 
 import pytest
-from particle_os.deadline import Deadline
+from particle_os.system.deadline import Deadline
 
 
 @pytest.fixture(autouse=True)

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from particle_os.deadline import Deadline
-from particle_os.workspace import locked
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import locked
 
 TOP = Path(__file__).parents[2]
 CONFINE = Path(__file__).with_name("confine.py")

@@ -7,7 +7,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from particle_agent.layers import apply
+from particle_agent.unpack.layers import apply
 
 
 def test_a_layer_of_a_hundred_thousand_entries(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_page import HOSTILE, full
+from tests.unit.report.test_page import HOSTILE, full
 from tests.vm.conftest import CONFINE, Account, Outcome
 
 Built = tuple[Outcome, Path]

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from particle_os.sandbox import PACKAGES_BYTES
+from particle_os.sandbox.running import PACKAGES_BYTES
 
 from .conftest import Account
 
@@ -15,10 +15,10 @@ from .conftest import Account
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from particle_os import helper, sandbox
-from particle_os.deadline import Deadline
+from particle_os.sandbox import helper, running
+from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
-from particle_os.workspace import cache_directory, workspace
+from particle_os.system.workspace import cache_directory, workspace
 
 deadline = Deadline.after(300, "the test")
 with workspace() as work:
@@ -26,8 +26,8 @@ with workspace() as work:
         helper.load_template("debian-trixie"), cache=cache_directory(), work=work,
         log=lambda line: None, note=lambda text: None,
     )
-    resources = sandbox.Resources(memory=2 << 30, cpus=2, scratch=1 << 30)
-    with sandbox.running_sandbox(
+    resources = running.Resources(memory=2 << 30, cpus=2, scratch=1 << 30)
+    with running.running_sandbox(
         made, accel.TCG, resources, directory=work.path / "vm", output=work.path / "output",
         transcript=work.path / "console", deadline=deadline,
     ) as vm:

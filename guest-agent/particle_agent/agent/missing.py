@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from particle_agent.accounts import entries
-from particle_agent.needs import Need
+from particle_agent.contract.needs import Need
 from particle_agent.stages import Stage
-from particle_agent.target import Target
+from particle_agent.system.accounts import entries
+from particle_agent.target.target import Target
 
 DATABASES = {"user": "passwd", "group": "group"}
 

@@ -18,17 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from particle_agent import apt_proxy, inspection, verification, wire
-from particle_agent.decode import decode, decode_any, encode
+from particle_agent import verification
+from particle_agent.agent.missing import missing
+from particle_agent.apt import proxy as apt_proxy
+from particle_agent.contract import wire
+from particle_agent.contract.decode import decode, decode_any, encode
+from particle_agent.contract.options import duration
 from particle_agent.disk.reading import Tree
 from particle_agent.errors import InfrastructureError, NetworkError, StageError
-from particle_agent.inspection import Inspection
-from particle_agent.limits import TimeUp, no_network, time_limit
-from particle_agent.missing import missing
-from particle_agent.options import duration
 from particle_agent.stages import ALL_STAGES, Stage
-from particle_agent.system_calls import MS_BIND, MS_NOATIME, mount, mounted
-from particle_agent.target import COMMAND_SECONDS, ENVIRONMENT, HELD, Target, wait_for_disk
+from particle_agent.target.limits import TimeUp, no_network, time_limit
+from particle_agent.target.system_calls import MS_BIND, MS_NOATIME, mount, mounted
+from particle_agent.target.target import COMMAND_SECONDS, ENVIRONMENT, HELD, Target, wait_for_disk
+from particle_agent.verification import inspection
+from particle_agent.verification.inspection import Inspection
 
 SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"

@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from particle_agent.target import Target, wait_for_disk
-from particle_agent.wire import File, PackageRequest, Setting
+from particle_agent.contract.wire import File, PackageRequest, Setting
+from particle_agent.target.target import Target, wait_for_disk
 
 MOUNT = "/run/particle-os-packages"
 INDEX = "Packages"

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from particle_agent.apt_failure import NOT_FETCHED
-from particle_agent.target import Target
-from particle_agent.wire import AptProxy
+from particle_agent.apt.failure import NOT_FETCHED
+from particle_agent.contract.wire import AptProxy
+from particle_agent.target.target import Target
 
 # What QEMU's user network calls the host's 127.0.0.1.
 HOST_LOOPBACK = "10.0.2.2"

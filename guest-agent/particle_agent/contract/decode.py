@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from particle_agent.options import AtLeastOne, Between, Seconds, Text, kebab_case
+from particle_agent.contract.options import AtLeastOne, Between, Seconds, Text, kebab_case
 
 T = TypeVar("T")
 CONSTRAINTS = (Text, Between, Seconds, AtLeastOne)

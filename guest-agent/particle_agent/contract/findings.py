@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
-from particle_agent.wire import Finding
+from particle_agent.contract.wire import Finding
 
 # With an error the image does not boot as it should, cannot be relied on, or gives a secret away.
 ERRORS = {

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from particle_agent.needs import Need
+from particle_agent.contract.needs import Need
 
 if TYPE_CHECKING:
-    from particle_agent.target import Target
+    from particle_agent.target.target import Target
 
 
 def kebab_case(name: str) -> str:

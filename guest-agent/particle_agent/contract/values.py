@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from particle_agent.options import Between, Text
+from particle_agent.contract.options import Between, Text
 
 # Debian Policy 5.6.1 for the name; apt's own suffixes: ":arch", "=version" and "/release".
 PackageName = Annotated[

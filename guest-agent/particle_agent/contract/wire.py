@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from particle_agent.decode import DecodeError, decode_any, encode
+from particle_agent.contract.decode import DecodeError, decode_any, encode
 
 PROTOCOL = 5
 HEARTBEAT_SECONDS = 5.0

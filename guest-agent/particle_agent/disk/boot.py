@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from particle_agent import kernels
+from particle_agent.contract.needs import INIT, Need
 from particle_agent.disk.volumes import Volume
 from particle_agent.errors import StageError
-from particle_agent.needs import INIT, Need
-from particle_agent.target import Target
+from particle_agent.system import kernels
+from particle_agent.target.target import Target
 
 # COMMAND_LINE_SIZE of x86, with the NUL.
 COMMAND_LINE_LIMIT = 2047

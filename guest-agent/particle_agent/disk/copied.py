@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from particle_agent import kernels, needs
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
 from particle_agent.disk import modules
 from particle_agent.disk.volumes import MIB, SLACK
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.needs import Need
-from particle_agent.target import Target
+from particle_agent.system import kernels
+from particle_agent.target.target import Target
 
 Kind = Literal["xfs", "btrfs"]
 # How near the least size of a Btrfs is come to, in MiB; each step moves files.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from particle_agent.disk.volumes import MIB, SLACK
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 BLOCK = 4096
 # The smallest journal (mke2fs(8): 1024 blocks), in MiB.

@@ -9,7 +9,7 @@ from pathlib import Path
 from particle_agent.disk import boot, volumes
 from particle_agent.disk.boot import Booting, Kernel
 from particle_agent.disk.volumes import Name, Table, Volume
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 DIRECTORY = "/boot/extlinux"
 # What extlinux(1) installs in its directory.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from particle_agent import needs
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
 from particle_agent.disk.volumes import Table
-from particle_agent.needs import Need
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 # fstab(5) of systemd: grows the file system to its partition (systemd-growfs@.service(8)).
 MOUNT_OPTION = "x-systemd.growfs"

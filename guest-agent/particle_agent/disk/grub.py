@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent import kernels, needs
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
 from particle_agent.disk.boot import Booting
 from particle_agent.disk.volumes import MIB, Table, Volume
 from particle_agent.errors import StageError
-from particle_agent.needs import Need
-from particle_agent.target import Target
+from particle_agent.system import kernels
+from particle_agent.target.target import Target
 
 SECTOR = 512
 BIOS, EFI = "i386-pc", "x86_64-efi"

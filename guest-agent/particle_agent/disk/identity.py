@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 # The name space of the identifiers of reproducible images.
 NAME_SPACE = uuid.UUID("8c1f2b6e-52a3-4c0e-9d1c-5d3f0c6f7a11")

@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent import inside
 from particle_agent.disk import modules
 from particle_agent.errors import StageError
+from particle_agent.target import inside
 
 FILE_LIMIT = 32 << 20
 COMMAND_SECONDS = 120.0

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent import kernels, needs
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
 from particle_agent.disk.boot import Booting
 from particle_agent.disk.volumes import Volume
-from particle_agent.needs import Need
-from particle_agent.target import Target
+from particle_agent.system import kernels
+from particle_agent.target.target import Target
 
 ESP = "/boot/efi"
 PROGRAM = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 
 def make(target: Target, partition: Path, tree: Path, *, label: str, serial: str) -> None:

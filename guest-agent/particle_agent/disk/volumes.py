@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from particle_agent.contract.values import bytes_of
 from particle_agent.disk.identity import Identifiers
 from particle_agent.errors import StageError
-from particle_agent.target import Target
-from particle_agent.values import bytes_of
+from particle_agent.target.target import Target
 
 MIB = 1 << 20
 Table = Literal["gpt", "msdos"]

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from particle_agent import generalize
 from particle_agent.disk import copied, ext4, vfat, volumes
 from particle_agent.disk.boot import BootLoader
 from particle_agent.disk.extlinux import DIRECTORY
 from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.volumes import Table, Volume
-from particle_agent.target import Target
+from particle_agent.system import generalize
+from particle_agent.target.target import Target
 
 BLOCK = 4096
 SWAP_FILE = "/swapfile"

@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent import dpkg, packages
-from particle_agent.command import TAR_RECORDS
-from particle_agent.decode import decode
-from particle_agent.dpkg import DPKG, STATUS
+from particle_agent.apt import dpkg, from_host
+from particle_agent.apt.dpkg import DPKG, STATUS
+from particle_agent.contract.decode import decode
 from particle_agent.errors import CommandFailed, InfrastructureError
-from particle_agent.target import Target
+from particle_agent.target.command import TAR_RECORDS
+from particle_agent.target.target import Target
 
 # As dpkg lists the root directory.
 ROOT = "/."
@@ -65,7 +65,7 @@ def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[
     """
     status = target.read_bytes(STATUS)
     known = {found["Package"] for found in _paragraphs(status.decode("utf-8", "replace"))}
-    index = _paragraphs(target.read(f"{disk}/{packages.INDEX}"))
+    index = _paragraphs(target.read(f"{disk}/{from_host.INDEX}"))
     names = {re.split("[:=/]", name)[0] for name in wanted}
     chosen = {}
     if names <= known | {package["Package"] for package in index}:
@@ -101,15 +101,15 @@ def _paragraphs(text: str) -> list[dict[str, str]]:
 
 def _plain(target: Target, disk: str) -> Iterator[tuple[str, Plain]]:
     """What the host says of the plain packages, by their files' names."""
-    place = target.path(f"{disk}/{packages.PLAIN}")
+    place = target.path(f"{disk}/{from_host.PLAIN}")
     for path in sorted(place.glob("*.json")):
         yield path.stem, decode(Plain, json.loads(path.read_text()))
 
 
 def _extract(target: Target, disk: str, debs: Iterable[str]) -> None:
     """Writes the files of these packages, and then those of dpkg's database."""
-    archives = target.path(f"{disk}/{packages.ARCHIVES}")
-    databases = target.path(f"{disk}/{packages.PLAIN}")
+    archives = target.path(f"{disk}/{from_host.ARCHIVES}")
+    databases = target.path(f"{disk}/{from_host.PLAIN}")
 
     def contents() -> Iterator[bytes]:
         for deb in debs:
@@ -163,7 +163,7 @@ class _Surroundings:
         # What is in the directories that packages have; None where there is none.
         self._entries: dict[str, frozenset[str] | None] = {}
         self._directories: dict[Path, os.stat_result] = {}
-        settings = packages.settings_of(target)
+        settings = from_host.settings_of(target)
         told = (value.removeprefix("--") for name, value in settings if name == DPKG_OPTIONS)
         lines = (line for text in self._configuration() for line in text.split("\n"))
         self._plainly = all(HARMLESS.fullmatch(line) for line in (*told, *lines))

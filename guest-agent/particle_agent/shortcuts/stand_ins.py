@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from particle_agent import kernels
-from particle_agent.dpkg import DPKG
-from particle_agent.target import ENVIRONMENT, Target
+from particle_agent.apt.dpkg import DPKG
+from particle_agent.system import kernels
+from particle_agent.target.target import ENVIRONMENT, Target
 
 POLICY = "/usr/sbin/policy-rc.d"
 # dpkg and the maintainer scripts find these programs here first.

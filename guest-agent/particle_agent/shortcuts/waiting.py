@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from particle_agent.system_calls import call
+from particle_agent.target.system_calls import call
 
 DIRECTORY = Path("/run/particle-os")
 # asm-generic/unistd.h; pidfd_getfd(2) takes sockets, too, which /proc/PID/fd does not open.

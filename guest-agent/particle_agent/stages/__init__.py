@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar, Literal, Protocol, get_args
 
-from particle_agent.bootstrap import Bootstrap
-from particle_agent.export import Export
-from particle_agent.needs import Need
-from particle_agent.options import Secret
-from particle_agent.stages.apt import Apt
-from particle_agent.stages.cleanup import Cleanup
-from particle_agent.stages.files import Files
-from particle_agent.stages.groups import Groups
-from particle_agent.stages.hostname import Hostname
-from particle_agent.stages.kernel import Kernel
-from particle_agent.stages.keyboard import Keyboard
-from particle_agent.stages.locale import Locale
-from particle_agent.stages.network import Network
-from particle_agent.stages.qemu import Qemu
-from particle_agent.stages.run import Run
-from particle_agent.stages.services import Services
-from particle_agent.stages.sources import Sources
-from particle_agent.stages.timezone import Timezone
-from particle_agent.stages.users import Users
-from particle_agent.target import Target
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import Secret
+from particle_agent.stages.accounts.groups import Groups
+from particle_agent.stages.accounts.users import Users
+from particle_agent.stages.contents.cleanup import Cleanup
+from particle_agent.stages.contents.files import Files
+from particle_agent.stages.contents.run import Run
+from particle_agent.stages.output.export import Export
+from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.settings.hostname import Hostname
+from particle_agent.stages.settings.keyboard import Keyboard
+from particle_agent.stages.settings.locale import Locale
+from particle_agent.stages.settings.network import Network
+from particle_agent.stages.settings.services import Services
+from particle_agent.stages.settings.timezone import Timezone
+from particle_agent.stages.software.apt import Apt
+from particle_agent.stages.software.bootstrap import Bootstrap
+from particle_agent.stages.software.kernel import Kernel
+from particle_agent.stages.software.sources import Sources
+from particle_agent.target.target import Target
 
 
 class Stage(Protocol):

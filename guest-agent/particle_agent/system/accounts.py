@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 
 def entries(target: Target, database: str) -> dict[str, list[str]]:

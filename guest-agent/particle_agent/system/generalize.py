@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from particle_agent.hosts import DEFAULT_HOSTS, hosts
-from particle_agent.target import Target
+from particle_agent.system.hosts import DEFAULT_HOSTS, hosts
+from particle_agent.target.target import Target
 
 # systemd-update-done.service(8)
 UPDATE_DONE = "/usr/lib/systemd/systemd-update-done"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 # hosts(5): Debian's address for the system's own name.
 OWN_ADDRESS = "127.0.1.1"

@@ -10,7 +10,7 @@ import difflib
 import re
 
 from particle_agent.errors import StageError
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 # kernel-install(8): one line, the words that a boot loader passes.
 COMMAND_LINE = "/etc/kernel/cmdline"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from particle_agent.errors import CommandFailed, InfrastructureError
-from particle_agent.limits import before_exec
+from particle_agent.target.limits import before_exec
 
 TAIL_LINES = 40
 # Bytes in a pipe of bulk data, and for tar(1) to read of it at once. With what they have else, two

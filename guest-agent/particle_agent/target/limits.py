@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from particle_agent.system_calls import call
+from particle_agent.target.system_calls import call
 
 # linux/sched.h, linux/sockios.h, linux/if.h
 CLONE_NEWNET = 0x40000000

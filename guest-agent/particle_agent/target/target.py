@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from particle_agent import command, inside
+from particle_agent.contract.wire import AptProxy, PackageRequest, PackagesAnswer
 from particle_agent.errors import CommandFailed, InfrastructureError
-from particle_agent.limits import before_exec
-from particle_agent.timings import Timings
-from particle_agent.wire import AptProxy, PackageRequest, PackagesAnswer
+from particle_agent.target import command, inside
+from particle_agent.target.limits import before_exec
+from particle_agent.target.timings import Timings
 
 COMMAND_SECONDS = 3600.0
 # What systemd-resolved's installation makes of a /etc/resolv.conf that it finds.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from particle_agent.errors import InfrastructureError, StageError
-from particle_agent.inside import resolve
+from particle_agent.target.inside import resolve
 
 CHUNK = 1 << 18
 # Bytes that tarfile reads at once; it copies what is left of them at each header.

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from particle_agent import layers
-from particle_agent.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.errors import InfrastructureError, StageError
-from particle_agent.layers import HEADER_LIMIT, WHITEOUT
+from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
+from particle_agent.unpack import layers
+from particle_agent.unpack.layers import HEADER_LIMIT, WHITEOUT
 
 BLOCK = 512
 CHUNK = 1 << 18

@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
-from particle_agent import layers, lowest, wire
-from particle_agent.command import PIPE_BYTES, TAR_RECORDS
-from particle_agent.decode import decode
+from particle_agent.contract import wire
+from particle_agent.contract.decode import decode
 from particle_agent.errors import InfrastructureError, StageError
-from particle_agent.inside import resolve
+from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
+from particle_agent.target.inside import resolve
+from particle_agent.unpack import layers, lowest
 
 CHUNK = 1 << 18
 MAGIC = 6

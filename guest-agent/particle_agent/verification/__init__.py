@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from particle_agent.contract.findings import Findings
+from particle_agent.contract.wire import Finding
 from particle_agent.disk import reading
 from particle_agent.verification import (
     boot,
@@ -22,9 +24,7 @@ from particle_agent.verification import (
     volumes,
     walk,
 )
-from particle_agent.verification.findings import Findings
 from particle_agent.verification.volumes import Volume
-from particle_agent.wire import Finding
 
 
 def of_disk(device: Path, tell: Callable[[Finding], None]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO
 
+from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import menus, pe, syslinux
-from particle_agent.verification.findings import Findings
 from particle_agent.verification.table import FIRST_LOGICAL, SECTOR, Entry, Table
 from particle_agent.verification.volumes import Volume
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import walk
-from particle_agent.verification.findings import Findings
 from particle_agent.verification.walk import HOMES, LOGS, Found
 
 MACHINE_ID = "/etc/machine-id"

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import names, pe, volumes
-from particle_agent.verification.findings import Findings
 from particle_agent.verification.volumes import Volume
 
 MENU_LIMIT = 1 << 20

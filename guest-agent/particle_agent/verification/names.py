@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import volumes
-from particle_agent.verification.findings import Findings
 from particle_agent.verification.volumes import UNSTABLE, Volume
 
 FSTAB = "/etc/fstab"

@@ -7,9 +7,9 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import walk
-from particle_agent.verification.findings import Findings
 from particle_agent.verification.walk import EXECUTABLE, SETUID, WRITABLE, Found
 
 # linux/capability.h, struct vfs_cap_data: revision and flags, then pairs of permitted and

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO, Literal
 
-from particle_agent.verification.findings import Findings
+from particle_agent.contract.findings import Findings
 
 SECTOR = 512
 ALIGNMENT = 4096

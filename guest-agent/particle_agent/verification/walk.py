@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_agent.contract.findings import Findings
 from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
-from particle_agent.verification.findings import Findings
 
 FIND_SECONDS = 300.0
 FIND_LIMIT = 8 << 20

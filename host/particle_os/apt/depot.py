@@ -2,7 +2,7 @@
 
 apt runs as the ordinary user in directories of its own. It installs nothing here: packages are
 checked against the archive's signed indexes, decompressed (dpkg-deb), and put on a disk for the
-VM, whose own apt installs them. See particle_agent/packages.py for the other side.
+VM, whose own apt installs them. See particle_agent/apt/from_host.py for the other side.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
-from particle_agent import wire
-from particle_agent.apt_failure import apt_failure
+from particle_agent.apt.failure import apt_failure
+from particle_agent.apt.from_host import ARCHIVES, DATABASE, INDEX, PLAIN
+from particle_agent.contract import wire
+from particle_agent.contract.wire import PackageRequest, PackagesAnswer
 from particle_agent.errors import InfrastructureError as AptCannot
-from particle_agent.packages import ARCHIVES, DATABASE, INDEX, PLAIN
-from particle_agent.stages.apt import Apt
-from particle_agent.wire import PackageRequest, PackagesAnswer
+from particle_agent.stages.software.apt import Apt
 
-from particle_os import apt_directory, dpkg_database, process
-from particle_os.apt_directory import Refused
-from particle_os.apt_proxy import NO_PROXY, AptProxy
-from particle_os.deadline import Deadline
+from particle_os.apt import directory as apt_directory
+from particle_os.apt.directory import Refused
+from particle_os.apt.proxy import NO_PROXY, AptProxy
 from particle_os.errors import InfrastructureError, StageFailed, printable
-from particle_os.workspace import locked, need_room
+from particle_os.shortcuts import dpkg_database
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import locked, need_room
 
 FETCH_SECONDS = 900.0
 # One line of `apt-get --print-uris`: 'URI' file size hash-kind:hash

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from debian.deb822 import Deb822
-from particle_agent import apt_proxy
-from particle_agent.packages import SETTINGS
-from particle_agent.wire import AptProxy, File, PackageRequest
+from particle_agent.apt import proxy as apt_proxy
+from particle_agent.apt.from_host import SETTINGS
+from particle_agent.contract.wire import AptProxy, File, PackageRequest
 
 # Debian Policy 5.6; relations are names, versions, architectures and operators.
 _RELATIONS = r"[A-Za-z0-9+.:~ ,|()<>=\[\]!-]*"

@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent import apt_proxy, wire
+from particle_agent.apt import proxy as apt_proxy
+from particle_agent.contract import wire
 
-from particle_os import process
-from particle_os.apt_proxy import NO_PROXY, AptProxy
-from particle_os.deadline import Deadline
+from particle_os.apt.proxy import NO_PROXY, AptProxy
 from particle_os.errors import InfrastructureError
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 
 _UNREACHABLE = re.compile(
     r"Could not (?:resolve|connect to) '?([^'\s:]+)|Failed to fetch https?://([^/\s:]+)"

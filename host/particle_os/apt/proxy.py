@@ -18,13 +18,14 @@ from dataclasses import replace
 from typing import Annotated, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from particle_agent import apt_proxy, wire
-from particle_agent.options import Text
+from particle_agent.apt import proxy as apt_proxy
+from particle_agent.contract import wire
+from particle_agent.contract.options import Text
 
-from particle_os import process
-from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
-from particle_os.report import AptProxyResult
+from particle_os.report.results import AptProxyResult
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 
 T = TypeVar("T")
 Wish = Annotated[

@@ -15,21 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from particle_agent.bootstrap import Bootstrap
-from particle_agent.export import Export
-from particle_agent.wire import Event
+from particle_agent.contract.wire import Event
+from particle_agent.stages.output.export import Export
+from particle_agent.stages.software.bootstrap import Bootstrap
 
-from particle_os import bootstrap, images, packages, process
-from particle_os.agent import Agent, Listener
-from particle_os.apt_proxy import NO_PROXY, AptProxy
-from particle_os.deadline import Deadline
+from particle_os.apt import depot, mmdebstrap
+from particle_os.apt.proxy import NO_PROXY, AptProxy
+from particle_os.base import container
+from particle_os.base.container import Source
+from particle_os.base.oci import Image
 from particle_os.errors import InfrastructureError, UsageError
-from particle_os.images import Source
-from particle_os.oci import Image
-from particle_os.workspace import Workspace, locked
+from particle_os.sandbox.agent import Agent, Listener
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import Workspace, locked
 
 if TYPE_CHECKING:
-    from particle_os.sandbox import Sandbox
+    from particle_os.sandbox.running import Sandbox
 
 FORMAT = 6
 MAKE_SECONDS = 1800.0
@@ -118,15 +120,15 @@ class ImageBase:
         return self.image.size()
 
     def fetch(self, work: Workspace, deadline: Deadline, log: Callable[[str], None]) -> None:
-        images.fetch(
+        container.fetch(
             self.image, self.source, cache=self.cache, work=work, deadline=deadline, log=log
         )
 
     def is_here(self) -> bool:
-        return images.is_fetched(self.image, self.cache)
+        return container.is_fetched(self.image, self.cache)
 
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
-        with images.opened(self.image, self.cache) as stream:
+        with container.opened(self.image, self.cache) as stream:
             agent.unpack(stream, deadline, listen, verb="unpack-image")
 
 
@@ -136,10 +138,10 @@ def resolve(reference: str, relative_to: Path, architecture: str, cache: Path) -
     Of a container image only the description is fetched. Raises UsageError when there is no such
     base, or it is of another architecture; InfrastructureError when a registry does not answer.
     """
-    source = images.parse(reference, relative_to)
+    source = container.parse(reference, relative_to)
     if source is None:
         return resolve_file(reference, relative_to, architecture)
-    image = images.describe(reference, relative_to, architecture, cache)
+    image = container.describe(reference, relative_to, architecture, cache)
     return ImageBase(image, source, cache)
 
 
@@ -268,7 +270,7 @@ def ensure_suite(
         ):
             sources = finish()
             archives = list(debs.glob("*.deb"))
-            packages.write_disk(archives, sandbox.packages, made, deadline, log=log, database=True)
+            depot.write_disk(archives, sandbox.packages, made, deadline, log=log, database=True)
             sandbox.agent.extract(sources, deadline, listen)
 
             def on_event(event: Event) -> None:
@@ -330,8 +332,8 @@ def _fetching(
         f'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t {place} {{}} +'
     )
     essential = ["?essential", "?priority(required)", "apt", *EXTRA_PACKAGES.get(suite, ())]
-    wanted = bootstrap.Wanted(suite, mirror, architecture, essential, hooks=[merge, keep])
-    with bootstrap.extracting_packages(
+    wanted = mmdebstrap.Wanted(suite, mirror, architecture, essential, hooks=[merge, keep])
+    with mmdebstrap.extracting_packages(
         wanted,
         work=debs.parent,
         log=log,

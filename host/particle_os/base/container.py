@@ -21,14 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from particle_agent import wire
-from particle_agent.decode import encode
+from particle_agent.contract import wire
+from particle_agent.contract.decode import encode
 
-from particle_os import oci, process
-from particle_os.deadline import Deadline
+from particle_os.base import oci
+from particle_os.base.oci import Image
 from particle_os.errors import InfrastructureError, UsageError, printable
-from particle_os.oci import Image
-from particle_os.workspace import Workspace, locked, need_room, workspace
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import Workspace, locked, need_room, workspace
 
 TRANSPORTS = ("docker:", "oci:", "oci-archive:", "docker-archive:")
 SKOPEO = "skopeo"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from particle_os.boot.files import NAMES
-from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError
+from particle_os.system.deadline import Deadline
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.argv import Disk, MachineSpec, qemu_argv
 from particle_os.vm.console import last_lines

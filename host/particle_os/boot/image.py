@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from particle_os import process
-from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, UsageError
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import ImageFormat
 
 # What people call them.

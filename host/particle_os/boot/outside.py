@@ -8,9 +8,9 @@ import socket
 import time
 from collections.abc import Sequence
 
-from particle_os.checks import CONTENT_BYTES, Check, Finding, HttpCheck, PortCheck
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded
+from particle_os.recipe.checks import CONTENT_BYTES, Check, Finding, HttpCheck, PortCheck
+from particle_os.system.deadline import Deadline
 from particle_os.vm.monitor import Monitor
 
 CONNECT_SECONDS = 10.0

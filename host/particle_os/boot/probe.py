@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import accumulate
 
-from particle_os.checks import NO_REPLY, Check, Reply
 from particle_os.errors import UsageError, printable
+from particle_os.recipe.checks import NO_REPLY, Check, Reply
 from particle_os.vm import smbios
 
 UNIT = "particle-os-probe.service"

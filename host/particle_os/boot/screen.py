@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from particle_os.deadline import Deadline
+from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import MIB
 from particle_os.vm.machine import Machine
 

@@ -14,14 +14,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from particle_os import process
 from particle_os.boot import files, outside, probe
 from particle_os.boot.channel import Channel
 from particle_os.boot.evidence import Evidence, console_tail
 from particle_os.boot.image import check_readable
 from particle_os.boot.verdict import CheckResult, Status, Verdict
 from particle_os.boot.watch import Watch
-from particle_os.checks import (
+from particle_os.errors import InfrastructureError, UsageError, printable
+from particle_os.recipe.checks import (
     NO_REPLY,
     QUESTION_SECONDS,
     Check,
@@ -30,8 +30,8 @@ from particle_os.checks import (
     MemoryCheck,
     RebootCheck,
 )
-from particle_os.deadline import Deadline
-from particle_os.errors import InfrastructureError, UsageError, printable
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration, Processors

@@ -28,8 +28,8 @@ from particle_os.boot.signs import (
     find_sign,
 )
 from particle_os.boot.verdict import Status
-from particle_os.deadline import Deadline
 from particle_os.errors import VmError, printable
+from particle_os.system.deadline import Deadline
 from particle_os.vm.console import QemuEnded
 from particle_os.vm.machine import Machine
 

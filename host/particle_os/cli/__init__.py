@@ -9,8 +9,8 @@ from importlib import import_module
 import click
 
 from particle_os import __version__
+from particle_os.cli.outcome import show
 from particle_os.errors import EXIT_SIGNAL, UsageError
-from particle_os.outcome import show
 
 # Where each command is; only the one that is called is loaded.
 COMMANDS = {

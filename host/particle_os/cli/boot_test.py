@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from particle_os import boot_test, page, recipe
+from particle_os.boot import session
 from particle_os.boot.evidence import CONSOLE, Evidence
 from particle_os.boot.image import image_format
 from particle_os.boot.verdict import Verdict
-from particle_os.checks import Check, UnitCheck
 from particle_os.cli.common import (
     ACCEL,
     FORMAT,
@@ -23,20 +22,23 @@ from particle_os.cli.common import (
     find_acceleration,
     memory_option,
 )
+from particle_os.cli.outcome import not_booted
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable
 from particle_os.errors import InfrastructureError, UsageError, printable
-from particle_os.outcome import not_booted
+from particle_os.recipe import loading
+from particle_os.recipe.checks import Check, UnitCheck
+from particle_os.report import page
+from particle_os.system.workspace import workspace
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
-from particle_os.workspace import workspace
 
 DEFAULT: tuple[Firmware, ...] = ("bios",)
 
 
 def _units(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> Any:
     for unit in value:
-        if not recipe.is_unit_name(unit):
+        if not loading.is_unit_name(unit):
             raise click.BadParameter(f"'{unit}' is no systemd unit such as 'ssh.service'")
     return value
 
@@ -77,7 +79,7 @@ def boot_test_command(
     check_writable(report_file, [*read, junit_file] if junit_file else read)
     found = image_format(image, given_format)
     make_writable(evidence_directory)
-    wanted = recipe.load_boot_test(checks_file) if checks_file is not None else recipe.BootTest()
+    wanted = loading.load_boot_test(checks_file) if checks_file is not None else loading.BootTest()
     checks: list[Check] = [*map(_active, units), *wanted.checks]
     if console_only and checks:
         raise UsageError("--console-only does not ask the system, so that no check can be made")
@@ -92,7 +94,7 @@ def boot_test_command(
             evidence = evidence_directory or work.path / "evidence"
             for name in names:
                 with progress.phase(f"boot test ({name})"):
-                    verdict = boot_test.boot(
+                    verdict = session.boot(
                         image,
                         acceleration,
                         format=found,
@@ -132,7 +134,7 @@ def boot_test_command(
 
 def _undecided(error: InfrastructureError, firmware: Firmware) -> Verdict:
     """What was seen of an image until QEMU or the host failed."""
-    if isinstance(error, boot_test.Undecided):
+    if isinstance(error, session.Undecided):
         return error.verdict
     brief = printable(error.brief)
     return Verdict(status="infrastructure", firmware=firmware, seconds=0, message=brief)

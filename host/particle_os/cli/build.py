@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from particle_os import report
-from particle_os.base import TarBase
+from particle_os.base.base import TarBase
 from particle_os.boot.evidence import CONSOLE
 from particle_os.cli.common import (
     ACCEL,
@@ -24,6 +23,7 @@ from particle_os.cli.common import (
     memory_option,
     size,
 )
+from particle_os.cli.outcome import not_booted
 from particle_os.cli.verdicts import (
     JUNIT,
     check_writable,
@@ -31,13 +31,13 @@ from particle_os.cli.verdicts import (
     hand_over_failure,
     make_writable,
 )
-from particle_os.delivery import ENDINGS, already_there
 from particle_os.errors import ParticleError, UsageError, printable
-from particle_os.outcome import not_booted
-from particle_os.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
-from particle_os.verification import defective
+from particle_os.jobs.delivery import ENDINGS, already_there
+from particle_os.jobs.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
+from particle_os.report import results
+from particle_os.sandbox.verification import defective
+from particle_os.system.workspace import workspace
 from particle_os.vm import accel
-from particle_os.workspace import workspace
 
 # Checkpoints differ in these: whoever enters one says the same.
 SCRATCH_SIZE = click.option(
@@ -123,7 +123,7 @@ def build_command(
             progress.note("nothing has changed: the images are there and whole")
         else:
             # What a build needs takes longer to load than to find that nothing has changed.
-            from particle_os import build
+            from particle_os.jobs import build
 
             result = build.build(plan, progress)
     except ParticleError as error:
@@ -139,7 +139,7 @@ def build_command(
     if output.as_json:
         click.echo(result.model_dump_json(indent=2))
     elif not output.quiet:
-        report.print_result(result, output.data(), [str(place / name) for name in names])
+        results.print_result(result, output.data(), [str(place / name) for name in names])
     if result.verification is not None and result.verification.errors:
         raise defective(result.verification, place / f"{result.recipe}.log")
     if not good:
@@ -223,7 +223,7 @@ def shell_command(
     try:
         with workspace() as work:
             acceleration = find_acceleration(accel, template, work, progress)
-        from particle_os import shell
+        from particle_os.jobs import shell
 
         return shell.enter(plan, acceleration, progress, at=at, failed=failed)
     finally:

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from particle_os.cli.common import Output, PathType, common
+from particle_os.documents.validation import did_you_mean, nearest
 from particle_os.errors import UsageError
-from particle_os.explain import did_you_mean, nearest
-from particle_os.workspace import data_directory
+from particle_os.system.workspace import data_directory
 
 
 @click.command("init")

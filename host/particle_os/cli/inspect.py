@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import click
-from particle_agent.decode import encode
-from particle_agent.inspection import Inspection
+from particle_agent.contract.decode import encode
+from particle_agent.verification.inspection import Inspection
 
-from particle_os import base, helper, verification
-from particle_os.base import Base, ImageBase
-from particle_os.base_reference import check_base_reference
+from particle_os.base import base
+from particle_os.base.base import Base, ImageBase
 from particle_os.boot.image import image_format
 from particle_os.cli.build import show_plan
 from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, Output, common, find_acceleration
 from particle_os.errors import UsageError, printable
-from particle_os.inspection import Inspector, described
-from particle_os.plan import Options, make_plan
-from particle_os.report import human_bytes
-from particle_os.verification import Verification, defective
+from particle_os.jobs.inspect import Inspector, described
+from particle_os.jobs.plan import Options, make_plan
+from particle_os.recipe.base_reference import check_base_reference
+from particle_os.report.results import human_bytes
+from particle_os.sandbox import helper, verification
+from particle_os.sandbox.verification import Verification, defective
+from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm import accel
-from particle_os.workspace import cache_directory, workspace
 
 REFERENCE = re.compile(r"[a-z-]+:.+")
 ARCHITECTURE = "amd64"

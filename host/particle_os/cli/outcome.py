@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from particle_os import interrupt
 from particle_os.boot.verdict import Verdict
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
@@ -24,6 +23,7 @@ from particle_os.errors import (
     ParticleError,
     printable,
 )
+from particle_os.system import interrupt
 
 
 def no_color() -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from particle_os import run
 from particle_os.boot.image import image_format
 from particle_os.cli.common import (
     ACCEL,
@@ -17,10 +16,11 @@ from particle_os.cli.common import (
     find_acceleration,
     memory_option,
 )
+from particle_os.jobs import run_image
+from particle_os.system.workspace import workspace
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
-from particle_os.workspace import workspace
 
 
 @click.command("run")
@@ -47,7 +47,7 @@ def run_command(
     """Boot IMAGE on this terminal, through an overlay; Ctrl-] ends it."""
     firmwares.check(firmware)
     found = image_format(image, given_format)
-    run.check_terminal()
+    run_image.check_terminal()
     kept = Path.cwd() / f"{image.stem}.overlay.qcow2" if keep else None
 
     def tell(text: str) -> None:
@@ -58,7 +58,7 @@ def run_command(
     try:
         with workspace() as work:
             acceleration = find_acceleration(accel, template, work, progress)
-            run.run(
+            run_image.run(
                 image,
                 acceleration,
                 format=found,
@@ -66,7 +66,7 @@ def run_command(
                 tell=tell,
                 close=progress.close,
                 firmware=firmware,
-                memory=memory or run.MEMORY,
+                memory=memory or run_image.MEMORY,
                 cpus=cpus,
                 ssh=ssh,
                 kept=kept,

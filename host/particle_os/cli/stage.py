@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from particle_os import report, single
 from particle_os.cli.common import (
     ACCEL,
     APT_PROXY,
@@ -17,7 +16,9 @@ from particle_os.cli.common import (
     memory_option,
 )
 from particle_os.errors import UsageError
-from particle_os.plan import Options, make_stage_plan
+from particle_os.jobs import single_stage
+from particle_os.jobs.plan import Options, make_stage_plan
+from particle_os.report import results
 from particle_os.vm import accel
 
 
@@ -60,10 +61,10 @@ def stage_run_command(
     plan = make_stage_plan(kind, options_path, options, export=output_path is not None)
     progress = output.progress_sinks()
     try:
-        result = single.run_stage(plan, output_path, progress)
+        result = single_stage.run_stage(plan, output_path, progress)
     finally:
         progress.close()
     if output.as_json:
         click.echo(result.model_dump_json(indent=2))
     elif not output.quiet:
-        report.print_single(result, output.data())
+        results.print_single(result, output.data())

@@ -10,9 +10,8 @@ from pathlib import Path
 import click
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os import __version__, doctor, helper, recipe, reference, schema
+from particle_os import __version__
 from particle_os.cli.common import VARIABLES, Output, PathType, common
-from particle_os.delivery import results
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_USAGE,
@@ -21,9 +20,13 @@ from particle_os.errors import (
     UsageError,
     printable,
 )
-from particle_os.report import Result, human_bytes
-from particle_os.variables import NoSuchVariable
-from particle_os.workspace import data_directory
+from particle_os.jobs import doctor
+from particle_os.jobs.delivery import results
+from particle_os.recipe import loading, reference, schema
+from particle_os.recipe.variables import NoSuchVariable
+from particle_os.report.results import Result, human_bytes
+from particle_os.sandbox import helper
+from particle_os.system.workspace import data_directory
 
 IMAGES = Path("out")
 LISTED = ("recipes", "stages", "checks", "templates", "images")
@@ -83,11 +86,11 @@ def validate_command(
 
 def _load_with(
     path: Path, variables: dict[str, str], unknown: dict[str, NoSuchVariable]
-) -> recipe.LoadedRecipe:
+) -> loading.LoadedRecipe:
     """Loads a recipe with those of the values that are for it; the others are `unknown`."""
     while True:
         try:
-            return recipe.load(path, variables)
+            return loading.load(path, variables)
         except NoSuchVariable as error:
             unknown[error.name] = error
             del variables[error.name]
@@ -115,16 +118,16 @@ def list_command(output: Output, what: str, output_directory: Path) -> None:
         rows = [_image_row(output_directory, result) for result in results(output_directory)]
     elif what == "recipes":
         for path in sorted(data_directory("recipes").glob("*.yml")):
-            rows.append((str(path), recipe.load(path).recipe.description))
+            rows.append((str(path), loading.load(path).recipe.description))
     elif what == "templates":
         starters = sorted(data_directory("recipes/templates").glob("*.yml"))
-        rows = [(p.stem, f"recipe: {recipe.load(p).recipe.description}") for p in starters]
+        rows = [(p.stem, f"recipe: {loading.load(p).recipe.description}") for p in starters]
         for path in helper.templates():
             rows.append((path.stem, f"helper VM: {helper.load_template(path.stem).description}"))
     elif what == "checks":
         rows = [(o.name, o.description) for o in reference.all_checks().options]
     else:
-        rows = [(recipe.stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
+        rows = [(loading.stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
     if output.as_json:
         click.echo(json.dumps([{"name": n, "description": d} for n, d in rows], indent=2))
         return

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from particle_os.boot import github, junit
 from particle_os.boot.verdict import Verdict
 from particle_os.cli.common import PathType
 from particle_os.errors import ParticleError, UsageError
+from particle_os.report import github, junit
 
 JUNIT = click.option(
     "--junit",

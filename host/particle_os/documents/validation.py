@@ -12,12 +12,12 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar, cast, get_args
 
 import pydantic
-from particle_agent import keys
-from particle_agent.options import Faults, Options
+from particle_agent.contract import keys
+from particle_agent.contract.options import Faults, Options
 
-from particle_os.base_reference import meant_base
-from particle_os.document import Key, Node, Source
+from particle_os.documents.document import Key, Node, Source
 from particle_os.errors import InvalidDocument
+from particle_os.recipe.base_reference import meant_base
 
 T = TypeVar("T")
 # Errors of one document that are told.

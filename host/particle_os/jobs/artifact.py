@@ -12,13 +12,13 @@ from concurrent.futures import Future
 from itertools import chain
 from pathlib import Path
 
-from particle_agent.stages.qemu import Format
+from particle_agent.stages.output.qemu import Format
 
-from particle_os import process
-from particle_os.checksum import Checksums, of_one_reading, tree_crc32
-from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError
-from particle_os.interrupt import held_back
+from particle_os.system import process
+from particle_os.system.checksum import Checksums, of_one_reading, tree_crc32
+from particle_os.system.deadline import Deadline
+from particle_os.system.interrupt import held_back
 from particle_os.vm.argv import ImageFormat
 
 SUMS = "SHA256SUMS"

@@ -8,27 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from particle_agent.inspection import Package
+from particle_agent.verification.inspection import Package
 
-from particle_os import __version__, artifact, boot_test, cache, page
+from particle_os import __version__
+from particle_os.boot import session
 from particle_os.boot.evidence import Evidence
-from particle_os.boot_test import Verdict
-from particle_os.checkpoints import Checkpoints
-from particle_os.delivery import Delivery
+from particle_os.boot.session import Verdict
 from particle_os.errors import InfrastructureError, ParticleError
-from particle_os.execution import UNPACKED, Execution
-from particle_os.plan import Plan
-from particle_os.progress import LogSink, Progress
-from particle_os.report import Result, Status
-from particle_os.sandbox import Sandbox
-from particle_os.vm import firmware as firmwares
-from particle_os.workspace import (
+from particle_os.jobs import artifact, cache
+from particle_os.jobs.checkpoints import Checkpoints
+from particle_os.jobs.delivery import Delivery
+from particle_os.jobs.execution import UNPACKED, Execution
+from particle_os.jobs.plan import Plan
+from particle_os.report import page
+from particle_os.report.progress import LogSink, Progress
+from particle_os.report.results import Result, Status
+from particle_os.sandbox.running import Sandbox
+from particle_os.system.workspace import (
     Workspace,
     allocated_bytes,
     cache_directory,
     need_room,
     workspace,
 )
+from particle_os.vm import firmware as firmwares
 
 
 def build(plan: Plan, progress: Progress) -> Result:
@@ -176,7 +179,7 @@ class _Build(Execution):
                     plot=self.acceleration.name == "kvm",
                 )
                 try:
-                    verdict = boot_test.boot(
+                    verdict = session.boot(
                         self.delivery.file(image.format),
                         self.acceleration,
                         format=artifact.DRIVERS[image.format],
@@ -186,7 +189,7 @@ class _Build(Execution):
                         checks=wanted.checks,
                         on_phase=self.progress.boot_phase,
                     )
-                except boot_test.Undecided as error:
+                except session.Undecided as error:
                     self.verdicts.append(error.verdict)
                     raise
                 self.verdicts.append(verdict)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from particle_os import checkpoints, helper
-from particle_os.vm import warm
-from particle_os.workspace import LOCK, allocated_bytes, workspace
+from particle_os.jobs import checkpoints
+from particle_os.sandbox import helper
+from particle_os.shortcuts import saved_memory
+from particle_os.system.workspace import LOCK, allocated_bytes, workspace
 
 LIMIT_BYTES = 20 << 30
 Kind = Literal["helper", "state", "base", "image", "checkpoint", "package", "indexes"]
@@ -153,7 +154,7 @@ def _has_its_content(entry: Entry) -> bool:
     if entry.kind in ("package", "image"):
         return _sha256(path) == entry.name
     if entry.kind == "state":
-        return warm.intact(path)
+        return saved_memory.intact(path)
     if entry.kind == "helper":
         return helper.intact(path)
     # apt itself verifies its indexes whenever it reads them.

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from particle_agent.decode import encode
+from particle_agent.contract.decode import encode
 from particle_agent.stages import Stage
 
 # Grows when the way in which a scratch disk is made changes, other than by the agent.

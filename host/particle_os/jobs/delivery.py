@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
-from particle_agent.stages.qemu import Format
+from particle_agent.stages.output.qemu import Format
 
-from particle_os import artifact
-from particle_os.artifact import checksums
-from particle_os.checksum import Checksums, tree_sha256
-from particle_os.plan import Plan
-from particle_os.report import ArtifactResult, Result
-from particle_os.workspace import allocated_bytes
+from particle_os.jobs import artifact
+from particle_os.jobs.artifact import checksums
+from particle_os.jobs.plan import Plan
+from particle_os.report.results import ArtifactResult, Result
+from particle_os.system.checksum import Checksums, tree_sha256
+from particle_os.system.workspace import allocated_bytes
 
 # What a build leaves besides its images, the result last.
 ENDINGS = ("report.html", "log", "console.log", "result.json")

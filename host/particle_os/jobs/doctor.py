@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from particle_os import process
 from particle_os.errors import InfrastructureError, ParticleError
-from particle_os.helper import templates
-from particle_os.report import human_bytes
+from particle_os.report.results import human_bytes
+from particle_os.sandbox.helper import templates
+from particle_os.system import process
+from particle_os.system.workspace import cache_directory, free_bytes
 from particle_os.vm.accel import DEVICE, KVM_MEMORY
 from particle_os.vm.firmware import DIRECTORY, FIRMWARES, missing
-from particle_os.workspace import cache_directory, free_bytes
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ROOM = 6 << 30

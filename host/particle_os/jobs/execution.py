@@ -9,17 +9,15 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 
-from particle_agent import wire
-from particle_agent.stages.apt import Apt
-from particle_agent.stages.qemu import Qemu
+from particle_agent.contract import wire
+from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.software.apt import Apt
 
-from particle_os import apt_proxy, artifact, base, helper, process, verification
-from particle_os.apt_proxy import NO_PROXY
-from particle_os.attachments import Attachment, NotAttachable
-from particle_os.base import Base
-from particle_os.checkpoints import Checkpoint, Checkpoints, failed
-from particle_os.checksum import Checksums
-from particle_os.deadline import Deadline
+from particle_os.apt import proxy as apt_proxy
+from particle_os.apt.depot import Depot
+from particle_os.apt.proxy import NO_PROXY
+from particle_os.base import base
+from particle_os.base.base import Base
 from particle_os.errors import (
     InfrastructureError,
     NotEnoughSpace,
@@ -29,17 +27,23 @@ from particle_os.errors import (
     VmError,
     printable,
 )
-from particle_os.helper import Helper
-from particle_os.packages import Depot
-from particle_os.plan import REFRESH_BASE, Plan
-from particle_os.progress import Progress
-from particle_os.report import HelperResult
-from particle_os.sandbox import Resources, Sandbox, running_sandbox
-from particle_os.stages import Stages
-from particle_os.verification import Verification
+from particle_os.jobs import artifact
+from particle_os.jobs.checkpoints import Checkpoint, Checkpoints, failed
+from particle_os.jobs.plan import REFRESH_BASE, Plan
+from particle_os.jobs.stage_results import Stages
+from particle_os.recipe.attachments import Attachment, NotAttachable
+from particle_os.report.progress import Progress
+from particle_os.report.results import HelperResult
+from particle_os.sandbox import helper, verification
+from particle_os.sandbox.helper import Helper
+from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
+from particle_os.sandbox.verification import Verification
+from particle_os.system import process
+from particle_os.system.checksum import Checksums
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import Workspace, cache_directory, free_bytes, need_room
 from particle_os.vm import accel
 from particle_os.vm.accel import Acceleration
-from particle_os.workspace import Workspace, cache_directory, free_bytes, need_room
 
 BUILD_SECONDS = 3600.0
 NOTES_LIMIT = 100

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from particle_agent import wire
-from particle_agent.inspection import SERIAL, Inspection
+from particle_agent.contract import wire
+from particle_agent.verification.inspection import SERIAL, Inspection
 
-from particle_os import helper
-from particle_os.base import Base
-from particle_os.deadline import Deadline
+from particle_os.base.base import Base
 from particle_os.errors import printable
-from particle_os.helper import Helper, Template
-from particle_os.progress import Progress
-from particle_os.report import human_bytes
-from particle_os.sandbox import Resources, Sandbox, running_sandbox
-from particle_os.verification import Listener, Verification
+from particle_os.report.progress import Progress
+from particle_os.report.results import human_bytes
+from particle_os.sandbox import helper
+from particle_os.sandbox.helper import Helper, Template
+from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
+from particle_os.sandbox.verification import Listener, Verification
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import Workspace
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import Disk, ImageFormat
-from particle_os.workspace import Workspace
 
 SECONDS = 600.0
 SCRATCH_BYTES = 32 << 30

@@ -8,19 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from particle_agent.export import Export
-from particle_agent.options import StageOptions
+from particle_agent.contract.options import StageOptions
 from particle_agent.stages import RecipeStage
-from particle_agent.stages.sources import Sources
+from particle_agent.stages.output.export import Export
+from particle_agent.stages.software.sources import Sources
 
-from particle_os import agent, base, checkpoints, helper, recipe, secret
-from particle_os.base import Base
-from particle_os.base_reference import check_base_reference
+from particle_os.base import base
+from particle_os.base.base import Base
 from particle_os.errors import UsageError
-from particle_os.helper import Helper, Template
-from particle_os.recipe import LoadedRecipe
+from particle_os.jobs import checkpoints
+from particle_os.recipe import loading, secrets
+from particle_os.recipe.base_reference import check_base_reference
+from particle_os.recipe.loading import LoadedRecipe
+from particle_os.sandbox import agent, helper
+from particle_os.sandbox.helper import Helper, Template
+from particle_os.system.workspace import cache_directory
 from particle_os.vm import accel
-from particle_os.workspace import cache_directory
 
 MAX_AGE_SECONDS = 86400.0
 REFRESH_BASE = "base"
@@ -119,7 +122,7 @@ def make_plan(recipe_path: Path, options: Options, *, with_secrets: bool = True)
     A registry is asked what the base's reference names. Raises InvalidDocument or UsageError with
     all that is wrong, InfrastructureError when a registry does not answer.
     """
-    loaded = recipe.load(recipe_path, options.variables, base=options.base)
+    loaded = loading.load(recipe_path, options.variables, base=options.base)
     return _plan(loaded, options, with_secrets=with_secrets)
 
 
@@ -129,7 +132,7 @@ def make_stage_plan(kind: str, path: Path, options: Options, *, export: bool) ->
     With `export`, the system is written to a tar archive then. Raises as `make_plan` does.
     """
     assert options.base is not None
-    loaded = recipe.load_stage(kind, path, options.variables, base=options.base)
+    loaded = loading.load_stage(kind, path, options.variables, base=options.base)
     # It is to be seen at work, whatever is known of earlier times.
     plan = _plan(loaded, replace(options, refresh="1"))
     return replace(plan, more=(Export(),) if export else ())
@@ -169,7 +172,7 @@ def _with_secrets(loaded: LoadedRecipe) -> tuple[LoadedRecipe, dict[str, bytes]]
     if not any(stage.secrets for stage in stages):
         return loaded, {}
     places = [place.path for place in loaded.places]
-    stages, values = secret.resolve(stages, places, os.environ, cache_directory())
+    stages, values = secrets.resolve(stages, places, os.environ, cache_directory())
     return replace(loaded, recipe=replace(loaded.recipe, stages=stages)), values
 
 

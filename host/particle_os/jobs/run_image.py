@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from particle_os import process, terminal
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError, UsageError
+from particle_os.system import process, terminal
+from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration

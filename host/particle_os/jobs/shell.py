@@ -12,17 +12,20 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import paramiko
-from particle_agent import wire
+from particle_agent.contract import wire
 
-from particle_os import apt_proxy, checkpoints, helper, terminal
-from particle_os.checkpoints import Checkpoint, Checkpoints
-from particle_os.deadline import Deadline
+from particle_os.apt import proxy as apt_proxy
 from particle_os.errors import UsageError, VmError
-from particle_os.plan import Plan, stage_index
-from particle_os.progress import Progress
-from particle_os.sandbox import Resources, Sandbox, running_sandbox
+from particle_os.jobs import checkpoints
+from particle_os.jobs.checkpoints import Checkpoint, Checkpoints
+from particle_os.jobs.plan import Plan, stage_index
+from particle_os.report.progress import Progress
+from particle_os.sandbox import helper
+from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
+from particle_os.system import terminal
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm.accel import Acceleration
-from particle_os.workspace import cache_directory, workspace
 
 SESSION_SECONDS = 24 * 3600.0
 # How long the VM may leave what is typed untaken.

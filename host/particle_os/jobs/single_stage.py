@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from particle_os import __version__, artifact, cache
-from particle_os.checkpoints import Checkpoints
+from particle_os import __version__
 from particle_os.errors import InfrastructureError
-from particle_os.execution import Execution
-from particle_os.plan import Plan
-from particle_os.progress import Progress
-from particle_os.report import ArchiveResult, SingleResult
-from particle_os.sandbox import Sandbox
-from particle_os.workspace import cache_directory, workspace
+from particle_os.jobs import artifact, cache
+from particle_os.jobs.checkpoints import Checkpoints
+from particle_os.jobs.execution import Execution
+from particle_os.jobs.plan import Plan
+from particle_os.report.progress import Progress
+from particle_os.report.results import ArchiveResult, SingleResult
+from particle_os.sandbox.running import Sandbox
+from particle_os.system.workspace import cache_directory, workspace
 
 
 def run_stage(plan: Plan, output: Path | None, progress: Progress) -> SingleResult:

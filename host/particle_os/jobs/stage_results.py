@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from particle_agent import wire
-from particle_agent.options import duration
+from particle_agent.contract import wire
+from particle_agent.contract.options import duration
 
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, ParticleError, StageFailed, VmError, printable
-from particle_os.plan import Plan
-from particle_os.progress import Progress, StageFinished, StageStarted
-from particle_os.report import StageResult
+from particle_os.jobs.plan import Plan
+from particle_os.report.progress import Progress, StageFinished, StageStarted
+from particle_os.report.results import StageResult
+from particle_os.system.deadline import Deadline
 
 S = TypeVar("S")
 PARTS_LIMIT = 100

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from particle_agent.options import OnHost, kebab_case
+from particle_agent.contract.options import OnHost, kebab_case
 from particle_agent.stages import RecipeStage
 
-from particle_os.document import Key, Node
+from particle_os.documents.document import Key, Node
 
 S = TypeVar("S", bound=RecipeStage)
 ENTRIES_LIMIT = 100_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, get_args
 
-from particle_agent.options import Text
+from particle_agent.contract.options import Text
 
 from particle_os.errors import UsageError
 

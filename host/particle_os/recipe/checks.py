@@ -16,8 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import pydantic_core
-from particle_agent.options import AtLeastOne, Between, Options, Text, kebab_case
-from particle_agent.values import (
+from particle_agent.contract.options import AtLeastOne, Between, Options, Text, kebab_case
+from particle_agent.contract.values import (
     AbsolutePath,
     Argument,
     FileMode,

@@ -1,7 +1,7 @@
 """What the stages of a recipe need of each other and of their base, before anything starts.
 
 Only of a base that particle-os makes itself is it known what it holds. Others are looked at in the
-VM, once they are unpacked and before the first stage: particle_agent/missing.py.
+VM, once they are unpacked and before the first stage: particle_agent/agent/missing.py.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import zoneinfo
 from dataclasses import replace
 
-from particle_agent.needs import Need
-from particle_agent.options import StageOptions
-from particle_agent.stages.qemu import Qemu
-from particle_agent.stages.sources import Sources
-from particle_agent.stages.timezone import ABBREVIATION, NAMED, Timezone
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import StageOptions
+from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.settings.timezone import ABBREVIATION, NAMED, Timezone
+from particle_agent.stages.software.sources import Sources
 
-from particle_os.base_reference import OTHER_SUITES, SUITES
-from particle_os.document import Source
-from particle_os.explain import nearest
+from particle_os.documents.document import Source
+from particle_os.documents.validation import nearest
+from particle_os.recipe.base_reference import OTHER_SUITES, SUITES
 
 PREFIX = "mmdebstrap:"
 # base-passwd and apt of Debian 12 and 13; mmdebstrap's base has no more.

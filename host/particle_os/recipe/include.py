@@ -7,10 +7,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from particle_os import document
-from particle_os.document import NODE_LIMIT, Node, Source
+from particle_os.documents import document
+from particle_os.documents.document import NODE_LIMIT, Node, Source
+from particle_os.documents.validation import did_you_mean, nearest
 from particle_os.errors import InvalidDocument
-from particle_os.explain import did_you_mean, nearest
 
 KEY = "include"
 DEPTH_LIMIT = 10

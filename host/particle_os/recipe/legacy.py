@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
-from particle_agent.options import kebab_case
+from particle_agent.contract.options import kebab_case
 
-from particle_os.document import Node, Source
-from particle_os.explain import options_class
+from particle_os.documents.document import Node, Source
+from particle_os.documents.validation import options_class
 
 PREFIX = "org.osbuild.debian."
 

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import pydantic
-from particle_agent.options import AtLeastOne, Options, StageOptions, Text, kebab_case
+from particle_agent.contract.findings import ERRORS
+from particle_agent.contract.options import AtLeastOne, Options, StageOptions, Text, kebab_case
+from particle_agent.contract.values import UnitName
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
-from particle_agent.stages.qemu import Firmware, Qemu
-from particle_agent.values import UnitName
-from particle_agent.verification.findings import ERRORS
+from particle_agent.stages.output.qemu import Firmware, Qemu
 
-from particle_os import checks, dependencies, document, explain, include, legacy, variables
-from particle_os.apt_proxy import Wish
-from particle_os.attachments import Attachment, Complain, attach, look
-from particle_os.base_reference import BaseReference
+from particle_os.apt.proxy import Wish
 from particle_os.boot import probe
-from particle_os.checks import Check
-from particle_os.document import Key, Mark, Node
+from particle_os.documents import document, validation
+from particle_os.documents.document import Key, Mark, Node
 from particle_os.errors import InvalidDocument, Problem, UsageError
-from particle_os.variables import Variables
+from particle_os.recipe import checks, dependencies, include, legacy, variables
+from particle_os.recipe.attachments import Attachment, Complain, attach, look
+from particle_os.recipe.base_reference import BaseReference
+from particle_os.recipe.checks import Check
+from particle_os.recipe.variables import Variables
 
 RecipeName = Annotated[
     str,
@@ -156,7 +157,7 @@ def load_stage(
     kind = kind.removeprefix(legacy.PREFIX)
     known = [stage_name(k) for k in RECIPE_STAGES if k is not Qemu]
     if kind not in known:
-        hint = explain.did_you_mean(explain.nearest(kind, known), known)
+        hint = validation.did_you_mean(validation.nearest(kind, known), known)
         if kind == stage_name(Qemu):
             hint = "'particle-os build' runs it, with a recipe and --base."
         raise UsageError(f"there is no stage '{kind}' that runs alone", hint=hint)
@@ -194,7 +195,7 @@ def _wrap(source: document.Source, kind: str) -> None:
 def _validated(source: document.Source, base: str | None) -> LoadedRecipe:
     """What the document says; what stages lack that others should have brought is noted in it."""
     try:
-        recipe = explain.validate(source, Recipe, _names_in(source))
+        recipe = validation.validate(source, Recipe, _names_in(source))
     except InvalidDocument:
         _look_further(source, base)
         problems = sorted(source.problems, key=lambda p: (p.path, p.line, p.column))
@@ -241,7 +242,7 @@ def _check_files(source: document.Source, recipe: Recipe) -> None:
 def _understood(node: Node) -> Any:
     """A stage; one that is wrong by itself, or not known whole, may bring and need anything."""
     whole = not any(inner.unknown for inner in node.walk())
-    if whole and (stage := explain.valid(RecipeStage, node.plain())):
+    if whole and (stage := validation.valid(RecipeStage, node.plain())):
         return stage
     kind = node.child("type")
     configures = {stage_name(k) for k in RECIPE_STAGES if getattr(k, "only_configures", False)}
@@ -294,9 +295,9 @@ def _check_firmware(source: document.Source) -> None:
     given = last if isinstance(last, dict) else {}
     # It depends on these alone.
     asked = ("type", "boot-loader", "unified-kernel-image")
-    disk = explain.valid(Qemu, {name: given[name] for name in asked if name in given})
+    disk = validation.valid(Qemu, {name: given[name] for name in asked if name in given})
     for node in named.value if given.get("type") == "qemu" and disk is not None else ():
-        firmware = explain.valid(Firmware, node.plain())
+        firmware = validation.valid(Firmware, node.plain())
         if firmware is not None and (reason := disk.refusal(firmware)):
             source.problem(node.mark, "bad-value", f"firmware: {reason}")
 
@@ -304,7 +305,7 @@ def _check_firmware(source: document.Source) -> None:
 def _check_length(source: document.Source, place: Key) -> None:
     """Notes where checks become too long to be handed to an image, whatever else is wrong."""
     node = source.node(place)
-    found = explain.valid(BootTest, {"checks": node.plain()}) if node is not None else None
+    found = validation.valid(BootTest, {"checks": node.plain()}) if node is not None else None
     index = probe.first_beyond_limit(found.checks) if found is not None else None
     if index is not None:
         mark = source.mark((*place, index))
@@ -318,7 +319,7 @@ def load_boot_test(path: Path) -> BootTest:
     """
     source = document.load(path)
     _check_length(source, ("checks",))
-    return explain.validate(source, BootTest, _names_in(source, ("boot-test",)))
+    return validation.validate(source, BootTest, _names_in(source, ("boot-test",)))
 
 
 def _applicable(source: document.Source, recipe: Recipe) -> LoadedRecipe:
@@ -431,7 +432,7 @@ def _names(key: tuple[str, ...], stage: str | None) -> tuple[str, ...]:
             if field == "stages":
                 own = [each for each in RECIPE_STAGES if stage_name(each) == stage]
                 found += own or list(RECIPE_STAGES)
-            elif field in hints and (inner := explain.options_class(hints[field])):
+            elif field in hints and (inner := validation.options_class(hints[field])):
                 found.append(inner)
         candidates = found
     known = {kebab_case(f.name) for kind in candidates for f in dataclasses.fields(kind)}

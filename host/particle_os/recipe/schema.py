@@ -11,10 +11,11 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from particle_agent.options import StageOptions
+from particle_agent.contract.options import StageOptions
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os import explain, include, recipe, variables
+from particle_os.documents import validation
+from particle_os.recipe import include, loading, variables
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 # A text with a variable in it, and one that is nothing else.
@@ -180,7 +181,7 @@ def _forms(schema: Schema) -> list[Schema]:
 @functools.cache
 def common_options() -> dict[str, Any]:
     """The JSON Schemas of the options that every stage takes."""
-    properties: dict[str, Any] = explain.json_schema(StageOptions)["properties"]
+    properties: dict[str, Any] = validation.json_schema(StageOptions)["properties"]
     return {name: schema for name, schema in properties.items() if name != "type"}
 
 
@@ -191,7 +192,7 @@ def of_recipes() -> dict[str, Any]:
 
 @functools.cache
 def _of_recipes() -> dict[str, Any]:
-    schema = explain.json_schema(recipe.Recipe)
+    schema = validation.json_schema(loading.Recipe)
     for kind in RECIPE_STAGES:
         # pydantic leaves the tag out because it has a default; a recipe must say it.
         definition = schema["$defs"][kind.__name__]

@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from particle_agent.options import Secret
+from particle_agent.contract.options import Secret
 from particle_agent.stages import RecipeStage
 
 from particle_os.errors import UsageError

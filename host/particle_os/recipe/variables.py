@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from particle_os.document import SIZE_LIMIT, TOO_COMPLEX, Mark, Node, Source
+from particle_os.documents.document import SIZE_LIMIT, TOO_COMPLEX, Mark, Node, Source
+from particle_os.documents.validation import did_you_mean, nearest
 from particle_os.errors import InvalidDocument, UsageError
-from particle_os.explain import did_you_mean, nearest
 
 KEY = "variables"
 NAME = "[a-z][a-z0-9_-]{0,62}"

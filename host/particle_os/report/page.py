@@ -17,14 +17,14 @@ from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup
-from particle_agent.inspection import Package
+from particle_agent.verification.inspection import Package
 
 from particle_os import __version__
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
-from particle_os.boot_test import CheckResult, Verdict
+from particle_os.boot.session import CheckResult, Verdict
 from particle_os.errors import ParticleError, printable
-from particle_os.report import Result, human_bytes
+from particle_os.report.results import Result, human_bytes
 
 TEXT_CHARACTERS = 400
 LINES = 200
@@ -128,7 +128,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     return environment.from_string(
-        resources.files("particle_os").joinpath("page.html").read_text(encoding="utf-8")
+        resources.files("particle_os.report").joinpath("page.html").read_text(encoding="utf-8")
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import pydantic
-from particle_agent.stages.qemu import Format
+from particle_agent.stages.output.qemu import Format
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from particle_os.boot.verdict import Verdict
 from particle_os.errors import printable
-from particle_os.verification import Verification
+from particle_os.sandbox.verification import Verification
 
 Status = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
 
@@ -46,7 +46,7 @@ class StageResult(_Record):
 class ArtifactResult(_Record):
     """One image file; `bytes` is what it seems, `allocated_bytes` what it takes on the disk.
 
-    `tree_sha256` is the checksum of particle_os/checksum.py, which does not read holes.
+    `tree_sha256` is the checksum of system/checksum.py, which does not read holes.
     """
 
     path: str

@@ -14,14 +14,12 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
-from particle_agent import wire
-from particle_agent.decode import DecodeError, decode, encode
-from particle_agent.inspection import Inspection
+from particle_agent.contract import wire
+from particle_agent.contract.decode import DecodeError, decode, encode
 from particle_agent.stages import Stage
-from particle_agent.target import ATTACHED, HELD
+from particle_agent.target.target import ATTACHED, HELD
+from particle_agent.verification.inspection import Inspection
 
-from particle_os import secret
-from particle_os.deadline import Deadline
 from particle_os.errors import (
     DeadlineExceeded,
     InfrastructureError,
@@ -30,20 +28,22 @@ from particle_os.errors import (
     VmError,
     printable,
 )
+from particle_os.recipe import secrets
+from particle_os.system.deadline import Deadline
 
 if TYPE_CHECKING:
     import paramiko
 
     from particle_os.vm.ssh import Connection
 
-# Where the initrd has left it (boot/initrd.sh).
+# Where the initrd has left it (guest/initrd.sh).
 PLACE = "/particle-os/{name}.pyz"
 # Heartbeats come every few seconds; a guest that is silent for so long is gone.
 SILENCE_SECONDS = 60.0
 T = TypeVar("T")
 MAIN = "import sys\nfrom particle_agent.__main__ import main\nsys.exit(main())\n"
-# Where the VM has an agent of the same modules that waits for orders (particle_agent/server.py,
-# boot/init.sh), which takes two seconds less under emulation, that one does it.
+# Where the VM has an agent of the same modules that waits for orders (shortcuts/waiting.py,
+# guest/init.sh), which takes two seconds less under emulation, that one does it.
 CALL = """\
 orders=/run/particle-os/{name} status=/run/particle-os/status-$$
 [ -p $orders ] || exec python3 -I -S {place} {verb}
@@ -57,7 +57,7 @@ Listener = Callable[[wire.Event], wire.Answer | None]
 
 def _modules(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
     for entry in sorted(directory.iterdir(), key=lambda e: e.name):
-        if entry.is_dir() and entry.name not in ("__pycache__", "boot"):
+        if entry.is_dir() and entry.name != "__pycache__":
             yield from _modules(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(".py"):
             yield f"{prefix}{entry.name}", entry.read_bytes()
@@ -110,7 +110,7 @@ class Agent:
         """Hands in secrets, by keyed hash. They are hidden in all that the agent says from now."""
         for name, value in values.items():
             self._put(f"{HELD}/{name}", io.BytesIO(value), deadline)
-        self._hidden = secret.texts(values.values())
+        self._hidden = secrets.texts(values.values())
 
     def _put(self, path: str, data: IO[bytes], deadline: Deadline) -> str:
         """Writes a file into the VM's memory; returns the SHA-256 that both ends have seen."""
@@ -256,7 +256,7 @@ class Agent:
         introduced = False
         for line in self._lines(channel, deadline, complaints):
             try:
-                event = secret.hide(wire.from_line(line), self._hidden)
+                event = secrets.hide(wire.from_line(line), self._hidden)
             except DecodeError as error:
                 raise VmError(f"the agent says something odd: {printable(str(error))}") from error
             if not introduced and not isinstance(event, wire.Hello):
@@ -278,7 +278,7 @@ class Agent:
                 case _:
                     if (answer := listen(event)) is not None:
                         self._say(channel, encode(answer), deadline)
-        said = secret.hide(complaints.decode("utf-8", "replace"), self._hidden)
+        said = secrets.hide(complaints.decode("utf-8", "replace"), self._hidden)
         tail = [printable(t) for t in said.splitlines()]
         raise self._death() or VmError("the agent ended without saying 'done'", tail=tail[-15:])
 

@@ -21,15 +21,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from particle_agent.options import Between, Options, Text
-from particle_agent.values import PackageName, bytes_of
+from particle_agent.contract.options import Between, Options, Text
+from particle_agent.contract.values import PackageName, bytes_of
 
-from particle_os import bootstrap, document, explain, process
-from particle_os.apt_proxy import NO_PROXY, AptProxy
-from particle_os.deadline import Deadline
+from particle_os.apt import mmdebstrap
+from particle_os.apt.proxy import NO_PROXY, AptProxy
+from particle_os.documents import document, validation
 from particle_os.errors import InfrastructureError, UsageError
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import Workspace, data_directory, locked
 from particle_os.vm import cpio
-from particle_os.workspace import Workspace, data_directory, locked
 
 # Grows when what is made from the same template and tools changes.
 FORMAT = 2
@@ -119,7 +121,7 @@ def load_template(name: str) -> Template:
         raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
     source = document.load(path)
     fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
-    return explain.validate(source, Template, lambda key: fields)
+    return validation.validate(source, Template, lambda key: fields)
 
 
 def with_mirror(template: Template, mirror: str) -> Template:
@@ -135,7 +137,7 @@ def memory_bytes(template: Template) -> int:
 
 
 def _boot_file(name: str) -> bytes:
-    return resources.files("particle_agent").joinpath("boot", name).read_bytes()
+    return resources.files("particle_os.sandbox").joinpath("guest", name).read_bytes()
 
 
 def key_of(template: Template) -> str:
@@ -206,14 +208,14 @@ def _make(
     proxy: AptProxy,
 ) -> None:
     archive = work / "extracted.tar"
-    wanted = bootstrap.Wanted(
+    wanted = mmdebstrap.Wanted(
         template.suite,
         template.mirror,
         template.architecture,
         [template.kernel, *template.packages],
         archive,
     )
-    bootstrap.extract_packages(wanted, work=work, log=log, deadline=deadline, proxy=proxy)
+    mmdebstrap.extract_packages(wanted, work=work, log=log, deadline=deadline, proxy=proxy)
     filtered = work / "root.tar"
     collected = _split(archive, filtered)
     archive.unlink()

@@ -12,20 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tenacity
-from particle_agent import wire
-from particle_agent.stages.qemu import DISK_LIMIT
+from particle_agent.contract import wire
+from particle_agent.stages.output.qemu import DISK_LIMIT
 
-from particle_os import process
-from particle_os.agent import Agent, Program, pack
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, ParticleError, VmError
-from particle_os.helper import Helper
-from particle_os.vm import cpio, warm
+from particle_os.sandbox.agent import Agent, Program, pack
+from particle_os.sandbox.helper import Helper
+from particle_os.shortcuts import saved_memory
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import cache_directory, need_room
+from particle_os.vm import cpio
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, DirectBoot, Disk, EmptyDisk, MachineSpec, blockdev
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.ssh import Connection, KeyPair
-from particle_os.workspace import cache_directory, need_room
 
 # One processor until all devices are there: when the memory of one is mapped while others run, the
 # emulating QEMU 10.0 dies at times (an assertion in iotlb_to_section), or loses what another
@@ -203,7 +204,7 @@ def _start(
     a boot comes instead.
     """
     saved = _to_be_saved(spec)
-    state = warm.state_path(places.states, saved, content)
+    state = saved_memory.state_path(places.states, saved, content)
     # Nothing has happened in a VM that fails here.
     for attempt in tenacity.Retrying(
         stop=tenacity.stop_after_attempt(START_ATTEMPTS),
@@ -215,14 +216,16 @@ def _start(
             where = {"directory": places.directory, "transcript": places.transcript}
             if not last and not state.exists():
                 cold = _with_agent(saved, program, places.directory)
-                warm.save(cold, state, boot=_until_ready(deadline), **where, deadline=deadline)
+                saved_memory.save(
+                    cold, state, boot=_until_ready(deadline), **where, deadline=deadline
+                )
             try:
                 if last:
                     cold = _with_agent(spec, program, places.directory)
                     machine = start.enter_context(running(cold, **where, deadline=deadline))
                     _until_ready(deadline)(machine)
                 else:
-                    restored = warm.restored(spec, state, **where, deadline=deadline)
+                    restored = saved_memory.restored(spec, state, **where, deadline=deadline)
                     machine = start.enter_context(restored)
                 connection = _connect(machine, restored=not last, deadline=deadline)
                 start.callback(connection.close)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
-from particle_agent import wire
-from particle_agent.verification.findings import ERRORS, LIMIT, WARNINGS, severity
+from particle_agent.contract import wire
+from particle_agent.contract.findings import ERRORS, LIMIT, WARNINGS, severity
 
 from particle_os.errors import Defective, VmError, printable
 

@@ -20,9 +20,9 @@ from hashlib import md5
 from pathlib import Path
 from typing import IO, cast
 
-from particle_agent.decode import encode
-from particle_agent.dpkg import DPKG, STATUS, find_member
-from particle_agent.plain import Plain, merged
+from particle_agent.apt.dpkg import DPKG, STATUS, find_member
+from particle_agent.contract.decode import encode
+from particle_agent.shortcuts.at_once import Plain, merged
 
 SCRIPTS = ("config", "preinst", "postinst", "prerm", "postrm")
 # What dpkg notes in place of a hash until it has configured a conffile.

@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from particle_os import process
-from particle_os.deadline import Deadline
 from particle_os.errors import VmError
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 from particle_os.vm.accel import QEMU
 from particle_os.vm.argv import MachineSpec, qemu_argv
 from particle_os.vm.machine import Machine, running

@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError
-from particle_os.interrupt import held_back
+from particle_os.system.deadline import Deadline
+from particle_os.system.interrupt import held_back
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 TAIL_LINES = 20

@@ -9,7 +9,7 @@ import tty
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from particle_os.interrupt import held_back
+from particle_os.system.interrupt import held_back
 
 # What a guest may have left on: ECMA-48 and xterm's control sequences (soft reset, the other
 # screen, reports of the mouse, bracketed paste, a hidden cursor, colours).

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import platformdirs
 
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError, NotEnoughSpace, UsageError
-from particle_os.interrupt import held_back
+from particle_os.system.deadline import Deadline
+from particle_os.system.interrupt import held_back
 
 LOCK = "lock"
 ADOPTED = "adopted"
@@ -52,7 +52,7 @@ def cache_directory() -> Path:
 def data_directory(name: str) -> Path:
     """`recipes` or `vm-templates`: inside the installed package, else at the top of the clone."""
     installed = Path(str(resources.files("particle_os"))) / "data" / name
-    return installed if installed.is_dir() else Path(__file__).parents[2] / name
+    return installed if installed.is_dir() else Path(__file__).parents[3] / name
 
 
 @contextmanager

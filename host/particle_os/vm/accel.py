@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from particle_os import process
-from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, ParticleError
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import MIB, DirectBoot, MachineSpec
 from particle_os.vm.machine import running
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pexpect
 
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError, printable
-from particle_os.interrupt import held_back
-from particle_os.process import dies_with_parent
+from particle_os.system.deadline import Deadline
+from particle_os.system.interrupt import held_back
+from particle_os.system.process import dies_with_parent
 
 # The kernel's own words (kernel/panic.c), and the marker of our init programs.
 DEATHS = (

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from particle_os.deadline import Deadline
 from particle_os.errors import VmError
-from particle_os.interrupt import held_back
+from particle_os.system.deadline import Deadline
+from particle_os.system.interrupt import held_back
 from particle_os.vm import smbios
 from particle_os.vm.argv import QMP_SOCKET, MachineSpec, qemu_argv
 from particle_os.vm.console import Console

@@ -15,8 +15,8 @@ from typing import Any
 
 import tenacity
 
-from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, VmError
+from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import Disk, blockdev
 
 REPLY_LIMIT = 1 << 20

@@ -16,8 +16,8 @@ import tenacity
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from particle_os.deadline import Deadline
 from particle_os.errors import VmError
+from particle_os.system.deadline import Deadline
 
 # Every failure reaches the user as an error of ours; paramiko's own traces would only confuse.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)

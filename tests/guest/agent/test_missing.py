@@ -1,15 +1,16 @@
 """What another base lacks is told before its first stage; the same needs as on the host."""
 
 import pytest
-from particle_agent import runner, wire
-from particle_agent.missing import missing
-from particle_agent.stages.apt import Apt
-from particle_agent.stages.groups import Group, Groups
-from particle_agent.stages.locale import Locale
-from particle_agent.stages.qemu import Qemu
-from particle_agent.stages.services import Services
-from particle_agent.stages.timezone import Timezone
-from particle_agent.stages.users import User, Users
+from particle_agent.agent import runner
+from particle_agent.agent.missing import missing
+from particle_agent.contract import wire
+from particle_agent.stages.accounts.groups import Group, Groups
+from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.settings.locale import Locale
+from particle_agent.stages.settings.services import Services
+from particle_agent.stages.settings.timezone import Timezone
+from particle_agent.stages.software.apt import Apt
 
 QEMU = Qemu(formats=("raw",))
 

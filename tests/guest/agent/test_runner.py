@@ -2,7 +2,7 @@ import io
 import os
 import sys
 
-from particle_agent import runner
+from particle_agent.agent import runner
 
 
 def test_reading_ahead_reads_files_only(tmp_path, monkeypatch):

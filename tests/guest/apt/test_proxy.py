@@ -4,12 +4,12 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from particle_agent import apt_proxy
+from particle_agent.apt import proxy as apt_proxy
+from particle_agent.contract.wire import AptProxy
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.stages.apt import Apt
-from particle_agent.wire import AptProxy
+from particle_agent.stages.software.apt import Apt
 
-from ..acng import free_port
+from ...acng import free_port
 
 SOURCES = "deb https://m.example/debian s main\ndeb http://m.example:8080/x ./\n"
 GENERIC = AptProxy(url="http://proxy.example:3128", https="connect", caches=False)

@@ -1,23 +1,23 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent.decode import DecodeError, decode, decode_any, encode
+from particle_agent.contract.decode import DecodeError, decode, decode_any, encode
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
-from particle_agent.stages.apt import Answer, Apt, Pin
-from particle_agent.stages.cleanup import Cleanup
-from particle_agent.stages.files import Directory, File, Files, Link
-from particle_agent.stages.groups import Group, Groups
-from particle_agent.stages.hostname import Hostname
-from particle_agent.stages.kernel import Kernel
-from particle_agent.stages.keyboard import Keyboard
-from particle_agent.stages.locale import Locale
-from particle_agent.stages.network import Interface, Network
-from particle_agent.stages.qemu import Qemu
-from particle_agent.stages.run import Run
-from particle_agent.stages.services import Services
-from particle_agent.stages.sources import Repository, Sources
-from particle_agent.stages.timezone import Timezone
-from particle_agent.stages.users import User, Users
+from particle_agent.stages.accounts.groups import Group, Groups
+from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.contents.cleanup import Cleanup
+from particle_agent.stages.contents.files import Directory, File, Files, Link
+from particle_agent.stages.contents.run import Run
+from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.settings.hostname import Hostname
+from particle_agent.stages.settings.keyboard import Keyboard
+from particle_agent.stages.settings.locale import Locale
+from particle_agent.stages.settings.network import Interface, Network
+from particle_agent.stages.settings.services import Services
+from particle_agent.stages.settings.timezone import Timezone
+from particle_agent.stages.software.apt import Answer, Apt, Pin
+from particle_agent.stages.software.kernel import Kernel
+from particle_agent.stages.software.sources import Repository, Sources
 
 STAGES = [
     Apt(packages=("curl", "g++"), recommends=True),

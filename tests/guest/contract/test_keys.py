@@ -4,9 +4,9 @@ import base64
 import time
 
 import pytest
-from particle_agent import keys
-from particle_os import recipe
+from particle_agent.contract import keys
 from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
 
 SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
 # RFC 9580, 5.5.2: version 4, a time, EdDSA on the curve Ed25519, a point.
@@ -26,7 +26,7 @@ def load(tmp_path, stage, **files):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "recipe.yml").write_text(f"name: x\nstages:\n{stage}  - type: qemu\n")
     try:
-        recipe.load(tmp_path / "recipe.yml", base="tar:base.tar")
+        loading.load(tmp_path / "recipe.yml", base="tar:base.tar")
     except InvalidDocument as told:
         return [(p.line, p.code, p.message) for p in told.problems]
     return []

@@ -3,8 +3,9 @@ import typing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent import runner, wire
-from particle_agent.decode import DecodeError
+from particle_agent.agent import runner
+from particle_agent.contract import wire
+from particle_agent.contract.decode import DecodeError
 from particle_agent.errors import CommandFailed
 
 TEXT = st.text(max_size=50)

@@ -5,8 +5,8 @@ import pytest
 from particle_agent.disk import boot, copied, extlinux, grub
 from particle_agent.disk.systemd_boot import SHIM, SystemdBoot
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.stages import qemu
-from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.output import qemu
+from particle_agent.stages.output.qemu import Qemu
 
 MIB = 1 << 20
 SECTOR = 512

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).parents[3]
 # A process may take the streams of its own child everywhere; another one reads what comes of it.
 SCRIPT = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from particle_agent import server
+from particle_agent.shortcuts import waiting
 
 def main():
     print(sys.argv, sys.stdin.readline().strip(), flush=True)
@@ -30,7 +30,7 @@ caller = subprocess.Popen(["sh", "-c", wait, status], **pipes)
 if os.fork():
     for pipe in (caller.stdin, caller.stdout, caller.stderr):
         pipe.close()
-    server.run(caller.pid, status, ["agent.pyz", sys.argv[2]], main)
+    waiting.run(caller.pid, status, ["agent.pyz", sys.argv[2]], main)
 caller.stdin.write(b"hello\\n")
 caller.stdin.close()
 print(caller.stdout.read().decode() + caller.stderr.read().decode())

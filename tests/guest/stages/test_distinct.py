@@ -1,9 +1,9 @@
 """What two items of a stage say of one thing is an error, not a matter of which comes last."""
 
 import pytest
-from particle_agent.stages.files import Directory, File, Files, Link
-from particle_agent.stages.groups import Group, Groups
-from particle_agent.stages.users import User, Users
+from particle_agent.stages.accounts.groups import Group, Groups
+from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.contents.files import Directory, File, Files, Link
 
 FILE, LINK = File(path="/etc/a", content=""), Link(path="/etc/a", to="b")
 

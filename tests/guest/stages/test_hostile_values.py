@@ -3,18 +3,18 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from particle_agent.decode import DecodeError, decode
+from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.errors import StageError
-from particle_agent.stages.apt import Apt
-from particle_agent.stages.files import Files
-from particle_agent.stages.groups import Groups
-from particle_agent.stages.hostname import Hostname
-from particle_agent.stages.keyboard import Keyboard
-from particle_agent.stages.locale import COMPILED, SOURCES, Locale
-from particle_agent.stages.network import Network
-from particle_agent.stages.services import Services
-from particle_agent.stages.timezone import Timezone
-from particle_agent.stages.users import Users
+from particle_agent.stages.accounts.groups import Groups
+from particle_agent.stages.accounts.users import Users
+from particle_agent.stages.contents.files import Files
+from particle_agent.stages.settings.hostname import Hostname
+from particle_agent.stages.settings.keyboard import Keyboard
+from particle_agent.stages.settings.locale import COMPILED, SOURCES, Locale
+from particle_agent.stages.settings.network import Network
+from particle_agent.stages.settings.services import Services
+from particle_agent.stages.settings.timezone import Timezone
+from particle_agent.stages.software.apt import Apt
 
 PIECES = [" ", "'", '"', ";", "$(id)", "`id`", "\n", "\r", "\0", "-", "--", "-oX=y", "|", "&",
           ">", "../", "/", "*", "~", "\\", ":", ",", "=", "#", "é", "root", "a", "+"]  # fmt: skip

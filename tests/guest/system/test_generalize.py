@@ -1,7 +1,7 @@
 import os
 
-from particle_agent import generalize
-from particle_agent.hosts import DEFAULT_HOSTS
+from particle_agent.system import generalize
+from particle_agent.system.hosts import DEFAULT_HOSTS
 
 UNIT = "/etc/systemd/system/multi-user.target.wants/particle-os-ssh-host-keys.service"
 

@@ -3,8 +3,8 @@ import sys
 import time
 
 import pytest
-from particle_agent import command
 from particle_agent.errors import CommandFailed, InfrastructureError
+from particle_agent.target import command
 
 
 def run(*argv, timeout=10.0, **options):

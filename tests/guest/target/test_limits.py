@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
-from particle_agent import runner
+from particle_agent.agent import runner
+from particle_agent.contract.options import StageOptions
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
-from particle_agent.limits import TimeUp
-from particle_agent.options import StageOptions
-from particle_agent.stages.apt import Apt
+from particle_agent.stages.software.apt import Apt
+from particle_agent.target.limits import TimeUp
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +42,8 @@ def runs(process):
 def test_a_time_limit_ends_commands_with_all_that_they_started():
     done = in_a_process("""
         import subprocess, time
-        from particle_agent import command
-        from particle_agent.limits import TimeUp, time_limit
+        from particle_agent.target import command
+        from particle_agent.target.limits import TimeUp, time_limit
         began = time.monotonic()
         try:
             with time_limit(1):
@@ -60,7 +60,7 @@ def test_a_time_limit_ends_commands_with_all_that_they_started():
 
 def test_a_time_limit_ends_what_runs_no_command_too():
     done = in_a_process("""
-        from particle_agent.limits import TimeUp, time_limit
+        from particle_agent.target.limits import TimeUp, time_limit
         try:
             with time_limit(1):
                 while True:
@@ -77,7 +77,7 @@ def test_a_time_limit_ends_what_runs_no_command_too():
 def test_a_time_limit_that_is_not_reached_leaves_nothing_behind():
     done = in_a_process("""
         import signal, time
-        from particle_agent.limits import time_limit
+        from particle_agent.target.limits import time_limit
         before = signal.getsignal(signal.SIGALRM)
         with time_limit(1):
             pass
@@ -138,9 +138,9 @@ def test_without_a_network_there_is_a_loopback_and_nothing_else():
     done = in_a_process(
         """
         import os, socket, subprocess
-        from particle_agent import command
+        from particle_agent.target import command
         from particle_agent.errors import CommandFailed
-        from particle_agent.limits import no_network
+        from particle_agent.target.limits import no_network
 
         def leave():
             try:

@@ -1,7 +1,7 @@
 import errno
 
 import pytest
-from particle_agent import system_calls
+from particle_agent.target import system_calls
 
 
 def test_an_error_names_the_call_and_the_reason(tmp_path):

@@ -1,12 +1,12 @@
 import os
 from pathlib import Path
 
-import particle_agent.target
+import particle_agent.target.target
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
-from particle_agent.target import Target, wait_for_disk
+from particle_agent.target.target import Target, wait_for_disk
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def resolver(target, tmp_path, monkeypatch):
     ours = tmp_path / "resolv.conf"
     ours.write_text("nameserver 192.0.2.53\n")
     monkeypatch.setattr(
-        particle_agent.target, "Path", lambda p: ours if p == "/etc/resolv.conf" else Path(p)
+        particle_agent.target.target, "Path", lambda p: ours if p == "/etc/resolv.conf" else Path(p)
     )
     return target
 

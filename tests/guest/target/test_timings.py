@@ -1,8 +1,8 @@
 import threading
 
 import pytest
-from particle_agent import timings
-from particle_agent.timings import Timings
+from particle_agent.target import timings
+from particle_agent.target.timings import Timings
 
 
 @pytest.fixture

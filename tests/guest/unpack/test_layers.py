@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from particle_agent import layers as particle_layers
-from particle_agent import lowest
 from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.unpack import layers as particle_layers
+from particle_agent.unpack import lowest
 
 
 @pytest.fixture(scope="module", params=["all by ourselves", "the lowest by tar"], autouse=True)

@@ -9,8 +9,8 @@ import tarfile
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from particle_agent import layers, lowest
 from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.unpack import layers, lowest
 
 from .test_layers import KINDS, NAMES, TARGETS, directory, hard_link, member, symlink, tar
 

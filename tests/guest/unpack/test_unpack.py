@@ -8,10 +8,10 @@ import subprocess
 import tarfile
 
 import pytest
-from particle_agent import wire
-from particle_agent.decode import encode
+from particle_agent.contract import wire
+from particle_agent.contract.decode import encode
 from particle_agent.errors import InfrastructureError, StageError
-from particle_agent.unpack import check_base, unpack, unpack_image
+from particle_agent.unpack.unpack import check_base, unpack, unpack_image
 
 
 def member(name, content=b"", **fields):

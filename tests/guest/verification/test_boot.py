@@ -3,13 +3,13 @@
 import struct
 
 import pytest
+from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import boot, pe
-from particle_agent.verification.findings import Findings
 from particle_agent.verification.table import Entry, Table
 from particle_agent.verification.volumes import Volume
 
-from .extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
+from ..disk.extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
 
 MIB = 1 << 20
 ROOT_UUID, ESP_UUID = "a6cdd9c7-f5cb-4d61-aed1-5b849a34a970", "7E9F-EE80"

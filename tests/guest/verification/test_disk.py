@@ -9,7 +9,7 @@ from particle_agent import verification
 from particle_agent.disk import reading
 from particle_agent.verification import volumes
 
-from .extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
+from ..disk.extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
 
 pytestmark = pytest.mark.skipif(
     not all(shutil.which(name, path="/sbin:/usr/sbin") for name in ("sfdisk", "mke2fs", "blkid")),

@@ -2,10 +2,10 @@ import json
 import os
 
 import pytest
-from particle_agent import inspection
-from particle_agent.decode import decode, encode
+from particle_agent.contract.decode import decode, encode
 from particle_agent.disk.reading import Tree
-from particle_agent.inspection import Account, Inspection, Package, of_system
+from particle_agent.verification import inspection
+from particle_agent.verification.inspection import Account, Inspection, Package, of_system
 
 STATUS = """\
 Package: bash

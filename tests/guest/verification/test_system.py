@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from particle_agent import verification
+from particle_agent.contract.findings import ERRORS, LIMIT, WARNINGS, Findings, severity
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import leftovers, names, rights, walk
-from particle_agent.verification.findings import ERRORS, LIMIT, WARNINGS, Findings, severity
 from particle_agent.verification.table import Entry
 from particle_agent.verification.volumes import Volume
 from particle_agent.verification.walk import Found

@@ -7,8 +7,8 @@ import struct
 import subprocess
 
 import pytest
+from particle_agent.contract.findings import Findings
 from particle_agent.verification import table
-from particle_agent.verification.findings import Findings
 
 pytestmark = pytest.mark.skipif(
     shutil.which("sfdisk", path="/sbin:/usr/sbin") is None, reason="needs the package fdisk"

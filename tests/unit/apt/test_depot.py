@@ -12,15 +12,15 @@ import threading
 from urllib.parse import urlsplit
 
 import pytest
-from particle_agent import wire
-from particle_agent.stages.apt import Apt
-from particle_agent.wire import File, PackageRequest
-from particle_os.apt_proxy import AptProxy
-from particle_os.deadline import Deadline
+from particle_agent.contract import wire
+from particle_agent.contract.wire import File, PackageRequest
+from particle_agent.stages.software.apt import Apt
+from particle_os.apt.depot import Depot, write_disk
+from particle_os.apt.proxy import AptProxy
 from particle_os.errors import InfrastructureError, StageFailed
-from particle_os.packages import Depot, write_disk
+from particle_os.system.deadline import Deadline
 
-from ..archive import served
+from ...archive import served
 
 pytestmark = pytest.mark.slow
 

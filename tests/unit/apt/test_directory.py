@@ -3,8 +3,8 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent.wire import AptProxy, File, PackageRequest, Setting
-from particle_os.apt_directory import Refused, sources_key, write
+from particle_agent.contract.wire import AptProxy, File, PackageRequest, Setting
+from particle_os.apt.directory import Refused, sources_key, write
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
 STATUS = """Package: base

@@ -5,18 +5,18 @@ import time
 from pathlib import Path
 
 import pytest
-from particle_agent import wire
-from particle_os import bootstrap
-from particle_os.apt_proxy import AptProxy
-from particle_os.deadline import Deadline
+from particle_agent.contract import wire
+from particle_os.apt import mmdebstrap
+from particle_os.apt.proxy import AptProxy
 from particle_os.errors import InfrastructureError
+from particle_os.system.deadline import Deadline
 
 MIRROR = "http://mirror.example.org/debian"
-WANTED = bootstrap.Wanted("trixie", MIRROR, "amd64", ["?essential", "apt"])
+WANTED = mmdebstrap.Wanted("trixie", MIRROR, "amd64", ["?essential", "apt"])
 
 
 @pytest.fixture
-def mmdebstrap(tmp_path, monkeypatch):
+def program(tmp_path, monkeypatch):
     """Makes the stand-in of a script, which has the directory as $D; returns that."""
 
     def make(script):
@@ -34,7 +34,7 @@ def mmdebstrap(tmp_path, monkeypatch):
 def extracting(work, proxy=None, log=print):
     options = {} if proxy is None else {"proxy": proxy}
     deadline = Deadline.after(20, "the test")
-    return bootstrap.extracting_packages(WANTED, work=work, log=log, deadline=deadline, **options)
+    return mmdebstrap.extracting_packages(WANTED, work=work, log=log, deadline=deadline, **options)
 
 
 def wait_for(path):
@@ -44,8 +44,8 @@ def wait_for(path):
     assert path.exists()
 
 
-def test_something_else_is_done_meanwhile(mmdebstrap):
-    place = mmdebstrap("touch $D/began; while [ ! -e $D/go ]; do sleep 0.02; done; touch $D/ended")
+def test_something_else_is_done_meanwhile(program):
+    place = program("touch $D/began; while [ ! -e $D/go ]; do sleep 0.02; done; touch $D/ended")
     with extracting(place) as finish:
         wait_for(place / "began")
         assert not (place / "ended").exists()
@@ -57,16 +57,16 @@ def test_something_else_is_done_meanwhile(mmdebstrap):
     assert "--include=?essential --include=apt" in call
 
 
-def test_a_failure_is_told_at_the_end_with_the_mirrors_name(mmdebstrap):
-    place = mmdebstrap("echo \"Could not resolve 'mirror.example.org'\"; exit 25")
+def test_a_failure_is_told_at_the_end_with_the_mirrors_name(program):
+    place = program("echo \"Could not resolve 'mirror.example.org'\"; exit 25")
     with extracting(place) as finish:
         wait_for(place / "calls")
         with pytest.raises(InfrastructureError, match=r"mirror\.example\.org cannot be reached"):
             finish()
 
 
-def test_nothing_is_left_when_the_other_fails(mmdebstrap):
-    place = mmdebstrap('echo $$ >$D/pid.new; mv $D/pid.new $D/pid; touch "$TMPDIR/x"; sleep 60')
+def test_nothing_is_left_when_the_other_fails(program):
+    place = program('echo $$ >$D/pid.new; mv $D/pid.new $D/pid; touch "$TMPDIR/x"; sleep 60')
     with pytest.raises(RuntimeError), extracting(place):
         wait_for(place / "pid")
         raise RuntimeError("the VM does not start")
@@ -74,8 +74,8 @@ def test_nothing_is_left_when_the_other_fails(mmdebstrap):
     assert sorted(p.name for p in place.iterdir()) == ["bin", "calls", "pid"]
 
 
-def test_it_begins_anew_when_the_proxy_goes_away(mmdebstrap):
-    place = mmdebstrap('case "$*" in *Proxy*:9/*|*Proxy*:9\\"*) exit 25;; esac')
+def test_it_begins_anew_when_the_proxy_goes_away(program):
+    place = program('case "$*" in *Proxy*:9/*|*Proxy*:9\\"*) exit 25;; esac')
     notes = []
     found = wire.AptProxy(url="http://127.0.0.1:9", https="connect", caches=False)
     with extracting(place, AptProxy(found, note=notes.append)) as finish:

@@ -9,14 +9,14 @@ import urllib.request
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from particle_agent import apt_proxy as agent_proxy
-from particle_agent import wire
-from particle_os import apt_proxy
-from particle_os.apt_proxy import AptProxy, NoProxy, check, counts, find
+from particle_agent.apt import proxy as agent_proxy
+from particle_agent.contract import wire
+from particle_os.apt import proxy as apt_proxy
+from particle_os.apt.proxy import AptProxy, NoProxy, check, counts, find
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
-from particle_os.report import AptProxyResult
+from particle_os.report.results import AptProxyResult
 
-from .. import acng
+from ... import acng
 
 NO_OTHERS = 'Dir::Etc::main "/dev/null";\nDir::Etc::parts "/dev/null";\n'
 

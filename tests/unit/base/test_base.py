@@ -6,7 +6,7 @@ import subprocess
 import tarfile
 
 import pytest
-from particle_os.base import architecture_of, resolve_file
+from particle_os.base.base import architecture_of, resolve_file
 from particle_os.errors import UsageError
 
 

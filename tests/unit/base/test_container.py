@@ -6,12 +6,14 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from particle_agent.unpack import unpack_image
-from particle_os import cache, images, process
+from particle_agent.unpack.unpack import unpack_image
+from particle_os.base import container
 from particle_os.errors import InfrastructureError, UsageError
-from particle_os.workspace import cache_directory, workspace
+from particle_os.jobs import cache
+from particle_os.system import process
+from particle_os.system.workspace import cache_directory, workspace
 
-from ..image_layout import OCI, Layout
+from ...image_layout import OCI, Layout
 
 
 def tar(**files):
@@ -33,7 +35,7 @@ def layout(tmp_path):
 
 
 def describe(reference, relative_to=Path()):
-    return images.describe(reference, relative_to, "amd64", cache_directory())
+    return container.describe(reference, relative_to, "amd64", cache_directory())
 
 
 @pytest.fixture
@@ -41,8 +43,8 @@ def fetch(soon):
     def fetch(reference):
         image = describe(reference)
         with workspace() as work:
-            images.fetch(
-                image, images.parse(reference, Path()), cache=cache_directory(), work=work,
+            container.fetch(
+                image, container.parse(reference, Path()), cache=cache_directory(), work=work,
                 deadline=soon, log=print,
             )  # fmt: skip
         return image
@@ -52,7 +54,7 @@ def fetch(soon):
 
 def unpacked(image, place):
     place.mkdir()
-    with images.opened(image, cache_directory()) as stream:
+    with container.opened(image, cache_directory()) as stream:
         unpack_image(stream, place)
     return {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()}
 
@@ -68,7 +70,7 @@ def unpacked(image, place):
     ],
 )
 def test_references_to_registries(reference, parts):
-    source = images.parse(reference, Path())
+    source = container.parse(reference, Path())
     assert (source.name, source.selector) == parts
     assert str(source) == reference
     assert str(source.at("sha256:99")) == f"docker:{parts[0]}@sha256:99"
@@ -76,39 +78,39 @@ def test_references_to_registries(reference, parts):
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"])
 def test_only_a_registry_of_this_host_may_be_without_tls(host):
-    assert images.parse(f"docker://{host}/a:b", Path()).insecure
+    assert container.parse(f"docker://{host}/a:b", Path()).insecure
 
 
 @pytest.mark.parametrize(
     "host", ["localhost.example.org", "10.0.0.1:5000", "127.example.org", "[::2]", "0.0.0.0", "1"]
 )
 def test_other_registries_need_it(host):
-    assert not images.parse(f"docker://{host}/a:b", Path()).insecure
-    assert not images.parse("docker://debian", Path()).insecure
+    assert not container.parse(f"docker://{host}/a:b", Path()).insecure
+    assert not container.parse("docker://debian", Path()).insecure
 
 
 def test_other_references_are_no_images():
-    assert images.parse("tar:x.tar", Path()) is None
-    assert images.parse("mmdebstrap:trixie", Path()) is None
+    assert container.parse("tar:x.tar", Path()) is None
+    assert container.parse("mmdebstrap:trixie", Path()) is None
 
 
 @pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
 def test_files_that_do_not_exist_are_told(kind, tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
-        images.parse(f"{kind}:missing:tag", tmp_path)
+        container.parse(f"{kind}:missing:tag", tmp_path)
     (tmp_path / "a:b").mkdir()
     (tmp_path / "a:b/missing").touch()
     with pytest.raises(UsageError, match="colon"):
-        images.parse(f"{kind}:missing", tmp_path / "a:b")
+        container.parse(f"{kind}:missing", tmp_path / "a:b")
 
 
 def test_a_layout_is_described_fetched_and_unpacked(layout, fetch, tmp_path):
     reference = layout.name(layout.image(LOWER, UPPER, config={"User": "nobody"}))
     image = describe(reference)
     assert image.config == {"User": "nobody"}
-    assert not images.is_fetched(image, cache_directory())
+    assert not container.is_fetched(image, cache_directory())
     assert fetch(reference) == image
-    assert images.is_fetched(image, cache_directory())
+    assert container.is_fetched(image, cache_directory())
     assert unpacked(image, tmp_path / "root") == {"etc/b", "etc/c"}
 
 
@@ -196,7 +198,7 @@ def test_a_layer_with_another_digest_is_refused(layout, fetch):
     path.write_bytes(path.read_bytes()[::-1])
     with pytest.raises(InfrastructureError, match="cannot be fetched"):
         fetch(reference)
-    assert not images.is_fetched(describe(reference), cache_directory())
+    assert not container.is_fetched(describe(reference), cache_directory())
 
 
 def test_a_layer_that_is_missing_is_told(layout, fetch):
@@ -210,10 +212,10 @@ def test_a_layer_that_is_missing_is_told(layout, fetch):
 def test_what_was_damaged_in_the_cache_is_fetched_again(layout, fetch, tmp_path):
     reference = layout.name(layout.image(LOWER))
     image = fetch(reference)
-    place = images.blob(cache_directory() / "images", image.layers[0].digest)
+    place = container.blob(cache_directory() / "images", image.layers[0].digest)
     place.write_bytes(place.read_bytes()[::-1])
     assert place.name in {e.name for e in cache.damaged(cache_directory())}
-    with images.opened(image, cache_directory()) as stream:
+    with container.opened(image, cache_directory()) as stream:
         with pytest.raises(InfrastructureError, match="damaged and is removed"):
             stream.read()
     fetch(reference)
@@ -227,7 +229,7 @@ def test_images_are_listed_and_pruned(layout, fetch):
     with workspace():
         assert cache.prune(cache_directory(), limit=0) == [], "a build may stand on them"
     cache.prune(cache_directory(), limit=0)
-    assert not images.is_fetched(image, cache_directory())
+    assert not container.is_fetched(image, cache_directory())
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", '{"manifests": 3}', "{" * 100_000])

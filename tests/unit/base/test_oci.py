@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from particle_os import oci
+from particle_os.base import oci
 from particle_os.errors import UsageError
 
 OCI, DOCKER = "application/vnd.oci.image.", "application/vnd.docker."

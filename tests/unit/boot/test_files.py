@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from particle_os.boot import files, plot
 from particle_os.boot.probe import end_marker
-from particle_os.deadline import Deadline
+from particle_os.system.deadline import Deadline
 from particle_os.vm.console import QemuEnded
 
 NONCE = "0123456789abcdef"

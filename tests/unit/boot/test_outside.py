@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from particle_os.boot import outside
-from particle_os.checks import HttpCheck, PortCheck, UnitCheck
-from particle_os.deadline import Deadline
+from particle_os.recipe.checks import HttpCheck, PortCheck, UnitCheck
+from particle_os.system.deadline import Deadline
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from particle_os.boot import probe
-from particle_os.checks import NO_REPLY, CommandCheck, FileCheck, Reply, UnitCheck
 from particle_os.errors import UsageError
+from particle_os.recipe.checks import NO_REPLY, CommandCheck, FileCheck, Reply, UnitCheck
 from particle_os.vm import smbios
 
 NONCE = "0123456789abcdef"

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from particle_os.boot import screen
-from particle_os.deadline import Deadline
+from particle_os.system.deadline import Deadline
 
 MIB, GIB = 1 << 20, 1 << 30
 PANIC = b"[18.816144] Kernel panic - not syncing: Attempted to kill init!"

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from particle_os import boot_test
+from particle_os.boot import session
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.verdict import CheckResult, Verdict
-from particle_os.checks import (
+from particle_os.cli import cli
+from particle_os.errors import UsageError
+from particle_os.recipe.checks import (
     CommandCheck,
     FileCheck,
     LocaleCheck,
@@ -19,8 +21,6 @@ from particle_os.checks import (
     Reply,
     TimezoneCheck,
 )
-from particle_os.cli import cli
-from particle_os.errors import UsageError
 from particle_os.vm import accel
 from particle_os.vm.console import QemuEnded
 
@@ -30,7 +30,7 @@ UNIT = CheckResult(name="unit x.service", passed=True, detail="x.service is acti
 
 
 def judged(facts, *results):
-    return boot_test._judge({**GOOD, **facts}, results)
+    return session._judge({**GOOD, **facts}, results)
 
 
 def test_a_pass_needs_a_settled_system_no_failed_unit_and_every_check():
@@ -56,7 +56,7 @@ def booted(status="passed", *, checks=(REBOOT, UNIT), seconds=10.0, **facts):
 
 
 def test_the_same_machine_came_up_again():
-    verdict = boot_test._compared(booted(), booted(seconds=5.0))
+    verdict = session._compared(booted(), booted(seconds=5.0))
     assert (verdict.status, verdict.seconds) == ("passed", 15)
     assert verdict.phases == {"answer": 10}
     assert verdict.checks[0].detail == "it came up again, the same machine"
@@ -64,7 +64,7 @@ def test_the_same_machine_came_up_again():
 
 def test_another_machine_came_up():
     later = booted(**{"machine-id": "b" * 32, "ssh-host-keys": "other"})
-    verdict = boot_test._compared(booted(), later)
+    verdict = session._compared(booted(), later)
     assert verdict.status == "checks-failed"
     assert verdict.checks[0].detail == "machine-id, ssh-host-keys changed"
 
@@ -75,13 +75,13 @@ def test_what_is_unknown_is_not_the_same(known_at_first):
     del second.facts["machine-id"]
     if not known_at_first:
         del first.facts["machine-id"]
-    verdict = boot_test._compared(first, second)
+    verdict = session._compared(first, second)
     assert verdict.status == "checks-failed"
     assert verdict.checks[0].detail == "machine-id is unknown; ssh-host-keys changed"
 
 
 def test_a_second_boot_that_fails_says_so():
-    verdict = boot_test._compared(booted(), booted("emergency-mode", checks=()))
+    verdict = session._compared(booted(), booted("emergency-mode", checks=()))
     assert verdict.status == "emergency-mode"
     assert verdict.message.startswith("at the second boot: ")
 
@@ -91,7 +91,7 @@ def test_what_a_check_has_not_been_told_does_not_hold():
         FileCheck(file="/x", exists=False), TimezoneCheck(timezone="UTC"), LocaleCheck(locale="C"),
         MountCheck(mount="/"),
     ]  # fmt: skip
-    found = boot_test._results(checks, b"", "0" * 32, None)
+    found = session._results(checks, b"", "0" * 32, None)
     assert [(each.passed, each.detail) for each in found] == [
         (False, "the system has not answered that")
     ] * 4
@@ -106,7 +106,7 @@ def test_a_missing_file_is_one_that_stat_misses():
 
 def test_more_memory_than_a_check_allows_is_refused(tmp_path):
     with pytest.raises(UsageError, match="512 MiB"):
-        boot_test.boot(
+        session.boot(
             tmp_path, None, format="raw", directory=tmp_path / "x",
             evidence=SimpleNamespace(clear=lambda: None),
             checks=[MemoryCheck(memory="512M")], memory=1 << 30,
@@ -115,12 +115,12 @@ def test_more_memory_than_a_check_allows_is_refused(tmp_path):
 
 def test_what_commands_may_take_is_granted_to_the_boot():
     checks = [CommandCheck(command=("a",)), CommandCheck(command=("b",), timeout=600)]
-    assert boot_test._granted(checks) == 570
+    assert session._granted(checks) == 570
 
 
 def test_a_unit_that_fails_at_the_second_boot_hides_nothing():
     later = booted("units-failed", **{"machine-id": "b" * 32, "failed": "x.service"})
-    verdict = boot_test._compared(booted(), later)
+    verdict = session._compared(booted(), later)
     assert verdict.status == "units-failed"
     assert verdict.message == "at the second boot: failed units: x.service"
     assert verdict.checks[0].detail == "machine-id changed"
@@ -128,7 +128,7 @@ def test_a_unit_that_fails_at_the_second_boot_hides_nothing():
 
 def test_a_check_that_fails_at_the_second_boot_counts():
     bad = UNIT.model_copy(update={"passed": False, "detail": "x.service is failed"})
-    verdict = boot_test._compared(booted(), booted("checks-failed", checks=(REBOOT, bad)))
+    verdict = session._compared(booted(), booted("checks-failed", checks=(REBOOT, bad)))
     assert verdict.status == "checks-failed"
     assert verdict.message == "unit x.service: x.service is failed"
 
@@ -153,10 +153,10 @@ def qemu_dies(monkeypatch):
                 phases={"kernel": 2.5}, restarts=1, new_starts=0, until_answer=until_answer
             )
 
-        monkeypatch.setattr(boot_test, "running", running)
-        monkeypatch.setattr(boot_test, "connect_unix", lambda *arguments: None)
-        monkeypatch.setattr(boot_test, "Channel", lambda c: SimpleNamespace(close=lambda: None))
-        monkeypatch.setattr(boot_test, "Watch", watch)
+        monkeypatch.setattr(session, "running", running)
+        monkeypatch.setattr(session, "connect_unix", lambda *arguments: None)
+        monkeypatch.setattr(session, "Channel", lambda c: SimpleNamespace(close=lambda: None))
+        monkeypatch.setattr(session, "Watch", watch)
         return started
 
     return play
@@ -185,7 +185,7 @@ def test_a_qemu_that_aborts_is_tried_again(tmp_path, qemu_dies):
     started = qemu_dies(-6)
     (tmp_path / "x.raw").write_bytes(bytes(1024))
     result = CliRunner().invoke(cli, ["boot-test", str(tmp_path / "x.raw"), "--accel", "tcg"])
-    assert (result.exit_code, len(started)) == (5, boot_test.ATTEMPTS)
+    assert (result.exit_code, len(started)) == (5, session.ATTEMPTS)
 
 
 @pytest.mark.parametrize("x2apic", [True, False])
@@ -195,14 +195,14 @@ def test_ticks_that_a_busy_host_lost_are_not_the_image_s_fault(tmp_path, monkeyp
         return verdicts.pop(0)
 
     tried = []
-    panic = f"the console says: Kernel panic - not syncing: {boot_test.LOST_TIMER}"
+    panic = f"the console says: Kernel panic - not syncing: {session.LOST_TIMER}"
     lost = booted().model_copy(update={"status": "kernel-panic", "message": panic})
     verdicts = [lost, booted()]
     monkeypatch.setattr(accel, "_emulates_x2apic", lambda: x2apic)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(boot_test, "_boot_and_reboot", boot_once)
+    monkeypatch.setattr(session, "_boot_and_reboot", boot_once)
     (tmp_path / "evidence").mkdir()
-    verdict = boot_test.boot(
+    verdict = session.boot(
         tmp_path / "x.raw",
         accel.TCG,
         format="raw",

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from particle_os.boot import screen, watch
 from particle_os.boot.watch import Watch
-from particle_os.deadline import Deadline
 from particle_os.errors import VmError
+from particle_os.system.deadline import Deadline
 from particle_os.vm.console import QemuEnded
 
 BEGIN, END, EMERGENCY = b"PROBE x", b"PROBE-END x", b"EMERGENCY x"

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import __version__, boot_test, images, process
-from particle_os.checks import KINDS
+from particle_os import __version__
+from particle_os.base import container
+from particle_os.boot import session
 from particle_os.cli import cli, verdicts
 from particle_os.errors import StageFailed
-from particle_os.report import ArtifactResult, HelperResult, Result
-from particle_os.workspace import data_directory
+from particle_os.recipe.checks import KINDS
+from particle_os.report.results import ArtifactResult, HelperResult, Result
+from particle_os.system import process
+from particle_os.system.workspace import data_directory
 
-from ..image_layout import Layout
+from ...image_layout import Layout
 
 KERNEL = "{type: apt, packages: [linux-image-cloud-amd64, systemd-sysv]}"
 MINIMAL = f"name: test\nstages:\n  - {KERNEL}\n  - type: qemu\n    formats: [raw, qcow2]\n"
@@ -388,7 +391,7 @@ def test_a_dry_run_tells_whether_the_layers_of_the_base_are_here(recipe, tmp_pat
     for here in (False, True):
         lines = run("build", recipe, "--dry-run", "--base", base).stdout.splitlines()
         assert [f"base image   {base}{' (ready)' if here else ''}"] == lines[1:2]
-        monkeypatch.setattr(images, "is_fetched", lambda image, cache: True)
+        monkeypatch.setattr(container, "is_fetched", lambda image, cache: True)
 
 
 @pytest.mark.usefixtures("nothing_starts")
@@ -482,7 +485,7 @@ def test_list_shows_recipes_by_itself():
 
 
 def test_the_schema_is_printed_as_it_lies_in_the_tree():
-    written = Path(__file__).parents[2] / "recipes/schema.json"
+    written = Path(__file__).parents[3] / "recipes/schema.json"
     assert run("schema").stdout == written.read_text()
 
 
@@ -572,7 +575,7 @@ def test_without_a_home_doctor_says_what_to_do(monkeypatch):
 def test_a_place_that_cannot_be_written_is_told_before_the_boot(
     tmp_path, monkeypatch, option, place, why
 ):
-    monkeypatch.setattr(boot_test, "boot", None)
+    monkeypatch.setattr(session, "boot", None)
     monkeypatch.chdir(tmp_path)
     for name in ("image.raw", "file"):
         (tmp_path / name).write_bytes(bytes(1024))
@@ -589,7 +592,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_boot(
     ],
 )  # fmt: skip
 def test_a_boot_test_does_not_write_to_what_it_reads(tmp_path, monkeypatch, option, place):
-    monkeypatch.setattr(boot_test, "boot", None)
+    monkeypatch.setattr(session, "boot", None)
     monkeypatch.chdir(tmp_path)
     image, checks = tmp_path / "image.raw", tmp_path / "checks.yml"
     image.write_bytes(bytes(1024))
@@ -603,7 +606,7 @@ def test_a_boot_test_does_not_write_to_what_it_reads(tmp_path, monkeypatch, opti
 
 
 def test_a_boot_test_does_not_write_two_reports_to_one_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(boot_test, "boot", None)
+    monkeypatch.setattr(session, "boot", None)
     image, file = tmp_path / "image.raw", tmp_path / "x"
     image.write_bytes(bytes(1024))
     result = run("boot-test", image, "--accel", "tcg", "--junit", file, "--report", file)
@@ -641,7 +644,7 @@ def test_the_junit_file_of_a_failed_build_is_not_that_of_the_last_one(
     def fail(plan, progress):
         raise StageFailed("stage apt failed")
 
-    monkeypatch.setattr("particle_os.build.build", fail)
+    monkeypatch.setattr("particle_os.jobs.build.build", fail)
     junit = tmp_path / "boot.xml"
     junit.write_text("of last time")
     result = run("build", recipe, "--output", tmp_path / "out", "--junit", junit)

@@ -1,7 +1,7 @@
-from particle_os.base import ImageBase, TarBase
+from particle_os.base.base import ImageBase, TarBase
+from particle_os.base.container import Source
+from particle_os.base.oci import Image, Layer
 from particle_os.cli.inspect import _container
-from particle_os.images import Source
-from particle_os.oci import Image, Layer
 
 
 def test_what_a_container_image_says_of_itself_is_told(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from particle_os import document
+from particle_os.documents import document
 from particle_os.errors import InvalidDocument
 
 

@@ -21,13 +21,13 @@ TOP = "name: x\nstages:\n"
 READ = """\
 import json, os, resource, sys
 from pathlib import Path
-from particle_os import recipe
+from particle_os.recipe import loading
 from particle_os.errors import InvalidDocument
 
 def read(path):
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
-        recipe.load(path, base="tar:base.tar")
+        loading.load(path, base="tar:base.tar")
     except InvalidDocument as invalid:
         codes = sorted({problem.code for problem in invalid.problems})
         count = len(invalid.problems)
@@ -161,13 +161,13 @@ def test_a_thousand_errors_are_told_and_the_rest_is_counted(tmp_path, read):
 )
 def test_words_that_yaml_may_take_for_something_else(tmp_path, text, line, column, hint):
     """What is meant is plain (a package called 'no', an octal mode) or an error with its place."""
-    from particle_os import recipe
     from particle_os.errors import InvalidDocument
+    from particle_os.recipe import loading
 
     path = tmp_path / "recipe.yml"
     path.write_text(f"{TOP}  - {text}\n  - type: qemu\n")
     try:
-        loaded = recipe.load(path, base="tar:base.tar")
+        loaded = loading.load(path, base="tar:base.tar")
     except InvalidDocument as invalid:
         (problem,) = invalid.problems
         assert (problem.line, problem.column, problem.hint) == (line, column, hint)

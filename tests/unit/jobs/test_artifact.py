@@ -5,10 +5,10 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from particle_os import artifact
-from particle_os.checksum import tree_crc32, tree_sha256
 from particle_os.errors import InfrastructureError
-from particle_os.workspace import allocated_bytes
+from particle_os.jobs import artifact
+from particle_os.system.checksum import tree_crc32, tree_sha256
+from particle_os.system.workspace import allocated_bytes
 
 BLOCK = 4096
 PIECES = st.lists(

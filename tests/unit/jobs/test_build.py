@@ -2,18 +2,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from particle_agent import wire
-from particle_agent.stages.apt import Apt
-from particle_agent.stages.qemu import Qemu
-from particle_agent.stages.timezone import Timezone
-from particle_os import process
-from particle_os.deadline import Deadline
-from particle_os.document import Mark
+from particle_agent.contract import wire
+from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.settings.timezone import Timezone
+from particle_agent.stages.software.apt import Apt
+from particle_os.documents.document import Mark
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
-from particle_os.execution import Execution
-from particle_os.plan import Options, make_plan
-from particle_os.progress import Progress
-from particle_os.stages import Stages
+from particle_os.jobs.execution import Execution
+from particle_os.jobs.plan import Options, make_plan
+from particle_os.jobs.stage_results import Stages
+from particle_os.report.progress import Progress
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 
 
 def stages(plan, statuses):

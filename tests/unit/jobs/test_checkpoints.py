@@ -4,14 +4,14 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent.stages.apt import Apt
-from particle_agent.stages.locale import Locale
-from particle_agent.stages.qemu import Qemu
-from particle_agent.stages.timezone import Timezone
-from particle_agent.stages.users import User, Users
-from particle_os import cache, checkpoints
-from particle_os.checkpoints import DISK, META, Checkpoints, intact, keys, read
-from particle_os.workspace import workspace
+from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.settings.locale import Locale
+from particle_agent.stages.settings.timezone import Timezone
+from particle_agent.stages.software.apt import Apt
+from particle_os.jobs import cache, checkpoints
+from particle_os.jobs.checkpoints import DISK, META, Checkpoints, intact, keys, read
+from particle_os.system.workspace import workspace
 
 HOUR = 3600.0
 NAMES = st.sampled_from(["curl", "vim", "ssh", "git"])
@@ -192,7 +192,7 @@ def sizes(tmp_path):
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("particle_os.workspace.cache_directory", lambda: tmp_path)
+    monkeypatch.setattr("particle_os.system.workspace.cache_directory", lambda: tmp_path)
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -2,10 +2,10 @@ import hashlib
 import time
 
 import pytest
-from particle_os.delivery import ENDINGS, Delivery
-from particle_os.report import StageResult
+from particle_os.jobs.delivery import ENDINGS, Delivery
+from particle_os.report.results import StageResult
 
-from tests.unit.test_page import result
+from tests.unit.report.test_page import result
 
 
 @pytest.fixture

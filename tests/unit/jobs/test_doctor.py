@@ -1,7 +1,7 @@
 import shutil
 
 import pytest
-from particle_os import doctor
+from particle_os.jobs import doctor
 
 
 @pytest.mark.parametrize(("name", "status"), [("skopeo", "warning"), ("zstd", "missing")])

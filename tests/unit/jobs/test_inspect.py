@@ -1,4 +1,4 @@
-from particle_agent.inspection import (
+from particle_agent.verification.inspection import (
     Account,
     FileSystem,
     Inspection,
@@ -7,7 +7,7 @@ from particle_agent.inspection import (
     Setting,
     System,
 )
-from particle_os.inspection import described
+from particle_os.jobs.inspect import described
 
 SYSTEM = System(
     os_release=(Setting(key="PRETTY_NAME", value="Evil\x1b[31m 1"),),

@@ -2,15 +2,16 @@
 
 import pytest
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import recipe, report
 from particle_os.errors import InvalidDocument, StageFailed, UsageError
-from particle_os.plan import Options, make_stage_plan
-from particle_os.progress import Progress
-from particle_os.report import AptProxyResult, HelperResult, SingleResult, StageResult
-from particle_os.stages import Stages
+from particle_os.jobs.plan import Options, make_stage_plan
+from particle_os.jobs.stage_results import Stages
+from particle_os.recipe import loading
+from particle_os.report import results
+from particle_os.report.progress import Progress
+from particle_os.report.results import AptProxyResult, HelperResult, SingleResult, StageResult
 from rich.console import Console
 
-from .test_base import AMD64, tar
+from ..base.test_base import AMD64, tar
 
 BASE = "tar:base.tar"
 
@@ -18,7 +19,7 @@ BASE = "tar:base.tar"
 def load(tmp_path, kind, text, base=BASE, **variables):
     path = tmp_path / "options.yml"
     path.write_text(text)
-    return recipe.load_stage(kind, path, variables, base=base)
+    return loading.load_stage(kind, path, variables, base=base)
 
 
 def test_the_options_stand_as_in_a_recipe(tmp_path):
@@ -126,7 +127,7 @@ def test_the_summary_tells_of_the_proxy_as_that_of_a_build(capsys, proxy):
         archive=None,
         phases={},
     )  # fmt: skip
-    report.print_single(result, Console())
+    results.print_single(result, Console())
     shown = capsys.readouterr().out
     assert "apt on mmdebstrap:trixie in 4.5 s" in shown
     told = "http://127.0.0.1:3142: 7 of 8 requests from its cache"

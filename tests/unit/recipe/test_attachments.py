@@ -3,10 +3,10 @@ import os
 import tarfile
 
 import pytest
-from particle_agent.stages.files import File, Files
-from particle_os import recipe
-from particle_os.attachments import NotAttachable, attach
+from particle_agent.stages.contents.files import File, Files
 from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
+from particle_os.recipe.attachments import NotAttachable, attach
 
 RECIPE = """\
 name: test
@@ -102,7 +102,7 @@ def test_a_recipe_knows_its_files_from_its_own_directory(tmp_path, monkeypatch):
     path = tmp_path / "r.yml"
     path.write_text(RECIPE.format(source="site"))
     monkeypatch.chdir("/")
-    loaded = recipe.load(path, base="tar:base.tar")
+    loaded = loading.load(path, base="tar:base.tar")
     ((attachment,), disk) = loaded.attachments
     assert loaded.recipe.stages[0].files[1].source == attachment.reference
     assert disk == ()
@@ -112,7 +112,7 @@ def test_a_missing_file_is_an_error_with_its_place(tmp_path):
     path = tmp_path / "r.yml"
     path.write_text(RECIPE.format(source="nothing"))
     with pytest.raises(InvalidDocument) as told:
-        recipe.load(path, base="tar:base.tar")
+        loading.load(path, base="tar:base.tar")
     (problem,) = told.value.problems
     assert (problem.line, problem.column, problem.code) == (8, 17, "no-file")
     assert "nothing: No such file" in problem.message
@@ -126,7 +126,7 @@ def test_content_and_source_exclude_each_other(tmp_path):
     for text in (both, RECIPE.replace("        content: hello\n", "")):
         path.write_text(text.format(source="site"))
         with pytest.raises(InvalidDocument) as told:
-            recipe.load(path, base="tar:base.tar")
+            loading.load(path, base="tar:base.tar")
         (problem,) = told.value.problems
         assert "write either 'content' or 'source'" in problem.message
         assert problem.line == 5

@@ -3,10 +3,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from particle_os import recipe
 from particle_os.boot import probe
 from particle_os.boot.verdict import Status
-from particle_os.checks import (
+from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
+from particle_os.recipe.checks import (
     KINDS,
     BootTimeCheck,
     CommandCheck,
@@ -23,7 +24,6 @@ from particle_os.checks import (
     UnitCheck,
     UserCheck,
 )
-from particle_os.errors import InvalidDocument
 
 LISTEN = "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1\n"
 CONNECTED = LISTEN.replace("00000000:0000 0A", "0202000A:D3B2 01")
@@ -212,7 +212,7 @@ checks:
 def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
     path = tmp_path / "checks.yml"
     path.write_text(ONE_OF_EACH)
-    checks = recipe.load_boot_test(path).checks
+    checks = loading.load_boot_test(path).checks
     assert {type(check) for check in checks} == set(KINDS)
     assert MemoryCheck(memory="512M").bytes == 512 << 20
     assert [c for c in checks if isinstance(c, HttpCheck)] == [
@@ -224,7 +224,7 @@ def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
     )
     whole = tmp_path / "x.yml"
     whole.write_text(text)
-    assert recipe.load(whole).recipe.boot_test.checks == checks
+    assert loading.load(whole).recipe.boot_test.checks == checks
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
 def test_what_may_be_in_an_image_can_be_asked_for(tmp_path, check):
     path = tmp_path / "checks.yml"
     path.write_text(f"checks:\n- {check}\n")
-    (check,) = recipe.load_boot_test(path).checks
+    (check,) = loading.load_boot_test(path).checks
     probe.credentials("0" * 32, [check])
 
 
@@ -259,7 +259,7 @@ def test_what_no_system_has_is_refused(tmp_path, check):
     path = tmp_path / "checks.yml"
     path.write_text(f"checks:\n- {check}\n")
     with pytest.raises(InvalidDocument):
-        recipe.load_boot_test(path)
+        loading.load_boot_test(path)
 
 
 @pytest.mark.parametrize(
@@ -282,22 +282,22 @@ def test_what_is_wrong_with_a_check_is_told_with_its_place(tmp_path, text, probl
     path = tmp_path / "checks.yml"
     path.write_text(f"checks:\n{text}\n")
     with pytest.raises(InvalidDocument) as told:
-        recipe.load_boot_test(path)
+        loading.load_boot_test(path)
     assert f"{path}:{problem}" in "\n".join(map(str, told.value.problems))
 
 
 def test_the_example_of_the_guide_is_valid_and_has_one_check_of_each_kind(tmp_path):
-    guide = (Path(__file__).parents[2] / "docs/boot-test.md").read_text()
+    guide = (Path(__file__).parents[3] / "docs/boot-test.md").read_text()
     (example,) = re.findall(r"^```yaml\n(.*?)^```$", guide, re.M | re.S)
     path = tmp_path / "checks.yml"
     path.write_text(example)
-    wanted = recipe.load_boot_test(path)
+    wanted = loading.load_boot_test(path)
     assert wanted.firmware == ("bios", "uefi")
     assert {type(check) for check in wanted.checks} == set(KINDS)
 
 
 def test_every_verdict_is_explained():
-    page = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/troubleshooting.md").read_text()
     explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.M)
     assert sorted(set(explained) & set(get_args(Status))) == sorted(get_args(Status))
 
@@ -315,7 +315,7 @@ def test_checks_that_are_too_long_for_an_image_are_told_before_it_is_built(tmp_p
         lines = [*above, *(f"  {line}" for line in lines)]
     path.write_text("\n".join(lines))
     with pytest.raises(InvalidDocument) as told:
-        (recipe.load if within_recipe else recipe.load_boot_test)(path)
+        (loading.load if within_recipe else loading.load_boot_test)(path)
     problem = told.value.problems[-1]
     assert (problem.line, problem.column) == ((8, 5) if within_recipe else (5, 3))
     assert "handed to an image" in problem.message

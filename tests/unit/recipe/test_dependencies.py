@@ -2,11 +2,11 @@
 
 import pytest
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import dependencies, recipe
 from particle_os.errors import InvalidDocument
-from particle_os.workspace import data_directory
+from particle_os.recipe import dependencies, loading
+from particle_os.system.workspace import data_directory
 
-from tests.unit.test_keys import BINARY
+from tests.guest.contract.test_keys import BINARY
 
 KERNEL = "  - {type: apt, packages: [linux-image-cloud-amd64, systemd-sysv]}\n"
 LOCALE = "  - type: locale\n    default: C.UTF-8\n    generate: [C, de_DE.UTF-8]\n"
@@ -20,7 +20,7 @@ MEMBER = "  - type: groups\n    groups: [{name: web, members: [root, deploy]}]\n
 def load(tmp_path, stages, top="", disk="", **options):
     path = tmp_path / "recipe.yml"
     path.write_text(f"name: x\n{top}stages:\n{stages}  - type: qemu\n{disk}")
-    return recipe.load(path, **options)
+    return loading.load(path, **options)
 
 
 def problems(tmp_path, stages, **options):
@@ -240,7 +240,7 @@ def test_an_included_stage_is_told_with_its_file(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(data_directory("recipes").rglob("*.yml")), ids=str)
 def test_the_recipes_of_the_tree_have_what_they_need(path):
-    recipe.load(path)
+    loading.load(path)
 
 
 def test_stages_that_only_configure_bring_nothing():

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from particle_os import recipe
 from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).parents[3]
 GUIDE = (TOP / "docs/recipes.md").read_text()
 WRONG = """\
 name: My Server
@@ -43,14 +43,14 @@ def test_the_errors_that_are_shown_are_those_of_a_recipe(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     Path("server.yml").write_text(text)
     with pytest.raises(InvalidDocument) as told:
-        recipe.load(Path("server.yml"))
+        loading.load(Path("server.yml"))
     shown = re.search(rf"^server\.yml:{first}.*?(?=^```)", GUIDE, re.DOTALL | re.MULTILINE)
     assert [str(problem) for problem in told.value.problems] == shown[0].splitlines()
 
 
 def codes(*methods):
     """The codes that the program gives to what it finds in recipes."""
-    for path in (TOP / "host/particle_os").glob("*.py"):
+    for path in (TOP / "host/particle_os").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and len(node.args) >= 3:
                 called = getattr(node.func, "attr", getattr(node.func, "id", ""))

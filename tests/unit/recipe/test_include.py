@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from particle_os import include, recipe
 from particle_os.errors import InvalidDocument
+from particle_os.recipe import include, loading
 
 TOP = "variables: {zone: UTC}\nname: test\nstages:\n"
 
@@ -24,7 +24,7 @@ def write(tmp_path):
 
 def problems(path):
     with pytest.raises(InvalidDocument) as told:
-        recipe.load(path, base="tar:base.tar")
+        loading.load(path, base="tar:base.tar")
     return [(p.path.rpartition("/")[2], p.line, p.column, p.code) for p in told.value.problems]
 
 
@@ -35,7 +35,7 @@ def test_stages_of_other_files_stand_where_they_are_included(write, tmp_path):
         common__more="stages:\n  - {type: locale, default: C}\n",
         disk="- type: qemu\n",
     )
-    loaded = recipe.load(path, base="tar:base.tar")
+    loaded = loading.load(path, base="tar:base.tar")
     assert [s.type for s in loaded.recipe.stages] == ["timezone", "locale", "apt", "qemu"]
     assert loaded.recipe.stages[0].zone == "UTC"
     shown = [(str(p.path.relative_to(tmp_path)), p.line) for p in loaded.places]
@@ -53,7 +53,7 @@ def test_stages_of_other_files_stand_where_they_are_included(write, tmp_path):
 
 def test_a_variable_may_choose_the_file(write):
     path = write(main=TOP + "  - include: ${zone}.yml\n", UTC="- type: qemu\n")
-    assert recipe.load(path, base="tar:base.tar").recipe.stages[0].type == "qemu"
+    assert loading.load(path, base="tar:base.tar").recipe.stages[0].type == "qemu"
 
 
 def test_files_of_the_host_are_relative_to_the_file_that_names_them(write, tmp_path):
@@ -62,7 +62,7 @@ def test_files_of_the_host_are_relative_to_the_file_that_names_them(write, tmp_p
         common__base="- {type: files, files: [{path: /etc/motd, source: motd}]}\n",
     )
     (tmp_path / "common/motd").write_text("hello")
-    (attached,) = recipe.load(path, base="tar:base.tar").attachments[0]
+    (attached,) = loading.load(path, base="tar:base.tar").attachments[0]
     assert attached.path == tmp_path / "common/motd"
 
 
@@ -128,7 +128,7 @@ def test_a_file_of_another_directory_is_named_as_others_name_it(write, tmp_path,
         (tmp_path / "recipes").symlink_to("far/recipes")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidDocument) as told:
-        recipe.load(Path("recipes/main.yml"), base="tar:base.tar")
+        loading.load(Path("recipes/main.yml"), base="tar:base.tar")
     (problem,) = told.value.problems
     assert problem.path == ("recipes/../common/a.yml" if link else "common/a.yml")
 
@@ -136,7 +136,7 @@ def test_a_file_of_another_directory_is_named_as_others_name_it(write, tmp_path,
 def test_a_cycle_is_told_with_its_chain(write):
     path = write(main=TOP + "  - include: a.yml\n", a="- include: b.yml\n", b="- include: a.yml\n")
     with pytest.raises(InvalidDocument) as told:
-        recipe.load(path, base="tar:base.tar")
+        loading.load(path, base="tar:base.tar")
     (problem,) = told.value.problems
     names = [step.rpartition("/")[2] for step in problem.message.split(" -> ")]
     assert names == ["main.yml", "a.yml", "b.yml", "a.yml"]
@@ -147,7 +147,7 @@ def test_the_same_file_may_come_twice(write):
     path = write(
         main=TOP + "  - include: a.yml\n  - include: a.yml\n  - type: qemu\n", a="- type: apt\n"
     )
-    assert len(recipe.load(path, base="tar:base.tar").recipe.stages) == 3
+    assert len(loading.load(path, base="tar:base.tar").recipe.stages) == 3
 
 
 def test_depth_is_bounded(write):

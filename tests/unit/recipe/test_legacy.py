@@ -1,8 +1,8 @@
 """Recipes of the product before this one."""
 
 import pytest
-from particle_os import recipe
 from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
 
 OLD = """\
 name: old
@@ -23,7 +23,7 @@ stages:
 def load(tmp_path, text):
     path = tmp_path / "recipe.yml"
     path.write_text(text)
-    return recipe.load(path, base="tar:base.tar")
+    return loading.load(path, base="tar:base.tar")
 
 
 def problems(tmp_path, text):

@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import base_reference, recipe, reference, schema
 from particle_os.errors import InvalidDocument, UsageError
-from particle_os.workspace import data_directory
+from particle_os.recipe import base_reference, loading, reference, schema
+from particle_os.system.workspace import data_directory
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).parents[3]
 MINIMAL = "name: test\nstages:\n  - type: qemu\n"
 
 
@@ -23,7 +23,7 @@ def load(tmp_path, text):
     path = tmp_path / "recipe.yml"
     path.write_text(text, encoding="utf-8")
     # Of other bases it is known what they lack.
-    return recipe.load(path, base="tar:base.tar")
+    return loading.load(path, base="tar:base.tar")
 
 
 def problems(tmp_path, text):
@@ -39,7 +39,7 @@ def with_stages(text):
 
 @pytest.mark.parametrize("path", sorted(data_directory("recipes").glob("*.yml")), ids=str)
 def test_the_example_recipes_are_valid(path):
-    loaded = recipe.load(path)
+    loaded = loading.load(path)
     assert loaded.recipe.name == path.stem
     assert loaded.recipe.description
     assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
@@ -84,7 +84,7 @@ WRONG = [
     (with_stages("  - type: locales\n    default: C\n"),
      3, 11, "unknown-stage", "no stage 'locales'", "did you mean 'locale'?"),
     (with_stages("  - type: xyzzy\n"), 3, 11, "unknown-stage", "'xyzzy'",
-     f"allowed: {', '.join(sorted(map(recipe.stage_name, RECIPE_STAGES)))}"),
+     f"allowed: {', '.join(sorted(map(loading.stage_name, RECIPE_STAGES)))}"),
     (with_stages("  - tpye: apt\n"), 3, 5, "unknown-key", "'tpye'", "did you mean 'type'?"),
     (with_stages("  - includes: a.yml\n"),
      3, 5, "unknown-key", "'includes'", "did you mean 'include'?"),
@@ -382,7 +382,7 @@ def test_a_recipes_name_is_safe_as_a_file_name(tmp_path_factory, name):
     path = tmp_path_factory.getbasetemp() / "named.yml"
     path.write_text(f"name: {json.dumps(name)}\nstages: [{{type: qemu}}]\n")
     try:
-        loaded = recipe.load(path, base="tar:base.tar")
+        loaded = loading.load(path, base="tar:base.tar")
     except InvalidDocument:
         return
     assert loaded.recipe.name == name
@@ -484,7 +484,7 @@ def test_a_reference_is_not_stale(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", reference.PAGES)
 def test_a_reference_prints_the_same_as_a_program(page):
-    argv = [sys.executable, "-m", "particle_os.reference", page]
+    argv = [sys.executable, "-m", "particle_os.recipe.reference", page]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout == reference.PAGES[page]()
 
@@ -499,7 +499,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     path = tmp_path / "pipe.yml"
     os.mkfifo(path)
     with pytest.raises(InvalidDocument) as told:
-        recipe.load(path)
+        loading.load(path)
     (problem,) = told.value.problems
     assert (problem.code, problem.message) == ("unreadable", "is no regular file")
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 from particle_agent.stages import RECIPE_STAGES
-from particle_os import document, recipe, schema
-from particle_os.checks import KINDS
+from particle_os.documents import document
 from particle_os.errors import InvalidDocument
-from particle_os.workspace import data_directory
+from particle_os.recipe import loading, schema
+from particle_os.recipe.checks import KINDS
+from particle_os.system.workspace import data_directory
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).parents[3]
 RECIPES, INCLUDED = functools.cache(schema.recipes), functools.cache(schema.included)
 
 
@@ -74,7 +75,7 @@ def test_the_examples_of_the_guide_fit_and_are_valid(tmp_path, text):
             (tmp_path / name).write_text("- {type: apt, packages: [linux-image-amd64, init]}\n")
     path = tmp_path / "recipe.yml"
     path.write_text(text)
-    assert {note.code for note in recipe.load(path).notes} <= {"left-out"}
+    assert {note.code for note in loading.load(path).notes} <= {"left-out"}
 
 
 def test_the_guide_has_examples():
@@ -86,7 +87,7 @@ def test_the_example_of_a_file_of_checks_is_valid_and_has_each_kind(tmp_path):
     (text,) = blocks("docs/boot-test.md")
     path = tmp_path / "checks.yml"
     path.write_text(text)
-    loaded = recipe.load_boot_test(path)
+    loaded = loading.load_boot_test(path)
     assert {type(check) for check in loaded.checks} == set(KINDS)
 
 
@@ -139,7 +140,7 @@ def test_what_is_wrong_does_not_fit_either(tmp_path, text):
     path.write_text(text)
     (tmp_path / "a.yml").write_text("- {type: apt, packages: [linux-image-amd64, init]}\n")
     with pytest.raises(InvalidDocument):
-        recipe.load(path)
+        loading.load(path)
     assert complaints(RECIPES(), parse(tmp_path, text))
 
 

@@ -4,14 +4,14 @@ import stat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent import wire
-from particle_agent.decode import encode
-from particle_agent.options import Secret
-from particle_agent.stages.run import Run
-from particle_agent.stages.users import User, Users
-from particle_os import recipe, secret
+from particle_agent.contract import wire
+from particle_agent.contract.decode import encode
+from particle_agent.contract.options import Secret
+from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.contents.run import Run
 from particle_os.errors import InvalidDocument, UsageError
-from particle_os.plan import Options, make_plan
+from particle_os.jobs.plan import Options, make_plan
+from particle_os.recipe import loading, secrets
 
 RECIPE = """\
 name: test
@@ -37,7 +37,7 @@ def recipe_path(tmp_path, monkeypatch):
 
 def resolve(tmp_path, environment, *named):
     stages = (Run(command=("true",), secrets=named),)
-    return secret.resolve(stages, [tmp_path / "r.yml"], environment, tmp_path)
+    return secrets.resolve(stages, [tmp_path / "r.yml"], environment, tmp_path)
 
 
 def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, mo
 
 
 def test_to_validate_a_recipe_nobody_needs_its_secrets(recipe_path):
-    assert recipe.load(recipe_path, base="tar:base.tar").recipe.name == "test"
+    assert loading.load(recipe_path, base="tar:base.tar").recipe.name == "test"
 
 
 def test_the_name_follows_from_the_value_and_from_the_user(tmp_path):
@@ -63,7 +63,7 @@ def test_the_name_follows_from_the_value_and_from_the_user(tmp_path):
     assert list(values.values()) == [b"same"]
     (other,), _ = resolve(tmp_path, {"A": "another"}, one)
     assert other.secrets[0] != first.secrets[0]
-    key = tmp_path / secret.KEY
+    key = tmp_path / secrets.KEY
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     key.unlink()
     assert resolve(tmp_path, {"A": "same"}, one)[0][0].secrets[0] != first.secrets[0]
@@ -97,34 +97,34 @@ def test_a_secret_comes_from_one_place(recipe_path):
                  RECIPE.replace("        env: TOKEN\n", "")):  # fmt: skip
         recipe_path.write_text(text)
         with pytest.raises(InvalidDocument) as told:
-            recipe.load(recipe_path, base="tar:base.tar")
+            loading.load(recipe_path, base="tar:base.tar")
         assert "write either 'file' or 'env'" in told.value.problems[0].message
 
 
 @given(st.text(min_size=4), st.text(), st.text())
 def test_no_event_of_the_agent_shows_a_secret(value, before, after):
     data = value.encode("utf-8", "surrogatepass")
-    if len(data.strip()) < secret.LEAST:
+    if len(data.strip()) < secrets.LEAST:
         return
     text = data.decode("utf-8", "replace")
-    hidden = secret.texts([data])
+    hidden = secrets.texts([data])
     said = before + text + after
     event = wire.Failed(kind="stage", index=1, message=said, hint=None, tail=(said, "x"))
-    shown = secret.hide(event, hidden)
+    shown = secrets.hide(event, hidden)
     assert (shown.type, shown.kind, shown.index, shown.hint) == ("failed", "stage", 1, None)
     for told in (shown.message, shown.tail[0]):
-        assert secret.HIDDEN in told
-        assert text not in told.replace(secret.HIDDEN, "") or text in before + after
+        assert secrets.HIDDEN in told
+        assert text not in told.replace(secrets.HIDDEN, "") or text in before + after
 
 
 def test_words_of_the_protocol_are_no_secrets():
     event = wire.Output(text="output text")
-    assert secret.hide(event, ["text", "output"]) == wire.Output(text="*** ***")
+    assert secrets.hide(event, ["text", "output"]) == wire.Output(text="*** ***")
 
 
 def test_each_line_of_a_secret_is_hidden():
-    hidden = secret.texts([b"first line\nab\nsecond line\n"])
-    assert secret.hide("x second line y first line ab", hidden) == "x *** y *** ab"
+    hidden = secrets.texts([b"first line\nab\nsecond line\n"])
+    assert secrets.hide("x second line y first line ab", hidden) == "x *** y *** ab"
 
 
 def test_a_stage_that_insists_on_a_secret_without_a_value_is_told_like_any_other(tmp_path):
@@ -134,10 +134,10 @@ def test_a_stage_that_insists_on_a_secret_without_a_value_is_told_like_any_other
         Users(users=(User(name="v", password_secret="b"),), secrets=(second,)),
     )
     with pytest.raises(UsageError, match=r"^2 secrets have no value$") as told:
-        secret.resolve(stages, [tmp_path / "r.yml"] * 2, {"SHORT": "abc"}, tmp_path)
+        secrets.resolve(stages, [tmp_path / "r.yml"] * 2, {"SHORT": "abc"}, tmp_path)
     assert told.value.tail[0] == "secret 'a': the environment variable NOTSET is not set"
     assert told.value.tail[1].startswith("secret 'b': the environment variable SHORT holds 3 bytes")
     with pytest.raises(
         UsageError, match=r"^secret 'a': the environment variable NOTSET is not set"
     ):
-        secret.resolve(stages[:1], [tmp_path / "r.yml"], {}, tmp_path)
+        secrets.resolve(stages[:1], [tmp_path / "r.yml"], {}, tmp_path)

@@ -3,13 +3,14 @@
 import dataclasses
 
 import pytest
-from particle_agent.decode import decode_any, encode
-from particle_agent.options import StageOptions, duration
+from particle_agent.contract.decode import decode_any, encode
+from particle_agent.contract.options import StageOptions, duration
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
-from particle_agent.stages.apt import Apt
-from particle_agent.stages.run import Run
-from particle_os import checkpoints, recipe, schema
+from particle_agent.stages.contents.run import Run
+from particle_agent.stages.software.apt import Apt
 from particle_os.errors import InvalidDocument
+from particle_os.jobs import checkpoints
+from particle_os.recipe import loading, schema
 
 COMMON = "    name: Say so\n    when: {architecture: [amd64, arm64]}\n    timeout: 20m\n"
 
@@ -18,7 +19,7 @@ def load(tmp_path, stages, top="name: test\n"):
     path = tmp_path / "recipe.yml"
     path.write_text(f"{top}stages:\n{stages}  - type: qemu\n")
     # Of other bases it is known what they lack.
-    return recipe.load(path, base="tar:base.tar")
+    return loading.load(path, base="tar:base.tar")
 
 
 def problem(tmp_path, stages):

@@ -1,8 +1,9 @@
 """Variables: what may be declared, where they may be used, and what is wrong with them."""
 
 import pytest
-from particle_os import document, recipe
+from particle_os.documents import document
 from particle_os.errors import InvalidDocument, UsageError
+from particle_os.recipe import loading
 
 DECLARED = """\
 variables:
@@ -19,7 +20,7 @@ def load(tmp_path, stages, declared=DECLARED, **given):
     path = tmp_path / "recipe.yml"
     path.write_text(f"{declared}name: test\nstages:\n{stages}  - type: qemu\n")
     values = {"who": "me", **given} if declared == DECLARED else given
-    return recipe.load(path, values, base="tar:base.tar")
+    return loading.load(path, values, base="tar:base.tar")
 
 
 def stage(tmp_path, text, **given):
@@ -66,7 +67,7 @@ def test_other_dollars_stay(tmp_path, text, value):
 def test_the_recipe_itself_may_use_them(tmp_path):
     path = tmp_path / "recipe.yml"
     path.write_text('variables: {n: web}\nname: ${n}1\ndescription: "${n}"\nstages: [{type: qemu}]')
-    loaded = recipe.load(path, {"n": "db"}, base="tar:base.tar")
+    loaded = loading.load(path, {"n": "db"}, base="tar:base.tar")
     assert (loaded.recipe.name, loaded.recipe.description) == ("db1", "db")
 
 
@@ -172,7 +173,7 @@ def test_what_is_put_in_is_not_looked_at_again(tmp_path):
 
 
 def test_variables_cannot_make_a_document_huge(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe.variables, "SIZE_LIMIT", 1000)
+    monkeypatch.setattr(loading.variables, "SIZE_LIMIT", 1000)
     uses = "".join("  - {type: run, command: ['${big}']}\n" for _ in range(20))
     found = problems(tmp_path, uses, f"variables: {{big: {'x' * 100}}}\n")
     assert [p[2] for p in found] == ["too-complex"]

@@ -2,9 +2,9 @@
 
 from xml.etree import ElementTree as ET
 
-from particle_os.boot import github, junit
 from particle_os.boot.verdict import CheckResult, Verdict
 from particle_os.errors import StageFailed
+from particle_os.report import github, junit
 
 GOOD = CheckResult(name="unit ssh.service", passed=True, detail="ssh.service is active")
 BAD = CheckResult(name="port 80/tcp", passed=False, detail="nothing <listens> there & so on")

@@ -3,7 +3,7 @@ import json
 import re
 
 import pytest
-from particle_os.progress import (
+from particle_os.report.progress import (
     JsonSink,
     Line,
     LogSink,

@@ -10,10 +10,7 @@ import zipfile
 from contextlib import contextmanager
 
 import pytest
-from particle_agent import wire
-from particle_os import agent as agent_module
-from particle_os.agent import Agent, pack
-from particle_os.deadline import Deadline
+from particle_agent.contract import wire
 from particle_os.errors import (
     DeadlineExceeded,
     InfrastructureError,
@@ -21,6 +18,9 @@ from particle_os.errors import (
     StageFailed,
     VmError,
 )
+from particle_os.sandbox import agent as agent_module
+from particle_os.sandbox.agent import Agent, pack
+from particle_os.system.deadline import Deadline
 
 PROGRAM = pack()
 SHA256 = PROGRAM.sha256

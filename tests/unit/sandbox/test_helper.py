@@ -5,9 +5,11 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from particle_os import cache, helper, process
-from particle_os.deadline import Deadline
 from particle_os.errors import InvalidDocument, UsageError
+from particle_os.jobs import cache
+from particle_os.sandbox import helper
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 from particle_os.vm import cpio
 
 TEMPLATE = """\

@@ -1,12 +1,12 @@
 from pathlib import Path
 
 import pytest
-from particle_agent import wire
-from particle_agent.verification.findings import ERRORS, WARNINGS
+from particle_agent.contract import wire
+from particle_agent.contract.findings import ERRORS, WARNINGS
 from particle_os.errors import VmError
-from particle_os.verification import FINDINGS_LIMIT, Listener, defective, lines
+from particle_os.sandbox.verification import FINDINGS_LIMIT, Listener, defective, lines
 
-PAGE = Path(__file__).parents[2] / "docs/verification.md"
+PAGE = Path(__file__).parents[3] / "docs/verification.md"
 
 
 def finding(code, place="/etc/x", message="is wrong"):

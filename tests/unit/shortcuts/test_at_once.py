@@ -8,12 +8,12 @@ import subprocess
 import time
 
 import pytest
-from particle_agent import plain
+from particle_agent.apt.from_host import ARCHIVES, MOUNT, PLAIN
 from particle_agent.errors import CommandFailed, InfrastructureError
-from particle_agent.packages import ARCHIVES, MOUNT, PLAIN
-from particle_agent.target import Target
-from particle_os import packages
-from particle_os.deadline import Deadline
+from particle_agent.shortcuts import at_once
+from particle_agent.target.target import Target
+from particle_os.apt import depot
+from particle_os.system.deadline import Deadline
 
 from .test_dpkg_database import Archive, dpkg, files, run, state
 
@@ -100,13 +100,13 @@ def hand_in(archive, target, tmp_path):
         work, place = tmp_path / "work", tmp_path / "disk"
         work.mkdir()
         place.touch()
-        packages.write_disk(archive.debs, place, work, Deadline.after(60, "x"), plain=True)
+        depot.write_disk(archive.debs, place, work, Deadline.after(60, "x"), plain=True)
         shutil.copytree(work / "disk", target.path(MOUNT))
 
     return put
 
 
-def at_once(target):
+def named_plain(target):
     """The packages that the host takes for plain."""
     return sorted(name.split("_")[0] for name in target.list(f"{MOUNT}/{PLAIN}") if "json" in name)
 
@@ -129,7 +129,7 @@ def normal(text):
 
 
 def unpack(target, *wanted):
-    with plain.unpacked(target, MOUNT, wanted) as names:
+    with at_once.unpacked(target, MOUNT, wanted) as names:
         return names
 
 
@@ -160,7 +160,7 @@ def fill(archive):
 def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in):
     fill(archive)
     hand_in()
-    assert at_once(target) == ["libsame", "plain"]
+    assert named_plain(target) == ["libsame", "plain"]
     began = time.time()
     wanted, names = ["plain", "watcher"], ("libsame", "plain", "prepared", "watcher")
     told = unpack(target, *wanted)
@@ -280,7 +280,7 @@ def test_what_others_await_or_what_configures_apt_is_left_to_dpkg(archive, targe
     )
     archive.add("plain", [("usr/share/aware", "1", 0o644)])
     hand_in()
-    assert at_once(target) == ["awaited", "plain"]
+    assert named_plain(target) == ["awaited", "plain"]
     unpack(target, "plain")
     assert unpacked(target).keys() - BASE.keys() == {"plain"}
 
@@ -300,7 +300,7 @@ def test_packages_that_meet_are_left_to_dpkg(archive, target, hand_in, second, l
     archive.add("first", mine)
     archive.add("second", second)
     hand_in()
-    assert at_once(target) == left
+    assert named_plain(target) == left
 
 
 def test_what_is_unusual_leaves_all_to_dpkg(archive, target, hand_in):
@@ -343,7 +343,7 @@ def test_odd_packages_are_left_to_dpkg(archive, tmp_path, damage):
     run("dpkg-deb", "--root-owner-group", "-Znone", "--build", parts / "tree", deb)
     if damage == "trailing":
         add_to_data(deb)
-    packages.write_disk(
+    depot.write_disk(
         [deb], tmp_path / "disk", tmp_path / "work", Deadline.after(60, "x"), plain=True
     )
     tree = tmp_path / "work/disk"

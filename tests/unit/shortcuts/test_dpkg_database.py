@@ -6,10 +6,11 @@ import subprocess
 import tarfile
 
 import pytest
-from particle_agent.bootstrap import extract
-from particle_agent.packages import ARCHIVES, DATABASE
-from particle_os import dpkg_database, packages
-from particle_os.deadline import Deadline
+from particle_agent.apt.from_host import ARCHIVES, DATABASE
+from particle_agent.stages.software.bootstrap import extract
+from particle_os.apt import depot
+from particle_os.shortcuts import dpkg_database
+from particle_os.system.deadline import Deadline
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +92,7 @@ def disk(archive, tmp_path):
         work.mkdir()
         lines = []
         deadline = Deadline.after(60, "the test")
-        packages.write_disk(archive.debs, place, work, deadline, log=lines.append, database=True)
+        depot.write_disk(archive.debs, place, work, deadline, log=lines.append, database=True)
         assert lines == []
         return work / "disk"
 
@@ -249,7 +250,7 @@ def decompressed(archive, tmp_path):
     work, place = tmp_path / "unusual", tmp_path / "disk"
     work.mkdir()
     place.touch()
-    packages.write_disk(archive.debs, place, work, Deadline.after(60, "the test"))
+    depot.write_disk(archive.debs, place, work, Deadline.after(60, "the test"))
     return sorted((work / "disk" / ARCHIVES).glob("*.deb"))
 
 
@@ -258,7 +259,7 @@ def test_packages_without_a_database_are_told(archive, tmp_path):
     work, place, lines = tmp_path / "work", tmp_path / "disk", []
     work.mkdir()
     place.touch()
-    packages.write_disk(
+    depot.write_disk(
         archive.debs, place, work, Deadline.after(60, "x"), log=lines.append, database=True
     )
     assert not (work / "disk" / DATABASE).exists()

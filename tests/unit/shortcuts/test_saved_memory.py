@@ -3,11 +3,12 @@
 import hashlib
 
 import pytest
-from particle_os import cache, sandbox
-from particle_os.deadline import Deadline
 from particle_os.errors import VmError
-from particle_os.helper import Helper
-from particle_os.vm import warm
+from particle_os.jobs import cache
+from particle_os.sandbox import running
+from particle_os.sandbox.helper import Helper
+from particle_os.shortcuts import saved_memory
+from particle_os.system.deadline import Deadline
 from particle_os.vm.accel import TCG
 
 CONTENT = bytes(range(256)) * 5000
@@ -22,7 +23,7 @@ def state(tmp_path):
 
 
 def test_a_state_is_what_was_saved(state, tmp_path):
-    assert warm.intact(state)
+    assert saved_memory.intact(state)
     assert cache.damaged(tmp_path) == []
 
 
@@ -37,7 +38,7 @@ def test_a_state_is_what_was_saved(state, tmp_path):
 ])  # fmt: skip
 def test_a_damaged_state_is_told(state, tmp_path, damage):
     state.write_bytes(damage(state.read_bytes()))
-    assert not warm.intact(state)
+    assert not saved_memory.intact(state)
     assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]
 
 
@@ -55,18 +56,18 @@ def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
         asked.append(content)
         raise VmError("enough")
 
-    monkeypatch.setattr(sandbox, "_start", start)
-    monkeypatch.setattr(sandbox, "_make_scratch", lambda *more: None)
+    monkeypatch.setattr(running, "_start", start)
+    monkeypatch.setattr(running, "_make_scratch", lambda *more: None)
     helper = Helper("key", tmp_path / "kernel", tmp_path / "initrd", tmp_path / "root")
     for number, content in enumerate(["one", None, "another one"]):
         if content:
             helper.root.write_text(content)
         with (
             pytest.raises(VmError, match="enough"),
-            sandbox.running_sandbox(
+            running.running_sandbox(
                 helper,
                 TCG,
-                sandbox.Resources(1 << 30, 1, 1 << 30),
+                running.Resources(1 << 30, 1, 1 << 30),
                 directory=tmp_path / f"vm{number}",
                 output=tmp_path / "output",
                 transcript=tmp_path / "console",

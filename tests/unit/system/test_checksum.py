@@ -4,8 +4,8 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_os import checksum
-from particle_os.checksum import of_one_reading, tree_crc32, tree_sha256
+from particle_os.system import checksum
+from particle_os.system.checksum import of_one_reading, tree_crc32, tree_sha256
 
 PIECES = st.lists(
     st.one_of(st.binary(max_size=100), st.integers(0, 100).map(bytes)), max_size=8

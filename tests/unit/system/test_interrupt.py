@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 START = """
 import os, sys, time
-from particle_os.outcome import guarded
+from particle_os.cli.outcome import guarded
 
 def ready():
     print("ready", flush=True)
@@ -71,7 +71,7 @@ time.sleep(60)
 def test_signals_wait_for_a_step_that_must_not_be_cut():
     process = start(
         """
-from particle_os.interrupt import held_back
+from particle_os.system.interrupt import held_back
 with held_back():
     with held_back():
         ready()
@@ -110,8 +110,8 @@ def test_no_moment_of_starting_programs_is_a_bad_one():
     """Forking runs hooks whose exceptions Python ignores, logging's among them."""
     body = """
 import logging, threading
-from particle_os import process
-from particle_os.deadline import Deadline
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 ready()
 while True:
     process.run(["true"], deadline=Deadline.after(20, "true"), what="true")

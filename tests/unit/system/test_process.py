@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from particle_os import process
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 
 
 def run(*argv, seconds=10.0, **options):
@@ -133,8 +133,8 @@ def test_a_deadline_in_the_past_runs_nothing_on():
 
 def test_a_child_does_not_outlive_a_killed_controller():
     code = """
-from particle_os import process
-from particle_os.deadline import Deadline
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
 process.run(["sh", "-c", "echo $$; exec sleep 60"], deadline=Deadline.after(60, "x"), what="x",
             log=lambda line: print(line, flush=True))
 """

@@ -8,11 +8,11 @@ import termios
 import time
 
 import pytest
-from particle_os import terminal
+from particle_os.system import terminal
 
 KILLED = """
 import os, signal
-from particle_os import terminal
+from particle_os.system import terminal
 with terminal.raw(0):
     os.write(1, b"raw")
     os.kill(os.getpid(), signal.{signal})

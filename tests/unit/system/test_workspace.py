@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, UsageError
-from particle_os.workspace import allocated_bytes, cache_directory, locked, workspace
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import allocated_bytes, cache_directory, locked, workspace
 
 OTHER = """
 import sys, time
 from pathlib import Path
-from particle_os.workspace import workspace
+from particle_os.system.workspace import workspace
 with workspace() as work:
     adopted = work.adopt_directory(Path(sys.argv[1]))
     (work.path / "scratch").write_text("x")

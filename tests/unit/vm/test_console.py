@@ -8,8 +8,8 @@ import time
 import tracemalloc
 
 import pytest
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError
+from particle_os.system.deadline import Deadline
 from particle_os.vm.console import Console, GuestPanic, QemuEnded
 
 pytestmark = pytest.mark.slow

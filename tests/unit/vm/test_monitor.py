@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from particle_os.deadline import Deadline
 from particle_os.errors import InfrastructureError, VmError
+from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import Disk
 from particle_os.vm.monitor import Monitor
 

@@ -1,5 +1,5 @@
 import pytest
-from particle_os import process
+from particle_os.system import process
 from particle_os.vm import accel
 from particle_os.vm.accel import TCG, Acceleration, Processors, processors
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import paramiko
 import pytest
-from particle_os.deadline import Deadline
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError
+from particle_os.system.deadline import Deadline
 from particle_os.vm.ssh import Connection, HostKeyMismatch, KeyPair
 
 

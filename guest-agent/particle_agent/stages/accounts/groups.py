@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from particle_agent import needs
-from particle_agent.accounts import entries
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import AtLeastOne, Options, StageOptions, refuse, repeated
+from particle_agent.contract.values import GroupId, UserName
 from particle_agent.errors import StageError
-from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, Options, StageOptions, refuse, repeated
-from particle_agent.target import Target
-from particle_agent.values import GroupId, UserName
+from particle_agent.system.accounts import entries
+from particle_agent.target.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

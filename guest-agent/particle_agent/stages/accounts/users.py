@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from particle_agent import keys, needs
-from particle_agent.accounts import entries
-from particle_agent.errors import StageError
-from particle_agent.needs import Need
-from particle_agent.options import (
+from particle_agent.contract import keys, needs
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import (
     HOST_PATH,
     AtLeastOne,
     OnHost,
@@ -21,8 +19,7 @@ from particle_agent.options import (
     refuse,
     repeated,
 )
-from particle_agent.target import SECRETS, Target
-from particle_agent.values import (
+from particle_agent.contract.values import (
     AbsolutePath,
     Comment,
     PasswordHash,
@@ -30,6 +27,9 @@ from particle_agent.values import (
     UserId,
     UserName,
 )
+from particle_agent.errors import StageError
+from particle_agent.system.accounts import entries
+from particle_agent.target.target import SECRETS, Target
 
 KeysFile = Annotated[str, OnHost(*HOST_PATH, faults=keys.authorized_keys_faults)]
 NOLOGIN = "/usr/sbin/nologin"

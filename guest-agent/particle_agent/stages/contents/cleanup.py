@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from particle_agent.options import StageOptions
-from particle_agent.target import Target
-from particle_agent.values import LanguageName
+from particle_agent.contract.options import StageOptions
+from particle_agent.contract.values import LanguageName
+from particle_agent.target.target import Target
 
 DPKG_CONFIG = "/etc/dpkg/dpkg.cfg.d/cleanup"
 # dpkg(1), --path-exclude and --path-include; Debian Policy 12.5: the copyright of each package.

@@ -7,13 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from particle_agent import needs
-from particle_agent.accounts import entries
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import (
+    HostTree,
+    Options,
+    Place,
+    StageOptions,
+    idle,
+    refuse,
+    repeated,
+)
+from particle_agent.contract.values import AbsolutePath, FileMode, LinkText, UserName
 from particle_agent.errors import StageError
-from particle_agent.needs import Need
-from particle_agent.options import HostTree, Options, Place, StageOptions, idle, refuse, repeated
-from particle_agent.target import Target
-from particle_agent.values import AbsolutePath, FileMode, LinkText, UserName
+from particle_agent.system.accounts import entries
+from particle_agent.target.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent.options import (
+from particle_agent.contract.options import (
     AtLeastOne,
     Duration,
     Place,
@@ -15,8 +15,8 @@ from particle_agent.options import (
     VariableName,
     refuse,
 )
-from particle_agent.target import Target
-from particle_agent.values import AbsolutePath, Argument, Script
+from particle_agent.contract.values import AbsolutePath, Argument, Script
+from particle_agent.target.target import Target
 
 SHELL = ("/bin/sh", "-eu")
 # On a file system that exists during the build only.

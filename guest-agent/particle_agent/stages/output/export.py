@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from particle_agent.contract.options import StageOptions
 from particle_agent.errors import InfrastructureError
-from particle_agent.options import StageOptions
-from particle_agent.target import Target
+from particle_agent.target.target import Target
 
 MIB = 1 << 20
 # tar(5): a header of 512 bytes, or three and a path with PAX records, and what fills up a block.

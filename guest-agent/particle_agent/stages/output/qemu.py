@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent import generalize
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import AtLeastOne, Place, StageOptions, refuse
+from particle_agent.contract.values import DiskSize, SwapSize, bytes_of
 from particle_agent.disk import boot, copied, growth, vfat
 from particle_agent.disk.boot import Booting, BootLoader, Kernel
 from particle_agent.disk.extlinux import Extlinux
@@ -15,10 +17,8 @@ from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, Wanted, Writer
-from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, Place, StageOptions, refuse
-from particle_agent.target import Target
-from particle_agent.values import DiskSize, SwapSize, bytes_of
+from particle_agent.system import generalize
+from particle_agent.target.target import Target
 
 # The most that the host lets the VM write. An MBR has twice that, and QEMU's VHD.
 DISK_LIMIT = 1 << 40

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent.hosts import hosts
-from particle_agent.options import StageOptions
-from particle_agent.target import Target
-from particle_agent.values import HostName
+from particle_agent.contract.options import StageOptions
+from particle_agent.contract.values import HostName
+from particle_agent.system.hosts import hosts
+from particle_agent.target.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ import difflib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from particle_agent.contract.options import StageOptions
+from particle_agent.contract.values import XkbLayouts, XkbName, XkbOption, XkbVariants
 from particle_agent.errors import StageError
-from particle_agent.options import StageOptions
-from particle_agent.target import Target
-from particle_agent.values import XkbLayouts, XkbName, XkbOption, XkbVariants
+from particle_agent.target.target import Target
 
 CONFIG = "/etc/default/keyboard"
 # Of xkb-data: the models, layouts, variants and options that there are, each with a description.

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent import needs
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import StageOptions
+from particle_agent.contract.values import LocaleName
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.needs import Need
-from particle_agent.options import StageOptions
-from particle_agent.target import Target
-from particle_agent.values import LocaleName
+from particle_agent.target.target import Target
 
 SUPPORTED = "/usr/share/i18n/SUPPORTED"
 SOURCES = "/usr/share/i18n/locales"

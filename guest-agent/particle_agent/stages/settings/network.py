@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent import needs
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import AtLeastOne, Options, Place, StageOptions, refuse
+from particle_agent.contract.values import HostName, InterfaceAddress, InterfaceName, IpAddress
 from particle_agent.errors import StageError
-from particle_agent.needs import Need
-from particle_agent.options import AtLeastOne, Options, Place, StageOptions, refuse
-from particle_agent.target import Target
-from particle_agent.values import HostName, InterfaceAddress, InterfaceName, IpAddress
+from particle_agent.target.target import Target
 
 # systemd.network(5): files are read in the order of their names, and the first that matches holds.
 DIRECTORY = "/etc/systemd/network"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent import needs
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import StageOptions, idle, refuse
+from particle_agent.contract.values import UnitName
 from particle_agent.errors import StageError
-from particle_agent.needs import Need
-from particle_agent.options import StageOptions, idle, refuse
-from particle_agent.target import Target
-from particle_agent.values import UnitName
+from particle_agent.target.target import Target
 
 # systemd.unit(5), and the scripts that systemd-sysv-generator(8) makes units of.
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent import needs
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import StageOptions
+from particle_agent.contract.values import ZoneName
 from particle_agent.errors import StageError
-from particle_agent.needs import Need
-from particle_agent.options import StageOptions
-from particle_agent.target import Target
-from particle_agent.values import ZoneName
+from particle_agent.target.target import Target
 
 ZONES = "/usr/share/zoneinfo"
 # CEST and its like: the one that is nearest by its letters is somewhere else.

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
-from particle_agent import apt_proxy, packages, plain, surroundings
-from particle_agent.apt_failure import apt_failure
-from particle_agent.errors import CommandFailed, StageError
-from particle_agent.needs import INIT, Need
-from particle_agent.options import HostFile, Options, StageOptions, idle, refuse
-from particle_agent.target import Target
-from particle_agent.values import (
+from particle_agent.apt import from_host
+from particle_agent.apt import proxy as apt_proxy
+from particle_agent.apt.failure import apt_failure
+from particle_agent.contract.needs import INIT, Need
+from particle_agent.contract.options import HostFile, Options, StageOptions, idle, refuse
+from particle_agent.contract.values import (
     DebconfQuestion,
     DebconfValue,
     InstalledName,
@@ -25,6 +24,9 @@ from particle_agent.values import (
     PinText,
     ReleaseName,
 )
+from particle_agent.errors import CommandFailed, StageError
+from particle_agent.shortcuts import at_once, stand_ins
+from particle_agent.target.target import Target
 
 APT_GET = (
     "apt-get",
@@ -182,21 +184,21 @@ class Apt(StageOptions):
         present = _packages(target)
         removals = [f"{name}-" for name in self.remove if name.split(":")[0] in present]
         with ExitStack() as stack:
-            stack.enter_context(surroundings.services_stay_off(target))
-            stack.enter_context(surroundings.no_host_keys(target))
+            stack.enter_context(stand_ins.services_stay_off(target))
+            stack.enter_context(stand_ins.no_host_keys(target))
             installs = {re.split("[:=/]", name)[0] for name in self.packages}
-            once = stack.enter_context(surroundings.generated_once(target, installs))
+            once = stack.enter_context(stand_ins.generated_once(target, installs))
             debs = stack.enter_context(_local_debs(target, self.debs))
             if self._host_has_fetched(target):
-                options = stack.enter_context(packages.options(target))
+                options = stack.enter_context(from_host.options(target))
                 # The index knows no releases; it holds the version that was chosen.
                 names = [name.partition("/")[0] for name in self.packages]
                 names += [f"{deb.package}={deb.version}" for deb in debs]
-                more = stack.enter_context(plain.unpacked(target, packages.MOUNT, names))
+                more = stack.enter_context(at_once.unpacked(target, from_host.MOUNT, names))
                 if more is None:
                     self._install(target, [*options, *once], [*names, *removals])
                 else:
-                    surroundings.begin_ahead(target)
+                    stand_ins.begin_ahead(target)
                     # Nothing is upgraded then, for which apt would want to find no work half done.
                     replace(self, upgrade=False)._install(target, [*options, *once], more)
             else:
@@ -222,7 +224,7 @@ class Apt(StageOptions):
         """Whether the host's apt has done the work that is slow in here."""
         if not self.fetches:
             return False
-        request = packages.make_request(target)
+        request = from_host.make_request(target)
         if request is None:
             return False
         with target.timings.part("packages from the host"):

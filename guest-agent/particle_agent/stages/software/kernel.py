@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent import kernels
+from particle_agent.contract.needs import INIT, Need
+from particle_agent.contract.options import StageOptions, idle, refuse
+from particle_agent.contract.values import KernelWord, ModuleName
 from particle_agent.errors import StageError
-from particle_agent.needs import INIT, Need
-from particle_agent.options import StageOptions, idle, refuse
-from particle_agent.target import Target
-from particle_agent.values import KernelWord, ModuleName
+from particle_agent.system import kernels
+from particle_agent.target.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
-from particle_agent import keys
-from particle_agent.errors import StageError
-from particle_agent.needs import Need
-from particle_agent.options import (
+from particle_agent.contract import keys
+from particle_agent.contract.needs import Need
+from particle_agent.contract.options import (
     HOST_PATH,
     AtLeastOne,
     OnHost,
@@ -22,8 +21,7 @@ from particle_agent.options import (
     refuse,
     repeated,
 )
-from particle_agent.target import Target
-from particle_agent.values import (
+from particle_agent.contract.values import (
     ArchitectureName,
     ComponentName,
     KeyringPath,
@@ -33,6 +31,8 @@ from particle_agent.values import (
     SourceUri,
     SuiteName,
 )
+from particle_agent.errors import StageError
+from particle_agent.target.target import Target
 
 SOURCES = "/etc/apt/sources.list"
 PARTS = "/etc/apt/sources.list.d"

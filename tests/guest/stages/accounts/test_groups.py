@@ -1,6 +1,6 @@
 import pytest
 from particle_agent.errors import StageError
-from particle_agent.stages.groups import Group, Groups
+from particle_agent.stages.accounts.groups import Group, Groups
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import os
 import subprocess
 
 import pytest
-from particle_agent.stages.cleanup import DPKG_CONFIG, Cleanup
+from particle_agent.stages.contents.cleanup import DPKG_CONFIG, Cleanup
 
 DOC = "/usr/share/doc/curl/README.gz"
 COPYRIGHT = "/usr/share/doc/curl/copyright"

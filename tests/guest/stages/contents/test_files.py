@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 from particle_agent.errors import StageError
-from particle_agent.stages.files import Directory, File, Files, Link
+from particle_agent.stages.contents.files import Directory, File, Files, Link
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import subprocess
 
 import pytest
 from particle_agent.errors import CommandFailed
-from particle_agent.stages.run import SCRIPT, Run
+from particle_agent.stages.contents.run import SCRIPT, Run
 
 
 def test_the_command_is_given_as_it_is(target):

@@ -2,7 +2,7 @@ import io
 import os
 import tarfile
 
-from particle_agent.export import Export
+from particle_agent.stages.output.export import Export
 
 
 def test_the_system_is_written_as_an_archive(target):

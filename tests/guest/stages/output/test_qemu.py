@@ -4,7 +4,7 @@ import re
 import pytest
 from particle_agent.disk import extlinux, writer
 from particle_agent.errors import StageError
-from particle_agent.stages.qemu import Qemu
+from particle_agent.stages.output.qemu import Qemu
 
 MIB = 1 << 20
 BOOT_CODE = b"boot code" + bytes(400)

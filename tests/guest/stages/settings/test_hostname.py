@@ -1,5 +1,5 @@
 import pytest
-from particle_agent.stages.hostname import Hostname
+from particle_agent.stages.settings.hostname import Hostname
 
 
 def test_a_base_without_hosts_gets_them(target):

@@ -3,7 +3,13 @@ import subprocess
 
 import pytest
 from particle_agent.errors import StageError
-from particle_agent.stages.keyboard import CONFIG, KEYMAPS, VCONSOLE, VCONSOLE_SETUP, Keyboard
+from particle_agent.stages.settings.keyboard import (
+    CONFIG,
+    KEYMAPS,
+    VCONSOLE,
+    VCONSOLE_SETUP,
+    Keyboard,
+)
 
 LIST = """\
 ! model

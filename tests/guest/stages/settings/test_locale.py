@@ -2,7 +2,7 @@ import os
 
 import pytest
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.stages.locale import Locale
+from particle_agent.stages.settings.locale import Locale
 
 SUPPORTED = "en_US.UTF-8 UTF-8\nde_DE.UTF-8 UTF-8\nde_DE ISO-8859-1\nde_AT.UTF-8 UTF-8\n"
 

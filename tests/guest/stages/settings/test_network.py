@@ -3,7 +3,7 @@ import os
 
 import pytest
 from particle_agent.errors import StageError
-from particle_agent.stages.network import Interface, Network
+from particle_agent.stages.settings.network import Interface, Network
 
 UNITS = "/usr/lib/systemd/system"
 

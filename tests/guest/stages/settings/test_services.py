@@ -1,6 +1,6 @@
 import pytest
 from particle_agent.errors import StageError
-from particle_agent.stages.services import Services
+from particle_agent.stages.settings.services import Services
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import os
 
 import pytest
 from particle_agent.errors import StageError
-from particle_agent.stages.timezone import Timezone
+from particle_agent.stages.settings.timezone import Timezone
 
 ZONES = "/usr/share/zoneinfo"
 

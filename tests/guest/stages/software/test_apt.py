@@ -5,9 +5,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from particle_agent import packages, plain, surroundings
+from particle_agent.apt import from_host
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
-from particle_agent.stages.apt import Answer, Apt, Pin
+from particle_agent.shortcuts import at_once, stand_ins
+from particle_agent.stages.software.apt import Answer, Apt, Pin
 
 STAND_INS = "/run/particle-os-bin"
 # As it is after the installation.
@@ -288,9 +289,7 @@ def test_the_hardware_database_and_locales_are_made_beside_dpkg(debian):
 
     debian.when("systemd-hwdb", lambda command: made.append(command.argv))
     debian.ahead = lambda: ahead.append(True)
-    note = (
-        surroundings.NOTES["locale-gen"].partition("PATH=")[0].replace("/run", f"{debian.root}/run")
-    )
+    note = stand_ins.NOTES["locale-gen"].partition("PATH=")[0].replace("/run", f"{debian.root}/run")
     on_install(debian, install)
     Apt(packages=("locales", "udev")).run(debian)
     assert made == [("systemd-hwdb", "--usr", "update")] * 2
@@ -411,7 +410,7 @@ def helped(debian, monkeypatch):
         target.write("/run/particle-os-packages/Packages", "Package: curl\n")
         yield "/run/particle-os-packages"
 
-    monkeypatch.setattr(packages, "disk", disk)
+    monkeypatch.setattr(from_host, "disk", disk)
     return debian
 
 
@@ -438,13 +437,13 @@ def test_what_the_host_fetched_is_installed_without_network(helped):
 def test_what_can_be_unpacked_at_once_is_and_stages_to_come_begin(helped, monkeypatch):
     @contextmanager
     def unpacked(target, disk, wanted):
-        assert (disk, wanted) == (packages.MOUNT, ["curl"])
+        assert (disk, wanted) == (from_host.MOUNT, ["curl"])
         order.append("unpacked")
         yield ["curl:amd64=1", "libcurl:amd64=1"]
         order.append("noted")
 
     order = []
-    monkeypatch.setattr(plain, "unpacked", unpacked)
+    monkeypatch.setattr(at_once, "unpacked", unpacked)
     helped.captured["apt-config"] = ""
     helped.ahead = lambda: order.append("ahead")
     on_install(helped, lambda: (until(lambda: "ahead" in order), order.append("installed")))

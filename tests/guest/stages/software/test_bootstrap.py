@@ -6,9 +6,9 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from particle_agent import packages
-from particle_agent.bootstrap import Bootstrap, extract
+from particle_agent.apt import from_host
 from particle_agent.errors import InfrastructureError
+from particle_agent.stages.software.bootstrap import Bootstrap, extract
 
 
 def tar(*members):
@@ -116,7 +116,7 @@ def bootstrap(target, monkeypatch):
     def disk(target):
         yield "/disk"
 
-    monkeypatch.setattr(packages, "disk", disk)
+    monkeypatch.setattr(from_host, "disk", disk)
     archives = target.root / "disk/archives"
     archives.mkdir(parents=True)
     archives.joinpath("plain.deb").write_bytes(

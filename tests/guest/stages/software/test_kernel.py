@@ -1,7 +1,7 @@
 import pytest
-from particle_agent import kernels
 from particle_agent.errors import StageError
-from particle_agent.stages.kernel import Kernel
+from particle_agent.stages.software.kernel import Kernel
+from particle_agent.system import kernels
 
 CLOUD = "6.12-cloud-amd64"
 OTHER = "6.12-amd64"

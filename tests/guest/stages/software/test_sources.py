@@ -1,7 +1,7 @@
 import pytest
-from particle_agent.decode import DecodeError, decode
+from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.errors import StageError
-from particle_agent.stages.sources import Repository, Sources
+from particle_agent.stages.software.sources import Repository, Sources
 
 KEY = """\
 -----BEGIN PGP PUBLIC KEY BLOCK-----
