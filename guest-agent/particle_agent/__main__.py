@@ -19,10 +19,10 @@ from pathlib import Path
 from particle_agent.agent import runner
 from particle_agent.contract import wire
 from particle_agent.contract.decode import decode, encode
+from particle_agent.contract.inspection import SERIAL, Inspection
 from particle_agent.shortcuts import waiting
 from particle_agent.stages.software.bootstrap import extract
 from particle_agent.unpack.unpack import check_base, unpack, unpack_image
-from particle_agent.verification.inspection import SERIAL, Inspection
 
 UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
 

@@ -1,4 +1,8 @@
-"""Which module may import which; read from the sources, nothing is run."""
+"""Which module may import which. The sources are read, nothing is run.
+
+The two tables are the rules. A folder may import itself and all folders of the rows above its own,
+and nothing of its own row. Every import counts: under TYPE_CHECKING and inside functions, too.
+"""
 
 import ast
 import sys
@@ -10,10 +14,51 @@ import pytest
 
 HOST = Path(particle_os.__file__).parent
 AGENT = Path(particle_agent.__file__).parent
-VM_MAY_USE = {"deadline", "errors", "interrupt", "process", "vm"}
+# The lowest row first. What is no folder is a module beside the folders.
+RULES = {
+    "particle_os": (
+        {"", "errors", "records"},
+        {"system", "documents"},
+        {"vm", "recipe"},
+        {"shortcuts"},
+        {"apt", "boot"},
+        {"sandbox"},
+        {"base", "report"},
+        {"jobs"},
+        {"cli"},
+        {"__main__"},
+    ),
+    "particle_agent": (
+        {"", "errors"},
+        {"contract"},
+        {"target"},
+        {"system", "unpack"},
+        {"disk", "apt"},
+        {"shortcuts"},
+        {"stages", "verification"},
+        {"agent"},
+        {"__main__"},
+    ),
+}
+ROOTS = {"particle_os": HOST, "particle_agent": AGENT}
+# What the host may import of the agent, besides `contract` and `stages`. This list only shrinks.
+SHARED = {"apt.dpkg", "apt.failure", "apt.proxy", "errors"}
 
 
-def imported(path, package):
+def modules(package):
+    """The source file of each module of a package, by the module's name."""
+    found = {}
+    for path in sorted(ROOTS[package].rglob("*.py")):
+        parts = path.relative_to(ROOTS[package]).with_suffix("").parts
+        found[".".join((package, *parts)).removesuffix(".__init__")] = path
+    assert len(found) > 50
+    return found
+
+
+MODULES = {**modules("particle_os"), **modules("particle_agent")}
+
+
+def imported(path):
     """The absolute names of all modules that a source file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -21,36 +66,76 @@ def imported(path, package):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where they lead"
             assert node.module is not None
-            if node.module == package:
-                yield from (f"{package}.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
 
 
-def sources(directory):
-    found = sorted(directory.rglob("*.py"))
-    assert len(found) > 5
-    return found
+def folder(name):
+    """The folder of a module, or the module that lies beside the folders."""
+    return name.partition(".")[2].partition(".")[0]
 
 
-@pytest.mark.parametrize("path", sources(AGENT), ids=lambda p: str(p.relative_to(AGENT)))
-def test_the_agent_needs_nothing_but_the_standard_library(path):
-    allowed = {*sys.stdlib_module_names, "particle_agent"}
-    tops = {name.partition(".")[0] for name in imported(path, "particle_agent")}
-    assert tops <= allowed
+def row(name):
+    """The place of a module in the rules of its package."""
+    rows = RULES[name.partition(".")[0]]
+    found = [index for index, folders in enumerate(rows) if folder(name) in folders]
+    assert len(found) == 1, f"{name} has no place in the rules"
+    return found[0]
 
 
-@pytest.mark.parametrize("path", sources(HOST / "vm"), ids=lambda p: p.name)
-def test_the_vm_layer_knows_nothing_of_recipes(path):
-    names = list(imported(path, "particle_os"))
-    ours = {name.split(".")[1] for name in names if name.startswith("particle_os.")}
-    assert ours <= VM_MAY_USE
-    assert not [name for name in names if name.startswith("particle_agent")]
+def offences(name, names):
+    """The imports of a module that the rules do not allow."""
+    package = name.partition(".")[0]
+    for other in names:
+        top, _, inner = other.partition(".")
+        if top == package:
+            same = folder(other) == folder(name)
+            if not same and row(other) >= row(name) and row(name) > 0:
+                yield f"{name} imports {other}, which is not below it"
+        elif package == "particle_os" and top == "particle_agent":
+            if inner.partition(".")[0] not in ("contract", "stages") and inner not in SHARED:
+                yield f"{name} imports {other}, which is not shared with the host"
+            if folder(name) in ("vm", "system"):
+                yield f"{name} imports {other}: it knows nothing of the agent"
+        elif package == "particle_agent" and top not in sys.stdlib_module_names:
+            yield f"{name} imports {other}: the agent has the standard library only"
+        if top == "click" and folder(name) not in ("cli", "__main__"):
+            yield f"{name} imports click: only the command line knows it"
 
 
-@pytest.mark.parametrize("path", sources(HOST), ids=lambda p: str(p.relative_to(HOST)))
-def test_only_the_command_line_knows_the_command_line(path):
-    names = set(imported(path, "particle_os"))
-    if path.parent.name != "cli" and path.name not in ("outcome.py", "__main__.py"):
-        assert not [name for name in names if name.startswith("particle_os.cli")]
-        assert "click" not in names
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_imports_only_what_lies_below_it(name):
+    assert list(offences(name, imported(MODULES[name]))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("particle_os.vm.console", "particle_os.recipe.loading"),
+        ("particle_os.vm.console", "particle_agent.contract.wire"),
+        ("particle_os.recipe.loading", "particle_os.vm.argv"),
+        ("particle_os.system.process", "particle_os.jobs.build"),
+        ("particle_os.jobs.build", "particle_os.cli.common"),
+        ("particle_os.jobs.build", "particle_agent.agent.runner"),
+        ("particle_os.jobs.build", "click"),
+        ("particle_agent.contract.wire", "particle_agent.target.target"),
+        ("particle_agent.stages.software.apt", "particle_agent.verification.table"),
+        ("particle_agent.contract.wire", "particle_os.errors"),
+        ("particle_agent.agent.runner", "yaml"),
+    ],
+)
+def test_the_rules_refuse(name, other):
+    assert list(offences(name, [other])) != []
+
+
+def test_imports_are_seen_wherever_they_stand(tmp_path):
+    source = tmp_path / "module.py"
+    source.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from particle_os.vm import argv\n"
+        "def late():\n    import particle_os.cli.common\n"
+    )
+    names = list(imported(source))
+    assert "particle_os.vm.argv" in names
+    assert "particle_os.cli.common" in names

@@ -23,15 +23,15 @@ from particle_agent.agent.missing import missing
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract import wire
 from particle_agent.contract.decode import decode, decode_any, encode
+from particle_agent.contract.inspection import SERIAL, Inspection
 from particle_agent.contract.options import duration
 from particle_agent.disk.reading import Tree
 from particle_agent.errors import InfrastructureError, NetworkError, StageError
 from particle_agent.stages import ALL_STAGES, Stage
 from particle_agent.target.limits import TimeUp, no_network, time_limit
 from particle_agent.target.system_calls import MS_BIND, MS_NOATIME, mount, mounted
-from particle_agent.target.target import COMMAND_SECONDS, ENVIRONMENT, HELD, Target, wait_for_disk
+from particle_agent.target.target import COMMAND_SECONDS, ENVIRONMENT, Target, wait_for_disk
 from particle_agent.verification import inspection
-from particle_agent.verification.inspection import Inspection
 
 SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"
@@ -232,7 +232,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
     ]
     told = request["apt_proxy"]
     proxy = decode(wire.AptProxy, told) if told is not None else None
-    values = _take_secrets(HELD)
+    values = _take_secrets(Path(wire.HELD))
     if mount_scratch() and _fits_into_memory():
         # Another VM has written it.
         read_ahead(ROOT)
@@ -313,7 +313,7 @@ def verify(channel: Channel, serial: str) -> None:
 def inspect(*, disk: bool) -> Inspection:
     """What is on the disk to be inspected, or else in the target."""
     if disk:
-        return inspection.of_disk(wait_for_disk(inspection.SERIAL, 0, 30.0))
+        return inspection.of_disk(wait_for_disk(SERIAL, 0, 30.0))
     mount_scratch()
     system = inspection.of_system(Tree(ROOT))
     return Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=system)

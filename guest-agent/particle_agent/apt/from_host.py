@@ -16,21 +16,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from particle_agent.contract.packages import ARCHIVES, INDEX, SETTINGS
 from particle_agent.contract.wire import File, PackageRequest, Setting
 from particle_agent.target.target import Target, wait_for_disk
 
 MOUNT = "/run/particle-os-packages"
-INDEX = "Packages"
-ARCHIVES = "archives"
-DATABASE = "database.tar"
-PLAIN = "plain"
 SOURCE = "/run/particle-os-packages.list"
 LISTS = "/run/particle-os-lists"
 BLKFLSBUF = 0x1261  # linux/fs.h
 KEYRING = re.compile(r"/[A-Za-z0-9_./+-]+\.(?:gpg|asc|pgp)")
 TRUSTED = "/etc/apt/trusted.gpg.d"
-# What else of apt's configuration decides which packages are taken, and from where.
-SETTINGS = ("APT::Default-Release", "Acquire::http::Proxy", "Acquire::https::Proxy")
 
 
 def make_request(target: Target) -> PackageRequest | None:

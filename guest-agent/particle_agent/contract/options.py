@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from particle_agent.contract.needs import Need
-
 if TYPE_CHECKING:
-    from particle_agent.target.target import Target
+    pass
 
 
 def kebab_case(name: str) -> str:
@@ -32,13 +30,15 @@ def kebab_case(name: str) -> str:
 class Text:
     """Constrains a string to a pattern; `what` is how an error names the expected thing.
 
-    The pattern must mean the same to Python's ``re.fullmatch`` and to Rust's ``regex`` crate
-    (which pydantic uses): no look-around and no back-references. It is anchored here.
+    `meant` guesses what was probably meant by a text that is not accepted. The pattern must mean
+    the same to Python's ``re.fullmatch`` and to Rust's ``regex`` crate (which pydantic uses): no
+    look-around and no back-references. It is anchored here.
     """
 
     what: str
     pattern: str
     max_length: int = 255
+    meant: Callable[[str], str | None] | None = None
 
     def accepts(self, value: str) -> bool:
         return len(value) <= self.max_length and re.fullmatch(self.pattern, value) is not None
@@ -54,7 +54,11 @@ class Text:
             },
             "custom_error_type": "not_accepted",
             "custom_error_message": "expected {what}",
-            "custom_error_context": {"what": self.what, "text": self.pattern},
+            "custom_error_context": {
+                "what": self.what,
+                "text": self.pattern,
+                "meant": self.meant,
+            },
         }
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
@@ -229,14 +233,6 @@ StageName = Annotated[
 Duration = Annotated[int, Seconds(1, 86400)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class When(Options):
-    """What must be so for a stage to be part of a build."""
-
-    architecture: Annotated[tuple[Architecture, ...], OneOrMore()]
-    """The Debian architecture of the images that it is for, or a list of them."""
-
-
 HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
 HostPath = Annotated[str, Text(*HOST_PATH)]
 HostFile = Annotated[str, OnHost(*HOST_PATH)]
@@ -250,25 +246,6 @@ VariableName = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Secret(Options):
-    """A value that a stage needs and nobody else is to see: from a file or the environment.
-
-    While the stage runs, the system under construction has it in /run/secrets/NAME, in memory.
-    """
-
-    name: SecretName
-    """What the stage calls it."""
-    file: HostPath | None = None
-    """A file on the host that holds it, relative to the recipe."""
-    env: VariableName | None = None
-    """A variable in the environment of particle-os that holds it."""
-
-    def __post_init__(self) -> None:
-        if (self.file is None) == (self.env is None):
-            raise ValueError(f"secret {self.name}: write either 'file' or 'env'")
-
-
 def repeated(what: str, names: Iterable[tuple[Place, object]]) -> Iterator[tuple[Place, str]]:
     """The faults of names that come a second time: nobody can tell which one is meant.
 
@@ -279,55 +256,6 @@ def repeated(what: str, names: Iterable[tuple[Place, object]]) -> Iterator[tuple
         if name is not None and name in seen:
             yield place, f"{what} '{name}' is there twice"
         seen.add(name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageOptions(Options):
-    """What every stage takes besides its own options."""
-
-    type: str
-    name: StageName | None = None
-    """What the stage is called in progress, log and result; its type when not given."""
-    when: When | None = None
-    """When it is part of the build; it is left out of the others, and a note says so."""
-    timeout: Duration | None = None
-    """The time after which it is ended and fails: 90s, 20m, 2h, or whole seconds."""
-    network: Literal["none"] | None = None
-    """With none, nothing that the stage runs reaches a network."""
-    secrets: tuple[Secret, ...] = ()
-    """Values that are kept out of the log, the result, the cache and the image."""
-
-    @property
-    def asks_network(self) -> bool:
-        """Whether its result depends on what the network has to give at the time."""
-        return self.reads_network and self.network is None
-
-    @property
-    def label(self) -> str:
-        """What it is called where its number is not enough; not escaped for terminals."""
-        return f"{self.name} ({self.type})" if self.name else self.type
-
-    def needs(self) -> Iterable[Need]:
-        """What earlier stages must have brought, where the base does not hold it."""
-        return ()
-
-    def may_bring(self, need: Need) -> bool:
-        """Whether a later stage may find what it needs because of this one."""
-        return not self.only_configures
-
-    def removes(self) -> Iterable[str]:
-        """The packages that are not there after it."""
-        return ()
-
-    def ahead(self, target: Target) -> None:
-        """Work that `run` then finds done, beside the last work of the stage before.
-
-        It writes to /run of the target alone. What fails here fails again, and is told, in `run`.
-        """
-
-    def applies(self, architecture: str) -> bool:
-        """Whether it is part of a build for this Debian architecture."""
-        return self.when is None or architecture in self.when.architecture
 
 
 DURATION = "[1-9][0-9]{0,5}[smh]"

@@ -21,6 +21,9 @@ LINE_LIMIT = 65536
 IMAGE_LIMIT = 1 << 20
 PACKAGES_REQUEST = "/run/particle-os/packages.json"
 PACKAGES_REQUEST_LIMIT = 64 << 20
+# Files of the host, named by their digest; and secrets, by their keyed hash.
+ATTACHED = "/run/particle-os/attached"
+HELD = "/run/particle-os/secrets"
 INSPECTION = "/run/particle-os/inspection.json"
 INSPECTION_LIMIT = 16 << 20
 

@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from particle_agent.contract.inspection import FileSystem
 from particle_agent.disk import modules
 from particle_agent.errors import StageError
 from particle_agent.target import inside
@@ -21,17 +21,6 @@ MOUNT_OPTIONS = {"ext3": "ro,noload", "ext4": "ro,noload", "xfs": "ro,norecovery
 MOUNTED = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "squashfs", "iso9660", "erofs")
 # Kernel modules that nobody loads by itself; vfat's character sets are those of Debian's kernels.
 MODULES = {"vfat": ("nls_cp437", "nls_ascii", "vfat")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileSystem:
-    """A file system; sizes in bytes, `used` None when it could not be mounted."""
-
-    kind: str
-    label: str
-    uuid: str
-    size: int | None = None
-    used: int | None = None
 
 
 class Tree:

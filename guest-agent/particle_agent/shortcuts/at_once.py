@@ -17,43 +17,24 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from particle_agent.apt import dpkg, from_host
 from particle_agent.apt.dpkg import DPKG, STATUS
+from particle_agent.contract import packages
 from particle_agent.contract.decode import decode
+from particle_agent.contract.packages import FIELD, Plain, merged
 from particle_agent.errors import CommandFailed, InfrastructureError
 from particle_agent.target.command import TAR_RECORDS
 from particle_agent.target.target import Target
 
 # As dpkg lists the root directory.
 ROOT = "/."
-MERGED = ("/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/")
 CONFIGURATION = ("/etc/dpkg/dpkg.cfg", "/etc/dpkg/dpkg.cfg.d", "/root/.dpkg.cfg")
 # What it, and apt's, may say; other options leave files out, or run programs.
 HARMLESS = re.compile(r"\s*(#.*|no-debsig|log[ =].*|force-unsafe-io|force-conf[a-z]+|)\s*")
 DPKG_OPTIONS = "DPkg::Options::"
 EXTENDED_STATES = "/var/lib/apt/extended_states"
-FIELD = re.compile(r"(?m)^(Package|Architecture|Version): *(\S+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plain:
-    """What dpkg would note of a package, and what it would write or take away; absolute paths."""
-
-    stanza: str
-    directories: tuple[str, ...]
-    files: tuple[str, ...]
-
-    @property
-    def package(self) -> str:
-        return str(dict(FIELD.findall(self.stanza))["Package"])
-
-
-def merged(path: str) -> str:
-    """The path where /bin and its like are links into /usr."""
-    return f"/usr{path}" if path.startswith(MERGED) else path
 
 
 @contextmanager
@@ -65,7 +46,7 @@ def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[
     """
     status = target.read_bytes(STATUS)
     known = {found["Package"] for found in _paragraphs(status.decode("utf-8", "replace"))}
-    index = _paragraphs(target.read(f"{disk}/{from_host.INDEX}"))
+    index = _paragraphs(target.read(f"{disk}/{packages.INDEX}"))
     names = {re.split("[:=/]", name)[0] for name in wanted}
     chosen = {}
     if names <= known | {package["Package"] for package in index}:
@@ -101,15 +82,15 @@ def _paragraphs(text: str) -> list[dict[str, str]]:
 
 def _plain(target: Target, disk: str) -> Iterator[tuple[str, Plain]]:
     """What the host says of the plain packages, by their files' names."""
-    place = target.path(f"{disk}/{from_host.PLAIN}")
+    place = target.path(f"{disk}/{packages.PLAIN}")
     for path in sorted(place.glob("*.json")):
         yield path.stem, decode(Plain, json.loads(path.read_text()))
 
 
 def _extract(target: Target, disk: str, debs: Iterable[str]) -> None:
     """Writes the files of these packages, and then those of dpkg's database."""
-    archives = target.path(f"{disk}/{from_host.ARCHIVES}")
-    databases = target.path(f"{disk}/{from_host.PLAIN}")
+    archives = target.path(f"{disk}/{packages.ARCHIVES}")
+    databases = target.path(f"{disk}/{packages.PLAIN}")
 
     def contents() -> Iterator[bytes]:
         for deb in debs:
@@ -246,9 +227,9 @@ class _Surroundings:
         """The paths that packages of the target watch, and in which something is new."""
         return sorted(self._touched(chosen, self._watched))
 
-    def _touched(self, packages: Iterable[Plain], watched: Collection[str]) -> set[str]:
+    def _touched(self, changed: Iterable[Plain], watched: Collection[str]) -> set[str]:
         found = set()
-        for plain in packages if watched else ():
+        for plain in changed if watched else ():
             for path in (*plain.directories, *plain.files):
                 while path:
                     if path in watched:

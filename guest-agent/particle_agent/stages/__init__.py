@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal, Protocol, get_args
 
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import Secret
 from particle_agent.stages.accounts.groups import Groups
 from particle_agent.stages.accounts.users import Users
+from particle_agent.stages.base import Secret
 from particle_agent.stages.contents.cleanup import Cleanup
 from particle_agent.stages.contents.files import Files
 from particle_agent.stages.contents.run import Run

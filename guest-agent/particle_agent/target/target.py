@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from particle_agent.contract.wire import AptProxy, PackageRequest, PackagesAnswer
+from particle_agent.contract.wire import ATTACHED, AptProxy, PackageRequest, PackagesAnswer
 from particle_agent.errors import CommandFailed, InfrastructureError
 from particle_agent.target import command, inside
 from particle_agent.target.limits import before_exec
@@ -35,9 +35,6 @@ ENVIRONMENT = {
 }
 
 
-# Files of the host, named by their digest; and secrets, by their keyed hash.
-ATTACHED = Path("/run/particle-os/attached")
-HELD = Path("/run/particle-os/secrets")
 # Where a stage finds its secrets in the target, as with containers.
 SECRETS = "/run/secrets"
 
@@ -79,7 +76,7 @@ class Target:
         self.reporter = reporter
         self.hostname = hostname
         self.source_date = source_date
-        self.attachments = ATTACHED
+        self.attachments = Path(ATTACHED)
         self.apt_proxy: AptProxy | None = None
         # What stages to come have to do may be done beside the last work of this one.
         self.ahead: Callable[[], None] = lambda: None

@@ -11,13 +11,21 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from particle_agent.disk.reading import FileSystem, Tree, ask, identify, mounted
+from particle_agent.contract.inspection import (
+    Account,
+    FileSystem,
+    Inspection,
+    Package,
+    Partition,
+    Setting,
+    System,
+)
+from particle_agent.disk.reading import Tree, ask, identify, mounted
 
-SERIAL = "inspected"
 TEXT_LIMIT = 4096
 SYSLINUX_CODE = Path("/usr/lib/syslinux/mbr")
 BOOT_CODE_BYTES = 440
@@ -29,68 +37,6 @@ EFI_SIGNS = (
 )
 STANZA = re.compile(r"^(Package|Version|Architecture|Status|Installed-Size): (.*)$", re.MULTILINE)
 OS_RELEASE = re.compile(r"""^([A-Z][A-Z0-9_]*)=["']?(.*?)["']?$""", re.MULTILINE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Partition:
-    """A partition: where it starts and how large it is, in bytes; its type as sfdisk(8) tells."""
-
-    number: int
-    start: int
-    size: int
-    type: str
-    name: str
-    file_system: FileSystem | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Package:
-    """An installed Debian package; `size` is what it takes, in bytes, as it says itself."""
-
-    name: str
-    version: str
-    architecture: str
-    size: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """A user whom a person or root logs in as."""
-
-    name: str
-    uid: int
-    shell: str
-    password: Literal["set", "empty", "locked"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One line of os-release(5)."""
-
-    key: str
-    value: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class System:
-    """A root file system."""
-
-    os_release: tuple[Setting, ...]
-    hostname: str
-    kernels: tuple[str, ...]
-    packages: tuple[Package, ...]
-    accounts: tuple[Account, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inspection:
-    """A disk (`table` is None without a partition table), or a system alone (`size` is 0 then)."""
-
-    size: int
-    table: str | None
-    partitions: tuple[Partition, ...]
-    boot_loaders: tuple[str, ...]
-    system: System | None
 
 
 def of_disk(device: Path) -> Inspection:

@@ -21,8 +21,8 @@ from hashlib import file_digest
 from pathlib import Path
 
 from particle_agent.apt.failure import apt_failure
-from particle_agent.apt.from_host import ARCHIVES, DATABASE, INDEX, PLAIN
 from particle_agent.contract import wire
+from particle_agent.contract.packages import ARCHIVES, DATABASE, INDEX, PLAIN
 from particle_agent.contract.wire import PackageRequest, PackagesAnswer
 from particle_agent.errors import InfrastructureError as AptCannot
 from particle_agent.stages.software.apt import Apt

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from debian.deb822 import Deb822
 from particle_agent.apt import proxy as apt_proxy
-from particle_agent.apt.from_host import SETTINGS
+from particle_agent.contract.packages import SETTINGS
 from particle_agent.contract.wire import AptProxy, File, PackageRequest
 
 # Debian Policy 5.6; relations are names, versions, architectures and operators.

@@ -15,26 +15,19 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, TypeVar, get_args
+from typing import TypeVar, get_args
 from urllib.parse import urlsplit
 
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract import wire
-from particle_agent.contract.options import Text
 
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
-from particle_os.report.results import AptProxyResult
+from particle_os.recipe.values import Wish
+from particle_os.records import AptProxyResult
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 
 T = TypeVar("T")
-Wish = Annotated[
-    str,
-    Text(
-        "'auto', 'none', or the URL of a proxy such as 'http://127.0.0.1:3142'",
-        r"auto|none|http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):[1-9][0-9]{0,4}/?",
-    ),
-]
 # Where apt-cacher-ng listens unless it is told otherwise.
 USUAL = "http://127.0.0.1:3142"
 VARIABLES = ("APT_PROXY", "http_proxy")

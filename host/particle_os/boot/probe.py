@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import resources
-from itertools import accumulate
 
 from particle_os.errors import UsageError, printable
 from particle_os.recipe.checks import NO_REPLY, Check, Reply
+from particle_os.recipe.questions import TOO_LONG, TOO_LONG_HINT, first_beyond_limit, questions
 from particle_os.vm import smbios
 
 UNIT = "particle-os-probe.service"
@@ -41,11 +41,7 @@ ExecStart=/bin/sh -c 'echo %s >/dev/ttyS1'
 MODULE = "particle_os"
 INSTALL = f"install tcp_{MODULE} /bin/systemctl start --no-block {UNIT}\n"
 CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
-# All of SMBIOS has 64 KiB in its older form.
-QUESTIONS_LIMIT = 24 << 10
 QUESTIONS = "particle-os.questions"
-TOO_LONG = f"the checks are longer than the {QUESTIONS_LIMIT} bytes that can be handed to an image"
-TOO_LONG_HINT = "put long commands into a script of the image"
 FACTS, REPLY, LATE = "facts", "reply:", "late"
 SEPARATOR = "\x1e"
 FACT_LINES = 200
@@ -69,10 +65,10 @@ def emergency_marker(nonce: str) -> bytes:
 def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
     """The credentials that make the image answer with `nonce`, and ask what the checks ask."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_bytes()
-    questions = b"".join(_questions(checks))
+    asked = b"".join(questions(checks))
     if first_beyond_limit(checks) is not None:
-        raise UsageError(f"{TOO_LONG}: {len(questions)} bytes", hint=TOO_LONG_HINT)
-    given = {**_pieces("particle-os.probe", script), **_pieces(QUESTIONS, questions)}
+        raise UsageError(f"{TOO_LONG}: {len(asked)} bytes", hint=TOO_LONG_HINT)
+    given = {**_pieces("particle-os.probe", script), **_pieces(QUESTIONS, asked)}
     unit = (UNIT_TEXT % ("\n".join(f"LoadCredential={name}" for name in given), nonce)).encode()
     emergency = (EMERGENCY_TEXT % emergency_marker(nonce).decode()).encode()
     return {
@@ -114,31 +110,6 @@ def _for_older_systemd(unit: bytes) -> bytes:
         for path, data in files.items()
     ]
     return "\n".join([*lines, f"w- {CONGESTION_CONTROL} - - - - {MODULE}", ""]).encode()
-
-
-def first_beyond_limit(checks: Sequence[Check]) -> int | None:
-    """The index of the check with which they become too long to be handed to an image."""
-    lengths = accumulate(map(len, _questions(checks)))
-    return next((index for index, length in enumerate(lengths) if length > QUESTIONS_LIMIT), None)
-
-
-def _questions(checks: Sequence[Check]) -> Iterator[bytes]:
-    """What each check asks, a line a program."""
-    for number, check in enumerate(checks):
-        lines = []
-        for index, argv in enumerate(check.asks()):
-            words = " ".join(f".{_escaped(word)}" for word in argv)
-            lines.append(f"{number}.{index} {check.seconds} {words}\n")
-        yield "".join(lines).encode()
-
-
-def _escaped(word: str) -> str:
-    """A word for `printf %b` of any shell: what is not plain as an octal number."""
-    plain = b"%+,-./:=@_"
-    return "".join(
-        chr(byte) if byte in plain or (chr(byte).isalnum() and byte < 128) else f"\\0{byte:03o}"
-        for byte in word.encode()
-    )
 
 
 def _body(data: bytes, nonce: str) -> list[str]:

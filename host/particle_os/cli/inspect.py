@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 from particle_agent.contract.decode import encode
-from particle_agent.verification.inspection import Inspection
+from particle_agent.contract.inspection import Inspection
 
 from particle_os.base import base
 from particle_os.base.base import Base, ImageBase

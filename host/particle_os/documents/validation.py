@@ -17,7 +17,6 @@ from particle_agent.contract.options import Faults, Options
 
 from particle_os.documents.document import Key, Node, Source
 from particle_os.errors import InvalidDocument
-from particle_os.recipe.base_reference import meant_base
 
 T = TypeVar("T")
 # Errors of one document that are told.
@@ -303,8 +302,9 @@ def _explain(source: Source, item: Any, names: Callable[[Key], Iterable[str]]) -
         if _is_scalar_for_text(item) and key[-1:] == ("mode",):
             # What was written in octal is shown as a decimal number.
             hint = "put it in quotes, in octal digits as in '0755'"
-        if key == ("base-image",) and isinstance(given, str) and (base := meant_base(given)):
-            hint = did_you_mean(base, [])
+        guess = context.get("meant")
+        if guess is not None and isinstance(given, str) and (meant := guess(given)):
+            hint = did_you_mean(meant, [])
         said = given if isinstance(given, dict) else [given]
         known = [word for word in said if isinstance(word, str)]
         if near := next(filter(None, (nearest(word, names(key)) for word in known)), None):

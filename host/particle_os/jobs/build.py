@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from particle_agent.verification.inspection import Package
+from particle_agent.contract.inspection import Package
 
 from particle_os import __version__
 from particle_os.boot import session

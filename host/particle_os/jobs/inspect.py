@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from particle_agent.contract import wire
-from particle_agent.verification.inspection import SERIAL, Inspection
+from particle_agent.contract.inspection import SERIAL, Inspection
 
 from particle_os.base.base import Base
 from particle_os.errors import printable

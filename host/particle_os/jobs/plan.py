@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from particle_agent.contract.options import StageOptions
 from particle_agent.stages import RecipeStage
+from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.export import Export
 from particle_agent.stages.software.sources import Sources
 

@@ -23,6 +23,7 @@ BaseReference = Annotated[
         r"mmdebstrap:[a-z][a-z0-9-]*|(tar|oci|oci-archive|docker-archive):[^\x00-\x1f\x7f]+"
         rf"|docker://{_IMAGE}",
         4096,
+        meant=lambda reference: meant_base(reference),
     ),
 ]
 # The suites whose packages the stages know.

@@ -10,7 +10,7 @@ import zoneinfo
 from dataclasses import replace
 
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import StageOptions
+from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import ABBREVIATION, NAMED, Timezone
 from particle_agent.stages.software.sources import Sources

@@ -12,20 +12,20 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import pydantic
 from particle_agent.contract.findings import ERRORS
-from particle_agent.contract.options import AtLeastOne, Options, StageOptions, Text, kebab_case
+from particle_agent.contract.options import AtLeastOne, Options, Text, kebab_case
 from particle_agent.contract.values import UnitName
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
+from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.qemu import Firmware, Qemu
 
-from particle_os.apt.proxy import Wish
-from particle_os.boot import probe
 from particle_os.documents import document, validation
 from particle_os.documents.document import Key, Mark, Node
 from particle_os.errors import InvalidDocument, Problem, UsageError
-from particle_os.recipe import checks, dependencies, include, legacy, variables
+from particle_os.recipe import checks, dependencies, include, legacy, questions, variables
 from particle_os.recipe.attachments import Attachment, Complain, attach, look
 from particle_os.recipe.base_reference import BaseReference
 from particle_os.recipe.checks import Check
+from particle_os.recipe.values import Wish
 from particle_os.recipe.variables import Variables
 
 RecipeName = Annotated[
@@ -306,10 +306,10 @@ def _check_length(source: document.Source, place: Key) -> None:
     """Notes where checks become too long to be handed to an image, whatever else is wrong."""
     node = source.node(place)
     found = validation.valid(BootTest, {"checks": node.plain()}) if node is not None else None
-    index = probe.first_beyond_limit(found.checks) if found is not None else None
+    index = questions.first_beyond_limit(found.checks) if found is not None else None
     if index is not None:
         mark = source.mark((*place, index))
-        source.problem(mark, "bad-value", f"checks: {probe.TOO_LONG}", probe.TOO_LONG_HINT)
+        source.problem(mark, "bad-value", f"checks: {questions.TOO_LONG}", questions.TOO_LONG_HINT)
 
 
 def load_boot_test(path: Path) -> BootTest:

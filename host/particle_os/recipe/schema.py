@@ -11,8 +11,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from particle_agent.contract.options import StageOptions
 from particle_agent.stages import RECIPE_STAGES
+from particle_agent.stages.base import StageOptions
 
 from particle_os.documents import validation
 from particle_os.recipe import include, loading, variables

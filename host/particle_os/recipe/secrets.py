@@ -15,8 +15,8 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from particle_agent.contract.options import Secret
 from particle_agent.stages import RecipeStage
+from particle_agent.stages.base import Secret
 
 from particle_os.errors import UsageError
 

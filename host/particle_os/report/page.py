@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup
-from particle_agent.verification.inspection import Package
+from particle_agent.contract.inspection import Package
 
 from particle_os import __version__
 from particle_os.boot import files

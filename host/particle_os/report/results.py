@@ -15,16 +15,13 @@ from rich.text import Text
 
 from particle_os.boot.verdict import Verdict
 from particle_os.errors import printable
+from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification
 
 Status = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
 
 
-class _Record(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-
-class StageResult(_Record):
+class StageResult(Record):
     """One stage; `seconds` by the guest's clock.
 
     `parts` are the commands and packages that took longest, in seconds; they contain each other,
@@ -40,10 +37,10 @@ class StageResult(_Record):
     cached: bool = False
     # When it was done, by this build or the one whose checkpoint this one stands on; since 1970.
     done_at: float | None = None
-    parts: dict[str, float] = {}
+    parts: dict[str, float] = pydantic.Field(default_factory=dict)
 
 
-class ArtifactResult(_Record):
+class ArtifactResult(Record):
     """One image file; `bytes` is what it seems, `allocated_bytes` what it takes on the disk.
 
     `tree_sha256` is the checksum of system/checksum.py, which does not read holes.
@@ -60,7 +57,7 @@ class ArtifactResult(_Record):
     tree_sha256: str
 
 
-class HelperResult(_Record):
+class HelperResult(Record):
     """The VM that the stages ran in."""
 
     template: str
@@ -71,20 +68,7 @@ class HelperResult(_Record):
     security_note: str | None
 
 
-class AptProxyResult(_Record):
-    """The proxy that packages came through.
-
-    `hits` and `misses` are the requests that apt-cacher-ng counted while the build ran, other
-    users' among them; None when it does not tell. `gone` says that it went away in between.
-    """
-
-    url: str
-    gone: bool
-    hits: int | None
-    misses: int | None
-
-
-class Result(_Record):
+class Result(Record):
     """Everything about one build. `version` grows when a field changes its meaning."""
 
     version: Literal[1] = 1
@@ -97,7 +81,7 @@ class Result(_Record):
     recipe: str
     # Of the recipe's own file, and of those that it includes, by their paths as seen from it.
     recipe_sha256: str
-    included_sha256: dict[str, str] = {}
+    included_sha256: dict[str, str] = pydantic.Field(default_factory=dict)
     base: str
     base_digest: str
     architecture: str
@@ -126,7 +110,7 @@ class Result(_Record):
         return max((time.time() - at for at in done), default=0.0)
 
 
-class ArchiveResult(_Record):
+class ArchiveResult(Record):
     """A root file system as a tar archive."""
 
     path: str
@@ -134,7 +118,7 @@ class ArchiveResult(_Record):
     sha256: str
 
 
-class SingleResult(_Record):
+class SingleResult(Record):
     """Everything about one stage that was run alone. `version` as in `Result`."""
 
     version: Literal[1] = 1

@@ -16,9 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from particle_agent.contract import wire
 from particle_agent.contract.decode import DecodeError, decode, encode
+from particle_agent.contract.inspection import Inspection
 from particle_agent.stages import Stage
-from particle_agent.target.target import ATTACHED, HELD
-from particle_agent.verification.inspection import Inspection
 
 from particle_os.errors import (
     DeadlineExceeded,
@@ -104,12 +103,12 @@ class Agent:
 
     def attach(self, name: str, data: IO[bytes], deadline: Deadline) -> str:
         """Copies what stages find under `name` (`Target.attached`); returns its SHA-256."""
-        return self._put(f"{ATTACHED}/{name}", data, deadline)
+        return self._put(f"{wire.ATTACHED}/{name}", data, deadline)
 
     def hold(self, values: Mapping[str, bytes], deadline: Deadline) -> None:
         """Hands in secrets, by keyed hash. They are hidden in all that the agent says from now."""
         for name, value in values.items():
-            self._put(f"{HELD}/{name}", io.BytesIO(value), deadline)
+            self._put(f"{wire.HELD}/{name}", io.BytesIO(value), deadline)
         self._hidden = secrets.texts(values.values())
 
     def _put(self, path: str, data: IO[bytes], deadline: Deadline) -> str:

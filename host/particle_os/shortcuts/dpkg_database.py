@@ -22,7 +22,7 @@ from typing import IO, cast
 
 from particle_agent.apt.dpkg import DPKG, STATUS, find_member
 from particle_agent.contract.decode import encode
-from particle_agent.shortcuts.at_once import Plain, merged
+from particle_agent.contract.packages import Plain, merged
 
 SCRIPTS = ("config", "preinst", "postinst", "prerm", "postrm")
 # What dpkg notes in place of a hash until it has configured a conffile.

@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 
 import pytest
 from particle_agent.agent import runner
-from particle_agent.contract.options import StageOptions
 from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.stages.software.apt import Apt
 from particle_agent.target.limits import TimeUp
 

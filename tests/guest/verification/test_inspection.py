@@ -3,9 +3,10 @@ import os
 
 import pytest
 from particle_agent.contract.decode import decode, encode
+from particle_agent.contract.inspection import Account, Inspection, Package
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import inspection
-from particle_agent.verification.inspection import Account, Inspection, Package, of_system
+from particle_agent.verification.inspection import of_system
 
 STATUS = """\
 Package: bash

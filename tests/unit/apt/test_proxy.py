@@ -14,7 +14,7 @@ from particle_agent.contract import wire
 from particle_os.apt import proxy as apt_proxy
 from particle_os.apt.proxy import AptProxy, NoProxy, check, counts, find
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
-from particle_os.report.results import AptProxyResult
+from particle_os.records import AptProxyResult
 
 from ... import acng
 

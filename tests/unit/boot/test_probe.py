@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from particle_os.boot import probe
 from particle_os.errors import UsageError
+from particle_os.recipe import questions
 from particle_os.recipe.checks import NO_REPLY, CommandCheck, FileCheck, Reply, UnitCheck
 from particle_os.vm import smbios
 
@@ -73,7 +74,7 @@ def test_arguments_arrive_as_they_were(shell):
     """The loop of probe.sh, with a `try` that shows what it gets."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
     loop = script[script.index("	set --\n") : script.index("	try ")]
-    told = " ".join(f".{probe._escaped(word)}" for word in WORDS)
+    told = " ".join(f".{questions._escaped(word)}" for word in WORDS)
     shown = f"read -r words\n{loop}\nprintf '<%s>' \"$@\"\n"
     done = subprocess.run([shell, "-c", shown], input=told, capture_output=True, text=True)
     assert done.stdout == "".join(f"<{word}>" for word in WORDS)

@@ -1,12 +1,12 @@
-from particle_agent.verification.inspection import (
+from particle_agent.contract.inspection import (
     Account,
-    FileSystem,
     Inspection,
     Package,
     Partition,
     Setting,
     System,
 )
+from particle_agent.verification.inspection import FileSystem
 from particle_os.jobs.inspect import described
 
 SYSTEM = System(

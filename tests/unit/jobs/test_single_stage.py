@@ -6,9 +6,10 @@ from particle_os.errors import InvalidDocument, StageFailed, UsageError
 from particle_os.jobs.plan import Options, make_stage_plan
 from particle_os.jobs.stage_results import Stages
 from particle_os.recipe import loading
+from particle_os.records import AptProxyResult
 from particle_os.report import results
 from particle_os.report.progress import Progress
-from particle_os.report.results import AptProxyResult, HelperResult, SingleResult, StageResult
+from particle_os.report.results import HelperResult, SingleResult, StageResult
 from rich.console import Console
 
 from ..base.test_base import AMD64, tar

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.contract import wire
 from particle_agent.contract.decode import encode
-from particle_agent.contract.options import Secret
 from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.base import Secret
 from particle_agent.stages.contents.run import Run
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.jobs.plan import Options, make_plan

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 from particle_agent.contract.decode import decode_any, encode
-from particle_agent.contract.options import StageOptions, duration
+from particle_agent.contract.options import duration
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
+from particle_agent.stages.base import StageOptions
 from particle_agent.stages.contents.run import Run
 from particle_agent.stages.software.apt import Apt
 from particle_os.errors import InvalidDocument

@@ -3,19 +3,14 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from particle_agent.verification.inspection import Package
+from particle_agent.contract.inspection import Package
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN
 from particle_os.boot.session import CheckResult, Verdict
 from particle_os.errors import InfrastructureError, StageFailed
+from particle_os.records import AptProxyResult
 from particle_os.report import page
-from particle_os.report.results import (
-    AptProxyResult,
-    ArtifactResult,
-    HelperResult,
-    Result,
-    StageResult,
-)
+from particle_os.report.results import ArtifactResult, HelperResult, Result, StageResult
 from particle_os.sandbox.verification import Finding, Verification
 
 HOSTILE = (

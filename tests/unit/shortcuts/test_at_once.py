@@ -8,7 +8,8 @@ import subprocess
 import time
 
 import pytest
-from particle_agent.apt.from_host import ARCHIVES, MOUNT, PLAIN
+from particle_agent.apt.from_host import MOUNT
+from particle_agent.contract.packages import ARCHIVES, PLAIN
 from particle_agent.errors import CommandFailed, InfrastructureError
 from particle_agent.shortcuts import at_once
 from particle_agent.target.target import Target

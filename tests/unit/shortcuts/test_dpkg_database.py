@@ -6,7 +6,7 @@ import subprocess
 import tarfile
 
 import pytest
-from particle_agent.apt.from_host import ARCHIVES, DATABASE
+from particle_agent.contract.packages import ARCHIVES, DATABASE
 from particle_agent.stages.software.bootstrap import extract
 from particle_os.apt import depot
 from particle_os.shortcuts import dpkg_database

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import AtLeastOne, Options, StageOptions, refuse, repeated
+from particle_agent.contract.options import AtLeastOne, Options, refuse, repeated
 from particle_agent.contract.values import GroupId, UserName
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.system.accounts import entries
 from particle_agent.target.target import Target
 

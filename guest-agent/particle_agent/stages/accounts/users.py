@@ -15,7 +15,6 @@ from particle_agent.contract.options import (
     Options,
     Place,
     SecretName,
-    StageOptions,
     refuse,
     repeated,
 )
@@ -28,6 +27,7 @@ from particle_agent.contract.values import (
     UserName,
 )
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.system.accounts import entries
 from particle_agent.target.target import SECRETS, Target
 

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from particle_agent.contract.options import StageOptions
 from particle_agent.contract.values import LanguageName
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 DPKG_CONFIG = "/etc/dpkg/dpkg.cfg.d/cleanup"

@@ -9,17 +9,10 @@ from typing import Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import (
-    HostTree,
-    Options,
-    Place,
-    StageOptions,
-    idle,
-    refuse,
-    repeated,
-)
+from particle_agent.contract.options import HostTree, Options, Place, idle, refuse, repeated
 from particle_agent.contract.values import AbsolutePath, FileMode, LinkText, UserName
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.system.accounts import entries
 from particle_agent.target.target import Target
 

@@ -7,15 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent.contract.options import (
-    AtLeastOne,
-    Duration,
-    Place,
-    StageOptions,
-    VariableName,
-    refuse,
-)
+from particle_agent.contract.options import AtLeastOne, Duration, Place, VariableName, refuse
 from particle_agent.contract.values import AbsolutePath, Argument, Script
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 SHELL = ("/bin/sh", "-eu")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from particle_agent.contract.options import StageOptions
 from particle_agent.errors import InfrastructureError
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import AtLeastOne, Place, StageOptions, refuse
+from particle_agent.contract.options import AtLeastOne, Place, refuse
 from particle_agent.contract.values import DiskSize, SwapSize, bytes_of
 from particle_agent.disk import boot, copied, growth, vfat
 from particle_agent.disk.boot import Booting, BootLoader, Kernel
@@ -17,6 +17,7 @@ from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, Wanted, Writer
+from particle_agent.stages.base import StageOptions
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
 

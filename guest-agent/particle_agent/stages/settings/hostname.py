@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent.contract.options import StageOptions
 from particle_agent.contract.values import HostName
+from particle_agent.stages.base import StageOptions
 from particle_agent.system.hosts import hosts
 from particle_agent.target.target import Target
 

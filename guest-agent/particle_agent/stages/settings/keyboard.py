@@ -6,9 +6,9 @@ import difflib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from particle_agent.contract.options import StageOptions
 from particle_agent.contract.values import XkbLayouts, XkbName, XkbOption, XkbVariants
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 CONFIG = "/etc/default/keyboard"

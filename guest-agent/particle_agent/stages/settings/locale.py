@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import StageOptions
 from particle_agent.contract.values import LocaleName
 from particle_agent.errors import CommandFailed, StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 SUPPORTED = "/usr/share/i18n/SUPPORTED"

@@ -11,9 +11,10 @@ from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import AtLeastOne, Options, Place, StageOptions, refuse
+from particle_agent.contract.options import AtLeastOne, Options, Place, refuse
 from particle_agent.contract.values import HostName, InterfaceAddress, InterfaceName, IpAddress
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 # systemd.network(5): files are read in the order of their names, and the first that matches holds.

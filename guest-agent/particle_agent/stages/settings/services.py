@@ -9,9 +9,10 @@ from typing import ClassVar, Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import StageOptions, idle, refuse
+from particle_agent.contract.options import idle, refuse
 from particle_agent.contract.values import UnitName
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 # systemd.unit(5), and the scripts that systemd-sysv-generator(8) makes units of.

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import StageOptions
 from particle_agent.contract.values import ZoneName
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 ZONES = "/usr/share/zoneinfo"

@@ -13,7 +13,7 @@ from particle_agent.apt import from_host
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.apt.failure import apt_failure
 from particle_agent.contract.needs import INIT, Need
-from particle_agent.contract.options import HostFile, Options, StageOptions, idle, refuse
+from particle_agent.contract.options import HostFile, Options, idle, refuse
 from particle_agent.contract.values import (
     DebconfQuestion,
     DebconfValue,
@@ -26,6 +26,7 @@ from particle_agent.contract.values import (
 )
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.shortcuts import at_once, stand_ins
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 APT_GET = (

@@ -23,8 +23,9 @@ from typing import Literal
 
 from particle_agent.apt import from_host
 from particle_agent.apt.dpkg import DPKG, STATUS, chunks, find_member
-from particle_agent.contract.options import StageOptions
+from particle_agent.contract import packages
 from particle_agent.errors import InfrastructureError
+from particle_agent.stages.base import StageOptions
 from particle_agent.system.hosts import DEFAULT_HOSTS
 from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.target.target import Target
@@ -57,11 +58,11 @@ def extract(disk: Path, root: Path, sources: str) -> None:
     argv += ["--numeric-owner", "--same-permissions", "--keep-directory-symlink"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, pipesize=PIPE_BYTES) as tar:
         assert tar.stdin is not None
-        for deb in sorted((disk / from_host.ARCHIVES).glob("*.deb")):
+        for deb in sorted((disk / packages.ARCHIVES).glob("*.deb")):
             with deb.open("rb") as file:
                 for chunk in chunks(file, find_member(file, b"data.tar")):
                     tar.stdin.write(chunk)
-        database = disk / from_host.DATABASE
+        database = disk / packages.DATABASE
         if database.exists():
             with database.open("rb") as file:
                 shutil.copyfileobj(file, tar.stdin, PIPE_BYTES)
@@ -83,7 +84,7 @@ class Bootstrap(StageOptions):
         target.write("/etc/hosts", DEFAULT_HOSTS)
         dpkg = ["dpkg", *(f"--force-{thing}" for thing in FORCED)]
         with from_host.disk(target) as disk:
-            archives = f"{disk}/{from_host.ARCHIVES}"
+            archives = f"{disk}/{packages.ARCHIVES}"
             debs = [f"{archives}/{n}" for n in target.list(archives) if n.endswith(".deb")]
             names = re.findall(r"(?m)^Package: *(\S+)", target.read(STATUS))
             if names and _run_preinsts(target, debs):

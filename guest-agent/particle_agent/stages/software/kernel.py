@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from particle_agent.contract.needs import INIT, Need
-from particle_agent.contract.options import StageOptions, idle, refuse
+from particle_agent.contract.options import idle, refuse
 from particle_agent.contract.values import KernelWord, ModuleName
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.system import kernels
 from particle_agent.target.target import Target
 

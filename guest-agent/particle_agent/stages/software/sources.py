@@ -16,7 +16,6 @@ from particle_agent.contract.options import (
     OnHost,
     Options,
     Place,
-    StageOptions,
     idle,
     refuse,
     repeated,
@@ -32,6 +31,7 @@ from particle_agent.contract.values import (
     SuiteName,
 )
 from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 SOURCES = "/etc/apt/sources.list"

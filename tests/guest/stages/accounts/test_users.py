@@ -1,7 +1,7 @@
 import pytest
-from particle_agent.contract.options import Secret
 from particle_agent.errors import StageError
 from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.base import Secret
 
 KEY = (
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f "

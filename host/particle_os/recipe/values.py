@@ -1,0 +1,15 @@
+"""Values that recipes and the command line share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from particle_agent.contract.options import Text
+
+Wish = Annotated[
+    str,
+    Text(
+        "'auto', 'none', or the URL of a proxy such as 'http://127.0.0.1:3142'",
+        r"auto|none|http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):[1-9][0-9]{0,4}/?",
+    ),
+]
