@@ -4,16 +4,12 @@ The two tables are the rules. A folder may import itself and all folders of the 
 and nothing of its own row. Every import counts: under TYPE_CHECKING and inside functions, too.
 """
 
-import ast
 import sys
-from pathlib import Path
 
-import particle_agent
-import particle_os
 import pytest
 
-HOST = Path(particle_os.__file__).parent
-AGENT = Path(particle_agent.__file__).parent
+from ..sources import folder, imported, ours
+
 # The lowest row first. What is no folder is a module beside the folders.
 RULES = {
     "particle_os": (
@@ -40,40 +36,11 @@ RULES = {
         {"__main__"},
     ),
 }
-ROOTS = {"particle_os": HOST, "particle_agent": AGENT}
 # What the host may import of the agent, besides `contract` and `stages`. This list only shrinks.
 SHARED = {"apt.dpkg", "apt.failure", "apt.proxy", "errors"}
 
 
-def modules(package):
-    """The source file of each module of a package, by the module's name."""
-    found = {}
-    for path in sorted(ROOTS[package].rglob("*.py")):
-        parts = path.relative_to(ROOTS[package]).with_suffix("").parts
-        found[".".join((package, *parts)).removesuffix(".__init__")] = path
-    assert len(found) > 50
-    return found
-
-
-MODULES = {**modules("particle_os"), **modules("particle_agent")}
-
-
-def imported(path):
-    """The absolute names of all modules that a source file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide where they lead"
-            assert node.module is not None
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else node.module
-
-
-def folder(name):
-    """The folder of a module, or the module that lies beside the folders."""
-    return name.partition(".")[2].partition(".")[0]
+MODULES = ours()
 
 
 def row(name):
@@ -106,7 +73,7 @@ def offences(name, names):
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_module_imports_only_what_lies_below_it(name):
-    assert list(offences(name, imported(MODULES[name]))) == []
+    assert list(offences(name, imported(MODULES[name], MODULES))) == []
 
 
 @pytest.mark.parametrize(
@@ -136,6 +103,6 @@ def test_imports_are_seen_wherever_they_stand(tmp_path):
         "if TYPE_CHECKING:\n    from particle_os.vm import argv\n"
         "def late():\n    import particle_os.cli.common\n"
     )
-    names = list(imported(source))
+    names = list(imported(source, MODULES))
     assert "particle_os.vm.argv" in names
     assert "particle_os.cli.common" in names

@@ -1,0 +1,239 @@
+"""The measures of the house, and the limit of each, so that what was tidied stays tidy.
+
+The sources are read, nothing is run. `LIMITS` is the table: lower a limit whenever a measure falls.
+"""
+
+import ast
+from collections import Counter, defaultdict
+
+import pytest
+
+from ..sources import folder, imported, modules, ours
+
+LIMITS = {
+    "modules in the largest folder": 14,
+    "levels of folders in the host": 9,
+    "levels of folders in the guest": 8,
+    "import cycles between modules": 0,
+    "import cycles between folders": 0,
+    "modules with more than 12 imports of ours": 15,
+    "functions over 50 lines": 11,
+    "modules over 400 lines": 5,
+    "names of classes and types that exist more than once": 29,
+}
+MOST_IMPORTS, LONGEST_FUNCTION, LONGEST_MODULE = 12, 50, 400
+HOST, GUEST = "particle_os", "particle_agent"
+
+
+def graph(files):
+    """The modules of `files` that each of them imports."""
+    return {name: set(imported(path, files)) & set(files) - {name} for name, path in files.items()}
+
+
+def folder_graph(files, package):
+    """The folders of a package that each of them imports; modules beside the folders are left out.
+
+    Those stand below all folders (errors) or above them (__main__), and are no level.
+    """
+    folders = {folder(n) for n, p in files.items() if n.startswith(f"{package}.") and inside(p, n)}
+    found = {name: set() for name in folders}
+    for name, others in graph(files).items():
+        if name.startswith(f"{package}.") and folder(name) in folders:
+            inner = {folder(other) for other in others if other.startswith(f"{package}.")}
+            found[folder(name)] |= inner & folders - {folder(name)}
+    return found
+
+
+def inside(path, name):
+    """Whether a module lies in a folder of its package."""
+    return path.name == "__init__.py" or name.count(".") > 1
+
+
+def cycles(edges):
+    """The groups of nodes that reach each other (strongly connected components)."""
+    reached = {node: reachable(edges, node) for node in edges}
+    groups = {
+        frozenset(other for other in reached[node] if node in reached[other]) for node in edges
+    }
+    return [sorted(group) for group in groups if group]
+
+
+def reachable(edges, start):
+    """The nodes that can be reached from `start`; itself only through a cycle."""
+    found, left = set(), list(edges[start])
+    while left:
+        node = left.pop()
+        if node not in found:
+            found.add(node)
+            left += edges[node]
+    return found
+
+
+def longest_chain(edges):
+    """The longest chain of nodes, the highest first; cycles are cut where they close."""
+
+    def chain(node, above):
+        below = [chain(n, (*above, node)) for n in edges[node] if n not in (*above, node)]
+        return [node, *max(below, key=len, default=[])]
+
+    return max((chain(node, ()) for node in sorted(edges)), key=len, default=[])
+
+
+def largest_folder(files):
+    """The modules of the folder that has most of them."""
+    found = defaultdict(list)
+    for name, path in files.items():
+        if path.name != "__init__.py":
+            found[path.parent].append(name)
+    return max(found.values(), key=len)
+
+
+def many_imports(files):
+    """The modules that import more than `MOST_IMPORTS` others of ours."""
+    return [
+        f"{name} ({len(others)})"
+        for name, others in graph(files).items()
+        if len(others) > MOST_IMPORTS
+    ]
+
+
+def long_functions(files):
+    """The functions of more than `LONGEST_FUNCTION` lines."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    for name, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, kinds) and node.end_lineno - node.lineno >= LONGEST_FUNCTION:
+                yield f"{name}.{node.name} ({node.end_lineno - node.lineno + 1})"
+
+
+def long_modules(files):
+    """The modules of more than `LONGEST_MODULE` lines."""
+    for name, path in files.items():
+        if (lines := len(path.read_text().splitlines())) > LONGEST_MODULE:
+            yield f"{name} ({lines})"
+
+
+def defined(path):
+    """The names of the classes and type aliases at the top level of a source file."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript | ast.BinOp):
+            # Constants are in capitals throughout; a type alias is written as a class is.
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            yield from (name for name in names if name[0].isupper() and not name.isupper())
+
+
+def repeated_names(files):
+    """The names of classes and types that more than one module defines."""
+    counts = Counter(name for path in files.values() for name in set(defined(path)))
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
+def measured(files):
+    """What counts for each measure of `LIMITS`."""
+    host, guest = folder_graph(files, HOST), folder_graph(files, GUEST)
+    return {
+        "modules in the largest folder": largest_folder(files),
+        "levels of folders in the host": longest_chain(host),
+        "levels of folders in the guest": longest_chain(guest),
+        "import cycles between modules": cycles(graph(files)),
+        "import cycles between folders": [*cycles(host), *cycles(guest)],
+        "modules with more than 12 imports of ours": many_imports(files),
+        "functions over 50 lines": list(long_functions(files)),
+        "modules over 400 lines": list(long_modules(files)),
+        "names of classes and types that exist more than once": repeated_names(files),
+    }
+
+
+@pytest.fixture(scope="module")
+def house():
+    return measured(ours())
+
+
+@pytest.mark.parametrize("measure", LIMITS)
+def test_the_house_stays_within_its_limits(house, measure):
+    found = house[measure]
+    assert len(found) <= LIMITS[measure], f"{measure}: {found}"
+
+
+def test_every_measure_has_a_limit(house):
+    assert set(house) == set(LIMITS)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Writes the modules of a small host, and reads them back; `files` are contents by path."""
+
+    def write(**files):
+        for name, content in files.items():
+            path = tmp_path / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content)
+        return modules(HOST, tmp_path)
+
+    return write
+
+
+def test_the_largest_folder_is_found(small):
+    files = small(a__one="", a__two="", b__one="")
+    assert largest_folder(files) == ["particle_os.a.one", "particle_os.a.two"]
+
+
+def test_levels_are_the_longest_chain_of_folders(small):
+    files = small(
+        a__m="from particle_os.b import m\nfrom particle_os.c import m as other\n",
+        b__m="def late():\n    from particle_os.c import m\n",
+        c__m="from particle_os import errors\n",
+        errors="",
+    )
+    assert longest_chain(folder_graph(files, HOST)) == ["a", "b", "c"]
+
+
+def test_a_cycle_of_modules_is_seen_under_type_checking(small):
+    files = small(
+        a__one="from particle_os.a import two\n",
+        a__two="from particle_os.a.three import X\n",
+        a__three="if TYPE_CHECKING:\n    from particle_os.a.one import X\n",
+        a__four="from particle_os.a import one\n",
+    )
+    names = ["particle_os.a.one", "particle_os.a.three", "particle_os.a.two"]
+    assert cycles(graph(files)) == [names]
+
+
+def test_a_cycle_of_folders_needs_no_cycle_of_modules(small):
+    files = small(
+        a__one="from particle_os.b import one\n",
+        b__one="",
+        b__two="from particle_os.a import two\n",
+        a__two="",
+    )
+    assert cycles(graph(files)) == []
+    assert cycles(folder_graph(files, HOST)) == [["a", "b"]]
+
+
+def test_a_module_with_many_imports_is_found(small):
+    most = {f"a__m{number}": "" for number in range(MOST_IMPORTS)}
+    imports = "".join(f"from particle_os.a import m{number}\n" for number in range(MOST_IMPORTS))
+    assert many_imports(small(**most, b__one=imports)) == []
+    files = small(a__x="X = 1", b__one=f"{imports}from particle_os.a.x import X\n")
+    assert many_imports(files) == [f"particle_os.b.one ({MOST_IMPORTS + 1})"]
+
+
+def test_a_long_function_is_found_inside_a_class_too(small):
+    body = "        pass\n" * (LONGEST_FUNCTION - 1)
+    files = small(a__one=f"class A:\n    def f():\n{body}    async def g():\n{body}        pass\n")
+    assert list(long_functions(files)) == [f"particle_os.a.one.g ({LONGEST_FUNCTION + 1})"]
+
+
+def test_a_long_module_is_found(small):
+    files = small(a__one="\n" * LONGEST_MODULE, a__two="\n" * (LONGEST_MODULE + 1))
+    assert list(long_modules(files)) == [f"particle_os.a.two ({LONGEST_MODULE + 1})"]
+
+
+def test_a_repeated_name_is_found_whether_class_or_alias(small):
+    files = small(
+        a__one="class Disk: ...\nKind = int | str\nMOST = 1 << 20\nclass O:\n    class In: ...\n",
+        b__one="Disk = list[int]\nclass Kind: ...\nMOST = 2 << 20\nclass In: ...\n",
+    )
+    assert repeated_names(files) == ["Disk", "Kind"]
