@@ -9,7 +9,9 @@ import time
 from collections.abc import Sequence
 
 from particle_os.errors import DeadlineExceeded
-from particle_os.recipe.checks import CONTENT_BYTES, Check, Finding, HttpCheck, PortCheck
+from particle_os.recipe.checks.base import CONTENT_BYTES, Judgement
+from particle_os.recipe.checks.kinds import Check
+from particle_os.recipe.checks.network import HttpCheck, PortCheck
 from particle_os.system.deadline import Deadline
 from particle_os.vm.monitor import Monitor
 
@@ -24,7 +26,7 @@ def ports(checks: Sequence[Check]) -> tuple[int, ...]:
     return tuple(sorted(wanted))
 
 
-def reach(check: Check, monitor: Monitor, deadline: Deadline) -> Finding | None:
+def reach(check: Check, monitor: Monitor, deadline: Deadline) -> Judgement | None:
     """What a check finds from outside; None when it does not look from there."""
     if isinstance(check, HttpCheck):
         return _http(check, monitor.forwards(deadline)[check.port], deadline)
@@ -33,7 +35,7 @@ def reach(check: Check, monitor: Monitor, deadline: Deadline) -> Finding | None:
     return None
 
 
-def _port(port: int, monitor: Monitor, deadline: Deadline) -> Finding:
+def _port(port: int, monitor: Monitor, deadline: Deadline) -> Judgement:
     """Whether the guest takes a connection.
 
     QEMU takes it in any case, and only then asks the guest: it knows the outcome.
@@ -44,12 +46,12 @@ def _port(port: int, monitor: Monitor, deadline: Deadline) -> Finding:
     with socket.create_connection(("127.0.0.1", forwarded), timeout=limit.remaining()):
         while time.monotonic() < limit.at:
             if re.search(connection, monitor.human("info usernet", deadline)):
-                return Finding(True, "the host can connect")
+                return Judgement(True, "the host can connect")
             time.sleep(0.1)
-    return Finding(False, f"the host cannot connect{ADVICE}")
+    return Judgement(False, f"the host cannot connect{ADVICE}")
 
 
-def _http(check: HttpCheck, forwarded: int, deadline: Deadline) -> Finding:
+def _http(check: HttpCheck, forwarded: int, deadline: Deadline) -> Judgement:
     limit = deadline.sooner(check.seconds, f"GET {check.http}")
     connection = http.client.HTTPConnection("127.0.0.1", forwarded, timeout=limit.remaining())
     try:
@@ -63,7 +65,7 @@ def _http(check: HttpCheck, forwarded: int, deadline: Deadline) -> Finding:
                 break
             body += chunk
     except (OSError, http.client.HTTPException, DeadlineExceeded) as error:
-        return Finding(False, f"no answer: {error or type(error).__name__}{ADVICE}")
+        return Judgement(False, f"no answer: {error or type(error).__name__}{ADVICE}")
     finally:
         connection.close()
     return check.judge_response(response.status, body.decode("utf-8", "replace"))

@@ -13,8 +13,14 @@ from collections.abc import Sequence
 from importlib import resources
 
 from particle_os.errors import UsageError, printable
-from particle_os.recipe.checks import NO_REPLY, Check, Reply
-from particle_os.recipe.questions import TOO_LONG, TOO_LONG_HINT, first_beyond_limit, questions
+from particle_os.recipe.checks.base import NO_REPLY, Reply
+from particle_os.recipe.checks.kinds import Check
+from particle_os.recipe.checks.questions import (
+    TOO_LONG,
+    TOO_LONG_HINT,
+    first_beyond_limit,
+    questions,
+)
 from particle_os.vm import smbios
 
 UNIT = "particle-os-probe.service"

@@ -21,15 +21,10 @@ from particle_os.boot.image import check_readable
 from particle_os.boot.verdict import CheckResult, Status, Verdict
 from particle_os.boot.watch import Watch
 from particle_os.errors import InfrastructureError, UsageError, printable
-from particle_os.recipe.checks import (
-    NO_REPLY,
-    QUESTION_SECONDS,
-    Check,
-    CommandCheck,
-    Finding,
-    MemoryCheck,
-    RebootCheck,
-)
+from particle_os.recipe.checks.base import NO_REPLY, QUESTION_SECONDS, Judgement
+from particle_os.recipe.checks.contents import CommandCheck
+from particle_os.recipe.checks.kinds import Check
+from particle_os.recipe.checks.system import MemoryCheck, RebootCheck
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
@@ -53,7 +48,7 @@ ATTEMPTS = 3
 # A Linux that remaps interrupts panics when a busy host lets it miss ticks early in its start.
 LOST_TIMER = "timer doesn't work through Interrupt-remapped IO-APIC"
 NOT_REBOOTED = CheckResult(name="reboot", passed=False, detail="the first boot did not pass")
-UNASKED = Finding(False, "the system has not answered that")
+UNASKED = Judgement(False, "the system has not answered that")
 # These facts stay when a system boots again.
 LASTING = ("machine-id", "ssh-host-keys")
 
@@ -337,7 +332,7 @@ def _results(
     return results
 
 
-def _result(check: Check, found: Finding) -> CheckResult:
+def _result(check: Check, found: Judgement) -> CheckResult:
     name, detail = printable(check.name, 200), printable(found.detail.replace("\n", " / "))
     return CheckResult(name=name, passed=found.holds, detail=detail)
 

@@ -26,7 +26,8 @@ from particle_os.cli.outcome import not_booted
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable
 from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.recipe import loading
-from particle_os.recipe.checks import Check, UnitCheck
+from particle_os.recipe.checks.kinds import Check
+from particle_os.recipe.checks.system import UnitCheck
 from particle_os.report import page
 from particle_os.system.workspace import workspace
 from particle_os.vm import accel

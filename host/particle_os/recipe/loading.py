@@ -21,10 +21,12 @@ from particle_agent.stages.output.qemu import Firmware, Qemu
 from particle_os.documents import document, validation
 from particle_os.documents.document import Key, Mark, Node
 from particle_os.errors import InvalidDocument, Problem, UsageError
-from particle_os.recipe import checks, dependencies, include, legacy, questions, variables
+from particle_os.recipe import dependencies, include, legacy, variables
 from particle_os.recipe.attachments import Attachment, Complain, attach, look
 from particle_os.recipe.base_reference import BaseReference
-from particle_os.recipe.checks import Check
+from particle_os.recipe.checks import kinds as checks
+from particle_os.recipe.checks import questions
+from particle_os.recipe.checks.kinds import Check
 from particle_os.recipe.values import Wish
 from particle_os.recipe.variables import Variables
 

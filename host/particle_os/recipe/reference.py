@@ -13,7 +13,7 @@ from particle_agent.stages import RECIPE_STAGES
 from particle_os.documents.validation import did_you_mean, nearest
 from particle_os.errors import UsageError
 from particle_os.recipe import include, legacy, loading, variables
-from particle_os.recipe.checks import KINDS
+from particle_os.recipe.checks.kinds import KINDS
 from particle_os.recipe.schema import common_options, of_recipes
 from particle_os.recipe.schema import recipes as written_form
 

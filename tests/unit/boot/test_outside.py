@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from particle_os.boot import outside
-from particle_os.recipe.checks import HttpCheck, PortCheck, UnitCheck
+from particle_os.recipe.checks.network import HttpCheck, PortCheck
+from particle_os.recipe.checks.system import UnitCheck
 from particle_os.system.deadline import Deadline
 
 

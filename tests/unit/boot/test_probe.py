@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from particle_os.boot import probe
 from particle_os.errors import UsageError
-from particle_os.recipe import questions
-from particle_os.recipe.checks import NO_REPLY, CommandCheck, FileCheck, Reply, UnitCheck
+from particle_os.recipe.checks import questions
+from particle_os.recipe.checks.base import NO_REPLY, Reply
+from particle_os.recipe.checks.contents import CommandCheck, FileCheck
+from particle_os.recipe.checks.system import UnitCheck
 from particle_os.vm import smbios
 
 NONCE = "0123456789abcdef"

@@ -12,15 +12,9 @@ from particle_os.boot.evidence import Evidence
 from particle_os.boot.verdict import CheckResult, Verdict
 from particle_os.cli import cli
 from particle_os.errors import UsageError
-from particle_os.recipe.checks import (
-    CommandCheck,
-    FileCheck,
-    LocaleCheck,
-    MemoryCheck,
-    MountCheck,
-    Reply,
-    TimezoneCheck,
-)
+from particle_os.recipe.checks.base import Reply
+from particle_os.recipe.checks.contents import CommandCheck, FileCheck
+from particle_os.recipe.checks.system import LocaleCheck, MemoryCheck, MountCheck, TimezoneCheck
 from particle_os.vm import accel
 from particle_os.vm.console import QemuEnded
 

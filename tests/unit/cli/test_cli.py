@@ -12,7 +12,7 @@ from particle_os.base import container
 from particle_os.boot import session
 from particle_os.cli import cli, verdicts
 from particle_os.errors import StageFailed
-from particle_os.recipe.checks import KINDS
+from particle_os.recipe.checks.kinds import KINDS
 from particle_os.report.results import ArtifactResult, HelperResult, Result
 from particle_os.system import process
 from particle_os.system.workspace import data_directory

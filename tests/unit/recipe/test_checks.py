@@ -7,22 +7,18 @@ from particle_os.boot import probe
 from particle_os.boot.verdict import Status
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
-from particle_os.recipe.checks import (
-    KINDS,
+from particle_os.recipe.checks.base import Reply
+from particle_os.recipe.checks.contents import CommandCheck, FileCheck, PackageCheck, UserCheck
+from particle_os.recipe.checks.kinds import KINDS
+from particle_os.recipe.checks.network import HttpCheck, PortCheck
+from particle_os.recipe.checks.system import (
     BootTimeCheck,
-    CommandCheck,
-    FileCheck,
-    HttpCheck,
     KernelArgumentCheck,
     LocaleCheck,
     MemoryCheck,
     MountCheck,
-    PackageCheck,
-    PortCheck,
-    Reply,
     TimezoneCheck,
     UnitCheck,
-    UserCheck,
 )
 
 LISTEN = "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1\n"

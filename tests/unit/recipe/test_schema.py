@@ -11,7 +11,7 @@ from particle_agent.stages import RECIPE_STAGES
 from particle_os.documents import document
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading, schema
-from particle_os.recipe.checks import KINDS
+from particle_os.recipe.checks.kinds import KINDS
 from particle_os.system.workspace import data_directory
 
 TOP = Path(__file__).parents[3]

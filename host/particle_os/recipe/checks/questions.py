@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from particle_os.recipe.checks import Check
+from particle_os.recipe.checks.kinds import Check
 
 # All of SMBIOS has 64 KiB in its older form.
 QUESTIONS_LIMIT = 24 << 10
-
-
 TOO_LONG = f"the checks are longer than the {QUESTIONS_LIMIT} bytes that can be handed to an image"
-
-
 TOO_LONG_HINT = "put long commands into a script of the image"
 
 
