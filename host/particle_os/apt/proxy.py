@@ -22,7 +22,7 @@ from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract import wire
 
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
-from particle_os.recipe.values import Wish
+from particle_os.recipe.values import ProxyChoice
 from particle_os.records import AptProxyResult
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
@@ -126,7 +126,7 @@ def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None])
     of the host's apt name, then apt-cacher-ng where it usually is; "none" goes without any.
     """
     if not is_wish(wish):
-        raise UsageError(f"--apt-proxy: expected {get_args(Wish)[1].what}, found '{wish}'")
+        raise UsageError(f"--apt-proxy: expected {get_args(ProxyChoice)[1].what}, found '{wish}'")
     if wish == "none":
         return AptProxy(direct=True)
     if wish != "auto":
@@ -174,7 +174,7 @@ def _named(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def is_wish(text: str) -> bool:
-    return bool(get_args(Wish)[1].accepts(text))
+    return bool(get_args(ProxyChoice)[1].accepts(text))
 
 
 def check(url: str) -> wire.AptProxy:

@@ -22,7 +22,7 @@ from particle_agent.stages.software.bootstrap import Bootstrap
 from particle_os.apt import depot, mmdebstrap
 from particle_os.apt.proxy import NO_PROXY, AptProxy
 from particle_os.base import container
-from particle_os.base.container import Source
+from particle_os.base.container import ImageReference
 from particle_os.base.oci import Image
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.sandbox.agent import Agent, Listener
@@ -105,7 +105,7 @@ class ImageBase:
     """A base as a container image; `digest` is that of its manifest."""
 
     image: Image
-    source: Source
+    source: ImageReference
     cache: Path
 
     @property

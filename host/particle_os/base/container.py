@@ -44,7 +44,7 @@ _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageReference:
     """Where an image comes from, in the words of containers-transports(5).
 
     `name` has no tag and no digest; of a file it is the absolute path. `selector` is the tag or
@@ -78,12 +78,12 @@ class Source:
         """The digest that the reference itself demands."""
         return self.selector[1:] if self.selector.startswith("@") else None
 
-    def at(self, digest: str) -> Source:
+    def at(self, digest: str) -> ImageReference:
         """A registry's manifest of this digest, whatever the tag names by now."""
-        return Source(self.transport, self.name, f"@{digest}") if self.remote else self
+        return ImageReference(self.transport, self.name, f"@{digest}") if self.remote else self
 
 
-def parse(reference: str, relative_to: Path) -> Source | None:
+def parse(reference: str, relative_to: Path) -> ImageReference | None:
     """The place of a container image; None for the other kinds of bases.
 
     Raises UsageError when there is no such file or directory.
@@ -94,7 +94,7 @@ def parse(reference: str, relative_to: Path) -> Source | None:
     if transport == "docker":
         found = _REFERENCE.fullmatch(rest)
         assert found is not None
-        return Source(transport, found["name"], found["selector"] or "")
+        return ImageReference(transport, found["name"], found["selector"] or "")
     given, colon, selector = rest.partition(":")
     path = (relative_to / given).absolute()
     if ":" in str(path):
@@ -103,7 +103,7 @@ def parse(reference: str, relative_to: Path) -> Source | None:
     if not there:
         kind = "OCI image layout" if transport == "oci" else "file"
         raise UsageError(f"the base image {reference} does not exist: {path} is no {kind}")
-    return Source(transport, str(path), f"{colon}{selector}")
+    return ImageReference(transport, str(path), f"{colon}{selector}")
 
 
 def describe(reference: str, relative_to: Path, architecture: str, cache: Path) -> Image:
@@ -132,7 +132,7 @@ def describe(reference: str, relative_to: Path, architecture: str, cache: Path) 
 class _Look:
     """One search for the documents of an image; `store` keeps those whose digest is known."""
 
-    source: Source
+    source: ImageReference
     architecture: str
     store: Path
     work: Workspace
@@ -165,7 +165,7 @@ class _Look:
 
         return self._kept(digest, find)
 
-    def _inspect(self, source: Source, *options: str) -> bytes:
+    def _inspect(self, source: ImageReference, *options: str) -> bytes:
         insecure = ["--tls-verify=false"] if source.insecure else []
         argv = [*_skopeo(self.architecture, self.work), "inspect", *options, *insecure, str(source)]
         what = f"looking up {source}"
@@ -201,7 +201,7 @@ class _Look:
         return document
 
 
-def _from_layout(source: Source, digest: str) -> bytes:
+def _from_layout(source: ImageReference, digest: str) -> bytes:
     """A document of a local image layout (image-layout.md), a directory or a tar archive.
 
     Empty when it is not there, or larger than a document may be.
@@ -248,7 +248,7 @@ def _missing(image: Image, store: Path) -> list[oci.Layer]:
 
 def fetch(
     image: Image,
-    source: Source,
+    source: ImageReference,
     *,
     cache: Path,
     work: Workspace,
@@ -296,7 +296,9 @@ def fetch(
             raise InfrastructureError(f"{image.reference} has changed while it was fetched")
 
 
-def _only(image: Image, source: Source, missing: list[oci.Layer], work: Workspace) -> list[str]:
+def _only(
+    image: Image, source: ImageReference, missing: list[oci.Layer], work: Workspace
+) -> list[str]:
     """What skopeo copies: this very image of a layout, whichever of an index it would take."""
     manifest = _from_layout(source, image.digest)
     layout, blobs = work.path / "only", Path(source.name) / "blobs"
@@ -317,7 +319,7 @@ def _only(image: Image, source: Source, missing: list[oci.Layer], work: Workspac
     return [f"--src-shared-blob-dir={blobs}", f"oci:{layout}"]
 
 
-def _extract(source: Source, digests: set[str], blobs: Path) -> None:
+def _extract(source: ImageReference, digests: set[str], blobs: Path) -> None:
     """Takes blobs out of an archive; whether they are right is for skopeo to tell."""
     names = {f"blobs/{digest.replace(':', '/')}": digest for digest in digests}
     try:
@@ -351,7 +353,9 @@ def _environment(work: Workspace) -> dict[str, str]:
     return {**os.environ, "XDG_DATA_HOME": str(work.path / "data")}
 
 
-def _explained(error: InfrastructureError, brief: str, source: Source) -> InfrastructureError:
+def _explained(
+    error: InfrastructureError, brief: str, source: ImageReference
+) -> InfrastructureError:
     """The same error in skopeo's words, if it said any."""
     said = [match[1] for line in error.tail if (match := _FATAL.search(line))]
     if not said:

@@ -46,7 +46,7 @@ class Options:
     keep_on_failure: bool = False
     template: str = "debian-trixie"
     mirror: str | None = None
-    # What the recipe says of it, unless something is said here (`apt_proxy.Wish`).
+    # What the recipe says of it, unless something is said here (`ProxyChoice`).
     apt_proxy: str | None = None
     # Whether earlier work is used, from which stage on it is not (number, name or type), and the
     # seconds for which a stage that reads the network is believed.

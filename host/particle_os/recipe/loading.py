@@ -27,7 +27,7 @@ from particle_os.recipe.base_reference import BaseReference
 from particle_os.recipe.checks import kinds as checks
 from particle_os.recipe.checks import questions
 from particle_os.recipe.checks.kinds import Check
-from particle_os.recipe.values import Wish
+from particle_os.recipe.values import ProxyChoice
 from particle_os.recipe.variables import Variables
 
 RecipeName = Annotated[
@@ -78,7 +78,7 @@ class Recipe(Options):
     docker-archive:PATH[:REF]; paths are relative to the recipe."""
     architecture: Literal["amd64"] = "amd64"
     """The Debian architecture of the image."""
-    apt_proxy: Wish = "auto"
+    apt_proxy: ProxyChoice = "auto"
     """A proxy such as apt-cacher-ng for packages: its URL, none, or auto for the one that the
     environment names or that runs on this machine. Nothing of it stays in the image."""
     stages: Annotated[

@@ -74,7 +74,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReferenceEntry:
     """What is to be told of a stage, or of what is within its options."""
 
     name: str
@@ -117,7 +117,7 @@ def _options(
         yield from _options(inner, definitions)
 
 
-def find(path: str) -> Entry | Option:
+def find(path: str) -> ReferenceEntry | Option:
     """The entry of `STAGE`, or of `STAGE.OPTION` however deep.
 
     `recipe` stands for the recipe itself, `include` for what may stand in a stage's place, `check`
@@ -149,7 +149,7 @@ def find(path: str) -> Entry | Option:
     if first not in classes:
         known = classes if classes is checks else {*classes, *keys}
         raise _unknown("check" if classes is checks else "stage or key", first, known)
-    found: Entry | Option = _entry(name, classes[first], definitions)
+    found: ReferenceEntry | Option = _entry(name, classes[first], definitions)
     inner = [classes[first]]
     for option in rest:
         options = {o.name: o for kind in inner for o in _read(kind, definitions)}
@@ -159,7 +159,7 @@ def find(path: str) -> Entry | Option:
     if isinstance(found, Option) and found.inner:
         kind = found.inner[0]
         described = f"{found.description}\n\n{definitions[kind]['description']}"
-        return Entry(path, described, tuple(_read(kind, definitions)))
+        return ReferenceEntry(path, described, tuple(_read(kind, definitions)))
     return found
 
 
@@ -170,18 +170,18 @@ def _definitions() -> dict[str, Any]:
     return {**final["$defs"], "Recipe": final, "Include": written["definitions"]["Include"]}
 
 
-def all_checks() -> Entry:
+def all_checks() -> ReferenceEntry:
     """The checks of boot tests, each with the first line of what is told of it."""
     definitions = _definitions()
     about = "What can stand in 'boot-test: checks:' of a recipe, and in the file of 'boot-test'."
     kinds = [(kind.kind, str(definitions[kind.__name__]["description"])) for kind in KINDS]
     options = (Option(k, "check", False, "", d.splitlines()[0], ()) for k, d in kinds)
-    return Entry("check", about, tuple(options))
+    return ReferenceEntry("check", about, tuple(options))
 
 
-def _entry(name: str, kind: str, definitions: dict[str, Any]) -> Entry:
+def _entry(name: str, kind: str, definitions: dict[str, Any]) -> ReferenceEntry:
     description = str(definitions[kind]["description"])
-    return Entry(name, description, tuple(_read(kind, definitions)))
+    return ReferenceEntry(name, description, tuple(_read(kind, definitions)))
 
 
 def _unknown(what: str, name: str, known: Collection[str]) -> UsageError:
@@ -190,7 +190,7 @@ def _unknown(what: str, name: str, known: Collection[str]) -> UsageError:
     return UsageError(f"there is no {what} '{name}'", hint=hint)
 
 
-def text(found: Entry | Option) -> str:
+def text(found: ReferenceEntry | Option) -> str:
     """An entry for the terminal."""
     if isinstance(found, Option):
         return _paragraph(found)

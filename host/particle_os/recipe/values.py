@@ -6,7 +6,7 @@ from typing import Annotated
 
 from particle_agent.contract.options import Text
 
-Wish = Annotated[
+ProxyChoice = Annotated[
     str,
     Text(
         "'auto', 'none', or the URL of a proxy such as 'http://127.0.0.1:3142'",

@@ -22,7 +22,7 @@ KINDS_SAID = "a string, an integer, true or false, or a list of strings"
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _LITERAL_HINT = "write '$${' where no variable is meant"
 
-Kind = Literal["string", "integer", "boolean", "list"]
+VariableKind = Literal["string", "integer", "boolean", "list"]
 Value = str | int | bool | list[str]
 
 
@@ -39,7 +39,7 @@ class NoSuchVariable(UsageError):
 class Variable:
     """A declared variable; `value` is None where it has none, or a wrong one."""
 
-    kind: Kind | None
+    kind: VariableKind | None
     value: Value | None
     mark: Mark
 
@@ -186,7 +186,7 @@ def _declared(source: Source) -> dict[str, Variable]:
 
 def _declaration(source: Source, name: str, node: Node) -> Variable:
     wrong = Variable(None, None, node.mark)
-    kind: Kind | None = None
+    kind: VariableKind | None = None
     default: Node | None = node
     if isinstance(node.value, dict):
         for key, inner in node.value.items():
@@ -221,7 +221,7 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
     return Variable(found, value, node.mark)
 
 
-def _kind_of(value: object) -> Kind | None:
+def _kind_of(value: object) -> VariableKind | None:
     match value:
         case bool():
             return "boolean"
