@@ -17,17 +17,17 @@ COMMANDS = {
     "boot-test": "boot_test:boot_test_command",
     "build": "build:build_command",
     "cache": "cache:cache_group",
-    "doctor": "tell:doctor_command",
-    "explain": "tell:explain_command",
+    "doctor": "about:doctor_command",
+    "explain": "about:explain_command",
     "init": "init:init_command",
     "inspect": "inspect:inspect_command",
-    "list": "tell:list_command",
+    "list": "about:list_command",
     "run": "run:run_command",
-    "schema": "tell:schema_command",
+    "schema": "about:schema_command",
     "shell": "build:shell_command",
     "stage": "stage:stage_group",
-    "validate": "tell:validate_command",
-    "version": "tell:version_command",
+    "validate": "validate:validate_command",
+    "version": "about:version_command",
 }
 
 

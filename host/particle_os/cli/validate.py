@@ -1,0 +1,78 @@
+"""The command `validate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from particle_os.cli.common import VARIABLES, Output, PathType, common
+from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
+from particle_os.recipe import loading
+from particle_os.recipe.variables import NoSuchVariable
+
+
+@click.command("validate")
+@click.argument("recipes", nargs=-1, required=True, type=PathType(), metavar="RECIPE...")
+@VARIABLES
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="How to tell what is wrong; github: as annotations of GitHub Actions.",
+)
+@common
+def validate_command(
+    output: Output, recipes: tuple[Path, ...], variables: dict[str, str], style: str
+) -> int:
+    """Check recipes and tell everything that is wrong with them."""
+    problems: list[Problem] = []
+    notes: list[Problem] = []
+    unknown: list[dict[str, NoSuchVariable]] = []
+    for path in recipes:
+        try:
+            unknown.append({})
+            notes += _load_with(path, dict(variables), unknown[-1]).notes
+        except InvalidDocument as invalid:
+            problems += invalid.problems
+            notes += invalid.notes
+    # A value has to be of use to one of the recipes.
+    for name in variables:
+        if all(name in found for found in unknown):
+            # That of a recipe which has one of a similar name.
+            raise min((found[name] for found in unknown), key=lambda e: not e.is_near)
+    # Several recipes may include the same file.
+    problems, notes = list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
+    if output.as_json or style == "json":
+        told = {"problems": [asdict(p) for p in problems], "notes": [asdict(n) for n in notes]}
+        click.echo(json.dumps(told, indent=2))
+    elif style == "github":
+        for problem in problems:
+            click.echo(problem.annotation("error"))
+        for note in notes:
+            click.echo(note.annotation("notice"))
+    else:
+        for problem in problems:
+            click.echo(str(problem), err=True)
+        if not output.quiet:
+            for note in notes:
+                click.echo(f"note: {note}", err=True)
+            if not problems:
+                click.echo(f"{len(recipes)} valid")
+    return EXIT_USAGE if problems else 0
+
+
+def _load_with(
+    path: Path, variables: dict[str, str], unknown: dict[str, NoSuchVariable]
+) -> loading.LoadedRecipe:
+    """Loads a recipe with those of the values that are for it; the others are `unknown`."""
+    while True:
+        try:
+            return loading.load(path, variables)
+        except NoSuchVariable as error:
+            unknown[error.name] = error
+            del variables[error.name]
