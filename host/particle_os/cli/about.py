@@ -11,7 +11,7 @@ import click
 from particle_agent.stages import RECIPE_STAGES
 
 from particle_os import __version__
-from particle_os.cli.common import Output, PathType, common
+from particle_os.cli.common import OutputStyle, PathType, common
 from particle_os.errors import EXIT_INFRASTRUCTURE, UsageError, printable
 from particle_os.jobs import doctor
 from particle_os.jobs.delivery import results
@@ -33,7 +33,7 @@ LISTED = ("recipes", "stages", "checks", "templates", "images")
 @click.option("--output", "output_directory", type=PathType(file_okay=False),
               default=IMAGES, show_default=True, help="Where the images are.")  # fmt: skip
 @common
-def list_command(output: Output, what: str, output_directory: Path) -> None:
+def list_command(output: OutputStyle, what: str, output_directory: Path) -> None:
     """List example recipes, stages, checks of boot tests, templates, or the images built.
 
     Templates are those of 'init' for recipes, and those of --template for helper VMs.
@@ -75,7 +75,7 @@ def _image_row(directory: Path, result: Result) -> tuple[str, str]:
 @click.command("explain")
 @click.argument("path", metavar="STAGE[.OPTION]")
 @common
-def explain_command(output: Output, path: str) -> None:
+def explain_command(output: OutputStyle, path: str) -> None:
     """Tell what a stage or one of its options does.
 
     'recipe' stands for the recipe's own keys, 'include' for what can stand in a stage's place,
@@ -91,7 +91,7 @@ def explain_command(output: Output, path: str) -> None:
 
 @click.command("doctor")
 @common
-def doctor_command(output: Output) -> int:
+def doctor_command(output: OutputStyle) -> int:
     """Look whether this host has what a build needs."""
     findings = doctor.examine()
     if output.as_json:
@@ -108,7 +108,7 @@ def doctor_command(output: Output) -> int:
 @click.command("schema")
 @click.option("--included", is_flag=True, help="That of files of stages, which recipes include.")
 @common
-def schema_command(output: Output, included: bool) -> None:
+def schema_command(output: OutputStyle, included: bool) -> None:
     """Print the JSON Schema of recipes (Draft 7), for editors."""
     found = schema.included() if included else schema.recipes()
     click.echo(json.dumps(found, indent=2, sort_keys=True))
@@ -116,6 +116,6 @@ def schema_command(output: Output, included: bool) -> None:
 
 @click.command("version")
 @common
-def version_command(output: Output) -> None:
+def version_command(output: OutputStyle) -> None:
     """Print the version of particle-os."""
     click.echo(json.dumps({"version": __version__}) if output.as_json else __version__)

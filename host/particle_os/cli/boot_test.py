@@ -16,7 +16,7 @@ from particle_os.boot.verdict import Verdict
 from particle_os.cli.common import (
     ACCEL,
     FORMAT,
-    Output,
+    OutputStyle,
     PathType,
     common,
     find_acceleration,
@@ -69,7 +69,7 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 @click.option("--template", default="debian-trixie", show_default=True, hidden=True)
 @common
 def boot_test_command(
-    output: Output, image: Path, given_format: str | None,
+    output: OutputStyle, image: Path, given_format: str | None,
     units: tuple[str, ...], firmware: Firmware | None, checks_file: Path | None, accel: accel.Wish,
     memory: int | None, timeout: int | None, junit_file: Path | None, report_file: Path | None,
     evidence_directory: Path | None, console_only: bool, template: str,
@@ -145,7 +145,7 @@ def _active(unit: str) -> Check:
     return UnitCheck(unit=unit)
 
 
-def _tell(output: Output, verdicts: Sequence[Verdict]) -> None:
+def _tell(output: OutputStyle, verdicts: Sequence[Verdict]) -> None:
     """One verdict is told as an object, those of several firmwares as an array."""
     if output.as_json:
         data = [verdict.model_dump(mode="json") for verdict in verdicts]

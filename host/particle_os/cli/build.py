@@ -16,7 +16,7 @@ from particle_os.cli.common import (
     APT_PROXY,
     RECIPE,
     VARIABLES,
-    Output,
+    OutputStyle,
     PathType,
     common,
     find_acceleration,
@@ -33,7 +33,7 @@ from particle_os.cli.verdicts import (
 )
 from particle_os.errors import ParticleError, UsageError, printable
 from particle_os.jobs.delivery import ENDINGS, already_there
-from particle_os.jobs.plan import MAX_AGE_SECONDS, Options, Plan, make_plan
+from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions, Plan, make_plan
 from particle_os.report import results
 from particle_os.sandbox.verification import defective
 from particle_os.system.workspace import workspace
@@ -86,14 +86,14 @@ SOURCE_DATE = click.option(
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @common
 def build_command(
-    output: Output, recipe_path: Path, variables: dict[str, str], output_directory: Path,
+    output: OutputStyle, recipe_path: Path, variables: dict[str, str], output_directory: Path,
     base: str | None, accel: accel.Wish,
     memory: int | None, cpus: int | None, scratch_size: int, mirror: str | None, template: str,
     no_cache: bool, refresh: str | None, max_age: int, source_date: int | None, no_boot_test: bool,
     junit_file: Path | None, keep_on_failure: bool, dry_run: bool, apt_proxy: str | None,
 ) -> int:  # fmt: skip
     """Build the image of RECIPE, boot it, and publish it in the output directory."""
-    options = Options(
+    options = BuildOptions(
         output=output_directory,
         variables=variables,
         base=base,
@@ -159,7 +159,7 @@ def _files(plan: Plan) -> list[Path]:
     return [*read, *(plan.options.output / f"{plan.name}.{ending}" for ending in endings)]
 
 
-def show_plan(plan: Plan, output: Output) -> None:
+def show_plan(plan: Plan, output: OutputStyle) -> None:
     """Prints what a build would do, and what of it is there already."""
     base_is_here = plan.base is not None and plan.base.is_here()
     steps = [
@@ -205,7 +205,7 @@ def show_plan(plan: Plan, output: Output) -> None:
 @click.option("--template", default="debian-trixie", hidden=True)
 @common
 def shell_command(
-    output: Output, recipe_path: Path, variables: dict[str, str], at: str | None, failed: bool,
+    output: OutputStyle, recipe_path: Path, variables: dict[str, str], at: str | None, failed: bool,
     base: str | None, mirror: str | None, accel: accel.Wish, memory: int | None,
     cpus: int | None, template: str, apt_proxy: str | None, scratch_size: int,
     source_date: int | None,
@@ -213,7 +213,7 @@ def shell_command(
     """A root shell in the system of RECIPE as a stage left it, in a VM that is thrown away."""
     if at is not None and failed:
         raise UsageError("--at and --failed exclude each other")
-    options = Options(
+    options = BuildOptions(
         output=Path(), variables=variables, base=base, mirror=mirror, apt_proxy=apt_proxy,
         accel=accel, memory=memory, scratch=scratch_size, source_date=source_date,
         cpus=cpus, template=template,

@@ -8,7 +8,7 @@ import re
 import click
 from particle_agent.contract.values import bytes_of
 
-from particle_os.cli.common import Output, common
+from particle_os.cli.common import OutputStyle, common
 from particle_os.errors import EXIT_INFRASTRUCTURE
 from particle_os.jobs import cache
 from particle_os.report import results
@@ -30,7 +30,7 @@ def cache_group() -> None:
 
 @cache_group.command("list")
 @common
-def cache_list_command(output: Output) -> None:
+def cache_list_command(output: OutputStyle) -> None:
     """List what is in the cache: kind, size, hours since its last use, name."""
     found = cache.entries(cache_directory())
     if output.as_json:
@@ -43,7 +43,7 @@ def cache_list_command(output: Output) -> None:
     click.echo(f"total       {results.human_bytes(sum(e.size for e in found)):>9}")
 
 
-def _cache_row(entry: cache.Entry) -> dict[str, object]:
+def _cache_row(entry: cache.CacheEntry) -> dict[str, object]:
     return {
         "kind": entry.kind, "name": entry.name, "label": entry.label, "bytes": entry.size,
         "used": entry.used,
@@ -57,7 +57,7 @@ def _cache_row(entry: cache.Entry) -> dict[str, object]:
 @click.option("--max-age", type=click.IntRange(0), metavar="HOURS",
               help="Also remove what was not used for so long.")  # fmt: skip
 @common
-def cache_prune_command(output: Output, size: int, max_age: int | None) -> None:
+def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> None:
     """Remove what has not been used for long; never what a running build stands on."""
     seconds = None if max_age is None else max_age * 3600
     removed = cache.prune(cache_directory(), limit=size, max_age=seconds)
@@ -70,7 +70,7 @@ def cache_prune_command(output: Output, size: int, max_age: int | None) -> None:
 
 @cache_group.command("verify")
 @common
-def cache_verify_command(output: Output) -> int:
+def cache_verify_command(output: OutputStyle) -> int:
     """Check the content of what is in the cache; damaged entries are named, and exit code is 5."""
     found = cache.damaged(cache_directory())
     if output.as_json:

@@ -28,7 +28,7 @@ LEAST_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputStyle:
     """How the user wants to be told."""
 
     verbose: bool = False
@@ -66,7 +66,7 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(
         verbose: bool, quiet: bool, as_json: bool, debug: bool, progress: str, **arguments: Any
     ) -> None:
-        output = Output(verbose, quiet, as_json, debug, progress)
+        output = OutputStyle(verbose, quiet, as_json, debug, progress)
         action = functools.partial(function, output=output, **arguments)
         sys.exit(guarded(action, as_json=as_json, debug=debug))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.common import Output, PathType, common
+from particle_os.cli.common import OutputStyle, PathType, common
 from particle_os.documents.validation import did_you_mean, nearest
 from particle_os.errors import UsageError
 from particle_os.system.workspace import data_directory
@@ -18,7 +18,7 @@ from particle_os.system.workspace import data_directory
 @click.option("--output", "path", type=PathType(), metavar="FILE",
               help="The file to write, or - to print it; TEMPLATE.yml when not given.")  # fmt: skip
 @common
-def init_command(output: Output, template: str, path: Path | None) -> None:
+def init_command(output: OutputStyle, template: str, path: Path | None) -> None:
     """Write a commented recipe to start from: minimal, server or container.
 
     'particle-os list templates' tells what each of them makes.

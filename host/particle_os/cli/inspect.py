@@ -15,10 +15,10 @@ from particle_os.base import base
 from particle_os.base.base import Base, ImageBase
 from particle_os.boot.image import image_format
 from particle_os.cli.build import show_plan
-from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, Output, common, find_acceleration
+from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, OutputStyle, common, find_acceleration
 from particle_os.errors import UsageError, printable
 from particle_os.jobs.inspect import Inspector, described
-from particle_os.jobs.plan import Options, make_plan
+from particle_os.jobs.plan import BuildOptions, make_plan
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.report.results import human_bytes
 from particle_os.sandbox import helper, verification
@@ -40,7 +40,7 @@ ARCHITECTURE = "amd64"
 @ACCEL
 @common
 def inspect_command(
-    output: Output, what: str, given_format: str | None, verify: bool, mirror: str | None,
+    output: OutputStyle, what: str, given_format: str | None, verify: bool, mirror: str | None,
     template: str,
     variables: dict[str, str], accel: accel.Wish,
 ) -> None:  # fmt: skip
@@ -53,7 +53,7 @@ def inspect_command(
         option = "--verify" if verify else "--format"
         raise UsageError(f"{option} is for disk images, and {what} is none")
     if is_recipe:
-        options = Options(output=Path(), template=template, mirror=mirror, variables=variables)
+        options = BuildOptions(output=Path(), template=template, mirror=mirror, variables=variables)
         show_plan(make_plan(Path(what), options, with_secrets=False), output)
         return
     found_base = _base(what, mirror) if REFERENCE.fullmatch(what) else None
@@ -117,7 +117,7 @@ def _base(reference: str, mirror: str | None) -> Base:
 
 
 def _show(
-    found: Inspection, container: dict[str, Any], verified: Verification | None, output: Output
+    found: Inspection, container: dict[str, Any], verified: Verification | None, output: OutputStyle
 ) -> None:
     if output.as_json:
         about: dict[str, Any] = {"container": container} if container else {}

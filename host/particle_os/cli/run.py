@@ -10,7 +10,7 @@ from particle_os.boot.image import image_format
 from particle_os.cli.common import (
     ACCEL,
     FORMAT,
-    Output,
+    OutputStyle,
     PathType,
     common,
     find_acceleration,
@@ -41,7 +41,7 @@ from particle_os.vm.firmware import FIRMWARES, Firmware
 @click.option("--template", default="debian-trixie", hidden=True)
 @common
 def run_command(
-    output: Output, image: Path, given_format: str | None, firmware: Firmware,
+    output: OutputStyle, image: Path, given_format: str | None, firmware: Firmware,
     ssh: bool, keep: bool, accel: accel.Wish, memory: int | None, cpus: int | None, template: str,
 ) -> None:  # fmt: skip
     """Boot IMAGE on this terminal, through an overlay; Ctrl-] ends it."""

@@ -10,14 +10,14 @@ from particle_os.cli.common import (
     ACCEL,
     APT_PROXY,
     VARIABLES,
-    Output,
+    OutputStyle,
     PathType,
     common,
     memory_option,
 )
 from particle_os.errors import UsageError
 from particle_os.jobs import single_stage
-from particle_os.jobs.plan import Options, make_stage_plan
+from particle_os.jobs.plan import BuildOptions, make_stage_plan
 from particle_os.report import results
 from particle_os.vm import accel
 
@@ -44,7 +44,7 @@ def stage_group() -> None:
 @click.option("--template", default="debian-trixie", hidden=True)
 @common
 def stage_run_command(
-    output: Output, kind: str, options_path: Path, base: str, output_path: Path | None,
+    output: OutputStyle, kind: str, options_path: Path, base: str, output_path: Path | None,
     variables: dict[str, str], accel: accel.Wish, memory: int | None, cpus: int | None,
     mirror: str | None, apt_proxy: str | None, template: str,
 ) -> None:  # fmt: skip
@@ -54,7 +54,7 @@ def stage_run_command(
             f"--output: expected a name that ends with .tar, found '{output_path}'",
             hint="The archive is not compressed; zstd or gzip does that.",
         )
-    options = Options(
+    options = BuildOptions(
         output=Path(), variables=variables, base=base, mirror=mirror, apt_proxy=apt_proxy,
         accel=accel, memory=memory, cpus=cpus, template=template,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.common import VARIABLES, Output, PathType, common
+from particle_os.cli.common import VARIABLES, OutputStyle, PathType, common
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
 from particle_os.recipe.variables import NoSuchVariable
@@ -27,7 +27,7 @@ from particle_os.recipe.variables import NoSuchVariable
 )
 @common
 def validate_command(
-    output: Output, recipes: tuple[Path, ...], variables: dict[str, str], style: str
+    output: OutputStyle, recipes: tuple[Path, ...], variables: dict[str, str], style: str
 ) -> int:
     """Check recipes and tell everything that is wrong with them."""
     problems: list[Problem] = []

@@ -19,14 +19,14 @@ from particle_os.shortcuts import saved_memory
 from particle_os.system.workspace import LOCK, allocated_bytes, workspace
 
 LIMIT_BYTES = 20 << 30
-Kind = Literal["helper", "state", "base", "image", "checkpoint", "package", "indexes"]
+EntryKind = Literal["helper", "state", "base", "image", "checkpoint", "package", "indexes"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One thing in the cache; `size` in allocated bytes, `used` in seconds since 1970."""
 
-    kind: Kind
+    kind: EntryKind
     name: str
     size: int
     used: float
@@ -38,12 +38,12 @@ class Entry:
         return max(0.0, time.time() - self.used)
 
 
-def entries(cache: Path) -> list[Entry]:
+def entries(cache: Path) -> list[CacheEntry]:
     """Everything in the cache, what was used last first."""
     return sorted(_entries(cache), key=lambda entry: entry.used, reverse=True)
 
 
-def _entries(cache: Path) -> Iterator[Entry]:
+def _entries(cache: Path) -> Iterator[CacheEntry]:
     for place in _directories(cache / "helpers"):
         yield _entry("helper", place.name, place, place)
     for state in (cache / "warm").glob("*.state"):
@@ -67,7 +67,7 @@ def _directories(parent: Path) -> list[Path]:
     return [place for place in parent.glob("*") if place.is_dir()]
 
 
-def _entry(kind: Kind, name: str, dated: Path, *paths: Path, label: str = "") -> Entry:
+def _entry(kind: EntryKind, name: str, dated: Path, *paths: Path, label: str = "") -> CacheEntry:
     size = 0
     used = 0.0
     # Other builds move and remove things meanwhile.
@@ -77,10 +77,10 @@ def _entry(kind: Kind, name: str, dated: Path, *paths: Path, label: str = "") ->
         for file in path.rglob("*") if path.is_dir() else [path]:
             with suppress(OSError):
                 size += allocated_bytes(file)
-    return Entry(kind, name, size, used, paths, label)
+    return CacheEntry(kind, name, size, used, paths, label)
 
 
-def prune(cache: Path, *, limit: int, max_age: float | None = None) -> list[Entry]:
+def prune(cache: Path, *, limit: int, max_age: float | None = None) -> list[CacheEntry]:
     """Removes what was not used for `max_age` seconds, then the longest unused until the rest
     takes at most `limit` bytes; returns what was removed.
 
@@ -116,7 +116,7 @@ def _others_run(cache: Path, own: Path) -> bool:
     return False
 
 
-def _remove(entry: Entry, work: Path, *, busy: bool) -> bool:
+def _remove(entry: CacheEntry, work: Path, *, busy: bool) -> bool:
     if entry.kind == "checkpoint":
         into = Path(tempfile.mkdtemp(dir=work)) / entry.name
         return checkpoints.evict(entry.paths[0], into=into)
@@ -131,12 +131,12 @@ def _remove(entry: Entry, work: Path, *, busy: bool) -> bool:
     return True
 
 
-def damaged(cache: Path) -> list[Entry]:
+def damaged(cache: Path) -> list[CacheEntry]:
     """What does not have the content any more that was put there."""
     return [entry for entry in entries(cache) if not _is_intact(entry)]
 
 
-def _is_intact(entry: Entry) -> bool:
+def _is_intact(entry: CacheEntry) -> bool:
     try:
         return _has_its_content(entry)
     except OSError:
@@ -144,7 +144,7 @@ def _is_intact(entry: Entry) -> bool:
         return not entry.paths[0].exists()
 
 
-def _has_its_content(entry: Entry) -> bool:
+def _has_its_content(entry: CacheEntry) -> bool:
     path = entry.paths[0]
     if entry.kind == "checkpoint":
         found = checkpoints.read(path)

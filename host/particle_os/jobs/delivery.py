@@ -24,7 +24,7 @@ ENDINGS = ("report.html", "log", "console.log", "result.json")
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageFile:
     """A finished image: its file's name, and its checksums, which are still being computed."""
 
     path: str
@@ -49,7 +49,7 @@ class Delivery:
         self.name = name
         self.staging = staging
         self.output = output
-        self.images: list[Image] = []
+        self.images: list[ImageFile] = []
 
     def file(self, ending: str) -> Path:
         """NAME.`ending` before it is published."""
@@ -68,7 +68,7 @@ class Delivery:
         """
         path = self.file(f"{image_format}.zst" if compression else image_format)
         self.images.append(
-            Image(
+            ImageFile(
                 path=path.name,
                 format=image_format,
                 compression=compression,

@@ -34,7 +34,7 @@ SLOW_QEMU = 9
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing looked at; `advice` says what to do unless all is well."""
 
     what: str
@@ -43,7 +43,7 @@ class Finding:
     advice: str | None = None
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Diagnosis]:
     """Everything that a build needs from the host."""
     findings = [_program(name, package) for name, package in PROGRAMS.items()]
     findings += [_optional(name, *about) for name, about in OPTIONAL.items()]
@@ -52,12 +52,12 @@ def examine() -> list[Finding]:
     try:
         cache = cache_directory()
     except InfrastructureError as error:
-        findings.append(Finding("cache", "missing", error.brief, error.hint))
+        findings.append(Diagnosis("cache", "missing", error.brief, error.hint))
     else:
         findings += [_kvm(cache), _room(cache)]
     count = len(templates())
     findings.append(
-        Finding(
+        Diagnosis(
             "helper templates",
             "ok" if count else "missing",
             f"{count} found",
@@ -67,58 +67,58 @@ def examine() -> list[Finding]:
     return findings
 
 
-def _program(name: str, package: str) -> Finding:
+def _program(name: str, package: str) -> Diagnosis:
     found = shutil.which(name)
     advice = f"sudo apt install {package}"
     if found is None:
-        return Finding(name, "missing", "not installed", advice)
+        return Diagnosis(name, "missing", "not installed", advice)
     try:
         version = process.version(found)
     except (OSError, ParticleError):
-        return Finding(name, "missing", f"{found} does not run", advice)
+        return Diagnosis(name, "missing", f"{found} does not run", advice)
     if name.startswith("qemu-system"):
         words = [w for w in version.split() if w[:1].isdigit()]
         if words and int(words[0].split(".")[0]) < SLOW_QEMU:
-            return Finding(
+            return Diagnosis(
                 name, "warning", version, "QEMU 10 emulates twice as fast (bookworm-backports)"
             )
-    return Finding(name, "ok", version)
+    return Diagnosis(name, "ok", version)
 
 
-def _optional(name: str, package: str, why: str) -> Finding:
+def _optional(name: str, package: str, why: str) -> Diagnosis:
     found = _program(name, package)
     if found.status != "missing":
         return found
-    return Finding(name, "warning", f"{found.detail}: {why}", found.advice)
+    return Diagnosis(name, "warning", f"{found.detail}: {why}", found.advice)
 
 
-def _path(what: str, path: Path, package: str) -> Finding:
+def _path(what: str, path: Path, package: str) -> Diagnosis:
     if path.exists():
-        return Finding(what, "ok", str(path))
-    return Finding(what, "missing", f"{path} does not exist", f"sudo apt install {package}")
+        return Diagnosis(what, "ok", str(path))
+    return Diagnosis(what, "missing", f"{path} does not exist", f"sudo apt install {package}")
 
 
-def _uefi() -> Finding:
+def _uefi() -> Diagnosis:
     absent = [path for firmware in FIRMWARES for path in missing(firmware)]
     if not absent:
-        return Finding("UEFI firmware", "ok", str(DIRECTORY))
+        return Diagnosis("UEFI firmware", "ok", str(DIRECTORY))
     advice = "sudo apt install ovmf; without it, boot tests are possible under BIOS only"
-    return Finding("UEFI firmware", "warning", f"{absent[0]} does not exist", advice)
+    return Diagnosis("UEFI firmware", "warning", f"{absent[0]} does not exist", advice)
 
 
-def _room(cache: Path) -> Finding:
+def _room(cache: Path) -> Diagnosis:
     free = free_bytes(cache)
     if free >= ROOM:
-        return Finding("disk space", "ok", f"{human_bytes(free)} free in {cache}")
+        return Diagnosis("disk space", "ok", f"{human_bytes(free)} free in {cache}")
     advice = f"free {human_bytes(ROOM)}, or set XDG_CACHE_HOME elsewhere"
-    return Finding("disk space", "warning", f"{human_bytes(free)} free in {cache}", advice)
+    return Diagnosis("disk space", "warning", f"{human_bytes(free)} free in {cache}", advice)
 
 
-def _kvm(cache: Path) -> Finding:
+def _kvm(cache: Path) -> Diagnosis:
     if not DEVICE.exists():
-        return Finding("KVM", "warning", "no /dev/kvm: builds are emulated, and slower")
+        return Diagnosis("KVM", "warning", "no /dev/kvm: builds are emulated, and slower")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
-        return Finding(
+        return Diagnosis(
             "KVM",
             "warning",
             "/dev/kvm is not accessible",
@@ -127,6 +127,6 @@ def _kvm(cache: Path) -> Finding:
     try:
         tried = json.loads((cache / KVM_MEMORY).read_text())
         status: Literal["ok", "warning"] = "ok" if tried["works"] else "warning"
-        return Finding("KVM", status, f"when it was last tried, {tried['reason']}")
+        return Diagnosis("KVM", status, f"when it was last tried, {tried['reason']}")
     except (OSError, ValueError, KeyError, TypeError):
-        return Finding("KVM", "ok", "/dev/kvm opens; the first build tries a guest under it")
+        return Diagnosis("KVM", "ok", "/dev/kvm opens; the first build tries a guest under it")

@@ -31,7 +31,7 @@ SCRATCH_BYTES = 32 << 30
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """What the command line says about one build; sizes in bytes."""
 
     output: Path
@@ -63,7 +63,7 @@ class Plan:
     """What a build will do; made before anything starts."""
 
     loaded: LoadedRecipe
-    options: Options
+    options: BuildOptions
     template: Template
     base_reference: str
     # Known before the start, but for a suite that was not bootstrapped before.
@@ -115,7 +115,7 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_plan(recipe_path: Path, options: Options, *, with_secrets: bool = True) -> Plan:
+def make_plan(recipe_path: Path, options: BuildOptions, *, with_secrets: bool = True) -> Plan:
     """Validates the recipe and looks up what is there already; starts nothing.
 
     A plan that is only looked at needs no secrets; to it, what was made with them is not there.
@@ -126,7 +126,7 @@ def make_plan(recipe_path: Path, options: Options, *, with_secrets: bool = True)
     return _plan(loaded, options, with_secrets=with_secrets)
 
 
-def make_stage_plan(kind: str, path: Path, options: Options, *, export: bool) -> Plan:
+def make_stage_plan(kind: str, path: Path, options: BuildOptions, *, export: bool) -> Plan:
     """The plan to run one stage, whose options are in the file `path`, on `options.base`.
 
     With `export`, the system is written to a tar archive then. Raises as `make_plan` does.
@@ -138,7 +138,7 @@ def make_stage_plan(kind: str, path: Path, options: Options, *, export: bool) ->
     return replace(plan, more=(Export(),) if export else ())
 
 
-def _plan(loaded: LoadedRecipe, options: Options, *, with_secrets: bool = True) -> Plan:
+def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = True) -> Plan:
     loaded, secrets = _with_secrets(loaded) if with_secrets else (loaded, {})
     template = helper.load_template(options.template)
     if options.mirror is not None:
@@ -187,7 +187,7 @@ def _check_attachments(loaded: LoadedRecipe, memory: int) -> None:
         )
 
 
-def _refresh_from(stages: Sequence[StageOptions], options: Options) -> int:
+def _refresh_from(stages: Sequence[StageOptions], options: BuildOptions) -> int:
     if not options.cache:
         return 0
     if options.refresh is None:

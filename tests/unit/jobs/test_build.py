@@ -9,7 +9,7 @@ from particle_agent.stages.software.apt import Apt
 from particle_os.documents.document import Mark
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
 from particle_os.jobs.execution import Execution
-from particle_os.jobs.plan import Options, make_plan
+from particle_os.jobs.plan import BuildOptions, make_plan
 from particle_os.jobs.stage_results import Stages
 from particle_os.report.progress import Progress
 from particle_os.system import process
@@ -106,7 +106,7 @@ def test_who_names_a_mirror_is_told_what_the_base_lacks(tmp_path):
 
     def lacks(stages, **options):
         path.write_text(f"name: x\nstages:\n{stages}  - type: qemu\n")
-        return make_plan(path, Options(output=tmp_path, **options)).lacks_security
+        return make_plan(path, BuildOptions(output=tmp_path, **options)).lacks_security
 
     mirror = "http://mirror.example.org/debian"
     assert lacks(kernel, mirror=mirror)
