@@ -260,7 +260,7 @@ class _Build(Execution):
             source_date=self.plan.options.source_date,
             helper=self.helper_result(),
             apt_proxy=self.apt_proxy.result(),
-            stages=tuple(self.stages.results),
+            stages=self.stages.results,
             artifacts=artifacts,
             verification=self.verification,
             boot=tuple(self.verdicts),

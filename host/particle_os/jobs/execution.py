@@ -323,7 +323,7 @@ class Execution:
                     findings.hear(event)
                 case wire.PackagesNeeded():
                     stage = self.stages.running(Apt)
-                    with self.stages.limited(self.deadline) as deadline:
+                    with self.stages.limited(stage, self.deadline) as deadline:
                         request = sandbox.agent.packages_request(deadline)
                         return depot.answer(stage, request, deadline)
                 case wire.Frozen(index=index):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
 from particle_agent.contract import wire
 from particle_agent.contract.options import duration
+from particle_agent.stages import RecipeStage
+from particle_agent.stages.base import StageOptions
+from particle_agent.stages.output.export import Export
 
 from particle_os.errors import DeadlineExceeded, ParticleError, StageFailed, VmError, printable
 from particle_os.jobs.plan import Plan
@@ -16,12 +20,44 @@ from particle_os.report.progress import Progress, StageFinished, StageStarted
 from particle_os.report.results import StageResult
 from particle_os.system.deadline import Deadline
 
-S = TypeVar("S")
+S = TypeVar("S", bound=StageOptions)
+State = Literal["waiting", "running", "done"]
 PARTS_LIMIT = 100
+# Results are published when nothing runs any more: a stage that has not ended then has failed.
+PUBLISHED: dict[State, Literal["done", "failed", "not-run"]] = {
+    "waiting": "not-run",
+    "running": "failed",
+    "done": "done",
+}
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stage of the plan, and how far it is."""
+
+    options: RecipeStage | Export
+    state: State = "waiting"
+    cached: bool = False
+    seconds: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    # Seconds since 1970.
+    done_at: float | None = None
+
+    def result(self, index: int) -> StageResult:
+        return StageResult(
+            index=index,
+            type=self.options.type,
+            name=self.options.name,
+            status=PUBLISHED[self.state],
+            cached=self.cached,
+            seconds=self.seconds,
+            parts=dict(self.parts),
+            done_at=self.done_at,
+        )
 
 
 class Stages:
-    """The results of a plan's stages so far; what happens to them is told to the progress.
+    """The results of a plan's stages so far; the progress shows what happens to them.
 
     Stages are numbered from 0. What the guest says of a stage that there is not is passed over.
     """
@@ -30,63 +66,67 @@ class Stages:
         self._plan = plan
         self._progress = progress
         self._started = time.monotonic()
-        self.results = [
-            StageResult(index=i, type=stage.type, name=stage.name, status="not-run")
-            for i, stage in enumerate(plan.stages)
-        ]
+        self._stages = [_Stage(options) for options in plan.stages]
+
+    @property
+    def results(self) -> tuple[StageResult, ...]:
+        """What result.json publishes."""
+        return tuple(stage.result(index) for index, stage in enumerate(self._stages))
 
     @property
     def done(self) -> int:
         """How many are done."""
-        return sum(stage.status == "done" for stage in self.results)
+        return sum(stage.state == "done" for stage in self._stages)
 
     @property
     def all_done(self) -> bool:
-        return self.done == len(self.results)
+        return self.done == len(self._stages)
 
     def cached(self, done_at: Sequence[float]) -> None:
-        """So many stages, the first ones, were done by earlier builds, at these times."""
+        """Earlier builds did the first stages, one at each of these times."""
         for index, at in enumerate(done_at):
-            self._change(index, status="done", cached=True, done_at=at)
+            stage = self._stages[index]
+            self._stages[index] = replace(stage, state="done", cached=True, done_at=at)
             label = self._label(index)
-            self._progress.emit(StageFinished(index, len(self.results), label, 0.0, cached=True))
+            self._progress.emit(StageFinished(index, len(self._stages), label, 0.0, cached=True))
 
     def start(self, index: int) -> None:
-        if 0 <= index < len(self.results):
-            # Failed until the guest says otherwise.
-            self._change(index, status="failed")
+        if 0 <= index < len(self._stages):
+            self._stages[index] = replace(self._stages[index], state="running")
             self._started = time.monotonic()
-            label = self._label(index)
-            self._progress.emit(StageStarted(index, len(self.results), label))
+            self._progress.emit(StageStarted(index, len(self._stages), self._label(index)))
 
     def finish(self, index: int, event: wire.StageFinished) -> None:
-        if 0 <= index < len(self.results):
+        if 0 <= index < len(self._stages):
             parts = {printable(part.name, 100): part.seconds for part in event.parts[:PARTS_LIMIT]}
-            self._change(
-                index, status="done", seconds=event.seconds, parts=parts, done_at=time.time()
+            self._stages[index] = replace(
+                self._stages[index],
+                state="done",
+                seconds=event.seconds,
+                parts=parts,
+                done_at=time.time(),
             )
             label = self._label(index)
-            self._progress.emit(StageFinished(index, len(self.results), label, event.seconds))
+            self._progress.emit(StageFinished(index, len(self._stages), label, event.seconds))
 
     def may_be_kept(self, index: int) -> bool:
         """Whether the stage is done, and another one comes after it."""
-        return 0 <= index < len(self.results) - 1 and self.results[index].status == "done"
+        return 0 <= index < len(self._stages) - 1 and self._stages[index].state == "done"
 
     def running(self, kind: type[S]) -> S:
         """The stage that runs now. Raises VmError when it is of another kind."""
-        for result, stage in zip(self.results, self._plan.stages, strict=True):
-            if result.status == "failed" and isinstance(stage, kind):
-                return stage
+        for stage in self._stages:
+            if stage.state == "running" and isinstance(stage.options, kind):
+                return stage.options
         raise VmError("the agent asks for what its stage has no use for")
 
     @contextmanager
-    def limited(self, deadline: Deadline) -> Iterator[Deadline]:
-        """The deadline for work of the host that the running stage waits for.
+    def limited(self, stage: StageOptions, deadline: Deadline) -> Iterator[Deadline]:
+        """The deadline for work of the host that `stage`, the running one, waits for.
 
         That counts as the stage's own: raises StageFailed when its time is up.
         """
-        index = next(i for i, s in enumerate(self.results) if s.status == "failed")
-        seconds = self._plan.stages[index].timeout
+        seconds = stage.timeout
         if seconds is None:
             yield deadline
             return
@@ -104,19 +144,17 @@ class Stages:
 
     def place(self, error: ParticleError) -> None:
         """Notes in an error which stage it happened in, and where the recipe has that."""
-        running = next((s for s in self.results if s.status == "failed"), None)
-        if running is not None:
-            number = running.index + 1
-            named = f", '{printable(running.name)}'" if running.name else ""
-            error.where = f"stage {number} ({running.type}{named})"
-            places = self._plan.loaded.places
-            # Those of particle-os itself have none.
-            if running.index < len(places):
-                place = places[running.index]
-                error.where += f", {place.path}:{place.line}"
+        running = (i for i, stage in enumerate(self._stages) if stage.state == "running")
+        index = next(running, None)
+        if index is None:
+            return
+        stage = self._stages[index].options
+        named = f", '{printable(stage.name)}'" if stage.name else ""
+        error.where = f"stage {index + 1} ({stage.type}{named})"
+        places = self._plan.loaded.places
+        # Those of particle-os itself have none.
+        if index < len(places):
+            error.where += f", {places[index].path}:{places[index].line}"
 
     def _label(self, index: int) -> str:
-        return printable(self._plan.stages[index].label)
-
-    def _change(self, index: int, **changes: object) -> None:
-        self.results[index] = self.results[index].model_copy(update=changes)
+        return printable(self._stages[index].options.label)

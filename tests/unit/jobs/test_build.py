@@ -27,25 +27,40 @@ def stages(plan, statuses):
     return found
 
 
+def test_a_stage_that_has_not_ended_is_published_as_failed():
+    plan = SimpleNamespace(stages=[Apt(), Apt(), Qemu()])
+    found = Stages(plan, Progress([]))
+    found.cached([1000.0])
+    found.start(1)
+    assert [result.status for result in found.results] == ["done", "failed", "not-run"]
+    assert found.running(Apt) is plan.stages[1]
+    found.finish(1, wire.StageFinished(index=1, seconds=2.5))
+    cached, done, _ = found.results
+    assert (cached.cached, cached.done_at, cached.seconds) == (True, 1000.0, None)
+    assert (done.status, done.cached, done.seconds) == ("done", False, 2.5)
+    with pytest.raises(VmError, match="no use for"):
+        found.running(Apt)
+
+
 @pytest.mark.slow
 def test_what_the_host_does_for_a_stage_counts_as_its_time():
     plan = SimpleNamespace(stages=[Apt(timeout=1), Qemu()])
     whole = Deadline.after(100, "the build")
-    with stages(plan, ("failed", "not-run")).limited(whole) as deadline:
+    with stages(plan, ("failed", "not-run")).limited(plan.stages[0], whole) as deadline:
         assert deadline.remaining() <= 1
     with pytest.raises(StageFailed, match="did not end within 1s"):
-        with stages(plan, ("failed", "not-run")).limited(whole) as deadline:
+        with stages(plan, ("failed", "not-run")).limited(plan.stages[0], whole) as deadline:
             process.run(["sleep", "60"], deadline=deadline, what="fetching")
     sooner = Deadline.after(0.1, "the build")
     with pytest.raises(DeadlineExceeded):
-        with stages(plan, ("failed", "not-run")).limited(sooner) as deadline:
+        with stages(plan, ("failed", "not-run")).limited(plan.stages[0], sooner) as deadline:
             process.run(["sleep", "60"], deadline=deadline, what="fetching")
 
 
 def test_a_stage_without_a_limit_has_the_builds():
     plan = SimpleNamespace(stages=[Apt(), Qemu()])
     whole = Deadline.after(100, "the build")
-    with stages(plan, ("failed", "not-run")).limited(whole) as deadline:
+    with stages(plan, ("failed", "not-run")).limited(plan.stages[0], whole) as deadline:
         assert deadline is whole
 
 
