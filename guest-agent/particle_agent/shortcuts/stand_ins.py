@@ -19,21 +19,32 @@ STAND_INS = "/run/particle-os-bin"
 ASKED_FOR = "/run/particle-os-asked"
 BESIDE = "/run/particle-os-beside"
 DEPMOD, HWDB, LOCALES = "depmod-", "systemd-hwdb", "locales"
-RUNNING = "running-"
 KERNEL = "linux-image-"
+
+
+def _ask(what: str) -> str:
+    """A shell command that asks for `what`, by a file of a name of its own.
+
+    The file stays until what it asks for is done: a shell that reads the directory meanwhile sees
+    it for certain. One that asks while the same is being done makes another file.
+    """
+    return f'mkdir -p {BESIDE} && mktemp "{BESIDE}/{what}.XXXXXX" >/dev/null'
+
+
 NOTES = {
     "update-initramfs": f"mkdir -p {ASKED_FOR} && : >{ASKED_FOR}/update-initramfs",
-    "systemd-hwdb": f"mkdir -p {BESIDE} && : >{BESIDE}/{HWDB}",
+    "systemd-hwdb": _ask(HWDB),
     "locale-gen": f"""\
-mkdir -p {BESIDE} && : >{BESIDE}/{LOCALES}
+{_ask(LOCALES)}
 PATH={ENVIRONMENT["PATH"]} exec locale-gen "$@"
 """,
-    # Whoever asks for anything but the lists of one kernel sees what was asked for before.
+    # Whoever asks for anything but the lists of one kernel sees what was asked for before. The
+    # shell reads names alone: a program that looks at the files finds some of them gone.
     "depmod": f"""\
 case "$#:$1" in
-1:[0-9]*) mkdir -p {BESIDE} && : >"{BESIDE}/{DEPMOD}$1" && exit ;;
+1:[0-9]*) {_ask(f"{DEPMOD}$1")} && exit ;;
 esac
-while [ -n "$(ls -d {BESIDE}/*{DEPMOD}* 2>/dev/null)" ]; do sleep 0.2; done
+while [ "$(echo {BESIDE}/{DEPMOD}*)" != "{BESIDE}/{DEPMOD}*" ]; do sleep 0.2; done
 PATH="${{PATH#{STAND_INS}:}}" exec depmod "$@"
 """,
 }
@@ -125,7 +136,7 @@ def generated_once(target: Target, installs: Collection[str] = ()) -> Iterator[l
 def begin_ahead(target: Target) -> None:
     """Lets what stages to come can do ahead begin, as far as packages are unpacked."""
     target.make_directory(BESIDE)
-    target.path(f"{BESIDE}/{LOCALES}").touch()
+    target.path(f"{BESIDE}/{LOCALES}.begin").touch()
 
 
 class _Beside:
@@ -168,18 +179,23 @@ class _Beside:
         last = False
         while not last:
             last = ended.wait(POLL_SECONDS)
-            for name in self._target.list(BESIDE):
-                # Whoever asks meanwhile asks anew.
-                running = self._target.path(f"{BESIDE}/{RUNNING}{name}")
-                self._target.path(f"{BESIDE}/{name}").rename(running)
+            for name, requests in self._requests().items():
                 try:
                     self._do(name)
                 except Exception as error:
                     # Whatever it is, nobody waits for it any longer.
                     failures.append(error)
-                running.unlink()
+                for request in requests:
+                    self._target.remove(request)
             self._begin_early()
         return failures
+
+    def _requests(self) -> dict[str, list[str]]:
+        """The files that ask for something now, by what they ask for."""
+        found: dict[str, list[str]] = {}
+        for name in self._target.list(BESIDE):
+            found.setdefault(name.rpartition(".")[0], []).append(f"{BESIDE}/{name}")
+        return found
 
     def _begin_early(self) -> None:
         """Begins with the lists of modules of kernels that dpkg has unpacked meanwhile."""

@@ -148,6 +148,54 @@ def test_modules_are_listed_beside_dpkg_and_before_the_initramfs(debian):
     assert debian.list("/run") == []
 
 
+def test_a_request_stays_until_it_is_done_and_one_that_comes_meanwhile_is_done_anew(debian):
+    """A name that another process reads may neither vanish nor change before that."""
+
+    def install():
+        ask_for(debian, "depmod", "6.12-amd64")
+        until(lambda: debian.list("/run/particle-os-beside") == [] and len(seen) == 2)
+
+    def depmod(command):
+        seen.append(debian.list("/run/particle-os-beside"))
+        if len(seen) == 1:
+            ask_for(debian, "depmod", "6.12-amd64")
+            seen[0] += debian.list("/run/particle-os-beside")
+
+    seen = []
+    on_install(debian, install)
+    debian.when("depmod", depmod)
+    Apt(packages=("linux-image-amd64",)).run(debian)
+    first, second, third = seen[0]
+    assert first in (second, third)
+    assert seen[1] == [name for name in (second, third) if name != first]
+
+
+def test_a_request_that_is_being_done_is_waited_for_whatever_its_name_was(debian):
+    """`ls` looked at each name after the shell had read it, and found those gone that had moved."""
+    place = debian.root / "run/particle-os-beside"
+    real = debian.root / "real"
+    real.mkdir()
+    # The next step of who does the work comes when the worst moment is there.
+    step = f"for file in {place}/[!r]*; do mv $file {place}/running-${{file##*/}}; done"
+    for name, text in {
+        "ls": f'{step}; exec /bin/ls "$@"',
+        "sleep": f"rm -f {place}/depmod-*; echo waited >{real}/done",
+        "depmod": f"cat {real}/done >{real}/found || :",
+    }.items():
+        (real / name).write_text(f"#!/bin/sh\n{text}\n")
+        (real / name).chmod(0o755)
+
+    def install():
+        script = stand_ins.NOTES["depmod"].replace("/run/", f"{debian.root}/run/")
+        path = f"{debian.root}{STAND_INS}:{real}:{os.environ['PATH']}"
+        for arguments in (["6.12-amd64"], ["-a"]):
+            argv = ["sh", "-c", script, "depmod", *arguments]
+            subprocess.run(argv, check=True, timeout=20, env={"PATH": path})
+
+    install()
+    assert (real / "found").read_text() == "waited\n"
+
+
 @pytest.mark.parametrize("kind", [CommandFailed, OSError])
 def test_a_failure_of_depmod_is_told_and_holds_nothing_up(debian, kind):
     def install():
