@@ -15,10 +15,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from debian.deb822 import Deb822
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract.packages import SETTINGS
 from particle_agent.contract.wire import AptProxy, File, PackageRequest
+
+from particle_os.apt import deb822
 
 # Debian Policy 5.6; relations are names, versions, architectures and operators.
 _RELATIONS = r"[A-Za-z0-9+.:~ ,|()<>=\[\]!-]*"
@@ -94,7 +95,26 @@ def write(
     if proxy is not None and apt_proxy.may_rewrite(proxy, preferences):
         sources = apt_proxy.rewritten(sources)
     (directory / "etc/target.sources").write_text(sources)
-    settings = {
+    settings = _directories(directory, lists) | {
+        "APT::Architecture": architectures[0] if architectures else "amd64"
+    }
+    for setting in request.settings:
+        # Others can make apt run programs.
+        if setting.key not in SETTINGS:
+            raise Refused(f"the target sets {setting.key[:80]!r}")
+        settings[setting.key] = _accepted(setting.value, _SETTING.pattern, setting.key)
+    if proxy is not None:
+        settings |= apt_proxy.settings(proxy, sources)
+    text = "".join(f'{key} "{value}";\n' for key, value in settings.items())
+    text += "".join(f'APT::Architectures:: "{name}";\n' for name in architectures or ["amd64"])
+    config = directory / "apt.conf"
+    config.write_text(text)
+    return config
+
+
+def _directories(directory: Path, lists: Path) -> dict[str, str]:
+    """apt.conf(5) for an apt that keeps everything in `directory`, and indexes in `lists`."""
+    return {
         "Dir": f"{directory}/",
         "Dir::Etc": f"{directory}/etc/",
         # Not what the host's own apt is told.
@@ -112,7 +132,6 @@ def write(
         "Dir::Cache::pkgcache": "",
         "Dir::Cache::srcpkgcache": "",
         "Dir::Log": f"{directory}/log/",
-        "APT::Architecture": architectures[0] if architectures else "amd64",
         "APT::Sandbox::User": "",
         "Acquire::Languages": "none",
         "Acquire::Retries": "2",
@@ -120,18 +139,6 @@ def write(
         "Acquire::https::Timeout": "20",
         "APT::Update::Error-Mode": "any",
     }
-    for setting in request.settings:
-        # Others can make apt run programs.
-        if setting.key not in SETTINGS:
-            raise Refused(f"the target sets {setting.key[:80]!r}")
-        settings[setting.key] = _accepted(setting.value, _SETTING.pattern, setting.key)
-    if proxy is not None:
-        settings |= apt_proxy.settings(proxy, sources)
-    text = "".join(f'{key} "{value}";\n' for key, value in settings.items())
-    text += "".join(f'APT::Architectures:: "{name}";\n' for name in architectures or ["amd64"])
-    config = directory / "apt.conf"
-    config.write_text(text)
-    return config
 
 
 def sources_key(request: PackageRequest) -> str:
@@ -154,25 +161,27 @@ def _text(file: File) -> str:
         raise Refused(f"{file.path} is no text") from error
 
 
-def _paragraphs(text: str) -> Iterator[Mapping[str, str]]:
-    lines = text.splitlines(keepends=True)
-    for paragraph in Deb822.iter_paragraphs(lines, use_apt_pkg=False):
-        if paragraph:
+def _paragraphs(file: File) -> Iterator[Mapping[str, str]]:
+    """The fields of each paragraph of a file, by their names in lower case. Raises Refused."""
+    try:
+        for fields in deb822.paragraphs(_text(file)):
             yield {
                 # A key stands in its own lines.
-                key: value if _ARMOR.decode() in value else " ".join(value.split())
-                for key, value in paragraph.items()
+                name: value if _ARMOR.decode() in value else " ".join(value.split())
+                for name, value in fields.items()
             }
+    except deb822.Malformed as error:
+        raise Refused(f"{file.path[:80]} is malformed: {error}") from error
 
 
 def _status(file: File) -> Iterator[str]:
-    for paragraph in _paragraphs(_text(file)):
-        if not paragraph.get("Status", "").endswith((" installed", "-configured", " unpacked")):
+    for paragraph in _paragraphs(file):
+        if not paragraph.get("status", "").endswith((" installed", "-configured", " unpacked")):
             continue
-        if missing := [name for name in _NEEDED if name not in paragraph]:
+        if missing := [name for name in _NEEDED if name.lower() not in paragraph]:
             raise Refused(f"a package in the target's status has no {missing[0]}")
         for name, pattern in _STATUS_FIELDS.items():
-            if value := paragraph.get(name):
+            if value := paragraph.get(name.lower()):
                 yield f"{name}: {_accepted(value, pattern, f'package field {name}')}\n"
         yield "\n"
 
@@ -211,7 +220,7 @@ def _sources(files: Iterable[File], keyrings: Mapping[str, Path], directory: Pat
     number = 0
     for file in files:
         if file.path.endswith(".sources"):
-            entries = [{k.lower(): v for k, v in p.items()} for p in _paragraphs(_text(file))]
+            entries = list(_paragraphs(file))
         elif file.path.endswith(".list"):
             entries = list(_one_line_sources(_text(file)))
         else:
@@ -252,7 +261,7 @@ def _write_inline_key(value: str, place: Path) -> None:
     place.write_text(_accepted(text, _KEY, "key"))
 
 
-def _one_line_sources(text: str) -> Iterator[dict[str, str]]:
+def _one_line_sources(text: str) -> Iterator[Mapping[str, str]]:
     for line in text.splitlines():
         stripped = line.strip()
         if not stripped or stripped.startswith(("#", "deb-src")):
@@ -271,8 +280,7 @@ def _one_line_sources(text: str) -> Iterator[dict[str, str]]:
 
 def _preferences(files: Iterable[File]) -> Iterator[str]:
     for file in files:
-        for paragraph in _paragraphs(_text(file)):
-            fields = {key.lower(): value for key, value in paragraph.items()}
+        for fields in _paragraphs(file):
             for name, pattern in _PIN_FIELDS.items():
                 value = _accepted(fields.get(name, ""), pattern, f"preference {name}")
                 yield f"{name.title()}: {value}\n"

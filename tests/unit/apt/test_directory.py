@@ -85,6 +85,11 @@ def test_odd_states_are_refused(written, line):
         written(status=file("s", "\n".join([line, *kept])))
 
 
+def test_a_file_that_is_no_paragraphs_is_refused(written):
+    with pytest.raises(Refused, match=r"/var/lib/dpkg/status is malformed"):
+        written(status=file("/var/lib/dpkg/status", "Package: curl\nwords alone\n"))
+
+
 def test_one_line_sources(written):
     text = (
         "# comment\n\ndeb-src http://m.example s main\n"
