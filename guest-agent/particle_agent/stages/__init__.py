@@ -1,30 +1,16 @@
-"""The stages, one file each. A new one adds its file and one line to `RecipeStage`."""
+"""The stages, one file each. `make generate` lists them in `registry`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol
 
 from particle_agent.contract.needs import Need
-from particle_agent.stages.accounts.groups import Groups
-from particle_agent.stages.accounts.users import Users
 from particle_agent.stages.base import Secret
-from particle_agent.stages.contents.cleanup import Cleanup
-from particle_agent.stages.contents.files import Files
-from particle_agent.stages.contents.run import Run
-from particle_agent.stages.output.export import Export
-from particle_agent.stages.output.qemu import Qemu
-from particle_agent.stages.settings.hostname import Hostname
-from particle_agent.stages.settings.keyboard import Keyboard
-from particle_agent.stages.settings.locale import Locale
-from particle_agent.stages.settings.network import Network
-from particle_agent.stages.settings.services import Services
-from particle_agent.stages.settings.timezone import Timezone
-from particle_agent.stages.software.apt import Apt
-from particle_agent.stages.software.bootstrap import Bootstrap
-from particle_agent.stages.software.kernel import Kernel
-from particle_agent.stages.software.sources import Sources
+from particle_agent.stages.registry import ALL_STAGES, RECIPE_STAGES, RecipeStage
 from particle_agent.target.target import Target
+
+__all__ = ["ALL_STAGES", "RECIPE_STAGES", "RecipeStage", "Stage"]
 
 
 class Stage(Protocol):
@@ -61,25 +47,3 @@ class Stage(Protocol):
 
     def run(self, target: Target) -> None:
         """Does the work; raises StageError when it cannot be done."""
-
-
-RecipeStage = (
-    Sources
-    | Apt
-    | Hostname
-    | Locale
-    | Keyboard
-    | Timezone
-    | Groups
-    | Network
-    | Kernel
-    | Users
-    | Files
-    | Services
-    | Run
-    | Cleanup
-    | Qemu
-)
-RECIPE_STAGES: tuple[type, ...] = get_args(RecipeStage)
-# What a host may send: the stages of recipes, and those that only particle-os itself uses.
-ALL_STAGES: tuple[type, ...] = (*RECIPE_STAGES, Bootstrap, Export)

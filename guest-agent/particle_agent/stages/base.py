@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
@@ -50,6 +50,9 @@ class Secret(Options):
 @dataclass(frozen=True, kw_only=True)
 class StageOptions(Options):
     """What every stage takes besides its own options."""
+
+    # Whether recipes may name it; particle-os itself uses the others.
+    in_recipes: ClassVar[bool] = True
 
     type: str
     name: StageName | None = None

@@ -1,8 +1,7 @@
-"""What `explain` and docs/stages.md tell of stages, made from their docstrings and types."""
+"""The reference of stages and checks, for `explain` and docs/: docstrings and types in words."""
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from particle_os.recipe.schema import recipes as written_form
 CHECKS_HEADER = """\
 # Checks
 
-Made by `make docs` from the code; do not edit.
+`make generate` writes this page from the code; do not edit it.
 
 What can stand in `boot-test: checks:` of a recipe, and in the file of `boot-test --checks`. See
 [boot-test.md](boot-test.md#checks).
@@ -29,7 +28,7 @@ INDENT = " " * 6
 HEADER = """\
 # Stages
 
-Made by `make docs` from the code; do not edit.
+`make generate` writes this page from the code; do not edit it.
 
 Stages run in the order of the recipe, as root in the helper VM. `qemu` comes last.
 
@@ -248,9 +247,3 @@ def kinds_of_checks() -> str:
         lines += [f"## {kind.kind}", "", description, ""]
         lines += [*_options(kind.__name__, definitions), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-PAGES = {"stages": stages, "checks": kinds_of_checks}
-
-if __name__ == "__main__":
-    print(PAGES[(sys.argv[1:] or ["stages"])[0]](), end="")  # noqa: T201 - this is what it is for

@@ -1,10 +1,13 @@
-"""What docs/recipes.md shows of errors is what there is."""
+"""docs/recipes.md shows every stage, and the errors that there are."""
 
 import ast
 import re
 from pathlib import Path
 
 import pytest
+from particle_agent.contract.decode import decode_any, encode
+from particle_agent.stages import ALL_STAGES, RECIPE_STAGES, RecipeStage
+from particle_os.documents import document, validation
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 
@@ -65,3 +68,27 @@ def test_every_code_is_explained_and_there_is_no_other():
     assert set(re.findall(r"`([a-z0-9-]+)`", " ".join(firsts))) == set(codes("problem", "complain"))
     notes = section.partition("Notes are no errors: ")[2].partition("\n\n")[0]
     assert set(re.findall(r"`([a-z-]+)` \(", notes)) == set(codes("note", "_note"))
+
+
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.M | re.S)
+
+
+def stages(text, path):
+    """The stages of an example that can be read alone, without the values of variables."""
+    path.write_text(text)
+    data = document.load(path).data
+    found = data.get("stages", ()) if isinstance(data, dict) else data
+    return [stage for stage in found if "type" in stage and "${" not in str(stage)]
+
+
+def test_every_stage_has_an_example(tmp_path):
+    found = [stage for text in EXAMPLES for stage in stages(text, tmp_path / "example.yml")]
+    assert {stage["type"] for stage in found} == {kind.type for kind in RECIPE_STAGES}
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.splitlines()[0])
+def test_the_stages_of_an_example_arrive_in_the_vm_as_they_were_sent(tmp_path, text):
+    for data in stages(text, tmp_path / "example.yml"):
+        stage = validation.valid(RecipeStage, data)
+        assert stage is not None
+        assert decode_any(ALL_STAGES, encode(stage)) == stage

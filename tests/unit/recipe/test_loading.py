@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 import typing
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.stages import RECIPE_STAGES
 from particle_os.errors import InvalidDocument, UsageError
-from particle_os.recipe import base_reference, loading, reference, schema
+from particle_os.recipe import base_reference, loading, schema
 from particle_os.system.workspace import data_directory
 
 TOP = Path(__file__).parents[3]
@@ -474,19 +472,6 @@ def test_every_option_is_described():
     for name, definition in {"Recipe": found, **found["$defs"]}.items():
         for option, details in definition["properties"].items():
             assert option == "type" or details.get("description"), f"{name}.{option}"
-
-
-@pytest.mark.parametrize("page", reference.PAGES)
-def test_a_reference_is_not_stale(page):
-    assert (TOP / f"docs/{page}.md").read_text() == reference.PAGES[page](), "run 'make docs'"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", reference.PAGES)
-def test_a_reference_prints_the_same_as_a_program(page):
-    argv = [sys.executable, "-m", "particle_os.recipe.reference", page]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert done.stdout == reference.PAGES[page]()
 
 
 def test_what_is_of_the_wrong_kind_is_not_shown_where_it_may_hold_a_password(tmp_path):

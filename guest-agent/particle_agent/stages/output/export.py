@@ -6,7 +6,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from particle_agent.errors import InfrastructureError
 from particle_agent.stages.base import StageOptions
@@ -22,6 +22,7 @@ CHUNK = 1 << 20
 class Export(StageOptions):
     """Writes the system as a tar archive, with owners, modes, links, devices and attributes."""
 
+    in_recipes: ClassVar[bool] = False
     type: Literal["export"] = "export"
 
     def run(self, target: Target) -> None:

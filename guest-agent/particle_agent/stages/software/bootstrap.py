@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from particle_agent.apt import from_host
 from particle_agent.apt.dpkg import DPKG, STATUS, chunks, find_member
@@ -77,6 +77,7 @@ def extract(disk: Path, root: Path, sources: str) -> None:
 class Bootstrap(StageOptions):
     """Configures the extracted packages of the host's disk in the tree."""
 
+    in_recipes: ClassVar[bool] = False
     type: Literal["bootstrap"] = "bootstrap"
 
     def run(self, target: Target) -> None:
