@@ -1,5 +1,5 @@
-# `make` prints the targets. `make setup` is what the others start with; it does nothing, and
-# needs neither privilege nor network, when everything is installed.
+# `make` prints the targets. Each installs first what it needs and lacks: `check` and `generate`
+# Python packages in .venv, the others Debian packages, too (`make setup`).
 PYTHON ?= python3
 # On Debian 12, take QEMU 10 from bookworm-backports (0: keep 7.2).
 BACKPORTS ?= 1
@@ -8,15 +8,20 @@ BIN := $(VENV)/bin
 OUT ?= out
 RUNS ?= 10
 JOBS ?= 1
+TESTS ?= tests/unit tests/guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit vm-test matrix mutations recipes bench schema docs wheel
+.PHONY: help setup venv demo test check vm-test matrix mutations recipes bench generate
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-9s %s\n' "$$t" "$$d"; done
 
 setup: ## Install what is missing: Debian packages (apt), Python packages (.venv)
 	@BACKPORTS=$(BACKPORTS) sh host/setup.sh packages
+	@$(MAKE) --no-print-directory venv
+
+# Everything that needs no Debian package starts here; an up-to-date .venv takes no time.
+venv:
 	@PYTHON=$(PYTHON) sh host/setup.sh venv
 
 demo: setup ## Build recipes/minimal-test.yml and boot it
@@ -31,11 +36,13 @@ test: setup ## Run all tests, with virtual machines
 # Whoever turned this off would have each of hundreds of processes compile the same files anew.
 export PYTHONDONTWRITEBYTECODE =
 
-check: ## Format, lint, types, unit tests: the inner loop, under a minute
+check: venv ## Format, lint, spelling, types, unit tests: the inner loop (TESTS=...)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/codespell
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q -n 4 -m "not slow" tests/unit tests/guest
+	@sh host/setup.sh programs
+	@$(BIN)/pytest -q -n 4 -m "not slow" $(TESTS)
 
 vm-test:
 	@$(BIN)/pytest -v -n 3 --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm
@@ -52,12 +59,5 @@ mutations: setup ## Break images in every way there is, and check each verdict (
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
 
-schema: ## Write recipes/schema.json anew
-	@$(BIN)/particle-os schema > recipes/schema.json.new
-	@mv recipes/schema.json.new recipes/schema.json
-
-docs: ## Write docs/stages.md and docs/checks.md anew from the docstrings
-	@for page in stages checks; do \
-	  $(BIN)/python -m particle_os.recipe.reference $$page > docs/$$page.md.new && \
-	  mv docs/$$page.md.new docs/$$page.md || exit; \
-	done
+generate: venv ## Write what follows from the sources: registry of stages, schema, references
+	@$(BIN)/python tools/generate.py

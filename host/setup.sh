@@ -1,12 +1,16 @@
 #!/bin/sh
 # Installs what particle-os needs: `setup.sh packages` through apt, `setup.sh venv` into .venv;
-# `setup.sh test-packages` what its tests need besides.
+# `setup.sh test-packages` installs what the VM tests need besides. `setup.sh programs` installs
+# nothing: it names the packages whose programs the unit tests lack.
 # Nothing is done, and no privilege and no network are needed, when all is there already.
 set -eu
 
 PACKAGES="qemu-system-x86 qemu-utils ovmf mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
 # Besides, for the tests: a registry, a proxy and package archives of their own, and a browser.
-TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dosfstools dpkg-dev e2fsprogs fdisk fonts-dejavu-core gpg gpg-agent mtools"
+TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dosfstools dpkg-dev e2fsprogs fdisk fonts-dejavu-core gpg gpg-agent mtools openssh-client"
+# What the unit tests run: the program, and the package that has it.
+PROGRAMS="dpkg-deb:dpkg mmdebstrap:mmdebstrap qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 skopeo:skopeo
+	sqfs2tar:squashfs-tools-ng ssh-keygen:openssh-client zstd:zstd"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }
@@ -97,6 +101,32 @@ ensure() {
 	fi
 }
 
+programs() {
+	missing=""
+	for pair in $PROGRAMS; do
+		command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+	done
+	[ -n "$missing" ] || return 0
+	say "the unit tests need programs that are not installed. On Debian:"
+	echo "sudo apt install$missing" >&2
+	exit 2
+}
+
+# Debian has venv's other half in a package of its own.
+check_python() {
+	python=${PYTHON:-python3}
+	if ! command -v "$python" >/dev/null; then
+		say "there is no $python. On Debian: sudo apt install python3 python3-venv"
+	elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+		say "$python is older than 3.11; name a newer one with make PYTHON=python3.11"
+	elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+		say "$python cannot make virtual environments. On Debian: sudo apt install python3-venv"
+	else
+		return 0
+	fi
+	exit 2
+}
+
 venv() {
 	top=$(dirname "$(dirname "$(realpath "$0")")")
 	cd "$top"
@@ -106,7 +136,11 @@ venv() {
 		return 0
 	fi
 	say "installing Python packages into .venv"
-	[ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+	# An interrupted attempt leaves a .venv without pip.
+	if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+		check_python
+		"$python" -m venv --clear .venv
+	fi
 	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	echo "$sum $top" >"$stamp"
 }
@@ -122,9 +156,10 @@ test-packages)
 	;;
 install) install_packages ;;
 install-test) install_test_packages ;;
+programs) programs ;;
 venv) venv ;;
 *)
-	echo "usage: $0 packages|test-packages|install|install-test|venv" >&2
+	echo "usage: $0 packages|test-packages|install|install-test|programs|venv" >&2
 	exit 2
 	;;
 esac
