@@ -63,16 +63,16 @@ class Channel:
         self._answers = answers
         self._lock = threading.Lock()
 
-    def send(self, event: wire.Event) -> None:
+    def send(self, event: wire.AgentEvent) -> None:
         with self._lock:
             self._stream.write(wire.to_line(event))
             self._stream.flush()
 
     def output(self, text: str) -> None:
-        self.send(wire.Output(text=text[: wire.TEXT_LIMIT]))
+        self.send(wire.OutputLine(text=text[: wire.TEXT_LIMIT]))
 
     def note(self, text: str) -> None:
-        self.send(wire.Note(text=text[: wire.TEXT_LIMIT]))
+        self.send(wire.Notice(text=text[: wire.TEXT_LIMIT]))
 
     def disk_needed(self, size: int, content: int) -> None:
         self.send(wire.DiskNeeded(size=size, content=content))
@@ -253,7 +253,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
             )
             target.apt_proxy = proxy
             target.ahead = partial(_do_ahead, stages[index + 1 :], target)
-            channel.send(wire.StageStarted(index=index))
+            channel.send(wire.StageStart(index=index))
             started = time.monotonic()
             try:
                 secrets = {s.name: values[str(s.file)] for s in stage.secrets}
@@ -268,7 +268,7 @@ def run_stages(request: Mapping[str, object], channel: Channel) -> None:
                 wire.Part(name=name[:PART_CHARACTERS], seconds=round(taken, 3))
                 for name, taken in target.timings.longest()
             )
-            channel.send(wire.StageFinished(index=index, seconds=seconds, parts=parts))
+            channel.send(wire.StageEnd(index=index, seconds=seconds, parts=parts))
             if request["checkpoints"] and index + 1 < len(stages):
                 with frozen_scratch():
                     channel.send(wire.Frozen(index=index))
@@ -290,7 +290,7 @@ def _check_needs(stages: Sequence[Stage], target: Target, channel: Channel) -> N
         return
     index, need = found[0]
     others = [f"{stages[i].label}: {other.message}" for i, other in found[1:]]
-    channel.send(wire.StageStarted(index=index))
+    channel.send(wire.StageStart(index=index))
     raise _StageFailed(index, StageError(need.message, hint=_sentence(need.hint), tail=others))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from particle_agent.contract.packages import ARCHIVES, INDEX, SETTINGS
-from particle_agent.contract.wire import File, PackageRequest, Setting
+from particle_agent.contract.wire import AptSetting, FileContent, PackageRequest
 from particle_agent.target.target import Target, wait_for_disk
 
 MOUNT = "/run/particle-os-packages"
@@ -36,7 +36,7 @@ def make_request(target: Target) -> PackageRequest | None:
     texts = [base64.b64decode(file.content).decode("utf-8", "replace") for file in sources]
     named = sorted({path for text in texts for path in KEYRING.findall(text)})
     keyrings = [_file(target, path) for path in named if target.exists(path)]
-    settings = [Setting(key=k, value=v) for k, v in settings_of(target) if k in SETTINGS]
+    settings = [AptSetting(key=k, value=v) for k, v in settings_of(target) if k in SETTINGS]
     return PackageRequest(
         status=_file(target, "/var/lib/dpkg/status"),
         architectures=_architectures(target),
@@ -52,11 +52,11 @@ def _has_credentials(target: Target) -> bool:
     return target.exists("/etc/apt/auth.conf") or bool(target.list("/etc/apt/auth.conf.d"))
 
 
-def _file(target: Target, path: str) -> File:
-    return File(path=path, content=base64.b64encode(target.read_bytes(path)).decode("ascii"))
+def _file(target: Target, path: str) -> FileContent:
+    return FileContent(path=path, content=base64.b64encode(target.read_bytes(path)).decode("ascii"))
 
 
-def _files(target: Target, single: str, directory: str) -> list[File]:
+def _files(target: Target, single: str, directory: str) -> list[FileContent]:
     """The file and those of the directory, in apt's order."""
     paths = [single, *(f"{directory}/{name}" for name in target.list(directory))]
     return [_file(target, path) for path in paths if target.path(path).is_file()]

@@ -45,7 +45,7 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageStarted:
+class StageStart:
     """The stage with this index in the request begins."""
 
     type: Literal["stage-started"] = "stage-started"
@@ -53,7 +53,7 @@ class StageStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class OutputLine:
     """One line that a command of the current stage printed, without its line end."""
 
     type: Literal["output"] = "output"
@@ -61,7 +61,7 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Note:
+class Notice:
     """Something the user should know of, although nothing failed."""
 
     type: Literal["note"] = "note"
@@ -77,7 +77,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageFinished:
+class StageEnd:
     """The stage succeeded; `seconds` by the guest's clock, the longest of its parts first."""
 
     type: Literal["stage-finished"] = "stage-finished"
@@ -103,7 +103,7 @@ class Continue:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class LayerBlob:
     """A layer of a container image: a blob of `size` bytes, a tar archive, maybe compressed.
 
     `diff_id` is "sha256:" and the SHA-256 of the archive itself.
@@ -114,10 +114,10 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class ImageHeader:
     """A line from the host to the guest, before the blobs of these layers, the lowest first."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerBlob, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ class AptProxy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class FileContent:
     """A file of the target; `content` is base64."""
 
     path: str
@@ -152,7 +152,7 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class AptSetting:
     """One value of apt's configuration; see apt.conf(5)."""
 
     key: str
@@ -167,12 +167,12 @@ class PackageRequest:
     first; empty means the native one alone.
     """
 
-    status: File
+    status: FileContent
     architectures: tuple[str, ...]
-    sources: tuple[File, ...]
-    preferences: tuple[File, ...]
-    keyrings: tuple[File, ...]
-    settings: tuple[Setting, ...]
+    sources: tuple[FileContent, ...]
+    preferences: tuple[FileContent, ...]
+    keyrings: tuple[FileContent, ...]
+    settings: tuple[AptSetting, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,13 +247,13 @@ class Done:
     type: Literal["done"] = "done"
 
 
-Event = (
+AgentEvent = (
     Hello
     | Heartbeat
-    | StageStarted
-    | Output
-    | Note
-    | StageFinished
+    | StageStart
+    | OutputLine
+    | Notice
+    | StageEnd
     | Frozen
     | Unpacked
     | PackagesNeeded
@@ -264,11 +264,11 @@ Event = (
     | Failed
     | Done
 )
-EVENTS: tuple[type, ...] = get_args(Event)
-Answer = PackagesAnswer | Continue
+EVENTS: tuple[type, ...] = get_args(AgentEvent)
+HostAnswer = PackagesAnswer | Continue
 
 
-def to_line(event: Event) -> str:
+def to_line(event: AgentEvent) -> str:
     """The event as one line of ASCII JSON, with its end of line."""
     return json.dumps(encode(event), ensure_ascii=True) + "\n"
 

@@ -81,11 +81,11 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
 def unpack_image(stream: IO[bytes], root: Path) -> tuple[int, str]:
     """Unpacks a container image into `root`; returns the size and SHA-256 of the whole stream.
 
-    The stream is a line with a `wire.Image`, and the blobs of its layers one after the other.
+    The stream is a line with a `wire.ImageHeader`, and the blobs of its layers one after the other.
     Raises StageError when a layer cannot be applied or is another than the image promises.
     """
     received = _Received(stream)
-    image = decode(wire.Image, json.loads(received.line(wire.IMAGE_LIMIT)))
+    image = decode(wire.ImageHeader, json.loads(received.line(wire.IMAGE_LIMIT)))
     for number, layer in enumerate(image.layers, start=1):
         blob = _Blob(received, layer.size)
         with _plain(blob, f"layer {number} of the image") as archive:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract.packages import SETTINGS
-from particle_agent.contract.wire import AptProxy, File, PackageRequest
+from particle_agent.contract.wire import AptProxy, FileContent, PackageRequest
 
 from particle_os.apt import deb822
 
@@ -154,14 +154,14 @@ def _accepted(value: str, pattern: str, what: str) -> str:
     return value
 
 
-def _text(file: File) -> str:
+def _text(file: FileContent) -> str:
     try:
         return base64.b64decode(file.content, validate=True).decode("utf-8")
     except (binascii.Error, UnicodeDecodeError) as error:
         raise Refused(f"{file.path} is no text") from error
 
 
-def _paragraphs(file: File) -> Iterator[Mapping[str, str]]:
+def _paragraphs(file: FileContent) -> Iterator[Mapping[str, str]]:
     """The fields of each paragraph of a file, by their names in lower case. Raises Refused."""
     try:
         for fields in deb822.paragraphs(_text(file)):
@@ -174,7 +174,7 @@ def _paragraphs(file: File) -> Iterator[Mapping[str, str]]:
         raise Refused(f"{file.path[:80]} is malformed: {error}") from error
 
 
-def _status(file: File) -> Iterator[str]:
+def _status(file: FileContent) -> Iterator[str]:
     for paragraph in _paragraphs(file):
         if not paragraph.get("status", "").endswith((" installed", "-configured", " unpacked")):
             continue
@@ -186,7 +186,7 @@ def _status(file: File) -> Iterator[str]:
         yield "\n"
 
 
-def _write_keyrings(files: Iterable[File], directory: Path) -> dict[str, Path]:
+def _write_keyrings(files: Iterable[FileContent], directory: Path) -> dict[str, Path]:
     """The keyrings under names of ours, those that are trusted by themselves apart."""
     places: dict[str, Path] = {}
     for number, file in enumerate(files):
@@ -216,7 +216,9 @@ def installed(directory: Path) -> set[str]:
     return set(re.findall(r"^Package: (\S+)$", (directory / "status").read_text(), re.MULTILINE))
 
 
-def _sources(files: Iterable[File], keyrings: Mapping[str, Path], directory: Path) -> Iterator[str]:
+def _sources(
+    files: Iterable[FileContent], keyrings: Mapping[str, Path], directory: Path
+) -> Iterator[str]:
     number = 0
     for file in files:
         if file.path.endswith(".sources"):
@@ -278,7 +280,7 @@ def _one_line_sources(text: str) -> Iterator[Mapping[str, str]]:
         yield entry
 
 
-def _preferences(files: Iterable[File]) -> Iterator[str]:
+def _preferences(files: Iterable[FileContent]) -> Iterator[str]:
     for file in files:
         for fields in _paragraphs(file):
             for name, pattern in _PIN_FIELDS.items():

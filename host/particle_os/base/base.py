@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from particle_agent.contract.wire import Event
+from particle_agent.contract.wire import AgentEvent
 from particle_agent.stages.output.export import Export
 from particle_agent.stages.software.bootstrap import Bootstrap
 
@@ -239,7 +239,7 @@ def ensure_suite(
     work: Workspace,
     open_sandbox: SandboxOpener,
     finished: Callable[[Sandbox, TarBase], None],
-    listen: Callable[[Event], None],
+    listen: Callable[[AgentEvent], None],
     log: Callable[[str], None],
     proxy: AptProxy = NO_PROXY,
 ) -> TarBase:
@@ -273,7 +273,7 @@ def ensure_suite(
             depot.write_disk(archives, sandbox.packages, made, deadline, log=log, database=True)
             sandbox.agent.extract(sources, deadline, listen)
 
-            def on_event(event: Event) -> None:
+            def on_event(event: AgentEvent) -> None:
                 if not sandbox.take_disk_event(event, deadline):
                     listen(event)
 

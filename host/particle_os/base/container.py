@@ -379,8 +379,8 @@ class _Stream(io.RawIOBase):
     """The line that tells of the layers, and their blobs; each is hashed as it is read."""
 
     def __init__(self, image: Image, store: Path) -> None:
-        layers = tuple(wire.Layer(size=la.size, diff_id=la.diff_id) for la in image.layers)
-        head = json.dumps(encode(wire.Image(layers=layers))).encode() + b"\n"
+        layers = tuple(wire.LayerBlob(size=la.size, diff_id=la.diff_id) for la in image.layers)
+        head = json.dumps(encode(wire.ImageHeader(layers=layers))).encode() + b"\n"
         self._current: BinaryIO = io.BytesIO(head)
         self._digest: str | None = None
         self._hash = hashlib.sha256()

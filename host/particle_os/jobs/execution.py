@@ -317,7 +317,7 @@ class Execution:
         writes_disk = isinstance(self.plan.stages[-1], Qemu)
         findings = verification.Listener()
 
-        def listen(event: wire.Event) -> wire.Answer | None:
+        def listen(event: wire.AgentEvent) -> wire.HostAnswer | None:
             match event:
                 case wire.Finding() | wire.Verified():
                     findings.hear(event)
@@ -335,11 +335,11 @@ class Execution:
                         # A SHA-256 is one serial chain; a processor is free while the guest
                         # verifies.
                         self.checksums = artifact.checksums(sandbox.output, sandbox.written)
-                case wire.StageStarted():
+                case wire.StageStart():
                     self.stages.start(event.index + first)
-                case wire.StageFinished():
+                case wire.StageEnd():
                     self.stages.finish(event.index + first, event)
-                case wire.Note(text=text):
+                case wire.Notice(text=text):
                     self.note(text)
                 case _:
                     self._listen_to_output(event)
@@ -378,8 +378,8 @@ class Execution:
                 sandbox.keep_scratch(self.staging / "scratch.qcow2", self.deadline)
             raise
 
-    def _listen_to_output(self, event: wire.Event) -> None:
-        if isinstance(event, wire.Output):
+    def _listen_to_output(self, event: wire.AgentEvent) -> None:
+        if isinstance(event, wire.OutputLine):
             self.progress.line(event.text)
 
     def helper_result(self) -> HelperResult:

@@ -53,7 +53,7 @@ class Inspector:
         """What is on a disk image, and what is wrong with it."""
         findings = Listener()
 
-        def listen(event: wire.Event) -> None:
+        def listen(event: wire.AgentEvent) -> None:
             if not findings.hear(event):
                 self._listen(event)
 
@@ -95,8 +95,8 @@ class Inspector:
         ) as sandbox:
             yield sandbox
 
-    def _listen(self, event: wire.Event) -> None:
-        if isinstance(event, wire.Output | wire.Note):
+    def _listen(self, event: wire.AgentEvent) -> None:
+        if isinstance(event, wire.OutputLine | wire.Notice):
             self._progress.line(event.text)
 
 

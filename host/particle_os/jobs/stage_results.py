@@ -96,7 +96,7 @@ class Stages:
             self._started = time.monotonic()
             self._progress.emit(StageStarted(index, len(self._stages), self._label(index)))
 
-    def finish(self, index: int, event: wire.StageFinished) -> None:
+    def finish(self, index: int, event: wire.StageEnd) -> None:
         if 0 <= index < len(self._stages):
             parts = {printable(part.name, 100): part.seconds for part in event.parts[:PARTS_LIMIT]}
             self._stages[index] = replace(

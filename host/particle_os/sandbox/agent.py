@@ -51,7 +51,7 @@ code=$(busybox cat $status)
 exit ${{code:-1}}
 """
 # Takes an event, and returns the answer to those that the agent waits for.
-Listener = Callable[[wire.Event], wire.Answer | None]
+Listener = Callable[[wire.AgentEvent], wire.HostAnswer | None]
 
 
 def _modules(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -136,7 +136,7 @@ class Agent:
         """
         received: list[wire.Unpacked] = []
 
-        def note(event: wire.Event) -> wire.Answer | None:
+        def note(event: wire.AgentEvent) -> wire.HostAnswer | None:
             if isinstance(event, wire.Unpacked):
                 received.append(event)
                 return None

@@ -105,7 +105,7 @@ class Sandbox:
             what="keeping the scratch disk",
         )
 
-    def take_disk_event(self, event: wire.Event, deadline: Deadline) -> bool:
+    def take_disk_event(self, event: wire.AgentEvent, deadline: Deadline) -> bool:
         """Handles what the guest says about the output disk; False for any other event.
 
         Raises NotEnoughSpace when the host has no room for what will be written.

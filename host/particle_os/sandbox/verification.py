@@ -61,7 +61,7 @@ class Listener:
         self._findings: list[Finding] = []
         self._seconds: float | None = None
 
-    def hear(self, event: wire.Event) -> bool:
+    def hear(self, event: wire.AgentEvent) -> bool:
         """Takes an event of the verification; False for any other. Raises VmError for nonsense."""
         if isinstance(event, wire.Verified):
             self._seconds = event.seconds

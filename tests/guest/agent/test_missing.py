@@ -74,7 +74,7 @@ def test_the_build_ends_at_the_first_of_them_and_names_the_others(base):
     stages = [Timezone(zone="UTC"), Locale(default="de_DE.UTF-8"), QEMU]
     with pytest.raises(runner._StageFailed) as told:
         runner._check_needs(stages, base, Channel())
-    assert sent == [wire.StageStarted(index=1)]
+    assert sent == [wire.StageStart(index=1)]
     event = runner.failure(told.value)
     assert (event.kind, event.index) == ("stage", 1)
     assert "locale de_DE.UTF-8 needs the package 'locales'" in event.message

@@ -164,10 +164,10 @@ LAYERS = [tar(*ROOT), tar(member("./etc/.wh.os-release"), member("./etc/new", b"
 def image(*blobs, plain=None):
     """What the host sends for layers; `plain` are their archives, if the blobs are compressed."""
     layers = tuple(
-        wire.Layer(size=len(blob), diff_id=f"sha256:{hashlib.sha256(archive).hexdigest()}")
+        wire.LayerBlob(size=len(blob), diff_id=f"sha256:{hashlib.sha256(archive).hexdigest()}")
         for blob, archive in zip(blobs, plain or blobs, strict=True)
     )
-    return b"".join([json.dumps(encode(wire.Image(layers=layers))).encode(), b"\n", *blobs])
+    return b"".join([json.dumps(encode(wire.ImageHeader(layers=layers))).encode(), b"\n", *blobs])
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd])

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from particle_agent.contract import wire
-from particle_agent.contract.wire import File, PackageRequest
+from particle_agent.contract.wire import FileContent, PackageRequest
 from particle_agent.stages.software.apt import Apt
 from particle_os.apt.depot import Depot, write_disk
 from particle_os.apt.proxy import AptProxy
@@ -75,7 +75,7 @@ def archive(tmp_path):
 
 
 def file(path, text):
-    return File(path=path, content=base64.b64encode(text.encode()).decode())
+    return FileContent(path=path, content=base64.b64encode(text.encode()).decode())
 
 
 def make_request(url, *packages, installed="", update=True):

@@ -3,7 +3,7 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent.contract.wire import AptProxy, File, PackageRequest, Setting
+from particle_agent.contract.wire import AptProxy, AptSetting, FileContent, PackageRequest
 from particle_os.apt.directory import Refused, sources_key, write
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
@@ -29,7 +29,7 @@ Architecture: all
 
 
 def file(path, text):
-    return File(path=path, content=base64.b64encode(text.encode()).decode())
+    return FileContent(path=path, content=base64.b64encode(text.encode()).decode())
 
 
 def make(**changes):
@@ -145,7 +145,7 @@ def test_no_text_of_the_guest_makes_another_line(tmp_path_factory, text):
         status=file("s", STATUS.replace("1:2.0~rc1-3+b1", f"1{text}")),
         sources=(file("/etc/apt/sources.list", f"deb http://m.example/{text} s main\n"),),
         preferences=(file("p", f"Package: *\nPin: release {text}\nPin-Priority: 1\n"),),
-        settings=(Setting(key="APT::Default-Release", value=text),),
+        settings=(AptSetting(key="APT::Default-Release", value=text),),
     )
     try:
         write(request, directory / "apt", directory / "lists")
@@ -163,7 +163,7 @@ def test_no_text_of_the_guest_makes_another_line(tmp_path_factory, text):
 
 def test_a_setting_cannot_end_its_quotes(written):
     with pytest.raises(Refused):
-        written(settings=(Setting(key="Acquire::http::Proxy", value='x"; DPkg::x "y'),))
+        written(settings=(AptSetting(key="Acquire::http::Proxy", value='x"; DPkg::x "y'),))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_setting_cannot_end_its_quotes(written):
 )
 def test_a_setting_that_can_run_a_program_is_refused(written, key):
     with pytest.raises(Refused, match="the target sets"):
-        written(settings=(Setting(key=key, value="/bin/sh"),))
+        written(settings=(AptSetting(key=key, value="/bin/sh"),))
 
 
 def test_keys_are_trusted_as_far_as_the_target_trusts_them(written):
@@ -250,7 +250,7 @@ def test_sources_and_settings_for_a_proxy(tmp_path):
     https = file("/etc/apt/sources.list", "deb https://m.example/debian s main\n")
     request = make(
         sources=(https,),
-        settings=(Setting(key="Acquire::http::Proxy", value="http://of.the.image:1"),),
+        settings=(AptSetting(key="Acquire::http::Proxy", value="http://of.the.image:1"),),
     )
     config = write(request, tmp_path / "a", tmp_path / "lists", proxy)
     assert (

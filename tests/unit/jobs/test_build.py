@@ -22,7 +22,7 @@ def stages(plan, statuses):
         if status != "not-run":
             found.start(index)
         if status == "done":
-            found.finish(index, wire.StageFinished(index=index, seconds=1.0))
+            found.finish(index, wire.StageEnd(index=index, seconds=1.0))
     assert [result.status for result in found.results] == list(statuses)
     return found
 
@@ -34,7 +34,7 @@ def test_a_stage_that_has_not_ended_is_published_as_failed():
     found.start(1)
     assert [result.status for result in found.results] == ["done", "failed", "not-run"]
     assert found.running(Apt) is plan.stages[1]
-    found.finish(1, wire.StageFinished(index=1, seconds=2.5))
+    found.finish(1, wire.StageEnd(index=1, seconds=2.5))
     cached, done, _ = found.results
     assert (cached.cached, cached.done_at, cached.seconds) == (True, 1000.0, None)
     assert (done.status, done.cached, done.seconds) == ("done", False, 2.5)

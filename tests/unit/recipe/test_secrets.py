@@ -118,8 +118,8 @@ def test_no_event_of_the_agent_shows_a_secret(value, before, after):
 
 
 def test_words_of_the_protocol_are_no_secrets():
-    event = wire.Output(text="output text")
-    assert secrets.hide(event, ["text", "output"]) == wire.Output(text="*** ***")
+    event = wire.OutputLine(text="output text")
+    assert secrets.hide(event, ["text", "output"]) == wire.OutputLine(text="*** ***")
 
 
 def test_each_line_of_a_secret_is_hidden():

@@ -115,7 +115,7 @@ def test_the_packed_agent_runs_without_any_library(tmp_path, request_text):
 
 
 def test_what_the_agent_tells_is_handed_on():
-    told = [wire.StageStarted(index=0), wire.Output(text="x"), wire.Note(text="y")]
+    told = [wire.StageStart(index=0), wire.OutputLine(text="x"), wire.Notice(text="y")]
     heartbeat = line(wire.Heartbeat())
     stream = HELLO + heartbeat.join(map(line, told)) + DONE
     assert run(stream) == told
@@ -134,7 +134,7 @@ def test_what_the_agent_tells_is_handed_on():
         ([HELLO, b"[" * 50_000 + b"\n", DONE], "something odd"),
         ([HELLO, b"\xff\xfe\n", DONE], "something odd"),
         ([HELLO, b"x" * 1_000_000, DONE], "line without end|something odd"),
-        ([HELLO, line(wire.StageStarted(index=0))], "without saying 'done'"),
+        ([HELLO, line(wire.StageStart(index=0))], "without saying 'done'"),
         ([HELLO, DONE.rstrip()], "without saying 'done'"),
         ([], "without saying 'done'"),
     ],

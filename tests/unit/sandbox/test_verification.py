@@ -61,7 +61,7 @@ def test_the_agent_is_not_believed_more_than_it_must_be():
 
 
 def test_other_events_are_for_others():
-    assert not Listener().hear(wire.Output(text="x"))
+    assert not Listener().hear(wire.OutputLine(text="x"))
 
 
 def test_every_code_is_explained_in_the_documentation():
