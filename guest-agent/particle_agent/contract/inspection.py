@@ -39,7 +39,7 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class OsReleaseField:
     """One line of os-release(5)."""
 
     key: str
@@ -50,7 +50,7 @@ class Setting:
 class System:
     """A root file system."""
 
-    os_release: tuple[Setting, ...]
+    os_release: tuple[OsReleaseField, ...]
     hostname: str
     kernels: tuple[str, ...]
     packages: tuple[Package, ...]

@@ -19,9 +19,9 @@ from particle_agent.contract.inspection import (
     Account,
     FileSystem,
     Inspection,
+    OsReleaseField,
     Package,
     Partition,
-    Setting,
     System,
 )
 from particle_agent.disk.reading import Tree, ask, identify, mounted
@@ -86,7 +86,8 @@ def of_system(tree: Tree) -> System:
     )
     return System(
         os_release=tuple(
-            Setting(key=k, value=v[:TEXT_LIMIT]) for k, v in OS_RELEASE.findall(release)[:100]
+            OsReleaseField(key=k, value=v[:TEXT_LIMIT])
+            for k, v in OS_RELEASE.findall(release)[:100]
         ),
         hostname=tree.read("/etc/hostname").strip()[:64],
         kernels=tuple(_kernels(tree, "/boot")),

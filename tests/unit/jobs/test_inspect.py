@@ -1,16 +1,16 @@
 from particle_agent.contract.inspection import (
     Account,
     Inspection,
+    OsReleaseField,
     Package,
     Partition,
-    Setting,
     System,
 )
 from particle_agent.verification.inspection import FileSystem
 from particle_os.jobs.inspect import described
 
 SYSTEM = System(
-    os_release=(Setting(key="PRETTY_NAME", value="Evil\x1b[31m 1"),),
+    os_release=(OsReleaseField(key="PRETTY_NAME", value="Evil\x1b[31m 1"),),
     hostname="box",
     kernels=("6.1",),
     packages=(Package(name="a", version="1", architecture="all"),) * 3,
