@@ -23,7 +23,7 @@ from particle_os.apt import depot, mmdebstrap
 from particle_os.apt.proxy import NO_PROXY, AptProxy
 from particle_os.base import container
 from particle_os.base.container import ImageReference
-from particle_os.base.oci import Image
+from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.sandbox.agent import Agent, Listener
 from particle_os.system import process
@@ -104,7 +104,7 @@ class TarBase:
 class ImageBase:
     """A base as a container image; `digest` is that of its manifest."""
 
-    image: Image
+    image: ContainerImage
     source: ImageReference
     cache: Path
 

@@ -25,7 +25,7 @@ from particle_agent.contract import wire
 from particle_agent.contract.decode import encode
 
 from particle_os.base import oci
-from particle_os.base.oci import Image
+from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
@@ -106,7 +106,7 @@ def parse(reference: str, relative_to: Path) -> ImageReference | None:
     return ImageReference(transport, str(path), f"{colon}{selector}")
 
 
-def describe(reference: str, relative_to: Path, architecture: str, cache: Path) -> Image:
+def describe(reference: str, relative_to: Path, architecture: str, cache: Path) -> ContainerImage:
     """What `reference` names now, for a Debian architecture; no layer is fetched.
 
     A registry is asked what a tag names; what has a digest and was seen before is in the cache.
@@ -231,12 +231,12 @@ def blob(store: Path, digest: str) -> Path:
     return store / "sha256" / digest.removeprefix("sha256:")
 
 
-def is_fetched(image: Image, cache: Path) -> bool:
+def is_fetched(image: ContainerImage, cache: Path) -> bool:
     """Whether all layers are in the cache."""
     return not _missing(image, cache / "images")
 
 
-def _missing(image: Image, store: Path) -> list[oci.Layer]:
+def _missing(image: ContainerImage, store: Path) -> list[oci.Layer]:
     def is_there(layer: oci.Layer) -> bool:
         try:
             return blob(store, layer.digest).stat().st_size == layer.size
@@ -247,7 +247,7 @@ def _missing(image: Image, store: Path) -> list[oci.Layer]:
 
 
 def fetch(
-    image: Image,
+    image: ContainerImage,
     source: ImageReference,
     *,
     cache: Path,
@@ -297,7 +297,7 @@ def fetch(
 
 
 def _only(
-    image: Image, source: ImageReference, missing: list[oci.Layer], work: Workspace
+    image: ContainerImage, source: ImageReference, missing: list[oci.Layer], work: Workspace
 ) -> list[str]:
     """What skopeo copies: this very image of a layout, whichever of an index it would take."""
     manifest = _from_layout(source, image.digest)
@@ -367,7 +367,7 @@ def _explained(
     return InfrastructureError(f"{brief}: {reason}", hint=f"Check the reference. {more}")
 
 
-def opened(image: Image, cache: Path) -> BinaryIO:
+def opened(image: ContainerImage, cache: Path) -> BinaryIO:
     """The layers as `particle_agent.unpack.unpack_image` takes them.
 
     Reading raises InfrastructureError when one has not its digest any more.
@@ -378,7 +378,7 @@ def opened(image: Image, cache: Path) -> BinaryIO:
 class _Stream(io.RawIOBase):
     """The line that tells of the layers, and their blobs; each is hashed as it is read."""
 
-    def __init__(self, image: Image, store: Path) -> None:
+    def __init__(self, image: ContainerImage, store: Path) -> None:
         layers = tuple(wire.LayerBlob(size=la.size, diff_id=la.diff_id) for la in image.layers)
         head = json.dumps(encode(wire.ImageHeader(layers=layers))).encode() + b"\n"
         self._current: BinaryIO = io.BytesIO(head)

@@ -95,7 +95,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Image:
+class ContainerImage:
     """A container image for one architecture (by Debian's name), found but not fetched.
 
     `digest` is that of its manifest. `config` is what the image says of its containers (Env,
@@ -188,7 +188,7 @@ def read_manifest(document: bytes, what: str) -> Manifest:
 
 def read_image(
     reference: str, digest: str, manifest: Manifest, document: bytes, architecture: str
-) -> Image:
+) -> ContainerImage:
     """The image of a manifest and its configuration, in `document`.
 
     Raises UsageError when it is for another architecture or is not consistent.
@@ -209,7 +209,7 @@ def read_image(
         Layer(layer.digest, layer.size, diff_id)
         for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
     )
-    return Image(reference, digest, architecture, layers, found.config or {})
+    return ContainerImage(reference, digest, architecture, layers, found.config or {})
 
 
 def _named(platform: Platform) -> str:

@@ -1,12 +1,12 @@
 from particle_os.base.base import ImageBase, TarBase
 from particle_os.base.container import ImageReference
-from particle_os.base.oci import Image, Layer
+from particle_os.base.oci import ContainerImage, Layer
 from particle_os.cli.inspect import _container
 
 
 def test_what_a_container_image_says_of_itself_is_told(tmp_path):
     layer = Layer("sha256:1", 10, "sha256:2")
-    image = Image("docker://x", "sha256:3", "amd64", (layer,), {"Env": ["A=b"]})
+    image = ContainerImage("docker://x", "sha256:3", "amd64", (layer,), {"Env": ["A=b"]})
     found = _container(ImageBase(image, ImageReference("docker", "//x"), tmp_path))
     assert found == {
         "digest": "sha256:3",
