@@ -21,7 +21,7 @@ from dataclasses import dataclass
 CHUNK = 1 << 20
 
 
-Digest = Callable[[bytes], bytes]
+HashFunction = Callable[[bytes], bytes]
 
 
 def _sha256(data: bytes) -> bytes:
@@ -38,7 +38,7 @@ def _zeros(length: int) -> bytes:
 
 
 @functools.cache
-def _digest_of_zeros(digest: Digest, length: int) -> bytes:
+def _digest_of_zeros(digest: HashFunction, length: int) -> bytes:
     return digest(_zeros(length))
 
 
@@ -64,7 +64,7 @@ def _chunk(descriptor: int, buffer: mmap.mmap, offset: int, length: int) -> byte
     return buffer[:length]
 
 
-def _digest_of(digest: Digest, data: bytes) -> bytes:
+def _digest_of(digest: HashFunction, data: bytes) -> bytes:
     if data == _zeros(len(data)):
         return _digest_of_zeros(digest, len(data))
     return digest(data)
@@ -86,7 +86,7 @@ def tree_crc32(path: str | os.PathLike[str], size: int) -> str:
     return _tree(path, size, _crc32)
 
 
-def _tree(path: str | os.PathLike[str], size: int, digest: Digest) -> str:
+def _tree(path: str | os.PathLike[str], size: int, digest: HashFunction) -> str:
     """hashlib and zlib let other threads run while they compute: every processor takes part."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     # One for each thread.
