@@ -315,7 +315,7 @@ class Execution:
         )
         first = self.stages.done
         writes_disk = isinstance(self.plan.stages[-1], Qemu)
-        findings = verification.Listener()
+        findings = verification.FindingCollector()
 
         def listen(event: wire.AgentEvent) -> wire.HostAnswer | None:
             match event:

@@ -16,7 +16,7 @@ from particle_os.report.results import human_bytes
 from particle_os.sandbox import helper
 from particle_os.sandbox.helper import Helper, Template
 from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
-from particle_os.sandbox.verification import Listener, Verification
+from particle_os.sandbox.verification import FindingCollector, Verification
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace
 from particle_os.vm.accel import Acceleration
@@ -51,7 +51,7 @@ class Inspector:
 
     def verify(self, path: Path, driver: ImageFormat) -> tuple[Inspection, Verification]:
         """What is on a disk image, and what is wrong with it."""
-        findings = Listener()
+        findings = FindingCollector()
 
         def listen(event: wire.AgentEvent) -> None:
             if not findings.hear(event):

@@ -18,7 +18,7 @@ TEXT_LIMIT = 1000
 TAIL_FINDINGS = 15
 
 
-class Finding(pydantic.BaseModel):
+class FindingResult(pydantic.BaseModel):
     """Something wrong: what (`code`), where, and how it shows. The text is untrusted, escaped."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -41,10 +41,10 @@ class Verification(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     seconds: float
-    findings: tuple[Finding, ...]
+    findings: tuple[FindingResult, ...]
 
     @property
-    def errors(self) -> tuple[Finding, ...]:
+    def errors(self) -> tuple[FindingResult, ...]:
         """Those that nobody has accepted."""
         return tuple(f for f in self.findings if f.severity == "error" and not f.accepted)
 
@@ -54,11 +54,11 @@ class Verification(pydantic.BaseModel):
         return self.model_copy(update={"findings": tuple(findings)})
 
 
-class Listener:
+class FindingCollector:
     """Gathers what the agent tells of a disk. The agent is not believed more than it must be."""
 
     def __init__(self) -> None:
-        self._findings: list[Finding] = []
+        self._findings: list[FindingResult] = []
         self._seconds: float | None = None
 
     def hear(self, event: wire.AgentEvent) -> bool:
@@ -72,7 +72,7 @@ class Listener:
         if known is None or len(self._findings) >= FINDINGS_LIMIT:
             raise VmError(f"the agent tells of a finding that cannot be: {printable(event.code)}")
         self._findings.append(
-            Finding(
+            FindingResult(
                 code=event.code,
                 severity=known,
                 place=printable(event.place, TEXT_LIMIT),

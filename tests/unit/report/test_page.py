@@ -11,7 +11,7 @@ from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.records import AptProxyResult
 from particle_os.report import page
 from particle_os.report.results import ArtifactResult, HelperResult, Result, StageResult
-from particle_os.sandbox.verification import Finding, Verification
+from particle_os.sandbox.verification import FindingResult, Verification
 
 HOSTILE = (
     "</pre></title></style><script>alert(1)</script>\"' onload=alert(1) x='"
@@ -58,8 +58,8 @@ def result(text, verdicts=(), **changes):
         StageResult(index=3, type=text, status="not-run"),
     )
     findings = (
-        Finding(code=text, severity="error", place=text, message=text, accepted=True),
-        Finding(code=text, severity="warning", place=text, message=text),
+        FindingResult(code=text, severity="error", place=text, message=text, accepted=True),
+        FindingResult(code=text, severity="warning", place=text, message=text),
     )
     verification = Verification(seconds=1.0, findings=findings)
     found = Result(
@@ -209,7 +209,9 @@ def test_nothing_at_all_is_a_page_too():
 
 
 def test_errors_in_the_disk_come_before_its_verdicts():
-    findings = (Finding(code="fstab-device", severity="error", place="/etc/fstab", message="gone"),)
+    findings = (
+        FindingResult(code="fstab-device", severity="error", place="/etc/fstab", message="gone"),
+    )
     made = result("x", verification=Verification(seconds=1.0, findings=findings))
     text = page.document("x", [], result=made)
     assert "<title>x: defective</title>" in text

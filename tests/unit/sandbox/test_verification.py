@@ -4,7 +4,7 @@ import pytest
 from particle_agent.contract import wire
 from particle_agent.contract.findings import ERRORS, WARNINGS
 from particle_os.errors import VmError
-from particle_os.sandbox.verification import FINDINGS_LIMIT, Listener, defective, lines
+from particle_os.sandbox.verification import FINDINGS_LIMIT, FindingCollector, defective, lines
 
 PAGE = Path(__file__).parents[3] / "docs/verification.md"
 
@@ -14,7 +14,7 @@ def finding(code, place="/etc/x", message="is wrong"):
 
 
 def heard(*events):
-    listener = Listener()
+    listener = FindingCollector()
     for event in (*events, wire.Verified(seconds=1.5)):
         assert listener.hear(event)
     return listener.result()
@@ -51,17 +51,17 @@ def test_a_recipe_may_accept_errors():
 
 def test_the_agent_is_not_believed_more_than_it_must_be():
     with pytest.raises(VmError, match=r"evil\\x1b"):
-        Listener().hear(finding("evil\x1b"))
+        FindingCollector().hear(finding("evil\x1b"))
     with pytest.raises(VmError):
         heard(*[finding("log")] * (FINDINGS_LIMIT + 1))
     long = heard(finding("log", "x" * 5000, "\x1b" * 5000)).findings[0]
     assert len(long.place) <= 1000
     with pytest.raises(VmError, match="before it had verified"):
-        Listener().result()
+        FindingCollector().result()
 
 
 def test_other_events_are_for_others():
-    assert not Listener().hear(wire.OutputLine(text="x"))
+    assert not FindingCollector().hear(wire.OutputLine(text="x"))
 
 
 def test_every_code_is_explained_in_the_documentation():
