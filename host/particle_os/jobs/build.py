@@ -22,7 +22,7 @@ from particle_os.jobs.execution import UNPACKED, Execution
 from particle_os.jobs.plan import Plan
 from particle_os.report import page
 from particle_os.report.progress import LogSink, Progress
-from particle_os.report.results import Result, Status
+from particle_os.report.results import BuildStatus, Result
 from particle_os.sandbox.running import Sandbox
 from particle_os.system.workspace import (
     Workspace,
@@ -239,7 +239,7 @@ class _Build(Execution):
         loaded, artifacts = self.plan.loaded, self.delivery.artifacts()
         undecided = any(verdict.status == "infrastructure" for verdict in self.verdicts)
         if not self.stages.all_done or not artifacts or undecided:
-            status: Status = "failed"
+            status: BuildStatus = "failed"
         elif self.verification is not None and self.verification.errors:
             status = "defective"
         elif not self.verdicts:

@@ -18,7 +18,7 @@ from particle_os.errors import printable
 from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification
 
-Status = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
+BuildStatus = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
 
 
 class StageResult(Record):
@@ -73,7 +73,7 @@ class Result(Record):
 
     version: Literal[1] = 1
     particle_os: str
-    status: Status
+    status: BuildStatus
     # Names all that the images depend on, but for what the network had to give.
     build_key: str
     # Seconds since 1970.
