@@ -145,7 +145,7 @@ def _forward(layer: IO[bytes], root: Path, found: _Plain, sink: IO[bytes]) -> _R
 
 
 @dataclass
-class _Member:
+class _TarHeader:
     """What the headers of one member say; names as they stand there."""
 
     kind: bytes
@@ -154,7 +154,7 @@ class _Member:
     size: int
 
 
-def _member(layer: IO[bytes]) -> tuple[bytes, _Member | None]:
+def _member(layer: IO[bytes]) -> tuple[bytes, _TarHeader | None]:
     """The headers of the next member, as they are; None for one that is not plain."""
     seen = b""
     given: dict[bytes, bytes] = {}
@@ -166,7 +166,7 @@ def _member(layer: IO[bytes]) -> tuple[bytes, _Member | None]:
             return seen, None
         if fields.kind in KINDS:
             name, link = given.get(b"path", fields.name), given.get(b"linkpath", fields.link)
-            return seen, _Member(fields.kind, name, link, fields.size)
+            return seen, _TarHeader(fields.kind, name, link, fields.size)
         if fields.kind not in (PAX, LONG_NAME, LONG_LINK) or fields.size > HEADER_LIMIT:
             return seen, None
         data = _read(layer, -(-fields.size // BLOCK) * BLOCK)
@@ -186,7 +186,7 @@ def _read(layer: IO[bytes], size: int) -> bytes:
     return data
 
 
-def _header(block: bytes) -> _Member | None:
+def _header(block: bytes) -> _TarHeader | None:
     """A header that all programs read alike."""
     if len(block) != BLOCK:
         return None
@@ -204,7 +204,7 @@ def _header(block: bytes) -> _Member | None:
     if above := _text(prefix):
         name = above + b"/" + name
     kind = block[156:157]
-    return _Member(REGULAR if kind == b"\0" else kind, name, link, size)
+    return _TarHeader(REGULAR if kind == b"\0" else kind, name, link, size)
 
 
 def _text(data: bytes) -> bytes:
@@ -239,7 +239,7 @@ def _is_understood(key: bytes, value: bytes) -> bool:
     return key in TIMES_AND_NAMES or key == CAPABILITY
 
 
-def _fits(member: _Member, root: Path) -> bool:
+def _fits(member: _TarHeader, root: Path) -> bool:
     """Whether the disk has the room; `layers` says it when it has not."""
     if member.size <= CHUNK:
         return True
@@ -247,7 +247,7 @@ def _fits(member: _Member, root: Path) -> bool:
     return member.size <= disk.f_bavail * disk.f_frsize
 
 
-def _take(member: _Member, found: _Plain) -> bool:
+def _take(member: _TarHeader, found: _Plain) -> bool:
     """Whether a member is plain, being new in a directory that came before it; notes it then."""
     if member.kind != REGULAR and member.size:
         return False
