@@ -15,11 +15,11 @@ class StageError(Exception):
         self.tail = tuple(tail)
 
 
-class InfrastructureError(StageError):
+class EnvironmentFailed(StageError):
     """The surroundings fail (mirror, disk, network), not the recipe."""
 
 
-class NetworkError(InfrastructureError):
+class NetworkError(EnvironmentFailed):
     """Something in the network cannot be reached."""
 
 

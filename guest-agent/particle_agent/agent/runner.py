@@ -26,7 +26,7 @@ from particle_agent.contract.decode import decode, decode_any, encode
 from particle_agent.contract.inspection import SERIAL, Inspection
 from particle_agent.contract.options import duration
 from particle_agent.disk.reading import Tree
-from particle_agent.errors import InfrastructureError, NetworkError, StageError
+from particle_agent.errors import EnvironmentFailed, NetworkError, StageError
 from particle_agent.stages import ALL_STAGES, Stage
 from particle_agent.target.limits import TimeUp, no_network, time_limit
 from particle_agent.target.system_calls import MS_BIND, MS_NOATIME, mount, mounted
@@ -90,7 +90,7 @@ class Channel:
         """The host's next JSON object."""
         line = self._answers.readline()
         if not line:
-            raise InfrastructureError("the host has gone")
+            raise EnvironmentFailed("the host has gone")
         return json.loads(line)
 
     @contextmanager
@@ -389,7 +389,7 @@ def failure(error: BaseException) -> wire.Failed:
     cause = error.error if isinstance(error, _StageFailed) else error
     if isinstance(cause, StageError):
         return wire.Failed(
-            kind="infrastructure" if isinstance(cause, InfrastructureError) else "stage",
+            kind="infrastructure" if isinstance(cause, EnvironmentFailed) else "stage",
             index=index,
             message=cause.message[:MESSAGE_CHARACTERS],
             hint=cause.hint[:MESSAGE_CHARACTERS] if cause.hint else None,

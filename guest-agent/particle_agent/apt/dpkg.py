@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import IO
 
-from particle_agent.errors import InfrastructureError
+from particle_agent.errors import EnvironmentFailed
 
 DPKG = "/var/lib/dpkg"
 STATUS = f"{DPKG}/status"
@@ -21,7 +21,7 @@ def find_member(deb: IO[bytes], name: bytes) -> int:
         if header[:16].rstrip() == name:
             return size
         deb.seek(size + size % 2, os.SEEK_CUR)
-    raise InfrastructureError(f"{deb.name} holds no {name.decode()}, decompressed")
+    raise EnvironmentFailed(f"{deb.name} holds no {name.decode()}, decompressed")
 
 
 def chunks(source: IO[bytes], size: int) -> Iterator[bytes]:
@@ -29,6 +29,6 @@ def chunks(source: IO[bytes], size: int) -> Iterator[bytes]:
     while size:
         chunk = source.read(min(CHUNK, size))
         if not chunk:
-            raise InfrastructureError(f"{source.name} ends too soon")
+            raise EnvironmentFailed(f"{source.name} ends too soon")
         size -= len(chunk)
         yield chunk

@@ -24,7 +24,7 @@ from particle_agent.apt.dpkg import DPKG, STATUS
 from particle_agent.contract import packages
 from particle_agent.contract.decode import decode
 from particle_agent.contract.packages import FIELD, Plain, merged
-from particle_agent.errors import CommandFailed, InfrastructureError
+from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target.command import TAR_RECORDS
 from particle_agent.target.target import Target
 
@@ -106,7 +106,7 @@ def _extract(target: Target, disk: str, debs: Iterable[str]) -> None:
     except CommandFailed as failed:
         if not any("No space left" in line for line in failed.tail):
             raise
-        raise InfrastructureError(
+        raise EnvironmentFailed(
             "the packages have no room on the scratch disk",
             hint="Give it more with --scratch-size.",
             tail=failed.tail,

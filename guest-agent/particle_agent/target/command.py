@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from particle_agent.errors import CommandFailed, InfrastructureError
+from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target.limits import before_exec
 
 TAIL_LINES = 40
@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """Runs `argv` without a shell; every line it prints goes to `emit` as it comes.
 
-    `timeout` is in seconds. Raises CommandFailed on a non-zero status and InfrastructureError
+    `timeout` is in seconds. Raises CommandFailed on a non-zero status and EnvironmentFailed
     when the time is up. Daemons that outlive the command do not hold this function up.
     """
     # A file takes any amount of input at once; a pipe would need a writer of its own.
@@ -95,7 +95,7 @@ def run(
         while True:
             if time.monotonic() > deadline:
                 _kill_group(process)
-                raise InfrastructureError(
+                raise EnvironmentFailed(
                     f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s",
                     tail=tuple(lines.tail),
                 )
@@ -115,7 +115,7 @@ def run(
         status = process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         _kill_group(process)
-        raise InfrastructureError(
+        raise EnvironmentFailed(
             f"'{' '.join(argv)[:200]}' closed its output but did not end", tail=tuple(lines.tail)
         ) from None
     if status != 0:
@@ -149,7 +149,7 @@ def feed(
                     pipe.write(chunk)
             status = process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise InfrastructureError(
+            raise EnvironmentFailed(
                 f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s"
             ) from None
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from particle_agent.contract.wire import ATTACHED, AptProxy, PackageRequest, PackagesAnswer
-from particle_agent.errors import CommandFailed, InfrastructureError
+from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target import command, inside
 from particle_agent.target.limits import before_exec
 from particle_agent.target.timings import Timings
@@ -313,7 +313,7 @@ class Target:
 def wait_for_disk(serial: str, size: int, timeout: float) -> Path:
     """The device of the disk with this serial, once it has `size` bytes (0: any size).
 
-    Raises InfrastructureError after `timeout` seconds.
+    Raises EnvironmentFailed after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -331,6 +331,6 @@ def wait_for_disk(serial: str, size: int, timeout: float) -> Path:
             ):
                 return device
         time.sleep(0.05)
-    raise InfrastructureError(
+    raise EnvironmentFailed(
         f"the disk '{serial}' of {size} bytes did not appear within {timeout:.0f} s"
     )

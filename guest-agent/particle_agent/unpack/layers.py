@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.target.inside import resolve
 
 CHUNK = 1 << 18
@@ -60,7 +60,7 @@ def apply(
 
     Names and links are resolved as inside of `root`. What was made of the same layer already is
     told by `directories` and `others`. Owners are set by root only. Raises
-    StageError for what is no layer, InfrastructureError when the disk is full.
+    StageError for what is no layer, EnvironmentFailed when the disk is full.
     """
     try:
         with tarfile.open(
@@ -290,7 +290,7 @@ def _explained(member: tarfile.TarInfo) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InfrastructureError(
+            raise EnvironmentFailed(
                 "the image does not fit on the scratch disk",
                 hint="Give the scratch disk more room with --scratch-size.",
             ) from error

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.unpack import layers
 from particle_agent.unpack.layers import HEADER_LIMIT, WHITEOUT
@@ -78,7 +78,7 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
     """Extracts the plain members at the start of a tar stream into the empty tree `root`.
 
     Returns what they were, and the rest of the stream, from the next member on. Raises StageError
-    when tar refuses them or the stream ends in the middle of one, InfrastructureError when the disk
+    when tar refuses them or the stream ends in the middle of one, EnvironmentFailed when the disk
     is full.
     """
     argv = ["tar", "--extract", "--file=-", f"--directory={root}", "--numeric-owner"]
@@ -118,7 +118,7 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
 
 def _tell(complaint: str) -> None:
     if "No space left" in complaint:
-        raise InfrastructureError(
+        raise EnvironmentFailed(
             "the image does not fit on the scratch disk",
             hint="Give the scratch disk more room with --scratch-size.",
         )

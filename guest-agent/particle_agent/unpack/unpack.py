@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from particle_agent.contract import wire
 from particle_agent.contract.decode import decode
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.target.inside import resolve
 from particle_agent.unpack import layers, lowest
@@ -67,11 +67,11 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
         complaints.seek(0)
         complaint = complaints.read(65536).decode("utf-8", "replace")
     if status != 0:
-        kind = InfrastructureError if "No space left" in complaint else StageError
+        kind = EnvironmentFailed if "No space left" in complaint else StageError
         raise kind(
             f"tar cannot unpack the base tarball (status {status})",
             hint="Give the scratch disk more room with --scratch-size."
-            if kind is InfrastructureError
+            if kind is EnvironmentFailed
             else "Check the file with 'tar -tf'.",
             tail=complaint.splitlines(),
         )

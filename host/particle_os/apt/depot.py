@@ -24,7 +24,7 @@ from particle_agent.apt.failure import apt_failure
 from particle_agent.contract import wire
 from particle_agent.contract.packages import ARCHIVES, DATABASE, INDEX, PLAIN
 from particle_agent.contract.wire import PackageRequest, PackagesAnswer
-from particle_agent.errors import InfrastructureError as AptCannot
+from particle_agent.errors import EnvironmentFailed
 from particle_agent.stages.software.apt import Apt
 
 from particle_os.apt import directory as apt_directory
@@ -224,7 +224,7 @@ class Depot:
             told = apt_failure(error.tail)
             if told is None:
                 raise
-            kind = InfrastructureError if isinstance(told, AptCannot) else StageFailed
+            kind = InfrastructureError if isinstance(told, EnvironmentFailed) else StageFailed
             raise kind(told.message, hint=told.hint, tail=error.tail) from error
         return lines
 

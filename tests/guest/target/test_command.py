@@ -3,7 +3,7 @@ import sys
 import time
 
 import pytest
-from particle_agent.errors import CommandFailed, InfrastructureError
+from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target import command
 
 
@@ -79,7 +79,7 @@ def test_death_by_a_signal_is_a_failure():
 def test_the_deadline_kills_the_command_and_its_children():
     started = time.monotonic()
     lines = []
-    with pytest.raises(InfrastructureError, match="did not end within 1 s") as late:
+    with pytest.raises(EnvironmentFailed, match="did not end within 1 s") as late:
         command.run(
             ["sh", "-c", "trap '' TERM; sleep 60 & echo $!; wait"], emit=lines.append, timeout=0.6
         )
@@ -91,13 +91,13 @@ def test_the_deadline_kills_the_command_and_its_children():
 
 def test_the_deadline_holds_against_a_flood():
     started = time.monotonic()
-    with pytest.raises(InfrastructureError):
+    with pytest.raises(EnvironmentFailed):
         shell("yes", timeout=0.5)
     assert time.monotonic() - started < 3
 
 
 def test_closed_output_is_not_the_end():
-    with pytest.raises(InfrastructureError, match="closed its output"):
+    with pytest.raises(EnvironmentFailed, match="closed its output"):
         shell("exec >&- 2>&-; sleep 60", timeout=0.5)
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import pytest
 from particle_agent.agent import runner
-from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.errors import CommandFailed, EnvironmentFailed, StageError
 from particle_agent.stages.base import StageOptions
 from particle_agent.stages.software.apt import Apt
 from particle_agent.target.limits import TimeUp
@@ -108,7 +108,7 @@ def test_the_end_of_its_time_is_the_failure_of_a_stage(target, monkeypatch):
     target.tail.append("last words")
     with pytest.raises(StageError, match="did not end within 2m") as told:
         runner.run_stage(Slow(timeout=120), target)
-    assert not isinstance(told.value, InfrastructureError)
+    assert not isinstance(told.value, EnvironmentFailed)
     assert told.value.tail == ("last words",)
 
 
@@ -120,11 +120,11 @@ def test_a_mirror_that_may_not_be_reached_is_the_recipes_fault(target, monkeypat
 
     target.write("/usr/bin/apt-get", "")
     target.when("apt-get", fail)
-    with pytest.raises(InfrastructureError):
+    with pytest.raises(EnvironmentFailed):
         runner.run_stage(Apt(), target)
     with pytest.raises(StageError) as told:
         runner.run_stage(Apt(network="none"), target)
-    assert not isinstance(told.value, InfrastructureError)
+    assert not isinstance(told.value, EnvironmentFailed)
     assert "network: none" in told.value.hint
 
 

@@ -5,7 +5,7 @@ import particle_agent.target.target
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.errors import CommandFailed, EnvironmentFailed, StageError
 from particle_agent.target.target import Target, wait_for_disk
 
 
@@ -198,7 +198,7 @@ def test_the_resolv_conf_of_a_new_package_stays(resolver):
 
 
 def test_a_disk_that_never_appears_is_told():
-    with pytest.raises(InfrastructureError, match="'no-such-serial'"):
+    with pytest.raises(EnvironmentFailed, match="'no-such-serial'"):
         wait_for_disk("no-such-serial", 512, 0.1)
 
 

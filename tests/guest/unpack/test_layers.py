@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.unpack import layers as particle_layers
 from particle_agent.unpack import lowest
 
@@ -340,7 +340,7 @@ def hostile(place, *layers):
     try:
         apply_all(place, BELOW, *layers)
     except StageError as error:
-        assert not isinstance(error, InfrastructureError)
+        assert not isinstance(error, EnvironmentFailed)
     finally:
         assert_nothing_outside(place)
 
@@ -438,7 +438,7 @@ def test_a_loop_of_links(place):
 def test_odd_members_are_told_by_name(place, bad):
     with pytest.raises(StageError, match="cannot be unpacked") as told:
         apply_all(place, BELOW, [bad])
-    assert not isinstance(told.value, InfrastructureError)
+    assert not isinstance(told.value, EnvironmentFailed)
     assert_nothing_outside(place)
 
 
@@ -495,7 +495,7 @@ def test_what_follows_the_archive_is_bounded(place):
 
 def test_a_bomb_is_refused_before_it_fills_the_disk(place, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_frsize=4096))
-    with pytest.raises(InfrastructureError, match="does not fit") as told:
+    with pytest.raises(EnvironmentFailed, match="does not fit") as told:
         apply_all(place, [member("bomb", bytes(1 << 20))])
     assert "--scratch-size" in told.value.hint
     assert tree(place / "root") == {}
@@ -509,7 +509,7 @@ def test_a_full_disk_is_told_as_such(place, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "mkfifo", full)
-    with pytest.raises(InfrastructureError, match="does not fit"):
+    with pytest.raises(EnvironmentFailed, match="does not fit"):
         apply_all(place, [member("pipe", type=tarfile.FIFOTYPE)])
 
 

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.unpack import layers, lowest
 
 from .test_layers import KINDS, NAMES, TARGETS, directory, hard_link, member, symlink, tar
@@ -47,7 +47,7 @@ def both_ways(data, place):
         try:
             apply(io.BytesIO(data), root)
             trees.append(described(root))
-        except (StageError, InfrastructureError) as error:
+        except (StageError, EnvironmentFailed) as error:
             trees.append(str(error))
     return trees
 
@@ -232,7 +232,7 @@ def test_both_ways_make_the_same(members, tmp_path_factory):
     ("script", "kind", "message"),
     [
         ("yes 'tar: x: Cannot write: No space left on device' | head -n 9999 >&2; exit 2",
-         InfrastructureError, "does not fit"),
+         EnvironmentFailed, "does not fit"),
         ("cat >/dev/null; echo tar: no >&2; exit 2", StageError, "tar cannot unpack a layer"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import tarfile
 import pytest
 from particle_agent.contract import wire
 from particle_agent.contract.decode import encode
-from particle_agent.errors import InfrastructureError, StageError
+from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.unpack.unpack import check_base, unpack, unpack_image
 
 
@@ -88,7 +88,7 @@ def unpack_hostile(place, *members):
     try:
         unpack(io.BytesIO(tar(*ROOT, *members)), place / "root")
     except StageError as error:
-        assert not isinstance(error, InfrastructureError)
+        assert not isinstance(error, EnvironmentFailed)
     assert_nothing_outside(place)
 
 
@@ -286,6 +286,6 @@ def test_however_much_tar_complains_it_comes_to_an_end(tmp_path, monkeypatch):
     (tmp_path / "tar").write_text(f"#!/bin/sh\n{lines}\ncat >/dev/null\nexit 2\n")
     (tmp_path / "tar").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(InfrastructureError, match="cannot unpack") as told:
+    with pytest.raises(EnvironmentFailed, match="cannot unpack") as told:
         unpack(io.BytesIO(bytes(3_000_000)), tmp_path)
     assert "--scratch-size" in told.value.hint

@@ -10,7 +10,7 @@ import time
 import pytest
 from particle_agent.apt.from_host import MOUNT
 from particle_agent.contract.packages import ARCHIVES, PLAIN
-from particle_agent.errors import CommandFailed, InfrastructureError
+from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.shortcuts import at_once
 from particle_agent.target.target import Target
 from particle_os.apt import depot
@@ -320,7 +320,7 @@ def test_a_full_disk_is_told_as_such(archive, target, hand_in, monkeypatch):
     fill(archive)
     hand_in()
     monkeypatch.setattr(target, "chroot_from", fail)
-    with pytest.raises(InfrastructureError, match="no room") as caught:
+    with pytest.raises(EnvironmentFailed, match="no room") as caught:
         unpack(target, "plain")
     assert "--scratch-size" in caught.value.hint
 

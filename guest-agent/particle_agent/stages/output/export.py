@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from particle_agent.errors import InfrastructureError
+from particle_agent.errors import EnvironmentFailed
 from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
@@ -54,6 +54,6 @@ def _archive(tree: Path, disk: Path) -> int:
             size += len(chunk)
             file.write(chunk)
         if tar.wait(60) != 0:
-            raise InfrastructureError(f"tar cannot write the tarball (status {tar.returncode})")
+            raise EnvironmentFailed(f"tar cannot write the tarball (status {tar.returncode})")
     subprocess.run(["sync"], check=True, timeout=300)
     return size

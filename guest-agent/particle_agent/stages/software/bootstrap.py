@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 from particle_agent.apt import from_host
 from particle_agent.apt.dpkg import DPKG, STATUS, chunks, find_member
 from particle_agent.contract import packages
-from particle_agent.errors import InfrastructureError
+from particle_agent.errors import EnvironmentFailed
 from particle_agent.stages.base import StageOptions
 from particle_agent.system.hosts import DEFAULT_HOSTS
 from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
@@ -68,7 +68,7 @@ def extract(disk: Path, root: Path, sources: str) -> None:
                 shutil.copyfileobj(file, tar.stdin, PIPE_BYTES)
         tar.stdin.close()
         if tar.wait(300) != 0:
-            raise InfrastructureError(f"tar cannot extract the packages (status {tar.returncode})")
+            raise EnvironmentFailed(f"tar cannot extract the packages (status {tar.returncode})")
     (root / "etc/apt/sources.list").write_text(sources)
     (root / STATUS.strip("/")).touch()
 

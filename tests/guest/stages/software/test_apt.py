@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from particle_agent.apt import from_host
-from particle_agent.errors import CommandFailed, InfrastructureError, StageError
+from particle_agent.errors import CommandFailed, EnvironmentFailed, StageError
 from particle_agent.shortcuts import at_once, stand_ins
 from particle_agent.stages.software.apt import Answer, Apt, Pin
 
@@ -422,7 +422,7 @@ def test_a_missing_package_is_told_in_apts_words(debian):
     fail_with(debian, "Reading package lists...", "E: Unable to locate package nonsense")
     with pytest.raises(StageError) as told:
         Apt(packages=("nonsense",)).run(debian)
-    assert not isinstance(told.value, InfrastructureError)
+    assert not isinstance(told.value, EnvironmentFailed)
     assert told.value.message == "apt-get: Unable to locate package nonsense"
     assert told.value.hint
     assert told.value.tail[-1] == "E: Unable to locate package nonsense"
@@ -439,7 +439,7 @@ def test_a_missing_package_is_told_in_apts_words(debian):
 )
 def test_an_unreachable_mirror_is_named(debian, line):
     fail_with(debian, line, "  Could not connect to mirror.example:80 (192.0.2.1)")
-    with pytest.raises(InfrastructureError, match=r"mirror\.example cannot be reached"):
+    with pytest.raises(EnvironmentFailed, match=r"mirror\.example cannot be reached"):
         Apt(packages=("curl",)).run(debian)
 
 

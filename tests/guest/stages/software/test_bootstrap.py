@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from particle_agent.apt import from_host
-from particle_agent.errors import InfrastructureError
+from particle_agent.errors import EnvironmentFailed
 from particle_agent.stages.software.bootstrap import Bootstrap, extract
 
 
@@ -84,7 +84,7 @@ def test_the_database_comes_along(disk, root):
 def test_a_package_that_is_still_compressed_is_told(disk, root):
     archive = disk / "archives/a.deb"
     archive.write_bytes(archive.read_bytes().replace(b"data.tar  ", b"data.tar.x"))
-    with pytest.raises(InfrastructureError, match=r"a\.deb holds no data\.tar, decompressed"):
+    with pytest.raises(EnvironmentFailed, match=r"a\.deb holds no data\.tar, decompressed"):
         extract(disk, root, "")
 
 
