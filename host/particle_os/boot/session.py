@@ -25,7 +25,6 @@ from particle_os.recipe.checks.base import NO_REPLY, QUESTION_SECONDS, Judgement
 from particle_os.recipe.checks.contents import CommandCheck
 from particle_os.recipe.checks.kinds import Check
 from particle_os.recipe.checks.system import MemoryCheck, RebootCheck
-from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
@@ -35,6 +34,7 @@ from particle_os.vm.console import TAIL_LINES, QemuEnded
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.monitor import connect_unix
+from particle_os.vm.overlay import make_overlay
 
 __all__ = ["CheckResult", "ImageFormat", "Verdict", "boot"]
 
@@ -156,12 +156,7 @@ def _boot_and_reboot(wanted: _Wanted, directory: Path) -> Verdict:
     """Boots an overlay of the image, and once more when a check asks for it."""
     directory.mkdir(mode=0o700)
     overlay = directory / "overlay.qcow2"
-    process.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(wanted.image.resolve())]
-        + ["-F", wanted.format, str(overlay)],
-        deadline=Deadline.after(30, "making the overlay"),
-        what="making the overlay",
-    )
+    make_overlay(overlay, wanted.image, wanted.format, Deadline.after(30, "making the overlay"))
     again = any(isinstance(check, RebootCheck) for check in wanted.checks)
     first = _boot_once(wanted, overlay, directory / "first", shut_down=again)
     if not again:

@@ -19,6 +19,7 @@ from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
+from particle_os.vm.overlay import make_overlay
 
 MEMORY = 1024 * MIB
 START_SECONDS = 30.0
@@ -62,7 +63,7 @@ def run(
     directory.mkdir(mode=0o700)
     overlay = kept or directory / "overlay.qcow2"
     deadline = Deadline.after(START_SECONDS * acceleration.factor, "starting the machine")
-    begin = _check_overlay if os.path.lexists(overlay) else _make_overlay
+    begin = _check_overlay if os.path.lexists(overlay) else make_overlay
     begin(overlay, image, format, deadline)
     with ExitStack() as stack:
         # A panic of a busy host's making (see boot_test.LOST_TIMER) cannot be hidden here.
@@ -92,21 +93,6 @@ def run(
             tell("changes are thrown away")
         tell(f"{ESCAPE_NAME} ends it")
         _converse(machine)
-
-
-def _make_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: Deadline) -> None:
-    """Makes an overlay over the image; one that cannot be made leaves nothing behind."""
-    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", image_format]
-    path.touch(mode=0o600, exist_ok=False)
-    try:
-        process.run(
-            [*argv, "-b", image.resolve(), path],
-            deadline=deadline.sooner(30, "making the overlay"),
-            what="making the overlay",
-        )
-    except BaseException:
-        path.unlink()
-        raise
 
 
 def _check_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: Deadline) -> None:

@@ -26,6 +26,7 @@ from particle_os.vm import cpio
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, DirectBoot, Disk, EmptyDisk, MachineSpec, blockdev
 from particle_os.vm.machine import Machine, running
+from particle_os.vm.overlay import make_disk
 from particle_os.vm.ssh import Connection, KeyPair
 
 # One processor until all devices are there: when the memory of one is mapped while others run, the
@@ -46,6 +47,7 @@ COMMAND_LINE = (
 # For a machine that is to be saved: what every build starts with is read, and the agent started.
 PREHEAT = " particle_os.preheat"
 BOOT_SECONDS = 60.0
+SCRATCH_STEP = "making the scratch disk"
 START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 30.0
 # What the VM sees; the file is sparse, and written when packages are wanted.
@@ -87,7 +89,7 @@ class Sandbox:
         frozen = self._scratch
         layers = (*(frozen.backing or ()), frozen.path)
         path = self._machine.directory / f"scratch-{len(layers)}.qcow2"
-        _make_scratch(path, size, deadline)
+        make_disk(path, size, deadline, what=SCRATCH_STEP)
         self._scratch = Disk(path, "qcow2", path.stem, backing=layers)
         # QEMU has the layers below open already.
         self._machine.monitor.overlay(frozen, replace(self._scratch, backing=()), deadline)
@@ -145,7 +147,7 @@ def running_sandbox(
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
-    _make_scratch(scratch, resources.scratch, deadline)
+    make_disk(scratch, resources.scratch, deadline, what=SCRATCH_STEP)
     output.touch(mode=0o644)
     os.truncate(output, MIB)
     packages = directory / "packages.squashfs"
@@ -171,14 +173,6 @@ def running_sandbox(
     with ExitStack() as stack:
         machine, agent = _start(spec, program, content, places, stack, boot)
         yield Sandbox(machine, agent, *disks)
-
-
-def _make_scratch(path: Path, size: int, deadline: Deadline) -> None:
-    process.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", path, str(size)],
-        deadline=deadline.sooner(30, "making the scratch disk"),
-        what="making the scratch disk",
-    )
 
 
 @dataclass(frozen=True)

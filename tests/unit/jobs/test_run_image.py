@@ -7,6 +7,7 @@ import pytest
 from particle_os.errors import UsageError
 from particle_os.jobs import run_image
 from particle_os.system.deadline import Deadline
+from particle_os.vm.overlay import make_overlay
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def overlay(path, image, *more):
 
 def test_an_overlay_that_was_kept_is_taken_again(tmp_path, image, monkeypatch):
     kept = tmp_path / "kept.qcow2"
-    run_image._make_overlay(kept, image, "raw", soon())
+    make_overlay(kept, image, "raw", soon())
     assert kept.stat().st_mode & 0o777 == 0o600
     monkeypatch.chdir(tmp_path)
     run_image._check_overlay(kept, image.relative_to(tmp_path), "raw", soon())
@@ -37,7 +38,7 @@ def test_an_overlay_that_was_kept_is_taken_again(tmp_path, image, monkeypatch):
 
 def test_an_image_that_has_changed_does_not_fit_its_overlay(tmp_path, image):
     kept = tmp_path / "kept.qcow2"
-    run_image._make_overlay(kept, image, "raw", soon())
+    make_overlay(kept, image, "raw", soon())
     os.utime(image, (2e9, 2e9))
     with pytest.raises(UsageError, match="has changed since") as told:
         run_image._check_overlay(kept, image, "raw", soon())
@@ -54,7 +55,7 @@ def test_another_file_is_neither_taken_nor_touched(tmp_path, image, what):
         case "other image":
             overlay(kept, "/etc/passwd")
         case "other format":
-            run_image._make_overlay(kept, image, "raw", soon())
+            make_overlay(kept, image, "raw", soon())
         case "alone":
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", kept, "1M"], check=True)
         case _:

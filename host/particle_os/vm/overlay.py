@@ -1,0 +1,47 @@
+"""Makes the qcow2 files that machines write to: empty disks, and overlays over an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.vm.argv import ImageFormat
+
+SECONDS = 30.0
+
+
+def make_disk(path: Path, size: int, deadline: Deadline, *, what: str) -> None:
+    """Makes an empty disk of `size` bytes; `what` names the step in an error.
+
+    Raises InfrastructureError when qemu-img fails, DeadlineExceeded when it takes too long.
+    """
+    _create([], [path, str(size)], deadline, what)
+
+
+def make_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: Deadline) -> None:
+    """Makes an overlay over `image`, which is never written; a failure leaves no file behind.
+
+    Only the user can read the overlay. Raises FileExistsError when `path` exists,
+    InfrastructureError when qemu-img fails, DeadlineExceeded when it takes too long.
+    """
+    path.touch(mode=0o600, exist_ok=False)
+    # Without a format QEMU would guess it, and a raw image could pose as a qcow2 that names any
+    # file of the host. A relative path would be relative to the overlay.
+    backing = ["-F", image_format, "-b", image.resolve()]
+    try:
+        _create(backing, [path], deadline, "making the overlay")
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _create(
+    options: Sequence[str | Path], operands: Sequence[str | Path], deadline: Deadline, what: str
+) -> None:
+    process.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", *options, *operands],
+        deadline=deadline.sooner(SECONDS, what),
+        what=what,
+    )

@@ -1,0 +1,52 @@
+"""Disks and overlays, made by a real qemu-img."""
+
+import json
+import subprocess
+
+import pytest
+from particle_os.errors import InfrastructureError
+from particle_os.system.deadline import Deadline
+from particle_os.vm.overlay import make_disk, make_overlay
+
+
+def soon():
+    return Deadline.after(60, "the test")
+
+
+def described(path):
+    argv = ["qemu-img", "info", "--output=json", path]
+    return json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
+
+
+def test_a_disk_has_its_size_and_refers_to_nothing(tmp_path):
+    make_disk(tmp_path / "disk", 3 << 20, soon(), what="making the disk")
+    found = described(tmp_path / "disk")
+    assert (found["format"], found["virtual-size"]) == ("qcow2", 3 << 20)
+    assert "backing-filename" not in found
+
+
+def test_an_overlay_names_its_image_in_full_and_with_its_format(tmp_path, monkeypatch):
+    image = tmp_path / "image"
+    # Guessed at, it would be a qcow2.
+    make_disk(image, 1 << 20, soon(), what="making the image")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "overlays").mkdir()
+    overlay = tmp_path / "overlays" / "overlay"
+    make_overlay(overlay, image.relative_to(tmp_path), "raw", soon())
+    found = described(overlay)
+    assert (found["backing-filename"], found["backing-filename-format"]) == (str(image), "raw")
+    assert overlay.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_overlay_that_cannot_be_made_leaves_nothing(tmp_path):
+    with pytest.raises(InfrastructureError, match="making the overlay failed"):
+        make_overlay(tmp_path / "overlay", tmp_path / "missing", "raw", soon())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_exists_is_not_overwritten(tmp_path):
+    for name in ("overlay", "image"):
+        (tmp_path / name).write_bytes(b"x" * 512)
+    with pytest.raises(FileExistsError):
+        make_overlay(tmp_path / "overlay", tmp_path / "image", "raw", soon())
+    assert (tmp_path / "overlay").read_bytes() == b"x" * 512
