@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 from particle_os.boot import plot
-from particle_os.boot.channel import Channel
 from particle_os.boot.probe import end_marker
 from particle_os.errors import InfrastructureError, printable
 from particle_os.system.deadline import Deadline
+from particle_os.vm.chardev import Chardev
 from particle_os.vm.machine import Machine
 
 JOURNAL, BLAME, PACKAGES, PLOT = "journal.txt", "blame.txt", "packages.txt", "plot.svg"
@@ -36,7 +36,7 @@ def last_marker(nonce: str) -> bytes:
 
 def fetch(
     machine: Machine,
-    answer: Channel,
+    answer: Chardev,
     nonce: str,
     directory: Path,
     deadline: Deadline,

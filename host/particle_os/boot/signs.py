@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from particle_os.boot.verdict import Status
+from particle_os.boot.verdict import BootStatus
 
 # OVMF tries its own shell last, which it may not start under Secure Boot. The name has to be there
 # whole: half of a line may have come.
@@ -41,9 +41,11 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
 # GRUB, systemd-boot, SYSLINUX, of a menu's entry that nobody has to choose.
 COUNTDOWN = re.compile(rb"executed automatically in|Boot in \d+ s|Automatic boot in")
 PHASE_NAMES = tuple(name for name, _ in PHASES)
+KERNEL, INIT = PHASE_NAMES.index("kernel"), PHASE_NAMES.index("init")
+ANSWER = PHASE_NAMES.index("answer")
 
 # In the order of preference where several stand side by side.
-SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
+SIGNS: tuple[tuple[BootStatus, re.Pattern[bytes]], ...] = (
     (
         "init-missing",
         re.compile(
@@ -108,7 +110,7 @@ SIGNS: tuple[tuple[Status, re.Pattern[bytes]], ...] = (
     ),
 )
 # What firmware and boot loaders say; once there is a kernel, it is somebody else's words.
-BEFORE_KERNEL: tuple[Status, ...] = (
+BEFORE_KERNEL: tuple[BootStatus, ...] = (
     "kernel-not-started",
     "boot-loader-failed",
     "no-bootable-device",
@@ -123,7 +125,7 @@ STARTS = b"\nBUILD: "
 NO_DEVICE = re.compile(rb"No bootable device")
 
 
-def find_sign(text: bytes, without: Collection[Status] = ()) -> tuple[Status, bytes] | None:
+def find_sign(text: bytes, without: Collection[BootStatus] = ()) -> tuple[BootStatus, bytes] | None:
     """The first sign of a failure in `text`, and its words.
 
     A kernel that panics says why in the same line: that it found no init, or no root.

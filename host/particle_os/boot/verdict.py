@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pydantic
 
 from particle_os.vm.firmware import Firmware
 
-Status = Literal[
+BootStatus = Literal[
     "passed",
     # A login prompt where nothing better was asked for.
     "console-only",
@@ -26,6 +28,8 @@ Status = Literal[
     "timed-out",
     "infrastructure",
 ]
+# How a boot ended, and the message that says why.
+Outcome = tuple[BootStatus, str]
 
 
 class CheckResult(pydantic.BaseModel):
@@ -43,7 +47,7 @@ class Verdict(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True)
 
-    status: Status
+    status: BootStatus
     firmware: Firmware = "bios"
     seconds: float
     message: str
@@ -67,3 +71,44 @@ class Verdict(pydantic.BaseModel):
     def accepted(self) -> bool:
         """Whether the image is as good as the user wanted to know."""
         return self.status in ("passed", "console-only")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a machine came; see `Verdict` for the fields."""
+
+    phases: Mapping[str, float] = field(default_factory=dict)
+    restarts: int = 0
+    new_starts: int = 0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one boot showed, or two boots of one system; the verdict is made of it, once."""
+
+    status: BootStatus
+    message: str
+    seconds: float
+    progress: Progress
+    checks: tuple[CheckResult, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    console_tail: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+    def verdict(self, firmware: Firmware) -> Verdict:
+        """The verdict on the image that was booted under `firmware`."""
+        return Verdict(
+            status=self.status,
+            firmware=firmware,
+            seconds=self.seconds,
+            message=self.message,
+            phases=dict(self.progress.phases),
+            restarts=self.progress.restarts,
+            new_starts=self.progress.new_starts,
+            checks=self.checks,
+            facts=dict(self.facts),
+            console_tail=self.console_tail,
+        )

@@ -9,27 +9,26 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from particle_os.boot import screen
-from particle_os.boot.channel import Channel
 from particle_os.boot.signs import (
-    BEFORE_KERNEL,
+    ANSWER,
     COUNTDOWN,
     HANDED_OVER,
+    KERNEL,
     NO_DEVICE,
     PHASE_NAMES,
     PHASES,
     RESETS_AGAIN,
-    SIGNS,
     STARTS,
-    find_sign,
 )
-from particle_os.boot.verdict import Status
-from particle_os.errors import VmError, printable
+from particle_os.boot.suspicion import GRACE_SECONDS, Place, Suspicion
+from particle_os.boot.verdict import Outcome, Progress
+from particle_os.errors import VmError
 from particle_os.system.deadline import Deadline
+from particle_os.vm.chardev import Chardev
 from particle_os.vm.console import QemuEnded
 from particle_os.vm.machine import Machine
 
@@ -37,19 +36,6 @@ POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 # What is on a line may come in pieces.
 OVERLAP_BYTES = 1024
-EVIDENCE_BYTES = 16384
-# A sign counts after so long, and sooner when console and disk fall silent. Once there is an init,
-# other programs write there, too, and silence has to last longer.
-GRACE_SECONDS = 8.0
-SILENCE_SECONDS = 2.0
-INIT_SILENCE_SECONDS = 5.0
-# After these nothing is read from a disk any more: whoever still reads has lied, unless systemd
-# itself has told of its emergency mode.
-DEATHS: tuple[Status, ...] = ("kernel-panic", "root-not-found", "init-missing", "emergency-mode")
-EMERGENCY = b"it is in emergency or rescue mode"
-KERNEL, ANSWER = PHASE_NAMES.index("kernel"), PHASE_NAMES.index("answer")
-# Once the system has answered, only its kernel can fail.
-AFTER_ANSWER = tuple(status for status, _ in SIGNS if status != "kernel-panic")
 # The first line of the answer after the marker, whole: systemd has settled.
 SETTLED = re.compile(rb"\nfacts [A-Za-z0-9+/]+=*\r?\n")
 # A boot loader that reads nothing, and says and shows nothing, for so long does not go on, if it
@@ -68,20 +54,6 @@ END_SECONDS = 5.0
 MONITOR_SECONDS = 20.0
 
 
-@dataclass
-class _Suspicion:
-    """A sign of failure that has not been contradicted yet."""
-
-    status: Status
-    words: bytes
-    since: float
-    phase: int
-    evidence: bytes
-    place: str
-    # The system itself has told, where nothing else can write.
-    told: bool = False
-
-
 class Watch:
     """One boot under observation; times in seconds since `started` (of the monotonic clock).
 
@@ -91,8 +63,8 @@ class Watch:
     def __init__(
         self,
         machine: Machine,
-        probe: Channel,
-        firmware: Channel,
+        probe: Chardev,
+        firmware: Chardev,
         *,
         begin: bytes,
         end: bytes,
@@ -121,8 +93,7 @@ class Watch:
         self._console_only = console_only
         self._phase = -1
         self._window = b""
-        self._suspicion: _Suspicion | None = None
-        self._dismissed: set[bytes] = set()
+        self._suspicion = Suspicion()
         self._resets = 0
         self._counts_down = False
         self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
@@ -133,7 +104,12 @@ class Watch:
         self._processor = 0.0
         self._firmware_seen = 0
 
-    def until_answer(self) -> tuple[Status, str] | None:
+    @property
+    def progress(self) -> Progress:
+        """How far the machine has come until now."""
+        return Progress(dict(self.phases), self.restarts, self.new_starts)
+
+    def until_answer(self) -> Outcome | None:
         """Waits for the whole answer: None then, else why it will not come.
 
         Raises VmError when QEMU or the host is to blame.
@@ -151,13 +127,14 @@ class Watch:
                 continue
             if self._answered():
                 return None
-            self._hear_of_emergency()
+            if self._emergency in self._probe.data:
+                self._suspicion.hear_of_emergency(self._phase, time.monotonic())
             if found := found or self._weigh() or self._prompted():
                 return found
             if time.monotonic() >= self._deadline.at:
                 return "timed-out", self._time_out()
 
-    def until_off(self) -> tuple[Status, str] | None:
+    def until_off(self) -> Outcome | None:
         """Waits until a system that is told to shut down has done so: None then, else why not.
 
         Raises VmError when QEMU or the host is to blame.
@@ -197,18 +174,6 @@ class Watch:
             self._reach("checks")
         return self._end in data
 
-    def _hear_of_emergency(self) -> None:
-        """A system in emergency mode runs, and whatever reads its disk may go on to do so."""
-        if self._emergency not in self._probe.data:
-            return
-        if self._suspicion is None and EMERGENCY not in self._dismissed:
-            now = time.monotonic()
-            self._suspicion = _Suspicion(
-                "emergency-mode", EMERGENCY, now, self._phase, b"", "system"
-            )
-        if self._suspicion is not None:
-            self._suspicion.told = True
-
     def _reach(self, name: str) -> None:
         """A phase shows itself; the earlier ones have passed, seen or not."""
         index = PHASE_NAMES.index(name)
@@ -217,9 +182,7 @@ class Watch:
         self._phase = index
         self.phases[name] = round(time.monotonic() - self._started, 2)
         self._on_phase(name, self.phases[name])
-        if self._suspicion is not None and index > self._suspicion.phase:
-            self._dismissed.add(self._suspicion.words)
-            self._suspicion = None
+        self._suspicion.contradict(index)
 
     def _hear(self, data: bytes) -> None:
         if not data:
@@ -227,9 +190,7 @@ class Watch:
         self._heard = time.monotonic()
         text = self._window + data
         self._window = text[-OVERLAP_BYTES:]
-        if self._suspicion is not None:
-            room = EVIDENCE_BYTES - len(self._suspicion.evidence)
-            self._suspicion.evidence += data[: max(0, room)]
+        self._suspicion.add_evidence(data)
         self._phases_in(text)
         self._suspect(text, "console")
 
@@ -239,34 +200,22 @@ class Watch:
                 self._reach(name)
         self._counts_down = self._counts_down or COUNTDOWN.search(text) is not None
 
-    def _suspect(self, text: bytes, place: str) -> None:
-        if self._suspicion is not None:
-            return
-        found = find_sign(text, self._passed())
-        if found and found[1] not in self._dismissed:
-            status, words = found
-            now = time.monotonic()
-            self._suspicion = _Suspicion(status, words, now, self._phase, text, place)
+    def _suspect(self, text: bytes, place: Place) -> None:
+        self._suspicion.look_for_signs(text, place, self._phase, time.monotonic())
 
-    def _passed(self) -> tuple[Status, ...]:
-        """What cannot fail any more."""
-        if self._phase >= ANSWER:
-            return AFTER_ANSWER
-        return BEFORE_KERNEL if self._phase >= KERNEL else ()
-
-    def _firmware_says(self) -> tuple[Status, str] | None:
+    def _firmware_says(self) -> Outcome | None:
         data = self._firmware.data[self._firmware_seen :]
         if data:
             self._reach("firmware")
         if NO_DEVICE.search(data) and self._phase < KERNEL:
             self._look_at_screen()
             # A boot loader that gives up returns to the firmware, which then finds nothing more.
-            if self._suspicion is not None:
-                return self._believed()
+            if self._suspicion:
+                return self._suspicion.believed(self._phase)
             return "no-bootable-device", "the firmware found no bootable device"
         return None
 
-    def _look(self) -> tuple[Status, str] | None:
+    def _look(self) -> Outcome | None:
         """Asks QEMU what the machine does: processor, screen, disks."""
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
@@ -311,7 +260,7 @@ class Watch:
         self._acted = time.monotonic()
         self._processor = screen.processor_seconds(self._machine)
 
-    def _restarted(self) -> tuple[Status, str] | None:
+    def _restarted(self) -> Outcome | None:
         """Notices that the machine has restarted itself, and begins anew then."""
         now = time.monotonic()
         if now - self._asked < POLL_SECONDS:
@@ -326,8 +275,8 @@ class Watch:
         restarts = max(self._resets - said.count(RESETS_AGAIN), starts)
         if restarts <= self.restarts:
             return None
-        if self._suspicion is not None:
-            return self._believed()
+        if self._suspicion:
+            return self._suspicion.believed(self._phase)
         self.restarts = restarts
         self._begin_anew()
         if self.restarts <= RESTARTS:
@@ -350,12 +299,12 @@ class Watch:
         self._looked = time.monotonic()
         self._act()
 
-    def _stalled(self) -> tuple[Status, str] | None:
+    def _stalled(self) -> Outcome | None:
         """A boot loader that has stopped, or waits for somebody to press a key."""
         quiet = time.monotonic() - self._acted
         loader_runs = self._phase >= PHASE_NAMES.index("boot loader")
         handed_over = HANDED_OVER.search(self._firmware.data[self._firmware_seen :])
-        if not (loader_runs or handed_over) or quiet < STALL_SECONDS or self._suspicion is not None:
+        if not (loader_runs or handed_over) or quiet < STALL_SECONDS or self._suspicion:
             return None
         used = screen.processor_seconds(self._machine) - self._processor
         if IDLE_SHARE * quiet <= used < STALL_PROCESSOR_SECONDS:
@@ -377,25 +326,14 @@ class Watch:
             "may wait for a key",
         )
 
-    def _weigh(self) -> tuple[Status, str] | None:
-        """Whether what is suspected has stood for long enough."""
-        if self._suspicion is None:
-            return None
-        now, since = time.monotonic(), self._suspicion.since
-        init_runs = self._phase >= PHASE_NAMES.index("init")
-        silence = now - max(self._heard, self._used_disk, since)
-        if silence >= (INIT_SILENCE_SECONDS if init_runs else SILENCE_SECONDS):
-            return self._believed()
-        reads_on = self._used_disk - since > LOOK_SECONDS
-        lies = self._suspicion.status in DEATHS and reads_on and not self._suspicion.told
-        if now - since < GRACE_SECONDS or lies:
-            return None
-        return self._believed()
+    def _weigh(self) -> Outcome | None:
+        now = time.monotonic()
+        return self._suspicion.weigh(self._phase, self._heard, self._used_disk, now)
 
-    def _prompted(self) -> tuple[Status, str] | None:
+    def _prompted(self) -> Outcome | None:
         """A login prompt that nothing has contradicted, where that is all that is asked for."""
         at = self.phases.get("login prompt")
-        if not self._console_only or at is None or self._suspicion is not None:
+        if not self._console_only or at is None or self._suspicion:
             return None
         if time.monotonic() - self._started - at < GRACE_SECONDS:
             return None
@@ -405,23 +343,14 @@ class Watch:
             "this is no proof",
         )
 
-    def _believed(self) -> tuple[Status, str]:
-        suspicion = self._suspicion
-        assert suspicion is not None
-        # The line may have been incomplete when it was noticed.
-        found = find_sign(suspicion.evidence, self._passed())
-        status, words = found or (suspicion.status, suspicion.words)
-        said = printable(words.decode("utf-8", "replace"), 300)
-        return status, f"the {suspicion.place} says: {said}"
-
-    def _ended(self, ended: QemuEnded) -> tuple[Status, str] | None:
+    def _ended(self, ended: QemuEnded) -> Outcome | None:
         if ended.status != 0:
             raise ended
         self._probe.wait_for_end(2.0)
         if self._answered():
             return None
-        if self._suspicion is not None:
-            return self._believed()
+        if self._suspicion:
+            return self._suspicion.believed(self._phase)
         deadline = Deadline.after(2.0, "QEMU's last words")
         if not _shut_itself_down(self._machine.monitor.last_events(deadline)):
             raise ended

@@ -11,7 +11,6 @@ import click
 
 from particle_os.boot import session
 from particle_os.boot.evidence import CONSOLE, Evidence
-from particle_os.boot.image import image_format
 from particle_os.boot.verdict import Verdict
 from particle_os.cli.common import (
     ACCEL,
@@ -33,6 +32,7 @@ from particle_os.system.workspace import workspace
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
+from particle_os.vm.image_format import image_format
 
 DEFAULT: tuple[Firmware, ...] = ("bios",)
 

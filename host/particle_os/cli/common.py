@@ -15,13 +15,13 @@ from particle_agent.contract.values import bytes_of
 from rich.console import Console
 
 from particle_os.apt import proxy as apt_proxy
-from particle_os.boot.image import FORMATS
 from particle_os.cli.outcome import guarded, no_color
 from particle_os.report.progress import Progress, make_sink
 from particle_os.sandbox import helper
 from particle_os.system.workspace import Workspace, cache_directory
 from particle_os.vm import accel
 from particle_os.vm.accel import KVM_MEMORY
+from particle_os.vm.image_format import FORMATS
 
 # A helper VM with less, or a scratch disk of less, is of no use.
 LEAST_BYTES = 512 << 20

@@ -13,7 +13,6 @@ from particle_agent.contract.inspection import Inspection
 
 from particle_os.base import base
 from particle_os.base.base import Base, ImageBase
-from particle_os.boot.image import image_format
 from particle_os.cli.build import show_plan
 from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, OutputStyle, common, find_acceleration
 from particle_os.errors import UsageError, printable
@@ -25,6 +24,7 @@ from particle_os.sandbox import helper, verification
 from particle_os.sandbox.verification import Verification, defective
 from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm import accel
+from particle_os.vm.image_format import image_format
 
 REFERENCE = re.compile(r"[a-z-]+:.+")
 ARCHITECTURE = "amd64"

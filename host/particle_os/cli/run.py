@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from particle_os.boot.image import image_format
 from particle_os.cli.common import (
     ACCEL,
     FORMAT,
@@ -21,6 +20,7 @@ from particle_os.system.workspace import workspace
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
+from particle_os.vm.image_format import image_format
 
 
 @click.command("run")

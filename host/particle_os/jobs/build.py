@@ -13,7 +13,7 @@ from particle_agent.contract.inspection import Package
 from particle_os import __version__
 from particle_os.boot import session
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.session import Verdict
+from particle_os.boot.verdict import Verdict
 from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.jobs import artifact, cache
 from particle_os.jobs.checkpoints import Checkpoints

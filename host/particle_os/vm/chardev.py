@@ -1,15 +1,53 @@
-"""A Unix socket of QEMU's that is listened to."""
+"""QEMU's character devices that end at Unix sockets (qemu(1), -chardev socket)."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tenacity
+
+from particle_os.errors import VmError
+from particle_os.system.deadline import Deadline
 
 ANSWER_LIMIT = 4 << 20
 
 
-class Channel:
-    """Collects in the background what a socket sends, up to a limit."""
+def connect_unix(
+    directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
+) -> socket.socket:
+    """Connects to the Unix socket `name` in `directory`, however long the directory's path is.
+
+    Tries until the socket is there, the deadline has passed, or QEMU is not `alive` any more.
+    """
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for attempt in tenacity.Retrying(
+            stop=tenacity.stop_after_delay(deadline.remaining()),
+            wait=tenacity.wait_fixed(0.02),
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, OSError) and alive()),
+            reraise=True,
+        ):
+            with attempt:
+                connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    connection.connect(f"/proc/self/fd/{descriptor}/{name}")
+                except OSError:
+                    connection.close()
+                    raise
+    except OSError as error:
+        raise VmError(f"QEMU does not answer on its socket {name}: {error}") from error
+    finally:
+        os.close(descriptor)
+    return connection
+
+
+class Chardev:
+    """Collects in the background what the machine writes to a device, up to ANSWER_LIMIT bytes."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -52,3 +90,15 @@ class Channel:
             pass
         self._thread.join(5)
         self._socket.close()
+
+
+@contextmanager
+def connected(
+    directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
+) -> Iterator[Chardev]:
+    """The device whose socket `connect_unix` finds; it is closed with the context."""
+    device = Chardev(connect_unix(directory, name, deadline, alive))
+    try:
+        yield device
+    finally:
+        device.close()

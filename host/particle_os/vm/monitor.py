@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import json
-import os
 import re
 import socket
 import time
@@ -13,43 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import tenacity
-
 from particle_os.errors import InfrastructureError, VmError
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import Disk, blockdev
+from particle_os.vm.chardev import connect_unix
 
 REPLY_LIMIT = 1 << 20
 EVENTS = 256
-
-
-def connect_unix(
-    directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
-) -> socket.socket:
-    """Connects to the Unix socket `name` in `directory`, however long the directory's path is.
-
-    Tries until the socket is there, the deadline has passed, or QEMU is not `alive` any more.
-    """
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    try:
-        for attempt in tenacity.Retrying(
-            stop=tenacity.stop_after_delay(deadline.remaining()),
-            wait=tenacity.wait_fixed(0.02),
-            retry=tenacity.retry_if_exception(lambda e: isinstance(e, OSError) and alive()),
-            reraise=True,
-        ):
-            with attempt:
-                connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                try:
-                    connection.connect(f"/proc/self/fd/{descriptor}/{name}")
-                except OSError:
-                    connection.close()
-                    raise
-    except OSError as error:
-        raise VmError(f"QEMU does not answer on its socket {name}: {error}") from error
-    finally:
-        os.close(descriptor)
-    return connection
 
 
 class Monitor:

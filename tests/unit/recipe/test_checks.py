@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 from particle_os.boot import probe
-from particle_os.boot.verdict import Status
+from particle_os.boot.verdict import BootStatus
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 from particle_os.recipe.checks.base import Reply
@@ -295,7 +295,7 @@ def test_the_example_of_the_guide_is_valid_and_has_one_check_of_each_kind(tmp_pa
 def test_every_verdict_is_explained():
     page = (Path(__file__).parents[3] / "docs/troubleshooting.md").read_text()
     explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.M)
-    assert sorted(set(explained) & set(get_args(Status))) == sorted(get_args(Status))
+    assert sorted(set(explained) & set(get_args(BootStatus))) == sorted(get_args(BootStatus))
 
 
 LONG = "{command: [echo, '" + 9000 * "x" + "']}"

@@ -1,12 +1,12 @@
 import socket
 import time
 
-from particle_os.boot.channel import Channel
+from particle_os.vm.chardev import Chardev
 
 
 def test_what_comes_after_forgetting_is_kept():
     ours, theirs = socket.socketpair()
-    channel = Channel(ours)
+    channel = Chardev(ours)
     for said in (b"before", b"after"):
         theirs.sendall(said)
         until = time.monotonic() + 5

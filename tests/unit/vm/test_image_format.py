@@ -3,8 +3,8 @@ import struct
 import subprocess
 
 import pytest
-from particle_os.boot.image import FORMATS, check_readable, image_format
 from particle_os.errors import UsageError
+from particle_os.vm.image_format import FORMATS, check_readable, image_format
 
 
 def qcow2(path, *, version=3, backing=0, features=0):

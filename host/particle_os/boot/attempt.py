@@ -1,0 +1,177 @@
+"""Boots an overlay of an image once and observes it until it has answered, or will not."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from particle_os.boot import files, probe
+from particle_os.boot.evidence import console_tail
+from particle_os.boot.judgement import check_results, judge
+from particle_os.boot.request import FIRMWARE_SOCKET, PROBE_SOCKET, BootRequest
+from particle_os.boot.verdict import CheckResult, Observation, Outcome, Progress, Verdict
+from particle_os.boot.watch import Watch
+from particle_os.errors import InfrastructureError, printable
+from particle_os.system.deadline import Deadline
+from particle_os.vm.chardev import Chardev, connected
+from particle_os.vm.console import TAIL_LINES, QemuEnded
+from particle_os.vm.machine import Machine, running
+
+# For what does not count: a journal that takes longer is left out.
+FILES_SECONDS = 10.0
+PLOT_SECONDS = 45.0
+
+
+class Undecided(InfrastructureError):
+    """QEMU or the host failed while an image booted; `verdict` is what was seen until then."""
+
+    def __init__(self, error: InfrastructureError, verdict: Verdict) -> None:
+        super().__init__(
+            error.brief, hint=error.hint, where=error.where, tail=error.tail, log=error.log
+        )
+        self.verdict = verdict
+
+    @property
+    def qemu_aborted(self) -> bool:
+        cause = self.__cause__
+        return isinstance(cause, QemuEnded) and cause.status == -signal.SIGABRT
+
+
+def boot_once(
+    request: BootRequest, overlay: Path, directory: Path, *, shut_down: bool
+) -> Observation:
+    """Boots `overlay`, and keeps its evidence; with `shut_down`, a system that passes is shut down.
+
+    `directory` is made. Raises Undecided when QEMU or the host fails once a machine is started.
+    """
+    directory.mkdir(mode=0o700)
+    nonce = secrets.token_hex(16)
+    deadline = Deadline.after(request.seconds, "the boot test")
+    spec = request.machine(overlay, directory, nonce)
+    request.evidence.begin(spec, request.format, request.firmware)
+    started = time.monotonic()
+    with _undecided(request, started) as watches, ExitStack() as stack:
+        machine = stack.enter_context(
+            running(
+                spec,
+                directory=directory,
+                transcript=request.evidence.console,
+                deadline=deadline,
+            )
+        )
+        answer, firmware = (
+            stack.enter_context(connected(directory, name, deadline, machine.console.is_alive))
+            for name in (PROBE_SOCKET, FIRMWARE_SOCKET)
+        )
+        watch = Watch(
+            machine,
+            answer,
+            firmware,
+            begin=probe.begin_marker(nonce),
+            end=probe.end_marker(nonce),
+            emergency=probe.emergency_marker(nonce),
+            started=started,
+            deadline=deadline,
+            on_phase=request.on_phase,
+            memory=spec.memory,
+            uefi=spec.uefi is not None,
+            console_only=request.console_only,
+        )
+        watches.append(watch)
+        attempt = _Attempt(request, machine, answer, watch, nonce, started)
+        return attempt.observe(shut_down=shut_down)
+
+
+@contextmanager
+def _undecided(request: BootRequest, started: float) -> Iterator[list[Watch]]:
+    """Turns an error of QEMU or the host into Undecided, with what the yielded watch has seen."""
+    watches: list[Watch] = []
+    try:
+        yield watches
+    except InfrastructureError as error:
+        observation = Observation(
+            status="infrastructure",
+            message=printable(error.brief),
+            seconds=round(time.monotonic() - started, 3),
+            progress=watches[0].progress if watches else Progress(),
+            console_tail=tuple(console_tail(request.evidence.console)[-TAIL_LINES:]),
+        )
+        raise Undecided(error, observation.verdict(request.firmware)) from error
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A machine that boots; `started` is a time of the monotonic clock."""
+
+    request: BootRequest
+    machine: Machine
+    answer: Chardev
+    watch: Watch
+    nonce: str
+    started: float
+
+    def observe(self, *, shut_down: bool) -> Observation:
+        """Waits until the system has answered, or will not, and takes the evidence."""
+        failure = self.watch.until_answer()
+        self.request.evidence.take_screen(self.machine)
+        if failure is not None:
+            return self._observed(failure)
+        found = self._judged()
+        if found.passed and shut_down:
+            return self._shut_down(found)
+        self._fetch_files()
+        return found
+
+    def _judged(self) -> Observation:
+        data = self.answer.data
+        facts = probe.facts(data, self.nonce)
+        checks = check_results(self.request.checks, data, self.nonce, self.machine)
+        return self._observed(judge(facts, checks), facts, checks)
+
+    def _shut_down(self, found: Observation) -> Observation:
+        self.answer.send(b"poweroff\n")
+        failure = self.watch.until_off()
+        if failure is None:
+            return replace(found, seconds=self._seconds())
+        status, message = failure
+        outcome = status, f"while it shuts down: {message}"
+        return self._observed(outcome, found.facts, found.checks)
+
+    def _observed(
+        self,
+        outcome: Outcome,
+        facts: Mapping[str, str] | None = None,
+        checks: tuple[CheckResult, ...] = (),
+    ) -> Observation:
+        status, message = outcome
+        passed = status == "passed"
+        return Observation(
+            status=status,
+            message=message,
+            seconds=self._seconds(),
+            progress=self.watch.progress,
+            checks=checks,
+            facts=facts or {},
+            console_tail=() if passed else tuple(self.machine.console.transcript.tail()),
+        )
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.started, 3)
+
+    def _fetch_files(self) -> None:
+        evidence = self.request.evidence
+        seconds = FILES_SECONDS + (PLOT_SECONDS if evidence.plot else 0)
+        deadline = Deadline.after(seconds * self.request.acceleration.factor, "the journal")
+        files.fetch(
+            self.machine,
+            self.answer,
+            self.nonce,
+            evidence.directory,
+            deadline,
+            with_plot=evidence.plot,
+        )

@@ -1,0 +1,88 @@
+"""Judges what a system answered, and whether it came up twice as the same machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from particle_os.boot import outside, probe
+from particle_os.boot.verdict import CheckResult, Observation, Outcome
+from particle_os.errors import printable
+from particle_os.recipe.checks.base import NO_REPLY, Judgement
+from particle_os.recipe.checks.kinds import Check
+from particle_os.system.deadline import Deadline
+from particle_os.vm.machine import Machine
+
+NOT_REBOOTED = CheckResult(name="reboot", passed=False, detail="the first boot did not pass")
+UNASKED = Judgement(False, "the system has not answered that")
+# These facts stay when a system boots again.
+LASTING = ("machine-id", "ssh-host-keys")
+
+
+def check_results(
+    checks: Sequence[Check], data: bytes, nonce: str, machine: Machine
+) -> tuple[CheckResult, ...]:
+    """Whether each check holds, by the answer `data` and by what is seen from the host."""
+    results = []
+    for check, replies in zip(checks, probe.replies(data, nonce, checks), strict=True):
+        found = UNASKED if NO_REPLY in replies else check.judge(replies)
+        if found.holds:
+            deadline = Deadline.after(2 * check.seconds, check.name)
+            found = outside.reach(check, machine.monitor, deadline) or found
+        results.append(_result(check, found))
+    return tuple(results)
+
+
+def _result(check: Check, found: Judgement) -> CheckResult:
+    name, detail = printable(check.name, 200), printable(found.detail.replace("\n", " / "))
+    return CheckResult(name=name, passed=found.holds, detail=detail)
+
+
+def judge(facts: Mapping[str, str], results: Sequence[CheckResult]) -> Outcome:
+    """How a boot ended that the system answered."""
+    state = facts.get("state", "")
+    if state == "maintenance":
+        return "emergency-mode", "the system itself says that it is in emergency or rescue mode"
+    bad = {how: facts.get(how, "").split() for how in ("failed", "crash-looping")}
+    if named := [f"{how} units: {', '.join(units)}" for how, units in bad.items() if units]:
+        return "units-failed", "; ".join(named)
+    if state != "running":
+        return "units-failed", f"systemd says '{state}', not 'running'"
+    if wrong := [f"{each.name}: {each.detail}" for each in results if not each.passed]:
+        return "checks-failed", "; ".join(wrong)
+    return "passed", f"{facts.get('system') or 'the system'} is up, no unit failed"
+
+
+def not_rebooted(first: Observation) -> Observation:
+    """A boot that did not pass, so that no second one followed."""
+    return replace(first, checks=_with_reboot(first.checks, NOT_REBOOTED))
+
+
+def compared(first: Observation, second: Observation) -> Observation:
+    """What both boots of one system showed."""
+    seconds = round(first.seconds + second.seconds, 3)
+    if second.status in ("passed", "checks-failed", "units-failed"):
+        second = _with_identity(first, second)
+    if second.status in ("passed", "checks-failed"):
+        progress = replace(second.progress, phases=first.progress.phases)
+        return replace(second, progress=progress, seconds=seconds)
+    return replace(second, message=f"at the second boot: {second.message}", seconds=seconds)
+
+
+def _with_identity(first: Observation, second: Observation) -> Observation:
+    """The second boot, judged anew by whether the machine is still the same."""
+    told = {name: (first.facts.get(name), second.facts.get(name)) for name in LASTING}
+    faults = [f"{name} is unknown" for name, facts in told.items() if None in facts]
+    changed = [name for name, (one, two) in told.items() if None not in (one, two) and one != two]
+    if changed:
+        faults.append(f"{', '.join(changed)} changed")
+    detail = "; ".join(faults) or "it came up again, the same machine"
+    result = CheckResult(name="reboot", passed=not faults, detail=detail)
+    checks = _with_reboot(second.checks, result)
+    status, message = judge(second.facts, checks)
+    return replace(second, status=status, message=message, checks=checks)
+
+
+def _with_reboot(checks: Sequence[CheckResult], result: CheckResult) -> tuple[CheckResult, ...]:
+    """The results, with this one for the check that asks for a second boot."""
+    return tuple(result if each.name == "reboot" else each for each in checks)

@@ -1,0 +1,94 @@
+"""What one boot shows, of a machine and a watch that are played."""
+
+import base64
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from particle_os.boot import attempt, files, probe
+from particle_os.boot.evidence import Evidence
+from particle_os.boot.request import BootRequest
+from particle_os.boot.verdict import Progress
+from particle_os.vm import accel
+
+NONCE = "0" * 32
+PHASES = {"kernel": 2.5, "answer": 9.0}
+
+
+def answer(state):
+    facts = base64.b64encode(f"\x1estate\n{state}\n\x1efailed\n".encode()).decode()
+    lines = (probe.begin_marker(NONCE).decode(), f"facts {facts}", probe.end_marker(NONCE).decode())
+    return "\n".join(lines).encode()
+
+
+@pytest.fixture
+def boot(tmp_path, monkeypatch):
+    """Boots once; `until_answer` and `until_off` are what the watch finds."""
+
+    def run(until_answer=None, until_off=None, state="running", shut_down=False):
+        done = []
+        device = SimpleNamespace(data=answer(state), send=done.append)
+        console = SimpleNamespace(
+            is_alive=lambda: True, transcript=SimpleNamespace(tail=lambda: ["the last line"])
+        )
+        watch = SimpleNamespace(
+            progress=Progress(PHASES, restarts=1),
+            until_answer=lambda: until_answer,
+            until_off=lambda: until_off,
+        )
+
+        @contextmanager
+        def running(spec, **options):
+            yield SimpleNamespace(console=console)
+
+        monkeypatch.setattr(attempt, "running", running)
+        monkeypatch.setattr(attempt, "connected", lambda *arguments: nullcontext(device))
+        monkeypatch.setattr(attempt, "Watch", lambda *arguments, **options: watch)
+        monkeypatch.setattr(attempt.secrets, "token_hex", lambda size: NONCE)
+        monkeypatch.setattr(Evidence, "take_screen", lambda self, machine: done.append("screen"))
+        monkeypatch.setattr(files, "fetch", lambda *more, with_plot: done.append("files"))
+        request = BootRequest(
+            image=tmp_path / "x.raw", format="raw", firmware="bios", acceleration=accel.TCG,
+            processors=accel.Processors(1, x2apic=False),
+            evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False), checks=[],
+            memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: None, console_only=False,
+        )  # fmt: skip
+        overlay, directory = tmp_path / "overlay", tmp_path / "machine"
+        return attempt.boot_once(request, overlay, directory, shut_down=shut_down), done
+
+    return run
+
+
+def test_a_boot_that_passes_needs_no_console(boot):
+    found, done = boot()
+    assert (found.status, found.console_tail, found.progress.phases) == ("passed", (), PHASES)
+    assert found.facts["state"] == "running"
+    assert done == ["screen", "files"]
+
+
+def test_a_system_that_is_degraded_shows_its_console_and_its_journal(boot):
+    found, done = boot(state="degraded", shut_down=True)
+    assert (found.status, found.console_tail) == ("units-failed", ("the last line",))
+    assert done == ["screen", "files"]
+
+
+def test_a_system_that_does_not_answer_is_asked_for_nothing_more(boot):
+    found, done = boot(until_answer=("kernel-panic", "the console says: ..."), shut_down=True)
+    assert (found.status, found.message) == ("kernel-panic", "the console says: ...")
+    assert (found.facts, found.checks, found.console_tail) == ({}, (), ("the last line",))
+    assert done == ["screen"]
+
+
+def test_a_system_that_passes_is_shut_down_when_it_boots_again(boot):
+    found, done = boot(shut_down=True)
+    assert (found.status, found.console_tail) == ("passed", ())
+    assert done == ["screen", b"poweroff\n"]
+
+
+def test_a_system_that_does_not_shut_down_fails(boot):
+    found, done = boot(until_off=("timed-out", "it takes more than 10 s"), shut_down=True)
+    assert found.status == "timed-out"
+    assert found.message == "while it shuts down: it takes more than 10 s"
+    assert (found.facts["state"], found.console_tail) == ("running", ("the last line",))
+    assert done == ["screen", b"poweroff\n"]

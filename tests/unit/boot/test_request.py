@@ -1,0 +1,44 @@
+"""What the machine of a boot test is given: memory, time, and what the host can reach in it."""
+
+from pathlib import Path
+
+import pytest
+from particle_os.boot.evidence import Evidence
+from particle_os.boot.request import MEMORY, BootRequest, memory_for, seconds_for
+from particle_os.errors import UsageError
+from particle_os.recipe.checks.contents import CommandCheck
+from particle_os.recipe.checks.network import HttpCheck
+from particle_os.recipe.checks.system import MemoryCheck
+from particle_os.vm import accel
+
+
+def test_the_least_memory_that_a_check_allows_is_what_the_machine_has():
+    checks = [MemoryCheck(memory="768M"), MemoryCheck(memory="512M")]
+    assert memory_for(checks, None) == 512 << 20
+    assert memory_for(checks, 256 << 20) == 256 << 20
+    assert memory_for([], None) == MEMORY
+
+
+def test_more_memory_than_a_check_allows_is_refused():
+    with pytest.raises(UsageError, match="512 MiB"):
+        memory_for([MemoryCheck(memory="512M")], 1 << 30)
+
+
+def test_what_commands_may_take_is_granted_to_the_boot():
+    checks = [CommandCheck(command=("a",)), CommandCheck(command=("b",), timeout=600)]
+    assert seconds_for(checks, accel.TCG) - seconds_for([], accel.TCG) == 570
+
+
+@pytest.mark.parametrize("console_only", [True, False])
+def test_only_a_system_that_is_asked_gets_credentials(tmp_path, console_only):
+    request = BootRequest(
+        image=tmp_path / "x.raw", format="raw", firmware="bios", acceleration=accel.TCG,
+        processors=accel.Processors(1, x2apic=False),
+        evidence=Evidence(tmp_path, Path("x.raw"), plot=False),
+        checks=[HttpCheck(http="/", port=8080)], memory=MEMORY, seconds=10,
+        on_phase=lambda phase, seconds: None, console_only=console_only,
+    )  # fmt: skip
+    spec = request.machine(tmp_path / "overlay", tmp_path, "0" * 32)
+    assert bool(spec.credentials) != console_only
+    assert spec.forwards == (8080,)
+    assert [disk.path for disk in spec.disks] == [tmp_path / "overlay"]
