@@ -250,5 +250,5 @@ def test_a_stage_runs_alone_and_gives_a_root_file_system(
     failed = account.run(*argv[:-3], "--output", output / "root.tar")
     assert failed.status == 3
     assert f"stage 1 (files), {options}:1" in failed.stderr
-    assert "/usr is a directory in the image already" in failed.stderr
+    assert "/usr exists in the image and is a directory" in failed.stderr
     assert (output / "root.tar").read_bytes() == data

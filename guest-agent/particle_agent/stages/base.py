@@ -1,4 +1,4 @@
-"""What every stage is made of: the options that all share, and what a stage may override."""
+"""The base class of all stages: the options that all share, and the methods to override."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from particle_agent.target.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class When(Options):
-    """What must be so for a stage to be part of a build."""
+    """The condition under which a stage is part of a build."""
 
     architecture: Annotated[tuple[Architecture, ...], OneOrMore()]
-    """The Debian architecture of the images that it is for, or a list of them."""
+    """The Debian architecture, or a list of architectures, of the images that need the stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secret(Options):
-    """A value that a stage needs and nobody else is to see: from a file or the environment.
+    """A confidential value for a stage, from a file or an environment variable.
 
-    While the stage runs, the system under construction has it in /run/secrets/NAME, in memory.
+    While the stage runs, the file /run/secrets/NAME of the system under construction holds the
+    value, in memory.
     """
 
     name: SecretName
-    """What the stage calls it."""
+    """The name by which the stage uses it."""
     file: HostPath | None = None
-    """A file on the host that holds it, relative to the recipe."""
+    """The file on the host that holds the value, relative to the recipe."""
     env: VariableName | None = None
-    """A variable in the environment of particle-os that holds it."""
+    """The environment variable of particle-os that holds the value."""
 
     def __post_init__(self) -> None:
         if (self.file is None) == (self.env is None):
@@ -49,51 +50,52 @@ class Secret(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions(Options):
-    """What every stage takes besides its own options."""
+    """The options that every stage has in addition to its own."""
 
     # Whether recipes may name it; particle-os itself uses the others.
     in_recipes: ClassVar[bool] = True
 
     type: str
     name: StageName | None = None
-    """What the stage is called in progress, log and result; its type when not given."""
+    """The stage's name in progress, log and result. The default is its type."""
     when: When | None = None
-    """When it is part of the build; it is left out of the others, and a note says so."""
+    """When the stage is part of the build. Other builds leave it out, with a note."""
     timeout: Duration | None = None
-    """The time after which it is ended and fails: 90s, 20m, 2h, or whole seconds."""
+    """The time limit: `90s`, `20m`, `2h`, or whole seconds. A stage that exceeds it fails."""
     network: Literal["none"] | None = None
-    """With none, nothing that the stage runs reaches a network."""
+    """With `none`, the stage runs without a network."""
     secrets: tuple[Secret, ...] = ()
-    """Values that are kept out of the log, the result, the cache and the image."""
+    """Confidential values. They stay out of the log, the result, the cache and the image."""
 
     @property
     def asks_network(self) -> bool:
-        """Whether its result depends on what the network has to give at the time."""
+        """Whether the result depends on the network."""
         return self.reads_network and self.network is None
 
     @property
     def label(self) -> str:
-        """What it is called where its number is not enough; not escaped for terminals."""
+        """The stage's name in messages. It is not escaped for terminals."""
         return f"{self.name} ({self.type})" if self.name else self.type
 
     def needs(self) -> Iterable[Need]:
-        """What earlier stages must have brought, where the base does not hold it."""
+        """What the base or earlier stages must provide."""
         return ()
 
     def may_bring(self, need: Need) -> bool:
-        """Whether a later stage may find what it needs because of this one."""
+        """Whether this stage may provide what a later stage needs."""
         return not self.only_configures
 
     def removes(self) -> Iterable[str]:
-        """The packages that are not there after it."""
+        """The packages that the stage removes."""
         return ()
 
     def ahead(self, target: Target) -> None:
-        """Work that `run` then finds done, beside the last work of the stage before.
+        """Does work in advance, while the previous stage finishes; `run` then finds it done.
 
-        It writes to /run of the target alone. What fails here fails again, and is told, in `run`.
+        It may write only to /run of the target. An error here is ignored: `run` meets it again and
+        reports it.
         """
 
     def applies(self, architecture: str) -> bool:
-        """Whether it is part of a build for this Debian architecture."""
+        """Whether the stage is part of a build for this Debian architecture."""
         return self.when is None or architecture in self.when.architecture

@@ -310,7 +310,7 @@ def test_growing_is_asked_for_where_systemd_looks(debian, file_system):
         ({"boot_loader": "systemd-boot", "partition_table": "msdos"}, "partition-table"),
         ({"unified_kernel_image": True}, "unified-kernel-image"),
         ({"boot_loader": "grub", "unified_kernel_image": True}, "unified-kernel-image"),
-        ({"size": "1025G"}, "size: a disk is made with up to 1024G"),
+        ({"size": "1025G"}, "size: a disk has at most 1024G"),
         ({"formats": ("vdi",), "compress": "zstd"}, "compress"),
     ],
 )

@@ -299,8 +299,8 @@ UNKNOWN = "this host knows no time zone"
         ("europe/berlin", [f"{UNKNOWN} 'europe/berlin': is 'Europe/Berlin' meant?"]),
         ("Europe/Berlim", [f"{UNKNOWN} 'Europe/Berlim': is 'Europe/Berlin' meant?"]),
         ("utc", [f"{UNKNOWN} 'utc': is 'UTC' meant?"]),
-        ("CEST", [f"{UNKNOWN} 'CEST'. Zones are named by places, such as Europe/Berlin."]),
-        ("cest", [f"{UNKNOWN} 'cest'. Zones are named by places, such as Europe/Berlin."]),
+        ("CEST", [f"{UNKNOWN} 'CEST'. Time zones are named after places, such as Europe/Berlin."]),
+        ("cest", [f"{UNKNOWN} 'cest'. Time zones are named after places, such as Europe/Berlin."]),
         ("Moon/Tycho", [f"{UNKNOWN} 'Moon/Tycho'"]),
     ],
 )

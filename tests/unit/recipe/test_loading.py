@@ -171,7 +171,7 @@ WRONG = [
      "the password itself goes into a secret, see 'password-secret', or its hash into "
      "'password-hash'"),
     (with_stages("  - type: services\n    enable: [a.timer]\n    mask: [a.timer]\n"), 4, 14,
-     "bad-value", "a.timer: a unit is enabled", None),
+     "bad-value", "a.timer: a unit cannot be enabled", None),
     (with_stages("  - type: run\n    command: [a]\n    secrets:\n      - {name: k, env: A}\n"
                  "      - {name: k, env: B}\n"), 7, 16, "bad-value",
      "has a secret 'k' already", None),
@@ -216,8 +216,8 @@ WRONG = [
 SEVERAL = [
     ("  - type: network\n    interfaces:\n      - match: [en*]\n"
      "        addresses: [300.1.1.1/24, 10.0.0.1/33]\n",
-     [(6, 21, "no address 300.1.1.1/24: write one with the length of its prefix, such as"),
-      (6, 35, "no address 10.0.0.1/33")]),
+     [(6, 21, "300.1.1.1/24 is no address: write it with its prefix length, such as"),
+      (6, 35, "10.0.0.1/33 is no address")]),
     ("  - type: network\n    interfaces:\n      - match: [en*]\n"
      "        addresses: [10.0.0.1/24]\n        gateways: [10.0.0.2, 10.0.0.3, 10.0.0.4]\n",
      [(7, 30, "two gateways for IPv4"), (7, 40, "two gateways for IPv4")]),
@@ -239,9 +239,9 @@ SEVERAL = [
      [(4, 14, "a.timer: a unit"), (4, 23, "b.timer: a unit")]),
     ("  - type: network\n    interfaces:\n      - match: [ens3, 'eth*', en*]\n"
      "      - match: [ens3, ens4, e*]\n      - match: ['enp?', 'eth?']\n      - match: ['*']\n",
-     [(6, 17, "'ens3' is of no use: the same stands in an entry before"),
-      (6, 23, "'ens4' is of no use: 'en*' stands"), (7, 17, "'enp?' is of no use: 'en*' stands"),
-      (7, 25, "'eth?' is of no use: 'eth*' stands")]),
+     [(6, 17, "'ens3' has no effect: the same is in an earlier entry"),
+      (6, 23, "'ens4' has no effect: 'en*' is in"), (7, 17, "'enp?' has no effect: 'en*' is in"),
+      (7, 25, "'eth?' has no effect: 'eth*' is in")]),
     # A key that is unknown hides no rule of its mapping, or of one around it.
     ("  - {type: services, enabel: [], enable: [a.timer], mask: [a.timer]}\n",
      [(3, 22, "'enabel'"), (3, 43, "a.timer: a unit")]),

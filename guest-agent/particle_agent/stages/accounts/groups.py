@@ -1,4 +1,4 @@
-"""Groups of users."""
+"""Stage groups: groups of users."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from particle_agent.target.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class Group(Options):
-    """One group. A group that exists already gets the number and the members that are given."""
+    """One group. An existing group gets the given number and members."""
 
     name: UserName
-    """The name."""
+    """The group name."""
     gid: GroupId | None = None
-    """The numeric group id; the next free one when not given."""
+    """The numeric group ID. The default is the next free one."""
     members: tuple[UserName, ...] = ()
-    """Users that become members; each must exist in the image."""
+    """Users to add to the group. Each must exist in the image."""
     system: bool = False
-    """Whether a new group gets a number of those for system groups (below 1000)."""
+    """Whether a new group is a system group, with an ID below 1000."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Groups(StageOptions):
-    """Makes or changes groups. Users of a later `users` stage name their groups there."""
+    """Creates or changes groups. A later `users` stage can add its users to them."""
 
     type: Literal["groups"] = "groups"
     groups: Annotated[tuple[Group, ...], AtLeastOne()]
-    """The groups, made in this order."""
+    """The groups, in the order of creation."""
 
     def __post_init__(self) -> None:
         groups = tuple(enumerate(self.groups))

@@ -1,4 +1,4 @@
-"""Accounts."""
+"""Stage users: user accounts."""
 
 from __future__ import annotations
 
@@ -34,47 +34,47 @@ from particle_agent.target.target import SECRETS, Target
 KeysFile = Annotated[str, OnHost(*HOST_PATH, faults=keys.authorized_keys_faults)]
 NOLOGIN = "/usr/sbin/nologin"
 SUDO = "/usr/bin/sudo"
-# What base-passwd gives to accounts without a home directory.
+# The home directory that base-passwd gives to accounts without one.
 NO_HOME = "/nonexistent"
-# usermod(8): "1" closes the account since 1970-01-02.
+# usermod(8), --expiredate: "1" (1970-01-02) closes the account.
 CLOSED, OPEN = "1", ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class User(Options):
-    """One account. An account that exists already (root, say) is changed to what is given."""
+    """One account. An existing account, such as root, is changed to the given values."""
 
     name: UserName
     """The login name."""
     uid: UserId | None = None
-    """The numeric user id; the next free one when not given."""
+    """The numeric user ID. The default is the next free one."""
     system: bool = False
-    """Whether a new account is one of a service: with a number below 1000, and unless they are
-    given, without a home directory and a shell."""
+    """Whether a new account is a system account: its ID is below 1000, and it has no home directory
+    and no login shell unless they are given."""
     comment: Comment | None = None
     """The full name, or what the account is for (GECOS)."""
     groups: tuple[UserName, ...] = ()
-    """Supplementary groups; each must exist in the image, or be made by a `groups` stage before."""
+    """Supplementary groups. Each must exist in the image or come from an earlier `groups` stage."""
     shell: AbsolutePath | None = None
-    """The login shell; /bin/bash for a new account, /usr/sbin/nologin for one of a service."""
+    """The login shell. The default is /bin/bash, and /usr/sbin/nologin for a system account."""
     home: AbsolutePath | None = None
-    """The home directory, made with the skeleton files; /home/NAME for a new account."""
+    """The home directory, created with the skeleton files. The default is /home/NAME."""
     password_hash: PasswordHash | None = None
-    """A hash of crypt(5); without it no password is accepted."""
+    """A password hash of crypt(5). Without one, no password is accepted."""
     password_secret: SecretName | None = None
-    """The name of one of the stage's `secrets` that holds the password itself; it is hashed in the
-    image's own way, with a salt of its own in each build."""
+    """The name of one of the stage's `secrets` that holds the password. The image's own chpasswd
+    hashes it, with a new salt in each build."""
     password: Literal["locked", "empty", "expired"] | None = None
-    """`locked`: no password is accepted, but the hash is kept. `empty`: none is asked for.
-    `expired`: it has to be changed at the next login."""
+    """`locked`: no password is accepted, but the hash is kept. `empty`: login needs no password.
+    `expired`: the user must change the password at the next login."""
     lock: bool | None = None
-    """Whether the account is closed to every login, that by SSH key too; `false` opens it."""
+    """Whether the account refuses every login, by SSH key too; `false` opens it."""
     ssh_authorized_keys: tuple[SshPublicKey, ...] = ()
-    """OpenSSH public keys that may log in."""
+    """OpenSSH public keys that can log in."""
     ssh_authorized_keys_file: KeysFile | None = None
-    """A file with such keys, relative to the recipe, in the format of authorized_keys."""
+    """A file of such keys in the format of authorized_keys, relative to the recipe."""
     sudo: Literal["password", "no-password"] | None = None
-    """Lets the user run anything as root, with or without being asked for the password."""
+    """Lets the user run any command as root, with or without entering the password."""
 
     def __post_init__(self) -> None:
         refuse((place, f"user {self.name}: {message}") for place, message in self._faults())
@@ -91,16 +91,16 @@ class User(Options):
             case "empty", str():
                 yield ("password",), "'password: empty' excludes a hash"
             case "expired", "!" | "*":
-                yield ("password",), "there is no password that could expire"
+                yield ("password",), "there is no password that can expire"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Users(StageOptions):
-    """Makes or changes user accounts."""
+    """Creates or changes user accounts."""
 
     type: Literal["users"] = "users"
     users: Annotated[tuple[User, ...], AtLeastOne()]
-    """The accounts, made in this order."""
+    """The accounts, in the order of creation."""
 
     def __post_init__(self) -> None:
         users = tuple(enumerate(self.users))
@@ -130,7 +130,7 @@ class Users(StageOptions):
             made.append(user.name)
 
     def may_bring(self, need: Need) -> bool:
-        # Each user has a group of the same name.
+        # useradd gives each user a group of the same name.
         return any(need.what in (f"user {u.name}", f"group {u.name}") for u in self.users)
 
     def run(self, target: Target) -> None:
@@ -173,13 +173,13 @@ def _check(target: Target, user: User) -> None:
                 raise StageError(f"user {user.name}: the uid {user.uid} belongs to {name}")
     if _keys(target, user) and _home(target, user) == NO_HOME:
         raise StageError(
-            f"user {user.name}: an account without a home directory has no place for SSH keys",
+            f"user {user.name}: an account without a home directory cannot have SSH keys",
             hint="Give the user a 'home'.",
         )
 
 
 def _keys(target: Target, user: User) -> list[str]:
-    """The lines of the user's authorized_keys."""
+    """The lines for the user's authorized_keys."""
     lines = list(user.ssh_authorized_keys)
     if user.ssh_authorized_keys_file is not None:
         text = target.attached(user.ssh_authorized_keys_file).read_text("utf-8", "replace")
@@ -188,7 +188,7 @@ def _keys(target: Target, user: User) -> list[str]:
 
 
 def _home(target: Target, user: User) -> str | None:
-    """The home directory that the account will have; None for the usual one."""
+    """The account's home directory after this stage; None for useradd's default."""
     if user.home is not None:
         return user.home
     if found := entries(target, "passwd").get(user.name):
@@ -213,7 +213,7 @@ def _account(target: Target, user: User) -> None:
             target.chroot(["usermod", *options, "--", user.name])
         return
     options += ["--system"] if user.system else []
-    # A private group is made unless a group of that name is there already.
+    # useradd --user-group fails when a group of that name exists.
     private = "--gid" if user.name in entries(target, "group") else "--user-group"
     options += [private, user.name] if private == "--gid" else [private]
     home = _home(target, user)

@@ -1,4 +1,4 @@
-"""A smaller system."""
+"""Stage cleanup: a smaller system."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRANSLATIONS = (
     ("exclude", "/usr/share/man/*"),
     ("include", "/usr/share/man/man[0-9]*/*"),
 )
-# What programs make anew when they need it; debconf's directory in /var/cache is none of these.
+# Caches that programs rebuild. debconf's directory in /var/cache is no cache.
 CACHES = (
     "/root/.cache",
     "/var/cache/fontconfig",
@@ -44,26 +44,25 @@ Rule = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Cleanup(StageOptions):
-    """Takes out of the image what a server does without: documentation, translations, caches.
+    """Removes files that a server does not need: documentation, translations, caches.
 
-    The copyright files of packages stay. With `later` the same files are left out of every package
-    that is installed or upgraded afterwards, in the build and in the running system.
+    The copyright files of packages stay. With `later`, dpkg also leaves these files out of every
+    package that it installs or upgrades later, in the build and in the running system.
     """
 
     only_configures: ClassVar[bool] = True
     type: Literal["cleanup"] = "cleanup"
     documentation: bool = True
-    """Whether to remove /usr/share/doc (all but the copyright files) and /usr/share/info."""
+    """Whether to remove /usr/share/info and /usr/share/doc except the copyright files."""
     manual_pages: bool = True
-    """Whether to remove the manual pages, of all languages."""
+    """Whether to remove the manual pages of all languages."""
     keep_languages: tuple[LanguageName, ...] | None = None
-    """Languages whose translations stay, such as `de` or `pt_BR`; all others are removed. When not
-    given, all stay. English needs none."""
+    """Languages, such as `de` or `pt_BR`, whose translations stay. All others are removed. By
+    default all stay. English has no translations."""
     caches: bool = True
-    """Whether to remove caches of manual pages, fonts, apt and root."""
+    """Whether to remove the caches of man, fontconfig, apt and root."""
     later: bool = False
-    """Whether packages that come later are installed without these files (a file in
-    /etc/dpkg/dpkg.cfg.d)."""
+    """Whether later packages install without these files (by a file in /etc/dpkg/dpkg.cfg.d)."""
 
     def run(self, target: Target) -> None:
         rules = self._rules()
@@ -80,7 +79,7 @@ class Cleanup(StageOptions):
         target.reporter.output(f"removed {freed >> 20} MiB")
 
     def _rules(self) -> list[Rule]:
-        """What goes and what stays; as with dpkg, the last rule that matches a path holds."""
+        """The rules for what to remove and to keep. As in dpkg, the last matching rule wins."""
         rules: list[Rule] = []
         if self.documentation:
             rules += DOCUMENTATION
@@ -96,7 +95,7 @@ class Cleanup(StageOptions):
 
 
 def _spellings(language: str) -> list[str]:
-    """The patterns of directories in which gettext(3) looks for a language."""
+    """The patterns of the directories where gettext(3) looks for a language."""
     plain, _, territory = language.partition("_")
     if territory:
         return [plain, language, f"{language}[.@]*"]
@@ -104,15 +103,15 @@ def _spellings(language: str) -> list[str]:
 
 
 def _goes(path: str, rules: list[Rule]) -> bool:
-    """Whether a path is excluded. A star matches slashes, too, in dpkg as in fnmatch."""
+    """Whether the rules exclude a path. A star also matches slashes, in dpkg as in fnmatch."""
     matching = [kind for kind, pattern in rules if fnmatchcase(path, pattern)]
     return matching[-1:] == ["exclude"]
 
 
 def _remove(target: Target, top: str, rules: list[Rule]) -> int:
-    """Removes the files below `top` that the rules exclude, and directories that are empty then.
+    """Removes excluded files below `top`, and directories that become empty.
 
-    Returns the bytes that were freed.
+    Returns the number of bytes freed.
     """
     place = target.path(top)
     freed = 0
@@ -121,7 +120,7 @@ def _remove(target: Target, top: str, rules: list[Rule]) -> int:
         links = [name for name in directories if Path(directory, name).is_symlink()]
         for name in (*files, *links):
             file = Path(directory, name)
-            # As dpkg does it: through such a link a package may show the copyright of another.
+            # dpkg keeps such a link too: a package may use the copyright file of another.
             shows_directory = name in links and here == "/usr/share/doc"
             if _goes(f"{here}/{name}", rules) and not shows_directory:
                 freed += _size(file)
@@ -133,7 +132,7 @@ def _remove(target: Target, top: str, rules: list[Rule]) -> int:
 
 
 def _empty(target: Target, path: str) -> None:
-    """Removes a file, or all that is in a directory."""
+    """Removes a file, or the content of a directory."""
     if target.path(path, follow=False).is_file():
         target.remove(path)
     for name in target.list(path):
@@ -141,7 +140,7 @@ def _empty(target: Target, path: str) -> None:
 
 
 def _size(place: Path) -> int:
-    """The bytes on the disk of a file, or of all that is in a directory."""
+    """The bytes on disk of a file, or of a directory's content."""
     if place.is_dir() and not place.is_symlink():
         return sum(_size(entry) for entry in place.iterdir())
     return place.lstat().st_blocks * 512 if os.path.lexists(place) else 0

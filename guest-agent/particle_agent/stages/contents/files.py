@@ -1,4 +1,4 @@
-"""Files, directories and links."""
+"""Stage files: files, directories and symbolic links."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from particle_agent.target.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class File(Options):
-    """A file with the text that the recipe gives, or a copy; what was there before is replaced."""
+    """A file with text from the recipe, or a copy of a host file. It replaces an existing file."""
 
     path: AbsolutePath
-    """Where it lies in the image; directories above it are made."""
+    """The path in the image. Missing parent directories are created."""
     content: str | None = None
-    """Its whole text; either this or `source` is needed."""
+    """The text of the file. Give either this or `source`."""
     source: HostTree | None = None
-    """A file to copy, relative to the recipe; of a directory, all that is in it is copied."""
+    """A file, or a directory with its content, to copy. The path is relative to the recipe."""
     mode: FileMode | None = None
-    """The permissions, in quotes; "0644" by default, and "0755" for a directory and what is
-    executable in it."""
+    """The permissions, in quotes. The default is "0644", and "0755" for a directory and the
+    executable files in it."""
     owner: UserName = "root"
-    """A user of the image."""
+    """The owner: a user in the image."""
     group: UserName = "root"
-    """A group of the image."""
+    """The group: a group in the image."""
 
     def __post_init__(self) -> None:
         if (self.content is None) == (self.source is None):
@@ -42,26 +42,26 @@ class File(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Directory(Options):
-    """A directory; one that is there keeps its content."""
+    """A directory. An existing directory keeps its content."""
 
     path: AbsolutePath
-    """Where it lies in the image; directories above it are made."""
+    """The path in the image. Missing parent directories are created."""
     mode: FileMode = "0755"
     """The permissions, in quotes."""
     owner: UserName = "root"
-    """A user of the image."""
+    """The owner: a user in the image."""
     group: UserName = "root"
-    """A group of the image."""
+    """The group: a group in the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link(Options):
-    """A symbolic link; a file or link that was there before is replaced."""
+    """A symbolic link. It replaces an existing file or link."""
 
     path: AbsolutePath
-    """Where it lies in the image; directories above it are made."""
+    """The path in the image. Missing parent directories are created."""
     to: LinkText
-    """What it points to: an absolute path of the image, or one relative to the link."""
+    """The target: an absolute path in the image, or a path relative to the link."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,14 @@ class Files(StageOptions):
 
     type: Literal["files"] = "files"
     directories: tuple[Directory, ...] = ()
-    """Directories to make."""
+    """Directories to create."""
     files: tuple[File, ...] = ()
     """Files to write."""
     links: tuple[Link, ...] = ()
-    """Symbolic links to make."""
+    """Symbolic links to create."""
 
     def __post_init__(self) -> None:
-        # A directory may be copied over the whole image.
+        # A directory can be copied onto the root directory of the image.
         copied = {("files", i, "path") for i, f in enumerate(self.files) if f.source is not None}
         lost = (
             (place, path, _why_lost(path))
@@ -106,8 +106,8 @@ class Files(StageOptions):
             yield from _owners(file, "files", number)
 
     def may_bring(self, need: Need) -> bool:
-        # What is copied is not looked into; what is written here is text. Packages lie in /usr, of
-        # which /bin, /sbin and /lib are parts, and kernels in /boot.
+        # A copied file can be anything; a written file is text. Packages install into /usr (which
+        # /bin, /sbin and /lib are parts of), and kernels into /boot.
         if not {path for _, path in self._paths()}.isdisjoint(need.files):
             return True
         places = ("/etc/passwd", "/etc/group", "/usr", "/bin", "/sbin", "/lib", "/boot", "/opt")
@@ -131,9 +131,9 @@ class Files(StageOptions):
 
 
 def _why_lost(path: str) -> str | None:
-    """Why the image would not have what is written to a path; the root is the empty text."""
+    """Why the image would lose a file at `path` ("" is the root directory), if it would."""
     if not path:
-        return "is the whole image; name what lies in it"
+        return "is the whole image; name a path in it"
     top = f"/{path.split('/')[1]}"
     if top in ("/proc", "/sys", "/dev"):
         return f"cannot be written: the kernel fills {top} when the system runs"
@@ -161,10 +161,12 @@ def _write(target: Target, file: File, owner: tuple[int, int]) -> None:
 
 
 def _copy_tree(target: Target, file: File, owner: tuple[int, int]) -> None:
-    """Copies a directory of the host, which is a tar archive here, over what is there."""
+    """Unpacks a directory of the host, attached as a tar archive, over the existing files."""
     assert file.source is not None
     if file.mode is not None:
-        raise StageError(f"{file.path}: a directory is copied with the modes that it has")
+        raise StageError(
+            f"{file.path}: 'mode' does not apply to a directory, which keeps the modes of its files"
+        )
     _refuse(target, file.path, directory=False)
     target.make_directory(file.path, owner=owner)
     with tarfile.open(target.attached(file.source)) as archive:
@@ -180,21 +182,21 @@ def _copy_tree(target: Target, file: File, owner: tuple[int, int]) -> None:
 
 
 def _overlap(path: str, other: str) -> bool:
-    """Whether one is the other, or lies in it."""
+    """Whether the paths are equal, or one lies in the other."""
     path, other = f"{path.rstrip('/')}/", f"{other}/"
     return path.startswith(other) or other.startswith(path)
 
 
 def _refuse(target: Target, path: str, *, directory: bool) -> None:
-    """Raises StageError when a directory (or something else) is where the other is wanted."""
+    """Raises StageError when a path is a directory (or, with `directory` false, is none)."""
     place = target.path(path, follow=not directory)
     if place.exists() and not place.is_symlink() and place.is_dir() == directory:
         there = "a directory" if directory else "no directory"
-        raise StageError(f"{path} is {there} in the image already")
+        raise StageError(f"{path} exists in the image and is {there}")
 
 
 def _owner(target: Target, what: File | Directory) -> tuple[int, int]:
-    """The user's and the group's number. Raises StageError when the image has no such name."""
+    """The user ID and group ID of the owner. Raises StageError for an unknown name."""
     numbers = []
     for name, database, kind in ((what.owner, "passwd", "user"), (what.group, "group", "group")):
         found = entries(target, database).get(name)

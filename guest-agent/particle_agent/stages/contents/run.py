@@ -1,4 +1,4 @@
-"""Any command or script."""
+"""Stage run: a command or a script."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 SHELL = ("/bin/sh", "-eu")
-# On a file system that exists during the build only.
+# /run exists during the build only.
 SCRIPT = "/run/particle-os-script"
-# unshare(1): with the command end all processes that it started, and the mounts that it made.
+# unshare(1): when the command ends, its processes and its mounts end with it.
 ISOLATED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(StageOptions):
-    """Runs a command or a script as root; the stage fails when its status is not 0.
+    """Runs a command or a script as root. The stage fails when the exit status is not 0.
 
-    It runs in the system under construction, or in the helper VM beside it. No shell is involved
-    unless it is named. Names are resolved and the network can be reached. What it leaves running
-    is ended.
+    The command runs in the system under construction, or in the helper VM. It runs without a shell
+    unless it names one. It can resolve names and reach the network. Processes that it leaves behind
+    are killed.
     """
 
     reads_network: ClassVar[bool] = True
     type: Literal["run"] = "run"
     command: Annotated[tuple[Argument, ...], AtLeastOne()] | None = None
-    """The program and its arguments; NAME=value before it sets its environment, as with env(1).
-    Either this or `script`."""
+    """The program and its arguments. NAME=value before the program sets a variable, as in env(1).
+    Give either this or `script`."""
     script: Script | None = None
-    """The text of a script for `interpreter`."""
+    """The text of a script that `interpreter` runs."""
     interpreter: Annotated[tuple[Argument, ...], AtLeastOne()] = SHELL
-    """The program that gets the script as a file, and its options."""
+    """The program that runs the script, and its options. The script is its last argument."""
     environment: Mapping[VariableName, Argument] = field(default_factory=dict)
-    """Variables of the environment, besides PATH, HOME and a few more that are always there."""
+    """More environment variables. PATH, HOME and a few others are always set."""
     in_: Literal["target", "helper"] = "target"
-    """Where it runs: in the system under construction, or in the helper VM, where the variable
-    TARGET holds the directory of that system."""
+    """Where the command runs: in the system under construction, or in the helper VM, where the
+    variable TARGET holds the directory of that system."""
     working_directory: AbsolutePath = "/"
-    """The directory in which it runs."""
+    """The working directory of the command."""
     stdin: str = ""
-    """What it can read from its standard input."""
+    """The text on the standard input of the command."""
     timeout: Duration = 600
-    """The time after which it is ended and fails: 90s, 20m, 2h, or whole seconds."""
+    """The time limit: `90s`, `20m`, `2h`, or whole seconds. A command that exceeds it fails."""
 
     def __post_init__(self) -> None:
         refuse(self._faults())
@@ -56,14 +56,14 @@ class Run(StageOptions):
         if (self.command is None) == (self.script is None):
             yield (), "run: give either 'command' or 'script'"
         if self.script is None and self.interpreter != SHELL:
-            message = "run: 'interpreter' is for a 'script'; a command names its program"
+            message = "run: 'interpreter' needs a 'script'; a command names its own program"
             yield ("interpreter",), message
         if self.script is not None and self.script.startswith("#!") and self.interpreter == SHELL:
             first = self.script.splitlines()[0]
             if first.removeprefix("#!").split()[:1] != [SHELL[0]]:
                 yield (
                     ("script",),
-                    f"run: the script's first line '{first}' is a comment here; name the program "
+                    f"run: the script's first line '{first}' is a comment here: name the program "
                     "in 'interpreter'",
                 )
 
@@ -78,7 +78,7 @@ class Run(StageOptions):
 
     @contextmanager
     def _program(self, target: Target) -> Iterator[tuple[str, ...]]:
-        """What is to be run, with a script written to a file for as long as the context lasts."""
+        """The command to run. A script lies in a file while the context lasts."""
         if self.script is None:
             assert self.command is not None
             yield self.command

@@ -1,4 +1,4 @@
-"""The system under construction as a tar archive on the output disk."""
+"""Stage export: writes the system as a tar archive to the output disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 MIB = 1 << 20
-# tar(5): a header of 512 bytes, or three and a path with PAX records, and what fills up a block.
+# tar(5): one header of 512 bytes, or three with PAX records and a path, and padding to a block.
 MEMBER_BYTES = 4096
 CHUNK = 1 << 20
 
@@ -34,7 +34,7 @@ class Export(StageOptions):
 
 
 def _measure(tree: Path) -> int:
-    """The most bytes that an archive of the tree takes."""
+    """An upper bound for the size of an archive of the tree, in bytes."""
     total = MIB
     for directory, directories, files in os.walk(tree):
         for name in (*directories, *files):

@@ -1,4 +1,4 @@
-"""The bootable disk."""
+"""Stage qemu: the bootable disk."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from particle_agent.stages.base import StageOptions
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
-# The most that the host lets the VM write. An MBR has twice that, and QEMU's VHD.
+# The host lets the VM write no more. An MBR, and QEMU's VHD, end at twice that.
 DISK_LIMIT = 1 << 40
 Firmware = Literal["bios", "uefi", "uefi-secure"]
 Format = Literal["raw", "qcow2", "vmdk", "vdi", "vhd"]
-# The firmwares that start a boot loader, those of the boot test first.
+# The firmwares that each boot loader starts from. The boot test uses the first ones by default.
 FIRMWARES: dict[str, tuple[Firmware, ...]] = {
     "extlinux": ("bios",),
     "grub": ("bios", "uefi", "uefi-secure"),
     "systemd-boot": ("uefi", "uefi-secure"),
 }
-# Options of fstab(5), and whether fsck(8) is of any use.
+# Options of fstab(5), and the fsck(8) pass (0: none).
 MOUNT_OPTIONS = {
     "ext4": ("errors=remount-ro", 1),
     "xfs": ("defaults", 0),
@@ -42,28 +42,27 @@ MOUNT_OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Qemu(StageOptions):
-    """Writes the system to a bootable disk: partitions, file systems, a boot loader.
+    """Writes the system to a bootable disk with partitions, file systems and a boot loader.
 
-    The last stage of a recipe that makes an image. It also takes out what must differ between
-    machines (machine-id, SSH host keys, random seed) and what the build left behind.
+    It is the last stage of a recipe for an image. It also removes what must differ between machines
+    (machine-id, SSH host keys, random seed) and the leftovers of the build.
     """
 
     uses_name: ClassVar[bool] = True
     only_configures: ClassVar[bool] = True
     type: Literal["qemu"] = "qemu"
     formats: Annotated[tuple[Format, ...], AtLeastOne()] = ("raw",)
-    """The image files to make; all are converted on the host from the verified raw disk."""
+    """The formats of the image. The host converts the verified raw disk to each of them."""
     compress: Literal["none", "zstd"] = "none"
-    """With zstd, a qcow2 image is compressed within, and the raw disk becomes NAME.raw.zst."""
+    """With `zstd`, a qcow2 image is compressed inside, and the raw disk becomes NAME.raw.zst."""
     size: DiskSize = "auto"
-    """The disk's size; auto is the content plus a quarter and 96 MiB, minimal as small as the
-    file system goes: ext4 and btrfs are shrunk when they are full, xfs cannot be, and gets the
-    least that is sure to suffice."""
+    """The size of the disk. `auto` is the content plus a quarter and 96 MiB. `minimal` is as small
+    as the file system allows: ext4 and btrfs are shrunk after they are filled; xfs cannot shrink
+    and gets the least size that certainly suffices."""
     boot_loader: Literal["extlinux", "grub", "systemd-boot"] = "extlinux"
-    """The boot loader: extlinux starts from BIOS, grub from BIOS and UEFI, systemd-boot from
-    UEFI."""
+    """The boot loader. extlinux starts from BIOS, systemd-boot from UEFI, and grub from both."""
     unified_kernel_image: bool = False
-    """Whether systemd-boot starts kernel, initramfs and command line as one program."""
+    """Whether systemd-boot starts the kernel, initramfs and command line as one EFI program."""
     partition_table: Literal["gpt", "msdos"] = "gpt"
     """The partition table."""
     file_system: Literal["ext4", "xfs", "btrfs"] = "ext4"
@@ -71,7 +70,7 @@ class Qemu(StageOptions):
     swap: SwapSize = "none"
     """The size of a swap file."""
     grow: bool = False
-    """Whether the root file system grows at boot when the disk has become larger."""
+    """Whether the root file system grows at boot to fill a larger disk."""
 
     def __post_init__(self) -> None:
         refuse((place, f"{place[0]}: {message}") for place, message in self._faults())
@@ -85,7 +84,9 @@ class Qemu(StageOptions):
             yield ("unified-kernel-image",), message
         given = self.size not in ("auto", "minimal")
         if given and bytes_of(self.size) > DISK_LIMIT:
-            message = "a disk is made with up to 1024G; 'grow: true' has it grow when it is larger"
+            message = (
+                "a disk has at most 1024G; with 'grow: true' it grows to a larger disk at boot"
+            )
             yield ("size",), message
         if given and self.swap != "none" and bytes_of(self.swap) >= bytes_of(self.size):
             yield ("swap",), f"a disk of {self.size} has no room for {self.swap} of it"
@@ -93,7 +94,7 @@ class Qemu(StageOptions):
             if name in self.formats[:index]:
                 yield ("formats", index), f"'{name}' is named twice"
         if self.compress != "none" and not {"raw", "qcow2"} & set(self.formats):
-            yield ("compress",), "only the formats raw and qcow2 are compressed by it"
+            yield ("compress",), "it compresses only the formats raw and qcow2"
 
     def refusal(self, firmware: Firmware) -> str | None:
         """Why the image cannot boot under `firmware`, if it cannot."""
@@ -106,7 +107,7 @@ class Qemu(StageOptions):
 
     @property
     def firmwares(self) -> tuple[Firmware, ...]:
-        """The firmwares under which the image boots; but for Secure Boot, which needs packages."""
+        """The firmwares that start the image, without Secure Boot, which needs more packages."""
         return tuple(f for f in FIRMWARES[self.boot_loader] if f != "uefi-secure")
 
     def needs(self) -> Iterator[Need]:
@@ -118,7 +119,7 @@ class Qemu(StageOptions):
             yield growth.need(self.partition_table)
 
     def signed_needs(self) -> Iterator[Need]:
-        """What an image that is to start under Secure Boot needs besides."""
+        """What an image for Secure Boot needs in addition."""
         yield from self._loader().signed_needs()
 
     def run(self, target: Target) -> None:
@@ -135,7 +136,7 @@ class Qemu(StageOptions):
             growth.set_up(target, self.partition_table)
         loader.prepare(target, self._booting(target, kernel, parts, ids))
         writer = Writer(target, self._wanted, parts, ids)
-        # Without the mounts that the chroot needs, just the tree.
+        # The bind mount shows the tree without the mounts that the chroot needs.
         with target.mounted(target.root, "--bind") as tree:
             generalize.empty(tree)
             writer.take(tree)
@@ -161,7 +162,7 @@ class Qemu(StageOptions):
         )
 
     def _check(self, target: Target, loader: BootLoader) -> None:
-        """Raises StageError naming the package that the image lacks, before the work begins."""
+        """Raises StageError that names a package that the image lacks, before the work begins."""
         loader.check(target)
         copied.check(target, self.file_system)
         if self.grow:
@@ -179,7 +180,7 @@ class Qemu(StageOptions):
         )
 
     def _mounts(self, parts: Sequence[Volume], ids: Identifiers) -> str:
-        """fstab(5)."""
+        """The text of fstab(5)."""
         lines = []
         for part in sorted(parts, key=lambda part: part.mount):
             if not part.mount:

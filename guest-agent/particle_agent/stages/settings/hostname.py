@@ -1,4 +1,4 @@
-"""The name of the system."""
+"""Stage hostname: the name of the system."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from particle_agent.target.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class Hostname(StageOptions):
-    """Names the system: /etc/hostname, and its own line in /etc/hosts.
+    """Sets the host name in /etc/hostname and /etc/hosts.
 
-    Without this stage the recipe's name is taken where the base has no /etc/hostname.
+    Without this stage, a base without /etc/hostname gets the recipe's name.
     """
 
     only_configures: ClassVar[bool] = True
     type: Literal["hostname"] = "hostname"
     hostname: HostName
-    """A name such as web1, or a full one such as web1.example.org."""
+    """The host name: short (`web1`) or fully qualified (`web1.example.org`)."""
 
     def run(self, target: Target) -> None:
         target.write("/etc/hostname", f"{self.hostname}\n")

@@ -1,4 +1,4 @@
-"""The layout of the keyboard."""
+"""Stage keyboard: the keyboard layout."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 CONFIG = "/etc/default/keyboard"
-# Of xkb-data: the models, layouts, variants and options that there are, each with a description.
+# xkb-data lists the known models, layouts, variants and options here, with descriptions.
 XKB_LISTS = ("/usr/share/X11/xkb/rules/base.lst", "/usr/share/X11/xkb/rules/evdev.lst")
-# vconsole.conf(5), and what systemd-localed takes a console keymap from.
+# vconsole.conf(5); systemd-localed chooses a console keymap from KEYMAPS.
 VCONSOLE = "/etc/vconsole.conf"
 VCONSOLE_SETUP = "/usr/lib/systemd/systemd-vconsole-setup"
 KEYMAPS = "/usr/share/systemd/kbd-model-map"
@@ -24,18 +24,18 @@ KEYMAPS = "/usr/share/systemd/kbd-model-map"
 class Keyboard(StageOptions):
     """Sets the keyboard of the console and of graphical systems: /etc/default/keyboard.
 
-    The names are those of xkeyboard-config(7); they are checked where the image has its lists
-    (package `xkb-data`). The console follows when `console-setup` is installed.
+    The names are those of xkeyboard-config(7). The stage checks them when the image has the package
+    `xkb-data`. The console uses the same layout when `console-setup` is installed.
     """
 
     only_configures: ClassVar[bool] = True
     type: Literal["keyboard"] = "keyboard"
     layout: XkbLayouts
-    """The layout such as `de`, or several between which is switched: `us,ru`."""
+    """A layout such as `de`, or several to switch between: `us,ru`."""
     variant: XkbVariants = ""
-    """The variant of the layout such as `nodeadkeys`; of several layouts, one each: `,phonetic`."""
+    """A variant such as `nodeadkeys`, or one for each layout: `,phonetic`."""
     model: XkbName = "pc105"
-    """The hardware."""
+    """The keyboard model."""
     options: tuple[XkbOption, ...] = ()
     """Options such as `compose:caps`."""
 
@@ -51,10 +51,10 @@ class Keyboard(StageOptions):
         keymap = _keymap(self, target)
         target.write(CONFIG, _config(self, keymap))
         if keymap or not target.exists(VCONSOLE):
-            # As Debian's systemd makes it at boot; both files have the same names for the same.
+            # Debian's systemd makes the same link at boot: both files use the same variable names.
             target.symlink(VCONSOLE, CONFIG.removeprefix("/etc/"))
         if target.exists("/usr/bin/setupcon"):
-            # What it has saved before would be loaded at boot.
+            # Otherwise the keymap that setupcon saved earlier is loaded at boot.
             target.chroot(["setupcon", "--save-only", "--force"])
         elif not keymap:
             target.reporter.note(
@@ -63,7 +63,7 @@ class Keyboard(StageOptions):
 
 
 def _config(keyboard: Keyboard, keymap: str | None) -> str:
-    """keyboard(5). The names hold nothing that a shell would take for more than text."""
+    """The text of keyboard(5). The names contain no character that is special to a shell."""
     values = {
         "XKBMODEL": keyboard.model,
         "XKBLAYOUT": keyboard.layout,
@@ -77,7 +77,7 @@ def _config(keyboard: Keyboard, keymap: str | None) -> str:
 
 
 def _keymap(keyboard: Keyboard, target: Target) -> str | None:
-    """The console keymap nearest to the layout, where systemd loads it."""
+    """The console keymap for the layout; None where systemd loads none."""
     if not target.exists(VCONSOLE_SETUP) or not target.exists(KEYMAPS):
         return None
     variant = keyboard.variant or "-"
@@ -85,7 +85,7 @@ def _keymap(keyboard: Keyboard, target: Target) -> str | None:
         fields = line.split()
         if len(fields) >= 4 and (fields[1], fields[3]) == (keyboard.layout, variant):
             return fields[0]
-    target.reporter.note(f"systemd knows no console keymap for the layout {keyboard.layout}")
+    target.reporter.note(f"systemd has no console keymap for the layout {keyboard.layout}")
     return None
 
 
@@ -93,7 +93,7 @@ def _check(keyboard: Keyboard, text: str) -> None:
     """Raises StageError for the first name that is not in xkb's list."""
     known = _names(text)
     layouts = keyboard.layout.split(",")
-    # Names without a variant may end the list early.
+    # The list of variants may be shorter than that of the layouts.
     variants = keyboard.variant.split(",") + [""] * len(layouts)
     wanted = [("model", keyboard.model)]
     for layout, variant in zip(layouts, variants, strict=False):
@@ -106,7 +106,7 @@ def _check(keyboard: Keyboard, text: str) -> None:
         if name not in names:
             near = difflib.get_close_matches(name, sorted(names), n=3)
             raise StageError(
-                f"xkb knows no keyboard {kind} named {name}",
+                f"xkb has no keyboard {kind} named {name}",
                 hint=f"Did you mean {' or '.join(near)}?"
                 if near
                 else "xkeyboard-config(7) lists the names.",
@@ -114,7 +114,7 @@ def _check(keyboard: Keyboard, text: str) -> None:
 
 
 def _names(text: str) -> dict[str, set[str]]:
-    """The names in xkb's list: of each `! kind`, and of the variants of each layout."""
+    """The names in an xkb list by their `! kind`, and the variants by their layout."""
     found: dict[str, set[str]] = {}
     kind = ""
     for line in text.splitlines():

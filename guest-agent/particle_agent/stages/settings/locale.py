@@ -1,4 +1,4 @@
-"""Language and character set."""
+"""Stage locale: language and character set."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ SOURCES = "/usr/share/i18n/locales"
 OWN_SOURCES = "/usr/local/share/i18n/locales"
 ALIASES = "/usr/share/locale/locale.alias"
 ARCHIVE = "/usr/lib/locale/locale-archive"
-# In memory, as all of /run.
+# /run is in memory.
 COMPILED = "/run/particle-os-locales"
 BUILT_IN = ("C", "C.UTF-8")
-# Of Debian 12 and 13, what people name that depends on the package `locales`.
+# Packages of Debian 12 and 13 that depend on the package `locales`.
 WITH_LOCALES = ("cloud-init", "libreoffice-*", "localepurge", "postgresql*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Locale(StageOptions):
-    """Generates locales and sets the system's default one.
+    """Generates locales and sets the default locale.
 
-    Anything but C and C.UTF-8 needs the package `locales` in the image.
+    Every locale except C and C.UTF-8 needs the package `locales` in the image.
     """
 
     only_configures: ClassVar[bool] = True
     type: Literal["locale"] = "locale"
     default: LocaleName
-    """The locale of the system: LANG in /etc/locale.conf (/etc/default/locale on Debian 12)."""
+    """The default locale: LANG in /etc/locale.conf (/etc/default/locale on Debian 12)."""
     generate: tuple[LocaleName, ...] = ()
-    """Further locales to generate."""
+    """More locales to generate."""
 
     def needs(self) -> Iterator[Need]:
         wanted = {"default": [self.default], "generate": self.generate}
@@ -59,7 +59,7 @@ class Locale(StageOptions):
             target.write("/etc/locale.gen", "".join(f"{n} {charset}\n" for n, charset in entries))
             with ThreadPoolExecutor() as pool:
                 compiled = list(pool.map(lambda entry: _compile(target, *entry), entries))
-            # What locale-gen(8) does, but for the compilation.
+            # As locale-gen(8) does after it has compiled the locales.
             target.remove(ARCHIVE)
             target.chroot(["localedef", "--add-to-archive", "-A", ALIASES, *compiled])
             target.remove(COMPILED)
@@ -68,13 +68,13 @@ class Locale(StageOptions):
         target.symlink("/etc/default/locale", "../locale.conf")
 
     def _entries(self, target: Target) -> list[tuple[str, str]]:
-        """The lines of locale.gen(5): names and their character sets."""
+        """The locales to generate, as (name, character set): the lines of locale.gen(5)."""
         names = dict.fromkeys([self.default, *self.generate])
         return [(name, _charset(target, name)) for name in names if name not in BUILT_IN]
 
 
 def _compile(target: Target, name: str, charset: str) -> str:
-    """Has localedef(1) compile a locale outside of the image; returns its directory there."""
+    """Compiles a locale with localedef(1) below COMPILED; returns the directory of the result."""
     done, unfinished = f"{COMPILED}/{name}", f"{COMPILED}/unfinished-{name}"
     if target.exists(done):
         return done
@@ -83,7 +83,7 @@ def _compile(target: Target, name: str, charset: str) -> str:
     try:
         target.chroot(["localedef", *options, unfinished])
     except CommandFailed as failed:
-        # With -c warnings give this status, too.
+        # With -c, localedef also exits with 1 after mere warnings.
         if failed.status != 1 or not target.exists(f"{unfinished}/LC_CTYPE"):
             raise
     target.path(unfinished).rename(target.path(done))
@@ -91,7 +91,7 @@ def _compile(target: Target, name: str, charset: str) -> str:
 
 
 def _source(target: Target, name: str) -> str:
-    """What locale-gen(8) makes a locale from; the administrator's own come first."""
+    """The source file of a locale, looked up as locale-gen(8) does: local sources come first."""
     language, _, variant = name.partition("@")
     plain = language.partition(".")[0] + (f"@{variant}" if variant else "")
     for source in (name, plain):
@@ -103,7 +103,7 @@ def _source(target: Target, name: str) -> str:
 
 
 def _charset(target: Target, name: str) -> str:
-    """The character set of a locale."""
+    """The character set of a locale, from glibc's list SUPPORTED. Raises StageError."""
     if not target.exists(SUPPORTED):
         raise StageError(
             f"locale {name} cannot be generated: the package 'locales' is not installed",
@@ -117,5 +117,5 @@ def _charset(target: Target, name: str) -> str:
     near = [n for n, *_ in known if n.startswith(f"{language}_")][:8]
     raise StageError(
         f"there is no locale {name}",
-        hint=f"glibc knows {', '.join(near)}." if near else f"See {SUPPORTED} in the image.",
+        hint=f"glibc has {', '.join(near)}." if near else f"See {SUPPORTED} in the image.",
     )

@@ -1,4 +1,4 @@
-"""The network of the running system."""
+"""Stage network: network interfaces and name resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
-# systemd.network(5): files are read in the order of their names, and the first that matches holds.
+# systemd.network(5): networkd reads the files in the order of their names; the first match wins.
 DIRECTORY = "/etc/systemd/network"
 FIRST_NUMBER = 10
 RESOLV_CONF = "/etc/resolv.conf"
@@ -26,27 +26,27 @@ STUB = "../run/systemd/resolve/stub-resolv.conf"
 NETWORKD = "systemd-networkd.service"
 RESOLVED = "systemd-resolved.service"
 UNITS = "/usr/lib/systemd/system"
-ADDRESSES = "write one such as 192.0.2.1 or 2001:db8::1"
+ADDRESSES = "write an address such as 192.0.2.1 or 2001:db8::1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interface(Options):
-    """Network interfaces that are set up alike; the first entry that matches one holds for it."""
+    """Network interfaces with one configuration. The first entry that matches an interface wins."""
 
     match: Annotated[tuple[InterfaceName, ...], AtLeastOne()]
-    """Names, or patterns such as `en*`."""
+    """Interface names, or patterns such as `en*`."""
     dhcp: Literal["yes", "no", "ipv4", "ipv6"] | None = None
-    """Whether DHCP gives addresses; `yes` when there are no `addresses`, else `no`."""
+    """Whether to use DHCP. The default is `no` with `addresses` and `yes` without."""
     addresses: tuple[InterfaceAddress, ...] = ()
-    """Static addresses with the length of their prefix, such as `192.0.2.10/24`."""
+    """Static addresses with prefix length, such as `192.0.2.10/24`."""
     gateways: tuple[IpAddress, ...] = ()
-    """The routers by which everything else is reached, at most one for IPv4 and one for IPv6."""
+    """Default gateways: at most one for IPv4 and one for IPv6."""
     dns: tuple[IpAddress, ...] = ()
     """Name servers."""
     search_domains: tuple[HostName, ...] = ()
-    """Domains in which short names are looked up."""
+    """Search domains for short host names."""
     required: bool = True
-    """Whether the system counts as online only when the interface is."""
+    """Whether the system is online only when this interface is."""
 
     def __post_init__(self) -> None:
         name = f"interface {self.match[0]}"
@@ -58,25 +58,25 @@ class Interface(Options):
             try:
                 networks.append(ipaddress.ip_interface(text).network)
             except ValueError:
-                example = "write one with the length of its prefix, such as 192.0.2.10/24"
-                yield ("addresses", index), f"there is no address {text}: {example}"
+                example = "write it with its prefix length, such as 192.0.2.10/24"
+                yield ("addresses", index), f"{text} is no address: {example}"
         versions = set()
         for index, text in enumerate(self.gateways):
             place = ("gateways", index)
             gateway = _address(text)
             if gateway is None:
-                yield place, f"there is no address {text}: {ADDRESSES}"
+                yield place, f"{text} is no address: {ADDRESSES}"
                 continue
-            # It may be meant for an address that is wrong.
-            told = len(networks) < len(self.addresses)
-            if not (told or gateway.is_link_local or any(gateway in one for one in networks)):
+            # The gateway may belong to an address that is wrong itself.
+            unsure = len(networks) < len(self.addresses)
+            if not (unsure or gateway.is_link_local or any(gateway in one for one in networks)):
                 yield place, f"the gateway {text} is in no network of 'addresses'"
             if gateway.version in versions:
                 yield place, f"there are two gateways for IPv{gateway.version}"
             versions.add(gateway.version)
         for index, text in enumerate(self.dns):
             if _address(text) is None:
-                yield ("dns", index), f"there is no address {text}: {ADDRESSES}"
+                yield ("dns", index), f"{text} is no address: {ADDRESSES}"
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -88,18 +88,18 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Network(StageOptions):
-    """Sets up the network of the running system with systemd-networkd.
+    """Configures the network of the image with systemd-networkd.
 
-    Names are resolved by systemd-resolved when it is installed (package `systemd-resolved`), or
-    else by the `dns` servers, which are written to /etc/resolv.conf.
+    systemd-resolved resolves names when it is installed (package `systemd-resolved`). Otherwise the
+    stage writes the `dns` servers to /etc/resolv.conf.
     """
 
     only_configures: ClassVar[bool] = True
     type: Literal["network"] = "network"
     interfaces: Annotated[tuple[Interface, ...], AtLeastOne()]
-    """The interfaces, by name or pattern."""
+    """The interfaces to configure."""
     resolved: bool | None = None
-    """Whether systemd-resolved is enabled; when not given, if it is installed."""
+    """Whether to enable systemd-resolved. The default is `true` where it is installed."""
 
     def __post_init__(self) -> None:
         refuse(self._hidden())
@@ -111,7 +111,7 @@ class Network(StageOptions):
                 if first := next((other for other in before if _covers(other, name)), None):
                     place = ("interfaces", number, "match", index)
                     whose = "the same" if first == name else f"'{first}'"
-                    yield place, f"match: '{name}' is of no use: {whose} stands in an entry before"
+                    yield place, f"match: '{name}' has no effect: {whose} is in an earlier entry"
             before += interface.match
 
     def needs(self) -> Iterator[Need]:
@@ -138,14 +138,14 @@ class Network(StageOptions):
             _write_resolv_conf(target, self.interfaces)
         if target.exists("/usr/sbin/NetworkManager"):
             target.reporter.note(
-                "the image has NetworkManager, too; it leaves alone what systemd-networkd manages "
-                "only if it is told so"
+                "the image also has NetworkManager: configure it to ignore the interfaces that "
+                "systemd-networkd manages"
             )
 
 
 def _covers(pattern: str, name: str) -> bool:
-    """Whether all that `name` matches is surely matched by `pattern`."""
-    # Those other wildcards match one character of a name, and not any pattern in its place.
+    """Whether `pattern` certainly matches all that `name` (a pattern, too) matches."""
+    # The wildcards ? and [ match one character each, so they never cover a `*`.
     return pattern == name or (not set("?[") & set(pattern) and fnmatchcase(name, pattern))
 
 
@@ -158,7 +158,7 @@ def _require(target: Target, unit: str, package: str) -> None:
 
 
 def _unit(interface: Interface) -> str:
-    """A file of systemd.network(5)."""
+    """The text of a file of systemd.network(5)."""
     dhcp = interface.dhcp or ("no" if interface.addresses else "yes")
     lines = ["[Match]", f"Name={' '.join(interface.match)}", "", "[Network]", f"DHCP={dhcp}"]
     lines += [f"Address={address}" for address in interface.addresses]
@@ -172,13 +172,13 @@ def _unit(interface: Interface) -> str:
 
 
 def _write_resolv_conf(target: Target, interfaces: tuple[Interface, ...]) -> None:
-    """resolv.conf(5) with what the interfaces say; networkd itself writes none."""
+    """Writes resolv.conf(5) from the `dns` and `search-domains` of the interfaces."""
     servers = list(dict.fromkeys(server for one in interfaces for server in one.dns))
     domains = list(dict.fromkeys(domain for one in interfaces for domain in one.search_domains))
     if not servers:
         target.reporter.note(
-            "nothing in the image resolves names: name 'dns' servers, or install systemd-resolved, "
-            "which takes those of DHCP"
+            "nothing in the image resolves names: give 'dns' servers, or install systemd-resolved, "
+            "which uses the servers from DHCP"
         )
         return
     text = "".join(f"nameserver {server}\n" for server in servers)

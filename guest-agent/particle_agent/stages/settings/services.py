@@ -1,4 +1,4 @@
-"""Which services start at boot."""
+"""Stage services: which units start at boot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
-# systemd.unit(5), and the scripts that systemd-sysv-generator(8) makes units of.
+# systemd.unit(5); systemd-sysv-generator(8) makes units from the scripts in SCRIPTS.
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 SCRIPTS = "/etc/init.d"
 SYSTEMCTL = "/bin/systemctl"
@@ -30,7 +30,7 @@ class Services(StageOptions):
     enable: tuple[UnitName, ...] = ()
     """Units that start at boot."""
     disable: tuple[UnitName, ...] = ()
-    """Units that do not start at boot by themselves."""
+    """Units that do not start at boot."""
     mask: tuple[UnitName, ...] = ()
     """Units that cannot be started at all."""
 
@@ -39,7 +39,7 @@ class Services(StageOptions):
         refuse(
             idle("services", "enable", "disable", "mask") if nothing else (),
             (
-                (("enable", i), f"{unit}: a unit is enabled, or it is disabled or masked")
+                (("enable", i), f"{unit}: a unit cannot be enabled and also disabled or masked")
                 for i, unit in enumerate(self.enable)
                 if unit in (*self.disable, *self.mask)
             ),
@@ -69,7 +69,7 @@ class Services(StageOptions):
 def _check(target: Target, unit: str) -> None:
     """Raises StageError when the image has no such unit."""
     name, at, rest = unit.partition("@")
-    # An instance stands for its template.
+    # The unit file of an instance is its template.
     wanted = f"{name}@.{rest.rpartition('.')[2]}" if at else unit
     known = set(_units(target))
     if wanted not in known:

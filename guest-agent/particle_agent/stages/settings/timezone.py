@@ -1,4 +1,4 @@
-"""Local time."""
+"""Stage timezone: the time zone."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
 ZONES = "/usr/share/zoneinfo"
-# CEST and its like: the one that is nearest by its letters is somewhere else.
+# Abbreviations such as CEST: the name with the most similar spelling would be a wrong place.
 ABBREVIATION = re.compile("[A-Z]{2,5}|[a-z]{3,4}")
-NAMED = "Zones are named by places, such as Europe/Berlin."
+NAMED = "Time zones are named after places, such as Europe/Berlin."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timezone(StageOptions):
-    """Sets the system's time zone. Anything but UTC needs the package `tzdata` in the image."""
+    """Sets the time zone. Every zone except UTC needs the package `tzdata` in the image."""
 
     only_configures: ClassVar[bool] = True
     type: Literal["timezone"] = "timezone"
     zone: ZoneName
-    """A name of the tz database, such as Europe/Berlin."""
+    """A name from the tz database, such as `Europe/Berlin`."""
 
     def needs(self) -> Iterator[Need]:
         if self.zone not in ("UTC", "Etc/UTC"):
@@ -57,5 +57,5 @@ def _unknown(target: Target, zone: str) -> StageError:
     if abbreviated:
         hint = NAMED
     return StageError(
-        f"there is no time zone {zone}", hint=f"{hint} Old names are in 'tzdata-legacy'."
+        f"there is no time zone {zone}", hint=f"{hint} Old names need the package 'tzdata-legacy'."
     )

@@ -185,7 +185,7 @@ def test_passwords_that_contradict_themselves_are_refused(options):
 
 
 def test_keys_need_a_home_directory(debian):
-    with pytest.raises(StageError, match="no place for SSH keys"):
+    with pytest.raises(StageError, match="cannot have SSH keys"):
         make(debian, name="backup", system=True, ssh_authorized_keys=(KEY,))
     assert debian.commands == []
     make(debian, name="backup", system=True, home="/srv/b", ssh_authorized_keys=(KEY,))

@@ -87,13 +87,13 @@ def test_a_directory_of_the_host_leads_nowhere_else(debian):
     Files(files=(File(path="/srv/out", source=attach(debian, data, "tree")),)).run(debian)
     assert not (debian.directory / "x").exists()
     debian.make_directory("/srv/taken/x")
-    with pytest.raises(StageError, match="/srv/taken/x is a directory"):
+    with pytest.raises(StageError, match="/srv/taken/x exists in the image and is a directory"):
         Files(files=(File(path="/srv/taken", source="tree:file"),)).run(debian)
 
 
 def test_a_directory_of_the_host_has_modes_of_its_own(debian):
     source = attach(debian, tree(), "tree")
-    with pytest.raises(StageError, match="modes that it has"):
+    with pytest.raises(StageError, match="keeps the modes of its files"):
         Files(files=(File(path="/srv/x", source=source, mode="0700"),)).run(debian)
 
 
@@ -114,7 +114,7 @@ def test_a_directory_that_was_there_keeps_its_content(debian):
 )
 def test_a_directory_and_a_file_never_replace_each_other(debian, stage):
     debian.write("/srv/file", "x")
-    with pytest.raises(StageError, match="already"):
+    with pytest.raises(StageError, match="exists in the image"):
         stage.run(debian)
     assert debian.read("/srv/file") == "x"
 

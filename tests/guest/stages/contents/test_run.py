@@ -65,7 +65,7 @@ def test_the_scripts_own_first_line_agrees_with_the_default_interpreter(target):
     [
         ({}, "either 'command' or 'script'"),
         ({"command": ("true",), "script": "true"}, "either 'command' or 'script'"),
-        ({"command": ("true",), "interpreter": ("/bin/bash",)}, "'interpreter' is for a 'script'"),
+        ({"command": ("true",), "interpreter": ("/bin/bash",)}, "'interpreter' needs a 'script'"),
         ({"script": "#!/usr/bin/env python3\n"}, "'#!/usr/bin/env python3' is a comment here"),
     ],
 )

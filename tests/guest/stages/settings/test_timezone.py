@@ -43,4 +43,4 @@ def test_for_an_abbreviation_no_other_one_is_offered(debian):
     debian.write(f"{ZONES}/tzdata.zi", "Z Europe/Berlin 0\nZ EST -5\n")
     with pytest.raises(StageError, match="there is no time zone CEST") as told:
         Timezone(zone="CEST").run(debian)
-    assert told.value.hint.startswith("Zones are named by places, such as Europe/Berlin.")
+    assert told.value.hint.startswith("Time zones are named after places, such as Europe/Berlin.")
