@@ -16,6 +16,7 @@ from particle_os.errors import EXIT_INFRASTRUCTURE, UsageError, printable
 from particle_os.jobs import doctor
 from particle_os.jobs.delivery import results
 from particle_os.recipe import loading, reference, schema
+from particle_os.recipe.model import stage_name
 from particle_os.report.results import Result, human_bytes
 from particle_os.sandbox import helper
 from particle_os.system.workspace import data_directory
@@ -55,7 +56,7 @@ def list_command(output: OutputStyle, what: str, output_directory: Path) -> None
     elif what == "checks":
         rows = [(o.name, o.description) for o in reference.all_checks().options]
     else:
-        rows = [(loading.stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
+        rows = [(stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
     if output.as_json:
         click.echo(json.dumps([{"name": n, "description": d} for n, d in rows], indent=2))
         return

@@ -24,9 +24,9 @@ from particle_os.cli.common import (
 from particle_os.cli.outcome import not_booted
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable
 from particle_os.errors import InfrastructureError, UsageError, printable
-from particle_os.recipe import loading
+from particle_os.recipe import loading, model
 from particle_os.recipe.checks.kinds import Check
-from particle_os.recipe.checks.system import UnitCheck
+from particle_os.recipe.checks.system import UnitCheck, is_unit_name
 from particle_os.report import page
 from particle_os.system.workspace import workspace
 from particle_os.vm import accel
@@ -39,7 +39,7 @@ DEFAULT: tuple[Firmware, ...] = ("bios",)
 
 def _units(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> Any:
     for unit in value:
-        if not loading.is_unit_name(unit):
+        if not is_unit_name(unit):
             raise click.BadParameter(f"'{unit}' is no systemd unit such as 'ssh.service'")
     return value
 
@@ -80,7 +80,7 @@ def boot_test_command(
     check_writable(report_file, [*read, junit_file] if junit_file else read)
     found = image_format(image, given_format)
     make_writable(evidence_directory)
-    wanted = loading.load_boot_test(checks_file) if checks_file is not None else loading.BootTest()
+    wanted = loading.load_boot_test(checks_file) if checks_file is not None else model.BootTest()
     checks: list[Check] = [*map(_active, units), *wanted.checks]
     if console_only and checks:
         raise UsageError("--console-only does not ask the system, so that no check can be made")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli.common import OutputStyle, PathType, common
-from particle_os.documents.validation import did_you_mean, nearest
+from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError
 from particle_os.system.workspace import data_directory
 

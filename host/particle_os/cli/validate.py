@@ -11,6 +11,7 @@ import click
 from particle_os.cli.common import VARIABLES, OutputStyle, PathType, common
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
+from particle_os.recipe.model import LoadedRecipe
 from particle_os.recipe.variables import NoSuchVariable
 
 
@@ -68,7 +69,7 @@ def validate_command(
 
 def _load_with(
     path: Path, variables: dict[str, str], unknown: dict[str, NoSuchVariable]
-) -> loading.LoadedRecipe:
+) -> LoadedRecipe:
     """Loads a recipe with those of the values that are for it; the others are `unknown`."""
     while True:
         try:

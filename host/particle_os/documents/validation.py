@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -16,6 +15,7 @@ from particle_agent.contract import keys
 from particle_agent.contract.options import Faults, Options
 
 from particle_os.documents.document import Key, Node, Source
+from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import InvalidDocument
 
 T = TypeVar("T")
@@ -133,17 +133,6 @@ def options_class(annotation: Any, data_type: str | None = None) -> Any:
     return None
 
 
-def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The one of `words` that was probably meant."""
-    candidates = list(words)
-    spelled = word.replace("_", "-").lower()
-    if spelled in candidates:
-        return spelled
-    if (begun := [word for word in candidates if word.startswith(spelled)]) and len(begun) == 1:
-        return begun[0]
-    return next(iter(difflib.get_close_matches(spelled, candidates, n=1, cutoff=0.6)), None)
-
-
 def _path_of(source: Source, location: tuple[int | str, ...]) -> Key:
     """pydantic's location without the union tags that it puts in."""
     key: Key = ()
@@ -197,13 +186,6 @@ def _items(given: object, name: str) -> list[str]:
         except ValueError:
             pass
     return [w if isinstance(w, str) and PLAIN.fullmatch(w) else json.dumps(w) for w in words]
-
-
-def did_you_mean(near: str | None, allowed: list[str]) -> str | None:
-    """The hint that goes with a wrong word."""
-    if near:
-        return f"did you mean '{near}'?"
-    return f"allowed: {', '.join(allowed)}" if allowed else None
 
 
 def _meant_type(given: Any, allowed: list[str]) -> str | None:

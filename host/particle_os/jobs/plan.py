@@ -19,7 +19,7 @@ from particle_os.errors import UsageError
 from particle_os.jobs import checkpoints
 from particle_os.recipe import loading, secrets
 from particle_os.recipe.base_reference import check_base_reference
-from particle_os.recipe.loading import LoadedRecipe
+from particle_os.recipe.model import LoadedRecipe
 from particle_os.sandbox import agent, helper
 from particle_os.sandbox.helper import Helper, Template
 from particle_os.system.workspace import cache_directory

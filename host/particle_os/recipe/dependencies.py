@@ -16,7 +16,7 @@ from particle_agent.stages.settings.timezone import ABBREVIATION, NAMED, Timezon
 from particle_agent.stages.software.sources import Sources
 
 from particle_os.documents.document import Source
-from particle_os.documents.validation import nearest
+from particle_os.documents.words import nearest
 from particle_os.recipe.base_reference import OTHER_SUITES, SUITES
 
 PREFIX = "mmdebstrap:"

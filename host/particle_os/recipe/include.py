@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from particle_os.documents import document
 from particle_os.documents.document import NODE_LIMIT, Node, Source
-from particle_os.documents.validation import did_you_mean, nearest
+from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import InvalidDocument
 
 KEY = "include"

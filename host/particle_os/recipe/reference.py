@@ -9,9 +9,9 @@ from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os.documents.validation import did_you_mean, nearest
+from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError
-from particle_os.recipe import include, legacy, loading, variables
+from particle_os.recipe import include, legacy, model, variables
 from particle_os.recipe.checks.kinds import KINDS
 from particle_os.recipe.schema import common_options, of_recipes
 from particle_os.recipe.schema import recipes as written_form
@@ -125,7 +125,7 @@ def find(path: str) -> ReferenceEntry | Option:
     """
     definitions = _definitions()
     checks = {kind.kind: kind.__name__ for kind in KINDS}
-    classes = {loading.stage_name(kind): kind.__name__ for kind in RECIPE_STAGES}
+    classes = {model.stage_name(kind): kind.__name__ for kind in RECIPE_STAGES}
     classes |= {"recipe": "Recipe", include.KEY: "Include", "check": ""}
     path = path.removeprefix(legacy.PREFIX)
     first, *rest = path.split(".")
@@ -232,7 +232,7 @@ def stages() -> str:
     lines = [HEADER, *_options("Common", everywhere), ""]
     for kind in RECIPE_STAGES:
         description = str(definitions[kind.__name__]["description"])
-        lines += [f"## {loading.stage_name(kind)}", "", description]
+        lines += [f"## {model.stage_name(kind)}", "", description]
         without = [name for name in common if not _differs(kind, name)]
         lines += ["", *_options(kind.__name__, definitions, without), ""]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from particle_agent.stages import RECIPE_STAGES
 from particle_agent.stages.base import StageOptions
 
 from particle_os.documents import validation
-from particle_os.recipe import include, loading, variables
+from particle_os.recipe import include, model, variables
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 # A text with a variable in it, and one that is nothing else.
@@ -192,7 +192,7 @@ def of_recipes() -> dict[str, Any]:
 
 @functools.cache
 def _of_recipes() -> dict[str, Any]:
-    schema = validation.json_schema(loading.Recipe)
+    schema = validation.json_schema(model.Recipe)
     for kind in RECIPE_STAGES:
         # pydantic leaves the tag out because it has a default; a recipe must say it.
         definition = schema["$defs"][kind.__name__]

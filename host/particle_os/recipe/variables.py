@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from particle_os.documents.document import SIZE_LIMIT, TOO_COMPLEX, Mark, Node, Source
-from particle_os.documents.validation import did_you_mean, nearest
+from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import InvalidDocument, UsageError
 
 KEY = "variables"

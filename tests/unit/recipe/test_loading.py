@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from particle_agent.stages import RECIPE_STAGES
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.recipe import base_reference, loading, schema
+from particle_os.recipe.model import stage_name
 from particle_os.system.workspace import data_directory
 
 TOP = Path(__file__).parents[3]
@@ -82,7 +83,7 @@ WRONG = [
     (with_stages("  - type: locales\n    default: C\n"),
      3, 11, "unknown-stage", "no stage 'locales'", "did you mean 'locale'?"),
     (with_stages("  - type: xyzzy\n"), 3, 11, "unknown-stage", "'xyzzy'",
-     f"allowed: {', '.join(sorted(map(loading.stage_name, RECIPE_STAGES)))}"),
+     f"allowed: {', '.join(sorted(map(stage_name, RECIPE_STAGES)))}"),
     (with_stages("  - tpye: apt\n"), 3, 5, "unknown-key", "'tpye'", "did you mean 'type'?"),
     (with_stages("  - includes: a.yml\n"),
      3, 5, "unknown-key", "'includes'", "did you mean 'include'?"),

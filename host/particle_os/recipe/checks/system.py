@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from particle_agent.contract.options import Between
 from particle_agent.contract.values import (
@@ -210,3 +210,7 @@ class MemoryCheck(BaseCheck):
     @property
     def bytes(self) -> int:
         return bytes_of(self.memory)
+
+
+def is_unit_name(text: str) -> bool:
+    return bool(get_args(UnitName)[1].accepts(text))
