@@ -1,8 +1,8 @@
-"""Builds and boots every combination that validation allows, and writes what was seen.
+"""Builds and boots every combination that validation allows, and writes the results to a page.
 
-`make matrix` runs all and writes docs/matrix.md anew; `--only WORD` (such as grub-gpt) runs those
-whose name contains the word, `--untried` those that have not passed, and both leave the others of
-the page as they are. All builds share the checkpoints of the same apt stages.
+`make matrix` runs all combinations and rewrites docs/matrix.md. `--only WORD` (such as grub-gpt)
+runs the combinations whose name contains the word; `--untried` runs those that have not passed.
+Both keep the other rows of the page. All builds share the checkpoints of their common apt stages.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ FIRMWARES: tuple[Firmware, ...] = get_args(Firmware)
 HEAD = """\
 # What boots
 
-Every combination of boot loader, partition table, root file system and firmware that validation
-allows, with what `make matrix` saw: each image was built, and booted by the [boot
-test](recipes.md#the-boot-test). Combinations that cannot boot are refused when the recipe is read.
+The table lists every combination of boot loader, partition table, root file system and firmware
+that validation allows, with the result of `make matrix`. Each image was built and then booted by
+the [boot test](recipes.md#the-boot-test). particle-os refuses combinations that cannot boot when it
+reads the recipe.
 
-| boot loader | table | file system | firmware | seen | seconds |
+| boot loader | table | file system | firmware | result | seconds |
 | --- | --- | --- | --- | --- | --- |
 """
 
