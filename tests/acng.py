@@ -7,10 +7,11 @@ import os
 import random
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .waiting import HANG_SECONDS, until
 
 PROGRAM = "/usr/sbin/apt-cacher-ng"
 
@@ -49,11 +50,11 @@ def free_port() -> int:
 
 
 def _wait_for(port: int, program: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 20
-    while program.poll() is None and time.monotonic() < until:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("apt-cacher-ng does not start")
+    def answers() -> bool:
+        assert program.poll() is None, "apt-cacher-ng does not start"
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), HANG_SECONDS).close()
+            return True
+        return False
+
+    until(answers)

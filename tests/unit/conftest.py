@@ -1,7 +1,9 @@
 import signal
 
 import pytest
-from particle_os.system.deadline import Deadline
+from particle_os.system import deadline
+
+from ..waiting import Clock, plenty
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +24,14 @@ def signals_restored():
 
 
 @pytest.fixture
+def clock(monkeypatch):
+    """The clock of all deadlines, which stands still until the test moves it."""
+    clock = Clock()
+    monkeypatch.setattr(deadline, "time", clock)
+    return clock
+
+
+@pytest.fixture
 def soon():
     """Enough for anything that works."""
-    return Deadline.after(30, "the test")
+    return plenty()

@@ -4,6 +4,8 @@ import sys
 
 from particle_agent.agent import runner
 
+from ...waiting import HANG_SECONDS
+
 
 def test_reading_ahead_reads_files_only(tmp_path, monkeypatch):
     names = {"file", "a space", "a\nline", "-n", "directory/file"}
@@ -19,7 +21,7 @@ def test_reading_ahead_reads_files_only(tmp_path, monkeypatch):
     (programs / "python3").write_text(f"#!/bin/sh\ncat >{read}\n")
     (programs / "python3").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    runner.read_ahead(tree).wait(20)
+    runner.read_ahead(tree).wait(HANG_SECONDS)
     found = read.read_text().split("\0")[:-1]
     assert sorted(found) == sorted(f"{tree}/{name}" for name in names)
 

@@ -1,12 +1,13 @@
 """Keys in recipes, and in files that recipes name: told before anything starts."""
 
 import base64
-import time
 
 import pytest
 from particle_agent.contract import keys
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
+
+from ...waiting import HANG_SECONDS
 
 SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
 # RFC 9580, 5.5.2: version 4, a time, EdDSA on the curve Ed25519, a point.
@@ -162,8 +163,8 @@ def test_what_is_too_large_for_keys_is_not_read(tmp_path):
         b"\xc6\0" * (1 << 19),
     ],
 )
+@pytest.mark.timeout(HANG_SECONDS)
 def test_no_file_takes_long(data):
-    begun = time.monotonic()
+    """What looks at all the rest for each line takes hours for these."""
     list(keys.signing_key_faults(data))
     list(keys.authorized_keys_faults(data))
-    assert time.monotonic() - begun < 5

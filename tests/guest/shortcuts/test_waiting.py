@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ...waiting import HANG_SECONDS
+
 TOP = Path(__file__).parents[3]
 # A process may take the streams of its own child everywhere; another one reads what comes of it.
 SCRIPT = """
@@ -43,7 +45,7 @@ def test_who_orders_gets_the_output_and_the_status(tmp_path, verb, status):
         [sys.executable, "-c", SCRIPT, tmp_path / "status", verb],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG_SECONDS,
         cwd=TOP / "guest-agent",
     )
     assert f"['agent.pyz', '{verb}'] hello\n" in done.stdout, done.stderr

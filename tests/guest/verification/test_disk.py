@@ -9,6 +9,7 @@ from particle_agent import verification
 from particle_agent.disk import reading
 from particle_agent.verification import volumes
 
+from ...waiting import HANG_SECONDS
 from ..disk.extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
 
 pytestmark = pytest.mark.skipif(
@@ -59,7 +60,9 @@ class Disk:
         self.mountable = True
 
     def run(self, *argv, text=""):
-        subprocess.run(argv, input=text, text=True, check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            argv, input=text, text=True, check=True, capture_output=True, timeout=HANG_SECONDS
+        )
 
     def make(self, index, uuid):
         self.parts[index].unlink(missing_ok=True)

@@ -7,6 +7,8 @@ import pytest
 from particle_agent.disk import reading
 from particle_agent.verification import file_systems
 
+from ...waiting import HANG_SECONDS
+
 pytestmark = pytest.mark.skipif(
     not all(shutil.which(name, path="/sbin:/usr/sbin") for name in ("e2fsck", "mkfs.vfat")),
     reason="needs the packages e2fsprogs and dosfstools",
@@ -15,7 +17,7 @@ MIB = 1 << 20
 
 
 def run(*argv):
-    subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    subprocess.run(argv, check=True, capture_output=True, timeout=HANG_SECONDS)
 
 
 def judged(path, kind):

@@ -10,6 +10,8 @@ import pytest
 from particle_agent.contract.findings import Findings
 from particle_agent.verification import table
 
+from ...waiting import HANG_SECONDS
+
 pytestmark = pytest.mark.skipif(
     shutil.which("sfdisk", path="/sbin:/usr/sbin") is None, reason="needs the package fdisk"
 )
@@ -37,7 +39,11 @@ def make(tmp_path):
         with path.open("wb") as file:
             file.truncate(SIZE)
         subprocess.run(
-            ["/sbin/sfdisk", "--quiet", path], input=script, text=True, check=True, timeout=60
+            ["/sbin/sfdisk", "--quiet", path],
+            input=script,
+            text=True,
+            check=True,
+            timeout=HANG_SECONDS,
         )
         return path
 

@@ -18,9 +18,9 @@ from particle_agent.stages.software.apt import Apt
 from particle_os.apt.depot import Depot, write_disk
 from particle_os.apt.proxy import AptProxy
 from particle_os.errors import InfrastructureError, StageFailed
-from particle_os.system.deadline import Deadline
 
 from ...archive import served
+from ...waiting import plenty
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ def depot(tmp_path):
 
 
 def answer(depot, request):
-    return depot.answer(*request, Deadline.after(60, "the test"))
+    return depot.answer(*request, plenty())
 
 
 def content(disk):
@@ -212,7 +212,7 @@ def test_a_package_that_is_none_is_told(tmp_path, depot):
     broken.write_bytes(b"no archive")
     (tmp_path / "w").mkdir()
     with pytest.raises(InfrastructureError, match="broken_1_all"):
-        write_disk([broken], depot.disk, tmp_path / "w", Deadline.after(20, "the test"))
+        write_disk([broken], depot.disk, tmp_path / "w", plenty())
 
 
 def test_packages_that_nobody_wanted_for_long_go_away(depot, archive, tmp_path):

@@ -1,7 +1,6 @@
 """How mmdebstrap is started and waited for; a script stands in for it."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ from particle_agent.contract import wire
 from particle_os.apt import mmdebstrap
 from particle_os.apt.proxy import AptProxy
 from particle_os.errors import InfrastructureError
-from particle_os.system.deadline import Deadline
+
+from ...waiting import plenty, until
 
 MIRROR = "http://mirror.example.org/debian"
 WANTED = mmdebstrap.Wanted("trixie", MIRROR, "amd64", ["?essential", "apt"])
@@ -33,15 +33,12 @@ def program(tmp_path, monkeypatch):
 
 def extracting(work, proxy=None, log=print):
     options = {} if proxy is None else {"proxy": proxy}
-    deadline = Deadline.after(20, "the test")
+    deadline = plenty()
     return mmdebstrap.extracting_packages(WANTED, work=work, log=log, deadline=deadline, **options)
 
 
 def wait_for(path):
-    until = time.monotonic() + 5
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert path.exists()
+    until(path.exists)
 
 
 def test_something_else_is_done_meanwhile(program):

@@ -4,7 +4,6 @@ import functools
 import http.server
 import socket
 import threading
-import time
 import urllib.request
 from contextlib import ExitStack, contextmanager
 
@@ -17,6 +16,7 @@ from particle_os.errors import InfrastructureError, StageFailed, UsageError
 from particle_os.records import AptProxyResult
 
 from ... import acng
+from ...waiting import HANG_SECONDS, until
 
 NO_OTHERS = 'Dir::Etc::main "/dev/null";\nDir::Etc::parts "/dev/null";\n'
 
@@ -97,13 +97,6 @@ def test_what_does_not_speak_http_is_no_proxy(monkeypatch):
             check(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
-def soon(function, wanted):
-    until = time.monotonic() + 20
-    while (found := function()) != wanted and time.monotonic() < until:
-        time.sleep(0.1)
-    return found == wanted
-
-
 def test_hits_and_misses_are_those_of_the_build(tmp_path):
     (tmp_path / "web/dists/x").mkdir(parents=True)
     for name in ("a", "b"):
@@ -115,17 +108,19 @@ def test_hits_and_misses_are_those_of_the_build(tmp_path):
 
         def fetch(name):
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": url}))
-            with opener.open(f"http://x.test/{name}_1_all.deb", timeout=20) as answer:
+            with opener.open(f"http://x.test/{name}_1_all.deb", timeout=HANG_SECONDS) as answer:
                 assert answer.read() == name.encode()
 
         fetch("a")
-        assert soon(lambda: counts(check(url)), (0, 1)), "it writes its log a little later"
+        # It writes its log a little later.
+        until(lambda: counts(check(url)) == (0, 1))
         proxy = AptProxy(check(url))
         assert proxy.result() == AptProxyResult(url=url, gone=False, hits=0, misses=0)
         fetch("a")
         fetch("a")
         fetch("b")
-        assert soon(proxy.result, AptProxyResult(url=url, gone=False, hits=2, misses=1))
+        wanted = AptProxyResult(url=url, gone=False, hits=2, misses=1)
+        until(lambda: proxy.result() == wanted)
 
 
 def test_a_proxy_without_a_report_is_not_counted():

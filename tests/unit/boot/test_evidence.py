@@ -8,6 +8,8 @@ from particle_os.boot.evidence import COMMAND, SCREEN, Evidence, by_hand, consol
 from particle_os.errors import VmError
 from particle_os.vm.argv import Disk, MachineSpec, Uefi
 
+from ...waiting import HANG_SECONDS
+
 SPEC = MachineSpec(
     accelerator="tcg",
     memory=1 << 30,
@@ -45,7 +47,7 @@ def start(script, tmp_path, *arguments, **environment):
         env={"PATH": f"{programs}:/usr/bin:/bin", "TMPDIR": str(tmp_path), **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG_SECONDS,
     )
 
 

@@ -7,8 +7,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from particle_os.boot import files, plot
 from particle_os.boot.probe import end_marker
-from particle_os.system.deadline import Deadline
 from particle_os.vm.console import QemuEnded
+
+from ...waiting import HANG_SECONDS
 
 NONCE = "0123456789abcdef"
 # As systemd-analyze draws it.
@@ -93,27 +94,36 @@ class Guest:
             self.data += self._pieces.pop(0)
         elif self._end is not None:
             raise self._end
+        else:
+            self.clock.sleep(seconds)
         return b""
 
 
-def fetch(guest, directory, seconds=5.0, with_plot=False):
-    deadline = Deadline.after(seconds, "the files")
-    machine = SimpleNamespace(console=guest)
-    files.fetch(machine, guest, NONCE, directory, deadline, with_plot=with_plot)
+@pytest.fixture
+def fetch(tmp_path, monkeypatch, clock):
+    """Has a guest asked for its files for a minute, which its silence lets pass."""
+    monkeypatch.setattr(files, "time", clock)
+
+    def fetch(guest, with_plot=False):
+        guest.clock = clock
+        machine = SimpleNamespace(console=guest)
+        files.fetch(machine, guest, NONCE, tmp_path, clock.deadline(60), with_plot=with_plot)
+
+    return fetch
 
 
 @pytest.mark.parametrize(("with_plot", "order"), [(False, b"files\n"), (True, b"files plot\n")])
-def test_the_probe_is_asked_and_waited_for(tmp_path, with_plot, order):
+def test_the_probe_is_asked_and_waited_for(fetch, tmp_path, with_plot, order):
     whole = answer(line("journal.txt", b"all of it")).partition(b"files\r\n")[2]
     guest = Guest([whole[:10], whole[10:]])
-    fetch(guest, tmp_path, with_plot=with_plot)
+    fetch(guest, with_plot=with_plot)
     assert guest.asked == [order]
     assert (tmp_path / "journal.txt").read_text() == "all of it"
 
 
 @pytest.mark.parametrize("end", [None, QemuEnded(0, [])])
-def test_a_guest_that_falls_silent_or_ends_is_no_failure(tmp_path, end):
-    fetch(Guest([f"{line('packages.txt', b'x')}\r\n".encode()], end), tmp_path, seconds=0.2)
+def test_a_guest_that_falls_silent_or_ends_is_no_failure(fetch, tmp_path, end):
+    fetch(Guest([f"{line('packages.txt', b'x')}\r\n".encode()], end))
     assert (tmp_path / "packages.txt").read_text() == "x"
 
 
@@ -137,7 +147,7 @@ def test_the_probe_hands_over_what_the_host_reads(tmp_path):
     text = f'{functions}\necho "{end_marker(NONCE).decode()}"\nfiles {NONCE} plot'
     done = subprocess.run(
         ["sh", "-c", text], env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
     )  # fmt: skip
     files.write(done.stdout, NONCE, tmp_path)
     assert (tmp_path / "blame.txt").read_text() == "     0.386s ssh.service\n"

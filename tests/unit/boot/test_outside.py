@@ -9,7 +9,8 @@ import pytest
 from particle_os.boot import outside
 from particle_os.recipe.checks.network import HttpCheck, PortCheck
 from particle_os.recipe.checks.system import UnitCheck
-from particle_os.system.deadline import Deadline
+
+from ...waiting import moment, plenty
 
 
 @contextmanager
@@ -28,11 +29,13 @@ def server(*pieces, close=True):
                 for piece in pieces:
                     connection.sendall(piece)
                 if not close:
-                    done.wait(10)
+                    done.wait()
 
         threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        done.set()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            done.set()
 
 
 def monitor(forwarded, state="ESTABLISHED"):
@@ -40,8 +43,8 @@ def monitor(forwarded, state="ESTABLISHED"):
     return SimpleNamespace(forwards=lambda d: {8080: forwarded}, human=lambda line, d: table)
 
 
-def reach(check, forwarded, seconds=5.0, **options):
-    return outside.reach(check, monitor(forwarded, **options), Deadline.after(seconds, "it"))
+def reach(check, forwarded, deadline=None, **options):
+    return outside.reach(check, monitor(forwarded, **options), deadline or plenty())
 
 
 def test_only_ports_that_are_looked_at_from_outside_are_forwarded():
@@ -80,7 +83,7 @@ def test_http(wanted, answer, holds, detail):
 
 def test_a_server_that_never_ends_is_left():
     with server(b"HTTP/1.0 200 OK\r\n\r\nsome", close=False) as port:
-        found = reach(HttpCheck(http="/", port=8080), port, seconds=1)
+        found = reach(HttpCheck(http="/", port=8080), port, moment())
     assert not found.holds
 
 

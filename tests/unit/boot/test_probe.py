@@ -13,6 +13,8 @@ from particle_os.recipe.checks.contents import CommandCheck, FileCheck
 from particle_os.recipe.checks.system import UnitCheck
 from particle_os.vm import smbios
 
+from ...waiting import HANG_SECONDS
+
 NONCE = "0123456789abcdef"
 
 
@@ -153,7 +155,7 @@ def test_whatever_is_long_comes_in_pieces_that_fit_and_that_the_unit_loads():
 def asked(tmp_path):
     """Runs the part of the probe that asks the questions, here on the host, in a real shell."""
 
-    def ask(*argvs, timeout=5):
+    def ask(*argvs, timeout=60):
         checks = [CommandCheck(command=argv, timeout=timeout) for argv in argvs]
         credentials = probe.credentials(NONCE, checks)
         script = joined(credentials, "particle-os.probe").replace("exec >/dev/ttyS1", "exec ")
@@ -167,7 +169,10 @@ def asked(tmp_path):
             "PATH": "/usr/bin:/bin",
         }  # fmt: skip
         done = subprocess.run(
-            ["sh", "-c", text, "probe", NONCE], env=environment, capture_output=True, timeout=60
+            ["sh", "-c", text, "probe", NONCE],
+            env=environment,
+            capture_output=True,
+            timeout=HANG_SECONDS,
         )
         return [reply for (reply,) in probe.replies(done.stdout, NONCE, checks)]
 
@@ -284,14 +289,19 @@ def test_the_facts_that_a_reboot_compares_come_whatever_is_missing(told, tmp_pat
 @pytest.mark.slow
 def test_a_program_that_does_not_end(asked):
     deaf = ("sh", "-c", "trap '' TERM; echo started; sleep 60; sleep 60")
-    replies = asked(("sleep", "60"), deaf, ("sh", "-c", "sleep 0.5; exit 124"), timeout=1)
-    assert [reply.status for reply in replies] == [None, None, 124]
+    replies = asked(("sleep", "60"), deaf, timeout=3)
+    assert [reply.status for reply in replies] == [None, None]
     assert replies[1].output.startswith("started\n")
+
+
+def test_a_program_whose_status_is_that_of_a_time_limit(asked):
+    (reply,) = asked(("sh", "-c", "exit 124"))
+    assert reply.status == 124
 
 
 @pytest.mark.slow
 def test_a_daemon_that_keeps_the_output_open_does_not_hold_the_probe_up(asked):
-    (reply,) = asked(("sh", "-c", "sleep 50 & echo started"), timeout=1)
+    (reply,) = asked(("sh", "-c", "sleep 50 & echo started"), timeout=3)
     assert reply == Reply(0, "started\n")
 
 

@@ -18,6 +18,7 @@ from particle_os.system import process
 from particle_os.system.workspace import data_directory
 
 from ...image_layout import Layout
+from ...waiting import HANG_SECONDS
 
 KERNEL = "{type: apt, packages: [linux-image-cloud-amd64, systemd-sysv]}"
 MINIMAL = f"name: test\nstages:\n  - {KERNEL}\n  - type: qemu\n    formats: [raw, qcow2]\n"
@@ -549,7 +550,7 @@ def test_an_option_that_cannot_be_is_refused(recipe, option, value, complaint):
 @pytest.mark.parametrize("arguments", [["build", "x", "--nope"], ["boot-test", "/nonexistent"]])
 def test_json_errors_come_for_wrong_arguments_too(arguments):
     argv = [sys.executable, "-m", "particle_os", *arguments, "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 2
     assert json.loads(done.stderr)["exit_code"] == 2
 

@@ -8,12 +8,13 @@ from particle_agent.stages.settings.timezone import Timezone
 from particle_agent.stages.software.apt import Apt
 from particle_os.documents.document import Mark
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
+from particle_os.jobs import stage_results
 from particle_os.jobs.execution import Execution
 from particle_os.jobs.plan import BuildOptions, make_plan
 from particle_os.jobs.stage_results import Stages
 from particle_os.report.progress import Progress
-from particle_os.system import process
-from particle_os.system.deadline import Deadline
+
+from ...waiting import plenty
 
 
 def stages(plan, statuses):
@@ -42,24 +43,25 @@ def test_a_stage_that_has_not_ended_is_published_as_failed():
         found.running(Apt)
 
 
-@pytest.mark.slow
-def test_what_the_host_does_for_a_stage_counts_as_its_time():
-    plan = SimpleNamespace(stages=[Apt(timeout=1), Qemu()])
-    whole = Deadline.after(100, "the build")
+def test_what_the_host_does_for_a_stage_counts_as_its_time(clock, monkeypatch):
+    monkeypatch.setattr(stage_results, "time", clock)
+    plan = SimpleNamespace(stages=[Apt(timeout=30), Qemu()])
+    whole, sooner = clock.deadline(100, "the build"), clock.deadline(20, "the build")
     with stages(plan, ("failed", "not-run")).limited(plan.stages[0], whole) as deadline:
-        assert deadline.remaining() <= 1
-    with pytest.raises(StageFailed, match="did not end within 1s"):
-        with stages(plan, ("failed", "not-run")).limited(plan.stages[0], whole) as deadline:
-            process.run(["sleep", "60"], deadline=deadline, what="fetching")
-    sooner = Deadline.after(0.1, "the build")
-    with pytest.raises(DeadlineExceeded):
+        assert deadline.remaining() == 30
+    with pytest.raises(DeadlineExceeded, match="the build took longer"):
         with stages(plan, ("failed", "not-run")).limited(plan.stages[0], sooner) as deadline:
-            process.run(["sleep", "60"], deadline=deadline, what="fetching")
+            clock.sleep(25)
+            deadline.remaining()
+    with pytest.raises(StageFailed, match="did not end within 30s"):
+        with stages(plan, ("failed", "not-run")).limited(plan.stages[0], whole) as deadline:
+            clock.sleep(35)
+            deadline.remaining()
 
 
 def test_a_stage_without_a_limit_has_the_builds():
     plan = SimpleNamespace(stages=[Apt(), Qemu()])
-    whole = Deadline.after(100, "the build")
+    whole = plenty()
     with stages(plan, ("failed", "not-run")).limited(plan.stages[0], whole) as deadline:
         assert deadline is whole
 

@@ -1,5 +1,5 @@
+import itertools
 import os
-import time
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,8 @@ from particle_agent.stages.software.apt import Apt
 from particle_os.jobs import cache, checkpoints
 from particle_os.jobs.checkpoints import DISK, META, Checkpoints, intact, keys, read
 from particle_os.system.workspace import workspace
+
+from ...waiting import Clock
 
 HOUR = 3600.0
 NAMES = st.sampled_from(["curl", "vim", "ssh", "git"])
@@ -59,13 +61,15 @@ def store(tmp_path):
 @pytest.fixture
 def keep(tmp_path, store):
     """Keeps a chain of checkpoints as a build does; `name` makes their content."""
+    numbers = itertools.count()
 
     def keep(*names, network=(), below=(), label="x"):
         chain = list(below)
         with store() as opened:
             for name in names:
-                disk = tmp_path / "work" / f"{name}-{time.monotonic_ns()}.qcow2"
-                disk.write_text(f"content of {name} {time.monotonic_ns()}")
+                number = next(numbers)
+                disk = tmp_path / "work" / f"{name}-{number}.qcow2"
+                disk.write_text(f"content of {name} {number}")
                 kept = opened.keep(
                     name,
                     disk,
@@ -196,10 +200,12 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_the_longest_unused_goes_first(keep, tmp_path):
+def test_the_longest_unused_goes_first(keep, tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(cache, "time", clock)
     keep("a", "b", "c")
     for age, name in enumerate(["b", "c", "a"], start=1):
-        then = time.time() - age * HOUR
+        then = clock.now - age * HOUR
         os.utime(tmp_path / "checkpoints" / name, (then, then))
     total = sum(entry.size for entry in cache.entries(tmp_path))
     removed = cache.prune(tmp_path, limit=total - 1)

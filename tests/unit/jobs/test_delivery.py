@@ -1,11 +1,13 @@
 import hashlib
-import time
 
 import pytest
 from particle_os.jobs.delivery import ENDINGS, Delivery
+from particle_os.report import results
 from particle_os.report.results import StageResult
 
 from tests.unit.report.test_page import result
+
+from ...waiting import Clock
 
 
 @pytest.fixture
@@ -61,8 +63,10 @@ def test_an_image_that_cannot_be_read_is_told(delivery):
         delivery.artifacts()
 
 
-def test_the_age_of_a_build_is_that_of_its_oldest_stage_of_the_network():
-    now = time.time()
+def test_the_age_of_a_build_is_that_of_its_oldest_stage_of_the_network(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(results, "time", clock)
+    now = clock.now
     times = [now - 30, now - 20, None]
     stages = [
         StageResult(index=i, type="apt", status="done", done_at=at) for i, at in enumerate(times)
@@ -70,6 +74,6 @@ def test_the_age_of_a_build_is_that_of_its_oldest_stage_of_the_network():
     found = result("x").model_copy(update={"stages": tuple(stages), "created": now - 10})
     age = found.network_age
     assert age([False, False, False]) == 0
-    assert age([False, True, True]) == pytest.approx(20, abs=1)
-    assert age([True, True, False]) == pytest.approx(30, abs=1)
-    assert age([False, False, True]) == pytest.approx(10, abs=1)
+    assert age([False, True, True]) == 20
+    assert age([True, True, False]) == 30
+    assert age([False, False, True]) == 10

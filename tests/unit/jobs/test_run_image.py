@@ -6,8 +6,9 @@ import subprocess
 import pytest
 from particle_os.errors import UsageError
 from particle_os.jobs import run_image
-from particle_os.system.deadline import Deadline
 from particle_os.vm.overlay import make_overlay
+
+from ...waiting import plenty
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def image(tmp_path):
 
 
 def soon():
-    return Deadline.after(60, "starting the machine")
+    return plenty()
 
 
 def overlay(path, image, *more):

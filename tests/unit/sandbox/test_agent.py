@@ -18,13 +18,12 @@ from particle_os.errors import (
     StageFailed,
     VmError,
 )
-from particle_os.sandbox import agent as agent_module
 from particle_os.sandbox.agent import Agent, pack
-from particle_os.system.deadline import Deadline
+
+from ...waiting import HANG_SECONDS, Clock, plenty
 
 PROGRAM = pack()
 SHA256 = PROGRAM.sha256
-SILENCE = object()
 
 
 def line(event):
@@ -36,7 +35,7 @@ DONE = line(wire.Done())
 
 
 class Channel:
-    """Says what it was made with; then ends, or is silent."""
+    """Says what it was made with, and then ends; a clock is a silence, which moves it."""
 
     def __init__(self, pieces):
         self._pieces = list(pieces)
@@ -48,8 +47,8 @@ class Channel:
     def recv(self, size):
         if not self._pieces:
             return b""
-        if self._pieces[0] is SILENCE:
-            time.sleep(min(self._timeout, 0.5))
+        if isinstance(self._pieces[0], Clock):
+            self._pieces[0].sleep(self._timeout)
             raise TimeoutError
         piece = self._pieces.pop(0)
         if len(piece) > size:
@@ -80,7 +79,7 @@ def run(*pieces, death=None, deadline=None):
     """Runs no stage with an agent that says `pieces`; returns the events told."""
     events = []
     Agent(Connection(*pieces), lambda: death, PROGRAM).run(
-        [], hostname="x", deadline=deadline or Deadline.after(5, "the test"), listen=events.append
+        [], hostname="x", deadline=deadline or plenty(), listen=events.append
     )
     return events
 
@@ -104,7 +103,7 @@ def test_the_packed_agent_runs_without_any_library(tmp_path, request_text):
         [sys.executable, "-I", "-S", str(place), "run"],
         input=request_text.encode(),
         capture_output=True,
-        timeout=30,
+        timeout=HANG_SECONDS,
         cwd=tmp_path,
     )
     events = [wire.from_line(text) for text in done.stdout.splitlines()]
@@ -159,36 +158,37 @@ def test_an_endless_line_is_given_up_early():
     assert len(read) < 10
 
 
-def test_silence_is_given_up(monkeypatch):
-    monkeypatch.setattr(agent_module, "SILENCE_SECONDS", 0.2)
-    with pytest.raises(DeadlineExceeded):
-        run(HELLO, SILENCE)
+def test_silence_is_given_up(clock):
+    begun = clock.now
+    with pytest.raises(DeadlineExceeded, match="silent for 60 s"):
+        run(HELLO, clock, deadline=clock.deadline(3600))
+    assert clock.now == begun + 60
 
 
-def test_silence_past_the_deadline_is_given_up():
+def test_silence_past_the_deadline_is_given_up(clock):
     with pytest.raises(DeadlineExceeded, match="the stages took longer"):
-        run(HELLO, SILENCE, deadline=Deadline.after(0.2, "the stages"))
+        run(HELLO, clock, deadline=clock.deadline(20, "the stages"))
 
 
-def test_heartbeats_do_not_move_the_deadline():
+def test_heartbeats_do_not_move_the_deadline(clock):
     class Beating(Channel):
         greeted = False
 
         def recv(self, size):
-            time.sleep(0.02)
+            clock.sleep(5)
             said = line(wire.Heartbeat()) if self.greeted else HELLO
             self.greeted = True
             return said
 
     with pytest.raises(DeadlineExceeded):
-        run(Beating([]), deadline=Deadline.after(0.3, "the stages"))
+        run(Beating([]), deadline=clock.deadline(3600, "the stages"))
 
 
-@pytest.mark.parametrize("pieces", [[HELLO], [HELLO, SILENCE]])
-def test_the_death_of_the_vm_explains_the_end(monkeypatch, pieces):
-    monkeypatch.setattr(agent_module, "SILENCE_SECONDS", 0.1)
+@pytest.mark.parametrize("silent", [False, True])
+def test_the_death_of_the_vm_explains_the_end(clock, silent):
+    pieces, deadline = [HELLO, clock] if silent else [HELLO], clock.deadline(3600)
     with pytest.raises(VmError, match="kernel panic"):
-        run(*pieces, death=VmError("kernel panic"))
+        run(*pieces, death=VmError("kernel panic"), deadline=deadline)
 
 
 @pytest.mark.parametrize(

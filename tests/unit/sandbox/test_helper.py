@@ -9,8 +9,9 @@ from particle_os.errors import InvalidDocument, UsageError
 from particle_os.jobs import cache
 from particle_os.sandbox import helper
 from particle_os.system import process
-from particle_os.system.deadline import Deadline
 from particle_os.vm import cpio
+
+from ...waiting import plenty
 
 TEMPLATE = """\
 name: small
@@ -154,14 +155,14 @@ def bz_image(content: bytes) -> bytes:
 def test_the_kernel_is_taken_out_of_its_image_if_qemu_can_start_it(tmp_path, note, whole):
     content = b"\x7fELF" + bytes(100) + note + bytes(100)
     image = bz_image(content)
-    helper._write_kernel(tmp_path / "kernel", image, Deadline.after(10, "the test"))
+    helper._write_kernel(tmp_path / "kernel", image, plenty())
     assert (tmp_path / "kernel").read_bytes() == (image if whole else content)
     assert [path.name for path in tmp_path.iterdir()] == ["kernel"]
 
 
 def test_a_kernel_that_is_compressed_otherwise_stays_as_it_is(tmp_path):
     image = bz_image(b"").replace(helper.ZSTD, b"\xfd7zX")
-    helper._write_kernel(tmp_path / "kernel", image, Deadline.after(10, "the test"))
+    helper._write_kernel(tmp_path / "kernel", image, plenty())
     assert (tmp_path / "kernel").read_bytes() == image
 
 

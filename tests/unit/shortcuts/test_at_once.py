@@ -5,7 +5,6 @@ import re
 import shutil
 import stat
 import subprocess
-import time
 
 import pytest
 from particle_agent.apt.from_host import MOUNT
@@ -14,8 +13,8 @@ from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.shortcuts import at_once
 from particle_agent.target.target import Target
 from particle_os.apt import depot
-from particle_os.system.deadline import Deadline
 
+from ...waiting import HANG_SECONDS, plenty
 from .test_dpkg_database import Archive, dpkg, files, run, state
 
 pytestmark = pytest.mark.slow
@@ -46,7 +45,7 @@ class UserTarget(Target):
     def chroot_from(self, argv, data):
         replaced = {"--directory=/": f"--directory={self.root}", "--same-owner": "--no-same-owner"}
         argv = [replaced.get(word, word) for word in argv]
-        subprocess.run(argv, input=b"".join(data), check=True, timeout=60)
+        subprocess.run(argv, input=b"".join(data), check=True, timeout=HANG_SECONDS)
 
     def capture(self, argv, **options):
         return self.apt_config if argv[0] == "apt-config" else run(*argv)
@@ -101,7 +100,7 @@ def hand_in(archive, target, tmp_path):
         work, place = tmp_path / "work", tmp_path / "disk"
         work.mkdir()
         place.touch()
-        depot.write_disk(archive.debs, place, work, Deadline.after(60, "x"), plain=True)
+        depot.write_disk(archive.debs, place, work, plenty(), plain=True)
         shutil.copytree(work / "disk", target.path(MOUNT))
 
     return put
@@ -158,11 +157,11 @@ def fill(archive):
     archive.add("watcher", [("usr/bin/more", "1", 0o755)], triggers="interest-noawait refresh\n")
 
 
-def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in):
+def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in, tmp_path):
     fill(archive)
     hand_in()
     assert named_plain(target) == ["libsame", "plain"]
-    began = time.time()
+    (tmp_path / "began").touch()
     wanted, names = ["plain", "watcher"], ("libsame", "plain", "prepared", "watcher")
     told = unpack(target, *wanted)
     assert told[:2] == wanted
@@ -171,8 +170,9 @@ def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in):
     assert target.triggered == ["/usr/share/odd"]
     modes = [stat.S_IMODE(target.path(p).stat().st_mode) for p in ("/etc/private", "/var/empty")]
     assert modes == [0o2750, 0o700]
+    began = int((tmp_path / "began").stat().st_mtime)
     for place in ("/etc/private", "/usr/share/odd", "/usr/share", "/usr/lib/x"):
-        assert target.path(place).stat().st_mtime >= int(began), place
+        assert target.path(place).stat().st_mtime >= began, place
     rest = [deb for deb in archive.debs if deb.name.startswith(("prepared", "watcher"))]
     other = base("theirs")
     names = ["plain", "libsame", "prepared", "watcher"]
@@ -344,9 +344,7 @@ def test_odd_packages_are_left_to_dpkg(archive, tmp_path, damage):
     run("dpkg-deb", "--root-owner-group", "-Znone", "--build", parts / "tree", deb)
     if damage == "trailing":
         add_to_data(deb)
-    depot.write_disk(
-        [deb], tmp_path / "disk", tmp_path / "work", Deadline.after(60, "x"), plain=True
-    )
+    depot.write_disk([deb], tmp_path / "disk", tmp_path / "work", plenty(), plain=True)
     tree = tmp_path / "work/disk"
     assert [path.name for path in (tree / ARCHIVES).glob("*.deb")] == [deb.name]
     assert (tree / PLAIN).exists() == (damage == "latin-1")

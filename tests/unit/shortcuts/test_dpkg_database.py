@@ -10,7 +10,8 @@ from particle_agent.contract.packages import ARCHIVES, DATABASE
 from particle_agent.stages.software.bootstrap import extract
 from particle_os.apt import depot
 from particle_os.shortcuts import dpkg_database
-from particle_os.system.deadline import Deadline
+
+from ...waiting import HANG_SECONDS, plenty
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,11 @@ class Archive:
 def run(*argv):
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=60, env={"PATH": path, "LC_ALL": "C.UTF-8"}
+        argv,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        env={"PATH": path, "LC_ALL": "C.UTF-8"},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -91,7 +96,7 @@ def disk(archive, tmp_path):
         work = tmp_path / "work"
         work.mkdir()
         lines = []
-        deadline = Deadline.after(60, "the test")
+        deadline = plenty()
         depot.write_disk(archive.debs, place, work, deadline, log=lines.append, database=True)
         assert lines == []
         return work / "disk"
@@ -250,7 +255,7 @@ def decompressed(archive, tmp_path):
     work, place = tmp_path / "unusual", tmp_path / "disk"
     work.mkdir()
     place.touch()
-    depot.write_disk(archive.debs, place, work, Deadline.after(60, "the test"))
+    depot.write_disk(archive.debs, place, work, plenty())
     return sorted((work / "disk" / ARCHIVES).glob("*.deb"))
 
 
@@ -259,8 +264,6 @@ def test_packages_without_a_database_are_told(archive, tmp_path):
     work, place, lines = tmp_path / "work", tmp_path / "disk", []
     work.mkdir()
     place.touch()
-    depot.write_disk(
-        archive.debs, place, work, Deadline.after(60, "x"), log=lines.append, database=True
-    )
+    depot.write_disk(archive.debs, place, work, plenty(), log=lines.append, database=True)
     assert not (work / "disk" / DATABASE).exists()
     assert lines == ["dpkg has to unpack the packages itself: the conffile /etc/x is no plain file"]

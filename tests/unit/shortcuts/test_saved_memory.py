@@ -8,8 +8,9 @@ from particle_os.jobs import cache
 from particle_os.sandbox import running
 from particle_os.sandbox.helper import Helper
 from particle_os.shortcuts import saved_memory
-from particle_os.system.deadline import Deadline
 from particle_os.vm.accel import TCG
+
+from ...waiting import plenty
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -71,7 +72,7 @@ def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
                 directory=tmp_path / f"vm{number}",
                 output=tmp_path / "output",
                 transcript=tmp_path / "console",
-                deadline=Deadline.after(10, "the test"),
+                deadline=plenty(),
             ),
         ):
             pass  # fmt: skip

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from ...waiting import HANG_SECONDS
+
 pytestmark = pytest.mark.slow
 
 START = """
@@ -16,6 +18,9 @@ from particle_os.cli.outcome import guarded
 
 def ready():
     print("ready", flush=True)
+
+def last_word():
+    sys.stdin.readline()
 
 def action():
 {body}
@@ -28,6 +33,7 @@ def begin(body):
     indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
     return subprocess.Popen(
         [sys.executable, "-c", START.format(body=indented)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -42,9 +48,9 @@ def start(body):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_command_with_its_exit_code(number):
-    process = start("ready()\ntime.sleep(60)")
+    process = start("ready()\ntime.sleep(3600)")
     process.send_signal(number)
-    _, complaint = process.communicate(timeout=20)
+    _, complaint = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 128 + number
     assert complaint == f"error: ended by {number.name}\n"
 
@@ -55,15 +61,14 @@ def test_a_signal_in_a_finaliser_is_not_lost():
 class Careless:
     def __del__(self):
         ready()
-        time.sleep(2)
+        time.sleep(3600)
 
 Careless()
-time.sleep(60)
+time.sleep(3600)
 """
     )
-    time.sleep(0.2)
     process.terminate()
-    _, complaint = process.communicate(timeout=20)
+    _, complaint = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 143
     assert "Exception ignored" not in complaint
 
@@ -75,13 +80,13 @@ from particle_os.system.interrupt import held_back
 with held_back():
     with held_back():
         ready()
-        time.sleep(0.5)
+        last_word()
     print("whole", flush=True)
 print("too far", flush=True)
 """
     )
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate("\n", timeout=HANG_SECONDS)
     assert process.returncode == 130
     assert said == "whole\n"
 
@@ -91,17 +96,17 @@ def test_a_second_signal_does_not_cut_the_cleaning_up_short():
         """
 try:
     ready()
-    time.sleep(60)
+    time.sleep(3600)
 finally:
     ready()
-    time.sleep(0.5)
+    last_word()
     print("cleaned", flush=True)
 """
     )
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "ready\n"
     process.terminate()
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate("\n", timeout=HANG_SECONDS)
     assert process.returncode == 130
     assert said == "cleaned\n"
 
@@ -123,6 +128,6 @@ while True:
         time.sleep(moments.random() / 50)
         process.terminate()
     for process in running:
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == 143
         assert complaint == "error: ended by SIGTERM\n"

@@ -3,32 +3,21 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from particle_os.errors import DeadlineExceeded, InfrastructureError
 from particle_os.system import process
-from particle_os.system.deadline import Deadline
+
+from ...waiting import DeadlineWhen, is_running, plenty, until
 
 
-def run(*argv, seconds=10.0, **options):
-    return process.run(argv, deadline=Deadline.after(seconds, "x"), what="the work", **options)
+def run(*argv, deadline=None, **options):
+    return process.run(argv, deadline=deadline or plenty(), what="the work", **options)
 
 
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_gone(pid, seconds=1.0):
-    until = time.monotonic() + seconds
-    while is_running(pid) and time.monotonic() < until:
-        time.sleep(0.02)
-    return not is_running(pid)
+def wait_until_gone(pid):
+    return until(lambda: not is_running(pid))
 
 
 def test_the_last_lines_come_back_and_every_line_is_logged():
@@ -79,8 +68,8 @@ def test_a_missing_program_is_named():
     assert "doctor" in told.value.hint
 
 
-def begun(*argv, seconds=10.0, **options):
-    return process.begun(argv, deadline=Deadline.after(seconds, "x"), what="the work", **options)
+def begun(*argv, **options):
+    return process.begun(argv, deadline=plenty(), what="the work", **options)
 
 
 def test_something_else_is_done_while_a_program_runs(tmp_path):
@@ -96,18 +85,17 @@ def test_something_else_is_done_while_a_program_runs(tmp_path):
 
 def test_a_program_that_nobody_waits_for_ends_with_its_context():
     lines = []
-    with pytest.raises(RuntimeError), begun("sh", "-c", "echo $$; exec sleep 60", log=lines.append):
-        until = time.monotonic() + 5
-        while not lines and time.monotonic() < until:
-            time.sleep(0.02)
+    script = "echo $$; exec sleep 3600"
+    with pytest.raises(RuntimeError), begun("sh", "-c", script, log=lines.append):
+        until(lambda: lines)
         raise RuntimeError("the other failed")
     assert wait_until_gone(int(lines[0]))
 
 
 CHILDREN = {
-    "obedient": "sleep 60 & echo $!; wait",
-    "stubborn-leader": "trap '' TERM; sleep 60 & echo $!; wait",
-    "stubborn-child": "(trap '' TERM; exec sleep 60) & echo $!; wait",
+    "obedient": "sleep 3600 & echo $!; wait",
+    "stubborn-leader": "trap '' TERM; sleep 3600 & echo $!; wait",
+    "stubborn-child": "(trap '' TERM; exec sleep 3600) & echo $!; wait",
 }
 
 
@@ -115,10 +103,9 @@ CHILDREN = {
 def test_the_deadline_ends_the_whole_group(monkeypatch, script):
     monkeypatch.setattr(process, "TERMINATE_SECONDS", 0.3)
     pids = []
-    started = time.monotonic()
+    deadline = DeadlineWhen(passed=lambda: until(lambda: pids))
     with pytest.raises(DeadlineExceeded, match="the work took longer"):
-        run("sh", "-c", script, seconds=0.5, log=lambda line: pids.append(int(line)))
-    assert time.monotonic() - started < 4
+        run("sh", "-c", script, deadline=deadline, log=lambda line: pids.append(int(line)))
     try:
         assert wait_until_gone(pids[0])
     finally:
@@ -128,14 +115,14 @@ def test_the_deadline_ends_the_whole_group(monkeypatch, script):
 
 def test_a_deadline_in_the_past_runs_nothing_on():
     with pytest.raises(DeadlineExceeded):
-        run("sleep", "60", seconds=-1)
+        run("sleep", "3600", deadline=DeadlineWhen(passed=lambda: True))
 
 
 def test_a_child_does_not_outlive_a_killed_controller():
     code = """
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
-process.run(["sh", "-c", "echo $$; exec sleep 60"], deadline=Deadline.after(60, "x"), what="x",
+process.run(["sh", "-c", "echo $$; exec sleep 3600"], deadline=Deadline.after(3600, "x"), what="x",
             log=lambda line: print(line, flush=True))
 """
     controller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -144,7 +131,7 @@ process.run(["sh", "-c", "echo $$; exec sleep 60"], deadline=Deadline.after(60, 
     controller.kill()
     controller.wait()
     controller.stdout.close()
-    assert wait_until_gone(pid, 3)
+    assert wait_until_gone(pid)
 
 
 def test_output_that_is_no_text_does_no_harm():

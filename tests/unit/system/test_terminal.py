@@ -5,10 +5,11 @@ import pty
 import subprocess
 import sys
 import termios
-import time
 
 import pytest
 from particle_os.system import terminal
+
+from ...waiting import HANG_SECONDS, until
 
 KILLED = """
 import os, signal
@@ -37,8 +38,7 @@ def test_keys_come_as_they_are_and_the_settings_come_back(tty):
     with terminal.raw(program):
         assert not termios.tcgetattr(program)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
         os.write(user, b"\x03\x1a\r")
-        time.sleep(0.05)
-        assert os.read(program, 10) == b"\x03\x1a\r"
+        assert [os.read(program, 1) for _ in range(3)] == [b"\x03", b"\x1a", b"\r"]
     assert termios.tcgetattr(program) == before
 
 
@@ -65,11 +65,8 @@ def test_the_settings_come_back_when_we_are_killed(tty, signal):
     code = KILLED.format(signal=signal)
     process = subprocess.Popen([sys.executable, "-c", code], stdin=program, stdout=program)
     assert os.read(user, 3) == b"raw"
-    assert process.wait(20) < 0
-    until = time.monotonic() + 10
-    while termios.tcgetattr(program) != before and time.monotonic() < until:
-        time.sleep(0.02)
-    assert termios.tcgetattr(program) == before
+    assert process.wait(HANG_SECONDS) < 0
+    until(lambda: termios.tcgetattr(program) == before)
 
 
 def test_what_a_guest_left_on_is_taken_back(tty):

@@ -2,13 +2,15 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from particle_os.errors import DeadlineExceeded, UsageError
-from particle_os.system.deadline import Deadline
+from particle_os.system import workspace as workspace_module
 from particle_os.system.workspace import allocated_bytes, cache_directory, locked, workspace
+
+from ...waiting import until
 
 OTHER = """
 import sys, time
@@ -90,25 +92,30 @@ def test_only_directories_of_ours_are_swept(own_cache, tmp_path):
     assert precious.exists()
 
 
-def test_a_lock_excludes_another_and_the_waiting_ends(tmp_path, soon):
-    with locked(tmp_path / "lock", soon):
-        started = time.monotonic()
+def test_a_lock_excludes_another_and_the_waiting_ends(tmp_path, monkeypatch, clock):
+    monkeypatch.setattr(workspace_module, "time", clock)
+    deadline = clock.deadline(30, "making the helper")
+    with locked(tmp_path / "lock", deadline):
         with pytest.raises(DeadlineExceeded, match="another process holds"):
-            with locked(tmp_path / "lock", Deadline.after(0.3, "making the helper")):
+            with locked(tmp_path / "lock", deadline):
                 pass
-        assert time.monotonic() - started < 2
-    with locked(tmp_path / "lock", Deadline.after(0.3, "again")):
+    assert clock.now == pytest.approx(deadline.at)
+    with locked(tmp_path / "lock", deadline):
         pass
 
 
-def test_locks_are_taken_in_turn(tmp_path, soon):
-    inside, together = [], []
+def test_locks_are_taken_in_turn(tmp_path, monkeypatch, soon):
+    """Each holds the lock until another one has asked for it in vain."""
+    inside, together, refused = [], [], []
+    wait = SimpleNamespace(sleep=lambda seconds: refused.append(os.sched_yield()))
+    monkeypatch.setattr(workspace_module, "time", wait)
 
     def work():
         with locked(tmp_path / "lock", soon):
             inside.append(1)
             together.append(len(inside))
-            time.sleep(0.05)
+            refused.clear()
+            until(lambda: refused or len(together) == 4)
             inside.pop()
 
     threads = [threading.Thread(target=work) for _ in range(4)]

@@ -1,7 +1,8 @@
 import socket
-import time
 
 from particle_os.vm.chardev import Chardev
+
+from ...waiting import until
 
 
 def test_what_comes_after_forgetting_is_kept():
@@ -9,10 +10,7 @@ def test_what_comes_after_forgetting_is_kept():
     channel = Chardev(ours)
     for said in (b"before", b"after"):
         theirs.sendall(said)
-        until = time.monotonic() + 5
-        while not channel.data and time.monotonic() < until:
-            time.sleep(0.01)
-        assert channel.data == said
+        assert until(lambda: channel.data) == said
         channel.forget()
     channel.close()
     theirs.close()

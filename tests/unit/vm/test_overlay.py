@@ -5,12 +5,13 @@ import subprocess
 
 import pytest
 from particle_os.errors import InfrastructureError
-from particle_os.system.deadline import Deadline
 from particle_os.vm.overlay import make_disk, make_overlay
+
+from ...waiting import plenty
 
 
 def soon():
-    return Deadline.after(60, "the test")
+    return plenty()
 
 
 def described(path):

@@ -2,13 +2,14 @@ import io
 import stat
 import subprocess
 import tarfile
-import time
 from contextlib import contextmanager
 
 import pytest
 from particle_agent.apt import from_host
 from particle_agent.errors import EnvironmentFailed
 from particle_agent.stages.software.bootstrap import Bootstrap, extract
+
+from ....waiting import HANG_SECONDS, until
 
 
 def tar(*members):
@@ -108,8 +109,15 @@ Architecture: amd64
 SCRIPTED = "Package: scripted\nVersion: 2\nArchitecture: amd64\n"
 
 
+def changes_now_are_later_than(file, directory):
+    """Whether the kernel's clock for files, which is coarse, has gone on since `file` changed."""
+    now = directory / "now"
+    now.touch()
+    return now.stat().st_ctime_ns > file.stat().st_ctime_ns
+
+
 @pytest.fixture
-def bootstrap(target, monkeypatch):
+def bootstrap(target, monkeypatch, tmp_path):
     """A target with three extracted packages, of which one has a preinst script."""
 
     @contextmanager
@@ -128,10 +136,8 @@ def bootstrap(target, monkeypatch):
     target.write("/var/lib/dpkg/info/plain.list", "/.\n/usr\n/usr/plain\n")
     target.write("/var/lib/dpkg/info/scripted:amd64.list", "/.\n/usr\n")
     target.write("/etc/machine-id", "of the host")
-    # The kernel's clock for files is coarse.
-    time.sleep(0.05)
     target.write("/var/lib/dpkg/status", STATUS)
-    time.sleep(0.05)
+    until(lambda: changes_now_are_later_than(target.path("/var/lib/dpkg/status"), tmp_path))
     return lambda: Bootstrap().run(target)
 
 
@@ -175,14 +181,14 @@ def test_a_preinst_script_sees_the_environment_that_dpkg_makes(bootstrap, target
     (tree / "control").write_text(f"{SCRIPTED}Maintainer: x <x@example.org>\nDescription: x\n")
     (tree / "preinst").write_text(f"#!/bin/sh\nenv | grep ^DPKG_ >{told}\n")
     (tree / "preinst").chmod(0o755)
-    subprocess.run(["dpkg-deb", "--build", tree.parent, tmp_path], check=True, timeout=60)
+    subprocess.run(["dpkg-deb", "--build", tree.parent, tmp_path], check=True, timeout=HANG_SECONDS)
     ours = ["--force-unsafe-io", "--force-depends"]
     user = ["--force-not-root", "--force-script-chrootless", "--force-architecture"]
     subprocess.run(
         ["dpkg", *ours, *user, f"--root={root}", f"--log={tmp_path}/log"]
         + ["--unpack", f"{tmp_path}/scripted_2_amd64.deb"],
         check=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     )
     theirs = dict(line.split("=", 1) for line in told.read_text().splitlines())

@@ -1,0 +1,78 @@
+"""The tests' only clock. Waits end with an event; their bound only ends a hang."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from particle_os.errors import DeadlineExceeded
+from particle_os.system.deadline import Deadline
+
+T = TypeVar("T")
+# Far longer than anything takes on a busy machine, and shorter than pytest's own time limit.
+HANG_SECONDS = 300
+POLL_SECONDS = 0.02
+
+
+def until(condition: Callable[[], T]) -> T:
+    """Wait until `condition()` is true, and return its value; a hang fails the test."""
+    hang = time.monotonic() + HANG_SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < hang, "the event never came"
+        time.sleep(POLL_SECONDS)
+    return value
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def plenty() -> Deadline:
+    """A deadline that only ends a hang."""
+    return Deadline.after(HANG_SECONDS, "the test")
+
+
+def moment(what: str = "the test") -> Deadline:
+    """A deadline that passes at once or soon, for waits that nothing else ends."""
+    return Deadline.after(0.3, what)
+
+
+class Clock:
+    """A clock that stands still until a test moves it; stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def deadline(self, seconds: float, what: str = "the test") -> Deadline:
+        return Deadline(what, seconds, self.now + seconds)
+
+
+@dataclass(frozen=True)
+class DeadlineWhen(Deadline):
+    """A deadline that passes with an event: as soon as `passed()` is true."""
+
+    what: str = "the test"
+    seconds: float = HANG_SECONDS
+    at: float = float("inf")
+    passed: Callable[[], object] = field(default=lambda: False, kw_only=True)
+
+    def remaining(self) -> float:
+        if self.passed():
+            raise DeadlineExceeded(f"{self.what} took longer than {self.seconds:.0f} s")
+        return HANG_SECONDS
