@@ -55,10 +55,10 @@ def stage_run_command(
             hint="The archive is not compressed; zstd or gzip does that.",
         )
     options = BuildOptions(
-        output=Path(), variables=variables, base=base, mirror=mirror, apt_proxy=apt_proxy,
+        output=Path(), variables=variables, mirror=mirror, apt_proxy=apt_proxy,
         accel=accel, memory=memory, cpus=cpus, template=template,
     )  # fmt: skip
-    plan = make_stage_plan(kind, options_path, options, export=output_path is not None)
+    plan = make_stage_plan(kind, options_path, options, base=base, export=output_path is not None)
     progress = output.progress_sinks()
     try:
         result = single_stage.run_stage(plan, output_path, progress)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from particle_agent.contract.inspection import Package
@@ -18,14 +19,17 @@ from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.jobs import artifact, cache
 from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.delivery import Delivery
-from particle_os.jobs.execution import UNPACKED, Execution
-from particle_os.jobs.plan import Plan
+from particle_os.jobs.execution.conversation import Written
+from particle_os.jobs.execution.job import Job
+from particle_os.jobs.execution.preparation import Prepared, prepare
+from particle_os.jobs.execution.run import UNPACKED, Execution
+from particle_os.jobs.plan import BuildOptions, Plan
 from particle_os.report import page
 from particle_os.report.progress import LogSink, Progress
-from particle_os.report.results import BuildStatus, Result
+from particle_os.report.results import ArtifactResult, BuildStatus, Result
 from particle_os.sandbox.running import Sandbox
+from particle_os.sandbox.verification import Verification
 from particle_os.system.workspace import (
-    Workspace,
     allocated_bytes,
     cache_directory,
     need_room,
@@ -44,105 +48,108 @@ def build(plan: Plan, progress: Progress) -> Result:
     """
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
         staging = work.adopt_directory(plan.options.output)
-        progress.add(LogSink(staging / f"{plan.name}.log"))
         delivery = Delivery(plan.name, staging, plan.options.output)
-        run = _Build(plan, progress, work, kept, delivery)
-        with _evidence_kept(run):
-            run.tell_notes()
-            run.find_apt_proxy()
-            run.check_host()
-            run.make_helper()
-            run.choose_accelerator()
-            run.make_base()
-            run.find_checkpoints()
-            run.fetch_base()
-            run.check_room()
-            with run.sandbox("build", run.delivery.file("raw"), run.layers()) as sandbox:
-                run.push_base(sandbox)
-                run.push_files(sandbox)
-                run.run_stages(sandbox)
-                run.list_packages(sandbox)
-            run.take_disk(sandbox)
-            if run.is_sound():
-                run.convert()
-                run.boot()
-                run.compress()
-            result = run.publish()
+        progress.add(LogSink(delivery.file("log")))
+        job = Job(plan, progress, work, kept, staging, transcript=delivery.file("console.log"))
+        with _evidence_kept(delivery, plan.options):
+            job.tell_notes()
+            check_firmware(plan)
+            run = _Build(job, prepare(job), delivery)
+            with _failure_reported(run):
+                with run.sandbox("build", delivery.file("raw")) as sandbox:
+                    disk = run.make_disk(sandbox)
+                    run.list_packages(sandbox)
+                run.take(disk)
+                if run.is_sound(disk):
+                    run.convert()
+                    run.boot()
+                    run.compress()
+                result = run.publish()
     cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
     return result
 
 
+def check_firmware(plan: Plan) -> None:
+    """Raises UsageError now, not after the stages, when the boot test lacks a firmware."""
+    if plan.options.boot_test:
+        for firmware in plan.loaded.firmwares:
+            firmwares.check(firmware)
+
+
 @contextmanager
-def _evidence_kept(run: _Build) -> Iterator[None]:
-    """Whatever fails leaves its logs where the user finds them, and says where."""
+def _evidence_kept(delivery: Delivery, options: BuildOptions) -> Iterator[None]:
+    """Leaves the logs of a build that fails where the user finds them, and says where."""
     try:
         yield
     except ParticleError as error:
         images = []
-        if run.plan.options.keep_on_failure:
-            images = ["scratch.qcow2", *(image.path for image in run.delivery.images)]
-        result = None
+        if options.keep_on_failure:
+            images = ["scratch.qcow2", *(image.path for image in delivery.images)]
+        error.log = delivery.keep_evidence(images)
+        raise
+
+
+@contextmanager
+def _failure_reported(run: _Build) -> Iterator[None]:
+    """Adds the result and the report to the evidence of a build that fails."""
+    try:
+        yield
+    except ParticleError as error:
         # The images may be what is wrong.
         with suppress(ParticleError, OSError, EOFError):
-            result = run.result()
-        report = run.report(result, error) if result is not None else ""
-        error.log = run.delivery.keep_evidence(result, report, images)
+            run.write_result(error)
         raise
+
+
+@dataclass(frozen=True)
+class _Disk:
+    """The disk that the last stage has written, and what is wrong with it."""
+
+    written: Written
+    verification: Verification
 
 
 class _Build(Execution):
     """One build under way: besides the stages, what becomes of the disk."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        progress: Progress,
-        work: Workspace,
-        kept: Checkpoints,
-        delivery: Delivery,
-    ) -> None:
-        super().__init__(
-            plan,
-            progress,
-            work,
-            kept,
-            staging=delivery.staging,
-            transcript=delivery.file("console.log"),
-        )
+    def __init__(self, job: Job, prepared: Prepared, delivery: Delivery) -> None:
+        super().__init__(job, prepared)
         self.delivery = delivery
-        self.verdicts: list[Verdict] = []
         self.packages: tuple[Package, ...] = ()
-
-    def check_host(self) -> None:
-        """What would fail after the stages fails now: firmware that is not installed."""
-        if self.plan.options.boot_test:
-            for firmware in self.plan.loaded.firmwares:
-                firmwares.check(firmware)
+        # Empty as long as the disk is not verified, or has not booted.
+        self.verification: Verification | None = None
+        self.verdicts: list[Verdict] = []
 
     def check_room(self) -> None:
         super().check_room()
-        assert self.base is not None
         images = 1 + len(set(self.plan.loaded.disk.formats) - {"raw"})
         need_room(self.delivery.staging, images * UNPACKED * self.base.size(), "the images")
+
+    def make_disk(self, sandbox: Sandbox) -> _Disk:
+        """Runs the recipe's stages, and has the disk verified that the last one writes."""
+        heard = self.run_stages(sandbox, verify=True)
+        found = heard.findings.result().accepting(self.plan.loaded.recipe.accepted_errors)
+        self.verification = found
+        if heard.written is None or not self.stages.all_done:
+            raise InfrastructureError("the agent said 'done' before every stage was")
+        return _Disk(heard.written, found)
 
     def list_packages(self, sandbox: Sandbox) -> None:
         """Notes what is installed, for the report."""
         system = sandbox.agent.found(self.deadline).system
         self.packages = system.packages if system is not None else ()
 
-    def take_disk(self, sandbox: Sandbox) -> None:
-        if sandbox.written is None or self.checksums is None or not self.stages.all_done:
-            raise InfrastructureError("the agent said 'done' before every stage was")
+    def take(self, disk: _Disk) -> None:
+        """Makes the disk the first image, now that the VM has ended."""
         with self.progress.phase("verify disk"):
-            sums = artifact.receive(sandbox.output, sandbox.written, self.checksums)
-            self.delivery.add("raw", sandbox.written, sums=sums)
+            sums = disk.written.receive()
+            self.delivery.add("raw", disk.written.size, sums=sums)
 
-    def is_sound(self) -> bool:
+    def is_sound(self, disk: _Disk) -> bool:
         """Whether its verification has found no error that the recipe does not accept."""
-        assert self.verification is not None
-        if count := len(self.verification.findings):
+        if count := len(disk.verification.findings):
             self.progress.note(f"findings in the disk: {count}, the last lines tell")
-        return not self.verification.errors
+        return not disk.verification.errors
 
     def convert(self) -> None:
         """Makes the other images of the raw disk, which goes away when nobody asked for it."""
@@ -166,25 +173,25 @@ class _Build(Execution):
 
     def boot(self) -> None:
         """Boots the first image under every firmware that the recipe names."""
-        assert self.acceleration is not None
         if not self.plan.options.boot_test:
             return
         image = self.delivery.images[0]
         wanted = self.plan.loaded.recipe.boot_test
+        acceleration = self.prepared.vms.acceleration
         with self.progress.phase("boot test"):
             for firmware in self.plan.loaded.firmwares:
                 evidence = Evidence(
                     self.delivery.evidence / firmware,
                     Path("../..") / image.path,
-                    plot=self.acceleration.name == "kvm",
+                    plot=acceleration.name == "kvm",
                 )
                 try:
                     verdict = session.boot(
                         self.delivery.file(image.format),
-                        self.acceleration,
+                        acceleration,
                         format=artifact.DRIVERS[image.format],
                         firmware=firmware,
-                        directory=self.work.path / f"boot-test-{firmware}",
+                        directory=self.job.work.path / f"boot-test-{firmware}",
                         evidence=evidence,
                         checks=wanted.checks,
                         on_phase=self.progress.boot_phase,
@@ -210,20 +217,17 @@ class _Build(Execution):
     def publish(self) -> Result:
         with self.progress.phase("checksums"):
             self.delivery.artifacts()
-        result = self.result()
-        assert result is not None
-        report = self.report(result)
+        result = self.write_result()
         if result.status in ("not-booted", "defective"):
-            self.delivery.keep_evidence(
-                result, report, [image.path for image in self.delivery.images]
-            )
+            self.delivery.keep_evidence([image.path for image in self.delivery.images])
         else:
-            self.delivery.publish(result, report)
+            self.delivery.publish(result)
         return result
 
-    def report(self, result: Result, failure: ParticleError | None = None) -> str:
-        """What happened, as a page for people."""
-        return page.document(
+    def write_result(self, failure: ParticleError | None = None) -> Result:
+        """Writes what is known now, for programs and as a page for people."""
+        result = self.result()
+        report = page.document(
             result.recipe,
             result.boot,
             result=result,
@@ -231,40 +235,41 @@ class _Build(Execution):
             evidence=self.delivery.evidence,
             failure=failure,
         )
+        self.delivery.write(result, report)
+        return result
 
-    def result(self) -> Result | None:
-        """What is known now; None when the build has not come to its stages."""
-        if self.helper is None or self.acceleration is None or self.base is None:
-            return None
-        loaded, artifacts = self.plan.loaded, self.delivery.artifacts()
-        undecided = any(verdict.status == "infrastructure" for verdict in self.verdicts)
-        if not self.stages.all_done or not artifacts or undecided:
-            status: BuildStatus = "failed"
-        elif self.verification is not None and self.verification.errors:
-            status = "defective"
-        elif not self.verdicts:
-            status = "not-tested"
-        else:
-            status = "passed" if all(v.passed for v in self.verdicts) else "not-booted"
+    def result(self) -> Result:
+        artifacts = self.delivery.artifacts()
+        loaded, prepared = self.plan.loaded, self.prepared
         return Result(
             particle_os=__version__,
-            status=status,
-            build_key=self.plan.build_key(self.base, self.helper),
+            status=self.status(artifacts),
+            build_key=self.plan.build_key(self.base, prepared.vms.helper),
             created=time.time(),
             recipe=self.plan.name,
             recipe_sha256=loaded.files[loaded.path],
             included_sha256=loaded.included,
             base=self.base.reference,
             base_digest=self.base.digest,
-            architecture=self.plan.loaded.recipe.architecture,
+            architecture=loaded.recipe.architecture,
             source_date=self.plan.options.source_date,
-            helper=self.helper_result(),
-            apt_proxy=self.apt_proxy.result(),
+            helper=prepared.vms.result(),
+            apt_proxy=prepared.apt_proxy.result(),
             stages=self.stages.results,
             artifacts=artifacts,
             verification=self.verification,
             boot=tuple(self.verdicts),
             phases=dict(self.progress.phases),
             controller_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            notes=tuple(self.notes),
+            notes=tuple(self.job.notes),
         )
+
+    def status(self, artifacts: Sequence[ArtifactResult]) -> BuildStatus:
+        undecided = any(verdict.status == "infrastructure" for verdict in self.verdicts)
+        if not self.stages.all_done or not artifacts or undecided:
+            return "failed"
+        if self.verification is not None and self.verification.errors:
+            return "defective"
+        if not self.verdicts:
+            return "not-tested"
+        return "passed" if all(verdict.passed for verdict in self.verdicts) else "not-booted"

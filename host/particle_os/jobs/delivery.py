@@ -97,22 +97,24 @@ class Delivery:
     def failed_directory(self) -> Path:
         return self.output / f"{self.name}.failed"
 
-    def publish(self, result: Result, report: str) -> None:
+    def write(self, result: Result, report: str) -> None:
+        """Writes the result, for programs, and its `report`, for people."""
+        self.file("report.html").write_text(report, encoding="utf-8")
+        self.file("result.json").write_text(result.model_dump_json(indent=2) + "\n")
+
+    def publish(self, result: Result) -> None:
         """Puts all files in place; evidence of an earlier failure goes away."""
-        self._write(result, report)
         files = [self.staging / image.path for image in self.images]
         files += [self.file(ending) for ending in ENDINGS]
         sums = {a.path: a.sha256 for a in result.artifacts}
         artifact.publish(files, self.output, sums, [self.evidence])
         shutil.rmtree(self.failed_directory, ignore_errors=True)
 
-    def keep_evidence(self, result: Result | None, report: str, images: Sequence[str]) -> Path:
+    def keep_evidence(self, images: Sequence[str]) -> Path:
         """Moves all but the images, and `images`, to NAME.failed, which replaces that of last time.
 
         Returns where the log is.
         """
-        if result is not None:
-            self._write(result, report)
         shutil.rmtree(self.failed_directory, ignore_errors=True)
         self.failed_directory.mkdir()
         endings = ("evidence", *ENDINGS)
@@ -120,10 +122,6 @@ class Delivery:
             if (self.staging / name).exists():
                 (self.staging / name).rename(self.failed_directory / name)
         return self.failed_directory / f"{self.name}.log"
-
-    def _write(self, result: Result, report: str) -> None:
-        self.file("report.html").write_text(report, encoding="utf-8")
-        self.file("result.json").write_text(result.model_dump_json(indent=2) + "\n")
 
 
 def results(output: Path) -> list[Result]:

@@ -126,15 +126,16 @@ def make_plan(recipe_path: Path, options: BuildOptions, *, with_secrets: bool = 
     return _plan(loaded, options, with_secrets=with_secrets)
 
 
-def make_stage_plan(kind: str, path: Path, options: BuildOptions, *, export: bool) -> Plan:
-    """The plan to run one stage, whose options are in the file `path`, on `options.base`.
+def make_stage_plan(
+    kind: str, path: Path, options: BuildOptions, *, base: str, export: bool
+) -> Plan:
+    """The plan to run one stage, whose options are in the file `path`, on a base image.
 
     With `export`, the system is written to a tar archive then. Raises as `make_plan` does.
     """
-    assert options.base is not None
-    loaded = loading.load_stage(kind, path, options.variables, base=options.base)
+    loaded = loading.load_stage(kind, path, options.variables, base=base)
     # It is to be seen at work, whatever is known of earlier times.
-    plan = _plan(loaded, replace(options, refresh="1"))
+    plan = _plan(loaded, replace(options, base=base, refresh="1"))
     return replace(plan, more=(Export(),) if export else ())
 
 

@@ -18,10 +18,10 @@ from particle_os.apt import proxy as apt_proxy
 from particle_os.errors import UsageError, VmError
 from particle_os.jobs import checkpoints
 from particle_os.jobs.checkpoints import Checkpoint, Checkpoints
+from particle_os.jobs.execution.helper_vms import resources
 from particle_os.jobs.plan import Plan, stage_index
 from particle_os.report.progress import Progress
-from particle_os.sandbox import helper
-from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
+from particle_os.sandbox.running import Sandbox, running_sandbox
 from particle_os.system import terminal
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import cache_directory, workspace
@@ -44,20 +44,15 @@ def enter(
     if plan.helper is None or plan.base is None:
         raise UsageError("nothing has been built yet", hint="Run 'particle-os build' first.")
     deadline = Deadline.after(SESSION_SECONDS, "the shell")
-    template = plan.template
     proxy = apt_proxy.find(plan.apt_proxy, os.environ, progress.note)
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
-        chain = _state(plan, kept, at=at, failed=failed)
+        keys = plan.keys(plan.base, plan.helper)
+        chain = _state(plan, keys, kept, at=at, failed=failed)
         progress.note(f"the target {_described(chain)}; changes are thrown away")
-        resources = Resources(
-            memory=plan.options.memory or helper.memory_bytes(template),
-            cpus=plan.options.cpus or template.cpus,
-            scratch=plan.options.scratch,
-        )
         with running_sandbox(
             plan.helper,
             acceleration,
-            resources,
+            resources(plan),
             directory=work.path / "shell",
             output=work.path / "output",
             transcript=work.path / "console.log",
@@ -69,9 +64,9 @@ def enter(
             return _session(sandbox, deadline, proxy.for_guest())
 
 
-def _state(plan: Plan, kept: Checkpoints, *, at: str | None, failed: bool) -> list[Checkpoint]:
-    assert plan.base is not None and plan.helper is not None
-    keys = plan.keys(plan.base, plan.helper)
+def _state(
+    plan: Plan, keys: list[str], kept: Checkpoints, *, at: str | None, failed: bool
+) -> list[Checkpoint]:
     if at is not None:
         keys = keys[: stage_index(plan.stages, at, "--at") + 2]
     chain = kept.longest(keys, max_age=float("inf"))

@@ -8,10 +8,10 @@ from particle_agent.stages.settings.timezone import Timezone
 from particle_agent.stages.software.apt import Apt
 from particle_os.documents.document import Mark
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
-from particle_os.jobs import stage_results
-from particle_os.jobs.execution import Execution
+from particle_os.jobs.execution import stage_results
+from particle_os.jobs.execution.conversation import Conversation
+from particle_os.jobs.execution.stage_results import Stages
 from particle_os.jobs.plan import BuildOptions, make_plan
-from particle_os.jobs.stage_results import Stages
 from particle_os.report.progress import Progress
 
 from ...waiting import plenty
@@ -78,6 +78,30 @@ def test_names_of_stages_are_told_where_they_fail_and_in_the_result():
     assert [result.name for result in found.results] == ["Install \u202e it", None]
 
 
+class Chain:
+    """Stands on so many checkpoints, and notes what is kept."""
+
+    asked_network = False
+
+    def __init__(self, count):
+        self.stages = count - 1
+        self.kept = []
+
+    def keep(self, sandbox, label, *, network):
+        self.kept.append((label, network))
+
+
+def conversation(plan, statuses, chain):
+    job = SimpleNamespace(plan=plan)
+    found = Conversation(job, stages(plan, ["not-run"] * len(statuses)), chain, None, None, None)
+    for index, status in enumerate(statuses):
+        if status != "not-run":
+            found.listen(wire.StageStart(index=index))
+        if status == "done":
+            found.listen(wire.StageEnd(index=index, seconds=1.0))
+    return found
+
+
 @pytest.mark.parametrize(
     ("statuses", "kept_before", "index"),
     [
@@ -90,30 +114,20 @@ def test_names_of_stages_are_told_where_they_fail_and_in_the_result():
     ],
 )
 def test_the_guest_cannot_have_a_state_kept_that_is_not_due(statuses, kept_before, index):
-    kept = []
     plan = SimpleNamespace(stages=[Timezone(zone="UTC"), Timezone(zone="UTC"), Qemu()])
-    run = SimpleNamespace(
-        stages=stages(plan, statuses),
-        plan=plan,
-        chain=[SimpleNamespace(meta=SimpleNamespace(network=False))] * kept_before,
-        _keep_checkpoint=lambda *arguments, **options: kept.append(arguments),
-    )
+    chain = Chain(kept_before)
+    heard = conversation(plan, statuses, chain)
     with pytest.raises(VmError):
-        Execution._keep_stage(run, None, index)
-    assert kept == []
+        heard.listen(wire.Frozen(index=index))
+    assert chain.kept == []
 
 
 def test_the_state_after_the_stage_that_is_due_is_kept():
-    kept = []
     plan = SimpleNamespace(stages=[Timezone(zone="UTC"), Qemu()])
-    run = SimpleNamespace(
-        stages=stages(plan, ("done", "not-run")),
-        plan=plan,
-        chain=[SimpleNamespace(meta=SimpleNamespace(network=False))],
-        _keep_checkpoint=lambda sandbox, label, *, network: kept.append((label, network)),
-    )
-    Execution._keep_stage(run, None, 0)
-    assert kept == [("timezone", False)]
+    chain = Chain(1)
+    heard = conversation(plan, ("done", "not-run"), chain)
+    assert heard.listen(wire.Frozen(index=0)) == wire.Continue()
+    assert chain.kept == [("timezone", False)]
 
 
 def test_who_names_a_mirror_is_told_what_the_base_lacks(tmp_path):

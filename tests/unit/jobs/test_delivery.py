@@ -27,7 +27,8 @@ def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
     delivery.file("raw").write_bytes(b"image")
     delivery.add("raw", 5)
     found = result("server").model_copy(update={"artifacts": delivery.artifacts()})
-    delivery.publish(found, "<!DOCTYPE html>")
+    delivery.write(found, "<!DOCTYPE html>")
+    delivery.publish(found)
     sums = (delivery.output / "SHA256SUMS").read_text()
     assert sums == f"{hashlib.sha256(b'image').hexdigest()}  server.raw\n"
     names = {path.name for path in delivery.output.iterdir() if not path.name.startswith(".")}
@@ -43,7 +44,8 @@ def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
 
 def test_a_failed_build_leaves_them_too_and_no_image(delivery):
     delivery.file("raw").write_bytes(b"image")
-    log = delivery.keep_evidence(result("server"), "<!DOCTYPE html>", [])
+    delivery.write(result("server"), "<!DOCTYPE html>")
+    log = delivery.keep_evidence([])
     assert log == delivery.failed_directory / "server.log"
     names = {path.name for path in delivery.failed_directory.iterdir()}
     assert names == {"server.evidence", *(f"server.{ending}" for ending in ENDINGS)}
@@ -51,7 +53,7 @@ def test_a_failed_build_leaves_them_too_and_no_image(delivery):
 
 
 def test_a_build_that_has_not_come_far_has_no_report(delivery):
-    delivery.keep_evidence(None, "", [])
+    delivery.keep_evidence([])
     assert not (delivery.failed_directory / "server.report.html").exists()
     assert (delivery.failed_directory / "server.console.log").exists()
 

@@ -3,8 +3,8 @@
 import pytest
 from particle_agent.stages import RECIPE_STAGES
 from particle_os.errors import InvalidDocument, StageFailed, UsageError
+from particle_os.jobs.execution.stage_results import Stages
 from particle_os.jobs.plan import BuildOptions, make_stage_plan
-from particle_os.jobs.stage_results import Stages
 from particle_os.recipe import loading
 from particle_os.records import AptProxyResult
 from particle_os.report import results
@@ -98,11 +98,11 @@ def test_the_stage_is_run_anew_and_then_exported(tmp_path):
     (tmp_path / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
     options_path = tmp_path / "options.yml"
     options_path.write_text("zone: UTC\n")
-    options = BuildOptions(output=tmp_path, base=f"tar:{tmp_path}/base.tar")
-    plan = make_stage_plan("timezone", options_path, options, export=True)
+    options, base = BuildOptions(output=tmp_path), f"tar:{tmp_path}/base.tar"
+    plan = make_stage_plan("timezone", options_path, options, base=base, export=True)
     assert [stage.type for stage in plan.stages] == ["timezone", "export"]
     assert plan.refresh_from == 0
-    plain = make_stage_plan("timezone", options_path, options, export=False)
+    plain = make_stage_plan("timezone", options_path, options, base=base, export=False)
     assert [stage.type for stage in plain.stages] == ["timezone"]
     stages = Stages(plan, Progress([]))
     error = StageFailed("it failed")

@@ -1,0 +1,70 @@
+"""The checkpoints that one job stands on, and those that it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from particle_os.errors import InfrastructureError
+from particle_os.jobs.checkpoints import Checkpoint, failed
+from particle_os.jobs.execution.job import Job
+from particle_os.sandbox.running import Sandbox
+from particle_os.system.deadline import Deadline
+
+
+class CheckpointChain:
+    """The frozen scratch disks of a job: first that with the unpacked base, then one a stage.
+
+    `keys` names them all, also those still to come. A job without the cache keeps nothing.
+    """
+
+    def __init__(
+        self, job: Job, deadline: Deadline, keys: Sequence[str], found: Sequence[Checkpoint] = ()
+    ) -> None:
+        self._job = job
+        self._deadline = deadline
+        self._keys = keys
+        self._chain = list(found)
+
+    @property
+    def layers(self) -> list[Path]:
+        """The disks that the VM's scratch disk lies over."""
+        return [checkpoint.disk for checkpoint in self._chain]
+
+    @property
+    def stages(self) -> int:
+        """How many stages the last checkpoint comes after; -1 when there is no checkpoint."""
+        return len(self._chain) - 1
+
+    @property
+    def asked_network(self) -> bool:
+        """Whether the network took part in the last checkpoint, or in one below it."""
+        return bool(self._chain) and self._chain[-1].meta.network
+
+    def keep(self, sandbox: Sandbox, label: str, *, network: bool) -> None:
+        """Freezes the scratch disk and keeps it for later builds."""
+        if self._job.plan.options.cache:
+            key = self._keys[len(self._chain)]
+            self._chain.append(self._freeze(sandbox, key, label, network=network))
+
+    def keep_failed(self, sandbox: Sandbox) -> None:
+        """Keeps the target as it is where a stage failed, for `particle-os shell --failed`."""
+        if not self._job.plan.options.cache or not self._chain:
+            return
+        stage = self._job.plan.stages[self.stages]
+        key = failed(self._keys[len(self._chain)])
+        try:
+            sandbox.agent.quiesce(self._deadline.sooner(60, "writing out the failed stage"))
+            self._freeze(sandbox, key, f"{stage.type}, failed", network=True)
+        except InfrastructureError as error:
+            self._job.note(f"the state of the failed stage could not be kept: {error.brief}")
+
+    def _freeze(self, sandbox: Sandbox, key: str, label: str, *, network: bool) -> Checkpoint:
+        return self._job.checkpoints.keep(
+            key,
+            sandbox.freeze_scratch(self._job.plan.options.scratch, self._deadline),
+            below=self._chain[-1] if self._chain else None,
+            label=label,
+            network=network,
+            work=self._job.work.path,
+        )

@@ -1,0 +1,67 @@
+"""The helper VMs of one job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_os.jobs.execution.job import Job
+from particle_os.jobs.plan import Plan
+from particle_os.report.results import HelperResult
+from particle_os.sandbox import helper
+from particle_os.sandbox.helper import Helper
+from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.vm import accel
+from particle_os.vm.accel import Acceleration
+
+
+def resources(plan: Plan) -> Resources:
+    """What a VM of this plan gets: the user's options go before the template."""
+    return Resources(
+        memory=plan.options.memory or helper.memory_bytes(plan.template),
+        cpus=plan.options.cpus or plan.template.cpus,
+        scratch=plan.options.scratch,
+    )
+
+
+@dataclass(frozen=True)
+class HelperVms:
+    """Starts helper VMs, all of which end before the job's `deadline`."""
+
+    job: Job
+    helper: Helper
+    acceleration: Acceleration
+    deadline: Deadline
+
+    @contextmanager
+    def start(self, purpose: str, output: Path, layers: Sequence[Path] = ()) -> Iterator[Sandbox]:
+        """A VM that writes the output disk `output`; its scratch disk lies over `layers`."""
+        with ExitStack() as stack:
+            with self.job.progress.phase(f"start VM for the {purpose}"):
+                sandbox = stack.enter_context(
+                    running_sandbox(
+                        self.helper,
+                        self.acceleration,
+                        resources(self.job.plan),
+                        directory=self.job.work.path / purpose,
+                        output=output,
+                        transcript=self.job.transcript,
+                        deadline=self.deadline,
+                        layers=layers,
+                    )
+                )
+            yield sandbox
+
+    def result(self) -> HelperResult:
+        return HelperResult(
+            template=self.job.plan.template.name,
+            key=self.helper.key,
+            qemu=process.version(accel.QEMU),
+            accelerator=self.acceleration.name,
+            acceleration_reason=self.acceleration.reason,
+            security_note=self.acceleration.security_note,
+        )

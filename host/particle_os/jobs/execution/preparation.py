@@ -1,0 +1,117 @@
+"""All that comes before the stages: helper VM, accelerator, base image, earlier checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from particle_os.apt import proxy as apt_proxy
+from particle_os.apt.proxy import AptProxy
+from particle_os.base import base
+from particle_os.base.base import Base
+from particle_os.jobs.checkpoints import Checkpoint
+from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
+from particle_os.jobs.execution.helper_vms import HelperVms
+from particle_os.jobs.execution.job import Job
+from particle_os.jobs.plan import REFRESH_BASE
+from particle_os.sandbox import helper
+from particle_os.sandbox.helper import Helper
+from particle_os.sandbox.running import Sandbox
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import cache_directory
+from particle_os.vm import accel
+
+BUILD_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the stages run in, and what they start from."""
+
+    apt_proxy: AptProxy
+    vms: HelperVms
+    base: Base
+    # The names of the scratch disk with the unpacked base, and of that after each stage.
+    keys: Sequence[str]
+    # Earlier builds left these; the job continues after the last. Without any it unpacks the base.
+    checkpoints: Sequence[Checkpoint]
+
+
+def prepare(job: Job) -> Prepared:
+    """Makes what earlier jobs have not left in the cache; raises InfrastructureError."""
+    proxy = apt_proxy.find(job.plan.apt_proxy, os.environ, job.note)
+    made = _make_helper(job, proxy)
+    vms = _choose_accelerator(job, made)
+    found = _make_base(job, vms, proxy)
+    keys = job.plan.keys(found, made)
+    return Prepared(proxy, vms, found, keys, _find_checkpoints(job, keys))
+
+
+def _make_helper(job: Job, proxy: AptProxy) -> Helper:
+    with job.progress.phase("helper VM"):
+        made = helper.ensure(
+            job.plan.template,
+            cache=cache_directory(),
+            work=job.work,
+            log=job.progress.line,
+            note=job.progress.note,
+            proxy=proxy,
+        )
+        os.utime(made.root.parent)
+    return made
+
+
+def _choose_accelerator(job: Job, made: Helper) -> HelperVms:
+    with job.progress.phase("accelerator"):
+        acceleration = accel.choose(
+            job.plan.options.accel,
+            kernel=made.kernel,
+            initrd=made.initrd,
+            memory_file=cache_directory() / accel.KVM_MEMORY,
+            directory=job.work.path / "kvm-probe",
+            note=job.note,
+        )
+    # Everything is slower under emulation, the whole build too.
+    seconds = BUILD_SECONDS * acceleration.factor
+    # What the recipe grants a stage is granted to the build, too.
+    granted = sum(stage.timeout or 0 for stage in job.plan.stages)
+    return HelperVms(job, made, acceleration, Deadline.after(seconds + granted, "the build"))
+
+
+def _make_base(job: Job, vms: HelperVms, proxy: AptProxy) -> Base:
+    def keep(sandbox: Sandbox, made: Base) -> None:
+        """The VM that made the base has it on its scratch disk: no need to unpack it again."""
+        if job.plan.options.cache:
+            sandbox.agent.quiesce(vms.deadline)
+            chain = CheckpointChain(job, vms.deadline, job.plan.keys(made, vms.helper))
+            chain.keep(sandbox, "base", network=False)
+            job.checkpoints.settle()
+
+    plan = job.plan
+    with job.progress.phase("base image"):
+        if plan.base is not None:
+            return plan.base
+        job.progress.note(f"making the base image {plan.base_reference} (once)")
+        return base.ensure_suite(
+            plan.base_reference.removeprefix("mmdebstrap:"),
+            mirror=plan.options.mirror,
+            architecture=plan.loaded.recipe.architecture,
+            anew=plan.options.refresh == REFRESH_BASE,
+            cache=cache_directory(),
+            work=job.work,
+            open_sandbox=vms.start,
+            finished=keep,
+            listen=job.show_output,
+            log=job.progress.line,
+            proxy=proxy,
+        )
+
+
+def _find_checkpoints(job: Job, keys: Sequence[str]) -> Sequence[Checkpoint]:
+    """Looks how much of the work has been done by earlier builds."""
+    if not job.plan.options.cache:
+        return ()
+    # The last stage writes the disk; that is always done anew.
+    usable = min(job.plan.refresh_from, len(job.plan.stages) - 1)
+    return job.checkpoints.longest(keys[: usable + 1], max_age=job.plan.options.max_age)

@@ -1,0 +1,188 @@
+"""The story of a build with a VM that plays its part: what is left in the output directory."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from particle_agent.contract import wire
+from particle_agent.contract.inspection import Inspection
+from particle_os.apt.proxy import NO_PROXY
+from particle_os.errors import InfrastructureError, StageFailed, UsageError
+from particle_os.jobs import build, single_stage
+from particle_os.jobs.execution import helper_vms
+from particle_os.jobs.execution.helper_vms import HelperVms
+from particle_os.jobs.execution.preparation import Prepared
+from particle_os.jobs.plan import BuildOptions, make_plan, make_stage_plan
+from particle_os.report.progress import Progress
+from particle_os.sandbox.helper import Helper
+from particle_os.vm.accel import TCG
+
+from ...waiting import plenty
+from ..base.test_base import AMD64, tar
+
+RECIPE = """\
+name: server
+base-image: tar:base.tar
+stages:
+  - {type: timezone, zone: UTC}
+  - {type: qemu}
+"""
+CONTENT = b"the disk" * 64
+
+
+class Agent:
+    """Runs each stage in no time; then the output disk holds CONTENT."""
+
+    def __init__(self, sandbox, fails):
+        self.sandbox = sandbox
+        self.fails = fails
+
+    def hold(self, secrets, deadline):
+        assert secrets == {}
+
+    def found(self, deadline):
+        return Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=None)
+
+    def run(self, stages, *, listen, verify, **options):
+        for index, stage in enumerate(stages):
+            listen(wire.StageStart(index=index))
+            if stage.type == self.fails:
+                raise StageFailed("it failed")
+            if stage.type in ("qemu", "export"):
+                self.sandbox.output.write_bytes(CONTENT)
+                listen(wire.DiskWritten(size=len(CONTENT)))
+            listen(wire.StageEnd(index=index, seconds=1.0))
+        if verify:
+            if self.fails == "verification":
+                listen(
+                    wire.Finding(code="fstab-type-wrong", place="/etc/fstab", message="it is wrong")
+                )
+            listen(wire.Verified(seconds=0.5))
+
+
+class Sandbox:
+    def __init__(self, output, fails):
+        self.agent = Agent(self, fails)
+        self.output = output
+        self.packages = output.with_name("packages")
+        self.written = None
+
+    def take_disk_event(self, event, deadline):
+        self.written = event.size
+
+
+class Vms(HelperVms):
+    fails = ""
+
+    @contextmanager
+    def start(self, purpose, output, layers=()):
+        self.job.transcript.touch()
+        yield Sandbox(output, self.fails)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A directory with a recipe and its base; `fails` says what does not go well."""
+    (tmp_path / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
+    (tmp_path / "server.yml").write_text(RECIPE)
+    (tmp_path / "root").touch()
+    monkeypatch.setattr(helper_vms.process, "version", lambda program: "QEMU 10")
+    found = SimpleNamespace(fails="", out=tmp_path / "out", path=tmp_path)
+
+    def prepare(job):
+        if found.fails == "preparation":
+            raise InfrastructureError("there is no helper")
+        made = Helper("key", Path("kernel"), Path("initrd"), tmp_path / "root")
+        monkeypatch.setattr(Vms, "fails", found.fails)
+        base = SimpleNamespace(
+            reference="tar:base.tar", digest="sha256:0", size=lambda: 10, is_here=lambda: True,
+            push=lambda agent, deadline, listen: None,
+        )  # fmt: skip
+        keys = job.plan.keys(base, made)
+        vms = Vms(job, made, TCG, plenty())
+        return Prepared(NO_PROXY, vms, base, keys, ())
+
+    monkeypatch.setattr(build, "prepare", prepare)
+    monkeypatch.setattr(single_stage, "prepare", prepare)
+    return found
+
+
+def built(world, **options):
+    wanted = BuildOptions(output=world.out, cache=False, boot_test=False, **options)
+    return build.build(make_plan(world.path / "server.yml", wanted), Progress([]))
+
+
+def left(directory):
+    return {path.name for path in directory.iterdir() if not path.name.startswith(".")}
+
+
+def test_a_build_publishes_its_images_with_their_result(world):
+    result = built(world)
+    assert (result.status, result.base) == ("not-tested", "tar:base.tar")
+    assert [stage.status for stage in result.stages] == ["done", "done"]
+    assert (world.out / "server.raw").read_bytes() == CONTENT
+    assert json.loads((world.out / "server.result.json").read_text())["status"] == "not-tested"
+    assert "server.report.html" in left(world.out)
+    assert "server.failed" not in left(world.out)
+
+
+def test_a_failed_stage_leaves_its_evidence_and_no_image(world):
+    built(world)
+    before = (world.out / "server.result.json").read_text()
+    world.fails = "timezone"
+    with pytest.raises(StageFailed) as told:
+        built(world)
+    assert told.value.where.startswith("stage 1 (timezone)")
+    assert told.value.log == world.out / "server.failed/server.log"
+    result = json.loads((world.out / "server.failed/server.result.json").read_text())
+    assert result["status"] == "failed"
+    assert [stage["status"] for stage in result["stages"]] == ["failed", "not-run"]
+    assert "it failed" in (world.out / "server.failed/server.report.html").read_text()
+    # The images of the build before it are untouched.
+    assert (world.out / "server.result.json").read_text() == before
+
+
+def test_a_build_that_fails_before_its_stages_leaves_its_log_only(world):
+    world.fails = "preparation"
+    with pytest.raises(InfrastructureError) as told:
+        built(world)
+    assert told.value.log.exists()
+    assert left(world.out / "server.failed") == {"server.log"}
+
+
+def test_a_disk_with_errors_is_kept_and_not_published(world):
+    world.fails = "verification"
+    result = built(world)
+    assert result.status == "defective"
+    assert [finding.code for finding in result.verification.findings] == ["fstab-type-wrong"]
+    assert "server.raw" in left(world.out / "server.failed")
+    assert left(world.out) == {"server.failed"}
+
+
+@pytest.mark.parametrize("export", [True, False])
+def test_a_stage_that_runs_alone(world, export):
+    options_path = world.path / "options.yml"
+    options_path.write_text("zone: UTC\n")
+    options = BuildOptions(output=world.path, cache=False)
+    base = f"tar:{world.path}/base.tar"
+    plan = make_stage_plan("timezone", options_path, options, base=base, export=export)
+    output = world.path / "root.tar" if export else None
+    result = single_stage.run_stage(plan, output, Progress([]))
+    assert (result.stage.type, result.stage.status) == ("timezone", "done")
+    assert (result.archive is not None) is export
+    if output is not None:
+        assert output.read_bytes() == CONTENT
+        assert result.archive.bytes == len(CONTENT)
+
+
+def test_a_firmware_that_is_missing_is_told_before_anything_is_made(world, monkeypatch):
+    def refuse(firmware):
+        raise UsageError(f"{firmware} is not installed")
+
+    monkeypatch.setattr(build.firmwares, "check", refuse)
+    world.fails = "preparation"
+    plan = make_plan(world.path / "server.yml", BuildOptions(output=world.out))
+    with pytest.raises(UsageError, match="bios is not installed"):
+        build.build(plan, Progress([]))
