@@ -1,0 +1,47 @@
+"""The version comes from one place, and what is written by hand agrees with it."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from click.testing import CliRunner
+from particle_os import __version__
+from particle_os.cli import cli
+
+TOP = Path(__file__).parents[2]
+HEADING = re.compile(r"^## \[(\d+\.\d+\.\d+)\] - (Unreleased|\d{4}-\d\d-\d\d)$", re.MULTILINE)
+
+
+def project():
+    return tomllib.loads((TOP / "pyproject.toml").read_text())
+
+
+def versions_of_the_changelog():
+    return HEADING.findall((TOP / "CHANGELOG.md").read_text())
+
+
+def test_the_project_takes_its_version_from_the_program():
+    assert project()["project"]["dynamic"] == ["version"]
+    source = TOP / project()["tool"]["hatch"]["version"]["path"]
+    assert source.read_text().count(f'__version__ = "{__version__}"\n') == 1
+
+
+def test_the_commands_print_it():
+    for arguments in (["version"], ["--version"]):
+        assert CliRunner().invoke(cli, arguments).stdout == f"{__version__}\n"
+
+
+def test_the_changelog_begins_with_it():
+    assert versions_of_the_changelog()[0][0] == __version__
+
+
+def test_every_heading_of_the_changelog_is_a_version_and_only_the_first_may_be_unreleased():
+    headings = re.findall("^## .*$", (TOP / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert len(headings) == len(versions_of_the_changelog())
+    assert "Unreleased" not in [date for _, date in versions_of_the_changelog()[1:]]
+
+
+def test_the_documentation_names_it_and_no_other():
+    pages = [TOP / "README.md", *(TOP / "docs").glob("*.md")]
+    named = [v for page in pages for v in re.findall(r"\brev: v(\S+)", page.read_text())]
+    assert set(named) == {__version__}
