@@ -33,7 +33,7 @@ test: setup ## Run all tests, with virtual machines
 	@$(BIN)/pytest -q -n 4 -m slow tests/unit tests/guest
 	@$(MAKE) --no-print-directory vm-test
 
-# Whoever turned this off would have each of hundreds of processes compile the same files anew.
+# Keep bytecode caching on: otherwise each of hundreds of test processes recompiles every module.
 export PYTHONDONTWRITEBYTECODE =
 
 check: venv ## Format, lint, spelling, types, unit tests: the inner loop (TESTS=...)
