@@ -14,7 +14,14 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from particle_agent.contract.options import AtLeastOne, Between, Seconds, Text, kebab_case
+from particle_agent.contract.options import (
+    AtLeastOne,
+    Between,
+    Confidential,
+    Seconds,
+    Text,
+    kebab_case,
+)
 
 T = TypeVar("T")
 CONSTRAINTS = (Text, Between, Seconds, AtLeastOne)
@@ -73,7 +80,7 @@ def _decode(kind: Any, value: object, where: str) -> Any:
             if isinstance(
                 constraint, Text | Between | Seconds | AtLeastOne
             ) and not constraint.accepts(decoded):
-                raise DecodeError(f"{where}: not accepted: {decoded!r}")
+                raise DecodeError(f"{where}: not accepted: {_shown(decoded, arguments)}")
         return decoded
     if origin is typing.Literal:
         if value not in arguments:
@@ -104,6 +111,12 @@ def _decode(kind: Any, value: object, where: str) -> Any:
     if type(value) is not kind:
         raise DecodeError(f"{where}: expected {kind.__name__}, got {type(value).__name__}")
     return value
+
+
+def _shown(value: object, annotations: tuple[object, ...]) -> str:
+    """A value as a message may show it."""
+    hidden = any(isinstance(each, Confidential) for each in annotations)
+    return "a confidential value" if hidden else repr(value)
 
 
 def encode(value: object) -> Any:

@@ -70,6 +70,21 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Confidential:
+    """Marks a value that no message shows, such as the hash of a password.
+
+    With `option`, the value is shown where the option of that name beside it has one of the values
+    in `open_with`.
+    """
+
+    option: str | None = None
+    open_with: tuple[str, ...] = ()
+
+
+CONFIDENTIAL = Confidential()
+
+
+@dataclass(frozen=True)
 class OnHost(Text):
     """Marks the path of a file on the host, relative to the recipe.
 

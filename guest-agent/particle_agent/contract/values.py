@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from particle_agent.contract.options import Between, Text
+from particle_agent.contract.options import CONFIDENTIAL, Between, Text
 
 # Debian Policy 5.6.1 for the name; apt's own suffixes: ":arch", "=version" and "/release".
 PackageName = Annotated[
@@ -84,6 +84,7 @@ SigningKey = Annotated[
         r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[ -~\n]*-----END PGP PUBLIC KEY BLOCK-----\n*",
         1 << 18,
     ),
+    CONFIDENTIAL,
 ]
 # apt knows the format of a keyring by its ending.
 KeyringPath = Annotated[
@@ -129,6 +130,7 @@ PasswordHash = Annotated[
         "a password hash of crypt(5), as printed by 'mkpasswd' or 'openssl passwd -6'; '!' or '*'",
         r"\$[0-9a-z]+\$[A-Za-z0-9./$=,+-]+|[!*]",
     ),
+    CONFIDENTIAL,
 ]
 # sshd(8), AUTHORIZED_KEYS FILE FORMAT, without the options field.
 SshPublicKey = Annotated[
@@ -140,6 +142,7 @@ SshPublicKey = Annotated[
         r" [A-Za-z0-9+/]+={0,3}( [^\x00-\x1f\x7f]*)?",
         16384,
     ),
+    CONFIDENTIAL,
 ]
 AbsolutePath = Annotated[
     str,

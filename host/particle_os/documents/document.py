@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,9 @@ NODE_LIMIT = 20_000
 DEPTH_LIMIT = 50
 # Characters; PyYAML's own parser reads about 100,000 in a second.
 EXPLAINED_LIMIT = 1 << 16
+# In messages, for a text that no message shows. A text of fewer characters stands in many messages
+# by chance.
+WITHHELD, LEAST_WITHHELD = "***", 4
 TOO_COMPLEX = "the document is too large or too deep"
 
 Key = tuple[str | int, ...]
@@ -55,7 +58,8 @@ class Node:
     """A value with its place, and that of its key; mappings and lists hold nodes.
 
     What is wrong with an `unknown` value has been told. `written` is a number as the document has
-    it, such as 0o755, where that is not the usual form.
+    it, such as 0o755, where that is not the usual form. `made_of` names the variables whose values
+    it holds. No message shows a `confidential` value, nor its `tag`.
     """
 
     value: Any
@@ -63,6 +67,9 @@ class Node:
     key: Mark | None = None
     unknown: bool = False
     written: str | None = None
+    tag: str | None = None
+    made_of: tuple[str, ...] = ()
+    confidential: bool = False
 
     def plain(self) -> Any:
         """The value as plain data."""
@@ -105,6 +112,7 @@ class Source:
         self.notes: list[Problem] = []
         self.files: dict[Path, str] = {}
         self.incomplete = False
+        self._withheld: tuple[str, ...] = ()
 
     @property
     def data(self) -> Any:
@@ -113,10 +121,38 @@ class Source:
 
     def problem(self, mark: Mark | None, code: str, message: str, hint: str | None = None) -> None:
         path, line, column = mark or Mark(self.path, 1, 1)
-        self.problems.append(Problem(str(path), line, column, code, message, hint))
+        found = Problem(str(path), line, column, code, message, hint)
+        self.problems.append(self._without_withheld(found))
 
     def note(self, mark: Mark, code: str, message: str) -> None:
-        self.notes.append(Problem(str(mark.path), mark.line, mark.column, code, message))
+        found = Problem(str(mark.path), mark.line, mark.column, code, message)
+        self.notes.append(self._without_withheld(found))
+
+    def withhold(self, texts: Iterable[str]) -> None:
+        """Takes `texts` out of all messages, of those that are there already, too."""
+        found = {text for text in (*self._withheld, *texts) if len(text) >= LEAST_WITHHELD}
+        # A text may be a part of another one.
+        self._withheld = tuple(sorted(found, key=lambda text: (-len(text), text)))
+        self.problems = [self._without_withheld(problem) for problem in self.problems]
+        self.notes = [self._without_withheld(note) for note in self.notes]
+
+    def _without_withheld(self, problem: Problem) -> Problem:
+        message, hint = problem.message, problem.hint
+        for text in self._withheld:
+            message = message.replace(text, WITHHELD)
+            hint = hint and hint.replace(text, WITHHELD)
+        return replace(problem, message=message, hint=hint)
+
+    def nodes(self, key: Key) -> Iterator[Node]:
+        """The values on the way to the one at `key`, from the whole document on."""
+        node: Node | None = self.root
+        for part in key:
+            if node is None:
+                return
+            yield node
+            node = node.child(part)
+        if node is not None:
+            yield node
 
     def node(self, key: Key) -> Node | None:
         """The value at a path, if there is one."""
@@ -186,15 +222,15 @@ class _Composer:
             complaint = f"the tag '{event.tag}' is not allowed here"
             self._source.problem(mark, "bad-tag", complaint)
         if isinstance(event, yaml.MappingStartEvent):
-            return Node(self._mapping(depth), mark, key)
+            return Node(self._mapping(depth), mark, key, tag=event.tag)
         if isinstance(event, yaml.SequenceStartEvent):
-            items = []
+            items, tag = [], event.tag
             while not isinstance(event := self._next(), yaml.SequenceEndEvent):
                 items.append(self._node(event, depth + 1, None))
-            return Node(items, mark, key)
+            return Node(items, mark, key, tag=tag)
         value = self._scalar(event, mark)
         odd = isinstance(value, int | float) and str(value).lower() != event.value.lower()
-        return Node(value, mark, key, written=event.value if odd else None)
+        return Node(value, mark, key, written=event.value if odd else None, tag=event.tag)
 
     def _mapping(self, depth: int) -> dict[str, Node]:
         result: dict[str, Node] = {}
@@ -332,6 +368,8 @@ def _tell(source: Source, error: Exception, mark: Any = None) -> None:
             mark = yaml.Mark("", error.position, before.count("\n"), column, "", 0)
     else:
         what = " ".join(filter(None, (error.context, error.problem)))
+        # PyYAML quotes the handle, which may be the beginning of a password.
+        what = re.sub("(found undefined tag handle) .*", r"\1", what)
         mark = error.problem_mark or error.context_mark
     place = Mark(source.path, mark.line + 1, mark.column + 1) if mark else None
     # libyaml looks ahead, and newer ones have a limit of their own.

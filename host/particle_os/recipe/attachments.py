@@ -7,7 +7,6 @@ checkpoints cover the content; the files themselves go beside it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import os
 import stat
@@ -22,6 +21,7 @@ from typing import IO, Any, TypeVar
 from particle_agent.contract.options import OnHost, kebab_case
 from particle_agent.stages import RecipeStage
 
+from particle_os.documents.annotations import field_types
 from particle_os.documents.document import Key, Node
 
 S = TypeVar("S", bound=RecipeStage)
@@ -93,7 +93,7 @@ def look(node: Node, kind: Any, relative_to: Path, key: Key, complain: Complain)
         for argument in arguments:
             look(node, argument, relative_to, key, complain)
     elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        for name, hint in _hints(kind).items():  # type: ignore[arg-type]
+        for name, hint in field_types(kind).items():  # type: ignore[arg-type]
             if (spelled := kebab_case(name)) in value:
                 look(value[spelled], hint, relative_to, (*key, spelled), complain)
 
@@ -134,7 +134,7 @@ def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, On
         return tuple(_replaced(v, arguments[0], (*key, i), reference) for i, v in enumerate(value))
     if not dataclasses.is_dataclass(value):
         return value
-    hints = _hints(type(value))  # type: ignore[arg-type]
+    hints = field_types(type(value))  # type: ignore[arg-type]
     changes = {
         field.name: _replaced(
             getattr(value, field.name), hints[field.name], (*key, kebab_case(field.name)), reference
@@ -142,12 +142,6 @@ def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, On
         for field in dataclasses.fields(value)
     }
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    """The types of a class's fields; to find them takes longer than all else of a recipe."""
-    return typing.get_type_hints(kind, include_extras=True)
 
 
 def _attachment(path: Path, marker: OnHost) -> Attachment:

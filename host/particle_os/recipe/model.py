@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from particle_agent.contract.findings import ERRORS
 from particle_agent.contract.options import AtLeastOne, Options, Text
-from particle_agent.stages import RecipeStage
+from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.output.qemu import Firmware, Qemu
 
 from particle_os.documents.document import Mark
@@ -119,3 +120,9 @@ class LoadedRecipe:
 def stage_name(kind: Any) -> str:
     """The word that stands for a stage class in recipes."""
     return str(kind.type)
+
+
+@functools.cache
+def stage_kinds() -> Mapping[str, type]:
+    """The classes of stages by their words in recipes."""
+    return {stage_name(kind): kind for kind in RECIPE_STAGES}

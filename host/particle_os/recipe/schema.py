@@ -15,7 +15,8 @@ from particle_agent.stages import RECIPE_STAGES
 from particle_agent.stages.base import StageOptions
 
 from particle_os.documents import validation
-from particle_os.recipe import include, model, variables
+from particle_os.recipe import model, variables
+from particle_os.recipe.passes import include
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 # A text with a variable in it, and one that is nothing else.

@@ -54,6 +54,7 @@ class Variables:
         `source`. Raises NoSuchVariable for a value whose variable is not declared.
         """
         self._known = _declared(source)
+        self._given = dict(given)
         self._room = SIZE_LIMIT
         for name, text in given.items():
             self._known[name] = self._set(source, name, text)
@@ -82,6 +83,15 @@ class Variables:
             value = declared.value
         return Variable(declared.kind, value, declared.mark)
 
+    def texts(self, name: str) -> list[str]:
+        """The texts that a variable has or was given; empty for a truth value."""
+        value = self._known[name].value if name in self._known else None
+        given = self._given.get(name, "")
+        found = [given, *(item.strip() for item in given.split(","))] if given else []
+        if value is not None and not isinstance(value, bool):
+            found += [str(value)] if isinstance(value, int) else _strings(value)
+        return [text for text in found if text not in ("true", "false")]
+
     def substitute(self, source: Source) -> None:
         """Replaces the variables in every string of a document; notes what cannot be."""
         # What is put in is not looked at again.
@@ -106,6 +116,7 @@ class Variables:
         if not isinstance(node.value, str) or "${" not in node.value:
             return
         value = self._value(source, node)
+        node.made_of = tuple(match[1] for match in _REFERENCE.finditer(node.value) if match[1])
         if value is None:
             node.unknown = True
             return
@@ -114,7 +125,7 @@ class Variables:
             source.problem(node.mark, "too-complex", TOO_COMPLEX)
             raise InvalidDocument(source.problems)
         if isinstance(value, list):
-            node.value = [Node(item, node.mark) for item in value]
+            node.value = [Node(item, node.mark, made_of=node.made_of) for item in value]
         else:
             node.value = value
 

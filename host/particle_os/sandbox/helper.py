@@ -27,6 +27,7 @@ from particle_agent.contract.values import PackageName, bytes_of
 from particle_os.apt import mmdebstrap
 from particle_os.apt.proxy import NO_PROXY, AptProxy
 from particle_os.documents import document, validation
+from particle_os.documents.explanation import Vocabulary
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
@@ -121,7 +122,7 @@ def load_template(name: str) -> Template:
         raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
     source = document.load(path)
     fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
-    return validation.validate(source, Template, lambda key: fields)
+    return validation.validate(source, Template, Vocabulary(lambda key: fields))
 
 
 def with_mirror(template: Template, mirror: str) -> Template:

@@ -10,6 +10,7 @@ from particle_agent.stages import ALL_STAGES, RECIPE_STAGES, RecipeStage
 from particle_os.documents import document, validation
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
+from particle_os.recipe.names import UNKNOWN_STAGE
 
 TOP = Path(__file__).parents[3]
 GUIDE = (TOP / "docs/recipes.md").read_text()
@@ -65,7 +66,10 @@ def test_every_code_is_explained_and_there_is_no_other():
     section = GUIDE.partition("\n## Errors\n")[2]
     table = section.partition("| --- | --- |\n")[2].partition("\n\n")[0]
     firsts = [row.split(" | ")[0] for row in table.splitlines()]
-    assert set(re.findall(r"`([a-z0-9-]+)`", " ".join(firsts))) == set(codes("problem", "complain"))
+    assert set(re.findall(r"`([a-z0-9-]+)`", " ".join(firsts))) == {
+        *codes("problem", "complain"),
+        UNKNOWN_STAGE,
+    }
     notes = section.partition("Notes are no errors: ")[2].partition("\n\n")[0]
     assert set(re.findall(r"`([a-z-]+)` \(", notes)) == set(codes("note", "_note"))
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from particle_os.errors import InvalidDocument
-from particle_os.recipe import include, loading
+from particle_os.recipe import loading
+from particle_os.recipe.passes import include
 
 TOP = "variables: {zone: UTC}\nname: test\nstages:\n"
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from particle_agent.contract import keys, needs
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
+    CONFIDENTIAL,
     HOST_PATH,
     AtLeastOne,
     OnHost,
@@ -61,10 +62,10 @@ class User(Options):
     """The home directory, created with the skeleton files. The default is /home/NAME."""
     password_hash: PasswordHash | None = None
     """A password hash of crypt(5). Without one, no password is accepted."""
-    password_secret: SecretName | None = None
+    password_secret: Annotated[SecretName, CONFIDENTIAL] | None = None
     """The name of one of the stage's `secrets` that holds the password. The image's own chpasswd
     hashes it, with a new salt in each build."""
-    password: Literal["locked", "empty", "expired"] | None = None
+    password: Annotated[Literal["locked", "empty", "expired"], CONFIDENTIAL] | None = None
     """`locked`: no password is accepted, but the hash is kept. `empty`: login needs no password.
     `expired`: the user must change the password at the next login."""
     lock: bool | None = None

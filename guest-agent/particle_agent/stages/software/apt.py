@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from particle_agent.apt import from_host
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.apt.failure import apt_failure
 from particle_agent.contract.needs import INIT, Need
-from particle_agent.contract.options import HostFile, Options, idle, refuse
+from particle_agent.contract.options import Confidential, HostFile, Options, idle, refuse
 from particle_agent.contract.values import (
     DebconfQuestion,
     DebconfValue,
@@ -91,6 +91,10 @@ class Pin(Options):
             refuse([(("priority",), f"{self.package}: apt knows no priority 0")])
 
 
+# An answer of another type, also of a misspelt one, may be a password.
+SHOWN_ANSWERS = ("string", "boolean", "select", "multiselect", "note", "text")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer(Options):
     """An answer to a question that a package would ask; see debconf-set-selections(1)."""
@@ -101,7 +105,7 @@ class Answer(Options):
     """The question, such as locales/default_environment_locale."""
     type: Literal["string", "boolean", "select", "multiselect", "note", "text", "password"]
     """The type of the question."""
-    value: DebconfValue
+    value: Annotated[DebconfValue, Confidential("type", SHOWN_ANSWERS)]
     """The answer; several of a multiselect have commas between them."""
 
 

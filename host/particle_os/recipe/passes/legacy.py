@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 
 from particle_agent.contract.options import kebab_case
 
+from particle_os.documents.annotations import options_class
 from particle_os.documents.document import Node, Source
-from particle_os.documents.validation import options_class
 
 PREFIX = "org.osbuild.debian."
 

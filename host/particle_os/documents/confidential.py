@@ -1,0 +1,89 @@
+"""Values that no message shows: where the type of a value says so, and credentials in URLs."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from particle_agent.contract.options import Confidential, kebab_case
+
+from particle_os.documents.annotations import field_types
+from particle_os.documents.document import Node
+
+# RFC 3986, 3.2.1; the digest of a container image stands after an '@', too.
+CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s@'\"]*|[^\s/@'\"]+)@(?!sha256:)")
+
+
+def without_credentials(text: str) -> str:
+    """`text` without the user names and passwords in its URLs."""
+    return CREDENTIALS.sub("***@", text)
+
+
+def mark(node: Node, kind: Any) -> None:
+    """Sets `confidential` on the values below `node` that the annotated type `kind` marks so.
+
+    A text in the place of a mapping with such a value is confidential: it may hold the value.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        if any(isinstance(argument, Confidential) for argument in arguments[1:]):
+            conceal(node)
+        else:
+            mark(node, arguments[0])
+    elif origin is tuple:
+        for item in node.value if isinstance(node.value, list) else [node]:
+            mark(item, arguments[0])
+    elif origin in (Union, types.UnionType):
+        for argument in _possible(node, arguments):
+            mark(node, argument)
+    elif is_dataclass(kind):
+        _mark_options(node, kind)
+
+
+def conceal(node: Node) -> None:
+    """Makes a value confidential with all that it holds."""
+    for inner in node.walk():
+        inner.confidential = True
+
+
+def _mark_options(node: Node, kind: Any) -> None:
+    if not isinstance(node.value, dict):
+        if any(_holds_confidential(hint) for hint in field_types(kind).values()):
+            conceal(node)
+        return
+    for name, hint in field_types(kind).items():
+        value = node.value.get(kebab_case(name))
+        if value is not None and not _is_open(node, hint):
+            mark(value, hint)
+
+
+def _is_open(options: Node, hint: Any) -> bool:
+    """Whether the options beside a confidential value say that it may be shown."""
+    for marker in _markers(hint):
+        named = options.child(marker.option) if marker.option else None
+        if named is not None and named.value in marker.open_with:
+            return True
+    return False
+
+
+def _possible(node: Node, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The kinds that the `type` of a mapping names, or all of them."""
+    tag = node.child("type")
+    named = [k for k in kinds if tag is not None and getattr(k, "type", None) == tag.value]
+    return tuple(named) or kinds
+
+
+def _holds_confidential(hint: Any) -> bool:
+    return any(True for _ in _markers(hint))
+
+
+def _markers(hint: Any) -> Iterator[Confidential]:
+    """The marks in an annotated type, through lists and unions; not those within its classes."""
+    for argument in get_args(hint):
+        if isinstance(argument, Confidential):
+            yield argument
+        else:
+            yield from _markers(argument)

@@ -1,0 +1,312 @@
+"""pydantic's errors in words for people, each with its line and column."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from particle_agent.contract import keys
+from particle_agent.contract.options import Faults
+
+from particle_os.documents.confidential import without_credentials
+from particle_os.documents.document import Key, Mark, Node, Source
+from particle_os.documents.words import did_you_mean, nearest
+
+# The most characters of a value in a message.
+SHOWN = 80
+# What a message says instead of a value that is confidential.
+NOT_SHOWN = "something else"
+# A text that needs no quotes in YAML's lists.
+PLAIN = re.compile(r"[A-Za-z/._][A-Za-z0-9/._+=:-]*[A-Za-z0-9/._+=-]")
+# pydantic's errors about a key, and about what a class says of its options among themselves.
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+RULE = "value_error"
+# pydantic's errors about the kind of a value, in YAML's words.
+PLAIN_TYPES = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "dataclass_exact_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of one kind of document, of which messages and hints are made.
+
+    `names` lists the right keys at a path, or the right words where words are due. `item` is the
+    noun for what `is_item` finds: the items of a list that have several kinds. One of `item_keys`
+    stands in each of them, and `unknown_item` is the code of an error about a kind that does not
+    exist. By an option's name, `hints` tell what to write instead of an unknown
+    word, and `number_hints` what to write instead of a number. A shell would split the text of the
+    options in `commands`.
+    """
+
+    names: Callable[[Key], Iterable[str]]
+    item: str = "item"
+    unknown_item: str = "unknown-item"
+    is_item: Callable[[Key], bool] = lambda key: False
+    item_keys: tuple[str, ...] = ("type",)
+    hints: Mapping[str, str] = field(default_factory=dict)
+    number_hints: Mapping[str, str] = field(default_factory=dict)
+    commands: Collection[str] = ()
+
+
+class _Fault:
+    """One of pydantic's errors, with what the document has at its place."""
+
+    def __init__(self, source: Source, item: Any, words: Vocabulary) -> None:
+        self.source = source
+        self.words = words
+        self.kind = str(item["type"])
+        self.context: dict[str, Any] = item.get("ctx", {})
+        self.given = item.get("input")
+        self.pydantic_message = str(item["msg"])
+        location = item["loc"]
+        # pydantic's mark for what is wrong with the name of an entry, not with its value.
+        self.of_key = location[-1:] == ("[key]",)
+        self.key = path_of(source, location[:-1] if self.of_key else location)
+        self.node = source.node(self.key)
+        self.mark = source.mark(self.key, of_key=self.of_key)
+
+    @property
+    def name(self) -> str:
+        """The last name of the path, with the number of the list's item: `formats[1]`."""
+        name = next((part for part in reversed(self.key) if isinstance(part, str)), "")
+        numbered = self.key and isinstance(self.key[-1], int)
+        return f"{name}[{self.key[-1]}]" if numbered else name
+
+    @property
+    def confidential(self) -> bool:
+        """Whether no message may show what stands there."""
+        return any(node.confidential for node in self.source.nodes(self.key))
+
+    @property
+    def shown(self) -> str:
+        """What was found, as messages show it."""
+        if self.confidential and not _kind_shown(self.given):
+            return NOT_SHOWN
+        if self.node is not None and self.node.written and not self.of_key:
+            return self.node.written
+        return _quoted(self.given)
+
+    @property
+    def follows(self) -> bool:
+        """Whether the error only follows from another one that is told already."""
+        tagged = self.kind == "union_tag_invalid"
+        found = self.source.node((*self.key, "type") if tagged else self.key)
+        unknown = found is not None and found.unknown
+        return unknown or (self.kind == "too_short" and self.source.incomplete)
+
+    @property
+    def is_scalar_for_text(self) -> bool:
+        """Whether YAML reads a number or a truth value there, where a text is due."""
+        is_text = self.kind == "string_type" or "text" in self.context
+        return is_text and isinstance(self.given, bool | int | float)
+
+    def names(self, *more: str) -> list[str]:
+        """The right names at the place, or below it."""
+        return list(self.words.names((*self.key, *more)))
+
+    def problem(self, mark: Mark, code: str, message: str, hint: str | None = None) -> None:
+        self.source.problem(mark, code, message, hint)
+
+
+def explain(source: Source, item: Any, words: Vocabulary) -> None:
+    """Notes one of pydantic's errors in `source`, in words for people."""
+    fault = _Fault(source, item, words)
+    if not fault.follows:
+        EXPLANATIONS.get(fault.kind, _any_other)(fault)
+
+
+def path_of(source: Source, location: tuple[int | str, ...]) -> Key:
+    """pydantic's location without the union tags that it puts in."""
+    key: Key = ()
+    node: Node | None = source.root
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        value = node.value if node is not None else None
+        if index and isinstance(location[index - 1], int) and _is_tag(node, part):
+            continue
+        if isinstance(value, dict) and (part in value or last):
+            node = value.get(str(part))
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            node = value[part]
+        else:
+            continue
+        key = (*key, part)
+    return key
+
+
+def _is_tag(node: Node | None, part: int | str) -> bool:
+    """Whether a part of a location, after the number of an item, is only the item's `type`.
+
+    An option may have the same name.
+    """
+    kind = node.child("type") if node is not None else None
+    return kind is not None and kind.value == part
+
+
+def _unknown_key(fault: _Fault) -> None:
+    allowed = list(fault.words.names(fault.key[:-1]))
+    hint = did_you_mean(nearest(fault.name, allowed), allowed)
+    mark = fault.source.mark(fault.key, of_key=True)
+    fault.problem(mark, "unknown-key", f"unknown key '{fault.name}'", hint)
+
+
+def _missing_key(fault: _Fault) -> None:
+    mark = fault.source.mark(fault.key[:-1])
+    fault.problem(mark, "missing-key", f"the key '{fault.name}' is missing")
+
+
+def _unknown_item(fault: _Fault) -> None:
+    noun, word = fault.words.item, fault.context["tag"]
+    mark = fault.source.mark((*fault.key, "type"))
+    named = fault.given.get("type") if isinstance(fault.given, dict) else word
+    if not isinstance(named, str):
+        message = f"type: expected a {noun}'s name, found {_quoted(named)}"
+        fault.problem(mark, "bad-type", message)
+        return
+    allowed = fault.names("type")
+    # A long name ends with the short one.
+    hint = did_you_mean(nearest(word.rpartition(".")[2], allowed), allowed)
+    fault.problem(mark, fault.words.unknown_item, f"there is no {noun} '{word}'", hint)
+
+
+def _item_without_type(fault: _Fault) -> None:
+    possible = fault.words.item_keys
+    words = fault.given if isinstance(fault.given, dict) else ()
+    if word := next((word for word in words if nearest(word, possible)), None):
+        mark = fault.source.mark((*fault.key, word), of_key=True)
+        hint = did_you_mean(nearest(word, possible), [])
+        fault.problem(mark, "unknown-key", f"unknown key '{word}'", hint)
+        return
+    fault.problem(fault.mark, "missing-key", "the key 'type' is missing", _meant_item(fault))
+
+
+def _wrong_container(fault: _Fault) -> None:
+    wanted = PLAIN_TYPES[fault.kind]
+    hint = None
+    if wanted == "a list" and not isinstance(fault.given, dict | list | None):
+        items = _items(fault.given, fault.name in fault.words.commands)
+        hint = None if fault.confidential else f"write [{', '.join(items)}]"
+    elif fault.words.is_item(fault.key):
+        hint = _meant_item(fault)
+    message = f"{fault.name or 'document'}: expected {wanted}, found {fault.shown}"
+    fault.problem(fault.mark, "bad-type", message, hint)
+
+
+def _too_short(fault: _Fault) -> None:
+    fault.problem(fault.mark, "bad-value", f"{fault.name}: at least one item is needed")
+
+
+def _broken_rule(fault: _Fault) -> None:
+    error = fault.context["error"]
+    if isinstance(error, Faults):
+        for place, message in error.found:
+            fault.problem(fault.source.mark((*fault.key, *place)), "bad-value", message)
+        return
+    message = str(error)
+    # Of several options that exclude each other, the one that is named first.
+    named = fault.source.node((*fault.key, message.partition(":")[0]))
+    fault.problem(named.mark if named else fault.mark, "bad-value", message)
+
+
+def _not_accepted(fault: _Fault) -> None:
+    message = f"{fault.name or 'value'}: expected {fault.context['what']}, found {fault.shown}"
+    fault.problem(fault.mark, "bad-value", message, _word_meant(fault) or _text_meant(fault))
+
+
+def _word_meant(fault: _Fault) -> str | None:
+    """The hint that names a word near the one that was found."""
+    given = fault.given
+    said = given if isinstance(given, dict) else [given]
+    known = [word for word in said if isinstance(word, str)]
+    near = next(filter(None, (nearest(word, fault.names()) for word in known)), None)
+    return did_you_mean(near, []) if near else None
+
+
+def _text_meant(fault: _Fault) -> str | None:
+    """The hint for a text that is written as a number, or that its type recognises."""
+    given, guess = fault.given, fault.context.get("meant")
+    if guess is not None and isinstance(given, str) and (meant := guess(given)):
+        return did_you_mean(meant, [])
+    if not fault.is_scalar_for_text:
+        return None
+    if hint := fault.words.number_hints.get(str(fault.key[-1])) if fault.key else None:
+        return hint
+    return "put it in quotes" if re.fullmatch(fault.context["text"], fault.shown) else None
+
+
+def _no_such_word(fault: _Fault) -> None:
+    expected = str(fault.context["expected"])
+    near = nearest(str(fault.given), re.findall(r"'([^']*)'", expected))
+    wanted = expected.replace("True", "true").replace("False", "false")
+    hint = did_you_mean(near, []) if near else fault.words.hints.get(fault.name)
+    fault.problem(
+        fault.mark, "bad-value", f"{fault.name}: expected {wanted}, found {fault.shown}", hint
+    )
+
+
+def _any_other(fault: _Fault) -> None:
+    hint = "put it in quotes" if fault.is_scalar_for_text else None
+    if fault.kind == "bool_type":
+        hint = "write true or false"
+    why = fault.pydantic_message.removeprefix("Input ")
+    code = "bad-type" if fault.kind.endswith(("_type", "_parsing")) else "bad-value"
+    fault.problem(fault.mark, code, f"{fault.name or 'document'}: {why}, found {fault.shown}", hint)
+
+
+EXPLANATIONS: Mapping[str, Callable[[_Fault], None]] = {
+    **dict.fromkeys(UNKNOWN_KEY, _unknown_key),
+    **dict.fromkeys(("missing", "missing_argument", "missing_keyword_only_argument"), _missing_key),
+    **dict.fromkeys(PLAIN_TYPES, _wrong_container),
+    "union_tag_invalid": _unknown_item,
+    "union_tag_not_found": _item_without_type,
+    "too_short": _too_short,
+    RULE: _broken_rule,
+    "not_accepted": _not_accepted,
+    "literal_error": _no_such_word,
+}
+
+
+def _quoted(given: Any) -> str:
+    """A value in a message."""
+    if kind := _kind_shown(given):
+        return kind
+    text = without_credentials(json.dumps(given, ensure_ascii=False, default=str))
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _kind_shown(given: Any) -> str | None:
+    """The kind that a message shows of a value which may hold a secret; None for other values."""
+    if isinstance(given, str) and keys.is_private(given):
+        return "a private key"
+    if isinstance(given, dict | list):
+        return "a mapping" if isinstance(given, dict) else "a list"
+    return None
+
+
+def _items(given: object, is_command: bool) -> list[str]:
+    """The items of the list that was meant by a single value."""
+    words = [given]
+    if isinstance(given, str):
+        try:
+            words = list(shlex.split(given) if is_command else given.split())
+        except ValueError:
+            pass
+    return [w if isinstance(w, str) and PLAIN.fullmatch(w) else json.dumps(w) for w in words]
+
+
+def _meant_item(fault: _Fault) -> str | None:
+    """The hint for an item that is written as its name alone, or as a mapping under its name."""
+    given = fault.given
+    name = next(iter(given), None) if isinstance(given, dict) else given
+    near = nearest(name, fault.names("type")) if isinstance(name, str) else None
+    return f"write '- type: {near}', and its options beside it" if near else None

@@ -1,0 +1,82 @@
+"""The words of recipes: which keys and words are right at a place, and hints for some of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from particle_agent.contract.findings import ERRORS
+from particle_agent.contract.options import kebab_case
+
+from particle_os.documents.annotations import field_types, options_class
+from particle_os.documents.document import Key, Source
+from particle_os.documents.explanation import Vocabulary
+from particle_os.recipe import variables
+from particle_os.recipe.checks import kinds
+from particle_os.recipe.model import Recipe, stage_kinds
+from particle_os.recipe.passes import include
+
+UNKNOWN_STAGE = "unknown-stage"
+HINTS = {
+    "password": "the password itself goes into a secret, see 'password-secret', or its hash into "
+    "'password-hash'"
+}
+# A message shows as a decimal number what was written in octal.
+NUMBER_HINTS = {"mode": "put it in quotes, in octal digits as in '0755'"}
+
+
+def vocabulary(source: Source, place: Key = ()) -> Vocabulary:
+    """The words of a document that is what a recipe has at `place`."""
+    return Vocabulary(
+        names=_names_in(source, place),
+        item="stage",
+        unknown_item=UNKNOWN_STAGE,
+        is_item=lambda key: (*place, *key)[:1] == ("stages",) and len((*place, *key)) == 2,
+        item_keys=("type", include.KEY),
+        hints=HINTS,
+        number_hints=NUMBER_HINTS,
+        commands=("command",),
+    )
+
+
+def _names_in(source: Source, place: Key) -> Callable[[Key], Iterable[str]]:
+    """`_names` for a document that is what a recipe has at `place`."""
+
+    def names(key: Key) -> Iterable[str]:
+        whole = (*place, *key)
+        if whole[:1] == ("accepted-errors",):
+            return ERRORS
+        if whole[:2] == ("boot-test", "checks"):
+            node = source.node(key)
+            return kinds.keys(node.value if node and isinstance(node.value, dict) else {})
+        kind = source.node((*key[:2], "type")) if whole[:1] == ("stages",) else None
+        stage = kind.value if kind is not None and isinstance(kind.value, str) else None
+        return _names(tuple(part for part in whole if isinstance(part, str)), stage)
+
+    return names
+
+
+@functools.cache
+def _names(key: tuple[str, ...], stage: str | None) -> tuple[str, ...]:
+    """The right keys at a path of a recipe; for a stage's `type`, the stages' names.
+
+    Within stages they are those of the stage's own class, when that is known.
+    """
+    if key and key[-1] == "type":
+        return tuple(sorted(stage_kinds()))
+    candidates: list[Any] = [Recipe]
+    for part in key:
+        found = []
+        for kind in candidates:
+            hints = field_types(kind)
+            field = part.replace("-", "_")
+            if field == "stages":
+                own = stage_kinds().get(str(stage))
+                found += [own] if own is not None else list(stage_kinds().values())
+            elif field in hints and (inner := options_class(hints[field])):
+                found.append(inner)
+        candidates = found
+    known = {kebab_case(f.name) for kind in candidates for f in dataclasses.fields(kind)}
+    return tuple(sorted(known if key else known | {variables.KEY}))

@@ -1,0 +1,81 @@
+"""Passes over the document alone: they find what is wrong whatever else is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from particle_agent.stages.output.qemu import Firmware, Qemu
+
+from particle_os.documents import validation
+from particle_os.documents.document import Key, Source
+from particle_os.recipe.checks import questions
+from particle_os.recipe.model import BootTest, stage_kinds
+from particle_os.recipe.passes.reading import Reading
+
+
+def check_order(reading: Reading) -> None:
+    """Notes what is wrong with the order of the stages."""
+    source, data = reading.source, reading.source.data
+    stages = data.get("stages") if isinstance(data, dict) else None
+    if not isinstance(stages, list) or not stages or source.incomplete:
+        return
+    wanted = data.get("architecture", "amd64")
+    kinds = {
+        index: stage.get("type") if isinstance(stage, dict) else None
+        for index, stage in enumerate(stages)
+        if may_apply(stage, wanted)
+    }
+    for index, kind in list(kinds.items())[:-1]:
+        if kind == "qemu":
+            message = "the stage 'qemu' must be the last one, and only once"
+            reading.complain(("stages", index), "bad-order", message)
+    # A stage whose type is wrong may be meant for the disk.
+    if "qemu" not in kinds.values() and stage_kinds().keys() >= set(map(str, kinds.values())):
+        _miss_disk(source, stages, wanted)
+
+
+def _miss_disk(source: Source, stages: list[Any], wanted: object) -> None:
+    """Notes that the recipe ends without a disk, and why."""
+    key: Key = ("stages", len(stages) - 1)
+    why = ""
+    hint = "add '- type: qemu' as the last stage"
+    for index, stage in enumerate(stages):
+        if isinstance(stage, dict) and stage.get("type") == "qemu":
+            key, why = ("stages", index, "when"), f": 'when' leaves it out for {wanted}"
+            hint = f"take 'when' out of the stage 'qemu', or name {wanted} in it"
+    message = f"the recipe ends without a disk{why}"
+    source.problem(source.mark(key, of_key=True), "bad-order", message, hint)
+
+
+def may_apply(stage: Any, architecture: object) -> bool:
+    """Whether a stage that may be wrong in other ways is for images of this architecture."""
+    when = stage.get("when") if isinstance(stage, dict) else None
+    meant = when.get("architecture") if isinstance(when, dict) else None
+    return not meant or architecture == meant or (isinstance(meant, list) and architecture in meant)
+
+
+def check_firmware(reading: Reading) -> None:
+    """Notes the firmwares under which the image could not boot."""
+    source = reading.source
+    stages, named = source.node(("stages",)), source.node(("boot-test", "firmware"))
+    if stages is None or named is None or not isinstance(named.value, list):
+        return
+    last = stages.value[-1].plain() if isinstance(stages.value, list) and stages.value else None
+    given = last if isinstance(last, dict) else {}
+    # It depends on these alone.
+    asked = ("type", "boot-loader", "unified-kernel-image")
+    disk = validation.valid(Qemu, {name: given[name] for name in asked if name in given})
+    for node in named.value if given.get("type") == "qemu" and disk is not None else ():
+        firmware = validation.valid(Firmware, node.plain())
+        if firmware is not None and (reason := disk.refusal(firmware)):
+            source.problem(node.mark, "bad-value", f"firmware: {reason}")
+
+
+def check_length(source: Source, place: Key) -> None:
+    """Notes the check at `place` with which they become too long to be handed to an image."""
+    node = source.node(place)
+    found = validation.valid(BootTest, {"checks": node.plain()}) if node is not None else None
+    index = questions.first_beyond_limit(found.checks) if found is not None else None
+    if index is not None:
+        mark = source.mark((*place, index))
+        source.problem(mark, "bad-value", f"checks: {questions.TOO_LONG}", questions.TOO_LONG_HINT)

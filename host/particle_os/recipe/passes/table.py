@@ -1,0 +1,77 @@
+"""All passes over the document of a recipe, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from particle_os.documents import confidential
+from particle_os.errors import InvalidDocument
+from particle_os.recipe.model import Recipe, stage_kinds
+from particle_os.recipe.passes import include, legacy, stages, structure
+from particle_os.recipe.passes.reading import Reading
+
+
+class Pass(NamedTuple):
+    """One pass; with `of_recipe`, it is left out where the stages are not known."""
+
+    name: str
+    run: Callable[[Reading], None]
+    of_recipe: bool = False
+
+
+def _replace_variables(reading: Reading) -> None:
+    reading.variables.substitute(reading.source)
+
+
+def _include(reading: Reading) -> None:
+    include.expand(reading.source, reading.variables.substitute)
+
+
+def _update(reading: Reading) -> None:
+    legacy.normalise(reading.source, Recipe, stage_kinds())
+
+
+def _conceal(reading: Reading) -> None:
+    """Keeps confidential values out of messages, and the variables that such a value is made of."""
+    root = reading.source.root
+    confidential.mark(root, Recipe)
+    hidden = [node for node in root.walk() if node.confidential]
+    variables = {name for node in hidden for name in node.made_of}
+    for node in root.walk():
+        if not variables.isdisjoint(node.made_of):
+            confidential.conceal(node)
+    texts = {text for name in variables for text in reading.variables.texts(name)}
+    reading.source.withhold(texts | {node.tag for node in hidden if node.tag})
+
+
+def _check_length(reading: Reading) -> None:
+    structure.check_length(reading.source, ("boot-test", "checks"))
+
+
+PASSES = (
+    Pass("variables", _replace_variables),
+    Pass("included files", _include),
+    Pass("older forms", _update),
+    Pass("confidential values", _conceal),
+    Pass("order of the stages", structure.check_order),
+    Pass("firmware", structure.check_firmware),
+    Pass("length of the checks", _check_length),
+    Pass("types", stages.understand),
+    Pass("names of secrets", stages.check_secrets, of_recipe=True),
+    Pass("architecture and files", stages.attach_files, of_recipe=True),
+    Pass("files of stages that are wrong", stages.look_for_files, of_recipe=True),
+    Pass("needs", stages.check_needs, of_recipe=True),
+)
+
+
+def run(reading: Reading, passes: Iterable[Pass]) -> None:
+    """Runs `passes` one after the other. Raises InvalidDocument where a pass cannot go on."""
+    try:
+        for each in passes:
+            if reading.recipe is not None or not each.of_recipe:
+                each.run(reading)
+    except InvalidDocument:
+        # What was noted so far may show values that are confidential.
+        _conceal(reading)
+        raise InvalidDocument(reading.source.problems, reading.source.notes) from None
