@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 
 from particle_agent.apt.failure import apt_failure
@@ -33,6 +32,7 @@ from particle_os.apt.proxy import NO_PROXY, AptProxy
 from particle_os.errors import InfrastructureError, StageFailed, printable
 from particle_os.shortcuts import dpkg_database
 from particle_os.system import process
+from particle_os.system.checksum import file_sha256
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import locked, need_room
 
@@ -155,9 +155,8 @@ class Depot:
                 raise Refused("the recipe's package files are not at hand")
             copy = directory / f"{number}.deb"
             shutil.copyfile(path, copy)
-            with copy.open("rb") as stream:
-                if f"sha256:{file_digest(stream, 'sha256').hexdigest()}" != reference:
-                    raise InfrastructureError(f"{path} has changed since the recipe was read")
+            if f"sha256:{file_sha256(copy)}" != reference:
+                raise InfrastructureError(f"{path} has changed since the recipe was read")
             taken.append(copy)
         return taken
 
@@ -237,9 +236,7 @@ class Depot:
         if place is None:
             return False
         try:
-            with place.open("rb") as stream:
-                whole = file_digest(stream, "sha256").hexdigest() == file.sha256
-            if not whole:
+            if file_sha256(place) != file.sha256:
                 place.unlink()
                 return False
             os.utime(place)

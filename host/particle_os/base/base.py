@@ -27,6 +27,7 @@ from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.sandbox.agent import Agent, Listener
 from particle_os.system import process
+from particle_os.system.checksum import file_sha256
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace, locked
 
@@ -163,8 +164,7 @@ def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBas
         )
     if found != architecture:
         raise UsageError(f"{path} is for {found}, but the recipe wants {architecture}")
-    with path.open("rb") as file:
-        return TarBase(reference, path, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
+    return TarBase(reference, path, f"sha256:{file_sha256(path)}")
 
 
 @contextmanager
@@ -284,8 +284,7 @@ def ensure_suite(
                 raise InfrastructureError("the helper VM wrote no base tarball")
             os.truncate(output, sandbox.written)
             compressed = _compress(output, 6, deadline)
-            with compressed.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            sha256 = file_sha256(compressed)
             # A tarball without its digest is none; the digest comes last.
             (store / f"{key}.sha256").unlink(missing_ok=True)
             compressed.rename(store / f"{key}.tar.zst")

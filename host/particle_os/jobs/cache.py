@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Literal
 from particle_os.jobs import checkpoints
 from particle_os.sandbox import helper
 from particle_os.shortcuts import saved_memory
+from particle_os.system.checksum import file_sha256
 from particle_os.system.workspace import LOCK, allocated_bytes, workspace
 
 LIMIT_BYTES = 20 << 30
@@ -150,17 +150,12 @@ def _has_its_content(entry: CacheEntry) -> bool:
         found = checkpoints.read(path)
         return found is not None and checkpoints.intact(found)
     if entry.kind == "base":
-        return path.exists() and entry.paths[1].read_text().strip() == f"sha256:{_sha256(path)}"
+        return path.exists() and entry.paths[1].read_text().strip() == f"sha256:{file_sha256(path)}"
     if entry.kind in ("package", "image"):
-        return _sha256(path) == entry.name
+        return file_sha256(path) == entry.name
     if entry.kind == "state":
         return saved_memory.intact(path)
     if entry.kind == "helper":
         return helper.intact(path)
     # apt itself verifies its indexes whenever it reads them.
     return True
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

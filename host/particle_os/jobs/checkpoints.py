@@ -24,6 +24,8 @@ from pathlib import Path
 from particle_agent.contract.decode import encode
 from particle_agent.stages import Stage
 
+from particle_os.system.checksum import file_sha256
+
 # Grows when the way in which a scratch disk is made changes, other than by the agent.
 FORMAT = 1
 DISK, META = "disk.qcow2", "meta.json"
@@ -171,8 +173,8 @@ class Checkpoints:
                 return  # Another build's took its place.
         with (staging / DISK).open("rb") as file:
             os.fsync(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             status = os.fstat(file.fileno())
+        sha256 = file_sha256(staging / DISK)
         meta = replace(meta, size=status.st_size, modified_ns=status.st_mtime_ns, sha256=sha256)
         with (staging / META).open("w") as text:
             json.dump(asdict(meta), text)
@@ -215,7 +217,6 @@ def evict(place: Path, *, into: Path) -> bool:
 def intact(checkpoint: Checkpoint) -> bool:
     """Whether the disk still has the content that was kept."""
     try:
-        with checkpoint.disk.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == checkpoint.meta.sha256
+        return file_sha256(checkpoint.disk) == checkpoint.meta.sha256
     except OSError:
         return False

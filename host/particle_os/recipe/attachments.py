@@ -23,6 +23,7 @@ from particle_agent.stages import RecipeStage
 
 from particle_os.documents.annotations import field_types
 from particle_os.documents.document import Key, Node
+from particle_os.system.checksum import file_sha256
 
 S = TypeVar("S", bound=RecipeStage)
 ENTRIES_LIMIT = 100_000
@@ -153,9 +154,7 @@ def _attachment(path: Path, marker: OnHost) -> Attachment:
         return Attachment(f"tree:{digest.sha256.hexdigest()}", path, digest.size)
     if not stat.S_ISREG(path.stat().st_mode):
         raise NotAttachable("is no regular file")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return Attachment(f"sha256:{sha256}", path, os.fstat(file.fileno()).st_size)
+    return Attachment(f"sha256:{file_sha256(path)}", path, path.stat().st_size)
 
 
 class _Digest:

@@ -30,6 +30,7 @@ from particle_os.documents import document, validation
 from particle_os.documents.explanation import Vocabulary
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.system import process
+from particle_os.system.checksum import file_sha256
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace, data_directory, locked
 from particle_os.vm import cpio
@@ -239,11 +240,7 @@ def _make(
 
 
 def _sums(directory: Path) -> dict[str, str]:
-    found = {}
-    for name in FILES:
-        with (directory / name).open("rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {name: file_sha256(directory / name) for name in FILES}
 
 
 def intact(directory: Path) -> bool:

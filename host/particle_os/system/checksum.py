@@ -17,11 +17,16 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 CHUNK = 1 << 20
-
-
 HashFunction = Callable[[bytes], bytes]
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a whole file, as hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sha256(data: bytes) -> bytes:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from particle_os.system import checksum
-from particle_os.system.checksum import of_one_reading, tree_crc32, tree_sha256
+from particle_os.system.checksum import file_sha256, of_one_reading, tree_crc32, tree_sha256
 
 PIECES = st.lists(
     st.one_of(st.binary(max_size=100), st.integers(0, 100).map(bytes)), max_size=8
@@ -65,3 +65,9 @@ def test_any_changed_byte_changes_it(tmp_path, position):
     path.write_bytes(data)
     after = both(path, len(data))
     assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_the_checksum_of_a_whole_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content" * 1000)
+    assert file_sha256(path) == hashlib.sha256(b"content" * 1000).hexdigest()
