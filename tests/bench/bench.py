@@ -24,7 +24,7 @@ from unittest import mock
 
 import yaml
 from particle_agent.stages.software.apt import Apt
-from particle_os.base import base
+from particle_os.base.suite import find_suite
 from particle_os.recipe import loading
 from particle_os.sandbox import helper, running
 from particle_os.system import process
@@ -246,7 +246,7 @@ def _reference() -> tuple[list[str], Path]:
         name for stage in loaded.stages if isinstance(stage, Apt) for name in stage.packages
     ]
     suite = loaded.base_image.removeprefix("mmdebstrap:")
-    found = base.find_suite(suite, None, loaded.architecture, cache_directory())
+    found = find_suite(suite, None, loaded.architecture, cache_directory())
     assert found is not None
     return packages, found.tarball
 

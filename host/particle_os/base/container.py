@@ -8,8 +8,6 @@ decompressed or unpacked here.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import ipaddress
 import json
 import os
@@ -19,12 +17,9 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
-
-from particle_agent.contract import wire
-from particle_agent.contract.decode import encode
 
 from particle_os.base import oci
+from particle_os.base.layers import blob, missing_layers
 from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError, UsageError, printable
 from particle_os.system import process
@@ -226,26 +221,6 @@ def _from_layout(source: ImageReference, digest: str) -> bytes:
     return b""
 
 
-def blob(store: Path, digest: str) -> Path:
-    """Where the cache has what has this digest."""
-    return store / "sha256" / digest.removeprefix("sha256:")
-
-
-def is_fetched(image: ContainerImage, cache: Path) -> bool:
-    """Whether all layers are in the cache."""
-    return not _missing(image, cache / "images")
-
-
-def _missing(image: ContainerImage, store: Path) -> list[oci.Layer]:
-    def is_there(layer: oci.Layer) -> bool:
-        try:
-            return blob(store, layer.digest).stat().st_size == layer.size
-        except FileNotFoundError:
-            return False
-
-    return [layer for layer in image.layers if not is_there(layer)]
-
-
 def fetch(
     image: ContainerImage,
     source: ImageReference,
@@ -262,7 +237,7 @@ def fetch(
     store = cache / "images"
     deadline = deadline.sooner(FETCH_SECONDS, f"fetching {image.reference}")
     with locked(store / ".lock", deadline):
-        missing = _missing(image, store)
+        missing = missing_layers(image, store)
         if not missing:
             return
         need_room(store, 2 * sum(layer.size for layer in missing), "the container image")
@@ -292,7 +267,7 @@ def fetch(
             )
         except InfrastructureError as error:
             raise _explained(error, f"{image.reference} cannot be fetched", source) from error
-        if _missing(image, store):
+        if missing_layers(image, store):
             raise InfrastructureError(f"{image.reference} has changed while it was fetched")
 
 
@@ -365,55 +340,3 @@ def _explained(
     if not source.remote:
         more = "Look whether the files are whole, for example with 'skopeo inspect'."
     return InfrastructureError(f"{brief}: {reason}", hint=f"Check the reference. {more}")
-
-
-def opened(image: ContainerImage, cache: Path) -> BinaryIO:
-    """The layers as `particle_agent.unpack.unpack_image` takes them.
-
-    Reading raises InfrastructureError when one has not its digest any more.
-    """
-    return io.BufferedReader(_Stream(image, cache / "images"), CHUNK)
-
-
-class _Stream(io.RawIOBase):
-    """The line that tells of the layers, and their blobs; each is hashed as it is read."""
-
-    def __init__(self, image: ContainerImage, store: Path) -> None:
-        layers = tuple(wire.LayerBlob(size=la.size, diff_id=la.diff_id) for la in image.layers)
-        head = json.dumps(encode(wire.ImageHeader(layers=layers))).encode() + b"\n"
-        self._current: BinaryIO = io.BytesIO(head)
-        self._digest: str | None = None
-        self._hash = hashlib.sha256()
-        self._left = [layer.digest for layer in image.layers][::-1]
-        self._store = store
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not (count := self._current.readinto(buffer)):  # type: ignore[attr-defined]
-            self._finish()
-            if not self._left:
-                return 0
-            self._digest = self._left.pop()
-            place = blob(self._store, self._digest)
-            os.utime(place)
-            self._current = place.open("rb")
-            self._hash = hashlib.sha256()
-        self._hash.update(buffer[:count])
-        return int(count)
-
-    def _finish(self) -> None:
-        self._current.close()
-        self._current = io.BytesIO()
-        if self._digest is not None and f"sha256:{self._hash.hexdigest()}" != self._digest:
-            place = blob(self._store, self._digest)
-            place.unlink(missing_ok=True)
-            raise InfrastructureError(
-                f"{place} in the cache was damaged and is removed", hint="Build again to fetch it."
-            )
-        self._digest = None
-
-    def close(self) -> None:
-        self._current.close()
-        super().close()

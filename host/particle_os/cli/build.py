@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from particle_os.base.base import TarBase
+from particle_os.base.model import TarBase
 from particle_os.boot.evidence import CONSOLE
 from particle_os.cli.common import (
     ACCEL,

@@ -9,7 +9,7 @@ from pathlib import Path
 from particle_agent.contract import wire
 from particle_agent.contract.inspection import SERIAL, Inspection
 
-from particle_os.base.base import Base
+from particle_os.base.model import Base
 from particle_os.errors import printable
 from particle_os.report.progress import Progress
 from particle_os.report.results import human_bytes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from particle_agent.unpack.unpack import unpack_image
-from particle_os.base import container
+from particle_os.base import container, layers
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.jobs import cache
 from particle_os.system import process
@@ -54,7 +54,7 @@ def fetch(soon):
 
 def unpacked(image, place):
     place.mkdir()
-    with container.opened(image, cache_directory()) as stream:
+    with layers.opened(image, cache_directory()) as stream:
         unpack_image(stream, place)
     return {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()}
 
@@ -108,9 +108,9 @@ def test_a_layout_is_described_fetched_and_unpacked(layout, fetch, tmp_path):
     reference = layout.name(layout.image(LOWER, UPPER, config={"User": "nobody"}))
     image = describe(reference)
     assert image.config == {"User": "nobody"}
-    assert not container.is_fetched(image, cache_directory())
+    assert not layers.is_fetched(image, cache_directory())
     assert fetch(reference) == image
-    assert container.is_fetched(image, cache_directory())
+    assert layers.is_fetched(image, cache_directory())
     assert unpacked(image, tmp_path / "root") == {"etc/b", "etc/c"}
 
 
@@ -198,7 +198,7 @@ def test_a_layer_with_another_digest_is_refused(layout, fetch):
     path.write_bytes(path.read_bytes()[::-1])
     with pytest.raises(InfrastructureError, match="cannot be fetched"):
         fetch(reference)
-    assert not container.is_fetched(describe(reference), cache_directory())
+    assert not layers.is_fetched(describe(reference), cache_directory())
 
 
 def test_a_layer_that_is_missing_is_told(layout, fetch):
@@ -212,10 +212,10 @@ def test_a_layer_that_is_missing_is_told(layout, fetch):
 def test_what_was_damaged_in_the_cache_is_fetched_again(layout, fetch, tmp_path):
     reference = layout.name(layout.image(LOWER))
     image = fetch(reference)
-    place = container.blob(cache_directory() / "images", image.layers[0].digest)
+    place = layers.blob(cache_directory() / "images", image.layers[0].digest)
     place.write_bytes(place.read_bytes()[::-1])
     assert place.name in {e.name for e in cache.damaged(cache_directory())}
-    with container.opened(image, cache_directory()) as stream:
+    with layers.opened(image, cache_directory()) as stream:
         with pytest.raises(InfrastructureError, match="damaged and is removed"):
             stream.read()
     fetch(reference)
@@ -229,7 +229,7 @@ def test_images_are_listed_and_pruned(layout, fetch):
     with workspace():
         assert cache.prune(cache_directory(), limit=0) == [], "a build may stand on them"
     cache.prune(cache_directory(), limit=0)
-    assert not container.is_fetched(image, cache_directory())
+    assert not layers.is_fetched(image, cache_directory())
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", '{"manifests": 3}', "{" * 100_000])

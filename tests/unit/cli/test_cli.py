@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from particle_agent.stages import RECIPE_STAGES
 from particle_os import __version__
-from particle_os.base import container
+from particle_os.base import layers
 from particle_os.boot import session
 from particle_os.cli import cli, verdicts
 from particle_os.errors import StageFailed
@@ -392,7 +392,7 @@ def test_a_dry_run_tells_whether_the_layers_of_the_base_are_here(recipe, tmp_pat
     for here in (False, True):
         lines = run("build", recipe, "--dry-run", "--base", base).stdout.splitlines()
         assert [f"base image   {base}{' (ready)' if here else ''}"] == lines[1:2]
-        monkeypatch.setattr(container, "is_fetched", lambda image, cache: True)
+        monkeypatch.setattr(layers, "is_fetched", lambda image, cache: True)
 
 
 @pytest.mark.usefixtures("nothing_starts")

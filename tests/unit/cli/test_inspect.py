@@ -1,5 +1,5 @@
-from particle_os.base.base import ImageBase, TarBase
 from particle_os.base.container import ImageReference
+from particle_os.base.model import ImageBase, TarBase
 from particle_os.base.oci import ContainerImage, Layer
 from particle_os.cli.inspect import _container
 

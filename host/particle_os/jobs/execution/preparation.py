@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from particle_os.apt import proxy as apt_proxy
 from particle_os.apt.proxy import AptProxy
-from particle_os.base import base
-from particle_os.base.base import Base
+from particle_os.base.model import Base
+from particle_os.base.suite import ensure_suite
 from particle_os.jobs.checkpoints import Checkpoint
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
 from particle_os.jobs.execution.helper_vms import HelperVms
@@ -93,7 +93,7 @@ def _make_base(job: Job, vms: HelperVms, proxy: AptProxy) -> Base:
         if plan.base is not None:
             return plan.base
         job.progress.note(f"making the base image {plan.base_reference} (once)")
-        return base.ensure_suite(
+        return ensure_suite(
             plan.base_reference.removeprefix("mmdebstrap:"),
             mirror=plan.options.mirror,
             architecture=plan.loaded.recipe.architecture,

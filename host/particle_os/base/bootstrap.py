@@ -1,0 +1,120 @@
+"""How a base is made of a suite's packages: the host fetches them, a helper VM installs them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from particle_agent.contract.wire import AgentEvent
+from particle_agent.stages.output.export import Export
+from particle_agent.stages.software.bootstrap import Bootstrap
+
+from particle_os.apt import depot, mmdebstrap
+from particle_os.apt.proxy import AptProxy
+from particle_os.errors import InfrastructureError
+from particle_os.system.deadline import Deadline
+
+if TYPE_CHECKING:
+    from particle_os.sandbox.running import Sandbox
+
+FETCH_SECONDS = 600.0
+# init-system-helpers of bookworm would else bring usrmerge, which converts at installation.
+EXTRA_PACKAGES = {"bookworm": ("usr-is-merged",)}
+SandboxOpener = Callable[[str, Path], AbstractContextManager["Sandbox"]]
+
+
+@contextmanager
+def bootstrapped(
+    suite: str,
+    mirror: str | None,
+    architecture: str,
+    *,
+    directory: Path,
+    open_sandbox: SandboxOpener,
+    listen: Callable[[AgentEvent], None],
+    log: Callable[[str], None],
+    deadline: Deadline,
+    proxy: AptProxy,
+) -> Iterator[tuple[Sandbox, Path]]:
+    """Makes a base in `directory`; yields a VM that has it unpacked, and its tarball.
+
+    The packages are fetched and verified on the host without privilege; they are extracted and
+    installed (their scripts run) in a helper VM, which `open_sandbox` starts meanwhile.
+    """
+    debs = directory / "debs"
+    debs.mkdir(mode=0o700, parents=True)
+    output = directory / "base.tar"
+    with (
+        _fetching(debs, suite, mirror, architecture, log, deadline, proxy) as finish,
+        open_sandbox("base", output) as sandbox,
+    ):
+        sources = finish()
+        archives = list(debs.glob("*.deb"))
+        depot.write_disk(archives, sandbox.packages, directory, deadline, log=log, database=True)
+        _install(sandbox, suite, sources, deadline, listen)
+        yield sandbox, output
+
+
+def _install(
+    sandbox: Sandbox,
+    suite: str,
+    sources: str,
+    deadline: Deadline,
+    listen: Callable[[AgentEvent], None],
+) -> None:
+    """Has the packages of the packages disk installed, and the result written to the output."""
+    sandbox.agent.extract(sources, deadline, listen)
+
+    def on_event(event: AgentEvent) -> None:
+        if not sandbox.take_disk_event(event, deadline):
+            listen(event)
+
+    sandbox.agent.run([Bootstrap(), Export()], hostname=suite, deadline=deadline, listen=on_event)
+    if sandbox.written is None:
+        raise InfrastructureError("the helper VM wrote no base tarball")
+    os.truncate(sandbox.output, sandbox.written)
+
+
+@contextmanager
+def _fetching(
+    debs: Path,
+    suite: str,
+    mirror: str | None,
+    architecture: str,
+    log: Callable[[str], None],
+    deadline: Deadline,
+    proxy: AptProxy,
+) -> Iterator[Callable[[], str]]:
+    """Puts the packages of a base into `debs` while others do something.
+
+    Yields what waits for the end and returns the sources.list(5) that they came from.
+    """
+    place = shlex.quote(str(debs))
+    # The suites before trixie leave these links to the installer; later ones bring them.
+    merge = (
+        '--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d" && '
+        'ln -s "usr/$d" "$1/$d" || exit 1; done'
+    )
+    keep = (
+        f'--extract-hook=cp "$1/etc/apt/sources.list" {place} && '
+        f'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t {place} {{}} +'
+    )
+    essential = ["?essential", "?priority(required)", "apt", *EXTRA_PACKAGES.get(suite, ())]
+    wanted = mmdebstrap.Wanted(suite, mirror, architecture, essential, hooks=[merge, keep])
+    with mmdebstrap.extracting_packages(
+        wanted,
+        work=debs.parent,
+        log=log,
+        deadline=deadline.sooner(FETCH_SECONDS, f"fetching the packages of {suite}"),
+        proxy=proxy,
+    ) as finish:
+
+        def sources() -> str:
+            finish()
+            return (debs / "sources.list").read_text()
+
+        yield sources

@@ -1,0 +1,109 @@
+"""Bases of a Debian suite (`mmdebstrap:SUITE`): made once, and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from particle_agent.contract.wire import AgentEvent
+
+from particle_os.apt.proxy import NO_PROXY, AptProxy
+from particle_os.base.bootstrap import SandboxOpener, bootstrapped
+from particle_os.base.model import TarBase
+from particle_os.system import process
+from particle_os.system.checksum import file_sha256
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import Workspace, locked
+
+if TYPE_CHECKING:
+    from particle_os.sandbox.running import Sandbox
+
+# Grows when what is made of the same packages changes.
+FORMAT = 6
+MAKE_SECONDS = 1800.0
+
+
+def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -> TarBase | None:
+    """The cached base of `mmdebstrap:SUITE`, if it was made before."""
+    tarball = cache / "bases" / f"{_suite_key(suite, mirror, architecture)}.tar.zst"
+    digest = tarball.with_name(tarball.name.replace(".tar.zst", ".sha256"))
+    try:
+        os.utime(digest)
+    except FileNotFoundError:
+        return None
+    return TarBase(f"mmdebstrap:{suite}", tarball, digest.read_text().strip())
+
+
+def _suite_key(suite: str, mirror: str | None, architecture: str) -> str:
+    parts = (FORMAT, suite, mirror, architecture, process.identity("mmdebstrap"))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def ensure_suite(
+    suite: str,
+    *,
+    mirror: str | None,
+    architecture: str,
+    anew: bool,
+    cache: Path,
+    work: Workspace,
+    open_sandbox: SandboxOpener,
+    finished: Callable[[Sandbox, TarBase], None],
+    listen: Callable[[AgentEvent], None],
+    log: Callable[[str], None],
+    proxy: AptProxy = NO_PROXY,
+) -> TarBase:
+    """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.
+
+    With `anew` it is made even when there is one, which it then replaces.
+
+    `finished` is called while the helper VM that `open_sandbox` starts still has the base
+    unpacked. What is unfinished lies in `work`, and goes away with it.
+    """
+    store = cache / "bases"
+    store.mkdir(exist_ok=True, mode=0o700)
+    key = _suite_key(suite, mirror, architecture)
+    deadline = Deadline.after(MAKE_SECONDS, f"making the base image mmdebstrap:{suite}")
+    with locked(store / f"{key}.lock", deadline):
+        base = find_suite(suite, mirror, architecture, cache)
+        if base is not None and not anew:
+            return base
+        with bootstrapped(
+            suite,
+            mirror,
+            architecture,
+            directory=work.path / "base-files",
+            open_sandbox=open_sandbox,
+            listen=listen,
+            log=log,
+            deadline=deadline,
+            proxy=proxy,
+        ) as (sandbox, tarball):
+            _keep(_compress(tarball, 6, deadline), store / key)
+            base = find_suite(suite, mirror, architecture, cache)
+            assert base is not None
+            finished(sandbox, base)
+    return base
+
+
+def _keep(compressed: Path, place: Path) -> None:
+    """Moves a compressed tarball into the cache, in place of an older one."""
+    digest = compressed.with_name("digest")
+    digest.write_text(f"sha256:{file_sha256(compressed)}\n")
+    # A tarball without its digest is none; the digest comes last.
+    place.with_suffix(".sha256").unlink(missing_ok=True)
+    compressed.rename(place.with_suffix(".tar.zst"))
+    digest.rename(place.with_suffix(".sha256"))
+
+
+def _compress(path: Path, level: int, deadline: Deadline) -> Path:
+    """Replaces a file by its zstd form: the VM gets it through an emulated cipher."""
+    process.run(
+        ["zstd", "--quiet", "--rm", "-T0", f"-{level}", path],
+        deadline=deadline,
+        what="compressing the base tarball",
+    )
+    return path.with_name(f"{path.name}.zst")
