@@ -57,7 +57,7 @@ def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
         asked.append(content)
         raise VmError("enough")
 
-    monkeypatch.setattr(running, "_start", start)
+    monkeypatch.setattr(running, "start", start)
     monkeypatch.setattr(running, "make_disk", lambda *more, what: None)
     helper = Helper("key", tmp_path / "kernel", tmp_path / "initrd", tmp_path / "root")
     for number, content in enumerate(["one", None, "another one"]):

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 from particle_os.errors import InfrastructureError
-from particle_os.vm.overlay import make_disk, make_overlay
+from particle_os.vm.argv import Disk
+from particle_os.vm.overlay import copy_disk, make_disk, make_overlay
 
 from ...waiting import plenty
 
@@ -51,3 +52,29 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError):
         make_overlay(tmp_path / "overlay", tmp_path / "image", "raw", soon())
     assert (tmp_path / "overlay").read_bytes() == b"x" * 512
+
+
+def test_a_copy_has_all_layers_of_a_disk_and_refers_to_none(tmp_path):
+    paths = [tmp_path / name for name in ("lowest", "middle", "top")]
+    for number, path in enumerate(paths):
+        make_disk(path, 1 << 20, soon(), what="making the disk")
+        subprocess.run(
+            [
+                "qemu-io",
+                "-f",
+                "qcow2",
+                "-c",
+                f"write -q -P {number + 1} {number * 65536} 65536",
+                path,
+            ],
+            check=True,
+            capture_output=True,
+        )
+    *below, top = paths
+    disk = Disk(top, "qcow2", "scratch", backing=tuple(below))
+    copy_disk(disk, tmp_path / "copy", soon(), what="copying the disk")
+    assert "backing-filename" not in described(tmp_path / "copy")
+    raw = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", tmp_path / "copy", tmp_path / "raw"]
+    subprocess.run(raw, check=True)
+    data = (tmp_path / "raw").read_bytes()
+    assert [data[number * 65536] for number in range(4)] == [1, 2, 3, 0]
