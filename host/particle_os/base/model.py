@@ -10,10 +10,8 @@ from typing import Protocol
 from particle_os.base import container, layers
 from particle_os.base.container import ImageReference
 from particle_os.base.oci import ContainerImage
-from particle_os.base.tarball import architecture_of
-from particle_os.errors import InfrastructureError, UsageError
+from particle_os.errors import InfrastructureError
 from particle_os.sandbox.agent import Agent, Listener
-from particle_os.system.checksum import file_sha256
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace
 
@@ -104,37 +102,3 @@ class ImageBase:
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
         with layers.opened(self.image, self.cache) as stream:
             agent.unpack(stream, deadline, listen, verb="unpack-image")
-
-
-def resolve(reference: str, relative_to: Path, architecture: str, cache: Path) -> Base | None:
-    """The base of a reference that stands for itself; None for `mmdebstrap:` ones.
-
-    Of a container image only the description is fetched. Raises UsageError when there is no such
-    base, or it is of another architecture; InfrastructureError when a registry does not answer.
-    """
-    source = container.parse(reference, relative_to)
-    if source is None:
-        return resolve_file(reference, relative_to, architecture)
-    image = container.describe(reference, relative_to, architecture, cache)
-    return ImageBase(image, source, cache)
-
-
-def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBase | None:
-    """The base of a `tar:` reference; None for the others.
-
-    Raises UsageError when the file is missing, is no tar archive, or is of another architecture.
-    """
-    if not reference.startswith("tar:"):
-        return None
-    path = relative_to / reference.removeprefix("tar:")
-    if not path.is_file():
-        raise UsageError(f"the base image {reference} does not exist: {path}")
-    found = architecture_of(path)
-    if found is None:
-        raise UsageError(
-            f"{path} holds no root file system: there is no program in /usr/bin or /bin",
-            hint="The archive must have the root directory itself at its top.",
-        )
-    if found != architecture:
-        raise UsageError(f"{path} is for {found}, but the recipe wants {architecture}")
-    return TarBase(reference, path, f"sha256:{file_sha256(path)}")

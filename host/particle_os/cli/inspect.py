@@ -11,8 +11,8 @@ import click
 from particle_agent.contract.decode import encode
 from particle_agent.contract.inspection import Inspection
 
-from particle_os.base.model import Base, ImageBase, resolve
-from particle_os.base.suite import find_suite
+from particle_os.base.lookup import find_base
+from particle_os.base.model import Base, ImageBase
 from particle_os.cli.build import show_plan
 from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, OutputStyle, common, find_acceleration
 from particle_os.errors import UsageError, printable
@@ -104,10 +104,7 @@ def _container(found: Base | None) -> dict[str, Any]:
 
 def _base(reference: str, mirror: str | None) -> Base:
     check_base_reference(reference, "inspect")
-    found: Base | None = resolve(reference, Path(), ARCHITECTURE, cache_directory())
-    if found is None:
-        suite = reference.removeprefix("mmdebstrap:")
-        found = find_suite(suite, mirror, ARCHITECTURE, cache_directory())
+    found = find_base(reference, Path(), ARCHITECTURE, cache_directory(), mirror=mirror)
     if found is None:
         raise UsageError(
             f"the base image {reference} has not been made yet",

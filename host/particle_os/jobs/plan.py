@@ -13,8 +13,8 @@ from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.export import Export
 from particle_agent.stages.software.sources import Sources
 
-from particle_os.base.model import Base, resolve
-from particle_os.base.suite import find_suite
+from particle_os.base.lookup import find_base
+from particle_os.base.model import Base
 from particle_os.errors import UsageError
 from particle_os.jobs import checkpoints
 from particle_os.recipe import loading, secrets
@@ -148,10 +148,14 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
     check_base_reference(reference)
     relative_to = Path() if options.base else loaded.path.parent
     architecture = loaded.recipe.architecture
-    found = resolve(reference, relative_to, architecture, cache_directory())
-    if found is None and options.refresh != REFRESH_BASE:
-        suite = reference.removeprefix("mmdebstrap:")
-        found = find_suite(suite, options.mirror, architecture, cache_directory())
+    found = find_base(
+        reference,
+        relative_to,
+        architecture,
+        cache_directory(),
+        mirror=options.mirror,
+        anew=options.refresh == REFRESH_BASE,
+    )
     _check_attachments(loaded, options.memory or helper.memory_bytes(template))
     made = helper.find(template, cache_directory())
     refresh_from = _refresh_from(loaded.recipe.stages, options)

@@ -12,7 +12,7 @@ from particle_os.report.progress import Progress
 from particle_os.report.results import HelperResult, SingleResult, StageResult
 from rich.console import Console
 
-from ..base.test_model import AMD64, tar
+from ..base.test_lookup import AMD64, tar
 
 BASE = "tar:base.tar"
 

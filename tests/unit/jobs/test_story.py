@@ -20,7 +20,7 @@ from particle_os.sandbox.helper import Helper
 from particle_os.vm.accel import TCG
 
 from ...waiting import plenty
-from ..base.test_model import AMD64, tar
+from ..base.test_lookup import AMD64, tar
 
 RECIPE = """\
 name: server

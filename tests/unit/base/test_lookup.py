@@ -6,7 +6,7 @@ import subprocess
 import tarfile
 
 import pytest
-from particle_os.base.model import resolve_file
+from particle_os.base.lookup import resolve_file
 from particle_os.base.tarball import architecture_of
 from particle_os.errors import UsageError
 

@@ -1,0 +1,57 @@
+"""From the reference in a recipe to the base that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from particle_os.base import container
+from particle_os.base.model import Base, ImageBase, TarBase
+from particle_os.base.suite import find_suite
+from particle_os.base.tarball import architecture_of
+from particle_os.errors import UsageError
+from particle_os.system.checksum import file_sha256
+
+
+def find_base(
+    reference: str,
+    relative_to: Path,
+    architecture: str,
+    cache: Path,
+    *,
+    mirror: str | None,
+    anew: bool = False,
+) -> Base | None:
+    """The base of a reference; None for a suite's that is still to be made (always if `anew`).
+
+    Of a container image only the description is fetched. Raises UsageError when there is no such
+    base, or it is of another architecture; InfrastructureError when a registry does not answer.
+    """
+    source = container.parse(reference, relative_to)
+    if source is None:
+        found = resolve_file(reference, relative_to, architecture)
+        if found is not None or anew:
+            return found
+        return find_suite(reference.removeprefix("mmdebstrap:"), mirror, architecture, cache)
+    image = container.describe(reference, relative_to, architecture, cache)
+    return ImageBase(image, source, cache)
+
+
+def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBase | None:
+    """The base of a `tar:` reference; None for the others.
+
+    Raises UsageError when the file is missing, is no tar archive, or is of another architecture.
+    """
+    if not reference.startswith("tar:"):
+        return None
+    path = relative_to / reference.removeprefix("tar:")
+    if not path.is_file():
+        raise UsageError(f"the base image {reference} does not exist: {path}")
+    found = architecture_of(path)
+    if found is None:
+        raise UsageError(
+            f"{path} holds no root file system: there is no program in /usr/bin or /bin",
+            hint="The archive must have the root directory itself at its top.",
+        )
+    if found != architecture:
+        raise UsageError(f"{path} is for {found}, but the recipe wants {architecture}")
+    return TarBase(reference, path, f"sha256:{file_sha256(path)}")
