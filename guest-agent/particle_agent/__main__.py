@@ -16,7 +16,12 @@ import json
 import sys
 from pathlib import Path
 
-from particle_agent.agent import runner
+from particle_agent.agent import scratch
+from particle_agent.agent.channel import Channel, reserve_stdout
+from particle_agent.agent.failure import failure
+from particle_agent.agent.look import inspect, verify
+from particle_agent.agent.runner import run_stages
+from particle_agent.agent.shell import run_shell
 from particle_agent.contract import wire
 from particle_agent.contract.decode import decode, encode
 from particle_agent.contract.inspection import SERIAL, Inspection
@@ -32,31 +37,31 @@ def main() -> int:
         waiting.serve(main)
     if sys.argv[1] == "shell":
         told = json.loads(sys.argv[2]) if len(sys.argv) > 2 else None
-        return runner.shell(decode(wire.AptProxy, told) if told else None)
-    channel = runner.Channel(runner.reserve_stdout(), sys.stdin.buffer)
+        return run_shell(decode(wire.AptProxy, told) if told else None)
+    channel = Channel(reserve_stdout(), sys.stdin.buffer)
     agent_sha256 = hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
     channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))
     try:
         with channel.heartbeat():
             if sys.argv[1] in UNPACK:
-                root = runner.prepare_scratch()
+                root = scratch.prepare_scratch()
                 size, sha256 = UNPACK[sys.argv[1]](sys.stdin.buffer, root)
                 check_base(root)
-                with runner.frozen_scratch():
+                with scratch.frozen_scratch():
                     channel.send(wire.Unpacked(size=size, sha256=sha256))
             elif sys.argv[1] == "extract":
-                with runner.packages_disk() as disk:
-                    root, sources = runner.prepare_scratch(), sys.stdin.read()
+                with scratch.packages_disk() as disk:
+                    root, sources = scratch.prepare_scratch(), sys.stdin.read()
                     extract(disk, root, sources)
             elif sys.argv[1] == "verify-disk":
-                runner.verify(channel, SERIAL)
+                verify(channel, SERIAL)
             elif sys.argv[1].startswith("inspect-"):
-                _write(runner.inspect(disk=sys.argv[1] == "inspect-disk"))
+                _write(inspect(disk=sys.argv[1] == "inspect-disk"))
             else:
-                runner.run_stages(channel.receive(), channel)
-                _write(runner.inspect(disk=False))
+                run_stages(channel.receive(), channel)
+                _write(inspect(disk=False))
     except Exception as error:
-        channel.send(runner.failure(error))
+        channel.send(failure(error))
         return 1
     channel.send(wire.Done())
     return 0

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from particle_agent.agent.channel import Channel
+from particle_agent.agent.failure import StageFailed
+from particle_agent.contract import wire
 from particle_agent.contract.needs import Need
+from particle_agent.errors import StageError
 from particle_agent.stages import Stage
 from particle_agent.system.accounts import entries
 from particle_agent.target.target import Target
@@ -40,3 +44,18 @@ def _is_there(need: Need, target: Target) -> bool:
 def _has(target: Target, pattern: str) -> bool:
     directory, _, name = pattern.rpartition("/")
     return any(fnmatchcase(found, name) for found in target.list(directory))
+
+
+def check_needs(stages: Sequence[Stage], target: Target, channel: Channel) -> None:
+    """Raises StageFailed, of the first stage that lacks something; the host hears of its start."""
+    found = list(missing(stages, target))
+    if not found:
+        return
+    index, need = found[0]
+    others = [f"{stages[i].label}: {other.message}" for i, other in found[1:]]
+    channel.send(wire.StageStart(index=index))
+    raise StageFailed(index, StageError(need.message, hint=_sentence(need.hint), tail=others))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

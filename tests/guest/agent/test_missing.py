@@ -1,8 +1,8 @@
 """What another base lacks is told before its first stage; the same needs as on the host."""
 
 import pytest
-from particle_agent.agent import runner
-from particle_agent.agent.missing import missing
+from particle_agent.agent.failure import StageFailed, failure
+from particle_agent.agent.missing import check_needs, missing
 from particle_agent.contract import wire
 from particle_agent.stages.accounts.groups import Group, Groups
 from particle_agent.stages.accounts.users import User, Users
@@ -72,10 +72,10 @@ def test_the_build_ends_at_the_first_of_them_and_names_the_others(base):
         send = sent.append
 
     stages = [Timezone(zone="UTC"), Locale(default="de_DE.UTF-8"), QEMU]
-    with pytest.raises(runner._StageFailed) as told:
-        runner._check_needs(stages, base, Channel())
+    with pytest.raises(StageFailed) as told:
+        check_needs(stages, base, Channel())
     assert sent == [wire.StageStart(index=1)]
-    event = runner.failure(told.value)
+    event = failure(told.value)
     assert (event.kind, event.index) == ("stage", 1)
     assert "locale de_DE.UTF-8 needs the package 'locales'" in event.message
     assert event.hint == "Add 'locales' to the packages of an apt stage before it."

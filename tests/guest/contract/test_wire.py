@@ -3,7 +3,7 @@ import typing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_agent.agent import runner
+from particle_agent.agent.failure import failure
 from particle_agent.contract import wire
 from particle_agent.contract.decode import DecodeError
 from particle_agent.errors import CommandFailed
@@ -90,6 +90,6 @@ def test_no_bytes_do_anything_but_decode_or_be_refused(line):
 @pytest.mark.parametrize("text", ["x", "\x00", "é", "日", "\U0001f600"])
 def test_a_failing_command_fits_a_line_whatever_it_prints(text):
     failed = CommandFailed(["apt-get", text * 5000], 1, [text * 4096] * 40)
-    line = wire.to_line(runner.failure(failed))
+    line = wire.to_line(failure(failed))
     assert len(line) <= wire.LINE_LIMIT
     assert isinstance(wire.from_line(line.encode()), wire.Failed)

@@ -1,0 +1,50 @@
+"""The event that tells the host why the agent ended."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+from particle_agent.contract import wire
+from particle_agent.errors import EnvironmentFailed, StageError
+
+
+class StageFailed(Exception):
+    """The stage at `index` of the request has failed; `error` says why."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(str(error))
+        self.index = index
+        self.error = error
+
+
+# Characters of a line and lines of a tail; in JSON's ASCII, each takes at most 12 bytes.
+TAIL_CHARACTERS = 160
+TAIL_LINES = 20
+MESSAGE_CHARACTERS = 1000
+
+
+def failure(error: BaseException) -> wire.Failed:
+    """The event that tells the host of `error`; it always fits a line of the wire."""
+    index = error.index if isinstance(error, StageFailed) else None
+    cause = error.error if isinstance(error, StageFailed) else error
+    if isinstance(cause, StageError):
+        return wire.Failed(
+            kind="infrastructure" if isinstance(cause, EnvironmentFailed) else "stage",
+            index=index,
+            message=cause.message[:MESSAGE_CHARACTERS],
+            hint=cause.hint[:MESSAGE_CHARACTERS] if cause.hint else None,
+            tail=_cut(cause.tail),
+        )
+    full = isinstance(cause, OSError) and cause.errno == 28
+    return wire.Failed(
+        kind="infrastructure" if full else "internal",
+        index=index,
+        message=f"{type(cause).__name__}: {cause}"[:MESSAGE_CHARACTERS],
+        hint="Give the scratch disk more room with --scratch-size." if full else None,
+        tail=_cut("".join(traceback.format_exception(cause)).splitlines()),
+    )
+
+
+def _cut(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(line[:TAIL_CHARACTERS] for line in lines[-TAIL_LINES:])

@@ -1,0 +1,140 @@
+"""The scratch disk: its file system, and what is mounted on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from particle_agent.target.system_calls import MS_BIND, MS_NOATIME, mount, mounted
+from particle_agent.target.target import wait_for_disk
+
+SCRATCH = Path("/scratch")
+ROOT = SCRATCH / "target"
+# linux/fs.h: _IOWR('X', 119, int) and _IOWR('X', 120, int).
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+# Announces each file whose path comes on standard input, ended by a NUL, without waiting for it.
+WILL_NEED = """\
+import os, sys
+for path in sys.stdin.buffer.read().split(b"\\0")[:-1]:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        continue  # A stage has taken it away.
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+    os.close(file)
+"""
+APT_DIRECTORIES = {"lists": "var/lib/apt/lists", "archives": "var/cache/apt/archives"}
+
+
+def prepare_scratch() -> Path:
+    """Makes the file system of the scratch disk, mounts it, and returns the empty target."""
+    device = wait_for_disk("scratch", 0, 30.0)
+    # No journal: the disk is thrown away unless every stage succeeds.
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-O", "^has_journal", "-E", "lazy_itable_init=1", str(device)],
+        check=True,
+        timeout=120,
+    )
+    mount_scratch()
+    ROOT.mkdir(mode=0o755)
+    return ROOT
+
+
+@contextmanager
+def packages_disk() -> Iterator[Path]:
+    """The host's disk of packages, mounted in the VM."""
+    place = Path("/run/particle-os/packages")
+    place.mkdir()
+    device = str(wait_for_disk("packages", 0, 30.0))
+    subprocess.run(["mount", "-o", "ro", device, str(place)], check=True, timeout=60)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True, timeout=60)
+
+
+def mount_scratch() -> bool:
+    """Mounts the scratch disk, unless it is; tells whether it had to."""
+    if SCRATCH.is_mount():
+        return False
+    device = wait_for_disk("scratch", 0, 30.0)
+    SCRATCH.mkdir(exist_ok=True)
+    mount(device, SCRATCH, "ext4", MS_NOATIME)
+    return True
+
+
+def read_ahead(root: Path) -> subprocess.Popen[bytes]:
+    """Has the kernel read all files of the tree into memory; the process that sees to it.
+
+    The last stage reads them all. Read one after the other, each would wait for the emulated disk;
+    it is asked for many at once. Other file systems that are mounted in the tree are left out.
+    """
+    # In the order in which they probably lie on the disk.
+    script = (
+        "find \"$1\" -xdev -type f -printf '%i %p\\0' | sort --zero-terminated --numeric-sort |"
+        " cut --zero-terminated --delimiter=' ' --fields=2- | python3 -I -S -c \"$2\""
+    )
+    return subprocess.Popen(
+        ["sh", "-c", script, "sh", str(root), WILL_NEED],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def fits_into_memory() -> bool:
+    """Whether what lies on the scratch disk takes less than half of the memory that is free."""
+    disk, memory = os.statvfs(SCRATCH), Path("/proc/meminfo").read_text()
+    used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    available = next(line for line in memory.splitlines() if line.startswith("MemAvailable:"))
+    return used < int(available.split()[1]) * 1024 // 2
+
+
+@contextmanager
+def frozen_scratch() -> Iterator[None]:
+    """All that was written is on the disk, and nothing is written for as long as it lasts."""
+    descriptor = os.open(SCRATCH, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(descriptor, FIFREEZE, 0)
+        try:
+            yield
+        finally:
+            fcntl.ioctl(descriptor, FITHAW, 0)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def mounted_for_chroot(root: Path) -> Iterator[None]:
+    """The file systems that programs in the target expect; apt's caches lie outside of it."""
+    kinds = {"proc": "proc", "sys": "sysfs", "dev": "devtmpfs", "dev/pts": "devpts"}
+    kinds |= {"run": "tmpfs", "tmp": "tmpfs"}
+    with ExitStack() as stack:
+        for place, kind in kinds.items():
+            (root / place).mkdir(parents=True, exist_ok=True)
+            mode = "mode=1777" if place == "tmp" else ""
+            stack.enter_context(mounted(kind, root / place, kind, data=mode))
+        for name, place in APT_DIRECTORIES.items():
+            outside = SCRATCH / "apt" / name
+            (outside / "partial").mkdir(parents=True, exist_ok=True)
+            (root / place).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(mounted(outside, root / place, flags=MS_BIND))
+        yield
+
+
+def kill_strays(root: Path) -> None:
+    """Ends daemons that a stage left running inside the target."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            inside = os.readlink(entry / "root") == str(root)
+        except OSError:
+            continue
+        if inside:
+            os.kill(int(entry.name), signal.SIGKILL)

@@ -1,0 +1,40 @@
+"""A root shell in the target."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from particle_agent.agent.channel import Channel
+from particle_agent.agent.scratch import (
+    ROOT,
+    kill_strays,
+    mount_scratch,
+    mounted_for_chroot,
+)
+from particle_agent.apt import proxy as apt_proxy
+from particle_agent.contract import wire
+from particle_agent.target.target import ENVIRONMENT, Target
+
+# On a file system of the build's own.
+APT_CONFIG = "/run/particle-os-apt.conf"
+
+
+def run_shell(proxy: wire.AptProxy | None) -> int:
+    """Runs a root shell in the target on the streams of this process; returns its status.
+
+    apt goes through the proxy there, if there is one.
+    """
+    mount_scratch()
+    # Nothing is reported: the streams are the user's.
+    target = Target(ROOT, Channel(sys.stderr, sys.stdin.buffer), hostname="target")
+    program = "/bin/bash" if target.exists("/bin/bash") else "/bin/sh"
+    environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}
+    with mounted_for_chroot(ROOT), target.network():
+        if proxy is not None:
+            target.write(APT_CONFIG, apt_proxy.configuration(proxy))
+            environment["APT_CONFIG"] = APT_CONFIG
+        done = subprocess.run(["chroot", str(ROOT), program, "-l"], env=environment, check=False)
+        kill_strays(ROOT)
+    return done.returncode
