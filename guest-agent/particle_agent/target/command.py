@@ -71,45 +71,14 @@ def run(
     `timeout` is in seconds. Raises CommandFailed on a non-zero status and EnvironmentFailed
     when the time is up. Daemons that outlive the command do not hold this function up.
     """
-    # A file takes any amount of input at once; a pipe would need a writer of its own.
-    source = os.memfd_create("stdin")
-    with os.fdopen(source, "w+b") as stdin_file:
-        stdin_file.write(stdin)
-        stdin_file.seek(0)
-        process = subprocess.Popen(
-            list(argv),
-            stdin=stdin_file,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(env) if env is not None else None,
-            start_new_session=True,
-            preexec_fn=before_exec(),
-        )
-    assert process.stdout is not None
+    process = _started(argv, stdin, env)
     lines = _Lines(emit)
     deadline = time.monotonic() + timeout
-    exited_at: float | None = None
-    with selectors.DefaultSelector() as selector, process.stdout as output:
-        os.set_blocking(output.fileno(), False)
-        selector.register(output, selectors.EVENT_READ)
-        while True:
-            if time.monotonic() > deadline:
-                _kill_group(process)
-                raise EnvironmentFailed(
-                    f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s",
-                    tail=tuple(lines.tail),
-                )
-            ready = selector.select(0.5)
-            if ready:
-                data = output.read(65536)
-                if data == b"":
-                    break
-                lines.feed(data or b"")
-            if process.poll() is not None:
-                # What it left behind may hold the pipe, and even go on talking.
-                exited_at = exited_at or time.monotonic()
-                if time.monotonic() - exited_at > LEFTOVER_SECONDS:
-                    break
+    if not _hear_out(process, lines, deadline):
+        _kill_group(process)
+        raise EnvironmentFailed(
+            f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s", tail=tuple(lines.tail)
+        )
     lines.close()
     try:
         status = process.wait(max(0.1, deadline - time.monotonic()))
@@ -120,6 +89,46 @@ def run(
         ) from None
     if status != 0:
         raise CommandFailed(argv, status, tuple(lines.tail))
+
+
+def _started(
+    argv: Sequence[str], stdin: bytes, env: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    # A file takes any amount of input at once; a pipe would need a writer of its own.
+    source = os.memfd_create("stdin")
+    with os.fdopen(source, "w+b") as stdin_file:
+        stdin_file.write(stdin)
+        stdin_file.seek(0)
+        return subprocess.Popen(
+            list(argv),
+            stdin=stdin_file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(env) if env is not None else None,
+            start_new_session=True,
+            preexec_fn=before_exec(),
+        )
+
+
+def _hear_out(process: subprocess.Popen[bytes], lines: _Lines, deadline: float) -> bool:
+    """Reads the output until it ends, or its process has; False when the deadline comes first."""
+    assert process.stdout is not None
+    exited_at: float | None = None
+    with selectors.DefaultSelector() as selector, process.stdout as output:
+        os.set_blocking(output.fileno(), False)
+        selector.register(output, selectors.EVENT_READ)
+        while time.monotonic() <= deadline:
+            if selector.select(0.5):
+                data = output.read(65536)
+                if data == b"":
+                    return True
+                lines.feed(data or b"")
+            if process.poll() is not None:
+                # What it left behind may hold the pipe, and even go on talking.
+                exited_at = exited_at or time.monotonic()
+                if time.monotonic() - exited_at > LEFTOVER_SECONDS:
+                    return True
+    return False
 
 
 def feed(
