@@ -20,7 +20,7 @@ from particle_agent.agent import scratch
 from particle_agent.agent.channel import Channel, reserve_stdout
 from particle_agent.agent.failure import failure
 from particle_agent.agent.look import inspect, verify
-from particle_agent.agent.runner import run_stages
+from particle_agent.agent.runner import RunRequest, run_stages
 from particle_agent.agent.shell import run_shell
 from particle_agent.contract import wire
 from particle_agent.contract.decode import decode, encode
@@ -58,7 +58,7 @@ def main() -> int:
             elif sys.argv[1].startswith("inspect-"):
                 _write(inspect(disk=sys.argv[1] == "inspect-disk"))
             else:
-                run_stages(channel.receive(), channel)
+                run_stages(RunRequest.decoded(channel.receive()), channel)
                 _write(inspect(disk=False))
     except Exception as error:
         channel.send(failure(error))

@@ -57,7 +57,7 @@ class RecordingTarget(Target):
         root = directory / "root"
         root.mkdir()
         self.report = Report()
-        super().__init__(root, self.report, hostname="testbox")
+        super().__init__(root, self.report, hostname="testbox", attachments=directory)
         self.directory = directory
         self.commands: list[Command] = []
         self.owners: dict[str, tuple[int, int]] = {}

@@ -6,8 +6,10 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from particle_agent.agent.channel import Channel
 from particle_agent.agent.failure import StageFailed
@@ -33,62 +35,82 @@ from particle_agent.target.target import COMMAND_SECONDS, Target
 PART_CHARACTERS = 100
 
 
-def run_stages(request: Mapping[str, object], channel: Channel) -> None:
+@dataclass(frozen=True)
+class RunRequest:
+    """The stages that the host wants to be run, and how."""
+
+    options: wire.RunOptions
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def decoded(cls, told: Mapping[str, Any]) -> RunRequest:
+        """The request of the JSON object `told`. Raises DecodeError when it is malformed."""
+        return cls(
+            decode(wire.RunOptions, told["options"], "options"),
+            tuple(
+                decode_any(ALL_STAGES, item, f"stages[{index}]")
+                for index, item in enumerate(told["stages"])
+            ),
+        )
+
+    def target(self, index: int, channel: Channel) -> Target:
+        """The target as the stage at `index` sees it."""
+        stage = self.stages[index]
+        return Target(
+            ROOT,
+            channel,
+            # Its result depends on the name only if its key does.
+            hostname=self.options.hostname if stage.uses_name else "",
+            source_date=self.options.source_date,
+            # The limit of the stage comes first.
+            command_seconds=max(COMMAND_SECONDS, 2.0 * (stage.timeout or 0)),
+            apt_proxy=self.options.apt_proxy,
+            ahead=partial(_do_ahead, self.stages[index + 1 :]),
+        )
+
+
+def run_stages(request: RunRequest, channel: Channel) -> None:
     """Runs the stages of `request` in order; returns when all of them succeeded.
 
-    Raises `StageFailed` naming the stage's index. DecodeError tells of a malformed request.
+    Raises StageFailed naming the stage's index.
     """
-    descriptions = request["stages"]
-    assert isinstance(descriptions, list)
-    stages: list[Stage] = [
-        decode_any(ALL_STAGES, item, f"stages[{i}]") for i, item in enumerate(descriptions)
-    ]
-    told = request["apt_proxy"]
-    proxy = decode(wire.AptProxy, told) if told is not None else None
     values = _take_secrets(Path(wire.HELD))
     if mount_scratch() and fits_into_memory():
         # Another VM has written it.
         read_ahead(ROOT)
     with mounted_for_chroot(ROOT):
-        check_needs(stages, Target(ROOT, channel, hostname=""), channel)
-        for index, stage in enumerate(stages):
-            # Its result depends on the name only if its key does.
-            hostname = str(request["hostname"]) if stage.uses_name else ""
-            source_date = request["source_date"]
-            assert source_date is None or isinstance(source_date, int)
-            target = Target(
-                ROOT,
-                channel,
-                hostname=hostname,
-                source_date=source_date,
-                # The limit of the stage comes first.
-                command_seconds=max(COMMAND_SECONDS, 2.0 * (stage.timeout or 0)),
-            )
-            target.apt_proxy = proxy
-            target.ahead = partial(_do_ahead, stages[index + 1 :], target)
-            channel.send(wire.StageStart(index=index))
-            started = time.monotonic()
-            try:
-                secrets = {s.name: values[str(s.file)] for s in stage.secrets}
-                with target.secrets(secrets):
-                    run_stage(stage, target)
-            except Exception as error:
-                raise StageFailed(index, error) from error
-            finally:
-                kill_strays(ROOT)
-            seconds = round(time.monotonic() - started, 3)
-            parts = tuple(
-                wire.Part(name=name[:PART_CHARACTERS], seconds=round(taken, 3))
-                for name, taken in target.timings.longest()
-            )
-            channel.send(wire.StageEnd(index=index, seconds=seconds, parts=parts))
-            if request["checkpoints"] and index + 1 < len(stages):
+        check_needs(request.stages, Target(ROOT, channel, hostname=""), channel)
+        for index, stage in enumerate(request.stages):
+            _run_in_turn(index, stage, request.target(index, channel), values, channel)
+            if request.options.checkpoints and index + 1 < len(request.stages):
                 with frozen_scratch():
                     channel.send(wire.Frozen(index=index))
                     decode(wire.Continue, channel.receive())
-    if request["verify"]:
+    if request.options.verify:
         # Here, where the agent runs already: in an emulated VM each start of it takes seconds.
         verify(channel, OUTPUT)
+
+
+def _run_in_turn(
+    index: int, stage: Stage, target: Target, values: Mapping[str, bytes], channel: Channel
+) -> None:
+    """Runs one stage with its secrets, and tells the host of its start and its end."""
+    channel.send(wire.StageStart(index=index))
+    started = time.monotonic()
+    try:
+        secrets = {s.name: values[str(s.file)] for s in stage.secrets}
+        with target.secrets(secrets):
+            run_stage(stage, target)
+    except Exception as error:
+        raise StageFailed(index, error) from error
+    finally:
+        kill_strays(ROOT)
+    seconds = round(time.monotonic() - started, 3)
+    parts = tuple(
+        wire.Part(name=name[:PART_CHARACTERS], seconds=round(taken, 3))
+        for name, taken in target.timings.longest()
+    )
+    channel.send(wire.StageEnd(index=index, seconds=seconds, parts=parts))
 
 
 def _do_ahead(stages: Sequence[Stage], target: Target) -> None:

@@ -144,6 +144,22 @@ class AptProxy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How stages are run: the recipe's name, and what the stages share.
+
+    With `source_date` (seconds since 1970) the image is to be reproducible. With `checkpoints` the
+    agent waits after each stage but the last (`Frozen`), with `verify` it verifies the disk that
+    the last one has written.
+    """
+
+    hostname: str
+    source_date: int | None = None
+    apt_proxy: AptProxy | None = None
+    checkpoints: bool = False
+    verify: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileContent:
     """A file of the target; `content` is base64."""
 

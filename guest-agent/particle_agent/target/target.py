@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Final, Protocol
 
 from particle_agent.contract.wire import ATTACHED, AptProxy, PackageRequest, PackagesAnswer
 from particle_agent.errors import CommandFailed, EnvironmentFailed
@@ -53,6 +53,10 @@ class Reporter(Protocol):
     def packages(self, request: PackageRequest) -> PackagesAnswer: ...
 
 
+def _nothing_ahead(target: Target) -> None:
+    """No later stage has anything to do early."""
+
+
 class Target:
     """The root file system being built, at `root` of the VM.
 
@@ -60,7 +64,9 @@ class Target:
     in them never leads out of `root`. `hostname` is the recipe's name, for stages that use it.
     With `source_date` (seconds since 1970) the image is to be reproducible: no time in it is later,
     and programs are told so (https://reproducible-builds.org/specs/source-date-epoch/). A command
-    may take `command_seconds` where no other limit is given.
+    may take `command_seconds` where no other limit is given. `attachments` is the VM's directory of
+    files of the host. apt goes through `apt_proxy`, if there is one. `ahead` does what later stages
+    can do early.
     """
 
     def __init__(
@@ -71,15 +77,17 @@ class Target:
         hostname: str,
         source_date: int | None = None,
         command_seconds: float = COMMAND_SECONDS,
+        attachments: Path = Path(ATTACHED),
+        apt_proxy: AptProxy | None = None,
+        ahead: Callable[[Target], None] = _nothing_ahead,
     ) -> None:
-        self.root = root
-        self.reporter = reporter
-        self.hostname = hostname
-        self.source_date = source_date
-        self.attachments = Path(ATTACHED)
-        self.apt_proxy: AptProxy | None = None
-        # What stages to come have to do may be done beside the last work of this one.
-        self.ahead: Callable[[], None] = lambda: None
+        self.root: Final = root
+        self.reporter: Final = reporter
+        self.hostname: Final = hostname
+        self.source_date: Final = source_date
+        self.apt_proxy: Final = apt_proxy
+        self.attachments: Final = attachments
+        self._ahead = ahead
         self.timings = Timings()
         # The last lines that commands printed.
         self.tail: collections.deque[str] = collections.deque(maxlen=command.TAIL_LINES)
@@ -87,6 +95,10 @@ class Target:
         self._environment = dict(ENVIRONMENT)
         if source_date is not None:
             self._environment["SOURCE_DATE_EPOCH"] = str(source_date)
+
+    def ahead(self) -> None:
+        """Does what later stages can do now, beside the last work of this one."""
+        self._ahead(self)
 
     # Commands
 

@@ -179,14 +179,14 @@ class Agent:
         after a received `done`. Raises StageFailed or InfrastructureError as the agent says,
         VmError when it falls silent.
         """
-        request = {
-            "hostname": hostname,
-            "source_date": source_date,
-            "apt_proxy": encode(apt_proxy),
-            "checkpoints": checkpoints,
-            "verify": verify,
-            "stages": [encode(stage) for stage in stages],
-        }
+        options = wire.RunOptions(
+            hostname=hostname,
+            source_date=source_date,
+            apt_proxy=apt_proxy,
+            checkpoints=checkpoints,
+            verify=verify,
+        )
+        request = {"options": encode(options), "stages": [encode(stage) for stage in stages]}
         with self._channel("run", deadline) as channel:
             self._say(channel, request, deadline)
             self._listen(channel, deadline, listen)

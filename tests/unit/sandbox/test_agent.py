@@ -94,7 +94,8 @@ def test_the_same_sources_pack_to_the_same_bytes(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "request_text", ["no json", json.dumps({"hostname": "x", "stages": [{"type": "no-stage"}]})]
+    "request_text",
+    ["no json", json.dumps({"options": {"hostname": "x"}, "stages": [{"type": "no-stage"}]})],
 )
 def test_the_packed_agent_runs_without_any_library(tmp_path, request_text):
     place = tmp_path / "agent.pyz"

@@ -196,7 +196,6 @@ KEY_FILE = f'# of the team\n\n{KEY}\nrestrict,command="ls -l" ssh-rsa AAAAB3NzaC
 
 
 def test_keys_from_a_file_come_after_those_of_the_recipe(debian):
-    debian.attachments = debian.directory
     (debian.directory / "0123").write_text(KEY_FILE)
     first = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
     make(

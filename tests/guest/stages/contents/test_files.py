@@ -37,7 +37,6 @@ def test_a_file_that_was_there_is_replaced_and_a_link_is_not_followed(debian):
 
 
 def attach(target, data, kind):
-    target.attachments = target.directory
     (target.directory / "file").write_bytes(data)
     return f"{kind}:file"
 
