@@ -9,7 +9,7 @@ from particle_agent.contract import wire
 from particle_agent.errors import EnvironmentFailed, StageError
 
 
-class StageFailed(Exception):
+class FailedStage(Exception):
     """The stage at `index` of the request has failed; `error` says why."""
 
     def __init__(self, index: int, error: Exception) -> None:
@@ -26,8 +26,8 @@ MESSAGE_CHARACTERS = 1000
 
 def failure(error: BaseException) -> wire.Failed:
     """The event that tells the host of `error`; it always fits a line of the wire."""
-    index = error.index if isinstance(error, StageFailed) else None
-    cause = error.error if isinstance(error, StageFailed) else error
+    index = error.index if isinstance(error, FailedStage) else None
+    cause = error.error if isinstance(error, FailedStage) else error
     if isinstance(cause, StageError):
         return wire.Failed(
             kind="infrastructure" if isinstance(cause, EnvironmentFailed) else "stage",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from particle_agent.agent.channel import Channel
-from particle_agent.agent.failure import StageFailed
+from particle_agent.agent.failure import FailedStage
 from particle_agent.contract import wire
 from particle_agent.contract.needs import Need
 from particle_agent.errors import StageError
@@ -47,14 +47,14 @@ def _has(target: Target, pattern: str) -> bool:
 
 
 def check_needs(stages: Sequence[Stage], target: Target, channel: Channel) -> None:
-    """Raises StageFailed, of the first stage that lacks something; the host hears of its start."""
+    """Raises FailedStage, of the first stage that lacks something; the host hears of its start."""
     found = list(missing(stages, target))
     if not found:
         return
     index, need = found[0]
     others = [f"{stages[i].label}: {other.message}" for i, other in found[1:]]
     channel.send(wire.StageStart(index=index))
-    raise StageFailed(index, StageError(need.message, hint=_sentence(need.hint), tail=others))
+    raise FailedStage(index, StageError(need.message, hint=_sentence(need.hint), tail=others))
 
 
 def _sentence(text: str) -> str:

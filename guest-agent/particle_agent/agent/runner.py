@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from particle_agent.agent.channel import Channel
-from particle_agent.agent.failure import StageFailed
+from particle_agent.agent.failure import FailedStage
 from particle_agent.agent.look import OUTPUT, verify
 from particle_agent.agent.missing import check_needs
 from particle_agent.agent.scratch import (
@@ -72,7 +72,7 @@ class RunRequest:
 def run_stages(request: RunRequest, channel: Channel) -> None:
     """Runs the stages of `request` in order; returns when all of them succeeded.
 
-    Raises StageFailed naming the stage's index.
+    Raises FailedStage naming the stage's index.
     """
     values = _take_secrets(Path(wire.HELD))
     if mount_scratch() and fits_into_memory():
@@ -102,7 +102,7 @@ def _run_in_turn(
         with target.secrets(secrets):
             run_stage(stage, target)
     except Exception as error:
-        raise StageFailed(index, error) from error
+        raise FailedStage(index, error) from error
     finally:
         kill_strays(ROOT)
     seconds = round(time.monotonic() - started, 3)

@@ -14,7 +14,7 @@ from particle_os.boot import files, probe
 from particle_os.boot.evidence import console_tail
 from particle_os.boot.judgement import check_results, judge
 from particle_os.boot.request import FIRMWARE_SOCKET, PROBE_SOCKET, BootRequest
-from particle_os.boot.verdict import CheckResult, Observation, Outcome, Progress, Verdict
+from particle_os.boot.verdict import BootProgress, CheckResult, Observation, Outcome, Verdict
 from particle_os.boot.watch import Watch
 from particle_os.errors import InfrastructureError, printable
 from particle_os.system.deadline import Deadline
@@ -98,7 +98,7 @@ def _undecided(request: BootRequest, started: float) -> Iterator[list[Watch]]:
             status="infrastructure",
             message=printable(error.brief),
             seconds=round(time.monotonic() - started, 3),
-            progress=watches[0].progress if watches else Progress(),
+            progress=watches[0].progress if watches else BootProgress(),
             console_tail=tuple(console_tail(request.evidence.console)[-TAIL_LINES:]),
         )
         raise Undecided(error, observation.verdict(request.firmware)) from error

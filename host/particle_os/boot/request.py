@@ -12,7 +12,7 @@ from particle_os.errors import UsageError
 from particle_os.recipe.checks.base import QUESTION_SECONDS
 from particle_os.recipe.checks.contents import CommandCheck
 from particle_os.recipe.checks.kinds import Check
-from particle_os.recipe.checks.system import MemoryCheck
+from particle_os.recipe.checks.system import MemoryCheck, RebootCheck
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration, Processors
 from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
@@ -39,6 +39,11 @@ class BootRequest:
     seconds: float
     on_phase: Callable[[str, float], None]
     console_only: bool
+
+    @property
+    def reboots(self) -> bool:
+        """Whether a check asks for a second boot."""
+        return any(isinstance(check, RebootCheck) for check in self.checks)
 
     def machine(self, overlay: Path, directory: Path, nonce: str) -> MachineSpec:
         """The machine that boots `overlay`, with a firmware of its own in `directory`.

@@ -16,7 +16,6 @@ from particle_os.boot.judgement import compared, not_rebooted
 from particle_os.boot.request import BootRequest, memory_for, seconds_for
 from particle_os.boot.verdict import Observation, Verdict
 from particle_os.recipe.checks.kinds import Check
-from particle_os.recipe.checks.system import RebootCheck
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.vm.accel import Acceleration
@@ -99,9 +98,8 @@ def _boot_and_reboot(request: BootRequest, directory: Path) -> Observation:
     overlay = directory / "overlay.qcow2"
     deadline = Deadline.after(OVERLAY_SECONDS, "making the overlay")
     make_overlay(overlay, request.image, request.format, deadline)
-    again = any(isinstance(check, RebootCheck) for check in request.checks)
-    first = boot_once(request, overlay, directory / "first", shut_down=again)
-    if not again:
+    first = boot_once(request, overlay, directory / "first", shut_down=request.reboots)
+    if not request.reboots:
         return first
     if not first.passed:
         return not_rebooted(first)

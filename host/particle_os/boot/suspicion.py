@@ -32,7 +32,7 @@ DEATHS: tuple[BootStatus, ...] = (
 EMERGENCY = b"it is in emergency or rescue mode"
 # Once the system has answered, only its kernel can fail.
 AFTER_ANSWER = tuple(status for status, _ in SIGNS if status != "kernel-panic")
-Place = Literal["console", "screen", "system"]
+SignPlace = Literal["console", "screen", "system"]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Sign:
     since: float
     phase: int
     evidence: bytes
-    place: Place
+    place: SignPlace
     # The system itself has told, where nothing else can write.
     told: bool = False
 
@@ -62,7 +62,7 @@ class Suspicion:
     def __bool__(self) -> bool:
         return self._sign is not None
 
-    def look_for_signs(self, text: bytes, place: Place, phase: int, now: float) -> None:
+    def look_for_signs(self, text: bytes, place: SignPlace, phase: int, now: float) -> None:
         """Suspects the first sign in `text`, unless one stands or this one was dismissed."""
         if self._sign is not None:
             return

@@ -74,7 +74,7 @@ class Verdict(pydantic.BaseModel):
 
 
 @dataclass(frozen=True)
-class Progress:
+class BootProgress:
     """How far a machine came; see `Verdict` for the fields."""
 
     phases: Mapping[str, float] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Observation:
     status: BootStatus
     message: str
     seconds: float
-    progress: Progress
+    progress: BootProgress
     checks: tuple[CheckResult, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     console_tail: tuple[str, ...] = ()

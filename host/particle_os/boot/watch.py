@@ -24,8 +24,8 @@ from particle_os.boot.signs import (
     RESETS_AGAIN,
     STARTS,
 )
-from particle_os.boot.suspicion import GRACE_SECONDS, Place, Suspicion
-from particle_os.boot.verdict import Outcome, Progress
+from particle_os.boot.suspicion import GRACE_SECONDS, SignPlace, Suspicion
+from particle_os.boot.verdict import BootProgress, Outcome
 from particle_os.errors import VmError
 from particle_os.system.deadline import Deadline
 from particle_os.vm.chardev import Chardev
@@ -105,9 +105,9 @@ class Watch:
         self._firmware_seen = 0
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> BootProgress:
         """How far the machine has come until now."""
-        return Progress(dict(self.phases), self.restarts, self.new_starts)
+        return BootProgress(dict(self.phases), self.restarts, self.new_starts)
 
     def until_answer(self) -> Outcome | None:
         """Waits for the whole answer: None then, else why it will not come.
@@ -200,7 +200,7 @@ class Watch:
                 self._reach(name)
         self._counts_down = self._counts_down or COUNTDOWN.search(text) is not None
 
-    def _suspect(self, text: bytes, place: Place) -> None:
+    def _suspect(self, text: bytes, place: SignPlace) -> None:
         self._suspicion.look_for_signs(text, place, self._phase, time.monotonic())
 
     def _firmware_says(self) -> Outcome | None:

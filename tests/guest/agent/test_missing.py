@@ -1,7 +1,7 @@
 """What another base lacks is told before its first stage; the same needs as on the host."""
 
 import pytest
-from particle_agent.agent.failure import StageFailed, failure
+from particle_agent.agent.failure import FailedStage, failure
 from particle_agent.agent.missing import check_needs, missing
 from particle_agent.contract import wire
 from particle_agent.stages.accounts.groups import Group, Groups
@@ -72,7 +72,7 @@ def test_the_build_ends_at_the_first_of_them_and_names_the_others(base):
         send = sent.append
 
     stages = [Timezone(zone="UTC"), Locale(default="de_DE.UTF-8"), QEMU]
-    with pytest.raises(StageFailed) as told:
+    with pytest.raises(FailedStage) as told:
         check_needs(stages, base, Channel())
     assert sent == [wire.StageStart(index=1)]
     event = failure(told.value)

@@ -9,7 +9,7 @@ import pytest
 from particle_os.boot import attempt, files, probe
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.request import BootRequest
-from particle_os.boot.verdict import Progress
+from particle_os.boot.verdict import BootProgress
 from particle_os.vm import accel
 
 NONCE = "0" * 32
@@ -33,7 +33,7 @@ def boot(tmp_path, monkeypatch):
             is_alive=lambda: True, transcript=SimpleNamespace(tail=lambda: ["the last line"])
         )
         watch = SimpleNamespace(
-            progress=Progress(PHASES, restarts=1),
+            progress=BootProgress(PHASES, restarts=1),
             until_answer=lambda: until_answer,
             until_off=lambda: until_off,
         )

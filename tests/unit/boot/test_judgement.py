@@ -2,7 +2,7 @@
 
 import pytest
 from particle_os.boot import judgement
-from particle_os.boot.verdict import CheckResult, Observation, Progress
+from particle_os.boot.verdict import BootProgress, CheckResult, Observation
 from particle_os.recipe.checks.base import Reply
 from particle_os.recipe.checks.contents import FileCheck
 from particle_os.recipe.checks.system import LocaleCheck, MountCheck, TimezoneCheck
@@ -34,7 +34,7 @@ def test_a_pass_needs_a_settled_system_no_failed_unit_and_every_check():
 def booted(status="passed", *, checks=(REBOOT, UNIT), seconds=10.0, **facts):
     return Observation(
         status=status, seconds=seconds, message="it is up", checks=checks, facts={**GOOD, **facts},
-        progress=Progress({"answer": seconds}),
+        progress=BootProgress({"answer": seconds}),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from particle_os.boot import attempt, session
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.verdict import Observation, Progress
+from particle_os.boot.verdict import BootProgress, Observation
 from particle_os.cli import cli
 from particle_os.vm import accel
 from particle_os.vm.console import QemuEnded
@@ -32,7 +32,7 @@ def qemu_dies(monkeypatch):
                 raise QemuEnded(status, ["qemu: it broke"])
 
             return SimpleNamespace(
-                progress=Progress({"kernel": 2.5}, restarts=1), until_answer=until_answer
+                progress=BootProgress({"kernel": 2.5}, restarts=1), until_answer=until_answer
             )
 
         monkeypatch.setattr(attempt, "running", running)
@@ -78,8 +78,8 @@ def test_ticks_that_a_busy_host_lost_are_not_the_image_s_fault(tmp_path, monkeyp
     tried = []
     panic = f"the console says: Kernel panic - not syncing: {session.LOST_TIMER}"
     found = [
-        Observation("kernel-panic", panic, seconds=10, progress=Progress()),
-        Observation("passed", "it is up", seconds=10, progress=Progress()),
+        Observation("kernel-panic", panic, seconds=10, progress=BootProgress()),
+        Observation("passed", "it is up", seconds=10, progress=BootProgress()),
     ]
     monkeypatch.setattr(accel, "_emulates_x2apic", lambda: x2apic)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
