@@ -14,7 +14,7 @@ __all__ = ["ALL_STAGES", "RECIPE_STAGES", "RecipeStage", "Stage"]
 
 
 class Stage(Protocol):
-    """What every stage class offers besides its options."""
+    """The interface of every stage class, besides its options."""
 
     reads_network: ClassVar[bool]
     uses_name: ClassVar[bool]
@@ -22,28 +22,28 @@ class Stage(Protocol):
 
     @property
     def label(self) -> str:
-        """What it is called in messages."""
+        """The stage's name in messages."""
 
     @property
     def timeout(self) -> int | None:
-        """The seconds that it may take."""
+        """The time limit in seconds, if there is one."""
 
     @property
     def network(self) -> Literal["none"] | None:
-        """Whether it goes without a network."""
+        """`none` cuts the stage off from the network."""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What it finds in /run/secrets."""
+        """The secrets that the stage finds in /run/secrets."""
 
     def needs(self) -> Iterable[Need]:
-        """What the system must have when it runs."""
+        """Everything that the system must have when the stage runs."""
 
     def may_bring(self, need: Need) -> bool:
-        """Whether the system may have that because of it."""
+        """Whether the stage may bring what `need` asks for."""
 
     def ahead(self, target: Target) -> None:
-        """Does what of the work may be done beside the end of the stage before, in /run alone."""
+        """Start work while the stage before is still running; write to /run only."""
 
     def run(self, target: Target) -> None:
-        """Does the work; raises StageError when it cannot be done."""
+        """Do the work. Raises StageError when it cannot be done."""
