@@ -1,0 +1,45 @@
+import pytest
+from particle_os.system.workspace import data_directory
+
+from .command_line import run
+
+TEMPLATES = sorted(path.stem for path in data_directory("recipes/templates").glob("*.yml"))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_what_init_writes_is_valid(template, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("init", template).exit_code == 0
+    written = tmp_path / f"{template}.yml"
+    result = run("validate", written)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "1 valid\n", "")
+    assert template in run("init", "--help").stdout
+
+
+def test_init_overwrites_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert TEMPLATES == ["container", "minimal", "server"]
+    (tmp_path / "minimal.yml").write_text("mine")
+    assert run("init").exit_code == 2
+    assert (tmp_path / "minimal.yml").read_text() == "mine"
+    (tmp_path / "link.yml").symlink_to("elsewhere.yml")
+    assert run("init", "--output", "link.yml").exit_code == 2
+    assert not (tmp_path / "elsewhere.yml").exists()
+    assert run("init", "--output", "no-directory/x.yml").exit_code == 2
+    assert run("init", "--output", "other.yml", "-q").stdout == ""
+    assert (tmp_path / "other.yml").exists()
+
+
+def test_init_can_print_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = (data_directory("recipes/templates") / "server.yml").read_text()
+    assert run("init", "server", "--output", "-").stdout == written
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_knows_its_templates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("init", "sever")
+    assert result.exit_code == 2
+    assert "did you mean 'server'?" in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,109 @@
+import json
+
+from .command_line import KERNEL, run
+
+
+def test_validate_tells_how_many_are_valid(recipe):
+    result = run("validate", recipe, recipe)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "2 valid\n", "")
+    assert run("validate", "-q", recipe).stdout == ""
+
+
+def test_validate_tells_the_errors_of_several_files(recipe, bad_recipe, tmp_path):
+    result = run("validate", bad_recipe, recipe, tmp_path / "missing.yml")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert [line.rpartition("[")[2] for line in lines] == [
+        "missing-key]",
+        "unknown-key]",
+        "bad-value]",
+        "unreadable]",
+    ]
+    assert lines[1] == f"{bad_recipe}:1:1: unknown key 'nam' (did you mean 'name'?) [unknown-key]"
+
+
+def test_a_value_is_for_the_recipes_that_declare_it(recipe, tmp_path):
+    other = tmp_path / "other.yml"
+    other.write_text("name: other\nvariables: {port: 80}\nstages: [{type: nonsense}]\n")
+    result = run("validate", recipe, other, "--set", "port=81")
+    assert result.exit_code == 2
+    assert "no stage 'nonsense'" in result.stderr
+    assert "port" not in result.stderr
+    result = run("validate", recipe, other, "--set", "prot=81")
+    assert (result.exit_code, "no variable 'prot'" in result.stderr) == (2, True)
+
+
+def test_validate_tells_the_errors_as_json(bad_recipe):
+    result = run("validate", "--json", bad_recipe)
+    assert result.exit_code == 2
+    problems = json.loads(result.stdout)["problems"]
+    assert problems[1] == {
+        "path": str(bad_recipe),
+        "line": 1,
+        "column": 1,
+        "code": "unknown-key",
+        "message": "unknown key 'nam'",
+        "hint": "did you mean 'name'?",
+    }
+
+
+def test_validate_tells_the_errors_as_annotations(tmp_path):
+    path = tmp_path / "a,b:c%.yml"
+    path.write_text("nam: x\nstages:\n  - {type: org.osbuild.debian.qemu, size: '%\\r'}\n")
+    result = run("validate", "--format", "github", path)
+    assert result.exit_code == 2
+    file = f"{tmp_path}/a%2Cb%3Ac%25.yml"
+    assert result.stdout.splitlines() == [
+        f"::error file={file},line=1,col=1,title=missing-key::the key 'name' is missing",
+        f"::error file={file},line=1,col=1,title=unknown-key::"
+        "unknown key 'nam' (did you mean 'name'?)",
+        f"::error file={file},line=3,col=43,title=bad-value::size: expected 'auto', 'minimal', or a"
+        " size in M or G (powers of 1024) such as '800M' or '4G', found \"%25\\\\r\"",
+        f"::notice file={file},line=3,col=6,title=older-form::'org.osbuild.debian.qemu' is called "
+        "'qemu' now: write 'type: qemu'",
+    ]
+
+
+def test_validate_tells_notes_without_failing(tmp_path):
+    path = tmp_path / "old.yml"
+    path.write_text(f"name: x\nstages:\n  - {KERNEL}\n  - {{type: org.osbuild.debian.qemu}}\n")
+    result = run("validate", path, path)
+    assert result.exit_code == 0
+    assert result.stdout == "2 valid\n"
+    assert result.stderr.startswith(f"note: {path}:4:6: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert run("validate", "-q", path).stderr == ""
+    told = json.loads(run("validate", "--json", path).stdout)
+    assert told["problems"] == []
+    assert [note["code"] for note in told["notes"]] == ["older-form"]
+    shown = run("validate", "--format", "github", path).stdout
+    assert shown.startswith(f"::notice file={path},line=4,col=6,title=older-form::")
+
+
+def test_an_error_in_a_file_that_several_recipes_include_is_told_once(tmp_path):
+    (tmp_path / "common.yml").write_text("- {type: apt, pakages: []}\n")
+    paths = [tmp_path / "a.yml", tmp_path / "b.yml"]
+    for path in paths:
+        path.write_text("name: x\nstages:\n  - include: common.yml\n  - type: qemu\n")
+    result = run("validate", *paths)
+    assert result.stderr.splitlines() == [
+        f"{tmp_path}/common.yml:1:15: unknown key 'pakages' (did you mean 'packages'?)"
+        " [unknown-key]"
+    ]
+
+
+def test_variables_are_set_on_the_command_line(tmp_path):
+    path = tmp_path / "recipe.yml"
+    path.write_text(
+        f"variables: {{n: {{type: integer}}}}\nname: x${{n}}\nstages: [{KERNEL}, {{type: qemu}}]\n"
+    )
+    assert run("validate", path).exit_code == 2
+    assert run("validate", path, "--set", "n=5").exit_code == 0
+    plan = json.loads(run("build", path, "--dry-run", "--json", "--set", "n=7").stdout)
+    assert plan["recipe"] == "x7"
+    for wrong in ("n", "=5", "n=x", "m=5"):
+        result = run("validate", path, "--set", wrong)
+        assert result.exit_code == 2
+        assert "--set" in result.stderr
+    assert run("validate", path, "--set", "n=1", "--set", "n=2").exit_code == 2
