@@ -1,0 +1,29 @@
+from types import SimpleNamespace
+
+import pytest
+from particle_os.boot import screen, watch
+from particle_os.boot.watch import Watch
+from particle_os.system.deadline import Deadline
+
+from .played import BEGIN, EMERGENCY, END
+
+
+@pytest.fixture
+def observe(monkeypatch):
+    def run(machine, seconds=100.0, console_only=False):
+        for module in (watch, screen):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: machine.now))
+        monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
+        monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
+        monkeypatch.setattr(screen, "terminals", lambda m, where: m.search())
+        monkeypatch.setattr(screen, "kernel_runs", lambda m, d, uefi: m.kernel)
+        monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
+        watched = Watch(
+            machine, machine.probe, machine.firmware, begin=BEGIN, end=END,
+            emergency=EMERGENCY, started=0.0,
+            deadline=Deadline(at=seconds, seconds=seconds, what="the boot test"),
+            on_phase=lambda name, at: None, memory=1 << 30, console_only=console_only,
+        )  # fmt: skip
+        return watched, watched.until_answer()
+
+    return run
