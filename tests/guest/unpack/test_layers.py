@@ -1,122 +1,29 @@
-"""Layers of container images, well-formed, odd and hostile, applied to a directory."""
+"""Layers of container images, well-formed and odd, applied to a directory."""
 
-import errno
 import io
 import os
 import stat
-import subprocess
 import sys
 import tarfile
-from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from particle_agent.errors import EnvironmentFailed, StageError
-from particle_agent.unpack import layers as particle_layers
-from particle_agent.unpack import lowest
+from particle_agent.errors import StageError
+from particle_agent.unpack import layers
 
+from . import archives
+from .archives import (
+    BELOW,
+    apply,
+    apply_all,
+    assert_nothing_outside,
+    directory,
+    hard_link,
+    member,
+    tar,
+    tree,
+)
 
-@pytest.fixture(scope="module", params=["all by ourselves", "the lowest by tar"], autouse=True)
-def by_tar(request):
-    """Everything here holds of both ways."""
-    global TAR
-    TAR = request.param == "the lowest by tar"
-    yield
-    TAR = False
-
-
-TAR = False
-
-
-def apply(layer, root):
-    """As an image is unpacked: the lowest layer comes into an empty tree."""
-    if TAR and not any(root.iterdir()):
-        lowest.apply(layer, root)
-    else:
-        particle_layers.apply(layer, root)
-
-
-def member(name, content=b"", **fields):
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    info.mode = 0o755 if fields.get("type") == tarfile.DIRTYPE else 0o644
-    info.uid, info.gid = os.getuid(), os.getgid()
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info, content
-
-
-def directory(name, **fields):
-    return member(name, type=tarfile.DIRTYPE, **fields)
-
-
-def symlink(name, to):
-    return member(name, type=tarfile.SYMTYPE, linkname=to)
-
-
-def hard_link(name, to):
-    return member(name, type=tarfile.LNKTYPE, linkname=to)
-
-
-def tar(*members):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for info, content in members:
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def place(tmp_path):
-    """An empty root, with a neighbour that must stay as it is."""
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/file").write_text("untouched")
-    os.utime(tmp_path / "outside/file", (1, 1))
-    (tmp_path / "root").mkdir()
-    return tmp_path
-
-
-def apply_all(place, *layers):
-    """The tree after all layers: names (below the root) to contents, links or kinds."""
-    for members in layers:
-        apply(io.BytesIO(tar(*members)), place / "root")
-    return tree(place / "root")
-
-
-def tree(root):
-    found = {}
-    for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        if path.is_symlink():
-            found[name] = f"-> {path.readlink()}"
-        elif path.is_file():
-            found[name] = path.read_text()
-        else:
-            found[name] = "directory" if path.is_dir() else stat.filemode(path.stat().st_mode)[0]
-    return found
-
-
-def assert_nothing_outside(place):
-    assert sorted(p.name for p in place.iterdir()) == ["outside", "root"]
-    assert [p.name for p in (place / "outside").iterdir()] == ["file"]
-    assert (place / "outside/file").read_text() == "untouched"
-    assert (place / "outside/file").stat().st_mtime == 1
-    assert (place / "outside/file").stat().st_nlink == 1
-
-
-BELOW = [
-    directory("etc"),
-    member("etc/a", b"a"),
-    member("etc/b", b"b"),
-    directory("etc/sub"),
-    member("etc/sub/x", b"x"),
-    directory("etc/sub/deep"),
-    member("etc/sub/deep/y", b"y"),
-    directory("usr"),
-    directory("usr/bin"),
-    symlink("bin", "usr/bin"),
-]
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def test_files_of_all_kinds(place):
@@ -174,7 +81,7 @@ def test_extended_attributes_of_any_bytes(place, monkeypatch):
 def test_devices(place, monkeypatch):
     """Only root can make them, so it is looked at what is made."""
     # What another program does cannot be replaced.
-    monkeypatch.setattr(sys.modules[__name__], "TAR", False)
+    monkeypatch.setattr(archives, "lowest_layer", layers.apply)
     made = []
 
     def mknod(path, mode, device):
@@ -350,242 +257,3 @@ def test_what_a_file_replaces_is_forgotten(place):
         [member("d/e/.wh.y"), member("d/.wh.e"), member(".wh.d")],
     )
     assert found == {}
-
-
-# Hostile layers
-
-
-def hostile(place, *layers):
-    try:
-        apply_all(place, BELOW, *layers)
-    except StageError as error:
-        assert not isinstance(error, EnvironmentFailed)
-    finally:
-        assert_nothing_outside(place)
-
-
-@pytest.mark.parametrize("name", ["../outside/evil", "./../outside/evil", "etc/../../outside/evil"])
-@pytest.mark.parametrize("make", [member, directory, lambda name: symlink(name, "x")])
-def test_dots_in_names_are_refused(place, name, make):
-    with pytest.raises(StageError, match="leads out of the image"):
-        apply_all(place, BELOW, [make(name)])
-    assert_nothing_outside(place)
-
-
-LINKS = ["../../outside", "{place}/outside", "../../../../../../../..{place}/outside"]
-
-
-@pytest.mark.parametrize("to", LINKS)
-@pytest.mark.parametrize("apart", [False, True], ids=["one-layer", "two-layers"])
-def test_nothing_is_written_through_a_link_that_leads_out(place, to, apart):
-    link = [symlink("etc/link", to.format(place=place))]
-    evil = [member("etc/link/evil", b"evil"), member("etc/link/.wh.file"), directory("etc/link/d")]
-    evil += [member("etc/link/.wh..wh..opq"), hard_link("etc/hard", "etc/link/file")]
-    for bad in evil:
-        hostile(place, link, [bad]) if apart else hostile(place, [*link, bad])
-
-
-def test_a_chain_of_links(place):
-    hostile(
-        place,
-        [symlink("etc/one", ".."), symlink("etc/two", "one/..")],
-        [member("etc/two/outside/evil", b"evil"), member("etc/two/outside/.wh.file")],
-    )
-
-
-def test_a_directory_that_becomes_a_link_in_between(place):
-    """Neither the parent that was found before nor the directory's time leads out."""
-    outside = str(place / "outside")
-    (place / "outside/file").touch()
-    os.utime(place / "outside/file", (1, 1))
-    layer = [
-        directory("d", mtime=5),
-        directory("d/file", mtime=5),
-        member("d/sub/x", b"x"),
-        symlink("d", outside),
-        member("d/evil", b"evil"),
-        member("d/.wh.file"),
-    ]
-    hostile(place, layer)
-    hostile(place, [directory("swap"), member("swap/x", b"x")], [symlink("swap", outside)],
-            [member("swap/evil", b"evil"), member("swap/.wh.file")])  # fmt: skip
-
-
-def test_a_whiteout_does_not_follow_a_link(place):
-    found = apply_all(place, [symlink("link", str(place / "outside"))], [member(".wh.link")])
-    assert found == {}
-    assert_nothing_outside(place)
-
-
-@pytest.mark.parametrize("to", ["../outside/file", "{place}/outside/file", "../../outside/file"])
-def test_hard_links_to_files_outside(place, to):
-    to = to.format(place=place)
-    hostile(place, [hard_link("etc/hard", to), member("etc/hard", b"evil")])
-
-
-def test_a_hard_link_to_itself_or_to_nothing_is_refused(place):
-    apply_all(place, BELOW)
-    for to in ("etc/a", "etc/none", ""):
-        with pytest.raises(StageError, match="to link to"):
-            apply_all(place, [hard_link("etc/a", to)])
-    assert (place / "root/etc/a").read_text() == "a"
-
-
-def test_a_loop_of_links(place):
-    layer = [symlink("one", "two"), symlink("two", "one"), member("one/evil", b"evil")]
-    with pytest.raises(StageError, match="symbolic links"):
-        apply_all(place, layer)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "bad",
-    [
-        member("a" * 300),
-        member("a/" * 3000 + "b"),
-        member("etc/a/below-a-file"),
-        member("", b"content"),
-        member("./", b"the root is no file"),
-        member("etc/odd", type=b"Z"),
-        member("etc/late", mtime=1e30, pax_headers={"mtime": "1e30"}),
-        directory("etc/late", mtime=1e30, pax_headers={"mtime": "1e30"}),
-        member("etc/late", pax_headers={"mtime": "inf"}),
-        member("etc/nul", pax_headers={"path": "etc/n\0ul"}),
-    ],
-    ids=lambda bad: bad[0].name[:12],
-)
-def test_odd_members_are_told_by_name(place, bad):
-    with pytest.raises(StageError, match="cannot be unpacked") as told:
-        apply_all(place, BELOW, [bad])
-    assert not isinstance(told.value, EnvironmentFailed)
-    assert_nothing_outside(place)
-
-
-# What is no archive, or not all of one
-
-
-@pytest.mark.parametrize("data", [b"", b"no archive" * 200, b"\x1f\x8b" + bytes(600), b"x" * 512])
-def test_what_is_no_archive_is_told(place, data):
-    with pytest.raises(StageError):
-        apply(io.BytesIO(data), place / "root")
-
-
-def test_an_empty_archive_is_an_empty_layer(place):
-    assert apply_all(place, BELOW, []) == apply_all(place)
-
-
-def test_a_truncated_archive_is_told(place):
-    data = tar(member("big", bytes(range(256)) * 800))
-    with pytest.raises(StageError):
-        apply(io.BytesIO(data[: len(data) // 2]), place / "root")
-
-
-def test_a_tar_that_is_gone_hides_nothing(place, monkeypatch):
-    class Popen(subprocess.Popen):
-        def kill(self):
-            super().kill()
-            self.wait()
-
-    monkeypatch.setattr(subprocess, "Popen", Popen)
-    test_a_truncated_archive_is_told(place)
-
-
-def test_a_damaged_header_is_not_taken_for_the_end(place):
-    data = bytearray(tar(member("a", b"a"), member("b", b"b"), member("c", b"c")))
-    data[1024:1100] = b"\xff" * 76
-    with pytest.raises(StageError, match="damaged"):
-        apply(io.BytesIO(bytes(data)), place / "root")
-
-
-def test_a_huge_header_is_refused_before_it_is_read(place):
-    data = tar(member("a", pax_headers={"comment": "x" * (2 << 20)}))
-    with pytest.raises(StageError, match="tar header of"):
-        apply(io.BytesIO(data), place / "root")
-
-
-def test_what_follows_the_archive_is_bounded(place):
-    class Endless(io.BytesIO):
-        def read(self, size=-1):
-            return super().read(size) or bytes(1 << 20)
-
-    with pytest.raises(StageError, match="goes on after the end"):
-        apply(Endless(tar(*BELOW)), place / "root")
-
-
-def test_a_bomb_is_refused_before_it_fills_the_disk(place, monkeypatch):
-    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_frsize=4096))
-    with pytest.raises(EnvironmentFailed, match="does not fit") as told:
-        apply_all(place, [member("bomb", bytes(1 << 20))])
-    assert "--scratch-size" in told.value.hint
-    assert tree(place / "root") == {}
-
-
-def test_a_full_disk_is_told_as_such(place, monkeypatch):
-    # What another program does cannot be replaced.
-    monkeypatch.setattr(sys.modules[__name__], "TAR", False)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "mkfifo", full)
-    with pytest.raises(EnvironmentFailed, match="does not fit"):
-        apply_all(place, [member("pipe", type=tarfile.FIFOTYPE)])
-
-
-WHOLE = tar(
-    *BELOW,
-    member("fraction", b"x" * 600, mtime=1.25, pax_headers={"mtime": "1.25", "size": "600"}),
-    member("x" * 200, pax_headers={"SCHILY.xattr.user.a": "b", "GNU.sparse.major": "1"}),
-)
-
-
-@pytest.mark.slow
-@settings(max_examples=200, deadline=None)
-@given(
-    place=st.integers(0, len(WHOLE) - 1),
-    junk=st.binary(min_size=1, max_size=40),
-    fix=st.booleans(),
-)
-def test_a_damaged_archive_is_refused_in_words(place, junk, fix, tmp_path_factory):
-    """Whatever the bytes are: never another error; with a right checksum, too."""
-    root = tmp_path_factory.mktemp("damaged")
-    data = bytearray(WHOLE)
-    data[place : place + len(junk)] = junk
-    if fix:
-        start = place // 512 * 512
-        header = data[start : start + 512]
-        header[148:156] = b" " * 8
-        data[start + 148 : start + 156] = b"%06o\0 " % (sum(header) & 0o777777)
-    try:
-        apply(io.BytesIO(bytes(data)), root)
-    except StageError:
-        pass
-
-
-NAMES = st.lists(
-    st.sampled_from(["a", "b", "..", ".", "etc", "link", ".wh.a", ".wh.link", ".wh..wh..opq"]),
-    min_size=1,
-    max_size=4,
-).map("/".join)
-KINDS = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE]
-TARGETS = NAMES | NAMES.map(lambda name: f"/{name}") | st.just("../../outside")
-MEMBERS = st.tuples(NAMES, st.sampled_from(KINDS), TARGETS)
-
-
-@pytest.mark.slow
-@settings(max_examples=100, deadline=None)
-@given(layers=st.lists(st.lists(MEMBERS, max_size=8), min_size=1, max_size=3))
-def test_no_layers_whatsoever_reach_outside(layers, tmp_path_factory):
-    place = tmp_path_factory.mktemp("any")
-    (place / "outside").mkdir()
-    (place / "outside/file").write_text("untouched")
-    os.utime(place / "outside/file", (1, 1))
-    (place / "root").mkdir()
-    for members in layers:
-        made = [member(name, type=kind, linkname=to) for name, kind, to in members]
-        # Refused or applied: what is valid is up to the test of the single rules.
-        try:
-            apply(io.BytesIO(tar(*made)), place / "root")
-        except StageError:
-            pass
-    assert_nothing_outside(place)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.unpack import layers, lowest
 
-from .test_layers import KINDS, NAMES, TARGETS, directory, hard_link, member, symlink, tar
+from .archives import KINDS, NAMES, TARGETS, directory, hard_link, member, symlink, tar
 
 NEW = 11 * 10**17
 
