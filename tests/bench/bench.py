@@ -27,6 +27,7 @@ from particle_agent.stages.software.apt import Apt
 from particle_os.base.suite import find_suite
 from particle_os.recipe import loading
 from particle_os.sandbox import helper, running
+from particle_os.sandbox.template import load_template
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import allocated_bytes, cache_directory, workspace
@@ -117,7 +118,7 @@ def _helper(bench: Bench) -> None:
     """A helper VM to the answer of its first command, in turns: restored, booted, first saved."""
     with workspace() as work:
         made = helper.ensure(
-            helper.load_template("debian-trixie"),
+            load_template("debian-trixie"),
             cache=cache_directory(),
             work=work,
             log=lambda line: None,

@@ -23,7 +23,7 @@ from particle_os.system.workspace import cache_directory, workspace
 deadline = Deadline.after(300, "the test")
 with workspace() as work:
     made = helper.ensure(
-        helper.load_template("debian-trixie"), cache=cache_directory(), work=work,
+        load_template("debian-trixie"), cache=cache_directory(), work=work,
         log=lambda line: None, note=lambda text: None,
     )
     resources = running.Resources(memory=2 << 30, cpus=2, scratch=1 << 30)

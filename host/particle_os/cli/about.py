@@ -18,7 +18,7 @@ from particle_os.jobs.delivery import results
 from particle_os.recipe import loading, reference, schema
 from particle_os.recipe.model import stage_name
 from particle_os.report.results import Result, human_bytes
-from particle_os.sandbox import helper
+from particle_os.sandbox.template import load_template, templates
 from particle_os.system.workspace import data_directory
 
 IMAGES = Path("out")
@@ -51,8 +51,8 @@ def list_command(output: OutputStyle, what: str, output_directory: Path) -> None
     elif what == "templates":
         starters = sorted(data_directory("recipes/templates").glob("*.yml"))
         rows = [(p.stem, f"recipe: {loading.load(p).recipe.description}") for p in starters]
-        for path in helper.templates():
-            rows.append((path.stem, f"helper VM: {helper.load_template(path.stem).description}"))
+        for path in templates():
+            rows.append((path.stem, f"helper VM: {load_template(path.stem).description}"))
     elif what == "checks":
         rows = [(o.name, o.description) for o in reference.all_checks().options]
     else:

@@ -18,6 +18,7 @@ from particle_os.apt import proxy as apt_proxy
 from particle_os.cli.outcome import guarded, no_color
 from particle_os.report.progress import Progress, make_sink
 from particle_os.sandbox import helper
+from particle_os.sandbox.template import load_template
 from particle_os.system.workspace import Workspace, cache_directory
 from particle_os.vm import accel
 from particle_os.vm.accel import KVM_MEMORY
@@ -164,7 +165,7 @@ def find_acceleration(
         progress.note("no access to /dev/kvm: emulating with TCG, which is slower")
         return accel.TCG
     made = helper.ensure(
-        helper.load_template(template),
+        load_template(template),
         cache=cache_directory(),
         work=work,
         log=progress.line,

@@ -21,6 +21,7 @@ from particle_os.jobs.plan import BuildOptions, make_plan
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.report.results import human_bytes
 from particle_os.sandbox import helper, verification
+from particle_os.sandbox.template import load_template, with_mirror
 from particle_os.sandbox.verification import Verification, defective
 from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm import accel
@@ -67,9 +68,9 @@ def inspect_command(
     progress = output.progress_sinks()
     try:
         with workspace() as work:
-            described_helper = helper.load_template(template)
+            described_helper = load_template(template)
             if mirror is not None:
-                described_helper = helper.with_mirror(described_helper, mirror)
+                described_helper = with_mirror(described_helper, mirror)
             made = helper.ensure(
                 described_helper, cache=cache_directory(), work=work,
                 log=progress.line, note=progress.note,

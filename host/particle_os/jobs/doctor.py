@@ -11,7 +11,7 @@ from typing import Literal
 
 from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.report.results import human_bytes
-from particle_os.sandbox.helper import templates
+from particle_os.sandbox.template import templates
 from particle_os.system import process
 from particle_os.system.workspace import cache_directory, free_bytes
 from particle_os.vm.accel import DEVICE, KVM_MEMORY

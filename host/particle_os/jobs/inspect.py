@@ -13,9 +13,9 @@ from particle_os.base.model import Base
 from particle_os.errors import printable
 from particle_os.report.progress import Progress
 from particle_os.report.results import human_bytes
-from particle_os.sandbox import helper
-from particle_os.sandbox.helper import Helper, Template
+from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
+from particle_os.sandbox.template import Template, memory_bytes
 from particle_os.sandbox.verification import FindingCollector, Verification
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace
@@ -78,7 +78,7 @@ class Inspector:
     @contextmanager
     def _sandbox(self, inspected: Disk | None) -> Iterator[Sandbox]:
         resources = Resources(
-            memory=helper.memory_bytes(self._template),
+            memory=memory_bytes(self._template),
             cpus=self._template.cpus,
             scratch=SCRATCH_BYTES,
         )

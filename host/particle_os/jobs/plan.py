@@ -21,7 +21,8 @@ from particle_os.recipe import loading, secrets
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.recipe.model import LoadedRecipe
 from particle_os.sandbox import agent, helper
-from particle_os.sandbox.helper import Helper, Template
+from particle_os.sandbox.helper import Helper
+from particle_os.sandbox.template import Template, load_template, memory_bytes, with_mirror
 from particle_os.system.workspace import cache_directory
 from particle_os.vm import accel
 
@@ -141,9 +142,9 @@ def make_stage_plan(
 
 def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = True) -> Plan:
     loaded, secrets = _with_secrets(loaded) if with_secrets else (loaded, {})
-    template = helper.load_template(options.template)
+    template = load_template(options.template)
     if options.mirror is not None:
-        template = helper.with_mirror(template, options.mirror)
+        template = with_mirror(template, options.mirror)
     reference = loaded.recipe.base_image if options.base is None else options.base
     check_base_reference(reference)
     relative_to = Path() if options.base else loaded.path.parent
@@ -156,7 +157,7 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
         mirror=options.mirror,
         anew=options.refresh == REFRESH_BASE,
     )
-    _check_attachments(loaded, options.memory or helper.memory_bytes(template))
+    _check_attachments(loaded, options.memory or memory_bytes(template))
     made = helper.find(template, cache_directory())
     refresh_from = _refresh_from(loaded.recipe.stages, options)
     return Plan(

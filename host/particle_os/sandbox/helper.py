@@ -16,23 +16,18 @@ import struct
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, get_args
-
-from particle_agent.contract.options import Between, Options, Text
-from particle_agent.contract.values import PackageName, bytes_of
 
 from particle_os.apt import mmdebstrap
 from particle_os.apt.proxy import NO_PROXY, AptProxy
-from particle_os.documents import document, validation
-from particle_os.documents.explanation import Vocabulary
-from particle_os.errors import InfrastructureError, UsageError
+from particle_os.errors import InfrastructureError
+from particle_os.sandbox.template import Template
 from particle_os.system import process
 from particle_os.system.checksum import file_sha256
 from particle_os.system.deadline import Deadline
-from particle_os.system.workspace import Workspace, data_directory, locked
+from particle_os.system.workspace import Workspace, locked
 from particle_os.vm import cpio
 
 # Grows when what is made from the same template and tools changes.
@@ -58,40 +53,6 @@ ROOT_FILES = {
 ROOT_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "root", "scratch", "particle-os")
 
 
-_HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
-MirrorUrl = Annotated[
-    str,
-    Text(
-        "a URL of a Debian mirror",
-        r"https?://(" + _HOST + r")(:[0-9]{1,5})?(/[A-Za-z0-9._~%+/-]*)?",
-    ),
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Template(Options):
-    """What a helper VM is made of."""
-
-    name: Annotated[str, Text("a name of a-z, 0-9 and '-'", r"[a-z0-9][a-z0-9-]*")]
-    """The template's name, the same as its file's."""
-    description: str = ""
-    """One line for people."""
-    suite: Annotated[str, Text("a Debian suite such as 'trixie'", r"[a-z][a-z0-9-]*")]
-    """The Debian suite that the packages come from."""
-    mirror: MirrorUrl | None = None
-    """A mirror to use instead of mmdebstrap's default."""
-    architecture: Literal["amd64"] = "amd64"
-    """The Debian architecture of the VM."""
-    kernel: PackageName = "linux-image-cloud-amd64"
-    """The package that brings the kernel."""
-    packages: tuple[PackageName, ...]
-    """The packages whose files the VM needs; dependencies come by themselves."""
-    memory: Annotated[str, Text("a size such as '2G' or '1536M'", r"[1-9][0-9]{0,5}[MG]")] = "2G"
-    """The VM's memory, unless --memory says otherwise."""
-    cpus: Annotated[int, Between(1, 64)] = 2
-    """The VM's processors, unless --cpus says otherwise."""
-
-
 @dataclass(frozen=True)
 class Helper:
     """A made helper: three files, and the key that names all they depend on."""
@@ -105,37 +66,6 @@ class Helper:
         """Changes whenever the helper is made anew, from whatever the mirror had then."""
         status = self.root.stat()
         return f"{self.key} {status.st_size} {status.st_mtime_ns}"
-
-
-def templates() -> list[Path]:
-    return sorted(data_directory("vm-templates").glob("*.yml"))
-
-
-def load_template(name: str) -> Template:
-    """Reads a template by its name or its file's path."""
-    path = (
-        Path(name)
-        if name.endswith((".yml", ".yaml"))
-        else data_directory("vm-templates") / f"{name}.yml"
-    )
-    if not path.exists() or (path not in templates() and path != Path(name)):
-        known = ", ".join(p.stem for p in templates())
-        raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
-    source = document.load(path)
-    fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
-    return validation.validate(source, Template, Vocabulary(lambda key: fields))
-
-
-def with_mirror(template: Template, mirror: str) -> Template:
-    """The template with another mirror. Raises UsageError when that is no URL."""
-    constraint = get_args(MirrorUrl)[1]
-    if not constraint.accepts(mirror):
-        raise UsageError(f"--mirror: expected {constraint.what}, found '{mirror}'")
-    return replace(template, mirror=mirror)
-
-
-def memory_bytes(template: Template) -> int:
-    return bytes_of(template.memory)
 
 
 def _boot_file(name: str) -> bytes:

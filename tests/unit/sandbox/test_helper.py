@@ -5,19 +5,12 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from particle_os.errors import InvalidDocument, UsageError
 from particle_os.jobs import cache
 from particle_os.sandbox import helper
 from particle_os.system import process
 from particle_os.vm import cpio
 
 from ...waiting import plenty
-
-TEMPLATE = """\
-name: small
-suite: trixie
-packages: [base-files, busybox-static]
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -26,42 +19,6 @@ def tools(monkeypatch):
     versions = {"mmdebstrap": "mmdebstrap 1.5.7", "tar2sqfs": "tar2sqfs 1.3.0"}
     monkeypatch.setattr(process, "identity", versions.__getitem__)
     return versions
-
-
-@pytest.fixture
-def template(tmp_path):
-    (tmp_path / "small.yml").write_text(TEMPLATE)
-    return helper.load_template(str(tmp_path / "small.yml"))
-
-
-@pytest.mark.parametrize("path", helper.templates(), ids=lambda p: p.stem)
-def test_the_templates_are_valid(path):
-    loaded = helper.load_template(path.stem)
-    assert loaded.name == path.stem
-    assert loaded.description
-    assert helper.memory_bytes(loaded) >= 256 << 20
-
-
-def test_what_is_not_said_has_a_default(template):
-    assert template.kernel == "linux-image-cloud-amd64"
-    assert template.mirror is None
-    assert helper.memory_bytes(template) == 2 << 30
-
-
-def test_a_template_that_does_not_exist_is_told_with_those_that_do():
-    with pytest.raises(UsageError, match="no helper template 'nonsense'") as told:
-        helper.load_template("nonsense")
-    assert "debian-trixie" in told.value.hint
-
-
-def test_all_that_is_wrong_with_a_template_is_told(tmp_path):
-    path = tmp_path / "bad.yml"
-    path.write_text(TEMPLATE + "memroy: 1G\ncpus: 0\nmirror: ftp://example\n")
-    with pytest.raises(InvalidDocument) as told:
-        helper.load_template(str(path))
-    found = [(p.line, p.column, p.code) for p in told.value.problems]
-    assert found == [(4, 1, "unknown-key"), (5, 7, "bad-value"), (6, 9, "bad-value")]
-    assert told.value.problems[0].hint == "did you mean 'memory'?"
 
 
 def test_the_key_changes_with_everything_that_the_files_depend_on(template, tools):
@@ -77,13 +34,6 @@ def test_the_key_changes_with_everything_that_the_files_depend_on(template, tool
     assert helper.key_of(template) == keys[0]
     tools["mmdebstrap"] = "mmdebstrap 1.6.0"
     assert helper.key_of(template) not in keys
-
-
-def test_another_mirror_can_be_given(template):
-    assert helper.with_mirror(template, "http://mirror.example/debian").mirror
-    for text in ("mirror.example", "file:///etc", "http://a b", "http://a'b", "-x", ""):
-        with pytest.raises(UsageError, match="--mirror"):
-            helper.with_mirror(template, text)
 
 
 def test_a_helper_is_found_only_when_it_was_made(template, tmp_path):

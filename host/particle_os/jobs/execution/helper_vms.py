@@ -10,9 +10,9 @@ from pathlib import Path
 from particle_os.jobs.execution.job import Job
 from particle_os.jobs.plan import Plan
 from particle_os.report.results import HelperResult
-from particle_os.sandbox import helper
 from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
+from particle_os.sandbox.template import memory_bytes
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
@@ -22,7 +22,7 @@ from particle_os.vm.accel import Acceleration
 def resources(plan: Plan) -> Resources:
     """What a VM of this plan gets: the user's options go before the template."""
     return Resources(
-        memory=plan.options.memory or helper.memory_bytes(plan.template),
+        memory=plan.options.memory or memory_bytes(plan.template),
         cpus=plan.options.cpus or plan.template.cpus,
         scratch=plan.options.scratch,
     )

@@ -1,0 +1,81 @@
+"""What a helper VM is made of: templates (`vm-templates/NAME.yml`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from particle_agent.contract.options import Between, Options, Text
+from particle_agent.contract.values import PackageName, bytes_of
+
+from particle_os.documents import document, validation
+from particle_os.documents.explanation import Vocabulary
+from particle_os.errors import UsageError
+from particle_os.system.workspace import data_directory
+
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
+MirrorUrl = Annotated[
+    str,
+    Text(
+        "a URL of a Debian mirror",
+        r"https?://(" + _HOST + r")(:[0-9]{1,5})?(/[A-Za-z0-9._~%+/-]*)?",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template(Options):
+    """What a helper VM is made of."""
+
+    name: Annotated[str, Text("a name of a-z, 0-9 and '-'", r"[a-z0-9][a-z0-9-]*")]
+    """The template's name, the same as its file's."""
+    description: str = ""
+    """One line for people."""
+    suite: Annotated[str, Text("a Debian suite such as 'trixie'", r"[a-z][a-z0-9-]*")]
+    """The Debian suite that the packages come from."""
+    mirror: MirrorUrl | None = None
+    """A mirror to use instead of mmdebstrap's default."""
+    architecture: Literal["amd64"] = "amd64"
+    """The Debian architecture of the VM."""
+    kernel: PackageName = "linux-image-cloud-amd64"
+    """The package that brings the kernel."""
+    packages: tuple[PackageName, ...]
+    """The packages whose files the VM needs; dependencies come by themselves."""
+    memory: Annotated[str, Text("a size such as '2G' or '1536M'", r"[1-9][0-9]{0,5}[MG]")] = "2G"
+    """The VM's memory, unless --memory says otherwise."""
+    cpus: Annotated[int, Between(1, 64)] = 2
+    """The VM's processors, unless --cpus says otherwise."""
+
+
+def templates() -> list[Path]:
+    """The files of all templates that particle-os brings."""
+    return sorted(data_directory("vm-templates").glob("*.yml"))
+
+
+def load_template(name: str) -> Template:
+    """Reads a template by its name or its file's path."""
+    path = (
+        Path(name)
+        if name.endswith((".yml", ".yaml"))
+        else data_directory("vm-templates") / f"{name}.yml"
+    )
+    if not path.exists() or (path not in templates() and path != Path(name)):
+        known = ", ".join(p.stem for p in templates())
+        raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
+    source = document.load(path)
+    fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
+    return validation.validate(source, Template, Vocabulary(lambda key: fields))
+
+
+def with_mirror(template: Template, mirror: str) -> Template:
+    """The template with another mirror. Raises UsageError when that is no URL."""
+    constraint = get_args(MirrorUrl)[1]
+    if not constraint.accepts(mirror):
+        raise UsageError(f"--mirror: expected {constraint.what}, found '{mirror}'")
+    return replace(template, mirror=mirror)
+
+
+def memory_bytes(template: Template) -> int:
+    """The memory of the VM, unless --memory says otherwise."""
+    return bytes_of(template.memory)
