@@ -17,7 +17,8 @@ from particle_os.jobs import doctor
 from particle_os.jobs.delivery import results
 from particle_os.recipe import loading, reference, schema
 from particle_os.recipe.model import stage_name
-from particle_os.report.results import Result, human_bytes
+from particle_os.report.results import Result
+from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import load_template, templates
 from particle_os.system.workspace import data_directory
 

@@ -34,7 +34,7 @@ from particle_os.cli.verdicts import (
 from particle_os.errors import ParticleError, UsageError, printable
 from particle_os.jobs.delivery import ENDINGS, already_there
 from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions, Plan, make_plan
-from particle_os.report import results
+from particle_os.report.table import print_result
 from particle_os.sandbox.verification import defective
 from particle_os.system.workspace import workspace
 from particle_os.vm import accel
@@ -139,7 +139,7 @@ def build_command(
     if output.as_json:
         click.echo(result.model_dump_json(indent=2))
     elif not output.quiet:
-        results.print_result(result, output.data(), [str(place / name) for name in names])
+        print_result(result, output.data(), [str(place / name) for name in names])
     if result.verification is not None and result.verification.errors:
         raise defective(result.verification, place / f"{result.recipe}.log")
     if not good:

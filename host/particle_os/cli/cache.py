@@ -11,7 +11,7 @@ from particle_agent.contract.values import bytes_of
 from particle_os.cli.common import OutputStyle, common
 from particle_os.errors import EXIT_INFRASTRUCTURE
 from particle_os.jobs import cache
-from particle_os.report import results
+from particle_os.report.table import human_bytes
 from particle_os.system.workspace import cache_directory
 
 
@@ -37,10 +37,10 @@ def cache_list_command(output: OutputStyle) -> None:
         click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))
         return
     for entry in found:
-        size = results.human_bytes(entry.size)
+        size = human_bytes(entry.size)
         name = f"{entry.name} {entry.label}".strip()
         click.echo(f"{entry.kind:<10}  {size:>9}  {entry.age() / 3600:7.1f} h  {name}")
-    click.echo(f"total       {results.human_bytes(sum(e.size for e in found)):>9}")
+    click.echo(f"total       {human_bytes(sum(e.size for e in found)):>9}")
 
 
 def _cache_row(entry: cache.CacheEntry) -> dict[str, object]:
@@ -64,7 +64,7 @@ def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> 
     if output.as_json:
         click.echo(json.dumps([_cache_row(entry) for entry in removed], indent=2))
     elif not output.quiet:
-        freed = results.human_bytes(sum(entry.size for entry in removed))
+        freed = human_bytes(sum(entry.size for entry in removed))
         click.echo(f"{len(removed)} removed, {freed} freed")
 
 

@@ -19,7 +19,7 @@ from particle_os.errors import UsageError, printable
 from particle_os.jobs.inspect import Inspector, described
 from particle_os.jobs.plan import BuildOptions, make_plan
 from particle_os.recipe.base_reference import check_base_reference
-from particle_os.report.results import human_bytes
+from particle_os.report.table import human_bytes
 from particle_os.sandbox import helper, verification
 from particle_os.sandbox.template import load_template, with_mirror
 from particle_os.sandbox.verification import Verification, defective

@@ -18,7 +18,7 @@ from particle_os.cli.common import (
 from particle_os.errors import UsageError
 from particle_os.jobs import single_stage
 from particle_os.jobs.plan import BuildOptions, make_stage_plan
-from particle_os.report import results
+from particle_os.report.table import print_single
 from particle_os.vm import accel
 
 
@@ -67,4 +67,4 @@ def stage_run_command(
     if output.as_json:
         click.echo(result.model_dump_json(indent=2))
     elif not output.quiet:
-        results.print_single(result, output.data())
+        print_single(result, output.data())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from particle_os.errors import InfrastructureError, ParticleError
-from particle_os.report.results import human_bytes
+from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import templates
 from particle_os.system import process
 from particle_os.system.workspace import cache_directory, free_bytes

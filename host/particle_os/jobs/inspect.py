@@ -12,7 +12,7 @@ from particle_agent.contract.inspection import SERIAL, Inspection
 from particle_os.base.model import Base
 from particle_os.errors import printable
 from particle_os.report.progress import Progress
-from particle_os.report.results import human_bytes
+from particle_os.report.table import human_bytes
 from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
 from particle_os.sandbox.template import Template, memory_bytes

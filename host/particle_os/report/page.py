@@ -24,7 +24,8 @@ from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
 from particle_os.boot.verdict import CheckResult, Verdict
 from particle_os.errors import ParticleError, printable
-from particle_os.report.results import Result, human_bytes
+from particle_os.report.results import Result
+from particle_os.report.table import human_bytes
 
 TEXT_CHARACTERS = 400
 LINES = 200

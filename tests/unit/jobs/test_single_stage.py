@@ -7,9 +7,9 @@ from particle_os.jobs.execution.stage_results import Stages
 from particle_os.jobs.plan import BuildOptions, make_stage_plan
 from particle_os.recipe import loading
 from particle_os.records import AptProxyResult
-from particle_os.report import results
 from particle_os.report.progress import Progress
 from particle_os.report.results import HelperResult, SingleResult, StageResult
+from particle_os.report.table import print_single
 from rich.console import Console
 
 from ..base.test_lookup import AMD64, tar
@@ -128,7 +128,7 @@ def test_the_summary_tells_of_the_proxy_as_that_of_a_build(capsys, proxy):
         archive=None,
         phases={},
     )  # fmt: skip
-    results.print_single(result, Console())
+    print_single(result, Console())
     shown = capsys.readouterr().out
     assert "apt on mmdebstrap:trixie in 4.5 s" in shown
     told = "http://127.0.0.1:3142: 7 of 8 requests from its cache"

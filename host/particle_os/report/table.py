@@ -1,0 +1,85 @@
+"""The result of a build or of a single stage as a table for people."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from particle_os.errors import printable
+from particle_os.records import AptProxyResult
+from particle_os.report.results import Result, SingleResult
+
+
+def human_bytes(count: int) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
+
+
+def _described(proxy: AptProxyResult) -> str:
+    if proxy.gone:
+        return f"{proxy.url} went away during the build"
+    if proxy.hits is None or proxy.misses is None:
+        return proxy.url
+    return f"{proxy.url}: {proxy.hits} of {proxy.hits + proxy.misses} requests from its cache"
+
+
+def print_single(result: SingleResult, console: Console) -> None:
+    """What is told of a stage that was run alone."""
+    table = Table(box=box.SIMPLE, show_edge=False)
+    table.add_column("what took longest")
+    table.add_column("seconds", justify="right")
+    for name, seconds in result.stage.parts.items():
+        table.add_row(Text(printable(name)), f"{seconds:.1f}")
+    if result.stage.parts:
+        console.print(table)
+    stage, base = result.stage, printable(result.base)
+    console.print(Text(f"  done  {stage.type} on {base} in {stage.seconds or 0:.1f} s"))
+    if result.apt_proxy:
+        console.print(Text(f" proxy  {_described(result.apt_proxy)}"))
+    for note in result.notes:
+        console.print(Text(f"  note  {printable(note)}"))
+    if result.archive is not None:
+        size = human_bytes(result.archive.bytes)
+        console.print(Text(f"  file  {result.archive.path} ({size})"), soft_wrap=True)
+
+
+def print_result(result: Result, console: Console, paths: list[str]) -> None:
+    """The summary at the end of a build: phases, stages, images, verdict, paths."""
+    table = Table(box=box.SIMPLE, show_edge=False)
+    table.add_column("phase / stage")
+    table.add_column("seconds", justify="right")
+    for phase, seconds in result.phases.items():
+        table.add_row(phase, f"{seconds:.1f}")
+        if phase == "stages":
+            for stage in result.stages:
+                took = "" if stage.seconds is None else f"{stage.seconds:.1f}"
+                called = printable(f"{stage.name} ({stage.type})" if stage.name else stage.type)
+                table.add_row(
+                    Text(f"  {stage.index + 1}. {called}"), "cached" if stage.cached else took
+                )
+            if result.verification is not None:
+                table.add_row("  verification", f"{result.verification.seconds:.1f}")
+    console.print(table)
+    for artifact in result.artifacts:
+        virtual, allocated = map(human_bytes, (artifact.virtual_bytes, artifact.allocated_bytes))
+        console.print(Text(f"{artifact.format:>6}  {virtual}, {allocated} allocated"))
+    for finding in result.verification.findings if result.verification else ():
+        serious = finding.severity == "error" and not finding.accepted
+        style = "red" if serious else "yellow"
+        console.print(Text(f"{finding.severity:>7}  {finding}", style=style))
+    for verdict in result.boot:
+        style = "green" if verdict.passed else "red"
+        told = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
+        console.print(Text(f"{verdict.firmware:>6}  {told}", style=style))
+        for check in verdict.checks:
+            sign, style = ("ok", "green") if check.passed else ("FAILED", "red")
+            told = f"{check.name}: {check.detail[:200]}"
+            console.print(Text.assemble(("        "), (f"{sign:<7}", style), told))
+    if result.apt_proxy:
+        console.print(Text(f" proxy  {_described(result.apt_proxy)}"))
+    if result.helper.security_note:
+        console.print(Text(f"  note  the helper VM was {result.helper.security_note}"))
+    for path in paths:
+        console.print(Text(f"  file  {path}"), soft_wrap=True)
