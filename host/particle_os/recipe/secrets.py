@@ -10,21 +10,18 @@ import hmac
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import Secret
 
 from particle_os.errors import UsageError
 
-T = TypeVar("T")
 # Bytes. What is shorter would stand in too many lines that have nothing to do with it.
 LEAST, MOST = 4, 65536
 KEY = "secret-key"
-HIDDEN = "***"
 
 
 def resolve(
@@ -105,26 +102,3 @@ def _key(cache: Path) -> bytes:
             except FileExistsError:
                 pass  # Another build was faster.
     return path.read_bytes()
-
-
-def texts(values: Iterable[bytes]) -> list[str]:
-    """What must not be shown: each value, and each line of one; the longest first."""
-    parts = {part for value in values for part in (value, *value.splitlines())}
-    found = {part.decode("utf-8", "replace") for part in parts if len(part.strip()) >= LEAST}
-    return sorted(found, key=lambda text: (-len(text), text))
-
-
-def hide(value: T, hidden: Sequence[str]) -> T:
-    """A text, or an event of the agent with all texts in it, without what is hidden."""
-    if not hidden:
-        return value
-    if isinstance(value, str):
-        for text in hidden:
-            value = value.replace(text, HIDDEN)  # type: ignore[assignment]
-        return value
-    if isinstance(value, tuple):
-        return tuple(hide(item, hidden) for item in value)  # type: ignore[return-value]
-    if is_dataclass(value) and not isinstance(value, type):
-        names = [f.name for f in fields(value) if f.name not in ("type", "kind")]
-        return replace(value, **{n: hide(getattr(value, n), hidden) for n in names})
-    return value

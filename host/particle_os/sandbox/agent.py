@@ -27,7 +27,7 @@ from particle_os.errors import (
     VmError,
     printable,
 )
-from particle_os.recipe import secrets
+from particle_os.sandbox import redaction
 from particle_os.system.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Agent:
         """Hands in secrets, by keyed hash. They are hidden in all that the agent says from now."""
         for name, value in values.items():
             self._put(f"{wire.HELD}/{name}", io.BytesIO(value), deadline)
-        self._hidden = secrets.texts(values.values())
+        self._hidden = redaction.texts(values.values())
 
     def _put(self, path: str, data: IO[bytes], deadline: Deadline) -> str:
         """Writes a file into the VM's memory; returns the SHA-256 that both ends have seen."""
@@ -255,7 +255,7 @@ class Agent:
         introduced = False
         for line in self._lines(channel, deadline, complaints):
             try:
-                event = secrets.hide(wire.from_line(line), self._hidden)
+                event = redaction.hide(wire.from_line(line), self._hidden)
             except DecodeError as error:
                 raise VmError(f"the agent says something odd: {printable(str(error))}") from error
             if not introduced and not isinstance(event, wire.Hello):
@@ -277,7 +277,7 @@ class Agent:
                 case _:
                     if (answer := listen(event)) is not None:
                         self._say(channel, encode(answer), deadline)
-        said = secrets.hide(complaints.decode("utf-8", "replace"), self._hidden)
+        said = redaction.hide(complaints.decode("utf-8", "replace"), self._hidden)
         tail = [printable(t) for t in said.splitlines()]
         raise self._death() or VmError("the agent ended without saying 'done'", tail=tail[-15:])
 

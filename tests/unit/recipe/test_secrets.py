@@ -2,9 +2,6 @@ import json
 import stat
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from particle_agent.contract import wire
 from particle_agent.contract.decode import encode
 from particle_agent.stages.accounts.users import User, Users
 from particle_agent.stages.base import Secret
@@ -99,32 +96,6 @@ def test_a_secret_comes_from_one_place(recipe_path):
         with pytest.raises(InvalidDocument) as told:
             loading.load(recipe_path, base="tar:base.tar")
         assert "write either 'file' or 'env'" in told.value.problems[0].message
-
-
-@given(st.text(min_size=4), st.text(), st.text())
-def test_no_event_of_the_agent_shows_a_secret(value, before, after):
-    data = value.encode("utf-8", "surrogatepass")
-    if len(data.strip()) < secrets.LEAST:
-        return
-    text = data.decode("utf-8", "replace")
-    hidden = secrets.texts([data])
-    said = before + text + after
-    event = wire.Failed(kind="stage", index=1, message=said, hint=None, tail=(said, "x"))
-    shown = secrets.hide(event, hidden)
-    assert (shown.type, shown.kind, shown.index, shown.hint) == ("failed", "stage", 1, None)
-    for told in (shown.message, shown.tail[0]):
-        assert secrets.HIDDEN in told
-        assert text not in told.replace(secrets.HIDDEN, "") or text in before + after
-
-
-def test_words_of_the_protocol_are_no_secrets():
-    event = wire.OutputLine(text="output text")
-    assert secrets.hide(event, ["text", "output"]) == wire.OutputLine(text="*** ***")
-
-
-def test_each_line_of_a_secret_is_hidden():
-    hidden = secrets.texts([b"first line\nab\nsecond line\n"])
-    assert secrets.hide("x second line y first line ab", hidden) == "x *** y *** ab"
 
 
 def test_a_stage_that_insists_on_a_secret_without_a_value_is_told_like_any_other(tmp_path):
