@@ -19,6 +19,13 @@ EXIT_SIGNAL = 128
 _UNPRINTABLE = re.compile(
     r"[^\t\x20-\x7e\xa0-\u061b\u061d-\u200a\u2010-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\uffff]"
 )
+# The userinfo of a URL (RFC 3986, 3.2.1). An '@' stands before a container image's digest, too.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]*|[^\s/'\"]+)@(?!sha256:)")
+
+
+def without_credentials(text: str) -> str:
+    """`text` without the user names and passwords in its URLs."""
+    return _CREDENTIALS.sub("***@", text)
 
 
 def printable(text: str, limit: int = 2000) -> str:
@@ -41,11 +48,11 @@ class ParticleError(Exception):
         tail: Sequence[str] = (),
         log: Path | None = None,
     ) -> None:
-        super().__init__(brief)
-        self.brief = brief
-        self.hint = hint
+        self.brief = without_credentials(brief)
+        super().__init__(self.brief)
+        self.hint = hint and without_credentials(hint)
         self.where = where
-        self.tail = tuple(tail)
+        self.tail = tuple(map(without_credentials, tail))
         self.log = log
 
 

@@ -104,7 +104,9 @@ def _variables(
     for text in value:
         name, equals, rest = text.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"expected NAME=VALUE, found '{text}'")
+            # What stands after the sign may be a password.
+            shown = f"{name}=…" if equals else name
+            raise click.BadParameter(f"expected NAME=VALUE, found '{shown}'")
         if name in found:
             raise click.BadParameter(f"'{name}' is given twice")
         found[name] = rest

@@ -1,8 +1,7 @@
-"""Values that no message shows: where the type of a value says so, and credentials in URLs."""
+"""Values that no message shows, because their types say so."""
 
 from __future__ import annotations
 
-import re
 import types
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -12,14 +11,6 @@ from particle_agent.contract.options import Confidential, kebab_case
 
 from particle_os.documents.annotations import field_types
 from particle_os.documents.document import Node
-
-# RFC 3986, 3.2.1; the digest of a container image stands after an '@', too.
-CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s@'\"]*|[^\s/@'\"]+)@(?!sha256:)")
-
-
-def without_credentials(text: str) -> str:
-    """`text` without the user names and passwords in its URLs."""
-    return CREDENTIALS.sub("***@", text)
 
 
 def mark(node: Node, kind: Any) -> None:

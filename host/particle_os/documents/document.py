@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from particle_os.errors import InvalidDocument, Problem
+from particle_os.errors import InvalidDocument, Problem, without_credentials
 
 try:
     # With libyaml it takes a twentieth of the time.
@@ -122,22 +122,23 @@ class Source:
     def problem(self, mark: Mark | None, code: str, message: str, hint: str | None = None) -> None:
         path, line, column = mark or Mark(self.path, 1, 1)
         found = Problem(str(path), line, column, code, message, hint)
-        self.problems.append(self._without_withheld(found))
+        self.problems.append(self._presentable(found))
 
     def note(self, mark: Mark, code: str, message: str) -> None:
         found = Problem(str(mark.path), mark.line, mark.column, code, message)
-        self.notes.append(self._without_withheld(found))
+        self.notes.append(self._presentable(found))
 
     def withhold(self, texts: Iterable[str]) -> None:
         """Takes `texts` out of all messages, of those that are there already, too."""
         found = {text for text in (*self._withheld, *texts) if len(text) >= LEAST_WITHHELD}
         # A text may be a part of another one.
         self._withheld = tuple(sorted(found, key=lambda text: (-len(text), text)))
-        self.problems = [self._without_withheld(problem) for problem in self.problems]
-        self.notes = [self._without_withheld(note) for note in self.notes]
+        self.problems = [self._presentable(problem) for problem in self.problems]
+        self.notes = [self._presentable(note) for note in self.notes]
 
-    def _without_withheld(self, problem: Problem) -> Problem:
-        message, hint = problem.message, problem.hint
+    def _presentable(self, problem: Problem) -> Problem:
+        message, hint = without_credentials(problem.message), problem.hint
+        hint = hint and without_credentials(hint)
         for text in self._withheld:
             message = message.replace(text, WITHHELD)
             hint = hint and hint.replace(text, WITHHELD)

@@ -12,9 +12,9 @@ from typing import Any
 from particle_agent.contract import keys
 from particle_agent.contract.options import Faults
 
-from particle_os.documents.confidential import without_credentials
 from particle_os.documents.document import Key, Mark, Node, Source
 from particle_os.documents.words import did_you_mean, nearest
+from particle_os.errors import without_credentials
 
 # The most characters of a value in a message.
 SHOWN = 80

@@ -6,7 +6,7 @@ Text is replaced by text; nothing is evaluated, and what was put in is not looke
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,14 +83,20 @@ class Variables:
             value = declared.value
         return Variable(declared.kind, value, declared.mark)
 
-    def texts(self, name: str) -> list[str]:
-        """The texts that a variable has or was given; empty for a truth value."""
-        value = self._known[name].value if name in self._known else None
-        given = self._given.get(name, "")
-        found = [given, *(item.strip() for item in given.split(","))] if given else []
-        if value is not None and not isinstance(value, bool):
-            found += [str(value)] if isinstance(value, int) else _strings(value)
-        return [text for text in found if text not in ("true", "false")]
+    def all_texts(self) -> Iterator[str]:
+        """The texts that any of the variables has or was given."""
+        return self.texts(self._known)
+
+    def texts(self, names: Iterable[str]) -> Iterator[str]:
+        """The texts that the variables of these names have or were given."""
+        for name in names:
+            given = self._given.get(name, "")
+            value = self._known[name].value if name in self._known else None
+            # Truth values are words of many messages.
+            if given not in ("true", "false"):
+                yield from (given, *(item.strip() for item in given.split(",")))
+            if value is not None and not isinstance(value, bool):
+                yield from [str(value)] if isinstance(value, int) else _strings(value)
 
     def substitute(self, source: Source) -> None:
         """Replaces the variables in every string of a document; notes what cannot be."""

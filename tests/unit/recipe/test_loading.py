@@ -231,7 +231,7 @@ SEVERAL = [
      [(4, 40, "group 'a' is there twice"), (4, 48, "gid '5' is there twice")]),
     ("  - type: users\n    users:\n      - {name: a, uid: 5}\n      - {name: a, uid: 5}\n"
      "      - {name: b, password-secret: s}\n",
-     [(6, 16, "user 'a' is there"), (6, 24, "uid '5' is there"), (7, 36, "no secret 's'")]),
+     [(6, 16, "user 'a' is there"), (6, 24, "uid '5' is there"), (7, 36, "no secret of the name")]),
     ("  - type: sources\n    snapshot: 20261399T999999Z\n    repositories:\n"
      "      - {name: a, mirrors: ['http://x.example.org/'], suites: [a]}\n"
      "      - {name: a, mirrors: ['http://x.example.org/'], suites: [a]}\n",

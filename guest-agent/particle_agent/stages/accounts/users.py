@@ -112,7 +112,8 @@ class Users(StageOptions):
             (
                 (
                     ("users", i, "password-secret"),
-                    f"user {user.name}: the stage has no secret '{user.password_secret}'",
+                    # Someone may have written the password itself there.
+                    f"user {user.name}: the stage has no secret of the name in 'password-secret'",
                 )
                 for i, user in users
                 if user.password_secret not in known

@@ -41,8 +41,8 @@ def _conceal(reading: Reading) -> None:
     for node in root.walk():
         if not variables.isdisjoint(node.made_of):
             confidential.conceal(node)
-    texts = {text for name in variables for text in reading.variables.texts(name)}
-    reading.source.withhold(texts | {node.tag for node in hidden if node.tag})
+    tags = [node.tag for node in hidden if node.tag]
+    reading.source.withhold([*reading.variables.texts(variables), *tags])
 
 
 def _check_length(reading: Reading) -> None:
@@ -72,6 +72,6 @@ def run(reading: Reading, passes: Iterable[Pass]) -> None:
             if reading.recipe is not None or not each.of_recipe:
                 each.run(reading)
     except InvalidDocument:
-        # What was noted so far may show values that are confidential.
-        _conceal(reading)
+        # It is not known which variables are confidential.
+        reading.source.withhold(reading.variables.all_texts())
         raise InvalidDocument(reading.source.problems, reading.source.notes) from None

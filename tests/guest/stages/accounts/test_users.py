@@ -229,7 +229,7 @@ def test_a_password_is_one_line(debian):
 
 
 def test_a_password_names_a_secret_of_the_stage():
-    with pytest.raises(ValueError, match="no secret 'other'"):
+    with pytest.raises(ValueError, match="no secret of the name"):
         Users(users=(User(name="a", password_secret="other"),))
     with pytest.raises(ValueError, match="excludes a hash"):
         User(name="a", password_secret="x", password_hash="*")

@@ -1,0 +1,174 @@
+"""No message shows a value that its type marks as confidential, whatever is wrong beside it."""
+
+import itertools
+import json
+import secrets
+
+import pytest
+from click.testing import CliRunner
+from particle_os.cli import cli
+from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
+
+# Each has a place for a value that nobody may see.
+PLACES = {
+    "password-hash": "  - type: users\n    users:\n      - {name: a, password-hash: @}\n",
+    "password-secret": "  - type: users\n    users:\n      - {name: a, password-secret: @}\n",
+    "password": "  - type: users\n    users:\n      - {name: a, password: @}\n",
+    "older password_hash": "  - type: users\n    options:\n"
+    "      users: [{name: a, password_hash: @}]\n",
+    "authorized key": "  - type: users\n    users:\n      - {name: a, ssh-authorized-keys: [@]}\n",
+    "authorized keys": "  - type: users\n    users:\n      - {name: a, ssh-authorized-keys: @}\n",
+    "line of passwd": "  - type: users\n    users: [@]\n",
+    "lines of passwd": "  - type: users\n    users: @\n",
+    "debconf": "  - type: apt\n    debconf:\n"
+    "      - {package: pp, question: pp/q, type: password, value: @}\n",
+    "debconf of an unknown type": "  - type: apt\n    debconf:\n"
+    "      - {package: pp, question: pp/q, type: passphrase, value: @}\n",
+    "debconf without a type": "  - type: apt\n    debconf:\n"
+    "      - {package: pp, question: pp/q, value: @}\n",
+    "line of debconf": "  - type: apt\n    debconf: [@]\n",
+    "lines of debconf": "  - type: apt\n    debconf: @\n",
+    "mirror": "  - type: sources\n    repositories:\n"
+    "      - {name: m, uris: ['http://me:@@m.example/debian'], suites: [trixie]}\n",
+}
+VALUES = {
+    "word": "{}",
+    "words": "'root passwd/root-password password {}'",
+    "hash": "'$6$salt${}'",
+    "quoted": '"\\t\'{}\\""',
+    "too long": f"'{'x' * 5000}{{}}'",
+    "tagged": "!{} x",
+    "tagged with a handle": "!{}!x x",
+    "mapping": "{{'a': '{}'}}",
+    "list": "[{}, {}]",
+    "private key": "'-----BEGIN OPENSSH PRIVATE KEY----- {}'",
+    "URL": "'https://me:{}@m.example/'",
+}
+FAULTS = {
+    "nothing": "name: x\nstages:\n%s  - type: qemu\n",
+    "no disk": "name: x\nstages:\n%s",
+    "unknown key": "name: x\nnaem: y\nstages:\n%s  - type: qemu\n",
+    "unknown stage": "name: x\nstages:\n%s  - type: nonesuch\n",
+    "unknown variable": "name: x\ndescription: ${nonesuch}\nstages:\n%s  - type: qemu\n",
+    "no such file": "name: x\nstages:\n%s  - include: nonesuch.yml\n",
+    "repeated key": "name: x\nname: y\nstages:\n%s  - type: qemu\n",
+    "an anchor": "name: &a x\nstages:\n%s  - type: qemu\n",
+}
+
+
+def told(path, **options):
+    """All that is told of a recipe."""
+    try:
+        notes, problems = loading.load(path, **options).notes, ()
+    except InvalidDocument as invalid:
+        notes, problems = invalid.notes, invalid.problems
+    kept = (*notes, *problems)
+    return "\n".join(f"{one}\n{one.annotation('error')}\n{one!r}" for one in kept)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_message_shows_a_confidential_value(tmp_path, place):
+    path = tmp_path / "recipe.yml"
+    shown = 0
+    for value, fault in itertools.product(VALUES.values(), FAULTS.values()):
+        canary = secrets.token_hex(8)
+        written = value.format(*[canary] * 2)
+        stage = PLACES[place].replace("'http://me:@@m", f"'http://me:{canary}@m")
+        if place != "mirror":
+            stage = stage.replace("@", written)
+        path.write_text(fault % stage)
+        text = told(path)
+        assert canary not in text, text
+        shown += bool(text)
+    assert shown > len(VALUES)
+
+
+@pytest.mark.parametrize("place", [name for name in PLACES if name != "mirror"])
+@pytest.mark.parametrize("declared", ["{type: string}", "{type: integer, default: 5000}", "none"])
+def test_a_variable_in_a_confidential_value_is_shown_nowhere(tmp_path, place, declared):
+    path = tmp_path / "recipe.yml"
+    stage = PLACES[place].replace("@", "'${pw}'")
+    other = "  - {type: hostname, hostname: '${pw}'}\n"
+    other += "  - {type: files, directories: [{path: '${pw}'}]}\n"
+    for fault in FAULTS.values():
+        canary = secrets.token_hex(8) + " !"
+        if declared == "none":
+            path.write_text(f"variables: {{pw: '{canary}'}}\n" + fault % (stage + other))
+            text = told(path)
+        else:
+            path.write_text(f"variables: {{pw: {declared}}}\n" + fault % (stage + other))
+            text = told(path, given={"pw": canary})
+        assert text
+        assert canary.split()[0] not in text, text
+
+
+def test_an_ordinary_answer_and_its_variable_are_shown(tmp_path):
+    path = tmp_path / "recipe.yml"
+    stage = PLACES["debconf"].replace("password", "boolean").replace("@", "true")
+    path.write_text(FAULTS["nothing"] % stage)
+    assert "value: expected a text of one line, found true (put it in quotes)" in told(path)
+    stage = PLACES["debconf"].replace("password", "string").replace("@", "'${z}'")
+    stage += "  - {type: timezone, zone: '${z}'}\n"
+    path.write_text("variables: {z: not-a-zone}\n" + FAULTS["nothing"] % stage)
+    assert "not-a-zone" in told(path)
+
+
+def test_what_is_too_large_is_told_without_the_value_of_a_variable(tmp_path):
+    canary = secrets.token_hex(8)
+    # A variable is too large before it is known which ones are confidential.
+    uses = "".join("  - {type: run, command: ['${big}']}\n" for _ in range(30))
+    path = tmp_path / "recipe.yml"
+    path.write_text(
+        f"variables: {{pin: {{type: integer}}, big: {'x' * 60000}}}\nname: x\nstages:\n{uses}"
+        "  - {type: users, users: [{name: a, password-hash: '${pin}'}]}\n"
+    )
+    text = told(path, given={"pin": canary})
+    assert "too large" in text
+    assert "expected an integer" in text
+    assert canary not in text
+
+
+@pytest.mark.parametrize("arguments", [
+    ("validate",), ("validate", "--json"), ("validate", "--format", "github"),
+    ("inspect",), ("inspect", "--json"), ("build", "--dry-run"), ("build", "--dry-run", "--json"),
+])  # fmt: skip
+@pytest.mark.parametrize("right", [True, False])
+def test_no_command_shows_a_confidential_value(tmp_path, arguments, right):
+    canaries = [secrets.token_hex(8) for _ in range(3)]
+    path = tmp_path / "recipe.yml"
+    path.write_text(
+        "name: x\nvariables: {pw: {type: string}}\nstages:\n"
+        "  - type: apt\n    packages: [linux-image-amd64, systemd-sysv]\n"
+        f"    debconf: [{{package: pp, question: pp/q, type: password, value: {canaries[0]}}}]\n"
+        f"  - type: users\n    users: [{{name: a, password-hash: '$6$x${canaries[1]}'}}]\n"
+        "  - type: users\n    users: [{name: b, password-hash: '$6$x$a${pw}'}]\n"
+        f"  - type: {'qemu' if right else 'quemu'}\n"
+    )
+    command, *options = arguments
+    done = CliRunner().invoke(cli, [command, str(path), *options, "--set", f"pw={canaries[2]}"])
+    assert done.exit_code == (0 if right else 2), done.output
+    for canary in canaries:
+        assert canary not in done.output
+
+
+@pytest.mark.parametrize("option", ["--mirror", "--base", "--apt-proxy"])
+def test_no_option_shows_the_credentials_in_a_url(tmp_path, option):
+    canary = secrets.token_hex(8)
+    path = tmp_path / "recipe.yml"
+    path.write_text(
+        "name: x\nstages:\n  - type: apt\n    packages: [linux-image-amd64, systemd-sysv]\n"
+        "  - type: qemu\n"
+    )
+    for url in (f"http://me:{canary}@m.example/x y", f"https://{canary}@m.example/x y"):
+        done = CliRunner().invoke(cli, ["build", str(path), "--dry-run", option, url])
+        assert done.exit_code == 2, done.output
+        assert canary not in done.output
+
+
+def test_a_value_without_its_variable_is_not_shown(tmp_path):
+    canary = secrets.token_hex(8)
+    done = CliRunner().invoke(cli, ["validate", str(tmp_path / "r.yml"), "--set", f"={canary}"])
+    assert done.exit_code == 2
+    assert "expected NAME=VALUE" in done.output
+    assert canary not in json.dumps(done.output)
