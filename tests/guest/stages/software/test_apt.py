@@ -10,6 +10,8 @@ from particle_agent.errors import CommandFailed, EnvironmentFailed, StageError
 from particle_agent.shortcuts import at_once, stand_ins
 from particle_agent.stages.software.apt import Answer, Apt, Pin
 
+from ....waiting import until
+
 STAND_INS = "/run/particle-os-bin"
 # As it is after the installation.
 STATUS = """Package: curl
@@ -213,14 +215,6 @@ def test_a_failure_of_depmod_is_told_and_holds_nothing_up(debian, kind):
     assert debian.list("/run") == []
 
 
-def until(there):
-    """Waits for what is done beside dpkg."""
-    deadline = time.monotonic() + 10
-    while not there() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert there()
-
-
 @pytest.mark.parametrize(
     ("change", "times"),
     [
@@ -322,12 +316,6 @@ def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, lis
 def test_the_hardware_database_and_locales_are_made_beside_dpkg(debian):
     """Each is asked for twice: what came later must not be missing in them."""
     made, ahead = [], []
-
-    def until(there):
-        deadline = time.monotonic() + 10
-        while not there() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert there()
 
     def install():
         for number in (1, 2):
