@@ -21,7 +21,7 @@ MBR_CODE_BYTES = 440
 
 
 @dataclass(frozen=True)
-class Kernel:
+class InstalledKernel:
     """A kernel of the image and its initramfs, as paths in the image."""
 
     version: str
@@ -36,7 +36,7 @@ class Booting:
     `boot_uuid` is that of the file system which holds /boot, `file_system` the root's.
     """
 
-    kernel: Kernel
+    kernel: InstalledKernel
     command_line: str
     boot_uuid: str
     file_system: str
@@ -92,7 +92,7 @@ def init_need() -> Need:
     )
 
 
-def newest_kernel(target: Target) -> Kernel:
+def newest_kernel(target: Target) -> InstalledKernel:
     """The kernel to boot.
 
     Debian keeps the links /vmlinuz and /initrd.img at the newest kernel (linux-update-symlinks),
@@ -100,7 +100,7 @@ def newest_kernel(target: Target) -> Kernel:
     """
     if target.exists("/vmlinuz") and target.exists("/initrd.img"):
         version = target.path("/vmlinuz").name.removeprefix("vmlinuz-")
-        return Kernel(version, "/vmlinuz", "/initrd.img")
+        return InstalledKernel(version, "/vmlinuz", "/initrd.img")
     versions = kernels.versions(target)
     if not versions:
         raise StageError(
@@ -114,7 +114,7 @@ def newest_kernel(target: Target) -> Kernel:
             f"the image has no initramfs for its kernel {version}",
             hint="Add 'initramfs-tools' to the packages of an apt stage.",
         )
-    return Kernel(version, f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}")
+    return InstalledKernel(version, f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}")
 
 
 def command_line(target: Target, root_uuid: str) -> str:

@@ -15,7 +15,7 @@ from particle_agent.errors import CommandFailed, StageError
 from particle_agent.system import kernels
 from particle_agent.target.target import Target
 
-Kind = Literal["xfs", "btrfs"]
+CopiedKind = Literal["xfs", "btrfs"]
 # How near the least size of a Btrfs is come to, in MiB; each step moves files.
 SHRINK_STEP = 16
 PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
@@ -52,7 +52,7 @@ def prepare_initramfs(target: Target, kind: str, version: str) -> None:
         kernels.make_initramfs(target, version)
 
 
-def make(target: Target, kind: Kind, partition: Path, *, label: str, uuid: str) -> None:
+def make(target: Target, kind: CopiedKind, partition: Path, *, label: str, uuid: str) -> None:
     """Makes the empty file system.
 
     The tools are those of the image, so that its kernel and its boot loader know the features.
@@ -62,7 +62,7 @@ def make(target: Target, kind: Kind, partition: Path, *, label: str, uuid: str) 
 
 
 @contextmanager
-def mounted(target: Target, kind: Kind, partition: Path) -> Iterator[Path]:
+def mounted(target: Target, kind: CopiedKind, partition: Path) -> Iterator[Path]:
     """The file system, mounted in the helper VM for as long as the context lasts."""
     modules.load(kind)
     with target.mounted(partition, "-t", kind, "-o", "noatime") as place:
@@ -105,7 +105,7 @@ def _resized(target: Target, place: Path, mebibytes: int) -> bool:
     return True
 
 
-def make_swap(target: Target, kind: Kind, file: Path, size: int, uuid: str) -> None:
+def make_swap(target: Target, kind: CopiedKind, file: Path, size: int, uuid: str) -> None:
     """Makes a swap file of `size` bytes, without holes (swapon(8) takes no others)."""
     file.touch(mode=0o600)
     if kind == "btrfs":

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from particle_agent.disk import boot, volumes
-from particle_agent.disk.boot import Booting, Kernel
-from particle_agent.disk.volumes import Name, Table, Volume
+from particle_agent.disk.boot import Booting, InstalledKernel
+from particle_agent.disk.volumes import DiskLabel, Name, Volume
 from particle_agent.target.target import Target
 
 DIRECTORY = "/boot/extlinux"
 # What extlinux(1) installs in its directory.
 FILES = ("ldlinux.sys", "ldlinux.c32")
-MBR_CODE: dict[Table, Path] = {
+MBR_CODE: dict[DiskLabel, Path] = {
     "gpt": Path("/usr/lib/syslinux/mbr/gptmbr.bin"),
     "msdos": Path("/usr/lib/syslinux/mbr/mbr.bin"),
 }
@@ -24,7 +24,7 @@ MBR_CODE: dict[Table, Path] = {
 class Extlinux:
     """Its programs are those of the helper VM; the image needs none."""
 
-    table: Table
+    table: DiskLabel
     # Another root file system than ext4 needs a /boot that is.
     separate: bool
 
@@ -59,7 +59,7 @@ class Extlinux:
         boot.write_code(disk, MBR_CODE[self.table].read_bytes())
 
 
-def _links_in_boot(target: Target, kernel: Kernel) -> Kernel:
+def _links_in_boot(target: Target, kernel: InstalledKernel) -> InstalledKernel:
     """Links to the newest kernel where the boot loader sees them.
 
     kernel-img.conf(5) has linux-update-symlinks keep them at the newest one.
@@ -68,10 +68,10 @@ def _links_in_boot(target: Target, kernel: Kernel) -> Kernel:
     for name, real in (("vmlinuz", kernel.image), ("initrd.img", kernel.initrd)):
         target.symlink(f"/boot/{name}", target.path(real).name)
         target.remove(f"/{name}")
-    return Kernel(kernel.version, "/vmlinuz", "/initrd.img")
+    return InstalledKernel(kernel.version, "/vmlinuz", "/initrd.img")
 
 
-def _menu(kernel: Kernel, command_line: str) -> str:
+def _menu(kernel: InstalledKernel, command_line: str) -> str:
     """extlinux.conf; see https://wiki.syslinux.org/wiki/index.php?title=Config."""
     return (
         "SERIAL 0 115200\nPROMPT 0\nTIMEOUT 10\nDEFAULT linux\n\n"

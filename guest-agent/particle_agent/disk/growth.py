@@ -5,7 +5,7 @@ from __future__ import annotations
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
-from particle_agent.disk.volumes import Table
+from particle_agent.disk.volumes import DiskLabel
 from particle_agent.target.target import Target
 
 # fstab(5) of systemd: grows the file system to its partition (systemd-growfs@.service(8)).
@@ -37,7 +37,7 @@ WantedBy=local-fs.target
 """
 
 
-def need(table: Table) -> Need:
+def need(table: DiskLabel) -> Need:
     """The package that grows a partition at boot."""
     if table == "gpt":
         return needs.package("systemd-repart", REPART, "growing a partition", "grow")
@@ -46,7 +46,7 @@ def need(table: Table) -> Need:
     return needs.package("cloud-guest-utils", GROWPART, why, "grow", also=with_it)
 
 
-def check(target: Target, table: Table) -> None:
+def check(target: Target, table: DiskLabel) -> None:
     """Raises StageError naming the package that the image lacks for it."""
     if table == "msdos":
         boot.need(target, GROWPART, "cloud-guest-utils", "growing a partition")
@@ -54,7 +54,7 @@ def check(target: Target, table: Table) -> None:
         boot.need(target, REPART, "systemd-repart", "growing a partition")
 
 
-def set_up(target: Target, table: Table) -> None:
+def set_up(target: Target, table: DiskLabel) -> None:
     """Has the running system grow the partition; systemd-repart(8) knows GPT only."""
     if table == "gpt":
         target.write(DEFINITION, "[Partition]\nType=root\n")

@@ -19,7 +19,7 @@ from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
 from particle_agent.disk.boot import Booting
-from particle_agent.disk.volumes import MIB, Table, Volume
+from particle_agent.disk.volumes import MIB, DiskLabel, Volume
 from particle_agent.errors import StageError
 from particle_agent.system import kernels
 from particle_agent.target.target import Target
@@ -60,7 +60,7 @@ WORD = re.compile(r"[A-Za-z0-9_@%+=:,./~^!*?\[\]-]+")
 class Grub:
     """GRUB for BIOS and UEFI."""
 
-    table: Table
+    table: DiskLabel
 
     def needs(self) -> Iterator[Need]:
         key = "boot-loader"

@@ -13,9 +13,9 @@ from particle_agent.errors import StageError
 from particle_agent.target.target import Target
 
 MIB = 1 << 20
-Table = Literal["gpt", "msdos"]
+DiskLabel = Literal["gpt", "msdos"]
 Name = Literal["bios-boot", "esp", "boot", "root"]
-Kind = Literal["ext4", "xfs", "btrfs", "vfat", "none"]
+FileSystemKind = Literal["ext4", "xfs", "btrfs", "vfat", "none"]
 # Before the first partition, and for the second copy of a GPT after the last one.
 EDGE = MIB
 # UEFI specification, 5.2.2 and 5.3; the Discoverable Partitions Specification ("root on x86-64",
@@ -42,7 +42,7 @@ class Volume:
     """
 
     name: Name
-    kind: Kind
+    kind: FileSystemKind
     mount: str = ""
     # The partition that boot code of BIOS looks for.
     active: bool = False
@@ -110,7 +110,7 @@ def disk_size(volumes: Sequence[Volume]) -> int:
 
 
 def partition(
-    target: Target, disk: Path, table: Table, volumes: Sequence[Volume], ids: Identifiers
+    target: Target, disk: Path, table: DiskLabel, volumes: Sequence[Volume], ids: Identifiers
 ) -> None:
     """Writes the partition table; the last partition ends where the disk does."""
     gpt = table == "gpt"

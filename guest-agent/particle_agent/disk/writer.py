@@ -13,7 +13,7 @@ from particle_agent.disk import copied, ext4, vfat, volumes
 from particle_agent.disk.boot import BootLoader
 from particle_agent.disk.extlinux import DIRECTORY
 from particle_agent.disk.identity import Identifiers
-from particle_agent.disk.volumes import Table, Volume
+from particle_agent.disk.volumes import DiskLabel, Volume
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
@@ -23,10 +23,10 @@ FIND_SECONDS = 300
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DiskLayout:
     """What the disk is to be like; `size` as in a recipe, `swap` in bytes."""
 
-    table: Table
+    table: DiskLabel
     file_system: Literal["ext4", "xfs", "btrfs"]
     size: str
     swap: int
@@ -42,10 +42,10 @@ class Writer:
     """One disk being written; the methods are called in their order."""
 
     def __init__(
-        self, target: Target, wanted: Wanted, parts: Sequence[Volume], ids: Identifiers
+        self, target: Target, layout: DiskLayout, parts: Sequence[Volume], ids: Identifiers
     ) -> None:
         self._target = target
-        self._wanted = wanted
+        self._layout = layout
         self._parts = list(parts)
         self._ids = ids
         self._trees: dict[str, Path] = {}
@@ -62,12 +62,12 @@ class Writer:
 
     def fill(self) -> None:
         """Makes partitions and file systems on a disk that the host gives."""
-        self._parts = volumes.sized(self._parts, self._wanted.size)
+        self._parts = volumes.sized(self._parts, self._layout.size)
         self._partition()
         for part in self._parts:
             if part.name in self._trees:
                 self._make_file_system(part, self._trees[part.name])
-        if self._wanted.shrunk:
+        if self._layout.shrunk:
             last = self._parts[-1]
             self._parts[-1] = replace(last, size=self._shrunk(last))
             self._partition()
@@ -81,7 +81,7 @@ class Writer:
                 if files and part.active and date is not None:
                     directory = DIRECTORY.removeprefix("/boot" if part.name == "boot" else "")
                     ext4.forget(target, self._node(part), date, files, directory)
-                ext4.add_journal(target, self._node(part), small=self._wanted.size == "minimal")
+                ext4.add_journal(target, self._node(part), small=self._layout.size == "minimal")
         loader.write_boot_code(target, self._disk, self._parts)
         target.run(["sync"])
 
@@ -101,27 +101,27 @@ class Writer:
         if part.name not in self._trees:
             return part
         content, inodes = _measure(self._trees[part.name])
-        swap = self._wanted.swap if part.name == "root" else 0
+        swap = self._layout.swap if part.name == "root" else 0
         return replace(part, content=content + swap, inodes=inodes)
 
     def _make_swap(self) -> None:
         """In ext4, the swap file is one of the tree that gets its blocks later."""
-        if self._wanted.swap and self._wanted.file_system == "ext4":
+        if self._layout.swap and self._layout.file_system == "ext4":
             self._target.write(SWAP_FILE, "", mode=0o600)
             place = self._target.path(SWAP_FILE, follow=False)
-            os.truncate(place, self._wanted.swap)
+            os.truncate(place, self._layout.swap)
             self._target.run(["mkswap", "-q", "-U", self._ids["swap"], str(place)])
 
     def _partition(self) -> None:
-        content = sum(part.content for part in self._parts) - self._wanted.swap
+        content = sum(part.content for part in self._parts) - self._layout.swap
         size = volumes.disk_size(self._parts)
         self._disk = self._target.output_disk(size, content=min(content, size))
-        volumes.partition(self._target, self._disk, self._wanted.table, self._parts, self._ids)
+        volumes.partition(self._target, self._disk, self._layout.table, self._parts, self._ids)
 
     def _make_file_system(self, part: Volume, tree: Path) -> None:
         target, device = self._target, self._node(part)
         uuid = self._ids[f"{part.name} file system"]
-        swap = self._wanted.swap if part.name == "root" else 0
+        swap = self._layout.swap if part.name == "root" else 0
         if part.kind == "vfat":
             serial = self._ids.short(f"{part.name} file system")
             vfat.make(target, device, tree, label="ESP", serial=serial)
@@ -135,7 +135,7 @@ class Writer:
                 hash_seed=self._ids[f"hash seed {part.name}"],
                 size=part.size,
                 inodes=part.inodes,
-                for_extlinux=self._wanted.for_extlinux,
+                for_extlinux=self._layout.for_extlinux,
             )
             if swap:
                 ext4.allocate(target, device, SWAP_FILE, swap)

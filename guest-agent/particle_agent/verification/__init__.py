@@ -24,7 +24,7 @@ from particle_agent.verification import (
     volumes,
     walk,
 )
-from particle_agent.verification.volumes import Volume
+from particle_agent.verification.volumes import FoundVolume
 
 
 def of_disk(device: Path, tell: Callable[[Finding], None]) -> None:
@@ -61,12 +61,12 @@ def of_disk(device: Path, tell: Callable[[Finding], None]) -> None:
     findings.finish()
 
 
-def _check_names(found: Sequence[Volume], findings: Findings) -> None:
+def _check_names(found: Sequence[FoundVolume], findings: Findings) -> None:
     for one, other in table.same([(volume.name, volume.uuid) for volume in found if volume.uuid]):
         findings.add("file-system-duplicate", f"{one} and {other}", "programs may take either one")
 
 
-def check_system(root: Volume, found: Sequence[Volume], findings: Findings) -> None:
+def check_system(root: FoundVolume, found: Sequence[FoundVolume], findings: Findings) -> None:
     """Tells what is wrong with what a root file system holds; the others may be named in it."""
     assert root.tree is not None
     names.check_fstab(root, found, findings)

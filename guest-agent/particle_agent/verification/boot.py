@@ -8,8 +8,8 @@ from typing import IO
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import menus, pe, syslinux
-from particle_agent.verification.table import FIRST_LOGICAL, SECTOR, Entry, Table
-from particle_agent.verification.volumes import Volume
+from particle_agent.verification.table import FIRST_LOGICAL, SECTOR, PartitionEntry, PartitionTable
+from particle_agent.verification.volumes import FoundVolume
 
 BOOT_CODE_BYTES = 440
 # grub-core/boot/i386/pc/boot.S: the sector of the core image; diskboot.S: that of its rest.
@@ -28,7 +28,11 @@ ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 
 
 def check(
-    disk: IO[bytes], size: int, table: Table | None, found: Sequence[Volume], findings: Findings
+    disk: IO[bytes],
+    size: int,
+    table: PartitionTable | None,
+    found: Sequence[FoundVolume],
+    findings: Findings,
 ) -> None:
     """Tells where the way breaks off, under BIOS and under UEFI."""
     bios = _check_bios(disk, size, table, found, findings)
@@ -44,7 +48,11 @@ def check(
 
 
 def _check_bios(
-    disk: IO[bytes], size: int, table: Table | None, found: Sequence[Volume], findings: Findings
+    disk: IO[bytes],
+    size: int,
+    table: PartitionTable | None,
+    found: Sequence[FoundVolume],
+    findings: Findings,
 ) -> bool:
     """Whether there is something for BIOS, be it whole or not."""
     disk.seek(0)
@@ -85,7 +93,7 @@ def _sector(disk: IO[bytes], number: int, size: int) -> bytes:
 
 
 def _check_syslinux(
-    disk: IO[bytes], table: Table | None, found: Sequence[Volume], findings: Findings
+    disk: IO[bytes], table: PartitionTable | None, found: Sequence[FoundVolume], findings: Findings
 ) -> None:
     marked = _marked(table) if table else []
     if len(marked) > 1:
@@ -122,7 +130,7 @@ def _check_syslinux(
     _check_syslinux_menus(volume.tree, directory, place, found, findings)
 
 
-def _marked(table: Table) -> list[Entry]:
+def _marked(table: PartitionTable) -> list[PartitionEntry]:
     """The partitions of which syslinux' boot code boots the only one, or stops at two.
 
     mbr/gptmbr.S; that for an MBR (mbr/mbr.S) looks for a logical one when no other is marked, and
@@ -135,7 +143,7 @@ def _marked(table: Table) -> list[Entry]:
 
 
 def _check_syslinux_menus(
-    tree: Tree, directory: str, place: str, found: Sequence[Volume], findings: Findings
+    tree: Tree, directory: str, place: str, found: Sequence[FoundVolume], findings: Findings
 ) -> None:
     read = syslinux.read(tree, directory)
     items = [item for menu in read for item in menu.items]
@@ -147,7 +155,7 @@ def _check_syslinux_menus(
         menus.check_item(item, tree, found, findings)
 
 
-def _check_grub_menus(found: Sequence[Volume], findings: Findings) -> None:
+def _check_grub_menus(found: Sequence[FoundVolume], findings: Findings) -> None:
     kernels, seen = 0, False
     for volume in found:
         for menu in menus.GRUB_MENUS:
@@ -159,7 +167,7 @@ def _check_grub_menus(found: Sequence[Volume], findings: Findings) -> None:
         findings.add("boot-menu-missing", "disk", "no grub.cfg boots a kernel")
 
 
-def _entries(volume: Volume) -> bool:
+def _entries(volume: FoundVolume) -> bool:
     """Whether there are entries that GRUB's `blscfg` takes, too."""
     return volume.tree is not None and bool(next(menus.entry_items(volume.tree), None))
 
@@ -167,7 +175,7 @@ def _entries(volume: Volume) -> bool:
 # UEFI
 
 
-def _check_efi(found: Sequence[Volume], findings: Findings) -> bool:
+def _check_efi(found: Sequence[FoundVolume], findings: Findings) -> bool:
     """Whether there is something for UEFI, be it whole or not."""
     systems = [v for v in found if v.tree is not None and v.kind == "vfat"]
     there = False
@@ -194,12 +202,12 @@ def _check_efi(found: Sequence[Volume], findings: Findings) -> bool:
     return there
 
 
-def _is_for_uefi(volume: Volume) -> bool:
+def _is_for_uefi(volume: FoundVolume) -> bool:
     return volume.entry is not None and volume.entry.type in ESP_TYPES
 
 
 def _check_started(
-    program: bytes, volume: Volume, found: Sequence[Volume], findings: Findings
+    program: bytes, volume: FoundVolume, found: Sequence[FoundVolume], findings: Findings
 ) -> None:
     """What the program that UEFI starts in the end will look for."""
     assert volume.tree is not None
@@ -213,7 +221,7 @@ def _check_started(
         _check_grub_menus(found, findings)
 
 
-def _check_entries(found: Sequence[Volume], findings: Findings) -> None:
+def _check_entries(found: Sequence[FoundVolume], findings: Findings) -> None:
     """systemd-boot(7) takes entries from the EFI system partition and the extended one."""
     count = 0
     for volume in found:

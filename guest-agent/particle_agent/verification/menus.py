@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import names, pe, volumes
-from particle_agent.verification.volumes import Volume
+from particle_agent.verification.volumes import FoundVolume
 
 MENU_LIMIT = 1 << 20
 LINES_LIMIT = 20_000
@@ -39,7 +39,7 @@ class Item:
     command_line: str
 
 
-def check_item(item: Item, tree: Tree, disk: Sequence[Volume], findings: Findings) -> None:
+def check_item(item: Item, tree: Tree, disk: Sequence[FoundVolume], findings: Findings) -> None:
     """Tells which of the files are not there, and what the command line names in vain."""
     for file in item.files:
         if not tree.is_file(file):
@@ -52,13 +52,15 @@ def check_item(item: Item, tree: Tree, disk: Sequence[Volume], findings: Finding
 # GRUB
 
 
-def check_grub(volume: Volume, menu: str, disk: Sequence[Volume], findings: Findings) -> int:
+def check_grub(
+    volume: FoundVolume, menu: str, disk: Sequence[FoundVolume], findings: Findings
+) -> int:
     """Checks a grub.cfg as far as it is plain; returns how many kernels it names.
 
     The menu is a script. What depends on its variables is left out.
     """
     assert volume.tree is not None
-    here: Volume | None = volume
+    here: FoundVolume | None = volume
     kernels = 0
     for number, line in enumerate(lines(volume.tree, menu), start=1):
         words = line.split()
@@ -82,10 +84,10 @@ def check_grub(volume: Volume, menu: str, disk: Sequence[Volume], findings: Find
 def _searched(
     words: Sequence[str],
     place: str,
-    here: Volume | None,
-    disk: Sequence[Volume],
+    here: FoundVolume | None,
+    disk: Sequence[FoundVolume],
     findings: Findings,
-) -> Volume | None:
+) -> FoundVolume | None:
     """The file system that GRUB's `search` finds, from which paths count after it.
 
     What is known is the search by UUID; of another one nothing is concluded.
@@ -123,7 +125,7 @@ def unified_images(tree: Tree) -> list[str]:
     return [f"{UNIFIED}/{name}" for name in found[:ENTRIES_LIMIT]]
 
 
-def check_unified(tree: Tree, path: str, disk: Sequence[Volume], findings: Findings) -> None:
+def check_unified(tree: Tree, path: str, disk: Sequence[FoundVolume], findings: Findings) -> None:
     """Tells whether the parts of a unified kernel image are in the file, and what they name."""
     place = tree.place(path)
     if place is None or not place.is_file():

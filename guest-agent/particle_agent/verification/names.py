@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import volumes
-from particle_agent.verification.volumes import UNSTABLE, Volume
+from particle_agent.verification.volumes import UNSTABLE, FoundVolume
 
 FSTAB = "/etc/fstab"
 FSTAB_LIMIT = 1 << 20
@@ -30,7 +30,7 @@ SWAP_PAGE = 4096
 SWAP_SIGNATURE = b"SWAPSPACE2"
 
 
-def check_fstab(root: Volume, disk: Sequence[Volume], findings: Findings) -> None:
+def check_fstab(root: FoundVolume, disk: Sequence[FoundVolume], findings: Findings) -> None:
     """Tells what in the fstab(5) of a root file system names nothing."""
     assert root.tree is not None
     text = root.tree.read(FSTAB, FSTAB_LIMIT)
@@ -64,7 +64,7 @@ def _blank(match: re.Match[str]) -> str:
 
 
 def _check_source(
-    name: str, kind: str, place: str, root: Tree, disk: Sequence[Volume], findings: Findings
+    name: str, kind: str, place: str, root: Tree, disk: Sequence[FoundVolume], findings: Findings
 ) -> None:
     tagged = volumes.parse(name)
     if tagged is not None:
@@ -93,7 +93,9 @@ def _fits(wanted: str, found: str) -> bool:
     return not {wanted, found} <= known
 
 
-def check_command_line(line: str, place: str, disk: Sequence[Volume], findings: Findings) -> None:
+def check_command_line(
+    line: str, place: str, disk: Sequence[FoundVolume], findings: Findings
+) -> None:
     """Tells what in a kernel's command line names nothing on the disk."""
     words = dict(word.partition("=")[::2] for word in line.split())
     root = words.get("root", "")

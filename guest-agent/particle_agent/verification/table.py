@@ -35,7 +35,7 @@ LOGICAL_LIMIT = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class PartitionEntry:
     """A partition: the first byte, and that after the last. `type` as sfdisk(8) writes it."""
 
     number: int
@@ -48,11 +48,11 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PartitionTable:
     """A partition table; it may lie on the bytes of the disk from `first` to `last`."""
 
     label: Literal["gpt", "dos"]
-    entries: tuple[Entry, ...]
+    entries: tuple[PartitionEntry, ...]
     first: int
     last: int
 
@@ -68,7 +68,7 @@ class _Header:
     entry_size: int
 
 
-def read(disk: IO[bytes], size: int, findings: Findings) -> Table | None:
+def read(disk: IO[bytes], size: int, findings: Findings) -> PartitionTable | None:
     """The partition table of a disk of `size` bytes; None when there is none to rely on."""
     disk.seek(0)
     sector = disk.read(SECTOR)
@@ -81,7 +81,7 @@ def read(disk: IO[bytes], size: int, findings: Findings) -> Table | None:
     return _read_mbr(disk, sector, size) if any(types) else None
 
 
-def check(table: Table, findings: Findings) -> None:
+def check(table: PartitionTable, findings: Findings) -> None:
     """Tells what is wrong with the partitions."""
     for entry in table.entries:
         place = f"partition {entry.number}"
@@ -110,7 +110,7 @@ def same(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _read_gpt(
     disk: IO[bytes], primary: _Header | str, size: int, findings: Findings
-) -> Table | None:
+) -> PartitionTable | None:
     last = size // SECTOR - 1
     place = primary.other if isinstance(primary, _Header) else last
     backup = _header(disk, place, size)
@@ -127,7 +127,7 @@ def _read_gpt(
     if not whole:
         return None
     header = whole[0]
-    return Table(
+    return PartitionTable(
         label="gpt",
         entries=tuple(_gpt_entries(header)),
         first=header.first_usable * SECTOR,
@@ -165,14 +165,14 @@ def _header(disk: IO[bytes], sector: int, size: int) -> _Header | str:
     return _Header(mine, other, first, last, guid, entries, each)
 
 
-def _gpt_entries(header: _Header) -> Iterator[Entry]:
+def _gpt_entries(header: _Header) -> Iterator[PartitionEntry]:
     for index in range(len(header.entries) // header.entry_size):
         kind, guid, start, end, attributes, name = ENTRY.unpack_from(
             header.entries, index * header.entry_size
         )
         if kind == bytes(16):
             continue
-        yield Entry(
+        yield PartitionEntry(
             number=index + 1,
             start=start * SECTOR,
             end=(end + 1) * SECTOR,
@@ -198,11 +198,11 @@ def _mbr_entries(sector: bytes) -> list[tuple[int, bytes, int, bytes, int, int]]
     return [MBR_ENTRY.unpack_from(sector, place) for place in places]
 
 
-def _read_mbr(disk: IO[bytes], sector: bytes, size: int) -> Table:
+def _read_mbr(disk: IO[bytes], sector: bytes, size: int) -> PartitionTable:
     identifier = int.from_bytes(sector[440:444], "little")
 
-    def entry(number: int, status: int, kind: int, start: int, count: int) -> Entry:
-        return Entry(
+    def entry(number: int, status: int, kind: int, start: int, count: int) -> PartitionEntry:
+        return PartitionEntry(
             number=number,
             start=start * SECTOR,
             end=(start + count) * SECTOR,
@@ -218,7 +218,9 @@ def _read_mbr(disk: IO[bytes], sector: bytes, size: int) -> Table:
                 entries.append(entry(logical, *found))
         elif kind:
             entries.append(entry(number, status, kind, start, count))
-    return Table(label="dos", entries=tuple(entries), first=SECTOR, last=size // SECTOR * SECTOR)
+    return PartitionTable(
+        label="dos", entries=tuple(entries), first=SECTOR, last=size // SECTOR * SECTOR
+    )
 
 
 def _logical(disk: IO[bytes], extended: int) -> Iterator[tuple[int, int, int, int]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
-from particle_agent.verification.table import Entry, Table
+from particle_agent.verification.table import PartitionEntry, PartitionTable
 
 # The way that names of file systems are written: fstab(5), and udev's links.
 TAGS = {
@@ -27,7 +27,7 @@ UNSTABLE = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Volume:
+class FoundVolume:
     """A partition, or a disk without any, with the file system on it.
 
     `kind` is empty when there is none that is known; `tree` is None when it cannot be mounted, or
@@ -38,7 +38,7 @@ class Volume:
     kind: str
     uuid: str
     label: str
-    entry: Entry | None
+    entry: PartitionEntry | None
     tree: Tree | None = None
 
     @property
@@ -75,12 +75,12 @@ def parse(name: str) -> tuple[str, str] | None:
     return None
 
 
-def find(volumes: Sequence[Volume], name: tuple[str, str]) -> Volume | None:
+def find(volumes: Sequence[FoundVolume], name: tuple[str, str]) -> FoundVolume | None:
     """The file system that a tag and value name."""
     return next((v for v in volumes if v.kind and v.answers_to(*name)), None)
 
 
-def lacks_partition(volumes: Sequence[Volume], name: str) -> bool:
+def lacks_partition(volumes: Sequence[FoundVolume], name: str) -> bool:
     """Whether a name such as /dev/sda7 has the number of a partition that is not on the disk."""
     match = UNSTABLE.fullmatch(name)
     number = match and (match["number"] or match["after_p"])
@@ -89,7 +89,7 @@ def lacks_partition(volumes: Sequence[Volume], name: str) -> bool:
     return int(number) not in [volume.number for volume in volumes]
 
 
-def identify(device: Path, table: Table | None) -> list[Volume]:
+def identify(device: Path, table: PartitionTable | None) -> list[FoundVolume]:
     """The partitions of a disk, or a disk that is a file system, by their superblocks."""
     entries = [None] if table is None else [*table.entries]
     found = []
@@ -100,20 +100,22 @@ def identify(device: Path, table: Table | None) -> list[Volume]:
         number = entry.number if entry else 0
         if told is not None:
             found.append(
-                Volume(number=number, kind=told.kind, uuid=told.uuid, label=told.label, entry=entry)
+                FoundVolume(
+                    number=number, kind=told.kind, uuid=told.uuid, label=told.label, entry=entry
+                )
             )
         elif entry is not None:
-            found.append(Volume(number=number, kind="", uuid="", label="", entry=entry))
+            found.append(FoundVolume(number=number, kind="", uuid="", label="", entry=entry))
     return found
 
 
-def is_missing(volumes: Sequence[Volume], name: tuple[str, str]) -> bool:
+def is_missing(volumes: Sequence[FoundVolume], name: tuple[str, str]) -> bool:
     """Whether what a tag and value name is surely not on the disk."""
     return find(volumes, name) is None and not any(v.kind in CONTAINERS for v in volumes)
 
 
 @contextmanager
-def mounted(device: Path, identified: Sequence[Volume]) -> Iterator[list[Volume]]:
+def mounted(device: Path, identified: Sequence[FoundVolume]) -> Iterator[list[FoundVolume]]:
     """The same volumes with their trees, for as long as the context lasts."""
     with ExitStack() as stack:
         found = []
@@ -123,5 +125,5 @@ def mounted(device: Path, identified: Sequence[Volume]) -> Iterator[list[Volume]
         yield found
 
 
-def _node(device: Path, entry: Entry | None) -> Path:
+def _node(device: Path, entry: PartitionEntry | None) -> Path:
     return Path(f"{device}{entry.number}") if entry else device

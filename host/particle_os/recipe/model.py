@@ -13,7 +13,7 @@ import pydantic
 from particle_agent.contract.findings import ERRORS
 from particle_agent.contract.options import AtLeastOne, Options, Text
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
-from particle_agent.stages.output.qemu import Firmware, Qemu
+from particle_agent.stages.output.qemu import BootFirmware, Qemu
 
 from particle_os.documents.document import Mark
 from particle_os.errors import Problem
@@ -42,7 +42,7 @@ ErrorCode = Annotated[
 class BootTest(Options):
     """How the finished image is booted and what must hold in it."""
 
-    firmware: Annotated[tuple[Firmware, ...], AtLeastOne()] | None = None
+    firmware: Annotated[tuple[BootFirmware, ...], AtLeastOne()] | None = None
     """The firmwares to boot under: bios, uefi, or uefi-secure (UEFI with Secure Boot); by default
     those that the boot loader starts from, but for uefi-secure."""
     checks: tuple[Check, ...] = ()
@@ -112,7 +112,7 @@ class LoadedRecipe:
         return {os.path.relpath(p, self.path.parent): self.files[p] for p in others}
 
     @property
-    def firmwares(self) -> tuple[Firmware, ...]:
+    def firmwares(self) -> tuple[BootFirmware, ...]:
         """The firmwares under which the image is booted."""
         return self.recipe.boot_test.firmware or self.disk.firmwares
 

@@ -6,8 +6,8 @@ import pytest
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import boot, pe
-from particle_agent.verification.table import Entry, Table
-from particle_agent.verification.volumes import Volume
+from particle_agent.verification.table import PartitionEntry, PartitionTable
+from particle_agent.verification.volumes import FoundVolume
 
 from ..disk.extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
 
@@ -75,16 +75,16 @@ class Image:
 
     def judged(self):
         entries = (
-            Entry(number=1, start=MIB, end=2 * MIB, type=self.first_type, uuid="1",
+            PartitionEntry(number=1, start=MIB, end=2 * MIB, type=self.first_type, uuid="1",
                   active=self.esp_active),
-            Entry(number=self.root_number, start=2 * MIB, end=self.end, type="x", uuid="2",
+            PartitionEntry(number=self.root_number, start=2 * MIB, end=self.end, type="x", uuid="2",
                   active=self.active),
         )  # fmt: skip
-        table = Table(label=self.label, entries=entries, first=MIB, last=7 * MIB)
+        table = PartitionTable(label=self.label, entries=entries, first=MIB, last=7 * MIB)
         volumes = [
-            Volume(number=1, kind="vfat", uuid=ESP_UUID, label="", entry=entries[0],
+            FoundVolume(number=1, kind="vfat", uuid=ESP_UUID, label="", entry=entries[0],
                    tree=Tree(self.esp)),
-            Volume(number=2, kind="ext4", uuid=ROOT_UUID, label="", entry=entries[1],
+            FoundVolume(number=2, kind="ext4", uuid=ROOT_UUID, label="", entry=entries[1],
                    tree=Tree(self.root)),
         ]  # fmt: skip
         told = []

@@ -8,8 +8,8 @@ from particle_agent import verification
 from particle_agent.contract.findings import ERRORS, LIMIT, WARNINGS, Findings, severity
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import leftovers, names, rights, walk
-from particle_agent.verification.table import Entry
-from particle_agent.verification.volumes import Volume
+from particle_agent.verification.table import PartitionEntry
+from particle_agent.verification.volumes import FoundVolume
 from particle_agent.verification.walk import Found
 
 ROOT_UUID, ESP_UUID = "a6cdd9c7-f5cb-4d61-aed1-5b849a34a970", "7E9F-EE80"
@@ -52,12 +52,12 @@ def tree(tmp_path):
 
 
 def volume(number, kind, uuid, place=None):
-    entry = Entry(
+    entry = PartitionEntry(
         number=number, start=0, end=512, type="83", uuid=PART_UUID if number == 2 else "x",
         name=f"name{number}",
     )  # fmt: skip
     tree = Tree(place) if place else None
-    return Volume(number=number, kind=kind, uuid=uuid, label="", entry=entry, tree=tree)
+    return FoundVolume(number=number, kind=kind, uuid=uuid, label="", entry=entry, tree=tree)
 
 
 @pytest.fixture

@@ -10,23 +10,23 @@ from particle_agent.contract.needs import Need
 from particle_agent.contract.options import AtLeastOne, Place, refuse
 from particle_agent.contract.values import DiskSize, SwapSize, bytes_of
 from particle_agent.disk import boot, copied, growth, vfat
-from particle_agent.disk.boot import Booting, BootLoader, Kernel
+from particle_agent.disk.boot import Booting, BootLoader, InstalledKernel
 from particle_agent.disk.extlinux import Extlinux
 from particle_agent.disk.grub import Grub
 from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
-from particle_agent.disk.writer import SWAP_FILE, Wanted, Writer
+from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer
 from particle_agent.stages.base import StageOptions
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
 # The host lets the VM write no more. An MBR, and QEMU's VHD, end at twice that.
 DISK_LIMIT = 1 << 40
-Firmware = Literal["bios", "uefi", "uefi-secure"]
+BootFirmware = Literal["bios", "uefi", "uefi-secure"]
 Format = Literal["raw", "qcow2", "vmdk", "vdi", "vhd"]
 # The firmwares that each boot loader starts from. The boot test uses the first ones by default.
-FIRMWARES: dict[str, tuple[Firmware, ...]] = {
+FIRMWARES: dict[str, tuple[BootFirmware, ...]] = {
     "extlinux": ("bios",),
     "grub": ("bios", "uefi", "uefi-secure"),
     "systemd-boot": ("uefi", "uefi-secure"),
@@ -96,7 +96,7 @@ class Qemu(StageOptions):
         if self.compress != "none" and not {"raw", "qcow2"} & set(self.formats):
             yield ("compress",), "it compresses only the formats raw and qcow2"
 
-    def refusal(self, firmware: Firmware) -> str | None:
+    def refusal(self, firmware: BootFirmware) -> str | None:
         """Why the image cannot boot under `firmware`, if it cannot."""
         if firmware not in FIRMWARES[self.boot_loader]:
             served = " and ".join(FIRMWARES[self.boot_loader])
@@ -106,7 +106,7 @@ class Qemu(StageOptions):
         return None
 
     @property
-    def firmwares(self) -> tuple[Firmware, ...]:
+    def firmwares(self) -> tuple[BootFirmware, ...]:
         """The firmwares that start the image, without Secure Boot, which needs more packages."""
         return tuple(f for f in FIRMWARES[self.boot_loader] if f != "uefi-secure")
 
@@ -135,7 +135,7 @@ class Qemu(StageOptions):
         if self.grow:
             growth.set_up(target, self.partition_table)
         loader.prepare(target, self._booting(target, kernel, parts, ids))
-        writer = Writer(target, self._wanted, parts, ids)
+        writer = Writer(target, self._layout, parts, ids)
         # The bind mount shows the tree without the mounts that the chroot needs.
         with target.mounted(target.root, "--bind") as tree:
             generalize.empty(tree)
@@ -152,8 +152,8 @@ class Qemu(StageOptions):
         return Extlinux(self.partition_table, separate=self.file_system != "ext4")
 
     @property
-    def _wanted(self) -> Wanted:
-        return Wanted(
+    def _layout(self) -> DiskLayout:
+        return DiskLayout(
             table=self.partition_table,
             file_system=self.file_system,
             size=self.size,
@@ -169,7 +169,7 @@ class Qemu(StageOptions):
             growth.check(target, self.partition_table)
 
     def _booting(
-        self, target: Target, kernel: Kernel, parts: Sequence[Volume], ids: Identifiers
+        self, target: Target, kernel: InstalledKernel, parts: Sequence[Volume], ids: Identifiers
     ) -> Booting:
         separate = parts[0].name == "boot"
         return Booting(

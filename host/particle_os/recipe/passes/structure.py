@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from particle_agent.stages.output.qemu import Firmware, Qemu
+from particle_agent.stages.output.qemu import BootFirmware, Qemu
 
 from particle_os.documents import validation
 from particle_os.documents.document import Key, Source
@@ -66,7 +66,7 @@ def check_firmware(reading: Reading) -> None:
     asked = ("type", "boot-loader", "unified-kernel-image")
     disk = validation.valid(Qemu, {name: given[name] for name in asked if name in given})
     for node in named.value if given.get("type") == "qemu" and disk is not None else ():
-        firmware = validation.valid(Firmware, node.plain())
+        firmware = validation.valid(BootFirmware, node.plain())
         if firmware is not None and (reason := disk.refusal(firmware)):
             source.problem(node.mark, "bad-value", f"firmware: {reason}")
 
