@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.errors import StageError
 from particle_agent.stages.accounts.groups import Groups
-from particle_agent.stages.accounts.users import Users
+from particle_agent.stages.accounts.users import NO_HOME, Users
 from particle_agent.stages.contents.files import Files
 from particle_agent.stages.settings.hostname import Hostname
 from particle_agent.stages.settings.keyboard import Keyboard
@@ -76,6 +76,8 @@ NEVER_ARGUMENTS = ("zone", "password", "key")
 
 def arguments_of(place, text):
     """The arguments that a value may become."""
+    if place == "home" and text == NO_HOME:
+        return {text, "--no-create-home"}
     if place != "locale":
         return {text}
     return {source_of(text), f"{COMPILED}/{text}", f"{COMPILED}/unfinished-{text}"}
