@@ -30,6 +30,16 @@ class FindingResult(pydantic.BaseModel):
     # The recipe says that it is right so.
     accepted: bool = False
 
+    def accepted_if(self, accepted: bool) -> FindingResult:
+        """The same, accepted or not."""
+        return FindingResult(
+            code=self.code,
+            severity=self.severity,
+            place=self.place,
+            message=self.message,
+            accepted=accepted,
+        )
+
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
         return f"{where}{self.message} [{self.code}]{' (accepted)' if self.accepted else ''}"
@@ -50,8 +60,8 @@ class Verification(pydantic.BaseModel):
 
     def accepting(self, codes: Collection[str]) -> Verification:
         """The same, with the findings of these codes accepted."""
-        findings = [f.model_copy(update={"accepted": f.code in codes}) for f in self.findings]
-        return self.model_copy(update={"findings": tuple(findings)})
+        findings = tuple(each.accepted_if(each.code in codes) for each in self.findings)
+        return Verification(seconds=self.seconds, findings=findings)
 
 
 class FindingCollector:
