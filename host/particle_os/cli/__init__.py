@@ -24,7 +24,7 @@ COMMANDS = {
     "list": "about:list_command",
     "run": "run:run_command",
     "schema": "about:schema_command",
-    "shell": "build:shell_command",
+    "shell": "shell:shell_command",
     "stage": "stage:stage_group",
     "validate": "validate:validate_command",
     "version": "about:version_command",

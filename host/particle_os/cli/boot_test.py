@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from particle_os.boot import session
-from particle_os.boot.evidence import CONSOLE, Evidence
+from particle_os.boot.evidence import CONSOLE
 from particle_os.boot.verdict import Verdict
 from particle_os.cli.common import (
     ACCEL,
@@ -23,12 +23,11 @@ from particle_os.cli.common import (
 )
 from particle_os.cli.outcome import not_booted
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable
-from particle_os.errors import InfrastructureError, UsageError, printable
+from particle_os.errors import UsageError
+from particle_os.jobs import boot_test
 from particle_os.recipe import loading, model
 from particle_os.recipe.checks.kinds import Check
 from particle_os.recipe.checks.system import UnitCheck, is_unit_name
-from particle_os.report import page
-from particle_os.system.workspace import workspace
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
@@ -73,7 +72,7 @@ def boot_test_command(
     units: tuple[str, ...], firmware: Firmware | None, checks_file: Path | None, accel: accel.Wish,
     memory: int | None, timeout: int | None, junit_file: Path | None, report_file: Path | None,
     evidence_directory: Path | None, console_only: bool, template: str,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Boot IMAGE through a throwaway overlay and tell whether it came up."""
     read = [image, checks_file] if checks_file else [image]
     check_writable(junit_file, read)
@@ -87,58 +86,20 @@ def boot_test_command(
     names = (firmware,) if firmware else wanted.firmware or DEFAULT
     for name in names:
         firmwares.check(name)
-    verdicts: list[Verdict] = []
-    progress = output.progress_sinks()
-    try:
-        with workspace() as work:
-            acceleration = find_acceleration(accel, template, work, progress)
-            evidence = evidence_directory or work.path / "evidence"
-            for name in names:
-                with progress.phase(f"boot test ({name})"):
-                    verdict = session.boot(
-                        image,
-                        acceleration,
-                        format=found,
-                        firmware=name,
-                        directory=work.path / f"boot-test-{name}",
-                        evidence=Evidence(
-                            evidence / name,
-                            image.resolve(),
-                            plot=acceleration.name == "kvm" or evidence_directory is not None,
-                        ),
-                        checks=checks,
-                        memory=memory,
-                        timeout=timeout,
-                        on_phase=progress.boot_phase,
-                        console_only=console_only,
-                    )
-                verdicts.append(verdict)
-            report = page.document(image.name, verdicts, evidence=evidence)
-    except InfrastructureError as error:
-        # Nothing is known of the image; a report says so, too.
-        verdicts.append(_undecided(error, name))
-        report = page.document(image.name, verdicts, evidence=evidence_directory)
-        if output.as_json:
-            _tell(output, verdicts)
-        hand_over(image.name, verdicts, junit_file, report_file, report)
-        raise
-    finally:
-        progress.close()
-    _tell(output, verdicts)
-    hand_over(image.name, verdicts, junit_file, report_file, report)
-    for verdict in verdicts:
+    test = boot_test.BootTestJob(
+        image, found, names, checks, memory, timeout, console_only, evidence_directory
+    )
+    with output.progress_shown() as progress:
+        report = boot_test.run(test, partial(find_acceleration, accel, template), progress)
+    if output.as_json or report.failure is None:
+        _tell(output, report.verdicts)
+    hand_over(image.name, report.verdicts, junit_file, report_file, report.page)
+    if report.failure is not None:
+        raise report.failure
+    for verdict in report.verdicts:
         if not verdict.accepted:
             kept = evidence_directory and evidence_directory / verdict.firmware / CONSOLE
             raise not_booted(verdict, kept)
-    return 0
-
-
-def _undecided(error: InfrastructureError, firmware: Firmware) -> Verdict:
-    """What was seen of an image until QEMU or the host failed."""
-    if isinstance(error, session.Undecided):
-        return error.verdict
-    brief = printable(error.brief)
-    return Verdict(status="infrastructure", firmware=firmware, seconds=0, message=brief)
 
 
 def _active(unit: str) -> Check:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,17 @@ class OutputStyle:
         """Standard output, for what the command was asked for."""
         return Console(no_color=no_color(), highlight=False, soft_wrap=True)
 
-    def progress_sinks(self) -> Progress:
+    @contextmanager
+    def progress_shown(self) -> Iterator[Progress]:
+        """What happens meanwhile is shown on standard error."""
         # Who reads JSON on standard error wants nothing else there, unless it is asked for.
-        progress = "none" if self.as_json and self.progress == "auto" else self.progress
-        sink = make_sink(progress, verbose=self.verbose, quiet=self.quiet)
-        return Progress([sink] if sink else [])
+        style = "none" if self.as_json and self.progress == "auto" else self.progress
+        sink = make_sink(style, verbose=self.verbose, quiet=self.quiet)
+        progress = Progress([sink] if sink else [])
+        try:
+            yield progress
+        finally:
+            progress.close()
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:

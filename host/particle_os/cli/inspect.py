@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,18 @@ from particle_agent.contract.inspection import Inspection
 
 from particle_os.base.lookup import find_base
 from particle_os.base.model import Base, ImageBase
+from particle_os.cli import build_options as option
 from particle_os.cli.build import show_plan
+from particle_os.cli.build_options import build_options
 from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, OutputStyle, common, find_acceleration
 from particle_os.errors import UsageError, printable
-from particle_os.jobs.inspect import Inspector, described
-from particle_os.jobs.plan import BuildOptions, make_plan
+from particle_os.jobs.inspect import Inspector, described, open_inspector
+from particle_os.jobs.plan import BuildOptions, make_plan, template_of
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.report.table import human_bytes
-from particle_os.sandbox import helper, verification
-from particle_os.sandbox.template import load_template, with_mirror
+from particle_os.sandbox import verification
 from particle_os.sandbox.verification import Verification, defective
 from particle_os.system.workspace import cache_directory, workspace
-from particle_os.vm import accel
 from particle_os.vm.image_format import image_format
 
 REFERENCE = re.compile(r"[a-z-]+:.+")
@@ -35,61 +37,74 @@ ARCHITECTURE = "amd64"
 @click.argument("what", metavar="IMAGE|REF|RECIPE")
 @FORMAT
 @click.option("--verify", is_flag=True, help="Tell what is wrong with a disk image, too.")
-@click.option("--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="As given to build.")
-@click.option("--template", default="debian-trixie", hidden=True)
+@option.SAME_MIRROR
+@option.HIDDEN_TEMPLATE
 @VARIABLES
 @ACCEL
 @common
+@build_options
 def inspect_command(
-    output: OutputStyle, what: str, given_format: str | None, verify: bool, mirror: str | None,
-    template: str,
-    variables: dict[str, str], accel: accel.Wish,
-) -> None:  # fmt: skip
+    output: OutputStyle,
+    what: str,
+    given_format: str | None,
+    verify: bool,
+    options: BuildOptions,
+) -> None:
     """Tell what a disk image, a base image (tar:PATH, docker://NAME) or a recipe (FILE.yml) holds.
 
     Images are read inside a helper VM and never changed.
     """
     is_recipe = what.endswith((".yml", ".yaml"))
-    if (verify or given_format) and (is_recipe or REFERENCE.fullmatch(what)):
-        option = "--verify" if verify else "--format"
-        raise UsageError(f"{option} is for disk images, and {what} is none")
+    is_base = bool(REFERENCE.fullmatch(what))
+    if (verify or given_format) and (is_recipe or is_base):
+        flag = "--verify" if verify else "--format"
+        raise UsageError(f"{flag} is for disk images, and {what} is none")
     if is_recipe:
-        options = BuildOptions(output=Path(), template=template, mirror=mirror, variables=variables)
         show_plan(make_plan(Path(what), options, with_secrets=False), output)
-        return
-    found_base = _base(what, mirror) if REFERENCE.fullmatch(what) else None
-    path = Path(what)
-    if found_base is None and not path.is_file():
+    elif is_base:
+        found = _base(what, options)
+        with _inspector(options, output) as inspector:
+            inspection = inspector.base(found)
+        _show(inspection, _container(found), None, output)
+    else:
+        _inspect_image(Path(what), given_format, options, output, verify=verify)
+
+
+def _inspect_image(
+    path: Path,
+    given_format: str | None,
+    options: BuildOptions,
+    output: OutputStyle,
+    *,
+    verify: bool,
+) -> None:
+    """Shows what a disk image holds; raises Defective when it is to be verified, and has errors."""
+    if not path.is_file():
         raise UsageError(
-            f"there is no image {what}",
+            f"there is no image {path}",
             hint="Name a disk image, a base image such as tar:PATH, or a recipe FILE.yml.",
         )
-    driver = "raw" if found_base is not None else image_format(path, given_format)
-    progress = output.progress_sinks()
-    try:
-        with workspace() as work:
-            described_helper = load_template(template)
-            if mirror is not None:
-                described_helper = with_mirror(described_helper, mirror)
-            made = helper.ensure(
-                described_helper, cache=cache_directory(), work=work,
-                log=progress.line, note=progress.note,
-            )  # fmt: skip
-            acceleration = find_acceleration(accel, template, work, progress)
-            inspector = Inspector(described_helper, made, acceleration, work, progress)
-            verified: Verification | None = None
-            if verify:
-                found, verified = inspector.verify(path, driver)
-            else:
-                found = inspector.base(found_base) if found_base else inspector.image(path, driver)
-    finally:
-        progress.close()
-    _show(found, _container(found_base), verified, output)
+    driver = image_format(path, given_format)
+    verified: Verification | None = None
+    with _inspector(options, output) as inspector:
+        if verify:
+            inspection, verified = inspector.verify(path, driver)
+        else:
+            inspection = inspector.image(path, driver)
+    _show(inspection, {}, verified, output)
     if verified is not None and verified.errors:
         raise defective(verified, None)
 
 
-def _container(found: Base | None) -> dict[str, Any]:
+@contextmanager
+def _inspector(options: BuildOptions, output: OutputStyle) -> Iterator[Inspector]:
+    template = template_of(options)
+    with output.progress_shown() as progress, workspace() as work:
+        acceleration = find_acceleration(options.accel, options.template, work, progress)
+        yield open_inspector(template, acceleration, work, progress)
+
+
+def _container(found: Base) -> dict[str, Any]:
     """What a container image says of itself; empty for anything else."""
     if not isinstance(found, ImageBase):
         return {}
@@ -103,9 +118,9 @@ def _container(found: Base | None) -> dict[str, Any]:
     }
 
 
-def _base(reference: str, mirror: str | None) -> Base:
+def _base(reference: str, options: BuildOptions) -> Base:
     check_base_reference(reference, "inspect")
-    found = find_base(reference, Path(), ARCHITECTURE, cache_directory(), mirror=mirror)
+    found = find_base(reference, Path(), ARCHITECTURE, cache_directory(), mirror=options.mirror)
     if found is None:
         raise UsageError(
             f"the base image {reference} has not been made yet",

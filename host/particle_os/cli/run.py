@@ -54,24 +54,20 @@ def run_command(
         if not output.quiet:
             click.echo(text, err=True)
 
-    progress = output.progress_sinks()
-    try:
-        with workspace() as work:
-            acceleration = find_acceleration(accel, template, work, progress)
-            run_image.run(
-                image,
-                acceleration,
-                format=found,
-                directory=work.path / "run",
-                tell=tell,
-                close=progress.close,
-                firmware=firmware,
-                memory=memory or run_image.MEMORY,
-                cpus=cpus,
-                ssh=ssh,
-                kept=kept,
-            )
-    finally:
-        progress.close()
+    with output.progress_shown() as progress, workspace() as work:
+        acceleration = find_acceleration(accel, template, work, progress)
+        run_image.run(
+            image,
+            acceleration,
+            format=found,
+            directory=work.path / "run",
+            tell=tell,
+            close=progress.close,
+            firmware=firmware,
+            memory=memory or run_image.MEMORY,
+            cpus=cpus,
+            ssh=ssh,
+            kept=kept,
+        )
     if kept:
         tell(f"kept: {kept}")

@@ -47,8 +47,8 @@ def build(plan: Plan, progress: Progress) -> Result:
     images of an earlier build are untouched.
     """
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
-        staging = work.adopt_directory(plan.options.output)
-        delivery = Delivery(plan.name, staging, plan.options.output)
+        staging = work.adopt_directory(plan.options.output_directory)
+        delivery = Delivery(plan.name, staging, plan.options.output_directory)
         progress.add(LogSink(delivery.file("log")))
         job = Job(plan, progress, work, kept, staging, transcript=delivery.file("console.log"))
         with _evidence_kept(delivery, plan.options):

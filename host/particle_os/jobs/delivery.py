@@ -142,7 +142,7 @@ def already_there(plan: Plan) -> Result | None:
     if plan.base is None or plan.helper is None or plan.refresh_from < len(plan.stages):
         return None
     key = plan.build_key(plan.base, plan.helper)
-    found = published(plan.name, plan.options.output, key)
+    found = published(plan.name, plan.options.output_directory, key)
     if found is None or (plan.options.boot_test and found.status != "passed"):
         return None
     age = found.network_age(stage.asks_network for stage in plan.stages)

@@ -13,12 +13,13 @@ from particle_os.base.model import Base
 from particle_os.errors import printable
 from particle_os.report.progress import Progress
 from particle_os.report.table import human_bytes
+from particle_os.sandbox import helper
 from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
 from particle_os.sandbox.template import Template, memory_bytes
 from particle_os.sandbox.verification import FindingCollector, Verification
 from particle_os.system.deadline import Deadline
-from particle_os.system.workspace import Workspace
+from particle_os.system.workspace import Workspace, cache_directory
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import Disk, ImageFormat
 
@@ -98,6 +99,20 @@ class Inspector:
     def _listen(self, event: wire.AgentEvent) -> None:
         if isinstance(event, wire.OutputLine | wire.Notice):
             self._progress.line(event.text)
+
+
+def open_inspector(
+    template: Template, acceleration: Acceleration, work: Workspace, progress: Progress
+) -> Inspector:
+    """An inspector whose helper VM is made now, if need be."""
+    made = helper.ensure(
+        template,
+        cache=cache_directory(),
+        work=work,
+        log=progress.line,
+        note=progress.note,
+    )
+    return Inspector(template, made, acceleration, work, progress)
 
 
 def _inspected(path: Path, driver: ImageFormat) -> Disk:

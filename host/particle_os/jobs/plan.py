@@ -35,7 +35,8 @@ SCRATCH_BYTES = 32 << 30
 class BuildOptions:
     """What the command line says about one build; sizes in bytes."""
 
-    output: Path
+    # Where the images go.
+    output_directory: Path = Path()
     # Values for the recipe's variables.
     variables: Mapping[str, str] = field(default_factory=dict)
     base: str | None = None
@@ -142,34 +143,35 @@ def make_stage_plan(
 
 def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = True) -> Plan:
     loaded, secrets = _with_secrets(loaded) if with_secrets else (loaded, {})
-    template = load_template(options.template)
-    if options.mirror is not None:
-        template = with_mirror(template, options.mirror)
+    template = template_of(options)
     reference = loaded.recipe.base_image if options.base is None else options.base
     check_base_reference(reference)
     relative_to = Path() if options.base else loaded.path.parent
-    architecture = loaded.recipe.architecture
     found = find_base(
         reference,
         relative_to,
-        architecture,
+        loaded.recipe.architecture,
         cache_directory(),
         mirror=options.mirror,
         anew=options.refresh == REFRESH_BASE,
     )
     _check_attachments(loaded, options.memory or memory_bytes(template))
-    made = helper.find(template, cache_directory())
-    refresh_from = _refresh_from(loaded.recipe.stages, options)
     return Plan(
         loaded=loaded,
         options=options,
         template=template,
         base_reference=reference,
         base=found,
-        helper=made,
-        refresh_from=refresh_from,
+        helper=helper.find(template, cache_directory()),
+        refresh_from=_refresh_from(loaded.recipe.stages, options),
         secrets=secrets,
     )
+
+
+def template_of(options: BuildOptions) -> Template:
+    """What the helper VM is made of. Raises UsageError when there is no such template or mirror."""
+    template = load_template(options.template)
+    return template if options.mirror is None else with_mirror(template, options.mirror)
 
 
 def _with_secrets(loaded: LoadedRecipe) -> tuple[LoadedRecipe, dict[str, bytes]]:

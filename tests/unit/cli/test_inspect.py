@@ -18,7 +18,6 @@ def test_what_a_container_image_says_of_itself_is_told(tmp_path):
         "config": {"Env": ["A=b"]},
     }
     assert _container(TarBase("tar:x", tmp_path, "sha256:4")) == {}
-    assert _container(None) == {}
 
 
 def test_a_recipe_is_inspected_without_its_secrets(tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ def test_who_names_a_mirror_is_told_what_the_base_lacks(tmp_path):
 
     def lacks(stages, **options):
         path.write_text(f"name: x\nstages:\n{stages}  - type: qemu\n")
-        return make_plan(path, BuildOptions(output=tmp_path, **options)).lacks_security
+        return make_plan(path, BuildOptions(output_directory=tmp_path, **options)).lacks_security
 
     mirror = "http://mirror.example.org/debian"
     assert lacks(kernel, mirror=mirror)

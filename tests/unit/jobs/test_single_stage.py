@@ -98,7 +98,7 @@ def test_the_stage_is_run_anew_and_then_exported(tmp_path):
     (tmp_path / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
     options_path = tmp_path / "options.yml"
     options_path.write_text("zone: UTC\n")
-    options, base = BuildOptions(output=tmp_path), f"tar:{tmp_path}/base.tar"
+    options, base = BuildOptions(output_directory=tmp_path), f"tar:{tmp_path}/base.tar"
     plan = make_stage_plan("timezone", options_path, options, base=base, export=True)
     assert [stage.type for stage in plan.stages] == ["timezone", "export"]
     assert plan.refresh_from == 0

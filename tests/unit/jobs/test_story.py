@@ -110,7 +110,7 @@ def world(tmp_path, monkeypatch):
 
 
 def built(world, **options):
-    wanted = BuildOptions(output=world.out, cache=False, boot_test=False, **options)
+    wanted = BuildOptions(output_directory=world.out, cache=False, boot_test=False, **options)
     return build.build(make_plan(world.path / "server.yml", wanted), Progress([]))
 
 
@@ -165,7 +165,7 @@ def test_a_disk_with_errors_is_kept_and_not_published(world):
 def test_a_stage_that_runs_alone(world, export):
     options_path = world.path / "options.yml"
     options_path.write_text("zone: UTC\n")
-    options = BuildOptions(output=world.path, cache=False)
+    options = BuildOptions(output_directory=world.path, cache=False)
     base = f"tar:{world.path}/base.tar"
     plan = make_stage_plan("timezone", options_path, options, base=base, export=export)
     output = world.path / "root.tar" if export else None
@@ -183,6 +183,6 @@ def test_a_firmware_that_is_missing_is_told_before_anything_is_made(world, monke
 
     monkeypatch.setattr(build.firmwares, "check", refuse)
     world.fails = "preparation"
-    plan = make_plan(world.path / "server.yml", BuildOptions(output=world.out))
+    plan = make_plan(world.path / "server.yml", BuildOptions(output_directory=world.out))
     with pytest.raises(UsageError, match="bios is not installed"):
         build.build(plan, Progress([]))

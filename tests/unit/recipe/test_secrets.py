@@ -40,7 +40,7 @@ def resolve(tmp_path, environment, *named):
 def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, monkeypatch):
     monkeypatch.setenv("TOKEN", "hunter22")
     (tmp_path / "key.pem").write_text("line one\nline two\n")
-    plan = make_plan(recipe_path, BuildOptions(output=tmp_path))
+    plan = make_plan(recipe_path, BuildOptions(output_directory=tmp_path))
     assert sorted(plan.secrets.values()) == [b"hunter22", b"line one\nline two"]
     assert plan.secrets_of(0) == plan.secrets
     assert plan.secrets_of(1) == {}

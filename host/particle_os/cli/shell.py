@@ -1,0 +1,53 @@
+"""The command `shell`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from particle_os.cli import build_options as option
+from particle_os.cli.build_options import build_options
+from particle_os.cli.common import (
+    ACCEL,
+    APT_PROXY,
+    RECIPE,
+    VARIABLES,
+    OutputStyle,
+    common,
+    find_acceleration,
+    memory_option,
+)
+from particle_os.errors import UsageError
+from particle_os.jobs import shell
+from particle_os.jobs.plan import BuildOptions, make_plan
+from particle_os.system.workspace import workspace
+
+
+@click.command("shell")
+@RECIPE
+@VARIABLES
+@click.option("--at", metavar="STAGE", help="The state after this stage (number, name or type).")
+@click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
+@option.SAME_BASE
+@option.SAME_MIRROR
+@option.SCRATCH_SIZE
+@option.SOURCE_DATE
+@APT_PROXY
+@ACCEL
+@memory_option("2G")
+@option.CPUS
+@option.HIDDEN_TEMPLATE
+@common
+@build_options
+def shell_command(
+    output: OutputStyle, recipe_path: Path, options: BuildOptions, at: str | None, failed: bool
+) -> int:
+    """A root shell in the system of RECIPE as a stage left it, in a VM that is thrown away."""
+    if at is not None and failed:
+        raise UsageError("--at and --failed exclude each other")
+    plan = make_plan(recipe_path, options)
+    with output.progress_shown() as progress:
+        with workspace() as work:
+            acceleration = find_acceleration(options.accel, options.template, work, progress)
+        return shell.enter(plan, acceleration, progress, at=at, failed=failed)

@@ -1,0 +1,56 @@
+"""A boot test of an image that is there: its report is whole, whatever fails."""
+
+import pytest
+from particle_os.boot import session
+from particle_os.boot.verdict import Verdict
+from particle_os.errors import InfrastructureError
+from particle_os.jobs import boot_test
+from particle_os.report.progress import Progress
+from particle_os.vm.accel import TCG
+
+
+def report(tmp_path, accelerate=lambda work, progress: TCG):
+    image = tmp_path / "image.raw"
+    image.touch()
+    test = boot_test.BootTestJob(image, "raw", ("bios", "uefi"), (), None, None, False, None)
+    return boot_test.run(test, accelerate, Progress([]))
+
+
+def passed(image, acceleration, *, firmware, **options):
+    return Verdict(status="passed", firmware=firmware, seconds=1.0, message="it is up")
+
+
+def test_each_firmware_has_its_verdict(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "boot", passed)
+    found = report(tmp_path)
+    assert [(v.firmware, v.status) for v in found.verdicts] == [
+        ("bios", "passed"),
+        ("uefi", "passed"),
+    ]
+    assert found.failure is None
+    assert "it is up" in found.page
+
+
+def test_a_failure_of_the_host_is_the_last_verdict(tmp_path, monkeypatch):
+    def boot(image, acceleration, *, firmware, **options):
+        if firmware == "uefi":
+            raise InfrastructureError("QEMU is gone")
+        return passed(image, acceleration, firmware=firmware)
+
+    monkeypatch.setattr(session, "boot", boot)
+    found = report(tmp_path)
+    expected = [("bios", "passed"), ("uefi", "infrastructure")]
+    assert [(v.firmware, v.status) for v in found.verdicts] == expected
+    assert found.failure.brief == "QEMU is gone"
+    assert "QEMU is gone" in found.page
+
+
+def test_a_host_without_an_accelerator_has_a_report_too(tmp_path, monkeypatch):
+    def refuse(work, progress):
+        raise InfrastructureError("no helper")
+
+    monkeypatch.setattr(session, "boot", pytest.fail)
+    found = report(tmp_path, refuse)
+    (verdict,) = found.verdicts
+    assert (verdict.firmware, verdict.status) == ("bios", "infrastructure")
+    assert found.failure.brief == "no helper"
