@@ -18,7 +18,6 @@ def setup(top, verb, **environment):
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 
