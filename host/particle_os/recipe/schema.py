@@ -56,11 +56,34 @@ def _document(schema: Schema) -> Schema:
     adapted = _adapted(schema)
     adapted["$schema"] = DIALECT
     adapted["title"] = "particle-os recipe"
-    adapted["definitions"] = {**definitions, **_additions()}
+    common = _common_definitions()
+    for kind in RECIPE_STAGES:
+        _refer(definitions[kind.__name__]["properties"], common)
+    adapted["definitions"] = {**definitions, **common, **_additions()}
     items = adapted["properties"]["stages"]["items"]
     items["anyOf"] = [*items.pop("anyOf"), {"$ref": "#/definitions/Include"}]
     adapted["properties"][variables.KEY] = _declarations()
     return adapted
+
+
+def _common_definitions() -> dict[str, Schema]:
+    """The options that every stage takes, by the names of their definitions."""
+    options = {name: _value(schema) for name, schema in common_options().items()}
+    for option in options.values():
+        option.pop("title", None)
+    return {_definition(name): option for name, option in options.items()}
+
+
+def _definition(option: str) -> str:
+    """The name of the definition of an option that every stage takes."""
+    return f"Stage{option.title().replace('-', '')}"
+
+
+def _refer(properties: Schema, common: dict[str, Schema]) -> None:
+    """Puts references in the places of common options; a stage may have its own form of one."""
+    for name, option in properties.items():
+        if common.get(_definition(name)) == option:
+            properties[name] = {"$ref": f"#/definitions/{_definition(name)}"}
 
 
 def _root(schema: Schema) -> Schema:

@@ -152,5 +152,24 @@ def test_every_stage_and_option_is_described_for_the_editor():
         definition = definitions[kind.__name__]
         assert definition["description"]
         for option, details in definition["properties"].items():
-            assert option == "type" or details["description"]
+            name = details.get("$ref", "").rpartition("/")[2]
+            assert option == "type" or definitions.get(name, details)["description"]
     assert definitions["Locale"]["properties"]["default"]["examples"] == ["de_DE.UTF-8", "C.UTF-8"]
+
+
+def test_the_options_of_every_stage_are_written_once():
+    definitions = schema.recipes()["definitions"]
+    for kind in RECIPE_STAGES:
+        properties = definitions[kind.__name__]["properties"]
+        for option in schema.common_options():
+            own = option in vars(kind)["__annotations__"]
+            assert (list(properties[option]) == ["$ref"]) is not own, (kind, option)
+    timeout = definitions["StageTimeout"]
+    assert timeout["description"]
+    assert complaints({**timeout, "definitions": definitions}, "20m") == []
+    assert complaints({**timeout, "definitions": definitions}, "20x")
+
+
+def test_a_stage_with_one_option_adds_few_lines():
+    written = json.dumps(schema.recipes()["definitions"]["Hostname"], indent=2)
+    assert len(written.splitlines()) <= 50
