@@ -88,6 +88,8 @@ def run(top, commands):
     return done.stdout
 
 
+# It runs mypy and other tests, which take long on a busy machine.
+@pytest.mark.timeout(600)
 def test_the_page_leads_to_a_stage_in_three_files_of_ones_own(tree):
     before, said = contents(tree), ""
     for step in STEP.finditer(PAGE):
