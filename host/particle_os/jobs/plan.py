@@ -59,6 +59,11 @@ class BuildOptions:
     # (https://reproducible-builds.org/specs/source-date-epoch/).
     source_date: int | None = None
 
+    @property
+    def makes_base_anew(self) -> bool:
+        """Whether the base of a suite is made even when the cache has one."""
+        return self.refresh == REFRESH_BASE
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -153,7 +158,7 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
         loaded.recipe.architecture,
         cache_directory(),
         mirror=options.mirror,
-        anew=options.refresh == REFRESH_BASE,
+        anew=options.makes_base_anew,
     )
     _check_attachments(loaded, options.memory or memory_bytes(template))
     return Plan(
@@ -200,7 +205,7 @@ def _refresh_from(stages: Sequence[StageOptions], options: BuildOptions) -> int:
         return 0
     if options.refresh is None:
         return len(stages)
-    if options.refresh == REFRESH_BASE:
+    if options.makes_base_anew:
         return 0
     return stage_index(stages, options.refresh, "--refresh")
 

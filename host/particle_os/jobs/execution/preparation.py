@@ -14,7 +14,6 @@ from particle_os.jobs.checkpoints import Checkpoint
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
 from particle_os.jobs.execution.helper_vms import HelperVms
 from particle_os.jobs.execution.job import Job
-from particle_os.jobs.plan import REFRESH_BASE
 from particle_os.sandbox import helper
 from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.running import Sandbox
@@ -97,7 +96,7 @@ def _make_base(job: Job, vms: HelperVms, proxy: AptProxy) -> Base:
             plan.base_reference.removeprefix("mmdebstrap:"),
             mirror=plan.options.mirror,
             architecture=plan.loaded.recipe.architecture,
-            anew=plan.options.refresh == REFRESH_BASE,
+            anew=plan.options.makes_base_anew,
             cache=cache_directory(),
             work=job.work,
             open_sandbox=vms.start,
