@@ -7,7 +7,7 @@ from particle_agent.contract.inspection import (
     System,
 )
 from particle_agent.verification.inspection import FileSystem
-from particle_os.jobs.inspect import described
+from particle_os.report.inspection import described
 
 SYSTEM = System(
     os_release=(OsReleaseField(key="PRETTY_NAME", value="Evil\x1b[31m 1"),),
