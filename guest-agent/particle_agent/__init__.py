@@ -1,5 +1,6 @@
 """The part of particle-os that runs as root inside the throwaway helper VM.
 
-Standard library only: the host ships it as one zipapp and starts it with ``python3 -I -S``.
-The host imports the stage classes and the wire types from here; nothing here imports the host.
+It uses the standard library only: the host sends it to the VM as one zipapp, which
+``python3 -I -S`` starts. The host imports the stage classes and the wire types from this package.
+This package imports nothing from the host.
 """

@@ -1,12 +1,13 @@
-"""What the agent can be told to do.
+"""The commands of the agent: `python3 -I -S agent.pyz COMMAND`.
 
-`agent.pyz unpack` takes the base tarball, `agent.pyz unpack-image` the layers of a container image,
-`agent.pyz extract` the packages of a base from their disk (with sources.list on standard input),
-`agent.pyz run` runs the stages of a request, `agent.pyz shell` is a root shell in the
-target (with a proxy for apt as JSON, if there is one),
-`agent.pyz inspect-disk` and `inspect-target` write what they find to wire.INSPECTION,
-`agent.pyz verify-disk` tells what is wrong with the disk to be inspected,
-`agent serve` waits for orders to do one of these.
+- `unpack` unpacks the base tarball from standard input.
+- `unpack-image` unpacks the layers of a container image from standard input.
+- `extract` unpacks the packages of a base from their disk. Standard input holds sources.list.
+- `run` runs the stages of a request.
+- `shell [PROXY]` starts a root shell in the target. PROXY is an `AptProxy` in JSON.
+- `inspect-disk` and `inspect-target` write an `Inspection` to the file wire.INSPECTION.
+- `verify-disk` reports the findings on the inspected disk.
+- `serve` waits for a command and runs it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def main() -> int:
     if sys.argv[1] == "serve":
         waiting.serve(main)
     if sys.argv[1] == "shell":
-        told = json.loads(sys.argv[2]) if len(sys.argv) > 2 else None
-        return run_shell(decode(wire.AptProxy, told) if told else None)
+        proxy = json.loads(sys.argv[2]) if len(sys.argv) > 2 else None
+        return run_shell(decode(wire.AptProxy, proxy) if proxy else None)
     channel = Channel(reserve_stdout(), sys.stdin.buffer)
     agent_sha256 = hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
     channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))

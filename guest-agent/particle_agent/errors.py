@@ -1,4 +1,4 @@
-"""How a stage fails. `hint` tells the user what to do; both texts reach the terminal escaped."""
+"""The errors of a stage. `hint` suggests a remedy. The host escapes both texts for the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StageError(Exception):
-    """The stage cannot do what the recipe asks."""
+    """The stage cannot do what the recipe asks. `tail` holds the last lines of output."""
 
     def __init__(self, message: str, *, hint: str | None = None, tail: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -16,11 +16,11 @@ class StageError(Exception):
 
 
 class EnvironmentFailed(StageError):
-    """The surroundings fail (mirror, disk, network), not the recipe."""
+    """The environment (mirror, disk, network) fails. The recipe is not the cause."""
 
 
 class NetworkError(EnvironmentFailed):
-    """Something in the network cannot be reached."""
+    """A host or service on the network is unreachable."""
 
 
 class CommandFailed(StageError):

@@ -1,8 +1,8 @@
-"""Typed decoding of JSON into frozen dataclasses, and back.
+"""Typed decoding of JSON into frozen dataclasses, and encoding.
 
-Nested JSON does not become nested dataclasses by itself. This decoder covers the types that the
-wire and the stages use: scalars, `Literal`, `Annotated`, `X | None`, `tuple[X, ...]`,
-`Mapping[X, Y]`, dataclasses, and unions of dataclasses told apart by their `type` field.
+The decoder covers the types that the wire and the stages use: scalars, `Literal`, `Annotated`,
+`X | None`, `tuple[X, ...]`, `Mapping[X, Y]`, dataclasses, and unions of dataclasses. The `type`
+field of the JSON object selects the dataclass of a union.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONSTRAINTS = (Text, Between, Seconds, AtLeastOne)
 
 
 class DecodeError(ValueError):
-    """The JSON value does not have the shape that the type asks for."""
+    """The JSON value does not have the shape of its type. The message names the place."""
 
 
 @functools.cache
@@ -38,15 +38,19 @@ def _fields(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
 
 
 def decode(kind: type[T], value: object, where: str = "value") -> T:
-    """`value`, as parsed from JSON, as an instance of the dataclass `kind`.
+    """Converts `value`, which is parsed JSON, to the dataclass `kind`.
 
-    Raises DecodeError naming the place when a key is unknown or missing or a type is wrong.
+    `where` names the value in errors. Raises DecodeError when a key is unknown or missing, or a
+    value has the wrong type.
     """
     return typing.cast(T, _decode(kind, value, where))
 
 
 def decode_any(kinds: tuple[type, ...], value: object, where: str = "value") -> Any:
-    """`value` as an instance of the one dataclass among `kinds` that its "type" key names."""
+    """Converts `value` to that dataclass of `kinds` which the key "type" of `value` names.
+
+    Raises DecodeError as `decode` does, and for an unknown type.
+    """
     if not isinstance(value, Mapping):
         raise DecodeError(f"{where}: expected an object")
     tag = value.get("type")
@@ -114,13 +118,13 @@ def _decode(kind: Any, value: object, where: str) -> Any:
 
 
 def _shown(value: object, annotations: tuple[object, ...]) -> str:
-    """A value as a message may show it."""
+    """The value for a message, or a placeholder for a confidential value."""
     hidden = any(isinstance(each, Confidential) for each in annotations)
     return "a confidential value" if hidden else repr(value)
 
 
 def encode(value: object) -> Any:
-    """A dataclass (or a mapping, list or scalar) as plain JSON data with kebab-case keys."""
+    """Converts a dataclass, mapping, list or scalar to plain JSON data with kebab-case keys."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             kebab_case(f.name): encode(getattr(value, f.name)) for f in dataclasses.fields(value)

@@ -1,4 +1,4 @@
-"""What can be wrong with an image: each kind of finding has a code, which stays, and a severity."""
+"""The kinds of findings on an image. Each has a severity and a code that never changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from particle_agent.contract.wire import Finding
 
-# With an error the image does not boot as it should, cannot be relied on, or gives a secret away.
+# An image with an error does not boot as intended, is unreliable, or leaks a secret.
 ERRORS = {
     "partition-table-missing": "there is neither a partition table nor a file system",
     "gpt-primary-broken": "the GPT at the start of the disk is missing or damaged",
@@ -62,46 +62,47 @@ WARNINGS = {
     "apt-cache": "files that apt derives from its lists",
     "apt-proxy": "apt goes through a proxy on the machine that the image was made on",
     "log": "logs of the machine that the image was made on",
-    "shell-history": "commands that somebody typed",
+    "shell-history": "a shell's history of typed commands",
     "temporary-file": "files in a directory for temporary files",
     "world-writable": "everybody can write to the file, and no package owns it",
     "setuid": "the file runs with the rights of its owner, and no package owns it",
     "capability": "the file runs with capabilities, and no package owns it",
 }  # fmt: skip
-# So many findings of one code are told; of more, how many.
+# The number of findings of one code that are reported one by one. The rest are only counted.
 LIMIT = 20
+# The characters of a place, and of a message.
 TEXT_LIMIT = 300
 
 
 class Findings:
-    """Tells findings, of each code only so many."""
+    """Reports findings through `report`, at most `LIMIT` of each code."""
 
-    def __init__(self, tell: Callable[[Finding], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[Finding], None]) -> None:
+        self._report = report
         self._counts: Counter[str] = Counter()
-        self._told: set[Finding] = set()
+        self._reported: set[Finding] = set()
 
     def add(self, code: str, place: str, message: str) -> None:
-        """`place` is a partition or a file, `message` what is wrong with it."""
+        """Reports a finding. `place` is a partition or a file; `message` describes the defect."""
         assert severity(code) is not None, code
         finding = Finding(code=code, place=_cut(place), message=_cut(message))
-        # Two boot loaders may share a menu.
-        if finding in self._told:
+        # Two boot loaders may share a menu, so the same finding may come twice.
+        if finding in self._reported:
             return
         self._counts[code] += 1
         if self._counts[code] <= LIMIT:
-            self._told.add(finding)
-            self._tell(finding)
+            self._reported.add(finding)
+            self._report(finding)
 
     def finish(self) -> None:
-        """Tells how many findings were not told one by one."""
+        """Reports, for each code, the number of findings beyond `LIMIT`."""
         for code, count in self._counts.items():
             if count > LIMIT:
-                self._tell(Finding(code=code, place="", message=f"and {count - LIMIT} more"))
+                self._report(Finding(code=code, place="", message=f"and {count - LIMIT} more"))
 
 
 def severity(code: str) -> Literal["error", "warning"] | None:
-    """ "error" or "warning"; None for what is no code."""
+    """The severity of findings with this code; None for an unknown code."""
     if code in ERRORS:
         return "error"
     return "warning" if code in WARNINGS else None

@@ -1,4 +1,4 @@
-"""What an inspection of a disk or of a system reports."""
+"""The result of inspecting a disk or a system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """A partition: where it starts and how large it is, in bytes; its type as sfdisk(8) tells."""
+    """A partition. `start` and `size` are in bytes; `type` is the type that sfdisk(8) prints."""
 
     number: int
     start: int
@@ -20,7 +20,7 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """An installed Debian package; `size` is what it takes, in bytes, as it says itself."""
+    """An installed Debian package. `size` is its own statement of its installed size, in bytes."""
 
     name: str
     version: str
@@ -30,7 +30,7 @@ class Package:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """A user whom a person or root logs in as."""
+    """A user account for logins: root, or the account of a person."""
 
     name: str
     uid: int
@@ -59,7 +59,11 @@ class System:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A disk (`table` is None without a partition table), or a system alone (`size` is 0 then)."""
+    """A disk or a system without a disk.
+
+    `size` is the size of the disk in bytes, and 0 for a system. `table` is None for a disk without
+    a partition table.
+    """
 
     size: int
     table: str | None
@@ -70,7 +74,7 @@ class Inspection:
 
 @dataclass(frozen=True, kw_only=True)
 class FileSystem:
-    """A file system; sizes in bytes, `used` None when it could not be mounted."""
+    """A file system. Sizes are in bytes; `used` is None when the file system cannot be mounted."""
 
     kind: str
     label: str
@@ -79,4 +83,5 @@ class FileSystem:
     used: int | None = None
 
 
+# The serial number of the virtual disk that is inspected.
 SERIAL = "inspected"

@@ -1,4 +1,4 @@
-"""What is wrong with keys that recipes hold or name: OpenSSH's, and those that sign packages."""
+"""Checks of the public keys in recipes: OpenSSH keys, and OpenPGP keys that sign packages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import base64
 import re
 from collections.abc import Iterator
 
-# sshd(8), AUTHORIZED_KEYS FILE FORMAT: a key, after options if there are any.
+# sshd(8), AUTHORIZED_KEYS FILE FORMAT: optional options, then a key.
 SSH_KEY = re.compile(
     r"(?:^|\s)((?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+) (AAAA[A-Za-z0-9+/]*={0,3})(?=\s|$)"
 )
 SSH_HINT = "write one as in ~/.ssh/id_ed25519.pub"
-# Of OpenSSH, OpenPGP, PKCS 1 and 8; the last is PuTTY's.
+# The private keys of OpenSSH, OpenPGP, PKCS 1 and PKCS 8; the second pattern is for PuTTY.
 PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|PuTTY-User-Key-File")
-# RFC 9580, 6.2: the line breaks may be those of DOS.
+# RFC 9580, 6.2. Lines may end with CR and LF.
 ARMOR = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n"
     rb"(?:[!-~]+: [^\n]*\n)*"
@@ -21,20 +21,21 @@ ARMOR = re.compile(
     rb"(?:\n=[A-Za-z0-9+/]{4}\s*)?"
     rb"-----END PGP PUBLIC KEY BLOCK-----"
 )
-# RFC 9580, 5: the kinds of packets.
+# RFC 9580, 5: the type IDs of packets.
 SECRET_KEYS = (5, 7)
 PUBLIC_KEY = 6
 KEY_HINT = "it takes what 'gpg --export' writes, with or without --armor"
-# Of a file of something else each line is wrong.
+# The number of faulty lines that are reported. In a file of another kind, every line is faulty.
 MOST = 10
 
 
 def is_private(text: str) -> bool:
+    """Whether the text contains a private key."""
     return PRIVATE.search(text) is not None
 
 
 def ssh_key_fault(line: str) -> str | None:
-    """What is wrong with a line of authorized_keys that is no comment."""
+    """The fault of a line of authorized_keys, or None. The line must not be a comment."""
     if is_private(line):
         return "this is a private key: take the public one, whose file ends with .pub"
     found = [match.groups() for match in SSH_KEY.finditer(line)]
@@ -46,7 +47,7 @@ def ssh_key_fault(line: str) -> str | None:
 
 
 def authorized_keys_faults(data: bytes) -> Iterator[str]:
-    """What is wrong with a file of authorized_keys; lines count from 1."""
+    """The faults of an authorized_keys file. Line numbers start at 1."""
     text = data.decode("utf-8", "replace")
     if is_private(text):
         yield "holds a private key: name the file of the public one, which ends with .pub"
@@ -67,7 +68,11 @@ def ssh_key_lines(text: str) -> list[tuple[int, str]]:
 
 
 def _is_whole(kind: str, text: str) -> bool:
-    """Whether a public key is of the type that it says, and nothing is cut off (RFC 4253, 6.6)."""
+    """Whether a public key is complete and has the type `kind` (RFC 4253, 6.6).
+
+    The decoded key is a list of fields, each preceded by its size in four bytes. The first field
+    is the type.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:
@@ -83,7 +88,7 @@ def _is_whole(kind: str, text: str) -> bool:
 
 
 def signing_key_faults(data: bytes) -> Iterator[str]:
-    """What is wrong with an OpenPGP public key, or several, armored or not, as apt takes them."""
+    """The fault of a file of OpenPGP public keys for apt, armored or binary."""
     if fault := _signing_key_fault(data):
         yield fault
 
@@ -112,11 +117,15 @@ def _signing_key_fault(data: bytes) -> str | None:
 
 
 def is_armored(data: bytes) -> bool:
+    """Whether the data is an armored OpenPGP block (RFC 9580, 6.2)."""
     return data.lstrip().startswith(b"-----BEGIN ")
 
 
 def _packets(data: bytes) -> Iterator[int | None]:
-    """The kinds of the packets (RFC 9580, 4.2); at last None when one is cut off, or none."""
+    """The type IDs of the packets (RFC 9580, 4.2), and None where the data is malformed.
+
+    A None is last: it says that a packet is cut off, or that the data is no packet.
+    """
     place = 0
     while place < len(data):
         first, head = data[place], data[place + 1 : place + 9]
@@ -125,7 +134,7 @@ def _packets(data: bytes) -> Iterator[int | None]:
             count = 1 if length < b"\xc0" else 2
             size = int.from_bytes(head[:count]) - (0 if count == 1 else 0xC000 - 0xC0)
         elif first & 0xC0 == 0xC0:
-            # What comes in parts is no key.
+            # No key has partial body lengths (RFC 9580, 4.2.1.4): count such data as cut off.
             count = 5 if length == b"\xff" else len(data)
             size = int.from_bytes(head[1:5])
         else:

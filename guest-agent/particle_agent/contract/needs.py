@@ -1,9 +1,10 @@
-"""What a stage needs of the stages before it, declared by the stage and checked by the host.
+"""The needs of stages: what the system must have when a stage runs.
 
-A need says what the system must have when the stage runs; other stages say whether they may bring
-it (`StageOptions.may_bring`). What none of them may bring is an error before anything starts, where
-the base is known, and before the first stage, where it must be looked at. In doubt a stage may: it
-then fails by itself when the thing is not there.
+A stage declares its needs (`StageOptions.needs`). The stages before it answer whether they may
+bring a need (`StageOptions.may_bring`); in doubt they answer yes. A need that neither the base nor
+a stage meets is an error. For a known base the host reports it before anything starts. For another
+base the agent examines the system and reports it before the first stage. A need that is unmet
+although a stage might have brought it is an error of the stage that has the need.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-# What several stages know of, among the things that are needed.
+# The `Need.what` of an init, which several stages refer to.
 INIT = "package init"
 
 
@@ -19,11 +20,12 @@ INIT = "package init"
 class Need:
     """Something that the system must have when a stage runs.
 
-    `what` names it among stages: "package locales", "group docker", "user deploy". `message` and
-    `hint` are for the user; `key` is the place of the value in the stage that asks for it.
-    `packages` are the packages that bring it, as patterns of fnmatch(3). With `others`, packages
-    of any other name may bring it, too. One of the files `files` is there when the system has it;
-    their last components are such patterns, too. Of users and groups the name says enough.
+    `what` identifies the need: "package locales", "group docker", "user deploy".
+    `message` and `hint` are for the user. `key` is the place of the value in the options of the
+    stage. `packages` are fnmatch(3) patterns of packages that bring it. With `others`, packages
+    with any other name may bring it, too. The system meets the need when it has one of `files`,
+    whose last components may be patterns. Users and groups need no `files`: the agent looks their
+    names up in passwd(5) and group(5).
     """
 
     what: str
@@ -47,7 +49,10 @@ def package(
     also: tuple[str, ...] = (),
     others: bool = False,
 ) -> Need:
-    """The need of a file of a package, which those in `also` bring with them."""
+    """The need for a package, which the system has when it has `file`.
+
+    `why` is the subject of the message. The packages in `also` bring the package with them.
+    """
     return Need(
         what=f"package {name}",
         message=f"{why} needs the package '{name}', which no stage before it installs",
@@ -60,7 +65,7 @@ def package(
 
 
 def group(name: str, why: str, *key: str | int) -> Need:
-    """The need of a group; packages make groups of names that nobody can guess."""
+    """The need for a group. Any package may bring it: group names do not follow package names."""
     return Need(
         what=f"group {name}",
         message=f"{why}: no stage before makes the group '{name}'",
@@ -71,7 +76,7 @@ def group(name: str, why: str, *key: str | int) -> Need:
 
 
 def user(name: str, why: str, *key: str | int) -> Need:
-    """The need of a user."""
+    """The need for a user. Any package may bring it."""
     return Need(
         what=f"user {name}",
         message=f"{why}: no stage before makes the user '{name}'",

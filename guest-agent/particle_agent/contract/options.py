@@ -1,10 +1,10 @@
-"""What stage options are made of: strict dataclasses and constrained strings.
+"""The building blocks of stage options: strict dataclasses and constrained values.
 
-A stage is written once, as a frozen standard-library dataclass. The host hands the same class to
-pydantic, which reads ``__pydantic_config__`` and calls ``__get_pydantic_core_schema__`` on the
-metadata of ``Annotated`` types; core schemas are plain dictionaries, so pydantic is not needed
-here (https://docs.pydantic.dev/latest/concepts/types/). The guest checks the same constraints
-when it decodes the wire.
+Each stage is one frozen standard-library dataclass, which serves both sides. The host gives the
+class to pydantic, which reads ``__pydantic_config__`` and calls ``__get_pydantic_core_schema__`` on
+the metadata of ``Annotated`` types. Core schemas are plain dictionaries, so this module does not
+import pydantic (https://docs.pydantic.dev/latest/concepts/types/). The guest checks the same
+constraints when it decodes the wire.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 def kebab_case(name: str) -> str:
     """The spelling of a Python field name in recipes and on the wire.
 
-    A name that is a Python keyword has an underscore at its end, which is not spelled.
+    A field whose name would be a Python keyword ends with an underscore, which is left out.
     """
     return name.rstrip("_").replace("_", "-")
 
 
 @dataclass(frozen=True)
 class Text:
-    """Constrains a string to a pattern; `what` is how an error names the expected thing.
+    """Constrains a string to a pattern that the whole string matches.
 
-    `meant` guesses what was probably meant by a text that is not accepted. The pattern must mean
-    the same to Python's ``re.fullmatch`` and to Rust's ``regex`` crate (which pydantic uses): no
-    look-around and no back-references. It is anchored here.
+    `what` describes the expected text in errors. `meant` suggests a correction for a text that is
+    not accepted. `max_length` is in characters. The pattern must mean the same to Python's
+    ``re.fullmatch`` and to Rust's ``regex`` crate, which pydantic uses: no look-around, no
+    back-references.
     """
 
     what: str
@@ -71,9 +72,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Confidential:
-    """Marks a value that no message shows, such as the hash of a password.
+    """Marks a value that no message shows, such as a password hash.
 
-    With `option`, the value is shown where the option of that name beside it has one of the values
+    With `option`, messages show the value if the sibling option of that name has one of the values
     in `open_with`.
     """
 
@@ -88,9 +89,10 @@ CONFIDENTIAL = Confidential()
 class OnHost(Text):
     """Marks the path of a file on the host, relative to the recipe.
 
-    In the VM the value is "sha256:" and the SHA-256 of the file; where `directories` are taken,
-    too, "tree:" and that of the directory as a tar archive (see `Target.attached`). `faults` are
-    what is wrong with the content of a small file.
+    The host replaces the path before it sends the stage to the VM. A file becomes "sha256:" and its
+    SHA-256. With `directories`, the path may be a directory, which becomes "tree:" and the SHA-256
+    of its tar archive (see `Target.attached`). `faults` returns the faults of a small file's
+    content.
     """
 
     directories: bool = False
@@ -113,9 +115,9 @@ class Between:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Constrains an integer to a number of seconds; recipes may say `90s`, `20m` or `2h` instead.
+    """Constrains an integer number of seconds to a closed range.
 
-    The host converts them; only the integer goes over the wire.
+    Recipes may also write `90s`, `20m` or `2h`. The host converts these: the wire has integers.
     """
 
     low: int
@@ -151,7 +153,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class AtLeastOne:
-    """Constrains a list to have an item."""
+    """Constrains a list to have at least one item."""
 
     def accepts(self, value: tuple[object, ...]) -> bool:
         return len(value) > 0
@@ -164,7 +166,10 @@ class AtLeastOne:
 
 @dataclass(frozen=True)
 class OneOrMore(AtLeastOne):
-    """Constrains a list of words to have an item; recipes may write one word without a list."""
+    """Constrains a list of words to have at least one item.
+
+    Recipes may write a single word without a list.
+    """
 
     def __get_pydantic_core_schema__(self, source: object, handler: Any) -> dict[str, Any]:
         return {
@@ -179,20 +184,21 @@ class OneOrMore(AtLeastOne):
 
 
 def _as_tuple(value: object) -> object:
-    # What a function returns is no JSON any more to pydantic, where only a list is a tuple.
+    # pydantic accepts a list for a tuple in JSON input only, and a function's result is not JSON.
     if isinstance(value, list):
         return tuple(value)
     return (value,) if isinstance(value, str) else value
 
 
-# A path in options: the keys, and the numbers of items in lists.
+# A path in options: keys, and indexes of list items.
 Place = tuple[str | int, ...]
 
 
 class Faults(ValueError):
-    """What is wrong with options: of each fault the place, below those options, and a message.
+    """The faults of options: `found` has the place and the message of each.
 
-    As a text it is the first message.
+    Places are relative to the options.
+    `str()` of the error is the first message.
     """
 
     def __init__(self, found: Sequence[tuple[Place, str]]) -> None:
@@ -201,23 +207,22 @@ class Faults(ValueError):
 
 
 def refuse(*found: Iterable[tuple[Place, str]]) -> None:
-    """Raises Faults when there are any."""
+    """Raises Faults with all the given faults; does nothing if there are none."""
     if faults := [fault for several in found for fault in several]:
         raise Faults(faults)
 
 
 def idle(stage: str, *words: str) -> Iterator[tuple[Place, str]]:
-    """The fault of a stage that has nothing to do; `words` are options that would give it work."""
+    """The fault of a stage with nothing to do. `words` are the options that would give it work."""
     named = [f"'{word}'" for word in words]
     yield (), f"{stage}: there is nothing to do without {', '.join(named[:-1])} or {named[-1]}"
 
 
 class Options:
-    """Base of every options class: unknown keys are errors, types are not converted.
+    """The base of all options classes. Unknown keys are errors; types are not converted.
 
-    What its options exclude or need among themselves a class says in `__post_init__`, by raising
-    ValueError, or `Faults` when there may be several; the host tells it with the place in the
-    recipe.
+    A class checks the relations between its options in `__post_init__`. It raises ValueError, or
+    `Faults` if there may be several. The host reports each with its place in the recipe.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {
@@ -225,11 +230,11 @@ class Options:
         "strict": True,
         "alias_generator": kebab_case,
     }
-    # Whether its result depends on what the network has to give at the time.
+    # Whether the result depends on what the network currently offers.
     reads_network: ClassVar[bool] = False
-    # Whether it uses the recipe's name (`Target.hostname`).
+    # Whether the stage uses the recipe's name (`Target.hostname`).
     uses_name: ClassVar[bool] = False
-    # Whether it does nothing but set up what is there.
+    # Whether the stage only configures what is installed, and so brings nothing that others need.
     only_configures: ClassVar[bool] = False
 
 
@@ -255,17 +260,14 @@ HostTree = Annotated[str, OnHost(*HOST_PATH, directories=True)]
 SecretName = Annotated[
     str, Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 63)
 ]
-# POSIX, 8.1; env(1) and the shells know no other names.
+# POSIX, 8.1: env(1) and shells accept no other names.
 VariableName = Annotated[
     str, Text("the name of a variable: A-Z a-z 0-9 _, no digit first", r"[A-Za-z_][A-Za-z0-9_]*")
 ]
 
 
 def repeated(what: str, names: Iterable[tuple[Place, object]]) -> Iterator[tuple[Place, str]]:
-    """The faults of names that come a second time: nobody can tell which one is meant.
-
-    With each name comes its place; None is no name.
-    """
+    """The faults of repeated names. `names` are pairs of a place and a name; None is no name."""
     seen: set[object] = set()
     for place, name in names:
         if name is not None and name in seen:
@@ -277,14 +279,14 @@ DURATION = "[1-9][0-9]{0,5}[smh]"
 
 
 def seconds_of(text: object) -> object:
-    """A duration such as '20m' in seconds; anything else comes back as it is."""
+    """Converts a duration such as '20m' to seconds. Returns any other value unchanged."""
     if isinstance(text, str) and re.fullmatch(DURATION, text):
         return int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
     return text
 
 
 def duration(seconds: int) -> str:
-    """Seconds as recipes write them, in the largest unit that is exact."""
+    """Seconds in the notation of recipes, in the largest exact unit."""
     for unit, letter in ((3600, "h"), (60, "m")):
         if seconds and seconds % unit == 0:
             return f"{seconds // unit}{letter}"

@@ -1,35 +1,28 @@
-"""What the disk of packages holds that the host hands in, and what is told of a package there."""
+"""The content of the disk of packages, which the host writes and the agent reads."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+# The names of files and directories on the disk.
 INDEX = "Packages"
-
-
 ARCHIVES = "archives"
-
-
 DATABASE = "database.tar"
-
-
 PLAIN = "plain"
-
-
-# What else of apt's configuration decides which packages are taken, and from where.
+# The apt settings, other than its files, that decide which packages apt selects and from where.
 SETTINGS = ("APT::Default-Release", "Acquire::http::Proxy", "Acquire::https::Proxy")
-
-
 MERGED = ("/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/")
-
-
 FIELD = re.compile(r"(?m)^(Package|Architecture|Version): *(\S+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """What dpkg would note of a package, and what it would write or take away; absolute paths."""
+    """The effect of a package on the system.
+
+    `stanza` is its paragraph in dpkg's status. The absolute paths are those that dpkg writes or
+    removes.
+    """
 
     stanza: str
     directories: tuple[str, ...]
@@ -41,5 +34,5 @@ class Plain:
 
 
 def merged(path: str) -> str:
-    """The path where /bin and its like are links into /usr."""
+    """The path in a system whose /bin, /sbin and /lib* are links into /usr."""
     return f"/usr{path}" if path.startswith(MERGED) else path

@@ -1,4 +1,4 @@
-"""What the values of options look like: the names, texts and sizes that stages take."""
+"""The types of option values: the names, texts and sizes that stages accept."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Annotated
 
 from particle_agent.contract.options import CONFIDENTIAL, Between, Text
 
-# Debian Policy 5.6.1 for the name; apt's own suffixes: ":arch", "=version" and "/release".
+# Debian Policy 5.6.1 defines the name. apt adds the suffixes ":arch", "=version" and "/release".
 PackageName = Annotated[
     str,
     Text(
         "a Debian package name such as 'openssh-server' (optionally :ARCH, =VERSION or /RELEASE)",
-        # apt-get(8) takes a minus at the end for a removal.
+        # No minus at the end: apt-get(8) reads it as a request to remove the package.
         r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](:[a-z0-9-]*[a-z0-9])?"
         r"(=[A-Za-z0-9.+:~-]*[A-Za-z0-9.+:~]|/[a-z0-9.-]*[a-z0-9.])?",
     ),
 ]
-# As above, of a package that is there: no version and no release.
+# The name of an installed package has neither version nor release.
 InstalledName = Annotated[
     str,
     Text(
@@ -51,12 +51,12 @@ DebconfQuestion = Annotated[
     str, Text("a debconf question such as 'locales/default'", r"[A-Za-z0-9][A-Za-z0-9+./_-]*")
 ]
 DebconfValue = Annotated[str, Text("a text of one line", r"[^\x00-\x1f\x7f]*", 4096)]
-# apt names the file by it; sources.list(5) lets it pass over other names.
+# The name becomes a file name, and apt ignores files with other characters (sources.list(5)).
 SourceName = Annotated[
     str,
     Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9][a-z0-9_-]*", 100),
 ]
-# sources.list(5). No user and password: they would stay in the image, for all to read.
+# sources.list(5). Without user and password, which everybody could read in the image.
 SourceUri = Annotated[
     str,
     Text(
@@ -86,7 +86,7 @@ SigningKey = Annotated[
     ),
     CONFIDENTIAL,
 ]
-# apt knows the format of a keyring by its ending.
+# apt derives the format of a keyring from the suffix.
 KeyringPath = Annotated[
     str,
     Text(
@@ -112,7 +112,7 @@ LocaleName = Annotated[
         r"(C|[a-z]{2,3}_[A-Z]{2})(\.[A-Z0-9-]+)?(@[a-z]+)?",
     ),
 ]
-# gettext(3): a language, or one of a territory.
+# gettext(3): a language, optionally with a territory.
 LanguageName = Annotated[
     str, Text("a language such as 'de' or 'pt_BR'", r"[a-z]{2,3}(_[A-Z]{2})?", 6)
 ]
@@ -152,7 +152,7 @@ AbsolutePath = Annotated[
         4096,
     ),
 ]
-# Bytes, in binary units, as qemu-img takes them.
+# Binary units, as in qemu-img.
 DiskSize = Annotated[
     str,
     Text(
@@ -167,7 +167,7 @@ SwapSize = Annotated[
         r"none|[1-9][0-9]{0,5}[MG]",
     ),
 ]
-# RFC 1123; Linux takes 64 characters.
+# RFC 1123; Linux limits host names to 64 characters.
 HostName = Annotated[
     str,
     Text(
@@ -176,7 +176,7 @@ HostName = Annotated[
         64,
     ),
 ]
-# YAML 1.1 reads 0644 as a number, and some of its readers as a decimal one.
+# A string, because YAML readers disagree whether the number 0644 is octal or decimal.
 FileMode = Annotated[
     str, Text("a file mode in quotes such as '0644' (octal digits)", r"0?[0-7]{3,4}", 5)
 ]
@@ -187,7 +187,7 @@ UnitName = Annotated[
 ]
 Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
 Script = Annotated[str, Text("the text of a script, without NUL characters", r"[^\x00]+", 262144)]
-# systemd.network(5): names as in the kernel, with the wildcards of the shell.
+# systemd.network(5): kernel interface names with shell wildcards.
 InterfaceName = Annotated[
     str,
     Text(
@@ -208,7 +208,7 @@ InterfaceAddress = Annotated[
         49,
     ),
 ]
-# The kernel's documentation, admin-guide/kernel-parameters; quotes may hold no spaces here.
+# The kernel's documentation, admin-guide/kernel-parameters. Spaces within quotes are excluded.
 KernelWord = Annotated[
     str, Text("one word for the kernel's command line such as 'quiet'", r"[!-~]+", 255)
 ]
@@ -216,7 +216,7 @@ ModuleName = Annotated[
     str,
     Text("the name of a kernel module such as 'br_netfilter'", r"[A-Za-z0-9_][A-Za-z0-9_-]*", 64),
 ]
-# xkeyboard-config(7). The names go into files that shells read.
+# xkeyboard-config(7). Shells read the files that these names go into.
 XkbName = Annotated[
     str,
     Text("a name of xkeyboard-config(7) such as 'de' or 'pc105'", r"[A-Za-z0-9][A-Za-z0-9_+-]*"),
@@ -251,5 +251,5 @@ Comment = Annotated[
 
 
 def bytes_of(size: str) -> int:
-    """A `DiskSize` or `SwapSize` that is a number, in bytes."""
+    """The bytes of a numeric `DiskSize` or `SwapSize`."""
     return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]

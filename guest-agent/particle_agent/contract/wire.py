@@ -1,9 +1,10 @@
-"""What the host and the agent say to each other.
+"""The protocol between the host and the agent.
 
 The host writes JSON objects to the agent's standard input, one a line: the request, and an answer
 to each `PackagesNeeded` and `Frozen`. The agent writes events to its standard output, one a line.
-Only a received `Done` is success: end of stream, silence past the deadline or a dead VM is failure.
-Text from the guest is cut to `TEXT_LIMIT` characters a field; a longer line is refused by the host.
+Only `Done` means success. End of stream, silence past the deadline and a dead VM mean failure.
+The agent cuts texts to `TEXT_LIMIT` characters a field. The host refuses lines longer than
+`LINE_LIMIT` bytes.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from particle_agent.contract.decode import DecodeError, decode_any, encode
 
 PROTOCOL = 5
 HEARTBEAT_SECONDS = 5.0
+# Characters of a field, then bytes of lines and files.
 TEXT_LIMIT = 8192
 LINE_LIMIT = 65536
 IMAGE_LIMIT = 1 << 20
 PACKAGES_REQUEST = "/run/particle-os/packages.json"
 PACKAGES_REQUEST_LIMIT = 64 << 20
-# Files of the host, named by their digest; and secrets, by their keyed hash.
+# Directories for the host's files, named by their digests, and for secrets, named by keyed hashes.
 ATTACHED = "/run/particle-os/attached"
 HELD = "/run/particle-os/secrets"
 INSPECTION = "/run/particle-os/inspection.json"
@@ -30,7 +32,7 @@ INSPECTION_LIMIT = 16 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Hello:
-    """First line: who speaks, so that a stale agent is noticed before it does anything."""
+    """The agent's first line. It lets the host reject a stale agent before it does anything."""
 
     type: Literal["hello"] = "hello"
     protocol: int
@@ -39,7 +41,7 @@ class Hello:
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """Sent every `HEARTBEAT_SECONDS`, however long a command is silent."""
+    """A sign of life every `HEARTBEAT_SECONDS`, also while a command prints nothing."""
 
     type: Literal["heartbeat"] = "heartbeat"
 
@@ -62,7 +64,7 @@ class OutputLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """Something the user should know of, although nothing failed."""
+    """Information for the user that is no failure."""
 
     type: Literal["note"] = "note"
     text: str
@@ -70,7 +72,7 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of a stage, a command or a package, that took so many seconds."""
+    """The time that a part of a stage took: a command, or the handling of a package by dpkg."""
 
     name: str
     seconds: float
@@ -78,7 +80,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class StageEnd:
-    """The stage succeeded; `seconds` by the guest's clock, the longest of its parts first."""
+    """The stage succeeded. The guest's clock measures `seconds`. The longest part comes first."""
 
     type: Literal["stage-finished"] = "stage-finished"
     index: int
@@ -88,9 +90,9 @@ class StageEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """The scratch disk is complete and stands still until a `Continue`, for a checkpoint.
+    """The scratch disk is complete and frozen for a checkpoint, until a `Continue`.
 
-    `index` is that of the stage that has finished.
+    `index` is the index of the stage that has finished.
     """
 
     type: Literal["frozen"] = "frozen"
@@ -99,14 +101,14 @@ class Frozen:
 
 @dataclass(frozen=True, kw_only=True)
 class Continue:
-    """The checkpoint is made; from the host to the guest."""
+    """From the host to the guest: the checkpoint is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerBlob:
-    """A layer of a container image: a blob of `size` bytes, a tar archive, maybe compressed.
+    """A layer of a container image: a tar archive, possibly compressed, in a blob of `size` bytes.
 
-    `diff_id` is "sha256:" and the SHA-256 of the archive itself.
+    `diff_id` is "sha256:" and the SHA-256 of the uncompressed archive.
     """
 
     size: int
@@ -115,14 +117,14 @@ class LayerBlob:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """A line from the host to the guest, before the blobs of these layers, the lowest first."""
+    """From the host to the guest: a line that precedes the blobs of these layers, lowest first."""
 
     layers: tuple[LayerBlob, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unpacked:
-    """The base arrived: so many bytes, with this SHA-256."""
+    """The base has arrived: its size in bytes and its SHA-256."""
 
     type: Literal["unpacked"] = "unpacked"
     size: int
@@ -131,11 +133,11 @@ class Unpacked:
 
 @dataclass(frozen=True, kw_only=True)
 class AptProxy:
-    """A proxy for apt: its URL as the reader of this reaches it, and how it takes https.
+    """A proxy for apt, under the URL that the recipient of this message reaches.
 
-    "connect" is what proxies usually do, "rewrite" apt-cacher-ng's http://HTTPS///HOST/PATH;
-    "direct" goes without it. `caches` tells apt-cacher-ng, which takes http on port 80 alone
-    unless it is told otherwise.
+    `https` selects how apt fetches https URLs: "connect" with the usual CONNECT method, "rewrite"
+    with apt-cacher-ng's http://HTTPS///HOST/PATH, "direct" without the proxy. `caches` is true for
+    apt-cacher-ng, which by default accepts http on port 80 only.
     """
 
     url: str
@@ -145,11 +147,11 @@ class AptProxy:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How stages are run: the recipe's name, and what the stages share.
+    """The options of a run, which all stages share. `hostname` is the recipe's name.
 
-    With `source_date` (seconds since 1970) the image is to be reproducible. With `checkpoints` the
-    agent waits after each stage but the last (`Frozen`), with `verify` it verifies the disk that
-    the last one has written.
+    With `source_date` (seconds since 1970) the image is reproducible. With `checkpoints` the agent
+    waits after each stage except the last (`Frozen`). With `verify` it verifies the disk that the
+    last stage has written.
     """
 
     hostname: str
@@ -161,7 +163,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FileContent:
-    """A file of the target; `content` is base64."""
+    """A file of the target. `content` is base64."""
 
     path: str
     content: str
@@ -169,7 +171,7 @@ class FileContent:
 
 @dataclass(frozen=True, kw_only=True)
 class AptSetting:
-    """One value of apt's configuration; see apt.conf(5)."""
+    """One value of apt's configuration (apt.conf(5))."""
 
     key: str
     value: str
@@ -177,10 +179,10 @@ class AptSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageRequest:
-    """What decides which packages are taken: those that are there, and apt's files.
+    """The input of apt's selection of packages: the installed packages, and apt's files.
 
-    What is to be installed the host knows from the recipe. `architectures` names the native one
-    first; empty means the native one alone.
+    The host knows from the recipe what to install. `architectures` begins with the native
+    architecture; an empty tuple means the native architecture only.
     """
 
     status: FileContent
@@ -193,14 +195,14 @@ class PackageRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class PackagesNeeded:
-    """The guest waits for a `PackagesAnswer` to the request in the file PACKAGES_REQUEST."""
+    """The guest waits for a `PackagesAnswer` to the request in the file `PACKAGES_REQUEST`."""
 
     type: Literal["packages-needed"] = "packages-needed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackagesAnswer:
-    """The disk of packages is written, or the host cannot help; from the host to the guest."""
+    """From the host to the guest: the disk of packages is written, or the reason why it is not."""
 
     refused: str | None = None
 
@@ -209,7 +211,7 @@ class PackagesAnswer:
 class DiskNeeded:
     """The guest waits until the host has grown the output disk to `size` bytes.
 
-    About `content` bytes of it will be written; the rest stays sparse.
+    The guest will write about `content` bytes; the rest stays sparse.
     """
 
     type: Literal["disk-needed"] = "disk-needed"
@@ -219,7 +221,7 @@ class DiskNeeded:
 
 @dataclass(frozen=True, kw_only=True)
 class DiskWritten:
-    """The output disk is complete: its first `size` bytes, which nobody writes from here on."""
+    """The output disk is complete in its first `size` bytes. The guest writes no more to it."""
 
     type: Literal["disk-written"] = "disk-written"
     size: int
@@ -227,8 +229,11 @@ class DiskWritten:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something is wrong with a disk that is verified: `code` tells what (`verification.findings`),
-    `place` where, and `message` how it shows."""
+    """A defect of the verified disk.
+
+    `code` is a key of `contract.findings`, `place` a partition or a file, and `message` describes
+    the defect.
+    """
 
     type: Literal["finding"] = "finding"
     code: str
@@ -238,7 +243,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The disk has been looked at, in so many seconds; all findings have been told."""
+    """The verification of the disk is complete, in `seconds`. All findings came before."""
 
     type: Literal["verified"] = "verified"
     seconds: float
@@ -246,7 +251,11 @@ class Verified:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The end, without success. `kind` tells whose fault it is; `index` is the stage's."""
+    """The end, without success.
+
+    `kind` names the cause: a stage, the infrastructure, or an internal error. `index` is the index
+    of the failed stage. `tail` holds the last lines of output.
+    """
 
     type: Literal["failed"] = "failed"
     kind: Literal["stage", "infrastructure", "internal"]
@@ -285,12 +294,12 @@ HostAnswer = PackagesAnswer | Continue
 
 
 def to_line(event: AgentEvent) -> str:
-    """The event as one line of ASCII JSON, with its end of line."""
+    """The event as one line of ASCII JSON, including the line feed."""
     return json.dumps(encode(event), ensure_ascii=True) + "\n"
 
 
 def from_line(line: bytes) -> Any:
-    """The event in a line. Raises DecodeError for anything that is not exactly one."""
+    """The event in a line. Raises DecodeError unless the line holds exactly one event."""
     if len(line) > LINE_LIMIT:
         raise DecodeError(f"a line of {len(line)} bytes; the limit is {LINE_LIMIT}")
     try:

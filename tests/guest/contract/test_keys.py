@@ -1,4 +1,4 @@
-"""Keys in recipes, and in files that recipes name: told before anything starts."""
+"""The host checks keys in recipes, and in files that recipes name, before anything starts."""
 
 import base64
 
@@ -16,7 +16,7 @@ BINARY = b"\x98" + bytes([len(BODY)]) + BODY
 
 
 def armored(data, kind="PUBLIC"):
-    """As gpg does it, with a checksum that nobody checks."""
+    """The armor that gpg writes, with a placeholder for the checksum."""
     text = base64.encodebytes(data).decode()
     label = f"PGP {kind} KEY BLOCK-----\n"
     return f"-----BEGIN {label}\n{text}=AAAA\n-----END {label}".encode()
@@ -65,7 +65,7 @@ def test_keys_that_sign_packages(tmp_path, data):
         (b"<html>not found</html>\n", "is no OpenPGP public key"),
         (f"{SSH}\n".encode(), "is no OpenPGP public key"),
         (b"\0\0\0\x20\1\1\0\2KBXf" + bytes(20), "is no OpenPGP public key"),
-        # A signature, and one of a key.
+        # A signature, then a secret key.
         (b"\x88\x02ab", "is no OpenPGP public key"),
         (b"\x94" + BINARY[1:], "holds a private key, which no image may have"),
         (armored(b"\x94" + BINARY[1:], "PRIVATE"), "holds a private key"),
@@ -165,6 +165,6 @@ def test_what_is_too_large_for_keys_is_not_read(tmp_path):
 )
 @pytest.mark.timeout(HANG_SECONDS)
 def test_no_file_takes_long(data):
-    """What looks at all the rest for each line takes hours for these."""
+    """A check that scans the rest of the file for each line takes hours for these files."""
     list(keys.signing_key_faults(data))
     list(keys.authorized_keys_faults(data))
