@@ -17,7 +17,7 @@ from particle_agent.errors import EnvironmentFailed
 
 
 class Channel:
-    """The agent's side of the wire; safe to use from the heartbeat's thread."""
+    """Sends events to the host and receives its answers. Threads may send at the same time."""
 
     def __init__(self, stream: IO[str], answers: IO[bytes]) -> None:
         self._stream = stream
@@ -42,21 +42,21 @@ class Channel:
         self.send(wire.DiskWritten(size=size))
 
     def packages(self, request: wire.PackageRequest) -> wire.PackagesAnswer:
-        """Asks the host for packages, and waits until it has answered."""
+        """Asks the host for packages and waits for the answer."""
         Path(wire.PACKAGES_REQUEST).write_text(json.dumps(encode(request)))
         self.send(wire.PackagesNeeded())
         return decode(wire.PackagesAnswer, self.receive())
 
     def receive(self) -> Any:
-        """The host's next JSON object."""
+        """The next JSON object from the host. Raises EnvironmentFailed at end of stream."""
         line = self._answers.readline()
         if not line:
-            raise EnvironmentFailed("the host has gone")
+            raise EnvironmentFailed("the host closed the connection to the agent")
         return json.loads(line)
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
-        """Sends a heartbeat every HEARTBEAT_SECONDS for as long as the context lasts."""
+        """Sends a heartbeat every `HEARTBEAT_SECONDS` until the context ends."""
         stopped = threading.Event()
 
         def beat() -> None:
@@ -73,7 +73,7 @@ class Channel:
 
 
 def reserve_stdout() -> IO[str]:
-    """The real standard output, for events only; prints of anything else go to standard error."""
+    """Returns the real standard output, for events only, and redirects prints to standard error."""
     stream = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     sys.stdout = sys.stderr

@@ -1,4 +1,4 @@
-"""The event that tells the host why the agent ended."""
+"""The event that reports to the host why the agent failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from particle_agent.errors import EnvironmentFailed, StageError
 
 
 class FailedStage(Exception):
-    """The stage at `index` of the request has failed; `error` says why."""
+    """The stage at `index` of the request failed with `error`."""
 
     def __init__(self, index: int, error: Exception) -> None:
         super().__init__(str(error))
@@ -18,14 +18,14 @@ class FailedStage(Exception):
         self.error = error
 
 
-# Characters of a line and lines of a tail; in JSON's ASCII, each takes at most 12 bytes.
+# The limits of a tail and of a message. A character takes at most 12 bytes of JSON in ASCII.
 TAIL_CHARACTERS = 160
 TAIL_LINES = 20
 MESSAGE_CHARACTERS = 1000
 
 
 def failure(error: BaseException) -> wire.Failed:
-    """The event that tells the host of `error`; it always fits a line of the wire."""
+    """The event that reports `error`. It always fits in `wire.LINE_LIMIT`."""
     index = error.index if isinstance(error, FailedStage) else None
     cause = error.error if isinstance(error, FailedStage) else error
     if isinstance(cause, StageError):

@@ -1,4 +1,4 @@
-"""Looks at disks and at the finished system."""
+"""Verifies and inspects disks, and inspects the finished system."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from particle_agent.disk.reading import Tree
 from particle_agent.target.target import wait_for_disk
 from particle_agent.verification import inspection
 
-# The serial of the disk that the last stage writes.
+# The serial number of the disk that the last stage writes.
 OUTPUT = "output"
 
 
 def verify(channel: Channel, serial: str) -> None:
-    """Verifies the disk with this serial, which nobody writes from here on; tells what is wrong."""
+    """Verifies the disk with this serial number and sends the findings to the host.
+
+    The disk becomes read-only.
+    """
     device = wait_for_disk(serial, 0, 30.0)
     channel.output("+ verify the disk")
     started = time.monotonic()
-    # What was written to its partitions is not in the kernel's memory of the whole disk.
+    # The kernel's cache of the whole disk does not see what was written through its partitions.
     argv = ["blockdev", "--flushbufs", "--setro", str(device)]
     subprocess.run(argv, check=True, timeout=60)
     verification.of_disk(device, channel.send)
@@ -34,7 +37,7 @@ def verify(channel: Channel, serial: str) -> None:
 
 
 def inspect(*, disk: bool) -> Inspection:
-    """What is on the disk to be inspected, or else in the target."""
+    """Inspects the disk with the serial number `SERIAL`, or the target."""
     if disk:
         return inspection.of_disk(wait_for_disk(SERIAL, 0, 30.0))
     mount_scratch()

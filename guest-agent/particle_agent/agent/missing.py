@@ -1,8 +1,8 @@
-"""What the stages need and neither the system has nor a stage before may bring.
+"""Finds the needs of stages that neither the system nor an earlier stage meets.
 
-Of a base that particle-os makes the host knows what it holds and tells it before anything starts.
-Another base is looked at here, before its first stage: one that fails does so at once, and not
-after the packages of those before it have been installed.
+The host checks the needs for a base that particle-os makes, before anything starts. The content of
+another base is known only in the VM. The agent checks the needs before the first stage, so that the
+build fails before it spends time on installing packages.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ DATABASES = {"user": "passwd", "group": "group"}
 
 
 def missing(stages: Sequence[Stage], target: Target) -> Iterator[tuple[int, Need]]:
-    """Each need that will not be met, with the position of its stage; once for each stage."""
+    """The unmet needs, each with the index of its stage. Each stage has a need only once."""
     for index, stage in enumerate(stages):
-        told: set[str] = set()
+        seen: set[str] = set()
         for need in stage.needs():
-            if need.what in told or any(other.may_bring(need) for other in stages[:index]):
+            if need.what in seen or any(other.may_bring(need) for other in stages[:index]):
                 continue
-            told.add(need.what)
-            if not _is_there(need, target):
+            seen.add(need.what)
+            if not _is_met(need, target):
                 yield index, need
 
 
-def _is_there(need: Need, target: Target) -> bool:
+def _is_met(need: Need, target: Target) -> bool:
     kind, _, name = need.what.partition(" ")
     if kind in DATABASES:
         return name in entries(target, DATABASES[kind])
@@ -47,7 +47,10 @@ def _has(target: Target, pattern: str) -> bool:
 
 
 def check_needs(stages: Sequence[Stage], target: Target, channel: Channel) -> None:
-    """Raises FailedStage, of the first stage that lacks something; the host hears of its start."""
+    """Raises FailedStage for the first stage with an unmet need; its tail names the other needs.
+
+    The host receives the start of the stage first, as it does for every failed stage.
+    """
     found = list(missing(stages, target))
     if not found:
         return

@@ -1,4 +1,4 @@
-"""Runs the stages of one request and tells the host what happens."""
+"""Runs the stages of one request and reports to the host."""
 
 from __future__ import annotations
 
@@ -37,32 +37,33 @@ PART_CHARACTERS = 100
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The stages that the host wants to be run, and how."""
+    """A request of the host: the stages to run, and the options of the run."""
 
     options: wire.RunOptions
     stages: tuple[Stage, ...]
 
     @classmethod
-    def decoded(cls, told: Mapping[str, Any]) -> RunRequest:
-        """The request of the JSON object `told`. Raises DecodeError when it is malformed."""
+    def decoded(cls, request: Mapping[str, Any]) -> RunRequest:
+        """Decodes a JSON object. Raises DecodeError when it is malformed."""
         return cls(
-            decode(wire.RunOptions, told["options"], "options"),
+            decode(wire.RunOptions, request["options"], "options"),
             tuple(
                 decode_any(ALL_STAGES, item, f"stages[{index}]")
-                for index, item in enumerate(told["stages"])
+                for index, item in enumerate(request["stages"])
             ),
         )
 
     def target(self, index: int, channel: Channel) -> Target:
-        """The target as the stage at `index` sees it."""
+        """The target for the stage at `index`."""
         stage = self.stages[index]
         return Target(
             ROOT,
             channel,
-            # Its result depends on the name only if its key does.
+            # A stage that does not use the name has the same cache key in every recipe, so its
+            # result must not depend on the name.
             hostname=self.options.hostname if stage.uses_name else "",
             source_date=self.options.source_date,
-            # The limit of the stage comes first.
+            # A limit on the stage must expire before the limit on its command.
             command_seconds=max(COMMAND_SECONDS, 2.0 * (stage.timeout or 0)),
             apt_proxy=self.options.apt_proxy,
             ahead=partial(_do_ahead, self.stages[index + 1 :]),
@@ -70,13 +71,13 @@ class RunRequest:
 
 
 def run_stages(request: RunRequest, channel: Channel) -> None:
-    """Runs the stages of `request` in order; returns when all of them succeeded.
+    """Runs the stages of `request` in order. Returns when all of them have succeeded.
 
-    Raises FailedStage naming the stage's index.
+    Raises FailedStage with the index of the stage that failed.
     """
     values = _take_secrets(Path(wire.HELD))
     if mount_scratch() and fits_into_memory():
-        # Another VM has written it.
+        # Another VM has written the disk, so this VM has none of it in memory.
         read_ahead(ROOT)
     with mounted_for_chroot(ROOT):
         check_needs(request.stages, Target(ROOT, channel, hostname=""), channel)
@@ -87,14 +88,14 @@ def run_stages(request: RunRequest, channel: Channel) -> None:
                     channel.send(wire.Frozen(index=index))
                     decode(wire.Continue, channel.receive())
     if request.options.verify:
-        # Here, where the agent runs already: in an emulated VM each start of it takes seconds.
+        # Verify in the running agent: in an emulated VM each start of an agent takes seconds.
         verify(channel, OUTPUT)
 
 
 def _run_in_turn(
     index: int, stage: Stage, target: Target, values: Mapping[str, bytes], channel: Channel
 ) -> None:
-    """Runs one stage with its secrets, and tells the host of its start and its end."""
+    """Runs one stage with its secrets. Reports its start and its end to the host."""
     channel.send(wire.StageStart(index=index))
     started = time.monotonic()
     try:
@@ -114,13 +115,13 @@ def _run_in_turn(
 
 
 def _do_ahead(stages: Sequence[Stage], target: Target) -> None:
-    """Does what those stages can do ahead that find the system as it is now."""
+    """Runs `ahead` of the next stages, up to the first one that changes more than configuration."""
     for stage in itertools.takewhile(lambda stage: stage.only_configures, stages):
         stage.ahead(target)
 
 
 def _take_secrets(directory: Path) -> dict[str, bytes]:
-    """The secrets that the host has handed in, by keyed hash; from here on only we have them."""
+    """Reads the secrets from the host, by keyed hash, and removes their files."""
     values = {}
     for path in directory.iterdir() if directory.is_dir() else ():
         values[path.name] = path.read_bytes()
@@ -129,7 +130,11 @@ def _take_secrets(directory: Path) -> dict[str, bytes]:
 
 
 def run_stage(stage: Stage, target: Target) -> None:
-    """Runs one stage within its time, and without a network if it asks for that."""
+    """Runs one stage within its time limit, and without a network if its options say so.
+
+    Raises StageError. With `network: none` an unreachable network is a fault of the recipe, not of
+    the environment.
+    """
     with ExitStack() as limits:
         if stage.network == "none":
             limits.enter_context(no_network())

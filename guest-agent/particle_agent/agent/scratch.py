@@ -1,4 +1,4 @@
-"""The scratch disk: its file system, and what is mounted on it."""
+"""The scratch disk: its file system and its mounts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"
 # linux/fs.h: _IOWR('X', 119, int) and _IOWR('X', 120, int).
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
-# Announces each file whose path comes on standard input, ended by a NUL, without waiting for it.
+# Reads NUL-terminated paths from standard input. Asks the kernel to read each file, without waiting
+# for it.
 WILL_NEED = """\
 import os, sys
 for path in sys.stdin.buffer.read().split(b"\\0")[:-1]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        continue  # A stage has taken it away.
+        continue  # A stage has removed the file.
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
     os.close(file)
 """
@@ -32,9 +33,9 @@ APT_DIRECTORIES = {"lists": "var/lib/apt/lists", "archives": "var/cache/apt/arch
 
 
 def prepare_scratch() -> Path:
-    """Makes the file system of the scratch disk, mounts it, and returns the empty target."""
+    """Makes and mounts the file system of the scratch disk. Returns the empty target directory."""
     device = wait_for_disk("scratch", 0, 30.0)
-    # No journal: the disk is thrown away unless every stage succeeds.
+    # The disk needs no journal: it is thrown away unless every stage succeeds.
     subprocess.run(
         ["mkfs.ext4", "-q", "-O", "^has_journal", "-E", "lazy_itable_init=1", str(device)],
         check=True,
@@ -47,7 +48,7 @@ def prepare_scratch() -> Path:
 
 @contextmanager
 def packages_disk() -> Iterator[Path]:
-    """The host's disk of packages, mounted in the VM."""
+    """Mounts the host's disk of packages. Yields its mount point in the VM."""
     place = Path("/run/particle-os/packages")
     place.mkdir()
     device = str(wait_for_disk("packages", 0, 30.0))
@@ -59,7 +60,7 @@ def packages_disk() -> Iterator[Path]:
 
 
 def mount_scratch() -> bool:
-    """Mounts the scratch disk, unless it is; tells whether it had to."""
+    """Mounts the scratch disk. Returns False if it was mounted before."""
     if SCRATCH.is_mount():
         return False
     device = wait_for_disk("scratch", 0, 30.0)
@@ -69,12 +70,12 @@ def mount_scratch() -> bool:
 
 
 def read_ahead(root: Path) -> subprocess.Popen[bytes]:
-    """Has the kernel read all files of the tree into memory; the process that sees to it.
+    """Starts a process that makes the kernel read all files of the tree into memory.
 
-    The last stage reads them all. Read one after the other, each would wait for the emulated disk;
-    it is asked for many at once. Other file systems that are mounted in the tree are left out.
+    The last stage reads all files, and would wait for the emulated disk once for each file. The
+    disk serves many requests at the same time. File systems mounted in the tree are left out.
     """
-    # In the order in which they probably lie on the disk.
+    # Sort by inode: this is probably the order of the files on the disk.
     script = (
         "find \"$1\" -xdev -type f -printf '%i %p\\0' | sort --zero-terminated --numeric-sort |"
         " cut --zero-terminated --delimiter=' ' --fields=2- | python3 -I -S -c \"$2\""
@@ -88,7 +89,7 @@ def read_ahead(root: Path) -> subprocess.Popen[bytes]:
 
 
 def fits_into_memory() -> bool:
-    """Whether what lies on the scratch disk takes less than half of the memory that is free."""
+    """Whether the content of the scratch disk takes less than half of the available memory."""
     disk, memory = os.statvfs(SCRATCH), Path("/proc/meminfo").read_text()
     used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
     available = next(line for line in memory.splitlines() if line.startswith("MemAvailable:"))
@@ -97,7 +98,7 @@ def fits_into_memory() -> bool:
 
 @contextmanager
 def frozen_scratch() -> Iterator[None]:
-    """All that was written is on the disk, and nothing is written for as long as it lasts."""
+    """Writes everything to the scratch disk, and blocks further writes until the context ends."""
     descriptor = os.open(SCRATCH, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.ioctl(descriptor, FIFREEZE, 0)
@@ -111,7 +112,7 @@ def frozen_scratch() -> Iterator[None]:
 
 @contextmanager
 def mounted_for_chroot(root: Path) -> Iterator[None]:
-    """The file systems that programs in the target expect; apt's caches lie outside of it."""
+    """Mounts the file systems that programs in the target expect, and apt's caches from outside."""
     kinds = {"proc": "proc", "sys": "sysfs", "dev": "devtmpfs", "dev/pts": "devpts"}
     kinds |= {"run": "tmpfs", "tmp": "tmpfs"}
     with ExitStack() as stack:
@@ -128,7 +129,7 @@ def mounted_for_chroot(root: Path) -> Iterator[None]:
 
 
 def kill_strays(root: Path) -> None:
-    """Ends daemons that a stage left running inside the target."""
+    """Kills daemons that a stage left running in the target."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue

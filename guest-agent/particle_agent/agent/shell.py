@@ -17,17 +17,17 @@ from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract import wire
 from particle_agent.target.target import ENVIRONMENT, Target
 
-# On a file system of the build's own.
+# /run of the target is a tmpfs, so that the file is not part of the system.
 APT_CONFIG = "/run/particle-os-apt.conf"
 
 
 def run_shell(proxy: wire.AptProxy | None) -> int:
-    """Runs a root shell in the target on the streams of this process; returns its status.
+    """Runs a root shell in the target on the streams of this process. Returns its exit status.
 
-    apt goes through the proxy there, if there is one.
+    apt in the shell uses the proxy, if there is one.
     """
     mount_scratch()
-    # Nothing is reported: the streams are the user's.
+    # The channel sends no events here: the streams belong to the user.
     target = Target(ROOT, Channel(sys.stderr, sys.stdin.buffer), hostname="target")
     program = "/bin/bash" if target.exists("/bin/bash") else "/bin/sh"
     environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}

@@ -1,4 +1,4 @@
-"""What another base lacks is told before its first stage; the same needs as on the host."""
+"""The agent reports the unmet needs on a base from elsewhere before the first stage."""
 
 import pytest
 from particle_agent.agent.failure import FailedStage, failure
@@ -21,7 +21,7 @@ def lacks(target, *stages):
 
 @pytest.fixture
 def base(target):
-    """What a container image of Debian has, in which /bin is a link."""
+    """A system like a container image of Debian, in which /bin is a link."""
     target.make_directory("/usr/bin")
     target.symlink("/bin", "usr/bin")
     target.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")

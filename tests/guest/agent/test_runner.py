@@ -1,4 +1,4 @@
-"""What the host asks for, and which stages work ahead of their turn."""
+"""The decoding of requests, and the stages that work in advance."""
 
 import json
 

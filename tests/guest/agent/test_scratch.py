@@ -1,4 +1,4 @@
-"""Reading ahead what the last stage will read."""
+"""Reading files ahead of the last stage."""
 
 import io
 import os
