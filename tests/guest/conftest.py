@@ -1,4 +1,4 @@
-"""A Target that keeps its files in a temporary directory and records commands."""
+"""The `target` fixture: a Target that keeps files in a temporary directory and records commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from particle_agent.target.target import Target
 
 @dataclass(frozen=True)
 class Command:
-    """A command that a stage ran; `inside` tells whether it ran in the target."""
+    """A command that a stage ran. `inside` is true for a command that ran in the target."""
 
     argv: tuple[str, ...]
     stdin: str
@@ -23,7 +23,7 @@ class Command:
 
 
 class Report:
-    """What a stage told the host."""
+    """A record of the messages from a stage to the host."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -51,7 +51,7 @@ class Report:
 
 
 class RecordingTarget(Target):
-    """Real files below a directory; commands, mounts and owners are recorded."""
+    """A Target with real files below a directory. It records commands, mounts and owners."""
 
     def __init__(self, directory: Path) -> None:
         root = directory / "root"
@@ -66,7 +66,7 @@ class RecordingTarget(Target):
         self._reactions: dict[str, Callable[[Command], None]] = {}
 
     def when(self, program: str, reaction: Callable[[Command], None]) -> None:
-        """Calls `reaction` when a stage runs `program`: its effect, or its failure."""
+        """Calls `reaction` when a stage runs `program`, to imitate its effect or its failure."""
         self._reactions[program] = reaction
 
     def programs(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs one command, line by line, with a deadline."""
+"""Runs a command with a deadline and emits its output line by line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target.limits import before_exec
 
 TAIL_LINES = 40
-# Bytes in a pipe of bulk data, and for tar(1) to read of it at once. With what they have else, two
-# programs take turns so often that an emulated machine needs twice as long for both.
+# The size in bytes of a pipe for bulk data, and of the reads of tar(1) from it. With the default
+# sizes, two programs take turns so often that an emulated machine needs twice the time.
 PIPE_BYTES = 1 << 20
 TAR_RECORDS = f"--record-size={PIPE_BYTES}"
 LINE_BYTES = 4096
@@ -33,7 +33,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Lines:
-    """Cuts a byte stream into lines of at most LINE_BYTES and hands them on."""
+    """Splits a byte stream into lines of at most `LINE_BYTES` and emits them."""
 
     def __init__(self, emit: Callable[[str], None]) -> None:
         self._emit = emit
@@ -66,15 +66,15 @@ def run(
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs `argv` without a shell; every line it prints goes to `emit` as it comes.
+    """Runs `argv` without a shell. Calls `emit` with each line as the command prints it.
 
     `timeout` is in seconds. Raises CommandFailed on a non-zero status and EnvironmentFailed
-    when the time is up. Daemons that outlive the command do not hold this function up.
+    when the time is up. Daemons that outlive the command do not delay this function.
     """
     process = _started(argv, stdin, env)
     lines = _Lines(emit)
     deadline = time.monotonic() + timeout
-    if not _hear_out(process, lines, deadline):
+    if not _read_output(process, lines, deadline):
         _kill_group(process)
         raise EnvironmentFailed(
             f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s", tail=tuple(lines.tail)
@@ -94,7 +94,7 @@ def run(
 def _started(
     argv: Sequence[str], stdin: bytes, env: Mapping[str, str] | None
 ) -> subprocess.Popen[bytes]:
-    # A file takes any amount of input at once; a pipe would need a writer of its own.
+    # A file takes input of any size in one write; a pipe would need a thread that writes.
     source = os.memfd_create("stdin")
     with os.fdopen(source, "w+b") as stdin_file:
         stdin_file.write(stdin)
@@ -110,8 +110,8 @@ def _started(
         )
 
 
-def _hear_out(process: subprocess.Popen[bytes], lines: _Lines, deadline: float) -> bool:
-    """Reads the output until it ends, or its process has; False when the deadline comes first."""
+def _read_output(process: subprocess.Popen[bytes], lines: _Lines, deadline: float) -> bool:
+    """Reads the output until it or its process ends. Returns False if the deadline comes first."""
     assert process.stdout is not None
     exited_at: float | None = None
     with selectors.DefaultSelector() as selector, process.stdout as output:
@@ -124,7 +124,7 @@ def _hear_out(process: subprocess.Popen[bytes], lines: _Lines, deadline: float) 
                     return True
                 lines.feed(data or b"")
             if process.poll() is not None:
-                # What it left behind may hold the pipe, and even go on talking.
+                # A daemon that the process left behind may keep the pipe open and print more.
                 exited_at = exited_at or time.monotonic()
                 if time.monotonic() - exited_at > LEFTOVER_SECONDS:
                     return True
@@ -134,9 +134,9 @@ def _hear_out(process: subprocess.Popen[bytes], lines: _Lines, deadline: float) 
 def feed(
     argv: Sequence[str], data: Iterable[bytes], *, timeout: float, env: Mapping[str, str]
 ) -> None:
-    """Runs `argv` without a shell, with `data` in a pipe that is made for bulk.
+    """Runs `argv` without a shell, with `data` on its standard input through a large pipe.
 
-    `timeout` is in seconds. Raises as `run` does; what it prints is for its error.
+    `timeout` is in seconds. Raises the errors of `run`. The output is only used for the error.
     """
     deadline = time.monotonic() + timeout
     with tempfile.TemporaryFile() as output:
@@ -152,7 +152,7 @@ def feed(
         )
         assert process.stdin is not None
         try:
-            # It says itself why it does not take more.
+            # A program that stops reading reports the reason in its own output.
             with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
                 for chunk in data:
                     pipe.write(chunk)

@@ -1,4 +1,4 @@
-"""Paths of a root file system that is not our own: a link in it never leads out of it."""
+"""Paths of a root file system other than the running one. Links in it never lead out of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ MAX_SYMLINKS = 40
 
 
 def resolve(root: Path, path: str, *, follow: bool = True) -> Path:
-    """Where `path`, as the system in `root` would see it, lies for us.
+    """Resolves `path` as the system in `root` would, and returns its place in the running system.
 
-    With `follow` false the last component is not resolved. What does not exist may be named.
-    Raises StageError on a loop of links.
+    With `follow` false the last component is not resolved. The path need not exist. Raises
+    StageError on a loop of links.
     """
     pending = _parts(path)
-    # The way there, from the root on; the interpreter is emulated, and strings are quick.
+    # The resolved directories from the root on. Strings are fast, and the interpreter is emulated.
     places = [str(root)]
     links = 0
     while pending:
@@ -40,5 +40,5 @@ def resolve(root: Path, path: str, *, follow: bool = True) -> Path:
 
 
 def _parts(path: str) -> list[str]:
-    """The components, the last one first."""
+    """The components of a path, the last one first."""
     return [part for part in path.split("/") if part not in ("", ".")][::-1]

@@ -1,4 +1,4 @@
-"""What a recipe may forbid a stage: to take longer than a time, and to reach a network."""
+"""The limits that a recipe may set for a stage: a time limit, and no network."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 # linux/prctl.h; linux/capability.h: SYS_MODULE, SYS_RAWIO, SYS_PTRACE, SYS_ADMIN, SYS_BOOT,
-# PERFMON and BPF. With one of these, root gets out of a namespace, or at what is outside.
+# PERFMON and BPF. With each of these, root can leave a namespace or reach what is outside.
 PR_CAPBSET_DROP = 24
 WAYS_OUT = (16, 17, 19, 21, 22, 38, 39)
 
 
 class TimeUp(BaseException):
-    """The stage's time is up; not an Exception, so that no stage takes it for one of its own."""
+    """The stage's time is up. It is no Exception, so that no stage handles it as its own error."""
 
 
 @contextmanager
 def time_limit(seconds: int | None) -> Iterator[None]:
-    """Ends what runs in the context after so many seconds (None: never); raises TimeUp then.
+    """Raises TimeUp in the context after this number of seconds (None: never).
 
-    All processes that were started here are killed first, so that nothing waits for them. In the
-    main thread only.
+    It first kills all processes that this process has started, so that nothing waits for them. It
+    works in the main thread only.
     """
     if seconds is None:
         yield
@@ -52,11 +52,11 @@ def time_limit(seconds: int | None) -> Iterator[None]:
 
 
 def kill_descendants() -> None:
-    """Kills every process that this one started, directly or not, in whatever session it is."""
+    """Kills every descendant of this process, in any session."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         try:
-            # proc_pid_stat(5): the name, in brackets, may hold anything.
+            # proc_pid_stat(5): the name, in parentheses, may contain any character.
             fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
@@ -74,10 +74,10 @@ def kill_descendants() -> None:
 
 @contextmanager
 def no_network() -> Iterator[None]:
-    """This thread, and all that it starts, in a network namespace with nothing but a loopback.
+    """Moves this thread, and all that it starts, to a network namespace with only a loopback.
 
-    Pipes and connections that are open go on. Programs that are started with `before_exec` cannot
-    leave. Needs CAP_SYS_ADMIN; see network_namespaces(7).
+    Open pipes and connections stay usable. Programs that start with `before_exec` cannot leave the
+    namespace. Needs CAP_SYS_ADMIN; see network_namespaces(7).
     """
     global _before_exec
     with Path("/proc/thread-self/ns/net").open("rb") as outside:
@@ -92,7 +92,7 @@ def no_network() -> Iterator[None]:
 
 
 def before_exec() -> Callable[[], None] | None:
-    """What a child runs before it becomes another program, where there is a limit to keep."""
+    """The function that a child must call before exec, or None while there is no limit."""
     return _before_exec
 
 
@@ -100,12 +100,12 @@ _before_exec: Callable[[], None] | None = None
 
 
 def _stay_inside() -> None:
-    """Takes from this process, and all that it starts, what is needed to leave a namespace."""
+    """Drops the capabilities to leave a namespace, for this process and all that it starts."""
     for capability in WAYS_OUT:
         call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def _loopback_up() -> None:
-    """As `ip link set lo up` does it; see netdevice(7)."""
+    """Enables the loopback device as `ip link set lo up` does; see netdevice(7)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))

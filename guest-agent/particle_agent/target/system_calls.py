@@ -1,7 +1,7 @@
-"""System calls that Python 3.11 has no function for, by way of the C library.
+"""System calls without a function in Python 3.11, through the C library.
 
-A program such as mount(8) would do; but to start one takes some hundredths of a second in an
-emulated VM, and the system call nothing.
+A program such as mount(8) would work, too. But starting it takes some hundredths of a second in an
+emulated VM, and the system call takes none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: int | bytes | None) -> int:
-    """Calls a function of the C library; raises OSError when it returns less than 0."""
+    """Calls a function of the C library. Raises OSError when it returns less than 0."""
     converted = (ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)
     result: int = getattr(_libc, name)(*converted)
     if result < 0:
@@ -31,7 +31,7 @@ def call(name: str, *arguments: int | bytes | None) -> int:
 
 
 def mount(source: str | Path, place: Path, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2): a file system of this kind, or with MS_BIND a directory, at `place`."""
+    """Mounts a file system of this kind, or with MS_BIND a directory, at `place` (mount(2))."""
     call("mount", os.fsencode(source), os.fsencode(place), kind.encode(), flags, data.encode())
 
 
@@ -39,9 +39,9 @@ def mount(source: str | Path, place: Path, kind: str = "", flags: int = 0, data:
 def mounted(
     source: str | Path, place: Path, kind: str = "", flags: int = 0, data: str = ""
 ) -> Iterator[None]:
-    """The same for as long as the context lasts, unless somebody unmounts it before.
+    """Mounts as `mount` does, and unmounts at the end of the context. Open files stay open.
 
-    Files that are still open stay open.
+    It is no error if a program in the context has unmounted it.
     """
     mount(source, place, kind, flags, data)
     try:

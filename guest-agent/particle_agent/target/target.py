@@ -1,4 +1,4 @@
-"""The one door through which a stage reaches the system under construction."""
+"""The access of a stage to the system under construction: its commands, files and mounts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from particle_agent.target.limits import before_exec
 from particle_agent.target.timings import Timings
 
 COMMAND_SECONDS = 3600.0
-# What systemd-resolved's installation makes of a /etc/resolv.conf that it finds.
+# The copy that systemd-resolved's installation makes of an existing /etc/resolv.conf.
 RESOLVED_BACKUP = "/etc/.resolv.conf.systemd-resolved.bak"
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -33,14 +33,12 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "DEBCONF_NONINTERACTIVE_SEEN": "true",
 }
-
-
-# Where a stage finds its secrets in the target, as with containers.
+# The directory of a stage's secrets in the target. Containers use the same path.
 SECRETS = "/run/secrets"
 
 
 class Reporter(Protocol):
-    """Where a stage's output, notes and finished disk are told; and who has packages."""
+    """The recipient of a stage's output, notes and requests. Its `packages` provides packages."""
 
     def output(self, text: str) -> None: ...
 
@@ -54,19 +52,23 @@ class Reporter(Protocol):
 
 
 def _nothing_ahead(target: Target) -> None:
-    """No later stage has anything to do early."""
+    """Does no work in advance."""
 
 
 class Target:
-    """The root file system being built, at `root` of the VM.
+    """The root file system under construction, in the directory `root` of the VM.
 
-    Paths of the target are absolute strings as the target itself would see them; a symbolic link
-    in them never leads out of `root`. `hostname` is the recipe's name, for stages that use it.
-    With `source_date` (seconds since 1970) the image is to be reproducible: no time in it is later,
-    and programs are told so (https://reproducible-builds.org/specs/source-date-epoch/). A command
-    may take `command_seconds` where no other limit is given. `attachments` is the VM's directory of
-    files of the host. apt goes through `apt_proxy`, if there is one. `ahead` does what later stages
-    can do early.
+    Paths of the target are absolute strings from the target's own view. A symbolic link in them
+    never leads out of `root`.
+
+    - `hostname` is the recipe's name, for stages that use it.
+    - With `source_date` (seconds since 1970) the image is reproducible: no time in it is later, and
+      commands get the date as SOURCE_DATE_EPOCH
+      (https://reproducible-builds.org/specs/source-date-epoch/).
+    - `command_seconds` is the default time limit of a command.
+    - `attachments` is the VM's directory of files from the host.
+    - `apt_proxy` is the proxy for apt, if there is one.
+    - `ahead` does the work that later stages can do in advance.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Target:
         self.attachments: Final = attachments
         self._ahead = ahead
         self.timings = Timings()
-        # The last lines that commands printed.
+        # The last lines of the commands' output.
         self.tail: collections.deque[str] = collections.deque(maxlen=command.TAIL_LINES)
         self._command_seconds = command_seconds
         self._environment = dict(ENVIRONMENT)
@@ -97,7 +99,7 @@ class Target:
             self._environment["SOURCE_DATE_EPOCH"] = str(source_date)
 
     def ahead(self) -> None:
-        """Does what later stages can do now, beside the last work of this one."""
+        """Does the work that later stages can do now, while this stage finishes."""
         self._ahead(self)
 
     # Commands
@@ -110,11 +112,14 @@ class Target:
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Runs `argv` with the target as its root directory; raises CommandFailed."""
+        """Runs `argv` with the target as its root directory. Raises the errors of `run`."""
         self.run(["chroot", str(self.root), *argv], stdin=stdin, env=env, timeout=timeout)
 
     def chroot_from(self, argv: Sequence[str], data: Iterable[bytes]) -> None:
-        """As `chroot`, with `data` on the standard input, as it comes; the output is for errors."""
+        """Runs `argv` as `chroot` does, and streams `data` to its standard input.
+
+        The output is only used for errors.
+        """
         argv = ["chroot", str(self.root), *argv]
         self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
         with self.timings.part(Path(argv[2]).name):
@@ -128,7 +133,10 @@ class Target:
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Runs `argv` in the helper VM itself; raises CommandFailed."""
+        """Runs `argv` in the helper VM, outside the target. `timeout` is in seconds.
+
+        Raises CommandFailed on a non-zero status and EnvironmentFailed when the time is up.
+        """
         self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
         program = argv[2] if argv[0] == "chroot" else argv[0]
         with self.timings.part(Path(program).name):
@@ -146,11 +154,11 @@ class Target:
         self.reporter.output(line)
 
     def capture(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
-        """What `argv` prints with the target as its root directory; raises CommandFailed."""
+        """Returns the output of `argv` with the target as its root. Raises CommandFailed."""
         return self.capture_outside(["chroot", str(self.root), *argv], timeout=timeout)
 
     def capture_outside(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
-        """What `argv` prints in the helper VM itself; raises CommandFailed."""
+        """Returns the output of `argv` in the helper VM. Raises CommandFailed."""
         done = subprocess.run(
             argv,
             env=self._environment,
@@ -168,7 +176,7 @@ class Target:
     # Files
 
     def path(self, path: str, *, follow: bool = True) -> Path:
-        """Where `path` of the target lies in the VM; links are resolved as inside the target.
+        """The place in the VM of a path of the target. Links are resolved as the target would.
 
         With `follow` false the last component is not resolved. Raises StageError on a loop.
         """
@@ -187,14 +195,14 @@ class Target:
         return self.path(path).read_bytes()
 
     def list(self, path: str) -> list[str]:
-        """The sorted names in a directory; empty when there is none."""
+        """The sorted names in a directory. A missing directory has none."""
         place = self.path(path)
         return sorted(os.listdir(place)) if place.is_dir() else []
 
     def make_directory(
         self, path: str, *, mode: int = 0o755, owner: tuple[int, int] = (0, 0)
     ) -> None:
-        """Makes the directory, and root-owned parents as needed; sets mode and owner."""
+        """Makes the directory, and missing parents owned by root. Sets mode and owner."""
         place = self.path(path)
         place.mkdir(parents=True, exist_ok=True)
         place.chmod(mode)
@@ -203,13 +211,13 @@ class Target:
     def write(
         self, path: str, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
     ) -> None:
-        """Writes a file whole; a file or link of that name is replaced, never followed."""
+        """Writes a file atomically. It replaces a file or link of that name and follows no link."""
         self.write_from(io.BytesIO(text.encode()), path, mode=mode, owner=owner)
 
     def write_from(
         self, data: IO[bytes], path: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
     ) -> None:
-        """As `write`, with what can be read from `data`."""
+        """Writes a file as `write` does, with the content of the stream `data`."""
         place = self.path(path, follow=False)
         place.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".particle-os-")
@@ -221,18 +229,18 @@ class Target:
         temporary.replace(place)
 
     def attached(self, reference: str) -> Path:
-        """Where the VM has the file of the host that an option names (`options.HostFile`)."""
+        """The path in the VM of a file from the host; `reference` is an `options.HostFile`."""
         return self.attachments / reference.partition(":")[2]
 
     def symlink(self, path: str, to: str) -> None:
-        """Makes `path` a symbolic link with the text `to`, replacing a file or link there."""
+        """Makes `path` a symbolic link with the text `to`. It replaces a file or link."""
         self.remove(path)
         place = self.path(path, follow=False)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(to)
 
     def remove(self, path: str) -> None:
-        """Removes a file, link or tree; nothing happens when there is none."""
+        """Removes a file, link or tree, if it exists."""
         place = self.path(path, follow=False)
         if place.is_symlink() or place.is_file():
             place.unlink()
@@ -248,9 +256,9 @@ class Target:
 
     @contextmanager
     def secrets(self, values: Mapping[str, bytes]) -> Iterator[None]:
-        """Secrets by name, in files that only root can read, for as long as the context lasts.
+        """Writes secrets, by name, to files that only root can read. Removes them at the end.
 
-        /run of the target is in memory.
+        The files are in memory: /run of the target is a tmpfs.
         """
         if not values:
             yield
@@ -265,7 +273,10 @@ class Target:
 
     @contextmanager
     def network(self) -> Iterator[None]:
-        """Lets commands in the target resolve host names; what was there before comes back."""
+        """Lets commands in the target resolve host names.
+
+        At the end of the context /etc/resolv.conf is as before, unless a package has replaced it.
+        """
         name, aside = "/etc/resolv.conf", "/etc/.particle-os-resolv.conf"
         ours = Path("/etc/resolv.conf").read_text(encoding="utf-8")
         existed = os.path.lexists(self.path(name, follow=False))
@@ -275,7 +286,7 @@ class Target:
         try:
             yield
         finally:
-            # A package may have put its own file or link there; that one stays.
+            # A package may have installed its own file or link, which stays.
             replaced = self.is_link(name) or not self.exists(name) or self.read(name) != ours
             if replaced:
                 self.remove(aside)
@@ -288,8 +299,8 @@ class Target:
 
     @contextmanager
     def mounted(self, what: str | Path, *options: str) -> Iterator[Path]:
-        """`what` mounted in the VM at a fresh directory for as long as the context lasts."""
-        # A file system notes where it was mounted: always at the same place in the same build.
+        """Mounts `what` at a new directory of the VM. Yields the directory."""
+        # A file system records its mount point, which reproducible images need to be the same.
         names = (Path(tempfile.gettempdir(), f"particle-os-mount-{n}") for n in itertools.count())
         where = next(name for name in names if not name.exists())
         where.mkdir(mode=0o700)
@@ -302,7 +313,7 @@ class Target:
 
     @contextmanager
     def mounted_inside(self, what: Path, where: str, *options: str) -> Iterator[None]:
-        """`what` mounted in the target at `where`, which is made, for as long as it lasts."""
+        """Mounts `what` at the directory `where` of the target, which it makes."""
         self.make_directory(where)
         place = str(self.path(where))
         subprocess.run(["mount", *options, str(what), place], check=True, timeout=60)
@@ -314,16 +325,16 @@ class Target:
     # The output disk
 
     def output_disk(self, size: int, *, content: int) -> Path:
-        """Asks the host for an output disk of `size` bytes and returns its device.
+        """Asks the host for an output disk of `size` bytes. Returns its device.
 
-        About `content` bytes will be written to it; the host checks that it has the room.
+        The stage will write about `content` bytes. The host checks that it has the space.
         """
         self.reporter.disk_needed(size, content)
         return wait_for_disk("output", size, 60.0)
 
 
 def wait_for_disk(serial: str, size: int, timeout: float) -> Path:
-    """The device of the disk with this serial, once it has `size` bytes (0: any size).
+    """Waits for the disk with this serial number and size in bytes (0: any). Returns its device.
 
     Raises EnvironmentFailed after `timeout` seconds.
     """

@@ -1,4 +1,4 @@
-"""Where the time of a stage goes: each command that it runs, each package that dpkg handles."""
+"""The times of a stage's parts: of each command, and of each package that dpkg handles."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What dpkg says when it begins with a package; it says nothing at the end.
+# The line that dpkg prints when it begins with a package. dpkg prints nothing at the end.
 STEP = re.compile(r"(Unpacking|Setting up|Processing triggers for) (\S+) \(")
-# Parts that are told, and the least seconds of one.
+# The number of parts in a report, and the least seconds of a part.
 MOST = 40
 LEAST = 0.05
 
 
 class _Steps(threading.local):
-    """The step under way in each thread: commands that run side by side each have theirs."""
+    """The current step of each thread. Commands in several threads may run at the same time."""
 
     now: tuple[str, float] | None = None
 
 
 class Timings:
-    """Seconds by the name of the part; parts contain each other, and may run side by side."""
+    """The seconds of each part, by name. Parts may contain each other or run at the same time."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -31,7 +31,7 @@ class Timings:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts the time of the context for this part."""
+        """Adds the time of the context to this part."""
         began = time.monotonic()
         try:
             yield
@@ -40,13 +40,13 @@ class Timings:
             self._add(name, time.monotonic() - began)
 
     def hear(self, line: str) -> None:
-        """Takes note of a line that a command printed."""
+        """Starts a step if this line of a command's output is the start of a step of dpkg."""
         if match := STEP.match(line):
             self._end_step()
             self._steps.now = (f"{match[1]} {match[2]}", time.monotonic())
 
     def longest(self) -> list[tuple[str, float]]:
-        """The parts that took longest, the longest first."""
+        """The names and seconds of the longest parts, the longest first."""
         parts = [(name, s) for name, s in self._seconds.items() if s >= LEAST]
         return sorted(parts, key=lambda part: -part[1])[:MOST]
 

@@ -32,7 +32,7 @@ def test_both_outputs_come_line_by_line():
 
 
 def test_lines_come_while_the_command_runs(tmp_path):
-    """It goes on only when its first line has come."""
+    """The command prints its second line only after its first line has arrived."""
     lines = []
 
     def emit(line):

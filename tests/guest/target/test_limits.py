@@ -1,4 +1,4 @@
-"""Time limits end what they limit; without a network there is none. Real processes."""
+"""Time limits and the absence of a network, tested with real processes."""
 
 import contextlib
 import subprocess
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def in_a_process(code, *before):
-    """Runs Python code in a process of its own: alarms and namespaces are a process's."""
+    """Runs Python code in a new process, because alarms and namespaces belong to a process."""
     return subprocess.run(
         [*before, sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -84,7 +84,7 @@ def test_a_time_limit_that_is_not_reached_leaves_nothing_behind():
 
 @dataclass(frozen=True, kw_only=True)
 class Slow(StageOptions):
-    """Is not run: its time is up before."""
+    """A stage whose time is up before it runs."""
 
     reads_network: ClassVar[bool] = False
     type: Literal["slow"] = "slow"

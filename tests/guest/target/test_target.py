@@ -11,7 +11,7 @@ from particle_agent.target.target import Target, wait_for_disk
 
 @pytest.fixture
 def outside(target):
-    """A file next to the root that nothing in the root may reach."""
+    """A directory next to the root, which no path in the root may reach."""
     place = target.directory / "outside"
     place.mkdir()
     (place / "secret").write_text("secret")
@@ -125,7 +125,7 @@ def test_no_path_through_any_links_leaves_the_root(make_target, path, first, sec
         return
     assert place == target.root or target.root in place.parents
     assert ".." not in place.parts
-    # Every link on the way has been resolved, so that the kernel follows none.
+    # All links are resolved, so that the kernel follows none.
     assert not any(parent.is_symlink() for parent in (place, *place.parents))
 
 
@@ -147,7 +147,7 @@ def test_a_command_runs_with_a_plain_environment_and_its_output_is_told(tmp_path
 
 @pytest.fixture
 def resolver(target, tmp_path, monkeypatch):
-    """The helper VM's resolv.conf."""
+    """A target with a substitute for the helper VM's resolv.conf."""
     ours = tmp_path / "resolv.conf"
     ours.write_text("nameserver 192.0.2.53\n")
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ from particle_agent.target.timings import Timings
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still but for `clock.pass_(seconds)`."""
+    """A clock that only `clock.pass_(seconds)` advances."""
 
     class Clock:
         now = 100.0
