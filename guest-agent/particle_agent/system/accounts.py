@@ -6,7 +6,7 @@ from particle_agent.target.target import Target
 
 
 def entries(target: Target, database: str) -> dict[str, list[str]]:
-    """passwd(5) or group(5) as a mapping from name to fields; empty when the file is missing."""
+    """The entries of passwd(5) or group(5): name to fields. Empty when the file is missing."""
     path = f"/etc/{database}"
     lines = target.read(path).splitlines() if target.exists(path) else []
     return {line.split(":")[0]: line.split(":") for line in lines if line.count(":") >= 3}

@@ -1,4 +1,4 @@
-"""Takes out of a system what must differ between machines and what its build left behind."""
+"""Removes from a system what must differ between machines, and the leftovers of its build."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from particle_agent.target.target import Target
 # systemd-update-done.service(8)
 UPDATE_DONE = "/usr/lib/systemd/systemd-update-done"
 HOST_KEY_UNIT = "particle-os-ssh-host-keys.service"
-# ssh-keygen(1): -A makes those host keys that do not exist.
+# ssh-keygen(1): -A makes the missing host keys.
 HOST_KEY_TEXT = """\
 [Unit]
 Description=Make SSH host keys at first boot
@@ -28,7 +28,7 @@ ExecStart=/usr/bin/ssh-keygen -A
 WantedBy=multi-user.target
 """
 FILES = (
-    # Container images bring one that keeps every service from starting at package upgrades.
+    # Container images have a policy that keeps every service from starting at package upgrades.
     "/usr/sbin/policy-rc.d",
     "/var/lib/systemd/random-seed",
     "/var/lib/systemd/credential.secret",
@@ -38,17 +38,17 @@ FILES = (
     "/root/.bash_history",
     "/etc/.pwd.lock",
 )
-# Directories that stay, empty.
+# Directories that `empty` empties.
 CONTENTS = ("tmp", "var/tmp", "run", "var/lib/apt/lists", "var/cache/apt/archives")
 LOGS = ("/var/log/apt", "/var/log/dpkg.log", "/var/log/alternatives.log", "/var/log/bootstrap.log")
 BACKUPS = {"/var/cache/debconf": "-old", "/var/lib/dpkg": "-old"}
 
 
 def run(target: Target) -> None:
-    """Makes the target a system that many machines can start from.
+    """Prepares the target as the common system of many machines.
 
-    machine-id(5): an empty /etc/machine-id is filled at the first boot, without the first-boot
-    presets that would enable units which the recipe did not ask for.
+    systemd fills an empty /etc/machine-id at the first boot (machine-id(5)). It then applies no
+    first-boot presets, which would enable units that the recipe does not enable.
     """
     target.write("/etc/machine-id", "", mode=0o444)
     target.remove("/var/lib/dbus/machine-id")
@@ -56,7 +56,7 @@ def run(target: Target) -> None:
         target.symlink("/var/lib/dbus/machine-id", "/etc/machine-id")
     if not target.exists("/etc/hostname"):
         target.write("/etc/hostname", f"{target.hostname}\n")
-        # What somebody else has written stays.
+        # Keep a file that the recipe or the base has changed.
         if not target.exists("/etc/hosts") or target.read("/etc/hosts") == DEFAULT_HOSTS:
             target.write("/etc/hosts", hosts(target, target.hostname))
     for name in target.list("/etc/ssh"):
@@ -70,8 +70,8 @@ def run(target: Target) -> None:
     for path in (*FILES, *LOGS):
         target.remove(path)
     if target.exists(UPDATE_DONE):
-        # The packages' scripts have done what systemd would do at the first boot (ldconfig, ...).
-        # It notes the time of /usr.
+        # The packages' scripts have done the work that systemd would repeat at the first boot
+        # (ldconfig, ...). The program records the time of /usr, so clamp that first.
         if target.source_date is not None:
             clamp_time(target.path("/usr"), target.source_date)
         target.chroot([UPDATE_DONE])
@@ -82,9 +82,9 @@ def run(target: Target) -> None:
 
 
 def empty(tree: Path) -> None:
-    """Empties directories whose content a running system makes anew.
+    """Empties directories whose content a running system recreates.
 
-    `tree` is the target without the mounts that hide what lies in these directories.
+    `tree` is the target without mounts, which would hide the content of these directories.
     """
     for directory in CONTENTS:
         place = tree / directory
@@ -98,9 +98,9 @@ def empty(tree: Path) -> None:
 
 
 def clamp_time(place: Path, latest: int) -> None:
-    """Sets the time of the last change to `latest` (seconds since 1970) if it is later.
+    """Sets the modification time to `latest` (seconds since 1970) if it is later.
 
-    The time of the last access becomes that of the last change.
+    The access time becomes the modification time.
     """
     changed = min(place.lstat().st_mtime_ns, latest * 10**9)
     os.utime(place, ns=(changed, changed), follow_symlinks=False)

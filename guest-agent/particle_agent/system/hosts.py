@@ -1,4 +1,4 @@
-"""The name that a system has for itself."""
+"""The entry of a system's own name in /etc/hosts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_HOSTS = (
 
 
 def hosts(target: Target, name: str) -> str:
-    """hosts(5) of the target with the line of its own name."""
+    """The text of the target's hosts(5) with a line for its own name."""
     short = name.partition(".")[0]
     names = name if name == short else f"{name} {short}"
     text = target.read("/etc/hosts") if target.exists("/etc/hosts") else DEFAULT_HOSTS

@@ -1,7 +1,7 @@
-"""The kernels of the target: their initramfs, their modules and their command line.
+"""The kernels of the target: initramfs, modules and command line.
 
-What a recipe asks for is kept in the target's own configuration, so that it holds for the initramfs
-that an update in the running system makes, too, and for a kernel that is installed later.
+The recipe's choices go into the target's own configuration. So they also apply to later kernels,
+and to an initramfs that an update in the running system makes.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import re
 from particle_agent.errors import StageError
 from particle_agent.target.target import Target
 
-# kernel-install(8): one line, the words that a boot loader passes.
+# kernel-install(8): one line with the words that a boot loader passes to the kernel.
 COMMAND_LINE = "/etc/kernel/cmdline"
-# Words about the disk are those of the boot loader's stage.
+# Words about the disk, which the stage with the boot loader sets.
 OF_THE_DISK = re.compile(r"(?:root|rootfstype|rootflags|resume)=.*|ro|rw")
 # modules-load.d(5)
 MODULES_LOAD = "/etc/modules-load.d/kernel.conf"
-# initramfs.conf(5) and initramfs-tools(7). What is temporary is named so that it is read first.
+# initramfs.conf(5) and initramfs-tools(7). The temporary files sort before the recipe's files, so
+# that initramfs-tools reads them first and the recipe overrides them.
 SETTINGS = "/etc/initramfs-tools/conf.d/recipe"
 MODULES = "/usr/share/initramfs-tools/modules.d/recipe"
 FAST_SETTINGS = "/etc/initramfs-tools/conf.d/particle-os"
 FAST_MODULES = "/usr/share/initramfs-tools/modules.d/particle-os"
 HOOK = "/usr/share/initramfs-tools/hooks/zz-particle-os"
-# initramfs-tools(7): a hook is asked for what must come before it, then run. A file system whose
-# tools are in the image may be that of its root; its module is loaded only when it is.
+# initramfs-tools(7): a hook is called with "prereqs" to list its predecessors, then to do its work.
+# A file system whose tools are in the image may be the root file system, so add its module.
 LIST_HOOK = """\
 #!/bin/sh
 case "$1" in
@@ -37,12 +38,12 @@ for name in xfs btrfs; do
 	if [ -e "/usr/sbin/mkfs.$name" ]; then manual_add_modules "$name"; fi
 done
 """
-# The modules that do not exist are passed over.
+# initramfs-tools ignores modules that do not exist.
 CLOUD_STORAGE = (
     "virtio_pci virtio_mmio virtio_blk virtio_scsi nvme ahci ata_piix sd_mod "
     "xen-blkfront hv_storvsc vmw_pvscsi mptspi ext4 crc32c_generic"
 ).split()
-# What initramfs-tools knows: the program, its Debian package, and the kernel's option.
+# The compressors of initramfs-tools: the program, its Debian package, and the kernel's option.
 COMPRESSORS = {
     "gzip": ("gzip", "gzip", "CONFIG_RD_GZIP"),
     "zstd": ("zstd", "zstd", "CONFIG_RD_ZSTD"),
@@ -52,39 +53,40 @@ COMPRESSORS = {
 
 
 def versions(target: Target) -> list[str]:
-    """The versions of the kernels that are installed."""
+    """The versions of the installed kernels."""
     names = target.list("/boot")
     return [name.removeprefix("vmlinuz-") for name in names if name.startswith("vmlinuz-")]
 
 
 def is_cloud(version: str) -> bool:
-    """Whether it is Debian's kernel that only ever meets virtual hardware."""
+    """Whether this is Debian's kernel for virtual hardware only."""
     return "-cloud-" in version
 
 
 def command_line(target: Target) -> list[str]:
-    """The words that the recipe or the base wants on the kernel's command line."""
+    """The words of the recipe or the base for the kernel's command line, without the disk's."""
     text = target.read(COMMAND_LINE) if target.exists(COMMAND_LINE) else ""
     return [word for word in text.split() if not OF_THE_DISK.fullmatch(word)]
 
 
 def settings(target: Target) -> dict[str, str]:
-    """The settings of initramfs.conf(5) that the recipe gives."""
+    """The recipe's settings of initramfs.conf(5)."""
     text = target.read(SETTINGS) if target.exists(SETTINGS) else ""
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def takes_list(target: Target, version: str) -> bool:
-    """Whether the initramfs holds listed drivers only, and no database of all other hardware."""
+    """Whether the initramfs has only listed drivers and no hardware database."""
     wanted = settings(target).get("MODULES", "list" if is_cloud(version) else "most")
     return wanted == "list"
 
 
 def make_initramfs(target: Target, version: str) -> None:
-    """Makes the initramfs of a kernel anew, quickly where the recipe does not say how.
+    """Makes the initramfs of a kernel.
 
-    For virtual hardware a list of storage drivers does. Updates in the running image follow its
-    own configuration.
+    The recipe's settings apply. The defaults of this build are fast: weak compression and, for
+    virtual hardware, a list of storage drivers. Updates in the running image do not use these
+    defaults. Raises StageError for an unknown module or an unusable compression.
     """
     wanted = settings(target)
     check_modules(target, [*_lines(target, MODULES_LOAD), *own_modules(target)], version)
@@ -108,12 +110,15 @@ def _lines(target: Target, path: str) -> list[str]:
 
 
 def own_modules(target: Target) -> list[str]:
-    """The modules that the recipe wants in the initramfs by name."""
+    """The modules that the recipe names for the initramfs."""
     return [name for name in _lines(target, MODULES) if name not in CLOUD_STORAGE]
 
 
 def _check_compression(target: Target, name: str, version: str) -> None:
-    """mkinitramfs(8) takes gzip, with a warning, where it does not find the program."""
+    """Raises StageError if the image or the kernel lacks the compression.
+
+    Without the program, mkinitramfs(8) would only warn and use gzip.
+    """
     program, package, option = COMPRESSORS[name]
     if not target.exists(f"/usr/bin/{program}") and not target.exists(f"/bin/{program}"):
         raise StageError(
@@ -126,9 +131,9 @@ def _check_compression(target: Target, name: str, version: str) -> None:
 
 
 def check_modules(target: Target, names: list[str], version: str) -> None:
-    """Raises StageError for the first of these modules that the kernel has neither so nor built in.
+    """Raises StageError for the first module that is neither loadable nor built into the kernel.
 
-    The lists are those of depmod(8) and of the kernel's build: paths of modules.
+    modules.dep is from depmod(8), modules.builtin from the kernel's build. Both list paths.
     """
     known: set[str] = set()
     for file in ("modules.dep", "modules.builtin"):
@@ -147,5 +152,5 @@ def check_modules(target: Target, names: list[str], version: str) -> None:
 
 
 def _module(path: str) -> str:
-    """modprobe(8) makes no difference between the two dashes."""
+    """The module name of a path. modprobe(8) treats dashes and underscores as equal."""
     return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
