@@ -60,4 +60,4 @@ bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
 
 generate: venv ## Write what follows from the sources: registry of stages, schema, references
-	@$(BIN)/python tools/generate.py
+	@$(BIN)/python tests/generate.py

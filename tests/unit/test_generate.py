@@ -5,7 +5,7 @@ import shutil
 import pytest
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
 
-from tools import generate
+from tests import generate
 
 TOP = generate.TOP
 MOTD = '''\
