@@ -1,7 +1,8 @@
-"""The console script. Until the program is there, Ctrl-C ends it as it ends any other."""
+"""The console script."""
 
 import signal
 
+# Ctrl-C during the imports ends the program without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from particle_os.cli import main  # noqa: E402

@@ -1,4 +1,4 @@
-"""The errors that a user sees, each with the exit code that it ends the program with."""
+"""The errors that a user sees, each with the program's exit code for it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,30 @@ EXIT_SIGNAL = 128
 _UNPRINTABLE = re.compile(
     r"[^\t\x20-\x7e\xa0-\u061b\u061d-\u200a\u2010-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\uffff]"
 )
-# The userinfo of a URL (RFC 3986, 3.2.1). An '@' stands before a container image's digest, too.
+# The userinfo of a URL (RFC 3986, 3.2.1). The '@' before a container image's digest is no userinfo.
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]*|[^\s/'\"]+)@(?!sha256:)")
 
 
 def without_credentials(text: str) -> str:
-    """`text` without the user names and passwords in its URLs."""
+    """Returns `text` without the user names and passwords in its URLs."""
     return _CREDENTIALS.sub("***@", text)
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    """`text` safe to show on a terminal: control and bidirectional characters are escaped."""
+    """Returns `text` safe for a terminal, cut to `limit` characters.
+
+    Control characters and bidirectional characters are escaped.
+    """
     cut = text[:limit]
     return _UNPRINTABLE.sub(lambda m: m.group().encode("unicode_escape").decode("ascii"), cut)
 
 
 class ParticleError(Exception):
-    """What happened (`brief`), what to do (`hint`), and the last lines that tell why (`tail`)."""
+    """An error for the user.
+
+    `brief` says what happened, `hint` what to do, and `where` the place. `tail` holds the last
+    lines of output before the error. `log` is the file with the complete output.
+    """
 
     exit_code: ClassVar[int] = EXIT_INTERNAL
 
@@ -57,7 +64,7 @@ class ParticleError(Exception):
 
 
 class UsageError(ParticleError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     exit_code = EXIT_USAGE
 
@@ -75,32 +82,32 @@ class NotBooted(ParticleError):
 
 
 class Defective(ParticleError):
-    """The image was looked at, and something is wrong with it."""
+    """The inspection of an image found a defect."""
 
     exit_code = EXIT_NOT_BOOTED
 
 
 class InfrastructureError(ParticleError):
-    """QEMU, SSH, disk space, a mirror or a tool of the host failed, not the recipe."""
+    """QEMU, SSH, disk space, a mirror or a host tool failed; the recipe is not to blame."""
 
     exit_code = EXIT_INFRASTRUCTURE
 
 
 class NotEnoughSpace(InfrastructureError):
-    """A disk of the host has not the room that the next step needs."""
+    """A host disk has too little free space for the next step."""
 
 
 class VmError(InfrastructureError):
-    """The VM died, or does not answer as it should."""
+    """The VM died, or its answer is missing or wrong."""
 
 
 class DeadlineExceeded(InfrastructureError):
-    """Something took longer than it may."""
+    """A step exceeded its time limit."""
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong with a document; lines and columns count from 1."""
+    """One defect of a document; lines and columns count from 1."""
 
     path: str
     line: int
@@ -117,10 +124,10 @@ class Problem:
         )
 
     def annotation(self, kind: Literal["error", "notice"]) -> str:
-        """As a workflow command of GitHub Actions, which shows it beside the line.
+        """Returns a workflow command for GitHub Actions, which shows the problem beside its line.
 
-        See "Workflow commands for GitHub Actions" in GitHub's documentation; the escapes are those
-        of its toolkit (packages/core/src/command.ts).
+        The format is documented in "Workflow commands for GitHub Actions". The escapes follow
+        GitHub's toolkit (packages/core/src/command.ts).
         """
         where = {
             "file": self.path, "line": self.line, "col": self.column, "title": self.code
@@ -130,16 +137,16 @@ class Problem:
         return f"::{kind} {properties}::{_escaped(f'{self.message}{hint}')}"
 
 
-def _escaped(text: str, more: str = "") -> str:
-    for character in f"%\r\n{more}":
+def _escaped(text: str, extra: str = "") -> str:
+    for character in f"%\r\n{extra}":
         text = text.replace(character, f"%{ord(character):02X}")
     return printable(text)
 
 
 class InvalidDocument(ParticleError):
-    """A recipe or template is not valid; `problems` lists everything wrong with it.
+    """A recipe or template is not valid; `problems` lists all of its defects.
 
-    `notes` are what else is to be told of it.
+    `notes` are further remarks, which are no defects.
     """
 
     exit_code = EXIT_USAGE
@@ -152,7 +159,10 @@ class InvalidDocument(ParticleError):
 
 
 class Interrupted(BaseException):
-    """The user or the system asked the program to end; not an Exception, so nothing swallows it."""
+    """The user or the system asked the program to end.
+
+    It derives from BaseException, so that no `except Exception` swallows it.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

@@ -1,4 +1,4 @@
-"""Data classes of results that are needed below the folder report."""
+"""Data classes of results that folders below `report` need."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import pydantic
 
 
 class Record(pydantic.BaseModel):
-    """A frozen data class that pydantic reads and writes; unknown keys are errors."""
+    """A frozen data class that pydantic reads and writes. Unknown keys are errors."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class AptProxyResult(Record):
-    """The proxy that packages came through.
+    """The proxy that delivered the packages.
 
-    `hits` and `misses` are the requests that apt-cacher-ng counted while the build ran, other
-    users' among them; None when it does not tell. `gone` says that it went away in between.
+    `hits` and `misses` are the requests that apt-cacher-ng counted during the build, including
+    requests of other users. They are None when the proxy does not report them. `gone` is true when
+    the proxy disappeared during the build.
     """
 
     url: str

@@ -31,7 +31,7 @@ def test_a_good_image_passes_untouched_and_is_a_new_machine_each_time(
     found = [(check["passed"], check["name"]) for check in outcome.json()["checks"]]
     names = ["unit multi-user.target", "reboot", "memory 512M", "user admin"]
     assert found == [(True, name) for name in names]
-    assert outcome.json()["checks"][1]["detail"].startswith("it came up again")
+    assert outcome.json()["checks"][1]["detail"].startswith("the system booted again")
     assert ".service\n" in (evidence / "bios/blame.txt").read_text()
     plot = ET.parse(evidence / "bios/plot.svg").getroot()
     words = [element.text or "" for element in plot.iter("{http://www.w3.org/2000/svg}text")]

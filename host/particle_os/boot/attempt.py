@@ -1,4 +1,4 @@
-"""Boots an overlay of an image once and observes it until it has answered, or will not."""
+"""Boots an overlay of an image once and observes the system until it answers or fails."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from particle_os.vm.chardev import Chardev, connected
 from particle_os.vm.console import TAIL_LINES, QemuEnded
 from particle_os.vm.machine import Machine, running
 
-# For what does not count: a journal that takes longer is left out.
+# The files do not affect the verdict, so a journal that takes longer is left out.
 FILES_SECONDS = 10.0
 PLOT_SECONDS = 45.0
 
 
 class Undecided(InfrastructureError):
-    """QEMU or the host failed while an image booted; `verdict` is what was seen until then."""
+    """QEMU or the host failed while an image booted; `verdict` holds the observations so far."""
 
     def __init__(self, error: InfrastructureError, verdict: Verdict) -> None:
         super().__init__(
@@ -45,9 +45,10 @@ class Undecided(InfrastructureError):
 def boot_once(
     request: BootRequest, overlay: Path, directory: Path, *, shut_down: bool
 ) -> Observation:
-    """Boots `overlay`, and keeps its evidence; with `shut_down`, a system that passes is shut down.
+    """Boots `overlay`, keeps the evidence, and returns the observation.
 
-    `directory` is made. Raises Undecided when QEMU or the host fails once a machine is started.
+    With `shut_down`, a system that passes is shut down. The function makes `directory`. Raises
+    Undecided when QEMU or the host fails after the start of a machine.
     """
     directory.mkdir(mode=0o700)
     nonce = secrets.token_hex(16)
@@ -89,7 +90,7 @@ def boot_once(
 
 @contextmanager
 def _undecided(request: BootRequest, started: float) -> Iterator[list[Watch]]:
-    """Turns an error of QEMU or the host into Undecided, with what the yielded watch has seen."""
+    """Turns an error of QEMU or the host into Undecided, with the progress of the yielded watch."""
     watches: list[Watch] = []
     try:
         yield watches
@@ -106,7 +107,7 @@ def _undecided(request: BootRequest, started: float) -> Iterator[list[Watch]]:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A machine that boots; `started` is a time of the monotonic clock."""
+    """A booting machine; `started` is a time of the monotonic clock, in seconds."""
 
     request: BootRequest
     machine: Machine
@@ -116,7 +117,7 @@ class _Attempt:
     started: float
 
     def observe(self, *, shut_down: bool) -> Observation:
-        """Waits until the system has answered, or will not, and takes the evidence."""
+        """Waits until the system answers or fails, and takes the evidence."""
         failure = self.watch.until_answer()
         self.request.evidence.take_screen(self.machine)
         if failure is not None:
@@ -139,7 +140,7 @@ class _Attempt:
         if failure is None:
             return replace(found, seconds=self._seconds())
         status, message = failure
-        outcome = status, f"while it shuts down: {message}"
+        outcome = status, f"during shutdown: {message}"
         return self._observed(outcome, found.facts, found.checks)
 
     def _observed(

@@ -1,4 +1,4 @@
-"""What stays of a boot test for people to look at: console, screen, and how to boot by hand."""
+"""The evidence of a boot test for people: console, screen, and a script that boots by hand."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CONSOLE, SCREEN, COMMAND = "console.log", "screen.png", "boot.sh"
 SCREEN_SECONDS = 20.0
 TAIL_BYTES, TAIL_LINES = 32768, 60
 OVERLAY = "overlay.qcow2"
-# A QEMU that shares its terminal with the guest ends on Ctrl-A X (system/mux-chardev).
+# With a shared terminal, QEMU ends on Ctrl-A X (QEMU's manual: system/mux-chardev).
 SHARED = {"stdio,id=console,signal=off": "stdio,id=console,signal=off,mux=on"}
 SCRIPT = """\
 #!/bin/sh
-# Boots the image as the boot test did, with its console on this terminal; Ctrl-A X ends it. What
-# the system writes is thrown away. The variable IMAGE names another image, whose format its ending
-# tells, or the variable FORMAT, in QEMU's words; arguments go to QEMU, such as: -display gtk
+# Boots the image as the boot test did, with its console on this terminal. Ctrl-A X ends QEMU.
+# Changes to the disk are thrown away. The variable IMAGE names another image; its format comes from
+# its ending, or from the variable FORMAT (QEMU's name). Arguments go to QEMU, such as: -display gtk
 set -eu
 found={image}
 image=$(realpath -- "${{IMAGE:-$found}}")
@@ -52,10 +52,10 @@ cd -- "$work"
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where the evidence of one boot goes.
+    """The place and the extent of the evidence of one boot.
 
-    `image` is where boot.sh finds the image: as an absolute path, or relative to itself. `plot`
-    says whether the system draws its boot, which takes it half a minute under emulation.
+    `image` is the image's path in boot.sh: absolute, or relative to the script. With `plot`, the
+    system draws a plot of its boot, which takes half a minute under emulation.
     """
 
     directory: Path
@@ -64,34 +64,34 @@ class Evidence:
 
     @property
     def console(self) -> Path:
-        """Where the console's transcript belongs."""
+        """The path of the console's transcript."""
         return self.directory / CONSOLE
 
     def clear(self) -> None:
-        """Removes what an earlier test has left there."""
+        """Removes the evidence of an earlier test."""
         for name in (CONSOLE, SCREEN, COMMAND, *NAMES):
             (self.directory / name).unlink(missing_ok=True)
 
     def begin(self, spec: MachineSpec, image_format: str, firmware: Firmware) -> None:
-        """Makes the directory, and writes how to boot the image by hand."""
+        """Makes the directory, and writes the script that boots the image by hand."""
         self.directory.mkdir(parents=True, exist_ok=True)
         script = self.directory / COMMAND
         script.write_text(by_hand(spec, self.image, image_format, firmware))
         script.chmod(0o755)
 
     def take_screen(self, machine: Machine) -> None:
-        """Keeps what the screen shows now, as PNG; nothing when QEMU has ended."""
+        """Keeps a PNG picture of the screen; does nothing when QEMU has ended."""
         deadline = Deadline.after(SCREEN_SECONDS, "a picture of the screen")
         try:
             machine.monitor.screendump(SCREEN, deadline)
         except InfrastructureError:
             return
-        # They may lie on different file systems.
+        # The two directories may lie on different file systems.
         shutil.move(machine.directory / SCREEN, self.directory / SCREEN)
 
 
 def console_tail(place: Path) -> list[str]:
-    """The last lines of a transcript, safe to show; none when there is no transcript."""
+    """Returns the last lines of a transcript, safe to show; none without a transcript."""
     try:
         with place.open("rb") as file:
             file.seek(max(0, place.stat().st_size - TAIL_BYTES))
@@ -101,9 +101,9 @@ def console_tail(place: Path) -> list[str]:
 
 
 def by_hand(spec: MachineSpec, image: Path, image_format: str, firmware: Firmware) -> str:
-    """A shell script that boots an image on a machine such as `spec`.
+    """Returns a shell script that boots an image on a machine like `spec`.
 
-    Nothing is asked of the system, and no socket leads to it.
+    The machine has no credentials and no sockets, so the system is not questioned.
     """
     prepare = [f'qemu-img create -q -f qcow2 -F "${{FORMAT:-$format}}" -b "$image" {OVERLAY}']
     uefi = spec.uefi

@@ -1,7 +1,7 @@
-"""What a system that has answered hands over for people to look at: journal, times, packages.
+"""The files that a system hands over for people after its answer: journal, times, packages.
 
-None of it counts for the verdict. It is untrusted: texts are made printable, and the picture of the
-boot is drawn anew (`plot`).
+The files do not affect the verdict. They are untrusted: texts are made printable, and the plot of
+the boot is redrawn (see `plot`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from particle_os.vm.chardev import Chardev
 from particle_os.vm.machine import Machine
 
 JOURNAL, BLAME, PACKAGES, PLOT = "journal.txt", "blame.txt", "packages.txt", "plot.svg"
-# The times are in the plot; to ask for them again takes as long once more.
+# BLAME comes from the plot: a separate question for the times would take as long as the plot.
 TEXTS = (JOURNAL, PACKAGES)
 NAMES = (*TEXTS, BLAME, PLOT)
 FILE_BYTES = 1 << 20
@@ -30,7 +30,7 @@ PREFIX = "file:"
 
 
 def last_marker(nonce: str) -> bytes:
-    """What the probe says when it has handed over everything."""
+    """Returns the line that the probe sends after the last file."""
     return f"PARTICLE-OS-FILES-END {nonce}".encode()
 
 
@@ -43,11 +43,11 @@ def fetch(
     *,
     with_plot: bool,
 ) -> None:
-    """Asks the probe for the files, and writes those that come in time to `directory`."""
+    """Asks the probe for the files, and writes to `directory` the files that arrive in time."""
     answer.send(b"files plot\n" if with_plot else b"files\n")
     try:
         while last_marker(nonce) not in answer.data and time.monotonic() < deadline.at:
-            # Nobody else reads the console now, and a guest that cannot write to it stands still.
+            # The console has no other reader now, and a guest blocks when nothing reads its output.
             machine.console.read(POLL_SECONDS)
     except InfrastructureError:
         pass  # The machine has ended.
@@ -55,7 +55,7 @@ def fetch(
 
 
 def write(data: bytes, nonce: str, directory: Path) -> None:
-    """Writes the files of a probe's answer, those that are known, safe to look at."""
+    """Writes the known files of a probe's answer in a form that is safe to view."""
     for name, content in _files(data, nonce).items():
         if name in TEXTS:
             (directory / name).write_text(_text(content), encoding="utf-8")
@@ -65,7 +65,7 @@ def write(data: bytes, nonce: str, directory: Path) -> None:
 
 
 def _files(data: bytes, nonce: str) -> dict[str, bytes]:
-    """The files after this run's marker; a line that is not whole is passed over."""
+    """Returns the files after this run's marker; incomplete lines are skipped."""
     rest = data.partition(end_marker(nonce))[2].partition(last_marker(nonce))[0]
     found = {}
     for line in rest.decode("ascii", "replace").replace("\r", "").split("\n")[:-1]:
@@ -80,7 +80,7 @@ def _files(data: bytes, nonce: str) -> dict[str, bytes]:
 
 
 def _blame(drawn: str) -> str:
-    """What `systemd-analyze blame` tells: how long each unit took to start, the longest first."""
+    """Returns the start time of each unit, longest first, as `systemd-analyze blame` prints it."""
     times = sorted(plot.unit_times(drawn), key=lambda item: item[1], reverse=True)
     return "".join(f"{seconds:10.3f}s {unit}\n" for unit, seconds in times)
 

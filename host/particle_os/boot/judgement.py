@@ -1,4 +1,4 @@
-"""Judges what a system answered, and whether it came up twice as the same machine."""
+"""Judges a system's answer, and whether two boots show the same machine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from particle_os.system.deadline import Deadline
 from particle_os.vm.machine import Machine
 
 NOT_REBOOTED = CheckResult(name="reboot", passed=False, detail="the first boot did not pass")
-UNASKED = Judgement(False, "the system has not answered that")
-# These facts stay when a system boots again.
+UNANSWERED = Judgement(False, "the system has not answered this check")
+# These facts must stay the same when a system boots again.
 LASTING = ("machine-id", "ssh-host-keys")
 
 
 def check_results(
     checks: Sequence[Check], data: bytes, nonce: str, machine: Machine
 ) -> tuple[CheckResult, ...]:
-    """Whether each check holds, by the answer `data` and by what is seen from the host."""
+    """Returns the result of each check, from the answer `data` and from connections of the host."""
     results = []
     for check, replies in zip(checks, probe.replies(data, nonce, checks), strict=True):
-        found = UNASKED if NO_REPLY in replies else check.judge(replies)
+        found = UNANSWERED if NO_REPLY in replies else check.judge(replies)
         if found.holds:
             deadline = Deadline.after(2 * check.seconds, check.name)
             found = outside.reach(check, machine.monitor, deadline) or found
@@ -39,7 +39,7 @@ def _result(check: Check, found: Judgement) -> CheckResult:
 
 
 def judge(facts: Mapping[str, str], results: Sequence[CheckResult]) -> Outcome:
-    """How a boot ended that the system answered."""
+    """Returns the outcome of a boot whose system answered."""
     state = facts.get("state", "")
     if state == "maintenance":
         return "emergency-mode", "the system itself says that it is in emergency or rescue mode"
@@ -54,12 +54,12 @@ def judge(facts: Mapping[str, str], results: Sequence[CheckResult]) -> Outcome:
 
 
 def not_rebooted(first: Observation) -> Observation:
-    """A boot that did not pass, so that no second one followed."""
+    """Returns a failed first boot, with a failed result for the check `reboot`."""
     return replace(first, checks=_with_reboot(first.checks, NOT_REBOOTED))
 
 
 def compared(first: Observation, second: Observation) -> Observation:
-    """What both boots of one system showed."""
+    """Returns the joint observation of two boots of one system."""
     seconds = round(first.seconds + second.seconds, 3)
     if second.status in ("passed", "checks-failed", "units-failed"):
         second = _with_identity(first, second)
@@ -70,13 +70,13 @@ def compared(first: Observation, second: Observation) -> Observation:
 
 
 def _with_identity(first: Observation, second: Observation) -> Observation:
-    """The second boot, judged anew by whether the machine is still the same."""
-    told = {name: (first.facts.get(name), second.facts.get(name)) for name in LASTING}
-    faults = [f"{name} is unknown" for name, facts in told.items() if None in facts]
-    changed = [name for name, (one, two) in told.items() if None not in (one, two) and one != two]
+    """Returns the second boot, judged with the result of the comparison of the LASTING facts."""
+    pairs = {name: (first.facts.get(name), second.facts.get(name)) for name in LASTING}
+    faults = [f"{name} is unknown" for name, facts in pairs.items() if None in facts]
+    changed = [name for name, (one, two) in pairs.items() if None not in (one, two) and one != two]
     if changed:
         faults.append(f"{', '.join(changed)} changed")
-    detail = "; ".join(faults) or "it came up again, the same machine"
+    detail = "; ".join(faults) or "the system booted again as the same machine"
     result = CheckResult(name="reboot", passed=not faults, detail=detail)
     checks = _with_reboot(second.checks, result)
     status, message = judge(second.facts, checks)
@@ -84,5 +84,5 @@ def _with_identity(first: Observation, second: Observation) -> Observation:
 
 
 def _with_reboot(checks: Sequence[CheckResult], result: CheckResult) -> tuple[CheckResult, ...]:
-    """The results, with this one for the check that asks for a second boot."""
+    """Returns the results, with `result` for the check `reboot`."""
     return tuple(result if each.name == "reboot" else each for each in checks)

@@ -1,4 +1,4 @@
-"""Checks that are made from the host: connections to forwarded ports of the guest."""
+"""Makes the checks that run on the host: connections to forwarded ports of the guest."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from particle_os.system.deadline import Deadline
 from particle_os.vm.monitor import Monitor
 
 CONNECT_SECONDS = 10.0
-ADVICE = "; the guest has to take an address by DHCP, and to listen on it"
+ADVICE = "; the guest must get its address by DHCP and listen on that address"
 
 
 def ports(checks: Sequence[Check]) -> tuple[int, ...]:
-    """The TCP ports of the guest that the checks want to reach."""
+    """Returns the TCP ports of the guest that the checks connect to."""
     wanted = {check.port for check in checks if isinstance(check, HttpCheck)}
     wanted |= {c.port for c in checks if isinstance(c, PortCheck) and c.reachable}
     return tuple(sorted(wanted))
 
 
 def reach(check: Check, monitor: Monitor, deadline: Deadline) -> Judgement | None:
-    """What a check finds from outside; None when it does not look from there."""
+    """Returns the judgement of a check that connects from the host; None for other checks."""
     if isinstance(check, HttpCheck):
         return _http(check, monitor.forwards(deadline)[check.port], deadline)
     if isinstance(check, PortCheck) and check.reachable:
@@ -36,9 +36,10 @@ def reach(check: Check, monitor: Monitor, deadline: Deadline) -> Judgement | Non
 
 
 def _port(port: int, monitor: Monitor, deadline: Deadline) -> Judgement:
-    """Whether the guest takes a connection.
+    """Judges whether the guest accepts a connection.
 
-    QEMU takes it in any case, and only then asks the guest: it knows the outcome.
+    QEMU accepts every connection itself and then connects to the guest. Only QEMU knows whether
+    the guest accepted, so its monitor is asked.
     """
     limit = deadline.sooner(CONNECT_SECONDS, "a connection to the guest")
     forwarded = monitor.forwards(deadline)[port]

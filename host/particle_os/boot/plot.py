@@ -1,8 +1,8 @@
-"""The picture that `systemd-analyze plot` draws of a boot, drawn anew from what is harmless in it.
+"""Redraws the plot of `systemd-analyze plot` from its harmless parts.
 
-An SVG file may hold scripts and refer to other files; a browser that opens it runs and loads them.
-Only shapes, positions and texts of known forms are taken over, the style is our own. The classes
-are those of systemd's src/analyze/analyze-plot.c.
+An SVG file may hold scripts and refer to other files, which a browser runs and loads. Only shapes,
+positions and texts of known forms are copied; the style is our own. The class names come from
+systemd's src/analyze/analyze-plot.c.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ ATTRIBUTES = {
     "class": re.compile("[a-z0-9 -]{1,40}"),
     "transform": re.compile(TRANSFORM),
 }
-# A unit and how long it took: "ssh.service (386ms)", "x.service (1min 2.345s)".
+# A unit and its start time: "ssh.service (386ms)", "x.service (1min 2.345s)".
 TIME = re.compile(
     r"(\S+) \((?:(\d{1,3})h)? ?(?:(\d{1,3})min)? ?(?:(\d{1,3}(?:\.\d{1,6})?)s)? ?(?:(\d{1,3})ms)?\)"
 )
 SHAPES = 20_000
 DEPTH = 8
 CHARACTERS = 200
-# In pixels; systemd draws a second as 100. What is wider is squeezed, so that it can be overlooked.
+# In pixels; systemd draws a second as 100. A wider plot is squeezed to fit on a screen.
 WIDTH = 1600
 HORIZONTAL = ("x", "x1", "x2", "width")
-# Narrower seconds have no room for a label each.
+# Below this scale there is no room for a label at each second.
 LABELLED = 0.4
 STYLE = """
 .background { fill: #fff } rect { stroke: #666; stroke-width: 1; stroke-opacity: 0 }
@@ -47,10 +47,10 @@ rect.unitsload { fill: #a9cdb2 } rect.box { fill: #f6f6f4 }
 
 
 def redrawn(data: bytes) -> str | None:
-    """The harmless part of a plot, as an SVG document; None when it is none."""
+    """Returns the harmless part of a plot as an SVG document; None when `data` is no SVG."""
     try:
         text = data.decode("utf-8")
-        # Entities could expand to anything, of any length.
+        # Entities could expand to any text of any length.
         if "<!ENTITY" in text:
             return None
         source = ET.fromstring(text)  # noqa: S314 - has no entities
@@ -67,7 +67,7 @@ def redrawn(data: bytes) -> str | None:
 
 
 def unit_times(drawn: str) -> list[tuple[str, float]]:
-    """The units of a redrawn plot, and the seconds that each took to start."""
+    """Returns the units of a redrawn plot, each with its start time in seconds."""
     times = []
     for element in ET.fromstring(drawn).iter(f"{{{SVG}}}text"):  # noqa: S314 - our own
         if found := TIME.fullmatch(element.text or ""):
@@ -78,7 +78,7 @@ def unit_times(drawn: str) -> list[tuple[str, float]]:
 
 
 def _copy(source: ET.Element, target: ET.Element, squeeze: float, room: int, depth: int) -> int:
-    """Copies what is known of an element's children; returns how many more may come."""
+    """Copies the known children of an element; returns how many more shapes may follow."""
     for child in source:
         name = str(child.tag).removeprefix(f"{{{SVG}}}")
         if name not in ELEMENTS or (squeeze < LABELLED and _is_minor_label(child)):
@@ -93,7 +93,7 @@ def _copy(source: ET.Element, target: ET.Element, squeeze: float, room: int, dep
 
 
 def _is_minor_label(element: ET.Element) -> bool:
-    """Whether this is the label of a second that is no multiple of five."""
+    """Whether `element` is the label of a second that is no multiple of five."""
     return element.get("class") == "sec" and not re.fullmatch(r"-?\d*[05]\.0s", element.text or "")
 
 

@@ -1,8 +1,8 @@
-"""Asks the running system itself: what is handed into the image, and how its answer is read.
+"""Questions the running system: makes the credentials for the image and reads the answer.
 
 systemd 256 and later takes units from credentials (systemd.system-credentials(7)), and credentials
 from SMBIOS (systemd(1)), so the image needs no agent and no change. systemd 252 to 255 takes
-credentials, but no units; `tmpfiles.extra` does the same for them, see `_for_older_systemd`.
+credentials, but no units; `tmpfiles.extra` starts the unit there, see `_for_older_systemd`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RuntimeDirectory=particle-os-probe
 %s
 ExecStart=/bin/sh -c 'eval "$$(cat "$${CREDENTIALS_DIRECTORY}"/particle-os.probe.*)"' probe %s
 """
-# What stops in emergency or rescue mode never comes to the probe, and says so itself.
+# A system that stops in emergency or rescue mode never starts the probe: another unit reports it.
 EMERGENCY_UNIT = "particle-os-emergency.service"
 EMERGENCY_TEXT = """\
 [Unit]
@@ -43,7 +43,7 @@ DefaultDependencies=no
 Type=oneshot
 ExecStart=/bin/sh -c 'echo %s >/dev/ttyS1'
 """
-# A module that does not exist, so that modprobe comes to its install command (modprobe.d(5)).
+# The module does not exist, so modprobe runs the install command (modprobe.d(5)).
 MODULE = "particle_os"
 INSTALL = f"install tcp_{MODULE} /bin/systemctl start --no-block {UNIT}\n"
 CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
@@ -54,22 +54,25 @@ FACT_LINES = 200
 
 
 def begin_marker(nonce: str) -> bytes:
-    """What the probe says first."""
+    """Returns the first line of the probe's answer."""
     return f"PARTICLE-OS-PROBE {nonce}".encode()
 
 
 def end_marker(nonce: str) -> bytes:
-    """What the probe says when it has told everything."""
+    """Returns the last line of the probe's answer."""
     return f"PARTICLE-OS-PROBE-END {nonce}".encode()
 
 
 def emergency_marker(nonce: str) -> bytes:
-    """What a system with systemd 256 or later says in emergency or rescue mode."""
+    """Returns the line that systemd 256 or later sends in emergency or rescue mode."""
     return f"PARTICLE-OS-EMERGENCY {nonce}".encode()
 
 
 def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
-    """The credentials that make the image answer with `nonce`, and ask what the checks ask."""
+    """Returns the credentials that make the image answer with `nonce` and run the checks' commands.
+
+    Raises UsageError when the questions of the checks are too long.
+    """
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_bytes()
     asked = b"".join(questions(checks))
     if first_beyond_limit(checks) is not None:
@@ -89,23 +92,23 @@ def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
 
 
 def _wants(target: str, unit: str) -> dict[str, bytes]:
-    """A credential that has a target start a unit."""
+    """Returns a credential that makes `target` start `unit`."""
     return {f"systemd.unit-dropin.{target}~particle-os": f"[Unit]\nWants={unit}\n".encode()}
 
 
 def _pieces(name: str, data: bytes) -> dict[str, bytes]:
-    """`data` as credentials that are short enough, whose names sort in its order."""
+    """Splits `data` into credentials that fit into SMBIOS tables; their names sort in its order."""
     step = smbios.room(f"{name}.000")
     starts = range(0, len(data), step)
     return {f"{name}.{i:03}": data[start : start + step] for i, start in enumerate(starts)}
 
 
 def _for_older_systemd(unit: bytes) -> bytes:
-    """tmpfiles.d(5) lines that write our unit to /run and have it started.
+    """Returns tmpfiles.d(5) lines that write our unit to /run and start it.
 
-    systemd-tmpfiles runs no programs. But a congestion control that the kernel does not know makes
-    it ask modprobe, and modprobe's configuration names the program to run. The setting itself
-    stays as it is. systemd 256 has the unit already and does not start it twice.
+    systemd-tmpfiles runs no programs. But when a line sets an unknown congestion control, the
+    kernel calls modprobe, and modprobe's configuration names the program to run. The kernel keeps
+    its setting. systemd 256 has the unit already and does not start it twice.
     """
     files = {
         f"/run/systemd/system/{UNIT}": unit,
@@ -119,7 +122,7 @@ def _for_older_systemd(unit: bytes) -> bytes:
 
 
 def _body(data: bytes, nonce: str) -> list[str]:
-    """The lines of the answer between this run's markers; what stands around them is not ours."""
+    """Returns the lines of the answer between this run's markers; others are not the probe's."""
     text = data.decode("ascii", "replace").replace("\r", "")
     body = text.partition(begin_marker(nonce).decode() + "\n")[2]
     return body.partition(end_marker(nonce).decode())[0].splitlines()
@@ -133,21 +136,21 @@ def _decoded(value: str) -> str | None:
 
 
 def facts(data: bytes, nonce: str) -> dict[str, str]:
-    """What the system told of itself, safe to show; lines that are not facts are passed over."""
+    """Returns the facts in the system's answer, safe to show; other lines are skipped."""
     found: dict[str, str] = {}
     for line in _body(data, nonce):
         name, _, value = line.partition(" ")
-        if name != FACTS or (told := _decoded(value)) is None:
+        if name != FACTS or (text := _decoded(value)) is None:
             continue
-        for fact in told.split(SEPARATOR)[1:]:
+        for fact in text.split(SEPARATOR)[1:]:
             name, *lines = fact.rstrip().split("\n")[: 1 + FACT_LINES]
-            # The first one counts: in a later one there may be what services have said.
+            # The first fact of a name counts: a journal's text could imitate a later one.
             found.setdefault(printable(name, 200), "\n".join(map(printable, lines)))
     return found
 
 
 def replies(data: bytes, nonce: str, checks: Sequence[Check]) -> list[list[Reply]]:
-    """For each check the replies to what it asks; a missing one is `NO_REPLY`. Untrusted text."""
+    """Returns each check's replies; a missing reply is `NO_REPLY`. The text is untrusted."""
     found: dict[str, Reply] = {}
     for line in _body(data, nonce):
         name, _, rest = line.partition(" ")

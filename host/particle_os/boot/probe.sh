@@ -1,14 +1,14 @@
 # Runs inside the image under test, as a transient unit that systemd took from SMBIOS.
-# $1 is this run's nonce. It answers on the second serial port, one "NAME base64" a line. Under
-# emulation each program takes a quarter of a second to start, so that the shell does what it can.
+# $1 is this run's nonce. The answer goes to the second serial port, one "NAME base64" a line. Under
+# emulation each program takes a quarter of a second to start, so the shell does most of the work.
 exec >/dev/ttyS1 2>/dev/null
 
-# Runs a program for a check; answers with what it printed, up to 64 KiB, and its status, or "late".
-# $1: the check's number, $2: seconds, then the program and its arguments.
+# Runs a program for a check; answers with up to 64 KiB of its output and its status, or "late".
+# $1: the check's number, $2: the time limit in seconds, then the program and its arguments.
 try() {
 	number=$1 seconds=$2 status=$RUNTIME_DIRECTORY/status
 	shift 2
-	# Until it has ended, it takes too long.
+	# A program that never ends leaves this status.
 	echo late >"$status"
 	printf 'reply:%s ' "$number"
 	{
@@ -16,7 +16,7 @@ try() {
 		timeout -k 2 -- "$seconds" "$@" </dev/null 2>&1
 		ended=$?
 		read -r now _ </proc/uptime
-		# Programs end with the statuses of a timeout, too. The 1 keeps 08 from being octal.
+		# A program may itself end with 124 or 137: time decides. The 1 keeps 08 from being octal.
 		took=$(((${now%.*} - ${begun%.*}) * 100 + 1${now#*.} - 1${begun#*.}))
 		case $ended in
 		124 | 137) [ "$took" -lt "$((seconds * 100))" ] || ended=late ;;
@@ -32,7 +32,7 @@ try() {
 	echo " $status"
 }
 
-# Answers with the first MiB of what a program prints.
+# Answers with the first MiB of a program's output.
 file() {
 	printf 'file:%s ' "$1"
 	shift
@@ -40,30 +40,30 @@ file() {
 	echo
 }
 
-# Hands over what people may want to look at, with $2 a plot, too; see files.py.
+# Hands over the files for people, including a plot if $2 is set; see files.py.
 files() {
 	file packages.txt dpkg-query -W -f '${Package} ${Version} ${Architecture} ${Installed-Size}\n'
 	file journal.txt journalctl --boot --output short-monotonic --lines 10000 --no-pager --quiet
-	# It asks systemd for each unit, which takes long under emulation. Left out are tooltips, which
-	# name all dependencies of all units, and the lines of tenths of seconds.
+	# A plot queries systemd for each unit, which takes long under emulation. sed removes the
+	# tooltips, which name all dependencies of all units, and the lines of tenths of seconds.
 	if [ "$2" ]; then
 		file plot.svg sh -c "systemd-analyze plot | sed '/<title>/,/<\\/title>/d; /sec01/d'"
 	fi
 	echo "PARTICLE-OS-FILES-END $1"
 }
 
-# A fact begins with a record separator and its name; the lines after it are its value.
+# A fact begins with a record separator and its name; the following lines are its value.
 fact() {
 	printf '\036%s\n' "$1"
 	shift
 	[ $# = 0 ] || printf '%s\n' "$1"
 }
-# Prints the units that failed, and those that crash and are started again for ever, which systemd
-# takes for running; a line each, with the sub state.
+# Prints the failed units and the crash-looping units, a line each, with the sub state. systemd
+# counts a unit that crashes and restarts for ever as running.
 bad_units() {
 	systemctl list-units --state=failed,auto-restart --plain --no-legend --no-pager |
 		while read -r unit _ _ state _; do
-			# Who ends well and is started again may be meant so.
+			# The restart of a unit that exits with success may be intended.
 			[ "$state" != auto-restart ] ||
 				[ "$(systemctl show --value --property=Result -- "$unit" </dev/null)" != success ] ||
 				continue
@@ -71,7 +71,7 @@ bad_units() {
 		done
 }
 facts() {
-	# Waits until no job is left; our own unit's job ended when this script started.
+	# --wait returns when no job is left; our own unit's job ended when this script started.
 	state=$(systemctl is-system-running --wait)
 	fact state "$state"
 	bad=$(bad_units)
@@ -95,7 +95,7 @@ facts() {
 		[ "$more" -le 0 ] ||
 			fact "journal:$more more" "$more more units failed; their journals are left out."
 	}
-	# In a shell of its own, which ends where the file is missing or is no shell.
+	# The subshell contains the error when the file is missing or is no shell script.
 	fact system "$(. /etc/os-release && printf '%s\n' "$PRETTY_NAME")"
 	for name in kernel:/proc/sys/kernel/osrelease hostname:/proc/sys/kernel/hostname \
 		machine-id:/etc/machine-id; do
@@ -108,7 +108,7 @@ facts() {
 		[ "$place" != / ] || root="$source $type $options"
 	done </proc/self/mounts
 	fact root-device "$root"
-	# The manager's environment is ours, too.
+	# The script inherits the manager's environment.
 	fact language "$LANG"
 	fact timezone
 	readlink /etc/localtime
@@ -122,8 +122,8 @@ echo "PARTICLE-OS-PROBE $1"
 printf 'facts '
 facts | base64 -w0
 echo
-# Each line: the check's number, seconds, and the arguments, each a dot and the text, with octal
-# numbers for what is not plain.
+# Each line: the check's number, the seconds, and the arguments. An argument is a dot and the text,
+# with octal escapes for special characters.
 cat "$CREDENTIALS_DIRECTORY"/particle-os.questions.* | while read -r number seconds words; do
 	set --
 	for word in $words; do
@@ -134,7 +134,7 @@ cat "$CREDENTIALS_DIRECTORY"/particle-os.questions.* | while read -r number seco
 	try "$number" "$seconds" "$@"
 done
 echo "PARTICLE-OS-PROBE-END $1"
-# The host looks at the running system from outside, and then may want more of it, or its end.
+# The host looks at the running system from outside first. Then it may order files or a shutdown.
 while read -r order; do
 	case $order in
 	files) files "$1" '' ;;

@@ -1,4 +1,4 @@
-"""What is to be booted, and on which machine."""
+"""The request for a boot test: the image, the machine, and the limits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
 from particle_os.vm.firmware import Firmware
 
 MEMORY = 1024 * MIB
-# Longer than systemd waits for a missing disk (90 s), and twice that under emulation.
+# systemd waits 90 s for a missing disk; the limit is longer, and doubled under emulation.
 TIMEOUT_SECONDS = {"kvm": 120.0, "tcg": 240.0}
 PROBE_SOCKET, FIRMWARE_SOCKET = "probe.sock", "firmware.sock"
 
 
 @dataclass(frozen=True)
 class BootRequest:
-    """One image, and how it is booted; `memory` in bytes, `seconds` for each boot."""
+    """One image and its boot options; `memory` is in bytes, `seconds` limits each boot."""
 
     image: Path
     format: ImageFormat
@@ -46,10 +46,10 @@ class BootRequest:
         return any(isinstance(check, RebootCheck) for check in self.checks)
 
     def machine(self, overlay: Path, directory: Path, nonce: str) -> MachineSpec:
-        """The machine that boots `overlay`, with a firmware of its own in `directory`.
+        """Returns the machine that boots `overlay`, with its own firmware files in `directory`.
 
-        A system that is asked answers with `nonce`. Raises InfrastructureError when the firmware
-        is not installed.
+        Unless `console_only` is set, the system is questioned and answers with `nonce`. Raises
+        InfrastructureError when the firmware is not installed.
         """
         return MachineSpec(
             accelerator=self.acceleration.name,
@@ -68,20 +68,20 @@ class BootRequest:
 
 
 def memory_for(checks: Sequence[Check], given: int | None) -> int:
-    """The machine's memory in bytes: the one `given`, the one that a check allows, or MEMORY.
+    """Returns the machine's memory in bytes: `given`, the smallest limit of a check, or MEMORY.
 
-    Raises UsageError when a check allows less than what is given.
+    Raises UsageError when `given` exceeds the limit of a check.
     """
     limit = min((check.bytes for check in checks if isinstance(check, MemoryCheck)), default=None)
     if given is not None and limit is not None and given > limit:
         raise UsageError(
-            f"the image is to boot in {limit // MIB} MiB, says a check: --memory is more than that"
+            f"--memory exceeds the limit of a check: the image must boot in {limit // MIB} MiB"
         )
     return given or limit or MEMORY
 
 
 def seconds_for(checks: Sequence[Check], acceleration: Acceleration) -> float:
-    """The seconds that one boot may take: commands may take longer than other checks."""
+    """Returns the time limit of one boot in seconds; slow command checks extend it."""
     commands = [check.timeout for check in checks if isinstance(check, CommandCheck)]
     longer = sum(max(0, seconds - QUESTION_SECONDS) for seconds in commands)
     return TIMEOUT_SECONDS[acceleration.name] + longer

@@ -1,4 +1,4 @@
-"""What the guest shows on its screen and in its processor, whatever it says on its console."""
+"""Reads the guest's screen, memory and processor, independently of its console."""
 
 from __future__ import annotations
 
@@ -15,51 +15,52 @@ from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import MIB
 from particle_os.vm.machine import Machine
 
-# The text mode of VGA: 32 KiB of cells, a character and its colours each.
+# VGA's text mode: 32 KiB of cells of two bytes, a character and its colours.
 TEXT_MEMORY, TEXT_BYTES, COLUMNS = 0xB8000, 32768, 80
-# How often a screen is read until it is twice the same.
+# The number of attempts to read an equal screen twice in a row.
 TRIES = 4
 DUMP, PICTURE = "screen.bin", "screen.ppm"
-# Lines of the picture of a screen in text mode: 25 lines of 16 (VGA).
+# The height of the picture in text mode: 25 lines of 16 pixels (VGA).
 TEXT_LINES = b"400"
 DESCRIPTORS = re.compile(r"^IDT= *([0-9a-f]+)", re.MULTILINE)
 MODES = re.compile(r"\bEFER=([0-9a-f]+)")
 # Linux keeps its interrupt descriptor table in the upper half of the address space from its first
-# instructions in 64-bit mode on (Documentation/arch/x86/x86_64/mm.rst); firmware and boot loaders
-# have theirs in low memory.
+# instructions in 64-bit mode on (Documentation/arch/x86/x86_64/mm.rst). Firmware and boot loaders
+# keep their table in low memory.
 UPPER_HALF = 1 << 63
-# AMD64 manual, volume 2, 3.1.7: long mode is active. BIOS and its boot loaders never are in it;
-# what unpacks the kernel is, and UEFI.
+# AMD64 manual, volume 2, 3.1.7: long mode is active. A BIOS and its boot loaders never enter long
+# mode. UEFI and the code that unpacks the kernel run in it.
 LONG_MODE = 1 << 10
-# A virtual terminal in graphics mode has its cells somewhere in memory (vc_screenbuf of
-# include/linux/console_struct.h), in grey on black what a kernel and an initramfs say.
+# In graphics mode, the cells of a virtual terminal lie at an unknown place in memory (vc_screenbuf
+# of include/linux/console_struct.h). A kernel and an initramfs write in grey on black.
 GREY = b"\x07"
-# Of each failure that stops a boot, words that stand beside its sign.
+# For each failure that stops a boot, words that appear next to its sign (`signs`).
 FAILURES = tuple(
     GREY.join(bytes([byte]) for byte in word)
     for word in (b"Kernel panic - not", b"(initramfs)", b"/rdsosreport.txt", b"emergency mode")
 )
-# More than a terminal of 160 columns and 50 lines has before and after what stands on it.
+# More than a whole terminal of 160 columns and 50 lines, before and after the words.
 AROUND_BYTES = 16384
-# q35 has its memory below 4 GiB, up to the first of these; if it has more, up to the second, and
-# the rest from 4 GiB on (QEMU's hw/i386/pc_q35.c). In the first MiB is VGA's.
+# A q35 machine with up to LOW_MEMORY bytes has all of its memory below 4 GiB. A larger one has
+# LOW_OF_MORE bytes there and the rest from HIGH_MEMORY on (QEMU's hw/i386/pc_q35.c). The search
+# skips the first MiB, which holds VGA's memory.
 LOW_MEMORY, LOW_OF_MORE, HIGH_MEMORY = 0xB0000000, 0x80000000, 1 << 32
 PIECE = 64 * MIB
 SEARCH_SECONDS, COMMAND_SECONDS = 10.0, 20.0
 PADDING = re.compile(rb" {2,}|\0")
-# How long disk and screen stand still before the memory is searched, which takes a second or more
-# for each GiB.
+# The memory is searched only after disk and screen have stood still for so long, because a search
+# takes a second or more for each GiB.
 STILL_SECONDS = 3.0
-# A screen on which only the cursor blinks shows these in turn.
+# A screen on which only the cursor blinks alternates between so many pictures.
 PICTURES = 2
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def text(machine: Machine, deadline: Deadline) -> bytes:
-    """The screen's lines, where it is in text mode; else nothing that makes sense."""
+    """Returns the screen's lines in text mode; the result is meaningless in graphics mode."""
     before, cells = b"", _cells(machine, deadline)
     tries = 1
-    # While the guest writes or scrolls, half of a line may be that of another one.
+    # While the guest writes or scrolls, a line may be mixed from two.
     while cells != before and tries < TRIES:
         before, cells = cells, _cells(machine, deadline)
         tries += 1
@@ -73,9 +74,9 @@ def _cells(machine: Machine, deadline: Deadline) -> bytes:
 
 
 def pieces(memory: int) -> list[tuple[int, int]]:
-    """The memory of a machine with `memory` bytes: where each piece begins, and its size."""
+    """Returns the address and size of each piece of memory of a machine with `memory` bytes."""
     low = memory if memory <= LOW_MEMORY else LOW_OF_MORE
-    # What lies across the border of two pieces is whole in one of them.
+    # The pieces overlap, so that a terminal across a border is complete in one of them.
     return [
         (start, min(PIECE, end - start))
         for begin, end in ((MIB, low), (HIGH_MEMORY, HIGH_MEMORY + memory - low))
@@ -84,21 +85,21 @@ def pieces(memory: int) -> list[tuple[int, int]]:
 
 
 def terminals(machine: Machine, where: Iterable[tuple[int, int]]) -> bytes:
-    """What Linux' virtual terminals say of a failure, though the screen is in graphics mode.
+    """Returns the lines about a failure on Linux' virtual terminals in graphics mode.
 
-    They are looked for in these pieces of memory, for SEARCH_SECONDS at most.
+    The search covers the pieces `where` of the memory and takes SEARCH_SECONDS at most.
     """
-    said: list[bytes] = []
+    found: list[bytes] = []
     until = time.monotonic() + SEARCH_SECONDS
-    # It stands still meanwhile, and leaves the processor to the search.
+    # A stopped machine leaves the processor to the search.
     machine.monitor.execute("stop", _soon())
     for start, size in where:
         machine.monitor.execute("pmemsave", _soon(), val=start, size=size, filename=DUMP)
-        said = list(_failures((machine.directory / DUMP).read_bytes()))
-        if said or time.monotonic() >= until:
+        found = list(_failures((machine.directory / DUMP).read_bytes()))
+        if found or time.monotonic() >= until:
             break
     machine.monitor.execute("cont", _soon())
-    return b"\n".join(said)
+    return b"\n".join(found)
 
 
 def _soon() -> Deadline:
@@ -106,20 +107,20 @@ def _soon() -> Deadline:
 
 
 class StillScreen:
-    """The screen in graphics mode of a machine with `memory` bytes that may have stopped."""
+    """The screen in graphics mode of a machine with `memory` bytes, which may have stopped."""
 
     def __init__(self, machine: Machine, memory: int) -> None:
         self._machine = machine
         self._pieces = pieces(memory)
-        # A search goes on where the last one had to end.
+        # A search continues where the previous search ran out of time.
         self._next = itertools.cycle(self._pieces)
         self._pictures: deque[bytes] = deque(maxlen=PICTURES)
         self._redrawn = self._next_search = time.monotonic()
 
     def failures(self, used_disk: float, deadline: Deadline) -> bytes:
-        """What stands on it of a failure, once nothing has moved for a while; else nothing.
+        """Returns the lines about a failure once disk and screen stand still; else nothing.
 
-        `used_disk` is when a disk was last used, by the monotonic clock.
+        `used_disk` is the time of the last disk operation, in seconds of the monotonic clock.
         """
         shown = picture(self._machine, deadline)
         if shown is None or shown not in self._pictures:
@@ -128,15 +129,15 @@ class StillScreen:
         now = time.monotonic()
         if now < max(self._next_search, max(used_disk, self._redrawn) + STILL_SECONDS):
             return b""
-        said = terminals(self._machine, itertools.islice(self._next, len(self._pieces)))
+        found = terminals(self._machine, itertools.islice(self._next, len(self._pieces)))
         ended = time.monotonic()
-        # A machine that works in silence is held up for a quarter of its time at most.
+        # The search may stop a machine that works in silence for a quarter of its time at most.
         self._next_search = ended + 3 * (ended - now)
-        return said
+        return found
 
 
 def _failures(memory: bytes) -> Iterator[bytes]:
-    """The lines around the first of each word of a failure."""
+    """Yields the lines around the first occurrence of each of FAILURES."""
     for word in FAILURES:
         at = memory.find(word)
         if at >= 0:
@@ -145,10 +146,10 @@ def _failures(memory: bytes) -> Iterator[bytes]:
 
 
 def picture(machine: Machine, deadline: Deadline) -> bytes | None:
-    """A digest of the screen in graphics mode; None in text mode, whose cursor blinks."""
+    """Returns a digest of the screen in graphics mode; None in text mode, where a cursor blinks."""
     machine.monitor.execute("screendump", deadline, filename=PICTURE)
     with (machine.directory / PICTURE).open("rb") as file:
-        # ppm(5) as QEMU writes it: P6, width and height, the largest value, a line each.
+        # QEMU writes three header lines (ppm(5)): P6, width and height, the largest value.
         _, size, _ = file.readline(), file.readline(), file.readline()
         if size.split()[-1:] == [TEXT_LINES]:
             return None
@@ -156,15 +157,15 @@ def picture(machine: Machine, deadline: Deadline) -> bytes | None:
 
 
 def kernel_runs(machine: Machine, deadline: Deadline, *, uefi: bool) -> bool:
-    """Whether the first processor is Linux's, or unpacks it."""
-    told = machine.monitor.human("info registers", deadline)
-    table, modes = DESCRIPTORS.search(told), MODES.search(told)
+    """Whether the first processor runs Linux or the code that unpacks it."""
+    registers = machine.monitor.human("info registers", deadline)
+    table, modes = DESCRIPTORS.search(registers), MODES.search(registers)
     if table is not None and int(table.group(1), 16) >= UPPER_HALF:
         return True
     return not uefi and modes is not None and bool(int(modes.group(1), 16) & LONG_MODE)
 
 
 def processor_seconds(machine: Machine) -> float:
-    """How long QEMU has kept the host's processors busy so far (proc_pid_stat(5))."""
+    """Returns the processor time that QEMU has used so far, in seconds (proc_pid_stat(5))."""
     fields = Path(f"/proc/{machine.console.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS

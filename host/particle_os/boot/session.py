@@ -1,7 +1,7 @@
-"""Boots an image through a throwaway overlay and asks the running system itself.
+"""Boots an image through a throwaway overlay and questions the running system.
 
-Only the nonce of this run, answered on a channel of its own from inside the settled system, is a
-pass; what the console says can only explain a failure. The image file is never written.
+A boot passes only when the settled system answers with this run's nonce on a separate channel. The
+console can only explain a failure. The image file is never written.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["Undecided", "boot"]
 
 OVERLAY_SECONDS = 30.0
 ATTEMPTS = 3
-# A Linux that remaps interrupts panics when a busy host lets it miss ticks early in its start.
+# A Linux that remaps interrupts panics when a busy host makes it miss ticks early in its start.
 LOST_TIMER = "timer doesn't work through Interrupt-remapped IO-APIC"
 
 
-def _unheard(phase: str, seconds: float) -> None:
-    """Nobody wants to know of the phases as they pass."""
+def _ignore_phase(phase: str, seconds: float) -> None:
+    """Ignores a phase."""
 
 
 def boot(
@@ -47,16 +47,16 @@ def boot(
     checks: Sequence[Check] = (),
     memory: int | None = None,
     timeout: float | None = None,
-    on_phase: Callable[[str, float], None] = _unheard,
+    on_phase: Callable[[str, float], None] = _ignore_phase,
     console_only: bool = False,
 ) -> Verdict:
     """Boots `image` under a firmware and returns the verdict; the image is never written.
 
-    `checks` must hold for a pass. `evidence` is kept whatever comes. `memory` is in bytes,
-    `timeout` in seconds for each boot. `on_phase` hears of each phase and the seconds until it was
-    seen. With `console_only` the system is not asked, and a login prompt is all that is waited for.
-    Raises InfrastructureError when QEMU or the host fails: Undecided once a machine is started;
-    UsageError for an image whose headers are damaged.
+    A boot passes only if all `checks` hold. `evidence` is kept for every outcome. `memory` is in
+    bytes; `timeout` limits each boot, in seconds. `on_phase` receives each phase and the seconds
+    until it appeared. With `console_only`, the system is not questioned and a login prompt is
+    enough. Raises InfrastructureError when QEMU or the host fails (Undecided after the start of a
+    machine), and UsageError when the headers of the image are damaged.
     """
     check_readable(image, format)
     directory.mkdir(mode=0o700)
@@ -78,7 +78,7 @@ def boot(
 
 
 def _boot_repeatedly(request: BootRequest, directory: Path) -> Observation:
-    """Boots anew, on one processor, when emulation has failed, and not the image."""
+    """Repeats the boot on one processor when the emulation fails rather than the image."""
     for number in range(1, ATTEMPTS + 1):
         try:
             found = _boot_and_reboot(request, directory / str(number))
@@ -93,7 +93,7 @@ def _boot_repeatedly(request: BootRequest, directory: Path) -> Observation:
 
 
 def _boot_and_reboot(request: BootRequest, directory: Path) -> Observation:
-    """Boots an overlay of the image, and once more when a check asks for it."""
+    """Boots an overlay of the image, and boots it again when a check asks for a second boot."""
     directory.mkdir(mode=0o700)
     overlay = directory / "overlay.qcow2"
     deadline = Deadline.after(OVERLAY_SECONDS, "making the overlay")

@@ -1,8 +1,8 @@
-"""What a machine that boots shows: the phases that it passes, and the signs of its failure.
+"""The phases of a booting machine and the signs of its failure, as patterns of its output.
 
-The words are those of SeaBIOS, OVMF, the shim, SYSLINUX, GRUB, systemd-boot, the kernel,
-initramfs-tools and systemd. An image can print any of them: they explain why no answer comes, and
-never prove that one would.
+The patterns match messages of SeaBIOS, OVMF, the shim, SYSLINUX, GRUB, systemd-boot, the kernel,
+initramfs-tools and systemd. An image can print any of these messages: they explain a missing
+answer, and never prove a success.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Collection
 
 from particle_os.boot.verdict import BootStatus
 
-# OVMF tries its own shell last, which it may not start under Secure Boot. The name has to be there
-# whole: half of a line may have come.
+# OVMF tries its own shell last, which it may not start under Secure Boot. The pattern needs the
+# complete name, because a line may have arrived only in part.
 OF_A_DISK = rb"\w* \"(?!EFI Internal Shell\")[^\"\r\n]*\""
 PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
-    # OVMF sets the console's mode before it says anything.
+    # OVMF sets the console's mode before its first message.
     ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h")),
     (
         "boot loader",
@@ -34,17 +34,17 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
         ),
     ),
     ("login prompt", re.compile(rb"login: ")),
-    # The probe's first word on its own channel, which nothing else can write, and its facts.
+    # The probe's first line and its facts come on a separate channel, not on the console.
     ("answer", re.compile(rb"(?!)")),
     ("checks", re.compile(rb"(?!)")),
 )
-# GRUB, systemd-boot, SYSLINUX, of a menu's entry that nobody has to choose.
+# GRUB, systemd-boot and SYSLINUX, about the default entry of a menu.
 COUNTDOWN = re.compile(rb"executed automatically in|Boot in \d+ s|Automatic boot in")
 PHASE_NAMES = tuple(name for name, _ in PHASES)
 KERNEL, INIT = PHASE_NAMES.index("kernel"), PHASE_NAMES.index("init")
 ANSWER = PHASE_NAMES.index("answer")
 
-# In the order of preference where several stand side by side.
+# The first sign wins where several begin at the same place.
 SIGNS: tuple[tuple[BootStatus, re.Pattern[bytes]], ...] = (
     (
         "init-missing",
@@ -94,7 +94,7 @@ SIGNS: tuple[tuple[BootStatus, re.Pattern[bytes]], ...] = (
             # the shim
             rb"Verification failed: [^\r\n]*|Something has gone seriously wrong[^\r\n]*|"
             rb"Failed to (?:open|load image) \\?[^\r\n]* (?:-|:) [^\r\n]*|"
-            # OVMF, of a program that it may not or cannot start, or that has given up
+            # OVMF, about a program that it may not or cannot start, or that has given up
             rb"BdsDxe: failed to start Boot" + OF_A_DISK + rb"[^\r\n]*|"
             rb"BdsDxe: failed to load Boot[^\r\n]*(?:Access Denied|Security Violation)"
         ),
@@ -104,31 +104,32 @@ SIGNS: tuple[tuple[BootStatus, re.Pattern[bytes]], ...] = (
         re.compile(
             rb"No bootable device|Boot failed: not a bootable disk|"
             rb"BdsDxe: No bootable option or device was found|"
-            # OVMF's own shell comes when nothing else does; its startup.nsh could still boot.
+            # OVMF starts its own shell when nothing else boots; its startup.nsh could still boot.
             rb"Shell> "
         ),
     ),
 )
-# What firmware and boot loaders say; once there is a kernel, it is somebody else's words.
+# Signs of firmware and boot loaders. Once a kernel runs, their words come from another program.
 BEFORE_KERNEL: tuple[BootStatus, ...] = (
     "kernel-not-started",
     "boot-loader-failed",
     "no-bootable-device",
 )
-# SeaBIOS, on its debug port, when it jumps to the code of a disk.
+# SeaBIOS prints this on its debug port when it jumps to the code of a disk.
 HANDED_OVER = re.compile(rb"Booting from 0000:7c00")
-# SeaBIOS, there, when a machine restarts: the processor alone began anew, in SeaBIOS' own copy in
-# memory, so that it resets the whole machine (src/resume.c: tryReboot).
+# SeaBIOS prints this on its debug port when only the processor has restarted, in SeaBIOS' copy in
+# memory; then SeaBIOS resets the whole machine (src/resume.c: tryReboot).
 RESETS_AGAIN = b"Attempting a hard reboot"
-# SeaBIOS, there, once at each start (debug_banner); its name it tells twice.
+# SeaBIOS prints this on its debug port once at each start (debug_banner), but its name twice.
 STARTS = b"\nBUILD: "
 NO_DEVICE = re.compile(rb"No bootable device")
 
 
 def find_sign(text: bytes, without: Collection[BootStatus] = ()) -> tuple[BootStatus, bytes] | None:
-    """The first sign of a failure in `text`, and its words.
+    """Returns the status and the words of the first sign of a failure in `text`.
 
-    A kernel that panics says why in the same line: that it found no init, or no root.
+    `without` names statuses to skip. The message of a kernel panic may name the cause, such as a
+    missing init or root; then the status is that cause.
     """
     found = [
         (m.start(), index)

@@ -1,7 +1,7 @@
-"""Weighs signs of failure: one only counts while nothing contradicts it.
+"""Weighs signs of failure: a sign counts only while nothing contradicts it.
 
-The console can lie: an image can print any words. A sign is dismissed when the boot goes on to a
-later phase, and it waits while the machine still does what a failed one cannot do.
+The console can lie, because an image can print any words. A sign is dismissed when the boot reaches
+a later phase. A sign does not count while the machine does what a failed machine cannot do.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from particle_os.boot.verdict import BootStatus, Outcome
 from particle_os.errors import printable
 
 EVIDENCE_BYTES = 16384
-# A sign counts after so long, and sooner when console and disk fall silent. Once there is an init,
-# other programs write there, too, and silence has to last longer.
+# A sign counts after GRACE_SECONDS, or sooner when console and disk fall silent. Once an init runs,
+# other programs write to the console, too, so the silence must last longer.
 GRACE_SECONDS = 8.0
 SILENCE_SECONDS = 2.0
 INIT_SILENCE_SECONDS = 5.0
-# A machine that reads its disk so long after the sign reads on.
+# A machine that reads its disk so long after the sign has not stopped reading.
 READS_ON_SECONDS = 1.0
-# After these nothing is read from a disk any more: whoever still reads has lied, unless systemd
-# itself has told of its emergency mode.
+# After these failures, no machine reads its disk. A sign of a machine that reads on is ignored,
+# unless systemd itself has reported the emergency mode.
 DEATHS: tuple[BootStatus, ...] = (
     "kernel-panic",
     "root-not-found",
@@ -37,7 +37,7 @@ SignPlace = Literal["console", "screen", "system"]
 
 @dataclass
 class _Sign:
-    """A sign of failure that has not been contradicted yet."""
+    """A sign of failure that nothing has contradicted yet."""
 
     status: BootStatus
     words: bytes
@@ -45,14 +45,14 @@ class _Sign:
     phase: int
     evidence: bytes
     place: SignPlace
-    # The system itself has told, where nothing else can write.
-    told: bool = False
+    # Whether the system itself has reported it, on the probe's channel.
+    reported: bool = False
 
 
 class Suspicion:
-    """The sign of failure that stands, if one does; phases are indices of PHASE_NAMES.
+    """The current sign of failure, if any; true when there is a sign.
 
-    Times are in seconds of the monotonic clock.
+    Phases are indices of PHASE_NAMES. Times are in seconds of the monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Suspicion:
         return self._sign is not None
 
     def look_for_signs(self, text: bytes, place: SignPlace, phase: int, now: float) -> None:
-        """Suspects the first sign in `text`, unless one stands or this one was dismissed."""
+        """Takes the first sign in `text`, unless a sign is known or this sign was dismissed."""
         if self._sign is not None:
             return
         found = find_sign(text, _past(phase))
@@ -72,31 +72,31 @@ class Suspicion:
             self._sign = _Sign(status, words, now, phase, text, place)
 
     def hear_of_emergency(self, phase: int, now: float) -> None:
-        """Takes the system's own word that it is in emergency mode.
+        """Takes the system's own report of emergency mode.
 
-        Such a system runs, and whatever reads its disk may go on to do so.
+        Such a system runs, and its services may continue to read the disk.
         """
         if self._sign is None and EMERGENCY not in self._dismissed:
             self._sign = _Sign("emergency-mode", EMERGENCY, now, phase, b"", "system")
         if self._sign is not None:
-            self._sign.told = True
+            self._sign.reported = True
 
     def add_evidence(self, data: bytes) -> None:
-        """Takes what the console says after the sign."""
+        """Adds output of the console after the sign to the evidence, up to EVIDENCE_BYTES."""
         if self._sign is not None:
             room = EVIDENCE_BYTES - len(self._sign.evidence)
             self._sign.evidence += data[: max(0, room)]
 
     def contradict(self, phase: int) -> None:
-        """Dismisses the sign for good if it came before `phase`, which the boot has reached."""
+        """Dismisses the sign for good if the boot has reached `phase` after it."""
         if self._sign is not None and phase > self._sign.phase:
             self._dismissed.add(self._sign.words)
             self._sign = None
 
     def weigh(self, phase: int, heard: float, used_disk: float, now: float) -> Outcome | None:
-        """How the boot ended, once the sign has stood for long enough.
+        """Returns the outcome of the boot once the sign counts; else None.
 
-        `heard` is when the console spoke last, `used_disk` when the machine last used a disk.
+        `heard` is the time of the last console output, `used_disk` of the last disk operation.
         """
         if self._sign is None:
             return None
@@ -105,23 +105,23 @@ class Suspicion:
         if silence >= (INIT_SILENCE_SECONDS if phase >= INIT else SILENCE_SECONDS):
             return self.believed(phase)
         reads_on = used_disk - since > READS_ON_SECONDS
-        lies = self._sign.status in DEATHS and reads_on and not self._sign.told
+        lies = self._sign.status in DEATHS and reads_on and not self._sign.reported
         if now - since < GRACE_SECONDS or lies:
             return None
         return self.believed(phase)
 
     def believed(self, phase: int) -> Outcome:
-        """How the boot ended by the sign that stands."""
+        """Returns the outcome of the boot according to the current sign."""
         assert self._sign is not None
-        # The line may have been incomplete when it was noticed.
+        # The line may have been incomplete when the sign was found.
         found = find_sign(self._sign.evidence, _past(phase))
         status, words = found or (self._sign.status, self._sign.words)
-        said = printable(words.decode("utf-8", "replace"), 300)
-        return status, f"the {self._sign.place} says: {said}"
+        text = printable(words.decode("utf-8", "replace"), 300)
+        return status, f"the {self._sign.place} says: {text}"
 
 
 def _past(phase: int) -> tuple[BootStatus, ...]:
-    """What cannot fail any more."""
+    """Returns the statuses that are impossible after `phase`."""
     if phase >= ANSWER:
         return AFTER_ANSWER
     return BEFORE_KERNEL if phase >= KERNEL else ()

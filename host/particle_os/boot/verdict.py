@@ -1,4 +1,4 @@
-"""What a boot test found, as data."""
+"""The result of a boot test, as data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from particle_os.vm.firmware import Firmware
 
 BootStatus = Literal[
     "passed",
-    # A login prompt where nothing better was asked for.
+    # A login prompt, where the user asked for no more than that.
     "console-only",
     "no-bootable-device",
     "boot-loader-failed",
@@ -28,12 +28,12 @@ BootStatus = Literal[
     "timed-out",
     "infrastructure",
 ]
-# How a boot ended, and the message that says why.
+# The status of a boot, and the message that gives the reason.
 Outcome = tuple[BootStatus, str]
 
 
 class CheckResult(pydantic.BaseModel):
-    """Whether one thing that must hold does; `detail` is what was found. Untrusted, escaped."""
+    """The result of one check; `detail` is the finding. The texts are untrusted and escaped."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ class CheckResult(pydantic.BaseModel):
 
 
 class Verdict(pydantic.BaseModel):
-    """What one boot showed."""
+    """The verdict on one image under one firmware."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -51,15 +51,15 @@ class Verdict(pydantic.BaseModel):
     firmware: Firmware = "bios"
     seconds: float
     message: str
-    # Seconds until each phase showed itself; after a restart, of the last start.
+    # Seconds until each phase appeared; after a restart, the phases of the last start.
     phases: dict[str, float] = {}
     # How often the machine restarted itself before it answered.
     restarts: int = 0
-    # How often the test started it anew, because its boot menu counted down and did not go on: a
-    # busy host can make GRUB measure a clock that hardly moves.
+    # How often the test restarted the machine because its boot menu counted down without end: on a
+    # busy host, GRUB can measure its clock wrongly.
     new_starts: int = 0
     checks: tuple[CheckResult, ...] = ()
-    # What the running system told; empty when it never answered. Untrusted text, escaped.
+    # The facts in the running system's answer; empty without an answer. Untrusted text, escaped.
     facts: dict[str, str] = {}
     console_tail: tuple[str, ...] = ()
 
@@ -69,13 +69,13 @@ class Verdict(pydantic.BaseModel):
 
     @property
     def accepted(self) -> bool:
-        """Whether the image is as good as the user wanted to know."""
+        """Whether the image passed, or showed a login prompt where the user asked for no more."""
         return self.status in ("passed", "console-only")
 
 
 @dataclass(frozen=True)
 class BootProgress:
-    """How far a machine came; see `Verdict` for the fields."""
+    """The progress of a booting machine; see `Verdict` for the fields."""
 
     phases: Mapping[str, float] = field(default_factory=dict)
     restarts: int = 0
@@ -84,7 +84,7 @@ class BootProgress:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one boot showed, or two boots of one system; the verdict is made of it, once."""
+    """The observation of one boot, or of two boots of one system, before the verdict."""
 
     status: BootStatus
     message: str
@@ -99,7 +99,7 @@ class Observation:
         return self.status == "passed"
 
     def verdict(self, firmware: Firmware) -> Verdict:
-        """The verdict on the image that was booted under `firmware`."""
+        """Returns the verdict on the image that was booted under `firmware`."""
         return Verdict(
             status=self.status,
             firmware=firmware,

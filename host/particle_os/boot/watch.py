@@ -1,7 +1,7 @@
-"""Follows one boot from the firmware to the answer, and says why there is none.
+"""Follows one boot from the firmware to the answer, or finds the reason for a missing answer.
 
-The console can lie, so a sign of failure on it only counts when nothing contradicts it: the boot
-does not go on to a later phase, and the system does not answer.
+The console can lie, so a sign of failure counts only when nothing contradicts it: the boot reaches
+no later phase, and the system does not answer.
 """
 
 from __future__ import annotations
@@ -34,30 +34,31 @@ from particle_os.vm.machine import Machine
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0
-# What is on a line may come in pieces.
+# Searched again with the next data, because a line may arrive in pieces.
 OVERLAP_BYTES = 1024
-# The first line of the answer after the marker, whole: systemd has settled.
+# The complete first line of the answer after the marker: systemd has settled.
 SETTLED = re.compile(rb"\nfacts [A-Za-z0-9+/]+=*\r?\n")
-# A boot loader that reads nothing, and says and shows nothing, for so long does not go on, if it
-# has had the processor for most of that time, or did not want it: a busy host may keep it waiting.
+# A boot loader has stopped if it reads, prints and shows nothing for so long. A busy host may only
+# delay it, so it must have used the processor for most of that time, or hardly at all.
 STALL_SECONDS = 8.0
 STALL_PROCESSOR_SECONDS = 6.0
 IDLE_SHARE = 0.1
-# A menu that counts down goes on by itself, but a host that does not let GRUB run while it measures
-# its clock, which takes 1 ms (grub-core/kern/i386/tsc_pmtimer.c), makes its seconds minutes. A menu
-# that is busy with counting, and does not go on, has the machine started anew, so often.
+# GRUB measures its clock for 1 ms (grub-core/kern/i386/tsc_pmtimer.c). If a busy host interrupts
+# that, the seconds of GRUB's countdown last minutes. The watch restarts a machine whose menu counts
+# down without end, at most so often.
 NEW_STARTS = 2
 # An update or a relabelling may restart a new system once or twice.
 RESTARTS = 2
-# From the end of QEMU's monitor to its own.
+# QEMU ends within so many seconds after it closes its monitor.
 END_SECONDS = 5.0
 MONITOR_SECONDS = 20.0
 
 
 class Watch:
-    """One boot under observation; times in seconds since `started` (of the monotonic clock).
+    """One boot under observation.
 
-    `memory` is the machine's, in bytes. With `console_only` a login prompt ends it.
+    Times are in seconds since `started`, a time of the monotonic clock. `memory` is the machine's
+    memory in bytes. With `console_only`, a login prompt ends the boot.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Watch:
     ) -> None:
         self.phases: dict[str, float] = {}
         self.restarts = 0
-        # How often the machine was started anew from here.
+        # How often the watch itself restarted the machine.
         self.new_starts = 0
         self._machine = machine
         self._probe = probe
@@ -106,11 +107,11 @@ class Watch:
 
     @property
     def progress(self) -> BootProgress:
-        """How far the machine has come until now."""
+        """The machine's progress until now."""
         return BootProgress(dict(self.phases), self.restarts, self.new_starts)
 
     def until_answer(self) -> Outcome | None:
-        """Waits for the whole answer: None then, else why it will not come.
+        """Waits for the complete answer: returns None, or the outcome of a boot that fails.
 
         Raises VmError when QEMU or the host is to blame.
         """
@@ -121,7 +122,7 @@ class Watch:
             except QemuEnded as ended:
                 return self._ended(ended)
             except VmError:
-                # QEMU's monitor closes a moment before it ends.
+                # QEMU closes its monitor a moment before it ends.
                 if not self._machine.console.ends_within(END_SECONDS):
                     raise
                 continue
@@ -135,7 +136,7 @@ class Watch:
                 return "timed-out", self._time_out()
 
     def until_off(self) -> Outcome | None:
-        """Waits until a system that is told to shut down has done so: None then, else why not.
+        """Waits for the end of an ordered shutdown: returns None, or the outcome if it fails.
 
         Raises VmError when QEMU or the host is to blame.
         """
@@ -143,7 +144,7 @@ class Watch:
             try:
                 self._hear(self._machine.console.read(self._slice()))
                 events = self._machine.monitor.events(self._monitor_deadline())
-                # Whoever still uses the disk has not panicked.
+                # A machine that still uses the disk has not panicked, so the disk's use is noted.
                 self._look()
             except QemuEnded as ended:
                 if ended.status != 0:
@@ -158,7 +159,7 @@ class Watch:
             if found := self._weigh():
                 return found
             if time.monotonic() >= self._deadline.at:
-                return "timed-out", f"it takes more than {self._deadline.seconds:.0f} s in all"
+                return "timed-out", f"the test takes more than {self._deadline.seconds:.0f} s"
 
     def _slice(self) -> float:
         return max(0.01, min(POLL_SECONDS, self._deadline.at - time.monotonic()))
@@ -175,7 +176,7 @@ class Watch:
         return self._end in data
 
     def _reach(self, name: str) -> None:
-        """A phase shows itself; the earlier ones have passed, seen or not."""
+        """Records the phase `name`; earlier phases have passed, seen or not."""
         index = PHASE_NAMES.index(name)
         if index <= self._phase:
             return
@@ -209,14 +210,14 @@ class Watch:
             self._reach("firmware")
         if NO_DEVICE.search(data) and self._phase < KERNEL:
             self._look_at_screen()
-            # A boot loader that gives up returns to the firmware, which then finds nothing more.
+            # A boot loader that gives up returns to the firmware, which finds no other device.
             if self._suspicion:
                 return self._suspicion.believed(self._phase)
             return "no-bootable-device", "the firmware found no bootable device"
         return None
 
     def _look(self) -> Outcome | None:
-        """Asks QEMU what the machine does: processor, screen, disks."""
+        """Asks QEMU for the state of the processor, the screen and the disks."""
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return None
@@ -246,39 +247,39 @@ class Watch:
             self._act()
 
     def _silent(self) -> bool:
-        """Whether the kernel says nothing on the serial console."""
+        """Whether the kernel prints nothing on the serial console."""
         return self._heard - self._started < self.phases.get("kernel", 0) + 2 * LOOK_SECONDS
 
     def _picture(self) -> bytes | None:
-        """What a boot loader shows in graphics mode: a menu that counts down has not stopped."""
+        """Returns the digest of a boot loader's picture, which changes while a menu counts down."""
         if self._phase >= KERNEL:
             return None
         return screen.picture(self._machine, self._monitor_deadline())
 
     def _act(self) -> None:
-        """The machine has done something."""
+        """Records that the machine is active."""
         self._acted = time.monotonic()
         self._processor = screen.processor_seconds(self._machine)
 
     def _restarted(self) -> Outcome | None:
-        """Notices that the machine has restarted itself, and begins anew then."""
+        """Notices restarts of the machine, and returns an outcome after too many restarts."""
         now = time.monotonic()
         if now - self._asked < POLL_SECONDS:
             return None
         self._asked = now
         events = self._machine.monitor.events(self._monitor_deadline())
         self._resets += sum(map(_is_reset, events))
-        # The firmware resets the machine once more, and may have said so before QEMU does. Of who
-        # only jumps to its start, QEMU tells no other reset.
-        said = self._firmware.data
-        starts = said.count(STARTS) - 1 - self.new_starts
-        restarts = max(self._resets - said.count(RESETS_AGAIN), starts)
+        # A system that only jumps to the firmware's start causes no event. The firmware then resets
+        # the machine, which causes one, and may report the reset before QEMU does.
+        output = self._firmware.data
+        starts = output.count(STARTS) - 1 - self.new_starts
+        restarts = max(self._resets - output.count(RESETS_AGAIN), starts)
         if restarts <= self.restarts:
             return None
         if self._suspicion:
             return self._suspicion.believed(self._phase)
         self.restarts = restarts
-        self._begin_anew()
+        self._begin_again()
         if self.restarts <= RESTARTS:
             return None
         seconds = time.monotonic() - self._started
@@ -287,20 +288,20 @@ class Watch:
             f"the machine restarted itself {self.restarts} times within {seconds:.0f} s",
         )
 
-    def _begin_anew(self) -> None:
+    def _begin_again(self) -> None:
         self._phase, self._window, self._counts_down = -1, b"", False
         self.phases.clear()
-        # An answer counts for one start: what was said before would hide that this one fails.
+        # An answer of the previous start would hide a failure of the new start.
         self._probe.forget()
-        said = self._firmware.data
-        begun = said.rfind(RESETS_AGAIN, self._firmware_seen)
-        self._firmware_seen = len(said) if begun < 0 else begun
-        # The screen still shows the words of the start before.
+        output = self._firmware.data
+        begun = output.rfind(RESETS_AGAIN, self._firmware_seen)
+        self._firmware_seen = len(output) if begun < 0 else begun
+        # The screen still shows the text of the previous start.
         self._looked = time.monotonic()
         self._act()
 
     def _stalled(self) -> Outcome | None:
-        """A boot loader that has stopped, or waits for somebody to press a key."""
+        """Returns the outcome if the boot loader has stopped or waits for a key."""
         quiet = time.monotonic() - self._acted
         loader_runs = self._phase >= PHASE_NAMES.index("boot loader")
         handed_over = HANDED_OVER.search(self._firmware.data[self._firmware_seen :])
@@ -313,17 +314,17 @@ class Watch:
         if busy and self._counts_down and self.new_starts < NEW_STARTS:
             self.new_starts += 1
             self._machine.monitor.execute("system_reset", self._monitor_deadline())
-            self._begin_anew()
+            self._begin_again()
             return None
         if not loader_runs:
             return (
                 "boot-loader-failed",
-                f"the disk's boot code has said and read nothing for {quiet:.0f} s",
+                f"the disk's boot code has printed and read nothing for {quiet:.0f} s",
             )
         return (
             "kernel-not-started",
             f"the boot loader has loaded no kernel and has read nothing for {quiet:.0f} s; it "
-            "may wait for a key",
+            "may be waiting for a key",
         )
 
     def _weigh(self) -> Outcome | None:
@@ -331,7 +332,7 @@ class Watch:
         return self._suspicion.weigh(self._phase, self._heard, self._used_disk, now)
 
     def _prompted(self) -> Outcome | None:
-        """A login prompt that nothing has contradicted, where that is all that is asked for."""
+        """Returns the outcome for a stable login prompt if the user asked for no more."""
         at = self.phases.get("login prompt")
         if not self._console_only or at is None or self._suspicion:
             return None
@@ -339,8 +340,8 @@ class Watch:
             return None
         return (
             "console-only",
-            "a login prompt stands on the console; the system itself has not been asked, so that "
-            "this is no proof",
+            "the console shows a login prompt; the system itself was not questioned, so this is "
+            "no proof",
         )
 
     def _ended(self, ended: QemuEnded) -> Outcome | None:
@@ -367,20 +368,20 @@ class Watch:
             text += f" ({took} so far)"
         if last == "kernel" and self._silent():
             text += (
-                "; the kernel says nothing on the serial console (console=ttyS0), and its screen "
+                "; the kernel prints nothing on the serial console (console=ttyS0), and its screen "
                 "shows none of the known failures. The picture of the screen may show more: "
                 "--evidence"
             )
         elif last == "login prompt":
             text += (
                 "; the system cannot be questioned: its systemd is older than 252, it has another "
-                "init or no shell, or its ttyS1 is missing or not the second serial port: "
-                "--console-only"
+                "init or no shell, or its ttyS1 is missing or not the second serial port. To "
+                "accept the prompt, use --console-only"
             )
         elif last == "answer":
             text += (
-                "; systemd has not settled, since a job does not end, or something else has taken "
-                "ttyS1, over which it answers"
+                "; systemd has not settled because a job does not end, or another program has "
+                "taken ttyS1, which carries the answer"
             )
         elif last == "checks":
             text += "; a check has not ended"
@@ -394,6 +395,6 @@ def _is_reset(event: dict[str, Any]) -> bool:
 
 
 def _shut_itself_down(events: list[dict[str, Any]]) -> bool:
-    """Whether the guest ended QEMU; without a word of QEMU's it was, with status 0."""
+    """Whether the guest ended QEMU; without a SHUTDOWN event, QEMU's status 0 is enough."""
     shutdowns = [event["data"] for event in events if event["event"] == "SHUTDOWN"]
     return all(data.get("guest") for data in shutdowns)

@@ -1,4 +1,4 @@
-"""A machine that is played: what it shows, and when."""
+"""A simulated machine with a script of its output."""
 
 from types import SimpleNamespace
 
@@ -22,10 +22,10 @@ class Channel:
 
 
 class Played:
-    """A machine whose console says `said` ((seconds, text) pairs), on a clock that is played too.
+    """A machine whose console prints `said` ((seconds, text) pairs) on a simulated clock.
 
-    `answers` is when the whole answer comes; `ends` (seconds, status) when QEMU ends; `restarts`
-    when the guest resets the machine.
+    Times are in seconds. `answers` is the time of the complete answer, `ends` the time and status
+    of QEMU's end, and `restarts` the times of resets by the guest.
     """
 
     def __init__(self, said=(), answers=None, ends=None, restarts=(), handed_over=0.3, busy=0):
@@ -38,7 +38,7 @@ class Played:
         self.terminals, self.search_seconds, self.searches = b"", 0.5, 0
         self.picture = lambda now: None
         self.kernel = False
-        # From when on QEMU's monitor is closed: it ends a moment later.
+        # The time at which QEMU closes its monitor, a moment before it ends.
         self.closed = float("inf")
         self.console = SimpleNamespace(read=self.read, ends_within=self.ends_within)
         self.after_reset, self.resets = [], 0

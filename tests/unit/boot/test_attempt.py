@@ -1,4 +1,4 @@
-"""What one boot shows, of a machine and a watch that are played."""
+"""Tests of one boot, with a simulated machine and a simulated watch."""
 
 import base64
 from contextlib import contextmanager, nullcontext
@@ -24,7 +24,7 @@ def answer(state):
 
 @pytest.fixture
 def boot(tmp_path, monkeypatch):
-    """Boots once; `until_answer` and `until_off` are what the watch finds."""
+    """Boots once; the watch returns `until_answer` and `until_off`."""
 
     def run(until_answer=None, until_off=None, state="running", shut_down=False):
         done = []
@@ -89,6 +89,6 @@ def test_a_system_that_passes_is_shut_down_when_it_boots_again(boot):
 def test_a_system_that_does_not_shut_down_fails(boot):
     found, done = boot(until_off=("timed-out", "it takes more than 10 s"), shut_down=True)
     assert found.status == "timed-out"
-    assert found.message == "while it shuts down: it takes more than 10 s"
+    assert found.message == "during shutdown: it takes more than 10 s"
     assert (found.facts["state"], found.console_tail) == ("running", ("the last line",))
     assert done == ["screen", b"poweroff\n"]

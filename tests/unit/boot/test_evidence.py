@@ -30,7 +30,7 @@ def stand_in(directory, name, script):
 
 
 def run(script, tmp_path, *arguments, **environment):
-    """Runs boot.sh with programs that write down what they are given; returns that."""
+    """Runs boot.sh with stand-in programs that record their arguments; returns the records."""
     done = start(script, tmp_path, *arguments, **environment)
     assert done.returncode == 0, done.stderr
     return (tmp_path / "told").read_text().splitlines()
@@ -63,7 +63,7 @@ def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
     assert told[told.index("-F") + 1] == "raw"
     assert told[-2:] == ["-display", "gtk"]
     assert "stdio,id=console,signal=off,mux=on" in told
-    # Neither the private directory of the test, nor what it asked of the system.
+    # Neither the test's private directory nor the questions for the system.
     assert not [word for word in told if "/private" in word or "smbios" in word]
     assert not [word for word in told if "probe" in word or "firmware" in word]
     assert not Path(told[1]).exists()

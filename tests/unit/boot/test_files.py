@@ -12,7 +12,7 @@ from particle_os.vm.console import QemuEnded
 from ...waiting import HANG_SECONDS
 
 NONCE = "0123456789abcdef"
-# As systemd-analyze draws it.
+# A plot in the form of `systemd-analyze plot`.
 PLOT = """<?xml version="1.0" standalone="no"?>
 <!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">
 <svg width="880px" height="250px" version="1.1" xmlns="http://www.w3.org/2000/svg">
@@ -79,7 +79,7 @@ def test_noise_is_passed_over(tmp_path):
 
 
 class Guest:
-    """A probe that answers when it is asked, a piece at each look at the console."""
+    """A probe that sends a piece of its answer at each read of the console."""
 
     def __init__(self, pieces, end=None):
         self.data, self.asked = answer(whole=False), []
@@ -101,7 +101,7 @@ class Guest:
 
 @pytest.fixture
 def fetch(tmp_path, monkeypatch, clock):
-    """Has a guest asked for its files for a minute, which its silence lets pass."""
+    """Fetches the files with a deadline of a minute; the clock jumps when the guest is silent."""
     monkeypatch.setattr(files, "time", clock)
 
     def fetch(guest, with_plot=False):
@@ -128,7 +128,7 @@ def test_a_guest_that_falls_silent_or_ends_is_no_failure(fetch, tmp_path, end):
 
 
 def test_the_probe_hands_over_what_the_host_reads(tmp_path):
-    """The script's own function, in a real shell, with programs that stand in for the guest's."""
+    """Runs the script's own function in a real shell, with stand-ins for the guest's programs."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
     functions = script.partition('echo "PARTICLE-OS-PROBE $1"')[0].replace("exec >/dev/ttyS1", "")
     programs = tmp_path / "bin"

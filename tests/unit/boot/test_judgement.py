@@ -1,4 +1,4 @@
-"""What a boot test makes of the answers of one boot, or of two."""
+"""Tests of the judgement of one boot or of two boots."""
 
 import pytest
 from particle_os.boot import judgement
@@ -42,7 +42,7 @@ def test_the_same_machine_came_up_again():
     found = judgement.compared(booted(), booted(seconds=5.0))
     assert (found.status, found.seconds) == ("passed", 15)
     assert found.progress.phases == {"answer": 10}
-    assert found.checks[0].detail == "it came up again, the same machine"
+    assert found.checks[0].detail == "the system booted again as the same machine"
 
 
 def test_another_machine_came_up():
@@ -84,7 +84,7 @@ def test_what_a_check_has_not_been_told_does_not_hold():
     ]  # fmt: skip
     found = judgement.check_results(checks, b"", "0" * 32, None)
     assert [(each.passed, each.detail) for each in found] == [
-        (False, "the system has not answered that")
+        (False, "the system has not answered this check")
     ] * 4
 
 

@@ -1,4 +1,4 @@
-"""Checks from the host, against real servers on the loopback interface."""
+"""Tests of checks from the host, against real servers on the loopback interface."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ from ...waiting import moment, plenty
 
 @contextmanager
 def server(*pieces, close=True):
-    """Takes one connection, reads a request and sends `pieces`."""
+    """Accepts one connection, reads a request, sends `pieces`; yields the port."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -23,7 +23,7 @@ def server(*pieces, close=True):
             try:
                 connection, _ = listener.accept()
             except OSError:
-                return  # Nobody came.
+                return  # The test has ended without a connection.
             with connection:
                 connection.recv(65536)
                 for piece in pieces:

@@ -23,15 +23,15 @@ def encoded(text):
 
 
 def answer(facts, nonce=NONCE, more=()):
-    told = "".join(f"\x1e{name}\n{text}\n" for name, text in facts.items())
-    lines = [f"facts {encoded(told)}"]
+    text = "".join(f"\x1e{name}\n{text}\n" for name, text in facts.items())
+    lines = [f"facts {encoded(text)}"]
     return "\r\n".join(
         [f"PARTICLE-OS-PROBE {nonce}", *lines, *more, f"PARTICLE-OS-PROBE-END {nonce}", ""]
     ).encode()
 
 
-def answer_of(told):
-    line = b"facts " + base64.b64encode(told) + b"\n"
+def answer_of(text):
+    line = b"facts " + base64.b64encode(text) + b"\n"
     return probe.begin_marker(NONCE) + b"\n" + line + probe.end_marker(NONCE) + b"\n"
 
 
@@ -75,12 +75,12 @@ WORDS = ["", "plain", "a b", "tab\tnew\n\n", "back\\slash \\0101 \\c", "ünï*?$
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_arguments_arrive_as_they_were(shell):
-    """The loop of probe.sh, with a `try` that shows what it gets."""
+    """Runs the loop of probe.sh with a `try` that prints its arguments."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
     loop = script[script.index("	set --\n") : script.index("	try ")]
-    told = " ".join(f".{questions._escaped(word)}" for word in WORDS)
+    line = " ".join(f".{questions._escaped(word)}" for word in WORDS)
     shown = f"read -r words\n{loop}\nprintf '<%s>' \"$@\"\n"
-    done = subprocess.run([shell, "-c", shown], input=told, capture_output=True, text=True)
+    done = subprocess.run([shell, "-c", shown], input=line, capture_output=True, text=True)
     assert done.stdout == "".join(f"<{word}>" for word in WORDS)
 
 
@@ -153,7 +153,7 @@ def test_whatever_is_long_comes_in_pieces_that_fit_and_that_the_unit_loads():
 
 @pytest.fixture
 def asked(tmp_path):
-    """Runs the part of the probe that asks the questions, here on the host, in a real shell."""
+    """Runs the probe's code for questions on the host, in a real shell."""
 
     def ask(*argvs, timeout=60):
         checks = [CommandCheck(command=argv, timeout=timeout) for argv in argvs]
@@ -211,10 +211,10 @@ def test_a_flood_is_cut_and_the_status_is_the_programs(asked):
 
 
 @pytest.fixture
-def told(tmp_path):
-    """Runs the part of the probe that tells of units, with stand-ins for systemd's programs."""
+def facts_of(tmp_path):
+    """Runs the probe's code for facts, with stand-ins for systemd's programs."""
 
-    def tell(state, units, results=None):
+    def run(state, units, results=None):
         (tmp_path / "units").write_text(units)
         for unit, result in (results or {}).items():
             (tmp_path / f"result-{unit}").write_text(result)
@@ -239,13 +239,13 @@ def told(tmp_path):
         done = subprocess.run(["sh", "-c", f"{functions}\nfacts"], env=environment, stdout=-1)
         return probe.facts(answer_of(done.stdout), NONCE)
 
-    return tell
+    return run
 
 
 @pytest.mark.parametrize(("units", "more"), [(20, None), (25, 5)])
-def test_journals_that_are_left_out_are_counted(told, units, more):
+def test_journals_that_are_left_out_are_counted(facts_of, units, more):
     lines = "".join(f"bad{i:02}.service loaded failed failed bad\n" for i in range(units))
-    facts = told("degraded", lines)
+    facts = facts_of("degraded", lines)
     assert len(facts["failed"].split()) == units
     journals = {name: text for name, text in facts.items() if name.startswith("journal:")}
     assert journals["journal:bad19.service"] == "it went wrong"
@@ -253,12 +253,12 @@ def test_journals_that_are_left_out_are_counted(told, units, more):
     assert (f"{more} more units failed" in list(journals.values())[-1]) == (more is not None)
 
 
-def test_what_crashes_and_is_started_again_for_ever_is_told_though_systemd_is_running(told):
+def test_what_crashes_and_is_started_again_for_ever_is_told_though_systemd_is_running(facts_of):
     lines = (
         "crash.service loaded activating auto-restart bad\n"
         "poll.service loaded activating auto-restart good\n"
     )
-    facts = told("running", lines, {"crash.service": "exit-code", "poll.service": "success"})
+    facts = facts_of("running", lines, {"crash.service": "exit-code", "poll.service": "success"})
     assert (facts["failed"], facts["crash-looping"]) == ("", "crash.service")
     journals = [name for name in facts if name.startswith("journal:")]
     assert (journals, facts["journal:crash.service"]) == (
@@ -267,22 +267,22 @@ def test_what_crashes_and_is_started_again_for_ever_is_told_though_systemd_is_ru
     )
 
 
-def test_a_good_system_runs_systemctl_no_more_than_it_must(told, tmp_path):
-    facts = told("running", "")
+def test_a_good_system_runs_systemctl_no_more_than_it_must(facts_of, tmp_path):
+    facts = facts_of("running", "")
     assert (facts["failed"], facts["crash-looping"]) == ("", "")
     assert not [name for name in facts if name.startswith("journal:")]
     assert (tmp_path / "asked").read_text().split() == ["is-system-running", "list-units"]
 
 
-def test_the_facts_that_a_reboot_compares_come_whatever_is_missing(told, tmp_path):
-    assert {"kernel", "hostname", "ssh-host-keys", "root-device"} <= told("running", "").keys()
-    assert "machine-id" not in told("running", "")
+def test_the_facts_that_a_reboot_compares_come_whatever_is_missing(facts_of, tmp_path):
+    assert {"kernel", "hostname", "ssh-host-keys", "root-device"} <= facts_of("running", "").keys()
+    assert "machine-id" not in facts_of("running", "")
     (tmp_path / "machine-id").write_text("a" * 32)
     (tmp_path / "os-release").write_text("it's ) no shell\n")
-    assert told("running", "")["machine-id"] == "a" * 32
+    assert facts_of("running", "")["machine-id"] == "a" * 32
     (tmp_path / "os-release").write_text('PRETTY_NAME="My Debian"\n')
     (tmp_path / "machine-id").write_text("b" * 32 + "\n")
-    facts = told("running", "")
+    facts = facts_of("running", "")
     assert (facts["system"], facts["machine-id"]) == ("My Debian", "b" * 32)
 
 
@@ -310,7 +310,7 @@ def test_a_system_in_emergency_or_rescue_mode_says_so_with_this_runs_nonce(tmp_p
     for target in ("emergency.target", "rescue.target"):
         dropin = credentials[f"systemd.unit-dropin.{target}~particle-os"].decode()
         unit = credentials[f"systemd.extra-unit.{dropin.strip().partition('Wants=')[2]}"].decode()
-        # Nothing that an emergency has stopped may hold it back.
+        # The unit must not wait for units that an emergency has stopped.
         assert "DefaultDependencies=no" in unit
         (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
         port = tmp_path / target

@@ -1,4 +1,4 @@
-"""What the machine of a boot test is given: memory, time, and what the host can reach in it."""
+"""Tests of the machine of a boot test: memory, time limit, and forwarded ports."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Watch, while the machine under test starts again, or ends."""
+"""Tests of Watch when the machine under test restarts or ends."""
 
 import pytest
 from particle_os.vm.console import QemuEnded
@@ -15,7 +15,7 @@ def test_restarts(observe):
 
 
 def test_a_jump_to_the_start_is_a_restart(observe):
-    """QEMU tells of one reset only: that with which the firmware answers the jump."""
+    """QEMU reports only one reset: the reset by the firmware after the jump."""
     machine = Played(restarts=[1, 2, 3, 4], handed_over=None)
     read = machine.read
 
@@ -46,7 +46,7 @@ def test_a_restart_that_the_firmware_makes_two_resets_of_is_one(observe):
     machine.console.read = says
     watched, failure = observe(machine)
     assert (failure, watched.restarts) == (None, 2)
-    # What it said before QEMU told of the reset is of the new start.
+    # Output of the firmware just before QEMU's event belongs to the new start.
     assert watched.phases["firmware"] == pytest.approx(40, abs=0.5)
 
 
@@ -70,12 +70,12 @@ def test_the_screen_of_the_start_before_shows_no_phase(observe):
 )
 def test_an_answer_from_before_a_restart_hides_nothing_after_it(observe, line, status):
     machine = Played([*SYSTEMD, (31, b"SeaBIOS\r\n"), (40, line)], restarts=[30])
-    read, told = machine.read, [BEGIN + b"\nfacts QUJD\n"]
+    read, answers = machine.read, [BEGIN + b"\nfacts QUJD\n"]
 
     def says(seconds):
         text = read(seconds)
-        if told and machine.now >= 20:
-            machine.probe.data = told.pop()
+        if answers and machine.now >= 20:
+            machine.probe.data = answers.pop()
         return text
 
     machine.console.read = says

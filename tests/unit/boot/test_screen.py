@@ -1,4 +1,4 @@
-"""What is found of a guest's screen in its memory."""
+"""Tests of the search for a guest's screen in its memory."""
 
 from types import SimpleNamespace
 
@@ -13,12 +13,12 @@ PANIC = b"[18.816144] Kernel panic - not syncing: Attempted to kill init!"
 
 @pytest.fixture(autouse=True)
 def _standing_clock(monkeypatch):
-    """A search is never cut short by a machine that is busy."""
+    """Stops the clock, so that a busy host never cuts a search short."""
     monkeypatch.setattr(screen, "time", Clock())
 
 
 class Memory:
-    """A machine that saves pieces of a memory in which `cells` stand at `at`."""
+    """A machine that saves pieces of its memory, with `cells` at the address `at`."""
 
     def __init__(self, directory, cells=b"", at=0):
         self.directory, self.monitor = directory, SimpleNamespace(execute=self.execute)
@@ -38,7 +38,7 @@ class Memory:
 
 
 class Scrolling(Memory):
-    """A machine whose screen is one of `screens` after the other, and then the last one."""
+    """A machine whose screen shows each of `screens` once and then keeps the last one."""
 
     def __init__(self, directory, *screens):
         super().__init__(directory)

@@ -1,4 +1,4 @@
-"""Which boots a boot test makes, and what it tells when QEMU fails."""
+"""Tests of the sequence of boots, and of the report when QEMU fails."""
 
 import json
 from contextlib import contextmanager, nullcontext
@@ -17,7 +17,7 @@ from particle_os.vm.console import QemuEnded
 
 @pytest.fixture
 def qemu_dies(monkeypatch):
-    """Machines whose QEMU ends with a status of its own once the kernel runs."""
+    """Machines whose QEMU ends with a given status once the kernel runs."""
     started = []
 
     def play(status):

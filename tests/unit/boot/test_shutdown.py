@@ -1,4 +1,4 @@
-"""Watch, while a system that has answered shuts down."""
+"""Tests of Watch when a system shuts down after its answer."""
 
 import pytest
 from particle_os.errors import VmError
@@ -7,7 +7,7 @@ from .played import PANIC, SYSTEMD, Played
 
 
 def shut_down(observe, machine):
-    """What is seen of a system that is told to shut down once it has answered."""
+    """Returns the outcome of an ordered shutdown after the answer."""
     watched, failure = observe(machine)
     assert failure is None
     return watched.until_off()

@@ -1,4 +1,4 @@
-"""The words by which failures are known; most are from consoles and screens of real machines."""
+"""Tests of the words of failures; most come from consoles and screens of real machines."""
 
 import re
 
@@ -107,7 +107,7 @@ def test_what_a_good_boot_says_is_no_sign(text):
 
 @pytest.mark.timeout(HANG_SECONDS)
 def test_long_lines_take_no_long_time():
-    """What looks at all the rest at each of its bytes takes hours for this line."""
+    """A pattern that rescans the rest of the line at each byte takes hours for this line."""
     text = b"flood " * 200_000
     find_sign(text)
     for _, pattern in PHASES:

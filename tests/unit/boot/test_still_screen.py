@@ -1,4 +1,4 @@
-"""Watch, while nothing moves on a graphical screen."""
+"""Tests of Watch when nothing moves on a graphical screen."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from .played import BOOT, PANIC, Played
 
 
 def silent(picture, **more):
-    """A machine whose kernel says nothing on its console, and has `picture` on its screen."""
+    """Returns a machine with a silent console and `picture` on its screen."""
     machine = Played(BOOT[:2], handed_over=None, **more)
     machine.kernel, machine.picture = True, picture
     machine.terminals = PANIC

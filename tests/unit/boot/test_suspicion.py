@@ -1,4 +1,4 @@
-"""When a sign of failure counts, and what contradicts it."""
+"""Tests of when a sign of failure counts, and what contradicts a sign."""
 
 from particle_os.boot.signs import ANSWER, INIT, KERNEL
 from particle_os.boot.suspicion import Suspicion

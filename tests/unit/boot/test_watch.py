@@ -1,4 +1,4 @@
-"""Watch, against a machine that is played: what it shows, and when."""
+"""Tests of Watch against a simulated machine."""
 
 import re
 
@@ -84,7 +84,7 @@ def test_a_menu_whose_seconds_do_not_end_is_started_anew(observe):
     _, (status, _) = observe(stopped)
     assert (status, stopped.resets) == ("kernel-not-started", 2)
     assert 24 < stopped.now < 35
-    # One that sleeps does not count.
+    # A sleeping boot loader waits for a key, so it is not restarted.
     sleeps = Played([*BOOT[:2], counts])
     sleeps.share = 0.02
     assert observe(sleeps)[1][0] == "kernel-not-started"
@@ -96,7 +96,7 @@ def test_a_boot_loader_that_gets_no_processor_is_given_time(observe, share, seco
     machine = Played(BOOT[:2], answers=15)
     machine.share = share
     _, failure = observe(machine)
-    # One that sleeps until a key is pressed does not want any.
+    # A boot loader that waits for a key needs hardly any processor time.
     assert (failure is None) == (share == 0.3)
     assert machine.now < seconds
 
@@ -111,7 +111,7 @@ def test_who_says_that_the_kernel_is_dead_and_reads_on_has_lied(observe):
 
 
 class InEmergency(Played):
-    """It tells of its emergency mode at 20 s, while a service goes on to read the disk."""
+    """A system that reports emergency mode at 20 s while a service continues to read the disk."""
 
     def __init__(self, said=(), **more):
         super().__init__([*SYSTEMD, *said], busy=99, **more)
@@ -127,7 +127,7 @@ class InEmergency(Played):
     ("said", "words"),
     [
         ([(20.1, b"You are in emergency mode. After\r\n")], "You are in emergency mode"),
-        # Without a serial console nothing is read.
+        # Without a serial console, only the unit's report arrives.
         ([], "it is in emergency or rescue mode"),
     ],
 )
@@ -244,7 +244,7 @@ def test_the_firmwares_own_channel_is_not_believed_once_there_is_a_kernel(observ
 
 
 class Settling(Played):
-    """It says its first word at 10 s, and its facts at `settles`."""
+    """A system that begins its answer at 10 s and sends its facts at `settles` (seconds)."""
 
     settles = 1000.0
 
@@ -258,8 +258,8 @@ class Settling(Played):
 def test_a_time_out_tells_what_was_waited_for(observe):
     _, (status, message) = observe(Settling(SYSTEMD), seconds=60)
     assert (status, "systemd has not settled" in message) == ("timed-out", True)
-    # A getty that hangs up the probe's port looks the same from here.
-    assert "something else has taken ttyS1" in message
+    # A getty that hangs up the probe's port has the same symptom.
+    assert "another program has taken ttyS1" in message
     machine = Settling(SYSTEMD)
     machine.settles = 20
     watched, (status, message) = observe(machine, seconds=60)
