@@ -283,7 +283,7 @@ def test_what_is_wrong_with_a_check_is_told_with_its_place(tmp_path, text, probl
 
 
 def test_the_example_of_the_guide_is_valid_and_has_one_check_of_each_kind(tmp_path):
-    guide = (Path(__file__).parents[3] / "docs/boot-test.md").read_text()
+    guide = (Path(__file__).parents[4] / "docs/boot-test.md").read_text()
     (example,) = re.findall(r"^```yaml\n(.*?)^```$", guide, re.M | re.S)
     path = tmp_path / "checks.yml"
     path.write_text(example)
@@ -293,7 +293,7 @@ def test_the_example_of_the_guide_is_valid_and_has_one_check_of_each_kind(tmp_pa
 
 
 def test_every_verdict_is_explained():
-    page = (Path(__file__).parents[3] / "docs/troubleshooting.md").read_text()
+    page = (Path(__file__).parents[4] / "docs/troubleshooting.md").read_text()
     explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.M)
     assert sorted(set(explained) & set(get_args(BootStatus))) == sorted(get_args(BootStatus))
 
