@@ -173,3 +173,17 @@ def test_the_options_of_every_stage_are_written_once():
 def test_a_stage_with_one_option_adds_few_lines():
     written = json.dumps(schema.recipes()["definitions"]["Hostname"], indent=2)
     assert len(written.splitlines()) <= 50
+
+
+def test_the_schema_asks_for_the_type_of_a_stage():
+    definitions = schema.of_recipes()["$defs"]
+    for name in ("Apt", "Locale", "Timezone", "Users", "Qemu"):
+        assert "type" in definitions[name]["required"]
+        assert definitions[name]["additionalProperties"] is False
+
+
+def test_every_option_is_described():
+    found = schema.of_recipes()
+    for name, definition in {"Recipe": found, **found["$defs"]}.items():
+        for option, details in definition["properties"].items():
+            assert option == "type" or details.get("description"), f"{name}.{option}"
