@@ -13,7 +13,8 @@ from particle_agent.contract.wire import AgentEvent
 from particle_agent.stages.output.export import Export
 from particle_agent.stages.software.bootstrap import Bootstrap
 
-from particle_os.apt import depot, mmdebstrap
+from particle_os.apt import mmdebstrap
+from particle_os.apt.package_disk import write_disk
 from particle_os.apt.proxy import AptProxy
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
@@ -54,7 +55,7 @@ def bootstrapped(
     ):
         sources = finish()
         archives = list(debs.glob("*.deb"))
-        depot.write_disk(archives, sandbox.packages, directory, deadline, log=log, database=True)
+        write_disk(archives, sandbox.packages, directory, deadline, log=log, database=True)
         _install(sandbox, suite, sources, deadline, listen)
         yield sandbox, output
 

@@ -15,7 +15,8 @@ import pytest
 from particle_agent.contract import wire
 from particle_agent.contract.wire import FileContent, PackageRequest
 from particle_agent.stages.software.apt import Apt
-from particle_os.apt.depot import Depot, write_disk
+from particle_os.apt.depot import Depot
+from particle_os.apt.package_disk import write_disk
 from particle_os.apt.proxy import AptProxy
 from particle_os.errors import InfrastructureError, StageFailed
 

@@ -12,7 +12,7 @@ from particle_agent.contract.packages import ARCHIVES, PLAIN
 from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.shortcuts import at_once
 from particle_agent.target.target import Target
-from particle_os.apt import depot
+from particle_os.apt.package_disk import write_disk
 
 from ...waiting import HANG_SECONDS, plenty
 from .test_dpkg_database import Archive, dpkg, files, run, state
@@ -100,7 +100,7 @@ def hand_in(archive, target, tmp_path):
         work, place = tmp_path / "work", tmp_path / "disk"
         work.mkdir()
         place.touch()
-        depot.write_disk(archive.debs, place, work, plenty(), plain=True)
+        write_disk(archive.debs, place, work, plenty(), plain=True)
         shutil.copytree(work / "disk", target.path(MOUNT))
 
     return put
@@ -344,7 +344,7 @@ def test_odd_packages_are_left_to_dpkg(archive, tmp_path, damage):
     run("dpkg-deb", "--root-owner-group", "-Znone", "--build", parts / "tree", deb)
     if damage == "trailing":
         add_to_data(deb)
-    depot.write_disk([deb], tmp_path / "disk", tmp_path / "work", plenty(), plain=True)
+    write_disk([deb], tmp_path / "disk", tmp_path / "work", plenty(), plain=True)
     tree = tmp_path / "work/disk"
     assert [path.name for path in (tree / ARCHIVES).glob("*.deb")] == [deb.name]
     assert (tree / PLAIN).exists() == (damage == "latin-1")

@@ -8,7 +8,7 @@ import tarfile
 import pytest
 from particle_agent.contract.packages import ARCHIVES, DATABASE
 from particle_agent.stages.software.bootstrap import extract
-from particle_os.apt import depot
+from particle_os.apt.package_disk import write_disk
 from particle_os.shortcuts import dpkg_database
 
 from ...waiting import HANG_SECONDS, plenty
@@ -97,7 +97,7 @@ def disk(archive, tmp_path):
         work.mkdir()
         lines = []
         deadline = plenty()
-        depot.write_disk(archive.debs, place, work, deadline, log=lines.append, database=True)
+        write_disk(archive.debs, place, work, deadline, log=lines.append, database=True)
         assert lines == []
         return work / "disk"
 
@@ -255,7 +255,7 @@ def decompressed(archive, tmp_path):
     work, place = tmp_path / "unusual", tmp_path / "disk"
     work.mkdir()
     place.touch()
-    depot.write_disk(archive.debs, place, work, plenty())
+    write_disk(archive.debs, place, work, plenty())
     return sorted((work / "disk" / ARCHIVES).glob("*.deb"))
 
 
@@ -264,6 +264,6 @@ def test_packages_without_a_database_are_told(archive, tmp_path):
     work, place, lines = tmp_path / "work", tmp_path / "disk", []
     work.mkdir()
     place.touch()
-    depot.write_disk(archive.debs, place, work, plenty(), log=lines.append, database=True)
+    write_disk(archive.debs, place, work, plenty(), log=lines.append, database=True)
     assert not (work / "disk" / DATABASE).exists()
     assert lines == ["dpkg has to unpack the packages itself: the conffile /etc/x is no plain file"]

@@ -1,0 +1,136 @@
+"""The packages for a VM as a disk: decompressed, with their index, as squashfs."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from particle_agent.contract.packages import ARCHIVES, DATABASE, INDEX, PLAIN
+
+from particle_os.errors import InfrastructureError
+from particle_os.shortcuts import dpkg_database
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+
+# Bytes of the header of a member of an ar archive.
+AR_HEADER = 60
+CONTROL_LIMIT = 32 << 20
+
+
+def write_disk(
+    debs: Sequence[Path],
+    disk: Path,
+    work: Path,
+    deadline: Deadline,
+    *,
+    log: Callable[[str], None] | None = None,
+    database: bool = False,
+    plain: bool = False,
+) -> None:
+    """Writes the packages, decompressed, and their index to the start of `disk`, as squashfs.
+
+    `disk` keeps its size: a running VM has it open. A `database` is dpkg's, of the packages as
+    unpacked; when they need dpkg for that, `log` is told, and there is none. With `plain` the disk
+    tells which of them can be unpacked without dpkg.
+    """
+    tree = work / "disk"
+    archives = tree / ARCHIVES
+    (archives / "partial").mkdir(parents=True)
+    processors = os.cpu_count() or 1
+    by_size = sorted(debs, key=lambda deb: deb.stat().st_size)
+    stanzas: list[str] = []
+    for start in range(0, len(by_size), processors):
+        batch = by_size[start : start + processors]
+        stanzas += _decompress(batch, archives, deadline)
+    (tree / INDEX).write_text("".join(stanzas), errors="surrogateescape")
+    if database:
+        try:
+            dpkg_database.write(sorted(archives.glob("*.deb")), tree / DATABASE)
+        except dpkg_database.Unusual as unusual:
+            if log is not None:
+                log(f"dpkg has to unpack the packages itself: {unusual}")
+    if plain:
+        (tree / PLAIN).mkdir()
+        try:
+            dpkg_database.write_plain(sorted(archives.glob("*.deb")), tree / PLAIN)
+        except dpkg_database.Unusual:
+            # Whether the others have the same files is not known.
+            shutil.rmtree(tree / PLAIN)
+    image = work / "disk.squashfs"
+    process.run(
+        ["gensquashfs", "--quiet", "--all-root", "--compressor", "lz4"]
+        + ["--pack-dir", str(tree), str(image)],
+        deadline=deadline,
+        what="writing the disk of packages",
+    )
+    with image.open("rb") as source, disk.open("r+b") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> list[str]:
+    """Writes each package anew with its members decompressed; returns the index's stanzas.
+
+    A package is an ar archive of three members: deb(5).
+    """
+    with ExitStack() as stack:
+        under_way = []
+        for deb in debs:
+            made = stack.enter_context((directory / deb.name).open("xb"))
+            control = _control_archive(deb, deadline)
+            made.write(b"!<arch>\n" + _member(b"debian-binary", b"2.0\n"))
+            made.write(_member(b"control.tar", control))
+            # The size is known when the data is there.
+            header = made.tell()
+            made.write(bytes(AR_HEADER))
+            made.flush()
+            argv = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+            data = stack.enter_context(
+                process.started(argv, stdout=made, stderr=subprocess.DEVNULL)
+            )
+            under_way.append((made, header, data, control))
+        stanzas = []
+        for made, header, data, control in under_way:
+            if process.wait(data, deadline.remaining()) != 0:
+                raise InfrastructureError(f"dpkg-deb cannot read {Path(made.name).name}")
+            size = made.seek(0, os.SEEK_END) - header - AR_HEADER
+            made.write(b"\n" * (size % 2))
+            total = made.tell()
+            made.seek(header)
+            made.write(_header(b"data.tar", size))
+            stanzas.append(
+                f"{_control(control).strip()}\n"
+                f"Filename: ./{ARCHIVES}/{Path(made.name).name}\nSize: {total}\n\n"
+            )
+        return stanzas
+
+
+def _control_archive(deb: Path, deadline: Deadline) -> bytes:
+    with process.started(["dpkg-deb", "--ctrl-tarfile", deb], stderr=subprocess.DEVNULL) as program:
+        assert program.stdout is not None
+        data = program.stdout.read(CONTROL_LIMIT)
+        if process.wait(program, deadline.remaining()) != 0:
+            raise InfrastructureError(f"dpkg-deb cannot read {deb.name}")
+    return data
+
+
+def _control(archive: bytes) -> str:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+        members = {member.name.removeprefix("./"): member for member in tar}
+        file = tar.extractfile(members["control"])
+        assert file is not None
+        return file.read().decode("utf-8", "surrogateescape")
+
+
+def _header(name: bytes, size: int) -> bytes:
+    """The header of a member of an ar archive; see ar(5)."""
+    return b"%-16s%-12d%-6d%-6d%-8o%-10d`\n" % (name, 0, 0, 0, 0o100644, size)
+
+
+def _member(name: bytes, data: bytes) -> bytes:
+    return _header(name, len(data)) + data + b"\n" * (len(data) % 2)
