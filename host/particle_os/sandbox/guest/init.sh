@@ -1,6 +1,6 @@
 #!/usr/bin/busybox sh
 # Init of the helper VM: network, the key handshake on the console, then sshd.
-# The console is the trusted channel: over it the host hands in the keys of this build and the time.
+# The console is the trusted channel: the host sends the keys of this build and the time over it.
 PATH=/usr/sbin:/usr/bin
 export PATH
 bb=/usr/bin/busybox
@@ -18,12 +18,13 @@ fail() {
 	$bb poweroff -f
 }
 
-# Lets go of the disks but the root, which are empty ones until the machine runs from its saved
-# memory: then others are behind the same devices, and `bind` asks each what it is.
+# Unbinds the driver from all disks except the root. A machine that is saved has empty placeholder
+# disks. A machine that runs from the saved memory has the real disks behind these devices, and
+# `bind` makes the driver read each disk's properties.
 disks=
 driver=/sys/bus/virtio/drivers/virtio_blk
 for serial in $driver/virtio*/block/vd*/serial; do
-	# No newline follows.
+	# The serial ends without a newline, so read fails.
 	read -r name <"$serial" || :
 	disk=${serial#"$driver/"}
 	disk=${disk%%/*}
@@ -33,22 +34,22 @@ for disk in $disks; do
 	echo "$disk" >$driver/unbind
 done
 
-# All devices have their memory mapped (sandbox.py says why not before).
+# Starts the other processors after the devices have mapped their memory (running.py says why).
 for processor in /sys/devices/system/cpu/cpu*/online; do
 	echo 1 >"$processor"
 done
 
-# Packages ask for it, and keep it: nothing of this machine.
+# Maintainer scripts read and store the hostname, so set a neutral one.
 echo localhost >/proc/sys/kernel/hostname
 
-# User networking of QEMU always has these addresses.
+# QEMU's user networking always has these addresses.
 $bb ip link set lo up
 $bb ifconfig eth0 10.0.2.15 netmask 255.255.255.0
 $bb ip route add default via 10.0.2.2
 echo "nameserver 10.0.2.3" >/etc/resolv.conf
 
-# The state of this machine may be saved now and run many times: what every build starts with is
-# read, and the agent waits for its orders (server.py). No secret exists yet.
+# The state of this machine may be saved and run many times, so load the files and the agent that
+# every build needs; the agent waits for orders (waiting.py). No secret exists yet.
 read -r line </proc/cmdline
 case $line in
 *particle_os.preheat*)
@@ -67,8 +68,8 @@ case $line in
 	;;
 esac
 
-# sshd starts as far as it comes without its key: it waits for someone who writes to the pipe. None of
-# its random numbers go over the wire: a program that it starts for a connection speaks there.
+# Starts sshd until it needs its key: it blocks on the pipe without a writer. None of this process's
+# random numbers go over the wire, because a new program serves each connection.
 key=/run/particle-os/host_key
 $bb mkfifo -m 0600 $key
 /usr/sbin/sshd -D -e -f /particle-os/sshd_config &
@@ -79,10 +80,10 @@ until [ "$place" = wait_for_partner ] || [ $tries -ge 250 ]; do
 	$bb usleep 20000
 	read -r place </proc/$sshd/wchan || :
 done
-# It reads the key twice, the second time from a file.
+# sshd reads the key twice, and the second time it must find a file.
 $bb mv $key $key.pipe
 
-# Waits for the kernel's word; a program that starts only after a restore would take its time.
+# Waits for the kernel's message, from now on: a program started after a restore would be slow.
 $bb grep -q -m 1 "due to virtual machine fork" /dev/kmsg &
 notice=$!
 $bb stty -echo </dev/console
@@ -98,7 +99,8 @@ set -f
 set -- $line
 set +f
 if [ "$2" = restored ]; then
-	# No secret before the kernel has noticed (vmgenid) that others may run from the same memory.
+	# Other machines may run from the same memory, so accept no secret until the kernel has noticed
+	# the restore (vmgenid) and reseeded its random numbers.
 	wait "$notice" || fail "no new random seed"
 fi
 $bb date -u -s "@$3" >/dev/null &

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
-# First program of the helper VM: loads the few modules that the kernel lacks, puts a tmpfs over
-# the read-only root, and changes into it. It answers an acceleration probe without any disk. To
-# start a program takes longer than what the shell can do itself.
+# First program of the helper VM: loads the few modules that the kernel lacks, mounts a tmpfs over
+# the read-only root, and switches to it. For an acceleration probe, it answers without any disk.
+# The shell does what it can itself, because the start of a program takes longer.
 /bin/busybox mkdir -p /proc /sys /dev /lower /upper /root
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
@@ -15,7 +15,7 @@ fail() {
 read -r line </proc/cmdline
 case $line in
 *particle_os.probe*)
-	# Something to compute, so that a guest which merely starts does not pass.
+	# The guest must compute a value: a successful start alone proves too little.
 	sum=$(/bin/busybox seq 1 2000 | /bin/busybox sha256sum)
 	echo "PARTICLE""-OS-PROBE ${sum%% *}"
 	/bin/busybox poweroff -f
@@ -40,7 +40,7 @@ disk=${disk%/serial}
 /bin/busybox mkdir /upper/data /upper/work
 /bin/busybox mount -t overlay -o lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work \
 	overlay /root || fail "overlay"
-# The agent, when it came with this file.
+# The agent, if this initramfs contains one.
 for agent in /agent-*.pyz; do
 	[ ! -e "$agent" ] || /bin/busybox cp "$agent" /root/particle-os/
 done
