@@ -69,7 +69,7 @@ def _units(context: click.Context, parameter: click.Parameter, value: tuple[str,
 @common
 def boot_test_command(
     output: OutputStyle, image: Path, given_format: str | None,
-    units: tuple[str, ...], firmware: Firmware | None, checks_file: Path | None, accel: accel.Wish,
+    units: tuple[str, ...], firmware: Firmware | None, checks_file: Path | None, accel: accel.Mode,
     memory: int | None, timeout: int | None, junit_file: Path | None, report_file: Path | None,
     evidence_directory: Path | None, console_only: bool, template: str,
 ) -> None:  # fmt: skip

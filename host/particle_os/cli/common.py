@@ -165,7 +165,7 @@ APT_PROXY = click.option(
 
 
 def find_acceleration(
-    wish: accel.Wish, template: str, work: Workspace, progress: Progress
+    wish: accel.Mode, template: str, work: Workspace, progress: Progress
 ) -> accel.Acceleration:
     """The accelerator for a boot test; KVM is tried with the helper's kernel."""
     if wish == "tcg":

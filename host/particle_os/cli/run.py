@@ -42,7 +42,7 @@ from particle_os.vm.image_format import image_format
 @common
 def run_command(
     output: OutputStyle, image: Path, given_format: str | None, firmware: Firmware,
-    ssh: bool, keep: bool, accel: accel.Wish, memory: int | None, cpus: int | None, template: str,
+    ssh: bool, keep: bool, accel: accel.Mode, memory: int | None, cpus: int | None, template: str,
 ) -> None:  # fmt: skip
     """Boot IMAGE on this terminal, through an overlay; Ctrl-] ends it."""
     firmwares.check(firmware)

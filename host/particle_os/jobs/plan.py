@@ -40,7 +40,7 @@ class BuildOptions:
     # Values for the recipe's variables.
     variables: Mapping[str, str] = field(default_factory=dict)
     base: str | None = None
-    accel: accel.Wish = "auto"
+    accel: accel.Mode = "auto"
     memory: int | None = None
     cpus: int | None = None
     scratch: int = SCRATCH_BYTES

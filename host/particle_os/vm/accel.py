@@ -1,7 +1,7 @@
-"""Which accelerator to use: KVM only after a guest has really run under it, else TCG.
+"""Chooses the accelerator: KVM only after a guest has run under it, else TCG.
 
-That /dev/kvm opens proves nothing: nested or filtered KVM may accept a virtual CPU and then spin
-or fail in the guest's first instructions.
+A successful open of /dev/kvm proves nothing: nested or filtered KVM may accept a virtual CPU and
+then spin or fail in the guest's first instructions.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import MIB, DirectBoot, MachineSpec
 from particle_os.vm.machine import running
 
-Wish = Literal["auto", "kvm", "tcg"]
+Mode = Literal["auto", "kvm", "tcg"]
 QEMU = "qemu-system-x86_64"
 DEVICE = Path("/dev/kvm")
-# Where the cache remembers whether a guest ran under KVM.
+# The cache's file with the result of the last trial of KVM.
 KVM_MEMORY = "kvm.json"
 PROBE_SECONDS = 10.0
 TCG_FACTOR = 4.0
@@ -35,7 +35,7 @@ EMULATED = "emulated by TCG, which QEMU does not consider a security boundary"
 
 @dataclass(frozen=True)
 class Acceleration:
-    """The accelerator chosen, why, and by how much waits grow under it."""
+    """The chosen accelerator, the reason, and the factor for time limits under it."""
 
     name: Literal["kvm", "tcg"]
     reason: str
@@ -43,26 +43,26 @@ class Acceleration:
 
     @property
     def security_note(self) -> str | None:
-        """What the result must say of the sandbox's strength; see QEMU's docs/system/security."""
+        """The remark about the sandbox's strength for the result (QEMU's docs/system/security)."""
         return EMULATED if self.name == "tcg" else None
 
 
-TCG = Acceleration("tcg", "asked for", TCG_FACTOR)
+TCG = Acceleration("tcg", "requested", TCG_FACTOR)
 
 
 @dataclass(frozen=True)
 class Processors:
-    """The virtual processors of a machine, and whether their interrupts are to go by x2APIC."""
+    """The number of virtual processors of a machine, and whether they use x2APIC."""
 
     count: int
     x2apic: bool
 
 
 def processors(acceleration: Acceleration, wanted: int | None = None) -> Processors:
-    """The processors of a machine that boots an image: as many as `wanted`, or as do it good."""
+    """Returns the processors of a machine that boots an image: `wanted`, or the best number."""
     emulated = acceleration.name == "tcg"
     x2apic = emulated and _emulates_x2apic()
-    # An emulated processor takes one of the host's.
+    # Each emulated processor occupies a processor of the host.
     best = min(2, len(os.sched_getaffinity(0))) if x2apic else 1 if emulated else 2
     count = wanted or best
     return Processors(count, x2apic and count > 1)
@@ -70,13 +70,13 @@ def processors(acceleration: Acceleration, wanted: int | None = None) -> Process
 
 @functools.cache
 def _emulates_x2apic() -> bool:
-    """Whether this is QEMU 9.0 or later (its ChangeLog: "TCG: x2APIC")."""
+    """Whether QEMU is version 9.0 or later (QEMU's ChangeLog: "TCG: x2APIC")."""
     found = re.search(r"version (\d+)\.", process.version(QEMU))
     return found is not None and int(found[1]) >= 9
 
 
 def choose(
-    wish: Wish,
+    mode: Mode,
     *,
     kernel: Path,
     initrd: Path,
@@ -84,27 +84,27 @@ def choose(
     directory: Path,
     note: Callable[[str], None],
 ) -> Acceleration:
-    """The accelerator for `wish`.
+    """Returns the accelerator for `mode`.
 
-    `kernel` and `initrd` are the helper's: they compute an answer when asked to. `memory_file`
-    remembers it. Raises InfrastructureError when KVM is demanded and does not work.
+    `kernel` and `initrd` belong to the helper VM and can compute a test value. `memory_file` stores
+    the result of the trial. Raises InfrastructureError when `mode` is "kvm" and KVM does not work.
     """
-    if wish == "tcg":
+    if mode == "tcg":
         return TCG
     works, reason = _kvm_works(kernel, initrd, memory_file, directory, note)
     if works:
         return Acceleration("kvm", reason, 1.0)
-    if wish == "kvm":
+    if mode == "kvm":
         raise InfrastructureError(
             f"KVM cannot be used: {reason}",
-            hint="Use --accel tcg, or --accel auto to let it choose.",
+            hint="Use --accel tcg, or --accel auto for an automatic choice.",
         )
     note(f"no KVM ({reason}): emulating with TCG, which is slower")
     return Acceleration("tcg", reason, TCG_FACTOR)
 
 
 def device_opens() -> bool:
-    """Whether /dev/kvm is there and accessible; that it works is another matter."""
+    """Whether /dev/kvm exists and is accessible; a guest may still fail under KVM."""
     return os.access(DEVICE, os.R_OK | os.W_OK)
 
 
@@ -133,7 +133,7 @@ def _kvm_works(
 
 
 def _run_guest(kernel: Path, initrd: Path, directory: Path) -> tuple[bool, str]:
-    """Boots the helper's kernel under KVM and compares what it computes with what it must be."""
+    """Boots the helper's kernel under KVM and compares its result with the expected value."""
     numbers = "".join(f"{n}\n" for n in range(1, 2001))
     expected = hashlib.sha256(numbers.encode()).hexdigest()
     spec = MachineSpec(

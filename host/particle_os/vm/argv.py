@@ -1,7 +1,7 @@
-"""QEMU's command line, from a typed description. Pure: nothing is looked up or started here.
+"""QEMU's command line, from a typed description. The functions are pure.
 
-Paths are relative to the directory that QEMU runs in, so that a Unix socket's name stays short
-however deep that directory lies. Options: https://www.qemu.org/docs/master/system/invocation.html
+Paths are relative to QEMU's working directory, so that the name of a Unix socket stays short in a
+deep directory, too. Options: https://www.qemu.org/docs/master/system/invocation.html
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Literal
 from particle_os.vm import smbios
 
 QMP_SOCKET = "qmp.sock"
-# All that QEMU emulates, but for what is slow to emulate: `rep movsb` copies byte by byte (erms,
-# fsrm make the guest prefer it), page tables of five levels, and opening the user's memory anew at
-# each access by the kernel (smap). Copies take two thirds of the time, program starts four fifths.
+# Every feature that QEMU emulates, except for the slow ones: `rep movsb`, which copies byte by byte
+# (guests prefer it with erms and fsrm), page tables of five levels (la57), and the opening of user
+# memory at each access by the kernel (smap). Copies then take two thirds of the time, and program
+# starts four fifths.
 EMULATED_CPU = "max,erms=off,fsrm=off,la57=off,smap=off"
 MIB = 1 << 20
 
-
-# What QEMU calls the formats of disk images.
+# QEMU's names of disk image formats.
 ImageFormat = Literal[
     "raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx",
     "qcow", "qed", "parallels", "bochs", "cloop", "dmg",
@@ -30,10 +30,10 @@ ImageFormat = Literal[
 
 @dataclass(frozen=True)
 class Disk:
-    """A virtio disk; `serial` is how the guest finds it.
+    """A virtio disk, which the guest finds by its `serial`.
 
-    `backing` is what a qcow2 overlay stands on, itself qcow2, the lowest first; empty where the
-    file must stand alone, None leaves that to what the file says.
+    `backing` lists the qcow2 files below a qcow2 overlay, the lowest first. It is empty when the
+    file must stand alone. With None, QEMU takes the backing file from the file's header.
     """
 
     path: Path
@@ -45,14 +45,14 @@ class Disk:
 
 @dataclass(frozen=True)
 class EmptyDisk:
-    """A virtio disk of zeroes, which a machine that is to be saved has in another one's place."""
+    """A virtio disk of zeroes: the placeholder of another disk in a machine that is saved."""
 
     serial: str
 
 
 @dataclass(frozen=True)
 class DirectBoot:
-    """A kernel that QEMU loads itself, without firmware or boot loader."""
+    """A kernel that QEMU loads directly, without firmware or boot loader."""
 
     kernel: Path
     initrd: Path
@@ -61,9 +61,9 @@ class DirectBoot:
 
 @dataclass(frozen=True)
 class Uefi:
-    """UEFI in place of QEMU's BIOS: its program, and a copy of its variables for this machine.
+    """UEFI instead of QEMU's BIOS: the program, and this machine's copy of the variables.
 
-    With `secure`, only it may write the variables, and it starts only what is signed.
+    With `secure`, only the firmware may write the variables, and it starts only signed programs.
     """
 
     code: Path
@@ -75,38 +75,38 @@ class Uefi:
 class MachineSpec:
     """One virtual machine. `memory` is in bytes.
 
-    Without `direct_boot` the first disk is booted by the firmware. `credentials` are systemd's,
-    handed in through SMBIOS (systemd.system-credentials(7)); `running` writes them to files.
+    Without `direct_boot`, the firmware boots the first disk. `credentials` are credentials of
+    systemd, passed through SMBIOS (systemd.system-credentials(7)); `running` writes them to files.
     """
 
     accelerator: Literal["kvm", "tcg"]
     memory: int
     cpus: int
-    # A unit that remaps interrupts, in the mode without which Linux uses no x2APIC. Of several
-    # emulated processors, QEMU 10.0 loses what one writes to the memory of its APIC, or aborts,
-    # while another one has a device's memory mapped. An x2APIC has registers instead.
+    # Adds an IOMMU that remaps interrupts, which Linux needs to use x2APIC. When QEMU 10.0 emulates
+    # several processors, a write to the memory of an APIC is lost, or QEMU aborts, while another
+    # processor has a device's memory mapped. An x2APIC has registers instead of memory.
     x2apic: bool = False
     disks: tuple[Disk | EmptyDisk, ...] = ()
     direct_boot: DirectBoot | None = None
     uefi: Uefi | None = None
-    # "isolated" has an address and reaches nothing; "ssh" reaches the network, and the host
-    # reaches its SSH server on a port of 127.0.0.1 that the kernel chooses.
-    # "isolated-ssh" is both: the host reaches in, and nothing is reached from within.
+    # With "isolated", the guest has an address and reaches nothing. With "ssh", the guest reaches
+    # the network, and the host reaches the guest's SSH server on a port of 127.0.0.1 that the
+    # kernel chooses. With "isolated-ssh", the host reaches SSH and the guest reaches nothing.
     network: Literal["none", "isolated", "isolated-ssh", "ssh"] = "none"
     credentials: dict[str, bytes] = field(default_factory=dict)
-    # More TCP ports of the guest that the host reaches on ports of 127.0.0.1.
+    # Further TCP ports of the guest that the host reaches on ports of 127.0.0.1.
     forwards: tuple[int, ...] = ()
-    # Unix sockets, by name: a second serial port, and what the firmware has to say.
+    # Names of Unix sockets: the second serial port, and the firmware's debug port.
     probe_socket: str | None = None
     firmware_socket: str | None = None
-    # Whether a guest that restarts does so; QEMU ends otherwise.
+    # Whether the guest may restart; otherwise a restart ends QEMU.
     reboots: bool = False
-    # Waits for a saved state (`Monitor.restore`) instead of booting.
+    # Whether QEMU waits for a saved state (`Monitor.restore`) instead of booting.
     restored: bool = False
 
 
 def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[str]:
-    """The command that runs the machine in the foreground, its console on standard in/output."""
+    """Returns QEMU's command, which runs in the foreground with the console on stdin and stdout."""
     argv = [program, "-nodefaults", "-no-user-config", "-display", "none"]
     argv += [] if spec.reboots else ["-no-reboot"]
     argv += ["-machine", "q35,graphics=off,vmport=off"]
@@ -150,13 +150,13 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
         argv += ["-append", spec.direct_boot.command_line]
     for file in smbios.file_names(spec.credentials):
         argv += ["-smbios", f"file={file}"]
-    # QEMU starts no program, gains no privilege, and uses no obsolete system call from here on.
+    # This forbids QEMU to start programs, gain privileges, and make obsolete system calls.
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     return argv
 
 
 def _uefi(uefi: Uefi) -> list[str]:
-    """Two flash memories: one holds the program, the other the variables."""
+    """Returns the options for two flash memories, one with the program, one with the variables."""
     argv = []
     for node, path, read_only in (
         ("uefi-code", uefi.code, True),
@@ -172,10 +172,10 @@ def _uefi(uefi: Uefi) -> list[str]:
 
 
 def blockdev(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:
-    """A disk's back end as `blockdev-add` and `-blockdev` take it (QAPI: BlockdevOptions)."""
+    """Returns a disk's back end for `blockdev-add` and `-blockdev` (QAPI: BlockdevOptions)."""
     if isinstance(disk, EmptyDisk):
         return {"driver": "null-co", "node-name": node, "size": MIB, "read-zeroes": True}
-    # The disk is thrown away or published after an fsync of our own: QEMU need not flush it.
+    # The disk is thrown away, or published after our own fsync, so QEMU need not flush it.
     cache = {"no-flush": True}
     file: dict[str, object] = {"driver": "file", "filename": str(disk.path), "cache": cache}
     if disk.read_only:
@@ -198,9 +198,9 @@ def blockdev(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:
 
 
 def _device(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:
-    """A disk's front end as `-device` takes it.
+    """Returns a disk's front end for `-device`.
 
-    A full disk of the host is an error for the guest, not a guest that stands still for ever.
+    When the host's disk is full, the guest gets an error; otherwise QEMU would stop the guest.
     """
     return {
         "driver": "virtio-blk-pci",

@@ -1,4 +1,4 @@
-"""QEMU's character devices that end at Unix sockets (qemu(1), -chardev socket)."""
+"""QEMU's character devices on Unix sockets (qemu(1), -chardev socket)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ ANSWER_LIMIT = 4 << 20
 def connect_unix(
     directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
 ) -> socket.socket:
-    """Connects to the Unix socket `name` in `directory`, however long the directory's path is.
+    """Connects to the Unix socket `name` in `directory`, whose path may be of any length.
 
-    Tries until the socket is there, the deadline has passed, or QEMU is not `alive` any more.
+    Tries until the socket exists. Raises VmError when the deadline passes or when QEMU is no longer
+    `alive`.
     """
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -47,7 +48,7 @@ def connect_unix(
 
 
 class Chardev:
-    """Collects in the background what the machine writes to a device, up to ANSWER_LIMIT bytes."""
+    """Collects the machine's output to a device in the background, up to ANSWER_LIMIT bytes."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -68,16 +69,16 @@ class Chardev:
         return bytes(self._data)
 
     def forget(self) -> None:
-        """Drops what has come so far."""
-        # In place: the thread may be adding to it.
+        """Drops the data received so far."""
+        # The deletion is in place because the thread may be adding data.
         del self._data[:]
 
     def wait_for_end(self, seconds: float) -> None:
-        """Waits until the other side has closed, so that all that it sent is here."""
+        """Waits up to `seconds` until QEMU closes the socket; then `data` is complete."""
         self._thread.join(seconds)
 
     def send(self, data: bytes) -> None:
-        """Sends to the machine; what it does not take is lost."""
+        """Sends `data` to the machine; data that the machine does not accept is lost."""
         try:
             self._socket.sendall(data)
         except OSError:
@@ -96,7 +97,7 @@ class Chardev:
 def connected(
     directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
 ) -> Iterator[Chardev]:
-    """The device whose socket `connect_unix` finds; it is closed with the context."""
+    """Yields the device on the socket that `connect_unix` finds; the context closes the device."""
     device = Chardev(connect_unix(directory, name, deadline, alive))
     try:
         yield device

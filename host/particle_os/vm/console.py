@@ -1,4 +1,4 @@
-"""The serial console of a VM, held by pexpect."""
+"""The serial console of a VM, through pexpect."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
 from particle_os.system.process import dies_with_parent
 
-# The kernel's own words (kernel/panic.c), and the marker of our init programs.
+# The kernel's message (kernel/panic.c), and the marker of our init programs.
 DEATHS = (
     re.compile(rb"Kernel panic - not syncing[^\r\n]*"),
     re.compile(rb"PARTICLE-OS-FAILED[^\r\n]*"),
 )
-# Terminal control sequences (ECMA-48), left out where a person reads.
+# Terminal control sequences (ECMA-48), which are removed from text for people.
 ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,400}(\x07|\x1b\\)|[@-Z\\-_a-z])")
 PIECE_BYTES = 4096
 SEARCH_BYTES = 8192
@@ -36,11 +36,11 @@ TAIL_LINES, TAIL_BYTES = 15, 16384
 
 
 class GuestPanic(VmError):
-    """The guest's kernel panicked, or our init gave up."""
+    """The guest's kernel panicked, or our init program failed."""
 
 
 class QemuEnded(VmError):
-    """QEMU is gone; `status` is its exit status, or minus the signal that killed it."""
+    """QEMU ended; `status` is its exit status, or the negative number of the signal."""
 
     def __init__(self, status: int, tail: Sequence[str]) -> None:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -49,7 +49,7 @@ class QemuEnded(VmError):
 
 
 class Transcript:
-    """Keeps what the console said: whole in a file (up to a limit), the end in memory."""
+    """Keeps the console's output: in a file up to a limit, and its end in memory."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
@@ -57,40 +57,39 @@ class Transcript:
         self._tail = b""
 
     def write(self, data: bytes) -> None:
-        # Bytes, not writes: firmware says a character at a time.
+        # The tail is limited in bytes, not in writes: firmware prints a character at a time.
         self._tail = (self._tail + data)[-TAIL_BYTES:]
         room = TRANSCRIPT_LIMIT - self._written
         if room > 0:
             self._written += self._file.write(data[:room])
 
     def flush(self) -> None:
-        """pexpect calls this after each write; the file is not buffered."""
+        """Does nothing, since the file is not buffered; pexpect calls this after each write."""
 
     def close(self) -> None:
         self._file.close()
 
     def tail(self, lines: int = TAIL_LINES) -> list[str]:
-        """The last lines, safe to show."""
+        """Returns the last lines, safe to show."""
         return last_lines(self._tail, lines)
 
 
-def last_lines(said: bytes, lines: int) -> list[str]:
-    """The last lines of what a console said, safe to show; empty ones are left out."""
-    text = ESCAPES.sub(b"", said).decode("utf-8", "replace").replace("\r", "\n")
+def last_lines(output: bytes, lines: int) -> list[str]:
+    """Returns the last lines of a console's output, safe to show; empty lines are left out."""
+    text = ESCAPES.sub(b"", output).decode("utf-8", "replace").replace("\r", "\n")
     return [printable(line, 200) for line in text.split("\n") if line.strip()][-lines:]
 
 
 class Console:
-    """Starts a program on a pseudo-terminal and waits for what its guest says.
+    """Starts a program on a pseudo-terminal and waits for patterns in its guest's output.
 
-    A kernel panic, the init's failure marker and the end of the program abort any wait at once
-    with a VmError that carries the transcript's tail. Only one thread uses it at a time: the
-    caller's, and after `watch` the watcher's.
+    A kernel panic, the init's failure marker and the end of the program immediately abort any wait
+    with a VmError that carries the transcript's tail. Only one thread uses a console at a time: the
+    caller's thread, and after `watch` the watcher's thread.
     """
 
     def __init__(self, argv: Sequence[str], *, directory: Path, transcript: Path) -> None:
         self.transcript = Transcript(transcript)
-        # A VM's terminal has no size that matters, and no echo: what is said is the guest's.
         try:
             self._child: Any = self._spawn(argv, directory)
         except pexpect.ExceptionPexpect as error:
@@ -111,6 +110,7 @@ class Console:
             argv[0],
             list(argv[1:]),
             cwd=str(directory),
+            # Without echo, all output comes from the guest.
             echo=False,
             timeout=None,
             preexec_fn=dies_with_parent(signal.SIGKILL),
@@ -122,7 +122,7 @@ class Console:
         return int(self._child.pid)
 
     def expect(self, pattern: str, deadline: Deadline) -> re.Match[bytes]:
-        """Waits for `pattern` (bytes regular expression as text) and returns its match."""
+        """Waits for `pattern` (a bytes regular expression, as text) and returns its match."""
         _, match = self.expect_any([re.compile(pattern.encode())], deadline)
         return match
 
@@ -132,8 +132,8 @@ class Console:
         """Waits for the first of `patterns`; returns its index and match."""
         wanted = [*patterns, *DEATHS]
         while True:
-            # Each piece is searched before the window moves on, so that nothing slips through
-            # and a flood stays bounded (pexpect's own expect keeps all that did not match).
+            # Each piece is searched before the window moves on, so that no match is missed and
+            # the memory for a flood is bounded (pexpect's own expect keeps all unmatched output).
             found = [
                 (m.start(), i, m) for i, p in enumerate(wanted) if (m := p.search(self._window))
             ]
@@ -154,9 +154,9 @@ class Console:
             self._window = (self._window + self.read(wait))[-SEARCH_BYTES:]
 
     def read(self, seconds: float) -> bytes:
-        """The next piece of what the console says; empty when nothing comes within `seconds`.
+        """Returns the next piece of output; empty when none arrives within `seconds`.
 
-        Raises QemuEnded.
+        Raises QemuEnded when the program has ended.
         """
         try:
             return bytes(self._child.read_nonblocking(PIECE_BYTES, timeout=seconds))
@@ -166,7 +166,7 @@ class Console:
             raise QemuEnded(self._ending(), self.transcript.tail()) from None
 
     def _drain(self) -> None:
-        """Reads on for a moment, so that the transcript has what follows a panic."""
+        """Reads on for a moment, so that the transcript has the output after a panic."""
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             try:
@@ -183,16 +183,17 @@ class Console:
         return int(self._child.exitstatus or 0)
 
     def converse(self, source: int, sink: int, escape: bytes) -> None:
-        """Carries bytes between a terminal and the program, both ways, as they are.
+        """Copies bytes unchanged between a terminal and the program, in both directions.
 
-        `source` and `sink` are descriptors. Returns when `escape` is typed, at the end of `source`,
-        or when the program has ended well; raises QemuEnded when it has ended otherwise.
+        `source` and `sink` are file descriptors. Returns when the user types `escape`, at the end
+        of `source`, or when the program ends with status 0. Raises QemuEnded when the program ends
+        otherwise.
         """
         program = self._child.child_fd
         os.set_blocking(program, False)
         typed = b""
         while True:
-            # A guest that takes nothing must not keep the escape from being heard.
+            # The escape must work while the guest accepts no input, so writes never block.
             ready, free, _ = select.select([program, source], [program] if typed else [], [])
             if source in ready:
                 keys, escaped, _ = os.read(source, PIECE_BYTES).partition(escape)
@@ -204,13 +205,13 @@ class Console:
                     typed = typed[os.write(program, typed) :]
             if program in ready:
                 try:
-                    said = self._child.read_nonblocking(PIECE_BYTES, timeout=0)
+                    output = self._child.read_nonblocking(PIECE_BYTES, timeout=0)
                 except pexpect.TIMEOUT:
                     continue
                 except pexpect.EOF:
                     break
-                while said:
-                    said = said[os.write(sink, said) :]
+                while output:
+                    output = output[os.write(sink, output) :]
         if status := self._ending():
             raise QemuEnded(status, self.transcript.tail())
 
@@ -218,7 +219,7 @@ class Console:
         self._child.sendline(text)
 
     def watch(self, on_death: Callable[[], None]) -> None:
-        """From now on drains the console in the background; `on_death` is called once."""
+        """Starts to drain the console in the background; calls `on_death` once at the end."""
 
         def loop() -> None:
             never = re.compile(rb"(?!)")
@@ -238,7 +239,7 @@ class Console:
         self._watcher.start()
 
     def wait_for_end(self, deadline: Deadline) -> None:
-        """Returns when the program has ended; the watcher has noticed by then."""
+        """Waits until the watcher has noticed the end of the program."""
         while self.death is None:
             time.sleep(min(0.05, deadline.remaining()))
 
@@ -246,7 +247,7 @@ class Console:
         return bool(self._child.isalive())
 
     def ends_within(self, seconds: float) -> bool:
-        """Whether the program ends in this time; waits for that."""
+        """Waits up to `seconds` for the program; returns whether it has ended."""
         until = time.monotonic() + seconds
         while alive := self.is_alive():
             if time.monotonic() >= until:
@@ -255,7 +256,7 @@ class Console:
         return not alive
 
     def close(self) -> None:
-        """Kills the program and reaps it; the transcript's file is complete afterwards."""
+        """Kills and reaps the program; the transcript's file is complete afterwards."""
         with held_back():
             try:
                 os.kill(self.pid, signal.SIGKILL)

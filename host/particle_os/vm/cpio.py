@@ -1,4 +1,4 @@
-"""Archives that the kernel takes as an initramfs: cpio "newc" (kernel: buffer-format.rst)."""
+"""Archives for an initramfs: cpio "newc" (the kernel's buffer-format.rst)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def append(path: Path, entries: Iterable[tuple[str, int, bytes]]) -> None:
-    """Adds an archive to a file; the kernel unpacks all that are in it, one after the other.
+    """Appends an archive to a file; the kernel unpacks all archives in a file in turn.
 
-    Each entry is a name, a mode with its file type, and the content; directories come before what
-    is in them. The same entries give the same bytes.
+    Each entry is a name, a mode with the file type, and the content. A directory comes before its
+    contents. Equal entries give equal bytes.
     """
     with path.open("ab") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
         for inode, (name, mode, data) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):

@@ -1,4 +1,4 @@
-"""Firmware of test machines: QEMU's own BIOS, and UEFI as Debian's package ovmf brings it."""
+"""Firmware of test machines: QEMU's own BIOS, and UEFI from Debian's package ovmf."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from particle_os.vm.argv import Uefi
 Firmware = Literal["bios", "uefi", "uefi-secure"]
 FIRMWARES: tuple[Firmware, ...] = ("bios", "uefi", "uefi-secure")
 DIRECTORY = Path("/usr/share/OVMF")
-# README.Debian of ovmf: the program and its variables; those of "ms" hold the keys that Secure Boot
-# has in machines that are sold.
+# The program and its variables (README.Debian of ovmf). The "ms" variables hold the Secure Boot
+# keys of retail machines.
 FILES: dict[Firmware, tuple[str, str]] = {
     "uefi": ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
     "uefi-secure": ("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd"),
@@ -21,23 +21,23 @@ FILES: dict[Firmware, tuple[str, str]] = {
 
 
 def missing(firmware: Firmware, place: Path = DIRECTORY) -> list[Path]:
-    """The files of this firmware that are not there."""
+    """Returns the missing files of `firmware`."""
     return [place / name for name in FILES.get(firmware, ()) if not (place / name).exists()]
 
 
 def check(firmware: Firmware, place: Path = DIRECTORY) -> None:
-    """Raises InfrastructureError unless a machine can be given this firmware."""
+    """Raises InfrastructureError when a file of `firmware` is missing."""
     if files := missing(firmware, place):
         raise InfrastructureError(
-            f"the firmware {firmware} is not installed: there is no {files[0]}",
-            hint="Install it: sudo apt install ovmf.",
+            f"the firmware {firmware} is not installed: {files[0]} does not exist",
+            hint="Install the firmware: sudo apt install ovmf.",
         )
 
 
 def prepare(firmware: Firmware, directory: Path, place: Path = DIRECTORY) -> Uefi | None:
-    """The firmware for one machine whose private directory this is; None stands for BIOS.
+    """Returns the firmware for the machine with the private `directory`; None stands for BIOS.
 
-    Raises InfrastructureError when it is not installed.
+    Raises InfrastructureError when the firmware is not installed.
     """
     if firmware == "bios":
         return None

@@ -1,4 +1,4 @@
-"""Which format an image has, and whether it stands alone.
+"""Finds the format of an image, and refuses an image that refers to other files.
 
 An untrusted image could name any file of the host as a part of itself, and QEMU would open it.
 """
@@ -13,15 +13,15 @@ from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import ImageFormat
 
-# What people call them.
+# The names for users, with QEMU's names.
 FORMATS: dict[str, ImageFormat] = {
     "raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vhd": "vpc", "vpc": "vpc",
     "vhdx": "vhdx", "qcow": "qcow", "qed": "qed", "parallels": "parallels", "bochs": "bochs",
     "cloop": "cloop", "dmg": "dmg",
 }  # fmt: skip
-# Before version 2 it is another format, qcow (QEMU's block/qcow.c).
+# Version 1 is a separate format, qcow (QEMU's block/qcow.c).
 QCOW2, QCOW, VMDK = b"QFI\xfb", b"QFI\xfb\0\0\0\1", b"KDMV"
-# Where a file of a format has its magic number; a fixed VHD has it in its last sector only.
+# The offset of each format's magic number; a fixed VHD has it only in its last sector.
 MAGIC = (
     ("vmdk", 0, VMDK),
     ("vmdk", 0, b"# Disk DescriptorFile"),
@@ -37,7 +37,7 @@ MAGIC = (
     ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\n"),
     ("dmg", -512, b"koly"),
 )
-# Of those that can be encrypted, where the method stands (docs/interop/qcow2.txt: crypt_method).
+# The place of the encryption method (docs/interop/qcow2.txt: crypt_method).
 CRYPT_METHOD = {"qcow2": slice(32, 36), "qcow": slice(36, 40)}
 COMPRESSED = (
     (b"\x28\xb5\x2f\xfd", "zstd -d"),
@@ -45,18 +45,18 @@ COMPRESSED = (
     (b"\xfd7zXZ\0", "xz -d"),
     (b"PK\3\4", "unzip"),
 )
-# QEMU looks for the parent of a VMDK there (block/vmdk.c: vmdk_parent_open).
+# QEMU searches these bytes for the parent of a VMDK (block/vmdk.c: vmdk_parent_open).
 DESCRIPTOR = slice(512, 512 + 20 * 512)
 
 
 def image_format(path: Path, given: str | None = None) -> ImageFormat:
-    """The format of an image: the one `given`, else qcow2 by its magic number, else raw.
+    """Returns the format of an image: `given`, else qcow2 by its magic number, else raw.
 
-    Raises UsageError for what is no file, refers to other files, or is plainly something else than
-    a raw disk.
+    Raises UsageError when `path` is no regular file, is encrypted, refers to other files, or has
+    the magic number of another format.
     """
     if not path.is_file():
-        raise UsageError(f"{path} is no regular file")
+        raise UsageError(f"{path} is not a regular file")
     with path.open("rb") as file:
         head = file.read(DESCRIPTOR.stop)
         file.seek(-min(512, file.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -68,17 +68,20 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
         found = "qcow2" if head.startswith(QCOW2) else "raw"
         _check_raw(path, head, tail)
     if found in CRYPT_METHOD and any(head[CRYPT_METHOD[found]]):
-        raise UsageError(f"{path} is encrypted; nobody could give the key while it boots")
+        raise UsageError(
+            f"{path} is encrypted; a key cannot be entered during the boot",
+            hint="Decrypt it with 'qemu-img convert'.",
+        )
     if _refers(found, head):
         raise UsageError(
-            f"{path} refers to another file; only images that stand alone are booted",
+            f"{path} refers to another file; only standalone images are booted",
             hint="Flatten it with 'qemu-img convert -O qcow2'.",
         )
     return found
 
 
 def check_readable(path: Path, image_format: ImageFormat) -> None:
-    """Raises UsageError when QEMU cannot open an image, whose headers are damaged then."""
+    """Raises UsageError when QEMU cannot open an image because its headers are damaged."""
     if image_format == "raw":
         return
     try:
@@ -88,20 +91,20 @@ def check_readable(path: Path, image_format: ImageFormat) -> None:
             what="reading the image's headers",
         )
     except InfrastructureError as error:
-        # Without a word of qemu-img's it is the host's fault.
+        # Without output of qemu-img, the host is to blame.
         if not error.tail:
             raise
-        raise UsageError(f"{path} is a damaged {image_format}", tail=error.tail) from error
+        raise UsageError(f"{path} is a damaged {image_format} image", tail=error.tail) from error
 
 
 def _check_given(path: Path, given: str, head: bytes, tail: bytes) -> None:
-    """That QEMU can open it as what the user says it is."""
+    """Raises UsageError when the magic number contradicts the format `given` by the user."""
     known = [m for m in (("qcow2", 0, QCOW2), *MAGIC) if FORMATS[m[0]] == FORMATS[given]]
     found = any((head[at:] if at >= 0 else tail).startswith(magic) for _, at, magic in known)
     if (known and not found) or (given == "qcow2" and head.startswith(QCOW)):
         raise UsageError(
-            f"{path} is no image of the format {given}",
-            hint="Without --format, raw and qcow2 are told apart by themselves.",
+            f"{path} is not an image of the format {given}",
+            hint="Without --format, raw and qcow2 are recognized automatically.",
         )
 
 
@@ -110,7 +113,7 @@ def _check_raw(path: Path, head: bytes, tail: bytes) -> None:
         if (head[place:] if place >= 0 else tail).startswith(magic):
             raise UsageError(
                 f"{path} is an image of the format {name}",
-                hint=f"Say so: --format {name}.",
+                hint=f"Use --format {name}.",
             )
     for magic, program in COMPRESSED:
         if head.startswith(magic):
@@ -118,11 +121,11 @@ def _check_raw(path: Path, head: bytes, tail: bytes) -> None:
 
 
 def _refers(found: ImageFormat, head: bytes) -> bool:
-    """Whether an image has a backing file or data elsewhere.
+    """Whether an image has a backing file or an external data file.
 
-    docs/interop/qcow2.txt: backing_file_offset, incompatible feature bit 2; block/qcow.c: the same
-    offset; docs/interop/qed_spec.txt: feature bit 0. A VMDK without a
-    capacity is a description of others (block/vmdk.c: vmdk_open_vmdk4), and so is one in text.
+    Sources in QEMU: docs/interop/qcow2.txt (backing_file_offset, incompatible feature bit 2),
+    block/qcow.c (equal offset), docs/interop/qed_spec.txt (feature bit 0). A VMDK without a
+    capacity describes other files (block/vmdk.c: vmdk_open_vmdk4), and so does a text VMDK.
     """
     if found == "qcow2" and head.startswith(QCOW2):
         version = int.from_bytes(head[4:8], "big")

@@ -28,9 +28,9 @@ class Machine:
 def running(
     spec: MachineSpec, *, directory: Path, transcript: Path, deadline: Deadline
 ) -> Iterator[Machine]:
-    """Runs the machine for as long as the context lasts; QEMU is gone afterwards, always.
+    """Runs the machine until the context ends; QEMU never outlives the context.
 
-    `directory` is private to this machine: its sockets lie there.
+    `directory` is private to this machine and holds its sockets.
     """
     directory.mkdir(mode=0o700, exist_ok=True)
     smbios.write(spec.credentials, directory)
@@ -43,7 +43,7 @@ def running(
             monitor = Monitor(directory, QMP_SOCKET, starting, console.is_alive)
         except VmError as error:
             if not console.is_alive():
-                # QEMU's own complaint is on the console; waiting for it raises with that tail.
+                # QEMU's own error is on the console; this wait raises an error with that tail.
                 console.expect("(?!)", deadline.sooner(5, "QEMU's last words"))
             raise error
         stack.enter_context(monitor)

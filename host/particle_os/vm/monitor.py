@@ -22,7 +22,7 @@ EVENTS = 256
 
 
 class Monitor:
-    """A QMP connection; commands are answered in turn, events are kept until they are asked for."""
+    """A QMP connection; QEMU answers commands in turn, and events are kept for `events`."""
 
     def __init__(
         self, directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
@@ -59,7 +59,7 @@ class Monitor:
         return message
 
     def execute(self, command: str, deadline: Deadline, **arguments: object) -> Any:
-        """Runs a QMP command and returns its value. Raises VmError when QEMU refuses."""
+        """Runs a QMP command and returns its value. Raises VmError when QEMU refuses it."""
         request = (
             {"execute": command, "arguments": arguments} if arguments else {"execute": command}
         )
@@ -78,15 +78,15 @@ class Monitor:
                 return message["return"]
 
     def events(self, deadline: Deadline) -> list[dict[str, Any]]:
-        """The events since the last call (https://www.qemu.org/docs/master/interop/qmp-spec.html).
+        """Returns the events since the last call, the latest EVENTS at most.
 
-        Only the latest are kept.
+        Format: https://www.qemu.org/docs/master/interop/qmp-spec.html.
         """
         self.execute("query-status", deadline)
         return self._taken()
 
     def last_events(self, deadline: Deadline) -> list[dict[str, Any]]:
-        """The events that QEMU sent before it ended; waits for its end."""
+        """Waits for QEMU's end, and returns the events before it."""
         try:
             while True:
                 self._receive(deadline)
@@ -99,48 +99,48 @@ class Monitor:
         return taken
 
     def human(self, line: str, deadline: Deadline) -> str:
-        """What a command of QEMU's monitor for people prints."""
+        """Returns the output of a command of QEMU's human monitor (HMP)."""
         return str(
             self.execute("human-monitor-command", deadline, **{"command-line": line})
         ).replace("\r", "")
 
     def disk_operations(self, deadline: Deadline) -> int:
-        """How many reads and writes the guest has made on all its disks."""
+        """Returns the number of the guest's reads and writes on all disks."""
         statistics = [item["stats"] for item in self.execute("query-blockstats", deadline)]
         return sum(int(each["rd_operations"] + each["wr_operations"]) for each in statistics)
 
     def forwards(self, deadline: Deadline) -> dict[int, int]:
-        """For each forwarded TCP port of the guest, the port on 127.0.0.1 that leads there."""
+        """Returns the port on 127.0.0.1 for each forwarded TCP port of the guest."""
         pattern = r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s"
         found = re.findall(pattern, self.human("info usernet", deadline))
         return {int(guest): int(host) for host, guest in found}
 
     def forwarded_port(self, deadline: Deadline) -> int:
-        """The port on 127.0.0.1 that the kernel chose for the guest's SSH."""
+        """Returns the port on 127.0.0.1 for the guest's SSH server. Raises VmError without one."""
         if (port := self.forwards(deadline).get(22)) is not None:
             return port
         raise VmError("QEMU forwards no port to the VM's SSH server")
 
     def overlay(self, old: Disk, new: Disk, deadline: Deadline) -> None:
-        """Writes to `old` go to `new` from now on, whose file is there; `old` stays as it is."""
+        """Redirects writes from `old` to `new`, whose file exists; `old` stays unchanged."""
         below, above = f"disk-{old.serial}", f"disk-{new.serial}"
         self.execute("blockdev-add", deadline, **blockdev(new, above))
         self.execute("blockdev-snapshot", deadline, node=below, overlay=above)
 
     def resize(self, disk: Disk, size: int, deadline: Deadline) -> None:
-        """Gives a disk `size` bytes; the guest notices by itself."""
+        """Resizes a disk to `size` bytes; QEMU notifies the guest."""
         node = f"disk-{disk.serial}"
         self.execute("block_resize", deadline, **{"node-name": node, "size": size})
 
     def screendump(self, file: str, deadline: Deadline) -> None:
-        """Writes what the screen shows to `file`, in the directory that QEMU runs in, as PNG.
+        """Writes a PNG picture of the screen to `file` in QEMU's working directory.
 
-        QEMU 7.1 and later can.
+        Needs QEMU 7.1 or later.
         """
         self.execute("screendump", deadline, filename=file, format="png")
 
     def save(self, state: int, deadline: Deadline) -> None:
-        """Stops the machine and writes its memory and devices to the file descriptor `state`."""
+        """Stops the machine, and writes memory and device state to the file descriptor `state`."""
         self.execute("stop", deadline)
         self.execute("migrate-set-parameters", deadline, **{"max-bandwidth": 1 << 40})
         self._pass(state, deadline)
@@ -148,14 +148,14 @@ class Monitor:
         self._await_migration(deadline)
 
     def restore(self, state: int, deadline: Deadline) -> None:
-        """Takes memory and devices from the file descriptor `state`, and runs on from there."""
+        """Reads memory and device state from the file descriptor `state`, and runs the machine."""
         self._pass(state, deadline)
         self.execute("migrate-incoming", deadline, uri="fd:state")
         self._await_migration(deadline)
         self.execute("cont", deadline)
 
     def _pass(self, descriptor: int, deadline: Deadline) -> None:
-        """Hands QEMU an open file (SCM_RIGHTS), so that it needs neither its path nor a program."""
+        """Passes an open file to QEMU (SCM_RIGHTS), so that QEMU needs no path and no program."""
         request = json.dumps({"execute": "getfd", "arguments": {"fdname": "state"}})
         try:
             socket.send_fds(self._socket, [request.encode() + b"\n"], [descriptor])

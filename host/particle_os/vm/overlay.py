@@ -16,7 +16,7 @@ SECONDS = 30.0
 def make_disk(path: Path, size: int, deadline: Deadline, *, what: str) -> None:
     """Makes an empty disk of `size` bytes; `what` names the step in an error.
 
-    Raises InfrastructureError when qemu-img fails, DeadlineExceeded when it takes too long.
+    Raises InfrastructureError when qemu-img fails, DeadlineExceeded when qemu-img takes too long.
     """
     _create([], [path, str(size)], deadline, what)
 
@@ -25,11 +25,11 @@ def make_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: D
     """Makes an overlay over `image`, which is never written; a failure leaves no file behind.
 
     Only the user can read the overlay. Raises FileExistsError when `path` exists,
-    InfrastructureError when qemu-img fails, DeadlineExceeded when it takes too long.
+    InfrastructureError when qemu-img fails, DeadlineExceeded when qemu-img takes too long.
     """
     path.touch(mode=0o600, exist_ok=False)
-    # Without a format QEMU would guess it, and a raw image could pose as a qcow2 that names any
-    # file of the host. A relative path would be relative to the overlay.
+    # Without a format, QEMU would guess, and a raw image could pose as a qcow2 image that names any
+    # file of the host. QEMU resolves a relative path from the overlay's directory.
     backing = ["-F", image_format, "-b", image.resolve()]
     try:
         _create(backing, [path], deadline, "making the overlay")
@@ -39,9 +39,9 @@ def make_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: D
 
 
 def copy_disk(disk: Disk, copy: Path, deadline: Deadline, *, what: str) -> None:
-    """Copies a disk with all that it stands on into one qcow2 file; no machine may write to it.
+    """Copies a disk and its backing files into one qcow2 file; no machine may write to the disk.
 
-    Raises InfrastructureError when qemu-img fails, DeadlineExceeded when it takes too long.
+    Raises InfrastructureError when qemu-img fails, DeadlineExceeded when qemu-img takes too long.
     """
     chain = json.dumps(blockdev(disk, "copied"))
     argv = ["qemu-img", "convert", "-O", "qcow2", f"json:{chain}"]

@@ -1,7 +1,7 @@
 """Credentials for a guest's systemd, as SMBIOS tables (System Management BIOS 3.7, 7.12: type 11).
 
-Each credential gets a table of its own: systemd before version 257 reads one memory page of a
-table and no more, whatever follows (https://github.com/systemd/systemd/pull/33539).
+Each credential has a separate table, because systemd before version 257 reads only one memory page
+of a table (https://github.com/systemd/systemd/pull/33539).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ PAGE = 4096
 
 
 def table(number: int, name: str, value: bytes) -> bytes:
-    """The table that carries one credential; `number` tells it from the others.
+    """Returns the table for one credential; `number` makes its handle unique.
 
-    Raises ValueError when it would not fit into a page.
+    Raises ValueError when the table does not fit into a page.
     """
     text = f"io.systemd.credential.binary:{name}={base64.b64encode(value).decode('ascii')}"
-    # Type, length of this header, handle, count of strings; then the strings, each ended by a zero
-    # byte, and one more.
+    # The header holds the type, its own length, the handle and the count of strings. Each string
+    # ends with a zero byte, and another zero byte ends the table.
     header = struct.pack("<BBHB", OEM_STRINGS, 5, FIRST_HANDLE + number, 1)
     data = header + text.encode() + b"\0\0"
     if len(data) > PAGE:
@@ -33,7 +33,7 @@ def table(number: int, name: str, value: bytes) -> bytes:
 
 
 def file_names(credentials: Mapping[str, bytes]) -> list[str]:
-    """The files that the tables lie in, below the machine's directory."""
+    """Returns the names of the tables' files in the machine's directory."""
     return [f"credential-{number}.smbios" for number in range(len(credentials))]
 
 
@@ -45,5 +45,5 @@ def write(credentials: Mapping[str, bytes], directory: Path) -> None:
 
 
 def room(name: str) -> int:
-    """How many bytes a credential of this name may have."""
+    """Returns the greatest size of a credential called `name`, in bytes."""
     return (PAGE - len(table(0, name, b""))) // 4 * 3

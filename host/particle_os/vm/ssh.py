@@ -1,4 +1,4 @@
-"""SSH into the helper VM by paramiko: one pinned host key, one fresh user key, deadlines."""
+"""SSH to the helper VM with paramiko: a pinned host key, a fresh user key, and deadlines."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from particle_os.errors import VmError
 from particle_os.system.deadline import Deadline
 
-# Every failure reaches the user as an error of ours; paramiko's own traces would only confuse.
+# Every failure reaches the user as a ParticleError; paramiko's log messages would only confuse.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 RETRY_SECONDS = 0.02
 CHUNK = 1 << 18
 WINDOW = 1 << 24
-# Under emulation the guest's AES instructions beat its ChaCha20.
+# Under emulation, the guest's AES instructions are faster than its ChaCha20.
 CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr")
 
 
 class KeyPair:
-    """A key that lives as long as one build, in memory only.
+    """The key of one build, which exists only in memory.
 
-    `public` is its line in authorized_keys(5), `secret` the private key in OpenSSH's format, as
-    base64 without its armour.
+    `public` is the line for authorized_keys(5). `secret` is the private key in OpenSSH's format, as
+    base64 without header and footer.
     """
 
     def __init__(self) -> None:
@@ -49,25 +49,25 @@ class KeyPair:
 
 
 class _OnlyThisKey(paramiko.MissingHostKeyPolicy):
-    """Refuses every host key that was not pinned; paramiko asks only about unknown ones."""
+    """Refuses every unknown host key; paramiko accepts the pinned key without this policy."""
 
     def missing_host_key(
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
-        raise HostKeyMismatch(f"the VM shows the host key {key.fingerprint}, not its own")
+        raise HostKeyMismatch(f"the VM's SSH server has an unknown host key: {key.fingerprint}")
 
 
 class HostKeyMismatch(VmError):
-    """Something else than our VM answers on the forwarded port."""
+    """The server on the forwarded port is not our VM."""
 
 
 class Connection:
-    """A connection to the VM; `abort` may be called from another thread and ends every wait."""
+    """A connection to the VM. Any thread may call `abort`, which ends every wait."""
 
     def __init__(
         self, port: int, host_key: paramiko.PKey, keys: KeyPair, deadline: Deadline
     ) -> None:
-        """Connects to 127.0.0.1:`port`, whose host key is `host_key`, or raises VmError."""
+        """Connects to 127.0.0.1:`port`, which must show `host_key`. Raises VmError."""
         self._client = paramiko.SSHClient()
         self._client.get_host_keys().add(f"[127.0.0.1]:{port}", "ssh-ed25519", host_key)
         self._client.set_missing_host_key_policy(_OnlyThisKey())
@@ -81,12 +81,12 @@ class Connection:
                 with attempt:
                     self._connect(port, keys, deadline)
         except paramiko.BadHostKeyException as error:
-            raise HostKeyMismatch("the VM shows another host key than it was given") from error
+            raise HostKeyMismatch("the host key of the VM's SSH server is wrong") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise VmError(f"no SSH connection to the VM: {error}") from error
 
     def _connect(self, port: int, keys: KeyPair, deadline: Deadline) -> None:
-        # QEMU takes the connection before the VM does: without a greeting there is no server yet.
+        # QEMU accepts the connection before the VM does: without a greeting, no server listens yet.
         connection = socket.create_connection(("127.0.0.1", port), deadline.remaining())
         try:
             if not connection.recv(1, socket.MSG_PEEK):
@@ -112,7 +112,7 @@ class Connection:
     def command(
         self, argv: str, deadline: Deadline, *, terminal: bool = False
     ) -> Iterator[paramiko.Channel]:
-        """Runs a command (constant text of ours, never a recipe's) and yields its channel."""
+        """Runs a command and yields its channel. The command must be our text, never a recipe's."""
         transport = self._client.get_transport()
         try:
             if transport is None:
@@ -122,7 +122,7 @@ class Connection:
                 channel.get_pty(os.environ.get("TERM", "vt100"))
             channel.exec_command(argv)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise VmError(f"the VM does not take commands any more: {error}") from error
+            raise VmError(f"the VM no longer accepts commands: {error}") from error
         with channel:
             yield channel
 
@@ -133,9 +133,9 @@ class Connection:
         deadline: Deadline,
         more_follows: bool = False,
     ) -> str:
-        """Sends a stream to a command's standard input; returns the SHA-256 of what was sent.
+        """Sends a stream to a command's standard input; returns the SHA-256 of the sent bytes.
 
-        The command sees the end of its input then, unless `more_follows`.
+        Closes the command's input, unless `more_follows` is true.
         """
         digest = hashlib.sha256()
         try:
@@ -147,7 +147,7 @@ class Connection:
                 channel.shutdown_write()
         except TimeoutError:
             deadline.remaining()
-            raise VmError("the VM does not take more data") from None
+            raise VmError("the VM accepts no more data") from None
         except OSError as error:
             raise VmError(f"the VM closed the connection: {error}") from error
         return digest.hexdigest()
@@ -159,7 +159,7 @@ class Connection:
 
 
 class _Transport(paramiko.Transport):
-    """paramiko's transport with a window for bulk data and the ciphers that suit emulation."""
+    """paramiko's transport with a window for bulk data, and ciphers that are fast in emulation."""
 
     def __init__(self, sock: Any, /, **options: Any) -> None:
         super().__init__(sock, default_window_size=WINDOW, **options)
@@ -167,7 +167,7 @@ class _Transport(paramiko.Transport):
 
 
 def _worth_a_retry(error: BaseException) -> bool:
-    """sshd may not listen yet; a wrong key never becomes right."""
+    """Whether a repeated attempt may succeed: sshd may start late, but a wrong key stays wrong."""
     final = (
         paramiko.BadHostKeyException,
         paramiko.AuthenticationException,

@@ -18,7 +18,7 @@ def values(argv, option):
 
 
 def parsed(value):
-    """An option's value as QEMU takes it apart: at commas, where a doubled one is a comma."""
+    """Splits an option's value as QEMU does: at single commas; a doubled comma is a comma."""
     parts = value.replace(",,", "\0").split(",")
     return dict(p.replace("\0", ",").partition("=")[::2] for p in parts)
 

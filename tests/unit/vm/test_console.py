@@ -1,4 +1,4 @@
-"""A real child on a real pseudo-terminal stands in for QEMU."""
+"""Tests of the console; a real child on a real pseudo-terminal stands in for QEMU."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts Python code on a console; every console is closed at the end."""
+    """Starts Python code on a console; closes every console at the end."""
     consoles = []
 
     def start(code, *argv):
@@ -191,7 +191,7 @@ def test_a_program_that_is_missing_is_an_error_of_ours(start, soon):
 
 
 class Person:
-    """Somebody at a terminal: two pipes, and a thread that carries on the conversation."""
+    """A person at a terminal: two pipes, and a thread that runs `converse`."""
 
     def __init__(self, console):
         self.keys, self._keys = os.pipe()
@@ -270,7 +270,7 @@ def test_a_person_who_hangs_up_ends_it(start):
 
 
 def test_the_escape_is_heard_although_the_guest_takes_nothing(start):
-    """The terminal of a guest that hangs holds some kilobytes."""
+    """The terminal of a hanging guest buffers only some kilobytes."""
     person = Person(start("import tty; tty.setraw(0); print('READY'); time.sleep(3600)"))
     person.see(b"READY")
     for _ in range(40):

@@ -87,7 +87,7 @@ def test_a_format_that_is_given_counts(tmp_path):
 def test_an_image_of_another_format_than_the_given_one_is_refused(tmp_path, given):
     image = tmp_path / "image"
     image.write_bytes(bytes(4096))
-    with pytest.raises(UsageError, match=f"no image of the format {given}"):
+    with pytest.raises(UsageError, match=f"not an image of the format {given}"):
         image_format(image, given)
 
 
@@ -120,9 +120,9 @@ def test_an_overlay_of_an_older_format_is_refused(tmp_path, given):
 def test_qcow_and_qcow2_are_two_formats(tmp_path):
     image = tmp_path / "image"
     image.write_bytes(b"QFI\xfb\0\0\0\1" + bytes(1024))
-    with pytest.raises(UsageError, match="no image of the format qcow2"):
+    with pytest.raises(UsageError, match="not an image of the format qcow2"):
         image_format(image, "qcow2")
-    with pytest.raises(UsageError, match="no image of the format qcow"):
+    with pytest.raises(UsageError, match="not an image of the format qcow"):
         image_format(qcow2(image), "qcow")
     image.write_bytes(b"QFI\xfb\0\0\0\1" + bytes(28) + b"\0\0\0\1" + bytes(1024))
     with pytest.raises(UsageError, match="is encrypted"):
@@ -142,7 +142,7 @@ def test_a_vmdk_that_names_another_file_is_refused(tmp_path, header):
 
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         image_format(tmp_path / "fifo")
 
 

@@ -33,7 +33,7 @@ def deep(tmp_path):
 
 @contextmanager
 def qmp_server(directory, *answers, after=None):
-    """Sends the greeting, then one of `answers` (messages or bytes) for each request.
+    """Sends the greeting, then the next of `answers` (messages or bytes) for each request.
 
     The socket appears `after` an event.
     """

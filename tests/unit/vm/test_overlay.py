@@ -1,4 +1,4 @@
-"""Disks and overlays, made by a real qemu-img."""
+"""Tests of disks and overlays with a real qemu-img."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def test_a_disk_has_its_size_and_refers_to_nothing(tmp_path):
 
 def test_an_overlay_names_its_image_in_full_and_with_its_format(tmp_path, monkeypatch):
     image = tmp_path / "image"
-    # Guessed at, it would be a qcow2.
+    # A guess at the format would find qcow2.
     make_disk(image, 1 << 20, soon(), what="making the image")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "overlays").mkdir()

@@ -8,7 +8,7 @@ KVM = Acceleration("kvm", "a guest ran under it", 1.0)
 
 @pytest.fixture
 def host(monkeypatch):
-    """Sets QEMU's version and the number of processors of the host."""
+    """Sets QEMU's version and the number of the host's processors."""
 
     def have(version, count=4):
         accel._emulates_x2apic.cache_clear()

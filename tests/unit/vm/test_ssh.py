@@ -14,7 +14,7 @@ from ...waiting import HANG_SECONDS, moment
 
 
 class Door(paramiko.ServerInterface):
-    """Lets one key in; a command answers with the SHA-256 of its input."""
+    """A server that accepts one key and answers each command with the SHA-256 of its input."""
 
     def __init__(self, user_key):
         self._user_key = user_key
@@ -46,7 +46,7 @@ class Door(paramiko.ServerInterface):
 
 @contextmanager
 def ssh_server(host_key, user_key, *, after=None):
-    """Listens on a port of 127.0.0.1, `after` an event; yields the port and the list of guests."""
+    """Listens on a port of 127.0.0.1 `after` an event; yields the port and its clients so far."""
     guests, transports = [], []
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -174,13 +174,13 @@ def test_aborting_ends_a_wait_in_another_thread(keys, host_key, soon):
             threading.Timer(0.2, connection.abort).start()
             channel.settimeout(HANG_SECONDS)
             assert channel.recv(100) == b""
-        with pytest.raises(VmError, match="take commands"):
+        with pytest.raises(VmError, match="accepts commands"):
             with connection.command("again", soon):
                 pass
 
 
 def test_a_server_behind_a_port_that_closes_at_once_is_tried_again(keys, host_key, soon):
-    """QEMU takes a connection, and drops it while nobody in the VM listens."""
+    """QEMU accepts a connection, and drops it while no server in the VM listens."""
     with ssh_server(host_key, keys.private.get_base64()) as (port, guests):
         with socket.socket() as door:
             door.bind(("127.0.0.1", 0))
