@@ -1,1 +1,1 @@
-"""What a bootable disk is made of: partitions, file systems, boot loaders."""
+"""The parts of a bootable disk: partitions, file systems, boot loaders."""

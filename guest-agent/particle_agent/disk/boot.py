@@ -1,4 +1,4 @@
-"""What all boot loaders need to know: the kernel, its command line, where the image boots from."""
+"""The common part of all boot loaders: the kernel, its command line, the file system to boot."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from particle_agent.errors import StageError
 from particle_agent.system import kernels
 from particle_agent.target.target import Target
 
-# COMMAND_LINE_SIZE of x86, with the NUL.
+# COMMAND_LINE_SIZE of x86 is 2048, including the NUL.
 COMMAND_LINE_LIMIT = 2047
 CONSOLES = ("console=tty0", "console=ttyS0,115200")
-# What the boot code of an MBR may take.
+# The space for boot code in an MBR.
 MBR_CODE_BYTES = 440
 
 
@@ -31,9 +31,10 @@ class InstalledKernel:
 
 @dataclass(frozen=True)
 class Booting:
-    """What a boot loader is to boot, and from where.
+    """The input of a boot loader.
 
-    `boot_uuid` is that of the file system which holds /boot, `file_system` the root's.
+    `boot_uuid` is the UUID of the file system with /boot. `file_system` is the kind of the root
+    file system.
     """
 
     kernel: InstalledKernel
@@ -43,45 +44,48 @@ class Booting:
 
 
 class BootLoader(Protocol):
-    """One boot loader, in the order in which a disk is made."""
+    """A boot loader. The methods are called in this order."""
 
     def needs(self) -> Iterable[Need]:
-        """The packages that the image must have."""
+        """The packages that the boot loader needs in the image."""
 
     def signed_needs(self) -> Iterable[Need]:
-        """Those that it must have for Secure Boot, too."""
+        """The additional packages that it needs for Secure Boot."""
 
     def check(self, target: Target) -> None:
-        """Raises StageError naming the package that the image lacks."""
+        """Raises StageError with the name of a package that the image lacks."""
 
     def volumes(self) -> list[Volume]:
-        """The partitions that it needs before that of the root file system."""
+        """The partitions that it needs before the partition of the root file system."""
 
     def prepare(self, target: Target, booting: Booting) -> None:
-        """Puts its files into the tree."""
+        """Puts its files into the tree of the target."""
 
     def install(self, target: Target, disk: Path, volumes: Sequence[Volume]) -> list[str]:
-        """Does what needs the file systems; returns the files it made there, for /boot's one."""
+        """Makes the files that it can only make in the finished file systems.
+
+        Returns their names in its directory of the file system with /boot.
+        """
 
     def write_boot_code(self, target: Target, disk: Path, volumes: Sequence[Volume]) -> None:
-        """Writes what BIOS starts, outside of the file systems."""
+        """Writes the code that BIOS starts, outside the file systems."""
 
 
 def kernel_need() -> Need:
-    """What every boot loader needs."""
+    """The need of every boot loader: a kernel."""
     return Need(
         what="package linux-image",
         message="there is no kernel for the boot loader: no stage before it installs one",
         hint="add 'linux-image-cloud-amd64' (for virtual machines) or 'linux-image-amd64' to the "
         "packages of an apt stage",
-        # The headers depend on it, too.
+        # The package of headers depends on the kernel.
         packages=("linux-image-*", "linux-headers-*"),
         files=("/vmlinuz", "/boot/vmlinuz-*"),
     )
 
 
 def init_need() -> Need:
-    """What every kernel needs; the paths are those that an initramfs tries."""
+    """The need of every kernel: an init, at one of the paths that an initramfs tries."""
     return Need(
         what=INIT,
         message="there is no init that the kernel could start: no stage before it installs one",
@@ -93,10 +97,10 @@ def init_need() -> Need:
 
 
 def newest_kernel(target: Target) -> InstalledKernel:
-    """The kernel to boot.
+    """The kernel to boot. Raises StageError if there is none, or it has no initramfs.
 
-    Debian keeps the links /vmlinuz and /initrd.img at the newest kernel (linux-update-symlinks),
-    so that an upgrade in the running image needs no new boot loader menu.
+    Debian's linux-update-symlinks points the links /vmlinuz and /initrd.img at the newest kernel.
+    The links are preferred, so that an upgrade in the running image needs no new menu.
     """
     if target.exists("/vmlinuz") and target.exists("/initrd.img"):
         version = target.path("/vmlinuz").name.removeprefix("vmlinuz-")
@@ -118,9 +122,9 @@ def newest_kernel(target: Target) -> InstalledKernel:
 
 
 def command_line(target: Target, root_uuid: str) -> str:
-    """The kernel's command line; of several consoles, the last one becomes /dev/console.
+    """The kernel's command line. The last of its consoles becomes /dev/console.
 
-    Raises StageError when it is longer than the kernel takes.
+    Raises StageError when it is longer than the kernel's limit.
     """
     words = [f"root=UUID={root_uuid}", "ro", *CONSOLES]
     words += [word for word in kernels.command_line(target) if word not in words]
@@ -131,13 +135,13 @@ def command_line(target: Target, root_uuid: str) -> str:
             f"{COMMAND_LINE_LIMIT}"
         )
     if target.exists(kernels.COMMAND_LINE):
-        # For a boot loader that is installed later.
+        # Boot loaders that are installed later read this file.
         target.write(kernels.COMMAND_LINE, f"{line}\n")
     return line
 
 
 def need(target: Target, path: str, package: str, what: str) -> None:
-    """Raises StageError unless the image has the file, which the package brings."""
+    """Raises StageError unless the image has the file, which is part of the package."""
     if not target.exists(path):
         raise StageError(
             f"{what}: the package '{package}' is not installed in the image",
@@ -146,9 +150,12 @@ def need(target: Target, path: str, package: str, what: str) -> None:
 
 
 def write_code(disk: Path, code: bytes, offset: int = 0) -> None:
-    """Writes boot code to the disk, never beyond what an MBR has for it at its start."""
+    """Writes boot code to the disk at `offset` bytes.
+
+    Raises StageError when code for the start of the disk exceeds the space of an MBR.
+    """
     if offset == 0 and len(code) > MBR_CODE_BYTES:
-        raise StageError(f"boot code of {len(code)} bytes; a master boot record holds 440")
+        raise StageError(f"the boot code has {len(code)} bytes; a master boot record holds 440")
     with disk.open("r+b") as file:
         file.seek(offset)
         file.write(code)

@@ -1,4 +1,4 @@
-"""XFS and Btrfs: made by the image's own tools, and filled by copying."""
+"""XFS and Btrfs: the image's own tools make them, and a copy of the tree fills them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from particle_agent.system import kernels
 from particle_agent.target.target import Target
 
 CopiedKind = Literal["xfs", "btrfs"]
-# How near the least size of a Btrfs is come to, in MiB; each step moves files.
+# The precision of the search for the least size of a Btrfs, in MiB. Each step moves files.
 SHRINK_STEP = 16
 PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
 def package_needs(kind: str) -> Iterator[Need]:
-    """The package with the tools of a root file system."""
+    """The need for the package with the tools of a root file system."""
     if kind in PACKAGES:
         why = f"a root file system of {kind}"
         yield needs.package(PACKAGES[kind], _maker(kind), why, "file-system")
@@ -33,7 +33,7 @@ def _maker(kind: str) -> str:
 
 
 def check(target: Target, kind: str) -> None:
-    """Raises StageError unless the image has the tools of its root file system."""
+    """Raises StageError unless the image has the tools for its root file system."""
     package = PACKAGES.get(kind)
     if package and not target.exists(_maker(kind)):
         raise StageError(
@@ -43,19 +43,19 @@ def check(target: Target, kind: str) -> None:
 
 
 def prepare_initramfs(target: Target, kind: str, version: str) -> None:
-    """Makes the initramfs anew when it lacks the root file system's module."""
+    """Makes the initramfs again if it lacks the module of the root file system."""
     if kind not in PACKAGES:
         return
     listing = target.capture(["lsinitramfs", f"/boot/initrd.img-{version}"], timeout=300)
     if f"/{kind}.ko" not in listing:
-        target.reporter.note(f"the initramfs has no {kind}: it is made anew")
+        target.reporter.note(f"the initramfs lacks the module {kind}; making it again")
         kernels.make_initramfs(target, version)
 
 
 def make(target: Target, kind: CopiedKind, partition: Path, *, label: str, uuid: str) -> None:
     """Makes the empty file system.
 
-    The tools are those of the image, so that its kernel and its boot loader know the features.
+    It uses the image's tools, so that the image's kernel and boot loader know the features.
     """
     options = ["-m", f"uuid={uuid}"] if kind == "xfs" else ["-U", uuid]
     target.chroot([f"mkfs.{kind}", "-q", "-L", label, *options, str(partition)])
@@ -63,23 +63,24 @@ def make(target: Target, kind: CopiedKind, partition: Path, *, label: str, uuid:
 
 @contextmanager
 def mounted(target: Target, kind: CopiedKind, partition: Path) -> Iterator[Path]:
-    """The file system, mounted in the helper VM for as long as the context lasts."""
+    """Mounts the file system in the helper VM. Yields its mount point."""
     modules.load(kind)
     with target.mounted(partition, "-t", kind, "-o", "noatime") as place:
         yield place
 
 
 def copy(target: Target, tree: Path, place: Path) -> None:
-    """Copies the content of `tree` with all that is known of each file."""
+    """Copies the content of `tree` with all attributes of each file."""
     target.run(["cp", "--archive", "--one-file-system", f"{tree}/.", str(place)])
 
 
 def shrink(target: Target, partition: Path, size: int, content: int) -> int:
-    """Makes a full Btrfs as small as it goes, and some room larger; returns its bytes.
+    """Shrinks a Btrfs to the least possible size plus `SLACK`. Returns the new size in bytes.
 
-    It has `size` bytes now, of which `content` are files. It gives out its space in large pieces,
-    and what `btrfs inspect-internal min-dev-size` tells counts these, however empty they are. So
-    sizes in between are tried: the kernel moves what lies beyond the end, or leaves all as it is.
+    Its current size is `size` bytes; its files have `content` bytes. Btrfs allocates space in large
+    chunks, and `btrfs inspect-internal min-dev-size` counts chunks that are almost empty. So this
+    function tries sizes in between. For each, the kernel either moves what lies beyond the end, or
+    refuses and changes nothing.
     """
     least, fits = content // MIB, size // MIB
     with mounted(target, "btrfs", partition) as place:
@@ -91,13 +92,13 @@ def shrink(target: Target, partition: Path, size: int, content: int) -> int:
                 least = middle
         fits = min(size, fits * MIB + SLACK)
         target.run(["btrfs", "filesystem", "resize", str(fits), str(place)])
-        # What was moved has left its content behind.
+        # Moved blocks leave their old content on the disk: discard it, to keep the image sparse.
         target.run(["fstrim", str(place)])
     return fits
 
 
 def _resized(target: Target, place: Path, mebibytes: int) -> bool:
-    """Whether a Btrfs could be given this size."""
+    """Resizes a Btrfs. Returns False if its content does not fit in this size."""
     try:
         target.run(["btrfs", "filesystem", "resize", f"{mebibytes}M", str(place)])
     except CommandFailed:
@@ -106,10 +107,10 @@ def _resized(target: Target, place: Path, mebibytes: int) -> bool:
 
 
 def make_swap(target: Target, kind: CopiedKind, file: Path, size: int, uuid: str) -> None:
-    """Makes a swap file of `size` bytes, without holes (swapon(8) takes no others)."""
+    """Makes a swap file of `size` bytes without holes, which swapon(8) refuses."""
     file.touch(mode=0o600)
     if kind == "btrfs":
-        # btrfs(5), SWAPFILE SUPPORT: it is not copied on write, either.
+        # btrfs(5), SWAPFILE SUPPORT: a swap file must not be copied on write.
         target.run(["chattr", "+C", str(file)])
     target.run(["fallocate", "--length", str(size), str(file)])
     target.run(["mkswap", "-q", "-U", uuid, str(file)])

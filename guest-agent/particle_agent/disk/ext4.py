@@ -1,4 +1,4 @@
-"""ext4, made from a directory in one pass, without a mount."""
+"""ext4 file systems, made from a directory in one pass, without a mount."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from particle_agent.target.target import Target
 BLOCK = 4096
 # The smallest journal (mke2fs(8): 1024 blocks), in MiB.
 SMALL_JOURNAL = 4
-# What extlinux(1) reads by itself, and what GRUB and an older e2fsck of the image know.
+# The features that GRUB and an older e2fsck of the image know, and those that extlinux(1) can read.
 FEATURES = "^has_journal,^orphan_file,^metadata_csum_seed"
 FEATURES_OF_EXTLINUX = "^has_journal,^64bit,^metadata_csum,^orphan_file"
 BLOCK_COUNT = re.compile(r"^Block count: +(\d+)$", re.MULTILINE)
@@ -30,7 +30,7 @@ def make(
     inodes: int,
     for_extlinux: bool,
 ) -> None:
-    """Makes the file system of `size` bytes with the content of `tree`; it has no journal yet."""
+    """Makes the file system of `size` bytes with the content of `tree`, without a journal."""
     count = max(size // 16384, inodes * 5 // 4)
     features = FEATURES_OF_EXTLINUX if for_extlinux else FEATURES
     target.run(
@@ -42,15 +42,15 @@ def make(
 
 
 def shrink(target: Target, partition: Path, size: int) -> int:
-    """Makes the file system as small as it goes, and some room larger; returns its bytes.
+    """Shrinks the file system to the least possible size plus `SLACK`. Returns the size in bytes.
 
-    It has `size` bytes now, and does not become larger: what resize2fs(8) takes for the least can
-    be all of it.
+    Its current size is `size` bytes. It never grows: the least size of resize2fs(8) can be all of
+    it.
     """
     target.run(["e2fsck", "-fy", str(partition)])
     target.run(["resize2fs", "-M", str(partition)])
-    told = target.capture_outside(["dumpe2fs", "-h", str(partition)])
-    found = BLOCK_COUNT.search(told)
+    superblock = target.capture_outside(["dumpe2fs", "-h", str(partition)])
+    found = BLOCK_COUNT.search(superblock)
     assert found is not None
     least = min(size, -(-int(found.group(1)) * BLOCK // MIB) * MIB + SLACK)
     target.run(["resize2fs", str(partition), f"{least // 1024}K"])
@@ -58,13 +58,13 @@ def shrink(target: Target, partition: Path, size: int) -> int:
 
 
 def add_journal(target: Target, partition: Path, *, small: bool) -> None:
-    """Last of all: a journal would keep the traces of a mount."""
+    """Adds the journal. This is the last step, because a journal keeps traces of mounts."""
     options = ["-J", f"size={SMALL_JOURNAL}"] if small else []
     target.run(["tune2fs", "-O", "has_journal", *options, str(partition)])
 
 
 def allocate(target: Target, partition: Path, path: str, size: int) -> None:
-    """Gives a file blocks where it has holes (swapon(8) takes none with holes)."""
+    """Allocates blocks for the holes of a file, because swapon(8) refuses files with holes."""
     last = size // BLOCK - 1
     target.run(["debugfs", "-w", "-R", f"fallocate {path} 0 {last}", str(partition)])
 
@@ -72,7 +72,10 @@ def allocate(target: Target, partition: Path, path: str, size: int) -> None:
 def forget(
     target: Target, partition: Path, date: int, files: Sequence[str], directory: str
 ) -> None:
-    """Takes out when and how often it was mounted, and when `files` in `directory` were made."""
+    """Removes the traces of mounts from the superblock, and sets the times of files to `date`.
+
+    `date` is in seconds since 1970. The files are `directory` and `files` in it.
+    """
     script = [
         *(f"set_super_value {field} @{date}" for field in ("mtime", "wtime", "lastcheck")),
         *(f"set_super_value {field} 0" for field in ("mnt_count", "kbytes_written")),

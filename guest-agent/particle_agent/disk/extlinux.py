@@ -1,4 +1,4 @@
-"""extlinux: started by BIOS, it reads ext4 by itself."""
+"""extlinux: a boot loader for BIOS that reads ext4 without other programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from particle_agent.disk.volumes import DiskLabel, Name, Volume
 from particle_agent.target.target import Target
 
 DIRECTORY = "/boot/extlinux"
-# What extlinux(1) installs in its directory.
+# The files that extlinux(1) installs in its directory.
 FILES = ("ldlinux.sys", "ldlinux.c32")
 MBR_CODE: dict[DiskLabel, Path] = {
     "gpt": Path("/usr/lib/syslinux/mbr/gptmbr.bin"),
@@ -22,10 +22,10 @@ MBR_CODE: dict[DiskLabel, Path] = {
 
 @dataclass(frozen=True)
 class Extlinux:
-    """Its programs are those of the helper VM; the image needs none."""
+    """extlinux for BIOS. The helper VM has its programs, so that the image needs no package."""
 
     table: DiskLabel
-    # Another root file system than ext4 needs a /boot that is.
+    # Whether /boot is an ext4 partition, which root file systems other than ext4 need.
     separate: bool
 
     def needs(self) -> tuple[()]:
@@ -60,9 +60,9 @@ class Extlinux:
 
 
 def _links_in_boot(target: Target, kernel: InstalledKernel) -> InstalledKernel:
-    """Links to the newest kernel where the boot loader sees them.
+    """Makes links to the kernel in the partition /boot, where the boot loader can read them.
 
-    kernel-img.conf(5) has linux-update-symlinks keep them at the newest one.
+    By kernel-img.conf(5), linux-update-symlinks keeps them at the newest kernel.
     """
     target.write("/etc/kernel-img.conf", "image_dest = /boot\nrelative_links = yes\n")
     for name, real in (("vmlinuz", kernel.image), ("initrd.img", kernel.initrd)):
@@ -72,7 +72,7 @@ def _links_in_boot(target: Target, kernel: InstalledKernel) -> InstalledKernel:
 
 
 def _menu(kernel: InstalledKernel, command_line: str) -> str:
-    """extlinux.conf; see https://wiki.syslinux.org/wiki/index.php?title=Config."""
+    """The text of extlinux.conf; see https://wiki.syslinux.org/wiki/index.php?title=Config."""
     return (
         "SERIAL 0 115200\nPROMPT 0\nTIMEOUT 10\nDEFAULT linux\n\n"
         f"LABEL linux\n  LINUX {kernel.image}\n  INITRD {kernel.initrd}\n"

@@ -1,4 +1,4 @@
-"""Growing the root file system at boot, when the disk has become larger than the image."""
+"""Growth of the root file system at boot, for disks that are larger than the image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from particle_agent.disk import boot
 from particle_agent.disk.volumes import DiskLabel
 from particle_agent.target.target import Target
 
-# fstab(5) of systemd: grows the file system to its partition (systemd-growfs@.service(8)).
+# systemd.mount(5): systemd-growfs@.service(8) grows the file system to its partition.
 MOUNT_OPTION = "x-systemd.growfs"
-# repart.d(5): the partition of this type takes all the room there is.
+# repart.d(5): the partition of this type takes all free space.
 DEFINITION = "/etc/repart.d/50-root.conf"
 UNIT = "particle-os-grow.service"
 REPART, GROWPART = "/usr/bin/systemd-repart", "/usr/bin/growpart"
@@ -38,7 +38,7 @@ WantedBy=local-fs.target
 
 
 def need(table: DiskLabel) -> Need:
-    """The package that grows a partition at boot."""
+    """The need for the package that grows a partition at boot."""
     if table == "gpt":
         return needs.package("systemd-repart", REPART, "growing a partition", "grow")
     with_it = ("cloud-utils", "cloud-initramfs-growroot")
@@ -47,7 +47,7 @@ def need(table: DiskLabel) -> Need:
 
 
 def check(target: Target, table: DiskLabel) -> None:
-    """Raises StageError naming the package that the image lacks for it."""
+    """Raises StageError unless the image has the package that grows a partition."""
     if table == "msdos":
         boot.need(target, GROWPART, "cloud-guest-utils", "growing a partition")
     else:
@@ -55,7 +55,7 @@ def check(target: Target, table: DiskLabel) -> None:
 
 
 def set_up(target: Target, table: DiskLabel) -> None:
-    """Has the running system grow the partition; systemd-repart(8) knows GPT only."""
+    """Configures the running system to grow the partition. systemd-repart(8) supports GPT only."""
     if table == "gpt":
         target.write(DEFINITION, "[Partition]\nType=root\n")
         return

@@ -1,8 +1,8 @@
-"""GRUB: one disk for BIOS and UEFI, with what the packages of the image bring.
+"""GRUB: one disk for BIOS and UEFI, with GRUB from the packages of the image.
 
-It is put together from GRUB's parts, without a mount: a core image for each firmware finds the
-file system with /boot by its UUID, and reads modules and menu there. grub-install(8) does the
-same. update-grub(8) makes the menu anew in the running system, whenever a kernel is installed.
+This module assembles GRUB from its parts without a mount, in the way of grub-install(8). A core
+image for each firmware finds the file system with /boot by its UUID, and reads modules and menu
+there. In the running system update-grub(8) replaces the menu whenever a kernel is installed.
 """
 
 from __future__ import annotations
@@ -32,27 +32,28 @@ UPDATE_GRUB = "/usr/sbin/update-grub"
 DIRECTORY = "/boot/grub"
 ESP = "/boot/efi"
 DEFAULTS = "/etc/default/grub.d/particle-os.cfg"
-# In the image, and only for as long as the core images are made.
-EARLY, CORE = "/boot/grub/early.cfg", "/boot/grub/core.img"
+# A file in the image that exists only while the core images are made.
+EARLY = "/boot/grub/early.cfg"
 # Programs signed for Secure Boot (the file, its package), and their names on the ESP.
 SIGNED = {
     "BOOTX64.EFI": ("/usr/lib/shim/shimx64.efi.signed", "shim-signed"),
     "grubx64.efi": ("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub-efi-amd64-signed"),
     "mmx64.efi": ("/usr/lib/shim/mmx64.efi.signed", "shim-helpers-amd64-signed"),
 }
-# Packages that depend on GRUB's programs, and on those for one firmware.
+# Packages that depend on GRUB's tools, and on GRUB for one firmware.
 FULL = ("grub2", "grub-pc", "grub-efi", "grub-efi-amd64", "grub-cloud-amd64", "shim-signed")
 FULL_BIOS = ("grub2", "grub-pc", "grub-cloud-amd64")
 FULL_EFI = ("grub-efi", "grub-efi-amd64", "grub-cloud-amd64", "shim-signed")
-# What a core image must know before it can read more; GRUB's names.
+# The modules that a core image needs to read the others, by GRUB's names.
 FILE_SYSTEMS = {"ext4": "ext2", "xfs": "xfs", "btrfs": "btrfs"}
 COMMON = ("part_gpt", "part_msdos", "search_fs_uuid", "normal", "configfile")
-# grub-core/boot/i386/pc/boot.S and diskboot.S (include/grub/machine/boot.h): where the MBR's code
-# has the sector of the core image, and the jump that distrusts the drive number of the BIOS; where
-# the core image's first sector has the sector of its rest, and how many there are.
-KERNEL_SECTOR, DRIVE_CHECK, NO_CHECK = 0x5C, 0x66, b"\x90\x90"
+# Offsets from grub-core/boot/i386/pc/boot.S and diskboot.S (include/grub/machine/boot.h). The MBR's
+# code has the sector number of the core image at KERNEL_SECTOR. At DRIVE_CHECK it jumps over the
+# check for BIOSes that pass a wrong drive number; NO_JUMP replaces the jump, as grub-install(8)
+# does. The core image's first sector has the number and count of its other sectors at BLOCK_LIST.
+KERNEL_SECTOR, DRIVE_CHECK, NO_JUMP = 0x5C, 0x66, b"\x90\x90"
 BLOCK_LIST = SECTOR - 12
-# Words of a kernel's command line that mean nothing else to a shell or to GRUB's own script.
+# Words of a kernel's command line that are plain words to a shell and to GRUB's script, too.
 WORD = re.compile(r"[A-Za-z0-9_@%+=:,./~^!*?\[\]-]+")
 
 
@@ -99,7 +100,7 @@ class Grub:
         if self._is_signed(target):
             for name, (source, _) in SIGNED.items():
                 _copy(target, source, f"{ESP}/EFI/BOOT/{name}")
-            # The signed program looks for its menu here, whatever directory it was started from.
+            # The signed program reads its menu from this directory, wherever it was started from.
             menu = f"{find_boot}configfile $prefix/grub.cfg\n"
             target.write(f"{ESP}/EFI/debian/grub.cfg", menu)
         else:
@@ -110,25 +111,24 @@ class Grub:
         target.write(f"{DIRECTORY}/grub.cfg", _menu(booting))
 
     def _is_signed(self, target: Target) -> bool:
-        """Whether the image has what Secure Boot accepts; some of it is of no use."""
-        there = [target.exists(source) for source, _ in SIGNED.values()]
-        return all(there)
+        """Whether the image has all programs that Secure Boot needs."""
+        return all(target.exists(source) for source, _ in SIGNED.values())
 
     def install(self, target: Target, disk: Path, parts: Sequence[Volume]) -> list[str]:
         return []
 
     def write_boot_code(self, target: Target, disk: Path, parts: Sequence[Volume]) -> None:
         core = bytearray(target.read_bytes(f"{DIRECTORY}/{BIOS}/core.img"))
-        # After the partition table, or in a partition of its own, which a GPT needs.
+        # The core image follows an MBR directly. On a GPT disk it has a partition.
         place = MIB if self.table == "gpt" else SECTOR
         room = MIB if self.table == "gpt" else MIB - SECTOR
         if len(core) > room:
-            raise StageError(f"GRUB's core image has {len(core)} bytes; there is room for {room}")
+            raise StageError(f"GRUB's core image has {len(core)} bytes; the limit is {room}")
         sector = place // SECTOR
         struct.pack_into("<QH", core, BLOCK_LIST, sector + 1, -(-len(core) // SECTOR) - 1)
         code = bytearray(target.read_bytes(f"{MODULES}/{BIOS}/boot.img")[: boot.MBR_CODE_BYTES])
         struct.pack_into("<Q", code, KERNEL_SECTOR, sector)
-        code[DRIVE_CHECK : DRIVE_CHECK + len(NO_CHECK)] = NO_CHECK
+        code[DRIVE_CHECK : DRIVE_CHECK + len(NO_JUMP)] = NO_JUMP
         boot.write_code(disk, bytes(code))
         boot.write_code(disk, bytes(core), place)
 
@@ -139,7 +139,7 @@ def _copy(target: Target, source: str, path: str) -> None:
 
 
 def _copy_modules(target: Target, platform: str) -> None:
-    """What GRUB loads when it needs it, where grub-install(8) puts it."""
+    """Copies GRUB's loadable modules to the place where grub-install(8) puts them."""
     place = f"{DIRECTORY}/{platform}"
     target.make_directory(place)
     for name in target.list(f"{MODULES}/{platform}"):
@@ -154,7 +154,7 @@ def _make_core(target: Target, platform: str, path: str, modules: Sequence[str])
 
 
 def _defaults(command_line: str) -> str:
-    """Settings for update-grub(8), which finds the root file system by itself."""
+    """Settings for update-grub(8), which adds the root file system itself."""
     words = [w for w in command_line.split() if not w.startswith("root=") and w != "ro"]
     return (
         "# The kernel's command line and the consoles of this image.\n"
@@ -166,9 +166,9 @@ def _defaults(command_line: str) -> str:
 
 
 def _menu(booting: Booting) -> str:
-    """grub.cfg for the first boots, until update-grub(8) makes another."""
+    """The text of grub.cfg for the first boots, until update-grub(8) replaces it."""
     return (
-        "# Made with the image; update-grub makes it anew.\n"
+        "# The menu of the image; update-grub replaces it.\n"
         "serial --speed=115200\n"
         "terminal_input console serial\nterminal_output console serial\n"
         "set timeout=1\n"

@@ -6,12 +6,12 @@ import uuid
 
 from particle_agent.target.target import Target
 
-# The name space of the identifiers of reproducible images.
+# The UUID name space for the identifiers of reproducible images.
 NAME_SPACE = uuid.UUID("8c1f2b6e-52a3-4c0e-9d1c-5d3f0c6f7a11")
 
 
 class Identifiers:
-    """Random UUIDs by what they are for, or the same in each build that is to be reproducible."""
+    """The UUIDs of a disk by purpose: random, or for reproducible builds the same in each build."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -23,7 +23,7 @@ class Identifiers:
         return self._known[what]
 
     def short(self, what: str) -> str:
-        """Eight hexadecimal digits, as FAT and the MBR have them."""
+        """An identifier of eight hexadecimal digits, for FAT and the MBR."""
         return self[what][:8]
 
     def _make(self, what: str) -> str:

@@ -1,7 +1,7 @@
-"""Kernel modules of the helper VM.
+"""Loads kernel modules of the helper VM.
 
-The VM has no module tools, whose indexes nobody has made there; what a module needs it says itself,
-in its section .modinfo (linux/module.h: MODULE_INFO).
+The VM lacks the indexes of modprobe(8). Each module lists the modules that it depends on in its
+section .modinfo (linux/module.h: MODULE_INFO).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 
 
 def load(name: str, place: Path = PLACE) -> None:
-    """Loads a module and those that it needs; nothing happens when the kernel has it already."""
+    """Loads a module and its dependencies, unless the kernel has a file system of this name."""
     known = Path("/proc/filesystems").read_text().split()
     if name in known:
         return

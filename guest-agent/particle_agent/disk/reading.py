@@ -1,4 +1,4 @@
-"""Disks that nobody vouches for, read without changing them: file systems, and files in them."""
+"""Reads file systems and their files from untrusted disks, without changing the disks."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from particle_agent.target import inside
 
 FILE_LIMIT = 32 << 20
 COMMAND_SECONDS = 120.0
-# mount(8): the journal of a file system that was not unmounted is not written on a read-only disk.
+# mount(8): without these options, mounting would replay a journal, which a read-only disk forbids.
 MOUNT_OPTIONS = {"ext3": "ro,noload", "ext4": "ro,noload", "xfs": "ro,norecovery"}
 MOUNTED = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "squashfs", "iso9660", "erofs")
-# Kernel modules that nobody loads by itself; vfat's character sets are those of Debian's kernels.
+# The kernel modules of file systems that need several. Debian's kernels set vfat's character sets.
 MODULES = {"vfat": ("nls_cp437", "nls_ascii", "vfat")}
 
 
 class Tree:
-    """What lies below a directory. Paths are resolved as inside of it, and never lead out."""
+    """The files below a directory. Paths are resolved with it as the root and never lead out."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def place(self, path: str, *, follow: bool = True) -> Path | None:
-        """Where a path lies; None for links that go round in a circle."""
+        """The resolved place of a path; None for an invalid path and for a loop of links."""
         try:
             return inside.resolve(self.root, path, follow=follow)
         except (StageError, OSError, ValueError):
             return None
 
     def names(self, directory: str) -> list[str]:
-        """The sorted names in a directory; nothing when there is none."""
+        """The sorted names in a directory; empty when there is no such directory."""
         place = self.place(directory)
         try:
             return sorted(os.listdir(place)) if place is not None and place.is_dir() else []
@@ -45,7 +45,7 @@ class Tree:
             return []
 
     def read_bytes(self, path: str, limit: int = FILE_LIMIT) -> bytes:
-        """The beginning of a regular file; nothing when there is none."""
+        """The first `limit` bytes of a regular file; empty when there is no such file."""
         place = self.place(path)
         try:
             if place is None or not place.is_file():
@@ -59,7 +59,7 @@ class Tree:
         return self.read_bytes(path, limit).decode("utf-8", "replace")
 
     def size(self, path: str) -> int:
-        """Of a regular file, in bytes; 0 when there is none."""
+        """The size in bytes of a regular file; 0 when there is no such file."""
         place = self.place(path)
         try:
             return place.stat().st_size if place is not None and place.is_file() else 0
@@ -71,12 +71,12 @@ class Tree:
         return place is not None and place.exists()
 
     def is_file(self, path: str) -> bool:
-        """Whether there is a regular file that is not empty."""
+        """Whether the path is a regular file that is not empty."""
         return self.size(path) > 0
 
 
 def ask(*argv: str) -> str:
-    """What a program prints; nothing when it fails, as it does on a disk that is not whole."""
+    """The output of a program; empty when it fails, as it does on a damaged disk."""
     try:
         done = subprocess.run(
             argv,
@@ -91,9 +91,10 @@ def ask(*argv: str) -> str:
 
 
 def output(argv: Sequence[str], *, seconds: float, limit: int) -> tuple[int, str]:
-    """Exit status and the first `limit` bytes of the output of a program, however much there is.
+    """Runs a program. Returns its exit status and the first `limit` bytes of its output.
 
-    The status is that of timeout(1): 124 after so many seconds, 127 without such a program.
+    The status is the status of timeout(1): 124 when `seconds` have passed, 127 when there is no
+    such program.
     """
     with subprocess.Popen(
         ["timeout", "--kill-after=10", f"{seconds:g}", *argv],
@@ -103,25 +104,25 @@ def output(argv: Sequence[str], *, seconds: float, limit: int) -> tuple[int, str
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
     ) as process:
         assert process.stdout is not None
-        said = process.stdout.read(limit)
+        printed = process.stdout.read(limit)
         while process.stdout.read(1 << 16):
             pass
-    return process.returncode, said.decode("utf-8", "surrogateescape")
+    return process.returncode, printed.decode("utf-8", "surrogateescape")
 
 
 def identify(node: Path) -> FileSystem | None:
-    """The file system on a device, by its superblock; None when there is none that is known."""
+    """The file system on a device, by its superblock; None when blkid(8) knows none."""
     lines = ask("blkid", "--probe", "--output", "export", str(node)).splitlines()
-    told = dict(line.partition("=")[::2] for line in lines)
-    kind = told.get("TYPE", "")
+    tags = dict(line.partition("=")[::2] for line in lines)
+    kind = tags.get("TYPE", "")
     if not kind:
         return None
-    return FileSystem(kind=kind, label=told.get("LABEL", ""), uuid=told.get("UUID", ""))
+    return FileSystem(kind=kind, label=tags.get("LABEL", ""), uuid=tags.get("UUID", ""))
 
 
 @contextmanager
 def mounted(node: Path, kind: str) -> Iterator[Path | None]:
-    """The file system of a device, mounted read-only for as long as it lasts, if it can be."""
+    """Mounts the file system of a device read-only. Yields its mount point, or None on failure."""
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="inspected-")))
         options = f"{MOUNT_OPTIONS.get(kind, 'ro')},nodev,nosuid,noexec"

@@ -1,6 +1,6 @@
-"""systemd-boot: started by UEFI, with the kernels on the EFI system partition.
+"""systemd-boot: a boot loader for UEFI, with the kernels on the EFI system partition.
 
-kernel-install(8) of the image puts the kernel there, now and at each update.
+The image's kernel-install(8) puts the kernel there, in the build and at each update.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SHIM = {
     "BOOTX64.EFI": "/usr/lib/shim/shimx64.efi.signed",
     "mmx64.efi": "/usr/lib/shim/mmx64.efi.signed",
 }
-# Secure Boot's shim starts what has this name.
+# The shim of Secure Boot starts the program with this name.
 SECOND_STAGE = "grubx64.efi"
-# The directory of the kernels and the prefix of their entries: the same for all machines that start
-# from the image, which has no machine-id yet (kernel-install(8): entry-token).
+# The directory of the kernels and the prefix of their entries (kernel-install(8): entry-token). The
+# default is the machine-id, which the image does not have yet.
 ENTRIES = "debian"
 INSTALL, INSTALL_UNIFIED = "layout=bls\n", "layout=uki\nuki_generator=ukify\n"
 UKIFY = "/usr/lib/kernel/install.d/60-ukify.install"
@@ -34,13 +34,16 @@ UKIFY = "/usr/lib/kernel/install.d/60-ukify.install"
 
 @dataclass(frozen=True)
 class SystemdBoot:
-    """With a boot loader entry for each kernel (the Boot Loader Specification's type 1), or with
-    kernel, initramfs and command line in one program (type 2)."""
+    """systemd-boot for UEFI, with an entry of the Boot Loader Specification for each kernel.
+
+    With `unified`, kernel, initramfs and command line are one program (type 2). Otherwise they are
+    separate files (type 1).
+    """
 
     unified: bool
 
     def needs(self) -> Iterator[Need]:
-        # The one depends on the other.
+        # systemd-boot depends on systemd-boot-efi, which has the program.
         yield needs.package("systemd-boot", PROGRAM, "systemd-boot", "boot-loader")
         if self.unified:
             why, key = "a unified kernel image", "unified-kernel-image"
@@ -63,7 +66,7 @@ class SystemdBoot:
     def prepare(self, target: Target, booting: Booting) -> None:
         self._copy_programs(target)
         target.write(f"{ESP}/loader/loader.conf", "timeout 1\n")
-        # bootctl(1) writes it, and refuses to go on without it.
+        # `bootctl install` writes this file; kernel-install(8) and bootctl(1) need it.
         target.write(f"{ESP}/loader/entries.srel", "type1\n")
         target.write("/etc/kernel/entry-token", f"{ENTRIES}\n")
         target.write("/etc/kernel/install.conf", INSTALL_UNIFIED if self.unified else INSTALL)
@@ -74,17 +77,17 @@ class SystemdBoot:
         files = [f"/boot/{name}-{kernel.version}" for name in ("vmlinuz", "initrd.img")]
         target.chroot(
             ["kernel-install", "add", kernel.version, *files],
-            # The directory is not yet the partition that it will be, whose top paths count from.
+            # The directory is no mount point yet, so name it as the root of the entries' paths.
             env={"BOOT_ROOT": ESP, "BOOT_MNT": ESP, "SYSTEMD_RELAX_ESP_CHECKS": "1"},
         )
 
     def _copy_programs(self, target: Target) -> None:
-        """The boot loader, where bootctl(1) puts it; behind the shim when all is signed."""
+        """Copies the boot loader to the paths of bootctl(1), behind the shim if all is signed."""
         signed = f"{PROGRAM}.signed"
-        there = target.exists(signed)
-        program = signed if there else PROGRAM
+        is_signed = target.exists(signed)
+        program = signed if is_signed else PROGRAM
         _copy(target, program, f"{ESP}/EFI/systemd/systemd-bootx64.efi")
-        if there and all(target.exists(path) for path in SHIM.values()):
+        if is_signed and all(target.exists(path) for path in SHIM.values()):
             for name, path in SHIM.items():
                 _copy(target, path, f"{ESP}/EFI/BOOT/{name}")
             _copy(target, program, f"{ESP}/EFI/BOOT/{SECOND_STAGE}")

@@ -12,7 +12,7 @@ def make(target: Target, partition: Path, tree: Path, *, label: str, serial: str
     """Makes a FAT32 file system with the files of `tree`; `serial` is eight hexadecimal digits."""
     target.run(["mkfs.vfat", "-F", "32", "-n", label, "-i", serial, str(partition)])
     image = ["-i", str(partition)]
-    # In one order, whatever order the source's directories have.
+    # Sort the files, so that the file system is reproducible.
     for directory, directories, files in os.walk(tree):
         directories.sort()
         place = "::" + "/".join(["", *Path(directory).relative_to(tree).parts])
@@ -24,5 +24,5 @@ def make(target: Target, partition: Path, tree: Path, *, label: str, serial: str
 
 
 def uuid_of(serial: str) -> str:
-    """The serial number as blkid(8) and fstab(5) spell it."""
+    """The serial number in the notation of blkid(8) and fstab(5)."""
     return f"{serial[:4]}-{serial[4:]}".upper()

@@ -1,4 +1,4 @@
-"""Partitions: which there are, how large they are, and the partition table."""
+"""The partitions of a disk, their sizes, and the partition table."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ MIB = 1 << 20
 DiskLabel = Literal["gpt", "msdos"]
 Name = Literal["bios-boot", "esp", "boot", "root"]
 FileSystemKind = Literal["ext4", "xfs", "btrfs", "vfat", "none"]
-# Before the first partition, and for the second copy of a GPT after the last one.
+# The space before the first partition, and after the last one for the second copy of a GPT.
 EDGE = MIB
 # UEFI specification, 5.2.2 and 5.3; the Discoverable Partitions Specification ("root on x86-64",
-# "extended boot loader"); GRUB's manual ("BIOS installation"). Second, the types of an MBR.
+# "extended boot loader"); GRUB's manual ("BIOS installation"). Each pair is for a GPT and an MBR.
 TYPES = {
     "bios-boot": ("21686148-6449-6e6f-744e-656564454649", ""),
     "esp": ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"),
     "boot": ("bc13c2ff-59e6-4262-a352-b275fd6f7172", "83"),
     "root": ("4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "83"),
 }
-# mkfs.xfs(8) makes none that is smaller; FAT32 has at least 65525 clusters.
+# mkfs.xfs(8) makes no smaller file system. FAT32 has at least 65525 clusters.
 LEAST_XFS = 300 * MIB
 LEAST_ESP = 36 * MIB
-# What a file system takes that was made as small as its content allows, but must boot.
+# The free space that a file system of the least size needs in order to boot.
 SLACK = 24 * MIB
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A partition with a file system; `mount` is where the running system has it.
+    """A partition with a file system.
 
-    `content` is what it will hold, in bytes of whole blocks, and `inodes` how many files. `size`
-    is in bytes.
+    `mount` is its mount point in the running system. `content` is the size of its files in bytes of
+    whole blocks, and `inodes` the number of files. `size` is in bytes.
     """
 
     name: Name
     kind: FileSystemKind
     mount: str = ""
-    # The partition that boot code of BIOS looks for.
+    # Whether this is the partition that BIOS boot code looks for.
     active: bool = False
     content: int = 0
     inodes: int = 0
@@ -52,15 +52,15 @@ class Volume:
 
     @property
     def least(self) -> int:
-        """The smallest size that is sure to hold the content."""
+        """The smallest size in bytes that certainly holds the content."""
         content = self.content
         if self.kind == "ext4":
-            # Inode tables take 1/64; the journal at most 64 MiB at these sizes.
+            # Inode tables take 1/64, the journal at most 64 MiB at these sizes.
             return _whole(content + content // 16 + 66 * MIB)
         if self.kind == "xfs":
             return max(LEAST_XFS, _whole(content + content // 16 + 100 * MIB))
         if self.kind == "btrfs":
-            # Metadata is there twice, and space is given out in large pieces.
+            # Btrfs stores metadata twice and allocates space in large chunks.
             return _whole(content + content // 5 + 288 * MIB)
         if self.kind == "vfat":
             return max(LEAST_ESP, _whole(content + content // 64 + 4 * MIB))
@@ -68,7 +68,7 @@ class Volume:
 
     @property
     def roomy(self) -> int:
-        """A size that leaves room for updates: of kernels, where it holds nothing else."""
+        """A size in bytes with space for updates. Volumes other than root only get kernels."""
         if self.name == "root":
             return max(self.least, _whole(self.content + self.content // 4 + 94 * MIB))
         if self.kind == "none":
@@ -78,14 +78,14 @@ class Volume:
 
 
 def _whole(size: int) -> int:
-    """Rounded up to whole MiB."""
+    """The size rounded up to whole MiB."""
     return -(-size // MIB) * MIB
 
 
 def sized(volumes: Sequence[Volume], wanted: str) -> list[Volume]:
-    """The volumes with the sizes that a disk of the `wanted` size gives them.
+    """Returns the volumes with their sizes on a disk of size `wanted`, which is a `DiskSize`.
 
-    The last one takes what the others leave. Raises StageError when that is too little.
+    The last volume takes the remaining space. Raises StageError when this is too little.
     """
     *others, last = volumes
     if wanted in ("auto", "minimal"):
@@ -105,14 +105,14 @@ def sized(volumes: Sequence[Volume], wanted: str) -> list[Volume]:
 
 
 def disk_size(volumes: Sequence[Volume]) -> int:
-    """The bytes of a disk that holds them."""
+    """The size in bytes of a disk with these volumes."""
     return sum(v.size for v in volumes) + 2 * EDGE
 
 
 def partition(
     target: Target, disk: Path, table: DiskLabel, volumes: Sequence[Volume], ids: Identifiers
 ) -> None:
-    """Writes the partition table; the last partition ends where the disk does."""
+    """Writes the partition table. The last partition ends at the end of the disk."""
     gpt = table == "gpt"
     identifier = ids["disk"] if gpt else f"0x{ids.short('disk')}"
     lines = [f"label: {'gpt' if gpt else 'dos'}", f"label-id: {identifier}"]
@@ -130,7 +130,8 @@ def partition(
         start += volume.size
     argv = ["sfdisk", "--quiet", "--wipe=always", "--no-tell-kernel", str(disk)]
     target.run(argv, stdin="\n".join(lines) + "\n")
-    # sfdisk sleeps before it tells the kernel: udev, which is not here, may hold the disk open.
+    # sfdisk(8) would sleep before it notifies the kernel, in case udev holds the disk open. The VM
+    # has no udev.
     target.run(["blockdev", "--rereadpt", str(disk)])
 
 

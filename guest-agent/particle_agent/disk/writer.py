@@ -24,7 +24,7 @@ FIND_SECONDS = 300
 
 @dataclass(frozen=True)
 class DiskLayout:
-    """What the disk is to be like; `size` as in a recipe, `swap` in bytes."""
+    """The wanted layout of the disk. `size` is a `DiskSize`; `swap` is in bytes."""
 
     table: DiskLabel
     file_system: Literal["ext4", "xfs", "btrfs"]
@@ -34,12 +34,12 @@ class DiskLayout:
 
     @property
     def shrunk(self) -> bool:
-        """Whether the root file system is made smaller when it is full; XFS cannot be."""
+        """Whether to shrink the root file system after filling it. XFS cannot shrink."""
         return self.size == "minimal" and self.file_system != "xfs"
 
 
 class Writer:
-    """One disk being written; the methods are called in their order."""
+    """Writes one disk. Callers call the methods in their order."""
 
     def __init__(
         self, target: Target, layout: DiskLayout, parts: Sequence[Volume], ids: Identifiers
@@ -52,7 +52,7 @@ class Writer:
         self._disk = Path()
 
     def take(self, tree: Path) -> None:
-        """Finds out what goes where. `tree` is the target without other mounts."""
+        """Assigns the files to the partitions. `tree` is the target without other mounts."""
         self._trees = _split(self._target, self._parts, tree)
         self._parts = [self._measured(part) for part in self._parts]
         self._make_swap()
@@ -61,7 +61,7 @@ class Writer:
                 _clamp_times(directory, self._target.source_date)
 
     def fill(self) -> None:
-        """Makes partitions and file systems on a disk that the host gives."""
+        """Makes partitions and file systems on the host's output disk."""
         self._parts = volumes.sized(self._parts, self._layout.size)
         self._partition()
         for part in self._parts:
@@ -73,7 +73,7 @@ class Writer:
             self._partition()
 
     def install(self, loader: BootLoader) -> None:
-        """Makes the disk boot."""
+        """Makes the disk bootable, and adds the journals."""
         target, date = self._target, self._target.source_date
         files = loader.install(target, self._disk, self._parts)
         for part in self._parts:
@@ -86,7 +86,7 @@ class Writer:
         target.run(["sync"])
 
     def tell(self) -> None:
-        """Tells the host that the disk is finished."""
+        """Reports to the host that the disk is finished."""
         self._target.reporter.disk_written(volumes.disk_size(self._parts))
 
     def _shrunk(self, part: Volume) -> int:
@@ -105,7 +105,7 @@ class Writer:
         return replace(part, content=content + swap, inodes=inodes)
 
     def _make_swap(self) -> None:
-        """In ext4, the swap file is one of the tree that gets its blocks later."""
+        """Adds a sparse swap file to the tree. Only ext4 can allocate its blocks later."""
         if self._layout.swap and self._layout.file_system == "ext4":
             self._target.write(SWAP_FILE, "", mode=0o600)
             place = self._target.path(SWAP_FILE, follow=False)
@@ -149,13 +149,16 @@ class Writer:
 
 
 def _split(target: Target, parts: Sequence[Volume], tree: Path) -> dict[str, Path]:
-    """The directory that each file system is made from; those of partitions are taken out."""
+    """Moves the directory of each partition out of `tree`.
+
+    Returns the source directory of each file system by the name of its partition.
+    """
     trees = {"root": tree}
     for part in parts:
         if part.mount not in ("", "/"):
             target.make_directory(part.mount)
             trees[part.name] = target.root.parent / f"particle-os-{part.name}"
-            # Within one mount: `tree` is another.
+            # Rename within one mount: `tree` is another mount of the same file system.
             target.path(part.mount).rename(trees[part.name])
             target.make_directory(part.mount)
     return trees
@@ -168,14 +171,14 @@ def _clamp_times(tree: Path, latest: int) -> None:
 
 
 def _measure(tree: Path) -> tuple[int, int]:
-    """The bytes that the tree takes in whole blocks, and its number of inodes."""
-    # What a directory takes here depends on what was in it once: its entries are counted. find(1)
-    # is five times as fast as an emulated interpreter that asks for each file.
+    """The size of the tree in bytes of whole blocks, and its number of inodes."""
+    # The size of a directory here depends on its former content, so count its entries instead.
+    # find(1) is five times as fast as stat calls from an emulated interpreter.
     argv = ["find", str(tree), "-printf", r"%d %y %i %s %f\0"]
     listed = subprocess.run(argv, check=True, capture_output=True, timeout=FIND_SECONDS).stdout
     seen: set[bytes] = set()
     blocks = 0
-    # The bytes of the entries of each directory on the way to the file.
+    # The size in bytes of the entries of each directory on the path to the file.
     entries: list[int] = []
     for line in listed.split(b"\0")[:-1]:
         depth, kind, inode, size, name = line.split(b" ", 4)

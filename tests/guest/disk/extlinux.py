@@ -1,10 +1,10 @@
-"""What extlinux installs, as small as it can be."""
+"""A minimal imitation of the files that extlinux installs."""
 
 import struct
 
-# Where the loader's file lies, in its partition.
+# The place of the loader's file in its partition.
 CORE_OFFSET = 2 << 20
-# Where the boot sector has the two halves of its sector's number.
+# The offsets in the boot sector of the two halves of the file's sector number.
 LOW, HIGH = 0x11A, 0x120
 
 

@@ -44,7 +44,7 @@ def debian(target, tmp_path, monkeypatch):
 
 
 def make_image(target, command):
-    """A stand-in for GRUB's program: an image that tells what it was made of."""
+    """Imitates grub-mkimage: the image contains the arguments that it was made from."""
     argv = command.argv
     early = target.read(argv[argv.index("-c") + 1])
     output = argv[argv.index("-o") + 1]
@@ -60,7 +60,7 @@ def disk(target):
 
 
 def esp(target):
-    """The files that go to the EFI system partition, by their path on it."""
+    """The files for the EFI system partition, by their path on it."""
     place = target.directory / "particle-os-esp"
     return {
         str(p.relative_to(place)): p.read_text() for p in sorted(place.rglob("*")) if p.is_file()
@@ -282,7 +282,7 @@ def test_a_minimal_btrfs_comes_near_the_least_that_its_kernel_takes(debian, leas
     if least == 10**6:
         assert shrunk == full
     else:
-        # Some room, and what the search does not look at.
+        # The slack, and the precision of the search.
         assert least + 24 <= tried[-1] <= least + 24 + 16
         assert shrunk < full - 64 * MIB
     assert "fstrim" in debian.programs()
