@@ -1,8 +1,8 @@
-"""Applies the layers of a container image to a directory, the lowest first.
+"""Applies the layers of a container image to a directory, the lowest layer first.
 
-The format is that of the OCI image specification, image-layout and layer.md
-(https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md). Debian's umoci does the same,
-but knows no layers compressed by zstd.
+The OCI image specification defines the format in image-layout.md and layer.md
+(https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md). Debian's umoci cannot replace
+this module: it does not read layers compressed by zstd.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.target.inside import resolve
 
 CHUNK = 1 << 18
-# Bytes that tarfile reads at once; it copies what is left of them at each header.
+# The buffer of tarfile in bytes. It is small, because tarfile copies its rest at each header.
 BLOCKS = 1 << 14
 WHITEOUT, OPAQUE, AUFS = ".wh.", ".wh..wh..opq", ".wh..wh."
 XATTR = "SCHILY.xattr."
-# Bytes; tarfile reads these headers into memory.
+# The bytes of a header with a long name or with attributes, which tarfile reads into memory.
 HEADER_LIMIT = 1 << 20
-# Bytes after the end of an archive; tar fills up to its block size.
+# The bytes after the end of an archive. tar pads archives to its block size.
 PADDING_LIMIT = 64 << 20
 _LONG = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 _LONG |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header is whole: tarfile takes a damaged one for the end."""
+    """A member that rejects a damaged header, which tarfile would take for the archive's end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
         try:
             member = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
-            # The end is told by a header of its own, or by none.
+            # A header of zeros, or no header at all, is the regular end.
             if not any(buf) or not buf:
                 raise
             raise StageError(f"a layer of the image has a damaged tar header: {error}") from error
@@ -56,11 +56,11 @@ def apply(
     directories: Iterable[Path] = (),
     others: Iterable[Path] = (),
 ) -> None:
-    """Applies a layer, an uncompressed tar stream, to the tree in `root`; reads it to its end.
+    """Applies a layer, an uncompressed tar stream, to the tree in `root`. Reads the whole stream.
 
-    Names and links are resolved as inside of `root`. What was made of the same layer already is
-    told by `directories` and `others`. Owners are set by root only. Raises
-    StageError for what is no layer, EnvironmentFailed when the disk is full.
+    Names and links are resolved with `root` as the root directory. `directories` and `others` are
+    the paths that were already made from this layer. Only root sets owners. Raises StageError when
+    the stream is no layer, and EnvironmentFailed when the disk is full.
     """
     try:
         with tarfile.open(
@@ -76,13 +76,16 @@ def apply(
         while chunk := layer.read(CHUNK):
             rest += len(chunk)
             if rest > PADDING_LIMIT:
-                raise StageError("a layer of the image goes on after the end of its tar archive")
+                raise StageError("a layer of the image continues after the end of its tar archive")
     except (tarfile.TarError, EOFError, ValueError, IndexError, OverflowError) as error:
-        raise StageError(f"a layer of the image is no whole tar archive: {error}") from error
+        raise StageError(f"a layer of the image is no complete tar archive: {error}") from error
 
 
 class _Layer:
-    """One layer on its way into `root`. Paths of what exists are absolute, with links resolved."""
+    """One layer that is being applied to `root`.
+
+    All paths in its attributes are absolute and resolved.
+    """
 
     def __init__(
         self,
@@ -94,17 +97,17 @@ class _Layer:
         self._archive = archive
         self._root = root
         self._owned = os.geteuid() == 0
-        # What this layer brings: whiteouts spare it, wherever in the archive they are.
         self._parents: dict[str, Path] = {}
-        # Of directories, in nanoseconds.
+        # The times of directories in nanoseconds, which are set last.
         self._times = {path: path.stat().st_mtime_ns for path in directories}
+        # The paths from this layer. Whiteouts spare them, wherever in the archive they stand.
         self._made = {*self._times, *others}
-        # Directories in which lower layers have nothing any more, and so for the rest of this one.
+        # Directories with nothing from lower layers, and so for the rest of this layer.
         self._cleared: set[Path] = set()
 
     def apply(self) -> None:
         while (member := self._archive.next()) is not None:
-            # tarfile would keep them all.
+            # tarfile would keep all members in memory.
             self._archive.members.clear()  # type: ignore[attr-defined]
             with _explained(member):
                 self._add(member)
@@ -174,7 +177,7 @@ class _Layer:
 
     def _write(self, member: tarfile.TarInfo, path: Path) -> None:
         if member.size > CHUNK:
-            # Said at once: it would take long to fill the disk.
+            # Fail before writing: filling the disk would take long.
             disk = os.statvfs(self._root)
             if member.size > disk.f_bavail * disk.f_frsize:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -194,7 +197,8 @@ class _Layer:
             while chunk := content.read(CHUNK):
                 yield chunk
             return
-        # Here the stream stands; what extractfile() puts before it takes longer than the rest.
+        # Read the underlying stream, which is at the content: extractfile() takes longer than all
+        # other work.
         stream = self._archive.fileobj
         assert stream is not None
         left = member.size
@@ -206,7 +210,7 @@ class _Layer:
             yield chunk
 
     def _describe(self, path: Path, member: tarfile.TarInfo) -> None:
-        """Sets owner, mode, extended attributes and times; each keeps what was set before it."""
+        """Sets owner, mode, extended attributes and times. In this order none undoes another."""
         if self._owned:
             os.chown(path, member.uid, member.gid, follow_symlinks=False)
         if not member.issym():
@@ -217,13 +221,13 @@ class _Layer:
         time = int(member.mtime * 1_000_000_000)
         os.utime(path, ns=(time, time), follow_symlinks=False)
         if member.isdir():
-            # What is put into it changes that.
+            # Later members in the directory change its time.
             self._times[path] = time
 
     # Removing
 
     def _remove(self, path: Path) -> None:
-        """Removes what is at `path`, of whatever layer, for another thing to come there."""
+        """Removes `path`, from whatever layer it is, so that a member can replace it."""
         if path.is_dir() and not path.is_symlink():
             self._forget(path)
             for above, directories, others in os.walk(path):
@@ -244,12 +248,12 @@ class _Layer:
         if name == OPAQUE:
             self._clear(parent)
         elif hidden in ("", ".", ".."):
-            raise _refused(member, "it is no whiteout of a file")
+            raise _refused(member, "the whiteout names no file")
         elif not name.startswith(AUFS):
             self._hide(parent / hidden)
 
     def _clear(self, directory: Path) -> None:
-        """Removes what lower layers have in a directory."""
+        """Removes the content that lower layers have in a directory."""
         if directory in self._cleared or not directory.is_dir() or directory.is_symlink():
             return
         self._cleared.add(directory)
@@ -257,7 +261,7 @@ class _Layer:
             self._hide(directory / name)
 
     def _hide(self, path: Path) -> None:
-        """Removes what lower layers have at `path`."""
+        """Removes the file or directory that lower layers have at `path`."""
         try:
             there = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -278,14 +282,14 @@ class _Layer:
 
     def _unlink(self, path: Path) -> None:
         if path.is_symlink():
-            # It may be in the way to a parent.
+            # A cached parent may lead through this link.
             self._parents.clear()
         path.unlink()
 
 
 @contextmanager
 def _explained(member: tarfile.TarInfo) -> Iterator[None]:
-    """What goes wrong is told with the member at which it did."""
+    """Converts errors to a StageError with the name of the member."""
     try:
         yield
     except OSError as error:
@@ -320,9 +324,9 @@ def _make_node(member: tarfile.TarInfo, path: Path) -> None:
 
 def _set_attribute(path: Path, name: str, value: str) -> None:
     try:
-        # As tarfile decoded it.
+        # Encode the value as tarfile has decoded it.
         os.setxattr(path, name, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
     except OSError as error:
-        # Those of other kinds of file systems mean nothing here.
+        # Skip attributes of other kinds of file systems.
         if error.errno != errno.ENOTSUP:
             raise

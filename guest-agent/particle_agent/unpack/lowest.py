@@ -1,11 +1,11 @@
-"""The lowest layer of a container image: GNU tar extracts it as far as it is plain.
+"""Applies the lowest layer of a container image with GNU tar, as far as the layer is plain.
 
-Making each file takes long in an emulated interpreter, and the lowest layer holds most of them.
-Into an empty tree tar writes the same as `layers`, provided that no name comes twice, no link is
-followed and no header means different things to different programs. A member is handed to tar only
-when that is certain; from the first one on that is not so, `layers` does the rest.
+An emulated interpreter takes long to make files, and the lowest layer has most of an image's files.
+In an empty tree, tar makes the same files as `layers` under three conditions: no name is repeated,
+no link is followed, and every program reads the headers alike. This module passes members to tar
+while these conditions hold. `layers` applies the rest, from the first member that breaks one.
 
-tar(5): the header of pax(1) in POSIX.1-2008, and that of GNU tar (tar.h in its manual).
+tar(5): the headers of pax(1) in POSIX.1-2008 and of GNU tar (tar.h in its manual).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KINDS = (REGULAR, HARD_LINK, SYMBOLIC_LINK, b"3", b"4", DIRECTORY, b"6")
 PAX, LONG_NAME, LONG_LINK = b"x", b"L", b"K"
 MAGIC_POSIX, MAGIC_GNU = b"ustar\x0000", b"ustar  \x00"
 OCTAL = re.compile(rb" *[0-7]+[ \0]*")
-# What a record of pax(1) may change that both sides take alike.
+# The records of pax(1) that tar and `layers` read alike.
 TIMES_AND_NAMES = (b"mtime", b"atime", b"ctime", b"uname", b"gname")
 CAPABILITY = b"SCHILY.xattr.security.capability"
 NUMBER = re.compile(rb"[0-9]{1,11}(\.[0-9]{1,9})?")
@@ -41,7 +41,7 @@ NAME_MAX, PATH_MAX = 255, 4096
 
 
 def apply(layer: IO[bytes], root: Path) -> None:
-    """Applies a layer to the empty tree `root`; in all else as `layers.apply`."""
+    """Applies a layer to the empty tree `root`. In all other respects it is `layers.apply`."""
     plain, rest = _extract(layer, root)
     directories = [root / os.fsdecode(name) for name in plain.directories]
     others = [root / os.fsdecode(name) for name in (*plain.files, *plain.others)]
@@ -50,9 +50,9 @@ def apply(layer: IO[bytes], root: Path) -> None:
 
 @dataclass
 class _Plain:
-    """What tar was given: the names that it made, without slashes around them.
+    """The names of the members that tar has made, without slashes around them.
 
-    The root, b"", is among the directories when a member describes it.
+    The root, b"", is among the directories if a member describes it.
     """
 
     directories: set[bytes] = field(default_factory=set)
@@ -61,7 +61,7 @@ class _Plain:
 
 
 class _Rest:
-    """A stream with the bytes before it that were read from it too early."""
+    """A stream preceded by bytes that were already read from it."""
 
     def __init__(self, before: bytes, stream: IO[bytes]) -> None:
         self._before = before
@@ -77,18 +77,18 @@ class _Rest:
 def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
     """Extracts the plain members at the start of a tar stream into the empty tree `root`.
 
-    Returns what they were, and the rest of the stream, from the next member on. Raises StageError
-    when tar refuses them or the stream ends in the middle of one, EnvironmentFailed when the disk
-    is full.
+    Returns their names, and the rest of the stream from the next member on. Raises StageError when
+    tar refuses a member or the stream ends within a member, and EnvironmentFailed when the disk is
+    full.
     """
     argv = ["tar", "--extract", "--file=-", f"--directory={root}", "--numeric-owner"]
     argv += [TAR_RECORDS]
     argv += ["--same-permissions", "--xattrs", "--xattrs-include=*", "--delay-directory-restore"]
-    # No name leads out of the tree and no link is followed. Without this, tar first makes files in
-    # place of links, and loses the times of directories that two members spell in two ways.
+    # Plain members never lead out of the tree, so --absolute-names is safe. Without it, tar makes
+    # placeholder files for links, and loses the times of directories with two spellings.
     argv += ["--warning=no-timestamp", "--absolute-names"]
     found = _Plain()
-    # A pipe would be full when tar complains of each member.
+    # A file for the messages: a pipe would fill up when tar prints one for each member.
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(
@@ -106,17 +106,17 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
                 tar.stdin.close()
         except BaseException:
             tar.kill()
-            # What waits in the buffer has nowhere to go, and is not what went wrong.
+            # Closing flushes the buffer, which fails without being the cause of the error.
             with suppress(BrokenPipeError):
                 tar.stdin.close()
             raise
         if tar.wait() != 0:
             complaints.seek(0)
-            _tell(complaints.read(65536).decode("utf-8", "replace"))
+            _raise_failure(complaints.read(65536).decode("utf-8", "replace"))
     return found, rest
 
 
-def _tell(complaint: str) -> None:
+def _raise_failure(complaint: str) -> None:
     if "No space left" in complaint:
         raise EnvironmentFailed(
             "the image does not fit on the scratch disk",
@@ -126,11 +126,11 @@ def _tell(complaint: str) -> None:
 
 
 def _forward(layer: IO[bytes], root: Path, found: _Plain, sink: IO[bytes]) -> _Rest:
-    """Hands plain members to `sink`; returns what follows them."""
+    """Passes the plain members to `sink`. Returns the stream after them."""
     while True:
         headers, member = _member(layer)
         if not headers and (found.directories or found.files or found.others):
-            # Nothing says that the archive ends, but it does; without a member it is none.
+            # The archive lacks its end marker, which is tolerable after at least one member.
             return _Rest(END, layer)
         if member is None or not _take(member, found) or not _fits(member, root):
             return _Rest(headers, layer)
@@ -139,14 +139,16 @@ def _forward(layer: IO[bytes], root: Path, found: _Plain, sink: IO[bytes]) -> _R
         while left:
             chunk = layer.read(min(left, CHUNK))
             if not chunk:
-                raise StageError("a layer of the image is no whole tar archive: it ends too early")
+                raise StageError(
+                    "a layer of the image is no complete tar archive: it ends too early"
+                )
             sink.write(chunk)
             left -= len(chunk)
 
 
 @dataclass
 class _TarHeader:
-    """What the headers of one member say; names as they stand there."""
+    """The fields of a member's headers. The names are unchanged."""
 
     kind: bytes
     name: bytes
@@ -155,7 +157,7 @@ class _TarHeader:
 
 
 def _member(layer: IO[bytes]) -> tuple[bytes, _TarHeader | None]:
-    """The headers of the next member, as they are; None for one that is not plain."""
+    """The bytes of the next member's headers, and its fields or None if it is not plain."""
     seen = b""
     given: dict[bytes, bytes] = {}
     while True:
@@ -171,15 +173,15 @@ def _member(layer: IO[bytes]) -> tuple[bytes, _TarHeader | None]:
             return seen, None
         data = _read(layer, -(-fields.size // BLOCK) * BLOCK)
         seen += data
-        told = _told(fields.kind, data[: fields.size])
-        # Two that say the same: which one holds is not the same to all.
-        if told is None or given.keys() & told.keys():
+        more = _extension(fields.kind, data[: fields.size])
+        # Programs differ in which of two equal keys they use.
+        if more is None or given.keys() & more.keys():
             return seen, None
-        given.update(told)
+        given.update(more)
 
 
 def _read(layer: IO[bytes], size: int) -> bytes:
-    """Up to `size` bytes; fewer only at the end."""
+    """Reads `size` bytes, or fewer at the end of the stream."""
     data = layer.read(size)
     while len(data) < size and (more := layer.read(size - len(data))):
         data += more
@@ -187,7 +189,7 @@ def _read(layer: IO[bytes], size: int) -> bytes:
 
 
 def _header(block: bytes) -> _TarHeader | None:
-    """A header that all programs read alike."""
+    """The fields of a header that all programs read alike; None for another header."""
     if len(block) != BLOCK:
         return None
     magic, prefix, numbers = block[257:265], block[345:500], []
@@ -211,24 +213,24 @@ def _text(data: bytes) -> bytes:
     return data.partition(b"\0")[0]
 
 
-def _told(kind: bytes, data: bytes) -> dict[bytes, bytes] | None:
-    """What a header that goes before a member says of it; None for what not all understand."""
+def _extension(kind: bytes, data: bytes) -> dict[bytes, bytes] | None:
+    """The records of an extension header; None when not all programs understand them."""
     if kind != PAX:
         name = data.removesuffix(b"\0")
         return None if b"\0" in name else {b"path" if kind == LONG_NAME else b"linkpath": name}
-    told: dict[bytes, bytes] = {}
+    records: dict[bytes, bytes] = {}
     while data:
         length, space, _ = data[:12].partition(b" ")
         if not space or not length.isdigit() or length.startswith(b"0"):
             return None
         record, data = data[: int(length)], data[int(length) :]
         key, equals, value = record[len(length) + 1 : -1].partition(b"=")
-        if len(record) != int(length) or not record.endswith(b"\n") or not equals or key in told:
+        if len(record) != int(length) or not record.endswith(b"\n") or not equals or key in records:
             return None
         if not _is_understood(key, value):
             return None
-        told[key] = value
-    return told
+        records[key] = value
+    return records
 
 
 def _is_understood(key: bytes, value: bytes) -> bool:
@@ -240,7 +242,7 @@ def _is_understood(key: bytes, value: bytes) -> bool:
 
 
 def _fits(member: _TarHeader, root: Path) -> bool:
-    """Whether the disk has the room; `layers` says it when it has not."""
+    """Whether the disk has space for the member. If not, `layers` reports it."""
     if member.size <= CHUNK:
         return True
     disk = os.statvfs(root)
@@ -248,7 +250,10 @@ def _fits(member: _TarHeader, root: Path) -> bool:
 
 
 def _take(member: _TarHeader, found: _Plain) -> bool:
-    """Whether a member is plain, being new in a directory that came before it; notes it then."""
+    """Adds a plain member to `found`. Returns whether it is plain.
+
+    A plain member is new, and its directory is an earlier member.
+    """
     if member.kind != REGULAR and member.size:
         return False
     name = _plain_name(member.name, directory=member.kind == DIRECTORY)
@@ -272,7 +277,10 @@ def _take(member: _TarHeader, found: _Plain) -> bool:
 
 
 def _plain_name(name: bytes, *, directory: bool) -> bytes | None:
-    """A name without what may stand around it; None when it is not that of a file in the tree."""
+    """The name without a leading "./" and, for a directory, a final slash.
+
+    None for a name that leads out of the tree, is a whiteout, or could confuse tar.
+    """
     if name in (b".", b"./"):
         return b""
     name = name.removeprefix(b"./")

@@ -1,4 +1,4 @@
-"""Unpacks the base, a tarball or a container image, as it arrives on standard input."""
+"""Unpacks the base, a tarball or a container image, from a stream."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ from particle_agent.unpack import layers, lowest
 
 CHUNK = 1 << 18
 MAGIC = 6
-# The first bytes of a file name its compression: gzip (RFC 1952), xz and zstd (RFC 8878).
+# The first bytes of gzip (RFC 1952), xz and zstd (RFC 8878), and their decompressors.
 DECOMPRESSORS = {
     b"\x1f\x8b": ["gzip", "--decompress", "--stdout"],
     b"\xfd7zXZ\x00": ["xz", "--decompress", "--stdout"],
     b"\x28\xb5\x2f\xfd": ["zstd", "--decompress", "--stdout", "--quiet"],
 }
-# Bytes; a real one has a few hundred.
+# The bytes of os-release that are read. A real file has a few hundred.
 OS_RELEASE_LIMIT = 1 << 16
 
 
 def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
-    """Unpacks a tar stream (plain, gzip, xz or zstd) into `root`; returns its size and SHA-256.
+    """Unpacks a tar stream (plain, gzip, xz or zstd) into `root`. Returns its size and SHA-256.
 
-    The whole stream is read and hashed even when tar stops at the end-of-archive marker. GNU tar
-    strips leading slashes, refuses "..", and creates links only after everything else, so that
-    no member lands outside of `root`. Raises StageError when tar refuses the archive.
+    It reads and hashes the whole stream, although tar stops at the end-of-archive marker. GNU tar
+    strips leading slashes, refuses "..", and creates links after everything else, so that no member
+    lands outside `root`. Raises StageError when tar refuses the archive, and EnvironmentFailed when
+    the disk is full.
     """
     received = _Received(stream)
     head = received.read(MAGIC)
     argv = ["tar", "--extract", "--file=-", f"--directory={root}", TAR_RECORDS]
     argv += ["--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*"]
     argv += ["--delay-directory-restore", "--warning=no-timestamp", "--warning=no-unknown-keyword"]
-    # A pipe would be full when tar complains of each member, and both would wait for ever.
+    # A file for the messages: a pipe would fill up when tar prints one for each member, and both
+    # processes would wait forever.
     with tempfile.TemporaryFile() as complaints, ExitStack() as programs:
 
         def started(argv: list[str], output: int | IO[bytes]) -> subprocess.Popen[bytes]:
@@ -56,13 +58,13 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
         last = tar
         assert tar.stdin is not None
         if decompressor := _decompressor(head):
-            # A program of its own, as tar copies everything twice more for one that it starts.
+            # Start the decompressor here: tar copies the data twice more for one that it starts.
             with tar.stdin as sink:
                 last = started(decompressor, sink)
         _feed(head, received, cast(IO[bytes], last.stdin), [])
         status = tar.wait(300)
         if last is not tar and status == 0:
-            # When tar does not listen to its end, it dies of that: a negative number.
+            # A negative status is SIGPIPE: tar stopped reading at the end-of-archive marker.
             status = max(0, last.wait(300))
         complaints.seek(0)
         complaint = complaints.read(65536).decode("utf-8", "replace")
@@ -79,10 +81,10 @@ def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
 
 
 def unpack_image(stream: IO[bytes], root: Path) -> tuple[int, str]:
-    """Unpacks a container image into `root`; returns the size and SHA-256 of the whole stream.
+    """Unpacks a container image into `root`. Returns the size and SHA-256 of the whole stream.
 
-    The stream is a line with a `wire.ImageHeader`, and the blobs of its layers one after the other.
-    Raises StageError when a layer cannot be applied or is another than the image promises.
+    The stream is a line with a `wire.ImageHeader`, and then the blobs of its layers in order.
+    Raises StageError when a layer cannot be applied or does not match its digest.
     """
     received = _Received(stream)
     image = decode(wire.ImageHeader, json.loads(received.line(wire.IMAGE_LIMIT)))
@@ -93,14 +95,14 @@ def unpack_image(stream: IO[bytes], root: Path) -> tuple[int, str]:
             apply(cast(IO[bytes], archive), root)
         if f"sha256:{archive.digest.hexdigest()}" != layer.diff_id:
             raise StageError(
-                f"layer {number} of the image is another than its configuration says",
-                hint="The image is damaged or was made wrongly; make it anew.",
+                f"layer {number} of the image does not match the digest in its configuration",
+                hint="The image is damaged or was made wrongly. Make or download it again.",
             )
     return received.size, received.digest.hexdigest()
 
 
 class _Received:
-    """A stream that is counted and hashed as it is read."""
+    """A stream that counts and hashes what is read from it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -120,7 +122,7 @@ class _Received:
 
 
 class _Blob:
-    """The next `size` bytes of a stream. Raises StageError when it ends before."""
+    """The next `size` bytes of a stream. Raises StageError when the stream ends earlier."""
 
     def __init__(self, stream: _Received, size: int) -> None:
         self._stream = stream
@@ -129,14 +131,14 @@ class _Blob:
     def read(self, size: int) -> bytes:
         data = self._stream.read(min(size, self._left))
         if not data and size and self._left:
-            raise StageError("the image ends in the middle of a layer")
+            raise StageError("the stream of the image ends within a layer")
         self._left -= len(data)
         return data
 
 
 @contextmanager
 def _plain(blob: _Blob, what: str) -> Iterator[_Received]:
-    """The blob without its compression (gzip, zstd or none), read to its end afterwards."""
+    """Decompresses a blob (gzip, xz, zstd or none). Reads the blob to its end in any case."""
     head = blob.read(MAGIC)
     program = _decompressor(head) or ["cat"]
     with subprocess.Popen(
@@ -153,7 +155,7 @@ def _plain(blob: _Blob, what: str) -> Iterator[_Received]:
         try:
             yield _Received(decompressor.stdout)
         finally:
-            # Closed early, it ends the decompressor; the feeder takes the rest of the blob.
+            # Closing the pipe ends the decompressor. The feeder reads the rest of the blob.
             decompressor.stdout.close()
             feeder.join()
             complaint = decompressor.stderr.read(65536).decode("utf-8", "replace")
@@ -165,7 +167,7 @@ def _plain(blob: _Blob, what: str) -> Iterator[_Received]:
 
 
 def _decompressor(head: bytes) -> list[str] | None:
-    """The program for what begins so; None when it is not compressed."""
+    """The decompressor for a stream with these first bytes; None when it is not compressed."""
     return next((p for magic, p in DECOMPRESSORS.items() if head.startswith(magic)), None)
 
 
@@ -190,7 +192,7 @@ def _feed(
 
 
 def check_base(root: Path) -> None:
-    """Raises StageError unless `root` holds the root file system of a Debian, with apt."""
+    """Raises StageError unless `root` is a root file system of a Debian-like system with apt."""
     if not (root / "etc").is_dir() or not (root / "usr").is_dir():
         raise StageError(
             "the base holds no root file system: /etc and /usr are missing",
@@ -212,7 +214,7 @@ def check_base(root: Path) -> None:
 
 
 def _os_release(root: Path) -> dict[str, str]:
-    """The variables of os-release(5); empty when there is none."""
+    """The variables of os-release(5); empty when there is no such file."""
     for name in ("/etc/os-release", "/usr/lib/os-release"):
         place = resolve(root, name)
         if place.is_file():

@@ -1,4 +1,4 @@
-"""Layers of container images, made and applied."""
+"""Helpers that make and apply layers of container images."""
 
 import io
 import os
@@ -15,12 +15,12 @@ NAMES = st.lists(
 ).map("/".join)
 KINDS = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE]
 TARGETS = NAMES | NAMES.map(lambda name: f"/{name}") | st.just("../../outside")
-# Applies the lowest layer; both_ways puts another function here.
+# The function that applies the lowest layer. The fixture both_ways replaces it.
 lowest_layer = layers.apply
 
 
 def apply(layer, root):
-    """As an image is unpacked: the lowest layer comes into an empty tree."""
+    """Applies a layer like the agent does, which treats a layer on an empty tree as the lowest."""
     (layers.apply if any(root.iterdir()) else lowest_layer)(layer, root)
 
 
@@ -69,7 +69,7 @@ BELOW = [
 
 
 def apply_all(place, *layers):
-    """The tree after all layers: names (below the root) to contents, links or kinds."""
+    """The tree after all layers: names below the root, with contents, links or kinds."""
     for members in layers:
         apply(io.BytesIO(tar(*members)), place / "root")
     return tree(place / "root")

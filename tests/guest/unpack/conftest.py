@@ -8,7 +8,7 @@ from . import archives
 
 @pytest.fixture(scope="module", params=["all by ourselves", "the lowest by tar"])
 def both_ways(request):
-    """The lowest layer is applied by ourselves, and by tar(1)."""
+    """Runs each test twice: the lowest layer is applied by our own code, and by tar(1)."""
     ways = {"all by ourselves": layers.apply, "the lowest by tar": lowest.apply}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archives, "lowest_layer", ways[request.param])
@@ -17,7 +17,7 @@ def both_ways(request):
 
 @pytest.fixture
 def place(tmp_path):
-    """An empty root, with a neighbour that must stay as it is."""
+    """An empty root, with a neighbour that must not change."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/file").write_text("untouched")
     os.utime(tmp_path / "outside/file", (1, 1))

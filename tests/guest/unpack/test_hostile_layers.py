@@ -72,7 +72,7 @@ def test_a_chain_of_links(place):
 
 
 def test_a_directory_that_becomes_a_link_in_between(place):
-    """Neither the parent that was found before nor the directory's time leads out."""
+    """Neither the cached parent nor the directory's time leads out of the root."""
     outside = str(place / "outside")
     (place / "outside/file").touch()
     os.utime(place / "outside/file", (1, 1))
@@ -139,7 +139,7 @@ def test_odd_members_are_told_by_name(place, bad):
     assert_nothing_outside(place)
 
 
-# What is no archive, or not all of one
+# Data that is no archive, or an incomplete one
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive" * 200, b"\x1f\x8b" + bytes(600), b"x" * 512])
@@ -186,7 +186,7 @@ def test_what_follows_the_archive_is_bounded(place):
         def read(self, size=-1):
             return super().read(size) or bytes(1 << 20)
 
-    with pytest.raises(StageError, match="goes on after the end"):
+    with pytest.raises(StageError, match="continues after the end"):
         apply(Endless(tar(*BELOW)), place / "root")
 
 
@@ -199,7 +199,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(place, monkeypatch):
 
 
 def test_a_full_disk_is_told_as_such(place, monkeypatch):
-    # What another program does cannot be replaced.
+    # Use our own code: the test cannot patch another program.
     monkeypatch.setattr(archives, "lowest_layer", layers.apply)
 
     def full(*_):
@@ -225,7 +225,7 @@ WHOLE = tar(
     fix=st.booleans(),
 )
 def test_a_damaged_archive_is_refused_in_words(place, junk, fix, tmp_path_factory):
-    """Whatever the bytes are: never another error; with a right checksum, too."""
+    """Damaged bytes never cause an error other than StageError, even with a right checksum."""
     root = tmp_path_factory.mktemp("damaged")
     data = bytearray(WHOLE)
     data[place : place + len(junk)] = junk
@@ -254,7 +254,7 @@ def test_no_layers_whatsoever_reach_outside(layers, tmp_path_factory):
     (place / "root").mkdir()
     for members in layers:
         made = [member(name, type=kind, linkname=to) for name, kind, to in members]
-        # Refused or applied: what is valid is up to the test of the single rules.
+        # Both outcomes are right here. Other tests check which layers are valid.
         try:
             apply(io.BytesIO(tar(*made)), place / "root")
         except StageError:

@@ -56,7 +56,7 @@ def test_modes_and_times_stay(place):
     modes = {"": 0o711, "opt": 0o1777, "opt/tool": 0o4751, "opt/shared": 0o2775}
     for name, mode in modes.items():
         assert (root / name).stat().st_mode & 0o7777 == mode
-        # Directories too, although they were written to.
+        # Directories keep their times, although files were added to them.
         assert (root / name).stat().st_mtime == 1_000_000_000
 
 
@@ -66,10 +66,10 @@ def test_fractions_of_times_stay(place):
 
 
 def test_extended_attributes_of_any_bytes(place, monkeypatch):
-    """File capabilities are such; setting those needs root, so it is looked at what is set."""
+    """File capabilities are an example. Setting them needs root, so the test records the calls."""
     value = b"\x01\x00\x00\x02\x80\xff\x00"
     text = value.decode("utf-8", "surrogateescape")
-    # As GNU tar writes it, tarfile would encode the text on its way in.
+    # GNU tar writes raw bytes; without "BINARY", tarfile would encode the text.
     header = {"SCHILY.xattr.security.capability": text, "hdrcharset": "BINARY"}
     seen = []
     monkeypatch.setattr(os, "setxattr", lambda *args, **options: seen.append((args, options)))
@@ -79,8 +79,8 @@ def test_extended_attributes_of_any_bytes(place, monkeypatch):
 
 
 def test_devices(place, monkeypatch):
-    """Only root can make them, so it is looked at what is made."""
-    # What another program does cannot be replaced.
+    """Making devices needs root, so the test records the calls."""
+    # Use our own code: the test cannot patch another program.
     monkeypatch.setattr(archives, "lowest_layer", layers.apply)
     made = []
 
@@ -196,7 +196,7 @@ def test_what_is_no_whiteout_is_refused(place, name):
 
 
 def steps(function):
-    """How many instructions of Python a function takes."""
+    """The number of Python instructions that a function takes."""
     taken = 0
 
     def trace(frame, event, argument):
@@ -249,7 +249,7 @@ def test_what_comes_after_an_opaque_marker_stays_whatever_is_told_once_more(plac
 
 
 def test_what_a_file_replaces_is_forgotten(place):
-    """A directory that comes there again has nothing of the first one."""
+    """A new directory at the same path has no content or times of the first one."""
     found = apply_all(
         place,
         [directory("d", mtime=5), directory("d/e", mtime=5), member("d/e/x"), member("d", b"d")],

@@ -1,4 +1,4 @@
-"""The lowest layer: GNU tar makes what `layers` would make, and is given nothing else."""
+"""For the lowest layer, GNU tar makes the same files as `layers`, and gets only plain members."""
 
 import io
 import os
@@ -18,7 +18,7 @@ NEW = 11 * 10**17
 
 
 def described(root):
-    """All that is known of a tree; files with several names by the first of them."""
+    """All attributes of the files in a tree. Hard links share the first name of their file."""
     found, first = {}, {}
     for path in (root, *sorted(root.rglob("*"))):
         status = path.lstat()
@@ -28,7 +28,7 @@ def described(root):
             content = os.readlink(path)
         elif path.is_file():
             content = path.read_bytes()
-        # A second is divided by two programs in two ways; nothing here is said to be newer.
+        # The programs round fractions of a second differently. Times after NEW are current times.
         time = status.st_mtime_ns // 1000 if status.st_mtime_ns < NEW else "now"
         found[name] = (
             oct(status.st_mode), status.st_uid, status.st_gid, time,
@@ -38,7 +38,7 @@ def described(root):
 
 
 def both_ways(data, place):
-    """The trees that `layers` alone and with tar make of an archive; the error's text instead."""
+    """The trees that `layers` makes alone and with tar, or the texts of the errors."""
     trees = []
     for name, apply in (("alone", layers.apply), ("tar", lowest.apply)):
         root = place / name
@@ -53,7 +53,7 @@ def both_ways(data, place):
 
 
 def extracted(data, root):
-    """The names that tar is given, and what is left of the archive."""
+    """The names of the members that tar gets, and the rest of the archive."""
     plain, rest = lowest._extract(io.BytesIO(data), root)
     left = b""
     while chunk := rest.read(1 << 30):
@@ -63,7 +63,7 @@ def extracted(data, root):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A directory with what base images hold."""
+    """A directory with the kinds of files that base images have."""
     root = tmp_path / "tree"
     for name in ("etc", "usr/bin", "usr/share/doc", f"usr/share/{'long' * 30}/{'name' * 30}"):
         (root / name).mkdir(parents=True)
@@ -205,8 +205,8 @@ def test_a_header_that_not_all_read_alike_is_not_plain(place, junk):
     ],
 )
 def test_a_record_that_not_all_read_alike_is_not_plain(records):
-    assert lowest._told(b"x", b"11 path=ab\n") == {b"path": b"ab"}
-    assert lowest._told(b"x", records) is None
+    assert lowest._extension(b"x", b"11 path=ab\n") == {b"path": b"ab"}
+    assert lowest._extension(b"x", records) is None
 
 
 MEMBERS = st.tuples(NAMES, st.sampled_from(KINDS), TARGETS, st.binary(max_size=3))
@@ -237,7 +237,7 @@ def test_both_ways_make_the_same(members, tmp_path_factory):
     ],
 )  # fmt: skip
 def test_what_tar_complains_of_is_told(tmp_path, monkeypatch, script, kind, message):
-    """However much that is."""
+    """Also when tar prints very much."""
     (tmp_path / "tar").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "tar").chmod(0o755)
     (tmp_path / "root").mkdir()

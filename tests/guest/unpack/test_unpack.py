@@ -45,7 +45,7 @@ def tar(*members):
 
 @pytest.fixture
 def place(tmp_path):
-    """An empty root, with a neighbour that must stay as it is."""
+    """An empty root, with a neighbour that must not change."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/file").write_text("untouched")
     (tmp_path / "root").mkdir()
@@ -162,7 +162,7 @@ LAYERS = [tar(*ROOT), tar(member("./etc/.wh.os-release"), member("./etc/new", b"
 
 
 def image(*blobs, plain=None):
-    """What the host sends for layers; `plain` are their archives, if the blobs are compressed."""
+    """The stream that the host sends for layers. `plain` are the archives of compressed blobs."""
     layers = tuple(
         wire.LayerBlob(size=len(blob), diff_id=f"sha256:{hashlib.sha256(archive).hexdigest()}")
         for blob, archive in zip(blobs, plain or blobs, strict=True)
@@ -179,7 +179,7 @@ def test_an_image_is_unpacked_and_hashed(place, compress):
 
 
 def test_compressed_in_several_parts(place):
-    """As eStargz does; and zstd:chunked ends in a frame that is to be skipped."""
+    """eStargz has several gzip members; zstd:chunked ends with a frame that readers skip."""
     middle = len(LAYERS[0]) // 2
     parts = gzip.compress(LAYERS[0][:middle]) + gzip.compress(LAYERS[0][middle:])
     skipped = zstd(LAYERS[1]) + b"\x50\x2a\x4d\x18\x04\0\0\0" + b"toc."
@@ -188,7 +188,7 @@ def test_compressed_in_several_parts(place):
 
 
 def test_a_layer_that_is_not_the_one_of_the_configuration(place):
-    with pytest.raises(StageError, match="layer 2 of the image is another"):
+    with pytest.raises(StageError, match="layer 2 of the image does not match"):
         unpack_image(
             io.BytesIO(image(*LAYERS, plain=[LAYERS[0], b"something else"])), place / "root"
         )
@@ -208,7 +208,7 @@ def test_a_layer_that_is_damaged(place, compress):
 def test_a_stream_that_ends_too_soon(place, compress, left):
     blob = compress(LAYERS[0])
     data = image(blob, plain=LAYERS[:1])
-    with pytest.raises(StageError, match="in the middle of a layer"):
+    with pytest.raises(StageError, match="within a layer"):
         unpack_image(io.BytesIO(data[: len(data) - len(blob) + min(left, len(blob) - 1)]), place)
 
 
@@ -218,7 +218,7 @@ def test_a_compressed_layer_that_is_cut_short(place):
         unpack_image(io.BytesIO(image(cut, plain=LAYERS[:1])), place / "root")
 
 
-# What is a base
+# The check of the base
 
 APT = member("./usr/bin/apt-get", b"#!/bin/sh\n", mode=0o755)
 
@@ -281,7 +281,7 @@ def test_an_archive_without_a_root_file_system_is_told(place, data):
 
 @pytest.mark.timeout(60)
 def test_however_much_tar_complains_it_comes_to_an_end(tmp_path, monkeypatch):
-    """On a full disk it does so once for each file."""
+    """On a full disk tar prints a message for each file."""
     lines = "yes 'tar: x: Cannot write: No space left on device' | head -n 9999 >&2"
     (tmp_path / "tar").write_text(f"#!/bin/sh\n{lines}\ncat >/dev/null\nexit 2\n")
     (tmp_path / "tar").chmod(0o755)
