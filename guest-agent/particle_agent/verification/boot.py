@@ -1,4 +1,4 @@
-"""The way from the firmware to the kernel: each step must lead to the next one."""
+"""Verifies the boot from firmware to kernel: each step must lead to the next one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from particle_agent.verification.table import FIRST_LOGICAL, SECTOR, PartitionEn
 from particle_agent.verification.volumes import FoundVolume
 
 BOOT_CODE_BYTES = 440
-# grub-core/boot/i386/pc/boot.S: the sector of the core image; diskboot.S: that of its rest.
+# grub-core/boot/i386/pc/boot.S has the sector of the core image, diskboot.S the sector of its rest.
 GRUB_SIGN, GRUB_SECTOR, GRUB_BLOCK_LIST = b"GRUB", 0x5C, SECTOR - 12
-# mbr/mbr.S and gptmbr.S of syslinux say these when they find nothing, and no others do so.
+# The error texts of mbr/mbr.S and gptmbr.S of syslinux, which no other boot code contains.
 SYSLINUX_SIGNS = (b"Missing operating system.", b"Missing OS")
-# core/diskstart.inc and extlinux: what the first sector of the file system has.
+# core/diskstart.inc and extlinux: the first sector of the file system contains one of these.
 SYSLINUX_SECTORS = (b"SYSLINUX", b"EXTLINUX")
 EFI_DIRECTORY = "/EFI/BOOT"
 EFI_PROGRAM = "bootx64.efi"
@@ -34,14 +34,15 @@ def check(
     found: Sequence[FoundVolume],
     findings: Findings,
 ) -> None:
-    """Tells where the way breaks off, under BIOS and under UEFI."""
+    """Reports broken steps of the boot, with BIOS and with UEFI."""
     bios = _check_bios(disk, size, table, found, findings)
     efi = _check_efi(found, findings)
     if not bios and not efi:
-        findings.add("boot-loader-missing", "disk", "no boot code, and no EFI/BOOT/BOOTX64.EFI")
+        message = "there is no boot code and no EFI/BOOT/BOOTX64.EFI"
+        findings.add("boot-loader-missing", "disk", message)
     elif not efi and (system := next((v for v in found if _is_for_uefi(v)), None)):
-        told = "there is no EFI/BOOT/BOOTX64.EFI, which UEFI starts"
-        findings.add("boot-loader-file-missing", system.name, told)
+        message = "there is no EFI/BOOT/BOOTX64.EFI, which UEFI starts"
+        findings.add("boot-loader-file-missing", system.name, message)
 
 
 # BIOS
@@ -54,7 +55,7 @@ def _check_bios(
     found: Sequence[FoundVolume],
     findings: Findings,
 ) -> bool:
-    """Whether there is something for BIOS, be it whole or not."""
+    """Whether the disk has boot code for BIOS, intact or broken. Reports broken code."""
     disk.seek(0)
     code = disk.read(SECTOR)[:BOOT_CODE_BYTES]
     if GRUB_SIGN in code:
@@ -64,24 +65,28 @@ def _check_bios(
     if any(sign in code for sign in SYSLINUX_SIGNS):
         _check_syslinux(disk, table, found, findings)
         return True
-    # Any other boot code is unknown, and may well be right.
+    # Other boot code is unknown. It may be right.
     return any(code) and table is not None and _is_code(code)
 
 
 def _is_code(code: bytes) -> bool:
-    """Whether the first sector has more than the few bytes that partitioning tools leave there."""
+    """Whether the code has more than the few bytes that partitioning tools write."""
     return len(code.rstrip(b"\0")) > 16
 
 
 def _check_grub_code(disk: IO[bytes], size: int, code: bytes, findings: Findings) -> None:
-    """GRUB's first sector has the place of the core image, whose first has that of its rest."""
+    """Reports a missing core image.
+
+    GRUB's MBR contains the sector number of the core image. The core image's first sector contains
+    the sector number of its rest.
+    """
     sector = int.from_bytes(code[GRUB_SECTOR : GRUB_SECTOR + 8], "little")
     core = _sector(disk, sector, size)
     rest = int.from_bytes(core[GRUB_BLOCK_LIST : GRUB_BLOCK_LIST + 8], "little") if core else 0
     for place, data in ((sector, core), (rest, _sector(disk, rest, size))):
         if not any(data):
-            told = f"GRUB's core image should be in sector {place}, and nothing is there"
-            findings.add("boot-code-broken", "disk", told)
+            message = f"GRUB's core image should be in sector {place}, which is empty"
+            findings.add("boot-code-broken", "disk", message)
             return
 
 
@@ -97,23 +102,23 @@ def _check_syslinux(
 ) -> None:
     marked = _marked(table) if table else []
     if len(marked) > 1:
-        told = (
-            f"partitions {', '.join(str(e.number) for e in marked)} are marked, and syslinux stops"
-        )
-        findings.add("boot-partition-ambiguous", "partition table", told)
+        numbers = ", ".join(str(entry.number) for entry in marked)
+        message = f"partitions {numbers} are marked; syslinux boots none of several"
+        findings.add("boot-partition-ambiguous", "partition table", message)
         return
     active = [e for e in marked if table is not None and e.end <= table.last]
     if not active:
-        findings.add("boot-partition-not-active", "partition table", "syslinux boots the one")
+        message = "no partition is marked as the one that syslinux boots"
+        findings.add("boot-partition-not-active", "partition table", message)
         return
     place = f"partition {active[0].number}"
     disk.seek(active[0].start)
     sector = disk.read(SECTOR)
     if not any(sign in sector for sign in SYSLINUX_SECTORS):
-        findings.add("boot-code-broken", place, "its first sector is not that of extlinux")
+        findings.add("boot-code-broken", place, "its first sector lacks the code of extlinux")
     volume = next((v for v in found if v.entry == active[0]), None)
     if volume is None or not volume.kind:
-        findings.add("boot-loader-file-missing", place, "it has no file system that is known")
+        findings.add("boot-loader-file-missing", place, "it has no known file system")
     if volume is None or volume.tree is None:
         return
     directory = syslinux.directory(volume.tree)
@@ -125,16 +130,16 @@ def _check_syslinux(
     if why := syslinux.core_fault(core, sector, disk, active[0].start):
         findings.add("boot-code-broken", place, f"{path}: {why}")
     if not volume.tree.is_file(f"{directory}/{syslinux.MODULE}"):
-        told = f"there is no {directory}/{syslinux.MODULE}"
-        findings.add("boot-loader-file-missing", place, told)
+        message = f"there is no {directory}/{syslinux.MODULE}"
+        findings.add("boot-loader-file-missing", place, message)
     _check_syslinux_menus(volume.tree, directory, place, found, findings)
 
 
 def _marked(table: PartitionTable) -> list[PartitionEntry]:
-    """The partitions of which syslinux' boot code boots the only one, or stops at two.
+    """The partitions that syslinux' boot code considers. It boots one, and stops if there are more.
 
-    mbr/gptmbr.S; that for an MBR (mbr/mbr.S) looks for a logical one when no other is marked, and
-    takes the first.
+    On a GPT disk (mbr/gptmbr.S) these are all marked partitions. On an MBR disk (mbr/mbr.S) these
+    are the marked primary partitions, or else the first marked logical partition.
     """
     marked = [entry for entry in table.entries if entry.active]
     if table.label == "gpt":
@@ -148,7 +153,7 @@ def _check_syslinux_menus(
     read = syslinux.read(tree, directory)
     items = [item for menu in read for item in menu.items]
     if not items:
-        findings.add("boot-menu-missing", place, f"{directory} has none that boots something")
+        findings.add("boot-menu-missing", place, f"{directory} has no menu that boots a system")
     elif (why := syslinux.stalls(tree, read)) is not None:
         findings.add("boot-menu-default-missing", place, why)
     for item in items[: menus.ENTRIES_LIMIT]:
@@ -168,7 +173,7 @@ def _check_grub_menus(found: Sequence[FoundVolume], findings: Findings) -> None:
 
 
 def _entries(volume: FoundVolume) -> bool:
-    """Whether there are entries that GRUB's `blscfg` takes, too."""
+    """Whether there are entries that GRUB's `blscfg` would read."""
     return volume.tree is not None and bool(next(menus.entry_items(volume.tree), None))
 
 
@@ -176,30 +181,30 @@ def _entries(volume: FoundVolume) -> bool:
 
 
 def _check_efi(found: Sequence[FoundVolume], findings: Findings) -> bool:
-    """Whether there is something for UEFI, be it whole or not."""
+    """Whether the disk has a program for UEFI, intact or broken. Reports broken programs."""
     systems = [v for v in found if v.tree is not None and v.kind == "vfat"]
-    there = False
+    has_program = False
     for volume in systems:
         assert volume.tree is not None
         directory = {name.lower(): name for name in volume.tree.names(EFI_DIRECTORY)}
         if EFI_PROGRAM not in directory:
             continue
-        there = True
+        has_program = True
         path = f"{EFI_DIRECTORY}/{directory[EFI_PROGRAM]}"
         program = volume.tree.read_bytes(path, EFI_LIMIT)
         if not pe.is_whole(program, volume.tree.size(path)):
-            told = f"{path} is no program, or cut off"
-            findings.add("boot-loader-file-missing", volume.name, told)
+            message = f"{path} is no program, or it is cut off"
+            findings.add("boot-loader-file-missing", volume.name, message)
             continue
         if SHIM_SIGN in program:
             if SECOND_STAGE not in directory:
-                told = f"the shim starts {EFI_DIRECTORY}/{SECOND_STAGE}, which is missing"
-                findings.add("boot-loader-file-missing", volume.name, told)
+                message = f"the shim starts {EFI_DIRECTORY}/{SECOND_STAGE}, which is missing"
+                findings.add("boot-loader-file-missing", volume.name, message)
                 continue
             second = f"{EFI_DIRECTORY}/{directory[SECOND_STAGE]}"
             program = volume.tree.read_bytes(second, EFI_LIMIT)
         _check_started(program, volume, found, findings)
-    return there
+    return has_program
 
 
 def _is_for_uefi(volume: FoundVolume) -> bool:
@@ -209,20 +214,20 @@ def _is_for_uefi(volume: FoundVolume) -> bool:
 def _check_started(
     program: bytes, volume: FoundVolume, found: Sequence[FoundVolume], findings: Findings
 ) -> None:
-    """What the program that UEFI starts in the end will look for."""
+    """Verifies the menus of the boot loader that UEFI starts, directly or through the shim."""
     assert volume.tree is not None
     if SYSTEMD_BOOT_SIGN in program:
         _check_entries(found, findings)
     elif GRUB_SIGN in program:
         for name in volume.tree.names("/EFI"):
-            # The signed GRUB's first menu, which looks for the real one.
+            # The first menu of the signed GRUB, which searches for the real menu.
             if volume.tree.is_file(f"/EFI/{name}/grub.cfg"):
                 menus.check_grub(volume, f"/EFI/{name}/grub.cfg", found, findings)
         _check_grub_menus(found, findings)
 
 
 def _check_entries(found: Sequence[FoundVolume], findings: Findings) -> None:
-    """systemd-boot(7) takes entries from the EFI system partition and the extended one."""
+    """Verifies the entries of systemd-boot(7), which are on FAT partitions."""
     count = 0
     for volume in found:
         if volume.tree is None or volume.kind != "vfat":
@@ -234,4 +239,5 @@ def _check_entries(found: Sequence[FoundVolume], findings: Findings) -> None:
             count += 1
             menus.check_unified(volume.tree, path, found, findings)
     if not count:
-        findings.add("boot-menu-missing", "disk", "systemd-boot has no entry and no kernel")
+        message = "systemd-boot has no entry and no unified kernel image"
+        findings.add("boot-menu-missing", "disk", message)

@@ -1,7 +1,7 @@
-"""What a disk or a system holds, read without changing it.
+"""Inspects disks and systems without changing them.
 
-The file systems are mounted read-only, in a VM that is thrown away: their content is nobody's we
-know. Paths in them are resolved as inside of them, and only so much of a file is read.
+The disks are untrusted. Their file systems are mounted read-only, in a VM that is thrown away.
+Paths are resolved with the file system's root, and each read has a limit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from particle_agent.disk.reading import Tree, ask, identify, mounted
 TEXT_LIMIT = 4096
 SYSLINUX_CODE = Path("/usr/lib/syslinux/mbr")
 BOOT_CODE_BYTES = 440
-# What a boot loader calls itself within its program.
+# Texts in the programs of boot loaders, and the names of the boot loaders.
 EFI_SIGNS = (
     (b"LoaderInfo: systemd-boot", "systemd-boot"),
     (b"GRUB", "grub"),
@@ -40,14 +40,14 @@ OS_RELEASE = re.compile(r"""^([A-Z][A-Z0-9_]*)=["']?(.*?)["']?$""", re.MULTILINE
 
 
 def of_disk(device: Path) -> Inspection:
-    """What is on a disk. A file system that cannot be mounted is told as such."""
+    """Inspects a disk. For a file system that cannot be mounted, `used` is None."""
     size = int(ask("blockdev", "--getsize64", str(device)) or 0)
     table = json.loads(ask("sfdisk", "--json", str(device)) or "{}").get("partitiontable", {})
     loaders = [_boot_code(device)]
     systems: list[System] = []
     partitions = []
     kernels: list[str] = []
-    # Without a table there may be one file system on the whole disk.
+    # Without a partition table, the whole disk may be one file system.
     whole = [{"node": str(device), "start": 0, "size": size // 512, "type": ""}]
     sector = int(table.get("sectorsize", 512))
     for number, entry in enumerate(table.get("partitions", whole), start=1):
@@ -80,7 +80,7 @@ def of_disk(device: Path) -> Inspection:
 
 
 def of_system(tree: Tree) -> System:
-    """What is in a root file system."""
+    """Inspects a root file system."""
     release = next(
         (text for p in ("/etc/os-release", "/usr/lib/os-release") if (text := tree.read(p))), ""
     )
@@ -97,14 +97,17 @@ def of_system(tree: Tree) -> System:
 
 
 def _with_kernels(system: System, found: list[str]) -> System:
-    """/boot may be a partition of its own."""
+    """The system with the kernels of other partitions, because /boot may be a partition."""
     kernels = tuple(dict.fromkeys((*system.kernels, *found)))
     return replace(system, kernels=kernels)
 
 
 @contextmanager
 def _mounted(node: Path) -> Iterator[tuple[FileSystem | None, Path | None]]:
-    """The file system of a partition, mounted read-only if it can be."""
+    """The file system of a partition, and its mount point. Both are None if there is none.
+
+    The mount point is None if the file system cannot be mounted.
+    """
     file_system = identify(node)
     if file_system is None:
         yield None, None
@@ -133,13 +136,13 @@ def _packages(tree: Tree) -> Iterator[Package]:
                 name=fields.get("Package", ""),
                 version=fields.get("Version", ""),
                 architecture=fields.get("Architecture", ""),
-                # Policy 5.6.20: in KiB.
+                # Debian Policy 5.6.20: the size is in KiB.
                 size=int(size) * 1024 if re.fullmatch("[0-9]{1,12}", size) else 0,
             )
 
 
 def _accounts(tree: Tree) -> Iterator[Account]:
-    """root, and the users from 1000 on (Debian Policy 9.2.2)."""
+    """The accounts of root and of users with IDs from 1000 (Debian Policy 9.2.2)."""
     shadow = dict(
         line.split(":")[:2] for line in tree.read("/etc/shadow").splitlines() if ":" in line
     )
@@ -158,7 +161,7 @@ def _accounts(tree: Tree) -> Iterator[Account]:
 
 
 def _boot_code(device: Path) -> str:
-    """Whose the program in the first sector of a disk is."""
+    """The boot loader whose code is in the first sector of a disk; empty for unknown code."""
     with device.open("rb") as disk:
         sector = disk.read(512)
     if b"GRUB" in sector[:BOOT_CODE_BYTES]:
@@ -170,7 +173,7 @@ def _boot_code(device: Path) -> str:
 
 
 def _loaders(tree: Tree) -> Iterator[str]:
-    """The UEFI boot loaders in a file system, as the firmware would look for them."""
+    """The UEFI boot loaders in a file system, at the paths of the firmware."""
     names = {n.lower(): n for n in tree.names("/EFI/BOOT")}
     if default := names.get("bootx64.efi"):
         program = tree.read_bytes(f"/EFI/BOOT/{default}")

@@ -1,4 +1,4 @@
-"""What an image has from the machine or the build that made it, and should not have."""
+"""Finds leftovers in an image from the machine or the build that made it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from particle_agent.verification import walk
 from particle_agent.verification.walk import HOMES, LOGS, Found
 
 MACHINE_ID = "/etc/machine-id"
-# machine-id(5): the first boot takes this one, unless it is a link to the other.
+# machine-id(5): the first boot uses this ID, unless the file is a link to /etc/machine-id.
 DBUS_MACHINE_ID = "/var/lib/dbus/machine-id"
-# machine-id(5): what stands for an identity that is yet to be made.
+# machine-id(5): the contents that make the first boot generate an ID.
 NO_MACHINE_ID = ("", "uninitialized")
-# QEMU's user network (-netdev user): its resolver.
+# The resolver of QEMU's user network (-netdev user).
 RESOLVER = re.compile(r"^\s*nameserver\s+10\.0\.2\.3\s*$", re.MULTILINE)
-# apt.conf(5): a proxy on the machine itself, or what QEMU's user network calls the host's loopback.
+# apt.conf(5): a proxy on the machine itself, or on 10.0.2.2, the host in QEMU's user network.
 APT_CONF = "/etc/apt/apt.conf"
 APT_CONF_BYTES = 1 << 16
 APT_PROXY = re.compile(
@@ -28,7 +28,7 @@ APT_PROXY = re.compile(
 )
 RESOLV_CONF = ("/etc/resolv.conf", "/etc/.resolv.conf.systemd-resolved.bak")
 SSH_KEY = re.compile(r"ssh_host_\w+_key")
-# Names that only the builder's own files have, for as long as a build lasts.
+# Names of files of particle-os that only exist during a build.
 BUILD_FILES = (
     ("/etc", ".particle-os-*"),
     ("/etc/initramfs-tools/conf.d", "particle-os"),
@@ -43,7 +43,7 @@ FILES = (
     ("apt-cache", "/var/cache/apt/pkgcache.bin"),
     ("apt-cache", "/var/cache/apt/srcpkgcache.bin"),
 )
-# Directories, and what in them is of no concern.
+# Codes, directories, and entries of these directories that are no leftovers.
 CONTENTS = (
     ("apt-lists", "/var/lib/apt/lists", ("lock", "partial", "auxfiles")),
     ("apt-archives", "/var/cache/apt/archives", ("lock", "partial")),
@@ -51,23 +51,23 @@ CONTENTS = (
     ("temporary-file", "/var/tmp", ()),
 )
 JOURNAL = "/var/log/journal/"
-# systemd's package links it to a text that tells where the logs are.
+# A link of systemd's package to a text about the logs.
 NO_LOG = "/var/log/README"
-# lastlog(8), faillog(8): a record for each user; those of users who never logged in are zeros.
+# lastlog(8), faillog(8): one record for each user. The records of users without a login are zeros.
 RECORDS = ("/var/log/lastlog", "/var/log/faillog")
 HISTORIES = (".bash_history", ".python_history", ".lesshst", ".viminfo", ".ash_history")
 PASSWD, USERS_LIMIT = "/etc/passwd", 1000
 KEY_DIRECTORIES = ("/root/.ssh", "/etc/ssl/private", "/etc/ssh")
 KEY_SIGN = b"PRIVATE KEY-----"
-# RFC 7468 and those before it: a file with a key, under whatever name.
+# RFC 7468 and its predecessors: a file with a private key, under any name.
 KEY_FILE = re.compile(rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----", re.MULTILINE)
 KEY_FILES_LIMIT = 2000
 KEY_BYTES = 4096
-NAMES_TOLD = 5
+NAMES_SHOWN = 5
 
 
 def check(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
-    """Tells what a system has that it should not have; `found` is what a walk over it found."""
+    """Reports the leftovers in a system. `found` is the result of `walk.walk`."""
     if tree.read(MACHINE_ID, KEY_BYTES).strip() not in NO_MACHINE_ID:
         findings.add("machine-id-set", MACHINE_ID, "it should be an empty file")
     dbus = tree.place(DBUS_MACHINE_ID, follow=False)
@@ -81,7 +81,8 @@ def check(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
             findings.add("resolv-conf", path, "it names the resolver of QEMU's user network")
     for path in (APT_CONF, *(f"{APT_CONF}.d/{name}" for name in tree.names(f"{APT_CONF}.d"))):
         if proxy := APT_PROXY.search(tree.read(path, APT_CONF_BYTES)):
-            findings.add("apt-proxy", path, f"{proxy.group(1)} is gone where the image will run")
+            message = f"{proxy.group(1)} does not exist where the image runs"
+            findings.add("apt-proxy", path, message)
     for code, path in FILES:
         if tree.exists(path):
             findings.add(code, path, "it should not be there")
@@ -98,7 +99,7 @@ def _check_contents(tree: Tree, findings: Findings) -> None:
     for code, directory, known in CONTENTS:
         names = [name for name in tree.names(directory) if name not in known]
         if names:
-            findings.add(code, directory, _told(names))
+            findings.add(code, directory, _listed(names))
 
 
 def _check_logs(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
@@ -109,16 +110,17 @@ def _check_logs(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
     logs = set(names) - walk.owned(tree, names)
     logs -= {path for path in RECORDS if not tree.read_bytes(path).strip(b"\0")}
     if logs:
-        findings.add("log", LOGS, _told([path.removeprefix(f"{LOGS}/") for path in sorted(logs)]))
+        names = [path.removeprefix(f"{LOGS}/") for path in sorted(logs)]
+        findings.add("log", LOGS, _listed(names))
 
 
 def _is_below(file: Found, directories: Sequence[str]) -> bool:
     return file.type == "f" and any(file.path.startswith(f"{name}/") for name in directories)
 
 
-def _told(names: list[str]) -> str:
-    more = len(names) - NAMES_TOLD
-    return ", ".join(names[:NAMES_TOLD]) + (f" and {more} more" if more > 0 else "")
+def _listed(names: list[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_homes(tree: Tree, found: Sequence[Found], findings: Findings) -> None:

@@ -1,4 +1,4 @@
-"""What boot loaders' menus name: the files must be there, and the file systems."""
+"""Verifies the menus of boot loaders: the files and file systems that they name must exist."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ENTRIES_LIMIT = 200
 GRUB_MENUS = (
     "/boot/grub/grub.cfg", "/grub/grub.cfg", "/boot/grub2/grub.cfg", "/grub2/grub.cfg"
 )  # fmt: skip
-# GRUB manual, "linux", "initrd", "search"; linuxefi is that of older GRUBs with Secure Boot.
+# GRUB manual, "linux", "initrd", "search". Older GRUBs use linuxefi for Secure Boot.
 GRUB_LINUX = ("linux", "linux16", "linuxefi")
 GRUB_INITRD = ("initrd", "initrd16", "initrdefi")
 UUID = re.compile(r"[0-9A-Fa-f]{4,}(?:-[0-9A-Fa-f]{4,})*")
 ON_ROOT = re.compile(r"\(\$\{?root\}?\)")
-# A path on another device than the one that was searched, or made by the script.
+# A path on a device other than the searched one, or a path with variables.
 NOT_PLAIN = re.compile(r"^\(|\$")
 # Boot Loader Specification, types 1 and 2.
 ENTRIES = "/loader/entries"
@@ -32,7 +32,7 @@ COMMAND_LINE_LIMIT = 1 << 16
 
 @dataclass(frozen=True)
 class Item:
-    """What a menu boots: files of one file system, and the kernel's command line."""
+    """A bootable item of a menu: files of one file system, and the kernel's command line."""
 
     place: str
     files: tuple[str, ...]
@@ -40,7 +40,7 @@ class Item:
 
 
 def check_item(item: Item, tree: Tree, disk: Sequence[FoundVolume], findings: Findings) -> None:
-    """Tells which of the files are not there, and what the command line names in vain."""
+    """Reports missing files of an item, and missing file systems on its command line."""
     for file in item.files:
         if not tree.is_file(file):
             findings.add(
@@ -55,9 +55,9 @@ def check_item(item: Item, tree: Tree, disk: Sequence[FoundVolume], findings: Fi
 def check_grub(
     volume: FoundVolume, menu: str, disk: Sequence[FoundVolume], findings: Findings
 ) -> int:
-    """Checks a grub.cfg as far as it is plain; returns how many kernels it names.
+    """Verifies a grub.cfg. Returns the number of kernels that it names.
 
-    The menu is a script. What depends on its variables is left out.
+    The menu is a script. Parts that depend on its variables are not verified.
     """
     assert volume.tree is not None
     here: FoundVolume | None = volume
@@ -88,9 +88,9 @@ def _searched(
     disk: Sequence[FoundVolume],
     findings: Findings,
 ) -> FoundVolume | None:
-    """The file system that GRUB's `search` finds, from which paths count after it.
+    """The file system that GRUB's `search` finds. The following paths are relative to it.
 
-    What is known is the search by UUID; of another one nothing is concluded.
+    Only a search by UUID is evaluated. Another search leaves the file system `here`.
     """
     if words[0] != "search.fs_uuid" and not {"--fs-uuid", "-u"} & set(words):
         return here
@@ -107,7 +107,7 @@ def _searched(
 
 
 def entry_items(tree: Tree) -> Iterator[Item]:
-    """The entries of type 1; paths count from the file system's top."""
+    """The entries of type 1. Their paths are relative to the file system's root."""
     for name in [n for n in tree.names(ENTRIES) if n.endswith(".conf")][:ENTRIES_LIMIT]:
         path = f"{ENTRIES}/{name}"
         files, options = [], []
@@ -126,10 +126,10 @@ def unified_images(tree: Tree) -> list[str]:
 
 
 def check_unified(tree: Tree, path: str, disk: Sequence[FoundVolume], findings: Findings) -> None:
-    """Tells whether the parts of a unified kernel image are in the file, and what they name."""
+    """Verifies that a unified kernel image has all parts, and verifies its command line."""
     place = tree.place(path)
     if place is None or not place.is_file():
-        findings.add("unified-kernel-image-broken", path, "it is no file")
+        findings.add("unified-kernel-image-broken", path, "it is no regular file")
         return
     size = place.stat().st_size
     parts = pe.sections(tree.read_bytes(path, pe.HEAD_BYTES))
@@ -148,6 +148,6 @@ def check_unified(tree: Tree, path: str, disk: Sequence[FoundVolume], findings: 
 
 
 def lines(tree: Tree, path: str) -> list[str]:
-    """The lines of a menu that are no comments."""
+    """The lines of a menu, with an empty line for each comment."""
     lines = tree.read(path, MENU_LIMIT).splitlines()[:LINES_LIMIT]
     return [line if not line.lstrip().startswith("#") else "" for line in lines]

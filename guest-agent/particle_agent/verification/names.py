@@ -1,4 +1,4 @@
-"""What fstab and the kernel's command line name must exist."""
+"""Verifies that the names in fstab and on the kernel's command line exist."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from particle_agent.verification.volumes import UNSTABLE, FoundVolume
 FSTAB = "/etc/fstab"
 FSTAB_LIMIT = 1 << 20
 LINES_LIMIT = 1000
-# getmntent(3): how blanks are written within a field.
+# getmntent(3): the escapes of blanks within a field.
 OCTAL = re.compile(r"\\(\d{3})")
-# With these the boot goes on without it.
+# With one of these options the boot continues without the file system.
 OPTIONAL = {"nofail", "noauto", "x-systemd.automount"}
 EXT = {"ext2", "ext3", "ext4"}
 INIT = "/sbin/init"
-# What is mounted without a line in fstab.
+# Mount points without a line in fstab.
 KERNEL_MOUNTS = ("/dev", "/proc", "/run", "/sys", "/tmp")
-# btrfs(5): the subvolume to mount. Where /usr is a file system of its own, init lies in that one.
+# btrfs(5): the subvolume to mount. If /usr is a separate file system, it contains the init.
 SUBVOLUME = re.compile(r"(?:^|,)subvol=([^,]+)")
 USR_MOUNT = re.compile(r"^[^#\s]\S*\s+/usr\s", re.MULTILINE)
 # mkswap(8): the end of the first page.
@@ -31,7 +31,7 @@ SWAP_SIGNATURE = b"SWAPSPACE2"
 
 
 def check_fstab(root: FoundVolume, disk: Sequence[FoundVolume], findings: Findings) -> None:
-    """Tells what in the fstab(5) of a root file system names nothing."""
+    """Reports names in the fstab(5) of a root file system that do not exist."""
     assert root.tree is not None
     text = root.tree.read(FSTAB, FSTAB_LIMIT)
     mounts, sources = [*KERNEL_MOUNTS], dict[str, str]()
@@ -53,7 +53,7 @@ def check_fstab(root: FoundVolume, disk: Sequence[FoundVolume], findings: Findin
         if not {"bind", "rbind"}.isdisjoint(options) and name.startswith("/"):
             sources[place] = name
     for place, name in sources.items():
-        # What lies in another mount is not to be seen here.
+        # Directories in other mounts are invisible here.
         covered = any(PurePosixPath(name).is_relative_to(m) for m in mounts if m != "/")
         if not covered and not root.tree.exists(name):
             findings.add("fstab-bind-missing", place, f"there is no directory {name}")
@@ -72,12 +72,12 @@ def _check_source(
         if volumes.is_missing(disk, tagged):
             findings.add("fstab-device-missing", place, f"nothing on the disk is {name}")
         elif volume is not None and not _fits(kind, volume.kind):
-            told = f"it says {kind}, and {volume.name} has {volume.kind}"
-            findings.add("fstab-type-wrong", place, told)
+            message = f"it says {kind}, but {volume.name} has {volume.kind}"
+            findings.add("fstab-type-wrong", place, message)
     elif volumes.lacks_partition(disk, name):
-        findings.add("fstab-device-missing", place, f"the disk has no such partition as {name}")
+        findings.add("fstab-device-missing", place, f"the disk has no partition {name}")
     elif UNSTABLE.fullmatch(name):
-        findings.add("fstab-unstable", place, f"{name} is another disk on other hardware")
+        findings.add("fstab-unstable", place, f"{name} may be another disk on other hardware")
     elif kind == "swap" and name.startswith("/") and not name.startswith("/dev/"):
         head = root.read_bytes(name, SWAP_PAGE)
         if not head.endswith(SWAP_SIGNATURE) or len(head) < SWAP_PAGE:
@@ -85,10 +85,10 @@ def _check_source(
 
 
 def _fits(wanted: str, found: str) -> bool:
-    """Whether mount(8) takes a file system of the kind found for one of the kind wanted."""
+    """Whether mount(8) accepts a file system of the kind `found` as one of the kind `wanted`."""
     if wanted in ("auto", found) or {wanted, found} <= EXT:
         return True
-    # Only of what the disk may well be said to have: kinds differ in how they are called.
+    # Compare known kinds only: other kinds have several names.
     known = {*EXT, "xfs", "btrfs", "vfat", "swap"}
     return not {wanted, found} <= known
 
@@ -96,10 +96,11 @@ def _fits(wanted: str, found: str) -> bool:
 def check_command_line(
     line: str, place: str, disk: Sequence[FoundVolume], findings: Findings
 ) -> None:
-    """Tells what in a kernel's command line names nothing on the disk."""
+    """Reports names on a kernel's command line that do not exist on the disk."""
     words = dict(word.partition("=")[::2] for word in line.split())
     root = words.get("root", "")
-    # Without root= the initramfs finds it by other means; with $ GRUB's script makes the name.
+    # Without root= the initramfs finds the root file system by other means. A "$" is a variable of
+    # GRUB's script.
     if not root or "$" in root:
         return
     name = volumes.parse(root)
@@ -107,9 +108,9 @@ def check_command_line(
     if name and volumes.is_missing(disk, name):
         findings.add("root-missing", place, f"nothing on the disk is {root}")
     elif volumes.lacks_partition(disk, root):
-        findings.add("root-missing", place, f"the disk has no such partition as {root}")
+        findings.add("root-missing", place, f"the disk has no partition {root}")
     elif UNSTABLE.fullmatch(root):
-        findings.add("root-unstable", place, f"{root} is another disk on other hardware")
+        findings.add("root-unstable", place, f"{root} may be another disk on other hardware")
     resume = volumes.parse(words.get("resume", ""))
     if resume and volumes.is_missing(disk, resume):
         findings.add("resume-missing", place, f"nothing on the disk is {words['resume']}")
@@ -121,7 +122,7 @@ def check_command_line(
 
 
 def _system_tree(tree: Tree, flags: str) -> Tree | None:
-    """The tree that the kernel will have as its root; None when not all of it is there."""
+    """The root directory of the kernel; None if it is missing, or /usr is another file system."""
     if subvolume := SUBVOLUME.search(flags):
         place = tree.place(subvolume.group(1))
         if place is None or not place.is_dir():

@@ -1,10 +1,10 @@
-"""Programs for UEFI: https://learn.microsoft.com/en-us/windows/win32/debug/pe-format."""
+"""Reads UEFI programs: https://learn.microsoft.com/en-us/windows/win32/debug/pe-format."""
 
 from __future__ import annotations
 
 import struct
 
-# The header's place, its magic, the number of sections and the size of what follows.
+# The bytes of a program that hold its headers.
 HEAD_BYTES = 1 << 16
 OFFSET, MAGIC = 0x3C, b"PE\0\0"
 SECTION = struct.Struct("<8sIIII")
@@ -12,13 +12,13 @@ SECTION_BYTES, HEADER_BYTES, SECTIONS_LIMIT = 40, 24, 96
 
 
 def is_whole(head: bytes, size: int) -> bool:
-    """Whether a file of `size` bytes that begins with `head` is a program with all its parts."""
+    """Whether a file of `size` bytes that begins with `head` is a program with all sections."""
     parts = sections(head).values()
     return bool(parts) and all(start + length <= size for start, length in parts)
 
 
 def sections(head: bytes) -> dict[str, tuple[int, int]]:
-    """Where in a PE program its sections are: the first byte, and how many are used."""
+    """The sections of a PE program by name: the first byte, and the number of used bytes."""
     if len(head) < OFFSET + 4:
         return {}
     place = int.from_bytes(head[OFFSET : OFFSET + 4], "little")

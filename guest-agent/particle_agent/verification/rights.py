@@ -1,4 +1,4 @@
-"""What gives rights away although no package of the system wants it so."""
+"""Finds files that give rights away without being part of a package."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from particle_agent.verification import walk
 from particle_agent.verification.walk import EXECUTABLE, SETUID, WRITABLE, Found
 
 # linux/capability.h, struct vfs_cap_data: revision and flags, then pairs of permitted and
-# inheritable ones, the lower 32 bits before the upper ones.
+# inheritable capabilities, the lower 32 bits before the upper 32 bits.
 CAPABILITIES = "security.capability"
 PERMITTED = struct.Struct("<4xI4xI")
 DEVICES = "/dev/"
 
 
 def check(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
-    """Tells what everybody may write to, and what runs with other rights than its user's."""
-    told: list[tuple[str, str, str]] = []
+    """Reports files that everybody may write to, or that run with more rights than their user."""
+    suspects: list[tuple[str, str, str]] = []
     for file in found:
         mode = f"its mode is {file.mode:04o}"
         if file.mode & WRITABLE and not (file.type in "bc" and file.path.startswith(DEVICES)):
-            told.append((file.path, "world-writable", mode))
+            suspects.append((file.path, "world-writable", mode))
         if file.type == "f" and file.mode & SETUID:
-            told.append((file.path, "setuid", mode))
+            suspects.append((file.path, "setuid", mode))
         if file.type == "f" and file.mode & EXECUTABLE:
             permitted = _permitted(tree.root / file.path.lstrip("/"))
             if permitted:
-                told.append((file.path, "capability", f"its permitted ones are {permitted:#x}"))
-    owned = walk.owned(tree, {path for path, _, _ in told})
-    for path, code, message in sorted(told):
+                message = f"its permitted capabilities are {permitted:#x}"
+                suspects.append((file.path, "capability", message))
+    owned = walk.owned(tree, {path for path, _, _ in suspects})
+    for path, code, message in sorted(suspects):
         if path not in owned:
             findings.add(code, path, message)
 
 
 def _permitted(place: Path) -> int:
-    """The capabilities that a program may have (capabilities(7)), a bit each."""
+    """The permitted capabilities of a program (capabilities(7)), one bit each."""
     try:
         data = os.getxattr(place, CAPABILITIES, follow_symlinks=False)
     except OSError:

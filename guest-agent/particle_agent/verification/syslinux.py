@@ -1,7 +1,7 @@
-"""The menus of extlinux and syslinux: what they boot, and what they start by themselves.
+"""Reads the menus of extlinux and syslinux: the items, and the default.
 
-https://wiki.syslinux.org/wiki/index.php?title=Config; where it is not plain, what
-com32/elflink/ldlinux/readconfig.c of syslinux 6 does.
+https://wiki.syslinux.org/wiki/index.php?title=Config defines the format. In unclear cases this
+module follows com32/elflink/ldlinux/readconfig.c of syslinux 6.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO
 from particle_agent.disk.reading import Tree
 from particle_agent.verification.menus import LINES_LIMIT, Item, lines
 
-# Where extlinux(1) and syslinux(1) look for their configuration, beside their own files.
+# The directories where extlinux(1) and syslinux(1) look for their files and configuration.
 DIRECTORIES = (
     "/boot/extlinux", "/extlinux", "/boot/syslinux", "/syslinux", "/EFI/syslinux", "/boot", "/"
 )  # fmt: skip
@@ -24,31 +24,32 @@ NAMES = ("extlinux.conf", "syslinux.cfg")
 LOADER = "ldlinux.sys"
 MODULE = "ldlinux.c32"
 MODULE_SUFFIX = ".c32"
-# What is tried when there is no such label: the name as it is, and with these (ldlinux.c).
+# The suffixes that syslinux tries on a name that is no label (ldlinux.c).
 SUFFIXES = ("", ".c32", ".img", ".bss", ".bin", ".bs", ".0")
-# How many files may be included, and how many other menus be reached.
+# The limit for included files, and for menus.
 FILES_LIMIT = 64
-# libinstaller/syslxint.h: in the first sector of the loader's file the place of what the installer
-# has filled in, and further on that of the places where the boot sector has the number of the
-# file's first sector, within the partition. The sum of all words is the magic number.
+# libinstaller/syslxint.h: the first sector of the loader's file contains PATCHED after the magic
+# number. One field of PATCHED is the offset of PLACES in the file. PLACES has the offsets at which
+# the boot sector stores the file's first sector, relative to the partition. The sum of all words of
+# the file is the magic number.
 CORE_LIMIT = 1 << 20
 CORE_MAGIC = 0x3EB202FE
 PATCHED = struct.Struct("<IIHHIIHH")
 PLACES = struct.Struct("<10H")
-# Others may have them elsewhere.
+# The versions for which PLACES is known.
 KNOWN_CORE = re.compile(rb"\r\n(?:SYS|EXT)LINUX 6\.")
 SECTOR = 512
-# In a module's arguments the menu that is read anyway.
+# A module's argument that stands for the default menu, which is read in any case.
 SAME = "~"
 
 
 @dataclass
 class Menu:
-    """What one configuration says.
+    """The content of a configuration file. Its paths are relative to `directory`.
 
-    `others` are the menus that it leads to: by which label, the file, and from which directory its
-    paths count. With an `interface` somebody sees a menu; with a `refuge` something is started in
-    time, or when nothing else can be.
+    `others` are the menus that it refers to: the label, the file, and the directory for its paths.
+    `interface` is true if a module shows the menu. `refuge` is true if a label is started after a
+    timeout or on an error.
     """
 
     path: str
@@ -76,14 +77,14 @@ def directory(tree: Tree) -> str | None:
 
 
 def core_fault(core: bytes, boot_sector: bytes, partition: IO[bytes], start: int) -> str | None:
-    """Why `boot_sector` does not start the loader whose file has the content `core`, if so.
+    """The reason why `boot_sector` does not start the loader file with the content `core`, or None.
 
     The partition begins at byte `start` of the disk `partition`.
     """
     magic = CORE_MAGIC.to_bytes(4, "little")
     place = next((i for i in range(0, SECTOR, 4) if core[i : i + 4] == magic), None)
     if place is None or place + PATCHED.size > len(core):
-        return "it is not what extlinux has installed"
+        return "it is not a loader that extlinux has installed"
     *_, words, _, _, places = PATCHED.unpack_from(core, place)
     if 4 * words > len(core) or _sum(core[: 4 * words]) != CORE_MAGIC:
         return "its content is damaged"
@@ -93,9 +94,7 @@ def core_fault(core: bytes, boot_sector: bytes, partition: IO[bytes], start: int
     number = int.from_bytes(boot_sector[low : low + 4] + boot_sector[high : high + 4], "little")
     partition.seek(start + number * SECTOR)
     if partition.read(SECTOR) != core[:SECTOR]:
-        return (
-            f"the boot sector looks for it in sector {number} of the partition, and it is not there"
-        )
+        return f"it is not in sector {number} of the partition, where the boot sector looks for it"
     return None
 
 
@@ -105,7 +104,7 @@ def _sum(data: bytes) -> int:
 
 
 def read(tree: Tree, where: str) -> list[Menu]:
-    """The menu in a directory, and after it those that it leads to; nothing when there is none."""
+    """The menu in a directory, then the menus that it refers to; empty when there is none."""
     name = next((n for n in NAMES if n in tree.names(where)), None)
     pending = [] if name is None else [(f"{where}/{name}", PurePosixPath(where))]
     found: dict[str, Menu] = {}
@@ -118,33 +117,33 @@ def read(tree: Tree, where: str) -> list[Menu]:
 
 
 def stalls(tree: Tree, found: list[Menu]) -> str | None:
-    """Why nothing is started when nobody is there to choose; None when something is."""
+    """The reason why no item starts without a user's choice, or None."""
     by_path = {menu.path: menu for menu in found}
     menu: Menu | None = found[0]
     seen: set[str] = set()
     while menu is not None and menu.path not in seen:
         seen.add(menu.path)
-        # Of a menu to be seen, or of what is done on an error or in time, nothing is concluded.
+        # A shown menu, a timeout and an error handler may start an item in ways not read here.
         if menu.interface or menu.refuge:
             return None
         if not menu.default:
             return f"{menu.path} has no DEFAULT"
         name = menu.default.split()[0]
         if name not in menu.labels and not _is_program(tree, menu.directory / name):
-            return f"the DEFAULT of {menu.path} is {name}, and nothing is called so"
+            return f"the DEFAULT of {menu.path} is {name}, which is neither a label nor a file"
         menu = next((by_path.get(p) for label, p, _ in menu.others if label == name), None)
     return None
 
 
 def _is_program(tree: Tree, path: PurePosixPath) -> bool:
-    # A module is looked for in more than one directory.
+    # syslinux looks for modules in several directories, so assume that a module exists.
     if path.suffix == MODULE_SUFFIX:
         return True
     return any(tree.is_file(f"{path}{suffix}") for suffix in SUFFIXES)
 
 
 def _menu(tree: Tree, path: str, place: PurePosixPath) -> Menu:
-    """Reads a configuration; paths in it count from the directory `place`."""
+    """Reads a configuration file. Its paths are relative to the directory `place`."""
     menu = Menu(path, place)
     labels: list[_Label] = []
     general = ""
@@ -181,8 +180,8 @@ def _menu(tree: Tree, path: str, place: PurePosixPath) -> Menu:
 
 
 def _item(tree: Tree, place: PurePosixPath, label: _Label, general: str) -> Item | None:
-    """What a label boots; None when that is something else than a kernel."""
-    # A label without a kernel is the kernel's name.
+    """The item of a label; None if it does not boot a kernel."""
+    # The name of a label without KERNEL is the kernel.
     kernel, _, arguments = (label.kernel or label.name).partition(" ")
     if kernel.endswith(MODULE_SUFFIX) or not (label.kernel or tree.is_file(str(place / kernel))):
         return None
@@ -197,9 +196,9 @@ def _item(tree: Tree, place: PurePosixPath, label: _Label, general: str) -> Item
 
 
 def _directives(tree: Tree, menu: str, place: PurePosixPath) -> Iterator[tuple[str, str, str]]:
-    """File, upper-case word and rest of each line, included files' lines in place of INCLUDE.
+    """The file, upper-case word and rest of each line. Included lines replace INCLUDE.
 
-    Their paths count from the directory of the menu, too, not from their own.
+    Paths in included files are relative to the directory of the menu, too.
     """
     pending = [(menu, iter(lines(tree, menu)))]
     files = count = 0
@@ -220,7 +219,7 @@ def _directives(tree: Tree, menu: str, place: PurePosixPath) -> Iterator[tuple[s
             yield path, word, rest
         elif rest and files < FILES_LIMIT:
             files += 1
-            # A name after the file's makes its entries a submenu.
+            # A second argument makes the included entries a submenu with this name.
             included = str(place / rest.split()[0])
             if included not in [name for name, _ in pending]:
                 pending.append((included, iter(lines(tree, included))))

@@ -1,7 +1,6 @@
-"""Partition tables, read and judged: GPT with both its copies, and MBR.
+"""Reads and verifies partition tables: GPT with both copies, and MBR.
 
-UEFI specification 2.10, 5.2 (MBR) and 5.3 (GPT). Nothing is taken for granted: the disk is
-nobody's we know.
+UEFI specification 2.10, 5.2 (MBR) and 5.3 (GPT). The disk is untrusted, so all values are checked.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ ALIGNMENT = 4096
 SIGNATURE = b"EFI PART"
 HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 ENTRY = struct.Struct("<16s16sQQQ72s")
-# UEFI demands 128 bytes an entry, or a multiple; the room for them is 16 KiB everywhere.
+# The limit for the bytes of all entries. By the specification an entry has 128 bytes or a multiple.
+# In practice all entries together have 16 KiB.
 ENTRIES_LIMIT = 1 << 20
 LEGACY_BIOS_BOOTABLE = 1 << 2
 MBR_SIGNATURE = b"\x55\xaa"
@@ -36,7 +36,10 @@ LOGICAL_LIMIT = 60
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionEntry:
-    """A partition: the first byte, and that after the last. `type` as sfdisk(8) writes it."""
+    """A partition, from the byte `start` up to, but excluding, `end`.
+
+    `type` is in the notation of sfdisk(8).
+    """
 
     number: int
     start: int
@@ -49,7 +52,7 @@ class PartitionEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionTable:
-    """A partition table; it may lie on the bytes of the disk from `first` to `last`."""
+    """A partition table. Partitions must lie between the bytes `first` and `last` of the disk."""
 
     label: Literal["gpt", "dos"]
     entries: tuple[PartitionEntry, ...]
@@ -69,38 +72,40 @@ class _Header:
 
 
 def read(disk: IO[bytes], size: int, findings: Findings) -> PartitionTable | None:
-    """The partition table of a disk of `size` bytes; None when there is none to rely on."""
+    """The partition table of a disk of `size` bytes; None when there is no valid table."""
     disk.seek(0)
     sector = disk.read(SECTOR)
     types = [entry[2] for entry in _mbr_entries(sector)] if _is_mbr(sector) else []
     primary = _header(disk, 1, size)
     if PROTECTIVE in types or isinstance(primary, _Header):
         if PROTECTIVE not in types:
-            findings.add("protective-mbr-missing", "partition table", "the MBR does not tell of it")
+            message = "the MBR has no entry for the GPT"
+            findings.add("protective-mbr-missing", "partition table", message)
         return _read_gpt(disk, primary, size, findings)
     return _read_mbr(disk, sector, size) if any(types) else None
 
 
 def check(table: PartitionTable, findings: Findings) -> None:
-    """Tells what is wrong with the partitions."""
+    """Reports partitions that lie outside, are unaligned, overlap, or share a UUID."""
     for entry in table.entries:
         place = f"partition {entry.number}"
         if entry.start < table.first or entry.end > table.last or entry.start >= entry.end:
-            told = f"it has the bytes from {entry.start} to {entry.end}; the table allows those "
-            findings.add("partition-outside", place, f"{told}from {table.first} to {table.last}")
+            message = f"it has the bytes from {entry.start} to {entry.end}; the table allows bytes "
+            message += f"from {table.first} to {table.last}"
+            findings.add("partition-outside", place, message)
         elif entry.start % ALIGNMENT:
-            findings.add("partition-unaligned", place, f"it starts at the byte {entry.start}")
+            findings.add("partition-unaligned", place, f"it starts at byte {entry.start}")
     for before, after in pairwise(sorted(table.entries, key=lambda entry: entry.start)):
         if after.start < before.end:
             place = f"partitions {before.number} and {after.number}"
-            told = f"one ends at the byte {before.end}, the other starts at {after.start}"
-            findings.add("partition-overlap", place, told)
+            message = f"one ends at byte {before.end}, the other starts at byte {after.start}"
+            findings.add("partition-overlap", place, message)
     for one, other in same([(f"partition {e.number}", e.uuid) for e in table.entries]):
-        findings.add("partition-duplicate", f"{one} and {other}", "programs may take either one")
+        findings.add("partition-duplicate", f"{one} and {other}", "programs may use either one")
 
 
 def same(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The names of two each that have the same identity, of names with their identities."""
+    """The pairs of names with equal identities. `named` are pairs of name and identity."""
     pairs = pairwise(sorted(named, key=lambda one: one[1]))
     return [(one[0], other[0]) for one, other in pairs if one[1] == other[1]]
 
@@ -119,11 +124,12 @@ def _read_gpt(
     if isinstance(backup, str):
         findings.add("gpt-backup-broken", "partition table", f"the second copy: {backup}")
     elif place != last:
-        told = f"it is in sector {place}, and the last one is {last}"
-        findings.add("gpt-backup-misplaced", "partition table", told)
+        message = f"it is in sector {place}, but the last sector is {last}"
+        findings.add("gpt-backup-misplaced", "partition table", message)
     whole = [copy for copy in (primary, backup) if isinstance(copy, _Header)]
     if len({_content(copy) for copy in whole}) > 1:
-        findings.add("gpt-copies-differ", "partition table", "disk, partitions or usable sectors")
+        message = "they differ in the disk's UUID, the partitions or the usable sectors"
+        findings.add("gpt-copies-differ", "partition table", message)
     if not whole:
         return None
     header = whole[0]
@@ -140,28 +146,28 @@ def _content(header: _Header) -> tuple[object, ...]:
 
 
 def _header(disk: IO[bytes], sector: int, size: int) -> _Header | str:
-    """The header in a sector and the entries that it names, or what is wrong with them."""
+    """The header in a sector with its entries, or the text of an error."""
     if not 0 < sector < size // SECTOR:
-        return f"it should be in sector {sector}, and the disk has {size // SECTOR}"
+        return f"it should be in sector {sector}, but the disk has {size // SECTOR} sectors"
     disk.seek(sector * SECTOR)
     data = disk.read(SECTOR)
     if len(data) < SECTOR or not data.startswith(SIGNATURE):
-        return f"there is none in sector {sector}"
+        return f"there is no header in sector {sector}"
     (_, _, length, checksum, _, mine, other, first, last, guid, where, count, each, entries_sum) = (
         HEADER.unpack_from(data)
     )
     if not HEADER.size <= length <= SECTOR:
         return f"the header in sector {sector} has an impossible size, {length} bytes"
     if binascii.crc32(data[:16] + bytes(4) + data[20:length]) != checksum:
-        return f"the header in sector {sector} is not as its checksum says"
+        return f"the header in sector {sector} does not match its checksum"
     if mine != sector:
-        return f"the header in sector {sector} is that of sector {mine}"
+        return f"the header in sector {sector} belongs to sector {mine}"
     if each < ENTRY.size or count * each > ENTRIES_LIMIT or where >= size // SECTOR:
         return f"the header in sector {sector} names impossible entries"
     disk.seek(where * SECTOR)
     entries = disk.read(count * each)
     if binascii.crc32(entries) != entries_sum:
-        return f"the entries from sector {where} on are not as their checksum says"
+        return f"the entries from sector {where} on do not match their checksum"
     return _Header(mine, other, first, last, guid, entries, each)
 
 
@@ -187,7 +193,7 @@ def _gpt_entries(header: _Header) -> Iterator[PartitionEntry]:
 
 
 def _is_mbr(sector: bytes) -> bool:
-    """A file system's first sector may have the same signature, and anything else in it."""
+    """Whether the sector is an MBR. A file system's first sector may have the same signature."""
     if len(sector) < SECTOR or not sector.endswith(MBR_SIGNATURE):
         return False
     return all(entry[0] in (0, ACTIVE) for entry in _mbr_entries(sector))
@@ -224,7 +230,7 @@ def _read_mbr(disk: IO[bytes], sector: bytes, size: int) -> PartitionTable:
 
 
 def _logical(disk: IO[bytes], extended: int) -> Iterator[tuple[int, int, int, int]]:
-    """Status, type, first sector and length of the partitions in an extended one."""
+    """The status, type, first sector and length of each partition in an extended partition."""
     place = extended
     for _ in range(LOGICAL_LIMIT):
         disk.seek(place * SECTOR)

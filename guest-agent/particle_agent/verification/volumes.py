@@ -1,4 +1,4 @@
-"""The file systems of a disk, each mounted read-only, and the names by which they are known."""
+"""Finds the file systems of a disk, mounts them read-only, and resolves their names."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
 from particle_agent.verification.table import PartitionEntry, PartitionTable
 
-# The way that names of file systems are written: fstab(5), and udev's links.
+# The notations for names of file systems: the tags of fstab(5), and udev's links.
 TAGS = {
     "UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel"
 }  # fmt: skip
 NAMED = re.compile(r"""(UUID|LABEL|PARTUUID|PARTLABEL)=(["']?)(.*)\2""")
 LINKED = re.compile(r"/dev/disk/(by-uuid|by-label|by-partuuid|by-partlabel)/(.+)")
-# What holds file systems that are not looked at.
+# Containers of file systems, which are not opened.
 CONTAINERS = ("crypto_LUKS", "LVM2_member", "linux_raid_member", "zfs_member", "bcache")
-# Names that depend on which bus a disk is on, and on which disk is found first.
+# Names that depend on the bus of a disk and on the order of detection.
 UNSTABLE = re.compile(
     r"/dev/(?:(?:[shv]d|xvd)[a-z]+(?P<number>\d*)|(?:nvme\d+n|mmcblk)\d+(?:p(?P<after_p>\d+))?)"
 )
@@ -28,10 +28,10 @@ UNSTABLE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class FoundVolume:
-    """A partition, or a disk without any, with the file system on it.
+    """A partition, or a disk without partitions, with its file system.
 
-    `kind` is empty when there is none that is known; `tree` is None when it cannot be mounted, or
-    holds no files.
+    `kind` is empty without a known file system. `tree` is None when the file system cannot be
+    mounted, or is a kind without files.
     """
 
     number: int
@@ -43,20 +43,20 @@ class FoundVolume:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The volume's name in findings."""
         return f"partition {self.number}" if self.entry else "the disk"
 
     @property
     def is_root(self) -> bool:
-        """Whether it holds a system."""
+        """Whether the volume is a root file system."""
         return bool(self.tree and self.tree.names("/usr") and self.tree.names("/etc"))
 
     def node(self, device: Path) -> Path:
-        """The device that it lies on."""
+        """The device of the volume on the disk `device`."""
         return _node(device, self.entry)
 
     def answers_to(self, tag: str, value: str) -> bool:
-        """Whether it is what `tag` (UUID, LABEL, …) and `value` name."""
+        """Whether the tag (UUID, LABEL, …) and the value name this volume."""
         mine = {"UUID": self.uuid, "LABEL": self.label}
         if self.entry is not None:
             mine |= {"PARTUUID": self.entry.uuid, "PARTLABEL": self.entry.name}
@@ -66,7 +66,7 @@ class FoundVolume:
 
 
 def parse(name: str) -> tuple[str, str] | None:
-    """Tag and value of a name such as UUID=… or /dev/disk/by-uuid/…; None for other names."""
+    """The tag and value of a name such as UUID=… or /dev/disk/by-uuid/…; None for other names."""
     if match := NAMED.fullmatch(name):
         return match.group(1), match.group(3)
     if match := LINKED.fullmatch(name):
@@ -81,7 +81,7 @@ def find(volumes: Sequence[FoundVolume], name: tuple[str, str]) -> FoundVolume |
 
 
 def lacks_partition(volumes: Sequence[FoundVolume], name: str) -> bool:
-    """Whether a name such as /dev/sda7 has the number of a partition that is not on the disk."""
+    """Whether a name such as /dev/sda7 has a partition number that the disk lacks."""
     match = UNSTABLE.fullmatch(name)
     number = match and (match["number"] or match["after_p"])
     if not number:
@@ -90,18 +90,18 @@ def lacks_partition(volumes: Sequence[FoundVolume], name: str) -> bool:
 
 
 def identify(device: Path, table: PartitionTable | None) -> list[FoundVolume]:
-    """The partitions of a disk, or a disk that is a file system, by their superblocks."""
+    """The volumes of a disk: its partitions, or the whole disk if it is a file system."""
     entries = [None] if table is None else [*table.entries]
     found = []
     for entry in entries:
         place = _node(device, entry)
-        # The kernel has no device for a partition that is not within the disk.
-        told = reading.identify(place) if place.exists() else None
+        # The kernel has no device for a partition outside the disk.
+        known = reading.identify(place) if place.exists() else None
         number = entry.number if entry else 0
-        if told is not None:
+        if known is not None:
             found.append(
                 FoundVolume(
-                    number=number, kind=told.kind, uuid=told.uuid, label=told.label, entry=entry
+                    number=number, kind=known.kind, uuid=known.uuid, label=known.label, entry=entry
                 )
             )
         elif entry is not None:
@@ -110,13 +110,13 @@ def identify(device: Path, table: PartitionTable | None) -> list[FoundVolume]:
 
 
 def is_missing(volumes: Sequence[FoundVolume], name: tuple[str, str]) -> bool:
-    """Whether what a tag and value name is surely not on the disk."""
+    """Whether the tag and value certainly name nothing on the disk. Containers are not opened."""
     return find(volumes, name) is None and not any(v.kind in CONTAINERS for v in volumes)
 
 
 @contextmanager
 def mounted(device: Path, identified: Sequence[FoundVolume]) -> Iterator[list[FoundVolume]]:
-    """The same volumes with their trees, for as long as the context lasts."""
+    """Mounts the volumes read-only. Yields them with their trees."""
     with ExitStack() as stack:
         found = []
         for volume in identified:

@@ -1,4 +1,4 @@
-"""One walk over the files of a system, for all that may lie anywhere; and whose a file is."""
+"""Searches all files of a system in one pass, and asks dpkg's database for their owners."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MERGED = re.compile(r"/usr(/(?:bin|sbin|lib\w*)/)")
 
 @dataclass(frozen=True)
 class Found:
-    """A file: its type as find(1) has it (f, d, b, c), permissions, and bytes."""
+    """A file. `type` is a letter of find(1): f, d, b or c. `size` is in bytes."""
 
     path: str
     type: str
@@ -36,9 +36,9 @@ class Found:
 
 
 def walk(root: Path, findings: Findings) -> list[Found]:
-    """Files that run, files and devices that everybody may write to, logs, and what is in homes.
+    """Finds executables, world-writable files and devices, logs, and small files in homes.
 
-    A directory with the sticky bit, such as /tmp, is everybody's by intention.
+    World-writable directories with the sticky bit, such as /tmp, are left out: they are intended.
     """
     above = glob.escape(str(root))
     homes = [part for home in HOMES for part in ("-o", "-path", f"{above}{home}/*")][1:]
@@ -48,25 +48,25 @@ def walk(root: Path, findings: Findings) -> list[Found]:
     argv += ["-o", "-type", "d", "-perm", "-0002", "!", "-perm", "-1000"]
     argv += ["-o", "-type", "b,c", "-perm", "-0002", ")"]
     argv += ["-printf", r"%y %m %s /%P\0"]
-    status, said = reading.output(argv, seconds=FIND_SECONDS, limit=FIND_LIMIT)
+    status, listed = reading.output(argv, seconds=FIND_SECONDS, limit=FIND_LIMIT)
     if status != 0:
         findings.add("file-system-not-checked", "/", f"find ends with status {status}")
-    elif said and not said.endswith("\0"):
-        findings.add("file-system-not-checked", "/", "it has too many files to look at all")
-    return list(_read(said))
+    elif listed and not listed.endswith("\0"):
+        findings.add("file-system-not-checked", "/", "it has too many files to check them all")
+    return list(_read(listed))
 
 
-def _read(said: str) -> Iterator[Found]:
-    for line in said.split("\0")[:-1]:
+def _read(listed: str) -> Iterator[Found]:
+    for line in listed.split("\0")[:-1]:
         kind, mode, size, path = [*line.split(" ", 3), "", "", ""][:4]
-        # Among the lines there may be what find complains of.
+        # Error messages of find(1) may stand between the lines.
         if mode.isdecimal() and size.isdecimal():
             yield Found(path, kind, int(mode, 8), int(size))
 
 
 def owned(tree: Tree, wanted: Iterable[str]) -> set[str]:
-    """Those of the paths `wanted` that dpkg(1) knows, from packages or from the administrator."""
-    # Packages may name a file as it was before /bin and /lib became links to those in /usr.
+    """The paths of `wanted` that dpkg(1) knows from packages, diversions or overrides."""
+    # Packages may list the path from before /bin and /lib became links into /usr.
     spelled = {path.encode("utf-8", "surrogateescape"): path for path in wanted}
     if not spelled:
         return set()
@@ -77,7 +77,7 @@ def owned(tree: Tree, wanted: Iterable[str]) -> set[str]:
     for name in tree.names(DPKG_INFO):
         if name.endswith(".list"):
             known |= spelled.keys() & tree.read_bytes(f"{DPKG_INFO}/{name}").split(b"\n")
-    # deb-diversions: three lines each, the original, where it went, and for which package.
+    # Three lines for each diversion: the original path, the diverted path, and the package.
     known |= spelled.keys() & tree.read_bytes(DIVERSIONS).split(b"\n")
     # dpkg-statoverride(1): user, group, mode and path.
     lines = tree.read_bytes(OVERRIDES).split(b"\n")

@@ -1,4 +1,4 @@
-"""The way from the firmware to the kernel, whole and broken at each step."""
+"""The verification of the boot from firmware to kernel, intact and broken at each step."""
 
 import struct
 
@@ -123,7 +123,7 @@ def grub_bios(image):
 
 
 def program(sections):
-    """A PE program with sections: their name and content."""
+    """A PE program with these sections, by name."""
     head = bytearray(0x200)
     head[:2], head[0x80:0x84] = b"MZ", b"PE\0\0"
     struct.pack_into("<I", head, 0x3C, 0x80)
@@ -271,7 +271,7 @@ def test_extlinux_starts_something_by_itself(extlinux, text, code):
 
 
 def test_extlinux_command_lines(extlinux):
-    """The one before the labels is that of labels without their own."""
+    """The APPEND before the labels applies to labels without an APPEND."""
     text = f"DEFAULT linux\nAPPEND {COMMAND_LINE}\nLABEL linux\n\tLINUX\t/vmlinuz quiet\n"
     write_menus(extlinux, extlinux_conf=text)
     assert extlinux.judged() == []

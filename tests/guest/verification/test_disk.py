@@ -1,4 +1,4 @@
-"""A whole disk: its table and file systems are real ones, and only mounting is done otherwise."""
+"""The verification of a disk with a real table and real file systems. Only mounting is replaced."""
 
 import shutil
 import subprocess
@@ -38,7 +38,7 @@ SYSTEM = {
 
 
 class Disk:
-    """A disk with a system on its first partition, each partition as a file of its own, too."""
+    """A disk with a system on its first partition. Each partition is also a separate file."""
 
     def __init__(self, directory):
         self.path, self.tree = directory / "disk", directory / "tree"

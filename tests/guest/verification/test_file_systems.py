@@ -1,4 +1,4 @@
-"""The checkers of file systems, on whole and on damaged ones, made without a mount."""
+"""The checkers of file systems, on intact and damaged ones. The test makes them without a mount."""
 
 import shutil
 import subprocess
@@ -84,7 +84,7 @@ def test_an_ext4_that_was_in_use(ext4):
 
 def test_a_damaged_vfat(vfat):
     with vfat.open("r+b") as disk:
-        # The first file allocation table, behind 32 reserved sectors; the second one differs.
+        # Damage the first file allocation table, after 32 reserved sectors, but not the second.
         disk.seek(32 * 512 + 64)
         disk.write(b"\x99" * 64)
     assert judged(vfat, "vfat")[0] == ["file-system-broken"]
@@ -102,7 +102,7 @@ def test_what_cannot_be_checked_is_told(ext4, monkeypatch):
 def test_a_checker_that_takes_too_long_is_ended(ext4, monkeypatch):
     monkeypatch.setattr(file_systems, "CHECKERS", {"ext4": (("sleep", "100"), frozenset({1}))})
     monkeypatch.setattr(file_systems, "CHECK_SECONDS", 0.2)
-    # sleep(1) takes several numbers, and a path is none.
+    # The argument "100" is no device but a second number for sleep(1), so skip dumpe2fs(8).
     monkeypatch.setattr(file_systems, "DIRTY_EXT", file_systems.DIRTY_XFS)
     codes, text = judged("100", "ext4")
     assert codes == ["file-system-not-checked"]
@@ -120,7 +120,7 @@ def test_a_checker_that_takes_too_long_is_ended(ext4, monkeypatch):
     ],
 )  # fmt: skip
 def test_the_words_of_other_checkers(tmp_path, monkeypatch, kind, status, said, code):
-    """Their exit statuses are those of xfs_repair(8) and btrfs-check(8)."""
+    """Imitates the exit statuses and outputs of xfs_repair(8) and btrfs-check(8)."""
     program = tmp_path / "checker"
     program.write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n")
     program.chmod(0o755)

@@ -59,7 +59,7 @@ def test_an_empty_tree_has_nothing_and_is_no_error(target):
 
 
 def test_what_is_no_regular_file_is_not_read(debian):
-    """A pipe would be waited for without end."""
+    """Reading a pipe would wait forever."""
     debian.remove("/etc/hostname")
     os.mkfifo(debian.root / "etc/hostname")
     debian.remove("/etc/passwd")

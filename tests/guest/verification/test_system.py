@@ -1,4 +1,4 @@
-"""What fstab names, what a build leaves behind, and rights that no package wants."""
+"""The verification of a system: names in fstab, leftovers, and rights outside packages."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ UUID=no-such-disk /data ext4 nofail 0 0
 
 @pytest.fixture
 def tree(tmp_path):
-    """A system with nothing wrong in it."""
+    """A system without defects."""
     made = tmp_path / "root"
     for directory in (
         "etc/ssh", "usr/bin", "usr/sbin", "usr/lib/systemd", "boot/efi", "again", "data", "tmp",
@@ -62,7 +62,7 @@ def volume(number, kind, uuid, place=None):
 
 @pytest.fixture
 def judge(tree):
-    """The codes and places of what is wrong with the system."""
+    """A function that returns the codes and places of the findings on the system."""
 
     def judge():
         told = []
@@ -147,7 +147,7 @@ def test_what_the_command_line_names(tree, line, codes):
 
 
 def test_init_in_another_place(tree):
-    """In a subvolume of btrfs, and in a /usr of its own."""
+    """The init is in a subvolume of btrfs, or in a separate /usr."""
     (tree / "@").mkdir()
     for name in ("usr", "sbin", "etc"):
         (tree / name).rename(tree / "@" / name)
@@ -251,7 +251,7 @@ def test_keys_of_a_user_whose_home_is_elsewhere(tree, judge):
 
 
 def test_links_and_pipes_are_no_traps(tree, judge):
-    """A pipe would be waited for without end; a link leads nowhere but in the image."""
+    """Reading a pipe would wait forever. Links must stay within the image."""
     (tree / "etc/machine-id").unlink()
     (tree / "etc/machine-id").symlink_to("/etc/machine-id")
     (tree / "etc/resolv.conf").unlink()
@@ -290,7 +290,7 @@ def test_rights_that_no_package_wants(tree, judge):
 
 
 def test_capabilities_that_no_package_wants(tree, judge, monkeypatch):
-    """Only root may set them."""
+    """Setting capabilities needs root, so the test replaces getxattr."""
     data = bytes.fromhex("0100000200200000000000000000000000000000")
     marked = {tree / "usr/bin/su": data, tree / "usr/sbin/ping": data, tree / "usr/sbin/odd": b"x"}
 
@@ -307,7 +307,7 @@ def test_capabilities_that_no_package_wants(tree, judge, monkeypatch):
 
 
 def test_devices_that_everybody_may_write_to():
-    """Taken from /dev: only root may make some."""
+    """The test uses devices of /dev, because making devices needs root."""
     told = []
     found = [
         file for file in walk.walk(Path("/dev"), Findings(lambda _: None)) if file.type in "bc"

@@ -1,4 +1,4 @@
-"""Partition tables as sfdisk(8) makes them, and what becomes of them when they are damaged."""
+"""The verification of partition tables from sfdisk(8), intact and damaged."""
 
 import binascii
 import random
@@ -51,7 +51,7 @@ def make(tmp_path):
 
 
 def judged(path):
-    """The table, and the codes and places of what is wrong with it."""
+    """The table, and the codes of the findings on it."""
     told = []
     findings = Findings(told.append)
     with path.open("rb") as disk:
@@ -75,7 +75,7 @@ def write(path, offset, data):
 
 
 def edit_header(path, sector, change):
-    """Changes a GPT header and its entries as a tool would that computes the checksums rightly."""
+    """Changes a GPT header and its entries, and updates their checksums."""
     with path.open("r+b") as disk:
         disk.seek(sector * 512)
         header = bytearray(disk.read(512))
@@ -120,12 +120,12 @@ def test_a_whole_mbr_with_logical_partitions(make):
 @pytest.mark.parametrize(
     ("offset", "code", "said"),
     [
-        (512 + 56, "gpt-primary-broken", "header in sector 1 is not as its checksum"),
-        (2 * 512, "gpt-primary-broken", "entries from sector 2 on are not as their checksum"),
-        (LAST * 512, "gpt-backup-broken", f"there is none in sector {LAST}"),
-        (LAST * 512 + 56, "gpt-backup-broken", f"header in sector {LAST} is not as its checksum"),
-        ((LAST - 32) * 512, "gpt-backup-broken", f"entries from sector {LAST - 32} on are not as"),
-        (446, "protective-mbr-missing", "the MBR does not tell of it"),
+        (512 + 56, "gpt-primary-broken", "header in sector 1 does not match its checksum"),
+        (2 * 512, "gpt-primary-broken", "entries from sector 2 on do not match"),
+        (LAST * 512, "gpt-backup-broken", f"there is no header in sector {LAST}"),
+        (LAST * 512 + 56, "gpt-backup-broken", f"header in sector {LAST} does not match its"),
+        ((LAST - 32) * 512, "gpt-backup-broken", f"entries from sector {LAST - 32} on do not"),
+        (446, "protective-mbr-missing", "the MBR has no entry for the GPT"),
     ],
 )
 def test_each_copy_of_a_gpt_must_be_whole(make, offset, code, said):
@@ -154,7 +154,7 @@ def test_a_disk_that_has_grown_and_one_that_was_cut(make):
     with path.open("r+b") as disk:
         disk.truncate(20 * MIB)
     assert judged(path)[1] == ["gpt-backup-broken", "partition-outside"]
-    assert f"in sector {LAST}, and the disk has {20 * MIB // 512}" in messages(path)[0]
+    assert f"in sector {LAST}, but the disk has {20 * MIB // 512}" in messages(path)[0]
 
 
 def test_copies_that_say_different_things(make):
@@ -224,7 +224,7 @@ def test_no_table(tmp_path):
 
 
 def test_garbage_is_no_trap(make):
-    """Whatever is written over the tables, the reader ends, and says what it is."""
+    """The reader ends without an error, whatever overwrites the tables."""
     path = make(GPT)
     start = path.read_bytes()[: 34 * 512]
     choice = random.Random(7)
@@ -232,7 +232,7 @@ def test_garbage_is_no_trap(make):
         data = bytearray(start)
         for _ in range(choice.randrange(1, 30)):
             data[choice.choice((446, 512, 1024)) + choice.randrange(512)] = choice.randrange(256)
-        # Garbage with the right checksum is read further.
+        # Write a right checksum, so that the reader reads on.
         struct.pack_into("<I", data, 528, 0)
         struct.pack_into("<I", data, 528, binascii.crc32(data[512:604]))
         write(path, 0, data)
