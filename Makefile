@@ -1,7 +1,7 @@
-# `make` prints the targets. Each installs first what it needs and lacks: `check` and `generate`
-# Python packages in .venv, the others Debian packages, too (`make setup`).
+# `make` prints the targets. Each target first installs the packages that it needs: `check` and
+# `generate` install Python packages in .venv; the others also install Debian packages (`make setup`).
 PYTHON ?= python3
-# On Debian 12, take QEMU 10 from bookworm-backports (0: keep 7.2).
+# On Debian 12, install QEMU 10 from bookworm-backports (0: keep QEMU 7.2).
 BACKPORTS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,11 +16,11 @@ TESTS ?= tests/unit tests/guest
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-9s %s\n' "$$t" "$$d"; done
 
-setup: ## Install what is missing: Debian packages (apt), Python packages (.venv)
+setup: ## Install missing Debian packages (apt) and Python packages (.venv)
 	@BACKPORTS=$(BACKPORTS) sh host/setup.sh packages
 	@$(MAKE) --no-print-directory venv
 
-# Everything that needs no Debian package starts here; an up-to-date .venv takes no time.
+# Targets that need no Debian package depend on this one; an up-to-date .venv costs nothing.
 venv:
 	@PYTHON=$(PYTHON) sh host/setup.sh venv
 
@@ -53,11 +53,11 @@ matrix: setup ## Build and boot every combination of boot loader, table, file sy
 recipes: setup ## Build and boot every recipe of recipes/
 	@set -e; for recipe in recipes/*.yml; do $(BIN)/particle-os build $$recipe --output $(OUT); done
 
-mutations: setup ## Break images in every way there is, and check each verdict (RUNS=10 JOBS=1)
+mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1)
 	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS)
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
 
-generate: venv ## Write what follows from the sources: registry of stages, schema, references
+generate: venv ## Write the generated files: registry of stages, schema, references
 	@$(BIN)/python tests/generate.py

@@ -1,4 +1,4 @@
-"""A real apt-cacher-ng of the test's own, run as whoever runs the test."""
+"""A real apt-cacher-ng for one test, run as the user of the test or as another one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAM = "/usr/sbin/apt-cacher-ng"
 
 @contextmanager
 def running(directory: Path, *settings: str, user: int | None = None) -> Iterator[str]:
-    """Runs it as `user` (or ourselves), on a free port of loopback; yields its URL."""
+    """Runs apt-cacher-ng as `user` (or the caller) on a free port of loopback; yields its URL."""
     port = free_port()
     config = directory / "acng"
     for name in ("cache", "log", "conf"):
@@ -42,7 +42,7 @@ def running(directory: Path, *settings: str, user: int | None = None) -> Iterato
 
 
 def free_port() -> int:
-    """A port that it takes, for itself or a mirror: it reads signed numbers of 16 bits."""
+    """A free port below 32768: apt-cacher-ng reads ports as signed 16-bit numbers."""
     for port in random.sample(range(20000, 32000), 100):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 def _wait_for(port: int, program: subprocess.Popen[bytes]) -> None:
     def answers() -> bool:
-        assert program.poll() is None, "apt-cacher-ng does not start"
+        assert program.poll() is None, "apt-cacher-ng has ended before it answered"
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), HANG_SECONDS).close()
             return True

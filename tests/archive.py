@@ -1,4 +1,4 @@
-"""A small signed archive of Debian packages, served on loopback for as long as a test lasts."""
+"""A small signed archive of Debian packages, served on loopback for one test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPIRED = {"Date": "Thu, 02 Jan 2020 03:04:05 UTC", "Valid-Until": "Thu, 09 Jan 
 
 
 def build_deb(directory: Path, name: str, version: str = "1.0", depends: str = "") -> Path:
-    """A package with the file /usr/share/NAME/version, which holds the version."""
+    """Builds a package whose file /usr/share/NAME/version holds the version."""
     tree = directory / f"{name}-{version}-tree"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "usr/share" / name).mkdir(parents=True)
@@ -38,7 +38,7 @@ def build_deb(directory: Path, name: str, version: str = "1.0", depends: str = "
 
 @dataclass
 class Archive:
-    """What is served: a directory, its address on loopback, and the key that signs it."""
+    """A served directory: its port on loopback, its signing key, and the requested paths."""
 
     directory: Path
     port: int
@@ -47,7 +47,7 @@ class Archive:
 
     @contextmanager
     def at(self, address: str, port: int) -> Iterator[None]:
-        """Serves it there. Raises OSError."""
+        """Serves the archive on `address` and `port`. Raises OSError."""
         asked = self.asked
 
         class Handler(http.server.SimpleHTTPRequestHandler):
@@ -63,7 +63,7 @@ class Archive:
     def publish(
         self, suite: str, *packages: Package, below: str = "", expired: bool = False
     ) -> None:
-        """Adds a suite, in a directory of the archive; `expired` indexes are of years ago."""
+        """Adds a suite in the directory `below`; the indexes of an `expired` one are years old."""
         root = self.directory / below
         place = root / f"dists/{suite}"
         index = place / "main/binary-amd64"
@@ -73,19 +73,19 @@ class Archive:
         (root / pool).mkdir()
         for name, version, depends in packages:
             build_deb(root / pool, name, version, depends)
-        (index / "Packages").write_text(_said(["apt-ftparchive", "packages", pool], root))
+        (index / "Packages").write_text(_output(["apt-ftparchive", "packages", pool], root))
         fields = {"Suite": suite, "Components": "main", "Architectures": "amd64"}
         fields |= EXPIRED if expired else {}
         options = [f"-oAPT::FTPArchive::Release::{name}={text}" for name, text in fields.items()]
-        text = _said(["apt-ftparchive", *options, "release", f"dists/{suite}"], root)
+        text = _output(["apt-ftparchive", *options, "release", f"dists/{suite}"], root)
         (place / "Release").write_text(text)
         sign = [*_gpg(self.directory.parent / "gnupg"), "--clearsign"]
-        _said([*sign, "--output", "InRelease", "Release"], place)
+        _output([*sign, "--output", "InRelease", "Release"], place)
 
 
 @contextmanager
 def served(directory: Path, *packages: Package) -> Iterator[Archive]:
-    """An archive with one suite of packages."""
+    """Serves an archive with one suite of packages."""
     with _signing(directory.parent / "gnupg") as key:
         archive = Archive(directory, free_port(), key)
         archive.publish(SUITE, *packages)
@@ -95,12 +95,12 @@ def served(directory: Path, *packages: Package) -> Iterator[Archive]:
 
 @contextmanager
 def _signing(home: Path) -> Iterator[str]:
-    """A fresh key in a home of its own; yields it armored."""
+    """Makes a signing key in a new GnuPG home; yields the armored public key."""
     home.mkdir(mode=0o700, parents=True)
     try:
         argv = [*_gpg(home), "--passphrase", "", "--quick-generate-key", "archive@example.org"]
-        _said([*argv, "ed25519", "sign"], home)
-        yield _said([*_gpg(home), "--armor", "--export"], home)
+        _output([*argv, "ed25519", "sign"], home)
+        yield _output([*_gpg(home), "--armor", "--export"], home)
     finally:
         subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
 
@@ -109,6 +109,6 @@ def _gpg(home: Path) -> list[str]:
     return ["gpg", "--homedir", str(home), "--batch", "--quiet"]
 
 
-def _said(argv: list[str], directory: Path) -> str:
+def _output(argv: list[str], directory: Path) -> str:
     done = subprocess.run(argv, cwd=directory, check=True, capture_output=True, text=True)
     return done.stdout

@@ -1,8 +1,8 @@
-"""Breaks good images in every way of vm/mutations.py and checks each verdict, several times over.
+"""Breaks good images in every way that vm/mutations.py lists, and checks each verdict repeatedly.
 
-`make mutations` builds an image with each boot loader, and runs each mutation ten times, one after
-the other (`make mutations RUNS=1 JOBS=2`). `--image extlinux=FILE` takes a raw image that is there;
-`--only WORD` runs those whose name contains the word.
+`make mutations` builds an image with each boot loader and runs each mutation ten times, one after
+the other (change this with `make mutations RUNS=1 JOBS=2`). `--image extlinux=FILE` uses an
+existing raw image; `--only WORD` runs only the mutations whose name contains the word.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ BOOT_SECONDS = 600
 
 @dataclass(frozen=True)
 class Run:
-    """One verdict, and whether it is the right one; `seconds` are those of the whole command."""
+    """A verdict and whether it is right; `seconds` is the time of the whole boot-test command."""
 
     right: bool
-    told: str
+    verdict: str
     seconds: float
 
 
@@ -50,7 +50,7 @@ def build(loader: str, program: Sequence[str], directory: Path) -> Path:
 
 
 def run(mutation: Mutation, image: Path, program: Sequence[str], directory: Path) -> Run:
-    """Breaks a copy of the image and has it booted."""
+    """Breaks a copy of the image and boots the copy."""
     broken = directory / "broken.raw"
     subprocess.run(["cp", "--sparse=always", image, broken], check=True)
     mutation.change(broken)
@@ -80,9 +80,11 @@ def run(mutation: Mutation, image: Path, program: Sequence[str], directory: Path
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=10, help="how often each is run")
-    parser.add_argument("--jobs", type=int, default=1, help="how many at the same time")
-    parser.add_argument("--only", default="", help="the mutations whose name contains this")
+    parser.add_argument("--runs", type=int, default=10, help="how often to run each mutation")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many mutations run at the same time"
+    )
+    parser.add_argument("--only", default="", help="run only mutations whose name contains this")
     parser.add_argument("--image", action="append", default=[], metavar="LOADER=FILE")
     parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
     arguments = parser.parse_args()
@@ -111,7 +113,7 @@ def main() -> int:
                 print(f"{name:<28} {mutation.status:<20} {right}/{len(runs)} {slowest:6.1f} s")
                 for each in runs:
                     if not each.right:
-                        print(f"    wrong: {each.told}")
+                        print(f"    wrong: {each.verdict}")
                 sys.stdout.flush()
                 wrong, total = wrong + len(runs) - right, total + len(runs)
     print(f"{total} runs, {wrong} wrong verdicts")

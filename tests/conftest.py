@@ -1,7 +1,7 @@
-"""What holds for all tests."""
+"""Settings for all tests."""
 
 from hypothesis import settings
 
-# A machine that runs virtual machines beside the tests is slow at times; that is no failure.
+# A slow example is no failure: the machine may run virtual machines at the same time.
 settings.register_profile("particle-os", deadline=None)
 settings.load_profile("particle-os")

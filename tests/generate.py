@@ -1,7 +1,7 @@
-"""Write the files that follow from the sources: `make generate`, or `--check` to list stale ones.
+"""Writes the generated files (`make generate`), or lists the stale ones with `--check`.
 
-The registry of stages comes first, from the text of the stages: while it is stale, for example
-because it names a stage that was removed, nothing can import the package.
+The registry of stages is written first, from the text of the stages: while the registry is stale,
+for example because it names a removed stage, no program can import the package.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ ALL_STAGES: tuple[type, ...] = (
 
 
 class UnclearStage(Exception):
-    """A stage whose source does not say what the registry needs."""
+    """The source of a stage lacks a name, or two stages share one."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A stage as its source describes it: `type` is its name in recipes."""
+    """A stage as its source defines it; `type` is its name in recipes."""
 
     type: str
     name: str
@@ -50,7 +50,7 @@ class Found:
 
 
 def stages(top: Path) -> list[Found]:
-    """All stages below the folder of stages, by their names in recipes.
+    """All stages of the folder of stages, sorted by their names in recipes.
 
     Raises UnclearStage when a stage has no type, or two stages share a name.
     """
@@ -82,7 +82,7 @@ def _stage(node: ast.ClassDef, module: str) -> Found:
 
 
 def registry(top: Path) -> str:
-    """The module that imports every stage."""
+    """The source of the module that imports every stage."""
     found = stages(top)
     lines = sorted(f"from {stage.module} import {stage.name}" for stage in found)
     return REGISTRY.format(
@@ -114,7 +114,7 @@ def checks_page() -> str:
 
 
 def files(top: Path) -> Iterator[tuple[Path, Callable[[], str]]]:
-    """Each generated file with the function that makes its content, the registry first."""
+    """Each generated file and the function that makes its content, the registry first."""
     yield top / STAGES / "registry.py", lambda: registry(top)
     yield top / "recipes/schema.json", schema
     yield top / "docs/stages.md", stages_page
@@ -122,7 +122,7 @@ def files(top: Path) -> Iterator[tuple[Path, Callable[[], str]]]:
 
 
 def stale(top: Path) -> Iterator[tuple[Path, str]]:
-    """The generated files that are not as the sources want them, each with its right content."""
+    """The generated files that do not match the sources, each with its new content."""
     for path, make in files(top):
         content = make()
         if not path.exists() or path.read_text() != content:
@@ -130,7 +130,7 @@ def stale(top: Path) -> Iterator[tuple[Path, str]]:
 
 
 def write(path: Path, content: str) -> None:
-    """Replace a file at once, so that a failure leaves the old one whole."""
+    """Replaces a file atomically, so that a failure leaves the old file intact."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(content)
     new.replace(path)

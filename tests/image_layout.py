@@ -1,4 +1,4 @@
-"""Makes OCI image layouts for tests, right ones and wrong ones."""
+"""Makes valid and invalid OCI image layouts for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OCI = "application/vnd.oci.image."
 
 
 class Layout:
-    """An image layout in a directory (image-layout.md); what is put into it is up to the test."""
+    """An image layout in a directory (image-layout.md of the OCI image specification)."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -21,7 +21,7 @@ class Layout:
         (place / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
     def blob(self, data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
-        """Puts a blob there; returns its descriptor."""
+        """Adds a blob to the layout; returns its descriptor."""
         name = hashlib.sha256(data).hexdigest()
         (self.place / "blobs/sha256" / name).write_bytes(data)
         return {"mediaType": media_type, "digest": f"sha256:{name}", "size": len(data), **more}
@@ -32,7 +32,7 @@ class Layout:
     def image(
         self, *layers: bytes, architecture: str = "amd64", config: object = None, **changes: Any
     ) -> dict[str, Any]:
-        """Puts an image of these tar archives there; `changes` are those of its manifest."""
+        """Adds an image with tar archives as layers; `changes` replace fields of its manifest."""
         diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
         about = {"architecture": architecture, "os": "linux", "config": config or {}}
         about["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
@@ -49,7 +49,7 @@ class Layout:
         return self.document(manifest, f"{OCI}manifest.v1+json")
 
     def index(self, manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Puts an index of manifests there."""
+        """Adds an index of manifests; returns its descriptor."""
         value = {
             "schemaVersion": 2,
             "mediaType": f"{OCI}index.v1+json",
@@ -58,7 +58,7 @@ class Layout:
         return self.document(value, f"{OCI}index.v1+json")
 
     def name(self, descriptor: dict[str, Any], name: str = "base") -> str:
-        """Gives what `descriptor` tells of a name, the only one; returns the reference."""
+        """Makes `name` the only name in the layout, for `descriptor`; returns the reference."""
         named = {**descriptor, "annotations": {"org.opencontainers.image.ref.name": name}}
         index = {"schemaVersion": 2, "manifests": [named]}
         (self.place / "index.json").write_text(json.dumps(index))

@@ -43,7 +43,7 @@ reads the recipe.
 
 @dataclass(frozen=True)
 class Combination:
-    """One image to build, and the firmwares to boot it under."""
+    """An image to build, and the firmware types that it boots under."""
 
     stage: Qemu
     firmwares: tuple[Firmware, ...]
@@ -60,11 +60,11 @@ class Combination:
         return f"{loader}-{self.stage.partition_table}-{self.stage.file_system}{signed}"
 
     def recipe(self) -> str:
-        """The recipe, as JSON, which is YAML, too."""
+        """The recipe as JSON, which is valid YAML."""
         stage = self.stage
         apt = {"type": "apt", "packages": PACKAGES}
-        # What Secure Boot needs comes in a stage of its own, so that without it GRUB's own core
-        # image is what boots.
+        # The packages for Secure Boot have a stage of their own: the other images do not install
+        # them and boot GRUB's core image.
         signed = [{"type": "apt", "packages": SIGNED}] if "uefi-secure" in self.firmwares else []
         disk = {
             "type": "qemu",
@@ -83,7 +83,7 @@ class Combination:
 
 
 def combinations() -> Iterator[Combination]:
-    """All that validation allows; those for Secure Boot are images of their own."""
+    """All combinations that validation allows; Secure Boot always gets a separate image."""
     hints = get_type_hints(Qemu)
     for loader in get_args(hints["boot_loader"]):
         for unified in (False, True):
@@ -106,7 +106,7 @@ def combinations() -> Iterator[Combination]:
 
 
 def build(combination: Combination, program: list[str], directory: Path) -> dict[Firmware, str]:
-    """Builds and boots one; what was seen under each firmware, as the last columns of its row."""
+    """Builds and boots a combination; returns the last columns of the row of each firmware."""
     recipe = directory / f"{combination.name}.yml"
     recipe.write_text(combination.recipe())
     argv = [*program, "build", str(recipe), "--output", str(directory / combination.name)]
@@ -124,7 +124,7 @@ def build(combination: Combination, program: list[str], directory: Path) -> dict
     }
     if not seen:
         sys.stderr.write(done.stderr)
-    # Images are large, and only their verdicts are wanted.
+    # Images are large, and only the verdicts are needed.
     subprocess.run(["rm", "-rf", directory / combination.name], check=True)
     return {firmware: seen.get(firmware, "not built | ") for firmware in combination.firmwares}
 
@@ -135,7 +135,7 @@ def row(combination: Combination, firmware: Firmware) -> str:
 
 
 def write_page(seen: dict[str, str]) -> None:
-    """The page, with what was seen in earlier runs where this one has nothing to say."""
+    """Writes the page; combinations that did not run keep their old rows."""
     old = PAGE.read_text().splitlines() if PAGE.exists() else []
     lines = []
     for combination in combinations():
@@ -149,7 +149,7 @@ def write_page(seen: dict[str, str]) -> None:
 
 
 def is_known(combination: Combination) -> bool:
-    """Whether the page says that it has passed under each firmware."""
+    """Whether the page says that the combination has passed under each firmware."""
     lines = PAGE.read_text().splitlines() if PAGE.exists() else []
     starts = [f"{row(combination, firmware)} passed" for firmware in combination.firmwares]
     return all(any(line.startswith(start) for line in lines) for start in starts)
@@ -157,9 +157,11 @@ def is_known(combination: Combination) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="the combinations whose name contains this")
+    parser.add_argument("--only", default="", help="run only combinations whose name contains this")
     parser.add_argument(
-        "--untried", action="store_true", help="those that the page does not say have passed"
+        "--untried",
+        action="store_true",
+        help="run only combinations that have not passed on the page",
     )
     parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
     arguments = parser.parse_args()
@@ -171,11 +173,11 @@ def main() -> int:
             if arguments.untried and is_known(combination):
                 continue
             found = build(combination, arguments.program, Path(directory))
-            for firmware, told in found.items():
-                seen[row(combination, firmware)] = told
-                print(row(combination, firmware), told, flush=True)
+            for firmware, result in found.items():
+                seen[row(combination, firmware)] = result
+                print(row(combination, firmware), result, flush=True)
             write_page(seen)
-    return 0 if all(told.startswith("passed") for told in seen.values()) else 1
+    return 0 if all(result.startswith("passed") for result in seen.values()) else 1
 
 
 if __name__ == "__main__":

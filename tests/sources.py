@@ -1,4 +1,4 @@
-"""The modules of the host and of the guest agent, read from their sources: nothing is run."""
+"""The modules of the host and of the guest agent, read from their sources without running them."""
 
 import ast
 from collections.abc import Iterator
@@ -33,15 +33,15 @@ def ours() -> dict[str, Path]:
 
 
 def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The absolute names of all modules that a source file imports, wherever in it.
+    """The absolute names of all modules that a source file imports, anywhere in the file.
 
-    `known` tells a module of ours from a name in a module.
+    `known` are our modules; `from a import b` names the module a.b if it is known, else a.
     """
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide where they lead"
+            assert node.level == 0, f"{path}: a relative import hides the module that it imports"
             assert node.module is not None
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
@@ -49,5 +49,5 @@ def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def folder(name: str) -> str:
-    """The folder of a module, or the module that lies beside the folders."""
+    """The folder of a module, or its own name when it lies beside the folders."""
     return name.partition(".")[2].partition(".")[0]

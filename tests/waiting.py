@@ -1,4 +1,4 @@
-"""The tests' only clock. Waits end with an event; their bound only ends a hang."""
+"""The only clock of the tests. A wait ends with an event; its time limit only ends a hang."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from particle_os.errors import DeadlineExceeded
 from particle_os.system.deadline import Deadline
 
 T = TypeVar("T")
-# Far longer than anything takes on a busy machine, and shorter than pytest's own time limit.
+# Far longer than any step on a busy machine, and shorter than pytest's time limit for a test.
 HANG_SECONDS = 300
 POLL_SECONDS = 0.02
 
 
 def until(condition: Callable[[], T]) -> T:
-    """Wait until `condition()` is true, and return its value; a hang fails the test."""
+    """Waits until `condition()` is true and returns its value; a hang fails the test."""
     hang = time.monotonic() + HANG_SECONDS
     while not (value := condition()):
-        assert time.monotonic() < hang, "the event never came"
+        assert time.monotonic() < hang, f"the event did not come within {HANG_SECONDS} s"
         time.sleep(POLL_SECONDS)
     return value
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there, and no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -40,12 +40,12 @@ def plenty() -> Deadline:
 
 
 def moment(what: str = "the test") -> Deadline:
-    """A deadline that passes at once or soon, for waits that nothing else ends."""
+    """A deadline that passes soon, for waits that nothing else ends."""
     return Deadline.after(0.3, what)
 
 
 class Clock:
-    """A clock that stands still until a test moves it; stands in for the module `time`."""
+    """A stand-in for the module `time` that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0

@@ -1,8 +1,8 @@
-"""`make bench`: how fast this is, beside other tools on the same machine in the same run.
+"""`make bench` measures speed, and compares it with other tools on the same machine in one run.
 
-Prints a table and writes bench.json. Seconds of two machines, or of two hours of one machine, tell
-little under emulation; the ratios of one run hold. What is not installed (debos; mmdebstrap, where
-it may not make a tree) is left out, and said so.
+The program prints a table and writes bench.json. Under emulation, seconds of two machines (or of
+one machine at two times) cannot be compared; the ratios of one run can. The table has no value for
+a tool that is not installed (debos) or not permitted (mmdebstrap).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BUILD_SECONDS = 1800.0
 
 @dataclass
 class Row:
-    """One line of the table: what it took, what it is compared with, and what is aimed at."""
+    """A line of the table: the seconds, the comparison, and the target."""
 
     what: str
     seconds: float | None
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass
 class Bench:
-    """The rows so far, and where the files of the benchmark go."""
+    """The rows so far, and the directory for the files of the benchmark."""
 
     place: Path
     rows: list[Row] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Bench:
         print(f"{row.what}: {_seconds(row.seconds)} {row.note}".rstrip(), file=sys.stderr)
 
     def build(self, path: Path, output: str, *options: str) -> tuple[float, dict[str, Any]]:
-        """Builds a recipe with the command line; its seconds and its result."""
+        """Builds a recipe with the command line; returns its seconds and its result."""
         argv = [Path(sys.executable).with_name("particle-os"), "build", path, "--json"]
         argv += ["--output", self.place / output, *options]
         began = time.monotonic()
@@ -83,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="particle-os-bench-", dir="/var/tmp") as place:
         bench = Bench(Path(place))
         _validate(bench)
-        # Makes the helper, the base and the saved state, and fetches the packages.
+        # The first build makes the helper, the base and the saved state, and fetches the packages.
         bench.build(REFERENCE, "first", "--no-boot-test")
         _helper(bench)
         _cold(bench)
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def _validate(bench: Bench) -> None:
-    """A thousand recipes of thirty stages, in one process."""
+    """Measures the validation of 1000 recipes of 30 stages in one process."""
     kinds = (
         "{type: apt, name: All, packages: [linux-image-amd64, sudo, locales, vim], timeout: 20m}",
         "{type: locale, default: en_US.UTF-8, generate: [de_DE.UTF-8]}",
@@ -115,7 +115,7 @@ def _validate(bench: Bench) -> None:
 
 
 def _helper(bench: Bench) -> None:
-    """A helper VM to the answer of its first command, in turns: restored, booted, first saved."""
+    """Measures a helper VM until its first answer: booted and saved, restored, booted only."""
     with workspace() as work:
         made = helper.ensure(
             load_template("debian-trixie"),
@@ -155,7 +155,7 @@ def _helper(bench: Bench) -> None:
             state.unlink()
         saved.append(start())
         warm.append(start())
-        # The last attempt does without a saved state.
+        # With one attempt left, the helper boots: the last attempt never uses a saved state.
         with mock.patch.object(running, "START_ATTEMPTS", 1):
             cold.append(start())
     ratio = statistics.median(c / w for c, w in zip(cold, warm, strict=True))
@@ -165,7 +165,7 @@ def _helper(bench: Bench) -> None:
 
 
 def _cold(bench: Bench) -> None:
-    """A build of which only the base tarball is there, against debos and native mmdebstrap."""
+    """Measures a build that only has the base tarball, against debos and native mmdebstrap."""
     seconds, result = bench.build(REFERENCE, "cold", "--no-cache", "--no-boot-test")
     raw = bench.place / "cold" / result["artifacts"][0]["path"]
     bench.add("cold build", seconds, note=f"{allocated_bytes(raw) >> 20} MiB allocated")
@@ -186,7 +186,7 @@ def _cold(bench: Bench) -> None:
 
 
 def _rebuild(bench: Bench) -> None:
-    """After a change of the last stage before `qemu`, after none, and two at once."""
+    """Measures rebuilds: with a change before `qemu`, without a change, and two at a time."""
     bench.build(REFERENCE, "rebuild", "--no-boot-test")
     cold = next(row for row in bench.rows if row.what == "cold build").seconds
     assert cold is not None
@@ -205,7 +205,7 @@ def _rebuild(bench: Bench) -> None:
     change("one")
     change("two")
     after_another = time.monotonic() - began
-    # More than all processors can do nobody gets.
+    # One build keeps `busy` processors busy, so two at a time can gain at most this factor.
     busy = (_processor_seconds() - used) / after_another
     most = len(os.sched_getaffinity(0)) / busy
     at_once = _at_once([lambda: change("one"), lambda: change("two")])
@@ -217,7 +217,7 @@ def _rebuild(bench: Bench) -> None:
 
 
 def _processor_seconds() -> float:
-    """What the children that have ended have used, and theirs."""
+    """The processor seconds of all ended children, including their own children."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -241,7 +241,7 @@ def _at_once(actions: Sequence[Callable[[], object]]) -> float:
 
 
 def _reference() -> tuple[list[str], Path]:
-    """The packages of the reference recipe, and the tarball of its base."""
+    """Returns the packages of the reference recipe and the tarball of its base."""
     loaded = loading.load(REFERENCE).recipe
     packages = [
         name for stage in loaded.stages if isinstance(stage, Apt) for name in stage.packages
@@ -259,9 +259,9 @@ LOCALES = (
 
 
 def _debos(place: Path, packages: Sequence[str], tarball: Path) -> float | None:
-    """Seconds that debos takes for the same packages and settings, without a disk of them.
+    """The seconds that debos takes for equal packages and settings; None when not installed.
 
-    (The one of Debian 12 cannot unmount its disk at the end.) None where it is not installed.
+    debos makes no disk image here: the debos of Debian 12 cannot unmount its disk at the end.
     """
     if not shutil.which("debos"):
         return None
@@ -278,7 +278,7 @@ def _debos(place: Path, packages: Sequence[str], tarball: Path) -> float | None:
 
 
 def _mmdebstrap(place: Path, packages: Sequence[str]) -> float | None:
-    """Seconds for the same packages and locale, natively; None where that is not permitted."""
+    """The seconds of native mmdebstrap for equal packages and locale; None when not permitted."""
     argv = ["mmdebstrap", "--variant=apt", f"--include={','.join(packages)}"]
     argv += [f'--customize-hook=chroot "$1" sh -c "{LOCALES}"', "trixie", str(place / "native.tar")]
     return _timed(argv)

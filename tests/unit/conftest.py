@@ -8,7 +8,7 @@ from ..waiting import Clock, plenty
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """No test sees or touches the user's cache."""
+    """Gives each test an empty cache instead of the user's cache."""
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     return cache / "particle-os"
@@ -25,7 +25,7 @@ def signals_restored():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of all deadlines, which stands still until the test moves it."""
+    """Replaces the clock of all deadlines by one that stands still until the test moves it."""
     clock = Clock()
     monkeypatch.setattr(deadline, "time", clock)
     return clock
@@ -33,5 +33,5 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def soon():
-    """Enough for anything that works."""
+    """A deadline that a working program never reaches."""
     return plenty()

@@ -1,4 +1,4 @@
-"""docs/adding-a-stage.md, followed to the letter in a copy of the tree."""
+"""Follows docs/adding-a-stage.md to the letter in a copy of the tree."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 PAGE = (TOP / "docs/adding-a-stage.md").read_text()
-# A path in a line of its own, where in the file, and a block; or a block of commands.
+# A line with a path (and a line of the file to insert before) and a block, or a block of commands.
 STEP = re.compile(
     r"^`(?P<path>[^`\n]+)`(?:, before `(?P<before>[^`\n]+)`)?:\n\n"
     r"(?P<fence>`{3,})\w+\n(?P<text>.*?)^(?P=fence)$"
@@ -53,7 +53,7 @@ def tree(tmp_path):
 
 
 def contents(top):
-    """All files under version control, as they are."""
+    """The contents of all files under version control, by path."""
     skipped = {".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "out"}
     return {
         path.relative_to(top).as_posix(): path.read_bytes()
@@ -65,7 +65,7 @@ def contents(top):
 
 
 def put(path, text, before):
-    """Writes a file of the page, or a part of one before the given line."""
+    """Writes a block of the page to `path`, or inserts the block before the line `before`."""
     if before is not None:
         whole = path.read_text()
         assert whole.count(f"\n{before}\n") == 1
@@ -75,7 +75,7 @@ def put(path, text, before):
 
 
 def run(top, commands):
-    """What the page's commands print; they succeed."""
+    """Runs commands of the page, which must succeed, and returns their output."""
     ours = {"PYTHONPATH": f"{top}/host:{top}/guest-agent", "TESTS": TESTS}
     inherited = {
         k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MAKE", "MFLAGS"))

@@ -1,4 +1,4 @@
-"""The generated files are as the sources want them, and `make generate` finds every stage."""
+"""The generated files match the sources, and `make generate` finds every stage."""
 
 import shutil
 
@@ -19,7 +19,7 @@ class Motd(StageOptions):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of the stages alone."""
+    """A tree with a copy of the stages and nothing else."""
     shutil.copytree(generate.TOP / generate.STAGES, tmp_path / generate.STAGES)
     return tmp_path
 

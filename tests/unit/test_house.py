@@ -1,6 +1,6 @@
-"""The measures of the house, and the limit of each, so that what was tidied stays tidy.
+"""Limits for the structure of the code: folders, levels, cycles, long modules, repeated names.
 
-The sources are read, nothing is run. `LIMITS` is the table: lower a limit whenever a measure falls.
+The tests read the sources and run nothing. Lower a limit in `LIMITS` whenever a measure falls.
 """
 
 import ast
@@ -26,14 +26,14 @@ HOST, GUEST = "particle_os", "particle_agent"
 
 
 def graph(files):
-    """The modules of `files` that each of them imports."""
+    """The modules of `files` that each module imports."""
     return {name: set(imported(path, files)) & set(files) - {name} for name, path in files.items()}
 
 
 def folder_graph(files, package):
-    """The folders of a package that each of them imports; modules beside the folders are left out.
+    """The folders of a package that each folder imports, without the modules beside the folders.
 
-    Those stand below all folders (errors) or above them (__main__), and are no level.
+    Those modules are no level: they lie below all folders (errors) or above them (__main__).
     """
     folders = {folder(n) for n, p in files.items() if n.startswith(f"{package}.") and inside(p, n)}
     found = {name: set() for name in folders}
@@ -59,7 +59,7 @@ def cycles(edges):
 
 
 def reachable(edges, start):
-    """The nodes that can be reached from `start`; itself only through a cycle."""
+    """The nodes that `start` reaches; `start` is one of them only when a cycle leads back to it."""
     found, left = set(), list(edges[start])
     while left:
         node = left.pop()
@@ -70,7 +70,7 @@ def reachable(edges, start):
 
 
 def longest_chain(edges):
-    """The longest chain of nodes, the highest first; cycles are cut where they close."""
+    """The longest chain of nodes, the highest first; a chain ends where it would close a cycle."""
 
     def chain(node, above):
         below = [chain(n, (*above, node)) for n in edges[node] if n not in (*above, node)]
@@ -80,7 +80,7 @@ def longest_chain(edges):
 
 
 def largest_folder(files):
-    """The modules of the folder that has most of them."""
+    """The modules of the folder with the most modules."""
     found = defaultdict(list)
     for name, path in files.items():
         if path.name != "__init__.py":
@@ -89,7 +89,7 @@ def largest_folder(files):
 
 
 def many_imports(files):
-    """The modules that import more than `MOST_IMPORTS` others of ours."""
+    """The modules that import more than `MOST_IMPORTS` of our other modules."""
     return [
         f"{name} ({len(others)})"
         for name, others in graph(files).items()
@@ -119,7 +119,7 @@ def defined(path):
         if isinstance(node, ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript | ast.BinOp):
-            # Constants are in capitals throughout; a type alias is written as a class is.
+            # All-capital names are constants; a type alias is written like a class name.
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             yield from (name for name in names if name[0].isupper() and not name.isupper())
 
@@ -131,7 +131,7 @@ def repeated_names(files):
 
 
 def measured(files):
-    """What counts for each measure of `LIMITS`."""
+    """The list of findings for each measure in `LIMITS`."""
     host, guest = folder_graph(files, HOST), folder_graph(files, GUEST)
     return {
         "modules in the largest folder": largest_folder(files),
@@ -163,7 +163,7 @@ def test_every_measure_has_a_limit(house):
 
 @pytest.fixture
 def small(tmp_path):
-    """Writes the modules of a small host, and reads them back; `files` are contents by path."""
+    """Writes the modules of a small host package; `files` maps module paths to contents."""
 
     def write(**files):
         for name, content in files.items():

@@ -1,7 +1,8 @@
-"""Which module may import which. The sources are read, nothing is run.
+"""The rules for imports between folders. The tests read the sources and run nothing.
 
-The two tables are the rules. A folder may import itself and all folders of the rows above its own,
-and nothing of its own row. Every import counts: under TYPE_CHECKING and inside functions, too.
+Each package has a table of rows in `RULES`. A folder may import itself and the folders of the rows
+above its own row, but no other folder of its own row. Every import counts, also under
+TYPE_CHECKING and inside functions.
 """
 
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from ..sources import folder, imported, ours
 
-# The lowest row first. What is no folder is a module beside the folders.
+# The lowest row first. A name that is no folder is a module beside the folders.
 RULES = {
     "particle_os": (
         {"", "errors", "records"},
@@ -36,7 +37,8 @@ RULES = {
         {"__main__"},
     ),
 }
-# What the host may import of the agent, besides `contract` and `stages`. This list only shrinks.
+# The host may import these modules of the agent, in addition to `contract` and `stages`.
+# Remove entries from this list; add none.
 SHARED = {"apt.dpkg", "apt.failure", "apt.proxy", "errors"}
 
 
@@ -44,10 +46,10 @@ MODULES = ours()
 
 
 def row(name):
-    """The place of a module in the rules of its package."""
+    """The index of the row of a module in the rules of its package."""
     rows = RULES[name.partition(".")[0]]
     found = [index for index, folders in enumerate(rows) if folder(name) in folders]
-    assert len(found) == 1, f"{name} has no place in the rules"
+    assert len(found) == 1, f"{name} has no row in RULES, or several"
     return found[0]
 
 
@@ -64,11 +66,11 @@ def offences(name, names):
             if inner.partition(".")[0] not in ("contract", "stages") and inner not in SHARED:
                 yield f"{name} imports {other}, which is not shared with the host"
             if folder(name) in ("vm", "system"):
-                yield f"{name} imports {other}: it knows nothing of the agent"
+                yield f"{name} imports {other}: this folder must not depend on the agent"
         elif package == "particle_agent" and top not in sys.stdlib_module_names:
-            yield f"{name} imports {other}: the agent has the standard library only"
+            yield f"{name} imports {other}: the agent may only use the standard library"
         if top == "click" and folder(name) not in ("cli", "__main__"):
-            yield f"{name} imports click: only the command line knows it"
+            yield f"{name} imports click: only the command line may use it"
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

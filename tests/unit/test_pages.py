@@ -1,4 +1,4 @@
-"""Links between the pages lead somewhere."""
+"""Every link between pages has a target."""
 
 import re
 from pathlib import Path
@@ -14,13 +14,13 @@ PAGES = [
 
 
 def links(page):
-    """The relative links of a page, outside of code."""
+    """The relative links of a page, outside code blocks."""
     text = re.sub(r"^(`{3,}).*?^\1$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     return [to for to in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in to]
 
 
 def anchors(page):
-    """The anchors that a forge makes of a page's headings."""
+    """The anchors that a forge makes from a page's headings."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", t)) for t in titles]
     return {title.strip().lower().replace(" ", "-") for title in plain}

@@ -1,4 +1,4 @@
-"""What host/setup.sh says when something that `make check` needs is missing."""
+"""Tests the messages of host/setup.sh when a dependency of `make check` is missing."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 SH = shutil.which("sh")
-# A Python that fails where the program that it is given contains a word.
+# A stand-in for Python that fails when its program (the argument of -c) contains a word.
 PYTHON = '#!/bin/sh\ncase "$2" in *{}*) exit 1 ;; esac\n'
 
 
@@ -23,7 +23,7 @@ def setup(top, verb, **environment):
 
 @pytest.fixture
 def fresh(tmp_path):
-    """What set-up reads of a fresh clone."""
+    """A tree with the files of a fresh clone that host/setup.sh reads."""
     (tmp_path / "host").mkdir()
     shutil.copy(TOP / "host/setup.sh", tmp_path / "host/setup.sh")
     shutil.copy(TOP / "pyproject.toml", tmp_path / "pyproject.toml")
@@ -46,7 +46,7 @@ def test_programs_that_are_there_are_not_named(tmp_path):
     assert not {"skopeo", "zstd"} & set(named)
 
 
-def test_a_missing_python_is_told(fresh):
+def test_a_missing_python_is_reported(fresh):
     done = setup(fresh, "venv", PYTHON="/nonexistent/python3")
     assert done.returncode == 2
     assert "there is no /nonexistent/python3" in done.stderr
@@ -57,7 +57,7 @@ def test_a_missing_python_is_told(fresh):
     ("word", "message"),
     [("version_info", "is older than 3.11"), ("ensurepip", "sudo apt install python3-venv")],
 )
-def test_a_python_that_cannot_make_virtual_environments_is_told(fresh, word, message):
+def test_a_python_that_cannot_make_virtual_environments_is_reported(fresh, word, message):
     python = fresh / "python"
     python.write_text(PYTHON.format(word))
     python.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The version comes from one place, and what is written by hand agrees with it."""
+"""The version comes from one place, and the changelog and the documentation agree with it."""
 
 import re
 import tomllib

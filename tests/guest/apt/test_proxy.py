@@ -21,7 +21,7 @@ def cacher(port=3142, https="rewrite"):
 
 @pytest.fixture
 def listening():
-    """A port on which somebody answers, until it is closed."""
+    """A port on which a server answers until the test closes it."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -34,7 +34,7 @@ def listening():
         server.shutdown()
         server.server_close()
 
-    # The kernel gives it to nobody else once it is closed.
+    # free_port() lies outside the ephemeral range, so no other process gets the closed port.
     server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield SimpleNamespace(port=server.server_port, close=close)
@@ -50,8 +50,8 @@ def debian(target, listening):
     return target
 
 
-def told(target):
-    """The -o settings of each call of apt-get."""
+def options_of(target):
+    """The -o options of each call of apt-get."""
     calls = [c.argv for c in target.commands if c.argv[0] == "apt-get"]
     return [dict(a[2:].split("=", 1) for a in argv if a.startswith("-o")) for argv in calls]
 
@@ -81,7 +81,7 @@ def test_apt_goes_through_the_proxy_and_nothing_of_it_stays(debian):
     seen = []
 
     def look(command):
-        (settings,) = told(debian)[-1:]
+        (settings,) = options_of(debian)[-1:]
         seen.append(debian.read(settings["Dir::Etc::sourcelist"]))
         seen.append(debian.read(f"{settings['Dir::Etc::sourceparts']}/x.sources"))
 
@@ -90,7 +90,7 @@ def test_apt_goes_through_the_proxy_and_nothing_of_it_stays(debian):
     assert seen[0].startswith("deb http://HTTPS///m.example/debian s main\n")
     assert seen[1] == "URIs: https://n.example:444/ http://HTTPS///o.e\n"
     assert seen[2:] == seen[:2]
-    assert {s["Acquire::http::Proxy"] for s in told(debian)} == {debian.apt_proxy.url}
+    assert {s["Acquire::http::Proxy"] for s in options_of(debian)} == {debian.apt_proxy.url}
     assert debian.read("/etc/apt/sources.list") == SOURCES
     assert debian.list("/run") == []
     assert debian.list("/etc/apt") == ["sources.list", "sources.list.d"]
@@ -99,14 +99,14 @@ def test_apt_goes_through_the_proxy_and_nothing_of_it_stays(debian):
 def test_sources_stay_as_they_are_where_pins_go_by_host(debian):
     debian.write("/etc/apt/preferences.d/x", 'Package: *\nPin: origin "m.example"\n')
     Apt(packages=("curl",)).run(debian)
-    assert "Dir::Etc::sourcelist" not in told(debian)[0]
+    assert "Dir::Etc::sourcelist" not in options_of(debian)[0]
 
 
 def test_a_proxy_that_is_not_there_is_left_out(debian, listening):
     listening.close()
     Apt(packages=("curl",)).run(debian)
-    assert all("Acquire::http::Proxy" not in settings for settings in told(debian))
-    assert len(told(debian)) == 2
+    assert all("Acquire::http::Proxy" not in settings for settings in options_of(debian))
+    assert len(options_of(debian)) == 2
     (note,) = debian.report.notes
     assert "has gone away" in note
 
@@ -116,7 +116,7 @@ def test_a_proxy_that_hangs_is_left_out(debian, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         debian.apt_proxy = cacher(silent.getsockname()[1])
         Apt(packages=("curl",)).run(debian)
-    assert all("Acquire::http::Proxy" not in settings for settings in told(debian))
+    assert all("Acquire::http::Proxy" not in settings for settings in options_of(debian))
     assert len(debian.report.notes) == 1
 
 
@@ -128,12 +128,12 @@ def test_a_proxy_that_goes_away_is_done_without(debian, listening):
 
     debian.when("apt-get", fail)
     Apt(packages=("curl",)).run(debian)
-    through = ["Acquire::http::Proxy" in settings for settings in told(debian)]
-    assert through == [True, True, False, False], "the indexes are fetched anew, too"
+    through = ["Acquire::http::Proxy" in settings for settings in options_of(debian)]
+    assert through == [True, True, False, False], "apt-get update runs again, too"
     assert len(debian.report.notes) == 1
 
 
-def test_a_failure_that_is_not_the_proxys_is_told(debian):
+def test_a_failure_that_is_not_the_proxys_is_options_of(debian):
     def fail(command):
         raise CommandFailed(command.argv, 100, ["E: Unable to locate package nonsense"])
 
@@ -141,7 +141,7 @@ def test_a_failure_that_is_not_the_proxys_is_told(debian):
     with pytest.raises(StageError, match="Unable to locate package") as raised:
         Apt(packages=("nonsense",)).run(debian)
     assert debian.report.notes == []
-    assert len(told(debian)) == 1
+    assert len(options_of(debian)) == 1
     assert "--apt-proxy" not in (raised.value.hint or "")
 
 

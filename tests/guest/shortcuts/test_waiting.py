@@ -1,4 +1,4 @@
-"""A forked agent takes the streams of who ordered it, and tells how it ended."""
+"""A forked agent takes over the streams of its caller and reports its exit status."""
 
 import subprocess
 import sys
@@ -9,7 +9,8 @@ import pytest
 from ...waiting import HANG_SECONDS
 
 TOP = Path(__file__).parents[3]
-# A process may take the streams of its own child everywhere; another one reads what comes of it.
+# The script takes the streams of its own child, which every kernel permits; a fork reads the
+# output.
 SCRIPT = """
 import os, signal, subprocess, sys
 from pathlib import Path
@@ -40,7 +41,7 @@ print(caller.stdout.read().decode() + caller.stderr.read().decode())
 
 
 @pytest.mark.parametrize(("verb", "status"), [("run", "3"), ("raise", "1"), ("kill", "none")])
-def test_who_orders_gets_the_output_and_the_status(tmp_path, verb, status):
+def test_the_caller_gets_the_output_and_the_status(tmp_path, verb, status):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path / "status", verb],
         capture_output=True,

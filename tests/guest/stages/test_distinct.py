@@ -1,4 +1,4 @@
-"""What two items of a stage say of one thing is an error, not a matter of which comes last."""
+"""Two items of a stage that define one thing are an error; the last one does not win."""
 
 import pytest
 from particle_agent.stages.accounts.groups import Group, Groups

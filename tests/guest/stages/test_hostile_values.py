@@ -46,7 +46,7 @@ def one_interface(**options):
     return {"interfaces": [{"match": ["en*"], **options}]}
 
 
-# What takes free text: the stage, its options, and a harmless value.
+# The places that take free text: the stage, its options, and a harmless value.
 PLACES = {
     "package": (Apt, lambda text: {"packages": [text]}, "curl"),
     "locale": (Locale, lambda text: {"default": text}, "eo_XX"),
@@ -75,7 +75,7 @@ NEVER_ARGUMENTS = ("zone", "password", "key")
 
 
 def arguments_of(place, text):
-    """The arguments that a value may become."""
+    """The arguments that may contain the value `text`."""
     if place == "home" and text == NO_HOME:
         return {text, "--no-create-home"}
     if place != "locale":
@@ -89,13 +89,13 @@ def source_of(locale):
 
 
 def stage_with(place, text):
-    """The stage with `text` in that place; None when it is refused."""
+    """The stage with `text` in `place`; None when decoding refuses the text."""
     kind, options, _ = PLACES[place]
     return accepted(kind, options(text))
 
 
 def prepared(target, text):
-    """A target in which everything that `text` may name exists."""
+    """A target that has everything that `text` may name."""
     target.write("/usr/bin/apt-get", "")
     target.write("/usr/share/i18n/SUPPORTED", f"{text} UTF-8\n")
     if stage_with("locale", text):
@@ -119,12 +119,12 @@ def prepared(target, text):
     return target
 
 
-# Values for which a stage has less to do: users that are there, locales that are built in.
+# These users exist already and these locales are built in, so the stage runs fewer commands.
 WITHOUT_COMMANDS = {"root", "admin", *BUILT_IN}
 
 
 def commands_of(make_target, place, text):
-    """What the stage runs with `text`; None when it is refused or does not exist."""
+    """The commands of the stage with `text`; None when the text is refused or names nothing."""
     stage = stage_with(place, text)
     if stage is None:
         return None

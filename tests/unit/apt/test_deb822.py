@@ -17,11 +17,11 @@ def test_a_field_goes_on_in_indented_lines_whatever_they_hold():
     ]
 
 
-def test_nothing_holds_no_paragraph():
+def test_empty_text_has_no_paragraph():
     assert list(paragraphs("\n\n# only a comment\n\n")) == []
 
 
 @pytest.mark.parametrize("text", ["words alone\n", " begins with more\n", "A: b\n\n more\n", ": x"])
-def test_what_is_no_paragraph_is_told(text):
+def test_text_that_is_no_paragraph_is_an_error(text):
     with pytest.raises(Malformed, match="no field"):
         list(paragraphs(text))

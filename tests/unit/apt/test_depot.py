@@ -1,4 +1,4 @@
-"""The host's own apt against a small archive on loopback; nothing is installed."""
+"""Runs the host's apt against a small archive on loopback; the tests install nothing."""
 
 import base64
 import functools
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def build(directory, name, version="1.0", depends=""):
-    """A Debian package with one file, compressed as Debian does it."""
+    """Builds a Debian package with one file and Debian's usual compression (xz)."""
     tree = directory / f"{name}-tree"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "usr").mkdir()
@@ -44,7 +44,7 @@ def build(directory, name, version="1.0", depends=""):
 
 @pytest.fixture
 def archive(tmp_path):
-    """An archive with two packages; `served` lists what was asked for."""
+    """An archive with two packages; `served` lists the paths that clients have requested."""
     directory = tmp_path / "archive"
     directory.mkdir()
     debs = [build(directory, "tool", "2:1.0", "library"), build(directory, "library")]
@@ -108,7 +108,7 @@ def answer(depot, request):
 
 
 def content(disk):
-    """The names of the files on the disk, by what reads squashfs without mounting it."""
+    """The files on the disk and their contents; sqfs2tar reads squashfs without a mount."""
     listed = subprocess.run(["sqfs2tar", disk], check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(listed)) as tar:
         return {m.name: tar.extractfile(m).read() for m in tar if m.isreg()}
@@ -164,7 +164,7 @@ def test_a_package_is_fetched_once(depot, archive, tmp_path):
     assert len(chosen(depot)) == 2
 
 
-def test_a_damaged_package_of_the_cache_is_fetched_anew(depot, archive, tmp_path):
+def test_a_damaged_package_of_the_cache_is_fetched_again(depot, archive, tmp_path):
     answer(depot, make_request(archive.url, "library"))
     (kept,) = (tmp_path / "cache/packages").iterdir()
     good = kept.read_bytes()
@@ -174,7 +174,7 @@ def test_a_damaged_package_of_the_cache_is_fetched_anew(depot, archive, tmp_path
     assert kept.read_bytes() == good
 
 
-def test_a_package_that_does_not_exist_is_told_in_apts_words(depot, archive):
+def test_a_package_that_does_not_exist_is_reported_in_apts_words(depot, archive):
     with pytest.raises(StageFailed, match="Unable to locate package nonesuch"):
         answer(depot, make_request(archive.url, "nonesuch"))
     assert any("Unable to locate package nonesuch" in line for line in depot.lines)
@@ -208,7 +208,7 @@ def test_nothing_is_left_in_the_work_directory(depot, archive, tmp_path):
     assert list(tmp_path.glob("packages-*")) == []
 
 
-def test_a_package_that_is_none_is_told(tmp_path, depot):
+def test_a_file_that_is_no_package_is_reported(tmp_path, depot):
     broken = tmp_path / "broken_1_all.deb"
     broken.write_bytes(b"no archive")
     (tmp_path / "w").mkdir()
@@ -216,7 +216,7 @@ def test_a_package_that_is_none_is_told(tmp_path, depot):
         write_disk([broken], depot.disk, tmp_path / "w", plenty())
 
 
-def test_packages_that_nobody_wanted_for_long_go_away(depot, archive, tmp_path):
+def test_packages_that_were_not_used_for_long_are_removed(depot, archive, tmp_path):
     answer(depot, make_request(archive.url, "library"))
     (kept,) = (tmp_path / "cache/packages").iterdir()
     old = kept.with_name(f"{'0' * 64}.deb")
@@ -241,7 +241,10 @@ def signed(tmp_path):
 
 
 def ask(archive, stage, *, installed="", preferences=(), key=None):
-    """The request of a target with what the stage `sources` writes, the key within the source."""
+    """The request of a target whose source has the form that the stage `sources` writes.
+
+    The key stands within the source.
+    """
     lines = (key or archive.key).splitlines()
     text = (
         f"Types: deb\nURIs: http://10.0.2.2:{archive.port}\nSuites: test\nComponents: main\n"
@@ -271,7 +274,7 @@ def test_a_key_within_the_source_is_believed(depot, signed):
 
 
 @pytest.mark.parametrize(
-    ("stage", "installed", "told"),
+    ("stage", "installed", "plain"),
     [
         (Apt(packages=("zz-tool",)), "", True),
         (Apt(packages=("zz-tool",)), INSTALLED.format("zz-library", "1.0"), True),
@@ -280,9 +283,9 @@ def test_a_key_within_the_source_is_believed(depot, signed):
         (Apt(packages=("zz-tool",), remove=("zz-x",)), INSTALLED.format("zz-x", "1.0"), False),
     ],
 )
-def test_new_packages_alone_may_be_unpacked_without_dpkg(depot, signed, stage, installed, told):
+def test_new_packages_alone_may_be_unpacked_without_dpkg(depot, signed, stage, installed, plain):
     answer(depot, ask(signed, stage, installed=installed))
-    assert ("plain/zz-tool_2.0_all.deb.json" in content(depot.disk)) == told
+    assert ("plain/zz-tool_2.0_all.deb.json" in content(depot.disk)) == plain
 
 
 def test_another_key_is_not_believed(depot, signed, tmp_path):
@@ -304,14 +307,14 @@ def test_an_upgrade_brings_newer_versions_of_what_is_there(depot, signed):
 
 
 def test_a_removal_is_taken_into_account(depot, signed):
-    """Also of what is not there, of which apt would complain."""
+    """`remove` may name a missing package, which apt itself would refuse."""
     installed = INSTALLED.format("zz-tool", "1.0") + INSTALLED.format("zz-library", "1.0")
     stage = Apt(upgrade=True, remove=("zz-tool", "zz-nonesuch"))
     answer(depot, ask(signed, stage, installed=installed))
     assert chosen(depot) == []
 
 
-def test_a_release_that_does_not_exist_is_told(depot, signed):
+def test_a_release_that_does_not_exist_is_reported(depot, signed):
     with pytest.raises((StageFailed, InfrastructureError), match="nonesuch"):
         answer(depot, ask(signed, Apt(packages=("zz-tool",), target_release="nonesuch")))
     answer(depot, ask(signed, Apt(packages=("zz-tool",), target_release="test")))
@@ -332,7 +335,7 @@ def test_a_package_file_of_the_recipe_brings_what_it_needs(depot, signed, tmp_pa
     assert "Package: local\nVersion: 1:3.0\n" in content(depot.disk)["Packages"].decode()
 
 
-def test_a_package_file_that_has_changed_is_told(depot, signed, tmp_path):
+def test_a_package_file_that_has_changed_is_reported(depot, signed, tmp_path):
     deb, reference = local_deb(tmp_path, depot)
     deb.write_bytes(b"another one")
     with pytest.raises(InfrastructureError, match="has changed"):
@@ -340,7 +343,7 @@ def test_a_package_file_that_has_changed_is_told(depot, signed, tmp_path):
 
 
 def test_packages_come_through_the_proxy_and_without_it_when_it_goes_away(tmp_path, depot, archive):
-    """The archive on another address of loopback stands for one in the network."""
+    """The archive uses another loopback address, to stand for an archive in the network."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):

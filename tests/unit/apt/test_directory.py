@@ -139,7 +139,7 @@ def test_sources_that_are_not_understood_are_refused(written, line):
 
 @given(st.text(max_size=60))
 def test_no_text_of_the_guest_makes_another_line(tmp_path_factory, text):
-    """Whatever a field holds, it is refused or stays the value of its own field."""
+    """Any text in a field is refused, or stays the value of that field."""
     directory = tmp_path_factory.mktemp("apt")
     request = make(
         status=file("s", STATUS.replace("1:2.0~rc1-3+b1", f"1{text}")),

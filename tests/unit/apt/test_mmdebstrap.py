@@ -1,4 +1,4 @@
-"""How mmdebstrap is started and waited for; a script stands in for it."""
+"""Tests how the host starts and awaits mmdebstrap; a script stands in for the program."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ WANTED = mmdebstrap.Wanted("trixie", MIRROR, "amd64", ["?essential", "apt"])
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Makes the stand-in of a script, which has the directory as $D; returns that."""
+    """Makes the stand-in from a script, in which $D is a directory; returns the directory."""
 
     def make(script):
         programs = tmp_path / "bin"
@@ -54,7 +54,7 @@ def test_something_else_is_done_meanwhile(program):
     assert "--include=?essential --include=apt" in call
 
 
-def test_a_failure_is_told_at_the_end_with_the_mirrors_name(program):
+def test_a_failure_is_reported_at_the_end_with_the_mirrors_name(program):
     place = program("echo \"Could not resolve 'mirror.example.org'\"; exit 25")
     with extracting(place) as finish:
         wait_for(place / "calls")
@@ -71,7 +71,7 @@ def test_nothing_is_left_when_the_other_fails(program):
     assert sorted(p.name for p in place.iterdir()) == ["bin", "calls", "pid"]
 
 
-def test_it_begins_anew_when_the_proxy_goes_away(program):
+def test_it_starts_again_when_the_proxy_goes_away(program):
     place = program('case "$*" in *Proxy*:9/*|*Proxy*:9\\"*) exit 25;; esac')
     notes = []
     found = wire.AptProxy(url="http://127.0.0.1:9", https="connect", caches=False)

@@ -1,4 +1,4 @@
-"""Proxies on loopback: a real apt-cacher-ng, a small one of another kind, and what is none."""
+"""Proxies on loopback: a real apt-cacher-ng, a small proxy of another kind, and no proxy."""
 
 import functools
 import http.server
@@ -44,7 +44,7 @@ def answering(status, text=b""):
 
 @pytest.fixture
 def apt_conf(tmp_path, monkeypatch):
-    """All that apt is told, whatever this machine has."""
+    """The only configuration that apt reads; apt ignores the configuration of this machine."""
     config = tmp_path / "apt.conf"
     config.write_text(NO_OTHERS)
     monkeypatch.setenv("APT_CONFIG", str(config))
@@ -53,11 +53,11 @@ def apt_conf(tmp_path, monkeypatch):
 
 @pytest.fixture
 def usual(monkeypatch, apt_conf):
-    """Nothing runs where apt-cacher-ng usually does, whatever this machine has."""
+    """Makes apt-cacher-ng's usual address one on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr(apt_proxy, "USUAL", nobody)
-    return nobody
+        unused = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(apt_proxy, "USUAL", unused)
+    return unused
 
 
 def unwanted(text):
@@ -85,7 +85,7 @@ def test_a_web_server_is_no_proxy(status):
         check(url)
 
 
-def test_a_proxy_that_wants_a_password_is_told():
+def test_a_proxy_that_wants_a_password_is_reported():
     with answering(407) as url, pytest.raises(NoProxy, match="password"):
         check(url)
 
@@ -112,7 +112,7 @@ def test_hits_and_misses_are_those_of_the_build(tmp_path):
                 assert answer.read() == name.encode()
 
         fetch("a")
-        # It writes its log a little later.
+        # apt-cacher-ng writes its log a little after the answer.
         until(lambda: counts(check(url)) == (0, 1))
         proxy = AptProxy(check(url))
         assert proxy.result() == AptProxyResult(url=url, gone=False, hits=0, misses=0)
@@ -142,10 +142,10 @@ def test_auto_takes_apt_cacher_ng_where_it_usually_is(tmp_path, monkeypatch):
         assert find("auto", {}, unwanted).for_guest().caches
     with answering(503) as url:
         monkeypatch.setattr(apt_proxy, "USUAL", url)
-        assert find("auto", {}, unwanted).for_guest() is None, "anything may be there"
+        assert find("auto", {}, unwanted).for_guest() is None, "it is another server"
 
 
-def test_auto_takes_what_the_apt_of_the_host_is_told(usual, apt_conf):
+def test_auto_takes_the_proxy_of_the_hosts_apt_configuration(usual, apt_conf):
     with answering(502) as url:
         apt_conf.write_text(f'{NO_OTHERS}Acquire::http::Proxy "{url}/";')
         assert find("auto", {}, unwanted).current().url == url
@@ -201,15 +201,15 @@ def test_what_fails_with_the_proxy_gone_is_done_without_it(kind, usual):
     notes, tried = [], []
     gone = AptProxy(wire.AptProxy(url=usual, https="connect", caches=False), note=notes.append)
 
-    def action(told):
-        tried.append(told)
-        if told is not None:
+    def action(proxy):
+        tried.append(proxy)
+        if proxy is not None:
             raise kind("it failed")
         return "done"
 
     assert gone.through(action) == "done"
     assert gone.through(action) == "done"
-    assert [told is not None for told in tried] == [True, False, False]
+    assert [proxy is not None for proxy in tried] == [True, False, False]
     assert len(notes) == 1
     assert gone.for_guest() is None
     assert gone.result().gone
@@ -221,8 +221,8 @@ def test_a_proxy_that_hangs_is_gone(monkeypatch):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         hanging = AptProxy(wire.AptProxy(url=url, https="connect", caches=False))
 
-        def action(told):
-            if told is not None:
+        def action(proxy):
+            if proxy is not None:
                 raise InfrastructureError("it failed")
             return "done"
 
@@ -231,11 +231,11 @@ def test_a_proxy_that_hangs_is_gone(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "named"), [("E: Failed to fetch http://m.example/x", True), ("E: No space", False)]
+    ("line", "named"), [("E: Failed to fetch http://m.example/x", True), ("E: No space", False)]
 )
-def test_what_fails_with_the_proxy_there_failed_by_itself(said, named):
-    def action(told):
-        raise StageFailed("it failed", hint="Look.", tail=[said])
+def test_a_failure_while_the_proxy_answers_is_not_the_proxys(line, named):
+    def action(proxy):
+        raise StageFailed("it failed", hint="Look.", tail=[line])
 
     with answering(503) as url:
         there = AptProxy(check(url), note=unwanted)

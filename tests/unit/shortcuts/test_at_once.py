@@ -1,4 +1,4 @@
-"""Packages that are unpacked at once, beside what the installed dpkg makes of them."""
+"""Compares packages that are unpacked in one pass with the result of the installed dpkg."""
 
 import os
 import re
@@ -30,7 +30,7 @@ class Report:
 
 
 class UserTarget(Target):
-    """A target that an ordinary user's dpkg has made; its programs run on it from outside."""
+    """A target made by dpkg as an ordinary user; its programs run outside, on its directory."""
 
     def __init__(self, root):
         super().__init__(root, Report(), hostname="")
@@ -56,7 +56,7 @@ class UserTarget(Target):
 
 @pytest.fixture
 def base(tmp_path):
-    """Makes a system with a package that watches, and one whose directory is private."""
+    """Makes a system with a package that has triggers, and a package with private directories."""
 
     def make(name):
         (tmp_path / f"{name}-debs").mkdir()
@@ -94,7 +94,7 @@ def archive(tmp_path):
 
 @pytest.fixture
 def hand_in(archive, target, tmp_path):
-    """Puts the packages where the host's disk is mounted."""
+    """Puts the packages where the target has the host's disk mounted."""
 
     def put():
         work, place = tmp_path / "work", tmp_path / "disk"
@@ -107,18 +107,18 @@ def hand_in(archive, target, tmp_path):
 
 
 def named_plain(target):
-    """The packages that the host takes for plain."""
+    """The names of the packages that the host lists as plain."""
     return sorted(name.split("_")[0] for name in target.list(f"{MOUNT}/{PLAIN}") if "json" in name)
 
 
 def unpacked(target):
-    """The packages that the target has, and their states."""
+    """The state of each package in the target, by name."""
     text = target.read("/var/lib/dpkg/status")
     return dict(re.findall(r"Package: (\S+)\nStatus: install ok (\S+)", normal(text)))
 
 
 def normal(text):
-    """The fields of a status file in one order."""
+    """A status file with its paragraphs and fields in a fixed order."""
     paragraphs = []
     for paragraph in text.strip().split("\n\n"):
         fields = re.split(r"\n(?=\S)", paragraph)
@@ -163,9 +163,9 @@ def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in, tm
     assert named_plain(target) == ["libsame", "plain"]
     (tmp_path / "began").touch()
     wanted, names = ["plain", "watcher"], ("libsame", "plain", "prepared", "watcher")
-    told = unpack(target, *wanted)
-    assert told[:2] == wanted
-    assert sorted(told[2:]) == [f"{name}:amd64=1:2.0-1" for name in names]
+    installed = unpack(target, *wanted)
+    assert installed[:2] == wanted
+    assert sorted(installed[2:]) == [f"{name}:amd64=1:2.0-1" for name in names]
     assert unpacked(target) == {**BASE, "plain": "unpacked", "libsame": "unpacked"}
     assert target.triggered == ["/usr/share/odd"]
     modes = [stat.S_IMODE(target.path(p).stat().st_mode) for p in ("/etc/private", "/var/empty")]
@@ -196,7 +196,7 @@ def test_what_is_no_utf_8_stays_as_it_is(archive, target, hand_in):
     hand_in()
     unpack(target, "plain")
     assert status.read_bytes().startswith(old.rstrip())
-    assert dpkg(target.root, "--audit") != "", "it is only unpacked"
+    assert dpkg(target.root, "--audit") != "", "the package is unpacked, not configured"
 
 
 def test_apt_hears_what_was_not_asked_for(archive, target, hand_in):
@@ -223,7 +223,7 @@ def add_statoverride(target):
 
 
 def add_diversion(target):
-    # The package has it as /usr/lib/x/libsame.so.1 once /usr is merged.
+    # The package holds this file as /usr/lib/x/libsame.so.1 once /usr is merged.
     text = "/usr/lib/x/libsame.so.1\n/usr/lib/x/libsame.so.real\nmine\n"
     target.write("/var/lib/dpkg/diversions", text)
 
@@ -313,7 +313,7 @@ def test_what_is_unusual_leaves_all_to_dpkg(archive, target, hand_in):
     assert target.list(f"{MOUNT}/{ARCHIVES}")
 
 
-def test_a_full_disk_is_told_as_such(archive, target, hand_in, monkeypatch):
+def test_a_full_disk_is_reported_as_such(archive, target, hand_in, monkeypatch):
     def fail(argv, data):
         raise CommandFailed(argv, 2, ["tar: ./usr/bin/tool: Cannot write: No space left on device"])
 
@@ -351,7 +351,7 @@ def test_odd_packages_are_left_to_dpkg(archive, tmp_path, damage):
 
 
 def add_to_data(deb):
-    """Another archive after the end of the package's, which dpkg does not read."""
+    """Appends bytes after the end of data.tar, which dpkg does not read."""
     content = deb.read_bytes()
     data = content.index(b"data.tar")
     size = int(content[data + 48 : data + 58])

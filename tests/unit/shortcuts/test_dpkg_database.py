@@ -1,4 +1,4 @@
-"""The database beside the one that the installed dpkg makes of the same packages."""
+"""Compares our dpkg database with the one that the installed dpkg makes from equal packages."""
 
 import os
 import stat
@@ -24,19 +24,19 @@ Maintainer: x <x@example.org>
 Description: a test
  Its long form, with ä.
 """
-# What an ordinary user needs to run dpkg on a directory.
+# An ordinary user needs these to run dpkg on a directory.
 AS_USER = ["not-root", "script-chrootless", "architecture"]
 
 
 class Archive:
-    """Packages made with dpkg-deb."""
+    """A directory of packages made with dpkg-deb."""
 
     def __init__(self, directory):
         self.directory = directory
         self.debs = []
 
     def add(self, name, files=(), *, fields="", scripts=(), **control):
-        """Adds a package; `files` are (path, content, mode), a content of None is a directory."""
+        """Adds a package; `files` are (path, content, mode), where None makes a directory."""
         tree = self.directory / f"{name}.tree"
         debian = tree / "DEBIAN"
         debian.mkdir(parents=True)
@@ -88,7 +88,7 @@ def archive(tmp_path):
 
 @pytest.fixture
 def disk(archive, tmp_path):
-    """Makes what the VM gets of the packages: the tree of its disk."""
+    """Makes the tree of the disk on which the VM gets the packages."""
 
     def make():
         place = tmp_path / "packages.squashfs"
@@ -106,7 +106,7 @@ def disk(archive, tmp_path):
 
 @pytest.fixture
 def theirs(tmp_path, archive):
-    """Has dpkg unpack the packages."""
+    """Unpacks the packages with dpkg."""
 
     def make():
         root = tmp_path / "theirs"
@@ -119,10 +119,10 @@ def theirs(tmp_path, archive):
 
 @pytest.fixture
 def ours(tmp_path, archive, disk):
-    """Extracts the packages and our database."""
+    """Extracts the packages and the database that the host wrote."""
 
     def make():
-        # dpkg and apt bring these.
+        # The packages dpkg and apt bring these directories.
         archive.add("zz-dirs", [("var/lib/dpkg/info", None, 0o755), ("etc/apt", None, 0o755)])
         tree = disk()
         root = tmp_path / "ours"
@@ -134,7 +134,7 @@ def ours(tmp_path, archive, disk):
 
 
 def state(root):
-    """The database by file: mode and content, and the stanzas of the status."""
+    """The status file, the mode and content of each file of info/, and the lines of triggers/."""
     place = root / "var/lib/dpkg"
     info = {
         path.name: (stat.S_IMODE(path.stat().st_mode), path.read_bytes())
@@ -147,22 +147,22 @@ def state(root):
 
 
 def files(root):
-    """The tree but for the database: kind, mode and content by path."""
+    """Type, mode and content of each file by path, without the database."""
     found = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
         status = path.lstat()
+        # A base has the links to /usr before any package.
         if name.startswith(("var", "etc/apt")) or (path.is_symlink() and path.parent == root):
             continue
         content = path.read_bytes() if stat.S_ISREG(status.st_mode) else None
-        # The links to /usr that a base has are there before any package is.
         if not path.is_dir():
             found[name] = (oct(status.st_mode), content)
     return found
 
 
 def fill(archive):
-    """Packages with all that the database tells of."""
+    """Adds packages with everything that the database can record."""
     archive.add(
         "conffiles",
         [
@@ -194,7 +194,7 @@ def fill(archive):
 
 def test_dpkg_goes_on_from_it_as_from_its_own(archive, theirs, ours):
     fill(archive)
-    # The first call adds a package, and both shall have it.
+    # `ours` adds a package, so it runs first: both sides need that package.
     mine = ours()
     other = theirs()
     names = ["conffiles", "libsame", "interested", "bare", "zz-dirs"]
@@ -206,7 +206,7 @@ def test_dpkg_goes_on_from_it_as_from_its_own(archive, theirs, ours):
     assert dpkg(mine, "--verify", "libsame", "interested") == ""
 
 
-def test_it_is_that_of_unpacked_packages(archive, theirs, ours):
+def test_the_database_lists_the_packages_as_unpacked(archive, theirs, ours):
     fill(archive)
     mine = ours()
     info, other = state_of_info(mine), state_of_info(theirs())
@@ -251,7 +251,7 @@ def test_a_link_for_a_conffile_is_left_to_dpkg(archive, tmp_path):
 
 
 def decompressed(archive, tmp_path):
-    """The packages as they are on the VM's disk."""
+    """The decompressed packages, as they are on the VM's disk."""
     work, place = tmp_path / "unusual", tmp_path / "disk"
     work.mkdir()
     place.touch()
@@ -259,7 +259,7 @@ def decompressed(archive, tmp_path):
     return sorted((work / "disk" / ARCHIVES).glob("*.deb"))
 
 
-def test_packages_without_a_database_are_told(archive, tmp_path):
+def test_packages_without_a_database_are_logged(archive, tmp_path):
     archive.add("odd", [("etc/x", "-> y", 0)], conffiles="/etc/x\n")
     work, place, lines = tmp_path / "work", tmp_path / "disk", []
     work.mkdir()

@@ -1,4 +1,4 @@
-"""Saved states of machines, as files."""
+"""Saved states of virtual machines, as files."""
 
 import hashlib
 
@@ -37,7 +37,7 @@ def test_a_state_is_what_was_saved(state, tmp_path):
     lambda data: data[:70_000] + b"!" + data[70_001:],
     lambda data: data[:-1] + bytes([data[-1] ^ 1]),
 ])  # fmt: skip
-def test_a_damaged_state_is_told(state, tmp_path, damage):
+def test_a_damaged_state_is_reported(state, tmp_path, damage):
     state.write_bytes(damage(state.read_bytes()))
     assert not saved_memory.intact(state)
     assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]
@@ -50,7 +50,7 @@ def test_what_is_no_state_is_damaged(state, tmp_path):
 
 
 def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
-    """A helper that is made anew from other packages lies in the same place."""
+    """A helper that is rebuilt from other packages has the same path and another content."""
     asked = []
 
     def start(spec, program, content, *more):

@@ -47,7 +47,7 @@ def test_a_group_that_is_as_it_should_be_is_left_alone(debian, options):
         ({"members": ("old", "nobody")}, "no user nobody"),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_runs(debian, options, message):
+def test_what_cannot_be_is_reported_before_anything_runs(debian, options, message):
     with pytest.raises(StageError, match=message):
         make(debian, name="web", **options)
     assert debian.commands == []

@@ -107,7 +107,7 @@ def test_sudo(debian, wish, line):
         ({"uid": 1000}, "the uid 1000 belongs to old"),
     ],
 )
-def test_what_the_image_lacks_is_told_before_anything_runs(debian, options, message):
+def test_what_the_image_lacks_is_reported_before_anything_runs(debian, options, message):
     with pytest.raises(StageError, match=message):
         make(debian, name="admin", **options)
     assert debian.commands == []

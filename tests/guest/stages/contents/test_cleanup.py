@@ -96,7 +96,7 @@ def test_caches_go_and_their_directories_stay(debian):
 
 
 def test_dpkg_leaves_out_later_what_goes_now(debian, tmp_path):
-    """A package with the same files is installed by a real dpkg with the configuration."""
+    """A real dpkg with the written configuration installs a package that has these files."""
     Cleanup(keep_languages=("de",), later=True).run(debian)
     tree = tmp_path / "package"
     for path in EVERYTHING:

@@ -80,7 +80,7 @@ def test_a_directory_of_the_host_is_copied_over_what_is_there(debian):
 
 
 def test_a_directory_of_the_host_leads_nowhere_else(debian):
-    """A link of the image is never followed out of it, and a directory never replaced."""
+    """The stage follows no link out of the image and replaces no directory."""
     debian.symlink("/srv/out", str(debian.directory))
     data = tree(("x", tarfile.REGTYPE, 0o644, "x"))
     Files(files=(File(path="/srv/out", source=attach(debian, data, "tree")),)).run(debian)
@@ -119,7 +119,7 @@ def test_a_directory_and_a_file_never_replace_each_other(debian, stage):
 
 
 @pytest.mark.parametrize("who", [{"owner": "nobody-here"}, {"group": "nobody-here"}])
-def test_an_owner_that_the_image_lacks_is_told(debian, who):
+def test_an_owner_that_the_image_lacks_is_reported(debian, who):
     with pytest.raises(StageError, match=r"there is no (user|group) nobody-here"):
         Files(files=(File(path="/srv/x", content="", **who),)).run(debian)
     assert not debian.exists("/srv/x")

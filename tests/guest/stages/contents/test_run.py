@@ -82,7 +82,7 @@ def test_the_default_interpreter_stops_at_the_first_failure(tmp_path):
     assert not (tmp_path / "reached").exists()
 
 
-def test_a_failure_is_told(target):
+def test_a_failure_is_reported(target):
     def fail(command):
         raise CommandFailed(command.argv, 3, ["words"])
 

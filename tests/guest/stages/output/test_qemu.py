@@ -12,7 +12,7 @@ BOOT_CODE = b"boot code" + bytes(400)
 
 @pytest.fixture
 def debian(target, tmp_path, monkeypatch):
-    """A target with a kernel, in a helper VM with syslinux."""
+    """A target with a kernel; the helper VM has syslinux."""
     target.write("/boot/vmlinuz-6.12", "kernel")
     target.write("/boot/initrd.img-6.12", "initrd")
     boot_code = tmp_path / "gptmbr.bin"
@@ -123,14 +123,14 @@ def test_the_boot_code_is_on_the_disk_and_the_host_hears_of_the_whole(debian):
     assert debian.report.written == [disk.stat().st_size]
 
 
-@pytest.mark.parametrize("told", [10_000, 10**7])
-def test_a_minimal_file_system_has_some_room_and_fits_its_partition(debian, told):
-    debian.captured["dumpe2fs"] = f"Block count:              {told}\n"
+@pytest.mark.parametrize("blocks", [10_000, 10**7])
+def test_a_minimal_file_system_has_some_room_and_fits_its_partition(debian, blocks):
+    debian.captured["dumpe2fs"] = f"Block count:              {blocks}\n"
     Qemu(size="minimal").run(debian)
     _, last = [c.argv for c in debian.commands if c.argv[0] == "resize2fs"]
     ((before, _), (after, _)) = debian.report.needed
     room = 24 * MIB
-    expected = min(-(-told * 4096 // MIB) * MIB + room, before - 2 * MIB)
+    expected = min(-(-blocks * 4096 // MIB) * MIB + room, before - 2 * MIB)
     assert last[-1] == f"{expected // 1024}K"
     assert after == expected + 2 * MIB <= before
 
@@ -165,10 +165,10 @@ def test_a_given_size_is_taken_exactly(debian):
 
 def test_a_size_that_is_too_small_names_the_least_one_and_that_one_works(debian):
     (debian.root / "content").write_bytes(bytes(20 * MIB))
-    with pytest.raises(StageError, match="size 50M is too small") as told:
+    with pytest.raises(StageError, match="size 50M is too small") as raised:
         Qemu(size="50M").run(debian)
     assert debian.commands == []
-    least = re.search(r"'size: (\d+M)'", told.value.hint).group(1)
+    least = re.search(r"'size: (\d+M)'", raised.value.hint).group(1)
     Qemu(size=least).run(debian)
     assert debian.report.needed[0][0] == int(least[:-1]) * MIB
 
@@ -186,11 +186,11 @@ def test_many_small_files_get_enough_inodes(debian):
     ("missing", "message"),
     [("/boot/vmlinuz-6.12", "no kernel"), ("/boot/initrd.img-6.12", "no initramfs")],
 )
-def test_what_cannot_boot_is_told_before_anything_runs(debian, missing, message):
+def test_what_cannot_boot_is_reported_before_anything_runs(debian, missing, message):
     debian.remove(missing)
-    with pytest.raises(StageError, match=message) as told:
+    with pytest.raises(StageError, match=message) as raised:
         Qemu().run(debian)
-    assert "apt stage" in told.value.hint
+    assert "apt stage" in raised.value.hint
     assert debian.commands == []
 
 

@@ -39,7 +39,7 @@ def debian(target):
 
 
 def settings(target):
-    """/etc/default/keyboard as the shell reads it."""
+    """The variables of /etc/default/keyboard, as the shell reads them."""
     script = f'. {target.path(CONFIG)}; echo "$XKBMODEL|$XKBLAYOUT|$XKBVARIANT|$XKBOPTIONS"'
     return subprocess.run(["sh", "-c", script], capture_output=True, text=True).stdout.strip()
 
@@ -63,7 +63,7 @@ def test_the_console_gets_the_new_layout(debian):
     assert debian.report.notes == []
 
 
-def test_a_console_that_nobody_sets_is_told(debian):
+def test_a_console_that_nothing_sets_up_is_noted(debian):
     Keyboard(layout="de").run(debian)
     assert debian.commands == []
     assert "console-setup" in debian.report.notes[0]
@@ -98,10 +98,12 @@ def test_without_lists_the_names_are_believed(target):
         ({"layout": "de", "options": ("compose:cap",)}, "option named compose:cap", "compose:caps"),
     ],
 )
-def test_a_name_that_xkb_does_not_know_is_told_with_its_neighbours(debian, options, message, hint):
-    with pytest.raises(StageError, match=message) as told:
+def test_a_name_that_xkb_does_not_know_is_reported_with_its_neighbours(
+    debian, options, message, hint
+):
+    with pytest.raises(StageError, match=message) as raised:
         Keyboard(**options).run(debian)
-    assert hint in told.value.hint
+    assert hint in raised.value.hint
     assert not debian.exists(CONFIG)
 
 

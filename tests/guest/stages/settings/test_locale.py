@@ -20,7 +20,7 @@ def debian(target):
 
 
 def make(target, command):
-    """What localedef does: a directory of a locale, or the archive."""
+    """Imitates localedef: writes the directory of a locale, or the archive."""
     if "--no-archive" in command.argv:
         target.write(f"{command.argv[-1]}/LC_CTYPE", " ".join(command.argv[:-1]))
         return
@@ -29,7 +29,7 @@ def make(target, command):
 
 
 def compiled(debian):
-    """The sources, and the character sets, of what is in the archive."""
+    """The source and the character set of each locale in the archive."""
     words = [line.split() for line in debian.read(ARCHIVE).splitlines()]
     return [(line[line.index("-i") + 1], line[line.index("-f") + 1]) for line in words]
 
@@ -116,8 +116,8 @@ def test_a_missing_package_is_named(target):
     assert not target.exists("/etc/locale.gen")
 
 
-def test_an_unknown_locale_is_told_with_its_neighbours(debian):
-    with pytest.raises(StageError, match=r"there is no locale de_CH\.UTF-8") as told:
+def test_an_unknown_locale_is_reported_with_its_neighbours(debian):
+    with pytest.raises(StageError, match=r"there is no locale de_CH\.UTF-8") as raised:
         Locale(default="de_CH.UTF-8").run(debian)
-    assert "de_AT.UTF-8" in told.value.hint
+    assert "de_AT.UTF-8" in raised.value.hint
     assert debian.commands == []

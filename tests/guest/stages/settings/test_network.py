@@ -85,7 +85,7 @@ def test_resolved_can_be_left_out(debian):
     assert debian.report.notes == []
 
 
-def test_that_nothing_resolves_names_is_told(debian):
+def test_an_image_that_resolves_no_names_is_reported(debian):
     set_up(debian, Interface(match=("*",)))
     assert not debian.exists("/etc/resolv.conf")
     assert "resolves names" in debian.report.notes[0]
@@ -97,9 +97,9 @@ def test_that_nothing_resolves_names_is_told(debian):
 )
 def test_what_is_not_installed_is_named(debian, missing, options, package):
     debian.remove(f"{UNITS}/{missing}.service")
-    with pytest.raises(StageError, match=f"the image has no {missing}") as told:
+    with pytest.raises(StageError, match=f"the image has no {missing}") as raised:
         set_up(debian, Interface(match=("*",)), **options)
-    assert package in told.value.hint
+    assert package in raised.value.hint
     assert debian.commands == []
     assert debian.list("/etc/systemd/network") == []
 

@@ -32,11 +32,11 @@ def test_units_are_enabled_disabled_and_masked(debian):
 
 
 @pytest.mark.parametrize("verb", ["enable", "disable", "mask"])
-def test_a_unit_that_does_not_exist_is_told_before_anything_changes(debian, verb):
+def test_a_unit_that_does_not_exist_is_reported_before_anything_changes(debian, verb):
     options = {"enable": ("ssh.service",), verb: ("ngnix.service",)}
-    with pytest.raises(StageError, match=r"no unit ngnix\.service") as told:
+    with pytest.raises(StageError, match=r"no unit ngnix\.service") as raised:
         Services(**options).run(debian)
-    assert "nginx.service" in told.value.hint
+    assert "nginx.service" in raised.value.hint
     assert systemctl(debian) == []
 
 
@@ -45,7 +45,7 @@ def test_an_instance_needs_its_template(debian):
         Services(enable=("ssh@one.service",)).run(debian)
 
 
-def test_an_image_without_systemd_is_told(target):
-    with pytest.raises(StageError, match="no systemctl") as told:
+def test_an_image_without_systemd_is_reported(target):
+    with pytest.raises(StageError, match="no systemctl") as raised:
         Services(enable=("ssh.service",)).run(target)
-    assert "systemd-sysv" in told.value.hint
+    assert "systemd-sysv" in raised.value.hint

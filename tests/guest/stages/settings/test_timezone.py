@@ -32,15 +32,15 @@ def test_a_missing_package_is_named(target):
         Timezone(zone="Europe/Berlin").run(target)
 
 
-def test_a_typing_error_is_told_with_the_nearest_zone(debian):
-    with pytest.raises(StageError, match="there is no time zone Europe/Berln") as told:
+def test_a_typing_error_is_reported_with_the_nearest_zone(debian):
+    with pytest.raises(StageError, match="there is no time zone Europe/Berln") as raised:
         Timezone(zone="Europe/Berln").run(debian)
-    assert "Europe/Berlin" in told.value.hint
+    assert "Europe/Berlin" in raised.value.hint
     assert not debian.exists("/etc/timezone")
 
 
 def test_for_an_abbreviation_no_other_one_is_offered(debian):
     debian.write(f"{ZONES}/tzdata.zi", "Z Europe/Berlin 0\nZ EST -5\n")
-    with pytest.raises(StageError, match="there is no time zone CEST") as told:
+    with pytest.raises(StageError, match="there is no time zone CEST") as raised:
         Timezone(zone="CEST").run(debian)
-    assert told.value.hint.startswith("Time zones are named after places, such as Europe/Berlin.")
+    assert raised.value.hint.startswith("Time zones are named after places, such as Europe/Berlin.")

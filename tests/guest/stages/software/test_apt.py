@@ -10,10 +10,10 @@ from particle_agent.errors import CommandFailed, EnvironmentFailed, StageError
 from particle_agent.shortcuts import at_once, stand_ins
 from particle_agent.stages.software.apt import Answer, Apt, Pin
 
-from ....waiting import until
+from ....waiting import HANG_SECONDS, until
 
 STAND_INS = "/run/particle-os-bin"
-# As it is after the installation.
+# dpkg's status file after the installation.
 STATUS = """Package: curl
 Status: install ok installed
 Version: 1
@@ -35,7 +35,7 @@ def debian(target):
 
 
 def apt_commands(target):
-    """What apt-get was told to do, without its -o settings."""
+    """The arguments of each call of apt-get, without its -o options."""
     lines = [c.argv for c in target.commands if c.argv[0] == "apt-get"]
     return [[a for a in argv[1:] if not a.startswith("-o")] for argv in lines]
 
@@ -72,7 +72,7 @@ def test_update_can_be_left_out(debian):
     assert all("update" not in argv for argv in apt_commands(debian))
 
 
-def test_a_base_without_apt_is_told(target):
+def test_a_base_without_apt_is_reported(target):
     with pytest.raises(StageError, match="no apt-get"):
         Apt(packages=("curl",)).run(target)
 
@@ -116,18 +116,18 @@ def test_host_keys_that_were_there_stay(debian):
 
 
 def ask_for(target, program, *arguments):
-    """What a maintainer script's call of `program` does: the stand-in runs."""
+    """Runs the stand-in for `program`, as the call of a maintainer script does."""
     script = target.read(f"{STAND_INS}/{program}").replace("/run/", f"{target.root}/run/")
     path = f"{target.root}{STAND_INS}:{target.root}/real:{os.environ['PATH']}"
     argv = ["sh", "-c", script, program, *arguments]
-    subprocess.run(argv, check=True, timeout=20, env={"PATH": path})
+    subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": path})
 
 
 def test_modules_are_listed_beside_dpkg_and_before_the_initramfs(debian):
     def install():
         debian.write("/boot/vmlinuz-6.12-cloud-amd64", "")
         ask_for(debian, "depmod", "6.12-cloud-amd64")
-        # As dkms does, which has added modules.
+        # dkms makes this call after it has added modules.
         ask_for(debian, "depmod", "-a", "6.12-cloud-amd64")
         order.append("all modules")
         ask_for(debian, "update-initramfs")
@@ -150,8 +150,8 @@ def test_modules_are_listed_beside_dpkg_and_before_the_initramfs(debian):
     assert debian.list("/run") == []
 
 
-def test_a_request_stays_until_it_is_done_and_one_that_comes_meanwhile_is_done_anew(debian):
-    """A name that another process reads may neither vanish nor change before that."""
+def test_a_request_stays_until_it_is_done_and_one_that_comes_meanwhile_is_done_again(debian):
+    """The name of a request must not vanish or change while another process reads it."""
 
     def install():
         ask_for(debian, "depmod", "6.12-amd64")
@@ -172,12 +172,12 @@ def test_a_request_stays_until_it_is_done_and_one_that_comes_meanwhile_is_done_a
     assert seen[1] == [name for name in (second, third) if name != first]
 
 
-def test_a_request_that_is_being_done_is_waited_for_whatever_its_name_was(debian):
-    """`ls` looked at each name after the shell had read it, and found those gone that had moved."""
+def test_a_request_that_is_being_done_is_waited_for_under_any_name(debian):
+    """The shell expands the names before `ls` looks at them; a rename in between hid a request."""
     place = debian.root / "run/particle-os-beside"
     real = debian.root / "real"
     real.mkdir()
-    # The next step of who does the work comes when the worst moment is there.
+    # The worker's next step runs at the worst moment: between the expansion and the look.
     step = f"for file in {place}/[!r]*; do mv $file {place}/running-${{file##*/}}; done"
     for name, text in {
         "ls": f'{step}; exec /bin/ls "$@"',
@@ -192,14 +192,14 @@ def test_a_request_that_is_being_done_is_waited_for_whatever_its_name_was(debian
         path = f"{debian.root}{STAND_INS}:{real}:{os.environ['PATH']}"
         for arguments in (["6.12-amd64"], ["-a"]):
             argv = ["sh", "-c", script, "depmod", *arguments]
-            subprocess.run(argv, check=True, timeout=20, env={"PATH": path})
+            subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": path})
 
     install()
     assert (real / "found").read_text() == "waited\n"
 
 
 @pytest.mark.parametrize("kind", [CommandFailed, OSError])
-def test_a_failure_of_depmod_is_told_and_holds_nothing_up(debian, kind):
+def test_a_failure_of_depmod_is_reported_and_holds_nothing_up(debian, kind):
     def install():
         ask_for(debian, "depmod", "6.12-amd64")
         ask_for(debian, "depmod", "6.12-cloud-amd64")
@@ -239,7 +239,7 @@ def test_modules_are_listed_as_soon_as_the_kernel_is_unpacked(debian, change, ti
         listed.append(command.argv)
 
     debian.write("/sbin/depmod", "")
-    # A kernel of the base has its lists.
+    # The kernel of the base has its lists of modules already.
     debian.write("/lib/modules/6.1-amd64/x.ko", "")
     debian.write("/var/lib/dpkg/info/linux-image-6.1-amd64.list", "")
     on_install(debian, install)
@@ -269,7 +269,7 @@ def test_lists_of_modules_that_came_too_early_are_made_again(debian):
     assert len(tries) == 2
 
 
-# What the package's script does (locales.postinst of Debian 12 and 13).
+# An extract of the package's script (locales.postinst of Debian 12 and 13).
 POSTINST = r"""
 SUPPORTED_LOCALES="$(sed -e '/^[a-zA-Z]/!d' -e 's/ *$//g' /usr/share/i18n/SUPPORTED | sort -u)"
 echo "$SUPPORTED_LOCALES" | while read locale ; do
@@ -289,7 +289,7 @@ def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, lis
     def run(path):
         (tmp_path / "locale.gen").write_text(listed)
         argv = ["sh", "-e", "-c", within(POSTINST)]
-        subprocess.run(argv, check=True, timeout=20, env={"PATH": path})
+        subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": path})
         return (tmp_path / "locale.gen").read_text()
 
     def install():
@@ -306,7 +306,7 @@ def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, lis
     Apt(packages=("locales=2.41-12",)).run(debian)
     plain = run(os.environ["PATH"])
     assert "# aa_ET UTF-8\n" in plain
-    # Where grep is not to be had, it shows whether it was asked for.
+    # Without a working grep, the result shows whether the script called grep.
     (tmp_path / "run/particle-os-bin/grep").symlink_to("/bin/false")
     found = run(f"{tmp_path}/run/particle-os-bin:{os.environ['PATH']}")
     assert [line for line in found.splitlines() if line != "# "] == plain.splitlines()
@@ -314,13 +314,13 @@ def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, lis
 
 
 def test_the_hardware_database_and_locales_are_made_beside_dpkg(debian):
-    """Each is asked for twice: what came later must not be missing in them."""
+    """Each is requested twice: the second result must include files that came in between."""
     made, ahead = [], []
 
     def install():
         for number in (1, 2):
             ask_for(debian, "systemd-hwdb", "--usr", "update")
-            subprocess.run(["sh", "-c", note], check=True, timeout=20)
+            subprocess.run(["sh", "-c", note], check=True, timeout=HANG_SECONDS)
             until(lambda number=number: len(made) == number and len(ahead) == number)
 
     debian.when("systemd-hwdb", lambda command: made.append(command.argv))
@@ -390,7 +390,7 @@ def test_the_hardware_database_is_there_before_an_initramfs_that_holds_it(debian
     assert made == ["database", "initramfs"]
 
 
-def test_a_hardware_database_that_fails_is_told(debian):
+def test_a_hardware_database_that_fails_is_reported(debian):
     def fail(command):
         raise CommandFailed(command.argv, 1, ["no room"])
 
@@ -406,14 +406,14 @@ def test_no_initramfs_is_made_when_nothing_asks_for_it(debian):
     assert "update-initramfs" not in debian.programs()
 
 
-def test_a_missing_package_is_told_in_apts_words(debian):
+def test_a_missing_package_is_reported_in_apts_words(debian):
     fail_with(debian, "Reading package lists...", "E: Unable to locate package nonsense")
-    with pytest.raises(StageError) as told:
+    with pytest.raises(StageError) as raised:
         Apt(packages=("nonsense",)).run(debian)
-    assert not isinstance(told.value, EnvironmentFailed)
-    assert told.value.message == "apt-get: Unable to locate package nonsense"
-    assert told.value.hint
-    assert told.value.tail[-1] == "E: Unable to locate package nonsense"
+    assert not isinstance(raised.value, EnvironmentFailed)
+    assert raised.value.message == "apt-get: Unable to locate package nonsense"
+    assert raised.value.hint
+    assert raised.value.tail[-1] == "E: Unable to locate package nonsense"
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_an_unreachable_mirror_is_named(debian, line):
 
 @pytest.fixture
 def helped(debian, monkeypatch):
-    """A target whose host fetches packages; its disk is mounted already."""
+    """A target whose host fetches packages; the host's disk is mounted already."""
     debian.write("/var/lib/dpkg/status", STATUS)
     debian.write("/etc/apt/sources.list", "deb [signed-by=/k/x.gpg] http://m.example s main\n")
     debian.write("/k/x.gpg", "key")
@@ -450,7 +450,7 @@ def helped(debian, monkeypatch):
     return debian
 
 
-def test_the_host_is_told_all_that_decides(helped):
+def test_the_host_gets_everything_that_decides_the_choice(helped):
     Apt(packages=("curl/s",), recommends=True, update=False).run(helped)
     (request,) = helped.report.requests
     assert base64.b64decode(request.status.content) == STATUS.encode()
@@ -483,7 +483,7 @@ def test_what_can_be_unpacked_at_once_is_and_stages_to_come_begin(helped, monkey
     helped.captured["apt-config"] = ""
     helped.ahead = lambda: order.append("ahead")
     on_install(helped, lambda: (until(lambda: "ahead" in order), order.append("installed")))
-    # apt-get dist-upgrade would not go on with what is unpacked only.
+    # apt-get dist-upgrade would not configure packages that are only unpacked.
     Apt(packages=("curl",), upgrade=True).run(helped)
     assert only_install(helped)[-4:] == ("install", "--", "curl:amd64=1", "libcurl:amd64=1")
     assert order[:4] == ["unpacked", "ahead", "installed", "noted"]
@@ -506,7 +506,7 @@ def test_passwords_stay_in_the_vm(helped, place):
 
 
 @pytest.mark.parametrize("name", ["nonesuch", "gone", "cur.", "curl+"])
-def test_a_name_that_apt_took_for_something_else_is_told(helped, name):
+def test_a_name_that_apt_took_for_something_else_is_an_error(helped, name):
     with pytest.raises(StageError, match="there is no package"):
         Apt(packages=(name,)).run(helped)
 
@@ -526,11 +526,11 @@ def test_removals_are_part_of_the_same_transaction(helped):
     install = only_install(helped)
     assert install[-3:] == ("install", "--", "curl-")
     assert {"-oAPT::Get::Purge=true", "-oAPT::Get::AutomaticRemove=true"} <= set(install)
-    assert helped.networked == 0, "nothing has to be fetched for that"
+    assert helped.networked == 0, "a removal fetches nothing"
     assert helped.report.requests == []
 
 
-def test_what_was_not_removed_is_told(helped):
+def test_a_package_that_was_not_removed_is_an_error(helped):
     with pytest.raises(StageError, match="'curl' was not removed"):
         Apt(remove=("curl",)).run(helped)
 
@@ -541,7 +541,7 @@ def test_an_upgrade_and_new_packages_are_one_transaction(helped):
     assert len(helped.report.requests) == 1
 
 
-def test_a_release_is_preferred_by_who_chooses(helped):
+def test_the_side_that_chooses_prefers_the_release(helped):
     Apt(packages=("vim",), target_release="s-backports").run(helped)
     assert not [a for a in only_install(helped) if "target-release" in a], "the host has chosen"
     helped.report.refusal = "no"
@@ -575,7 +575,7 @@ def test_answers_are_given_before_the_packages_come(helped):
     assert programs.index("debconf-set-selections") < programs.index("apt-get")
 
 
-def test_a_base_without_debconf_is_told(helped):
+def test_a_base_without_debconf_is_an_error(helped):
     answer = Answer(package="vim", question="vim/x", type="string", value="")
     with pytest.raises(StageError, match="no debconf-set-selections"):
         Apt(debconf=(answer,)).run(helped)
@@ -612,7 +612,7 @@ def test_package_files_are_given_to_the_apt_of_the_target_else(with_deb):
     assert not with_deb.exists("/run/particle-os-debs")
 
 
-def test_a_package_file_that_is_none_is_told(with_deb, monkeypatch):
+def test_a_file_that_is_no_package_is_an_error(with_deb, monkeypatch):
     def fail(argv, **options):
         raise CommandFailed(argv, 2, ["not a Debian format archive"])
 

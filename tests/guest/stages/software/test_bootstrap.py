@@ -82,7 +82,7 @@ def test_the_database_comes_along(disk, root):
     assert (root / "var/lib/dpkg/status").read_text() == "Package: a\n"
 
 
-def test_a_package_that_is_still_compressed_is_told(disk, root):
+def test_a_package_that_is_still_compressed_is_reported(disk, root):
     archive = disk / "archives/a.deb"
     archive.write_bytes(archive.read_bytes().replace(b"data.tar  ", b"data.tar.x"))
     with pytest.raises(EnvironmentFailed, match=r"a\.deb holds no data\.tar, decompressed"):
@@ -110,7 +110,7 @@ SCRIPTED = "Package: scripted\nVersion: 2\nArchitecture: amd64\n"
 
 
 def changes_now_are_later_than(file, directory):
-    """Whether the kernel's clock for files, which is coarse, has gone on since `file` changed."""
+    """Whether the kernel's coarse clock for files has advanced since `file` changed."""
     now = directory / "now"
     now.touch()
     return now.stat().st_ctime_ns > file.stat().st_ctime_ns
@@ -118,7 +118,7 @@ def changes_now_are_later_than(file, directory):
 
 @pytest.fixture
 def bootstrap(target, monkeypatch, tmp_path):
-    """A target with three extracted packages, of which one has a preinst script."""
+    """A target with three extracted packages; one of them has a preinst script."""
 
     @contextmanager
     def disk(target):
@@ -174,12 +174,12 @@ def test_a_preinst_script_runs_where_dpkg_runs_it(bootstrap, target):
 
 
 def test_a_preinst_script_sees_the_environment_that_dpkg_makes(bootstrap, target, tmp_path):
-    """That of the installed dpkg, which unpacks a package whose script tells its own."""
-    tree, root, told = tmp_path / "tree/DEBIAN", tmp_path / "other", tmp_path / "told"
+    """The installed dpkg gives the expected environment: it runs a script that writes it down."""
+    tree, root, written = tmp_path / "tree/DEBIAN", tmp_path / "other", tmp_path / "written"
     tree.mkdir(parents=True)
     (root / "var/lib/dpkg").mkdir(parents=True)
     (tree / "control").write_text(f"{SCRIPTED}Maintainer: x <x@example.org>\nDescription: x\n")
-    (tree / "preinst").write_text(f"#!/bin/sh\nenv | grep ^DPKG_ >{told}\n")
+    (tree / "preinst").write_text(f"#!/bin/sh\nenv | grep ^DPKG_ >{written}\n")
     (tree / "preinst").chmod(0o755)
     subprocess.run(["dpkg-deb", "--build", tree.parent, tmp_path], check=True, timeout=HANG_SECONDS)
     ours = ["--force-unsafe-io", "--force-depends"]
@@ -191,7 +191,7 @@ def test_a_preinst_script_sees_the_environment_that_dpkg_makes(bootstrap, target
         timeout=HANG_SECONDS,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     )
-    theirs = dict(line.split("=", 1) for line in told.read_text().splitlines())
+    theirs = dict(line.split("=", 1) for line in written.read_text().splitlines())
     bootstrap()
     environment = dict(target.only("/var/lib/dpkg/tmp.ci/preinst").env)
     assert environment.keys() == theirs.keys()

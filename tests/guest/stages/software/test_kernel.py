@@ -22,12 +22,12 @@ def debian(target):
 
 
 def made(target):
-    """The kernels whose initramfs a stage makes, each with its settings and its listed modules."""
+    """Records the settings and the listed modules of each initramfs, by kernel version."""
     found = {}
 
     def make(command):
         settings = {}
-        # In the order in which mkinitramfs(8) reads them.
+        # mkinitramfs(8) reads these files in this order.
         for name in target.list("/etc/initramfs-tools/conf.d"):
             text = target.read(f"/etc/initramfs-tools/conf.d/{name}")
             settings |= dict(line.split("=", 1) for line in text.splitlines())
@@ -65,10 +65,10 @@ def test_modules_are_loaded_at_boot(debian):
 
 
 @pytest.mark.parametrize("option", ["modules", "initramfs_modules"])
-def test_a_module_that_the_kernel_lacks_is_told(debian, option):
-    with pytest.raises(StageError, match="has no module br_netfilte") as told:
+def test_a_module_that_the_kernel_lacks_is_reported(debian, option):
+    with pytest.raises(StageError, match="has no module br_netfilte") as raised:
         Kernel(**{option: ("br_netfilte",)}, command_line=("quiet",)).run(debian)
-    assert told.value.hint == "Did you mean br_netfilter?"
+    assert raised.value.hint == "Did you mean br_netfilter?"
     assert not debian.exists("/etc/kernel/cmdline")
 
 
@@ -89,7 +89,7 @@ def test_a_list_for_any_kernel_stays_one(debian):
         settings, modules = found[version]
         assert settings == {"MODULES": "list", "COMPRESS": "zstd"}
         assert {"br_netfilter", "virtio_blk", "ext4"} <= set(modules)
-    # For the running system, too.
+    # The running system keeps the settings.
     assert kernels.takes_list(debian, OTHER)
     assert "virtio_blk" in debian.read(kernels.MODULES)
     assert debian.list("/etc/initramfs-tools/conf.d") == ["recipe"]
@@ -130,9 +130,9 @@ def test_modules_asked_for_before_are_checked_when_the_kernel_comes(debian, opti
 
 
 def test_a_missing_compressor_is_named_with_its_package(debian):
-    with pytest.raises(StageError, match="'xz' is not in the image") as told:
+    with pytest.raises(StageError, match="'xz' is not in the image") as raised:
         Kernel(compression="xz").run(debian)
-    assert "'xz-utils'" in told.value.hint
+    assert "'xz-utils'" in raised.value.hint
 
 
 def test_what_the_kernel_cannot_read_is_refused(debian):
@@ -141,7 +141,7 @@ def test_what_the_kernel_cannot_read_is_refused(debian):
         Kernel(compression="zstd").run(debian)
 
 
-def test_an_image_without_initramfs_tools_is_told(debian):
+def test_an_image_without_initramfs_tools_is_reported(debian):
     debian.remove("/usr/sbin/update-initramfs")
     with pytest.raises(StageError, match="no initramfs-tools"):
         Kernel(initramfs="generic").run(debian)

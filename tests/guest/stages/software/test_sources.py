@@ -93,7 +93,7 @@ def test_a_repository_without_suites_has_no_components(debian):
     assert lines == ["Types: deb", "URIs: http://m.example/debian", "Suites: ./"]
 
 
-def test_a_base_without_apt_is_told(target):
+def test_a_base_without_apt_is_reported(target):
     with pytest.raises(StageError, match="no apt"):
         write(target)
 
@@ -107,12 +107,12 @@ def test_a_base_without_apt_is_told(target):
         ({"snapshot": "20260131T000000Z"}, "of no use"),
     ],
 )
-def test_what_does_not_go_together_is_told_beforehand(debian, change, message):
+def test_what_does_not_go_together_is_reported_beforehand(debian, change, message):
     with pytest.raises(ValueError, match=message):
         write(debian, **change)
 
 
-def test_two_repositories_of_one_name_are_told_beforehand():
+def test_two_repositories_of_one_name_are_reported_beforehand():
     one = Repository(**DEBIAN)
     with pytest.raises(ValueError, match="repository 'debian' is there twice"):
         Sources(repositories=(one, one))
