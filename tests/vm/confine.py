@@ -1,9 +1,9 @@
-"""Runs a command as an ordinary user that can gain nothing.
+"""Runs a command as an ordinary user that can gain no privileges.
 
 usage: confine.py UID GID COMMAND [ARGUMENT ...]
 
-No capabilities, no_new_privs, and a seccomp filter that refuses unshare, setns, every kind of
-mounting, and clone with CLONE_NEWUSER. A UID that is the caller's own is kept.
+The command has no capabilities, no_new_privs, and a seccomp filter that refuses unshare, setns,
+every kind of mount, and clone with CLONE_NEWUSER. The user stays when UID is the caller's own.
 """
 
 import ctypes
@@ -37,13 +37,13 @@ def confine(uid: int, gid: int) -> None:
         policy.add_rule(seccomp.ERRNO(errno.EPERM), name)
     new_user = seccomp.Arg(0, seccomp.MASKED_EQ, CLONE_NEWUSER, CLONE_NEWUSER)
     policy.add_rule(seccomp.ERRNO(errno.EPERM), "clone", new_user)
-    # Its flags lie in memory, where a filter cannot look; libc then uses clone.
+    # The flags of clone3 lie in memory, which a filter cannot read; libc falls back to clone.
     policy.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")
     policy.load()
 
 
 def check() -> None:
-    """Fails unless the confinement holds: a test of the test."""
+    """Fails unless the confinement holds."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWUSER) == 0 or ctypes.get_errno() != errno.EPERM:
         sys.exit("confine.py: unshare was not refused")

@@ -1,12 +1,12 @@
-"""What the VM tests share: an ordinary user, an installed wheel, a tiny base, one built image.
+"""Fixtures of the VM tests: an ordinary user, an installed wheel, a tiny base, a built image.
 
-The program under test is the wheel, installed outside of the clone and run by a user that can
-gain nothing (see confine.py). Everything lies in one directory, which goes away at the end;
-PARTICLE_OS_TEST_DIRECTORY names one that stays, so that the helper VM is made only once.
+The program under test is the wheel. It is installed outside the clone and run by a user that can
+gain no privileges (see confine.py). All files lie in one directory, which is removed at the end.
+The directory that PARTICLE_OS_TEST_DIRECTORY names stays, so that the helper VM is made only once.
 
-With pytest-xdist each worker has a home, a cache and outputs of its own in that directory, so that
-it sees what its own builds leave behind; what takes long to make and never changes (helpers, bases,
-checkpoints, the wheel, one built image) is made by the first that needs it, for all.
+With pytest-xdist each worker has its own home, cache and outputs in that directory, so that a test
+only sees what builds of its worker leave behind. The workers share slow and constant results
+(helpers, bases, checkpoints, the wheel, the built image): the first worker that needs one makes it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from particle_os.system.workspace import locked
 TOP = Path(__file__).parents[2]
 CONFINE = Path(__file__).with_name("confine.py")
 USER = "particle-os-test"
-# Generous: the emulated machines of CI are slow, and a hung test still ends.
+# Long, because the emulated machines of CI are slow; the limit only ends a hang.
 COMMAND_SECONDS = 1800.0
 FIRST = (
     "build", "base", "debian_12", "warm", "secrets", "apt", "large_layer", "boot_loaders",
@@ -48,7 +48,7 @@ DIRECTORY = "PARTICLE_OS_TEST_DIRECTORY"
 
 @dataclass
 class Outcome:
-    """How a command ended."""
+    """The exit status and the output of a command."""
 
     status: int
     stdout: str
@@ -61,7 +61,7 @@ class Outcome:
 
 @dataclass
 class Account:
-    """The ordinary user: who it is, where its things lie, and how it runs particle-os."""
+    """The ordinary user: its ids, its directories, and the way to run particle-os as this user."""
 
     uid: int
     gid: int
@@ -80,7 +80,7 @@ class Account:
         stdin: int = subprocess.DEVNULL,
         **environment: str,
     ) -> subprocess.Popen[str]:
-        """Starts a program of the user's venv, confined, without waiting for it."""
+        """Starts a program of the user's venv, confined, and does not wait for its end."""
         confined = [sys.executable, str(CONFINE), str(self.uid), str(self.gid)]
         return subprocess.Popen(
             [*confined, str(self.venv / "bin" / program), *map(str, arguments)],
@@ -99,7 +99,7 @@ class Account:
         text: str = "",
         **environment: str,
     ) -> Outcome:
-        """Runs a program of the user's venv to its end; `text` is its standard input."""
+        """Runs a program of the user's venv, confined, to its end; `text` is its standard input."""
         started = time.monotonic()
         process = self.start(*arguments, program=program, stdin=subprocess.PIPE, **environment)
         try:
@@ -121,7 +121,7 @@ class Account:
 
 
 def _make_user() -> tuple[int, int]:
-    """A fresh user when we are root; ourselves otherwise."""
+    """Returns uid and gid: of the user USER when root runs the tests, else of the caller."""
     if os.getuid() != 0:
         return os.getuid(), os.getgid()
     with contextlib.suppress(KeyError):
@@ -133,12 +133,12 @@ def _make_user() -> tuple[int, int]:
 
 
 def _python_for_all() -> str:
-    """A Python that an ordinary user may run: ours may lie in root's home."""
+    """A Python that an ordinary user may run: that of the tests may lie in root's home."""
     return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the directory of this session, for the workers too."""
+    """Makes the directory of this session, which the workers share."""
     if hasattr(config, "workerinput") or DIRECTORY in os.environ:
         return
     os.environ[DIRECTORY] = tempfile.mkdtemp(prefix="particle-os-", dir="/var/tmp")
@@ -146,14 +146,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """While one worker makes the image that most share, the others do without it."""
+    """Orders the modules: while one worker makes the shared image, others run tests without it."""
     names = [f"test_{name}" for name in FIRST]
     items.sort(key=lambda item: names.index(n) if (n := item.path.stem) in names else len(names))
 
 
 @pytest.fixture(scope="session")
 def session(testrun_uid: str) -> Path:
-    """What the workers share; `once` makes things in it. The clone is not writable for the user."""
+    """The directory that the workers share; the user cannot write to the clone."""
     directory = Path(os.environ[DIRECTORY])
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)
@@ -165,7 +165,7 @@ def session(testrun_uid: str) -> Path:
 
 @contextlib.contextmanager
 def once(path: Path, session: str) -> Iterator[bool]:
-    """Whether `path` is still to be made in this session; other workers wait meanwhile."""
+    """Yields whether the caller must make `path` in this session; other workers wait meanwhile."""
     mark = path.with_name(f"{path.name}.made")
     with locked(path.with_name(f"{path.name}.lock"), Deadline.after(COMMAND_SECONDS, "the test")):
         missing = not mark.exists() or mark.read_text() != session
@@ -176,7 +176,7 @@ def once(path: Path, session: str) -> Iterator[bool]:
 
 @pytest.fixture(scope="session")
 def account(session: Path, worker_id: str) -> Iterator[Account]:
-    """The ordinary user, with the wheel of this tree installed in a venv of its own."""
+    """The ordinary user, with the wheel of this tree installed in its own venv."""
     uid, gid = _make_user()
     directory = session / worker_id
     directory.mkdir(exist_ok=True)
@@ -211,7 +211,7 @@ def _share_cache(user: Account, shared: Path) -> None:
 
 
 def _install_wheel(directory: Path) -> None:
-    """`pip install` of the wheel, outside of the clone."""
+    """Installs the wheel outside the clone."""
     venv, source = directory / "venv", directory / "source"
     shutil.rmtree(source, ignore_errors=True)
     ignore = shutil.ignore_patterns(
@@ -241,7 +241,7 @@ def user_qemus(account: Account) -> list[int]:
 
 
 def leftovers(account: Account, *outputs: Path) -> list[Path]:
-    """What a build may not leave: private work, hidden staging directories, sockets."""
+    """Files that no build may leave: private work, hidden staging directories, sockets."""
     work = account.cache / "work"
     found = [path for path in work.iterdir() if path.name != ".lock"] if work.exists() else []
     for output in outputs:
@@ -250,16 +250,16 @@ def leftovers(account: Account, *outputs: Path) -> list[Path]:
 
 
 def example(account: Account, name: str) -> Path:
-    """One of the recipes that come with the program."""
+    """The path of a recipe that comes with the program."""
     found = [Path(row["name"]) for row in account.run("list", "recipes", "--json").json()]
     return next(path for path in found if path.stem == name)
 
 
 @pytest.fixture(scope="session")
 def built(account: Account, session: Path, testrun_uid: str) -> tuple[Outcome, Path]:
-    """recipes/minimal-test.yml, built and boot-tested by the ordinary user; no /dev/kvm for it.
+    """recipes/minimal-test.yml, built and boot-tested by the ordinary user without /dev/kvm.
 
-    A copy for each worker.
+    Each worker has its own copy.
     """
     original, told = session / "shared" / "out", session / "built.json"
     with once(session / "built", testrun_uid) as missing:
@@ -277,7 +277,7 @@ def sha256(path: Path) -> str:
 
 @pytest.fixture
 def copy(account: Account, built: tuple[Outcome, Path]) -> Path:
-    """A copy of the built raw image, to be broken."""
+    """A copy of the built raw image, for tests that break it."""
     directory = account.make_directory("broken")
     image = directory / "image.raw"
     subprocess.run(["cp", "--sparse=always", built[1] / "minimal-test.raw", image], check=True)
@@ -325,9 +325,9 @@ exit 0
 
 @pytest.fixture(scope="session")
 def tiny_base(account: Account) -> Path:
-    """A base of a few megabytes with busybox, a stand-in for apt, and a kernel that is none."""
+    """A base of a few megabytes with busybox, a stand-in for apt, and a false kernel."""
     account_path = account.directory / "tiny.tar"
-    # Any build makes the helper; one that fails at once is the cheapest.
+    # Any build makes the helper; a build that fails immediately is the cheapest.
     missing = account.write(account.directory / "none.yml", recipe_text("none", "mmdebstrap:none"))
     if not list(account.cache.glob("helpers/*/initrd")):
         account.run("build", missing, "--output", account.make_directory("none"))
@@ -364,7 +364,7 @@ def tiny_base(account: Account) -> Path:
 
 
 def recipe_text(name: str, base: str, *packages: str) -> str:
-    """A recipe with one apt stage (when packages are named) and a raw disk."""
+    """A recipe with a raw disk, and with an apt stage when `packages` has names."""
     apt = f"  - type: apt\n    update: false\n    packages: [{', '.join(packages)}]\n"
     stages = (apt if packages else "") + "  - type: qemu\n"
     return f"name: {name}\nbase-image: {base}\nstages:\n{stages}"

@@ -1,8 +1,8 @@
-"""Ways to break a good image, each with the verdict that it must get.
+"""Ways to break a good image, each with the verdict that the broken image must get.
 
-The images have a GPT and an ext4 root, which is the last partition: one with extlinux for BIOS (and
-no other partition), one with GRUB, and one with systemd-boot. Files of the root are changed with
-debugfs(8), those of the EFI system partition with mtools, sectors directly; nothing is mounted.
+The images have a GPT and an ext4 root in the last partition. One image has extlinux for BIOS (and
+no other partition), one has GRUB, and one has systemd-boot. debugfs(8) changes files of the root,
+mtools change files of the EFI system partition, and Python writes sectors; nothing is mounted.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ COM1, COM2 = 0x3F8, 0x2F8
 
 @dataclass(frozen=True)
 class Mutation:
-    """One way to break an image; `timeout` in seconds for `boot-test`, where it has to wait."""
+    """A way to break an image; `timeout` (seconds) is that of `boot-test` when it must wait."""
 
     status: str
     change: Callable[[Path], object]
-    # A text that the message must have.
+    # The message must contain this text.
     says: str = ""
-    # Fails before there is a kernel, or soon after: cheap enough to be tried always.
+    # The boot fails before the kernel or soon after, so `make test` can afford this mutation.
     early: bool = False
     timeout: int | None = None
-    # The boot loader of the image that is broken, and what starts it.
+    # The boot loader of the good image, and the firmware that boots the broken one.
     base: Literal["extlinux", "grub", "systemd-boot"] = "extlinux"
     firmware: Literal["bios", "uefi", "uefi-secure"] = "bios"
 
 
 def partition(image: Path, number: int) -> int:
-    """Where a partition begins, in bytes; -1 is the last one."""
+    """The offset of a partition in bytes; number -1 is the last partition."""
     told = subprocess.run(["/sbin/sfdisk", "-J", image], check=True, capture_output=True).stdout
     return int(json.loads(told)["partitiontable"]["partitions"][number]["start"]) * 512
 
@@ -73,7 +73,7 @@ def esp_removed(*paths: str) -> Callable[[Path], None]:
 
 
 def esp_put(path: str, data: bytes) -> Callable[[Path], None]:
-    """Replaces the content of a file of the EFI system partition."""
+    """Replaces the content of a file in the EFI system partition."""
 
     def change(image: Path) -> None:
         local = image.with_name("content")
@@ -85,7 +85,7 @@ def esp_put(path: str, data: bytes) -> Callable[[Path], None]:
 
 
 def uefi_silent(*words: str) -> Callable[[Path], None]:
-    """Takes the serial console from the kernel, and gives it more arguments."""
+    """Replaces the serial console in the kernel's arguments by `words`."""
 
     def change(image: Path) -> None:
         entry = mtools(image, "mtype", f"::{esp_path(image, ENTRY)}")
@@ -97,14 +97,14 @@ def uefi_silent(*words: str) -> Callable[[Path], None]:
 
 
 def esp_path(image: Path, pattern: str) -> str:
-    """The one path of the EFI system partition that matches a regular expression whole."""
+    """The only path of the EFI system partition that matches the whole regular expression."""
     paths = mtools(image, "mdir", "-/", "-b").splitlines()
     (found,) = [p[2:] for p in paths if p.startswith("::") and re.fullmatch(pattern, p[2:])]
     return found
 
 
 def put(image: Path, path: str, text: str, *, mode: str = "0100644") -> None:
-    """Writes a file of the image, which may be there already."""
+    """Writes a file of the image, or replaces it."""
     local = image.with_name("content")
     local.write_text(text)
     debugfs(image, f"rm {path}", f"write {local} {path}", f"set_inode_field {path} mode {mode}")
@@ -122,7 +122,7 @@ def overwrite(image: Path, offset: int, data: bytes) -> None:
 
 
 def blocks(image: Path, path: str) -> list[int]:
-    """Where the blocks of a file lie on the disk, in bytes."""
+    """The offsets of a file's blocks on the disk, in bytes."""
     text = debugfs(image, f"blocks {path}", write=False)
     numbers = [int(word) for word in text.splitlines()[-1].split() if word.isdecimal()]
     assert numbers, text
@@ -131,7 +131,7 @@ def blocks(image: Path, path: str) -> list[int]:
 
 
 def configuration(pattern: str, replacement: str) -> Callable[[Path], None]:
-    """Changes extlinux.conf by a regular expression, which must match."""
+    """Replaces `pattern` in extlinux.conf; the pattern must match."""
 
     def change(image: Path) -> None:
         text, count = re.subn(pattern, replacement, read(image, CONF), flags=re.MULTILINE)
@@ -146,13 +146,13 @@ def kernel_argument(word: str) -> Callable[[Path], None]:
 
 
 def zeros(image: Path, path: str, first: int, count: int) -> None:
-    """Overwrites blocks of a file where they lie."""
+    """Overwrites blocks of a file in place with zeros."""
     for offset in blocks(image, path)[first : first + count]:
         overwrite(image, offset, bytes(BLOCK))
 
 
 def unit(name: str, text: str, *, target: str = "multi-user.target") -> Callable[[Path], None]:
-    """Adds a unit to the image, enabled for `target`."""
+    """Adds a unit to the image and enables it for `target`."""
 
     def change(image: Path) -> None:
         wanted = f"{UNITS}/{target}.wants"
@@ -177,7 +177,7 @@ def boot_code(code: bytes) -> Callable[[Path], None]:
 
 
 def say(port: int, text: bytes, at: int, *, forever: bool = False) -> bytes:
-    """Real-mode code, to be placed at 0x7c00 + `at`, that sends a text to a serial port."""
+    """Real-mode code for the address 0x7c00 + `at` that sends a text to a serial port."""
     status, low = (port + 5).to_bytes(2, "little"), port.to_bytes(2, "little")
     loop = (
         b"\xac\x84\xc0\x74\x12\x88\xc4"  # next: lodsb; test al,al; jz done; mov ah,al
@@ -187,7 +187,7 @@ def say(port: int, text: bytes, at: int, *, forever: bool = False) -> bytes:
     length = 9 + len(loop)
     message = (0x7C00 + at + length).to_bytes(2, "little")
     start = b"\x31\xc0\x8e\xd8\xbe" + message + loop  # xor ax,ax; mov ds,ax; mov si,message
-    # done: again from the start, or over the text to what follows it.
+    # done: jump back to the start, or over the text to the next code.
     skip = -(len(start) + 2) & 0xFF if forever else len(text) + 1
     return start + b"\xeb" + bytes([skip]) + text + b"\0"
 
@@ -198,7 +198,7 @@ POWER_OFF = b"\xba\x04\x06\xb8\x00\x20\xef" + HALT  # out 0x604, SLP_EN: ACPI's 
 
 
 def liar() -> bytes:
-    """Says on the console what a good system says, and on the probe's port an old answer."""
+    """Code that prints the console text of a good system, and an old answer on the probe's port."""
     lines = [f"PARTICLE-OS-PROBE {OLD_NONCE}", "state cnVubmluZw=="]
     answer = "\n".join([*lines, f"PARTICLE-OS-PROBE-END {OLD_NONCE}", ""])
     first = say(COM2, answer[:90].encode(), 0)
@@ -230,29 +230,29 @@ def read_only_root(image: Path) -> None:
 
 
 def full_root(image: Path) -> None:
-    """Fills the file system with one file of the size of what is free."""
+    """Fills the free space of the file system with one file."""
     free = int(re.findall(r"Free blocks: +(\d+)", debugfs(image, "stats", write=False))[0])
     filler = image.with_name("filler")
-    # Blocks that are all zero would become a hole; a few are for the map of the file's blocks.
+    # Blocks of zeros would become a hole; 16 blocks stay free for the map of the file's blocks.
     filler.write_bytes(b"x" * (free - 16) * BLOCK)
     debugfs(image, f"write {filler} /filler")
     filler.unlink()
 
 
 def truncated(image: Path) -> None:
-    """Cuts off the end, where no file is: a file system that reaches beyond its disk."""
+    """Cuts off the unused end of the disk, so that the file system reaches beyond its disk."""
     with image.open("r+b") as file:
         file.truncate(image.stat().st_size - 16 * MIB)
 
 
 def flooding(image: Path) -> None:
-    """Has 1 GB written to the console; a getty that starts there would hang up on the writer."""
+    """Adds a unit that writes 1 GB to the console, without a getty that would hang up on it."""
     debugfs(image, f"symlink {UNITS}/serial-getty@ttyS0.service /dev/null")
     unit("flood.service", FLOOD)(image)
 
 
 FAIL = "[Service]\nExecStart=/bin/sh -c 'echo it went wrong; exit 7'\n"
-# Beyond systemd's limit of 5 starts within 10 s, so that it never gives up.
+# This stays below systemd's limit of 5 starts within 10 s, so systemd never gives up.
 CRASH_LOOP = (
     "[Service]\nExecStart=/bin/sh -c 'echo it went wrong; exit 7'\nRestart=always\nRestartSec=20\n"
 )
@@ -266,14 +266,14 @@ LIAR = (
 )
 FLOOD = "[Service]\nExecStart=/bin/sh -c 'yes flood | head -c 1G >/dev/ttyS0'\nNice=19\n"
 
-# systemd-boot's files.
+# The files of systemd-boot.
 LOADER = "/EFI/BOOT/BOOTX64.EFI"
 ENTRY = r"/loader/entries/[^/]+\.conf"
 UEFI_KERNEL = "/debian/[^/]+/linux"
 
 MUTATIONS: dict[str, Mutation] = {
     "good": Mutation("passed", lambda image: None),
-    # The firmware and the boot loader.
+    # Failures of the firmware and the boot loader.
     "zeroed-boot-record": Mutation(
         "no-bootable-device", lambda image: overwrite(image, 0, bytes(512)), early=True
     ),
@@ -289,7 +289,7 @@ MUTATIONS: dict[str, Mutation] = {
         lambda image: zeros(image, "/boot/extlinux/ldlinux.sys", 1, 99),
         early=True,
     ),
-    # extlinux says who it is, finds no file system, and says nothing more.
+    # extlinux prints its banner, finds no file system, and prints nothing more.
     "corrupt-superblock": Mutation(
         "kernel-not-started", lambda image: overwrite(image, MIB + 1024, bytes(1024)), early=True
     ),
@@ -302,7 +302,7 @@ MUTATIONS: dict[str, Mutation] = {
         "timed-out", boot_code(say(COM1, b"flood\r\n", 0, forever=True)), early=True, timeout=8
     ),
     "escape-sequences": Mutation("boot-loader-failed", boot_code(clumsy_terminal()), early=True),
-    # From the boot loader to the kernel.
+    # Failures between the boot loader and the kernel.
     "kernel-missing": Mutation("kernel-not-started", removed("/vmlinuz"), early=True),
     "kernel-damaged": Mutation(
         "kernel-not-started",
@@ -316,12 +316,12 @@ MUTATIONS: dict[str, Mutation] = {
         early=True,
     ),
     "no-configuration": Mutation("kernel-not-started", removed(CONF), early=True),
-    # The kernel and the initramfs.
+    # Failures of the kernel and the initramfs.
     "no-initramfs": Mutation("root-not-found", configuration(r"^ *INITRD .*\n", ""), early=True),
     "wrong-root": Mutation("root-not-found", wrong_root),
     "init-missing": Mutation("init-missing", removed("/usr/sbin/init", "/sbin/init")),
     "init-ends": Mutation("kernel-panic", kernel_argument("init=/bin/true")),
-    # systemd.
+    # Failures of systemd and its units.
     "emergency": Mutation("emergency-mode", kernel_argument("emergency")),
     "rescue": Mutation("emergency-mode", kernel_argument("systemd.unit=rescue.target")),
     "fstab-names-missing-disk": Mutation(
@@ -332,12 +332,12 @@ MUTATIONS: dict[str, Mutation] = {
     "crash-looping-unit": Mutation(
         "units-failed", unit("loop.service", CRASH_LOOP), says="crash-looping units: loop.service"
     ),
-    # A first boot has a machine-id and a random seed to write.
+    # The first boot writes a machine-id and a random seed.
     "full-root": Mutation("units-failed", full_root, says="systemd-random-seed"),
     "hanging-unit": Mutation("timed-out", unit("hang.service", HANG), says="answer", timeout=90),
     "powers-off": Mutation("powered-off-early", kernel_argument("systemd.unit=poweroff.target")),
     "restarts": Mutation("reboot-loop", kernel_argument("systemd.unit=reboot.target")),
-    # Unusual, and good all the same.
+    # Unusual images that are good.
     "silent-console": Mutation("passed", configuration(r"^SERIAL .*\n|console=ttyS0,115200", "")),
     "masked-getty": Mutation(
         "passed",
@@ -377,7 +377,7 @@ MUTATIONS: dict[str, Mutation] = {
         base="systemd-boot",
         firmware="uefi-secure",
     ),
-    # The package's loader is a good program, which nobody signed.
+    # The package's loader is a valid program without a signature.
     "uefi-unsigned": Mutation(
         "boot-loader-failed",
         lambda image: None,
@@ -410,7 +410,7 @@ MUTATIONS: dict[str, Mutation] = {
         base="systemd-boot",
         firmware="uefi",
     ),
-    # Only the screen shows what fails, in graphics mode.
+    # Only the screen shows the failure, in graphics mode.
     "uefi-silent-console": Mutation("passed", uefi_silent(), base="systemd-boot", firmware="uefi"),
     "uefi-silent-panic": Mutation(
         "kernel-panic",

@@ -18,7 +18,7 @@ from ..archive import SUITE, Archive, build_deb, served
 from .conftest import Account, Outcome
 from .test_stages import on_disk
 
-# What makes a disk of a system that has no kernel; nothing here boots.
+# The last stage makes a disk of a system without a kernel; no test here boots it.
 NO_KERNEL = """\
   - type: run
     command: [touch, /boot/vmlinuz-0, /boot/initrd.img-0]
@@ -77,7 +77,7 @@ def build(account: Account, name: str, stages: str, *options: str) -> Outcome:
 
 
 def installed(image: Path) -> dict[str, str]:
-    """Name and status of the test's packages in the image."""
+    """Version and status of the test's packages in the image, by name."""
     found = {}
     for stanza in on_disk(image, "cat /var/lib/dpkg/status").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line)
@@ -113,7 +113,7 @@ def test_sources_packages_pins_and_files_of_the_recipe(account: Account, archive
     update: false
 """
     outcome = build(account, "packages", stages)
-    assert outcome.status == 3, "what is held is not removed"
+    assert outcome.status == 3, "a held package is not removed"
     assert "zz-local" in outcome.stderr + outcome.stdout
     outcome = build(account, "packages", stages.replace("    hold: [zz-local]\n", ""))
     assert outcome.status == 0, outcome.stderr
@@ -136,7 +136,7 @@ def test_sources_packages_pins_and_files_of_the_recipe(account: Account, archive
 
 @pytest.fixture(scope="module")
 def proxy(account: Account, archive: Archive, directory: Path) -> Iterator[str]:
-    """The archive has this name for the proxy alone."""
+    """An apt-cacher-ng; only this proxy can resolve the archive's name repository.test."""
     remap = f"Remap-test: http://repository.test ; http://127.0.0.1:{archive.port}"
     with acng.running(directory, remap, user=account.uid) as url:
         yield url
@@ -163,9 +163,9 @@ def test_a_snapshot_and_a_target_release(account: Account, archive: Archive) -> 
 
 
 def test_apt_goes_on_without_a_proxy_that_dies(account: Account, archive: Archive) -> None:
-    """It dies as soon as the first package is asked of it, in the middle of a build.
+    """The proxy dies during a build, as soon as apt has requested the first package.
 
-    The port is the one for which a proxy is asked; the address is of loopback, too.
+    The archive listens on port 80, the port that apt-cacher-ng serves, of a loopback address.
     """
     stages = f"""\
 {sources(archive, "http://127.0.0.2")}
@@ -196,7 +196,7 @@ def test_apt_goes_on_without_a_proxy_that_dies(account: Account, archive: Archiv
     assert told["notes"].count(gone) == 1
     image = account.directory / "dying-out/dying.raw"
     assert installed(image).keys() == {"zz-needed", "zz-more"}
-    assert list((place / "acng/cache").rglob("InRelease")), "it was used until it died"
+    assert list((place / "acng/cache").rglob("InRelease")), "apt used the proxy until it died"
 
 
 def files_in(image: Path, place: str) -> str:
@@ -204,7 +204,7 @@ def files_in(image: Path, place: str) -> str:
 
 
 def test_packages_through_apt_cacher_ng(account: Account, archive: Archive, proxy: str) -> None:
-    """By the host's apt, and by that in the VM: a password for a mirror stays there."""
+    """The host's apt uses the proxy; so does the VM's apt, which passwords for a mirror need."""
     auth = """\
   - type: files
     files:
@@ -217,7 +217,7 @@ def test_packages_through_apt_cacher_ng(account: Account, archive: Archive, prox
 """
     counted = []
     for name, before in (("first", ""), ("second", ""), ("in-the-vm", auth)):
-        # What this cache has is not asked for.
+        # apt does not request packages that this cache holds.
         shutil.rmtree(account.cache / "packages", ignore_errors=True)
         outcome = build(account, name, before + stages, "--apt-proxy", proxy, "--refresh", "apt")
         assert outcome.status == 0, outcome.stderr
@@ -230,7 +230,7 @@ def test_packages_through_apt_cacher_ng(account: Account, archive: Archive, prox
 
 
 def _check_image(image: Path, proxy: str) -> None:
-    """The package is in the image, and nothing of the proxy is."""
+    """Checks that the image has the package and no trace of the proxy."""
     assert installed(image) == {"zz-more": "1.0 install ok installed"}
     found = on_disk(image, "cat /etc/apt/sources.list.d/extra.sources")
     assert "URIs: http://repository.test\n" in found
@@ -241,15 +241,15 @@ def _check_image(image: Path, proxy: str) -> None:
 
 
 def test_what_is_unpacked_at_once_is_what_dpkg_unpacks(account: Account) -> None:
-    """Packages with users, conffiles, alternatives, byte code, and one that watches for pages."""
+    """The packages have users, conffiles, alternatives, byte code, and a trigger for pages."""
     packages = "[man-db, sudo, openssh-client, python3-yaml, ca-certificates, nano]"
-    # The second stage asks for what the first has brought, and finds nothing to upgrade.
+    # The second stage names a package that the first has brought, and finds no upgrades.
     more = "[libyaml-0-2, grub-pc-bin, logrotate]"
     stages = f"""\
   - {{type: apt, packages: {packages}}}
   - {{type: apt, packages: {more}, upgrade: true}}
 """
-    # With passwords for a mirror, packages are not the host's to fetch.
+    # With passwords for a mirror, the host does not fetch packages, so dpkg unpacks them.
     passwords = f"  - {{type: files, files: [{{path: {PASSWORDS}, content: ''}}]}}\n"
     trees = {}
     for name, text in (("at-once", stages), ("by-dpkg", passwords + stages)):
@@ -263,7 +263,7 @@ def test_what_is_unpacked_at_once_is_what_dpkg_unpacks(account: Account) -> None
     states = [sorted(found.pop(STATES)[-1].split("\n\n")) for found in (ours, theirs)]
     assert states[0] == states[1]
     assert "Auto-Installed: 1" in states[0][-1]
-    # What the name of the recipe, and the first stage, make different.
+    # The name of the recipe and the first stage make these files differ.
     for name in (PASSWORDS, "/etc/hostname", "/etc/hosts", "/etc/fstab", *LOADER):
         ours.pop(name, None)
         theirs.pop(name, None)
@@ -271,7 +271,7 @@ def test_what_is_unpacked_at_once_is_what_dpkg_unpacks(account: Account) -> None
 
 
 def tree(image: Path) -> dict[str, tuple[int, int, str, str]]:
-    """The root file system: owner, group, mode and content by path."""
+    """Owner, group, mode and content of each file of the root file system, by path."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="particle-os-tree-", dir="/var/tmp") as name:
         on_disk(image, f"rdump / {name}")

@@ -1,4 +1,4 @@
-"""Bases from a registry: fetched once, applied in the VM, refused before it where they must be."""
+"""Bases from a registry are fetched once and applied in the VM; bad ones are refused early."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ http: {{addr: 127.0.0.1:{port}}}
 
 @dataclass
 class Registry:
-    """Debian's docker-registry, run by the ordinary user on a port of the loopback."""
+    """Debian's docker-registry, run by the ordinary user on a loopback port."""
 
     host: str
     log: Path
 
     def push(self, name: str, *layers: Path) -> str:
-        """Makes an image of tar archives, the lowest first; returns its reference."""
+        """Pushes an image of tar archives, the lowest layer first; returns its reference."""
         return self.copy("tarball:" + ":".join(map(str, layers)), name)
 
     def copy(self, source: str, name: str) -> str:
-        """Copies an image into the registry; returns its reference there."""
+        """Copies an image into the registry; returns the new reference."""
         reference = f"docker://{self.host}/{name}"
         argv = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", source, reference]
         subprocess.run(argv, check=True, timeout=120)
         return reference
 
     def downloads(self) -> list[str]:
-        """The blobs that were read until now."""
+        """The digests of the blobs that clients have read so far."""
         lines = self.log.read_text().splitlines()
         requests = [line.split('"')[1] for line in lines if ' "GET /v2/' in line]
         return [request.split()[1] for request in requests if "/blobs/" in request]
@@ -98,9 +98,9 @@ def layer(place: Path, *members: tuple[str, bytes, dict[str, object]]) -> Path:
 
 @pytest.fixture(scope="module")
 def layers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The tiny base, and two layers over it with everything that layers can do."""
+    """The tiny base and two layers above it, which use every feature of layers."""
     place = tmp_path_factory.mktemp("layers")
-    # cap_net_raw=ep, as setcap(8) writes it; its bytes are text, which tarfile can write.
+    # cap_net_raw=ep, as setcap(8) writes it. All its bytes are text, so tarfile can write it.
     capability = "\x01\x00\x00\x02\x00\x20\x00\x00" + "\x00" * 12
     middle = layer(
         place / "middle.tar",
@@ -119,7 +119,7 @@ def layers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
         ("opt/.wh..wh..opq", b"", {}),
         ("opt/new", b"new", {}),
         ("bin/through-the-link", b"tool", {"mode": 0o755}),
-        # In the VM, /run/particle-os holds the agent.
+        # In the VM, the agent lies in /run/particle-os.
         ("out/agent.pyz", b"evil", {}),
         ("srv/ping", b"", {"pax_headers": {"SCHILY.xattr.security.capability": capability}}),
     )
@@ -184,16 +184,16 @@ def test_the_result_names_the_digest_of_the_manifest(registry: Registry, built: 
 def test_what_was_fetched_is_not_fetched_again(
     account: Account, registry: Registry, built: Built
 ) -> None:
-    """Neither when nothing has changed, nor for the same image under another name."""
+    """A rebuild without a change and a build from another name of the image fetch nothing."""
     before = registry.downloads()
-    assert before, "the first build fetched it from here"
+    assert before, "the first build fetched the base from this registry"
     again = build(account, "layered", built[2], built[1])
     assert again.status == 0, again.stderr
     assert "nothing has changed" in again.stderr
     pinned = f"docker://{registry.host}/tiny@{built[0].json()['base_digest']}"
     other = build(account, "pinned", pinned, account.make_directory("image-base-pinned"))
     assert other.status == 0, other.stderr
-    assert "push base" not in other.stderr, "the checkpoint of the base is the same"
+    assert "push base" not in other.stderr, "the build reuses the checkpoint of the base"
     assert registry.downloads() == before
 
 
@@ -254,7 +254,7 @@ def test_what_is_fetched_is_in_the_cache_and_whole(account: Account, built: Buil
 
 
 def test_a_registry_without_tls_elsewhere_is_not_talked_to(account: Account) -> None:
-    """A name that is not the loopback's needs a certificate, wherever it leads."""
+    """Any name other than loopback's needs a certificate, even if it resolves to loopback."""
     host = socket.gethostname()
     output = account.make_directory("image-base-elsewhere")
     outcome = build(account, "elsewhere", f"docker://{host}:9/tiny:three", output)

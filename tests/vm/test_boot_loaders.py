@@ -1,4 +1,6 @@
-"""A subset of docs/matrix.md: with the demo image (extlinux, GPT, ext4) each boot loader, firmware,
+"""Builds and boots a subset of docs/matrix.md.
+
+Together with the demo image (extlinux, GPT, ext4) the tests cover each boot loader, firmware,
 partition table and file system.
 """
 
@@ -16,7 +18,7 @@ from .mutations import mtools
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20
-# Their apt stage stands on that of the demo recipe, which has the kernel.
+# This apt stage follows the apt stage of the demo recipe, which has the kernel.
 PACKAGES = """\
   - type: apt
     packages:
@@ -29,7 +31,7 @@ PACKAGES = """\
       - systemd-repart
       - xfsprogs
 """
-# In a stage of its own: without it, GRUB's own core image is what boots.
+# This is a separate stage, so that images without it boot GRUB's core image.
 SIGNED = """\
   - type: apt
     packages: [shim-signed, systemd-boot-efi-amd64-signed]
@@ -84,7 +86,7 @@ UNITS = """\
 def build(
     account: Account, name: str, disk: str, units: str = "", more: str = ""
 ) -> tuple[Outcome, Path]:
-    """Builds an image whose last stage has the options `disk`, and checks that `units` are up."""
+    """Builds an image whose last stage has the options `disk`; its boot test waits for `units`."""
     minimal = example(account, "minimal-test").read_text()
     stages = minimal[minimal.index("stages:\n") : minimal.index("  - type: locale\n")]
     checks = "".join(f"    - unit: {unit}\n" for unit in units.split())
@@ -136,7 +138,7 @@ def test_a_unified_kernel_image_starts_from_uefi(account: Account, built: Built)
 
 
 def test_a_grown_disk_has_a_grown_file_system(account: Account, systemd_boot: Built) -> None:
-    """As published: compressed, and its checksum told. What starts it is signed."""
+    """The published image is compressed and in SHA256SUMS, and boots under Secure Boot."""
     output = systemd_boot[1]
     checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=output, capture_output=True)
     assert checked.returncode == 0

@@ -1,4 +1,4 @@
-"""Verdicts: the good image passes, and each broken one gets the name of what broke it."""
+"""The verdicts of boot tests: a good image passes, and a failed check is named."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Built = tuple[Outcome, Path]
 def test_a_good_image_passes_untouched_and_is_a_new_machine_each_time(
     account: Account, built: Built
 ) -> None:
-    """In little memory; it boots a second time, and is the same machine then."""
+    """The image boots in 512 MiB of memory, and keeps its machine-id over a reboot."""
     image = built[1] / "minimal-test.qcow2"
     before = sha256(image)
     evidence = account.make_directory("evidence")
@@ -45,7 +45,7 @@ def test_a_good_image_passes_untouched_and_is_a_new_machine_each_time(
     assert leftovers(account, built[1]) == []
 
 
-# Perl is in every Debian; it serves one page.
+# Every Debian has Perl; the script serves one page.
 WEB = """\
 [Unit]
 Description=A page
@@ -53,7 +53,7 @@ Description=A page
 ExecStart=/usr/bin/perl -e 'use IO::Socket::INET; $s = IO::Socket::INET->new(LocalPort => 8080, Listen => 5, ReuseAddr => 1) or die; while ($c = $s->accept) { <$c>; print $c "HTTP/1.0 200 OK\\r\\n\\r\\nhello\\n"; close $c }'
 """  # noqa: E501
 NETWORK = "[Match]\nType=ether\n[Network]\nDHCP=ipv4\n"
-# Each check, and whether it holds.
+# Each check, and whether it must pass.
 CHECKS = [
     ("unit: web.service", True),
     ("unit: no-such.service", False),
@@ -89,7 +89,7 @@ CHECKS = [
 
 @pytest.fixture
 def served(copy: Path) -> Path:
-    """The image with a web server, and an address that it takes by DHCP."""
+    """The image with a web server and an address from DHCP."""
     mutations.unit("web.service", WEB)(copy)
     mutations.put(copy, "/etc/systemd/network/80-dhcp.network", NETWORK)
     service = "/usr/lib/systemd/system/systemd-networkd.service"

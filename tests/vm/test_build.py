@@ -1,4 +1,4 @@
-"""The demo recipe, end to end, as an ordinary user that can gain nothing."""
+"""Builds the demo recipe end to end, as an ordinary user that can gain no privileges."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Built = tuple[Outcome, Path]
 
 
 def debugfs(image: Path, command: str) -> str:
-    """What debugfs(8) says about the image's ext4 partition, which starts at 1 MiB."""
+    """The output of debugfs(8) for the image's ext4 partition, which starts at 1 MiB."""
     argv = ["/sbin/debugfs", "-R", command, f"{image}?offset={MIB}"]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout
 
 
 def test_the_confinement_holds(account: Account) -> None:
-    """Were this wrong, every other test here would prove nothing."""
+    """Without the confinement, the other tests here would prove nothing."""
     confined = [sys.executable, str(CONFINE), str(account.uid), str(account.gid)]
     for command in (["unshare", "--user", "true"], ["unshare", "--mount", "true"]):
         assert subprocess.run([*confined, *command], capture_output=True).returncode != 0
@@ -39,7 +39,7 @@ def test_everything_is_published(built: Built) -> None:
     raw, qcow2 = output / "minimal-test.raw", output / "minimal-test.qcow2"
     same = subprocess.run(["qemu-img", "compare", raw, qcow2], capture_output=True, text=True)
     assert same.returncode == 0, same.stdout
-    assert raw.stat().st_blocks * 512 < min(600 * MIB, raw.stat().st_size), "sparse stays sparse"
+    assert raw.stat().st_blocks * 512 < min(600 * MIB, raw.stat().st_size), "the copy is sparse"
     assert outcome.stderr.count("stage 5/5 qemu") == 2
 
 
@@ -119,7 +119,7 @@ def test_nothing_of_the_build_is_left_in_the_image(built: Built) -> None:
 def test_nothing_is_left_on_the_host(account: Account, built: Built) -> None:
     assert leftovers(account, built[1]) == []
     assert user_qemus(account) == []
-    assert list((account.directory / "home").iterdir()) == [], "the home directory stays clean"
+    assert list((account.directory / "home").iterdir()) == [], "nothing in the home directory"
 
 
 def test_the_helper_is_private_and_read_only_work(account: Account, built: Built) -> None:
@@ -130,4 +130,4 @@ def test_the_helper_is_private_and_read_only_work(account: Account, built: Built
         names = sorted(path.name for path in helper.iterdir())
         assert names == ["SHA256SUMS", "initrd", "kernel", "root.squashfs"]
     for state in (account.cache / "warm").iterdir():
-        assert state.stat().st_mode & 0o077 == 0, "memory of a machine is its owner's alone"
+        assert state.stat().st_mode & 0o077 == 0, "only the owner may read the saved memory of a VM"

@@ -1,4 +1,4 @@
-"""What an earlier build has done is not done again, and the result is the same."""
+"""Builds reuse the work of earlier builds, and the result is identical."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .conftest import Account, Outcome, example, leftovers, recipe_text, user_qe
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20
-# What differs between two images of the same recipe, and why: each has a file system of its own,
-# with an identifier of its own, which is told in two files.
+# Two images of one recipe differ in these files: each file system has its own identifier, which
+# both files contain.
 DIFFERS = {"etc/fstab", "boot/extlinux/extlinux.conf"}
 
 
 def tree(image: Path, where: Path) -> dict[str, tuple[object, ...]]:
-    """Kind, mode, owner, size, link and content of each file of the image's ext4 partition."""
+    """Type, mode, owner, link target and content of each file of the image's ext4 partition."""
     where.mkdir()
     argv = ["/sbin/debugfs", "-R", f"rdump / {where}", f"{image}?offset={MIB}"]
     subprocess.run(argv, check=True, capture_output=True, timeout=300)
@@ -41,7 +41,7 @@ def tree(image: Path, where: Path) -> dict[str, tuple[object, ...]]:
 
 
 def with_own_cache(account: Account) -> Account:
-    """The same user with another cache, with the same helper VM (the files are never written)."""
+    """The user with another cache, which links to the helper VM (builds never write to it)."""
     place = account.make_directory("pruned-cache")
     copy = place / "particle-os" / "helpers"
     rmtree(copy.parent, ignore_errors=True)
@@ -67,7 +67,7 @@ def test_with_nothing_changed_the_images_are_left_alone(account: Account, built:
 def test_an_image_from_checkpoints_equals_one_made_in_one_go(
     account: Account, built: Built, tmp_path: Path
 ) -> None:
-    """Everything but the last stages comes from the build before; file by file it is the same."""
+    """All stages but the last come from the earlier build; the images are equal file by file."""
     recipe = example(account, "minimal-test")
     output = account.make_directory("again")
     outcome = account.run(
@@ -90,7 +90,7 @@ def test_an_image_from_checkpoints_equals_one_made_in_one_go(
 def test_with_a_source_date_two_cold_builds_are_the_same_bytes(
     account: Account, tiny_base: Path
 ) -> None:
-    # Large enough for copies of the superblock.
+    # A file system of this size has copies of the superblock.
     text = recipe_text("same", f"tar:{tiny_base}") + "    size: 300M\n"
     recipe = account.write(account.directory / "same.yml", text)
     digests = []
@@ -107,7 +107,7 @@ def test_with_a_source_date_two_cold_builds_are_the_same_bytes(
 
 
 def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_base: Path) -> None:
-    """The first stage is not done again; its output is not seen a second time."""
+    """The second build takes the first stage from its checkpoint and shows none of its output."""
     output = account.make_directory("resumed")
     text = recipe_text("resumed", f"tar:{tiny_base}", "said-once").replace(
         "  - type: qemu", "  - type: timezone\n    zone: Europe/Berlin\n  - type: qemu"
@@ -124,7 +124,7 @@ def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_bas
     assert second.status == 3
     assert "stage 1/3 apt: cached" in second.stderr
     assert "installing said-once" not in second.stderr
-    # The target can be looked at as each stage left it; what is done there does not stay.
+    # `shell` opens the target as each stage left it, and discards all changes.
     commands = "ls /made-in-the-shell; echo 1 > /made-in-the-shell; cat /etc/passwd; exit 7\n"
     for state in ([], ["--at", "apt"], ["--failed"], ["--failed"]):
         entered = account.run("shell", recipe, *same, *state, text=commands)
@@ -132,15 +132,15 @@ def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_bas
         assert "root:x:0:0" in entered.stdout
         assert "/made-in-the-shell\n" not in entered.stdout
     assert account.run("shell", recipe, *same, "--at", "timezone").status == 2
-    assert account.run("shell", recipe, "--accel", "tcg", "--failed").status == 2, "another state"
+    assert account.run("shell", recipe, "--accel", "tcg", "--failed").status == 2, "another key"
     account.write(recipe, text.replace("said-once", "said-twice"))
     third = account.run(*run)
-    assert "installing said-twice" in third.stderr, "another option is another key"
+    assert "installing said-twice" in third.stderr, "a changed option changes the key of the stage"
 
 
 def test_prune_spares_what_a_running_build_stands_on(account: Account, tiny_base: Path) -> None:
     output = account.make_directory("pruned")
-    # What the other tests stand on is not to go.
+    # Another cache, because other tests need the contents of the shared one.
     account = with_own_cache(account)
     text = recipe_text("pruned", f"tar:{tiny_base}", "package").replace(
         "  - type: qemu", "  - type: apt\n    packages: [hang]\n  - type: qemu"

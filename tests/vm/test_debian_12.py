@@ -1,4 +1,4 @@
-"""A system whose systemd takes no units from credentials is asked in another way."""
+"""The boot test uses another way for a systemd that takes no units from credentials."""
 
 from __future__ import annotations
 

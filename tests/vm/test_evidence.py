@@ -1,4 +1,4 @@
-"""What a boot test leaves for people to look at."""
+"""The evidence that a boot test leaves for people."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_image_boots_by_hand(account: Account, built: Built) -> None:
 
 
 def test_a_broken_image_shows_its_screen(account: Account) -> None:
-    """What a person at the machine would see; the console is silent."""
+    """The evidence has the screen, as a person at the machine sees it; the console is silent."""
     image = account.write(account.directory / "text.img", "not a disk\n" * 1000)
     evidence, report = account.make_directory("broken-evidence"), account.directory / "broken.html"
     outcome = account.run("boot-test", image, "--evidence", evidence, "--report", report)

@@ -1,4 +1,4 @@
-"""What goes wrong is told precisely, and nothing is lost and nothing left."""
+"""Failures have precise messages, destroy no earlier results and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Built = tuple[Outcome, Path]
 
 
 def wait_until(condition: object, seconds: float) -> float:
-    """Waits for `condition` to be true; returns how long it took."""
+    """Waits until `condition` is true; returns the seconds that it took."""
     assert callable(condition)
     started = time.monotonic()
     while not condition():
@@ -29,7 +29,7 @@ def wait_until(condition: object, seconds: float) -> float:
 
 
 def start_until(account: Account, words: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Starts a build and returns when its progress has said `words`."""
+    """Starts a build and returns when its progress contains `words`."""
     process = account.start(*arguments, "--progress", "plain", "-v")
     assert process.stderr is not None
     for line in process.stderr:
@@ -61,7 +61,7 @@ def tiny_build(account: Account, tiny_base: Path, name: str, output: Path) -> Ou
 
 
 def test_a_package_that_does_not_exist(account: Account, built: Built) -> None:
-    """Exit 3 with stage, line, apt's own words and the log; the last good image is still there."""
+    """Exit 3 with stage, line, apt's message and the log; the last good image stays."""
     output = built[1]
     good = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
     recipe = account.write(
@@ -96,7 +96,7 @@ def test_qemu_killed_in_the_middle_of_a_stage(
     assert leftovers(account, output) == []
 
 
-# Where a build is when it is interrupted: the words of its progress, and which package it installs.
+# The moments of the interruption: words of the progress, and the package of the apt stage.
 PHASES = [("accelerator ...", "hang"), ("push base ...", "hang"), ("hanging now", "hang")]
 PHASES += [("verify disk ...", "package"), ("boot test ...", "package")]
 
@@ -107,7 +107,7 @@ def start_interrupted(
     words, package = phase
     text = recipe_text("interrupted", f"tar:{tiny_base}", package)
     recipe = account.write(account.directory / "interrupted.yml", text)
-    # Without checkpoints, lest a phase is left out.
+    # Without checkpoints, so that the build skips no phase.
     arguments = ["--output", output, "--accel", "tcg", "--no-cache"]
     return start_until(account, words, "build", recipe, *arguments)
 
@@ -137,7 +137,7 @@ def test_kill_9_of_the_controller(
     process.communicate(timeout=60)
     wait_until(lambda: user_qemus(account) == [], 5)
     assert [p for p in output.iterdir() if not p.name.startswith(".particle-os-")] == []
-    # The next start clears up, whatever it does.
+    # Any later command of particle-os cleans up.
     account.run("boot-test", tiny_base, "--timeout", "1", "--accel", "tcg")
     assert leftovers(account, output) == []
     assert list(output.iterdir()) == []
@@ -155,7 +155,7 @@ def test_two_builds_at_once(account: Account, tiny_base: Path, output: Path) -> 
 
 
 def test_sockets_are_private(account: Account, hanging: Path, output: Path) -> None:
-    """QEMU listens on 127.0.0.1 and on Unix sockets in a directory that is ours alone."""
+    """QEMU listens on 127.0.0.1 and on Unix sockets in a directory that only its user may enter."""
     process = start_until(account, "hanging now", "build", hanging, "--output", output)
     try:
         (qemu,) = user_qemus(account)
@@ -222,7 +222,7 @@ def test_a_size_that_is_too_small(account: Account, tiny_base: Path, output: Pat
 def test_a_rebuild_that_fails_its_boot_test_publishes_nothing(
     account: Account, tiny_base: Path, output: Path
 ) -> None:
-    """The kernel of the tiny base is none: exit 4, the good image stays, the bad one is kept."""
+    """The tiny base has no real kernel: exit 4, the good image stays, the bad one is kept apart."""
     assert tiny_build(account, tiny_base, "none", output).status == 0
     good = hashlib.sha256((output / "none.raw").read_bytes()).hexdigest()
     recipe = account.directory / "none.yml"
@@ -236,7 +236,7 @@ def test_a_rebuild_that_fails_its_boot_test_publishes_nothing(
 
 
 def test_a_full_disk(account: Account, tiny_base: Path, output: Path) -> None:
-    """Exit 5 with the number of bytes that are needed."""
+    """Exit 5, and the message states the needed number of bytes."""
     assert os.getuid() == 0, "this test mounts a small tmpfs and needs root, as in CI"
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "tmpfs", output], check=True)
     try:
@@ -249,7 +249,7 @@ def test_a_full_disk(account: Account, tiny_base: Path, output: Path) -> None:
 
 
 def test_a_mirror_that_cannot_be_reached(account: Account, tiny_base: Path, output: Path) -> None:
-    """Port 9 of the loopback discards nothing here: the connection is refused."""
+    """No discard service listens on port 9 of loopback, so the connection is refused."""
     recipe = account.write(
         account.directory / "away.yml",
         recipe_text("away", "mmdebstrap:trixie", "linux-image-amd64", "systemd-sysv"),
@@ -266,7 +266,7 @@ def test_a_mirror_that_cannot_be_reached(account: Account, tiny_base: Path, outp
 
 
 def test_a_base_of_another_architecture(account: Account, output: Path) -> None:
-    """Refused before any VM starts."""
+    """The build refuses the base before it starts a VM."""
     import io
     import tarfile
 

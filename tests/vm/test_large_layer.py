@@ -1,4 +1,4 @@
-"""What takes longer than the inner loop may, though it needs no VM."""
+"""Tests that need no VM but take too long for `make check`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from particle_agent.unpack.layers import apply
 
 
 def test_a_layer_of_a_hundred_thousand_entries(tmp_path: Path) -> None:
-    """Mostly of the same directories: making as many files would test the disk."""
+    """The entries repeat 100 directories: 100,000 different files would only test the disk."""
     headers = []
     for number in range(100):
         member = tarfile.TarInfo(f"d/{number}")

@@ -1,4 +1,4 @@
-"""Each broken image gets the name of what broke it."""
+"""The verdict on each broken image names the defect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from .conftest import Account, sha256
 from .mutations import MUTATIONS
 
-# Quick ones of each kind; `make mutations` tries all, and under UEFI.
+# Quick mutations of each kind; `make mutations` runs all of them, also under UEFI.
 QUICK = [
     name for name, mutation in MUTATIONS.items() if mutation.early and mutation.base == "extlinux"
 ]

@@ -1,4 +1,4 @@
-"""The report as a person sees it: in a browser, on a phone and on a desk."""
+"""Checks the report in a browser, with the window of a phone and of a desktop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHROMIUM = """chromium --headless --no-sandbox --disable-gpu --disable-quic --no
 --disable-background-networking --disable-component-update --disable-sync
 --disable-dev-shm-usage --dump-dom --timeout=20000 --window-size=1400,1000""".split()
 WIDTHS = {"phone": 390, "small-phone": 320, "desk": 1280}
-# The report is a frame of a page that looks at it: it runs no script itself.
+# The report runs no script, so it is a frame of a page whose script inspects it.
 LOOKING = """<!DOCTYPE html>
 <meta charset="utf-8">
 <iframe width="%d" height="800" style="border: 0" srcdoc="%s"></iframe>
@@ -52,7 +52,7 @@ onload = () => {
 
 
 def seen(account: Account, text: str, width: int) -> Any:
-    """What the ordinary user's browser makes of a page."""
+    """The findings of the page's script, in a browser of the ordinary user."""
     page = account.write(account.directory / "looking.html", LOOKING % (width, html.escape(text)))
     profile = account.make_directory("chromium")
     confined = [sys.executable, str(CONFINE), str(account.uid), str(account.gid)]
@@ -85,7 +85,7 @@ def test_the_report_of_a_build_fits(account: Account, built: Built, width: int) 
     found = seen(account, text, width)
     check(found, width)
     assert found["title"] == "minimal-test: passed"
-    # The screen of QEMU's VGA, as wide as there is room.
+    # The first image is the screen of QEMU's VGA, shown as wide as the window allows.
     (complete, natural, shown), *others = found["images"]
     assert complete and natural >= 640 and 200 < shown <= min(natural, width)
     assert others == []

@@ -1,4 +1,4 @@
-"""An image on a real terminal: what is typed arrives, and nothing is left when it ends."""
+"""Runs an image on a real terminal: typed text arrives, and no file or process stays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ESCAPE = "\x1d"
 
 
 class Terminal:
-    """A pseudo-terminal with `particle-os run` on it; the controller is a child of our child."""
+    """A pseudo-terminal with `particle-os run`; the controller is a grandchild of the test."""
 
     def __init__(self, account: Account, place: Path, *arguments: str | Path) -> None:
         self.account = account
@@ -39,7 +39,7 @@ class Terminal:
         self.settings = termios.tcgetattr(self.child.child_fd)
 
     def is_whole(self) -> bool:
-        """Whether the terminal gets back the settings that it had, within some seconds."""
+        """Whether the terminal gets its old settings back within some seconds."""
         return _soon(lambda: termios.tcgetattr(self.child.child_fd) == self.settings)
 
     def qemu_is_gone(self) -> bool:

@@ -1,4 +1,4 @@
-"""Files of the host reach the image; secrets reach their stage and nothing else."""
+"""Files of the host reach the image; secrets only reach their stage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def on_disk(image: Path, command: str) -> bytes:
 
 
 def holding(place: Path, text: str) -> str:
-    """The files below `place` that hold the text somewhere."""
+    """The paths of the files below `place` that contain the text, one a line."""
     argv = ["grep", "--recursive", "--files-with-matches", "--fixed-strings", text, str(place)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120).stdout
 
@@ -54,7 +54,7 @@ def test_files_and_secrets_of_the_host(account: Account, tiny_base: Path) -> Non
     )
     output = account.make_directory("with-files-out")
     run = ("build", recipe, "--output", output, "--no-boot-test", "-v", "--accel", "tcg")
-    assert account.run(*run).status == 2, "a secret that is not there is told before the start"
+    assert account.run(*run).status == 2, "a missing secret is an error before the start"
     first = account.run(*run, TOKEN=SECRET)
     assert first.status == 0, first.stderr
     image = output / "with-files.raw"
@@ -67,7 +67,7 @@ def test_files_and_secrets_of_the_host(account: Account, tiny_base: Path) -> Non
     for place in (output, account.cache / "checkpoints", account.cache / "work"):
         assert holding(place, SECRET) == ""
     assert holding(output, "the token is")
-    # What has changed is done again, and nothing else.
+    # Only stages whose inputs have changed run again.
     (beside / "site/css/style.css").write_text("body { color: red }")
     changed = account.run(*run, TOKEN=SECRET)
     assert changed.status == 0, changed.stderr

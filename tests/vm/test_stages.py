@@ -1,4 +1,4 @@
-"""What stages say they did shows in the booted image, and on its disk."""
+"""The work of the stages shows in the booted image and on its disk."""
 
 from __future__ import annotations
 
@@ -124,13 +124,13 @@ ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
 
 
 def on_disk(image: Path, command: str) -> str:
-    """What debugfs says of the image's file system."""
+    """The output of debugfs for the image's file system."""
     argv = ["/sbin/debugfs", "-R", command, f"{image}?offset={OFFSET}"]
     return subprocess.run(argv, check=True, capture_output=True, timeout=60).stdout.decode()
 
 
 def test_host_name_files_services_and_commands(account: Account, built: Built) -> None:
-    """The stages before them come from the checkpoints of another recipe."""
+    """The first stages come from the checkpoints of another recipe."""
     for name, content in (("parts/more-stages.yml", STAGES), ("parts/keys/deploy.pub", KEYS)):
         account.make_directory("parts")
         account.make_directory("parts/keys")
@@ -154,7 +154,7 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     facts = result["boot"][0]["facts"]
     assert facts["hostname"] == "web1.example.org"
     checks = {check["name"]: check["passed"] for check in result["boot"][0]["checks"]}
-    # The second one says that kernel and network are as the stages say.
+    # seen.service checks that kernel and network are as the stages configure them.
     assert {"unit hello.service", "unit seen.service"} <= checks.keys()
     assert all(checks.values())
     image = output / "more.raw"
@@ -186,14 +186,14 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
 
 
 def _initramfs(image: Path, directory: Path) -> bytes:
-    """The image's initramfs from where it is compressed: what is before stands in an archive."""
+    """The compressed part of the image's initramfs, without the plain archive before it."""
     (name,) = re.findall(r"/(initrd\.img-[^/]+)/", on_disk(image, "ls -p /boot"))
     on_disk(image, f"dump /boot/{name} {directory}/initrd")
     return (directory / "initrd").read_bytes().rpartition(b"TRAILER!!!")[2].lstrip(b"\0")
 
 
 def _check_accounts(image: Path) -> None:
-    """The accounts of the `users` stage, whose password only its hash in the image tells."""
+    """Checks the accounts of the `users` stage; the image only has the hash of the password."""
     shadow = {
         fields[0]: fields[1:]
         for fields in (line.split(":") for line in on_disk(image, "cat /etc/shadow").splitlines())
@@ -243,9 +243,9 @@ def test_a_stage_runs_alone_and_gives_a_root_file_system(
     assert members["./srv/www"].mode == 0o2775
     assert (members["./srv/www/hello"].mode, members["./srv/www/hello"].uid) == (0o600, 0)
     assert members["./srv/current"].linkname == "www"
-    assert "./usr/bin/busybox" in members, "what was there before is there"
+    assert "./usr/bin/busybox" in members, "files of the base stay"
     assert leftovers(account, output) == []
-    # It fails in its own words, and what was written before stays.
+    # A failure has the stage's message, and the earlier archive stays.
     account.write(options, "files: [{path: /usr, content: ''}]\n")
     failed = account.run(*argv[:-3], "--output", output / "root.tar")
     assert failed.status == 3

@@ -1,4 +1,4 @@
-"""What is wrong with an image is told by its code, and a good one has nothing wrong."""
+"""Each defect of an image has a finding with a code, and a good image has no findings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kernel_of(image: Path) -> str:
 
 
 def test_nothing_is_wrong_with_a_good_image(built: Built) -> None:
-    """The build has looked itself, before it converted and booted the image."""
+    """The build verifies the image before it converts and boots it."""
     verification = built[0].json()["verification"]
     assert verification["findings"] == []
     assert verification["seconds"] > 0
@@ -67,7 +67,7 @@ def test_planted_defects_are_told_by_their_codes(account: Account, built: Built)
         ("world-writable", "warning"),
     }
     assert {f["place"] for f in findings} >= {"/usr/bin/rootshell", "/etc/open", "/etc/fstab:1"}
-    assert outcome.json()["system"]["hostname"] == "minimal-test", "the rest is told, too"
+    assert outcome.json()["system"]["hostname"] == "minimal-test", "it has the other facts, too"
     assert sha256(image) == before
     assert leftovers(account, directory) == []
 

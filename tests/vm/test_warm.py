@@ -1,4 +1,4 @@
-"""Helper VMs that start from the same saved memory share nothing that must be secret."""
+"""Helper VMs that start from one saved memory share no secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from particle_os.sandbox.running import PACKAGES_BYTES
 
 from .conftest import Account
 
-# Starts a helper VM as a build does, and tells what it made of randomness.
+# Starts a helper VM as a build does, and prints its random values and its devices.
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -61,7 +61,7 @@ def start(account: Account) -> dict[str, str]:
 
 @pytest.fixture
 def states(account: Account) -> list[Path]:
-    """The saved state, made now if no test before has."""
+    """The saved states; makes one if no earlier test has."""
     start(account)
     return sorted((account.cache / "warm").glob("*.state"))
 
@@ -77,11 +77,12 @@ def test_two_restored_machines_have_other_keys_and_randomness(
         assert one[secret] != two[secret]
     assert "ssh-ed25519" in one["host-key"]
     assert one["processors"] == "0-1"
-    # The machine was saved with others in their places: sectors, and whether it is read-only.
+    # The saved VM had placeholder disks: these sizes in sectors and read-only flags are the real
+    # ones.
     sizes = ["scratch 2097152 0", "output 2048 0", f"packages {PACKAGES_BYTES // 512} 1"]
     assert one["disks"].splitlines()[1:] == sizes
     for found in (one, two):
-        assert "KEY restored" not in found["console"], "the VM does not repeat what it was given"
+        assert "KEY restored" not in found["console"], "the VM does not print its input"
 
 
 def test_a_damaged_state_costs_a_boot_and_nothing_else(
@@ -95,5 +96,5 @@ def test_a_damaged_state_costs_a_boot_and_nothing_else(
             file.write(bytes([byte ^ 1]))
     assert account.run("cache", "verify").status == 5
     assert "ssh-ed25519" in start(account)["host-key"]
-    assert account.run("cache", "verify").status == 0, "the state has been made anew"
+    assert account.run("cache", "verify").status == 0, "a new state has replaced the damaged one"
     assert start(account)["fork"] == "1"
