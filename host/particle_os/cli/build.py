@@ -32,7 +32,8 @@ from particle_os.cli.verdicts import (
 )
 from particle_os.errors import ParticleError, printable
 from particle_os.jobs.delivery import ENDINGS, already_there
-from particle_os.jobs.plan import BuildOptions, Plan, make_plan
+from particle_os.jobs.plan import BuildOptions, Plan
+from particle_os.jobs.planning import make_plan
 from particle_os.report.progress import Progress
 from particle_os.report.results import Result
 from particle_os.report.table import print_result

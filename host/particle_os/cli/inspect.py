@@ -21,7 +21,8 @@ from particle_os.cli.build_options import build_options
 from particle_os.cli.common import ACCEL, FORMAT, VARIABLES, OutputStyle, common, find_acceleration
 from particle_os.errors import UsageError, printable
 from particle_os.jobs.inspect import Inspector, open_inspector
-from particle_os.jobs.plan import BuildOptions, make_plan, template_of
+from particle_os.jobs.plan import BuildOptions
+from particle_os.jobs.planning import make_plan, template_of
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.report.inspection import described
 from particle_os.report.table import human_bytes

@@ -20,7 +20,8 @@ from particle_os.cli.common import (
 )
 from particle_os.errors import UsageError
 from particle_os.jobs import shell
-from particle_os.jobs.plan import BuildOptions, make_plan
+from particle_os.jobs.plan import BuildOptions
+from particle_os.jobs.planning import make_plan
 from particle_os.system.workspace import workspace
 
 

@@ -19,7 +19,8 @@ from particle_os.cli.common import (
 )
 from particle_os.errors import UsageError
 from particle_os.jobs import single_stage
-from particle_os.jobs.plan import BuildOptions, make_stage_plan
+from particle_os.jobs.plan import BuildOptions
+from particle_os.jobs.planning import make_stage_plan
 from particle_os.report.table import print_single
 
 

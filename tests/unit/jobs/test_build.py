@@ -11,7 +11,8 @@ from particle_os.errors import DeadlineExceeded, StageFailed, VmError
 from particle_os.jobs.execution import stage_results
 from particle_os.jobs.execution.conversation import Conversation
 from particle_os.jobs.execution.stage_results import Stages
-from particle_os.jobs.plan import BuildOptions, make_plan
+from particle_os.jobs.plan import BuildOptions
+from particle_os.jobs.planning import make_plan
 from particle_os.report.progress import Progress
 
 from ...waiting import plenty

@@ -4,7 +4,8 @@ import pytest
 from particle_agent.stages import RECIPE_STAGES
 from particle_os.errors import InvalidDocument, StageFailed, UsageError
 from particle_os.jobs.execution.stage_results import Stages
-from particle_os.jobs.plan import BuildOptions, make_stage_plan
+from particle_os.jobs.plan import BuildOptions
+from particle_os.jobs.planning import make_stage_plan
 from particle_os.recipe import loading
 from particle_os.records import AptProxyResult
 from particle_os.report.progress import Progress

@@ -14,7 +14,8 @@ from particle_os.jobs import build, single_stage
 from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.helper_vms import HelperVms
 from particle_os.jobs.execution.preparation import Prepared
-from particle_os.jobs.plan import BuildOptions, make_plan, make_stage_plan
+from particle_os.jobs.plan import BuildOptions
+from particle_os.jobs.planning import make_plan, make_stage_plan
 from particle_os.report.progress import Progress
 from particle_os.sandbox.helper import Helper
 from particle_os.vm.accel import TCG

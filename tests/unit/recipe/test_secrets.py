@@ -7,7 +7,8 @@ from particle_agent.stages.accounts.users import User, Users
 from particle_agent.stages.base import Secret
 from particle_agent.stages.contents.run import Run
 from particle_os.errors import InvalidDocument, UsageError
-from particle_os.jobs.plan import BuildOptions, make_plan
+from particle_os.jobs.plan import BuildOptions
+from particle_os.jobs.planning import make_plan
 from particle_os.recipe import loading, secrets
 
 RECIPE = """\
