@@ -1,4 +1,4 @@
-"""Boots an image that is there already, under one firmware after the other."""
+"""Boots an existing image under one firmware after the other."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Accelerate = Callable[[Workspace, Progress], Acceleration]
 
 @dataclass(frozen=True)
 class BootTestJob:
-    """What is to be seen of an image; as `session.boot` takes it."""
+    """The image to boot, and the checks that must hold; the fields as in `session.boot`."""
 
     image: Path
     format: ImageFormat
     firmwares: Sequence[Firmware]
     checks: Sequence[Check]
-    memory: int | None
-    timeout: int | None
-    console_only: bool
-    # Where console, screen and journal are kept; without it they are for the report only.
-    evidence: Path | None
+    memory: int | None = None
+    timeout: int | None = None
+    console_only: bool = False
+    # The directory that keeps console, screen and journal; None keeps them for the report only.
+    evidence: Path | None = None
 
 
 @dataclass(frozen=True)
 class BootReport:
-    """The verdicts, a page for people that shows them, and why they are not complete."""
+    """The verdicts, the HTML page that shows them, and the error that left them incomplete."""
 
     verdicts: Sequence[Verdict]
     page: str
@@ -46,44 +46,48 @@ class BootReport:
 
 
 def run(test: BootTestJob, accelerate: Accelerate, progress: Progress) -> BootReport:
-    """Boots the image under each firmware, with what `accelerate` chooses.
+    """Boots the image under each firmware, with the acceleration that `accelerate` chooses.
 
-    A failure of QEMU or the host is in the report, and the last verdict says it, too.
+    When QEMU or the host fails, the report has the error, and the last verdict repeats it.
     """
     verdicts: list[Verdict] = []
     firmware = test.firmwares[0]
     try:
         with workspace() as work:
             acceleration = accelerate(work, progress)
-            evidence = test.evidence or work.path / "evidence"
+            plot = acceleration.name == "kvm" or test.evidence is not None
+            kept = test.evidence or work.path / "evidence"
             for firmware in test.firmwares:
                 with progress.phase(f"boot test ({firmware})"):
-                    boot = work.path / f"boot-test-{firmware}"
-                    kept = evidence / firmware
-                    verdicts.append(_boot(test, firmware, acceleration, boot, kept, progress))
-            return BootReport(verdicts, page.document(test.image.name, verdicts, evidence=evidence))
+                    evidence = Evidence(kept / firmware, test.image.resolve(), plot=plot)
+                    verdict = boot(test, firmware, acceleration, evidence, work.path, progress)
+                    verdicts.append(verdict)
+            return BootReport(verdicts, page.document(test.image.name, verdicts, evidence=kept))
     except InfrastructureError as error:
-        verdicts.append(_undecided(error, firmware))
+        verdicts.append(undecided(error, firmware))
         report = page.document(test.image.name, verdicts, evidence=test.evidence)
         return BootReport(verdicts, report, error)
 
 
-def _boot(
+def boot(
     test: BootTestJob,
     firmware: Firmware,
     acceleration: Acceleration,
-    directory: Path,
-    evidence: Path,
+    evidence: Evidence,
+    work: Path,
     progress: Progress,
 ) -> Verdict:
-    plot = acceleration.name == "kvm" or test.evidence is not None
+    """Boots the image under one firmware, in a new directory below `work`.
+
+    Raises as `session.boot` does.
+    """
     return session.boot(
         test.image,
         acceleration,
         format=test.format,
         firmware=firmware,
-        directory=directory,
-        evidence=Evidence(evidence, test.image.resolve(), plot=plot),
+        directory=work / f"boot-test-{firmware}",
+        evidence=evidence,
         checks=test.checks,
         memory=test.memory,
         timeout=test.timeout,
@@ -92,8 +96,8 @@ def _boot(
     )
 
 
-def _undecided(error: InfrastructureError, firmware: Firmware) -> Verdict:
-    """What was seen of an image until QEMU or the host failed."""
+def undecided(error: InfrastructureError, firmware: Firmware) -> Verdict:
+    """The verdict on an image when QEMU or the host failed: what was seen until then."""
     if isinstance(error, session.Undecided):
         return error.verdict
     brief = printable(error.brief)

@@ -2,75 +2,53 @@
 
 from __future__ import annotations
 
-import resource
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent.contract.inspection import Package
-
-from particle_os import __version__
-from particle_os.boot import session
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.verdict import Verdict
 from particle_os.errors import InfrastructureError, ParticleError
-from particle_os.jobs import artifact, cache
-from particle_os.jobs.checkpoints import Checkpoints
+from particle_os.jobs import boot_test
+from particle_os.jobs.boot_test import BootTestJob
+from particle_os.jobs.build_result import Observations, write_result
 from particle_os.jobs.delivery import Delivery
-from particle_os.jobs.execution.conversation import Written
-from particle_os.jobs.execution.job import Job
+from particle_os.jobs.execution.job import Job, open_job
 from particle_os.jobs.execution.preparation import Prepared, prepare
-from particle_os.jobs.execution.run import UNPACKED, Execution
+from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import BuildOptions, Plan
-from particle_os.report import page
 from particle_os.report.progress import LogSink, Progress
-from particle_os.report.results import ArtifactResult, BuildStatus, Result
-from particle_os.sandbox.running import Sandbox
-from particle_os.sandbox.verification import Verification
-from particle_os.system.workspace import (
-    allocated_bytes,
-    cache_directory,
-    need_room,
-    workspace,
-)
+from particle_os.report.results import Result
 from particle_os.vm import firmware as firmwares
+from particle_os.vm.firmware import Firmware
 
 
 def build(plan: Plan, progress: Progress) -> Result:
-    """Builds the image, boots it, and publishes it; returns what happened.
+    """Builds the image, boots it, publishes it, and returns the result.
 
-    `delivery.already_there` tells whether that is needed. Errors in the disk, and a boot test that
-    is not passed, are told by the result, and nothing is published then. Raises StageFailed or
-    InfrastructureError; what the build wrote is then in NAME.failed beside the images, and the
-    images of an earlier build are untouched.
+    `delivery.already_there` says whether a build is needed. A disk with errors and a boot test that
+    does not pass are in the result; such a build publishes nothing. Raises StageFailed or
+    InfrastructureError; the files that the build wrote are then in NAME.failed beside the images,
+    and the images of an earlier build are untouched.
     """
-    with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
-        staging = work.adopt_directory(plan.options.output_directory)
-        delivery = Delivery(plan.name, staging, plan.options.output_directory)
+    with open_job(plan, progress, plan.options.output_directory) as job:
+        delivery = Delivery(plan.name, job.staging, plan.options.output_directory)
         progress.add(LogSink(delivery.file("log")))
-        job = Job(plan, progress, work, kept, staging, transcript=delivery.file("console.log"))
         with _evidence_kept(delivery, plan.options):
-            job.tell_notes()
+            job.show_notes()
             check_firmware(plan)
             run = _Build(job, prepare(job), delivery)
             with _failure_reported(run):
-                with run.sandbox("build", delivery.file("raw")) as sandbox:
-                    disk = run.make_disk(sandbox)
-                    run.list_packages(sandbox)
-                run.take(disk)
-                if run.is_sound(disk):
+                run.make_disk()
+                if run.is_sound():
                     run.convert()
                     run.boot()
                     run.compress()
                 result = run.publish()
-    cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
     return result
 
 
 def check_firmware(plan: Plan) -> None:
-    """Raises UsageError now, not after the stages, when the boot test lacks a firmware."""
+    """Raises UsageError when the boot test lacks a firmware: now, not after the stages."""
     if plan.options.boot_test:
         for firmware in plan.loaded.firmwares:
             firmwares.check(firmware)
@@ -78,7 +56,7 @@ def check_firmware(plan: Plan) -> None:
 
 @contextmanager
 def _evidence_kept(delivery: Delivery, options: BuildOptions) -> Iterator[None]:
-    """Leaves the logs of a build that fails where the user finds them, and says where."""
+    """Keeps the logs of a build that fails, and notes their place in the error."""
     try:
         yield
     except ParticleError as error:
@@ -95,126 +73,80 @@ def _failure_reported(run: _Build) -> Iterator[None]:
     try:
         yield
     except ParticleError as error:
-        # The images may be what is wrong.
+        # An image that cannot be read may be the reason of the failure.
         with suppress(ParticleError, OSError, EOFError):
             run.write_result(error)
         raise
 
 
-@dataclass(frozen=True)
-class _Disk:
-    """The disk that the last stage has written, and what is wrong with it."""
-
-    written: Written
-    verification: Verification
-
-
 class _Build(Execution):
-    """One build under way: besides the stages, what becomes of the disk."""
+    """A build under way: the stages, and then the images of the disk that they write."""
 
     def __init__(self, job: Job, prepared: Prepared, delivery: Delivery) -> None:
         super().__init__(job, prepared)
         self.delivery = delivery
-        self.packages: tuple[Package, ...] = ()
-        # Empty as long as the disk is not verified, or has not booted.
-        self.verification: Verification | None = None
-        self.verdicts: list[Verdict] = []
+        self.disk = self.plan.loaded.disk
+        self.seen = Observations()
 
     def check_room(self) -> None:
         super().check_room()
-        images = 1 + len(set(self.plan.loaded.disk.formats) - {"raw"})
-        need_room(self.delivery.staging, images * UNPACKED * self.base.size(), "the images")
+        self.delivery.check_room(self.disk, self.unpacked_bytes)
 
-    def make_disk(self, sandbox: Sandbox) -> _Disk:
-        """Runs the recipe's stages, and has the disk verified that the last one writes."""
-        heard = self.run_stages(sandbox, verify=True)
-        found = heard.findings.result().accepting(self.plan.loaded.recipe.accepted_errors)
-        self.verification = found
-        if heard.written is None or not self.stages.all_done:
-            raise InfrastructureError("the agent said 'done' before every stage was")
-        return _Disk(heard.written, found)
-
-    def list_packages(self, sandbox: Sandbox) -> None:
-        """Notes what is installed, for the report."""
-        system = sandbox.agent.found(self.deadline).system
-        self.packages = system.packages if system is not None else ()
-
-    def take(self, disk: _Disk) -> None:
-        """Makes the disk the first image, now that the VM has ended."""
+    def make_disk(self) -> None:
+        """Runs the stages in a VM, which verifies the disk; the disk becomes the first image."""
+        with self.sandbox("build", self.delivery.file("raw")) as sandbox:
+            heard = self.run_stages(sandbox, verify=True)
+            accepted = self.plan.loaded.recipe.accepted_errors
+            self.seen.verification = heard.findings.result().accepting(accepted)
+            system = sandbox.agent.found(self.deadline).system
+            self.seen.packages = system.packages if system is not None else ()
         with self.progress.phase("verify disk"):
-            sums = disk.written.receive()
-            self.delivery.add("raw", disk.written.size, sums=sums)
+            written = heard.output()
+            self.delivery.add("raw", written.size, sums=written.receive())
 
-    def is_sound(self, disk: _Disk) -> bool:
-        """Whether its verification has found no error that the recipe does not accept."""
-        if count := len(disk.verification.findings):
+    def is_sound(self) -> bool:
+        """Whether the disk has no error that the recipe does not accept."""
+        if count := len(self.seen.findings):
             self.progress.note(f"findings in the disk: {count}, the last lines tell")
-        return not disk.verification.errors
+        return self.seen.is_sound
 
     def convert(self) -> None:
-        """Makes the other images of the raw disk, which goes away when nobody asked for it."""
-        disk = self.plan.loaded.disk
-        raw = self.delivery.file("raw")
-        for image_format in dict.fromkeys(disk.formats):
-            if image_format == "raw":
-                continue
-            need_room(raw.parent, allocated_bytes(raw), f"the {image_format} image")
-            with self.progress.phase(f"convert to {image_format}"):
-                artifact.convert(
-                    raw,
-                    self.delivery.file(image_format),
-                    image_format,
-                    self.deadline,
-                    compressed=image_format == "qcow2" and disk.compress == "zstd",
-                )
-                self.delivery.add(image_format, raw.stat().st_size)
-        if "raw" not in disk.formats:
-            self.delivery.drop("raw")
+        """Makes the images of the other formats."""
+        self.delivery.convert(self.disk, self.progress, self.deadline)
 
     def boot(self) -> None:
         """Boots the first image under every firmware that the recipe names."""
         if not self.plan.options.boot_test:
             return
         image = self.delivery.images[0]
-        wanted = self.plan.loaded.recipe.boot_test
-        acceleration = self.prepared.vms.acceleration
+        path, loaded = self.delivery.staging / image.path, self.plan.loaded
+        checks = loaded.recipe.boot_test.checks
+        test = BootTestJob(path, image.driver, loaded.firmwares, checks)
         with self.progress.phase("boot test"):
-            for firmware in self.plan.loaded.firmwares:
-                evidence = Evidence(
-                    self.delivery.evidence / firmware,
-                    Path("../..") / image.path,
-                    plot=acceleration.name == "kvm",
-                )
-                try:
-                    verdict = session.boot(
-                        self.delivery.file(image.format),
-                        acceleration,
-                        format=artifact.DRIVERS[image.format],
-                        firmware=firmware,
-                        directory=self.job.work.path / f"boot-test-{firmware}",
-                        evidence=evidence,
-                        checks=wanted.checks,
-                        on_phase=self.progress.boot_phase,
-                    )
-                except session.Undecided as error:
-                    self.verdicts.append(error.verdict)
-                    raise
-                self.verdicts.append(verdict)
+            for firmware in test.firmwares:
+                self.boot_under(firmware, test)
+
+    def boot_under(self, firmware: Firmware, test: BootTestJob) -> None:
+        """Boots an image under one firmware and notes the verdict, also when the host fails."""
+        acceleration, work = self.prepared.vms.acceleration, self.job.work.path
+        evidence = Evidence(
+            self.delivery.evidence / firmware,
+            Path("../..") / test.image.name,
+            plot=acceleration.name == "kvm",
+        )
+        try:
+            verdict = boot_test.boot(test, firmware, acceleration, evidence, work, self.progress)
+        except InfrastructureError as error:
+            self.seen.verdicts.append(boot_test.undecided(error, firmware))
+            raise
+        self.seen.verdicts.append(verdict)
 
     def compress(self) -> None:
-        """Compresses the raw disk that has booted."""
-        disk = self.plan.loaded.disk
-        if disk.compress == "none" or "raw" not in disk.formats:
-            return
-        raw = self.delivery.file("raw")
-        need_room(raw.parent, allocated_bytes(raw), "the compressed image")
-        with self.progress.phase("compress raw"):
-            sha256 = self.delivery.images[0].result().sha256
-            artifact.compress(raw, self.delivery.file("raw.zst"), sha256, self.deadline)
-            self.delivery.add("raw", raw.stat().st_size, "zstd")
-            self.delivery.drop("raw")
+        """Compresses the raw image, which has booted."""
+        self.delivery.compress(self.disk, self.progress, self.deadline)
 
     def publish(self) -> Result:
+        """Moves the images to the output directory, or those of a bad disk to NAME.failed."""
         with self.progress.phase("checksums"):
             self.delivery.artifacts()
         result = self.write_result()
@@ -225,51 +157,5 @@ class _Build(Execution):
         return result
 
     def write_result(self, failure: ParticleError | None = None) -> Result:
-        """Writes what is known now, for programs and as a page for people."""
-        result = self.result()
-        report = page.document(
-            result.recipe,
-            result.boot,
-            result=result,
-            packages=self.packages,
-            evidence=self.delivery.evidence,
-            failure=failure,
-        )
-        self.delivery.write(result, report)
-        return result
-
-    def result(self) -> Result:
-        artifacts = self.delivery.artifacts()
-        loaded, prepared = self.plan.loaded, self.prepared
-        return Result(
-            particle_os=__version__,
-            status=self.status(artifacts),
-            build_key=self.plan.build_key(self.base, prepared.vms.helper),
-            created=time.time(),
-            recipe=self.plan.name,
-            recipe_sha256=loaded.files[loaded.path],
-            included_sha256=loaded.included,
-            base=self.base.reference,
-            base_digest=self.base.digest,
-            architecture=loaded.recipe.architecture,
-            source_date=self.plan.options.source_date,
-            helper=prepared.vms.result(),
-            apt_proxy=prepared.apt_proxy.result(),
-            stages=self.stages.results,
-            artifacts=artifacts,
-            verification=self.verification,
-            boot=tuple(self.verdicts),
-            phases=dict(self.progress.phases),
-            controller_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            notes=tuple(self.job.notes),
-        )
-
-    def status(self, artifacts: Sequence[ArtifactResult]) -> BuildStatus:
-        undecided = any(verdict.status == "infrastructure" for verdict in self.verdicts)
-        if not self.stages.all_done or not artifacts or undecided:
-            return "failed"
-        if self.verification is not None and self.verification.errors:
-            return "defective"
-        if not self.verdicts:
-            return "not-tested"
-        return "passed" if all(verdict.passed for verdict in self.verdicts) else "not-booted"
+        """Writes the result and its page as far as the build has come."""
+        return write_result(self, self.seen, self.delivery, failure)

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
-from particle_agent.stages.output.qemu import Format
+from particle_agent.stages.output.qemu import Format, Qemu
 
 from particle_os.jobs import artifact
 from particle_os.jobs.artifact import checksums
 from particle_os.jobs.plan import Plan
+from particle_os.report.progress import Progress
 from particle_os.report.results import ArtifactResult, Result
 from particle_os.system.checksum import Checksums, tree_sha256
-from particle_os.system.workspace import allocated_bytes
+from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import allocated_bytes, need_room
+from particle_os.vm.argv import ImageFormat
 
 # What a build leaves besides its images, the result last.
 ENDINGS = ("report.html", "log", "console.log", "result.json")
@@ -34,6 +37,11 @@ class ImageFile:
     virtual_bytes: int
     allocated_bytes: int
     checksums: Future[Checksums]
+
+    @property
+    def driver(self) -> ImageFormat:
+        """QEMU's name of the format."""
+        return artifact.DRIVERS[self.format]
 
     def result(self) -> ArtifactResult:
         """Waits for the checksums. Raises OSError when the file cannot be read."""
@@ -78,6 +86,38 @@ class Delivery:
                 checksums=sums or checksums(path),
             )
         )
+
+    def check_room(self, disk: Qemu, unpacked: int) -> None:
+        """Raises NotEnoughSpace unless the images have room, each as large as the system."""
+        images = 1 + len(set(disk.formats) - {"raw"})
+        need_room(self.staging, images * unpacked, "the images")
+
+    def convert(self, disk: Qemu, progress: Progress, deadline: Deadline) -> None:
+        """Makes the images that `disk` asks for from the raw disk; removes an unwanted raw disk."""
+        raw = self.file("raw")
+        for image_format in dict.fromkeys(disk.formats):
+            if image_format == "raw":
+                continue
+            need_room(raw.parent, allocated_bytes(raw), f"the {image_format} image")
+            with progress.phase(f"convert to {image_format}"):
+                compressed = image_format == "qcow2" and disk.compress == "zstd"
+                target = self.file(image_format)
+                artifact.convert(raw, target, image_format, deadline, compressed=compressed)
+                self.add(image_format, raw.stat().st_size)
+        if "raw" not in disk.formats:
+            self.drop("raw")
+
+    def compress(self, disk: Qemu, progress: Progress, deadline: Deadline) -> None:
+        """Replaces the raw image by a compressed one, if `disk` asks for that."""
+        if disk.compress == "none" or "raw" not in disk.formats:
+            return
+        raw = self.file("raw")
+        need_room(raw.parent, allocated_bytes(raw), "the compressed image")
+        with progress.phase("compress raw"):
+            sha256 = self.images[0].result().sha256
+            artifact.compress(raw, self.file("raw.zst"), sha256, deadline)
+            self.add("raw", raw.stat().st_size, "zstd")
+            self.drop("raw")
 
     def artifacts(self) -> tuple[ArtifactResult, ...]:
         """What is known of the images once all checksums are."""

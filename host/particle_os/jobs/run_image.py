@@ -15,7 +15,7 @@ from particle_os.system import process, terminal
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
-from particle_os.vm.accel import Acceleration
+from particle_os.vm.accel import Acceleration, Processors
 from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
@@ -65,34 +65,32 @@ def run(
     deadline = Deadline.after(START_SECONDS * acceleration.factor, "starting the machine")
     begin = _check_overlay if os.path.lexists(overlay) else make_overlay
     begin(overlay, image, format, deadline)
-    with ExitStack() as stack:
-        # A panic of a busy host's making (see boot_test.LOST_TIMER) cannot be hidden here.
-        alone = 1 if acceleration.name == "tcg" else None
-        processors = accel.processors(acceleration, cpus or alone)
-        spec = MachineSpec(
-            accelerator=acceleration.name,
-            memory=memory,
-            cpus=processors.count,
-            x2apic=processors.x2apic,
-            disks=(Disk(overlay, "qcow2", "image"),),
-            uefi=firmwares.prepare(firmware, directory),
-            network="isolated-ssh" if ssh else "isolated",
-            reboots=True,
-        )
-        transcript = directory / "console.log"
-        machine = stack.enter_context(
-            running(spec, directory=directory, transcript=transcript, deadline=deadline)
-        )
+    processors = _processors(acceleration, cpus)
+    spec = MachineSpec(
+        accelerator=acceleration.name,
+        memory=memory,
+        cpus=processors.count,
+        x2apic=processors.x2apic,
+        disks=(Disk(overlay, "qcow2", "image"),),
+        uefi=firmwares.prepare(firmware, directory),
+        network="isolated-ssh" if ssh else "isolated",
+        reboots=True,
+    )
+    transcript = directory / "console.log"
+    with running(spec, directory=directory, transcript=transcript, deadline=deadline) as machine:
         close()
         if ssh:
             port = machine.monitor.forwarded_port(deadline)
             tell(f"its SSH server: ssh -p {port} USER@127.0.0.1")
-        if kept:
-            tell(f"changes go to {kept}")
-        else:
-            tell("changes are thrown away")
+        tell(f"changes go to {kept}" if kept else "changes are thrown away")
         tell(f"{ESCAPE_NAME} ends it")
         _converse(machine)
+
+
+def _processors(acceleration: Acceleration, cpus: int | None) -> Processors:
+    # A busy host can make the guest panic (see session.LOST_TIMER); here, nothing could hide that.
+    alone = 1 if acceleration.name == "tcg" else None
+    return accel.processors(acceleration, cpus or alone)
 
 
 def _check_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: Deadline) -> None:

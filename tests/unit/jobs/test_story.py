@@ -9,6 +9,8 @@ import pytest
 from particle_agent.contract import wire
 from particle_agent.contract.inspection import Inspection
 from particle_os.apt.proxy import NO_PROXY
+from particle_os.boot import session
+from particle_os.boot.verdict import Verdict
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
 from particle_os.jobs import build, single_stage
 from particle_os.jobs.execution import helper_vms
@@ -110,8 +112,8 @@ def world(tmp_path, monkeypatch):
     return found
 
 
-def built(world, **options):
-    wanted = BuildOptions(output_directory=world.out, cache=False, boot_test=False, **options)
+def built(world, *, boot_test=False):
+    wanted = BuildOptions(output_directory=world.out, cache=False, boot_test=boot_test)
     return build.build(make_plan(world.path / "server.yml", wanted), Progress([]))
 
 
@@ -151,6 +153,36 @@ def test_a_build_that_fails_before_its_stages_leaves_its_log_only(world):
         built(world)
     assert told.value.log.exists()
     assert left(world.out / "server.failed") == {"server.log"}
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [("passed", "passed"), ("timed-out", "not-booted")]
+)
+def test_a_boot_test_decides_what_becomes_of_the_image(world, monkeypatch, status, expected):
+    def boot(image, acceleration, *, firmware, evidence, **options):
+        assert image.read_bytes() == CONTENT
+        assert evidence.image == Path("../../server.raw")
+        return Verdict(status=status, firmware=firmware, seconds=1.0, message="seen")
+
+    monkeypatch.setattr(session, "boot", boot)
+    result = built(world, boot_test=True)
+    assert (result.status, [verdict.message for verdict in result.boot]) == (expected, ["seen"])
+    images = world.out if expected == "passed" else world.out / "server.failed"
+    assert (images / "server.raw").exists()
+
+
+def test_a_host_that_fails_in_the_boot_test_fails_the_build(world, monkeypatch):
+    def boot(image, acceleration, **options):
+        raise InfrastructureError("QEMU is gone")
+
+    monkeypatch.setattr(session, "boot", boot)
+    with pytest.raises(InfrastructureError, match="QEMU is gone"):
+        built(world, boot_test=True)
+    result = json.loads((world.out / "server.failed/server.result.json").read_text())
+    assert result["status"] == "failed"
+    (verdict,) = result["boot"]
+    assert (verdict["status"], verdict["message"]) == ("infrastructure", "QEMU is gone")
+    assert left(world.out) == {"server.failed"}
 
 
 def test_a_disk_with_errors_is_kept_and_not_published(world):

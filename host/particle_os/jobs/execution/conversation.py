@@ -62,6 +62,12 @@ class Conversation:
         self.findings = verification.FindingCollector()
         self.written: Written | None = None
 
+    def output(self) -> Written:
+        """What the last stage wrote. Raises VmError when it has written nothing."""
+        if self.written is None:
+            raise VmError("the last stage wrote nothing to the output disk")
+        return self.written
+
     def listen(self, event: wire.AgentEvent) -> wire.HostAnswer | None:
         match event:
             case wire.PackagesNeeded():

@@ -1,17 +1,20 @@
-"""One job under way: what is to be done, and where it works and reports."""
+"""A job: a plan that is being carried out, with the places where it works and reports."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from particle_agent.contract import wire
 
 from particle_os.errors import printable
+from particle_os.jobs import cache
 from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress
-from particle_os.system.workspace import Workspace
+from particle_os.system.workspace import Workspace, cache_directory, workspace
 
 NOTES_LIMIT = 100
 
@@ -20,8 +23,7 @@ NOTES_LIMIT = 100
 class Job:
     """A plan that is being carried out.
 
-    The VM writes its output into the directory `staging`, and its console into the file
-    `transcript`.
+    The VM writes its output into the directory `staging`.
     """
 
     plan: Plan
@@ -29,16 +31,20 @@ class Job:
     work: Workspace
     checkpoints: Checkpoints
     staging: Path
-    transcript: Path
-    # The user reads these in the result, too.
+    # The result repeats these notes.
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def transcript(self) -> Path:
+        """The file that receives the consoles of the job's VMs; `Delivery` keeps it."""
+        return self.staging / f"{self.plan.name}.console.log"
 
     def note(self, text: str) -> None:
         if len(self.notes) < NOTES_LIMIT:
             self.notes.append(printable(text))
         self.progress.note(text)
 
-    def tell_notes(self) -> None:
+    def show_notes(self) -> None:
         """Shows the notes that the plan itself gives rise to."""
         for note in self.plan.loaded.notes:
             self.note(str(note))
@@ -52,3 +58,15 @@ class Job:
         """Shows what the guest's programs print; ignores every other event."""
         if isinstance(event, wire.OutputLine):
             self.progress.line(event.text)
+
+
+@contextmanager
+def open_job(plan: Plan, progress: Progress, output: Path | None) -> Iterator[Job]:
+    """A job in a fresh workspace; the cache is pruned after a job that raises nothing.
+
+    Files in the job's `staging` can be renamed into the directory `output`.
+    """
+    with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
+        staging = work.path if output is None else work.adopt_directory(output)
+        yield Job(plan, progress, work, kept, staging)
+    cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)

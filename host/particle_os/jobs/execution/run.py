@@ -14,6 +14,7 @@ from particle_os.errors import (
     ParticleError,
     StageFailed,
     UsageError,
+    VmError,
 )
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
 from particle_os.jobs.execution.conversation import Conversation
@@ -65,11 +66,16 @@ class Execution:
 
     def check_room(self) -> None:
         """Raises NotEnoughSpace when what the stages write has no room; before the VM starts."""
-        unpacked = 0 if self.chain.layers else UNPACKED * self.base.size()
+        unpacked = 0 if self.chain.layers else self.unpacked_bytes
         # The last stage writes to another disk.
         if self.stages.done < len(self.plan.stages) - 1:
             unpacked += SCRATCH_ESTIMATE
         need_room(self.job.work.path, unpacked, "the scratch disk")
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """An estimate of the unpacked base's size."""
+        return UNPACKED * self.base.size()
 
     def push_base(self, sandbox: Sandbox) -> None:
         if self.chain.layers:
@@ -122,6 +128,8 @@ class Execution:
                 checkpoints=self.plan.options.cache,
                 verify=verify,
             )
+        if not self.stages.all_done:
+            raise VmError("the agent said 'done' before every stage was")
         return conversation
 
     def _conversation(self, sandbox: Sandbox) -> Conversation:

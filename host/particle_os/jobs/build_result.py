@@ -1,0 +1,100 @@
+"""The result of one build, for programs and as a page for people."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from particle_agent.contract.inspection import Package
+
+from particle_os import __version__
+from particle_os.boot.verdict import Verdict
+from particle_os.errors import ParticleError
+from particle_os.jobs.delivery import Delivery
+from particle_os.jobs.execution.run import Execution
+from particle_os.report import page
+from particle_os.report.results import ArtifactResult, BuildStatus, Result
+from particle_os.sandbox.verification import FindingResult, Verification
+
+
+@dataclass
+class Observations:
+    """The facts that a build has learned about its disk so far."""
+
+    packages: Sequence[Package] = ()
+    # None until the disk is verified.
+    verification: Verification | None = None
+    # One for each firmware that the image was booted under.
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    @property
+    def findings(self) -> Sequence[FindingResult]:
+        return self.verification.findings if self.verification is not None else ()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the verification found no error that the recipe does not accept."""
+        return self.verification is None or not self.verification.errors
+
+    def status(self) -> BuildStatus:
+        """The status of a build that has not failed."""
+        if not self.is_sound:
+            return "defective"
+        if not self.verdicts:
+            return "not-tested"
+        return "passed" if all(verdict.passed for verdict in self.verdicts) else "not-booted"
+
+
+def write_result(
+    run: Execution, seen: Observations, delivery: Delivery, failure: ParticleError | None = None
+) -> Result:
+    """Writes the result and its page beside the images; `failure` is the error of a failed build.
+
+    Waits for the checksums of the images.
+    """
+    status = seen.status() if failure is None else "failed"
+    result = _result(run, seen, status, delivery.artifacts())
+    report = page.document(
+        result.recipe,
+        result.boot,
+        result=result,
+        packages=seen.packages,
+        evidence=delivery.evidence,
+        failure=failure,
+    )
+    delivery.write(result, report)
+    return result
+
+
+def _result(
+    run: Execution,
+    seen: Observations,
+    status: BuildStatus,
+    artifacts: tuple[ArtifactResult, ...],
+) -> Result:
+    plan, prepared = run.plan, run.prepared
+    loaded = plan.loaded
+    return Result(
+        particle_os=__version__,
+        status=status,
+        build_key=plan.build_key(run.base, prepared.vms.helper),
+        created=time.time(),
+        recipe=plan.name,
+        recipe_sha256=loaded.files[loaded.path],
+        included_sha256=loaded.included,
+        base=run.base.reference,
+        base_digest=run.base.digest,
+        architecture=loaded.recipe.architecture,
+        source_date=plan.options.source_date,
+        helper=prepared.vms.result(),
+        apt_proxy=prepared.apt_proxy.result(),
+        stages=run.stages.results,
+        artifacts=artifacts,
+        verification=seen.verification,
+        boot=tuple(seen.verdicts),
+        phases=dict(run.progress.phases),
+        controller_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        notes=tuple(run.job.notes),
+    )
