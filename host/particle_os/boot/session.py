@@ -33,7 +33,7 @@ LOST_TIMER = "timer doesn't work through Interrupt-remapped IO-APIC"
 
 
 def _ignore_phase(phase: str, seconds: float) -> None:
-    """Ignores a phase."""
+    """The default of `on_phase`."""
 
 
 def boot(

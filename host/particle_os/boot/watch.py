@@ -47,7 +47,7 @@ IDLE_SHARE = 0.1
 # that, the seconds of GRUB's countdown last minutes. The watch restarts a machine whose menu counts
 # down without end, at most so often.
 NEW_STARTS = 2
-# An update or a relabelling may restart a new system once or twice.
+# A new system may restart once or twice, for an update or a relabelling.
 RESTARTS = 2
 # QEMU ends within so many seconds after it closes its monitor.
 END_SECONDS = 5.0
@@ -58,7 +58,7 @@ class Watch:
     """One boot under observation.
 
     Times are in seconds since `started`, a time of the monotonic clock. `memory` is the machine's
-    memory in bytes. With `console_only`, a login prompt ends the boot.
+    memory in bytes. With `console_only`, a login prompt ends the wait.
     """
 
     def __init__(

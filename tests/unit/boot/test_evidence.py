@@ -33,15 +33,15 @@ def run(script, tmp_path, *arguments, **environment):
     """Runs boot.sh with stand-in programs that record their arguments; returns the records."""
     done = start(script, tmp_path, *arguments, **environment)
     assert done.returncode == 0, done.stderr
-    return (tmp_path / "told").read_text().splitlines()
+    return (tmp_path / "recorded").read_text().splitlines()
 
 
 def start(script, tmp_path, *arguments, **environment):
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
-    told = tmp_path / "told"
+    recorded = tmp_path / "recorded"
     for name in ("qemu-img", "qemu-system-x86_64", "cp"):
-        stand_in(programs, name, f'printf "%s\\n" {name} "$PWD" "$@" >>{told}')
+        stand_in(programs, name, f'printf "%s\\n" {name} "$PWD" "$@" >>{recorded}')
     return subprocess.run(
         ["sh", script, *arguments],
         env={"PATH": f"{programs}:/usr/bin:/bin", "TMPDIR": str(tmp_path), **environment},
@@ -57,16 +57,16 @@ def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
     image.touch()
     evidence = Evidence(tmp_path / "out/x.evidence/bios", Path("../..") / image.name, plot=False)
     evidence.begin(SPEC, "raw", "bios")
-    told = run(evidence.directory / COMMAND, tmp_path, "-display", "gtk")
-    assert told[0] == "qemu-img"
-    assert told[told.index("-b") + 1] == str(image)
-    assert told[told.index("-F") + 1] == "raw"
-    assert told[-2:] == ["-display", "gtk"]
-    assert "stdio,id=console,signal=off,mux=on" in told
+    recorded = run(evidence.directory / COMMAND, tmp_path, "-display", "gtk")
+    assert recorded[0] == "qemu-img"
+    assert recorded[recorded.index("-b") + 1] == str(image)
+    assert recorded[recorded.index("-F") + 1] == "raw"
+    assert recorded[-2:] == ["-display", "gtk"]
+    assert "stdio,id=console,signal=off,mux=on" in recorded
     # Neither the test's private directory nor the questions for the system.
-    assert not [word for word in told if "/private" in word or "smbios" in word]
-    assert not [word for word in told if "probe" in word or "firmware" in word]
-    assert not Path(told[1]).exists()
+    assert not [word for word in recorded if "/private" in word or "smbios" in word]
+    assert not [word for word in recorded if "probe" in word or "firmware" in word]
+    assert not Path(recorded[1]).exists()
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_the_command_takes_another_image_of_any_format(tmp_path, name, format_, 
     script.write_text(by_hand(SPEC, Path("/not/there.vdi"), "vdi", "bios"))
     other = tmp_path / name
     other.touch()
-    told = run(script, tmp_path, IMAGE=str(other), FORMAT=format_)
-    assert told[told.index("-b") + 1] == str(other)
-    assert told[told.index("-F") + 1] == told_to_qemu
+    recorded = run(script, tmp_path, IMAGE=str(other), FORMAT=format_)
+    assert recorded[recorded.index("-b") + 1] == str(other)
+    assert recorded[recorded.index("-F") + 1] == told_to_qemu
 
 
 def test_the_command_says_how_to_unpack_the_image(tmp_path):
@@ -96,8 +96,8 @@ def test_the_command_says_how_to_unpack_the_image(tmp_path):
         assert done.returncode == 1
         assert f"zstd -d '{tmp_path}/x.raw.zst'" in done.stderr
     (tmp_path / "x.raw").touch()
-    told = run(script, tmp_path)
-    assert told[told.index("-b") + 1] == str(tmp_path / "x.raw")
+    recorded = run(script, tmp_path)
+    assert recorded[recorded.index("-b") + 1] == str(tmp_path / "x.raw")
 
 
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-secure"])
@@ -105,13 +105,13 @@ def test_the_command_has_the_firmware(tmp_path, firmware):
     spec = replace(SPEC, uefi=replace(UEFI, secure=firmware == "uefi-secure"))
     script = tmp_path / COMMAND
     script.write_text(by_hand(spec, tmp_path, "raw", firmware))
-    told = run(script, tmp_path)
-    copied = told[told.index("cp") :]
+    recorded = run(script, tmp_path)
+    copied = recorded[recorded.index("cp") :]
     assert copied[2].startswith("--")
     assert copied[3].startswith("/usr/share/OVMF/OVMF_VARS_4M")
     assert (".ms." in copied[3]) == (firmware == "uefi-secure")
     assert copied[4] == "uefi-variables.fd"
-    assert any('"filename": "uefi-variables.fd"' in word for word in told)
+    assert any('"filename": "uefi-variables.fd"' in word for word in recorded)
 
 
 def test_the_screen_is_kept(tmp_path):

@@ -189,12 +189,12 @@ def test_the_plot_of_a_slow_boot_is_squeezed():
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("duration", "seconds"),
     [("386ms", 0.386), ("12.345s", 12.345), ("1min 2.345s", 62.345), ("1h 2min 3s", 3723.0),
      ("2min", 120.0)],
 )  # fmt: skip
-def test_a_plot_tells_how_long_units_took(told, seconds):
-    drawn = plot.redrawn(PLOT.replace("386ms", told).encode())
+def test_a_plot_tells_how_long_units_took(duration, seconds):
+    drawn = plot.redrawn(PLOT.replace("386ms", duration).encode())
     assert plot.unit_times(drawn) == [("ssh.service", pytest.approx(seconds))]
 
 

@@ -30,6 +30,6 @@ def test_each_machine_has_variables_of_its_own(tmp_path, installed, name):
 def test_what_is_not_installed_is_told_with_its_package(tmp_path, installed):
     (installed / "OVMF_VARS_4M.ms.fd").unlink()
     firmware.check("uefi", installed)
-    with pytest.raises(InfrastructureError, match="uefi-secure is not installed") as told:
+    with pytest.raises(InfrastructureError, match="uefi-secure is not installed") as caught:
         firmware.check("uefi-secure", installed)
-    assert "ovmf" in told.value.hint
+    assert "ovmf" in caught.value.hint

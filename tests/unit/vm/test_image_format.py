@@ -33,9 +33,9 @@ def test_formats_are_told_by_their_magic_number(tmp_path):
     ],
 )
 def test_an_image_that_names_another_file_is_refused(tmp_path, header):
-    with pytest.raises(UsageError, match="refers to another file") as told:
+    with pytest.raises(UsageError, match="refers to another file") as caught:
         image_format(qcow2(tmp_path / "image", **header))
-    assert "Flatten" in told.value.hint
+    assert "Flatten" in caught.value.hint
 
 
 def test_other_features_are_no_other_file(tmp_path):
@@ -65,9 +65,9 @@ def test_other_features_are_no_other_file(tmp_path):
 def test_what_is_plainly_no_raw_disk_is_not_taken_for_one(tmp_path, content, what):
     image = tmp_path / "image"
     image.write_bytes(content)
-    with pytest.raises(UsageError, match=what) as told:
+    with pytest.raises(UsageError, match=what) as caught:
         image_format(image)
-    assert told.value.hint
+    assert caught.value.hint
     assert image_format(image, "raw") == "raw"
 
 

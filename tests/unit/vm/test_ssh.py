@@ -215,10 +215,10 @@ def test_the_secret_is_what_sshd_takes_as_a_host_key(keys, tmp_path):
     place = tmp_path / "host_key"
     place.write_text(f"{armour.format('BEGIN')}{keys.secret}\n{armour.format('END')}")
     place.chmod(0o600)
-    told = subprocess.run(
+    printed = subprocess.run(
         ["ssh-keygen", "-y", "-f", place], capture_output=True, text=True, timeout=HANG_SECONDS
     )
-    assert told.stdout.strip() == keys.public
+    assert printed.stdout.strip() == keys.public
     assert len(keys.secret) < 1000, "a line of a terminal ends at 4095 bytes"
 
 
