@@ -85,7 +85,7 @@ class Writer:
         loader.write_boot_code(target, self._disk, self._parts)
         target.run(["sync"])
 
-    def tell(self) -> None:
+    def report_finished(self) -> None:
         """Reports to the host that the disk is finished."""
         self._target.reporter.disk_written(volumes.disk_size(self._parts))
 

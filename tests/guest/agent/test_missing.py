@@ -43,7 +43,7 @@ def test_what_the_base_has_is_not_missing(base):
     assert lacks(base, *stages) == []
 
 
-def test_what_it_lacks_is_told_once_for_each_stage(base):
+def test_what_it_lacks_is_reported_once_for_each_stage(base):
     locale = Locale(default="de_DE.UTF-8", generate=("fr_FR.UTF-8",))
     users = Users(users=(User(name="a", groups=("docker",), sudo="password"),))
     members = Groups(groups=(Group(name="b", members=("a", "deploy")),))
@@ -72,10 +72,10 @@ def test_the_build_ends_at_the_first_of_them_and_names_the_others(base):
         send = sent.append
 
     stages = [Timezone(zone="UTC"), Locale(default="de_DE.UTF-8"), QEMU]
-    with pytest.raises(FailedStage) as told:
+    with pytest.raises(FailedStage) as raised:
         check_needs(stages, base, Channel())
     assert sent == [wire.StageStart(index=1)]
-    event = failure(told.value)
+    event = failure(raised.value)
     assert (event.kind, event.index) == ("stage", 1)
     assert "locale de_DE.UTF-8 needs the package 'locales'" in event.message
     assert event.hint == "Add 'locales' to the packages of an apt stage before it."

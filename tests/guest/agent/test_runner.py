@@ -29,8 +29,8 @@ def test_a_request_comes_over_the_wire_as_it_was():
     proxy = wire.AptProxy(url="http://10.0.2.2:3142", https="rewrite", caches=True)
     options = wire.RunOptions(hostname="box", source_date=7, apt_proxy=proxy, checkpoints=True)
     stages = (Timezone(zone="UTC"), Qemu(formats=("raw",), timeout=7200))
-    told = {"options": encode(options), "stages": [encode(stage) for stage in stages]}
-    request = runner.RunRequest.decoded(json.loads(json.dumps(told)))
+    encoded = {"options": encode(options), "stages": [encode(stage) for stage in stages]}
+    request = runner.RunRequest.decoded(json.loads(json.dumps(encoded)))
     assert (request.options, request.stages) == (options, stages)
 
 

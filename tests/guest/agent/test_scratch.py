@@ -32,8 +32,8 @@ def test_what_is_gone_does_not_end_reading_ahead(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to("file")
     paths = [tmp_path / "gone", tmp_path / "link", tmp_path / "file"]
-    told = io.BytesIO(b"".join(os.fsencode(path) + b"\0" for path in paths))
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(told))
+    standard_input = io.BytesIO(b"".join(os.fsencode(path) + b"\0" for path in paths))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(standard_input))
     read = []
     monkeypatch.setattr(
         os, "posix_fadvise", lambda file, *_: read.append(os.readlink(f"/proc/self/fd/{file}"))

@@ -28,8 +28,8 @@ def load(tmp_path, stage, **files):
     (tmp_path / "recipe.yml").write_text(f"name: x\nstages:\n{stage}  - type: qemu\n")
     try:
         loading.load(tmp_path / "recipe.yml", base="tar:base.tar")
-    except InvalidDocument as told:
-        return [(p.line, p.code, p.message) for p in told.problems]
+    except InvalidDocument as raised:
+        return [(p.line, p.code, p.message) for p in raised.problems]
     return []
 
 
@@ -128,12 +128,12 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNza\n-----END OPENSSH PRIV
         ("x\n" * 30, [*(f"line {n}: " for n in range(1, 11)), "20 lines more"]),
     ],
 )
-def test_each_line_that_is_no_ssh_key_is_told(tmp_path, text, messages):
+def test_each_line_that_is_no_ssh_key_is_reported(tmp_path, text, messages):
     found = load(tmp_path, f"{USERS}ssh-authorized-keys-file: keys\n", keys=text.encode())
     assert len(found) == len(messages)
-    for (line, code, told), message in zip(sorted(found), sorted(messages), strict=True):
+    for (line, code, shown), message in zip(sorted(found), sorted(messages), strict=True):
         assert (line, code) == (6, "bad-file")
-        assert told.startswith(f"keys: {message}")
+        assert shown.startswith(f"keys: {message}")
 
 
 def test_a_private_key_in_the_recipe_is_not_shown(tmp_path):

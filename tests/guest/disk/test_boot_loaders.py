@@ -110,13 +110,13 @@ def test_grub_finds_its_menu_and_the_menu_finds_the_root(debian, file_system):
     assert not debian.exists("/boot/grub/early.cfg")
 
 
-def test_update_grub_is_told_the_same_command_line(debian):
+def test_update_grub_gets_the_same_command_line(debian):
     debian.write("/etc/kernel/cmdline", "root=UUID=another quiet mitigations=auto,nosmt\n")
     Qemu(boot_loader="grub").run(debian)
     shell = f'. {debian.path(grub.DEFAULTS)}; echo "$GRUB_CMDLINE_LINUX"'
-    told = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
-    assert told == "console=tty0 console=ttyS0,115200 quiet mitigations=auto,nosmt\n"
-    assert f"{told}\tinitrd" in debian.read("/boot/grub/grub.cfg")
+    printed = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+    assert printed == "console=tty0 console=ttyS0,115200 quiet mitigations=auto,nosmt\n"
+    assert f"{printed}\tinitrd" in debian.read("/boot/grub/grub.cfg")
     assert "another" not in debian.read("/boot/grub/grub.cfg")
 
 
@@ -156,9 +156,9 @@ def test_a_package_that_is_missing_is_named_before_anything_happens(
 ):
     debian.remove(missing)
     debian.write("/etc/machine-id", "still here\n")
-    with pytest.raises(StageError, match=f"'{package}' is not installed") as told:
+    with pytest.raises(StageError, match=f"'{package}' is not installed") as raised:
         Qemu(boot_loader=loader).run(debian)
-    assert package in told.value.hint
+    assert package in raised.value.hint
     assert debian.commands == []
     assert debian.read("/etc/machine-id") == "still here\n"
 
@@ -184,7 +184,7 @@ def test_an_initramfs_with_the_root_file_system_stays(debian):
     assert "update-initramfs" not in debian.programs()
 
 
-def test_an_initramfs_without_the_root_file_system_is_made_anew(debian):
+def test_an_initramfs_without_the_root_file_system_is_made_again(debian):
     debian.captured["lsinitramfs"] = "usr/lib/modules/6.12/ext4.ko"
     Qemu(file_system="btrfs").run(debian)
     assert debian.only("update-initramfs").argv[1:] == ("-c", "-k", "6.12")

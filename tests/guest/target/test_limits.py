@@ -99,10 +99,10 @@ def test_the_end_of_its_time_is_the_failure_of_a_stage(target, monkeypatch):
 
     monkeypatch.setattr(runner, "time_limit", up)
     target.tail.append("last words")
-    with pytest.raises(StageError, match="did not end within 2m") as told:
+    with pytest.raises(StageError, match="did not end within 2m") as raised:
         runner.run_stage(Slow(timeout=120), target)
-    assert not isinstance(told.value, EnvironmentFailed)
-    assert told.value.tail == ("last words",)
+    assert not isinstance(raised.value, EnvironmentFailed)
+    assert raised.value.tail == ("last words",)
 
 
 def test_a_mirror_that_may_not_be_reached_is_the_recipes_fault(target, monkeypatch):
@@ -115,10 +115,10 @@ def test_a_mirror_that_may_not_be_reached_is_the_recipes_fault(target, monkeypat
     target.when("apt-get", fail)
     with pytest.raises(EnvironmentFailed):
         runner.run_stage(Apt(), target)
-    with pytest.raises(StageError) as told:
+    with pytest.raises(StageError) as raised:
         runner.run_stage(Apt(network="none"), target)
-    assert not isinstance(told.value, EnvironmentFailed)
-    assert "network: none" in told.value.hint
+    assert not isinstance(raised.value, EnvironmentFailed)
+    assert "network: none" in raised.value.hint
 
 
 def may_make_namespaces():

@@ -56,7 +56,7 @@ def test_relative_links_resolve_where_they_stand(target):
 
 
 @pytest.mark.parametrize("to", ["loop", "/a/loop", "../a/./loop"])
-def test_loops_are_told(target, to):
+def test_loops_are_reported(target, to):
     link(target, "a/loop", to)
     with pytest.raises(StageError, match="symbolic links"):
         target.read("/a/loop/file")
@@ -129,7 +129,7 @@ def test_no_path_through_any_links_leaves_the_root(make_target, path, first, sec
     assert not any(parent.is_symlink() for parent in (place, *place.parents))
 
 
-def test_a_command_runs_with_a_plain_environment_and_its_output_is_told(tmp_path):
+def test_a_command_runs_with_a_plain_environment_and_its_output_is_reported(tmp_path):
     class Lines:
         def __init__(self):
             self.lines = []
@@ -197,7 +197,7 @@ def test_the_resolv_conf_of_a_new_package_stays(resolver):
     assert resolver.is_link("/etc/resolv.conf")
 
 
-def test_a_disk_that_never_appears_is_told():
+def test_a_disk_that_never_appears_is_reported():
     with pytest.raises(EnvironmentFailed, match="'no-such-serial'"):
         wait_for_disk("no-such-serial", 512, 0.1)
 

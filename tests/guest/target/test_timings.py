@@ -61,7 +61,7 @@ def test_a_part_that_fails_counts_too(clock):
     assert times.longest() == [("false", 1.0)]
 
 
-def test_only_so_many_parts_are_told(clock):
+def test_at_most_so_many_parts_are_reported(clock):
     times = Timings()
     for number in range(100):
         with times.part(str(number)):

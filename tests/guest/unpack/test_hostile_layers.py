@@ -132,10 +132,10 @@ def test_a_loop_of_links(place):
     ],
     ids=lambda bad: bad[0].name[:12],
 )
-def test_odd_members_are_told_by_name(place, bad):
-    with pytest.raises(StageError, match="cannot be unpacked") as told:
+def test_odd_members_are_reported_by_name(place, bad):
+    with pytest.raises(StageError, match="cannot be unpacked") as raised:
         apply_all(place, BELOW, [bad])
-    assert not isinstance(told.value, EnvironmentFailed)
+    assert not isinstance(raised.value, EnvironmentFailed)
     assert_nothing_outside(place)
 
 
@@ -143,7 +143,7 @@ def test_odd_members_are_told_by_name(place, bad):
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive" * 200, b"\x1f\x8b" + bytes(600), b"x" * 512])
-def test_what_is_no_archive_is_told(place, data):
+def test_what_is_no_archive_is_reported(place, data):
     with pytest.raises(StageError):
         apply(io.BytesIO(data), place / "root")
 
@@ -152,7 +152,7 @@ def test_an_empty_archive_is_an_empty_layer(place):
     assert apply_all(place, BELOW, []) == apply_all(place)
 
 
-def test_a_truncated_archive_is_told(place):
+def test_a_truncated_archive_is_reported(place):
     data = tar(member("big", bytes(range(256)) * 800))
     with pytest.raises(StageError):
         apply(io.BytesIO(data[: len(data) // 2]), place / "root")
@@ -165,7 +165,7 @@ def test_a_tar_that_is_gone_hides_nothing(place, monkeypatch):
             self.wait()
 
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    test_a_truncated_archive_is_told(place)
+    test_a_truncated_archive_is_reported(place)
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(place):
@@ -192,13 +192,13 @@ def test_what_follows_the_archive_is_bounded(place):
 
 def test_a_bomb_is_refused_before_it_fills_the_disk(place, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_frsize=4096))
-    with pytest.raises(EnvironmentFailed, match="does not fit") as told:
+    with pytest.raises(EnvironmentFailed, match="does not fit") as raised:
         apply_all(place, [member("bomb", bytes(1 << 20))])
-    assert "--scratch-size" in told.value.hint
+    assert "--scratch-size" in raised.value.hint
     assert tree(place / "root") == {}
 
 
-def test_a_full_disk_is_told_as_such(place, monkeypatch):
+def test_a_full_disk_is_reported_as_such(place, monkeypatch):
     # Use our own code: the test cannot patch another program.
     monkeypatch.setattr(archives, "lowest_layer", layers.apply)
 

@@ -224,7 +224,7 @@ def steps(function):
     ],
     ids=["replaced", "opaque", "opaque-below", "whiteout"],
 )
-def test_what_is_told_again_and_again_costs_no_look_at_all_the_rest(place, again):
+def test_repeated_members_cost_no_pass_over_the_others(place, again):
     """Twice the entries take twice the steps, not four times."""
 
     def taken(entries):
@@ -239,7 +239,7 @@ def test_what_is_told_again_and_again_costs_no_look_at_all_the_rest(place, again
     assert taken(400) < 2.5 * taken(200)
 
 
-def test_what_comes_after_an_opaque_marker_stays_whatever_is_told_once_more(place):
+def test_what_comes_after_an_opaque_marker_stays_when_the_marker_is_repeated(place):
     opaque, whiteout = member("etc/.wh..wh..opq"), member(".wh.etc")
     late = [member("etc/c", b"c"), directory("etc/sub"), member("etc/sub/z", b"z")]
     for again in (opaque, whiteout, member("etc/sub/.wh..wh..opq")):

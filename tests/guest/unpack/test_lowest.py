@@ -236,7 +236,7 @@ def test_both_ways_make_the_same(members, tmp_path_factory):
         ("cat >/dev/null; echo tar: no >&2; exit 2", StageError, "tar cannot unpack a layer"),
     ],
 )  # fmt: skip
-def test_what_tar_complains_of_is_told(tmp_path, monkeypatch, script, kind, message):
+def test_what_tar_complains_of_is_reported(tmp_path, monkeypatch, script, kind, message):
     """Also when tar prints very much."""
     (tmp_path / "tar").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "tar").chmod(0o755)

@@ -65,15 +65,15 @@ def zstd(data):
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, zstd])
 def test_a_root_file_system_is_unpacked_and_hashed(place, compress):
     data = compress(tar(*ROOT))
-    told = unpack(io.BytesIO(data), place / "root")
-    assert told == (len(data), hashlib.sha256(data).hexdigest())
+    result = unpack(io.BytesIO(data), place / "root")
+    assert result == (len(data), hashlib.sha256(data).hexdigest())
     assert (place / "root/etc/os-release").read_text() == "ID=debian\n"
 
 
 def test_what_follows_the_archive_is_hashed_too(place):
     data = tar(*ROOT) + b"trailing bytes" * 100_000
-    told = unpack(io.BytesIO(data), place / "root")
-    assert told == (len(data), hashlib.sha256(data).hexdigest())
+    result = unpack(io.BytesIO(data), place / "root")
+    assert result == (len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_modes_and_times_are_kept(place):
@@ -142,14 +142,14 @@ def test_links_of_a_root_file_system_stay_as_they_are(place):
 @pytest.mark.parametrize(
     "data", [b"this is no archive" * 100, b"\x1f\x8bnot gzip at all", b"x", b""]
 )
-def test_what_is_no_archive_is_told(place, data):
-    with pytest.raises(StageError, match="cannot unpack") as told:
+def test_what_is_no_archive_is_reported(place, data):
+    with pytest.raises(StageError, match="cannot unpack") as raised:
         unpack(io.BytesIO(data), place / "root")
-    assert told.value.tail
+    assert raised.value.tail
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, zstd])
-def test_a_truncated_archive_is_told(place, compress):
+def test_a_truncated_archive_is_reported(place, compress):
     big = member("./usr/big", bytes(range(256)) * 800)
     data = compress(tar(*ROOT, big))
     with pytest.raises(StageError, match="cannot unpack"):
@@ -173,8 +173,8 @@ def image(*blobs, plain=None):
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd])
 def test_an_image_is_unpacked_and_hashed(place, compress):
     data = image(*map(compress, LAYERS), plain=LAYERS)
-    told = unpack_image(io.BytesIO(data), place / "root")
-    assert told == (len(data), hashlib.sha256(data).hexdigest())
+    result = unpack_image(io.BytesIO(data), place / "root")
+    assert result == (len(data), hashlib.sha256(data).hexdigest())
     assert [p.name for p in (place / "root/etc").iterdir()] == ["new"]
 
 
@@ -260,10 +260,10 @@ def test_what_is_like_debian_and_has_apt_is_a_base(place, members):
         ([symlink("./etc/os-release", "/proc/version"), APT], "no Debian"),
     ],
 )
-def test_what_is_no_base_is_told_why(place, members, words):
-    with pytest.raises(StageError, match=words) as told:
+def test_what_is_no_base_is_refused_with_the_reason(place, members, words):
+    with pytest.raises(StageError, match=words) as raised:
         base(place, *members)
-    assert told.value.hint
+    assert raised.value.hint
 
 
 def test_links_are_not_followed_out_of_the_base(place):
@@ -273,7 +273,7 @@ def test_links_are_not_followed_out_of_the_base(place):
 
 
 @pytest.mark.parametrize("data", [tar(member("debian/etc/x")), tar(directory("./etc"))])
-def test_an_archive_without_a_root_file_system_is_told(place, data):
+def test_an_archive_without_a_root_file_system_is_reported(place, data):
     unpack(io.BytesIO(data), place / "root")
     with pytest.raises(StageError, match="no root file system"):
         check_base(place / "root")
@@ -286,6 +286,6 @@ def test_however_much_tar_complains_it_comes_to_an_end(tmp_path, monkeypatch):
     (tmp_path / "tar").write_text(f"#!/bin/sh\n{lines}\ncat >/dev/null\nexit 2\n")
     (tmp_path / "tar").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(EnvironmentFailed, match="cannot unpack") as told:
+    with pytest.raises(EnvironmentFailed, match="cannot unpack") as raised:
         unpack(io.BytesIO(bytes(3_000_000)), tmp_path)
-    assert "--scratch-size" in told.value.hint
+    assert "--scratch-size" in raised.value.hint

@@ -87,10 +87,10 @@ class Image:
             FoundVolume(number=2, kind="ext4", uuid=ROOT_UUID, label="", entry=entries[1],
                    tree=Tree(self.root)),
         ]  # fmt: skip
-        told = []
+        reported = []
         with self.path.open("rb") as disk:
-            boot.check(disk, 8 * MIB, table, volumes, Findings(told.append))
-        return [finding.code for finding in told]
+            boot.check(disk, 8 * MIB, table, volumes, Findings(reported.append))
+        return [finding.code for finding in reported]
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_extlinux_goes_on_with_another_configuration(extlinux):
         ("TEXT HELP\nDEFAULT linux\nENDTEXT\n", "boot-menu-default-missing"),
     ],
 )
-def test_extlinux_starts_something_by_itself(extlinux, text, code):
+def test_extlinux_needs_a_default(extlinux, text, code):
     write_menus(extlinux, extlinux_conf=EXTLINUX.replace("DEFAULT linux\n", text))
     assert extlinux.judged() == ([code] if code else [])
 

@@ -82,9 +82,9 @@ class Disk:
         yield self.tree if node == self.parts[0] and self.mountable else self.tree / "no-such"
 
     def judged(self):
-        told = []
-        verification.of_disk(self.path, told.append)
-        return sorted(finding.code for finding in told)
+        reported = []
+        verification.of_disk(self.path, reported.append)
+        return sorted(finding.code for finding in reported)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_a_damaged_vfat(vfat):
     assert judged(vfat, "vfat")[0] == ["file-system-broken"]
 
 
-def test_what_cannot_be_checked_is_told(ext4, monkeypatch):
+def test_what_cannot_be_checked_is_reported(ext4, monkeypatch):
     nothing = {"ext4": (("no-such-checker",), frozenset())}
     monkeypatch.setattr(file_systems, "CHECKERS", nothing)
     codes, text = judged(ext4, "ext4")

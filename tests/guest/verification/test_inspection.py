@@ -76,7 +76,7 @@ def test_what_was_found_goes_over_the_wire(debian):
     assert decode(Inspection, json.loads(json.dumps(encode(found)))) == found
 
 
-def test_boot_loaders_are_told_by_what_they_say(target, tmp_path, monkeypatch):
+def test_boot_loaders_are_recognised_by_their_texts(target, tmp_path, monkeypatch):
     program = b"MZ" + b"\0" * 5000 + b"#### LoaderInfo: systemd-boot 257 ####"
     target.write("/efi/boot/x", "")
     (target.root / "EFI/Boot").mkdir(parents=True)

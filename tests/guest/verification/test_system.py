@@ -65,12 +65,12 @@ def judge(tree):
     """A function that returns the codes and places of the findings on the system."""
 
     def judge():
-        told = []
+        reported = []
         root = volume(2, "ext4", ROOT_UUID, tree)
-        findings = Findings(told.append)
+        findings = Findings(reported.append)
         verification.check_system(root, [volume(1, "vfat", ESP_UUID), root], findings)
         findings.finish()
-        return [(finding.code, finding.place) for finding in told]
+        return [(finding.code, finding.place) for finding in reported]
 
     return judge
 
@@ -118,10 +118,10 @@ def test_what_fstab_names(tree, judge, line, code):
 
 
 def command_line(tree, line):
-    told = []
+    reported = []
     root = volume(2, "ext4", ROOT_UUID, tree)
-    names.check_command_line(line, "menu", [root], Findings(told.append))
-    return [finding.code for finding in told]
+    names.check_command_line(line, "menu", [root], Findings(reported.append))
+    return [finding.code for finding in reported]
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,14 @@ def test_init_in_another_place(tree):
 
 
 def test_of_what_may_be_in_a_container_nothing_is_concluded(tree):
-    told = []
+    reported = []
     disk = [volume(1, "crypto_LUKS", "x"), volume(2, "ext4", ROOT_UUID, tree)]
     (tree / "etc/fstab").write_text("UUID=11111111 / ext4 defaults 0 1\n")
-    names.check_fstab(disk[1], disk, Findings(told.append))
-    names.check_command_line("root=UUID=11111111 resume=UUID=1", "x", disk, Findings(told.append))
-    assert told == []
+    names.check_fstab(disk[1], disk, Findings(reported.append))
+    names.check_command_line(
+        "root=UUID=11111111 resume=UUID=1", "x", disk, Findings(reported.append)
+    )
+    assert reported == []
 
 
 def test_a_system_without_init(tree):
@@ -308,15 +310,15 @@ def test_capabilities_that_no_package_wants(tree, judge, monkeypatch):
 
 def test_devices_that_everybody_may_write_to():
     """The test uses devices of /dev, because making devices needs root."""
-    told = []
+    reported = []
     found = [
         file for file in walk.walk(Path("/dev"), Findings(lambda _: None)) if file.type in "bc"
     ]
     assert "/null" in [file.path for file in found]
     node = Found("/srv/null", "c", 0o666, 0)
     in_place = Found("/dev/null", "c", 0o666, 0)
-    rights.check(Tree(Path("/nonexistent")), [node, in_place], Findings(told.append))
-    assert [(f.code, f.place) for f in told] == [("world-writable", "/srv/null")]
+    rights.check(Tree(Path("/nonexistent")), [node, in_place], Findings(reported.append))
+    assert [(f.code, f.place) for f in reported] == [("world-writable", "/srv/null")]
 
 
 def test_a_link_for_the_machine_id_of_dbus(tree, judge):
@@ -336,13 +338,13 @@ def test_a_flood_of_findings_is_cut(tree, judge):
         (tree / f"etc/open{number}").chmod(0o666)
     found = judge()
     assert len(found) == LIMIT + 1
-    told = []
-    findings = Findings(told.append)
+    reported = []
+    findings = Findings(reported.append)
     findings.add("setuid", "x" * 10_000, "é" * 10_000)
-    assert len(told[0].place) <= 300
+    assert len(reported[0].place) <= 300
     for _ in range(3):
         findings.add("setuid", "same", "same")
-    assert len(told) == 2
+    assert len(reported) == 2
 
 
 def test_every_code_has_one_severity():

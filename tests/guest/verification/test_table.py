@@ -52,20 +52,20 @@ def make(tmp_path):
 
 def judged(path):
     """The table, and the codes of the findings on it."""
-    told = []
-    findings = Findings(told.append)
+    reported = []
+    findings = Findings(reported.append)
     with path.open("rb") as disk:
         found = table.read(disk, path.stat().st_size, findings)
         if found is not None:
             table.check(found, findings)
-    return found, [finding.code for finding in told]
+    return found, [finding.code for finding in reported]
 
 
 def messages(path):
-    told = []
+    reported = []
     with path.open("rb") as disk:
-        table.read(disk, path.stat().st_size, Findings(told.append))
-    return [finding.message for finding in told]
+        table.read(disk, path.stat().st_size, Findings(reported.append))
+    return [finding.message for finding in reported]
 
 
 def write(path, offset, data):
@@ -157,7 +157,7 @@ def test_a_disk_that_has_grown_and_one_that_was_cut(make):
     assert f"in sector {LAST}, but the disk has {20 * MIB // 512}" in messages(path)[0]
 
 
-def test_copies_that_say_different_things(make):
+def test_copies_that_differ(make):
     path = make(GPT)
     edit_header(path, LAST, lambda header, entries: entries.__setitem__(slice(56, 58), b"E\0"))
     found, codes = judged(path)

@@ -142,7 +142,7 @@ class Qemu(StageOptions):
             writer.take(tree)
             writer.fill()
         writer.install(loader)
-        writer.tell()
+        writer.report_finished()
 
     def _loader(self) -> BootLoader:
         if self.boot_loader == "grub":
