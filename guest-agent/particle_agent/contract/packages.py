@@ -9,7 +9,7 @@ from dataclasses import dataclass
 INDEX = "Packages"
 ARCHIVES = "archives"
 DATABASE = "database.tar"
-PLAIN = "plain"
+LOOSE = "loose"
 # The apt settings, other than its files, that decide which packages apt selects and from where.
 SETTINGS = ("APT::Default-Release", "Acquire::http::Proxy", "Acquire::https::Proxy")
 MERGED = ("/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/")
@@ -17,8 +17,8 @@ FIELD = re.compile(r"(?m)^(Package|Architecture|Version): *(\S+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plain:
-    """The effect of a package on the system.
+class Loose:
+    """The effect of a loose package on the system: unpacking it is no more than writing files.
 
     `stanza` is its paragraph in dpkg's status. The absolute paths are those that dpkg writes or
     removes.

@@ -23,7 +23,7 @@ from particle_agent.apt import dpkg, from_host
 from particle_agent.apt.dpkg import DPKG, STATUS
 from particle_agent.contract import packages
 from particle_agent.contract.decode import decode
-from particle_agent.contract.packages import FIELD, Plain, merged
+from particle_agent.contract.packages import FIELD, Loose, merged
 from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target.command import TAR_RECORDS
 from particle_agent.target.target import Target
@@ -39,7 +39,7 @@ EXTENDED_STATES = "/var/lib/apt/extended_states"
 
 @contextmanager
 def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[str] | None]:
-    """Unpacks the packages of the host's disk, mounted at `disk`, that are plain in the target.
+    """Unpacks the packages of the host's disk, mounted at `disk`, that are loose in the target.
 
     `wanted` is what apt-get(8) is to install; yields what `apt-get install` is to be given now, or
     None when nothing was unpacked. Where apt may have taken a name for something else, nothing is.
@@ -52,9 +52,9 @@ def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[
     if names <= known | {package["Package"] for package in index}:
         surroundings = _Surroundings(target)
         chosen = {
-            deb: plain
-            for deb, plain in _plain(target, disk)
-            if plain.package not in known and surroundings.permit(plain)
+            deb: loose
+            for deb, loose in _loose(target, disk)
+            if loose.package not in known and surroundings.permit(loose)
         }
     if not chosen:
         yield None
@@ -63,7 +63,7 @@ def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[
         target.reporter.output(f"Unpacking {len(chosen)} packages at once ...")
         _extract(target, disk, chosen)
         surroundings.settle(chosen.values())
-        stanzas = "".join(f"{plain.stanza}\n" for plain in chosen.values())
+        stanzas = "".join(f"{loose.stanza}\n" for loose in chosen.values())
         # dpkg needs the empty line between two paragraphs. Not all of them are UTF-8.
         both = status.rstrip() + b"\n\n" + stanzas.encode("utf-8", "surrogateescape")
         target.write_from(io.BytesIO(both.lstrip()), STATUS)
@@ -80,17 +80,17 @@ def _paragraphs(text: str) -> list[dict[str, str]]:
     return [fields for fields in paragraphs if "Package" in fields]
 
 
-def _plain(target: Target, disk: str) -> Iterator[tuple[str, Plain]]:
-    """What the host says of the plain packages, by their files' names."""
-    place = target.path(f"{disk}/{packages.PLAIN}")
+def _loose(target: Target, disk: str) -> Iterator[tuple[str, Loose]]:
+    """What the host says of the loose packages, by their files' names."""
+    place = target.path(f"{disk}/{packages.LOOSE}")
     for path in sorted(place.glob("*.json")):
-        yield path.stem, decode(Plain, json.loads(path.read_text()))
+        yield path.stem, decode(Loose, json.loads(path.read_text()))
 
 
 def _extract(target: Target, disk: str, debs: Iterable[str]) -> None:
     """Writes the files of these packages, and then those of dpkg's database."""
     archives = target.path(f"{disk}/{packages.ARCHIVES}")
-    databases = target.path(f"{disk}/{packages.PLAIN}")
+    databases = target.path(f"{disk}/{packages.LOOSE}")
 
     def contents() -> Iterator[bytes]:
         for deb in debs:
@@ -170,15 +170,15 @@ class _Surroundings:
         path = f"{DPKG}/{name}"
         return self._target.read(path).splitlines() if self._target.exists(path) else []
 
-    def permit(self, plain: Plain) -> bool:
+    def permit(self, loose: Loose) -> bool:
         """Whether dpkg would write all of the package, and nothing that is there."""
         return (
             self._plainly
-            and self._special.isdisjoint(map(merged, plain.files))
-            and self._special.isdisjoint(map(merged, plain.directories))
-            and not any(map(self._holds, plain.files))
-            and not any(map(self._is_no_directory, plain.directories))
-            and not self._touched([plain], self._awaited)
+            and self._special.isdisjoint(map(merged, loose.files))
+            and self._special.isdisjoint(map(merged, loose.directories))
+            and not any(map(self._holds, loose.files))
+            and not any(map(self._is_no_directory, loose.directories))
+            and not self._touched([loose], self._awaited)
         )
 
     def _holds(self, path: str) -> bool:
@@ -203,7 +203,7 @@ class _Surroundings:
             self._entries[directory] = entries
         return self._entries[directory]
 
-    def settle(self, chosen: Iterable[Plain]) -> None:
+    def settle(self, chosen: Iterable[Loose]) -> None:
         """Gives the directories that were there the owner and the mode that they had.
 
         Those in which something is new have changed now, which tar takes back; man-db, for one,
@@ -216,21 +216,21 @@ class _Surroundings:
             place.chmod(stat.S_IMODE(before.st_mode))
         changed = {
             path.rpartition("/")[0]
-            for plain in chosen
-            for path in (*plain.files, *plain.directories)
+            for loose in chosen
+            for path in (*loose.files, *loose.directories)
             if path != ROOT
         }
         for directory in changed:
             os.utime(self._target.path(directory))
 
-    def triggered(self, chosen: Iterable[Plain]) -> list[str]:
+    def triggered(self, chosen: Iterable[Loose]) -> list[str]:
         """The paths that packages of the target watch, and in which something is new."""
         return sorted(self._touched(chosen, self._watched))
 
-    def _touched(self, changed: Iterable[Plain], watched: Collection[str]) -> set[str]:
+    def _touched(self, changed: Iterable[Loose], watched: Collection[str]) -> set[str]:
         found = set()
-        for plain in changed if watched else ():
-            for path in (*plain.directories, *plain.files):
+        for loose in changed if watched else ():
+            for path in (*loose.directories, *loose.files):
                 while path:
                     if path in watched:
                         found.add(path)

@@ -105,8 +105,8 @@ class Depot:
             return PackagesAnswer(refused=str(refused))
         debs = sorted((directory / "archives").glob("*.deb"))
         # What apt would remove as no longer needed in the target is not known here.
-        plain = only_new and not stage.autoremove
-        write_disk(debs, self._disk, directory, deadline, plain=plain)
+        loose = only_new and not stage.autoremove
+        write_disk(debs, self._disk, directory, deadline, loose=loose)
         shutil.rmtree(directory)
         self._prune()
         return PackagesAnswer()

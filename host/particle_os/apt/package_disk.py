@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from particle_agent.contract.packages import ARCHIVES, DATABASE, INDEX, PLAIN
+from particle_agent.contract.packages import ARCHIVES, DATABASE, INDEX, LOOSE
 
 from particle_os.errors import InfrastructureError
 from particle_os.shortcuts import dpkg_database
@@ -31,12 +31,12 @@ def write_disk(
     *,
     log: Callable[[str], None] | None = None,
     database: bool = False,
-    plain: bool = False,
+    loose: bool = False,
 ) -> None:
     """Writes the packages, decompressed, and their index to the start of `disk`, as squashfs.
 
     `disk` keeps its size: a running VM has it open. A `database` is dpkg's, of the packages as
-    unpacked; when they need dpkg for that, `log` is told, and there is none. With `plain` the disk
+    unpacked; when they need dpkg for that, `log` is told, and there is none. With `loose` the disk
     tells which of them can be unpacked without dpkg.
     """
     tree = work / "disk"
@@ -55,13 +55,13 @@ def write_disk(
         except dpkg_database.Unusual as unusual:
             if log is not None:
                 log(f"dpkg has to unpack the packages itself: {unusual}")
-    if plain:
-        (tree / PLAIN).mkdir()
+    if loose:
+        (tree / LOOSE).mkdir()
         try:
-            dpkg_database.write_plain(sorted(archives.glob("*.deb")), tree / PLAIN)
+            dpkg_database.write_loose(sorted(archives.glob("*.deb")), tree / LOOSE)
         except dpkg_database.Unusual:
             # Whether the others have the same files is not known.
-            shutil.rmtree(tree / PLAIN)
+            shutil.rmtree(tree / LOOSE)
     image = work / "disk.squashfs"
     process.run(
         ["gensquashfs", "--quiet", "--all-root", "--compressor", "lz4"]

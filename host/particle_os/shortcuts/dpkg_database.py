@@ -22,7 +22,7 @@ from typing import IO, cast
 
 from particle_agent.apt.dpkg import DPKG, STATUS, find_member
 from particle_agent.contract.decode import encode
-from particle_agent.contract.packages import Plain, merged
+from particle_agent.contract.packages import Loose, merged
 
 SCRIPTS = ("config", "preinst", "postinst", "prerm", "postrm")
 # What dpkg notes in place of a hash until it has configured a conffile.
@@ -74,11 +74,11 @@ def write(debs: Sequence[Path], place: Path) -> None:
             _add_info(archive, package)
 
 
-def write_plain(debs: Sequence[Path], directory: Path) -> None:
-    """Writes to `directory`, for each package that is plain, what the agent has to know of it.
+def write_loose(debs: Sequence[Path], directory: Path) -> None:
+    """Writes to `directory`, for each package that is loose, what the agent has to know of it.
 
-    That is a tar archive of its files in the database, and `Plain` in JSON, by the name of the
-    package file. A package is plain when unpacking it is no more than writing files: no script runs
+    That is a tar archive of its files in the database, and `Loose` in JSON, by the name of the
+    package file. A package is loose when unpacking it is no more than writing files: no script runs
     before, no trigger of its own begins to be watched, apt and dpkg are not configured by it, and
     no other package has the same files, or other directories of that name. `debs` are decompressed.
     Raises Unusual when nobody can tell.
@@ -106,13 +106,13 @@ def write_plain(debs: Sequence[Path], directory: Path) -> None:
             continue
         with tarfile.open(directory / f"{deb.name}.tar", "w:") as archive:
             _add_info(archive, package)
-        plain = Plain(
+        loose = Loose(
             stanza=package.stanza,
             directories=tuple(package.directories),
             # dpkg moves away what is at the path of a conffile that goes.
             files=(*package.files, *REMOVED.findall(package.stanza)),
         )
-        (directory / f"{deb.name}.json").write_text(json.dumps(encode(plain)))
+        (directory / f"{deb.name}.json").write_text(json.dumps(encode(loose)))
 
 
 def _add_info(archive: tarfile.TarFile, package: _Package) -> None:

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from particle_agent.apt.from_host import MOUNT
-from particle_agent.contract.packages import ARCHIVES, PLAIN
+from particle_agent.contract.packages import ARCHIVES, LOOSE
 from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.shortcuts import at_once
 from particle_agent.target.target import Target
@@ -100,15 +100,15 @@ def hand_in(archive, target, tmp_path):
         work, place = tmp_path / "work", tmp_path / "disk"
         work.mkdir()
         place.touch()
-        write_disk(archive.debs, place, work, plenty(), plain=True)
+        write_disk(archive.debs, place, work, plenty(), loose=True)
         shutil.copytree(work / "disk", target.path(MOUNT))
 
     return put
 
 
-def named_plain(target):
-    """The names of the packages that the host lists as plain."""
-    return sorted(name.split("_")[0] for name in target.list(f"{MOUNT}/{PLAIN}") if "json" in name)
+def named_loose(target):
+    """The names of the packages that the host lists as loose."""
+    return sorted(name.split("_")[0] for name in target.list(f"{MOUNT}/{LOOSE}") if "json" in name)
 
 
 def unpacked(target):
@@ -135,16 +135,16 @@ def unpack(target, *wanted):
 
 def fill(archive):
     archive.add(
-        "plain",
+        "loose",
         [
-            ("etc/plain.conf", "a = 1\n", 0o640),
+            ("etc/loose.conf", "a = 1\n", 0o640),
             ("etc/private/more", "y", 0o600),
             ("usr/share/odd/ünï code", "y", 0o600),
             ("usr/bin/tool", "#!/bin/sh\n", 0o4755),
             ("srv/empty", None, 0o2775),
             ("var/empty", None, 0o755),
         ],
-        conffiles="/etc/plain.conf\nremove-on-upgrade /etc/gone.conf\n",
+        conffiles="/etc/loose.conf\nremove-on-upgrade /etc/gone.conf\n",
         scripts=["postinst", "prerm"],
     )
     archive.add(
@@ -160,13 +160,13 @@ def fill(archive):
 def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in, tmp_path):
     fill(archive)
     hand_in()
-    assert named_plain(target) == ["libsame", "plain"]
+    assert named_loose(target) == ["libsame", "loose"]
     (tmp_path / "began").touch()
-    wanted, names = ["plain", "watcher"], ("libsame", "plain", "prepared", "watcher")
+    wanted, names = ["loose", "watcher"], ("libsame", "loose", "prepared", "watcher")
     installed = unpack(target, *wanted)
     assert installed[:2] == wanted
     assert sorted(installed[2:]) == [f"{name}:amd64=1:2.0-1" for name in names]
-    assert unpacked(target) == {**BASE, "plain": "unpacked", "libsame": "unpacked"}
+    assert unpacked(target) == {**BASE, "loose": "unpacked", "libsame": "unpacked"}
     assert target.triggered == ["/usr/share/odd"]
     modes = [stat.S_IMODE(target.path(p).stat().st_mode) for p in ("/etc/private", "/var/empty")]
     assert modes == [0o2750, 0o700]
@@ -175,7 +175,7 @@ def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in, tm
         assert target.path(place).stat().st_mtime >= began, place
     rest = [deb for deb in archive.debs if deb.name.startswith(("prepared", "watcher"))]
     other = base("theirs")
-    names = ["plain", "libsame", "prepared", "watcher"]
+    names = ["loose", "libsame", "prepared", "watcher"]
     for root, debs in ((target.root, rest), (other, archive.debs)):
         dpkg(root, "--unpack", *debs)
         dpkg(root, "--configure", *names)
@@ -189,12 +189,12 @@ def test_dpkg_goes_on_from_it_as_from_its_own(archive, base, target, hand_in, tm
 
 
 def test_what_is_no_utf_8_stays_as_it_is(archive, target, hand_in):
-    archive.add("plain", [("usr/bin/tool", "1", 0o755)])
+    archive.add("loose", [("usr/bin/tool", "1", 0o755)])
     status = target.path("/var/lib/dpkg/status")
     old = status.read_bytes().replace("ä".encode(), "ä".encode("latin-1"))
     status.write_bytes(old)
     hand_in()
-    unpack(target, "plain")
+    unpack(target, "loose")
     assert status.read_bytes().startswith(old.rstrip())
     assert dpkg(target.root, "--audit") != "", "the package is unpacked, not configured"
 
@@ -214,7 +214,7 @@ def test_apt_hears_what_was_not_asked_for(archive, target, hand_in):
 def test_a_name_that_is_none_of_a_package_is_left_to_apt(archive, target, hand_in, name):
     fill(archive)
     hand_in()
-    assert unpack(target, "plain", name) is None
+    assert unpack(target, "loose", name) is None
     assert unpacked(target) == BASE
 
 
@@ -235,17 +235,17 @@ def set_option(target):
 @pytest.mark.parametrize(
     ("change", "left"),
     [
-        (lambda target: target.write("/etc/plain.conf", "mine"), {"libsame"}),
+        (lambda target: target.write("/etc/loose.conf", "mine"), {"libsame"}),
         (lambda target: target.write("/srv", "a file"), {"libsame"}),
         (lambda target: target.symlink("/usr/share/odd", "/nowhere"), {"libsame"}),
-        (lambda target: target.write("/usr/lib/x/libsame.so.1", "mine"), {"plain"}),
-        (lambda target: target.write(CONFIG, "no-debsig\nlog /x\n"), {"plain", "libsame"}),
+        (lambda target: target.write("/usr/lib/x/libsame.so.1", "mine"), {"loose"}),
+        (lambda target: target.write(CONFIG, "no-debsig\nlog /x\n"), {"loose", "libsame"}),
         (lambda target: target.write(CONFIG, "path-exclude=/usr/*\n"), set()),
         (lambda target: target.write("/etc/dpkg/dpkg.cfg", "pre-invoke=x\n"), set()),
         (lambda target: target.write("/etc/gone.conf", "mine"), {"libsame"}),
-        (lambda target: target.write("/etc/plain.conf.dpkg-new", "an older try"), {"libsame"}),
+        (lambda target: target.write("/etc/loose.conf.dpkg-new", "an older try"), {"libsame"}),
         (add_statoverride, {"libsame"}),
-        (add_diversion, {"plain"}),
+        (add_diversion, {"loose"}),
         (set_option, set()),
     ],
 )  # fmt: skip
@@ -253,25 +253,25 @@ def test_what_is_there_is_left_to_dpkg(archive, target, hand_in, change, left):
     fill(archive)
     hand_in()
     change(target)
-    unpack(target, "plain")
+    unpack(target, "loose")
     assert unpacked(target).keys() - BASE.keys() == left
 
 
 def test_a_package_of_which_something_is_known_is_left_to_dpkg(archive, target, hand_in):
-    archive.add("plain", [("usr/bin/tool", "1", 0o755)])
+    archive.add("loose", [("usr/bin/tool", "1", 0o755)])
     hand_in()
-    paragraph = "Package: plain\nStatus: deinstall ok config-files\nVersion: 1\n\n"
+    paragraph = "Package: loose\nStatus: deinstall ok config-files\nVersion: 1\n\n"
     status = target.read("/var/lib/dpkg/status")
     target.write("/var/lib/dpkg/status", status + "\n" + paragraph)
-    assert unpack(target, "plain") is None
+    assert unpack(target, "loose") is None
 
 
 def test_what_one_awaits_and_another_does_not_is_awaited(archive, target, hand_in):
     triggers = target.path("/var/lib/dpkg/triggers/File")
     triggers.write_text(f"{triggers.read_text()}/usr/share/odd watching\n")
-    archive.add("plain", [("usr/share/odd/file", "1", 0o644)])
+    archive.add("loose", [("usr/share/odd/file", "1", 0o644)])
     hand_in()
-    assert unpack(target, "plain") is None
+    assert unpack(target, "loose") is None
 
 
 def test_what_others_await_or_what_configures_apt_is_left_to_dpkg(archive, target, hand_in):
@@ -279,11 +279,11 @@ def test_what_others_await_or_what_configures_apt_is_left_to_dpkg(archive, targe
     archive.add(
         "settings", [("etc/apt/apt.conf.d/x", "", 0o644)], conffiles="/etc/apt/apt.conf.d/x\n"
     )
-    archive.add("plain", [("usr/share/aware", "1", 0o644)])
+    archive.add("loose", [("usr/share/aware", "1", 0o644)])
     hand_in()
-    assert named_plain(target) == ["awaited", "plain"]
-    unpack(target, "plain")
-    assert unpacked(target).keys() - BASE.keys() == {"plain"}
+    assert named_loose(target) == ["awaited", "loose"]
+    unpack(target, "loose")
+    assert unpacked(target).keys() - BASE.keys() == {"loose"}
 
 
 @pytest.mark.parametrize(
@@ -301,15 +301,15 @@ def test_packages_that_meet_are_left_to_dpkg(archive, target, hand_in, second, l
     archive.add("first", mine)
     archive.add("second", second)
     hand_in()
-    assert named_plain(target) == left
+    assert named_loose(target) == left
 
 
 def test_what_is_unusual_leaves_all_to_dpkg(archive, target, hand_in):
     archive.add("odd", [("etc/x", "-> y", 0)], conffiles="/etc/x\n")
-    archive.add("plain", [("usr/bin/tool", "1", 0o755)])
+    archive.add("loose", [("usr/bin/tool", "1", 0o755)])
     hand_in()
-    assert not target.exists(f"{MOUNT}/{PLAIN}")
-    assert unpack(target, "plain") is None
+    assert not target.exists(f"{MOUNT}/{LOOSE}")
+    assert unpack(target, "loose") is None
     assert target.list(f"{MOUNT}/{ARCHIVES}")
 
 
@@ -321,7 +321,7 @@ def test_a_full_disk_is_reported_as_such(archive, target, hand_in, monkeypatch):
     hand_in()
     monkeypatch.setattr(target, "chroot_from", fail)
     with pytest.raises(EnvironmentFailed, match="no room") as caught:
-        unpack(target, "plain")
+        unpack(target, "loose")
     assert "--scratch-size" in caught.value.hint
 
 
@@ -344,10 +344,10 @@ def test_odd_packages_are_left_to_dpkg(archive, tmp_path, damage):
     run("dpkg-deb", "--root-owner-group", "-Znone", "--build", parts / "tree", deb)
     if damage == "trailing":
         add_to_data(deb)
-    write_disk([deb], tmp_path / "disk", tmp_path / "work", plenty(), plain=True)
+    write_disk([deb], tmp_path / "disk", tmp_path / "work", plenty(), loose=True)
     tree = tmp_path / "work/disk"
     assert [path.name for path in (tree / ARCHIVES).glob("*.deb")] == [deb.name]
-    assert (tree / PLAIN).exists() == (damage == "latin-1")
+    assert (tree / LOOSE).exists() == (damage == "latin-1")
 
 
 def add_to_data(deb):

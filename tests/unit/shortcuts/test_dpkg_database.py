@@ -166,12 +166,12 @@ def fill(archive):
     archive.add(
         "conffiles",
         [
-            ("etc/plain.conf", "a = 1\n", 0o640),
+            ("etc/loose.conf", "a = 1\n", 0o640),
             ("etc/more/second.conf", "b = 2\n", 0o644),
             ("usr/share/odd/name with space", "x", 0o644),
             ("usr/share/odd/ünï", "y", 0o600),
         ],
-        conffiles="/etc/plain.conf\n/etc/more/second.conf\nremove-on-upgrade /etc/gone.conf\n",
+        conffiles="/etc/loose.conf\n/etc/more/second.conf\nremove-on-upgrade /etc/gone.conf\n",
         md5sums="d41d8cd98f00b204e9800998ecf8427e  usr/share/odd/other\n",
         scripts=["preinst", "postinst", "prerm", "postrm"],
     )
