@@ -34,6 +34,7 @@ CONFIGURATION = ("/etc/dpkg/dpkg.cfg", "/etc/dpkg/dpkg.cfg.d", "/root/.dpkg.cfg"
 # What it, and apt's, may say; other options leave files out, or run programs.
 HARMLESS = re.compile(r"\s*(#.*|no-debsig|log[ =].*|force-unsafe-io|force-conf[a-z]+|)\s*")
 DPKG_OPTIONS = "DPkg::Options::"
+FORMAT = "1\n"
 EXTENDED_STATES = "/var/lib/apt/extended_states"
 
 
@@ -44,6 +45,9 @@ def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[
     `wanted` is what apt-get(8) is to install; yields what `apt-get install` is to be given now, or
     None when nothing was unpacked. Where apt may have taken a name for something else, nothing is.
     """
+    if target.plain or not _is_known_format(target):
+        yield None
+        return
     status = target.read_bytes(STATUS)
     known = {found["Package"] for found in _paragraphs(status.decode("utf-8", "replace"))}
     index = _paragraphs(target.read(f"{disk}/{packages.INDEX}"))
@@ -72,6 +76,12 @@ def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[
     # apt does nothing to packages that lack others, unless it is told of those.
     yield [*wanted, *(f"{p['Package']}:{p['Architecture']}={p['Version']}" for p in index)]
     _note_automatic(target, [package for package in index if package["Package"] not in names])
+
+
+def _is_known_format(target: Target) -> bool:
+    """Whether dpkg keeps its database as it is written here."""
+    place = f"{DPKG}/info/format"
+    return not target.exists(place) or target.read(place) == FORMAT
 
 
 def _paragraphs(text: str) -> list[dict[str, str]]:

@@ -58,6 +58,12 @@ def versions(target: Target) -> list[str]:
     return [name.removeprefix("vmlinuz-") for name in names if name.startswith("vmlinuz-")]
 
 
+def images(target: Target) -> dict[str, int]:
+    """The initramfs that there are, and when they were written last (ns)."""
+    names = [name for name in target.list("/boot") if name.startswith("initrd.img-")]
+    return {name: target.path(f"/boot/{name}").stat().st_ctime_ns for name in names}
+
+
 def is_cloud(version: str) -> bool:
     """Whether this is Debian's kernel for virtual hardware only."""
     return "-cloud-" in version

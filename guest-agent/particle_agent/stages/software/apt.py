@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent.apt import from_host
+from particle_agent.apt import from_host, unattended
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.apt.failure import apt_failure
 from particle_agent.contract.needs import INIT, Need
@@ -189,8 +189,8 @@ class Apt(StageOptions):
         present = _packages(target)
         removals = [f"{name}-" for name in self.remove if name.split(":")[0] in present]
         with ExitStack() as stack:
-            stack.enter_context(stand_ins.services_stay_off(target))
-            stack.enter_context(stand_ins.no_host_keys(target))
+            stack.enter_context(unattended.services_stay_off(target))
+            stack.enter_context(unattended.no_host_keys(target))
             installs = {re.split("[:=/]", name)[0] for name in self.packages}
             once = stack.enter_context(stand_ins.generated_once(target, installs))
             debs = stack.enter_context(_local_debs(target, self.debs))

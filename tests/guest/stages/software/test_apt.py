@@ -3,6 +3,7 @@ import os
 import subprocess
 import time
 from contextlib import contextmanager
+from hashlib import sha256
 
 import pytest
 from particle_agent.apt import from_host
@@ -115,12 +116,42 @@ def test_host_keys_that_were_there_stay(debian):
     assert debian.read("/etc/ssh/ssh_host_rsa_key") == "a key"
 
 
-def ask_for(target, program, *arguments):
-    """Runs the stand-in for `program`, as the call of a maintainer script does."""
-    script = target.read(f"{STAND_INS}/{program}").replace("/run/", f"{target.root}/run/")
-    path = f"{target.root}{STAND_INS}:{target.root}/real:{os.environ['PATH']}"
-    argv = ["sh", "-c", script, program, *arguments]
-    subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": path})
+# The packages whose scripts call the programs that have stand-ins.
+CALLERS = {"depmod": "linux-image-", "systemd-hwdb": "udev", "sed": "locales"}
+KERNEL_SCRIPT = "#!/bin/sh -e\nversion={}\ndepmod $version\n"
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    """The scripts of these tests are known ones."""
+    scripts = dict.fromkeys(stand_ins.SCRIPTS, (sha256(b"a script\n").hexdigest(),))
+    scripts["linux"] = (sha256(KERNEL_SCRIPT.format("@").encode()).hexdigest(),)
+    monkeypatch.setattr(stand_ins, "SCRIPTS", scripts)
+
+
+def ask_for(target, program, *arguments, script=None):
+    """What a maintainer script's call of `program` does: the stand-in runs."""
+    package = CALLERS.get(program, "other")
+    package += arguments[-1] if package.endswith("-") else ""
+    text = KERNEL_SCRIPT.format(arguments[-1]) if program == "depmod" else "a script\n"
+    target.write(f"/var/lib/dpkg/info/{package}.postinst", script or text)
+    target.write("/usr/sbin/update-initramfs", script or "a script\n")
+    caller = {"DPKG_MAINTSCRIPT_PACKAGE": package, "DPKG_MAINTSCRIPT_NAME": "postinst"}
+    run_stand_in(target, program, *arguments, env=caller)
+
+
+def run_stand_in(target, program, *arguments, env):
+    real = f"{target.root}/real:{os.environ['PATH']}"
+    text = target.read(f"{STAND_INS}/{program}").replace(stand_ins.PATH, f"PATH={real}")
+    for place in ("/run/", "/var/lib/", "/usr/sbin/update-initramfs"):
+        text = text.replace(place, f"{target.root}{place}")
+    argv = ["sh", "-c", text, program, *arguments]
+    subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": real, **env})
+
+
+def real(target, program, text):
+    """A program that is there behind its stand-in."""
+    target.write(f"/real/{program}", f"#!/bin/sh\n{text}\n", mode=0o755)
 
 
 def test_modules_are_listed_beside_dpkg_and_before_the_initramfs(debian):
@@ -137,16 +168,13 @@ def test_modules_are_listed_beside_dpkg_and_before_the_initramfs(debian):
         order.append(command.argv)
 
     order = []
-    real = debian.root / "real"
-    real.mkdir()
-    (real / "depmod").write_text(f"#!/bin/sh\necho $* >{real}/asked\n")
-    (real / "depmod").chmod(0o755)
+    real(debian, "depmod", f"echo $* >{debian.root}/real/asked")
     on_install(debian, install)
     debian.when("depmod", depmod)
     debian.when("update-initramfs", lambda command: order.append(command.argv[0]))
     Apt(packages=("linux-image-cloud-amd64",)).run(debian)
     assert order == [("depmod", "6.12-cloud-amd64"), "all modules", "update-initramfs"]
-    assert (real / "asked").read_text() == "-a 6.12-cloud-amd64\n"
+    assert debian.read("/real/asked") == "-a 6.12-cloud-amd64\n"
     assert debian.list("/run") == []
 
 
@@ -172,30 +200,18 @@ def test_a_request_stays_until_it_is_done_and_one_that_comes_meanwhile_is_done_a
     assert seen[1] == [name for name in (second, third) if name != first]
 
 
-def test_a_request_that_is_being_done_is_waited_for_under_any_name(debian):
-    """The shell expands the names before `ls` looks at them; a rename in between hid a request."""
-    place = debian.root / "run/particle-os-beside"
-    real = debian.root / "real"
-    real.mkdir()
-    # The worker's next step runs at the worst moment: between the expansion and the look.
+def test_a_request_that_is_being_done_is_waited_for_whatever_its_name_was(debian):
+    """`ls` looked at each name after the shell had read it, and found those gone that had moved."""
+    place = f"{debian.root}/run/particle-os-beside"
+    # The next step of who does the work comes when the worst moment is there.
     step = f"for file in {place}/[!r]*; do mv $file {place}/running-${{file##*/}}; done"
-    for name, text in {
-        "ls": f'{step}; exec /bin/ls "$@"',
-        "sleep": f"rm -f {place}/depmod-*; echo waited >{real}/done",
-        "depmod": f"cat {real}/done >{real}/found || :",
-    }.items():
-        (real / name).write_text(f"#!/bin/sh\n{text}\n")
-        (real / name).chmod(0o755)
-
-    def install():
-        script = stand_ins.NOTES["depmod"].replace("/run/", f"{debian.root}/run/")
-        path = f"{debian.root}{STAND_INS}:{real}:{os.environ['PATH']}"
-        for arguments in (["6.12-amd64"], ["-a"]):
-            argv = ["sh", "-c", script, "depmod", *arguments]
-            subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": path})
-
-    install()
-    assert (real / "found").read_text() == "waited\n"
+    real(debian, "ls", f'{step}; exec /bin/ls "$@"')
+    real(debian, "sleep", f"rm -f {place}/depmod-*; echo waited >{debian.root}/real/done")
+    real(debian, "depmod", f"cat {debian.root}/real/done >{debian.root}/real/found || :")
+    debian.write(f"{STAND_INS}/depmod", stand_ins._texts(())["depmod"])
+    ask_for(debian, "depmod", "6.12-amd64")
+    ask_for(debian, "depmod", "-a", "6.12-amd64")
+    assert debian.read("/real/found") == "waited\n"
 
 
 @pytest.mark.parametrize("kind", [CommandFailed, OSError])
@@ -289,15 +305,21 @@ def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, lis
     def run(path):
         (tmp_path / "locale.gen").write_text(listed)
         argv = ["sh", "-e", "-c", within(POSTINST)]
-        subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": path})
+        env = {"DPKG_MAINTSCRIPT_PACKAGE": "locales", "DPKG_MAINTSCRIPT_NAME": "postinst"}
+        subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": path, **env})
         return (tmp_path / "locale.gen").read_text()
 
     def install():
         scripts = tmp_path / "run/particle-os-bin"
         scripts.mkdir(parents=True)
-        (scripts / "sed").write_text(within(debian.read(f"{STAND_INS}/sed")))
+        # Where grep is not to be had, it shows whether it was asked for.
+        (scripts / "grep").symlink_to("/bin/false")
+        text = within(debian.read(f"{STAND_INS}/sed")).replace("/var/lib/", f"{tmp_path}/")
+        (scripts / "sed").write_text(text)
         (scripts / "sed").chmod(0o755)
 
+    (tmp_path / "dpkg/info").mkdir(parents=True)
+    (tmp_path / "dpkg/info/locales.postinst").write_text("a script\n")
     (tmp_path / "SUPPORTED").write_text(
         "de_DE.UTF-8 UTF-8\n\naa_ET UTF-8 \n#fr_CA UTF-8\nsd_IN@devanagari UTF-8\n"
         "fr_FR.UTF-8 UTF-8\naa_ET UTF-8\nC.UTF-8 UTF-8\n"
@@ -306,8 +328,6 @@ def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, lis
     Apt(packages=("locales=2.41-12",)).run(debian)
     plain = run(os.environ["PATH"])
     assert "# aa_ET UTF-8\n" in plain
-    # Without a working grep, the result shows whether the script called grep.
-    (tmp_path / "run/particle-os-bin/grep").symlink_to("/bin/false")
     found = run(f"{tmp_path}/run/particle-os-bin:{os.environ['PATH']}")
     assert [line for line in found.splitlines() if line != "# "] == plain.splitlines()
     assert debian.list("/run") == []
@@ -320,16 +340,74 @@ def test_the_hardware_database_and_locales_are_made_beside_dpkg(debian):
     def install():
         for number in (1, 2):
             ask_for(debian, "systemd-hwdb", "--usr", "update")
-            subprocess.run(["sh", "-c", note], check=True, timeout=HANG_SECONDS)
+            ask_for(debian, "locale-gen")
             until(lambda number=number: len(made) == number and len(ahead) == number)
 
     debian.when("systemd-hwdb", lambda command: made.append(command.argv))
     debian.ahead = lambda: ahead.append(True)
-    note = stand_ins.NOTES["locale-gen"].partition("PATH=")[0].replace("/run", f"{debian.root}/run")
+    real(debian, "locale-gen", "exit 0")
     on_install(debian, install)
     Apt(packages=("locales", "udev")).run(debian)
     assert made == [("systemd-hwdb", "--usr", "update")] * 2
     assert debian.list("/run") == []
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("depmod", ["6.12-amd64"]),
+        ("update-initramfs", ["-u"]),
+        ("systemd-hwdb", ["--usr", "update"]),
+        ("sed", ["-e", "/^[a-zA-Z]/!d", "-e", "s/ *$//g", "/usr/share/i18n/SUPPORTED"]),
+    ],
+)
+def test_a_script_that_is_not_known_runs_as_it_is_and_a_note_says_so(debian, program, arguments):
+    def install():
+        # sed also reads the script that is to be known.
+        reads = 'case "$*" in *.postinst) exec /bin/sed "$@" ;; esac; '
+        asked = f'echo "$*" >{debian.root}/real/asked'
+        real(debian, program, f"{reads if program == 'sed' else ''}{asked}")
+        ask_for(debian, program, *arguments, script="another script\n")
+
+    debian.write("/etc/locale.gen", "")
+    on_install(debian, install)
+    Apt(packages=("locales",)).run(debian)
+    assert debian.read("/real/asked") == f"{' '.join(arguments)}\n"
+    (note,) = debian.report.notes
+    assert note.startswith(f"{program} ran as Debian has it")
+    assert debian.list("/run") == []
+
+
+def test_the_initramfs_of_a_kernel_that_goes_is_removed_at_once(debian):
+    def install():
+        real(debian, "update-initramfs", f'echo "$*" >{debian.root}/real/asked')
+        ask_for(debian, "update-initramfs", "-d", "-k", "6.12-amd64")
+
+    debian.write("/boot/vmlinuz-6.13-amd64", "")
+    on_install(debian, install)
+    Apt(remove=("linux-image-6.12-amd64",), packages=("curl",)).run(debian)
+    assert debian.read("/real/asked") == "-d -k 6.12-amd64\n"
+    assert "update-initramfs" not in debian.programs()
+
+
+def test_the_plain_way_has_no_stand_ins_and_the_same_initramfs(debian):
+    def install():
+        seen.extend(debian.list(STAND_INS))
+        debian.write("/boot/vmlinuz-6.12-cloud-amd64", "")
+        debian.write("/boot/initrd.img-6.12-cloud-amd64", "as Debian makes it")
+
+    seen = []
+    debian.plain = True
+    debian.ahead = lambda: seen.append("ahead")
+    on_install(debian, install)
+    debian.when(
+        "update-initramfs",
+        lambda c: seen.append(debian.read("/etc/initramfs-tools/conf.d/particle-os")),
+    )
+    Apt(packages=("linux-image-cloud-amd64",)).run(debian)
+    assert seen == ["COMPRESS=gzip\nCOMPRESSLEVEL=1\nMODULES=list\n"]
+    (install,) = [c.argv for c in debian.commands if "install" in c.argv]
+    assert not any(option.startswith("-oDPkg::Path=") for option in install)
 
 
 def test_stages_to_come_do_ahead_what_they_can(debian):
@@ -380,7 +458,7 @@ def test_the_hardware_database_is_there_before_an_initramfs_that_holds_it(debian
     def install():
         debian.write("/boot/vmlinuz-6.12-amd64", "")
         ask_for(debian, "update-initramfs")
-        ask_for(debian, "systemd-hwdb")
+        ask_for(debian, "systemd-hwdb", "--usr", "update")
 
     on_install(debian, install)
     made = []
@@ -394,7 +472,7 @@ def test_a_hardware_database_that_fails_is_reported(debian):
     def fail(command):
         raise CommandFailed(command.argv, 1, ["no room"])
 
-    on_install(debian, lambda: ask_for(debian, "systemd-hwdb"))
+    on_install(debian, lambda: ask_for(debian, "systemd-hwdb", "--usr", "update"))
     debian.when("systemd-hwdb", fail)
     with pytest.raises(CommandFailed, match="systemd-hwdb"):
         Apt(packages=("udev",)).run(debian)

@@ -1,0 +1,145 @@
+"""Work that the stand-ins ask for, and that is done while dpkg goes on.
+
+A stand-in and this side hand each other files by name. A request is a file with a name of its own,
+made in one step; it stays until what it asks for is done. So a shell that reads the directory sees
+each request that is not done, and one that asks while the same is being done makes another file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from particle_agent.apt.dpkg import DPKG
+from particle_agent.target.target import Target
+
+REQUESTS = "/run/particle-os-beside"
+DEPMOD, HWDB, LOCALES = "depmod-", "systemd-hwdb", "locales"
+KERNEL = "linux-image-"
+POLL_SECONDS = 0.1
+
+
+def ask(what: str) -> str:
+    """The shell command that asks for `what`."""
+    return f'mkdir -p {REQUESTS} && mktemp "{REQUESTS}/{what}.XXXXXX" >/dev/null'
+
+
+def ask_here(target: Target, what: str) -> None:
+    """Asks as a stand-in does, at most once at a time."""
+    target.make_directory(REQUESTS)
+    target.path(f"{REQUESTS}/{what}.here").touch()
+
+
+class Beside:
+    """What the stand-ins ask for that is done while dpkg goes on.
+
+    `pool` does what nothing else waits for.
+    """
+
+    def __init__(self, target: Target, pool: Executor) -> None:
+        self._target = target
+        self._pool = pool
+        self._under_way: list[Future[object]] = []
+        # The lists of modules made before anybody asks for them, by the kernel.
+        self._early: dict[str, Future[Mapping[str, int]]] = {}
+        self._kernels = self._unpacked_kernels()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Does what is asked for as long as the context lasts; all lists of modules are made then.
+
+        Raises CommandFailed as depmod does.
+        """
+        ended = threading.Event()
+        with ThreadPoolExecutor(1) as own:
+            served = own.submit(self._serve, ended)
+            try:
+                yield
+            finally:
+                ended.set()
+            if failures := served.result():
+                raise failures[0]
+
+    def finish(self) -> None:
+        """Waits for the rest. Raises CommandFailed as the programs do."""
+        for future in self._under_way:
+            future.result()
+
+    def _serve(self, ended: threading.Event) -> list[Exception]:
+        failures: list[Exception] = []
+        last = False
+        while not last:
+            last = ended.wait(POLL_SECONDS)
+            for name, requests in self._requests().items():
+                try:
+                    self._do(name)
+                except Exception as error:
+                    # Whatever it is, nobody waits for it any longer.
+                    failures.append(error)
+                for request in requests:
+                    self._target.remove(request)
+            self._begin_early()
+        return failures
+
+    def _requests(self) -> dict[str, list[str]]:
+        """The files that ask for something now, by what they ask for."""
+        found: dict[str, list[str]] = {}
+        for name in self._target.list(REQUESTS):
+            found.setdefault(name.rpartition(".")[0], []).append(f"{REQUESTS}/{name}")
+        return found
+
+    def _begin_early(self) -> None:
+        """Begins with the lists of modules of kernels that dpkg has unpacked meanwhile."""
+        try:
+            for version in self._unpacked_kernels() - self._kernels - self._early.keys():
+                if self._target.exists("/sbin/depmod"):
+                    self._early[version] = self._pool.submit(self._list_modules, version)
+        except OSError:
+            pass  # dpkg is at work there.
+
+    def _unpacked_kernels(self) -> set[str]:
+        """The kernels whose packages dpkg has unpacked: it writes the list of files last."""
+        names = self._target.list(f"{DPKG}/info")
+        found = {n[len(KERNEL) : -5] for n in names if n.startswith(KERNEL) and n.endswith(".list")}
+        return {version for version in found if self._target.exists(f"/lib/modules/{version}")}
+
+    def _list_modules(self, version: str) -> Mapping[str, int]:
+        """Makes the lists of a kernel's modules; returns what they were made of."""
+        modules = self._modules(version)
+        self._target.chroot(["depmod", version])
+        return modules
+
+    def _modules(self, version: str) -> Mapping[str, int]:
+        """The modules of a kernel, and when they changed last (ns)."""
+        place = self._target.path(f"/lib/modules/{version}")
+        return {
+            f"{directory}/{name}": os.lstat(f"{directory}/{name}").st_ctime_ns
+            for directory, _, names in os.walk(place)
+            for name in names
+            if ".ko" in name
+        }
+
+    def _is_listed(self, version: str) -> bool:
+        """Whether the lists of modules were made ahead, of the modules that are there now."""
+        early = self._early.get(version)
+        if early is None or early.cancel() or early.exception() is not None:
+            return False
+        try:
+            return early.result() == self._modules(version)
+        except OSError:
+            return False
+
+    def _do(self, name: str) -> None:
+        if name.startswith(DEPMOD):
+            version = name.removeprefix(DEPMOD)
+            if not self._is_listed(version):
+                self._target.chroot(["depmod", version])
+        elif name == HWDB:
+            argv = ["systemd-hwdb", "--usr", "update"]
+            self._under_way.append(self._pool.submit(self._target.chroot, argv))
+        elif name == LOCALES:
+            # What fails fails again in the stage, which tells of it.
+            self._pool.submit(self._target.ahead)
