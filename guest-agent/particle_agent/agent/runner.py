@@ -63,6 +63,7 @@ class RunRequest:
             # result must not depend on the name.
             hostname=self.options.hostname if stage.uses_name else "",
             source_date=self.options.source_date,
+            plain=self.options.plain,
             # A limit on the stage must expire before the limit on its command.
             command_seconds=max(COMMAND_SECONDS, 2.0 * (stage.timeout or 0)),
             apt_proxy=self.options.apt_proxy,

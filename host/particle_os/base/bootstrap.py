@@ -40,11 +40,13 @@ def bootstrapped(
     log: Callable[[str], None],
     deadline: Deadline,
     proxy: AptProxy,
+    plain: bool = False,
 ) -> Iterator[tuple[Sandbox, Path]]:
     """Makes a base in `directory`; yields a VM that has it unpacked, and its tarball.
 
     The packages are fetched and verified on the host without privilege; they are extracted and
     installed (their scripts run) in a helper VM, which `open_sandbox` starts meanwhile.
+    With `plain` dpkg itself unpacks them.
     """
     debs = directory / "debs"
     debs.mkdir(mode=0o700, parents=True)
@@ -55,7 +57,7 @@ def bootstrapped(
     ):
         sources = finish()
         archives = list(debs.glob("*.deb"))
-        write_disk(archives, sandbox.packages, directory, deadline, log=log, database=True)
+        write_disk(archives, sandbox.packages, directory, deadline, log=log, database=not plain)
         _install(sandbox, suite, sources, deadline, listen)
         yield sandbox, output
 

@@ -20,6 +20,7 @@ def find_base(
     *,
     mirror: str | None,
     anew: bool = False,
+    plain: bool = False,
 ) -> Base | None:
     """The base of a reference; None for a suite's that is still to be made (always if `anew`).
 
@@ -31,7 +32,8 @@ def find_base(
         found = resolve_file(reference, relative_to, architecture)
         if found is not None or anew:
             return found
-        return find_suite(reference.removeprefix("mmdebstrap:"), mirror, architecture, cache)
+        suite = reference.removeprefix("mmdebstrap:")
+        return find_suite(suite, mirror, architecture, cache, plain=plain)
     image = container.describe(reference, relative_to, architecture, cache)
     return ImageBase(image, source, cache)
 

@@ -26,9 +26,11 @@ FORMAT = 6
 MAKE_SECONDS = 1800.0
 
 
-def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -> TarBase | None:
-    """The cached base of `mmdebstrap:SUITE`, if it was made before."""
-    tarball = cache / "bases" / f"{_suite_key(suite, mirror, architecture)}.tar.zst"
+def find_suite(
+    suite: str, mirror: str | None, architecture: str, cache: Path, *, plain: bool = False
+) -> TarBase | None:
+    """The cached base of `mmdebstrap:SUITE`, if it was made before; `plain` ones are others."""
+    tarball = cache / "bases" / f"{_suite_key(suite, mirror, architecture, plain)}.tar.zst"
     digest = tarball.with_name(tarball.name.replace(".tar.zst", ".sha256"))
     try:
         os.utime(digest)
@@ -37,8 +39,8 @@ def find_suite(suite: str, mirror: str | None, architecture: str, cache: Path) -
     return TarBase(f"mmdebstrap:{suite}", tarball, digest.read_text().strip())
 
 
-def _suite_key(suite: str, mirror: str | None, architecture: str) -> str:
-    parts = (FORMAT, suite, mirror, architecture, process.identity("mmdebstrap"))
+def _suite_key(suite: str, mirror: str | None, architecture: str, plain: bool) -> str:
+    parts = (FORMAT, suite, mirror, architecture, process.identity("mmdebstrap"), plain)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -55,20 +57,22 @@ def ensure_suite(
     listen: Callable[[AgentEvent], None],
     log: Callable[[str], None],
     proxy: AptProxy = NO_PROXY,
+    plain: bool = False,
 ) -> TarBase:
     """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.
 
-    With `anew` it is made even when there is one, which it then replaces.
+    With `anew` it is made even when there is one, which it then replaces. With `plain` dpkg unpacks
+    the packages itself.
 
     `finished` is called while the helper VM that `open_sandbox` starts still has the base
     unpacked. What is unfinished lies in `work`, and goes away with it.
     """
     store = cache / "bases"
     store.mkdir(exist_ok=True, mode=0o700)
-    key = _suite_key(suite, mirror, architecture)
+    key = _suite_key(suite, mirror, architecture, plain)
     deadline = Deadline.after(MAKE_SECONDS, f"making the base image mmdebstrap:{suite}")
     with locked(store / f"{key}.lock", deadline):
-        base = find_suite(suite, mirror, architecture, cache)
+        base = find_suite(suite, mirror, architecture, cache, plain=plain)
         if base is not None and not anew:
             return base
         with bootstrapped(
@@ -81,9 +85,10 @@ def ensure_suite(
             log=log,
             deadline=deadline,
             proxy=proxy,
+            plain=plain,
         ) as (sandbox, tarball):
             _keep(_compress(tarball, 6, deadline), store / key)
-            base = find_suite(suite, mirror, architecture, cache)
+            base = find_suite(suite, mirror, architecture, cache, plain=plain)
             assert base is not None
             finished(sandbox, base)
     return base

@@ -32,7 +32,7 @@ from particle_os.cli.verdicts import (
 )
 from particle_os.errors import ParticleError, printable
 from particle_os.jobs.delivery import ENDINGS, already_there
-from particle_os.jobs.plan import BuildOptions, Plan
+from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions, Plan
 from particle_os.jobs.planning import make_plan
 from particle_os.report.progress import Progress
 from particle_os.report.results import Result
@@ -56,6 +56,7 @@ from particle_os.sandbox.verification import defective
 @option.REFRESH
 @option.MAX_AGE
 @option.SOURCE_DATE
+@option.PLAIN
 @option.NO_BOOT_TEST
 @JUNIT
 @option.KEEP_ON_FAILURE
@@ -143,6 +144,7 @@ def show_plan(plan: Plan, output: OutputStyle) -> None:
         told = {
             "recipe": plan.name,
             "base_digest": plan.base.digest if plan.base else None,
+            "plain": plan.options.plain,
             "steps": steps,
             "notes": [asdict(note) for note in plan.loaded.notes],
         }
@@ -151,5 +153,5 @@ def show_plan(plan: Plan, output: OutputStyle) -> None:
     for step in steps:
         ready = " (ready)" if step["ready"] else ""
         click.echo(f"{step['step']:<12} {printable(str(step['detail']))}{ready}")
-    for note in plan.loaded.notes:
+    for note in (*plan.loaded.notes, *([PLAIN_NOTE] if plan.options.plain else [])):
         click.echo(f"note: {note}")

@@ -56,6 +56,10 @@ SOURCE_DATE = click.option(
     envvar="SOURCE_DATE_EPOCH", show_envvar=True,
     help="Make the image reproducible; no time in it is later (seconds since 1970).",
 )  # fmt: skip
+PLAIN = click.option(
+    "--plain", is_flag=True, envvar="PARTICLE_OS_PLAIN", show_envvar=True,
+    help="Take no shortcuts; the image is the same, and takes longer (docs/shortcuts.md).",
+)  # fmt: skip
 MIRROR = click.option(
     "--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
     help="The Debian mirror for the helper VM and for mmdebstrap: bases, which then have "

@@ -34,6 +34,7 @@ from particle_os.system.workspace import workspace
 @option.SAME_MIRROR
 @option.SCRATCH_SIZE
 @option.SOURCE_DATE
+@option.PLAIN
 @APT_PROXY
 @ACCEL
 @memory_option("2G")

@@ -43,6 +43,7 @@ def stage_group() -> None:
 @option.CPUS
 @option.SAME_MIRROR
 @APT_PROXY
+@option.PLAIN
 @option.HIDDEN_TEMPLATE
 @common
 @build_options

@@ -88,6 +88,7 @@ def _result(
         base_digest=run.base.digest,
         architecture=loaded.recipe.architecture,
         source_date=plan.options.source_date,
+        plain=plan.options.plain,
         helper=prepared.vms.result(),
         apt_proxy=prepared.apt_proxy.result(),
         stages=run.stages.results,

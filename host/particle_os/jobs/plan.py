@@ -24,6 +24,7 @@ from particle_os.vm import accel
 MAX_AGE_SECONDS = 86400.0
 REFRESH_BASE = "base"
 SCRATCH_BYTES = 32 << 30
+PLAIN_NOTE = "--plain: without shortcuts, which takes longer"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class BuildOptions:
     # Seconds since 1970 that no time in the image exceeds; what is random then follows from it
     # (https://reproducible-builds.org/specs/source-date-epoch/).
     source_date: int | None = None
+    # Whether the build goes without the shortcuts of docs/shortcuts.md.
+    plain: bool = False
 
     @property
     def rebuilds_base(self) -> bool:
@@ -118,6 +121,7 @@ class Plan:
         recipe = self.loaded.recipe
         root = [base.digest, recipe.architecture, self.options.scratch]
         root += [helper.identity(), agent.pack().sha256, self.options.source_date]
+        root += [self.options.plain]
         return checkpoints.keys(root, recipe.name, self.stages)
 
     def build_key(self, base: Base, helper: Helper) -> str:

@@ -58,6 +58,7 @@ def enter(
             transcript=work.path / "console.log",
             deadline=deadline,
             layers=[checkpoint.disk for checkpoint in chain],
+            plain=plan.options.plain,
         ) as sandbox:
             # From here on the terminal is the shell's.
             progress.close()

@@ -82,6 +82,8 @@ class Result(Record):
     architecture: str
     # The time that nothing in a reproducible image exceeds, in seconds since 1970.
     source_date: int | None = None
+    # Whether it was built without shortcuts.
+    plain: bool = False
     helper: HelperResult
     apt_proxy: AptProxyResult | None = None
     stages: tuple[StageResult, ...]

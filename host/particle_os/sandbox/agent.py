@@ -168,6 +168,7 @@ class Agent:
         deadline: Deadline,
         listen: Listener,
         source_date: int | None = None,
+        plain: bool = False,
         apt_proxy: wire.AptProxy | None = None,
         checkpoints: bool = False,
         verify: bool = False,
@@ -182,6 +183,7 @@ class Agent:
         options = wire.RunOptions(
             hostname=hostname,
             source_date=source_date,
+            plain=plain,
             apt_proxy=apt_proxy,
             checkpoints=checkpoints,
             verify=verify,

@@ -123,11 +123,13 @@ def running_sandbox(
     deadline: Deadline,
     layers: Sequence[Path] = (),
     inspected: Disk | None = None,
+    plain: bool = False,
 ) -> Iterator[Sandbox]:
     """Runs a helper VM for as long as the context lasts; nothing of it remains but `output`.
 
     `directory` is private to it. The scratch disk is empty, or an overlay over the frozen disks
     `layers`, the lowest first. A disk to be `inspected` takes the place of the packages'.
+    With `plain` the machine boots, whatever memory has been saved, and no agent waits in it.
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
@@ -155,5 +157,5 @@ def running_sandbox(
     places = Places(directory, transcript, cache_directory() / "warm")
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
-        machine, agent = start(spec, program, content, places, stack, boot)
+        machine, agent = start(spec, program, content, places, stack, boot, plain=plain)
         yield Sandbox(machine, agent, *disks)

@@ -42,11 +42,13 @@ def start(
     places: Places,
     stack: ExitStack,
     deadline: Deadline,
+    *,
+    plain: bool = False,
 ) -> tuple[Machine, Agent]:
     """A machine that `stack` ends, from the saved state or booted, and the agent in it.
 
     The state is made when it is missing; `content` names what is in it. Whatever is wrong with it,
-    a boot comes instead.
+    a boot comes instead; with `plain` it comes at once.
     """
     saved = _to_be_saved(spec)
     state = saved_memory.state_path(places.states, saved, content)
@@ -57,29 +59,30 @@ def start(
         reraise=True,
     ):
         with attempt, ExitStack() as start:
-            last = attempt.retry_state.attempt_number == START_ATTEMPTS
+            boots = plain or attempt.retry_state.attempt_number == START_ATTEMPTS
             where = {"directory": places.directory, "transcript": places.transcript}
-            if not last and not state.exists():
+            if not boots and not state.exists():
                 cold = _with_agent(saved, program, places.directory)
                 saved_memory.save(
                     cold, state, boot=_until_ready(deadline), **where, deadline=deadline
                 )
             try:
-                if last:
+                if boots:
                     cold = _with_agent(spec, program, places.directory)
                     machine = start.enter_context(running(cold, **where, deadline=deadline))
                     _until_ready(deadline)(machine)
                 else:
                     restored = saved_memory.restored(spec, state, **where, deadline=deadline)
                     machine = start.enter_context(restored)
-                connection = _connect(machine, restored=not last, deadline=deadline)
+                connection = _connect(machine, restored=not boots, deadline=deadline)
                 start.callback(connection.close)
                 machine.console.watch(on_death=connection.abort)
                 agent = Agent(connection, _death_of(machine), program)
             except ParticleError:
                 # Whatever it was: a state that is made anew costs one boot.
                 with suppress(OSError):
-                    state.unlink()
+                    if not plain:
+                        state.unlink()
                 raise
             stack.push(start.pop_all())
     return machine, agent

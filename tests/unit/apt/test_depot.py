@@ -119,7 +119,7 @@ def test_packages_and_what_they_need_come_decompressed(depot, archive):
     assert answer(depot, make_request(archive.url, "tool")).refused is None
     assert depot.disk.stat().st_size == size
     found = content(depot.disk)
-    assert sorted(name for name in found if not name.startswith("plain/")) == [
+    assert sorted(name for name in found if not name.startswith("loose/")) == [
         "Packages",
         "archives/library_1.0_all.deb",
         "archives/tool_2%3a1.0_all.deb",
@@ -285,7 +285,7 @@ def test_a_key_within_the_source_is_believed(depot, signed):
 )
 def test_new_packages_alone_may_be_unpacked_without_dpkg(depot, signed, stage, installed, plain):
     answer(depot, ask(signed, stage, installed=installed))
-    assert ("plain/zz-tool_2.0_all.deb.json" in content(depot.disk)) == plain
+    assert ("loose/zz-tool_2.0_all.deb.json" in content(depot.disk)) == plain
 
 
 def test_another_key_is_not_believed(depot, signed, tmp_path):

@@ -6,7 +6,8 @@ import subprocess
 import tarfile
 
 import pytest
-from particle_os.base.lookup import resolve_file
+from particle_os.base import suite
+from particle_os.base.lookup import find_base, resolve_file
 from particle_os.base.tarball import architecture_of
 from particle_os.errors import UsageError
 
@@ -131,3 +132,13 @@ def test_a_base_that_cannot_be_used_is_told_before_anything_runs(write, tmp_path
     write(tar())
     with pytest.raises(UsageError, match="no root file system"):
         resolve_file("tar:base.tar", tmp_path, "amd64")
+
+
+def test_a_plain_base_and_another_are_two(tmp_path):
+    suites = {plain: suite._suite_key("trixie", None, "amd64", plain) for plain in (False, True)}
+    bases = tmp_path / "bases"
+    bases.mkdir()
+    (bases / f"{suites[True]}.sha256").write_text("sha256:0\n")
+    where = ("mmdebstrap:trixie", tmp_path, "amd64", tmp_path)
+    assert find_base(*where, mirror=None) is None
+    assert find_base(*where, mirror=None, plain=True) is not None

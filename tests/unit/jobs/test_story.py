@@ -16,7 +16,7 @@ from particle_os.jobs import build, single_stage
 from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.helper_vms import HelperVms
 from particle_os.jobs.execution.preparation import Prepared
-from particle_os.jobs.plan import BuildOptions
+from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions
 from particle_os.jobs.planning import make_plan, make_stage_plan
 from particle_os.report.progress import Progress
 from particle_os.sandbox.helper import Helper
@@ -112,8 +112,8 @@ def world(tmp_path, monkeypatch):
     return found
 
 
-def built(world, *, boot_test=False):
-    wanted = BuildOptions(output_directory=world.out, cache=False, boot_test=boot_test)
+def built(world, *, boot_test=False, plain=False):
+    wanted = BuildOptions(output_directory=world.out, cache=False, boot_test=boot_test, plain=plain)
     return build.build(make_plan(world.path / "server.yml", wanted), Progress([]))
 
 
@@ -129,6 +129,21 @@ def test_a_build_publishes_its_images_with_their_result(world):
     assert json.loads((world.out / "server.result.json").read_text())["status"] == "not-tested"
     assert "server.report.html" in left(world.out)
     assert "server.failed" not in left(world.out)
+
+
+def test_a_plain_build_says_so_and_shares_no_checkpoint_with_another(world):
+    fast, plain = built(world), built(world, plain=True)
+    assert (fast.plain, plain.plain) == (False, True)
+    assert fast.build_key != plain.build_key
+    assert PLAIN_NOTE in plain.notes
+    assert PLAIN_NOTE not in fast.notes
+    plans = [
+        make_plan(world.path / "server.yml", BuildOptions(output_directory=world.out, plain=plain))
+        for plain in (False, True)
+    ]
+    base = SimpleNamespace(digest="sha256:0")
+    made = Helper("key", Path("kernel"), Path("initrd"), world.path / "root")
+    assert set(plans[0].keys(base, made)).isdisjoint(plans[1].keys(base, made))
 
 
 def test_a_failed_stage_leaves_its_evidence_and_no_image(world):

@@ -1,14 +1,16 @@
 """Saved states of virtual machines, as files."""
 
 import hashlib
+from contextlib import ExitStack
 
 import pytest
 from particle_os.errors import VmError
 from particle_os.jobs import cache
-from particle_os.sandbox import running
+from particle_os.sandbox import agent, running, starting
 from particle_os.sandbox.helper import Helper
 from particle_os.shortcuts import saved_memory
 from particle_os.vm.accel import TCG
+from particle_os.vm.argv import DirectBoot, Disk, MachineSpec
 
 from ...waiting import plenty
 
@@ -49,11 +51,42 @@ def test_what_is_no_state_is_damaged(state, tmp_path):
     assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]
 
 
+def test_the_plain_way_neither_saves_nor_restores_and_leaves_what_is_saved(tmp_path, monkeypatch):
+    booted = []
+
+    def boot(spec, **more):
+        assert starting.PREHEAT not in spec.direct_boot.command_line
+        booted.append(spec)
+        raise VmError("enough")
+
+    monkeypatch.setattr(starting, "running", boot)
+    monkeypatch.setattr(saved_memory, "save", None)
+    monkeypatch.setattr(saved_memory, "restored", None)
+    for name in ("kernel", "initrd", "root"):
+        (tmp_path / name).write_text("")
+    spec = MachineSpec(
+        accelerator="tcg",
+        memory=1 << 30,
+        cpus=1,
+        disks=(Disk(tmp_path / "root", "raw", "root"),),
+        direct_boot=DirectBoot(tmp_path / "kernel", tmp_path / "initrd", "quiet"),
+    )
+    (tmp_path / "vm").mkdir()
+    places = starting.Places(tmp_path / "vm", tmp_path / "console", tmp_path / "warm")
+    kept = saved_memory.state_path(places.states, starting._to_be_saved(spec), "x")
+    kept.parent.mkdir()
+    kept.touch()
+    with ExitStack() as stack, pytest.raises(VmError, match="enough"):
+        starting.start(spec, agent.pack(), "x", places, stack, plenty(), plain=True)
+    assert booted
+    assert kept.exists()
+
+
 def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
     """A helper that is rebuilt from other packages has the same path and another content."""
     asked = []
 
-    def start(spec, program, content, *more):
+    def start(spec, program, content, *more, plain):
         asked.append(content)
         raise VmError("enough")
 

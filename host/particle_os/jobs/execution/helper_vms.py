@@ -52,6 +52,7 @@ class HelperVms:
                         transcript=self.job.transcript,
                         deadline=self.deadline,
                         layers=layers,
+                        plain=self.job.plan.options.plain,
                     )
                 )
             yield sandbox

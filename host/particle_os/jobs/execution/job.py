@@ -12,7 +12,7 @@ from particle_agent.contract import wire
 from particle_os.errors import printable
 from particle_os.jobs import cache
 from particle_os.jobs.checkpoints import Checkpoints
-from particle_os.jobs.plan import Plan
+from particle_os.jobs.plan import PLAIN_NOTE, Plan
 from particle_os.report.progress import Progress
 from particle_os.system.workspace import Workspace, cache_directory, workspace
 
@@ -48,6 +48,8 @@ class Job:
         """Shows the notes that the plan itself gives rise to."""
         for note in self.plan.loaded.notes:
             self.note(str(note))
+        if self.plan.options.plain:
+            self.note(PLAIN_NOTE)
         if self.plan.lacks_security:
             self.note(
                 "with --mirror the image has no updates and security suites: a sources stage sets "

@@ -104,6 +104,7 @@ def _make_base(job: Job, vms: HelperVms, proxy: AptProxy) -> Base:
             listen=job.show_output,
             log=job.progress.line,
             proxy=proxy,
+            plain=plan.options.plain,
         )
 
 

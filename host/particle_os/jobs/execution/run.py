@@ -122,6 +122,7 @@ class Execution:
                 self.plan.stages[conversation.first :],
                 hostname=self.plan.name,
                 source_date=self.plan.options.source_date,
+                plain=self.plan.options.plain,
                 apt_proxy=self.prepared.apt_proxy.for_guest(),
                 deadline=self.deadline,
                 listen=conversation.listen,
