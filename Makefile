@@ -11,7 +11,8 @@ JOBS ?= 1
 TESTS ?= tests/unit tests/guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check vm-test matrix mutations recipes bench generate
+.PHONY: help setup venv demo test check vm-test matrix mutations recipes bench generate \
+	debian-facts
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-9s %s\n' "$$t" "$$d"; done
@@ -58,6 +59,10 @@ mutations: setup ## Break images in every known way and check each verdict (RUNS
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
+
+debian-facts: venv ## Write down what is taken for granted of Debian's packages of today
+	@PYTHONPATH=. $(BIN)/python -m tests.debian_facts
+	@$(BIN)/ruff format --quiet guest-agent/particle_agent
 
 generate: venv ## Write the generated files: registry of stages, schema, references
 	@$(BIN)/python tests/generate.py

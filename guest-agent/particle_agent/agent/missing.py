@@ -16,6 +16,7 @@ from particle_agent.contract import wire
 from particle_agent.contract.needs import Need
 from particle_agent.errors import StageError
 from particle_agent.stages import Stage
+from particle_agent.stages.software.apt import Apt
 from particle_agent.system.accounts import entries
 from particle_agent.target.target import Target
 
@@ -23,15 +24,23 @@ DATABASES = {"user": "passwd", "group": "group"}
 
 
 def missing(stages: Sequence[Stage], target: Target) -> Iterator[tuple[int, Need]]:
-    """The unmet needs, each with the index of its stage. Each stage has a need only once."""
+    """The unmet needs, each with the index of its stage. Each stage has a need only once.
+
+    The host does not know what packages bring to this base: after a stage that installs packages,
+    a later stage finds out by itself what it lacks.
+    """
     for index, stage in enumerate(stages):
         seen: set[str] = set()
         for need in stage.needs():
-            if need.what in seen or any(other.may_bring(need) for other in stages[:index]):
+            if need.what in seen or any(_may_bring(other, need) for other in stages[:index]):
                 continue
             seen.add(need.what)
             if not _is_met(need, target):
                 yield index, need
+
+
+def _may_bring(stage: Stage, need: Need) -> bool:
+    return (isinstance(stage, Apt) and stage.fetches) or stage.may_bring(need)
 
 
 def _is_met(need: Need, target: Target) -> bool:

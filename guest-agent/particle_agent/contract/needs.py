@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from particle_agent.contract import debian
+
 # The `Need.what` of an init, which several stages refer to.
 INIT = "package init"
 
@@ -46,19 +48,18 @@ def package(
     file: str,
     why: str,
     *key: str | int,
-    also: tuple[str, ...] = (),
     others: bool = False,
 ) -> Need:
     """The need for a package, which the system has when it has `file`.
 
-    `why` is the subject of the message. The packages in `also` bring the package with them.
+    `why` is the subject of the message. The packages in `debian.BRINGS` bring the package with them.
     """
     return Need(
         what=f"package {name}",
         message=f"{why} needs the package '{name}', which no stage before it installs",
         hint=f"add '{name}' to the packages of an apt stage before it",
         key=key,
-        packages=(name, *also),
+        packages=(name, *debian.BRINGS.get(name, ())),
         files=(file,),
         others=others,
     )

@@ -41,9 +41,8 @@ def need(table: DiskLabel) -> Need:
     """The need for the package that grows a partition at boot."""
     if table == "gpt":
         return needs.package("systemd-repart", REPART, "growing a partition", "grow")
-    with_it = ("cloud-utils", "cloud-initramfs-growroot")
     why = "growing a partition"
-    return needs.package("cloud-guest-utils", GROWPART, why, "grow", also=with_it)
+    return needs.package("cloud-guest-utils", GROWPART, why, "grow")
 
 
 def check(target: Target, table: DiskLabel) -> None:

@@ -40,10 +40,6 @@ SIGNED = {
     "grubx64.efi": ("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub-efi-amd64-signed"),
     "mmx64.efi": ("/usr/lib/shim/mmx64.efi.signed", "shim-helpers-amd64-signed"),
 }
-# Packages that depend on GRUB's tools, and on GRUB for one firmware.
-FULL = ("grub2", "grub-pc", "grub-efi", "grub-efi-amd64", "grub-cloud-amd64", "shim-signed")
-FULL_BIOS = ("grub2", "grub-pc", "grub-cloud-amd64")
-FULL_EFI = ("grub-efi", "grub-efi-amd64", "grub-cloud-amd64", "shim-signed")
 # The modules that a core image needs to read the others, by GRUB's names.
 FILE_SYSTEMS = {"ext4": "ext2", "xfs": "xfs", "btrfs": "btrfs"}
 COMMON = ("part_gpt", "part_msdos", "search_fs_uuid", "normal", "configfile")
@@ -65,10 +61,10 @@ class Grub:
 
     def needs(self) -> Iterator[Need]:
         key = "boot-loader"
-        yield needs.package("grub-pc-bin", BIOS_IMAGE, "GRUB for BIOS", key, also=FULL_BIOS)
+        yield needs.package("grub-pc-bin", BIOS_IMAGE, "GRUB for BIOS", key)
         why = "GRUB for UEFI"
-        yield needs.package("grub-efi-amd64-bin", EFI_MODULES, why, key, also=FULL_EFI)
-        yield needs.package("grub2-common", UPDATE_GRUB, "GRUB's menu", key, also=FULL)
+        yield needs.package("grub-efi-amd64-bin", EFI_MODULES, why, key)
+        yield needs.package("grub2-common", UPDATE_GRUB, "GRUB's menu", key)
 
     def signed_needs(self) -> Iterator[Need]:
         for name in ("BOOTX64.EFI", "grubx64.efi"):

@@ -9,10 +9,12 @@ from __future__ import annotations
 import zoneinfo
 from dataclasses import replace
 
+from particle_agent.contract import debian
 from particle_agent.contract.needs import Need
 from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import ABBREVIATION, NAMED, Timezone
+from particle_agent.stages.software.apt import Apt
 from particle_agent.stages.software.sources import Sources
 
 from particle_os.documents.document import Source
@@ -34,6 +36,8 @@ BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name
 # What is a part of `systemd` where later suites have a package of its own.
 _BOOKWORM = frozenset({"package systemd-repart"})
 WITHIN = {"bookworm": _BOOKWORM, "oldstable": _BOOKWORM}
+# Their dependencies stay as particle_agent/contract/debian.py has them.
+RELEASED = (*debian.RELEASED, "stable", "oldstable")
 # Those of others that look like one of Debian.
 ELSEWHERE = ("noble", "questing", "squid")
 # What Debian has beside a suite.
@@ -82,9 +86,25 @@ def check(
             if found := next((i for i in later if stages[i].may_bring(need)), None):
                 line = source.line(("stages", found))
                 hint = f"put this stage after the '{stages[found].type}' at line {line}"
-            source.problem(
-                source.mark(("stages", index, *need.key)), "missing-need", need.message, hint
-            )
+            mark = source.mark(("stages", index, *need.key))
+            if _is_certain(before, suite):
+                source.problem(mark, "missing-need", need.message, hint)
+            else:
+                source.note(mark, "missing-need", f"{need.message}, it seems: {hint}")
+
+
+def _is_certain(stages: list[StageOptions], suite: str) -> bool:
+    """Whether it is known what these stages do not bring: the stage that needs it fails later.
+
+    The dependencies of a released suite stay as they are; those of others change, and so may what
+    other sources have under the same names.
+    """
+    installing = [stage for stage in stages if isinstance(stage, Apt) and stage.fetches]
+    if not installing:
+        return True
+    elsewhere = any(isinstance(stage, Sources) for stage in stages)
+    known = all(stage.only_common for stage in installing)
+    return known and not elsewhere and suite in RELEASED
 
 
 def check_suites(source: Source, stages: tuple[StageOptions, ...]) -> None:

@@ -59,6 +59,12 @@ def test_what_an_earlier_stage_may_bring_is_left_to_the_stage(base):
     assert lacks(base, Locale(default="de_DE.UTF-8"), apt) == [(0, "package locales")]
 
 
+def test_what_packages_of_an_unknown_base_bring_is_not_known(base):
+    apt = Apt(packages=("linux-image-amd64",))
+    assert lacks(base, apt, Locale(default="de_DE.UTF-8"), QEMU) == []
+    assert lacks(base, Apt(remove=("curl",)), Locale(default="de_DE.UTF-8"))
+
+
 def test_no_file_of_the_vm_is_taken_for_one_of_the_system(base, tmp_path):
     (tmp_path / "vmlinuz-1").touch()
     base.symlink("/boot", str(tmp_path))

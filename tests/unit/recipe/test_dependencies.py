@@ -73,7 +73,8 @@ def test_every_package_that_a_boot_loader_needs_is_told(tmp_path):
     ("loader", "signed"),
     [
         ("grub", ["shim-signed", "grub-efi-amd64-signed"]),
-        ("systemd-boot", ["shim-signed", "systemd-boot-efi-amd64-signed"]),
+        # systemd-boot depends on the signed one, or on another.
+        ("systemd-boot", ["shim-signed"]),
     ],
 )
 def test_what_secure_boot_needs_besides(tmp_path, loader, signed):
@@ -83,6 +84,31 @@ def test_what_secure_boot_needs_besides(tmp_path, loader, signed):
     assert sorted(p.hint.split("'")[1] for p in found) == sorted(signed)
     load(tmp_path, plain, disk=disk.replace(", uefi-secure", ""))
     load(tmp_path, plain + apt(*signed), disk=disk)
+
+
+@pytest.mark.parametrize(
+    ("base", "stages"),
+    [
+        ("mmdebstrap:sid", KERNEL),
+        ("mmdebstrap:testing", KERNEL),
+        (None, "  - {type: apt, packages: [init, linux-image-amd64, some-package]}\n"),
+        (None, "  - {type: apt, packages: [init, linux-image-amd64/trixie-backports]}\n"),
+        (None, "  - {type: apt, packages: [init, linux-image-amd64], target-release: a}\n"),
+        (None, "  - {type: sources, repositories: [{name: a, suites: [trixie-backports], "
+               "mirrors: ['http://mirror.example.org/debian/']}]}\n" + KERNEL),
+    ],
+)  # fmt: skip
+def test_what_packages_may_bring_after_all_refuses_no_recipe(tmp_path, base, stages):
+    (note,) = (n for n in load(tmp_path, stages + LOCALE, base=base).notes if "needs" in n.message)
+    assert note.code == "missing-need"
+    assert "needs the package 'locales'" in note.message
+    assert "it seems: add 'locales' to the packages" in note.message
+
+
+def test_packages_that_depend_on_another_bring_it(tmp_path):
+    """Hundreds depend on `locales`; all of them are known."""
+    for name in ("gnumed-server", "cloud-init", "postgresql-common"):
+        load(tmp_path, apt(name) + LOCALE)
 
 
 def apt(*packages, more=""):

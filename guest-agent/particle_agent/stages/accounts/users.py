@@ -128,7 +128,7 @@ class Users(StageOptions):
                 if group not in made:
                     yield needs.group(group, why, *key, "groups", index)
             if user.sudo is not None:
-                yield needs.package("sudo", SUDO, f"{why}: 'sudo'", *key, "sudo", also=("sudo-*",))
+                yield needs.package("sudo", SUDO, f"{why}: 'sudo'", *key, "sudo")
             made.append(user.name)
 
     def may_bring(self, need: Need) -> bool:

@@ -46,9 +46,7 @@ class Locale(StageOptions):
             for number, name in enumerate(names):
                 if name not in BUILT_IN:
                     key = (option,) if option == "default" else (option, number)
-                    yield needs.package(
-                        "locales", SUPPORTED, f"locale {name}", *key, also=WITH_LOCALES
-                    )
+                    yield needs.package("locales", SUPPORTED, f"locale {name}", *key)
 
     def ahead(self, target: Target) -> None:
         for name, charset in self._entries(target):

@@ -117,8 +117,8 @@ class Network(StageOptions):
     def needs(self) -> Iterator[Need]:
         yield needs.package("systemd", f"{UNITS}/{NETWORKD}", "network", others=True)
         if self.resolved:
-            brought, unit = ("libnss-resolve",), f"{UNITS}/{RESOLVED}"
-            yield needs.package("systemd-resolved", unit, "resolved", "resolved", also=brought)
+            unit = f"{UNITS}/{RESOLVED}"
+            yield needs.package("systemd-resolved", unit, "resolved", "resolved")
 
     def run(self, target: Target) -> None:
         _require(target, NETWORKD, "systemd")

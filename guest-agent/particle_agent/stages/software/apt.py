@@ -12,7 +12,8 @@ from typing import Annotated, ClassVar, Literal
 from particle_agent.apt import from_host, unattended
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.apt.failure import apt_failure
-from particle_agent.contract.needs import INIT, Need
+from particle_agent.contract import debian
+from particle_agent.contract.needs import Need
 from particle_agent.contract.options import Confidential, HostFile, Options, idle, refuse
 from particle_agent.contract.values import (
     DebconfQuestion,
@@ -50,25 +51,8 @@ LOCAL_DEBS = "/run/particle-os-debs"
 DEB_FORMAT = "${Package} ${Version}\\n"
 # What exists to depend on many others.
 COLLECTIONS = ("task-*", "live-task-*", "*-desktop*", "*-full", "debian-cloud-images-packages")
-# What is named most, and with all that it depends on in Debian 12 and 13 makes no users and groups
-# but those below, and brings no init.
-PLAIN = (
-    "linux-image-*", "systemd", "systemd-*", "init", "dbus", "locales", "tzdata", "sudo",
-    "openssh-server", "openssh-client", "ca-certificates", "curl", "less", "vim*", "nano", "zstd",
-    "initramfs-tools", "grub-*", "grub2-common", "shim-signed", "xfsprogs", "btrfs-progs",
-    "cloud-guest-utils", "nginx", "nginx-*", "python3", "python3-pip", "python3-venv", "git",
-    "wget", "htop", "tmux", "rsync", "jq", "zip", "unzip", "xz-utils", "gnupg", "iproute2",
-    "iputils-ping", "netbase", "bash-completion", "file", "lsof", "strace", "procps", "psmisc",
-    "make", "gcc", "build-essential", "parted", "gdisk", "dosfstools", "nftables", "sqlite3",
-)  # fmt: skip
-# Those of them whose dependencies may end there, by what is needed; Python's at tzdata.
-MAY_BRING = {
-    INIT: ("systemd-container", "systemd-cron", "systemd-homed", "vim*", "grub-customizer"),
-    "package tzdata": (
-        "python3", "python3-*", "cloud-guest-utils", "xfsprogs", "systemd-tests", "systemd-ukify",
-        "linux-image-*-template", "vim*",
-    ),
-}  # fmt: skip
+# The users and groups that systemd, D-Bus, udev and OpenSSH of Debian 12 and 13 make. No other
+# package of debian.WITHOUT["common"] makes any.
 ACCOUNTS = re.compile(
     "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
 )
@@ -169,14 +153,12 @@ class Apt(StageOptions):
             return True
         if not need.others:
             return False
-        if (bringing := MAY_BRING.get(need.what)) is not None:
-            return not all(
-                _is_one_of(name, PLAIN) and not _is_one_of(name, bringing) for name in names
-            )
+        if (others := debian.WITHOUT.get(need.what)) is not None:
+            return not all(_is_common(name) and _is_one_of(name, others) for name in names)
         accounts = need.what.startswith(("user ", "group "))
         if not accounts or ACCOUNTS.fullmatch(need.what):
             return bool(names)
-        return not all(_is_one_of(name, PLAIN) for name in names)
+        return not all(map(_is_common, names))
 
     def run(self, target: Target) -> None:
         if not target.exists("/usr/bin/apt-get"):
@@ -219,6 +201,12 @@ class Apt(StageOptions):
     def fetches(self) -> bool:
         """Whether packages may have to be fetched."""
         return bool(self.packages or self.debs or self.upgrade)
+
+    @property
+    def only_common(self) -> bool:
+        """Whether all packages are common ones, of the suite itself."""
+        plain = not (self.debs or self.target_release or any("/" in name for name in self.packages))
+        return plain and all(_is_common(re.split("[:=]", name)[0]) for name in self.packages)
 
     @property
     def _only_takes_away(self) -> bool:
@@ -287,6 +275,10 @@ class Apt(StageOptions):
         if self.autoremove:
             options.append("-oAPT::Get::AutomaticRemove=true")
         return [*options, "dist-upgrade" if self.upgrade else "install", "--", *names]
+
+
+def _is_common(name: str) -> bool:
+    return _is_one_of(name, debian.WITHOUT["common"])
 
 
 def _is_one_of(name: str, patterns: Sequence[str]) -> bool:

@@ -1,0 +1,145 @@
+"""`make debian-facts`: writes down what this program takes for granted of Debian's packages.
+
+That is which packages bring others (particle_agent/contract/debian.py), and the scripts that
+stand-ins know (particle_agent/shortcuts/known_scripts.py). Scripts of before stay: the packages of
+a stable suite are not always the newest ones.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path
+
+from particle_agent.shortcuts import known_scripts
+
+from tests.debian import SUITES, Suite
+
+AGENT = Path(__file__).parents[1] / "guest-agent/particle_agent"
+KERNELS = ("linux-image-amd64", "linux-image-cloud-amd64")
+# What stages need and few packages bring.
+FEW = (
+    "locales", "sudo", "systemd-resolved", "systemd-repart", "systemd-boot", "systemd-ukify",
+    "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "shim-signed", "grub-efi-amd64-signed",
+    "systemd-boot-efi-amd64-signed", "btrfs-progs", "xfsprogs", "dosfstools", "cloud-guest-utils",
+)  # fmt: skip
+# What so many packages bring that those are named which do not, by the name of the need. Only what
+# suites do whose dependencies stay as they are.
+MANY = {
+    "package tzdata": ("tzdata",),
+    "package init": ("init", "systemd-sysv", "sysvinit-core", "runit-init"),
+}
+RELEASED = ("bookworm", "trixie")
+# The packages that recipes name most; the first pattern counts.
+COMMON = (
+    "linux-image-*-template", "linux-image-*", "systemd", "systemd-sysv", "systemd-resolved",
+    "systemd-timesyncd", "systemd-boot", "systemd-repart", "systemd-ukify", "init", "dbus",
+    "locales", "tzdata", "sudo", "openssh-server", "openssh-client", "ca-certificates", "curl",
+    "less", "vim", "vim-tiny", "nano", "zstd", "initramfs-tools", "grub-pc", "grub-pc-bin",
+    "grub-efi-amd64", "grub-efi-amd64-bin", "grub-efi-amd64-signed", "grub-cloud-amd64",
+    "grub2-common", "shim-signed", "xfsprogs", "btrfs-progs", "cloud-guest-utils", "nginx",
+    "nginx-*", "python3", "python3-pip", "python3-venv", "git", "wget", "htop", "tmux", "rsync",
+    "jq", "zip", "unzip", "xz-utils", "gnupg", "iproute2", "iputils-ping", "netbase",
+    "bash-completion", "file", "lsof", "strace", "procps", "psmisc", "make", "gcc",
+    "build-essential", "parted", "gdisk", "dosfstools", "nftables", "sqlite3",
+)  # fmt: skip
+
+
+def bringers(paragraphs: Iterable[Mapping[str, str]], goals: Iterable[str]) -> set[str]:
+    """The packages that bring one of `goals`, by whatever alternative of their dependencies."""
+    above: dict[str, set[str]] = {}
+    provided: dict[str, set[str]] = {}
+    for fields in paragraphs:
+        relations = f"{fields.get('Pre-Depends', '')}, {fields.get('Depends', '')}"
+        for name in re.findall(r"(?:^|[,|]) *([a-z0-9][a-z0-9+.-]+)", relations):
+            above.setdefault(name, set()).add(fields["Package"])
+        for name in re.findall(r"(?:^|,) *([a-z0-9][a-z0-9+.-]+)", fields.get("Provides", "")):
+            provided.setdefault(fields["Package"], set()).add(name)
+    found, left = set(goals), list(goals)
+    while left:
+        one = left.pop()
+        more = set().union(*(above.get(name, set()) for name in {one, *provided.get(one, ())}))
+        left += more - found
+        found |= more
+    return found
+
+
+def facts(indexes: Mapping[str, list[dict[str, str]]]) -> dict[str, dict[str, set[str]]]:
+    """What particle_agent/contract/debian.py says, for the indexes of all suites together."""
+    brings: dict[str, set[str]] = {goal: set() for goal in FEW}
+    without = {what: set(COMMON) for what in MANY}
+    for suite, index in indexes.items():
+        for goal in FEW:
+            brings[goal] |= bringers(index, [goal]) - {goal}
+        for what, goals in MANY.items() if suite in RELEASED else ():
+            without[what] -= {pattern for name in bringers(index, goals) for pattern in _of(name)}
+    return {"BRINGS": brings, "WITHOUT": without}
+
+
+def _of(name: str) -> list[str]:
+    return [pattern for pattern in COMMON if fnmatchcase(name, pattern)][:1]
+
+
+def scripts(suite: Suite) -> dict[str, set[str]]:
+    """The SHA-256 of each script that a stand-in imitates or is called by."""
+    found = {
+        "update-initramfs": [suite.file("initramfs-tools", "usr/sbin/update-initramfs")],
+        "locales": [suite.script("locales", "postinst")],
+        "udev": [suite.script("udev", "postinst")],
+        "linux": [_kernel_script(suite, package) for package in KERNELS],
+    }
+    return {
+        kind: {sha256(text.encode()).hexdigest() for text in texts if text}
+        for kind, texts in found.items()
+    }
+
+
+def _kernel_script(suite: Suite, package: str) -> str | None:
+    """The script of a kernel that calls depmod, without the kernel's version."""
+    image = next(name for name in suite.depends(package) if name.startswith("linux-image-"))
+    version = image.removeprefix("linux-image-")
+    script = suite.script(image, "postinst") or ""
+    return script.replace(version, "@") if "depmod" in script else None
+
+
+def _written(values: Mapping[str, Iterable[str]], name: str) -> str:
+    lines = [f"{name}: dict[str, tuple[str, ...]] = {{\n"]
+    for key, items in sorted(values.items()):
+        lines += [
+            f'    "{key}": (\n',
+            *(f'        "{one}",\n' for one in sorted(items)),
+            "    ),\n",
+        ]
+    return "".join([*lines, "}\n"])
+
+
+def write(directory: Path) -> None:
+    suites = [Suite(name, directory / name) for name in SUITES]
+    date = f'DATE = "{datetime.now(UTC):%Y-%m-%d}"\n'
+    known = {kind: set(values) for kind, values in known_scripts.SCRIPTS.items()}
+    for suite in suites:
+        for kind, values in scripts(suite).items():
+            known[kind] |= values
+    doc = "Scripts of Debian 12 and later that the stand-ins know, by their SHA-256."
+    head = '"""{}\n\n`make debian-facts` writes this file.\n"""\n\n'
+    (AGENT / "shortcuts/known_scripts.py").write_text(
+        head.format(doc) + date + _written(known, "SCRIPTS")
+    )
+    told = facts({suite.name: list(suite.paragraphs()) for suite in suites})
+    doc = "Which packages of Debian 12 and later bring others, by whatever they depend on."
+    (AGENT / "contract/debian.py").write_text(
+        head.format(doc) + date
+        + f"RELEASED = {RELEASED!r}\n".replace("'", '"')
+        + "# Packages that bring another one.\n" + _written(told["BRINGS"], "BRINGS")
+        + "# The packages that recipes name most, as patterns, and which of them do not bring it.\n"
+        + _written({"common": COMMON, **told["WITHOUT"]}, "WITHOUT")
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        write(Path(temporary))

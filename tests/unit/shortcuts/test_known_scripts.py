@@ -1,0 +1,50 @@
+"""What this program takes for granted of Debian's packages, beside those of today.
+
+When a test fails, compare the packages with what is taken for granted (docs/shortcuts.md), and let
+`make debian-facts` write down the packages of today.
+"""
+
+import pytest
+from particle_agent.contract import debian
+from particle_agent.shortcuts.known_scripts import SCRIPTS
+
+from tests import debian_facts
+from tests.debian import SUITES, Suite
+
+INDEX = [
+    {"Package": "locales", "Depends": "libc-bin (>= 2.41), debconf | debconf-2.0"},
+    {"Package": "server", "Pre-Depends": "dpkg", "Depends": "other, locales (>= 2) | locales-all"},
+    {"Package": "whole", "Depends": "server:any"},
+    {"Package": "locales-all", "Provides": "locales (= 2.41)"},
+    {"Package": "alone", "Recommends": "locales"},
+]
+
+
+def test_a_package_brings_what_it_depends_on_in_whatever_way():
+    assert debian_facts.bringers(INDEX, ["locales"]) == {"locales", "server", "whole"}
+    assert debian_facts.bringers(INDEX, ["locales-all"]) >= {"locales-all", "server", "whole"}
+    assert debian_facts.bringers(INDEX, ["alone"]) == {"alone"}
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def suite(request, tmp_path_factory):
+    """A suite as it is today; this asks a mirror."""
+    return Suite(request.param, tmp_path_factory.mktemp(request.param) / "apt")
+
+
+@pytest.mark.slow
+def test_the_stand_ins_know_the_scripts_of_today(suite):
+    found = debian_facts.scripts(suite)
+    assert found.keys() == SCRIPTS.keys()
+    for kind, digests in found.items():
+        assert digests or kind == "linux", f"{suite.name}: there is no script of the kind {kind}"
+        assert digests <= set(SCRIPTS[kind]), f"{suite.name}: a script of the kind {kind} is new"
+
+
+@pytest.mark.slow
+def test_the_packages_of_today_bring_what_is_written_down(suite):
+    told = debian_facts.facts({suite.name: list(suite.paragraphs())})
+    for goal, packages in told["BRINGS"].items():
+        assert packages <= set(debian.BRINGS[goal]), f"{suite.name}: more packages bring {goal}"
+    for what, packages in told["WITHOUT"].items():
+        assert packages >= set(debian.WITHOUT[what]), f"{suite.name}: some bring {what} now"
