@@ -58,7 +58,7 @@ def _nothing_ahead(target: Target) -> None:
 class Target:
     """The root file system under construction, in the directory `root` of the VM.
 
-            Paths of the target are absolute strings from the target's own view. A symbolic link in them
+        Paths of the target are absolute strings from the target's own view. A symbolic link in them
         never leads out of `root`.
 
         - `hostname` is the recipe's name, for stages that use it.

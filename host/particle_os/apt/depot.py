@@ -24,7 +24,7 @@ from particle_agent.stages.software.apt import Apt
 from particle_os.apt import directory as apt_directory
 from particle_os.apt.directory import Refused
 from particle_os.apt.package_disk import write_disk
-from particle_os.apt.proxy import NO_PROXY, AptProxy
+from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.errors import InfrastructureError, StageFailed, printable
 from particle_os.system import process
 from particle_os.system.checksum import file_sha256
@@ -44,7 +44,7 @@ DEB_NAME = "${Package}_${Version}_${Architecture}.deb\\n"
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Download:
     """A package file that apt wants, and its SHA-256, if the index has it."""
 
     name: str
@@ -63,7 +63,7 @@ class Depot:
         disk: Path,
         log: Callable[[str], None],
         attachments: Mapping[str, Path] | None = None,
-        proxy: AptProxy | None = None,
+        proxy: ChosenProxy | None = None,
     ) -> None:
         self._lists = cache / "apt"
         self._packages = cache / "packages"
@@ -175,7 +175,7 @@ class Depot:
             config, ["--print-uris", "-oAcquire::ForceHash=SHA256", *arguments], deadline
         )
         wanted = [
-            _Wanted(m[2], int(m[3]), m[5] if m[4] == "SHA256" else None)
+            _Download(m[2], int(m[3]), m[5] if m[4] == "SHA256" else None)
             for line in lines
             if (m := _FETCH.fullmatch(line))
         ]
@@ -220,10 +220,10 @@ class Depot:
             raise kind(told.message, hint=told.hint, tail=error.tail) from error
         return lines
 
-    def _place(self, file: _Wanted) -> Path | None:
+    def _place(self, file: _Download) -> Path | None:
         return self._packages / f"{file.sha256}.deb" if file.sha256 else None
 
-    def _take_known(self, file: _Wanted, archives: Path) -> bool:
+    def _take_known(self, file: _Download, archives: Path) -> bool:
         """Puts a package from the cache into apt's directory, if it is whole."""
         place = self._place(file)
         if place is None:
@@ -238,7 +238,7 @@ class Depot:
             return False
         return True
 
-    def _keep(self, file: _Wanted, archives: Path) -> None:
+    def _keep(self, file: _Download, archives: Path) -> None:
         place = self._place(file)
         if place is not None and not place.exists():
             try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract import wire
 
-from particle_os.apt.proxy import NO_PROXY, AptProxy
+from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.errors import InfrastructureError
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
@@ -25,7 +25,7 @@ _UNREACHABLE = re.compile(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Extraction:
     """What mmdebstrap is to extract.
 
     `include` takes package names and apt patterns (apt-patterns(7)); dependencies come along. The
@@ -42,12 +42,12 @@ class Wanted:
 
 
 def extract_packages(
-    wanted: Wanted,
+    wanted: Extraction,
     *,
     work: Path,
     log: Callable[[str], None],
     deadline: Deadline,
-    proxy: AptProxy = NO_PROXY,
+    proxy: ChosenProxy = NO_PROXY,
 ) -> None:
     """Fetches, verifies and extracts packages; maintainer scripts do not run.
 
@@ -60,12 +60,12 @@ def extract_packages(
 
 @contextmanager
 def extracting_packages(
-    wanted: Wanted,
+    wanted: Extraction,
     *,
     work: Path,
     log: Callable[[str], None],
     deadline: Deadline,
-    proxy: AptProxy = NO_PROXY,
+    proxy: ChosenProxy = NO_PROXY,
 ) -> Iterator[Callable[[], None]]:
     """As `extract_packages`, while something else is done; yields what waits for the end."""
 
@@ -87,7 +87,7 @@ def extracting_packages(
 
 @contextmanager
 def _extracting(
-    wanted: Wanted,
+    wanted: Extraction,
     work: Path,
     log: Callable[[str], None],
     deadline: Deadline,

@@ -50,7 +50,7 @@ class NoProxy(Exception):
     """What answers, if anything does, is no proxy; the text says what it is."""
 
 
-class AptProxy:
+class ChosenProxy:
     """The proxy of one build, as long as it answers; `found` is None when there is none.
 
     `direct` keeps apt from those that the environment names. What the user should know goes to
@@ -116,10 +116,10 @@ class AptProxy:
         return AptProxyResult(url=self._found.url, gone=self._gone, hits=hits, misses=misses)
 
 
-NO_PROXY = AptProxy()
+NO_PROXY = ChosenProxy()
 
 
-def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None]) -> AptProxy:
+def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None]) -> ChosenProxy:
     """The proxy that is wished for. Raises UsageError, or InfrastructureError if it is none.
 
     With "auto" it is the first that answers of those that the environment and the configuration
@@ -128,10 +128,10 @@ def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None])
     if not is_wish(wish):
         raise UsageError(f"--apt-proxy: expected {get_args(ProxyChoice)[1].what}, found '{wish}'")
     if wish == "none":
-        return AptProxy(direct=True)
+        return ChosenProxy(direct=True)
     if wish != "auto":
         try:
-            return AptProxy(check(wish), note=note)
+            return ChosenProxy(check(wish), note=note)
         except NoProxy as error:
             raise InfrastructureError(
                 f"the apt proxy {wish} {error}", hint="Start it, or build with '--apt-proxy none'."
@@ -143,14 +143,14 @@ def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None])
         try:
             if not is_wish(url) or url in ("auto", "none"):
                 raise NoProxy("is no URL such as http://127.0.0.1:3142")
-            return AptProxy(check(url), note=note)
+            return ChosenProxy(check(url), note=note)
         except NoProxy as error:
             note(f"the apt proxy of {name} is not used: {url} {error}")
     try:
         usual = check(USUAL)
     except NoProxy:
         return NO_PROXY
-    return AptProxy(usual, note=note) if usual.caches else NO_PROXY
+    return ChosenProxy(usual, note=note) if usual.caches else NO_PROXY
 
 
 def _named(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:

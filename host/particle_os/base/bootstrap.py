@@ -15,7 +15,7 @@ from particle_agent.stages.software.bootstrap import Bootstrap
 
 from particle_os.apt import mmdebstrap
 from particle_os.apt.package_disk import write_disk
-from particle_os.apt.proxy import AptProxy
+from particle_os.apt.proxy import ChosenProxy
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
 
@@ -39,7 +39,7 @@ def bootstrapped(
     listen: Callable[[AgentEvent], None],
     log: Callable[[str], None],
     deadline: Deadline,
-    proxy: AptProxy,
+    proxy: ChosenProxy,
     plain: bool = False,
 ) -> Iterator[tuple[Sandbox, Path]]:
     """Makes a base in `directory`; yields a VM that has it unpacked, and its tarball.
@@ -90,7 +90,7 @@ def _fetching(
     architecture: str,
     log: Callable[[str], None],
     deadline: Deadline,
-    proxy: AptProxy,
+    proxy: ChosenProxy,
 ) -> Iterator[Callable[[], str]]:
     """Puts the packages of a base into `debs` while others do something.
 
@@ -107,7 +107,7 @@ def _fetching(
         f'find "$1/var/cache/apt/archives" -name "*.deb" -exec mv -t {place} {{}} +'
     )
     essential = ["?essential", "?priority(required)", "apt", *EXTRA_PACKAGES.get(suite, ())]
-    wanted = mmdebstrap.Wanted(suite, mirror, architecture, essential, hooks=[merge, keep])
+    wanted = mmdebstrap.Extraction(suite, mirror, architecture, essential, hooks=[merge, keep])
     with mmdebstrap.extracting_packages(
         wanted,
         work=debs.parent,

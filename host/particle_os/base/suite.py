@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from particle_agent.contract.wire import AgentEvent
 
-from particle_os.apt.proxy import NO_PROXY, AptProxy
+from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.base.bootstrap import SandboxOpener, bootstrapped
 from particle_os.base.model import TarBase
 from particle_os.system import process
@@ -56,7 +56,7 @@ def ensure_suite(
     finished: Callable[[Sandbox, TarBase], None],
     listen: Callable[[AgentEvent], None],
     log: Callable[[str], None],
-    proxy: AptProxy = NO_PROXY,
+    proxy: ChosenProxy = NO_PROXY,
     plain: bool = False,
 ) -> TarBase:
     """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.

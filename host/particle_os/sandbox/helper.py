@@ -21,7 +21,7 @@ from importlib import resources
 from pathlib import Path
 
 from particle_os.apt import mmdebstrap
-from particle_os.apt.proxy import NO_PROXY, AptProxy
+from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.errors import InfrastructureError
 from particle_os.sandbox.template import Template
 from particle_os.system import process
@@ -109,7 +109,7 @@ def ensure(
     work: Workspace,
     log: Callable[[str], None],
     note: Callable[[str], None],
-    proxy: AptProxy = NO_PROXY,
+    proxy: ChosenProxy = NO_PROXY,
 ) -> Helper:
     """The helper of this template, made now if need be; two callers at once make it once.
 
@@ -137,10 +137,10 @@ def _make(
     work: Path,
     log: Callable[[str], None],
     deadline: Deadline,
-    proxy: AptProxy,
+    proxy: ChosenProxy,
 ) -> None:
     archive = work / "extracted.tar"
-    wanted = mmdebstrap.Wanted(
+    wanted = mmdebstrap.Extraction(
         template.suite,
         template.mirror,
         template.architecture,

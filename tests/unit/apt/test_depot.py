@@ -17,7 +17,7 @@ from particle_agent.contract.wire import FileContent, PackageRequest
 from particle_agent.stages.software.apt import Apt
 from particle_os.apt.depot import Depot
 from particle_os.apt.package_disk import write_disk
-from particle_os.apt.proxy import AptProxy
+from particle_os.apt.proxy import ChosenProxy
 from particle_os.errors import InfrastructureError, StageFailed
 
 from ...archive import served
@@ -360,7 +360,7 @@ def test_packages_come_through_the_proxy_and_without_it_when_it_goes_away(tmp_pa
         ("127.0.0.1", 0), functools.partial(Handler, directory=archive.directory)
     ) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        found = AptProxy(
+        found = ChosenProxy(
             wire.AptProxy(
                 url=f"http://127.0.0.1:{server.server_port}", https="connect", caches=False
             ),

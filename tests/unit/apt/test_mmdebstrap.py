@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from particle_agent.contract import wire
 from particle_os.apt import mmdebstrap
-from particle_os.apt.proxy import AptProxy
+from particle_os.apt.proxy import ChosenProxy
 from particle_os.errors import InfrastructureError
 
 from ...waiting import plenty, until
 
 MIRROR = "http://mirror.example.org/debian"
-WANTED = mmdebstrap.Wanted("trixie", MIRROR, "amd64", ["?essential", "apt"])
+WANTED = mmdebstrap.Extraction("trixie", MIRROR, "amd64", ["?essential", "apt"])
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_it_starts_again_when_the_proxy_goes_away(program):
     place = program('case "$*" in *Proxy*:9/*|*Proxy*:9\\"*) exit 25;; esac')
     notes = []
     found = wire.AptProxy(url="http://127.0.0.1:9", https="connect", caches=False)
-    with extracting(place, AptProxy(found, note=notes.append)) as finish:
+    with extracting(place, ChosenProxy(found, note=notes.append)) as finish:
         finish()
     first, second = (place / "calls").read_text().splitlines()
     assert "127.0.0.1:9" in first

@@ -11,7 +11,7 @@ import pytest
 from particle_agent.apt import proxy as agent_proxy
 from particle_agent.contract import wire
 from particle_os.apt import proxy as apt_proxy
-from particle_os.apt.proxy import AptProxy, NoProxy, check, counts, find
+from particle_os.apt.proxy import ChosenProxy, NoProxy, check, counts, find
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
 from particle_os.records import AptProxyResult
 
@@ -114,7 +114,7 @@ def test_hits_and_misses_are_those_of_the_build(tmp_path):
         fetch("a")
         # apt-cacher-ng writes its log a little after the answer.
         until(lambda: counts(check(url)) == (0, 1))
-        proxy = AptProxy(check(url))
+        proxy = ChosenProxy(check(url))
         assert proxy.result() == AptProxyResult(url=url, gone=False, hits=0, misses=0)
         fetch("a")
         fetch("a")
@@ -193,13 +193,13 @@ def test_none_does_without_those_of_the_environment(monkeypatch, usual):
 
 def test_a_remote_proxy_is_the_same_in_the_vm():
     there = wire.AptProxy(url="http://p.example:3128", https="connect", caches=False)
-    assert AptProxy(there).for_guest() == there
+    assert ChosenProxy(there).for_guest() == there
 
 
 @pytest.mark.parametrize("kind", [InfrastructureError, StageFailed])
 def test_what_fails_with_the_proxy_gone_is_done_without_it(kind, usual):
     notes, tried = [], []
-    gone = AptProxy(wire.AptProxy(url=usual, https="connect", caches=False), note=notes.append)
+    gone = ChosenProxy(wire.AptProxy(url=usual, https="connect", caches=False), note=notes.append)
 
     def action(proxy):
         tried.append(proxy)
@@ -219,7 +219,7 @@ def test_a_proxy_that_hangs_is_gone(monkeypatch):
     monkeypatch.setattr(agent_proxy, "ANSWER_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        hanging = AptProxy(wire.AptProxy(url=url, https="connect", caches=False))
+        hanging = ChosenProxy(wire.AptProxy(url=url, https="connect", caches=False))
 
         def action(proxy):
             if proxy is not None:
@@ -238,7 +238,7 @@ def test_a_failure_while_the_proxy_answers_is_not_the_proxys(line, named):
         raise StageFailed("it failed", hint="Look.", tail=[line])
 
     with answering(503) as url:
-        there = AptProxy(check(url), note=unwanted)
+        there = ChosenProxy(check(url), note=unwanted)
         with pytest.raises(StageFailed) as raised:
             there.through(action)
     assert ("--apt-proxy none" in raised.value.hint) == named

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from particle_os.apt import proxy as apt_proxy
-from particle_os.apt.proxy import AptProxy
+from particle_os.apt.proxy import ChosenProxy
 from particle_os.base.model import Base
 from particle_os.base.suite import ensure_suite
 from particle_os.jobs.checkpoints import Checkpoint
@@ -28,7 +28,7 @@ BUILD_SECONDS = 3600.0
 class Prepared:
     """What the stages run in, and what they start from."""
 
-    apt_proxy: AptProxy
+    apt_proxy: ChosenProxy
     vms: HelperVms
     base: Base
     # The names of the scratch disk with the unpacked base, and of that after each stage.
@@ -47,7 +47,7 @@ def prepare(job: Job) -> Prepared:
     return Prepared(proxy, vms, found, keys, _find_checkpoints(job, keys))
 
 
-def _make_helper(job: Job, proxy: AptProxy) -> Helper:
+def _make_helper(job: Job, proxy: ChosenProxy) -> Helper:
     with job.progress.phase("helper VM"):
         made = helper.ensure(
             job.plan.template,
@@ -78,7 +78,7 @@ def _choose_accelerator(job: Job, made: Helper) -> HelperVms:
     return HelperVms(job, made, acceleration, Deadline.after(seconds + granted, "the build"))
 
 
-def _make_base(job: Job, vms: HelperVms, proxy: AptProxy) -> Base:
+def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
     def keep(sandbox: Sandbox, made: Base) -> None:
         """The VM that made the base has it on its scratch disk: no need to unpack it again."""
         if job.plan.options.cache:
