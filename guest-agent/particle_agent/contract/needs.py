@@ -16,6 +16,8 @@ from particle_agent.contract import debian
 
 # The `Need.what` of an init, which several stages refer to.
 INIT = "package init"
+# The most named packages that do not bring what is needed, by its name; "common" are all of them.
+WITHOUT = debian.WITHOUT
 
 
 @dataclass(frozen=True, kw_only=True)

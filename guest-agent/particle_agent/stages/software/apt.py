@@ -12,8 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from particle_agent.apt import from_host, unattended
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.apt.failure import apt_failure
-from particle_agent.contract import debian
-from particle_agent.contract.needs import Need
+from particle_agent.contract.needs import WITHOUT, Need
 from particle_agent.contract.options import Confidential, HostFile, Options, idle, refuse
 from particle_agent.contract.values import (
     DebconfQuestion,
@@ -52,7 +51,7 @@ DEB_FORMAT = "${Package} ${Version}\\n"
 # What exists to depend on many others.
 COLLECTIONS = ("task-*", "live-task-*", "*-desktop*", "*-full", "debian-cloud-images-packages")
 # The users and groups that systemd, D-Bus, udev and OpenSSH of Debian 12 and 13 make. No other
-# package of debian.WITHOUT["common"] makes any.
+# package of WITHOUT["common"] makes any.
 ACCOUNTS = re.compile(
     "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
 )
@@ -153,7 +152,7 @@ class Apt(StageOptions):
             return True
         if not need.others:
             return False
-        if (others := debian.WITHOUT.get(need.what)) is not None:
+        if (others := WITHOUT.get(need.what)) is not None:
             return not all(_is_common(name) and _is_one_of(name, others) for name in names)
         accounts = need.what.startswith(("user ", "group "))
         if not accounts or ACCOUNTS.fullmatch(need.what):
@@ -278,7 +277,7 @@ class Apt(StageOptions):
 
 
 def _is_common(name: str) -> bool:
-    return _is_one_of(name, debian.WITHOUT["common"])
+    return _is_one_of(name, WITHOUT["common"])
 
 
 def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
