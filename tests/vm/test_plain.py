@@ -62,6 +62,10 @@ def listing(image: Path, where: Path) -> Listing:
             if stat.S_ISLNK(status.st_mode):
                 # debugfs gives a link that it writes no time.
                 about |= {"time": None, "link": path.readlink()}
+            elif stat.S_ISDIR(status.st_mode):
+                # dpkg changes each directory in which it renames a file. tar gives a directory the
+                # time that it has in the package.
+                about |= {"time": None}
             elif stat.S_ISREG(status.st_mode):
                 data = NORMALISED.get(relative, bytes)(path.read_bytes())
                 about |= {"content": sha256(data).hexdigest()}

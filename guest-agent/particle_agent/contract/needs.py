@@ -54,7 +54,7 @@ def package(
 ) -> Need:
     """The need for a package, which the system has when it has `file`.
 
-    `why` is the subject of the message. The packages in `debian.BRINGS` bring the package with them.
+    `why` is the subject of the message. The packages in `debian.BRINGS` bring it with them.
     """
     return Need(
         what=f"package {name}",

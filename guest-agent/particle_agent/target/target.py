@@ -58,18 +58,18 @@ def _nothing_ahead(target: Target) -> None:
 class Target:
     """The root file system under construction, in the directory `root` of the VM.
 
-        Paths of the target are absolute strings from the target's own view. A symbolic link in them
-        never leads out of `root`.
+    Paths of the target are absolute strings from the target's own view. A symbolic link in them
+    never leads out of `root`.
 
-        - `hostname` is the recipe's name, for stages that use it.
-        - With `source_date` (seconds since 1970) the image is reproducible: no time in it is later, and
-          commands get the date as SOURCE_DATE_EPOCH
-          (https://reproducible-builds.org/specs/source-date-epoch/).
-        - `command_seconds` is the default time limit of a command.
-        - `attachments` is the VM's directory of files from the host.
-        - `apt_proxy` is the proxy for apt, if there is one.
-        - `ahead` does the work that later stages can do in advance.
-        - With `plain`, stages take none of the shortcuts (docs/shortcuts.md).
+    - `hostname` is the recipe's name, for stages that use it.
+    - With `source_date` (seconds since 1970) the image is reproducible: no time in it is later, and
+      commands get the date as SOURCE_DATE_EPOCH
+      (https://reproducible-builds.org/specs/source-date-epoch/).
+    - `command_seconds` is the default time limit of a command.
+    - `attachments` is the VM's directory of files from the host.
+    - `apt_proxy` is the proxy for apt, if there is one.
+    - `ahead` does the work that later stages can do in advance.
+    - With `plain`, stages take none of the shortcuts (docs/shortcuts.md).
     """
 
     def __init__(
