@@ -1,4 +1,4 @@
-"""The finished disk: taken over from the guest, verified, converted, published."""
+"""Receives the finished disk from the guest, converts, compresses and publishes it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from particle_os.vm.argv import ImageFormat
 
 SUMS = "SHA256SUMS"
 CHUNK = 1 << 20
-ANOTHER = "the disk was written to after the guest said that it was complete: the checksums differ"
-# What QEMU calls a format, and how it is to write one (qemu-img(1), docs/system/images).
+CHANGED = (
+    "the guest wrote to the disk after it had declared the disk complete: the checksums differ"
+)
+# QEMU's name of each format, and its options (qemu-img(1), docs/system/images).
 DRIVERS: dict[Format, ImageFormat] = {
     "raw": "raw",
     "qcow2": "qcow2",
@@ -34,18 +36,18 @@ DRIVERS: dict[Format, ImageFormat] = {
 }
 OPTIONS: dict[Format, str] = {
     "qcow2": "lazy_refcounts=off",
-    # What an OVF template holds; compressed, and written in one pass.
+    # The kind of VMDK that an OVF template holds; it is compressed, and written in one pass.
     "vmdk": "subformat=streamOptimized",
-    # Otherwise the size becomes one that has a geometry of cylinders and heads.
+    # Without force_size, QEMU rounds the size up to a geometry of cylinders and heads.
     "vhd": "subformat=dynamic,force_size=on",
 }
 
 
 def checksums(path: Path, size: int | None = None) -> Future[Checksums]:
-    """The checksums of a file, computed while the caller goes on; a program's end awaits no more.
+    """The checksums of a file, computed in a thread that does not delay the end of the program.
 
-    Of a disk that the guest still has open, `size` is what it says that it has written, and
-    `receive` tells whether they stay right.
+    `size` is the number of bytes to read; by default the whole file is read. While the guest still
+    has the disk open, it is the size that the guest reports, and `receive` verifies the checksums.
     """
     found: Future[Checksums] = Future()
 
@@ -60,10 +62,10 @@ def checksums(path: Path, size: int | None = None) -> Future[Checksums]:
 
 
 def receive(path: Path, size: int, early: Future[Checksums]) -> Future[Checksums]:
-    """Cuts the guest's disk to its size once the guest has gone; nothing is copied.
+    """Truncates the guest's disk to `size` bytes, once the VM has ended.
 
-    Returns the `early` checksums, or else an InfrastructureError when the guest has written more
-    since they were begun.
+    Returns the `early` checksums. The future raises InfrastructureError when the guest has written
+    to the disk since their computation began.
     """
     os.truncate(path, size)
     now = tree_crc32(path, size)
@@ -72,7 +74,7 @@ def receive(path: Path, size: int, early: Future[Checksums]) -> Future[Checksums
     def check(done: Future[Checksums]) -> None:
         try:
             if done.result().tree_crc32 != now:
-                raise InfrastructureError(ANOTHER)
+                raise InfrastructureError(CHANGED)
             checked.set_result(done.result())
         except Exception as error:
             checked.set_exception(error)
@@ -84,10 +86,10 @@ def receive(path: Path, size: int, early: Future[Checksums]) -> Future[Checksums
 def convert(
     raw: Path, target: Path, image_format: Format, deadline: Deadline, *, compressed: bool = False
 ) -> None:
-    """Makes an image of a raw disk, and reads it back: it holds the same, or this raises.
+    """Converts a raw disk to an image, reads the image back, and compares it with the disk.
 
     The raw disk is opened as raw, whatever it contains. `compressed` is for qcow2. Raises
-    InfrastructureError when the image cannot be made, or is another one.
+    InfrastructureError when qemu-img fails, or the image differs from the disk.
     """
     driver = DRIVERS[image_format]
     options = OPTIONS.get(image_format, "")
@@ -110,14 +112,14 @@ def convert(
 
 
 def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
-    """Compresses a raw disk with zstd, and reads it back: it has this SHA-256, or this raises.
+    """Compresses a raw disk with zstd, reads the file back, and compares it with `sha256`.
 
-    Raises InfrastructureError when it cannot be done, or the file holds something else.
+    Raises InfrastructureError when zstd fails, or the file's content differs from the disk.
     """
     argv = ["zstd", "--quiet", "-T0", "-o", str(target), str(raw)]
     process.run(argv, deadline=deadline, what="compressing the raw disk")
     digest = hashlib.sha256()
-    # Its complaints are not part of the disk; what it has read shows in the checksum.
+    # Messages of zstd are of no use: the checksum shows whether it could read the file.
     with process.started(
         ["zstd", "--decompress", "--stdout", "--quiet", str(target)], stderr=subprocess.DEVNULL
     ) as reader:
@@ -126,19 +128,19 @@ def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
             digest.update(chunk)
             deadline.remaining()
     if digest.hexdigest() != sha256:
-        raise InfrastructureError(f"{target.name} is not what was compressed: the checksums differ")
+        raise InfrastructureError(f"{target.name} differs from the raw disk: the checksums differ")
 
 
 def publish(
     files: Iterable[Path], directory: Path, sums: Mapping[str, str], folders: Iterable[Path] = ()
 ) -> None:
-    """Moves finished files into `directory`, on the same file system, one rename each.
+    """Moves finished files into `directory`, on the same file system, by one rename each.
 
-    Every file's content is on the disk before any name appears; the names are before this
-    returns. A reader sees the old file or the new one. `sums` (name to SHA-256), if there are any,
-    go into SHA256SUMS, whose lines about other images stay. `folders` are moved, too, each in two
-    renames, so that there is none for a moment; one that does not exist takes the old one away.
-    Two publishers take turns.
+    A reader sees the old file or the new file. All contents are synced to the disk before the first
+    rename, and the directory before the function returns. `sums` (name to SHA-256) go into
+    SHA256SUMS, which keeps its lines about other images; without `sums`, SHA256SUMS is not touched.
+    Each of `folders` is replaced in two renames, so its name is missing for a moment; if the new
+    folder does not exist, the old one is removed. A lock on `directory` serialises publishers.
     """
     files, folders = list(files), list(folders)
     for path in chain(files, *(folder.rglob("*") for folder in folders)):
@@ -168,14 +170,14 @@ def _sync(path: Path) -> None:
 
 def _replace_folder(place: Path, folder: Path) -> None:
     if place.exists():
-        # It goes away with the directory that the new one was made in.
+        # The old folder is removed together with the staging directory.
         place.rename(folder.with_name(f"{folder.name}.old"))
     if folder.exists():
         folder.replace(place)
 
 
 def _write_sums(place: Path, temporary: Path, sums: Mapping[str, str]) -> None:
-    """SHA256SUMS as sha256sum(1) writes and checks it."""
+    """Updates SHA256SUMS, in the format of sha256sum(1)."""
     lines = {}
     if place.exists():
         for line in place.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -73,7 +73,7 @@ def _failure_reported(run: _Build) -> Iterator[None]:
     try:
         yield
     except ParticleError as error:
-        # An image that cannot be read may be the reason of the failure.
+        # The failure may be that an image cannot be read, and the result needs its checksum.
         with suppress(ParticleError, OSError, EOFError):
             run.write_result(error)
         raise
@@ -89,6 +89,7 @@ class _Build(Execution):
         self.seen = Observations()
 
     def check_room(self) -> None:
+        """Raises NotEnoughSpace also when the images have no room."""
         super().check_room()
         self.delivery.check_room(self.disk, self.unpacked_bytes)
 
@@ -107,7 +108,7 @@ class _Build(Execution):
     def is_sound(self) -> bool:
         """Whether the disk has no error that the recipe does not accept."""
         if count := len(self.seen.findings):
-            self.progress.note(f"findings in the disk: {count}, the last lines tell")
+            self.progress.note(f"findings in the disk: {count}; the last lines show them")
         return self.seen.is_sound
 
     def convert(self) -> None:

@@ -1,4 +1,4 @@
-"""What lies in the user's cache: how large, how old, whole or damaged; and how it goes away."""
+"""The entries of the user's cache: their sizes and ages, their removal, and their integrity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EntryKind = Literal["helper", "state", "base", "image", "checkpoint", "package",
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One thing in the cache; `size` in allocated bytes, `used` in seconds since 1970."""
+    """One entry of the cache; `size` in allocated bytes, `used` in seconds since 1970."""
 
     kind: EntryKind
     name: str
@@ -34,12 +34,12 @@ class CacheEntry:
     label: str = ""
 
     def age(self) -> float:
-        """Seconds since it was last used."""
+        """Seconds since the entry was last used."""
         return max(0.0, time.time() - self.used)
 
 
 def entries(cache: Path) -> list[CacheEntry]:
-    """Everything in the cache, what was used last first."""
+    """All entries of the cache, the most recently used first."""
     return sorted(_entries(cache), key=lambda entry: entry.used, reverse=True)
 
 
@@ -70,7 +70,7 @@ def _directories(parent: Path) -> list[Path]:
 def _entry(kind: EntryKind, name: str, dated: Path, *paths: Path, label: str = "") -> CacheEntry:
     size = 0
     used = 0.0
-    # Other builds move and remove things meanwhile.
+    # Other builds move and remove files meanwhile.
     with suppress(OSError):
         used = dated.stat().st_mtime
     for path in paths:
@@ -81,11 +81,11 @@ def _entry(kind: EntryKind, name: str, dated: Path, *paths: Path, label: str = "
 
 
 def prune(cache: Path, *, limit: int, max_age: float | None = None) -> list[CacheEntry]:
-    """Removes what was not used for `max_age` seconds, then the longest unused until the rest
-    takes at most `limit` bytes; returns what was removed.
+    """Removes old entries, then the least recently used; returns the removed entries.
 
-    Nothing that a running build stands on goes: a checkpoint is locked by its build; the other
-    things stay for as long as any build runs.
+    Old entries were not used for `max_age` seconds. Others are removed until the rest takes at most
+    `limit` bytes. Running builds lose nothing: a checkpoint is locked by its build, and the other
+    kinds of entries stay while any other build runs.
     """
     removed = []
     with workspace() as work:
@@ -122,7 +122,7 @@ def _remove(entry: CacheEntry, work: Path, *, busy: bool) -> bool:
         return checkpoints.evict(entry.paths[0], into=into)
     if busy:
         return False
-    # What says that the others are whole goes first.
+    # The last path is the completion marker: remove it first.
     for path in reversed(entry.paths):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -132,7 +132,7 @@ def _remove(entry: CacheEntry, work: Path, *, busy: bool) -> bool:
 
 
 def damaged(cache: Path) -> list[CacheEntry]:
-    """What does not have the content any more that was put there."""
+    """The entries whose content has changed since they were stored."""
     return [entry for entry in entries(cache) if not _is_intact(entry)]
 
 
@@ -140,7 +140,7 @@ def _is_intact(entry: CacheEntry) -> bool:
     try:
         return _has_its_content(entry)
     except OSError:
-        # What another build has removed meanwhile is not damaged.
+        # An entry that another build has removed meanwhile is not damaged.
         return not entry.paths[0].exists()
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints: the scratch disk as it was after each stage, kept for the next build.
+"""Checkpoints: the scratch disk after each stage, kept for the next build.
 
-A checkpoint is a qcow2 overlay over the one before it, in a directory named by its key. The key
-covers all that can change its content: everything that the key before it covers, and the stage.
-A build continues after the longest known prefix of its keys. What the network had to give is in
-no key; stages that read it are believed for a limited time.
+A checkpoint is a qcow2 overlay over the checkpoint before it, in a directory named by its key. The
+key covers everything that determines the content: the key before it, and the stage. A build
+continues after the longest prefix of its keys that the cache has. No key covers data from the
+network, so checkpoints of stages that use the network are reused for a limited time only.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from particle_agent.stages import Stage
 
 from particle_os.system.checksum import file_sha256
 
-# Grows when the way in which a scratch disk is made changes, other than by the agent.
+# Increase it when the host makes scratch disks differently. Keys cover changes of the agent.
 FORMAT = 1
 DISK, META = "disk.qcow2", "meta.json"
 FAILED = "-failed"
-# Options of a stage that cannot change what a stage that succeeded has done.
+# Options of a stage that do not influence the disk that a successful stage leaves.
 WITHOUT_EFFECT = ("name", "when", "timeout")
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What is known of a checkpoint; `size` in bytes, times in seconds since 1970.
+    """The metadata of a checkpoint; `size` in bytes, `created` in seconds since 1970.
 
-    `parent` is the `id` of the checkpoint below. Keys do not tell that: a stage that was refreshed
-    has another content under the same key.
+    `parent` is the `id` of the checkpoint below. The key of the checkpoint below is not enough: a
+    refreshed stage has new content under the same key.
     """
 
     id: str
@@ -62,9 +62,10 @@ class Checkpoint:
 
 
 def keys(root: Sequence[object], name: str, stages: Iterable[Stage]) -> list[str]:
-    """The key of the unpacked base (of which `root` tells everything), then one a stage.
+    """The key of the unpacked base, followed by the key after each stage.
 
-    The recipe's name is part of the keys of the stages that use it, and of those after them.
+    `root` is everything that determines the unpacked base. The recipe's name is part of the keys
+    from the first stage that uses it.
     """
     made = [hashlib.sha256(json.dumps([FORMAT, *root]).encode()).hexdigest()[:40]]
     for stage in stages:
@@ -76,22 +77,22 @@ def keys(root: Sequence[object], name: str, stages: Iterable[Stage]) -> list[str
 
 
 def failed(key: str) -> str:
-    """What names the disk at the failure of the stage that would have given `key`."""
+    """The key of the disk that remains when the stage whose result has `key` fails."""
     return f"{key}{FAILED}"
 
 
 class Checkpoints:
-    """The checkpoints of one user's cache, for one build.
+    """The checkpoints of the user's cache, as one build uses them.
 
-    What this build stands on is locked, and nobody's eviction takes it away; `close` lets go of
-    it, and waits for what is still being written.
+    The checkpoints that this build uses are locked, so no process evicts them. Leaving the context
+    waits for checkpoints that are still being written, and releases the locks.
     """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True, mode=0o700)
         self._directory = directory
         self._held = ExitStack()
-        # One, so that a checkpoint is there before those that stand on it.
+        # One thread, so that a checkpoint is complete before the checkpoints above it.
         self._writer = ThreadPoolExecutor(1, "checkpoints")
 
     def __enter__(self) -> Checkpoints:
@@ -102,9 +103,9 @@ class Checkpoints:
         self._held.close()
 
     def longest(self, wanted: Sequence[str], *, max_age: float) -> list[Checkpoint]:
-        """The checkpoints of the longest prefix of `wanted` that can be built upon, locked.
+        """Locks and returns the checkpoints of the longest usable prefix of the keys `wanted`.
 
-        `max_age` is in seconds, and for those that the network took part in.
+        Checkpoints that contain data from the network are usable for `max_age` seconds.
         """
         chain: list[Checkpoint] = []
         for key in wanted:
@@ -114,16 +115,16 @@ class Checkpoints:
                     break
                 if found.meta.network and time.time() - found.meta.created > max_age:
                     break
-                # What is not built upon stays free, to be replaced.
+                # Only usable checkpoints stay locked; this build may replace the others.
                 self._held.push(lock.pop_all())
             chain.append(found)
-        # The ones below are needed longer than those above them.
+        # Date the lower checkpoints last, so that pruning removes the upper ones first.
         for checkpoint in reversed(chain):
             os.utime(checkpoint.disk.parent)
         return chain
 
     def settle(self) -> None:
-        """Waits until what was given to `keep` is kept."""
+        """Waits until all disks that were given to `keep` are stored."""
         self._writer.submit(lambda: None).result()
 
     def _take(self, key: str, held: ExitStack) -> Checkpoint | None:
@@ -131,7 +132,7 @@ class Checkpoints:
         try:
             lock = held.enter_context((place / META).open())
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            # Another may have come into its place until it was locked.
+            # Another build may have replaced the checkpoint before the lock was taken.
             same = os.path.samestat(os.fstat(lock.fileno()), (place / META).stat())
         except OSError:
             return None
@@ -147,10 +148,10 @@ class Checkpoints:
         network: bool,
         work: Path,
     ) -> Checkpoint:
-        """Keeps a frozen disk, in the background; a crash leaves it whole or not at all.
+        """Stores a frozen disk in the background; a crash never leaves an incomplete checkpoint.
 
-        `disk` stays where it is, too; `work` is a directory on the same file system. `below` is
-        what it stands on.
+        `disk` also stays in its place. `below` is the checkpoint that the disk is an overlay of.
+        `work` is a directory on the file system of `disk` and of the cache.
         """
         meta = Meta(uuid.uuid4().hex, below.meta.id if below else None, label, network)
         staging = work / f"checkpoint-{meta.id}"
@@ -161,7 +162,7 @@ class Checkpoints:
             try:
                 self._write(staging, key, below, meta)
             except OSError:
-                pass  # The build does not need it; `work` goes away with what is there.
+                pass  # The build does not need the checkpoint; `work` is removed with its files.
 
         self._writer.submit(write)
         return Checkpoint(key, disk, meta)
@@ -170,7 +171,7 @@ class Checkpoints:
         if below is not None:
             parent = read(self._directory / below.key)
             if parent is None or parent.meta.id != below.meta.id:
-                return  # Another build's took its place.
+                return  # Another build has replaced the checkpoint below.
         with (staging / DISK).open("rb") as file:
             os.fsync(file.fileno())
             status = os.fstat(file.fileno())
@@ -186,7 +187,7 @@ class Checkpoints:
 
 
 def read(place: Path) -> Checkpoint | None:
-    """The checkpoint in the directory `place`; None when there is none, or it is not whole."""
+    """The checkpoint in the directory `place`; None when it is missing or damaged."""
     try:
         meta = Meta(**json.loads((place / META).read_text()))
         status = (place / DISK).stat()
@@ -198,7 +199,7 @@ def read(place: Path) -> Checkpoint | None:
 
 
 def evict(place: Path, *, into: Path) -> bool:
-    """Moves a checkpoint away at once, to be removed there; False when a build stands on it."""
+    """Renames a checkpoint to `into` and removes it; returns False when a build uses it."""
     if not place.exists():
         return True
     try:
@@ -215,7 +216,7 @@ def evict(place: Path, *, into: Path) -> bool:
 
 
 def intact(checkpoint: Checkpoint) -> bool:
-    """Whether the disk still has the content that was kept."""
+    """Whether the disk still has the content that was stored."""
     try:
         return file_sha256(checkpoint.disk) == checkpoint.meta.sha256
     except OSError:

@@ -1,4 +1,4 @@
-"""What a build leaves in the output directory: images and result, or the evidence of a failure."""
+"""The files of a build in the output directory: images and result, or evidence of a failure."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import allocated_bytes, need_room
 from particle_os.vm.argv import ImageFormat
 
-# What a build leaves besides its images, the result last.
+# The endings of the other files of a build; the result is published last.
 ENDINGS = ("report.html", "log", "console.log", "result.json")
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A finished image: its file's name, and its checksums, which are still being computed."""
+    """A finished image file, and its checksums, which may still be under way; sizes in bytes."""
 
     path: str
     format: Format
@@ -44,14 +44,18 @@ class ImageFile:
         return artifact.DRIVERS[self.format]
 
     def result(self) -> ArtifactResult:
-        """Waits for the checksums. Raises OSError when the file cannot be read."""
+        """Waits for the checksums.
+
+        Raises OSError when the file cannot be read, and InfrastructureError when `artifact.receive`
+        has found a change.
+        """
         known = {name: value for name, value in vars(self).items() if name != "checksums"}
         sums = self.checksums.result()
         return ArtifactResult(**known, sha256=sums.sha256, tree_sha256=sums.tree_sha256)
 
 
 class Delivery:
-    """The files of one build, in a hidden directory `staging` beside their final places."""
+    """The files of one build, in the hidden directory `staging` inside the directory `output`."""
 
     def __init__(self, name: str, staging: Path, output: Path) -> None:
         self.name = name
@@ -60,7 +64,7 @@ class Delivery:
         self.images: list[ImageFile] = []
 
     def file(self, ending: str) -> Path:
-        """NAME.`ending` before it is published."""
+        """The file NAME.`ending` before it is published."""
         return self.staging / f"{self.name}.{ending}"
 
     def add(
@@ -70,9 +74,9 @@ class Delivery:
         compression: Literal["zstd"] | None = None,
         sums: Future[Checksums] | None = None,
     ) -> None:
-        """Notes a finished image, a disk of `virtual` bytes, which nobody writes from here on.
+        """Adds a finished image of a disk of `virtual` bytes; nothing may write to it from now on.
 
-        `sums` are its checksums, if they are known or under way.
+        Without `sums`, the computation of its checksums begins.
         """
         path = self.file(f"{image_format}.zst" if compression else image_format)
         self.images.append(
@@ -93,7 +97,7 @@ class Delivery:
         need_room(self.staging, images * unpacked, "the images")
 
     def convert(self, disk: Qemu, progress: Progress, deadline: Deadline) -> None:
-        """Makes the images that `disk` asks for from the raw disk; removes an unwanted raw disk."""
+        """Converts the raw disk to the formats of `disk`; keeps it only if raw is one of them."""
         raw = self.file("raw")
         for image_format in dict.fromkeys(disk.formats):
             if image_format == "raw":
@@ -108,7 +112,7 @@ class Delivery:
             self.drop("raw")
 
     def compress(self, disk: Qemu, progress: Progress, deadline: Deadline) -> None:
-        """Replaces the raw image by a compressed one, if `disk` asks for that."""
+        """Replaces the raw image by a compressed image if `disk` asks for compression."""
         if disk.compress == "none" or "raw" not in disk.formats:
             return
         raw = self.file("raw")
@@ -120,17 +124,17 @@ class Delivery:
             self.drop("raw")
 
     def artifacts(self) -> tuple[ArtifactResult, ...]:
-        """What is known of the images once all checksums are."""
+        """The results of all images; waits for their checksums."""
         return tuple(image.result() for image in self.images)
 
     def drop(self, image_format: Format) -> None:
-        """Removes an image that nobody asked for."""
+        """Removes an image that the recipe does not ask for."""
         self.file(image_format).unlink()
         self.images = [i for i in self.images if i.path != self.file(image_format).name]
 
     @property
     def evidence(self) -> Path:
-        """The evidence of the boot tests, a directory for each firmware."""
+        """The evidence of the boot tests: a directory with a subdirectory for each firmware."""
         return self.file("evidence")
 
     @property
@@ -138,12 +142,12 @@ class Delivery:
         return self.output / f"{self.name}.failed"
 
     def write(self, result: Result, report: str) -> None:
-        """Writes the result, for programs, and its `report`, for people."""
+        """Writes the result as JSON, and the HTML page `report`."""
         self.file("report.html").write_text(report, encoding="utf-8")
         self.file("result.json").write_text(result.model_dump_json(indent=2) + "\n")
 
     def publish(self, result: Result) -> None:
-        """Puts all files in place; evidence of an earlier failure goes away."""
+        """Moves all files to the output directory; removes evidence of an earlier failure."""
         files = [self.staging / image.path for image in self.images]
         files += [self.file(ending) for ending in ENDINGS]
         sums = {a.path: a.sha256 for a in result.artifacts}
@@ -151,9 +155,9 @@ class Delivery:
         shutil.rmtree(self.failed_directory, ignore_errors=True)
 
     def keep_evidence(self, images: Sequence[str]) -> Path:
-        """Moves all but the images, and `images`, to NAME.failed, which replaces that of last time.
+        """Moves logs, result, evidence and the files `images` to a new NAME.failed.
 
-        Returns where the log is.
+        Returns the path of the log.
         """
         shutil.rmtree(self.failed_directory, ignore_errors=True)
         self.failed_directory.mkdir()
@@ -165,7 +169,7 @@ class Delivery:
 
 
 def results(output: Path) -> list[Result]:
-    """The results of the builds whose images are in a directory, the newest first."""
+    """The results of the builds whose images are in the directory `output`, the newest first."""
     found = []
     for path in output.glob("*.result.json"):
         try:
@@ -178,7 +182,7 @@ def results(output: Path) -> list[Result]:
 
 
 def already_there(plan: Plan) -> Result | None:
-    """The result of an earlier build of the same whose images are in place, if one is to be had."""
+    """The result of an earlier build that makes the build of this plan unnecessary, or None."""
     if plan.base is None or plan.helper is None or plan.refresh_from < len(plan.stages):
         return None
     key = plan.build_key(plan.base, plan.helper)
@@ -190,7 +194,7 @@ def already_there(plan: Plan) -> Result | None:
 
 
 def published(name: str, output: Path, build_key: str) -> Result | None:
-    """The result of an earlier build of the same, when all its images are there and whole."""
+    """The result of the earlier build with `build_key`; None unless all its images are intact."""
     try:
         result = Result.model_validate_json((output / f"{name}.result.json").read_bytes())
         if result.build_key != build_key or result.status not in ("passed", "not-tested"):

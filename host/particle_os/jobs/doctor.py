@@ -1,4 +1,4 @@
-"""Looks at the host: what a build needs, what is there, and how to get what is missing."""
+"""Examines the host: the requirements of a build, and how to meet those that are missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from particle_os.vm.firmware import DIRECTORY, FIRMWARES, missing
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ROOM = 6 << 30
-# Program, and the Debian package that brings it.
+# The Debian package of each program.
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
@@ -28,14 +28,14 @@ PROGRAMS = {
     "gensquashfs": "squashfs-tools-ng",
     "zstd": "zstd",
 }
-# What only some bases need.
+# Programs that only some bases need: their Debian package, and the reason.
 OPTIONAL = {"skopeo": ("skopeo", "bases from container images need it")}
 SLOW_QEMU = 9
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing looked at; `advice` says what to do unless all is well."""
+    """One requirement and its status; `advice` is what to do unless the status is 'ok'."""
 
     what: str
     status: Literal["ok", "warning", "missing"]
@@ -44,7 +44,7 @@ class Diagnosis:
 
 
 def examine() -> list[Diagnosis]:
-    """Everything that a build needs from the host."""
+    """Examines everything that a build needs from the host."""
     findings = [_program(name, package) for name, package in PROGRAMS.items()]
     findings += [_optional(name, *about) for name, about in OPTIONAL.items()]
     findings.append(_path("Debian's signing keys", KEYRING, "debian-archive-keyring"))
@@ -122,7 +122,7 @@ def _kvm(cache: Path) -> Diagnosis:
             "KVM",
             "warning",
             "/dev/kvm is not accessible",
-            "sudo usermod -aG kvm $USER, log in anew",
+            "sudo usermod -aG kvm $USER, then log in again",
         )
     try:
         tried = json.loads((cache / KVM_MEMORY).read_text())

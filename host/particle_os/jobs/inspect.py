@@ -1,4 +1,4 @@
-"""What a disk image or a base image holds: asked of a helper VM, never parsed on the host."""
+"""Inspects disk images and base images in a helper VM; the host never parses an image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCRATCH_BYTES = 32 << 30
 
 
 class Inspector:
-    """Starts a helper VM for each look."""
+    """Inspects images and bases, each in a helper VM of its own."""
 
     def __init__(
         self,
@@ -44,12 +44,12 @@ class Inspector:
         self._deadline = Deadline.after(SECONDS * acceleration.factor, "the inspection")
 
     def image(self, path: Path, driver: ImageFormat) -> Inspection:
-        """What is on a disk image of a format; it is opened for reading only."""
+        """The contents of a disk image, which is opened read-only with the QEMU driver `driver`."""
         with self._sandbox(_inspected(path, driver)) as sandbox, self._progress.phase("inspect"):
             return sandbox.agent.inspect("disk", self._deadline, self._listen)
 
     def verify(self, path: Path, driver: ImageFormat) -> tuple[Inspection, Verification]:
-        """What is on a disk image, and what is wrong with it."""
+        """The contents of a disk image, and the findings of its verification."""
         findings = FindingCollector()
 
         def listen(event: wire.AgentEvent) -> None:
@@ -64,7 +64,7 @@ class Inspector:
         return found, findings.result()
 
     def base(self, base: Base) -> Inspection:
-        """What is in a base image."""
+        """The contents of a base image."""
         if not base.is_here():
             with self._progress.phase("fetch base image"):
                 base.fetch(self._work, self._deadline, self._progress.line)
@@ -102,7 +102,7 @@ class Inspector:
 def open_inspector(
     template: Template, acceleration: Acceleration, work: Workspace, progress: Progress
 ) -> Inspector:
-    """An inspector whose helper VM is made now, if need be."""
+    """An inspector; builds its helper unless the cache has it."""
     made = helper.ensure(
         template,
         cache=cache_directory(),

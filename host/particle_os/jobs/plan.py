@@ -1,4 +1,4 @@
-"""What a build will do, decided before anything starts."""
+"""The plan of a build: the options of the user, and all decisions that precede the start."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PLAIN_NOTE = "--plain: without shortcuts, which takes longer"
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the command line says about one build; sizes in bytes."""
+    """The options of one build, from the command line; sizes in bytes."""
 
-    # Where the images go.
+    # The directory that receives the images.
     output_directory: Path = Path()
     # Values for the recipe's variables.
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -44,14 +44,15 @@ class BuildOptions:
     keep_on_failure: bool = False
     template: str = "debian-trixie"
     mirror: str | None = None
-    # What the recipe says of it, unless something is said here (`ProxyChoice`).
+    # A `ProxyChoice`; None leaves the choice to the recipe.
     apt_proxy: str | None = None
-    # Whether earlier work is used, from which stage on it is not (number, name or type), and the
-    # seconds for which a stage that reads the network is believed.
+    # Whether the build uses and keeps earlier results.
     cache: bool = True
+    # The first stage (number, name or type) whose earlier results are not used, or REFRESH_BASE.
     refresh: str | None = None
+    # The seconds for which the result of a stage that uses the network is reused.
     max_age: float = MAX_AGE_SECONDS
-    # Seconds since 1970 that no time in the image exceeds; what is random then follows from it
+    # Seconds since 1970; no time in the image is later, and random values are derived from it
     # (https://reproducible-builds.org/specs/source-date-epoch/).
     source_date: int | None = None
     # Whether the build goes without the shortcuts of docs/shortcuts.md.
@@ -59,7 +60,7 @@ class BuildOptions:
 
     @property
     def rebuilds_base(self) -> bool:
-        """Whether the base of a suite is made even when the cache has one."""
+        """Whether the base of a suite is built even when the cache has it."""
         return self.refresh == REFRESH_BASE
 
     def refresh_from(self, stages: Sequence[StageOptions]) -> int:
@@ -76,20 +77,21 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build will do; made before anything starts."""
+    """All decisions about a build, made before anything starts."""
 
     loaded: LoadedRecipe
     options: BuildOptions
     template: Template
     base_reference: str
-    # Known before the start, but for a suite that was not bootstrapped before.
+    # None when the base is a suite that must be bootstrapped first.
     base: Base | None
+    # None when the cache does not have the helper yet.
     helper: Helper | None
     # The first stage, counted from 0, whose earlier results are not used.
     refresh_from: int
-    # What particle-os itself does after the recipe's stages.
+    # Stages that particle-os adds after the stages of the recipe.
     more: tuple[Export, ...] = ()
-    # By what names them in the stages.
+    # The values of the secrets, by the hashes that stand for them in the stages.
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
@@ -106,18 +108,18 @@ class Plan:
 
     @property
     def lacks_security(self) -> bool:
-        """Whether the base has one suite of one mirror only, and the recipe says nothing of it."""
+        """Whether `mirror` leaves the base a single suite, and no stage sets other sources."""
         own = any(isinstance(stage, Sources) for stage in self.stages)
         made_here = self.base_reference.startswith("mmdebstrap:")
         return self.options.mirror is not None and made_here and not own
 
     def secrets_of(self, first: int) -> dict[str, bytes]:
-        """What the stages from `first` on need."""
+        """The secrets that the stages from `first` on need."""
         wanted = {str(s.file) for stage in self.stages[first:] for s in stage.secrets}
         return {name: self.secrets[name] for name in wanted}
 
     def keys(self, base: Base, helper: Helper) -> list[str]:
-        """What names the scratch disk with the unpacked base, and that after each stage."""
+        """The checkpoint keys: of the unpacked base, and after each stage."""
         recipe = self.loaded.recipe
         root = [base.digest, recipe.architecture, self.options.scratch]
         root += [helper.identity(), agent.pack().sha256, self.options.source_date]
@@ -125,7 +127,7 @@ class Plan:
         return checkpoints.keys(root, recipe.name, self.stages)
 
     def build_key(self, base: Base, helper: Helper) -> str:
-        """What names the published images: everything that they depend on."""
+        """The key of the published images: a digest of everything that determines them."""
         recipe = self.loaded.recipe
         wanted = (self.loaded.disk.formats, recipe.accepted_errors, recipe.boot_test)
         text = repr((self.keys(base, helper)[-1], wanted))
@@ -133,7 +135,10 @@ class Plan:
 
 
 def stage_index(stages: Sequence[StageOptions], wanted: str, option: str) -> int:
-    """The first stage of this number (from 1), name or type, counted from 0. Raises UsageError."""
+    """The index of the first stage whose number (from 1), name or type is `wanted`.
+
+    Raises UsageError, which names `option`, when there is no such stage.
+    """
     for index, stage in enumerate(stages):
         if wanted in (str(index + 1), stage.name, stage.type):
             return index

@@ -1,4 +1,4 @@
-"""Makes the plan of a build: validates the recipe, and looks up what the cache has."""
+"""Makes the plan of a build: validates the recipe, and searches the cache for earlier work."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from particle_os.system.workspace import cache_directory
 
 
 def make_plan(recipe_path: Path, options: BuildOptions, *, with_secrets: bool = True) -> Plan:
-    """Validates the recipe and looks up what is there already; starts nothing.
+    """Validates the recipe and returns the plan of its build; starts nothing.
 
-    A plan that is only looked at needs no secrets; to it, what was made with them is not there.
-    A registry is asked what the base's reference names. Raises InvalidDocument or UsageError with
-    all that is wrong, InfrastructureError when a registry does not answer.
+    Use `with_secrets=False` for a plan that is only shown: it needs no secrets, and earlier work
+    that depends on secrets looks missing. The base's reference may make it ask a registry. Raises
+    InvalidDocument or UsageError with all problems, InfrastructureError when the registry does not
+    answer.
     """
     loaded = loading.load(recipe_path, options.variables, base=options.base)
     return _plan(loaded, options, with_secrets=with_secrets)
@@ -33,12 +34,12 @@ def make_plan(recipe_path: Path, options: BuildOptions, *, with_secrets: bool = 
 def make_stage_plan(
     kind: str, path: Path, options: BuildOptions, *, base: str, export: bool
 ) -> Plan:
-    """The plan to run one stage, whose options are in the file `path`, on a base image.
+    """The plan to run a stage of type `kind`, whose options are in the file `path`, on a base.
 
-    With `export`, the system is written to a tar archive then. Raises as `make_plan` does.
+    With `export`, the resulting system is written to a tar archive. Raises as `make_plan` does.
     """
     loaded = loading.load_stage(kind, path, options.variables, base=base)
-    # It is to be seen at work, whatever is known of earlier times.
+    # The user wants to see the stage run, so a checkpoint must not replace the run.
     plan = _plan(loaded, replace(options, base=base, refresh="1"))
     return replace(plan, more=(Export(),) if export else ())
 
@@ -72,13 +73,13 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
 
 
 def template_of(options: BuildOptions) -> Template:
-    """What the helper VM is made of. Raises UsageError when there is no such template or mirror."""
+    """The template of the helper VM. Raises UsageError for an unknown template or a bad mirror."""
     template = load_template(options.template)
     return template if options.mirror is None else with_mirror(template, options.mirror)
 
 
 def _with_secrets(loaded: LoadedRecipe) -> tuple[LoadedRecipe, dict[str, bytes]]:
-    """Only what runs a recipe needs its secrets; to validate it, nobody does."""
+    """The recipe with a hash in place of each secret, and the values by hash."""
     stages = loaded.recipe.stages
     if not any(stage.secrets for stage in stages):
         return loaded, {}
@@ -88,11 +89,11 @@ def _with_secrets(loaded: LoadedRecipe) -> tuple[LoadedRecipe, dict[str, bytes]]
 
 
 def _check_attachments(loaded: LoadedRecipe, memory: int) -> None:
-    """Raises UsageError unless the files that the stages name fit into the VM's memory."""
+    """Raises UsageError when the files of the stages exceed a quarter of the VM's memory."""
     needed = sum(a.size for attachments in loaded.attachments for a in attachments)
     if needed > memory // 4:
         raise UsageError(
-            f"the files that the recipe names have {needed} bytes; the helper VM takes a quarter "
-            f"of its memory, {memory // 4} bytes",
-            hint=f"Give it more with --memory, {4 * needed / (1 << 30) + 0.1:.1f}G or so.",
+            f"the files that the recipe names have {needed} bytes; they may fill a quarter of the "
+            f"helper VM's memory, {memory // 4} bytes",
+            hint=f"Give the VM more with --memory, about {4 * needed / (1 << 30) + 0.1:.1f}G.",
         )

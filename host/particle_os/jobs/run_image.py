@@ -1,4 +1,4 @@
-"""Runs an image on the user's terminal; what is done in it goes to an overlay."""
+"""Runs an image on the user's terminal; an overlay receives all changes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ESCAPE, ESCAPE_NAME = b"\x1d", "Ctrl-]"
 
 
 def check_terminal() -> None:
-    """Raises UsageError when this is no terminal."""
+    """Raises UsageError unless standard input and output are a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
-            "an image runs on a terminal, and standard input or output is none",
-            hint="To see whether it boots, use 'particle-os boot-test'.",
+            "an image runs on a terminal, but standard input or output is not a terminal",
+            hint="Use 'particle-os boot-test' to see whether the image boots.",
         )
 
 
@@ -50,14 +50,14 @@ def run(
     ssh: bool = False,
     kept: Path | None = None,
 ) -> None:
-    """Boots `image` on the terminal until it switches itself off, or the user leaves.
+    """Boots `image` on the terminal until it powers off, or the user leaves.
 
-    The image is never written. Changes go to an overlay in `directory`, which is private, or to
-    `kept`, which stays, and with which a later run goes on. `memory` is in bytes. With `ssh`, the
-    image's SSH server is reached on a port of 127.0.0.1; nothing else is reached from or in it.
-    `close` is called before anything is told, and the terminal is the image's. Raises UsageError
-    without a terminal, and when `kept` is something else than an overlay over this image;
-    InfrastructureError when QEMU fails.
+    The image is never written. Changes go to an overlay in `directory`, which is private, or to the
+    overlay `kept`, which a later run continues with. `memory` is in bytes. With `ssh`, a port of
+    127.0.0.1 leads to the image's SSH server; there is no other network. `close` is called before
+    the first message to `tell` and before the image takes the terminal. Raises UsageError without a
+    terminal, and when `kept` exists but is no overlay over this image; InfrastructureError when
+    QEMU fails.
     """
     check_terminal()
     directory.mkdir(mode=0o700)
@@ -81,42 +81,42 @@ def run(
         close()
         if ssh:
             port = machine.monitor.forwarded_port(deadline)
-            tell(f"its SSH server: ssh -p {port} USER@127.0.0.1")
+            tell(f"SSH server of the image: ssh -p {port} USER@127.0.0.1")
         tell(f"changes go to {kept}" if kept else "changes are thrown away")
         tell(f"{ESCAPE_NAME} ends it")
         _converse(machine)
 
 
 def _processors(acceleration: Acceleration, cpus: int | None) -> Processors:
-    # A busy host can make the guest panic (see session.LOST_TIMER); here, nothing could hide that.
+    # On a busy host, emulation with more processors can panic the guest (session.LOST_TIMER).
     alone = 1 if acceleration.name == "tcg" else None
     return accel.processors(acceleration, cpus or alone)
 
 
 def _check_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: Deadline) -> None:
-    """Raises UsageError unless a file is an overlay over this very image, as it still is.
+    """Raises UsageError unless `path` is an overlay over `image`, and newer than `image`.
 
-    What the file refers to is not opened: it could name any file of the host.
+    The check never opens the file that the overlay refers to: it could be any file of the host.
     """
     found = _described(path, deadline)
     about = found.get("format-specific", {}).get("data", {})
     backing = found.get("backing-filename"), found.get("backing-filename-format")
     if backing != (str(image.resolve()), image_format) or {"data-file", "encrypt"} & about.keys():
         raise UsageError(
-            f"{path} exists already, and is no overlay over {image}",
+            f"{path} exists, but is no overlay over {image}",
             hint="Move it away, or run the image in another directory.",
         )
     if image.stat().st_mtime > path.stat().st_mtime:
         raise UsageError(
-            f"{image} has changed since {path} was used last, and no longer fits",
-            hint="Move the overlay away; it fits the image that it was made with only.",
+            f"{image} has changed since the last use of {path}, and no longer fits it",
+            hint="Move the overlay away; it fits only the image that it was made with.",
         )
 
 
 def _described(path: Path, deadline: Deadline) -> dict[str, Any]:
-    """What qemu-img(1) tells of a qcow2 file; empty when it is none."""
+    """The output of `qemu-img info` about a qcow2 file; empty for any other file."""
     try:
-        told = process.capture(
+        output = process.capture(
             ["qemu-img", "info", "--force-share", "-f", "qcow2", "--output=json", path],
             deadline=deadline.sooner(30, "looking at the overlay"),
             what="looking at the overlay",
@@ -126,7 +126,7 @@ def _described(path: Path, deadline: Deadline) -> dict[str, Any]:
         raise
     except InfrastructureError:
         return {}
-    found: dict[str, Any] = json.loads(told)
+    found: dict[str, Any] = json.loads(output)
     return found
 
 

@@ -1,4 +1,4 @@
-"""An interactive shell in a helper VM, in the target as a stage left it."""
+"""An interactive shell in a helper VM, in the target after one of its stages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm.accel import Acceleration
 
 SESSION_SECONDS = 24 * 3600.0
-# How long the VM may leave what is typed untaken.
+# How long the VM may leave typed input unread.
 ANSWER_SECONDS = 60.0
 CHUNK = 1 << 15
 
@@ -36,10 +36,11 @@ CHUNK = 1 << 15
 def enter(
     plan: Plan, acceleration: Acceleration, progress: Progress, *, at: str | None, failed: bool
 ) -> int:
-    """Runs a root shell in the target after the stage `at`, or in that where a build failed.
+    """Runs a root shell in the target, and returns the exit status of the shell.
 
-    What is done there is thrown away. Without either, it is the latest state that is known.
-    Returns the shell's exit status. Raises UsageError when no earlier build has left that state.
+    The target is in the state after the stage `at`, or, with `failed`, after the stage that failed;
+    otherwise in the latest state that the cache has. Changes are discarded. Raises UsageError when
+    the cache does not have that state.
     """
     if plan.helper is None or plan.base is None:
         raise UsageError("nothing has been built yet", hint="Run 'particle-os build' first.")
@@ -60,7 +61,7 @@ def enter(
             layers=[checkpoint.disk for checkpoint in chain],
             plain=plan.options.plain,
         ) as sandbox:
-            # From here on the terminal is the shell's.
+            # The progress display must leave the terminal to the shell.
             progress.close()
             return _session(sandbox, deadline, proxy.for_guest())
 
@@ -76,13 +77,17 @@ def _state(
             [*keys[: len(chain)], checkpoints.failed(keys[len(chain)])], max_age=float("inf")
         )
     if not chain:
-        raise UsageError("nothing of this recipe is kept", hint="Run 'particle-os build' first.")
+        raise UsageError(
+            "the cache has no state of this recipe", hint="Run 'particle-os build' first."
+        )
     if failed and not chain[-1].key.endswith(checkpoints.FAILED):
-        raise UsageError("no failed stage is kept: the last build got past it, or none has failed")
+        raise UsageError(
+            "the cache has no failed stage: none has failed, or a later build passed it"
+        )
     if at is not None and len(chain) < len(keys):
         raise UsageError(
-            f"there is no checkpoint after stage {at}; the last is {_described(chain)}",
-            hint="Run 'particle-os build' first. Nothing is kept after the last stage.",
+            f"there is no checkpoint after stage {at}; the last one is {_described(chain)}",
+            hint="Run 'particle-os build' first. The last stage leaves no checkpoint.",
         )
     return chain
 
@@ -109,7 +114,7 @@ def _session(sandbox: Sandbox, deadline: Deadline, proxy: wire.AptProxy | None) 
 
 @contextmanager
 def _raw_terminal(channel: paramiko.Channel) -> Iterator[None]:
-    """Every key goes to the VM, and the size of the window with it."""
+    """Passes every key to the VM, and every change of the window's size."""
 
     def resize(*_: object) -> None:
         size = shutil.get_terminal_size()
@@ -125,7 +130,7 @@ def _raw_terminal(channel: paramiko.Channel) -> Iterator[None]:
 
 
 def _forward(channel: paramiko.Channel) -> None:
-    """Carries bytes between our standard streams and the channel until the command ends."""
+    """Copies bytes between the standard streams and the channel until the command ends."""
     sources: list[Any] = [channel, sys.stdin.fileno()]
     while not channel.exit_status_ready() or channel.recv_ready() or channel.recv_stderr_ready():
         ready, _, _ = select.select(sources, [], [], 0.2)

@@ -1,4 +1,4 @@
-"""The story of one stage that is run alone, on a base."""
+"""The story of one stage that runs alone, on a base."""
 
 from __future__ import annotations
 

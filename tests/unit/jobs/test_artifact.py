@@ -44,7 +44,7 @@ SIZE = 6 << 20
 
 @pytest.fixture
 def disk(tmp_path):
-    """A sparse disk as the guest wrote it, larger than what counts."""
+    """A sparse disk as the guest leaves it: larger than the SIZE that the guest reports."""
     path = tmp_path / "disk.raw"
     with path.open("wb") as file:
         file.write(b"boot code")
@@ -62,7 +62,7 @@ def test_the_disk_is_cut_and_stays_sparse(disk):
 
 
 @pytest.mark.parametrize("position", [0, 3 << 20, SIZE - 1])
-def test_what_is_written_after_the_end_is_noticed(disk, position):
+def test_a_write_after_the_report_of_the_guest_is_noticed(disk, position):
     early = artifact.checksums(disk, SIZE)
     early.result(20)
     with disk.open("r+b") as file:
@@ -74,7 +74,7 @@ def test_what_is_written_after_the_end_is_noticed(disk, position):
         artifact.receive(disk, SIZE, early).result(20)
 
 
-def test_a_disk_that_cannot_be_read_is_told_where_its_checksums_are_wanted(disk):
+def test_the_checksums_of_an_unreadable_disk_raise_its_error(disk):
     early = artifact.checksums(disk, (8 << 20) + 1)
     with pytest.raises(EOFError):
         artifact.receive(disk, SIZE, early).result(20)
@@ -99,7 +99,7 @@ def check_sums(directory):
     )
 
 
-def test_published_files_can_be_checked_and_no_other_is_left(tmp_path):
+def test_published_files_can_be_checked_and_staging_is_empty(tmp_path):
     publish(tmp_path, {"a.raw": "raw", "a.qcow2": "qcow2"})
     check_sums(tmp_path)
     assert (tmp_path / "a.raw").read_text() == "raw"
@@ -116,7 +116,7 @@ def test_sums_of_other_images_stay_and_stale_ones_go(tmp_path):
     assert [line.split()[1] for line in lines] == ["a.raw", "b.raw"]
 
 
-def test_what_cannot_be_published_whole_changes_nothing(tmp_path):
+def test_a_missing_file_lets_nothing_be_published(tmp_path):
     publish(tmp_path, {"a.raw": "old"})
     before = (tmp_path / "SHA256SUMS").read_text()
     (tmp_path / ".staging/a.raw").write_text("new")
@@ -181,7 +181,7 @@ def test_a_raw_disk_is_converted_as_raw_whatever_it_contains(tmp_path, soon, ima
 
 
 def test_an_image_that_does_not_hold_the_disk_is_noticed(tmp_path, soon, monkeypatch):
-    """A converter that writes something else, and says that all is well."""
+    """The converter writes another disk and reports success."""
     raw = tmp_path / "x.raw"
     raw.write_bytes(b"\xa5" * (1 << 20))
     other = tmp_path / "other.raw"
@@ -197,7 +197,7 @@ def test_an_image_that_does_not_hold_the_disk_is_noticed(tmp_path, soon, monkeyp
         artifact.convert(raw, tmp_path / "x.qcow2", "qcow2", soon)
 
 
-def test_a_compressed_disk_holds_what_was_compressed(tmp_path, soon):
+def test_a_compressed_image_has_the_content_of_the_disk(tmp_path, soon):
     raw, packed = tmp_path / "x.raw", tmp_path / "x.raw.zst"
     raw.write_bytes(b"content" + bytes(3 << 20))
     sha256 = hashlib.sha256(raw.read_bytes()).hexdigest()
@@ -211,7 +211,7 @@ def test_a_compressed_disk_holds_what_was_compressed(tmp_path, soon):
 
 
 @pytest.mark.parametrize("text", ["new", None])
-def test_a_folder_is_replaced_whole_and_goes_with_its_image(tmp_path, text):
+def test_a_folder_is_replaced_or_removed_as_a_whole(tmp_path, text):
     for number, content in enumerate(("old", text)):
         staging = tmp_path / f".staging-{number}"
         staging.mkdir()

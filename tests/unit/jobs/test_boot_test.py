@@ -1,4 +1,4 @@
-"""A boot test of an image that is there: its report is whole, whatever fails."""
+"""The boot test of an existing image: its report is complete, whatever fails."""
 
 import pytest
 from particle_os.boot import session

@@ -44,7 +44,7 @@ def test_a_stage_that_has_not_ended_is_published_as_failed():
         found.running(Apt)
 
 
-def test_what_the_host_does_for_a_stage_counts_as_its_time(clock, monkeypatch):
+def test_work_of_the_host_counts_as_time_of_the_stage(clock, monkeypatch):
     monkeypatch.setattr(stage_results, "time", clock)
     plan = SimpleNamespace(stages=[Apt(timeout=30), Qemu()])
     whole, sooner = clock.deadline(100, "the build"), clock.deadline(20, "the build")
@@ -60,14 +60,14 @@ def test_what_the_host_does_for_a_stage_counts_as_its_time(clock, monkeypatch):
             deadline.remaining()
 
 
-def test_a_stage_without_a_limit_has_the_builds():
+def test_a_stage_without_a_timeout_has_the_deadline_of_the_build():
     plan = SimpleNamespace(stages=[Apt(), Qemu()])
     whole = plenty()
     with stages(plan, ("failed", "not-run")).limited(plan.stages[0], whole) as deadline:
         assert deadline is whole
 
 
-def test_names_of_stages_are_told_where_they_fail_and_in_the_result():
+def test_errors_and_results_have_the_names_of_stages():
     places = [Mark(Path("server.yml"), line, 5) for line in (3, 5)]
     plan = SimpleNamespace(
         stages=[Apt(name="Install \u202e it"), Qemu()], loaded=SimpleNamespace(places=places)
@@ -80,7 +80,7 @@ def test_names_of_stages_are_told_where_they_fail_and_in_the_result():
 
 
 class Chain:
-    """Stands on so many checkpoints, and notes what is kept."""
+    """A chain of `count` checkpoints that records the calls of `keep`."""
 
     asked_network = False
 
@@ -106,10 +106,10 @@ def conversation(plan, statuses, chain):
 @pytest.mark.parametrize(
     ("statuses", "kept_before", "index"),
     [
-        (["failed", "not-run", "not-run"], 1, 0),  # It still runs.
-        (["done", "not-run", "not-run"], 1, 1),  # Another has finished.
-        (["done", "not-run", "not-run"], 2, 0),  # It was kept already.
-        (["done", "done", "done"], 3, 2),  # Nothing is kept of the last.
+        (["failed", "not-run", "not-run"], 1, 0),  # The stage still runs.
+        (["done", "not-run", "not-run"], 1, 1),  # Another stage has ended.
+        (["done", "not-run", "not-run"], 2, 0),  # The state is already kept.
+        (["done", "done", "done"], 3, 2),  # The last stage leaves no checkpoint.
         (["done", "not-run", "not-run"], 1, -1),
         (["done", "not-run", "not-run"], 1, 99),
     ],
@@ -131,7 +131,7 @@ def test_the_state_after_the_stage_that_is_due_is_kept():
     assert chain.kept == [("timezone", False)]
 
 
-def test_who_names_a_mirror_is_told_what_the_base_lacks(tmp_path):
+def test_a_base_from_one_mirror_lacks_security_updates(tmp_path):
     path = tmp_path / "recipe.yml"
     kernel = "  - {type: apt, packages: [linux-image-amd64, systemd-sysv]}\n"
     theirs = "  - {type: sources, repositories: [{name: a, mirrors: ['http://a'], suites: [b]}]}\n"

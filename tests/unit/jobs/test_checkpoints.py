@@ -37,7 +37,7 @@ ROOTS = st.lists(st.sampled_from(["sha256:a", "sha256:b", "agent", 1, 2]), min_s
 
 @given(ROOTS, st.lists(STAGES, max_size=5), ROOTS, st.lists(STAGES, max_size=5))
 def test_equal_keys_mean_equal_work(root, stages, other_root, other_stages):
-    """Two prefixes share a key exactly when everything up to there is the same."""
+    """Two prefixes have the same key exactly when their roots and stages are equal."""
     first, second = keys(root, "x", stages), keys(other_root, "y", other_stages)
     for one in range(len(first)):
         for two in range(len(second)):
@@ -60,7 +60,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def keep(tmp_path, store):
-    """Keeps a chain of checkpoints as a build does; `name` makes their content."""
+    """Keeps a chain of checkpoints as a build does; their content includes their names."""
     numbers = itertools.count()
 
     def keep(*names, network=(), below=(), label="x"):
@@ -104,7 +104,7 @@ def test_a_gap_ends_the_prefix(store, keep, tmp_path):
 
 @pytest.mark.parametrize("what", [DISK, META])
 @pytest.mark.parametrize("damage", ["cut", "gone", "touched"])
-def test_what_is_not_whole_is_not_used(store, keep, tmp_path, what, damage):
+def test_a_damaged_checkpoint_is_not_used(store, keep, tmp_path, what, damage):
     keep("a", "b")
     place = tmp_path / "checkpoints/b" / what
     if damage == "cut":
@@ -118,7 +118,7 @@ def test_what_is_not_whole_is_not_used(store, keep, tmp_path, what, damage):
     assert found(store, "a", "b") == ["a"]
 
 
-def test_a_change_that_hides_is_found_by_verify(keep, tmp_path):
+def test_a_change_with_the_old_time_is_found_by_verification(keep, tmp_path):
     keep("a")
     place = tmp_path / "checkpoints/a"
     status = (place / DISK).stat()
@@ -130,13 +130,13 @@ def test_a_change_that_hides_is_found_by_verify(keep, tmp_path):
     assert [e.name for e in cache.damaged(tmp_path)] == ["a"]
 
 
-def test_what_the_network_gave_is_believed_for_a_while(store, keep):
+def test_data_from_the_network_is_reused_for_a_while(store, keep):
     keep("a", "b", "c", network=("b", "c"))
     assert found(store, "a", "b", "c") == ["a", "b", "c"]
     assert found(store, "a", "b", "c", max_age=0) == ["a"]
 
 
-def test_what_is_too_old_is_replaced_by_the_build_that_passed_it_over(store, tmp_path, keep):
+def test_a_build_replaces_the_checkpoints_that_are_too_old_for_it(store, tmp_path, keep):
     (old,) = keep("a", network=("a",))
     disk = tmp_path / "work/new.qcow2"
     disk.write_text("new")
@@ -146,21 +146,21 @@ def test_what_is_too_old_is_replaced_by_the_build_that_passed_it_over(store, tmp
     assert read(tmp_path / "checkpoints/a").meta.id != old.meta.id
 
 
-def test_a_refreshed_checkpoint_takes_none_of_the_old_ones_above_it(store, keep):
-    """Keys above a refreshed stage are the same, but their disks stand on another content."""
+def test_old_checkpoints_above_a_refreshed_one_are_not_used(store, keep):
+    """The keys above a refreshed stage stay equal, but their disks are overlays of old content."""
     below = keep("a", "b", "c")[:1]
     keep("b", below=below)
     assert found(store, "a", "b", "c") == ["a", "b"]
 
 
-def test_a_checkpoint_whose_parent_is_another_builds_is_not_kept(store, keep):
+def test_a_checkpoint_whose_parent_was_replaced_is_not_kept(store, keep):
     theirs = keep("a")
     keep("a")
     keep("b", below=theirs)
     assert found(store, "a", "b") == ["a"]
 
 
-def test_what_a_build_stands_on_is_neither_evicted_nor_replaced(store, keep, tmp_path):
+def test_checkpoints_in_use_are_neither_evicted_nor_replaced(store, keep, tmp_path):
     keep("a", "b")
     with store() as opened:
         chain = opened.longest(["a", "b"], max_age=HOUR)
@@ -172,7 +172,7 @@ def test_what_a_build_stands_on_is_neither_evicted_nor_replaced(store, keep, tmp
     assert found(store, "a", "b") == ["a"]
 
 
-def test_a_crash_in_mid_write_leaves_nothing_that_is_used(store, keep, tmp_path, monkeypatch):
+def test_a_crash_during_a_write_leaves_no_checkpoint(store, keep, tmp_path, monkeypatch):
     keep("a")
 
     def crash(*arguments):
@@ -200,7 +200,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_the_longest_unused_goes_first(keep, tmp_path, monkeypatch):
+def test_the_least_recently_used_entry_is_removed_first(keep, tmp_path, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(cache, "time", clock)
     keep("a", "b", "c")
@@ -217,7 +217,7 @@ def test_the_longest_unused_goes_first(keep, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_while_a_build_runs_only_free_checkpoints_go(keep, store, tmp_path):
+def test_pruning_during_a_build_removes_unused_checkpoints_only(keep, store, tmp_path):
     keep("a", "b")
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / "0.deb").write_text("x")

@@ -12,7 +12,7 @@ from ...waiting import Clock
 
 @pytest.fixture
 def delivery(tmp_path):
-    """A build whose files are made, in its staging directory."""
+    """A delivery with its logs and evidence in the staging directory."""
     staging = tmp_path / "out/.staging"
     staging.mkdir(parents=True)
     made = Delivery("server", staging, tmp_path / "out")
@@ -42,7 +42,7 @@ def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
     assert (delivery.output / "server.evidence/bios/console.log").exists()
 
 
-def test_a_failed_build_leaves_them_too_and_no_image(delivery):
+def test_a_failed_build_leaves_report_and_evidence_but_no_image(delivery):
     delivery.file("raw").write_bytes(b"image")
     delivery.write(result("server"), "<!DOCTYPE html>")
     log = delivery.keep_evidence([])
@@ -52,20 +52,20 @@ def test_a_failed_build_leaves_them_too_and_no_image(delivery):
     assert (delivery.failed_directory / "server.evidence/bios/console.log").exists()
 
 
-def test_a_build_that_has_not_come_far_has_no_report(delivery):
+def test_a_build_that_fails_early_has_no_report(delivery):
     delivery.keep_evidence([])
     assert not (delivery.failed_directory / "server.report.html").exists()
     assert (delivery.failed_directory / "server.console.log").exists()
 
 
-def test_an_image_that_cannot_be_read_is_told(delivery):
+def test_an_image_that_cannot_be_read_raises_an_error(delivery):
     delivery.file("raw").mkdir()
     delivery.add("raw", 5)
     with pytest.raises(IsADirectoryError):
         delivery.artifacts()
 
 
-def test_the_age_of_a_build_is_that_of_its_oldest_stage_of_the_network(monkeypatch):
+def test_the_network_age_of_a_build_is_the_age_of_its_oldest_network_stage(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(results, "time", clock)
     now = clock.now

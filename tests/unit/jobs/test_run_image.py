@@ -1,4 +1,4 @@
-"""Overlays that an image runs through, made by a real qemu-img."""
+"""The overlays of running images, made by a real qemu-img."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def overlay(path, image, *more):
     return path
 
 
-def test_an_overlay_that_was_kept_is_taken_again(tmp_path, image, monkeypatch):
+def test_a_kept_overlay_is_used_again(tmp_path, image, monkeypatch):
     kept = tmp_path / "kept.qcow2"
     make_overlay(kept, image, "raw", soon())
     assert kept.stat().st_mode & 0o777 == 0o600
@@ -37,17 +37,17 @@ def test_an_overlay_that_was_kept_is_taken_again(tmp_path, image, monkeypatch):
     run_image._check_overlay(kept, image.relative_to(tmp_path), "raw", soon())
 
 
-def test_an_image_that_has_changed_does_not_fit_its_overlay(tmp_path, image):
+def test_a_changed_image_does_not_fit_its_overlay(tmp_path, image):
     kept = tmp_path / "kept.qcow2"
     make_overlay(kept, image, "raw", soon())
     os.utime(image, (2e9, 2e9))
-    with pytest.raises(UsageError, match="has changed since") as told:
+    with pytest.raises(UsageError, match="has changed since") as raised:
         run_image._check_overlay(kept, image, "raw", soon())
-    assert "away" in told.value.hint
+    assert "away" in raised.value.hint
 
 
 @pytest.mark.parametrize("what", ["text", "other image", "other format", "alone", "data elsewhere"])
-def test_another_file_is_neither_taken_nor_touched(tmp_path, image, what):
+def test_any_other_file_is_neither_used_nor_changed(tmp_path, image, what):
     kept = tmp_path / "kept.qcow2"
     elsewhere = ["-o", f"data_file={tmp_path}/data"]
     match what:
@@ -62,7 +62,7 @@ def test_another_file_is_neither_taken_nor_touched(tmp_path, image, what):
         case _:
             overlay(kept, image, *elsewhere)
     before = kept.read_bytes()
-    with pytest.raises(UsageError, match="is no overlay over") as told:
+    with pytest.raises(UsageError, match="is no overlay over") as raised:
         run_image._check_overlay(kept, image, "vmdk" if what == "other format" else "raw", soon())
-    assert "another directory" in told.value.hint
+    assert "another directory" in raised.value.hint
     assert kept.read_bytes() == before

@@ -1,4 +1,4 @@
-"""A stage that runs alone: its options are read as in a recipe, and told at their lines."""
+"""A stage that runs alone: its options are read as in a recipe, and errors name their lines."""
 
 import pytest
 from particle_agent.stages import RECIPE_STAGES
@@ -24,7 +24,7 @@ def load(tmp_path, kind, text, base=BASE, **variables):
     return loading.load_stage(kind, path, variables, base=base)
 
 
-def test_the_options_stand_as_in_a_recipe(tmp_path):
+def test_the_options_are_written_as_in_a_recipe(tmp_path):
     (tmp_path / "motd").write_text("hello")
     text = "variables: {where: /etc/motd}\nfiles: [{path: '${where}', source: motd}]\nname: Say\n"
     loaded = load(tmp_path, "files", text, where="/etc/issue")
@@ -55,20 +55,18 @@ def test_older_forms_are_understood_and_noted(tmp_path, kind, first):
         ("files", "files:\n  - {path: /a, source: gone}\n", 2, 24, "no-file", "gone"),
     ],
 )
-def test_errors_are_told_at_the_lines_of_the_file(
-    tmp_path, kind, text, line, column, code, message
-):
-    with pytest.raises(InvalidDocument) as told:
+def test_errors_name_the_lines_of_the_file(tmp_path, kind, text, line, column, code, message):
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, kind, text)
-    problem = told.value.problems[0]
+    problem = raised.value.problems[0]
     assert (problem.line, problem.column, problem.code) == (line, column, code)
     assert message in problem.message
 
 
-def test_what_the_base_lacks_is_told_before_anything_starts(tmp_path):
-    with pytest.raises(InvalidDocument) as told:
+def test_a_base_without_the_needs_of_the_stage_is_refused(tmp_path):
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, "locale", "default: de_DE.UTF-8\n", base="mmdebstrap:trixie")
-    (problem,) = told.value.problems
+    (problem,) = raised.value.problems
     assert (problem.column, problem.code) == (10, "missing-need")
     assert "take a base that has it" in problem.hint
 
@@ -77,9 +75,9 @@ def test_what_the_base_lacks_is_told_before_anything_starts(tmp_path):
     ("kind", "hint"), [("local", "'locale'"), ("qemu", "build"), ("export", "allowed: ")]
 )
 def test_only_stages_of_recipes_run_alone(tmp_path, kind, hint):
-    with pytest.raises(UsageError, match="no stage") as told:
+    with pytest.raises(UsageError, match="no stage") as raised:
         load(tmp_path, kind, "{}\n")
-    assert hint in told.value.hint
+    assert hint in raised.value.hint
 
 
 def test_a_stage_for_another_architecture_does_not_run(tmp_path):
@@ -90,12 +88,12 @@ def test_a_stage_for_another_architecture_does_not_run(tmp_path):
 def test_every_other_stage_runs_alone(tmp_path):
     for kind in RECIPE_STAGES:
         if kind.type != "qemu":
-            with pytest.raises((InvalidDocument, UsageError)) as told:
+            with pytest.raises((InvalidDocument, UsageError)) as raised:
                 load(tmp_path, kind.type, "type: nothing\n")
-            assert f"type: expected '{kind.type}'" in str(told.value.problems)
+            assert f"type: expected '{kind.type}'" in str(raised.value.problems)
 
 
-def test_the_stage_is_run_anew_and_then_exported(tmp_path):
+def test_the_stage_always_runs_and_is_then_exported(tmp_path):
     (tmp_path / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
     options_path = tmp_path / "options.yml"
     options_path.write_text("zone: UTC\n")
@@ -113,7 +111,7 @@ def test_the_stage_is_run_anew_and_then_exported(tmp_path):
 
 
 @pytest.mark.parametrize("proxy", [True, False])
-def test_the_summary_tells_of_the_proxy_as_that_of_a_build(capsys, proxy):
+def test_the_summary_names_the_proxy_as_the_summary_of_a_build_does(capsys, proxy):
     used = AptProxyResult(url="http://127.0.0.1:3142", gone=False, hits=7, misses=1)
     result = SingleResult(
         particle_os="1",
@@ -132,5 +130,5 @@ def test_the_summary_tells_of_the_proxy_as_that_of_a_build(capsys, proxy):
     print_single(result, Console())
     shown = capsys.readouterr().out
     assert "apt on mmdebstrap:trixie in 4.5 s" in shown
-    told = "http://127.0.0.1:3142: 7 of 8 requests from its cache"
-    assert (told in shown) is proxy
+    shown_proxy = "http://127.0.0.1:3142: 7 of 8 requests from its cache"
+    assert (shown_proxy in shown) is proxy

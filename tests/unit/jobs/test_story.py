@@ -1,4 +1,4 @@
-"""The story of a build with a VM that plays its part: what is left in the output directory."""
+"""A build with a simulated VM: the files that it leaves in the output directory."""
 
 import json
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ CONTENT = b"the disk" * 64
 
 
 class Agent:
-    """Runs each stage in no time; then the output disk holds CONTENT."""
+    """Runs each stage without any work, and writes CONTENT to the output disk."""
 
     def __init__(self, sandbox, fails):
         self.sandbox = sandbox
@@ -87,7 +87,7 @@ class Vms(HelperVms):
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A directory with a recipe and its base; `fails` says what does not go well."""
+    """A directory with a recipe and its base; `fails` names the step that fails."""
     (tmp_path / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
     (tmp_path / "server.yml").write_text(RECIPE)
     (tmp_path / "root").touch()
@@ -150,23 +150,23 @@ def test_a_failed_stage_leaves_its_evidence_and_no_image(world):
     built(world)
     before = (world.out / "server.result.json").read_text()
     world.fails = "timezone"
-    with pytest.raises(StageFailed) as told:
+    with pytest.raises(StageFailed) as raised:
         built(world)
-    assert told.value.where.startswith("stage 1 (timezone)")
-    assert told.value.log == world.out / "server.failed/server.log"
+    assert raised.value.where.startswith("stage 1 (timezone)")
+    assert raised.value.log == world.out / "server.failed/server.log"
     result = json.loads((world.out / "server.failed/server.result.json").read_text())
     assert result["status"] == "failed"
     assert [stage["status"] for stage in result["stages"]] == ["failed", "not-run"]
     assert "it failed" in (world.out / "server.failed/server.report.html").read_text()
-    # The images of the build before it are untouched.
+    # The images of the earlier build are untouched.
     assert (world.out / "server.result.json").read_text() == before
 
 
-def test_a_build_that_fails_before_its_stages_leaves_its_log_only(world):
+def test_a_build_that_fails_before_its_stages_leaves_only_its_log(world):
     world.fails = "preparation"
-    with pytest.raises(InfrastructureError) as told:
+    with pytest.raises(InfrastructureError) as raised:
         built(world)
-    assert told.value.log.exists()
+    assert raised.value.log.exists()
     assert left(world.out / "server.failed") == {"server.log"}
 
 
@@ -225,7 +225,7 @@ def test_a_stage_that_runs_alone(world, export):
         assert result.archive.bytes == len(CONTENT)
 
 
-def test_a_firmware_that_is_missing_is_told_before_anything_is_made(world, monkeypatch):
+def test_a_missing_firmware_ends_the_build_before_its_preparation(world, monkeypatch):
     def refuse(firmware):
         raise UsageError(f"{firmware} is not installed")
 

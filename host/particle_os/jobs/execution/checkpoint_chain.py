@@ -1,4 +1,4 @@
-"""The checkpoints that one job stands on, and those that it adds."""
+"""The checkpoints that one job starts from, and the checkpoints that it adds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from particle_os.system.deadline import Deadline
 
 
 class CheckpointChain:
-    """The frozen scratch disks of a job: first that with the unpacked base, then one a stage.
+    """The frozen scratch disks of a job: with the unpacked base, and then after each stage.
 
-    `keys` names them all, also those still to come. A job without the cache keeps nothing.
+    `keys` are the keys of all checkpoints, including future ones. A job without the cache keeps no
+    checkpoint.
     """
 
     def __init__(
@@ -28,27 +29,27 @@ class CheckpointChain:
 
     @property
     def layers(self) -> list[Path]:
-        """The disks that the VM's scratch disk lies over."""
+        """The disks below the VM's scratch disk, the lowest first."""
         return [checkpoint.disk for checkpoint in self._chain]
 
     @property
     def stages(self) -> int:
-        """How many stages the last checkpoint comes after; -1 when there is no checkpoint."""
+        """The number of stages before the last checkpoint; -1 without any checkpoint."""
         return len(self._chain) - 1
 
     @property
     def asked_network(self) -> bool:
-        """Whether the network took part in the last checkpoint, or in one below it."""
+        """Whether the last checkpoint contains data from the network."""
         return bool(self._chain) and self._chain[-1].meta.network
 
     def keep(self, sandbox: Sandbox, label: str, *, network: bool) -> None:
-        """Freezes the scratch disk and keeps it for later builds."""
+        """Freezes the scratch disk and stores it for later builds."""
         if self._job.plan.options.cache:
             key = self._keys[len(self._chain)]
             self._chain.append(self._freeze(sandbox, key, label, network=network))
 
     def keep_failed(self, sandbox: Sandbox) -> None:
-        """Keeps the target as it is where a stage failed, for `particle-os shell --failed`."""
+        """Stores the target of the failed stage, for `particle-os shell --failed`."""
         if not self._job.plan.options.cache or not self._chain:
             return
         stage = self._job.plan.stages[self.stages]
@@ -57,7 +58,7 @@ class CheckpointChain:
             sandbox.agent.quiesce(self._deadline.sooner(60, "writing out the failed stage"))
             self._freeze(sandbox, key, f"{stage.type}, failed", network=True)
         except InfrastructureError as error:
-            self._job.note(f"the state of the failed stage could not be kept: {error.brief}")
+            self._job.note(f"the state of the failed stage cannot be kept: {error.brief}")
 
     def _freeze(self, sandbox: Sandbox, key: str, label: str, *, network: bool) -> Checkpoint:
         return self._job.checkpoints.keep(

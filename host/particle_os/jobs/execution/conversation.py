@@ -1,4 +1,4 @@
-"""What the host answers and does while the agent runs the stages."""
+"""Handles the events of the agent while it runs the stages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from particle_os.system.deadline import Deadline
 
 @dataclass(frozen=True)
 class Written:
-    """What the guest says that it wrote: the first `size` bytes of a file.
+    """The output disk that the guest reports as written: the first `size` bytes of a file.
 
-    The checksums are those from the moment when it said so; `artifact.receive` verifies them.
+    The computation of the checksums begins with the report; `artifact.receive` verifies them.
     """
 
     path: Path
@@ -33,14 +33,15 @@ class Written:
     checksums: Future[Checksums]
 
     def receive(self) -> Future[Checksums]:
-        """Cuts the file to its size once the VM has ended; as `artifact.receive`."""
+        """Truncates the file to `size` once the VM has ended; see `artifact.receive`."""
         return artifact.receive(self.path, self.size, self.checksums)
 
 
 class Conversation:
-    """Listens to the agent, and answers it.
+    """Listens to the agent and answers it.
 
-    The agent counts the stages that this job runs, which begin at stage `first` of the plan.
+    The agent counts from 0 at the first stage that this job runs, which is stage `first` of the
+    plan.
     """
 
     def __init__(
@@ -63,12 +64,13 @@ class Conversation:
         self.written: Written | None = None
 
     def output(self) -> Written:
-        """What the last stage wrote. Raises VmError when it has written nothing."""
+        """The disk or archive of the last stage. Raises VmError when the stage wrote nothing."""
         if self.written is None:
             raise VmError("the last stage wrote nothing to the output disk")
         return self.written
 
     def listen(self, event: wire.AgentEvent) -> wire.HostAnswer | None:
+        """Handles one event; returns the answer when the agent waits for one."""
         match event:
             case wire.PackagesNeeded():
                 return self._answer_packages()
@@ -90,16 +92,16 @@ class Conversation:
         return None
 
     def _answer_packages(self) -> wire.HostAnswer:
-        """Fetches packages for the stage that runs, whose time this takes."""
+        """Fetches packages for the running stage; the time counts as the stage's own."""
         stage = self._stages.running(Apt)
         with self._stages.limited(stage, self._deadline) as deadline:
             request = self._sandbox.agent.packages_request(deadline)
             return self._depot.answer(stage, request, deadline)
 
     def _keep_stage(self, index: int) -> None:
-        """Keeps the state after a stage; the guest says which, and is believed only in order."""
+        """Stores the state after a stage; the guest must report the stages in order."""
         if index != self._chain.stages or not self._stages.may_be_kept(index):
-            raise VmError("the agent says that a stage is complete which is not due")
+            raise VmError("the agent reports the end of a stage that is not due")
         stage = self._job.plan.stages[index]
         network = stage.asks_network or self._chain.asked_network
         self._chain.keep(self._sandbox, stage.type, network=network)
@@ -108,6 +110,6 @@ class Conversation:
         sandbox = self._sandbox
         sandbox.take_disk_event(event, self._deadline)
         if sandbox.written is not None:
-            # A SHA-256 is one serial chain; a processor is free while the guest verifies.
+            # SHA-256 uses a single processor, so begin while the guest verifies the disk.
             sums = artifact.checksums(sandbox.output, sandbox.written)
             self.written = Written(sandbox.output, sandbox.written, sums)

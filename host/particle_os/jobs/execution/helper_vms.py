@@ -20,7 +20,7 @@ from particle_os.vm.accel import Acceleration
 
 
 def resources(plan: Plan) -> Resources:
-    """What a VM of this plan gets: the user's options go before the template."""
+    """The resources of a VM of this plan; the user's options override the template."""
     return Resources(
         memory=plan.options.memory or memory_bytes(plan.template),
         cpus=plan.options.cpus or plan.template.cpus,
@@ -30,7 +30,7 @@ def resources(plan: Plan) -> Resources:
 
 @dataclass(frozen=True)
 class HelperVms:
-    """Starts helper VMs, all of which end before the job's `deadline`."""
+    """Starts helper VMs; each of them ends before the job's `deadline`."""
 
     job: Job
     helper: Helper
@@ -39,7 +39,7 @@ class HelperVms:
 
     @contextmanager
     def start(self, purpose: str, output: Path, layers: Sequence[Path] = ()) -> Iterator[Sandbox]:
-        """A VM that writes the output disk `output`; its scratch disk lies over `layers`."""
+        """Starts a VM with the output disk `output` and a scratch disk over `layers`."""
         with ExitStack() as stack:
             with self.job.progress.phase(f"start VM for the {purpose}"):
                 sandbox = stack.enter_context(
@@ -58,6 +58,7 @@ class HelperVms:
             yield sandbox
 
     def result(self) -> HelperResult:
+        """The helper and the acceleration, as result.json publishes them."""
         return HelperResult(
             template=self.job.plan.template.name,
             key=self.helper.key,

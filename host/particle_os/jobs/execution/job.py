@@ -31,7 +31,7 @@ class Job:
     work: Workspace
     checkpoints: Checkpoints
     staging: Path
-    # The result repeats these notes.
+    # The notes for the result.
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -40,24 +40,25 @@ class Job:
         return self.staging / f"{self.plan.name}.console.log"
 
     def note(self, text: str) -> None:
+        """Shows a note and adds it to the result."""
         if len(self.notes) < NOTES_LIMIT:
             self.notes.append(printable(text))
         self.progress.note(text)
 
     def show_notes(self) -> None:
-        """Shows the notes that the plan itself gives rise to."""
+        """Shows the notes that follow from the plan."""
         for note in self.plan.loaded.notes:
             self.note(str(note))
         if self.plan.options.plain:
             self.note(PLAIN_NOTE)
         if self.plan.lacks_security:
             self.note(
-                "with --mirror the image has no updates and security suites: a sources stage sets "
-                "them"
+                "with --mirror the image has no updates and security suites; add them with a "
+                "sources stage"
             )
 
     def show_output(self, event: wire.AgentEvent) -> None:
-        """Shows what the guest's programs print; ignores every other event."""
+        """Shows the output of the guest's programs; ignores every other event."""
         if isinstance(event, wire.OutputLine):
             self.progress.line(event.text)
 

@@ -1,4 +1,4 @@
-"""All that comes before the stages: helper VM, accelerator, base image, earlier checkpoints."""
+"""Prepares the stages: helper VM, accelerator, base image, earlier checkpoints."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ BUILD_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the stages run in, and what they start from."""
+    """The helper VMs that the stages run in, and the base and checkpoints that they start from."""
 
     apt_proxy: ChosenProxy
     vms: HelperVms
     base: Base
-    # The names of the scratch disk with the unpacked base, and of that after each stage.
+    # The checkpoint keys: of the unpacked base, and after each stage.
     keys: Sequence[str]
-    # Earlier builds left these; the job continues after the last. Without any it unpacks the base.
+    # The job continues after the last checkpoint; without checkpoints it unpacks the base.
     checkpoints: Sequence[Checkpoint]
 
 
 def prepare(job: Job) -> Prepared:
-    """Makes what earlier jobs have not left in the cache; raises InfrastructureError."""
+    """Makes the helper and the base unless the cache has them. Raises InfrastructureError."""
     proxy = apt_proxy.find(job.plan.apt_proxy, os.environ, job.note)
     made = _make_helper(job, proxy)
     vms = _choose_accelerator(job, made)
@@ -71,16 +71,16 @@ def _choose_accelerator(job: Job, made: Helper) -> HelperVms:
             directory=job.work.path / "kvm-probe",
             note=job.note,
         )
-    # Everything is slower under emulation, the whole build too.
+    # Emulation slows the whole build down.
     seconds = BUILD_SECONDS * acceleration.factor
-    # What the recipe grants a stage is granted to the build, too.
+    # The build may last as much longer as the recipe allows its stages.
     granted = sum(stage.timeout or 0 for stage in job.plan.stages)
     return HelperVms(job, made, acceleration, Deadline.after(seconds + granted, "the build"))
 
 
 def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
     def keep(sandbox: Sandbox, made: Base) -> None:
-        """The VM that made the base has it on its scratch disk: no need to unpack it again."""
+        """Stores the scratch disk of the VM that made the base: it holds the unpacked base."""
         if job.plan.options.cache:
             sandbox.agent.quiesce(vms.deadline)
             chain = CheckpointChain(job, vms.deadline, job.plan.keys(made, vms.helper))
@@ -109,9 +109,9 @@ def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
 
 
 def _find_checkpoints(job: Job, keys: Sequence[str]) -> Sequence[Checkpoint]:
-    """Looks how much of the work has been done by earlier builds."""
+    """The checkpoints of earlier builds that the job can continue from."""
     if not job.plan.options.cache:
         return ()
-    # The last stage writes the disk; that is always done anew.
+    # The last stage writes the output disk, so it always runs.
     usable = min(job.plan.refresh_from, len(job.plan.stages) - 1)
     return job.checkpoints.longest(keys[: usable + 1], max_age=job.plan.options.max_age)

@@ -1,4 +1,4 @@
-"""What building an image and running a stage alone share: the stages, once all is prepared."""
+"""Runs the stages of a prepared job, for the build of an image and for a stage that runs alone."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from particle_os.recipe.attachments import Attachment, NotAttachable
 from particle_os.sandbox.running import Sandbox
 from particle_os.system.workspace import RESERVE_BYTES, cache_directory, free_bytes, need_room
 
-# What the scratch disk of a small system takes, besides its base.
+# An estimate of what the stages of a small system write to the scratch disk, in bytes.
 SCRATCH_ESTIMATE = 1 << 30
-# To how many times its size a base unpacks, about; stages rarely take away.
+# The size of an unpacked base, as an approximate multiple of its archive; stages rarely shrink it.
 UNPACKED = 3
 
 
 class Execution:
-    """The stages of a job under way, one method a step."""
+    """The stages of a job, with one method for each step."""
 
     def __init__(self, job: Job, prepared: Prepared) -> None:
         self.job = job
@@ -44,12 +44,12 @@ class Execution:
         found = prepared.checkpoints
         self.chain = CheckpointChain(job, self.deadline, prepared.keys, found)
         self.stages = Stages(job.plan, job.progress)
-        # The first is the unpacked base.
+        # The first checkpoint is the unpacked base.
         self.stages.cached([checkpoint.meta.created for checkpoint in found[1:]])
 
     @contextmanager
     def sandbox(self, purpose: str, output: Path) -> Iterator[Sandbox]:
-        """A helper VM in which the next stage can run; its output disk is the file `output`."""
+        """Starts a helper VM that can run the next stage; its output disk is the file `output`."""
         self.fetch_base()
         self.check_room()
         with self.prepared.vms.start(purpose, output, self.chain.layers) as sandbox:
@@ -58,16 +58,16 @@ class Execution:
             yield sandbox
 
     def fetch_base(self) -> None:
-        """Downloads what is missing of a container image, unless a checkpoint stands for it."""
+        """Downloads missing parts of a container image, unless a checkpoint replaces the base."""
         if self.chain.layers or self.base.is_here():
             return
         with self.progress.phase("fetch base image"):
             self.base.fetch(self.job.work, self.deadline, self.progress.line)
 
     def check_room(self) -> None:
-        """Raises NotEnoughSpace when what the stages write has no room; before the VM starts."""
+        """Raises NotEnoughSpace when the host has no room for the scratch disk."""
         unpacked = 0 if self.chain.layers else self.unpacked_bytes
-        # The last stage writes to another disk.
+        # The last stage writes to the output disk.
         if self.stages.done < len(self.plan.stages) - 1:
             unpacked += SCRATCH_ESTIMATE
         need_room(self.job.work.path, unpacked, "the scratch disk")
@@ -78,6 +78,7 @@ class Execution:
         return UNPACKED * self.base.size()
 
     def push_base(self, sandbox: Sandbox) -> None:
+        """Unpacks the base in the VM, unless a checkpoint replaces it."""
         if self.chain.layers:
             return
         with self.progress.phase("push base"):
@@ -91,7 +92,7 @@ class Execution:
         self.chain.keep(sandbox, "base", network=False)
 
     def push_files(self, sandbox: Sandbox) -> None:
-        """Hands in the files of the host, and the secrets, that the stages to come name."""
+        """Copies the host files and the secrets of the remaining stages into the VM."""
         sandbox.agent.hold(self.plan.secrets_of(self.stages.done), self.deadline)
         for attachment in dict.fromkeys(self._attachments()):
             name = attachment.reference.partition(":")[2]
@@ -107,14 +108,14 @@ class Execution:
                 )
 
     def _attachments(self) -> Iterator[Attachment]:
-        """The files of the host that the stages to come name."""
+        """The host files that the remaining stages name."""
         return chain.from_iterable(self.plan.loaded.attachments[self.stages.done :])
 
     def run_stages(self, sandbox: Sandbox, *, verify: bool = False) -> Conversation:
-        """Runs the stages to come, and returns what the agent said.
+        """Runs the remaining stages and returns the conversation with the agent.
 
         With `verify`, the agent verifies the disk that the last stage writes. An error names the
-        place in the recipe of the stage that failed.
+        failed stage and its place in the recipe.
         """
         conversation = self._conversation(sandbox)
         with self._failures_placed(sandbox), self.progress.phase("stages"):
@@ -146,7 +147,7 @@ class Execution:
 
     @contextmanager
     def _failures_placed(self, sandbox: Sandbox) -> Iterator[None]:
-        """Tells where a stage failed, and keeps the disk on which it did."""
+        """Adds the place in the recipe to errors, and keeps the scratch disk of a failed stage."""
         try:
             yield
         except ParticleError as error:
@@ -160,7 +161,7 @@ class Execution:
             raise
 
     def _blame_full_disk(self, error: ParticleError) -> None:
-        """Raises InfrastructureError instead, when the disk of the host is full."""
+        """Raises InfrastructureError from `error` when the disk of the host is full."""
         places = (self.job.work.path, self.job.staging)
         if all(free_bytes(place) >= RESERVE_BYTES for place in places):
             return

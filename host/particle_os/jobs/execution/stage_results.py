@@ -1,4 +1,4 @@
-"""What is known of the stages of one build while they run."""
+"""The results of the stages of one build, while the stages run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from particle_os.system.deadline import Deadline
 S = TypeVar("S", bound=StageOptions)
 State = Literal["waiting", "running", "done"]
 PARTS_LIMIT = 100
-# Results are published when nothing runs any more: a stage that has not ended then has failed.
+# No stage runs when the results are published: a stage without an end has failed.
 PUBLISHED: dict[State, Literal["done", "failed", "not-run"]] = {
     "waiting": "not-run",
     "running": "failed",
@@ -33,14 +33,14 @@ PUBLISHED: dict[State, Literal["done", "failed", "not-run"]] = {
 
 @dataclass(frozen=True)
 class _Stage:
-    """A stage of the plan, and how far it is."""
+    """A stage of the plan, and its state."""
 
     options: RecipeStage | Export
     state: State = "waiting"
     cached: bool = False
     seconds: float | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
-    # Seconds since 1970.
+    # The end of the stage, in seconds since 1970.
     done_at: float | None = None
 
     def result(self, index: int) -> StageResult:
@@ -57,9 +57,9 @@ class _Stage:
 
 
 class Stages:
-    """The results of a plan's stages so far; the progress shows what happens to them.
+    """The results of a plan's stages so far; the progress shows every change.
 
-    Stages are numbered from 0. What the guest says of a stage that there is not is passed over.
+    Stages are numbered from 0. Reports of the guest about a stage that does not exist are ignored.
     """
 
     def __init__(self, plan: Plan, progress: Progress) -> None:
@@ -70,12 +70,12 @@ class Stages:
 
     @property
     def results(self) -> tuple[StageResult, ...]:
-        """What result.json publishes."""
+        """The results as result.json publishes them."""
         return tuple(stage.result(index) for index, stage in enumerate(self._stages))
 
     @property
     def done(self) -> int:
-        """How many are done."""
+        """The number of stages that are done."""
         return sum(stage.state == "done" for stage in self._stages)
 
     @property
@@ -83,7 +83,7 @@ class Stages:
         return self.done == len(self._stages)
 
     def cached(self, done_at: Sequence[float]) -> None:
-        """Earlier builds did the first stages, one at each of these times."""
+        """Marks the first stages as done by earlier builds, at the times `done_at`."""
         for index, at in enumerate(done_at):
             stage = self._stages[index]
             self._stages[index] = replace(stage, state="done", cached=True, done_at=at)
@@ -110,21 +110,21 @@ class Stages:
             self._progress.emit(StageFinished(index, len(self._stages), label, event.seconds))
 
     def may_be_kept(self, index: int) -> bool:
-        """Whether the stage is done, and another one comes after it."""
+        """Whether the stage is done and is not the last stage."""
         return 0 <= index < len(self._stages) - 1 and self._stages[index].state == "done"
 
     def running(self, kind: type[S]) -> S:
-        """The stage that runs now. Raises VmError when it is of another kind."""
+        """The running stage. Raises VmError unless a stage of type `kind` runs."""
         for stage in self._stages:
             if stage.state == "running" and isinstance(stage.options, kind):
                 return stage.options
-        raise VmError("the agent asks for what its stage has no use for")
+        raise VmError("the agent sends a request that its stage has no use for")
 
     @contextmanager
     def limited(self, stage: StageOptions, deadline: Deadline) -> Iterator[Deadline]:
-        """The deadline for work of the host that `stage`, the running one, waits for.
+        """The deadline for work of the host that the running stage `stage` waits for.
 
-        That counts as the stage's own: raises StageFailed when its time is up.
+        The work counts as time of the stage: raises StageFailed when the time of the stage is up.
         """
         seconds = stage.timeout
         if seconds is None:
@@ -143,7 +143,7 @@ class Stages:
             ) from error
 
     def place(self, error: ParticleError) -> None:
-        """Notes in an error which stage it happened in, and where the recipe has that."""
+        """Adds the running stage and its place in the recipe to an error."""
         running = (i for i, stage in enumerate(self._stages) if stage.state == "running")
         index = next(running, None)
         if index is None:
@@ -152,7 +152,7 @@ class Stages:
         named = f", '{printable(stage.name)}'" if stage.name else ""
         error.where = f"stage {index + 1} ({stage.type}{named})"
         places = self._plan.loaded.places
-        # Those of particle-os itself have none.
+        # Stages that particle-os adds have no place in the recipe.
         if index < len(places):
             error.where += f", {places[index].path}:{places[index].line}"
 
