@@ -1,4 +1,4 @@
-"""Where dpkg keeps what, and how a package file is read; deb(5)."""
+"""The paths of dpkg's database, and the reading of package files (deb(5))."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ CHUNK = 1 << 20
 
 
 def find_member(deb: IO[bytes], name: bytes) -> int:
-    """Goes to a member of a package, an ar archive; returns its size in bytes."""
+    """Seeks to the content of a member of a package, which is an ar archive. Returns its bytes.
+
+    Raises EnvironmentFailed when there is no member with exactly this name.
+    """
     deb.seek(8)
     while len(header := deb.read(60)) == 60:
         size = int(header[48:58])
         if header[:16].rstrip() == name:
             return size
         deb.seek(size + size % 2, os.SEEK_CUR)
-    raise EnvironmentFailed(f"{deb.name} holds no {name.decode()}, decompressed")
+    raise EnvironmentFailed(f"{deb.name} contains no uncompressed {name.decode()}")
 
 
 def chunks(source: IO[bytes], size: int) -> Iterator[bytes]:
-    """The next `size` bytes, some at a time."""
+    """The next `size` bytes, in chunks. Raises EnvironmentFailed when the file ends earlier."""
     while size:
         chunk = source.read(min(CHUNK, size))
         if not chunk:

@@ -1,4 +1,4 @@
-"""What apt's complaints mean; the same words from the apt of the target and of the host."""
+"""Converts apt's messages to errors. The apt of the target and of the host print the same texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ URL_HOST = re.compile(r"https?://([^/\s:]+)|resolve '([^']+)'|connect to ([^\s:]
 
 
 def apt_failure(tail: Sequence[str]) -> StageError | None:
-    """The error for the last lines that apt printed; None when they hold no complaint."""
+    """The error for the last lines that apt printed; None when they contain no error message."""
     complaints = [line for line in tail if line.startswith(("E:", "W:", "Err:"))]
     text = "\n".join(complaints)
     if UNREACHABLE.search("\n".join(tail)):

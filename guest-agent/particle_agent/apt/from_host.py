@@ -1,11 +1,11 @@
-"""Debian packages that the host has fetched: asking for them, and installing from them.
+"""Requests Debian packages from the host, and installs them from the host's disk.
 
-apt is slow under emulation: it checks signatures, reads indexes of 50 MB, and dpkg decompresses.
-The host's own apt does the same at native speed, told what is installed here and where packages
-come from. It hands in a disk (squashfs) with `Packages`, an index of what is to be installed, and
-`archives/`, where the packages lie under the names that apt gives them, decompressed. For a base
-it also holds dpkg's database of the packages as they are once they are extracted; for others, what
-there is to know of those that can be unpacked without dpkg (plain.py).
+apt is slow under emulation: it checks signatures and reads indexes of 50 MB, and dpkg decompresses.
+The host's own apt does the same work at native speed. The request contains the installed packages
+and the sources. The answer is a disk (squashfs) with an index of the packages to install, and with
+the packages, uncompressed, under apt's names for them (`contract.packages`). For a base the disk
+also contains dpkg's database of the extracted packages. For other stages it describes the packages
+that can be unpacked without dpkg.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRUSTED = "/etc/apt/trusted.gpg.d"
 
 
 def make_request(target: Target) -> PackageRequest | None:
-    """What the host's apt must know; None when the target's apt has to do the work itself."""
+    """The request to the host's apt; None when the target's apt must do the work."""
     if not target.exists("/var/lib/dpkg/status") or _has_credentials(target):
         return None
     sources = _files(target, "/etc/apt/sources.list", "/etc/apt/sources.list.d")
@@ -48,7 +48,7 @@ def make_request(target: Target) -> PackageRequest | None:
 
 
 def _has_credentials(target: Target) -> bool:
-    """Passwords for a mirror stay in the VM."""
+    """Whether apt has passwords for a mirror, which must stay in the VM."""
     return target.exists("/etc/apt/auth.conf") or bool(target.list("/etc/apt/auth.conf.d"))
 
 
@@ -57,19 +57,19 @@ def _file(target: Target, path: str) -> FileContent:
 
 
 def _files(target: Target, single: str, directory: str) -> list[FileContent]:
-    """The file and those of the directory, in apt's order."""
+    """The single file, then the files of the directory, in apt's order."""
     paths = [single, *(f"{directory}/{name}" for name in target.list(directory))]
     return [_file(target, path) for path in paths if target.path(path).is_file()]
 
 
 def _architectures(target: Target) -> tuple[str, ...]:
-    """The native one first, as dpkg notes them; empty when only the native one was ever used."""
+    """The architectures of dpkg, the native one first; empty when no other was ever added."""
     place = "/var/lib/dpkg/arch"
     return tuple(target.read(place).split()) if target.exists(place) else ()
 
 
 def settings_of(target: Target) -> Iterator[tuple[str, str]]:
-    """The configuration of the target's apt, apt.conf(5); each item of a list has its name."""
+    """The configuration of the target's apt (apt.conf(5)). List items repeat the name."""
     for line in target.capture(["apt-config", "dump"]).splitlines():
         if match := re.fullmatch(r'([A-Za-z:-]+) "([^"]*)";', line):
             yield match.group(1), match.group(2)
@@ -77,10 +77,10 @@ def settings_of(target: Target) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def disk(target: Target) -> Iterator[str]:
-    """The host's disk of packages, mounted inside the target; yields where."""
+    """Mounts the host's disk of packages in the target. Yields the mount point in the target."""
     device = wait_for_disk("packages", 0, 60.0)
     with device.open("rb") as file:
-        # The host writes the disk anew for each request.
+        # The host overwrites the disk for each request, so drop the cached blocks.
         fcntl.ioctl(file, BLKFLSBUF, 0)
     with target.mounted_inside(device, MOUNT, "-o", "ro"):
         yield MOUNT
@@ -88,10 +88,11 @@ def disk(target: Target) -> Iterator[str]:
 
 @contextmanager
 def options(target: Target) -> Iterator[list[str]]:
-    """The options that have apt-get install from the host's disk and from nowhere else."""
+    """Yields the options that make apt-get install from the host's disk only."""
     with disk(target) as place:
         target.write(SOURCE, f"deb [trusted=yes] file:{place} ./\n")
-        # What `apt-get update` would make of that source (apt names a list after its URI).
+        # Write the index to the place where `apt-get update` would. Its name is derived from the
+        # source's URI.
         index = place.strip("/").replace("/", "_")
         target.write(f"{LISTS}/_{index}_._{INDEX}", target.read(f"{place}/{INDEX}"))
         target.make_directory(f"{LISTS}/partial")
@@ -107,7 +108,7 @@ def options(target: Target) -> Iterator[list[str]]:
                 f"-oDir::Cache::archives={place}/{ARCHIVES}",
                 "-oDir::Cache::pkgcache=",
                 "-oDir::Cache::srcpkgcache=",
-                # The disk is read-only, and nobody else is here.
+                # The disk is read-only, and no other apt runs.
                 "-oDebug::NoLocking=true",
             ]
         finally:

@@ -1,6 +1,6 @@
-"""A proxy for apt while a build lasts: nothing of it is written into the image.
+"""Settings for a proxy for apt during a build. No setting is written into the image.
 
-The host finds and checks it. Here apt is told of it, in the VM and on the host alike.
+The host finds and checks the proxy. The VM and the host both use these settings for their apt.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from particle_agent.apt.failure import NOT_FETCHED
 from particle_agent.contract.wire import AptProxy
 from particle_agent.target.target import Target
 
-# What QEMU's user network calls the host's 127.0.0.1.
+# The address of the host's 127.0.0.1 in QEMU's user network.
 HOST_LOOPBACK = "10.0.2.2"
-# Each machine has another one; a proxy elsewhere does not reach ours.
+# Each machine has its own loopback: a proxy on another machine does not reach this one.
 OWN = (HOST_LOOPBACK, "127.0.0.1", "localhost")
 ANSWER_SECONDS = 5.0
 SOURCES = "/run/particle-os-sources"
@@ -27,7 +27,10 @@ _PIN_BY_HOST = re.compile(r"^\s*Pin:\s*origin\b", re.MULTILINE | re.IGNORECASE)
 
 
 def settings(proxy: AptProxy, sources: str) -> dict[str, str]:
-    """apt.conf(5) for packages of `sources`, the texts of sources.list(5), through the proxy."""
+    """The settings of apt.conf(5) that fetch packages through the proxy.
+
+    `sources` are the texts of sources.list(5).
+    """
     https = proxy.url if proxy.https == "connect" else "DIRECT"
     hosts = set(OWN) | (set(_OTHER_PORT.findall(sources)) if proxy.caches else set())
     return {
@@ -38,56 +41,59 @@ def settings(proxy: AptProxy, sources: str) -> dict[str, str]:
 
 
 def configuration(proxy: AptProxy) -> str:
-    """The settings as a file of apt.conf(5), whatever the sources are."""
+    """The text of a file of apt.conf(5) with the settings for any sources."""
     return "".join(f'{key} "{value}";\n' for key, value in settings(proxy, "").items())
 
 
 def may_rewrite(proxy: AptProxy, preferences: str) -> bool:
-    """Whether https sources can be written in the proxy's way.
+    """Whether https sources can be rewritten for the proxy.
 
-    Not where pins go by the host that packages come from: all would come from the host "HTTPS".
+    Pins by origin prevent it: after rewriting, all packages would come from the host "HTTPS".
     """
     return proxy.https == "rewrite" and not _PIN_BY_HOST.search(preferences)
 
 
 def rewritten(sources: str) -> str:
-    """The sources with https as apt-cacher-ng takes it."""
+    """The sources with https URLs in apt-cacher-ng's notation."""
     return _HTTPS.sub(r"http://HTTPS///\1", sources)
 
 
 def answers(proxy: AptProxy) -> bool:
-    """Whether somebody is there who speaks HTTP: one that hangs still takes connections."""
+    """Whether the proxy answers in HTTP. A proxy that hangs still accepts connections."""
     place = urlsplit(proxy.url)
     try:
-        with socket.create_connection((place.hostname, place.port), ANSWER_SECONDS) as there:
-            there.sendall(b"GET / HTTP/1.0\r\nHost: %s\r\n\r\n" % place.netloc.encode())
-            return there.recv(len(b"HTTP/")).startswith(b"HTTP")
+        with socket.create_connection((place.hostname, place.port), ANSWER_SECONDS) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\nHost: %s\r\n\r\n" % place.netloc.encode())
+            return connection.recv(len(b"HTTP/")).startswith(b"HTTP")
     except OSError:
         return False
 
 
-def hint(told: str | None, tail: Sequence[str]) -> str | None:
-    """What to tell the user of a failure of apt, with its last lines, through a proxy."""
+def hint(given: str | None, tail: Sequence[str]) -> str | None:
+    """The hint for a failure of apt through a proxy.
+
+    `given` is the hint for a failure without a proxy, and `tail` the last lines of apt.
+    """
     if not NOT_FETCHED.search("\n".join(tail)):
-        return told
+        return given
     more = "Packages come through a proxy; to do without it, build with '--apt-proxy none'."
-    return f"{told} {more}" if told else more
+    return f"{given} {more}" if given else more
 
 
 @contextmanager
 def options(target: Target, proxy: AptProxy) -> Iterator[list[str]]:
-    """What apt-get in the target is told so that it goes through the proxy."""
+    """Yields the options that make the target's apt-get use the proxy."""
     files = _read(target, "/etc/apt/sources.list", "/etc/apt/sources.list.d")
-    told = settings(proxy, "\n".join(files.values()))
+    values = settings(proxy, "\n".join(files.values()))
     pins = _read(target, "/etc/apt/preferences", "/etc/apt/preferences.d")
     if may_rewrite(proxy, "\n".join(pins.values())):
         target.make_directory(f"{SOURCES}/sources.list.d")
         for path, text in files.items():
             target.write(f"{SOURCES}/{path.removeprefix('/etc/apt/')}", rewritten(text))
-        told["Dir::Etc::sourcelist"] = f"{SOURCES}/sources.list"
-        told["Dir::Etc::sourceparts"] = f"{SOURCES}/sources.list.d"
+        values["Dir::Etc::sourcelist"] = f"{SOURCES}/sources.list"
+        values["Dir::Etc::sourceparts"] = f"{SOURCES}/sources.list.d"
     try:
-        yield [f"-o{key}={value}" for key, value in told.items()]
+        yield [f"-o{key}={value}" for key, value in values.items()]
     finally:
         target.remove(SOURCES)
 

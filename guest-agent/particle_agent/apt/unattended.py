@@ -1,6 +1,6 @@
-"""Maintainer scripts run while nobody attends: what they must not do in an image, they cannot.
+"""Keeps maintainer scripts from actions that must not happen in an image.
 
-These are no shortcuts: without them an image would be another one, or wrong.
+These measures are no shortcuts: without them the image would be different, or wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "
 
 @contextmanager
 def services_stay_off(target: Target) -> Iterator[None]:
-    """invoke-rc.d(8) asks policy-rc.d; 101 forbids the action."""
+    """Keeps services from starting. Status 101 of policy-rc.d forbids it (invoke-rc.d(8))."""
     if target.exists(POLICY):
         yield
         return
@@ -29,7 +29,10 @@ def services_stay_off(target: Target) -> Iterator[None]:
 
 @contextmanager
 def no_host_keys(target: Target) -> Iterator[None]:
-    """openssh-server makes no keys where a file exists; the image makes its own at first boot."""
+    """Keeps openssh-server from making host keys, which the image makes at first boot.
+
+    openssh-server makes no key whose file exists.
+    """
     placeholders = [path for path in HOST_KEYS if not target.exists(path)]
     had_directory = target.exists("/etc/ssh")
     for path in placeholders:
