@@ -124,13 +124,13 @@ def write(directory: Path) -> None:
     for suite in suites:
         for kind, values in scripts(suite).items():
             known[kind] |= values
-    doc = "Scripts of Debian 12 and later that the stand-ins know, by their SHA-256."
+    doc = "The SHA-256 of each script of Debian 12 and later that the stand-ins know."
     head = '"""{}\n\n`make debian-facts` writes this file.\n"""\n\n'
     (AGENT / "shortcuts/known_scripts.py").write_text(
         head.format(doc) + date + _written(known, "SCRIPTS")
     )
     told = facts({suite.name: list(suite.paragraphs()) for suite in suites})
-    doc = "Which packages of Debian 12 and later bring others, by whatever they depend on."
+    doc = "The packages of Debian 12 and later that bring others through their dependencies."
     (AGENT / "contract/debian.py").write_text(
         head.format(doc) + date
         + f"RELEASED = {RELEASED!r}\n".replace("'", '"')

@@ -26,8 +26,8 @@ DATABASES = {"user": "passwd", "group": "group"}
 def missing(stages: Sequence[Stage], target: Target) -> Iterator[tuple[int, Need]]:
     """The unmet needs, each with the index of its stage. Each stage has a need only once.
 
-    The host does not know what packages bring to this base: after a stage that installs packages,
-    a later stage finds out by itself what it lacks.
+    The effect of packages on this base is unknown. So any stage that installs packages counts as
+    meeting the needs of later stages, which report what is still missing.
     """
     for index, stage in enumerate(stages):
         seen: set[str] = set()

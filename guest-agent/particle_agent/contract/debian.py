@@ -1,4 +1,4 @@
-"""Which packages of Debian 12 and later bring others, by whatever they depend on.
+"""The packages of Debian 12 and later that bring others through their dependencies.
 
 `make debian-facts` writes this file.
 """

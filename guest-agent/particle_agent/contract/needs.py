@@ -16,7 +16,7 @@ from particle_agent.contract import debian
 
 # The `Need.what` of an init, which several stages refer to.
 INIT = "package init"
-# The most named packages that do not bring what is needed, by its name; "common" are all of them.
+# By `Need.what`, the common packages of recipes that do not bring it. "common" has all of them.
 WITHOUT = debian.WITHOUT
 
 

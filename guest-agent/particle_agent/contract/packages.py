@@ -18,7 +18,7 @@ FIELD = re.compile(r"(?m)^(Package|Architecture|Version): *(\S+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Loose:
-    """The effect of a loose package on the system: unpacking it is no more than writing files.
+    """A package that can be unpacked without dpkg, because unpacking it only writes files.
 
     `stanza` is its paragraph in dpkg's status. The absolute paths are those that dpkg writes or
     removes.

@@ -1,11 +1,10 @@
-"""Unpacks many packages at once, as dpkg would one after the other.
+"""Unpacks many packages in one pass, with the result of dpkg, which unpacks them one by one.
 
-dpkg starts four programs for each package that it unpacks, which is what emulation makes slow.
-Where nothing but files is to be written, tar(1) writes those of all packages in one go, and dpkg's
-database gets what dpkg itself would note. dpkg goes on from there: it configures these packages,
-and unpacks those whose scripts want to run before. (See process_archive in dpkg's
-src/main/unpack.c.) The host has found out what a package file tells (dpkg_database.py); here is
-what depends on the target.
+dpkg starts four programs for each package that it unpacks, which is slow under emulation. If
+unpacking only writes files, tar(1) writes the files of all packages in one pass, and this module
+writes the entries of dpkg's database. dpkg then configures these packages, and unpacks the packages
+whose scripts must run before (process_archive in dpkg's src/main/unpack.c). The host checks the
+package files (dpkg_database.py); this module checks the target.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target.command import TAR_RECORDS
 from particle_agent.target.target import Target
 
-# As dpkg lists the root directory.
+# The root directory in dpkg's lists of files.
 ROOT = "/."
 CONFIGURATION = ("/etc/dpkg/dpkg.cfg", "/etc/dpkg/dpkg.cfg.d", "/root/.dpkg.cfg")
-# What it, and apt's, may say; other options leave files out, or run programs.
+# The options that dpkg's configuration may contain. Others leave files out, or run programs.
 HARMLESS = re.compile(r"\s*(#.*|no-debsig|log[ =].*|force-unsafe-io|force-conf[a-z]+|)\s*")
 DPKG_OPTIONS = "DPkg::Options::"
 FORMAT = "1\n"
@@ -40,10 +39,11 @@ EXTENDED_STATES = "/var/lib/apt/extended_states"
 
 @contextmanager
 def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[str] | None]:
-    """Unpacks the packages of the host's disk, mounted at `disk`, that are loose in the target.
+    """Unpacks the loose packages of the host's disk, which is mounted at `disk`.
 
-    `wanted` is what apt-get(8) is to install; yields what `apt-get install` is to be given now, or
-    None when nothing was unpacked. Where apt may have taken a name for something else, nothing is.
+    `wanted` are the names for `apt-get install`. Yields the names that apt-get must get instead, or
+    None when nothing was unpacked. Nothing is unpacked if apt may have interpreted a name of
+    `wanted` as another package.
     """
     if target.plain or not _is_known_format(target):
         yield None
@@ -68,37 +68,37 @@ def unpacked(target: Target, disk: str, wanted: Sequence[str]) -> Iterator[list[
         _extract(target, disk, chosen)
         surroundings.settle(chosen.values())
         stanzas = "".join(f"{loose.stanza}\n" for loose in chosen.values())
-        # dpkg needs the empty line between two paragraphs. Not all of them are UTF-8.
+        # dpkg needs an empty line between two paragraphs. Paragraphs need not be UTF-8.
         both = status.rstrip() + b"\n\n" + stanzas.encode("utf-8", "surrogateescape")
         target.write_from(io.BytesIO(both.lstrip()), STATUS)
         for trigger in surroundings.triggered(chosen.values()):
             target.chroot(["dpkg-trigger", "--no-await", trigger])
-    # apt does nothing to packages that lack others, unless it is told of those.
+    # apt refuses to work with packages that lack dependencies, unless it gets these, too.
     yield [*wanted, *(f"{p['Package']}:{p['Architecture']}={p['Version']}" for p in index)]
     _note_automatic(target, [package for package in index if package["Package"] not in names])
 
 
 def _is_known_format(target: Target) -> bool:
-    """Whether dpkg keeps its database as it is written here."""
+    """Whether dpkg's database has the format that this module writes."""
     place = f"{DPKG}/info/format"
     return not target.exists(place) or target.read(place) == FORMAT
 
 
 def _paragraphs(text: str) -> list[dict[str, str]]:
-    """The fields of one line of a file in dpkg's format."""
+    """The fields of each paragraph of a file in dpkg's format. Only fields of one line are read."""
     paragraphs = (dict(FIELD.findall(paragraph)) for paragraph in text.split("\n\n"))
     return [fields for fields in paragraphs if "Package" in fields]
 
 
 def _loose(target: Target, disk: str) -> Iterator[tuple[str, Loose]]:
-    """What the host says of the loose packages, by their files' names."""
+    """The names of the loose packages' files, and the host's descriptions of them."""
     place = target.path(f"{disk}/{packages.LOOSE}")
     for path in sorted(place.glob("*.json")):
         yield path.stem, decode(Loose, json.loads(path.read_text()))
 
 
 def _extract(target: Target, disk: str, debs: Iterable[str]) -> None:
-    """Writes the files of these packages, and then those of dpkg's database."""
+    """Writes the files of these packages, then the files of dpkg's database."""
     archives = target.path(f"{disk}/{packages.ARCHIVES}")
     databases = target.path(f"{disk}/{packages.LOOSE}")
 
@@ -117,14 +117,14 @@ def _extract(target: Target, disk: str, debs: Iterable[str]) -> None:
         if not any("No space left" in line for line in failed.tail):
             raise
         raise EnvironmentFailed(
-            "the packages have no room on the scratch disk",
-            hint="Give it more with --scratch-size.",
+            "the packages do not fit on the scratch disk",
+            hint="Give the scratch disk more room with --scratch-size.",
             tail=failed.tail,
         ) from failed
 
 
 def _note_automatic(target: Target, found: Sequence[dict[str, str]]) -> None:
-    """Tells apt which packages go when nothing needs them any more; see apt-mark(8)."""
+    """Marks packages as automatically installed, so that autoremove applies (apt-mark(8))."""
     native = target.capture(["dpkg", "--print-architecture"]).strip()
     automatic = {}
     for fields in found:
@@ -147,24 +147,25 @@ def _key(paragraph: str) -> tuple[str, str]:
 
 
 class _Surroundings:
-    """What there is in the target where a package would be unpacked."""
+    """The state of the target that decides whether a package can be unpacked without dpkg."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        # What is in the directories that packages have; None where there is none.
+        # The names in the directories of packages. A missing directory is None.
         self._entries: dict[str, frozenset[str] | None] = {}
         self._directories: dict[Path, os.stat_result] = {}
         settings = from_host.settings_of(target)
-        told = (value.removeprefix("--") for name, value in settings if name == DPKG_OPTIONS)
+        options = (value.removeprefix("--") for name, value in settings if name == DPKG_OPTIONS)
         lines = (line for text in self._configuration() for line in text.split("\n"))
-        self._plainly = all(HARMLESS.fullmatch(line) for line in (*told, *lines))
-        # dpkg-divert(1): three lines each, the path, the other path, the package.
+        self._plainly = all(HARMLESS.fullmatch(line) for line in (*options, *lines))
+        # dpkg-divert(1): three lines for each diversion: the path, the diverted path, the package.
         diversions = self._lines("diversions")
-        # dpkg-statoverride(1): user, group, mode, path.
+        # dpkg-statoverride(1): user, group, mode and path.
         overridden = [line.split(" ", 3)[3] for line in self._lines("statoverride")]
         special = (*diversions[::3], *diversions[1::3], *overridden)
         self._special = {merged(path) for path in special}
-        # deb-triggers(5): who awaits what a trigger does waits with its configuration.
+        # deb-triggers(5): a package that activates an awaited trigger is not installed until the
+        # trigger has been processed.
         watched = [line.partition(" ") for line in self._lines("triggers/File")]
         self._watched = {path for path, _, who in watched if who.endswith("/noawait")}
         self._awaited = {path for path, _, who in watched if not who.endswith("/noawait")}
@@ -181,7 +182,7 @@ class _Surroundings:
         return self._target.read(path).splitlines() if self._target.exists(path) else []
 
     def permit(self, loose: Loose) -> bool:
-        """Whether dpkg would write all of the package, and nothing that is there."""
+        """Whether dpkg would write all files of the package and replace no existing file."""
         return (
             self._plainly
             and self._special.isdisjoint(map(merged, loose.files))
@@ -192,7 +193,7 @@ class _Surroundings:
         )
 
     def _holds(self, path: str) -> bool:
-        """Whether something is there, or what dpkg would take for a new conffile."""
+        """Whether the path exists, or a new conffile that dpkg left there."""
         directory, _, name = path.rpartition("/")
         names = self._listed(directory) or ()
         return name in names or f"{name}.dpkg-new" in names
@@ -201,7 +202,7 @@ class _Surroundings:
         return self._listed(path) is None and self._holds(path)
 
     def _listed(self, directory: str) -> frozenset[str] | None:
-        """The names in a directory."""
+        """The names in a directory; None when there is no such directory."""
         if directory not in self._entries:
             above, _, name = directory.rpartition("/")
             entries = None
@@ -214,10 +215,9 @@ class _Surroundings:
         return self._entries[directory]
 
     def settle(self, chosen: Iterable[Loose]) -> None:
-        """Gives the directories that were there the owner and the mode that they had.
+        """Restores owner and mode of existing directories, and updates the times of changed ones.
 
-        Those in which something is new have changed now, which tar takes back; man-db, for one,
-        looks at that.
+        tar sets the times from the archive. Programs such as man-db need the time of the change.
         """
         for place, before in self._directories.items():
             now = place.stat()
@@ -234,7 +234,7 @@ class _Surroundings:
             os.utime(self._target.path(directory))
 
     def triggered(self, chosen: Iterable[Loose]) -> list[str]:
-        """The paths that packages of the target watch, and in which something is new."""
+        """The paths with new files that packages of the target watch by triggers."""
         return sorted(self._touched(chosen, self._watched))
 
     def _touched(self, changed: Iterable[Loose], watched: Collection[str]) -> set[str]:

@@ -1,8 +1,8 @@
-"""Work that the stand-ins ask for, and that is done while dpkg goes on.
+"""Work that the stand-ins request, and that the agent does while dpkg continues.
 
-A stand-in and this side hand each other files by name. A request is a file with a name of its own,
-made in one step; it stays until what it asks for is done. So a shell that reads the directory sees
-each request that is not done, and one that asks while the same is being done makes another file.
+A request is a file with a unique name, which a stand-in creates in one step. The agent removes it
+when the work is done. So a shell that reads the directory sees every unfinished request. A stand-in
+that requests work in progress again makes another file, and the agent repeats the work.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ POLL_SECONDS = 0.1
 
 
 def ask(what: str) -> str:
-    """The shell command that asks for `what`."""
+    """The shell command that requests `what`."""
     return f'mkdir -p {REQUESTS} && mktemp "{REQUESTS}/{what}.XXXXXX" >/dev/null'
 
 
 def ask_here(target: Target, what: str) -> None:
-    """Asks as a stand-in does, at most once at a time."""
+    """Makes a request from the agent itself. There is at most one at a time."""
     target.make_directory(REQUESTS)
     target.path(f"{REQUESTS}/{what}.here").touch()
 
 
 class Beside:
-    """What the stand-ins ask for that is done while dpkg goes on.
+    """Serves the requests of the stand-ins while dpkg continues.
 
-    `pool` does what nothing else waits for.
+    `pool` does the work that no stand-in waits for.
     """
 
     def __init__(self, target: Target, pool: Executor) -> None:
         self._target = target
         self._pool = pool
         self._under_way: list[Future[object]] = []
-        # The lists of modules made before anybody asks for them, by the kernel.
+        # The lists of modules that are made before a request, by kernel.
         self._early: dict[str, Future[Mapping[str, int]]] = {}
         self._kernels = self._unpacked_kernels()
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Does what is asked for as long as the context lasts; all lists of modules are made then.
+        """Serves requests until the context ends. All requested lists of modules are made then.
 
-        Raises CommandFailed as depmod does.
+        Raises CommandFailed when depmod fails.
         """
         ended = threading.Event()
         with ThreadPoolExecutor(1) as own:
@@ -64,7 +64,7 @@ class Beside:
                 raise failures[0]
 
     def finish(self) -> None:
-        """Waits for the rest. Raises CommandFailed as the programs do."""
+        """Waits for the remaining work. Raises CommandFailed when a program fails."""
         for future in self._under_way:
             future.result()
 
@@ -77,7 +77,7 @@ class Beside:
                 try:
                     self._do(name)
                 except Exception as error:
-                    # Whatever it is, nobody waits for it any longer.
+                    # Remove the requests after any error, so that no stand-in waits forever.
                     failures.append(error)
                 for request in requests:
                     self._target.remove(request)
@@ -85,35 +85,35 @@ class Beside:
         return failures
 
     def _requests(self) -> dict[str, list[str]]:
-        """The files that ask for something now, by what they ask for."""
+        """The current request files, by the requested work."""
         found: dict[str, list[str]] = {}
         for name in self._target.list(REQUESTS):
             found.setdefault(name.rpartition(".")[0], []).append(f"{REQUESTS}/{name}")
         return found
 
     def _begin_early(self) -> None:
-        """Begins with the lists of modules of kernels that dpkg has unpacked meanwhile."""
+        """Starts to make the lists of modules of kernels that dpkg has unpacked since."""
         try:
             for version in self._unpacked_kernels() - self._kernels - self._early.keys():
                 if self._target.exists("/sbin/depmod"):
                     self._early[version] = self._pool.submit(self._list_modules, version)
         except OSError:
-            pass  # dpkg is at work there.
+            pass  # dpkg is changing these files. The next round tries again.
 
     def _unpacked_kernels(self) -> set[str]:
-        """The kernels whose packages dpkg has unpacked: it writes the list of files last."""
+        """The kernels whose packages dpkg has unpacked. It writes the list of files last."""
         names = self._target.list(f"{DPKG}/info")
         found = {n[len(KERNEL) : -5] for n in names if n.startswith(KERNEL) and n.endswith(".list")}
         return {version for version in found if self._target.exists(f"/lib/modules/{version}")}
 
     def _list_modules(self, version: str) -> Mapping[str, int]:
-        """Makes the lists of a kernel's modules; returns what they were made of."""
+        """Makes the lists of a kernel's modules. Returns the modules that it read."""
         modules = self._modules(version)
         self._target.chroot(["depmod", version])
         return modules
 
     def _modules(self, version: str) -> Mapping[str, int]:
-        """The modules of a kernel, and when they changed last (ns)."""
+        """The modules of a kernel, with the times of their last change (ns)."""
         place = self._target.path(f"/lib/modules/{version}")
         return {
             f"{directory}/{name}": os.lstat(f"{directory}/{name}").st_ctime_ns
@@ -123,7 +123,7 @@ class Beside:
         }
 
     def _is_listed(self, version: str) -> bool:
-        """Whether the lists of modules were made ahead, of the modules that are there now."""
+        """Whether the lists were made in advance, from the current modules."""
         early = self._early.get(version)
         if early is None or early.cancel() or early.exception() is not None:
             return False
@@ -141,5 +141,5 @@ class Beside:
             argv = ["systemd-hwdb", "--usr", "update"]
             self._under_way.append(self._pool.submit(self._target.chroot, argv))
         elif name == LOCALES:
-            # What fails fails again in the stage, which tells of it.
+            # A failure here occurs again in the stage, which reports it.
             self._pool.submit(self._target.ahead)

@@ -1,4 +1,4 @@
-"""Scripts of Debian 12 and later that the stand-ins know, by their SHA-256.
+"""The SHA-256 of each script of Debian 12 and later that the stand-ins know.
 
 `make debian-facts` writes this file.
 """

@@ -1,8 +1,8 @@
-"""Programs that stand in for those of Debian while dpkg runs.
+"""Stand-ins: programs that replace programs of Debian while dpkg runs.
 
-Maintainer scripts ask again and again for work that a build does once, or beside dpkg. A stand-in
-imitates a program, or what a script does with a program, so it knows that script by its SHA-256
-(known_scripts.py). For another script the program itself runs, and a note says so.
+Maintainer scripts repeatedly request work that a build can do once, or in parallel to dpkg. A
+stand-in imitates a program, or the use of a program by a script. It does so only for scripts whose
+SHA-256 is known (known_scripts.py). For other scripts the real program runs, with a note.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from particle_agent.shortcuts.known_scripts import SCRIPTS
 from particle_agent.system import kernels
 from particle_agent.target.target import ENVIRONMENT, Target
 
-# dpkg and the maintainer scripts find these programs here first.
+# The first directory in the PATH of dpkg and the maintainer scripts.
 STAND_INS = "/run/particle-os-bin"
-# What is asked for once all packages are there.
+# Requests to be served when all packages are installed.
 ASKED_FOR = "/run/particle-os-asked"
-# By the name of a program that ran itself, the script that its stand-in does not know.
+# Files named after programs that ran themselves. Each contains the path of the unknown script.
 UNKNOWN = "/run/particle-os-unknown"
 CALLER = f"{DPKG}/info/$DPKG_MAINTSCRIPT_PACKAGE.$DPKG_MAINTSCRIPT_NAME"
 UPDATE = "/usr/sbin/update-initramfs"
 PATH = f"PATH={ENVIRONMENT['PATH']}"
 
 
-# The shell reads names alone: a program that looks at the files finds some of them gone.
+# Waits for depmod. The shell only reads names: a program that opens the files may find them gone.
 WAIT = f"""\
 while [ "$(echo {REQUESTS}/{DEPMOD}*)" != "{REQUESTS}/{DEPMOD}*" ]; do sleep 0.2; done
 """
-# The postinst of `locales` asks sed for all locales that there are, and then grep for each of the
-# 500, whether locale.gen lists it, and adds the line if not. All at once takes a hundredth of the
-# time; sed says nothing then, and nothing is left to be looked for.
+# The postinst of `locales` lists all 500 locales with sed. For each it runs grep on locale.gen, and
+# adds a missing line. This stand-in adds all missing lines in one pass, in a hundredth of the time.
+# It prints nothing, so that the script has no locale left to look for.
 SED = """\
 list=/etc/locale.gen
 if [ "$*" = '-e /^[a-zA-Z]/!d -e s/ *$//g /usr/share/i18n/SUPPORTED' ] && [ -f "$list" ] &&
@@ -49,7 +49,7 @@ KNOWN; then
 	}
 fi
 """
-# A kernel that goes away takes its initramfs with it at once.
+# Removing a kernel (-d) removes its initramfs immediately.
 UPDATE_INITRAMFS = f"""\
 case " $*" in
 *" -d"*) ;;
@@ -59,8 +59,8 @@ esac
 HWDB_UPDATE = f"""\
 [ "$*" = "--usr update" ] && KNOWN && {ask(HWDB)} && exit
 """
-# Whoever asks for anything but the lists of one kernel sees what was asked for before. dracut
-# reads the lists as soon as the kernel's script goes on.
+# Calls other than for the lists of one kernel wait for the earlier requests. With dracut there are
+# no requests, because it reads the lists as soon as the kernel's script continues.
 LIST_MODULES = f"""\
 case "$#:$1" in
 1:[0-9]*) [ ! -e /usr/bin/dracut ] && KNOWN && {ask(f"{DEPMOD}$1")} && exit ;;
@@ -69,7 +69,7 @@ esac
 
 
 def _texts(installs: Collection[str]) -> dict[str, str]:
-    """The stand-ins, by their names. What one does not do, the program of that name does."""
+    """The texts of the stand-ins, by name. Each runs the real program for all other calls."""
     texts = {
         "update-initramfs": UPDATE_INITRAMFS.replace("KNOWN", _knows("update-initramfs", UPDATE)),
         "systemd-hwdb": HWDB_UPDATE.replace("KNOWN", _knows("udev", CALLER)),
@@ -82,9 +82,9 @@ def _texts(installs: Collection[str]) -> dict[str, str]:
 
 
 def _knows(kind: str, path: str, *, without: str = "@") -> str:
-    """A shell command that succeeds when the script at `path` is one of this kind that is known.
+    """A shell command that succeeds when the script at `path` is a known one of this kind.
 
-    A kernel's script has the kernel's version in it, which is taken out by `without`.
+    It replaces the text `without` by "@" first: a kernel's script contains the kernel's version.
     """
     patterns = "|".join(f"{sha256}*" for sha256 in SCRIPTS[kind])
     return f"""{{ case "$(sed "s/{without}/@/g" "{path}" | sha256sum)" in
@@ -95,17 +95,17 @@ esac; }}"""
 
 @contextmanager
 def generated_once(target: Target, installs: Collection[str] = ()) -> Iterator[list[str]]:
-    """What packages have generated again and again is generated once, beside what goes on.
+    """Generates once what maintainer scripts would generate repeatedly.
 
-    That is the initramfs of each kernel, at the end; and on the other processor, beside dpkg
-    already, the lists of a kernel's modules (every one of them is decompressed for it), udev's
-    database of hardware, and what stages to come can do ahead. Yields the options with which
-    apt-get only notes that these were asked for. `installs` names packages that may need help.
+    At the end it makes the initramfs of each kernel. In parallel to dpkg, on the other processor,
+    it makes the lists of a kernel's modules, for which depmod decompresses all modules. There it
+    also makes udev's hardware database, and does the work that later stages can do in advance.
+    Yields the options that make apt-get use the stand-ins. `installs` are the packages to install.
     """
     before = kernels.images(target)
     if target.plain:
         yield []
-        # Images have an initramfs of their own kind, whoever made another one before.
+        # A script has made an initramfs with other settings than those of images.
         if kernels.images(target).items() - before.items():
             for version in kernels.versions(target):
                 kernels.make_initramfs(target, version)
@@ -127,7 +127,7 @@ def generated_once(target: Target, installs: Collection[str] = ()) -> Iterator[l
         if asked or kernels.images(target).items() - before.items():
             for version in kernels.versions(target):
                 if not kernels.takes_list(target, version):
-                    # Its initramfs holds the database.
+                    # This initramfs contains the hardware database, so wait for it.
                     side.finish()
                 kernels.make_initramfs(target, version)
         side.finish()
@@ -137,11 +137,11 @@ def _note_unknown(target: Target) -> None:
     for name in target.list(UNKNOWN):
         script = target.read(f"{UNKNOWN}/{name}").strip()
         target.reporter.note(
-            f"{name} ran as Debian has it, which takes longer: {script} is not a script that "
-            "particle-os knows"
+            f"the real {name} ran, which takes longer: {script} is not a script that particle-os "
+            "knows"
         )
 
 
 def begin_ahead(target: Target) -> None:
-    """Lets what stages to come can do ahead begin, as far as packages are unpacked."""
+    """Starts the work that later stages can do in advance with the unpacked packages."""
     beside.ask_here(target, LOCALES)

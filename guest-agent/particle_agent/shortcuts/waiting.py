@@ -1,7 +1,8 @@
-"""Agents that need no start: one process has all modules in its memory, and forks.
+"""Starts agents by forking a process that has all modules in memory.
 
-The helper VM runs it from before its memory is saved. An order is a line in a FIFO: the process
-whose standard streams the new agent takes, a FIFO for its exit status, and its arguments.
+The helper VM starts this process before its memory is saved. An order is a line in a FIFO: the ID
+of the process whose standard streams the new agent takes over, a FIFO for the agent's exit status,
+and the agent's arguments.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from typing import NoReturn
 from particle_agent.target.system_calls import call
 
 DIRECTORY = Path("/run/particle-os")
-# asm-generic/unistd.h; pidfd_getfd(2) takes sockets, too, which /proc/PID/fd does not open.
+# asm-generic/unistd.h. pidfd_getfd(2) also copies sockets, which cannot be opened by /proc/PID/fd.
 PIDFD_GETFD = 438
 
 
 def serve(main: Callable[[], int]) -> NoReturn:
-    """Runs `main` in a new process for each order, for ever; the FIFO has this program's name."""
+    """Runs `main` in a new process for each order, forever. The FIFO has this program's name."""
     place = DIRECTORY / Path(sys.argv[0]).name
     os.mkfifo(place, 0o600)
-    # Nobody waits for the agents.
+    # The kernel reaps the agents: this process does not wait for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    # With a writer of its own it never ends.
+    # Open the FIFO for writing, too, so that reading never meets the end of the file.
     with place.open("r+b", buffering=0) as orders:
         while True:
             pid, status, *arguments = orders.readline().decode().split()
@@ -37,10 +38,10 @@ def serve(main: Callable[[], int]) -> NoReturn:
 
 
 def run(pid: int, status: Path, arguments: list[str], main: Callable[[], int]) -> NoReturn:
-    """This process becomes an agent, and ends; its exit status goes to `status` at the end."""
+    """Runs an agent in this process, writes its exit status to `status`, and exits."""
     code = 1
-    # Held open: who waits for the status learns of every end.
-    with status.open("w") as told:
+    # Keep the FIFO open until exit, so that its reader gets EOF even after a crash.
+    with status.open("w") as result:
         try:
             os.setsid()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -50,7 +51,7 @@ def run(pid: int, status: Path, arguments: list[str], main: Callable[[], int]) -
             sys.stdout.flush()
         except BaseException:
             traceback.print_exc()
-        told.write(f"{code}\n")
+        result.write(f"{code}\n")
     os._exit(code)
 
 

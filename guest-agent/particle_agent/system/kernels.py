@@ -59,7 +59,7 @@ def versions(target: Target) -> list[str]:
 
 
 def images(target: Target) -> dict[str, int]:
-    """The initramfs that there are, and when they were written last (ns)."""
+    """The names of the initramfs images, with the times of their last change (ns)."""
     names = [name for name in target.list("/boot") if name.startswith("initrd.img-")]
     return {name: target.path(f"/boot/{name}").stat().st_ctime_ns for name in names}
 

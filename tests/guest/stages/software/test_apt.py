@@ -374,7 +374,7 @@ def test_a_script_that_is_not_known_runs_as_it_is_and_a_note_says_so(debian, pro
     Apt(packages=("locales",)).run(debian)
     assert debian.read("/real/asked") == f"{' '.join(arguments)}\n"
     (note,) = debian.report.notes
-    assert note.startswith(f"{program} ran as Debian has it")
+    assert note.startswith(f"the real {program} ran")
     assert debian.list("/run") == []
 
 
