@@ -1,4 +1,4 @@
-"""Debian packages."""
+"""Stage apt: installs, upgrades and removes Debian packages."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ STATUS = "/var/lib/dpkg/status"
 PREFERENCES = "/etc/apt/preferences.d/recipe.pref"
 LOCAL_DEBS = "/run/particle-os-debs"
 DEB_FORMAT = "${Package} ${Version}\\n"
-# What exists to depend on many others.
+# Packages whose purpose is to depend on many others.
 COLLECTIONS = ("task-*", "live-task-*", "*-desktop*", "*-full", "debian-cloud-images-packages")
-# The users and groups that systemd, D-Bus, udev and OpenSSH of Debian 12 and 13 make. No other
-# package of WITHOUT["common"] makes any.
+# The users and groups of systemd, D-Bus, udev and OpenSSH in Debian 12 and 13. Other packages of
+# WITHOUT["common"] make none.
 ACCOUNTS = re.compile(
     "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
 )
@@ -65,22 +65,23 @@ class Pin(Options):
     package: PinnedPackages
     """The packages: names, or patterns such as linux-* and *."""
     pin: PinText
-    """Which of their versions: release a=trixie-backports, version 1.2*, or origin "HOST"."""
+    """The versions: release a=trixie-backports, version 1.2*, or origin "HOST"."""
     priority: PinPriority
-    """How much they are wanted: above 1000 even as a downgrade, below 0 never."""
+    """The priority. Above 1000 apt even downgrades to these versions; below 0 it never installs
+    them."""
 
     def __post_init__(self) -> None:
         if self.priority == 0:
             refuse([(("priority",), f"{self.package}: apt knows no priority 0")])
 
 
-# An answer of another type, also of a misspelt one, may be a password.
+# Answers of these types appear in messages. Others, also of misspelt types, may be passwords.
 SHOWN_ANSWERS = ("string", "boolean", "select", "multiselect", "note", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Options):
-    """An answer to a question that a package would ask; see debconf-set-selections(1)."""
+    """An answer to a question of a package (debconf-set-selections(1))."""
 
     package: InstalledName
     """The package that asks."""
@@ -89,46 +90,46 @@ class Answer(Options):
     type: Literal["string", "boolean", "select", "multiselect", "note", "text", "password"]
     """The type of the question."""
     value: Annotated[DebconfValue, Confidential("type", SHOWN_ANSWERS)]
-    """The answer; several of a multiselect have commas between them."""
+    """The answer. Separate several answers of a multiselect with commas."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Apt(StageOptions):
     """Installs, upgrades and removes Debian packages with the apt of the image.
 
-    No service starts during the build, the initramfs is made once at the end, and apt's indexes
-    and downloads stay outside of the image.
+    No service starts during the build. The initramfs is made once, at the end. apt's indexes and
+    downloads stay outside the image.
     """
 
     reads_network: ClassVar[bool] = True
     type: Literal["apt"] = "apt"
     packages: tuple[PackageName, ...] = ()
-    """What to install; a name may carry :ARCH, =VERSION or /RELEASE as in apt-get(8)."""
+    """The packages to install. A name may end with :ARCH, =VERSION or /RELEASE (apt-get(8))."""
     debs: tuple[HostFile, ...] = ()
-    """Package files to install, relative to the recipe; apt brings what they depend on."""
+    """Package files to install, relative to the recipe. apt also installs their dependencies."""
     update: bool = True
     """Whether to fetch the package indexes first."""
     recommends: bool = False
-    """Whether to install recommended packages too."""
+    """Whether to install recommended packages, too."""
     target_release: ReleaseName | None = None
-    """The release whose versions are preferred, such as trixie-backports, in this stage."""
+    """The release whose versions this stage prefers, such as trixie-backports."""
     upgrade: bool = False
-    """Whether to upgrade what is there already (apt-get dist-upgrade)."""
+    """Whether to upgrade the installed packages (apt-get dist-upgrade)."""
     remove: tuple[InstalledName, ...] = ()
-    """What to remove; what is not there is passed over."""
+    """The packages to remove. Packages that are not installed are ignored."""
     purge: bool = False
-    """Whether what is removed loses its configuration too."""
+    """Whether to delete the configuration of removed packages, too."""
     autoremove: bool = False
-    """Whether to remove what was installed for others alone that are gone."""
+    """Whether to remove dependencies that no installed package needs any more."""
     hold: tuple[InstalledName, ...] = ()
-    """What later upgrades leave as it is, also in the running image (apt-mark hold)."""
+    """Packages that later upgrades must not change, also in the running image (apt-mark hold)."""
     pins: tuple[Pin, ...] = ()
     """Preferences, added to /etc/apt/preferences.d/recipe.pref."""
     debconf: tuple[Answer, ...] = ()
-    """Answers to questions of packages, given before they are installed."""
+    """Answers to questions of packages, set before their installation."""
 
     def __post_init__(self) -> None:
-        # Fetched indexes are there for what runs later.
+        # With `update` alone the stage fetches indexes for later stages.
         nothing = not (self.update or self.fetches or self._only_takes_away)
         names = {name.partition("=")[0].partition("/")[0] for name in self.packages}
         refuse(
@@ -144,7 +145,7 @@ class Apt(StageOptions):
         return self.remove
 
     def may_bring(self, need: Need) -> bool:
-        # What a package file depends on, or a package recommends, is not known here.
+        # The dependencies of package files, and recommended packages, are unknown here.
         if self.debs or (self.packages and self.recommends):
             return True
         names = [re.split("[:=/]", name)[0] for name in self.packages]
@@ -177,7 +178,7 @@ class Apt(StageOptions):
             debs = stack.enter_context(_local_debs(target, self.debs))
             if self._host_has_fetched(target):
                 options = stack.enter_context(from_host.options(target))
-                # The index knows no releases; it holds the version that was chosen.
+                # The index has no releases, only the chosen version of each package.
                 names = [name.partition("/")[0] for name in self.packages]
                 names += [f"{deb.package}={deb.version}" for deb in debs]
                 more = stack.enter_context(at_once.unpacked(target, from_host.MOUNT, names))
@@ -185,7 +186,8 @@ class Apt(StageOptions):
                     self._install(target, [*options, *once], [*names, *removals])
                 else:
                     stand_ins.begin_ahead(target)
-                    # Nothing is upgraded then, for which apt would want to find no work half done.
+                    # dist-upgrade refuses to continue with packages that are only unpacked. `more`
+                    # already contains the upgrades.
                     replace(self, upgrade=False)._install(target, [*options, *once], more)
             else:
                 names = [*self.packages, *(deb.path for deb in debs), *removals]
@@ -198,12 +200,12 @@ class Apt(StageOptions):
 
     @property
     def fetches(self) -> bool:
-        """Whether packages may have to be fetched."""
+        """Whether the stage may fetch packages."""
         return bool(self.packages or self.debs or self.upgrade)
 
     @property
     def only_common(self) -> bool:
-        """Whether all packages are common ones, of the suite itself."""
+        """Whether all packages are common packages from the suite itself."""
         plain = not (self.debs or self.target_release or any("/" in name for name in self.packages))
         return plain and all(_is_common(re.split("[:=]", name)[0]) for name in self.packages)
 
@@ -213,7 +215,7 @@ class Apt(StageOptions):
         return not self.fetches and bool(others)
 
     def _host_has_fetched(self, target: Target) -> bool:
-        """Whether the host's apt has done the work that is slow in here."""
+        """Asks the host's apt for the packages. Returns whether their disk is ready."""
         if not self.fetches:
             return False
         request = from_host.make_request(target)
@@ -226,7 +228,7 @@ class Apt(StageOptions):
         return answer.refused is None
 
     def _install_by_itself(self, target: Target, once: list[str], names: list[str]) -> None:
-        """Has the apt of the target fetch what it installs."""
+        """Installs the packages with the target's apt, which also fetches them."""
         if self._only_takes_away:
             self._install(target, once, names)
             return
@@ -235,7 +237,7 @@ class Apt(StageOptions):
                 self._update_and_install(target, once, names)
 
     def _install_through_proxy(self, target: Target, once: list[str], names: list[str]) -> bool:
-        """Whether that was done: False without a proxy, or when it has gone away."""
+        """Installs through the proxy. Returns False without a proxy, or if it stops answering."""
         proxy = target.apt_proxy
         if proxy is None:
             return False
@@ -263,11 +265,11 @@ class Apt(StageOptions):
             _apt_get(target, *options, *self.arguments(names))
 
     def release_options(self) -> list[str]:
-        """What apt-get is told of the release to prefer."""
+        """The options of apt-get for the preferred release."""
         return [f"--target-release={self.target_release}"] if self.target_release else []
 
     def arguments(self, names: Sequence[str]) -> list[str]:
-        """What apt-get is told besides; a name in `names` that ends with '-' is removed."""
+        """The other arguments of apt-get, which removes the packages whose names end with '-'."""
         options = [f"-oAPT::Install-Recommends={'true' if self.recommends else 'false'}"]
         if self.purge:
             options.append("-oAPT::Get::Purge=true")
@@ -286,7 +288,7 @@ def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class _Deb:
-    """A package file: where the target has it, and what it holds."""
+    """A package file at `path` in the target."""
 
     path: str
     package: str
@@ -316,7 +318,7 @@ def _preseed(target: Target, answers: Sequence[Answer]) -> None:
 
 @contextmanager
 def _local_debs(target: Target, references: Sequence[str]) -> Iterator[list[_Deb]]:
-    """The package files of the recipe, inside the target for as long as it lasts."""
+    """Copies the package files of the recipe into the target until the context ends."""
     found = []
     try:
         for number, reference in enumerate(references):
@@ -324,12 +326,12 @@ def _local_debs(target: Target, references: Sequence[str]) -> Iterator[list[_Deb
             with target.attached(reference).open("rb") as data:
                 target.write_from(data, path)
             try:
-                said = target.capture(["dpkg-deb", "--show", "--showformat", DEB_FORMAT, path])
+                shown = target.capture(["dpkg-deb", "--show", "--showformat", DEB_FORMAT, path])
             except CommandFailed as failed:
                 raise StageError(
                     f"debs[{number}] is no Debian package", tail=failed.tail
                 ) from failed
-            package, version = said.split()
+            package, version = shown.split()
             found.append(_Deb(path, package, version))
         yield found
     finally:
@@ -344,9 +346,9 @@ def _apt_get(target: Target, *arguments: str) -> None:
 
 
 def _check_installed(target: Target, names: Iterable[str]) -> None:
-    """apt-get(8) takes a name that it does not find for a regular expression, or for "x" of "x+".
+    """Raises StageError for the first package that is not installed.
 
-    Raises StageError naming what is not there afterwards.
+    apt-get(8) interprets an unknown name as a regular expression, or "x+" as a request for "x".
     """
     if not target.exists(STATUS):
         return
@@ -365,7 +367,7 @@ def _check_installed(target: Target, names: Iterable[str]) -> None:
 
 
 def _check_removed(target: Target, names: Iterable[str]) -> None:
-    """Raises StageError naming what is still there: another package may have asked for it."""
+    """Raises StageError for the first package that is still installed, as by a dependency."""
     installed = {
         fields["Package"]
         for fields in _stanzas(target)
@@ -375,12 +377,12 @@ def _check_removed(target: Target, names: Iterable[str]) -> None:
         if name in installed:
             raise StageError(
                 f"apt-get: '{name}' was not removed",
-                hint="Look into the log for what needs it, or leave it in.",
+                hint="Find the package that needs it in the log, or do not remove it.",
             )
 
 
 def _packages(target: Target) -> set[str]:
-    """The packages that are there, or of which configuration is left."""
+    """The packages that are installed, or whose configuration is left."""
     return {fields["Package"] for fields in _stanzas(target) if "Package" in fields}
 
 

@@ -1,10 +1,9 @@
-"""Turns the extracted packages of a Debian suite into a configured root file system.
+"""Stage bootstrap: makes a root file system from the packages of a Debian suite.
 
-The host fetches and verifies the packages without privilege (mmdebstrap), and hands them in on a
-disk, decompressed, with dpkg's database of them. Here they are extracted, by tar: dpkg takes
-a minute longer under emulation. Their maintainer scripts run as root in the VM, in dpkg's order;
-dpkg configures the packages. What comes out is the base tarball that `mmdebstrap:SUITE` stands
-for, once it is exported.
+The host fetches and verifies the packages without privileges (mmdebstrap). Its disk of packages has
+them uncompressed, with dpkg's database of them. In the VM, tar extracts the packages, because dpkg
+takes a minute longer under emulation. The maintainer scripts run as root, in dpkg's order, and dpkg
+configures the packages. The exported result is the base tarball of `mmdebstrap:SUITE`.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ from particle_agent.system.hosts import DEFAULT_HOSTS
 from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.target.target import Target
 
-# Of the host, and how mmdebstrap was called.
+# Files that mmdebstrap writes with data of the host.
 LEFT_BEHIND = (
     "/etc/resolv.conf",
     "/etc/hostname",
     "/etc/machine-id",
     "/etc/apt/apt.conf.d/99mmdebstrap",
 )
-# Where dpkg has the control files of a package that it unpacks.
+# The directory of dpkg for the control files of the package that it unpacks.
 CONTROL = f"{DPKG}/tmp.ci"
-# In the order of dpkg's own table. The essential set depends on itself in circles.
+# In the order of dpkg's table. "depends" is for cycles in the dependencies of essential packages.
 FORCED = ("unsafe-io", "depends")
 
 
 def extract(disk: Path, root: Path, sources: str) -> None:
-    """Extracts all packages of `disk`, and dpkg's database of them, if it is there, into `root`.
+    """Extracts all packages of `disk` into the empty tree `root`, and dpkg's database if present.
 
-    `root` is an empty tree. No script runs. `sources` becomes sources.list(5). The packages'
-    members are not compressed.
+    It runs no scripts. `sources` becomes sources.list(5). The members of the packages are
+    uncompressed. Raises EnvironmentFailed when tar fails.
     """
-    # The suites before trixie leave these links to the installer; later ones bring them.
+    # Before trixie, the installer makes these links. Later, a package contains them.
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
@@ -81,7 +80,8 @@ class Bootstrap(StageOptions):
     type: Literal["bootstrap"] = "bootstrap"
 
     def run(self, target: Target) -> None:
-        # Debian's installer writes it; no package brings it, and their scripts resolve "localhost".
+        # Debian's installer writes this file, which no package contains. Maintainer scripts resolve
+        # "localhost".
         target.write("/etc/hosts", DEFAULT_HOSTS)
         dpkg = ["dpkg", *(f"--force-{thing}" for thing in FORCED)]
         with from_host.disk(target) as disk:
@@ -89,7 +89,7 @@ class Bootstrap(StageOptions):
             debs = [f"{archives}/{n}" for n in target.list(archives) if n.endswith(".deb")]
             names = re.findall(r"(?m)^Package: *(\S+)", target.read(STATUS))
             if names and _run_preinsts(target, debs):
-                # In the order in which dpkg would do it after it has unpacked them.
+                # The order in which dpkg would configure the packages after unpacking them.
                 target.chroot([*dpkg, "--configure", *names])
             else:
                 _forget_database(target)
@@ -99,9 +99,9 @@ class Bootstrap(StageOptions):
 
 
 def _run_preinsts(target: Target, debs: list[str]) -> bool:
-    """Runs the packages' preinst scripts, in order, as dpkg does it before it unpacks a package.
+    """Runs the packages' preinst scripts in order, as dpkg does before it unpacks a package.
 
-    False when they make a difference to what dpkg would then unpack.
+    Returns False if the scripts affect what dpkg would then unpack.
     """
     extracted = target.path(STATUS).stat().st_ctime_ns
     for deb, name, architecture in _with_preinst(target, debs):
@@ -117,7 +117,7 @@ def _run_preinsts(target: Target, debs: list[str]) -> bool:
 
 
 def _with_preinst(target: Target, debs: list[str]) -> Iterator[tuple[str, str, str]]:
-    """The packages with such a script: file, name, architecture."""
+    """The packages with a preinst script: file, name, architecture."""
     for deb in debs:
         with target.path(deb).open("rb") as file:
             archive = file.read(find_member(file, b"control.tar"))
@@ -131,7 +131,7 @@ def _with_preinst(target: Target, debs: list[str]) -> Iterator[tuple[str, str, s
 
 
 def _environment(target: Target, name: str, architecture: str) -> dict[str, str]:
-    """What dpkg(1) sets for a maintainer script."""
+    """The variables that dpkg(1) sets for a maintainer script."""
     version = re.search(r"(?m)^Package: *dpkg\n(?:.+\n)*?Version: *(\S+)", target.read(STATUS))
     return {
         "DPKG_ADMINDIR": DPKG,
@@ -147,9 +147,10 @@ def _environment(target: Target, name: str, architecture: str) -> dict[str, str]
 
 
 def _disturbed(target: Target, since: int) -> Iterator[str]:
-    """Files of packages that dpkg would now write, or put elsewhere.
+    """The files of packages that dpkg would now write differently.
 
-    They have changed or gone after `since` (ns), or are diverted, or have an owner or mode set.
+    These have changed or vanished after the time `since` (ns), or dpkg diverts them, or overrides
+    their owners or modes.
     """
     if target.exists(f"{DPKG}/statoverride") and target.read(f"{DPKG}/statoverride"):
         yield "owners and modes"
@@ -172,7 +173,7 @@ def _disturbed(target: Target, since: int) -> Iterator[str]:
 
 
 def _forget_database(target: Target) -> None:
-    """Leaves a dpkg that knows of no package."""
+    """Removes all packages from dpkg's database."""
     target.write(STATUS, "")
     for name in target.list(f"{DPKG}/info"):
         target.remove(f"{DPKG}/info/{name}")

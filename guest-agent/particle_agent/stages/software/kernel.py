@@ -1,4 +1,4 @@
-"""The kernel's command line, modules and initramfs."""
+"""Stage kernel: command line, modules and initramfs."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from particle_agent.target.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(StageOptions):
-    """Says how the kernel starts: its command line, its modules, and its initramfs.
+    """Configures the start of the kernel: its command line, modules and initramfs.
 
-    It may stand before the `apt` stage that brings the kernel, or after it. Before it is quicker:
-    the initramfs is then made once. What it says also holds for kernels that are installed in the
-    running system later.
+    The stage may stand before or after the `apt` stage that installs the kernel. Before it is
+    faster: the initramfs is then made only once. The settings also apply to kernels that are
+    installed later in the running system.
     """
 
     only_configures: ClassVar[bool] = True
     type: Literal["kernel"] = "kernel"
     command_line: tuple[KernelWord, ...] = ()
-    """Words that the boot loader passes to the kernel, after those that it needs itself."""
+    """Words for the kernel's command line. The boot loader adds them to its own."""
     modules: tuple[ModuleName, ...] = ()
-    """Modules that are loaded at boot."""
+    """Modules to load at boot."""
     initramfs: Literal["generic", "list"] | None = None
-    """What the initramfs holds: drivers for all hardware, or only those for the disks of virtual
-    machines and `initramfs-modules`. When not given, `list` for Debian's cloud kernel until it is
-    first updated, and `generic` for others."""
+    """The drivers in the initramfs: `generic` for all hardware, `list` for the disks of virtual
+    machines and `initramfs-modules` only. The default is `list` for Debian's cloud kernel until its
+    first update, and `generic` for other kernels."""
     initramfs_modules: tuple[ModuleName, ...] = ()
-    """Modules that the initramfs holds and loads."""
+    """Modules that the initramfs contains and loads."""
     compression: Literal["gzip", "zstd", "xz", "lz4"] | None = None
-    """How the initramfs is compressed; when not given, quickly now, and as initramfs-tools does it
-    when it is updated."""
+    """The compression of the initramfs. The default is a fast one in the build, and the default of
+    initramfs-tools at updates."""
 
     def __post_init__(self) -> None:
         options = ("command-line", "modules", "initramfs", "initramfs-modules", "compression")
@@ -53,7 +53,7 @@ class Kernel(StageOptions):
         )
 
     def may_bring(self, need: Need) -> bool:
-        # Another one than that of a package.
+        # The command line may name an init that is not from a package.
         return need.what == INIT and any(w.startswith("init=") for w in self.command_line)
 
     def run(self, target: Target) -> None:

@@ -1,4 +1,4 @@
-"""Package sources: where apt takes packages from, and whose signatures it believes."""
+"""Stage sources: apt's package sources and the keys that sign them."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ class Repository(Options):
     """One repository; it becomes /etc/apt/sources.list.d/NAME.sources (sources.list(5))."""
 
     name: SourceName
-    """Names the files that are written; what was there under that name is replaced."""
+    """The name of the files to write. They replace existing files of that name."""
     mirrors: Annotated[tuple[SourceUri, ...], AtLeastOne()]
-    """Where the repository lies. `{date}` stands for the date of `snapshot`."""
+    """The URLs of the repository. `{date}` stands for the date of `snapshot`."""
     suites: Annotated[tuple[SuiteName, ...], AtLeastOne()]
-    """The suites, such as trixie and trixie-updates; ./ is a repository without suites."""
+    """The suites, such as trixie and trixie-updates. `./` is for a repository without suites."""
     components: tuple[ComponentName, ...] = ("main",)
-    """The components of each suite; suites that end with / have none."""
+    """The components of each suite. Suites that end with / have none."""
     architectures: tuple[ArchitectureName, ...] = ()
-    """The architectures to take; without any, those of the image."""
+    """The architectures to use. The default is the architectures of the image."""
     source_packages: bool = False
-    """Whether to name the source packages, too (deb-src)."""
+    """Whether to include source packages (deb-src)."""
     key: SigningKey | None = None
-    """The key that signs the repository, armored. It is believed for this one alone."""
+    """The armored key that signs the repository. apt trusts it for this repository only."""
     key_file: KeyFile | None = None
-    """The same in a file beside the recipe, armored or binary."""
+    """A file with the key, armored or binary, relative to the recipe."""
     keyring: KeyringPath | None = None
-    """The same as a keyring that the image has already. Without any of the three, the repository
-    is believed when a key of /etc/apt/trusted.gpg.d has signed it."""
+    """A keyring in the image that contains the key. Without `key`, `key-file` and `keyring`, apt
+    trusts the keys in /etc/apt/trusted.gpg.d."""
 
     def __post_init__(self) -> None:
         refuse((place, f"{self.name}: {message}") for place, message in self._faults())
@@ -79,16 +79,15 @@ class Repository(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Sources(StageOptions):
-    """Sets the package sources of the image, for the stages that come after it."""
+    """Sets the package sources of the image, for all later stages."""
 
     type: Literal["sources"] = "sources"
     repositories: tuple[Repository, ...] = ()
     """The repositories to write."""
     replace: bool = False
-    """Whether the sources that the image has so far are removed first."""
+    """Whether to remove the existing sources of the image first."""
     snapshot: SnapshotDate | None = None
-    """The moment whose packages are taken, where a mirror has {date}; apt then accepts that the
-    indexes have expired."""
+    """The date of the packages, for mirrors with {date}. apt then accepts expired indexes."""
 
     def __post_init__(self) -> None:
         named = ((("repositories", i, "name"), r.name) for i, r in enumerate(self.repositories))
@@ -115,7 +114,7 @@ class Sources(StageOptions):
             yield ("snapshot",), f"sources: 'snapshot' is of no use: no mirror has {DATE}"
 
     def may_bring(self, need: Need) -> bool:
-        # The packages of somebody else's repository may depend on anything.
+        # The packages of other repositories may depend on anything.
         return any(one.key or one.key_file for one in self.repositories)
 
     def run(self, target: Target) -> None:
@@ -137,7 +136,7 @@ class Sources(StageOptions):
 
 
 def _keyring(target: Target, repository: Repository) -> str | None:
-    """Puts the repository's key where apt finds it; tells where that is."""
+    """Writes the repository's key to a keyring for apt. Returns its path, or None without a key."""
     if repository.keyring is not None:
         if not target.exists(repository.keyring):
             raise StageError(
@@ -151,7 +150,7 @@ def _keyring(target: Target, repository: Repository) -> str | None:
         data = target.attached(repository.key_file).read_bytes()
     else:
         return None
-    # apt knows a keyring's format by the name's ending.
+    # apt derives the format of a keyring from the suffix.
     ending = "asc" if keys.is_armored(data) else "gpg"
     for other in ("asc", "gpg"):
         target.remove(f"{KEYRINGS}/{repository.name}.{other}")
