@@ -1,7 +1,7 @@
-"""Files of the host that stages name: found, hashed, and named by their content from then on.
+"""Finds and hashes the files of the host that stages name, and refers to them by their digests.
 
-A stage that goes to the VM holds the digest in the place of the path, so that the keys of
-checkpoints cover the content; the files themselves go beside it.
+A stage that goes to the VM holds the digest instead of the path, so that the keys of checkpoints
+depend on the content. The files themselves are sent beside the stage.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from particle_os.system.checksum import file_sha256
 
 S = TypeVar("S", bound=RecipeStage)
 ENTRIES_LIMIT = 100_000
-# The content of a file that is looked at, in bytes.
+# Bytes. The host reads the content of a file only up to this size.
 LOOKED_AT_LIMIT = 1 << 20
-# It takes the place, the code of the error and a message.
+# Takes the key of the value, the code of the problem and its message.
 Complain = Callable[[Key, str, str], None]
 
 
 class NotAttachable(Exception):
-    """The file cannot be taken; the text says why."""
+    """The file cannot be attached; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file, or a directory as a tar archive: `reference` is sha256:HEX, or tree:HEX, of that.
+    """A file, or a directory that is sent as a tar archive.
 
-    `size` is in bytes.
+    `reference` is "sha256:" (for a file) or "tree:" (for a directory) and the SHA-256 of the bytes
+    that are sent. `size` is their number.
     """
 
     reference: str
@@ -49,7 +50,10 @@ class Attachment:
     size: int
 
     def open(self, directory: Path) -> IO[bytes]:
-        """The bytes; an archive is made in `directory` for that. Raises OSError."""
+        """Opens the bytes to send; writes the archive of a tree into `directory`.
+
+        Raises OSError, and NotAttachable when a tree has changed.
+        """
         if self.reference.startswith("sha256:"):
             return self.path.open("rb")
         archive = directory / "attached.tar"
@@ -59,9 +63,9 @@ class Attachment:
 
 
 def attach(stage: S, relative_to: Path, key: Key, complain: Complain) -> tuple[S, list[Attachment]]:
-    """The stage with digests in the place of paths, and what they stand for.
+    """The stage with digests instead of paths, and the files that the digests represent.
 
-    `key` is the stage's place in the recipe. What cannot be read is told to `complain`.
+    `key` is the place of the stage in the recipe. `complain` gets each file that cannot be read.
     """
     found: list[Attachment] = []
 
@@ -76,9 +80,9 @@ def attach(stage: S, relative_to: Path, key: Key, complain: Complain) -> tuple[S
 
 
 def look(node: Node, kind: Any, relative_to: Path, key: Key, complain: Complain) -> None:
-    """Tells `complain` the files that cannot be read of a stage in which something else is wrong.
+    """Passes to `complain` the unreadable files of a stage that has other problems.
 
-    `kind` is the annotated type that `node` is meant to have, `key` its place in the recipe.
+    `kind` is the annotated type that `node` should have, `key` its place in the recipe.
     """
     arguments = typing.get_args(kind)
     value = node.value
@@ -102,7 +106,7 @@ def look(node: Node, kind: Any, relative_to: Path, key: Key, complain: Complain)
 def _take(
     name: str, relative_to: Path, marker: OnHost, key: Key, complain: Complain
 ) -> Attachment | None:
-    """What a name stands for; None when it cannot be read."""
+    """The attachment that a name refers to; None when it cannot be read."""
     path = relative_to / name
     try:
         found = _attachment(path, marker)
@@ -110,8 +114,8 @@ def _take(
             raise NotAttachable(f"is larger than {LOOKED_AT_LIMIT} bytes")
         faults = marker.faults(path.read_bytes()) if marker.faults is not None else ()
     except (OSError, NotAttachable) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        complain(key, "no-file", f"{name}: {said}")
+        reason = error.strerror if isinstance(error, OSError) else error
+        complain(key, "no-file", f"{name}: {reason}")
         return None
     for fault in faults:
         complain(key, "bad-file", f"{name}: {fault}")
@@ -148,7 +152,7 @@ def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, On
 def _attachment(path: Path, marker: OnHost) -> Attachment:
     if path.is_dir():
         if not marker.directories:
-            raise NotAttachable("is a directory; a file is wanted")
+            raise NotAttachable("is a directory; a file is required")
         digest = _Digest()
         _pack(path, digest)
         return Attachment(f"tree:{digest.sha256.hexdigest()}", path, digest.size)
@@ -158,7 +162,7 @@ def _attachment(path: Path, marker: OnHost) -> Attachment:
 
 
 class _Digest:
-    """A file that only counts and hashes."""
+    """A writable file that discards the data; it only counts and hashes the bytes."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
@@ -171,9 +175,9 @@ class _Digest:
 
 
 def _pack(directory: Path, sink: Any) -> None:
-    """Writes what is in a directory as a tar archive; the same tree gives the same bytes.
+    """Writes the content of a directory as a tar archive; equal trees give equal bytes.
 
-    Of the modes only that counts which Git keeps, too: whether a file is executable.
+    Only the executable bit of a mode counts, because Git keeps only that bit.
     """
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for count, (path, name) in enumerate(_walk(directory, "")):

@@ -1,4 +1,4 @@
-"""How base images are named: as in containers-transports(5), and by the suites of Debian."""
+"""References to base images: the transports of containers-transports(5), and Debian suites."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from particle_agent.contract.options import Text
 
 from particle_os.errors import UsageError
 
-# Of the distribution specification, with the host before it: HOST[:PORT]/NAME[:TAG|@DIGEST].
+# The names of the OCI distribution specification: [HOST[:PORT]/]NAME[:TAG|@DIGEST].
 _IMAGE = (
     r"(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/)?"
     r"[a-z0-9]+([._/-]+[a-z0-9]+)*"
@@ -31,9 +31,9 @@ SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing"
 OTHER_SUITES = ("bullseye",)
 _ARCHIVE = re.compile(r"\.(tar(\.(gz|xz|zst))?|tgz)$")
 _WITH_SLASHES = re.compile(r"(docker|mmdebstrap):/*(.+)")
-# The digest alone tells which image it is.
+# containers-transports(5) does not allow a tag and a digest together; the digest is sufficient.
 _TAG_BEFORE_DIGEST = re.compile(r":[A-Za-z0-9_][A-Za-z0-9_.-]*(?=@sha256:[0-9a-f]{64}$)")
-# Those of containers-transports(5) that are not for bases.
+# Transports of containers-transports(5) that particle-os does not support for bases.
 _OTHER_TRANSPORTS = re.compile("(containers-storage|dir|docker-daemon|ostree|sif):")
 
 
@@ -47,7 +47,7 @@ def check_base_reference(reference: str, where: str = "--base") -> None:
 
 
 def meant_base(reference: str) -> str | None:
-    """The base image that was probably meant by a text that names none."""
+    """The base image that the user probably meant by a text that is no valid reference."""
     if _OTHER_TRANSPORTS.match(reference):
         return None
     if found := _WITH_SLASHES.fullmatch(reference):

@@ -1,7 +1,7 @@
-"""What the stages of a recipe need of each other and of their base, before anything starts.
+"""Checks before a build that each stage finds what it needs in the base or in earlier stages.
 
-Only of a base that particle-os makes itself is it known what it holds. Others are looked at in the
-VM, once they are unpacked and before the first stage: particle_agent/agent/missing.py.
+The host knows only the content of bases that particle-os makes itself. The agent checks other
+bases in the VM, between unpacking and the first stage: particle_agent/agent/missing.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from particle_os.documents.words import nearest
 from particle_os.recipe.base_reference import OTHER_SUITES, SUITES
 
 PREFIX = "mmdebstrap:"
-# base-passwd and apt of Debian 12 and 13; mmdebstrap's base has no more.
+# From base-passwd and apt of Debian 12 and 13; the base of mmdebstrap has no others.
 GROUPS = frozenset(
     "root daemon bin sys adm tty disk lp mail news uucp man proxy kmem dialout fax voice cdrom "
     "floppy tape sudo audio dip www-data backup operator list irc src shadow utmp video sasl "
@@ -33,14 +33,14 @@ USERS = frozenset(
     "nobody".split()
 )
 BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name in USERS})
-# What is a part of `systemd` where later suites have a package of its own.
+# `systemd` of bookworm contains what later suites put into separate packages.
 _BOOKWORM = frozenset({"package systemd-repart"})
 WITHIN = {"bookworm": _BOOKWORM, "oldstable": _BOOKWORM}
-# Their dependencies stay as particle_agent/contract/debian.py has them.
+# particle_agent/contract/debian.py lists the final dependencies of these suites.
 RELEASED = (*debian.RELEASED, "stable", "oldstable")
-# Those of others that look like one of Debian.
+# Suites of other archives whose names resemble suites of Debian.
 ELSEWHERE = ("noble", "questing", "squid")
-# What Debian has beside a suite.
+# Debian's additional suites: SUITE-POCKET.
 POCKETS = (
     "security", "updates", "backports", "backports-sloppy", "proposed-updates", "debug",
     "backports-debug",
@@ -55,10 +55,10 @@ def check(
     base: str,
     secure_boot: bool,
 ) -> None:
-    """Notes in `source` what no stage may have brought when a later one needs it.
+    """Notes in `source` each need of a stage that neither the base nor an earlier stage can meet.
 
-    `stages` are those of the document, in its order; those for other architectures are passed over.
-    With `secure_boot` the image is to start under it.
+    `stages` are in the order of the document; stages for other architectures are skipped.
+    `secure_boot` means that the image must boot under Secure Boot.
     """
     suite = base.removeprefix(PREFIX)
     if suite == base:
@@ -76,12 +76,12 @@ def check(
     for position, (index, stage) in enumerate(applying):
         before = [other for _, other in applying[:position]]
         later = [i for i, other in applying[position + 1 :]]
-        told: set[str] = set()
+        reported: set[str] = set()
         signed = stage.signed_needs() if secure_boot and isinstance(stage, Qemu) else ()
         for need in (*stage.needs(), *signed):
-            if need.what in there or need.what in told or _is_brought(need, before):
+            if need.what in there or need.what in reported or _is_brought(need, before):
                 continue
-            told.add(need.what)
+            reported.add(need.what)
             hint = need.hint
             if found := next((i for i in later if stages[i].may_bring(need)), None):
                 line = source.line(("stages", found))
@@ -119,7 +119,7 @@ def check_suites(source: Source, stages: tuple[StageOptions, ...]) -> None:
 
 
 def _meant_suite(suite: str) -> str | None:
-    """What the name of a suite is misspelt for, it seems; other mirrors have other names."""
+    """The suite that a name probably misspells; None for a known suite or another archive's."""
     name, dash, pocket = suite.partition("-")
     if "/" in suite or name in ELSEWHERE:
         return None
@@ -134,7 +134,10 @@ def _meant_suite(suite: str) -> str | None:
 
 
 def check_zones(source: Source, stages: tuple[StageOptions, ...]) -> None:
-    """Notes in `source` the time zones that this host does not know; the image may know others."""
+    """Notes in `source` each time zone that this host does not know.
+
+    These are notes and not errors, because the image may know other zones.
+    """
     for index, stage in enumerate(stages):
         if not isinstance(stage, Timezone) or _knows(stage.zone):
             continue

@@ -1,4 +1,4 @@
-"""Recipes: YAML in, a typed `Recipe` out."""
+"""Loads recipes: reads YAML and returns a typed `Recipe`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from particle_os.recipe.passes.structure import check_length
 from particle_os.recipe.passes.table import PASSES, Pass, run
 from particle_os.recipe.variables import Variables
 
-# Passes over what a stage alone does not have.
+# These passes examine parts of a recipe that a single stage does not have.
 OF_WHOLE_RECIPES = ("included files", "order of the stages", "firmware", "length of the checks")
 
 
 def load(
     path: Path, given: Mapping[str, str] | None = None, *, base: str | None = None
 ) -> LoadedRecipe:
-    """Reads and validates a recipe with the files that it includes.
+    """Reads and validates a recipe and the files that it includes.
 
-    `given` are values for its variables, `base` is what it starts from instead. Raises
-    InvalidDocument with everything that is wrong, UsageError when a given value does not fit.
+    `given` are values for the variables of the recipe. `base` replaces its base image. Raises
+    InvalidDocument with all problems, and UsageError for a given variable that is not declared.
     """
     reading = _begin(path, given, base)
     run(reading, PASSES)
@@ -41,9 +41,9 @@ def load(
 def load_stage(
     kind: str, path: Path, given: Mapping[str, str] | None = None, *, base: str
 ) -> LoadedRecipe:
-    """Reads and validates the options of one stage: a recipe that holds nothing else.
+    """Reads and validates the options of one stage, as a recipe with this stage only.
 
-    Raises as `load` does, and UsageError for a stage that does not run alone.
+    Raises the errors of `load`, and UsageError for a stage that cannot run alone.
     """
     kind = kind.removeprefix(legacy.PREFIX)
     _check_runs_alone(kind)
@@ -53,7 +53,7 @@ def load_stage(
     wrong = bool(reading.source.problems)
     run(reading, [needs])
     if reading.source.problems and not wrong:
-        hint = "take a base that has it; 'stage run TYPE --output FILE.tar' makes one"
+        hint = "use a base that has it; 'stage run TYPE --output FILE.tar' makes one"
         raise InvalidDocument([replace(p, hint=hint) for p in reading.source.problems])
     loaded = _loaded(reading)
     if not loaded.recipe.stages:
@@ -67,7 +67,7 @@ def _begin(path: Path, given: Mapping[str, str] | None, base: str | None) -> Rea
 
 
 def _loaded(reading: Reading) -> LoadedRecipe:
-    """The recipe that all passes have found right."""
+    """The recipe of a reading. Raises InvalidDocument when the passes have found problems."""
     if reading.source.problems:
         raise InvalidDocument(reading.source.problems, reading.source.notes)
     assert reading.loaded is not None
@@ -84,24 +84,24 @@ def _check_runs_alone(kind: str) -> None:
 
 
 def _wrap(kind: str, reading: Reading) -> None:
-    """Makes a recipe of a document with the options of a stage."""
+    """Wraps a document with the options of one stage in a recipe."""
     source = reading.source
     options = source.root
     if not isinstance(options.value, dict):
         source.problem(options.mark, "bad-type", "expected the options of the stage, as a mapping")
         raise InvalidDocument(source.problems)
-    said = options.value.setdefault("type", Node(kind, options.mark))
-    if said.value not in (kind, legacy.PREFIX + kind):
-        source.problem(said.mark, "bad-value", f"type: expected '{kind}', or nothing")
+    stated = options.value.setdefault("type", Node(kind, options.mark))
+    if stated.value not in (kind, legacy.PREFIX + kind):
+        source.problem(stated.mark, "bad-value", f"type: expected '{kind}', or nothing")
         raise InvalidDocument(source.problems)
     recipe = {"name": Node(kind, options.mark), "stages": Node([options], options.mark)}
     source.root = Node(recipe, options.mark)
 
 
 def load_boot_test(path: Path) -> BootTest:
-    """Reads a file that holds what stands under `boot-test` in a recipe.
+    """Reads a file with the content of `boot-test` in a recipe.
 
-    Raises InvalidDocument with everything that is wrong.
+    Raises InvalidDocument with all problems.
     """
     source = document.load(path)
     check_length(source, ("checks",))

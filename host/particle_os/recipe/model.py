@@ -1,4 +1,4 @@
-"""What a recipe is: its data classes, and a recipe that was loaded with the files around it."""
+"""The data classes of recipes: the recipe itself, and a loaded recipe with its files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from particle_os.recipe.values import ProxyChoice
 
 RecipeName = Annotated[
     str,
-    # It names files and, where the base has none, the host (RFC 1123).
+    # The name becomes a file name, and the host name (RFC 1123) unless the base sets one.
     Text(
         "a name of a-z, 0-9 and '-', at most 63 characters",
         r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
         63,
     ),
 ]
-# Of each stage, the files of the host that it names.
+# For each stage, the files of the host that the stage names.
 Attachments = tuple[tuple[Attachment, ...], ...]
 ErrorCode = Annotated[
     str, Text("an error of the verification such as 'fstab-device-missing'", "|".join(ERRORS))
@@ -40,13 +40,13 @@ ErrorCode = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class BootTest(Options):
-    """How the finished image is booted and what must hold in it."""
+    """The boot test of the finished image: the firmwares to boot under, and the checks."""
 
     firmware: Annotated[tuple[BootFirmware, ...], AtLeastOne()] | None = None
     """The firmwares to boot under: bios, uefi, or uefi-secure (UEFI with Secure Boot); by default
-    those that the boot loader starts from, but for uefi-secure."""
+    every firmware that the boot loader supports, except uefi-secure."""
     checks: tuple[Check, ...] = ()
-    """What must hold besides: systemd settled and no unit failed."""
+    """Checks in addition to the standard ones: systemd has settled, and no unit has failed."""
 
     def __post_init__(self) -> None:
         if self.firmware is not None and len(set(self.firmware)) < len(self.firmware):
@@ -55,41 +55,42 @@ class BootTest(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Options):
-    """A bootable image: what it starts from and the stages that make it."""
+    """A bootable image: its base image, and the stages that build it."""
 
     name: RecipeName
-    """The name of the image; its files are called NAME.raw and so on."""
+    """The name of the image. The image files are called NAME.raw, NAME.qcow2 and so on."""
     description: str = ""
     """One line for people."""
     base_image: BaseReference = "mmdebstrap:trixie"
-    """What the image starts from: mmdebstrap:SUITE (bootstrapped from the Debian mirror),
-    tar:PATH (a root file system; plain, gzip, xz or zstd), docker://NAME[:TAG|@DIGEST] (a
-    container image in a registry), oci:DIRECTORY[:REF], oci-archive:PATH[:REF] or
-    docker-archive:PATH[:REF]; paths are relative to the recipe."""
+    """The base image: mmdebstrap:SUITE (bootstrapped from the Debian mirror), tar:PATH (a root
+    file system; plain, gzip, xz or zstd), docker://NAME[:TAG|@DIGEST] (a container image in a
+    registry), oci:DIRECTORY[:REF], oci-archive:PATH[:REF] or docker-archive:PATH[:REF]. Paths are
+    relative to the recipe."""
     architecture: Literal["amd64"] = "amd64"
     """The Debian architecture of the image."""
     apt_proxy: ProxyChoice = "auto"
-    """A proxy such as apt-cacher-ng for packages: its URL, none, or auto for the one that the
-    environment names or that runs on this machine. Nothing of it stays in the image."""
+    """The proxy for packages, such as apt-cacher-ng: its URL, none, or auto. With auto, particle-os
+    uses the proxy that the environment names, or a proxy that runs on this machine. The image
+    keeps no trace of the proxy."""
     stages: Annotated[
         tuple[Annotated[RecipeStage, pydantic.Field(discriminator="type")], ...], AtLeastOne()
     ]
-    """What is done, in order. The last stage is `qemu`."""
+    """The stages, in the order in which they run. The last stage is `qemu`."""
     accepted_errors: tuple[ErrorCode, ...] = ()
-    """Errors that the verification of the disk may find without ending the build, by their codes,
-    such as fstab-device-missing for a disk that only the machines will have."""
+    """Codes of errors that the verification of the disk may find without failing the build, such
+    as fstab-device-missing for a disk that only the target machines have."""
     boot_test: BootTest = BootTest()
-    """How the image is verified."""
+    """The boot test of the image."""
 
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A valid recipe, the file it came from, and where each of its stages begins.
+    """A valid recipe, the file that holds it, and the place of each stage.
 
-    `recipe` holds the stages that apply only; `notes` say of the others why they do not, and what
-    else is no error.
-    `attachments` are the files of the host that each stage names, `files` those that the recipe
-    itself was read from, with their SHA-256 digests.
+    `recipe` has only the stages for its architecture. `notes` explain why other stages are left
+    out, and hold everything else that is worth a remark but no error. `attachments` are the files
+    of the host that each stage names. `files` maps each file that the recipe was read from to its
+    SHA-256 digest.
     """
 
     recipe: Recipe
@@ -107,7 +108,7 @@ class LoadedRecipe:
 
     @property
     def included(self) -> dict[str, str]:
-        """The SHA-256 digests of the included files, by their paths as seen from the recipe."""
+        """The SHA-256 digests of the included files, by their paths relative to the recipe."""
         others = [path for path in self.files if path != self.path]
         return {os.path.relpath(p, self.path.parent): self.files[p] for p in others}
 
@@ -118,11 +119,11 @@ class LoadedRecipe:
 
 
 def stage_name(kind: Any) -> str:
-    """The word that stands for a stage class in recipes."""
+    """The name of a stage class in recipes."""
     return str(kind.type)
 
 
 @functools.cache
 def stage_kinds() -> Mapping[str, type]:
-    """The classes of stages by their words in recipes."""
+    """The stage classes by their names in recipes."""
     return {stage_name(kind): kind for kind in RECIPE_STAGES}

@@ -1,4 +1,4 @@
-"""The words of recipes: which keys and words are right at a place, and hints for some of them."""
+"""The vocabulary of recipes: the allowed keys and words at each place, and hints for some."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HINTS = {
     "password": "the password itself goes into a secret, see 'password-secret', or its hash into "
     "'password-hash'"
 }
-# A message shows as a decimal number what was written in octal.
+# YAML turns an octal number into an integer, which a message shows in decimal digits.
 NUMBER_HINTS = {"mode": "put it in quotes, in octal digits as in '0755'"}
 
 
 def vocabulary(source: Source, place: Key = ()) -> Vocabulary:
-    """The words of a document that is what a recipe has at `place`."""
+    """The vocabulary of a document whose content a recipe has at `place`."""
     return Vocabulary(
         names=_names_in(source, place),
         item="stage",
@@ -42,7 +42,7 @@ def vocabulary(source: Source, place: Key = ()) -> Vocabulary:
 
 
 def _names_in(source: Source, place: Key) -> Callable[[Key], Iterable[str]]:
-    """`_names` for a document that is what a recipe has at `place`."""
+    """Returns `_names` for a document whose content a recipe has at `place`."""
 
     def names(key: Key) -> Iterable[str]:
         whole = (*place, *key)
@@ -60,9 +60,9 @@ def _names_in(source: Source, place: Key) -> Callable[[Key], Iterable[str]]:
 
 @functools.cache
 def _names(key: tuple[str, ...], stage: str | None) -> tuple[str, ...]:
-    """The right keys at a path of a recipe; for a stage's `type`, the stages' names.
+    """The allowed keys at a path of a recipe; for the `type` of a stage, the names of all stages.
 
-    Within stages they are those of the stage's own class, when that is known.
+    Within a stage, the options of its class are allowed; without a known class, of all stages.
     """
     if key and key[-1] == "type":
         return tuple(sorted(stage_kinds()))

@@ -1,4 +1,4 @@
-"""The reference of stages and checks, for `explain` and docs/: docstrings and types in words."""
+"""The reference of stages and checks for `explain` and docs/, from docstrings and types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKS_HEADER = """\
 
 `make generate` writes this page from the code; do not edit it.
 
-What can stand in `boot-test: checks:` of a recipe, and in the file of `boot-test --checks`. See
+The items of `boot-test: checks:` in a recipe, and of the file for `boot-test --checks`. See
 [boot-test.md](boot-test.md#checks).
 """
 INDENT = " " * 6
@@ -38,7 +38,7 @@ Stages run in the order of the recipe, as root in the helper VM. `qemu` comes la
 
 
 def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """A JSON Schema in words."""
+    """Describes the type of a JSON Schema in words."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
@@ -63,7 +63,7 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """One option; `inner` are the classes in whose terms its type is told."""
+    """One option; `inner` are the classes that its type refers to."""
 
     name: str
     type: str
@@ -75,7 +75,7 @@ class Option:
 
 @dataclass(frozen=True)
 class ReferenceEntry:
-    """What is to be told of a stage, or of what is within its options."""
+    """The description of a stage, or of a class within the options of a stage."""
 
     name: str
     description: str
@@ -85,7 +85,7 @@ class ReferenceEntry:
 def _read(
     name: str, definitions: dict[str, Any], without: Collection[str] = ()
 ) -> Iterator[Option]:
-    """The options of one class, but for some."""
+    """The options of one class, except those in `without`."""
     definition = definitions[name]
     required = definition.get("required", [])
     for option, schema in definition["properties"].items():
@@ -100,7 +100,7 @@ def _read(
 def _options(
     name: str, definitions: dict[str, Any], without: Collection[str] = ()
 ) -> Iterator[str]:
-    """One options class as a table, but for some; then the classes that it refers to."""
+    """One options class as a table, except the options in `without`; then the inner classes."""
     yield "| option | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     nested: list[str] = []
@@ -118,11 +118,11 @@ def _options(
 
 
 def find(path: str) -> ReferenceEntry | Option:
-    """The entry of `STAGE`, or of `STAGE.OPTION` however deep.
+    """The entry of `STAGE`, or of `STAGE.OPTION` at any depth.
 
-    `recipe` stands for the recipe itself, `include` for what may stand in a stage's place, `check`
-    for all checks and `check.KIND` for one. What is no stage may be a key of the recipe, an option
-    of every stage, or the kind of a check. Raises UsageError with the nearest name.
+    `recipe` means the recipe itself, `include` the item that replaces a stage, `check` all checks,
+    and `check.KIND` one check. Any other word is a key of the recipe, an option of every stage, or
+    the kind of a check. Raises UsageError with the nearest name.
     """
     definitions = _definitions()
     checks = {kind.kind: kind.__name__ for kind in KINDS}
@@ -164,16 +164,16 @@ def find(path: str) -> ReferenceEntry | Option:
 
 
 def _definitions() -> dict[str, Any]:
-    """The schemas of all classes, and of what stands in a recipe before it is put together."""
+    """The schemas of all classes, and of the variables and includes of written recipes."""
     final, written = of_recipes(), written_form()
     final["properties"][variables.KEY] = written["properties"][variables.KEY]
     return {**final["$defs"], "Recipe": final, "Include": written["definitions"]["Include"]}
 
 
 def all_checks() -> ReferenceEntry:
-    """The checks of boot tests, each with the first line of what is told of it."""
+    """The checks of boot tests, each with the first line of its description."""
     definitions = _definitions()
-    about = "What can stand in 'boot-test: checks:' of a recipe, and in the file of 'boot-test'."
+    about = "The items of 'boot-test: checks:' in a recipe, and of the file for 'boot-test'."
     kinds = [(kind.kind, str(definitions[kind.__name__]["description"])) for kind in KINDS]
     options = (Option(k, "check", False, "", d.splitlines()[0], ()) for k, d in kinds)
     return ReferenceEntry("check", about, tuple(options))
@@ -191,7 +191,7 @@ def _unknown(what: str, name: str, known: Collection[str]) -> UsageError:
 
 
 def text(found: ReferenceEntry | Option) -> str:
-    """An entry for the terminal."""
+    """Formats an entry for the terminal."""
     if isinstance(found, Option):
         return _paragraph(found)
     lines = [found.name, "", textwrap.indent(found.description, "  ")]

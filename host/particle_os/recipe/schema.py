@@ -1,7 +1,8 @@
-"""The JSON Schema of recipes for editors: what a recipe may say before it is put together.
+"""The JSON Schema of recipes for editors.
 
-Draft 7, which yaml-language-server reads (https://json-schema.org/draft-07/schema). Other than
-what `recipe` validates in the end, it knows variables and included files.
+The schema is in Draft 7, which yaml-language-server reads
+(https://json-schema.org/draft-07/schema). It describes recipes as they are written, so it allows
+variables and included files. The validation of recipes sees neither.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from particle_os.recipe import model, variables
 from particle_os.recipe.passes import include
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
-# A text with a variable in it, and one that is nothing else.
+# A text that contains a variable, and a text that is exactly one variable.
 WITH_VARIABLE = {"type": "string", "pattern": r"\$\{"}
 VARIABLE = {"$ref": "#/definitions/VariableReference"}
 
@@ -32,7 +33,7 @@ def recipes() -> Schema:
 
 
 def included() -> Schema:
-    """The schema of files that recipes include."""
+    """The schema of the files that recipes include."""
     whole = _document(_root(of_recipes()))
     stages = whole["properties"]["stages"]
     return {
@@ -67,7 +68,7 @@ def _document(schema: Schema) -> Schema:
 
 
 def _common_definitions() -> dict[str, Schema]:
-    """The options that every stage takes, by the names of their definitions."""
+    """The schemas of the options that every stage takes, by the names of their definitions."""
     options = {name: _value(schema) for name, schema in common_options().items()}
     for option in options.values():
         option.pop("title", None)
@@ -75,19 +76,19 @@ def _common_definitions() -> dict[str, Schema]:
 
 
 def _definition(option: str) -> str:
-    """The name of the definition of an option that every stage takes."""
+    """The name of the definition for an option that every stage takes."""
     return f"Stage{option.title().replace('-', '')}"
 
 
 def _refer(properties: Schema, common: dict[str, Schema]) -> None:
-    """Puts references in the places of common options; a stage may have its own form of one."""
+    """Replaces common options by references, unless a stage has its own form of the option."""
     for name, option in properties.items():
         if common.get(_definition(name)) == option:
             properties[name] = {"$ref": f"#/definitions/{_definition(name)}"}
 
 
 def _root(schema: Schema) -> Schema:
-    # A list of stages is written where it is used; it is no variable's value.
+    # The items lose their discriminator: an include is an item without a `type`.
     stages = schema["properties"]["stages"]
     stages["items"] = {"anyOf": stages["items"]["oneOf"]}
     return schema
@@ -97,7 +98,7 @@ def _additions() -> dict[str, Schema]:
     return {
         "Include": {
             "type": "object",
-            "description": "Puts the stages of another file here.",
+            "description": "Inserts the stages of another file here.",
             "properties": {
                 include.KEY: {
                     "type": "string",
@@ -113,7 +114,7 @@ def _additions() -> dict[str, Schema]:
         "VariableReference": {
             "type": "string",
             "pattern": rf"^\$\{{{variables.NAME}\}}$",
-            "description": "A variable; the value takes its type.",
+            "description": "A variable. The value takes the type of the variable.",
         },
     }
 
@@ -124,23 +125,23 @@ def _declarations() -> Schema:
     described = {
         "type": "object",
         "properties": {
-            "type": {"enum": list(variables.KINDS), "description": "What its values are."},
-            "default": {**default, "description": "Its value where none is given."},
-            "description": {"type": "string", "description": "What it is for."},
+            "type": {"enum": list(variables.KINDS), "description": "The type of its values."},
+            "default": {**default, "description": "Its value unless '--set' gives one."},
+            "description": {"type": "string", "description": "The purpose of the variable."},
         },
         "additionalProperties": False,
     }
     return {
         "type": "object",
-        "description": "Names that stand for values as ${NAME}, each with its default; "
-        "'--set NAME=VALUE' gives another.",
+        "description": "Variables with their defaults. A recipe uses them as ${NAME}; "
+        "'--set NAME=VALUE' sets another value.",
         "propertyNames": {"pattern": f"^{variables.NAME}$"},
         "additionalProperties": {"anyOf": [*default["anyOf"], described]},
     }
 
 
 def _adapted(schema: Schema) -> Schema:
-    """A schema of an object in Draft 7, whose values may be variables."""
+    """The schema of an object in Draft 7; variables may replace the values."""
     adapted = {k: v for k, v in schema.items() if k not in ("title", "properties")}
     if "properties" in schema:
         adapted["properties"] = {
@@ -157,7 +158,7 @@ def _is_tag(name: str, schema: Schema) -> bool:
 
 
 def _value(schema: Schema) -> Schema:
-    """A value's schema that lets variables stand for the value, or in its text."""
+    """The schema of a value that also allows variables as the value or in its text."""
     about: Schema = {k: schema[k] for k in ("description", "examples") if k in schema}
     if schema.get("default") is not None:
         about["default"] = schema["default"]
@@ -169,13 +170,13 @@ def _value(schema: Schema) -> Schema:
     for kind in kinds:
         if "examples" in kind:
             about.setdefault("examples", kind["examples"])
-    # Beside a reference nothing else counts in Draft 7.
+    # Draft 7 ignores all keywords beside "$ref".
     return {**about, "anyOf": found} if len(found) > 1 or "$ref" in found[0] else about | found[0]
 
 
 def _kinds(schema: Schema) -> Iterator[Schema]:
-    """The alternatives of a value, also those of its alternatives."""
-    # pydantic writes oneOf where a discriminator chooses; only one of ours ever fits.
+    """The alternatives of a value, with nested alternatives flattened."""
+    # pydantic writes oneOf for discriminated unions; at most one of their members ever matches.
     alternatives = schema.get("anyOf") or schema.get("oneOf")
     for kind in alternatives or ():
         yield from _kinds(kind)
@@ -184,7 +185,7 @@ def _kinds(schema: Schema) -> Iterator[Schema]:
 
 
 def _forms(schema: Schema) -> list[Schema]:
-    """One kind of value, then what else may stand in its place."""
+    """The schema of one kind of value, and the schemas of variables that can replace it."""
     if "$ref" in schema:
         return [{"$ref": schema["$ref"].replace("#/$defs/", "#/definitions/")}]
     if schema.get("type") == "array":
@@ -218,10 +219,10 @@ def of_recipes() -> dict[str, Any]:
 def _of_recipes() -> dict[str, Any]:
     schema = validation.json_schema(model.Recipe)
     for kind in RECIPE_STAGES:
-        # pydantic leaves the tag out because it has a default; a recipe must say it.
+        # pydantic omits the tag because it has a default, but a recipe must give it.
         definition = schema["$defs"][kind.__name__]
         for name, option in common_options().items():
-            # pydantic takes docstrings from the class itself only.
+            # pydantic does not take the docstrings of inherited fields.
             definition["properties"][name].setdefault("description", option["description"])
         definition["required"] = ["type", *definition.get("required", [])]
         definition["properties"]["type"].pop("default", None)

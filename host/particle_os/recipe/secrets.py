@@ -1,7 +1,7 @@
-"""Secrets of stages: read on the host when a build starts, and handed to the VM beside the recipe.
+"""Secrets of stages: read on the host when a build starts, and sent to the VM beside the recipe.
 
-What stands for a secret in requests and in the keys of checkpoints is a keyed hash: a stage runs
-again when its secret changes, and whoever reads the cache learns nothing of the value.
+A keyed hash represents each secret in requests and in the keys of checkpoints. A stage runs again
+when its secret changes, and a reader of the cache learns nothing about the value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from particle_agent.stages.base import Secret
 
 from particle_os.errors import UsageError
 
-# Bytes. What is shorter would stand in too many lines that have nothing to do with it.
+# Bytes. The redaction of a shorter secret would hit too many unrelated lines.
 LEAST, MOST = 4, 65536
 KEY = "secret-key"
 
@@ -30,9 +30,10 @@ def resolve(
     environment: Mapping[str, str],
     cache: Path,
 ) -> tuple[tuple[RecipeStage, ...], dict[str, bytes]]:
-    """The stages with the hash of each secret in its place, and the values by hash.
+    """The stages with each secret replaced by its hash, and the values by their hashes.
 
-    `places` are the files that the stages come from. Raises UsageError naming all without a value.
+    `places` are the files that the stages come from. Raises UsageError that names every secret
+    without a value.
     """
     values: dict[str, bytes] = {}
     made = []
@@ -48,7 +49,7 @@ def resolve(
             digest = hmac.digest(_key(cache), value, "sha256").hex()
             values[digest] = value
             named.append(Secret(name=secret.name, file=digest))
-        # Options may insist on a secret that has just failed.
+        # The options of a stage may require a secret that has just failed.
         if not failures:
             made.append(replace(stage, secrets=tuple(named)))
     if len(failures) > 1:
@@ -60,7 +61,7 @@ def resolve(
 
 
 def _value(secret: Secret, directory: Path, environment: Mapping[str, str]) -> bytes:
-    """The bytes of a secret, without the line end that an editor leaves."""
+    """The bytes of a secret, without the final newline that editors add."""
     if secret.env is not None:
         source = f"the environment variable {secret.env}"
         text = environment.get(secret.env)
@@ -85,13 +86,13 @@ def _value(secret: Secret, directory: Path, environment: Mapping[str, str]) -> b
     if not LEAST <= len(value) <= MOST:
         raise UsageError(
             f"secret '{secret.name}': {source} holds {len(value)} bytes; "
-            f"a secret has from {LEAST} to {MOST}"
+            f"a secret needs from {LEAST} to {MOST}"
         )
     return value
 
 
 def _key(cache: Path) -> bytes:
-    """The key of this user's hashes, made at its first use."""
+    """The key of this user's hashes; the first use creates it."""
     path = cache / KEY
     if not path.exists():
         with tempfile.NamedTemporaryFile(dir=cache) as file:
@@ -100,5 +101,5 @@ def _key(cache: Path) -> bytes:
             try:
                 os.link(file.name, path)
             except FileExistsError:
-                pass  # Another build was faster.
+                pass  # Another build has created the key in the meantime.
     return path.read_bytes()

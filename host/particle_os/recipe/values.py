@@ -1,4 +1,4 @@
-"""Values that recipes and the command line share."""
+"""Types of values that both recipes and the command line take."""
 
 from __future__ import annotations
 

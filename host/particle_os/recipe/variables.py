@@ -1,6 +1,6 @@
-"""Variables: declared at the top of a recipe with a default, used as `${name}` in any string.
+"""Variables: declared with a default at the top of a recipe, used as `${name}` in any string.
 
-Text is replaced by text; nothing is evaluated, and what was put in is not looked at again.
+The substitution replaces text by text. It evaluates nothing and does not scan inserted values.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from particle_os.errors import InvalidDocument, UsageError
 KEY = "variables"
 NAME = "[a-z][a-z0-9_-]{0,62}"
 KINDS = ("string", "integer", "boolean", "list")
-KINDS_SAID = "a string, an integer, true or false, or a list of strings"
-# `$${` stands for `${`.
+KINDS_IN_WORDS = "a string, an integer, true or false, or a list of strings"
+# `$${` is the escape for a literal `${`.
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _LITERAL_HINT = "write '$${' where no variable is meant"
 
@@ -27,7 +27,7 @@ Value = str | int | bool | list[str]
 
 
 class NoSuchVariable(UsageError):
-    """A value is given for a variable that a recipe does not declare; `name` is the variable's."""
+    """A value is given for the variable `name`, which the recipe does not declare."""
 
     def __init__(self, name: str, hint: str) -> None:
         super().__init__(f"--set: there is no variable '{name}'", hint=hint)
@@ -37,7 +37,7 @@ class NoSuchVariable(UsageError):
 
 @dataclass(frozen=True)
 class Variable:
-    """A declared variable; `value` is None where it has none, or a wrong one."""
+    """A declared variable; `value` is None when the value is missing or wrong."""
 
     kind: VariableKind | None
     value: Value | None
@@ -48,10 +48,10 @@ class Variables:
     """The variables of one recipe with their values."""
 
     def __init__(self, source: Source, given: Mapping[str, str]) -> None:
-        """Takes the declarations out of `source`; `given` are values from the command line.
+        """Removes the declarations from `source`; `given` are values from the command line.
 
-        What is wrong with the declarations, and given values that do not fit them, are noted in
-        `source`. Raises NoSuchVariable for a value whose variable is not declared.
+        Notes in `source` the problems of the declarations, and the given values that have another
+        type than their variables. Raises NoSuchVariable for a variable that is not declared.
         """
         self._known = _declared(source)
         self._given = dict(given)
@@ -84,23 +84,23 @@ class Variables:
         return Variable(declared.kind, value, declared.mark)
 
     def all_texts(self) -> Iterator[str]:
-        """The texts that any of the variables has or was given."""
+        """The values of all variables, declared and given, as texts."""
         return self.texts(self._known)
 
     def texts(self, names: Iterable[str]) -> Iterator[str]:
-        """The texts that the variables of these names have or were given."""
+        """The values of the variables `names`, declared and given, as texts."""
         for name in names:
             given = self._given.get(name, "")
             value = self._known[name].value if name in self._known else None
-            # Truth values are words of many messages.
+            # "true" and "false" occur in many messages.
             if given not in ("true", "false"):
                 yield from (given, *(item.strip() for item in given.split(",")))
             if value is not None and not isinstance(value, bool):
                 yield from [str(value)] if isinstance(value, int) else _strings(value)
 
     def substitute(self, source: Source) -> None:
-        """Replaces the variables in every string of a document; notes what cannot be."""
-        # What is put in is not looked at again.
+        """Replaces the variables in every string of a document; notes references that fail."""
+        # The list is complete before the first replacement, so inserted values are not scanned.
         for node in [n for n in source.root.walk() if isinstance(n.value, dict | list)]:
             if isinstance(node.value, list):
                 node.value = [new for item in node.value for new in self._items(source, item)]
@@ -110,7 +110,7 @@ class Variables:
         self._replace(source, source.root)
 
     def _items(self, source: Source, item: Node) -> list[Node]:
-        """An item of a list with its variable replaced; a list becomes items of that list."""
+        """A list item with its variables replaced; the items of a list variable are spliced in."""
         was_text = isinstance(item.value, str)
         self._replace(source, item)
         if was_text and isinstance(item.value, list):
@@ -136,7 +136,7 @@ class Variables:
             node.value = value
 
     def _value(self, source: Source, node: Node) -> Value | None:
-        """What a text becomes; None when something in it is unknown."""
+        """The value of a text with its variables replaced; None when a variable is unknown."""
         text: str = node.value
         parts: list[str] = []
         complete, end = True, 0
@@ -151,7 +151,7 @@ class Variables:
             if value is not None and match[0] == text:
                 return value
             if isinstance(value, list):
-                message = f"the list '{match[1]}' can be a whole value only, no part of a text"
+                message = f"the list '{match[1]}' can only be a whole value, not a part of a text"
                 source.problem(place, "bad-variable", message)
                 value = None
             complete = complete and value is not None
@@ -172,7 +172,7 @@ class Variables:
 
 
 def _place(source: Source, mark: Mark, count: int) -> Mark:
-    """Where the next '${' after `count` others stands in the text of the value at `mark`."""
+    """The place of the '${' that follows `count` others in the text of the value at `mark`."""
     column = mark.column - 1
     for number, line in enumerate(source.lines[mark.line - 1 :], start=mark.line):
         while (found := line.find("${", column)) >= 0:
@@ -185,7 +185,7 @@ def _place(source: Source, mark: Mark, count: int) -> Mark:
 
 
 def _declared(source: Source) -> dict[str, Variable]:
-    """The declarations, which are taken out of the document."""
+    """Removes the declarations from the document and returns them."""
     if not isinstance(source.root.value, dict) or KEY not in source.root.value:
         return {}
     node = source.root.value.pop(KEY)
@@ -228,11 +228,11 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
     value = default.plain()
     found = _kind_of(value)
     if found is None or (kind is not None and kind != found):
-        wanted = kind or KINDS_SAID
+        wanted = kind or KINDS_IN_WORDS
         source.problem(default.mark, "bad-type", f"{name}: the default must be {wanted}")
         return wrong
     if any("${" in text for text in _strings(value)):
-        message = f"{name}: a default is taken as it is, and cannot hold '${{'"
+        message = f"{name}: a default is literal and cannot contain '${{'"
         source.problem(default.mark, "bad-variable", message)
         return wrong
     return Variable(found, value, node.mark)

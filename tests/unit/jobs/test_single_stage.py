@@ -68,7 +68,7 @@ def test_a_base_without_the_needs_of_the_stage_is_refused(tmp_path):
         load(tmp_path, "locale", "default: de_DE.UTF-8\n", base="mmdebstrap:trixie")
     (problem,) = raised.value.problems
     assert (problem.column, problem.code) == (10, "missing-need")
-    assert "take a base that has it" in problem.hint
+    assert "use a base that has it" in problem.hint
 
 
 @pytest.mark.parametrize(

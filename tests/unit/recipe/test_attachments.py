@@ -111,9 +111,9 @@ def test_a_recipe_knows_its_files_from_its_own_directory(tmp_path, monkeypatch):
 def test_a_missing_file_is_an_error_with_its_place(tmp_path):
     path = tmp_path / "r.yml"
     path.write_text(RECIPE.format(source="nothing"))
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         loading.load(path, base="tar:base.tar")
-    (problem,) = told.value.problems
+    (problem,) = raised.value.problems
     assert (problem.line, problem.column, problem.code) == (8, 17, "no-file")
     assert "nothing: No such file" in problem.message
 
@@ -125,8 +125,8 @@ def test_content_and_source_exclude_each_other(tmp_path):
     both = RECIPE.replace("content: hello", "content: hello\n        source: x")
     for text in (both, RECIPE.replace("        content: hello\n", "")):
         path.write_text(text.format(source="site"))
-        with pytest.raises(InvalidDocument) as told:
+        with pytest.raises(InvalidDocument) as raised:
             loading.load(path, base="tar:base.tar")
-        (problem,) = told.value.problems
+        (problem,) = raised.value.problems
         assert "write either 'content' or 'source'" in problem.message
         assert problem.line == 5

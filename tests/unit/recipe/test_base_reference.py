@@ -74,6 +74,6 @@ def test_the_base_that_was_meant_is_offered(tmp_path, text, meant):
     hint = f"did you mean '{meant}'?" if meant else None
     (problem,) = problems(tmp_path, f"{MINIMAL}base-image: '{text}'\n")
     assert problem.hint == hint
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as raised:
         base_reference.check_base_reference(text)
-    assert told.value.hint == hint
+    assert raised.value.hint == hint

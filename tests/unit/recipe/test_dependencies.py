@@ -1,4 +1,4 @@
-"""What stages need of those before them: told before anything starts, where it is certain."""
+"""Needs of stages that are certainly not met: the host reports them before a build starts."""
 
 import pytest
 from particle_agent.stages import RECIPE_STAGES
@@ -24,12 +24,12 @@ def load(tmp_path, stages, top="", disk="", **options):
 
 
 def problems(tmp_path, stages, **options):
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, stages, **options)
-    return list(told.value.problems)
+    return list(raised.value.problems)
 
 
-# (stages, options of qemu, line, column, what the message holds, what the hint holds)
+# (stages, options of qemu, line, column, a part of the message, a part of the hint)
 MISSING = [
     ("  - {type: apt, packages: [systemd-sysv]}\n", "", 4, 5, "no kernel for the boot loader",
      "add 'linux-image-cloud-amd64'"),
@@ -215,7 +215,7 @@ def test_an_error_elsewhere_hides_nothing(tmp_path):
     assert [(p.line, p.code) for p in found] == [
         (4, "missing-key"), (4, "unknown-key"), (7, "missing-need"), (8, "no-file"),
     ]  # fmt: skip
-    # What is not understood may bring anything.
+    # A stage with a mistake may bring anything.
     unknown = "  - {type: apt, packages: [locales], pakages: []}\n"
     assert [p.code for p in problems(tmp_path, unknown + LOCALE)] == ["unknown-key"]
     asked = "  - {type: files, files: [{path: /a, source: '${nowhere}/a'}]}\n"
@@ -237,19 +237,19 @@ def test_an_error_elsewhere_hides_nothing(tmp_path):
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_stage_hides_no_file_that_is_missing(tmp_path, stage, found):
-    told = problems(tmp_path, f"  - {stage}\n")
-    assert [(p.line, p.column, p.code) for p in told] == found
+    mistakes = problems(tmp_path, f"  - {stage}\n")
+    assert [(p.line, p.column, p.code) for p in mistakes] == found
 
 
 @pytest.mark.parametrize("wrong", ["{type: hostname, nam: a}", "{type: apt, debs: [nothere.deb]}"])
 def test_an_error_hides_no_notes_and_no_needs(tmp_path, wrong):
     zone = "  - {type: timezone, zone: Moon/Tycho}\n"
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, f"  - {wrong}\n{zone}", base="mmdebstrap:trixy")
-    assert {note.code for note in told.value.notes} >= {"unknown-suite"}
-    with pytest.raises(InvalidDocument) as told:
+    assert {note.code for note in raised.value.notes} >= {"unknown-suite"}
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, f"{LOCALE}  - {wrong}\n")
-    assert "missing-need" in [p.code for p in told.value.problems]
+    assert "missing-need" in [p.code for p in raised.value.problems]
 
 
 def test_stages_for_other_architectures_bring_and_need_nothing(tmp_path):
@@ -297,7 +297,7 @@ def test_a_suite_of_the_command_line_is_told_as_such(tmp_path):
         ("trixie-securty", "trixie-security"),
         ("bookwrom-backport", "bookworm-backports"),
         *((name, None) for name in ("trixie", "sid", "stable-updates", "trixie-backports-sloppy")),
-        # Those of other mirrors.
+        # Suites of other archives.
         *((name, None) for name in ("./", "nodistro", "noble", "questing", "squid", "trixie-pgdg")),
         *((name, None) for name in ("stable/", "experimental", "rc-buggy", "any-version")),
     ],
@@ -307,8 +307,8 @@ def test_a_suite_of_package_sources_that_looks_misspelt_is_told(tmp_path, suite,
     sources = f"  - {{type: sources, repositories: [{{{one}, suites: [{suite}]}}]}}\n"
     for base in (None, "tar:base.tar"):
         notes = load(tmp_path, KERNEL + sources, base=base).notes
-        said = [f"is the suite '{suite}' meant to be '{meant}'?"] if meant else []
-        assert [note.message for note in notes] == said
+        messages = [f"is the suite '{suite}' meant to be '{meant}'?"] if meant else []
+        assert [note.message for note in notes] == messages
         place = (4, sources.index(suite) + 1, "unknown-suite")
         assert all((n.line, n.column, n.code) == place for n in notes)
 

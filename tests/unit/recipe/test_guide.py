@@ -1,4 +1,4 @@
-"""docs/recipes.md shows every stage, and the errors that there are."""
+"""docs/recipes.md has an example of every stage and explains every error code."""
 
 import ast
 import re
@@ -46,14 +46,14 @@ stages:
 def test_the_errors_that_are_shown_are_those_of_a_recipe(tmp_path, monkeypatch, text, first):
     monkeypatch.chdir(tmp_path)
     Path("server.yml").write_text(text)
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         loading.load(Path("server.yml"))
     shown = re.search(rf"^server\.yml:{first}.*?(?=^```)", GUIDE, re.DOTALL | re.MULTILINE)
-    assert [str(problem) for problem in told.value.problems] == shown[0].splitlines()
+    assert [str(problem) for problem in raised.value.problems] == shown[0].splitlines()
 
 
 def codes(*methods):
-    """The codes that the program gives to what it finds in recipes."""
+    """The constant codes, the second argument, in all calls of the functions `methods`."""
     for path in (TOP / "host/particle_os").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and len(node.args) >= 3:
@@ -78,7 +78,7 @@ EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.M | re.S)
 
 
 def stages(text, path):
-    """The stages of an example that can be read alone, without the values of variables."""
+    """The stages of an example, except those with variables or includes."""
     path.write_text(text)
     data = document.load(path).data
     found = data.get("stages", ()) if isinstance(data, dict) else data

@@ -47,7 +47,7 @@ def test_the_lines_of_the_stages_are_known(tmp_path):
 
 
 def test_what_is_slow_is_done_once_or_not_at_all(tmp_path, monkeypatch):
-    """A thousand recipes are validated in one go: no model is made for each, and libyaml parses."""
+    """Validating many recipes stays fast: libyaml parses, and models are built only once."""
     if not yaml.__with_libyaml__:
         pytest.skip("this PyYAML comes without libyaml")
     text = with_stages("  - {type: apt, packages: [curl]}\n" * 29)
@@ -79,14 +79,14 @@ def test_a_recipes_name_is_safe_as_a_file_name(tmp_path_factory, name):
 def test_a_pipe_is_not_waited_for(tmp_path):
     path = tmp_path / "pipe.yml"
     os.mkfifo(path)
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         loading.load(path)
-    (problem,) = told.value.problems
+    (problem,) = raised.value.problems
     assert (problem.code, problem.message) == ("unreadable", "is no regular file")
 
 
 def test_a_mode_without_quotes_is_understood_when_it_begins_with_a_zero(tmp_path):
-    """As the guide says: a leading zero makes no number in YAML 1.2, and no octal one here."""
+    """As docs/recipes.md says: a value with a leading zero is a text, not a number."""
     stage = "  - {type: files, directories: [{path: /a, mode: %s}]}\n"
     for mode in ("0640", "'0640'"):
         loaded = load(tmp_path, with_stages(stage % mode))

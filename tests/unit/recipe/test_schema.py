@@ -1,4 +1,4 @@
-"""The JSON Schema for editors: valid itself, and of one mind with what recipes are."""
+"""The JSON Schema for editors is valid, and agrees with the validation of recipes."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ RECIPES, INCLUDED = functools.cache(schema.recipes), functools.cache(schema.incl
 
 
 def blocks(page):
-    """The YAML of a document."""
+    """The YAML blocks of a page."""
     return re.findall(r"^```yaml\n(.*?)^```$", (TOP / page).read_text(), re.M | re.S)
 
 

@@ -68,35 +68,35 @@ def test_the_name_follows_from_the_value_and_from_the_user(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("named", "environment", "said"),
+    ("named", "environment", "message"),
     [
         (Secret(name="a", env="A"), {}, "secret 'a': the environment variable A is not set"),
         (Secret(name="a", file="none"), {}, "none cannot be read: No such file"),
         (Secret(name="a", file="."), {}, "cannot be read: Is a directory"),
-        (Secret(name="a", env="A"), {"A": "abc\n"}, "A holds 3 bytes; a secret has from 4 to"),
+        (Secret(name="a", env="A"), {"A": "abc\n"}, "A holds 3 bytes; a secret needs from 4 to"),
         (Secret(name="a", env="A"), {"A": "x" * 65537}, "A holds 65537 bytes"),
     ],
 )
-def test_what_is_no_secret_is_told(tmp_path, named, environment, said):
-    with pytest.raises(UsageError, match="secret 'a'") as told:
+def test_what_is_no_secret_is_told(tmp_path, named, environment, message):
+    with pytest.raises(UsageError, match="secret 'a'") as raised:
         resolve(tmp_path, environment, named)
-    assert said in told.value.brief
+    assert message in raised.value.brief
 
 
 def test_all_that_are_missing_are_told_at_once(tmp_path):
     named = Secret(name="a", env="A"), Secret(name="b", file="none"), Secret(name="c", env="C")
-    with pytest.raises(UsageError, match="2 secrets have no value") as told:
+    with pytest.raises(UsageError, match="2 secrets have no value") as raised:
         resolve(tmp_path, {"A": "there"}, *named)
-    assert [line.split("'")[1] for line in told.value.tail] == ["b", "c"]
+    assert [line.split("'")[1] for line in raised.value.tail] == ["b", "c"]
 
 
 def test_a_secret_comes_from_one_place(recipe_path):
     for text in (RECIPE.replace("env: TOKEN", "env: TOKEN\n        file: x"),
                  RECIPE.replace("        env: TOKEN\n", "")):  # fmt: skip
         recipe_path.write_text(text)
-        with pytest.raises(InvalidDocument) as told:
+        with pytest.raises(InvalidDocument) as raised:
             loading.load(recipe_path, base="tar:base.tar")
-        assert "write either 'file' or 'env'" in told.value.problems[0].message
+        assert "write either 'file' or 'env'" in raised.value.problems[0].message
 
 
 def test_a_stage_that_insists_on_a_secret_without_a_value_is_told_like_any_other(tmp_path):
@@ -105,10 +105,12 @@ def test_a_stage_that_insists_on_a_secret_without_a_value_is_told_like_any_other
         Users(users=(User(name="u", password_secret="a"),), secrets=(first,)),
         Users(users=(User(name="v", password_secret="b"),), secrets=(second,)),
     )
-    with pytest.raises(UsageError, match=r"^2 secrets have no value$") as told:
+    with pytest.raises(UsageError, match=r"^2 secrets have no value$") as raised:
         secrets.resolve(stages, [tmp_path / "r.yml"] * 2, {"SHORT": "abc"}, tmp_path)
-    assert told.value.tail[0] == "secret 'a': the environment variable NOTSET is not set"
-    assert told.value.tail[1].startswith("secret 'b': the environment variable SHORT holds 3 bytes")
+    assert raised.value.tail[0] == "secret 'a': the environment variable NOTSET is not set"
+    assert raised.value.tail[1].startswith(
+        "secret 'b': the environment variable SHORT holds 3 bytes"
+    )
     with pytest.raises(
         UsageError, match=r"^secret 'a': the environment variable NOTSET is not set"
     ):

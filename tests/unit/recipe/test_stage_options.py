@@ -1,4 +1,4 @@
-"""The options that every stage has, as a recipe says them and as a build sees them."""
+"""The options of every stage: how recipes spell them, and their effect on a build."""
 
 import dataclasses
 
@@ -19,14 +19,14 @@ COMMON = "    name: Say so\n    when: {architecture: [amd64, arm64]}\n    timeou
 def load(tmp_path, stages, top="name: test\n"):
     path = tmp_path / "recipe.yml"
     path.write_text(f"{top}stages:\n{stages}  - type: qemu\n")
-    # Of other bases it is known what they lack.
+    # A recipe without a kernel is valid only on a base whose content is unknown.
     return loading.load(path, base="tar:base.tar")
 
 
 def problem(tmp_path, stages):
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, stages)
-    (found,) = told.value.problems
+    (found,) = raised.value.problems
     return found
 
 
@@ -68,7 +68,7 @@ def test_a_stage_without_anything_to_do_is_an_error(tmp_path, stage, hint):
 @pytest.mark.parametrize(
     "stage",
     [
-        # What runs later finds the indexes.
+        # The indexes of apt are there for later stages.
         "type: apt",
         "type: apt, update: false, hold: [vim]",
         "type: cleanup",

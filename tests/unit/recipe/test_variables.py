@@ -1,4 +1,4 @@
-"""Variables: what may be declared, where they may be used, and what is wrong with them."""
+"""Variables: their declarations, their use in values, and mistakes in both."""
 
 import pytest
 from particle_os.documents import document
@@ -28,9 +28,9 @@ def stage(tmp_path, text, **given):
 
 
 def problems(tmp_path, stages, declared=DECLARED):
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, stages, declared)
-    return [(p.line, p.column, p.code, p.hint) for p in told.value.problems]
+    return [(p.line, p.column, p.code, p.hint) for p in raised.value.problems]
 
 
 def test_a_whole_value_takes_the_type(tmp_path):
@@ -85,9 +85,9 @@ def test_the_command_line_gives_values_by_their_type(tmp_path):
     ],
 )
 def test_a_value_that_does_not_fit_is_wrong_usage(tmp_path, given, message, hint):
-    with pytest.raises(UsageError, match=message) as told:
+    with pytest.raises(UsageError, match=message) as raised:
         load(tmp_path, "", **given)
-    assert told.value.hint == hint
+    assert raised.value.hint == hint
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,17 @@ def test_a_value_that_does_not_fit_is_wrong_usage(tmp_path, given, message, hint
     ],
 )
 def test_a_value_of_another_kind_is_told_where_the_variable_is(tmp_path, name, value, message):
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, "", **{name: value})
-    (problem,) = told.value.problems
+    (problem,) = raised.value.problems
     assert (problem.code, problem.message) == ("bad-value", message)
     assert problem.line > 1
 
 
 def test_a_recipe_without_variables_takes_none(tmp_path):
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as raised:
         load(tmp_path, "", "", host="x")
-    assert told.value.hint == "the recipe declares none"
+    assert raised.value.hint == "the recipe declares none"
 
 
 LITERAL = "write '$${' where no variable is meant"
@@ -185,6 +185,6 @@ def test_variables_cannot_make_a_document_huge(tmp_path, monkeypatch):
 def test_braces_in_a_flow_list_ask_for_quotes(tmp_path):
     path = tmp_path / "recipe.yml"
     path.write_text("name: x\nstages: [{type: apt, packages: [${a}]}]\n")
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         document.load(path)
-    assert "in quotes" in told.value.problems[0].hint
+    assert "in quotes" in raised.value.problems[0].hint

@@ -15,10 +15,10 @@ def load(tmp_path, text):
 
 
 def problems(tmp_path, text):
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, text)
-    assert told.value.exit_code == 2
-    return list(told.value.problems)
+    assert raised.value.exit_code == 2
+    return list(raised.value.problems)
 
 
 def with_stages(text):

@@ -1,8 +1,8 @@
 """The base class of checks of a booted image, and the types of their options.
 
-A check names programs that run in the image, as argument lists, and judges what they print. The
-image is not trusted to print little, or text: the probe bounds replies, and regular expressions
-are those of Rust's regex crate, whose time is linear in the text.
+A check names programs that run in the image, as argument lists, and judges their output. The image
+is untrusted and may print anything: the probe limits the size of replies, and regular expressions
+run in Rust's regex crate, which takes linear time.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ WebPath = Annotated[str, Text("a path such as '/' or '/health?full=1'", r"/[!-~]
 Word = Annotated[
     str, Text("a word without spaces and control characters", r"[^\x00-\x20\x7f]+", 2048)
 ]
-# What may be in an image, not only what stages make: Debian-exim, first.last, libc6:amd64.list.
-# getent(1) and id(1) take a number for an id.
+# Images have more names than stages can create: Debian-exim, first.last, libc6:amd64.list.
+# Numbers are excluded because getent(1) and id(1) take them for ids.
 AccountName = Annotated[
     str,
     Text(
@@ -69,9 +69,9 @@ ImagePath = Annotated[
 
 @dataclass(frozen=True)
 class Reply:
-    """How a program ended in the image, and what it printed; untrusted.
+    """The exit status and the output of a program in the image; untrusted.
 
-    `status` is None when it took too long, and was ended.
+    `status` is None when the program reached its time limit and was killed.
     """
 
     status: int | None
@@ -87,7 +87,7 @@ NO_REPLY = Reply(-1, "")
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether a check holds, and what was found instead or as a proof."""
+    """Whether a check holds, and the observed value as evidence."""
 
     holds: bool
     detail: str
@@ -95,27 +95,30 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseCheck(Options):
-    """One kind of check: `kind` is the key in a recipe that tells it from others."""
+    """One kind of check; its key in a recipe is `kind`.
+
+    Each program may run for `seconds`.
+    """
 
     kind: ClassVar[str]
     seconds: ClassVar[int] = QUESTION_SECONDS
 
     @property
     def name(self) -> str:
-        """How the check is called in a result: its kind and what it is about."""
+        """The name of the check in a result: its kind and its subject."""
         return f"{self.kind} {getattr(self, self.kind.replace('-', '_'))}"
 
     def asks(self) -> tuple[tuple[str, ...], ...]:
-        """The programs, with their arguments, that run in the image."""
+        """The programs to run in the image, with their arguments."""
         return ()
 
     def judge(self, replies: Sequence[Reply]) -> Judgement:
-        """What the replies to `asks`, in that order, mean."""
+        """Judges the replies to the programs of `asks`, in the same order."""
         return Judgement(True, "")
 
 
 def judge_content(text: str, contains: str | None, matches: str | None) -> Judgement:
-    """Whether a text has what it must; both may be asked for."""
+    """Judges whether a text has the required content; None means no requirement."""
     shown = text.strip()[:200] or "nothing"
     if contains is not None and contains not in text:
         return Judgement(False, f"'{contains}' is not in: {shown}")
@@ -125,7 +128,7 @@ def judge_content(text: str, contains: str | None, matches: str | None) -> Judge
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Whether a pattern matches somewhere; the newline at the end is no part of the text."""
+    """Whether a pattern matches anywhere in a text without its final newline."""
     try:
         expression(pattern).validate_python(text.removesuffix("\n"))
     except pydantic_core.ValidationError:

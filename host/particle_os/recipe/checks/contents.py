@@ -1,4 +1,4 @@
-"""Checks of what the image holds: files, packages, accounts, and what programs print."""
+"""Checks of the content of the image: files, packages, accounts, and the output of programs."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from particle_os.recipe.checks.base import (
 
 @dataclass(frozen=True, kw_only=True)
 class CommandCheck(BaseCheck):
-    """A program ends as it should. It runs as root, without a shell and without input."""
+    """A program exits with the expected status. It runs as root, without a shell or input."""
 
     kind = "command"
     command: Annotated[tuple[Argument, ...], AtLeastOne()]
     """The program and its arguments."""
     exit: Annotated[int, Between(0, 255)] = 0
-    """The status that it must end with."""
+    """The expected exit status."""
     contains: str | None = None
-    """A text that must be in the first 64 KiB of what it prints."""
+    """A text that the first 64 KiB of its output must contain."""
     matches: Expression | None = None
-    """A regular expression that must match somewhere in it."""
+    """A regular expression that must match somewhere in the first 64 KiB of its output."""
     timeout: Annotated[int, Between(1, 600)] = QUESTION_SECONDS
-    """The seconds that it may take."""
+    """The time limit in seconds."""
 
     @property
     def name(self) -> str:
@@ -69,28 +69,28 @@ class CommandCheck(BaseCheck):
 
 @dataclass(frozen=True, kw_only=True)
 class FileCheck(BaseCheck):
-    """A file, directory or link is there, and is as it should be."""
+    """A file, directory or link exists, and has the expected properties."""
 
     kind = "file"
     file: ImagePath
     """The path; a symbolic link is followed."""
     exists: bool = True
-    """Whether it must be there, or must not."""
+    """Whether the file must exist (true) or must not exist (false)."""
     mode: FileMode | None = None
     """Its mode, in quotes."""
     owner: AccountName | None = None
-    """The user that it belongs to."""
+    """The user that owns it."""
     group: AccountName | None = None
-    """The group that it belongs to."""
+    """The group that owns it."""
     contains: str | None = None
-    """A text that must be in its first 64 KiB."""
+    """A text that its first 64 KiB must contain."""
     matches: Expression | None = None
-    """A regular expression that must match somewhere in them."""
+    """A regular expression that must match somewhere in its first 64 KiB."""
 
     def __post_init__(self) -> None:
         about = (self.mode, self.owner, self.group, self.contains, self.matches)
         if not self.exists and any(each is not None for each in about):
-            raise ValueError(f"{self.file}: of what must not exist nothing else can be said")
+            raise ValueError(f"{self.file}: 'exists: false' excludes all other options")
 
     def asks(self) -> tuple[tuple[str, ...], ...]:
         about = ("stat", "--dereference", "--format=%a %U %G", "--", self.file)
@@ -100,9 +100,9 @@ class FileCheck(BaseCheck):
 
     def judge(self, replies: Sequence[Reply]) -> Judgement:
         there = replies[0].status == 0
-        # stat(1) ends with 1 and says which file is missing; timeout(1) says otherwise.
+        # stat(1) exits with 1 for a missing file; other statuses come from timeout(1).
         if not there and replies[0].status != 1:
-            return Judgement(False, f"it cannot be looked at: {replies[0].text[-200:]}")
+            return Judgement(False, f"it cannot be examined: {replies[0].text[-200:]}")
         if there != self.exists:
             return Judgement(
                 False, "it is there" if there else f"it is not there: {replies[0].text}"
@@ -153,7 +153,7 @@ class UserCheck(BaseCheck):
     user: AccountName
     """Its name."""
     groups: tuple[AccountName, ...] = ()
-    """Groups that it must be in."""
+    """Groups that the account must belong to."""
     shell: AbsolutePath | None = None
     """Its login shell."""
 

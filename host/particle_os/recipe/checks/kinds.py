@@ -1,4 +1,4 @@
-"""All kinds of checks, and the one that a mapping in a recipe means."""
+"""All kinds of checks, and the union type that selects the kind of a mapping in a recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from particle_os.recipe.checks.system import (
     UnitCheck,
 )
 
-# `http` has a `port` of its own: the first kind whose key is there counts.
+# The first kind whose key is present counts. `http` precedes `port`, because it has a key `port`.
 KINDS: tuple[type[BaseCheck], ...] = (
     UnitCheck, CommandCheck, FileCheck, PackageCheck, UserCheck, HttpCheck, PortCheck, MountCheck,
     KernelArgumentCheck, TimezoneCheck, LocaleCheck, BootTimeCheck, RebootCheck, MemoryCheck,
@@ -31,14 +31,14 @@ KINDS: tuple[type[BaseCheck], ...] = (
 
 
 def _kind(value: Any) -> str | None:
-    """The kind of check that a mapping is, by the key that it has."""
+    """The tag of the check kind that a mapping identifies by its keys."""
     if isinstance(value, dict):
         return next((_tag(kind) for kind in KINDS if kind.kind in value), None)
     return _tag(type(value)) if isinstance(value, BaseCheck) else None
 
 
 def _tag(kind: type[BaseCheck]) -> str:
-    # Not the key itself: in the place of an error, tags must not look like keys.
+    # pydantic puts tags into the locations of errors, where they must differ from keys.
     return f"check:{kind.kind}"
 
 

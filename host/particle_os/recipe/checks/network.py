@@ -1,4 +1,4 @@
-"""Checks of the network: ports that listen, and answers over HTTP."""
+"""Checks of the network: listening ports, and HTTP responses."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from particle_os.recipe.checks.base import (
     judge_content,
 )
 
-# /proc/net/tcp: the state TCP_LISTEN, and for udp that of a socket that is not connected.
+# Socket states in /proc/net/tcp (TCP_LISTEN) and /proc/net/udp (not connected).
 LISTENING = {"tcp": "0A", "udp": "07"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PortCheck(BaseCheck):
-    """Something listens on a port."""
+    """A program listens on a port."""
 
     kind = "port"
     port: PortNumber
-    """The port."""
+    """The port number."""
     protocol: Literal["tcp", "udp"] = "tcp"
-    """The protocol."""
+    """The transport protocol."""
     reachable: bool = False
-    """Whether the host must be able to connect to it (TCP)."""
+    """Whether the host must also be able to connect to the port (TCP only)."""
 
     def __post_init__(self) -> None:
         if self.reachable and self.protocol == "udp":
@@ -59,26 +59,26 @@ class PortCheck(BaseCheck):
 
 @dataclass(frozen=True, kw_only=True)
 class HttpCheck(BaseCheck):
-    """The host gets an answer over HTTP."""
+    """The image answers an HTTP request of the host."""
 
     kind = "http"
     http: WebPath
-    """The path that is asked for."""
+    """The path to request."""
     port: PortNumber = 80
-    """The port of the image."""
+    """The port in the image."""
     status: Annotated[int, Between(100, 599)] = 200
-    """The status that must come."""
+    """The expected status."""
     contains: str | None = None
-    """A text that must be in the first 64 KiB of the body."""
+    """A text that the first 64 KiB of the body must contain."""
     matches: Expression | None = None
-    """A regular expression that must match somewhere in them."""
+    """A regular expression that must match somewhere in the first 64 KiB of the body."""
 
     @property
     def name(self) -> str:
         return f"http :{self.port}{self.http}"
 
     def judge_response(self, status: int, body: str) -> Judgement:
-        """What the server's answer means."""
+        """Judges the status and the body of a response."""
         if status != self.status:
             return Judgement(False, f"status {status}, not {self.status}: {body.strip()[:200]}")
         return judge_content(body, self.contains, self.matches)

@@ -48,11 +48,11 @@ class MountCheck(BaseCheck):
 
     kind = "mount"
     mount: ImagePath
-    """Where."""
+    """The mount point."""
     type: Word | None = None
     """The file system's type."""
     options: tuple[Word, ...] = ()
-    """Mount options that must be among those in force."""
+    """Mount options that must be in effect."""
 
     def asks(self) -> tuple[tuple[str, ...], ...]:
         return (("head", f"--bytes={CONTENT_BYTES}", "/proc/self/mounts"),)
@@ -63,7 +63,7 @@ class MountCheck(BaseCheck):
         here = [fields for fields in mounts if len(fields) >= 4 and fields[1] == self.mount]
         if not here:
             return Judgement(False, "nothing is mounted there")
-        # What was mounted last hides what is below.
+        # The last mount hides the mounts below it.
         kind, options = here[-1][2], here[-1][3].split(",")
         found = f"{kind} with {','.join(options)}"
         if self.type not in (None, kind):
@@ -74,17 +74,17 @@ class MountCheck(BaseCheck):
 
 
 def _unescaped(field: str) -> str:
-    """A field of /proc/self/mounts, where a space is \\040, and a backslash \\134."""
+    """Decodes a field of /proc/self/mounts, which writes a space as \\040, a backslash as \\134."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelArgumentCheck(BaseCheck):
-    """The kernel was started with an argument."""
+    """The kernel command line has an argument."""
 
     kind = "kernel-argument"
     kernel_argument: Word
-    """The argument, whole: 'quiet' or 'console=ttyS0'."""
+    """The complete argument, such as 'quiet' or 'console=ttyS0'."""
 
     def asks(self) -> tuple[tuple[str, ...], ...]:
         return (("head", f"--bytes={CONTENT_BYTES}", "/proc/cmdline"),)
@@ -104,7 +104,7 @@ class TimezoneCheck(BaseCheck):
 
     def asks(self) -> tuple[tuple[str, ...], ...]:
         return (
-            # Nothing, or the type of what is at the end of the link, and the link.
+            # Prints the type of the link's target and the link, or nothing without the file.
             ("find", "/etc", "-maxdepth", "1", "-name", "localtime", "-printf", "%Y %l"),
             ("cmp", "--", "/etc/localtime", f"/usr/share/zoneinfo/{self.timezone}"),
         )
@@ -112,10 +112,10 @@ class TimezoneCheck(BaseCheck):
     def judge(self, replies: Sequence[Reply]) -> Judgement:
         found, compared = replies
         if found.status != 0:
-            return Judgement(False, f"it cannot be looked at: {found.text[-200:]}")
+            return Judgement(False, f"it cannot be examined: {found.text[-200:]}")
         kind, _, link = found.text.partition(" ")
         _, is_zone, zone = link.partition("zoneinfo/")
-        # localtime(5): without the file it is UTC.
+        # localtime(5): without the file, the zone is UTC.
         if is_zone or not kind:
             zone = zone or "UTC"
             if {zone, self.timezone} <= {"UTC", "Etc/UTC"}:
@@ -123,10 +123,10 @@ class TimezoneCheck(BaseCheck):
             if zone == self.timezone and kind != "f":
                 return Judgement(False, f"{zone}, but {link} is not there")
             return Judgement(zone == self.timezone, zone)
-        # Some image builders copy the zone's file.
+        # Some image builders copy the zone file instead of linking to it.
         if compared.status == 0:
             return Judgement(True, f"{self.timezone}, by the content of /etc/localtime")
-        why = f"has not the content of {self.timezone}"
+        why = f"does not have the content of {self.timezone}"
         if compared.status != 1:
             why = f"cannot be compared with {self.timezone}: {compared.text[-200:]}"
         return Judgement(False, f"/etc/localtime is no link to a zone, and {why}")
@@ -134,11 +134,11 @@ class TimezoneCheck(BaseCheck):
 
 @dataclass(frozen=True, kw_only=True)
 class LocaleCheck(BaseCheck):
-    """The system's locale, which must also have been generated."""
+    """The system's locale, which must also be generated."""
 
     kind = "locale"
     locale: LocaleName
-    """Its name, as LANG has it."""
+    """Its name, in the form of LANG."""
 
     def asks(self) -> tuple[tuple[str, ...], ...]:
         return (
@@ -157,18 +157,18 @@ class LocaleCheck(BaseCheck):
 
 
 def _plain_locale(name: str) -> str:
-    """locale(1) spells the codeset in its own way: de_DE.utf8."""
+    """A locale name in the spelling of locale(1), such as de_DE.utf8."""
     language, dot, codeset = name.partition(".")
     return language + dot + codeset.lower().replace("-", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BootTimeCheck(BaseCheck):
-    """How long the boot may take, by the clock of the booted system (systemd-analyze(1))."""
+    """The time limit of the boot, by the clock of the booted system (systemd-analyze(1))."""
 
     kind = "systemd-analyze"
     systemd_analyze: Annotated[int, Between(1, 86400)]
-    """Seconds from the kernel's start until systemd had nothing left to do."""
+    """The limit in seconds, from the start of the kernel until systemd has finished the boot."""
 
     def asks(self) -> tuple[tuple[str, ...], ...]:
         return (("systemctl", "show", "--value", "--property=FinishTimestampMonotonic"),)
@@ -185,9 +185,9 @@ class BootTimeCheck(BaseCheck):
 
 @dataclass(frozen=True, kw_only=True)
 class RebootCheck(BaseCheck):
-    """The system is shut down and boots a second time.
+    """The system shuts down and boots a second time.
 
-    All other checks are made again, and machine-id and SSH host keys must be the same.
+    All other checks run again. The machine ID and the SSH host keys must not change.
     """
 
     kind = "reboot"
@@ -201,11 +201,11 @@ class RebootCheck(BaseCheck):
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryCheck(BaseCheck):
-    """The image boots in so much memory: that of the test machine."""
+    """The image boots with this amount of memory; the test machine has no more."""
 
     kind = "memory"
     memory: MemorySize
-    """The memory, such as '512M'."""
+    """The memory of the test machine, such as '512M'."""
 
     @property
     def bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Files of stages that recipes include: `- include: common/base.yml` among the stages."""
+"""Expands the files that recipes include, such as `- include: common/base.yml`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ COUNT_LIMIT = 100
 
 
 def expand(source: Source, prepare: Callable[[Source], None]) -> None:
-    """Puts the stages of each included file in the place of its `include`.
+    """Replaces each `include` by the stages of the included file.
 
-    `prepare` is called with each file that is read. What is wrong in a file is noted in `source`
-    with its place in that file; a file that cannot be read makes `source` incomplete. Raises
-    InvalidDocument when there is too much.
+    Calls `prepare` with each file that is read. Notes the problems of a file in `source`, with
+    their places in that file. A file that cannot be read makes `source` incomplete. Raises
+    InvalidDocument when the recipe exceeds the limits on included files and values.
     """
     if stages := source.root.child("stages"):
         _Expansion(source, prepare).expand(stages, (source.path,))
 
 
 class _Expansion:
-    """One recipe's inclusions: how many there were, and how much they brought."""
+    """The inclusions of one recipe, with counts of the files and of their values."""
 
     def __init__(self, source: Source, prepare: Callable[[Source], None]) -> None:
         self._source = source
@@ -39,7 +39,7 @@ class _Expansion:
         self._nodes = sum(1 for _ in source.root.walk())
 
     def expand(self, stages: Node, chain: tuple[Path, ...]) -> None:
-        """Replaces the inclusions in a list of stages; `chain` are the files that led here."""
+        """Replaces the inclusions in a list of stages; `chain` are the including files."""
         if not isinstance(stages.value, list):
             return
         found: list[Node] = []
@@ -77,7 +77,7 @@ class _Expansion:
         return nodes
 
     def _path(self, item: Node) -> Path | None:
-        """The file that an item names, relative to the one in which the item stands."""
+        """The path that an item names, relative to the file that contains the item."""
         for key, node in item.value.items():
             if key != KEY:
                 hint = did_you_mean(None, [KEY])
@@ -110,8 +110,8 @@ class _Expansion:
             self._source.problem(mark, "no-file", f"{path}: {why}")
             return False
         if real in [other.resolve() for other in chain]:
-            told = " -> ".join(str(step) for step in (*chain, path))
-            self._source.problem(mark, "include-cycle", f"the file includes itself: {told}")
+            cycle = " -> ".join(str(step) for step in (*chain, path))
+            self._source.problem(mark, "include-cycle", f"the file includes itself: {cycle}")
             return False
         if len(chain) > DEPTH_LIMIT:
             message = f"files are included more than {DEPTH_LIMIT} deep"
@@ -140,7 +140,7 @@ class _Expansion:
 
 
 def _plain(path: Path) -> Path:
-    """The path without "..", as others name the file; as it is where a link is in the way."""
+    """The path without "..", as other programs print it; unchanged if a symbolic link precedes."""
     plain = Path(os.path.normpath(path))
     try:
         return plain if plain.parent.samefile(path.parent) else path

@@ -1,6 +1,6 @@
-"""Recipes of the product before this one: what is certain in them is put into today's form.
+"""Converts recipes of the predecessor of particle-os into the current form, where it is certain.
 
-There, stages had long names and their options stood in a mapping of their own:
+The predecessor used long stage names, and a separate mapping for the options:
 `{type: org.osbuild.debian.apt, options: {packages: [...]}}`.
 """
 
@@ -19,10 +19,10 @@ PREFIX = "org.osbuild.debian."
 
 
 def normalise(source: Source, recipe: type, kinds: Mapping[str, Any]) -> None:
-    """Puts a recipe and its stages into today's form, and notes what was changed.
+    """Converts a recipe and its stages into the current form, and notes each change.
 
-    `recipe` is the class of recipes, `kinds` are those of stages by name. What is not recognised
-    stays as it is.
+    `recipe` is the class of recipes, `kinds` are the stage classes by name. Everything that is not
+    recognised stays unchanged.
     """
     if isinstance(source.root.value, dict):
         given, source.root.value = source.root.value, {}
@@ -43,7 +43,7 @@ def _rename(source: Source, stage: Node, kinds: Mapping[str, Any]) -> None:
     options: dict[str, Node] = stage.value
     name = options.get("name")
     if "type" not in options and name is not None and str(name.value).startswith(PREFIX):
-        # The stages of osbuild's first manifests had a name and no type.
+        # Stages of osbuild's first manifest format have a name and no type.
         options["type"] = options.pop("name")
     kind = options.get("type")
     if kind is None or not isinstance(kind.value, str) or not kind.value.startswith(PREFIX):
@@ -55,7 +55,7 @@ def _rename(source: Source, stage: Node, kinds: Mapping[str, Any]) -> None:
 
 
 def _lift(source: Source, stage: Node, kind: Any) -> None:
-    """Puts the content of `options` beside it."""
+    """Moves the content of `options` into the stage itself."""
     fields = _names(kind)
     inner = stage.child("options")
     if inner is None or "options" in fields or not isinstance(inner.value, dict | None):
@@ -67,7 +67,7 @@ def _lift(source: Source, stage: Node, kind: Any) -> None:
 
 
 def _rename_below(source: Source, node: Node, kind: Any) -> None:
-    """Puts the keys of the mappings in the options of `kind` into today's form."""
+    """Converts the keys of the mappings in the options of `kind` into the current form."""
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         inner, value = options_class(hints[field.name]), node.child(kebab_case(field.name))
@@ -87,7 +87,7 @@ def _names(kind: Any) -> set[str]:
 def _take_over(
     source: Source, options: dict[str, Node], given: Mapping[str, Node], fields: set[str]
 ) -> None:
-    """Adds the keys that are given to `options`, those with underscores as they are called now."""
+    """Adds the given keys to `options`; replaces underscores that are hyphens now."""
     for name, node in given.items():
         spelled = name.replace("_", "-")
         right = spelled if name not in fields and spelled in fields else name
@@ -102,7 +102,7 @@ def _take_over(
 
 
 def _host_name(source: Source, stage: Node) -> None:
-    """Before every stage could have a name, that of `hostname` was the host's."""
+    """Renames the `name` of a `hostname` stage, which once was the name of the host."""
     options: dict[str, Node] = stage.value
     if options["type"].value == "hostname" and "hostname" not in options and "name" in options:
         options["hostname"] = options.pop("name")

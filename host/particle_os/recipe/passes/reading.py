@@ -1,4 +1,4 @@
-"""A document on its way to a recipe: what the passes read, and what they find."""
+"""The state of reading a recipe, which the passes share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from particle_os.recipe.variables import Variables
 
 @dataclass
 class Reading:
-    """The state between two passes; what is wrong is noted in `source`.
+    """A document on its way to a recipe; the passes note problems in `source`.
 
-    `base` is what the image starts from instead of what the document says. `recipe` is what the
-    document says. Stand-ins take the places of stages that are wrong. It is None before the
-    document is understood, and where nothing can be said of its stages. `loaded` is the recipe
-    without the stages for other architectures.
+    `base` replaces the base image of the document. `recipe` is the content of the document, with
+    placeholders for wrong stages. It is None until the types are checked, and stays None for a
+    document without a usable list of stages. `loaded` is the recipe without the stages for other
+    architectures.
     """
 
     source: Source
@@ -26,5 +26,5 @@ class Reading:
     loaded: LoadedRecipe | None = None
 
     def complain(self, key: Key, code: str, message: str) -> None:
-        """Notes what is wrong with the value at `key`."""
+        """Notes a problem of the value at `key`."""
         self.source.problem(self.source.mark(key), code, message)

@@ -1,4 +1,4 @@
-"""Passes over what the document says: its types, then its stages, also where some are wrong."""
+"""Passes over the typed content of a document; they also work while some stages are wrong."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from particle_os.recipe.passes.structure import may_apply
 
 @dataclass(frozen=True, kw_only=True)
 class _Unknown(StageOptions):
-    """Stands for a stage that is not understood."""
+    """The placeholder for a wrong stage."""
 
     type: Literal["stage"] = "stage"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Configuring(_Unknown):
-    """The same of a kind that brings nothing."""
+    """The placeholder for a wrong stage that brings no packages, users or groups."""
 
     only_configures: ClassVar[bool] = True
 
 
 def understand(reading: Reading) -> None:
-    """Sets the recipe of a reading."""
+    """Checks the types of the document and sets the recipe of the reading."""
     source = reading.source
     try:
         reading.recipe = validation.validate(source, Recipe, vocabulary(source))
@@ -43,18 +43,21 @@ def understand(reading: Reading) -> None:
 
 
 def _understood_in_part(source: Source) -> Recipe | None:
-    """What a document says in which something is wrong; None when it has no list of stages."""
-    given, told = source.root.child("stages"), source.node(("base-image",))
-    if given is None or not isinstance(given.value, list) or source.incomplete:
+    """The usable content of a wrong document; None without a complete list of stages."""
+    stages, base = source.root.child("stages"), source.node(("base-image",))
+    if stages is None or not isinstance(stages.value, list) or source.incomplete:
         return None
-    recipe = Recipe(name="unknown", stages=tuple(map(_understood, given.value)))
-    if told is not None and isinstance(told.value, str):
-        recipe = replace(recipe, base_image=told.value)
+    recipe = Recipe(name="unknown", stages=tuple(map(_understood, stages.value)))
+    if base is not None and isinstance(base.value, str):
+        recipe = replace(recipe, base_image=base.value)
     return recipe
 
 
 def _understood(node: Node) -> Any:
-    """A stage; one that is wrong by itself, or not known whole, may bring and need anything."""
+    """The stage of a node; a placeholder when the stage is wrong or has unknown variables.
+
+    A placeholder may bring and need anything.
+    """
     whole = not any(inner.unknown for inner in node.walk())
     if whole and (stage := validation.valid(RecipeStage, node.plain())):
         return stage
@@ -64,7 +67,7 @@ def _understood(node: Node) -> Any:
 
 
 def check_secrets(reading: Reading) -> None:
-    """Notes secrets of a stage that have the same name."""
+    """Notes repeated names among the secrets of a stage."""
     assert reading.recipe is not None
     for number, stage in enumerate(reading.recipe.stages):
         names = [secret.name for secret in stage.secrets]
@@ -76,9 +79,9 @@ def check_secrets(reading: Reading) -> None:
 
 
 def attach_files(reading: Reading) -> None:
-    """Leaves out the stages for other architectures, and takes the files that the others name.
+    """Drops the stages for other architectures, and attaches the files that the others name.
 
-    Digests name the files from here on; what cannot be read is noted.
+    Replaces the paths of the files by digests, and notes each file that cannot be read.
     """
     source, recipe = reading.source, reading.recipe
     assert recipe is not None
@@ -105,7 +108,7 @@ def attach_files(reading: Reading) -> None:
 
 
 def look_for_files(reading: Reading) -> None:
-    """Notes the files that are not there and are named by stages that are not understood."""
+    """Notes the missing files of wrong stages, which `attach_files` does not see."""
     assert reading.recipe is not None
     for index, stage in enumerate(reading.recipe.stages):
         key = ("stages", index)
@@ -119,7 +122,7 @@ def look_for_files(reading: Reading) -> None:
 
 
 def check_needs(reading: Reading) -> None:
-    """Notes what stages need that no stage before them may have brought."""
+    """Notes each need of a stage that no earlier stage can meet."""
     source, recipe = reading.source, reading.recipe
     assert recipe is not None
     dependencies.check(

@@ -1,4 +1,4 @@
-"""Passes over the document alone: they find what is wrong whatever else is wrong with it."""
+"""Passes over the untyped document; they find their problems independently of all others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from particle_os.recipe.passes.reading import Reading
 
 
 def check_order(reading: Reading) -> None:
-    """Notes what is wrong with the order of the stages."""
+    """Notes stages in a wrong order."""
     source, data = reading.source, reading.source.data
     stages = data.get("stages") if isinstance(data, dict) else None
     if not isinstance(stages, list) or not stages or source.incomplete:
@@ -29,40 +29,40 @@ def check_order(reading: Reading) -> None:
         if kind == "qemu":
             message = "the stage 'qemu' must be the last one, and only once"
             reading.complain(("stages", index), "bad-order", message)
-    # A stage whose type is wrong may be meant for the disk.
+    # A stage with an unknown type may be a misspelt `qemu`.
     if "qemu" not in kinds.values() and stage_kinds().keys() >= set(map(str, kinds.values())):
         _miss_disk(source, stages, wanted)
 
 
 def _miss_disk(source: Source, stages: list[Any], wanted: object) -> None:
-    """Notes that the recipe ends without a disk, and why."""
+    """Notes that the recipe ends without a disk, with the reason."""
     key: Key = ("stages", len(stages) - 1)
     why = ""
     hint = "add '- type: qemu' as the last stage"
     for index, stage in enumerate(stages):
         if isinstance(stage, dict) and stage.get("type") == "qemu":
             key, why = ("stages", index, "when"), f": 'when' leaves it out for {wanted}"
-            hint = f"take 'when' out of the stage 'qemu', or name {wanted} in it"
+            hint = f"remove 'when' from the stage 'qemu', or add {wanted} to it"
     message = f"the recipe ends without a disk{why}"
     source.problem(source.mark(key, of_key=True), "bad-order", message, hint)
 
 
 def may_apply(stage: Any, architecture: object) -> bool:
-    """Whether a stage that may be wrong in other ways is for images of this architecture."""
+    """Whether a stage, which may be wrong in other ways, is for images of this architecture."""
     when = stage.get("when") if isinstance(stage, dict) else None
     meant = when.get("architecture") if isinstance(when, dict) else None
     return not meant or architecture == meant or (isinstance(meant, list) and architecture in meant)
 
 
 def check_firmware(reading: Reading) -> None:
-    """Notes the firmwares under which the image could not boot."""
+    """Notes the firmwares of the boot test that cannot boot the image."""
     source = reading.source
     stages, named = source.node(("stages",)), source.node(("boot-test", "firmware"))
     if stages is None or named is None or not isinstance(named.value, list):
         return
     last = stages.value[-1].plain() if isinstance(stages.value, list) and stages.value else None
     given = last if isinstance(last, dict) else {}
-    # It depends on these alone.
+    # Only these options decide which firmwares boot the disk; others may be wrong.
     asked = ("type", "boot-loader", "unified-kernel-image")
     disk = validation.valid(Qemu, {name: given[name] for name in asked if name in given})
     for node in named.value if given.get("type") == "qemu" and disk is not None else ():
@@ -72,7 +72,7 @@ def check_firmware(reading: Reading) -> None:
 
 
 def check_length(source: Source, place: Key) -> None:
-    """Notes the check at `place` with which they become too long to be handed to an image."""
+    """Notes the first of the checks at `place` that exceeds the limit of an image."""
     node = source.node(place)
     found = validation.valid(BootTest, {"checks": node.plain()}) if node is not None else None
     index = questions.first_beyond_limit(found.checks) if found is not None else None

@@ -1,4 +1,4 @@
-"""All passes over the document of a recipe, in the order in which they run."""
+"""All passes over the document of a recipe, in their order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from particle_os.recipe.passes.reading import Reading
 
 
 class Pass(NamedTuple):
-    """One pass; with `of_recipe`, it is left out where the stages are not known."""
+    """One pass; a pass with `of_recipe` is skipped while the stages are unknown."""
 
     name: str
     run: Callable[[Reading], None]
@@ -33,7 +33,7 @@ def _update(reading: Reading) -> None:
 
 
 def _conceal(reading: Reading) -> None:
-    """Keeps confidential values out of messages, and the variables that such a value is made of."""
+    """Keeps confidential values, and the variables in them, out of messages."""
     root = reading.source.root
     confidential.mark(root, Recipe)
     hidden = [node for node in root.walk() if node.confidential]
@@ -66,12 +66,12 @@ PASSES = (
 
 
 def run(reading: Reading, passes: Iterable[Pass]) -> None:
-    """Runs `passes` one after the other. Raises InvalidDocument where a pass cannot go on."""
+    """Runs `passes` in order. Raises InvalidDocument when a pass cannot continue."""
     try:
         for each in passes:
             if reading.recipe is not None or not each.of_recipe:
                 each.run(reading)
     except InvalidDocument:
-        # It is not known which variables are confidential.
+        # The pass that finds confidential variables may not have run, so withhold all values.
         reading.source.withhold(reading.variables.all_texts())
         raise InvalidDocument(reading.source.problems, reading.source.notes) from None

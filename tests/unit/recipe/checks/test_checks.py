@@ -29,7 +29,7 @@ MOUNTS = "/dev/vda1 / ext4 rw,relatime 0 0\ntmpfs /run tmpfs rw,nosuid 0 0\n"
 
 
 @pytest.mark.parametrize(
-    ("check", "outputs", "told"),
+    ("check", "outputs", "detail"),
     [
         (CommandCheck(command=("x",), exit=2), [(1, "")], "it ended with 1, not 2: no output"),
         (FileCheck(file="/x", mode="0600"), ["644 root root"], "its mode is 644, not 0600"),
@@ -50,9 +50,9 @@ MOUNTS = "/dev/vda1 / ext4 rw,relatime 0 0\ntmpfs /run tmpfs rw,nosuid 0 0\n"
         (BootTimeCheck(systemd_analyze=3), ["4500000"], "4.5 s, more than 3 s"),
     ],
 )
-def test_a_failure_says_what_is_there_and_what_was_wanted(check, outputs, told):
+def test_a_failure_says_what_is_there_and_what_was_wanted(check, outputs, detail):
     replies = [Reply(0, o) if isinstance(o, str) else Reply(*o) for o in outputs]
-    assert check.judge(replies).detail == told
+    assert check.judge(replies).detail == detail
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_what_may_be_in_an_image_can_be_asked_for(tmp_path, check):
     "check",
     [
         'user: "a\\nb"', 'user: "a\\0"', "user: a b", "user: a:b", "user: ''",
-        # These are taken for the ids of any user.
+        # getent(1) and id(1) take these for ids.
         "user: '1000'", "user: '+1000'", "user: '-1'",
         'file: "/a\\nb"', 'file: "/a\\0"', "file: /a/../b", "file: /..", "file: /a/.", "file: /a/",
         "file: //a", 'mount: "/a\\eb"', 'unit: "-\\n.mount"', "unit: -h",
@@ -277,9 +277,9 @@ def test_what_no_system_has_is_refused(tmp_path, check):
 def test_what_is_wrong_with_a_check_is_told_with_its_place(tmp_path, text, problem):
     path = tmp_path / "checks.yml"
     path.write_text(f"checks:\n{text}\n")
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         loading.load_boot_test(path)
-    assert f"{path}:{problem}" in "\n".join(map(str, told.value.problems))
+    assert f"{path}:{problem}" in "\n".join(map(str, raised.value.problems))
 
 
 def test_the_example_of_the_guide_is_valid_and_has_one_check_of_each_kind(tmp_path):
@@ -305,15 +305,15 @@ LONG = "{command: [echo, '" + 9000 * "x" + "']}"
 def test_checks_that_are_too_long_for_an_image_are_told_before_it_is_built(tmp_path, within_recipe):
     path = tmp_path / "x.yml"
     lines = ["checks:", "- unit: a.service", *(f"- {LONG}" for _ in range(3))]
-    # What else is wrong does not hide it.
+    # The wrong size must not hide the problem.
     above = ["name: x", "stages: [{type: qemu, size: 1X}]", "boot-test:"]
     if within_recipe:
         lines = [*above, *(f"  {line}" for line in lines)]
     path.write_text("\n".join(lines))
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         (loading.load if within_recipe else loading.load_boot_test)(path)
-    problem = told.value.problems[-1]
+    problem = raised.value.problems[-1]
     assert (problem.line, problem.column) == ((8, 5) if within_recipe else (5, 3))
-    assert "handed to an image" in problem.message
+    assert "passed to an image" in problem.message
     assert "script" in problem.hint
-    assert len(told.value.problems) == 1 + within_recipe
+    assert len(raised.value.problems) == 1 + within_recipe

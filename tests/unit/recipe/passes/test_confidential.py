@@ -1,4 +1,4 @@
-"""No message shows a value that its type marks as confidential, whatever is wrong beside it."""
+"""No message shows a value that its type marks as confidential, whatever else is wrong."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from particle_os.cli import cli
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 
-# Each has a place for a value that nobody may see.
+# In each stage, "@" is the place of a value that no message may show.
 PLACES = {
     "password-hash": "  - type: users\n    users:\n      - {name: a, password-hash: @}\n",
     "password-secret": "  - type: users\n    users:\n      - {name: a, password-secret: @}\n",
@@ -57,8 +57,8 @@ FAULTS = {
 }
 
 
-def told(path, **options):
-    """All that is told of a recipe."""
+def output_of(path, **options):
+    """All output about a recipe."""
     try:
         notes, problems = loading.load(path, **options).notes, ()
     except InvalidDocument as invalid:
@@ -78,7 +78,7 @@ def test_no_message_shows_a_confidential_value(tmp_path, place):
         if place != "mirror":
             stage = stage.replace("@", written)
         path.write_text(fault % stage)
-        text = told(path)
+        text = output_of(path)
         assert canary not in text, text
         shown += bool(text)
     assert shown > len(VALUES)
@@ -95,10 +95,10 @@ def test_a_variable_in_a_confidential_value_is_shown_nowhere(tmp_path, place, de
         canary = secrets.token_hex(8) + " !"
         if declared == "none":
             path.write_text(f"variables: {{pw: '{canary}'}}\n" + fault % (stage + other))
-            text = told(path)
+            text = output_of(path)
         else:
             path.write_text(f"variables: {{pw: {declared}}}\n" + fault % (stage + other))
-            text = told(path, given={"pw": canary})
+            text = output_of(path, given={"pw": canary})
         assert text
         assert canary.split()[0] not in text, text
 
@@ -107,23 +107,23 @@ def test_an_ordinary_answer_and_its_variable_are_shown(tmp_path):
     path = tmp_path / "recipe.yml"
     stage = PLACES["debconf"].replace("password", "boolean").replace("@", "true")
     path.write_text(FAULTS["nothing"] % stage)
-    assert "value: expected a text of one line, found true (put it in quotes)" in told(path)
+    assert "value: expected a text of one line, found true (put it in quotes)" in output_of(path)
     stage = PLACES["debconf"].replace("password", "string").replace("@", "'${z}'")
     stage += "  - {type: timezone, zone: '${z}'}\n"
     path.write_text("variables: {z: not-a-zone}\n" + FAULTS["nothing"] % stage)
-    assert "not-a-zone" in told(path)
+    assert "not-a-zone" in output_of(path)
 
 
 def test_what_is_too_large_is_told_without_the_value_of_a_variable(tmp_path):
     canary = secrets.token_hex(8)
-    # A variable is too large before it is known which ones are confidential.
+    # The limit on size takes effect before the pass that finds confidential variables.
     uses = "".join("  - {type: run, command: ['${big}']}\n" for _ in range(30))
     path = tmp_path / "recipe.yml"
     path.write_text(
         f"variables: {{pin: {{type: integer}}, big: {'x' * 60000}}}\nname: x\nstages:\n{uses}"
         "  - {type: users, users: [{name: a, password-hash: '${pin}'}]}\n"
     )
-    text = told(path, given={"pin": canary})
+    text = output_of(path, given={"pin": canary})
     assert "too large" in text
     assert "expected an integer" in text
     assert canary not in text

@@ -1,4 +1,4 @@
-"""Included files: their stages come in, and their errors are told where they are."""
+"""Included files: their stages replace the `include`, and errors name the included file."""
 
 import hashlib
 from pathlib import Path
@@ -24,9 +24,9 @@ def write(tmp_path):
 
 
 def problems(path):
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         loading.load(path, base="tar:base.tar")
-    return [(p.path.rpartition("/")[2], p.line, p.column, p.code) for p in told.value.problems]
+    return [(p.path.rpartition("/")[2], p.line, p.column, p.code) for p in raised.value.problems]
 
 
 def test_stages_of_other_files_stand_where_they_are_included(write, tmp_path):
@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_included(write, text, found):
 
 @pytest.mark.parametrize("link", [False, True])
 def test_a_file_of_another_directory_is_named_as_others_name_it(write, tmp_path, monkeypatch, link):
-    """GitHub shows an annotation only where the path is that of the repository."""
+    """GitHub shows an annotation only if its path is the path in the repository."""
     write(recipes__main=TOP + "  - include: ../common/a.yml\n", common__a="- {type: nonsense}\n")
     if link:
         (tmp_path / "far").mkdir()
@@ -128,17 +128,17 @@ def test_a_file_of_another_directory_is_named_as_others_name_it(write, tmp_path,
         (tmp_path / "common").rename(tmp_path / "far/common")
         (tmp_path / "recipes").symlink_to("far/recipes")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         loading.load(Path("recipes/main.yml"), base="tar:base.tar")
-    (problem,) = told.value.problems
+    (problem,) = raised.value.problems
     assert problem.path == ("recipes/../common/a.yml" if link else "common/a.yml")
 
 
 def test_a_cycle_is_told_with_its_chain(write):
     path = write(main=TOP + "  - include: a.yml\n", a="- include: b.yml\n", b="- include: a.yml\n")
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         loading.load(path, base="tar:base.tar")
-    (problem,) = told.value.problems
+    (problem,) = raised.value.problems
     names = [step.rpartition("/")[2] for step in problem.message.split(" -> ")]
     assert names == ["main.yml", "a.yml", "b.yml", "a.yml"]
     assert problem.path.endswith("b.yml")

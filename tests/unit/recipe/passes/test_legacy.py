@@ -1,4 +1,4 @@
-"""Recipes of the product before this one."""
+"""Recipes of the predecessor of particle-os."""
 
 import pytest
 from particle_os.errors import InvalidDocument
@@ -27,9 +27,9 @@ def load(tmp_path, text):
 
 
 def problems(tmp_path, text):
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, text)
-    return [(p.line, p.column, p.code, p.hint) for p in told.value.problems]
+    return [(p.line, p.column, p.code, p.hint) for p in raised.value.problems]
 
 
 def test_long_names_and_options_are_understood_and_noted(tmp_path):

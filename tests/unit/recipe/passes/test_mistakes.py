@@ -6,7 +6,7 @@ from particle_os.recipe.model import stage_name
 
 from ..written import MINIMAL, load, problems, with_stages
 
-# (recipe, line, column, code, what the message holds, hint)
+# (recipe, line, column, code, a part of the message, hint)
 WRONG = [
     ("nam: x\nstages: [{type: qemu}]\nname: x\n",
      1, 1, "unknown-key", "unknown key 'nam'", "did you mean 'name'?"),
@@ -95,14 +95,14 @@ WRONG = [
     ("name: x\nstages:\n\t- type: qemu\n", 3, 1, "yaml", "'\\t'",
      "indent with spaces: YAML allows no tabs there"),
     ("name: x\nstages: [{type: \x07}]\n", 2, 17, "yaml", "special characters", None),
-    # Options of the same name as their stage.
+    # Stages with an option that has the name of the stage.
     (with_stages("  - type: users\n    users: [{name: a}]\n    shell: x\n"), 5, 5, "unknown-key",
      "unknown key 'shell'", "allowed: name, network, secrets, timeout, type, users, when"),
     (with_stages("  - type: groups\n    groups: [{name: a}]\n    timeout: 0\n"), 5, 14,
      "bad-value", "timeout: expected a duration", None),
     (with_stages("  - type: hostname\n    hostname: a\n    when: {architecture: amd64, os: x}\n"),
      5, 33, "unknown-key", "'os'", "allowed: architecture"),
-    # The nearest word is one of the stage's own.
+    # Only options of the stage itself are offered.
     (with_stages("  - type: run\n    command: [a]\n    env: {}\n"), 5, 5, "unknown-key", "'env'",
      "did you mean 'environment'?"),
     (with_stages("  - type: users\n    users: [{name: a, password: hunter2}]\n"), 4, 33,
@@ -145,7 +145,7 @@ WRONG = [
     (MINIMAL + "    swap: auto\n", 4, 11, "bad-value", "swap", None),
     ("name: x\nstages:\n  - type: apt\n  - type: qemu\n    when: {architecture: arm64}\n", 5, 5,
      "bad-order", "ends without a disk: 'when' leaves it out for amd64",
-     "take 'when' out of the stage 'qemu', or name amd64 in it"),
+     "remove 'when' from the stage 'qemu', or add amd64 to it"),
     ("name: x\nstages:\n  - type: apt\n", 3, 5, "bad-order", "without a disk",
      "add '- type: qemu' as the last stage"),
 ]  # fmt: skip
@@ -181,7 +181,7 @@ SEVERAL = [
      [(6, 17, "'ens3' has no effect: the same is in an earlier entry"),
       (6, 23, "'ens4' has no effect: 'en*' is in"), (7, 17, "'enp?' has no effect: 'en*' is in"),
       (7, 25, "'eth?' has no effect: 'eth*' is in")]),
-    # A key that is unknown hides no rule of its mapping, or of one around it.
+    # An unknown key does not hide mistakes in its own mapping or in an outer one.
     ("  - {type: services, enabel: [], enable: [a.timer], mask: [a.timer]}\n",
      [(3, 22, "'enabel'"), (3, 43, "a.timer: a unit")]),
     ("  - type: users\n    users:\n      - {name: a, shel: /bin/sh}\n"
@@ -191,7 +191,7 @@ SEVERAL = [
      [(5, 24, "the uid 0 is root's"), (5, 27, "unknown key 'shel'")]),
     ("  - {type: files, files: [{path: /a, xyzzy: b}]}\n",
      [(3, 27, "write either 'content' or 'source'"), (3, 38, "unknown key 'xyzzy'")]),
-    # It is taken for the one that was meant.
+    # The misspelt key counts as the key that it resembles, so nothing else is missing.
     ("  - {type: files, files: [{path: /a, contents: b}]}\n", [(3, 38, "'contents'")]),
     ("  - {type: files, files: [{path: /a, content: b, contents: b}]}\n", [(3, 50, "'contents'")]),
     ("  - {type: services, enabled: [a.timer], mask: [a.timer]}\n",

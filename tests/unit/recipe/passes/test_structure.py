@@ -10,7 +10,7 @@ from ..written import MINIMAL, problems
         ("sise: 1G", "firmware: [uefi, bois, uefi]", [(4, 5), (5, 24), (5, 30), (5, 36)]),
         ("size: 1G", "firmware: [uefi], cheks: []", [(5, 24), (5, 31)]),
         ("size: 1G", "firmware: uefi", [(5, 23)]),
-        # What cannot be known is not told.
+        # A mistake in the options of the boot loader leaves its firmwares unknown.
         ("boot-loader: grbu", "firmware: [uefi]", [(4, 18)]),
         ("unified-kernel-image: true", "firmware: [uefi]", [(4, 27)]),
     ],
