@@ -1,4 +1,4 @@
-"""How a base is made of a suite's packages: the host fetches them, a helper VM installs them."""
+"""Makes a base from the packages of a suite: the host fetches them, a helper VM installs them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from particle_os.sandbox.running import Sandbox
 
 FETCH_SECONDS = 600.0
-# init-system-helpers of bookworm would else bring usrmerge, which converts at installation.
+# Without usr-is-merged, init-system-helpers of bookworm pulls in usrmerge and its conversion.
 EXTRA_PACKAGES = {"bookworm": ("usr-is-merged",)}
 SandboxOpener = Callable[[str, Path], AbstractContextManager["Sandbox"]]
 
@@ -42,11 +42,11 @@ def bootstrapped(
     proxy: ChosenProxy,
     plain: bool = False,
 ) -> Iterator[tuple[Sandbox, Path]]:
-    """Makes a base in `directory`; yields a VM that has it unpacked, and its tarball.
+    """Makes a base in `directory`; yields a VM with the unpacked base, and the base's tarball.
 
-    The packages are fetched and verified on the host without privilege; they are extracted and
-    installed (their scripts run) in a helper VM, which `open_sandbox` starts meanwhile.
-    With `plain` dpkg itself unpacks them.
+    The host fetches and verifies the packages without privilege. Meanwhile `open_sandbox` starts
+    a helper VM, which then extracts and installs the packages, and runs their scripts. With
+    `plain` dpkg itself unpacks the packages.
     """
     debs = directory / "debs"
     debs.mkdir(mode=0o700, parents=True)
@@ -69,7 +69,7 @@ def _install(
     deadline: Deadline,
     listen: Callable[[AgentEvent], None],
 ) -> None:
-    """Has the packages of the packages disk installed, and the result written to the output."""
+    """Installs the packages of the packages disk, and writes the base to the output disk."""
     sandbox.agent.extract(sources, deadline, listen)
 
     def on_event(event: AgentEvent) -> None:
@@ -92,12 +92,12 @@ def _fetching(
     deadline: Deadline,
     proxy: ChosenProxy,
 ) -> Iterator[Callable[[], str]]:
-    """Puts the packages of a base into `debs` while others do something.
+    """Fetches the packages of a base into `debs` in the background.
 
-    Yields what waits for the end and returns the sources.list(5) that they came from.
+    Yields a function that waits for the end and returns the sources.list(5) of the packages.
     """
     place = shlex.quote(str(debs))
-    # The suites before trixie leave these links to the installer; later ones bring them.
+    # Suites before trixie leave these links to the installer; later suites ship them.
     merge = (
         '--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d" && '
         'ln -s "usr/$d" "$1/$d" || exit 1; done'

@@ -1,9 +1,9 @@
-"""Container images: what a reference names, and its layers in the user's cache.
+"""Container images: resolves references, and fetches layers into the user's cache.
 
 skopeo talks to registries and reads archives, as the user and with the user's credentials and
-certificates. Manifests, configurations and layers are kept by their digests, in
-`images/sha256/HEX`: images share layers, and what is there is not fetched again. No layer is
-decompressed or unpacked here.
+certificates. The cache keeps manifests, configurations and layers by their digests in
+`images/sha256/HEX`, so images share layers and each layer is fetched once. The host neither
+decompresses nor unpacks a layer.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ CHUNK = 1 << 18
 ARCHIVE_MEMBERS = 200_000
 _REFERENCE = re.compile(r"(?P<name>.*?)(?P<selector>[:@][^/@]*)?")
 _HOST = re.compile(r"//(\[[^]]*\]|[^/:]*)(:[0-9]+)?/.*")
-# The last line of skopeo when it fails; logrus quotes as Go does.
+# The last line of a failing skopeo. Its library logrus quotes strings as Go does.
 _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True)
 class ImageReference:
-    """Where an image comes from, in the words of containers-transports(5).
+    """The source of an image, in the terms of containers-transports(5).
 
-    `name` has no tag and no digest; of a file it is the absolute path. `selector` is the tag or
-    digest with its sign.
+    `name` excludes the tag and the digest; for a file, it is the absolute path. `selector` is the
+    tag or the digest, including the ":" or "@" before it.
     """
 
     transport: str
@@ -59,7 +59,7 @@ class ImageReference:
 
     @property
     def insecure(self) -> bool:
-        """Whether it is a registry of this very host, where nobody can listen in."""
+        """Whether the registry runs on this host, so that the connection needs no TLS."""
         host = _HOST.fullmatch(self.name) if self.remote else None
         if host is None:
             return False
@@ -70,18 +70,18 @@ class ImageReference:
 
     @property
     def digest(self) -> str | None:
-        """The digest that the reference itself demands."""
+        """The digest in the reference; None for a reference by tag."""
         return self.selector[1:] if self.selector.startswith("@") else None
 
     def at(self, digest: str) -> ImageReference:
-        """A registry's manifest of this digest, whatever the tag names by now."""
+        """The reference to the manifest `digest`, in case a registry has moved the tag."""
         return ImageReference(self.transport, self.name, f"@{digest}") if self.remote else self
 
 
 def parse(reference: str, relative_to: Path) -> ImageReference | None:
-    """The place of a container image; None for the other kinds of bases.
+    """Parses the reference of a container image; returns None for other kinds of bases.
 
-    Raises UsageError when there is no such file or directory.
+    Raises UsageError when the file or directory does not exist.
     """
     if not reference.startswith(TRANSPORTS):
         return None
@@ -93,7 +93,7 @@ def parse(reference: str, relative_to: Path) -> ImageReference | None:
     given, colon, selector = rest.partition(":")
     path = (relative_to / given).absolute()
     if ":" in str(path):
-        raise UsageError(f"the path {path} has a colon in it, which ends a path in {transport}:")
+        raise UsageError(f"the path {path} contains a colon, which ends a path in {transport}:")
     there = (path / "oci-layout").is_file() if transport == "oci" else path.is_file()
     if not there:
         kind = "OCI image layout" if transport == "oci" else "file"
@@ -102,11 +102,11 @@ def parse(reference: str, relative_to: Path) -> ImageReference | None:
 
 
 def describe(reference: str, relative_to: Path, architecture: str, cache: Path) -> ContainerImage:
-    """What `reference` names now, for a Debian architecture; no layer is fetched.
+    """The image that `reference` names now, for a Debian architecture. Fetches no layer.
 
-    A registry is asked what a tag names; what has a digest and was seen before is in the cache.
-    Raises UsageError when there is no such image, or none that can be unpacked, and
-    InfrastructureError when skopeo fails.
+    A tag always needs a query of the registry; documents with a known digest come from the cache.
+    Raises UsageError when the image does not exist or cannot be unpacked, and InfrastructureError
+    when skopeo fails.
     """
     source = parse(reference, relative_to)
     if source is None:
@@ -125,7 +125,7 @@ def describe(reference: str, relative_to: Path, architecture: str, cache: Path) 
 
 @dataclass(frozen=True)
 class _Look:
-    """One search for the documents of an image; `store` keeps those whose digest is known."""
+    """One search for the documents of an image; `store` caches documents by their digests."""
 
     source: ImageReference
     architecture: str
@@ -140,7 +140,7 @@ class _Look:
         document = self._inspect(self.source, "--raw")
         digest = oci.digest_of(document)
         if self.source.transport.startswith("oci"):
-            # The layout calls it so as well, or it is another than it should be.
+            # Read the document from the layout by its digest, which fails if the layout differs.
             return digest, self.manifest(digest)
         return digest, self._kept(digest, lambda: document)
 
@@ -176,7 +176,7 @@ class _Look:
             raise _explained(error, f"{source} cannot be read", source) from error
 
     def _kept(self, digest: str, find: Callable[[], bytes]) -> bytes:
-        """The document of a digest from the cache, or from `find`, and then kept."""
+        """The document of a digest, from the cache or from `find`; caches it."""
         place = blob(self.store, digest)
         if place.is_file() and place.stat().st_size <= oci.DOCUMENT_LIMIT:
             document = place.read_bytes()
@@ -186,8 +186,8 @@ class _Look:
         document = find()
         if oci.digest_of(document) != digest:
             raise UsageError(
-                f"{self.source} is damaged: a document has not the digest {digest}",
-                hint="Make or fetch the image anew.",
+                f"{self.source} is damaged: a document does not have the digest {digest}",
+                hint="Build or download the image again.",
             )
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = self.work.path / place.name
@@ -197,9 +197,10 @@ class _Look:
 
 
 def _from_layout(source: ImageReference, digest: str) -> bytes:
-    """A document of a local image layout (image-layout.md), a directory or a tar archive.
+    """A document of a local OCI image layout, which is a directory or a tar archive.
 
-    Empty when it is not there, or larger than a document may be.
+    Returns nothing for a missing document, and at most one byte more than DOCUMENT_LIMIT. Format:
+    https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
     """
     name = f"blobs/{digest.replace(':', '/')}"
     limit = oci.DOCUMENT_LIMIT + 1
@@ -230,9 +231,10 @@ def fetch(
     deadline: Deadline,
     log: Callable[[str], None],
 ) -> None:
-    """Brings the layers that are missing into the cache; skopeo checks their digests.
+    """Fetches the missing layers into the cache; skopeo checks their digests.
 
-    Two callers at once fetch them once. What is unfinished lies in `work`.
+    A lock makes concurrent callers fetch each layer once. `work` holds temporary files. Raises
+    InfrastructureError when skopeo fails.
     """
     store = cache / "images"
     deadline = deadline.sooner(FETCH_SECONDS, f"fetching {image.reference}")
@@ -242,7 +244,7 @@ def fetch(
             return
         need_room(store, 2 * sum(layer.size for layer in missing), "the container image")
         for layer in missing:
-            # skopeo takes what is there for whole.
+            # skopeo does not check the content of a file that exists.
             blob(store, layer.digest).unlink(missing_ok=True)
         insecure = ["--src-tls-verify=false"] if source.insecure else []
         place = [str(source.at(image.digest))]
@@ -255,7 +257,7 @@ def fetch(
                     "copy",
                     *insecure,
                     f"--dest-shared-blob-dir={store}",
-                    # Else they would get other digests.
+                    # Without this option skopeo compresses them, which changes their digests.
                     "--dest-oci-accept-uncompressed-layers",
                     *place,
                     f"oci:{work.path}/image:base",
@@ -268,13 +270,15 @@ def fetch(
         except InfrastructureError as error:
             raise _explained(error, f"{image.reference} cannot be fetched", source) from error
         if missing_layers(image, store):
-            raise InfrastructureError(f"{image.reference} has changed while it was fetched")
+            raise InfrastructureError(
+                f"{image.reference} changed while it was fetched", hint="Build again."
+            )
 
 
 def _only(
     image: ContainerImage, source: ImageReference, missing: list[oci.Layer], work: Workspace
 ) -> list[str]:
-    """What skopeo copies: this very image of a layout, whichever of an index it would take."""
+    """The source for skopeo: a layout with this image only, so that skopeo does not choose."""
     manifest = _from_layout(source, image.digest)
     layout, blobs = work.path / "only", Path(source.name) / "blobs"
     layout.mkdir()
@@ -295,7 +299,7 @@ def _only(
 
 
 def _extract(source: ImageReference, digests: set[str], blobs: Path) -> None:
-    """Takes blobs out of an archive; whether they are right is for skopeo to tell."""
+    """Extracts blobs from an archive; skopeo checks their digests later."""
     names = {f"blobs/{digest.replace(':', '/')}": digest for digest in digests}
     try:
         with tarfile.open(source.name, "r|*") as archive:
@@ -324,19 +328,19 @@ def _skopeo(architecture: str, work: Workspace) -> list[str]:
 
 
 def _environment(work: Workspace) -> dict[str, str]:
-    """skopeo notes what it has seen of registries; that goes away with the rest of our work."""
+    """The environment of skopeo, which keeps its notes on registries in the workspace."""
     return {**os.environ, "XDG_DATA_HOME": str(work.path / "data")}
 
 
 def _explained(
     error: InfrastructureError, brief: str, source: ImageReference
 ) -> InfrastructureError:
-    """The same error in skopeo's words, if it said any."""
-    said = [match[1] for line in error.tail if (match := _FATAL.search(line))]
-    if not said:
+    """The error with the message of skopeo, if skopeo has printed one."""
+    messages = [match[1] for line in error.tail if (match := _FATAL.search(line))]
+    if not messages:
         return error
-    reason = printable(said[-1].replace('\\"', '"'))
-    more = "A registry that wants credentials has them from 'skopeo login'."
+    reason = printable(messages[-1].replace('\\"', '"'))
+    more = "If the registry requires credentials, run 'skopeo login'."
     if not source.remote:
-        more = "Look whether the files are whole, for example with 'skopeo inspect'."
+        more = "Check that the files are complete, for example with 'skopeo inspect'."
     return InfrastructureError(f"{brief}: {reason}", hint=f"Check the reference. {more}")

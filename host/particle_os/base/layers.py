@@ -1,4 +1,4 @@
-"""The layers of container images in the user's cache, and how they are sent to the guest agent."""
+"""The layers of container images in the user's cache, and their stream to the guest agent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK = 1 << 18
 
 
 def blob(store: Path, digest: str) -> Path:
-    """Where the cache has what has this digest."""
+    """The path of the blob with this digest in the cache."""
     return store / "sha256" / digest.removeprefix("sha256:")
 
 
@@ -29,7 +29,7 @@ def is_fetched(image: ContainerImage, cache: Path) -> bool:
 
 
 def missing_layers(image: ContainerImage, store: Path) -> list[Layer]:
-    """The layers that are not whole in the cache, by their sizes."""
+    """The layers that the cache lacks or has with a wrong size."""
 
     def is_there(layer: Layer) -> bool:
         try:
@@ -41,15 +41,15 @@ def missing_layers(image: ContainerImage, store: Path) -> list[Layer]:
 
 
 def opened(image: ContainerImage, cache: Path) -> BinaryIO:
-    """The layers as `particle_agent.unpack.unpack_image` takes them.
+    """The layers as a stream in the format of `particle_agent.unpack.unpack_image`.
 
-    Reading raises InfrastructureError when one has not its digest any more.
+    Reading raises InfrastructureError for a layer that no longer has its digest.
     """
     return io.BufferedReader(_Stream(image, cache / "images"), CHUNK)
 
 
 class _Stream(io.RawIOBase):
-    """The line that tells of the layers, and their blobs; each is hashed as it is read."""
+    """A header line that lists the layers, and then their blobs, each hashed while it is read."""
 
     def __init__(self, image: ContainerImage, store: Path) -> None:
         layers = tuple(wire.LayerBlob(size=la.size, diff_id=la.diff_id) for la in image.layers)
@@ -83,7 +83,8 @@ class _Stream(io.RawIOBase):
             place = blob(self._store, self._digest)
             place.unlink(missing_ok=True)
             raise InfrastructureError(
-                f"{place} in the cache was damaged and is removed", hint="Build again to fetch it."
+                f"{place} in the cache was damaged and is now removed",
+                hint="Build again to fetch it.",
             )
         self._digest = None
 

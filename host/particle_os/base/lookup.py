@@ -1,4 +1,4 @@
-"""From the reference in a recipe to the base that it names."""
+"""Finds the base that the reference in a recipe names."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def find_base(
     anew: bool = False,
     plain: bool = False,
 ) -> Base | None:
-    """The base of a reference; None for a suite's that is still to be made (always if `anew`).
+    """The base of a reference; None for the base of a suite that must be made first.
 
-    Of a container image only the description is fetched. Raises UsageError when there is no such
-    base, or it is of another architecture; InfrastructureError when a registry does not answer.
+    With `anew` the base of a suite must always be made. For a container image, only the
+    description is fetched. Raises UsageError when the base does not exist or has another
+    architecture, and InfrastructureError when a registry does not answer.
     """
     source = container.parse(reference, relative_to)
     if source is None:
@@ -39,9 +40,9 @@ def find_base(
 
 
 def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBase | None:
-    """The base of a `tar:` reference; None for the others.
+    """The base of a `tar:` reference; None for other references.
 
-    Raises UsageError when the file is missing, is no tar archive, or is of another architecture.
+    Raises UsageError when the file is missing, is no tar archive, or has another architecture.
     """
     if not reference.startswith("tar:"):
         return None
@@ -52,7 +53,7 @@ def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBas
     if found is None:
         raise UsageError(
             f"{path} holds no root file system: there is no program in /usr/bin or /bin",
-            hint="The archive must have the root directory itself at its top.",
+            hint="The top directory of the archive must be the root directory itself.",
         )
     if found != architecture:
         raise UsageError(f"{path} is for {found}, but the recipe wants {architecture}")

@@ -1,4 +1,4 @@
-"""Base images: from a reference to a root file system on the host and its digest."""
+"""Base images: root file systems on the host, with their references and digests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from particle_os.system.workspace import Workspace
 
 
 class Base(Protocol):
-    """A root file system that can be sent to a VM; `digest` names its content."""
+    """A root file system that can be sent to a VM; `digest` identifies its content."""
 
     @property
     def reference(self) -> str: ...
@@ -26,21 +26,21 @@ class Base(Protocol):
     def digest(self) -> str: ...
 
     def size(self) -> int:
-        """Bytes as it is sent: compressed, if it is."""
+        """The number of bytes to send, which may be compressed."""
         ...
 
     def fetch(self, work: Workspace, deadline: Deadline, log: Callable[[str], None]) -> None:
-        """Brings what is missing to the host."""
+        """Fetches the missing parts to the host."""
         ...
 
     def is_here(self) -> bool:
-        """Whether all of it is on the host."""
+        """Whether the base is complete on the host."""
         ...
 
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
-        """Has the agent unpack it.
+        """Sends the base to the agent, which unpacks it.
 
-        Raises StageFailed when it is no base, InfrastructureError when it has changed.
+        Raises StageFailed when it is not a base, InfrastructureError when it has changed.
         """
         ...
 
@@ -67,14 +67,14 @@ class TarBase:
             sent = agent.unpack(stream, deadline, listen)
         if f"sha256:{sent}" != self.digest:
             raise InfrastructureError(
-                f"{self.tarball} has changed: it is not {self.digest} any more",
+                f"{self.tarball} has changed: its digest is no longer {self.digest}",
                 hint="Remove the file from the cache, or do not write it during a build.",
             )
 
 
 @dataclass(frozen=True)
 class ImageBase:
-    """A base as a container image; `digest` is that of its manifest."""
+    """A base as a container image; `digest` is the digest of its manifest."""
 
     image: ContainerImage
     source: ImageReference

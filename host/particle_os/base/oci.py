@@ -1,7 +1,7 @@
 """The documents that describe a container image: index, manifest and configuration.
 
-The formats are those of the OCI image specification 1.1 and their forerunners of Docker (image
-manifest version 2, schema 2), which differ in the names of their media types only:
+The formats are the OCI image specification 1.1 and its predecessor, Docker's image manifest
+version 2, schema 2. They differ only in the names of their media types:
 https://github.com/opencontainers/image-spec/blob/v1.1.1/spec.md
 """
 
@@ -17,7 +17,7 @@ import pydantic
 
 from particle_os.errors import UsageError, printable
 
-# Bytes; registries take manifests of 4 MiB at most.
+# Bytes; registries accept manifests of at most 4 MiB.
 DOCUMENT_LIMIT = 4 << 20
 LAYERS_LIMIT = 1000
 _OCI, _DOCKER = "application/vnd.oci.image.", "application/vnd.docker."
@@ -26,7 +26,7 @@ MANIFESTS = {f"{_OCI}manifest.v1+json", f"{_DOCKER}distribution.manifest.v2+json
 CONFIGS = {f"{_OCI}config.v1+json", f"{_DOCKER}container.image.v1+json"}
 LAYERS = {f"{_OCI}layer.v1.tar{c}" for c in ("", "+gzip", "+zstd")}
 LAYERS |= {f"{_DOCKER}image.rootfs.diff.tar{c}" for c in ("", ".gzip", ".zstd")}
-# Debian's architectures that Go, and so the documents, name in another way.
+# Debian's architectures that have other names in Go, and therefore in the documents.
 ARCHITECTURES = {"i386": "386", "armhf": "arm", "ppc64el": "ppc64le"}
 
 Digest = Annotated[str, pydantic.StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -35,13 +35,13 @@ _D = TypeVar("_D", bound="_Document")
 
 
 class _Document(pydantic.BaseModel):
-    """What else stands in a document is ignored; what is read must have the right type."""
+    """A JSON document. Unknown keys are ignored; known keys must have the right types."""
 
     model_config = pydantic.ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
 class Platform(_Document):
-    """What an image of an index runs on; a `variant` of the architecture is one of its levels."""
+    """The platform of an image; `variant` is a level of the architecture, such as v2."""
 
     architecture: str
     os: str
@@ -49,7 +49,7 @@ class Platform(_Document):
 
 
 class Descriptor(_Document):
-    """A blob: a document or a layer; `size` in bytes."""
+    """The description of a blob, which is a document or a layer; `size` is in bytes."""
 
     media_type: str = pydantic.Field(alias="mediaType")
     digest: Digest
@@ -58,26 +58,26 @@ class Descriptor(_Document):
 
 
 class Index(_Document):
-    """The images of one name, one a platform."""
+    """The images of one name, one for each platform."""
 
     manifests: list[Descriptor]
 
 
 class Manifest(_Document):
-    """An image: its configuration, and its layers, the lowest first."""
+    """An image: its configuration and its layers, the lowest layer first."""
 
     config: Descriptor
     layers: list[Descriptor]
 
 
 class RootFs(_Document):
-    """The layers once more: the digests of their archives without compression."""
+    """The layers again, as the digests of their uncompressed archives."""
 
     diff_ids: list[Digest]
 
 
 class Configuration(_Document):
-    """What the image is; `config` is how a container of it runs, which nothing here applies."""
+    """The properties of an image; `config` describes its containers and is not applied."""
 
     architecture: str
     os: str
@@ -87,7 +87,7 @@ class Configuration(_Document):
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer: the digest and size (bytes) of its blob, the digest of its plain tar archive."""
+    """A layer: digest and size (bytes) of its blob, and digest of its uncompressed archive."""
 
     digest: str
     size: int
@@ -96,10 +96,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class ContainerImage:
-    """A container image for one architecture (by Debian's name), found but not fetched.
+    """The description of a container image for one architecture, which has Debian's name.
 
-    `digest` is that of its manifest. `config` is what the image says of its containers (Env,
-    User, Entrypoint, Labels and so on): words of its author, none of which are applied.
+    `digest` is the digest of the manifest. `config` holds the image's settings for containers
+    (Env, User, Entrypoint, Labels and so on), which particle-os reports and does not apply.
     """
 
     reference: str
@@ -109,22 +109,25 @@ class ContainerImage:
     config: Mapping[str, Any]
 
     def size(self) -> int:
-        """The bytes of all layers."""
+        """The size of all layers in bytes."""
         return sum(layer.size for layer in self.layers)
 
 
 def digest_of(document: bytes) -> str:
-    """ "sha256:" and the SHA-256."""
+    """The digest of a document: "sha256:" and its SHA-256."""
     return f"sha256:{hashlib.sha256(document).hexdigest()}"
 
 
 def platform_of(architecture: str) -> Platform:
-    """What the documents call a system of Debian's `architecture`."""
+    """The platform that the documents use for Debian's `architecture`."""
     return Platform(architecture=ARCHITECTURES.get(architecture, architecture), os="linux")
 
 
 def read_index(document: bytes, what: str) -> Index | None:
-    """The index in `document`; None when it is something else. Raises UsageError."""
+    """The index in `document`; None for another kind of document.
+
+    Raises UsageError for an invalid document of `what`.
+    """
     value = _json(document, what)
     kind = value.get("mediaType")
     if (isinstance(kind, str) and kind in INDEXES) or (kind is None and "manifests" in value):
@@ -133,9 +136,9 @@ def read_index(document: bytes, what: str) -> Index | None:
 
 
 def choose(index: Index, architecture: str, what: str) -> Descriptor:
-    """The manifest for an architecture: the plain one, or that of its lowest variant.
+    """The manifest for an architecture: without a variant, or else with the lowest variant.
 
-    Raises UsageError naming the architectures that there are.
+    Raises UsageError that names the available architectures.
     """
     wanted = platform_of(architecture)
     fitting = [
@@ -147,7 +150,7 @@ def choose(index: Index, architecture: str, what: str) -> Descriptor:
         and manifest.media_type in MANIFESTS
     ]
     if fitting:
-        # v1, v2 and so on: all run what the lowest asks for. Of the same the first counts.
+        # Every processor runs the lowest variant. Among equal variants the first one counts.
         return min(fitting, key=lambda found: (len(found[0]), found[0]))[1]
     found = sorted(
         {_named(m.platform) for m in index.manifests if m.platform and m.platform.os != "unknown"}
@@ -158,26 +161,26 @@ def choose(index: Index, architecture: str, what: str) -> Descriptor:
 
 
 def kind_of(document: bytes, what: str) -> str:
-    """The media type of a manifest; it may leave out that of its own format. Raises UsageError."""
+    """The media type of a manifest, by default the one of OCI. Raises UsageError."""
     return str(_json(document, what).get("mediaType", f"{_OCI}manifest.v1+json"))
 
 
 def read_manifest(document: bytes, what: str) -> Manifest:
-    """The manifest in `document`. Raises UsageError unless all of it can be unpacked."""
+    """The manifest in `document`. Raises UsageError for an image that cannot be unpacked."""
     value = _json(document, what)
     kind = kind_of(document, what)
     if kind not in MANIFESTS or value.get("schemaVersion") != 2:
         raise UsageError(
-            f"{what} is no image of a kind that is known: {printable(kind, 100)}, "
+            f"{what} is not an image of a known kind: {printable(kind, 100)}, "
             f"schema {printable(str(value.get('schemaVersion')), 20)}"
         )
     manifest = _checked(Manifest, value, what)
     if manifest.config.media_type not in CONFIGS:
-        raise UsageError(f"{what} is no system but {_quoted(manifest.config.media_type)}")
+        raise UsageError(f"{what} is not a system but {_quoted(manifest.config.media_type)}")
     if manifest.config.size > DOCUMENT_LIMIT:
         raise UsageError(f"{what} has a configuration of {manifest.config.size} bytes")
     if not 1 <= len(manifest.layers) <= LAYERS_LIMIT:
-        raise UsageError(f"{what} has {len(manifest.layers)} layers; 1 to {LAYERS_LIMIT} can be")
+        raise UsageError(f"{what} has {len(manifest.layers)} layers; allowed: 1 to {LAYERS_LIMIT}")
     for layer in manifest.layers:
         if "foreign" in layer.media_type or "nondistributable" in layer.media_type:
             raise UsageError(f"{what} has a foreign layer, which its registry does not hold")
@@ -189,9 +192,9 @@ def read_manifest(document: bytes, what: str) -> Manifest:
 def read_image(
     reference: str, digest: str, manifest: Manifest, document: bytes, architecture: str
 ) -> ContainerImage:
-    """The image of a manifest and its configuration, in `document`.
+    """The image of a manifest, with the configuration in `document`.
 
-    Raises UsageError when it is for another architecture or is not consistent.
+    Raises UsageError when the image has another architecture or contradicts its manifest.
     """
     found = _checked(Configuration, _json(document, reference), reference)
     platform = Platform(architecture=found.architecture, os=found.os)
@@ -203,7 +206,7 @@ def read_image(
     if len(diff_ids) != len(manifest.layers):
         raise UsageError(
             f"{reference} has {len(manifest.layers)} layers, "
-            f"but its configuration tells of {len(diff_ids)}"
+            f"but its configuration lists {len(diff_ids)}"
         )
     layers = tuple(
         Layer(layer.digest, layer.size, diff_id)
@@ -230,7 +233,7 @@ def _json(document: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{what}: a document is not JSON") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{what}: a document is no JSON object")
+        raise UsageError(f"{what}: a document is not a JSON object")
     return value
 
 
@@ -241,5 +244,5 @@ def _checked(kind: type[_D], value: dict[str, Any], what: str) -> _D:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"{what}: a document is not as it should be: {printable(place, 100)}: {first['msg']}"
+            f"{what}: a document is invalid: {printable(place, 100)}: {first['msg']}"
         ) from error

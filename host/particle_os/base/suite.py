@@ -1,4 +1,4 @@
-"""Bases of a Debian suite (`mmdebstrap:SUITE`): made once, and kept in the cache."""
+"""Bases of Debian suites (`mmdebstrap:SUITE`): made once, then kept in the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from particle_os.system.workspace import Workspace, locked
 if TYPE_CHECKING:
     from particle_os.sandbox.running import Sandbox
 
-# Grows when what is made of the same packages changes.
+# Increase it when the same packages give a different base.
 FORMAT = 6
 MAKE_SECONDS = 1800.0
 
@@ -29,7 +29,10 @@ MAKE_SECONDS = 1800.0
 def find_suite(
     suite: str, mirror: str | None, architecture: str, cache: Path, *, plain: bool = False
 ) -> TarBase | None:
-    """The cached base of `mmdebstrap:SUITE`, if it was made before; `plain` ones are others."""
+    """The base of `mmdebstrap:SUITE` in the cache; None when it is not there.
+
+    The cache keeps bases that were made with `plain` apart from others.
+    """
     tarball = cache / "bases" / f"{_suite_key(suite, mirror, architecture, plain)}.tar.zst"
     digest = tarball.with_name(tarball.name.replace(".tar.zst", ".sha256"))
     try:
@@ -59,13 +62,11 @@ def ensure_suite(
     proxy: ChosenProxy = NO_PROXY,
     plain: bool = False,
 ) -> TarBase:
-    """The base of `mmdebstrap:SUITE`, made now if need be; two callers at once make it once.
+    """The base of `mmdebstrap:SUITE`; makes it when the cache lacks it.
 
-    With `anew` it is made even when there is one, which it then replaces. With `plain` dpkg unpacks
-    the packages itself.
-
-    `finished` is called while the helper VM that `open_sandbox` starts still has the base
-    unpacked. What is unfinished lies in `work`, and goes away with it.
+    A lock makes concurrent callers make it once. With `anew` a new base replaces the cached one.
+    With `plain` dpkg itself unpacks the packages. `finished` is called while the helper VM of
+    `open_sandbox` still has the base unpacked. `work` holds temporary files.
     """
     store = cache / "bases"
     store.mkdir(exist_ok=True, mode=0o700)
@@ -95,17 +96,17 @@ def ensure_suite(
 
 
 def _keep(compressed: Path, place: Path) -> None:
-    """Moves a compressed tarball into the cache, in place of an older one."""
+    """Moves a compressed tarball into the cache; it replaces an older tarball."""
     digest = compressed.with_name("digest")
     digest.write_text(f"sha256:{file_sha256(compressed)}\n")
-    # A tarball without its digest is none; the digest comes last.
+    # A tarball counts only with its digest, so the digest comes last.
     place.with_suffix(".sha256").unlink(missing_ok=True)
     compressed.rename(place.with_suffix(".tar.zst"))
     digest.rename(place.with_suffix(".sha256"))
 
 
 def _compress(path: Path, level: int, deadline: Deadline) -> Path:
-    """Replaces a file by its zstd form: the VM gets it through an emulated cipher."""
+    """Compresses a file with zstd: fewer bytes pass the slow emulated cipher to the VM."""
     process.run(
         ["zstd", "--quiet", "--rm", "-T0", f"-{level}", path],
         deadline=deadline,

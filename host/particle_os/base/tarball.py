@@ -1,4 +1,4 @@
-"""What the host reads of a root file system's tarball: nothing but headers."""
+"""Reads the architecture of a root file system's tarball, from the headers of its programs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def _decompressed(path: Path) -> Iterator[BinaryIO]:
 def architecture_of(path: Path) -> str | None:
     """The Debian architecture of the first program in /usr/bin or /bin of a tarball.
 
-    Only headers are read; nothing is unpacked. Raises UsageError when it is no tar archive.
+    Nothing is unpacked. None when the tarball has no program. Raises UsageError when the file is
+    not a tar archive.
     """
     try:
         with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:

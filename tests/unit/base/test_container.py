@@ -216,7 +216,7 @@ def test_what_was_damaged_in_the_cache_is_fetched_again(layout, fetch, tmp_path)
     place.write_bytes(place.read_bytes()[::-1])
     assert place.name in {e.name for e in cache.damaged(cache_directory())}
     with layers.opened(image, cache_directory()) as stream:
-        with pytest.raises(InfrastructureError, match="damaged and is removed"):
+        with pytest.raises(InfrastructureError, match="damaged and is now removed"):
             stream.read()
     fetch(reference)
     assert unpacked(image, tmp_path / "root") == {"etc/a", "etc/b"}
@@ -249,16 +249,16 @@ def test_a_huge_document(layout):
 def test_an_archive_that_is_none(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"nothing" * 1000)
     for kind in ("oci-archive", "docker-archive"):
-        with pytest.raises(InfrastructureError, match="cannot be read") as told:
+        with pytest.raises(InfrastructureError, match="cannot be read") as raised:
             describe(f"{kind}:{tmp_path}/x.tar")
-        assert "files are whole" in told.value.hint
+        assert "files are complete" in raised.value.hint
 
 
 def test_a_registry_that_does_not_answer():
-    """Port 9 of the loopback: the connection is refused."""
-    with pytest.raises(InfrastructureError, match="connection refused") as told:
+    """Port 9 of the loopback interface refuses the connection."""
+    with pytest.raises(InfrastructureError, match="connection refused") as raised:
         describe("docker://127.0.0.1:9/name:tag")
-    assert "skopeo login" in told.value.hint
+    assert "skopeo login" in raised.value.hint
 
 
 def test_a_digest_that_is_known_needs_no_registry(layout, fetch):
@@ -270,9 +270,9 @@ def test_a_digest_that_is_known_needs_no_registry(layout, fetch):
 def test_without_skopeo_it_is_said_what_to_install(layout, monkeypatch):
     reference = layout.name(layout.image(LOWER))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(InfrastructureError, match="need the program 'skopeo'") as told:
+    with pytest.raises(InfrastructureError, match="need the program 'skopeo'") as raised:
         describe(reference)
-    assert told.value.hint == "Run 'sudo apt install skopeo'."
+    assert raised.value.hint == "Run 'sudo apt install skopeo'."
 
 
 def test_captured_output_is_bounded(soon):
@@ -280,6 +280,6 @@ def test_captured_output_is_bounded(soon):
     assert process.capture(argv, deadline=soon, what="it", limit=1000) == bytes(1000)
     with pytest.raises(InfrastructureError, match="more than 999 bytes"):
         process.capture(argv, deadline=soon, what="it", limit=999)
-    with pytest.raises(InfrastructureError, match="it failed") as told:
+    with pytest.raises(InfrastructureError, match="it failed") as raised:
         process.capture(["ls", "/no/such"], deadline=soon, what="it", limit=9)
-    assert "/no/such" in told.value.tail[0]
+    assert "/no/such" in raised.value.tail[0]

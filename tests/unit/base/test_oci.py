@@ -43,16 +43,16 @@ def test_layers_of_all_known_kinds(kind):
         ({"schemaVersion": 1}, "schema 1"),
         (
             {"mediaType": f"{DOCKER}distribution.manifest.v1+json"},
-            "no image of a kind that is known",
+            "not an image of a known kind",
         ),
-        ({"mediaType": f"{OCI}index.v1+json"}, "no image of a kind that is known"),
-        ({"mediaType": ["x"]}, "no image of a kind that is known"),
+        ({"mediaType": f"{OCI}index.v1+json"}, "not an image of a known kind"),
+        ({"mediaType": ["x"]}, "not an image of a known kind"),
         ({"layers": []}, "0 layers"),
         (layers(*[f"{OCI}layer.v1.tar"] * 1001), "1001 layers"),
         (layers(f"{OCI}layer.nondistributable.v1.tar+gzip"), "foreign layer"),
         (layers(f"{DOCKER}image.rootfs.foreign.diff.tar.gzip"), "foreign layer"),
         (layers(f"{OCI}layer.v1.tar+gzip+encrypted"), r"unknown kind: '.*encrypted'"),
-        ({"config": descriptor("application/vnd.oci.empty.v1+json")}, "no system but"),
+        ({"config": descriptor("application/vnd.oci.empty.v1+json")}, "not a system but"),
         ({"config": descriptor(f"{OCI}config.v1+json", size=1 << 30)}, "configuration of"),
         ({"config": descriptor(f"{OCI}config.v1+json", size="10")}, "config.size"),
         ({"config": descriptor(f"{OCI}config.v1+json", size=-1)}, "config.size"),
@@ -80,9 +80,9 @@ def test_what_is_no_document_is_told(document):
 
 
 def test_a_control_character_does_not_reach_the_terminal():
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as raised:
         oci.read_manifest(manifest(**layers("\x1b[31m")), "it")
-    assert "\x1b" not in told.value.brief
+    assert "\x1b" not in raised.value.brief
 
 
 def entry(architecture, system="linux", **changes):
@@ -150,7 +150,7 @@ def test_an_image_tells_of_its_layers_and_of_what_it_runs():
         ({"architecture": "386"}, "is for i386, but the recipe wants amd64"),
         ({"os": "windows"}, r"is for amd64 \(windows\), but"),
         ({"architecture": 64}, "architecture"),
-        ({"rootfs": {"diff_ids": []}}, "has 1 layers, but its configuration tells of 0"),
+        ({"rootfs": {"diff_ids": []}}, "has 1 layers, but its configuration lists 0"),
         ({"rootfs": {"diff_ids": ["md5:1"]}}, "diff_ids"),
         ({"config": []}, "config"),
     ],
