@@ -1,4 +1,4 @@
-"""The guest agent from the host's side: packs it, starts it, and listens to it."""
+"""The host's side of the guest agent: packs the agent, runs it, and handles its events."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from particle_os.vm.ssh import Connection
 
-# Where the initrd has left it (guest/initrd.sh).
+# guest/initrd.sh puts the packed agent there.
 PLACE = "/particle-os/{name}.pyz"
-# Heartbeats come every few seconds; a guest that is silent for so long is gone.
+# The agent sends a heartbeat every few seconds, so this much silence means that it is dead.
 SILENCE_SECONDS = 60.0
 T = TypeVar("T")
 MAIN = "import sys\nfrom particle_agent.__main__ import main\nsys.exit(main())\n"
-# Where the VM has an agent of the same modules that waits for orders (shortcuts/waiting.py,
-# guest/init.sh), which takes two seconds less under emulation, that one does it.
+# If an agent with the same modules already waits for orders in the VM (shortcuts/waiting.py,
+# guest/init.sh), it forks a process for the verb. This saves two seconds under emulation.
 CALL = """\
 orders=/run/particle-os/{name} status=/run/particle-os/status-$$
 [ -p $orders ] || exec python3 -I -S {place} {verb}
@@ -50,7 +50,7 @@ busybox mkfifo $status && echo "$$ $status {place} {verb}" >$orders
 code=$(busybox cat $status)
 exit ${{code:-1}}
 """
-# Takes an event, and returns the answer to those that the agent waits for.
+# Handles an event; returns the host's answer if the agent waits for one.
 Listener = Callable[[wire.AgentEvent], wire.HostAnswer | None]
 
 
@@ -64,19 +64,19 @@ def _modules(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]
 
 @dataclass(frozen=True)
 class Program:
-    """The agent as a zipapp (PEP 441); `name` is that of its modules, by their content."""
+    """The agent as a zipapp (PEP 441); `name` is derived from the content of its modules."""
 
     name: str
     data: bytes
 
     @property
     def sha256(self) -> str:
-        """Of the packed agent, which carries all stages."""
+        """The SHA-256 of the packed agent, which includes all stages."""
         return hashlib.sha256(self.data).hexdigest()
 
 
 def pack() -> Program:
-    """The agent of this installation; the same sources give the same bytes."""
+    """Packs the agent of this installation; equal sources give equal bytes."""
     modules = list(_modules(resources.files("particle_agent"), "particle_agent/"))
     name = f"agent-{hashlib.sha256(repr(modules).encode()).hexdigest()[:32]}"
     buffer = io.BytesIO()
@@ -87,7 +87,7 @@ def pack() -> Program:
 
 
 class Agent:
-    """The agent in a running VM. `death` tells why the VM died, if it did."""
+    """The agent in a running VM; `death` returns the reason if the VM has died."""
 
     def __init__(
         self,
@@ -102,17 +102,17 @@ class Agent:
         self._hidden: list[str] = []
 
     def attach(self, name: str, data: IO[bytes], deadline: Deadline) -> str:
-        """Copies what stages find under `name` (`Target.attached`); returns its SHA-256."""
+        """Copies a file that stages read as `name` (`Target.attached`); returns its SHA-256."""
         return self._put(f"{wire.ATTACHED}/{name}", data, deadline)
 
     def hold(self, values: Mapping[str, bytes], deadline: Deadline) -> None:
-        """Hands in secrets, by keyed hash. They are hidden in all that the agent says from now."""
+        """Sends secrets, by keyed hash. From then on, all events of the agent hide them."""
         for name, value in values.items():
             self._put(f"{wire.HELD}/{name}", io.BytesIO(value), deadline)
         self._hidden = redaction.texts(values.values())
 
     def _put(self, path: str, data: IO[bytes], deadline: Deadline) -> str:
-        """Writes a file into the VM's memory; returns the SHA-256 that both ends have seen."""
+        """Writes a file into the VM's memory; returns the SHA-256, on which both ends agree."""
         command = f"mkdir -p {path.rpartition('/')[0]} && cat > {path} && sha256sum {path}"
         with self._connection.command(command, deadline) as channel:
             sent = self._connection.send(channel, data, deadline)
@@ -130,9 +130,9 @@ class Agent:
         *,
         verb: Literal["unpack", "unpack-image"] = "unpack",
     ) -> str:
-        """Streams a base to the agent, which unpacks it; returns the SHA-256 of what was sent.
+        """Streams a base to the agent, which unpacks it; returns the SHA-256 of the sent bytes.
 
-        Raises InfrastructureError when the two ends disagree about what was sent.
+        Raises InfrastructureError when the agent has received other bytes.
         """
         received: list[wire.Unpacked] = []
 
@@ -146,7 +146,7 @@ class Agent:
             try:
                 sent = self._connection.send(channel, stream, deadline)
             except VmError as error:
-                # The agent's own words tell more than a closed pipe, if it still has some.
+                # The agent's own error explains more than a closed pipe.
                 self._listen(channel, deadline, note)
                 raise self._death() or error from error
             self._listen(channel, deadline, note)
@@ -155,7 +155,7 @@ class Agent:
         return sent
 
     def extract(self, sources: str, deadline: Deadline, listen: Listener) -> None:
-        """Has the packages of the packages disk extracted; `sources` becomes sources.list(5)."""
+        """Extracts the packages of the packages disk; `sources` becomes sources.list(5)."""
         with self._channel("extract", deadline) as channel:
             self._connection.send(channel, io.BytesIO(sources.encode()), deadline)
             self._listen(channel, deadline, listen)
@@ -173,12 +173,12 @@ class Agent:
         checkpoints: bool = False,
         verify: bool = False,
     ) -> None:
-        """Runs the stages; each event goes to `listen`.
+        """Runs the stages, and passes each event to `listen`. Returns when the agent is done.
 
-        With `checkpoints` the agent waits after each stage but the last (`Frozen`), with `verify`
-        it verifies the disk that the last one has written. Returns only
-        after a received `done`. Raises StageFailed or InfrastructureError as the agent says,
-        VmError when it falls silent.
+        With `checkpoints` the agent waits after each stage except the last (`Frozen`). With
+        `verify` the agent verifies the disk that the last stage has written. Raises StageFailed or
+        InfrastructureError when the agent reports a failure, and VmError or DeadlineExceeded when
+        it ends or stays silent.
         """
         options = wire.RunOptions(
             hostname=hostname,
@@ -197,7 +197,7 @@ class Agent:
     def shell(
         self, deadline: Deadline, *, terminal: bool, apt_proxy: wire.AptProxy | None = None
     ) -> Iterator[paramiko.Channel]:
-        """A root shell in the target: its channel, with a terminal of its own or without."""
+        """The channel of a root shell in the target; `terminal` gives it a pseudo-terminal."""
         command = f"exec python3 -I -S {self._place} shell"
         if apt_proxy is not None:
             command += f" {shlex.quote(json.dumps(encode(apt_proxy)))}"
@@ -205,7 +205,7 @@ class Agent:
             yield channel
 
     def quiesce(self, deadline: Deadline) -> None:
-        """Has the VM write out what it holds of its disks."""
+        """Makes the VM write its cached data to its disks."""
         with self._connection.command("sync", deadline) as channel:
             channel.settimeout(deadline.remaining())
             channel.makefile("rb").read(1)
@@ -215,29 +215,29 @@ class Agent:
         self._connection.send(channel, io.BytesIO(line), deadline, more_follows=True)
 
     def packages_request(self, deadline: Deadline) -> wire.PackageRequest:
-        """What the agent asks for with `PackagesNeeded`."""
+        """The request that the agent has announced with `PackagesNeeded`."""
         path, limit = wire.PACKAGES_REQUEST, wire.PACKAGES_REQUEST_LIMIT
         return self._fetch(path, limit, wire.PackageRequest, deadline)
 
     def inspect(
         self, what: Literal["disk", "target"], deadline: Deadline, listen: Listener
     ) -> Inspection:
-        """What is on the disk to be inspected, or in the target."""
+        """Inspects the attached disk, or the target."""
         with self._channel(f"inspect-{what}", deadline) as channel:
             self._listen(channel, deadline, listen)
         return self.found(deadline)
 
     def found(self, deadline: Deadline) -> Inspection:
-        """What the agent has written of the target after all stages, or of what it inspected."""
+        """The inspection that the agent has written, of the target or of the attached disk."""
         return self._fetch(wire.INSPECTION, wire.INSPECTION_LIMIT, Inspection, deadline)
 
     def verify(self, deadline: Deadline, listen: Listener) -> None:
-        """Has the agent verify the disk to be inspected; each finding goes to `listen`."""
+        """Verifies the attached disk, and passes each finding to `listen`."""
         with self._channel("verify-disk", deadline) as channel:
             self._listen(channel, deadline, listen)
 
     def _fetch(self, path: str, limit: int, kind: type[T], deadline: Deadline) -> T:
-        """A JSON file of the VM as an instance of the dataclass `kind`; `limit` is in bytes."""
+        """Reads a JSON file of the VM as the dataclass `kind`; `limit` is in bytes."""
         with self._connection.command(f"cat {path}", deadline) as channel:
             channel.settimeout(deadline.remaining())
             try:
@@ -245,7 +245,7 @@ class Agent:
             except (OSError, ValueError, RecursionError) as error:
                 why = printable(str(error), 200)
                 raise self._death() or VmError(
-                    f"what the agent wrote to {path} cannot be read: {why}"
+                    f"the agent's file {path} cannot be read: {why}"
                 ) from error
 
     def _channel(self, verb: str, deadline: Deadline) -> Any:
@@ -259,9 +259,9 @@ class Agent:
             try:
                 event = redaction.hide(wire.from_line(line), self._hidden)
             except DecodeError as error:
-                raise VmError(f"the agent says something odd: {printable(str(error))}") from error
+                raise VmError(f"the agent sent an invalid line: {printable(str(error))}") from error
             if not introduced and not isinstance(event, wire.Hello):
-                raise VmError("the agent does not say who it is")
+                raise VmError("the agent did not introduce itself")
             match event:
                 case wire.Done():
                     return
@@ -272,21 +272,21 @@ class Agent:
                         wire.PROTOCOL,
                         self._program.sha256,
                     ):
-                        raise VmError("another agent answers than the one that was sent")
+                        raise VmError("the agent that answers is not the agent of this version")
                     introduced = True
                 case wire.Heartbeat():
                     pass
                 case _:
                     if (answer := listen(event)) is not None:
                         self._say(channel, encode(answer), deadline)
-        said = redaction.hide(complaints.decode("utf-8", "replace"), self._hidden)
-        tail = [printable(t) for t in said.splitlines()]
+        text = redaction.hide(complaints.decode("utf-8", "replace"), self._hidden)
+        tail = [printable(line) for line in text.splitlines()]
         raise self._death() or VmError("the agent ended without saying 'done'", tail=tail[-15:])
 
     def _lines(
         self, channel: paramiko.Channel, deadline: Deadline, complaints: bytearray
     ) -> Iterator[bytes]:
-        """The lines of the agent's standard output; standard error is kept, bounded."""
+        """The lines of the agent's standard output; `complaints` gets the last 64 KiB of stderr."""
         buffer = b""
         while True:
             while channel.recv_stderr_ready():
@@ -310,11 +310,11 @@ class Agent:
             *lines, buffer = (buffer + data).split(b"\n")
             yield from lines
             if len(buffer) > wire.LINE_LIMIT:
-                raise VmError("the agent sends a line without end")
+                raise VmError(f"the agent sent a line of more than {wire.LINE_LIMIT} bytes")
 
 
 def _failure(event: wire.Failed) -> ParticleError:
-    """The agent's report as an error; the place in the recipe is added by who knows it."""
+    """The agent's report as an error; the caller adds the place in the recipe."""
     kind = StageFailed if event.kind == "stage" else InfrastructureError
     message = printable(event.message)
     if event.kind == "internal":

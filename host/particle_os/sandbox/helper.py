@@ -1,8 +1,8 @@
-"""The helper VM's parts: kernel, initrd and read-only root, made once without any privilege.
+"""The parts of the helper VM: kernel, initrd and read-only root, made once without privilege.
 
 mmdebstrap (mode chrootless, variant extract) fetches, verifies and extracts Debian packages as an
-ordinary user and runs none of their scripts. One pass over its archive takes out the kernel and
-the few modules that an initrd needs; tar2sqfs makes the rest into the root file system.
+ordinary user, and runs none of their scripts. One pass over its archive separates the kernel and
+the few modules of the initrd; tar2sqfs turns the rest into the root file system.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace, locked
 from particle_os.vm import cpio
 
-# Grows when what is made from the same template and tools changes.
+# Increase it when the same template and tools give different files.
 FORMAT = 2
 FILES = ("kernel", "initrd", "root.squashfs")
 SUMS = "SHA256SUMS"
 MAKE_SECONDS = 900.0
 MODULES = ("failover", "net_failover", "virtio_net", "virtio_blk", "squashfs", "overlay")
-# Not needed in a VM that nobody logs into; 40 % of the files.
+# 40 % of the files. The helper VM has no users who read documentation.
 LEFT_OUT = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "dev/")
 ZSTD = b"\x28\xb5\x2f\xfd"
-# XEN_ELFNOTE_PHYS32_ENTRY (Linux' include/xen/interface/elfnote.h), by which QEMU finds the entry.
+# XEN_ELFNOTE_PHYS32_ENTRY (Linux' include/xen/interface/elfnote.h) gives QEMU the entry point.
 PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen")
 ROOT_FILES = {
     "etc/passwd": "root:*:0:0:root:/root:/bin/sh\nsshd:*:100:65534::/run/sshd:/usr/sbin/nologin\n"
@@ -55,7 +55,7 @@ ROOT_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "root", "scratch", "part
 
 @dataclass(frozen=True)
 class Helper:
-    """A made helper: three files, and the key that names all they depend on."""
+    """The files of a helper, and the key, which identifies everything that they depend on."""
 
     key: str
     kernel: Path
@@ -63,7 +63,7 @@ class Helper:
     root: Path
 
     def identity(self) -> str:
-        """Changes whenever the helper is made anew, from whatever the mirror had then."""
+        """Identifies this build of the helper, because the mirror's packages are not in the key."""
         status = self.root.stat()
         return f"{self.key} {status.st_size} {status.st_mtime_ns}"
 
@@ -73,7 +73,7 @@ def _boot_file(name: str) -> bytes:
 
 
 def key_of(template: Template) -> str:
-    """A hash of everything that the made files depend on, besides the mirror's packages."""
+    """A hash of everything that the files depend on, except the packages on the mirror."""
     parts = {
         "format": FORMAT,
         "template": asdict(template),
@@ -91,12 +91,12 @@ def _parts(directory: Path, key: str) -> Helper:
 
 
 def find(template: Template, cache: Path) -> Helper | None:
-    """The helper of this template, when it has been made already."""
+    """The helper of this template; None when it has not been made yet."""
     key = key_of(template)
     directory = cache / "helpers" / key
     if not directory.is_dir():
         return None
-    # It is used: what was not for long is removed first.
+    # Mark it as used: pruning the cache removes the least recently used entries first.
     with suppress(OSError):
         os.utime(directory)
     return _parts(directory, key)
@@ -111,9 +111,9 @@ def ensure(
     note: Callable[[str], None],
     proxy: ChosenProxy = NO_PROXY,
 ) -> Helper:
-    """The helper of this template, made now if need be; two callers at once make it once.
+    """The helper of this template; makes it when the cache lacks it.
 
-    What is unfinished lies in `work`, and goes away with it.
+    A lock makes concurrent callers make it once. `work` holds temporary files.
     """
     if helper := find(template, cache):
         return helper
@@ -174,7 +174,7 @@ def _sums(directory: Path) -> dict[str, str]:
 
 
 def intact(directory: Path) -> bool:
-    """Whether a helper's files are what was made; also when an older version has made them."""
+    """Whether the files of a helper have their checksums; true for old helpers without any."""
     sums = directory / SUMS
     if not sums.exists():
         return True
@@ -183,7 +183,7 @@ def intact(directory: Path) -> bool:
 
 
 def _split(archive: Path, filtered: Path) -> dict[str, bytes]:
-    """Copies the archive without what is left out; returns kernel, busybox and modules."""
+    """Copies the files of the root file system; returns the kernel, busybox and the modules."""
     collected: dict[str, bytes] = {}
     modules = {f"{name}.ko{end}": name for name in MODULES for end in ("", ".xz")}
     with (
@@ -211,7 +211,7 @@ def _split(archive: Path, filtered: Path) -> dict[str, bytes]:
             sink.addfile(member, io.BytesIO(data))
     if missing := [n for n in ("vmlinuz", "busybox", *MODULES) if n not in collected]:
         raise InfrastructureError(
-            f"the helper's packages bring no {', '.join(missing)}",
+            f"the helper's packages do not contain {', '.join(missing)}",
             hint="The template needs a kernel with these modules, and 'busybox-static'.",
         )
     return collected
@@ -220,7 +220,7 @@ def _split(archive: Path, filtered: Path) -> dict[str, bytes]:
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     if file is None:
-        raise InfrastructureError(f"{member.name} in the helper's packages is no file")
+        raise InfrastructureError(f"{member.name} in the helper's packages is not a file")
     return file.read()
 
 
@@ -239,10 +239,11 @@ def _root_members() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 
 def _write_kernel(path: Path, image: bytes, deadline: Deadline) -> None:
-    """The kernel out of its compressed image, which takes an emulated processor a second to unpack.
+    """Writes the kernel without its compression, which costs an emulated processor a second.
 
-    QEMU starts it at its PVH entry. One that has none, or is compressed otherwise than Debian's
-    since 13, stays as it is. Where it lies: Documentation/arch/x86/boot.rst, "payload_offset".
+    QEMU starts the kernel at its PVH entry. A kernel without that entry, or with another
+    compression than zstd, stays unchanged. Source of the offsets: "payload_offset" in Linux'
+    Documentation/arch/x86/boot.rst.
     """
     path.write_bytes(image)
     setup_sectors = image[0x1F1] or 4
@@ -251,7 +252,7 @@ def _write_kernel(path: Path, image: bytes, deadline: Deadline) -> None:
     if image[start : start + len(ZSTD)] != ZSTD:
         return
     packed, unpacked = path.with_suffix(".zst"), path.with_suffix(".elf")
-    # Its size stands behind it.
+    # The last four bytes of the payload are the unpacked size.
     packed.write_bytes(image[start : start + length - 4])
     process.run(
         ["zstd", "--quiet", "--decompress", "-o", str(unpacked), str(packed)],
@@ -266,7 +267,7 @@ def _write_kernel(path: Path, image: bytes, deadline: Deadline) -> None:
 
 
 def _contains(path: Path, words: bytes) -> bool:
-    """Whether a file has these bytes; it need not fit into memory."""
+    """Whether a file contains these bytes; reads it in chunks."""
     before = b""
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -277,7 +278,7 @@ def _contains(path: Path, words: bytes) -> bool:
 
 
 def _write_initrd(path: Path, collected: dict[str, bytes]) -> None:
-    """An initramfs of busybox, modules and our init."""
+    """Writes an initramfs of busybox, the modules and guest/initrd.sh as its init."""
     entries = [("bin", 0o040755, b""), ("modules", 0o040755, b"")]
     entries.append(("init", 0o100755, _boot_file("initrd.sh")))
     entries.append(("bin/busybox", 0o100755, collected["busybox"]))

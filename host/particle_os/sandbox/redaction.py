@@ -1,4 +1,4 @@
-"""Hides secrets in what a VM says, before anyone sees it."""
+"""Hides secrets in the events and the output of a VM."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ HIDDEN = "***"
 
 
 def texts(values: Iterable[bytes]) -> list[str]:
-    """What must not be shown: each value, and each line of one; the longest first."""
+    """The texts to hide: each value, and each line of a value; the longest first."""
     parts = {part for value in values for part in (value, *value.splitlines())}
     found = {part.decode("utf-8", "replace") for part in parts if len(part.strip()) >= LEAST}
     return sorted(found, key=lambda text: (-len(text), text))
 
 
 def hide(value: T, hidden: Sequence[str]) -> T:
-    """A text, or an event of the agent with all texts in it, without what is hidden."""
+    """Replaces the texts `hidden` in a text, or in all texts of an event of the agent."""
     if not hidden:
         return value
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The helper VM, up and reachable: boot, key handshake on the console, SSH, agent in place."""
+"""Runs a helper VM with its disks and the agent, and controls the disks during a build."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec
 from particle_os.vm.machine import Machine
 from particle_os.vm.overlay import copy_disk, make_disk
 
-# One processor until all devices are there: when the memory of one is mapped while others run, the
-# emulating QEMU 10.0 dies at times (an assertion in iotlb_to_section), or loses what another
-# processor writes to its interrupt controller, which is deaf from then on (seen: an interrupt in
-# service for ever, a hung guest).
-# (lpj saves the later start of a processor a second of measuring, noreplace-smp patching for it.)
-# What guards one user of a machine against another only slows one that root has for itself: to
-# clear memory twice, security modules, and accounts of memory take an eighth of a program's start.
-# What the kernel does for nobody here while it starts takes half a second: tests of its ciphers, a
-# generator of random numbers that nobody asks, keys to check modules with, and kfuncs of BPF.
+# maxcpus=1: init.sh starts the other processors when all devices are set up. If the memory of a
+# device is mapped while several processors run, the emulating QEMU 10.0 sometimes dies (an
+# assertion in iotlb_to_section) or loses a write to an interrupt controller, and the guest hangs.
+# lpj skips the calibration of each later processor, which takes a second; noreplace-smp skips the
+# patching of the kernel code for it.
+# init_on_alloc=0, lsm= and cgroup_disable=memory: these protections between users are useless in a
+# VM that only root uses, and take an eighth of the start of each program.
+# The rest saves half a second of the kernel's start: self-tests of ciphers, an unused generator of
+# random numbers, the keys for signed modules, and BPF kfuncs.
 COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000 noreplace-smp"
     " init_on_alloc=0 lsm= cgroup_disable=memory cryptomgr.notests"
@@ -39,13 +39,13 @@ COMMAND_LINE = (
 )
 BOOT_SECONDS = 60.0
 SCRATCH_STEP = "making the scratch disk"
-# What the VM sees; the file is sparse, and written when packages are wanted.
+# Bytes; the size that the VM sees. The file is sparse until the host writes packages into it.
 PACKAGES_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a helper VM gets; bytes."""
+    """The resources of a helper VM; `memory` and `scratch` (the scratch disk) are in bytes."""
 
     memory: int
     cpus: int
@@ -53,10 +53,10 @@ class Resources:
 
 
 class Sandbox:
-    """A helper VM with the agent in it.
+    """A helper VM with a running agent.
 
-    `output` is the disk that the guest writes, and has `written` bytes of when it is complete;
-    `packages` is the one that the host fills for it.
+    The guest writes the disk `output`; once it is complete, `written` is its size in bytes. The
+    host writes the disk `packages`.
     """
 
     def __init__(
@@ -71,30 +71,30 @@ class Sandbox:
         self.written: int | None = None
 
     def freeze_scratch(self, size: int, deadline: Deadline) -> Path:
-        """The scratch disk (of `size` bytes) as it is now: a file that nobody writes any more.
+        """Freezes the scratch disk (of `size` bytes) and returns its file, which stays unchanged.
 
-        It stands on what the scratch disk stood on before. The guest goes on on an overlay.
+        The frozen file keeps its backing files. The guest continues on a new overlay.
         """
         frozen = self._scratch
         layers = (*(frozen.backing or ()), frozen.path)
         path = self._machine.directory / f"scratch-{len(layers)}.qcow2"
         make_disk(path, size, deadline, what=SCRATCH_STEP)
         self._scratch = Disk(path, "qcow2", path.stem, backing=layers)
-        # QEMU has the layers below open already.
+        # QEMU has already opened the layers below.
         self._machine.monitor.overlay(frozen, replace(self._scratch, backing=()), deadline)
         return frozen.path
 
     def keep_scratch(self, place: Path, deadline: Deadline) -> None:
-        """Ends the VM and writes its scratch disk to `place`, for a look at what failed."""
-        # QEMU writes out what it holds of the disk before it goes.
+        """Ends the VM and copies its scratch disk to `place`, to investigate a failure."""
+        # QEMU writes its cached data to the disk before it exits.
         self._machine.monitor.execute("quit", deadline)
         self._machine.console.wait_for_end(deadline.sooner(30, "ending the helper VM"))
         copy_disk(self._scratch, place, deadline, what="keeping the scratch disk")
 
     def take_disk_event(self, event: wire.AgentEvent, deadline: Deadline) -> bool:
-        """Handles what the guest says about the output disk; False for any other event.
+        """Handles an event about the output disk; returns False for other events.
 
-        Raises NotEnoughSpace when the host has no room for what will be written.
+        Raises VmError for an impossible size, NotEnoughSpace when the host's disk is too full.
         """
         if isinstance(event, wire.DiskNeeded):
             sane = 0 < event.size <= DISK_LIMIT and 0 <= event.content <= event.size
@@ -105,7 +105,9 @@ class Sandbox:
             return True
         if isinstance(event, wire.DiskWritten):
             if not 0 < event.size <= self.output.stat().st_size:
-                raise VmError(f"the guest says it wrote {event.size} bytes; there are fewer")
+                raise VmError(
+                    f"the guest reports {event.size} written bytes, more than the output disk has"
+                )
             self.written = event.size
             return True
         return False
@@ -125,11 +127,11 @@ def running_sandbox(
     inspected: Disk | None = None,
     plain: bool = False,
 ) -> Iterator[Sandbox]:
-    """Runs a helper VM for as long as the context lasts; nothing of it remains but `output`.
+    """Runs a helper VM until the context ends; only `output` remains of it.
 
-    `directory` is private to it. The scratch disk is empty, or an overlay over the frozen disks
-    `layers`, the lowest first. A disk to be `inspected` takes the place of the packages'.
-    With `plain` the machine boots, whatever memory has been saved, and no agent waits in it.
+    `directory` is the VM's own. The scratch disk is empty, or an overlay over the frozen disks
+    `layers`, the lowest first. The disk `inspected` replaces the packages disk. With `plain` the
+    machine always boots, and no agent waits in it for orders.
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"

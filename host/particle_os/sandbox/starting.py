@@ -1,4 +1,4 @@
-"""How the VM of a sandbox starts: from saved memory or booted, with fresh keys, reached by SSH."""
+"""Starts the VM of a sandbox from saved memory or by a boot, and connects by SSH with new keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from particle_os.vm.argv import EmptyDisk, MachineSpec
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.ssh import Connection, KeyPair
 
-# For a machine that is to be saved: what every build starts with is read, and the agent started.
+# Makes init.sh read the files that every build needs, and start the agent, before memory is saved.
 PREHEAT = " particle_os.preheat"
 START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 30.0
@@ -28,7 +28,7 @@ HANDSHAKE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Places:
-    """Directories of one helper VM: its own, and the one of the saved states."""
+    """Paths of one helper VM: its own directory, its transcript, and all saved states."""
 
     directory: Path
     transcript: Path
@@ -45,14 +45,15 @@ def start(
     *,
     plain: bool = False,
 ) -> tuple[Machine, Agent]:
-    """A machine that `stack` ends, from the saved state or booted, and the agent in it.
+    """Starts a machine, which `stack` ends, and connects to the agent in it.
 
-    The state is made when it is missing; `content` names what is in it. Whatever is wrong with it,
-    a boot comes instead; with `plain` it comes at once.
+    The machine starts from the saved state of `content`, which is made when it is missing. The
+    last attempt boots the machine, in case the saved state is the reason for a failure. With
+    `plain` every attempt boots.
     """
     saved = _to_be_saved(spec)
     state = saved_memory.state_path(places.states, saved, content)
-    # Nothing has happened in a VM that fails here.
+    # A retry is safe: nothing of a build has run yet.
     for attempt in tenacity.Retrying(
         stop=tenacity.stop_after_attempt(START_ATTEMPTS),
         retry=tenacity.retry_if_exception_type((VmError, DeadlineExceeded)),
@@ -79,7 +80,7 @@ def start(
                 machine.console.watch(on_death=connection.abort)
                 agent = Agent(connection, _death_of(machine), program)
             except ParticleError:
-                # Whatever it was: a state that is made anew costs one boot.
+                # The state may be the reason, and to make another one costs only one boot.
                 with suppress(OSError):
                     if not plain:
                         state.unlink()
@@ -89,9 +90,9 @@ def start(
 
 
 def _to_be_saved(spec: MachineSpec) -> MachineSpec:
-    """The machine whose memory one of this specification can start from.
+    """The machine to save; a machine with the specification `spec` starts from its memory.
 
-    The disks of a build come into a machine that has been saved with empty ones.
+    The saved machine has empty disks, which the disks of the build replace.
     """
     root, *others = spec.disks
     direct = spec.direct_boot
@@ -104,7 +105,7 @@ def _to_be_saved(spec: MachineSpec) -> MachineSpec:
 
 
 def _with_agent(spec: MachineSpec, program: Program, directory: Path) -> MachineSpec:
-    """The machine with an initrd that has the agent."""
+    """The machine with the agent in its initrd."""
     assert spec.direct_boot is not None
     initrd = directory / "initrd"
     shutil.copyfile(spec.direct_boot.initrd, initrd)
@@ -120,10 +121,10 @@ def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:
 
 
 def _connect(machine: Machine, *, restored: bool, deadline: Deadline) -> Connection:
-    """Hands in fresh keys over the console, and connects by SSH.
+    """Sends new keys over the console, and connects by SSH.
 
-    The host makes both key pairs: the VM would have to be believed if it told its own, and a
-    program that makes one there takes a quarter of the start.
+    The host makes both key pairs. So it need not trust a host key that the VM prints, and the VM
+    saves the generation of a key, which takes a quarter of its start.
     """
     user, host = KeyPair(), KeyPair()
     origin = "restored" if restored else "booted"
@@ -133,13 +134,13 @@ def _connect(machine: Machine, *, restored: bool, deadline: Deadline) -> Connect
     try:
         return Connection(port, host.private, user, handshake)
     except ParticleError as error:
-        # What the VM said last tells more.
+        # The death of the VM explains more than a failed connection.
         raise _death_of(machine)() or error from error
 
 
 def _death_of(machine: Machine) -> Callable[[], ParticleError | None]:
     def death() -> ParticleError | None:
-        """Why the VM died; the watcher needs a moment to notice."""
+        """The reason for the VM's death; waits because the watcher notices it with a delay."""
         until = time.monotonic() + 2.0
         while machine.console.death is None and time.monotonic() < until:
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What a helper VM is made of: templates (`vm-templates/NAME.yml`)."""
+"""Templates of helper VMs (`vm-templates/NAME.yml`)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MirrorUrl = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Template(Options):
-    """What a helper VM is made of."""
+    """The description of a helper VM: its packages and resources."""
 
     name: Annotated[str, Text("a name of a-z, 0-9 and '-'", r"[a-z0-9][a-z0-9-]*")]
-    """The template's name, the same as its file's."""
+    """The template's name, which is also the name of its file."""
     description: str = ""
     """One line for people."""
     suite: Annotated[str, Text("a Debian suite such as 'trixie'", r"[a-z][a-z0-9-]*")]
@@ -39,22 +39,25 @@ class Template(Options):
     architecture: Literal["amd64"] = "amd64"
     """The Debian architecture of the VM."""
     kernel: PackageName = "linux-image-cloud-amd64"
-    """The package that brings the kernel."""
+    """The package with the kernel."""
     packages: tuple[PackageName, ...]
-    """The packages whose files the VM needs; dependencies come by themselves."""
+    """The packages whose files the VM needs; their dependencies are added automatically."""
     memory: Annotated[str, Text("a size such as '2G' or '1536M'", r"[1-9][0-9]{0,5}[MG]")] = "2G"
-    """The VM's memory, unless --memory says otherwise."""
+    """The VM's memory, unless --memory overrides it."""
     cpus: Annotated[int, Between(1, 64)] = 2
-    """The VM's processors, unless --cpus says otherwise."""
+    """The number of the VM's processors, unless --cpus overrides it."""
 
 
 def templates() -> list[Path]:
-    """The files of all templates that particle-os brings."""
+    """The files of all templates that particle-os ships."""
     return sorted(data_directory("vm-templates").glob("*.yml"))
 
 
 def load_template(name: str) -> Template:
-    """Reads a template by its name or its file's path."""
+    """Reads a template by its name or by the path of its file.
+
+    Raises UsageError when there is none, InvalidDocument with all problems of the file.
+    """
     path = (
         Path(name)
         if name.endswith((".yml", ".yaml"))
@@ -69,7 +72,7 @@ def load_template(name: str) -> Template:
 
 
 def with_mirror(template: Template, mirror: str) -> Template:
-    """The template with another mirror. Raises UsageError when that is no URL."""
+    """The template with another mirror. Raises UsageError when `mirror` is not a URL."""
     constraint = get_args(MirrorUrl)[1]
     if not constraint.accepts(mirror):
         raise UsageError(f"--mirror: expected {constraint.what}, found '{mirror}'")
@@ -77,5 +80,5 @@ def with_mirror(template: Template, mirror: str) -> Template:
 
 
 def memory_bytes(template: Template) -> int:
-    """The memory of the VM, unless --memory says otherwise."""
+    """The memory of the VM in bytes, unless --memory overrides it."""
     return bytes_of(template.memory)

@@ -1,4 +1,4 @@
-"""What a helper VM found wrong with an image; nothing of the image is looked at on the host."""
+"""The findings of a helper VM about an image; the host itself never reads the image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from particle_agent.contract.findings import ERRORS, LIMIT, WARNINGS, severity
 
 from particle_os.errors import Defective, VmError, printable
 
-# As many as an honest agent can tell.
+# The most findings that a correct agent reports.
 FINDINGS_LIMIT = (len(ERRORS) + len(WARNINGS)) * (LIMIT + 1)
 TEXT_LIMIT = 1000
 TAIL_FINDINGS = 15
 
 
 class FindingResult(pydantic.BaseModel):
-    """Something wrong: what (`code`), where, and how it shows. The text is untrusted, escaped."""
+    """A finding: its code, place and message. The texts are untrusted, and therefore escaped."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -27,11 +27,11 @@ class FindingResult(pydantic.BaseModel):
     severity: Literal["error", "warning"]
     place: str
     message: str
-    # The recipe says that it is right so.
+    # Whether the recipe accepts the error.
     accepted: bool = False
 
     def accepted_if(self, accepted: bool) -> FindingResult:
-        """The same, accepted or not."""
+        """A copy of the finding, accepted or not."""
         return FindingResult(
             code=self.code,
             severity=self.severity,
@@ -46,7 +46,7 @@ class FindingResult(pydantic.BaseModel):
 
 
 class Verification(pydantic.BaseModel):
-    """All that is wrong with an image, the errors first; `seconds` by the VM's clock."""
+    """All findings about an image, the errors first; `seconds` by the VM's clock."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -55,24 +55,27 @@ class Verification(pydantic.BaseModel):
 
     @property
     def errors(self) -> tuple[FindingResult, ...]:
-        """Those that nobody has accepted."""
+        """The errors that are not accepted."""
         return tuple(f for f in self.findings if f.severity == "error" and not f.accepted)
 
     def accepting(self, codes: Collection[str]) -> Verification:
-        """The same, with the findings of these codes accepted."""
+        """A copy in which the findings with these codes are accepted."""
         findings = tuple(each.accepted_if(each.code in codes) for each in self.findings)
         return Verification(seconds=self.seconds, findings=findings)
 
 
 class FindingCollector:
-    """Gathers what the agent tells of a disk. The agent is not believed more than it must be."""
+    """Collects the agent's findings about a disk, and refuses impossible ones."""
 
     def __init__(self) -> None:
         self._findings: list[FindingResult] = []
         self._seconds: float | None = None
 
     def hear(self, event: wire.AgentEvent) -> bool:
-        """Takes an event of the verification; False for any other. Raises VmError for nonsense."""
+        """Takes an event of the verification; returns False for other events.
+
+        Raises VmError for an unknown code, or for too many findings.
+        """
         if isinstance(event, wire.Verified):
             self._seconds = event.seconds
             return True
@@ -80,7 +83,7 @@ class FindingCollector:
             return False
         known = severity(event.code)
         if known is None or len(self._findings) >= FINDINGS_LIMIT:
-            raise VmError(f"the agent tells of a finding that cannot be: {printable(event.code)}")
+            raise VmError(f"the agent reported an impossible finding: {printable(event.code)}")
         self._findings.append(
             FindingResult(
                 code=event.code,
@@ -92,7 +95,7 @@ class FindingCollector:
         return True
 
     def result(self) -> Verification:
-        """Raises VmError unless the verification came to its end."""
+        """The result. Raises VmError unless the verification has finished."""
         if self._seconds is None:
             raise VmError("the agent said 'done' before it had verified the image")
         order = sorted(self._findings, key=lambda finding: finding.severity)
@@ -100,17 +103,17 @@ class FindingCollector:
 
 
 def lines(found: Verification) -> Iterator[tuple[str, str]]:
-    """The findings as lines for people: the severity, and the finding."""
+    """Yields the severity and the text of each finding."""
     for finding in found.findings:
         yield finding.severity, str(finding)
 
 
 def defective(found: Verification, log: Path | None) -> Defective:
-    """Errors in an image, as the error that the user sees."""
+    """The error to show to the user for the errors in an image."""
     count = len(found.errors)
     return Defective(
         f"the image has {count} error{'s' if count > 1 else ''}",
-        hint="docs/verification.md tells what each code means.",
+        hint="docs/verification.md explains each code.",
         tail=[str(finding) for finding in found.errors[:TAIL_FINDINGS]],
         log=log,
     )

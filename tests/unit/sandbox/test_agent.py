@@ -1,4 +1,4 @@
-"""The packed agent as a real program, and agents that lie."""
+"""The packed agent as a real program, and agents that send wrong messages."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ DONE = line(wire.Done())
 
 
 class Channel:
-    """Says what it was made with, and then ends; a clock is a silence, which moves it."""
+    """Delivers `pieces` and then ends; a clock among them means silence, and advances."""
 
     def __init__(self, pieces):
         self._pieces = list(pieces)
@@ -76,7 +76,7 @@ class Connection:
 
 
 def run(*pieces, death=None, deadline=None):
-    """Runs no stage with an agent that says `pieces`; returns the events told."""
+    """Runs no stage with an agent that sends `pieces`; returns the events."""
     events = []
     Agent(Connection(*pieces), lambda: death, PROGRAM).run(
         [], hostname="x", deadline=deadline or plenty(), listen=events.append
@@ -115,25 +115,25 @@ def test_the_packed_agent_runs_without_any_library(tmp_path, request_text):
 
 
 def test_what_the_agent_tells_is_handed_on():
-    told = [wire.StageStart(index=0), wire.OutputLine(text="x"), wire.Notice(text="y")]
+    events = [wire.StageStart(index=0), wire.OutputLine(text="x"), wire.Notice(text="y")]
     heartbeat = line(wire.Heartbeat())
-    stream = HELLO + heartbeat.join(map(line, told)) + DONE
-    assert run(stream) == told
-    assert run(*(stream[i : i + 1] for i in range(len(stream)))) == told
+    stream = HELLO + heartbeat.join(map(line, events)) + DONE
+    assert run(stream) == events
+    assert run(*(stream[i : i + 1] for i in range(len(stream)))) == events
 
 
 @pytest.mark.parametrize(
     ("pieces", "message"),
     [
-        ([line(wire.Hello(protocol=1, agent_sha256="0" * 64)), DONE], "another agent"),
-        ([line(wire.Hello(protocol=99, agent_sha256=SHA256)), DONE], "another agent"),
+        ([line(wire.Hello(protocol=1, agent_sha256="0" * 64)), DONE], "not the agent of this"),
+        ([line(wire.Hello(protocol=99, agent_sha256=SHA256)), DONE], "not the agent of this"),
         ([DONE], "agent"),
-        ([HELLO, b"garbage\n", DONE], "something odd"),
-        ([HELLO, b'{"type": "done", "extra": 1}\n'], "something odd"),
-        ([HELLO, b'{"type": "no-such-event"}\n', DONE], "something odd"),
-        ([HELLO, b"[" * 50_000 + b"\n", DONE], "something odd"),
-        ([HELLO, b"\xff\xfe\n", DONE], "something odd"),
-        ([HELLO, b"x" * 1_000_000, DONE], "line without end|something odd"),
+        ([HELLO, b"garbage\n", DONE], "an invalid line"),
+        ([HELLO, b'{"type": "done", "extra": 1}\n'], "an invalid line"),
+        ([HELLO, b'{"type": "no-such-event"}\n', DONE], "an invalid line"),
+        ([HELLO, b"[" * 50_000 + b"\n", DONE], "an invalid line"),
+        ([HELLO, b"\xff\xfe\n", DONE], "an invalid line"),
+        ([HELLO, b"x" * 1_000_000, DONE], "a line of more than|an invalid line"),
         ([HELLO, line(wire.StageStart(index=0))], "without saying 'done'"),
         ([HELLO, DONE.rstrip()], "without saying 'done'"),
         ([], "without saying 'done'"),
@@ -177,9 +177,9 @@ def test_heartbeats_do_not_move_the_deadline(clock):
 
         def recv(self, size):
             clock.sleep(5)
-            said = line(wire.Heartbeat()) if self.greeted else HELLO
+            message = line(wire.Heartbeat()) if self.greeted else HELLO
             self.greeted = True
-            return said
+            return message
 
     with pytest.raises(DeadlineExceeded):
         run(Beating([]), deadline=clock.deadline(3600, "the stages"))
@@ -204,12 +204,12 @@ def test_a_failure_is_told_with_its_hint_and_tail_escaped(kind, error):
     event = wire.Failed(
         kind=kind, index=1, message="no\x1b[2Jlocale", hint="add\nit", tail=("E: \x07bell",)
     )
-    with pytest.raises(ParticleError) as told:
+    with pytest.raises(ParticleError) as raised:
         run(HELLO, line(event))
-    assert type(told.value) is error
-    assert told.value.brief.endswith("no\\x1b[2Jlocale")
-    assert told.value.hint == "add\\nit"
-    assert told.value.tail == ("E: \\x07bell",)
+    assert type(raised.value) is error
+    assert raised.value.brief.endswith("no\\x1b[2Jlocale")
+    assert raised.value.hint == "add\\nit"
+    assert raised.value.tail == ("E: \\x07bell",)
 
 
 def test_a_file_must_arrive_whole(soon):

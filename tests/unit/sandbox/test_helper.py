@@ -15,7 +15,7 @@ from ...waiting import plenty
 
 @pytest.fixture(autouse=True)
 def tools(monkeypatch):
-    """The tools as they would be told, whether they are installed or not."""
+    """The versions of the tools, which need not be installed."""
     versions = {"mmdebstrap": "mmdebstrap 1.5.7", "tar2sqfs": "tar2sqfs 1.3.0"}
     monkeypatch.setattr(process, "identity", versions.__getitem__)
     return versions
@@ -44,7 +44,7 @@ def test_a_helper_is_found_only_when_it_was_made(template, tmp_path):
 
 
 def members(archive):
-    """The files of a cpio archive (newc): name to mode and content."""
+    """The files of a cpio archive (newc): the mode and the content of each name."""
     found, position = {}, 0
     while True:
         header = archive[position : position + 110]
@@ -92,7 +92,7 @@ def test_the_initrd_is_the_same_for_the_same_parts(tmp_path):
 
 
 def bz_image(content: bytes) -> bytes:
-    """A kernel image of which only what says where the payload is has a meaning."""
+    """A kernel image; only the fields that locate its payload are valid."""
     packed = subprocess.run(["zstd", "-q"], input=content, capture_output=True, check=True).stdout
     payload = packed + struct.pack("<I", len(content))
     header = bytearray(3 * 512 + 64)

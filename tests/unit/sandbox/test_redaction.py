@@ -12,13 +12,13 @@ def test_no_event_of_the_agent_shows_a_secret(value, before, after):
         return
     text = data.decode("utf-8", "replace")
     hidden = redaction.texts([data])
-    said = before + text + after
-    event = wire.Failed(kind="stage", index=1, message=said, hint=None, tail=(said, "x"))
+    message = before + text + after
+    event = wire.Failed(kind="stage", index=1, message=message, hint=None, tail=(message, "x"))
     shown = redaction.hide(event, hidden)
     assert (shown.type, shown.kind, shown.index, shown.hint) == ("failed", "stage", 1, None)
-    for told in (shown.message, shown.tail[0]):
-        assert redaction.HIDDEN in told
-        assert text not in told.replace(redaction.HIDDEN, "") or text in before + after
+    for part in (shown.message, shown.tail[0]):
+        assert redaction.HIDDEN in part
+        assert text not in part.replace(redaction.HIDDEN, "") or text in before + after
 
 
 def test_words_of_the_protocol_are_no_secrets():

@@ -20,19 +20,19 @@ def test_what_is_not_said_has_a_default(template):
 
 
 def test_a_template_that_does_not_exist_is_told_with_those_that_do():
-    with pytest.raises(UsageError, match="no helper template 'nonsense'") as told:
+    with pytest.raises(UsageError, match="no helper template 'nonsense'") as raised:
         load_template("nonsense")
-    assert "debian-trixie" in told.value.hint
+    assert "debian-trixie" in raised.value.hint
 
 
 def test_all_that_is_wrong_with_a_template_is_told(tmp_path):
     path = tmp_path / "bad.yml"
     path.write_text(TEMPLATE + "memroy: 1G\ncpus: 0\nmirror: ftp://example\n")
-    with pytest.raises(InvalidDocument) as told:
+    with pytest.raises(InvalidDocument) as raised:
         load_template(str(path))
-    found = [(p.line, p.column, p.code) for p in told.value.problems]
+    found = [(p.line, p.column, p.code) for p in raised.value.problems]
     assert found == [(4, 1, "unknown-key"), (5, 7, "bad-value"), (6, 9, "bad-value")]
-    assert told.value.problems[0].hint == "did you mean 'memory'?"
+    assert raised.value.problems[0].hint == "did you mean 'memory'?"
 
 
 def test_another_mirror_can_be_given(template):

@@ -24,8 +24,8 @@ def test_errors_come_first_and_nothing_reaches_the_terminal():
     found = heard(finding("log"), finding("root-missing", "menu\x1b[31m", "no\nroot \u202e"))
     assert [f.severity for f in found.findings] == ["error", "warning"]
     assert found.seconds == 1.5
-    told = dict(lines(found))
-    assert told == {
+    shown = dict(lines(found))
+    assert shown == {
         "error": "menu\\x1b[31m: no\\nroot \\u202e [root-missing]",
         "warning": "/etc/x: is wrong [log]",
     }
@@ -44,7 +44,7 @@ def test_a_recipe_may_accept_errors():
     found = heard(finding("log"), finding("root-missing"), finding("init-missing"))
     accepted = found.accepting(["root-missing"])
     assert [f.code for f in accepted.errors] == ["init-missing"]
-    assert "error" in dict(lines(accepted)), "it is told all the same"
+    assert "error" in dict(lines(accepted)), "an accepted error is still listed"
     assert any(text.endswith("(accepted)") for _, text in lines(accepted))
     assert accepted.accepting(ERRORS).errors == ()
 
