@@ -94,10 +94,10 @@ def check(
 
 
 def _is_certain(stages: list[StageOptions], suite: str) -> bool:
-    """Whether it is known what these stages do not bring: the stage that needs it fails later.
+    """Whether the host knows for certain which packages these stages do not bring.
 
-    The dependencies of a released suite stay as they are; those of others change, and so may what
-    other sources have under the same names.
+    The dependencies of a released suite are final. The dependencies in other suites change, and
+    other package sources may have other packages under the same names.
     """
     installing = [stage for stage in stages if isinstance(stage, Apt) and stage.fetches]
     if not installing:

@@ -73,7 +73,7 @@ def test_every_package_that_a_boot_loader_needs_is_told(tmp_path):
     ("loader", "signed"),
     [
         ("grub", ["shim-signed", "grub-efi-amd64-signed"]),
-        # systemd-boot depends on the signed one, or on another.
+        # systemd-boot depends on the signed package or on an alternative.
         ("systemd-boot", ["shim-signed"]),
     ],
 )
@@ -106,7 +106,7 @@ def test_what_packages_may_bring_after_all_refuses_no_recipe(tmp_path, base, sta
 
 
 def test_packages_that_depend_on_another_bring_it(tmp_path):
-    """Hundreds depend on `locales`; all of them are known."""
+    """The data of Debian's dependencies lists all packages that depend on `locales`."""
     for name in ("gnumed-server", "cloud-init", "postgresql-common"):
         load(tmp_path, apt(name) + LOCALE)
 
