@@ -60,7 +60,7 @@ mutations: setup ## Break images in every known way and check each verdict (RUNS
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
 
-debian-facts: venv ## Write down what is taken for granted of Debian's packages of today
+debian-facts: venv ## Write the assumptions about Debian's packages from today's packages
 	@PYTHONPATH=. $(BIN)/python -m tests.debian_facts
 	@$(BIN)/ruff format --quiet guest-agent/particle_agent
 

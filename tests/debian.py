@@ -1,4 +1,4 @@
-"""Debian's packages of today, read by apt in a private directory, as an ordinary user."""
+"""Reads Debian's current packages with apt, as an ordinary user and in a private directory."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ Acquire::Check-Valid-Until "no";
 
 
 def mirror() -> str:
-    """The mirror that the user names, or the first that the host's own apt uses for Debian."""
+    """The mirror of PARTICLE_OS_MIRROR, or the first Debian mirror in the host's apt sources."""
     if named := os.environ.get("PARTICLE_OS_MIRROR"):
         return named
-    told = subprocess.run(
+    done = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages",
          "Origin: Debian"],
         check=True, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    return told.stdout.split()[0]
+    return done.stdout.split()[0]
 
 
 class Suite:
-    """A suite of Debian as it is today; what apt needs and fetches lies in `place`."""
+    """A current suite of Debian; the files of apt lie in the directory `place`."""
 
     def __init__(self, name: str, place: Path) -> None:
         self.name = name
@@ -69,7 +69,7 @@ class Suite:
         return done.stdout
 
     def paragraphs(self) -> Iterator[dict[str, str]]:
-        """The fields of one line of each package in the suite's index."""
+        """The one-line fields of each package in the suite's index."""
         (index,) = (self._place / "lists").glob("*_Packages*")
         text = self._run("/usr/lib/apt/apt-helper", "cat-file", str(index))
         for paragraph in text.split("\n\n"):
@@ -77,15 +77,15 @@ class Suite:
                 yield fields
 
     def depends(self, package: str) -> list[str]:
-        """What a package depends on directly."""
+        """The names of the packages on which a package depends directly."""
         return re.findall(r"(?m)Depends: ([^<\s]+)$", self._run("apt-cache", "depends", package))
 
     def script(self, package: str, name: str) -> str | None:
-        """A maintainer script of a package; None when it has no such script."""
+        """A maintainer script of a package; None when the package has no such script."""
         return self._member(package, "--ctrl-tarfile", name)
 
     def file(self, package: str, path: str) -> str | None:
-        """A text file of a package; None when there is no such file."""
+        """A text file of a package; None when the package has no such file."""
         return self._member(package, "--fsys-tarfile", path)
 
     def _member(self, package: str, kind: str, name: str) -> str | None:

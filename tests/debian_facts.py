@@ -1,8 +1,8 @@
-"""`make debian-facts`: writes down what this program takes for granted of Debian's packages.
+"""`make debian-facts` writes the assumptions of this program about Debian's packages.
 
-That is which packages bring others (particle_agent/contract/debian.py), and the scripts that
-stand-ins know (particle_agent/shortcuts/known_scripts.py). Scripts of before stay: the packages of
-a stable suite are not always the newest ones.
+The assumptions are the packages that bring others (particle_agent/contract/debian.py) and the
+scripts that stand-ins know (particle_agent/shortcuts/known_scripts.py). Earlier scripts stay in the
+list, because an image may get an older package than the newest one of its suite.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from tests.debian import SUITES, Suite
 
 AGENT = Path(__file__).parents[1] / "guest-agent/particle_agent"
 KERNELS = ("linux-image-amd64", "linux-image-cloud-amd64")
-# What stages need and few packages bring.
+# Stages need these packages, and few packages bring them.
 FEW = (
     "locales", "sudo", "systemd-resolved", "systemd-repart", "systemd-boot", "systemd-ukify",
     "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "shim-signed", "grub-efi-amd64-signed",
     "systemd-boot-efi-amd64-signed", "btrfs-progs", "xfsprogs", "dosfstools", "cloud-guest-utils",
 )  # fmt: skip
-# What so many packages bring that those are named which do not, by the name of the need. Only what
-# suites do whose dependencies stay as they are.
+# Most packages bring these, so the generated file lists the packages that do not, by the name of
+# the need. Only released suites count, because their dependencies do not change.
 MANY = {
     "package tzdata": ("tzdata",),
     "package init": ("init", "systemd-sysv", "sysvinit-core", "runit-init"),
 }
 RELEASED = ("bookworm", "trixie")
-# The packages that recipes name most; the first pattern counts.
+# The packages that recipes name most often. The first pattern that matches a name counts.
 COMMON = (
     "linux-image-*-template", "linux-image-*", "systemd", "systemd-sysv", "systemd-resolved",
     "systemd-timesyncd", "systemd-boot", "systemd-repart", "systemd-ukify", "init", "dbus",
@@ -50,7 +50,7 @@ COMMON = (
 
 
 def bringers(paragraphs: Iterable[Mapping[str, str]], goals: Iterable[str]) -> set[str]:
-    """The packages that bring one of `goals`, by whatever alternative of their dependencies."""
+    """The packages that bring one of `goals` through any alternative of their dependencies."""
     above: dict[str, set[str]] = {}
     provided: dict[str, set[str]] = {}
     for fields in paragraphs:
@@ -69,7 +69,7 @@ def bringers(paragraphs: Iterable[Mapping[str, str]], goals: Iterable[str]) -> s
 
 
 def facts(indexes: Mapping[str, list[dict[str, str]]]) -> dict[str, dict[str, set[str]]]:
-    """What particle_agent/contract/debian.py says, for the indexes of all suites together."""
+    """The content of particle_agent/contract/debian.py for the indexes of all suites together."""
     brings: dict[str, set[str]] = {goal: set() for goal in FEW}
     without = {what: set(COMMON) for what in MANY}
     for suite, index in indexes.items():
@@ -85,7 +85,7 @@ def _of(name: str) -> list[str]:
 
 
 def scripts(suite: Suite) -> dict[str, set[str]]:
-    """The SHA-256 of each script that a stand-in imitates or is called by."""
+    """The SHA-256 of each script that a stand-in imitates, or that calls a stand-in."""
     found = {
         "update-initramfs": [suite.file("initramfs-tools", "usr/sbin/update-initramfs")],
         "locales": [suite.script("locales", "postinst")],
@@ -99,7 +99,7 @@ def scripts(suite: Suite) -> dict[str, set[str]]:
 
 
 def _kernel_script(suite: Suite, package: str) -> str | None:
-    """The script of a kernel that calls depmod, without the kernel's version."""
+    """A kernel's script that calls depmod, with @ instead of the kernel's version."""
     image = next(name for name in suite.depends(package) if name.startswith("linux-image-"))
     version = image.removeprefix("linux-image-")
     script = suite.script(image, "postinst") or ""
@@ -129,14 +129,14 @@ def write(directory: Path) -> None:
     (AGENT / "shortcuts/known_scripts.py").write_text(
         head.format(doc) + date + _written(known, "SCRIPTS")
     )
-    told = facts({suite.name: list(suite.paragraphs()) for suite in suites})
+    found = facts({suite.name: list(suite.paragraphs()) for suite in suites})
     doc = "The packages of Debian 12 and later that bring others through their dependencies."
     (AGENT / "contract/debian.py").write_text(
         head.format(doc) + date
         + f"RELEASED = {RELEASED!r}\n".replace("'", '"')
-        + "# Packages that bring another one.\n" + _written(told["BRINGS"], "BRINGS")
-        + "# The packages that recipes name most, as patterns, and which of them do not bring it.\n"
-        + _written({"common": COMMON, **told["WITHOUT"]}, "WITHOUT")
+        + "# The packages that bring each package.\n" + _written(found["BRINGS"], "BRINGS")
+        + "# The packages that recipes name most, as patterns, and those without each need.\n"
+        + _written({"common": COMMON, **found["WITHOUT"]}, "WITHOUT")
     )  # fmt: skip
 
 

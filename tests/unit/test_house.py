@@ -22,7 +22,7 @@ LIMITS = {
     "names of classes and types that exist more than once": 6,
 }
 MOST_IMPORTS, LONGEST_FUNCTION, LONGEST_MODULE = 12, 50, 400
-# A list of Debian's packages that `make debian-facts` writes.
+# `make debian-facts` writes this list of Debian's packages.
 GENERATED = {"particle_agent.contract.debian"}
 HOST, GUEST = "particle_os", "particle_agent"
 

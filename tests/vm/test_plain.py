@@ -1,4 +1,4 @@
-"""An image that was built with all shortcuts is the one that is built without them."""
+"""An image that is built with all shortcuts equals the image that is built without them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ def sorted_lines(text: bytes) -> bytes:
     return b"\n".join(sorted(text.splitlines()))
 
 
-# Files whose order means nothing to the programs that read them, and which of the ways writes them
-# in another one. dpkg sorts `status` by nothing in particular: a package that was unpacked at once
-# stands behind those that were there. apt appends to its states as it meets the packages, and dpkg
-# reads all of the triggers before it does anything.
+# The two builds write these files in different orders, which mean nothing to dpkg and apt. dpkg
+# does not sort `status`: a loose package follows the packages before it. apt appends to its states
+# in the order of its work, and dpkg reads all triggers before it uses one.
 NORMALISED: dict[str, Callable[[bytes], bytes]] = {
     "var/lib/dpkg/status": sorted_paragraphs,
     "var/lib/apt/extended_states": sorted_paragraphs,
@@ -40,14 +39,14 @@ NORMALISED: dict[str, Callable[[bytes], bytes]] = {
 
 
 def extended_attributes(image: Path, names: list[str]) -> dict[str, str]:
-    """Those of each file that has some."""
+    """The extended attributes of each file that has some, by name."""
     told = debugfs(image, *(f'ea_list "/{name}"' for name in names), write=False)
     parts = re.split(r'^debugfs: +ea_list "/(.*)"\n', told, flags=re.MULTILINE)[1:]
     return {name: text for name, text in zip(parts[::2], parts[1::2], strict=True) if text.strip()}
 
 
 def listing(image: Path, where: Path) -> Listing:
-    """What there is to know of each file of the image's root file system."""
+    """Mode, owner, time, content and extended attributes of each file of the image's root."""
     where.mkdir()
     device = f"{image}?offset={partition(image, -1)}"
     argv = ["/sbin/debugfs", "-R", f"rdump / {where}", device]
@@ -60,11 +59,11 @@ def listing(image: Path, where: Path) -> Listing:
             about: dict[str, object] = {"mode": oct(status.st_mode)}
             about |= {"owner": (status.st_uid, status.st_gid), "time": int(status.st_mtime)}
             if stat.S_ISLNK(status.st_mode):
-                # debugfs gives a link that it writes no time.
+                # debugfs writes links without their times.
                 about |= {"time": None, "link": path.readlink()}
             elif stat.S_ISDIR(status.st_mode):
-                # dpkg changes each directory in which it renames a file. tar gives a directory the
-                # time that it has in the package.
+                # dpkg renames files in a directory, which changes its time. tar sets the time that
+                # the directory has in the package.
                 about |= {"time": None}
             elif stat.S_ISREG(status.st_mode):
                 data = NORMALISED.get(relative, bytes)(path.read_bytes())
@@ -76,7 +75,7 @@ def listing(image: Path, where: Path) -> Listing:
 
 @pytest.fixture(scope="module")
 def images(account: Account) -> dict[str, Path]:
-    """The reference, built in both ways by the ordinary user."""
+    """The reference recipe, built by the ordinary user with and without shortcuts."""
     recipe = account.write(account.directory / "reference.yml", REFERENCE.read_text())
     made = {}
     for way in ("fast", "plain"):

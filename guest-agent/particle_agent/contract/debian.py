@@ -5,7 +5,7 @@
 
 DATE = "2026-11-28"
 RELEASED = ("bookworm", "trixie")
-# Packages that bring another one.
+# The packages that bring each package.
 BRINGS: dict[str, tuple[str, ...]] = {
     "btrfs-progs": (
         "btrbk",
@@ -1159,7 +1159,7 @@ BRINGS: dict[str, tuple[str, ...]] = {
         "xfslibs-dev",
     ),
 }
-# The packages that recipes name most, as patterns, and which of them do not bring it.
+# The packages that recipes name most, as patterns, and those without each need.
 WITHOUT: dict[str, tuple[str, ...]] = {
     "common": (
         "bash-completion",

@@ -1,7 +1,7 @@
-"""What this program takes for granted of Debian's packages, beside those of today.
+"""Compares the assumptions about Debian's packages with the current packages.
 
-When a test fails, compare the packages with what is taken for granted (docs/shortcuts.md), and let
-`make debian-facts` write down the packages of today.
+When a test fails, compare the packages with the assumptions in docs/shortcuts.md, then run
+`make debian-facts`.
 """
 
 import pytest
@@ -20,7 +20,7 @@ INDEX = [
 ]
 
 
-def test_a_package_brings_what_it_depends_on_in_whatever_way():
+def test_a_package_brings_everything_that_it_depends_on():
     assert debian_facts.bringers(INDEX, ["locales"]) == {"locales", "server", "whole"}
     assert debian_facts.bringers(INDEX, ["locales-all"]) >= {"locales-all", "server", "whole"}
     assert debian_facts.bringers(INDEX, ["alone"]) == {"alone"}
@@ -28,7 +28,7 @@ def test_a_package_brings_what_it_depends_on_in_whatever_way():
 
 @pytest.fixture(scope="module", params=SUITES)
 def suite(request, tmp_path_factory):
-    """A suite as it is today; this asks a mirror."""
+    """A current suite, fetched from a mirror."""
     return Suite(request.param, tmp_path_factory.mktemp(request.param) / "apt")
 
 
@@ -37,14 +37,18 @@ def test_the_stand_ins_know_the_scripts_of_today(suite):
     found = debian_facts.scripts(suite)
     assert found.keys() == SCRIPTS.keys()
     for kind, digests in found.items():
-        assert digests or kind == "linux", f"{suite.name}: there is no script of the kind {kind}"
+        assert digests or kind == "linux", (
+            f"{suite.name}: no package has a script of the kind {kind}"
+        )
         assert digests <= set(SCRIPTS[kind]), f"{suite.name}: a script of the kind {kind} is new"
 
 
 @pytest.mark.slow
 def test_the_packages_of_today_bring_what_is_written_down(suite):
-    told = debian_facts.facts({suite.name: list(suite.paragraphs())})
-    for goal, packages in told["BRINGS"].items():
+    found = debian_facts.facts({suite.name: list(suite.paragraphs())})
+    for goal, packages in found["BRINGS"].items():
         assert packages <= set(debian.BRINGS[goal]), f"{suite.name}: more packages bring {goal}"
-    for what, packages in told["WITHOUT"].items():
-        assert packages >= set(debian.WITHOUT[what]), f"{suite.name}: some bring {what} now"
+    for what, packages in found["WITHOUT"].items():
+        assert packages >= set(debian.WITHOUT[what]), (
+            f"{suite.name}: some packages bring {what} now"
+        )

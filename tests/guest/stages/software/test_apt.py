@@ -123,14 +123,14 @@ KERNEL_SCRIPT = "#!/bin/sh -e\nversion={}\ndepmod $version\n"
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    """The scripts of these tests are known ones."""
+    """Makes the scripts of these tests known to the stand-ins."""
     scripts = dict.fromkeys(stand_ins.SCRIPTS, (sha256(b"a script\n").hexdigest(),))
     scripts["linux"] = (sha256(KERNEL_SCRIPT.format("@").encode()).hexdigest(),)
     monkeypatch.setattr(stand_ins, "SCRIPTS", scripts)
 
 
 def ask_for(target, program, *arguments, script=None):
-    """What a maintainer script's call of `program` does: the stand-in runs."""
+    """Runs the stand-in for `program`, as the call of a maintainer script does."""
     package = CALLERS.get(program, "other")
     package += arguments[-1] if package.endswith("-") else ""
     text = KERNEL_SCRIPT.format(arguments[-1]) if program == "depmod" else "a script\n"
@@ -150,7 +150,7 @@ def run_stand_in(target, program, *arguments, env):
 
 
 def real(target, program, text):
-    """A program that is there behind its stand-in."""
+    """Writes the real program, which its stand-in hides."""
     target.write(f"/real/{program}", f"#!/bin/sh\n{text}\n", mode=0o755)
 
 
@@ -200,10 +200,10 @@ def test_a_request_stays_until_it_is_done_and_one_that_comes_meanwhile_is_done_a
     assert seen[1] == [name for name in (second, third) if name != first]
 
 
-def test_a_request_that_is_being_done_is_waited_for_whatever_its_name_was(debian):
-    """`ls` looked at each name after the shell had read it, and found those gone that had moved."""
+def test_a_request_that_is_being_done_is_waited_for_under_any_name(debian):
+    """The shell expands the names before `ls` looks at them; a rename in between hid a request."""
     place = f"{debian.root}/run/particle-os-beside"
-    # The next step of who does the work comes when the worst moment is there.
+    # The worker's next step runs at the worst moment: between the expansion and the look.
     step = f"for file in {place}/[!r]*; do mv $file {place}/running-${{file##*/}}; done"
     real(debian, "ls", f'{step}; exec /bin/ls "$@"')
     real(debian, "sleep", f"rm -f {place}/depmod-*; echo waited >{debian.root}/real/done")
@@ -312,7 +312,7 @@ def test_locales_are_listed_at_once_as_the_package_does_it(debian, tmp_path, lis
     def install():
         scripts = tmp_path / "run/particle-os-bin"
         scripts.mkdir(parents=True)
-        # Where grep is not to be had, it shows whether it was asked for.
+        # Without a working grep, the result shows whether the script called grep.
         (scripts / "grep").symlink_to("/bin/false")
         text = within(debian.read(f"{STAND_INS}/sed")).replace("/var/lib/", f"{tmp_path}/")
         (scripts / "sed").write_text(text)
@@ -363,7 +363,7 @@ def test_the_hardware_database_and_locales_are_made_beside_dpkg(debian):
 )
 def test_a_script_that_is_not_known_runs_as_it_is_and_a_note_says_so(debian, program, arguments):
     def install():
-        # sed also reads the script that is to be known.
+        # The stand-in runs sed on the script to compute its digest.
         reads = 'case "$*" in *.postinst) exec /bin/sed "$@" ;; esac; '
         asked = f'echo "$*" >{debian.root}/real/asked'
         real(debian, program, f"{reads if program == 'sed' else ''}{asked}")
