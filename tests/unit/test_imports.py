@@ -85,7 +85,7 @@ def test_a_module_imports_only_what_lies_below_it(name):
         ("particle_os.vm.console", "particle_agent.contract.wire"),
         ("particle_os.recipe.loading", "particle_os.vm.argv"),
         ("particle_os.system.process", "particle_os.jobs.build"),
-        ("particle_os.jobs.build", "particle_os.cli.common"),
+        ("particle_os.jobs.build", "particle_os.cli.options"),
         ("particle_os.jobs.build", "particle_agent.agent.runner"),
         ("particle_os.jobs.build", "click"),
         ("particle_agent.contract.wire", "particle_agent.target.target"),
@@ -103,8 +103,8 @@ def test_imports_are_seen_wherever_they_stand(tmp_path):
     source.write_text(
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from particle_os.vm import argv\n"
-        "def late():\n    import particle_os.cli.common\n"
+        "def late():\n    import particle_os.cli.options\n"
     )
     names = list(imported(source, MODULES))
     assert "particle_os.vm.argv" in names
-    assert "particle_os.cli.common" in names
+    assert "particle_os.cli.options" in names

@@ -9,6 +9,7 @@ from particle_os.base.model import Base, ImageBase, TarBase
 from particle_os.base.suite import find_suite
 from particle_os.base.tarball import architecture_of
 from particle_os.errors import UsageError
+from particle_os.recipe.base_reference import check_base_reference
 from particle_os.system.checksum import file_sha256
 
 
@@ -37,6 +38,21 @@ def find_base(
         return find_suite(suite, mirror, architecture, cache, plain=plain)
     image = container.describe(reference, relative_to, architecture, cache)
     return ImageBase(image, source, cache)
+
+
+def existing_base(reference: str, architecture: str, cache: Path, *, mirror: str | None) -> Base:
+    """The base of a reference on the command line of `inspect`.
+
+    Raises UsageError when the base of a suite has not been made yet; otherwise as `find_base`.
+    """
+    check_base_reference(reference, "inspect")
+    found = find_base(reference, Path(), architecture, cache, mirror=mirror)
+    if found is None:
+        raise UsageError(
+            f"the base image {reference} has not been made yet",
+            hint="It is made by the first build that starts from it.",
+        )
+    return found
 
 
 def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBase | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from particle_os.base import container, layers
 from particle_os.base.container import ImageReference
@@ -37,6 +37,10 @@ class Base(Protocol):
         """Whether the base is complete on the host."""
         ...
 
+    def description(self) -> dict[str, Any]:
+        """The description in a container image; empty for other bases."""
+        ...
+
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
         """Sends the base to the agent, which unpacks it.
 
@@ -61,6 +65,9 @@ class TarBase:
 
     def is_here(self) -> bool:
         return True
+
+    def description(self) -> dict[str, Any]:
+        return {}
 
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
         with self.tarball.open("rb") as stream:
@@ -98,6 +105,14 @@ class ImageBase:
 
     def is_here(self) -> bool:
         return layers.is_fetched(self.image, self.cache)
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "digest": self.image.digest,
+            "architecture": self.image.architecture,
+            "layers": [{"digest": each.digest, "size": each.size} for each in self.image.layers],
+            "config": dict(self.image.config),
+        }
 
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
         with layers.opened(self.image, self.cache) as stream:

@@ -1,4 +1,4 @@
-"""The command line: arguments, exit codes, and how errors are shown; nothing else."""
+"""The command line: its commands, their arguments, and the errors as the user sees them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from importlib import import_module
 import click
 
 from particle_os import __version__
-from particle_os.cli.outcome import show
+from particle_os.cli.command import show_error
 from particle_os.errors import EXIT_SIGNAL, UsageError
 
-# Where each command is; only the one that is called is loaded.
+# The module and the name of each command. Only the command that is called is loaded.
 COMMANDS = {
     "boot-test": "boot_test:boot_test_command",
     "build": "build:build_command",
@@ -21,7 +21,7 @@ COMMANDS = {
     "explain": "about:explain_command",
     "init": "init:init_command",
     "inspect": "inspect:inspect_command",
-    "list": "about:list_command",
+    "list": "list:list_command",
     "run": "run:run_command",
     "schema": "about:schema_command",
     "shell": "shell:shell_command",
@@ -50,29 +50,36 @@ def cli() -> None:
 
 
 @cli.command("help")
-@click.argument("command", required=False)
+@click.argument("words", metavar="[COMMAND]...", nargs=-1)
 @click.pass_context
-def help_command(context: click.Context, command: str | None) -> None:
-    """Show help for particle-os or for COMMAND."""
+def help_command(context: click.Context, words: tuple[str, ...]) -> None:
+    """Show the help for particle-os or for COMMAND, such as 'build' or 'cache prune'."""
     assert context.parent is not None
-    if command is None:
-        click.echo(context.parent.get_help())
-        return
-    found = cli.get_command(context, command)
+    found = context.parent
+    for word in words:
+        found = _inner(found, word)
+    click.echo(found.get_help())
+
+
+def _inner(context: click.Context, word: str) -> click.Context:
+    """The context of a command within the command of `context`. Raises click.UsageError."""
+    group = context.command
+    if not isinstance(group, click.Group):
+        raise click.UsageError(f"'{context.command_path}' has no commands of its own")
+    found = group.get_command(context, word)
     if found is None:
-        known = ", ".join(cli.list_commands(context))
-        raise click.UsageError(f"there is no command '{command}'; there are: {known}")
-    with click.Context(found, info_name=command, parent=context.parent) as inner:
-        click.echo(found.get_help(inner))
+        known = ", ".join(group.list_commands(context))
+        raise click.UsageError(f"there is no command '{word}'; there are: {known}")
+    return click.Context(found, info_name=word, parent=context)
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the command line; the console script."""
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         if "--json" in sys.argv:
-            show(UsageError(error.format_message()), error.exit_code, as_json=True)
+            show_error(UsageError(error.format_message()), error.exit_code, as_json=True)
         else:
             error.show()
         code = error.exit_code

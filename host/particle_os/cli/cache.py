@@ -8,7 +8,7 @@ import re
 import click
 from particle_agent.contract.values import bytes_of
 
-from particle_os.cli.common import OutputStyle, common
+from particle_os.cli.command import OutputStyle, with_output
 from particle_os.errors import EXIT_INFRASTRUCTURE
 from particle_os.jobs import cache
 from particle_os.report.table import human_bytes
@@ -29,7 +29,7 @@ def cache_group() -> None:
 
 
 @cache_group.command("list")
-@common
+@with_output
 def cache_list_command(output: OutputStyle) -> None:
     """List what is in the cache: kind, size, hours since its last use, name."""
     found = cache.entries(cache_directory())
@@ -56,7 +56,7 @@ def _cache_row(entry: cache.CacheEntry) -> dict[str, object]:
               help="Remove the longest unused until the rest takes this; 0: all.")  # fmt: skip
 @click.option("--max-age", type=click.IntRange(0), metavar="HOURS",
               help="Also remove what was not used for so long.")  # fmt: skip
-@common
+@with_output
 def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> None:
     """Remove what has not been used for long; never what a running build stands on."""
     seconds = None if max_age is None else max_age * 3600
@@ -69,7 +69,7 @@ def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> 
 
 
 @cache_group.command("verify")
-@common
+@with_output
 def cache_verify_command(output: OutputStyle) -> int:
     """Check the content of what is in the cache; damaged entries are named, and exit code is 5."""
     found = cache.damaged(cache_directory())

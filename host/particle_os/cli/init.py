@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.common import OutputStyle, PathType, common
+from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.options import PathType
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError
 from particle_os.system.workspace import data_directory
@@ -17,7 +18,7 @@ from particle_os.system.workspace import data_directory
 @click.argument("template", default="minimal")
 @click.option("--output", "path", type=PathType(), metavar="FILE",
               help="The file to write, or - to print it; TEMPLATE.yml when not given.")  # fmt: skip
-@common
+@with_output
 def init_command(output: OutputStyle, template: str, path: Path | None) -> None:
     """Write a commented recipe to start from: minimal, server or container.
 

@@ -6,16 +6,10 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.common import (
-    ACCEL,
-    FORMAT,
-    OutputStyle,
-    PathType,
-    common,
-    find_acceleration,
-    memory_option,
-)
+from particle_os.cli import options as option
+from particle_os.cli.command import OutputStyle, with_output
 from particle_os.jobs import run_image
+from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.system.workspace import workspace
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
@@ -24,8 +18,8 @@ from particle_os.vm.image_format import image_format
 
 
 @click.command("run")
-@click.argument("image", type=PathType(exists=True, dir_okay=False))
-@FORMAT
+@click.argument("image", type=option.PathType(exists=True, dir_okay=False))
+@option.FORMAT
 @click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
               help="What starts the machine; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
 @click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to its SSH server.")
@@ -34,12 +28,12 @@ from particle_os.vm.image_format import image_format
     is_flag=True,
     help="Keep what is changed, in an overlay here; go on with it if it is there.",
 )
-@ACCEL
-@memory_option("1G")
+@option.ACCEL
+@option.memory_option("1G")
 @click.option("--cpus", type=click.IntRange(1, 64),
               help="The machine's processors: 2, and one without KVM.")  # fmt: skip
-@click.option("--template", default="debian-trixie", hidden=True)
-@common
+@option.HIDDEN_TEMPLATE
+@with_output
 def run_command(
     output: OutputStyle, image: Path, given_format: str | None, firmware: Firmware,
     ssh: bool, keep: bool, accel: accel.Mode, memory: int | None, cpus: int | None, template: str,
@@ -55,7 +49,9 @@ def run_command(
             click.echo(text, err=True)
 
     with output.progress_shown() as progress, workspace() as work:
-        acceleration = find_acceleration(accel, template, work, progress)
+        acceleration = find_acceleration(
+            accel, template, work, log=progress.line, note=progress.note
+        )
         run_image.run(
             image,
             acceleration,

@@ -6,28 +6,19 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli import build_options as option
-from particle_os.cli.build_options import build_options
-from particle_os.cli.common import (
-    ACCEL,
-    APT_PROXY,
-    RECIPE,
-    VARIABLES,
-    OutputStyle,
-    common,
-    find_acceleration,
-    memory_option,
-)
+from particle_os.cli import options as option
+from particle_os.cli.command import OutputStyle, with_output
 from particle_os.errors import UsageError
 from particle_os.jobs import shell
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan
+from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.system.workspace import workspace
 
 
 @click.command("shell")
-@RECIPE
-@VARIABLES
+@option.RECIPE
+@option.VARIABLES
 @click.option("--at", metavar="STAGE", help="The state after this stage (number, name or type).")
 @click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
 @option.SAME_BASE
@@ -35,13 +26,13 @@ from particle_os.system.workspace import workspace
 @option.SCRATCH_SIZE
 @option.SOURCE_DATE
 @option.PLAIN
-@APT_PROXY
-@ACCEL
-@memory_option("2G")
+@option.APT_PROXY
+@option.ACCEL
+@option.memory_option("2G")
 @option.CPUS
 @option.HIDDEN_TEMPLATE
-@common
-@build_options
+@with_output
+@option.build_options
 def shell_command(
     output: OutputStyle, recipe_path: Path, options: BuildOptions, at: str | None, failed: bool
 ) -> int:
@@ -51,5 +42,7 @@ def shell_command(
     plan = make_plan(recipe_path, options)
     with output.progress_shown() as progress:
         with workspace() as work:
-            acceleration = find_acceleration(options.accel, options.template, work, progress)
+            acceleration = find_acceleration(
+                options.accel, options.template, work, log=progress.line, note=progress.note
+            )
         return shell.enter(plan, acceleration, progress, at=at, failed=failed)

@@ -6,17 +6,8 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli import build_options as option
-from particle_os.cli.build_options import build_options
-from particle_os.cli.common import (
-    ACCEL,
-    APT_PROXY,
-    VARIABLES,
-    OutputStyle,
-    PathType,
-    common,
-    memory_option,
-)
+from particle_os.cli import options as option
+from particle_os.cli.command import OutputStyle, with_output
 from particle_os.errors import UsageError
 from particle_os.jobs import single_stage
 from particle_os.jobs.plan import BuildOptions
@@ -31,22 +22,22 @@ def stage_group() -> None:
 
 @stage_group.command("run")
 @click.argument("kind", metavar="TYPE")
-@click.option("--options", "options_path", type=PathType(), metavar="FILE", required=True,
+@click.option("--options", "options_path", type=option.PathType(), metavar="FILE", required=True,
               help="A YAML file with what stands beside 'type' in a recipe.")  # fmt: skip
 @click.option("--base", "base_reference", metavar="REF", required=True,
               help="The base image that it runs on: mmdebstrap:trixie, tar:PATH.")  # fmt: skip
-@click.option("--output", "output_path", type=PathType(), metavar="FILE",
+@click.option("--output", "output_path", type=option.PathType(), metavar="FILE",
               help="Write the root file system that results to this tar archive.")  # fmt: skip
-@VARIABLES
-@ACCEL
-@memory_option("2G")
+@option.VARIABLES
+@option.ACCEL
+@option.memory_option("2G")
 @option.CPUS
 @option.SAME_MIRROR
-@APT_PROXY
+@option.APT_PROXY
 @option.PLAIN
 @option.HIDDEN_TEMPLATE
-@common
-@build_options
+@with_output
+@option.build_options
 def stage_run_command(
     output: OutputStyle, kind: str, options_path: Path, base_reference: str,
     output_path: Path | None, options: BuildOptions,
@@ -64,4 +55,4 @@ def stage_run_command(
     if output.as_json:
         click.echo(result.model_dump_json(indent=2))
     elif not output.quiet:
-        print_single(result, output.data())
+        print_single(result, output.console())

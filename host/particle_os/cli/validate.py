@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.common import VARIABLES, OutputStyle, PathType, common
+from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.options import VARIABLES, PathType
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
@@ -26,7 +27,7 @@ from particle_os.recipe.variables import NoSuchVariable
     show_default=True,
     help="How to tell what is wrong; github: as annotations of GitHub Actions.",
 )
-@common
+@with_output
 def validate_command(
     output: OutputStyle, recipes: tuple[Path, ...], variables: dict[str, str], style: str
 ) -> int:

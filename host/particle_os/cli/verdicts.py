@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 
 from particle_os.boot.verdict import Verdict
-from particle_os.cli.common import PathType
+from particle_os.cli.command import OutputStyle
+from particle_os.cli.options import PathType
 from particle_os.errors import ParticleError, UsageError
-from particle_os.report import github, junit
+from particle_os.report import github, junit, verdict
 
 JUNIT = click.option(
     "--junit",
@@ -65,6 +66,11 @@ def _unwritable(path: Path, error: OSError) -> UsageError:
     there = path.exists() or path.absolute().parent.exists()
     why = error.strerror if there else "there is no such directory"
     return UsageError(f"{path} cannot be written: {why}")
+
+
+def show(output: OutputStyle, verdicts: Sequence[Verdict]) -> None:
+    """Prints the verdicts on standard output."""
+    output.show(verdict.data(verdicts), verdict.lines(verdicts))
 
 
 def hand_over(

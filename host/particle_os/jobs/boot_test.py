@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from particle_os.boot import session
-from particle_os.boot.evidence import Evidence
+from particle_os.boot.evidence import CONSOLE, Evidence
 from particle_os.boot.verdict import Verdict
-from particle_os.errors import InfrastructureError, printable
+from particle_os.errors import InfrastructureError, NotBooted, printable
 from particle_os.recipe.checks.kinds import Check
 from particle_os.report import page
 from particle_os.report.progress import Progress
+from particle_os.report.verdict import not_booted
 from particle_os.system.workspace import Workspace, workspace
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import ImageFormat
@@ -38,10 +39,15 @@ class BootTestJob:
 
 @dataclass(frozen=True)
 class BootReport:
-    """The verdicts, the HTML page that shows them, and the error that left them incomplete."""
+    """The verdicts and a page for people that shows them.
+
+    `rejection` is the error for an image that did not boot. `failure` is the error of QEMU or the
+    host that ended the test; the verdicts are not complete then.
+    """
 
     verdicts: Sequence[Verdict]
     page: str
+    rejection: NotBooted | None = None
     failure: InfrastructureError | None = None
 
 
@@ -62,11 +68,12 @@ def run(test: BootTestJob, accelerate: Accelerate, progress: Progress) -> BootRe
                     evidence = Evidence(kept / firmware, test.image.resolve(), plot=plot)
                     verdict = boot(test, firmware, acceleration, evidence, work.path, progress)
                     verdicts.append(verdict)
-            return BootReport(verdicts, page.document(test.image.name, verdicts, evidence=kept))
+            report = page.document(test.image.name, verdicts, evidence=kept)
+            return BootReport(verdicts, report, rejection=_rejection(test, verdicts))
     except InfrastructureError as error:
         verdicts.append(undecided(error, firmware))
         report = page.document(test.image.name, verdicts, evidence=test.evidence)
-        return BootReport(verdicts, report, error)
+        return BootReport(verdicts, report, failure=error)
 
 
 def boot(
@@ -94,6 +101,15 @@ def boot(
         on_phase=progress.boot_phase,
         console_only=test.console_only,
     )
+
+
+def _rejection(test: BootTestJob, verdicts: Sequence[Verdict]) -> NotBooted | None:
+    """The error for the first verdict that does not accept the image."""
+    for verdict in verdicts:
+        if not verdict.accepted:
+            console = test.evidence and test.evidence / verdict.firmware / CONSOLE
+            return not_booted(verdict, console)
+    return None
 
 
 def undecided(error: InfrastructureError, firmware: Firmware) -> Verdict:

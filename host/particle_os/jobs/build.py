@@ -151,10 +151,10 @@ class _Build(Execution):
         with self.progress.phase("checksums"):
             self.delivery.artifacts()
         result = self.write_result()
-        if result.status in ("not-booted", "defective"):
-            self.delivery.keep_evidence([image.path for image in self.delivery.images])
-        else:
+        if result.is_good:
             self.delivery.publish(result)
+        else:
+            self.delivery.keep_evidence([image.path for image in self.delivery.images])
         return result
 
     def write_result(self, failure: ParticleError | None = None) -> Result:

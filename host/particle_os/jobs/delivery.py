@@ -6,24 +6,23 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import pydantic
 from particle_agent.stages.output.qemu import Format, Qemu
 
+from particle_os.base.model import TarBase
 from particle_os.jobs import artifact
 from particle_os.jobs.artifact import checksums
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress
-from particle_os.report.results import ArtifactResult, Result
+from particle_os.report.results import ENDINGS, ArtifactResult, Result
 from particle_os.system.checksum import Checksums, tree_sha256
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import allocated_bytes, need_room
 from particle_os.vm.argv import ImageFormat
-
-# The endings of the other files of a build; the result is published last.
-ENDINGS = ("report.html", "log", "console.log", "result.json")
 
 
 @dataclass(frozen=True)
@@ -166,6 +165,16 @@ class Delivery:
             if (self.staging / name).exists():
                 (self.staging / name).rename(self.failed_directory / name)
         return self.failed_directory / f"{self.name}.log"
+
+
+def touched_files(plan: Plan) -> list[Path]:
+    """The files that a build reads, and the files that it leaves."""
+    attached = chain.from_iterable(plan.loaded.attachments)
+    read = [*plan.loaded.files, *(attachment.path for attachment in attached)]
+    if isinstance(plan.base, TarBase):
+        read.append(plan.base.tarball)
+    endings = (*plan.loaded.disk.formats, "raw.zst", *ENDINGS)
+    return [*read, *(plan.options.output_directory / f"{plan.name}.{ending}" for ending in endings)]
 
 
 def results(output: Path) -> list[Result]:

@@ -1,8 +1,9 @@
-"""Makes the plan of a build: validates the recipe, and searches the cache for earlier work."""
+"""Makes the plan of a build and its preview: validates the recipe, and searches the cache."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from particle_agent.stages.output.export import Export
 
 from particle_os.base.lookup import find_base
 from particle_os.errors import UsageError
-from particle_os.jobs.plan import BuildOptions, Plan
+from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions, Plan
 from particle_os.recipe import loading, secrets
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.recipe.model import LoadedRecipe
+from particle_os.report.preview import Preview, Step
 from particle_os.sandbox import helper
 from particle_os.sandbox.template import Template, load_template, memory_bytes, with_mirror
 from particle_os.system.workspace import cache_directory
@@ -97,3 +99,20 @@ def _check_attachments(loaded: LoadedRecipe, memory: int) -> None:
             f"helper VM's memory, {memory // 4} bytes",
             hint=f"Give the VM more with --memory, about {4 * needed / (1 << 30) + 0.1:.1f}G.",
         )
+
+
+def preview(plan: Plan) -> Preview:
+    """The steps of the build that `plan` describes; starts nothing."""
+    digest = plan.base.digest if plan.base else None
+    plain_note = PLAIN_NOTE if plan.options.plain else None
+    return Preview(plan.name, digest, tuple(_steps(plan)), tuple(plan.loaded.notes), plain_note)
+
+
+def _steps(plan: Plan) -> Iterator[Step]:
+    yield Step("helper VM", plan.template.name, plan.helper is not None)
+    yield Step("base image", plan.base_reference, plan.base is not None and plan.base.is_here())
+    for number, stage in enumerate(plan.loaded.recipe.stages, start=1):
+        yield Step(f"stage {number}", stage.label)
+    yield Step("images", ", ".join(plan.loaded.disk.formats))
+    if plan.options.boot_test:
+        yield Step("boot test", ", ".join(plan.loaded.firmwares))

@@ -1,17 +1,78 @@
-"""What an inspection found, as lines for people."""
+"""The contents of an image or a base, as data and as lines for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from particle_agent.contract.decode import encode
 from particle_agent.contract.inspection import Inspection
 
-from particle_os.errors import printable
+from particle_os.errors import Defective, printable
 from particle_os.report.table import human_bytes
+from particle_os.sandbox import verification
+from particle_os.sandbox.verification import Verification
+
+
+@dataclass(frozen=True)
+class InspectionReport:
+    """The result of an inspection.
+
+    `container` describes a container image (`Base.description`) and is empty for all else.
+    `verification` is None unless the user asks for one.
+    """
+
+    found: Inspection
+    container: Mapping[str, Any] = field(default_factory=dict)
+    verification: Verification | None = None
+
+    def data(self) -> dict[str, Any]:
+        """The report as JSON shows it."""
+        data: dict[str, Any] = encode(self.found)
+        if self.container:
+            data["container"] = dict(self.container)
+        if self.verification is not None:
+            data["verification"] = self.verification.model_dump()
+        return data
+
+    def lines(self, *, packages: bool = False) -> Iterator[str]:
+        """One line for each thing that was found; with `packages`, for each package, too."""
+        for word, text in self._pairs():
+            yield f"{word:<12} {text}"
+        if packages and self.found.system is not None:
+            for package in self.found.system.packages:
+                text = f"{package.name} {package.version} {package.architecture}"
+                yield f"{'package':<12} {printable(text)}"
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        if self.container:
+            yield from _container(self.container)
+        yield from described(self.found)
+        if self.verification is not None:
+            yield from verification.lines(self.verification)
+            if not self.verification.findings:
+                yield "verified", "nothing is wrong with it"
+
+    def error(self) -> Defective | None:
+        """The error for an image in which the verification found errors."""
+        if self.verification is None or not self.verification.errors:
+            return None
+        return verification.defective(self.verification, None)
+
+
+def _container(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    count = f"{len(about['layers'])} layers"
+    yield "container", f"{about['digest']}, {about['architecture']}, {count}"
+    for layer in about["layers"]:
+        yield "layer", f"{layer['digest']}, {human_bytes(layer['size'])}"
+    for key, value in sorted(about["config"].items()):
+        yield "config", printable(f"{key}: {json.dumps(value)}")
 
 
 def described(found: Inspection) -> Iterator[tuple[str, str]]:
-    """What was found, as lines for people: a word and what it is. All text is made printable."""
+    """The lines for an inspection: a word and its text, which is printable."""
     if found.size:
         yield "disk", f"{human_bytes(found.size)}, {found.table or 'no partition table'}"
     for part in found.partitions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 import pydantic
@@ -12,6 +13,9 @@ from particle_agent.stages.output.qemu import Format
 from particle_os.boot.verdict import Verdict
 from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification
+
+# The endings of the other files of a build; the result is published last.
+ENDINGS = ("report.html", "log", "console.log", "result.json")
 
 BuildStatus = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
 
@@ -96,6 +100,17 @@ class Result(Record):
     # The most memory that the controller itself took, without QEMU.
     controller_peak_rss_bytes: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the images are published, not kept as evidence of a failure."""
+        return self.status not in ("not-booted", "defective")
+
+    def files(self, directory: Path) -> list[Path]:
+        """The images and the other files of the build in `directory`."""
+        names = [artifact.path for artifact in self.artifacts]
+        names += [f"{self.recipe}.{ending}" for ending in ENDINGS]
+        return [directory / name for name in names]
 
     def network_age(self, stages: Iterable[bool]) -> float:
         """Seconds since the first stage was done of those that read the network, as `stages` tells.

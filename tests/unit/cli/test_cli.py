@@ -37,11 +37,21 @@ def test_every_command_has_its_help(command):
     assert run(command, "--help").exit_code == 0
 
 
+@pytest.mark.parametrize("words", [["cache"], ["cache", "prune"], ["stage", "run"]], ids=" ".join)
+def test_help_takes_the_words_of_a_command_within_a_command(words):
+    result = run("help", *words)
+    assert result.exit_code == 0
+    assert result.stdout == run(*words, "--help").stdout
+    assert f" {' '.join(words)} [OPTIONS]" in result.stdout.splitlines()[0]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["no-such-command"],
         ["help", "no-such-command"],
+        ["help", "cache", "no-such-command"],
+        ["help", "build", "no-such-command"],
         ["build"],
         ["validate"],
         ["list", "nonsense"],

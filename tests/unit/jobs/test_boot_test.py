@@ -54,3 +54,17 @@ def test_a_host_without_an_accelerator_has_a_report_too(tmp_path, monkeypatch):
     (verdict,) = found.verdicts
     assert (verdict.firmware, verdict.status) == ("bios", "infrastructure")
     assert found.failure.brief == "no helper"
+
+
+def test_an_image_that_does_not_boot_is_rejected_without_a_failure(tmp_path, monkeypatch):
+    def boot(image, acceleration, *, firmware, **options):
+        status = "passed" if firmware == "bios" else "units-failed"
+        return Verdict(status=status, firmware=firmware, seconds=1.0, message="so it is")
+
+    monkeypatch.setattr(session, "boot", boot)
+    found = report(tmp_path)
+    assert found.failure is None
+    assert "units-failed" in found.rejection.brief
+    monkeypatch.setattr(session, "boot", passed)
+    (tmp_path / "image.raw").unlink()
+    assert report(tmp_path).rejection is None

@@ -1,9 +1,9 @@
 import hashlib
 
 import pytest
-from particle_os.jobs.delivery import ENDINGS, Delivery
+from particle_os.jobs.delivery import Delivery
 from particle_os.report import results
-from particle_os.report.results import StageResult
+from particle_os.report.results import ENDINGS, StageResult
 
 from tests.unit.report.test_page import result
 

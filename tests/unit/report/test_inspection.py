@@ -7,7 +7,8 @@ from particle_agent.contract.inspection import (
     System,
 )
 from particle_agent.verification.inspection import FileSystem
-from particle_os.report.inspection import described
+from particle_os.report.inspection import InspectionReport, described
+from particle_os.sandbox.verification import FindingResult, Verification
 
 SYSTEM = System(
     os_release=(OsReleaseField(key="PRETTY_NAME", value="Evil\x1b[31m 1"),),
@@ -42,3 +43,35 @@ def test_a_base_has_no_disk_and_an_empty_disk_no_system():
     assert not {"disk", "boot loader"} & {word for word, _ in described(base)}
     empty = Inspection(size=1 << 20, table=None, partitions=(), boot_loaders=(), system=None)
     assert list(described(empty))[-1] == ("system", "none found")
+
+
+def test_a_container_image_stands_before_its_contents():
+    container = {
+        "digest": "sha256:1",
+        "architecture": "amd64",
+        "layers": [{"digest": "sha256:2", "size": 5 << 20}],
+        "config": {"Env": ["A=\x1b[31m"]},
+    }
+    found = Inspection(size=0, table="", partitions=(), boot_loaders=(), system=SYSTEM)
+    report = InspectionReport(found, container)
+    assert list(report.lines(packages=True)) == [
+        "container    sha256:1, amd64, 1 layers",
+        "layer        sha256:2, 5 MiB",
+        'config       Env: ["A=\\u001b[31m"]',
+        *(f"{word:<12} {text}" for word, text in described(found)),
+        *["package      a 1 all"] * 3,
+    ]
+    assert report.data()["container"] == container
+    assert report.error() is None
+
+
+def test_a_verification_says_that_nothing_is_wrong_or_what_is():
+    found = Inspection(size=0, table="", partitions=(), boot_loaders=(), system=None)
+    good = InspectionReport(found, verification=Verification(seconds=1, findings=()))
+    assert list(good.lines())[-1] == "verified     nothing is wrong with it"
+    assert good.error() is None
+    finding = FindingResult(code="x", severity="error", place="", message="it is broken")
+    bad = InspectionReport(found, verification=Verification(seconds=1, findings=(finding,)))
+    assert list(bad.lines())[-1] == "error        it is broken [x]"
+    assert bad.data()["verification"]["findings"][0]["code"] == "x"
+    assert bad.error().tail == ("it is broken [x]",)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 START = """
 import os, sys, time
-from particle_os.cli.outcome import guarded
+from particle_os.cli.command import guarded
 
 def ready():
     print("ready", flush=True)

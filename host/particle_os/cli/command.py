@@ -1,0 +1,153 @@
+"""The frame of every command: the options for its output, its errors, and its exit code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+
+from particle_os.errors import (
+    EXIT_INFRASTRUCTURE,
+    EXIT_INTERNAL,
+    EXIT_SIGNAL,
+    Interrupted,
+    InvalidDocument,
+    ParticleError,
+    printable,
+)
+from particle_os.report.progress import Progress, make_sink
+from particle_os.system import interrupt
+
+
+@dataclass(frozen=True)
+class OutputStyle:
+    """How a command shows its data and its progress."""
+
+    verbose: bool = False
+    quiet: bool = False
+    as_json: bool = False
+    debug: bool = False
+    progress: str = "auto"
+
+    def show(self, data: object, lines: Iterable[str]) -> None:
+        """Prints `data` as JSON if the user asks for JSON, and `lines` otherwise."""
+        if self.as_json:
+            click.echo(json.dumps(data, indent=2))
+            return
+        for line in lines:
+            click.echo(line)
+
+    def console(self) -> Console:
+        """Standard output, for tables."""
+        return Console(no_color=_no_color(), highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def progress_shown(self) -> Iterator[Progress]:
+        """Shows the progress on standard error for as long as the context lasts."""
+        # With --json, a program may read standard error: print nothing there unless asked.
+        style = "none" if self.as_json and self.progress == "auto" else self.progress
+        sink = make_sink(style, verbose=self.verbose, quiet=self.quiet)
+        progress = Progress([sink] if sink else [])
+        try:
+            yield progress
+        finally:
+            progress.close()
+
+
+def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that every command takes, as `output`; turns errors into exit codes."""
+
+    @click.option("-v", "--verbose", is_flag=True, help="Show the output of the programs, too.")
+    @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+    @click.option("--json", "as_json", is_flag=True, help="Print data and errors as JSON.")
+    @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+    @click.option(
+        "--progress",
+        type=click.Choice(["auto", "plain", "json", "none"]),
+        default="auto",
+        show_default=True,
+        help="How to show the progress on standard error.",
+    )
+    @functools.wraps(function)
+    def command(
+        verbose: bool, quiet: bool, as_json: bool, debug: bool, progress: str, **arguments: Any
+    ) -> None:
+        output = OutputStyle(verbose, quiet, as_json, debug, progress)
+        action = functools.partial(function, output=output, **arguments)
+        sys.exit(guarded(action, as_json=as_json, debug=debug))
+
+    return command
+
+
+def guarded(action: Callable[[], int | None], *, as_json: bool, debug: bool) -> int:
+    """Runs a command; shows its error, if any, and returns the exit code."""
+    interrupt.install()
+    try:
+        return action() or 0
+    except BrokenPipeError:
+        return EXIT_SIGNAL + signal.SIGPIPE
+    except (Exception, Interrupted) as error:
+        if debug:
+            traceback.print_exc()
+        shown, code = _as_shown(error)
+        show_error(shown, code, as_json=as_json)
+        return code
+
+
+def _as_shown(error: BaseException) -> tuple[ParticleError, int]:
+    """The error that the user sees for `error`, and the exit code."""
+    match error:
+        case ParticleError():
+            return error, error.exit_code
+        case Interrupted(signal_number=number):
+            name = signal.Signals(number).name
+            return ParticleError(f"ended by {name}"), EXIT_SIGNAL + number
+        case OSError():
+            return ParticleError(str(error)), EXIT_INFRASTRUCTURE
+        case _:
+            text = f"internal error: {type(error).__name__}: {error}"
+            hint = "This is a defect of particle-os; --debug shows where."
+            return ParticleError(text, hint=hint), EXIT_INTERNAL
+
+
+def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
+    """Prints an error on standard error."""
+    if as_json:
+        problems = [asdict(p) for p in getattr(error, "problems", ())]
+        log = str(error.log) if error.log else None
+        data = {
+            "error": error.brief, "where": error.where, "hint": error.hint, "log": log,
+            "tail": error.tail, "problems": problems, "exit_code": code,
+        }  # fmt: skip
+        click.echo(json.dumps(data), err=True)
+        return
+    if isinstance(error, InvalidDocument):
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        for note in error.notes:
+            click.echo(f"note: {note}", err=True)
+        return
+    lines = [click.style("error: ", fg="red", bold=True) + printable(error.brief)]
+    if error.where:
+        lines.append(f"  where: {printable(error.where)}")
+    lines += [f"  | {printable(line, 300)}" for line in error.tail]
+    if error.log:
+        lines.append(f"  log:   {error.log}")
+    if error.hint:
+        lines.append(f"  do:    {printable(error.hint)}")
+    click.echo("\n".join(lines), err=True, color=False if _no_color() else None)
+
+
+def _no_color() -> bool:
+    """Whether NO_COLOR is set and not empty (https://no-color.org)."""
+    return bool(os.environ.get("NO_COLOR"))

@@ -1,0 +1,183 @@
+"""The arguments and options that several commands take, each declared once."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+from particle_agent.contract.values import bytes_of
+
+from particle_os.apt import proxy as apt_proxy
+from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions
+from particle_os.vm.image_format import FORMATS
+
+# A helper VM does not work with less memory, nor with a smaller scratch disk.
+LEAST_BYTES = 512 << 20
+
+
+class PathType(click.Path):
+    """A path as the user gives it. The code that uses the path reports what is wrong with it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, readable=False, **options)
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        if value == "":
+            self.fail("the path is empty", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+def build_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gathers the parameters that are named as fields of BuildOptions into `options`.
+
+    A field without a parameter keeps its default.
+    """
+    names = [field.name for field in fields(BuildOptions)]
+
+    @functools.wraps(function)
+    def command(**arguments: Any) -> Any:
+        given = {name: arguments.pop(name) for name in names if name in arguments}
+        return function(options=BuildOptions(**given), **arguments)
+
+    return command
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[MGmg]", value):
+        raise click.BadParameter("expected a size such as 2G or 1536M")
+    wanted = bytes_of(value.upper())
+    if wanted < LEAST_BYTES:
+        raise click.BadParameter(f"at least {LEAST_BYTES >> 20}M is needed")
+    return wanted
+
+
+def _variables(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in value:
+        name, equals, rest = text.partition("=")
+        if not equals or not name:
+            # The text after the sign may be a password.
+            shown = f"{name}=…" if equals else name
+            raise click.BadParameter(f"expected NAME=VALUE, found '{shown}'")
+        if name in found:
+            raise click.BadParameter(f"'{name}' is given twice")
+        found[name] = rest
+    return found
+
+
+def _apt_proxy(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not apt_proxy.is_wish(value):
+        raise click.BadParameter("expected auto, none, or a URL such as http://127.0.0.1:3142")
+    return value
+
+
+def _negated(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    return not value
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, hours: int) -> int:
+    return hours * 3600
+
+
+RECIPE = click.argument("recipe_path", metavar="RECIPE", type=PathType())
+VARIABLES = click.option(
+    "--set",
+    "variables",
+    multiple=True,
+    callback=_variables,
+    metavar="NAME=VALUE",
+    help="Set a variable of the recipe; commas separate the items of a list.",
+)
+FORMAT = click.option(
+    "--format", "given_format", type=click.Choice(list(FORMATS)),
+    help="The image's format; raw and qcow2 are detected.",
+)  # fmt: skip
+ACCEL = click.option(
+    "--accel",
+    type=click.Choice(["auto", "kvm", "tcg"]),
+    default="auto",
+    show_default=True,
+    help="How virtual machines run; auto takes KVM if a guest really runs under it.",
+)
+APT_PROXY = click.option(
+    "--apt-proxy",
+    callback=_apt_proxy,
+    metavar="auto|none|URL",
+    envvar="PARTICLE_OS_APT_PROXY",
+    show_envvar=True,
+    help="A proxy for packages, such as apt-cacher-ng; auto finds one that answers.",
+)
+
+
+def memory_option(default: str) -> Callable[[Any], Any]:
+    """The option for the memory of a VM."""
+    text = f"The memory of the VM.  [default: {default}]"
+    return click.option("--memory", callback=_size, metavar="SIZE", help=text)
+
+
+OUTPUT = click.option(
+    "--output", "output_directory", type=PathType(file_okay=False), default=Path("out"),
+    show_default=True, help="The directory for the images.",
+)  # fmt: skip
+BASE = click.option(
+    "--base", metavar="REF", help="Start from this base image instead of the recipe's."
+)
+SAME_BASE = click.option("--base", metavar="REF", help="The base image that build was given.")
+CPUS = click.option(
+    "--cpus", type=click.IntRange(1, 64), help="The number of processors of the helper VM."
+)
+# The keys of checkpoints contain the scratch disk's size and the source date: `shell` needs both.
+SCRATCH_SIZE = click.option(
+    "--scratch-size", "scratch", callback=_size, metavar="SIZE", default="32G", show_default=True,
+    help="The most that the system under construction may take.",
+)  # fmt: skip
+SOURCE_DATE = click.option(
+    "--source-date", type=click.IntRange(0, 2**32 - 1), metavar="SECONDS",
+    envvar="SOURCE_DATE_EPOCH", show_envvar=True,
+    help="Make the image reproducible; no time in it is later (seconds since 1970).",
+)  # fmt: skip
+PLAIN = click.option(
+    "--plain", is_flag=True, envvar="PARTICLE_OS_PLAIN", show_envvar=True,
+    help="Take no shortcuts: the same image, built more slowly (docs/shortcuts.md).",
+)  # fmt: skip
+MIRROR = click.option(
+    "--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
+    help="The Debian mirror for the helper VM and for mmdebstrap: bases. Such a base then has "
+    "no other source: no updates and no security suites.",
+)  # fmt: skip
+SAME_MIRROR = click.option(
+    "--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="The mirror that build was given."
+)
+TEMPLATE = click.option(
+    "--template", default="debian-trixie", show_default=True, help="The template of the helper VM."
+)
+HIDDEN_TEMPLATE = click.option("--template", default="debian-trixie", hidden=True)
+NO_CACHE = click.option(
+    "--no-cache", "cache", is_flag=True, callback=_negated,
+    help="Rebuild everything, and keep nothing for later builds.",
+)  # fmt: skip
+REFRESH = click.option(
+    "--refresh", metavar="STAGE",
+    help="Rebuild from this stage on (number, name or type; base rebuilds everything).",
+)  # fmt: skip
+MAX_AGE = click.option(
+    "--max-age", type=click.IntRange(0), default=int(MAX_AGE_SECONDS // 3600), show_default=True,
+    callback=_seconds, metavar="HOURS",
+    help="How long to reuse the result of a stage that reads the network.",
+)  # fmt: skip
+NO_BOOT_TEST = click.option(
+    "--no-boot-test", "boot_test", is_flag=True, callback=_negated,
+    help="Publish the image without booting it.",
+)  # fmt: skip
+KEEP_ON_FAILURE = click.option(
+    "--keep-on-failure", is_flag=True, help="Keep the disks of a failed build."
+)
