@@ -151,6 +151,6 @@ def run_stage(stage: Stage, target: Target) -> None:
             assert stage.timeout is not None
             raise StageError(
                 f"the stage did not end within {duration(stage.timeout)}",
-                hint="Raise its 'timeout', if it can need longer.",
+                hint="Raise the stage's 'timeout' if it may take longer.",
                 tail=tuple(target.tail),
             ) from up

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 SSH_KEY = re.compile(
     r"(?:^|\s)((?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+) (AAAA[A-Za-z0-9+/]*={0,3})(?=\s|$)"
 )
-SSH_HINT = "write one as in ~/.ssh/id_ed25519.pub"
+SSH_HINT = "write a line such as the one in ~/.ssh/id_ed25519.pub"
 # The private keys of OpenSSH, OpenPGP, PKCS 1 and PKCS 8; the second pattern is for PuTTY.
 PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|PuTTY-User-Key-File")
 # RFC 9580, 6.2. Lines may end with CR and LF.
@@ -24,7 +24,7 @@ ARMOR = re.compile(
 # RFC 9580, 5: the type IDs of packets.
 SECRET_KEYS = (5, 7)
 PUBLIC_KEY = 6
-KEY_HINT = "it takes what 'gpg --export' writes, with or without --armor"
+KEY_HINT = "export the public key with 'gpg --export', with or without --armor"
 # The number of faulty lines that are reported. In a file of another kind, every line is faulty.
 MOST = 10
 
@@ -37,12 +37,12 @@ def is_private(text: str) -> bool:
 def ssh_key_fault(line: str) -> str | None:
     """The fault of a line of authorized_keys, or None. The line must not be a comment."""
     if is_private(line):
-        return "this is a private key: take the public one, whose file ends with .pub"
+        return "this is a private key: use the public key, whose file ends with .pub"
     found = [match.groups() for match in SSH_KEY.finditer(line)]
     if not found:
         return f"there is no SSH public key: {SSH_HINT}"
     if not any(_is_whole(kind, text) for kind, text in found):
-        return f"the SSH key '{' '.join(found[-1])[:40]}' is not whole: copy all of its line"
+        return f"the SSH key '{' '.join(found[-1])[:40]}' is incomplete: copy the whole line"
     return None
 
 
@@ -50,7 +50,7 @@ def authorized_keys_faults(data: bytes) -> Iterator[str]:
     """The faults of an authorized_keys file. Line numbers start at 1."""
     text = data.decode("utf-8", "replace")
     if is_private(text):
-        yield "holds a private key: name the file of the public one, which ends with .pub"
+        yield "holds a private key: name the file of the public key, which ends with .pub"
         return
     lines = ssh_key_lines(text)
     if not lines:
@@ -58,7 +58,7 @@ def authorized_keys_faults(data: bytes) -> Iterator[str]:
     faults = [(number, fault) for number, line in lines if (fault := ssh_key_fault(line))]
     yield from (f"line {number}: {fault}" for number, fault in faults[:MOST])
     if len(faults) > MOST:
-        yield f"{len(faults) - MOST} lines more are no SSH public keys"
+        yield f"{len(faults) - MOST} more lines are no SSH public keys"
 
 
 def ssh_key_lines(text: str) -> list[tuple[int, str]]:
@@ -99,7 +99,7 @@ def _signing_key_fault(data: bytes) -> str | None:
     if is_armored(data):
         blocks = list(ARMOR.finditer(data))
         if len(blocks) < data.count(b"-----BEGIN "):
-            return f"is no OpenPGP public key, or one that is cut off: {KEY_HINT}"
+            return f"is no OpenPGP public key, or it is cut off: {KEY_HINT}"
         try:
             data = b"".join(
                 base64.b64decode(b"".join(block["data"].split()), validate=True) for block in blocks

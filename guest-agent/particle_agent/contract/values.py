@@ -40,7 +40,7 @@ PinnedPackages = Annotated[
 PinText = Annotated[
     str,
     Text(
-        "what apt_preferences(5) has after 'Pin:', such as 'release a=trixie-backports'",
+        "the text after 'Pin:' in apt_preferences(5), such as 'release a=trixie-backports'",
         r"(release|version|origin) [ -~]+",
         500,
     ),
@@ -60,7 +60,7 @@ SourceName = Annotated[
 SourceUri = Annotated[
     str,
     Text(
-        "a http or https URL without user name, in which {date} stands for the snapshot's date",
+        "an http or https URL without user name, in which {date} stands for the snapshot's date",
         r"https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
         r"(/([A-Za-z0-9._~%+/-]|\{date\})*)?",
         1000,
@@ -80,7 +80,7 @@ ArchitectureName = Annotated[str, Text("a Debian architecture such as 'amd64'", 
 SigningKey = Annotated[
     str,
     Text(
-        "a public key as 'gpg --armor --export' writes it",
+        "an armored public key from 'gpg --armor --export'",
         r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[ -~\n]*-----END PGP PUBLIC KEY BLOCK-----\n*",
         1 << 18,
     ),

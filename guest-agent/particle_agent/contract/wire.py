@@ -151,8 +151,7 @@ class RunOptions:
 
     With `source_date` (seconds since 1970) the image is reproducible. With `checkpoints` the agent
     waits after each stage except the last (`Frozen`). With `verify` it verifies the disk that the
-    last stage has written. With `plain` the agent takes no shortcuts
-    (docs/shortcuts.md).
+    last stage has written. With `plain` the agent takes no shortcuts (docs/shortcuts.md).
     """
 
     hostname: str

@@ -84,7 +84,7 @@ class Grub:
         words = booting.command_line.split()
         if strange := next((w for w in words if not WORD.fullmatch(w)), None):
             raise StageError(
-                f"the word {strange!r} of {kernels.COMMAND_LINE} cannot go through GRUB's menu",
+                f"the word {strange!r} of {kernels.COMMAND_LINE} cannot be written to GRUB's menu",
                 hint="Leave out quotes, '$', '\\', ';', '&', '|', '<', '>', '{' and '}'.",
             )
         for platform in (BIOS, EFI):

@@ -204,12 +204,12 @@ def check_base(root: Path) -> None:
         found = system.get("PRETTY_NAME") or system.get("ID") or "a system without /etc/os-release"
         raise StageError(
             f"the base is no Debian, nor like one: {found[:100]}",
-            hint="Take one whose /etc/os-release has ID=debian, or debian in ID_LIKE.",
+            hint="Use a base whose /etc/os-release has ID=debian, or debian in ID_LIKE.",
         )
     if not resolve(root, "/usr/bin/apt-get").is_file():
         raise StageError(
             "the base has no apt: there is no /usr/bin/apt-get",
-            hint="Take a base that contains it, as the images of Debian and Ubuntu do.",
+            hint="Use a base that contains it, such as the images of Debian and Ubuntu.",
         )
 
 

@@ -73,7 +73,7 @@ def test_keys_that_sign_packages(tmp_path, data):
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "holds a private key"),
         (BINARY[:-1], "is cut off: copy all of it"),
         (armored(BINARY[:-1]), "is cut off: copy all of it"),
-        (armored(BINARY)[:-40], "or one that is cut off"),
+        (armored(BINARY)[:-40], "or it is cut off"),
         (armored(BINARY).replace(b"mDM", b"mM"), "has a damaged armor"),
     ],
 )
@@ -121,11 +121,11 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNza\n-----END OPENSSH PRIV
         ("PuTTY-User-Key-File-3: ssh-ed25519\n", ["holds a private key"]),
         (
             f"{SSH}\nhello world\n{SSH[:-4]}\n",
-            ["line 2: there is no SSH public key", f"line 3: the SSH key '{SSH[:40]}' is not"],
+            ["line 2: there is no SSH public key", f"line 3: the SSH key '{SSH[:40]}' is inc"],
         ),
         ("ssh-rsa\n", ["line 1: there is no SSH public key"]),
         (SSH.replace("ssh-ed25519", "ssh-rsa"), ["line 1: the SSH key 'ssh-rsa AAAA"]),
-        ("x\n" * 30, [*(f"line {n}: " for n in range(1, 11)), "20 lines more"]),
+        ("x\n" * 30, [*(f"line {n}: " for n in range(1, 11)), "20 more lines"]),
     ],
 )
 def test_each_line_that_is_no_ssh_key_is_reported(tmp_path, text, messages):

@@ -123,7 +123,7 @@ def test_update_grub_gets_the_same_command_line(debian):
 @pytest.mark.parametrize("word", ["a=$(id)", 'b="c', "d;e", "f'g", "h\\", "{x}"])
 def test_a_word_that_would_be_script_is_refused(debian, word):
     debian.write("/etc/kernel/cmdline", f"quiet {word}\n")
-    with pytest.raises(StageError, match=r"/etc/kernel/cmdline cannot go through"):
+    with pytest.raises(StageError, match=r"/etc/kernel/cmdline cannot be written"):
         Qemu(boot_loader="grub").run(debian)
 
 

@@ -138,7 +138,7 @@ class Stages:
                 raise
             raise StageFailed(
                 f"the stage did not end within {duration(seconds)}",
-                hint="Raise its 'timeout', if it can need longer.",
+                hint="Raise the stage's 'timeout' if it may take longer.",
                 tail=error.tail,
             ) from error
 

@@ -34,7 +34,7 @@ WRONG = [
     (with_stages("  - {type: users, users: [{name: a, uid: 0}]}\n"), 3, 42, "bad-value",
      "the uid 0 is root's", None),
     (with_stages("  - type: users\n    users: [{name: a, ssh-authorized-keys: [ssh-rsa AAAA]}]\n"),
-     4, 45, "bad-value", "'ssh-rsa AAAA' is not whole", None),
+     4, 45, "bad-value", "'ssh-rsa AAAA' is incomplete", None),
     (with_stages("  - type: sources\n    snapshot: 20261399T999999Z\n    repositories:\n"
                  "      - {name: a, mirrors: ['http://x.example.org/{date}'], suites: [a]}\n"),
      4, 15, "bad-value", "there is no moment 20261399T999999Z", None),
