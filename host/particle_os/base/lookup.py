@@ -20,19 +20,19 @@ def find_base(
     cache: Path,
     *,
     mirror: str | None,
-    anew: bool = False,
+    rebuild: bool = False,
     plain: bool = False,
 ) -> Base | None:
     """The base of a reference; None for the base of a suite that must be made first.
 
-    With `anew` the base of a suite must always be made. For a container image, only the
+    With `rebuild` the base of a suite must always be made. For a container image, only the
     description is fetched. Raises UsageError when the base does not exist or has another
     architecture, and InfrastructureError when a registry does not answer.
     """
     source = container.parse(reference, relative_to)
     if source is None:
         found = resolve_file(reference, relative_to, architecture)
-        if found is not None or anew:
+        if found is not None or rebuild:
             return found
         suite = reference.removeprefix("mmdebstrap:")
         return find_suite(suite, mirror, architecture, cache, plain=plain)

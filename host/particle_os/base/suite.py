@@ -52,7 +52,7 @@ def ensure_suite(
     *,
     mirror: str | None,
     architecture: str,
-    anew: bool,
+    rebuild: bool,
     cache: Path,
     work: Workspace,
     open_sandbox: SandboxOpener,
@@ -64,7 +64,7 @@ def ensure_suite(
 ) -> TarBase:
     """The base of `mmdebstrap:SUITE`; makes it when the cache lacks it.
 
-    A lock makes concurrent callers make it once. With `anew` a new base replaces the cached one.
+    A lock makes concurrent callers make it once. With `rebuild` a new base replaces the cached one.
     With `plain` dpkg itself unpacks the packages. `finished` is called while the helper VM of
     `open_sandbox` still has the base unpacked. `work` holds temporary files.
     """
@@ -74,7 +74,7 @@ def ensure_suite(
     deadline = Deadline.after(MAKE_SECONDS, f"making the base image mmdebstrap:{suite}")
     with locked(store / f"{key}.lock", deadline):
         base = find_suite(suite, mirror, architecture, cache, plain=plain)
-        if base is not None and not anew:
+        if base is not None and not rebuild:
             return base
         with bootstrapped(
             suite,

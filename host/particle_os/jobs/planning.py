@@ -58,7 +58,7 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
         loaded.recipe.architecture,
         cache_directory(),
         mirror=options.mirror,
-        anew=options.rebuilds_base,
+        rebuild=options.rebuilds_base,
         plain=options.plain,
     )
     _check_attachments(loaded, options.memory or memory_bytes(template))

@@ -96,7 +96,7 @@ def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
             plan.base_reference.removeprefix("mmdebstrap:"),
             mirror=plan.options.mirror,
             architecture=plan.loaded.recipe.architecture,
-            anew=plan.options.rebuilds_base,
+            rebuild=plan.options.rebuilds_base,
             cache=cache_directory(),
             work=job.work,
             open_sandbox=vms.start,
