@@ -95,7 +95,7 @@ def test_other_references_are_no_images():
 
 
 @pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
-def test_files_that_do_not_exist_are_told(kind, tmp_path):
+def test_files_that_do_not_exist_are_reported(kind, tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         container.parse(f"{kind}:missing:tag", tmp_path)
     (tmp_path / "a:b").mkdir()
@@ -201,7 +201,7 @@ def test_a_layer_with_another_digest_is_refused(layout, fetch):
     assert not layers.is_fetched(describe(reference), cache_directory())
 
 
-def test_a_layer_that_is_missing_is_told(layout, fetch):
+def test_a_layer_that_is_missing_is_reported(layout, fetch):
     reference = layout.name(layout.image(LOWER))
     (layer,) = describe(reference).layers
     (layout.place / "blobs/sha256" / layer.digest[7:]).unlink()

@@ -62,7 +62,7 @@ def test_big_endian_programs(write):
     assert architecture_of(write(tar(usr__bin__ls=elf(22, "big")))) == "s390x"
 
 
-def test_an_unknown_machine_is_told_by_number(write):
+def test_an_unknown_machine_is_reported_by_number(write):
     assert architecture_of(write(tar(usr__bin__ls=RISCV))) == "ELF machine 243"
 
 
@@ -89,7 +89,7 @@ def test_no_program_is_no_architecture(write):
     ],
     ids=["empty", "text", "program", "gzip", "xz", "zstd", "gzip-of-text", "zip"],
 )
-def test_what_is_no_archive_is_told(write, data):
+def test_a_file_that_is_no_archive_is_reported(write, data):
     with pytest.raises(UsageError, match="cannot be read as a tar archive"):
         architecture_of(write(data))
 
@@ -98,14 +98,14 @@ NOISE = hashlib.shake_128(b"noise").digest(200_000)
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
-def test_a_truncated_archive_is_told(write, compress):
+def test_a_truncated_archive_is_reported(write, compress):
     data = compress(tar(usr__lib__big=NOISE, usr__bin__ls=AMD64))
     with pytest.raises(UsageError, match="cannot be read"):
         architecture_of(write(data[: len(data) // 2]))
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS[1:])
-def test_a_damaged_archive_is_told(write, compress):
+def test_a_damaged_archive_is_reported(write, compress):
     data = bytearray(compress(tar(usr__lib__big=b"text " * 40_000, usr__bin__ls=AMD64)))
     data[len(data) // 2 : len(data) // 2 + 40] = b"\xff" * 40
     with pytest.raises(UsageError, match="cannot be read"):
@@ -123,7 +123,7 @@ def test_other_references_are_not_files(tmp_path):
     assert resolve_file("mmdebstrap:trixie", tmp_path, "amd64") is None
 
 
-def test_a_base_that_cannot_be_used_is_told_before_anything_runs(write, tmp_path):
+def test_a_base_that_cannot_be_used_is_reported_before_anything_runs(write, tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         resolve_file("tar:missing.tar", tmp_path, "amd64")
     write(tar(usr__bin__ls=ARM64))

@@ -63,7 +63,7 @@ def test_layers_of_all_known_kinds(kind):
         ({"layers": {}}, "layers"),
     ],
 )
-def test_manifests_that_cannot_be_unpacked_are_told_why(changes, words):
+def test_manifests_that_cannot_be_unpacked_are_reported_why(changes, words):
     with pytest.raises(UsageError, match=words):
         oci.read_manifest(manifest(**changes), "it")
 
@@ -73,7 +73,7 @@ def test_manifests_that_cannot_be_unpacked_are_told_why(changes, words):
     [b"", b"[]", b"null", b"\xff\xfe", b"{" * 100_000, b"[" * 100_000, b" " * (5 << 20)],
     ids=["empty", "list", "null", "bytes", "braces", "brackets", "large"],
 )
-def test_what_is_no_document_is_told(document):
+def test_bytes_that_are_no_document_are_reported(document):
     for read in (oci.read_manifest, oci.read_index):
         with pytest.raises(UsageError, match="it: a document "):
             read(document, "it")
@@ -135,7 +135,7 @@ def read(document, **changes):
     return oci.read_image("it", HEX, found, document, "amd64")
 
 
-def test_an_image_tells_of_its_layers_and_of_what_it_runs():
+def test_an_image_has_its_layers_and_its_settings_for_containers():
     image = read(configuration(config={"Env": ["A=b"], "User": "nobody"}))
     assert image.layers == (oci.Layer(HEX, 10, HEX),)
     assert (image.architecture, image.digest, image.size()) == ("amd64", HEX, 10)
@@ -155,6 +155,6 @@ def test_an_image_tells_of_its_layers_and_of_what_it_runs():
         ({"config": []}, "config"),
     ],
 )
-def test_images_that_do_not_fit_are_told_why(changes, words):
+def test_images_that_do_not_fit_are_reported_why(changes, words):
     with pytest.raises(UsageError, match=words):
         read(configuration(**changes))

@@ -76,7 +76,7 @@ def test_a_directory_is_named_by_what_is_in_it_and_not_by_times_or_owners(tmp_pa
     assert attached(tmp_path / "two", "site")[1][0].reference != found.reference
 
 
-def test_what_cannot_be_taken_is_told(tmp_path):
+def test_a_file_that_cannot_be_attached_is_reported(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "tree").mkdir()
     os.mkfifo(tmp_path / "tree/pipe")

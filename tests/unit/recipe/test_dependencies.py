@@ -53,7 +53,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("stages", "disk", "line", "column", "message", "hint"), MISSING)
-def test_what_nobody_brings_is_an_error_at_its_place(
+def test_a_need_that_no_stage_meets_is_an_error_at_its_place(
     tmp_path, stages, disk, line, column, message, hint
 ):
     (problem,) = problems(tmp_path, stages, disk=disk)
@@ -62,7 +62,7 @@ def test_what_nobody_brings_is_an_error_at_its_place(
     assert hint in problem.hint
 
 
-def test_every_package_that_a_boot_loader_needs_is_told(tmp_path):
+def test_every_package_that_a_boot_loader_needs_is_reported(tmp_path):
     found = problems(tmp_path, KERNEL, disk="    boot-loader: grub\n")
     assert [p.hint.split("'")[1] for p in found] == [
         "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common",
@@ -77,7 +77,7 @@ def test_every_package_that_a_boot_loader_needs_is_told(tmp_path):
         ("systemd-boot", ["shim-signed"]),
     ],
 )
-def test_what_secure_boot_needs_besides(tmp_path, loader, signed):
+def test_secure_boot_needs_signed_packages(tmp_path, loader, signed):
     plain = apt("grub2-common", "grub-pc-bin", "grub-efi-amd64-bin", "systemd-boot")
     disk = f"    boot-loader: {loader}\nboot-test: {{firmware: [uefi, uefi-secure]}}\n"
     found = problems(tmp_path, plain, disk=disk)
@@ -134,7 +134,7 @@ def apt(*packages, more=""):
         apt().replace("image", "image-6.12+deb13") + apt("libnss-resolve") + RESOLVED,
     ],
 )  # fmt: skip
-def test_what_somebody_may_bring_is_left_to_the_stage(tmp_path, stages):
+def test_a_need_that_a_stage_may_meet_is_no_error(tmp_path, stages):
     assert load(tmp_path, stages).notes == ()
 
 
@@ -258,7 +258,7 @@ def test_stages_for_other_architectures_bring_and_need_nothing(tmp_path):
     load(tmp_path, KERNEL + LOCALE + "    when: {architecture: arm64}\n")
 
 
-def test_an_included_stage_is_told_with_its_file(tmp_path):
+def test_an_included_stage_is_reported_with_its_file(tmp_path):
     (tmp_path / "common.yml").write_text("- {type: locale, default: de_DE.UTF-8}\n")
     (problem,) = problems(tmp_path, f"{KERNEL}  - include: common.yml\n")
     assert (problem.path, problem.line) == (str(tmp_path / "common.yml"), 1)
@@ -279,12 +279,12 @@ def test_stages_that_only_configure_bring_nothing():
     ("suite", "notes"),
     [("trixi", ["unknown-suite"]), ("testing", []), ("trixie", []), ("company-1", [])],
 )
-def test_a_suite_that_looks_misspelt_is_told(tmp_path, suite, notes):
+def test_a_suite_that_looks_misspelt_is_reported(tmp_path, suite, notes):
     loaded = load(tmp_path, KERNEL, top=f"base-image: mmdebstrap:{suite}\n")
     assert [note.code for note in loaded.notes] == notes
 
 
-def test_a_suite_of_the_command_line_is_told_as_such(tmp_path):
+def test_a_suite_of_the_command_line_is_reported_as_such(tmp_path):
     (note,) = load(tmp_path, KERNEL, base="mmdebstrap:trixy").notes
     assert note.message == "--base: is the suite 'trixy' meant to be 'trixie'?"
     assert note.line == 1
@@ -302,7 +302,7 @@ def test_a_suite_of_the_command_line_is_told_as_such(tmp_path):
         *((name, None) for name in ("stable/", "experimental", "rc-buggy", "any-version")),
     ],
 )
-def test_a_suite_of_package_sources_that_looks_misspelt_is_told(tmp_path, suite, meant):
+def test_a_suite_of_package_sources_that_looks_misspelt_is_reported(tmp_path, suite, meant):
     one = "name: a, mirrors: ['http://a.example.org']"
     sources = f"  - {{type: sources, repositories: [{{{one}, suites: [{suite}]}}]}}\n"
     for base in (None, "tar:base.tar"):
@@ -330,7 +330,7 @@ UNKNOWN = "this host knows no time zone"
         ("Moon/Tycho", [f"{UNKNOWN} 'Moon/Tycho'"]),
     ],
 )
-def test_a_time_zone_that_the_host_does_not_know_is_told(tmp_path, monkeypatch, zone, messages):
+def test_a_time_zone_that_the_host_does_not_know_is_reported(tmp_path, monkeypatch, zone, messages):
     monkeypatch.setattr("zoneinfo.available_timezones", lambda: ZONES)
     monkeypatch.setattr(dependencies, "_knows", lambda zone: zone in ZONES)
     tzdata = KERNEL.replace("systemd-sysv", "systemd-sysv, tzdata")
@@ -339,7 +339,7 @@ def test_a_time_zone_that_the_host_does_not_know_is_told(tmp_path, monkeypatch, 
     assert all((note.code, note.line) == ("unknown-zone", 4) for note in notes)
 
 
-def test_a_host_without_time_zones_tells_of_none(tmp_path, monkeypatch):
+def test_a_host_without_time_zones_reports_none(tmp_path, monkeypatch):
     monkeypatch.setattr("zoneinfo.available_timezones", set)
     monkeypatch.setattr(dependencies, "_knows", lambda zone: False)
     assert load(tmp_path, f"{KERNEL}  - {{type: timezone, zone: UTC}}\n").notes == ()

@@ -50,7 +50,7 @@ def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, mo
         assert "line one" not in text
 
 
-def test_to_validate_a_recipe_nobody_needs_its_secrets(recipe_path):
+def test_a_recipe_is_valid_without_values_for_its_secrets(recipe_path):
     assert loading.load(recipe_path, base="tar:base.tar").recipe.name == "test"
 
 
@@ -77,13 +77,13 @@ def test_the_name_follows_from_the_value_and_from_the_user(tmp_path):
         (Secret(name="a", env="A"), {"A": "x" * 65537}, "A holds 65537 bytes"),
     ],
 )
-def test_what_is_no_secret_is_told(tmp_path, named, environment, message):
+def test_a_secret_without_a_usable_value_is_reported(tmp_path, named, environment, message):
     with pytest.raises(UsageError, match="secret 'a'") as raised:
         resolve(tmp_path, environment, named)
     assert message in raised.value.brief
 
 
-def test_all_that_are_missing_are_told_at_once(tmp_path):
+def test_all_missing_secrets_are_reported_together(tmp_path):
     named = Secret(name="a", env="A"), Secret(name="b", file="none"), Secret(name="c", env="C")
     with pytest.raises(UsageError, match="2 secrets have no value") as raised:
         resolve(tmp_path, {"A": "there"}, *named)
@@ -99,7 +99,7 @@ def test_a_secret_comes_from_one_place(recipe_path):
         assert "write either 'file' or 'env'" in raised.value.problems[0].message
 
 
-def test_a_stage_that_insists_on_a_secret_without_a_value_is_told_like_any_other(tmp_path):
+def test_a_stage_that_insists_on_a_secret_without_a_value_is_reported_like_any_other(tmp_path):
     first, second = Secret(name="a", env="NOTSET"), Secret(name="b", env="SHORT")
     stages = (
         Users(users=(User(name="u", password_secret="a"),), secrets=(first,)),

@@ -97,7 +97,7 @@ def test_a_value_that_does_not_fit_is_wrong_usage(tmp_path, given, message, hint
         ("fast", "yes", "--set fast: expected true or false, found 'yes'"),
     ],
 )
-def test_a_value_of_another_kind_is_told_where_the_variable_is(tmp_path, name, value, message):
+def test_a_value_of_another_kind_is_reported_where_the_variable_is(tmp_path, name, value, message):
     with pytest.raises(InvalidDocument) as raised:
         load(tmp_path, "", **{name: value})
     (problem,) = raised.value.problems
@@ -128,7 +128,7 @@ LITERAL = "write '$${' where no variable is meant"
         ("  - type: qemu-${x}\n", (10, 16, LITERAL)),
     ],
 )
-def test_an_unknown_one_is_told_where_it_stands_and_only_once(tmp_path, stages, found):
+def test_an_unknown_variable_is_reported_at_its_place_and_only_once(tmp_path, stages, found):
     line, column, hint = found
     assert problems(tmp_path, stages) == [(line, column, "unknown-variable", hint)]
 

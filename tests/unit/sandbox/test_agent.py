@@ -200,7 +200,7 @@ def test_the_death_of_the_vm_explains_the_end(clock, silent):
         ("internal", InfrastructureError),
     ],
 )
-def test_a_failure_is_told_with_its_hint_and_tail_escaped(kind, error):
+def test_a_failure_is_reported_with_its_hint_and_tail_escaped(kind, error):
     event = wire.Failed(
         kind=kind, index=1, message="no\x1b[2Jlocale", hint="add\nit", tail=("E: \x07bell",)
     )

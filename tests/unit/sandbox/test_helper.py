@@ -116,7 +116,7 @@ def test_a_kernel_that_is_compressed_otherwise_stays_as_it_is(tmp_path):
     assert (tmp_path / "kernel").read_bytes() == image
 
 
-def test_a_damaged_helper_is_told(tmp_path):
+def test_a_damaged_helper_is_reported(tmp_path):
     made = tmp_path / "helpers" / "key"
     made.mkdir(parents=True)
     for name in helper.FILES:

@@ -19,13 +19,13 @@ def test_what_is_not_said_has_a_default(template):
     assert memory_bytes(template) == 2 << 30
 
 
-def test_a_template_that_does_not_exist_is_told_with_those_that_do():
+def test_a_template_that_does_not_exist_is_reported_with_those_that_do():
     with pytest.raises(UsageError, match="no helper template 'nonsense'") as raised:
         load_template("nonsense")
     assert "debian-trixie" in raised.value.hint
 
 
-def test_all_that_is_wrong_with_a_template_is_told(tmp_path):
+def test_all_that_is_wrong_with_a_template_is_reported(tmp_path):
     path = tmp_path / "bad.yml"
     path.write_text(TEMPLATE + "memroy: 1G\ncpus: 0\nmirror: ftp://example\n")
     with pytest.raises(InvalidDocument) as raised:

@@ -49,7 +49,7 @@ def test_a_recipe_may_accept_errors():
     assert accepted.accepting(ERRORS).errors == ()
 
 
-def test_the_agent_is_not_believed_more_than_it_must_be():
+def test_impossible_findings_of_the_agent_are_refused():
     with pytest.raises(VmError, match=r"evil\\x1b"):
         FindingCollector().hear(finding("evil\x1b"))
     with pytest.raises(VmError):

@@ -274,7 +274,7 @@ def test_what_no_system_has_is_refused(tmp_path, check):
         ("- unit: ssh.service\n  port: 22", "3:3: unknown key 'port'"),
     ],
 )
-def test_what_is_wrong_with_a_check_is_told_with_its_place(tmp_path, text, problem):
+def test_what_is_wrong_with_a_check_is_reported_with_its_place(tmp_path, text, problem):
     path = tmp_path / "checks.yml"
     path.write_text(f"checks:\n{text}\n")
     with pytest.raises(InvalidDocument) as raised:
@@ -302,7 +302,9 @@ LONG = "{command: [echo, '" + 9000 * "x" + "']}"
 
 
 @pytest.mark.parametrize("within_recipe", [True, False])
-def test_checks_that_are_too_long_for_an_image_are_told_before_it_is_built(tmp_path, within_recipe):
+def test_checks_that_are_too_long_for_an_image_are_reported_before_it_is_built(
+    tmp_path, within_recipe
+):
     path = tmp_path / "x.yml"
     lines = ["checks:", "- unit: a.service", *(f"- {LONG}" for _ in range(3))]
     # The wrong size must not hide the problem.

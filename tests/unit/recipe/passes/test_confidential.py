@@ -114,7 +114,7 @@ def test_an_ordinary_answer_and_its_variable_are_shown(tmp_path):
     assert "not-a-zone" in output_of(path)
 
 
-def test_what_is_too_large_is_told_without_the_value_of_a_variable(tmp_path):
+def test_what_is_too_large_is_reported_without_the_value_of_a_variable(tmp_path):
     canary = secrets.token_hex(8)
     # The limit on size takes effect before the pass that finds confidential variables.
     uses = "".join("  - {type: run, command: ['${big}']}\n" for _ in range(30))

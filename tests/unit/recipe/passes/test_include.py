@@ -67,7 +67,7 @@ def test_files_of_the_host_are_relative_to_the_file_that_names_them(write, tmp_p
     assert attached.path == tmp_path / "common/motd"
 
 
-def test_errors_are_told_in_the_file_that_has_them(write):
+def test_errors_are_reported_in_the_file_that_has_them(write):
     path = write(
         main=TOP + "  - {type: apt, pakages: []}\n  - include: a.yml\n  - include: b.yml\n"
         "  - {type: qemu, size: 5}\n",
@@ -134,7 +134,7 @@ def test_a_file_of_another_directory_is_named_as_others_name_it(write, tmp_path,
     assert problem.path == ("recipes/../common/a.yml" if link else "common/a.yml")
 
 
-def test_a_cycle_is_told_with_its_chain(write):
+def test_a_cycle_is_reported_with_its_chain(write):
     path = write(main=TOP + "  - include: a.yml\n", a="- include: b.yml\n", b="- include: a.yml\n")
     with pytest.raises(InvalidDocument) as raised:
         loading.load(path, base="tar:base.tar")

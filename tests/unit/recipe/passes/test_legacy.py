@@ -66,7 +66,7 @@ def test_errors_keep_their_places(tmp_path):
     ]
 
 
-def test_a_stage_that_there_is_not_is_told(tmp_path):
+def test_an_unknown_stage_is_reported(tmp_path):
     text = OLD.replace("debian.apt", "debian.locales")
     assert problems(tmp_path, text) == [(3, 11, "unknown-stage", "did you mean 'locale'?")]
 
@@ -133,7 +133,7 @@ def test_the_name_of_a_host_was_called_name(tmp_path):
         "    options:\n      packages: [curl]\n    packages: [vim]\n",
     ],
 )
-def test_of_a_key_that_stands_twice_the_second_in_the_file_is_told(tmp_path, stage):
+def test_the_second_of_two_equal_keys_is_reported(tmp_path, stage):
     text = f"name: x\nstages:\n  - type: apt\n{stage}  - type: qemu\n"
     first, second = (n for n, line in enumerate(text.splitlines(), 1) if "packages" in line)
     ((line, _, code, hint),) = problems(tmp_path, text)

@@ -220,7 +220,7 @@ def test_a_file_that_the_image_would_not_have_is_refused(tmp_path, path, why, ki
 
 
 @pytest.mark.parametrize(("stages", "errors"), SEVERAL, ids=[s[0][:24].strip() for s in SEVERAL])
-def test_of_several_mistakes_in_options_each_is_told_at_its_item(tmp_path, stages, errors):
+def test_each_of_several_mistakes_in_options_is_reported_at_its_item(tmp_path, stages, errors):
     found = problems(tmp_path, with_stages(stages))
     assert [(p.line, p.column) for p in found] == [error[:2] for error in errors]
     for (_, _, message), problem in zip(errors, sorted(found), strict=True):
@@ -242,7 +242,7 @@ def test_an_error_names_its_place_and_what_was_meant(
     assert str(problem).startswith(f"{tmp_path / 'recipe.yml'}:{line}:{column}: ")
 
 
-def test_all_errors_are_told_at_once_and_in_order(tmp_path):
+def test_all_errors_are_reported_together_and_in_order(tmp_path):
     text = """\
 nam: x
 stages:
