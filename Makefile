@@ -15,7 +15,7 @@ TESTS ?= tests/unit tests/guest
 	debian-facts
 
 help: ## Print the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-9s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
 
 setup: ## Install missing Debian packages (apt) and Python packages (.venv)
 	@BACKPORTS=$(BACKPORTS) sh host/setup.sh packages
