@@ -164,7 +164,7 @@ def _defaults(command_line: str) -> str:
 def _menu(booting: Booting) -> str:
     """The text of grub.cfg for the first boots, until update-grub(8) replaces it."""
     return (
-        "# The menu of the image; update-grub replaces it.\n"
+        "# Made with the image; update-grub makes it anew.\n"
         "serial --speed=115200\n"
         "terminal_input console serial\nterminal_output console serial\n"
         "set timeout=1\n"
