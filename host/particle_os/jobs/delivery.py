@@ -92,13 +92,13 @@ class Delivery:
 
     def check_room(self, disk: Qemu, unpacked: int) -> None:
         """Raises NotEnoughSpace unless the images have room, each as large as the system."""
-        images = 1 + len(set(disk.formats) - {"raw"})
-        need_room(self.staging, images * unpacked, "the images")
+        images = {"raw", *disk.formats}
+        need_room(self.staging, len(images) * unpacked, "the images")
 
     def convert(self, disk: Qemu, progress: Progress, deadline: Deadline) -> None:
         """Converts the raw disk to the formats of `disk`; keeps it only if raw is one of them."""
         raw = self.file("raw")
-        for image_format in dict.fromkeys(disk.formats):
+        for image_format in disk.formats:
             if image_format == "raw":
                 continue
             need_room(raw.parent, allocated_bytes(raw), f"the {image_format} image")

@@ -1,8 +1,10 @@
 import hashlib
 
 import pytest
+from particle_agent.stages.output.qemu import Qemu
 from particle_os.jobs.delivery import Delivery
 from particle_os.report import results
+from particle_os.report.progress import Progress
 from particle_os.report.results import ENDINGS, StageResult
 
 from tests.unit.report.test_page import result
@@ -40,6 +42,30 @@ def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
     }
     assert (delivery.output / "server.report.html").read_text() == "<!DOCTYPE html>"
     assert (delivery.output / "server.evidence/bios/console.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("formats", "compress", "images"),
+    [
+        (("raw",), "none", ["server.raw"]),
+        (("qcow2",), "zstd", ["server.qcow2"]),
+        (("raw", "qcow2"), "none", ["server.raw", "server.qcow2"]),
+        (("raw", "qcow2"), "zstd", ["server.qcow2", "server.raw.zst"]),
+    ],
+)
+def test_a_delivery_has_the_images_that_the_recipe_asks_for(
+    delivery, soon, formats, compress, images
+):
+    delivery.file("raw").write_bytes(b"content" + bytes((1 << 20) - 7))
+    delivery.add("raw", 1 << 20)
+    disk = Qemu(formats=formats, compress=compress)
+    progress = Progress([])
+    delivery.convert(disk, progress, soon)
+    delivery.compress(disk, progress, soon)
+    assert [image.path for image in delivery.images] == images
+    assert {image.result().virtual_bytes for image in delivery.images} == {1 << 20}
+    left = {path.name for path in delivery.staging.iterdir()}
+    assert {name for name in left if name.startswith(("server.raw", "server.q"))} == set(images)
 
 
 def test_a_failed_build_leaves_report_and_evidence_but_no_image(delivery):

@@ -11,7 +11,7 @@ from particle_agent.contract.inspection import Inspection
 from particle_os.apt.proxy import NO_PROXY
 from particle_os.boot import session
 from particle_os.boot.verdict import Verdict
-from particle_os.errors import InfrastructureError, StageFailed, UsageError
+from particle_os.errors import InfrastructureError, StageFailed, UsageError, VmError
 from particle_os.jobs import build, single_stage
 from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.helper_vms import HelperVms
@@ -53,6 +53,11 @@ class Agent:
             listen(wire.StageStart(index=index))
             if stage.type == self.fails:
                 raise StageFailed("it failed")
+            if self.fails == f"end of {stage.type}":
+                return
+            if self.fails == f"output of {stage.type}":
+                listen(wire.StageEnd(index=index, seconds=1.0))
+                continue
             if stage.type in ("qemu", "export"):
                 self.sandbox.output.write_bytes(CONTENT)
                 listen(wire.DiskWritten(size=len(CONTENT)))
@@ -160,6 +165,21 @@ def test_a_failed_stage_leaves_its_evidence_and_no_image(world):
     assert "it failed" in (world.out / "server.failed/server.report.html").read_text()
     # The images of the earlier build are untouched.
     assert (world.out / "server.result.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [
+        ("end of qemu", "the agent said 'done' before every stage was"),
+        ("output of qemu", "the last stage wrote nothing to the output disk"),
+    ],
+)
+def test_an_agent_that_leaves_out_the_disk_fails_the_build(world, fails, message):
+    world.fails = fails
+    with pytest.raises(VmError, match=message):
+        built(world)
+    result = json.loads((world.out / "server.failed/server.result.json").read_text())
+    assert (result["status"], result["artifacts"]) == ("failed", [])
 
 
 def test_a_build_that_fails_before_its_stages_leaves_only_its_log(world):
