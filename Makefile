@@ -9,6 +9,7 @@ OUT ?= out
 RUNS ?= 10
 JOBS ?= 1
 TESTS ?= tests/unit tests/guest
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup venv demo test check vm-test matrix mutations recipes bench generate \
@@ -43,7 +44,7 @@ check: venv ## Format, lint, spelling, types, unit tests: the inner loop (TESTS=
 	@$(BIN)/codespell
 	@$(BIN)/mypy
 	@sh host/setup.sh programs
-	@$(BIN)/pytest -q -n 4 -m "not slow" $(TESTS)
+	@$(BIN)/pytest -q -n $(WORKERS) -m "not slow" $(TESTS)
 
 vm-test:
 	@$(BIN)/pytest -v -n 3 --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm
