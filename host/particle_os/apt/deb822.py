@@ -1,4 +1,4 @@
-"""Paragraphs of fields, the format of Debian's control files; see deb822(5)."""
+"""Reads paragraphs of fields, the format of Debian's control files (deb822(5))."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _FIELD = re.compile(r"([!-9;-~]+):(.*)")
 
 
 class Malformed(ValueError):
-    """The text holds a line that is no part of a paragraph; the message quotes the line."""
+    """A line of the text does not belong to a paragraph; the message quotes the line."""
 
 
 def paragraphs(text: str) -> Iterator[dict[str, str]]:
-    """The fields of each paragraph, by their names in lower case.
+    """Yields the fields of each paragraph, keyed by their names in lower case.
 
-    The value of a field with several lines keeps the ends of these lines. Raises Malformed.
+    A value of several lines keeps its line ends. Raises Malformed.
     """
     fields: dict[str, str] = {}
     name = ""
@@ -30,4 +30,4 @@ def paragraphs(text: str) -> Iterator[dict[str, str]]:
             name = match[1].lower()
             fields[name] = match[2].strip()
         elif not line.startswith("#"):
-            raise Malformed(f"no field and no part of one: {line[:80]!r}")
+            raise Malformed(f"this line is no field and continues none: {line[:80]!r}")

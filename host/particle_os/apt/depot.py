@@ -1,8 +1,9 @@
 """Debian packages for the VM, fetched and verified by the host's apt at native speed.
 
-apt runs as the ordinary user in directories of its own. It installs nothing here: packages are
-checked against the archive's signed indexes, decompressed (dpkg-deb), and put on a disk for the
-VM, whose own apt installs them. See particle_agent/apt/from_host.py for the other side.
+apt runs as the ordinary user in private directories, and installs nothing on the host. It checks
+the packages against the signed indexes of the archive. dpkg-deb decompresses the packages. The host
+writes them to a disk for the VM, and the VM's apt installs them. The guest's side is
+particle_agent/apt/from_host.py.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import locked, need_room
 
 FETCH_SECONDS = 900.0
-# One line of `apt-get --print-uris`: 'URI' file size hash-kind:hash
+# A line of `apt-get --print-uris`: 'URI' file size hash-kind:hash
 _FETCH = re.compile(r"'(https?:\S+)' ([A-Za-z0-9.+:~%_-]+\.deb) (\d+)(?: (\w+):([0-9a-f]+))?")
-# apt-get(8) says at the end of its plan what it would do: here, nothing to what is there.
+# The end of apt-get's plan (apt-get(8)) if apt changes no installed package.
 _ONLY_NEW = re.compile(r"0 upgraded, \d+ newly installed, 0 to remove and \d+ not upgraded\.")
-# The kept indexes of other sources, and packages that no build wanted for long, go away.
+# Indexes and packages that no build has used for so long are removed.
 PACKAGE_DAYS = 30
 LOCAL = "local"
-# As apt names the files that it fetches.
+# The format of dpkg-deb for apt's names of package files.
 DEB_NAME = "${Package}_${Version}_${Architecture}.deb\\n"
 
 
 @dataclass(frozen=True)
 class _Download:
-    """A package file that apt wants, and its SHA-256, if the index has it."""
+    """A package file that apt wants: its size in bytes, and its SHA-256 if the index has one."""
 
     name: str
     size: int
@@ -53,7 +54,7 @@ class _Download:
 
 
 class Depot:
-    """Answers the VM's requests for packages; what it fetches stays in the user's cache."""
+    """Answers the VM's requests for packages; the user's cache keeps the packages."""
 
     def __init__(
         self,
@@ -70,17 +71,17 @@ class Depot:
         self._work = work
         self._disk = disk
         self._log = log
-        # Files that recipes name, by their digest.
+        # The files that the recipe names, keyed by digest.
         self._attachments = attachments or {}
         self._proxy = proxy or NO_PROXY
         self._fresh: set[str] = set()
         self._count = 0
 
     def answer(self, stage: Apt, request: PackageRequest, deadline: Deadline) -> PackagesAnswer:
-        """Writes the disk for a stage of the recipe, or says why the VM has to do it by itself.
+        """Writes the disk of packages for a stage, or returns why the VM must fetch them.
 
-        `request` is what the guest says of the target. Raises StageFailed with apt's words when
-        there are no such packages, InfrastructureError when a mirror cannot be reached.
+        `request` is the guest's description of the target. Raises StageFailed with apt's message
+        if apt cannot install the packages, and InfrastructureError if a mirror cannot be reached.
         """
         if stage.network == "none":
             return PackagesAnswer(refused="the stage has 'network: none'")
@@ -99,12 +100,12 @@ class Depot:
                 os.utime(lock)
                 local = self._take_local(stage.debs, directory / LOCAL)
                 only_new = self._proxy.through(
-                    lambda told: self._fetch_all(stage, request, told, local, directory, deadline)
+                    lambda proxy: self._fetch_all(stage, request, proxy, local, directory, deadline)
                 )
         except Refused as refused:
             return PackagesAnswer(refused=str(refused))
         debs = sorted((directory / "archives").glob("*.deb"))
-        # What apt would remove as no longer needed in the target is not known here.
+        # With autoremove, the target's apt may remove packages that the host does not know.
         loose = only_new and not stage.autoremove
         write_disk(debs, self._disk, directory, deadline, loose=loose)
         shutil.rmtree(directory)
@@ -120,9 +121,9 @@ class Depot:
         directory: Path,
         deadline: Deadline,
     ) -> bool:
-        """Has apt put what is to be installed into a directory of packages.
+        """Lets apt collect the packages to install in `directory`/archives.
 
-        Returns whether that leaves alone what is installed.
+        Returns whether apt changes no installed package.
         """
         key = apt_directory.sources_key(request)
         lists = self._lists / key
@@ -140,12 +141,12 @@ class Depot:
         return only_new
 
     def _take_local(self, references: Sequence[str], directory: Path) -> list[Path]:
-        """The package files that the recipe names, copied: what was hashed is what apt reads."""
+        """Copies the package files that the recipe names, so that apt reads the hashed bytes."""
         taken = []
         for number, reference in enumerate(references):
             path = self._attachments.get(reference)
             if path is None:
-                raise Refused("the recipe's package files are not at hand")
+                raise Refused("the host does not have the recipe's package files")
             copy = directory / f"{number}.deb"
             shutil.copyfile(path, copy)
             if f"sha256:{file_sha256(copy)}" != reference:
@@ -154,7 +155,7 @@ class Depot:
         return taken
 
     def _add_local(self, path: Path, archives: Path, deadline: Deadline) -> None:
-        """Puts a package file where apt puts those that it fetches, under apt's name for it."""
+        """Links a package file into apt's directory of fetched packages, under apt's name."""
         lines: list[str] = []
         process.run(
             ["dpkg-deb", "--show", "--showformat", DEB_NAME, path],
@@ -164,7 +165,7 @@ class Depot:
         )
         name = lines[-1].replace(":", "%3a")
         if not re.fullmatch(r"[A-Za-z0-9.+~%_-]+\.deb", name):
-            raise InfrastructureError(f"{path.name} has an odd name: {printable(name, 80)}")
+            raise InfrastructureError(f"{path.name} has an unusual name: {printable(name, 80)}")
         (archives / name).unlink(missing_ok=True)
         os.link(path, archives / name)
 
@@ -193,7 +194,7 @@ class Depot:
 
         def take(line: str) -> None:
             lines.append(line)
-            # What is to be fetched is told when it is fetched.
+            # apt logs these packages again when it fetches them.
             if not _FETCH.fullmatch(line):
                 self._log(line)
 
@@ -213,18 +214,18 @@ class Depot:
                 log=take,
             )
         except InfrastructureError as error:
-            told = apt_failure(error.tail)
-            if told is None:
+            failure = apt_failure(error.tail)
+            if failure is None:
                 raise
-            kind = InfrastructureError if isinstance(told, EnvironmentFailed) else StageFailed
-            raise kind(told.message, hint=told.hint, tail=error.tail) from error
+            kind = InfrastructureError if isinstance(failure, EnvironmentFailed) else StageFailed
+            raise kind(failure.message, hint=failure.hint, tail=error.tail) from error
         return lines
 
     def _place(self, file: _Download) -> Path | None:
         return self._packages / f"{file.sha256}.deb" if file.sha256 else None
 
     def _take_known(self, file: _Download, archives: Path) -> bool:
-        """Puts a package from the cache into apt's directory, if it is whole."""
+        """Links an intact package from the cache into apt's directory; returns whether it did."""
         place = self._place(file)
         if place is None:
             return False
@@ -244,10 +245,10 @@ class Depot:
             try:
                 os.link(archives / file.name, place)
             except FileExistsError:
-                pass  # Another build was quicker.
+                pass  # Another build has just added the package.
 
     def _prune(self) -> None:
-        """Removes indexes and packages that nobody has wanted for long."""
+        """Removes the indexes and packages that no build has used for PACKAGE_DAYS."""
         long_ago = time.time() - PACKAGE_DAYS * 86400
         for deb in self._packages.glob("*.deb"):
             if deb.stat().st_mtime < long_ago:

@@ -1,9 +1,9 @@
-"""A private directory for the host's apt, written from what the guest says of the target.
+"""Writes a private directory for the host's apt, from the guest's description of the target.
 
-The guest is not trusted, and apt reads what it says natively. So nothing of it is passed on as it
-came: package states, sources and pins are taken apart and written anew from those fields and
-characters that belong there, and whatever else they hold refuses the request (the apt in the VM
-then does the work itself). Formats: dpkg(1) status, sources.list(5), apt_preferences(5).
+The guest is not trusted, and the host's apt reads these files outside of a VM. So this module
+passes no file on unchanged: it parses package states, sources and pins, and writes new files with
+known fields and characters only. Any other content refuses the request, and the apt in the VM does
+the work. Formats: dpkg(1) status, sources.list(5), apt_preferences(5).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _STATUS_FIELDS = {
     "Protected": "yes|no",
     "Priority": "[a-z]{1,20}",
     "Section": "[a-z0-9/-]{1,60}",
-    # apt takes a version for another one when this differs.
+    # If this field differs, apt considers two equal versions as different.
     "Installed-Size": "[0-9]{1,12}",
     "Architecture": "[a-z0-9-]{1,20}",
     "Multi-Arch": "same|foreign|allowed|no",
@@ -72,15 +72,15 @@ _SETTING = re.compile(r"[A-Za-z0-9./:_~+@-]*")
 
 
 class Refused(Exception):
-    """The host's apt is not given this; the text says what and why."""
+    """The host's apt must not read this; the text names the content and the reason."""
 
 
 def write(
     request: PackageRequest, directory: Path, lists: Path, proxy: AptProxy | None = None
 ) -> Path:
-    """Fills `directory` for apt and returns the configuration file for APT_CONFIG.
+    """Fills `directory` for apt and returns the path of the file for APT_CONFIG.
 
-    `lists` is where the indexes are kept. Raises Refused.
+    `lists` is the directory of the indexes. Raises Refused.
     """
     for name in ("etc/preferences.d", "trusted.gpg.d", "keyrings", "archives/partial", "log"):
         (directory / name).mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def write(
         "APT::Architecture": architectures[0] if architectures else "amd64"
     }
     for setting in request.settings:
-        # Others can make apt run programs.
+        # Other settings can make apt run programs.
         if setting.key not in SETTINGS:
             raise Refused(f"the target sets {setting.key[:80]!r}")
         settings[setting.key] = _accepted(setting.value, _SETTING.pattern, setting.key)
@@ -113,11 +113,11 @@ def write(
 
 
 def _directories(directory: Path, lists: Path) -> dict[str, str]:
-    """apt.conf(5) for an apt that keeps everything in `directory`, and indexes in `lists`."""
+    """Settings (apt.conf(5)) that keep all files in `directory`, and the indexes in `lists`."""
     return {
         "Dir": f"{directory}/",
         "Dir::Etc": f"{directory}/etc/",
-        # Not what the host's own apt is told.
+        # Ignores the configuration of the host's own apt.
         "Dir::Etc::main": "/dev/null",
         "Dir::Etc::parts": "/dev/null",
         "Dir::Etc::sourcelist": f"{directory}/etc/target.sources",
@@ -142,7 +142,7 @@ def _directories(directory: Path, lists: Path) -> dict[str, str]:
 
 
 def sources_key(request: PackageRequest) -> str:
-    """A name for the indexes of these sources, as trusted by these keys."""
+    """A name for the indexes of these sources, with these keys and settings."""
     digest = hashlib.sha256(repr((request.sources, request.keyrings, request.settings)).encode())
     digest.update(repr(request.architectures).encode())
     return digest.hexdigest()[:32]
@@ -150,7 +150,7 @@ def sources_key(request: PackageRequest) -> str:
 
 def _accepted(value: str, pattern: str, what: str) -> str:
     if not re.fullmatch(pattern, value):
-        raise Refused(f"the target's {what} is not one that is known here: {value[:80]!r}")
+        raise Refused(f"the target's {what} is not supported: {value[:80]!r}")
     return value
 
 
@@ -158,15 +158,15 @@ def _text(file: FileContent) -> str:
     try:
         return base64.b64decode(file.content, validate=True).decode("utf-8")
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise Refused(f"{file.path} is no text") from error
+        raise Refused(f"{file.path} is not UTF-8 text") from error
 
 
 def _paragraphs(file: FileContent) -> Iterator[Mapping[str, str]]:
-    """The fields of each paragraph of a file, by their names in lower case. Raises Refused."""
+    """Yields the fields of each paragraph of a file, keyed by lower-case names. Raises Refused."""
     try:
         for fields in deb822.paragraphs(_text(file)):
             yield {
-                # A key stands in its own lines.
+                # The line ends of an embedded key have a meaning.
                 name: value if _ARMOR.decode() in value else " ".join(value.split())
                 for name, value in fields.items()
             }
@@ -187,15 +187,18 @@ def _status(file: FileContent) -> Iterator[str]:
 
 
 def _write_keyrings(files: Iterable[FileContent], directory: Path) -> dict[str, Path]:
-    """The keyrings under names of ours, those that are trusted by themselves apart."""
+    """Writes the keyrings under new names; returns their new paths, keyed by the old ones.
+
+    apt trusts the keyrings in trusted.gpg.d for all sources.
+    """
     places: dict[str, Path] = {}
     for number, file in enumerate(files):
         try:
             data = base64.b64decode(file.content, validate=True)
         except binascii.Error as error:
-            raise Refused(f"{file.path} is no keyring") from error
+            raise Refused(f"{file.path} is not a keyring") from error
         trusted = file.path.startswith(("/etc/apt/trusted.gpg.d/", "/etc/apt/trusted.gpg"))
-        # apt knows a keyring's format by the name's ending.
+        # apt derives the format of a keyring from the file name's extension.
         ending = "asc" if data.lstrip().startswith(_ARMOR) else "gpg"
         place = directory / ("trusted.gpg.d" if trusted else "keyrings") / f"{number}.{ending}"
         place.write_bytes(data)
@@ -204,15 +207,17 @@ def _write_keyrings(files: Iterable[FileContent], directory: Path) -> dict[str, 
 
 
 def _as_seen_here(sources: str, preferences: str) -> str:
-    """The VM has another name for the host's loopback."""
+    """Replaces the address by which the VM reaches the host's loopback. Raises Refused."""
     seen = _HOST_LOOPBACK.sub("http://127.0.0.1", sources)
     if seen != sources and apt_proxy.HOST_LOOPBACK in preferences:
-        raise Refused("a pin names the host's loopback as the VM sees it")
+        raise Refused(
+            f"a pin names the host's loopback by the VM's address {apt_proxy.HOST_LOOPBACK}"
+        )
     return seen
 
 
 def installed(directory: Path) -> set[str]:
-    """The packages that are there, by the states that `write` has written."""
+    """The installed packages in the states that `write` has written."""
     return set(re.findall(r"^Package: (\S+)$", (directory / "status").read_text(), re.MULTILINE))
 
 
@@ -226,7 +231,7 @@ def _sources(
         elif file.path.endswith(".list"):
             entries = list(_one_line_sources(_text(file)))
         else:
-            continue  # As apt does with names that it does not know.
+            continue  # apt ignores files with other names.
         for entry in entries:
             if entry.get("enabled") == "no" or "deb" not in entry.get("types", "").split():
                 continue
@@ -243,7 +248,7 @@ def _source(entry: Mapping[str, str], keyrings: Mapping[str, Path], inline: Path
                 places = [inline]
             elif missing := [place for place in value.split() if place not in keyrings]:
                 raise Refused(
-                    f"a source is signed by something else than a keyring: {missing[0][:80]}"
+                    f"a source is signed by a key that is not a known keyring: {missing[0][:80]}"
                 )
             else:
                 places = [keyrings[place] for place in value.split()]
@@ -257,7 +262,7 @@ def _source(entry: Mapping[str, str], keyrings: Mapping[str, Path], inline: Path
 
 
 def _write_inline_key(value: str, place: Path) -> None:
-    """A key in the source itself: sources.list(5) has a dot where the key has an empty line."""
+    """Writes a key that a source contains; a dot is an empty line there (sources.list(5))."""
     lines = [line.strip() for line in value.strip().splitlines()]
     text = "".join(f"{'' if line == '.' else line}\n" for line in lines)
     place.write_text(_accepted(text, _KEY, "key"))
@@ -270,7 +275,7 @@ def _one_line_sources(text: str) -> Iterator[Mapping[str, str]]:
             continue
         match = _LINE.fullmatch(stripped)
         if match is None:
-            raise Refused(f"a source is not understood: {stripped[:80]!r}")
+            raise Refused(f"this line is not a valid source: {stripped[:80]!r}")
         entry = {"types": "deb", "uris": match.group(2), "suites": match.group(3)}
         if components := match.group(4).strip():
             entry["components"] = " ".join(components.split())

@@ -26,11 +26,11 @@ _UNREACHABLE = re.compile(
 
 @dataclass(frozen=True)
 class Extraction:
-    """What mmdebstrap is to extract.
+    """The packages that mmdebstrap extracts.
 
-    `include` takes package names and apt patterns (apt-patterns(7)); dependencies come along. The
-    files go, owned by root, into the tar archive `archive`, if there is one. `hooks` are options
-    of mmdebstrap.
+    `include` contains package names and apt patterns (apt-patterns(7)); mmdebstrap adds their
+    dependencies. If `archive` is given, mmdebstrap writes the files, owned by root, to this tar
+    archive. `hooks` are options of mmdebstrap.
     """
 
     suite: str
@@ -49,10 +49,10 @@ def extract_packages(
     deadline: Deadline,
     proxy: ChosenProxy = NO_PROXY,
 ) -> None:
-    """Fetches, verifies and extracts packages; maintainer scripts do not run.
+    """Fetches, verifies and extracts packages; runs no maintainer scripts.
 
-    `work` is a directory for what is temporary. Raises InfrastructureError naming the mirror's
-    host when it cannot be reached.
+    `work` is a directory for temporary files. Raises InfrastructureError; if a mirror cannot be
+    reached, the message names its host.
     """
     with extracting_packages(wanted, work=work, log=log, deadline=deadline, proxy=proxy) as finish:
         finish()
@@ -67,19 +67,19 @@ def extracting_packages(
     deadline: Deadline,
     proxy: ChosenProxy = NO_PROXY,
 ) -> Iterator[Callable[[], None]]:
-    """As `extract_packages`, while something else is done; yields what waits for the end."""
+    """Runs `extract_packages` in the background; yields a function that waits for its end."""
 
-    def begin(told: wire.AptProxy | None) -> AbstractContextManager[Callable[[], None]]:
-        return _extracting(wanted, work, log, deadline, told, proxy.environment())
+    def begin(chosen: wire.AptProxy | None) -> AbstractContextManager[Callable[[], None]]:
+        return _extracting(wanted, work, log, deadline, chosen, proxy.environment())
 
     with ExitStack() as stack:
         under_way = [stack.enter_context(begin(proxy.current()))]
 
-        def finish(told: wire.AptProxy | None) -> None:
+        def finish(chosen: wire.AptProxy | None) -> None:
             if not under_way:
-                # The proxy has gone away: anew, without it.
+                # The first run failed because the proxy has gone away.
                 stack.close()
-                under_way.append(stack.enter_context(begin(told)))
+                under_way.append(stack.enter_context(begin(chosen)))
             under_way.pop()()
 
         yield lambda: proxy.through(finish)
@@ -96,14 +96,15 @@ def _extracting(
 ) -> Iterator[Callable[[], None]]:
     argv: list[str] = ["mmdebstrap", "--mode=chrootless", "--variant=extract"]
     argv.append("--format=tar" if wanted.archive else "--format=null")
-    # Newer ones refuse root, lest maintainer scripts harm the host; this variant runs none.
+    # Newer versions refuse to run as root, because maintainer scripts could harm the host. This
+    # variant runs no maintainer scripts.
     argv += ["--skip=check/chrootless"]
     argv += [f"--architectures={wanted.architecture}", '--aptopt=Acquire::Retries "2"']
     argv += ['--aptopt=Acquire::http::Timeout "20"', '--aptopt=APT::Update::Error-Mode "any"']
     argv += ['--aptopt=Acquire::Languages "none"']
     if proxy is not None:
-        told = apt_proxy.settings(proxy, wanted.mirror or "")
-        argv += [f'--aptopt={key} "{value}"' for key, value in told.items()]
+        settings = apt_proxy.settings(proxy, wanted.mirror or "")
+        argv += [f'--aptopt={key} "{value}"' for key, value in settings.items()]
     patterns = [name for name in wanted.include if name.startswith("?")]
     names = ",".join(name for name in wanted.include if not name.startswith("?"))
     argv += [f"--include={item}" for item in (*patterns, names)]
@@ -112,7 +113,7 @@ def _extracting(
     if wanted.mirror:
         argv.append(wanted.mirror)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
-        # mmdebstrap takes the helper programs of dpkg from sbin, which users may lack.
+        # mmdebstrap needs programs of dpkg in sbin, which a user's PATH may lack.
         path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
         others = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         env = {**others, **environment, "TMPDIR": scratch, "PATH": path, "LC_ALL": "C.UTF-8"}
@@ -130,7 +131,7 @@ def _finish(finish: Callable[[], object]) -> None:
             host = next(group for group in match.groups() if group)
             raise InfrastructureError(
                 f"the package mirror {host} cannot be reached",
-                hint="Check the network, or give another one with --mirror.",
+                hint="Check the network, or give another mirror with --mirror.",
                 tail=error.tail,
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""The packages for a VM as a disk: decompressed, with their index, as squashfs."""
+"""Writes the packages for a VM to a disk: decompressed, with their index, as squashfs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from particle_os.shortcuts import dpkg_database
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 
-# Bytes of the header of a member of an ar archive.
+# The size of the header of an ar member, in bytes.
 AR_HEADER = 60
 CONTROL_LIMIT = 32 << 20
 
@@ -33,11 +33,12 @@ def write_disk(
     database: bool = False,
     loose: bool = False,
 ) -> None:
-    """Writes the packages, decompressed, and their index to the start of `disk`, as squashfs.
+    """Writes the decompressed packages and their index to the start of `disk`, as squashfs.
 
-    `disk` keeps its size: a running VM has it open. A `database` is dpkg's, of the packages as
-    unpacked; when they need dpkg for that, `log` is told, and there is none. With `loose` the disk
-    tells which of them can be unpacked without dpkg.
+    `disk` keeps its size, because a running VM has it open. With `database`, the disk also contains
+    dpkg's database of the unpacked packages. If only dpkg can unpack them, the disk has no
+    database, and `log` gets a line. With `loose`, the disk lists the packages that tar can unpack.
+    Raises InfrastructureError.
     """
     tree = work / "disk"
     archives = tree / ARCHIVES
@@ -60,7 +61,7 @@ def write_disk(
         try:
             dpkg_database.write_loose(sorted(archives.glob("*.deb")), tree / LOOSE)
         except dpkg_database.Unusual:
-            # Whether the others have the same files is not known.
+            # The files of the unusual package are unknown, and others may contain them too.
             shutil.rmtree(tree / LOOSE)
     image = work / "disk.squashfs"
     process.run(
@@ -74,9 +75,9 @@ def write_disk(
 
 
 def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> list[str]:
-    """Writes each package anew with its members decompressed; returns the index's stanzas.
+    """Writes a copy of each package with decompressed members; returns their index stanzas.
 
-    A package is an ar archive of three members: deb(5).
+    A package is an ar archive with three members (deb(5)).
     """
     with ExitStack() as stack:
         under_way = []
@@ -85,7 +86,7 @@ def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> li
             control = _control_archive(deb, deadline)
             made.write(b"!<arch>\n" + _member(b"debian-binary", b"2.0\n"))
             made.write(_member(b"control.tar", control))
-            # The size is known when the data is there.
+            # The header needs the size of the data, which is known after writing.
             header = made.tell()
             made.write(bytes(AR_HEADER))
             made.flush()
@@ -128,7 +129,7 @@ def _control(archive: bytes) -> str:
 
 
 def _header(name: bytes, size: int) -> bytes:
-    """The header of a member of an ar archive; see ar(5)."""
+    """The header of an ar member (ar(5))."""
     return b"%-16s%-12d%-6d%-6d%-8o%-10d`\n" % (name, 0, 0, 0, 0o100644, size)
 
 

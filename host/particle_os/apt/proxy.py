@@ -1,8 +1,8 @@
-"""A proxy for the packages of a build: found, checked, used, and counted.
+"""Finds, checks and uses a proxy for the packages of a build, and counts its hits.
 
-apt-cacher-ng is known by what it answers at its root; its report page counts hits and misses
-(https://www.unix-ag.uni-kl.de/~bloch/acng/html/). Of any other proxy it is known only that it
-tries to reach a host that cannot exist.
+apt-cacher-ng identifies itself on its start page, and its report page counts hits and misses
+(https://www.unix-ag.uni-kl.de/~bloch/acng/html/). A server counts as another proxy if it tries to
+reach a host that cannot exist.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from particle_os.system import process
 from particle_os.system.deadline import Deadline
 
 T = TypeVar("T")
-# Where apt-cacher-ng listens unless it is told otherwise.
+# The default address of apt-cacher-ng.
 USUAL = "http://127.0.0.1:3142"
 VARIABLES = ("APT_PROXY", "http_proxy")
 APT_SETTING = "Acquire::http::Proxy"
 CHECK_SECONDS = 10.0
 REPORT_SECONDS = 30.0
 REPORT_BYTES = 8 << 20
-# Never a host: RFC 6761, 6.4.
+# The domain .invalid never exists (RFC 6761, 6.4).
 NOWHERE = "http://particle-os.invalid/dists/check/InRelease"
-# How a proxy says that it got nowhere, or may not go there. Who is no proxy finds no such file.
+# The answers of a proxy that cannot reach a host or refuses it. Other servers answer 404.
 REFUSALS = (403, 500, 502, 503, 504)
-# A row of the log analysis: period, then hits, misses and total of the requests.
+# A row of the report page: the period, then the hits, misses and total of the requests.
 _COUNTS = re.compile(
     r"<td[^>]*>\d{4}-[^<]*</td>\s*<td[^>]*>.*?</td>\s*"
     r"<td[^>]*>(\d+)[^<]*</td>\s*<td[^>]*>(\d+)[^<]*</td>\s*<td[^>]*>\d+</td>"
@@ -47,14 +47,14 @@ _COUNTS = re.compile(
 
 
 class NoProxy(Exception):
-    """What answers, if anything does, is no proxy; the text says what it is."""
+    """There is no usable proxy at a URL; the text, which follows the URL, gives the reason."""
 
 
 class ChosenProxy:
-    """The proxy of one build, as long as it answers; `found` is None when there is none.
+    """The proxy of one build, or none (`found` is None).
 
-    `direct` keeps apt from those that the environment names. What the user should know goes to
-    `note`.
+    With `direct`, apt does not use the proxies that the environment names. `note` gets messages for
+    the user.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class ChosenProxy:
         self._before = counts(found) if found else None
 
     def current(self) -> wire.AptProxy | None:
-        """The proxy that `through` tries first."""
+        """The proxy that `through` tries first; None if there is none or it has gone away."""
         return None if self._gone else self._found
 
     def through(self, action: Callable[[wire.AptProxy | None], T]) -> T:
-        """What `action` returns, given the proxy; done anew without it when it has gone away."""
+        """Calls `action` with the proxy; if the proxy has gone away, calls it again without one."""
         proxy = self.current()
         if proxy is not None:
             try:
@@ -89,14 +89,14 @@ class ChosenProxy:
         return action(None)
 
     def environment(self) -> dict[str, str]:
-        """The variables about proxies that apt on the host gets."""
+        """The proxy variables in the environment of the host's apt."""
         names = [name for name in os.environ if name.lower().endswith("_proxy")]
         if self._direct:
             names = [name for name in names if name.lower() == "no_proxy"]
         return {name: os.environ[name] for name in names}
 
     def for_guest(self) -> wire.AptProxy | None:
-        """The proxy as the VM reaches it, if it does."""
+        """The proxy with the URL by which the VM reaches it."""
         if self._found is None or self._gone:
             return None
         place = urlsplit(self._found.url)
@@ -105,12 +105,12 @@ class ChosenProxy:
         return self._found
 
     def result(self) -> AptProxyResult | None:
-        """What the proxy has done for the build, as far as it tells."""
+        """The URL of the proxy, and its hits and misses in this build, if it reports them."""
         if self._found is None:
             return None
         before, after = self._before, None if self._gone else counts(self._found)
         hits = misses = None
-        # Its log may have been rotated in between.
+        # If the proxy rotates its log during the build, the counts fall.
         if before and after and after[0] >= before[0] and after[1] >= before[1]:
             hits, misses = after[0] - before[0], after[1] - before[1]
         return AptProxyResult(url=self._found.url, gone=self._gone, hits=hits, misses=misses)
@@ -120,10 +120,11 @@ NO_PROXY = ChosenProxy()
 
 
 def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None]) -> ChosenProxy:
-    """The proxy that is wished for. Raises UsageError, or InfrastructureError if it is none.
+    """Finds the proxy for `wish`: a URL, "auto" or "none".
 
-    With "auto" it is the first that answers of those that the environment and the configuration
-    of the host's apt name, then apt-cacher-ng where it usually is; "none" goes without any.
+    "auto" tries the proxies that the environment and the configuration of the host's apt name, then
+    the default address of apt-cacher-ng. Raises UsageError if `wish` is invalid, and
+    InfrastructureError if there is no usable proxy at the URL.
     """
     if not is_wish(wish):
         raise UsageError(f"--apt-proxy: expected {get_args(ProxyChoice)[1].what}, found '{wish}'")
@@ -137,12 +138,12 @@ def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None])
                 f"the apt proxy {wish} {error}", hint="Start it, or build with '--apt-proxy none'."
             ) from error
     for name, url in _named(environment):
-        # A password stays on the host; its apt knows the variable, too.
+        # The VM must not get a password. The host's apt reads the variable itself.
         if not url or url == "DIRECT" or "@" in url:
             continue
         try:
             if not is_wish(url) or url in ("auto", "none"):
-                raise NoProxy("is no URL such as http://127.0.0.1:3142")
+                raise NoProxy("is not a URL such as http://127.0.0.1:3142")
             return ChosenProxy(check(url), note=note)
         except NoProxy as error:
             note(f"the apt proxy of {name} is not used: {url} {error}")
@@ -154,13 +155,13 @@ def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None])
 
 
 def _named(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The proxies that somebody has named, by where: URLs, or what stands in their place."""
+    """Yields the configured proxies: the name of the variable or setting, and its value."""
     for name in VARIABLES:
         yield name, environment.get(name, "")
     if not shutil.which("apt-config"):
         return
     lines: list[str] = []
-    # The builds' own apt does not read that configuration, so an error in it is none here.
+    # The apt of a build does not read this configuration, so errors in it do not matter.
     with contextlib.suppress(InfrastructureError):
         process.run(
             ["apt-config", "shell", "URL", APT_SETTING],
@@ -178,24 +179,24 @@ def is_wish(text: str) -> bool:
 
 
 def check(url: str) -> wire.AptProxy:
-    """What kind of proxy is there. Raises NoProxy when there is none that can be used."""
+    """Determines the kind of the proxy at `url`. Raises NoProxy if there is no usable proxy."""
     url = url.rstrip("/")
     status, body = _get(url, "/", CHECK_SECONDS)
     if b"Apt-Cacher NG" in body:
-        # It refuses what it may not do, before it tries.
+        # It answers 403, without trying, if its configuration forbids the rewriting of HTTPS.
         status, _ = _get(url, "http://HTTPS///127.0.0.1/dists/check/InRelease", CHECK_SECONDS)
         https = "direct" if status == 403 else "rewrite"
         return wire.AptProxy(url=url, https=https, caches=True)  # type: ignore[arg-type]
     status, _ = _get(url, NOWHERE, CHECK_SECONDS)
     if status == 407:
-        raise NoProxy("wants a password")
+        raise NoProxy("requires a password")
     if status not in REFUSALS:
-        raise NoProxy(f"is no proxy: it answers {status} for a host that does not exist")
+        raise NoProxy(f"is not a proxy: it answers {status} for a host that does not exist")
     return wire.AptProxy(url=url, https="connect", caches=False)
 
 
 def counts(proxy: wire.AptProxy) -> tuple[int, int] | None:
-    """All hits and misses that apt-cacher-ng finds in its log; None when it does not tell."""
+    """The hits and misses in the log of apt-cacher-ng; None if the proxy reports none."""
     if not proxy.caches:
         return None
     try:
@@ -209,7 +210,7 @@ def counts(proxy: wire.AptProxy) -> tuple[int, int] | None:
 
 
 def _get(url: str, target: str, seconds: float) -> tuple[int, bytes]:
-    """Status and body of the answer to one request. Raises NoProxy when there is none."""
+    """Sends one request; returns status and body. Raises NoProxy if there is no answer."""
     place = urlsplit(url)
     assert place.hostname is not None
     connection = http.client.HTTPConnection(place.hostname, place.port, timeout=seconds)

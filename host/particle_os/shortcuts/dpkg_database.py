@@ -1,9 +1,8 @@
-"""dpkg's database of packages that are unpacked, made from the packages without running dpkg.
+"""Makes dpkg's database of unpacked packages from the package files, without running dpkg.
 
-tar extracts a package many times faster than dpkg does under emulation. With this database dpkg
-takes the result for its own work, and goes on to configure it. (See process_archive in dpkg's
-src/main/unpack.c; deb-control(5), deb-conffiles(5).) What it notes of triggers, dpkg makes by
-itself where there is nothing.
+Under emulation, tar extracts a package many times faster than dpkg. With this database dpkg accepts
+the extracted files as unpacked, and configures the packages. dpkg makes missing records of triggers
+itself. Sources: process_archive in dpkg's src/main/unpack.c; deb-control(5), deb-conffiles(5).
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from particle_agent.contract.decode import encode
 from particle_agent.contract.packages import Loose, merged
 
 SCRIPTS = ("config", "preinst", "postinst", "prerm", "postrm")
-# What dpkg notes in place of a hash until it has configured a conffile.
+# dpkg's placeholder for the hash of a conffile that it has not configured.
 NO_HASH = "newconffile"
 REMOVE = "remove-on-upgrade "
 REMOVED = re.compile(rf"(?m)^ (/.*) {NO_HASH} remove-on-upgrade$")
-# Where a conffile has an effect before its package is configured.
+# Files in these directories have an effect before their package is configured.
 AT_ONCE = ("/etc/apt/", "/etc/dpkg/")
 FORMAT = "1\n"
 
 
 class Unusual(Exception):
-    """dpkg itself has to unpack these packages."""
+    """Only dpkg can unpack these packages; the text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ class _File:
 
 @dataclass(frozen=True)
 class _Package:
-    """What dpkg notes of one package."""
+    """The entries of one package in dpkg's database."""
 
     stanza: str
-    # Of the files of `info`, before their extension.
+    # The name of the files in dpkg's `info` directory, without extension.
     name: str
     info: dict[str, _File]
-    # By the names of the list: directories with owner, group and mode; all that is none.
+    # Directories, keyed by their names in the list, with owner, group and mode; then other files.
     directories: dict[str, tuple[str | int, ...]]
     files: list[str]
 
@@ -61,8 +60,8 @@ class _Package:
 def write(debs: Sequence[Path], place: Path) -> None:
     """Writes a tar archive with the database to `place`.
 
-    `debs` are decompressed packages in the order in which dpkg would unpack them. Raises Unusual
-    when they hold what an extraction does not treat as dpkg does.
+    `debs` are decompressed packages in the order in which dpkg would unpack them. Raises Unusual if
+    the result of tar could differ from the result of dpkg.
     """
     packages = [_read(deb) for deb in debs]
     _check_overlaps(packages)
@@ -75,18 +74,17 @@ def write(debs: Sequence[Path], place: Path) -> None:
 
 
 def write_loose(debs: Sequence[Path], directory: Path) -> None:
-    """Writes to `directory`, for each package that is loose, what the agent has to know of it.
+    """Writes two files to `directory` for each loose package, named after its package file.
 
-    That is a tar archive of its files in the database, and `Loose` in JSON, by the name of the
-    package file. A package is loose when unpacking it is no more than writing files: no script runs
-    before, no trigger of its own begins to be watched, apt and dpkg are not configured by it, and
-    no other package has the same files, or other directories of that name. `debs` are decompressed.
-    Raises Unusual when nobody can tell.
+    NAME.tar contains its files in dpkg's database, NAME.json is `Loose` in JSON. A package is loose
+    if unpacking it only writes files: it has no preinst script, it watches no trigger, it
+    configures neither apt nor dpkg, and no other package contains its files, or its directories
+    with another owner or mode. `debs` are decompressed. Raises Unusual if a package is malformed.
     """
     try:
         packages = [(deb, _read(deb)) for deb in debs]
     except (tarfile.TarError, LookupError, ValueError) as error:
-        raise Unusual(f"a package is odd: {error}") from error
+        raise Unusual(f"a package is malformed: {error}") from error
     owners = Counter(merged(path) for _, package in packages for path in package.files)
     kinds: dict[str, set[tuple[str | int, ...]]] = {}
     for _, package in packages:
@@ -109,7 +107,7 @@ def write_loose(debs: Sequence[Path], directory: Path) -> None:
         loose = Loose(
             stanza=package.stanza,
             directories=tuple(package.directories),
-            # dpkg moves away what is at the path of a conffile that goes.
+            # dpkg moves a file away if a package lists it as remove-on-upgrade.
             files=(*package.files, *REMOVED.findall(package.stanza)),
         )
         (directory / f"{deb.name}.json").write_text(json.dumps(encode(loose)))
@@ -121,7 +119,7 @@ def _add_info(archive: tarfile.TarFile, package: _Package) -> None:
 
 
 def _made(text: str) -> _File:
-    """A file that dpkg writes. The time of a list is that of the installation."""
+    """A file that dpkg writes. dpkg uses the time of the installation as its time."""
     return _File(text.encode("utf-8", "surrogateescape"), 0o644, int(time.time()))
 
 
@@ -132,12 +130,12 @@ def _add(archive: tarfile.TarFile, path: str, file: _File) -> None:
 
 
 def _check_overlaps(packages: Sequence[_Package]) -> None:
-    """Which of two packages a file belongs to is a matter of their Replaces and their order."""
+    """Raises Unusual if two packages contain a file: Replaces and the order decide who owns it."""
     owners: dict[str, str] = {}
     for package in packages:
         for path in package.files:
             if path in owners:
-                raise Unusual(f"{owners[path]} and {package.name} both hold {path}")
+                raise Unusual(f"{owners[path]} and {package.name} both contain {path}")
             owners[path] = package.name
 
 
@@ -150,7 +148,7 @@ def _read(deb: Path) -> _Package:
             listed = _list(data, {path for path, _ in conffiles}, "md5sums" not in control)
             file.seek(data.offset)
         if any(file.read(end - file.tell())):
-            raise Unusual(f"{deb.name} holds something after the end of its archive")
+            raise Unusual(f"{deb.name} contains data after the end of its archive")
     text = _text(control.pop("control"))
     control["list"] = _made("".join(f"{path}\n" for path in listed.names))
     if "md5sums" not in control:
@@ -166,7 +164,7 @@ def _read(deb: Path) -> _Package:
 
 
 def _control(archive: bytes) -> dict[str, _File]:
-    """The files of a control archive that dpkg takes, by name."""
+    """The files of a control archive that dpkg copies to its database, keyed by name."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
         for member in tar:
@@ -174,9 +172,9 @@ def _control(archive: bytes) -> dict[str, _File]:
             if "." in name:
                 continue
             if not member.isreg():
-                raise Unusual(f"{name} of a package's control files is no file")
+                raise Unusual(f"the control file {name} of a package is not a regular file")
             mode = member.mode & 0o7777
-            # dpkg makes what it runs executable.
+            # dpkg makes the scripts executable.
             if name in SCRIPTS and mode & 0o555 != 0o555:
                 mode = 0o755
             found[name] = _File(_content(tar, member), mode, member.mtime)
@@ -184,7 +182,7 @@ def _control(archive: bytes) -> dict[str, _File]:
 
 
 def _info_name(text: str) -> str:
-    """Several architectures of a package can be there when it says so."""
+    """The name of the `info` files; with the architecture if several can be installed."""
     found = re.findall(r"(?m)^(Package|Architecture|Multi-Arch): *(\S+)", text)
     fields: dict[str, str] = dict(found)
     same = fields.get("Multi-Arch") == "same"
@@ -192,21 +190,21 @@ def _info_name(text: str) -> str:
 
 
 def _conffiles(text: str) -> Iterator[tuple[str, bool]]:
-    """The paths of a list of conffiles, and whether each is one that goes away."""
+    """Yields the path of each conffile, and whether the package removes it on upgrade."""
     for line in filter(None, map(str.rstrip, text.splitlines())):
         path = line.removeprefix(REMOVE)
         if not path.startswith("/"):
-            raise Unusual(f"a list of conffiles says '{line}'")
+            raise Unusual(f"a list of conffiles contains the line '{line}'")
         yield path, path != line
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """The names in a data archive as dpkg lists them, and MD5 sums of those that need one."""
+    """The names in a data archive as dpkg lists them, and the MD5 sums that dpkg records."""
 
     names: list[str]
     directories: dict[str, tuple[str | int, ...]]
-    # All that is no directory.
+    # All members except directories.
     files: list[str]
     hashes: dict[str, str]
 
@@ -222,7 +220,7 @@ def _list(data: tarfile.TarFile, conffiles: set[str], all_hashes: bool) -> _List
         else:
             listed.files.append(path)
         if path in conffiles and not member.isreg():
-            raise Unusual(f"the conffile {path} is no plain file")
+            raise Unusual(f"the conffile {path} is not a regular file")
         if path in conffiles or (all_hashes and (member.isreg() or member.islnk())):
             digest = md5(_content(data, member), usedforsecurity=False)
             listed.hashes[path] = digest.hexdigest()
@@ -241,7 +239,7 @@ def _stanza(text: str, conffiles: Sequence[tuple[str, bool]], hashes: Mapping[st
 
 
 def _path(member: tarfile.TarInfo) -> str:
-    """A member's name as dpkg has it: absolute, without an end; the root is "/."."""
+    """A member's name in dpkg's form: absolute, without a final slash; the root is "/."."""
     return "/" + (member.name.removeprefix("./").strip("/") or ".")
 
 

@@ -1,10 +1,10 @@
-"""Saved states of a booted machine: starting from one takes a fraction of a boot.
+"""Saves and restores the state of a booted machine; a restore takes a fraction of a boot.
 
-A state is saved before any key exists in the machine. It belongs to one QEMU, processor, command
-line, and content, so all of these are in its key; whatever else goes wrong with it, the caller
-removes it and boots. It holds the memory of a machine, and is readable by its owner alone. Its
-last bytes are the SHA-256 of those before, which are QEMU's; QEMU does not read further than it has
-written.
+A state is saved before the machine contains any key. It only fits one QEMU, host kernel, processor
+(with KVM), command line and content, so its file name is a hash of all of them. If a restore fails
+for another reason, the caller removes the state and boots. A state contains the memory of a
+machine, and only its owner can read it. The file ends with the SHA-256 of QEMU's data; QEMU does
+not read beyond its own data.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CHUNK = 1 << 20
 
 
 def _processor() -> str:
-    """What the host's processor offers; a state of KVM runs on the like of it only."""
+    """Model and features of the host's processor; a state of KVM only runs on an equal one."""
     wanted = ("model name", "flags", "microcode")
     lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith(wanted))
 
 
 def state_path(directory: Path, spec: MachineSpec, content: str) -> Path:
-    """Where the state of a machine of this specification lies, if it has been saved.
+    """The path of the saved state of a machine; the file may not exist.
 
-    `content` names what is in it and not in the specification.
+    `content` identifies the part of the machine's content that `spec` does not cover.
     """
     processor = _processor() if spec.accelerator == "kvm" else ""
     parts = [
@@ -65,12 +65,12 @@ def save(
     transcript: Path,
     deadline: Deadline,
 ) -> None:
-    """Boots a machine, waits for `boot` to return, and saves it whole or not at all.
+    """Boots a machine, waits for `boot` to return, and saves the complete state or none.
 
-    Only the newest few states are kept. Raises VmError when it cannot be written.
+    Keeps only the newest KEPT states. Raises VmError if the state cannot be written.
     """
     directory.mkdir(exist_ok=True, mode=0o700)
-    # On the same file system, and removed with the machine's directory whatever happens.
+    # On the file system of `state`, and removed with the machine's directory in any case.
     temporary = directory / "state"
     place = {"directory": directory, "transcript": transcript}
     try:
@@ -97,7 +97,7 @@ def save(
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:
-    """SHA-256 of the first `size` bytes; the file's position stays."""
+    """The SHA-256 of the first `size` bytes; the position in the file does not change."""
     digest, done = hashlib.sha256(), 0
     while chunk := os.pread(file.fileno(), min(CHUNK, max(0, size - done)), done):
         digest.update(chunk)
@@ -106,7 +106,7 @@ def _digest(file: BinaryIO, size: int) -> bytes:
 
 
 def intact(state: Path) -> bool:
-    """Whether a saved state is what was saved. Raises OSError when it cannot be read."""
+    """Whether a saved state is undamaged. Raises OSError if it cannot be read."""
     with state.open("rb") as file:
         return _is_whole(file)
 
@@ -121,9 +121,9 @@ def _is_whole(file: BinaryIO) -> bool:
 def restored(
     spec: MachineSpec, state: Path, *, directory: Path, transcript: Path, deadline: Deadline
 ) -> Iterator[Machine]:
-    """Runs a machine from its saved state for as long as the context lasts.
+    """Runs a machine from its saved state while the context lasts.
 
-    Raises VmError when it cannot be read, or is not what was saved.
+    Raises VmError if the state cannot be read or is damaged.
     """
     spec = replace(spec, restored=True)
     place = {"directory": directory, "transcript": transcript}
@@ -133,7 +133,7 @@ def restored(
             os.utime(state)
         except OSError as error:
             raise VmError(f"the saved state cannot be read: {error}") from error
-        # What QEMU gets is looked at while it starts, whoever removes the name meanwhile.
+        # Hashes the open file while QEMU starts; another build may remove its name meanwhile.
         reader = stack.enter_context(ThreadPoolExecutor(1))
         whole = reader.submit(_is_whole, file)
         machine = stack.enter_context(running(spec, **place, deadline=deadline))
