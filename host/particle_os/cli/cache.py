@@ -25,13 +25,13 @@ def _cache_size(context: click.Context, parameter: click.Parameter, value: str) 
 
 @click.group("cache")
 def cache_group() -> None:
-    """Show, check and clear what earlier builds left for later ones."""
+    """List, clear and check the files that earlier builds left for later builds."""
 
 
 @cache_group.command("list")
 @with_output
 def cache_list_command(output: OutputStyle) -> None:
-    """List what is in the cache: kind, size, hours since its last use, name."""
+    """List the cache: the kind, size, hours since the last use, and name of each entry."""
     found = cache.entries(cache_directory())
     if output.as_json:
         click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))
@@ -53,12 +53,12 @@ def _cache_row(entry: cache.CacheEntry) -> dict[str, object]:
 @cache_group.command("prune")
 @click.option("--size", callback=_cache_size, default=f"{cache.LIMIT_BYTES >> 30}G",
               show_default=True, metavar="SIZE",
-              help="Remove the longest unused until the rest takes this; 0: all.")  # fmt: skip
+              help="Remove the entries unused for longest until SIZE is left; 0: all.")  # fmt: skip
 @click.option("--max-age", type=click.IntRange(0), metavar="HOURS",
-              help="Also remove what was not used for so long.")  # fmt: skip
+              help="Also remove entries that were not used for HOURS.")  # fmt: skip
 @with_output
 def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> None:
-    """Remove what has not been used for long; never what a running build stands on."""
+    """Remove entries that were not used for long, but none that a running build uses."""
     seconds = None if max_age is None else max_age * 3600
     removed = cache.prune(cache_directory(), limit=size, max_age=seconds)
     if output.as_json:
@@ -71,7 +71,7 @@ def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> 
 @cache_group.command("verify")
 @with_output
 def cache_verify_command(output: OutputStyle) -> int:
-    """Check the content of what is in the cache; damaged entries are named, and exit code is 5."""
+    """Check the content of the cache: names damaged entries and then exits with 5."""
     found = cache.damaged(cache_directory())
     if output.as_json:
         click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))

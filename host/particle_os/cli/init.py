@@ -17,12 +17,12 @@ from particle_os.system.workspace import data_directory
 @click.command("init")
 @click.argument("template", default="minimal")
 @click.option("--output", "path", type=PathType(), metavar="FILE",
-              help="The file to write, or - to print it; TEMPLATE.yml when not given.")  # fmt: skip
+              help="The file to write, or - to print it; TEMPLATE.yml by default.")  # fmt: skip
 @with_output
 def init_command(output: OutputStyle, template: str, path: Path | None) -> None:
     """Write a commented recipe to start from: minimal, server or container.
 
-    'particle-os list templates' tells what each of them makes.
+    'particle-os list templates' describes each of them.
     """
     templates = {found.stem: found for found in data_directory("recipes/templates").glob("*.yml")}
     if template not in templates:

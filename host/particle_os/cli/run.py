@@ -21,17 +21,17 @@ from particle_os.vm.image_format import image_format
 @click.argument("image", type=option.PathType(exists=True, dir_okay=False))
 @option.FORMAT
 @click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
-              help="What starts the machine; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
-@click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to its SSH server.")
+              help="The firmware; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
+@click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to the image's SSH server.")
 @click.option(
     "--keep",
     is_flag=True,
-    help="Keep what is changed, in an overlay here; go on with it if it is there.",
+    help="Keep the changes in an overlay in this directory; continue from an existing one.",
 )
 @option.ACCEL
 @option.memory_option("1G")
 @click.option("--cpus", type=click.IntRange(1, 64),
-              help="The machine's processors: 2, and one without KVM.")  # fmt: skip
+              help="The number of processors; 2 by default, and 1 without KVM.")  # fmt: skip
 @option.HIDDEN_TEMPLATE
 @with_output
 def run_command(
@@ -44,7 +44,7 @@ def run_command(
     run_image.check_terminal()
     kept = Path.cwd() / f"{image.stem}.overlay.qcow2" if keep else None
 
-    def tell(text: str) -> None:
+    def show(text: str) -> None:
         if not output.quiet:
             click.echo(text, err=True)
 
@@ -57,7 +57,7 @@ def run_command(
             acceleration,
             format=found,
             directory=work.path / "run",
-            tell=tell,
+            tell=show,
             close=progress.close,
             firmware=firmware,
             memory=memory or run_image.MEMORY,
@@ -66,4 +66,4 @@ def run_command(
             kept=kept,
         )
     if kept:
-        tell(f"kept: {kept}")
+        show(f"kept: {kept}")

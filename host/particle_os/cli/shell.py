@@ -19,8 +19,10 @@ from particle_os.system.workspace import workspace
 @click.command("shell")
 @option.RECIPE
 @option.VARIABLES
-@click.option("--at", metavar="STAGE", help="The state after this stage (number, name or type).")
-@click.option("--failed", is_flag=True, help="The state in which a stage of the last build failed.")
+@click.option("--at", metavar="STAGE", help="Open the state after STAGE (number, name or type).")
+@click.option(
+    "--failed", is_flag=True, help="Open the state in which a stage of the last build failed."
+)
 @option.SAME_BASE
 @option.SAME_MIRROR
 @option.SCRATCH_SIZE
@@ -36,7 +38,7 @@ from particle_os.system.workspace import workspace
 def shell_command(
     output: OutputStyle, recipe_path: Path, options: BuildOptions, at: str | None, failed: bool
 ) -> int:
-    """A root shell in the system of RECIPE as a stage left it, in a VM that is thrown away."""
+    """Open a root shell in the system of RECIPE as a stage left it, in a throwaway VM."""
     if at is not None and failed:
         raise UsageError("--at and --failed exclude each other")
     plan = make_plan(recipe_path, options)

@@ -17,17 +17,17 @@ from particle_os.report.table import print_single
 
 @click.group("stage")
 def stage_group() -> None:
-    """Try a stage without a recipe around it."""
+    """Try a stage without a recipe."""
 
 
 @stage_group.command("run")
 @click.argument("kind", metavar="TYPE")
 @click.option("--options", "options_path", type=option.PathType(), metavar="FILE", required=True,
-              help="A YAML file with what stands beside 'type' in a recipe.")  # fmt: skip
+              help="A YAML file with the options of the stage, without 'type'.")  # fmt: skip
 @click.option("--base", "base_reference", metavar="REF", required=True,
-              help="The base image that it runs on: mmdebstrap:trixie, tar:PATH.")  # fmt: skip
+              help="The base image, such as mmdebstrap:trixie or tar:PATH.")  # fmt: skip
 @click.option("--output", "output_path", type=option.PathType(), metavar="FILE",
-              help="Write the root file system that results to this tar archive.")  # fmt: skip
+              help="Write the resulting root file system to this tar archive.")  # fmt: skip
 @option.VARIABLES
 @option.ACCEL
 @option.memory_option("2G")
@@ -42,7 +42,7 @@ def stage_run_command(
     output: OutputStyle, kind: str, options_path: Path, base_reference: str,
     output_path: Path | None, options: BuildOptions,
 ) -> None:  # fmt: skip
-    """Run the stage TYPE alone on a base image, in a helper VM, and tell what happened."""
+    """Run the stage TYPE alone on a base image, in a helper VM, and show the result."""
     if output_path is not None and output_path.suffix != ".tar":
         raise UsageError(
             f"--output: expected a name that ends with .tar, found '{output_path}'",

@@ -25,13 +25,13 @@ from particle_os.recipe.variables import NoSuchVariable
     type=click.Choice(["text", "json", "github"]),
     default="text",
     show_default=True,
-    help="How to tell what is wrong; github: as annotations of GitHub Actions.",
+    help="The format of the errors; github: annotations of GitHub Actions.",
 )
 @with_output
 def validate_command(
     output: OutputStyle, recipes: tuple[Path, ...], variables: dict[str, str], style: str
 ) -> int:
-    """Check recipes and tell everything that is wrong with them."""
+    """Check recipes and list all their errors."""
     problems: list[Problem] = []
     notes: list[Problem] = []
     unknown: list[dict[str, NoSuchVariable]] = []
@@ -42,16 +42,16 @@ def validate_command(
         except InvalidDocument as invalid:
             problems += invalid.problems
             notes += invalid.notes
-    # A value has to be of use to one of the recipes.
+    # A value that no recipe has a variable for is an error.
     for name in variables:
         if all(name in found for found in unknown):
-            # That of a recipe which has one of a similar name.
+            # Prefer the error that suggests a variable of a similar name.
             raise min((found[name] for found in unknown), key=lambda e: not e.is_near)
     # Several recipes may include the same file.
     problems, notes = list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
     if output.as_json or style == "json":
-        told = {"problems": [asdict(p) for p in problems], "notes": [asdict(n) for n in notes]}
-        click.echo(json.dumps(told, indent=2))
+        data = {"problems": [asdict(p) for p in problems], "notes": [asdict(n) for n in notes]}
+        click.echo(json.dumps(data, indent=2))
     elif style == "github":
         for problem in problems:
             click.echo(problem.annotation("error"))
@@ -71,7 +71,7 @@ def validate_command(
 def _load_with(
     path: Path, variables: dict[str, str], unknown: dict[str, NoSuchVariable]
 ) -> LoadedRecipe:
-    """Loads a recipe with those of the values that are for it; the others are `unknown`."""
+    """Loads a recipe with the values that it has variables for; `unknown` gets the others."""
     while True:
         try:
             return loading.load(path, variables)

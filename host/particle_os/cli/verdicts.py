@@ -1,4 +1,4 @@
-"""Where verdicts go besides the terminal: files, annotations of a GitHub workflow."""
+"""The places for verdicts: the terminal, files, and annotations of a GitHub workflow."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ JUNIT = click.option(
     "junit_file",
     type=PathType(dir_okay=False),
     metavar="FILE",
-    help="Also write what the boot test found, or why there was none, to FILE, as JUnit XML.",
+    help="Also write the result of the boot test, or the error before it, to FILE as JUnit XML.",
 )
 
 
 def check_writable(file: Path | None, others: Iterable[Path] = ()) -> None:
-    """Raises UsageError, before anything starts, when a file could not be written at the end.
+    """Raises UsageError unless `file` can be written at the end of the command.
 
-    Neither may it be one of `others`, which the command reads or writes itself.
+    The `others` are files that the command reads or writes for another purpose; `file` must not be
+    one of them.
     """
     if file is None:
         return
-    # Rights do not tell: root has them all, and no files come to be in /proc.
+    # Try to write: permissions prove nothing to root, nor in /proc, where no file can be made.
     try:
         if any(_is_same(file, other) for other in others):
             raise UsageError(f"{file} cannot be written: this command needs it for something else")
@@ -45,14 +46,14 @@ def check_writable(file: Path | None, others: Iterable[Path] = ()) -> None:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, or would when it is made."""
+    """Whether two paths name the same file, which need not exist yet."""
     if one.exists() and other.exists():
         return one.samefile(other)
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def make_writable(directory: Path | None) -> None:
-    """Makes a directory, and raises UsageError when no file can be made in it."""
+    """Makes a directory. Raises UsageError when no file can be made in it."""
     if directory is None:
         return
     try:
@@ -80,20 +81,20 @@ def hand_over(
     report_file: Path | None = None,
     report: str = "",
 ) -> None:
-    """Tells a GitHub workflow, if this is one, and writes the files that are wanted.
+    """Annotates the GitHub workflow, if there is one, and writes the files that are not None.
 
-    Raises UsageError when one cannot be written.
+    Raises UsageError when a file cannot be written.
     """
     if github.reads_us(os.environ):
         for line in github.workflow_commands(image, verdicts):
-            # The runner reads both outputs; standard output may be data.
+            # The runner reads both outputs; standard output may be data for another program.
             click.echo(line, err=True)
     _write(junit_file, junit.document(image, verdicts))
     _write(report_file, report.encode())
 
 
 def hand_over_failure(image: str, error: ParticleError, junit_file: Path | None) -> None:
-    """Writes the JUnit file of a build that ended before there was an image."""
+    """Writes the JUnit file of a build that failed before its boot test."""
     _write(junit_file, junit.failed_build(image, error))
 
 
