@@ -1,4 +1,4 @@
-"""Verdicts as annotations of a GitHub workflow (its "workflow commands").
+"""Verdicts as annotations of a GitHub workflow, which are "workflow commands".
 
 https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 """
@@ -16,7 +16,7 @@ def reads_us(environment: Mapping[str, str]) -> bool:
 
 
 def workflow_commands(image: str, verdicts: Sequence[Verdict]) -> list[str]:
-    """One line for each boot: a notice when it passed, an error with what does not hold."""
+    """One line for each boot: a notice if it passed, else a warning or an error with the reason."""
     return [_line(image, verdict) for verdict in verdicts]
 
 

@@ -1,4 +1,4 @@
-"""A verdict as JUnit XML, as CI systems read it (https://github.com/testmoapp/junitxml)."""
+"""Verdicts as JUnit XML for CI systems (https://github.com/testmoapp/junitxml)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from xml.etree import ElementTree as ET
 from particle_os.boot.verdict import Verdict
 from particle_os.errors import ParticleError
 
-# What is no character of XML 1.0 (production [2]), not even as a reference.
+# Characters that XML 1.0 excludes (production [2]), even as a reference.
 NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def document(image: str, verdicts: Sequence[Verdict]) -> bytes:
-    """One test suite for each boot: a test case for the boot itself, and one for each check."""
+    """One test suite for each boot, with a test case for the boot and one for each check."""
     top = ET.Element("testsuites", name="particle-os boot-test")
     for verdict in verdicts:
         _suite(top, image, verdict)
@@ -23,7 +23,7 @@ def document(image: str, verdicts: Sequence[Verdict]) -> bytes:
 
 
 def failed_build(image: str, error: ParticleError) -> bytes:
-    """One test suite with one test case, for a build that ended before there was an image."""
+    """One test suite with one test case, for a build that failed before its boot test."""
     top = ET.Element("testsuites", name="particle-os build")
     suite = ET.SubElement(top, "testsuite", name=image, tests="1", failures="0", errors="1")
     case = ET.SubElement(suite, "testcase", classname=image, name="build", time="0")
@@ -64,7 +64,7 @@ def _suite(top: ET.Element, image: str, verdict: Verdict) -> None:
         what.text = "\n".join([*journals, *verdict.console_tail])
     seen: Counter[str] = Counter()
     for check in verdict.checks:
-        # GitLab shows the first only of several with one name.
+        # GitLab shows only the first of several test cases with the same name.
         seen[check.name] += 1
         name = check.name if seen[check.name] == 1 else f"{check.name} ({seen[check.name]})"
         case = ET.SubElement(suite, "testcase", classname=image, name=name, time="0")
@@ -73,5 +73,5 @@ def _suite(top: ET.Element, image: str, verdict: Verdict) -> None:
 
 
 def _legal(text: str) -> str:
-    """Text that a parser takes, whatever the image's file is called."""
+    """`text` with the characters escaped that XML excludes; a file name may have them."""
     return NO_CHARACTER.sub(lambda found: ascii(found.group())[1:-1], text)

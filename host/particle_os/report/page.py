@@ -1,7 +1,7 @@
-"""What happened, as a page for people (`NAME.report.html`): one file that needs nothing else.
+"""The report for people (`NAME.report.html`): one HTML file that needs no other file.
 
-Much of it comes from guests. Whatever the template prints is escaped and cut (`_shown`), its
-Content-Security-Policy forbids scripts and everything from elsewhere, and lists are bounded here.
+Much of its text comes from guests. Each text is escaped and cut (`_shown`), and lists are bounded.
+The page's Content-Security-Policy forbids scripts and all external content.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PICTURE_BYTES = 1 << 20
 YEAR = 366 * 86400
 BEGINNINGS = {"png": b"\x89PNG\r\n\x1a\n", "svg+xml": b"<svg "}
 FIRMWARE = {"bios": "BIOS", "uefi": "UEFI", "uefi-secure": "UEFI with Secure Boot"}
-# What a person wants to know first of a system that has answered.
+# The facts that the page shows first, and their titles.
 FACTS = {
     "system": "System",
     "kernel": "Kernel",
@@ -88,10 +88,10 @@ def document(
     evidence: Path | None = None,
     failure: ParticleError | None = None,
 ) -> str:
-    """The page on the image or recipe `name`.
+    """Returns the HTML page for the image or recipe `name`.
 
-    `evidence` has a directory for each firmware, `failure` is what ended the build. Without
-    `packages`, those of the evidence are shown.
+    `evidence` is a directory with a directory for each firmware, `failure` the error that ended
+    the build. Without `packages`, the page shows the packages that the evidence lists.
     """
     packages = packages or installed(evidence, verdicts)
     status, message = _outcome(verdicts, result, failure)
@@ -134,7 +134,7 @@ def _template() -> jinja2.Template:
 
 
 def _shown(value: Any) -> Any:
-    """Everything that is printed, printable and of bounded length; jinja2 then escapes it."""
+    """A value as printable text of bounded length. jinja2 escapes the text afterwards."""
     return value if isinstance(value, Markup) else printable(str(value), TEXT_CHARACTERS)
 
 
@@ -144,7 +144,7 @@ def _date(seconds: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds for people: 0.4 s, 12.3 s, 4 min 5 s, 2 h 3 min."""
-    # The guest's clock may say anything.
+    # A guest may report any time.
     if not 0 <= seconds < YEAR:
         return "?"
     if seconds < 99.95:
@@ -158,22 +158,21 @@ def duration(seconds: float) -> str:
 def _outcome(
     verdicts: Sequence[Verdict], result: Result | None, failure: ParticleError | None
 ) -> tuple[str, str]:
-    """The one word, and the sentence that says why."""
+    """The status, and a sentence with the reason."""
     if failure is not None:
         return "failed", failure.brief
     if result is not None and result.verification is not None and result.verification.errors:
         return "defective", f"errors in the disk: {len(result.verification.errors)}"
     if verdicts:
-        # The worst one.
         worst = min(verdicts, key=lambda v: (v.accepted, v.passed))
         return worst.status, worst.message
     if result is not None and result.status == "failed":
-        return "failed", "the build did not come to its end"
-    return "not tested", "nobody has seen this image boot"
+        return "failed", "the build did not finish"
+    return "not tested", "this image has not been booted"
 
 
 def _tone(status: str) -> Literal["good", "quiet", "bad"]:
-    """How a verdict is coloured."""
+    """The colour of a status."""
     if status == "passed":
         return "good"
     return "quiet" if status in ("not tested", "console-only") else "bad"
@@ -182,7 +181,7 @@ def _tone(status: str) -> Literal["good", "quiet", "bad"]:
 def _figures(
     verdicts: Sequence[Verdict], result: Result | None, packages: Sequence[Package]
 ) -> list[tuple[str, str]]:
-    """The numbers at the top: what they count, and the number."""
+    """The figures at the top of the page: a label and a value for each."""
     figures = [(f"boot, {FIRMWARE[v.firmware]}", duration(v.seconds)) for v in verdicts]
     if checks := [check for verdict in verdicts for check in verdict.checks]:
         figures.append(("checks hold", f"{sum(c.passed for c in checks)} of {len(checks)}"))
@@ -224,7 +223,7 @@ def _boot(verdict: Verdict, evidence: Path | None) -> Boot:
 
 
 def picture(path: Path, kind: Literal["png", "svg+xml"]) -> Markup | None:
-    """A picture as a data: URL; None when there is none, or it is too large for a page."""
+    """A picture as a data: URL; None if the file is missing, no picture, or too large."""
     try:
         with path.open("rb") as file:
             data = file.read(PICTURE_BYTES + 1)
@@ -237,7 +236,7 @@ def picture(path: Path, kind: Literal["png", "svg+xml"]) -> Markup | None:
 
 
 def _read(place: Path | None, name: str) -> list[str]:
-    """The lines of a text of the evidence; none when there is no such text."""
+    """The lines of a file of the evidence; empty without that file."""
     try:
         return (place / name).read_text(encoding="utf-8").splitlines() if place else []
     except OSError:
@@ -251,7 +250,7 @@ def _slowest(lines: Sequence[str]) -> list[Bar]:
 
 
 def installed(evidence: Path | None, verdicts: Sequence[Verdict]) -> list[Package]:
-    """The packages that a booted system told of."""
+    """The packages that a booted system reported."""
     for verdict in verdicts if evidence is not None else ():
         assert evidence is not None
         found = map(INSTALLED.fullmatch, _read(evidence / verdict.firmware, files.PACKAGES))
@@ -266,14 +265,14 @@ def installed(evidence: Path | None, verdicts: Sequence[Verdict]) -> list[Packag
 
 
 def _lines(lines: Sequence[str]) -> tuple[str, ...]:
-    """The last lines."""
+    """The last `LINES` lines."""
     return tuple(lines)[-LINES:]
 
 
 def _waterfall(verdict: Verdict) -> list[Bar]:
-    """Each phase from when it showed itself to the next; the last one ends with the verdict.
+    """A bar for each phase, from its first sign to the first sign of the next phase.
 
-    The firmware has run from the start.
+    The last phase ends with the verdict. The firmware starts at 0.
     """
     seen = list(verdict.phases.items())[:ITEMS]
     phases = [(name, 0.0 if name == "firmware" else at) for name, at in seen]

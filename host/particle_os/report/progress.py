@@ -1,4 +1,4 @@
-"""What happens during a run, as events, and the ways to show them."""
+"""The events of a run, and the sinks that show or keep them."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class Line:
-    """A line that some program printed; untrusted text."""
+    """A line that a program printed. The text is untrusted."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something that a person should read."""
+    """A remark that the user should read."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class BootPhase:
-    """A machine under test has come so far; `seconds` since its start."""
+    """A machine under test has reached a phase, `seconds` after its start."""
 
     name: str
     seconds: float
@@ -83,7 +83,7 @@ Event = PhaseStarted | PhaseFinished | StageStarted | StageFinished | BootPhase 
 
 
 class Sink(Protocol):
-    """Takes events and shows or keeps them."""
+    """Receives events, and shows or keeps them."""
 
     def emit(self, event: Event) -> None: ...
 
@@ -91,7 +91,7 @@ class Sink(Protocol):
 
 
 class Progress:
-    """Hands events to its sinks and remembers how long the phases took."""
+    """Passes events to its sinks, and measures the duration of each phase in seconds."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = list(sinks)
@@ -122,7 +122,7 @@ class Progress:
         self.emit(Line(text))
 
     def boot_phase(self, name: str, seconds: float) -> None:
-        """A phase of a boot has shown itself, `seconds` after its start."""
+        """Announces that a boot has reached a phase, `seconds` after its start."""
         self.emit(BootPhase(name, seconds))
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ def _plain(event: Event) -> str | None:
 
 
 class PlainSink:
-    """One line an event; with `verbose` also what the programs print."""
+    """Prints one line for each event; with `verbose` also the lines of the programs."""
 
     def __init__(self, stream: IO[str], *, verbose: bool) -> None:
         self._stream = stream
@@ -169,7 +169,7 @@ class PlainSink:
 
 
 class JsonSink:
-    """One JSON object a line, with the event's name and its fields."""
+    """Prints one JSON object on a line for each event: its name and its fields."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -187,7 +187,7 @@ def _name(event: Event) -> str:
 
 
 class LogSink:
-    """Keeps everything in a file, each line with the seconds since the start."""
+    """Writes all events to a file, each with the seconds since the start."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", buffering=1)
@@ -198,7 +198,7 @@ class LogSink:
         text = printable(event.text) if isinstance(event, Line) else _plain(event)
         line = f"{time.monotonic() - self._started:8.2f} {text}\n"
         self._room -= len(line)
-        # What a guest prints is bounded; what happens is always told.
+        # Only the output of programs is limited; all other events reach the file.
         if not self._file.closed and (self._room > 0 or not isinstance(event, Line)):
             self._file.write(line)
 
@@ -207,7 +207,7 @@ class LogSink:
 
 
 class TerminalSink:
-    """A live view: what is done with its seconds, and what runs with a clock."""
+    """A live view: finished steps with their duration, running steps with a clock."""
 
     def __init__(self, console: Console, *, verbose: bool) -> None:
         self._console = console
@@ -264,7 +264,7 @@ class TerminalSink:
 
 
 def make_sink(style: str, *, verbose: bool, quiet: bool) -> Sink | None:
-    """The sink for `--progress`, on standard error; None when nothing is to be shown."""
+    """The sink for `--progress`, on standard error; None if it shows nothing."""
     if quiet or style == "none":
         return None
     if style == "json":

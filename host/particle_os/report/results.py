@@ -1,4 +1,4 @@
-"""The result of a build, as data (`NAME.result.json`) and as a table for people."""
+"""The results of builds and of single stages, as data (`NAME.result.json`)."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ BuildStatus = Literal["passed", "not-tested", "not-booted", "defective", "failed
 class StageResult(Record):
     """One stage; `seconds` by the guest's clock.
 
-    `parts` are the commands and packages that took longest, in seconds; they contain each other,
-    and some ran side by side.
+    `parts` has the seconds of the slowest commands and packages. A part may contain another part,
+    and parts may have run at the same time.
     """
 
     index: int
     type: str
-    # As the recipe calls it.
+    # The stage's name in the recipe.
     name: str | None = None
     status: Literal["done", "failed", "not-run"]
     seconds: float | None = None
     cached: bool = False
-    # When it was done, by this build or the one whose checkpoint this one stands on; since 1970.
+    # The time at which the stage ended, in this build or an earlier one; seconds since 1970.
     done_at: float | None = None
     parts: dict[str, float] = pydantic.Field(default_factory=dict)
 
 
 class ArtifactResult(Record):
-    """One image file; `bytes` is what it seems, `allocated_bytes` what it takes on the disk.
+    """One image file; `bytes` is its length, `allocated_bytes` its size on the disk.
 
-    `tree_sha256` is the checksum of system/checksum.py, which does not read holes.
+    `tree_sha256` is `system.checksum.tree_sha256`, which does not read holes.
     """
 
     path: str
     format: Format
-    # What the file must be decompressed with before it is an image.
+    # The compression of the whole file; None for a plain image.
     compression: Literal["zstd"] | None = None
     bytes: int
     virtual_bytes: int
@@ -73,18 +73,18 @@ class Result(Record):
     version: Literal[1] = 1
     particle_os: str
     status: BuildStatus
-    # Names all that the images depend on, but for what the network had to give.
+    # A digest of everything that the images depend on, except for data from the network.
     build_key: str
     # Seconds since 1970.
     created: float
     recipe: str
-    # Of the recipe's own file, and of those that it includes, by their paths as seen from it.
+    # The digests of the recipe's file and of the included files, by the path from the recipe.
     recipe_sha256: str
     included_sha256: dict[str, str] = pydantic.Field(default_factory=dict)
     base: str
     base_digest: str
     architecture: str
-    # The time that nothing in a reproducible image exceeds, in seconds since 1970.
+    # The latest time in a reproducible image, in seconds since 1970.
     source_date: int | None = None
     # Whether it was built without shortcuts.
     plain: bool = False
@@ -92,12 +92,12 @@ class Result(Record):
     apt_proxy: AptProxyResult | None = None
     stages: tuple[StageResult, ...]
     artifacts: tuple[ArtifactResult, ...]
-    # What was found wrong with the disk before it was converted and booted.
+    # The findings in the disk before its conversion and boot.
     verification: Verification | None = None
     boot: tuple[Verdict, ...]
     # Seconds by the host's clock.
     phases: dict[str, float]
-    # The most memory that the controller itself took, without QEMU.
+    # The peak memory of the controller, without QEMU.
     controller_peak_rss_bytes: int
     notes: tuple[str, ...] = ()
 
@@ -113,9 +113,9 @@ class Result(Record):
         return [directory / name for name in names]
 
     def network_age(self, stages: Iterable[bool]) -> float:
-        """Seconds since the first stage was done of those that read the network, as `stages` tells.
+        """The seconds since the earliest end of a stage that reads the network; 0 without one.
 
-        0 when there is none.
+        `stages` says for each stage whether it reads the network.
         """
         pairs = zip(self.stages, stages, strict=True)
         done = [stage.done_at or self.created for stage, network in pairs if network]
@@ -131,7 +131,7 @@ class ArchiveResult(Record):
 
 
 class SingleResult(Record):
-    """Everything about one stage that was run alone. `version` as in `Result`."""
+    """Everything about one stage that ran alone; `version` as in `Result`."""
 
     version: Literal[1] = 1
     particle_os: str

@@ -26,7 +26,7 @@ def _described(proxy: AptProxyResult) -> str:
 
 
 def print_single(result: SingleResult, console: Console) -> None:
-    """What is told of a stage that was run alone."""
+    """Prints the result of a stage that ran alone."""
     table = Table(box=box.SIMPLE, show_edge=False)
     table.add_column("what took longest")
     table.add_column("seconds", justify="right")
@@ -46,7 +46,7 @@ def print_single(result: SingleResult, console: Console) -> None:
 
 
 def print_result(result: Result, console: Console, paths: list[str]) -> None:
-    """The summary at the end of a build: phases, stages, images, verdict, paths."""
+    """Prints the summary of a build: phases, stages, images, findings, verdicts, `paths`."""
     table = Table(box=box.SIMPLE, show_edge=False)
     table.add_column("phase / stage")
     table.add_column("seconds", justify="right")
@@ -71,12 +71,12 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
         console.print(Text(f"{finding.severity:>7}  {finding}", style=style))
     for verdict in result.boot:
         style = "green" if verdict.passed else "red"
-        told = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
-        console.print(Text(f"{verdict.firmware:>6}  {told}", style=style))
+        text = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
+        console.print(Text(f"{verdict.firmware:>6}  {text}", style=style))
         for check in verdict.checks:
             sign, style = ("ok", "green") if check.passed else ("FAILED", "red")
-            told = f"{check.name}: {check.detail[:200]}"
-            console.print(Text.assemble(("        "), (f"{sign:<7}", style), told))
+            text = f"{check.name}: {check.detail[:200]}"
+            console.print(Text.assemble(("        "), (f"{sign:<7}", style), text))
     if result.apt_proxy:
         console.print(Text(f" proxy  {_described(result.apt_proxy)}"))
     if result.helper.security_note:
