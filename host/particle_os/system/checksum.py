@@ -1,8 +1,8 @@
-"""Checksums of disks, fast on sparse ones and on several processors.
+"""Checksums of disks that are fast on sparse files and use all processors.
 
-A checksum of the checksums of the disk's chunks of `CHUNK` bytes (the last one may be shorter), one
-after the other: SHA-256 to know a file again, and CRC-32 (as in zlib) to see that nobody has
-written meanwhile. A plain SHA-256 is one serial chain.
+A tree checksum is the checksum of the concatenated checksums of the disk's chunks of `CHUNK` bytes;
+the last chunk may be shorter. SHA-256 identifies a file. CRC-32 (as in zlib) detects that a file
+has changed. A plain SHA-256 of the whole file cannot use several processors.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _digest_of_zeros(digest: HashFunction, length: int) -> bytes:
 
 
 def _is_hole(descriptor: int, offset: int, length: int) -> bool:
-    """Whether nothing was ever written there."""
+    """Whether the file has a hole at these bytes."""
     try:
         return os.lseek(descriptor, offset, os.SEEK_DATA) >= offset + length
     except OSError as error:
@@ -76,7 +76,7 @@ def _digest_of(digest: HashFunction, data: bytes) -> bytes:
 
 
 def tree_sha256(path: str | os.PathLike[str], size: int) -> str:
-    """The checksum by SHA-256 of the first `size` bytes of a file, as hexadecimal digits.
+    """The tree checksum by SHA-256 of the first `size` bytes of a file, as hexadecimal digits.
 
     Raises EOFError when there are fewer bytes.
     """
@@ -84,7 +84,7 @@ def tree_sha256(path: str | os.PathLike[str], size: int) -> str:
 
 
 def tree_crc32(path: str | os.PathLike[str], size: int) -> str:
-    """The checksum by CRC-32 of the first `size` bytes of a file, as hexadecimal digits.
+    """The tree checksum by CRC-32 of the first `size` bytes of a file, as hexadecimal digits.
 
     Raises EOFError when there are fewer bytes.
     """
@@ -92,9 +92,9 @@ def tree_crc32(path: str | os.PathLike[str], size: int) -> str:
 
 
 def _tree(path: str | os.PathLike[str], size: int, digest: HashFunction) -> str:
-    """hashlib and zlib let other threads run while they compute: every processor takes part."""
+    """Computes a tree checksum in threads: hashlib and zlib release the interpreter lock."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    # One for each thread.
+    # Each thread has its own buffer.
     local = threading.local()
 
     def chunk(offset: int) -> bytes:
@@ -112,7 +112,7 @@ def _tree(path: str | os.PathLike[str], size: int, digest: HashFunction) -> str:
 
 @dataclass(frozen=True)
 class Checksums:
-    """All checksums of a file, as hexadecimal digits; `sha256` is the plain one."""
+    """All checksums of a file, as hexadecimal digits; `sha256` is the plain SHA-256."""
 
     sha256: str
     tree_sha256: str
@@ -120,9 +120,10 @@ class Checksums:
 
 
 def of_one_reading(path: str | os.PathLike[str], size: int) -> Checksums:
-    """All checksums of the first `size` bytes of a file: of the same bytes, whoever writes them.
+    """All checksums of the first `size` bytes of a file, from one pass over the file.
 
-    On one processor; holes are not read. Raises EOFError when there are fewer bytes.
+    All checksums are of the same bytes, even if the file changes meanwhile. The pass uses one
+    processor and does not read holes. Raises EOFError when there are fewer bytes.
     """
     whole, digests, sums = hashlib.sha256(), hashlib.sha256(), 0
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""One deadline, handed down to everything that waits."""
+"""Deadlines, which every wait takes as an argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from particle_os.errors import DeadlineExceeded
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment of the monotonic clock and what must be done by then."""
+    """A time of the monotonic clock by which `what` must end; `seconds` is the original limit."""
 
     what: str
     seconds: float
@@ -26,7 +26,7 @@ class Deadline:
         return part if part.at < self.at else self
 
     def remaining(self) -> float:
-        """Seconds left. Raises DeadlineExceeded when there are none."""
+        """The seconds left. Raises DeadlineExceeded when there are none."""
         left = self.at - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded(f"{self.what} took longer than {self.seconds:.0f} s")

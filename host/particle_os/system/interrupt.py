@@ -1,9 +1,9 @@
-"""Ending on a signal: by an exception that does not get lost and does not come where it harms.
+"""Ends the program on a signal, by an exception that is neither lost nor raised in a bad place.
 
-Python runs a signal's handler between any two steps of the main thread. An exception raised there
-can fall into a place that ignores exceptions (a finaliser, a hook that runs at fork), or between
-the start of a process and the line that would end it. So places that must not be cut in two hold
-signals back, and an exception that was ignored is raised again.
+Python runs a signal's handler between any two steps of the main thread. An exception in the handler
+can be ignored (in a finaliser, or in a hook that runs at fork), or it can separate the start of a
+process from the line that would end the process. Therefore code that must not be interrupted holds
+signals back, and an ignored exception is raised again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AGAIN_SECONDS = 0.02
 
 
 class _State:
-    """Of the main thread, which alone runs signal handlers."""
+    """The state of the main thread, the only thread that runs signal handlers."""
 
     held = 0
     pending: int | None = None
@@ -30,9 +30,9 @@ class _State:
 
 
 def install() -> None:
-    """From now on the first ending signal raises Interrupted; what follows is ignored.
+    """Makes the first ending signal raise Interrupted, and ignores all later signals.
 
-    A second signal must not cut the cleaning up short.
+    A second signal must not interrupt the clean-up.
     """
     _State.held, _State.pending, _State.raised = 0, None, None
     for number in ENDING:
@@ -43,7 +43,7 @@ def install() -> None:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Signals wait until the context ends; for short steps of the main thread only."""
+    """Delays signals until the context ends. Only for short steps of the main thread."""
     _State.held += 1
     try:
         yield
@@ -68,11 +68,11 @@ def _raise() -> None:
 
 
 def _on_ignored(unraisable: Any) -> None:
-    """What Python calls instead of propagating an exception (sys.unraisablehook)."""
+    """Handles an exception that Python ignores (sys.unraisablehook)."""
     if not isinstance(unraisable.exc_value, Interrupted):
         sys.__unraisablehook__(unraisable)
         return
-    # Raised in here it would be ignored too; a moment later it meets ordinary code.
+    # Python would ignore an exception here, too: raise it a moment later, in ordinary code.
     signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Starts programs of the host: always with a deadline, never outliving the controller."""
+"""Runs programs of the host. Each has a deadline, and none outlives the controller."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ VERSION_SECONDS = 30.0
 
 
 def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
-    """What a child runs before exec, so that the kernel signals it when its parent dies.
+    """Returns a function for a child to run before exec: the kernel signals it if its parent dies.
 
-    The signal comes when the parent *thread* ends: call this from the main thread only.
+    The kernel sends the signal when the parent *thread* ends: call this from the main thread only.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
@@ -43,9 +43,10 @@ def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
 
 
 def wait(process: subprocess.Popen[bytes], seconds: float) -> int:
-    """The status of a process as soon as it ends; subprocess looks only every 50 ms.
+    """Waits at most `seconds` for a process, and returns its status.
 
-    Raises subprocess.TimeoutExpired.
+    subprocess polls only every 50 ms; this returns as soon as the process ends. Raises
+    subprocess.TimeoutExpired.
     """
     if process.returncode is None:
         end = os.pidfd_open(process.pid)
@@ -59,7 +60,7 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and what is left of its group: SIGTERM, then SIGKILL; it is reaped."""
+    """Ends a process and the rest of its group with SIGTERM, then SIGKILL; reaps the process."""
     with held_back():
         if process.poll() is None:
             _signal_group(process.pid, signal.SIGTERM)
@@ -67,7 +68,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
                 wait(process, TERMINATE_SECONDS)
             except subprocess.TimeoutExpired:
                 pass
-        # The group outlives its leader as long as a child is left in it, and keeps its number.
+        # A group exists, under its number, until its last child ends.
         _signal_group(process.pid, signal.SIGKILL)
         process.wait(5.0)
 
@@ -88,9 +89,9 @@ def started(
     stdout: IO[bytes] | int = subprocess.PIPE,
     stderr: int = subprocess.STDOUT,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs for as long as the context lasts; its output comes through a pipe.
+    """Runs a program for as long as the context lasts; its output comes through a pipe.
 
-    Raises InfrastructureError when it is not installed.
+    Raises InfrastructureError when the program is not installed.
     """
     command = [str(part) for part in argv]
     with ExitStack() as stack:
@@ -121,9 +122,9 @@ def begun(
     stdin: IO[bytes] | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Callable[[], tuple[str, ...]]]:
-    """A program that runs while others do something; see `run` for what is yielded.
+    """Runs a program in the background; yields a function that waits for its end, as `run` does.
 
-    Whoever does not wait for its end, ends it with the context.
+    The end of the context ends a program that still runs.
     """
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
 
@@ -166,8 +167,8 @@ def run(
 ) -> tuple[str, ...]:
     """Runs a program to its end and returns its last lines of output.
 
-    Each line goes to `log` as it comes. Raises InfrastructureError when the program is missing
-    or fails (with a command to paste), DeadlineExceeded when it takes too long.
+    `log` receives each line as it comes. Raises InfrastructureError when the program is missing or
+    fails (with a command to paste), DeadlineExceeded when it takes too long.
     """
     with begun(argv, deadline=deadline, what=what, env=env, stdin=stdin, log=log) as finish:
         return finish()
@@ -219,9 +220,9 @@ def _missing(program: str) -> InfrastructureError:
 
 
 def identity(program: str) -> str:
-    """What changes with the installed version of a program, told without running it.
+    """A text that changes with the installed version of a program, found without running it.
 
-    Raises InfrastructureError when it is not installed.
+    Raises InfrastructureError when the program is not installed.
     """
     found = shutil.which(program)
     if found is None:
@@ -232,7 +233,7 @@ def identity(program: str) -> str:
 
 
 def version(program: str) -> str:
-    """The first line that `program --version` prints; InfrastructureError when it cannot run."""
+    """The first line of `program --version`. Raises InfrastructureError when it cannot run."""
     lines: list[str] = []
     deadline = Deadline.after(VERSION_SECONDS, f"{program} --version")
     run([program, "--version"], deadline=deadline, what=deadline.what, log=lines.append)

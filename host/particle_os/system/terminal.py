@@ -1,4 +1,4 @@
-"""The user's terminal, handed to a program of another machine and got back whole."""
+"""Lends the user's terminal to a program of another machine, and restores it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from particle_os.system.interrupt import held_back
 
-# What a guest may have left on: ECMA-48 and xterm's control sequences (soft reset, the other
-# screen, reports of the mouse, bracketed paste, a hidden cursor, colours).
+# Control sequences (ECMA-48, xterm) against modes that a guest may leave on: a soft reset, the
+# other screen, mouse reports, bracketed paste, a hidden cursor, colours.
 RESET = b"\x1b[!p\x1b[?47l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?25h\x1b[0m\r\n"
-# Does nothing when it is told a line; at the end of its input, which is ours, it sets the terminal.
+# A line on its input ends the guard; the end of its input, when this process dies, restores the
+# terminal first.
 GUARD = 'trap "" HUP INT TERM TTOU; read -r line || stty "$1" <&2'
 
 
 @contextmanager
 def raw(descriptor: int) -> Iterator[None]:
-    """Every key goes to who reads `descriptor`, as it is, for as long as the context lasts.
+    """Passes every key unchanged to the reader of `descriptor` for as long as the context lasts.
 
-    The terminal gets its settings back, even when this process is killed.
+    The terminal then gets its settings back, even if this process is killed.
     """
     with ExitStack() as stack:
         with held_back():
@@ -34,25 +35,25 @@ def raw(descriptor: int) -> Iterator[None]:
 
 
 def reset(descriptor: int) -> None:
-    """Takes back what a guest's control sequences may have changed."""
+    """Resets the modes that a guest's control sequences may have changed."""
     with suppress(OSError):
         os.write(descriptor, RESET)
 
 
 def _restore(descriptor: int, settings: list[object]) -> None:
-    # The terminal may be gone; not waiting for its output, which nobody may read.
+    # The terminal may be gone. TCSANOW: its output may have no reader to wait for.
     with suppress(termios.error):
         termios.tcsetattr(descriptor, termios.TCSANOW, settings)  # type: ignore[arg-type]
 
 
 @contextmanager
 def _guarded(descriptor: int) -> Iterator[None]:
-    """A process that sets the terminal back when we are gone without having done so."""
-    told = subprocess.run(
+    """Runs a process that restores the terminal if this process dies before it does so."""
+    settings = subprocess.run(
         ["stty", "-g"], stdin=descriptor, capture_output=True, text=True, timeout=10, check=True
     )
     guard = subprocess.Popen(
-        ["sh", "-c", GUARD, "sh", told.stdout.strip()],
+        ["sh", "-c", GUARD, "sh", settings.stdout.strip()],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=descriptor,

@@ -1,8 +1,8 @@
-"""Where things lie on the host, and how they go away.
+"""The directories of particle-os on the host, and their removal.
 
-The cache follows the XDG Base Directory Specification. Every run works in a directory of its own
-under `work/`, which it holds locked; the kernel drops the lock with the process, so the next run
-knows what a killed one left behind and removes it.
+The cache follows the XDG Base Directory Specification. Every run has its own directory under
+`work/` and holds a lock on it. The kernel releases the lock when the process ends. So the next run
+recognises the directories of killed runs and removes them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ RESERVE_BYTES = 64 << 20
 
 
 def cache_directory() -> Path:
-    """The user's cache, made when it is missing; nobody else may look into it.
+    """The user's cache directory. A missing directory is made, readable by the user only.
 
-    Raises InfrastructureError when it cannot be.
+    Raises InfrastructureError when it cannot be made.
     """
     advice = "Set XDG_CACHE_HOME to a directory that you can write to."
     try:
@@ -57,7 +57,7 @@ def data_directory(name: str) -> Path:
 
 @contextmanager
 def locked(path: Path, deadline: Deadline) -> Iterator[None]:
-    """Holds an exclusive lock on the file `path`, made when missing; waits for it in turn."""
+    """Waits for an exclusive lock on the file `path`, which is made if missing, and holds it."""
     with path.open("a") as file:
         while True:
             try:
@@ -75,20 +75,21 @@ def locked(path: Path, deadline: Deadline) -> Iterator[None]:
 
 
 class Workspace:
-    """A private directory for one run, removed with everything in it at the end."""
+    """A private directory for one run. The end of the run removes it and its content."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def adopt_directory(self, parent: Path) -> Path:
-        """A fresh hidden directory in `parent` that goes away with this workspace.
+        """Makes a hidden directory in `parent` that is removed with this workspace.
 
-        Files in it can be renamed into `parent` atomically, being on the same file system.
+        It is on the file system of `parent`: its files can be renamed into `parent` atomically.
+        Raises UsageError when it cannot be made.
         """
         try:
             parent.mkdir(parents=True, exist_ok=True)
             path = parent.resolve() / f"{HIDDEN}{secrets.token_hex(6)}"
-            # Noted first, so that a killed run leaves nothing that is not known.
+            # Note the directory first, so that the next run finds it if this one is killed.
             with (self.path / ADOPTED).open("ab") as file:
                 file.write(os.fsencode(path) + b"\0")
             path.mkdir(mode=0o700)
@@ -105,7 +106,7 @@ def _remove(work: Path) -> None:
     if adopted.exists():
         for name in adopted.read_bytes().split(b"\0"):
             path = Path(os.fsdecode(name))
-            # Only what adopt_directory can have made.
+            # Remove only directories that adopt_directory can have made.
             if path.name.startswith(HIDDEN):
                 shutil.rmtree(path, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
@@ -127,7 +128,7 @@ def _sweep(root: Path) -> None:
 
 @contextmanager
 def workspace() -> Iterator[Workspace]:
-    """A fresh workspace; first removes what killed runs left behind."""
+    """Makes a workspace, after removing the workspaces of killed runs."""
     root = cache_directory() / "work"
     root.mkdir(exist_ok=True, mode=0o700)
     with locked(root / ".lock", Deadline.after(60, "clearing the work directory")):
@@ -144,7 +145,7 @@ def workspace() -> Iterator[Workspace]:
 
 
 def free_bytes(path: Path) -> int:
-    """The bytes that an ordinary user may still write to the file system of `path`."""
+    """The bytes that an ordinary user can still write to the file system of `path`."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
 
