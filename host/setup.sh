@@ -1,14 +1,14 @@
 #!/bin/sh
-# Installs what particle-os needs: `setup.sh packages` through apt, `setup.sh venv` into .venv;
-# `setup.sh test-packages` installs what the VM tests need besides. `setup.sh programs` installs
-# nothing: it names the packages whose programs the unit tests lack.
-# Nothing is done, and no privilege and no network are needed, when all is there already.
+# Installs the requirements of particle-os: `setup.sh packages` through apt, `setup.sh venv` into
+# .venv. `setup.sh test-packages` installs the additional packages of the VM tests. `setup.sh
+# programs` installs nothing: it names the packages that the unit tests lack.
+# When everything is installed, the script changes nothing and needs no privilege and no network.
 set -eu
 
 PACKAGES="qemu-system-x86 qemu-utils ovmf mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
-# Besides, for the tests: a registry, a proxy and package archives of their own, and a browser.
+# For the VM tests: a registry, a proxy, tools for package archives and file systems, a browser.
 TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dosfstools dpkg-dev e2fsprogs fdisk fonts-dejavu-core gpg gpg-agent mtools openssh-client"
-# What the unit tests run: the program, and the package that has it.
+# The programs that the unit tests run, each with its package.
 PROGRAMS="dpkg-deb:dpkg mmdebstrap:mmdebstrap qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 skopeo:skopeo
 	sqfs2tar:squashfs-tools-ng ssh-keygen:openssh-client zstd:zstd"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
@@ -23,7 +23,7 @@ wants_backports() {
 	[ "${BACKPORTS:-1}" = 1 ] && grep -q '^VERSION_CODENAME=bookworm$' /etc/os-release
 }
 
-# The mirror that apt uses for bookworm already, so that no host is named here.
+# Prints the mirror that apt already uses for bookworm: this script names no mirror.
 backports_uri() {
 	apt-get indextargets --format '$(CODENAME)|$(IDENTIFIER)|$(REPO_URI)' |
 		sed -n 's/^bookworm|Packages|//p' | head -n 1
@@ -36,7 +36,7 @@ add_backports() {
 		return 1
 	fi
 	cat >"$BACKPORTS_FILE.new" <<-END
-		# Added by particle-os for a newer QEMU. Nothing else is taken from it by itself.
+		# Added by particle-os for a newer QEMU. apt takes no other package from it unless asked.
 		Types: deb
 		URIs: $uri
 		Suites: bookworm-backports
@@ -63,7 +63,7 @@ install_packages() {
 
 install_test_packages() {
 	export DEBIAN_FRONTEND=noninteractive
-	# The packages would run servers that all the network can reach; the tests start their own.
+	# The packages would start servers that the whole network can reach. The tests start their own.
 	mkdir -p /etc/systemd/system
 	for name in docker-registry apt-cacher-ng; do
 		unit=/etc/systemd/system/$name.service
@@ -74,7 +74,7 @@ install_test_packages() {
 	apt-get install -y -q --no-install-recommends $TEST_PACKAGES
 }
 
-# ensure VERB PACKAGE...: has the missing ones installed by `setup.sh VERB`, as root.
+# ensure VERB PACKAGE...: runs `setup.sh VERB` as root if one of the packages is missing.
 ensure() {
 	verb=$1
 	shift
@@ -84,7 +84,7 @@ ensure() {
 	done
 	[ -n "$missing" ] || return 0
 	if [ ! -e /etc/debian_version ]; then
-		say "this is no Debian; install the equivalents of:$missing"
+		say "this is not Debian; install the equivalents of:$missing"
 		exit 2
 	fi
 	say "installing$missing"
@@ -95,7 +95,7 @@ ensure() {
 	elif command -v sudo >/dev/null && [ -t 0 ] && sudo -v; then
 		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$verb"
 	else
-		say "this needs an administrator, once; nothing was changed. Ask them to run:"
+		say "this needs an administrator, once; nothing has changed. Ask an administrator to run:"
 		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") $verb" >&2
 		exit 2
 	fi
@@ -112,7 +112,7 @@ programs() {
 	exit 2
 }
 
-# Debian has venv's other half in a package of its own.
+# Debian has a part of venv, ensurepip, in a separate package.
 check_python() {
 	python=${PYTHON:-python3}
 	if ! command -v "$python" >/dev/null; then
@@ -136,7 +136,7 @@ venv() {
 		return 0
 	fi
 	say "installing Python packages into .venv"
-	# An interrupted attempt leaves a .venv without pip.
+	# An interrupted installation leaves a .venv without pip.
 	if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 		check_python
 		"$python" -m venv --clear .venv

@@ -1,4 +1,4 @@
-"""The annotated types of options, as the host looks through them."""
+"""Finds the annotated types of options classes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, get_args, get_type_hints
 def field_types(kind: type) -> dict[str, Any]:
     """The annotated types of a class's fields.
 
-    To find them takes longer than all else of a recipe.
+    The result is cached: finding the types takes longer than the rest of reading a recipe.
     """
     return get_type_hints(kind, include_extras=True)
 
 
 def options_class(annotation: Any, data_type: str | None = None) -> Any:
-    """The options class within an annotation: through Annotated, tuple, and unions by type."""
+    """The options class in an annotation, its tuples and unions; `data_type` selects by `type`."""
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         if data_type is None or getattr(annotation, "type", None) in (None, data_type):
             return annotation

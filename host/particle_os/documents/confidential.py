@@ -1,4 +1,4 @@
-"""Values that no message shows, because their types say so."""
+"""Marks the values that no message may show. Their types declare them as confidential."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from particle_os.documents.document import Node
 
 
 def mark(node: Node, kind: Any) -> None:
-    """Sets `confidential` on the values below `node` that the annotated type `kind` marks so.
+    """Sets `confidential` on the values below `node` that the annotated type `kind` declares so.
 
-    A text in the place of a mapping with such a value is confidential: it may hold the value.
+    A text in place of a mapping with a confidential value is confidential, too: it may contain the
+    value.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -35,7 +36,7 @@ def mark(node: Node, kind: Any) -> None:
 
 
 def conceal(node: Node) -> None:
-    """Makes a value confidential with all that it holds."""
+    """Makes a value and everything in it confidential."""
     for inner in node.walk():
         inner.confidential = True
 
@@ -52,7 +53,7 @@ def _mark_options(node: Node, kind: Any) -> None:
 
 
 def _is_open(options: Node, hint: Any) -> bool:
-    """Whether the options beside a confidential value say that it may be shown."""
+    """Whether the other options of a confidential value allow messages to show it."""
     for marker in _markers(hint):
         named = options.child(marker.option) if marker.option else None
         if named is not None and named.value in marker.open_with:
@@ -61,7 +62,7 @@ def _is_open(options: Node, hint: Any) -> bool:
 
 
 def _possible(node: Node, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The kinds that the `type` of a mapping names, or all of them."""
+    """The kinds that the `type` of a mapping names, or all kinds if it names none."""
     tag = node.child("type")
     named = [k for k in kinds if tag is not None and getattr(k, "type", None) == tag.value]
     return tuple(named) or kinds
@@ -72,7 +73,7 @@ def _holds_confidential(hint: Any) -> bool:
 
 
 def _markers(hint: Any) -> Iterator[Confidential]:
-    """The marks in an annotated type, through lists and unions; not those within its classes."""
+    """The marks in an annotated type and its lists and unions, but not in its classes."""
     for argument in get_args(hint):
         if isinstance(argument, Confidential):
             yield argument

@@ -1,4 +1,4 @@
-"""Strict YAML documents in which every value knows where it stands."""
+"""Reads strict YAML documents. Every value has its place in the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from particle_os.errors import InvalidDocument, Problem, without_credentials
 
 try:
-    # With libyaml it takes a twentieth of the time.
+    # libyaml is twenty times as fast as PyYAML's own parser.
     from yaml.cyaml import CParser  # type: ignore[attr-defined]
 except ImportError:
     CParser = yaml.SafeLoader  # type: ignore[assignment,misc]
@@ -24,20 +24,20 @@ except ImportError:
 SIZE_LIMIT = 1 << 20
 NODE_LIMIT = 20_000
 DEPTH_LIMIT = 50
-# Characters; PyYAML's own parser reads about 100,000 in a second.
+# In characters. PyYAML's own parser reads about 100,000 characters in a second.
 EXPLAINED_LIMIT = 1 << 16
-# In messages, for a text that no message shows. A text of fewer characters stands in many messages
-# by chance.
+# WITHHELD replaces a confidential text in messages. A text of fewer than LEAST_WITHHELD characters
+# is in many messages by chance.
 WITHHELD, LEAST_WITHHELD = "***", 4
 TOO_COMPLEX = "the document is too large or too deep"
 
 Key = tuple[str | int, ...]
 
 # YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema) for the plain scalars; the
-# words that only YAML 1.1 takes for booleans are left strings and refused where a boolean is due.
+# words that are booleans only in YAML 1.1 stay strings and are refused in place of a boolean.
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
-# A leading zero means octal to YAML 1.1 and nothing to YAML 1.2; here it makes a string.
+# A leading zero means octal in YAML 1.1 and nothing in YAML 1.2; here it makes a string.
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[1-9][0-9]*[eE][-+]?[0-9]+"
@@ -55,11 +55,11 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Node:
-    """A value with its place, and that of its key; mappings and lists hold nodes.
+    """A value with its place and the place of its key; mappings and lists contain nodes.
 
-    What is wrong with an `unknown` value has been told. `written` is a number as the document has
-    it, such as 0o755, where that is not the usual form. `made_of` names the variables whose values
-    it holds. No message shows a `confidential` value, nor its `tag`.
+    The error of an `unknown` value has been reported already. `written` is a number as the document
+    spells it, such as 0o755, if that is not the usual form. `made_of` names the variables in the
+    value. No message shows a `confidential` value, nor its `tag`.
     """
 
     value: Any
@@ -80,7 +80,7 @@ class Node:
         return self.value
 
     def child(self, part: str | int) -> Node | None:
-        """The value of a key, or the item of a list; None when there is none."""
+        """The value of a key, or an item of a list; None if the key or item is missing."""
         if isinstance(self.value, dict):
             return self.value.get(part)
         if isinstance(self.value, list) and isinstance(part, int) and part < len(self.value):
@@ -89,7 +89,7 @@ class Node:
         return None
 
     def walk(self) -> Iterator[Node]:
-        """This node, then all that it holds."""
+        """This node, then all nodes in it."""
         yield self
         if isinstance(self.value, dict | list):
             inner = self.value.values() if isinstance(self.value, dict) else self.value
@@ -98,10 +98,10 @@ class Node:
 
 
 class Source:
-    """A parsed document, and what is wrong with it.
+    """A parsed document with its `problems`, which are errors, and its `notes`, which are not.
 
-    `lines` are those of the file; `notes` are no errors. With `incomplete`, a part of it could not
-    be read. `files` are the SHA-256 digests of all files that it was read from.
+    `lines` are the lines of the file. An `incomplete` document has a part that could not be read.
+    `files` has the SHA-256 digest of each file that belongs to the document.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,9 +129,9 @@ class Source:
         self.notes.append(self._presentable(found))
 
     def withhold(self, texts: Iterable[str]) -> None:
-        """Takes `texts` out of all messages, of those that are there already, too."""
+        """Removes `texts` from all messages, earlier messages included."""
         found = {text for text in (*self._withheld, *texts) if len(text) >= LEAST_WITHHELD}
-        # A text may be a part of another one.
+        # Remove long texts first: a text may be a part of a longer one.
         self._withheld = tuple(sorted(found, key=lambda text: (-len(text), text)))
         self.problems = [self._presentable(problem) for problem in self.problems]
         self.notes = [self._presentable(note) for note in self.notes]
@@ -145,7 +145,7 @@ class Source:
         return replace(problem, message=message, hint=hint)
 
     def nodes(self, key: Key) -> Iterator[Node]:
-        """The values on the way to the one at `key`, from the whole document on."""
+        """The values on the path to `key`, from the whole document to the value at `key`."""
         node: Node | None = self.root
         for part in key:
             if node is None:
@@ -156,14 +156,14 @@ class Source:
             yield node
 
     def node(self, key: Key) -> Node | None:
-        """The value at a path, if there is one."""
+        """The value at a path; None if it is missing."""
         node: Node | None = self.root
         for part in key:
             node = node and node.child(part)
         return node
 
     def mark(self, key: Key, *, of_key: bool = False) -> Mark:
-        """Where a value stands, or its key; the nearest enclosing value when it is absent."""
+        """The place of a value or of its key; of the nearest enclosing value if it is missing."""
         node = self.root
         for part in key:
             found = node.child(part)
@@ -183,8 +183,11 @@ class _TooComplex(Exception):
 
 
 class _Composer:
-    """Makes nodes of a parser's events. Anchors, aliases and tags are refused: no document
-    multiplies itself or changes what its values mean."""
+    """Makes nodes from a parser's events.
+
+    Anchors, aliases and tags are errors: no document multiplies itself or changes the meaning of
+    its values.
+    """
 
     def __init__(self, source: Source, parser: Any) -> None:
         self._source = source
@@ -192,7 +195,7 @@ class _Composer:
         self._nodes = 0
 
     def document(self) -> Node | None:
-        """The only document; None when there is none. Raises YAMLError or _TooComplex."""
+        """The only document; None in an empty file. Raises YAMLError or _TooComplex."""
         self._next()  # The stream begins.
         event = self._next()
         if isinstance(event, yaml.StreamEndEvent):
@@ -283,7 +286,7 @@ def load(path: Path) -> Source:
     source = Source(path)
     text = _read(source)
     if text is not None:
-        # As YAML counts them.
+        # Split at the line breaks of YAML, so that line numbers agree with the parser's.
         source.lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
         _parse(source, text)
         if source.root.value is None and not source.problems:
@@ -295,7 +298,7 @@ def load(path: Path) -> Source:
 
 def _read(source: Source) -> str | None:
     try:
-        # Who opens a pipe waits for its writer.
+        # O_NONBLOCK: opening a pipe would wait for its writer.
         with os.fdopen(os.open(source.path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 source.problem(None, "unreadable", "is no regular file")
@@ -319,30 +322,30 @@ def _read(source: Source) -> str | None:
 
 
 def _parse(source: Source, text: str) -> None:
-    """Sets the root of `source`, unless the text is no document."""
+    """Sets the root of `source` unless the text is no valid document."""
     try:
         _compose(source, CParser(text))
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # PyYAML's own parser says better what is wrong, but slowly.
+        # PyYAML's own parser gives better messages, but is slow.
         problems, source.problems = source.problems, []
         if len(text) > EXPLAINED_LIMIT or not _explain_syntax(source, text):
             source.problems = problems
-            _tell(source, error)
+            _report(source, error)
 
 
 def _explain_syntax(source: Source, text: str) -> bool:
-    """Notes what PyYAML's own parser finds wrong; False when that is nothing."""
+    """Reports the errors that PyYAML's own parser finds; False if it finds none."""
     try:
         loader = yaml.SafeLoader(text)
     except yaml.YAMLError as error:
-        _tell(source, error)
+        _report(source, error)
         return True
     try:
         _compose(source, loader)
     except yaml.YAMLError as error:
-        _tell(source, error)
+        _report(source, error)
     except (ValueError, OverflowError) as error:
-        _tell(source, error, loader.get_mark())
+        _report(source, error, loader.get_mark())
     if source.problems:
         return True
     source.root = Source(source.path).root
@@ -358,9 +361,9 @@ def _compose(source: Source, parser: Any) -> None:
         source.root = node or source.root
 
 
-def _tell(source: Source, error: Exception, mark: Any = None) -> None:
+def _report(source: Source, error: Exception, mark: Any = None) -> None:
     if not isinstance(error, yaml.MarkedYAMLError):
-        # The scanner lets escapes through that name no character.
+        # The scanner accepts escapes for numbers that are no characters.
         known = isinstance(error, yaml.YAMLError)
         what = str(error).splitlines()[0] if known else "an escape names no character"
         if isinstance(error, yaml.reader.ReaderError):
@@ -369,16 +372,16 @@ def _tell(source: Source, error: Exception, mark: Any = None) -> None:
             mark = yaml.Mark("", error.position, before.count("\n"), column, "", 0)
     else:
         what = " ".join(filter(None, (error.context, error.problem)))
-        # PyYAML quotes the handle, which may be the beginning of a password.
+        # PyYAML quotes the handle, which may be the start of a password.
         what = re.sub("(found undefined tag handle) .*", r"\1", what)
         mark = error.problem_mark or error.context_mark
     place = Mark(source.path, mark.line + 1, mark.column + 1) if mark else None
-    # libyaml looks ahead, and newer ones have a limit of their own.
+    # Newer versions of libyaml have their own limit, and libyaml reads ahead.
     if "maximum nesting depth" in what:
         source.problem(place, "too-complex", TOO_COMPLEX)
         return
     line = source.lines[mark.line : mark.line + 1] if mark else []
-    # Braces mean something there.
+    # Within [ ] and { }, YAML reads the braces of ${...} as its own.
     in_flow = "flow" in what and line and "${" in line[0]
     hint = "put what holds ${...} in quotes within [ ] and { }" if in_flow else None
     if "\\t" in what:

@@ -1,4 +1,4 @@
-"""pydantic's errors in words for people, each with its line and column."""
+"""Explains pydantic's errors to people, each with its line and column."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from particle_os.errors import without_credentials
 
 # The most characters of a value in a message.
 SHOWN = 80
-# What a message says instead of a value that is confidential.
+# The text of messages in place of a confidential value.
 NOT_SHOWN = "something else"
 # A text that needs no quotes in YAML's lists.
 PLAIN = re.compile(r"[A-Za-z/._][A-Za-z0-9/._+=:-]*[A-Za-z0-9/._+=-]")
-# pydantic's errors about a key, and about what a class says of its options among themselves.
+# pydantic's errors about an unknown key, and about a rule of a class for its options.
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 RULE = "value_error"
 # pydantic's errors about the kind of a value, in YAML's words.
@@ -38,14 +38,13 @@ PLAIN_TYPES = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words of one kind of document, of which messages and hints are made.
+    """The words of one kind of document for messages and hints.
 
-    `names` lists the right keys at a path, or the right words where words are due. `item` is the
-    noun for what `is_item` finds: the items of a list that have several kinds. One of `item_keys`
-    stands in each of them, and `unknown_item` is the code of an error about a kind that does not
-    exist. By an option's name, `hints` tell what to write instead of an unknown
-    word, and `number_hints` what to write instead of a number. A shell would split the text of the
-    options in `commands`.
+    `names` lists the valid keys, or the valid words, at a path. `is_item` recognises the items of a
+    list of several kinds, and `item` is the noun for such an item. Each item has one of
+    `item_keys`. `unknown_item` is the code of the error about a kind that does not exist. `hints`
+    gives the replacement for an unknown word and `number_hints` the replacement for a number, both
+    by the option's name. The options in `commands` are split as a shell splits them.
     """
 
     names: Callable[[Key], Iterable[str]]
@@ -59,7 +58,7 @@ class Vocabulary:
 
 
 class _Fault:
-    """One of pydantic's errors, with what the document has at its place."""
+    """One of pydantic's errors, with the value at its place in the document."""
 
     def __init__(self, source: Source, item: Any, words: Vocabulary) -> None:
         self.source = source
@@ -69,7 +68,7 @@ class _Fault:
         self.given = item.get("input")
         self.pydantic_message = str(item["msg"])
         location = item["loc"]
-        # pydantic's mark for what is wrong with the name of an entry, not with its value.
+        # pydantic marks an error in the name of an entry, not in its value, with "[key]".
         self.of_key = location[-1:] == ("[key]",)
         self.key = path_of(source, location[:-1] if self.of_key else location)
         self.node = source.node(self.key)
@@ -84,12 +83,12 @@ class _Fault:
 
     @property
     def confidential(self) -> bool:
-        """Whether no message may show what stands there."""
+        """Whether no message may show the value."""
         return any(node.confidential for node in self.source.nodes(self.key))
 
     @property
     def shown(self) -> str:
-        """What was found, as messages show it."""
+        """The value as messages show it."""
         if self.confidential and not _kind_shown(self.given):
             return NOT_SHOWN
         if self.node is not None and self.node.written and not self.of_key:
@@ -98,7 +97,7 @@ class _Fault:
 
     @property
     def follows(self) -> bool:
-        """Whether the error only follows from another one that is told already."""
+        """Whether the error only follows from another error that has been reported."""
         tagged = self.kind == "union_tag_invalid"
         found = self.source.node((*self.key, "type") if tagged else self.key)
         unknown = found is not None and found.unknown
@@ -106,12 +105,12 @@ class _Fault:
 
     @property
     def is_scalar_for_text(self) -> bool:
-        """Whether YAML reads a number or a truth value there, where a text is due."""
+        """Whether the value must be a text, and YAML reads it as a number or a boolean."""
         is_text = self.kind == "string_type" or "text" in self.context
         return is_text and isinstance(self.given, bool | int | float)
 
     def names(self, *more: str) -> list[str]:
-        """The right names at the place, or below it."""
+        """The valid names at the place of the error, or at `more` below it."""
         return list(self.words.names((*self.key, *more)))
 
     def problem(self, mark: Mark, code: str, message: str, hint: str | None = None) -> None:
@@ -119,14 +118,14 @@ class _Fault:
 
 
 def explain(source: Source, item: Any, words: Vocabulary) -> None:
-    """Notes one of pydantic's errors in `source`, in words for people."""
+    """Adds one of pydantic's errors to the problems of `source`, in words for people."""
     fault = _Fault(source, item, words)
     if not fault.follows:
         EXPLANATIONS.get(fault.kind, _any_other)(fault)
 
 
 def path_of(source: Source, location: tuple[int | str, ...]) -> Key:
-    """pydantic's location without the union tags that it puts in."""
+    """pydantic's location without the union tags that pydantic inserts."""
     key: Key = ()
     node: Node | None = source.root
     for index, part in enumerate(location):
@@ -174,7 +173,7 @@ def _unknown_item(fault: _Fault) -> None:
         fault.problem(mark, "bad-type", message)
         return
     allowed = fault.names("type")
-    # A long name ends with the short one.
+    # The last part of an old, long name is the new name.
     hint = did_you_mean(nearest(word.rpartition(".")[2], allowed), allowed)
     fault.problem(mark, fault.words.unknown_item, f"there is no {noun} '{word}'", hint)
 
@@ -213,7 +212,7 @@ def _broken_rule(fault: _Fault) -> None:
             fault.problem(fault.source.mark((*fault.key, *place)), "bad-value", message)
         return
     message = str(error)
-    # Of several options that exclude each other, the one that is named first.
+    # The message begins with the name of the option that is at fault.
     named = fault.source.node((*fault.key, message.partition(":")[0]))
     fault.problem(named.mark if named else fault.mark, "bad-value", message)
 
@@ -224,16 +223,16 @@ def _not_accepted(fault: _Fault) -> None:
 
 
 def _word_meant(fault: _Fault) -> str | None:
-    """The hint that names a word near the one that was found."""
+    """The hint with a valid word that is near the given word."""
     given = fault.given
-    said = given if isinstance(given, dict) else [given]
-    known = [word for word in said if isinstance(word, str)]
+    values = given if isinstance(given, dict) else [given]
+    known = [word for word in values if isinstance(word, str)]
     near = next(filter(None, (nearest(word, fault.names()) for word in known)), None)
     return did_you_mean(near, []) if near else None
 
 
 def _text_meant(fault: _Fault) -> str | None:
-    """The hint for a text that is written as a number, or that its type recognises."""
+    """The hint for a text that YAML reads as a number, or whose meaning the type guesses."""
     given, guess = fault.given, fault.context.get("meant")
     if guess is not None and isinstance(given, str) and (meant := guess(given)):
         return did_you_mean(meant, [])
@@ -277,7 +276,7 @@ EXPLANATIONS: Mapping[str, Callable[[_Fault], None]] = {
 
 
 def _quoted(given: Any) -> str:
-    """A value in a message."""
+    """A value as a message quotes it."""
     if kind := _kind_shown(given):
         return kind
     text = without_credentials(json.dumps(given, ensure_ascii=False, default=str))
@@ -285,7 +284,7 @@ def _quoted(given: Any) -> str:
 
 
 def _kind_shown(given: Any) -> str | None:
-    """The kind that a message shows of a value which may hold a secret; None for other values."""
+    """The kind of a value that may contain a secret; None for a value that messages show."""
     if isinstance(given, str) and keys.is_private(given):
         return "a private key"
     if isinstance(given, dict | list):
@@ -294,7 +293,7 @@ def _kind_shown(given: Any) -> str | None:
 
 
 def _items(given: object, is_command: bool) -> list[str]:
-    """The items of the list that was meant by a single value."""
+    """The items of the list that the user meant by a single value."""
     words = [given]
     if isinstance(given, str):
         try:
@@ -305,7 +304,7 @@ def _items(given: object, is_command: bool) -> list[str]:
 
 
 def _meant_item(fault: _Fault) -> str | None:
-    """The hint for an item that is written as its name alone, or as a mapping under its name."""
+    """The hint for an item given as its name alone, or as a mapping under its name."""
     given = fault.given
     name = next(iter(given), None) if isinstance(given, dict) else given
     near = nearest(name, fault.names("type")) if isinstance(name, str) else None

@@ -1,4 +1,4 @@
-"""Documents as instances of options classes, validated by pydantic."""
+"""Turns documents into instances of options classes, validated by pydantic."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from particle_os.documents.words import nearest
 from particle_os.errors import InvalidDocument
 
 T = TypeVar("T")
-# Errors of one document that are told.
+# The most errors of one document that are reported.
 MOST = 1000
-# Of pydantic's ConfigDict.
+# A key of pydantic's ConfigDict.
 DOCSTRINGS = "use_attribute_docstrings"
 
 
 @functools.cache
 def _adapter(kind: Hashable) -> pydantic.TypeAdapter[Any]:
-    """pydantic's view of a dataclass, made when it is needed: that of a recipe takes a while."""
+    """pydantic's adapter for a dataclass, made on first use: the recipe's takes a while."""
     return pydantic.TypeAdapter(cast(Any, kind))
 
 
 def json_schema(kind: type[Options]) -> dict[str, Any]:
     """The JSON Schema of an options class, with descriptions from the docstrings.
 
-    Only here does pydantic read those: it takes it four times as long as all the rest.
+    pydantic reads the docstrings only here: reading them takes four times as long as all the rest.
     """
     Options.__pydantic_config__[DOCSTRINGS] = True
     try:
@@ -41,9 +41,9 @@ def json_schema(kind: type[Options]) -> dict[str, Any]:
 
 
 def validate(source: Source, kind: type[T], words: Vocabulary) -> T:
-    """The document as a `kind`; raises InvalidDocument with all that is wrong with it.
+    """Returns the document as a `kind`. Raises InvalidDocument with all errors of the document.
 
-    Messages and hints are made of `words`.
+    `words` supplies the words of messages and hints.
     """
     try:
         model: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(source.data))
@@ -51,11 +51,11 @@ def validate(source: Source, kind: type[T], words: Vocabulary) -> T:
         found = error.errors(include_url=False)
         found += _broken_rules(source, kind, found, words)
         for item in found[:MOST]:
-            # pydantic counts only the valid items of a list; those that are not have their own.
+            # pydantic counts only the valid items of a list; invalid items have their own errors.
             if item["type"] != "too_short" or not item["input"]:
                 explain(source, item, words)
         if len(found) > MOST:
-            source.problem(None, "too-many", f"there are {len(found) - MOST} errors more")
+            source.problem(None, "too-many", f"there are {len(found) - MOST} more errors")
         raise InvalidDocument(source.problems) from None
     if source.problems:
         raise InvalidDocument(source.problems)
@@ -63,9 +63,9 @@ def validate(source: Source, kind: type[T], words: Vocabulary) -> T:
 
 
 def _broken_rules(source: Source, kind: type, found: list[Any], words: Vocabulary) -> list[Any]:
-    """What pydantic finds of the rules of classes that it does not make for an unknown key.
+    """Finds the broken rules of classes that pydantic skips because of an unknown key.
 
-    Such a key is taken for the one that was probably meant, or left out.
+    Replaces each unknown key by the key that was probably meant, or drops it, and validates again.
     """
     data = source.data
     unknown = [item for item in found if item["type"] in UNKNOWN_KEY]
@@ -86,7 +86,7 @@ def _broken_rules(source: Source, kind: type, found: list[Any], words: Vocabular
 
 
 def valid(kind: Hashable, data: object) -> Any:
-    """`data` as a `kind`; None when anything is wrong with it."""
+    """`data` as a `kind`; None when it is not valid."""
     try:
         return _adapter(kind).validate_json(json.dumps(data))
     except pydantic.ValidationError:

@@ -1,4 +1,4 @@
-"""Words that were probably meant by others, and the hints that offer them."""
+"""Finds the word that the user probably meant by a wrong word, and makes the hint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The one of `words` that was probably meant."""
+    """The word in `words` that the user probably meant by `word`; None without a near one."""
     candidates = list(words)
     spelled = word.replace("_", "-").lower()
     if spelled in candidates:
@@ -18,7 +18,7 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 
 def did_you_mean(near: str | None, allowed: list[str]) -> str | None:
-    """The hint that goes with a wrong word."""
+    """The hint for a wrong word: the near word, or the allowed words."""
     if near:
         return f"did you mean '{near}'?"
     return f"allowed: {', '.join(allowed)}" if allowed else None

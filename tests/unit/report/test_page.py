@@ -205,7 +205,7 @@ def test_nothing_at_all_is_a_page_too():
     bare = Verdict(status="timed-out", seconds=0.0, message="")
     assert "timed-out" in Page(page.document("image.raw", [bare])).text
     empty = result("x", stages=(), artifacts=(), phases={}, notes=(), status="failed")
-    assert "did not come to its end" in Page(page.document("x", [], result=empty)).text
+    assert "did not finish" in Page(page.document("x", [], result=empty)).text
 
 
 def test_errors_in_the_disk_come_before_its_verdicts():
