@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from particle_agent.stages.output.qemu import Firmware, Qemu
+from particle_agent.stages.output.qemu import BootFirmware, Qemu
 
 TOP = Path(__file__).parents[1]
 PAGE = TOP / "docs" / "matrix.md"
@@ -27,7 +27,7 @@ PACKAGES = (
     "systemd-boot-efi systemd-ukify systemd-repart cloud-guest-utils xfsprogs btrfs-progs"
 ).split()
 SIGNED = ["shim-signed", "grub-efi-amd64-signed", "systemd-boot-efi-amd64-signed"]
-FIRMWARES: tuple[Firmware, ...] = get_args(Firmware)
+FIRMWARES: tuple[BootFirmware, ...] = get_args(BootFirmware)
 HEAD = """\
 # What boots
 
@@ -46,7 +46,7 @@ class Combination:
     """An image to build, and the firmware types that it boots under."""
 
     stage: Qemu
-    firmwares: tuple[Firmware, ...]
+    firmwares: tuple[BootFirmware, ...]
 
     @property
     def loader(self) -> str:
@@ -105,7 +105,7 @@ def combinations() -> Iterator[Combination]:
                         yield Combination(stage, ("uefi-secure",))
 
 
-def build(combination: Combination, program: list[str], directory: Path) -> dict[Firmware, str]:
+def build(combination: Combination, program: list[str], directory: Path) -> dict[BootFirmware, str]:
     """Builds and boots a combination; returns the last columns of the row of each firmware."""
     recipe = directory / f"{combination.name}.yml"
     recipe.write_text(combination.recipe())
@@ -118,7 +118,7 @@ def build(combination: Combination, program: list[str], directory: Path) -> dict
         check=False,
     )
     result: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
-    seen: dict[Firmware, str] = {
+    seen: dict[BootFirmware, str] = {
         verdict["firmware"]: f"{verdict['status']} | {verdict['seconds']:.0f}"
         for verdict in result.get("boot", [])
     }
@@ -129,7 +129,7 @@ def build(combination: Combination, program: list[str], directory: Path) -> dict
     return {firmware: seen.get(firmware, "not built | ") for firmware in combination.firmwares}
 
 
-def row(combination: Combination, firmware: Firmware) -> str:
+def row(combination: Combination, firmware: BootFirmware) -> str:
     stage = combination.stage
     return f"| {combination.loader} | {stage.partition_table} | {stage.file_system} | {firmware} |"
 

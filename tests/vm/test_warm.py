@@ -16,6 +16,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from particle_os.sandbox import helper, running
+from particle_os.sandbox.template import load_template
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.system.workspace import cache_directory, workspace

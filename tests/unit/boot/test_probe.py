@@ -134,7 +134,7 @@ def test_the_credentials_carry_the_nonce_for_old_and_new_systemd():
 
 def test_too_many_questions_are_refused():
     long = CommandCheck(command=("sh", "-c", "x" * 60000))
-    with pytest.raises(UsageError, match="handed to an image: 60017"):
+    with pytest.raises(UsageError, match="passed to an image: 60017"):
         probe.credentials(NONCE, (long,))
 
 
