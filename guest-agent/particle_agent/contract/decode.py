@@ -47,7 +47,7 @@ def decode(kind: type[T], value: object, where: str = "value") -> T:
 
 
 def decode_any(kinds: tuple[type, ...], value: object, where: str = "value") -> Any:
-    """Converts `value` to that dataclass of `kinds` which the key "type" of `value` names.
+    """Converts `value` to the dataclass of `kinds` that the key "type" of `value` names.
 
     Raises DecodeError as `decode` does, and for an unknown type.
     """

@@ -12,10 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-if TYPE_CHECKING:
-    pass
+from typing import Annotated, Any, ClassVar, Literal
 
 
 def kebab_case(name: str) -> str:

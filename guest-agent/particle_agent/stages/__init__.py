@@ -14,7 +14,7 @@ __all__ = ["ALL_STAGES", "RECIPE_STAGES", "RecipeStage", "Stage"]
 
 
 class Stage(Protocol):
-    """The interface of every stage class, besides its options."""
+    """The interface of every stage class, in addition to its options."""
 
     reads_network: ClassVar[bool]
     uses_name: ClassVar[bool]

@@ -78,7 +78,7 @@ class StageOptions(Options):
         return f"{self.name} ({self.type})" if self.name else self.type
 
     def needs(self) -> Iterable[Need]:
-        """What the base or earlier stages must provide."""
+        """The things that the base or earlier stages must provide."""
         return ()
 
     def may_bring(self, need: Need) -> bool:

@@ -53,9 +53,9 @@ class Verdict(pydantic.BaseModel):
     message: str
     # Seconds until each phase appeared; after a restart, the phases of the last start.
     phases: dict[str, float] = {}
-    # How often the machine restarted itself before it answered.
+    # The number of restarts by the machine itself before it answered.
     restarts: int = 0
-    # How often the test restarted the machine because its boot menu counted down without end: on a
+    # The number of restarts by the test because the boot menu counted down without end: on a
     # busy host, GRUB can measure its clock wrongly.
     new_starts: int = 0
     checks: tuple[CheckResult, ...] = ()

@@ -79,7 +79,7 @@ class Watch:
     ) -> None:
         self.phases: dict[str, float] = {}
         self.restarts = 0
-        # How often the watch itself restarted the machine.
+        # The number of restarts by the watch itself.
         self.new_starts = 0
         self._machine = machine
         self._probe = probe

@@ -31,7 +31,7 @@ from particle_os.system import interrupt
 
 @dataclass(frozen=True)
 class OutputStyle:
-    """How a command shows its data and its progress."""
+    """The style in which a command shows its data and its progress."""
 
     verbose: bool = False
     quiet: bool = False

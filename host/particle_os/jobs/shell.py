@@ -28,7 +28,7 @@ from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm.accel import Acceleration
 
 SESSION_SECONDS = 24 * 3600.0
-# How long the VM may leave typed input unread.
+# The longest time in which the VM may leave typed input unread.
 ANSWER_SECONDS = 60.0
 CHUNK = 1 << 15
 

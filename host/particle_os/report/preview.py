@@ -19,7 +19,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a build of `recipe` would do.
+    """The steps of a build of `recipe`.
 
     `base_digest` is None for a base that is not made yet. `plain_note` is the note of a build that
     takes no shortcuts.

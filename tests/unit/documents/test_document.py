@@ -1,4 +1,4 @@
-"""What is wrong with a file as such, whatever it describes."""
+"""Errors of a file that do not depend on its subject."""
 
 import pytest
 import yaml

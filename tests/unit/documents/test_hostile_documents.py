@@ -112,7 +112,7 @@ def write(path, content):
 
 @pytest.fixture(scope="module")
 def read():
-    """Tells of a path the codes of what is wrong, how much that is, and the most memory it took."""
+    """Returns the codes of the errors, their number, and the peak memory for a file."""
     with subprocess.Popen(
         [sys.executable, "-c", READ], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as reader:
@@ -161,7 +161,7 @@ def test_a_thousand_errors_are_told_and_the_rest_is_counted(tmp_path, read):
     ],
 )
 def test_words_that_yaml_may_take_for_something_else(tmp_path, text, line, column, hint):
-    """What is meant is plain (a package called 'no', an octal mode) or an error with its place."""
+    """An ambiguous value (a package called 'no', an octal mode) is read as text or is an error."""
     from particle_os.errors import InvalidDocument
     from particle_os.recipe import loading
 

@@ -1,4 +1,4 @@
-"""What CI systems get of verdicts."""
+"""The reports of verdicts for CI systems."""
 
 from xml.etree import ElementTree as ET
 

@@ -73,7 +73,7 @@ def begun(*argv, **options):
 
 
 def test_something_else_is_done_while_a_program_runs(tmp_path):
-    """It ends only after the other has; how it ends is told to who waits for it."""
+    """The program ends only after the other one; its caller sees its exit status."""
     script = 'while [ ! -e "$0" ]; do sleep 0.02; done; echo end; exit "$1"'
     with begun("sh", "-c", script, tmp_path / "done", "0") as finish:
         (tmp_path / "done").touch()

@@ -131,7 +131,7 @@ class Files(StageOptions):
 
 
 def _why_lost(path: str) -> str | None:
-    """Why the image would lose a file at `path` ("" is the root directory), if it would."""
+    """The reason why the image would lose a file at `path` ("" is the root directory)."""
     if not path:
         return "is the whole image; name a path in it"
     top = f"/{path.split('/')[1]}"

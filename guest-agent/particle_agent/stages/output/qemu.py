@@ -97,7 +97,7 @@ class Qemu(StageOptions):
             yield ("compress",), "it compresses only the formats raw and qcow2"
 
     def refusal(self, firmware: BootFirmware) -> str | None:
-        """Why the image cannot boot under `firmware`, if it cannot."""
+        """The reason why the image cannot boot under `firmware`; None if it can."""
         if firmware not in FIRMWARES[self.boot_loader]:
             served = " and ".join(FIRMWARES[self.boot_loader])
             return f"{self.boot_loader} starts from {served}, not from {firmware}"
@@ -119,7 +119,7 @@ class Qemu(StageOptions):
             yield growth.need(self.partition_table)
 
     def signed_needs(self) -> Iterator[Need]:
-        """What an image for Secure Boot needs in addition."""
+        """The additional needs of an image for Secure Boot."""
         yield from self._loader().signed_needs()
 
     def run(self, target: Target) -> None:
