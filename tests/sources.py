@@ -11,6 +11,9 @@ ROOTS = {
     "particle_os": Path(particle_os.__file__).parent,
     "particle_agent": Path(particle_agent.__file__).parent,
 }
+# Modules and names that import or run what only a text names.
+HIDING_MODULES = {"builtins", "imp", "importlib", "pkgutil", "runpy", "zipimport"}
+HIDING_NAMES = {"__builtins__", "__import__", "__loader__", "__spec__", "compile", "eval", "exec"}
 
 
 def modules(package: str, root: Path) -> dict[str, Path]:
@@ -41,11 +44,37 @@ def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import hides the module that it imports"
-            assert node.module is not None
+            assert node.module is not None and node.level == 0, f"{path}: a relative import"
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in known else node.module
+
+
+def hidden(path: Path) -> Iterator[str]:
+    """The ways of a source file to reach a module that `imported` cannot name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (a.name for a in names if _hides(a.name) or _top(a.name) in ROOTS)
+            case ast.ImportFrom(level=level) if level:
+                yield "a relative import"
+            case ast.ImportFrom(module=str(module), names=names):
+                inner = [f"{module}.{alias.name}" for alias in names]
+                yield from (name for name in inner if _hides(name) or name.endswith(".*"))
+            case ast.Attribute(value=ast.Name(id="sys"), attr="modules"):
+                yield "sys.modules"
+            case ast.Name(id=name) if name in HIDING_NAMES:
+                yield name
+
+
+def _hides(name: str) -> bool:
+    """Whether a module or name of the standard library finds modules by their names."""
+    resources = f"{name}.".startswith("importlib.resources.")
+    return name == "sys.modules" or (_top(name) in HIDING_MODULES and not resources)
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def folder(name: str) -> str:
