@@ -38,10 +38,11 @@ test: setup ## Run all tests, with virtual machines
 # Keep bytecode caching on: otherwise each of hundreds of test processes recompiles every module.
 export PYTHONDONTWRITEBYTECODE =
 
-check: venv ## Format, lint, spelling, types, unit tests: the inner loop (TESTS=...)
+check: venv ## Format, lint, spelling, generated files, types, unit tests: the inner loop (TESTS=...)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/codespell
+	@$(BIN)/python tests/generate.py --check
 	@$(BIN)/mypy
 	@sh host/setup.sh programs
 	@$(BIN)/pytest -q -n $(WORKERS) -m "not slow" $(TESTS)

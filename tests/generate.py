@@ -7,9 +7,11 @@ for example because it names a removed stage, no program can import the package.
 from __future__ import annotations
 
 import ast
+import builtins
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +38,7 @@ ALL_STAGES: tuple[type, ...] = (
 
 
 class UnclearStage(Exception):
-    """The source of a stage lacks a name, or two stages share one."""
+    """The source of a stage has no clear name or has a field that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -52,33 +54,77 @@ class Found:
 def stages(top: Path) -> list[Found]:
     """All stages of the folder of stages, sorted by their names in recipes.
 
-    Raises UnclearStage when a stage has no type, or two stages share a name.
+    Raises UnclearStage when a stage has no type, two stages share a name, or a field has a wrong
+    type.
     """
     found = [stage for path in (top / STAGES).rglob("*.py") for stage in _in_module(top, path)]
-    for names in ([stage.type for stage in found], [stage.name for stage in found]):
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise UnclearStage(f"two stages are called '{min(twice)}': rename one of them")
+    for kind in ("type", "name"):
+        _refuse_repeated([(getattr(stage, kind), stage.module) for stage in found])
     return sorted(found, key=lambda stage: stage.type)
+
+
+def _refuse_repeated(names: list[tuple[str, str]]) -> None:
+    """Raises UnclearStage when two of the pairs of name and module have the same name."""
+    counts = Counter(name for name, _ in names)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
+        modules = " and ".join(sorted(module for name, module in names if name == twice[0]))
+        raise UnclearStage(f"two stages are called '{twice[0]}', in {modules}: rename one of them")
 
 
 def _in_module(top: Path, path: Path) -> Iterator[Found]:
     module = ".".join(path.relative_to(top / AGENT).with_suffix("").parts)
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ClassDef) and "StageOptions" in map(ast.unparse, node.bases):
-            yield _stage(node, module)
+    tree = ast.parse(path.read_text())
+    known = {*dir(builtins), *_defined(tree)}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            bases = {ast.unparse(base) for base in node.bases}
+            if bases & {"Options", "StageOptions"}:
+                _check_fields(node, module, known)
+            if "StageOptions" in bases:
+                yield _stage(node, module)
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """The names that exist when the module has been imported."""
+    for node in tree.body:
+        match node:
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                yield name
+            case ast.Assign(targets=targets):
+                yield from map(ast.unparse, targets)
+            case ast.AnnAssign(target=target):
+                yield ast.unparse(target)
+
+
+def _check_fields(node: ast.ClassDef, module: str, known: Collection[str]) -> None:
+    """Raises UnclearStage when the type of a field is undefined or can change."""
+    for part in node.body:
+        if isinstance(part, ast.AnnAssign):
+            place = f"{module}: {node.name}.{ast.unparse(part.target)}"
+            for name in [n.id for n in ast.walk(part.annotation) if isinstance(n, ast.Name)]:
+                if name not in known:
+                    raise UnclearStage(f"{place}: '{name}' is not defined: import it")
+                if name in ("list", "set"):
+                    raise UnclearStage(f"{place}: '{name}' can change: use tuple[X, ...]")
 
 
 def _stage(node: ast.ClassDef, module: str) -> Found:
-    values = {
-        ast.unparse(part.target): part.value.value
+    fields = {
+        ast.unparse(part.target): (part.value.value, ast.unparse(part.annotation))
         for part in node.body
         if isinstance(part, ast.AnnAssign) and isinstance(part.value, ast.Constant)
     }
-    kind = values.get("type")
+    kind, annotation = fields.get("type", (None, ""))
     if not isinstance(kind, str):
         message = f"{module}: {node.name} has no name in recipes"
         raise UnclearStage(f'{message}: add `type: Literal["..."] = "..."`, as other stages do')
-    return Found(kind, node.name, module, values.get("in_recipes") is not False)
+    if annotation != f"Literal[{kind!r}]":
+        message = f"{module}: {node.name} has the name '{kind}', but the type {annotation}"
+        raise UnclearStage(f'{message}: write `type: Literal["{kind}"] = "{kind}"`')
+    in_recipes, _ = fields.get("in_recipes", (True, ""))
+    return Found(kind, node.name, module, in_recipes is not False)
 
 
 def registry(top: Path) -> str:

@@ -9,6 +9,12 @@ from tests import generate
 
 TOP = generate.TOP
 MOTD = '''\
+from dataclasses import dataclass
+from typing import Literal
+
+from particle_agent.stages.base import StageOptions
+
+
 @dataclass(frozen=True, kw_only=True)
 class Motd(StageOptions):
     """Writes /etc/motd."""
@@ -56,14 +62,37 @@ def test_the_registry_needs_no_stage_that_can_be_imported(tree):
     ("text", "message"),
     [
         (MOTD.replace('    type: Literal["motd"] = "motd"\n', ""), "has no name in recipes"),
-        (MOTD.replace("motd", "apt"), "two stages are called 'apt'"),
-        (MOTD.replace("Motd", "Apt"), "two stages are called 'Apt'"),
+        (
+            MOTD.replace("motd", "apt"),
+            r"two stages are called 'apt', in particle_agent\.stages\.settings\.motd and "
+            r"particle_agent\.stages\.software\.apt: rename",
+        ),
+        (MOTD.replace("Motd", "Apt"), r"two stages are called 'Apt', in .*motd and .*apt: rename"),
+        (MOTD.replace('= "motd"', '= "mtod"'), r"motd: Motd has the name 'mtod', but the type Lit"),
+        (MOTD.replace('Literal["motd"]', "str"), r"motd: Motd has .*, but the type str: write"),
+        (f"{MOTD}    text: Text\n", r"settings\.motd: Motd\.text: 'Text' is not defined: import"),
+        (
+            f"if TYPE_CHECKING:\n    from x import Text\n{MOTD}    text: tuple[Text, ...]\n",
+            r"Motd\.text: 'Text' is not defined",
+        ),
+        (
+            f"{MOTD}    lines: list[str]\n",
+            r"Motd\.lines: 'list' can change: use tuple\[X, \.\.\.\]",
+        ),
+        (f"{MOTD}    lines: set[str] | None = None\n", r"Motd\.lines: 'set' can change"),
+        (f"{MOTD}class Line(Options):\n    words: list[str]\n", r"Line\.words: 'list' can change"),
     ],
 )
 def test_an_unclear_stage_is_an_error(tree, text, message):
     add(tree, text)
     with pytest.raises(generate.UnclearStage, match=message):
         generate.registry(tree)
+
+
+def test_the_check_looks_for_stale_files_before_it_runs_mypy_and_tests():
+    recipe = (TOP / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0]
+    steps = ["tests/generate.py --check", "/mypy", "/pytest"]
+    assert sorted(steps, key=recipe.index) == steps
 
 
 def test_a_changed_file_is_stale_and_is_written_at_once(tree):
