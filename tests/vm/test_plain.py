@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -73,14 +75,42 @@ def listing(image: Path, where: Path) -> Listing:
     return {name: {**about, "xattrs": attributes.get(name)} for name, about in found.items()}
 
 
+@dataclass(frozen=True)
+class Build:
+    """What a build left, and the times of the last use of the helper VM's saved states."""
+
+    output: Path
+    states_before: dict[str, int]
+    states_after: dict[str, int]
+
+    @property
+    def image(self) -> Path:
+        return self.output / "reference.raw"
+
+    def text(self, ending: str) -> str:
+        return (self.output / f"reference.{ending}").read_text(errors="replace")
+
+    @property
+    def apt_parts(self) -> set[str]:
+        """The programs that the agent itself ran in the stage `apt`, and the steps of dpkg."""
+        return set(json.loads(self.text("result.json"))["stages"][0]["parts"])
+
+
+def states(account: Account) -> dict[str, int]:
+    """The saved states, with their times: a start from a state updates its time."""
+    found = (account.cache / "warm").glob("*.state")
+    return {path.name: path.stat().st_mtime_ns for path in found}
+
+
 @pytest.fixture(scope="module")
-def images(account: Account) -> dict[str, Path]:
+def builds(account: Account) -> dict[str, Build]:
     """The reference recipe, built by the ordinary user with and without shortcuts."""
     recipe = account.write(account.directory / "reference.yml", REFERENCE.read_text())
     made = {}
     for way in ("fast", "plain"):
         output = account.make_directory(f"reference-{way}")
         options = ["--plain"] if way == "plain" else []
+        before = states(account)
         outcome = account.run(
             "build", recipe, "--output", output, "--source-date", DATE, "--no-boot-test",
             "--json", *options,
@@ -88,12 +118,32 @@ def images(account: Account) -> dict[str, Path]:
         assert outcome.status == 0, outcome.stderr
         assert outcome.json()["plain"] == (way == "plain")
         assert not any("which takes longer: " in note for note in outcome.json()["notes"])
-        made[way] = output / "reference.raw"
+        made[way] = Build(output, before, states(account))
     return made
 
 
-def test_the_image_is_the_same_without_shortcuts(images: dict[str, Path], tmp_path: Path) -> None:
-    fast, plain = (listing(images[way], tmp_path / way) for way in ("fast", "plain"))
+def test_only_the_fast_build_unpacks_packages_at_once(builds: dict[str, Build]) -> None:
+    assert re.search(r"Unpacking \d+ packages at once", builds["fast"].text("log"))
+    assert "packages at once" not in builds["plain"].text("log")
+
+
+def test_only_the_fast_build_does_the_work_of_stand_ins(builds: dict[str, Build]) -> None:
+    """Without stand-ins, maintainer scripts run these programs, and the agent does not."""
+    requested = {"depmod", "systemd-hwdb"}
+    assert requested <= builds["fast"].apt_parts
+    assert requested.isdisjoint(builds["plain"].apt_parts)
+
+
+def test_the_helper_vm_of_the_plain_build_boots(builds: dict[str, Build]) -> None:
+    fast, plain = builds["fast"], builds["plain"]
+    assert fast.states_after
+    assert fast.states_after != fast.states_before
+    assert plain.states_after == plain.states_before
+    assert "PARTICLE-OS-READY" in plain.text("console.log")
+
+
+def test_the_image_is_the_same_without_shortcuts(builds: dict[str, Build], tmp_path: Path) -> None:
+    fast, plain = (listing(builds[way].image, tmp_path / way) for way in ("fast", "plain"))
     assert len(fast) > 5000
     differences = {
         name: {

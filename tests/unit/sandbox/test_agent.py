@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from particle_agent.contract import wire
+from particle_agent.contract.decode import decode
 from particle_os.errors import (
     DeadlineExceeded,
     InfrastructureError,
@@ -120,6 +121,19 @@ def test_what_the_agent_tells_is_handed_on():
     stream = HELLO + heartbeat.join(map(line, events)) + DONE
     assert run(stream) == events
     assert run(*(stream[i : i + 1] for i in range(len(stream)))) == events
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_agent_is_told_whether_to_take_shortcuts(plain):
+    class Sent(Connection):
+        def send(self, channel, stream, deadline, more_follows=False):
+            requests.append(json.loads(stream.read()))
+
+    requests = []
+    agent = Agent(Sent(HELLO + DONE), lambda: None, PROGRAM)
+    agent.run([], hostname="x", deadline=plenty(), listen=print, plain=plain)
+    (request,) = requests
+    assert decode(wire.RunOptions, request["options"]).plain is plain
 
 
 @pytest.mark.parametrize(
