@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from particle_agent.apt.dpkg import DPKG
 from particle_agent.target.target import Target
@@ -51,7 +51,8 @@ class Beside:
     def serving(self) -> Iterator[None]:
         """Serves requests until the context ends. All requested lists of modules are made then.
 
-        Raises CommandFailed when depmod fails.
+        Raises the first error, for example CommandFailed when depmod fails. After an error no
+        stand-in waits.
         """
         ended = threading.Event()
         with ThreadPoolExecutor(1) as own:
@@ -60,29 +61,35 @@ class Beside:
                 yield
             finally:
                 ended.set()
-            if failures := served.result():
-                raise failures[0]
+            if error := served.result():
+                raise error
 
     def finish(self) -> None:
         """Waits for the remaining work. Raises CommandFailed when a program fails."""
         for future in self._under_way:
             future.result()
 
-    def _serve(self, ended: threading.Event) -> list[Exception]:
-        failures: list[Exception] = []
+    def _serve(self, ended: threading.Event) -> Exception | None:
+        """Serves requests until `ended` is set. Returns the first error."""
+        first = None
         last = False
         while not last:
             last = ended.wait(POLL_SECONDS)
-            for name, requests in self._requests().items():
-                try:
-                    self._do(name)
-                except Exception as error:
-                    # Remove the requests after any error, so that no stand-in waits forever.
-                    failures.append(error)
-                for request in requests:
-                    self._target.remove(request)
-            self._begin_early()
-        return failures
+            try:
+                self._serve_once()
+            except Exception as error:
+                first = first or error
+                # Remove all requests after any error, so that no stand-in waits forever.
+                with suppress(Exception):
+                    self._target.remove(REQUESTS)
+        return first
+
+    def _serve_once(self) -> None:
+        for name, requests in self._requests().items():
+            self._do(name)
+            for request in requests:
+                self._target.remove(request)
+        self._begin_early()
 
     def _requests(self) -> dict[str, list[str]]:
         """The current request files, by the requested work."""

@@ -1,6 +1,7 @@
 import base64
 import os
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from hashlib import sha256
@@ -228,6 +229,38 @@ def test_a_failure_of_depmod_is_reported_and_holds_nothing_up(debian, kind):
     debian.when("depmod", depmod)
     with pytest.raises(kind, match="depmod"):
         Apt(packages=("linux-image-amd64",)).run(debian)
+    assert debian.list("/run") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [
+        ("list", "/run/particle-os-beside"),
+        ("list", "/var/lib/dpkg/info"),
+        ("remove", "/run/particle-os-beside/depmod-"),
+    ],
+)
+def test_any_failure_beside_dpkg_is_reported_and_holds_nothing_up(
+    debian, monkeypatch, method, place
+):
+    """The second stand-in waits until there is no request of the first one."""
+    works = getattr(debian, method)
+
+    def fail(path):
+        if path.startswith(place) and threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("the thread fails")
+        return works(path)
+
+    def install():
+        monkeypatch.setattr(debian, method, fail)
+        ask_for(debian, "depmod", "6.12-amd64")
+        ask_for(debian, "depmod", "-a", "6.12-amd64")
+
+    real(debian, "depmod", f"echo $* >>{debian.root}/real/asked")
+    on_install(debian, install)
+    with pytest.raises(RuntimeError, match="the thread fails"):
+        Apt(packages=("linux-image-amd64",)).run(debian)
+    assert debian.read("/real/asked") == "-a 6.12-amd64\n"
     assert debian.list("/run") == []
 
 
