@@ -136,3 +136,22 @@ def test_a_value_that_is_absent_stands_where_its_parent_does(tmp_path):
     assert source.line(("b", "c", 0)) == 3
     assert source.line(("b", "nothing")) == 3
     assert source.line(("nothing",)) == 1
+
+
+def test_a_withheld_text_is_in_no_part_of_a_message(tmp_path):
+    source = load(tmp_path, "a: x\n")
+    source.problem(None, "early", "before canary", "hint canary")
+    source.withhold(["canary"])
+    source.problem(None, "late", "after canary", "hint canary")
+    source.note(source.root.mark, "noted", "a note on canary")
+    shown = [(one.message, one.hint) for one in (*source.problems, *source.notes)]
+    assert shown == [("before ***", "hint ***"), ("after ***", "hint ***"), ("a note on ***", None)]
+
+
+def test_a_short_text_is_not_withheld(tmp_path):
+    """A text of three characters occurs in ordinary words, and would make messages unreadable."""
+    source = load(tmp_path, "a: x\n")
+    source.withhold(["abc", "abcd"])
+    source.problem(None, "late", "abc abcd", "abcd abc")
+    (problem,) = source.problems
+    assert (problem.message, problem.hint) == ("abc ***", "*** abc")

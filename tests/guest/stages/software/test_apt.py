@@ -144,7 +144,7 @@ def ask_for(target, program, *arguments, script=None):
 def run_stand_in(target, program, *arguments, env):
     real = f"{target.root}/real:{os.environ['PATH']}"
     text = target.read(f"{STAND_INS}/{program}").replace(stand_ins.PATH, f"PATH={real}")
-    for place in ("/run/", "/var/lib/", "/usr/sbin/update-initramfs"):
+    for place in ("/run/", "/var/lib/", "/usr/bin/dracut", "/usr/sbin/update-initramfs"):
         text = text.replace(place, f"{target.root}{place}")
     argv = ["sh", "-c", text, program, *arguments]
     subprocess.run(argv, check=True, timeout=HANG_SECONDS, env={"PATH": real, **env})
@@ -199,6 +199,23 @@ def test_a_request_stays_until_it_is_done_and_one_that_comes_meanwhile_is_done_a
     first, second, third = seen[0]
     assert first in (second, third)
     assert seen[1] == [name for name in (second, third) if name != first]
+
+
+@pytest.mark.parametrize("dracut", [False, True])
+def test_a_system_with_dracut_lists_its_modules_at_once(debian, dracut):
+    """dracut reads the lists as soon as the kernel's script continues."""
+
+    def install():
+        if dracut:
+            debian.write("/usr/bin/dracut", "")
+        ask_for(debian, "depmod", "6.12-amd64")
+
+    real(debian, "depmod", f"echo $* >>{debian.root}/real/asked")
+    on_install(debian, install)
+    Apt(packages=("linux-image-amd64",)).run(debian)
+    asked = [command.argv for command in debian.commands if command.argv[0] == "depmod"]
+    assert asked == ([] if dracut else [("depmod", "6.12-amd64")])
+    assert debian.exists("/real/asked") is dracut
 
 
 def test_a_request_that_is_being_done_is_waited_for_under_any_name(debian):
