@@ -127,6 +127,25 @@ check_python() {
 	exit 2
 }
 
+check_writable() {
+	place=$top
+	[ ! -e .venv ] || place=$top/.venv
+	[ ! -w "$place" ] || return 0
+	say "the Python packages belong into $top/.venv, and you may not write to $place."
+	say "Make a clone of your own and run make in it: git clone $top"
+	exit 2
+}
+
+install_python_packages() {
+	log=.venv/pip.log
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' 2>"$log" && return
+	grep '^ *ERROR' "$log" >&2 || cat "$log" >&2
+	say "pip cannot install the Python packages; all its messages are in $top/$log."
+	say "pip needs a network, once. Behind a proxy, set https_proxy=http://HOST:PORT. Without a network,"
+	say "set PIP_NO_INDEX=1 and PIP_FIND_LINKS=DIRECTORY, a directory of wheels ('pip download' makes it)."
+	exit 2
+}
+
 venv() {
 	top=$(dirname "$(dirname "$(realpath "$0")")")
 	cd "$top"
@@ -135,13 +154,14 @@ venv() {
 	if [ "$(cat "$stamp" 2>/dev/null)" = "$sum $top" ]; then
 		return 0
 	fi
+	check_writable
 	say "installing Python packages into .venv"
 	# An interrupted installation leaves a .venv without pip.
 	if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 		check_python
 		"$python" -m venv --clear .venv
 	fi
-	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	install_python_packages
 	echo "$sum $top" >"$stamp"
 }
 

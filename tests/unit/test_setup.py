@@ -1,5 +1,6 @@
 """Tests the messages of host/setup.sh when a dependency of `make check` is missing."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,9 +13,24 @@ SH = shutil.which("sh")
 PYTHON = '#!/bin/sh\ncase "$2" in *{}*) exit 1 ;; esac\n'
 
 
-def setup(top, verb, **environment):
+# A stand-in for Python that makes a virtual environment whose pip has no network.
+OFFLINE = """\
+#!/bin/sh
+[ "$1" = -m ] || exit 0
+mkdir -p .venv/bin
+cat >.venv/bin/pip <<END
+#!/bin/sh
+echo "WARNING: Retrying" >&2
+echo "ERROR: No matching distribution found" >&2
+exit 1
+END
+chmod +x .venv/bin/pip
+"""
+
+
+def setup(top, verb, prefix=(), **environment):
     return subprocess.run(
-        [SH, top / "host/setup.sh", verb],
+        [*prefix, SH, top / "host/setup.sh", verb],
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
@@ -65,3 +81,32 @@ def test_a_python_that_cannot_make_virtual_environments_is_reported(fresh, word,
     assert done.returncode == 2
     assert message in done.stderr
     assert not (fresh / ".venv").exists()
+
+
+@pytest.mark.parametrize("place", [".", ".venv"])
+def test_a_clone_that_cannot_be_written_is_reported(fresh, place):
+    (fresh / place).mkdir(exist_ok=True)
+    (fresh / place).chmod(0o555)
+    # Without its capabilities, root has only the rights of an owner.
+    prefix = ["setpriv", "--bounding-set=-all"] if os.getuid() == 0 else []
+    done = setup(fresh, "venv", prefix)
+    (fresh / place).chmod(0o755)
+    assert done.returncode == 2
+    assert f"you may not write to {(fresh / place).resolve()}." in done.stderr
+    assert f"git clone {fresh}" in done.stderr
+    assert "Errno" not in done.stderr
+    assert not (fresh / ".venv/bin").exists()
+
+
+def test_a_pip_without_a_network_is_reported(fresh):
+    python = fresh / "python"
+    python.write_text(OFFLINE)
+    python.chmod(0o755)
+    done = setup(fresh, "venv", PYTHON=str(python))
+    assert done.returncode == 2
+    assert "ERROR: No matching distribution found\nsetup: pip cannot install" in done.stderr
+    assert "https_proxy" in done.stderr
+    assert "PIP_FIND_LINKS" in done.stderr
+    assert "Retrying" not in done.stderr
+    assert "Retrying" in (fresh / ".venv/pip.log").read_text()
+    assert not (fresh / ".venv/.installed").exists()
