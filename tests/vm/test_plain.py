@@ -77,7 +77,7 @@ def listing(image: Path, where: Path) -> Listing:
 
 @dataclass(frozen=True)
 class Build:
-    """What a build left, and the times of the last use of the helper VM's saved states."""
+    """The output of a build, and the times of the saved states before and after it."""
 
     output: Path
     states_before: dict[str, int]
