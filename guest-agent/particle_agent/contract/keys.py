@@ -11,8 +11,11 @@ SSH_KEY = re.compile(
     r"(?:^|\s)((?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+) (AAAA[A-Za-z0-9+/]*={0,3})(?=\s|$)"
 )
 SSH_HINT = "write a line such as the one in ~/.ssh/id_ed25519.pub"
-# The private keys of OpenSSH, OpenPGP, PKCS 1 and PKCS 8; the second pattern is for PuTTY.
-PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|PuTTY-User-Key-File")
+# The private keys of OpenSSH, OpenPGP, PKCS 1 and PKCS 8; then those of PuTTY and age. The last
+# pattern is "openssh-key-v1" in base64, which begins a key of OpenSSH without its first line.
+PRIVATE = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|PuTTY-User-Key-File|AGE-SECRET-KEY-|b3BlbnNzaC1rZXk"
+)
 # RFC 9580, 6.2. Lines may end with CR and LF.
 ARMOR = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n"

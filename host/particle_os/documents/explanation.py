@@ -13,7 +13,7 @@ from particle_agent.contract import keys
 from particle_agent.contract.options import Faults
 
 from particle_os.documents.document import Key, Mark, Node, Source
-from particle_os.documents.words import did_you_mean, nearest
+from particle_os.documents.words import did_you_mean, nearest, unlike_a_path
 from particle_os.errors import without_credentials
 
 # The most characters of a value in a message.
@@ -287,6 +287,8 @@ def _kind_shown(given: Any) -> str | None:
     """The kind of a value that may contain a secret; None for a value that messages show."""
     if isinstance(given, str) and keys.is_private(given):
         return "a private key"
+    if isinstance(given, str) and re.search("[\r\n]", given.strip()):
+        return unlike_a_path(given)
     if isinstance(given, dict | list):
         return "a mapping" if isinstance(given, dict) else "a list"
     return None

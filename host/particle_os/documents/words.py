@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+from particle_agent.contract import keys
+
+# In characters: the longest name of a file on Linux.
+FILE_NAME_LIMIT = 255
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -15,6 +21,17 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     if (begun := [word for word in candidates if word.startswith(spelled)]) and len(begun) == 1:
         return begun[0]
     return next(iter(difflib.get_close_matches(spelled, candidates, n=1, cutoff=0.6)), None)
+
+
+def unlike_a_path(text: str) -> str | None:
+    """The description of a text that is no path, such as a pasted key; None for a possible path."""
+    if keys.is_private(text):
+        return "a private key"
+    if lines := len(re.findall("[\r\n]+", text.strip())):
+        return f"a text of {lines + 1} lines"
+    if max(map(len, text.split("/"))) > FILE_NAME_LIMIT:
+        return f"a text of {len(text)} characters"
+    return None
 
 
 def did_you_mean(near: str | None, allowed: list[str]) -> str | None:

@@ -23,6 +23,7 @@ from particle_agent.stages import RecipeStage
 
 from particle_os.documents.annotations import field_types
 from particle_os.documents.document import Key, Node
+from particle_os.documents.words import unlike_a_path
 from particle_os.system.checksum import file_sha256
 
 S = TypeVar("S", bound=RecipeStage)
@@ -108,6 +109,7 @@ def _take(
 ) -> Attachment | None:
     """The attachment that a name refers to; None when it cannot be read."""
     path = relative_to / name
+    shown = unlike_a_path(name) or name
     try:
         found = _attachment(path, marker)
         if marker.faults is not None and found.size > LOOKED_AT_LIMIT:
@@ -115,10 +117,10 @@ def _take(
         faults = marker.faults(path.read_bytes()) if marker.faults is not None else ()
     except (OSError, NotAttachable) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        complain(key, "no-file", f"{name}: {reason}")
+        complain(key, "no-file", f"{shown}: {reason}")
         return None
     for fault in faults:
-        complain(key, "bad-file", f"{name}: {fault}")
+        complain(key, "bad-file", f"{shown}: {fault}")
     return found
 
 

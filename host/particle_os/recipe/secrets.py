@@ -17,6 +17,7 @@ from pathlib import Path
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import Secret
 
+from particle_os.documents.words import unlike_a_path
 from particle_os.errors import UsageError
 
 # Bytes. The redaction of a shorter secret would hit too many unrelated lines.
@@ -74,13 +75,13 @@ def _value(secret: Secret, directory: Path, environment: Mapping[str, str]) -> b
     else:
         assert secret.file is not None
         path = directory / secret.file
-        source = str(path)
+        source = unlike_a_path(secret.file) or str(path)
         try:
             with path.open("rb") as file:
                 value = file.read(MOST + 1)
         except OSError as error:
             raise UsageError(
-                f"secret '{secret.name}': {path} cannot be read: {error.strerror}"
+                f"secret '{secret.name}': {source} cannot be read: {error.strerror}"
             ) from error
     value = value.removesuffix(b"\n")
     if not LEAST <= len(value) <= MOST:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from particle_os.documents import document
 from particle_os.documents.document import NODE_LIMIT, Node, Source
-from particle_os.documents.words import did_you_mean, nearest
+from particle_os.documents.words import did_you_mean, nearest, unlike_a_path
 from particle_os.errors import InvalidDocument
 
 KEY = "include"
@@ -90,24 +90,25 @@ class _Expansion:
             self._source.problem(name.mark, "bad-value", f"{KEY}: expected the path of a file")
             return None
         if PurePosixPath(text).is_absolute():
-            message = f"{KEY}: expected a path relative to this file, found '{text}'"
+            shown = unlike_a_path(text) or f"'{text}'"
+            message = f"{KEY}: expected a path relative to this file, found {shown}"
             self._source.problem(name.mark, "bad-value", message)
             return None
         return _plain(item.mark.path.parent / text)
 
     def _may_be_read(self, item: Node, path: Path, chain: tuple[Path, ...]) -> bool:
-        mark = item.value[KEY].mark
+        mark, shown = item.value[KEY].mark, unlike_a_path(item.value[KEY].value) or path
         self._count += 1
         if self._count > COUNT_LIMIT:
             self._refuse(item, f"more than {COUNT_LIMIT} files are included")
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                self._source.problem(mark, "no-file", f"{path}: is no regular file")
+                self._source.problem(mark, "no-file", f"{shown}: is no regular file")
                 return False
             real = path.resolve()
         except (OSError, ValueError, RuntimeError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            self._source.problem(mark, "no-file", f"{path}: {why}")
+            self._source.problem(mark, "no-file", f"{shown}: {why}")
             return False
         if real in [other.resolve() for other in chain]:
             cycle = " -> ".join(str(step) for step in (*chain, path))

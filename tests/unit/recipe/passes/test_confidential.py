@@ -172,3 +172,44 @@ def test_a_value_without_its_variable_is_not_shown(tmp_path):
     assert done.exit_code == 2
     assert "expected NAME=VALUE" in done.output
     assert canary not in json.dumps(done.output)
+
+
+# In each recipe, "@" is the place of a path.
+PATHS = {
+    "keys of a user": "  - type: users\n    users:\n"
+    "      - {name: a, ssh-authorized-keys-file: @}\n",
+    "source": "  - type: files\n    files: [{path: /a, source: @}]\n",
+    "include": "  - include: @\n",
+    "debs": "  - type: apt\n    debs: [@]\n",
+    "secret": "  - type: run\n    command: [a]\n    secrets: [{name: t, file: @}]\n",
+}
+PASTED = {
+    "OpenSSH": '"-----BEGIN OPENSSH PRIVATE KEY-----\\n{}\\n-----END OPENSSH PRIVATE KEY-----"',
+    "folded": "'-----BEGIN PRIVATE KEY----- {} -----END PRIVATE KEY-----'",
+    "absolute": "'/-----BEGIN PRIVATE KEY----- {}'",
+    "age": "AGE-SECRET-KEY-{}",
+    "body": "b3BlbnNzaC1rZXkt{}",
+    "lines": '"abc\\n{}\\nabc"',
+    "long": f"'{'x' * 260}{{}}'",
+}
+
+
+@pytest.mark.parametrize("place", PATHS)
+@pytest.mark.parametrize("pasted", PASTED)
+@pytest.mark.parametrize("fault", ["nothing", "unknown key"])
+def test_no_message_shows_a_key_in_place_of_a_path(tmp_path, place, pasted, fault):
+    canary = secrets.token_hex(8)
+    path = tmp_path / "recipe.yml"
+    path.write_text(FAULTS[fault] % PATHS[place].replace("@", PASTED[pasted].format(canary)))
+    text = output_of(path)
+    assert canary not in text, text
+    done = CliRunner().invoke(cli, ["build", str(path), "--dry-run"])
+    assert canary not in done.output, done.output
+
+
+def test_a_key_in_place_of_a_path_is_named(tmp_path):
+    path = tmp_path / "recipe.yml"
+    path.write_text(FAULTS["nothing"] % PATHS["source"].replace("@", "AGE-SECRET-KEY-1X"))
+    assert "a private key: No such file or directory" in output_of(path)
+    path.write_text(FAULTS["nothing"] % PATHS["source"].replace("@", "a-file"))
+    assert "a-file: No such file or directory" in output_of(path)
