@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
+    CONFIDENTIAL,
     Architecture,
     Duration,
     HostPath,
@@ -36,11 +37,12 @@ class Secret(Options):
     value, in memory.
     """
 
-    name: SecretName
+    # A value in place of a name may be the secret itself.
+    name: Annotated[SecretName, CONFIDENTIAL]
     """The name by which the stage uses it."""
-    file: HostPath | None = None
+    file: Annotated[HostPath, CONFIDENTIAL] | None = None
     """The file on the host that holds the value, relative to the recipe."""
-    env: VariableName | None = None
+    env: Annotated[VariableName, CONFIDENTIAL] | None = None
     """The environment variable of particle-os that holds the value."""
 
     def __post_init__(self) -> None:

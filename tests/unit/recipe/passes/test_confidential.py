@@ -29,6 +29,11 @@ PLACES = {
     "      - {package: pp, question: pp/q, value: @}\n",
     "line of debconf": "  - type: apt\n    debconf: [@]\n",
     "lines of debconf": "  - type: apt\n    debconf: @\n",
+    "secrets": "  - type: run\n    command: [a]\n    secrets: @\n",
+    "secret": "  - type: run\n    command: [a]\n    secrets: [@]\n",
+    "name of a secret": "  - type: run\n    command: [a]\n    secrets: [{name: @, env: A}]\n",
+    "variable of a secret": "  - type: run\n    command: [a]\n    secrets: [{name: a, env: @}]\n",
+    "file of a secret": "  - type: run\n    command: [a]\n    secrets: [{name: a, file: @}]\n",
     "mirror": "  - type: sources\n    repositories:\n"
     "      - {name: m, uris: ['http://me:@@m.example/debian'], suites: [trixie]}\n",
 }
