@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from particle_os.documents.words import shown_key
 from particle_os.errors import InvalidDocument, Problem, without_credentials
 
 try:
@@ -255,7 +256,7 @@ class _Composer:
             self._source.problem(
                 mark,
                 "repeated-key",
-                f"the key '{name}' stands here a second time",
+                f"the key '{shown_key(name)}' stands here a second time",
                 f"first at line {first.line}" if first else None,
             )
         return result

@@ -13,7 +13,7 @@ from particle_agent.contract import keys
 from particle_agent.contract.options import Faults
 
 from particle_os.documents.document import Key, Mark, Node, Source
-from particle_os.documents.words import did_you_mean, nearest, unlike_a_path
+from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import without_credentials
 
 # The most characters of a value in a message.
@@ -77,7 +77,7 @@ class _Fault:
     @property
     def name(self) -> str:
         """The last name of the path, with the number of the list's item: `formats[1]`."""
-        name = next((part for part in reversed(self.key) if isinstance(part, str)), "")
+        name = shown_key(next((part for part in reversed(self.key) if isinstance(part, str)), ""))
         numbered = self.key and isinstance(self.key[-1], int)
         return f"{name}[{self.key[-1]}]" if numbered else name
 
@@ -93,7 +93,8 @@ class _Fault:
             return NOT_SHOWN
         if self.node is not None and self.node.written and not self.of_key:
             return self.node.written
-        return _quoted(self.given)
+        of_key = self.of_key and isinstance(self.given, str)
+        return _quoted(shown_key(self.given) if of_key else self.given)
 
     @property
     def follows(self) -> bool:
@@ -154,7 +155,7 @@ def _is_tag(node: Node | None, part: int | str) -> bool:
 
 def _unknown_key(fault: _Fault) -> None:
     allowed = list(fault.words.names(fault.key[:-1]))
-    hint = did_you_mean(nearest(fault.name, allowed), allowed)
+    hint = did_you_mean(nearest(fault.name.rstrip(":=…"), allowed), allowed)
     mark = fault.source.mark(fault.key, of_key=True)
     fault.problem(mark, "unknown-key", f"unknown key '{fault.name}'", hint)
 
@@ -184,7 +185,7 @@ def _item_without_type(fault: _Fault) -> None:
     if word := next((word for word in words if nearest(word, possible)), None):
         mark = fault.source.mark((*fault.key, word), of_key=True)
         hint = did_you_mean(nearest(word, possible), [])
-        fault.problem(mark, "unknown-key", f"unknown key '{word}'", hint)
+        fault.problem(mark, "unknown-key", f"unknown key '{shown_key(word)}'", hint)
         return
     fault.problem(fault.mark, "missing-key", "the key 'type' is missing", _meant_item(fault))
 

@@ -10,6 +10,8 @@ from particle_agent.contract import keys
 
 # In characters: the longest name of a file on Linux.
 FILE_NAME_LIMIT = 255
+# The most characters of a key in a message.
+KEY_SHOWN = 40
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -21,6 +23,16 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     if (begun := [word for word in candidates if word.startswith(spelled)]) and len(begun) == 1:
         return begun[0]
     return next(iter(difflib.get_close_matches(spelled, candidates, n=1, cutoff=0.6)), None)
+
+
+def shown_key(key: str) -> str:
+    """A wrong key as messages show it: without what follows a ':', '=' or blank.
+
+    YAML reads `{password:X}`, without a blank before the value, as a key.
+    """
+    end = re.search(r"[:=\s]", key)
+    shown = key[: end.start() + 1 if end else None][:KEY_SHOWN]
+    return f"{shown}…" if shown != key else key
 
 
 def unlike_a_path(text: str) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from particle_os.documents.document import SIZE_LIMIT, TOO_COMPLEX, Mark, Node, Source
-from particle_os.documents.words import did_you_mean, nearest
+from particle_os.documents.words import did_you_mean, nearest, shown_key
 from particle_os.errors import InvalidDocument, UsageError
 
 KEY = "variables"
@@ -30,7 +30,7 @@ class NoSuchVariable(UsageError):
     """A value is given for the variable `name`, which the recipe does not declare."""
 
     def __init__(self, name: str, hint: str) -> None:
-        super().__init__(f"--set: there is no variable '{name}'", hint=hint)
+        super().__init__(f"--set: there is no variable '{shown_key(name)}'", hint=hint)
         self.name = name
         self.is_near = "?" in hint
 
@@ -196,6 +196,7 @@ def _declared(source: Source) -> dict[str, Variable]:
     for name, inner in node.value.items():
         if not re.fullmatch(NAME, name):
             what = "a letter of a-z, then at most 62 of a-z, 0-9, '_' and '-'"
+            name = shown_key(name)
             source.problem(inner.key, "bad-key", f"{KEY}: expected {what}, found '{name}'")
         found[name] = _declaration(source, name, inner)
     return found
@@ -210,7 +211,8 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
             if key not in ("type", "default", "description"):
                 allowed = ["default", "description", "type"]
                 hint = did_you_mean(nearest(key, allowed), allowed)
-                source.problem(inner.key, "unknown-key", f"unknown key '{key}'", hint)
+                message = f"unknown key '{shown_key(key)}'"
+                source.problem(inner.key, "unknown-key", message, hint)
         stated, default = node.child("type"), node.child("default")
         if stated is not None:
             if stated.value not in KINDS:

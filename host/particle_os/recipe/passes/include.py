@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from particle_os.documents import document
 from particle_os.documents.document import NODE_LIMIT, Node, Source
-from particle_os.documents.words import did_you_mean, nearest, unlike_a_path
+from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
 
 KEY = "include"
@@ -81,7 +81,8 @@ class _Expansion:
         for key, node in item.value.items():
             if key != KEY:
                 hint = did_you_mean(None, [KEY])
-                self._source.problem(node.key, "unknown-key", f"unknown key '{key}'", hint)
+                message = f"unknown key '{shown_key(key)}'"
+                self._source.problem(node.key, "unknown-key", message, hint)
         name: Node = item.value[KEY]
         if name.unknown:
             return None
@@ -127,7 +128,8 @@ class _Expansion:
             for key, node in root.value.items():
                 if key != "stages":
                     hint = did_you_mean(nearest(key, ["stages"]), ["stages"])
-                    self._source.problem(node.key, "unknown-key", f"unknown key '{key}'", hint)
+                    message = f"unknown key '{shown_key(key)}'"
+                    self._source.problem(node.key, "unknown-key", message, hint)
             root = root.value.get("stages", root)
         if not isinstance(root.value, list):
             message = "an included file is a list of stages, or a mapping with 'stages'"

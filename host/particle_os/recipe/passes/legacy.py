@@ -14,6 +14,7 @@ from particle_agent.contract.options import kebab_case
 
 from particle_os.documents.annotations import options_class
 from particle_os.documents.document import Node, Source
+from particle_os.documents.words import shown_key
 
 PREFIX = "org.osbuild.debian."
 
@@ -92,7 +93,7 @@ def _take_over(
         spelled = name.replace("_", "-")
         right = spelled if name not in fields and spelled in fields else name
         if right in options:
-            message = f"the key '{right}' stands here a second time"
+            message = f"the key '{shown_key(right)}' stands here a second time"
             first, second = sorted(one.key or one.mark for one in (options[right], node))
             source.problem(second, "repeated-key", message, f"first at line {first.line}")
             continue

@@ -179,6 +179,50 @@ def test_a_value_without_its_variable_is_not_shown(tmp_path):
     assert canary not in json.dumps(done.output)
 
 
+@pytest.mark.parametrize("stage", [
+    "{type: users, users: [{name: a, password-hash:$6$@}]}",
+    "{type: users, users: [{name: a, password:@}]}",
+    "{type: users, users: [{name: a, 'password @': x}]}",
+    "{type: users, users: [{name: a, password:@, password:@}]}",
+    "{type: users, users: [{a:@}, {password=@: x}]}",
+    "{type: apt, debconf: [{package: aa, question: a/b, type: password, value:@}]}",
+    "{type: run, command: [a], environment: {T:@}}",
+    "{type: run, command: [a], environment: {T:@: 5}}",
+    "{type: run, command: [a], secrets: [{name:@}]}",
+    "{type:@}",
+    "{include: nonesuch.yml, token:@}",
+    "{type: users, users: ['@:x']}",
+])  # fmt: skip
+def test_no_message_shows_what_follows_a_key_without_a_blank(tmp_path, stage):
+    canary = secrets.token_hex(8)
+    path = tmp_path / "recipe.yml"
+    path.write_text(FAULTS["nothing"] % f"  - {stage.replace('@', canary)}\n")
+    text = output_of(path)
+    assert "recipe.yml" in text
+    assert canary not in text
+
+
+@pytest.mark.parametrize("variables", [
+    "{pw:@}", "{pw:@: }", "{pw=@: {type: string}}", "{pw: {type:@}}", "{pw: {default:@}}",
+])  # fmt: skip
+def test_no_message_shows_what_follows_a_variable_without_a_blank(tmp_path, variables):
+    canary = secrets.token_hex(8)
+    path = tmp_path / "recipe.yml"
+    declared = f"variables: {variables.replace('@', canary)}\n"
+    path.write_text(declared + FAULTS["nothing"] % "  - {type: hostname, hostname: '${pw}'}\n")
+    text = output_of(path)
+    assert "recipe.yml" in text
+    assert canary not in text
+
+
+def test_an_unknown_key_is_named(tmp_path):
+    path = tmp_path / "recipe.yml"
+    path.write_text(FAULTS["nothing"] % "  - {type: users, users: [{name: a, password:x}]}\n")
+    assert "unknown key 'password:…' (did you mean 'password'?)" in output_of(path)
+    path.write_text(f"{'k' * 60}: x\n" + FAULTS["nothing"] % "")
+    assert f"unknown key '{'k' * 40}…'" in output_of(path)
+
+
 # In each recipe, "@" is the place of a path.
 PATHS = {
     "keys of a user": "  - type: users\n    users:\n"
