@@ -60,7 +60,7 @@ class Node:
 
     The error of an `unknown` value has been reported already. `written` is a number as the document
     spells it, such as 0o755, if that is not the usual form. `made_of` names the variables in the
-    value. No message shows a `confidential` value, nor its `tag`.
+    value. No message shows a `confidential` value.
     """
 
     value: Any
@@ -68,7 +68,6 @@ class Node:
     key: Mark | None = None
     unknown: bool = False
     written: str | None = None
-    tag: str | None = None
     made_of: tuple[str, ...] = ()
     confidential: bool = False
 
@@ -224,18 +223,19 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             return Node(None, mark, key, unknown=True)
         if event.tag is not None:
-            complaint = f"the tag '{event.tag}' is not allowed here"
-            self._source.problem(mark, "bad-tag", complaint)
+            # A password that begins with "!" makes a tag.
+            hint = "put a text that begins with '!' in quotes"
+            self._source.problem(mark, "bad-tag", "tags are not allowed", hint)
         if isinstance(event, yaml.MappingStartEvent):
-            return Node(self._mapping(depth), mark, key, tag=event.tag)
+            return Node(self._mapping(depth), mark, key)
         if isinstance(event, yaml.SequenceStartEvent):
-            items, tag = [], event.tag
+            items = []
             while not isinstance(event := self._next(), yaml.SequenceEndEvent):
                 items.append(self._node(event, depth + 1, None))
-            return Node(items, mark, key, tag=tag)
+            return Node(items, mark, key)
         value = self._scalar(event, mark)
         odd = isinstance(value, int | float) and str(value).lower() != event.value.lower()
-        return Node(value, mark, key, written=event.value if odd else None, tag=event.tag)
+        return Node(value, mark, key, written=event.value if odd else None)
 
     def _mapping(self, depth: int) -> dict[str, Node]:
         result: dict[str, Node] = {}

@@ -41,8 +41,7 @@ def _conceal(reading: Reading) -> None:
     for node in root.walk():
         if not variables.isdisjoint(node.made_of):
             confidential.conceal(node)
-    tags = [node.tag for node in hidden if node.tag]
-    reading.source.withhold([*reading.variables.texts(variables), *tags])
+    reading.source.withhold(reading.variables.texts(variables))
 
 
 def _check_length(reading: Reading) -> None:

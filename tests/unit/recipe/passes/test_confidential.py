@@ -215,6 +215,19 @@ def test_no_message_shows_what_follows_a_variable_without_a_blank(tmp_path, vari
     assert canary not in text
 
 
+@pytest.mark.parametrize("tagged", ["!@", "!@ x", "!@!x x", "!<@> x", "!!@ x"])
+def test_no_message_shows_a_tag(tmp_path, tagged):
+    path = tmp_path / "recipe.yml"
+    for place in ("description: {}\n", "  - {{type: hostname, hostname: {}}}\n"):
+        canary = secrets.token_hex(8)
+        written = place.format(tagged.replace("@", canary))
+        top, stage = ("", written) if written.startswith(" ") else (written, "")
+        path.write_text(top + FAULTS["nothing"] % stage)
+        text = output_of(path)
+        assert "[bad-tag]" in text or "[yaml]" in text
+        assert canary not in text
+
+
 def test_an_unknown_key_is_named(tmp_path):
     path = tmp_path / "recipe.yml"
     path.write_text(FAULTS["nothing"] % "  - {type: users, users: [{name: a, password:x}]}\n")
