@@ -19,13 +19,14 @@ EXIT_SIGNAL = 128
 _UNPRINTABLE = re.compile(
     r"[^\t\x20-\x7e\xa0-\u061b\u061d-\u200a\u2010-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\uffff]"
 )
-# The userinfo of a URL (RFC 3986, 3.2.1). The '@' before a container image's digest is no userinfo.
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]*|[^\s/'\"]+)@(?!sha256:)")
+# The userinfo of a URL (RFC 3986, 3.2.1), also of a wrong one and of NAME:PASSWORD@HOST. The '@'
+# before a container image's digest is no userinfo.
+_CREDENTIALS = re.compile(r"(?<![A-Za-z0-9])([A-Za-z0-9][\w+.-]*:(?://)?)\S*@(?!sha256:)")
 
 
 def without_credentials(text: str) -> str:
     """Returns `text` without the user names and passwords in its URLs."""
-    return _CREDENTIALS.sub("***@", text)
+    return _CREDENTIALS.sub(r"\1***@", text)
 
 
 def printable(text: str, limit: int = 2000) -> str:

@@ -13,6 +13,7 @@ import click
 from particle_agent.contract.values import bytes_of
 
 from particle_os.apt import proxy as apt_proxy
+from particle_os.documents.words import shown_key
 from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions
 from particle_os.vm.image_format import FORMATS
 
@@ -65,11 +66,10 @@ def _variables(
     for text in value:
         name, equals, rest = text.partition("=")
         if not equals or not name:
-            # The text after the sign may be a password.
-            shown = f"{name}=…" if equals else name
-            raise click.BadParameter(f"expected NAME=VALUE, found '{shown}'")
+            # The text may be a password.
+            raise click.BadParameter("expected NAME=VALUE")
         if name in found:
-            raise click.BadParameter(f"'{name}' is given twice")
+            raise click.BadParameter(f"'{shown_key(name)}' is given twice")
         found[name] = rest
     return found
 

@@ -56,7 +56,8 @@ def _is_open(options: Node, hint: Any) -> bool:
     """Whether the other options of a confidential value allow messages to show it."""
     for marker in _markers(hint):
         named = options.child(marker.option) if marker.option else None
-        if named is not None and named.value in marker.open_with:
+        # The other value of a repeated key may be the right one.
+        if named is not None and not named.repeated and named.value in marker.open_with:
             return True
     return False
 

@@ -60,7 +60,7 @@ class Node:
 
     The error of an `unknown` value has been reported already. `written` is a number as the document
     spells it, such as 0o755, if that is not the usual form. `made_of` names the variables in the
-    value. No message shows a `confidential` value.
+    value. No message shows a `confidential` value. The key of a `repeated` value occurs twice.
     """
 
     value: Any
@@ -70,6 +70,7 @@ class Node:
     written: str | None = None
     made_of: tuple[str, ...] = ()
     confidential: bool = False
+    repeated: bool = False
 
     def plain(self) -> Any:
         """The value as plain data."""
@@ -252,6 +253,7 @@ class _Composer:
             if name not in result:
                 result[name] = value
                 continue
+            result[name].repeated = True
             first = result[name].key
             self._source.problem(
                 mark,

@@ -83,6 +83,10 @@ class Variables:
             value = declared.value
         return Variable(declared.kind, value, declared.mark)
 
+    def unknown(self, names: Iterable[str]) -> Iterator[str]:
+        """The names that no variable has, in quotes, as messages show them."""
+        return (f"'{name}'" for name in names if name not in self._known)
+
     def all_texts(self) -> Iterator[str]:
         """The values of all variables, declared and given, as texts."""
         return self.texts(self._known)
@@ -165,9 +169,11 @@ class Variables:
         if name is None:
             source.problem(place, "bad-variable", "'${' without '}'", _LITERAL_HINT)
             return None
-        near = nearest(name, self._known) if re.fullmatch(NAME, name) else None
+        valid = re.fullmatch(NAME, name)
+        near = nearest(name, self._known) if valid else None
         hint = f"did you mean '{near}'?" if near else _LITERAL_HINT
-        source.problem(place, "unknown-variable", f"there is no variable '{name}'", hint)
+        message = f"there is no variable '{name}'" if valid else "there is no such variable"
+        source.problem(place, "unknown-variable", message, hint)
         return None
 
 

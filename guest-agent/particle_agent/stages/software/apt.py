@@ -83,11 +83,15 @@ SHOWN_ANSWERS = ("string", "boolean", "select", "multiselect", "note", "text")
 class Answer(Options):
     """An answer to a question of a package (debconf-set-selections(1))."""
 
-    package: InstalledName
+    # A value in place of another option may be the answer.
+    package: Annotated[InstalledName, Confidential()]
     """The package that asks."""
-    question: DebconfQuestion
+    question: Annotated[DebconfQuestion, Confidential()]
     """The question, such as locales/default_environment_locale."""
-    type: Literal["string", "boolean", "select", "multiselect", "note", "text", "password"]
+    type: Annotated[
+        Literal["string", "boolean", "select", "multiselect", "note", "text", "password"],
+        Confidential(),
+    ]
     """The type of the question."""
     value: Annotated[DebconfValue, Confidential("type", SHOWN_ANSWERS)]
     """The answer. Separate several answers of a multiselect with commas."""

@@ -41,7 +41,8 @@ def _conceal(reading: Reading) -> None:
     for node in root.walk():
         if not variables.isdisjoint(node.made_of):
             confidential.conceal(node)
-    reading.source.withhold(reading.variables.texts(variables))
+    known = reading.variables
+    reading.source.withhold([*known.texts(variables), *known.unknown(variables)])
 
 
 def _check_length(reading: Reading) -> None:
@@ -72,5 +73,7 @@ def run(reading: Reading, passes: Iterable[Pass]) -> None:
                 each.run(reading)
     except InvalidDocument:
         # The pass that finds confidential variables may not have run, so withhold all values.
-        reading.source.withhold(reading.variables.all_texts())
+        used = [name for node in reading.source.root.walk() for name in node.made_of]
+        known = reading.variables
+        reading.source.withhold([*known.all_texts(), *known.unknown(used)])
         raise InvalidDocument(reading.source.problems, reading.source.notes) from None

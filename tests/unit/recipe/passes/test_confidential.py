@@ -165,7 +165,11 @@ def test_no_option_shows_the_credentials_in_a_url(tmp_path, option):
         "name: x\nstages:\n  - type: apt\n    packages: [linux-image-amd64, systemd-sysv]\n"
         "  - type: qemu\n"
     )
-    for url in (f"http://me:{canary}@m.example/x y", f"https://{canary}@m.example/x y"):
+    for url in (
+        f"http://me:{canary}@m.example/x y", f"https://{canary}@m.example/x y",
+        f"http:me:{canary}@m.example/x y", f"me:{canary}@m.example", f"me:{canary}@@m.example y",
+        f"http://me:a'{canary}@m.example/x", f"http://me:a\"{canary}\"@m.example/x",
+    ):  # fmt: skip
         done = CliRunner().invoke(cli, ["build", str(path), "--dry-run", option, url])
         assert done.exit_code == 2, done.output
         assert canary not in done.output
@@ -173,10 +177,56 @@ def test_no_option_shows_the_credentials_in_a_url(tmp_path, option):
 
 def test_a_value_without_its_variable_is_not_shown(tmp_path):
     canary = secrets.token_hex(8)
-    done = CliRunner().invoke(cli, ["validate", str(tmp_path / "r.yml"), "--set", f"={canary}"])
-    assert done.exit_code == 2
-    assert "expected NAME=VALUE" in done.output
-    assert canary not in json.dumps(done.output)
+    for text in (f"={canary}", canary, f"pw:{canary}"):
+        done = CliRunner().invoke(cli, ["validate", str(tmp_path / "r.yml"), "--set", text])
+        assert done.exit_code == 2
+        assert "expected NAME=VALUE" in done.output
+        assert canary not in json.dumps(done.output)
+
+
+@pytest.mark.parametrize("given", ["pw:@=x", "pw @=x"])
+def test_a_value_before_the_sign_is_not_shown(tmp_path, given):
+    canary = secrets.token_hex(8)
+    path = tmp_path / "recipe.yml"
+    path.write_text(FAULTS["nothing"] % "")
+    options = ["--set", given.replace("@", canary)]
+    for arguments in (options, options * 2):
+        done = CliRunner().invoke(cli, ["validate", str(path), *arguments])
+        assert done.exit_code == 2
+        assert canary not in done.output
+
+
+@pytest.mark.parametrize("url", ["me:@@host", "http:me:@@host", "http://me:'@'@host/x"])
+def test_no_message_shows_the_credentials_of_a_base_image(tmp_path, url):
+    canary = secrets.token_hex(8)
+    path = tmp_path / "recipe.yml"
+    base = json.dumps(url.replace("@", canary, 1))
+    path.write_text(f"base-image: {base}\n" + FAULTS["nothing"] % "")
+    text = output_of(path)
+    assert "base-image" in text
+    assert canary not in text
+
+
+@pytest.mark.parametrize("answer", [
+    "{type: string, type: password, package: aa, question: a/b, value: [@]}",
+    "{type: string, type: password, package: aa, question: a/b, value: 'a\\n@'}",
+    "{type: 'password @', package: aa, question: a/b, value: x}",
+    "{type: password, package: 'A @', question: a/b, value: x}",
+    "{type: password, package: aa, question: 'a b @', value: x}",
+    "{type: password, package: aa, question: a/b, value: 'ab${@}'}",
+    "{type: password, package: aa, question: a/b, value: 'ab${x@}'}",
+    "{type: password, package: aa, question: a/b, value: 'ab${A @}'}",
+])  # fmt: skip
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_message_shows_a_wrong_answer(tmp_path, answer, fault):
+    canary = secrets.token_hex(8)
+    path = tmp_path / "recipe.yml"
+    path.write_text(
+        FAULTS[fault] % f"  - {{type: apt, debconf: [{answer.replace('@', canary)}]}}\n"
+    )
+    text = output_of(path)
+    assert "recipe.yml" in text
+    assert canary not in text
 
 
 @pytest.mark.parametrize("stage", [
