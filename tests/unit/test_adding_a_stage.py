@@ -93,6 +93,7 @@ def run(top, commands):
 
 
 # It runs mypy and other tests, which take long on a busy machine.
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_page_leads_to_a_stage_in_three_files_of_ones_own(tree):
     before, said = contents(tree), ""
