@@ -12,6 +12,7 @@ from dataclasses import replace
 from particle_agent.contract import debian
 from particle_agent.contract.needs import Need
 from particle_agent.stages.base import StageOptions
+from particle_agent.stages.contents.files import Files
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import ABBREVIATION, NAMED, Timezone
 from particle_agent.stages.software.apt import Apt
@@ -102,7 +103,11 @@ def _is_certain(stages: list[StageOptions], suite: str) -> bool:
     installing = [stage for stage in stages if isinstance(stage, Apt) and stage.fetches]
     if not installing:
         return True
-    elsewhere = any(isinstance(stage, Sources) for stage in stages)
+    elsewhere = any(
+        isinstance(stage, Sources)
+        or (isinstance(stage, Files) and stage.may_write_below("/etc/apt"))
+        for stage in stages
+    )
     known = all(stage.only_common for stage in installing)
     return known and not elsewhere and suite in RELEASED
 

@@ -96,6 +96,8 @@ def test_secure_boot_needs_signed_packages(tmp_path, loader, signed):
         (None, "  - {type: apt, packages: [init, linux-image-amd64], target-release: a}\n"),
         (None, "  - {type: sources, repositories: [{name: a, suites: [trixie-backports], "
                "mirrors: ['http://mirror.example.org/debian/']}]}\n" + KERNEL),
+        (None, "  - {type: files, files: [{path: /etc/apt/sources.list.d/a.sources, "
+               "content: 'Types: deb'}]}\n" + KERNEL),
     ],
 )  # fmt: skip
 def test_what_packages_may_bring_after_all_refuses_no_recipe(tmp_path, base, stages):

@@ -118,6 +118,10 @@ class Files(StageOptions):
             for file in self.files
         )
 
+    def may_write_below(self, directory: str) -> bool:
+        """Whether the stage may write something to `directory` or below it."""
+        return any(_overlap(path or "/", directory) for _, path in self._paths())
+
     def run(self, target: Target) -> None:
         for directory in self.directories:
             _refuse(target, directory.path, directory=False)
