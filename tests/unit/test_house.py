@@ -350,10 +350,8 @@ def test_a_repeated_name_is_found_whether_class_or_alias(small):
         "Kind = Literal['a', 'b']",
         "KIND = Literal['a', 'b']",
         "_Kind = int | str",
-        pytest.param(
-            "type Kind = int",
-            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="needs Python 3.12"),
-        ),
+        # Older versions of Python do not parse this form, so no module of the tree can have it.
+        *(["type Kind = int"] if sys.version_info >= (3, 12) else []),
     ],
 )
 def test_a_type_is_found_in_every_form(small, text):
