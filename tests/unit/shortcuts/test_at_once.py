@@ -320,7 +320,7 @@ def test_a_full_disk_is_reported_as_such(archive, target, hand_in, monkeypatch):
     fill(archive)
     hand_in()
     monkeypatch.setattr(target, "chroot_from", fail)
-    with pytest.raises(EnvironmentFailed, match="no room") as caught:
+    with pytest.raises(EnvironmentFailed, match="do not fit") as caught:
         unpack(target, "loose")
     assert "--scratch-size" in caught.value.hint
 
