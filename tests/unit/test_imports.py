@@ -16,7 +16,8 @@ from ..sources import folder, hidden, imported, ours
 RULES = {
     "particle_os": (
         {"", "errors", "records"},
-        {"system", "documents"},
+        {"system"},
+        {"documents"},
         {"vm", "recipe"},
         {"shortcuts"},
         {"apt", "boot"},

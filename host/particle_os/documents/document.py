@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 from particle_os.documents.words import shown_key
 from particle_os.errors import InvalidDocument, Problem, without_credentials
+from particle_os.system.regular_file import read_regular
 
 try:
     # libyaml is twenty times as fast as PyYAML's own parser.
@@ -301,17 +301,10 @@ def load(path: Path) -> Source:
 
 def _read(source: Source) -> str | None:
     try:
-        # O_NONBLOCK: opening a pipe would wait for its writer.
-        with os.fdopen(os.open(source.path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                source.problem(None, "unreadable", "is no regular file")
-                return None
-            raw = file.read(SIZE_LIMIT + 1)
+        raw = read_regular(source.path, SIZE_LIMIT)
     except OSError as error:
-        source.problem(None, "unreadable", f"cannot be read: {error.strerror}")
-        return None
-    if len(raw) > SIZE_LIMIT:
-        source.problem(None, "too-large", f"the file is larger than {SIZE_LIMIT} bytes")
+        code = "too-large" if error.errno == errno.EFBIG else "unreadable"
+        source.problem(None, code, f"cannot be read: {error.strerror}")
         return None
     source.files[source.path] = hashlib.sha256(raw).hexdigest()
     try:

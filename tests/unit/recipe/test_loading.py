@@ -82,7 +82,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     with pytest.raises(InvalidDocument) as raised:
         loading.load(path)
     (problem,) = raised.value.problems
-    assert (problem.code, problem.message) == ("unreadable", "is no regular file")
+    assert (problem.code, problem.message) == ("unreadable", "cannot be read: not a regular file")
 
 
 def test_a_mode_without_quotes_is_understood_when_it_begins_with_a_zero(tmp_path):
