@@ -66,7 +66,7 @@ def write_disk(
     image = work / "disk.squashfs"
     process.run(
         ["gensquashfs", "--quiet", "--all-root", "--compressor", "lz4"]
-        + ["--pack-dir", str(tree), str(image)],
+        + ["--pack-dir", tree, image],
         deadline=deadline,
         what="writing the disk of packages",
     )
@@ -90,7 +90,7 @@ def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> li
             header = made.tell()
             made.write(bytes(AR_HEADER))
             made.flush()
-            argv = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+            argv: list[str | Path] = ["dpkg-deb", "--fsys-tarfile", deb]
             data = stack.enter_context(
                 process.started(argv, stdout=made, stderr=subprocess.DEVNULL)
             )

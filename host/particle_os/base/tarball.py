@@ -30,7 +30,7 @@ def _decompressed(path: Path) -> Iterator[BinaryIO]:
         with lzma.open(path) as stream:
             yield cast(BinaryIO, stream)
     elif magic.startswith(b"\x28\xb5\x2f\xfd"):
-        argv = ["zstd", "--decompress", "--stdout", "--quiet", str(path)]
+        argv: list[str | Path] = ["zstd", "--decompress", "--stdout", "--quiet", path]
         with process.started(argv, stderr=subprocess.DEVNULL) as decompressor:
             with cast(BinaryIO, decompressor.stdout) as stream:
                 yield stream

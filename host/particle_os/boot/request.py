@@ -15,7 +15,7 @@ from particle_os.recipe.checks.kinds import Check
 from particle_os.recipe.checks.system import MemoryCheck, RebootCheck
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration, Processors
-from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
+from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec, StandaloneImage
 from particle_os.vm.firmware import Firmware
 
 MEMORY = 1024 * MIB
@@ -51,12 +51,13 @@ class BootRequest:
         Unless `console_only` is set, the system is questioned and answers with `nonce`. Raises
         InfrastructureError when the firmware is not installed.
         """
+        below = StandaloneImage(self.image.resolve(), self.format)
         return MachineSpec(
             accelerator=self.acceleration.name,
             memory=self.memory,
             cpus=self.processors.count,
             x2apic=self.processors.x2apic,
-            disks=(Disk(overlay, "qcow2", "image"),),
+            disks=(Disk(overlay, "qcow2", "image", backing=(), image=below),),
             uefi=firmwares.prepare(self.firmware, directory),
             network="isolated",
             forwards=outside.ports(self.checks),

@@ -19,7 +19,7 @@ from particle_os.system import process
 from particle_os.system.checksum import Checksums, of_one_reading, tree_crc32
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
-from particle_os.vm.argv import ImageFormat
+from particle_os.vm.argv import ImageFormat, image_options
 
 SUMS = "SHA256SUMS"
 CHUNK = 1 << 20
@@ -93,7 +93,8 @@ def convert(
     """
     driver = DRIVERS[image_format]
     options = OPTIONS.get(image_format, "")
-    argv = ["qemu-img", "convert", "-f", "raw", "-O", driver]
+    source = image_options(raw, "raw")
+    argv: list[str | Path] = ["qemu-img", "convert", "--image-opts", "-O", driver]
     if compressed:
         options += ",compression_type=zstd"
         argv.append("-c")
@@ -101,11 +102,9 @@ def convert(
         argv += ["-o", options]
     if image_format == "qcow2":
         argv += ["-W", "-m", "4"]
+    process.run([*argv, source, target], deadline=deadline, what=f"converting to {image_format}")
     process.run(
-        [*argv, str(raw), str(target)], deadline=deadline, what=f"converting to {image_format}"
-    )
-    process.run(
-        ["qemu-img", "compare", "-f", "raw", "-F", driver, str(raw), str(target)],
+        ["qemu-img", "compare", "--image-opts", source, image_options(target, driver)],
         deadline=deadline,
         what=f"comparing the {image_format} image with the raw disk",
     )
@@ -116,12 +115,12 @@ def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
 
     Raises InfrastructureError when zstd fails, or the file's content differs from the disk.
     """
-    argv = ["zstd", "--quiet", "-T0", "-o", str(target), str(raw)]
+    argv: list[str | Path] = ["zstd", "--quiet", "-T0", "-o", target, raw]
     process.run(argv, deadline=deadline, what="compressing the raw disk")
     digest = hashlib.sha256()
     # Messages of zstd are of no use: the checksum shows whether it could read the file.
     with process.started(
-        ["zstd", "--decompress", "--stdout", "--quiet", str(target)], stderr=subprocess.DEVNULL
+        ["zstd", "--decompress", "--stdout", "--quiet", target], stderr=subprocess.DEVNULL
     ) as reader:
         assert reader.stdout is not None
         while chunk := reader.stdout.read(CHUNK):

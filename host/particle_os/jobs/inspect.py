@@ -19,7 +19,7 @@ from particle_os.sandbox.verification import FindingCollector, Verification
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace, cache_directory
 from particle_os.vm.accel import Acceleration
-from particle_os.vm.argv import Disk, ImageFormat
+from particle_os.vm.argv import REFERRING, Disk, ImageFormat
 
 SECONDS = 600.0
 SCRATCH_BYTES = 32 << 30
@@ -114,5 +114,5 @@ def open_inspector(
 
 
 def _inspected(path: Path, driver: ImageFormat) -> Disk:
-    backing = () if driver in ("qcow2", "vmdk", "qcow", "qed") else None
+    backing = () if driver in REFERRING else None
     return Disk(path.resolve(), driver, SERIAL, read_only=True, backing=backing)

@@ -16,7 +16,7 @@ from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration, Processors
-from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec
+from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec, StandaloneImage, image_options
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.overlay import make_overlay
@@ -66,12 +66,13 @@ def run(
     begin = _check_overlay if os.path.lexists(overlay) else make_overlay
     begin(overlay, image, format, deadline)
     processors = _processors(acceleration, cpus)
+    below = StandaloneImage(image.resolve(), format)
     spec = MachineSpec(
         accelerator=acceleration.name,
         memory=memory,
         cpus=processors.count,
         x2apic=processors.x2apic,
-        disks=(Disk(overlay, "qcow2", "image"),),
+        disks=(Disk(overlay, "qcow2", "image", backing=(), image=below),),
         uefi=firmwares.prepare(firmware, directory),
         network="isolated-ssh" if ssh else "isolated",
         reboots=True,
@@ -117,7 +118,8 @@ def _described(path: Path, deadline: Deadline) -> dict[str, Any]:
     """The output of `qemu-img info` about a qcow2 file; empty for any other file."""
     try:
         output = process.capture(
-            ["qemu-img", "info", "--force-share", "-f", "qcow2", "--output=json", path],
+            ["qemu-img", "info", "--force-share", "--output=json", "--image-opts"]
+            + [image_options(path, "qcow2")],
             deadline=deadline.sooner(30, "looking at the overlay"),
             what="looking at the overlay",
             limit=DESCRIPTION_BYTES,

@@ -156,7 +156,7 @@ def _make(
     with filtered.open("rb") as stream:
         process.run(
             ["tar2sqfs", "--quiet", "--compressor", "zstd", "--defaults", "uid=0,gid=0,mode=0755"]
-            + ["--no-skip", str(work / "root.squashfs")],
+            + ["--no-skip", work / "root.squashfs"],
             stdin=stream,
             deadline=deadline,
             what="making the helper's root file system",
@@ -255,7 +255,7 @@ def _write_kernel(path: Path, image: bytes, deadline: Deadline) -> None:
     # The last four bytes of the payload are the unpacked size.
     packed.write_bytes(image[start : start + length - 4])
     process.run(
-        ["zstd", "--quiet", "--decompress", "-o", str(unpacked), str(packed)],
+        ["zstd", "--quiet", "--decompress", "-o", unpacked, packed],
         deadline=deadline,
         what="unpacking the helper's kernel",
     )

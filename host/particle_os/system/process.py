@@ -80,6 +80,10 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         pass
 
 
+def _words(argv: Sequence[str | Path]) -> list[str]:
+    return [str(part.absolute()) if isinstance(part, Path) else part for part in argv]
+
+
 @contextmanager
 def started(
     argv: Sequence[str | Path],
@@ -91,9 +95,10 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a program for as long as the context lasts; its output comes through a pipe.
 
+    A Path in `argv` becomes absolute: no program takes it for an option, a URL or a protocol.
     Raises InfrastructureError when the program is not installed.
     """
-    command = [str(part) for part in argv]
+    command = _words(argv)
     with ExitStack() as stack:
         with held_back():
             try:
@@ -143,7 +148,7 @@ def begun(
             ) from error
         reader.join(5)
         if status != 0:
-            command = shlex.join(str(part) for part in argv)
+            command = shlex.join(_words(argv))
             raise InfrastructureError(
                 f"{what} failed (status {status}): {command[:1000]}", tail=tuple(tail)
             )

@@ -28,12 +28,25 @@ ImageFormat = Literal[
 ]  # fmt: skip
 
 
+# The formats whose files can refer to a backing file.
+REFERRING: frozenset[ImageFormat] = frozenset({"qcow2", "vmdk", "qcow", "qed"})
+
+
+@dataclass(frozen=True)
+class StandaloneImage:
+    """An image file of the user, which no machine writes and which refers to no other file."""
+
+    path: Path
+    format: ImageFormat
+
+
 @dataclass(frozen=True)
 class Disk:
     """A virtio disk, which the guest finds by its `serial`.
 
-    `backing` lists the qcow2 files below a qcow2 overlay, the lowest first. It is empty when the
-    file must stand alone. With None, QEMU takes the backing file from the file's header.
+    `backing` lists the qcow2 files below a qcow2 overlay, the lowest first, above `image` if there
+    is one. It is empty when the file must stand alone. With None, QEMU takes the backing file from
+    the file's header.
     """
 
     path: Path
@@ -41,6 +54,7 @@ class Disk:
     serial: str
     read_only: bool = False
     backing: tuple[Path, ...] | None = None
+    image: StandaloneImage | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +194,7 @@ def blockdev(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:
     file: dict[str, object] = {"driver": "file", "filename": str(disk.path), "cache": cache}
     if disk.read_only:
         file["locking"] = "off"
-    backing: dict[str, object] | None = None
+    backing = _lowest(disk.image)
     for path in disk.backing or ():
         below = {"driver": "file", "filename": str(path), "locking": "off", "read-only": True}
         backing = {"driver": "qcow2", "read-only": True, "file": below, "backing": backing}
@@ -195,6 +209,23 @@ def blockdev(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:
         "cache": cache,
         "file": file,
     }
+
+
+def _lowest(image: StandaloneImage | None) -> dict[str, object] | None:
+    if image is None:
+        return None
+    file = {"driver": "file", "filename": str(image.path), "read-only": True}
+    alone = {"backing": None} if image.format in REFERRING else {}
+    return {**alone, "driver": image.format, "read-only": True, "file": file}
+
+
+def image_options(path: Path, image_format: ImageFormat) -> str:
+    """Returns an image file as `qemu-img --image-opts` wants it.
+
+    A bare name such as `nbd:HOST:PORT` or `json:{...}` would be a protocol, and `-r` an option.
+    """
+    name = str(path.absolute()).replace(",", ",,")
+    return f"driver={image_format},file.driver=file,file.filename={name}"
 
 
 def _device(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:

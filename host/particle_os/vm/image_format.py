@@ -11,7 +11,8 @@ from pathlib import Path
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
-from particle_os.vm.argv import ImageFormat
+from particle_os.system.regular_file import open_regular
+from particle_os.vm.argv import ImageFormat, image_options
 
 # The names for users, with QEMU's names.
 FORMATS: dict[str, ImageFormat] = {
@@ -55,12 +56,19 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
     Raises UsageError when `path` is no regular file, is encrypted, refers to other files, or has
     the magic number of another format.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is not a regular file")
-    with path.open("rb") as file:
-        head = file.read(DESCRIPTOR.stop)
-        file.seek(-min(512, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        tail = file.read(512)
+    try:
+        # QEMU's JSON holds no other names.
+        str(path.absolute()).encode()
+        with open_regular(path) as file:
+            head = file.read(DESCRIPTOR.stop)
+            file.seek(-min(512, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            tail = file.read(512)
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the name {path} is not UTF-8, and QEMU opens no such file", hint="Rename it."
+        ) from error
+    except OSError as error:
+        raise UsageError(f"the image {path} cannot be read: {error.strerror}") from error
     if given is not None:
         found = FORMATS[given]
         _check_given(path, given, head, tail)
@@ -86,7 +94,13 @@ def check_readable(path: Path, image_format: ImageFormat) -> None:
         return
     try:
         process.run(
-            ["qemu-img", "info", "--force-share", "-f", image_format, path],
+            [
+                "qemu-img",
+                "info",
+                "--force-share",
+                "--image-opts",
+                image_options(path, image_format),
+            ],
             deadline=Deadline.after(30, "reading the image's headers"),
             what="reading the image's headers",
         )

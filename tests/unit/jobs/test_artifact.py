@@ -189,8 +189,9 @@ def test_an_image_that_does_not_hold_the_disk_is_noticed(tmp_path, soon, monkeyp
     convert = artifact.process.run
 
     def wrong(argv, **options):
-        return convert([str(other) if a == str(raw) and "convert" in argv else a for a in argv],
-                       **options)  # fmt: skip
+        if "convert" in argv:
+            argv = [str(argument).replace(str(raw), str(other)) for argument in argv]
+        return convert(argv, **options)
 
     monkeypatch.setattr(artifact.process, "run", wrong)
     with pytest.raises(InfrastructureError, match="comparing"):
