@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from particle_agent.agent.cable import wait_for_cable
 from particle_agent.contract import wire
 from particle_agent.contract.decode import decode, encode
 from particle_agent.errors import EnvironmentFailed
@@ -46,6 +47,17 @@ class Channel:
         Path(wire.PACKAGES_REQUEST).write_text(json.dumps(encode(request)))
         self.send(wire.PackagesNeeded())
         return decode(wire.PackagesAnswer, self.receive())
+
+    def start_stage(self, index: int, *, network: bool) -> None:
+        """Waits until the host has set the VM's network for the stage."""
+        self.wait_for_host(wire.StageStart(index=index))
+        if network:
+            wait_for_cable()
+
+    def wait_for_host(self, event: wire.AgentEvent) -> None:
+        """Sends an event that the host answers with `Continue`, and waits for the answer."""
+        self.send(event)
+        decode(wire.Continue, self.receive())
 
     def receive(self) -> Any:
         """The next JSON object from the host. Raises EnvironmentFailed at end of stream."""

@@ -86,8 +86,7 @@ def run_stages(request: RunRequest, channel: Channel) -> None:
             _run_in_turn(index, stage, request.target(index, channel), values, channel)
             if request.options.checkpoints and index + 1 < len(request.stages):
                 with frozen_scratch():
-                    channel.send(wire.Frozen(index=index))
-                    decode(wire.Continue, channel.receive())
+                    channel.wait_for_host(wire.Frozen(index=index))
     if request.options.verify:
         # Verify in the running agent: in an emulated VM each start of an agent takes seconds.
         verify(channel, OUTPUT)
@@ -96,8 +95,11 @@ def run_stages(request: RunRequest, channel: Channel) -> None:
 def _run_in_turn(
     index: int, stage: Stage, target: Target, values: Mapping[str, bytes], channel: Channel
 ) -> None:
-    """Runs one stage with its secrets. Reports its start and its end to the host."""
-    channel.send(wire.StageStart(index=index))
+    """Runs one stage with its secrets. Reports its start and its end to the host.
+
+    The host sets the VM's network for the stage before it answers.
+    """
+    channel.start_stage(index, network=stage.asks_network)
     started = time.monotonic()
     try:
         secrets = {s.name: values[str(s.file)] for s in stage.secrets}

@@ -1,8 +1,9 @@
 """The protocol between the host and the agent.
 
 The host writes JSON objects to the agent's standard input, one a line: the request, and an answer
-to each `PackagesNeeded` and `Frozen`. The agent writes events to its standard output, one a line.
-Only `Done` means success. End of stream, silence past the deadline and a dead VM mean failure.
+to each `StageStart`, `PackagesNeeded` and `Frozen`. The agent writes events to its standard output,
+one a line. Only `Done` means success. End of stream, silence past the deadline and a dead VM mean
+failure.
 The agent cuts texts to `TEXT_LIMIT` characters a field. The host refuses lines longer than
 `LINE_LIMIT` bytes.
 """
@@ -15,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from particle_agent.contract.decode import DecodeError, decode_any, encode
 
-PROTOCOL = 5
+PROTOCOL = 6
 HEARTBEAT_SECONDS = 5.0
 # Characters of a field, then bytes of lines and files.
 TEXT_LIMIT = 8192
@@ -48,7 +49,11 @@ class Heartbeat:
 
 @dataclass(frozen=True, kw_only=True)
 class StageStart:
-    """The stage with this index in the request begins."""
+    """The stage with this index in the request begins; the guest waits for a `Continue`.
+
+    The host gives the VM the network that the recipe allows this stage. Nothing of the stages
+    before runs any more.
+    """
 
     type: Literal["stage-started"] = "stage-started"
     index: int
@@ -101,7 +106,7 @@ class Frozen:
 
 @dataclass(frozen=True, kw_only=True)
 class Continue:
-    """From the host to the guest: the checkpoint is complete."""
+    """From the host to the guest: the network of the stage is set, or the checkpoint complete."""
 
 
 @dataclass(frozen=True, kw_only=True)

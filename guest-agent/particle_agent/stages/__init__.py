@@ -33,6 +33,10 @@ class Stage(Protocol):
         """`none` cuts the stage off from the network."""
 
     @property
+    def asks_network(self) -> bool:
+        """Whether the stage may use the network."""
+
+    @property
     def secrets(self) -> tuple[Secret, ...]:
         """The secrets that the stage finds in /run/secrets."""
 

@@ -70,6 +70,10 @@ class Sandbox:
         self.packages = packages.path
         self.written: int | None = None
 
+    def connect_outside(self, connected: bool, deadline: Deadline) -> None:
+        """Puts the cable into the VM's card to the network, or takes it out."""
+        self._machine.monitor.connect_outside(connected, deadline)
+
     def freeze_scratch(self, size: int, deadline: Deadline) -> Path:
         """Freezes the scratch disk (of `size` bytes) and returns its file, which stays unchanged.
 
@@ -131,7 +135,8 @@ def running_sandbox(
 
     `directory` is the VM's own. The scratch disk is empty, or an overlay over the frozen disks
     `layers`, the lowest first. The disk `inspected` replaces the packages disk. With `plain` the
-    machine always boots, and no agent waits in it for orders.
+    machine always boots, and no agent waits in it for orders. The VM reaches no network until
+    `Sandbox.connect_outside`.
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
@@ -152,7 +157,7 @@ def running_sandbox(
         cpus=resources.cpus,
         disks=(Disk(helper.root, "raw", "helper-root", read_only=True), *disks),
         direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
-        network="ssh",
+        network="two-cards",
     )
     program = pack()
     content = f"{program.name} {helper.identity()}"
@@ -160,4 +165,5 @@ def running_sandbox(
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
         machine, agent = start(spec, program, content, places, stack, boot, plain=plain)
+        machine.monitor.connect_outside(False, boot)
         yield Sandbox(machine, agent, *disks)

@@ -14,6 +14,10 @@ from typing import Literal
 from particle_os.vm import smbios
 
 QMP_SOCKET = "qmp.sock"
+# QEMU's names of the two networks of a helper VM; guest/init.sh knows their addresses. No network
+# of the world has the addresses of `control` (TEST-NET-1, RFC 5737), so it hides none of them.
+CONTROL, OUTSIDE = "control", "outside"
+CONTROL_NETWORK = "192.0.2.0/24"
 # Every feature that QEMU emulates, except for the slow ones: `rep movsb`, which copies byte by byte
 # (guests prefer it with erms and fsrm), page tables of five levels (la57), and the opening of user
 # memory at each access by the kernel (smap). Copies then take two thirds of the time, and program
@@ -103,10 +107,11 @@ class MachineSpec:
     disks: tuple[Disk | EmptyDisk, ...] = ()
     direct_boot: DirectBoot | None = None
     uefi: Uefi | None = None
-    # With "isolated", the guest has an address and reaches nothing. With "ssh", the guest reaches
-    # the network, and the host reaches the guest's SSH server on a port of 127.0.0.1 that the
-    # kernel chooses. With "isolated-ssh", the host reaches SSH and the guest reaches nothing.
-    network: Literal["none", "isolated", "isolated-ssh", "ssh"] = "none"
+    # With "isolated", the guest has an address and reaches nothing. With "isolated-ssh", the host
+    # also reaches the guest's SSH server, on a port of 127.0.0.1 that the kernel chooses. With
+    # "two-cards", the first card is as with "isolated-ssh", and the guest reaches the network
+    # through the second one, whose cable the host can take out (`Monitor.connect_outside`).
+    network: Literal["none", "isolated", "isolated-ssh", "two-cards"] = "none"
     credentials: dict[str, bytes] = field(default_factory=dict)
     # Further TCP ports of the guest that the host reaches on ports of 127.0.0.1.
     forwards: tuple[int, ...] = ()
@@ -145,12 +150,7 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
         argv += ["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]
     argv += ["-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off"]
     argv += ["-mon", "chardev=qmp,mode=control"]
-    if spec.network != "none":
-        modes = ["restrict=on"] if spec.network.startswith("isolated") else []
-        ports = (*([22] if spec.network.endswith("ssh") else []), *spec.forwards)
-        modes += [f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in ports]
-        argv += ["-netdev", ",".join(["user,id=net0,ipv6=off", *modes])]
-        argv += ["-device", "virtio-net-pci,netdev=net0,romfile="]
+    argv += _network(spec)
     for index, disk in enumerate(spec.disks):
         node = f"disk-{disk.serial}"
         argv += ["-blockdev", json.dumps(blockdev(disk, node))]
@@ -167,6 +167,26 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     # This forbids QEMU to start programs, gain privileges, and make obsolete system calls.
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     return argv
+
+
+def _network(spec: MachineSpec) -> list[str]:
+    """Returns the options for the network cards.
+
+    The host reaches the guest through the first card only, and the guest reaches nothing through
+    it.
+    """
+    if spec.network == "none":
+        return []
+    ports = (*([] if spec.network == "isolated" else [22]), *spec.forwards)
+    modes = ["restrict=on", *(f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in ports)]
+    if spec.network != "two-cards":
+        return _card("net0", *modes)
+    return [*_card(CONTROL, f"net={CONTROL_NETWORK}", *modes), *_card(OUTSIDE)]
+
+
+def _card(name: str, *modes: str) -> list[str]:
+    backend = ",".join([f"user,id={name},ipv6=off", *modes])
+    return ["-netdev", backend, "-device", f"virtio-net-pci,netdev={name},romfile="]
 
 
 def _uefi(uefi: Uefi) -> list[str]:

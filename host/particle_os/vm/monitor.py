@@ -14,7 +14,7 @@ from typing import Any
 
 from particle_os.errors import InfrastructureError, VmError
 from particle_os.system.deadline import Deadline
-from particle_os.vm.argv import Disk, blockdev
+from particle_os.vm.argv import OUTSIDE, Disk, blockdev
 from particle_os.vm.chardev import connect_unix
 
 REPLY_LIMIT = 1 << 20
@@ -120,6 +120,13 @@ class Monitor:
         if (port := self.forwards(deadline).get(22)) is not None:
             return port
         raise VmError("QEMU forwards no port to the VM's SSH server")
+
+    def connect_outside(self, connected: bool, deadline: Deadline) -> None:
+        """Puts the cable into the card that leads outside, or takes it out.
+
+        No program of the guest can undo that.
+        """
+        self.execute("set_link", deadline, name=OUTSIDE, up=connected)
 
     def overlay(self, old: Disk, new: Disk, deadline: Deadline) -> None:
         """Redirects writes from `old` to `new`, whose file exists; `old` stays unchanged."""

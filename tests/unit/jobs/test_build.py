@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 from particle_agent.contract import wire
+from particle_agent.stages.contents.run import Run
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import Timezone
 from particle_agent.stages.software.apt import Apt
@@ -92,9 +93,19 @@ class Chain:
         self.kept.append((label, network))
 
 
-def conversation(plan, statuses, chain):
+class Sandbox:
+    """A VM that records whether its cable to the network is in."""
+
+    connected = False
+
+    def connect_outside(self, connected, deadline):
+        self.connected = connected
+
+
+def conversation(plan, statuses, chain, sandbox=None):
     job = SimpleNamespace(plan=plan)
-    found = Conversation(job, stages(plan, ["not-run"] * len(statuses)), chain, None, None, None)
+    waiting = stages(plan, ["not-run"] * len(statuses))
+    found = Conversation(job, waiting, chain, sandbox or Sandbox(), None, None)
     for index, status in enumerate(statuses):
         if status != "not-run":
             found.listen(wire.StageStart(index=index))
@@ -129,6 +140,40 @@ def test_the_state_after_the_stage_that_is_due_is_kept():
     heard = conversation(plan, ("done", "not-run"), chain)
     assert heard.listen(wire.Frozen(index=0)) == wire.Continue()
     assert chain.kept == [("timezone", False)]
+
+
+def test_the_cable_is_in_only_while_a_stage_runs_that_may_use_the_network():
+    """The order of the events and the recipe decide, whatever the guest says."""
+    plan = SimpleNamespace(
+        stages=[
+            Run(command=("a",)),
+            Run(command=("b",), network="none"),
+            Timezone(zone="UTC"),
+            Run(command=("c",)),
+            Qemu(),
+        ]
+    )
+    sandbox = Sandbox()
+    heard = conversation(plan, ["not-run"] * len(plan.stages), Chain(1), sandbox)
+    seen = []
+    for index in range(len(plan.stages)):
+        assert heard.listen(wire.StageStart(index=index)) == wire.Continue()
+        seen.append(sandbox.connected)
+        heard.listen(wire.StageEnd(index=index, seconds=1.0))
+        assert not sandbox.connected
+    assert seen == [True, False, False, True, False]
+
+
+@pytest.mark.parametrize("index", [-1, 1, 2, 99])
+def test_a_stage_that_is_not_due_gets_no_network(index):
+    plan = SimpleNamespace(
+        stages=[Run(command=("a",), network="none"), Run(command=("b",)), Qemu()]
+    )
+    sandbox = Sandbox()
+    heard = conversation(plan, ["not-run"] * 3, Chain(1), sandbox)
+    heard.listen(wire.StageStart(index=0))
+    assert heard.listen(wire.StageStart(index=index)) == wire.Continue()
+    assert not sandbox.connected
 
 
 def test_a_base_from_one_mirror_lacks_security_updates(tmp_path):

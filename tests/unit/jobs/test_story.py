@@ -77,6 +77,9 @@ class Sandbox:
         self.packages = output.with_name("packages")
         self.written = None
 
+    def connect_outside(self, connected, deadline):
+        pass
+
     def take_disk_event(self, event, deadline):
         self.written = event.size
 

@@ -4,7 +4,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_os.vm.argv import MIB, DirectBoot, Disk, EmptyDisk, MachineSpec, Uefi, qemu_argv
+from particle_os.vm.argv import (
+    CONTROL,
+    MIB,
+    OUTSIDE,
+    DirectBoot,
+    Disk,
+    EmptyDisk,
+    MachineSpec,
+    Uefi,
+    qemu_argv,
+)
 
 
 def argv_of(**options):
@@ -29,7 +39,7 @@ EVERYTHING = {
         Disk(Path("/work/scratch.qcow2"), "qcow2", "scratch"),
         Disk(Path("/out/x.raw"), "raw", "output"),
     ),
-    "network": "ssh",
+    "network": "two-cards",
     "credentials": {"name": b"value"},
     "probe_socket": "probe.sock",
     "firmware_socket": "firmware.sock",
@@ -79,8 +89,8 @@ def test_credentials_come_from_files_below_the_directory_of_the_machine():
 
 
 def test_the_network_listens_on_loopback_only():
-    (netdev,) = values(argv_of(**EVERYTHING), "-netdev")
-    assert parsed(netdev)["hostfwd"] == "tcp:127.0.0.1:0-:22"
+    (control, _) = values(argv_of(**EVERYTHING), "-netdev")
+    assert parsed(control)["hostfwd"] == "tcp:127.0.0.1:0-:22"
 
 
 def test_an_isolated_machine_reaches_nothing_and_nothing_reaches_it():
@@ -93,8 +103,17 @@ def test_an_isolated_machine_may_be_reached_by_ssh():
     (netdev,) = values(argv_of(network="isolated-ssh"), "-netdev")
     assert parsed(netdev)["restrict"] == "on"
     assert parsed(netdev)["hostfwd"] == "tcp:127.0.0.1:0-:22"
-    (open_,) = values(argv_of(network="ssh"), "-netdev")
-    assert "restrict" not in open_
+
+
+def test_the_card_that_the_host_reaches_leads_nowhere_and_the_other_one_takes_no_connection():
+    control, outside = values(argv_of(network="two-cards"), "-netdev")
+    assert parsed(control)["restrict"] == "on"
+    assert "restrict" not in outside
+    assert "hostfwd" not in outside
+    # The guest names its cards in the order of the devices (guest/init.sh).
+    devices = [parsed(v) for v in values(argv_of(network="two-cards"), "-device")]
+    cards = [device["netdev"] for device in devices if "netdev" in device]
+    assert cards == [parsed(control)["id"], parsed(outside)["id"]] == [CONTROL, OUTSIDE]
 
 
 def test_a_machine_restarts_only_if_it_may():

@@ -73,6 +73,14 @@ def connect(directory, deadline, alive=lambda: True):
     return Monitor(directory, "qmp.sock", deadline, alive)
 
 
+def test_the_cable_is_taken_out_and_put_back_from_the_outside(deep, soon):
+    with qmp_server(deep, OK, OK) as requests, connect(deep, soon) as monitor:
+        monitor.connect_outside(False, soon)
+        monitor.connect_outside(True, soon)
+    sent = [r["arguments"] for r in requests if r["execute"] == "set_link"]
+    assert sent == [{"name": "outside", "up": False}, {"name": "outside", "up": True}]
+
+
 def test_commands_and_values_in_a_very_deep_directory(deep, soon):
     with qmp_server(deep, {"return": USERNET}, OK) as requests, connect(deep, soon) as monitor:
         assert monitor.forwarded_port(soon) == 40123

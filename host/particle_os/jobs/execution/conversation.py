@@ -81,15 +81,24 @@ class Conversation:
                 self._take_disk_event(event)
             case wire.Finding() | wire.Verified():
                 self.findings.hear(event)
-            case wire.StageStart():
-                self._stages.start(event.index + self.first)
-            case wire.StageEnd():
-                self._stages.finish(event.index + self.first, event)
+            case wire.StageStart(index=index):
+                self._start_stage(index + self.first)
+                return wire.Continue()
+            case wire.StageEnd(index=index):
+                self._sandbox.connect_outside(False, self._deadline)
+                self._stages.finish(index + self.first, event)
             case wire.Notice(text=text):
                 self._job.note(text)
             case _:
                 self._job.show_output(event)
         return None
+
+    def _start_stage(self, index: int) -> None:
+        """Gives the VM the network of the stage that begins, which only the plan decides."""
+        due = index == self._stages.done
+        allowed = due and self._job.plan.stages[index].asks_network
+        self._sandbox.connect_outside(allowed, self._deadline)
+        self._stages.start(index)
 
     def _answer_packages(self) -> wire.HostAnswer:
         """Fetches packages for the running stage; the time counts as the stage's own."""

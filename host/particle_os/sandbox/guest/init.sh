@@ -42,9 +42,11 @@ done
 # Maintainer scripts read and store the hostname, so set a neutral one.
 echo localhost >/proc/sys/kernel/hostname
 
-# QEMU's user networking always has these addresses.
+# QEMU's user networking has these addresses. The host reaches sshd through eth0, and nothing else is
+# behind that card. The host takes the cable of eth1 out while no stage may use the network.
 $bb ip link set lo up
-$bb ifconfig eth0 10.0.2.15 netmask 255.255.255.0
+$bb ifconfig eth0 192.0.2.15 netmask 255.255.255.0
+$bb ifconfig eth1 10.0.2.15 netmask 255.255.255.0
 $bb ip route add default via 10.0.2.2
 echo "nameserver 10.0.2.3" >/etc/resolv.conf
 
