@@ -98,6 +98,10 @@ class NotEnoughSpace(InfrastructureError):
     """A host disk has too little free space for the next step."""
 
 
+class NotPublished(InfrastructureError):
+    """The finished files are not all in their places; they still exist."""
+
+
 class VmError(InfrastructureError):
     """The VM died, or its answer is missing or wrong."""
 

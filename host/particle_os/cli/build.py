@@ -16,7 +16,7 @@ from particle_os.cli.verdicts import (
     make_writable,
 )
 from particle_os.errors import ParticleError
-from particle_os.jobs.delivery import already_there, touched_files
+from particle_os.jobs.delivery import already_there, prepare_output, touched_files
 from particle_os.jobs.plan import BuildOptions, Plan
 from particle_os.jobs.planning import make_plan, preview
 from particle_os.report.results import Result
@@ -74,6 +74,7 @@ def build_command(
 def _build(plan: Plan, output: OutputStyle) -> Result:
     """Builds the image, or returns the result of an earlier build that is still valid."""
     with output.progress_shown() as progress:
+        prepare_output(plan, progress.note)
         if result := already_there(plan):
             progress.note("nothing has changed: the images are there and whole")
             return result

@@ -1,15 +1,12 @@
-"""Receives the finished disk from the guest, converts, compresses and publishes it."""
+"""Receives the finished disk from the guest, converts it and compresses it."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from itertools import chain
 from pathlib import Path
 
 from particle_agent.stages.output.qemu import Format
@@ -18,10 +15,8 @@ from particle_os.errors import InfrastructureError
 from particle_os.system import process
 from particle_os.system.checksum import Checksums, of_one_reading, tree_crc32
 from particle_os.system.deadline import Deadline
-from particle_os.system.interrupt import held_back
 from particle_os.vm.argv import ImageFormat, image_options
 
-SUMS = "SHA256SUMS"
 CHUNK = 1 << 20
 CHANGED = (
     "the guest wrote to the disk after it had declared the disk complete: the checksums differ"
@@ -128,64 +123,3 @@ def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
             deadline.remaining()
     if digest.hexdigest() != sha256:
         raise InfrastructureError(f"{target.name} differs from the raw disk: the checksums differ")
-
-
-def publish(
-    files: Iterable[Path], directory: Path, sums: Mapping[str, str], folders: Iterable[Path] = ()
-) -> None:
-    """Moves finished files into `directory`, on the same file system, by one rename each.
-
-    A reader sees the old file or the new file. All contents are synced to the disk before the first
-    rename, and the directory before the function returns. `sums` (name to SHA-256) go into
-    SHA256SUMS, which keeps its lines about other images; without `sums`, SHA256SUMS is not touched.
-    Each of `folders` is replaced in two renames, so its name is missing for a moment; if the new
-    folder does not exist, the old one is removed. A lock on `directory` serialises publishers.
-    """
-    files, folders = list(files), list(folders)
-    for path in chain(files, *(folder.rglob("*") for folder in folders)):
-        _sync(path)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with held_back():
-            for folder in folders:
-                _replace_folder(directory / folder.name, folder)
-            for path in files:
-                path.replace(directory / path.name)
-            if sums:
-                _write_sums(directory / SUMS, files[0].parent / SUMS, sums)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace_folder(place: Path, folder: Path) -> None:
-    if place.exists():
-        # The old folder is removed together with the staging directory.
-        place.rename(folder.with_name(f"{folder.name}.old"))
-    if folder.exists():
-        folder.replace(place)
-
-
-def _write_sums(place: Path, temporary: Path, sums: Mapping[str, str]) -> None:
-    """Updates SHA256SUMS, in the format of sha256sum(1)."""
-    lines = {}
-    if place.exists():
-        for line in place.read_text(encoding="utf-8", errors="replace").splitlines():
-            digest, _, name = line.partition("  ")
-            if name and (place.parent / name).exists():
-                lines[name] = digest
-    lines.update(sums)
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(f"{digest}  {name}\n" for name, digest in sorted(lines.items()))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(place)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from particle_os.boot.evidence import Evidence
-from particle_os.errors import InfrastructureError, ParticleError
+from particle_os.errors import InfrastructureError, NotPublished, ParticleError
 from particle_os.jobs import boot_test
 from particle_os.jobs.boot_test import BootTestJob
 from particle_os.jobs.build_result import Observations, write_result
@@ -15,7 +15,7 @@ from particle_os.jobs.delivery import Delivery
 from particle_os.jobs.execution.job import Job, open_job
 from particle_os.jobs.execution.preparation import Prepared, prepare
 from particle_os.jobs.execution.run import Execution
-from particle_os.jobs.plan import BuildOptions, Plan
+from particle_os.jobs.plan import Plan
 from particle_os.report.progress import LogSink, Progress
 from particle_os.report.results import Result
 from particle_os.vm import firmware as firmwares
@@ -33,7 +33,7 @@ def build(plan: Plan, progress: Progress) -> Result:
     with open_job(plan, progress, plan.options.output_directory) as job:
         delivery = Delivery(plan.name, job.staging, plan.options.output_directory)
         progress.add(LogSink(delivery.file("log")))
-        with _evidence_kept(delivery, plan.options):
+        with _evidence_kept(delivery, job):
             job.show_notes()
             check_firmware(plan)
             run = _Build(job, prepare(job), delivery)
@@ -55,16 +55,48 @@ def check_firmware(plan: Plan) -> None:
 
 
 @contextmanager
-def _evidence_kept(delivery: Delivery, options: BuildOptions) -> Iterator[None]:
-    """Keeps the logs of a build that fails, and notes their place in the error."""
+def _evidence_kept(delivery: Delivery, job: Job) -> Iterator[None]:
+    """Keeps the logs of a build that fails, and notes their place in the error.
+
+    Finished images that cannot be published are kept, too.
+    """
     try:
         yield
-    except ParticleError as error:
-        images = []
-        if options.keep_on_failure:
-            images = ["scratch.qcow2", *(image.path for image in delivery.images)]
-        error.log = delivery.keep_evidence(images)
+    except (ParticleError, OSError) as error:
+        if not delivery.staging.exists() and not isinstance(error, NotPublished):
+            raise _output_vanished(error, delivery.output) from error
+        images = [image.path for image in delivery.images]
+        if job.plan.options.keep_on_failure:
+            images.append("scratch.qcow2")
+        elif not isinstance(error, NotPublished):
+            images = []
+        _keep_evidence(error, delivery, job, images)
         raise
+
+
+def _keep_evidence(
+    error: ParticleError | OSError, delivery: Delivery, job: Job, images: list[str]
+) -> None:
+    """Keeps the evidence if possible; a failure of that does not replace `error`."""
+    if not delivery.staging.exists():
+        return
+    try:
+        log = delivery.keep_evidence(images)
+    except OSError as lost:
+        job.progress.note(f"the logs of the failed build cannot be kept: {lost}")
+        return
+    if isinstance(error, NotPublished):
+        error.hint = f"{error.hint or ''} The images are in {log.parent}.".strip()
+    if isinstance(error, ParticleError):
+        error.log = log
+
+
+def _output_vanished(error: ParticleError | OSError, output: Path) -> InfrastructureError:
+    return InfrastructureError(
+        f"the hidden directory of this build in {output} was removed while the build ran",
+        hint="Build again, and leave the output directory as it is until the build ends.",
+        tail=[str(error)],
+    )
 
 
 @contextmanager

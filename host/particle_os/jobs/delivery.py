@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
@@ -14,13 +14,16 @@ import pydantic
 from particle_agent.stages.output.qemu import Format, Qemu
 
 from particle_os.base.model import TarBase
+from particle_os.errors import UsageError
 from particle_os.jobs import artifact
 from particle_os.jobs.artifact import checksums
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress
 from particle_os.report.results import ENDINGS, ArtifactResult, Result
+from particle_os.system import publication
 from particle_os.system.checksum import Checksums, tree_sha256
 from particle_os.system.deadline import Deadline
+from particle_os.system.publication import Change
 from particle_os.system.workspace import allocated_bytes, need_room
 from particle_os.vm.argv import ImageFormat
 
@@ -146,25 +149,63 @@ class Delivery:
         self.file("result.json").write_text(result.model_dump_json(indent=2) + "\n")
 
     def publish(self, result: Result) -> None:
-        """Moves all files to the output directory; removes evidence of an earlier failure."""
-        files = [self.staging / image.path for image in self.images]
-        files += [self.file(ending) for ending in ENDINGS]
-        sums = {a.path: a.sha256 for a in result.artifacts}
-        artifact.publish(files, self.output, sums, [self.evidence])
-        shutil.rmtree(self.failed_directory, ignore_errors=True)
+        """Moves all files to the output directory; removes evidence of an earlier failure.
+
+        Raises NotPublished.
+        """
+        has_evidence = self.evidence.exists()
+        removed = [self.failed_directory.name, *([] if has_evidence else [self.evidence.name])]
+        change = Change(
+            files=[i.path for i in self.images] + [self.file(e).name for e in ENDINGS],
+            folders=[self.evidence.name] if has_evidence else [],
+            removed=removed,
+            # An image of an earlier build is not part of the new set.
+            outdated=sorted(set(image_names(self.name)) - {i.path for i in self.images}),
+            sums={a.path: a.sha256 for a in result.artifacts},
+        )
+        publication.publish(self.staging, self.output, change)
 
     def keep_evidence(self, images: Sequence[str]) -> Path:
         """Moves logs, result, evidence and the files `images` to a new NAME.failed.
 
-        Returns the path of the log.
+        Returns the path of the log. Raises OSError. If a file that is no directory has the name,
+        the directory gets another one.
         """
-        shutil.rmtree(self.failed_directory, ignore_errors=True)
-        self.failed_directory.mkdir()
+        made = self.staging / "failed"
+        made.mkdir()
         endings = ("evidence", *ENDINGS)
         for name in (*(f"{self.name}.{ending}" for ending in endings), *images):
             if (self.staging / name).exists():
-                (self.staging / name).rename(self.failed_directory / name)
-        return self.failed_directory / f"{self.name}.log"
+                (self.staging / name).rename(made / name)
+        place = self.failed_directory
+        if place.is_dir() and not place.is_symlink():
+            place.rename(self.staging / "failed.old")
+        try:
+            made.rename(place)
+        except OSError:
+            place = place.with_name(f"{place.name}-{secrets.token_hex(4)}")
+            made.rename(place)
+        return place / f"{self.name}.log"
+
+
+def image_names(name: str) -> list[str]:
+    """All names that the images of a recipe can have."""
+    return [f"{name}.{ending}" for ending in (*artifact.DRIVERS, "raw.zst")]
+
+
+def prepare_output(plan: Plan, note: Callable[[str], None]) -> None:
+    """Finishes a publication that was interrupted, so that the next one can succeed.
+
+    Raises UsageError when a file of another kind has a name that the build needs, and NotPublished
+    when the publication cannot be finished.
+    """
+    output, name = plan.options.output_directory, plan.name
+    if publication.finish(output):
+        note(f"finished an interrupted publication in {output}")
+    made = [path.name for path in _written_files(plan)]
+    change = Change(made, folders=[f"{name}.evidence"], removed=[f"{name}.failed"], sums={})
+    if (found := publication.obstacle(output, change)) is not None:
+        raise UsageError(found, hint="Move it away, or name another directory with --output.")
 
 
 def touched_files(plan: Plan) -> list[Path]:
@@ -173,8 +214,12 @@ def touched_files(plan: Plan) -> list[Path]:
     read = [*plan.loaded.files, *(attachment.path for attachment in attached)]
     if isinstance(plan.base, TarBase):
         read.append(plan.base.tarball)
+    return [*read, *_written_files(plan)]
+
+
+def _written_files(plan: Plan) -> list[Path]:
     endings = (*plan.loaded.disk.formats, "raw.zst", *ENDINGS)
-    return [*read, *(plan.options.output_directory / f"{plan.name}.{ending}" for ending in endings)]
+    return [plan.options.output_directory / f"{plan.name}.{ending}" for ending in endings]
 
 
 def results(output: Path) -> list[Result]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from particle_os import __version__
-from particle_os.jobs import artifact
 from particle_os.jobs.execution.conversation import Written
 from particle_os.jobs.execution.job import open_job
 from particle_os.jobs.execution.preparation import prepare
@@ -13,6 +12,8 @@ from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress
 from particle_os.report.results import ArchiveResult, SingleResult
+from particle_os.system import publication
+from particle_os.system.publication import Change
 
 
 def run_stage(plan: Plan, output: Path | None, progress: Progress) -> SingleResult:
@@ -35,7 +36,7 @@ def _publish(written: Written, output: Path, progress: Progress) -> ArchiveResul
     """Moves the archive to its place, after comparing it with the guest's checksums."""
     with progress.phase("verify archive"):
         sha256 = written.receive().result().sha256
-    artifact.publish([written.path], output.parent, {})
+    publication.publish(written.path.parent, output.parent, Change([written.path.name]))
     return ArchiveResult(path=str(output), bytes=written.size, sha256=sha256)
 
 

@@ -57,21 +57,53 @@ def data_directory(name: str) -> Path:
 
 @contextmanager
 def locked(path: Path, deadline: Deadline) -> Iterator[None]:
-    """Waits for an exclusive lock on the file `path`, which is made if missing, and holds it."""
+    """Waits for an exclusive lock on the file `path`, which is made if missing, and holds it.
+
+    Raises DeadlineExceeded, and InfrastructureError when the file system has no locks.
+    """
     with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                try:
-                    time.sleep(min(0.1, deadline.remaining()))
-                except DeadlineExceeded as error:
-                    raise DeadlineExceeded(
-                        f"{deadline.what}: another process holds {path}",
-                        hint="Wait for the other build, or end it.",
-                    ) from error
+        _lock(file.fileno(), path, deadline)
         yield
+
+
+@contextmanager
+def locked_directory(path: Path, deadline: Deadline | None) -> Iterator[int]:
+    """Holds an exclusive lock on a directory, and yields its descriptor; see `locked`.
+
+    Without a deadline it does not wait: raises BlockingIOError when another process has a lock.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, path, deadline)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, deadline: Deadline | None) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if deadline is None:
+                raise
+            _wait_for_other(path, deadline)
+        except OSError as error:
+            raise InfrastructureError(
+                f"{path} cannot be locked: {error.strerror}",
+                hint="Use a directory on a local file system; some network ones lack flock.",
+            ) from error
+
+
+def _wait_for_other(path: Path, deadline: Deadline) -> None:
+    try:
+        time.sleep(min(0.1, deadline.remaining()))
+    except DeadlineExceeded as error:
+        raise DeadlineExceeded(
+            f"{deadline.what}: another process holds {path}",
+            hint="Wait for the other build, or end it.",
+        ) from error
 
 
 class Workspace:

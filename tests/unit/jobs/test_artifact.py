@@ -1,6 +1,5 @@
 import hashlib
 import subprocess
-import threading
 
 import pytest
 from hypothesis import given, settings
@@ -80,91 +79,6 @@ def test_the_checksums_of_an_unreadable_disk_raise_its_error(disk):
         artifact.receive(disk, SIZE, early).result(20)
 
 
-def publish(directory, texts):
-    """Publishes files with these texts; returns their SHA-256 sums."""
-    staging = directory / ".staging"
-    staging.mkdir(exist_ok=True)
-    files = []
-    for name, text in texts.items():
-        (staging / name).write_text(text)
-        files.append(staging / name)
-    sums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    artifact.publish(files, directory, sums)
-    return sums
-
-
-def check_sums(directory):
-    subprocess.run(
-        ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=directory, check=True
-    )
-
-
-def test_published_files_can_be_checked_and_staging_is_empty(tmp_path):
-    publish(tmp_path, {"a.raw": "raw", "a.qcow2": "qcow2"})
-    check_sums(tmp_path)
-    assert (tmp_path / "a.raw").read_text() == "raw"
-    assert list((tmp_path / ".staging").iterdir()) == []
-
-
-def test_sums_of_other_images_stay_and_stale_ones_go(tmp_path):
-    publish(tmp_path, {"a.raw": "old", "gone.raw": "x"})
-    publish(tmp_path, {"b.raw": "b"})
-    (tmp_path / "gone.raw").unlink()
-    publish(tmp_path, {"a.raw": "new"})
-    check_sums(tmp_path)
-    lines = (tmp_path / "SHA256SUMS").read_text().splitlines()
-    assert [line.split()[1] for line in lines] == ["a.raw", "b.raw"]
-
-
-def test_a_missing_file_lets_nothing_be_published(tmp_path):
-    publish(tmp_path, {"a.raw": "old"})
-    before = (tmp_path / "SHA256SUMS").read_text()
-    (tmp_path / ".staging/a.raw").write_text("new")
-    with pytest.raises(OSError, match="missing"):
-        artifact.publish(
-            [tmp_path / ".staging/a.raw", tmp_path / ".staging/missing"], tmp_path, {"a.raw": "0"}
-        )
-    assert (tmp_path / "a.raw").read_text() == "old"
-    assert (tmp_path / "SHA256SUMS").read_text() == before
-
-
-def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path):
-    texts = {"x" * 50_000, "y" * 50_000}
-    publish(tmp_path, {"a.raw": "x" * 50_000})
-    seen, done = set(), threading.Event()
-
-    def read():
-        while not done.is_set():
-            seen.add((tmp_path / "a.raw").read_text())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(20):
-        publish(tmp_path, {"a.raw": "xy"[number % 2] * 50_000})
-    done.set()
-    reader.join()
-    assert seen <= texts
-
-
-def test_two_publishers_lose_no_line(tmp_path):
-    def many(letter):
-        own = tmp_path / letter
-        own.mkdir()
-        for number in range(10):
-            file = own / f"{letter}{number}.raw"
-            file.write_text(file.name)
-            sums = {file.name: hashlib.sha256(file.name.encode()).hexdigest()}
-            artifact.publish([file], tmp_path, sums)
-
-    threads = [threading.Thread(target=many, args=(letter,)) for letter in "ab"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    check_sums(tmp_path)
-    assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == 20
-
-
 @pytest.mark.parametrize("image_format", [f for f in artifact.DRIVERS if f != "raw"])
 def test_a_raw_disk_is_converted_as_raw_whatever_it_contains(tmp_path, soon, image_format):
     raw, image = tmp_path / "x.raw", tmp_path / "x.image"
@@ -209,20 +123,3 @@ def test_a_compressed_image_has_the_content_of_the_disk(tmp_path, soon):
     packed.unlink()
     with pytest.raises(InfrastructureError, match="checksums differ"):
         artifact.compress(raw, packed, "0" * 64, soon)
-
-
-@pytest.mark.parametrize("text", ["new", None])
-def test_a_folder_is_replaced_or_removed_as_a_whole(tmp_path, text):
-    for number, content in enumerate(("old", text)):
-        staging = tmp_path / f".staging-{number}"
-        staging.mkdir()
-        (staging / "a.raw").touch()
-        made = staging / "a.evidence"
-        if content is not None:
-            (made / content).mkdir(parents=True)
-            (made / content / "console.log").write_text(content)
-        artifact.publish([staging / "a.raw"], tmp_path, {}, [made])
-    place = tmp_path / "a.evidence"
-    found = {str(p.relative_to(place)) for p in place.rglob("*")}
-    assert found == ({"new", "new/console.log"} if text else set())
-    assert place.exists() == bool(text)

@@ -1,6 +1,7 @@
 """A build with a simulated VM: the files that it leaves in the output directory."""
 
 import json
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,15 @@ from particle_agent.contract.inspection import Inspection
 from particle_os.apt.proxy import NO_PROXY
 from particle_os.boot import session
 from particle_os.boot.verdict import Verdict
-from particle_os.errors import InfrastructureError, StageFailed, UsageError, VmError
+from particle_os.errors import (
+    InfrastructureError,
+    NotPublished,
+    StageFailed,
+    UsageError,
+    VmError,
+)
 from particle_os.jobs import build, single_stage
+from particle_os.jobs.delivery import prepare_output
 from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.helper_vms import HelperVms
 from particle_os.jobs.execution.preparation import Prepared
@@ -20,6 +28,7 @@ from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions
 from particle_os.jobs.planning import make_plan, make_stage_plan
 from particle_os.report.progress import Progress
 from particle_os.sandbox.helper import Helper
+from particle_os.system import publication
 from particle_os.vm.accel import TCG
 
 from ...waiting import plenty
@@ -257,3 +266,71 @@ def test_a_missing_firmware_ends_the_build_before_its_preparation(world, monkeyp
     plan = make_plan(world.path / "server.yml", BuildOptions(output_directory=world.out))
     with pytest.raises(UsageError, match="bios is not installed"):
         build.build(plan, Progress([]))
+
+
+def prepared(world):
+    """Prepares the output directory as `build` does; returns the notes."""
+    notes = []
+    world.out.mkdir(exist_ok=True)
+    options = BuildOptions(output_directory=world.out, cache=False, boot_test=False)
+    prepare_output(make_plan(world.path / "server.yml", options), notes.append)
+    return notes
+
+
+@pytest.mark.parametrize("name", ["server.raw", "server.result.json", "SHA256SUMS"])
+def test_a_directory_with_the_name_of_a_file_is_refused_before_the_build(world, name):
+    (world.out / name).mkdir(parents=True)
+    with pytest.raises(UsageError, match=f"{name} is a directory") as failure:
+        prepared(world)
+    assert "--output" in failure.value.hint
+
+
+@pytest.mark.parametrize("name", ["server.failed", "server.evidence"])
+def test_a_file_with_the_name_of_a_directory_is_refused_before_the_build(world, name):
+    world.out.mkdir()
+    (world.out / name).write_text("precious")
+    with pytest.raises(UsageError, match=f"{name} is a file"):
+        prepared(world)
+
+
+def test_a_publication_that_was_interrupted_is_finished_before_the_build(world, monkeypatch):
+    built(world)
+    with monkeypatch.context() as patched:
+        patched.setattr(publication, "_finish", lambda *arguments: False)
+        built(world)
+    (world.out / "server.raw").unlink()
+    assert prepared(world) == [f"finished an interrupted publication in {world.out}"]
+    assert (world.out / "server.raw").read_bytes() == CONTENT
+    assert prepared(world) == []
+
+
+def test_images_that_cannot_be_published_are_kept(world, monkeypatch):
+    world.out.mkdir()
+    # The directory appears while the build runs.
+    monkeypatch.setattr(Agent, "found", lambda *arguments: (world.out / "server.log").mkdir() or
+                        Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=None)
+                        )  # fmt: skip
+    with pytest.raises(NotPublished, match=r"server\.log is a directory") as failure:
+        built(world)
+    assert str(world.out / "server.failed") in failure.value.hint
+    assert (world.out / "server.failed/server.raw").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("plant", [Path.write_text, Path.symlink_to])
+def test_a_file_in_the_place_of_the_evidence_does_not_hide_the_error(world, plant):
+    world.out.mkdir()
+    plant(world.out / "server.failed", "elsewhere")
+    world.fails = "timezone"
+    with pytest.raises(StageFailed) as failure:
+        built(world)
+    assert failure.value.log.name == "server.log"
+    assert failure.value.log.exists()
+    assert not (world.out / "server.failed").is_dir()
+
+
+def test_an_output_directory_that_vanishes_is_named(world, monkeypatch):
+    monkeypatch.setattr(Agent, "hold", lambda *arguments: shutil.rmtree(world.out))
+    with pytest.raises(InfrastructureError, match="was removed while the build ran") as failure:
+        built(world)
+    assert str(world.out) in failure.value.brief
+    assert failure.value.tail

@@ -1,0 +1,265 @@
+"""Publishes files in a directory as one transaction: all of them, or none.
+
+The new files are complete in a hidden directory on the same file system before anything changes:
+
+1. One rename gives the hidden directory the name TRANSACTION. From here on the new files win.
+2. SHA256SUMS is replaced by one without the lines of the files that change. A comment names them.
+3. The new files are renamed to their places, one by one.
+4. SHA256SUMS is replaced by one with the lines of the new files.
+5. The hidden directory is removed, its manifest first.
+
+All of this happens under a lock on the directory. If the process is killed or the machine loses its
+power before step 1, nothing has changed. Afterwards `finish` continues where the process stopped:
+every step can be repeated. After each step the directory is synced, so a power failure cannot
+change the order of the steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from particle_os.errors import InfrastructureError, NotPublished
+from particle_os.system.deadline import Deadline
+from particle_os.system.interrupt import held_back
+from particle_os.system.regular_file import read_regular
+from particle_os.system.workspace import HIDDEN, locked_directory
+
+SUMS = "SHA256SUMS"
+TRANSACTION = f"{HIDDEN}publication"
+MANIFEST, MEANWHILE, REPLACED = "manifest.json", f"{SUMS}.meanwhile", "replaced"
+NOTE = "# particle-os is replacing {}. Check again when this line is gone.\n"
+LOCK_SECONDS = 600.0
+# In bytes; a line has about 100.
+TEXT_LIMIT = 16 << 20
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """The names that a publication changes in a directory.
+
+    `files` and `folders` are the new ones. `removed` names are removed; `outdated` names are
+    removed if SHA256SUMS lists them. `sums` (name to SHA-256) are the new lines for SHA256SUMS.
+    Without `sums`, SHA256SUMS is not touched.
+    """
+
+    files: Sequence[str]
+    folders: Sequence[str] = ()
+    removed: Sequence[str] = ()
+    outdated: Sequence[str] = ()
+    sums: Mapping[str, str] | None = None
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of file that each name may already have in the directory."""
+        files = [*self.files, *([SUMS] if self.sums is not None else [])]
+        kinds = dict.fromkeys(files, "a file")
+        return kinds | dict.fromkeys([*self.folders, *self.removed], "a directory")
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """The names that a transaction moves to their places, or removes."""
+
+    files: Sequence[str]
+    folders: Sequence[str]
+    removed: Sequence[str]
+
+
+def obstacle(directory: Path, change: Change) -> str | None:
+    """A description of the first file that is in the way of a change; None without any.
+
+    A regular file may be replaced by a file, and a directory by a folder, but nothing else.
+    """
+    for name, expected in change.kinds.items():
+        if (found := _kind(directory / name)) not in (None, expected):
+            return f"{directory / name} is {found}, and the build would replace it by {expected}"
+    return None
+
+
+def publish(staging: Path, directory: Path, change: Change) -> None:
+    """Moves the files of `staging`, a directory inside `directory`, to their places.
+
+    `staging` and all other files in it are removed. Raises NotPublished when the files cannot all
+    be moved: then they are still in `staging`, or `finish` can move them.
+    """
+    try:
+        _sync_content(staging, change)
+        deadline = Deadline.after(LOCK_SECONDS, "waiting for the lock")
+        with locked_directory(directory, deadline) as descriptor:
+            _finish(directory, descriptor)
+            _prepare(staging, directory, change)
+            with held_back():
+                staging.rename(directory / TRANSACTION)
+                _finish(directory, descriptor)
+    except (OSError, InfrastructureError) as error:
+        raise _failure(error, directory) from error
+
+
+def finish(directory: Path) -> bool:
+    """Finishes a publication that was interrupted; returns whether there was one.
+
+    A process that publishes in the directory at this moment is left alone. Raises NotPublished when
+    the publication cannot be finished, or the directory cannot be locked.
+    """
+    try:
+        with locked_directory(directory, None) as descriptor:
+            return _finish(directory, descriptor)
+    except BlockingIOError:
+        return False
+    except (OSError, InfrastructureError) as error:
+        raise _failure(error, directory) from error
+
+
+def _failure(error: OSError | InfrastructureError, directory: Path) -> NotPublished:
+    text, hint = str(error), getattr(error, "hint", None)
+    if (directory / TRANSACTION).exists():
+        hint = (
+            f"{hint or 'Remove the cause.'} The new files are in {directory / TRANSACTION}; "
+            f"the next build into {directory} moves them to their places."
+        )
+    return NotPublished(f"publishing in {directory} failed: {text}", hint=hint)
+
+
+def _kind(path: Path) -> str | None:
+    """The kind of file that `path` itself names; None when there is none."""
+    try:
+        return _KINDS[stat.S_IFMT(path.lstat().st_mode)]
+    except FileNotFoundError:
+        return None
+
+
+def _sync_content(staging: Path, change: Change) -> None:
+    for path in (staging / name for name in (*change.files, *change.folders)):
+        for inner in path.rglob("*") if path.is_dir() else ():
+            _sync(inner)
+        if path.exists() or path.name in change.files:
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prepare(staging: Path, directory: Path, change: Change) -> None:
+    """Writes everything that the transaction needs, so that later steps only rename files."""
+    if (found := obstacle(directory, change)) is not None:
+        raise NotPublished(found, hint="Move it away.")
+    removed = [*change.removed]
+    if change.sums is not None:
+        lines = _sum_lines(directory)
+        outdated = [n for n in change.outdated if n in lines and _kind(directory / n) == "a file"]
+        removed += outdated
+        others = {k: v for k, v in lines.items() if k not in (*change.files, *outdated)}
+        note = NOTE.format(", ".join(sorted({*change.sums, *outdated})))
+        _write(staging / MEANWHILE, note + _sum_text(others))
+        _write(staging / SUMS, _sum_text({**others, **change.sums}))
+    (staging / REPLACED).mkdir()
+    manifest = _Manifest(change.files, change.folders, removed)
+    _write(staging / MANIFEST, json.dumps(asdict(manifest)))
+    _sync(staging)
+
+
+def _sum_lines(directory: Path) -> dict[str, str]:
+    """The digests of SHA256SUMS by file name, without missing files. Format: sha256sum(1)."""
+    try:
+        text = read_regular(directory / SUMS, TEXT_LIMIT, follow=False).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return {}
+    lines = (line.partition("  ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: digest for digest, _, name in lines if name and (directory / name).exists()}
+
+
+def _sum_text(lines: Mapping[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(lines.items()))
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _finish(directory: Path, descriptor: int) -> bool:
+    """Carries out the steps of a transaction that are still to do; needs the lock."""
+    place = directory / TRANSACTION
+    if _kind(place) is None:
+        return False
+    _check_owner(place)
+    try:
+        manifest = _read_manifest(place)
+    except FileNotFoundError:
+        # The transaction is complete, except for the removal of its directory.
+        _remove(place)
+        return False
+    os.fsync(descriptor)
+    _move(place / MEANWHILE, directory / SUMS)
+    os.fsync(descriptor)
+    for name in manifest.removed:
+        _set_aside(directory / name, place / REPLACED)
+    for name in manifest.folders:
+        if _kind(place / name) is not None:
+            _set_aside(directory / name, place / REPLACED)
+            _move(place / name, directory / name)
+    for name in manifest.files:
+        _move(place / name, directory / name)
+    os.fsync(descriptor)
+    _move(place / SUMS, directory / SUMS)
+    os.fsync(descriptor)
+    (place / MANIFEST).unlink()
+    _sync(place)
+    _remove(place)
+    return True
+
+
+def _check_owner(place: Path) -> None:
+    """Raises NotPublished unless the transaction is this user's own: others may plant one."""
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise NotPublished(f"{place} belongs to another user or program", hint="Remove it.")
+
+
+def _read_manifest(place: Path) -> _Manifest:
+    """The manifest of a transaction. Raises FileNotFoundError, and NotPublished for a wrong one."""
+    try:
+        manifest = _Manifest(**json.loads(read_regular(place / MANIFEST, TEXT_LIMIT, follow=False)))
+        names = [*manifest.files, *manifest.folders, *manifest.removed]
+        if all(isinstance(name, str) and Path(name).name == name for name in names):
+            return manifest
+    except (ValueError, TypeError):
+        pass
+    raise NotPublished(f"{place / MANIFEST} is damaged", hint=f"Move {place} away.")
+
+
+def _move(path: Path, to: Path) -> None:
+    """Renames a file unless an earlier attempt has already done so."""
+    with suppress(FileNotFoundError):
+        path.rename(to)
+
+
+def _set_aside(path: Path, into: Path) -> None:
+    _move(path, into / str(len(os.listdir(into))))
+
+
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
