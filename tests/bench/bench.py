@@ -30,8 +30,10 @@ from particle_os.sandbox import helper, running
 from particle_os.sandbox.template import load_template
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
+from particle_os.system.gate import Gate
 from particle_os.system.workspace import allocated_bytes, cache_directory, workspace
 from particle_os.vm import accel
+from particle_os.vm.console import ConsoleLog
 from rich.console import Console
 from rich.table import Table
 
@@ -143,7 +145,7 @@ def _helper(bench: Bench) -> None:
                 RESOURCES,
                 directory=work.path / "bench",
                 output=work.path / "output.raw",
-                transcript=work.path / "console.log",
+                transcript=ConsoleLog(work.path / "console.log", Gate()),
                 deadline=deadline,
             ) as vm:
                 vm.agent.quiesce(deadline)

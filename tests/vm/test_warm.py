@@ -18,7 +18,9 @@ from pathlib import Path
 from particle_os.sandbox import helper, running
 from particle_os.sandbox.template import load_template
 from particle_os.system.deadline import Deadline
+from particle_os.system.gate import Gate
 from particle_os.vm import accel
+from particle_os.vm.console import ConsoleLog
 from particle_os.system.workspace import cache_directory, workspace
 
 deadline = Deadline.after(300, "the test")
@@ -30,7 +32,7 @@ with workspace() as work:
     resources = running.Resources(memory=2 << 30, cpus=2, scratch=1 << 30)
     with running.running_sandbox(
         made, accel.TCG, resources, directory=work.path / "vm", output=work.path / "output",
-        transcript=work.path / "console", deadline=deadline,
+        transcript=ConsoleLog(work.path / "console", Gate()), deadline=deadline,
     ) as vm:
         def run(command):
             with vm.agent._connection.command(command, deadline) as channel:

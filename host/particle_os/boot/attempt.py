@@ -61,7 +61,7 @@ def boot_once(
             running(
                 spec,
                 directory=directory,
-                transcript=request.evidence.console,
+                transcript=request.evidence.console_log,
                 deadline=deadline,
             )
         )
@@ -102,7 +102,8 @@ def _undecided(request: BootRequest, started: float) -> Iterator[list[Watch]]:
             progress=watches[0].progress if watches else BootProgress(),
             console_tail=tuple(console_tail(request.evidence.console)[-TAIL_LINES:]),
         )
-        raise Undecided(error, observation.verdict(request.firmware)) from error
+        verdict = request.evidence.gate.hide(observation.verdict(request.firmware))
+        raise Undecided(error, verdict) from error
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ class _Attempt:
             self.answer,
             self.nonce,
             evidence.directory,
+            evidence.gate,
             deadline,
             with_plot=evidence.plot,
         )

@@ -10,9 +10,10 @@ from pathlib import Path
 from particle_os.boot.files import NAMES
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
+from particle_os.system.gate import Gate
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.argv import Disk, MachineSpec, qemu_argv
-from particle_os.vm.console import last_lines
+from particle_os.vm.console import ConsoleLog, last_lines
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine
 
@@ -55,17 +56,24 @@ class Evidence:
     """The place and the extent of the evidence of one boot.
 
     `image` is the image's path in boot.sh: absolute, or relative to the script. With `plot`, the
-    system draws a plot of its boot, which takes half a minute under emulation.
+    system draws a plot of its boot, which takes half a minute under emulation. All text of the
+    guest passes `gate`.
     """
 
     directory: Path
     image: Path
     plot: bool
+    gate: Gate
 
     @property
     def console(self) -> Path:
         """The path of the console's transcript."""
         return self.directory / CONSOLE
+
+    @property
+    def console_log(self) -> ConsoleLog:
+        """The console's transcript, for the machine that fills it."""
+        return ConsoleLog(self.console, self.gate)
 
     def clear(self) -> None:
         """Removes the evidence of an earlier test."""

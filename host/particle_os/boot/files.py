@@ -15,6 +15,7 @@ from particle_os.boot import plot
 from particle_os.boot.probe import end_marker
 from particle_os.errors import InfrastructureError, printable
 from particle_os.system.deadline import Deadline
+from particle_os.system.gate import Gate
 from particle_os.vm.chardev import Chardev
 from particle_os.vm.machine import Machine
 
@@ -39,6 +40,7 @@ def fetch(
     answer: Chardev,
     nonce: str,
     directory: Path,
+    gate: Gate,
     deadline: Deadline,
     *,
     with_plot: bool,
@@ -51,15 +53,16 @@ def fetch(
             machine.console.read(POLL_SECONDS)
     except InfrastructureError:
         pass  # The machine has ended.
-    write(answer.data, nonce, directory)
+    write(answer.data, nonce, directory, gate)
 
 
-def write(data: bytes, nonce: str, directory: Path) -> None:
+def write(data: bytes, nonce: str, directory: Path, gate: Gate) -> None:
     """Writes the known files of a probe's answer in a form that is safe to view."""
     for name, content in _files(data, nonce).items():
         if name in TEXTS:
-            (directory / name).write_text(_text(content), encoding="utf-8")
+            (directory / name).write_text(_text(content, gate), encoding="utf-8")
         elif name == PLOT and (drawn := plot.redrawn(content)) is not None:
+            drawn = gate.text(drawn)
             (directory / name).write_text(drawn, encoding="utf-8")
             (directory / BLAME).write_text(_blame(drawn), encoding="utf-8")
 
@@ -85,6 +88,6 @@ def _blame(drawn: str) -> str:
     return "".join(f"{seconds:10.3f}s {unit}\n" for unit, seconds in times)
 
 
-def _text(content: bytes) -> str:
-    lines = content.decode("utf-8", "replace").split("\n")[:LINES]
+def _text(content: bytes, gate: Gate) -> str:
+    lines = gate.text(content.decode("utf-8", "replace")).split("\n")[:LINES]
     return "\n".join(printable(line, LINE_CHARACTERS) for line in lines)

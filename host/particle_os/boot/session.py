@@ -74,7 +74,7 @@ def boot(
         on_phase=on_phase,
         console_only=console_only,
     )
-    return _boot_repeatedly(request, directory).verdict(firmware)
+    return evidence.gate.hide(_boot_repeatedly(request, directory).verdict(firmware))
 
 
 def _boot_repeatedly(request: BootRequest, directory: Path) -> Observation:

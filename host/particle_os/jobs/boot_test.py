@@ -65,7 +65,8 @@ def run(test: BootTestJob, accelerate: Accelerate, progress: Progress) -> BootRe
             kept = test.evidence or work.path / "evidence"
             for firmware in test.firmwares:
                 with progress.phase(f"boot test ({firmware})"):
-                    evidence = Evidence(kept / firmware, test.image.resolve(), plot=plot)
+                    place, image = kept / firmware, test.image.resolve()
+                    evidence = Evidence(place, image, plot=plot, gate=progress.gate)
                     verdict = boot(test, firmware, acceleration, evidence, work.path, progress)
                     verdicts.append(verdict)
             report = page.document(test.image.name, verdicts, evidence=kept)

@@ -166,6 +166,7 @@ class _Build(Execution):
             self.delivery.evidence / firmware,
             Path("../..") / test.image.name,
             plot=acceleration.name == "kvm",
+            gate=self.progress.gate,
         )
         try:
             verdict = boot_test.boot(test, firmware, acceleration, evidence, work, self.progress)

@@ -55,7 +55,10 @@ def write_result(
     Waits for the checksums of the images.
     """
     status = seen.status() if failure is None else "failed"
-    result = _result(run, seen, status, delivery.artifacts())
+    gate = run.progress.gate
+    result = gate.hide(_result(run, seen, status, delivery.artifacts()))
+    if failure is not None:
+        gate.clean(failure)
     report = page.document(
         result.recipe,
         result.boot,

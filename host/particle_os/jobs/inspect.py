@@ -88,7 +88,7 @@ class Inspector:
             resources,
             directory=directory,
             output=self._work.path / "output",
-            transcript=self._work.path / "console.log",
+            transcript=self._progress.console_log(self._work.path),
             deadline=self._deadline,
             inspected=inspected,
         ) as sandbox:

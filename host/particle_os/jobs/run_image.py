@@ -13,10 +13,12 @@ from typing import Any
 from particle_os.errors import DeadlineExceeded, InfrastructureError, UsageError
 from particle_os.system import process, terminal
 from particle_os.system.deadline import Deadline
+from particle_os.system.gate import Gate
 from particle_os.vm import accel
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration, Processors
 from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec, StandaloneImage, image_options
+from particle_os.vm.console import ConsoleLog
 from particle_os.vm.firmware import Firmware
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.overlay import make_overlay
@@ -77,7 +79,7 @@ def run(
         network="isolated-ssh" if ssh else "isolated",
         reboots=True,
     )
-    transcript = directory / "console.log"
+    transcript = ConsoleLog(directory / "console.log", Gate())
     with running(spec, directory=directory, transcript=transcript, deadline=deadline) as machine:
         close()
         if ssh:

@@ -44,6 +44,7 @@ def enter(
     """
     if plan.helper is None or plan.base is None:
         raise UsageError("nothing has been built yet", hint="Run 'particle-os build' first.")
+    progress.gate.learn(plan.secrets.values())
     deadline = Deadline.after(SESSION_SECONDS, "the shell")
     proxy = apt_proxy.find(plan.apt_proxy, os.environ, progress.note)
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
@@ -56,7 +57,7 @@ def enter(
             resources(plan),
             directory=work.path / "shell",
             output=work.path / "output",
-            transcript=work.path / "console.log",
+            transcript=progress.console_log(work.path),
             deadline=deadline,
             layers=[checkpoint.disk for checkpoint in chain],
             plain=plan.options.plain,

@@ -29,7 +29,7 @@ def run_stage(plan: Plan, output: Path | None, progress: Progress) -> SingleResu
         with run.sandbox("stage", written) as sandbox:
             heard = run.run_stages(sandbox)
         archive = None if output is None else _publish(heard.output(), output, progress)
-        return _result(run, archive)
+        return progress.gate.hide(_result(run, archive))
 
 
 def _publish(written: Written, output: Path, progress: Progress) -> ArchiveResult:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from particle_os.errors import printable
+from particle_os.system.gate import Gate
+from particle_os.vm.console import ConsoleLog
 
 # Characters of a log file.
 LOG_LIMIT = 64 << 20
@@ -91,18 +94,30 @@ class Sink(Protocol):
 
 
 class Progress:
-    """Passes events to its sinks, and measures the duration of each phase in seconds."""
+    """Passes events through a gate to its sinks, and measures the seconds of each phase."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[Sink], gate: Gate | None = None) -> None:
         self._sinks = list(sinks)
+        self.gate = gate or Gate()
+        self._lines = self.gate.line_stream()
+        # Threads that run programs of the host emit their lines.
+        self._lock = threading.Lock()
         self.phases: dict[str, float] = {}
 
     def add(self, sink: Sink) -> None:
         self._sinks.append(sink)
 
     def emit(self, event: Event) -> None:
-        for sink in self._sinks:
-            sink.emit(event)
+        with self._lock:
+            if isinstance(event, Line):
+                self._hand_on(map(Line, self._lines.feed(event.text)))
+            else:
+                self._hand_on([*map(Line, self._lines.flush()), self.gate.hide(event)])
+
+    def _hand_on(self, events: Iterable[Event]) -> None:
+        for event in events:
+            for sink in self._sinks:
+                sink.emit(event)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -115,6 +130,10 @@ class Progress:
             self.phases[name] = round(time.monotonic() - started, 3)
         self.emit(PhaseFinished(name, self.phases[name]))
 
+    def console_log(self, directory: Path) -> ConsoleLog:
+        """The transcript of a machine's console in a directory."""
+        return ConsoleLog(directory / "console.log", self.gate)
+
     def note(self, text: str) -> None:
         self.emit(Note(text))
 
@@ -126,6 +145,8 @@ class Progress:
         self.emit(BootPhase(name, seconds))
 
     def close(self) -> None:
+        with self._lock:
+            self._hand_on(map(Line, self._lines.flush()))
         for sink in self._sinks:
             sink.close()
 

@@ -27,8 +27,8 @@ from particle_os.errors import (
     VmError,
     printable,
 )
-from particle_os.sandbox import redaction
 from particle_os.system.deadline import Deadline
+from particle_os.system.gate import Gate
 
 if TYPE_CHECKING:
     import paramiko
@@ -94,22 +94,23 @@ class Agent:
         connection: Connection,
         death: Callable[[], ParticleError | None],
         program: Program,
+        gate: Gate,
     ) -> None:
         self._connection = connection
         self._death = death
         self._program = program
         self._place = PLACE.format(name=program.name)
-        self._hidden: list[str] = []
+        self._gate = gate
 
     def attach(self, name: str, data: IO[bytes], deadline: Deadline) -> str:
         """Copies a file that stages read as `name` (`Target.attached`); returns its SHA-256."""
         return self._put(f"{wire.ATTACHED}/{name}", data, deadline)
 
     def hold(self, values: Mapping[str, bytes], deadline: Deadline) -> None:
-        """Sends secrets, by keyed hash. From then on, all events of the agent hide them."""
+        """Sends secrets, by keyed hash. The gate hides them from now on, if it did not before."""
+        self._gate.learn(values.values())
         for name, value in values.items():
             self._put(f"{wire.HELD}/{name}", io.BytesIO(value), deadline)
-        self._hidden = redaction.texts(values.values())
 
     def _put(self, path: str, data: IO[bytes], deadline: Deadline) -> str:
         """Writes a file into the VM's memory; returns the SHA-256, on which both ends agree."""
@@ -229,7 +230,8 @@ class Agent:
 
     def found(self, deadline: Deadline) -> Inspection:
         """The inspection that the agent has written, of the target or of the attached disk."""
-        return self._fetch(wire.INSPECTION, wire.INSPECTION_LIMIT, Inspection, deadline)
+        found = self._fetch(wire.INSPECTION, wire.INSPECTION_LIMIT, Inspection, deadline)
+        return self._gate.hide(found)
 
     def verify(self, deadline: Deadline, listen: Listener) -> None:
         """Verifies the attached disk, and passes each finding to `listen`."""
@@ -257,7 +259,7 @@ class Agent:
         introduced = False
         for line in self._lines(channel, deadline, complaints):
             try:
-                event = redaction.hide(wire.from_line(line), self._hidden)
+                event = self._shown(wire.from_line(line))
             except DecodeError as error:
                 raise VmError(f"the agent sent an invalid line: {printable(str(error))}") from error
             if not introduced and not isinstance(event, wire.Hello):
@@ -279,9 +281,13 @@ class Agent:
                 case _:
                     if (answer := listen(event)) is not None:
                         self._say(channel, encode(answer), deadline)
-        text = redaction.hide(complaints.decode("utf-8", "replace"), self._hidden)
-        tail = [printable(line) for line in text.splitlines()]
+        lines = complaints.decode("utf-8", "replace").splitlines()
+        tail = [printable(line) for line in self._gate.lines(lines)]
         raise self._death() or VmError("the agent ended without saying 'done'", tail=tail[-15:])
+
+    def _shown(self, event: wire.AgentEvent) -> wire.AgentEvent:
+        """An event without secrets. Lines of output pass the gate together, in `Progress`."""
+        return event if isinstance(event, wire.OutputLine) else self._gate.hide(event)
 
     def _lines(
         self, channel: paramiko.Channel, deadline: Deadline, complaints: bytearray

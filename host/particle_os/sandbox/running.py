@@ -19,7 +19,7 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import cache_directory, need_room
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec
-from particle_os.vm.machine import Machine
+from particle_os.vm.machine import ConsoleLog, Machine
 from particle_os.vm.overlay import copy_disk, make_disk
 
 # maxcpus=1: init.sh starts the other processors when all devices are set up. If the memory of a
@@ -125,7 +125,7 @@ def running_sandbox(
     *,
     directory: Path,
     output: Path,
-    transcript: Path,
+    transcript: ConsoleLog,
     deadline: Deadline,
     layers: Sequence[Path] = (),
     inspected: Disk | None = None,

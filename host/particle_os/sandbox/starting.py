@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import tenacity
 
@@ -17,6 +18,7 @@ from particle_os.shortcuts import saved_memory
 from particle_os.system.deadline import Deadline
 from particle_os.vm import cpio
 from particle_os.vm.argv import EmptyDisk, MachineSpec
+from particle_os.vm.console import ConsoleLog
 from particle_os.vm.machine import Machine, running
 from particle_os.vm.ssh import Connection, KeyPair
 
@@ -31,8 +33,13 @@ class Places:
     """Paths of one helper VM: its own directory, its transcript, and all saved states."""
 
     directory: Path
-    transcript: Path
+    transcript: ConsoleLog
     states: Path
+
+
+class _Where(TypedDict):
+    directory: Path
+    transcript: ConsoleLog
 
 
 def start(
@@ -61,7 +68,7 @@ def start(
     ):
         with attempt, ExitStack() as start:
             boots = plain or attempt.retry_state.attempt_number == START_ATTEMPTS
-            where = {"directory": places.directory, "transcript": places.transcript}
+            where = _Where(directory=places.directory, transcript=places.transcript)
             if not boots and not state.exists():
                 cold = _with_agent(saved, program, places.directory)
                 saved_memory.save(
@@ -78,7 +85,7 @@ def start(
                 connection = _connect(machine, restored=not boots, deadline=deadline)
                 start.callback(connection.close)
                 machine.console.watch(on_death=connection.abort)
-                agent = Agent(connection, _death_of(machine), program)
+                agent = Agent(connection, _death_of(machine), program, places.transcript.gate)
             except ParticleError:
                 # The state may be the reason, and to make another one costs only one boot.
                 with suppress(OSError):

@@ -24,6 +24,7 @@ from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.vm.accel import QEMU
 from particle_os.vm.argv import MachineSpec, qemu_argv
+from particle_os.vm.console import ConsoleLog
 from particle_os.vm.machine import Machine, running
 
 FORMAT = 2
@@ -62,7 +63,7 @@ def save(
     *,
     boot: Callable[[Machine], None],
     directory: Path,
-    transcript: Path,
+    transcript: ConsoleLog,
     deadline: Deadline,
 ) -> None:
     """Boots a machine, waits for `boot` to return, and saves the complete state or none.
@@ -72,13 +73,14 @@ def save(
     directory.mkdir(exist_ok=True, mode=0o700)
     # On the file system of `state`, and removed with the machine's directory in any case.
     temporary = directory / "state"
-    place = {"directory": directory, "transcript": transcript}
     try:
         state.parent.mkdir(exist_ok=True, mode=0o700)
         with os.fdopen(
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
         ) as file:
-            with running(spec, **place, deadline=deadline) as machine:
+            with running(
+                spec, directory=directory, transcript=transcript, deadline=deadline
+            ) as machine:
                 boot(machine)
                 machine.monitor.save(file.fileno(), deadline)
             size = os.fstat(file.fileno()).st_size
@@ -119,14 +121,13 @@ def _is_whole(file: BinaryIO) -> bool:
 
 @contextmanager
 def restored(
-    spec: MachineSpec, state: Path, *, directory: Path, transcript: Path, deadline: Deadline
+    spec: MachineSpec, state: Path, *, directory: Path, transcript: ConsoleLog, deadline: Deadline
 ) -> Iterator[Machine]:
     """Runs a machine from its saved state while the context lasts.
 
     Raises VmError if the state cannot be read or is damaged.
     """
     spec = replace(spec, restored=True)
-    place = {"directory": directory, "transcript": transcript}
     with ExitStack() as stack:
         try:
             file = stack.enter_context(state.open("rb"))
@@ -136,7 +137,8 @@ def restored(
         # Hashes the open file while QEMU starts; another build may remove its name meanwhile.
         reader = stack.enter_context(ThreadPoolExecutor(1))
         whole = reader.submit(_is_whole, file)
-        machine = stack.enter_context(running(spec, **place, deadline=deadline))
+        started = running(spec, directory=directory, transcript=transcript, deadline=deadline)
+        machine = stack.enter_context(started)
         try:
             if not whole.result():
                 raise VmError("the saved state of the helper VM is damaged")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pexpect
 
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError, printable
 from particle_os.system.deadline import Deadline
+from particle_os.system.gate import Gate
 from particle_os.system.interrupt import held_back
 from particle_os.system.process import dies_with_parent
 
@@ -48,15 +50,31 @@ class QemuEnded(VmError):
         self.status = status
 
 
-class Transcript:
-    """Keeps the console's output: in a file up to a limit, and its end in memory."""
+@dataclass(frozen=True)
+class ConsoleLog:
+    """The file that receives the output of a console, and the gate that the output passes."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
+    path: Path
+    gate: Gate
+
+
+class Transcript:
+    """Keeps the console's output: in a file up to a limit, and its end in memory.
+
+    All of it passes the gate of the log.
+    """
+
+    def __init__(self, log: ConsoleLog) -> None:
+        self.gate = log.gate
+        self._stream = log.gate.stream()
+        self._file = log.path.open("ab", buffering=0)
         self._written = 0
         self._tail = b""
 
     def write(self, data: bytes) -> None:
+        self._keep(self._stream.feed(data))
+
+    def _keep(self, data: bytes) -> None:
         # The tail is limited in bytes, not in writes: firmware prints a character at a time.
         self._tail = (self._tail + data)[-TAIL_BYTES:]
         room = TRANSCRIPT_LIMIT - self._written
@@ -67,11 +85,13 @@ class Transcript:
         """Does nothing, since the file is not buffered; pexpect calls this after each write."""
 
     def close(self) -> None:
+        if not self._file.closed:
+            self._keep(self._stream.flush())
         self._file.close()
 
     def tail(self, lines: int = TAIL_LINES) -> list[str]:
         """Returns the last lines, safe to show."""
-        return last_lines(self._tail, lines)
+        return last_lines(self._tail + self._stream.peek(), lines)
 
 
 def last_lines(output: bytes, lines: int) -> list[str]:
@@ -88,7 +108,7 @@ class Console:
     caller's thread, and after `watch` the watcher's thread.
     """
 
-    def __init__(self, argv: Sequence[str], *, directory: Path, transcript: Path) -> None:
+    def __init__(self, argv: Sequence[str], *, directory: Path, transcript: ConsoleLog) -> None:
         self.transcript = Transcript(transcript)
         try:
             self._child: Any = self._spawn(argv, directory)
@@ -143,7 +163,8 @@ class Console:
                 if index < len(patterns):
                     return index, match
                 self._drain()
-                text = printable(match.group().decode("utf-8", "replace"))
+                text = match.group().decode("utf-8", "replace")
+                text = printable(self.transcript.gate.text(text))
                 raise GuestPanic(f"the VM died: {text}", tail=self.transcript.tail())
             try:
                 wait = min(SLICE_SECONDS, deadline.remaining())

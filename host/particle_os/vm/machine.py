@@ -11,8 +11,10 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
 from particle_os.vm import smbios
 from particle_os.vm.argv import QMP_SOCKET, MachineSpec, qemu_argv
-from particle_os.vm.console import Console
+from particle_os.vm.console import Console, ConsoleLog
 from particle_os.vm.monitor import Monitor
+
+__all__ = ["ConsoleLog", "Machine", "running"]
 
 
 class Machine:
@@ -26,7 +28,7 @@ class Machine:
 
 @contextmanager
 def running(
-    spec: MachineSpec, *, directory: Path, transcript: Path, deadline: Deadline
+    spec: MachineSpec, *, directory: Path, transcript: ConsoleLog, deadline: Deadline
 ) -> Iterator[Machine]:
     """Runs the machine until the context ends; QEMU never outlives the context.
 

@@ -10,6 +10,7 @@ from particle_os.boot import attempt, files, probe
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.request import BootRequest
 from particle_os.boot.verdict import BootProgress
+from particle_os.system.gate import Gate
 from particle_os.vm import accel
 
 NONCE = "0" * 32
@@ -51,7 +52,8 @@ def boot(tmp_path, monkeypatch):
         request = BootRequest(
             image=tmp_path / "x.raw", format="raw", firmware="bios", acceleration=accel.TCG,
             processors=accel.Processors(1, x2apic=False),
-            evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False), checks=[],
+            checks=[],
+            evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
             memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: None, console_only=False,
         )  # fmt: skip
         overlay, directory = tmp_path / "overlay", tmp_path / "machine"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from particle_os.boot.evidence import COMMAND, SCREEN, Evidence, by_hand, console_tail
 from particle_os.errors import VmError
+from particle_os.system.gate import Gate
 from particle_os.vm.argv import Disk, MachineSpec, Uefi
 
 from ...waiting import HANG_SECONDS
@@ -55,7 +56,9 @@ def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
     image = tmp_path / "out" / "it's $(an) image.raw"
     image.parent.mkdir()
     image.touch()
-    evidence = Evidence(tmp_path / "out/x.evidence/bios", Path("../..") / image.name, plot=False)
+    evidence = Evidence(
+        tmp_path / "out/x.evidence/bios", Path("../..") / image.name, plot=False, gate=Gate()
+    )
     evidence.begin(SPEC, "raw", "bios")
     recorded = run(evidence.directory / COMMAND, tmp_path, "-display", "gtk")
     assert recorded[0] == "qemu-img"
@@ -117,7 +120,7 @@ def test_the_command_has_the_firmware(tmp_path, firmware):
 def test_the_screen_is_kept(tmp_path):
     directory = tmp_path / "machine"
     directory.mkdir()
-    evidence = Evidence(tmp_path / "evidence", Path("image"), plot=False)
+    evidence = Evidence(tmp_path / "evidence", Path("image"), plot=False, gate=Gate())
     evidence.begin(SPEC, "raw", "bios")
 
     def screendump(file, deadline):
@@ -132,7 +135,7 @@ def test_a_machine_that_has_gone_has_no_screen(tmp_path):
     def screendump(file, deadline):
         raise VmError("QEMU closed its monitor")
 
-    evidence = Evidence(tmp_path, Path("image"), plot=False)
+    evidence = Evidence(tmp_path, Path("image"), plot=False, gate=Gate())
     monitor = SimpleNamespace(screendump=screendump)
     evidence.take_screen(SimpleNamespace(monitor=monitor, directory=tmp_path))
     assert not (tmp_path / SCREEN).exists()

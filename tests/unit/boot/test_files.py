@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from particle_os.boot import files, plot
 from particle_os.boot.probe import end_marker
+from particle_os.system.gate import Gate
 from particle_os.vm.console import QemuEnded
 
 from ...waiting import HANG_SECONDS
@@ -43,9 +44,8 @@ def answer(*lines, nonce=NONCE, whole=True):
 
 def test_files_are_written_safe_to_look_at(tmp_path):
     journal = b"one\n\x1b[31mred\x07 \xff \xe2\x80\xae\n" + b"x" * 5000
-    files.write(
-        answer(line("journal.txt", journal), line("plot.svg", PLOT.encode())), NONCE, tmp_path
-    )
+    data = answer(line("journal.txt", journal), line("plot.svg", PLOT.encode()))
+    files.write(data, NONCE, tmp_path, Gate())
     one, red, long = (tmp_path / "journal.txt").read_text().split("\n")
     assert (one, red) == ("one", "\\x1b[31mred\\x07 \ufffd \\u202e")
     assert len(long) == files.LINE_CHARACTERS
@@ -57,24 +57,24 @@ def test_files_are_written_safe_to_look_at(tmp_path):
     ["../x", "/etc/x", "screen.png", "boot.sh", "console.log", "blame.txt", "", "a/journal.txt"],
 )
 def test_only_known_files_are_written(tmp_path, name):
-    files.write(answer(line(name, b"content")), NONCE, tmp_path)
+    files.write(answer(line(name, b"content")), NONCE, tmp_path, Gate())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_of_another_run_and_before_the_answer_are_not_believed(tmp_path):
     before = f"{line('journal.txt', b'fake')}\r\n".encode()
-    files.write(before + answer(line("journal.txt", b"x"), nonce="f" * 16), NONCE, tmp_path)
+    files.write(before + answer(line("journal.txt", b"x"), nonce="f" * 16), NONCE, tmp_path, Gate())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_came_in_time_is_kept_and_half_a_line_is_not(tmp_path):
     data = answer(line("packages.txt", b"a 1"), line("journal.txt", b"x" * 99), whole=False)
-    files.write(data[:-20], NONCE, tmp_path)
+    files.write(data[:-20], NONCE, tmp_path, Gate())
     assert [path.name for path in tmp_path.iterdir()] == ["packages.txt"]
 
 
 def test_noise_is_passed_over(tmp_path):
-    files.write(answer("file:journal.txt %%%", "noise", "file:"), NONCE, tmp_path)
+    files.write(answer("file:journal.txt %%%", "noise", "file:"), NONCE, tmp_path, Gate())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,7 +107,9 @@ def fetch(tmp_path, monkeypatch, clock):
     def fetch(guest, with_plot=False):
         guest.clock = clock
         machine = SimpleNamespace(console=guest)
-        files.fetch(machine, guest, NONCE, tmp_path, clock.deadline(60), with_plot=with_plot)
+        files.fetch(
+            machine, guest, NONCE, tmp_path, Gate(), clock.deadline(60), with_plot=with_plot
+        )
 
     return fetch
 
@@ -149,7 +151,7 @@ def test_the_probe_hands_over_what_the_host_reads(tmp_path):
         ["sh", "-c", text], env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True,
         timeout=HANG_SECONDS,
     )  # fmt: skip
-    files.write(done.stdout, NONCE, tmp_path)
+    files.write(done.stdout, NONCE, tmp_path, Gate())
     assert (tmp_path / "blame.txt").read_text() == "     0.386s ssh.service\n"
     assert (tmp_path / "packages.txt").stat().st_size <= files.FILE_BYTES
     assert not (tmp_path / "journal.txt").exists()
@@ -201,7 +203,7 @@ def test_a_plot_tells_how_long_units_took(duration, seconds):
 def test_units_are_listed_from_the_slowest(tmp_path):
     more = "<text>slow.service (1min 1ms)</text><text>kernel</text></svg>"
     picture = PLOT.replace("</svg>", more).encode()
-    files.write(answer(line("plot.svg", picture)), NONCE, tmp_path)
+    files.write(answer(line("plot.svg", picture)), NONCE, tmp_path, Gate())
     assert (tmp_path / "blame.txt").read_text() == (
         "    60.001s slow.service\n     0.386s ssh.service\n"
     )

@@ -9,6 +9,7 @@ from particle_os.errors import UsageError
 from particle_os.recipe.checks.contents import CommandCheck
 from particle_os.recipe.checks.network import HttpCheck
 from particle_os.recipe.checks.system import MemoryCheck
+from particle_os.system.gate import Gate
 from particle_os.vm import accel
 
 
@@ -34,7 +35,7 @@ def test_only_a_system_that_is_asked_gets_credentials(tmp_path, console_only):
     request = BootRequest(
         image=tmp_path / "x.raw", format="raw", firmware="bios", acceleration=accel.TCG,
         processors=accel.Processors(1, x2apic=False),
-        evidence=Evidence(tmp_path, Path("x.raw"), plot=False),
+        evidence=Evidence(tmp_path, Path("x.raw"), plot=False, gate=Gate()),
         checks=[HttpCheck(http="/", port=8080)], memory=MEMORY, seconds=10,
         on_phase=lambda phase, seconds: None, console_only=console_only,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from particle_os.boot import attempt, session
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.verdict import BootProgress, Observation
 from particle_os.cli import cli
+from particle_os.system.gate import Gate
 from particle_os.vm import accel
 from particle_os.vm.console import QemuEnded
 
@@ -23,7 +24,7 @@ def qemu_dies(monkeypatch):
     def play(status):
         @contextmanager
         def running(spec, *, directory, transcript, deadline):
-            transcript.write_text("SeaBIOS\r\n\x1b[2J[ 0.0] Linux version 6.12\r\n")
+            transcript.path.write_text("SeaBIOS\r\n\x1b[2J[ 0.0] Linux version 6.12\r\n")
             started.append(directory)
             yield SimpleNamespace(console=SimpleNamespace(is_alive=lambda: False))
 
@@ -90,7 +91,7 @@ def test_ticks_that_a_busy_host_lost_are_not_the_image_s_fault(tmp_path, monkeyp
         accel.TCG,
         format="raw",
         directory=tmp_path / "work",
-        evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False),
+        evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
     )
     assert verdict.passed == x2apic
     one = accel.Processors(1, x2apic=False)

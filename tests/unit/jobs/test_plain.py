@@ -16,7 +16,9 @@ from particle_os.jobs.planning import make_plan
 from particle_os.report.progress import Progress
 from particle_os.sandbox import running
 from particle_os.sandbox.helper import Helper
+from particle_os.system.gate import Gate
 from particle_os.vm.accel import TCG
+from particle_os.vm.console import ConsoleLog
 
 from ...waiting import plenty
 from ..base.test_lookup import AMD64, tar
@@ -57,7 +59,7 @@ def make_job(tmp_path):
         plan = make_plan(tmp_path / "server.yml", options)
         plan = replace(plan, helper=HELPER, base=None, base_reference="mmdebstrap:trixie")
         return SimpleNamespace(
-            plan=plan, progress=Progress([]), transcript=tmp_path / "console",
+            plan=plan, progress=Progress([]), transcript=ConsoleLog(tmp_path / "console", Gate()),
             work=SimpleNamespace(path=tmp_path), show_output=print,
         )  # fmt: skip
 
@@ -124,8 +126,8 @@ def test_a_plain_sandbox_starts_without_saved_memory(tmp_path, receiver, monkeyp
     (tmp_path / "root").touch()
     sandbox = running.running_sandbox(
         replace(HELPER, root=tmp_path / "root"), TCG, running.Resources(1 << 30, 1, 1 << 30),
-        directory=tmp_path / "vm", output=tmp_path / "output", transcript=tmp_path / "console",
-        deadline=plenty(), plain=plain,
+        directory=tmp_path / "vm", output=tmp_path / "output",
+        transcript=ConsoleLog(tmp_path / "console", Gate()), deadline=plenty(), plain=plain,
     )  # fmt: skip
     with pytest.raises(Enough), sandbox:
         pass

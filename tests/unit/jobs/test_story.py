@@ -98,7 +98,7 @@ class Vms(HelperVms):
 
     @contextmanager
     def start(self, purpose, output, layers=()):
-        self.job.transcript.touch()
+        self.job.transcript.path.touch()
         yield Sandbox(output, self.fails)
 
 

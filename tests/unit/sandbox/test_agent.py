@@ -20,6 +20,7 @@ from particle_os.errors import (
     VmError,
 )
 from particle_os.sandbox.agent import Agent, pack
+from particle_os.system.gate import Gate
 
 from ...waiting import HANG_SECONDS, Clock, plenty
 
@@ -79,7 +80,7 @@ class Connection:
 def run(*pieces, death=None, deadline=None):
     """Runs no stage with an agent that sends `pieces`; returns the events."""
     events = []
-    Agent(Connection(*pieces), lambda: death, PROGRAM).run(
+    Agent(Connection(*pieces), lambda: death, PROGRAM, Gate()).run(
         [], hostname="x", deadline=deadline or plenty(), listen=events.append
     )
     return events
@@ -130,7 +131,7 @@ def test_the_agent_is_told_whether_to_take_shortcuts(plain):
             requests.append(json.loads(stream.read()))
 
     requests = []
-    agent = Agent(Sent(HELLO + DONE), lambda: None, PROGRAM)
+    agent = Agent(Sent(HELLO + DONE), lambda: None, PROGRAM, Gate())
     agent.run([], hostname="x", deadline=plenty(), listen=print, plain=plain)
     (request,) = requests
     assert decode(wire.RunOptions, request["options"]).plain is plain
@@ -229,10 +230,10 @@ def test_a_failure_is_reported_with_its_hint_and_tail_escaped(kind, error):
 def test_a_file_must_arrive_whole(soon):
     data = b"a file"
     sha256 = hashlib.sha256(data).hexdigest()
-    agent = Agent(Connection(f"{sha256}  /x\n".encode()), lambda: None, PROGRAM)
+    agent = Agent(Connection(f"{sha256}  /x\n".encode()), lambda: None, PROGRAM, Gate())
     assert agent.attach("name", io.BytesIO(data), soon) == sha256
     for answer in (b"", b"0" * 64 + b"  /x\n", b"sh: not found"):
-        agent = Agent(Connection(answer), lambda: None, PROGRAM)
+        agent = Agent(Connection(answer), lambda: None, PROGRAM, Gate())
         with pytest.raises(VmError, match="did not arrive whole"):
             agent.attach("name", io.BytesIO(data), soon)
 
@@ -243,7 +244,7 @@ def test_the_base_must_arrive_whole(soon):
 
     def unpack(*events):
         pieces = [HELLO, *map(line, events), DONE]
-        return Agent(Connection(*pieces), lambda: None, PROGRAM).unpack(
+        return Agent(Connection(*pieces), lambda: None, PROGRAM, Gate()).unpack(
             io.BytesIO(data), soon, print
         )
 

@@ -9,8 +9,10 @@ from particle_os.jobs import cache
 from particle_os.sandbox import agent, running, starting
 from particle_os.sandbox.helper import Helper
 from particle_os.shortcuts import saved_memory
+from particle_os.system.gate import Gate
 from particle_os.vm.accel import TCG
 from particle_os.vm.argv import DirectBoot, Disk, MachineSpec
+from particle_os.vm.console import ConsoleLog
 
 from ...waiting import plenty
 
@@ -104,7 +106,7 @@ def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
                 running.Resources(1 << 30, 1, 1 << 30),
                 directory=tmp_path / f"vm{number}",
                 output=tmp_path / "output",
-                transcript=tmp_path / "console",
+                transcript=ConsoleLog(tmp_path / "console", Gate()),
                 deadline=plenty(),
             ),
         ):

@@ -9,7 +9,8 @@ import tracemalloc
 
 import pytest
 from particle_os.errors import DeadlineExceeded, InfrastructureError
-from particle_os.vm.console import Console, GuestPanic, QemuEnded
+from particle_os.system.gate import Gate
+from particle_os.vm.console import Console, ConsoleLog, GuestPanic, QemuEnded
 
 from ...waiting import HANG_SECONDS, DeadlineWhen, until
 
@@ -24,7 +25,7 @@ def start(tmp_path):
     def start(code, *argv):
         command = argv or (sys.executable, "-I", "-S", "-c", f"import os, sys, time\n{code}")
         path = tmp_path / f"console{len(consoles)}.log"
-        consoles.append(Console(command, directory=tmp_path, transcript=path))
+        consoles.append(Console(command, directory=tmp_path, transcript=ConsoleLog(path, Gate())))
         consoles[-1].file = path
         return consoles[-1]
 

@@ -13,6 +13,7 @@ from particle_os.boot.request import BootRequest
 from particle_os.errors import UsageError
 from particle_os.jobs import artifact, run_image
 from particle_os.system.checksum import file_sha256
+from particle_os.system.gate import Gate
 from particle_os.vm.accel import Acceleration, Processors
 from particle_os.vm.argv import blockdev
 from particle_os.vm.image_format import check_readable, image_format
@@ -63,7 +64,7 @@ def booted(image, overlay):
         firmware="bios",
         acceleration=Acceleration("tcg", "", 1.0),
         processors=Processors(1, x2apic=False),
-        evidence=Evidence(Path("evidence"), image, plot=False),
+        evidence=Evidence(Path("evidence"), image, plot=False, gate=Gate()),
         checks=(),
         memory=1 << 30,
         seconds=1,

@@ -1,8 +1,9 @@
-from particle_os.vm.console import Transcript
+from particle_os.system.gate import Gate
+from particle_os.vm.console import ConsoleLog, Transcript
 
 
 def test_the_end_is_kept_in_however_small_pieces_it_comes(tmp_path):
-    transcript = Transcript(tmp_path / "console.log")
+    transcript = Transcript(ConsoleLog(tmp_path / "console.log", Gate()))
     said = b"".join(b"line %d of what the firmware says\r\n" % i for i in range(20))
     for byte in said:
         transcript.write(bytes([byte]))
@@ -12,7 +13,7 @@ def test_the_end_is_kept_in_however_small_pieces_it_comes(tmp_path):
 
 
 def test_what_is_kept_in_memory_of_a_flood_is_bounded(tmp_path):
-    transcript = Transcript(tmp_path / "console.log")
+    transcript = Transcript(ConsoleLog(tmp_path / "console.log", Gate()))
     for i in range(100):
         transcript.write(b"%d\n" % i * 10000)
     tail = transcript.tail(1_000_000)

@@ -15,6 +15,7 @@ from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.plan import PLAIN_NOTE, Plan
 from particle_os.report.progress import Progress
 from particle_os.system.workspace import Workspace, cache_directory, workspace
+from particle_os.vm.console import ConsoleLog
 
 NOTES_LIMIT = 100
 
@@ -35,12 +36,13 @@ class Job:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def transcript(self) -> Path:
+    def transcript(self) -> ConsoleLog:
         """The file that receives the consoles of the job's VMs; `Delivery` keeps it."""
-        return self.staging / f"{self.plan.name}.console.log"
+        return ConsoleLog(self.staging / f"{self.plan.name}.console.log", self.progress.gate)
 
     def note(self, text: str) -> None:
         """Shows a note and adds it to the result."""
+        text = self.progress.gate.text(text)
         if len(self.notes) < NOTES_LIMIT:
             self.notes.append(printable(text))
         self.progress.note(text)
@@ -69,6 +71,7 @@ def open_job(plan: Plan, progress: Progress, output: Path | None) -> Iterator[Jo
 
     Files in the job's `staging` can be renamed into the directory `output`.
     """
+    progress.gate.learn(plan.secrets.values())
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
         staging = work.path if output is None else work.adopt_directory(output)
         yield Job(plan, progress, work, kept, staging)
