@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ from particle_agent.contract.decode import encode
 
 from particle_os.base.oci import ContainerImage, Layer
 from particle_os.errors import InfrastructureError
+from particle_os.system.checksum import file_sha256
 
 CHUNK = 1 << 18
 
@@ -26,6 +28,15 @@ def blob(store: Path, digest: str) -> Path:
 def is_fetched(image: ContainerImage, cache: Path) -> bool:
     """Whether all layers are in the cache."""
     return not missing_layers(image, cache / "images")
+
+
+def drop_damaged(image: ContainerImage, cache: Path) -> None:
+    """Removes the layers in the cache that no longer have their digests."""
+    for layer in image.layers:
+        place = blob(cache / "images", layer.digest)
+        with suppress(FileNotFoundError):
+            if f"sha256:{file_sha256(place)}" != layer.digest:
+                place.unlink()
 
 
 def missing_layers(image: ContainerImage, store: Path) -> list[Layer]:

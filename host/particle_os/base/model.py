@@ -37,6 +37,10 @@ class Base(Protocol):
         """Whether the base is complete on the host."""
         ...
 
+    def drop_damaged(self) -> None:
+        """Removes damaged parts, which `fetch` then fetches again."""
+        ...
+
     def description(self) -> dict[str, Any]:
         """The description in a container image; empty for other bases."""
         ...
@@ -65,6 +69,9 @@ class TarBase:
 
     def is_here(self) -> bool:
         return True
+
+    def drop_damaged(self) -> None:
+        pass
 
     def description(self) -> dict[str, Any]:
         return {}
@@ -105,6 +112,9 @@ class ImageBase:
 
     def is_here(self) -> bool:
         return layers.is_fetched(self.image, self.cache)
+
+    def drop_damaged(self) -> None:
+        layers.drop_damaged(self.image, self.cache)
 
     def description(self) -> dict[str, Any]:
         return {

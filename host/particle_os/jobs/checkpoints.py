@@ -215,6 +215,21 @@ def evict(place: Path, *, into: Path) -> bool:
     return True
 
 
+def intact_prefix(chain: Sequence[Checkpoint]) -> int:
+    """The number of checkpoints, the lowest first, that still have their content.
+
+    The damaged checkpoint after them is removed for later builds; a build that runs on it goes on.
+    """
+    # hashlib releases the interpreter lock.
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for number, whole in enumerate(pool.map(intact, chain)):
+            if not whole:
+                # Without its metadata it counts for nothing, and the next writer replaces it.
+                (chain[number].disk.parent / META).unlink(missing_ok=True)
+                return number
+    return len(chain)
+
+
 def intact(checkpoint: Checkpoint) -> bool:
     """Whether the disk still has the content that was stored."""
     try:

@@ -15,7 +15,7 @@ import paramiko
 from particle_agent.contract import wire
 
 from particle_os.apt import proxy as apt_proxy
-from particle_os.errors import UsageError, VmError
+from particle_os.errors import InfrastructureError, UsageError, VmError
 from particle_os.jobs import checkpoints
 from particle_os.jobs.checkpoints import Checkpoint, Checkpoints
 from particle_os.jobs.execution.helper_vms import resources
@@ -90,6 +90,11 @@ def _state(
         raise UsageError(
             f"there is no checkpoint after stage {at}; the last one is {_described(chain)}",
             hint="Run 'particle-os build' first. The last stage leaves no checkpoint.",
+        )
+    if checkpoints.intact_prefix(chain) < len(chain):
+        raise InfrastructureError(
+            "a checkpoint of this recipe was damaged and is now removed",
+            hint="Run 'particle-os build' to make it again.",
         )
     return chain
 

@@ -222,6 +222,19 @@ def test_what_was_damaged_in_the_cache_is_fetched_again(layout, fetch, tmp_path)
     assert unpacked(image, tmp_path / "root") == {"etc/a", "etc/b"}
 
 
+def test_a_damaged_layer_is_fetched_before_its_use(layout, fetch):
+    reference = layout.name(layout.image(LOWER, UPPER))
+    image = fetch(reference)
+    place = layers.blob(cache_directory() / "images", image.layers[0].digest)
+    place.write_bytes(place.read_bytes()[::-1])
+    assert layers.is_fetched(image, cache_directory()), "the size is right"
+    layers.drop_damaged(image, cache_directory())
+    assert layers.missing_layers(image, cache_directory() / "images") == [image.layers[0]]
+    layers.drop_damaged(image, cache_directory())
+    fetch(reference)
+    assert layers.is_fetched(image, cache_directory())
+
+
 def test_images_are_listed_and_pruned(layout, fetch):
     image = fetch(layout.name(layout.image(LOWER, UPPER)))
     listed = {e.name for e in cache.entries(cache_directory()) if e.kind == "image"}

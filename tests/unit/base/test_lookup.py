@@ -8,6 +8,8 @@ import tarfile
 import pytest
 from particle_os.base import suite
 from particle_os.base.lookup import find_base, resolve_file
+from particle_os.base.model import TarBase
+from particle_os.base.suite import is_damaged
 from particle_os.base.tarball import architecture_of
 from particle_os.errors import UsageError
 
@@ -142,3 +144,16 @@ def test_a_plain_base_and_another_are_two(tmp_path):
     where = ("mmdebstrap:trixie", tmp_path, "amd64", tmp_path)
     assert find_base(*where, mirror=None) is None
     assert find_base(*where, mirror=None, plain=True) is not None
+
+
+def test_a_changed_base_of_a_suite_is_damaged(tmp_path):
+    tarball = tmp_path / "key.tar.zst"
+    tarball.write_bytes(b"sound")
+    digest = f"sha256:{hashlib.sha256(b'sound').hexdigest()}"
+    base = TarBase("mmdebstrap:trixie", tarball, digest)
+    assert not is_damaged(base)
+    tarball.write_bytes(b"sounD")
+    assert is_damaged(base)
+    assert not is_damaged(TarBase("tar:base.tar", tarball, digest)), "it is the user's own"
+    tarball.unlink()
+    assert is_damaged(base)

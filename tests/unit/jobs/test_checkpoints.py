@@ -10,7 +10,7 @@ from particle_agent.stages.settings.locale import Locale
 from particle_agent.stages.settings.timezone import Timezone
 from particle_agent.stages.software.apt import Apt
 from particle_os.jobs import cache, checkpoints
-from particle_os.jobs.checkpoints import DISK, META, Checkpoints, intact, keys, read
+from particle_os.jobs.checkpoints import DISK, META, Checkpoints, intact, intact_prefix, keys, read
 from particle_os.system.workspace import workspace
 
 from ...waiting import Clock
@@ -118,16 +118,43 @@ def test_a_damaged_checkpoint_is_not_used(store, keep, tmp_path, what, damage):
     assert found(store, "a", "b") == ["a"]
 
 
+def flip(disk):
+    """Changes one bit of a file, and keeps its time."""
+    status = disk.stat()
+    content = bytearray(disk.read_bytes())
+    content[0] ^= 1
+    disk.write_bytes(content)
+    os.utime(disk, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def test_a_change_with_the_old_time_is_found_by_verification(keep, tmp_path):
     keep("a")
     place = tmp_path / "checkpoints/a"
-    status = (place / DISK).stat()
-    content = bytearray((place / DISK).read_bytes())
-    content[0] ^= 1
-    (place / DISK).write_bytes(content)
-    os.utime(place / DISK, ns=(status.st_atime_ns, status.st_mtime_ns))
+    flip(place / DISK)
     assert not intact(read(place))
     assert [e.name for e in cache.damaged(tmp_path)] == ["a"]
+
+
+def test_a_changed_bit_is_noticed_at_use(store, keep, tmp_path):
+    keep("a", "b", "c")
+    with store() as mine:
+        assert intact_prefix(mine.longest(["a", "b", "c"], max_age=HOUR)) == 3
+    flip(tmp_path / "checkpoints/b" / DISK)
+    with store() as mine:
+        assert intact_prefix(mine.longest(["a", "b", "c"], max_age=HOUR)) == 1
+    assert found(store, "a", "b", "c") == ["a"]
+    keep("a", "b", "c")
+    assert found(store, "a", "b", "c") == ["a", "b", "c"]
+
+
+def test_a_damaged_checkpoint_is_replaced_while_it_is_locked(store, keep, tmp_path):
+    keep("a")
+    flip(tmp_path / "checkpoints/a" / DISK)
+    with store() as mine:
+        assert intact_prefix(mine.longest(["a"], max_age=HOUR)) == 0
+        keep("a")
+    with store() as mine:
+        assert intact_prefix(mine.longest(["a"], max_age=HOUR)) == 1
 
 
 def test_data_from_the_network_is_reused_for_a_while(store, keep):

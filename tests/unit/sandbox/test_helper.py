@@ -8,6 +8,7 @@ import pytest
 from particle_os.jobs import cache
 from particle_os.sandbox import helper
 from particle_os.system import process
+from particle_os.system.workspace import Workspace
 from particle_os.vm import cpio
 
 from ...waiting import plenty
@@ -121,7 +122,6 @@ def test_a_damaged_helper_is_reported(tmp_path):
     made.mkdir(parents=True)
     for name in helper.FILES:
         (made / name).write_text(name)
-    assert helper.intact(made), "an older version has made it"
     lines = [f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n" for name in helper.FILES]
     (made / helper.SUMS).write_text("".join(lines))
     assert cache.damaged(tmp_path) == []
@@ -129,3 +129,36 @@ def test_a_damaged_helper_is_reported(tmp_path):
     assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]
     (made / "kernel").unlink()
     assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]
+
+
+def test_a_damaged_helper_is_made_again(template, tmp_path, monkeypatch):
+    made = []
+
+    def make(template, directory, log, deadline, proxy):
+        made.append(directory)
+        for name in helper.FILES:
+            (directory / name).write_text(name)
+        lines = [f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n" for name in helper.FILES]
+        (directory / helper.SUMS).write_text("".join(lines))
+
+    def ensured(number):
+        (tmp_path / f"work-{number}").mkdir()
+        return helper.ensure(
+            template,
+            cache=tmp_path,
+            work=Workspace(tmp_path / f"work-{number}"),
+            log=notes.append,
+            note=notes.append,
+        )
+
+    notes = []
+    monkeypatch.setattr(helper, "_make", make)
+    first = ensured(1)
+    assert ensured(2) == first
+    assert len(made) == 1
+    # A kernel that a full disk has cut, for example.
+    first.kernel.write_text("kern")
+    assert ensured(3) == first
+    assert len(made) == 2
+    assert helper.intact(first.root.parent)
+    assert any("damaged" in note for note in notes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from particle_os.errors import InfrastructureError
-from particle_os.jobs.checkpoints import Checkpoint, failed
+from particle_os.jobs.checkpoints import Checkpoint, failed, intact_prefix
 from particle_os.jobs.execution.job import Job
 from particle_os.sandbox.running import Sandbox
 from particle_os.system.deadline import Deadline
@@ -26,6 +27,22 @@ class CheckpointChain:
         self._deadline = deadline
         self._keys = keys
         self._chain = list(found)
+        self._found = len(found)
+        # The hashing goes on while a VM starts over the checkpoints.
+        reader = ThreadPoolExecutor(1, "checkpoints-in-use")
+        self._intact = reader.submit(intact_prefix, found)
+        reader.shutdown(wait=False)
+
+    def drop_damaged(self) -> bool:
+        """Leaves out the checkpoints from the first damaged one on; returns whether there was one.
+
+        Waits until the checkpoints of earlier builds are hashed.
+        """
+        intact = self._intact.result()
+        damaged = intact < self._found
+        if damaged:
+            self._chain, self._found = self._chain[:intact], intact
+        return damaged
 
     @property
     def layers(self) -> list[Path]:

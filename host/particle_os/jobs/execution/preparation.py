@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from particle_os.apt import proxy as apt_proxy
 from particle_os.apt.proxy import ChosenProxy
 from particle_os.base.model import Base
-from particle_os.base.suite import ensure_suite
+from particle_os.base.suite import ensure_suite, is_damaged
 from particle_os.jobs.checkpoints import Checkpoint
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
 from particle_os.jobs.execution.helper_vms import HelperVms
@@ -89,14 +89,15 @@ def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
 
     plan = job.plan
     with job.progress.phase("base image"):
-        if plan.base is not None:
+        damaged = plan.base is not None and is_damaged(plan.base)
+        if plan.base is not None and not damaged:
             return plan.base
         job.progress.note(f"making the base image {plan.base_reference} (once)")
         return ensure_suite(
             plan.base_reference.removeprefix("mmdebstrap:"),
             mirror=plan.options.mirror,
             architecture=plan.loaded.recipe.architecture,
-            rebuild=plan.options.rebuilds_base,
+            rebuild=plan.options.rebuilds_base or damaged,
             cache=cache_directory(),
             work=job.work,
             open_sandbox=vms.start,

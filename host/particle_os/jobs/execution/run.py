@@ -53,13 +53,22 @@ class Execution:
         self.fetch_base()
         self.check_room()
         with self.prepared.vms.start(purpose, output, self.chain.layers) as sandbox:
-            self.push_base(sandbox)
-            self.push_files(sandbox)
+            if not self.chain.drop_damaged():
+                self.push_base(sandbox)
+                self.push_files(sandbox)
+                yield sandbox
+                return
+        self.job.note("a checkpoint was damaged and is now removed; its stage runs again")
+        self.stages.forget(max(0, self.chain.stages))
+        with self.sandbox(f"{purpose}, again", output) as sandbox:
             yield sandbox
 
     def fetch_base(self) -> None:
         """Downloads missing parts of a container image, unless a checkpoint replaces the base."""
-        if self.chain.layers or self.base.is_here():
+        if self.chain.layers:
+            return
+        self.base.drop_damaged()
+        if self.base.is_here():
             return
         with self.progress.phase("fetch base image"):
             self.base.fetch(self.job.work, self.deadline, self.progress.line)

@@ -90,6 +90,11 @@ class Stages:
             label = self._label(index)
             self._progress.emit(StageFinished(index, len(self._stages), label, 0.0, cached=True))
 
+    def forget(self, kept: int) -> None:
+        """Lets all stages but the first `kept` wait again."""
+        for index in range(kept, len(self._stages)):
+            self._stages[index] = _Stage(self._stages[index].options)
+
     def start(self, index: int) -> None:
         if 0 <= index < len(self._stages):
             self._stages[index] = replace(self._stages[index], state="running")
