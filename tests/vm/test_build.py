@@ -59,6 +59,7 @@ def test_the_result_tells_everything(built: Built) -> None:
     assert result["controller_peak_rss_bytes"] < 100 * MIB
     if result["helper"]["accelerator"] == "tcg":
         assert "security boundary" in result["helper"]["security_note"]
+    assert result["helper"]["landlock"] >= 2
 
 
 def test_the_running_system_is_what_the_recipe_says(built: Built) -> None:

@@ -16,19 +16,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent.apt.failure import apt_failure
 from particle_agent.contract import wire
 from particle_agent.contract.wire import PackageRequest, PackagesAnswer
-from particle_agent.errors import EnvironmentFailed
 from particle_agent.stages.software.apt import Apt
 
 from particle_os.apt import directory as apt_directory
 from particle_os.apt.directory import Refused
+from particle_os.apt.host import Own, apt_get
 from particle_os.apt.package_disk import write_disk
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
-from particle_os.errors import InfrastructureError, StageFailed, printable
+from particle_os.errors import InfrastructureError, printable
 from particle_os.system import process
 from particle_os.system.checksum import file_sha256
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import locked, need_room
 
@@ -161,6 +161,9 @@ class Depot:
             ["dpkg-deb", "--show", "--showformat", DEB_NAME, path],
             deadline=deadline,
             what=f"reading the package file {path.name}",
+            # dpkg-deb unpacks the control file into a temporary directory.
+            within=Confinement(writes=(path.parent,)),
+            env={"TMPDIR": str(path.parent)},
             log=lines.append,
         )
         name = lines[-1].replace(":", "%3a")
@@ -190,36 +193,13 @@ class Depot:
         return any(_ONLY_NEW.fullmatch(line) for line in lines)
 
     def _apt(self, config: Path, arguments: Sequence[str], deadline: Deadline) -> list[str]:
-        lines: list[str] = []
-
-        def take(line: str) -> None:
-            lines.append(line)
+        def log(line: str) -> None:
             # apt logs these packages again when it fetches them.
             if not _FETCH.fullmatch(line):
                 self._log(line)
 
-        environment = {
-            **self._proxy.environment(),
-            "APT_CONFIG": str(config),
-            "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
-            "LC_ALL": "C.UTF-8",
-            "TMPDIR": str(config.parent),
-        }
-        try:
-            process.run(
-                ["apt-get", "--yes", "--quiet", *arguments],
-                env=environment,
-                deadline=deadline,
-                what="apt-get on the host",
-                log=take,
-            )
-        except InfrastructureError as error:
-            failure = apt_failure(error.tail)
-            if failure is None:
-                raise
-            kind = InfrastructureError if isinstance(failure, EnvironmentFailed) else StageFailed
-            raise kind(failure.message, hint=failure.hint, tail=error.tail) from error
-        return lines
+        own = Own(config, self._lists, self._proxy.environment())
+        return apt_get(own, arguments, deadline, log)
 
     def _place(self, file: _Download) -> Path | None:
         return self._packages / f"{file.sha256}.deb" if file.sha256 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from particle_agent.contract import wire
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.errors import InfrastructureError
 from particle_os.system import process
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 
 _UNREACHABLE = re.compile(
@@ -113,12 +113,12 @@ def _extracting(
     if wanted.mirror:
         argv.append(wanted.mirror)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
-        # mmdebstrap needs programs of dpkg in sbin, which a user's PATH may lack.
-        path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-        others = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        env = {**others, **environment, "TMPDIR": scratch, "PATH": path, "LC_ALL": "C.UTF-8"}
+        env = {**environment, "TMPDIR": scratch}
+        within = Confinement(writes=(work,), tcp="any")
         what = f"fetching {wanted.suite}"
-        with process.begun(argv, env=env, deadline=deadline, what=what, log=log) as finish:
+        with process.begun(
+            argv, within=within, env=env, deadline=deadline, what=what, log=log
+        ) as finish:
             yield lambda: _finish(finish)
 
 

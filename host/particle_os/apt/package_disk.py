@@ -16,6 +16,7 @@ from particle_agent.contract.packages import ARCHIVES, DATABASE, INDEX, LOOSE
 from particle_os.errors import InfrastructureError
 from particle_os.shortcuts import dpkg_database
 from particle_os.system import process
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 
 # The size of the header of an ar member, in bytes.
@@ -69,6 +70,7 @@ def write_disk(
         + ["--pack-dir", tree, image],
         deadline=deadline,
         what="writing the disk of packages",
+        within=Confinement(writes=(work,)),
     )
     with image.open("rb") as source, disk.open("r+b") as sink:
         shutil.copyfileobj(source, sink, 1 << 20)
@@ -92,7 +94,12 @@ def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> li
             made.flush()
             argv: list[str | Path] = ["dpkg-deb", "--fsys-tarfile", deb]
             data = stack.enter_context(
-                process.started(argv, stdout=made, stderr=subprocess.DEVNULL)
+                process.started(
+                    argv,
+                    within=Confinement(reads=(deb,)),
+                    stdout=made,
+                    stderr=subprocess.DEVNULL,
+                )
             )
             under_way.append((made, header, data, control))
         stanzas = []
@@ -112,7 +119,11 @@ def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> li
 
 
 def _control_archive(deb: Path, deadline: Deadline) -> bytes:
-    with process.started(["dpkg-deb", "--ctrl-tarfile", deb], stderr=subprocess.DEVNULL) as program:
+    with process.started(
+        ["dpkg-deb", "--ctrl-tarfile", deb],
+        within=Confinement(reads=(deb,)),
+        stderr=subprocess.DEVNULL,
+    ) as program:
         assert program.stdout is not None
         data = program.stdout.read(CONTROL_LIMIT)
         if process.wait(program, deadline.remaining()) != 0:

@@ -15,6 +15,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar, get_args
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from particle_os.errors import InfrastructureError, StageFailed, UsageError
 from particle_os.recipe.values import ProxyChoice
 from particle_os.records import AptProxyResult
 from particle_os.system import process
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 
 T = TypeVar("T")
@@ -161,12 +163,15 @@ def _named(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if not shutil.which("apt-config"):
         return
     lines: list[str] = []
+    given = os.environ.get("APT_CONFIG")
     # The apt of a build does not read this configuration, so errors in it do not matter.
     with contextlib.suppress(InfrastructureError):
         process.run(
             ["apt-config", "shell", "URL", APT_SETTING],
             deadline=Deadline.after(CHECK_SECONDS, "asking apt for its proxy"),
             what="apt-config",
+            within=Confinement(reads=(Path(given),) if given else ()),
+            env={"APT_CONFIG": given} if given else {},
             log=lines.append,
         )
     for line in lines:

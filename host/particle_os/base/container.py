@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_os.base import oci
+from particle_os.base import oci, skopeo
 from particle_os.base.layers import blob, missing_layers
 from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError, UsageError, printable
@@ -27,7 +27,6 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace, locked, need_room, workspace
 
 TRANSPORTS = ("docker:", "oci:", "oci-archive:", "docker-archive:")
-SKOPEO = "skopeo"
 DESCRIBE_SECONDS = 300.0
 FETCH_SECONDS = 1800.0
 CHUNK = 1 << 18
@@ -162,7 +161,13 @@ class _Look:
 
     def _inspect(self, source: ImageReference, *options: str) -> bytes:
         insecure = ["--tls-verify=false"] if source.insecure else []
-        argv = [*_skopeo(self.architecture, self.work), "inspect", *options, *insecure, str(source)]
+        argv = [
+            *skopeo.command(self.architecture, self.work),
+            "inspect",
+            *options,
+            *insecure,
+            str(source),
+        ]
         what = f"looking up {source}"
         try:
             return process.capture(
@@ -170,7 +175,8 @@ class _Look:
                 deadline=self.deadline,
                 what=what,
                 limit=oci.DOCUMENT_LIMIT,
-                env=_environment(self.work),
+                within=skopeo.confinement(self.work, _local(source)),
+                env=skopeo.environment(self.work),
             )
         except InfrastructureError as error:
             raise _explained(error, f"{source} cannot be read", source) from error
@@ -253,7 +259,7 @@ def fetch(
         try:
             process.run(
                 [
-                    *_skopeo(image.architecture, work),
+                    *skopeo.command(image.architecture, work),
                     "copy",
                     *insecure,
                     f"--dest-shared-blob-dir={store}",
@@ -265,7 +271,8 @@ def fetch(
                 deadline=deadline,
                 what=deadline.what,
                 log=log,
-                env=_environment(work),
+                within=skopeo.confinement(work, _local(source), store),
+                env=skopeo.environment(work),
             )
         except InfrastructureError as error:
             raise _explained(error, f"{image.reference} cannot be fetched", source) from error
@@ -316,20 +323,8 @@ def _extract(source: ImageReference, digests: set[str], blobs: Path) -> None:
         raise UsageError(f"{source} cannot be read: {error}") from error
 
 
-def _skopeo(architecture: str, work: Workspace) -> list[str]:
-    if shutil.which(SKOPEO) is None:
-        raise InfrastructureError(
-            "bases from container images need the program 'skopeo', which is not installed",
-            hint="Run 'sudo apt install skopeo'.",
-        )
-    platform = oci.platform_of(architecture)
-    chosen = [f"--override-os={platform.os}", f"--override-arch={platform.architecture}"]
-    return [SKOPEO, *chosen, f"--tmpdir={work.path}"]
-
-
-def _environment(work: Workspace) -> dict[str, str]:
-    """The environment of skopeo, which keeps its notes on registries in the workspace."""
-    return {**os.environ, "XDG_DATA_HOME": str(work.path / "data")}
+def _local(source: ImageReference) -> list[Path]:
+    return [] if source.remote else [Path(source.name)]
 
 
 def _explained(

@@ -12,9 +12,10 @@ from particle_agent.contract.wire import AgentEvent
 
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.base.bootstrap import SandboxOpener, bootstrapped
-from particle_os.base.model import TarBase
+from particle_os.base.model import Base, TarBase
 from particle_os.system import process
 from particle_os.system.checksum import file_sha256
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace, locked
 
@@ -40,6 +41,16 @@ def find_suite(
     except FileNotFoundError:
         return None
     return TarBase(f"mmdebstrap:{suite}", tarball, digest.read_text().strip())
+
+
+def is_damaged(base: Base) -> bool:
+    """Whether `base` is a base of a suite in the cache that no longer has its digest."""
+    if not isinstance(base, TarBase) or not base.reference.startswith("mmdebstrap:"):
+        return False
+    try:
+        return f"sha256:{file_sha256(base.tarball)}" != base.digest
+    except FileNotFoundError:
+        return True
 
 
 def _suite_key(suite: str, mirror: str | None, architecture: str, plain: bool) -> str:
@@ -111,5 +122,6 @@ def _compress(path: Path, level: int, deadline: Deadline) -> Path:
         ["zstd", "--quiet", "--rm", "-T0", f"-{level}", path],
         deadline=deadline,
         what="compressing the base tarball",
+        within=Confinement(writes=(path.parent,)),
     )
     return path.with_name(f"{path.name}.zst")

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 
 from particle_os.errors import UsageError
 from particle_os.system import process
+from particle_os.system.confinement import Confinement
 
 SCAN_MEMBERS = 200_000
 # ELF specification: e_machine, the 16-bit number at offset 18.
@@ -31,7 +32,8 @@ def _decompressed(path: Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, stream)
     elif magic.startswith(b"\x28\xb5\x2f\xfd"):
         argv: list[str | Path] = ["zstd", "--decompress", "--stdout", "--quiet", path]
-        with process.started(argv, stderr=subprocess.DEVNULL) as decompressor:
+        within = Confinement(reads=(path,))
+        with process.started(argv, within=within, stderr=subprocess.DEVNULL) as decompressor:
             with cast(BinaryIO, decompressor.stdout) as stream:
                 yield stream
     else:

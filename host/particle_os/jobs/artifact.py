@@ -14,6 +14,7 @@ from particle_agent.stages.output.qemu import Format
 from particle_os.errors import InfrastructureError
 from particle_os.system import process
 from particle_os.system.checksum import Checksums, of_one_reading, tree_crc32
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import ImageFormat, image_options
 
@@ -97,11 +98,17 @@ def convert(
         argv += ["-o", options]
     if image_format == "qcow2":
         argv += ["-W", "-m", "4"]
-    process.run([*argv, source, target], deadline=deadline, what=f"converting to {image_format}")
+    process.run(
+        [*argv, source, target],
+        deadline=deadline,
+        what=f"converting to {image_format}",
+        within=Confinement(reads=(raw,), writes=(target.parent,)),
+    )
     process.run(
         ["qemu-img", "compare", "--image-opts", source, image_options(target, driver)],
         deadline=deadline,
         what=f"comparing the {image_format} image with the raw disk",
+        within=Confinement(reads=(raw, target)),
     )
 
 
@@ -111,11 +118,14 @@ def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
     Raises InfrastructureError when zstd fails, or the file's content differs from the disk.
     """
     argv: list[str | Path] = ["zstd", "--quiet", "-T0", "-o", target, raw]
-    process.run(argv, deadline=deadline, what="compressing the raw disk")
+    within = Confinement(reads=(raw,), writes=(target.parent,))
+    process.run(argv, deadline=deadline, what="compressing the raw disk", within=within)
     digest = hashlib.sha256()
     # Messages of zstd are of no use: the checksum shows whether it could read the file.
     with process.started(
-        ["zstd", "--decompress", "--stdout", "--quiet", target], stderr=subprocess.DEVNULL
+        ["zstd", "--decompress", "--stdout", "--quiet", target],
+        within=Confinement(reads=(target,)),
+        stderr=subprocess.DEVNULL,
     ) as reader:
         assert reader.stdout is not None
         while chunk := reader.stdout.read(CHUNK):

@@ -13,6 +13,7 @@ from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import templates
 from particle_os.system import process
+from particle_os.system.confinement import landlock_abi
 from particle_os.system.workspace import cache_directory, free_bytes
 from particle_os.vm.accel import DEVICE, KVM_MEMORY
 from particle_os.vm.firmware import DIRECTORY, FIRMWARES, missing
@@ -48,7 +49,7 @@ def examine() -> list[Diagnosis]:
     findings = [_program(name, package) for name, package in PROGRAMS.items()]
     findings += [_optional(name, *about) for name, about in OPTIONAL.items()]
     findings.append(_path("Debian's signing keys", KEYRING, "debian-archive-keyring"))
-    findings.append(_uefi())
+    findings += [_uefi(), _landlock()]
     try:
         cache = cache_directory()
     except InfrastructureError as error:
@@ -65,6 +66,13 @@ def examine() -> list[Diagnosis]:
         )
     )
     return findings
+
+
+def _landlock() -> Diagnosis:
+    if (abi := landlock_abi()) != 0:
+        return Diagnosis("Landlock", "ok", f"version {abi}", None)
+    advice = "use Linux 5.19 or later, and a container that allows landlock_restrict_self(2)"
+    return Diagnosis("Landlock", "warning", "QEMU and others can open your files", advice)
 
 
 def _program(name: str, package: str) -> Diagnosis:

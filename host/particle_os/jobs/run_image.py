@@ -12,6 +12,7 @@ from typing import Any
 
 from particle_os.errors import DeadlineExceeded, InfrastructureError, UsageError
 from particle_os.system import process, terminal
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
 from particle_os.vm import accel
@@ -125,6 +126,7 @@ def _described(path: Path, deadline: Deadline) -> dict[str, Any]:
             deadline=deadline.sooner(30, "looking at the overlay"),
             what="looking at the overlay",
             limit=DESCRIPTION_BYTES,
+            within=Confinement(reads=(path,)),
         )
     except DeadlineExceeded:
         raise

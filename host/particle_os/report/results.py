@@ -65,6 +65,8 @@ class HelperResult(Record):
     accelerator: Literal["kvm", "tcg"]
     acceleration_reason: str
     security_note: str | None
+    # The version of Landlock that confined QEMU and the other programs; 0 without Landlock.
+    landlock: int = 0
 
 
 class Result(Record):

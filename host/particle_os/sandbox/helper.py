@@ -15,6 +15,7 @@ import os
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -26,6 +27,7 @@ from particle_os.errors import InfrastructureError
 from particle_os.sandbox.template import Template
 from particle_os.system import process
 from particle_os.system.checksum import file_sha256
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import Workspace, locked
 from particle_os.vm import cpio
@@ -115,7 +117,7 @@ def ensure(
 
     A lock makes concurrent callers make it once. `work` holds temporary files.
     """
-    if helper := find(template, cache):
+    if (helper := find(template, cache)) and intact(helper.root.parent):
         return helper
     store = cache / "helpers"
     store.mkdir(exist_ok=True, mode=0o700)
@@ -123,7 +125,10 @@ def ensure(
     deadline = Deadline.after(MAKE_SECONDS, f"making the helper VM {template.name}")
     with locked(store / f"{key}.lock", deadline):
         if helper := find(template, cache):
-            return helper
+            if intact(helper.root.parent):
+                return helper
+            note(f"the helper VM {template.name} is damaged")
+            (store / key).rename(work.path / "damaged-helper")
         note(f"making the helper VM {template.name} (once)")
         made = work.path / "helper"
         made.mkdir(mode=0o700)
@@ -160,6 +165,7 @@ def _make(
             stdin=stream,
             deadline=deadline,
             what="making the helper's root file system",
+            within=Confinement(writes=(work,)),
             log=log,
         )
     filtered.unlink()
@@ -170,16 +176,20 @@ def _make(
 
 
 def _sums(directory: Path) -> dict[str, str]:
-    return {name: file_sha256(directory / name) for name in FILES}
+    # hashlib releases the interpreter lock.
+    with ThreadPoolExecutor(len(FILES)) as pool:
+        digests = pool.map(lambda name: file_sha256(directory / name), FILES)
+        return dict(zip(FILES, digests, strict=True))
 
 
 def intact(directory: Path) -> bool:
-    """Whether the files of a helper have their checksums; true for old helpers without any."""
-    sums = directory / SUMS
-    if not sums.exists():
-        return True
-    lines = [line.partition("  ") for line in sums.read_text().splitlines()]
-    return {name: sha256 for sha256, _, name in lines} == _sums(directory)
+    """Whether the files of a helper have their checksums."""
+    try:
+        lines = (directory / SUMS).read_text().splitlines()
+        listed = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+        return listed == _sums(directory)
+    except (OSError, ValueError):
+        return False
 
 
 def _split(archive: Path, filtered: Path) -> dict[str, bytes]:
@@ -258,6 +268,7 @@ def _write_kernel(path: Path, image: bytes, deadline: Deadline) -> None:
         ["zstd", "--quiet", "--decompress", "-o", unpacked, packed],
         deadline=deadline,
         what="unpacking the helper's kernel",
+        within=Confinement(writes=(path.parent,)),
     )
     packed.unlink()
     if _contains(unpacked, PVH_NOTE):

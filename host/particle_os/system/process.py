@@ -1,4 +1,4 @@
-"""Runs programs of the host. Each has a deadline, and none outlives the controller."""
+"""Runs programs of the host: confined, with a deadline, and never longer than the controller."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from particle_os.errors import DeadlineExceeded, InfrastructureError
+from particle_os.system.confinement import FAILED, Confinement, environment
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
 
@@ -26,18 +27,31 @@ TERMINATE_SECONDS = 5.0
 VERSION_SECONDS = 30.0
 
 
-def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
-    """Returns a function for a child to run before exec: the kernel signals it if its parent dies.
+# The confinement of a program that only reads its standard input and the files of the system.
+NO_FILES = Confinement()
 
-    The kernel sends the signal when the parent *thread* ends: call this from the main thread only.
+
+def child_of_ours(
+    signal_number: signal.Signals, within: Confinement, program: str
+) -> Callable[[], None]:
+    """Returns a function for a child to run before exec.
+
+    The function confines the child, and lets the kernel signal it if its parent dies. The kernel
+    sends the signal when the parent *thread* ends: call this from the main thread only.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
+    confine = within.entry(program)
 
     def prepare() -> None:
         libc.prctl(PR_SET_PDEATHSIG, int(signal_number))
         if os.getppid() != parent:
-            os._exit(127)
+            os._exit(FAILED)
+        try:
+            confine()
+        except OSError as error:
+            os.write(2, f"particle-os: {program} cannot be confined: {error}\n".encode())
+            os._exit(FAILED)
 
     return prepare
 
@@ -88,6 +102,7 @@ def _words(argv: Sequence[str | Path]) -> list[str]:
 def started(
     argv: Sequence[str | Path],
     *,
+    within: Confinement = NO_FILES,
     env: Mapping[str, str] | None = None,
     stdin: IO[bytes] | None = None,
     stdout: IO[bytes] | int = subprocess.PIPE,
@@ -95,8 +110,9 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a program for as long as the context lasts; its output comes through a pipe.
 
-    A Path in `argv` becomes absolute: no program takes it for an option, a URL or a protocol.
-    Raises InfrastructureError when the program is not installed.
+    A Path in `argv` becomes absolute: no program takes it for an option, a URL or a protocol. The
+    program reaches only what `within` allows. Its environment is PATH, LC_ALL and `env`. Raises
+    InfrastructureError when the program is not installed.
     """
     command = _words(argv)
     with ExitStack() as stack:
@@ -107,9 +123,9 @@ def started(
                     stdin=stdin if stdin is not None else subprocess.DEVNULL,
                     stdout=stdout,
                     stderr=stderr,
-                    env=dict(env) if env is not None else None,
+                    env=environment(env or {}),
                     start_new_session=True,
-                    preexec_fn=dies_with_parent(signal.SIGTERM),
+                    preexec_fn=child_of_ours(signal.SIGTERM, within, command[0]),
                 )
             except FileNotFoundError as error:
                 raise _missing(command[0]) from error
@@ -123,6 +139,7 @@ def begun(
     *,
     deadline: Deadline,
     what: str,
+    within: Confinement = NO_FILES,
     env: Mapping[str, str] | None = None,
     stdin: IO[bytes] | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -154,7 +171,7 @@ def begun(
             )
         return tuple(tail)
 
-    with started(argv, env=env, stdin=stdin) as process:
+    with started(argv, within=within, env=env, stdin=stdin) as process:
         assert process.stdout is not None
         reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
         reader.start()
@@ -166,6 +183,7 @@ def run(
     *,
     deadline: Deadline,
     what: str,
+    within: Confinement = NO_FILES,
     env: Mapping[str, str] | None = None,
     stdin: IO[bytes] | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -175,7 +193,9 @@ def run(
     `log` receives each line as it comes. Raises InfrastructureError when the program is missing or
     fails (with a command to paste), DeadlineExceeded when it takes too long.
     """
-    with begun(argv, deadline=deadline, what=what, env=env, stdin=stdin, log=log) as finish:
+    with begun(
+        argv, deadline=deadline, what=what, within=within, env=env, stdin=stdin, log=log
+    ) as finish:
         return finish()
 
 
@@ -185,6 +205,7 @@ def capture(
     deadline: Deadline,
     what: str,
     limit: int,
+    within: Confinement = NO_FILES,
     env: Mapping[str, str] | None = None,
 ) -> bytes:
     """Runs a program to its end and returns its standard output, of at most `limit` bytes.
@@ -198,7 +219,7 @@ def capture(
         while data := pipe.read1(65536):  # type: ignore[attr-defined]
             kept += data[: max(0, most - len(kept))]
 
-    with started(argv, env=env, stderr=subprocess.PIPE) as process:
+    with started(argv, within=within, env=env, stderr=subprocess.PIPE) as process:
         pipes = ((process.stdout, output, limit + 1), (process.stderr, complaints, 65536))
         readers = [threading.Thread(target=read, args=pipe, daemon=True) for pipe in pipes]
         for reader in readers:

@@ -128,7 +128,7 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     """Returns QEMU's command, which runs in the foreground with the console on stdin and stdout."""
     argv = [program, "-nodefaults", "-no-user-config", "-display", "none"]
     argv += [] if spec.reboots else ["-no-reboot"]
-    argv += ["-machine", "q35,graphics=off,vmport=off"]
+    argv += ["-machine", "q35,graphics=off,vmport=off,dump-guest-core=off"]
     if spec.x2apic:
         argv += ["-device", "intel-iommu,intremap=on,eim=on,dma-translation=off"]
     if spec.uefi is not None:

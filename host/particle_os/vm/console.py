@@ -17,10 +17,11 @@ from typing import Any
 import pexpect
 
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError, printable
+from particle_os.system.confinement import Confinement, environment
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
 from particle_os.system.interrupt import held_back
-from particle_os.system.process import dies_with_parent
+from particle_os.system.process import NO_FILES, child_of_ours
 
 # The kernel's message (kernel/panic.c), and the marker of our init programs.
 DEATHS = (
@@ -108,10 +109,17 @@ class Console:
     caller's thread, and after `watch` the watcher's thread.
     """
 
-    def __init__(self, argv: Sequence[str], *, directory: Path, transcript: ConsoleLog) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        directory: Path,
+        transcript: ConsoleLog,
+        within: Confinement = NO_FILES,
+    ) -> None:
         self.transcript = Transcript(transcript)
         try:
-            self._child: Any = self._spawn(argv, directory)
+            self._child: Any = self._spawn(argv, directory, within)
         except pexpect.ExceptionPexpect as error:
             raise InfrastructureError(
                 f"the program '{argv[0]}' cannot be started: {error}",
@@ -125,15 +133,16 @@ class Console:
         self.death: VmError | None = None
 
     @staticmethod
-    def _spawn(argv: Sequence[str], directory: Path) -> Any:
+    def _spawn(argv: Sequence[str], directory: Path, within: Confinement) -> Any:
         return pexpect.spawn(
             argv[0],
             list(argv[1:]),
             cwd=str(directory),
+            env=environment({}),
             # Without echo, all output comes from the guest.
             echo=False,
             timeout=None,
-            preexec_fn=dies_with_parent(signal.SIGKILL),
+            preexec_fn=child_of_ours(signal.SIGKILL, within, argv[0]),
             ignore_sighup=False,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.system import process
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 from particle_os.vm.argv import ImageFormat, image_options
@@ -103,6 +104,7 @@ def check_readable(path: Path, image_format: ImageFormat) -> None:
             ],
             deadline=Deadline.after(30, "reading the image's headers"),
             what="reading the image's headers",
+            within=Confinement(reads=(path,)),
         )
     except InfrastructureError as error:
         # Without output of qemu-img, the host is to blame.

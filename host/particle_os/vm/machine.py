@@ -7,14 +7,43 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from particle_os.errors import VmError
+from particle_os.system.confinement import GIB, Confinement, Tcp
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
 from particle_os.vm import smbios
-from particle_os.vm.argv import QMP_SOCKET, MachineSpec, qemu_argv
+from particle_os.vm.argv import QMP_SOCKET, Disk, MachineSpec, qemu_argv
 from particle_os.vm.console import Console, ConsoleLog
 from particle_os.vm.monitor import Monitor
 
 __all__ = ["ConsoleLog", "Machine", "running"]
+
+# QEMU's own memory beside the guest's: the code that it translates, and buffers.
+OVERHEAD = 8 * GIB
+KVM = Path("/dev/kvm")
+
+
+def confinement(spec: MachineSpec, directory: Path) -> Confinement:
+    """The files and the network that QEMU needs to run the machine."""
+    disks = [disk for disk in spec.disks if isinstance(disk, Disk)]
+    reads = [disk.path for disk in disks if disk.read_only]
+    reads += [path for disk in disks for path in disk.backing or ()]
+    reads += [disk.image.path for disk in disks if disk.image is not None]
+    if (direct := spec.direct_boot) is not None:
+        reads += [direct.kernel, direct.initrd]
+    if spec.uefi is not None:
+        reads.append(spec.uefi.code)
+    writes = [directory, *(disk.path for disk in disks if not disk.read_only)]
+    writes += [KVM] if spec.accelerator == "kvm" else []
+    tcp: Tcp = "any" if spec.network == "two-cards" else "none"
+    if spec.forwards or spec.network == "isolated-ssh":
+        tcp = "ephemeral"
+    return Confinement(
+        # QEMU works in its directory, and its paths may be relative to it.
+        reads=tuple(directory / path for path in reads),
+        writes=tuple(directory / path for path in writes),
+        tcp=tcp,
+        memory=spec.memory + OVERHEAD,
+    )
 
 
 class Machine:
@@ -38,7 +67,12 @@ def running(
     smbios.write(spec.credentials, directory)
     with ExitStack() as stack:
         with held_back():
-            console = Console(qemu_argv(spec), directory=directory, transcript=transcript)
+            console = Console(
+                qemu_argv(spec),
+                directory=directory,
+                transcript=transcript,
+                within=confinement(spec, directory),
+            )
             stack.callback(console.close)
         try:
             starting = deadline.sooner(20, "starting QEMU")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from particle_os.system import process
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import Disk, ImageFormat, blockdev
 
@@ -18,7 +20,8 @@ def make_disk(path: Path, size: int, deadline: Deadline, *, what: str) -> None:
 
     Raises InfrastructureError when qemu-img fails, DeadlineExceeded when qemu-img takes too long.
     """
-    _create([], [path, str(size)], deadline, what)
+    path.touch(mode=0o600)
+    _create([], [path, str(size)], deadline, what, Confinement(writes=(path,)))
 
 
 def make_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: Deadline) -> None:
@@ -32,7 +35,8 @@ def make_overlay(path: Path, image: Path, image_format: ImageFormat, deadline: D
     # file of the host. QEMU resolves a relative path from the overlay's directory.
     backing = ["-F", image_format, "-b", image.resolve()]
     try:
-        _create(backing, [path], deadline, "making the overlay")
+        within = Confinement(reads=(image.resolve(),), writes=(path,))
+        _create(backing, [path], deadline, "making the overlay", within)
     except BaseException:
         path.unlink()
         raise
@@ -43,16 +47,24 @@ def copy_disk(disk: Disk, copy: Path, deadline: Deadline, *, what: str) -> None:
 
     Raises InfrastructureError when qemu-img fails, DeadlineExceeded when qemu-img takes too long.
     """
-    chain = json.dumps(blockdev(disk, "copied"))
+    chain = json.dumps(blockdev(replace(disk, read_only=True), "copied"))
     argv = ["qemu-img", "convert", "-O", "qcow2", f"json:{chain}"]
-    process.run([*argv, copy], deadline=deadline, what=what)
+    copy.touch(mode=0o600)
+    image = (disk.image.path,) if disk.image is not None else ()
+    within = Confinement(reads=(disk.path, *(disk.backing or ()), *image), writes=(copy,))
+    process.run([*argv, copy], deadline=deadline, what=what, within=within)
 
 
 def _create(
-    options: Sequence[str | Path], operands: Sequence[str | Path], deadline: Deadline, what: str
+    options: Sequence[str | Path],
+    operands: Sequence[str | Path],
+    deadline: Deadline,
+    what: str,
+    within: Confinement,
 ) -> None:
     process.run(
         ["qemu-img", "create", "-q", "-f", "qcow2", *options, *operands],
         deadline=deadline.sooner(SECONDS, what),
         what=what,
+        within=within,
     )

@@ -1,8 +1,10 @@
 """A build with a simulated VM: the files that it leaves in the output directory."""
 
+import hashlib
 import json
 import shutil
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +22,9 @@ from particle_os.errors import (
     VmError,
 )
 from particle_os.jobs import build, single_stage
+from particle_os.jobs.checkpoints import DISK, META, Checkpoint, Meta
 from particle_os.jobs.delivery import prepare_output
-from particle_os.jobs.execution import helper_vms
+from particle_os.jobs.execution import helper_vms, job
 from particle_os.jobs.execution.helper_vms import HelperVms
 from particle_os.jobs.execution.preparation import Prepared
 from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions
@@ -109,7 +112,7 @@ def world(tmp_path, monkeypatch):
     (tmp_path / "server.yml").write_text(RECIPE)
     (tmp_path / "root").touch()
     monkeypatch.setattr(helper_vms.process, "version", lambda program: "QEMU 10")
-    found = SimpleNamespace(fails="", out=tmp_path / "out", path=tmp_path)
+    found = SimpleNamespace(fails="", out=tmp_path / "out", path=tmp_path, checkpoints=())
 
     def prepare(job):
         if found.fails == "preparation":
@@ -118,11 +121,11 @@ def world(tmp_path, monkeypatch):
         monkeypatch.setattr(Vms, "fails", found.fails)
         base = SimpleNamespace(
             reference="tar:base.tar", digest="sha256:0", size=lambda: 10, is_here=lambda: True,
-            push=lambda agent, deadline, listen: None,
+            push=lambda agent, deadline, listen: None, drop_damaged=lambda: None,
         )  # fmt: skip
         keys = job.plan.keys(base, made)
         vms = Vms(job, made, TCG, plenty())
-        return Prepared(NO_PROXY, vms, base, keys, ())
+        return Prepared(NO_PROXY, vms, base, keys, found.checkpoints)
 
     monkeypatch.setattr(build, "prepare", prepare)
     monkeypatch.setattr(single_stage, "prepare", prepare)
@@ -334,3 +337,47 @@ def test_an_output_directory_that_vanishes_is_named(world, monkeypatch):
         built(world)
     assert str(world.out) in failure.value.brief
     assert failure.value.tail
+
+
+@pytest.mark.parametrize("abi", [0, 6])
+def test_the_result_says_when_the_kernel_confines_nothing(world, monkeypatch, abi):
+    monkeypatch.setattr(job, "landlock_abi", lambda: abi)
+    monkeypatch.setattr(helper_vms, "landlock_abi", lambda: abi)
+    result = built(world)
+    assert (job.UNCONFINED in result.notes) == (abi == 0)
+    assert result.helper.landlock == abi
+
+
+def checkpoint(world, name, content):
+    """A checkpoint whose metadata expects the disk b"sound"."""
+    place = world.path / "checkpoints" / name
+    place.mkdir(parents=True)
+    (place / DISK).write_bytes(content)
+    sha256 = hashlib.sha256(b"sound").hexdigest()
+    meta = Meta(id=name, parent=None, label=name, network=False, sha256=sha256)
+    (place / META).write_text(json.dumps(asdict(meta)))
+    return Checkpoint(name, place / DISK, meta)
+
+
+def test_a_build_goes_on_from_sound_checkpoints(world):
+    world.checkpoints = (checkpoint(world, "base", b"sound"), checkpoint(world, "zone", b"sound"))
+    result = built(world)
+    assert [stage.cached for stage in result.stages] == [True, False]
+    assert result.status == "not-tested"
+
+
+def test_a_stage_runs_again_when_its_checkpoint_is_damaged(world):
+    world.checkpoints = (checkpoint(world, "base", b"sound"), checkpoint(world, "zone", b"sounD"))
+    result = built(world)
+    assert [stage.cached for stage in result.stages] == [False, False]
+    assert [stage.status for stage in result.stages] == ["done", "done"]
+    assert any("damaged" in note for note in result.notes)
+    assert not (world.path / "checkpoints" / "zone" / META).exists()
+    assert (world.path / "checkpoints" / "base" / META).exists()
+
+
+def test_the_base_is_sent_again_when_its_checkpoint_is_damaged(world):
+    world.checkpoints = (checkpoint(world, "base", b"sounD"), checkpoint(world, "zone", b"sound"))
+    result = built(world)
+    assert [stage.status for stage in result.stages] == ["done", "done"]
+    assert "push base" in result.phases

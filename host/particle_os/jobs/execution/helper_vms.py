@@ -14,6 +14,7 @@ from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.running import Resources, Sandbox, running_sandbox
 from particle_os.sandbox.template import memory_bytes
 from particle_os.system import process
+from particle_os.system.confinement import landlock_abi
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.vm.accel import Acceleration
@@ -66,4 +67,5 @@ class HelperVms:
             accelerator=self.acceleration.name,
             acceleration_reason=self.acceleration.reason,
             security_note=self.acceleration.security_note,
+            landlock=landlock_abi(),
         )

@@ -14,10 +14,14 @@ from particle_os.jobs import cache
 from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.plan import PLAIN_NOTE, Plan
 from particle_os.report.progress import Progress
+from particle_os.system.confinement import landlock_abi
 from particle_os.system.workspace import Workspace, cache_directory, workspace
 from particle_os.vm.console import ConsoleLog
 
 NOTES_LIMIT = 100
+UNCONFINED = (
+    "the kernel of this host has no Landlock, so QEMU and the other programs can open your files"
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Job:
         """Shows the notes that follow from the plan."""
         for note in self.plan.loaded.notes:
             self.note(str(note))
+        if not landlock_abi():
+            self.note(UNCONFINED)
         if self.plan.options.plain:
             self.note(PLAIN_NOTE)
         if self.plan.lacks_security:
