@@ -24,18 +24,29 @@ _UNPRINTABLE = re.compile(
 _CREDENTIALS = re.compile(r"(?<![A-Za-z0-9])([A-Za-z0-9][\w+.-]*:(?://)?)\S*@(?!sha256:)")
 
 
+# The runners of GitHub and Azure take this as a command wherever it stands in a line.
+_COMMAND = re.compile(r"##(?=[a-z]*\[)")
+# GitHub's runner takes a line as a command that begins so, after blanks.
+_COMMAND_LINE = re.compile(r"\A([^\x21-\x7e]*):(?=:)")
+
+
 def without_credentials(text: str) -> str:
     """Returns `text` without the user names and passwords in its URLs."""
     return _CREDENTIALS.sub(r"\1***@", text)
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    """Returns `text` safe for a terminal, cut to `limit` characters.
+    """Returns `text` safe for a terminal and for the log of a CI system, cut to `limit` characters.
 
-    Control characters and bidirectional characters are escaped.
+    Control characters and bidirectional characters are escaped, and the `##[` of a command.
     """
-    cut = text[:limit]
+    cut = _COMMAND.sub(r"#\\x23", text[:limit])
     return _UNPRINTABLE.sub(lambda m: m.group().encode("unicode_escape").decode("ascii"), cut)
+
+
+def whole_line(line: str) -> str:
+    """Returns a line to print, with a `::` escaped that would make it a command of a workflow."""
+    return _COMMAND_LINE.sub(r"\1\\x3a", line)
 
 
 class ParticleError(Exception):
@@ -137,12 +148,13 @@ class Problem:
         where = {
             "file": self.path, "line": self.line, "col": self.column, "title": self.code
         }  # fmt: skip
-        properties = ",".join(f"{k}={_escaped(str(v), ':,')}" for k, v in where.items())
+        properties = ",".join(f"{k}={command_value(str(v), ':,')}" for k, v in where.items())
         hint = f" ({self.hint})" if self.hint else ""
-        return f"::{kind} {properties}::{_escaped(f'{self.message}{hint}')}"
+        return f"::{kind} {properties}::{command_value(f'{self.message}{hint}')}"
 
 
-def _escaped(text: str, extra: str = "") -> str:
+def command_value(text: str, extra: str = "") -> str:
+    """A value for a workflow command; `extra` are the characters that end a property."""
     for character in f"%\r\n{extra}":
         text = text.replace(character, f"%{ord(character):02X}")
     return printable(text)

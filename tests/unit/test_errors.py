@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_os.errors import InvalidDocument, Problem, printable
+from particle_os.errors import InvalidDocument, Problem, printable, whole_line
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 
@@ -21,6 +21,9 @@ ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
         ("\u061c", "\\u061c"),
         ("\u2028\u2029", "\\u2028\\u2029"),
         ("\ud800 alone", "\\ud800 alone"),
+        ("x ##[error]y", "x #\\x23[error]y"),
+        ("##vso[task.x]", "#\\x23vso[task.x]"),
+        ("## a title, #[derive]", "## a title, #[derive]"),
         ("\U000e0041", "\\U000e0041"),
     ],
     ids=ascii,
@@ -50,3 +53,18 @@ def test_problems_come_in_the_order_of_the_file():
     assert [p.message for p in invalid.problems] == ["early", "late"]
     assert invalid.brief == "r: 2 errors"
     assert str(early) == "r:2:5: early [b]"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("::error::x", "\\x3a:error::x"),
+        ("    ::add-mask::x", "    \\x3a:add-mask::x"),
+        ("\t\u00a0\u3000::x", "\t\u00a0\u3000\\x3a:x"),
+        ("\u00ad::x", "\u00ad\\x3a:x"),
+        ("x ::error::y", "x ::error::y"),
+        (": :x", ": :x"),
+    ],
+)
+def test_no_line_begins_like_a_command(line, shown):
+    assert whole_line(line) == shown

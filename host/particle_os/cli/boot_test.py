@@ -89,6 +89,6 @@ def boot_test_command(
         )
     if output.as_json or report.failure is None:
         show(output, report.verdicts)
-    hand_over(image.name, report.verdicts, junit_file, report_file, report.page)
+    hand_over(output, image.name, report.verdicts, junit_file, report_file, report.page)
     if failure := report.failure or report.rejection:
         raise failure

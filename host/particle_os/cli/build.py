@@ -67,7 +67,7 @@ def build_command(
     except ParticleError as error:
         hand_over_failure(plan.name, error, junit_file)
         raise
-    hand_over(result.recipe, result.boot, junit_file)
+    hand_over(output, result.recipe, result.boot, junit_file)
     _show(result, options.output_directory, output)
 
 
@@ -89,7 +89,7 @@ def _show(result: Result, output_directory: Path, output: OutputStyle) -> None:
     failed_directory = output_directory / f"{result.recipe}.failed"
     directory = output_directory if result.is_good else failed_directory
     if output.as_json:
-        click.echo(result.model_dump_json(indent=2))
+        output.show_json(result.model_dump_json(indent=2))
     elif not output.quiet:
         print_result(result, output.console(), [str(path) for path in result.files(directory)])
     if failure := failure_of(result, directory):

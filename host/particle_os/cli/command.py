@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
@@ -24,28 +24,42 @@ from particle_os.errors import (
     InvalidDocument,
     ParticleError,
     printable,
+    whole_line,
 )
+from particle_os.report.github import Workflow, unlike_commands
 from particle_os.report.progress import Progress, make_sink
 from particle_os.system import interrupt
+from particle_os.system.gate import Gate
+
+
+def _workflow() -> Workflow:
+    # The runner reads both outputs; standard output may be data for another program.
+    return Workflow(lambda line: click.echo(line, err=True), os.environ)
 
 
 @dataclass(frozen=True)
 class OutputStyle:
-    """The style in which a command shows its data and its progress."""
+    """The style in which a command shows its data and its progress, and their gate."""
 
     verbose: bool = False
     quiet: bool = False
     as_json: bool = False
     debug: bool = False
     progress: str = "auto"
+    gate: Gate = field(default_factory=Gate)
+    workflow: Workflow = field(default_factory=_workflow)
 
     def show(self, data: object, lines: Iterable[str]) -> None:
         """Prints `data` as JSON if the user asks for JSON, and `lines` otherwise."""
         if self.as_json:
-            click.echo(json.dumps(data, indent=2))
+            self.show_json(json.dumps(self.gate.hide(data), indent=2))
             return
-        for line in lines:
-            click.echo(line)
+        for line in self.gate.lines([*lines]):
+            click.echo(whole_line(line))
+
+    def show_json(self, text: str) -> None:
+        """Prints a JSON text without secrets."""
+        click.echo(unlike_commands(text))
 
     def console(self) -> Console:
         """Standard output, for tables."""
@@ -57,7 +71,9 @@ class OutputStyle:
         # With --json, a program may read standard error: print nothing there unless asked.
         style = "none" if self.as_json and self.progress == "auto" else self.progress
         sink = make_sink(style, verbose=self.verbose, quiet=self.quiet)
-        progress = Progress([sink] if sink else [])
+        progress = Progress([sink] if sink else [], self.gate)
+        if "json" not in (style, self.progress) and not self.as_json:
+            self.workflow.stop()
         try:
             yield progress
         finally:
@@ -84,13 +100,19 @@ def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> None:
         output = OutputStyle(verbose, quiet, as_json, debug, progress)
         action = functools.partial(function, output=output, **arguments)
-        sys.exit(guarded(action, as_json=as_json, debug=debug))
+        try:
+            sys.exit(guarded(action, as_json=as_json, debug=debug, gate=output.gate))
+        finally:
+            output.workflow.resume()
 
     return command
 
 
-def guarded(action: Callable[[], int | None], *, as_json: bool, debug: bool) -> int:
-    """Runs a command; shows its error, if any, and returns the exit code."""
+def guarded(
+    action: Callable[[], int | None], *, as_json: bool, debug: bool, gate: Gate | None = None
+) -> int:
+    """Runs a command; shows its error, if any, through the gate, and returns the exit code."""
+    gate = gate or Gate()
     interrupt.install()
     try:
         return action() or 0
@@ -98,10 +120,16 @@ def guarded(action: Callable[[], int | None], *, as_json: bool, debug: bool) -> 
         return EXIT_SIGNAL + signal.SIGPIPE
     except (Exception, Interrupted) as error:
         if debug:
-            traceback.print_exc()
+            _show_traceback(gate)
         shown, code = _as_shown(error)
+        gate.clean(shown)
         show_error(shown, code, as_json=as_json)
         return code
+
+
+def _show_traceback(gate: Gate) -> None:
+    for line in gate.text(traceback.format_exc()).splitlines():
+        click.echo(whole_line(printable(line)), err=True)
 
 
 def _as_shown(error: BaseException) -> tuple[ParticleError, int]:
@@ -129,11 +157,11 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
             "error": error.brief, "where": error.where, "hint": error.hint, "log": log,
             "tail": error.tail, "problems": problems, "exit_code": code,
         }  # fmt: skip
-        click.echo(json.dumps(data), err=True)
+        click.echo(unlike_commands(json.dumps(data)), err=True)
         return
     if isinstance(error, InvalidDocument):
         for problem in error.problems:
-            click.echo(str(problem), err=True)
+            click.echo(whole_line(str(problem)), err=True)
         for note in error.notes:
             click.echo(f"note: {note}", err=True)
         return
@@ -142,7 +170,7 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
         lines.append(f"  where: {printable(error.where)}")
     lines += [f"  | {printable(line, 300)}" for line in error.tail]
     if error.log:
-        lines.append(f"  log:   {error.log}")
+        lines.append(f"  log:   {printable(str(error.log))}")
     if error.hint:
         lines.append(f"  do:    {printable(error.hint)}")
     click.echo("\n".join(lines), err=True, color=False if _no_color() else None)

@@ -53,6 +53,6 @@ def stage_run_command(
     with output.progress_shown() as progress:
         result = single_stage.run_stage(plan, output_path, progress)
     if output.as_json:
-        click.echo(result.model_dump_json(indent=2))
+        output.show_json(result.model_dump_json(indent=2))
     elif not output.quiet:
         print_single(result, output.console())

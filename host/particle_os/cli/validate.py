@@ -10,7 +10,7 @@ import click
 
 from particle_os.cli.command import OutputStyle, with_output
 from particle_os.cli.options import VARIABLES, PathType
-from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
+from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem, whole_line
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
 from particle_os.recipe.variables import NoSuchVariable
@@ -51,7 +51,7 @@ def validate_command(
     problems, notes = list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
     if output.as_json or style == "json":
         data = {"problems": [asdict(p) for p in problems], "notes": [asdict(n) for n in notes]}
-        click.echo(json.dumps(data, indent=2))
+        output.show_json(json.dumps(data, indent=2))
     elif style == "github":
         for problem in problems:
             click.echo(problem.annotation("error"))
@@ -59,7 +59,7 @@ def validate_command(
             click.echo(note.annotation("notice"))
     else:
         for problem in problems:
-            click.echo(str(problem), err=True)
+            click.echo(whole_line(str(problem)), err=True)
         if not output.quiet:
             for note in notes:
                 click.echo(f"note: {note}", err=True)

@@ -75,6 +75,7 @@ def show(output: OutputStyle, verdicts: Sequence[Verdict]) -> None:
 
 
 def hand_over(
+    output: OutputStyle,
     image: str,
     verdicts: Sequence[Verdict],
     junit_file: Path | None,
@@ -85,10 +86,7 @@ def hand_over(
 
     Raises UsageError when a file cannot be written.
     """
-    if github.reads_us(os.environ):
-        for line in github.workflow_commands(image, verdicts):
-            # The runner reads both outputs; standard output may be data for another program.
-            click.echo(line, err=True)
+    output.workflow.command(github.workflow_commands(image, verdicts))
     _write(junit_file, junit.document(image, verdicts))
     _write(report_file, report.encode())
 

@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from particle_os.errors import printable
+from particle_os.errors import printable, whole_line
+from particle_os.report.github import unlike_commands
 from particle_os.system.gate import Gate
 from particle_os.vm.console import ConsoleLog
 
@@ -183,7 +184,7 @@ class PlainSink:
         if isinstance(event, Line) and self._verbose:
             text = f"    {printable(event.text)}"
         if text is not None:
-            print(text, file=self._stream, flush=True)
+            print(whole_line(text), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -196,7 +197,8 @@ class JsonSink:
         self._stream = stream
 
     def emit(self, event: Event) -> None:
-        print(json.dumps({"event": _name(event), **asdict(event)}), file=self._stream, flush=True)
+        text = json.dumps({"event": _name(event), **asdict(event)})
+        print(unlike_commands(text), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing is open."""

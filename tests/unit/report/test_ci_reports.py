@@ -1,5 +1,6 @@
 """The reports of verdicts for CI systems."""
 
+import json
 from xml.etree import ElementTree as ET
 
 from particle_os.boot.verdict import CheckResult, Verdict
@@ -101,3 +102,70 @@ def test_a_prompt_alone_is_a_warning_and_no_failure():
     weak = PASSED.model_copy(update={"status": "console-only", "checks": ()})
     assert github.workflow_commands("x", [weak])[0].startswith("::warning ")
     assert counts(suites(weak)[0]) == (1, 0, 0)
+
+
+CONTROLS = "a\x1b[2J\x85\u2028\u202e,b:c"
+
+
+def test_an_annotation_escapes_control_characters_and_older_commands():
+    verdict = PANIC.model_copy(update={"message": "x ##[error]y \x1b]0;z\u202e"})
+    (shown,) = github.workflow_commands(CONTROLS, [verdict])
+    assert shown == (
+        "::error title=boot test of a\\x1b[2J\\x85\\u2028\\u202e%2Cb%3Ac (bios)%3A kernel-panic"
+        "::x #\\x23[error]y \\x1b]0;z\\u202e"
+    )
+
+
+def test_junit_shows_no_bidirectional_text():
+    (suite,) = ET.fromstring(junit.document(CONTROLS, [PANIC])).findall("testsuite")
+    assert suite.get("name") == "a\\x1b[2J\\x85\\u2028\\u202e,b:c (bios)"
+
+
+class Runner:
+    """Obeys lines as GitHub's runner does: one command at a time, none while it is stopped."""
+
+    def __init__(self):
+        self.obeyed, self.token = [], None
+
+    def read(self, text):
+        command, _, data = text.lstrip().removeprefix("::").partition("::")
+        is_command = text.lstrip().startswith("::") or "##[" in text
+        if self.token is not None:
+            self.token = None if is_command and command == self.token else self.token
+        elif is_command and command == "stop-commands":
+            self.token = data
+        elif is_command:
+            self.obeyed.append(text)
+
+
+def test_a_workflow_obeys_our_annotations_and_nothing_else():
+    runner = Runner()
+    workflow = github.Workflow(runner.read, {"GITHUB_ACTIONS": "true"})
+    workflow.stop()
+    token = runner.token
+    for text in ("::error::forged", "  ::add-mask::x", "x ##[error]y", "::stop-commands::mine"):
+        runner.read(text)
+    workflow.command(["::error::ours"])
+    assert runner.obeyed == ["::error::ours"]
+    # A token that has been printed protects nothing any more.
+    assert runner.token not in (None, token, "mine")
+    workflow.resume()
+    workflow.resume()
+    assert runner.token is None
+    workflow.command(["::notice::ours"])
+    assert runner.obeyed == ["::error::ours", "::notice::ours"]
+
+
+def test_there_are_no_commands_outside_of_a_workflow():
+    printed = []
+    workflow = github.Workflow(printed.append, {})
+    workflow.stop()
+    workflow.command(["::error::ours"])
+    workflow.resume()
+    assert printed == []
+
+
+def test_json_holds_no_command_and_keeps_its_content():
+    text = json.dumps({"a": "x ##[error]y ###"})
+    assert "##" not in github.unlike_commands(text)
+    assert json.loads(github.unlike_commands(text)) == json.loads(text)

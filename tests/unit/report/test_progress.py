@@ -17,6 +17,7 @@ from particle_os.report.progress import (
     TerminalSink,
     make_sink,
 )
+from particle_os.system.gate import Gate
 from rich.console import Console
 
 EVENTS = [
@@ -121,3 +122,28 @@ def test_what_an_earlier_build_has_done_is_said_to_be_cached():
     assert "1/2 apt" in terminal.getvalue()
     assert "cached" in terminal.getvalue()
     assert "0.0 s" not in terminal.getvalue()
+
+
+def test_a_line_of_a_guest_is_no_command_to_a_workflow():
+    plain, objects = io.StringIO(), io.StringIO()
+    progress = Progress([PlainSink(plain, verbose=True), JsonSink(objects)])
+    for text in ("::stop-commands::mine", " ##[add-mask]x"):
+        progress.line(text)
+        progress.note(text)
+    assert plain.getvalue().splitlines() == [
+        "    \\x3a:stop-commands::mine",
+        "note: ::stop-commands::mine",
+        "     #\\x23[add-mask]x",
+        "note:  #\\x23[add-mask]x",
+    ]
+    assert "##" not in objects.getvalue()
+    assert json.loads(objects.getvalue().splitlines()[2])["text"] == " ##[add-mask]x"
+
+
+def test_a_secret_over_several_lines_is_hidden_before_the_next_event():
+    stream = io.StringIO()
+    progress = Progress([PlainSink(stream, verbose=True)], Gate([b"hunter2-and-more"]))
+    for text in ("hunter2", "-and", "-more", "hunter"):
+        progress.line(text)
+    progress.note("see hunter2-and-more")
+    assert stream.getvalue() == "    ***\n    ***\n    ***\n    hunter\nnote: see ***\n"

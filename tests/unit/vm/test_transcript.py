@@ -19,3 +19,14 @@ def test_what_is_kept_in_memory_of_a_flood_is_bounded(tmp_path):
     tail = transcript.tail(1_000_000)
     assert (tail[-1], len(tail) < 10000) == ("99", True)
     transcript.close()
+
+
+def test_a_secret_is_in_neither_the_file_nor_the_end(tmp_path):
+    log = ConsoleLog(tmp_path / "console.log", Gate([b"hunter2-and-more"]))
+    transcript = Transcript(log)
+    for byte in b"one hunter2-\r\n[    1.234567] and-more\r\ntwo hunter2-and-":
+        transcript.write(bytes([byte]))
+    assert transcript.tail() == ["one ***", "***", "two ***"]
+    assert b"hunter" not in log.path.read_bytes()
+    transcript.close()
+    assert log.path.read_bytes() == b"one ***\r\n***\r\ntwo ***"
