@@ -13,10 +13,11 @@ from particle_agent.stages.output.qemu import Format
 
 from particle_os.errors import InfrastructureError
 from particle_os.system import process
-from particle_os.system.checksum import Checksums, of_one_reading, tree_crc32
+from particle_os.system.checksum import Checksums, of_one_reading, tree_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import ImageFormat, image_options
+from particle_os.vm.image_format import foreign_format
 
 CHUNK = 1 << 20
 CHANGED = (
@@ -64,12 +65,12 @@ def receive(path: Path, size: int, early: Future[Checksums]) -> Future[Checksums
     to the disk since their computation began.
     """
     os.truncate(path, size)
-    now = tree_crc32(path, size)
+    now = tree_sha256(path, size)
     checked: Future[Checksums] = Future()
 
     def check(done: Future[Checksums]) -> None:
         try:
-            if done.result().tree_crc32 != now:
+            if done.result().tree_sha256 != now:
                 raise InfrastructureError(CHANGED)
             checked.set_result(done.result())
         except Exception as error:
@@ -77,6 +78,18 @@ def receive(path: Path, size: int, early: Future[Checksums]) -> Future[Checksums
 
     early.add_done_callback(check)
     return checked
+
+
+def check_raw(disk: Path) -> None:
+    """Raises InfrastructureError for a raw disk that other programs take for another format.
+
+    They would open the files that it names.
+    """
+    if (found := foreign_format(disk)) is not None:
+        raise InfrastructureError(
+            f"the guest wrote a disk that begins or ends as an image of the format {found} does",
+            hint="A stage or a package writes over the partition table. Look for it in the log.",
+        )
 
 
 def convert(

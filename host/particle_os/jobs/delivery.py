@@ -78,9 +78,12 @@ class Delivery:
     ) -> None:
         """Adds a finished image of a disk of `virtual` bytes; nothing may write to it from now on.
 
-        Without `sums`, the computation of its checksums begins.
+        Without `sums`, the computation of its checksums begins. Raises InfrastructureError for a
+        raw disk that could be taken for an image of another format.
         """
         path = self.file(f"{image_format}.zst" if compression else image_format)
+        if image_format == "raw" and compression is None:
+            artifact.check_raw(path)
         self.images.append(
             ImageFile(
                 path=path.name,

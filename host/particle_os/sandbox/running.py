@@ -55,8 +55,8 @@ class Resources:
 class Sandbox:
     """A helper VM with a running agent.
 
-    The guest writes the disk `output`; once it is complete, `written` is its size in bytes. The
-    host writes the disk `packages`.
+    The guest writes the disk `output`, until it reports the disk as complete: then `written` is its
+    size in bytes, and the file does not change any more. The host writes the disk `packages`.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Sandbox:
         self.output = output.path
         self.packages = packages.path
         self.written: int | None = None
+        self._asked = False
 
     def connect_outside(self, connected: bool, deadline: Deadline) -> None:
         """Puts the cable into the VM's card to the network, or takes it out."""
@@ -98,23 +99,38 @@ class Sandbox:
     def take_disk_event(self, event: wire.AgentEvent, deadline: Deadline) -> bool:
         """Handles an event about the output disk; returns False for other events.
 
-        Raises VmError for an impossible size, NotEnoughSpace when the host's disk is too full.
+        Raises VmError for an impossible size or order, NotEnoughSpace when the host's disk is too
+        full.
         """
-        if isinstance(event, wire.DiskNeeded):
-            sane = 0 < event.size <= DISK_LIMIT and 0 <= event.content <= event.size
-            if not sane or event.size % 512:
-                raise VmError(f"the guest asks for a disk of {event.size} bytes")
-            need_room(self.output.parent, event.content, "the image")
-            self._machine.monitor.resize(self._disk, event.size, deadline)
-            return True
-        if isinstance(event, wire.DiskWritten):
-            if not 0 < event.size <= self.output.stat().st_size:
-                raise VmError(
-                    f"the guest reports {event.size} written bytes, more than the output disk has"
-                )
-            self.written = event.size
-            return True
-        return False
+        match event:
+            case wire.DiskNeeded(size=size, content=content):
+                self._grow_output(size, content, deadline)
+            case wire.DiskWritten(size=size):
+                self._take_output(size, deadline)
+            case _:
+                return False
+        return True
+
+    def _grow_output(self, size: int, content: int, deadline: Deadline) -> None:
+        if self._asked:
+            raise VmError("the guest asks for the output disk a second time")
+        if not 0 < size <= DISK_LIMIT or not 0 <= content <= size or size % 512:
+            raise VmError(f"the guest asks for a disk of {size} bytes")
+        need_room(self.output.parent, content, "the image")
+        self._asked = True
+        self._machine.monitor.resize(self._disk, size, deadline)
+
+    def _take_output(self, size: int, deadline: Deadline) -> None:
+        if not self._asked or self.written is not None:
+            raise VmError("the guest reports the output disk when none is due")
+        whole = self.output.stat().st_size
+        if not 0 < size <= whole:
+            raise VmError(f"the guest reports {size} written bytes, more than the output disk has")
+        # From now on, the guest's writes go to a disk that is thrown away.
+        overlay = Disk(self._machine.directory / "too-late.qcow2", "qcow2", "too-late", backing=())
+        make_disk(overlay.path, whole, deadline, what="sealing the output disk")
+        self._machine.monitor.overlay(self._disk, overlay, deadline)
+        self.written = size
 
 
 @contextmanager

@@ -26,6 +26,7 @@ QCOW2, QCOW, VMDK = b"QFI\xfb", b"QFI\xfb\0\0\0\1", b"KDMV"
 # The offset of each format's magic number; a fixed VHD has it only in its last sector.
 MAGIC = (
     ("vmdk", 0, VMDK),
+    ("vmdk", 0, b"COWD"),
     ("vmdk", 0, b"# Disk DescriptorFile"),
     ("vdi", 64, b"\x7f\x10\xda\xbe"),
     ("vhd", 0, b"conectix"),
@@ -60,10 +61,7 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
     try:
         # QEMU's JSON holds no other names.
         str(path.absolute()).encode()
-        with open_regular(path) as file:
-            head = file.read(DESCRIPTOR.stop)
-            file.seek(-min(512, file.seek(0, os.SEEK_END)), os.SEEK_END)
-            tail = file.read(512)
+        head, tail = _ends(path)
     except UnicodeEncodeError as error:
         raise UsageError(
             f"the name {path} is not UTF-8, and QEMU opens no such file", hint="Rename it."
@@ -87,6 +85,33 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
             hint="Flatten it with 'qemu-img convert -O qcow2'.",
         )
     return found
+
+
+def foreign_format(raw: Path) -> str | None:
+    """The format that a program which guesses can take a raw disk for; None for no other format.
+
+    Raises OSError.
+    """
+    head, tail = _ends(raw)
+    # block/vmdk.c: vmdk_probe skips comments and empty lines.
+    first = next((line for line in head.split(b"\n") if line.strip(b" \r")[:1] not in b"#"), b"")
+    if first.startswith(b"version="):
+        return "vmdk"
+    return next(
+        (n for n, at, magic in (*MAGIC, ("qcow2", 0, QCOW2)) if _is_at(at, magic, head, tail)), None
+    )
+
+
+def _is_at(place: int, magic: bytes, head: bytes, tail: bytes) -> bool:
+    return (head[place:] if place >= 0 else tail).startswith(magic)
+
+
+def _ends(path: Path) -> tuple[bytes, bytes]:
+    """The first bytes of a regular file, and its last sector. Raises OSError."""
+    with open_regular(path) as file:
+        head = file.read(DESCRIPTOR.stop)
+        file.seek(-min(512, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        return head, file.read(512)
 
 
 def check_readable(path: Path, image_format: ImageFormat) -> None:
@@ -116,7 +141,7 @@ def check_readable(path: Path, image_format: ImageFormat) -> None:
 def _check_given(path: Path, given: str, head: bytes, tail: bytes) -> None:
     """Raises UsageError when the magic number contradicts the format `given` by the user."""
     known = [m for m in (("qcow2", 0, QCOW2), *MAGIC) if FORMATS[m[0]] == FORMATS[given]]
-    found = any((head[at:] if at >= 0 else tail).startswith(magic) for _, at, magic in known)
+    found = any(_is_at(at, magic, head, tail) for _, at, magic in known)
     if (known and not found) or (given == "qcow2" and head.startswith(QCOW)):
         raise UsageError(
             f"{path} is not an image of the format {given}",
@@ -126,7 +151,7 @@ def _check_given(path: Path, given: str, head: bytes, tail: bytes) -> None:
 
 def _check_raw(path: Path, head: bytes, tail: bytes) -> None:
     for name, place, magic in MAGIC:
-        if (head[place:] if place >= 0 else tail).startswith(magic):
+        if _is_at(place, magic, head, tail):
             raise UsageError(
                 f"{path} is an image of the format {name}",
                 hint=f"Use --format {name}.",

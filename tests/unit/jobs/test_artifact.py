@@ -1,12 +1,13 @@
 import hashlib
 import subprocess
+import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from particle_os.errors import InfrastructureError
 from particle_os.jobs import artifact
-from particle_os.system.checksum import tree_crc32, tree_sha256
+from particle_os.system.checksum import tree_sha256
 from particle_os.system.workspace import allocated_bytes
 
 BLOCK = 4096
@@ -27,7 +28,6 @@ def test_holes_do_not_change_the_checksums(tmp_path_factory, pieces):
     found, size = artifact.checksums(path).result(20), path.stat().st_size
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.tree_sha256 == tree_sha256(path, size)
-    assert found.tree_crc32 == tree_crc32(path, size)
 
 
 def test_a_file_that_is_one_large_hole(tmp_path):
@@ -71,6 +71,77 @@ def test_a_write_after_the_report_of_the_guest_is_noticed(disk, position):
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises(InfrastructureError, match="checksums differ"):
         artifact.receive(disk, SIZE, early).result(20)
+
+
+def with_crc32(data, place, wanted):
+    """The data with four other bytes at `place`, so that its CRC-32 is `wanted`."""
+    rows = []
+    for bit in range(32):
+        changed = bytearray(data)
+        changed[place + bit // 8] ^= 1 << bit % 8
+        rows.append((zlib.crc32(changed) ^ zlib.crc32(data), 1 << bit))
+    left, flips = zlib.crc32(data) ^ wanted, 0
+    for column in range(32):
+        pivot = next((row for row in rows if row[0] >> column & 1), None)
+        if pivot is None:
+            continue
+        rows = [
+            (row[0] ^ pivot[0], row[1] ^ pivot[1]) if row[0] >> column & 1 else row
+            for row in rows
+            if row is not pivot
+        ]
+        if left >> column & 1:
+            left, flips = left ^ pivot[0], flips ^ pivot[1]
+    made = bytearray(data)
+    for bit in range(32):
+        made[place + bit // 8] ^= (flips >> bit & 1) << bit % 8
+    return bytes(made)
+
+
+def test_a_change_with_the_same_crc32_is_noticed(disk):
+    """A guest can choose four bytes so that a CRC-32 stays equal."""
+    early = artifact.checksums(disk, SIZE)
+    early.result(20)
+    chunk = disk.read_bytes()[: 1 << 20]
+    forged = with_crc32(b"QFI\xfb" + chunk[4:], 4096, zlib.crc32(chunk))
+    assert forged != chunk and zlib.crc32(forged) == zlib.crc32(chunk)
+    with disk.open("r+b") as file:
+        file.write(forged)
+    with pytest.raises(InfrastructureError, match="checksums differ"):
+        artifact.receive(disk, SIZE, early).result(20)
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "found"),
+    [
+        (0, b"QFI\xfb\0\0\0\3", "qcow2"),
+        (0, b"KDMV", "vmdk"),
+        (0, b"COWD", "vmdk"),
+        (0, b"# a comment\n\n  \n# Disk DescriptorFile\nversion=1\n", "vmdk"),
+        (0, b"version=1\nCID=1\n", "vmdk"),
+        (0, b"vhdxfile", "vhdx"),
+        (0, b"conectix", "vhd"),
+        (SIZE - 512, b"conectix", "vhd"),
+        (SIZE - 512, b"koly", "dmg"),
+        (0, b"QED\0", "qed"),
+        (64, b"\x7f\x10\xda\xbe", "vdi"),
+        (0, b"WithoutFreeSpace", "parallels"),
+    ],
+)
+def test_a_raw_disk_that_poses_as_another_format_is_refused(disk, place, text, found):
+    with disk.open("r+b") as file:
+        file.seek(place)
+        file.write(text)
+        file.truncate(SIZE)
+    with pytest.raises(InfrastructureError, match=f"format {found} does"):
+        artifact.check_raw(disk)
+
+
+@pytest.mark.parametrize("text", [b"\xeb\x63\x90", b"LUKS\xba\xbe\0\2", b"\0", b"#\n#\n", b"vers"])
+def test_a_raw_disk_is_no_other_format(disk, text):
+    with disk.open("r+b") as file:
+        file.write(text + bytes(512))
+    artifact.check_raw(disk)
 
 
 def test_the_checksums_of_an_unreadable_disk_raise_its_error(disk):

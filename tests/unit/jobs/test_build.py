@@ -189,3 +189,15 @@ def test_a_base_from_one_mirror_lacks_security_updates(tmp_path):
     assert lacks(kernel, mirror=mirror)
     assert not lacks(kernel)
     assert not lacks(theirs + kernel, mirror=mirror)
+
+
+@pytest.mark.parametrize(
+    "event", [wire.DiskNeeded(size=512, content=0), wire.DiskWritten(size=512)]
+)
+@pytest.mark.parametrize("statuses", [("failed", "not-run"), ("done", "not-run"), ("done", "done")])
+def test_only_the_stage_that_makes_the_disk_can_report_it(event, statuses):
+    plan = SimpleNamespace(stages=[Run(script="true"), Qemu()])
+    heard = conversation(plan, statuses, Chain(1))
+    with pytest.raises(VmError, match="no use for"):
+        heard.listen(event)
+    assert heard.written is None

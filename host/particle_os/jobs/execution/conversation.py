@@ -116,9 +116,11 @@ class Conversation:
         self._chain.keep(self._sandbox, stage.type, network=network)
 
     def _take_disk_event(self, event: wire.DiskNeeded | wire.DiskWritten) -> None:
+        """Passes the event on; only the last stage, which makes the output, may cause it."""
+        self._stages.check_last_runs()
         sandbox = self._sandbox
         sandbox.take_disk_event(event, self._deadline)
-        if sandbox.written is not None:
+        if isinstance(event, wire.DiskWritten):
             # SHA-256 uses a single processor, so begin while the guest verifies the disk.
-            sums = artifact.checksums(sandbox.output, sandbox.written)
-            self.written = Written(sandbox.output, sandbox.written, sums)
+            sums = artifact.checksums(sandbox.output, event.size)
+            self.written = Written(sandbox.output, event.size, sums)

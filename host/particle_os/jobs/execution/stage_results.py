@@ -23,6 +23,7 @@ from particle_os.system.deadline import Deadline
 S = TypeVar("S", bound=StageOptions)
 State = Literal["waiting", "running", "done"]
 PARTS_LIMIT = 100
+OUT_OF_TURN = "the agent sends a request that its stage has no use for"
 # No stage runs when the results are published: a stage without an end has failed.
 PUBLISHED: dict[State, Literal["done", "failed", "not-run"]] = {
     "waiting": "not-run",
@@ -123,7 +124,12 @@ class Stages:
         for stage in self._stages:
             if stage.state == "running" and isinstance(stage.options, kind):
                 return stage.options
-        raise VmError("the agent sends a request that its stage has no use for")
+        raise VmError(OUT_OF_TURN)
+
+    def check_last_runs(self) -> None:
+        """Raises VmError unless the last stage runs."""
+        if self._stages[-1].state != "running":
+            raise VmError(OUT_OF_TURN)
 
     @contextmanager
     def limited(self, stage: StageOptions, deadline: Deadline) -> Iterator[Deadline]:
