@@ -30,7 +30,8 @@ RAX, ORIG_RAX = 10, 15
 # The numbers of x86-64 (asm/unistd_64.h). A kill before another call leaves what a kill before the
 # next of these calls leaves.
 CHANGES = {
-    1: "write", 18: "pwrite64", 20: "writev", 76: "truncate", 77: "ftruncate", 82: "rename",
+    1: "write", 18: "pwrite64", 20: "writev", 40: "sendfile", 76: "truncate",
+    77: "ftruncate", 82: "rename",
     83: "mkdir", 84: "rmdir", 86: "link", 87: "unlink", 88: "symlink", 90: "chmod", 91: "fchmod",
     257: "openat", 258: "mkdirat", 260: "fchownat", 263: "unlinkat", 264: "renameat",
     265: "linkat", 280: "utimensat", 285: "fallocate", 316: "renameat2", 326: "copy_file_range",

@@ -13,7 +13,7 @@ from particle_agent.contract.wire import AgentEvent
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.base.bootstrap import SandboxOpener, bootstrapped
 from particle_os.base.model import Base, TarBase
-from particle_os.system import process
+from particle_os.system import process, publication
 from particle_os.system.checksum import file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
@@ -112,8 +112,8 @@ def _keep(compressed: Path, place: Path) -> None:
     digest.write_text(f"sha256:{file_sha256(compressed)}\n")
     # A tarball counts only with its digest, so the digest comes last.
     place.with_suffix(".sha256").unlink(missing_ok=True)
-    compressed.rename(place.with_suffix(".tar.zst"))
-    digest.rename(place.with_suffix(".sha256"))
+    publication.keep(compressed, place.with_suffix(".tar.zst"))
+    publication.keep(digest, place.with_suffix(".sha256"))
 
 
 def _compress(path: Path, level: int, deadline: Deadline) -> Path:

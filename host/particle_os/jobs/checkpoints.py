@@ -24,6 +24,7 @@ from pathlib import Path
 from particle_agent.contract.decode import encode
 from particle_agent.stages import Stage
 
+from particle_os.system import publication
 from particle_os.system.checksum import file_sha256
 
 # Increase it when the host makes scratch disks differently. Keys cover changes of the agent.
@@ -183,7 +184,7 @@ class Checkpoints:
             os.fsync(text.fileno())
         place = self._directory / key
         if evict(place, into=staging.with_name(f"{staging.name}-old")):
-            staging.rename(place)
+            publication.keep(staging, place)
 
 
 def read(place: Path) -> Checkpoint | None:

@@ -25,7 +25,7 @@ from particle_os.apt import mmdebstrap
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.errors import InfrastructureError
 from particle_os.sandbox.template import Template
-from particle_os.system import process
+from particle_os.system import process, publication
 from particle_os.system.checksum import file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
@@ -133,7 +133,7 @@ def ensure(
         made = work.path / "helper"
         made.mkdir(mode=0o700)
         _make(template, made, log, deadline, proxy)
-        made.rename(store / key)
+        publication.keep(made, store / key)
     return _parts(store / key, key)
 
 
@@ -170,9 +170,6 @@ def _make(
         )
     filtered.unlink()
     (work / SUMS).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in _sums(work).items()))
-    for path in work.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _sums(directory: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from particle_os.errors import VmError
-from particle_os.system import process
+from particle_os.system import process, publication
 from particle_os.system.deadline import Deadline
 from particle_os.vm.accel import QEMU
 from particle_os.vm.argv import MachineSpec, qemu_argv
@@ -86,8 +86,7 @@ def save(
             size = os.fstat(file.fileno()).st_size
             with temporary.open("rb") as saved:
                 os.pwrite(file.fileno(), _digest(saved, size), size)
-            os.fsync(file.fileno())
-        temporary.rename(state)
+        publication.keep(temporary, state)
     except OSError as error:
         raise VmError(f"the VM's memory cannot be saved: {error}") from error
     finally:

@@ -1,4 +1,6 @@
-"""Publishes files in a directory as one transaction: all of them, or none.
+"""Publishes files as one transaction, and keeps complete files in the cache.
+
+A publication moves all of its files to their places in a directory, or none.
 
 The new files are complete in a hidden directory on the same file system before anything changes:
 
@@ -109,6 +111,18 @@ def publish(staging: Path, directory: Path, change: Change) -> None:
                 _finish(directory, descriptor)
     except (OSError, InfrastructureError) as error:
         raise _failure(error, directory) from error
+
+
+def keep(made: Path, place: Path) -> None:
+    """Moves a complete file or directory to its place, where a later run finds all of it or none.
+
+    A file replaces an older one; a directory needs a free place. Both are on one file system.
+    Raises OSError.
+    """
+    for path in (*made.rglob("*"), made):
+        _sync(path)
+    made.rename(place)
+    _sync(place.parent)
 
 
 def finish(directory: Path) -> bool:
