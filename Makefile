@@ -56,8 +56,8 @@ matrix: setup ## Build and boot every combination of boot loader, table, file sy
 recipes: setup ## Build and boot every recipe of recipes/
 	@set -e; for recipe in recipes/*.yml; do $(BIN)/particle-os build $$recipe --output $(OUT); done
 
-mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1)
-	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS)
+mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1 ONLY=)
+	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS) --only "$(ONLY)"
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py

@@ -1,5 +1,7 @@
 """Breaks good images in every way that vm/mutations.py lists, and checks each verdict repeatedly.
 
+Writes the results to docs/mutations.md; mutations that did not run keep their old rows.
+
 `make mutations` builds an image with each boot loader and runs each mutation ten times, one after
 the other (change this with `make mutations RUNS=1 JOBS=2`). `--image extlinux=FILE` uses an
 existing raw image; `--only WORD` runs only the mutations whose name contains the word.
@@ -28,6 +30,20 @@ PACKAGES = (
 ).split()
 BUILD_SECONDS = 1800
 BOOT_SECONDS = 600
+PAGE = TOP / "docs" / "mutations.md"
+HEAD = """\
+# Broken images and their verdicts
+
+`make mutations` breaks a good image in each of these ways, boots it several times, and compares the
+verdict with the right one. A good image is in the table, too: a verdict other than `passed` is then
+a false failure. Nothing of this table is written by hand.
+
+`make mutations RUNS=200 JOBS=4 ONLY=good` boots the good images 200 times each while the host is
+busy.
+
+| image | boot loader | firmware | right verdict | given in | slowest |
+| --- | --- | --- | --- | --- | --- |
+"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,23 @@ def run(mutation: Mutation, image: Path, program: Sequence[str], directory: Path
     return Run(right, f"{verdict['status']}: {verdict['message']}", seconds)
 
 
+def row(name: str, mutation: Mutation) -> str:
+    """The first columns of a mutation's row."""
+    return f"| {name} | {mutation.base} | {mutation.firmware} | {mutation.status} |"
+
+
+def write_page(seen: dict[str, str]) -> None:
+    """Writes the page; `seen` has the last columns by mutation."""
+    old = PAGE.read_text().splitlines() if PAGE.exists() else []
+    lines = []
+    for name, mutation in MUTATIONS.items():
+        start = row(name, mutation)
+        known = (line for line in old if line.startswith(start))
+        before = next(known, f"{start} not tried | |")
+        lines.append(f"{start} {seen[name]} |" if name in seen else before)
+    PAGE.write_text(HEAD + "\n".join(lines) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10, help="how often to run each mutation")
@@ -91,6 +124,7 @@ def main() -> int:
     images = {name: Path(path) for name, _, path in (i.partition("=") for i in arguments.image)}
     chosen = {name: m for name, m in MUTATIONS.items() if arguments.only in name}
     wrong = total = 0
+    seen: dict[str, str] = {}
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="mutations-") as place:
         directory = Path(place)
         for base in {mutation.base for mutation in chosen.values()} - images.keys():
@@ -115,6 +149,8 @@ def main() -> int:
                     if not each.right:
                         print(f"    wrong: {each.verdict}")
                 sys.stdout.flush()
+                seen[name] = f"{right} of {len(runs)} | {slowest:.0f} s"
+                write_page(seen)
                 wrong, total = wrong + len(runs) - right, total + len(runs)
     print(f"{total} runs, {wrong} wrong verdicts")
     return 1 if wrong else 0
