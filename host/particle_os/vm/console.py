@@ -34,6 +34,8 @@ PIECE_BYTES = 4096
 SEARCH_BYTES = 8192
 TYPED_LIMIT = 1 << 20
 SLICE_SECONDS = 0.5
+# The longest time that the kernel needs to end a killed program.
+KILLED_SECONDS = 30.0
 TRANSCRIPT_LIMIT = 32 << 20
 TAIL_LINES, TAIL_BYTES = 15, 16384
 
@@ -300,5 +302,7 @@ class Console:
                     self._drain()
                 except (OSError, ValueError):
                     pass
+                # pexpect gives up after a tenth of a second; a busy host reaps a large QEMU later.
+                self.ends_within(KILLED_SECONDS)
                 self._child.close(force=True)
             self.transcript.close()

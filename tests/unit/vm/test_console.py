@@ -179,6 +179,17 @@ def test_closing_kills_and_reaps_the_program(start):
     assert not console.is_alive()
 
 
+def test_closing_waits_for_a_program_that_dies_slowly(start, monkeypatch):
+    console = start("time.sleep(3600)")
+    process = console._child.ptyproc
+    is_alive, looks = process.isalive, itertools.count()
+    # A busy host: the killed program is still there for the first looks.
+    monkeypatch.setattr(console, "_drain", lambda: None)
+    monkeypatch.setattr(process, "isalive", lambda: next(looks) < 10 or is_alive())
+    console.close()
+    assert not console.is_alive()
+
+
 def test_closing_a_watched_console_ends_its_watcher(start):
     console = start("while True: print('x'); time.sleep(0.05)")
     console.watch(lambda: None)
