@@ -15,7 +15,7 @@ from particle_agent.contract.packages import ARCHIVES, DATABASE, INDEX, LOOSE
 
 from particle_os.errors import InfrastructureError
 from particle_os.shortcuts import dpkg_database
-from particle_os.system import process
+from particle_os.system import process, tar_archive
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 
@@ -104,16 +104,17 @@ def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> li
             under_way.append((made, header, data, control))
         stanzas = []
         for made, header, data, control in under_way:
+            name = Path(made.name).name
             if process.wait(data, deadline.remaining()) != 0:
-                raise InfrastructureError(f"dpkg-deb cannot read {Path(made.name).name}")
+                raise InfrastructureError(f"dpkg-deb cannot read {name}")
             size = made.seek(0, os.SEEK_END) - header - AR_HEADER
             made.write(b"\n" * (size % 2))
             total = made.tell()
             made.seek(header)
             made.write(_header(b"data.tar", size))
             stanzas.append(
-                f"{_control(control).strip()}\n"
-                f"Filename: ./{ARCHIVES}/{Path(made.name).name}\nSize: {total}\n\n"
+                f"{_control(control, name, deadline).strip()}\n"
+                f"Filename: ./{ARCHIVES}/{name}\nSize: {total}\n\n"
             )
         return stanzas
 
@@ -131,7 +132,11 @@ def _control_archive(deb: Path, deadline: Deadline) -> bytes:
     return data
 
 
-def _control(archive: bytes) -> str:
+def _control(archive: bytes, deb: str, deadline: Deadline) -> str:
+    try:
+        tar_archive.check(io.BytesIO(archive), len(archive), deadline)
+    except tarfile.TarError as error:
+        raise InfrastructureError(f"{deb} cannot be read: {error}") from error
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
         members = {member.name.removeprefix("./"): member for member in tar}
         file = tar.extractfile(members["control"])

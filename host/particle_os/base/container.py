@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +23,15 @@ from particle_os.base import oci, skopeo
 from particle_os.base.layers import blob, missing_layers
 from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError, UsageError, printable
-from particle_os.system import process
+from particle_os.system import process, tar_archive
 from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import open_regular, read_regular
 from particle_os.system.workspace import Workspace, locked, need_room, workspace
 
 TRANSPORTS = ("docker:", "oci:", "oci-archive:", "docker-archive:")
 DESCRIBE_SECONDS = 300.0
 FETCH_SECONDS = 1800.0
 CHUNK = 1 << 18
-ARCHIVE_MEMBERS = 200_000
 _REFERENCE = re.compile(r"(?P<name>.*?)(?P<selector>[:@][^/@]*)?")
 _HOST = re.compile(r"//(\[[^]]*\]|[^/:]*)(:[0-9]+)?/.*")
 # The last line of a failing skopeo. Its library logrus quotes strings as Go does.
@@ -147,14 +148,14 @@ class _Look:
         def find() -> bytes:
             if self.source.remote:
                 return self._inspect(self.source.at(digest), "--raw")
-            return _from_layout(self.source, digest)
+            return _from_layout(self.source, digest, self.deadline)
 
         return self._kept(digest, find)
 
     def configuration(self, digest: str, manifest: str) -> bytes:
         def find() -> bytes:
             if self.source.transport.startswith("oci"):
-                return _from_layout(self.source, digest)
+                return _from_layout(self.source, digest, self.deadline)
             return self._inspect(self.source.at(manifest), "--config", "--raw")
 
         return self._kept(digest, find)
@@ -184,8 +185,8 @@ class _Look:
     def _kept(self, digest: str, find: Callable[[], bytes]) -> bytes:
         """The document of a digest, from the cache or from `find`; caches it."""
         place = blob(self.store, digest)
-        if place.is_file() and place.stat().st_size <= oci.DOCUMENT_LIMIT:
-            document = place.read_bytes()
+        with suppress(OSError):
+            document = read_regular(place, oci.DOCUMENT_LIMIT)
             if oci.digest_of(document) == digest:
                 os.utime(place)
                 return document
@@ -202,7 +203,7 @@ class _Look:
         return document
 
 
-def _from_layout(source: ImageReference, digest: str) -> bytes:
+def _from_layout(source: ImageReference, digest: str, deadline: Deadline) -> bytes:
     """A document of a local OCI image layout, which is a directory or a tar archive.
 
     Returns nothing for a missing document, and at most one byte more than DOCUMENT_LIMIT. Format:
@@ -212,18 +213,15 @@ def _from_layout(source: ImageReference, digest: str) -> bytes:
     limit = oci.DOCUMENT_LIMIT + 1
     try:
         if source.transport == "oci":
-            with (Path(source.name) / name).open("rb") as file:
+            with open_regular(Path(source.name) / name) as file:
                 return file.read(limit)
-        with tarfile.open(source.name, "r|*") as archive:
-            for count, member in enumerate(archive):
-                if count > ARCHIVE_MEMBERS:
-                    break
-                if member.name.removeprefix("./") == name and member.isreg():
-                    content = archive.extractfile(member)
-                    return content.read(limit) if content else b""
+        with tar_archive.opened(Path(source.name), deadline) as archive:
+            for member in archive:
+                if member.name.removeprefix("./") == name and member.regular:
+                    return archive.read(limit)
     except FileNotFoundError:
         pass
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError) as error:
         raise UsageError(f"{source} cannot be read: {error}") from error
     return b""
 
@@ -255,7 +253,7 @@ def fetch(
         insecure = ["--src-tls-verify=false"] if source.insecure else []
         place = [str(source.at(image.digest))]
         if source.transport.startswith("oci"):
-            place = _only(image, source, missing, work)
+            place = _only(image, source, missing, work, deadline)
         try:
             process.run(
                 [
@@ -283,17 +281,22 @@ def fetch(
 
 
 def _only(
-    image: ContainerImage, source: ImageReference, missing: list[oci.Layer], work: Workspace
+    image: ContainerImage,
+    source: ImageReference,
+    missing: list[oci.Layer],
+    work: Workspace,
+    deadline: Deadline,
 ) -> list[str]:
     """The source for skopeo: a layout with this image only, so that skopeo does not choose."""
-    manifest = _from_layout(source, image.digest)
+    manifest = _from_layout(source, image.digest, deadline)
     layout, blobs = work.path / "only", Path(source.name) / "blobs"
     layout.mkdir()
     if source.transport == "oci-archive":
         blobs = layout / "blobs"
         configuration = oci.read_manifest(manifest, image.reference).config
-        layers = {layer.digest for layer in missing}
-        _extract(source, layers | {image.digest, configuration.digest}, blobs)
+        sizes = {layer.digest: layer.size for layer in missing}
+        sizes |= {image.digest: len(manifest), configuration.digest: configuration.size}
+        _extract(source, sizes, blobs, deadline)
     descriptor = {
         "mediaType": oci.kind_of(manifest, image.reference),
         "digest": image.digest,
@@ -305,21 +308,24 @@ def _only(
     return [f"--src-shared-blob-dir={blobs}", f"oci:{layout}"]
 
 
-def _extract(source: ImageReference, digests: set[str], blobs: Path) -> None:
-    """Extracts blobs from an archive; skopeo checks their digests later."""
-    names = {f"blobs/{digest.replace(':', '/')}": digest for digest in digests}
+def _extract(
+    source: ImageReference, sizes: Mapping[str, int], blobs: Path, deadline: Deadline
+) -> None:
+    """Extracts the blobs of these digests and sizes; skopeo checks their digests later."""
+    names = {f"blobs/{digest.replace(':', '/')}": digest for digest in sizes}
     try:
-        with tarfile.open(source.name, "r|*") as archive:
+        with tar_archive.opened(Path(source.name), deadline) as archive:
             for member in archive:
                 digest = names.pop(member.name.removeprefix("./"), None)
-                content = archive.extractfile(member) if digest and member.isreg() else None
-                if digest and content:
+                # A blob of another size than the manifest says would fill the disk.
+                if digest and member.regular and member.size == sizes[digest]:
                     blob(blobs, digest).parent.mkdir(parents=True, exist_ok=True)
                     with blob(blobs, digest).open("wb") as file:
-                        shutil.copyfileobj(content, file, CHUNK)
+                        while data := archive.read(CHUNK):
+                            file.write(data)
                 if not names:
                     break
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError) as error:
         raise UsageError(f"{source} cannot be read: {error}") from error
 
 

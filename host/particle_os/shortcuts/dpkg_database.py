@@ -17,11 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
 from particle_agent.apt.dpkg import DPKG, STATUS, find_member
 from particle_agent.contract.decode import encode
 from particle_agent.contract.packages import Loose, merged
+
+from particle_os.system import tar_archive
+from particle_os.system.deadline import Deadline
 
 SCRIPTS = ("config", "preinst", "postinst", "prerm", "postrm")
 # dpkg's placeholder for the hash of a conffile that it has not configured.
@@ -31,6 +34,7 @@ REMOVED = re.compile(rf"(?m)^ (/.*) {NO_HASH} remove-on-upgrade$")
 # Files in these directories have an effect before their package is configured.
 AT_ONCE = ("/etc/apt/", "/etc/dpkg/")
 FORMAT = "1\n"
+SECONDS = 300.0
 
 
 class Unusual(Exception):
@@ -144,6 +148,7 @@ def _read(deb: Path) -> _Package:
         control = _control(file.read(find_member(file, b"control.tar")))
         conffiles = list(_conffiles(_text(control["conffiles"]))) if "conffiles" in control else []
         end = find_member(file, b"data.tar") + file.tell()
+        _check(file, end - file.tell(), deb.name)
         with tarfile.open(fileobj=file, mode="r:") as data:
             listed = _list(data, {path for path, _ in conffiles}, "md5sums" not in control)
             file.seek(data.offset)
@@ -163,9 +168,17 @@ def _read(deb: Path) -> _Package:
     )
 
 
+def _check(stream: BinaryIO, size: int, what: str) -> None:
+    try:
+        tar_archive.check(stream, size, Deadline.after(SECONDS, f"reading {what}"))
+    except tar_archive.Excessive as error:
+        raise Unusual(f"{what}: {error}") from error
+
+
 def _control(archive: bytes) -> dict[str, _File]:
     """The files of a control archive that dpkg copies to its database, keyed by name."""
     found = {}
+    _check(io.BytesIO(archive), len(archive), "the control archive of a package")
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
         for member in tar:
             name = _path(member)[1:]

@@ -1,0 +1,223 @@
+"""Archives of any origin: read like tarfile does, within limits."""
+
+import functools
+import gzip
+import io
+import lzma
+import subprocess
+import tarfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from particle_os.errors import DeadlineExceeded
+from particle_os.system import tar_archive
+from particle_os.system.tar_archive import Archive, Excessive
+
+from ...limited import limited
+from ...waiting import DeadlineWhen, plenty
+
+FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+MIB = 1 << 20
+
+
+def written(members, form=tarfile.GNU_FORMAT):
+    """An archive of (name, type, content)."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=form) as archive:
+        for name, kind, content in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.linkname = kind, len(content), "x"
+            archive.addfile(info, io.BytesIO(content))
+    return sink.getvalue()
+
+
+def read(data, limit=1 << 30):
+    archive = Archive(io.BytesIO(data), limit, plenty())
+    return [(member.name, member.size, archive.read(1 << 20)) for member in archive]
+
+
+def as_tarfile_reads(data):
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            content = archive.extractfile(member).read() if member.isreg() else b""
+            yield member.name, member.size if member.isreg() else 0, content
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_all_kinds_of_members_are_read_as_tarfile_reads_them(form):
+    long = "directory-" * 9 + "/" + "name-" * 16
+    data = written(
+        [
+            ("./", tarfile.DIRTYPE, b""),
+            ("a", tarfile.REGTYPE, b"x" * 513),
+            (long, tarfile.REGTYPE, b"y" * 512),
+            ("link", tarfile.SYMTYPE, b""),
+            ("hard", tarfile.LNKTYPE, b""),
+            ("fifo", tarfile.FIFOTYPE, b""),
+            ("empty", tarfile.AREGTYPE, b""),
+            ("dir-of-old/", tarfile.AREGTYPE, b""),
+            ("last", tarfile.REGTYPE, b"z"),
+        ],
+        form,
+    )
+    found = [(name.rstrip("/"), *rest) for name, *rest in read(data)]
+    assert found == [(name, *rest) for name, *rest in as_tarfile_reads(data)]
+
+
+@given(
+    st.lists(st.tuples(st.text("abö/", min_size=1, max_size=300), st.binary(max_size=1100))),
+    st.sampled_from(FORMATS[1:]),
+)
+@settings(deadline=None)
+def test_names_and_contents_are_read_as_tarfile_reads_them(members, form):
+    data = written([(f"{name}x", tarfile.REGTYPE, content) for name, content in members], form)
+    assert read(data) == list(as_tarfile_reads(data))
+
+
+@given(st.binary(max_size=1600), st.integers(0, 4000))
+@settings(deadline=None)
+def test_damage_is_an_error_of_the_archive_and_nothing_else(noise, place):
+    whole = written([("a" * 120, tarfile.REGTYPE, b"x" * 700)], tarfile.PAX_FORMAT)
+    damaged = whole[:place] + noise + whole[place + len(noise) :]
+    for data in (damaged, whole[:place], noise):
+        try:
+            read(data)
+        except tarfile.TarError:
+            pass
+
+
+def test_a_sparse_file_is_read_as_it_is_stored_and_kept_from_tarfile(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        for number in range(60):
+            file.seek(number << 20)
+            file.write(b"x")
+    (tmp_path / "after").write_text("after")
+    for form in ("gnu", "posix"):
+        argv = ["tar", "-c", "-S", f"--format={form}", "-C", tmp_path, "sparse", "after"]
+        data = subprocess.run(argv, capture_output=True, check=True).stdout
+        assert (read(data)[-1][0], read(data)[-1][2]) == ("after", b"after")
+        with pytest.raises(Excessive, match="sparse"):
+            tar_archive.check(io.BytesIO(data), len(data), plenty())
+
+
+def test_an_archive_may_be_checked_and_then_read():
+    data = written([("a" * 200, tarfile.REGTYPE, b"x" * 700)], tarfile.PAX_FORMAT)
+    stream = io.BytesIO(b"before" + data)
+    stream.seek(6)
+    tar_archive.check(stream, len(data), plenty())
+    assert stream.tell() == 6
+
+
+def header(kind, size, name=b"x"):
+    info = tarfile.TarInfo(name.decode())
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@functools.cache
+def compressed(compress, part):
+    """Bytes, or so many MiB of zeros, as a part of a compressed file."""
+    return compress(part if isinstance(part, bytes) else bytes(part * MIB))
+
+
+def packed(compress, parts):
+    return b"".join(compressed(compress, part) for part in parts)
+
+
+def gz(data):
+    return gzip.compress(data, 1)
+
+
+def xz(data):
+    return lzma.compress(data, preset=0)
+
+
+LONG_NAME = [header(b"L", 3 << 30), 64]
+BOMBS = {
+    "long name": LONG_NAME,
+    "pax header": [header(b"x", 3 << 30), 64],
+    "global header": [header(b"g", 3 << 30), 64],
+    "many headers": [header(b"L", 1 << 16) + bytes(1 << 16)] * 400,
+    "headers without end": [header(b"L", 0) * 70_000],
+    "one large member": [header(b"0", 4 << 40), 64],
+    "more than the file can hold": [header(b"0", 64 * MIB), 64] * 12,
+    "many members": [header(b"0", 0) * 110_000],
+    "sparse map": [header(b"S", 0)[:482] + b"\1" + header(b"S", 0)[483:], b"\1" * (32 << 20)],
+    "negative size": [header(b"0", 0)[:124] + b"\xff" * 12 + header(b"0", 0)[136:]],
+    "pax size": [header(b"x", 30) + b"30 size=99999999999999999999999\n".ljust(512, b"\0")],
+    "pax loop": [header(b"x", 512) + b"0 a=b\n" * 85 + b"\0\0"],
+}
+
+
+@pytest.mark.parametrize(
+    ("compress", "bomb"), [*((gz, bomb) for bomb in BOMBS), (xz, "long name"), (bytes, "pax loop")]
+)
+@pytest.mark.slow
+def test_a_bomb_is_refused_with_little_memory_and_time(tmp_path, bomb, compress):
+    path = tmp_path / "base.tar"
+    path.write_bytes(packed(compress, BOMBS[bomb]))
+    told = limited(
+        "from pathlib import Path\nfrom particle_os.base.tarball import architecture_of",
+        "architecture_of(Path(sys.argv[1]))",
+        path,
+    )
+    assert told.startswith("UsageError"), told
+
+
+def test_a_bomb_in_a_container_archive_is_refused_in_the_same_way(tmp_path):
+    path = tmp_path / "image.tar"
+    path.write_bytes(packed(gz, LONG_NAME))
+    setup = """
+    from pathlib import Path
+    from particle_os.base.container import ImageReference, _from_layout
+    from particle_os.system.deadline import Deadline
+    """
+    action = """
+    source = ImageReference("oci-archive", sys.argv[1])
+    _from_layout(source, "sha256:" + "0" * 64, Deadline.after(100, "x"))
+    """
+    assert "UsageError" in limited(setup, action, path)
+
+
+def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path):
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 29}]
+    path = tmp_path / "base.tar.xz"
+    path.write_bytes(lzma.compress(bytes(2048), filters=filters))
+    with (
+        pytest.raises(tarfile.ReadError, match=r"[Mm]emory"),
+        tar_archive.opened(path, plenty()) as archive,
+    ):
+        list(archive)
+
+
+def test_an_xz_file_of_several_streams_is_read(tmp_path):
+    data = written([("a", tarfile.REGTYPE, b"x" * 100_000)])
+    path = tmp_path / "x"
+    path.write_bytes(lzma.compress(data[:1000]) + bytes(4) + lzma.compress(data[1000:]))
+    with tar_archive.opened(path, plenty()) as archive:
+        assert [member.size for member in archive] == [100_000]
+
+
+def test_reading_ends_at_the_deadline():
+    data = written([(f"a{number}", tarfile.REGTYPE, b"x" * 512) for number in range(100)])
+    stream = io.BytesIO(data)
+    deadline = DeadlineWhen(passed=lambda: stream.tell() > 20_000)
+    with pytest.raises(DeadlineExceeded):
+        list(Archive(stream, 1 << 30, deadline))
+
+
+def test_content_that_is_not_read_is_skipped_and_counts():
+    data = written([("a", tarfile.REGTYPE, bytes(MIB)), ("b", tarfile.REGTYPE, b"b")])
+    assert [name for name, _, _ in read(data, 2 * MIB)] == ["a", "b"]
+    with pytest.raises(Excessive):
+        read(data, MIB // 2)
+
+
+@pytest.mark.slow
+def test_an_archive_that_shrinks_well_is_not_refused(tmp_path):
+    """As a base with a swap file of zeros: more than a hundred times smaller than its content."""
+    path = tmp_path / "base.tar.gz"
+    path.write_bytes(packed(gz, [header(b"0", 320 * MIB), 64, 64, 64, 64, 64]))
+    with tar_archive.opened(path, plenty()) as archive:
+        assert [member.size for member in archive] == [320 * MIB]
