@@ -8,7 +8,7 @@ import textwrap
 
 from .waiting import HANG_SECONDS
 
-# What a hostile input may cost. RLIMIT_CPU counts whole seconds of the processor.
+# The limits for a hostile input. RLIMIT_CPU counts whole seconds of the processor.
 MEMORY_BYTES = 200 << 20
 PROCESSOR_SECONDS = 2
 CHILD = """\
@@ -31,7 +31,7 @@ class Exhausted(AssertionError):
 
 
 def limited(setup: str, action: str, *arguments: object) -> str:
-    """What `action` prints, or the error for the user that it raises.
+    """Returns the output of `action`, or the error for the user that it raises.
 
     `setup` holds imports, which cost nothing; `arguments` become sys.argv[1:].
     """

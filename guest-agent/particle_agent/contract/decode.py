@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from particle_agent.contract.options import (
 )
 
 T = TypeVar("T")
+# What other readers of JSON hold in an integer.
+LARGEST = (1 << 63) - 1
 CONSTRAINTS = (Text, Between, Seconds, AtLeastOne)
 
 
@@ -110,11 +113,24 @@ def _decode(kind: Any, value: object, where: str) -> Any:
         }
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(typing.cast(type, kind), value, where)
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float and type(value) in (int, float):
+        return _finite(value, where)
+    if kind is int and type(value) is int and not -LARGEST <= value <= LARGEST:
+        raise DecodeError(f"{where}: the number is too large")
     if type(value) is not kind:
         raise DecodeError(f"{where}: expected {kind.__name__}, got {type(value).__name__}")
     return value
+
+
+def _finite(value: Any, where: str) -> float:
+    """The number as float. JSON as Python reads it has NaN and Infinity, which no result holds."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DecodeError(f"{where}: expected a finite number")
+    return number
 
 
 def _shown(value: object, annotations: tuple[object, ...]) -> str:

@@ -27,7 +27,7 @@ from particle_os.recipe.values import ProxyChoice
 from particle_os.records import AptProxyResult
 from particle_os.system import process
 from particle_os.system.confinement import Confinement
-from particle_os.system.deadline import Deadline
+from particle_os.system.deadline import Deadline, cut_off
 
 T = TypeVar("T")
 # The default address of apt-cacher-ng.
@@ -221,9 +221,11 @@ def _get(url: str, target: str, seconds: float) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(place.hostname, place.port, timeout=seconds)
     try:
         host = urlsplit(target).netloc or place.netloc
-        connection.request("GET", target, headers={"Host": host, "Connection": "close"})
-        answer = connection.getresponse()
-        return answer.status, answer.read(REPORT_BYTES)
+        connection.connect()
+        with cut_off(connection.sock, Deadline.after(seconds, "the answer of the proxy")):
+            connection.request("GET", target, headers={"Host": host, "Connection": "close"})
+            answer = connection.getresponse()
+            return answer.status, answer.read(REPORT_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise NoProxy(f"does not answer: {error or type(error).__name__}") from error
     finally:

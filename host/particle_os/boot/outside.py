@@ -12,7 +12,7 @@ from particle_os.errors import DeadlineExceeded
 from particle_os.recipe.checks.base import CONTENT_BYTES, Judgement
 from particle_os.recipe.checks.kinds import Check
 from particle_os.recipe.checks.network import HttpCheck, PortCheck
-from particle_os.system.deadline import Deadline
+from particle_os.system.deadline import Deadline, cut_off
 from particle_os.vm.monitor import Monitor
 
 CONNECT_SECONDS = 10.0
@@ -56,15 +56,13 @@ def _http(check: HttpCheck, forwarded: int, deadline: Deadline) -> Judgement:
     limit = deadline.sooner(check.seconds, f"GET {check.http}")
     connection = http.client.HTTPConnection("127.0.0.1", forwarded, timeout=limit.remaining())
     try:
-        connection.request("GET", check.http, headers={"Host": "localhost", "Connection": "close"})
-        response = connection.getresponse()
-        body = b""
-        while len(body) < CONTENT_BYTES:
-            if connection.sock is not None:
-                connection.sock.settimeout(limit.remaining())
-            if not (chunk := response.read1(CONTENT_BYTES - len(body))):
-                break
-            body += chunk
+        connection.connect()
+        with cut_off(connection.sock, limit):
+            headers = {"Host": "localhost", "Connection": "close"}
+            connection.request("GET", check.http, headers=headers)
+            response = connection.getresponse()
+            body = response.read(CONTENT_BYTES)
+        limit.remaining()
     except (OSError, http.client.HTTPException, DeadlineExceeded) as error:
         return Judgement(False, f"no answer: {error or type(error).__name__}{ADVICE}")
     finally:

@@ -20,6 +20,8 @@ KINDS = ("string", "integer", "boolean", "list")
 KINDS_IN_WORDS = "a string, an integer, true or false, or a list of strings"
 # `$${` is the escape for a literal `${`.
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+# Each fault is compared with the names of all variables, which takes time.
+FAULTS_LIMIT = 1000
 _LITERAL_HINT = "write '$${' where no variable is meant"
 
 VariableKind = Literal["string", "integer", "boolean", "list"]
@@ -56,6 +58,7 @@ class Variables:
         self._known = _declared(source)
         self._given = dict(given)
         self._room = SIZE_LIMIT
+        self._faults = 0
         for name, text in given.items():
             self._known[name] = self._set(source, name, text)
         for name, variable in self._known.items():
@@ -130,10 +133,6 @@ class Variables:
         if value is None:
             node.unknown = True
             return
-        self._room -= sum(len(text) + 1 for text in _strings(value))
-        if self._room < 0:
-            source.problem(node.mark, "too-complex", TOO_COMPLEX)
-            raise InvalidDocument(source.problems)
         if isinstance(value, list):
             node.value = [Node(item, node.mark, made_of=node.made_of) for item in value]
         else:
@@ -143,15 +142,18 @@ class Variables:
         """The value of a text with its variables replaced; None when a variable is unknown."""
         text: str = node.value
         parts: list[str] = []
+        places = _places(source, node.mark)
         complete, end = True, 0
         for match in _REFERENCE.finditer(text):
             parts.append(text[end : match.start()])
             end = match.end()
+            place = next(places, node.mark)
             if match[0] == "$${":
                 parts.append("${")
                 continue
-            place = _place(source, node.mark, text.count("${", 0, match.start()))
             value = self._look_up(source, place, match[1])
+            if value is not None:
+                self._charge(source, node, value)
             if value is not None and match[0] == text:
                 return value
             if isinstance(value, list):
@@ -163,9 +165,19 @@ class Variables:
         parts.append(text[end:])
         return "".join(parts) if complete else None
 
+    def _charge(self, source: Source, node: Node, value: Value) -> None:
+        """Counts an inserted value, before anything is built of it."""
+        self._room -= sum(len(text) + 1 for text in _strings(value))
+        if self._room < 0:
+            source.problem(node.mark, "too-complex", TOO_COMPLEX)
+            raise InvalidDocument(source.problems)
+
     def _look_up(self, source: Source, place: Mark, name: str | None) -> Value | None:
         if name in self._known:
             return self._known[name].value
+        self._faults += 1
+        if self._faults > FAULTS_LIMIT:
+            raise InvalidDocument(source.problems)
         if name is None:
             source.problem(place, "bad-variable", "'${' without '}'", _LITERAL_HINT)
             return None
@@ -177,17 +189,15 @@ class Variables:
         return None
 
 
-def _place(source: Source, mark: Mark, count: int) -> Mark:
-    """The place of the '${' that follows `count` others in the text of the value at `mark`."""
+def _places(source: Source, mark: Mark) -> Iterator[Mark]:
+    """The places of each '${' in the text of the value at `mark`, and of all that follow."""
     column = mark.column - 1
-    for number, line in enumerate(source.lines[mark.line - 1 :], start=mark.line):
+    for number in range(mark.line, len(source.lines) + 1):
+        line = source.lines[number - 1]
         while (found := line.find("${", column)) >= 0:
-            if count == 0:
-                return Mark(mark.path, number, found + 1)
-            count -= 1
+            yield Mark(mark.path, number, found + 1)
             column = found + 2
         column = 0
-    return mark
 
 
 def _declared(source: Source) -> dict[str, Variable]:

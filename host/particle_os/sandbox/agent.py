@@ -33,7 +33,7 @@ from particle_os.system.gate import Gate
 if TYPE_CHECKING:
     import paramiko
 
-    from particle_os.vm.ssh import Connection
+    from particle_os.vm.ssh import Connection, receive
 
 # guest/initrd.sh puts the packed agent there.
 PLACE = "/particle-os/{name}.pyz"
@@ -117,8 +117,7 @@ class Agent:
         command = f"mkdir -p {path.rpartition('/')[0]} && cat > {path} && sha256sum {path}"
         with self._connection.command(command, deadline) as channel:
             sent = self._connection.send(channel, data, deadline)
-            channel.settimeout(deadline.remaining())
-            answer = channel.makefile("rb").read(200).decode("ascii", "replace")
+            answer = receive(channel, 200, deadline).decode("ascii", "replace")
         if answer.split(" ")[0] != sent:
             raise VmError(f"{path} did not arrive whole: {printable(answer, 100)}")
         return sent
@@ -208,8 +207,7 @@ class Agent:
     def quiesce(self, deadline: Deadline) -> None:
         """Makes the VM write its cached data to its disks."""
         with self._connection.command("sync", deadline) as channel:
-            channel.settimeout(deadline.remaining())
-            channel.makefile("rb").read(1)
+            receive(channel, 1, deadline)
 
     def _say(self, channel: paramiko.Channel, message: object, deadline: Deadline) -> None:
         line = json.dumps(message).encode() + b"\n"
@@ -241,9 +239,9 @@ class Agent:
     def _fetch(self, path: str, limit: int, kind: type[T], deadline: Deadline) -> T:
         """Reads a JSON file of the VM as the dataclass `kind`; `limit` is in bytes."""
         with self._connection.command(f"cat {path}", deadline) as channel:
-            channel.settimeout(deadline.remaining())
             try:
-                return decode(kind, json.loads(channel.makefile("rb").read(limit)))
+                text = receive(channel, limit, deadline)
+                return decode(kind, json.loads(text))
             except (OSError, ValueError, RecursionError) as error:
                 why = printable(str(error), 200)
                 raise self._death() or VmError(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from particle_os.errors import DeadlineExceeded
@@ -31,3 +35,20 @@ class Deadline:
         if left <= 0:
             raise DeadlineExceeded(f"{self.what} took longer than {self.seconds:.0f} s")
         return left
+
+
+@contextmanager
+def cut_off(connection: socket.socket, deadline: Deadline) -> Iterator[None]:
+    """Shuts a connection down at the deadline, so that a slow peer cannot stretch a read."""
+
+    def cut() -> None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(deadline.remaining(), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

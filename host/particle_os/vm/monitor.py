@@ -28,7 +28,7 @@ class Monitor:
         self, directory: Path, name: str, deadline: Deadline, alive: Callable[[], bool]
     ) -> None:
         self._socket = connect_unix(directory, name, deadline, alive)
-        self._lines = self._socket.makefile("rb")
+        self._received = b""
         self._events: collections.deque[dict[str, Any]] = collections.deque(maxlen=EVENTS)
         self._receive(deadline)
         self.execute("qmp_capabilities", deadline)
@@ -42,21 +42,29 @@ class Monitor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lines.close()
         self._socket.close()
 
     def _receive(self, deadline: Deadline) -> dict[str, Any]:
-        self._socket.settimeout(deadline.remaining())
         try:
-            line = self._lines.readline(REPLY_LIMIT)
+            line = self._line(deadline)
             message = json.loads(line) if line else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise VmError(f"QEMU's monitor failed: {error}") from error
         if not isinstance(message, dict):
             raise VmError("QEMU closed its monitor")
         if "event" in message:
             self._events.append(message)
         return message
+
+    def _line(self, deadline: Deadline) -> bytes:
+        """The next line; nothing at the end. Each part of it counts for the deadline."""
+        while b"\n" not in self._received and len(self._received) < REPLY_LIMIT:
+            self._socket.settimeout(deadline.remaining())
+            if not (data := self._socket.recv(1 << 16)):
+                break
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return line
 
     def execute(self, command: str, deadline: Deadline, **arguments: object) -> Any:
         """Runs a QMP command and returns its value. Raises VmError when QEMU refuses it."""

@@ -1,3 +1,6 @@
+import json
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +118,22 @@ def test_no_json_does_anything_but_decode_or_be_refused(value, kind):
     except DecodeError:
         return
     assert isinstance(stage, ALL_STAGES)
+
+
+@dataclass(frozen=True)
+class Timed:
+    seconds: float
+    count: int = 0
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 400])
+def test_a_number_that_no_result_can_hold_is_refused(number):
+    with pytest.raises(DecodeError, match="finite"):
+        decode(Timed, json.loads(f'{{"seconds": {number}}}'))
+    assert decode(Timed, {"seconds": 1}).seconds == 1.0
+
+
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63), 10**400])
+def test_an_integer_that_others_cannot_read_is_refused(number):
+    with pytest.raises(DecodeError, match="too large"):
+        decode(Timed, {"seconds": 1, "count": number})

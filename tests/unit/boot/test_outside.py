@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -107,3 +107,35 @@ def test_a_port_is_reachable_when_the_guest_has_taken_the_connection(monkeypatch
     with server() as port:
         found = reach(PortCheck(port=8080, reachable=True), port, state="SYN_SENT")
     assert not found.holds
+
+
+def test_an_answer_that_comes_byte_by_byte_ends_at_the_deadline():
+    """Each byte comes in time; the whole header would come long after the deadline."""
+
+    def drip():
+        yield b"HTTP/1.1 200 OK\r\nX: "
+        for _ in range(100):
+            pause.wait(0.02)
+            yield b"x"
+        yield b"\r\n\r\n"
+
+    pause = threading.Event()
+    with dripping(drip) as port:
+        found = reach(HttpCheck(http="/", port=8080), port, moment())
+    assert not found.holds
+    assert "no answer" in found.detail
+
+
+@contextmanager
+def dripping(pieces):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                for piece in pieces():
+                    connection.sendall(piece)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]

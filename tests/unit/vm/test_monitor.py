@@ -6,11 +6,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from particle_os.errors import InfrastructureError, VmError
+from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError
 from particle_os.vm.argv import Disk
 from particle_os.vm.monitor import Monitor
 
-from ...waiting import HANG_SECONDS, moment
+from ...waiting import HANG_SECONDS, DeadlineWhen, moment
 
 GREETING = {"QMP": {"version": {}, "capabilities": []}}
 OK = {"return": {}}
@@ -129,6 +129,25 @@ def test_silence_ends_at_the_deadline(deep, soon):
     with qmp_server(deep, b""), connect(deep, soon) as monitor:
         with pytest.raises(InfrastructureError, match=r"timed out|took longer"):
             monitor.execute("query", moment())
+
+
+def test_a_reply_that_comes_byte_by_byte_ends_at_the_deadline(deep, soon):
+    """The deadline passes while the reply arrives; the wait for its next byte never ends it."""
+    sent = []
+
+    def drip():
+        for _ in range(1000):
+            sent.append(b" ")
+            yield b" "
+
+    class Drip(list):
+        def __iter__(self):
+            return drip()
+
+    late = DeadlineWhen(passed=lambda: len(sent) > 20)
+    with qmp_server(deep, Drip()), connect(deep, soon) as monitor:
+        with pytest.raises(DeadlineExceeded):
+            monitor.execute("query", late)
 
 
 def test_no_port_is_an_error(deep, soon):
