@@ -12,7 +12,6 @@ import ipaddress
 import json
 import os
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
