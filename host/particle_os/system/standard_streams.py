@@ -13,7 +13,7 @@ _NUMBERS = (0, 1, 2)
 class _Lenient(io.FileIO):
     """Goes on when the disk behind it is full; `failure` is the first error of the disk.
 
-    A pipe without a reader stays an error on standard output: nobody waits for the rest.
+    A pipe without a reader stays an error on standard output: the rest has no use.
     """
 
     failure: OSError | None = None

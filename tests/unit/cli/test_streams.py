@@ -1,4 +1,4 @@
-"""Whatever the standard streams are, the exit status tells the same."""
+"""The exit status is the same for all kinds of standard streams."""
 
 import subprocess
 import sys
