@@ -10,7 +10,7 @@ from particle_os.boot import outside
 from particle_os.recipe.checks.network import HttpCheck, PortCheck
 from particle_os.recipe.checks.system import UnitCheck
 
-from ...waiting import moment, plenty
+from ...waiting import POLL_SECONDS, moment, plenty
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def test_an_answer_that_comes_byte_by_byte_ends_at_the_deadline():
     def drip():
         yield b"HTTP/1.1 200 OK\r\nX: "
         for _ in range(100):
-            pause.wait(0.02)
+            pause.wait(POLL_SECONDS)
             yield b"x"
         yield b"\r\n\r\n"
 
