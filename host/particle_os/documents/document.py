@@ -303,8 +303,11 @@ def _read(source: Source) -> str | None:
     try:
         raw = read_regular(source.path, SIZE_LIMIT)
     except OSError as error:
-        code = "too-large" if error.errno == errno.EFBIG else "unreadable"
-        source.problem(None, code, f"cannot be read: {error.strerror}")
+        message = f"cannot be read: {error.strerror}"
+        if error.errno == errno.EFBIG:
+            source.problem(None, "too-large", message)
+        else:
+            source.problem(None, "unreadable", message)
         return None
     source.files[source.path] = hashlib.sha256(raw).hexdigest()
     try:
