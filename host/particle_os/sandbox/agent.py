@@ -33,7 +33,7 @@ from particle_os.system.gate import Gate
 if TYPE_CHECKING:
     import paramiko
 
-    from particle_os.vm.ssh import Connection, receive
+    from particle_os.vm.ssh import Connection
 
 # guest/initrd.sh puts the packed agent there.
 PLACE = "/particle-os/{name}.pyz"
@@ -325,3 +325,17 @@ def _failure(event: wire.Failed) -> ParticleError:
         message = f"the agent failed: {message}"
     hint = printable(event.hint) if event.hint else None
     return kind(message, hint=hint, tail=[printable(line) for line in event.tail])
+
+
+def receive(channel: paramiko.Channel, limit: int, deadline: Deadline) -> bytes:
+    """At most `limit` bytes of a command's output, until its end.
+
+    The deadline holds for all of it, however slowly it comes. Raises OSError.
+    """
+    data = bytearray()
+    while len(data) < limit:
+        channel.settimeout(deadline.remaining())
+        if not (part := channel.recv(limit - len(data))):
+            break
+        data += part
+    return bytes(data)

@@ -176,17 +176,3 @@ def _worth_a_retry(error: BaseException) -> bool:
     if isinstance(error, final):
         return False
     return isinstance(error, paramiko.SSHException | OSError | EOFError)
-
-
-def receive(channel: paramiko.Channel, limit: int, deadline: Deadline) -> bytes:
-    """At most `limit` bytes of a command's output, until its end.
-
-    The deadline holds for all of it, however slowly it comes. Raises OSError.
-    """
-    data = bytearray()
-    while len(data) < limit:
-        channel.settimeout(deadline.remaining())
-        if not (part := channel.recv(limit - len(data))):
-            break
-        data += part
-    return bytes(data)

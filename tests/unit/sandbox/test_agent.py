@@ -19,10 +19,10 @@ from particle_os.errors import (
     StageFailed,
     VmError,
 )
-from particle_os.sandbox.agent import Agent, pack
+from particle_os.sandbox.agent import Agent, pack, receive
 from particle_os.system.gate import Gate
 
-from ...waiting import HANG_SECONDS, Clock, plenty
+from ...waiting import HANG_SECONDS, Clock, DeadlineWhen, plenty
 
 PROGRAM = pack()
 SHA256 = PROGRAM.sha256
@@ -59,9 +59,6 @@ class Channel:
 
     def recv_stderr_ready(self):
         return False
-
-    def makefile(self, mode):
-        return io.BytesIO(b"".join(self._pieces))
 
 
 class Connection:
@@ -252,3 +249,25 @@ def test_the_base_must_arrive_whole(soon):
     for events in ([], [wire.Unpacked(size=9, sha256="0" * 64)]):
         with pytest.raises(InfrastructureError, match="did not arrive whole"):
             unpack(*events)
+
+
+class Dripping:
+    """A channel whose peer sends one byte at a time, without end."""
+
+    def __init__(self):
+        self.received = 0
+
+    def settimeout(self, seconds):
+        pass
+
+    def recv(self, size):
+        self.received += 1
+        assert self.received < 1000, "the deadline is ignored"
+        return b"x"
+
+
+def test_a_reply_that_comes_byte_by_byte_ends_at_the_deadline_or_the_limit():
+    channel = Dripping()
+    assert receive(channel, 5, DeadlineWhen()) == b"xxxxx"
+    with pytest.raises(DeadlineExceeded):
+        receive(channel, 1 << 20, DeadlineWhen(passed=lambda: channel.received > 20))

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import paramiko
 import pytest
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError
-from particle_os.vm.ssh import Connection, HostKeyMismatch, KeyPair, receive
+from particle_os.vm.ssh import Connection, HostKeyMismatch, KeyPair
 
-from ...waiting import HANG_SECONDS, DeadlineWhen, moment
+from ...waiting import HANG_SECONDS, moment
 
 
 class Door(paramiko.ServerInterface):
@@ -225,25 +225,3 @@ def test_the_secret_is_what_sshd_takes_as_a_host_key(keys, tmp_path):
 def test_every_build_has_its_own_key():
     assert KeyPair().public != KeyPair().public
     assert KeyPair().public.startswith("ssh-ed25519 ")
-
-
-class Dripping:
-    """A channel whose peer sends one byte at a time, without end."""
-
-    def __init__(self):
-        self.received = 0
-
-    def settimeout(self, seconds):
-        pass
-
-    def recv(self, size):
-        self.received += 1
-        assert self.received < 1000, "the deadline is ignored"
-        return b"x"
-
-
-def test_a_reply_that_comes_byte_by_byte_ends_at_the_deadline_or_the_limit():
-    channel = Dripping()
-    assert receive(channel, 5, DeadlineWhen()) == b"xxxxx"
-    with pytest.raises(DeadlineExceeded):
-        receive(channel, 1 << 20, DeadlineWhen(passed=lambda: channel.received > 20))
