@@ -135,3 +135,10 @@ def test_a_stage_without_a_network_cannot_get_one(
     outcome = account.run(*run, "--no-cache")
     assert outcome.status == 0, outcome.stderr
     assert server.asked == ["allowed"]
+    stages = json.loads((directory / "network.result.json").read_text())["stages"]
+    for index in (0, 1, 3):
+        assert stages[index]["network"]["reached"] == [], "no frame has left the VM"
+    (found,) = [each for each in stages[2]["network"]["reached"] if each["protocol"] == "tcp"]
+    assert (found["address"], found["port"]) == ("10.0.2.2", server.port)
+    assert found["sent"] > 0
+    assert found["received"] > 0

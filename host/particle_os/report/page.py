@@ -24,8 +24,9 @@ from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
 from particle_os.boot.verdict import CheckResult, Verdict
 from particle_os.errors import ParticleError, printable
-from particle_os.report.results import Result
+from particle_os.report.results import Result, StageResult
 from particle_os.report.table import human_bytes
+from particle_os.vm.traffic import Traffic
 
 TEXT_CHARACTERS = 400
 LINES = 200
@@ -35,6 +36,8 @@ LARGEST, SLOWEST = 12, 8
 PICTURE_BYTES = 1 << 20
 YEAR = 366 * 86400
 BEGINNINGS = {"png": b"\x89PNG\r\n\x1a\n", "svg+xml": b"<svg "}
+# Addresses of QEMU's user network.
+OURS = {"10.0.2.2": "the host itself", "10.0.2.3": "QEMU's resolver"}
 FIRMWARE = {"bios": "BIOS", "uefi": "UEFI", "uefi-secure": "UEFI with Secure Boot"}
 # The facts that the page shows first, and their titles.
 FACTS = {
@@ -109,12 +112,14 @@ def document(
         artifacts=result.artifacts[:ITEMS] if result else (),
         stages=_stages(result) if result else (),
         phases=_bars(list(result.phases.items())[:ITEMS]) if result else (),
+        networks=_networks(result) if result else (),
         notes=result.notes[:ITEMS] if result else (),
         findings=result.verification.findings[:ITEMS] if result and result.verification else (),
         largest=_largest(packages),
         packages=sorted(packages[:PACKAGES], key=lambda package: package.name),
         packages_total=len(packages),
         human=human_bytes,
+        ours=OURS,
         duration=duration,
         version=__version__,
     )
@@ -309,7 +314,6 @@ def _stages(result: Result) -> list[Bar]:
     longest = max((stage.seconds or 0.0 for stage in stages), default=0.0)
     bars = []
     for stage in stages:
-        called = f"{stage.name} ({stage.type})" if stage.name else stage.type
         if stage.status != "done":
             value = stage.status.replace("-", " ")
         elif stage.cached:
@@ -318,7 +322,7 @@ def _stages(result: Result) -> list[Bar]:
             value = duration(stage.seconds or 0.0)
         bars.append(
             Bar(
-                label=f"{stage.index + 1}. {called}",
+                label=_called(stage),
                 value=value,
                 start=0.0,
                 width=_percent(stage.seconds or 0.0, longest),
@@ -326,6 +330,20 @@ def _stages(result: Result) -> list[Bar]:
             )
         )
     return bars
+
+
+def _called(stage: StageResult) -> str:
+    called = f"{stage.name} ({stage.type})" if stage.name else stage.type
+    return f"{stage.index + 1}. {called}"
+
+
+def _networks(result: Result) -> list[tuple[str, Traffic]]:
+    """The stages that reached the network, and what each of them reached."""
+    return [
+        (_called(stage), stage.network)
+        for stage in result.stages[:ITEMS]
+        if stage.network is not None and stage.network.reached
+    ]
 
 
 def _largest(packages: Sequence[Package]) -> list[Bar]:

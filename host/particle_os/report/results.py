@@ -13,6 +13,7 @@ from particle_agent.stages.output.qemu import Format
 from particle_os.boot.verdict import Verdict
 from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification
+from particle_os.vm.traffic import Traffic
 
 # The endings of the other files of a build; the result is published last.
 ENDINGS = ("report.html", "log", "console.log", "result.json")
@@ -37,6 +38,8 @@ class StageResult(Record):
     # The time at which the stage ended, in this build or an earlier one; seconds since 1970.
     done_at: float | None = None
     parts: dict[str, float] = pydantic.Field(default_factory=dict)
+    # What the VM has reached while the stage ran in this build; None if it did not run.
+    network: Traffic | None = None
 
 
 class ArtifactResult(Record):

@@ -70,6 +70,7 @@ class Sandbox:
         self.packages = packages.path
         self.written: int | None = None
         self._asked = False
+        self.take_traffic = machine.take_traffic
 
     def connect_outside(self, connected: bool, deadline: Deadline) -> None:
         """Puts the cable into the VM's card to the network, or takes it out."""

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Literal
 
 from particle_os.vm import smbios
+from particle_os.vm.traffic import FRAME_BYTES
 
 QMP_SOCKET = "qmp.sock"
 # QEMU's names of the two networks of a helper VM; guest/init.sh knows their addresses. No network
 # of the world has the addresses of `control` (TEST-NET-1, RFC 5737), so it hides none of them.
 CONTROL, OUTSIDE = "control", "outside"
 CONTROL_NETWORK = "192.0.2.0/24"
+# Pipes in QEMU's working directory, for what goes through the card `OUTSIDE` (`vm.capture`).
+SENT, RECEIVED = "sent.pcap", "received.pcap"
 # Every feature that QEMU emulates, except for the slow ones: `rep movsb`, which copies byte by byte
 # (guests prefer it with erms and fsrm), page tables of five levels (la57), and the opening of user
 # memory at each access by the kernel (smap). Copies then take two thirds of the time, and program
@@ -181,7 +184,12 @@ def _network(spec: MachineSpec) -> list[str]:
     modes = ["restrict=on", *(f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in ports)]
     if spec.network != "two-cards":
         return _card("net0", *modes)
-    return [*_card(CONTROL, f"net={CONTROL_NETWORK}", *modes), *_card(OUTSIDE)]
+    argv = [*_card(CONTROL, f"net={CONTROL_NETWORK}", *modes), *_card(OUTSIDE)]
+    # QEMU's names of the queues are the network's, not the guest's.
+    for file, queue in ((SENT, "rx"), (RECEIVED, "tx")):
+        dump = f"filter-dump,id={queue},netdev={OUTSIDE},queue={queue},file={file}"
+        argv += ["-object", f"{dump},maxlen={FRAME_BYTES}"]
+    return argv
 
 
 def _card(name: str, *modes: str) -> list[str]:

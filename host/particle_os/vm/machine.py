@@ -12,8 +12,10 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
 from particle_os.vm import smbios
 from particle_os.vm.argv import QMP_SOCKET, Disk, MachineSpec, qemu_argv
+from particle_os.vm.capture import Capture, capturing
 from particle_os.vm.console import Console, ConsoleLog
 from particle_os.vm.monitor import Monitor
+from particle_os.vm.traffic import Traffic
 
 __all__ = ["ConsoleLog", "Machine", "running"]
 
@@ -49,10 +51,25 @@ def confinement(spec: MachineSpec, directory: Path) -> Confinement:
 class Machine:
     """One QEMU process; use `running`."""
 
-    def __init__(self, console: Console, monitor: Monitor, directory: Path) -> None:
+    def __init__(
+        self,
+        console: Console,
+        monitor: Monitor,
+        directory: Path,
+        capture: Capture | None,
+    ) -> None:
         self.console = console
         self.monitor = monitor
         self.directory = directory
+        self._capture = capture
+
+    def take_traffic(self) -> Traffic:
+        """What the guest has reached through the card that leads outside, since the last call.
+
+        The cable is out, or the machine has ended.
+        """
+        assert self._capture is not None, "the machine has no such card"
+        return self._capture.take()
 
 
 @contextmanager
@@ -66,6 +83,9 @@ def running(
     directory.mkdir(mode=0o700, exist_ok=True)
     smbios.write(spec.credentials, directory)
     with ExitStack() as stack:
+        capture = None
+        if spec.network == "two-cards":
+            capture = stack.enter_context(capturing(directory))
         with held_back():
             console = Console(
                 qemu_argv(spec),
@@ -83,4 +103,4 @@ def running(
                 console.expect("(?!)", deadline.sooner(5, "QEMU's last words"))
             raise error
         stack.enter_context(monitor)
-        yield Machine(console, monitor, directory)
+        yield Machine(console, monitor, directory, capture)

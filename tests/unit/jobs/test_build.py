@@ -15,6 +15,7 @@ from particle_os.jobs.execution.stage_results import Stages
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan
 from particle_os.report.progress import Progress
+from particle_os.vm.traffic import Traffic
 
 from ...waiting import plenty
 
@@ -98,8 +99,15 @@ class Sandbox:
 
     connected = False
 
+    def __init__(self):
+        self.taken = 0
+
     def connect_outside(self, connected, deadline):
         self.connected = connected
+
+    def take_traffic(self):
+        self.taken += 1
+        return Traffic(names=(f"taken-{self.taken}",))
 
 
 def conversation(plan, statuses, chain, sandbox=None):
@@ -162,6 +170,17 @@ def test_the_cable_is_in_only_while_a_stage_runs_that_may_use_the_network():
         heard.listen(wire.StageEnd(index=index, seconds=1.0))
         assert not sandbox.connected
     assert seen == [True, False, False, True, False]
+
+
+def test_each_stage_has_what_the_vm_reached_while_it_ran():
+    plan = SimpleNamespace(stages=[Run(command=("a",)), Timezone(zone="UTC"), Qemu()])
+    waiting = stages(plan, ["not-run"] * 3)
+    heard = Conversation(SimpleNamespace(plan=plan), waiting, Chain(1), Sandbox(), None, None)
+    for index in range(2):
+        heard.listen(wire.StageStart(index=index))
+        heard.listen(wire.StageEnd(index=index, seconds=1.0))
+    names = [result.network and result.network.names for result in waiting.results]
+    assert names == [("taken-1",), ("taken-2",), None]
 
 
 @pytest.mark.parametrize("index", [-1, 1, 2, 99])

@@ -33,6 +33,7 @@ from particle_os.report.progress import Progress
 from particle_os.sandbox.helper import Helper
 from particle_os.system import publication
 from particle_os.vm.accel import TCG
+from particle_os.vm.traffic import Traffic
 
 from ...waiting import plenty
 from ..base.test_lookup import AMD64, tar
@@ -91,6 +92,9 @@ class Sandbox:
 
     def connect_outside(self, connected, deadline):
         pass
+
+    def take_traffic(self):
+        return Traffic(names=("example.org",))
 
     def take_disk_event(self, event, deadline):
         self.written = event.size
@@ -177,6 +181,7 @@ def test_a_failed_stage_leaves_its_evidence_and_no_image(world):
     result = json.loads((world.out / "server.failed/server.result.json").read_text())
     assert result["status"] == "failed"
     assert [stage["status"] for stage in result["stages"]] == ["failed", "not-run"]
+    assert result["stages"][0]["network"]["names"] == ["example.org"]
     assert "it failed" in (world.out / "server.failed/server.report.html").read_text()
     # The images of the earlier build are untouched.
     assert (world.out / "server.result.json").read_text() == before

@@ -12,6 +12,7 @@ from particle_os.records import AptProxyResult
 from particle_os.report import page
 from particle_os.report.results import ArtifactResult, HelperResult, Result, StageResult
 from particle_os.sandbox.verification import FindingResult, Verification
+from particle_os.vm.traffic import Reached, Traffic
 
 HOSTILE = (
     "</pre></title></style><script>alert(1)</script>\"' onload=alert(1) x='"
@@ -42,6 +43,12 @@ def verdict(text, status="units-failed", firmware="bios"):
     )
 
 
+def traffic(text, **changes):
+    reached = Reached(protocol=text, address=text, port=443, sent=2048, received=1 << 20)
+    found = Traffic(names=(text, text), reached=(reached,) * 2, more_names=3, more_bytes=5 << 20)
+    return found.model_copy(update=changes)
+
+
 def result(text, verdicts=(), **changes):
     helper = HelperResult(
         template=text, key=text, qemu=text, accelerator="tcg", acceleration_reason=text,
@@ -54,7 +61,7 @@ def result(text, verdicts=(), **changes):
     stages = (
         StageResult(index=0, type=text, name=text, status="done", seconds=3.0, parts={text: 1.0}),
         StageResult(index=1, type=text, status="done", cached=True),
-        StageResult(index=2, type=text, status="failed"),
+        StageResult(index=2, type=text, status="failed", network=traffic(text)),
         StageResult(index=3, type=text, status="not-run"),
     )
     findings = (
@@ -206,6 +213,25 @@ def test_nothing_at_all_is_a_page_too():
     assert "timed-out" in Page(page.document("image.raw", [bare])).text
     empty = result("x", stages=(), artifacts=(), phases={}, notes=(), status="failed")
     assert "did not finish" in Page(page.document("x", [], result=empty)).text
+
+
+def test_the_page_tells_what_each_stage_reached():
+    reached = (
+        Reached(protocol="tcp", address="10.0.2.2", port=8080, sent=2048, received=4096),
+        Reached(protocol="icmp", address="198.51.100.7", port=None, sent=1024, received=0),
+    )
+    names = ("deb.example.org", "example.net")
+    stages = [
+        StageResult(index=0, type="apt", status="done", network=Traffic()),
+        StageResult(
+            index=1, type="run", status="done", network=Traffic(names=names, reached=reached)
+        ),
+    ]
+    text = " ".join(Page(page.document("x", [], result=result("x", stages=stages))).text.split())
+    assert "2. run Names: deb.example.org, example.net Address" in text
+    assert "10.0.2.2 (the host itself)tcp 80802.0 KiB4.0 KiB" in text
+    assert "198.51.100.7icmp1.0 KiB0.0 KiB" in text
+    assert "Network" not in page.document("x", [], result=result("x", stages=stages[:1]))
 
 
 def test_errors_in_the_disk_come_before_its_verdicts():

@@ -8,6 +8,8 @@ from particle_os.vm.argv import (
     CONTROL,
     MIB,
     OUTSIDE,
+    RECEIVED,
+    SENT,
     DirectBoot,
     Disk,
     EmptyDisk,
@@ -114,6 +116,14 @@ def test_the_card_that_the_host_reaches_leads_nowhere_and_the_other_one_takes_no
     devices = [parsed(v) for v in values(argv_of(network="two-cards"), "-device")]
     cards = [device["netdev"] for device in devices if "netdev" in device]
     assert cards == [parsed(control)["id"], parsed(outside)["id"]] == [CONTROL, OUTSIDE]
+
+
+def test_qemu_dumps_only_what_goes_through_the_card_that_leads_outside():
+    dumps = [v for v in values(argv_of(network="two-cards"), "-object") if "filter-dump" in v]
+    assert [parsed(v)["netdev"] for v in dumps] == [OUTSIDE, OUTSIDE]
+    # The network receives ("rx") what the guest sends.
+    assert {parsed(v)["queue"]: parsed(v)["file"] for v in dumps} == {"rx": SENT, "tx": RECEIVED}
+    assert "filter-dump" not in str(argv_of(network="isolated-ssh"))
 
 
 def test_a_machine_restarts_only_if_it_may():

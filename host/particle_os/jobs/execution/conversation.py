@@ -85,7 +85,7 @@ class Conversation:
                 self._start_stage(index + self.first)
                 return wire.Continue()
             case wire.StageEnd(index=index):
-                self._sandbox.connect_outside(False, self._deadline)
+                self.cut_off()
                 self._stages.finish(index + self.first, event)
             case wire.Notice(text=text):
                 self._job.note(text)
@@ -99,6 +99,13 @@ class Conversation:
         allowed = due and self._job.plan.stages[index].asks_network
         self._sandbox.connect_outside(allowed, self._deadline)
         self._stages.start(index)
+
+    def cut_off(self) -> None:
+        """Takes the network from the VM; the running stage's result gets what the VM reached."""
+        try:
+            self._sandbox.connect_outside(False, self._deadline)
+        finally:
+            self._stages.reached(self._sandbox.take_traffic())
 
     def _answer_packages(self) -> wire.HostAnswer:
         """Fetches packages for the running stage; the time counts as the stage's own."""

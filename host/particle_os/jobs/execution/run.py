@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -127,7 +127,7 @@ class Execution:
         failed stage and its place in the recipe.
         """
         conversation = self._conversation(sandbox)
-        with self._failures_placed(sandbox), self.progress.phase("stages"):
+        with self._failures_placed(sandbox, conversation), self.progress.phase("stages"):
             sandbox.agent.run(
                 self.plan.stages[conversation.first :],
                 hostname=self.plan.name,
@@ -155,11 +155,13 @@ class Execution:
         return Conversation(self.job, self.stages, self.chain, sandbox, depot, self.deadline)
 
     @contextmanager
-    def _failures_placed(self, sandbox: Sandbox) -> Iterator[None]:
+    def _failures_placed(self, sandbox: Sandbox, conversation: Conversation) -> Iterator[None]:
         """Adds the place in the recipe to errors, and keeps the scratch disk of a failed stage."""
         try:
             yield
         except ParticleError as error:
+            with suppress(ParticleError):
+                conversation.cut_off()
             self.stages.place(error)
             if not isinstance(error, NotEnoughSpace):
                 self._blame_full_disk(error)

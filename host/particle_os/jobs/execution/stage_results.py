@@ -19,6 +19,7 @@ from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress, StageFinished, StageStarted
 from particle_os.report.results import StageResult
 from particle_os.system.deadline import Deadline
+from particle_os.vm.traffic import Traffic
 
 S = TypeVar("S", bound=StageOptions)
 State = Literal["waiting", "running", "done"]
@@ -43,6 +44,7 @@ class _Stage:
     parts: Mapping[str, float] = field(default_factory=dict)
     # The end of the stage, in seconds since 1970.
     done_at: float | None = None
+    network: Traffic | None = None
 
     def result(self, index: int) -> StageResult:
         return StageResult(
@@ -54,6 +56,7 @@ class _Stage:
             seconds=self.seconds,
             parts=dict(self.parts),
             done_at=self.done_at,
+            network=self.network,
         )
 
 
@@ -101,6 +104,12 @@ class Stages:
             self._stages[index] = replace(self._stages[index], state="running")
             self._started = time.monotonic()
             self._progress.emit(StageStarted(index, len(self._stages), self._label(index)))
+
+    def reached(self, traffic: Traffic) -> None:
+        """Adds what the VM has reached to the running stage."""
+        for index, stage in enumerate(self._stages):
+            if stage.state == "running":
+                self._stages[index] = replace(stage, network=traffic)
 
     def finish(self, index: int, event: wire.StageEnd) -> None:
         if 0 <= index < len(self._stages):
