@@ -99,7 +99,7 @@ def _run_in_turn(
 
     The host sets the VM's network for the stage before it answers.
     """
-    channel.start_stage(index, network=stage.asks_network)
+    channel.start_stage(index, network=stage.reaches_network)
     started = time.monotonic()
     try:
         secrets = {s.name: values[str(s.file)] for s in stage.secrets}
@@ -135,19 +135,19 @@ def _take_secrets(directory: Path) -> dict[str, bytes]:
 def run_stage(stage: Stage, target: Target) -> None:
     """Runs one stage within its time limit, and without a network if its options say so.
 
-    Raises StageError. With `network: none` an unreachable network is a fault of the recipe, not of
+    Raises StageError. Without a network, an unreachable network is a fault of the recipe, not of
     the environment.
     """
     with ExitStack() as limits:
-        if stage.network == "none":
+        if stage.network is not None:
             limits.enter_context(no_network())
         try:
             with time_limit(stage.timeout):
                 stage.run(target)
         except NetworkError as error:
-            if stage.network != "none":
+            if stage.network is None:
                 raise
-            hint = "The stage has 'network: none'."
+            hint = f"The stage has 'network: {stage.network}', of the recipe or of --network none."
             raise StageError(error.message, hint=hint, tail=error.tail) from error
         except TimeUp as up:
             assert stage.timeout is not None

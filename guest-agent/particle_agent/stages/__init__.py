@@ -29,12 +29,12 @@ class Stage(Protocol):
         """The time limit in seconds, if there is one."""
 
     @property
-    def network(self) -> Literal["none"] | None:
-        """`none` cuts the stage off from the network."""
+    def network(self) -> Literal["none", "packages"] | None:
+        """Anything but None cuts the stage off from the network."""
 
     @property
-    def asks_network(self) -> bool:
-        """Whether the stage may use the network."""
+    def reaches_network(self) -> bool:
+        """Whether the VM has a network while the stage runs."""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

@@ -64,14 +64,20 @@ class StageOptions(Options):
     """When the stage is part of the build. Other builds leave it out, with a note."""
     timeout: Duration | None = None
     """The time limit: `90s`, `20m`, `2h`, or whole seconds. A stage that exceeds it fails."""
-    network: Literal["none"] | None = None
-    """With `none`, the stage runs without a network."""
+    network: Literal["none", "packages"] | None = None
+    """With `none`, the stage runs without a network. With `packages`, too, but the host fetches the
+    packages of an apt stage."""
     secrets: tuple[Secret, ...] = ()
     """Confidential values. They stay out of the log, the result, the cache and the image."""
 
     @property
     def asks_network(self) -> bool:
         """Whether the result depends on the network."""
+        return self.reads_network and self.network != "none"
+
+    @property
+    def reaches_network(self) -> bool:
+        """Whether the VM has a network while the stage runs."""
         return self.reads_network and self.network is None
 
     @property

@@ -41,6 +41,7 @@ from particle_os.report.verdict import failure_of
 @option.MAX_AGE
 @option.SOURCE_DATE
 @option.PLAIN
+@option.NETWORK
 @option.NO_BOOT_TEST
 @JUNIT
 @option.KEEP_ON_FAILURE

@@ -145,6 +145,10 @@ SOURCE_DATE = click.option(
     envvar="SOURCE_DATE_EPOCH", show_envvar=True,
     help="Make the image reproducible; no time in it is later (seconds since 1970).",
 )  # fmt: skip
+NETWORK = click.option(
+    "--network", type=click.Choice(["none"]),
+    help="Give no stage a network; only the host fetches packages.",
+)  # fmt: skip
 PLAIN = click.option(
     "--plain", is_flag=True, envvar="PARTICLE_OS_PLAIN", show_envvar=True,
     help="Take no shortcuts: the same image, built more slowly (docs/shortcuts.md).",

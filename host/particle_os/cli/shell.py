@@ -28,6 +28,7 @@ from particle_os.system.workspace import workspace
 @option.SCRATCH_SIZE
 @option.SOURCE_DATE
 @option.PLAIN
+@option.NETWORK
 @option.APT_PROXY
 @option.ACCEL
 @option.memory_option("2G")

@@ -35,6 +35,7 @@ def stage_group() -> None:
 @option.SAME_MIRROR
 @option.APT_PROXY
 @option.PLAIN
+@option.NETWORK
 @option.HIDDEN_TEMPLATE
 @with_output
 @option.build_options

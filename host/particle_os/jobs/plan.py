@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import StageOptions
@@ -55,6 +56,8 @@ class BuildOptions:
     # Seconds since 1970; no time in the image is later, and random values are derived from it
     # (https://reproducible-builds.org/specs/source-date-epoch/).
     source_date: int | None = None
+    # With "none", no stage has a network; the host still fetches packages.
+    network: Literal["none"] | None = None
     # Whether the build goes without the shortcuts of docs/shortcuts.md.
     plain: bool = False
 

@@ -47,6 +47,8 @@ def make_stage_plan(
 
 
 def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = True) -> Plan:
+    if options.network == "none":
+        loaded = loaded.without_network()
     loaded, secrets = _with_secrets(loaded) if with_secrets else (loaded, {})
     template = template_of(options)
     reference = loaded.recipe.base_image if options.base is None else options.base

@@ -62,7 +62,7 @@ def enter(
             layers=[checkpoint.disk for checkpoint in chain],
             plain=plan.options.plain,
         ) as sandbox:
-            sandbox.connect_outside(True, deadline)
+            sandbox.connect_outside(plan.options.network is None, deadline)
             # The progress display must leave the terminal to the shell.
             progress.close()
             return _session(sandbox, deadline, proxy.for_guest())

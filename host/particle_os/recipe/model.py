@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from particle_agent.contract.findings import ERRORS
 from particle_agent.contract.options import AtLeastOne, Options, Text
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.output.qemu import BootFirmware, Qemu
+from particle_agent.stages.software.apt import Apt
 
 from particle_os.documents.document import Mark
 from particle_os.errors import Problem
@@ -116,6 +117,16 @@ class LoadedRecipe:
     def firmwares(self) -> tuple[BootFirmware, ...]:
         """The firmwares under which the image is booted."""
         return self.recipe.boot_test.firmware or self.disk.firmwares
+
+    def without_network(self) -> LoadedRecipe:
+        """The recipe with stages that reach no network. The host still fetches packages."""
+        stages = tuple(
+            replace(stage, network="packages" if isinstance(stage, Apt) else "none")
+            if stage.asks_network
+            else stage
+            for stage in self.recipe.stages
+        )
+        return replace(self, recipe=replace(self.recipe, stages=stages))
 
 
 def stage_name(kind: Any) -> str:

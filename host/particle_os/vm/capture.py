@@ -33,7 +33,7 @@ class Capture:
         self._lock = threading.Lock()
 
     def take(self) -> Traffic:
-        """What the guest has reached since the last call; its cable is out.
+        """The hosts that the guest has reached since the last call; its cable is out.
 
         All frames that QEMU has forwarded are part of it.
         """

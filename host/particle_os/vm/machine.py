@@ -64,7 +64,7 @@ class Machine:
         self._capture = capture
 
     def take_traffic(self) -> Traffic:
-        """What the guest has reached through the card that leads outside, since the last call.
+        """The hosts that the guest has reached through the card `OUTSIDE` since the last call.
 
         The cable is out, or the machine has ended.
         """

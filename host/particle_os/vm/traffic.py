@@ -1,4 +1,4 @@
-"""What a guest reaches through a network card, from the Ethernet frames that QEMU dumps.
+"""The hosts that a guest reaches through a network card, from the Ethernet frames that QEMU dumps.
 
 A guest writes the frames. No frame raises an error, and the memory for the results is bounded. Only
 IPv4 counts, because QEMU's user networking forwards nothing else of our machines (`ipv6=off`).
@@ -37,10 +37,10 @@ class Reached(Record):
 
 
 class Traffic(Record):
-    """What a guest has reached. Each list has a limit; `more_...` count what is beyond it.
+    """The names and addresses that a guest has reached.
 
-    `names` are the names that the guest has asked a DNS server for. `complete` is false if the host
-    may have missed frames.
+    Each list has a limit; `more_...` count the rest. `names` are the names that the guest has asked
+    a DNS server for. `complete` is false if the host may have missed frames.
     """
 
     names: tuple[str, ...] = ()
@@ -60,9 +60,9 @@ class Tally:
         self._more_bytes = 0
 
     def add(self, frame: bytes, size: int, *, sent: bool) -> None:
-        """Counts a frame of `size` bytes, of which `frame` is the beginning.
+        """Counts a frame of `size` bytes; `frame` holds its first bytes.
 
-        `sent` tells whether the guest has sent it. Formats: RFC 894, RFC 791, RFC 768, RFC 9293.
+        `sent` is true if the guest has sent it. Formats: RFC 894, RFC 791, RFC 768, RFC 9293.
         """
         if frame[12:14] != b"\x08\x00" or len(frame) < 34 or frame[14] >> 4 != 4:
             return

@@ -148,6 +148,13 @@ def test_for_a_stage_without_a_network_nothing_is_fetched(depot, archive):
     assert archive.served == []
 
 
+def test_for_a_stage_with_only_packages_the_host_fetches_them(depot, archive):
+    _, request = make_request(archive.url)
+    stage = Apt(packages=("tool",), network="packages")
+    assert answer(depot, (stage, request)).refused is None
+    assert any(path.endswith(".deb") for path in archive.served)
+
+
 def test_what_is_installed_is_not_fetched(depot, archive):
     installed = "Package: library\nStatus: install ok installed\nArchitecture: all\nVersion: 1.0\n"
     answer(depot, make_request(archive.url, "tool", installed=installed))

@@ -72,7 +72,9 @@ def test_a_stage_without_a_timeout_has_the_deadline_of_the_build():
 def test_errors_and_results_have_the_names_of_stages():
     places = [Mark(Path("server.yml"), line, 5) for line in (3, 5)]
     plan = SimpleNamespace(
-        stages=[Apt(name="Install \u202e it"), Qemu()], loaded=SimpleNamespace(places=places)
+        stages=[Apt(name="Install \u202e it"), Qemu()],
+        loaded=SimpleNamespace(places=places),
+        options=BuildOptions(),
     )
     found = stages(plan, ("failed", "not-run"))
     error = StageFailed("it failed")
@@ -193,6 +195,26 @@ def test_a_stage_that_is_not_due_gets_no_network(index):
     heard.listen(wire.StageStart(index=0))
     assert heard.listen(wire.StageStart(index=index)) == wire.Continue()
     assert not sandbox.connected
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "hint"),
+    [
+        (Run(command=("a",), network="none"), "none", "without '--network none'"),
+        (Run(command=("a",), network="none"), None, ""),
+        (Timezone(zone="UTC"), "none", ""),
+    ],
+)
+def test_a_stage_that_fails_without_a_network_names_the_option(kind, network, hint):
+    plan = SimpleNamespace(
+        stages=[kind, Qemu()],
+        options=BuildOptions(network=network),
+        loaded=SimpleNamespace(places=()),
+    )
+    error = StageFailed("curl failed with status 6")
+    stages(plan, ("failed", "not-run")).place(error)
+    assert hint in (error.hint or "")
+    assert bool(hint) == bool(error.hint)
 
 
 def test_a_base_from_one_mirror_lacks_security_updates(tmp_path):

@@ -1,4 +1,4 @@
-"""What the frames of a network card tell, whatever a guest writes into them."""
+"""The frames of a network card show the hosts that a guest reaches, whatever it writes."""
 
 import itertools
 import struct
@@ -61,7 +61,7 @@ def test_the_bytes_of_both_directions_are_added_up_by_address_and_port():
 
 
 def test_a_guest_cannot_hide_where_it_sends_by_what_it_claims_to_be():
-    """The queue tells the direction, not the addresses in the frame."""
+    """The queue gives the direction, not the addresses in the frame."""
     forged = frame(source=THERE, destination=b"\xcb\x00\x71\x09", ports=(443, 25))
     (found,) = tally(forged).result().reached
     assert (found.address, found.port) == ("203.0.113.9", 25)

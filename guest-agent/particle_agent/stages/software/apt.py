@@ -223,13 +223,16 @@ class Apt(StageOptions):
         if not self.fetches:
             return False
         request = from_host.make_request(target)
-        if request is None:
-            return False
-        with target.timings.part("packages from the host"):
-            answer = target.reporter.packages(request)
-        if answer.refused:
-            target.reporter.note(f"apt runs in the VM, which is slower: {answer.refused}")
-        return answer.refused is None
+        refused: str | None = "the system has passwords for mirrors, or no dpkg"
+        if request is not None:
+            with target.timings.part("packages from the host"):
+                refused = target.reporter.packages(request).refused
+        if refused and self.network == "packages":
+            message = f"the host cannot fetch the packages: {refused}"
+            raise StageError(message, hint="Give the stage a network.")
+        if refused and request is not None:
+            target.reporter.note(f"apt runs in the VM, which is slower: {refused}")
+        return refused is None
 
     def _install_by_itself(self, target: Target, once: list[str], names: list[str]) -> None:
         """Installs the packages with the target's apt, which also fetches them."""

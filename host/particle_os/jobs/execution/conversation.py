@@ -96,7 +96,7 @@ class Conversation:
     def _start_stage(self, index: int) -> None:
         """Gives the VM the network of the stage that begins, which only the plan decides."""
         due = index == self._stages.done
-        allowed = due and self._job.plan.stages[index].asks_network
+        allowed = due and self._job.plan.stages[index].reaches_network
         self._sandbox.connect_outside(allowed, self._deadline)
         self._stages.start(index)
 

@@ -171,10 +171,16 @@ class Stages:
         stage = self._stages[index].options
         named = f", '{printable(stage.name)}'" if stage.name else ""
         error.where = f"stage {index + 1} ({stage.type}{named})"
+        if isinstance(error, StageFailed) and error.hint is None and self._is_cut_off(stage):
+            error.hint = "If the stage needs a network, build without '--network none'."
         places = self._plan.loaded.places
         # Stages that particle-os adds have no place in the recipe.
         if index < len(places):
             error.where += f", {places[index].path}:{places[index].line}"
+
+    def _is_cut_off(self, stage: StageOptions) -> bool:
+        """Whether the build takes a network from the stage that other builds give it."""
+        return self._plan.options.network == "none" and stage.reads_network
 
     def _label(self, index: int) -> str:
         return printable(self._stages[index].options.label)

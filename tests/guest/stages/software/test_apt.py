@@ -747,3 +747,18 @@ def test_a_file_that_is_no_package_is_an_error(with_deb, monkeypatch):
     monkeypatch.setattr(with_deb, "capture", fail)
     with pytest.raises(StageError, match=r"debs\[0\] is no Debian package"):
         Apt(debs=("sha256:0123",)).run(with_deb)
+
+
+def test_a_stage_with_only_packages_from_the_host_does_not_fetch_by_itself(debian, monkeypatch):
+    monkeypatch.setattr(from_host, "make_request", lambda target: object())
+    debian.report.refusal = "the host has no apt"
+    with pytest.raises(StageError, match="cannot fetch the packages: the host has no apt"):
+        Apt(packages=("curl",), network="packages").run(debian)
+    monkeypatch.setattr(from_host, "make_request", lambda target: None)
+    with pytest.raises(StageError, match="cannot fetch the packages: the system has passwords"):
+        Apt(packages=("curl",), network="packages").run(debian)
+    assert apt_commands(debian) == []
+
+
+def test_a_stage_that_only_removes_needs_no_packages_of_the_host(debian):
+    Apt(remove=("curl",), network="packages").run(debian)
