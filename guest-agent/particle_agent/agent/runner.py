@@ -19,7 +19,6 @@ from particle_agent.agent.scratch import (
     ROOT,
     fits_into_memory,
     frozen_scratch,
-    kill_strays,
     mount_scratch,
     mounted_for_chroot,
     read_ahead,
@@ -108,7 +107,7 @@ def _run_in_turn(
     except Exception as error:
         raise FailedStage(index, error) from error
     finally:
-        kill_strays(ROOT)
+        target.end_programs()
     seconds = round(time.monotonic() - started, 3)
     parts = tuple(
         wire.Part(name=name[:PART_CHARACTERS], seconds=round(taken, 3))

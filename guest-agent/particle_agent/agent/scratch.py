@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from particle_agent.target.system_calls import MS_BIND, MS_NOATIME, mount, mounted
+from particle_agent.target import inside
+from particle_agent.target.system_calls import (
+    MS_BIND,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_SHARED,
+    mount,
+    mounted,
+)
 from particle_agent.target.target import wait_for_disk
 
 SCRATCH = Path("/scratch")
@@ -29,7 +39,16 @@ for path in sys.stdin.buffer.read().split(b"\\0")[:-1]:
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
     os.close(file)
 """
-APT_DIRECTORIES = {"lists": "var/lib/apt/lists", "archives": "var/cache/apt/archives"}
+APT_DIRECTORIES = {"lists": "/var/lib/apt/lists", "archives": "/var/cache/apt/archives"}
+# The target's /dev: as that of containers, without disks, console and kernel log.
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
 
 
 def prepare_scratch() -> Path:
@@ -65,7 +84,10 @@ def mount_scratch() -> bool:
         return False
     device = wait_for_disk("scratch", 0, 30.0)
     SCRATCH.mkdir(exist_ok=True)
-    mount(device, SCRATCH, "ext4", MS_NOATIME)
+    # A device node that a package or a program makes is part of the image, and dead here.
+    mount(device, SCRATCH, "ext4", MS_NOATIME | MS_NODEV)
+    # Mounts in the target appear in the enclosures of its programs.
+    mount("", SCRATCH, flags=MS_SHARED)
     return True
 
 
@@ -113,29 +135,44 @@ def frozen_scratch() -> Iterator[None]:
 @contextmanager
 def mounted_for_chroot(root: Path) -> Iterator[None]:
     """Mounts the file systems that programs in the target expect, and apt's caches from outside."""
-    kinds = {"proc": "proc", "sys": "sysfs", "dev": "devtmpfs", "dev/pts": "devpts"}
-    kinds |= {"run": "tmpfs", "tmp": "tmpfs"}
     with ExitStack() as stack:
-        for place, kind in kinds.items():
-            (root / place).mkdir(parents=True, exist_ok=True)
-            mode = "mode=1777" if place == "tmp" else ""
-            stack.enter_context(mounted(kind, root / place, kind, data=mode))
-        for name, place in APT_DIRECTORIES.items():
+
+        def place(path: str) -> Path:
+            # The target's links must not lead a mount out of the target.
+            found = inside.resolve(root, path)
+            found.mkdir(parents=True, exist_ok=True)
+            return found
+
+        stack.enter_context(mounted("proc", place("/proc"), "proc"))
+        stack.enter_context(mounted("sysfs", place("/sys"), "sysfs"))
+        stack.enter_context(_devices(place("/dev")))
+        for path, mode in {"/run": "0755", "/tmp": "1777"}.items():
+            stack.enter_context(mounted("tmpfs", place(path), "tmpfs", MS_NODEV, f"mode={mode}"))
+        for name, path in APT_DIRECTORIES.items():
             outside = SCRATCH / "apt" / name
             (outside / "partial").mkdir(parents=True, exist_ok=True)
-            (root / place).mkdir(parents=True, exist_ok=True)
-            stack.enter_context(mounted(outside, root / place, flags=MS_BIND))
+            stack.enter_context(mounted(outside, place(path), flags=MS_BIND))
         yield
 
 
-def kill_strays(root: Path) -> None:
-    """Kills daemons that a stage left running in the target."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            inside = os.readlink(entry / "root") == str(root)
-        except OSError:
-            continue
-        if inside:
-            os.kill(int(entry.name), signal.SIGKILL)
+@contextmanager
+def _devices(place: Path) -> Iterator[None]:
+    """Mounts a /dev with the devices that every program may use, and nothing else.
+
+    New device nodes in it are dead: the devices are mounts of those of the VM.
+    """
+    with mounted("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"):
+        for name in DEVICES:
+            (place / name).touch()
+            mount(f"/dev/{name}", place / name, flags=MS_BIND)
+        # grub-probe(8) needs the name of the device with the root file system, and may not open it.
+        disk = wait_for_disk("scratch", 0, 30.0)
+        os.mknod(place / disk.name, stat.S_IFBLK, disk.stat().st_rdev)
+        for name, to in DEVICE_LINKS.items():
+            (place / name).symlink_to(to)
+        for name in ("pts", "shm"):
+            (place / name).mkdir()
+        terminals = "ptmxmode=0666,mode=0620,gid=5"
+        mount("devpts", place / "pts", "devpts", MS_NOSUID | MS_NOEXEC, terminals)
+        mount("tmpfs", place / "shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+        yield

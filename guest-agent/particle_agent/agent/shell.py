@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 from particle_agent.agent.channel import Channel
 from particle_agent.agent.scratch import (
     ROOT,
-    kill_strays,
     mount_scratch,
     mounted_for_chroot,
 )
@@ -35,6 +33,7 @@ def run_shell(proxy: wire.AptProxy | None) -> int:
         if proxy is not None:
             target.write(APT_CONFIG, apt_proxy.configuration(proxy))
             environment["APT_CONFIG"] = APT_CONFIG
-        done = subprocess.run(["chroot", str(ROOT), program, "-l"], env=environment, check=False)
-        kill_strays(ROOT)
-    return done.returncode
+        try:
+            return target.start(["chroot", str(ROOT), program, "-l"], env=environment).wait()
+        finally:
+            target.end_programs()

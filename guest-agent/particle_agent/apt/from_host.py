@@ -82,7 +82,7 @@ def disk(target: Target) -> Iterator[str]:
     with device.open("rb") as file:
         # The host overwrites the disk for each request, so drop the cached blocks.
         fcntl.ioctl(file, BLKFLSBUF, 0)
-    with target.mounted_inside(device, MOUNT, "-o", "ro"):
+    with target.mounted_inside(device, MOUNT, "-o", "ro,nodev"):
         yield MOUNT
 
 

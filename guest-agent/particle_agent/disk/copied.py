@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from particle_agent.target.target import Target
 CopiedKind = Literal["xfs", "btrfs"]
 # The precision of the search for the least size of a Btrfs, in MiB. Each step moves files.
 SHRINK_STEP = 16
+# A file of the size of the partition: apt's cache is on the scratch disk, and not in the image.
+EMPTY = "/var/cache/apt/archives/particle-os-file-system"
+CHUNK = 1 << 20
 PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
@@ -52,13 +56,44 @@ def prepare_initramfs(target: Target, kind: str, version: str) -> None:
         kernels.make_initramfs(target, version)
 
 
-def make(target: Target, kind: CopiedKind, partition: Path, *, label: str, uuid: str) -> None:
+def make(
+    target: Target, kind: CopiedKind, partition: Path, *, label: str, uuid: str, size: int
+) -> None:
     """Makes the empty file system.
 
-    It uses the image's tools, so that the image's kernel and boot loader know the features.
+    It uses the image's tools, so that the image's kernel and boot loader know the features. The
+    image's programs may not open disks. So they write to a file, which the agent then copies.
     """
     options = ["-m", f"uuid={uuid}"] if kind == "xfs" else ["-U", uuid]
-    target.chroot([f"mkfs.{kind}", "-q", "-L", label, *options, str(partition)])
+    target.write(EMPTY, "")
+    try:
+        os.truncate(target.path(EMPTY), size)
+        target.chroot([f"mkfs.{kind}", "-q", "-L", label, *options, EMPTY])
+        copy_data(target.path(EMPTY), partition)
+    finally:
+        target.remove(EMPTY)
+
+
+def copy_data(file: Path, device: Path) -> None:
+    """Copies a sparse file to the start of a device that holds only zeros."""
+    with file.open("rb") as source, device.open("r+b") as disk:
+        for start, end in _extents(source.fileno()):
+            source.seek(start)
+            disk.seek(start)
+            for place in range(start, end, CHUNK):
+                disk.write(source.read(min(CHUNK, end - place)))
+
+
+def _extents(file: int) -> Iterator[tuple[int, int]]:
+    """The start and the end of each part of a sparse file that has data (lseek(2))."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError:  # ENXIO: the rest is a hole.
+            return
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end
 
 
 @contextmanager

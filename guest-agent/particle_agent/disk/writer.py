@@ -140,7 +140,7 @@ class Writer:
             if swap:
                 ext4.allocate(target, device, SWAP_FILE, swap)
         elif part.kind in ("xfs", "btrfs"):
-            copied.make(target, part.kind, device, label=part.name, uuid=uuid)
+            copied.make(target, part.kind, device, label=part.name, uuid=uuid, size=part.size)
             with copied.mounted(target, part.kind, device) as mounted:
                 copied.copy(target, tree, mounted)
                 if swap:

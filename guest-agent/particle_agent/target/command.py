@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target.limits import before_exec
@@ -22,6 +23,13 @@ PIPE_BYTES = 1 << 20
 TAR_RECORDS = f"--record-size={PIPE_BYTES}"
 LINE_BYTES = 4096
 LEFTOVER_SECONDS = 2.0
+# Starts a program; the keywords are those of Popen.
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Starts a program in the helper VM, outside of the target; `options` are those of Popen."""
+    return subprocess.Popen(list(argv), preexec_fn=before_exec(), **options)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -65,13 +73,15 @@ def run(
     timeout: float,
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
+    start: Start = start,
 ) -> None:
     """Runs `argv` without a shell. Calls `emit` with each line as the command prints it.
 
-    `timeout` is in seconds. Raises CommandFailed on a non-zero status and EnvironmentFailed
-    when the time is up. Daemons that outlive the command do not delay this function.
+    `timeout` is in seconds; `start` starts the program. Raises CommandFailed on a non-zero status
+    and EnvironmentFailed when the time is up. Daemons that outlive the command do not delay this
+    function.
     """
-    process = _started(argv, stdin, env)
+    process = _started(argv, stdin, env, start)
     lines = _Lines(emit)
     deadline = time.monotonic() + timeout
     if not _read_output(process, lines, deadline):
@@ -92,21 +102,20 @@ def run(
 
 
 def _started(
-    argv: Sequence[str], stdin: bytes, env: Mapping[str, str] | None
+    argv: Sequence[str], stdin: bytes, env: Mapping[str, str] | None, start: Start
 ) -> subprocess.Popen[bytes]:
     # A file takes input of any size in one write; a pipe would need a thread that writes.
     source = os.memfd_create("stdin")
     with os.fdopen(source, "w+b") as stdin_file:
         stdin_file.write(stdin)
         stdin_file.seek(0)
-        return subprocess.Popen(
-            list(argv),
+        return start(
+            argv,
             stdin=stdin_file,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=dict(env) if env is not None else None,
             start_new_session=True,
-            preexec_fn=before_exec(),
         )
 
 
@@ -132,7 +141,12 @@ def _read_output(process: subprocess.Popen[bytes], lines: _Lines, deadline: floa
 
 
 def feed(
-    argv: Sequence[str], data: Iterable[bytes], *, timeout: float, env: Mapping[str, str]
+    argv: Sequence[str],
+    data: Iterable[bytes],
+    *,
+    timeout: float,
+    env: Mapping[str, str],
+    start: Start = start,
 ) -> None:
     """Runs `argv` without a shell, with `data` on its standard input through a large pipe.
 
@@ -140,15 +154,14 @@ def feed(
     """
     deadline = time.monotonic() + timeout
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            list(argv),
+        process = start(
+            argv,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(env),
             pipesize=PIPE_BYTES,
             start_new_session=True,
-            preexec_fn=before_exec(),
         )
         assert process.stdin is not None
         try:
@@ -168,3 +181,30 @@ def feed(
         lines = output.read(TAIL_LINES * LINE_BYTES).decode("utf-8", "replace").splitlines()
     if status != 0:
         raise CommandFailed(argv, status, tuple(lines[-TAIL_LINES:]))
+
+
+def capture(
+    argv: Sequence[str], *, timeout: float, env: Mapping[str, str], start: Start = start
+) -> str:
+    """Runs `argv` without a shell and returns its output. Raises the errors of `run`."""
+    process = start(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(env),
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise EnvironmentFailed(
+            f"'{' '.join(argv)[:200]}' did not end within {timeout:.0f} s"
+        ) from None
+    finally:
+        if process.poll() is None:
+            _kill_group(process)
+    if process.returncode != 0:
+        tail = errors.decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
+        raise CommandFailed(argv, process.returncode, tail)
+    return output.decode("utf-8", "replace")

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from particle_agent.contract.wire import ATTACHED, AptProxy, PackageRequest, PackagesAnswer
-from particle_agent.errors import CommandFailed, EnvironmentFailed
+from particle_agent.errors import EnvironmentFailed
 from particle_agent.target import command, inside
-from particle_agent.target.limits import before_exec
+from particle_agent.target.confinement import Enclosure
 from particle_agent.target.timings import Timings
 
 COMMAND_SECONDS = 3600.0
@@ -94,6 +94,7 @@ class Target:
         self._ahead = ahead
         self.plain: Final = plain
         self.timings = Timings()
+        self._enclosure = Enclosure(root)
         # The last lines of the commands' output.
         self.tail: collections.deque[str] = collections.deque(maxlen=command.TAIL_LINES)
         self._command_seconds = command_seconds
@@ -115,7 +116,10 @@ class Target:
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Runs `argv` with the target as its root directory. Raises the errors of `run`."""
+        """Runs `argv` with the target as its root directory, confined (see `Enclosure`).
+
+        Raises the errors of `run`.
+        """
         self.run(["chroot", str(self.root), *argv], stdin=stdin, env=env, timeout=timeout)
 
     def chroot_from(self, argv: Sequence[str], data: Iterable[bytes]) -> None:
@@ -126,7 +130,13 @@ class Target:
         argv = ["chroot", str(self.root), *argv]
         self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
         with self.timings.part(Path(argv[2]).name):
-            command.feed(argv, data, timeout=self._command_seconds, env=self._environment)
+            command.feed(
+                argv,
+                data,
+                timeout=self._command_seconds,
+                env=self._environment,
+                start=self.start,
+            )
 
     def run(
         self,
@@ -149,7 +159,18 @@ class Target:
                 timeout=self._command_seconds if timeout is None else timeout,
                 stdin=stdin.encode(),
                 env={**self._environment, **(env or {})},
+                start=self.start,
             )
+
+    def start(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Starts a command; `options` are those of Popen. Any program of the target is confined."""
+        if list(argv[:2]) == ["chroot", str(self.root)]:
+            return self._enclosure.start(argv[2:], **options)
+        return command.start(argv, **options)
+
+    def end_programs(self) -> None:
+        """Ends all programs of the target, also those that have left their session or root."""
+        self._enclosure.close()
 
     def _hear(self, line: str) -> None:
         self.timings.hear(line)
@@ -162,19 +183,7 @@ class Target:
 
     def capture_outside(self, argv: Sequence[str], *, timeout: float = 60.0) -> str:
         """Returns the output of `argv` in the helper VM. Raises CommandFailed."""
-        done = subprocess.run(
-            argv,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            preexec_fn=before_exec(),
-        )
-        if done.returncode != 0:
-            tail = done.stderr.decode("utf-8", "replace").splitlines()[-command.TAIL_LINES :]
-            raise CommandFailed(argv, done.returncode, tail)
-        return done.stdout.decode("utf-8", "replace")
+        return command.capture(argv, timeout=timeout, env=self._environment, start=self.start)
 
     # Files
 

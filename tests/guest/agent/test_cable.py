@@ -7,8 +7,9 @@ import pytest
 from particle_agent.agent import cable, channel, runner
 from particle_agent.agent.cable import wait_for_cable
 from particle_agent.agent.channel import Channel
+from particle_agent.agent.failure import FailedStage
 from particle_agent.contract import wire
-from particle_agent.errors import EnvironmentFailed
+from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.stages.contents.run import Run
 from particle_agent.stages.settings.timezone import Timezone
 
@@ -16,7 +17,7 @@ from ...waiting import HANG_SECONDS
 
 
 @pytest.fixture
-def events(monkeypatch):
+def events(monkeypatch, target):
     """The order of the events, of the wait for the cable, and of the run of a stage."""
     seen = []
 
@@ -31,7 +32,7 @@ def events(monkeypatch):
 
     monkeypatch.setattr(channel, "wait_for_cable", lambda: seen.append("cable"))
     monkeypatch.setattr(runner, "run_stage", lambda stage, target: seen.append("run"))
-    monkeypatch.setattr(runner, "kill_strays", lambda root: seen.append("strays killed"))
+    monkeypatch.setattr(target, "end_programs", lambda: seen.append("strays killed"))
     return seen, Channel(Stream(), Answers())
 
 
@@ -49,6 +50,18 @@ def test_the_strays_of_a_stage_die_before_the_host_hears_of_its_end(events, targ
     seen, to_host = events
     run(Run(command=("a",)), target, to_host)
     assert seen[4:] == ["strays killed", "stage-finished"]
+
+
+def test_the_strays_of_a_stage_that_fails_die_too(events, target, monkeypatch):
+    seen, to_host = events
+
+    def fail(stage, target):
+        raise StageError("no")
+
+    monkeypatch.setattr(runner, "run_stage", fail)
+    with pytest.raises(FailedStage):
+        run(Run(command=("a",)), target, to_host)
+    assert seen[-1] == "strays killed"
 
 
 @pytest.mark.parametrize("stage", [Run(command=("a",), network="none"), Timezone(zone="UTC")])
