@@ -162,8 +162,9 @@ for name, attempt in attempts.items():
     except OSError as error:
         print(f"attempt {name}: {error.strerror}")
 """
-# The kernel of the helper VM may lack the module, and its /proc/sys is no mount point.
-NO_CONTROL = {"binfmt-misc", "writable-again"}
+# The helper VM lacks the module of the first and the setting of the second. Its /proc/sys is no
+# mount point.
+NO_CONTROL = {"binfmt-misc", "uevent-helper", "writable-again"}
 STRAY = r"""
 import fcntl, os, signal, sys
 if os.fork() == 0:

@@ -22,7 +22,7 @@ PRELUDE = """
     import os, sys, time
     from pathlib import Path
     from particle_agent.errors import CommandFailed
-    from particle_agent.target import command
+    from particle_agent.target import command, confinement
     from particle_agent.target.confinement import Enclosure
     from particle_agent.target.system_calls import (
         MS_BIND, MS_NODEV, MS_REC, MS_SHARED, mount, mounted
@@ -43,6 +43,7 @@ PRELUDE = """
         (root / name).mkdir()
     mount("/dev", root / "dev", flags=MS_BIND | MS_REC)
     mount("tmpfs", root / "run", "tmpfs")
+    mount("sysfs", root / "sys", "sysfs")
     enclosure = Enclosure(root)
 
     def sh(text):
@@ -83,7 +84,7 @@ def test_a_program_sees_no_process_and_no_file_system_of_the_vm(tmp_path):
     found = lines(
         tmp_path,
         """
-        sh("ls /proc | grep -cx '[0-9]*'")
+        sh("set -- /proc/[0-9]*; echo $1 $#")
         sh(f"kill -0 {os.getpid()} 2>/dev/null")
         sh("ls /proc/1/root/")
         sh("test $(stat -L -c %d:%i /proc/1/root) = $(stat -c %d:%i /)")
@@ -94,8 +95,8 @@ def test_a_program_sees_no_process_and_no_file_system_of_the_vm(tmp_path):
             sh("ls /run/later")
         """,
     )
-    # cat, sh, ls and grep; the agent's process has no number; the root is no root: a chroot.
-    assert found[:4] == ["4", "1", "target", "1"]
+    # The first process and the shell; the agent has no number; a chroot.
+    assert found[:4] == ["/proc/1 2", "1", "target", "1"]
     assert "Read-only file system" in found[4]
     assert found[5] == "file"
 
@@ -124,6 +125,19 @@ def test_a_program_changes_no_setting_of_the_kernel(tmp_path):
     # CHOWN, SETUID, MKNOD and SETFCAP, which packages need.
     assert all(allowed >> number & 1 for number in (0, 7, 27, 31))
     assert found[9] == "0"
+
+
+@needs_mounts
+def test_no_writable_sys_is_mounted_anywhere(tmp_path):
+    """In a user namespace, the kernel permits a new /sys, or /proc, that is like an older one."""
+    found = lines(
+        tmp_path,
+        """
+        sh("grep ' - sysfs ' /proc/self/mountinfo | cut -d ' ' -f 5,6")
+        sh("grep ' - proc ' /proc/self/mountinfo | cut -d ' ' -f 4,5 | grep '^/ '")
+        """,
+    )
+    assert found == ["/sys ro,nosuid,nodev,noexec,relatime", "/ /proc"]
 
 
 @needs_mounts
@@ -185,7 +199,7 @@ def test_an_enclosure_that_cannot_be_made_runs_nothing(tmp_path):
     found = lines(
         tmp_path,
         """
-        (root / "sys").rmdir()
+        confinement.NEW_ROOT = Path("/no/such/place")
         for attempt in range(2):
             try:
                 sh("touch /run/it-ran")
