@@ -58,8 +58,8 @@ Tcp = Literal["none", "ephemeral", "any"]
 class Confinement:
     """The files and the network that a program may use, in addition to the host's system.
 
-    - `reads` and `writes` are files and directories with all that is below; missing ones are left
-      out. The program may read what it may write.
+    - `reads` and `writes` are files and directories with all that is below; those that are
+      missing or closed to the user are left out. The program may read what it may write.
     - `tcp` is about connections: with "ephemeral", the program may only listen, on a port that the
       kernel chooses. Linux before 6.7 does not restrict TCP.
     - `memory` limits the address space, in bytes, without the arenas of malloc(3).
@@ -157,8 +157,8 @@ def _rules(confinement: Confinement, program: str) -> Iterator[tuple[str, int]]:
 def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # The program cannot open it either.
     try:
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             rights &= OF_FILES

@@ -209,3 +209,16 @@ def test_each_version_of_landlock_is_spoken(monkeypatch, secret, abi):
 def test_the_resolver_is_found_behind_its_link():
     paths = [path for path, _ in confinement._rules(Confinement(), "sh")]
     assert str(Path("/etc/resolv.conf").resolve()) in paths
+
+
+def test_a_place_that_is_closed_to_the_user_is_left_out(monkeypatch, secret, tmp_path):
+    opened = os.open
+
+    def refuse(path, *arguments):
+        if str(path) == "/closed":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse)
+    within = Confinement(reads=(Path("/closed"), secret / "below-a-file", secret))
+    assert output(OPEN, secret, within=within) == ["opened"]
