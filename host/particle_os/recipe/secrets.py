@@ -19,9 +19,10 @@ from particle_agent.stages.base import Secret
 
 from particle_os.documents.words import unlike_a_path
 from particle_os.errors import UsageError
+from particle_os.system.secret_forms import LEAST
 
-# Bytes. The redaction of a shorter secret would hit too many unrelated lines.
-LEAST, MOST = 4, 65536
+# Bytes. The gate could not hide a shorter secret without hiding unrelated text.
+MOST = 65536
 KEY = "secret-key"
 
 
@@ -84,9 +85,10 @@ def _value(secret: Secret, directory: Path, environment: Mapping[str, str]) -> b
                 f"secret '{secret.name}': {source} cannot be read: {error.strerror}"
             ) from error
     value = value.removesuffix(b"\n")
-    if not LEAST <= len(value) <= MOST:
+    # Blanks and line breaks around a secret stand everywhere, so they hide nothing.
+    if len(value) > MOST or len(value.strip()) < LEAST:
         raise UsageError(
-            f"secret '{secret.name}': {source} holds {len(value)} bytes; "
+            f"secret '{secret.name}': {source} holds {len(value.strip())} bytes; "
             f"a secret needs from {LEAST} to {MOST}"
         )
     return value
