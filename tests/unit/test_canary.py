@@ -30,6 +30,7 @@ from particle_os.sandbox.helper import Helper
 from particle_os.system.gate import Gate
 from particle_os.vm.accel import TCG
 from particle_os.vm.console import Transcript
+from particle_os.vm.traffic import Traffic
 
 from .. import canary
 from ..waiting import plenty
@@ -163,6 +164,7 @@ class Vms(HelperVms):
             packages=output.with_name("packages"),
             written=None,
             connect_outside=lambda *arguments: None,
+            take_traffic=Traffic,
         )
 
         def take_disk_event(event, deadline):
