@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target.limits import before_exec
@@ -150,7 +150,8 @@ def feed(
 ) -> None:
     """Runs `argv` without a shell, with `data` on its standard input through a large pipe.
 
-    `timeout` is in seconds. Raises the errors of `run`. The output is only used for the error.
+    `timeout` is in seconds, and also limits the writing. Raises the errors of `run`. The output is
+    only used for the error.
     """
     deadline = time.monotonic() + timeout
     with tempfile.TemporaryFile() as output:
@@ -167,8 +168,7 @@ def feed(
         try:
             # A program that stops reading reports the reason in its own output.
             with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-                for chunk in data:
-                    pipe.write(chunk)
+                _write(pipe, data, argv, deadline)
             status = process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise EnvironmentFailed(
@@ -181,6 +181,20 @@ def feed(
         lines = output.read(TAIL_LINES * LINE_BYTES).decode("utf-8", "replace").splitlines()
     if status != 0:
         raise CommandFailed(argv, status, tuple(lines[-TAIL_LINES:]))
+
+
+def _write(pipe: IO[bytes], data: Iterable[bytes], argv: Sequence[str], deadline: float) -> None:
+    """Writes `data` to the pipe. Raises TimeoutExpired when the reader takes too long."""
+    os.set_blocking(pipe.fileno(), False)
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_WRITE)
+        for chunk in data:
+            rest = memoryview(chunk)
+            while rest:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise subprocess.TimeoutExpired(list(argv), left)
+                rest = rest[os.write(pipe.fileno(), rest) :]
 
 
 def capture(

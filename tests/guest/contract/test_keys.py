@@ -166,5 +166,5 @@ def test_what_is_too_large_for_keys_is_not_read(tmp_path):
 @pytest.mark.timeout(HANG_SECONDS)
 def test_no_file_takes_long(data):
     """A check that scans the rest of the file for each line takes hours for these files."""
-    list(keys.signing_key_faults(data))
-    list(keys.authorized_keys_faults(data))
+    assert len(list(keys.signing_key_faults(data))) <= keys.MOST + 1
+    assert 1 <= len(list(keys.authorized_keys_faults(data))) <= keys.MOST + 1

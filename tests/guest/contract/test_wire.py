@@ -78,13 +78,19 @@ def test_anything_else_is_refused(line):
         wire.from_line(line)
 
 
-@given(line=st.binary(max_size=100))
-def test_no_bytes_do_anything_but_decode_or_be_refused(line):
+@given(
+    event=st.one_of([events(kind) for kind in wire.EVENTS]),
+    place=st.integers(0, 80),
+    junk=st.binary(max_size=20),
+)
+def test_no_bytes_do_anything_but_decode_or_be_refused(event, place, junk):
+    """Random bytes overwrite a part of a line, which may stay an event."""
+    line = wire.to_line(event).encode()
     try:
-        event = wire.from_line(line)
-    except DecodeError:
-        return
-    assert isinstance(event, wire.EVENTS)
+        found = wire.from_line(line[:place] + junk + line[place + len(junk) :])
+    except DecodeError as refused:
+        found = refused
+    assert isinstance(found, (*wire.EVENTS, DecodeError))
 
 
 @pytest.mark.parametrize("text", ["x", "\x00", "é", "日", "\U0001f600"])

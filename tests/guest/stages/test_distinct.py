@@ -26,5 +26,5 @@ def test_two_of_a_name(kind, options, message):
 
 
 def test_many_without_a_number():
-    Users(users=(User(name="a"), User(name="b")))
-    Groups(groups=(Group(name="a"), Group(name="b")))
+    assert len(Users(users=(User(name="a"), User(name="b"))).users) == 2
+    assert len(Groups(groups=(Group(name="a"), Group(name="b"))).groups) == 2

@@ -130,3 +130,50 @@ def test_no_descriptor_is_left_open():
     for _ in range(3):
         shell("echo x")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def feed(argv, data, timeout=HANG_SECONDS):
+    command.feed(argv, data, timeout=timeout, env=os.environ)
+
+
+def test_data_of_any_size_reaches_the_program(tmp_path):
+    data = [b"", b"x" * 3_000_000, b"y" * 5, b"z" * command.PIPE_BYTES]
+    feed(["sh", "-c", f"sleep 0.1; cat >{tmp_path}/got"], data)
+    assert (tmp_path / "got").read_bytes() == b"".join(data)
+
+
+def test_a_program_that_takes_no_data_is_given_up_at_the_deadline(tmp_path):
+    pid = tmp_path / "pid"
+
+    def chunks():
+        until(lambda: pid.exists() and pid.read_text())
+        while True:
+            yield bytes(65536)
+
+    with pytest.raises(EnvironmentFailed, match="did not end within 0 s"):
+        feed(["sh", "-c", f"trap '' TERM; echo $$ >{pid}; exec sleep 3600"], chunks(), timeout=0.3)
+    assert not is_running(int(pid.read_text()))
+
+
+def test_a_program_that_takes_data_slowly_is_given_up_at_the_deadline(clock):
+    def chunks():
+        while True:
+            clock.sleep(1)
+            yield b"x"
+
+    with pytest.raises(EnvironmentFailed, match="did not end within 60 s"):
+        feed(["sh", "-c", "cat >/dev/null"], chunks(), timeout=60)
+
+
+def test_a_program_that_has_all_data_and_does_not_end_is_given_up_at_the_deadline():
+    with pytest.raises(EnvironmentFailed, match="did not end within 0 s"):
+        feed(["sleep", "3600"], [b"x"], timeout=0.2)
+
+
+def test_a_program_that_stops_reading_reports_the_reason():
+    with pytest.raises(CommandFailed) as failed:
+        feed(["sh", "-c", "seq 100; echo full >&2; exit 3"], [bytes(1 << 16)] * 99)
+    assert failed.value.status == 3
+    assert failed.value.tail[-1] == "full"
+    assert len(failed.value.tail) == command.TAIL_LINES
+    feed(["true"], [bytes(1 << 16)] * 99)

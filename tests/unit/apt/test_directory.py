@@ -137,20 +137,33 @@ def test_sources_that_are_not_understood_are_refused(written, line):
         sources(written, "/etc/apt/sources.list", line + "\n")
 
 
-@given(st.text(max_size=60))
-def test_no_text_of_the_guest_makes_another_line(tmp_path_factory, text):
-    """Any text in a field is refused, or stays the value of that field."""
+# The fields of a request that a text of the guest gets into.
+FIELDS = {
+    "status": lambda text: file("s", STATUS.replace("1:2.0~rc1-3+b1", f"1{text}")),
+    "sources": lambda text: (
+        file("/etc/apt/sources.list", f"deb http://m.example/{text} s main\n"),
+    ),
+    "preferences": lambda text: (file("p", f"Package: *\nPin: release {text}\nPin-Priority: 1\n"),),
+    "settings": lambda text: (AptSetting(key="APT::Default-Release", value=text),),
+}
+PLAIN = st.text("ab01.", min_size=1, max_size=9)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@given(before=PLAIN, odd=st.just("") | st.sampled_from('\n\r\0"; \u2028') | st.text(), after=PLAIN)
+def test_no_text_of_the_guest_makes_another_line(tmp_path_factory, field, before, odd, after):
+    """A plain text is accepted. Any other text is refused, or stays the value of its field."""
     directory = tmp_path_factory.mktemp("apt")
-    request = make(
-        status=file("s", STATUS.replace("1:2.0~rc1-3+b1", f"1{text}")),
-        sources=(file("/etc/apt/sources.list", f"deb http://m.example/{text} s main\n"),),
-        preferences=(file("p", f"Package: *\nPin: release {text}\nPin-Priority: 1\n"),),
-        settings=(AptSetting(key="APT::Default-Release", value=text),),
-    )
+    request = make(**{field: FIELDS[field](before + odd + after)})
     try:
         write(request, directory / "apt", directory / "lists")
     except Refused:
-        return
+        assert odd
+    else:
+        assert_fields_kept(directory)
+
+
+def assert_fields_kept(directory):
     allowed = {"Package", "Status", "Priority", "Installed-Size", "Architecture", "Version"}
     allowed |= {"Depends", "Types", "Uris", "Suites", "Components", "Pin", "Pin-Priority"}
     for name in ("status", "etc/target.sources", "etc/preferences"):

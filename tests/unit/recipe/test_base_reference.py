@@ -35,11 +35,17 @@ NO_IMAGES = [
 ]
 
 
+def assert_accepted(text):
+    base_reference.check_base_reference(text)
+    with pytest.raises(UsageError):
+        base_reference.check_base_reference(f"{text}\n")
+
+
 @pytest.mark.parametrize(
     "text", ["mmdebstrap:trixie", "tar:../base.tar.zst", "tar:/a b.tar", *IMAGES]
 )
 def test_base_references_on_the_command_line(text):
-    base_reference.check_base_reference(text)
+    assert_accepted(text)
 
 
 @pytest.mark.parametrize(

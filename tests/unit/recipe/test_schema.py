@@ -37,8 +37,9 @@ def complaints(schema, data):
 
 
 def test_the_schemas_are_valid_themselves():
-    jsonschema.Draft7Validator.check_schema(schema.recipes())
-    jsonschema.Draft7Validator.check_schema(schema.included())
+    for whole in (schema.recipes(), schema.included()):
+        assert whole["$schema"] == jsonschema.Draft7Validator.META_SCHEMA["$schema"]
+        jsonschema.Draft7Validator.check_schema(whole)
 
 
 def test_every_reference_leads_somewhere():

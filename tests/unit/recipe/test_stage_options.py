@@ -76,7 +76,7 @@ def test_a_stage_without_anything_to_do_is_an_error(tmp_path, stage, hint):
     ],
 )
 def test_a_stage_may_have_little_to_do(tmp_path, stage):
-    load(tmp_path, f"  - {{{stage}}}\n")
+    assert len(load(tmp_path, f"  - {{{stage}}}\n").recipe.stages) == 2
 
 
 @pytest.mark.parametrize(

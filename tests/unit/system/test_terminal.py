@@ -56,6 +56,8 @@ def test_a_terminal_that_goes_away_is_no_error(tty):
     with terminal.raw(program):
         os.close(user)
     terminal.reset(program)
+    with pytest.raises(termios.error):
+        termios.tcgetattr(program)
 
 
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGSEGV"])

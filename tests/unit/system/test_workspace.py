@@ -81,15 +81,20 @@ def test_what_a_running_process_uses_stays(other):
 
 
 def test_only_directories_of_ours_are_swept(own_cache, tmp_path):
-    precious = tmp_path / "precious"
-    precious.mkdir()
+    """A list may name directories that are not ours; the test names only harmless ones."""
+    ours, precious = tmp_path / ".particle-os-00", tmp_path / "precious"
+    hidden_above = tmp_path / ".particle-os-01" / "precious"
     stale = own_cache / "work/stale"
-    stale.mkdir(parents=True)
+    for directory in (ours, precious, hidden_above, stale):
+        directory.mkdir(parents=True)
     (stale / "lock").touch()
-    (stale / "adopted").write_text(f"{precious}\n/\n..\n")
+    names = (precious, hidden_above, ours)
+    (stale / "adopted").write_bytes(b"".join(os.fsencode(name) + b"\0" for name in names))
     with workspace():
         assert not stale.exists()
+    assert not ours.exists()
     assert precious.exists()
+    assert hidden_above.exists()
 
 
 def test_a_lock_excludes_another_and_the_waiting_ends(tmp_path, monkeypatch, clock):

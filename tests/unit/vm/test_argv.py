@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from particle_os.vm.argv import (
     CONTROL,
@@ -78,8 +78,7 @@ def test_an_empty_disk_is_the_same_device_as_another_one():
 
 @given(name=st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1))
 def test_any_file_name_reaches_qemu_unchanged(name):
-    if name in (".", ".."):
-        return
+    assume(name not in (".", ".."))
     disk = Disk(Path("/dir,a=b") / name, "raw", "x")
     (found,) = objects(argv_of(disks=(disk,)), "-blockdev")
     assert found["file"]["filename"] == f"/dir,a=b/{name}"

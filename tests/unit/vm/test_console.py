@@ -52,7 +52,7 @@ for byte in b"noise PARTICLE-OS-READY noise":
     time.sleep(0.005)
 time.sleep(3600)
 """)
-    console.expect("PARTICLE-OS-READY", soon)
+    assert console.expect("PARTICLE-OS-READY", soon)
 
 
 def test_what_is_sent_arrives_and_is_not_echoed(start, soon):
@@ -112,7 +112,7 @@ def test_the_exit_status_is_told(start, soon, status):
 def test_what_came_before_the_end_is_still_found(start, soon):
     console = start("print('answer')")
     until(lambda: not console.is_alive())
-    console.expect("answer", soon)
+    assert console.expect("answer", soon)
 
 
 def test_the_deadline_is_kept_with_the_tail(start):

@@ -86,6 +86,9 @@ def test_an_image_is_run_through_an_overlay_under_any_name(name):
     overlay = name.with_name(f"{name.name}.overlay.qcow2")
     make_overlay(overlay, name, "qcow2", plenty())
     run_image._check_overlay(overlay, name, "qcow2", plenty())
+    other = made(name.with_name("other"))
+    with pytest.raises(UsageError, match="is no overlay over"):
+        run_image._check_overlay(overlay, other, "qcow2", plenty())
 
 
 def test_a_machine_opens_the_named_image_and_nothing_that_a_header_names(name):
@@ -107,6 +110,7 @@ def test_a_disk_is_converted_and_compared(name):
     artifact.convert(raw, target, "vmdk", plenty())
     target.unlink()
     artifact.convert(raw, target, "qcow2", plenty(), compressed=True)
+    assert image_format(target) == "qcow2"
 
 
 def test_a_disk_is_compressed(name):

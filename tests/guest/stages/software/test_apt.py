@@ -640,7 +640,9 @@ def test_a_name_that_apt_took_for_something_else_is_an_error(helped, name):
 
 
 def test_a_name_that_an_installed_package_provides_will_do(helped):
-    Apt(packages=("editor", "vim-thing", "curl:amd64", "vim=1")).run(helped)
+    names = ("editor", "vim-thing", "curl:amd64", "vim=1")
+    Apt(packages=names).run(helped)
+    assert set(names) <= set(only_install(helped))
 
 
 def only_install(target):

@@ -237,7 +237,7 @@ def test_what_may_be_in_an_image_can_be_asked_for(tmp_path, check):
     path = tmp_path / "checks.yml"
     path.write_text(f"checks:\n- {check}\n")
     (check,) = loading.load_boot_test(path).checks
-    probe.credentials("0" * 32, [check])
+    assert probe.credentials("0" * 32, [check])
 
 
 @pytest.mark.parametrize(
