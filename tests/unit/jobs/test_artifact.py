@@ -142,6 +142,7 @@ def test_a_raw_disk_is_no_other_format(disk, text):
     with disk.open("r+b") as file:
         file.write(text + bytes(512))
     artifact.check_raw(disk)
+    assert disk.read_bytes().startswith(text)
 
 
 def test_the_checksums_of_an_unreadable_disk_raise_its_error(disk):
