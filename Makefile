@@ -8,11 +8,14 @@ BIN := $(VENV)/bin
 OUT ?= out
 RUNS ?= 10
 JOBS ?= 1
+SEED ?= 1
+FIRST ?= 1
+N ?= 20
 TESTS ?= tests/unit tests/guest
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check vm-test matrix mutations recipes bench generate \
+.PHONY: help setup venv demo test check vm-test matrix mutations faults recipes bench generate \
 	debian-facts
 
 help: ## Print the targets
@@ -58,6 +61,10 @@ recipes: setup ## Build and boot every recipe of recipes/
 
 mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1 ONLY=)
 	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS) --only "$(ONLY)"
+
+faults: setup ## Disturb real builds at random moments and check what is left (SEED=1 FIRST=1 N=20)
+	@sh host/setup.sh test-packages
+	@$(BIN)/python -m tests.campaign --seed $(SEED) --first $(FIRST) --number $(N)
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py

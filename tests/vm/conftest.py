@@ -159,7 +159,7 @@ def session(testrun_uid: str) -> Path:
     directory.chmod(0o755)
     with once(directory / "venv", testrun_uid) as missing:
         if missing:
-            _install_wheel(directory)
+            install_wheel(directory)
     return directory
 
 
@@ -174,11 +174,10 @@ def once(path: Path, session: str) -> Iterator[bool]:
             mark.write_text(session)
 
 
-@pytest.fixture(scope="session")
-def account(session: Path, worker_id: str) -> Iterator[Account]:
-    """The ordinary user, with the wheel of this tree installed in its own venv."""
+def make_account(session: Path, name: str) -> Account:
+    """The ordinary user, with home and cache in the directory `name` of the session."""
     uid, gid = _make_user()
-    directory = session / worker_id
+    directory = session / name
     directory.mkdir(exist_ok=True)
     user = Account(uid, gid, directory, session / "venv")
     os.chown(directory, uid, gid)
@@ -191,6 +190,13 @@ def account(session: Path, worker_id: str) -> Iterator[Account]:
         **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
     }
     _share_cache(user, session / "shared")
+    return user
+
+
+@pytest.fixture(scope="session")
+def account(session: Path, worker_id: str) -> Iterator[Account]:
+    """The ordinary user, with the wheel of this tree installed in its own venv."""
+    user = make_account(session, worker_id)
     try:
         yield user
         assert user_qemus(user) == [], "a test left QEMU processes behind"
@@ -210,7 +216,7 @@ def _share_cache(user: Account, shared: Path) -> None:
             (user.cache / name).symlink_to(directory)
 
 
-def _install_wheel(directory: Path) -> None:
+def install_wheel(directory: Path) -> None:
     """Installs the wheel outside the clone."""
     venv, source = directory / "venv", directory / "source"
     shutil.rmtree(source, ignore_errors=True)
@@ -326,6 +332,11 @@ exit 0
 @pytest.fixture(scope="session")
 def tiny_base(account: Account) -> Path:
     """A base of a few megabytes with busybox, a stand-in for apt, and a false kernel."""
+    return make_tiny_base(account)
+
+
+def make_tiny_base(account: Account) -> Path:
+    """Makes the base `tiny_base`."""
     account_path = account.directory / "tiny.tar"
     # Any build makes the helper; a build that fails immediately is the cheapest.
     missing = account.write(account.directory / "none.yml", recipe_text("none", "mmdebstrap:none"))

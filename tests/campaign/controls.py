@@ -1,0 +1,59 @@
+"""Planted losses. The checker must find each of them before a campaign begins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..vm.conftest import Account
+from .checker import HIDDEN, losses_of_next, processes_left
+from .processes import descendants
+from .table import flip
+from .trial import Place, Reference, copy, make_place
+
+# A process that has left its parent and its session.
+ORPHAN = "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(600)"
+Plant = Callable[[Place, Reference], object]
+FILES: dict[str, Plant] = {
+    "a working directory": lambda place, _: (place.cache / "work/tmp1").mkdir(parents=True),
+    "a hidden directory": lambda place, _: (place.output / f"{HIDDEN}1").mkdir(),
+    "a temporary file": lambda place, _: (place.temporary / "x").touch(),
+    "a file in the home": lambda place, _: (place.home / "x").touch(),
+    "half a checkpoint": lambda place, _: (place.cache / "checkpoints/new").mkdir(),
+    "a flipped bit": lambda place, _: flip(place.output / "image.raw", 1 << 12),
+    "a missing image": lambda place, _: (place.output / "image.qcow2").unlink(),
+    "a missing log": lambda place, _: (place.output / "image.log").unlink(),
+    "an old image": lambda place, old: shutil.copy(old.old / "image.raw", place.output),
+    "an old result": lambda place, old: shutil.copy(old.old / "image.result.json", place.output),
+    "the old set": lambda place, old: shutil.copytree(old.old, place.output, dirs_exist_ok=True),
+}
+
+
+def undetected(account: Account, reference: Reference, directory: Path) -> list[str]:
+    """The names of the planted losses that the checker does not find."""
+    missed = [] if _finds_a_process() else ["a process"]
+    known = [pid for pid, _ in descendants(os.getpid())]
+    for name, plant in FILES.items():
+        place = make_place(account, directory)
+        copy(reference.cache, place.cache)
+        copy(reference.new, place.output)
+        assert [*losses_of_next(place, reference, known)] == []
+        plant(place, reference)
+        if not any(losses_of_next(place, reference, known)):
+            missed.append(name)
+    return missed
+
+
+def _finds_a_process() -> bool:
+    known = [pid for pid, _ in descendants(os.getpid())]
+    subprocess.run([sys.executable, "-c", ORPHAN], check=True)
+    found = bool(processes_left(known, seconds=0))
+    for pid in {pid for pid, _ in descendants(os.getpid())} - {*known}:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return found

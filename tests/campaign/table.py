@@ -1,0 +1,249 @@
+"""The faults: what each does, when, and which exit statuses it explains."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .trial import Trial, copy
+
+# Exit statuses (docs/ci.md): 0 published, 3 a stage failed, 5 the host failed.
+FAILURES = frozenset({0, 3, 5})
+# A disk that fails can also make the output directory unusable (2) or break the image (4).
+DISK = FAILURES | {2, 4}
+CALLS = (
+    "write pwrite64 pwritev read pread64 preadv openat fsync fdatasync rename ftruncate mkdir "
+    "unlink fallocate copy_file_range"
+).split()
+TMPFS_BYTES = 3 << 30
+# Parts of the cache that a build makes again without a mirror.
+KEPT = ("checkpoints", "warm", "bases", "work", "kvm.json")
+LAUNCHER = """\
+import sys
+from particle_os.sandbox import agent
+from particle_os.__main__ import main
+agent.CALL = ({wrapper!r} + agent.CALL)
+sys.exit(main())
+"""
+# Runs in the helper VM beside the agent.
+ATTACK = """\
+(busybox sleep {seconds:.2f}; {commands}) </dev/null >/dev/null 2>&1 &
+"""
+
+
+def _nothing(trial: Trial) -> None:
+    """Nothing happens."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault: `prepare` acts before the build starts, `act` at the drawn moment."""
+
+    name: str
+    act: Callable[[Trial], None] = _nothing
+    prepare: Callable[[Trial], None] = _nothing
+    statuses: Collection[int] = FAILURES
+    needs: str = ""
+    loses_output: bool = False
+
+    def can_happen(self) -> bool:
+        """Whether this host has what the fault needs: root's rights, or a program."""
+        if self.needs == "root":
+            return os.getuid() == 0
+        return not self.needs or shutil.which(self.needs) is not None
+
+
+def _send(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _signal_controller(number: signal.Signals) -> Fault:
+    def act(trial: Trial) -> None:
+        _send(trial.running.process.pid, number)
+
+    status = -9 if number == signal.SIGKILL else 128 + number
+    return Fault(f"controller {number.name}", act, statuses=FAILURES | {status})
+
+
+def _interrupt_group(trial: Trial) -> None:
+    """As a terminal does for Ctrl-C."""
+    with suppress(ProcessLookupError):
+        os.killpg(trial.running.process.pid, signal.SIGINT)
+
+
+def _twice(trial: Trial) -> None:
+    for _ in range(2):
+        _send(trial.running.process.pid, signal.SIGTERM)
+        time.sleep(trial.rng.random() / 2)
+
+
+def _pause(pid: int, trial: Trial) -> None:
+    _send(pid, signal.SIGSTOP)
+    time.sleep(trial.rng.uniform(0.2, 6))
+    _send(pid, signal.SIGCONT)
+
+
+def _stop_controller(trial: Trial) -> None:
+    _pause(trial.running.process.pid, trial)
+
+
+def _stop_and_kill(trial: Trial) -> None:
+    _send(trial.running.process.pid, signal.SIGSTOP)
+    time.sleep(trial.rng.random())
+    _send(trial.running.process.pid, signal.SIGKILL)
+
+
+def _qemu(trial: Trial) -> int | None:
+    """A QEMU of the build; waits for one, if the build has none at this moment."""
+    build = trial.running
+    while not build.is_over:
+        if found := build.qemus():
+            return trial.rng.choice(found)
+        time.sleep(0.02)
+    trial.notes.append("no QEMU was left")
+    return None
+
+
+def _signal_qemu(number: signal.Signals) -> Fault:
+    def act(trial: Trial) -> None:
+        if (pid := _qemu(trial)) is not None:
+            _send(pid, number)
+
+    return Fault(f"QEMU {number.name}", act)
+
+
+def _stop_qemu(trial: Trial) -> None:
+    if (pid := _qemu(trial)) is not None:
+        _pause(pid, trial)
+
+
+def _attack_agent(name: str, commands: str) -> Fault:
+    def prepare(trial: Trial) -> None:
+        seconds = trial.rng.uniform(0, 2)
+        wrapper = ATTACK.format(seconds=seconds, commands=commands)
+        launcher = trial.place.directory / "launcher.py"
+        launcher.write_text(LAUNCHER.format(wrapper=wrapper))
+        trial.program = [trial.place.account.venv / "bin/python", launcher]
+        trial.notes.append(f"{seconds:.2f} s after each call")
+
+    return Fault(f"agent {name}", prepare=prepare)
+
+
+def _on_tmpfs(directory: Path, trial: Trial) -> None:
+    """Moves a directory of the trial to a file system of its own."""
+    keep = directory.with_name(f"{directory.name}.kept")
+    directory.rename(keep)
+    directory.mkdir()
+    options = f"size={TMPFS_BYTES},mode=755,uid={trial.place.account.uid}"
+    options += f",gid={trial.place.account.gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
+    trial.after.callback(subprocess.run, ["umount", directory], check=True)
+    copy(keep, directory)
+    shutil.rmtree(keep)
+
+
+def _fill(directory: Path, trial: Trial) -> None:
+    """Leaves some bytes of a file system free, until the next build."""
+    filler = directory / "filler"
+    room = trial.rng.choice([0, 4096, 1 << 16, 1 << 20, 3 << 20, 10 << 20])
+    free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
+    with filler.open("wb") as file, suppress(OSError):
+        os.posix_fallocate(file.fileno(), 0, max(free - room, 4096))
+    trial.notes.append(f"{room} bytes free")
+    trial.undo.callback(filler.unlink, missing_ok=True)
+
+
+def _full(name: str, directory: Callable[[Trial], Path]) -> Fault:
+    return Fault(
+        f"{name} full",
+        act=lambda trial: _fill(directory(trial), trial),
+        prepare=lambda trial: _on_tmpfs(directory(trial), trial),
+        statuses=DISK,
+        needs="root",
+    )
+
+
+def _inject(who: str, error: str) -> Fault:
+    def act(trial: Trial) -> None:
+        pid = trial.running.process.pid if who == "controller" else _qemu(trial)
+        if pid is None:
+            return
+        call, number = trial.rng.choice(CALLS), trial.rng.randrange(1, 30)
+        # A full disk stays full; another error passes.
+        last = "+" if error == "ENOSPC" else ""
+        rule = f"inject={call}:error={error}:when={number}{last}"
+        trial.notes.append(rule)
+        argv = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", rule, "-p", str(pid)]
+        tracer = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+        trial.undo.callback(tracer.wait)
+        trial.undo.callback(tracer.terminate)
+
+    return Fault(f"{who} {error}", act, statuses=DISK, needs="strace")
+
+
+def _vanish_cache(trial: Trial) -> None:
+    name = trial.rng.choice([*KEPT, "."])
+    gone = trial.place.cache / name
+    trial.notes.append(f"{name} removed")
+    if gone.is_dir():
+        shutil.rmtree(gone, ignore_errors=True)
+    else:
+        gone.unlink(missing_ok=True)
+
+
+def _vanish_output(trial: Trial) -> None:
+    shutil.rmtree(trial.place.output, ignore_errors=True)
+
+
+def _damage(trial: Trial) -> None:
+    """Changes one bit of a file of the cache, and leaves the file's times as they are."""
+    files = [p for part in KEPT for p in sorted((trial.place.cache / part).rglob("*"))]
+    path = trial.rng.choice([p for p in files if p.is_file() and p.stat().st_size])
+    times = path.stat()
+    flip(path, trial.rng.randrange(times.st_size), trial.rng.randrange(8))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    trial.notes.append(str(path.relative_to(trial.place.cache)))
+
+
+def flip(path: Path, offset: int, bit: int = 0) -> None:
+    """Changes one bit of a file."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FAULTS = (
+    *(_signal_controller(number) for number in SIGNALS),
+    Fault("controller SIGINT to its group", _interrupt_group, statuses=FAILURES | {130}),
+    Fault("controller SIGTERM twice", _twice, statuses=FAILURES | {143}),
+    Fault("controller SIGSTOP for a while", _stop_controller),
+    Fault("controller SIGSTOP, then SIGKILL", _stop_and_kill, statuses=FAILURES | {-9}),
+    *(_signal_qemu(number) for number in SIGNALS),
+    Fault("QEMU SIGSTOP for a while", _stop_qemu),
+    _attack_agent("SIGKILL", "busybox killall -KILL python3"),
+    _attack_agent("SIGTERM", "busybox killall -TERM python3"),
+    _attack_agent(
+        "SIGSTOP for a while",
+        "busybox killall -STOP python3; busybox sleep 3; busybox killall -CONT python3",
+    ),
+    _full("output", lambda trial: trial.place.output),
+    _full("cache", lambda trial: trial.place.cache),
+    _inject("controller", "EIO"),
+    _inject("QEMU", "EIO"),
+    _inject("controller", "ENOSPC"),
+    _inject("QEMU", "ENOSPC"),
+    Fault("cache vanished", _vanish_cache),
+    Fault("output vanished", _vanish_output, statuses=FAILURES | {2}, loses_output=True),
+    Fault("cache damaged", prepare=_damage),
+)
