@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from particle_agent.contract.wire import AgentEvent
+from particle_agent.contract.wire import AgentEvent, Continue, HostAnswer, StageStart
 from particle_agent.stages.output.export import Export
 from particle_agent.stages.software.bootstrap import Bootstrap
 
@@ -72,9 +72,13 @@ def _install(
     """Installs the packages of the packages disk, and writes the base to the output disk."""
     sandbox.agent.extract(sources, deadline, listen)
 
-    def on_event(event: AgentEvent) -> None:
+    def on_event(event: AgentEvent) -> HostAnswer | None:
+        if isinstance(event, StageStart):
+            # The packages are here, so the VM has no network meanwhile.
+            return Continue()
         if not sandbox.take_disk_event(event, deadline):
             listen(event)
+        return None
 
     sandbox.agent.run([Bootstrap(), Export()], hostname=suite, deadline=deadline, listen=on_event)
     if sandbox.written is None:
