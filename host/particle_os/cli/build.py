@@ -27,6 +27,7 @@ from particle_os.report.verdict import failure_of
 @click.command("build")
 @option.RECIPE
 @option.VARIABLES
+@option.ALLOW_OUTSIDE
 @option.OUTPUT
 @option.BASE
 @option.ACCEL

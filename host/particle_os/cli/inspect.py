@@ -32,6 +32,7 @@ ARCHITECTURE = "amd64"
 @option.SAME_MIRROR
 @option.HIDDEN_TEMPLATE
 @option.VARIABLES
+@option.ALLOW_OUTSIDE
 @option.ACCEL
 @with_output
 @option.build_options

@@ -97,6 +97,10 @@ VARIABLES = click.option(
     metavar="NAME=VALUE",
     help="Set a variable of the recipe; commas separate the items of a list.",
 )
+ALLOW_OUTSIDE = click.option(
+    "--allow-outside", is_flag=True,
+    help="Let the recipe name files outside of its directory.",
+)  # fmt: skip
 FORMAT = click.option(
     "--format", "given_format", type=click.Choice(list(FORMATS)),
     help="The image's format; raw and qcow2 are detected.",

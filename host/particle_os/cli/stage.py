@@ -29,6 +29,7 @@ def stage_group() -> None:
 @click.option("--output", "output_path", type=option.PathType(), metavar="FILE",
               help="Write the resulting root file system to this tar archive.")  # fmt: skip
 @option.VARIABLES
+@option.ALLOW_OUTSIDE
 @option.ACCEL
 @option.memory_option("2G")
 @option.CPUS

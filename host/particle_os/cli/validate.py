@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli.command import OutputStyle, with_output
-from particle_os.cli.options import VARIABLES, PathType
+from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, PathType
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem, whole_line
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
@@ -19,6 +19,7 @@ from particle_os.recipe.variables import NoSuchVariable
 @click.command("validate")
 @click.argument("recipes", nargs=-1, required=True, type=PathType(), metavar="RECIPE...")
 @VARIABLES
+@ALLOW_OUTSIDE
 @click.option(
     "--format",
     "style",
@@ -29,7 +30,11 @@ from particle_os.recipe.variables import NoSuchVariable
 )
 @with_output
 def validate_command(
-    output: OutputStyle, recipes: tuple[Path, ...], variables: dict[str, str], style: str
+    output: OutputStyle,
+    recipes: tuple[Path, ...],
+    variables: dict[str, str],
+    allow_outside: bool,
+    style: str,
 ) -> int:
     """Check recipes and list all their errors."""
     problems: list[Problem] = []
@@ -38,7 +43,7 @@ def validate_command(
     for path in recipes:
         try:
             unknown.append({})
-            notes += _load_with(path, dict(variables), unknown[-1]).notes
+            notes += _load_with(path, dict(variables), unknown[-1], allow_outside).notes
         except InvalidDocument as invalid:
             problems += invalid.problems
             notes += invalid.notes
@@ -49,6 +54,13 @@ def validate_command(
             raise min((found[name] for found in unknown), key=lambda e: not e.is_near)
     # Several recipes may include the same file.
     problems, notes = list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
+    _show(output, style, len(recipes), problems, notes)
+    return EXIT_USAGE if problems else 0
+
+
+def _show(
+    output: OutputStyle, style: str, count: int, problems: list[Problem], notes: list[Problem]
+) -> None:
     if output.as_json or style == "json":
         data = {"problems": [asdict(p) for p in problems], "notes": [asdict(n) for n in notes]}
         output.show_json(json.dumps(data, indent=2))
@@ -64,17 +76,19 @@ def validate_command(
             for note in notes:
                 click.echo(f"note: {note}", err=True)
             if not problems:
-                click.echo(f"{len(recipes)} valid")
-    return EXIT_USAGE if problems else 0
+                click.echo(f"{count} valid")
 
 
 def _load_with(
-    path: Path, variables: dict[str, str], unknown: dict[str, NoSuchVariable]
+    path: Path,
+    variables: dict[str, str],
+    unknown: dict[str, NoSuchVariable],
+    allow_outside: bool,
 ) -> LoadedRecipe:
     """Loads a recipe with the values that it has variables for; `unknown` gets the others."""
     while True:
         try:
-            return loading.load(path, variables)
+            return loading.load(path, variables, allow_outside=allow_outside)
         except NoSuchVariable as error:
             unknown[error.name] = error
             del variables[error.name]

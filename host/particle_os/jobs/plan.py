@@ -36,6 +36,8 @@ class BuildOptions:
     output_directory: Path = Path()
     # Values for the recipe's variables.
     variables: Mapping[str, str] = field(default_factory=dict)
+    # Whether the recipe may name files outside of its directory.
+    allow_outside: bool = False
     base: str | None = None
     accel: accel.Mode = "auto"
     memory: int | None = None

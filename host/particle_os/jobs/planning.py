@@ -29,7 +29,9 @@ def make_plan(recipe_path: Path, options: BuildOptions, *, with_secrets: bool = 
     InvalidDocument or UsageError with all problems, InfrastructureError when the registry does not
     answer.
     """
-    loaded = loading.load(recipe_path, options.variables, base=options.base)
+    loaded = loading.load(
+        recipe_path, options.variables, base=options.base, allow_outside=options.allow_outside
+    )
     return _plan(loaded, options, with_secrets=with_secrets)
 
 
@@ -40,7 +42,9 @@ def make_stage_plan(
 
     With `export`, the resulting system is written to a tar archive. Raises as `make_plan` does.
     """
-    loaded = loading.load_stage(kind, path, options.variables, base=base)
+    loaded = loading.load_stage(
+        kind, path, options.variables, base=base, allow_outside=options.allow_outside
+    )
     # The user wants to see the stage run, so a checkpoint must not replace the run.
     plan = _plan(loaded, replace(options, base=base, refresh="1"))
     return replace(plan, more=(Export(),) if export else ())

@@ -24,6 +24,7 @@ from particle_agent.stages import RecipeStage
 from particle_os.documents.annotations import field_types
 from particle_os.documents.document import Key, Node
 from particle_os.documents.words import unlike_a_path
+from particle_os.recipe.inside import outside
 from particle_os.system.checksum import file_sha256
 
 S = TypeVar("S", bound=RecipeStage)
@@ -63,7 +64,15 @@ class Attachment:
         return archive.open("rb")
 
 
-def attach(stage: S, relative_to: Path, key: Key, complain: Complain) -> tuple[S, list[Attachment]]:
+@dataclass(frozen=True)
+class Origin:
+    """Paths are relative to `directory` and must lead into `inside`; None permits every place."""
+
+    directory: Path
+    inside: Path | None
+
+
+def attach(stage: S, origin: Origin, key: Key, complain: Complain) -> tuple[S, list[Attachment]]:
     """The stage with digests instead of paths, and the files that the digests represent.
 
     `key` is the place of the stage in the recipe. `complain` gets each file that cannot be read.
@@ -71,7 +80,7 @@ def attach(stage: S, relative_to: Path, key: Key, complain: Complain) -> tuple[S
     found: list[Attachment] = []
 
     def reference(path: str, where: Key, marker: OnHost) -> str:
-        taken = _take(path, relative_to, marker, where, complain)
+        taken = _take(path, origin, marker, where, complain)
         if taken is None:
             return path
         found.append(taken)
@@ -80,7 +89,7 @@ def attach(stage: S, relative_to: Path, key: Key, complain: Complain) -> tuple[S
     return _replaced(stage, type(stage), key, reference), found
 
 
-def look(node: Node, kind: Any, relative_to: Path, key: Key, complain: Complain) -> None:
+def look(node: Node, kind: Any, origin: Origin, key: Key, complain: Complain) -> None:
     """Passes to `complain` the unreadable files of a stage that has other problems.
 
     `kind` is the annotated type that `node` should have, `key` its place in the recipe.
@@ -89,28 +98,30 @@ def look(node: Node, kind: Any, relative_to: Path, key: Key, complain: Complain)
     value = node.value
     if marker := next((a for a in arguments if isinstance(a, OnHost)), None):
         if isinstance(value, str) and not node.unknown and marker.accepts(value):
-            _take(value, relative_to, marker, key, complain)
+            _take(value, origin, marker, key, complain)
     elif typing.get_origin(kind) is tuple:
         for index, item in enumerate(value if isinstance(value, list) else ()):
-            look(item, arguments[0], relative_to, (*key, index), complain)
+            look(item, arguments[0], origin, (*key, index), complain)
     elif typing.get_origin(kind) is typing.Annotated:
-        look(node, arguments[0], relative_to, key, complain)
+        look(node, arguments[0], origin, key, complain)
     elif typing.get_origin(kind) in (typing.Union, types.UnionType):
         for argument in arguments:
-            look(node, argument, relative_to, key, complain)
+            look(node, argument, origin, key, complain)
     elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
         for name, hint in field_types(kind).items():  # type: ignore[arg-type]
             if (spelled := kebab_case(name)) in value:
-                look(value[spelled], hint, relative_to, (*key, spelled), complain)
+                look(value[spelled], hint, origin, (*key, spelled), complain)
 
 
 def _take(
-    name: str, relative_to: Path, marker: OnHost, key: Key, complain: Complain
+    name: str, origin: Origin, marker: OnHost, key: Key, complain: Complain
 ) -> Attachment | None:
     """The attachment that a name refers to; None when it cannot be read."""
-    path = relative_to / name
+    path = origin.directory / name
     shown = unlike_a_path(name) or name
     try:
+        if fault := outside(path, origin.inside):
+            raise NotAttachable(fault)
         found = _attachment(path, marker)
         if marker.faults is not None and found.size > LOOKED_AT_LIMIT:
             raise NotAttachable(f"is larger than {LOOKED_AT_LIMIT} bytes")

@@ -26,20 +26,30 @@ OF_WHOLE_RECIPES = ("included files", "order of the stages", "firmware", "length
 
 
 def load(
-    path: Path, given: Mapping[str, str] | None = None, *, base: str | None = None
+    path: Path,
+    given: Mapping[str, str] | None = None,
+    *,
+    base: str | None = None,
+    allow_outside: bool = False,
 ) -> LoadedRecipe:
     """Reads and validates a recipe and the files that it includes.
 
-    `given` are values for the variables of the recipe. `base` replaces its base image. Raises
-    InvalidDocument with all problems, and UsageError for a given variable that is not declared.
+    `given` are values for the variables of the recipe. `base` replaces its base image. With
+    `allow_outside`, the recipe may name files outside of its directory. Raises InvalidDocument with
+    all problems, and UsageError for a given variable that is not declared.
     """
-    reading = _begin(path, given, base)
+    reading = _begin(path, given, base, allow_outside)
     run(reading, PASSES)
     return _loaded(reading)
 
 
 def load_stage(
-    kind: str, path: Path, given: Mapping[str, str] | None = None, *, base: str
+    kind: str,
+    path: Path,
+    given: Mapping[str, str] | None = None,
+    *,
+    base: str,
+    allow_outside: bool = False,
 ) -> LoadedRecipe:
     """Reads and validates the options of one stage, as a recipe with this stage only.
 
@@ -47,7 +57,7 @@ def load_stage(
     """
     kind = kind.removeprefix(legacy.PREFIX)
     _check_runs_alone(kind)
-    reading = _begin(path, given, base)
+    reading = _begin(path, given, base, allow_outside)
     variables, *others, needs = (each for each in PASSES if each.name not in OF_WHOLE_RECIPES)
     run(reading, (variables, Pass("a recipe around the stage", partial(_wrap, kind)), *others))
     wrong = bool(reading.source.problems)
@@ -61,9 +71,12 @@ def load_stage(
     return loaded
 
 
-def _begin(path: Path, given: Mapping[str, str] | None, base: str | None) -> Reading:
+def _begin(
+    path: Path, given: Mapping[str, str] | None, base: str | None, allow_outside: bool
+) -> Reading:
     source = document.load(path)
-    return Reading(source, Variables(source, given or {}), base)
+    inside = None if allow_outside else source.path.parent
+    return Reading(source, Variables(source, given or {}), base, inside)
 
 
 def _loaded(reading: Reading) -> LoadedRecipe:

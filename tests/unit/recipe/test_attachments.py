@@ -6,7 +6,7 @@ import pytest
 from particle_agent.stages.contents.files import File, Files
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
-from particle_os.recipe.attachments import NotAttachable, attach
+from particle_os.recipe.attachments import NotAttachable, Origin, attach
 
 RECIPE = """\
 name: test
@@ -25,7 +25,10 @@ def attached(directory, source):
     stage = Files(files=(File(path="/a", content="x"), File(path="/b", source=source)))
     complaints = []
     changed, found = attach(
-        stage, directory, ("stages", 0), lambda k, c, m: complaints.append((k, m))
+        stage,
+        Origin(directory, directory),
+        ("stages", 0),
+        lambda k, c, m: complaints.append((k, m)),
     )
     return changed, found, complaints
 

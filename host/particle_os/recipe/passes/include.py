@@ -11,6 +11,7 @@ from particle_os.documents import document
 from particle_os.documents.document import NODE_LIMIT, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
+from particle_os.recipe.inside import outside
 
 KEY = "include"
 DEPTH_LIMIT = 10
@@ -18,22 +19,26 @@ DEPTH_LIMIT = 10
 COUNT_LIMIT = 100
 
 
-def expand(source: Source, prepare: Callable[[Source], None]) -> None:
+def expand(source: Source, prepare: Callable[[Source], None], inside: Path | None = None) -> None:
     """Replaces each `include` by the stages of the included file.
 
-    Calls `prepare` with each file that is read. Notes the problems of a file in `source`, with
+    Calls `prepare` with each file that is read. The files must be in the directory `inside`, unless
+    it is None. Notes the problems of a file in `source`, with
     their places in that file. A file that cannot be read makes `source` incomplete. Raises
     InvalidDocument when the recipe exceeds the limits on included files and values.
     """
     if stages := source.root.child("stages"):
-        _Expansion(source, prepare).expand(stages, (source.path,))
+        _Expansion(source, prepare, inside).expand(stages, (source.path,))
 
 
 class _Expansion:
     """The inclusions of one recipe, with counts of the files and of their values."""
 
-    def __init__(self, source: Source, prepare: Callable[[Source], None]) -> None:
+    def __init__(
+        self, source: Source, prepare: Callable[[Source], None], inside: Path | None
+    ) -> None:
         self._source = source
+        self._inside = inside
         self._prepare = prepare
         self._count = 0
         self._nodes = sum(1 for _ in source.root.walk())
@@ -103,6 +108,9 @@ class _Expansion:
         if self._count > COUNT_LIMIT:
             self._refuse(item, f"more than {COUNT_LIMIT} files are included")
         try:
+            if fault := outside(path, self._inside):
+                self._source.problem(mark, "no-file", f"{shown}: {fault}")
+                return False
             if not stat.S_ISREG(path.stat().st_mode):
                 self._source.problem(mark, "no-file", f"{shown}: is no regular file")
                 return False

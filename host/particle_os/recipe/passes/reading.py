@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from particle_os.documents.document import Key, Source
 from particle_os.recipe.model import LoadedRecipe, Recipe
@@ -22,6 +23,8 @@ class Reading:
     source: Source
     variables: Variables
     base: str | None = None
+    # The files that the recipe names must be in this directory; None permits every place.
+    inside: Path | None = None
     recipe: Recipe | None = None
     loaded: LoadedRecipe | None = None
 

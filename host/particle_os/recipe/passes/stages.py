@@ -12,7 +12,7 @@ from particle_os.documents import validation
 from particle_os.documents.document import Node, Source
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import dependencies
-from particle_os.recipe.attachments import attach, look
+from particle_os.recipe.attachments import Origin, attach, look
 from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes.reading import Reading
@@ -93,8 +93,8 @@ def attach_files(reading: Reading) -> None:
             why = f"it is for {meant}, not {recipe.architecture}"
             source.note(mark, "left-out", f"the stage {stage.label} is left out: {why}")
             continue
-        directory = mark.path.parent
-        attached, attachments = attach(stage, directory, ("stages", index), reading.complain)
+        origin = Origin(mark.path.parent, reading.inside)
+        attached, attachments = attach(stage, origin, ("stages", index), reading.complain)
         stages.append(attached)
         places.append(mark)
         found.append(tuple(attachments))
@@ -118,7 +118,8 @@ def look_for_files(reading: Reading) -> None:
             continue
         known = stage_kinds().get(kind.value) if isinstance(kind.value, str) else None
         if known is not None and may_apply(node.plain(), reading.recipe.architecture):
-            look(node, known, node.mark.path.parent, key, reading.complain)
+            origin = Origin(node.mark.path.parent, reading.inside)
+            look(node, known, origin, key, reading.complain)
 
 
 def check_needs(reading: Reading) -> None:

@@ -25,7 +25,7 @@ def _replace_variables(reading: Reading) -> None:
 
 
 def _include(reading: Reading) -> None:
-    include.expand(reading.source, reading.variables.substitute)
+    include.expand(reading.source, reading.variables.substitute, reading.inside)
 
 
 def _update(reading: Reading) -> None:
