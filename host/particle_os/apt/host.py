@@ -9,7 +9,7 @@ from pathlib import Path
 from particle_agent.apt.failure import apt_failure
 from particle_agent.errors import EnvironmentFailed
 
-from particle_os.errors import InfrastructureError, StageFailed
+from particle_os.errors import InfrastructureError, NotEnoughSpace, StageFailed
 from particle_os.system import process
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
@@ -51,6 +51,8 @@ def apt_get(
             what="apt-get on the host",
             log=take,
         )
+    except NotEnoughSpace:
+        raise
     except InfrastructureError as error:
         failure = apt_failure(error.tail)
         if failure is None:

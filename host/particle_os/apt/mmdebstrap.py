@@ -13,15 +13,17 @@ from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract import wire
 
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
-from particle_os.errors import InfrastructureError
+from particle_os.errors import InfrastructureError, NotEnoughSpace, printable
 from particle_os.system import process
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 
 _UNREACHABLE = re.compile(
-    r"Could not (?:resolve|connect to) '?([^'\s:]+)|Failed to fetch https?://([^/\s:]+)"
-    r"|https?://([^/\s:]+)\S* .*(?:Temporary failure|Could not connect|Connection)"
+    r"Could not (?:resolve|connect to) '?([^'\s:]+)"
+    r"|https?://([^/\s:]+)\S* .*(?:Temporary failure|Could not connect|Connection|unreachable)"
 )
+# apt's message about a file of a mirror that answers, such as a wrong hash or an error 404.
+_BAD_FILE = re.compile(r"Failed to fetch https?://([^/\s:]+)\S*\s+(\S.*)")
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,9 @@ def _extracting(
 def _finish(finish: Callable[[], object]) -> None:
     try:
         finish()
+    except NotEnoughSpace:
+        # mmdebstrap adds that it has failed to fetch, but the mirror is not to blame.
+        raise
     except InfrastructureError as error:
         text = "\n".join(error.tail)
         if match := _UNREACHABLE.search(text):
@@ -132,6 +137,12 @@ def _finish(finish: Callable[[], object]) -> None:
             raise InfrastructureError(
                 f"the package mirror {host} cannot be reached",
                 hint="Check the network, or give another mirror with --mirror.",
+                tail=error.tail,
+            ) from error
+        if match := _BAD_FILE.search(text):
+            raise InfrastructureError(
+                f"the package mirror {match[1]} serves a bad file: {printable(match[2], 200)}",
+                hint="Build again later, or give another mirror with --mirror.",
                 tail=error.tail,
             ) from error
         raise

@@ -21,7 +21,7 @@ from pathlib import Path
 from particle_os.base import oci, skopeo
 from particle_os.base.layers import blob, missing_layers
 from particle_os.base.oci import ContainerImage
-from particle_os.errors import InfrastructureError, UsageError, printable
+from particle_os.errors import InfrastructureError, NotEnoughSpace, UsageError, printable
 from particle_os.system import process, tar_archive
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular, read_regular
@@ -271,6 +271,8 @@ def fetch(
                 within=skopeo.confinement(work, _local(source), store),
                 env=skopeo.environment(work),
             )
+        except NotEnoughSpace:
+            raise
         except InfrastructureError as error:
             raise _explained(error, f"{image.reference} cannot be fetched", source) from error
         if missing_layers(image, store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -30,6 +31,7 @@ from particle_os.report.github import Workflow, unlike_commands
 from particle_os.report.progress import Progress, make_sink
 from particle_os.system import interrupt
 from particle_os.system.gate import Gate
+from particle_os.system.workspace import full_disk
 
 
 def _workflow() -> Workflow:
@@ -140,6 +142,8 @@ def _as_shown(error: BaseException) -> tuple[ParticleError, int]:
         case Interrupted(signal_number=number):
             name = signal.Signals(number).name
             return ParticleError(f"ended by {name}"), EXIT_SIGNAL + number
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return full_disk(error), EXIT_INFRASTRUCTURE
         case OSError():
             return ParticleError(str(error)), EXIT_INFRASTRUCTURE
         case _:

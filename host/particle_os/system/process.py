@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import os
+import re
 import select
 import shlex
 import shutil
@@ -16,13 +17,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from particle_os.errors import DeadlineExceeded, InfrastructureError
+from particle_os.errors import DeadlineExceeded, InfrastructureError, NotEnoughSpace
 from particle_os.system.confinement import FAILED, Confinement, environment
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
+from particle_os.system.workspace import free_bytes
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 TAIL_LINES = 20
+# strerror(3) of ENOSPC and EDQUOT; Go writes them in lower case.
+FULL = re.compile(r"(?i)no space left on device|disk quota exceeded")
 TERMINATE_SECONDS = 5.0
 VERSION_SECONDS = 30.0
 
@@ -149,11 +153,13 @@ def begun(
     The end of the context ends a program that still runs.
     """
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+    full: list[str] = []
 
     def read(output: IO[bytes]) -> None:
         for line in iter(lambda: output.readline(8192), b""):
             if text := line.decode("utf-8", "replace").rstrip():
                 tail.append(text)
+                full.extend(FULL.findall(text)[: 1 - len(full)])
                 log(text)
 
     def finish() -> tuple[str, ...]:
@@ -165,6 +171,8 @@ def begun(
             ) from error
         reader.join(5)
         if status != 0:
+            if full:
+                raise _no_space(what, within, tuple(tail))
             command = shlex.join(_words(argv))
             raise InfrastructureError(
                 f"{what} failed (status {status}): {command[:1000]}", tail=tuple(tail)
@@ -191,12 +199,26 @@ def run(
     """Runs a program to its end and returns its last lines of output.
 
     `log` receives each line as it comes. Raises InfrastructureError when the program is missing or
-    fails (with a command to paste), DeadlineExceeded when it takes too long.
+    fails (with a command to paste), NotEnoughSpace when it reports a full disk, DeadlineExceeded
+    when it takes too long.
     """
     with begun(
         argv, deadline=deadline, what=what, within=within, env=env, stdin=stdin, log=log
     ) as finish:
         return finish()
+
+
+def _no_space(what: str, within: Confinement, tail: tuple[str, ...]) -> NotEnoughSpace:
+    """The error of a program that reports a full disk: the fullest place that it writes to."""
+    free = {place: free_bytes(place) for place in within.writes if place.exists()}
+    if not free:
+        return NotEnoughSpace(f"{what}: a disk of the host is full", tail=tail)
+    place = min(free, key=lambda place: free[place])
+    return NotEnoughSpace(
+        f"{what}: no space left in {place}; {free[place]} bytes are free",
+        hint="Free more space, or use another file system: XDG_CACHE_HOME places the cache.",
+        tail=tail,
+    )
 
 
 def capture(

@@ -196,3 +196,15 @@ def need_room(directory: Path, needed: int, what: str) -> None:
 def allocated_bytes(path: Path) -> int:
     """The bytes that a (sparse) file takes on its disk."""
     return path.stat().st_blocks * 512
+
+
+def full_disk(error: OSError) -> NotEnoughSpace:
+    """The error about a full disk that a system call of this process has reported."""
+    place = Path(os.fsdecode(error.filename)) if error.filename else cache_directory()
+    while not place.exists():
+        place = place.parent
+    return NotEnoughSpace(
+        f"no space left in {place}; {free_bytes(place)} bytes are free there",
+        hint="Free more space, or use another file system: XDG_CACHE_HOME places the cache, "
+        "--output the images.",
+    )

@@ -7,7 +7,7 @@ import pytest
 from particle_agent.contract import wire
 from particle_os.apt import mmdebstrap
 from particle_os.apt.proxy import ChosenProxy
-from particle_os.errors import InfrastructureError
+from particle_os.errors import InfrastructureError, NotEnoughSpace
 
 from ...waiting import plenty, until
 
@@ -81,3 +81,28 @@ def test_it_starts_again_when_the_proxy_goes_away(program):
     assert "127.0.0.1:9" in first
     assert "127.0.0.1:9" not in second
     assert notes == ["the apt proxy http://127.0.0.1:9 has gone away; apt goes on without it"]
+
+
+def test_a_full_disk_is_not_the_fault_of_the_mirror(program):
+    place = program(
+        'echo "E: Failed to fetch http://mirror.example.org/x  Could not open file"\n'
+        'echo "write (28: No space left on device)"; exit 1'
+    )
+    with (
+        pytest.raises(NotEnoughSpace, match="no space left in") as caught,
+        extracting(place) as end,
+    ):
+        end()
+    assert "mirror" not in caught.value.brief
+
+
+@pytest.mark.parametrize(
+    "reason", ["Hash Sum mismatch", "404  Not Found [IP: 127.0.0.1 80]", "Undetermined Error"]
+)
+def test_a_mirror_that_serves_a_bad_file_is_not_unreachable(program, reason):
+    place = program(f'echo "E: Failed to fetch http://mirror.example.org/x  {reason}"; exit 1')
+    with pytest.raises(InfrastructureError, match="serves a bad file") as caught:
+        with extracting(place) as end:
+            end()
+    assert "mirror.example.org" in caught.value.brief
+    assert reason.split()[0] in caught.value.brief

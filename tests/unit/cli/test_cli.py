@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from particle_os import __version__
+from particle_os.recipe import loading
 
 from ...waiting import HANG_SECONDS
 from .command_line import run
@@ -105,3 +107,15 @@ def test_json_errors_come_for_wrong_arguments_too(arguments):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 2
     assert json.loads(done.stderr)["exit_code"] == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_its_place(monkeypatch, tmp_path, number):
+    def fail(*arguments, **options):
+        raise OSError(number, "no room", str(tmp_path / "missing" / "file"))
+
+    monkeypatch.setattr(loading, "load", fail)
+    result = run("validate", tmp_path / "x.yml")
+    assert result.exit_code == 5
+    assert f"no space left in {tmp_path};" in result.stderr
+    assert "bytes are free" in result.stderr

@@ -6,8 +6,9 @@ import sys
 from contextlib import suppress
 
 import pytest
-from particle_os.errors import DeadlineExceeded, InfrastructureError
+from particle_os.errors import DeadlineExceeded, InfrastructureError, NotEnoughSpace
 from particle_os.system import process
+from particle_os.system.confinement import Confinement
 
 from ...waiting import DeadlineWhen, is_running, plenty, until
 
@@ -140,3 +141,23 @@ def test_output_that_is_no_text_does_no_harm():
 
 def test_nothing_waits_for_the_keyboard():
     assert run("cat") == ()
+
+
+def test_a_full_disk_is_named_with_its_place_and_the_free_bytes(tmp_path, soon):
+    script = "echo a mirror cannot be reached; head -c 9 /dev/zero >/dev/full"
+    within = Confinement(writes=(tmp_path,))
+    with pytest.raises(NotEnoughSpace, match=r"step: no space left in \S+; \d+ bytes") as caught:
+        process.run(["sh", "-c", script], deadline=soon, what="step", within=within)
+    assert str(tmp_path) in caught.value.brief
+    assert "XDG_CACHE_HOME" in caught.value.hint
+
+
+def test_a_full_disk_is_noticed_however_much_a_program_prints_afterwards(soon):
+    script = "head -c 9 /dev/zero >/dev/full; seq 100; exit 1"
+    with pytest.raises(NotEnoughSpace, match="a disk of the host is full"):
+        process.run(["sh", "-c", script], deadline=soon, what="step")
+
+
+def test_a_program_that_succeeds_may_speak_of_full_disks(soon):
+    text = "No space left on device"
+    assert process.run(["echo", text], deadline=soon, what="step") == (text,)
