@@ -44,13 +44,18 @@ PHASE_NAMES = tuple(name for name, _ in PHASES)
 KERNEL, INIT = PHASE_NAMES.index("kernel"), PHASE_NAMES.index("init")
 ANSWER = PHASE_NAMES.index("answer")
 
+# The rest of a line up to further words. Without a limit, a long line that begins a message over
+# and over would take quadratic time.
+REST = rb"[^\r\n]{0,400}"
 # The first sign wins where several begin at the same place.
 SIGNS: tuple[tuple[BootStatus, re.Pattern[bytes]], ...] = (
     (
         "init-missing",
         re.compile(
             rb"No working init found|Requested init \S+ failed|No init found\. Try passing|"
-            rb"Target filesystem doesn't have requested \S+|run-init: [^\r\n]*(?:/init|systemd)"
+            rb"Target filesystem doesn't have requested \S+|run-init: "
+            + REST
+            + rb"(?:/init|systemd)"
         ),
     ),
     (
@@ -74,9 +79,9 @@ SIGNS: tuple[tuple[BootStatus, re.Pattern[bytes]], ...] = (
             rb"Loading \S+ ?failed[^\r\n]*|Loading \S+\.\.\. ?failed[^\r\n]*|Booting kernel failed|"
             rb"Could not find kernel|Invalid or corrupt kernel|No DEFAULT or UI|"
             # GRUB
-            rb"error: [^\r\n]*file `[^'\r\n]*(?:vmlinuz|linux)[^'\r\n]*' not found|"
-            rb"you need to load the kernel first|error: [^\r\n]*invalid magic number|"
-            rb"error: [^\r\n]*bad shim signature|Minimal BASH-like line editing|"
+            rb"error: [^`\r\n]{0,200}file `(?=[^'\r\n]{0,200}(?:vmlinuz|linux))[^'\r\n]{0,400}' not "
+            rb"found|you need to load the kernel first|error: " + REST + rb"invalid magic number|"
+            rb"error: " + REST + rb"bad shim signature|Minimal BASH-like line editing|"
             # systemd-boot, the kernel's EFI stub
             rb"No loader found\.[^\r\n]*|Error loading [^\r\n]*|Failed to execute [^\r\n]*|"
             rb"EFI stub: ERROR: [^\r\n]*"
@@ -90,13 +95,13 @@ SIGNS: tuple[tuple[BootStatus, re.Pattern[bytes]], ...] = (
             rb"Multiple active partitions|Boot error|Failed to load ldlinux\.c32|"
             rb"ldlinux\.c32: not a COM32R image|"
             # GRUB
-            rb"grub rescue>|error: [^\r\n]*unknown filesystem|"
+            rb"grub rescue>|error: " + REST + rb"unknown filesystem|"
             # the shim
             rb"Verification failed: [^\r\n]*|Something has gone seriously wrong[^\r\n]*|"
-            rb"Failed to (?:open|load image) \\?[^\r\n]* (?:-|:) [^\r\n]*|"
+            rb"Failed to (?:open|load image) \\?" + REST + rb" (?:-|:) [^\r\n]*|"
             # OVMF, about a program that it may not or cannot start, or that has given up
             rb"BdsDxe: failed to start Boot" + OF_A_DISK + rb"[^\r\n]*|"
-            rb"BdsDxe: failed to load Boot[^\r\n]*(?:Access Denied|Security Violation)"
+            rb"BdsDxe: failed to load Boot" + REST + rb"(?:Access Denied|Security Violation)"
         ),
     ),
     (

@@ -5,6 +5,7 @@ import re
 import pytest
 from particle_os.boot.signs import PHASE_NAMES, PHASES, find_sign
 
+from ...limited import limited
 from ...waiting import HANG_SECONDS
 
 SAID = [
@@ -159,3 +160,21 @@ def test_a_boot_loader_that_comes_in_pieces_is_no_init():
 def test_nothing_on_the_console_is_an_answer():
     pattern = dict(PHASES)[PHASE_NAMES[-1]]
     assert not re.search(pattern, b"PARTICLE-OS-PROBE answer")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "error: ",
+        "error: file `linux",
+        "run-init: ",
+        "Failed to open x ",
+        "BdsDxe: failed to load Boot",
+        "BdsDxe: failed to start Boot1 \\x22",
+        "Requested init ",
+        "ERROR: device '",
+    ],
+)
+def test_a_line_that_repeats_its_beginning_is_searched_in_bounds(words):
+    setup = "from particle_os.boot.signs import find_sign"
+    assert limited(setup, f'find_sign(b"{words}" * (65536 // len("{words}")))') == ""
