@@ -17,17 +17,18 @@ def paragraphs(text: str) -> Iterator[dict[str, str]]:
 
     A value of several lines keeps its line ends. Raises Malformed.
     """
-    fields: dict[str, str] = {}
+    # Joined at the end: adding to a text line by line copies it for each line.
+    fields: dict[str, list[str]] = {}
     name = ""
     for line in (*text.split("\n"), ""):
         if not line.strip():
             if fields:
-                yield fields
+                yield {name: "\n".join(lines) for name, lines in fields.items()}
             fields, name = {}, ""
         elif line[0] in " \t" and name:
-            fields[name] += f"\n{line}"
+            fields[name].append(line)
         elif match := _FIELD.fullmatch(line.rstrip("\r")):
             name = match[1].lower()
-            fields[name] = match[2].strip()
+            fields[name] = [match[2].strip()]
         elif not line.startswith("#"):
             raise Malformed(f"this line is no field and continues none: {line[:80]!r}")

@@ -9,7 +9,6 @@ the work. Formats: dpkg(1) status, sources.list(5), apt_preferences(5).
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -157,8 +156,8 @@ def _accepted(value: str, pattern: str, what: str) -> str:
 def _text(file: FileContent) -> str:
     try:
         return base64.b64decode(file.content, validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise Refused(f"{file.path} is not UTF-8 text") from error
+    except ValueError as error:
+        raise Refused(f"{file.path[:80]} is not UTF-8 text") from error
 
 
 def _paragraphs(file: FileContent) -> Iterator[Mapping[str, str]]:
@@ -195,8 +194,8 @@ def _write_keyrings(files: Iterable[FileContent], directory: Path) -> dict[str, 
     for number, file in enumerate(files):
         try:
             data = base64.b64decode(file.content, validate=True)
-        except binascii.Error as error:
-            raise Refused(f"{file.path} is not a keyring") from error
+        except ValueError as error:
+            raise Refused(f"{file.path[:80]} is not a keyring") from error
         trusted = file.path.startswith(("/etc/apt/trusted.gpg.d/", "/etc/apt/trusted.gpg"))
         # apt derives the format of a keyring from the file name's extension.
         ending = "asc" if data.lstrip().startswith(_ARMOR) else "gpg"

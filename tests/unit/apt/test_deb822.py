@@ -1,6 +1,8 @@
 import pytest
 from particle_os.apt.deb822 import Malformed, paragraphs
 
+from ...limited import limited
+
 
 def test_fields_are_found_by_their_names_in_lower_case():
     text = "Package: curl\nVERSION:1:2\n\n \nPackage:  vim \r\nEmpty:\n"
@@ -25,3 +27,9 @@ def test_empty_text_has_no_paragraph():
 def test_text_that_is_no_paragraph_is_an_error(text):
     with pytest.raises(Malformed, match="no field"):
         list(paragraphs(text))
+
+
+def test_a_field_of_very_many_lines_is_read_in_bounds():
+    setup = "from particle_os.apt.deb822 import paragraphs"
+    action = "print(len(list(paragraphs('A: b\\n' + ' a\\n' * 500_000))))"
+    assert limited(setup, action) == "1\n"
