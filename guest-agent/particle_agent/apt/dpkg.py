@@ -20,7 +20,11 @@ def find_member(deb: IO[bytes], name: bytes) -> int:
     """
     deb.seek(8)
     while len(header := deb.read(60)) == 60:
-        size = int(header[48:58])
+        digits = header[48:58].rstrip()
+        # A negative size would lead back to this header for ever.
+        if not digits.isdigit():
+            raise EnvironmentFailed(f"{deb.name} is malformed: a member has no size")
+        size = int(digits)
         if header[:16].rstrip() == name:
             return size
         deb.seek(size + size % 2, os.SEEK_CUR)

@@ -135,13 +135,13 @@ def _control_archive(deb: Path, deadline: Deadline) -> bytes:
 def _control(archive: bytes, deb: str, deadline: Deadline) -> str:
     try:
         tar_archive.check(io.BytesIO(archive), len(archive), deadline)
-    except tarfile.TarError as error:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+            members = {member.name.removeprefix("./"): member for member in tar}
+            if (file := tar.extractfile(members["control"])) is None:
+                raise tarfile.ReadError("its control file is no file")
+            return file.read().decode("utf-8", "surrogateescape")
+    except dpkg_database.MALFORMED as error:
         raise InfrastructureError(f"{deb} cannot be read: {error}") from error
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-        members = {member.name.removeprefix("./"): member for member in tar}
-        file = tar.extractfile(members["control"])
-        assert file is not None
-        return file.read().decode("utf-8", "surrogateescape")
 
 
 def _header(name: bytes, size: int) -> bytes:

@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO
 
 from particle_agent.apt.dpkg import DPKG, STATUS, find_member
 from particle_agent.contract.decode import encode
 from particle_agent.contract.packages import Loose, merged
+from particle_agent.errors import EnvironmentFailed
 
 from particle_os.system import tar_archive
 from particle_os.system.deadline import Deadline
@@ -34,6 +35,10 @@ REMOVED = re.compile(rf"(?m)^ (/.*) {NO_HASH} remove-on-upgrade$")
 # Files in these directories have an effect before their package is configured.
 AT_ONCE = ("/etc/apt/", "/etc/dpkg/")
 FORMAT = "1\n"
+# The end of the seconds that a tar header without extensions holds.
+LATEST = 1 << 33
+# The errors of tarfile, also for a link that leads to itself, and of our own reading.
+MALFORMED = (tarfile.TarError, LookupError, ValueError, RecursionError)
 SECONDS = 300.0
 
 
@@ -67,7 +72,7 @@ def write(debs: Sequence[Path], place: Path) -> None:
     `debs` are decompressed packages in the order in which dpkg would unpack them. Raises Unusual if
     the result of tar could differ from the result of dpkg.
     """
-    packages = [_read(deb) for deb in debs]
+    packages = _read_all(debs)
     _check_overlaps(packages)
     with tarfile.open(place, "w:", format=tarfile.PAX_FORMAT) as archive:
         status = "".join(f"{package.stanza}\n" for package in packages)
@@ -85,10 +90,7 @@ def write_loose(debs: Sequence[Path], directory: Path) -> None:
     configures neither apt nor dpkg, and no other package contains its files, or its directories
     with another owner or mode. `debs` are decompressed. Raises Unusual if a package is malformed.
     """
-    try:
-        packages = [(deb, _read(deb)) for deb in debs]
-    except (tarfile.TarError, LookupError, ValueError) as error:
-        raise Unusual(f"a package is malformed: {error}") from error
+    packages = list(zip(debs, _read_all(debs), strict=True))
     owners = Counter(merged(path) for _, package in packages for path in package.files)
     kinds: dict[str, set[tuple[str | int, ...]]] = {}
     for _, package in packages:
@@ -143,6 +145,14 @@ def _check_overlaps(packages: Sequence[_Package]) -> None:
             owners[path] = package.name
 
 
+def _read_all(debs: Sequence[Path]) -> list[_Package]:
+    """Reads packages. Raises Unusual, also for a package that is malformed."""
+    try:
+        return [_read(deb) for deb in debs]
+    except (*MALFORMED, EnvironmentFailed) as error:
+        raise Unusual(f"a package is malformed: {error}") from error
+
+
 def _read(deb: Path) -> _Package:
     with deb.open("rb") as file:
         control = _control(file.read(find_member(file, b"control.tar")))
@@ -186,6 +196,9 @@ def _control(archive: bytes) -> dict[str, _File]:
                 continue
             if not member.isreg():
                 raise Unusual(f"the control file {name} of a package is not a regular file")
+            # An extended header can give any number, and also "nan".
+            if not 0 <= member.mtime < LATEST:
+                raise Unusual(f"the control file {name} of a package has no date")
             mode = member.mode & 0o7777
             # dpkg makes the scripts executable.
             if name in SCRIPTS and mode & 0o555 != 0o555:
@@ -257,7 +270,10 @@ def _path(member: tarfile.TarInfo) -> str:
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return cast(IO[bytes], tar.extractfile(member)).read()
+    file = tar.extractfile(member)
+    if file is None:
+        raise Unusual(f"{member.name} in a package is a link to what is no file")
+    return file.read()
 
 
 def _text(file: _File) -> str:

@@ -1,0 +1,1 @@
+"""Feeds mutated inputs to every parser of foreign bytes (`make fuzz`)."""
