@@ -13,9 +13,11 @@ FIRST ?= 1
 N ?= 20
 TESTS ?= tests/unit tests/guest
 WORKERS ?= 4
+SECONDS ?= 60
+TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check vm-test matrix mutations faults recipes bench generate \
+.PHONY: help setup venv demo test check vm-test matrix mutations faults recipes bench fuzz generate \
 	debian-facts
 
 help: ## Print the targets
@@ -68,6 +70,11 @@ faults: setup ## Disturb real builds at random moments and check what is left (S
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
+
+fuzz: venv ## Feed mutated inputs to each parser of foreign bytes (SECONDS=60 JOBS=1 TARGETS=...)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --jobs $(JOBS) --out $(OUT)/fuzz $(TARGETS)
 
 debian-facts: venv ## Write the assumptions about Debian's packages from today's packages
 	@PYTHONPATH=. $(BIN)/python -m tests.debian_facts
