@@ -217,8 +217,8 @@ class Target:
         """Makes the directory, and missing parents owned by root. Sets mode and owner."""
         place = self.path(path)
         place.mkdir(parents=True, exist_ok=True)
-        place.chmod(mode)
         self._chown(place, owner)
+        place.chmod(mode)
 
     def write(
         self, path: str, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
@@ -236,8 +236,9 @@ class Target:
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(data, file)
         temporary = Path(name)
-        temporary.chmod(mode)
         self._chown(temporary, owner)
+        # chown(2) clears the set-user-ID and set-group-ID bits of a program.
+        temporary.chmod(mode)
         temporary.replace(place)
 
     def attached(self, reference: str) -> Path:

@@ -1,13 +1,21 @@
 """The decoding of requests, and the stages that work in advance."""
 
 import json
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import ClassVar, Literal
 
 import pytest
 from particle_agent.agent import runner
+from particle_agent.agent.failure import FailedStage
 from particle_agent.contract import wire
 from particle_agent.contract.decode import DecodeError, encode
+from particle_agent.errors import StageError
+from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import Timezone
+from particle_agent.target.limits import TimeUp
 
 
 def test_only_stages_that_find_the_system_as_it_is_work_ahead(target):
@@ -56,3 +64,120 @@ def test_a_malformed_request_is_refused():
         runner.RunRequest.decoded({"options": {"hostname": 1}, "stages": []})
     with pytest.raises(DecodeError, match=r"stages\[0\]: unknown type 'no-stage'"):
         runner.RunRequest.decoded({"options": {"hostname": "x"}, "stages": [{"type": "no-stage"}]})
+
+
+class Talk:
+    """A channel that records the events, and the answers that the host was asked for."""
+
+    def __init__(self):
+        self.sent = []
+
+    def start_stage(self, index, *, network):
+        self.sent.append(wire.StageStart(index=index))
+
+    def send(self, event):
+        self.sent.append(event)
+
+    def wait_for_host(self, event):
+        self.sent.append(event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd(StageOptions):
+    """A stage that notes each run, and then fails with `error` if there is one."""
+
+    reads_network: ClassVar[bool] = False
+    type: Literal["odd"] = "odd"
+    error: BaseException | None = None
+    log: list = field(default_factory=list)
+
+    def run(self, target):
+        self.log.append("ran")
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def vm(target, tmp_path, monkeypatch):
+    """The parts of the VM around a request: secrets, mounts, and the log of what happened."""
+    log = []
+    held = tmp_path / "held"
+    held.mkdir()
+    monkeypatch.setattr(runner.wire, "HELD", str(held))
+
+    @contextmanager
+    def noted(name):
+        log.append(name)
+        yield
+        log.append(f"end of {name}")
+
+    monkeypatch.setattr(runner, "mount_scratch", lambda: False)
+    monkeypatch.setattr(runner, "mounted_for_chroot", lambda root: noted("mounts"))
+    monkeypatch.setattr(runner, "frozen_scratch", lambda: noted("frozen"))
+    monkeypatch.setattr(runner, "check_needs", lambda *arguments: log.append("needs"))
+    monkeypatch.setattr(runner, "verify", lambda channel, serial: log.append("verified"))
+    monkeypatch.setattr(runner.RunRequest, "target", lambda self, index, channel: target)
+    monkeypatch.setattr(target, "end_programs", lambda: log.append("programs ended"))
+    return SimpleNamespace(log=log, held=held, channel=Talk())
+
+
+def request(*stages, **options):
+    return runner.RunRequest(wire.RunOptions(hostname="box", **options), stages)
+
+
+def test_a_stage_that_fails_ends_the_request_and_nothing_after_it_runs(vm):
+    stages = (Odd(), Odd(error=StageError("it failed")), Odd())
+    with pytest.raises(FailedStage, match="it failed") as failed:
+        runner.run_stages(request(*stages, checkpoints=True, verify=True), vm.channel)
+    assert failed.value.index == 1
+    assert (stages[0].log, stages[1].log, stages[2].log) == (["ran"], ["ran"], [])
+    kinds = [type(event) for event in vm.channel.sent]
+    assert kinds == [wire.StageStart, wire.StageEnd, wire.Frozen, wire.StageStart]
+    assert vm.log == [
+        "mounts", "needs", "programs ended", "frozen", "end of frozen", "programs ended",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [OSError(5, "an I/O error"), KeyError("x"), StageError("x")])
+def test_no_error_of_a_stage_lets_it_pass(vm, error):
+    with pytest.raises(FailedStage) as failed:
+        runner.run_stages(request(Odd(error=error), Odd()), vm.channel)
+    assert (failed.value.index, failed.value.error) == (0, error)
+    assert vm.channel.sent == [wire.StageStart(index=0)]
+
+
+def test_a_request_that_succeeds_keeps_each_state_but_the_last_and_verifies(vm):
+    runner.run_stages(request(Odd(), Odd(), checkpoints=True, verify=True), vm.channel)
+    ends = [event for event in vm.channel.sent if not isinstance(event, wire.StageStart)]
+    assert [type(event) for event in ends] == [wire.StageEnd, wire.Frozen, wire.StageEnd]
+    assert ends[1] == wire.Frozen(index=0)
+    assert vm.log[-2:] == ["end of mounts", "verified"]
+
+
+def test_a_request_asks_for_what_it_does(vm):
+    runner.run_stages(request(Odd(), Odd()), vm.channel)
+    assert not [event for event in vm.channel.sent if isinstance(event, wire.Frozen)]
+    assert "verified" not in vm.log
+
+
+def test_the_time_limit_of_a_stage_fails_the_stage(vm, target, monkeypatch):
+    @contextmanager
+    def up(seconds):
+        assert seconds == 120
+        yield
+        raise TimeUp
+
+    monkeypatch.setattr(runner, "time_limit", up)
+    target.tail.append("last words")
+    with pytest.raises(FailedStage, match="did not end within 2m") as failed:
+        runner.run_stages(request(Odd(timeout=120)), vm.channel)
+    assert type(failed.value.error) is StageError
+    assert failed.value.error.tail == ("last words",)
+    assert vm.channel.sent == [wire.StageStart(index=0)]
+
+
+def test_the_files_of_the_secrets_are_gone_before_a_stage_runs(vm, tmp_path):
+    (vm.held / "one").write_bytes(b"value")
+    assert runner._take_secrets(vm.held) == {"one": b"value"}
+    assert list(vm.held.iterdir()) == []
+    assert runner._take_secrets(tmp_path / "none") == {}

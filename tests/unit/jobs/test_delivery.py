@@ -1,8 +1,9 @@
 import hashlib
+import json
 
 import pytest
 from particle_agent.stages.output.qemu import Qemu
-from particle_os.jobs.delivery import Delivery
+from particle_os.jobs.delivery import Delivery, published
 from particle_os.report import results
 from particle_os.report.progress import Progress
 from particle_os.report.results import ENDINGS, StageResult
@@ -105,3 +106,50 @@ def test_the_network_age_of_a_build_is_the_age_of_its_oldest_network_stage(monke
     assert age([False, True, True]) == 20
     assert age([True, True, False]) == 30
     assert age([False, False, True]) == 10
+
+
+def _changed(**fields):
+    def change(output):
+        path = output / "server.result.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+    return change
+
+
+@pytest.fixture
+def earlier(delivery):
+    """The output directory of an earlier build with the key `key`."""
+    delivery.file("raw").write_bytes(b"image")
+    delivery.add("raw", 5)
+    changes = {"artifacts": delivery.artifacts(), "build_key": "key", "status": "passed"}
+    found = result("server").model_copy(update=changes)
+    delivery.write(found, "<!DOCTYPE html>")
+    delivery.publish(found)
+    return delivery.output
+
+
+@pytest.mark.parametrize("status", ["passed", "not-tested"])
+def test_an_earlier_build_with_intact_images_makes_a_build_unnecessary(earlier, status):
+    _changed(status=status)(earlier)
+    found = published("server", earlier, "key")
+    assert (found.build_key, found.status) == ("key", status)
+    assert [image.path for image in found.artifacts] == ["server.raw"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda output: (output / "server.raw").write_bytes(b"imagE"),
+        lambda output: (output / "server.raw").write_bytes(b"image\0"),
+        lambda output: (output / "server.raw").write_bytes(b""),
+        lambda output: (output / "server.raw").unlink(),
+        lambda output: (output / "server.result.json").unlink(),
+        lambda output: (output / "server.result.json").write_text("{"),
+        _changed(status="failed"),
+        _changed(status="defective"),
+        _changed(build_key="other"),
+    ],
+)
+def test_an_earlier_build_that_is_not_whole_is_built_again(earlier, damage):
+    damage(earlier)
+    assert published("server", earlier, "key") is None
