@@ -8,17 +8,17 @@ BIN := $(VENV)/bin
 OUT ?= out
 RUNS ?= 10
 JOBS ?= 1
+TESTS ?= tests/unit tests/guest
+WORKERS ?= 4
 SEED ?= 1
 FIRST ?= 1
 N ?= 20
-TESTS ?= tests/unit tests/guest
-WORKERS ?= 4
 SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check vm-test matrix mutations faults recipes bench fuzz generate \
-	debian-facts
+.PHONY: help setup venv demo test check vm-test matrix mutations faults recipes bench fuzz \
+	generate debian-facts
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done

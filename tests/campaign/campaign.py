@@ -108,7 +108,7 @@ def attempt(
             if not (late := trial.running.is_over):
                 fault.act(trial)
             status = trial.running.end()
-        found = [*_told(trial.running, fault, status)]
+        found = [*trial.losses, *_told(trial.running, fault, status)]
         found += losses(place, known, reference, status)
         found += _vanished(place, fault)
         build = Build.start(place, reference.recipe)

@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .mirror import Manner, Mirror, served
 from .trial import Trial, copy
 
 # Exit statuses (docs/ci.md): 0 published, 3 a stage failed, 5 the host failed.
@@ -222,6 +224,39 @@ def flip(path: Path, offset: int, bit: int = 0) -> None:
         file.write(bytes([byte ^ 1 << bit]))
 
 
+def _bad_mirror(manner: Manner) -> Fault:
+    """The helper VM is missing, and the mirror that serves its packages misbehaves."""
+
+    def prepare(trial: Trial) -> None:
+        helpers, kept = trial.place.cache / "helpers", trial.place.directory / "helpers"
+        helpers.rename(kept)
+        # From 1 kB to 10 MB, in the middle of an index or of a package.
+        mirror = Mirror(manner, int(10 ** trial.rng.uniform(3, 7)))
+        trial.notes.append(f"{mirror.left} bytes")
+        if manner == "slow":
+            seconds = trial.rng.uniform(0, 10)
+            mirror.begun = lambda: threading.Timer(seconds, _interrupt, [trial]).start()
+        url = trial.undo.enter_context(served(mirror))
+        trial.options = ["--mirror", url, "--apt-proxy", "none"]
+        trial.undo.callback(_put_back, kept, helpers, trial)
+
+    statuses = {5, 130} if manner == "slow" else {5}
+    return Fault(f"mirror {manner}", prepare=prepare, statuses=statuses)
+
+
+def _interrupt(trial: Trial) -> None:
+    _send(trial.running.process.pid, signal.SIGINT)
+
+
+def _put_back(kept: Path, helpers: Path, trial: Trial) -> None:
+    """Puts the helper VM back. Files of the disturbed build that are still there are noted."""
+    left = [path.name for path in helpers.rglob("*") if path.suffix != ".lock"]
+    if left:
+        trial.losses.append(f"cache: of an unfinished helper VM {left} is left")
+    shutil.rmtree(helpers, ignore_errors=True)
+    kept.rename(helpers)
+
+
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAULTS = (
     *(_signal_controller(number) for number in SIGNALS),
@@ -245,5 +280,8 @@ FAULTS = (
     _inject("QEMU", "ENOSPC"),
     Fault("cache vanished", _vanish_cache),
     Fault("output vanished", _vanish_output, statuses=FAILURES | {2}, loses_output=True),
+    _bad_mirror("cut"),
+    _bad_mirror("garbage"),
+    _bad_mirror("slow"),
     Fault("cache damaged", prepare=_damage),
 )

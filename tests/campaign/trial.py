@@ -97,13 +97,19 @@ class Build:
     seconds: float = 0.0
 
     @classmethod
-    def start(cls, place: Place, recipe: Path, program: Sequence[str | Path] = ()) -> Build:
+    def start(
+        cls,
+        place: Place,
+        recipe: Path,
+        program: Sequence[str | Path] = (),
+        options: Sequence[str] = (),
+    ) -> Build:
         account = place.account
         argv = [sys.executable, CONFINE, account.uid, account.gid]
         argv += program or [account.venv / "bin/particle-os"]
         argv += ["build", recipe, "--output", place.output, "--no-boot-test", "--accel", "tcg"]
         process = subprocess.Popen(
-            [*map(str, argv), "--progress", "json"],
+            [*map(str, argv), "--progress", "json", *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -197,7 +203,8 @@ class Reference:
 class Trial:
     """A build that is to be disturbed.
 
-    `undo` ends the fault before anything is checked; `after` cleans up after the trial.
+    `undo` ends the fault before anything is checked; `after` cleans up after the trial. A fault
+    changes `program` and `options` of the build, and appends to `notes` and `losses`.
     """
 
     place: Place
@@ -206,8 +213,10 @@ class Trial:
     undo: ExitStack
     after: ExitStack
     program: Sequence[str | Path] = ()
+    options: Sequence[str] = ()
     build: Build | None = None
     notes: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
 
     @property
     def running(self) -> Build:
@@ -215,7 +224,7 @@ class Trial:
         return self.build
 
     def start(self) -> None:
-        self.build = Build.start(self.place, self.reference.recipe, self.program)
+        self.build = Build.start(self.place, self.reference.recipe, self.program, self.options)
 
     def wait_for(self, moment: Moment) -> None:
         """Waits for a moment, or for the end of the build if the build never reaches it."""
