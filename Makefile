@@ -17,7 +17,7 @@ SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check vm-test matrix mutations faults recipes bench fuzz \
+.PHONY: help setup venv demo test check vm-test matrix mutations faults mutants recipes bench fuzz \
 	generate debian-facts
 
 help: ## Print the targets
@@ -67,6 +67,11 @@ mutations: setup ## Break images in every known way and check each verdict (RUNS
 faults: setup ## Disturb real builds at random moments and check what is left (SEED=1 FIRST=1 N=20)
 	@sh host/setup.sh test-packages
 	@$(BIN)/python -m tests.campaign --seed $(SEED) --first $(FIRST) --number $(N)
+
+mutants: N := 500
+mutants: venv ## Count the faults in the code that the tests notice (SEED=1 N=500 JOBS=1)
+	@sh host/setup.sh programs
+	@$(BIN)/python tests/mutants.py --seed $(SEED) -n $(N) --jobs $(JOBS)
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py

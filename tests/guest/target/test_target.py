@@ -213,3 +213,9 @@ def test_secrets_are_there_for_as_long_as_the_context_lasts(target):
     assert not target.exists("/run/secrets")
     with target.secrets({}):
         assert not target.exists("/run/secrets")
+
+
+def test_a_command_in_the_target_gets_its_input_and_its_variables(target):
+    target.chroot(["chpasswd"], stdin="name:word", env={"A": "b"})
+    command = target.only("chpasswd")
+    assert (command.inside, command.stdin, command.env) == (True, "name:word", {"A": "b"})
