@@ -16,6 +16,7 @@ from particle_agent.contract.decode import encode
 from particle_os.base.oci import ContainerImage, Layer
 from particle_os.errors import InfrastructureError
 from particle_os.system.checksum import file_sha256
+from particle_os.system.regular_file import open_regular
 
 CHUNK = 1 << 18
 
@@ -82,7 +83,7 @@ class _Stream(io.RawIOBase):
             self._digest = self._left.pop()
             place = blob(self._store, self._digest)
             os.utime(place)
-            self._current = place.open("rb")
+            self._current = open_regular(place)
             self._hash = hashlib.sha256()
         self._hash.update(buffer[:count])
         return int(count)

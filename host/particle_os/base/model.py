@@ -13,6 +13,7 @@ from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError
 from particle_os.sandbox.agent import Agent, Listener
 from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import open_regular
 from particle_os.system.workspace import Workspace
 
 
@@ -77,7 +78,7 @@ class TarBase:
         return {}
 
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
-        with self.tarball.open("rb") as stream:
+        with open_regular(self.tarball) as stream:
             sent = agent.unpack(stream, deadline, listen)
         if f"sha256:{sent}" != self.digest:
             raise InfrastructureError(

@@ -17,6 +17,7 @@ from particle_os.system import process, publication
 from particle_os.system.checksum import file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import Workspace, locked
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Increase it when the same packages give a different base.
 FORMAT = 6
 MAKE_SECONDS = 1800.0
+DIGEST_LIMIT = 1000
 
 
 def find_suite(
@@ -40,7 +42,12 @@ def find_suite(
         os.utime(digest)
     except FileNotFoundError:
         return None
-    return TarBase(f"mmdebstrap:{suite}", tarball, digest.read_text().strip())
+    return TarBase(f"mmdebstrap:{suite}", tarball, read_digest(digest))
+
+
+def read_digest(path: Path) -> str:
+    """The digest in a file of the cache. Raises OSError."""
+    return read_regular(path, DIGEST_LIMIT).decode("ascii", "replace").strip()
 
 
 def is_damaged(base: Base) -> bool:

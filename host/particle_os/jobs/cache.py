@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from particle_os.base.suite import read_digest
 from particle_os.jobs import checkpoints
 from particle_os.sandbox import helper
 from particle_os.shortcuts import saved_memory
@@ -150,7 +151,7 @@ def _has_its_content(entry: CacheEntry) -> bool:
         found = checkpoints.read(path)
         return found is not None and checkpoints.intact(found)
     if entry.kind == "base":
-        return path.exists() and entry.paths[1].read_text().strip() == f"sha256:{file_sha256(path)}"
+        return path.exists() and read_digest(entry.paths[1]) == f"sha256:{file_sha256(path)}"
     if entry.kind in ("package", "image"):
         return file_sha256(path) == entry.name
     if entry.kind == "state":

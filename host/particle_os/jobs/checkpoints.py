@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -26,10 +27,12 @@ from particle_agent.stages import Stage
 
 from particle_os.system import publication
 from particle_os.system.checksum import file_sha256
+from particle_os.system.regular_file import open_regular, read_regular
 
 # Increase it when the host makes scratch disks differently. Keys cover changes of the agent.
 FORMAT = 1
 DISK, META = "disk.qcow2", "meta.json"
+META_LIMIT = 1 << 16
 FAILED = "-failed"
 # Options of a stage that do not influence the disk that a successful stage leaves.
 WITHOUT_EFFECT = ("name", "when", "timeout")
@@ -131,7 +134,7 @@ class Checkpoints:
     def _take(self, key: str, held: ExitStack) -> Checkpoint | None:
         place = self._directory / key
         try:
-            lock = held.enter_context((place / META).open())
+            lock = held.enter_context(open_regular(place / META))
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             # Another build may have replaced the checkpoint before the lock was taken.
             same = os.path.samestat(os.fstat(lock.fileno()), (place / META).stat())
@@ -190,11 +193,14 @@ class Checkpoints:
 def read(place: Path) -> Checkpoint | None:
     """The checkpoint in the directory `place`; None when it is missing or damaged."""
     try:
-        meta = Meta(**json.loads((place / META).read_text()))
+        meta = Meta(**json.loads(read_regular(place / META, META_LIMIT)))
         status = (place / DISK).stat()
     except (OSError, ValueError, TypeError):
         return None
     if (status.st_size, status.st_mtime_ns) != (meta.size, meta.modified_ns):
+        return None
+    # A time that is no number would never be too old.
+    if not isinstance(meta.created, float) or not math.isfinite(meta.created):
         return None
     return Checkpoint(place.name, place / DISK, meta)
 
@@ -204,7 +210,7 @@ def evict(place: Path, *, into: Path) -> bool:
     if not place.exists():
         return True
     try:
-        with (place / META).open() as lock:
+        with open_regular(place / META) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             place.rename(into)
     except BlockingIOError:

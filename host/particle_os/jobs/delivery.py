@@ -19,7 +19,7 @@ from particle_os.jobs import artifact
 from particle_os.jobs.artifact import checksums
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress
-from particle_os.report.results import ENDINGS, ArtifactResult, Result
+from particle_os.report.results import ENDINGS, ArtifactResult, Result, read_result
 from particle_os.system import publication
 from particle_os.system.checksum import Checksums, tree_sha256
 from particle_os.system.deadline import Deadline
@@ -230,7 +230,7 @@ def results(output: Path) -> list[Result]:
     found = []
     for path in output.glob("*.result.json"):
         try:
-            result = Result.model_validate_json(path.read_bytes())
+            result = read_result(path)
         except (OSError, pydantic.ValidationError):
             continue
         if result.artifacts and all((output / a.path).exists() for a in result.artifacts):
@@ -253,7 +253,7 @@ def already_there(plan: Plan) -> Result | None:
 def published(name: str, output: Path, build_key: str) -> Result | None:
     """The result of the earlier build with `build_key`; None unless all its images are intact."""
     try:
-        result = Result.model_validate_json((output / f"{name}.result.json").read_bytes())
+        result = read_result(output / f"{name}.result.json")
         if result.build_key != build_key or result.status not in ("passed", "not-tested"):
             return None
         for image in result.artifacts:

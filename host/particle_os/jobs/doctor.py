@@ -14,8 +14,9 @@ from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import templates
 from particle_os.system import process
 from particle_os.system.confinement import landlock_abi
+from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import cache_directory, free_bytes
-from particle_os.vm.accel import DEVICE, KVM_MEMORY
+from particle_os.vm.accel import DEVICE, KVM_MEMORY, MEMORY_LIMIT
 from particle_os.vm.firmware import DIRECTORY, FIRMWARES, missing
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -133,7 +134,7 @@ def _kvm(cache: Path) -> Diagnosis:
             "sudo usermod -aG kvm $USER, then log in again",
         )
     try:
-        tried = json.loads((cache / KVM_MEMORY).read_text())
+        tried = json.loads(read_regular(cache / KVM_MEMORY, MEMORY_LIMIT))
         status: Literal["ok", "warning"] = "ok" if tried["works"] else "warning"
         return Diagnosis("KVM", status, f"when it was last tried, {tried['reason']}")
     except (OSError, ValueError, KeyError, TypeError):

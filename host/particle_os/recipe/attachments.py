@@ -26,6 +26,7 @@ from particle_os.documents.document import Key, Node
 from particle_os.documents.words import unlike_a_path
 from particle_os.recipe.inside import outside
 from particle_os.system.checksum import file_sha256
+from particle_os.system.regular_file import open_regular, read_regular
 
 S = TypeVar("S", bound=RecipeStage)
 ENTRIES_LIMIT = 100_000
@@ -57,7 +58,7 @@ class Attachment:
         Raises OSError, and NotAttachable when a tree has changed.
         """
         if self.reference.startswith("sha256:"):
-            return self.path.open("rb")
+            return open_regular(self.path)
         archive = directory / "attached.tar"
         with archive.open("wb") as file:
             _pack(self.path, file)
@@ -125,7 +126,9 @@ def _take(
         found = _attachment(path, marker)
         if marker.faults is not None and found.size > LOOKED_AT_LIMIT:
             raise NotAttachable(f"is larger than {LOOKED_AT_LIMIT} bytes")
-        faults = marker.faults(path.read_bytes()) if marker.faults is not None else ()
+        faults = (
+            marker.faults(read_regular(path, LOOKED_AT_LIMIT)) if marker.faults is not None else ()
+        )
     except (OSError, NotAttachable) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         complain(key, "no-file", f"{shown}: {reason}")
@@ -206,7 +209,7 @@ def _pack(directory: Path, sink: Any) -> None:
                 archive.addfile(member)
             elif stat.S_ISREG(status.st_mode):
                 member.mode = 0o755 if status.st_mode & 0o100 else 0o644
-                with path.open("rb") as file:
+                with open_regular(path, follow=False) as file:
                     member.size = os.fstat(file.fileno()).st_size
                     archive.addfile(member, file)
             else:

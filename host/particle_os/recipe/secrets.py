@@ -19,6 +19,7 @@ from particle_agent.stages.base import Secret
 
 from particle_os.documents.words import unlike_a_path
 from particle_os.errors import UsageError
+from particle_os.system.regular_file import open_regular, read_regular
 from particle_os.system.secret_forms import LEAST
 
 # Bytes. The gate could not hide a shorter secret without hiding unrelated text.
@@ -78,7 +79,7 @@ def _value(secret: Secret, directory: Path, environment: Mapping[str, str]) -> b
         path = directory / secret.file
         source = unlike_a_path(secret.file) or str(path)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 value = file.read(MOST + 1)
         except OSError as error:
             raise UsageError(
@@ -105,4 +106,4 @@ def _key(cache: Path) -> bytes:
                 os.link(file.name, path)
             except FileExistsError:
                 pass  # Another build has created the key in the meantime.
-    return path.read_bytes()
+    return read_regular(path, MOST)

@@ -13,10 +13,13 @@ from particle_agent.stages.output.qemu import Format
 from particle_os.boot.verdict import Verdict
 from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification
+from particle_os.system.regular_file import read_regular
 from particle_os.vm.traffic import Traffic
 
 # The endings of the other files of a build; the result is published last.
 ENDINGS = ("report.html", "log", "console.log", "result.json")
+# Bytes; the result of a build is far smaller.
+RESULT_LIMIT = 64 << 20
 
 BuildStatus = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
 
@@ -149,3 +152,8 @@ class SingleResult(Record):
     archive: ArchiveResult | None
     phases: dict[str, float]
     notes: tuple[str, ...] = ()
+
+
+def read_result(path: Path) -> Result:
+    """Reads a result. Raises OSError, and pydantic.ValidationError when the file holds none."""
+    return Result.model_validate_json(read_regular(path, RESULT_LIMIT))

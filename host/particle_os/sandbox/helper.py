@@ -29,6 +29,7 @@ from particle_os.system import process, publication
 from particle_os.system.checksum import file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import Workspace, locked
 from particle_os.vm import cpio
 
@@ -36,6 +37,7 @@ from particle_os.vm import cpio
 FORMAT = 2
 FILES = ("kernel", "initrd", "root.squashfs")
 SUMS = "SHA256SUMS"
+SUMS_LIMIT = 1 << 16
 MAKE_SECONDS = 900.0
 MODULES = ("failover", "net_failover", "virtio_net", "virtio_blk", "squashfs", "overlay")
 # 40 % of the files. The helper VM has no users who read documentation.
@@ -182,7 +184,7 @@ def _sums(directory: Path) -> dict[str, str]:
 def intact(directory: Path) -> bool:
     """Whether the files of a helper have their checksums."""
     try:
-        lines = (directory / SUMS).read_text().splitlines()
+        lines = read_regular(directory / SUMS, SUMS_LIMIT).decode().splitlines()
         listed = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
         return listed == _sums(directory)
     except (OSError, ValueError):

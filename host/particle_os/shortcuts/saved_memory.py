@@ -22,6 +22,7 @@ from typing import BinaryIO
 from particle_os.errors import VmError
 from particle_os.system import process, publication
 from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import open_regular
 from particle_os.vm.accel import QEMU
 from particle_os.vm.argv import MachineSpec, qemu_argv
 from particle_os.vm.console import ConsoleLog
@@ -108,7 +109,7 @@ def _digest(file: BinaryIO, size: int) -> bytes:
 
 def intact(state: Path) -> bool:
     """Whether a saved state is undamaged. Raises OSError if it cannot be read."""
-    with state.open("rb") as file:
+    with open_regular(state) as file:
         return _is_whole(file)
 
 
@@ -129,7 +130,7 @@ def restored(
     spec = replace(spec, restored=True)
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(state.open("rb"))
+            file = stack.enter_context(open_regular(state))
             os.utime(state)
         except OSError as error:
             raise VmError(f"the saved state cannot be read: {error}") from error

@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_os.system.regular_file import open_regular
+
 CHUNK = 1 << 20
 
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a whole file, as hexadecimal digits. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

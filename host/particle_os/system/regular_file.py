@@ -9,15 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 # The kernel's answers to an attempt to open a socket, a device without driver, or a link.
 _IRREGULAR = {errno.ENXIO: "not a regular file", errno.ENODEV: "not a regular file"}
 _LINK = {errno.ELOOP: "a symbolic link"}
 
 
-def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
+def open_regular(path: Path, *, follow: bool = True) -> BufferedReader:
     """Opens a regular file for reading, without waiting for a peer.
 
     Set `follow` to False where others than the user may have planted a link in place of `path`

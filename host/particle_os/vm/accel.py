@@ -21,6 +21,7 @@ from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
+from particle_os.system.regular_file import read_regular
 from particle_os.vm.argv import MIB, DirectBoot, MachineSpec
 from particle_os.vm.console import ConsoleLog
 from particle_os.vm.machine import running
@@ -30,6 +31,7 @@ QEMU = "qemu-system-x86_64"
 DEVICE = Path("/dev/kvm")
 # The cache's file with the result of the last trial of KVM.
 KVM_MEMORY = "kvm.json"
+MEMORY_LIMIT = 1 << 16
 PROBE_SECONDS = 10.0
 TCG_FACTOR = 4.0
 EMULATED = "emulated by TCG, which QEMU does not consider a security boundary"
@@ -121,7 +123,7 @@ def _kvm_works(
     parts = [platform.release(), platform.version(), process.identity(QEMU), status.st_rdev]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     try:
-        remembered = json.loads(memory_file.read_text())
+        remembered = json.loads(read_regular(memory_file, MEMORY_LIMIT))
         if remembered["key"] == key:
             return bool(remembered["works"]), str(remembered["reason"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,5 +1,6 @@
 import itertools
 import os
+import re
 
 import pytest
 from hypothesis import given
@@ -253,3 +254,22 @@ def test_pruning_during_a_build_removes_unused_checkpoints_only(keep, store, tmp
         removed = cache.prune(tmp_path, limit=0)
         assert [entry.name for entry in removed] == ["b"]
     assert {e.name for e in cache.prune(tmp_path, limit=0)} == {"a", "0"}
+
+
+@pytest.mark.parametrize("created", ["NaN", "1e999", '"yesterday"', "null"])
+def test_a_checkpoint_without_a_usable_time_is_not_used(store, keep, tmp_path, created):
+    keep("a")
+    place = tmp_path / "checkpoints/a" / META
+    text = place.read_text()
+    number = re.search(r'"created": ([0-9.]+)', text)[1]
+    place.write_text(text.replace(number, created))
+    assert found(store, "a") == []
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_no_checkpoint(store, keep, tmp_path, plant):
+    keep("a")
+    (tmp_path / "checkpoints/a" / META).unlink()
+    plant(tmp_path / "checkpoints/a" / META)
+    assert found(store, "a") == []
+    assert cache.entries(tmp_path)

@@ -72,7 +72,7 @@ def test_the_name_follows_from_the_value_and_from_the_user(tmp_path):
     [
         (Secret(name="a", env="A"), {}, "secret 'a': the environment variable A is not set"),
         (Secret(name="a", file="none"), {}, "none cannot be read: No such file"),
-        (Secret(name="a", file="."), {}, "cannot be read: Is a directory"),
+        (Secret(name="a", file="."), {}, "cannot be read: not a regular file"),
         (Secret(name="a", env="A"), {"A": "abc\n"}, "A holds 3 bytes; a secret needs from 4 to"),
         (Secret(name="a", env="A"), {"A": "x" * 65537}, "A holds 65537 bytes"),
     ],
