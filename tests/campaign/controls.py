@@ -40,7 +40,7 @@ def undetected(account: Account, reference: Reference, directory: Path) -> list[
     known = [pid for pid, _ in descendants(os.getpid())]
     for name, plant in FILES.items():
         place = make_place(account, directory)
-        copy(reference.cache, place.cache)
+        copy(reference.cache, place.cache, link=True)
         copy(reference.new, place.output)
         assert [*losses_of_next(place, reference, known)] == []
         plant(place, reference)
