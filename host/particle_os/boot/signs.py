@@ -79,9 +79,13 @@ SIGNS: tuple[tuple[BootStatus, re.Pattern[bytes]], ...] = (
             rb"Loading \S+ ?failed[^\r\n]*|Loading \S+\.\.\. ?failed[^\r\n]*|Booting kernel failed|"
             rb"Could not find kernel|Invalid or corrupt kernel|No DEFAULT or UI|"
             # GRUB
-            rb"error: [^`\r\n]{0,200}file `(?=[^'\r\n]{0,200}(?:vmlinuz|linux))[^'\r\n]{0,400}' not "
-            rb"found|you need to load the kernel first|error: " + REST + rb"invalid magic number|"
-            rb"error: " + REST + rb"bad shim signature|Minimal BASH-like line editing|"
+            rb"error: [^`\r\n]{0,200}file `(?=[^'\r\n]{0,200}(?:vmlinuz|linux))[^'\r\n]{0,400}' "
+            rb"not found|you need to load the kernel first|"
+            rb"error: "
+            + REST
+            + rb"invalid magic number|error: "
+            + REST
+            + rb"bad shim signature|Minimal BASH-like line editing|"
             # systemd-boot, the kernel's EFI stub
             rb"No loader found\.[^\r\n]*|Error loading [^\r\n]*|Failed to execute [^\r\n]*|"
             rb"EFI stub: ERROR: [^\r\n]*"
