@@ -6,15 +6,19 @@ import re
 import sys
 import threading
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from particle_os.errors import DeadlineExceeded, InfrastructureError
+from particle_os.system.confinement import Confinement
 from particle_os.system.gate import Gate
 from particle_os.vm.console import Console, ConsoleLog, GuestPanic, QemuEnded
 
 from ...waiting import HANG_SECONDS, DeadlineWhen, until
 
 pytestmark = pytest.mark.slow
+# The interpreter of the tests may be in the user's home.
+PYTHON = Confinement(reads=(Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).parent))
 
 
 @pytest.fixture
@@ -25,7 +29,8 @@ def start(tmp_path):
     def start(code, *argv):
         command = argv or (sys.executable, "-I", "-S", "-c", f"import os, sys, time\n{code}")
         path = tmp_path / f"console{len(consoles)}.log"
-        consoles.append(Console(command, directory=tmp_path, transcript=ConsoleLog(path, Gate())))
+        log = ConsoleLog(path, Gate())
+        consoles.append(Console(command, directory=tmp_path, transcript=log, within=PYTHON))
         consoles[-1].file = path
         return consoles[-1]
 
