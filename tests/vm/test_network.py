@@ -10,7 +10,6 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -67,15 +66,6 @@ with workspace() as work:
         fetch("with-the-cable-again", "10.0.2.2")
         print(json.dumps({"asked": asked}))
 """
-# A program that the kernel starts in the namespaces of the VM itself, with all capabilities.
-ESCAPE = """\
-printf '%s\\n' '#!/bin/busybox sh' \
-  'busybox timeout 5 busybox wget -O - http://10.0.2.2:{port}/escaped' >/escape.sh
-echo '|/bin/busybox sh /scratch/target/escape.sh' >/proc/sys/kernel/core_pattern || true
-sh -c 'kill -SEGV $$' || true
-sleep 6
-"""
-FETCH = "busybox timeout 60 busybox wget -q -O - http://10.0.2.2:{port}/{name} || true"
 
 
 @dataclass
@@ -110,34 +100,3 @@ def test_nothing_in_the_vm_gets_out_without_the_cable(account: Account, server: 
     assert outcome.status == 0, outcome.stderr
     assert server.asked == ["with-the-cable", "with-the-cable-again"]
     assert "Address" not in json.loads(outcome.stdout)["asked"].partition("\n\n")[2]
-
-
-def test_a_stage_without_a_network_cannot_get_one(
-    account: Account, tiny_base: Path, server: Server
-) -> None:
-    directory = account.make_directory("network")
-
-    def stage(script: str, more: str) -> str:
-        return f"  - type: run\n{more}    script: |\n" + "".join(
-            f"      {line}\n" for line in script.splitlines()
-        )
-
-    none, helper = "    network: none\n", "    in: helper\n"
-    recipe = account.write(
-        directory / "network.yml",
-        f"name: network\nbase-image: tar:{tiny_base}\nstages:\n"
-        + stage(ESCAPE.format(port=server.port), none)
-        + stage(FETCH.format(port=server.port, name="allowed"), helper)
-        + "  - type: qemu\n",
-    )
-    run = ("build", recipe, "--output", directory, "--no-boot-test", "-v", "--accel", "tcg")
-    outcome = account.run(*run, "--no-cache")
-    assert outcome.status == 0, outcome.stderr
-    assert server.asked == ["allowed"]
-    stages = json.loads((directory / "network.result.json").read_text())["stages"]
-    for index in (0, 2):
-        assert stages[index]["network"]["reached"] == [], "no frame has left the VM"
-    (found,) = [each for each in stages[1]["network"]["reached"] if each["protocol"] == "tcp"]
-    assert (found["address"], found["port"]) == ("10.0.2.2", server.port)
-    assert found["sent"] > 0
-    assert found["received"] > 0
