@@ -17,6 +17,7 @@ from pathlib import Path
 
 import atheris
 
+from . import structure
 from .limits import SECONDS, Defect, defect
 
 with atheris.instrument_imports(include=["particle_os", "particle_agent", "tarfile", "yaml"]):
@@ -63,6 +64,8 @@ class Fuzzer:
         if data and draw.randrange(STRETCHED) == 0:
             # Directly: as a part of the corpus, long inputs would slow down all that follows.
             self.feed(self._repaired(stretched(data, self._target.size, draw), draw))
+        if draw.random() < 0.5 and (changed := structure.mutated(data, draw)) is not None:
+            return changed[:limit]
         mutated = bytes(atheris.Mutate(data, limit))
         return self._repaired(mutated, draw)[:limit]
 

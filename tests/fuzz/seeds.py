@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from particle_agent.contract import wire
 from particle_agent.contract.decode import encode
 from particle_agent.contract.inspection import (
@@ -197,17 +198,23 @@ def paragraphs() -> list[bytes]:
 
 
 def recipes() -> list[bytes]:
-    """The recipes of the product, and one that is small."""
-    return [RECIPE.encode(), *(path.read_bytes() for path in sorted(TOP.glob("recipes/*.yml")))]
+    """The recipes of the product, and one that is small, in YAML and in JSON."""
+    paths = sorted(TOP.glob("recipes/*.yml"))
+    return [*_and_json([RECIPE.encode()]), *(path.read_bytes() for path in paths)]
 
 
 def boot_tests() -> list[bytes]:
-    """A file with checks of several kinds."""
-    return [
+    """Files with checks of several kinds, in YAML and in JSON."""
+    texts = [
         b"checks:\n  - {unit: a.service}\n  - {port: 22}\n  - {http: /, port: 80, status: 200}\n",
         b"firmware: [bios]\nchecks:\n  - {file: /etc/a, contains: x}\n  - {package: base-files}\n",
         b"checks: []\n",
     ]
+    return _and_json(texts)
+
+
+def _and_json(texts: list[bytes]) -> list[bytes]:
+    return [*texts, *(_json(yaml.safe_load(text)) for text in texts)]
 
 
 def images() -> list[bytes]:

@@ -3,6 +3,7 @@
 No fuzzer is needed for that. An input of tests/fuzz/found/TARGET has shown a defect once.
 """
 
+import json
 import random
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from particle_os.apt import deb822
 
-from ..fuzz import archives, limits
+from ..fuzz import archives, limits, structure
 from ..fuzz.targets import TARGETS
 from ..waiting import HANG_SECONDS
 
@@ -46,6 +47,35 @@ def test_damaged_seeds_show_no_defect(name):
             data = bytes(data)[: draw.randrange(len(data) // 2, len(data) + 1)]
             for damaged in {data, target.repair(data) if target.repair else data}:
                 assert limits.defect(target.function, damaged, target.allowed, SECONDS) is None
+
+
+JSON = ("wire", "inspection", "loose", "packages-request", "oci", "recipe", "boot-test")
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_seeds_of_another_structure_show_no_defect(name):
+    target = TARGETS[name]
+    tried = 0
+    for number, seed in enumerate(target.seeds()):
+        for attempt in range(20):
+            changed = structure.mutated(seed, random.Random(f"{number}/{attempt}"))
+            tried += changed is not None
+            if changed is not None:
+                assert limits.defect(target.function, changed, target.allowed, SECONDS) is None
+    assert tried
+
+
+def test_a_structure_is_changed_and_stays_json():
+    seeds = [json.dumps({"a": [1, {"b": None}], "c": "d"}).encode(), b"[]\0{}"]
+    seen = {structure.mutated(seed, random.Random(n)) for seed in seeds for n in range(200)}
+    assert len(seen) > 150
+    for changed in seen:
+        for part in changed.split(b"\0"):
+            json.loads(part)
+
+
+def test_what_is_no_json_has_no_structure():
+    assert structure.mutated(b"a: b", random.Random(1)) is None
 
 
 def test_what_was_found_is_mended():
