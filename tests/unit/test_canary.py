@@ -237,7 +237,14 @@ STYLES = {
 
 
 def run(world, *style):
-    arguments = [str(world.path / "leaky.yml"), "--output", str(world.out), "--no-cache"]
+    arguments = [
+        str(world.path / "leaky.yml"),
+        "--output",
+        str(world.out),
+        "--no-cache",
+        "--allow-env",
+        "TOKEN",
+    ]
     arguments += ["--junit", str(world.path / "boot.xml"), "--accel", "tcg", *style]
     return CliRunner().invoke(build_command, arguments, prog_name="particle-os")
 

@@ -53,7 +53,9 @@ def test_files_and_secrets_of_the_host(account: Account, tiny_base: Path) -> Non
         f"name: with-files\nbase-image: tar:{tiny_base}\nstages:\n{STAGES}  - type: qemu\n",
     )
     output = account.make_directory("with-files-out")
-    run = ("build", recipe, "--output", output, "--no-boot-test", "-v", "--accel", "tcg")
+    build = ("build", recipe, "--output", output, "--no-boot-test", "-v", "--accel", "tcg")
+    assert account.run(*build, TOKEN=SECRET).status == 2, "the user must name the variable"
+    run = (*build, "--allow-env", "TOKEN")
     assert account.run(*run).status == 2, "a missing secret is an error before the start"
     first = account.run(*run, TOKEN=SECRET)
     assert first.status == 0, first.stderr

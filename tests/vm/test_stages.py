@@ -147,7 +147,9 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     recipe = account.write(account.directory / "more.yml", text)
     output = account.make_directory("more")
     argv = ["build", recipe, "--output", output, "--json", "--progress", "plain"]
-    outcome = account.run(*argv, "--set", "layout=de", FIRST_PASSWORD=PASSWORD)
+    outcome = account.run(
+        *argv, "--set", "layout=de", "--allow-env", "FIRST_PASSWORD", FIRST_PASSWORD=PASSWORD
+    )
     assert outcome.status == 0, outcome.stderr
     result = outcome.json()
     assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 15

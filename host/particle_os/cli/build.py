@@ -28,6 +28,7 @@ from particle_os.report.verdict import failure_of
 @option.RECIPE
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
+@option.ALLOW_ENV
 @option.OUTPUT
 @option.BASE
 @option.ACCEL

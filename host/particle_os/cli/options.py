@@ -101,6 +101,10 @@ ALLOW_OUTSIDE = click.option(
     "--allow-outside", is_flag=True,
     help="Let the recipe name files outside of its directory.",
 )  # fmt: skip
+ALLOW_ENV = click.option(
+    "--allow-env", multiple=True, metavar="NAME",
+    help="Let the recipe take this environment variable for a secret; can be repeated.",
+)  # fmt: skip
 FORMAT = click.option(
     "--format", "given_format", type=click.Choice(list(FORMATS)),
     help="The image's format; raw and qcow2 are detected.",

@@ -20,6 +20,7 @@ from particle_os.system.workspace import workspace
 @option.RECIPE
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
+@option.ALLOW_ENV
 @click.option("--at", metavar="STAGE", help="Open the state after STAGE (number, name or type).")
 @click.option(
     "--failed", is_flag=True, help="Open the state in which a stage of the last build failed."

@@ -30,6 +30,7 @@ def stage_group() -> None:
               help="Write the resulting root file system to this tar archive.")  # fmt: skip
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
+@option.ALLOW_ENV
 @option.ACCEL
 @option.memory_option("2G")
 @option.CPUS

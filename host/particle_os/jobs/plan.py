@@ -38,6 +38,8 @@ class BuildOptions:
     variables: Mapping[str, str] = field(default_factory=dict)
     # Whether the recipe may name files outside of its directory.
     allow_outside: bool = False
+    # The environment variables that the recipe may take for secrets.
+    allow_env: tuple[str, ...] = ()
     base: str | None = None
     accel: accel.Mode = "auto"
     memory: int | None = None

@@ -53,7 +53,7 @@ def make_stage_plan(
 def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = True) -> Plan:
     if options.network == "none":
         loaded = loaded.without_network()
-    loaded, secrets = _with_secrets(loaded) if with_secrets else (loaded, {})
+    loaded, secrets = _with_secrets(loaded, options) if with_secrets else (loaded, {})
     template = template_of(options)
     reference = loaded.recipe.base_image if options.base is None else options.base
     check_base_reference(reference)
@@ -86,13 +86,17 @@ def template_of(options: BuildOptions) -> Template:
     return template if options.mirror is None else with_mirror(template, options.mirror)
 
 
-def _with_secrets(loaded: LoadedRecipe) -> tuple[LoadedRecipe, dict[str, bytes]]:
+def _with_secrets(
+    loaded: LoadedRecipe, options: BuildOptions
+) -> tuple[LoadedRecipe, dict[str, bytes]]:
     """The recipe with a hash in place of each secret, and the values by hash."""
     stages = loaded.recipe.stages
     if not any(stage.secrets for stage in stages):
         return loaded, {}
     places = [place.path for place in loaded.places]
-    stages, values = secrets.resolve(stages, places, os.environ, cache_directory())
+    directory = None if options.allow_outside else loaded.path.parent
+    sources = secrets.Sources(os.environ, options.allow_env, directory)
+    stages, values = secrets.resolve(stages, places, sources, cache_directory())
     return replace(loaded, recipe=replace(loaded.recipe, stages=stages)), values
 
 

@@ -10,8 +10,8 @@ import hmac
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from particle_agent.stages import RecipeStage
@@ -19,6 +19,7 @@ from particle_agent.stages.base import Secret
 
 from particle_os.documents.words import unlike_a_path
 from particle_os.errors import UsageError
+from particle_os.recipe.inside import outside
 from particle_os.system.regular_file import open_regular, read_regular
 from particle_os.system.secret_forms import LEAST
 
@@ -27,10 +28,23 @@ MOST = 65536
 KEY = "secret-key"
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What the user lets a recipe read: variables of the environment, and files.
+
+    The recipe can come from a stranger, and its stages can send away what they read. With
+    `directory` None, the files may be anywhere.
+    """
+
+    environment: Mapping[str, str]
+    variables: Collection[str]
+    directory: Path | None
+
+
 def resolve(
     stages: Sequence[RecipeStage],
     places: Sequence[Path],
-    environment: Mapping[str, str],
+    sources: Sources,
     cache: Path,
 ) -> tuple[tuple[RecipeStage, ...], dict[str, bytes]]:
     """The stages with each secret replaced by its hash, and the values by their hashes.
@@ -45,7 +59,7 @@ def resolve(
         named = []
         for secret in stage.secrets:
             try:
-                value = _value(secret, place.parent, environment)
+                value = _value(secret, place.parent, sources)
             except UsageError as error:
                 failures.append(error)
                 continue
@@ -63,28 +77,16 @@ def resolve(
     return tuple(made), values
 
 
-def _value(secret: Secret, directory: Path, environment: Mapping[str, str]) -> bytes:
+def _value(secret: Secret, relative_to: Path, sources: Sources) -> bytes:
     """The bytes of a secret, without the final newline that editors add."""
     if secret.env is not None:
         source = f"the environment variable {secret.env}"
-        text = environment.get(secret.env)
-        if text is None:
-            raise UsageError(
-                f"secret '{secret.name}': {source} is not set",
-                hint=f"Set it for this command: {secret.env}=... particle-os build ...",
-            )
-        value = os.fsencode(text)
+        value = _variable(secret.env, source, secret, sources)
     else:
         assert secret.file is not None
-        path = directory / secret.file
+        path = relative_to / secret.file
         source = unlike_a_path(secret.file) or str(path)
-        try:
-            with open_regular(path) as file:
-                value = file.read(MOST + 1)
-        except OSError as error:
-            raise UsageError(
-                f"secret '{secret.name}': {source} cannot be read: {error.strerror}"
-            ) from error
+        value = _content(path, source, secret, sources)
     value = value.removesuffix(b"\n")
     # Blanks and line breaks around a secret stand everywhere, so they hide nothing.
     if len(value) > MOST or len(value.strip()) < LEAST:
@@ -93,6 +95,31 @@ def _value(secret: Secret, directory: Path, environment: Mapping[str, str]) -> b
             f"a secret needs from {LEAST} to {MOST}"
         )
     return value
+
+
+def _variable(name: str, source: str, secret: Secret, sources: Sources) -> bytes:
+    if name not in sources.variables:
+        raise UsageError(
+            f"secret '{secret.name}': the recipe asks for {source}; --allow-env {name} permits that"
+        )
+    if (text := sources.environment.get(name)) is None:
+        raise UsageError(
+            f"secret '{secret.name}': {source} is not set",
+            hint=f"Set it for this command: {name}=... particle-os build --allow-env {name} ...",
+        )
+    return os.fsencode(text)
+
+
+def _content(path: Path, source: str, secret: Secret, sources: Sources) -> bytes:
+    try:
+        if fault := outside(path, sources.directory):
+            raise UsageError(f"secret '{secret.name}': {source} {fault}")
+        with open_regular(path) as file:
+            return file.read(MOST + 1)
+    except OSError as error:
+        raise UsageError(
+            f"secret '{secret.name}': {source} cannot be read: {error.strerror}"
+        ) from error
 
 
 def _key(cache: Path) -> bytes:

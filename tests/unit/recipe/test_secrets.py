@@ -11,6 +11,8 @@ from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan
 from particle_os.recipe import loading, secrets
 
+from ..cli.command_line import run
+
 RECIPE = """\
 name: test
 stages:
@@ -35,13 +37,17 @@ def recipe_path(tmp_path, monkeypatch):
 
 def resolve(tmp_path, environment, *named):
     stages = (Run(command=("true",), secrets=named),)
-    return secrets.resolve(stages, [tmp_path / "r.yml"], environment, tmp_path)
+    return secrets.resolve(stages, [tmp_path / "r.yml"], all_of(tmp_path, environment), tmp_path)
+
+
+def all_of(directory, environment):
+    return secrets.Sources(environment, {"A", "B", "C", "NOTSET", "SHORT"}, directory)
 
 
 def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, monkeypatch):
     monkeypatch.setenv("TOKEN", "hunter22")
     (tmp_path / "key.pem").write_text("line one\nline two\n")
-    plan = make_plan(recipe_path, BuildOptions(output_directory=tmp_path))
+    plan = make_plan(recipe_path, BuildOptions(output_directory=tmp_path, allow_env=("TOKEN",)))
     assert sorted(plan.secrets.values()) == [b"hunter22", b"line one\nline two"]
     assert plan.secrets_of(0) == plan.secrets
     assert plan.secrets_of(1) == {}
@@ -106,7 +112,8 @@ def test_a_stage_that_insists_on_a_secret_without_a_value_is_reported_like_any_o
         Users(users=(User(name="v", password_secret="b"),), secrets=(second,)),
     )
     with pytest.raises(UsageError, match=r"^2 secrets have no value$") as raised:
-        secrets.resolve(stages, [tmp_path / "r.yml"] * 2, {"SHORT": "abc"}, tmp_path)
+        given = all_of(tmp_path, {"SHORT": "abc"})
+        secrets.resolve(stages, [tmp_path / "r.yml"] * 2, given, tmp_path)
     assert raised.value.tail[0] == "secret 'a': the environment variable NOTSET is not set"
     assert raised.value.tail[1].startswith(
         "secret 'b': the environment variable SHORT holds 3 bytes"
@@ -114,4 +121,51 @@ def test_a_stage_that_insists_on_a_secret_without_a_value_is_reported_like_any_o
     with pytest.raises(
         UsageError, match=r"^secret 'a': the environment variable NOTSET is not set"
     ):
-        secrets.resolve(stages[:1], [tmp_path / "r.yml"], {}, tmp_path)
+        secrets.resolve(stages[:1], [tmp_path / "r.yml"], all_of(tmp_path, {}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../key", "linked", "inner/../../key", "absolute"])
+def test_a_recipe_takes_no_file_outside_of_its_directory_for_a_secret(tmp_path, name):
+    directory = tmp_path / "recipes"
+    (directory / "inner").mkdir(parents=True)
+    (tmp_path / "key").write_text("private key")
+    (directory / "linked").symlink_to(tmp_path / "key")
+    secret = Secret(name="a", file=str(tmp_path / "key") if name == "absolute" else name)
+    with pytest.raises(UsageError, match=r"--allow-outside permits that") as raised:
+        resolve(directory, {}, secret)
+    assert "lies outside of the recipe's directory" in raised.value.brief
+    stages, anywhere = (Run(command=("true",), secrets=(secret,)),), secrets.Sources({}, (), None)
+    _, values = secrets.resolve(stages, [directory / "r.yml"], anywhere, tmp_path)
+    assert list(values.values()) == [b"private key"]
+
+
+def test_an_included_file_takes_a_secret_from_the_directory_of_the_recipe(recipe_path, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "key.pem").write_text("private key")
+    stage = "- {type: run, command: [x], secrets: [{name: key, file: %s}]}\n"
+    recipe_path.write_text("name: test\nstages:\n  - include: parts/a.yml\n  - type: qemu\n")
+    (tmp_path / "parts/a.yml").write_text(stage % "../key.pem")
+    options = BuildOptions(output_directory=tmp_path)
+    assert list(make_plan(recipe_path, options).secrets.values()) == [b"private key"]
+    (tmp_path / "parts/a.yml").write_text(stage % "../../key.pem")
+    with pytest.raises(UsageError, match=r"--allow-outside"):
+        make_plan(recipe_path, options)
+
+
+@pytest.mark.parametrize("command", [["build"], ["build", "--dry-run"], ["shell"]])
+def test_a_recipe_takes_only_the_variables_that_the_command_names(
+    recipe_path, tmp_path, monkeypatch, signals_restored, command
+):
+    monkeypatch.setenv("TOKEN", "hunter22")
+    (tmp_path / "key.pem").write_text("private key")
+    argv = [*command, recipe_path, "--base", "tar:base.tar"]
+    for more in ([], ["--allow-env", "OTHER"]):
+        refused = run(*argv, *more)
+        assert refused.exit_code == 2
+        assert (
+            "secret 'token': the recipe asks for the environment variable TOKEN" in refused.stderr
+        )
+        assert "--allow-env TOKEN permits that" in refused.stderr
+        assert "hunter22" not in refused.output
+    permitted = run(*argv, "--allow-env", "OTHER", "--allow-env", "TOKEN")
+    assert "secret" not in permitted.stderr
