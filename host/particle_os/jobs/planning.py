@@ -95,7 +95,7 @@ def _with_secrets(
         return loaded, {}
     places = [place.path for place in loaded.places]
     directory = None if options.allow_outside else loaded.path.parent
-    sources = secrets.Sources(os.environ, options.allow_env, directory)
+    sources = secrets.SecretSources(os.environ, options.allow_env, directory)
     stages, values = secrets.resolve(stages, places, sources, cache_directory())
     return replace(loaded, recipe=replace(loaded.recipe, stages=stages)), values
 

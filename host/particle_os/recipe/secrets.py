@@ -29,8 +29,8 @@ KEY = "secret-key"
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What the user lets a recipe read: variables of the environment, and files.
+class SecretSources:
+    """The variables and the files that a recipe may take secrets from.
 
     The recipe can come from a stranger, and its stages can send away what they read. With
     `directory` None, the files may be anywhere.
@@ -44,7 +44,7 @@ class Sources:
 def resolve(
     stages: Sequence[RecipeStage],
     places: Sequence[Path],
-    sources: Sources,
+    sources: SecretSources,
     cache: Path,
 ) -> tuple[tuple[RecipeStage, ...], dict[str, bytes]]:
     """The stages with each secret replaced by its hash, and the values by their hashes.
@@ -77,7 +77,7 @@ def resolve(
     return tuple(made), values
 
 
-def _value(secret: Secret, relative_to: Path, sources: Sources) -> bytes:
+def _value(secret: Secret, relative_to: Path, sources: SecretSources) -> bytes:
     """The bytes of a secret, without the final newline that editors add."""
     if secret.env is not None:
         source = f"the environment variable {secret.env}"
@@ -97,7 +97,7 @@ def _value(secret: Secret, relative_to: Path, sources: Sources) -> bytes:
     return value
 
 
-def _variable(name: str, source: str, secret: Secret, sources: Sources) -> bytes:
+def _variable(name: str, source: str, secret: Secret, sources: SecretSources) -> bytes:
     if name not in sources.variables:
         raise UsageError(
             f"secret '{secret.name}': the recipe asks for {source}; --allow-env {name} permits that"
@@ -110,7 +110,7 @@ def _variable(name: str, source: str, secret: Secret, sources: Sources) -> bytes
     return os.fsencode(text)
 
 
-def _content(path: Path, source: str, secret: Secret, sources: Sources) -> bytes:
+def _content(path: Path, source: str, secret: Secret, sources: SecretSources) -> bytes:
     try:
         if fault := outside(path, sources.directory):
             raise UsageError(f"secret '{secret.name}': {source} {fault}")

@@ -41,7 +41,7 @@ def resolve(tmp_path, environment, *named):
 
 
 def all_of(directory, environment):
-    return secrets.Sources(environment, {"A", "B", "C", "NOTSET", "SHORT"}, directory)
+    return secrets.SecretSources(environment, {"A", "B", "C", "NOTSET", "SHORT"}, directory)
 
 
 def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, monkeypatch):
@@ -134,7 +134,10 @@ def test_a_recipe_takes_no_file_outside_of_its_directory_for_a_secret(tmp_path, 
     with pytest.raises(UsageError, match=r"--allow-outside permits that") as raised:
         resolve(directory, {}, secret)
     assert "lies outside of the recipe's directory" in raised.value.brief
-    stages, anywhere = (Run(command=("true",), secrets=(secret,)),), secrets.Sources({}, (), None)
+    stages, anywhere = (
+        (Run(command=("true",), secrets=(secret,)),),
+        secrets.SecretSources({}, (), None),
+    )
     _, values = secrets.resolve(stages, [directory / "r.yml"], anywhere, tmp_path)
     assert list(values.values()) == [b"private key"]
 
