@@ -327,11 +327,15 @@ flood) yes "a line of output that repeats itself" | head -n 200000 ;;
 esac
 exit 0
 """
+ENV = """#!/bin/sh
+# Stands for coreutils' env(1), as the stage `run` calls it; that of busybox lacks --chdir.
+cd "${1#--chdir=}" && [ "$2" = -- ] && shift 2 && exec "$@"
+"""
 
 
 @pytest.fixture(scope="session")
 def tiny_base(account: Account) -> Path:
-    """A base of a few megabytes with busybox, a stand-in for apt, and a false kernel."""
+    """A base of a few megabytes with busybox, stand-ins for apt and env, and a false kernel."""
     return make_tiny_base(account)
 
 
@@ -364,6 +368,7 @@ def make_tiny_base(account: Account) -> Path:
             add(f"usr/bin/{applet}", link="busybox")
         add("usr/sbin/init", link="../bin/busybox")
         add("usr/bin/apt-get", APT_GET.encode())
+        add("usr/bin/env", ENV.encode())
         add("usr/bin/dpkg-divert", b"#!/bin/sh\nexit 0\n")
         add("boot/vmlinuz-0", b"not a kernel" * 1000)
         add("boot/initrd.img-0", b"not an initramfs" * 1000)

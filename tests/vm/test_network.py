@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,25 @@ with workspace() as work:
         print(json.dumps({"asked": asked}))
 """
 
+# Root in the target tries to get a network with what it has, and by letting the kernel start a
+# program in the namespaces of the VM itself. In the VM, where only the cable is missing, the
+# program runs: so the test notices when it does.
+ESCAPE = """\
+rm -f /run/escaped
+printf '%s\\n' '#!/bin/busybox sh' \\
+  'echo >{run}/escaped; busybox timeout 5 busybox wget -O - http://10.0.2.2:{port}/escaped' \\
+  >/run/escape.sh
+busybox ip link set eth1 up || true
+busybox ip route add default via 10.0.2.2 || true
+busybox timeout 5 busybox wget -O - http://10.0.2.2:{port}/directly || true
+busybox nsenter -t 1 -n busybox timeout 5 busybox wget -O - http://10.0.2.2:{port}/entered || true
+echo '|/bin/busybox sh {run}/escape.sh' >/proc/sys/kernel/core_pattern || true
+sh -c 'kill -SEGV $$' || true
+sleep 6
+test -e /run/escaped && echo "the program has run" || echo "no program has run"
+"""
+FETCH = "busybox timeout 60 busybox wget -q -O - http://10.0.2.2:{port}/{name} || true"
+
 
 @dataclass
 class Server:
@@ -100,3 +120,36 @@ def test_nothing_in_the_vm_gets_out_without_the_cable(account: Account, server: 
     assert outcome.status == 0, outcome.stderr
     assert server.asked == ["with-the-cable", "with-the-cable-again"]
     assert "Address" not in json.loads(outcome.stdout)["asked"].partition("\n\n")[2]
+
+
+def stage(script: str, *options: str) -> str:
+    first = "".join(f"    {option}\n" for option in options)
+    lines = "".join(f"      {line}\n" for line in script.splitlines())
+    return f"  - type: run\n{first}    script: |\n{lines}"
+
+
+def test_a_stage_without_a_network_cannot_get_one(
+    account: Account, tiny_base: Path, server: Server
+) -> None:
+    directory = account.make_directory("network")
+    recipe = account.write(
+        directory / "network.yml",
+        f"name: network\nbase-image: tar:{tiny_base}\nstages:\n"
+        + stage(ESCAPE.format(port=server.port, run="/scratch/target/run"), "network: none")
+        + stage(ESCAPE.format(port=server.port, run="/run"), "network: none", "in: helper")
+        + stage(FETCH.format(port=server.port, name="allowed"), "in: helper")
+        + "  - type: qemu\n",
+    )
+    run = ("build", recipe, "--output", directory, "--no-boot-test", "-v", "--accel", "tcg")
+    outcome = account.run(*run, "--no-cache")
+    assert outcome.status == 0, outcome.stderr
+    assert server.asked == ["allowed"]
+    inside, outside = (outcome.stderr.find(f"{what} program has run") for what in ("no", "the"))
+    assert 0 <= inside < outside, outcome.stderr
+    stages = json.loads((directory / "network.result.json").read_text())["stages"]
+    for index in (0, 1, 3):
+        assert stages[index]["network"]["reached"] == [], "no frame has left the VM"
+    (found,) = [each for each in stages[2]["network"]["reached"] if each["protocol"] == "tcp"]
+    assert (found["address"], found["port"]) == ("10.0.2.2", server.port)
+    assert found["sent"] > 0
+    assert found["received"] > 0

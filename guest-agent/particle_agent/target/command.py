@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from particle_agent.errors import CommandFailed, EnvironmentFailed
-from particle_agent.target.limits import before_exec
 
 TAIL_LINES = 40
 # The size in bytes of a pipe for bulk data, and of the reads of tar(1) from it. With the default
@@ -29,7 +28,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Starts a program in the helper VM, outside of the target; `options` are those of Popen."""
-    return subprocess.Popen(list(argv), preexec_fn=before_exec(), **options)
+    return subprocess.Popen(list(argv), **options)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
