@@ -47,4 +47,7 @@ def failure(error: BaseException) -> wire.Failed:
 
 
 def _cut(lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(line[:TAIL_CHARACTERS] for line in lines[-TAIL_LINES:])
+    """The last lines. A long line becomes several, because the host hides only whole secrets."""
+    size = TAIL_CHARACTERS
+    pieces = [line[i : i + size] for line in lines for i in range(0, max(1, len(line)), size)]
+    return tuple(pieces[-TAIL_LINES:])

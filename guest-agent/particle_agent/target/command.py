@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import collections
 import contextlib
 import os
@@ -20,7 +21,7 @@ TAIL_LINES = 40
 # sizes, two programs take turns so often that an emulated machine needs twice the time.
 PIPE_BYTES = 1 << 20
 TAR_RECORDS = f"--record-size={PIPE_BYTES}"
-LINE_BYTES = 4096
+LINE_CHARACTERS = 4096
 LEFTOVER_SECONDS = 2.0
 # Starts a program; the keywords are those of Popen.
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -40,29 +41,36 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Lines:
-    """Splits a byte stream into lines of at most `LINE_BYTES` and emits them."""
+    """Splits a byte stream into lines and emits them.
+
+    A line of more than `LINE_CHARACTERS` becomes several. No text is lost between them: the host
+    hides a secret that follows itself over lines, but not one of which a part is missing.
+    """
 
     def __init__(self, emit: Callable[[str], None]) -> None:
         self._emit = emit
-        self._rest = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
 
     def feed(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
-        if len(self._rest) > LINE_BYTES:
+        text = self._rest + self._decoder.decode(data)
+        *lines, self._rest = text.replace("\r", "\n").split("\n")
+        if len(self._rest) > LINE_CHARACTERS:
             lines.append(self._rest)
-            self._rest = b""
+            self._rest = ""
         for line in lines:
             self._line(line)
 
     def close(self) -> None:
-        self._line(self._rest)
-        self._rest = b""
+        self._line(self._rest + self._decoder.decode(b"", final=True))
+        self._rest = ""
 
-    def _line(self, line: bytes) -> None:
-        if text := line[:LINE_BYTES].decode("utf-8", "replace").rstrip():
-            self.tail.append(text)
-            self._emit(text)
+    def _line(self, line: str) -> None:
+        for start in range(0, len(line), LINE_CHARACTERS):
+            if text := line[start : start + LINE_CHARACTERS].rstrip():
+                self.tail.append(text)
+                self._emit(text)
 
 
 def run(
@@ -177,7 +185,7 @@ def feed(
             if process.poll() is None:
                 _kill_group(process)
         output.seek(0)
-        lines = output.read(TAIL_LINES * LINE_BYTES).decode("utf-8", "replace").splitlines()
+        lines = output.read(TAIL_LINES * LINE_CHARACTERS).decode("utf-8", "replace").splitlines()
     if status != 0:
         raise CommandFailed(argv, status, tuple(lines[-TAIL_LINES:]))
 

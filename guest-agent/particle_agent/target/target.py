@@ -128,7 +128,7 @@ class Target:
         The output is only used for errors.
         """
         argv = ["chroot", str(self.root), *argv]
-        self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
+        self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_CHARACTERS])
         with self.timings.part(Path(argv[2]).name):
             command.feed(
                 argv,
@@ -150,7 +150,7 @@ class Target:
 
         Raises CommandFailed on a non-zero status and EnvironmentFailed when the time is up.
         """
-        self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_BYTES])
+        self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_CHARACTERS])
         program = argv[2] if argv[0] == "chroot" else argv[0]
         with self.timings.part(Path(program).name):
             command.run(

@@ -30,6 +30,8 @@ _LINE_BREAKS = re.compile(_BREAKS)
 _BLANKS = re.compile(rb"[ \t]+|" + _BREAKS)
 # The beginning of such bytes, at the end of a piece of a stream.
 _UNFINISHED = re.compile(rb"(?:[\r\n]+(?:\[[ \d.\]]{0,24})?|\x1b(?:\[[0-9;?]{0,40}[ -/]{0,8})?)\Z")
+# What a message may put behind a text that it cuts: a quote, a bracket, an ellipsis.
+_CLOSING = re.compile(rb"(?:['\")\]]|\xe2\x80\xa6){0,4}\Z")
 _VISIBLE = re.compile(rb"[^\r\n]+")
 # A beginning or an end of a secret with this many bytes is hidden where the text ends.
 EDGE = 8
@@ -56,7 +58,8 @@ class Gate:
         self._values |= new
         plain = secret_forms.plain_forms(self._values) | secret_forms.further_lines(self._values)
         encoded = secret_forms.encoded_forms(self._values)
-        wanted = ((None, plain), (_LINE_BREAKS, plain), (_BLANKS, encoded))
+        # The agent drops blanks at the end of lines, so a text may lack some of a secret's blanks.
+        wanted = ((None, plain), (_LINE_BREAKS, plain), (_BLANKS, plain | encoded))
         levels = [Level.of(ignored, forms) for ignored, forms in wanted]
         self.levels = tuple(level for level in levels if level.forms)
         self.longest = max((len(f) for level in self.levels for f in level.forms), default=0)
@@ -66,7 +69,9 @@ class Gate:
         if not self.levels:
             return text
         data = text.encode("utf-8", "surrogatepass")
-        spans = [*self.found(data), *self.cut_at_end(data), *self.cut_at_start(data)]
+        spans = [*self.found(data), *self.cut_at_start(data)]
+        for text_end in (data, _CLOSING.sub(b"", data)):
+            spans += self.cut_at_end(text_end)
         return _decoded(_masked(data, _merged(spans)))
 
     def lines(self, lines: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import sys
 from contextlib import suppress
 
 import pytest
+from particle_agent.contract import wire
 from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target import command
 
@@ -119,10 +120,14 @@ def test_a_daemon_that_holds_the_output_does_not_hold_us_up(monkeypatch, daemon)
     assert "done" in lines
 
 
-def test_an_endless_line_stays_bounded():
-    lines = run(sys.executable, "-c", "print('x' * 3_000_000)")
-    assert "".join(lines).startswith("xxx")
-    assert max(map(len, lines)) <= command.LINE_BYTES
+@pytest.mark.parametrize("character", ["x", "\u00e4", "\U0001f511"])
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_an_endless_line_becomes_lines_without_loss(character, before):
+    text = "-" * before + character * 300_000
+    lines = run(sys.executable, "-c", f"print('-' * {before} + '{character}' * 300_000)")
+    assert "".join(lines) == text
+    assert max(map(len, lines)) <= command.LINE_CHARACTERS
+    assert max(len(wire.to_line(wire.OutputLine(text=line))) for line in lines) < wire.LINE_LIMIT
 
 
 def test_no_descriptor_is_left_open():

@@ -107,7 +107,7 @@ def test_a_secret_is_hidden_in_each_form(form, secret):
 
 def test_each_line_of_a_secret_is_hidden():
     gate = Gate([b"first line\nab\nsecond line\n"])
-    assert gate.text("x second line y first line ab") == "x *** y *** ab"
+    assert gate.text("x ab y second line z first line.") == "x ab y *** z ***."
 
 
 def test_the_lines_of_a_long_secret_are_hidden():
@@ -135,6 +135,22 @@ def test_a_text_that_is_cut_within_a_secret_shows_no_long_part_of_it():
     assert gate.text(f"{secret[20:]} was it") == "*** was it"
     assert gate.text(secret[5:25]) == "***"
     assert gate.text("\n".join(secret[10:])) == "\n".join(["***"] * 26)
+
+
+@pytest.mark.parametrize("closing", ["'", '"', "…", "')", '"]', "…'"])
+def test_a_text_that_is_cut_and_quoted_shows_no_long_part_of_a_secret(closing):
+    gate = Gate([b"0123456789abcdefghijklmnopqrstuvwxyz"])
+    assert gate.text(f"see '0123456789abcd{closing}") == f"see '***{closing}"
+    assert gate.text(f"see '0123{closing}") == f"see '0123{closing}"
+
+
+@pytest.mark.parametrize("divider", ["\n", "\n\n", " \n\t"])
+def test_a_secret_of_which_blanks_are_missing_is_hidden(divider):
+    gate = Gate([b"one two three four"])
+    assert gate.text(divider.join(["<one", "two", "three", "four>"])).count("***") == 4
+    lines = gate.line_stream()
+    shown = [*lines.feed("one t"), *lines.feed("wo"), *lines.feed("three four"), *lines.flush()]
+    assert shown == ["***", "***", "***"]
 
 
 def test_a_stream_that_ends_within_a_secret_shows_no_long_part_of_it():
