@@ -43,8 +43,8 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 class _Lines:
     """Splits a byte stream into lines and emits them.
 
-    A line of more than `LINE_CHARACTERS` becomes several. No text is lost between them: the host
-    hides a secret that follows itself over lines, but not one of which a part is missing.
+    A line of more than `LINE_CHARACTERS` becomes several, and no text is lost between them: the
+    host hides a secret that continues on the next line, but recognises no incomplete one.
     """
 
     def __init__(self, emit: Callable[[str], None]) -> None:
