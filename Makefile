@@ -11,7 +11,7 @@ JOBS ?= 1
 TESTS ?= tests/unit tests/guest
 WORKERS ?= 4
 SEED ?= 1
-FIRST ?= 1
+FIRST ?=
 N ?= 20
 SECONDS ?= 60
 TARGETS ?=
@@ -64,9 +64,10 @@ recipes: setup ## Build and boot every recipe of recipes/
 mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1 ONLY=)
 	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS) --only "$(ONLY)"
 
-faults: setup ## Disturb real builds at random moments and check what is left (SEED=1 FIRST=1 N=20)
+faults: setup ## Disturb real builds at random moments and check what is left (SEED=1 N=20 JOBS=1)
 	@sh host/setup.sh test-packages
-	@$(BIN)/python -m tests.campaign --seed $(SEED) --first $(FIRST) --number $(N)
+	@$(BIN)/python -m tests.campaign --seed $(SEED) --number $(N) --jobs $(JOBS) --out $(OUT) \
+		$(if $(FIRST),--first $(FIRST))
 
 mutants: N := 500
 mutants: venv ## Count the faults in the code that the tests notice (SEED=1 N=500 JOBS=1)

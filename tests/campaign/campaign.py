@@ -16,53 +16,83 @@ from ..vm.conftest import Account
 from .checker import losses, losses_of_next
 from .processes import bury, descendants
 from .table import FAULTS, Fault
-from .trial import RECIPE, Build, Place, Reference, Trial, copy, make_place
+from .trial import RECIPE, Build, Course, Moment, Place, Reference, Trial, copy, make_place, stamps
+
+# How many trials begin with a cache that has the helper only: such a build boots the helper VM,
+# saves its memory, and unpacks the base.
+COLD = 0.125
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of one trial; `seed` includes the number of the fault."""
+    """The end of one trial. `late` means that the build was over before its fault came.
+
+    `error` has the lines with which the disturbed build explains its end.
+    """
 
     seed: str
+    number: int
     name: str
     moment: str
+    late: bool
     status: int | None
     next_status: int | None
     losses: Sequence[str]
     seconds: float
+    error: Sequence[str] = ()
 
     def __str__(self) -> str:
         end = f"exit {self.status}, then {self.next_status}, {self.seconds:.0f} s"
-        lines = [f"{self.seed}: {self.name}; {self.moment}: {end}"]
+        late = ", after the end" if self.late else ""
+        lines = [f"{self.seed}/{self.number}: {self.name}; {self.moment}{late}: {end}"]
         return "\n".join([*lines, *(f"    LOSS: {loss}" for loss in self.losses)])
 
 
 def make_reference(account: Account, base: Path, directory: Path) -> Reference:
-    """Builds both sets without a fault. The cache then has the helper, the base, and `old`."""
-    first, second = (make_place(account, directory / name) for name in ("first", "second"))
+    """Builds both sets without a fault, in the place of the trials.
+
+    Saved memory of the helper VM only fits the paths that it was made with.
+    """
+    place = make_place(account, directory / "trial")
     recipes = {word: _recipe(account, directory, base, word) for word in ("old", "new")}
-    # A saved state of the helper VM saves a boot.
-    for name in ("helpers", "warm"):
-        if (account.cache / name).exists():
-            shutil.copytree(account.cache / name, first.cache / name)
-    subprocess.run(["chown", "-R", f"{account.uid}:{account.gid}", first.cache], check=True)
-    _build(first, recipes["old"])
-    copy(first.cache, second.cache)
-    build = _build(second, recipes["new"])
+    store = _Store(directory / "reference")
+    (place.cache / "helpers").mkdir(parents=True)
+    copy(account.cache / "helpers", place.cache / "helpers")
+    subprocess.run(["chown", "-R", f"{account.uid}:{account.gid}", place.cache], check=True)
+    empty = store.keep("empty", place.cache)
+    first = _build(place, recipes["old"])
+    old, early = store.keep("old", place.output), store.keep("early", place.cache)
+    second = _build(place, recipes["new"])
     return Reference(
-        old=first.output,
-        early=first.cache,
-        new=second.output,
-        cache=second.cache,
+        old=old,
+        empty=empty,
+        early=early,
+        new=store.keep("new", place.output),
+        cache=store.keep("cache", place.cache),
         recipe=recipes["new"],
-        course=build.events,
-        seconds=build.seconds,
+        cold=Course(first.events, first.seconds),
+        warm=Course(second.events, second.seconds),
+        written=stamps(empty, early, old),
     )
+
+
+class _Store:
+    """A directory for copies of the directories of a place."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def keep(self, name: str, source: Path) -> Path:
+        place = self._directory / name
+        place.mkdir(parents=True)
+        copy(source, place, link=True)
+        return place
 
 
 def _recipe(account: Account, directory: Path, base: Path, word: str) -> Path:
     path = directory / f"{word}.yml"
-    account.write(path.with_suffix(".data"), f"{word}\n" * (2 << 20))
+    account.write(path.with_suffix(".data"), f"{word}\n" * (1 << 18))
     return account.write(path, RECIPE.format(base=base, word=word))
 
 
@@ -73,14 +103,14 @@ def _build(place: Place, recipe: Path) -> Build:
     return build
 
 
-def prepare(account: Account, reference: Reference, directory: Path) -> Place:
-    """A place as a user has it: the cache knows the helper and the old build, which is published.
+def prepare(account: Account, reference: Reference, directory: Path, cache: Path) -> Place:
+    """A place as a user has it: the old build is published, and the cache has some content.
 
-    The checkpoints of the new build are missing, so that its stages run.
+    The cache lacks the checkpoints of the new build, so its stages run.
     """
     place = make_place(account, directory)
-    copy(reference.early, place.cache)
-    copy(reference.old, place.output)
+    copy(cache, place.cache, link=True)
+    copy(reference.old, place.output, link=True)
     return place
 
 
@@ -95,19 +125,18 @@ def attempt(
 ) -> Outcome:
     """One fault, drawn from a seed and its number, and everything that must hold afterwards."""
     rng = random.Random(f"{seed}/{number}")
-    fault, moment = draw(seed, number), reference.draw(rng)
+    fault = draw(seed, number)
+    is_cold = rng.random() < COLD
+    moment = (reference.cold if is_cold else reference.warm).draw(rng)
     known = [pid for pid, _ in descendants(os.getpid())]
     started = time.monotonic()
     with ExitStack() as after:
-        place = prepare(account, reference, directory)
+        cache = reference.empty if is_cold else reference.early
+        place = prepare(account, reference, directory, cache)
         trial = Trial(place, reference, rng, ExitStack(), after)
-        with trial.undo:
-            fault.prepare(trial)
-            trial.start()
-            trial.wait_for(moment)
-            if not (late := trial.running.is_over):
-                fault.act(trial)
-            status = trial.running.end()
+        trial.notes += ["cold"] * is_cold
+        late = _disturb(trial, fault, moment)
+        status = trial.running.status
         found = [*trial.losses, *_told(trial.running, fault, status)]
         found += losses(place, known, reference, status)
         found += _vanished(place, fault)
@@ -116,16 +145,34 @@ def attempt(
         found += [] if next_status == 0 else [f"the next build: {next_status}: {build.text[-12:]}"]
         found += losses_of_next(place, reference, known)
     bury()
-    notes = [str(moment), *trial.notes, *(["after the end"] if late else [])]
     return Outcome(
-        f"{seed}/{number}",
-        fault.name,
-        ", ".join(notes),
-        status,
-        next_status,
-        found,
-        time.monotonic() - started,
+        seed=seed,
+        number=number,
+        name=fault.name,
+        moment=", ".join([str(moment)] * (fault.act is not None) + trial.notes),
+        late=late,
+        status=status,
+        next_status=next_status,
+        losses=found,
+        seconds=round(time.monotonic() - started, 1),
+        error=trial.running.errors(),
     )
+
+
+def _disturb(trial: Trial, fault: Fault, moment: Moment) -> bool:
+    """Runs a build with a fault; returns whether the build was over before the moment came."""
+    with trial.undo:
+        fault.prepare(trial)
+        trial.start()
+        trial.undo.callback(trial.running.process.kill)
+        if fault.act is None:
+            trial.running.end()
+            return False
+        trial.wait_for(moment)
+        if not (late := trial.running.is_over):
+            fault.act(trial)
+        trial.running.end()
+    return late
 
 
 def _vanished(place: Place, fault: Fault) -> Iterator[str]:

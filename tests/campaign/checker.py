@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Collection, Iterator
@@ -12,15 +14,25 @@ from pathlib import Path
 from typing import Literal
 
 from .processes import descendants
-from .trial import Place, Reference
+from .trial import Place, Reference, stamps
 
-IMAGES = ("image.raw", "image.qcow2")
+RAW, QCOW2 = IMAGES = ("image.raw", "image.qcow2")
 HIDDEN = ".particle-os-"
-# A busy host needs time to tear a VM down.
-GONE_SECONDS = 20.0
+# A busy host needs time to tear a VM down; this only ends a hang.
+GONE_SECONDS = 60.0
+# Entries of the cache that some builds make: the state of a failed stage, and saved memory, which
+# is made again for another helper VM.
+SOMETIMES = re.compile(r"checkpoints/[0-9a-f]{40}-failed(/.*)?|warm/[0-9a-f]{32}\.state")
 
 
 def digest(path: Path) -> str:
+    """The SHA-256 of a file; a file that has not changed since it was read is not read again."""
+    now = path.stat()
+    return _digest(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+@functools.lru_cache(256)
+def _digest(path: Path, *state: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -47,8 +59,18 @@ def files_left(place: Place) -> list[str]:
 
 def strangers(place: Place, reference: Reference) -> list[str]:
     """A line for each file of the cache that an undisturbed build does not make."""
-    known = _names(reference.cache)
-    return [f"cache: {name} is left" for name in sorted(_names(place.cache) - known)]
+    new = sorted(_names(place.cache) - _names(reference.cache))
+    return [f"cache: {name} is left" for name in new if not SOMETIMES.fullmatch(name)]
+
+
+def overwritten(reference: Reference) -> list[str]:
+    """A line for each file of the reference that a build wrote to; a trial shares these files.
+
+    A build replaces a file by a new one, and never writes to a file of the cache or of a set.
+    """
+    now = stamps(reference.empty, reference.early, reference.old)
+    changed = [path for path, found in reference.written.items() if now.get(path) != found]
+    return [f"{path} was written in its place" for path in changed]
 
 
 def _names(cache: Path) -> set[str]:
@@ -64,13 +86,19 @@ def which_set(output: Path, reference: Reference) -> Literal["none", "old", "new
         files.keys() == {path.name for path in reference.old.iterdir()}
     ):
         return "old"
-    names = {path.name for path in reference.new.iterdir()}
-    images = all(_same(reference.new / name, output / name) for name in IMAGES)
-    return "new" if images and files.keys() == names and _agrees(output) else None
+    if files.keys() != {path.name for path in reference.new.iterdir()} or not _agrees(output):
+        return None
+    return "new" if _same(reference.new / RAW, output / RAW) and _holds_raw(output) else None
 
 
 def _same(one: Path, other: Path) -> bool:
     return one.is_file() and other.is_file() and digest(one) == digest(other)
+
+
+def _holds_raw(output: Path) -> bool:
+    """Whether the qcow2 image holds the raw disk; qemu-img writes its bytes in no fixed order."""
+    argv = ["qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", RAW, QCOW2]
+    return subprocess.run(argv, cwd=output, check=False).returncode == 0
 
 
 def _agrees(output: Path) -> bool:
@@ -119,4 +147,7 @@ def losses_of_next(place: Place, reference: Reference, known: Collection[int]) -
     yield from losses(place, known, reference)
     if (found := which_set(place.output, reference)) != "new":
         yield f"the next build has published the {found} set"
+    others = [path.name for path in place.output.iterdir() if path.is_dir()]
+    yield from (f"the directory {name} is left" for name in others if name[:1] != ".")
     yield from strangers(place, reference)
+    yield from overwritten(reference)

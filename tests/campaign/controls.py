@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..vm.conftest import Account
-from .checker import HIDDEN, losses_of_next, processes_left
+from .checker import HIDDEN, losses_of_next, overwritten, processes_left
 from .processes import descendants
 from .table import flip
 from .trial import Place, Reference, copy, make_place
@@ -26,6 +26,7 @@ FILES: dict[str, Plant] = {
     "a file in the home": lambda place, _: (place.home / "x").touch(),
     "half a checkpoint": lambda place, _: (place.cache / "checkpoints/new").mkdir(),
     "a flipped bit": lambda place, _: flip(place.output / "image.raw", 1 << 12),
+    "the logs of a failure": lambda place, _: (place.output / "image.failed").mkdir(),
     "a missing image": lambda place, _: (place.output / "image.qcow2").unlink(),
     "a missing log": lambda place, _: (place.output / "image.log").unlink(),
     "an old image": lambda place, old: shutil.copy(old.old / "image.raw", place.output),
@@ -37,10 +38,12 @@ FILES: dict[str, Plant] = {
 def undetected(account: Account, reference: Reference, directory: Path) -> list[str]:
     """The names of the planted losses that the checker does not find."""
     missed = [] if _finds_a_process() else ["a process"]
+    missed += [] if _finds_a_write(reference) else ["a write"]
     known = [pid for pid, _ in descendants(os.getpid())]
     for name, plant in FILES.items():
         place = make_place(account, directory)
         copy(reference.cache, place.cache, link=True)
+        # Some plants write to these files.
         copy(reference.new, place.output)
         assert [*losses_of_next(place, reference, known)] == []
         plant(place, reference)
@@ -57,3 +60,13 @@ def _finds_a_process() -> bool:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return found
+
+
+def _finds_a_write(reference: Reference) -> bool:
+    """Whether the checker sees that a file which trials share has got another time."""
+    path = next(path for path in reference.written if path.suffix != ".state")
+    before = path.stat()
+    os.utime(path)
+    found = bool(overwritten(reference))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return found and not overwritten(reference)

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .mirror import Manner, Mirror, served
-from .trial import Trial, copy
+from .trial import Place, Trial, copy
 
 # Exit statuses (docs/ci.md): 0 published, 3 a stage failed, 5 the host failed.
 FAILURES = frozenset({0, 3, 5})
@@ -24,6 +24,9 @@ CALLS = (
     "write pwrite64 pwritev read pread64 preadv openat fsync fdatasync rename ftruncate mkdir "
     "unlink fallocate copy_file_range"
 ).split()
+# The names of the files that a build writes into its hidden directory.
+WRITTEN = ["SHA256SUMS", "SHA256SUMS.meanwhile", "manifest.json"]
+WRITTEN += [f"image.{end}" for end in ("log", "raw", "qcow2", "result.json", "report.html")]
 TMPFS_BYTES = 3 << 30
 # Parts of the cache that a build makes again without a mirror.
 KEPT = ("checkpoints", "warm", "bases", "work", "kvm.json")
@@ -40,17 +43,13 @@ ATTACK = """\
 """
 
 
-def _nothing(trial: Trial) -> None:
-    """Nothing happens."""
-
-
 @dataclass(frozen=True)
 class Fault:
     """A fault: `prepare` acts before the build starts, `act` at the drawn moment."""
 
     name: str
-    act: Callable[[Trial], None] = _nothing
-    prepare: Callable[[Trial], None] = _nothing
+    act: Callable[[Trial], None] | None = None
+    prepare: Callable[[Trial], None] = lambda trial: None
     statuses: Collection[int] = FAILURES
     needs: str = ""
     loses_output: bool = False
@@ -109,7 +108,7 @@ def _qemu(trial: Trial) -> int | None:
     while not build.is_over:
         if found := build.qemus():
             return trial.rng.choice(found)
-        time.sleep(0.02)
+        time.sleep(0.1)
     trial.notes.append("no QEMU was left")
     return None
 
@@ -129,7 +128,7 @@ def _stop_qemu(trial: Trial) -> None:
 
 def _attack_agent(name: str, commands: str) -> Fault:
     def prepare(trial: Trial) -> None:
-        seconds = trial.rng.uniform(0, 2)
+        seconds = trial.rng.uniform(0, 8)
         wrapper = ATTACK.format(seconds=seconds, commands=commands)
         launcher = trial.place.directory / "launcher.py"
         launcher.write_text(LAUNCHER.format(wrapper=wrapper))
@@ -178,17 +177,37 @@ def _inject(who: str, error: str) -> Fault:
         pid = trial.running.process.pid if who == "controller" else _qemu(trial)
         if pid is None:
             return
-        call, number = trial.rng.choice(CALLS), trial.rng.randrange(1, 30)
+        call, number = trial.rng.choice(CALLS), int(30 ** trial.rng.random())
         # A full disk stays full; another error passes.
         last = "+" if error == "ENOSPC" else ""
         rule = f"inject={call}:error={error}:when={number}{last}"
         trial.notes.append(rule)
-        argv = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", rule, "-p", str(pid)]
-        tracer = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+        log = trial.place.directory / "strace"
+        argv = ["strace", "-f", "-qq", "-o", log, "-e", f"trace={call}", "-e", rule]
+        if call in ("read", "write"):
+            # These calls also serve pipes and terminals, which have no disk that can fail.
+            argv += [word for path in _files(trial.place) for word in ("-P", str(path))]
+        tracer = subprocess.Popen([*argv, "-p", str(pid)], stderr=subprocess.DEVNULL)
+        trial.undo.callback(_note_hits, log, trial)
         trial.undo.callback(tracer.wait)
         trial.undo.callback(tracer.terminate)
 
     return Fault(f"{who} {error}", act, statuses=DISK, needs="strace")
+
+
+def _files(place: Place) -> Iterator[Path]:
+    """The files of a build under way, and those that it is going to write."""
+    for directory in (place.cache, place.output):
+        yield from (path for path in directory.rglob("*") if path.is_file())
+    for hidden in place.output.glob(".particle-os-*"):
+        yield from (hidden / name for name in WRITTEN)
+    for staging in (place.cache / "work").glob("*/checkpoint-*"):
+        yield staging / "meta.json"
+
+
+def _note_hits(log: Path, trial: Trial) -> None:
+    hits = log.read_text(errors="replace").count("(INJECTED)") if log.exists() else 0
+    trial.notes.append(f"{hits} calls failed")
 
 
 def _vanish_cache(trial: Trial) -> None:
@@ -207,12 +226,26 @@ def _vanish_output(trial: Trial) -> None:
 
 def _damage(trial: Trial) -> None:
     """Changes one bit of a file of the cache, and leaves the file's times as they are."""
-    files = [p for part in KEPT for p in sorted((trial.place.cache / part).rglob("*"))]
-    path = trial.rng.choice([p for p in files if p.is_file() and p.stat().st_size])
+    # A cold cache has the helper VM only.
+    files = _not_empty(trial, KEPT) or _not_empty(trial, ["helpers"])
+    path = trial.rng.choice(files)
     times = path.stat()
+    _own(path)
     flip(path, trial.rng.randrange(times.st_size), trial.rng.randrange(8))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     trial.notes.append(str(path.relative_to(trial.place.cache)))
+
+
+def _not_empty(trial: Trial, parts: Sequence[str]) -> list[Path]:
+    files = [p for part in parts for p in sorted((trial.place.cache / part).rglob("*"))]
+    return [p for p in files if p.is_file() and p.stat().st_size]
+
+
+def _own(path: Path) -> None:
+    """Replaces a file that all trials share by a copy."""
+    made = path.with_name(f"{path.name}.own")
+    subprocess.run(["cp", "-a", "--sparse=always", path, made], check=True)
+    made.rename(path)
 
 
 def flip(path: Path, offset: int, bit: int = 0) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from .processes import descendants
 SOURCE_DATE = "1700000000"
 # Long, because a busy host is slow; this only ends a hang, which counts as a loss.
 HANG_SECONDS = 1200.0
+# A process that is left may keep the pipe open.
+LISTEN_SECONDS = 2.0
 RECIPE = """\
 name: image
 base-image: tar:{base}
@@ -36,6 +38,7 @@ stages:
         source: {word}.data
   - type: qemu
     formats: [raw, qcow2]
+    size: 32M
 """
 
 
@@ -83,7 +86,7 @@ def make_place(account: Account, directory: Path) -> Place:
 def copy(source: Path, to: Path, *, link: bool = False) -> None:
     """Copies the content of a directory, with owners, times and holes, into another one.
 
-    With `link` the files are hard links, which is quick: for files that are only looked at.
+    With `link` the files are hard links, which is quick: for files that no process writes to.
     """
     how = ["--link"] if link else ["--sparse=always", "--reflink=auto"]
     argv = ["cp", "-aL", *how, f"{source}/.", to]
@@ -99,6 +102,8 @@ class Build:
     events: list[tuple[float, str]] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    status: int | None = None
+    listener: threading.Thread | None = None
 
     @classmethod
     def start(
@@ -123,7 +128,8 @@ class Build:
             start_new_session=True,
         )
         build = cls(process, time.monotonic())
-        threading.Thread(target=build._listen, daemon=True).start()
+        build.listener = threading.Thread(target=build._listen, daemon=True)
+        build.listener.start()
         return build
 
     def _listen(self) -> None:
@@ -147,13 +153,21 @@ class Build:
     def end(self) -> int | None:
         """Waits for the end and returns the exit status; None if the build had to be killed."""
         try:
-            return self.process.wait(HANG_SECONDS)
+            self.status = self.process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
+            pass
+        finally:
             self.process.kill()
             self.process.wait()
-            return None
-        finally:
-            self.seconds = time.monotonic() - self.started
+        self.seconds = time.monotonic() - self.started
+        if self.listener is not None:
+            self.listener.join(LISTEN_SECONDS)
+        return self.status
+
+    def errors(self) -> list[str]:
+        """The lines of standard error that are no events of the progress."""
+        lines = [line.rstrip()[:300] for line in self.text if not line.startswith("{")]
+        return lines[-20:]
 
 
 def _label(line: str) -> str | None:
@@ -179,28 +193,49 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The results of two undisturbed builds.
+class Course:
+    """The seconds at which each phase of an undisturbed build began, and the build's length."""
 
-    `old` and `new` are two sets of published files; `early` and `cache` are the cache after each of
-    the two builds. `course` has the
-    seconds at which each phase of the second build began, and `seconds` its length.
-    """
-
-    old: Path
-    early: Path
-    new: Path
-    cache: Path
-    recipe: Path
-    course: Sequence[tuple[float, str]]
+    phases: Sequence[tuple[float, str]]
     seconds: float
 
     def draw(self, rng: random.Random) -> Moment:
         """A moment of the course; each phase is as likely as the others."""
-        index = rng.randrange(len(self.course))
-        ends = [at for at, _ in self.course[1:]] + [self.seconds]
-        at, label = self.course[index]
+        index = rng.randrange(len(self.phases))
+        ends = [at for at, _ in self.phases[1:]] + [self.seconds]
+        at, label = self.phases[index]
         return Moment(label, rng.random() * (ends[index] - at))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The results of two undisturbed builds.
+
+    `old` and `new` are two sets of published files. `empty` is the cache before the first build,
+    with the helper only; `early` and `cache` are the cache after each build. `cold` is the course
+    of the first build, which boots the helper VM and unpacks the base; `warm` that of the second.
+    `written` has the size and the time of each file of `empty`, `early` and `old`.
+    """
+
+    old: Path
+    empty: Path
+    early: Path
+    new: Path
+    cache: Path
+    recipe: Path
+    cold: Course
+    warm: Course
+    written: Mapping[Path, tuple[int, int]]
+
+
+def stamps(*directories: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of each file in some directories. A saved state is dated at each use."""
+    files = [p for each in directories for p in each.rglob("*") if p.is_file()]
+    state = {path: path.stat() for path in files}
+    return {
+        path: (found.st_size, 0 if path.suffix == ".state" else found.st_mtime_ns)
+        for path, found in state.items()
+    }
 
 
 @dataclass

@@ -3,14 +3,16 @@
 import json
 import os
 import random
+import subprocess
 
 import pytest
 
 from ..campaign import controls, processes
-from ..campaign.campaign import draw
-from ..campaign.checker import digest, losses, which_set
+from ..campaign.campaign import Outcome, draw
+from ..campaign.checker import digest, losses, strangers, which_set
+from ..campaign.record import Record
 from ..campaign.table import FAULTS
-from ..campaign.trial import Reference, copy, make_place
+from ..campaign.trial import Course, Reference, copy, make_place, stamps
 from ..vm.conftest import Account
 
 
@@ -19,7 +21,8 @@ def publish(output, word):
     output.mkdir()
     # Large enough for the planted bit.
     (output / "image.raw").write_bytes(f"{word} ".encode() * (1 << 12))
-    (output / "image.qcow2").write_text(f"{word} qcow2")
+    convert = ["qemu-img", "convert", "-O", "qcow2", "-f", "raw"]
+    subprocess.run([*convert, output / "image.raw", output / "image.qcow2"], check=True)
     (output / "image.log").write_text(word)
     sums = {name: digest(output / name) for name in ("image.raw", "image.qcow2")}
     images = [{"path": name, "sha256": sha256} for name, sha256 in sums.items()]
@@ -30,16 +33,20 @@ def publish(output, word):
 
 @pytest.fixture
 def reference(tmp_path):
-    for name in ("early", "cache"):
+    for name in ("empty", "early", "cache"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
+    course = Course([(0.5, "phase-started a"), (2.0, "phase-started b")], 2.5)
+    old = publish(tmp_path / "old", "old")
     return Reference(
-        old=publish(tmp_path / "old", "old"),
+        old=old,
+        empty=tmp_path / "empty",
         early=tmp_path / "early",
         new=publish(tmp_path / "new", "new"),
         cache=tmp_path / "cache",
         recipe=tmp_path / "new.yml",
-        course=[(0.5, "phase-started a"), (2.0, "phase-started b")],
-        seconds=2.5,
+        cold=course,
+        warm=course,
+        written=stamps(old),
     )
 
 
@@ -63,8 +70,9 @@ def test_a_checker_that_finds_nothing_is_noticed(
 ):
     monkeypatch.setattr(controls, "losses_of_next", lambda *arguments: iter(()))
     monkeypatch.setattr(controls, "processes_left", lambda *arguments, **options: [])
+    monkeypatch.setattr(controls, "overwritten", lambda reference: [])
     missed = controls.undetected(account, reference, tmp_path / "control")
-    assert missed == ["a process", *controls.FILES]
+    assert missed == ["a process", "a write", *controls.FILES]
 
 
 def test_a_killed_publication_may_wait_for_the_next_build(account, reference, tmp_path):
@@ -91,8 +99,9 @@ def test_the_sets_are_told_apart(account, reference, tmp_path):
 
 
 def test_a_seed_draws_the_same_moment_again(reference):
-    moments = [reference.draw(random.Random(f"1/{number}")) for number in range(100)]
-    assert moments == [reference.draw(random.Random(f"1/{number}")) for number in range(100)]
+    course = reference.warm
+    moments = [course.draw(random.Random(f"1/{number}")) for number in range(100)]
+    assert moments == [course.draw(random.Random(f"1/{number}")) for number in range(100)]
     assert {moment.label for moment in moments} == {"phase-started a", "phase-started b"}
     assert all(0 <= moment.seconds <= 1.5 for moment in moments)
 
@@ -102,3 +111,28 @@ def test_a_seed_draws_each_fault_once_before_it_repeats():
     possible = {fault.name for fault in FAULTS if fault.can_happen()}
     assert {fault.name for fault in drawn[: len(possible)]} == possible
     assert drawn[0].name == drawn[len(possible)].name
+
+
+def test_a_campaign_goes_on_where_the_last_run_stopped(tmp_path):
+    record = Record(tmp_path / "faults/1.jsonl")
+    assert record.to_do(None, 3) == [1, 2, 3]
+    for number in (1, 2, 4):
+        losses = ["a file"] if number == 2 else []
+        record.add(Outcome("1", number, "fault", "moment", False, 0, 0, losses, 1.5))
+    assert record.to_do(None, 3) == [3, 5, 6]
+    assert record.to_do(2, 2) == [2, 3], "a fault can be repeated"
+    assert record.summary().startswith("3 faults, 1 with losses (2)")
+    record.add(Outcome("1", 2, "fault", "moment", False, 0, 0, [], 1.5))
+    assert record.summary().startswith("3 faults, 0 with losses;"), "the last outcome counts"
+
+
+def test_entries_that_only_some_builds_make_are_no_strangers(account, reference, tmp_path):
+    place = make_place(account, tmp_path / "trial")
+    copy(reference.cache, place.cache)
+    failed = place.cache / f"checkpoints/{'a' * 40}-failed"
+    failed.mkdir()
+    (failed / "meta.json").touch()
+    (place.cache / "warm").mkdir()
+    (place.cache / f"warm/{'b' * 32}.state").touch()
+    (place.cache / "warm/half").touch()
+    assert strangers(place, reference) == ["cache: warm is left", "cache: warm/half is left"]
