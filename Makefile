@@ -70,9 +70,10 @@ faults: setup ## Disturb real builds at random moments and check what is left (S
 		$(if $(FIRST),--first $(FIRST))
 
 mutants: N := 500
-mutants: venv ## Count the faults in the code that the tests notice (SEED=1 N=500 JOBS=1)
+mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRST=1 N=500 JOBS=1 AGAIN=)
 	@sh host/setup.sh programs
-	@$(BIN)/python tests/mutants.py --seed $(SEED) -n $(N) --jobs $(JOBS)
+	@$(BIN)/python -m tests.mutants --seed $(SEED) --first $(or $(FIRST),1) --number $(N) --jobs $(JOBS) \
+		--out $(OUT)/mutants $(if $(AGAIN),--again)
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py

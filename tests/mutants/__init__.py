@@ -1,0 +1,1 @@
+"""Measures what the tests notice: `make mutants`. tests/README.md explains it."""
