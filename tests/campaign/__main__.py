@@ -16,10 +16,11 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..vm.conftest import DIRECTORY, TOP, Account, install_wheel, make_account, make_tiny_base
@@ -40,6 +41,7 @@ class Campaign:
     numbers: Sequence[int]
     jobs: int
     again: bool
+    tree: str
 
     def run(self) -> int:
         """Runs the faults; returns the number of jobs that have failed or found a loss."""
@@ -76,7 +78,7 @@ class Campaign:
                 place = account.directory / "trial"
                 outcome = attempt(account, reference, place, self.seed, number)
                 print(outcome, flush=True)
-                self.record.add(outcome)
+                self.record.add(replace(outcome, tree=self.tree))
                 lost += bool(outcome.losses)
         sys.exit(1 if lost else 0)
 
@@ -106,6 +108,12 @@ def _directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def _tree() -> str:
+    """The commit of the tree; empty without git."""
+    argv = ["git", "-C", str(TOP), "describe", "--always", "--dirty"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seed", default="1")
@@ -121,7 +129,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _directory() as directory:
         jobs = min(given.jobs, len(numbers))
-        campaign = Campaign(directory, given.seed, record, numbers, jobs, given.again)
+        campaign = Campaign(directory, given.seed, record, numbers, jobs, given.again, _tree())
         failed = campaign.run()
     print(f"seed {given.seed}: {record.summary()}")
     if given.first is None:

@@ -27,7 +27,7 @@ COLD = 0.125
 class Outcome:
     """The end of one trial. `late` means that the build was over before its fault came.
 
-    `error` has the lines with which the disturbed build explains its end.
+    `error` has the lines with which the disturbed build explains its end, `tree` the commit.
     """
 
     seed: str
@@ -40,6 +40,7 @@ class Outcome:
     losses: Sequence[str]
     seconds: float
     error: Sequence[str] = ()
+    tree: str = ""
 
     def __str__(self) -> str:
         end = f"exit {self.status}, then {self.next_status}, {self.seconds:.0f} s"

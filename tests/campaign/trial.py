@@ -25,6 +25,7 @@ SOURCE_DATE = "1700000000"
 HANG_SECONDS = 1200.0
 # A process that is left may keep the pipe open.
 LISTEN_SECONDS = 2.0
+SHORT_SECONDS = 0.02
 RECIPE = """\
 name: image
 base-image: tar:{base}
@@ -38,7 +39,7 @@ stages:
         source: {word}.data
   - type: qemu
     formats: [raw, qcow2]
-    size: 32M
+    size: 80M
 """
 
 
@@ -200,11 +201,14 @@ class Course:
     seconds: float
 
     def draw(self, rng: random.Random) -> Moment:
-        """A moment of the course; each phase is as likely as the others."""
-        index = rng.randrange(len(self.phases))
+        """A moment of the course; each phase is as likely as the others.
+
+        A phase that is over at once would only add weight to the moment after it.
+        """
         ends = [at for at, _ in self.phases[1:]] + [self.seconds]
-        at, label = self.phases[index]
-        return Moment(label, rng.random() * (ends[index] - at))
+        lengths = [(label, end - at) for (at, label), end in zip(self.phases, ends, strict=True)]
+        label, length = rng.choice([found for found in lengths if found[1] >= SHORT_SECONDS])
+        return Moment(label, rng.random() * length)
 
 
 @dataclass(frozen=True)
