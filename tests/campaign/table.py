@@ -27,6 +27,7 @@ CALLS = (
 # The names of the files that a build writes into its hidden directory.
 WRITTEN = ["SHA256SUMS", "SHA256SUMS.meanwhile", "manifest.json"]
 WRITTEN += [f"image.{end}" for end in ("log", "raw", "qcow2", "result.json", "report.html")]
+HIT_LOOKS = 80
 TMPFS_BYTES = 3 << 30
 # Parts of the cache that a build makes again without a mirror.
 KEPT = ("checkpoints", "warm", "bases", "work", "kvm.json")
@@ -191,6 +192,10 @@ def _inject(who: str, error: str) -> Fault:
         trial.undo.callback(_note_hits, log, trial)
         trial.undo.callback(tracer.wait)
         trial.undo.callback(tracer.terminate)
+        if error == "EIO":
+            # A traced program is slow: end the trace soon.
+            _wait_for_hit(log, trial)
+            tracer.terminate()
 
     return Fault(f"{who} {error}", act, statuses=DISK, needs="strace")
 
@@ -205,9 +210,19 @@ def _files(place: Place) -> Iterator[Path]:
         yield staging / "meta.json"
 
 
+def _wait_for_hit(log: Path, trial: Trial) -> None:
+    for _ in range(HIT_LOOKS):
+        if trial.running.is_over or _hits(log):
+            return
+        time.sleep(0.1)
+
+
+def _hits(log: Path) -> int:
+    return log.read_text(errors="replace").count("(INJECTED)") if log.exists() else 0
+
+
 def _note_hits(log: Path, trial: Trial) -> None:
-    hits = log.read_text(errors="replace").count("(INJECTED)") if log.exists() else 0
-    trial.notes.append(f"{hits} calls failed")
+    trial.notes.append(f"{_hits(log)} calls failed")
 
 
 def _vanish_cache(trial: Trial) -> None:

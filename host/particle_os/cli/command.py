@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import os
@@ -31,7 +30,7 @@ from particle_os.report.github import Workflow, unlike_commands
 from particle_os.report.progress import Progress, make_sink
 from particle_os.system import interrupt
 from particle_os.system.gate import Gate
-from particle_os.system.workspace import full_disk
+from particle_os.system.workspace import failed_call
 
 
 def _workflow() -> Workflow:
@@ -142,10 +141,8 @@ def _as_shown(error: BaseException) -> tuple[ParticleError, int]:
         case Interrupted(signal_number=number):
             name = signal.Signals(number).name
             return ParticleError(f"ended by {name}"), EXIT_SIGNAL + number
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return full_disk(error), EXIT_INFRASTRUCTURE
         case OSError():
-            return ParticleError(str(error)), EXIT_INFRASTRUCTURE
+            return failed_call(error), EXIT_INFRASTRUCTURE
         case _:
             text = f"internal error: {type(error).__name__}: {error}"
             hint = "This is a defect of particle-os; --debug shows where."

@@ -7,6 +7,7 @@ recognises the directories of killed runs and removes them.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -28,6 +29,17 @@ LOCK = "lock"
 ADOPTED = "adopted"
 HIDDEN = ".particle-os-"
 RESERVE_BYTES = 64 << 20
+PLACES = "XDG_CACHE_HOME places the cache, --output the images."
+_ADVICE = {
+    errno.EIO: f"A disk of the host fails: the kernel's log names it. Use another disk: {PLACES}",
+    errno.EROFS: f"Use a file system that can be written to: {PLACES}",
+    errno.ENOENT: "If another program has removed it, run the command again.",
+    errno.EACCES: f"Change the permissions of the file, or use another place: {PLACES}",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+    errno.ENFILE: "End other programs: the host has too many open files.",
+    errno.EAGAIN: "End other programs, or raise the limit of processes (ulimit -u).",
+    errno.ENOMEM: "End other programs: the host has too little free memory.",
+}
 
 
 def cache_directory() -> Path:
@@ -198,13 +210,21 @@ def allocated_bytes(path: Path) -> int:
     return path.stat().st_blocks * 512
 
 
-def full_disk(error: OSError) -> NotEnoughSpace:
-    """The error about a full disk that a system call of this process has reported."""
+def failed_call(error: OSError) -> InfrastructureError:
+    """The error, with its place and advice, for a failed system call of this process."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full_disk(error)
+    places = [os.fsdecode(name) for name in (error.filename, error.filename2) if name]
+    what = error.strerror or str(error)
+    brief = f"{what}: {' -> '.join(places)}" if places else what
+    return InfrastructureError(brief, hint=_ADVICE.get(error.errno or 0))
+
+
+def _full_disk(error: OSError) -> NotEnoughSpace:
     place = Path(os.fsdecode(error.filename)) if error.filename else cache_directory()
     while not place.exists():
         place = place.parent
     return NotEnoughSpace(
         f"no space left in {place}; {free_bytes(place)} bytes are free there",
-        hint="Free more space, or use another file system: XDG_CACHE_HOME places the cache, "
-        "--output the images.",
+        hint=f"Free more space, or use another file system: {PLACES}",
     )

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,36 @@ def test_json_errors_come_for_wrong_arguments_too(arguments):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 2
     assert json.loads(done.stderr)["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EIO, "A disk of the host fails"),
+        (errno.EROFS, "XDG_CACHE_HOME"),
+        (errno.ENOENT, "run the command again"),
+        (errno.EMFILE, "ulimit -n"),
+    ],
+)
+def test_a_failed_system_call_is_named_with_its_place_and_advice(
+    monkeypatch, tmp_path, number, advice
+):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number), str(tmp_path / "a"), None, str(tmp_path / "b"))
+
+    monkeypatch.setattr(loading, "load", fail)
+    result = run("validate", tmp_path / "x.yml")
+    assert result.exit_code == 5
+    assert f"error: {os.strerror(number)}: {tmp_path}/a -> {tmp_path}/b\n" in result.stderr
+    assert "Errno" not in result.stderr
+    assert advice in result.stderr.partition("do:")[2]
+
+
+def test_an_error_of_a_call_without_a_file_is_told_in_words(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "load", lambda *_, **__: os.read(10**6, 1))
+    result = run("validate", tmp_path / "x.yml")
+    assert result.exit_code == 5
+    assert "error: Bad file descriptor\n" in result.stderr
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
