@@ -116,7 +116,11 @@ def guarded(
     gate = gate or Gate()
     interrupt.install()
     try:
-        return action() or 0
+        try:
+            return action() or 0
+        finally:
+            # Within the outer `try`, which handles a signal that comes in this moment.
+            interrupt.uninstall()
     except BrokenPipeError:
         return EXIT_SIGNAL + signal.SIGPIPE
     except (Exception, Interrupted) as error:

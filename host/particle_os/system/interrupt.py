@@ -41,6 +41,17 @@ def install() -> None:
     sys.unraisablehook = _on_ignored
 
 
+def uninstall() -> None:
+    """Gives signals their default effect, or none after the first one: the work is done.
+
+    Interrupted would reach code that does not handle it.
+    """
+    effect = signal.SIG_DFL if _State.pending is None else signal.SIG_IGN
+    for number in ENDING:
+        signal.signal(number, effect)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+
 @contextmanager
 def held_back() -> Iterator[None]:
     """Delays signals until the context ends. Only for short steps of the main thread."""

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -123,6 +123,7 @@ class Workspace:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._adopted: list[Path] = []
 
     def adopt_directory(self, parent: Path) -> Path:
         """Makes a hidden directory in `parent` that is removed with this workspace.
@@ -136,6 +137,7 @@ class Workspace:
             # Note the directory first, so that the next run finds it if this one is killed.
             with (self.path / ADOPTED).open("ab") as file:
                 file.write(os.fsencode(path) + b"\0")
+            self._adopted.append(path)
             path.mkdir(mode=0o700)
         except OSError as error:
             raise UsageError(
@@ -144,16 +146,26 @@ class Workspace:
             ) from error
         return path
 
+    def remove(self) -> None:
+        """Removes the directory and the directories that it has adopted."""
+        with held_back():
+            _remove(*self._adopted, self.path)
 
-def _remove(work: Path) -> None:
+
+def _remove(*directories: Path) -> None:
+    # Twice: a disk may fail once. rmtree does not ignore an error of fstat(2).
+    for path in (*directories, *directories):
+        with suppress(OSError):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_killed(work: Path) -> None:
+    """Removes the workspace of a killed run, and the directories that it had adopted."""
     adopted = work / ADOPTED
-    if adopted.exists():
-        for name in adopted.read_bytes().split(b"\0"):
-            path = Path(os.fsdecode(name))
-            # Remove only directories that adopt_directory can have made.
-            if path.name.startswith(HIDDEN):
-                shutil.rmtree(path, ignore_errors=True)
-    shutil.rmtree(work, ignore_errors=True)
+    noted = adopted.read_bytes().split(b"\0") if adopted.exists() else []
+    paths = [Path(os.fsdecode(name)) for name in noted]
+    # Remove only directories that adopt_directory can have made.
+    _remove(*(path for path in paths if path.name.startswith(HIDDEN)), work)
 
 
 def _sweep(root: Path) -> None:
@@ -163,11 +175,23 @@ def _sweep(root: Path) -> None:
         try:
             with (work / LOCK).open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(work)
+                _remove_killed(work)
         except BlockingIOError:
             continue  # A running build holds it.
         except FileNotFoundError:
-            _remove(work)
+            _remove_killed(work)
+
+
+def _claim(root: Path, held: ExitStack) -> Workspace:
+    """Makes a workspace and locks it; `held` removes it, and then releases the lock."""
+    with held_back():
+        work = Workspace(Path(tempfile.mkdtemp(dir=root)))
+        try:
+            lock = held.enter_context((work.path / LOCK).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        finally:
+            held.callback(work.remove)
+    return work
 
 
 @contextmanager
@@ -175,17 +199,11 @@ def workspace() -> Iterator[Workspace]:
     """Makes a workspace, after removing the workspaces of killed runs."""
     root = cache_directory() / "work"
     root.mkdir(exist_ok=True, mode=0o700)
-    with locked(root / ".lock", Deadline.after(60, "clearing the work directory")):
-        _sweep(root)
-        path = Path(tempfile.mkdtemp(dir=root))
-        lock = (path / LOCK).open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    with lock:
-        try:
-            yield Workspace(path)
-        finally:
-            with held_back():
-                _remove(path)
+    with ExitStack() as held:
+        with locked(root / ".lock", Deadline.after(60, "clearing the work directory")):
+            _sweep(root)
+            work = _claim(root, held)
+        yield work
 
 
 def free_bytes(path: Path) -> int:

@@ -131,3 +131,39 @@ while True:
         _, complaint = process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == 143
         assert complaint == "error: ended by SIGTERM\n"
+
+
+AFTER = """
+import signal, sys, time
+from particle_os.cli.command import guarded
+
+def action():
+    {action}
+
+code = guarded(action, as_json=False, debug=False)
+print("ready", flush=True)
+sys.stdin.readline()
+print("alive", flush=True)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "said"),
+    [("return 0", -15, ""), ("signal.raise_signal(signal.SIGINT)", 130, "alive\n")],
+    ids=["first", "second"],
+)
+def test_a_signal_after_the_end_makes_no_traceback(action, status, said):
+    """The first signal ends the program, as if it had no handler; a later one has no effect."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", AFTER.format(action=action)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    rest, complaint = process.communicate("\n", timeout=HANG_SECONDS)
+    assert "Traceback" not in complaint
+    assert (process.returncode, rest) == (status, said)

@@ -1,15 +1,19 @@
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from particle_os.errors import DeadlineExceeded, UsageError
+from particle_os.errors import DeadlineExceeded, Interrupted, ParticleError, UsageError
+from particle_os.system import interrupt
 from particle_os.system import workspace as workspace_module
 from particle_os.system.workspace import allocated_bytes, cache_directory, locked, workspace
 
+from ... import faults
 from ...waiting import until
 
 OTHER = """
@@ -70,6 +74,46 @@ def test_what_a_killed_process_left_is_swept_at_the_next_start(other):
     with workspace():
         assert not path.exists()
         assert not adopted.exists()
+
+
+def work_with(output):
+    """Opens a workspace, fills it and its adopted directory, and leaves it."""
+    with workspace() as work:
+        adopted = work.adopt_directory(output)
+        (work.path / "scratch").write_text("x")
+        (adopted / "image").write_text("x")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", faults.FAULTS)
+def test_a_fault_at_any_call_leaves_no_file(own_cache, tmp_path, fault):
+    """After a kill, the next start removes the files."""
+    output = tmp_path / "out"
+    expected = (OSError, ParticleError)
+    for outcome in faults.each(lambda: lambda: work_with(output), fault, expected):
+        if outcome.end == "killed":
+            work_with(output)
+        left = [*(own_cache / "work").glob("[!.]*"), *output.glob(".*")]
+        assert left == [], f"{fault} at {outcome.call}"
+
+
+def test_a_signal_while_a_workspace_is_made_leaves_no_file(own_cache, monkeypatch):
+    def interrupted(*arguments, **options):
+        made = mkdtemp(*arguments, **options)
+        signal.raise_signal(signal.SIGTERM)
+        return made
+
+    mkdtemp = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+    interrupt.install()
+    try:
+        with pytest.raises(Interrupted), workspace():
+            pass
+    finally:
+        for number in interrupt.ENDING:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert os.listdir(own_cache / "work") == [".lock"]
 
 
 def test_what_a_running_process_uses_stays(other):
