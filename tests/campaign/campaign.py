@@ -25,7 +25,7 @@ COLD = 0.125
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of one trial. `late` means that the build was over before its fault came.
+    """The end of one trial. `idle` means that the fault disturbed nothing.
 
     `error` has the lines with which the disturbed build explains its end, `tree` the commit.
     """
@@ -34,7 +34,7 @@ class Outcome:
     number: int
     name: str
     moment: str
-    late: bool
+    idle: bool
     status: int | None
     next_status: int | None
     losses: Sequence[str]
@@ -44,8 +44,8 @@ class Outcome:
 
     def __str__(self) -> str:
         end = f"exit {self.status}, then {self.next_status}, {self.seconds:.0f} s"
-        late = ", after the end" if self.late else ""
-        lines = [f"{self.seed}/{self.number}: {self.name}; {self.moment}{late}: {end}"]
+        idle = ", nothing disturbed" if self.idle else ""
+        lines = [f"{self.seed}/{self.number}: {self.name}; {self.moment}{idle}: {end}"]
         return "\n".join([*lines, *(f"    LOSS: {loss}" for loss in self.losses)])
 
 
@@ -136,7 +136,7 @@ def attempt(
         place = prepare(account, reference, directory, cache)
         trial = Trial(place, reference, rng, ExitStack(), after)
         trial.notes += ["cold"] * is_cold
-        late = _disturb(trial, fault, moment)
+        _disturb(trial, fault, moment)
         status = trial.running.status
         found = [*trial.losses, *_told(trial.running, fault, status)]
         found += losses(place, known, reference, status)
@@ -151,7 +151,7 @@ def attempt(
         number=number,
         name=fault.name,
         moment=", ".join([str(moment)] * (fault.act is not None) + trial.notes),
-        late=late,
+        idle=trial.idle,
         status=status,
         next_status=next_status,
         losses=found,
@@ -160,20 +160,19 @@ def attempt(
     )
 
 
-def _disturb(trial: Trial, fault: Fault, moment: Moment) -> bool:
-    """Runs a build with a fault; returns whether the build was over before the moment came."""
+def _disturb(trial: Trial, fault: Fault, moment: Moment) -> None:
+    """Runs a build with a fault."""
     with trial.undo:
         fault.prepare(trial)
         trial.start()
         trial.undo.callback(trial.running.process.kill)
-        if fault.act is None:
-            trial.running.end()
-            return False
-        trial.wait_for(moment)
-        if not (late := trial.running.is_over):
-            fault.act(trial)
+        if fault.act is not None:
+            trial.wait_for(moment)
+            if trial.running.is_over:
+                trial.is_idle("the build was over")
+            else:
+                fault.act(trial)
         trial.running.end()
-    return late
 
 
 def _vanished(place: Place, fault: Fault) -> Iterator[str]:

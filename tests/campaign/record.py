@@ -39,9 +39,9 @@ class Record:
         """The number of faults so far, and of those with losses."""
         found = self.outcomes().values()
         lost = [outcome.number for outcome in found if outcome.losses]
-        late = sum(outcome.late for outcome in found)
+        idle = sum(outcome.idle for outcome in found)
         which = f" ({', '.join(map(str, sorted(lost)))})" if lost else ""
         return (
-            f"{len(found)} faults, {len(lost)} with losses{which}; "
-            f"{late} builds were over before their fault"
+            f"{len(found)} faults, {len(lost)} with losses{which}; {idle} of the faults disturbed "
+            "nothing"
         )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .mirror import Manner, Mirror, served
 from .trial import Place, Trial, copy
@@ -20,10 +21,11 @@ from .trial import Place, Trial, copy
 FAILURES = frozenset({0, 3, 5})
 # A disk that fails can also make the output directory unusable (2) or break the image (4).
 DISK = FAILURES | {2, 4}
-CALLS = (
-    "write pwrite64 pwritev read pread64 preadv openat fsync fdatasync rename ftruncate mkdir "
-    "unlink fallocate copy_file_range"
-).split()
+# System calls on files that each program makes.
+CALLS = {
+    "controller": "write read openat fsync rename mkdir unlink linkat link ftruncate".split(),
+    "QEMU": "pwritev pwrite64 preadv pread64 fallocate openat ftruncate fdatasync".split(),
+}
 # The names of the files that a build writes into its hidden directory.
 WRITTEN = ["SHA256SUMS", "SHA256SUMS.meanwhile", "manifest.json"]
 WRITTEN += [f"image.{end}" for end in ("log", "raw", "qcow2", "result.json", "report.html")]
@@ -110,7 +112,7 @@ def _qemu(trial: Trial) -> int | None:
         if found := build.qemus():
             return trial.rng.choice(found)
         time.sleep(0.1)
-    trial.notes.append("no QEMU was left")
+    trial.is_idle("no QEMU was left")
     return None
 
 
@@ -173,12 +175,12 @@ def _full(name: str, directory: Callable[[Trial], Path]) -> Fault:
     )
 
 
-def _inject(who: str, error: str) -> Fault:
+def _inject(who: Literal["controller", "QEMU"], error: str) -> Fault:
     def act(trial: Trial) -> None:
         pid = trial.running.process.pid if who == "controller" else _qemu(trial)
         if pid is None:
             return
-        call, number = trial.rng.choice(CALLS), int(30 ** trial.rng.random())
+        call, number = trial.rng.choice(CALLS[who]), int(30 ** trial.rng.random())
         # A full disk stays full; another error passes.
         last = "+" if error == "ENOSPC" else ""
         rule = f"inject={call}:error={error}:when={number}{last}"
@@ -222,7 +224,10 @@ def _hits(log: Path) -> int:
 
 
 def _note_hits(log: Path, trial: Trial) -> None:
-    trial.notes.append(f"{_hits(log)} calls failed")
+    if hits := _hits(log):
+        trial.notes.append(f"{hits} failed calls")
+    else:
+        trial.is_idle("no call failed")
 
 
 def _vanish_cache(trial: Trial) -> None:

@@ -260,6 +260,12 @@ class Trial:
     build: Build | None = None
     notes: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
+    idle: bool = False
+
+    def is_idle(self, why: str) -> None:
+        """Notes that the fault disturbs nothing."""
+        self.idle = True
+        self.notes.append(why)
 
     @property
     def running(self) -> Build:
