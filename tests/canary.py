@@ -11,9 +11,12 @@ import binascii
 import html
 import re
 import secrets
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
+
+from .waiting import POLL_SECONDS
 
 # Larger files are disks: there only the secret as it is, is searched for.
 DECODED_BYTES = 16 << 20
@@ -87,12 +90,15 @@ def traces(data: bytes, secret: str) -> list[str]:
     return [name for name, view in views(data) if wanted in view]
 
 
-def in_files(place: Path, secret: str) -> list[str]:
-    """The files below `place` that show the secret, in their names or contents."""
+def in_files(place: Path, secret: str, since: float = 0.0) -> list[str]:
+    """The files below `place` that show the secret, in their names or contents.
+
+    Files that were last changed before `since` (in seconds since 1970) are left out.
+    """
     found = []
     for path in sorted(place.rglob("*")):
         seen = traces(str(path).encode(), secret)
-        if path.is_file() and not path.is_symlink():
+        if path.is_file() and not path.is_symlink() and path.stat().st_mtime >= since:
             seen += _in_file(path, secret)
         found += [f"{path}: {name}" for name in seen]
     return found
@@ -110,20 +116,67 @@ def _in_file(path: Path, secret: str) -> list[str]:
     return []
 
 
-def in_processes(secret: str, environment_of: set[int] | None = None) -> list[str]:
-    """The processes that show the secret in their arguments or environment.
-
-    `environment_of` are the processes whose environment may have it: those that were given it.
-    """
+def in_process(
+    place: Path, secret: str, names: Sequence[str] = ("cmdline", "environ")
+) -> list[str]:
+    """The views of a process's directory in /proc that show the secret."""
     found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        names = ["cmdline"]
-        if int(place.name) not in (environment_of or set()):
-            names.append("environ")
-        for name in names:
-            try:
-                data = (place / name).read_bytes()
-            except OSError:
-                continue
-            found += [f"{place / name}: {view}" for view in traces(data, secret)]
+    for name in names:
+        try:
+            data = (place / name).read_bytes()
+        except OSError:
+            continue
+        found += [f"{place / name}: {view}" for view in traces(data, secret)]
     return found
+
+
+class Watch:
+    """Searches all programs that a process starts, for as long as the context lasts."""
+
+    def __init__(self, pid: int, secret: str) -> None:
+        self._pid = pid
+        self._secret = secret
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, daemon=True)
+        self.programs: set[str] = set()
+        self.found: list[str] = []
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look_on(self) -> None:
+        seen: set[tuple[int, bytes]] = set()
+        while not self._over.wait(POLL_SECONDS):
+            for place in _descendants(self._pid):
+                try:
+                    arguments = (place / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                # Before exec, a child has the arguments and the variables of its parent.
+                if (int(place.name), arguments) in seen or arguments == self._own():
+                    continue
+                seen.add((int(place.name), arguments))
+                self.programs.add(Path(arguments.split(b"\0")[0].decode("utf-8", "replace")).name)
+                self.found += in_process(place, self._secret)
+
+    def _own(self) -> bytes:
+        try:
+            return Path(f"/proc/{self._pid}/cmdline").read_bytes()
+        except OSError:
+            return b""
+
+
+def _descendants(pid: int) -> Iterator[Path]:
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found = children.read_text().split()
+        except OSError:
+            continue
+        for child in found:
+            yield Path(f"/proc/{child}")
+            yield from _descendants(int(child))

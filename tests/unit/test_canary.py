@@ -33,7 +33,7 @@ from particle_os.vm.console import Transcript
 from particle_os.vm.traffic import Traffic
 
 from .. import canary
-from ..waiting import plenty
+from ..waiting import plenty, until
 from .base.test_lookup import AMD64, tar
 from .sandbox.test_agent import DONE, HELLO, PROGRAM, Channel, line
 
@@ -312,17 +312,24 @@ def test_the_search_detects_a_file_its_name_and_a_disk(tmp_path):
     )} == {f"a {secret}", "file", "disk"}  # fmt: skip
 
 
-def test_the_search_detects_arguments_and_environments():
+@pytest.mark.parametrize(
+    ("more", "name"), [("[]", None), ("[os.environ['A']]", "cmdline"), ("[], None", "environ")]
+)
+def test_the_watch_detects_programs_that_show_what_their_parent_was_given(more, name):
     secret = canary.new_secret()
-    code = "import sys; print(flush=True); sys.stdin.read()"
-    for arguments, environment, name in (([secret], {}, "cmdline"), ([], {"A": secret}, "environ")):
-        with subprocess.Popen(
-            [sys.executable, "-c", code, *arguments], env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        ) as process:  # fmt: skip
-            process.stdout.readline()
-            assert f"/proc/{process.pid}/{name}: plain" in canary.in_processes(secret)
-            own = canary.in_processes(secret, environment_of={process.pid})
-            assert (own == []) is (name == "environ")
-            process.stdin.close()
-    assert canary.in_processes(secret) == []
+    code = (
+        "import os, subprocess, sys\n"
+        "def start(more, env={}):\n"
+        "    subprocess.run([sys.executable, '-c', 'input()', *more], env=env)\n"
+        f"start({more})"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={"A": secret},
+    ) as process:  # fmt: skip
+        with canary.Watch(process.pid, secret) as watch:
+            until(lambda: watch.programs)
+        process.stdin.close()
+    assert watch.programs == {Path(sys.executable).name}
+    files = {Path(place.split(":")[0]).name for place in watch.found}
+    assert files == ({name} if name else set())
