@@ -1,4 +1,4 @@
-"""A stage writes its secret wherever it can, and the run ends badly: nobody sees the secret."""
+"""A stage writes its secret wherever it can, and the run ends badly: no place shows the secret."""
 
 from __future__ import annotations
 

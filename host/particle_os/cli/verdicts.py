@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,10 @@ import click
 from particle_os.boot.verdict import Verdict
 from particle_os.cli.command import OutputStyle
 from particle_os.cli.options import PathType
-from particle_os.errors import ParticleError, UsageError
+from particle_os.errors import NotPublished, ParticleError, UsageError
 from particle_os.report import github, junit, verdict
+from particle_os.system import publication
+from particle_os.system.workspace import full_disk
 
 JUNIT = click.option(
     "--junit",
@@ -36,11 +39,8 @@ def check_writable(file: Path | None, others: Iterable[Path] = ()) -> None:
     try:
         if any(_is_same(file, other) for other in others):
             raise UsageError(f"{file} cannot be written: this command needs it for something else")
-        if not file.exists():
-            file.touch(exist_ok=False)
-            file.unlink()
-        elif file.is_file():
-            file.open("ab").close()
+        publication.check_replaceable(file)
+        tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
         raise _unwritable(file, error) from error
 
@@ -84,7 +84,7 @@ def hand_over(
 ) -> None:
     """Annotates the GitHub workflow, if there is one, and writes the files that are not None.
 
-    Raises UsageError when a file cannot be written.
+    Raises NotPublished or NotEnoughSpace when a file cannot be written.
     """
     output.workflow.command(github.workflow_commands(image, verdicts))
     _write(junit_file, junit.document(image, verdicts))
@@ -92,14 +92,23 @@ def hand_over(
 
 
 def hand_over_failure(image: str, error: ParticleError, junit_file: Path | None) -> None:
-    """Writes the JUnit file of a build that failed before its boot test."""
-    _write(junit_file, junit.failed_build(image, error))
+    """Writes the JUnit file of a build that failed before its boot test.
+
+    If it cannot be written, the error says so: the user must learn of both.
+    """
+    try:
+        _write(junit_file, junit.failed_build(image, error))
+    except ParticleError as unwritten:
+        error.tail = (*error.tail, unwritten.brief)
 
 
 def _write(path: Path | None, data: bytes) -> None:
     if path is None:
         return
     try:
-        path.write_bytes(data)
+        publication.replace(path, data)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = str(path.absolute().parent)
+            raise full_disk(OSError(error.errno, error.strerror, place)) from error
+        raise NotPublished(_unwritable(path, error).brief) from error

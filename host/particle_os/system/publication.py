@@ -18,8 +18,10 @@ change the order of the steps.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
@@ -111,6 +113,30 @@ def publish(staging: Path, directory: Path, change: Change) -> None:
                 _finish(directory, descriptor)
     except (OSError, InfrastructureError) as error:
         raise _failure(error, directory) from error
+
+
+def replace(place: Path, data: bytes) -> None:
+    """Writes a file, which then is complete and replaces an older one of its name.
+
+    Only a regular file is replaced. Raises OSError.
+    """
+    check_replaceable(place)
+    made = place.with_name(f"{HIDDEN}{secrets.token_hex(6)}")
+    with held_back():
+        try:
+            with made.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            made.rename(place)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+def check_replaceable(place: Path) -> None:
+    """Raises OSError unless there is nothing, or a regular file, under the name `place`."""
+    if (kind := _kind(place)) not in (None, "a file"):
+        raise OSError(errno.EEXIST, f"it is {kind}", str(place))
 
 
 def keep(made: Path, place: Path) -> None:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from particle_os.boot import session
 
@@ -18,6 +20,10 @@ def test_an_image_that_names_other_files_is_refused(tmp_path):
         ("--junit", "/proc/x.xml", "No such file"),
         ("--report", "/proc/x.html", "No such file"),
         ("--junit", "missing/x.xml", "there is no such directory"),
+        ("--junit", "link", "it is a symbolic link"),
+        ("--report", "dangling", "it is a symbolic link"),
+        ("--junit", "/dev/full", "it is a device"),
+        ("--report", "fifo", "it is a FIFO"),
         ("--evidence", "/proc/x", "No such file"),
         ("--evidence", "file/x", "Not a directory"),
     ],
@@ -29,9 +35,14 @@ def test_a_place_that_cannot_be_written_is_told_before_the_boot(
     monkeypatch.chdir(tmp_path)
     for name in ("image.raw", "file"):
         (tmp_path / name).write_bytes(bytes(1024))
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    os.mkfifo(tmp_path / "fifo")
     result = run("boot-test", "image.raw", "--accel", "tcg", option, place)
     assert result.exit_code == 2
     assert f"{place} cannot be written: {why}" in result.stderr
+    assert (tmp_path / "file").read_bytes() == bytes(1024)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

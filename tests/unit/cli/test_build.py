@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import pytest
 from particle_os.base import layers
@@ -140,3 +142,24 @@ def test_the_junit_file_of_a_failed_build_is_not_that_of_the_last_one(
     result = run("build", recipe, "--output", tmp_path / "out", "--junit", junit)
     assert result.exit_code == 3
     assert 'message="stage apt failed"' in junit.read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "brief"), [(errno.ENOSPC, "no space left in"), (errno.EIO, "boot.xml cannot be")]
+)
+def test_an_error_of_the_build_is_shown_also_if_its_junit_file_cannot_be_written(
+    recipe, tmp_path, monkeypatch, number, brief
+):
+    def fail(*arguments):
+        raise StageFailed("stage apt failed", hint="Try another.")
+
+    def refuse(place, data):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("particle_os.jobs.build.build", fail)
+    monkeypatch.setattr("particle_os.system.publication.replace", refuse)
+    junit = tmp_path / "boot.xml"
+    result = run("build", recipe, "--output", tmp_path / "out", "--junit", junit)
+    assert result.exit_code == 3
+    for text in ("stage apt failed", "Try another.", brief):
+        assert text in result.stderr
