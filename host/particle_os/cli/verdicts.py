@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -13,10 +12,10 @@ import click
 from particle_os.boot.verdict import Verdict
 from particle_os.cli.command import OutputStyle
 from particle_os.cli.options import PathType
-from particle_os.errors import NotPublished, ParticleError, UsageError
+from particle_os.errors import ParticleError, UsageError
 from particle_os.report import github, junit, verdict
 from particle_os.system import publication
-from particle_os.system.workspace import full_disk
+from particle_os.system.workspace import failed_call
 
 JUNIT = click.option(
     "--junit",
@@ -84,7 +83,7 @@ def hand_over(
 ) -> None:
     """Annotates the GitHub workflow, if there is one, and writes the files that are not None.
 
-    Raises NotPublished or NotEnoughSpace when a file cannot be written.
+    Raises InfrastructureError when a file cannot be written.
     """
     output.workflow.command(github.workflow_commands(image, verdicts))
     _write(junit_file, junit.document(image, verdicts))
@@ -108,7 +107,4 @@ def _write(path: Path | None, data: bytes) -> None:
     try:
         publication.replace(path, data)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = str(path.absolute().parent)
-            raise full_disk(OSError(error.errno, error.strerror, place)) from error
-        raise NotPublished(_unwritable(path, error).brief) from error
+        raise failed_call(OSError(error.errno, error.strerror, str(path.absolute()))) from error

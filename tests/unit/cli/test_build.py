@@ -145,7 +145,7 @@ def test_the_junit_file_of_a_failed_build_is_not_that_of_the_last_one(
 
 
 @pytest.mark.parametrize(
-    ("number", "brief"), [(errno.ENOSPC, "no space left in"), (errno.EIO, "boot.xml cannot be")]
+    ("number", "brief"), [(errno.ENOSPC, "no space left in"), (errno.EIO, "Input/output error: ")]
 )
 def test_an_error_of_the_build_is_shown_also_if_its_junit_file_cannot_be_written(
     recipe, tmp_path, monkeypatch, number, brief
