@@ -29,11 +29,13 @@ from particle_os.vm.overlay import copy_disk, make_disk
 # patching of the kernel code for it.
 # init_on_alloc=0, lsm= and cgroup_disable=memory: these protections between users are useless in a
 # VM that only root uses, and take an eighth of the start of each program.
+# no_timer_check: the kernel expects a few interrupts of its timer within a moment. An emulator on a
+# busy host misses them, and the kernel panics ("IO-APIC + timer doesn't work!").
 # The rest saves half a second of the kernel's start: self-tests of ciphers, an unused generator of
 # random numbers, the keys for signed modules, and BPF kfuncs.
 COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000 noreplace-smp"
-    " init_on_alloc=0 lsm= cgroup_disable=memory cryptomgr.notests"
+    " no_timer_check init_on_alloc=0 lsm= cgroup_disable=memory cryptomgr.notests"
     " initcall_blacklist=jent_mod_init,load_system_certificate_list,bpf_tcp_ca_kfunc_init,"
     "bpf_dummy_struct_ops_init"
 )
