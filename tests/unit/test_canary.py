@@ -1,54 +1,19 @@
 """A random secret goes into played builds, and everything that comes out is searched for it."""
 
 import base64
-import hashlib
 import html
 import json
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
-from click.testing import CliRunner
-from particle_agent.contract import wire
-from particle_agent.contract.decode import encode
-from particle_agent.contract.inspection import Inspection, Package, System
-from particle_os.apt.proxy import NO_PROXY
-from particle_os.boot import files, probe, session
-from particle_os.boot.verdict import BootProgress, CheckResult, Observation
-from particle_os.cli.build import build_command
-from particle_os.errors import VmError
-from particle_os.jobs import build
-from particle_os.jobs.execution import helper_vms
-from particle_os.jobs.execution.helper_vms import HelperVms
-from particle_os.jobs.execution.preparation import Prepared
-from particle_os.sandbox.agent import Agent
-from particle_os.sandbox.helper import Helper
 from particle_os.system.gate import Gate
-from particle_os.vm.accel import TCG
-from particle_os.vm.console import Transcript
-from particle_os.vm.traffic import Traffic
 
 from .. import canary
-from ..waiting import plenty, until
-from .base.test_lookup import AMD64, tar
-from .sandbox.test_agent import DONE, HELLO, PROGRAM, Channel, line
-
-RECIPE = """\
-name: leaky
-base-image: tar:base.tar
-stages:
-  - type: timezone
-    zone: UTC
-    secrets:
-      - {name: token, env: TOKEN}
-  - {type: qemu}
-"""
-DISK = b"the disk" * 64
-NONCE = "0" * 32
+from ..waiting import until
+from .played_build import ENDS, STYLES, World, run, set_up
 
 
 def folded(text, width, divider="\n"):
@@ -80,181 +45,23 @@ def on_console(secret):
     return f"{lines}\r\n[   12.345678] {stamped}\r\nKernel panic: {secret}\r\n".encode()
 
 
-class World:
-    """The world that a build sees. `ends` says how the build ends."""
-
-    secret = ""
-    ends = "good"
-
-    def console(self, log):
-        transcript = Transcript(log)
-        data = on_console(self.secret)
-        for start in range(0, len(data), 7):
-            transcript.write(data[start : start + 7])
-        return transcript
-
-
-class Connection:
-    """A connection to an agent that runs the stages and prints the secret in every way."""
-
-    def __init__(self, world):
-        self._world = world
-
-    @contextmanager
-    def command(self, command, deadline):
-        if command.startswith("cat "):
-            text = f"see {self._world.secret}"
-            package = Package(name=text, version="1", architecture="all", size=1)
-            system = System(
-                os_release=(), hostname="", kernels=(), packages=(package,), accounts=()
-            )
-            found = Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=system)
-            yield Channel([json.dumps(encode(found)).encode()])
-        elif command.startswith("mkdir"):
-            yield Channel([])
-        else:
-            yield Channel([HELLO, *map(line, self._events()), *self._last()])
-
-    def send(self, channel, stream, deadline, more_follows=False):
-        sent = hashlib.sha256(stream.read()).hexdigest()
-        # The answer to a file that the host puts into the VM.
-        channel._pieces = channel._pieces or [sent.encode()]
-        return sent
-
-    def _events(self):
-        secret = self._world.secret
-        yield wire.StageStart(index=0)
-        yield from (wire.OutputLine(text=text) for text in printed(secret))
-        yield wire.Notice(text=f"a notice with {secret}")
-        if self._world.ends == "stage failed":
-            tail = tuple(printed(secret))
-            yield wire.Failed(
-                kind="stage", index=0, message=f"failed: {secret}", hint=f"do {secret}", tail=tail
-            )
-            return
-        if self._world.ends == "vm died":
-            return
-        yield wire.StageEnd(index=0, seconds=1.0, parts=(wire.Part(name=secret, seconds=1.0),))
-        yield wire.StageStart(index=1)
-        yield wire.DiskWritten(size=len(DISK))
-        yield wire.StageEnd(index=1, seconds=1.0)
-        if self._world.ends == "defective":
-            yield wire.Finding(code="fstab-type-wrong", place=secret, message=f"see {secret}")
-        yield wire.Verified(seconds=0.5)
-
-    def _last(self):
-        return [] if self._world.ends in ("vm died", "stage failed") else [DONE]
-
-
-class Vms(HelperVms):
-    world = None
-
-    @contextmanager
-    def start(self, purpose, output, layers=()):
-        world = self.world
-        transcript = world.console(self.job.transcript)
-
-        def death():
-            return VmError("the VM died: QEMU ended", tail=transcript.tail())
-
-        gate = self.job.progress.gate
-        sandbox = SimpleNamespace(
-            agent=Agent(Connection(world), death, PROGRAM, gate),
-            output=output,
-            packages=output.with_name("packages"),
-            written=None,
-            connect_outside=lambda *arguments: None,
-            take_traffic=Traffic,
-        )
-
-        def take_disk_event(event, deadline):
-            output.write_bytes(DISK)
-            sandbox.written = event.size
-
-        sandbox.take_disk_event = take_disk_event
-        try:
-            yield sandbox
-        finally:
-            transcript.close()
-
-
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    world = World()
-    world.secret = canary.new_secret()
-    world.out = tmp_path / "out"
-    world.path = tmp_path
-    (tmp_path / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
-    (tmp_path / "leaky.yml").write_text(RECIPE)
-    (tmp_path / "root").touch()
-    monkeypatch.setattr(helper_vms.process, "version", lambda program: "QEMU 10")
-    monkeypatch.setattr(Vms, "world", world)
-    monkeypatch.setattr(build.firmwares, "check", lambda firmware: None)
-    monkeypatch.setenv("TOKEN", world.secret)
-
-    def prepare(job):
-        made = Helper("key", Path("kernel"), Path("initrd"), tmp_path / "root")
-        base = SimpleNamespace(
-            reference="tar:base.tar", digest="sha256:0", size=lambda: 10, is_here=lambda: True,
-            push=lambda agent, deadline, listen: None, drop_damaged=lambda: None,
-        )  # fmt: skip
-        keys = job.plan.keys(base, made)
-        return Prepared(NO_PROXY, Vms(job, made, TCG, plenty()), base, keys, ())
-
-    def boot(request, directory):
-        evidence, secret = request.evidence, world.secret
-        evidence.directory.mkdir(parents=True)
-        transcript = world.console(evidence.console_log)
-        encoded = base64.b64encode("\n".join(printed(secret)).encode()).decode()
-        answer = [probe.end_marker(NONCE).decode(), f"file:journal.txt {encoded}"]
-        data = "\n".join([*answer, files.last_marker(NONCE).decode(), ""]).encode()
-        files.write(data, NONCE, evidence.directory, evidence.gate)
-        tail = tuple(transcript.tail())
-        transcript.close()
-        good = world.ends == "good"
-        return Observation(
-            status="passed" if good else "units-failed",
-            message=f"it says {secret}",
-            seconds=1.0,
-            progress=BootProgress(),
-            checks=(CheckResult(name=secret, passed=good, detail=folded(secret, 5)),),
-            facts={"hostname": secret, "journal:x.service": "\n".join(printed(secret))},
-            console_tail=() if good else tail,
-        )
-
-    monkeypatch.setattr(build, "prepare", prepare)
-    monkeypatch.setattr(session, "_boot_repeatedly", boot)
-    monkeypatch.setattr(session, "check_readable", lambda image, image_format: None)
+    secret = canary.new_secret()
+    world = World(
+        tmp_path, secret, list(printed(secret)), on_console(secret), detail=folded(secret, 5)
+    )
+    set_up(world, monkeypatch)
+    monkeypatch.setenv("TOKEN", secret)
     return world
-
-
-ENDS = {"good": 0, "stage failed": 3, "vm died": 5, "defective": 4, "not booted": 4}
-STYLES = {
-    "verbose": ["-v"],
-    "json": ["--json", "--progress", "json"],
-    "debug": ["--debug", "--progress", "none"],
-}
-
-
-def run(world, *style):
-    arguments = [
-        str(world.path / "leaky.yml"),
-        "--output",
-        str(world.out),
-        "--no-cache",
-        "--allow-env",
-        "TOKEN",
-    ]
-    arguments += ["--junit", str(world.path / "boot.xml"), "--accel", "tcg", *style]
-    return CliRunner().invoke(build_command, arguments, prog_name="particle-os")
 
 
 def found(world, result, cache):
     """The places where a run shows the secret."""
     for name, data in (("stdout", result.stdout_bytes), ("stderr", result.stderr_bytes)):
-        yield from (f"{name}: {view}" for view in canary.traces(data, world.secret))
+        yield from (f"{name}: {view}" for view in canary.traces(data, world.text))
     for place in (world.path, cache):
-        yield from canary.in_files(place, world.secret)
+        yield from canary.in_files(place, world.text)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -17,6 +17,8 @@ from particle_os.report import github, junit, verdict
 from particle_os.system import publication
 from particle_os.system.workspace import failed_call
 
+STREAMS = (Path("/dev/stdout"), Path("/dev/stderr"))
+DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"))
 JUNIT = click.option(
     "--junit",
     "junit_file",
@@ -32,7 +34,7 @@ def check_writable(file: Path | None, others: Iterable[Path] = ()) -> None:
     The `others` are files that the command reads or writes for another purpose; `file` must not be
     one of them.
     """
-    if file is None:
+    if file is None or _is_stream(file):
         return
     # Try to write: permissions prove nothing to root, nor in /proc, where no file can be made.
     try:
@@ -42,6 +44,11 @@ def check_writable(file: Path | None, others: Iterable[Path] = ()) -> None:
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
         raise _unwritable(file, error) from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path names an open file of this process, as `>(...)` of a shell does."""
+    return path in STREAMS or path.parent in DESCRIPTORS
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -105,6 +112,10 @@ def _write(path: Path | None, data: bytes) -> None:
     if path is None:
         return
     try:
-        publication.replace(path, data)
+        if _is_stream(path):
+            with path.open("ab") as stream:
+                stream.write(data)
+        else:
+            publication.replace(path, data)
     except OSError as error:
         raise failed_call(OSError(error.errno, error.strerror, str(path.absolute()))) from error
