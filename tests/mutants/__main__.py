@@ -12,11 +12,10 @@ import argparse
 import concurrent.futures
 import json
 import random
-import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from .planting import Mutant, mutants
 from .project import Project
 from .trial import Laboratory, Verdict
 from .walls import check_walls, confined
+
+COMPILE_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,11 @@ class Results:
             file.write(json.dumps(record) + "\n")
 
 
-def possible(project: Project, tree: Path, found: CoverageMap) -> tuple[list[Mutant], int]:
-    """The mutants in lines that tests run, and the number of the others."""
-    runnable, others = [], 0
-    for path in project.sources(tree):
-        for mutant in mutants(path, (tree / path).read_bytes()):
-            if found.tests_of(path, mutant.line):
-                runnable.append(mutant)
-            else:
-                others += 1
-    return runnable, others
-
-
-def sample(mutants: list[Mutant], seed: int, first: int, number: int) -> list[Mutant]:
-    shuffled = sorted(mutants, key=lambda mutant: mutant.name)
-    random.Random(seed).shuffle(shuffled)
-    return shuffled[first - 1 : first - 1 + number]
+def all_mutants(project: Project, tree: Path, seed: int) -> list[Mutant]:
+    """All mutants of the packages, in the order of the seed."""
+    found = [m for path in project.sources(tree) for m in mutants(path, (tree / path).read_bytes())]
+    random.Random(seed).shuffle(found)
+    return found
 
 
 def tried(
@@ -72,12 +62,15 @@ def tried(
             yield futures[future], future.result()
 
 
-def summary(records: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A line for each package and for both, and the mutants that could not be judged."""
+def summary(records: Iterable[dict[str, Any]], failing: Collection[str]) -> Iterator[str]:
+    """A line for each package and for both, and the mutants that could not be judged.
+
+    `failing` are the tests that fail without a mutant.
+    """
     counts: Counter[tuple[str, str]] = Counter()
     for record in records:
         for part in (record["path"].partition("/")[0], "both"):
-            counts[part, record["word"]] += 1
+            counts[part, "broken" if record["by"] in failing else record["word"]] += 1
     for part in sorted({part for part, _ in counts}, key=lambda p: (p == "both", p)):
         noticed, survived = counts[part, "noticed"], counts[part, "survived"]
         share = 100 * noticed / max(noticed + survived, 1)
@@ -92,21 +85,22 @@ def campaign(project: Project, work: Path, arguments: argparse.Namespace) -> int
     project.copy_to(pristine)
     found = coverage_map(project, work, arguments.out / "map", confined)
     print(f"{found.tests} tests; {len(found.failing)} fail without a mutant: {found.failing}")
-    runnable, others = possible(project, pristine, found)
-    print(f"{len(runnable)} mutants in lines that tests run, {others} in others", flush=True)
+    everything = all_mutants(project, pristine, arguments.seed)
+    chosen = [m for m in everything if arguments.only in m.path and found.tests_of(m.path, m.line)]
+    print(f"{len(chosen)} of {len(everything)} mutants are in lines that tests run", flush=True)
     results = Results(arguments.out / f"results-{arguments.seed}")
     if arguments.again:
         names = {r["name"] for r in results.records() if r["word"] != "noticed"}
-        chosen = [mutant for mutant in runnable if mutant.name in names]
+        chosen = [mutant for mutant in chosen if mutant.name in names]
         results = Results(arguments.out / f"again-{arguments.seed}")
     else:
-        chosen = [m for m in runnable if arguments.only in m.path]
-        chosen = sample(chosen, arguments.seed, arguments.first, arguments.number)
+        chosen = chosen[arguments.first - 1 : arguments.first - 1 + arguments.number]
     before = {record["name"]: record for record in results.records()}
-    _compile(pristine, work)
+    _compile(project, work)
     left = [mutant for mutant in chosen if mutant.name not in before]
     print(f"{len(chosen)} chosen, {len(chosen) - len(left)} of them tried before", flush=True)
-    for mutant, verdict in tried(left, found, Laboratory(work, confined), arguments.jobs):
+    laboratory = Laboratory(work, confined)
+    for mutant, verdict in tried(left, found, laboratory, arguments.jobs):
         diff = mutant.diff((pristine / mutant.path).read_bytes())
         record = {"path": mutant.path, "line": mutant.line, "word": verdict.word}
         record |= {"by": verdict.by, "name": mutant.name, "diff": diff}
@@ -115,27 +109,20 @@ def campaign(project: Project, work: Path, arguments: argparse.Namespace) -> int
         if verdict.word != "noticed":
             print(f"{verdict.word}: {mutant.path}:{mutant.line} {verdict.by}\n{diff}", flush=True)
     records = [before[mutant.name] for mutant in chosen]
-    print("\n".join(summary(records)))
-    return 1 if any(record["word"] == "broken" for record in records) else 0
+    known = {test for tests in found.by_file.values() for test in tests}
+    noticing = {r["by"] for r in records if r["word"] == "noticed"} & known
+    print("\n".join(summary(records, laboratory.failing(noticing))))
+    return 0
 
 
-def _compile(pristine: Path, work: Path) -> None:
+def _compile(project: Project, work: Path) -> None:
     """Compiles all modules, once for all mutants."""
     place = work / "compiled"
     place.mkdir()
-    shutil.move(pristine, place / "tree")
-    argv = [
-        "-m",
-        "pytest",
-        "-q",
-        "--collect-only",
-        "-p",
-        "no:cacheprovider",
-        "tests/unit",
-        "tests/guest",
-    ]
-    ended = confined(place, argv, {}, 600)
-    shutil.move(place / "tree", pristine)
+    (work / "pristine").rename(place / "tree")
+    argv = ["-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *project.tests]
+    ended = confined(place, argv, {}, COMPILE_SECONDS)
+    (place / "tree").rename(work / "pristine")
     if ended.status != 0:
         sys.exit(f"the tests cannot be collected: {ended.output}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,10 @@ PYTEST = [
     "-m", "pytest", "-q", "-p", "tests.mutants.plugin", "-p", "no:cacheprovider",
     "-p", "no:xdist", "-m", "not slow",
 ]  # fmt: skip
-MAP_SECONDS = 7200
+# pytest's status when all tests of the files are slow.
+NO_TESTS = 5
+# So many files of tests run in one process; what is mapped is kept then.
+GROUP, GROUP_SECONDS = 12, 3600
 # Of the tests, how many may fail within the walls without a mutant: some want what is outside.
 MOST_FAILING = 0.03
 # So many of the tests that run a line are tried, the nearest first.
@@ -60,9 +64,9 @@ def coverage_map(project: Project, work: Path, cache: Path, run: Runner) -> Cove
     cache.mkdir(parents=True, exist_ok=True)
     keys = project.keys(pristine)
     missing = [name for name, key in keys.items() if not (cache / key).exists()]
-    if missing:
-        print(f"the map of {len(missing)} files of tests is made", flush=True)
-        for name, record in _recorded(missing, work, run).items():
+    for start in range(0, len(missing), GROUP):
+        print(f"the map lacks {len(missing) - start} files of tests", flush=True)
+        for name, record in _recorded(missing[start : start + GROUP], work, run).items():
             (cache / keys[name]).write_text(json.dumps(record))
     found = CoverageMap()
     for key in keys.values():
@@ -73,23 +77,28 @@ def coverage_map(project: Project, work: Path, cache: Path, run: Runner) -> Cove
     return found
 
 
+def outcomes_in(path: Path) -> list[dict[str, Any]]:
+    """The outcomes that the plugin has written."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 def _recorded(names: list[str], work: Path, run: Runner) -> dict[str, dict[str, Any]]:
     """Runs these files of tests. Returns, for each file, its tests that fail and the lines."""
-    place = work / "map"
+    place = Path(tempfile.mkdtemp(prefix="map-", dir=work))
     shutil.copytree(work / "pristine", place / "tree", symlinks=True)
     outcomes, lines = place / "outcomes", place / "lines"
     env = {"MUTANTS_OUTCOMES": str(outcomes), "MUTANTS_LINES": str(lines)}
-    ended = run(place, [*PYTEST, "-rfE", "--timeout", "120", *names], env, MAP_SECONDS)
-    said = (
-        [json.loads(text) for text in outcomes.read_text().splitlines()]
-        if outcomes.exists()
-        else []
-    )
-    if ended.status not in (0, 1) or {"finished": ended.status} not in said or not lines.exists():
+    ended = run(place, [*PYTEST, "-rfE", "--timeout", "120", *names], env, GROUP_SECONDS)
+    said = outcomes_in(outcomes)
+    if (
+        ended.status not in (0, 1, NO_TESTS)
+        or {"finished": ended.status} not in said
+        or not lines.exists()
+    ):
         tail = "\n".join(ended.output.splitlines()[-30:])
         how = "did not end" if ended.status is None else f"ended with the status {ended.status}"
         sys.exit(f"the tests without a mutant {how}, so the map is incomplete:\n{tail}")
-    (place / "output").write_text(ended.output)
     by_test = json.loads(lines.read_text())
     records: dict[str, dict[str, Any]] = {
         name: {"failed": [], "tests": {}, "imported": by_test.get("", {})} for name in names

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import coverage
 import pytest
 
 Lines = dict[str, list[int]]
@@ -55,14 +54,16 @@ class Outcomes:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.failed: set[str] = set()
+        self.failures: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self.failed.add(report.nodeid)
+            self.failures[report.nodeid] = str(report.longrepr)
         if report.when == "teardown":
-            failed = report.nodeid in self.failed
-            self._write({"test": report.nodeid, "failed": failed})
+            failure = self.failures.get(report.nodeid)
+            # The words of pytest-timeout.
+            hangs = failure is not None and "Failed: Timeout" in failure
+            self._write({"test": report.nodeid, "failed": failure is not None, "hangs": hangs})
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         self._write({"finished": int(exitstatus)})
@@ -85,6 +86,8 @@ class LineRecord:
         self.files = [str(file) for root in roots for file in sorted(root.rglob("*.py"))]
         self.children = Children(self.files)
         self.forked: dict[str, dict[str, set[int]]] = {}
+        import coverage  # The runs of mutants save its time.
+
         self.coverage = coverage.Coverage(
             data_file=None, config_file=False, include=[f"{root}/*" for root in roots]
         )

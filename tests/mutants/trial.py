@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .mapping import PYTEST
+from .mapping import PYTEST, outcomes_in
 from .planting import Mutant
-from .walls import Ended, Runner
+from .walls import Runner
 
 # A test that hangs fails after this time.
 TEST_SECONDS = 60
@@ -39,60 +38,61 @@ class Laboratory:
 
     work: Path
     run: Runner
-    _passes: dict[tuple[str, ...], bool] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def verdict(self, mutant: Mutant, tests: list[str]) -> Verdict:
         """Runs the tests on the mutant.
 
-        It is noticed when a test fails, or pytest does not end well, and the same passes without
-        the mutant.
+        It is noticed when a test fails, or when pytest ends badly and ends well without the mutant.
+        The test may also fail without the mutant: see `failing`.
         """
+        for batch in (tests[:NEAREST], tests[NEAREST:]):
+            tried = self._tried(batch, mutant, "-x") if batch else PASSED
+            if tried.failed:
+                return Verdict("noticed", tried.failed[0])
+            if not tried.passed:
+                control = self._tried(tried.hanging or batch, None, "-x")
+                word = "noticed" if control.passed else "broken"
+                return Verdict(word, "the end of pytest")
+        return Verdict("survived")
+
+    def failing(self, tests: Iterable[str]) -> set[str]:
+        """Those of the tests that fail without a mutant."""
+        tests = sorted(set(tests))
+        tried = self._tried(tests, None) if tests else PASSED
+        return set() if tried.passed else set(tried.failed) or set(tests)
+
+    def _tried(self, tests: list[str], mutant: Mutant | None, *options: str) -> _Tried:
         with tempfile.TemporaryDirectory(
             prefix="mutant-", dir=self.work, ignore_cleanup_errors=True
         ) as name:
             place = Path(name)
-            file = self._copy(place) / mutant.path
-            file.write_bytes(mutant.applied(file.read_bytes()))
-            for batch in (tests[:NEAREST], tests[NEAREST:]):
-                if batch and (by := self._failing(place, batch)):
-                    word = "noticed" if self._pass_without(by) else "broken"
-                    return Verdict(word, by[0] if len(by) == 1 else f"one of {len(by)}")
-        return Verdict("survived")
-
-    def _copy(self, place: Path) -> Path:
-        shutil.copytree(self.work / "pristine", place / "tree", symlinks=True)
-        return place / "tree"
-
-    def _failing(self, place: Path, tests: list[str]) -> list[str]:
-        """The test that fails, or all when pytest ends without naming one; none when all pass."""
-        ended, failed, finished = self._tried(place, tests)
-        if ended.status == 0 and finished:
-            return []
-        return failed if ended.status == 1 and failed else tests
-
-    def _pass_without(self, tests: list[str]) -> bool:
-        key = tuple(tests)
-        with self._lock:
-            if key not in self._passes:
-                with tempfile.TemporaryDirectory(
-                    prefix="control-", dir=self.work, ignore_cleanup_errors=True
-                ) as name:
-                    place = Path(name)
-                    self._copy(place)
-                    self._passes[key] = not self._failing(place, tests)
-            return self._passes[key]
-
-    def _tried(self, place: Path, tests: list[str]) -> tuple[Ended, list[str], bool]:
-        only, outcomes = place / "only", place / "outcomes"
-        only.write_text(json.dumps(tests))
-        outcomes.unlink(missing_ok=True)
-        env: Mapping[str, str] = {"MUTANTS_ONLY": str(only), "MUTANTS_OUTCOMES": str(outcomes)}
-        files = sorted({test.partition("::")[0] for test in tests})
-        argv = [*PYTEST, "-x", "--timeout", str(TEST_SECONDS), "--hypothesis-seed", "1", *files]
-        ended = self.run(place, argv, env, ALL_SECONDS)
-        said = (
-            [json.loads(s) for s in outcomes.read_text().splitlines()] if outcomes.exists() else []
+            shutil.copytree(self.work / "pristine", place / "tree", symlinks=True)
+            if mutant is not None:
+                file = place / "tree" / mutant.path
+                file.write_bytes(mutant.applied(file.read_bytes()))
+            only, outcomes = place / "only", place / "outcomes"
+            only.write_text(json.dumps(tests))
+            env = {"MUTANTS_ONLY": str(only), "MUTANTS_OUTCOMES": str(outcomes)}
+            files = sorted({test.partition("::")[0] for test in tests})
+            limits = ["--timeout", str(TEST_SECONDS), "--hypothesis-seed", "1"]
+            ended = self.run(place, [*PYTEST, *options, *limits, *files], env, ALL_SECONDS)
+            said = outcomes_in(outcomes)
+        failed = [record for record in said if record.get("failed")]
+        hanging = [record["test"] for record in failed if record["hangs"]]
+        return _Tried(
+            passed=ended.status == 0 and {"finished": 0} in said,
+            failed=[r["test"] for r in failed] if ended.status == 1 and not hanging else [],
+            hanging=hanging,
         )
-        failed = [record["test"] for record in said if record.get("failed")]
-        return ended, failed, {"finished": 0} in said
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """The end of a run of tests; `hanging` is the test that was ended after its time."""
+
+    passed: bool
+    failed: list[str]
+    hanging: list[str]
+
+
+PASSED = _Tried(True, [], [])

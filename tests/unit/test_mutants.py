@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ..mutants.__main__ import Results, possible, sample, summary
+from ..mutants.__main__ import Results, all_mutants, summary
 from ..mutants.mapping import CoverageMap, coverage_map
 from ..mutants.planting import mutants
 from ..mutants.project import TOP, Project
@@ -152,7 +152,6 @@ def project(tmp_path):
 
 def mapped(project, run=unconfined):
     work = project.top.parent
-    shutil.rmtree(work / "map", ignore_errors=True)
     return coverage_map(project, work, work / "cache", run)
 
 
@@ -176,7 +175,7 @@ def test_faults_are_noticed_and_harmless_ones_survive(project):
         (b"return 4", b"return 5", f"{test}a_fork"),
         (b"os.umask(0o077)", b"pass", f"{test}a_child"),
         # pytest ends at once, and with the status 0.
-        (b"if not safe", b"if (safe)", f"{test}the_end"),
+        (b"if not safe", b"if (safe)", "the end of pytest"),
     ]
     for old, new, by in cases:
         seen = verdict(project, found, old, new)
@@ -191,9 +190,11 @@ def test_the_map_knows_fixtures_and_leaves_out_what_no_test_runs(project):
     tests = found.tests_of("host/particle_os/module.py", line)
     names = {test.rpartition("::")[2] for test in tests}
     assert names == {"test_a_fixture", "test_it[1]", "test_it[3]"}
-    runnable, others = possible(project, project.top, found)
-    assert "return 5" not in {m.name.split(" -> ")[0][-8:] for m in runnable}
-    assert others == 2
+    everything = all_mutants(project, project.top, 1)
+    tested = [m for m in everything if found.tests_of(m.path, m.line)]
+    left_out = {m.line for m in everything} - {m.line for m in tested}
+    texts = {MODULE.splitlines()[line - 1].strip() for line in left_out}
+    assert texts == {"return 5", "os._exit(0)"}
 
 
 @pytest.mark.slow
@@ -256,23 +257,23 @@ def test_a_program_without_walls_is_refused(tmp_path):
         check_walls(tmp_path / "work", unconfined)
 
 
-@pytest.mark.slow
-def test_a_sample_goes_on_where_another_ends(project):
-    runnable, _ = possible(project, project.top, mapped(project))
-    whole = sample(runnable, 1, 1, 10)
-    assert whole == [*sample(runnable, 1, 1, 4), *sample(runnable, 1, 5, 6)]
-    assert sample(runnable, 2, 1, 10) != whole
+def test_a_seed_is_one_order_of_all_mutants(project):
+    first, again, other = (all_mutants(project, project.top, seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert set(first) == set(other)
+    assert len(first) == len(set(first)) > 10
 
 
 def test_the_summary_counts_what_was_judged(tmp_path):
     results = Results(tmp_path / "results")
-    for path, word in [("host/a", "noticed"), ("host/b", "survived"), ("guest-agent/c", "broken")]:
-        results.add({"path": path, "word": word})
-    assert list(summary(results.records())) == [
+    words = [("host/a", "noticed"), ("host/b", "survived"), ("guest-agent/c", "broken")]
+    for path, word in [*words, ("host/d", "noticed")]:
+        results.add({"path": path, "word": word, "by": f"test of {path}"})
+    assert list(summary(results.records(), {"test of host/d"})) == [
         "guest-agent: 0 of 0 noticed, 0.0 %",
         "host: 1 of 2 noticed, 50.0 %",
         "both: 1 of 2 noticed, 50.0 %",
-        "1 not judged: their tests fail without a mutant, too",
+        "2 not judged: their tests fail without a mutant, too",
     ]
 
 
