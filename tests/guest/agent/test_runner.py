@@ -11,8 +11,8 @@ from particle_agent.agent import runner
 from particle_agent.agent.failure import FailedStage
 from particle_agent.contract import wire
 from particle_agent.contract.decode import DecodeError, encode
-from particle_agent.errors import StageError
-from particle_agent.stages.base import StageOptions
+from particle_agent.errors import NetworkError, StageError
+from particle_agent.stages.base import Secret, StageOptions
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import Timezone
 from particle_agent.target.limits import TimeUp
@@ -174,6 +174,38 @@ def test_the_time_limit_of_a_stage_fails_the_stage(vm, target, monkeypatch):
     assert type(failed.value.error) is StageError
     assert failed.value.error.tail == ("last words",)
     assert vm.channel.sent == [wire.StageStart(index=0)]
+
+
+@pytest.mark.parametrize(("network", "hint"), [(None, "try later"), ("none", "'network: none'")])
+def test_a_stage_without_a_network_cannot_blame_it(vm, monkeypatch, network, hint):
+    entered = []
+
+    @contextmanager
+    def no_network():
+        entered.append("no network")
+        yield
+
+    monkeypatch.setattr(runner, "no_network", no_network)
+    error = NetworkError("no route to host", hint="try later", tail=["tail"])
+    with pytest.raises(FailedStage, match="no route to host") as failed:
+        runner.run_stages(request(Odd(error=error, network=network)), vm.channel)
+    found = failed.value.error
+    assert type(found) is (NetworkError if network is None else StageError)
+    assert hint in found.hint
+    assert found.tail == ("tail",)
+    assert entered == ([] if network is None else ["no network"])
+
+
+def test_a_stage_has_its_own_secrets_while_it_runs(vm, target, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Odd, "run", lambda self, target: seen.append(
+        {name: target.read(f"/run/secrets/{name}") for name in target.list("/run/secrets")}
+    ))  # fmt: skip
+    for name in ("one", "two"):
+        (vm.held / name).write_text(f"value of {name}")
+    secret = Secret(name="token", file="two")
+    runner.run_stages(request(Odd(secrets=(secret,)), Odd()), vm.channel)
+    assert seen == [{"token": "value of two"}, {}]
 
 
 def test_the_files_of_the_secrets_are_gone_before_a_stage_runs(vm, tmp_path):

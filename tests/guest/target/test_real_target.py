@@ -4,8 +4,12 @@ import os
 import subprocess
 
 import pytest
-from particle_agent.errors import CommandFailed
+from particle_agent.errors import CommandFailed, EnvironmentFailed
+from particle_agent.target import command
+from particle_agent.target import target as target_module
 from particle_agent.target.target import Target
+
+from ...waiting import Clock
 
 OWNER = (1234, 5678) if os.getuid() == 0 else (os.getuid(), os.getgid())
 
@@ -93,3 +97,81 @@ def test_a_file_system_that_stays_mounted_is_an_error(real, mounts, way):
     with pytest.raises(subprocess.CalledProcessError), ways(real)[way]:
         pass
     assert [line.split()[0] for line in log()] == ["mount", "umount"]
+
+
+class NotingEnclosure:
+    """Notes the programs that it is to confine, and runs them without a confinement."""
+
+    def __init__(self, root):
+        self.root = root
+        self.programs = []
+
+    def start(self, argv, **options):
+        self.programs.append(list(argv))
+        return command.start(argv, **options)
+
+    def close(self):
+        self.programs.append("closed")
+
+
+def test_every_program_of_the_target_is_confined_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(target_module, "Enclosure", NotingEnclosure)
+    real = Target(tmp_path, Lines(), hostname="box")
+    enclosure = real._enclosure
+    assert enclosure.root == tmp_path
+    real.chroot(["true", "1"])
+    real.chroot_from(["cat"], [b"data"])
+    assert real.capture(["echo", "3"]) == "3\n"
+    assert enclosure.programs == [["true", "1"], ["cat"], ["echo", "3"]]
+    real.run(["true"])
+    assert real.capture_outside(["echo", "5"]) == "5\n"
+    assert len(enclosure.programs) == 3
+    real.end_programs()
+    assert enclosure.programs[3:] == ["closed"]
+
+
+@pytest.fixture
+def disks(tmp_path, monkeypatch):
+    """Adds a disk of the VM. The sticky bit stands for a block device."""
+
+    def add(name, serial, size, *, is_block=True):
+        place = tmp_path / "sys/block" / name
+        place.mkdir(parents=True)
+        (place / "serial").write_text(f"{serial}\n")
+        (place / "size").write_text(f"{size // 512}\n")
+        (tmp_path / "dev").mkdir(exist_ok=True)
+        (tmp_path / "dev" / name).touch()
+        (tmp_path / "dev" / name).chmod(0o1600 if is_block else 0o600)
+        return tmp_path / "dev" / name
+
+    clock = Clock()
+    monkeypatch.setattr(target_module, "time", clock)
+    monkeypatch.setattr(target_module, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(target_module.stat, "S_ISBLK", lambda mode: bool(mode & 0o1000))
+    return add
+
+
+MIB = 1 << 20
+
+
+def test_a_disk_is_known_by_its_serial_number_and_its_size(disks):
+    (disks("loop0", "", MIB).parent.parent / "sys/block/loop0/serial").unlink()
+    disks("vda", "scratch", MIB)
+    disks("vdb", "output", 2 * MIB)
+    disks("vdc", "output", MIB, is_block=False)
+    found = disks("vdd", "output", MIB)
+    assert target_module.wait_for_disk("output", MIB, 60) == found
+    assert target_module.wait_for_disk("scratch", 0, 60).name == "vda"
+    with pytest.raises(EnvironmentFailed, match="'output' of 512 bytes did not appear within 60 s"):
+        target_module.wait_for_disk("output", 512, 60)
+
+
+def test_the_host_is_asked_for_the_output_disk_before_it_is_waited_for(real, disks):
+    asked = []
+    found = []
+    real.reporter.disk_needed = lambda size, content: (
+        asked.append((size, content)),
+        found.append(disks("vda", "output", size)),
+    )
+    assert real.output_disk(2 * MIB, content=9) == found[0]
+    assert asked == [(2 * MIB, 9)]

@@ -168,6 +168,15 @@ def test_a_tar_that_is_gone_hides_nothing(place, monkeypatch):
     test_a_truncated_archive_is_reported(place)
 
 
+@pytest.mark.timeout(60)
+def test_a_tar_that_does_not_end_holds_nothing_up(place, tmp_path, monkeypatch):
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs/tar").write_text("#!/bin/sh\nexec sleep 3600\n")
+    (tmp_path / "programs/tar").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/programs:{os.environ['PATH']}")
+    test_a_truncated_archive_is_reported(place)
+
+
 def test_a_damaged_header_is_not_taken_for_the_end(place):
     data = bytearray(tar(member("a", b"a"), member("b", b"b"), member("c", b"c")))
     data[1024:1100] = b"\xff" * 76

@@ -1,5 +1,6 @@
 """Layers of container images, well-formed and odd, applied to a directory."""
 
+import errno
 import io
 import os
 import stat
@@ -76,6 +77,32 @@ def test_extended_attributes_of_any_bytes(place, monkeypatch):
     apply_all(place, [member("ping", b"ping", mode=0o755, pax_headers=header)])
     path = place / "root/ping"
     assert seen == [((path, "security.capability", value), {"follow_symlinks": False})]
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EPERM])
+def test_only_an_attribute_that_the_file_system_does_not_know_is_left_out(
+    place, monkeypatch, number
+):
+    def setxattr(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "setxattr", setxattr)
+    made = [member("ping", b"ping", pax_headers={"SCHILY.xattr.user.x": "value"})]
+    if number == errno.ENOTSUP:
+        assert apply_all(place, made) == {"ping": "ping"}
+    else:
+        with pytest.raises(StageError, match="not permitted"):
+            apply_all(place, made)
+
+
+def test_a_directory_that_cannot_be_removed_is_an_error(place, monkeypatch):
+    def rmdir(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    apply_all(place, [directory("a"), member("b", b"b")])
+    monkeypatch.setattr(type(place), "rmdir", rmdir)
+    with pytest.raises(StageError, match="cannot be unpacked: Input/output error"):
+        apply_all(place, [member(".wh.a")])
 
 
 def test_devices(place, monkeypatch):

@@ -230,6 +230,22 @@ def test_a_compressed_layer_that_is_cut_short(place):
         unpack_image(io.BytesIO(image(cut, plain=LAYERS[:1])), place / "root")
 
 
+def damaged_end(compress, data):
+    """Compressed data whose last byte is wrong: the content is whole, its checksum is not."""
+    compressed = bytearray(compress(data))
+    compressed[-1] ^= 0xFF
+    return bytes(compressed)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, zstd])
+def test_what_the_decompressor_finds_damaged_is_refused_although_tar_is_content(place, compress):
+    with pytest.raises(StageError, match="cannot unpack"):
+        unpack(io.BytesIO(damaged_end(compress, tar(*ROOT))), place / "root")
+    data = image(damaged_end(compress, LAYERS[0]), plain=LAYERS[:1])
+    with pytest.raises(StageError, match="cannot be decompressed"):
+        unpack_image(io.BytesIO(data), place / "root")
+
+
 # The check of the base
 
 APT = member("./usr/bin/apt-get", b"#!/bin/sh\n", mode=0o755)

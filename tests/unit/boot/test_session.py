@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 from particle_os.boot import attempt, session
 from particle_os.boot.evidence import Evidence
+from particle_os.boot.files import NAMES
 from particle_os.boot.verdict import BootProgress, Observation
 from particle_os.cli import cli
+from particle_os.errors import UsageError
 from particle_os.system.gate import Gate
 from particle_os.vm import accel
 from particle_os.vm.console import QemuEnded
@@ -96,3 +98,40 @@ def test_ticks_that_a_busy_host_lost_are_not_the_image_s_fault(tmp_path, monkeyp
     assert verdict.passed == x2apic
     one = accel.Processors(1, x2apic=False)
     assert tried == ([accel.Processors(2, x2apic=True), one] if x2apic else [one])
+
+
+def test_nothing_of_an_earlier_boot_is_evidence_and_no_verdict_shows_a_secret(
+    tmp_path, monkeypatch
+):
+    def boot_and_reboot(request, directory):
+        assert list(evidence.iterdir()) == []
+        assert directory.parent.stat().st_mode & 0o777 == 0o700
+        return Observation("passed", "it says token-value", seconds=1, progress=BootProgress())
+
+    evidence = tmp_path / "evidence"
+    evidence.mkdir()
+    for name in ("console.log", "screen.png", "boot.sh", *NAMES):
+        (evidence / name).write_text("of an earlier boot")
+    monkeypatch.setattr(session, "_boot_and_reboot", boot_and_reboot)
+    gate = Gate([b"token-value"])
+    verdict = boot(tmp_path, Evidence(evidence, Path("x.raw"), plot=False, gate=gate))
+    assert verdict.passed
+    assert "token-value" not in repr(verdict)
+
+
+def test_a_damaged_image_starts_no_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "_boot_and_reboot", None)
+    (tmp_path / "x.raw").write_bytes(b"QFI\xfb" + bytes(600))
+    evidence = Evidence(tmp_path, Path("x.raw"), plot=False, gate=Gate())
+    with pytest.raises(UsageError):
+        boot(tmp_path, evidence, image_format="qcow2")
+    assert not (tmp_path / "work").exists()
+
+
+def boot(directory, evidence, image_format="raw"):
+    image = directory / "x.raw"
+    if not image.exists():
+        image.write_bytes(bytes(1024))
+    return session.boot(
+        image, accel.TCG, format=image_format, directory=directory / "work", evidence=evidence
+    )
