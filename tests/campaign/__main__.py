@@ -47,8 +47,14 @@ class Campaign:
         """Runs the faults; returns the number of jobs that have failed or found a loss."""
         if not self.again:
             install_wheel(self.directory)
+            for note in self.directory.glob("*/reference.pickle"):
+                note.unlink()
         # The first job makes the helper VM, which all jobs share.
-        make_tiny_base(self.account(0))
+        account = self.account(0)
+        with adopting():
+            control = account.directory / "control"
+            if missed := undetected(account, self.reference(account), control):
+                sys.exit(f"the checker does not find: {', '.join(missed)}")
         fork = multiprocessing.get_context("fork")
         workers = [fork.Process(target=self.work, args=(job,)) for job in range(self.jobs)]
         for worker in workers:
@@ -71,8 +77,6 @@ class Campaign:
         with adopting():
             reference = self.reference(account)
             print(f"a build without a fault: {reference.warm.seconds:.1f} s", flush=True)
-            if missed := undetected(account, reference, account.directory / "control"):
-                sys.exit(f"the checker does not find: {', '.join(missed)}")
             lost = 0
             for number in self.numbers[job :: self.jobs]:
                 place = account.directory / "trial"
@@ -84,7 +88,7 @@ class Campaign:
 
     def reference(self, account: Account) -> Reference:
         note = account.directory / "reference.pickle"
-        if self.again and note.exists():
+        if note.exists():
             kept: Reference = pickle.loads(note.read_bytes())
             return kept
         made = make_reference(account, make_tiny_base(account), account.directory)

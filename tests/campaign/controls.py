@@ -40,16 +40,22 @@ def undetected(account: Account, reference: Reference, directory: Path) -> list[
     missed = [] if _finds_a_process() else ["a process"]
     missed += [] if _finds_a_write(reference) else ["a write"]
     known = [pid for pid, _ in descendants(os.getpid())]
+    place = _undisturbed(account, reference, directory)
+    assert [*losses_of_next(place, reference, known)] == []
     for name, plant in FILES.items():
-        place = make_place(account, directory)
-        copy(reference.cache, place.cache, link=True)
-        # Some plants write to these files.
-        copy(reference.new, place.output)
-        assert [*losses_of_next(place, reference, known)] == []
+        place = _undisturbed(account, reference, directory)
         plant(place, reference)
         if not any(losses_of_next(place, reference, known)):
             missed.append(name)
     return missed
+
+
+def _undisturbed(account: Account, reference: Reference, directory: Path) -> Place:
+    place = make_place(account, directory)
+    copy(reference.cache, place.cache, link=True)
+    # Some plants write to these files.
+    copy(reference.new, place.output)
+    return place
 
 
 def _finds_a_process() -> bool:
