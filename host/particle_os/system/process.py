@@ -150,17 +150,28 @@ def begun(
 ) -> Iterator[Callable[[], tuple[str, ...]]]:
     """Runs a program in the background; yields a function that waits for its end, as `run` does.
 
+    An OSError of `log` is raised at the end of the program.
+
     The end of the context ends a program that still runs.
     """
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
     full: list[str] = []
+    unlogged: list[OSError] = []
 
     def read(output: IO[bytes]) -> None:
         for line in iter(lambda: output.readline(8192), b""):
             if text := line.decode("utf-8", "replace").rstrip():
                 tail.append(text)
                 full.extend(FULL.findall(text)[: 1 - len(full)])
+                keep(text)
+
+    def keep(text: str) -> None:
+        # The program must not wait for a reader that has failed, so the error waits for its end.
+        if not unlogged:
+            try:
                 log(text)
+            except OSError as error:
+                unlogged.append(error)
 
     def finish() -> tuple[str, ...]:
         try:
@@ -170,6 +181,8 @@ def begun(
                 f"{what} took longer than {deadline.seconds:.0f} s", tail=tuple(tail)
             ) from error
         reader.join(5)
+        if unlogged:
+            raise unlogged[0]
         if status != 0:
             if full:
                 raise _no_space(what, within, tuple(tail))

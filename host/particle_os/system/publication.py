@@ -33,7 +33,7 @@ from particle_os.errors import InfrastructureError, NotPublished
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
 from particle_os.system.regular_file import read_regular
-from particle_os.system.workspace import HIDDEN, locked_directory
+from particle_os.system.workspace import HIDDEN, failed_call, locked_directory
 
 SUMS = "SHA256SUMS"
 TRANSACTION = f"{HIDDEN}publication"
@@ -167,13 +167,14 @@ def finish(directory: Path) -> bool:
 
 
 def _failure(error: OSError | InfrastructureError, directory: Path) -> NotPublished:
-    text, hint = str(error), getattr(error, "hint", None)
+    shown = failed_call(error) if isinstance(error, OSError) else error
+    hint = shown.hint
     if (directory / TRANSACTION).exists():
         hint = (
             f"{hint or 'Remove the cause.'} The new files are in {directory / TRANSACTION}; "
             f"the next build into {directory} moves them to their places."
         )
-    return NotPublished(f"publishing in {directory} failed: {text}", hint=hint)
+    return NotPublished(f"publishing in {directory} failed: {shown.brief}", hint=hint)
 
 
 def _kind(path: Path) -> str | None:

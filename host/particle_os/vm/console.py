@@ -82,15 +82,20 @@ class Transcript:
         self._tail = (self._tail + data)[-TAIL_BYTES:]
         room = TRANSCRIPT_LIMIT - self._written
         if room > 0:
-            self._written += self._file.write(data[:room])
+            try:
+                self._written += self._file.write(data[:room])
+            except OSError as error:
+                raise VmError(
+                    f"the log of the VM's console cannot be written: {error.strerror}"
+                ) from error
 
     def flush(self) -> None:
         """Does nothing, since the file is not buffered; pexpect calls this after each write."""
 
     def close(self) -> None:
         if not self._file.closed:
-            self._keep(self._stream.flush())
-        self._file.close()
+            with self._file:
+                self._keep(self._stream.flush())
 
     def tail(self, lines: int = TAIL_LINES) -> list[str]:
         """Returns the last lines, safe to show."""
@@ -298,10 +303,8 @@ class Console:
             if self._watcher is not None:
                 self._watcher.join(5)
             if not self._child.closed:
-                try:
+                with suppress(OSError, ValueError, VmError):
                     self._drain()
-                except (OSError, ValueError):
-                    pass
                 # pexpect gives up after a tenth of a second; a busy host reaps a large QEMU later.
                 self.ends_within(KILLED_SECONDS)
                 self._child.close(force=True)

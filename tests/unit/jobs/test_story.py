@@ -1,5 +1,6 @@
 """A build with a simulated VM: the files that it leaves in the output directory."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -136,9 +137,14 @@ def world(tmp_path, monkeypatch):
     return found
 
 
-def built(world, *, boot_test=False, plain=False):
-    wanted = BuildOptions(output_directory=world.out, cache=False, boot_test=boot_test, plain=plain)
-    return build.build(make_plan(world.path / "server.yml", wanted), Progress([]))
+def planned(world, **options):
+    options = {"boot_test": False, **options}
+    wanted = BuildOptions(output_directory=world.out, cache=False, **options)
+    return make_plan(world.path / "server.yml", wanted)
+
+
+def built(world, **options):
+    return build.build(planned(world, **options), Progress([]))
 
 
 def left(directory):
@@ -153,6 +159,18 @@ def test_a_build_publishes_its_images_with_their_result(world):
     assert json.loads((world.out / "server.result.json").read_text())["status"] == "not-tested"
     assert "server.report.html" in left(world.out)
     assert "server.failed" not in left(world.out)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), InfrastructureError("locked")]
+)
+def test_a_build_that_is_published_succeeds_whatever_the_pruning_does(world, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(job.cache, "prune", fail)
+    assert built(world).status == "not-tested"
+    assert (world.out / "server.raw").read_bytes() == CONTENT
 
 
 def test_a_plain_build_says_so_and_shares_no_checkpoint_with_another(world):

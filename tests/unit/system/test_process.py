@@ -1,3 +1,4 @@
+import errno
 import os
 import shlex
 import signal
@@ -161,3 +162,16 @@ def test_a_full_disk_is_noticed_however_much_a_program_prints_afterwards(soon):
 def test_a_program_that_succeeds_may_speak_of_full_disks(soon):
     text = "No space left on device"
     assert process.run(["echo", text], deadline=soon, what="step") == (text,)
+
+
+def test_a_log_that_cannot_be_written_holds_no_program_up(soon):
+    """The program prints more than a pipe holds; the error of the log comes after its end."""
+    lines = []
+
+    def log(line):
+        lines.append(line)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device"):
+        process.run(["seq", "100000"], deadline=soon, what="counting", log=log)
+    assert lines == ["1"]

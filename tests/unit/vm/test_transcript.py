@@ -1,3 +1,7 @@
+import errno
+
+import pytest
+from particle_os.errors import VmError
 from particle_os.system.gate import Gate
 from particle_os.vm.console import ConsoleLog, Transcript
 
@@ -30,3 +34,16 @@ def test_a_secret_is_in_neither_the_file_nor_the_end(tmp_path):
     assert b"hunter" not in log.path.read_bytes()
     transcript.close()
     assert log.path.read_bytes() == b"one ***\r\n***\r\ntwo ***"
+
+
+def test_a_log_that_cannot_be_written_is_named_and_not_the_console(tmp_path, monkeypatch):
+    class Full:
+        closed = False
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    transcript = Transcript(ConsoleLog(tmp_path / "console.log", Gate()))
+    monkeypatch.setattr(transcript, "_file", Full())
+    with pytest.raises(VmError, match="log of the VM's console cannot be written: No space left"):
+        transcript.write(b"a line\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from particle_agent.contract import wire
 
-from particle_os.errors import printable
+from particle_os.errors import ParticleError, printable
 from particle_os.jobs import cache
 from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.plan import PLAIN_NOTE, Plan
@@ -81,4 +81,8 @@ def open_job(plan: Plan, progress: Progress, output: Path | None) -> Iterator[Jo
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
         staging = work.path if output is None else work.adopt_directory(output)
         yield Job(plan, progress, work, kept, staging)
-    cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
+    try:
+        cache.prune(cache_directory(), limit=cache.LIMIT_BYTES)
+    except (OSError, ParticleError) as error:
+        # The result is published: this is no failure of the job.
+        progress.note(f"old entries of the cache are still there: {error}")
