@@ -137,7 +137,10 @@ def losses(
     transaction = f"out/{HIDDEN}publication is left"
     if status != -9:
         yield from (line for line in files_left(place) if not (waits and line == transaction))
-    if not waits and which_set(place.output, reference) is None:
+    found = which_set(place.output, reference)
+    if status in (2, 3, 4, 5) and found == "new" and not in_transition(place.output):
+        yield f"exit {status}, although the new set is published"
+    if not waits and found is None:
         names = sorted(path.name for path in place.output.iterdir())
         yield f"the output is neither the old nor the new set: {names}"
 

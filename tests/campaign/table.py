@@ -149,7 +149,7 @@ def _on_tmpfs(directory: Path, trial: Trial) -> None:
     options = f"size={TMPFS_BYTES},mode=755,uid={trial.place.account.uid}"
     options += f",gid={trial.place.account.gid}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
-    trial.after.callback(subprocess.run, ["umount", directory], check=True)
+    trial.after.callback(subprocess.run, ["umount", "--lazy", directory], check=True)
     copy(keep, directory)
     shutil.rmtree(keep)
 

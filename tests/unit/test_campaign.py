@@ -87,6 +87,15 @@ def test_a_killed_publication_may_wait_for_the_next_build(account, reference, tm
     assert len(list(losses(place, known, reference, 0))) == 2
 
 
+def test_a_failure_after_the_publication_is_a_loss(account, reference, tmp_path):
+    place = make_place(account, tmp_path / "trial")
+    copy(reference.new, place.output)
+    known = [pid for pid, _ in processes.descendants(os.getpid())]
+    assert list(losses(place, known, reference, 0)) == []
+    assert len(list(losses(place, known, reference, 5))) == 1
+    assert list(losses(place, known, reference, 143)) == [], "a signal may come late"
+
+
 def test_the_sets_are_told_apart(account, reference, tmp_path):
     place = make_place(account, tmp_path / "trial")
     assert which_set(place.output, reference) == "none"
