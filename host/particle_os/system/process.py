@@ -137,6 +137,35 @@ def started(
         yield process
 
 
+class _Output:
+    """The output of a program: its last lines; `log` receives each line as it comes."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self.reports_full_disk = False
+        # The error that `log` has raised. The program must not wait for a reader that has failed.
+        self.unlogged: OSError | None = None
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        return tuple(self._tail)
+
+    def read(self, pipe: IO[bytes]) -> None:
+        for line in iter(lambda: pipe.readline(8192), b""):
+            if text := line.decode("utf-8", "replace").rstrip():
+                self._tail.append(text)
+                self.reports_full_disk |= FULL.search(text) is not None
+                self._keep(text)
+
+    def _keep(self, text: str) -> None:
+        if self.unlogged is None:
+            try:
+                self._log(text)
+            except OSError as error:
+                self.unlogged = error
+
+
 @contextmanager
 def begun(
     argv: Sequence[str | Path],
@@ -150,51 +179,32 @@ def begun(
 ) -> Iterator[Callable[[], tuple[str, ...]]]:
     """Runs a program in the background; yields a function that waits for its end, as `run` does.
 
-    An OSError of `log` is raised at the end of the program.
-
-    The end of the context ends a program that still runs.
+    An OSError of `log` is raised at the end of the program. The end of the context ends a program
+    that still runs.
     """
-    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-    full: list[str] = []
-    unlogged: list[OSError] = []
-
-    def read(output: IO[bytes]) -> None:
-        for line in iter(lambda: output.readline(8192), b""):
-            if text := line.decode("utf-8", "replace").rstrip():
-                tail.append(text)
-                full.extend(FULL.findall(text)[: 1 - len(full)])
-                keep(text)
-
-    def keep(text: str) -> None:
-        # The program must not wait for a reader that has failed, so the error waits for its end.
-        if not unlogged:
-            try:
-                log(text)
-            except OSError as error:
-                unlogged.append(error)
+    output = _Output(log)
 
     def finish() -> tuple[str, ...]:
         try:
             status = wait(process, deadline.remaining())
         except (subprocess.TimeoutExpired, DeadlineExceeded) as error:
             raise DeadlineExceeded(
-                f"{what} took longer than {deadline.seconds:.0f} s", tail=tuple(tail)
+                f"{what} took longer than {deadline.seconds:.0f} s", tail=output.tail
             ) from error
         reader.join(5)
-        if unlogged:
-            raise unlogged[0]
+        if output.unlogged is not None:
+            raise output.unlogged
         if status != 0:
-            if full:
-                raise _no_space(what, within, tuple(tail))
+            if output.reports_full_disk:
+                raise _no_space(what, within, output.tail)
             command = shlex.join(_words(argv))
             raise InfrastructureError(
-                f"{what} failed (status {status}): {command[:1000]}", tail=tuple(tail)
+                f"{what} failed (status {status}): {command[:1000]}", tail=output.tail
             )
-        return tuple(tail)
+        return output.tail
 
     with started(argv, within=within, env=env, stdin=stdin) as process:
-        assert process.stdout is not None
-        reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+        reader = threading.Thread(target=output.read, args=(process.stdout,), daemon=True)
         reader.start()
         yield finish
 
