@@ -18,7 +18,7 @@ RULES = {
         {"", "errors", "records"},
         {"system"},
         {"documents"},
-        {"vm", "recipe"},
+        {"vm", "recipe", "egress"},
         {"shortcuts"},
         {"apt", "boot"},
         {"sandbox"},

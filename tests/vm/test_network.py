@@ -153,3 +153,50 @@ def test_a_stage_without_a_network_cannot_get_one(
     assert (found["address"], found["port"]) == ("10.0.2.2", server.port)
     assert found["sent"] > 0
     assert found["received"] > 0
+
+
+# The variables lead to the proxy. Nothing else leads anywhere: neither another port of the VM, nor
+# the address of the host, with or without the proxy.
+THROUGH = """\
+echo "proxy: $http_proxy $HTTPS_PROXY"
+get() {{ busybox timeout 60 busybox wget -q -O - "$1" || true; }}
+get http://localhost:{port}/listed
+get http://127.0.0.1:{port}/not-listed
+get http://localhost:{other}/other-port
+unset http_proxy
+get http://10.0.2.2:{port}/without-the-proxy
+get http://192.0.2.2:{port}/through-the-control-card
+busybox nc -w 5 192.0.2.15 22 </dev/null && echo "sshd answers" || true
+"""
+
+
+def test_a_stage_reaches_the_hosts_that_its_recipe_lists(
+    account: Account, tiny_base: Path, server: Server
+) -> None:
+    directory = account.make_directory("hosts")
+    script = THROUGH.format(port=server.port, other=server.port ^ 1)
+    listed = f"network: ['localhost:{server.port}']"
+    recipe = account.write(
+        directory / "hosts.yml",
+        f"name: hosts\nbase-image: tar:{tiny_base}\nstages:\n"
+        + stage(script, listed)
+        + stage(FETCH.format(port=server.port, name="after"), "network: none", "in: helper")
+        + stage(FETCH.format(port=server.port, name="again"), listed, "in: helper")
+        + stage(script.replace("/listed", "/in-the-vm"), listed, "in: helper")
+        + "  - type: qemu\n",
+    )
+    run = ("build", recipe, "--output", directory, "--no-boot-test", "-v", "--accel", "tcg")
+    outcome = account.run(*run, "--no-cache")
+    assert outcome.status == 0, outcome.stderr
+    assert server.asked == ["listed", "in-the-vm"]
+    assert "proxy: http://127.0.0.1:3128 http://127.0.0.1:3128" in outcome.stderr
+    assert "sshd answers" not in outcome.stderr
+    stages = json.loads((directory / "hosts.result.json").read_text())["stages"]
+    assert [bool(stage["hosts"]) for stage in stages] == [True, False, True, True, False]
+    for index in (0, 3):
+        (reached,) = stages[index]["hosts"]["reached"]
+        assert (reached["host"], reached["port"]) == ("localhost", server.port)
+        assert min(reached["sent"], reached["received"]) > 0
+        refused = {(each["host"], each["port"]) for each in stages[index]["hosts"]["refused"]}
+        assert refused == {("127.0.0.1", server.port), ("localhost", server.port ^ 1)}
+    assert f"127.0.0.1:{server.port}" in (directory / "hosts.report.html").read_text()

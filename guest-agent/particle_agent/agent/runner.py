@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from particle_agent.contract.decode import decode, decode_any
 from particle_agent.contract.options import duration
 from particle_agent.errors import NetworkError, StageError
 from particle_agent.stages import ALL_STAGES, Stage
-from particle_agent.target.limits import TimeUp, no_network, time_limit
+from particle_agent.target.limits import TimeUp, network_limit, time_limit
 from particle_agent.target.target import COMMAND_SECONDS, Target
 
 PART_CHARACTERS = 100
@@ -65,6 +64,7 @@ class RunRequest:
             plain=self.options.plain,
             # A limit on the stage must expire before the limit on its command.
             command_seconds=max(COMMAND_SECONDS, 2.0 * (stage.timeout or 0)),
+            hosts=stage.hosts,
             apt_proxy=self.options.apt_proxy,
             ahead=partial(_do_ahead, self.stages[index + 1 :]),
         )
@@ -131,23 +131,27 @@ def _take_secrets(directory: Path) -> dict[str, bytes]:
     return values
 
 
+def _cut_off(stage: Stage) -> str:
+    """The hint for a stage that cannot reach what it needs."""
+    if stage.hosts:
+        return f"The stage's 'network' allows only these hosts: {', '.join(stage.hosts)}."
+    return f"The stage has 'network: {stage.network}', of the recipe or of --network none."
+
+
 def run_stage(stage: Stage, target: Target) -> None:
     """Runs one stage within its time limit, and without a network if its options say so.
 
     Raises StageError. Without a network, an unreachable network is a fault of the recipe, not of
     the environment.
     """
-    with ExitStack() as limits:
-        if stage.network is not None:
-            limits.enter_context(no_network())
+    with network_limit(stage.network):
         try:
             with time_limit(stage.timeout):
                 stage.run(target)
         except NetworkError as error:
             if stage.network is None:
                 raise
-            hint = f"The stage has 'network: {stage.network}', of the recipe or of --network none."
-            raise StageError(error.message, hint=hint, tail=error.tail) from error
+            raise StageError(error.message, hint=_cut_off(stage), tail=error.tail) from error
         except TimeUp as up:
             assert stage.timeout is not None
             raise StageError(

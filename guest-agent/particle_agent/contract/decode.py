@@ -1,8 +1,8 @@
 """Typed decoding of JSON into frozen dataclasses, and encoding.
 
 The decoder covers the types that the wire and the stages use: scalars, `Literal`, `Annotated`,
-`X | None`, `tuple[X, ...]`, `Mapping[X, Y]`, dataclasses, and unions of dataclasses. The `type`
-field of the JSON object selects the dataclass of a union.
+`X | None`, `tuple[X, ...]`, `Mapping[X, Y]`, dataclasses, unions of dataclasses, and of a `Literal`
+and a tuple. The `type` field of the JSON object selects the dataclass of a union.
 """
 
 from __future__ import annotations
@@ -97,6 +97,9 @@ def _decode(kind: Any, value: object, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         kinds = tuple(a for a in arguments if a is not type(None))
+        if typing.get_origin(kinds[0]) is typing.Literal and len(kinds) > 1:
+            word, several = kinds
+            return _decode(several if isinstance(value, list) else word, value, where)
         return (
             decode_any(kinds, value, where) if len(kinds) > 1 else _decode(kinds[0], value, where)
         )

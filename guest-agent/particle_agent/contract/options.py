@@ -150,14 +150,18 @@ class Seconds:
 
 @dataclass(frozen=True)
 class AtLeastOne:
-    """Constrains a list to have at least one item."""
+    """Constrains a list to have at least one item, and at most `most` items."""
+
+    most: int | None = None
 
     def accepts(self, value: tuple[object, ...]) -> bool:
-        return len(value) > 0
+        return 0 < len(value) <= (self.most or len(value))
 
     def __get_pydantic_core_schema__(self, source: object, handler: Any) -> dict[str, Any]:
         schema: dict[str, Any] = handler(source)
         schema["min_length"] = 1
+        if self.most is not None:
+            schema["max_length"] = self.most
         return schema
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
+from particle_agent.contract.hosts import StageNetwork
 from particle_agent.contract.needs import Need
 from particle_agent.stages.base import Secret
 from particle_agent.stages.registry import ALL_STAGES, RECIPE_STAGES, RecipeStage
@@ -29,12 +30,16 @@ class Stage(Protocol):
         """The time limit in seconds, if there is one."""
 
     @property
-    def network(self) -> Literal["none", "packages"] | None:
+    def network(self) -> StageNetwork | None:
         """Anything but None cuts the stage off from the network."""
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that the stage may reach through the proxy."""
+
+    @property
     def reaches_network(self) -> bool:
-        """Whether the VM has a network while the stage runs."""
+        """Whether the VM's network card has its cable while the stage runs."""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

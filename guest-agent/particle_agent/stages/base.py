@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
+from particle_agent.contract.hosts import StageNetwork
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
     CONFIDENTIAL,
@@ -64,9 +65,11 @@ class StageOptions(Options):
     """When the stage is part of the build. Other builds leave it out, with a note."""
     timeout: Duration | None = None
     """The time limit: `90s`, `20m`, `2h`, or whole seconds. A stage that exceeds it fails."""
-    network: Literal["none", "packages"] | None = None
+    network: StageNetwork | None = None
     """With `none`, the stage runs without a network. With `packages`, too, but the host fetches the
-    packages of an apt stage."""
+    packages of an apt stage. With a list, the stage reaches just these hosts, through a proxy for
+    HTTP and HTTPS: names, `*.NAME` for all names below, or IPv4 addresses, on port 80 and 443 or on
+    the port after a colon."""
     secrets: tuple[Secret, ...] = ()
     """Confidential values. They stay out of the log, the result, the cache and the image."""
 
@@ -77,8 +80,13 @@ class StageOptions(Options):
 
     @property
     def reaches_network(self) -> bool:
-        """Whether the VM has a network while the stage runs."""
+        """Whether the VM's network card has its cable while the stage runs."""
         return self.reads_network and self.network is None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that the stage may reach through the proxy (`contract.hosts`)."""
+        return self.network if self.reads_network and isinstance(self.network, tuple) else ()
 
     @property
     def label(self) -> str:

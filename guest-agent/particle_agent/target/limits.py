@@ -1,4 +1,4 @@
-"""The limits that a recipe may set for a stage: a time limit, and no network."""
+"""The limits that a recipe may set for a stage: of its time, and of its network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from particle_agent.target.system_calls import call
+from particle_agent.contract.hosts import CONNECTIONS, PROXY_PORT, StageNetwork
+from particle_agent.target.relay import LOOPBACK, Relay
+from particle_agent.target.system_calls import CLONE_NEWNET, call
 
-# linux/sched.h, linux/sockios.h, linux/if.h
-CLONE_NEWNET = 0x40000000
+# linux/sockios.h, linux/if.h
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 
@@ -68,9 +69,36 @@ def kill_descendants() -> None:
             continue
 
 
+def network_limit(network: StageNetwork | None) -> AbstractContextManager[object]:
+    """Limits this thread, and all that it starts, to the network that a stage may have."""
+    if network is None:
+        return nullcontext()
+    return only_the_proxy() if isinstance(network, tuple) else no_network()
+
+
 @contextmanager
-def no_network() -> Iterator[None]:
+def only_the_proxy(port: int = PROXY_PORT, outside: int = PROXY_PORT) -> Iterator[None]:
+    """Moves this thread to a namespace as `no_network` does, in which one port leads outside.
+
+    Connections to `port` of 127.0.0.1 go to the port `outside` of 127.0.0.1 in the namespace of
+    before. There sshd listens, and the host answers.
+    """
+    with (
+        no_network() as namespace,
+        socket.create_server((LOOPBACK, port), backlog=CONNECTIONS) as listener,
+    ):
+        relay = Relay(listener, namespace, outside)
+        try:
+            yield
+        finally:
+            relay.close()
+
+
+@contextmanager
+def no_network() -> Iterator[int]:
     """Moves this thread, and all that it starts, to a network namespace with only a loopback.
+
+    Yields a descriptor of the namespace of before.
 
     Open pipes and connections stay usable. Programs of the target cannot leave the namespace: they
     lack CAP_SYS_ADMIN (`confinement`). Programs of the VM itself can leave it; they find a network
@@ -80,7 +108,7 @@ def no_network() -> Iterator[None]:
         call("unshare", CLONE_NEWNET)
         try:
             _loopback_up()
-            yield
+            yield outside.fileno()
         finally:
             call("setns", outside.fileno(), CLONE_NEWNET)
 

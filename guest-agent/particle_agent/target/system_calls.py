@@ -18,6 +18,7 @@ MS_NOATIME = 0x400
 MS_BIND, MS_REC = 0x1000, 0x4000
 MS_SLAVE, MS_SHARED = 1 << 19, 1 << 20
 MNT_DETACH = 2
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
+from particle_agent.contract.hosts import variables
 from particle_agent.contract.wire import ATTACHED, AptProxy, PackageRequest, PackagesAnswer
 from particle_agent.errors import EnvironmentFailed
 from particle_agent.target import command, inside
@@ -67,7 +68,8 @@ class Target:
       (https://reproducible-builds.org/specs/source-date-epoch/).
     - `command_seconds` is the default time limit of a command.
     - `attachments` is the VM's directory of files from the host.
-    - `apt_proxy` is the proxy for apt, if there is one.
+    - `hosts` are the hosts that the stage may reach, through a proxy that variables name.
+    - `apt_proxy` is the proxy for apt, if there is one. A stage with `hosts` does not reach it.
     - `ahead` does the work that later stages can do in advance.
     - With `plain`, stages take none of the shortcuts (docs/shortcuts.md).
     """
@@ -82,6 +84,7 @@ class Target:
         command_seconds: float = COMMAND_SECONDS,
         attachments: Path = Path(ATTACHED),
         apt_proxy: AptProxy | None = None,
+        hosts: Sequence[str] = (),
         ahead: Callable[[Target], None] = _nothing_ahead,
         plain: bool = False,
     ) -> None:
@@ -89,7 +92,7 @@ class Target:
         self.reporter: Final = reporter
         self.hostname: Final = hostname
         self.source_date: Final = source_date
-        self.apt_proxy: Final = apt_proxy
+        self.apt_proxy: Final = None if hosts else apt_proxy
         self.attachments: Final = attachments
         self._ahead = ahead
         self.plain: Final = plain
@@ -98,7 +101,7 @@ class Target:
         # The last lines of the commands' output.
         self.tail: collections.deque[str] = collections.deque(maxlen=command.TAIL_LINES)
         self._command_seconds = command_seconds
-        self._environment = dict(ENVIRONMENT)
+        self._environment = dict(ENVIRONMENT) | (variables(hosts) if hosts else {})
         if source_date is not None:
             self._environment["SOURCE_DATE_EPOCH"] = str(source_date)
 

@@ -85,6 +85,8 @@ class Depot:
         """
         if stage.network == "none":
             return PackagesAnswer(refused="the stage has 'network: none'")
+        if stage.hosts:
+            return PackagesAnswer(refused="the stage's 'network' lists the hosts that it may reach")
         if not all(shutil.which(name) for name in ("apt-get", "dpkg-deb", "gensquashfs")):
             return PackagesAnswer(refused="the host has no apt")
         deadline = deadline.sooner(FETCH_SECONDS, "fetching packages")

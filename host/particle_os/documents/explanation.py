@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from particle_agent.contract import keys
+from particle_agent.contract.hosts import LIST, WORD
 from particle_agent.contract.options import Faults
 
 from particle_os.documents.document import Key, Mark, Node, Source
@@ -134,6 +135,8 @@ def path_of(source: Source, location: tuple[int | str, ...]) -> Key:
         value = node.value if node is not None else None
         if index and isinstance(location[index - 1], int) and _is_tag(node, part):
             continue
+        if part in (WORD, LIST):
+            continue
         if isinstance(value, dict) and (part in value or last):
             node = value.get(str(part))
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
@@ -206,6 +209,11 @@ def _too_short(fault: _Fault) -> None:
     fault.problem(fault.mark, "bad-value", f"{fault.name}: at least one item is needed")
 
 
+def _too_long(fault: _Fault) -> None:
+    most = fault.context["max_length"]
+    fault.problem(fault.mark, "bad-value", f"{fault.name}: at most {most} items are allowed")
+
+
 def _broken_rule(fault: _Fault) -> None:
     error = fault.context["error"]
     if isinstance(error, Faults):
@@ -270,6 +278,7 @@ EXPLANATIONS: Mapping[str, Callable[[_Fault], None]] = {
     "union_tag_invalid": _unknown_item,
     "union_tag_not_found": _item_without_type,
     "too_short": _too_short,
+    "too_long": _too_long,
     RULE: _broken_rule,
     "not_accepted": _not_accepted,
     "literal_error": _no_such_word,

@@ -21,7 +21,8 @@ from particle_os.recipe.passes import include
 UNKNOWN_STAGE = "unknown-stage"
 HINTS = {
     "password": "the password itself goes into a secret, see 'password-secret', or its hash into "
-    "'password-hash'"
+    "'password-hash'",
+    "network": "a list names the hosts that the stage may reach, as in [mirror.example.org]",
 }
 # YAML turns an octal number into an integer, which a message shows in decimal digits.
 NUMBER_HINTS = {"mode": "put it in quotes, in octal digits as in '0755'"}

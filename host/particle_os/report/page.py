@@ -23,6 +23,7 @@ from particle_os import __version__
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
 from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.egress.record import Hosts
 from particle_os.errors import ParticleError, printable
 from particle_os.report.results import Result, StageResult
 from particle_os.report.table import human_bytes
@@ -113,6 +114,7 @@ def document(
         stages=_stages(result) if result else (),
         phases=_bars(list(result.phases.items())[:ITEMS]) if result else (),
         networks=_networks(result) if result else (),
+        hosts=_hosts(result) if result else (),
         notes=result.notes[:ITEMS] if result else (),
         findings=result.verification.findings[:ITEMS] if result and result.verification else (),
         largest=_largest(packages),
@@ -343,6 +345,15 @@ def _networks(result: Result) -> list[tuple[str, Traffic]]:
         (_called(stage), stage.network)
         for stage in result.stages[:ITEMS]
         if stage.network is not None and stage.network.reached
+    ]
+
+
+def _hosts(result: Result) -> list[tuple[str, Hosts]]:
+    """The stages with a proxy, and the hosts that each of them has asked for."""
+    return [
+        (_called(stage), stage.hosts)
+        for stage in result.stages[:ITEMS]
+        if stage.hosts is not None and (stage.hosts.reached or stage.hosts.refused)
     ]
 
 

@@ -11,6 +11,7 @@ import pydantic
 from particle_agent.stages.output.qemu import Format
 
 from particle_os.boot.verdict import Verdict
+from particle_os.egress.record import Hosts
 from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification
 from particle_os.system.regular_file import read_regular
@@ -43,6 +44,8 @@ class StageResult(Record):
     parts: dict[str, float] = pydantic.Field(default_factory=dict)
     # What the VM has reached while the stage ran in this build; None if it did not run.
     network: Traffic | None = None
+    # What it has asked its proxy for; None for a stage without a list of hosts.
+    hosts: Hosts | None = None
 
 
 class ArtifactResult(Record):

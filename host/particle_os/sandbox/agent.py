@@ -8,7 +8,7 @@ import json
 import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -16,9 +16,12 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from particle_agent.contract import wire
 from particle_agent.contract.decode import DecodeError, decode, encode
+from particle_agent.contract.hosts import PROXY_PORT
 from particle_agent.contract.inspection import Inspection
 from particle_agent.stages import Stage
 
+from particle_os.egress.gateway import Gateway, gateway
+from particle_os.egress.record import Hosts
 from particle_os.errors import (
     DeadlineExceeded,
     InfrastructureError,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 PLACE = "/particle-os/{name}.pyz"
 # The agent sends a heartbeat every few seconds, so this much silence means that it is dead.
 SILENCE_SECONDS = 60.0
+PROXY_SECONDS = 60.0
 T = TypeVar("T")
 MAIN = "import sys\nfrom particle_agent.__main__ import main\nsys.exit(main())\n"
 # If an agent with the same modules already waits for orders in the VM (shortcuts/waiting.py,
@@ -101,6 +105,8 @@ class Agent:
         self._program = program
         self._place = PLACE.format(name=program.name)
         self._gate = gate
+        self._gateway: Gateway | None = None
+        self._way_out = ExitStack()
 
     def attach(self, name: str, data: IO[bytes], deadline: Deadline) -> str:
         """Copies a file that stages read as `name` (`Target.attached`); returns its SHA-256."""
@@ -203,6 +209,21 @@ class Agent:
             command += f" {shlex.quote(json.dumps(encode(apt_proxy)))}"
         with self._connection.command(command, deadline, terminal=terminal) as channel:
             yield channel
+
+    def allow_hosts(self, hosts: Sequence[str], deadline: Deadline) -> None:
+        """Lets the VM reach these hosts through a proxy, and no others, until `forbid_hosts`."""
+        self.forbid_hosts()
+        opening = deadline.sooner(PROXY_SECONDS, "opening the VM's way to the proxy")
+        with ExitStack() as stack:
+            opened = stack.enter_context(gateway(hosts))
+            stack.enter_context(self._connection.forwarded(PROXY_PORT, opened.take, opening))
+            self._gateway, self._way_out = opened, stack.pop_all()
+
+    def forbid_hosts(self) -> Hosts | None:
+        """Ends the proxy. Returns the hosts that the VM has asked for; None if there was none."""
+        opened, self._gateway = self._gateway, None
+        self._way_out.close()
+        return opened.hosts if opened is not None else None
 
     def quiesce(self, deadline: Deadline) -> None:
         """Makes the VM write its cached data to its disks."""

@@ -86,6 +86,7 @@ def start(
                 start.callback(connection.close)
                 machine.console.watch(on_death=connection.abort)
                 agent = Agent(connection, _death_of(machine), program, places.transcript.gate)
+                start.callback(agent.forbid_hosts)
             except ParticleError:
                 # The state may be the reason, and to make another one costs only one boot.
                 with suppress(OSError):

@@ -62,12 +62,14 @@ class Confinement:
       missing or closed to the user are left out. The program may read what it may write.
     - `tcp` is about connections: with "ephemeral", the program may only listen, on a port that the
       kernel chooses. Linux before 6.7 does not restrict TCP.
+    - `connects` are ports that the program may connect to, on any host.
     - `memory` limits the address space, in bytes, without the arenas of malloc(3).
     """
 
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
     tcp: Tcp = "none"
+    connects: tuple[int, ...] = ()
     memory: int = 4 * GIB
 
     def entry(self, program: str) -> Callable[[], None]:
@@ -88,7 +90,7 @@ class Confinement:
                 # An ordinary user has none, and the kernel refuses.
                 _libc().prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
             if abi:
-                _restrict(abi, rules, self.tcp)
+                _restrict(abi, rules, self.tcp, self.connects)
 
         return enter
 
@@ -120,7 +122,9 @@ def _limit_memory(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _restrict(abi: int, rules: Iterable[tuple[str, int]], tcp: Tcp) -> None:
+def _restrict(
+    abi: int, rules: Iterable[tuple[str, int]], tcp: Tcp, connects: Iterable[int]
+) -> None:
     files = sum(bits for since, bits in ALL_SINCE.items() if abi >= since)
     limited = tcp != "any" and abi >= NETWORK_ABI
     attributes = [files]
@@ -135,6 +139,8 @@ def _restrict(abi: int, rules: Iterable[tuple[str, int]], tcp: Tcp) -> None:
     if limited and tcp == "ephemeral":
         # Port 0 stands for a port that the kernel chooses.
         _call(ADD_RULE, ruleset, RULE_NET_PORT, struct.pack("=QQ", BIND_TCP, 0), 0)
+    for port in connects if limited else ():
+        _call(ADD_RULE, ruleset, RULE_NET_PORT, struct.pack("=QQ", CONNECT_TCP, port), 0)
     if _libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
     _call(RESTRICT_SELF, ruleset, 0)

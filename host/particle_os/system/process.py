@@ -108,7 +108,7 @@ def started(
     *,
     within: Confinement = NO_FILES,
     env: Mapping[str, str] | None = None,
-    stdin: IO[bytes] | None = None,
+    stdin: IO[bytes] | int | None = None,
     stdout: IO[bytes] | int = subprocess.PIPE,
     stderr: int = subprocess.STDOUT,
 ) -> Iterator[subprocess.Popen[bytes]]:

@@ -7,7 +7,8 @@ import io
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -24,7 +25,9 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 RETRY_SECONDS = 0.02
 CHUNK = 1 << 18
-WINDOW = 1 << 24
+# Bytes that the guest may send before the host has read them: of a command, of a connection.
+WINDOW, FORWARDED_WINDOW = 1 << 24, 1 << 18
+CANCEL_SECONDS = 30.0
 # Under emulation, the guest's AES instructions are faster than its ChaCha20.
 CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr")
 
@@ -152,6 +155,45 @@ class Connection:
             raise VmError(f"the VM closed the connection: {error}") from error
         return digest.hexdigest()
 
+    @contextmanager
+    def forwarded(
+        self, port: int, take: Callable[[paramiko.Channel], bool], deadline: Deadline
+    ) -> Iterator[None]:
+        """Lets the VM listen on `port` of its 127.0.0.1 until the context ends.
+
+        `take` gets each connection and must not wait; when it returns False, the VM asks for too
+        much, and the connection to it ends. Raises VmError when the VM does not listen.
+        """
+
+        def accept(channel: paramiko.Channel, *_: object) -> None:
+            if not take(channel):
+                self.abort()
+
+        transport = self._client.get_transport()
+        try:
+            if transport is None:
+                raise paramiko.SSHException("closed")
+            with self._answering(deadline):
+                transport.request_port_forward("127.0.0.1", port, accept)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise VmError(f"the VM does not listen on port {port}: {error}") from error
+        try:
+            yield
+        finally:
+            with self._answering(Deadline.after(CANCEL_SECONDS, "closing a port of the VM")):
+                transport.cancel_port_forward("127.0.0.1", port)
+
+    @contextmanager
+    def _answering(self, deadline: Deadline) -> Iterator[None]:
+        """Ends the connection if the VM has not answered by the deadline; paramiko has none."""
+        timer = threading.Timer(deadline.remaining(), self.abort)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
     def abort(self) -> None:
         self._client.close()
 
@@ -159,10 +201,13 @@ class Connection:
 
 
 class _Transport(paramiko.Transport):
-    """paramiko's transport with a window for bulk data, and ciphers that are fast in emulation."""
+    """paramiko's transport with ciphers that are fast in emulation.
+
+    The guest opens the connections of a forwarded port, so that each has a small window.
+    """
 
     def __init__(self, sock: Any, /, **options: Any) -> None:
-        super().__init__(sock, default_window_size=WINDOW, **options)
+        super().__init__(sock, default_window_size=FORWARDED_WINDOW, **options)
         self.get_security_options().ciphers = CIPHERS
 
 

@@ -64,7 +64,14 @@ def test_the_strays_of_a_stage_that_fails_die_too(events, target, monkeypatch):
     assert seen[-1] == "strays killed"
 
 
-@pytest.mark.parametrize("stage", [Run(command=("a",), network="none"), Timezone(zone="UTC")])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Run(command=("a",), network="none"),
+        Run(command=("a",), network=("a.example",)),
+        Timezone(zone="UTC"),
+    ],
+)
 def test_a_stage_without_a_network_waits_for_no_cable(events, target, stage):
     seen, to_host = events
     run(stage, target, to_host)

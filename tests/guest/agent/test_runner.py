@@ -13,8 +13,10 @@ from particle_agent.contract import wire
 from particle_agent.contract.decode import DecodeError, encode
 from particle_agent.errors import NetworkError, StageError
 from particle_agent.stages.base import Secret, StageOptions
+from particle_agent.stages.contents.run import Run
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import Timezone
+from particle_agent.target import limits
 from particle_agent.target.limits import TimeUp
 
 
@@ -48,6 +50,38 @@ def test_only_a_stage_that_uses_the_name_sees_it():
     targets = [request.target(index, None) for index in range(2)]
     assert [target.hostname for target in targets] == ["", "box"]
     assert targets[0].source_date == 7
+
+
+def test_a_stage_with_hosts_finds_the_proxy_and_no_other():
+    proxy = wire.AptProxy(url="http://10.0.2.2:3142", https="rewrite", caches=True)
+    stages = (Run(command=("a",), network=("a.example",)), Run(command=("a",)))
+    request = runner.RunRequest(wire.RunOptions(hostname="box", apt_proxy=proxy), stages)
+    with_hosts, without = (request.target(index, None) for index in range(2))
+    assert (with_hosts.apt_proxy, without.apt_proxy) == (None, proxy)
+    assert with_hosts._environment["http_proxy"] == "http://127.0.0.1:3128"
+    assert "http_proxy" not in without._environment
+
+
+@pytest.mark.parametrize(
+    ("network", "entered"),
+    [(None, []), ("none", ["none"]), ("packages", ["none"]), (("a.example",), ["proxy"])],
+)
+def test_a_stage_runs_with_the_network_of_its_recipe(target, monkeypatch, network, entered):
+    seen = []
+
+    def noting(name):
+        @contextmanager
+        def enter():
+            seen.append(name)
+            yield
+
+        return enter
+
+    monkeypatch.setattr(limits, "no_network", noting("none"))
+    monkeypatch.setattr(limits, "only_the_proxy", noting("proxy"))
+    runner.run_stage(Run(command=("a",), network=network), target)
+    assert seen == entered
+    assert target.only("env").argv[-1] == "a"
 
 
 def test_a_stage_works_ahead_with_the_stages_after_it(monkeypatch):

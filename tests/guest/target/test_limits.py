@@ -106,7 +106,7 @@ def test_the_end_of_its_time_is_the_failure_of_a_stage(target, monkeypatch):
 
 
 def test_a_mirror_that_may_not_be_reached_is_the_recipes_fault(target, monkeypatch):
-    monkeypatch.setattr(runner, "no_network", contextlib.nullcontext)
+    monkeypatch.setattr(runner, "network_limit", contextlib.nullcontext)
 
     def fail(command):
         raise CommandFailed(command.argv, 100, ["E: Could not resolve 'mirror.example.org'"])
@@ -119,6 +119,9 @@ def test_a_mirror_that_may_not_be_reached_is_the_recipes_fault(target, monkeypat
         runner.run_stage(Apt(network="none"), target)
     assert not isinstance(raised.value, EnvironmentFailed)
     assert "network: none" in raised.value.hint
+    with pytest.raises(StageError) as raised:
+        runner.run_stage(Apt(network=("a.example", "b.example:8443")), target)
+    assert "only these hosts: a.example, b.example:8443." in raised.value.hint
 
 
 def may_make_namespaces():

@@ -148,6 +148,13 @@ def test_for_a_stage_without_a_network_nothing_is_fetched(depot, archive):
     assert archive.served == []
 
 
+def test_for_a_stage_with_hosts_the_host_fetches_nothing(depot, archive):
+    _, request = make_request(archive.url)
+    stage = Apt(packages=("tool",), network=("deb.example.org",))
+    assert "lists the hosts" in answer(depot, (stage, request)).refused
+    assert archive.served == []
+
+
 def test_for_a_stage_with_only_packages_the_host_fetches_them(depot, archive):
     _, request = make_request(archive.url)
     stage = Apt(packages=("tool",), network="packages")

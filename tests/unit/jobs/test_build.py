@@ -8,6 +8,7 @@ from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import Timezone
 from particle_agent.stages.software.apt import Apt
 from particle_os.documents.document import Mark
+from particle_os.egress.record import HostRefused, Hosts
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
 from particle_os.jobs.execution import stage_results
 from particle_os.jobs.execution.conversation import Conversation
@@ -97,12 +98,14 @@ class Chain:
 
 
 class Sandbox:
-    """A VM that records whether its cable to the network is in."""
+    """A VM that records whether its cable to the network is in, and the hosts of its proxy."""
 
     connected = False
 
     def __init__(self):
         self.taken = 0
+        self.hosts = None
+        self.agent = self
 
     def connect_outside(self, connected, deadline):
         self.connected = connected
@@ -110,6 +113,14 @@ class Sandbox:
     def take_traffic(self):
         self.taken += 1
         return Traffic(names=(f"taken-{self.taken}",))
+
+    def allow_hosts(self, hosts, deadline):
+        self.hosts = hosts
+
+    def forbid_hosts(self):
+        allowed, self.hosts = self.hosts, None
+        refused = HostRefused(host="evil.example", port=80, reason="not-listed", requests=1)
+        return Hosts(refused=(refused,)) if allowed else None
 
 
 def conversation(plan, statuses, chain, sandbox=None):
@@ -185,16 +196,57 @@ def test_each_stage_has_what_the_vm_reached_while_it_ran():
     assert names == [("taken-1",), ("taken-2",), None]
 
 
+def test_the_proxy_runs_only_while_a_stage_with_hosts_does():
+    hosts = ("a.example", "*.b.example:8443")
+    plan = SimpleNamespace(
+        stages=[
+            Run(command=("a",), network=hosts),
+            Run(command=("b",), network="none"),
+            Timezone(zone="UTC", network=hosts),
+            Run(command=("c",), network=hosts[:1]),
+            Qemu(),
+        ]
+    )
+    sandbox = Sandbox()
+    waiting = stages(plan, ["not-run"] * 5)
+    heard = Conversation(SimpleNamespace(plan=plan), waiting, Chain(1), sandbox, None, None)
+    seen = []
+    for index in range(4):
+        assert heard.listen(wire.StageStart(index=index)) == wire.Continue()
+        seen.append(sandbox.hosts)
+        assert not sandbox.connected
+        heard.listen(wire.StageEnd(index=index, seconds=1.0))
+        assert sandbox.hosts is None
+    assert seen == [hosts, None, None, hosts[:1]]
+    found = [bool(result.hosts and result.hosts.refused) for result in waiting.results]
+    assert found == [True, False, False, True, False]
+
+
+def test_a_failure_ends_the_proxy():
+    plan = SimpleNamespace(stages=[Run(command=("a",), network=("a.example",)), Qemu()])
+    sandbox = Sandbox()
+    heard = conversation(plan, ["not-run"] * 2, Chain(1), sandbox)
+    heard.listen(wire.StageStart(index=0))
+    heard.cut_off()
+    assert sandbox.hosts is None
+
+
 @pytest.mark.parametrize("index", [-1, 1, 2, 99])
 def test_a_stage_that_is_not_due_gets_no_network(index):
     plan = SimpleNamespace(
-        stages=[Run(command=("a",), network="none"), Run(command=("b",)), Qemu()]
+        stages=[
+            Run(command=("a",), network="none"),
+            Run(command=("b",)),
+            Run(command=("c",), network=("a.example",)),
+            Qemu(),
+        ]
     )
     sandbox = Sandbox()
-    heard = conversation(plan, ["not-run"] * 3, Chain(1), sandbox)
+    heard = conversation(plan, ["not-run"] * 4, Chain(1), sandbox)
     heard.listen(wire.StageStart(index=0))
     assert heard.listen(wire.StageStart(index=index)) == wire.Continue()
     assert not sandbox.connected
+    assert sandbox.hosts is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from particle_agent.contract.inspection import Package
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN
 from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.egress.record import HostReached, HostRefused, Hosts
 from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.records import AptProxyResult
 from particle_os.report import page
@@ -49,6 +50,14 @@ def traffic(text, **changes):
     return found.model_copy(update=changes)
 
 
+def hosts(text, reason):
+    return Hosts(
+        reached=(HostReached(host=text, port=443, requests=2, sent=1024, received=2048),),
+        refused=(HostRefused(host=text, port=80, reason=reason, requests=7),),
+        more_requests=5,
+    )
+
+
 def result(text, verdicts=(), **changes):
     helper = HelperResult(
         template=text, key=text, qemu=text, accelerator="tcg", acceleration_reason=text,
@@ -61,7 +70,9 @@ def result(text, verdicts=(), **changes):
     stages = (
         StageResult(index=0, type=text, name=text, status="done", seconds=3.0, parts={text: 1.0}),
         StageResult(index=1, type=text, status="done", cached=True),
-        StageResult(index=2, type=text, status="failed", network=traffic(text)),
+        StageResult(
+            index=2, type=text, status="failed", network=traffic(text), hosts=hosts(text, text)
+        ),
         StageResult(index=3, type=text, status="not-run"),
     )
     findings = (
@@ -232,6 +243,20 @@ def test_the_page_tells_what_each_stage_reached():
     assert "10.0.2.2 (the host itself)tcp 80802.0 KiB4.0 KiB" in text
     assert "198.51.100.7icmp1.0 KiB0.0 KiB" in text
     assert "Network" not in page.document("x", [], result=result("x", stages=stages[:1]))
+
+
+def test_the_page_tells_what_each_stage_asked_its_proxy_for():
+    asked = hosts("a.example", reason="not-listed")
+    stages = [
+        StageResult(index=0, type="apt", status="done", hosts=Hosts()),
+        StageResult(index=1, type="run", status="done", hosts=asked),
+    ]
+    text = " ".join(Page(page.document("x", [], result=result("x", stages=stages))).text.split())
+    assert "2. run Host" in text
+    assert "a.example:44321.0 KiB2.0 KiB" in text
+    assert "a.example:80 (not-listed)7" in text
+    assert "And 5 requests for further hosts." in text
+    assert 'id="hosts"' not in page.document("x", [], result=result("x", stages=stages[:1]))
 
 
 def test_errors_in_the_disk_come_before_its_verdicts():

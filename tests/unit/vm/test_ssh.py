@@ -1,16 +1,18 @@
 import hashlib
 import io
+import queue
 import socket
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import paramiko
 import pytest
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError
-from particle_os.vm.ssh import Connection, HostKeyMismatch, KeyPair
+from particle_os.vm.ssh import FORWARDED_WINDOW, Connection, HostKeyMismatch, KeyPair
 
-from ...waiting import HANG_SECONDS, moment
+from ...waiting import HANG_SECONDS, moment, until
 
 
 class Door(paramiko.ServerInterface):
@@ -18,6 +20,8 @@ class Door(paramiko.ServerInterface):
 
     def __init__(self, user_key):
         self._user_key = user_key
+        self.listening = {}
+        self.hang = threading.Event()
 
     def get_allowed_auths(self, username):
         return "publickey"
@@ -25,6 +29,17 @@ class Door(paramiko.ServerInterface):
     def check_auth_publickey(self, username, key):
         right = username == "root" and key.get_base64() == self._user_key
         return paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED
+
+    def check_port_forward_request(self, address, port):
+        if port == 1:
+            return False
+        if port == 2:
+            self.hang.wait(HANG_SECONDS)
+        self.listening[address, port] = True
+        return port
+
+    def cancel_port_forward_request(self, address, port):
+        del self.listening[address, port]
 
     def check_channel_request(self, kind, number):
         return paramiko.OPEN_SUCCEEDED
@@ -44,10 +59,22 @@ class Door(paramiko.ServerInterface):
         channel.close()
 
 
+@dataclass
+class Guests:
+    """The clients of a server so far, and its side of each."""
+
+    addresses: list
+    transports: list
+    doors: list
+
+    def __len__(self):
+        return len(self.addresses)
+
+
 @contextmanager
 def ssh_server(host_key, user_key, *, after=None):
     """Listens on a port of 127.0.0.1 `after` an event; yields the port and its clients so far."""
-    guests, transports = [], []
+    guests, transports, doors = [], [], []
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
 
@@ -64,17 +91,20 @@ def ssh_server(host_key, user_key, *, after=None):
             transport = paramiko.Transport(connection)
             transports.append(transport)
             transport.add_server_key(host_key)
+            doors.append(Door(user_key))
             try:
-                transport.start_server(server=Door(user_key))
+                transport.start_server(server=doors[-1])
             except (paramiko.SSHException, EOFError, OSError):
                 continue
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
-        yield listener.getsockname()[1], guests
+        yield listener.getsockname()[1], Guests(guests, transports, doors)
     finally:
         listener.close()
+        for door in doors:
+            door.hang.set()
         for transport in transports:
             transport.close()
 
@@ -225,3 +255,59 @@ def test_the_secret_is_what_sshd_takes_as_a_host_key(keys, tmp_path):
 def test_every_build_has_its_own_key():
     assert KeyPair().public != KeyPair().public
     assert KeyPair().public.startswith("ssh-ed25519 ")
+
+
+@pytest.fixture
+def forwarding(keys, host_key, soon):
+    """A connection, and the server's side of it."""
+    with ssh_server(host_key, keys.private.get_base64()) as (port, guests):
+        connection = Connection(port, host_key, keys, soon)
+        yield connection, guests
+        connection.close()
+
+
+def test_a_port_of_the_vm_leads_here_until_the_end(forwarding, soon):
+    connection, guests = forwarding
+    taken = queue.SimpleQueue()
+
+    def take(channel):
+        taken.put(channel)
+        return True
+
+    with connection.forwarded(3128, take, soon):
+        (door,), (transport,) = guests.doors, guests.transports
+        assert list(door.listening) == [("127.0.0.1", 3128)]
+        its = transport.open_forwarded_tcpip_channel(("127.0.0.1", 9), ("127.0.0.1", 3128))
+        ours = taken.get(timeout=HANG_SECONDS)
+        for one, other in ((its, ours), (ours, its)):
+            one.sendall(b"hello")
+            other.settimeout(HANG_SECONDS)
+            assert other.recv(5) == b"hello"
+        # A guest can send no more than this before the host reads.
+        assert ours.in_window_size == FORWARDED_WINDOW
+    assert door.listening == {}
+    with pytest.raises(paramiko.SSHException):
+        transport.open_forwarded_tcpip_channel(("127.0.0.1", 9), ("127.0.0.1", 3128))
+
+
+def test_a_guest_that_opens_too_many_connections_is_cut_off(forwarding, soon):
+    connection, guests = forwarding
+    with connection.forwarded(3128, lambda channel: False, soon):
+        (transport,) = guests.transports
+        with suppress(paramiko.SSHException, EOFError):
+            transport.open_forwarded_tcpip_channel(("127.0.0.1", 9), ("127.0.0.1", 3128))
+        until(lambda: not transport.is_active())
+    with pytest.raises(VmError), connection.command("take", soon):
+        pass
+
+
+def test_a_vm_that_does_not_listen_is_an_error(forwarding, soon):
+    with pytest.raises(VmError, match="does not listen on port 1"):
+        with forwarding[0].forwarded(1, lambda channel: True, soon):
+            pass
+
+
+def test_a_vm_that_does_not_answer_is_given_up_at_the_deadline(forwarding):
+    with pytest.raises(VmError, match="does not listen on port 2"):
+        with forwarding[0].forwarded(2, lambda channel: True, moment()):
+            pass

@@ -95,17 +95,20 @@ class Conversation:
 
     def _start_stage(self, index: int) -> None:
         """Gives the VM the network of the stage that begins, which only the plan decides."""
-        due = index == self._stages.done
-        allowed = due and self._job.plan.stages[index].reaches_network
+        stage = self._job.plan.stages[index] if index == self._stages.done else None
+        allowed = stage is not None and stage.reaches_network
         self._sandbox.connect_outside(allowed, self._deadline)
         self._stages.start(index)
+        if stage is not None and stage.hosts:
+            self._sandbox.agent.allow_hosts(stage.hosts, self._deadline)
 
     def cut_off(self) -> None:
         """Takes the network from the VM; the running stage's result gets what the VM reached."""
         try:
             self._sandbox.connect_outside(False, self._deadline)
         finally:
-            self._stages.reached(self._sandbox.take_traffic())
+            traffic, hosts = self._sandbox.take_traffic(), self._sandbox.agent.forbid_hosts()
+            self._stages.reached(traffic, hosts)
 
     def _answer_packages(self) -> wire.HostAnswer:
         """Fetches packages for the running stage; the time counts as the stage's own."""

@@ -14,6 +14,7 @@ from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.export import Export
 
+from particle_os.egress.record import Hosts
 from particle_os.errors import DeadlineExceeded, ParticleError, StageFailed, VmError, printable
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress, StageFinished, StageStarted
@@ -45,6 +46,7 @@ class _Stage:
     # The end of the stage, in seconds since 1970.
     done_at: float | None = None
     network: Traffic | None = None
+    hosts: Hosts | None = None
 
     def result(self, index: int) -> StageResult:
         return StageResult(
@@ -57,6 +59,7 @@ class _Stage:
             parts=dict(self.parts),
             done_at=self.done_at,
             network=self.network,
+            hosts=self.hosts,
         )
 
 
@@ -105,11 +108,11 @@ class Stages:
             self._started = time.monotonic()
             self._progress.emit(StageStarted(index, len(self._stages), self._label(index)))
 
-    def reached(self, traffic: Traffic) -> None:
-        """Adds what the VM has reached to the running stage."""
+    def reached(self, traffic: Traffic, hosts: Hosts | None) -> None:
+        """Adds what the VM has reached, through its card and its proxy, to the running stage."""
         for index, stage in enumerate(self._stages):
             if stage.state == "running":
-                self._stages[index] = replace(stage, network=traffic)
+                self._stages[index] = replace(stage, network=traffic, hosts=hosts)
 
     def finish(self, index: int, event: wire.StageEnd) -> None:
         if 0 <= index < len(self._stages):

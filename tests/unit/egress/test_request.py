@@ -1,0 +1,153 @@
+"""Requests to the proxy, from guests that try to be read in two ways."""
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from particle_agent.contract.hosts import HOST
+from particle_os.egress.request import HEADERS_LIMIT, BadRequest, Request, parse
+
+
+def head(line, *headers):
+    return "\r\n".join([line, *headers, "", ""]).encode("latin-1")
+
+
+def test_a_tunnel_has_a_host_and_a_port():
+    assert parse(head("CONNECT Deb.Example.ORG:443 HTTP/1.1", "Host: other.example")) == Request(
+        "deb.example.org", 443, tunnel=True
+    )
+
+
+def test_a_request_is_passed_on_with_the_host_of_its_uri():
+    found = parse(
+        head(
+            "GET http://Example.org:8080/a/b?c=d#e HTTP/1.0",
+            "Host: evil.example",
+            "Accept: */*",
+            "host:evil2.example",
+            "Content-Length: 12",
+        )
+    )
+    assert (found.host, found.port, found.tunnel, found.body) == ("example.org", 8080, False, 12)
+    assert found.head == head(
+        "GET /a/b?c=d HTTP/1.0",
+        "Host: example.org:8080",
+        "Connection: close",
+        "Accept: */*",
+        "Content-Length: 12",
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "path", "host"),
+    [
+        ("http://a.example", "/", "a.example"),
+        ("HTTP://a.example.", "/", "a.example"),
+        ("http://a.example:80/x", "/x", "a.example"),
+        ("http://a.example?q", "/?q", "a.example"),
+        ("http://192.0.2.1/@/x:y", "/@/x:y", "192.0.2.1"),
+    ],
+)
+def test_a_uri_has_a_path(uri, path, host):
+    found = parse(head(f"GET {uri} HTTP/1.1"))
+    assert (found.host, found.port) == (host, 80)
+    assert found.head.startswith(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n".encode())
+
+
+def test_headers_for_the_proxy_stay_there():
+    names = ("Proxy-Authorization", "Proxy-Connection", "Upgrade", "TE", "Keep-Alive", "X-Hop")
+    found = parse(
+        head(
+            "GET http://a.example/ HTTP/1.1",
+            *(f"{name}: x" for name in names),
+            "Connection: keep-alive, x-hop, Content-Length",
+            "Content-Length: 3",
+        )
+    )
+    lines = found.head.decode().split("\r\n")
+    # Without its length, the body would be the next request.
+    assert lines[1:-2] == ["Host: a.example", "Connection: close", "Content-Length: 3"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET / HTTP/1.1",
+        "GET a.example/ HTTP/1.1",
+        "GET https://a.example/ HTTP/1.1",
+        "GET ftp://a.example/ HTTP/1.1",
+        "GET http://user@a.example/ HTTP/1.1",
+        "GET http://a.example@evil.example/ HTTP/1.1",
+        "GET http://a.example:80@evil.example/ HTTP/1.1",
+        "GET http://[::1]/ HTTP/1.1",
+        "GET http://[::1]:80/ HTTP/1.1",
+        "GET http://a.example:0/ HTTP/1.1",
+        "GET http://a.example:65536/ HTTP/1.1",
+        "GET http://a.example:080/ HTTP/1.1",
+        "GET http://a.example:/ HTTP/1.1",
+        "GET http://127.1/ HTTP/1.1",
+        "GET http://2130706433/ HTTP/1.1",
+        "GET http://0x7f000001/ HTTP/1.1",
+        "GET http://0177.0.0.1/ HTTP/1.1",
+        "GET http://a_b..example/ HTTP/1.1",
+        "GET http:///x HTTP/1.1",
+        "GET http://a.example\\@evil.example/ HTTP/1.1",
+        "GET http://a.example%00.evil.example/ HTTP/1.1",
+        "GET http://b\u00fccher.example/ HTTP/1.1",
+        "GET http://a.example/ HTTP/2",
+        "GET http://a.example/ HTTP/1.1 ",
+        "GET  http://a.example/ HTTP/1.1",
+        "GET http://a.example/",
+        "CONNECT a.example HTTP/1.1",
+        "CONNECT a.example:0 HTTP/1.1",
+        "CONNECT a.example:99999 HTTP/1.1",
+        "CONNECT [::1]:443 HTTP/1.1",
+        "CONNECT user@a.example:443 HTTP/1.1",
+        "CONNECT http://a.example:443 HTTP/1.1",
+        "CONNECT 127.1:443 HTTP/1.1",
+        "connect a.example:443 HTTP/1.1",
+        "",
+        "\0",
+    ],
+)
+def test_an_unusual_request_is_refused(line):
+    with pytest.raises(BadRequest):
+        parse(head(line))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Transfer-Encoding: chunked"],
+        ["transfer-encoding: identity, chunked"],
+        ["Content-Length: 1", "Content-Length: 1"],
+        ["Content-Length: 1, 2"],
+        ["Content-Length: +1"],
+        ["Content-Length: 0x10"],
+        ["Content-Length:"],
+        ["Content-Length : 1"],
+        [" folded: line"],
+        ["A: b\nHost: evil.example"],
+        ["A: b\rHost: evil.example"],
+        ["A: b\0"],
+        ["A"],
+        [": b"],
+        ["A: b"] * (HEADERS_LIMIT + 1),
+    ],
+)
+def test_an_unusual_header_is_refused(headers):
+    with pytest.raises(BadRequest):
+        parse(head("POST http://a.example/ HTTP/1.1", *headers))
+
+
+@given(st.binary(max_size=300))
+@example(b"GET http://a.example/ HTTP/1.1\r\nA: \xff\r\n\r\n")
+def test_any_bytes_are_a_request_for_a_plain_host_or_are_refused(data):
+    try:
+        found = parse(data + b"\r\n\r\n")
+    except BadRequest:
+        return
+    assert re.fullmatch(HOST, found.host)
+    assert 0 < found.port < 65536
+    assert found.head.count(b"\r\n\r\n") == (not found.tunnel)
