@@ -11,7 +11,7 @@ from particle_agent.contract.hosts import CONNECTIONS
 from particle_agent.target import limits, relay
 from particle_agent.target.limits import only_the_proxy
 
-from ...waiting import HANG_SECONDS, until
+from ...waiting import HANG_SECONDS
 from .test_limits import may_make_namespaces
 
 
@@ -78,7 +78,7 @@ def test_a_proxy_that_is_gone_ends_the_connection(relayed):
     place = server.getsockname()[1]
     server.close()
     with only_the_proxy(port, place), connected(port) as program:
-        until(lambda: program.recv(1) == b"")
+        assert program.recv(1) == b""
 
 
 @pytest.mark.slow
