@@ -130,17 +130,17 @@ def test_a_body_is_passed_on_and_no_byte_more(monkeypatch):
     assert world.server.asked.endswith(b"\r\n\r\nbody")
 
 
+async def through_a_tunnel(reader, writer):
+    writer.write(b"CONNECT a.example.org:443 HTTP/1.1\r\n\r\nearly ")
+    established = await reader.readuntil(b"\r\n\r\n")
+    writer.write(bytes(200_000))
+    writer.write_eof()
+    return established, await reader.read()
+
+
 def test_a_tunnel_carries_all_bytes_in_both_directions(monkeypatch):
     world = World(monkeypatch, everything)
-
-    async def talk(reader, writer):
-        writer.write(b"CONNECT a.example.org:443 HTTP/1.1\r\n\r\nearly ")
-        established = await reader.readuntil(b"\r\n\r\n")
-        writer.write(bytes(200_000))
-        writer.write_eof()
-        return established, await reader.read()
-
-    established, answer = world.talk(talk)
+    established, answer = world.talk(through_a_tunnel)
     assert established == b"HTTP/1.1 200 Connection established\r\n\r\n"
     assert answer == b"all"
     assert world.server.asked == b"early " + bytes(200_000)
@@ -207,17 +207,17 @@ def test_a_huge_head_is_refused(world):
     assert world.tried == []
 
 
+async def drip(reader, writer):
+    answer = asyncio.create_task(reader.read())
+    while not answer.done():
+        writer.write(b"x")
+        await asyncio.sleep(POLL_SECONDS)
+    return answer.result()
+
+
 def test_a_head_that_drips_in_is_not_waited_for(monkeypatch):
     world = World(monkeypatch, patience=MOMENT)
-
-    async def talk(reader, writer):
-        answer = asyncio.create_task(reader.read())
-        while not answer.done():
-            writer.write(b"x")
-            await asyncio.sleep(POLL_SECONDS)
-        return answer.result()
-
-    assert world.talk(talk).startswith(b"HTTP/1.1 408 ")
+    assert world.talk(drip).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_program_that_leaves_is_forgotten(world):
