@@ -66,11 +66,11 @@ def test_a_program_that_opens_many_connections_waits(relayed):
         with pytest.raises(BlockingIOError):
             server.accept()
         server.setblocking(True)
-        for end in (programs[0], proxies[0]):
+        for end in (*programs[:CONNECTIONS], *proxies):
             end.close()
-        proxies.append(server.accept()[0])
-    for end in (*programs, *proxies):
-        end.close()
+        programs[-1].sendall(b"at last")
+        with programs[-1], server.accept()[0] as proxy:
+            assert proxy.recv(7) == b"at last"
 
 
 def test_a_proxy_that_is_gone_ends_the_connection(relayed):
