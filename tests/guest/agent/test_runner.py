@@ -219,7 +219,7 @@ def test_a_stage_without_a_network_cannot_blame_it(vm, monkeypatch, network, hin
         entered.append("no network")
         yield
 
-    monkeypatch.setattr(runner, "no_network", no_network)
+    monkeypatch.setattr(limits, "no_network", no_network)
     error = NetworkError("no route to host", hint="try later", tail=["tail"])
     with pytest.raises(FailedStage, match="no route to host") as failed:
         runner.run_stages(request(Odd(error=error, network=network)), vm.channel)
