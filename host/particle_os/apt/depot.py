@@ -30,7 +30,7 @@ from particle_os.system import process
 from particle_os.system.checksum import file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
-from particle_os.system.workspace import locked, need_room
+from particle_os.system.workspace import locked, need_room, remove_directories
 
 FETCH_SECONDS = 900.0
 # A line of `apt-get --print-uris`: 'URI' file size hash-kind:hash
@@ -237,5 +237,5 @@ class Depot:
                 deb.unlink(missing_ok=True)
         for lock in self._lists.glob("*.lock"):
             if lock.stat().st_mtime < long_ago:
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                remove_directories(lock.with_suffix(""))
                 lock.unlink(missing_ok=True)

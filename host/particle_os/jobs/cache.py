@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from particle_os.jobs import checkpoints
 from particle_os.sandbox import helper
 from particle_os.shortcuts import saved_memory
 from particle_os.system.checksum import file_sha256
-from particle_os.system.workspace import LOCK, allocated_bytes, workspace
+from particle_os.system.workspace import LOCK, allocated_bytes, remove_directories, workspace
 
 LIMIT_BYTES = 20 << 30
 EntryKind = Literal["helper", "state", "base", "image", "checkpoint", "package", "indexes"]
@@ -126,7 +125,7 @@ def _remove(entry: CacheEntry, work: Path, *, busy: bool) -> bool:
     # The last path is the completion marker: remove it first.
     for path in reversed(entry.paths):
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            remove_directories(path)
         else:
             path.unlink(missing_ok=True)
     return True

@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,7 @@ from particle_agent.stages import Stage
 from particle_os.system import publication
 from particle_os.system.checksum import file_sha256
 from particle_os.system.regular_file import open_regular, read_regular
+from particle_os.system.workspace import remove_directories
 
 # Increase it when the host makes scratch disks differently. Keys cover changes of the agent.
 FORMAT = 1
@@ -216,9 +216,9 @@ def evict(place: Path, *, into: Path) -> bool:
     except BlockingIOError:
         return False
     except FileNotFoundError:
-        shutil.rmtree(place, ignore_errors=True)
+        remove_directories(place)
         return True
-    shutil.rmtree(into, ignore_errors=True)
+    remove_directories(into)
     return True
 
 

@@ -22,7 +22,6 @@ import errno
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +32,7 @@ from particle_os.errors import InfrastructureError, NotPublished
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
 from particle_os.system.regular_file import read_regular
-from particle_os.system.workspace import HIDDEN, failed_call, locked_directory
+from particle_os.system.workspace import HIDDEN, failed_call, locked_directory, remove_directories
 
 SUMS = "SHA256SUMS"
 TRANSACTION = f"{HIDDEN}publication"
@@ -251,7 +250,7 @@ def _finish(directory: Path, descriptor: int) -> bool:
         manifest = _read_manifest(place)
     except FileNotFoundError:
         # The transaction is complete, except for the removal of its directory.
-        _remove(place)
+        remove_directories(place)
         return False
     os.fsync(descriptor)
     _move(place / MEANWHILE, directory / SUMS)
@@ -269,7 +268,7 @@ def _finish(directory: Path, descriptor: int) -> bool:
     os.fsync(descriptor)
     (place / MANIFEST).unlink()
     _sync(place)
-    _remove(place)
+    remove_directories(place)
     return True
 
 
@@ -300,7 +299,3 @@ def _move(path: Path, to: Path) -> None:
 
 def _set_aside(path: Path, into: Path) -> None:
     _move(path, into / str(len(os.listdir(into))))
-
-
-def _remove(place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)

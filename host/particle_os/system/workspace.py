@@ -149,12 +149,16 @@ class Workspace:
     def remove(self) -> None:
         """Removes the directory and the directories that it has adopted."""
         with held_back():
-            _remove(*self._adopted, self.path)
+            remove_directories(*self._adopted, self.path)
 
 
-def _remove(*directories: Path) -> None:
-    # Twice: a disk may fail once. rmtree does not ignore an error of fstat(2).
+def remove_directories(*directories: Path) -> None:
+    """Removes directories with their content as far as possible; ignores errors.
+
+    Does it twice, because a disk may fail once.
+    """
     for path in (*directories, *directories):
+        # rmtree does not ignore an error of fstat(2) or close(2).
         with suppress(OSError):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -165,7 +169,7 @@ def _remove_killed(work: Path) -> None:
     noted = adopted.read_bytes().split(b"\0") if adopted.exists() else []
     paths = [Path(os.fsdecode(name)) for name in noted]
     # Remove only directories that adopt_directory can have made.
-    _remove(*(path for path in paths if path.name.startswith(HIDDEN)), work)
+    remove_directories(*(path for path in paths if path.name.startswith(HIDDEN)), work)
 
 
 def _sweep(root: Path) -> None:
