@@ -45,8 +45,8 @@ def printable(text: str, limit: int = 2000) -> str:
 
 
 def whole_line(line: str) -> str:
-    """Returns a line to print, with a `::` escaped that would make it a command of a workflow."""
-    return _COMMAND_LINE.sub(r"\1\\x3a", line)
+    """Returns a line to print, with what a CI system would take as a command escaped."""
+    return _COMMAND_LINE.sub(r"\1\\x3a", _COMMAND.sub(r"#\\x23", line))
 
 
 class ParticleError(Exception):
@@ -133,7 +133,7 @@ class Problem:
     hint: str | None = None
 
     def __str__(self) -> str:
-        hint = f" ({self.hint})" if self.hint else ""
+        hint = f" ({printable(self.hint)})" if self.hint else ""
         return (
             f"{printable(self.path)}:{self.line}:{self.column}: "
             f"{printable(self.message)}{hint} [{self.code}]"

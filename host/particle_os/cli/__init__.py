@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from importlib import import_module
@@ -9,8 +10,8 @@ from importlib import import_module
 import click
 
 from particle_os import __version__
-from particle_os.cli.command import show_error
-from particle_os.errors import EXIT_SIGNAL, UsageError
+from particle_os.cli.command import say, show_error
+from particle_os.errors import EXIT_SIGNAL, UsageError, printable
 
 # The module and the name of each command. Only the command that is called is loaded.
 COMMANDS = {
@@ -58,7 +59,7 @@ def help_command(context: click.Context, words: tuple[str, ...]) -> None:
     found = context.parent
     for word in words:
         found = _inner(found, word)
-    click.echo(found.get_help())
+    say(found.get_help())
 
 
 def _inner(context: click.Context, word: str) -> click.Context:
@@ -73,6 +74,14 @@ def _inner(context: click.Context, word: str) -> click.Context:
     return click.Context(found, info_name=word, parent=context)
 
 
+def _show(error: click.ClickException) -> None:
+    """Prints an error of click, which may repeat any argument."""
+    text = io.StringIO()
+    error.show(text)
+    for line in text.getvalue().splitlines():
+        say(printable(line), error=True)
+
+
 def main() -> None:
     """Runs the command line; the console script."""
     try:
@@ -81,7 +90,7 @@ def main() -> None:
         if "--json" in sys.argv:
             show_error(UsageError(error.format_message()), error.exit_code, as_json=True)
         else:
-            error.show()
+            _show(error)
         code = error.exit_code
     except click.Abort:
         code = EXIT_SIGNAL + signal.SIGINT

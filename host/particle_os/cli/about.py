@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 
 from particle_os import __version__
-from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.command import OutputStyle, say_json, with_output
 from particle_os.errors import EXIT_INFRASTRUCTURE
 from particle_os.jobs import doctor
 from particle_os.recipe import reference, schema
@@ -55,11 +55,11 @@ def _diagnosis(findings: Sequence[doctor.Diagnosis]) -> Iterator[str]:
 def schema_command(output: OutputStyle, included: bool) -> None:
     """Print the JSON Schema of recipes (Draft 7), for editors."""
     found = schema.included() if included else schema.recipes()
-    click.echo(json.dumps(found, indent=2, sort_keys=True))
+    say_json(json.dumps(found, indent=2, sort_keys=True))
 
 
 @click.command("version")
 @with_output
 def version_command(output: OutputStyle) -> None:
     """Print the version of particle-os."""
-    click.echo(json.dumps({"version": __version__}) if output.as_json else __version__)
+    output.show({"version": __version__}, [__version__])

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.command import OutputStyle, say_json, with_output
 from particle_os.cli.verdicts import (
     JUNIT,
     check_writable,
@@ -92,8 +92,9 @@ def _show(result: Result, output_directory: Path, output: OutputStyle) -> None:
     failed_directory = output_directory / f"{result.recipe}.failed"
     directory = output_directory if result.is_good else failed_directory
     if output.as_json:
-        output.show_json(result.model_dump_json(indent=2))
+        say_json(result.model_dump_json(indent=2))
     elif not output.quiet:
-        print_result(result, output.console(), [str(path) for path in result.files(directory)])
+        files = [str(path) for path in result.files(directory)]
+        output.draw(lambda console: print_result(result, console, files))
     if failure := failure_of(result, directory):
         raise failure

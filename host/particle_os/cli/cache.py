@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator, Sequence
 
 import click
 from particle_agent.contract.values import bytes_of
 
 from particle_os.cli.command import OutputStyle, with_output
-from particle_os.errors import EXIT_INFRASTRUCTURE
+from particle_os.errors import EXIT_INFRASTRUCTURE, printable
 from particle_os.jobs import cache
 from particle_os.report.table import human_bytes
 from particle_os.system.workspace import cache_directory
@@ -33,14 +33,15 @@ def cache_group() -> None:
 def cache_list_command(output: OutputStyle) -> None:
     """List the cache: the kind, size, hours since the last use, and name of each entry."""
     found = cache.entries(cache_directory())
-    if output.as_json:
-        click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))
-        return
-    for entry in found:
+    output.show([_cache_row(entry) for entry in found], _listed(found))
+
+
+def _listed(entries: Sequence[cache.CacheEntry]) -> Iterator[str]:
+    for entry in entries:
         size = human_bytes(entry.size)
-        name = f"{entry.name} {entry.label}".strip()
-        click.echo(f"{entry.kind:<10}  {size:>9}  {entry.age() / 3600:7.1f} h  {name}")
-    click.echo(f"total       {human_bytes(sum(e.size for e in found)):>9}")
+        name = printable(f"{entry.name} {entry.label}".strip())
+        yield f"{entry.kind:<10}  {size:>9}  {entry.age() / 3600:7.1f} h  {name}"
+    yield f"total       {human_bytes(sum(e.size for e in entries)):>9}"
 
 
 def _cache_row(entry: cache.CacheEntry) -> dict[str, object]:
@@ -61,11 +62,9 @@ def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> 
     """Remove entries that were not used for long, but none that a running build uses."""
     seconds = None if max_age is None else max_age * 3600
     removed = cache.prune(cache_directory(), limit=size, max_age=seconds)
-    if output.as_json:
-        click.echo(json.dumps([_cache_row(entry) for entry in removed], indent=2))
-    elif not output.quiet:
-        freed = human_bytes(sum(entry.size for entry in removed))
-        click.echo(f"{len(removed)} removed, {freed} freed")
+    freed = human_bytes(sum(entry.size for entry in removed))
+    lines = [] if output.quiet else [f"{len(removed)} removed, {freed} freed"]
+    output.show([_cache_row(entry) for entry in removed], lines)
 
 
 @cache_group.command("verify")
@@ -73,11 +72,7 @@ def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> 
 def cache_verify_command(output: OutputStyle) -> int:
     """Check the content of the cache: names damaged entries and then exits with 5."""
     found = cache.damaged(cache_directory())
-    if output.as_json:
-        click.echo(json.dumps([_cache_row(entry) for entry in found], indent=2))
-    else:
-        for entry in found:
-            click.echo(f"damaged: {' '.join(map(str, entry.paths))}")
-        if not found and not output.quiet:
-            click.echo("all whole")
+    lines = [f"damaged: {printable(' '.join(map(str, entry.paths)))}" for entry in found]
+    whole = [] if found or output.quiet else ["all whole"]
+    output.show([_cache_row(entry) for entry in found], [*lines, *whole])
     return EXIT_INFRASTRUCTURE if found else 0

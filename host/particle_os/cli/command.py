@@ -33,6 +33,20 @@ from particle_os.system.gate import Gate
 from particle_os.system.workspace import failed_call
 
 
+def say(text: str, *, error: bool = False, styled: bool = True) -> None:
+    """Prints lines on standard output or standard error; none of them is a command to a workflow.
+
+    With `styled` False, no line has colours.
+    """
+    for line in text.splitlines() or [""]:
+        click.echo(whole_line(line), err=error, color=None if styled else False)
+
+
+def say_json(text: str, *, error: bool = False) -> None:
+    """Prints a JSON text of the same content, in which no runner finds a command."""
+    click.echo(unlike_commands(text), err=error)
+
+
 def _workflow() -> Workflow:
     # The runner reads both outputs; standard output may be data for another program.
     return Workflow(lambda line: click.echo(line, err=True), os.environ)
@@ -53,18 +67,17 @@ class OutputStyle:
     def show(self, data: object, lines: Iterable[str]) -> None:
         """Prints `data` as JSON if the user asks for JSON, and `lines` otherwise."""
         if self.as_json:
-            self.show_json(json.dumps(self.gate.hide(data), indent=2))
+            say_json(json.dumps(self.gate.hide(data), indent=2))
             return
         for line in self.gate.lines([*lines]):
-            click.echo(whole_line(line))
+            say(line)
 
-    def show_json(self, text: str) -> None:
-        """Prints a JSON text without secrets."""
-        click.echo(unlike_commands(text))
-
-    def console(self) -> Console:
-        """Standard output, for tables."""
-        return Console(no_color=_no_color(), highlight=False, soft_wrap=True)
+    def draw(self, table: Callable[[Console], None]) -> None:
+        """Prints what `table` writes to a console."""
+        console = Console(no_color=_no_color(), highlight=False, soft_wrap=True)
+        with console.capture() as drawn:
+            table(console)
+        say(drawn.get())
 
     @contextmanager
     def progress_shown(self) -> Iterator[Progress]:
@@ -134,7 +147,7 @@ def guarded(
 
 def _show_traceback(gate: Gate) -> None:
     for line in gate.text(traceback.format_exc()).splitlines():
-        click.echo(whole_line(printable(line)), err=True)
+        say(printable(line), error=True)
 
 
 def _as_shown(error: BaseException) -> tuple[ParticleError, int]:
@@ -162,13 +175,13 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
             "error": error.brief, "where": error.where, "hint": error.hint, "log": log,
             "tail": error.tail, "problems": problems, "exit_code": code,
         }  # fmt: skip
-        click.echo(unlike_commands(json.dumps(data)), err=True)
+        say_json(json.dumps(data), error=True)
         return
     if isinstance(error, InvalidDocument):
         for problem in error.problems:
-            click.echo(whole_line(str(problem)), err=True)
+            say(str(problem), error=True)
         for note in error.notes:
-            click.echo(f"note: {note}", err=True)
+            say(f"note: {note}", error=True)
         return
     lines = [click.style("error: ", fg="red", bold=True) + printable(error.brief)]
     if error.where:
@@ -178,7 +191,7 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
         lines.append(f"  log:   {printable(str(error.log))}")
     if error.hint:
         lines.append(f"  do:    {printable(error.hint)}")
-    click.echo("\n".join(lines), err=True, color=False if _no_color() else None)
+    say("\n".join(lines), error=True, styled=not _no_color())
 
 
 def _no_color() -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.command import OutputStyle, say, say_json, with_output
 from particle_os.cli.options import PathType
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError
@@ -32,7 +32,7 @@ def init_command(output: OutputStyle, template: str, path: Path | None) -> None:
     path = path or Path(f"{template}.yml")
     text = templates[template].read_text(encoding="utf-8")
     if str(path) == "-":
-        click.echo(text, nl=False)
+        say(text)
         return
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -42,6 +42,6 @@ def init_command(output: OutputStyle, template: str, path: Path | None) -> None:
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     if output.as_json:
-        click.echo(json.dumps({"path": str(path)}))
+        say_json(json.dumps({"path": str(path)}))
     elif not output.quiet:
-        click.echo(f"{path} written; build it with: particle-os build {path}")
+        say(f"{path} written; build it with: particle-os build {path}")

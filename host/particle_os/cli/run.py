@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.command import OutputStyle, say, with_output
 from particle_os.jobs import run_image
 from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.system.workspace import workspace
@@ -46,7 +46,7 @@ def run_command(
 
     def show(text: str) -> None:
         if not output.quiet:
-            click.echo(text, err=True)
+            say(text, error=True)
 
     with output.progress_shown() as progress, workspace() as work:
         acceleration = find_acceleration(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.command import OutputStyle, say_json, with_output
 from particle_os.errors import UsageError
 from particle_os.jobs import single_stage
 from particle_os.jobs.plan import BuildOptions
@@ -56,6 +56,6 @@ def stage_run_command(
     with output.progress_shown() as progress:
         result = single_stage.run_stage(plan, output_path, progress)
     if output.as_json:
-        output.show_json(result.model_dump_json(indent=2))
+        say_json(result.model_dump_json(indent=2))
     elif not output.quiet:
-        print_single(result, output.console())
+        output.draw(lambda console: print_single(result, console))

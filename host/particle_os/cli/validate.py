@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.command import OutputStyle, say, say_json, with_output
 from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, PathType
-from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem, whole_line
+from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
 from particle_os.recipe.variables import NoSuchVariable
@@ -63,7 +63,7 @@ def _show(
 ) -> None:
     if output.as_json or style == "json":
         data = {"problems": [asdict(p) for p in problems], "notes": [asdict(n) for n in notes]}
-        output.show_json(json.dumps(data, indent=2))
+        say_json(json.dumps(data, indent=2))
     elif style == "github":
         for problem in problems:
             click.echo(problem.annotation("error"))
@@ -71,12 +71,12 @@ def _show(
             click.echo(note.annotation("notice"))
     else:
         for problem in problems:
-            click.echo(whole_line(str(problem)), err=True)
+            say(str(problem), error=True)
         if not output.quiet:
             for note in notes:
-                click.echo(f"note: {note}", err=True)
+                say(f"note: {note}", error=True)
             if not problems:
-                click.echo(f"{count} valid")
+                say(f"{count} valid")
 
 
 def _load_with(

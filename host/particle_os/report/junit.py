@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from particle_os.boot.verdict import Verdict
-from particle_os.errors import ParticleError, printable
+from particle_os.errors import ParticleError, printable, whole_line
 
 # Characters that XML 1.0 excludes (production [2]), even as a reference.
 NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -74,5 +74,6 @@ def _suite(top: ET.Element, image: str, verdict: Verdict) -> None:
 
 def _legal(text: str) -> str:
     """`text` as printable lines, with the characters escaped that XML excludes."""
-    shown = "\n".join(printable(line, len(line)) for line in text.split("\n"))
+    # A later step of a workflow may print the file.
+    shown = "\n".join(whole_line(printable(line, len(line))) for line in text.split("\n"))
     return NO_CHARACTER.sub(lambda found: ascii(found.group())[1:-1], shown)

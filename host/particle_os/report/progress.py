@@ -274,7 +274,7 @@ class TerminalSink:
             case Line(text):
                 self._last = printable(text, 300)
                 if self._verbose:
-                    self._live.console.print(Text(f"    {self._last}", style="dim"))
+                    self._live.console.print(Text(whole_line(f"    {self._last}"), style="dim"))
 
     def _done(self, what: str, seconds: float | None) -> None:
         took = "   cached" if seconds is None else f"{seconds:7.1f} s"
