@@ -73,8 +73,8 @@ def locked(path: Path, deadline: Deadline) -> Iterator[None]:
 
     Raises DeadlineExceeded, and InfrastructureError when the file system has no locks.
     """
-    with path.open("a") as file:
-        _lock(file.fileno(), path, deadline)
+    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+        _lock(descriptor, path, deadline)
         yield
 
 
@@ -84,12 +84,20 @@ def locked_directory(path: Path, deadline: Deadline | None) -> Iterator[int]:
 
     Without a deadline it does not wait: raises BlockingIOError when another process has a lock.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         _lock(descriptor, path, deadline)
         yield descriptor
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Opens a file that is only locked, and ignores an error of close(2): no data can be lost."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
     finally:
-        os.close(descriptor)
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _lock(descriptor: int, path: Path, deadline: Deadline | None) -> None:
@@ -191,7 +199,7 @@ def _claim(root: Path, held: ExitStack) -> Workspace:
     with held_back():
         work = Workspace(Path(tempfile.mkdtemp(dir=root)))
         try:
-            lock = held.enter_context((work.path / LOCK).open("w"))
+            lock = held.enter_context(_opened(work.path / LOCK, os.O_WRONLY | os.O_CREAT))
             fcntl.flock(lock, fcntl.LOCK_EX)
         finally:
             held.callback(work.remove)
