@@ -1,4 +1,6 @@
-"""Runs a function in a child process, and lets one of its system calls fail or be its last.
+"""Runs a function in a child process, and disturbs one of its system calls.
+
+The call fails, a signal comes with it, or it is the child's last.
 
 The kernel itself stops the child at its calls (ptrace(2)), so no call is missed, whatever the code
 or the library that makes it. Needs x86-64 and no privilege.
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Fault = Literal["kill", "ENOSPC", "EIO"]
+Fault = Literal["kill", "ENOSPC", "EIO", "TERM"]
 FAULTS: tuple[Fault, ...] = ("kill", "ENOSPC", "EIO")
 
 # ptrace(2), linux/ptrace.h
@@ -45,6 +47,7 @@ CALLS: dict[Fault, dict[int, str]] = {
     "kill": CHANGES,
     "ENOSPC": CHANGES | SYNCS,
     "EIO": CHANGES | SYNCS | READS,
+    "TERM": CHANGES | SYNCS | READS,
 }
 # The exit codes of the child.
 RETURNED, RAISED, BROKEN = 0, 11, 12
@@ -52,10 +55,13 @@ RETURNED, RAISED, BROKEN = 0, 11, 12
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a child: `call` is the call that failed; None if it made fewer calls."""
+    """The end of a child: `call` is the call that failed; None if it made fewer calls.
+
+    "ended" means that SIGTERM ended the child, because it had no handler.
+    """
 
     call: str | None
-    end: Literal["killed", "returned", "raised"]
+    end: Literal["killed", "ended", "returned", "raised"]
 
 
 class _Registers(ctypes.Structure):
@@ -123,6 +129,9 @@ def _drive(pid: int, number: int, fault: Fault) -> tuple[str | None, int]:
             continue
         if fault == "kill":
             os.kill(pid, signal.SIGKILL)
+        elif fault == "TERM":
+            os.kill(pid, signal.SIGTERM)
+            _ptrace(DETACH, pid)
         else:
             # The kernel skips a call with the number -1.
             registers.all[ORIG_RAX] = -1
@@ -148,8 +157,8 @@ def _next_stop(pid: int) -> int | None:
 
 def _outcome(call: str | None, status: int) -> Outcome:
     if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return Outcome(call, "killed")
+        ends: dict[int, Literal["killed", "ended"]] = {9: "killed", 15: "ended"}
+        return Outcome(call, ends[os.WTERMSIG(status)])
     code = os.WEXITSTATUS(status)
     assert code in (RETURNED, RAISED), f"an error that no caller expects, after a failed {call}"
     return Outcome(call, "returned" if code == RETURNED else "raised")
