@@ -173,6 +173,8 @@ async def _copy(
     length: int | None = None,
 ) -> None:
     """Copies `length` bytes, or all; `count` gets the number of bytes of each piece."""
+    # Let `drain` wait until the kernel has all bytes: `_close` does not wait for a slow reader.
+    writer.transport.set_write_buffer_limits(high=0)
     left = CHUNK if length is None else length
     while data := await reader.read(min(CHUNK, left)):
         writer.write(data)

@@ -80,7 +80,7 @@ class World:
         """The result of `talk(reader, writer)`, the program's side of a connection."""
 
         async def whole():
-            ours, its = await pair()
+            ours, its = await pair(first=1000)
             served = asyncio.create_task(self.proxy.serve(*its))
             result = await talk(*ours)
             ours[1].close()
@@ -90,9 +90,17 @@ class World:
         return asyncio.run(asyncio.wait_for(whole(), HANG_SECONDS))
 
 
-async def pair():
+async def pair(first=HEAD_LIMIT):
+    """Two ends of a connection; the first one reads at most 2 * `first` bytes in advance."""
     ends = socket.socketpair()
-    return [await asyncio.open_unix_connection(sock=end, limit=HEAD_LIMIT) for end in ends]
+    for end in ends:
+        # What the kernel holds back cannot get lost.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    limits = (first, HEAD_LIMIT)
+    return [
+        await asyncio.open_unix_connection(sock=end, limit=limit)
+        for end, limit in zip(ends, limits, strict=True)
+    ]
 
 
 @pytest.fixture
@@ -133,7 +141,7 @@ def test_a_body_is_passed_on_and_no_byte_more(monkeypatch):
 async def through_a_tunnel(reader, writer):
     writer.write(b"CONNECT a.example.org:443 HTTP/1.1\r\n\r\nearly ")
     established = await reader.readuntil(b"\r\n\r\n")
-    writer.write(bytes(200_000))
+    writer.write(bytes(100_000))
     writer.write_eof()
     return established, await reader.read()
 
@@ -143,8 +151,8 @@ def test_a_tunnel_carries_all_bytes_in_both_directions(monkeypatch):
     established, answer = world.talk(through_a_tunnel)
     assert established == b"HTTP/1.1 200 Connection established\r\n\r\n"
     assert answer == b"all"
-    assert world.server.asked == b"early " + bytes(200_000)
-    assert world.told == [{"host": NAME, "port": 443, "sent": 200_006, "received": 3}]
+    assert world.server.asked == b"early " + bytes(100_000)
+    assert world.told == [{"host": NAME, "port": 443, "sent": 100_006, "received": 3}]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +213,25 @@ def test_a_huge_head_is_refused(world):
     endless = b"GET http://a.example.org/ HTTP/1.1\r\nA: " + b"x" * (2 * HEAD_LIMIT)
     assert world.ask(endless).startswith(b"HTTP/1.1 431 ")
     assert world.tried == []
+
+
+async def much(server, reader, writer):
+    server.asked += await reader.readuntil(b"\r\n\r\n")
+    writer.write(bytes(60_000))
+
+
+async def read_slowly(reader, writer):
+    writer.write(b"GET http://a.example.org/ HTTP/1.1\r\n\r\n")
+    size = 0
+    while data := await reader.read(500):
+        size += len(data)
+        await asyncio.sleep(0.001)
+    return size
+
+
+def test_a_slow_program_gets_the_whole_answer(monkeypatch):
+    monkeypatch.setattr(proxy_module, "CLOSE_SECONDS", 0.01)
+    assert World(monkeypatch, much).talk(read_slowly) == 60_000
 
 
 async def drip(reader, writer):
