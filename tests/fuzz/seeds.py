@@ -321,3 +321,13 @@ def facts() -> list[bytes]:
 def plots() -> list[bytes]:
     """A plot of `systemd-analyze plot`."""
     return [PLOT]
+
+
+def requests() -> list[bytes]:
+    """Requests of a tunnel, and of a page with a body."""
+    return [
+        b"CONNECT a.example.org:443 HTTP/1.1\r\nHost: a.example.org:443",
+        b"POST http://a.example.org:8080/a?b#c HTTP/1.0\r\nHost: b\r\nContent-Length: 12\r\n"
+        b"Connection: x-a, close\r\nX-A: \xff",
+        b"GET http://192.0.2.1 HTTP/1.1\r\nAccept: */*",
+    ]

@@ -21,6 +21,7 @@ from particle_agent.contract.packages import Loose
 from particle_os.apt import deb822, directory
 from particle_os.base import oci, tarball
 from particle_os.boot import files, plot, probe, screen, signs
+from particle_os.egress import request
 from particle_os.errors import InvalidDocument, ParticleError, UsageError
 from particle_os.recipe import loading
 from particle_os.recipe.checks.contents import CommandCheck
@@ -220,6 +221,12 @@ def _facts(data: bytes) -> None:
     _answer(b"facts " + base64.b64encode(data) + b"\nreply:0.0 " + base64.b64encode(data) + b" 0")
 
 
+def _request(data: bytes) -> None:
+    """The head of a request to the proxy of a stage. The server gets one request."""
+    found = request.parse(data + b"\r\n\r\n")
+    assert found.tunnel or found.head.find(b"\r\n\r\n") == len(found.head) - 4, found.head
+
+
 def _plot(data: bytes) -> None:
     if (drawn := plot.redrawn(data)) is not None:
         plot.unit_times(drawn)
@@ -286,5 +293,11 @@ TARGETS = {
     "screen": Target(function=_screen, seeds=seeds.screens, size=screen.TEXT_BYTES),
     "answer": Target(function=_answer, seeds=seeds.answers, size=MIB),
     "facts": Target(function=_facts, seeds=seeds.facts, size=256 * KIB),
+    "request": Target(
+        function=_request,
+        allowed=(request.BadRequest,),
+        seeds=seeds.requests,
+        size=request.HEAD_LIMIT,
+    ),
     "plot": Target(function=_plot, seeds=seeds.plots, size=MIB),
 }  # fmt: skip
