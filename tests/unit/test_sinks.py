@@ -1,0 +1,168 @@
+"""Every place of the host's code that writes text or files is known, and so is its gate.
+
+Text of a guest may contain secrets and commands. A function that begins to write fails this test
+until it is in the table below, under the way in which its text is made safe.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from ..sources import ROOTS
+
+GATE = "Text of a guest: the gate has taken the secrets out, and control characters are escaped"
+OURS = "Our own words, or the text of a recipe, made printable"
+TERMINAL = "The bytes of a guest, unchanged, to the terminal of a user who asked for that (docs)"
+PICTURE = "A picture; no gate reads pictures, and docs/security.md says so"
+PRIVATE = "A file in the private working directory or in the cache (0700), for programs only"
+PEER = "A message to QEMU, the VM, a proxy or another process of ours"
+
+# Modules, and the functions in them that write.
+SINKS = {
+    GATE: {
+        "boot/files": "write",
+        "cli/command": "say say_json",
+        "cli/verdicts": "_write",
+        "jobs/build_result": "write_result",
+        "jobs/delivery": "Delivery.write",
+        "report/progress": "PlainSink.emit JsonSink.emit LogSink.__init__ LogSink.emit "
+        "TerminalSink.emit TerminalSink._done",
+        "report/table": "print_single print_result",
+        "system/publication": "replace",
+        "vm/console": "Transcript.__init__ Transcript._keep",
+    },
+    OURS: {
+        "__main__": "_status",
+        "boot/evidence": "Evidence.begin",
+        "cli/command": "_workflow",
+        "cli/init": "init_command",
+        "cli/validate": "_show",
+        "system/process": "child_of_ours.prepare",
+        "system/publication": "_write",
+        "system/terminal": "reset",
+    },
+    TERMINAL: {"jobs/shell": "_forward", "vm/console": "Console.converse"},
+    PICTURE: {"boot/evidence": "Evidence.take_screen"},
+    PRIVATE: {
+        "apt/depot": "Depot._fetch_all Depot._take_local",
+        "apt/directory": "write _write_keyrings _write_inline_key",
+        "apt/package_disk": "write_disk _decompress",
+        "base/container": "_Look._kept _only _extract",
+        "base/suite": "_keep",
+        "jobs/checkpoints": "Checkpoints._write",
+        "recipe/attachments": "Attachment.open _pack",
+        "recipe/secrets": "_key",
+        "sandbox/helper": "_make _split _write_kernel",
+        "sandbox/running": "running_sandbox",
+        "sandbox/starting": "_with_agent",
+        "shortcuts/dpkg_database": "write write_loose",
+        "shortcuts/saved_memory": "save",
+        "system/workspace": "locked Workspace.adopt_directory _claim",
+        "vm/accel": "_kvm_works",
+        "vm/cpio": "append",
+        "vm/firmware": "prepare",
+        "vm/machine": "running",
+        "vm/overlay": "make_disk make_overlay copy_disk",
+        "vm/smbios": "write",
+    },
+    PEER: {
+        "boot/files": "fetch",
+        "egress/gateway": "_Link._copy",
+        "egress/proxy": "Proxy._exchange _copy _refuse _print",
+        "system/standard_streams": "_Lenient.write prepare discard_output",
+        "vm/chardev": "Chardev.send",
+        "vm/monitor": "Monitor.execute",
+        "vm/ssh": "Connection.send",
+    },
+}
+KNOWN = {
+    (module, function)
+    for places in SINKS.values()
+    for module, functions in places.items()
+    for function in functions.split()
+}
+# Functions and methods that write, whatever their object is.
+WRITE = {
+    "copy", "copy2", "copyfile", "copyfileobj", "dump", "echo", "move", "print", "secho", "sendall",
+    "sendfile", "touch", "write", "write_bytes", "write_text", "writelines", "writev",
+}  # fmt: skip
+# With the compression of tarfile.
+WRITE_MODE = re.compile(r"([wxa][bt]?\+?|[bt]?[wxa]|r[bt]?\+[bt]?)([:|]\w*)?")
+OPEN = {"NamedTemporaryFile", "GzipFile", "fdopen", "open"}
+
+
+def sinks(source: str) -> Iterator[tuple[str, str]]:
+    """The functions of a module that write, and the calls by which they do so."""
+
+    def visit(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        for child in ast.iter_child_nodes(node):
+            inner = names
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                inner = (*names, child.name)
+            if isinstance(child, ast.Call) and _writes(child):
+                yield ".".join(names) or "<module>", ast.unparse(child.func)
+            yield from visit(child, inner)
+
+    return visit(ast.parse(source), ())
+
+
+def _writes(call: ast.Call) -> bool:
+    match call.func:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name in WRITE or (name in OPEN and _opens_to_write(call))
+    return False
+
+
+def _opens_to_write(call: ast.Call) -> bool:
+    """Whether a mode such as "w", "xb" or "r+", or a flag of open(2), is among the arguments."""
+    for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
+        for node in ast.walk(argument):
+            match node:
+                case ast.Constant(value=str(text)) if WRITE_MODE.fullmatch(text):
+                    return True
+                case ast.Attribute(attr="O_WRONLY" | "O_RDWR" | "O_CREAT"):
+                    return True
+    return False
+
+
+def found() -> dict[tuple[str, str], str]:
+    """All sinks of the host's code: module and function, and the last call."""
+    places = {}
+    root = ROOTS["particle_os"]
+    for path in sorted(root.rglob("*.py")):
+        module = str(path.relative_to(root).with_suffix(""))
+        places |= {(module, function): call for function, call in sinks(path.read_text())}
+    return places
+
+
+def test_every_place_that_writes_is_known_with_its_gate():
+    new = {place: call for place, call in found().items() if place not in KNOWN}
+    assert new == {}, f"add each to SINKS, with the way in which its text is made safe: {new}"
+
+
+def test_every_known_place_still_writes():
+    assert KNOWN - found().keys() == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "print(x)", "sys.stderr.write(x)", "click.echo(x)", "console.print(x)", "os.write(1, x)",
+        "path.write_text(x)", "path.open('w')", "open(p, mode='xb')", "path.open('r+')",
+        "os.open(p, os.O_WRONLY | os.O_CREAT)", "json.dump(x, f)", "shutil.move(a, b)",
+        "tarfile.open(p, 'w:gz')", "tempfile.NamedTemporaryFile(mode='w')", "file.writelines(x)",
+    ],
+)  # fmt: skip
+def test_a_new_sink_is_detected(line):
+    source = f"class C:\n    def f(self):\n        return [{line} for x in y]\n"
+    assert [place for place, _ in sinks(source)] == ["C.f"]
+    assert [place for place, _ in sinks(line)] == ["<module>"]
+
+
+@pytest.mark.parametrize(
+    "line", ["path.open()", "open(p, 'rb')", "path.read_text()", "f(x, 'a b')"]
+)
+def test_reading_is_no_sink(line):
+    assert list(sinks(line)) == []
