@@ -53,6 +53,9 @@ class World:
 
     ends = "good"
 
+    def disturb(self):
+        """Called in the middle of a stage."""
+
     def __init__(self, path, text, lines, printed, detail):
         self.path = path
         self.out = path / "out"
@@ -100,6 +103,7 @@ class Connection:
         text = self._world.text
         yield wire.StageStart(index=0)
         yield from (wire.OutputLine(text=each) for each in self._world.lines)
+        self._world.disturb()
         yield wire.Notice(text=f"a notice with {text}")
         if self._world.ends == "stage failed":
             tail = tuple(self._world.lines)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from particle_os.boot.evidence import Evidence
-from particle_os.errors import InfrastructureError, NotPublished, ParticleError
+from particle_os.errors import InfrastructureError, NotPublished, ParticleError, StageFailed
 from particle_os.jobs import boot_test
 from particle_os.jobs.boot_test import BootTestJob
 from particle_os.jobs.build_result import Observations, write_result
@@ -18,6 +18,7 @@ from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import LogSink, Progress
 from particle_os.report.results import Result
+from particle_os.system.workspace import failed_call
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import Firmware
 
@@ -63,7 +64,7 @@ def _evidence_kept(delivery: Delivery, job: Job) -> Iterator[None]:
     try:
         yield
     except (ParticleError, OSError) as error:
-        if not delivery.staging.exists() and not isinstance(error, NotPublished):
+        if not delivery.staging.exists() and not isinstance(error, NotPublished | StageFailed):
             raise _output_vanished(error, delivery.output) from error
         images = [image.path for image in delivery.images]
         if job.plan.options.keep_on_failure:
@@ -79,6 +80,8 @@ def _keep_evidence(
 ) -> None:
     """Keeps the evidence if possible; a failure of that does not replace `error`."""
     if not delivery.staging.exists():
+        if not isinstance(error, NotPublished):
+            job.progress.note(f"the logs cannot be kept: {delivery.staging} was removed")
         return
     try:
         log = delivery.keep_evidence(images)
@@ -95,7 +98,7 @@ def _output_vanished(error: ParticleError | OSError, output: Path) -> Infrastruc
     return InfrastructureError(
         f"the hidden directory of this build in {output} was removed while the build ran",
         hint="Build again, and leave the output directory as it is until the build ends.",
-        tail=[str(error)],
+        tail=[(failed_call(error) if isinstance(error, OSError) else error).brief],
     )
 
 
@@ -187,7 +190,9 @@ class _Build(Execution):
         if result.is_good:
             self.delivery.publish(result)
         else:
-            self.delivery.keep_evidence([image.path for image in self.delivery.images])
+            log = self.delivery.keep_evidence([image.path for image in self.delivery.images])
+            if log.parent != (usual := self.delivery.failed_directory):
+                self.progress.note(f"{usual} is no directory; the files are in {log.parent}")
         return result
 
     def write_result(self, failure: ParticleError | None = None) -> Result:

@@ -173,7 +173,8 @@ class Execution:
 
     def _blame_full_disk(self, error: ParticleError) -> None:
         """Raises InfrastructureError from `error` when the disk of the host is full."""
-        places = (self.job.work.path, self.job.staging)
+        # A directory that has vanished is not full.
+        places = [p for p in (self.job.work.path, self.job.staging) if p.exists()]
         if all(free_bytes(place) >= RESERVE_BYTES for place in places):
             return
         needed = SCRATCH_ESTIMATE + self.base.size()
