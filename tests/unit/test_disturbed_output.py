@@ -1,4 +1,4 @@
-"""Somebody touches the output directory while a build runs: status and advice stay right."""
+"""Others change the output directory while a build runs: status and advice stay right."""
 
 import shutil
 

@@ -11,14 +11,13 @@ from particle_os.errors import InfrastructureError, NotPublished, ParticleError,
 from particle_os.jobs import boot_test
 from particle_os.jobs.boot_test import BootTestJob
 from particle_os.jobs.build_result import Observations, write_result
-from particle_os.jobs.delivery import Delivery
+from particle_os.jobs.delivery import Delivery, output_vanished
 from particle_os.jobs.execution.job import Job, open_job
 from particle_os.jobs.execution.preparation import Prepared, prepare
 from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import LogSink, Progress
 from particle_os.report.results import Result
-from particle_os.system.workspace import failed_call
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import Firmware
 
@@ -65,7 +64,7 @@ def _evidence_kept(delivery: Delivery, job: Job) -> Iterator[None]:
         yield
     except (ParticleError, OSError) as error:
         if not delivery.staging.exists() and not isinstance(error, NotPublished | StageFailed):
-            raise _output_vanished(error, delivery.output) from error
+            raise output_vanished(error, delivery.output) from error
         images = [image.path for image in delivery.images]
         if job.plan.options.keep_on_failure:
             images.append("scratch.qcow2")
@@ -92,14 +91,6 @@ def _keep_evidence(
         error.hint = f"{error.hint or ''} The images are in {log.parent}.".strip()
     if isinstance(error, ParticleError):
         error.log = log
-
-
-def _output_vanished(error: ParticleError | OSError, output: Path) -> InfrastructureError:
-    return InfrastructureError(
-        f"the hidden directory of this build in {output} was removed while the build ran",
-        hint="Build again, and leave the output directory as it is until the build ends.",
-        tail=[(failed_call(error) if isinstance(error, OSError) else error).brief],
-    )
 
 
 @contextmanager

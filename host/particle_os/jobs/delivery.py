@@ -14,7 +14,7 @@ import pydantic
 from particle_agent.stages.output.qemu import Format, Qemu
 
 from particle_os.base.model import TarBase
-from particle_os.errors import UsageError
+from particle_os.errors import InfrastructureError, ParticleError, UsageError
 from particle_os.jobs import artifact
 from particle_os.jobs.artifact import checksums
 from particle_os.jobs.plan import Plan
@@ -24,7 +24,7 @@ from particle_os.system import publication
 from particle_os.system.checksum import Checksums, tree_sha256
 from particle_os.system.deadline import Deadline
 from particle_os.system.publication import Change
-from particle_os.system.workspace import allocated_bytes, need_room
+from particle_os.system.workspace import allocated_bytes, failed_call, need_room
 from particle_os.vm.argv import ImageFormat
 
 
@@ -194,6 +194,15 @@ class Delivery:
 def image_names(name: str) -> list[str]:
     """All names that the images of a recipe can have."""
     return [f"{name}.{ending}" for ending in (*artifact.DRIVERS, "raw.zst")]
+
+
+def output_vanished(error: ParticleError | OSError, output: Path) -> InfrastructureError:
+    """The error for a build whose files in the directory `output` are gone; `error` was first."""
+    return InfrastructureError(
+        f"the hidden directory of this build in {output} was removed while the build ran",
+        hint="Build again, and leave the output directory as it is until the build ends.",
+        tail=[(failed_call(error) if isinstance(error, OSError) else error).brief],
+    )
 
 
 def prepare_output(plan: Plan, note: Callable[[str], None]) -> None:
