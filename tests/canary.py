@@ -157,8 +157,9 @@ class Watch:
                     arguments = (place / "cmdline").read_bytes()
                 except OSError:
                     continue
-                # Before exec, a child has the arguments and the variables of its parent.
-                if (int(place.name), arguments) in seen or arguments == self._own():
+                # Before exec, a child has the arguments and the variables of its parent. During
+                # exec, and after its end, it has none.
+                if (int(place.name), arguments) in seen or arguments in (b"", self._own()):
                     continue
                 seen.add((int(place.name), arguments))
                 self.programs.add(Path(arguments.split(b"\0")[0].decode("utf-8", "replace")).name)
