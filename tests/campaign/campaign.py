@@ -122,11 +122,19 @@ def draw(seed: str, number: int) -> Fault:
 
 
 def attempt(
-    account: Account, reference: Reference, directory: Path, seed: str, number: int
+    account: Account,
+    reference: Reference,
+    directory: Path,
+    seed: str,
+    number: int,
+    fault: Fault | None = None,
 ) -> Outcome:
-    """One fault, drawn from a seed and its number, and everything that must hold afterwards."""
+    """One fault, drawn from a seed and its number, and everything that must hold afterwards.
+
+    A given fault replaces the drawn one.
+    """
     rng = random.Random(f"{seed}/{number}")
-    fault = draw(seed, number)
+    fault = fault or draw(seed, number)
     is_cold = rng.random() < COLD
     moment = (reference.cold if is_cold else reference.warm).draw(rng)
     known = [pid for pid, _ in descendants(os.getpid())]

@@ -32,7 +32,7 @@ WRITTEN += [f"image.{end}" for end in ("log", "raw", "qcow2", "result.json", "re
 HIT_LOOKS = 80
 TMPFS_BYTES = 3 << 30
 # Parts of the cache that a build makes again without a mirror.
-KEPT = ("checkpoints", "warm", "bases", "work", "kvm.json")
+KEPT = ("checkpoints", "warm", "bases", "work")
 LAUNCHER = """\
 import sys
 from particle_os.sandbox import agent
@@ -231,13 +231,10 @@ def _note_hits(log: Path, trial: Trial) -> None:
 
 
 def _vanish_cache(trial: Trial) -> None:
-    name = trial.rng.choice([*KEPT, "."])
-    gone = trial.place.cache / name
+    cache = trial.place.cache
+    name = trial.rng.choice([name for name in (*KEPT, ".") if (cache / name).exists()])
     trial.notes.append(f"{name} removed")
-    if gone.is_dir():
-        shutil.rmtree(gone, ignore_errors=True)
-    else:
-        gone.unlink(missing_ok=True)
+    shutil.rmtree(cache / name, ignore_errors=True)
 
 
 def _vanish_output(trial: Trial) -> None:
