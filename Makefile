@@ -9,7 +9,8 @@ OUT ?= out
 RUNS ?= 10
 JOBS ?= 1
 TESTS ?= tests/unit tests/guest
-WORKERS ?= 4
+# More workers than processors cost more than they gain: each one imports everything.
+WORKERS ?= $(shell nproc)
 SEED ?= 1
 FIRST ?=
 N ?= 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.server
 import os
 import threading
@@ -13,9 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
+from tests import debian
+
 Manner = Literal["cut", "garbage", "slow"]
-UPSTREAM = os.environ.get("PARTICLE_OS_MIRROR", "http://deb.debian.org/debian")
 BLOCK = 4096
+
+
+@functools.cache
+def upstream_url() -> str:
+    """The mirror that is handed on, without "/" at its end."""
+    return debian.mirror().rstrip("/")
 
 
 @dataclass
@@ -73,7 +81,7 @@ def served(mirror: Mirror) -> Iterator[str]:
 
 def _answer(handler: http.server.BaseHTTPRequestHandler, mirror: Mirror) -> None:
     try:
-        upstream = urllib.request.urlopen(f"{UPSTREAM}{handler.path}", timeout=60)
+        upstream = urllib.request.urlopen(f"{upstream_url()}{handler.path}", timeout=60)
     except urllib.error.HTTPError as error:
         handler.send_error(error.code)
         return

@@ -25,7 +25,9 @@ def upstream(tmp_path, monkeypatch):
     handler = functools.partial(Quiet, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setattr(mirror, "UPSTREAM", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(
+            mirror, "upstream_url", lambda: f"http://127.0.0.1:{server.server_port}"
+        )
         yield
         server.shutdown()
 

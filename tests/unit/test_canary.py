@@ -15,6 +15,8 @@ from .. import canary
 from ..waiting import until
 from .played_build import ENDS, STYLES, World, run, set_up
 
+pytestmark = pytest.mark.slow
+
 
 def folded(text, width, divider="\n"):
     return divider.join(text[i : i + width] for i in range(0, len(text), width))

@@ -33,6 +33,8 @@ from ..image_layout import Layout
 from ..waiting import plenty
 from .base.test_lookup import AMD64, tar
 
+pytestmark = pytest.mark.slow
+
 SPIED = 99
 PROGRAMS = (
     "qemu-system-x86_64", "qemu-img", "zstd", "apt-get", "dpkg-deb", "gensquashfs",

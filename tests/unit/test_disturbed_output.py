@@ -6,6 +6,8 @@ import pytest
 
 from .played_build import ENDS, World, run, set_up
 
+pytestmark = pytest.mark.slow
+
 
 def removed(output):
     shutil.rmtree(output)

@@ -17,6 +17,8 @@ from ..fuzz import archives, limits, structure
 from ..fuzz.targets import TARGETS
 from ..waiting import HANG_SECONDS
 
+pytestmark = pytest.mark.slow
+
 TOP = Path(__file__).parents[2]
 FOUND = sorted((TOP / "tests/fuzz/found").glob("*/*"))
 # No parser of ours needs more, whatever the machine.

@@ -11,6 +11,7 @@ def test_an_error_for_the_user_is_told():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "action",
     ["bytearray(300 << 20)", "while True: pass", "raise ValueError", "[0] * (1 << 26)"],

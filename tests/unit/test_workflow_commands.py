@@ -14,6 +14,8 @@ from particle_os.errors import printable, whole_line
 from .cli.command_line import run as run_command
 from .played_build import ENDS, STYLES, World, run, set_up
 
+pytestmark = pytest.mark.slow
+
 # The runner takes only commands that it knows.
 KNOWN = {
     "add-mask", "add-matcher", "add-path", "debug", "echo", "endgroup", "error", "group", "notice",

@@ -241,6 +241,7 @@ def steps(function):
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "again",
     [

@@ -16,6 +16,7 @@ def test_version():
     assert json.loads(run("version", "--json").stdout) == {"version": __version__}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RECIPE_STAGES, ids=lambda kind: kind.type)
 def test_every_stage_and_option_is_explained(kind):
     shown = run("explain", kind.type).stdout

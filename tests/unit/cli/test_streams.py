@@ -8,6 +8,8 @@ import pytest
 
 from ...waiting import HANG_SECONDS
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(sys.executable).with_name("particle-os")
 # The arguments, and the exit status when all streams can be used.
 COMMANDS = {

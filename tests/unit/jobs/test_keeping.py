@@ -22,6 +22,8 @@ from particle_os.system.checksum import file_sha256
 from ... import faults
 from ...waiting import plenty
 
+pytestmark = pytest.mark.slow
+
 EXPECTED = (OSError, InfrastructureError)
 OLD, NEW = "the old content", "the new content"
 

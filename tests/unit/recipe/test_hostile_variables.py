@@ -19,6 +19,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_takes_little_memory_and_time(tmp_path, recipe):
     text, code = RECIPES[recipe]

@@ -125,6 +125,7 @@ def test_an_outdated_image_goes_only_if_it_was_published(tmp_path):
     check_sums(tmp_path)
 
 
+@pytest.mark.slow
 def test_publishers_in_one_directory_lose_no_line(tmp_path):
     def many(letter):
         for number in range(10):
@@ -247,6 +248,7 @@ def campaign(stand, fault, prepare, action):
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", faults.FAULTS)
 def test_after_a_fault_at_any_call_the_set_is_the_old_or_the_new_one(stand, fault):
     outcomes = campaign(stand, fault, stand.reset, stand.publish)
@@ -255,6 +257,7 @@ def test_after_a_fault_at_any_call_the_set_is_the_old_or_the_new_one(stand, faul
     assert calls > {"rename", "openat", "write", "unlink"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", faults.FAULTS)
 def test_a_fault_at_any_call_of_the_recovery_is_recovered_from(stand, fault):
     outcomes = campaign(stand, fault, stand.interrupted, lambda: finish(stand.out))

@@ -21,6 +21,8 @@ from particle_os.vm.overlay import copy_disk, make_disk, make_overlay
 
 from ...waiting import plenty
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = [
     "nbd:127.0.0.1:1",
     "json:{}",

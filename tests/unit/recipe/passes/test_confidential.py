@@ -72,6 +72,7 @@ def output_of(path, **options):
     return "\n".join(f"{one}\n{one.annotation('error')}\n{one!r}" for one in kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_no_message_shows_a_confidential_value(tmp_path, place):
     path = tmp_path / "recipe.yml"
