@@ -40,6 +40,13 @@ def test_a_directory_has_its_mode_and_its_owner(real, mode):
     assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, *OWNER)
 
 
+def test_nobody_else_may_write_to_what_a_stage_makes_by_default(real):
+    real.make_directory("/directory", owner=OWNER)
+    real.write("/file", "text", owner=OWNER)
+    modes = [(real.root / n).stat().st_mode & 0o7777 for n in ("directory", "file")]
+    assert modes == [0o755, 0o644]
+
+
 def test_the_output_of_a_command_that_fails_is_no_answer(real):
     assert real.capture_outside(["sh", "-c", "echo out; echo err >&2"]) == "out\n"
     with pytest.raises(CommandFailed) as failed:
@@ -159,6 +166,8 @@ def test_a_disk_is_known_by_its_serial_number_and_its_size(disks):
     disks("vda", "scratch", MIB)
     disks("vdb", "output", 2 * MIB)
     disks("vdc", "output", MIB, is_block=False)
+    with pytest.raises(EnvironmentFailed):
+        target_module.wait_for_disk("output", MIB, 60)
     found = disks("vdd", "output", MIB)
     assert target_module.wait_for_disk("output", MIB, 60) == found
     assert target_module.wait_for_disk("scratch", 0, 60).name == "vda"

@@ -291,8 +291,9 @@ def test_syslinux_stops_at_two_partitions_that_are_marked(extlinux):
     extlinux.label, extlinux.root_number = "dos", 5
     extlinux.esp_active = False
     assert extlinux.judged() == [], "a logical one, when no other is marked"
-    extlinux.root_number = 2
     extlinux.esp_active = True
+    assert extlinux.judged() == ["boot-loader-file-missing"], "it boots the primary one"
+    extlinux.root_number = 2
     assert extlinux.judged() == ["boot-partition-ambiguous"]
 
 

@@ -74,8 +74,9 @@ def test_what_came_in_time_is_kept_and_half_a_line_is_not(tmp_path):
 
 
 def test_noise_is_passed_over(tmp_path):
-    files.write(answer("file:journal.txt %%%", "noise", "file:"), NONCE, tmp_path, Gate())
-    assert list(tmp_path.iterdir()) == []
+    data = answer("file:journal.txt %%%", "noise", "file:", line("packages.txt", b"a 1"))
+    files.write(data.replace(b"noise", b"\xff\xfe"), NONCE, tmp_path, Gate())
+    assert [path.name for path in tmp_path.iterdir()] == ["packages.txt"]
 
 
 class Guest:

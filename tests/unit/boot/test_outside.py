@@ -70,6 +70,7 @@ def test_only_ports_that_are_looked_at_from_outside_are_forwarded():
             False,
             "status 503, not 200: busy",
         ),
+        ({}, b"HTTP/1.0 200 OK\r\n\r\nh\xff\n", True, "h\ufffd"),
         ({}, b"\x00\xff not HTTP\r\n\r\n", False, "no answer"),
         ({}, b"", False, "no answer"),
     ],

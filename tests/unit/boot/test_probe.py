@@ -64,6 +64,13 @@ def test_facts_play_no_tricks_with_the_terminal():
     assert facts == {"system": "\\x1b[2JDebian\\x07\nsecond"}
 
 
+def test_bytes_that_are_no_text_hide_neither_facts_nor_replies():
+    assert probe.facts(answer_of(b"\x1estate\nrun\xff\n"), NONCE) == {"state": "run\ufffd"}
+    reply = f"reply:2.0 {base64.b64encode(bytes([0xFF])).decode()} 0"
+    found = probe.replies(answer({}, more=[reply]), NONCE, CHECKS)
+    assert found[2] == [probe.Reply(0, "\ufffd")]
+
+
 def test_what_a_service_has_said_is_no_fact():
     said = "it went wrong\n\x1estate\nrunning"
     facts = probe.facts(answer({"state": "degraded", "journal:x.service": said}), NONCE)

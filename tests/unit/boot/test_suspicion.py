@@ -50,6 +50,12 @@ def test_a_system_in_emergency_mode_may_go_on_to_read_its_disk():
     assert outcome == ("emergency-mode", "the system says: it is in emergency or rescue mode")
 
 
+def test_words_that_are_no_text_are_told():
+    assert suspect(PANIC + b" \xff\xc3").believed(KERNEL) == (
+        "kernel-panic", f"the console says: {PANIC.decode()} \ufffd\ufffd",
+    )  # fmt: skip
+
+
 def test_the_words_are_those_of_the_whole_line():
     suspicion = suspect(b"Kernel panic - not syn" + PANIC[22:30])
     suspicion.add_evidence(PANIC[30:])

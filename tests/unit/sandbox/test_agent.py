@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 from particle_agent.contract import wire
@@ -158,6 +159,21 @@ def test_a_lying_agent_is_not_believed(pieces, message):
         run(*pieces)
 
 
+def test_complaints_of_the_agent_that_are_no_text_are_shown():
+    class Complaining(Channel):
+        complaints: ClassVar = [b"Traceback \xff\x1b[31m"]
+
+        def recv_stderr_ready(self):
+            return bool(self.complaints)
+
+        def recv_stderr(self, size):
+            return self.complaints.pop()
+
+    with pytest.raises(VmError, match="without saying 'done'") as failed:
+        run(Complaining([HELLO]))
+    assert failed.value.tail == ("Traceback \ufffd\\x1b[31m",)
+
+
 def test_an_endless_line_is_given_up_early():
     read = []
 
@@ -229,7 +245,7 @@ def test_a_file_must_arrive_whole(soon):
     sha256 = hashlib.sha256(data).hexdigest()
     agent = Agent(Connection(f"{sha256}  /x\n".encode()), lambda: None, PROGRAM, Gate())
     assert agent.attach("name", io.BytesIO(data), soon) == sha256
-    for answer in (b"", b"0" * 64 + b"  /x\n", b"sh: not found"):
+    for answer in (b"", b"0" * 64 + b"  /x\n", b"sh: \xff not found"):
         agent = Agent(Connection(answer), lambda: None, PROGRAM, Gate())
         with pytest.raises(VmError, match="did not arrive whole"):
             agent.attach("name", io.BytesIO(data), soon)

@@ -5,11 +5,17 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from typing import ClassVar
 
 import pytest
-from particle_os.errors import DeadlineExceeded, InfrastructureError, NotEnoughSpace
-from particle_os.system import process
-from particle_os.system.confinement import Confinement
+from particle_os.errors import (
+    DeadlineExceeded,
+    InfrastructureError,
+    Interrupted,
+    NotEnoughSpace,
+)
+from particle_os.system import interrupt, process
+from particle_os.system.confinement import FAILED, Confinement
 
 from ...waiting import DeadlineWhen, is_running, plenty, until
 
@@ -115,6 +121,24 @@ def test_the_deadline_ends_the_whole_group(monkeypatch, script):
             os.kill(pids[0], signal.SIGKILL)
 
 
+def test_a_program_that_takes_no_hint_is_killed_and_reaped(monkeypatch):
+    monkeypatch.setattr(process, "TERMINATE_SECONDS", 0.1)
+    with process.started(["sh", "-c", "trap '' TERM; echo; sleep 3600"]) as running:
+        running.stdout.readline()
+    assert running.returncode == -signal.SIGKILL
+
+
+def test_a_child_whose_controller_has_ended_runs_nothing():
+    prepare = process.child_of_ours(signal.SIGTERM, process.NO_FILES, "true")
+    if not (child := os.fork()):
+        # Its own child has another parent than the process that has called child_of_ours.
+        if not os.fork():
+            prepare()
+            os._exit(0)
+        os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == FAILED
+
+
 def test_a_deadline_in_the_past_runs_nothing_on():
     with pytest.raises(DeadlineExceeded):
         run("sleep", "3600", deadline=DeadlineWhen(passed=lambda: True))
@@ -138,6 +162,13 @@ process.run(["sh", "-c", "echo $$; exec sleep 3600"], deadline=Deadline.after(36
 
 def test_output_that_is_no_text_does_no_harm():
     assert run("printf", r"a\377b\n") == ("a\ufffdb",)
+
+
+def test_complaints_that_are_no_text_do_no_harm(soon):
+    argv = ["sh", "-c", r"printf 'a\377b\n' >&2; exit 3"]
+    with pytest.raises(InfrastructureError, match=r"failed \(status 3\)") as failed:
+        process.capture(argv, deadline=soon, what="it", limit=9)
+    assert tuple(failed.value.tail) == ("a\ufffdb",)
 
 
 def test_nothing_waits_for_the_keyboard():
@@ -175,3 +206,44 @@ def test_a_log_that_cannot_be_written_holds_no_program_up(soon):
     with pytest.raises(OSError, match="No space left on device"):
         process.run(["seq", "100000"], deadline=soon, what="counting", log=log)
     assert lines == ["1"]
+
+
+class Signalled(subprocess.Popen):
+    """A program; a signal reaches the controller as soon as it has started."""
+
+    started: ClassVar[list[subprocess.Popen]] = []
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        Signalled.started.append(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def interruptible(signals_restored, monkeypatch):
+    alarm = signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    interrupt.install()
+    yield
+    signal.signal(signal.SIGALRM, alarm)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_at_the_start_of_a_program_leaves_no_program(monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Signalled)
+    with pytest.raises(Interrupted), process.started(["sleep", "3600"]):
+        raise AssertionError
+    assert Signalled.started.pop().returncode is not None
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_while_a_program_is_ended_leaves_no_program(monkeypatch):
+    def interrupted_wait(running, seconds):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return wait(running, seconds)
+
+    wait = process.wait
+    monkeypatch.setattr(process, "wait", interrupted_wait)
+    with pytest.raises(Interrupted), process.started(["sleep", "3600"]) as running:
+        pass
+    assert running.returncode == -signal.SIGTERM

@@ -81,6 +81,15 @@ time.sleep(3600)
     assert "Call Trace:" in panic.value.tail
 
 
+def test_the_words_of_a_panic_may_be_no_text(start, soon):
+    console = start(r"""
+os.write(1, b"Kernel panic - not syncing: \xff x\n")
+time.sleep(3600)
+""")
+    with pytest.raises(GuestPanic, match="Kernel panic - not syncing: \ufffd x"):
+        console.expect("never", soon)
+
+
 @pytest.mark.parametrize("after", [0, 10_000, 60_000])
 def test_a_panic_is_seen_before_a_burst_of_further_output(start, soon, after):
     console = start(f"""
