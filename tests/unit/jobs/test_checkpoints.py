@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import os
 import re
@@ -273,3 +274,14 @@ def test_what_is_no_file_is_no_checkpoint(store, keep, tmp_path, plant):
     plant(tmp_path / "checkpoints/a" / META)
     assert found(store, "a") == []
     assert cache.entries(tmp_path)
+
+
+def test_a_damaged_base_of_the_cache_is_found_by_verification(tmp_path):
+    bases = tmp_path / "bases"
+    bases.mkdir()
+    (bases / "trixie.tar.zst").write_bytes(b"content")
+    digest = hashlib.sha256(b"content").hexdigest()
+    (bases / "trixie.sha256").write_text(f"sha256:{digest}\n")
+    assert cache.damaged(tmp_path) == []
+    (bases / "trixie.tar.zst").write_bytes(b"Content")
+    assert [(entry.kind, entry.name) for entry in cache.damaged(tmp_path)] == [("base", "trixie")]
