@@ -11,7 +11,7 @@ from pathlib import Path
 from particle_agent.contract import wire
 from particle_agent.stages.output.qemu import DISK_LIMIT
 
-from particle_os.errors import VmError
+from particle_os.errors import NotEnoughSpace, ParticleError, VmError
 from particle_os.sandbox.agent import Agent, pack
 from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.starting import Places, start
@@ -20,6 +20,7 @@ from particle_os.system.workspace import cache_directory, need_room
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec
 from particle_os.vm.machine import ConsoleLog, Machine
+from particle_os.vm.monitor import Monitor
 from particle_os.vm.overlay import copy_disk, make_disk
 
 # maxcpus=1: init.sh starts the other processors when all devices are set up. If the memory of a
@@ -40,6 +41,7 @@ COMMAND_LINE = (
     "bpf_dummy_struct_ops_init"
 )
 BOOT_SECONDS = 60.0
+QUERY_SECONDS = 5.0
 SCRATCH_STEP = "making the scratch disk"
 # Bytes; the size that the VM sees. The file is sparse until the host writes packages into it.
 PACKAGES_BYTES = 16 << 30
@@ -186,4 +188,24 @@ def running_sandbox(
     with ExitStack() as stack:
         machine, agent = start(spec, program, content, places, stack, boot, plain=plain)
         machine.monitor.connect_outside(False, boot)
-        yield Sandbox(machine, agent, *disks)
+        with _disks_blamed(machine.monitor):
+            yield Sandbox(machine, agent, *disks)
+
+
+@contextmanager
+def _disks_blamed(monitor: Monitor) -> Iterator[None]:
+    """Names a disk of the host that has failed as the cause of an error.
+
+    The guest sees an input/output error, whose effect may be any error of a program.
+    """
+    try:
+        yield
+    except NotEnoughSpace:
+        raise
+    except ParticleError as error:
+        found = monitor.disk_error(Deadline.after(QUERY_SECONDS, "QEMU's answer about its disks"))
+        if found is None:
+            raise
+        # The log has what the guest printed, such as a traceback.
+        found.where, found.tail = error.where, (error.brief,)
+        raise found from error

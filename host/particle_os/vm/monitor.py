@@ -8,17 +8,19 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from particle_os.errors import InfrastructureError, VmError
+from particle_os.errors import InfrastructureError, VmError, printable
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import OUTSIDE, Disk, blockdev
 from particle_os.vm.chardev import connect_unix
 
 REPLY_LIMIT = 1 << 20
 EVENTS = 256
+DISK_ERROR = "BLOCK_IO_ERROR"
 
 
 class Monitor:
@@ -92,6 +94,15 @@ class Monitor:
         """
         self.execute("query-status", deadline)
         return self._taken()
+
+    def disk_error(self, deadline: Deadline) -> InfrastructureError | None:
+        """The error of the host in reading or writing a disk of the guest, if there was one.
+
+        Takes the events since the last call, also of a QEMU that has ended.
+        """
+        with suppress(InfrastructureError):
+            self.execute("query-status", deadline)
+        return next((_disk_error(e) for e in self._taken() if e["event"] == DISK_ERROR), None)
 
     def last_events(self, deadline: Deadline) -> list[dict[str, Any]]:
         """Waits for QEMU's end, and returns the events before it."""
@@ -187,3 +198,19 @@ class Monitor:
                 raise VmError(f"QEMU cannot save or restore the machine: migration {status}")
             deadline.remaining()
             time.sleep(0.01)
+
+
+def _disk_error(event: dict[str, Any]) -> InfrastructureError:
+    """The error that an event BLOCK_IO_ERROR reports.
+
+    Format: https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html.
+    """
+    data = event.get("data", {})
+    node = str(data.get("node-name", "")).removeprefix("disk-")
+    action = "write to" if data.get("operation") == "write" else "read"
+    reason = printable(str(data.get("reason", "")), 200) or "input/output error"
+    hint = "The host's disk has failed: see 'journalctl -k', and check the disk."
+    if data.get("nospace"):
+        hint = "The host's disk is full: free space in the cache's and the output's directory."
+    message = f"the host cannot {action} the VM's disk '{printable(node, 80)}': {reason}"
+    return InfrastructureError(message, hint=hint)

@@ -105,6 +105,42 @@ def test_events_are_passed_over(deep, soon):
         assert monitor.execute("query", soon) == 5
 
 
+def io_error(**data):
+    about = {"device": "", "node-name": "disk-scratch", "operation": "write", "action": "report"}
+    return {"event": "BLOCK_IO_ERROR", "data": {**about, **data}}
+
+
+@pytest.mark.parametrize(
+    ("event", "message", "hint"),
+    [
+        (
+            io_error(nospace=True, reason="No space left on device"),
+            "the host cannot write to the VM's disk 'scratch': No space left on device",
+            "full",
+        ),
+        (
+            io_error(operation="read", reason="Input/output\x1b error"),
+            "the host cannot read the VM's disk 'scratch': Input/output\\x1b error",
+            "has failed",
+        ),
+        ({"event": "BLOCK_IO_ERROR"}, "the host cannot read the VM's disk '': input", "has failed"),
+    ],
+)
+def test_a_disk_of_the_host_that_fails_is_named(deep, soon, event, message, hint):
+    other = {"event": "RESET", "data": {"guest": True}}
+    with qmp_server(deep, [other, event, OK], [OK], after=None), connect(deep, soon) as monitor:
+        error = monitor.disk_error(soon)
+        assert message in error.brief
+        assert hint in error.hint
+        assert monitor.disk_error(soon) is None
+
+
+def test_a_disk_error_before_the_end_of_qemu_is_known(deep, soon):
+    with qmp_server(deep, [io_error(reason="x"), OK]), connect(deep, soon) as monitor:
+        monitor.execute("query-status", soon)
+        assert "disk 'scratch': x" in monitor.disk_error(soon).brief
+
+
 def test_a_refusal_is_told_in_qemus_words(deep, soon):
     refusal = {"error": {"class": "GenericError", "desc": "Cannot grow device"}}
     with qmp_server(deep, refusal), connect(deep, soon) as monitor:

@@ -172,13 +172,13 @@ class Execution:
             raise
 
     def _blame_full_disk(self, error: ParticleError) -> None:
-        """Raises InfrastructureError from `error` when the disk of the host is full."""
+        """Raises NotEnoughSpace from `error` when the disk of the host is full."""
         # A directory that has vanished is not full.
         places = [p for p in (self.job.work.path, self.job.staging) if p.exists()]
         if all(free_bytes(place) >= RESERVE_BYTES for place in places):
             return
         needed = SCRATCH_ESTIMATE + self.base.size()
-        raise InfrastructureError(
+        raise NotEnoughSpace(
             f"the disk of the host is full; the build needs about {needed} bytes",
             where=error.where,
             tail=error.tail,
