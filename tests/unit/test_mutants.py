@@ -237,9 +237,15 @@ def test_a_map_with_many_failing_tests_is_refused(project):
 @pytest.mark.slow
 def test_a_failure_that_also_comes_without_the_mutant_is_not_counted(project):
     found = mapped(project)
+    laboratory = Laboratory(project.top.parent, unconfined)
+    said = verdict(project, found, b"x * 2", b"x * 3")
+    assert laboratory.failing([said.by]) == set()
     file = project.top / "tests/unit/test_module.py"
     file.write_text(TESTS.replace("== 2 * x", "== 9"))
-    assert verdict(project, found, b"x * 2", b"x * 3").word == "broken"
+    said = verdict(project, found, b"x * 2", b"x * 3")
+    assert laboratory.failing([said.by]) == {said.by}
+    record = {"path": "host/particle_os/module.py", "word": said.word, "by": said.by}
+    assert "1 not judged" in " ".join(summary([record], {said.by}))
     file.unlink()
     assert verdict(project, found, b"x * 2", b"x * 3").word == "broken"
 
