@@ -55,7 +55,7 @@ SINKS = {
         "recipe/attachments": "Attachment.open _pack",
         "recipe/secrets": "_key",
         "sandbox/helper": "_make _split _write_kernel",
-        "sandbox/running": "running_sandbox",
+        "sandbox/running": "_make_empty",
         "sandbox/starting": "_with_agent",
         "shortcuts/dpkg_database": "write write_loose",
         "shortcuts/saved_memory": "save",

@@ -11,7 +11,7 @@ from pathlib import Path
 from particle_agent.contract import wire
 from particle_agent.stages.output.qemu import DISK_LIMIT
 
-from particle_os.errors import NotEnoughSpace, ParticleError, VmError
+from particle_os.errors import VmError
 from particle_os.sandbox.agent import Agent, pack
 from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.starting import Places, start
@@ -20,7 +20,6 @@ from particle_os.system.workspace import cache_directory, need_room
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import MIB, DirectBoot, Disk, MachineSpec
 from particle_os.vm.machine import ConsoleLog, Machine
-from particle_os.vm.monitor import Monitor
 from particle_os.vm.overlay import copy_disk, make_disk
 
 # maxcpus=1: init.sh starts the other processors when all devices are set up. If the memory of a
@@ -41,7 +40,6 @@ COMMAND_LINE = (
     "bpf_dummy_struct_ops_init"
 )
 BOOT_SECONDS = 60.0
-QUERY_SECONDS = 5.0
 SCRATCH_STEP = "making the scratch disk"
 # Bytes; the size that the VM sees. The file is sparse until the host writes packages into it.
 PACKAGES_BYTES = 16 << 30
@@ -163,11 +161,9 @@ def running_sandbox(
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
     make_disk(scratch, resources.scratch, deadline, what=SCRATCH_STEP)
-    output.touch(mode=0o644)
-    os.truncate(output, MIB)
+    _make_empty(output, MIB, 0o644)
     packages = directory / "packages.squashfs"
-    packages.touch(mode=0o600)
-    os.truncate(packages, PACKAGES_BYTES)
+    _make_empty(packages, PACKAGES_BYTES, 0o600)
     disks = (
         Disk(scratch, "qcow2", "scratch", backing=tuple(layers)),
         Disk(output, "raw", "output"),
@@ -188,24 +184,10 @@ def running_sandbox(
     with ExitStack() as stack:
         machine, agent = start(spec, program, content, places, stack, boot, plain=plain)
         machine.monitor.connect_outside(False, boot)
-        with _disks_blamed(machine.monitor):
+        with machine.monitor.blaming_disks():
             yield Sandbox(machine, agent, *disks)
 
 
-@contextmanager
-def _disks_blamed(monitor: Monitor) -> Iterator[None]:
-    """Names a disk of the host that has failed as the cause of an error.
-
-    The guest sees an input/output error, whose effect may be any error of a program.
-    """
-    try:
-        yield
-    except NotEnoughSpace:
-        raise
-    except ParticleError as error:
-        found = monitor.disk_error(Deadline.after(QUERY_SECONDS, "QEMU's answer about its disks"))
-        if found is None:
-            raise
-        # The log has what the guest printed, such as a traceback.
-        found.where, found.tail = error.where, (error.brief,)
-        raise found from error
+def _make_empty(disk: Path, size: int, mode: int) -> None:
+    disk.touch(mode=mode)
+    os.truncate(disk, size)

@@ -7,19 +7,26 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from particle_os.errors import InfrastructureError, VmError, printable
+from particle_os.errors import (
+    InfrastructureError,
+    NotEnoughSpace,
+    ParticleError,
+    VmError,
+    printable,
+)
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import OUTSIDE, Disk, blockdev
 from particle_os.vm.chardev import connect_unix
 
 REPLY_LIMIT = 1 << 20
 EVENTS = 256
+QUERY_SECONDS = 5.0
 DISK_ERROR = "BLOCK_IO_ERROR"
 
 
@@ -103,6 +110,24 @@ class Monitor:
         with suppress(InfrastructureError):
             self.execute("query-status", deadline)
         return next((_disk_error(e) for e in self._taken() if e["event"] == DISK_ERROR), None)
+
+    @contextmanager
+    def blaming_disks(self) -> Iterator[None]:
+        """Names a disk of the host that has failed as the cause of an error.
+
+        The guest sees an input/output error, whose effect may be any error of a program.
+        """
+        try:
+            yield
+        except NotEnoughSpace:
+            raise
+        except ParticleError as error:
+            found = self.disk_error(Deadline.after(QUERY_SECONDS, "QEMU's answer about its disks"))
+            if found is None:
+                raise
+            # The log has what the guest printed, such as a traceback.
+            found.where, found.tail = error.where, (error.brief,)
+            raise found from error
 
     def last_events(self, deadline: Deadline) -> list[dict[str, Any]]:
         """Waits for QEMU's end, and returns the events before it."""

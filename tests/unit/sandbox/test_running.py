@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from particle_agent.contract import wire
-from particle_os.errors import InfrastructureError, NotEnoughSpace, StageFailed, VmError
-from particle_os.sandbox.running import Sandbox, _disks_blamed
+from particle_os.errors import VmError
+from particle_os.sandbox.running import Sandbox
 from particle_os.system.gate import Gate
 from particle_os.vm.argv import MIB, Disk, MachineSpec
 from particle_os.vm.console import ConsoleLog
@@ -68,36 +68,3 @@ def test_events_about_the_disk_come_once_and_in_order(sandbox, soon, events, mes
         assert sandbox.take_disk_event(event, soon)
     with pytest.raises(VmError, match=message):
         sandbox.take_disk_event(last, soon)
-
-
-class Disks:
-    """A monitor that knows of `error`."""
-
-    def __init__(self, error=None):
-        self.error = error
-
-    def disk_error(self, deadline):
-        return self.error
-
-
-def test_a_disk_that_failed_is_the_cause_of_whatever_the_guest_reports():
-    found = InfrastructureError("the host cannot write to the VM's disk 'scratch'", hint="do this")
-    said = StageFailed("the agent failed: OSError", where="recipe.yml:3", tail=["one", "two"])
-    with pytest.raises(InfrastructureError) as raised, _disks_blamed(Disks(found)):
-        raise said
-    assert raised.value is found
-    assert found.where == "recipe.yml:3"
-    assert found.tail == ("the agent failed: OSError",)
-
-
-@pytest.mark.parametrize(
-    ("known", "said"),
-    [
-        (None, StageFailed("it failed")),
-        (InfrastructureError("a disk"), NotEnoughSpace("the disk of the host is full")),
-    ],
-)
-def test_another_error_stays_as_it_is(known, said):
-    with pytest.raises(type(said)) as raised, _disks_blamed(Disks(known)):
-        raise said
-    assert raised.value is said

@@ -6,7 +6,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError
+from particle_os.errors import (
+    DeadlineExceeded,
+    InfrastructureError,
+    NotEnoughSpace,
+    StageFailed,
+    VmError,
+)
 from particle_os.vm.argv import Disk
 from particle_os.vm.monitor import Monitor
 
@@ -202,3 +208,38 @@ def test_a_dead_qemu_is_not_waited_for(deep, soon):
 def test_a_socket_that_never_appears_ends_at_the_deadline(deep):
     with pytest.raises(InfrastructureError):
         connect(deep, moment())
+
+
+class Disks:
+    """A monitor that knows of `error`."""
+
+    blaming_disks = Monitor.blaming_disks
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def disk_error(self, deadline):
+        return self.error
+
+
+def test_a_disk_that_failed_is_the_cause_of_whatever_the_guest_reports():
+    found = InfrastructureError("the host cannot write to the VM's disk 'scratch'", hint="do this")
+    said = StageFailed("the agent failed: OSError", where="recipe.yml:3", tail=["one", "two"])
+    with pytest.raises(InfrastructureError) as raised, Disks(found).blaming_disks():
+        raise said
+    assert raised.value is found
+    assert found.where == "recipe.yml:3"
+    assert found.tail == ("the agent failed: OSError",)
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (None, StageFailed("it failed")),
+        (InfrastructureError("a disk"), NotEnoughSpace("the disk of the host is full")),
+    ],
+)
+def test_another_error_stays_as_it_is(known, said):
+    with pytest.raises(type(said)) as raised, Disks(known).blaming_disks():
+        raise said
+    assert raised.value is said
