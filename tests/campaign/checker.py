@@ -20,6 +20,7 @@ RAW, QCOW2 = IMAGES = ("image.raw", "image.qcow2")
 HIDDEN = ".particle-os-"
 # A busy host needs time to tear a VM down; this only ends a hang.
 GONE_SECONDS = 60.0
+CHECKPOINT = {"disk.qcow2", "meta.json"}
 # Entries of the cache that some builds make: the state of a failed stage, and saved memory, which
 # is made again for another helper VM.
 SOMETIMES = re.compile(r"checkpoints/[0-9a-f]{40}-failed(/.*)?|warm/[0-9a-f]{32}\.state")
@@ -58,9 +59,25 @@ def files_left(place: Place) -> list[str]:
 
 
 def strangers(place: Place, reference: Reference) -> list[str]:
-    """A line for each file of the cache that an undisturbed build does not make."""
-    new = sorted(_names(place.cache) - _names(reference.cache))
-    return [f"cache: {name} is left" for name in new if not SOMETIMES.fullmatch(name)]
+    """A line for each file of the cache that an undisturbed build does not make.
+
+    Checkpoints have other keys when the helper VM was made again; these must be whole.
+    """
+    new = _names(place.cache) - _names(reference.cache)
+    if _digests(place.cache / "helpers") != _digests(reference.cache / "helpers"):
+        states = [path for path in place.cache.glob("checkpoints/*") if _is_whole(path)]
+        new -= {str(p.relative_to(place.cache)) for s in states for p in (s, *s.iterdir())}
+    return [f"cache: {name} is left" for name in sorted(new) if not SOMETIMES.fullmatch(name)]
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    """The SHA-256 of each file below a directory that is no lock."""
+    files = [path for path in directory.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(directory)): digest(path) for path in files}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return {path.name for path in checkpoint.iterdir()} == CHECKPOINT
 
 
 def overwritten(reference: Reference) -> list[str]:

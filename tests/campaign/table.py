@@ -73,8 +73,9 @@ def _signal_controller(number: signal.Signals) -> Fault:
     def act(trial: Trial) -> None:
         _send(trial.running.process.pid, number)
 
-    status = -9 if number == signal.SIGKILL else 128 + number
-    return Fault(f"controller {number.name}", act, statuses=FAILURES | {status})
+    # When its work is done, the program leaves the signal's default effect: the end.
+    statuses = {-number} if number == signal.SIGKILL else {128 + number, -number}
+    return Fault(f"controller {number.name}", act, statuses=FAILURES | statuses)
 
 
 def _interrupt_group(trial: Trial) -> None:
@@ -181,8 +182,9 @@ def _inject(who: Literal["controller", "QEMU"], error: str) -> Fault:
         if pid is None:
             return
         call, number = trial.rng.choice(CALLS[who]), int(30 ** trial.rng.random())
-        # A full disk stays full; another error passes.
-        last = "+" if error == "ENOSPC" else ""
+        # A full disk stays full; another error passes. A directory on a full disk can still be
+        # opened, to remove what is in it.
+        last = "+" if error == "ENOSPC" and call != "openat" else ""
         rule = f"inject={call}:error={error}:when={number}{last}"
         trial.notes.append(rule)
         log = trial.place.directory / "strace"
