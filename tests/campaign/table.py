@@ -313,7 +313,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAULTS = (
     *(_signal_controller(number) for number in SIGNALS),
     Fault("controller SIGINT to its group", _interrupt_group, statuses=FAILURES | {130}),
-    Fault("controller SIGTERM twice", _twice, statuses=FAILURES | {143}),
+    Fault("controller SIGTERM twice", _twice, statuses=FAILURES | {143, -15}),
     Fault("controller SIGSTOP for a while", _stop_controller),
     Fault("controller SIGSTOP, then SIGKILL", _stop_and_kill, statuses=FAILURES | {-9}),
     *(_signal_qemu(number) for number in SIGNALS),

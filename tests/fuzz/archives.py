@@ -32,9 +32,9 @@ def tar(files: Mapping[str, bytes | str], form: int = tarfile.GNU_FORMAT) -> byt
     return buffer.getvalue()[: end - end % -BLOCK + 2 * BLOCK]
 
 
-def deb(control: bytes, data: bytes) -> bytes:
-    """A package with uncompressed members, as the product writes it (deb(5))."""
-    parts = ((b"debian-binary", b"2.0\n"), (b"control.tar", control), (b"data.tar", data))
+def deb(control: bytes, data: bytes, data_name: bytes = b"data.tar") -> bytes:
+    """A package (deb(5)); with uncompressed members, as the product writes it."""
+    parts = ((b"debian-binary", b"2.0\n"), (b"control.tar", control), (data_name, data))
     return b"!<arch>\n" + b"".join(
         b"%-16s%-12d%-6d%-6d%-8o%-10d`\n" % (name, 0, 0, 0, 0o100644, len(part))
         + part

@@ -23,7 +23,7 @@ from particle_agent.stages.software.apt import Apt
 from particle_os.apt import directory as apt_directory
 from particle_os.apt.directory import Refused
 from particle_os.apt.host import Own, apt_get
-from particle_os.apt.package_disk import write_disk
+from particle_os.apt.package_disk import CONTROL_LIMIT, write_disk
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.errors import InfrastructureError, printable
 from particle_os.system import process
@@ -164,7 +164,7 @@ class Depot:
             deadline=deadline,
             what=f"reading the package file {path.name}",
             # dpkg-deb unpacks the control file into a temporary directory.
-            within=Confinement(writes=(path.parent,)),
+            within=Confinement(writes=(path.parent,), file_size=CONTROL_LIMIT),
             env={"TMPDIR": str(path.parent)},
             log=lines.append,
         )

@@ -92,22 +92,26 @@ def _decompress(debs: Sequence[Path], directory: Path, deadline: Deadline) -> li
             header = made.tell()
             made.write(bytes(AR_HEADER))
             made.flush()
+            limit = tar_archive.most_unpacked(deb.stat().st_size)
             argv: list[str | Path] = ["dpkg-deb", "--fsys-tarfile", deb]
             data = stack.enter_context(
                 process.started(
                     argv,
-                    within=Confinement(reads=(deb,)),
+                    within=Confinement(reads=(deb,), file_size=limit),
                     stdout=made,
                     stderr=subprocess.DEVNULL,
                 )
             )
-            under_way.append((made, header, data, control))
+            under_way.append((made, header, data, control, limit))
         stanzas = []
-        for made, header, data, control in under_way:
+        for made, header, data, control, limit in under_way:
             name = Path(made.name).name
-            if process.wait(data, deadline.remaining()) != 0:
-                raise InfrastructureError(f"dpkg-deb cannot read {name}")
-            size = made.seek(0, os.SEEK_END) - header - AR_HEADER
+            status = process.wait(data, deadline.remaining())
+            end = made.seek(0, os.SEEK_END)
+            if status != 0:
+                why = ": it unpacks to too many bytes" if end >= limit else ""
+                raise InfrastructureError(f"dpkg-deb cannot read {name}{why}")
+            size = end - header - AR_HEADER
             made.write(b"\n" * (size % 2))
             total = made.tell()
             made.seek(header)
@@ -126,7 +130,11 @@ def _control_archive(deb: Path, deadline: Deadline) -> bytes:
         stderr=subprocess.DEVNULL,
     ) as program:
         assert program.stdout is not None
-        data = program.stdout.read(CONTROL_LIMIT)
+        data = program.stdout.read(CONTROL_LIMIT + 1)
+        if len(data) > CONTROL_LIMIT:
+            raise InfrastructureError(
+                f"{deb.name} has more than {CONTROL_LIMIT} bytes of control files"
+            )
         if process.wait(program, deadline.remaining()) != 0:
             raise InfrastructureError(f"dpkg-deb cannot read {deb.name}")
     return data

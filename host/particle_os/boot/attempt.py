@@ -16,7 +16,7 @@ from particle_os.boot.judgement import check_results, judge
 from particle_os.boot.request import FIRMWARE_SOCKET, PROBE_SOCKET, BootRequest
 from particle_os.boot.verdict import BootProgress, CheckResult, Observation, Outcome, Verdict
 from particle_os.boot.watch import Watch
-from particle_os.errors import InfrastructureError, printable
+from particle_os.errors import InfrastructureError, NotEnoughSpace, printable
 from particle_os.system.deadline import Deadline
 from particle_os.vm.chardev import Chardev, connected
 from particle_os.vm.console import TAIL_LINES, QemuEnded
@@ -152,6 +152,8 @@ class _Attempt:
     ) -> Observation:
         status, message = outcome
         passed = status == "passed"
+        if not passed:
+            self._blame_disk()
         return Observation(
             status=status,
             message=message,
@@ -161,6 +163,15 @@ class _Attempt:
             facts=facts or {},
             console_tail=() if passed else tuple(self.machine.console.transcript.tail()),
         )
+
+    def _blame_disk(self) -> None:
+        """Raises the error of a disk of the host, which the guest saw as its own.
+
+        Only a full disk is the host's for sure if the image has a format whose damage looks alike.
+        """
+        error = self.machine.monitor.disk_error()
+        if error and (self.request.format == "raw" or isinstance(error, NotEnoughSpace)):
+            raise error
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.started, 3)

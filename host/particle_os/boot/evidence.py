@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ CONSOLE, SCREEN, COMMAND = "console.log", "screen.png", "boot.sh"
 SCREEN_SECONDS = 20.0
 TAIL_BYTES, TAIL_LINES = 32768, 60
 OVERLAY = "overlay.qcow2"
+OTHERS_WRITE = 0o022
 # With a shared terminal, QEMU ends on Ctrl-A X (QEMU's manual: system/mux-chardev).
 SHARED = {"stdio,id=console,signal=off": "stdio,id=console,signal=off,mux=on"}
 SCRIPT = """\
@@ -76,13 +79,24 @@ class Evidence:
         return ConsoleLog(self.console, self.gate)
 
     def clear(self) -> None:
-        """Removes the evidence of an earlier test."""
+        """Makes the directory, and removes the evidence of an earlier test.
+
+        Afterwards no other user can plant a link in it. Raises InfrastructureError when the
+        directory is a link or another user's.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        found = self.directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise InfrastructureError(
+                f"{self.directory} is a link, or belongs to another user",
+                hint="Choose another directory for the evidence, or remove it.",
+            )
+        self.directory.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS_WRITE)
         for name in (CONSOLE, SCREEN, COMMAND, *NAMES):
             (self.directory / name).unlink(missing_ok=True)
 
     def begin(self, spec: MachineSpec, image_format: str, firmware: Firmware) -> None:
-        """Makes the directory, and writes the script that boots the image by hand."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Writes the script that boots the image by hand."""
         script = self.directory / COMMAND
         script.write_text(by_hand(spec, self.image, image_format, firmware))
         script.chmod(0o755)

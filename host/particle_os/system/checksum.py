@@ -16,15 +16,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 
 CHUNK = 1 << 20
+READ_SECONDS = 3600.0
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a whole file, as hexadecimal digits. Raises OSError."""
+    """The SHA-256 of a whole file, as hexadecimal digits.
+
+    Raises OSError, and DeadlineExceeded for a file that cannot be read in an hour, such as one of
+    terabytes of zeros.
+    """
+    deadline = Deadline.after(READ_SECONDS, f"reading {path}")
+    digest = hashlib.sha256()
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while data := file.read(CHUNK):
+            digest.update(data)
+            deadline.remaining()
+    return digest.hexdigest()
 
 
 def _sha256(data: bytes) -> bytes:
@@ -69,13 +80,14 @@ def _digest_of(data: bytes) -> bytes:
     return _sha256(data)
 
 
-def tree_sha256(path: str | os.PathLike[str], size: int) -> str:
+def tree_sha256(path: Path, size: int) -> str:
     """The tree checksum of the first `size` bytes of a file, as hexadecimal digits.
 
     Threads compute it: hashlib releases the interpreter lock. Raises EOFError when there are fewer
-    bytes.
+    bytes, and OSError when the file is a link or no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = open_regular(path, follow=False)
+    descriptor = file.fileno()
     # Each thread has its own buffer.
     local = threading.local()
 
@@ -85,11 +97,8 @@ def tree_sha256(path: str | os.PathLike[str], size: int) -> str:
             local.buffer = mmap.mmap(-1, CHUNK)
         return _digest_of(_chunk(descriptor, local.buffer, offset, length))
 
-    try:
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            return _sha256(b"".join(pool.map(chunk, range(0, size, CHUNK)))).hex()
-    finally:
-        os.close(descriptor)
+    with file, ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        return _sha256(b"".join(pool.map(chunk, range(0, size, CHUNK)))).hex()
 
 
 @dataclass(frozen=True)
@@ -100,20 +109,16 @@ class Checksums:
     tree_sha256: str
 
 
-def of_one_reading(path: str | os.PathLike[str], size: int) -> Checksums:
+def of_one_reading(path: Path, size: int) -> Checksums:
     """All checksums of the first `size` bytes of a file, from one pass over the file.
 
     All checksums are of the same bytes, even if the file changes meanwhile. The pass uses one
     processor and does not read holes. Raises EOFError when there are fewer bytes.
     """
     whole, digests = hashlib.sha256(), hashlib.sha256()
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with mmap.mmap(-1, CHUNK) as buffer:
-            for offset in range(0, size, CHUNK):
-                data = _chunk(descriptor, buffer, offset, min(CHUNK, size - offset))
-                whole.update(data)
-                digests.update(_digest_of(data))
-    finally:
-        os.close(descriptor)
+    with open_regular(path, follow=False) as file, mmap.mmap(-1, CHUNK) as buffer:
+        for offset in range(0, size, CHUNK):
+            data = _chunk(file.fileno(), buffer, offset, min(CHUNK, size - offset))
+            whole.update(data)
+            digests.update(_digest_of(data))
     return Checksums(whole.hexdigest(), digests.hexdigest())

@@ -64,6 +64,7 @@ class Confinement:
       kernel chooses. Linux before 6.7 does not restrict TCP.
     - `connects` are ports that the program may connect to, on any host.
     - `memory` limits the address space, in bytes, without the arenas of malloc(3).
+    - `file_size` limits each file that the program writes, in bytes: SIGXFSZ ends it there.
     """
 
     reads: tuple[Path, ...] = ()
@@ -71,6 +72,7 @@ class Confinement:
     tcp: Tcp = "none"
     connects: tuple[int, ...] = ()
     memory: int = 4 * GIB
+    file_size: int | None = None
 
     def entry(self, program: str) -> Callable[[], None]:
         """Returns a function that confines its process, for a child before exec.
@@ -85,7 +87,9 @@ class Confinement:
 
         def enter() -> None:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            _limit_memory(memory)
+            _limit(resource.RLIMIT_AS, memory)
+            if self.file_size is not None:
+                _limit(resource.RLIMIT_FSIZE, self.file_size)
             for capability in PRIVILEGES:
                 # An ordinary user has none, and the kernel refuses.
                 _libc().prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -115,11 +119,11 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": path, "LC_ALL": "C.UTF-8", **extra}
 
 
-def _limit_memory(limit: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+def _limit(kind: int, limit: int) -> None:
+    _, hard = resource.getrlimit(kind)
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(kind, (limit, limit))
 
 
 def _restrict(

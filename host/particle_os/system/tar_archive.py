@@ -223,6 +223,11 @@ def check(stream: BinaryIO, size: int, deadline: Deadline) -> None:
     stream.seek(place)
 
 
+def most_unpacked(size: int) -> int:
+    """The limit of the unpacked bytes of an archive of `size` bytes."""
+    return RATIO * size + SMALL
+
+
 @contextmanager
 def opened(path: Path, deadline: Deadline) -> Iterator[Archive]:
     """Opens a tar archive, plain or compressed (gzip, bzip2, xz, zstd). Raises OSError, TarError.
@@ -230,7 +235,7 @@ def opened(path: Path, deadline: Deadline) -> Iterator[Archive]:
     The archive may unpack to at most `RATIO` times the size of its file and `SMALL` bytes more.
     """
     with open_regular(path) as file:
-        limit = RATIO * file.seek(0, io.SEEK_END) + SMALL
+        limit = most_unpacked(file.seek(0, io.SEEK_END))
         file.seek(0)
         magic = file.read(6)
         if not magic:

@@ -39,6 +39,7 @@ class Monitor:
         self._socket = connect_unix(directory, name, deadline, alive)
         self._received = b""
         self._events: collections.deque[dict[str, Any]] = collections.deque(maxlen=EVENTS)
+        self._disk_error: InfrastructureError | None = None
         self._receive(deadline)
         self.execute("qmp_capabilities", deadline)
 
@@ -63,6 +64,8 @@ class Monitor:
             raise VmError("QEMU closed its monitor")
         if "event" in message:
             self._events.append(message)
+            if message["event"] == DISK_ERROR and self._disk_error is None:
+                self._disk_error = _disk_error(message)
         return message
 
     def _line(self, deadline: Deadline) -> bytes:
@@ -102,14 +105,15 @@ class Monitor:
         self.execute("query-status", deadline)
         return self._taken()
 
-    def disk_error(self, deadline: Deadline) -> InfrastructureError | None:
-        """The error of the host in reading or writing a disk of the guest, if there was one.
+    def disk_error(self) -> InfrastructureError | None:
+        """The first error of the host in reading or writing a disk of the guest, if any.
 
-        Takes the events since the last call, also of a QEMU that has ended.
+        It is NotEnoughSpace for a full disk. A QEMU that has ended may have reported one.
         """
         with suppress(InfrastructureError):
+            deadline = Deadline.after(QUERY_SECONDS, "QEMU's answer about its disks")
             self.execute("query-status", deadline)
-        return next((_disk_error(e) for e in self._taken() if e["event"] == DISK_ERROR), None)
+        return self._disk_error
 
     @contextmanager
     def blaming_disks(self) -> Iterator[None]:
@@ -122,7 +126,7 @@ class Monitor:
         except NotEnoughSpace:
             raise
         except ParticleError as error:
-            found = self.disk_error(Deadline.after(QUERY_SECONDS, "QEMU's answer about its disks"))
+            found = self.disk_error()
             if found is None:
                 raise
             # The log has what the guest printed, such as a traceback.
@@ -234,8 +238,9 @@ def _disk_error(event: dict[str, Any]) -> InfrastructureError:
     node = str(data.get("node-name", "")).removeprefix("disk-")
     action = "write to" if data.get("operation") == "write" else "read"
     reason = printable(str(data.get("reason", "")), 200) or "input/output error"
-    hint = "The host's disk has failed: see 'journalctl -k', and check the disk."
+    message = f"the host cannot {action} the VM's disk '{printable(node, 80)}': {reason}"
     if data.get("nospace"):
         hint = "The host's disk is full: free space in the cache's and the output's directory."
-    message = f"the host cannot {action} the VM's disk '{printable(node, 80)}': {reason}"
+        return NotEnoughSpace(message, hint=hint)
+    hint = "The host's disk has failed: see 'journalctl -k', and check the disk."
     return InfrastructureError(message, hint=hint)

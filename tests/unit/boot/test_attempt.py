@@ -10,6 +10,7 @@ from particle_os.boot import attempt, files, probe
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.request import BootRequest
 from particle_os.boot.verdict import BootProgress
+from particle_os.errors import InfrastructureError, NotEnoughSpace
 from particle_os.system.gate import Gate
 from particle_os.vm import accel
 
@@ -27,7 +28,10 @@ def answer(state):
 def boot(tmp_path, monkeypatch):
     """Boots once; the watch returns `until_answer` and `until_off`."""
 
-    def run(until_answer=None, until_off=None, state="running", shut_down=False):
+    def run(
+        until_answer=None, until_off=None, state="running", shut_down=False,
+        image_format="raw", disk_error=None,
+    ):  # fmt: skip
         done = []
         device = SimpleNamespace(data=answer(state), send=done.append)
         console = SimpleNamespace(
@@ -41,7 +45,8 @@ def boot(tmp_path, monkeypatch):
 
         @contextmanager
         def running(spec, **options):
-            yield SimpleNamespace(console=console)
+            monitor = SimpleNamespace(disk_error=lambda: disk_error)
+            yield SimpleNamespace(console=console, monitor=monitor)
 
         monkeypatch.setattr(attempt, "running", running)
         monkeypatch.setattr(attempt, "connected", lambda *arguments: nullcontext(device))
@@ -50,12 +55,13 @@ def boot(tmp_path, monkeypatch):
         monkeypatch.setattr(Evidence, "take_screen", lambda self, machine: done.append("screen"))
         monkeypatch.setattr(files, "fetch", lambda *more, with_plot: done.append("files"))
         request = BootRequest(
-            image=tmp_path / "x.raw", format="raw", firmware="bios", acceleration=accel.TCG,
+            image=tmp_path / "x.raw", format=image_format, firmware="bios", acceleration=accel.TCG,
             processors=accel.Processors(1, x2apic=False),
             checks=[],
             evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
             memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: None, console_only=False,
         )  # fmt: skip
+        request.evidence.clear()
         overlay, directory = tmp_path / "overlay", tmp_path / "machine"
         return attempt.boot_once(request, overlay, directory, shut_down=shut_down), done
 
@@ -94,3 +100,26 @@ def test_a_system_that_does_not_shut_down_fails(boot):
     assert found.message == "during shutdown: it takes more than 10 s"
     assert (found.facts["state"], found.console_tail) == ("running", ("the last line",))
     assert done == ["screen", b"poweroff\n"]
+
+
+PANIC = ("kernel-panic", "the console says: ...")
+
+
+@pytest.mark.parametrize(
+    ("image_format", "error"),
+    [("raw", InfrastructureError("the disk")), ("qcow2", NotEnoughSpace("the disk is full"))],
+)
+def test_a_disk_of_the_host_that_fails_is_no_fault_of_the_image(boot, image_format, error):
+    with pytest.raises(attempt.Undecided, match="the disk") as raised:
+        boot(until_answer=PANIC, image_format=image_format, disk_error=error)
+    assert raised.value.verdict.status == "infrastructure"
+
+
+def test_a_damaged_image_looks_like_a_disk_that_fails_and_is_rejected(boot):
+    error = InfrastructureError("the disk")
+    found, _ = boot(until_answer=PANIC, image_format="qcow2", disk_error=error)
+    assert found.status == "kernel-panic"
+
+
+def test_a_system_that_passes_in_spite_of_a_disk_error_passes(boot):
+    assert boot(disk_error=NotEnoughSpace("the disk is full"))[0].passed

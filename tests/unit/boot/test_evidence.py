@@ -1,3 +1,4 @@
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from particle_os.boot.evidence import COMMAND, SCREEN, Evidence, by_hand, console_tail
-from particle_os.errors import VmError
+from particle_os.errors import InfrastructureError, VmError
 from particle_os.system.gate import Gate
 from particle_os.vm.argv import Disk, MachineSpec, Uefi
 
@@ -59,6 +60,7 @@ def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
     evidence = Evidence(
         tmp_path / "out/x.evidence/bios", Path("../..") / image.name, plot=False, gate=Gate()
     )
+    evidence.clear()
     evidence.begin(SPEC, "raw", "bios")
     recorded = run(evidence.directory / COMMAND, tmp_path, "-display", "gtk")
     assert recorded[0] == "qemu-img"
@@ -121,6 +123,7 @@ def test_the_screen_is_kept(tmp_path):
     directory = tmp_path / "machine"
     directory.mkdir()
     evidence = Evidence(tmp_path / "evidence", Path("image"), plot=False, gate=Gate())
+    evidence.clear()
     evidence.begin(SPEC, "raw", "bios")
 
     def screendump(file, deadline):
@@ -151,3 +154,24 @@ def test_the_end_of_a_long_console_is_readable(tmp_path):
     cut, *rest = console_tail(path)
     assert set(cut) == {"x"}
     assert rest == ["red \\x07\ufffd", "login: "]
+
+
+def test_others_can_plant_no_link_in_the_place_of_evidence(tmp_path):
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "open/console.log").symlink_to(tmp_path / "victim")
+    evidence = Evidence(tmp_path / "open", Path("x"), plot=False, gate=Gate())
+    evidence.clear()
+    assert [*evidence.directory.iterdir()] == []
+    assert evidence.directory.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_link_and_the_directory_of_another_user_are_no_place_for_evidence(tmp_path, monkeypatch):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/console.log").touch()
+    (tmp_path / "link").symlink_to("victim")
+    for name, uid in (("link", os.geteuid()), ("victim", os.geteuid() + 1)):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        with pytest.raises(InfrastructureError, match="is a link, or belongs to another user"):
+            Evidence(tmp_path / name, Path("x"), plot=False, gate=Gate()).clear()
+    assert (tmp_path / "victim/console.log").exists()

@@ -1,5 +1,6 @@
 """Only dpkg judges a malformed package: reading one raises Unusual, whatever is wrong with it."""
 
+import gzip
 import io
 import tarfile
 
@@ -7,6 +8,7 @@ import pytest
 from particle_os.apt import package_disk
 from particle_os.errors import InfrastructureError
 from particle_os.shortcuts import dpkg_database
+from particle_os.system import tar_archive
 
 from ...fuzz.archives import CONTROL, deb, tar
 
@@ -84,3 +86,19 @@ CONTROLS = {
 def test_a_package_without_a_control_file_is_reported(name, soon):
     with pytest.raises(InfrastructureError, match="deb cannot be read"):
         package_disk._control(CONTROLS[name], "a.deb", soon)
+
+
+def test_a_package_that_unpacks_to_too_many_bytes_is_refused(tmp_path, soon, monkeypatch):
+    monkeypatch.setattr(tar_archive, "SMALL", 1 << 20)
+    package = tmp_path / "a_1_amd64.deb"
+    package.write_bytes(deb(GOOD, gzip.compress(bytes(4 << 20)), data_name=b"data.tar.gz"))
+    with pytest.raises(InfrastructureError, match=r"a_1_amd64\.deb: it unpacks to too many bytes"):
+        package_disk.write_disk([package], tmp_path / "disk", tmp_path, soon)
+
+
+def test_a_package_with_too_many_bytes_of_control_files_is_refused(tmp_path, soon, monkeypatch):
+    monkeypatch.setattr(package_disk, "CONTROL_LIMIT", len(GOOD) - 1)
+    package = tmp_path / "a_1_amd64.deb"
+    package.write_bytes(deb(GOOD, DATA))
+    with pytest.raises(InfrastructureError, match="bytes of control files"):
+        package_disk.write_disk([package], tmp_path / "disk", tmp_path, soon)

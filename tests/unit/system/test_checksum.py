@@ -1,8 +1,10 @@
 import hashlib
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from particle_os.errors import DeadlineExceeded
 from particle_os.system import checksum
 from particle_os.system.checksum import file_sha256, of_one_reading, tree_sha256
 
@@ -67,3 +69,20 @@ def test_the_checksum_of_a_whole_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content" * 1000)
     assert file_sha256(path) == hashlib.sha256(b"content" * 1000).hexdigest()
+
+
+@pytest.mark.parametrize("read", [tree_sha256, of_one_reading])
+def test_neither_a_link_nor_a_fifo_is_a_disk(tmp_path, read):
+    (tmp_path / "disk").write_bytes(bytes(10))
+    (tmp_path / "link").symlink_to("disk")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with pytest.raises(OSError):
+            read(tmp_path / name, 10)
+
+
+def test_a_file_that_cannot_be_read_in_time_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(checksum, "READ_SECONDS", 0)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(DeadlineExceeded, match=r"reading .*/file took longer"):
+        file_sha256(tmp_path / "file")

@@ -173,8 +173,8 @@ def test_a_program_leaves_no_core_and_has_a_limit_of_memory():
 
 def test_a_lower_limit_of_the_user_stays(tmp_path):
     code = (
-        "import resource; from particle_os.system.confinement import _limit_memory as f;"
-        "resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); f(2**40);"
+        "import resource; from particle_os.system.confinement import _limit as f;"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); f(resource.RLIMIT_AS, 2**40);"
         "print(resource.getrlimit(resource.RLIMIT_AS)[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -175,11 +175,15 @@ class Execution:
         """Raises NotEnoughSpace from `error` when the disk of the host is full."""
         # A directory that has vanished is not full.
         places = [p for p in (self.job.work.path, self.job.staging) if p.exists()]
-        if all(free_bytes(place) >= RESERVE_BYTES for place in places):
+        free = {place: free_bytes(place) for place in places}
+        place = min(free, key=lambda place: free[place], default=None)
+        if place is None or free[place] >= RESERVE_BYTES:
             return
         needed = SCRATCH_ESTIMATE + self.base.size()
         raise NotEnoughSpace(
-            f"the disk of the host is full; the build needs about {needed} bytes",
+            f"no space left in {place}: {free[place]} bytes are free",
+            hint=f"The build needs about {needed} bytes: free more, or use another file system.",
             where=error.where,
-            tail=error.tail,
+            # The log has what the guest printed, such as a traceback.
+            tail=(error.brief,),
         ) from error
