@@ -28,6 +28,8 @@ CHUNK = 1 << 18
 # Bytes that the guest may send before the host has read them: of a command, of a connection.
 WINDOW, FORWARDED_WINDOW = 1 << 24, 1 << 18
 CANCEL_SECONDS = 30.0
+# The messages with data of a channel: SSH_MSG_CHANNEL_DATA and _EXTENDED_DATA.
+DATA = (94, 95)
 # Under emulation, the guest's AES instructions are faster than its ChaCha20.
 CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr")
 
@@ -200,15 +202,34 @@ class Connection:
     close = abort
 
 
-class _Transport(paramiko.Transport):
-    """paramiko's transport with ciphers that are fast in emulation.
+Feed = Callable[[paramiko.Channel, paramiko.Message], None]
 
-    The guest opens the connections of a forwarded port, so that each has a small window.
+
+def _within_window(feed: Feed) -> Feed:
+    """A handler of received data that ends the connection when the data exceeds the window."""
+
+    def checked(channel: paramiko.Channel, message: paramiko.Message) -> None:
+        feed(channel, message)
+        unread = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+        if unread > channel.in_window_size:
+            raise paramiko.SSHException("the VM sends more than the window allows")
+
+    return checked
+
+
+class _Transport(paramiko.Transport):
+    """paramiko's transport with ciphers that are fast in emulation, and with enforced windows.
+
+    The guest opens the connections of a forwarded port, so that each has a small window. paramiko
+    itself stores whatever arrives (RFC 4254, section 5.2 forbids a peer to exceed the window).
     """
 
     def __init__(self, sock: Any, /, **options: Any) -> None:
         super().__init__(sock, default_window_size=FORWARDED_WINDOW, **options)
         self.get_security_options().ciphers = CIPHERS
+        handlers: dict[int, Feed] = vars(paramiko.Transport)["_channel_handler_table"]
+        enforced = {kind: _within_window(handlers[kind]) for kind in DATA}
+        self._channel_handler_table = handlers | enforced
 
 
 def _worth_a_retry(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import paramiko
 import pytest
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError
-from particle_os.vm.ssh import FORWARDED_WINDOW, Connection, HostKeyMismatch, KeyPair
+from particle_os.vm.ssh import FORWARDED_WINDOW, WINDOW, Connection, HostKeyMismatch, KeyPair
 
 from ...waiting import HANG_SECONDS, moment, until
 
@@ -51,6 +51,12 @@ class Door(paramiko.ServerInterface):
     def _answer(self, channel, command):
         if command == b"sleep":
             return
+        if command in (b"flood", b"flood errors"):
+            channel.out_window_size = 1 << 40
+            send = channel.send_stderr if command == b"flood errors" else channel.send
+            with suppress(OSError, EOFError):
+                while True:
+                    send(bytes(1 << 15))
         digest = hashlib.sha256()
         while data := channel.recv(65536):
             digest.update(data)
@@ -195,6 +201,18 @@ def test_a_guest_that_takes_no_more_data_is_given_up_at_the_deadline(keys, host_
             with endless:
                 connection.send(channel, endless, moment())
         connection.close()
+
+
+@pytest.mark.parametrize("command", ["flood", "flood errors"])
+def test_a_guest_that_ignores_the_window_is_cut_off(keys, host_key, soon, command):
+    with ssh_server(host_key, keys.private.get_base64()) as (port, _):
+        connection = Connection(port, host_key, keys, soon)
+        with connection.command(command, soon) as channel:
+            until(lambda: channel.closed)
+            assert len(channel.in_buffer) + len(channel.in_stderr_buffer) <= WINDOW + (1 << 16)
+        with pytest.raises(VmError, match="accepts commands"):
+            with connection.command("again", soon):
+                pass
 
 
 def test_aborting_ends_a_wait_in_another_thread(keys, host_key, soon):
