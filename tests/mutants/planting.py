@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 SWAPPED: dict[type[ast.cmpop], ast.cmpop] = {
@@ -15,7 +15,26 @@ SWAPPED: dict[type[ast.cmpop], ast.cmpop] = {
 }  # fmt: skip
 # mypy reads them and no test can: a dataclass whose fields are assigned to nowhere, and imports
 # that only annotations need.
-FOR_MYPY = ("frozen", "TYPE_CHECKING")
+FOR_MYPY = ("frozen", "kw_only", "TYPE_CHECKING")
+# Arguments without which the program does the same, or shows less help: the encoding is that of the
+# locale, zipped sequences have equal lengths, and the size of a buffer is a matter of speed.
+NO_FAULT = ("encoding", "strict", "bufsize", "buffering", "help", "metavar", "show_default",
+            "show_envvar", "short_help", "epilog")  # fmt: skip
+# Results that callers cannot tell from None.
+FALSE = ("None", "False", "()", "[]", "{}", "''", "0")
+# Names of limits and durations. No promise depends on the exact number.
+TUNED = (
+    "SECONDS",
+    "HOURS",
+    "BYTES",
+    "LIMIT",
+    "LIMITS",
+    "LINES",
+    "CHARACTERS",
+    "MOST",
+    "CHUNK",
+    "STEP",
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +85,18 @@ def _nodes(node: ast.AST, scope: str) -> Iterator[tuple[str, ast.AST]]:
     if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         scope = f"{scope}.{node.name}"
     yield scope, node
-    if isinstance(node, ast.keyword) and node.arg in FOR_MYPY:
+    if isinstance(node, ast.keyword) and node.arg in (*FOR_MYPY, *NO_FAULT):
+        return
+    if isinstance(node, ast.Assign) and scope == "" and _are_tuned(node.targets):
         return
     for child in ast.iter_child_nodes(node):
         yield from _nodes(child, scope)
+
+
+def _are_tuned(targets: Iterable[ast.expr]) -> bool:
+    """Whether all targets of an assignment are names of limits and durations."""
+    names = [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+    return all(name.split("_")[-1] in TUNED for name in names)
 
 
 def _faults(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
@@ -98,12 +125,12 @@ def _faults(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
             yield node, "pass"
         case ast.AugAssign() | ast.Delete() | ast.Continue() | ast.Break():
             yield node, "pass"
-        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) not in FALSE:
             yield value, "None"
         case ast.With(items=[ast.withitem(context_expr=context, optional_vars=None)]):
             yield context, "__import__('contextlib').nullcontext()"
         case ast.Call(keywords=keywords):
             for dropped in keywords:
-                if dropped.arg not in FOR_MYPY:
+                if dropped.arg not in (*FOR_MYPY, *NO_FAULT):
                     kept = [keyword for keyword in keywords if keyword is not dropped]
                     yield node, ast.unparse(ast.Call(node.func, node.args, kept))

@@ -34,6 +34,11 @@ from ..mutants.walls import Ended, check_walls
         ("with f: x", ["with __import__('contextlib').nullcontext(): x"]),
         ("def f(): return x", ["def f(): return None"]),
         ("def f(): return None", []),
+        ("def f(): return False", ["def f(): return True"]),
+        ("READ_SECONDS, LIMIT = 7, 1 << 20", []),
+        ("LIMIT, OTHER = 7, 8", ["LIMIT, OTHER = 7, 9", "LIMIT, OTHER = 8, 8"]),
+        ("def f(): LIMIT = 7", ["def f(): LIMIT = 8"]),
+        ("x = open(a, encoding='utf-8')", []),
     ],
 )
 def test_each_kind_of_fault_is_planted(line, faults):
@@ -62,14 +67,14 @@ import os
 import subprocess
 import threading
 
-LIMIT = 7
+TOP = 7
 
 def double(x):
     spare = 40 + 2
     return x * 2
 
 def limited(x):
-    return min(x, LIMIT)
+    return min(x, TOP)
 
 def in_a_thread(found):
     found.append(3)
@@ -171,7 +176,7 @@ def test_faults_are_noticed_and_harmless_ones_survive(project):
     test = "tests/unit/test_module.py::test_"
     cases = [
         (b"x * 2", b"x * 3", "tests/unit/test_module.py::TestDouble::test_it[1]"),
-        (b"LIMIT = 7", b"LIMIT = 8", f"{test}the_limit"),
+        (b"TOP = 7", b"TOP = 8", f"{test}the_limit"),
         (b"found.append(3)", b"pass", f"{test}a_thread"),
         (b"return 4", b"return 5", f"{test}a_fork"),
         (b"os.umask(0o077)", b"pass", f"{test}a_child"),
