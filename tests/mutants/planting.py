@@ -20,7 +20,7 @@ FOR_MYPY = ("frozen", "kw_only", "TYPE_CHECKING")
 # locale, zipped sequences have equal lengths, and the size of a buffer is a matter of speed.
 NO_FAULT = ("encoding", "strict", "bufsize", "buffering", "help", "metavar", "show_default",
             "show_envvar", "short_help", "epilog")  # fmt: skip
-# Results that callers cannot tell from None.
+# Results that are the same as None to callers.
 FALSE = ("None", "False", "()", "[]", "{}", "''", "0")
 # Names of limits and durations. No promise depends on the exact number.
 TUNED = (
