@@ -169,3 +169,44 @@ def test_json_holds_no_command_and_keeps_its_content():
     text = json.dumps({"a": "x ##[error]y ###"})
     assert "##" not in github.unlike_commands(text)
     assert json.loads(github.unlike_commands(text)) == json.loads(text)
+
+
+def test_the_junit_file_of_a_boot_that_failed_its_checks():
+    """Consumers read the attributes by name."""
+    facts = {"journal:x.service": "it failed", "kernel": "6.1"}
+    panic = PANIC.model_copy(update={"facts": facts})
+    assert junit.document("x.raw", [CHECKS_FAILED, panic]).decode() == (
+        """<?xml version='1.0' encoding='utf-8'?>
+<testsuites name="particle-os boot-test">
+  <testsuite name="x.raw (uefi)" tests="3" failures="1" errors="0" time="1.000">
+    <testcase classname="x.raw" name="boot" time="1.000" />
+    <testcase classname="x.raw" name="unit ssh.service" time="0" />
+    <testcase classname="x.raw" name="port 80/tcp" time="0">
+      <failure type="check" message="nothing &lt;listens&gt; there &amp; so on" />
+    </testcase>
+  </testsuite>
+  <testsuite name="x.raw (bios)" tests="1" failures="1" errors="0" time="3.000">
+    <testcase classname="x.raw" name="boot" time="3.000">
+      <failure type="kernel-panic" message="it says &quot;panic&quot;">it failed
+one
+two]]&gt;</failure>
+    </testcase>
+  </testsuite>
+</testsuites>
+"""
+    )
+
+
+def test_the_junit_file_of_a_build_that_failed():
+    failed = StageFailed("no", tail=["E: one"])
+    assert junit.failed_build("x", failed).decode() == (
+        """<?xml version='1.0' encoding='utf-8'?>
+<testsuites name="particle-os build">
+  <testsuite name="x" tests="1" failures="0" errors="1">
+    <testcase classname="x" name="build" time="0">
+      <error type="StageFailed" message="no">E: one</error>
+    </testcase>
+  </testsuite>
+</testsuites>
+"""
+    )

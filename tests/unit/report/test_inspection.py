@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from particle_agent.contract.inspection import (
     Account,
     Inspection,
@@ -75,3 +77,47 @@ def test_a_verification_says_that_nothing_is_wrong_or_what_is():
     assert list(bad.lines())[-1] == "error        it is broken [x]"
     assert bad.data()["verification"]["findings"][0]["code"] == "x"
     assert bad.error().tail == ("it is broken [x]",)
+
+
+def lines_of(system=SYSTEM, **changes):
+    found = Inspection(size=1 << 30, table=None, partitions=(), boot_loaders=(), system=system)
+    return list(described(replace(found, **changes)))
+
+
+def test_the_lines_for_a_system_with_and_without_its_parts():
+    accounts = tuple(
+        Account(name=word, uid=number, shell="/bin/sh", password=word)
+        for number, word in enumerate(("set", "empty", "locked"))
+    )
+    system = replace(SYSTEM, kernels=("6.1", "6.2"), accounts=accounts)
+    partition = Partition(
+        number=1, start=1 << 20, size=1 << 30, type="t", name="",
+        file_system=FileSystem(kind="swap", label="", uuid="u-2", size=1 << 30, used=None),
+    )  # fmt: skip
+    assert lines_of(system, boot_loaders=("grub", "x"), partitions=(partition,)) == [
+        ("disk", "1.0 GiB, no partition table"),
+        ("partition", "1: 1.0 GiB swap u-2"),
+        ("boot loader", "grub, x"),
+        ("system", "Evil\\x1b[31m 1"),
+        ("host name", "box"),
+        ("kernel", "6.1, 6.2"),
+        ("packages", "3"),
+        ("user", "set (0), /bin/sh, a password"),
+        ("user", "empty (1), /bin/sh, NO PASSWORD NEEDED"),
+        ("user", "locked (2), /bin/sh, no password"),
+    ]
+    bare = System(os_release=(), hostname="", kernels=(), packages=(), accounts=())
+    assert lines_of(bare)[2:] == [
+        ("system", "unknown: there is no os-release"),
+        ("kernel", "none"),
+        ("packages", "0"),
+    ]
+
+
+def test_packages_are_listed_on_request_only():
+    found = Inspection(size=0, table="", partitions=(), boot_loaders=(), system=SYSTEM)
+    assert not [line for line in InspectionReport(found).lines() if line.startswith("package ")]
+    empty = replace(found, system=None)
+    assert list(InspectionReport(empty).lines(packages=True)) == ["system       none found"]
+    assert "container" not in InspectionReport(found).data()
+    assert "verification" not in InspectionReport(found).data()
