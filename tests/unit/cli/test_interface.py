@@ -1,0 +1,207 @@
+"""The command line is an interface: scripts name its options and rely on their defaults."""
+
+from collections import Counter
+from pathlib import Path
+
+import click
+import pytest
+from particle_os.cli import cli
+
+# Each command that takes them: the options of any output.
+OUTPUT = """
+-v/--verbose flag
+-q/--quiet flag
+--json flag
+--debug flag
+--progress auto|plain|json|none =auto
+"""
+# The other options that several commands take alike.
+SHARED = """
+IMAGE path exists file required
+RECIPE_PATH RECIPE path required
+--set NAME=VALUE text multiple
+--allow-outside flag
+--allow-env NAME text multiple
+--base REF text
+--accel auto|kvm|tcg =auto
+--memory SIZE text
+--cpus 1..64
+--scratch-size SIZE text =32G
+--mirror URL text $PARTICLE_OS_MIRROR
+--apt-proxy auto|none|URL text $PARTICLE_OS_APT_PROXY
+--source-date SECONDS 0..4294967295 $SOURCE_DATE_EPOCH
+--plain flag $PARTICLE_OS_PLAIN
+--network none
+--junit FILE path file
+--format raw|qcow2|vmdk|vdi|vhd|vpc|vhdx|qcow|qed|parallels|bochs|cloop|dmg
+--template text =debian-trixie hidden
+"""
+COMMANDS = {
+    "boot-test": [
+        "IMAGE",
+        "--format",
+        "--unit text multiple",
+        "--firmware bios|uefi|uefi-secure",
+        "--checks FILE path",
+        "--console-only flag",
+        "--accel",
+        "--memory",
+        "--timeout SECONDS 1..86400",
+        "--junit",
+        "--report FILE path file",
+        "--evidence DIRECTORY path directory",
+        "--template",
+    ],
+    "build": [
+        "RECIPE_PATH",
+        "--set",
+        "--allow-outside",
+        "--allow-env",
+        "--output path directory =out",
+        "--base",
+        "--accel",
+        "--memory",
+        "--cpus",
+        "--scratch-size",
+        "--mirror",
+        "--apt-proxy",
+        "--template text =debian-trixie",
+        "--no-cache flag",
+        "--refresh STAGE text",
+        "--max-age HOURS 0.. =24",
+        "--source-date",
+        "--plain",
+        "--network",
+        "--no-boot-test flag",
+        "--junit",
+        "--keep-on-failure flag",
+        "--dry-run flag",
+    ],
+    "cache list": [],
+    "cache prune": [
+        "--size SIZE text =20G",
+        "--max-age HOURS 0..",
+    ],
+    "cache verify": [],
+    "doctor": [],
+    "explain": [
+        "PATH STAGE[.OPTION] text required",
+    ],
+    "help": [
+        "WORDS [COMMAND]... text several",
+    ],
+    "init": [
+        "TEMPLATE text =minimal",
+        "--output FILE path",
+    ],
+    "inspect": [
+        "WHAT IMAGE|REF|RECIPE text required",
+        "--format",
+        "--verify flag",
+        "--mirror",
+        "--template",
+        "--set",
+        "--allow-outside",
+        "--accel",
+    ],
+    "list": [
+        "WHAT recipes|stages|checks|templates|images =recipes",
+        "--output path directory =out",
+    ],
+    "run": [
+        "IMAGE",
+        "--format",
+        "--firmware bios|uefi|uefi-secure =bios",
+        "--ssh flag",
+        "--keep flag",
+        "--accel",
+        "--memory",
+        "--cpus",
+        "--template",
+    ],
+    "schema": [
+        "--included flag",
+    ],
+    "shell": [
+        "RECIPE_PATH",
+        "--set",
+        "--allow-outside",
+        "--allow-env",
+        "--at STAGE text",
+        "--failed flag",
+        "--base",
+        "--mirror",
+        "--scratch-size",
+        "--source-date",
+        "--plain",
+        "--network",
+        "--apt-proxy",
+        "--accel",
+        "--memory",
+        "--cpus",
+        "--template",
+    ],
+    "stage run": [
+        "KIND TYPE text required",
+        "--options FILE path required",
+        "--base REF text required",
+        "--output FILE path",
+        "--set",
+        "--allow-outside",
+        "--allow-env",
+        "--accel",
+        "--memory",
+        "--cpus",
+        "--mirror",
+        "--apt-proxy",
+        "--plain",
+        "--network",
+        "--template",
+    ],
+    "validate": [
+        "RECIPES RECIPE... path required several",
+        "--set",
+        "--allow-outside",
+        "--format text|json|github =text",
+    ],
+    "version": [],
+}
+
+
+def described(parameter):
+    """An option or argument in words, without its help."""
+    match parameter.type:
+        case click.Choice(choices=choices):
+            kind = "|".join(choices)
+        case click.IntRange(min=least, max=most):
+            kind = f"{least}..{'' if most is None else most}"
+        case click.Path(exists=exists, file_okay=file, dir_okay=directory):
+            kind = "path" + " exists" * exists + " file" * (not directory)
+            kind += " directory" * (not file)
+        case other:
+            kind = "flag" if getattr(parameter, "is_flag", False) else other.name
+    is_argument = isinstance(parameter, click.Argument)
+    name = parameter.name.upper() if is_argument else "/".join(parameter.opts)
+    # click has a value of its own for no default.
+    default = parameter.default if isinstance(parameter.default, str | int | Path) else ""
+    words = [
+        name,
+        parameter.metavar or "",
+        kind,
+        "" if default in ("", False) else f"={default}",
+        *(word for word in ("required", "multiple", "hidden") if getattr(parameter, word, False)),
+        "several" if parameter.nargs == -1 else "",
+        f"${parameter.envvar}" if parameter.envvar else "",
+    ]
+    return " ".join(filter(None, words))
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_the_options_of_each_command(words):
+    command = cli
+    for word in words.split():
+        command = command.get_command(click.Context(command), word)
+    shared = {line.partition(" ")[0]: line for line in SHARED.split("\n")}
+    wanted = [shared.get(name, name) for name in COMMANDS[words]]
+    wanted += [] if words == "help" else OUTPUT.strip().split("\n")
+    assert Counter(map(described, command.params)) == Counter(wanted)
