@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from particle_os.system.workspace import data_directory
 
@@ -43,3 +45,15 @@ def test_init_knows_its_templates(tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert "did you mean 'server'?" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_init_says_what_it_wrote_and_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = run("init", "--output", "a.yml").stdout
+    assert said == "a.yml written; build it with: particle-os build a.yml\n"
+    assert json.loads(run("init", "--output", "b.yml", "--json").stdout) == {"path": "b.yml"}
+    result = run("init", "--output", "a.yml")
+    assert "a.yml is there already" in result.stderr
+    assert "Name another with --output." in result.stderr
+    missing = run("init", "--output", "no-directory/x.yml").stderr
+    assert "no-directory/x.yml cannot be written: No such file or directory" in missing

@@ -17,11 +17,19 @@ def test_a_recipe_is_inspected_without_its_secrets(tmp_path, monkeypatch):
     assert "timezone" in result.stdout
 
 
-@pytest.mark.parametrize("what", ["tar:base.tar", "docker://debian", "recipe.yml"])
-def test_only_disk_images_are_verified(what):
-    result = run("inspect", "--verify", what)
+@pytest.mark.parametrize("what", ["tar:base.tar", "docker://debian", "recipe.yml", "recipe.yaml"])
+@pytest.mark.parametrize("option", [["--verify"], ["--format", "raw"]])
+def test_only_disk_images_are_verified_and_have_a_format(what, option):
+    result = run("inspect", *option, what)
     assert result.exit_code == 2
-    assert "disk images" in result.stderr
+    assert f"{option[0]} is for disk images, and {what} is none" in result.stderr
+
+
+def test_an_image_that_is_not_there_is_named(tmp_path):
+    result = run("inspect", tmp_path / "x.raw")
+    assert result.exit_code == 2
+    assert f"there is no image {tmp_path}/x.raw" in result.stderr
+    assert "Name a disk image" in result.stderr
 
 
 def test_a_base_that_is_not_made_yet_is_no_base_to_inspect():

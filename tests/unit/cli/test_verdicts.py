@@ -1,7 +1,9 @@
+import tempfile
 from pathlib import Path
 
+import pytest
 from particle_os.cli import verdicts
-from particle_os.errors import StageFailed
+from particle_os.errors import StageFailed, UsageError
 
 
 def test_a_file_that_can_be_written_is_left_as_it_was(tmp_path):
@@ -27,3 +29,17 @@ def test_an_open_file_of_this_process_is_written_to(tmp_path):
     text = (tmp_path / "out").read_text()
     assert text.startswith("before\n<?xml")
     assert text.count('message="it failed"') == 2
+
+
+def test_a_directory_in_which_no_file_can_be_made_is_no_place(tmp_path, monkeypatch):
+    """Permissions prove nothing to root, so a file is tried."""
+    verdicts.make_writable(None)
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UsageError, match="a cannot be written: Permission denied"):
+        verdicts.make_writable(tmp_path / "a")
+    with pytest.raises(UsageError, match=r"x\.xml cannot be written: Permission denied"):
+        verdicts.check_writable(tmp_path / "x.xml")
