@@ -249,7 +249,7 @@ def _reference() -> tuple[list[str], Path]:
         name for stage in loaded.stages if isinstance(stage, Apt) for name in stage.packages
     ]
     suite = loaded.base_image.removeprefix("mmdebstrap:")
-    found = find_suite(suite, None, loaded.architecture, cache_directory())
+    found = find_suite(suite, None, loaded.architecture, cache_directory(), plain=False)
     assert found is not None
     return packages, found.tarball
 

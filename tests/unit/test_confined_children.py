@@ -14,6 +14,7 @@ import pytest
 from particle_os.apt.host import Own, apt_get
 from particle_os.apt.mmdebstrap import Extraction, extract_packages
 from particle_os.apt.package_disk import write_disk
+from particle_os.apt.proxy import NO_PROXY
 from particle_os.base import container
 from particle_os.base.tarball import architecture_of
 from particle_os.errors import ParticleError, VmError
@@ -164,5 +165,5 @@ def test_mmdebstrap_opens_no_file_of_the_users_home(work):
     """Without a mirror it fails, after the spy; its status is not the one of the spy."""
     wanted = Extraction("trixie", "http://127.0.0.1:9/debian", "amd64", ["apt"])
     with pytest.raises(ParticleError) as caught:
-        extract_packages(wanted, work=work, log=print, deadline=plenty())
+        extract_packages(wanted, work=work, log=print, deadline=plenty(), proxy=NO_PROXY)
     assert f"status {SPIED}" not in str(caught.value)

@@ -24,7 +24,7 @@ from particle_os.apt import directory as apt_directory
 from particle_os.apt.directory import Refused
 from particle_os.apt.host import Own, apt_get
 from particle_os.apt.package_disk import CONTROL_LIMIT, write_disk
-from particle_os.apt.proxy import NO_PROXY, ChosenProxy
+from particle_os.apt.proxy import ChosenProxy
 from particle_os.errors import InfrastructureError, printable
 from particle_os.system import process
 from particle_os.system.checksum import file_sha256
@@ -63,8 +63,8 @@ class Depot:
         work: Path,
         disk: Path,
         log: Callable[[str], None],
-        attachments: Mapping[str, Path] | None = None,
-        proxy: ChosenProxy | None = None,
+        attachments: Mapping[str, Path],
+        proxy: ChosenProxy,
     ) -> None:
         self._lists = cache / "apt"
         self._packages = cache / "packages"
@@ -72,8 +72,8 @@ class Depot:
         self._disk = disk
         self._log = log
         # The files that the recipe names, keyed by digest.
-        self._attachments = attachments or {}
-        self._proxy = proxy or NO_PROXY
+        self._attachments = attachments
+        self._proxy = proxy
         self._fresh: set[str] = set()
         self._count = 0
 

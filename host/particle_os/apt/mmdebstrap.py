@@ -12,7 +12,7 @@ from pathlib import Path
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.contract import wire
 
-from particle_os.apt.proxy import NO_PROXY, ChosenProxy
+from particle_os.apt.proxy import ChosenProxy
 from particle_os.errors import InfrastructureError, NotEnoughSpace, printable
 from particle_os.system import process
 from particle_os.system.confinement import Confinement
@@ -49,7 +49,7 @@ def extract_packages(
     work: Path,
     log: Callable[[str], None],
     deadline: Deadline,
-    proxy: ChosenProxy = NO_PROXY,
+    proxy: ChosenProxy,
 ) -> None:
     """Fetches, verifies and extracts packages; runs no maintainer scripts.
 
@@ -67,7 +67,7 @@ def extracting_packages(
     work: Path,
     log: Callable[[str], None],
     deadline: Deadline,
-    proxy: ChosenProxy = NO_PROXY,
+    proxy: ChosenProxy,
 ) -> Iterator[Callable[[], None]]:
     """Runs `extract_packages` in the background; yields a function that waits for its end."""
 

@@ -40,7 +40,7 @@ def bootstrapped(
     log: Callable[[str], None],
     deadline: Deadline,
     proxy: ChosenProxy,
-    plain: bool = False,
+    plain: bool,
 ) -> Iterator[tuple[Sandbox, Path]]:
     """Makes a base in `directory`; yields a VM with the unpacked base, and the base's tarball.
 

@@ -20,8 +20,8 @@ def find_base(
     cache: Path,
     *,
     mirror: str | None,
-    rebuild: bool = False,
-    plain: bool = False,
+    rebuild: bool,
+    plain: bool,
 ) -> Base | None:
     """The base of a reference; None for the base of a suite that must be made first.
 
@@ -46,7 +46,9 @@ def existing_base(reference: str, architecture: str, cache: Path, *, mirror: str
     Raises UsageError when the base of a suite has not been made yet; otherwise as `find_base`.
     """
     check_base_reference(reference, "inspect")
-    found = find_base(reference, Path(), architecture, cache, mirror=mirror)
+    found = find_base(
+        reference, Path(), architecture, cache, mirror=mirror, rebuild=False, plain=False
+    )
     if found is None:
         raise UsageError(
             f"the base image {reference} has not been made yet",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from particle_agent.contract.wire import AgentEvent
 
-from particle_os.apt.proxy import NO_PROXY, ChosenProxy
+from particle_os.apt.proxy import ChosenProxy
 from particle_os.base.bootstrap import SandboxOpener, bootstrapped
 from particle_os.base.model import Base, TarBase
 from particle_os.system import process, publication
@@ -30,7 +30,7 @@ DIGEST_LIMIT = 1000
 
 
 def find_suite(
-    suite: str, mirror: str | None, architecture: str, cache: Path, *, plain: bool = False
+    suite: str, mirror: str | None, architecture: str, cache: Path, *, plain: bool
 ) -> TarBase | None:
     """The base of `mmdebstrap:SUITE` in the cache; None when it is not there.
 
@@ -77,8 +77,8 @@ def ensure_suite(
     finished: Callable[[Sandbox, TarBase], None],
     listen: Callable[[AgentEvent], None],
     log: Callable[[str], None],
-    proxy: ChosenProxy = NO_PROXY,
-    plain: bool = False,
+    proxy: ChosenProxy,
+    plain: bool,
 ) -> TarBase:
     """The base of `mmdebstrap:SUITE`; makes it when the cache lacks it.
 

@@ -122,11 +122,8 @@ def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def guarded(
-    action: Callable[[], int | None], *, as_json: bool, debug: bool, gate: Gate | None = None
-) -> int:
+def guarded(action: Callable[[], int | None], *, as_json: bool, debug: bool, gate: Gate) -> int:
     """Runs a command; shows its error, if any, through the gate, and returns the exit code."""
-    gate = gate or Gate()
     interrupt.install()
     try:
         try:

@@ -96,10 +96,10 @@ class Plan:
     helper: Helper | None
     # The first stage, counted from 0, whose earlier results are not used.
     refresh_from: int
+    # The values of the secrets, by the hashes that stand for them in the stages.
+    secrets: Mapping[str, bytes] = field(repr=False)
     # Stages that particle-os adds after the stages of the recipe.
     more: tuple[Export, ...] = ()
-    # The values of the secrets, by the hashes that stand for them in the stages.
-    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

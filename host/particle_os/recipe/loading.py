@@ -49,7 +49,7 @@ def load_stage(
     given: Mapping[str, str] | None = None,
     *,
     base: str,
-    allow_outside: bool = False,
+    allow_outside: bool,
 ) -> LoadedRecipe:
     """Reads and validates the options of one stage, as a recipe with this stage only.
 

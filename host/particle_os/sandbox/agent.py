@@ -201,7 +201,7 @@ class Agent:
 
     @contextmanager
     def shell(
-        self, deadline: Deadline, *, terminal: bool, apt_proxy: wire.AptProxy | None = None
+        self, deadline: Deadline, *, terminal: bool, apt_proxy: wire.AptProxy | None
     ) -> Iterator[paramiko.Channel]:
         """The channel of a root shell in the target; `terminal` gives it a pseudo-terminal."""
         command = f"exec python3 -I -S {self._place} shell"

@@ -17,13 +17,14 @@ from particle_agent.contract.wire import FileContent, PackageRequest
 from particle_agent.stages.software.apt import Apt
 from particle_os.apt.depot import Depot
 from particle_os.apt.package_disk import write_disk
-from particle_os.apt.proxy import ChosenProxy
+from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.errors import InfrastructureError, StageFailed
 
 from ...archive import served
 from ...waiting import plenty
 
 pytestmark = pytest.mark.slow
+NOTHING_MORE = {"attachments": {}, "proxy": NO_PROXY}
 
 
 def build(directory, name, version="1.0", depends=""):
@@ -97,7 +98,9 @@ def depot(tmp_path):
         stream.truncate(64 << 20)
     (tmp_path / "cache").mkdir()
     lines = []
-    depot = Depot(cache=tmp_path / "cache", work=tmp_path, disk=disk, log=lines.append)
+    depot = Depot(
+        cache=tmp_path / "cache", work=tmp_path, disk=disk, log=lines.append, **NOTHING_MORE
+    )
     depot.lines = lines
     depot.disk = disk
     return depot
@@ -171,7 +174,13 @@ def test_what_is_installed_is_not_fetched(depot, archive):
 def test_a_package_is_fetched_once(depot, archive, tmp_path):
     answer(depot, make_request(archive.url, "tool"))
     archive.served.clear()
-    other = Depot(cache=tmp_path / "cache", work=tmp_path / "other", disk=depot.disk, log=print)
+    other = Depot(
+        cache=tmp_path / "cache",
+        work=tmp_path / "other",
+        disk=depot.disk,
+        log=print,
+        **NOTHING_MORE,
+    )
     (tmp_path / "other").mkdir()
     answer(other, make_request(archive.url, "tool", update=False))
     assert archive.served == []

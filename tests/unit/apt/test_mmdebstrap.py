@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from particle_agent.contract import wire
 from particle_os.apt import mmdebstrap
-from particle_os.apt.proxy import ChosenProxy
+from particle_os.apt.proxy import NO_PROXY, ChosenProxy
 from particle_os.errors import InfrastructureError, NotEnoughSpace
 
 from ...waiting import plenty, until
@@ -31,10 +31,10 @@ def program(tmp_path, monkeypatch):
     return make
 
 
-def extracting(work, proxy=None, log=print):
-    options = {} if proxy is None else {"proxy": proxy}
-    deadline = plenty()
-    return mmdebstrap.extracting_packages(WANTED, work=work, log=log, deadline=deadline, **options)
+def extracting(work, proxy=NO_PROXY, log=print):
+    return mmdebstrap.extracting_packages(
+        WANTED, work=work, log=log, deadline=plenty(), proxy=proxy
+    )
 
 
 def wait_for(path):

@@ -296,3 +296,21 @@ def test_captured_output_is_bounded(soon):
     with pytest.raises(InfrastructureError, match="it failed") as raised:
         process.capture(["ls", "/no/such"], deadline=soon, what="it", limit=9)
     assert "/no/such" in raised.value.tail[0]
+
+
+def test_no_layer_stays_open_after_its_end(layout, fetch, monkeypatch):
+    opened = []
+
+    def open_regular(place):
+        opened.append(place.open("rb"))
+        return opened[-1]
+
+    image = fetch(layout.name(layout.image(LOWER, UPPER)))
+    place = layers.blob(cache_directory() / "images", image.layers[0].digest)
+    assert place.parent.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(layers, "open_regular", open_regular)
+    stream = layers.opened(image, cache_directory())
+    stream.read()
+    assert [file.closed for file in opened] == [True, True]
+    stream.close()
+    assert stream.closed

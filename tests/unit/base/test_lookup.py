@@ -142,8 +142,8 @@ def test_a_plain_base_and_another_are_two(tmp_path):
     bases.mkdir()
     (bases / f"{suites[True]}.sha256").write_text("sha256:0\n")
     where = ("mmdebstrap:trixie", tmp_path, "amd64", tmp_path)
-    assert find_base(*where, mirror=None) is None
-    assert find_base(*where, mirror=None, plain=True) is not None
+    assert find_base(*where, mirror=None, rebuild=False, plain=False) is None
+    assert find_base(*where, mirror=None, rebuild=False, plain=True) is not None
 
 
 def test_a_changed_base_of_a_suite_is_damaged(tmp_path):
@@ -157,3 +157,8 @@ def test_a_changed_base_of_a_suite_is_damaged(tmp_path):
     assert not is_damaged(TarBase("tar:base.tar", tarball, digest)), "it is the user's own"
     tarball.unlink()
     assert is_damaged(base)
+
+
+@pytest.mark.parametrize(("machine", "name"), [(3, "i386"), (40, "arm"), (21, "ppc64el")])
+def test_other_machines_of_debian(write, machine, name):
+    assert architecture_of(write(tar(usr__bin__ls=elf(machine)))) == name

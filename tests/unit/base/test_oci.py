@@ -158,3 +158,10 @@ def test_an_image_has_its_layers_and_its_settings_for_containers():
 def test_images_that_do_not_fit_are_reported_why(changes, words):
     with pytest.raises(UsageError, match=words):
         read(configuration(**changes))
+
+
+def test_a_document_has_a_limit(monkeypatch):
+    monkeypatch.setattr(oci, "DOCUMENT_LIMIT", len(manifest()))
+    assert oci.read_manifest(manifest(), "it")
+    with pytest.raises(UsageError, match="it: a document is larger than 0 MiB"):
+        oci.read_manifest(manifest() + b" ", "it")

@@ -121,3 +121,15 @@ def test_a_search_that_takes_long_goes_on_where_it_ended(tmp_path, monkeypatch):
     assert PANIC in said.splitlines()
     assert machine.saved[0][0] == MIB and len(machine.saved) == 3
     assert machine.ran.count("cont") == machine.ran.count("stop")
+
+
+def test_the_screen_is_read_from_the_memory_of_vga(tmp_path):
+    machine = Memory(tmp_path, cells(b"login:"), screen.TEXT_MEMORY)
+    assert screen.text(machine, plenty()).startswith(b"login:")
+    assert {*machine.saved} == {(0xB8000, 0xB8000 + 0x8000)}
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_characters_are_told_from_their_colours_wherever_a_screen_begins(before):
+    (found,) = screen._failures(bytes(before) + cells(b"so: ", PANIC))
+    assert PANIC in found.splitlines()

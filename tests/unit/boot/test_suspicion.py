@@ -1,7 +1,7 @@
 """Tests of when a sign of failure counts, and what contradicts a sign."""
 
-from particle_os.boot.signs import ANSWER, INIT, KERNEL
-from particle_os.boot.suspicion import Suspicion
+from particle_os.boot.signs import ANSWER, BEFORE_KERNEL, INIT, KERNEL
+from particle_os.boot.suspicion import AFTER_ANSWER, Suspicion, _past
 
 PANIC = b"Kernel panic - not syncing: Attempted to kill init!"
 
@@ -60,3 +60,9 @@ def test_the_words_are_those_of_the_whole_line():
     suspicion = suspect(b"Kernel panic - not syn" + PANIC[22:30])
     suspicion.add_evidence(PANIC[30:])
     assert suspicion.believed(KERNEL)[1].endswith(PANIC.decode())
+
+
+def test_each_phase_has_its_impossible_statuses():
+    assert _past(KERNEL - 1) == ()
+    assert _past(KERNEL) == _past(ANSWER - 1) == BEFORE_KERNEL
+    assert _past(ANSWER) == AFTER_ANSWER

@@ -155,3 +155,24 @@ def test_a_short_text_is_not_withheld(tmp_path):
     source.problem(None, "late", "abc abcd", "abcd abc")
     (problem,) = source.problems
     assert (problem.message, problem.hint) == ("abc ***", "*** abc")
+
+
+def test_a_value_and_its_key_have_their_own_places(tmp_path):
+    source = load(tmp_path, "a:\n  b: 1\n")
+    assert source.mark(("a",))[1:] == (2, 3)
+    assert source.mark(("a",), of_key=True)[1:] == (1, 1)
+    assert document.Source(tmp_path).mark(())[1:] == (1, 1)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("{a: ", "}"), ("[", "]")])
+def test_a_document_may_be_as_deep_as_its_limit(tmp_path, opening, closing):
+    most = document.DEPTH_LIMIT
+    assert problems(tmp_path, opening * most + "1" + closing * most) == []
+    ((line, _, code),) = problems(tmp_path, opening * (most + 1) + "1" + closing * (most + 1))
+    assert (line, code) == (1, "too-complex")
+
+
+def test_as_many_values_as_the_limit_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(document, "NODE_LIMIT", 4)
+    assert problems(tmp_path, "[1, 2, 3]") == []
+    assert problems(tmp_path, "[1, 2, 3, 4]") == [(1, 11, "too-complex")]

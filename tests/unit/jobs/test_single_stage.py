@@ -21,7 +21,7 @@ BASE = "tar:base.tar"
 def load(tmp_path, kind, text, base=BASE, **variables):
     path = tmp_path / "options.yml"
     path.write_text(text)
-    return loading.load_stage(kind, path, variables, base=base)
+    return loading.load_stage(kind, path, variables, base=base, allow_outside=False)
 
 
 def test_the_options_are_written_as_in_a_recipe(tmp_path):

@@ -2,6 +2,7 @@ import base64
 import re
 from html.parser import HTMLParser
 
+import jinja2
 import pytest
 from particle_agent.contract.inspection import Package
 from particle_os.boot import files
@@ -312,7 +313,8 @@ def test_odd_times_stay_within_the_chart(seconds):
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [(0.04, "0.0 s"), (12.34, "12.3 s"), (99.96, "1 min 40 s"), (245, "4 min 5 s"),
-     (7380, "2 h 3 min")],
+     (3599.4, "59 min 59 s"), (3600, "1 h 0 min"), (7380, "2 h 3 min"), (-1, "?"),
+     (366 * 86400, "?")],
 )  # fmt: skip
 def test_durations(seconds, told):
     assert page.duration(seconds) == told
@@ -362,3 +364,51 @@ def test_journal_console_and_packages_come_from_the_evidence(tmp_path):
     assert "script" not in found.tags
     assert "2 packages" in found.text
     assert "6.8 MiB" in found.text
+
+
+def test_the_chart_of_stages():
+    stages = (
+        StageResult(index=0, type="apt", name="tools", status="done", seconds=4.0),
+        StageResult(index=1, type="run", status="done", cached=True),
+        StageResult(index=2, type="users", status="failed", seconds=1.0),
+        StageResult(index=3, type="qemu", status="not-run"),
+    )
+    assert page._stages(result("x", stages=stages)) == [
+        page.Bar("1. tools (apt)", "4.0 s", 0.0, 100.0),
+        page.Bar("2. run", "cached", 0.0, 0.0),
+        page.Bar("3. users", "failed", 0.0, 25.0, "bad"),
+        page.Bar("4. qemu", "not run", 0.0, 0.0),
+    ]
+
+
+def test_the_figures_at_the_top():
+    made = result("x", phases={"stages": 3.0, "boot-test": 61.0})
+    smaller = made.artifacts[0].model_copy(update={"allocated_bytes": 3 << 20})
+    made = made.model_copy(update={"artifacts": (*made.artifacts, smaller)})
+    packages = [Package(name="a", version="1", architecture="all")] * 2
+    assert page._figures([verdict("x"), verdict("x", "passed", "uefi")], made, packages) == [
+        ("boot, BIOS", "12.5 s"),
+        ("boot, UEFI", "12.5 s"),
+        ("checks hold", "2 of 4"),
+        ("smallest image", "3 MiB"),
+        ("packages", "2"),
+        ("build", "64.0 s"),
+    ]
+    assert page._figures([], None, []) == []
+
+
+def test_a_word_that_the_page_does_not_have_is_an_error():
+    template = page._template().environment.from_string("{{ nothing }}")
+    with pytest.raises(jinja2.UndefinedError):
+        template.render()
+
+
+def test_the_largest_packages_come_first_and_empty_ones_not_at_all():
+    packages = [
+        Package(name=name, version="1", architecture="all", size=size << 20)
+        for name, size in (("none", 0), ("small", 1), ("large", 4))
+    ]
+    assert page._largest(packages) == [
+        page.Bar("large", "4 MiB", 0.0, 100.0),
+        page.Bar("small", "1 MiB", 0.0, 25.0),
+    ]

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 START = """
 import os, sys, time
 from particle_os.cli.command import guarded
+from particle_os.system.gate import Gate
 
 def ready():
     print("ready", flush=True)
@@ -25,7 +26,7 @@ def last_word():
 def action():
 {body}
 
-sys.exit(guarded(action, as_json=False, debug=False))
+sys.exit(guarded(action, as_json=False, debug=False, gate=Gate()))
 """
 
 
@@ -136,11 +137,12 @@ while True:
 AFTER = """
 import signal, sys, time
 from particle_os.cli.command import guarded
+from particle_os.system.gate import Gate
 
 def action():
     {action}
 
-code = guarded(action, as_json=False, debug=False)
+code = guarded(action, as_json=False, debug=False, gate=Gate())
 print("ready", flush=True)
 sys.stdin.readline()
 print("alive", flush=True)

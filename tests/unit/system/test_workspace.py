@@ -1,5 +1,6 @@
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -195,3 +196,15 @@ def test_an_output_directory_that_cannot_be_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with workspace() as work, pytest.raises(UsageError, match="cannot be used"):
         work.adopt_directory(tmp_path / "file")
+
+
+def test_what_a_workspace_makes_is_private_and_a_lock_can_be_shared(tmp_path, soon):
+    with workspace() as work:
+        adopted = work.adopt_directory(tmp_path / "out")
+        assert stat.S_IMODE(adopted.stat().st_mode) == 0o700
+    before = os.umask(0)
+    try:
+        with locked(tmp_path / "lock", soon):
+            assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o666
+    finally:
+        os.umask(before)

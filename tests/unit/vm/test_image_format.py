@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from particle_os.errors import UsageError
-from particle_os.vm.image_format import FORMATS, check_readable, image_format
+from particle_os.vm.image_format import FORMATS, _refers, check_readable, image_format
 
 
 def qcow2(path, *, version=3, backing=0, features=0):
@@ -155,3 +155,22 @@ def test_an_image_with_damaged_headers_is_told_by_what_is_wrong(tmp_path):
         check_readable(image, "qcow2")
     assert "Unsupported qcow2 version" in caught.value.tail[-1]
     check_readable(image, "raw")
+
+
+def test_each_byte_of_a_reference_counts_and_no_other():
+    """The place of the name of a qcow image, and the features of a qed image."""
+    qcow, qed = b"QFI\xfb\0\0\0\1" + bytes(1024), b"QED\0" + bytes(1024)
+    cases = [("qcow", qcow, place, 1, place < 16) for place in (8, 15, 16)]
+    cases += [("qed", qed, 16, value, bool(value & 1)) for value in (1, 2, 3)]
+    cases += [("qed", qed, place, 1, False) for place in (15, 17, 23, 24)]
+    for given, head, place, value, refers in cases:
+        content = head[:place] + bytes([value]) + head[place + 1 :]
+        assert _refers(given, content) is refers, (given, place)
+
+
+@pytest.mark.parametrize("features", [1, 2, 8, 16])
+def test_other_features_of_qcow2_name_no_file(tmp_path, features):
+    head = qcow2(tmp_path / "image", features=features).read_bytes()
+    assert not _refers("qcow2", head)
+    assert _refers("qcow2", qcow2(tmp_path / "image", features=features | 4).read_bytes())
+    assert not _refers("qcow2", qcow2(tmp_path / "image", version=2, features=4).read_bytes())

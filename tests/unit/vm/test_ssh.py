@@ -133,6 +133,7 @@ def test_the_announced_key_is_accepted_and_data_arrives(keys, host_key, soon):
             digest = connection.send(channel, io.BytesIO(data), soon)
             channel.settimeout(HANG_SECONDS)
             answer = channel.makefile("rb").read().decode()
+        assert channel.closed
         connection.close()
     assert digest == hashlib.sha256(data).hexdigest()
     assert answer == f"take {digest}"
