@@ -279,13 +279,13 @@ def test_sources_and_settings_for_a_proxy(tmp_path):
     assert "Uris: https://m.example/debian\n" in (tmp_path / "b/etc/target.sources").read_text()
 
 
-@pytest.mark.parametrize("content", ["ä", "a", "/w=="])
+@pytest.mark.parametrize("content", ["ä", "a", "/w==", "YQ==!"])
 def test_a_file_that_is_no_base64_of_text_is_refused(written, content):
     with pytest.raises(Refused, match="is not UTF-8 text"):
         written(status=FileContent(path="/var/lib/dpkg/status", content=content))
 
 
-@pytest.mark.parametrize("content", ["ä", "a"])
+@pytest.mark.parametrize("content", ["ä", "a", "YQ==!", "Y Q=="])
 def test_a_keyring_that_is_no_base64_is_refused(written, content):
     with pytest.raises(Refused, match="is not a keyring"):
         written(keyrings=(FileContent(path="/etc/apt/keyrings/a.gpg", content=content),))

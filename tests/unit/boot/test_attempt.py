@@ -123,3 +123,10 @@ def test_a_damaged_image_looks_like_a_disk_that_fails_and_is_rejected(boot):
 
 def test_a_system_that_passes_in_spite_of_a_disk_error_passes(boot):
     assert boot(disk_error=NotEnoughSpace("the disk is full"))[0].passed
+
+
+def test_an_undecided_boot_keeps_all_of_its_error(tmp_path):
+    error = InfrastructureError("b", hint="h", where="w", tail=["t"], log=tmp_path / "log")
+    found = attempt.Undecided(error, None)
+    for name in ("brief", "hint", "where", "tail", "log"):
+        assert getattr(found, name) == getattr(error, name)

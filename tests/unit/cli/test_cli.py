@@ -78,7 +78,7 @@ def test_wrong_usage_ends_with_2_and_says_nothing_on_standard_output(arguments):
 def test_colours_only_where_they_are_wanted(recipe, monkeypatch):
     arguments = ("build", recipe, "--base", "tar:missing.tar")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert "\x1b[" in run(*arguments, color=True).stderr
+    assert run(*arguments, color=True).stderr.startswith("\x1b[31m\x1b[1merror: \x1b[0m")
     assert "\x1b[" not in run(*arguments).stderr
     monkeypatch.setenv("NO_COLOR", "")
     assert "\x1b[" in run(*arguments, color=True).stderr

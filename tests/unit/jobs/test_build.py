@@ -10,12 +10,14 @@ from particle_agent.stages.software.apt import Apt
 from particle_os.documents.document import Mark
 from particle_os.egress.record import HostRefused, Hosts
 from particle_os.errors import DeadlineExceeded, StageFailed, VmError
+from particle_os.jobs.build_result import Observations
 from particle_os.jobs.execution import stage_results
 from particle_os.jobs.execution.conversation import Conversation
 from particle_os.jobs.execution.stage_results import Stages
 from particle_os.jobs.plan import BuildOptions
-from particle_os.jobs.planning import make_plan
+from particle_os.jobs.planning import make_plan, make_stage_plan
 from particle_os.report.progress import Progress
+from particle_os.sandbox.verification import FindingResult, Verification
 from particle_os.vm.traffic import Traffic
 
 from ...waiting import plenty
@@ -294,3 +296,42 @@ def test_only_the_stage_that_makes_the_disk_can_report_it(event, statuses):
     with pytest.raises(VmError, match="no use for"):
         heard.listen(event)
     assert heard.written is None
+
+
+def test_the_findings_of_a_disk_are_those_of_its_verification():
+    assert Observations().findings == ()
+    assert Observations().is_sound
+    assert Observations().status() == "not-tested"
+    finding = FindingResult(code="c", severity="error", place="", message="broken")
+    seen = Observations(verification=Verification(seconds=1, findings=(finding,)))
+    assert seen.findings == (finding,)
+    assert seen.status() == "defective"
+
+
+@pytest.mark.parametrize("refresh", ["base", None])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_plan_looks_for_the_base_that_its_options_ask_for(tmp_path, monkeypatch, refresh, plain):
+    asked = []
+
+    def find(reference, relative_to, architecture, cache, **options):
+        asked.append((reference, relative_to, architecture, options))
+
+    monkeypatch.setattr("particle_os.jobs.planning.find_base", find)
+    path = tmp_path / "recipe.yml"
+    kernel = "  - {type: apt, packages: [linux-image-amd64, systemd-sysv]}\n"
+    path.write_text(f"name: x\nstages:\n{kernel}  - type: qemu\n")
+    mirror = "http://mirror.example.org/debian"
+    make_plan(path, BuildOptions(refresh=refresh, plain=plain, mirror=mirror))
+    options = {"mirror": mirror, "rebuild": refresh == "base", "plain": plain}
+    assert asked == [("mmdebstrap:trixie", tmp_path, "amd64", options)]
+
+
+def test_a_stage_alone_is_planned_on_the_given_base(tmp_path):
+    (tmp_path / "o.yml").write_text("zone: UTC\n")
+    base = "mmdebstrap:bookworm"
+    for export in (True, False):
+        plan = make_stage_plan(
+            "timezone", tmp_path / "o.yml", BuildOptions(), base=base, export=export
+        )
+        assert (plan.base_reference, plan.options.base, plan.refresh_from) == (base, base, 0)
+        assert len(plan.more) == export

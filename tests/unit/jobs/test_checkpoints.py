@@ -285,3 +285,20 @@ def test_a_damaged_base_of_the_cache_is_found_by_verification(tmp_path):
     assert cache.damaged(tmp_path) == []
     (bases / "trixie.tar.zst").write_bytes(b"Content")
     assert [(entry.kind, entry.name) for entry in cache.damaged(tmp_path)] == [("base", "trixie")]
+
+
+def test_a_checkpoint_is_private_and_its_description_reaches_the_disk(
+    store, keep, tmp_path, monkeypatch
+):
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2])
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    keep("a")
+    for path in (tmp_path / "checkpoints", tmp_path / "checkpoints/a"):
+        assert path.stat().st_mode & 0o077 == 0
+    assert META in synced

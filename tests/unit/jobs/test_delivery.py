@@ -3,10 +3,12 @@ import json
 
 import pytest
 from particle_agent.stages.output.qemu import Qemu
+from particle_os.errors import NotEnoughSpace
 from particle_os.jobs.delivery import Delivery, published
 from particle_os.report import results
 from particle_os.report.progress import Progress
 from particle_os.report.results import ENDINGS, StageResult
+from particle_os.system.workspace import allocated_bytes
 
 from tests.unit.report.test_page import result
 
@@ -153,3 +155,26 @@ def test_an_earlier_build_with_intact_images_makes_a_build_unnecessary(earlier, 
 def test_an_earlier_build_that_is_not_whole_is_built_again(earlier, damage):
     damage(earlier)
     assert published("server", earlier, "key") is None
+
+
+def test_room_is_needed_before_each_copy_of_an_image(delivery, soon, monkeypatch):
+    asked = []
+
+    def need_room(directory, needed, what):
+        asked.append((directory, needed, what))
+        raise NotEnoughSpace("no room")
+
+    monkeypatch.setattr("particle_os.jobs.delivery.need_room", need_room)
+    delivery.file("raw").write_bytes(b"x" * 8192)
+    delivery.add("raw", 8192)
+    disk = Qemu(formats=("raw", "qcow2"), compress="zstd")
+    for copy in (delivery.convert, delivery.compress):
+        with pytest.raises(NotEnoughSpace):
+            copy(disk, Progress([]), soon)
+    assert asked == [
+        (delivery.staging, allocated_bytes(delivery.file("raw")), "the qcow2 image"),
+        (delivery.staging, allocated_bytes(delivery.file("raw")), "the compressed image"),
+    ]
+    delivery.compress(Qemu(formats=("raw",), compress="none"), Progress([]), soon)
+    delivery.compress(Qemu(formats=("qcow2",), compress="zstd"), Progress([]), soon)
+    assert len(asked) == 2

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 from particle_os.errors import UsageError
@@ -66,3 +68,17 @@ def test_any_other_file_is_neither_used_nor_changed(tmp_path, image, what):
         run_image._check_overlay(kept, image, "vmdk" if what == "other format" else "raw", soon())
     assert "another directory" in raised.value.hint
     assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize("terminals", [(True, False), (False, True), (False, False)])
+def test_an_image_needs_a_terminal_for_input_and_for_output(monkeypatch, terminals):
+    for name, is_terminal in zip(("stdin", "stdout"), terminals, strict=True):
+        monkeypatch.setattr(sys, name, SimpleNamespace(isatty=lambda found=is_terminal: found))
+    with pytest.raises(UsageError, match="not a terminal"):
+        run_image.check_terminal()
+
+
+def test_a_terminal_is_enough(monkeypatch):
+    for name in ("stdin", "stdout"):
+        monkeypatch.setattr(sys, name, SimpleNamespace(isatty=lambda: True))
+    assert run_image.check_terminal() is None

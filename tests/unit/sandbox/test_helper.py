@@ -162,3 +162,5 @@ def test_a_damaged_helper_is_made_again(template, tmp_path, monkeypatch):
     assert len(made) == 2
     assert helper.intact(first.root.parent)
     assert any("damaged" in note for note in notes)
+    for path in (tmp_path / "helpers", first.root.parent):
+        assert path.stat().st_mode & 0o077 == 0

@@ -102,3 +102,10 @@ def test_a_package_with_too_many_bytes_of_control_files_is_refused(tmp_path, soo
     package.write_bytes(deb(GOOD, DATA))
     with pytest.raises(InfrastructureError, match="bytes of control files"):
         package_disk.write_disk([package], tmp_path / "disk", tmp_path, soon)
+
+
+def test_a_package_for_several_architectures_has_its_own_in_its_files():
+    text = "Package: a\nArchitecture: amd64\n"
+    assert dpkg_database._info_name(text) == "a"
+    assert dpkg_database._info_name(f"{text}Multi-Arch: foreign\n") == "a"
+    assert dpkg_database._info_name(f"{text}Multi-Arch: same\n") == "a:amd64"

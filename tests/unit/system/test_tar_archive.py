@@ -222,3 +222,11 @@ def test_an_archive_that_shrinks_well_is_not_refused(tmp_path):
     path.write_bytes(packed(gz, [header(b"0", 320 * MIB), 64, 64, 64, 64, 64]))
     with tar_archive.opened(path, plenty()) as archive:
         assert [member.size for member in archive] == [320 * MIB]
+
+
+def test_an_archive_may_have_as_many_bytes_as_its_limit():
+    data = written([("a", tarfile.REGTYPE, b"")])
+    assert len(list(tar_archive.Archive(io.BytesIO(data), len(data), plenty()))) == 1
+    with pytest.raises(tar_archive.Excessive):
+        list(tar_archive.Archive(io.BytesIO(data), 511, plenty()))
+    assert tar_archive.Archive(io.BytesIO(data[:512]), 512, plenty())._next().name == "a"

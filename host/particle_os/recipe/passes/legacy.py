@@ -69,7 +69,7 @@ def _lift(source: Source, stage: Node, kind: Any) -> None:
 
 def _rename_below(source: Source, node: Node, kind: Any) -> None:
     """Converts the keys of the mappings in the options of `kind` into the current form."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         inner, value = options_class(hints[field.name]), node.child(kebab_case(field.name))
         if inner is None or value is None:

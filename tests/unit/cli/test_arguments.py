@@ -1,4 +1,4 @@
-"""What the commands hand on to the jobs: each option arrives where it has its effect."""
+"""Each option of a command arrives at the job where it has its effect."""
 
 from types import SimpleNamespace
 
