@@ -17,6 +17,7 @@ from particle_os.vm.argv import (
     Uefi,
     qemu_argv,
 )
+from particle_os.vm.machine import OVERHEAD, confinement
 
 
 def argv_of(**options):
@@ -194,3 +195,23 @@ def test_with_secure_boot_only_the_firmware_writes_the_variables():
 
 def test_without_uefi_there_is_no_flash():
     assert "pflash" not in " ".join(argv_of())
+
+
+@pytest.mark.parametrize(
+    ("options", "tcp"),
+    [
+        ({}, "none"),
+        ({"network": "isolated"}, "none"),
+        ({"network": "isolated-ssh"}, "ephemeral"),
+        ({"forwards": (80,)}, "ephemeral"),
+        ({"network": "two-cards"}, "any"),
+    ],
+)
+def test_a_machine_gets_the_connections_that_its_network_needs(tmp_path, options, tcp):
+    within = confinement(MachineSpec("tcg", 512 * MIB, 2, **options), tmp_path)
+    assert (within.tcp, within.memory) == (tcp, 512 * MIB + OVERHEAD)
+    assert within.writes == (tmp_path,)
+    kvm = confinement(MachineSpec("kvm", 512 * MIB, 2, **EVERYTHING), tmp_path)
+    assert {Path("/dev/kvm"), Path("/out/x.raw")} <= {*kvm.writes}
+    assert Path("/cache/root.squashfs") in kvm.reads
+    assert Path("/cache/root.squashfs") not in kvm.writes
