@@ -60,7 +60,8 @@ class RecordingTarget(Target):
         super().__init__(root, self.report, hostname="testbox", attachments=directory)
         self.directory = directory
         self.commands: list[Command] = []
-        self.owners: dict[str, tuple[int, int]] = {}
+        # By inode: a file gets its owner before its name.
+        self._owners: dict[int, tuple[int, int]] = {}
         self.networked = 0
         self.captured: dict[str, str] = {}
         self._reactions: dict[str, Callable[[Command], None]] = {}
@@ -99,7 +100,7 @@ class RecordingTarget(Target):
         return self.captured.get(argv[0], "")
 
     def _chown(self, place: Path, owner: tuple[int, int]) -> None:
-        self.owners[place.name] = owner
+        self._owners[place.lstat().st_ino] = owner
 
     @contextmanager
     def network(self) -> Iterator[None]:
@@ -121,6 +122,9 @@ class RecordingTarget(Target):
         with disk.open("wb") as file:
             file.truncate(size)
         return disk
+
+    def owner(self, path: str) -> tuple[int, int]:
+        return self._owners[self.path(path).stat().st_ino]
 
     def mode(self, path: str) -> int:
         return self.path(path).stat().st_mode & 0o7777

@@ -124,8 +124,9 @@ def test_update_grub_gets_the_same_command_line(debian):
 @pytest.mark.parametrize("word", ["a=$(id)", 'b="c', "d;e", "f'g", "h\\", "{x}"])
 def test_a_word_that_would_be_script_is_refused(debian, word):
     debian.write("/etc/kernel/cmdline", f"quiet {word}\n")
-    with pytest.raises(StageError, match=r"/etc/kernel/cmdline cannot be written"):
+    with pytest.raises(StageError, match=r"/etc/kernel/cmdline cannot be written") as raised:
         Qemu(boot_loader="grub").run(debian)
+    assert "Leave out quotes" in raised.value.hint
 
 
 def test_with_signed_packages_grub_starts_behind_the_shim(debian):
@@ -167,8 +168,9 @@ def test_a_package_that_is_missing_is_named_before_anything_happens(
 @pytest.mark.parametrize(("kind", "package"), copied.PACKAGES.items())
 def test_the_tools_of_the_root_file_system_must_be_there(debian, kind, package):
     debian.remove(f"/usr/sbin/mkfs.{kind}")
-    with pytest.raises(StageError, match=f"'{package}' is not installed"):
+    with pytest.raises(StageError, match=f"'{package}' is not installed") as raised:
         Qemu(file_system=kind).run(debian)
+    assert f"Add '{package}'" in raised.value.hint
     assert debian.commands == []
 
 

@@ -200,10 +200,11 @@ def test_compressed_in_several_parts(place):
 
 
 def test_a_layer_that_is_not_the_one_of_the_configuration(place):
-    with pytest.raises(StageError, match="layer 2 of the image does not match"):
+    with pytest.raises(StageError, match="layer 2 of the image does not match") as raised:
         unpack_image(
             io.BytesIO(image(*LAYERS, plain=[LAYERS[0], b"something else"])), place / "root"
         )
+    assert "download it again" in raised.value.hint
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd])
@@ -304,8 +305,9 @@ def test_links_are_not_followed_out_of_the_base(place):
 @pytest.mark.parametrize("data", [tar(member("debian/etc/x")), tar(directory("./etc"))])
 def test_an_archive_without_a_root_file_system_is_reported(place, data):
     unpack(io.BytesIO(data), place / "root")
-    with pytest.raises(StageError, match="no root file system"):
+    with pytest.raises(StageError, match="no root file system") as raised:
         check_base(place / "root")
+    assert "root directory itself" in raised.value.hint
 
 
 @pytest.mark.timeout(60)

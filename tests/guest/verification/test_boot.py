@@ -55,6 +55,7 @@ class Image:
             place.mkdir()
         self.active, self.esp_active, self.end = True, False, 7 * MIB
         self.label, self.root_number, self.first_type = "gpt", 2, "x"
+        self.root_kind = "ext4"
         self.write(self.root, "usr/bin/init", "program").chmod(0o755)
         self.write(self.root, "etc/hostname", "x")
         (self.root / "sbin").symlink_to("usr/bin")
@@ -84,8 +85,8 @@ class Image:
         volumes = [
             FoundVolume(number=1, kind="vfat", uuid=ESP_UUID, label="", entry=entries[0],
                    tree=Tree(self.esp)),
-            FoundVolume(number=2, kind="ext4", uuid=ROOT_UUID, label="", entry=entries[1],
-                   tree=Tree(self.root)),
+            FoundVolume(number=2, kind=self.root_kind, uuid=ROOT_UUID, label="", entry=entries[1],
+                   tree=Tree(self.root) if self.root_kind else None),
         ]  # fmt: skip
         reported = []
         with self.path.open("rb") as disk:
@@ -113,7 +114,8 @@ def extlinux(image):
 def grub_bios(image):
     code = bytearray(b"\xeb\x63\x90".ljust(440, b"\0"))
     code[384:390] = b"GRUB \0"
-    struct.pack_into("<Q", code, 0x5C, 2048)
+    # The number of the sector, and the number of the boot drive (0xFF: the one of BIOS).
+    struct.pack_into("<QB", code, 0x5C, 2048, 0xFF)
     core = bytearray(b"\x52" * 1024)
     struct.pack_into("<QH", core, 500, 2049, 1)
     image.write_disk(0, code)
@@ -173,6 +175,25 @@ def change(path, old, new):
 @pytest.mark.parametrize("name", ["extlinux", "grub_bios", "grub_efi", "systemd_boot"])
 def test_a_whole_way(name, request):
     assert request.getfixturevalue(name).judged() == []
+
+
+def test_a_partition_to_boot_without_a_file_system(extlinux):
+    """Its first sector has the code, but the kernel knows no file system there."""
+    extlinux.root_kind = ""
+    assert extlinux.judged() == ["boot-loader-file-missing"]
+
+
+def test_grub_whose_core_image_is_nowhere(grub_bios):
+    """A number of a sector that is the MBR itself, or beyond the disk, leads nowhere."""
+    for sector in (0, 8 * MIB // 512, 1 << 40):
+        grub_bios.write_disk(0x5C, struct.pack("<Q", sector))
+        assert grub_bios.judged() == ["boot-code-broken"]
+
+
+def test_grub_of_uefi_without_its_own_menu(grub_efi):
+    """The first menu only leads to the menu next to the kernel."""
+    (grub_efi.root / "boot/grub/grub.cfg").unlink()
+    assert grub_efi.judged() == ["boot-menu-missing"]
 
 
 def test_no_way_at_all(image):

@@ -132,6 +132,18 @@ def test_the_words_of_other_checkers(tmp_path, monkeypatch, kind, status, said, 
         assert said in text
 
 
+def test_checkers_speak_one_language_and_say_why_they_fail(monkeypatch):
+    """Their words are compared with known ones, and errors are on standard error."""
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("LANGUAGE", "de")
+    program = ["sh", "-c", 'echo "$LC_ALL $PATH" >&2; export -p']
+    status, said = reading.output(program, seconds=30, limit=1000)
+    assert status == 0
+    assert said.startswith("C.UTF-8 /usr/sbin:/usr/bin:/sbin:/bin\n")
+    assert "LANGUAGE" not in said
+
+
 def test_a_flood_is_cut_and_the_status_is_that_of_the_end():
     flood = ["sh", "-c", "yes | head -c 3000000; exit 4"]
     status, said = reading.output(flood, seconds=30, limit=1000)

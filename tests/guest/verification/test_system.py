@@ -317,8 +317,12 @@ def test_devices_that_everybody_may_write_to():
     assert "/null" in [file.path for file in found]
     node = Found("/srv/null", "c", 0o666, 0)
     in_place = Found("/dev/null", "c", 0o666, 0)
-    rights.check(Tree(Path("/nonexistent")), [node, in_place], Findings(reported.append))
-    assert [(f.code, f.place) for f in reported] == [("world-writable", "/srv/null")]
+    file = Found("/dev/file", "f", 0o666, 1)
+    rights.check(Tree(Path("/nonexistent")), [node, in_place, file], Findings(reported.append))
+    assert [(f.code, f.place) for f in reported] == [
+        ("world-writable", "/dev/file"),
+        ("world-writable", "/srv/null"),
+    ]
 
 
 def test_a_link_for_the_machine_id_of_dbus(tree, judge):

@@ -83,7 +83,8 @@ def test_ssh_keys_belong_to_the_user(debian):
     assert debian.read("/home/admin/.ssh/authorized_keys") == f"{KEY}\n"
     assert debian.mode("/home/admin/.ssh") == 0o700
     assert debian.mode("/home/admin/.ssh/authorized_keys") == 0o600
-    assert debian.owners[".ssh"] == (1001, 1002)
+    for path in ("/home/admin/.ssh", "/home/admin/.ssh/authorized_keys"):
+        assert debian.owner(path) == (1001, 1002)
 
 
 @pytest.mark.parametrize(
@@ -100,23 +101,25 @@ def test_sudo(debian, wish, line):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "hint"),
     [
-        ({"groups": ("docker",)}, "no group docker"),
-        ({"shell": "/usr/bin/zsh"}, "no shell /usr/bin/zsh"),
-        ({"uid": 1000}, "the uid 1000 belongs to old"),
+        ({"groups": ("docker",)}, "no group docker", "groups stage"),
+        ({"shell": "/usr/bin/zsh"}, "no shell /usr/bin/zsh", "Install its package"),
+        ({"uid": 1000}, "the uid 1000 belongs to old", ""),
     ],
 )
-def test_what_the_image_lacks_is_reported_before_anything_runs(debian, options, message):
-    with pytest.raises(StageError, match=message):
+def test_what_the_image_lacks_is_reported_before_anything_runs(debian, options, message, hint):
+    with pytest.raises(StageError, match=message) as raised:
         make(debian, name="admin", **options)
+    assert hint in (raised.value.hint or "")
     assert debian.commands == []
 
 
 def test_sudo_must_be_installed(debian):
     debian.remove("/usr/bin/sudo")
-    with pytest.raises(StageError, match="'sudo' is not installed"):
+    with pytest.raises(StageError, match="'sudo' is not installed") as raised:
         make(debian, name="admin", sudo="password")
+    assert "Add 'sudo'" in raised.value.hint
 
 
 def test_an_account_keeps_its_own_uid(debian):
@@ -185,8 +188,9 @@ def test_passwords_that_contradict_themselves_are_refused(options):
 
 
 def test_keys_need_a_home_directory(debian):
-    with pytest.raises(StageError, match="cannot have SSH keys"):
+    with pytest.raises(StageError, match="cannot have SSH keys") as raised:
         make(debian, name="backup", system=True, ssh_authorized_keys=(KEY,))
+    assert "a 'home'" in raised.value.hint
     assert debian.commands == []
     make(debian, name="backup", system=True, home="/srv/b", ssh_authorized_keys=(KEY,))
     assert debian.exists("/srv/b/.ssh/authorized_keys")

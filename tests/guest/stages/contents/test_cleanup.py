@@ -85,6 +85,14 @@ def test_a_link_never_leads_out_of_the_image(debian, tmp_path):
     assert (outside / "file").exists()
 
 
+def test_the_report_counts_documentation_and_caches(debian):
+    for path in (PAGE, "/var/cache/man/index.db", "/var/cache/apt/pkgcache.bin"):
+        debian.path(path).parent.mkdir(parents=True, exist_ok=True)
+        debian.path(path).write_bytes(b"x" * (3 << 20))
+    Cleanup().run(debian)
+    assert debian.report.lines == ["removed 9 MiB"]
+
+
 def test_caches_go_and_their_directories_stay(debian):
     debian.write("/var/cache/man/de/index.db", "x")
     debian.write("/var/cache/apt/pkgcache.bin", "x")

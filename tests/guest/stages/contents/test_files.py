@@ -17,13 +17,14 @@ def debian(target):
 def test_directories_files_and_links_are_made(debian):
     Files(
         directories=(Directory(path="/srv/www", mode="2750", owner="www-data", group="adm"),),
-        files=(File(path="/srv/www/a/index.html", content="hello\n", mode="0640"),),
+        files=(File(path="/srv/www/a/index.html", content="hello\n", mode="0640", group="adm"),),
         links=(Link(path="/srv/current", to="www"),),
     ).run(debian)
     assert debian.mode("/srv/www") == 0o2750
-    assert debian.owners["www"] == (33, 4)
+    assert debian.owner("/srv/www") == (33, 4)
     assert debian.read("/srv/www/a/index.html") == "hello\n"
     assert debian.mode("/srv/www/a/index.html") == 0o640
+    assert debian.owner("/srv/www/a/index.html") == (0, 4)
     assert os.readlink(debian.root / "srv/current") == "www"
 
 
@@ -46,6 +47,7 @@ def test_a_file_of_the_host_is_copied(debian):
     Files(files=(File(path="/opt/tool", source=source, mode="0755", owner="www-data"),)).run(debian)
     assert (debian.root / "opt/tool").read_bytes() == b"\xff\x00"
     assert debian.mode("/opt/tool") == 0o755
+    assert debian.owner("/opt/tool") == (33, 0)
     assert debian.mode("/opt") == 0o755
 
 
@@ -76,7 +78,8 @@ def test_a_directory_of_the_host_is_copied_over_what_is_there(debian):
     assert debian.list("/srv/site/css") == ["new.css", "old.css"]
     assert os.readlink(debian.root / "srv/site/home") == "css"
     assert (debian.mode("/srv/site/run.sh"), debian.mode("/srv/site/css/new.css")) == (0o755, 0o644)
-    assert {debian.owners["site"][0], debian.owners["css"][0]} == {33}
+    made = ("", "/css", "/css/new.css", "/run.sh")
+    assert {debian.owner(f"/srv/site{name}") for name in made} == {(33, 0)}
 
 
 def test_a_directory_of_the_host_leads_nowhere_else(debian):
@@ -120,8 +123,9 @@ def test_a_directory_and_a_file_never_replace_each_other(debian, stage):
 
 @pytest.mark.parametrize("who", [{"owner": "nobody-here"}, {"group": "nobody-here"}])
 def test_an_owner_that_the_image_lacks_is_reported(debian, who):
-    with pytest.raises(StageError, match=r"there is no (user|group) nobody-here"):
+    with pytest.raises(StageError, match=r"there is no (user|group) nobody-here") as raised:
         Files(files=(File(path="/srv/x", content="", **who),)).run(debian)
+    assert "users stage" in raised.value.hint
     assert not debian.exists("/srv/x")
 
 

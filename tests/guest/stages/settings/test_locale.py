@@ -111,8 +111,9 @@ def test_built_in_locales_need_no_package(target, name):
 
 
 def test_a_missing_package_is_named(target):
-    with pytest.raises(StageError, match="'locales' is not installed"):
+    with pytest.raises(StageError, match="'locales' is not installed") as raised:
         Locale(default="en_US.UTF-8").run(target)
+    assert "'locales'" in raised.value.hint
     assert not target.exists("/etc/locale.gen")
 
 

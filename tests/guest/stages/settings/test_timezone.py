@@ -28,8 +28,9 @@ def test_utc_needs_no_package(target, zone):
 
 
 def test_a_missing_package_is_named(target):
-    with pytest.raises(StageError, match="'tzdata' is not installed"):
+    with pytest.raises(StageError, match="'tzdata' is not installed") as raised:
         Timezone(zone="Europe/Berlin").run(target)
+    assert "'tzdata'" in raised.value.hint
 
 
 def test_a_typing_error_is_reported_with_the_nearest_zone(debian):

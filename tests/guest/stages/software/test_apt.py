@@ -75,8 +75,9 @@ def test_update_can_be_left_out(debian):
 
 
 def test_a_base_without_apt_is_reported(target):
-    with pytest.raises(StageError, match="no apt-get"):
+    with pytest.raises(StageError, match="no apt-get") as raised:
         Apt(packages=("curl",)).run(target)
+    assert "contains the 'apt' package" in raised.value.hint
 
 
 def test_services_stay_off_during_the_installation_only(debian):
@@ -555,8 +556,9 @@ def test_a_missing_package_is_reported_in_apts_words(debian):
 )
 def test_an_unreachable_mirror_is_named(debian, line):
     fail_with(debian, line, "  Could not connect to mirror.example:80 (192.0.2.1)")
-    with pytest.raises(EnvironmentFailed, match=r"mirror\.example cannot be reached"):
+    with pytest.raises(EnvironmentFailed, match=r"mirror\.example cannot be reached") as raised:
         Apt(packages=("curl",)).run(debian)
+    assert "Check the network" in raised.value.hint
 
 
 @pytest.fixture
@@ -635,8 +637,9 @@ def test_passwords_stay_in_the_vm(helped, place):
 
 @pytest.mark.parametrize("name", ["nonesuch", "gone", "cur.", "curl+"])
 def test_a_name_that_apt_took_for_something_else_is_an_error(helped, name):
-    with pytest.raises(StageError, match="there is no package"):
+    with pytest.raises(StageError, match="there is no package") as raised:
         Apt(packages=(name,)).run(helped)
+    assert "suite of the base image" in raised.value.hint
 
 
 def test_a_name_that_an_installed_package_provides_will_do(helped):
@@ -661,8 +664,9 @@ def test_removals_are_part_of_the_same_transaction(helped):
 
 
 def test_a_package_that_was_not_removed_is_an_error(helped):
-    with pytest.raises(StageError, match="'curl' was not removed"):
+    with pytest.raises(StageError, match="'curl' was not removed") as raised:
         Apt(remove=("curl",)).run(helped)
+    assert "package that needs it" in raised.value.hint
 
 
 def test_an_upgrade_and_new_packages_are_one_transaction(helped):
@@ -707,8 +711,9 @@ def test_answers_are_given_before_the_packages_come(helped):
 
 def test_a_base_without_debconf_is_an_error(helped):
     answer = Answer(package="vim", question="vim/x", type="string", value="")
-    with pytest.raises(StageError, match="no debconf-set-selections"):
+    with pytest.raises(StageError, match="no debconf-set-selections") as raised:
         Apt(debconf=(answer,)).run(helped)
+    assert "'debconf'" in raised.value.hint
 
 
 def test_what_is_held_must_be_there(helped):
@@ -754,8 +759,11 @@ def test_a_file_that_is_no_package_is_an_error(with_deb, monkeypatch):
 def test_a_stage_with_only_packages_from_the_host_does_not_fetch_by_itself(debian, monkeypatch):
     monkeypatch.setattr(from_host, "make_request", lambda target: object())
     debian.report.refusal = "the host has no apt"
-    with pytest.raises(StageError, match="cannot fetch the packages: the host has no apt"):
+    with pytest.raises(
+        StageError, match="cannot fetch the packages: the host has no apt"
+    ) as raised:
         Apt(packages=("curl",), network="packages").run(debian)
+    assert "Give the stage a network" in raised.value.hint
     monkeypatch.setattr(from_host, "make_request", lambda target: None)
     with pytest.raises(StageError, match="cannot fetch the packages: the system has passwords"):
         Apt(packages=("curl",), network="packages").run(debian)

@@ -143,6 +143,7 @@ def test_what_the_kernel_cannot_read_is_refused(debian):
 
 def test_an_image_without_initramfs_tools_is_reported(debian):
     debian.remove("/usr/sbin/update-initramfs")
-    with pytest.raises(StageError, match="no initramfs-tools"):
+    with pytest.raises(StageError, match="no initramfs-tools") as raised:
         Kernel(initramfs="generic").run(debian)
+    assert "'initramfs-tools'" in raised.value.hint
     assert not debian.exists(kernels.SETTINGS)

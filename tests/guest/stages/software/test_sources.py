@@ -72,8 +72,9 @@ def test_the_format_of_a_key_file_is_found_out(debian, tmp_path, data, ending):
 
 
 def test_a_keyring_of_the_image_must_be_there(debian):
-    with pytest.raises(StageError, match=r"no /usr/share/keyrings/d\.gpg in the image"):
+    with pytest.raises(StageError, match=r"no /usr/share/keyrings/d\.gpg in the image") as raised:
         write(debian, keyring="/usr/share/keyrings/d.gpg")
+    assert "package that brings it" in raised.value.hint
     debian.write("/usr/share/keyrings/d.gpg", "")
     assert write(debian, keyring="/usr/share/keyrings/d.gpg")[-1] == (
         "Signed-By: /usr/share/keyrings/d.gpg"
@@ -94,8 +95,9 @@ def test_a_repository_without_suites_has_no_components(debian):
 
 
 def test_a_base_without_apt_is_reported(target):
-    with pytest.raises(StageError, match="no apt"):
+    with pytest.raises(StageError, match="no apt") as raised:
         write(target)
+    assert "contains the 'apt' package" in raised.value.hint
 
 
 @pytest.mark.parametrize(
