@@ -4,15 +4,34 @@ import pytest
 from particle_agent.agent.failure import FailedStage, failure
 from particle_agent.agent.missing import check_needs, missing
 from particle_agent.contract import wire
+from particle_agent.disk import boot
 from particle_agent.stages.accounts.groups import Group, Groups
 from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.contents.cleanup import Cleanup
 from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.settings.hostname import Hostname
+from particle_agent.stages.settings.keyboard import Keyboard
 from particle_agent.stages.settings.locale import Locale
+from particle_agent.stages.settings.network import Interface, Network
 from particle_agent.stages.settings.services import Services
 from particle_agent.stages.settings.timezone import Timezone
 from particle_agent.stages.software.apt import Apt
+from particle_agent.stages.software.kernel import Kernel
 
 QEMU = Qemu(formats=("raw",))
+
+
+CONFIGURE = (
+    QEMU,
+    Cleanup(),
+    Hostname(hostname="box"),
+    Kernel(modules=("loop",)),
+    Keyboard(layout="de"),
+    Locale(default="de_DE.UTF-8"),
+    Network(interfaces=(Interface(match=("*",)),)),
+    Services(enable=("ssh.service",)),
+    Timezone(zone="UTC"),
+)
 
 
 def lacks(target, *stages):
@@ -51,6 +70,12 @@ def test_what_it_lacks_is_reported_once_for_each_stage(base):
         (0, "package locales"), (1, "group docker"), (1, "package sudo"), (2, "user deploy"),
         (3, "package linux-image"), (3, "package init"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", CONFIGURE, ids=lambda stage: stage.type)
+def test_a_stage_that_only_configures_brings_nothing(stage):
+    """So the need is reported before the first stage runs."""
+    assert not stage.may_bring(boot.kernel_need())
 
 
 def test_what_an_earlier_stage_may_bring_is_left_to_the_stage(base):

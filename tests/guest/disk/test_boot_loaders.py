@@ -1,3 +1,4 @@
+import re
 import struct
 import subprocess
 
@@ -95,6 +96,35 @@ def test_bios_finds_grubs_core_image_where_it_is(debian, kind, place):
     assert (start, count) == (sector + 1, 2)
     assert content[0x66:0x68] == b"\x90\x90"
     assert content[440:SECTOR] == bytes(SECTOR - 440), "the partition table is not written over"
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "room"), [("gpt", MIB, MIB), ("msdos", SECTOR, MIB - SECTOR)]
+)
+def test_grubs_core_image_fills_its_room_and_no_more(debian, tmp_path, kind, place, room):
+    disk, core = tmp_path / "disk", "/boot/grub/i386-pc/core.img"
+    disk.write_bytes(bytes(place))
+    debian.write(core, "x" * room)
+    grub.Grub(kind).write_boot_code(debian, disk, [])
+    content = disk.read_bytes()
+    assert len(content) == place + room
+    assert struct.unpack_from("<Q", content, 0x5C) == (place // SECTOR,)
+    assert content[0x64:0x6A] == b"\x01\x01\x90\x90\x01\x01"
+    start, count, rest = struct.unpack_from("<QHH", content, place + SECTOR - 12)
+    assert (start, count, rest) == (place // SECTOR + 1, room // SECTOR - 1, 0x7878)
+    debian.write(core, "x" * (room + 1))
+    with pytest.raises(StageError, match=f"the limit is {room}"):
+        grub.Grub(kind).write_boot_code(debian, disk, [])
+
+
+def test_an_mbr_has_its_own_identifier_and_types(debian):
+    Qemu(boot_loader="grub", partition_table="msdos").run(debian)
+    label, identifier, esp_line, root_line = table(debian)
+    assert label == "label: dos"
+    assert re.fullmatch("label-id: 0x[0-9a-f]{8}", identifier)
+    assert "type=ef" in esp_line
+    assert re.fullmatch("start=[0-9]+MiB, type=83, bootable", root_line)
+    assert "uuid=" not in esp_line + root_line
 
 
 @pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
@@ -224,6 +254,10 @@ def test_systemd_boot_has_its_programs_and_the_kernel_goes_the_way_of_updates(de
     command = debian.only("kernel-install")
     assert command.inside
     assert command.argv[1:] == ("add", "6.12", "/boot/vmlinuz-6.12", "/boot/initrd.img-6.12")
+    relaxed = {"SYSTEMD_RELAX_ESP_CHECKS": "1"}
+    assert command.env == {"BOOT_ROOT": "/boot/efi", "BOOT_MNT": "/boot/efi", **relaxed}
+    assert files["loader/loader.conf"] == "timeout 1\n"
+    assert files["loader/entries.srel"] == "type1\n"
 
 
 def test_systemd_boot_starts_behind_the_shim_when_that_is_there(debian):
@@ -263,6 +297,15 @@ def test_a_swap_file_has_no_holes(debian, file_system, commands):
     swap = ["mkswap", "debugfs", "chattr", "fallocate"]
     assert [p for p in debian.programs() if p in swap] == commands
     assert "/swapfile none swap defaults 0 0\n" in debian.read("/etc/fstab")
+    tree = debian.root if file_system == "ext4" else debian.directory / "mounted"
+    swap_file = tree / "swapfile"
+    assert swap_file.stat().st_mode & 0o777 == 0o600, "its content was memory"
+    assert debian.only("mkswap").argv[-1] == str(swap_file)
+    if file_system == "ext4":
+        assert debian.only("debugfs").argv[3] == f"fallocate /swapfile 0 {64 * MIB // 4096 - 1}"
+        assert swap_file.stat().st_size == 64 * MIB
+    else:
+        assert debian.only("fallocate").argv[1:] == ("--length", str(64 * MIB), str(swap_file))
     size, content = debian.report.needed[0]
     assert size >= content + 64 * MIB, "there is room for it, but nothing to write"
 

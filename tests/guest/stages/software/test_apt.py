@@ -479,7 +479,9 @@ def test_the_initramfs_is_made_once_for_each_kernel(debian):
 
     def update_initramfs(command):
         settings[command.argv[-1]] = debian.read("/etc/initramfs-tools/conf.d/particle-os")
-        hooks[command.argv[-1]] = debian.list("/usr/share/initramfs-tools/hooks")
+        place = "/usr/share/initramfs-tools/hooks"
+        modes = {name: debian.mode(f"{place}/{name}") for name in debian.list(place)}
+        hooks[command.argv[-1]] = modes
 
     on_install(debian, install)
     debian.when("update-initramfs", update_initramfs)
@@ -491,7 +493,7 @@ def test_the_initramfs_is_made_once_for_each_kernel(debian):
     ]
     assert "MODULES=list" in settings["6.12-cloud-amd64"]
     assert "MODULES=list" not in settings["6.12-amd64"]
-    assert hooks == {"6.12-amd64": [], "6.12-cloud-amd64": ["zz-particle-os"]}
+    assert hooks == {"6.12-amd64": {}, "6.12-cloud-amd64": {"zz-particle-os": 0o755}}
     assert debian.list("/etc/initramfs-tools/conf.d") == []
     assert debian.list("/usr/share/initramfs-tools/hooks") == []
     assert debian.list("/run") == []
@@ -661,6 +663,12 @@ def test_removals_are_part_of_the_same_transaction(helped):
     assert {"-oAPT::Get::Purge=true", "-oAPT::Get::AutomaticRemove=true"} <= set(install)
     assert helped.networked == 0, "a removal fetches nothing"
     assert helped.report.requests == []
+
+
+def test_a_removal_alone_keeps_configuration_and_dependencies(helped):
+    helped.when("apt-get", lambda c: helped.write("/var/lib/dpkg/status", ""))
+    Apt(remove=("curl",)).run(helped)
+    assert not [word for word in only_install(helped) if word.startswith("-oAPT::Get::")]
 
 
 def test_a_package_that_was_not_removed_is_an_error(helped):

@@ -25,7 +25,8 @@ def debian(target):
 
 def write(target, *, snapshot=None, replace=False, **repository):
     one = Repository(**{**DEBIAN, **repository})
-    Sources(repositories=(one,), snapshot=snapshot, replace=replace).run(target)
+    options = {"replace": True} if replace else {}
+    Sources(repositories=(one,), snapshot=snapshot, **options).run(target)
     return target.read(f"{LISTS}/{one.name}.sources").splitlines()
 
 
