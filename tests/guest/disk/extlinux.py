@@ -8,11 +8,11 @@ CORE_OFFSET = 2 << 20
 LOW, HIGH = 0x11A, 0x120
 
 
-def core():
-    """An ldlinux.sys of syslinux 6."""
+def core(places=600):
+    """An ldlinux.sys of syslinux 6. `places` is the offset of its table of places."""
     data = bytearray(b"\r\nSYSLINUX 6.04 \0\r\n\x1a".ljust(1024, b"\x90"))
-    struct.pack_into("<IIHHIIHH", data, 24, 0x3EB202FE, 1, 2, 2, 256, 0, 127, 600)
-    struct.pack_into("<10H", data, 600, 0, 0, 0, 0, 0, 0, 0, LOW, HIGH, 0)
+    struct.pack_into("<IIHHIIHH", data, 24, 0x3EB202FE, 1, 2, 2, 256, 0, 127, places)
+    struct.pack_into("<10H", data, places, 0, 0, 0, 0, 0, 0, 0, LOW, HIGH, 0)
     rest = 0x3EB202FE - sum(struct.unpack("<256I", data))
     struct.pack_into("<I", data, 40, rest & 0xFFFFFFFF)
     return bytes(data)

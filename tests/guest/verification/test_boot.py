@@ -9,7 +9,7 @@ from particle_agent.verification import boot, pe
 from particle_agent.verification.table import PartitionEntry, PartitionTable
 from particle_agent.verification.volumes import FoundVolume
 
-from ..disk.extlinux import BOOT_SECTOR, CORE, CORE_OFFSET
+from ..disk.extlinux import BOOT_SECTOR, CORE, CORE_OFFSET, core
 
 MIB = 1 << 20
 ROOT_UUID, ESP_UUID = "a6cdd9c7-f5cb-4d61-aed1-5b849a34a970", "7E9F-EE80"
@@ -128,7 +128,8 @@ def program(sections):
     """A PE program with these sections, by name."""
     head = bytearray(0x200)
     head[:2], head[0x80:0x84] = b"MZ", b"PE\0\0"
-    struct.pack_into("<I", head, 0x3C, 0x80)
+    # The code of a program for DOS follows the offset of the header.
+    struct.pack_into("<I2s", head, 0x3C, 0x80, b"\x0e\x1f")
     struct.pack_into("<HH12xHH", head, 0x84, 0x8664, len(sections), 16, 0)
     data = b""
     for index, (name, content) in enumerate(sections.items()):
@@ -387,9 +388,17 @@ def test_a_loader_that_is_not_where_the_boot_sector_looks_for_it(extlinux):
     for data in (bytes(1024), CORE[:500], CORE[:-4] + b"oops"):
         path.write_bytes(data)
         assert extlinux.judged() == ["boot-code-broken"]
-    path.write_bytes(CORE)
     extlinux.write_disk(2 * MIB + CORE_OFFSET, bytes(512))
-    assert extlinux.judged() == ["boot-code-broken"]
+    for data in (CORE, core(places=len(CORE) - 20)):
+        path.write_bytes(data)
+        assert extlinux.judged() == ["boot-code-broken"]
+
+
+def test_a_section_is_known_when_its_whole_header_was_read():
+    end = 0x80 + 24 + 16 + 2 * 40
+    data = program({".linux": b"kernel", ".cmdline": b"x"})
+    assert list(pe.sections(data[:end])) == [".linux", ".cmdline"]
+    assert list(pe.sections(data[: end - 1])) == [".linux"]
 
 
 @pytest.mark.parametrize("cut", range(0, 700, 7))

@@ -32,8 +32,8 @@ def debian(target):
     target.write("/boot/vmlinuz-6.1-amd64", "")
     target.write(
         "/etc/passwd",
-        "root:x:0:0::/root:/bin/bash\nd:x:1:1::/:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n"
-        "bob:x:1001:1001::/:/bin/sh\nodd:x:many:1::/:/bin/sh\nnobody:x:65534:1::/:/bin/sh\n",
+        "root:x:0:0::/root:/bin/bash\nd:x:1:1::/:/bin/sh\nann:x:1000:100::/home/ann:/bin/sh\n"
+        "bob:x:1001:1001::/:/bin/sh\nodd:x:many:1::/:/bin/sh\nnobody:x:65534:1::/:/bin/sh\nservice:x:999:1000::/:/bin/sh\n",
     )
     target.write("/etc/shadow", "root:*:1:\nann:$y$x:1:\nbob::1:\nodd\nshort:\n", mode=0o600)
     return target
