@@ -191,6 +191,14 @@ def test_grub_whose_core_image_is_nowhere(grub_bios):
         assert grub_bios.judged() == ["boot-code-broken"]
 
 
+def test_grub_whose_core_image_follows_the_mbr(grub_bios):
+    core = bytearray(b"\x52" * 1024)
+    struct.pack_into("<QH", core, 500, 2, 1)
+    grub_bios.write_disk(0x5C, struct.pack("<Q", 1))
+    grub_bios.write_disk(512, core)
+    assert grub_bios.judged() == []
+
+
 def test_grub_of_uefi_without_its_own_menu(grub_efi):
     """The first menu only leads to the menu next to the kernel."""
     (grub_efi.root / "boot/grub/grub.cfg").unlink()
@@ -392,6 +400,16 @@ def test_a_loader_that_is_not_where_the_boot_sector_looks_for_it(extlinux):
     for data in (CORE, core(places=len(CORE) - 20)):
         path.write_bytes(data)
         assert extlinux.judged() == ["boot-code-broken"]
+
+
+def test_the_place_of_another_version_of_the_loader_is_unknown(extlinux):
+    """Its table of places may mean something else, so nothing is concluded."""
+    old = bytearray(CORE.replace(b"6.04", b"4.07"))
+    words = struct.unpack("<256I", old)
+    (spare,) = struct.unpack_from("<I", old, 40)
+    struct.pack_into("<I", old, 40, (spare + 0x3EB202FE - sum(words)) & 0xFFFFFFFF)
+    extlinux.write(extlinux.root, "boot/extlinux/ldlinux.sys", bytes(old))
+    assert extlinux.judged() == []
 
 
 def test_a_section_is_known_when_its_whole_header_was_read():
