@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 from particle_agent.contract.wire import PackageRequest, PackagesAnswer
@@ -99,7 +100,7 @@ class RecordingTarget(Target):
         self.commands.append(Command(tuple(argv), "", False))
         return self.captured.get(argv[0], "")
 
-    def _chown(self, place: Path, owner: tuple[int, int]) -> None:
+    def chown(self, place: Path, owner: tuple[int, int]) -> None:
         self._owners[place.lstat().st_ino] = owner
 
     @contextmanager
@@ -124,7 +125,16 @@ class RecordingTarget(Target):
         return disk
 
     def owner(self, path: str) -> tuple[int, int]:
-        return self._owners[self.path(path).stat().st_ino]
+        return self._owners[self.path(path).lstat().st_ino]
+
+    @property
+    def owners(self) -> dict[str, tuple[int, int]]:
+        """The owners that were set, by the last part of the path."""
+        there = {path.name: path.lstat().st_ino for path in self.root.rglob("*")}
+        return {name: self._owners[inode] for name, inode in there.items() if inode in self._owners}
+
+    def forget_owners(self) -> None:
+        self._owners.clear()
 
     def mode(self, path: str) -> int:
         return self.path(path).stat().st_mode & 0o7777

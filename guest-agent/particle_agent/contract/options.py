@@ -88,8 +88,8 @@ class OnHost(Text):
 
     The host replaces the path before it sends the stage to the VM. A file becomes "sha256:" and its
     SHA-256. With `directories`, the path may be a directory, which becomes "tree:" and the SHA-256
-    of its tar archive (see `Target.attached`). `faults` returns the faults of a small file's
-    content.
+    of its tar archive (see `Target.attached`), and a file becomes "mode-" with its octal mode, ":"
+    and its SHA-256. `faults` returns the faults of a small file's content.
     """
 
     directories: bool = False
@@ -258,6 +258,15 @@ HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
 HostPath = Annotated[str, Text(*HOST_PATH)]
 HostFile = Annotated[str, OnHost(*HOST_PATH)]
 HostTree = Annotated[str, OnHost(*HOST_PATH, directories=True)]
+ATTACHED_MODE = "mode-"
+
+
+def attached_mode(reference: str) -> int:
+    """The mode on the host of an attached file; 0644 for a reference without a mode."""
+    kind = reference.partition(":")[0]
+    return int(kind.removeprefix(ATTACHED_MODE), 8) if kind.startswith(ATTACHED_MODE) else 0o644
+
+
 SecretName = Annotated[
     str, Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 63)
 ]

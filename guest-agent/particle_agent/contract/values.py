@@ -180,6 +180,24 @@ HostName = Annotated[
 FileMode = Annotated[
     str, Text("a file mode in quotes such as '0644' (octal digits)", r"0?[0-7]{3,4}", 5)
 ]
+# '*' and '?' match within a name, '**' across directories.
+PathPattern = Annotated[
+    str,
+    Text(
+        "a pattern for paths in the image such as '/etc/sudoers.d/*' or '/srv/www/**'",
+        r"/[^\x00-\x1f\x7f]+",
+        4096,
+    ),
+]
+# chown(1)
+OwnerText = Annotated[
+    str,
+    Text(
+        "a user, a user and a group, or a group, such as 'www-data', 'root:adm' or ':adm'",
+        r"[a-z_][a-z0-9_-]{0,31}(:[a-z_][a-z0-9_-]{0,31})?|:[a-z_][a-z0-9_-]{0,31}",
+        65,
+    ),
+]
 LinkText = Annotated[str, Text("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)]
 UnitName = Annotated[
     str,

@@ -15,6 +15,7 @@ from particle_agent.contract.options import (
     HostPath,
     OneOrMore,
     Options,
+    Place,
     SecretName,
     StageName,
     VariableName,
@@ -92,6 +93,10 @@ class StageOptions(Options):
     def label(self) -> str:
         """The stage's name in messages. It is not escaped for terminals."""
         return f"{self.name} ({self.type})" if self.name else self.type
+
+    def attached_faults(self) -> Iterable[tuple[Place, str]]:
+        """The faults that show once the host knows the kinds of the files that the stage names."""
+        return ()
 
     def needs(self) -> Iterable[Need]:
         """The things that the base or earlier stages must provide."""

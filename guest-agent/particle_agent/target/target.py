@@ -220,7 +220,7 @@ class Target:
         """Makes the directory, and missing parents owned by root. Sets mode and owner."""
         place = self.path(path)
         place.mkdir(parents=True, exist_ok=True)
-        self._chown(place, owner)
+        self.chown(place, owner)
         place.chmod(mode)
 
     def write(
@@ -239,7 +239,7 @@ class Target:
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(data, file)
         temporary = Path(name)
-        self._chown(temporary, owner)
+        self.chown(temporary, owner)
         # chown(2) clears the set-user-ID and set-group-ID bits of a program.
         temporary.chmod(mode)
         temporary.replace(place)
@@ -265,7 +265,8 @@ class Target:
         elif place.exists():
             place.unlink()
 
-    def _chown(self, place: Path, owner: tuple[int, int]) -> None:
+    def chown(self, place: Path, owner: tuple[int, int]) -> None:
+        """Sets the user ID and group ID of a place in the VM, not following a link; -1 keeps it."""
         os.chown(place, *owner, follow_symlinks=False)
 
     # Shared surroundings of commands

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from particle_agent.contract.options import OnHost, kebab_case
+from particle_agent.contract.options import ATTACHED_MODE, OnHost, kebab_case
 from particle_agent.stages import RecipeStage
 
 from particle_os.documents.annotations import field_types
@@ -29,6 +29,7 @@ from particle_os.system.checksum import file_sha256
 from particle_os.system.regular_file import open_regular, read_regular
 
 S = TypeVar("S", bound=RecipeStage)
+TREE = "tree:"
 ENTRIES_LIMIT = 100_000
 # Bytes. The host reads the content of a file only up to this size.
 LOOKED_AT_LIMIT = 1 << 20
@@ -44,8 +45,8 @@ class NotAttachable(Exception):
 class Attachment:
     """A file, or a directory that is sent as a tar archive.
 
-    `reference` is "sha256:" (for a file) or "tree:" (for a directory) and the SHA-256 of the bytes
-    that are sent. `size` is their number.
+    `reference` is the kind, ":" and the SHA-256 of the bytes that are sent (see `OnHost`). `size`
+    is their number.
     """
 
     reference: str
@@ -57,7 +58,7 @@ class Attachment:
 
         Raises OSError, and NotAttachable when a tree has changed.
         """
-        if self.reference.startswith("sha256:"):
+        if not self.reference.startswith(TREE):
             return open_regular(self.path)
         archive = directory / "attached.tar"
         with archive.open("wb") as file:
@@ -87,7 +88,10 @@ def attach(stage: S, origin: Origin, key: Key, complain: Complain) -> tuple[S, l
         found.append(taken)
         return taken.reference
 
-    return _replaced(stage, type(stage), key, reference), found
+    attached = _replaced(stage, type(stage), key, reference)
+    for place, fault in attached.attached_faults():
+        complain((*key, *place), "bad-value", fault)
+    return attached, found
 
 
 def look(node: Node, kind: Any, origin: Origin, key: Key, complain: Complain) -> None:
@@ -171,10 +175,12 @@ def _attachment(path: Path, marker: OnHost) -> Attachment:
             raise NotAttachable("is a directory; a file is required")
         digest = _Digest()
         _pack(path, digest)
-        return Attachment(f"tree:{digest.sha256.hexdigest()}", path, digest.size)
-    if not stat.S_ISREG(path.stat().st_mode):
+        return Attachment(f"{TREE}{digest.sha256.hexdigest()}", path, digest.size)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise NotAttachable("is no regular file")
-    return Attachment(f"sha256:{file_sha256(path)}", path, path.stat().st_size)
+    kind = f"{ATTACHED_MODE}{stat.S_IMODE(status.st_mode):o}" if marker.directories else "sha256"
+    return Attachment(f"{kind}:{file_sha256(path)}", path, status.st_size)
 
 
 class _Digest:
@@ -191,24 +197,25 @@ class _Digest:
 
 
 def _pack(directory: Path, sink: Any) -> None:
-    """Writes the content of a directory as a tar archive; equal trees give equal bytes.
+    """Writes a directory and its content as a tar archive; equal trees give equal bytes.
 
-    Only the executable bit of a mode counts, because Git keeps only that bit.
+    The archive has modes, but neither owners nor times.
     """
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for count, (path, name) in enumerate(_walk(directory, "")):
+        for count, (path, name) in enumerate([(directory, "."), *_walk(directory, "")]):
             if count >= ENTRIES_LIMIT:
                 raise NotAttachable(f"holds more than {ENTRIES_LIMIT} files")
-            status = path.lstat()
+            # A link that the recipe names itself leads to the directory.
+            status = path.lstat() if count else path.stat()
             member = tarfile.TarInfo(name)
+            member.mode = stat.S_IMODE(status.st_mode)
             if stat.S_ISLNK(status.st_mode):
                 member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
                 archive.addfile(member)
             elif stat.S_ISDIR(status.st_mode):
-                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                member.type = tarfile.DIRTYPE
                 archive.addfile(member)
             elif stat.S_ISREG(status.st_mode):
-                member.mode = 0o755 if status.st_mode & 0o100 else 0o644
                 with open_regular(path, follow=False) as file:
                     member.size = os.fstat(file.fileno()).st_size
                     archive.addfile(member, file)

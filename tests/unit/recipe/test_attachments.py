@@ -33,12 +33,13 @@ def attached(directory, source):
     return changed, found, complaints
 
 
-def test_a_file_is_named_by_its_content(tmp_path):
+def test_a_file_is_named_by_its_mode_and_content(tmp_path):
     (tmp_path / "motd").write_bytes(b"\xff hello")
+    (tmp_path / "motd").chmod(0o4750)
     stage, (found,), complaints = attached(tmp_path, "motd")
     sha256 = hashlib.sha256(b"\xff hello").hexdigest()
     assert complaints == []
-    assert stage.files[1].source == found.reference == f"sha256:{sha256}"
+    assert stage.files[1].source == found.reference == f"mode-4750:{sha256}"
     assert stage.files[0] == File(path="/a", content="x")
     assert found.size == 7
     with found.open(tmp_path) as data:
@@ -50,7 +51,11 @@ def make_tree(directory):
     (directory / "index.html").write_text("hi")
     (directory / "css/style.css").write_text("")
     (directory / "run.sh").write_text("#!/bin/sh\n")
-    (directory / "run.sh").chmod(0o711)
+    (directory / "index.html").chmod(0o600)
+    (directory / "run.sh").chmod(0o4711)
+    (directory / "css/style.css").chmod(0o640)
+    (directory / "css").chmod(0o2750)
+    directory.chmod(0o711)
     (directory / "home").symlink_to("index.html")
 
 
@@ -58,7 +63,6 @@ def test_a_directory_is_named_by_what_is_in_it_and_not_by_times_or_owners(tmp_pa
     make_tree(tmp_path / "one/site")
     make_tree(tmp_path / "two/site")
     os.utime(tmp_path / "two/site/index.html", (0, 0))
-    (tmp_path / "two/site/index.html").chmod(0o600)
     first, (found,), _ = attached(tmp_path / "one", "site")
     second, _, _ = attached(tmp_path / "two", "./site/")
     assert first.files[1].source == second.files[1].source == found.reference
@@ -69,14 +73,26 @@ def test_a_directory_is_named_by_what_is_in_it_and_not_by_times_or_owners(tmp_pa
         data.seek(0)
         modes = {m.name: (m.mode, m.isdir(), m.linkname) for m in archive}
     assert modes == {
-        "css": (0o755, True, ""),
-        "css/style.css": (0o644, False, ""),
-        "home": (0o644, False, "index.html"),
-        "index.html": (0o644, False, ""),
-        "run.sh": (0o755, False, ""),
+        ".": (0o711, True, ""),
+        "css": (0o2750, True, ""),
+        "css/style.css": (0o640, False, ""),
+        "home": (0o777, False, "index.html"),
+        "index.html": (0o600, False, ""),
+        "run.sh": (0o4711, False, ""),
     }
-    (tmp_path / "two/site/run.sh").chmod(0o644)
+    (tmp_path / "two/site/run.sh").chmod(0o711)
     assert attached(tmp_path / "two", "site")[1][0].reference != found.reference
+
+
+def test_options_that_do_not_fit_the_source_are_reported_with_their_place(tmp_path):
+    make_tree(tmp_path / "site")
+    stage = Files(files=(File(path="/a", source="site", mode="0700"),))
+    complaints = []
+    origin = Origin(tmp_path, tmp_path)
+    attach(stage, origin, ("stages", 3), lambda *complaint: complaints.append(complaint))
+    ((key, code, message),) = complaints
+    assert (key, code) == (("stages", 3, "files", 0, "mode"), "bad-value")
+    assert "'modes'" in message
 
 
 def test_a_file_that_cannot_be_attached_is_reported(tmp_path):

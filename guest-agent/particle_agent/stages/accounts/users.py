@@ -29,7 +29,7 @@ from particle_agent.contract.values import (
 )
 from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
-from particle_agent.system.accounts import entries
+from particle_agent.system.accounts import entries, take_home
 from particle_agent.target.target import SECRETS, Target
 
 KeysFile = Annotated[str, OnHost(*HOST_PATH, faults=keys.authorized_keys_faults)]
@@ -223,6 +223,7 @@ def _account(target: Target, user: User) -> None:
     options += ["--home-dir", home] if home else []
     options += ["--shell", user.shell or (NOLOGIN if user.system else "/bin/bash")]
     target.chroot(["useradd", *options, "--", user.name])
+    take_home(target, user.name)
 
 
 def _password(target: Target, user: User) -> None:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import HostTree, Options, Place, idle, refuse, repeated
-from particle_agent.contract.values import AbsolutePath, FileMode, LinkText, UserName
-from particle_agent.errors import StageError
+from particle_agent.contract.options import (
+    HostTree,
+    Options,
+    Place,
+    attached_mode,
+    idle,
+    refuse,
+    repeated,
+)
+from particle_agent.contract.values import (
+    AbsolutePath,
+    FileMode,
+    LinkText,
+    OwnerText,
+    PathPattern,
+    UserName,
+)
 from particle_agent.stages.base import StageOptions
-from particle_agent.system.accounts import entries
+from particle_agent.stages.contents.placing import Owner, Placer, owner_of
+from particle_agent.stages.contents.tree import Copy
 from particle_agent.target.target import Target
 
 
@@ -28,16 +43,27 @@ class File(Options):
     source: HostTree | None = None
     """A file, or a directory with its content, to copy. The path is relative to the recipe."""
     mode: FileMode | None = None
-    """The permissions, in quotes. The default is "0644", and "0755" for a directory and the
-    executable files in it."""
-    owner: UserName = "root"
-    """The owner: a user in the image."""
-    group: UserName = "root"
-    """The group: a group in the image."""
+    """The permissions, in quotes. The default is "0644", and for a copy the mode of the source."""
+    owner: UserName | None = None
+    """The owner: a user in the image. The default is root, and in a regular user's home directory
+    that user. Existing directories keep theirs."""
+    group: UserName | None = None
+    """The group: a group in the image. The default is the group of the default owner."""
+    modes: Mapping[PathPattern, FileMode] = field(default_factory=dict)
+    """The permissions in a copied directory, by patterns for paths in the image. A later pattern
+    outweighs an earlier one."""
+    owners: Mapping[PathPattern, OwnerText] = field(default_factory=dict)
+    """The owners in a copied directory, as USER, USER:GROUP or :GROUP, by patterns for paths in the
+    image. A later pattern outweighs an earlier one."""
 
     def __post_init__(self) -> None:
         if (self.content is None) == (self.source is None):
             raise ValueError(f"{self.path}: write either 'content' or 'source'")
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether the attached `source` is a directory."""
+        return self.source is not None and self.source.startswith("tree:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +72,13 @@ class Directory(Options):
 
     path: AbsolutePath
     """The path in the image. Missing parent directories are created."""
-    mode: FileMode = "0755"
-    """The permissions, in quotes."""
-    owner: UserName = "root"
-    """The owner: a user in the image."""
-    group: UserName = "root"
-    """The group: a group in the image."""
+    mode: FileMode | None = None
+    """The permissions, in quotes. The default is "0755"; an existing directory keeps its own."""
+    owner: UserName | None = None
+    """The owner: a user in the image. The default is root, and in a regular user's home directory
+    that user; an existing directory keeps its own."""
+    group: UserName | None = None
+    """The group: a group in the image. The default is as for `owner`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +149,31 @@ class Files(StageOptions):
         """Whether the stage may write something to `directory` or below it."""
         return any(_overlap(path or "/", directory) for _, path in self._paths())
 
+    def attached_faults(self) -> Iterator[tuple[Place, str]]:
+        for number, file in enumerate(self.files):
+            place = ("files", number)
+            if file.is_tree and file.mode is not None:
+                why = "a copied directory keeps the modes of its files; 'modes' sets others"
+                yield (*place, "mode"), f"mode: {why}"
+            for name, given in (("modes", file.modes), ("owners", file.owners)):
+                if given and not file.is_tree:
+                    yield (*place, name), f"{name}: only a copied directory has them"
+
     def run(self, target: Target) -> None:
-        for directory in self.directories:
-            _refuse(target, directory.path, directory=False)
-            owner = _owner(target, directory)
-            target.make_directory(directory.path, mode=int(directory.mode, 8), owner=owner)
+        placer = Placer(target)
+        for each in self.directories:
+            owner = owner_of(target, each.owner, each.group, each.path)
+            mode = None if each.mode is None else int(each.mode, 8)
+            placer.directory(each.path, mode=mode, owner=owner)
         for file in self.files:
-            _write(target, file, _owner(target, file))
+            owner = owner_of(target, file.owner, file.group, file.path)
+            if file.source is not None and file.is_tree:
+                tree = Copy(file.path, owner, file.modes, file.owners)
+                tree.run(target, placer, target.attached(file.source))
+            else:
+                _write(target, placer, file, owner)
         for link in self.links:
-            _refuse(target, link.path, directory=True)
-            target.symlink(link.path, link.to)
+            placer.link(link.path, link.to)
 
 
 def _why_lost(path: str) -> str | None:
@@ -147,67 +189,30 @@ def _why_lost(path: str) -> str | None:
 
 
 def _owners(what: File | Directory, *key: str | int) -> Iterator[Need]:
-    yield needs.user(what.owner, what.path, *key, "owner")
-    yield needs.group(what.group, what.path, *key, "group")
+    if what.owner is not None:
+        yield needs.user(what.owner, what.path, *key, "owner")
+    if what.group is not None:
+        yield needs.group(what.group, what.path, *key, "group")
+    for pattern, text in what.owners.items() if isinstance(what, File) else ():
+        user, _, group = text.partition(":")
+        if user:
+            yield needs.user(user, pattern, *key, "owners", pattern)
+        if group:
+            yield needs.group(group, pattern, *key, "owners", pattern)
 
 
-def _write(target: Target, file: File, owner: tuple[int, int]) -> None:
-    if file.source is not None and file.source.startswith("tree:"):
-        _copy_tree(target, file, owner)
-        return
-    _refuse(target, file.path, directory=True)
-    mode = int(file.mode or "0644", 8)
-    if file.source is None:
-        target.write(file.path, file.content or "", mode=mode, owner=owner)
-        return
-    with target.attached(file.source).open("rb") as data:
-        target.write_from(data, file.path, mode=mode, owner=owner)
-
-
-def _copy_tree(target: Target, file: File, owner: tuple[int, int]) -> None:
-    """Unpacks a directory of the host, attached as a tar archive, over the existing files."""
-    assert file.source is not None
-    if file.mode is not None:
-        raise StageError(
-            f"{file.path}: 'mode' does not apply to a directory, which keeps the modes of its files"
-        )
-    _refuse(target, file.path, directory=False)
-    target.make_directory(file.path, owner=owner)
-    with tarfile.open(target.attached(file.source)) as archive:
-        for member in archive:
-            path = f"{file.path}/{member.name}"
-            _refuse(target, path, directory=not member.isdir())
-            if member.isdir():
-                target.make_directory(path, mode=member.mode, owner=owner)
-            elif member.issym():
-                target.symlink(path, member.linkname)
-            elif data := archive.extractfile(member):
-                target.write_from(data, path, mode=member.mode, owner=owner)
+def _write(target: Target, placer: Placer, file: File, owner: Owner) -> None:
+    mode = 0o644
+    data: IO[bytes] = io.BytesIO((file.content or "").encode())
+    if file.source is not None:
+        mode = attached_mode(file.source)
+        data = target.attached(file.source).open("rb")
+    with data:
+        chosen = mode if file.mode is None else int(file.mode, 8)
+        placer.file(file.path, data, mode=chosen, owner=owner)
 
 
 def _overlap(path: str, other: str) -> bool:
     """Whether the paths are equal, or one lies in the other."""
     path, other = f"{path.rstrip('/')}/", f"{other}/"
     return path.startswith(other) or other.startswith(path)
-
-
-def _refuse(target: Target, path: str, *, directory: bool) -> None:
-    """Raises StageError when a path is a directory (or, with `directory` false, is none)."""
-    place = target.path(path, follow=not directory)
-    if place.exists() and not place.is_symlink() and place.is_dir() == directory:
-        there = "a directory" if directory else "no directory"
-        raise StageError(f"{path} exists in the image and is {there}")
-
-
-def _owner(target: Target, what: File | Directory) -> tuple[int, int]:
-    """The user ID and group ID of the owner. Raises StageError for an unknown name."""
-    numbers = []
-    for name, database, kind in ((what.owner, "passwd", "user"), (what.group, "group", "group")):
-        found = entries(target, database).get(name)
-        if found is None and name != "root":
-            raise StageError(
-                f"{what.path}: there is no {kind} {name} in the image",
-                hint="Make it in a users stage, or install its package, before this stage.",
-            )
-        numbers.append(int(found[2]) if found else 0)
-    return numbers[0], numbers[1]

@@ -56,6 +56,28 @@ def test_a_group_of_the_same_name_becomes_the_private_one(debian):
     assert "--user-group" not in argv
 
 
+def test_a_new_user_gets_the_home_directory_that_an_earlier_stage_has_made(debian, monkeypatch):
+    debian.write("/home/admin/.config/app", "x")
+    debian.symlink("/home/admin/link", "/etc/passwd")
+    debian.write("/home/admin/.profile", "mine")
+    debian.write("/etc/skel/.profile", "theirs")
+    debian.write("/etc/skel/.bashrc", "theirs")
+    debian.forget_owners()
+    make(debian, name="admin")
+    taken = {name for name, owner in debian.owners.items() if owner == (1001, 1002)}
+    assert taken == {"admin", ".config", "app", "link", ".profile", ".bashrc"}
+    assert debian.read("/home/admin/.profile") == "mine"
+    assert debian.read("/home/admin/.bashrc") == "theirs"
+
+
+@pytest.mark.parametrize("options", [{"home": "/srv"}, {"home": "/srv/www"}])
+def test_a_home_directory_elsewhere_keeps_its_owners(debian, options):
+    debian.write("/srv/www/index.html", "x")
+    debian.forget_owners()
+    make(debian, name="admin", **options)
+    assert debian.owners == {"passwd": (0, 0)}
+
+
 def test_an_account_that_exists_is_changed(debian):
     make(debian, name="old", groups=("sudo",), shell="/usr/bin/fish", home="/srv/old")
     text = " ".join(debian.only("usermod").argv)

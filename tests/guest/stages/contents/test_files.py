@@ -70,6 +70,7 @@ def test_a_directory_of_the_host_is_copied_over_what_is_there(debian):
         ("css", tarfile.DIRTYPE, 0o755, ""),
         ("css/new.css", tarfile.REGTYPE, 0o644, "new"),
         ("home", tarfile.SYMTYPE, 0o644, "css"),
+        ("js", tarfile.DIRTYPE, 0o755, ""),
         ("run.sh", tarfile.REGTYPE, 0o755, "#!"),
     )
     source = attach(debian, data, "tree")
@@ -78,8 +79,9 @@ def test_a_directory_of_the_host_is_copied_over_what_is_there(debian):
     assert debian.list("/srv/site/css") == ["new.css", "old.css"]
     assert os.readlink(debian.root / "srv/site/home") == "css"
     assert (debian.mode("/srv/site/run.sh"), debian.mode("/srv/site/css/new.css")) == (0o755, 0o644)
-    made = ("", "/css", "/css/new.css", "/run.sh")
+    made = ("/css/new.css", "/run.sh", "/js", "/home")
     assert {debian.owner(f"/srv/site{name}") for name in made} == {(33, 0)}
+    assert not {"site", "css"} & debian.owners.keys()
 
 
 def test_a_directory_of_the_host_leads_nowhere_else(debian):
@@ -93,10 +95,129 @@ def test_a_directory_of_the_host_leads_nowhere_else(debian):
         Files(files=(File(path="/srv/taken", source="tree:file"),)).run(debian)
 
 
-def test_a_directory_of_the_host_has_modes_of_its_own(debian):
-    source = attach(debian, tree(), "tree")
-    with pytest.raises(StageError, match="keeps the modes of its files"):
-        Files(files=(File(path="/srv/x", source=source, mode="0700"),)).run(debian)
+@pytest.fixture
+def lived_in(debian):
+    """A system with a user, and with directories that have owners and modes of their own."""
+    users = debian.read("/etc/passwd") + "ann:x:1000:1001::/home/ann:/bin/bash\n"
+    debian.write("/etc/passwd", users)
+    for path, mode in MODES.items():
+        debian.make_directory(path, mode=mode)
+    debian.forget_owners()
+    return debian
+
+
+MODES = {"/root": 0o700, "/home/ann": 0o700, "/var/tmp": 0o1777, "/var/mail": 0o2775}
+
+
+def test_a_tree_over_the_root_directory_changes_no_directory_that_was_there(lived_in):
+    data = tree(
+        (".", tarfile.DIRTYPE, 0o700, ""),
+        *((path[1:], tarfile.DIRTYPE, 0o755, "") for path in MODES),
+        ("etc", tarfile.DIRTYPE, 0o777, ""),
+        ("etc/secret", tarfile.REGTYPE, 0o600, "x"),
+        ("root/tool", tarfile.REGTYPE, 0o4755, "x"),
+        ("opt/new", tarfile.DIRTYPE, 0o2750, ""),
+        ("home/ann/.config/app", tarfile.REGTYPE, 0o640, "x"),
+    )
+    before = {path: lived_in.mode(path) for path in ("/", "/etc", *MODES)}
+    source = attach(lived_in, data, "tree")
+    Files(files=(File(path="/", source=source),)).run(lived_in)
+    assert {path: lived_in.mode(path) for path in before} == before
+    modes = {"/etc/secret": 0o600, "/root/tool": 0o4755, "/opt/new": 0o2750}
+    assert {path: lived_in.mode(path) for path in modes} == modes
+    hers = {"app": (1000, 1001), ".config": (1000, 1001)}
+    assert lived_in.owners == {**hers, **dict.fromkeys(("secret", "tool", "opt", "new"), (0, 0))}
+
+
+def test_an_existing_directory_gets_only_what_the_recipe_names(lived_in):
+    before = {path: lived_in.mode(path) for path in MODES}
+    Files(directories=tuple(Directory(path=path) for path in MODES)).run(lived_in)
+    assert {path: lived_in.mode(path) for path in MODES} == before
+    assert lived_in.owners == {}
+    Files(directories=(Directory(path="/var/mail", group="adm"),)).run(lived_in)
+    assert lived_in.owners == {"mail": (-1, 4)}
+    assert lived_in.mode("/var/mail") == 0o2775
+
+
+def test_what_is_new_in_a_home_directory_belongs_to_its_user(lived_in):
+    stage = Files(
+        directories=(Directory(path="/home/ann/a/b"),),
+        files=(
+            File(path="/home/ann/c/d", content="x", mode="0600"),
+            File(path="/home/ann/e", content="x", owner="root", group="root"),
+            File(path="/home/annex", content="x"),
+        ),
+        links=(Link(path="/home/ann/f/g", to="x"),),
+    )
+    stage.run(lived_in)
+    hers = {name for name, owner in lived_in.owners.items() if owner == (1000, 1001)}
+    assert hers == {"a", "b", "c", "d", "f", "g"}
+
+
+def test_patterns_decide_about_modes_and_owners_of_a_tree(lived_in):
+    lived_in.make_directory("/srv", mode=0o755)
+    data = tree(
+        ("srv", tarfile.DIRTYPE, 0o755, ""),
+        ("srv/www/a/index.html", tarfile.REGTYPE, 0o644, "x"),
+        ("srv/www/run.cgi", tarfile.REGTYPE, 0o644, "x"),
+        ("etc/sudoers.d/wheel", tarfile.REGTYPE, 0o664, "x"),
+    )
+    file = File(
+        path="/",
+        source=attach(lived_in, data, "tree"),
+        modes={
+            "/srv/www/**": "0640",
+            "/**/*.cgi": "0750",
+            "/etc/sudoers.d/*": "0440",
+            "/srv": "700",
+        },
+        owners={"/srv/**": "www-data", "/srv/www/*": ":adm", "/srv": "www-data:adm"},
+    )
+    lived_in.forget_owners()
+    Files(files=(file,)).run(lived_in)
+    modes = {"/srv/www/a/index.html": 0o640, "/srv/www/run.cgi": 0o750, "/srv": 0o700}
+    modes["/etc/sudoers.d/wheel"] = 0o440
+    assert {path: lived_in.mode(path) for path in modes} == modes
+    assert lived_in.owners["index.html"] == (33, 0)
+    assert lived_in.owners["run.cgi"] == (0, 4)
+    assert lived_in.owners["srv"] == (33, 4)
+    assert lived_in.report.notes == []
+
+
+def test_a_pattern_that_matches_nothing_is_a_mistake(lived_in):
+    data = tree(("a/b", tarfile.REGTYPE, 0o644, "x"))
+    for pattern in ("/a/*.sh", "/*b", "/a/b/**"):
+        file = File(path="/", source=attach(lived_in, data, "tree"), modes={pattern: "0755"})
+        with pytest.raises(StageError, match=r"the pattern .* matches nothing"):
+            Files(files=(file,)).run(lived_in)
+
+
+def test_a_note_names_copied_files_that_others_can_write(lived_in):
+    data = tree(*((name, tarfile.REGTYPE, 0o664, "x") for name in ("a", "b", "c")))
+    Files(files=(File(path="/", source=attach(lived_in, data, "tree")),)).run(lived_in)
+    (note,) = lived_in.report.notes
+    assert "users other than the owner can write 3 files, such as /a" in note
+
+
+def test_a_copied_file_keeps_the_mode_that_its_reference_tells(lived_in):
+    source = attach(lived_in, b"x", "mode-4755")
+    Files(files=(File(path="/opt/tool", source=source),)).run(lived_in)
+    assert lived_in.mode("/opt/tool") == 0o4755
+    Files(files=(File(path="/opt/tool", source=source, mode="0600"),)).run(lived_in)
+    assert lived_in.mode("/opt/tool") == 0o600
+
+
+def test_options_that_do_not_fit_the_kind_of_the_source_are_told():
+    stage = Files(
+        files=(
+            File(path="/a", source="tree:file", mode="0700"),
+            File(path="/b", source="mode-644:file", modes={"/*": "0700"}),
+            File(path="/c", content="", owners={"/*": "root"}),
+        )
+    )
+    assert [place for place, _ in stage.attached_faults()] == [
+        ("files", 0, "mode"), ("files", 1, "modes"), ("files", 2, "owners")
+    ]  # fmt: skip
 
 
 def test_a_directory_that_was_there_keeps_its_content(debian):
