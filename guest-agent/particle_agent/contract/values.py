@@ -180,6 +180,31 @@ HostName = Annotated[
 FileMode = Annotated[
     str, Text("a file mode in quotes such as '0644' (octal digits)", r"0?[0-7]{3,4}", 5)
 ]
+# fstab(5)
+MountSource = Annotated[
+    str,
+    Text(
+        "a file system such as 'LABEL=data', '/dev/disk/by-id/…', 'server:/export' or 'tmpfs'",
+        r"[^\x00-\x1f\x7f]+",
+        4096,
+    ),
+]
+MountTarget = Annotated[
+    str,
+    Text(
+        "an absolute path such as '/srv', or 'none' for swap",
+        r"(/([^./:\x00-\x1f\x7f]|\.[^./:\x00-\x1f\x7f])[^/:\x00-\x1f\x7f]*)+|/|none",
+        4096,
+    ),
+]
+FileSystemType = Annotated[
+    str, Text("a type of file system such as 'ext4' or 'nfs'", r"[a-z0-9][a-z0-9._-]*", 64)
+]
+MountOption = Annotated[
+    str,
+    Text("one mount option such as 'nofail', without ','", r"[^,\x00-\x20\x7f]+", 1024),
+]
+PassNumber = Annotated[int, Between(0, 2)]
 # '*' and '?' match within a name, '**' across directories.
 PathPattern = Annotated[
     str,

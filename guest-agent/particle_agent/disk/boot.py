@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +51,9 @@ class BootLoader(Protocol):
 
     def signed_needs(self) -> Iterable[Need]:
         """The additional packages that it needs for Secure Boot."""
+
+    def rewrites(self) -> Iterable[tuple[str, str]]:
+        """The files that it replaces (see `StageOptions.rewrites`)."""
 
     def check(self, target: Target) -> None:
         """Raises StageError with the name of a package that the image lacks."""
@@ -138,6 +141,12 @@ def command_line(target: Target, root_uuid: str) -> str:
         # Boot loaders that are installed later read this file.
         target.write(kernels.COMMAND_LINE, f"{line}\n")
     return line
+
+
+def menu_rewrites(*paths: str) -> Iterator[tuple[str, str]]:
+    """The files of a boot loader that the disk's stage replaces, and the option to use instead."""
+    for path in paths:
+        yield path, "set words for the kernel in 'command-line' of a stage 'kernel'"
 
 
 def need(target: Target, path: str, package: str, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,9 @@ class Extlinux:
 
     def signed_needs(self) -> tuple[()]:
         return ()
+
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        return boot.menu_rewrites(f"{DIRECTORY}/extlinux.conf")
 
     def check(self, target: Target) -> None:
         pass

@@ -71,6 +71,9 @@ class Grub:
             file, package = SIGNED[name]
             yield needs.package(package, file, "Secure Boot", "boot-loader")
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        return boot.menu_rewrites(f"{DIRECTORY}/grub.cfg", DEFAULTS)
+
     def check(self, target: Target) -> None:
         boot.need(target, BIOS_IMAGE, "grub-pc-bin", "GRUB for BIOS")
         boot.need(target, EFI_MODULES, "grub-efi-amd64-bin", "GRUB for UEFI")

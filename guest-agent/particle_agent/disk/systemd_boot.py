@@ -54,6 +54,10 @@ class SystemdBoot:
         yield needs.package("shim-signed", SHIM["BOOTX64.EFI"], why, key)
         yield needs.package("systemd-boot-efi-amd64-signed", f"{PROGRAM}.signed", why, key)
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        written = ("/etc/kernel/entry-token", "/etc/kernel/install.conf")
+        return boot.menu_rewrites(f"{ESP}/loader/loader.conf", *written)
+
     def check(self, target: Target) -> None:
         boot.need(target, PROGRAM, "systemd-boot-efi", "systemd-boot")
         boot.need(target, "/usr/bin/bootctl", "systemd-boot", "systemd-boot")

@@ -106,6 +106,13 @@ class StageOptions(Options):
         """Whether this stage may provide what a later stage needs."""
         return not self.only_configures
 
+    def rewrites(self) -> Iterable[tuple[str, str]]:
+        """The files that the stage replaces or removes, and the option to use instead.
+
+        The files are fnmatch(3) patterns.
+        """
+        return ()
+
     def removes(self) -> Iterable[str]:
         """The packages that the stage removes."""
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from particle_agent.system.hosts import DEFAULT_HOSTS, hosts
@@ -42,6 +43,14 @@ FILES = (
 CONTENTS = ("tmp", "var/tmp", "run", "var/lib/apt/lists", "var/cache/apt/archives")
 LOGS = ("/var/log/apt", "/var/log/dpkg.log", "/var/log/alternatives.log", "/var/log/bootstrap.log")
 BACKUPS = {"/var/cache/debconf": "-old", "/var/lib/dpkg": "-old"}
+
+
+def rewrites() -> Iterator[tuple[str, str]]:
+    """The files that no image contains as they were, and the reason."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/ssh/ssh_host_*"):
+        yield path, "leave it out: each machine makes its own"
+    for path in (*FILES, *LOGS, *(f"/{each}/*" for each in CONTENTS)):
+        yield path, "leave it out: no image contains it"
 
 
 def run(target: Target) -> None:

@@ -135,6 +135,14 @@ class Users(StageOptions):
         # useradd gives each user a group of the same name.
         return any(need.what in (f"user {u.name}", f"group {u.name}") for u in self.users)
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        for user in self.users:
+            if user.sudo is not None:
+                yield f"/etc/sudoers.d/{user.name}", "give the file another name"
+            if user.home and (user.ssh_authorized_keys or user.ssh_authorized_keys_file):
+                path = f"{user.home}/.ssh/authorized_keys"
+                yield path, "name the keys in the options of the user"
+
     def run(self, target: Target) -> None:
         for user in self.users:
             _check(target, user)

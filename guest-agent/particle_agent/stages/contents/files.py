@@ -31,6 +31,10 @@ from particle_agent.stages.contents.placing import Owner, Placer, owner_of
 from particle_agent.stages.contents.tree import Copy
 from particle_agent.target.target import Target
 
+# Directories that the kernel fills, and directories that are empty when a system starts.
+KERNELS = ("/proc", "/sys", "/dev")
+EMPTIED = ("/run", "/tmp", "/var/run", "/var/lock", "/var/tmp")
+
 
 @dataclass(frozen=True, kw_only=True)
 class File(Options):
@@ -180,12 +184,15 @@ def _why_lost(path: str) -> str | None:
     """The reason why the image would lose a file at `path` ("" is the root directory)."""
     if not path:
         return "is the whole image; name a path in it"
-    top = f"/{path.split('/')[1]}"
-    if top in ("/proc", "/sys", "/dev"):
+    if top := next((top for top in KERNELS if _within(path, top)), None):
         return f"cannot be written: the kernel fills {top} when the system runs"
-    if top in ("/run", "/tmp"):
+    if top := next((top for top in EMPTIED if path != top and _within(path, top)), None):
         return f"would be lost: {top} is empty in the finished image (see tmpfiles.d(5))"
     return None
+
+
+def _within(path: str, directory: str) -> bool:
+    return f"{path}/".startswith(f"{directory}/")
 
 
 def _owners(what: File | Directory, *key: str | int) -> Iterator[Need]:

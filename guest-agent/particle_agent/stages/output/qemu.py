@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import AtLeastOne, Place, refuse
+from particle_agent.contract.options import AtLeastOne, Place, refuse, repeated
 from particle_agent.contract.values import DiskSize, SwapSize, bytes_of
-from particle_agent.disk import boot, copied, growth, vfat
+from particle_agent.disk import boot, copied, fstab, growth, vfat
 from particle_agent.disk.boot import Booting, BootLoader, InstalledKernel
 from particle_agent.disk.extlinux import Extlinux
+from particle_agent.disk.fstab import FileSystemTable, FstabLine, Mount, own_line
 from particle_agent.disk.grub import Grub
 from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
@@ -30,13 +31,6 @@ FIRMWARES: dict[str, tuple[BootFirmware, ...]] = {
     "extlinux": ("bios",),
     "grub": ("bios", "uefi", "uefi-secure"),
     "systemd-boot": ("uefi", "uefi-secure"),
-}
-# Options of fstab(5), and the fsck(8) pass (0: none).
-MOUNT_OPTIONS = {
-    "ext4": ("errors=remount-ro", 1),
-    "xfs": ("defaults", 0),
-    "btrfs": ("defaults", 0),
-    "vfat": ("umask=0077", 1),
 }
 
 
@@ -69,6 +63,8 @@ class Qemu(StageOptions):
     """The root file system."""
     swap: SwapSize = "none"
     """The size of a swap file."""
+    mounts: tuple[Mount, ...] = ()
+    """More lines of /etc/fstab, and more options for the image's own file systems."""
     grow: bool = False
     """Whether the root file system grows at boot to fill a larger disk."""
 
@@ -90,6 +86,10 @@ class Qemu(StageOptions):
             yield ("size",), message
         if given and self.swap != "none" and bytes_of(self.swap) >= bytes_of(self.size):
             yield ("swap",), f"a disk of {self.size} has no room for {self.swap} of it"
+        for index, mount in enumerate(self.mounts):
+            yield from ((("mounts", index, *place), why) for place, why in mount.faults())
+        where = ((("mounts", i), m.where) for i, m in enumerate(self.mounts) if m.where != "none")
+        yield from repeated("the mount point", where)
         for index, name in enumerate(self.formats):
             if name in self.formats[:index]:
                 yield ("formats", index), f"'{name}' is named twice"
@@ -118,6 +118,11 @@ class Qemu(StageOptions):
         if self.grow:
             yield growth.need(self.partition_table)
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        yield fstab.PATH, "name the mounts in the option 'mounts' of the stage"
+        yield from self._loader().rewrites()
+        yield from generalize.rewrites()
+
     def signed_needs(self) -> Iterator[Need]:
         """The additional needs of an image for Secure Boot."""
         yield from self._loader().signed_needs()
@@ -131,7 +136,7 @@ class Qemu(StageOptions):
         parts = [*loader.volumes(), Volume("root", self.file_system, "/")]
         if self.boot_loader != "systemd-boot" and not any(part.active for part in parts):
             parts[-1] = replace(parts[-1], active=True)
-        target.write("/etc/fstab", self._mounts(parts, ids))
+        FileSystemTable(list(self._file_systems(parts, ids)), self.mounts).write(target)
         if self.grow:
             growth.set_up(target, self.partition_table)
         loader.prepare(target, self._booting(target, kernel, parts, ids))
@@ -179,20 +184,14 @@ class Qemu(StageOptions):
             file_system=self.file_system,
         )
 
-    def _mounts(self, parts: Sequence[Volume], ids: Identifiers) -> str:
-        """The text of fstab(5)."""
-        lines = []
+    def _file_systems(self, parts: Sequence[Volume], ids: Identifiers) -> Iterator[FstabLine]:
+        """The lines of fstab(5) for the disk's own file systems and the swap file."""
         for part in sorted(parts, key=lambda part: part.mount):
-            if not part.mount:
-                continue
-            options, order = MOUNT_OPTIONS[part.kind]
-            if part.mount == "/" and self.grow:
-                options = f"{options},{growth.MOUNT_OPTION}"
-            if part.mount != "/":
-                order *= 2
-            what = f"{part.name} file system"
-            uuid = vfat.uuid_of(ids.short(what)) if part.kind == "vfat" else ids[what]
-            lines.append(f"UUID={uuid} {part.mount} {part.kind} {options} 0 {order}\n")
+            if part.mount:
+                grows = part.mount == "/" and self.grow
+                what = f"{part.name} file system"
+                uuid = vfat.uuid_of(ids.short(what)) if part.kind == "vfat" else ids[what]
+                options = (growth.MOUNT_OPTION,) if grows else ()
+                yield own_line(f"UUID={uuid}", part.mount, part.kind, *options)
         if self.swap != "none":
-            lines.append(f"{SWAP_FILE} none swap defaults 0 0\n")
-        return "".join(lines)
+            yield FstabLine(SWAP_FILE, "none", "swap", ())

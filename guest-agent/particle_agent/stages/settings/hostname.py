@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -22,6 +23,9 @@ class Hostname(StageOptions):
     type: Literal["hostname"] = "hostname"
     hostname: HostName
     """The host name: short (`web1`) or fully qualified (`web1.example.org`)."""
+
+    def rewrites(self) -> Iterable[tuple[str, str]]:
+        yield "/etc/hostname", "set the name in the option 'hostname' of the stage"
 
     def run(self, target: Target) -> None:
         target.write("/etc/hostname", f"{self.hostname}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -42,6 +43,10 @@ class Keyboard(StageOptions):
     def __post_init__(self) -> None:
         if self.variant.count(",") > self.layout.count(","):
             raise ValueError("keyboard: there are more variants than layouts")
+
+    def rewrites(self) -> Iterable[tuple[str, str]]:
+        for path in (CONFIG, VCONSOLE):
+            yield path, "set the keyboard in the options of the stage"
 
     def run(self, target: Target) -> None:
         for path in XKB_LISTS:

@@ -48,6 +48,13 @@ class Locale(StageOptions):
                     key = (option,) if option == "default" else (option, number)
                     yield needs.package("locales", SUPPORTED, f"locale {name}", *key)
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        instead = "name the locales in the options 'default' and 'generate' of the stage"
+        yield "/etc/locale.conf", instead
+        yield "/etc/default/locale", instead
+        if set(self.generate) | {self.default} - set(BUILT_IN):
+            yield "/etc/locale.gen", instead
+
     def ahead(self, target: Target) -> None:
         for name, charset in self._entries(target):
             _compile(target, name, charset)

@@ -120,6 +120,18 @@ class Network(StageOptions):
             unit = f"{UNITS}/{RESOLVED}"
             yield needs.package("systemd-resolved", unit, "resolved", "resolved")
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        if self.resolved or any(each.dns for each in self.interfaces):
+            yield RESOLV_CONF, "name the servers in 'dns' of the stage's interfaces"
+        for path in self._files():
+            yield path, "set this in the 'interfaces' of the stage"
+
+    def _files(self) -> Iterator[str]:
+        """The paths of the files of the interfaces."""
+        for number, interface in enumerate(self.interfaces, start=FIRST_NUMBER):
+            name = re.sub("[^a-z0-9]+", "-", interface.match[0].lower()).strip("-") or "any"
+            yield f"{DIRECTORY}/{number}-{name}.network"
+
     def run(self, target: Target) -> None:
         _require(target, NETWORKD, "systemd")
         resolved = self.resolved
@@ -127,9 +139,8 @@ class Network(StageOptions):
             resolved = target.exists(f"{UNITS}/{RESOLVED}")
         elif resolved:
             _require(target, RESOLVED, "systemd-resolved")
-        for number, interface in enumerate(self.interfaces, start=FIRST_NUMBER):
-            name = re.sub("[^a-z0-9]+", "-", interface.match[0].lower()).strip("-") or "any"
-            target.write(f"{DIRECTORY}/{number}-{name}.network", _unit(interface))
+        for path, interface in zip(self._files(), self.interfaces, strict=True):
+            target.write(path, _unit(interface))
         target.chroot(["systemctl", "--quiet", "enable", "--", NETWORKD])
         if resolved:
             target.chroot(["systemctl", "--quiet", "enable", "--", RESOLVED])

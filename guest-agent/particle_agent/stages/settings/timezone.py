@@ -36,6 +36,10 @@ class Timezone(StageOptions):
                 "tzdata", f"{ZONES}/*", f"the time zone {self.zone}", "zone", others=True
             )
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        for path in ("/etc/localtime", "/etc/timezone"):
+            yield path, "set the zone in the option 'zone' of the stage"
+
     def run(self, target: Target) -> None:
         if not target.exists(f"{ZONES}/{self.zone}") and self.zone not in ("UTC", "Etc/UTC"):
             raise _unknown(target, self.zone)

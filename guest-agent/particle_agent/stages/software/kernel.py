@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -55,6 +56,10 @@ class Kernel(StageOptions):
     def may_bring(self, need: Need) -> bool:
         # The command line may name an init that is not from a package.
         return need.what == INIT and any(w.startswith("init=") for w in self.command_line)
+
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        if self.modules:
+            yield kernels.MODULES_LOAD, "name the modules in 'modules' of the stage"
 
     def run(self, target: Target) -> None:
         installed = kernels.versions(target)

@@ -117,6 +117,14 @@ class Sources(StageOptions):
         # The packages of other repositories may depend on anything.
         return any(one.key or one.key_file for one in self.repositories)
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        instead = "describe the source in 'repositories' of the stage"
+        if self.replace:
+            for pattern in (SOURCES, f"{PARTS}/*.list", f"{PARTS}/*.sources"):
+                yield pattern, instead
+        for repository in self.repositories:
+            yield f"{PARTS}/{repository.name}.sources", instead
+
     def run(self, target: Target) -> None:
         if not target.exists("/etc/apt"):
             raise StageError(

@@ -2,7 +2,9 @@ import os
 import re
 
 import pytest
+from particle_agent.contract.options import Faults
 from particle_agent.disk import extlinux, writer
+from particle_agent.disk.fstab import FileSystemTable, Mount, own_line
 from particle_agent.errors import StageError
 from particle_agent.stages.output.qemu import Qemu
 
@@ -47,6 +49,86 @@ def test_fstab_file_system_and_menu_name_the_same_uuid(debian):
     uuid = argv[argv.index("-U") + 1]
     assert debian.read("/etc/fstab") == f"UUID={uuid} / ext4 errors=remount-ro 0 1\n"
     assert f"root=UUID={uuid} " in menu(debian)
+
+
+def fstab(target):
+    return [line.split() for line in target.read("/etc/fstab").splitlines()]
+
+
+def test_the_mounts_of_the_recipe_follow_those_of_the_disk(debian):
+    data = Mount(what="LABEL=my data", where="/srv/a b", type="ext4", options=("nofail",), pass_=2)
+    automatic = ("x-systemd.automount", "_netdev")
+    nfs = Mount(what="server:/export", where="/mnt/nfs", type="nfs", options=automatic)
+    swap = Mount(what="/dev/disk/by-label/s", where="none", type="swap")
+    Qemu(mounts=(data, nfs, swap), swap="64M").run(debian)
+    own, *others = fstab(debian)
+    assert own[1:] == ["/", "ext4", "errors=remount-ro", "0", "1"]
+    assert others == [
+        ["/swapfile", "none", "swap", "defaults", "0", "0"],
+        ["LABEL=my\\040data", "/srv/a\\040b", "ext4", "nofail", "0", "2"],
+        ["server:/export", "/mnt/nfs", "nfs", "x-systemd.automount,_netdev", "0", "0"],
+        ["/dev/disk/by-label/s", "none", "swap", "defaults", "0", "0"],
+    ]
+    assert debian.exists("/srv/a b")
+    assert debian.exists("/mnt/nfs")
+
+
+def test_a_file_system_of_the_disk_gets_more_options(debian):
+    Qemu(mounts=(Mount(where="/", options=("noatime", "errors=remount-ro"), pass_=0),)).run(debian)
+    assert [line[1:] for line in fstab(debian)] == [
+        ["/", "ext4", "errors=remount-ro,noatime", "0", "0"]
+    ]
+    own = [own_line("UUID=1", "/", "xfs"), own_line("UUID=2", "/boot", "ext4")]
+    mounts = [Mount(where="/boot", options=("ro",)), Mount(where="/", options=("noatime",))]
+    FileSystemTable(own, mounts).write(debian)
+    assert [line[1:] for line in fstab(debian)] == [
+        ["/", "xfs", "noatime", "0", "0"],
+        ["/boot", "ext4", "errors=remount-ro,ro", "0", "2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        (Mount(where="/boot", options=("ro",)), "no file system for /boot"),
+        (
+            Mount(where="/", what="tmpfs", type="tmpfs"),
+            "/ is a file system of the image's own disk",
+        ),
+    ],
+)
+def test_a_mount_that_does_not_fit_the_disk_is_refused(debian, mount, message):
+    with pytest.raises(StageError, match=message):
+        Qemu(mounts=(mount,)).run(debian)
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        (Mount(where="/"), "/ is mounted anyway"),
+        (Mount(where="/srv", type="ext4"), "/srv: write 'what'"),
+        (Mount(where="/srv", what="LABEL=x"), "/srv: write 'type'"),
+        (Mount(where="none", what="LABEL=x", type="ext4"), "'none' is for the type 'swap'"),
+        (Mount(where="/srv", what="LABEL=x", type="swap"), "'none' is for the type 'swap'"),
+    ],
+)
+def test_a_mount_that_cannot_be_meant_is_refused_before_the_build(mount, message):
+    with pytest.raises(Faults, match=re.escape(message)):
+        Qemu(mounts=(mount,))
+    twice = Mount(where="/srv", what="LABEL=x", type="ext4")
+    with pytest.raises(Faults, match="the mount point '/srv' is there twice"):
+        Qemu(mounts=(twice, twice))
+
+
+def test_a_note_names_the_lines_of_an_fstab_that_are_lost(debian):
+    debian.write("/etc/fstab", "# UNCONFIGURED\n\n")
+    Qemu().run(debian)
+    assert debian.report.notes == []
+    debian.write("/etc/fstab", "# a\nLABEL=x /srv ext4 defaults 0 0\ntmpfs /a tmpfs size=1M\n")
+    Qemu().run(debian)
+    (note,) = debian.report.notes
+    assert "'LABEL=x /srv ext4 defaults 0 0' and 1 more" in note
+    assert "'mounts'" in note
 
 
 def test_two_images_have_different_uuids(debian):

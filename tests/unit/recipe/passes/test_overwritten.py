@@ -1,0 +1,107 @@
+import pytest
+from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
+
+RECIPE = """\
+name: test
+base-image: tar:base.tar
+stages:
+  - type: files
+    files:
+      - path: {path}
+        content: x
+    links: {links}
+{stages}
+  - type: qemu
+    boot-loader: {loader}
+"""
+
+
+def problems(tmp_path, path="/etc/motd", stages="", loader="extlinux", links="[]", text=None):
+    recipe = tmp_path / "r.yml"
+    stages = "\n".join(f"  - {stage}" for stage in stages.splitlines())
+    recipe.write_text(text or RECIPE.format(path=path, stages=stages, loader=loader, links=links))
+    try:
+        loading.load(recipe)
+    except InvalidDocument as invalid:
+        return [(p.line, p.code, p.message, p.hint) for p in invalid.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("path", "stages", "instead"),
+    [
+        ("/etc/fstab", "", "'mounts'"),
+        ("/etc/machine-id", "", "each machine makes its own"),
+        ("/etc/ssh/ssh_host_rsa_key", "", "each machine makes its own"),
+        ("/usr/sbin/policy-rc.d", "", "no image contains it"),
+        ("/var/cache/apt/archives/x.deb", "", "no image contains it"),
+        ("/boot/extlinux/extlinux.conf", "", "'command-line'"),
+        ("/etc/hostname", "{type: hostname, hostname: a}", "'hostname'"),
+        ("/etc/localtime", "{type: timezone, zone: UTC}", "'zone'"),
+        ("/etc/default/locale", "{type: locale, default: C.UTF-8}", "'default'"),
+        ("/etc/default/keyboard", "{type: keyboard, layout: de}", "options of the stage"),
+        ("/etc/systemd/network/10-en.network", "{type: network, interfaces: [{match: ['en*']}]}",
+         "'interfaces'"),
+        ("/etc/sudoers.d/ann", "{type: users, users: [{name: ann, sudo: password}]}",
+         "another name"),
+    ],
+)  # fmt: skip
+def test_a_file_that_a_later_stage_replaces_is_refused(tmp_path, path, stages, instead):
+    found = [p for p in problems(tmp_path, path, stages) if p[1] == "overwritten"]
+    ((line, _, message, hint),) = found
+    assert line == 6
+    assert f"{path} would be lost" in message
+    assert instead in hint
+
+
+def test_the_files_of_other_boot_loaders_are_free(tmp_path):
+    path = "/boot/grub/grub.cfg"
+    assert [p[1] for p in problems(tmp_path, path, loader="grub")] == ["overwritten"]
+    assert problems(tmp_path, path) == []
+
+
+def test_a_file_after_the_stage_that_owns_it_stays(tmp_path):
+    text = """\
+name: test
+base-image: tar:base.tar
+stages:
+  - {type: hostname, hostname: a}
+  - {type: files, files: [{path: /etc/hostname, content: b}]}
+  - {type: qemu}
+"""
+    assert problems(tmp_path, text=text) == []
+
+
+def test_a_link_counts_as_a_file(tmp_path):
+    found = problems(tmp_path, links="[{path: /etc/fstab, to: x}]")
+    assert [(p[0], p[1]) for p in found] == [(8, "overwritten")]
+
+
+def test_what_a_copied_directory_would_lose_is_named(tmp_path):
+    tree = tmp_path / "tree"
+    for name in ("etc/fstab", "run/x", "var/run/y", "usr/bin/tool"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("")
+    (tree / "tmp").mkdir()
+    text = """\
+name: test
+base-image: tar:base.tar
+stages:
+  - {type: files, files: [{path: /, source: tree}]}
+  - {type: qemu}
+"""
+    found = problems(tmp_path, text=text)
+    assert {(p[1], p[2].split()[0]) for p in found} == {
+        ("overwritten", "/etc/fstab"),
+        ("overwritten", "/run/x"),
+        ("overwritten", "/var/run/y"),
+    }
+
+
+@pytest.mark.parametrize("top", ["/var/run", "/var/lock", "/var/tmp", "/run", "/tmp", "/dev"])
+def test_directories_that_are_empty_at_boot_take_no_files(tmp_path, top):
+    ((_, code, message, _),) = problems(tmp_path, f"{top}/x")
+    assert code == "bad-value"
+    assert top in message
+    assert problems(tmp_path, f"{top}ning/x") == []
