@@ -30,6 +30,11 @@ APT::Architecture "amd64";
 APT::Architectures "amd64";
 Acquire::Languages "none";
 APT::Update::Error-Mode "any";
+# As in apt-file's configuration.
+Acquire::IndexTargets::deb::Contents-deb {{
+  MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)"; ShortDescription "Contents-$(ARCHITECTURE)";
+  Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Contents"; KeepCompressed "true";
+}};
 # Nothing is installed from here, and mirrors may lag behind.
 Acquire::Check-Valid-Until "no";
 """
@@ -75,6 +80,13 @@ class Suite:
         for paragraph in text.split("\n\n"):
             if fields := dict(re.findall(r"(?m)^([A-Za-z-]+): (.*)$", paragraph)):
                 yield fields
+
+    def contents(self) -> Iterator[tuple[str, list[str]]]:
+        """Each path in the suite, relative to the root directory, and the packages that have it."""
+        for index in sorted((self._place / "lists").glob("*_Contents-*")):
+            for line in self._run("/usr/lib/apt/apt-helper", "cat-file", str(index)).splitlines():
+                path, _, owners = line.rpartition(" ")
+                yield path.rstrip(), [owner.rpartition("/")[2] for owner in owners.split(",")]
 
     def depends(self, package: str) -> list[str]:
         """The names of the packages on which a package depends directly."""

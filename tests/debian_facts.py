@@ -49,6 +49,19 @@ COMMON = (
 )  # fmt: skip
 
 
+# Packages whose units have aliases that people use.
+WITH_ALIASES = (
+    "openssh-server", "rsyslog", "mariadb-server", "network-manager", "bluez", "avahi-daemon",
+    "lightdm", "sddm", "gdm3", "chrony", "ntpsec", "openntpd", "systemd", "systemd-timesyncd",
+    "systemd-resolved", "redis-server", "bind9", "nfs-kernel-server", "dbus-broker",
+)  # fmt: skip
+UNITS = Path(__file__).parents[1] / "host/particle_os/recipe/units.txt"
+UNIT = re.compile(
+    r"(?:usr/)?lib/systemd/system/([^/]+\.(?:service|socket|timer|path|target|mount|automount|slice))"
+    r"|etc/init\.d/([^/]+)"
+)
+
+
 def bringers(paragraphs: Iterable[Mapping[str, str]], goals: Iterable[str]) -> set[str]:
     """The packages that bring one of `goals` through any alternative of their dependencies."""
     above: dict[str, set[str]] = {}
@@ -106,6 +119,38 @@ def _kernel_script(suite: Suite, package: str) -> str | None:
     return script.replace(version, "@") if "depmod" in script else None
 
 
+def unit_files(suites: Iterable[Suite]) -> dict[str, set[str]]:
+    """The packages of Debian that have each unit file of the system, by the unit's name."""
+    found: dict[str, set[str]] = {}
+    for suite in suites:
+        for path, packages in suite.contents():
+            if match := UNIT.fullmatch(path):
+                found.setdefault(match[1] or f"{match[2]}.service", set()).update(packages)
+    return found
+
+
+def aliases(suite: Suite, units: Mapping[str, set[str]]) -> dict[str, str]:
+    """The aliases of the units in common packages."""
+    found: dict[str, str] = {}
+    for unit, packages in units.items():
+        for package in packages & set(WITH_ALIASES):
+            text = suite.file(package, f"usr/lib/systemd/system/{unit}") or ""
+            for words in re.findall(r"(?m)^Alias=(.*)$", text):
+                found |= dict.fromkeys(words.split(), unit)
+    # A unit of that name in another package is no alias there.
+    return {alias: unit for alias, unit in found.items() if alias not in units}
+
+
+def write_units(suites: list[Suite]) -> None:
+    """Writes the file of unit names for the host."""
+    units = unit_files(suites)
+    trixie = next(suite for suite in suites if suite.name == "trixie")
+    lines = [f"{unit} {' '.join(sorted(packages))}" for unit, packages in units.items()]
+    lines += [f"{alias} = {unit}" for alias, unit in aliases(trixie, units).items()]
+    head = "# The units of Debian's packages, and aliases. `make debian-facts` writes this file.\n"
+    UNITS.write_text(head + "\n".join(sorted(lines)) + "\n")
+
+
 def _written(values: Mapping[str, Iterable[str]], name: str) -> str:
     lines = [f"{name}: dict[str, tuple[str, ...]] = {{\n"]
     for key, items in sorted(values.items()):
@@ -119,6 +164,7 @@ def _written(values: Mapping[str, Iterable[str]], name: str) -> str:
 
 def write(directory: Path) -> None:
     suites = [Suite(name, directory / name) for name in SUITES]
+    write_units(suites)
     date = f'DATE = "{datetime.now(UTC):%Y-%m-%d}"\n'
     known = {kind: set(values) for kind, values in known_scripts.SCRIPTS.items()}
     for suite in suites:

@@ -228,6 +228,18 @@ UnitName = Annotated[
     str,
     Text("a systemd unit such as 'ssh.service'", r"[A-Za-z0-9:_.@\\-]+\.[a-z]+"),
 ]
+UnitOrService = Annotated[
+    str,
+    Text("a systemd unit such as 'ssh.service' or 'ssh'", r"[A-Za-z0-9:_.@\\-]+"),
+]
+# systemd.time(7), CALENDAR EVENTS
+Calendar = Annotated[
+    str, Text("a time such as 'daily' or 'Mon *-*-* 03:00'", r"[A-Za-z0-9*.,:/~+ _-]+", 200)
+]
+FileStem = Annotated[
+    str,
+    Text("a file name of letters, digits, '-', '_' and '.'", r"[A-Za-z0-9][A-Za-z0-9._-]*", 100),
+]
 Argument = Annotated[str, Text("a text without NUL characters", r"[^\x00]*", 65536)]
 Script = Annotated[str, Text("the text of a script, without NUL characters", r"[^\x00]+", 262144)]
 # systemd.network(5): kernel interface names with shell wildcards.

@@ -112,6 +112,11 @@ def _is_certain(stages: list[StageOptions], suite: str) -> bool:
     return known and not elsewhere and suite in RELEASED
 
 
+def is_released(base: str) -> bool:
+    """Whether a base is a released suite of Debian, whose packages do not change."""
+    return base.startswith(PREFIX) and base.removeprefix(PREFIX) in RELEASED
+
+
 def check_suites(source: Source, stages: tuple[StageOptions, ...]) -> None:
     """Notes in `source` the suites of package sources that look misspelt."""
     for index, stage in enumerate(stages):

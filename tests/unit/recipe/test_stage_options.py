@@ -53,7 +53,7 @@ def test_they_are_read_and_go_over_the_wire(tmp_path):
         ("type: files", "without 'directories', 'files' or 'links'"),
         ("type: files, files: []", "without 'directories', 'files' or 'links'"),
         ("type: kernel", "without 'command-line', "),
-        ("type: services, name: None yet", "without 'enable', 'disable' or 'mask'"),
+        ("type: services, name: None yet", "without 'enable', 'disable', 'mask', "),
         ("type: sources", "without 'repositories' or 'replace'"),
     ],
 )

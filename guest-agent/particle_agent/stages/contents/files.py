@@ -153,6 +153,10 @@ class Files(StageOptions):
         """Whether the stage may write something to `directory` or below it."""
         return any(_overlap(path or "/", directory) for _, path in self._paths())
 
+    def may_copy_below(self, directory: str) -> bool:
+        """Whether the stage may copy files with unknown names to `directory` or below it."""
+        return any(f.source is not None and _overlap(f.path, directory) for f in self.files)
+
     def attached_faults(self) -> Iterator[tuple[Place, str]]:
         for number, file in enumerate(self.files):
             place = ("files", number)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from particle_os.documents import confidential
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.model import Recipe, stage_kinds
-from particle_os.recipe.passes import include, legacy, overwritten, stages, structure
+from particle_os.recipe.passes import include, legacy, overwritten, stages, structure, unit_names
 from particle_os.recipe.passes.reading import Reading
 
 
@@ -59,6 +59,7 @@ PASSES = (
     Pass("length of the checks", _check_length),
     Pass("types", stages.understand),
     Pass("names of secrets", stages.check_secrets, of_recipe=True),
+    Pass("names of units", unit_names.check, of_recipe=True),
     Pass("files that a later stage writes", overwritten.check, of_recipe=True),
     Pass("architecture and files", stages.attach_files, of_recipe=True),
     Pass("files of stages that are wrong", stages.look_for_files, of_recipe=True),

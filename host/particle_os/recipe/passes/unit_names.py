@@ -1,0 +1,137 @@
+"""Finds misspelt units of the stage `services`, with the units of Debian's packages."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import PurePosixPath
+
+from particle_agent.stages import RecipeStage
+from particle_agent.stages.contents.files import Files
+from particle_agent.stages.contents.run import Run
+from particle_agent.stages.settings.services import Services
+from particle_agent.stages.settings.units import SCRIPTS, SYSTEM, full_name, template
+from particle_agent.stages.software.apt import Apt
+from particle_agent.stages.software.sources import Sources
+
+from particle_os.documents.document import Key
+from particle_os.recipe import dependencies
+from particle_os.recipe.passes.reading import Reading
+
+# systemd makes units of other types itself.
+FROM_PACKAGES = ("service", "socket", "timer", "path", "target")
+
+
+@dataclass(frozen=True)
+class KnownUnits:
+    """The packages of each unit, and the unit of each alias."""
+
+    packages: Mapping[str, tuple[str, ...]]
+    aliases: Mapping[str, str]
+
+
+@functools.cache
+def known_units() -> KnownUnits:
+    """The units of Debian's packages (`make debian-facts`)."""
+    text = resources.files("particle_os.recipe").joinpath("units.txt").read_text("utf-8")
+    packages, aliases = dict[str, tuple[str, ...]](), dict[str, str]()
+    for line in text.splitlines():
+        name, *rest = line.split()
+        if name == "#":
+            continue
+        if rest[0] == "=":
+            aliases[name] = rest[1]
+        else:
+            packages[name] = tuple(rest)
+    return KnownUnits(packages, aliases)
+
+
+def check(reading: Reading) -> None:
+    """Notes each unit that no package of Debian has and no earlier stage writes.
+
+    It is an error where only packages of Debian can bring units.
+    """
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    base = recipe.base_image if reading.base is None else reading.base
+    stages = [(i, s) for i, s in enumerate(recipe.stages) if s.applies(recipe.architecture)]
+    for position, (index, stage) in enumerate(stages):
+        if not isinstance(stage, Services):
+            continue
+        before = [other for _, other in stages[:position]]
+        certain = dependencies.is_released(base) and not any(map(_may_bring_any, before))
+        own = {name for other in (*before, stage) for name in _written(other)}
+        for key, given in _named(stage):
+            unit = template(full_name(given))
+            if _is_known(unit) or unit in own or unit.rpartition(".")[2] not in FROM_PACKAGES:
+                continue
+            near = _meant(unit, before, own)
+            mark = source.mark(("stages", index, *key))
+            hint = f"did you mean '{near}'?" if near else None
+            if certain:
+                message = f"no package of Debian has the unit '{unit}'"
+                source.problem(mark, "unknown-unit", message, hint)
+            elif near:
+                message = f"is the unit '{unit}' meant to be '{near}'?"
+                source.note(mark, "unknown-unit", message)
+
+
+def _named(stage: Services) -> Iterator[tuple[Key, str]]:
+    lists: dict[str, Sequence[str]] = {
+        "enable": stage.enable, "disable": stage.disable, "mask": stage.mask,
+        "preset": stage.preset,
+    }  # fmt: skip
+    for option, names in lists.items():
+        for number, name in enumerate(names):
+            yield (option, number), name
+    for number, drop_in in enumerate(stage.drop_ins):
+        yield ("drop-ins", number, "unit"), drop_in.unit
+
+
+def _is_known(unit: str) -> bool:
+    known = known_units()
+    return unit in known.packages or unit in known.aliases
+
+
+def _may_bring_any(stage: RecipeStage) -> bool:
+    """Whether a stage may bring units that no package of Debian has."""
+    if isinstance(stage, Apt):
+        return bool(stage.debs)
+    if isinstance(stage, Files):
+        return any(stage.may_copy_below(place) for place in (*SYSTEM, SCRIPTS))
+    # A wrong stage stands for any.
+    return isinstance(stage, Run | Sources) or not stage.only_configures
+
+
+def _written(stage: RecipeStage) -> Iterator[str]:
+    """The units that a stage writes."""
+    if isinstance(stage, Services):
+        for timer in stage.timers:
+            yield from (name for name, _ in timer.units())
+    if isinstance(stage, Files):
+        for written in (*(f.path for f in stage.files), *(link.path for link in stage.links)):
+            path = PurePosixPath(written)
+            if str(path.parent) in SYSTEM:
+                yield path.name
+            if str(path.parent) == SCRIPTS:
+                yield f"{path.name}.service"
+
+
+def _meant(unit: str, before: Sequence[RecipeStage], own: set[str]) -> str | None:
+    """The unit that a name probably misspells, at first among those of the recipe."""
+    known = known_units()
+    installed = {name for stage in before if isinstance(stage, Apt) for name in stage.packages}
+    likely = {name for name, of in known.packages.items() if not installed.isdisjoint(of)} | own
+    every = {*known.packages, *known.aliases}
+    return _nearest(unit, likely, 0.6) or _nearest(unit, every, 0.75)
+
+
+def _nearest(unit: str, units: Collection[str], similarity: float) -> str | None:
+    """The most similar unit of the same type; the types themselves would make all similar."""
+    stem, _, kind = unit.rpartition(".")
+    stems = {name.removesuffix(f".{kind}"): name for name in units if name.endswith(f".{kind}")}
+    found = difflib.get_close_matches(stem, sorted(stems), n=1, cutoff=similarity)
+    return stems[found[0]] if found else None

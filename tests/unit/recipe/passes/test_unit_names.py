@@ -1,0 +1,86 @@
+import pytest
+from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
+from particle_os.recipe.passes.unit_names import known_units
+
+RECIPE = """\
+name: test
+base-image: {base}
+stages:
+  - {{type: apt, packages: [linux-image-cloud-amd64, systemd-sysv, openssh-server]}}
+{stages}
+  - type: services
+    enable: [{unit}]
+  - {{type: qemu}}
+"""
+
+
+def remarks(tmp_path, unit, stages="", base="mmdebstrap:trixie"):
+    recipe = tmp_path / "r.yml"
+    stages = "\n".join(f"  - {stage}" for stage in stages.splitlines())
+    recipe.write_text(RECIPE.format(unit=unit, stages=stages, base=base))
+    try:
+        notes, problems = loading.load(recipe).notes, ()
+    except InvalidDocument as invalid:
+        notes, problems = invalid.notes, invalid.problems
+    return [
+        (kind, p.message, p.hint)
+        for kind, found in (("error", problems), ("note", notes))
+        for p in found
+        if p.code == "unknown-unit"
+    ]
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["ssh", "ssh.service", "sshd.service", "getty@tty2.service", "fstrim.timer", "srv.mount",
+     "display-manager"],
+)  # fmt: skip
+def test_units_of_debian_and_their_aliases_are_known(tmp_path, unit):
+    assert remarks(tmp_path, unit) == []
+
+
+def test_a_misspelt_unit_is_an_error_with_the_unit_of_a_package_of_the_recipe(tmp_path):
+    ((kind, message, hint),) = remarks(tmp_path, "shs.service")
+    assert kind == "error"
+    assert "no package of Debian has the unit 'shs.service'" in message
+    assert "'ssh.service'" in hint
+
+
+@pytest.mark.parametrize(
+    "stages",
+    ["{type: run, script: x}", "{type: apt, debs: [x.deb]}",
+     "{type: files, files: [{path: /etc, source: tree}]}",
+     "{type: sources, repositories: [{name: a, uri: 'http://mirror.example.org', suites: [a],"
+     " components: [main], keyring: /a.gpg}]}"],
+)  # fmt: skip
+def test_where_another_stage_may_bring_it_there_is_only_a_question(tmp_path, stages):
+    (tmp_path / "x.deb").write_text("")
+    (tmp_path / "tree").mkdir()
+    ((kind, message, _),) = remarks(tmp_path, "sssh.service", stages)
+    assert (kind, message) == ("note", "is the unit 'sssh.service' meant to be 'ssh.service'?")
+    assert remarks(tmp_path, "entirely-my-own.service", stages) == []
+
+
+def test_another_base_may_have_units_of_its_own(tmp_path):
+    ((kind, _, _),) = remarks(tmp_path, "sssh.service", base="mmdebstrap:sid")
+    assert kind == "note"
+
+
+def test_units_that_the_recipe_writes_are_known(tmp_path):
+    stages = """\
+{type: files, files: [{path: /etc/systemd/system/hello-1.service, content: x}]}
+{type: files, links: [{path: /etc/systemd/system/hello-2.service, to: x}]}
+{type: services, timers: [{name: hello-3, on-calendar: daily, command: ["true"]}]}"""
+    for number in (1, 2, 3):
+        assert remarks(tmp_path, f"hello-{number}", stages) == []
+    ((kind, _, hint),) = remarks(tmp_path, "helo-1.service", stages)
+    assert (kind, hint) == ("error", "did you mean 'hello-1.service'?")
+
+
+def test_the_table_has_units_and_aliases():
+    known = known_units()
+    assert known.packages["nginx.service"] == ("nginx-common",)
+    assert known.aliases["sshd.service"] == "ssh.service"
+    assert len(known.packages) > 3000
+    assert not known.aliases.keys() & known.packages.keys()
