@@ -132,11 +132,13 @@ PasswordHash = Annotated[
     ),
     CONFIDENTIAL,
 ]
-# sshd(8), AUTHORIZED_KEYS FILE FORMAT, without the options field.
+# sshd(8), AUTHORIZED_KEYS FILE FORMAT: options with a quoted value each, the key, a comment.
+_KEY_OPTION = r'[A-Za-z0-9@.-]+(="([^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*")?'
 SshPublicKey = Annotated[
     str,
     Text(
-        "an OpenSSH public key such as 'ssh-ed25519 AAAA… name'",
+        "an OpenSSH public key such as 'ssh-ed25519 AAAA… name', optionally after options",
+        rf"({_KEY_OPTION}(,{_KEY_OPTION})* )?"
         r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)"
         r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
         r" [A-Za-z0-9+/]+={0,3}( [^\x00-\x1f\x7f]*)?",
@@ -300,6 +302,13 @@ XkbOption = Annotated[
 UserId = Annotated[int, Between(0, 4294967294)]
 GroupId = Annotated[int, Between(0, 4294967294)]
 # passwd(5): the fifth field.
+Date = Annotated[
+    str,
+    Text("a date such as '2030-12-31'", r"[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"),
+]
+# subuid(5)
+SubordinateId = Annotated[int, Between(65536, 4294967294)]
+IdCount = Annotated[int, Between(1, 1 << 31)]
 Comment = Annotated[
     str, Text("a text without ':' and control characters", r"[^:\x00-\x1f\x7f]*", 1024)
 ]

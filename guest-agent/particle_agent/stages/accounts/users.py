@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Literal
 
 from particle_agent.contract import keys, needs
@@ -22,8 +23,12 @@ from particle_agent.contract.options import (
 from particle_agent.contract.values import (
     AbsolutePath,
     Comment,
+    Date,
+    GroupId,
+    IdCount,
     PasswordHash,
     SshPublicKey,
+    SubordinateId,
     UserId,
     UserName,
 )
@@ -42,6 +47,21 @@ CLOSED, OPEN = "1", ""
 
 
 @dataclass(frozen=True, kw_only=True)
+class SubordinateIds(Options):
+    """A range of user IDs and group IDs for the user's containers (subuid(5), subgid(5))."""
+
+    first: SubordinateId
+    """The first ID."""
+    count: IdCount = 65536
+    """The number of IDs."""
+
+    @property
+    def text(self) -> str:
+        """The range in the notation of usermod(8)."""
+        return f"{self.first}-{self.first + self.count - 1}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class User(Options):
     """One account. An existing account, such as root, is changed to the given values."""
 
@@ -54,12 +74,24 @@ class User(Options):
     and no login shell unless they are given."""
     comment: Comment | None = None
     """The full name, or what the account is for (GECOS)."""
+    group: UserName | None = None
+    """The primary group, which must exist in the image or come from an earlier `groups` stage. The
+    default is a new group with the user's name."""
+    gid: GroupId | None = None
+    """The group ID of that new group. The default is the user ID, or the next free one."""
     groups: tuple[UserName, ...] = ()
     """Supplementary groups. Each must exist in the image or come from an earlier `groups` stage."""
     shell: AbsolutePath | None = None
     """The login shell. The default is /bin/bash, and /usr/sbin/nologin for a system account."""
     home: AbsolutePath | None = None
     """The home directory, created with the skeleton files. The default is /home/NAME."""
+    skeleton: AbsolutePath | None = None
+    """The directory in the image whose files a new home directory gets. The default is /etc/skel.
+    """
+    subordinate_ids: SubordinateIds | None = None
+    """The IDs for containers without root. By default useradd chooses them for regular users."""
+    expires: Date | None = None
+    """The date from which on the account refuses every login."""
     password_hash: PasswordHash | None = None
     """A password hash of crypt(5). Without one, no password is accepted."""
     password_secret: Annotated[SecretName, CONFIDENTIAL] | None = None
@@ -71,7 +103,8 @@ class User(Options):
     lock: bool | None = None
     """Whether the account refuses every login, by SSH key too; `false` opens it."""
     ssh_authorized_keys: tuple[SshPublicKey, ...] = ()
-    """OpenSSH public keys that can log in."""
+    """OpenSSH public keys that can log in, optionally after the options of sshd(8), such as
+    `restrict,command="/usr/bin/backup"`."""
     ssh_authorized_keys_file: KeysFile | None = None
     """A file of such keys in the format of authorized_keys, relative to the recipe."""
     sudo: Literal["password", "no-password"] | None = None
@@ -81,6 +114,12 @@ class User(Options):
         refuse((place, f"user {self.name}: {message}") for place, message in self._faults())
 
     def _faults(self) -> Iterator[tuple[Place, str]]:
+        if self.group is not None and self.gid is not None:
+            yield ("gid",), "'gid' is for a new group, and 'group' names an existing one"
+        if self.lock and self.expires is not None:
+            yield ("expires",), "a locked account refuses every login already"
+        if self.expires is not None and not _is_date(self.expires):
+            yield ("expires",), f"there is no day {self.expires}"
         if self.uid == 0 and self.name != "root":
             yield ("uid",), "the uid 0 is root's"
         for index, key in enumerate(self.ssh_authorized_keys):
@@ -124,6 +163,8 @@ class Users(StageOptions):
         made: list[str] = []
         for number, user in enumerate(self.users):
             why, key = f"user {user.name}", ("users", number)
+            if user.group is not None and user.group not in made:
+                yield needs.group(user.group, why, *key, "group")
             for index, group in enumerate(user.groups):
                 if group not in made:
                     yield needs.group(group, why, *key, "groups", index)
@@ -149,8 +190,13 @@ class Users(StageOptions):
             _account(target, user)
             _password(target, user)
             if user.lock is not None:
-                date = CLOSED if user.lock else OPEN
-                target.chroot(["usermod", "--expiredate", date, "--", user.name])
+                day = CLOSED if user.lock else OPEN
+                target.chroot(["usermod", "--expiredate", day, "--", user.name])
+            if user.expires is not None:
+                target.chroot(["usermod", "--expiredate", user.expires, "--", user.name])
+            if ids := user.subordinate_ids:
+                ranges = ["--add-subuids", ids.text, "--add-subgids", ids.text]
+                target.chroot(["usermod", *ranges, "--", user.name])
             if lines := _keys(target, user):
                 _authorize(target, user, lines)
             if user.sudo is not None:
@@ -161,7 +207,8 @@ class Users(StageOptions):
 
 def _check(target: Target, user: User) -> None:
     groups = entries(target, "group")
-    if missing := [g for g in user.groups if g not in groups]:
+    wanted = (*user.groups, *((user.group,) if user.group else ()))
+    if missing := [g for g in wanted if g not in groups]:
         raise StageError(
             f"user {user.name}: there is no group {missing[0]} in the image",
             hint="Make the group in a groups stage, or install the package that brings it, "
@@ -181,11 +228,27 @@ def _check(target: Target, user: User) -> None:
         for name, fields in entries(target, "passwd").items():
             if fields[2] == str(user.uid) and name != user.name:
                 raise StageError(f"user {user.name}: the uid {user.uid} belongs to {name}")
+    if user.gid is not None:
+        for name, fields in groups.items():
+            if fields[2] == str(user.gid) and name != user.name:
+                raise StageError(f"user {user.name}: the gid {user.gid} belongs to {name}")
+    if user.skeleton is not None and not target.exists(user.skeleton):
+        raise StageError(
+            f"user {user.name}: there is no directory {user.skeleton} in the image",
+            hint="Make it in a files stage before this one.",
+        )
     if _keys(target, user) and _home(target, user) == NO_HOME:
         raise StageError(
             f"user {user.name}: an account without a home directory cannot have SSH keys",
             hint="Give the user a 'home'.",
         )
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text) is not None
+    except ValueError:
+        return False
 
 
 def _keys(target: Target, user: User) -> list[str]:
@@ -208,7 +271,12 @@ def _home(target: Target, user: User) -> str | None:
 
 def _account(target: Target, user: User) -> None:
     exists = user.name in entries(target, "passwd")
+    if user.gid is not None:
+        program = "groupmod" if user.name in entries(target, "group") else "groupadd"
+        target.chroot([program, "--gid", str(user.gid), "--", user.name])
     options = []
+    if user.group is not None:
+        options += ["--gid", user.group]
     if user.uid is not None:
         options += ["--uid", str(user.uid)]
     if user.comment is not None:
@@ -223,9 +291,11 @@ def _account(target: Target, user: User) -> None:
             target.chroot(["usermod", *options, "--", user.name])
         return
     options += ["--system"] if user.system else []
-    # useradd --user-group fails when a group of that name exists.
-    private = "--gid" if user.name in entries(target, "group") else "--user-group"
-    options += [private, user.name] if private == "--gid" else [private]
+    if user.group is None:
+        # useradd --user-group fails when a group of that name exists.
+        there = user.gid is not None or user.name in entries(target, "group")
+        options += ["--gid", user.name] if there else ["--user-group"]
+    options += ["--skel", user.skeleton] if user.skeleton else []
     home = _home(target, user)
     options += ["--no-create-home" if home == NO_HOME else "--create-home"]
     options += ["--home-dir", home] if home else []

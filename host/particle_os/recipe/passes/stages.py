@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from particle_agent.stages import RecipeStage
+from particle_agent.stages.accounts.users import Users
 from particle_agent.stages.base import StageOptions
 
 from particle_os.documents import validation
@@ -17,6 +18,9 @@ from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes.reading import Reading
 from particle_os.recipe.passes.structure import may_apply
+
+# A part of the keys in our recipes and templates. No key of a person contains these words.
+PLACEHOLDER = "YourOwnPublicKey"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,19 @@ def check_secrets(reading: Reading) -> None:
                 key = ("stages", number, "secrets", index, "name")
                 message = f"name: the stage has a secret '{name}' already"
                 reading.complain(key, "bad-value", message)
+
+
+def check_keys(reading: Reading) -> None:
+    """Notes SSH keys that are placeholders of a template, with which nobody can log in."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    for number, stage in enumerate(recipe.stages):
+        for index, user in enumerate(stage.users if isinstance(stage, Users) else ()):
+            for place, key in enumerate(user.ssh_authorized_keys):
+                if PLACEHOLDER in key:
+                    where = ("stages", number, "users", index, "ssh-authorized-keys", place)
+                    why = f"user {user.name}: the key is a placeholder, with which nobody logs in"
+                    source.note(source.mark(where), "placeholder", why)
 
 
 def attach_files(reading: Reading) -> None:

@@ -1,6 +1,8 @@
 import pytest
+from particle_agent.contract.options import Faults
+from particle_agent.contract.values import SshPublicKey
 from particle_agent.errors import StageError
-from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.accounts.users import SubordinateIds, User, Users
 from particle_agent.stages.base import Secret
 
 KEY = (
@@ -76,6 +78,71 @@ def test_a_home_directory_elsewhere_keeps_its_owners(debian, options):
     debian.forget_owners()
     make(debian, name="admin", **options)
     assert debian.owners == {"passwd": (0, 0)}
+
+
+def commands(target, *programs):
+    return [" ".join(c.argv) for c in target.commands if c.argv[0] in programs]
+
+
+def test_primary_group_skeleton_ranges_and_expiry(debian):
+    debian.write("/srv/skeleton/.bashrc", "")
+    ids = SubordinateIds(first=200000)
+    make(
+        debian, name="admin", group="staff", skeleton="/srv/skeleton", subordinate_ids=ids,
+        expires="2030-12-31",
+    )  # fmt: skip
+    (useradd,) = commands(debian, "useradd")
+    assert "--gid staff" in useradd
+    assert "--user-group" not in useradd
+    assert "--skel /srv/skeleton" in useradd
+    assert commands(debian, "usermod") == [
+        "usermod --expiredate 2030-12-31 -- admin",
+        "usermod --add-subuids 200000-265535 --add-subgids 200000-265535 -- admin",
+    ]
+
+
+def test_the_private_group_gets_the_wanted_number(debian):
+    make(debian, name="admin", gid=4000)
+    assert commands(debian, "groupadd", "groupmod") == ["groupadd --gid 4000 -- admin"]
+    assert "--gid admin" in commands(debian, "useradd")[0]
+    make(debian, name="old", gid=4001)
+    assert commands(debian, "groupmod") == ["groupmod --gid 4001 -- old"]
+    with pytest.raises(StageError, match="the gid 50 belongs to staff"):
+        make(debian, name="other", gid=50)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group": "staff", "gid": 4000}, "'gid' is for a new group"),
+        ({"lock": True, "expires": "2030-01-01"}, "a locked account"),
+        ({"expires": "2030-02-31"}, "there is no day 2030-02-31"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(Faults, match=message):
+        User(name="admin", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"group": "missing"}, "no group missing"), ({"skeleton": "/missing"}, "no directory")],
+)
+def test_what_the_image_lacks_for_a_user_is_reported(debian, options, message):
+    with pytest.raises(StageError, match=message):
+        make(debian, name="admin", **options)
+    assert commands(debian, "useradd") == []
+
+
+def test_a_key_can_have_options(debian):
+    line = f'restrict,command="/usr/bin/backup \\"a b\\"",from="192.0.2.0/24" {KEY}'
+    make(debian, name="admin", ssh_authorized_keys=(line,))
+    assert debian.read("/home/admin/.ssh/authorized_keys") == f"{line}\n"
+    accepted = SshPublicKey.__metadata__[0].accepts
+    assert accepted(line)
+    assert accepted(KEY)
+    for wrong in (f'command="x {KEY}', f"command=x y {KEY}", f"rest\nrict {KEY}", f"a, {KEY}"):
+        assert not accepted(wrong)
 
 
 def test_an_account_that_exists_is_changed(debian):
