@@ -106,6 +106,10 @@ class StageOptions(Options):
         """Whether this stage may provide what a later stage needs."""
         return not self.only_configures
 
+    def names(self, need: Need) -> bool:
+        """Whether the options name what meets the need, so that this stage certainly brings it."""
+        return False
+
     def rewrites(self) -> Iterable[tuple[str, str]]:
         """The files that the stage replaces or removes, and the option to use instead.
 

@@ -84,7 +84,7 @@ def check(
                 continue
             reported.add(need.what)
             hint = need.hint
-            if found := next((i for i in later if stages[i].may_bring(need)), None):
+            if found := next((i for i in later if stages[i].names(need)), None):
                 line = source.line(("stages", found))
                 hint = f"put this stage after the '{stages[found].type}' at line {line}"
             mark = source.mark(("stages", index, *need.key))

@@ -53,6 +53,9 @@ class Groups(StageOptions):
     def may_bring(self, need: Need) -> bool:
         return any(need.what == f"group {group.name}" for group in self.groups)
 
+    def names(self, need: Need) -> bool:
+        return self.may_bring(need)
+
     def run(self, target: Target) -> None:
         for group in self.groups:
             _check(target, group)

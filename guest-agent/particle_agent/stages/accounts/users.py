@@ -176,6 +176,9 @@ class Users(StageOptions):
         # useradd gives each user a group of the same name.
         return any(need.what in (f"user {u.name}", f"group {u.name}") for u in self.users)
 
+    def names(self, need: Need) -> bool:
+        return self.may_bring(need)
+
     def rewrites(self) -> Iterator[tuple[str, str]]:
         for user in self.users:
             if user.sudo is not None:

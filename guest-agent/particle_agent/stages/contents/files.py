@@ -149,6 +149,9 @@ class Files(StageOptions):
             for file in self.files
         )
 
+    def names(self, need: Need) -> bool:
+        return not {path for _, path in self._paths()}.isdisjoint(need.files)
+
     def may_write_below(self, directory: str) -> bool:
         """Whether the stage may write something to `directory` or below it."""
         return any(_overlap(path or "/", directory) for _, path in self._paths())

@@ -164,6 +164,9 @@ class Apt(StageOptions):
             return bool(names)
         return not all(map(_is_common, names))
 
+    def names(self, need: Need) -> bool:
+        return any(need.is_brought_by(re.split("[:=/]", name)[0]) for name in self.packages)
+
     def run(self, target: Target) -> None:
         if not target.exists("/usr/bin/apt-get"):
             raise StageError(
