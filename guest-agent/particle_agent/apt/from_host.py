@@ -23,6 +23,10 @@ from particle_agent.target.target import Target, wait_for_disk
 MOUNT = "/run/particle-os-packages"
 SOURCE = "/run/particle-os-packages.list"
 LISTS = "/run/particle-os-lists"
+PREFERENCES = "/run/particle-os-preferences"
+# The host's apt has chosen the versions, also older ones than the installed ones (the origin "" is
+# a local source).
+PREFERRED = 'Package: *\nPin: origin ""\nPin-Priority: 1001\n'
 BLKFLSBUF = 0x1261  # linux/fs.h
 KEYRING = re.compile(r"/[A-Za-z0-9_./+-]+\.(?:gpg|asc|pgp)")
 TRUSTED = "/etc/apt/trusted.gpg.d"
@@ -96,12 +100,13 @@ def options(target: Target) -> Iterator[list[str]]:
         index = place.strip("/").replace("/", "_")
         target.write(f"{LISTS}/_{index}_._{INDEX}", target.read(f"{place}/{INDEX}"))
         target.make_directory(f"{LISTS}/partial")
+        target.write(PREFERENCES, PREFERRED)
         try:
             yield [
                 "--no-download",
                 f"-oDir::Etc::sourcelist={SOURCE}",
                 "-oDir::Etc::sourceparts=/dev/null",
-                "-oDir::Etc::preferences=/dev/null",
+                f"-oDir::Etc::preferences={PREFERENCES}",
                 "-oDir::Etc::preferencesparts=/dev/null",
                 "-oAPT::Default-Release=",
                 f"-oDir::State::lists={LISTS}",
@@ -112,5 +117,5 @@ def options(target: Target) -> Iterator[list[str]]:
                 "-oDebug::NoLocking=true",
             ]
         finally:
-            target.remove(SOURCE)
-            target.remove(LISTS)
+            for path in (SOURCE, PREFERENCES, LISTS):
+                target.remove(path)

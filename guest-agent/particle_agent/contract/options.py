@@ -89,10 +89,12 @@ class OnHost(Text):
     The host replaces the path before it sends the stage to the VM. A file becomes "sha256:" and its
     SHA-256. With `directories`, the path may be a directory, which becomes "tree:" and the SHA-256
     of its tar archive (see `Target.attached`), and a file becomes "mode-" with its octal mode, ":"
-    and its SHA-256. `faults` returns the faults of a small file's content.
+    and its SHA-256. With `ending`, an item of a list may be a directory or a pattern of shells: it
+    becomes the files with this ending. `faults` returns the faults of a small file's content.
     """
 
     directories: bool = False
+    ending: str | None = None
     faults: Callable[[bytes], Iterable[str]] | None = None
 
 
@@ -258,6 +260,7 @@ HOST_PATH = ("a path without control characters", r"[^\x00-\x1f\x7f]+", 4096)
 HostPath = Annotated[str, Text(*HOST_PATH)]
 HostFile = Annotated[str, OnHost(*HOST_PATH)]
 HostTree = Annotated[str, OnHost(*HOST_PATH, directories=True)]
+HostDebs = Annotated[str, OnHost(*HOST_PATH, ending=".deb")]
 ATTACHED_MODE = "mode-"
 
 

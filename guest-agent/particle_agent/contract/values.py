@@ -66,6 +66,16 @@ SourceUri = Annotated[
         1000,
     ),
 ]
+DownloadUrl = Annotated[
+    str,
+    Text(
+        "an http or https URL without user name, such as 'https://example.org/tool.tar.gz'",
+        r"https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+        r"/[!#-&(-;=?-Z_a-z~\[\]]+",
+        2000,
+    ),
+]
+Sha256 = Annotated[str, Text("a SHA-256 digest: 64 digits of 0-9 and a-f", r"[0-9a-f]{64}", 64)]
 SuiteName = Annotated[
     str,
     Text(
@@ -232,7 +242,10 @@ UnitName = Annotated[
 ]
 UnitOrService = Annotated[
     str,
-    Text("a systemd unit such as 'ssh.service' or 'ssh'", r"[A-Za-z0-9:_.@\\-]+"),
+    Text(
+        "a systemd unit such as 'ssh.service' or 'ssh'",
+        r"[A-Za-z0-9:_.@\\-]+\.[a-z]+|[A-Za-z0-9_][A-Za-z0-9:_@-]*",
+    ),
 ]
 # systemd.time(7), CALENDAR EVENTS
 Calendar = Annotated[

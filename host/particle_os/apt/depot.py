@@ -100,7 +100,7 @@ class Depot:
             lock = self._lists / f"{key}.lock"
             with locked(lock, deadline):
                 os.utime(lock)
-                local = self._take_local(stage.debs, directory / LOCAL)
+                local = self._take_local(stage.package_files, directory / LOCAL)
                 only_new = self._proxy.through(
                     lambda proxy: self._fetch_all(stage, request, proxy, local, directory, deadline)
                 )

@@ -19,7 +19,9 @@ from particle_os.system.checksum import file_sha256
 from particle_os.system.workspace import LOCK, allocated_bytes, remove_directories, workspace
 
 LIMIT_BYTES = 20 << 30
-EntryKind = Literal["helper", "state", "base", "image", "checkpoint", "package", "indexes"]
+EntryKind = Literal[
+    "helper", "state", "base", "image", "checkpoint", "package", "download", "indexes"
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ def _entries(cache: Path) -> Iterator[CacheEntry]:
         yield _entry("checkpoint", place.name, place, place, label=label)
     for deb in (cache / "packages").glob("*.deb"):
         yield _entry("package", deb.stem, deb, deb)
+    for file in (cache / "downloads").glob("[0-9a-f]*"):
+        if file.suffix != ".lock":
+            yield _entry("download", file.name, file, file)
     for place in _directories(cache / "apt"):
         yield _entry("indexes", place.name, place.with_suffix(".lock"), place)
 
@@ -151,7 +156,7 @@ def _has_its_content(entry: CacheEntry) -> bool:
         return found is not None and checkpoints.intact(found)
     if entry.kind == "base":
         return path.exists() and read_digest(entry.paths[1]) == f"sha256:{file_sha256(path)}"
-    if entry.kind in ("package", "image"):
+    if entry.kind in ("package", "download", "image"):
         return file_sha256(path) == entry.name
     if entry.kind == "state":
         return saved_memory.intact(path)

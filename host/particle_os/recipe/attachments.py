@@ -7,14 +7,16 @@ depend on the content. The files themselves are sent beside the stage.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import os
 import stat
 import tarfile
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -81,14 +83,13 @@ def attach(stage: S, origin: Origin, key: Key, complain: Complain) -> tuple[S, l
     """
     found: list[Attachment] = []
 
-    def reference(path: str, where: Key, marker: OnHost) -> str:
-        taken = _take(path, origin, marker, where, complain)
-        if taken is None:
-            return path
-        found.append(taken)
-        return taken.reference
+    def references(path: str, where: Key, marker: OnHost) -> list[str]:
+        paths = _expanded(path, origin, marker, where, complain)
+        taken = [_take(each, origin, marker, where, complain) for each in paths]
+        found.extend(each for each in taken if each is not None)
+        return [path if each is None else each.reference for each in taken]
 
-    attached = _replaced(stage, type(stage), key, reference)
+    attached = _replaced(stage, type(stage), key, references)
     for place, fault in attached.attached_faults():
         complain((*key, *place), "bad-value", fault)
     return attached, found
@@ -142,31 +143,66 @@ def _take(
     return found
 
 
-def _replaced(value: Any, kind: Any, key: Key, reference: Callable[[str, Key, OnHost], str]) -> Any:
+def _expanded(
+    name: str, origin: Origin, marker: OnHost, key: Key, complain: Complain
+) -> Sequence[str]:
+    """The files that the name of several files stands for; other names stand for themselves."""
+    if marker.ending is None:
+        return [name]
+    place = origin.directory / name
+    try:
+        if place.is_dir():
+            found = sorted(place.glob(f"*{glob.escape(marker.ending)}"))
+        elif glob.has_magic(name) and not place.exists():
+            found = sorted(origin.directory.glob(name))
+        else:
+            return [name]
+    except (OSError, ValueError, NotImplementedError):
+        # The name is too long, for example: what reads it says so.
+        return [name]
+    if not found:
+        complain(key, "no-file", f"{unlike_a_path(name) or name}: no file '*{marker.ending}' there")
+    return [os.path.relpath(path, origin.directory) for path in found]
+
+
+def _replaced(
+    value: Any, kind: Any, key: Key, references: Callable[[str, Key, OnHost], list[str]]
+) -> Any:
     """`value` of the annotated type `kind` with each `HostFile` in it replaced."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if value is None:
         return None
     if origin is typing.Annotated:
-        marker = next((a for a in arguments if isinstance(a, OnHost)), None)
+        marker = _marker(kind)
         if marker is not None:
-            return reference(value, key, marker)
-        return _replaced(value, arguments[0], key, reference)
+            return references(value, key, marker)[0]
+        return _replaced(value, arguments[0], key, references)
     if origin in (typing.Union, types.UnionType):
         inner = [a for a in arguments if a is not type(None)]
-        return _replaced(value, inner[0] if len(inner) == 1 else type(value), key, reference)
+        return _replaced(value, inner[0] if len(inner) == 1 else type(value), key, references)
+    if origin is tuple and (marker := _marker(arguments[0])) is not None:
+        several = [references(v, (*key, i), marker) for i, v in enumerate(value)]
+        return tuple(chain.from_iterable(several))
     if origin is tuple:
-        return tuple(_replaced(v, arguments[0], (*key, i), reference) for i, v in enumerate(value))
+        return tuple(_replaced(v, arguments[0], (*key, i), references) for i, v in enumerate(value))
     if not dataclasses.is_dataclass(value):
         return value
     hints = field_types(type(value))  # type: ignore[arg-type]
     changes = {
         field.name: _replaced(
-            getattr(value, field.name), hints[field.name], (*key, kebab_case(field.name)), reference
+            getattr(value, field.name),
+            hints[field.name],
+            (*key, kebab_case(field.name)),
+            references,
         )
         for field in dataclasses.fields(value)
     }
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+
+
+def _marker(kind: Any) -> OnHost | None:
+    """The mark of a type for paths on the host."""
+    return next((a for a in typing.get_args(kind) if isinstance(a, OnHost)), None)
 
 
 def _attachment(path: Path, marker: OnHost) -> Attachment:

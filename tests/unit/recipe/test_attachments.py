@@ -4,6 +4,7 @@ import tarfile
 
 import pytest
 from particle_agent.stages.contents.files import File, Files
+from particle_agent.stages.software.apt import Apt
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 from particle_os.recipe.attachments import NotAttachable, Origin, attach
@@ -147,5 +148,37 @@ def test_content_and_source_exclude_each_other(tmp_path):
         with pytest.raises(InvalidDocument) as raised:
             loading.load(path, base="tar:base.tar")
         (problem,) = raised.value.problems
-        assert "write either 'content' or 'source'" in problem.message
+        assert "write one of 'content', 'source' and 'download'" in problem.message
         assert problem.line == 5
+
+
+def attached_debs(directory, *debs):
+    complaints = []
+    changed, found = attach(
+        Apt(debs=debs), Origin(directory, directory), ("stages", 0), lambda *c: complaints.append(c)
+    )
+    return [a.path.name for a in found], changed.debs, complaints
+
+
+def test_package_files_are_named_by_patterns_and_directories(tmp_path):
+    for name in ("build/b.deb", "build/a.deb", "build/notes.txt", "one.deb"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    names, references, complaints = attached_debs(tmp_path, "one.deb", "build", "b*/b*.deb")
+    assert complaints == []
+    assert names == ["one.deb", "a.deb", "b.deb", "b.deb"]
+    assert all(reference.startswith("sha256:") for reference in references)
+
+
+@pytest.mark.parametrize("name", ["build", "x*.deb", "missing.deb", "/x*.deb", "x" * 300 + "*"])
+def test_a_pattern_or_directory_without_package_files_is_an_error(tmp_path, name):
+    (tmp_path / "build").mkdir()
+    _, _, complaints = attached_debs(tmp_path, name)
+    assert [(key, code) for key, code, _ in complaints] == [(("stages", 0, "debs", 0), "no-file")]
+
+
+def test_a_pattern_does_not_lead_out_of_the_recipes_directory(tmp_path):
+    (tmp_path / "x.deb").write_text("")
+    (tmp_path / "inner").mkdir()
+    _, _, complaints = attached_debs(tmp_path / "inner", "../*.deb")
+    assert [code for _, code, _ in complaints] == ["no-file"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from particle_agent.contract import needs
+from particle_agent.contract.downloads import Download
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
     HostTree,
@@ -43,9 +44,11 @@ class File(Options):
     path: AbsolutePath
     """The path in the image. Missing parent directories are created."""
     content: str | None = None
-    """The text of the file. Give either this or `source`."""
+    """The text of the file. Give one of this, `source` and `download`."""
     source: HostTree | None = None
     """A file, or a directory with its content, to copy. The path is relative to the recipe."""
+    download: Download | None = None
+    """A file from the network, which the host fetches and checks."""
     mode: FileMode | None = None
     """The permissions, in quotes. The default is "0644", and for a copy the mode of the source."""
     owner: UserName | None = None
@@ -61,8 +64,8 @@ class File(Options):
     image. A later pattern outweighs an earlier one."""
 
     def __post_init__(self) -> None:
-        if (self.content is None) == (self.source is None):
-            raise ValueError(f"{self.path}: write either 'content' or 'source'")
+        if sum(each is not None for each in (self.content, self.source, self.download)) != 1:
+            raise ValueError(f"{self.path}: write one of 'content', 'source' and 'download'")
 
     @property
     def is_tree(self) -> bool:
@@ -218,6 +221,8 @@ def _owners(what: File | Directory, *key: str | int) -> Iterator[Need]:
 def _write(target: Target, placer: Placer, file: File, owner: Owner) -> None:
     mode = 0o644
     data: IO[bytes] = io.BytesIO((file.content or "").encode())
+    if file.download is not None:
+        data = target.attached(file.download.reference).open("rb")
     if file.source is not None:
         mode = attached_mode(file.source)
         data = target.attached(file.source).open("rb")

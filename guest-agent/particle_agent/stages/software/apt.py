@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from particle_agent.apt import from_host, unattended
 from particle_agent.apt import proxy as apt_proxy
 from particle_agent.apt.failure import apt_failure
+from particle_agent.contract.downloads import Download
 from particle_agent.contract.needs import WITHOUT, Need
-from particle_agent.contract.options import Confidential, HostFile, Options, idle, refuse
+from particle_agent.contract.options import HostDebs, idle, refuse
 from particle_agent.contract.values import (
-    DebconfQuestion,
-    DebconfValue,
     InstalledName,
     PackageName,
-    PinnedPackages,
-    PinPriority,
-    PinText,
     ReleaseName,
 )
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.shortcuts import at_once, stand_ins
 from particle_agent.stages.base import StageOptions
+from particle_agent.stages.software import debconf, package_files, pins
+from particle_agent.stages.software.debconf import Answer
+from particle_agent.stages.software.pins import Pin
 from particle_agent.target.target import Target
 
 APT_GET = (
@@ -45,9 +44,8 @@ APT_GET = (
     "-oDpkg::Options::=--force-confold",
 )
 STATUS = "/var/lib/dpkg/status"
-PREFERENCES = "/etc/apt/preferences.d/recipe.pref"
-LOCAL_DEBS = "/run/particle-os-debs"
-DEB_FORMAT = "${Package} ${Version}\\n"
+# apt_preferences(5): above this priority apt downgrades.
+DOWNGRADES = 1000
 # Packages whose purpose is to depend on many others.
 COLLECTIONS = ("task-*", "live-task-*", "*-desktop*", "*-full", "debian-cloud-images-packages")
 # The users and groups of systemd, D-Bus, udev and OpenSSH in Debian 12 and 13. Other packages of
@@ -56,45 +54,6 @@ ACCOUNTS = re.compile(
     "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
 )
 FIELD = re.compile(r"^(Package|Status|Provides): (.*)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pin(Options):
-    """A preference of apt_preferences(5) for some packages. It stays in the image."""
-
-    package: PinnedPackages
-    """The packages: names, or patterns such as linux-* and *."""
-    pin: PinText
-    """The versions: release a=trixie-backports, version 1.2*, or origin "HOST"."""
-    priority: PinPriority
-    """The priority. Above 1000 apt even downgrades to these versions; below 0 it never installs
-    them."""
-
-    def __post_init__(self) -> None:
-        if self.priority == 0:
-            refuse([(("priority",), f"{self.package}: apt knows no priority 0")])
-
-
-# Answers of these types appear in messages. Others, also of misspelt types, may be passwords.
-SHOWN_ANSWERS = ("string", "boolean", "select", "multiselect", "note", "text")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer(Options):
-    """An answer to a question of a package (debconf-set-selections(1))."""
-
-    # A value in place of another option may be the answer.
-    package: Annotated[InstalledName, Confidential()]
-    """The package that asks."""
-    question: Annotated[DebconfQuestion, Confidential()]
-    """The question, such as locales/default_environment_locale."""
-    type: Annotated[
-        Literal["string", "boolean", "select", "multiselect", "note", "text", "password"],
-        Confidential(),
-    ]
-    """The type of the question."""
-    value: Annotated[DebconfValue, Confidential("type", SHOWN_ANSWERS)]
-    """The answer. Separate several answers of a multiselect with commas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +68,20 @@ class Apt(StageOptions):
     type: Literal["apt"] = "apt"
     packages: tuple[PackageName, ...] = ()
     """The packages to install. A name may end with :ARCH, =VERSION or /RELEASE (apt-get(8))."""
-    debs: tuple[HostFile, ...] = ()
-    """Package files to install, relative to the recipe. apt also installs their dependencies."""
+    debs: tuple[HostDebs, ...] = ()
+    """Package files to install: files, patterns such as `build/*.deb`, and directories, relative to
+    the recipe. apt also installs their dependencies."""
+    downloads: tuple[Download, ...] = ()
+    """Package files from the network to install. apt also installs their dependencies."""
     update: bool = True
     """Whether to fetch the package indexes first."""
     recommends: bool = False
     """Whether to install recommended packages, too."""
     target_release: ReleaseName | None = None
     """The release whose versions this stage prefers, such as trixie-backports."""
+    allow_downgrades: bool = False
+    """Whether apt may replace packages by older versions: those with =VERSION or /RELEASE, and
+    those that a pin prefers. A pin with a priority above 1000 in this stage permits it, too."""
     upgrade: bool = False
     """Whether to upgrade the installed packages (apt-get dist-upgrade)."""
     remove: tuple[InstalledName, ...] = ()
@@ -148,9 +113,14 @@ class Apt(StageOptions):
     def removes(self) -> Iterable[str]:
         return self.remove
 
+    @property
+    def package_files(self) -> tuple[str, ...]:
+        """The references to the attached package files."""
+        return (*self.debs, *(each.reference for each in self.downloads))
+
     def may_bring(self, need: Need) -> bool:
         # The dependencies of package files, and recommended packages, are unknown here.
-        if self.debs or (self.packages and self.recommends):
+        if self.package_files or (self.packages and self.recommends):
             return True
         names = [re.split("[:=/]", name)[0] for name in self.packages]
         if any(need.is_brought_by(name) or _is_one_of(name, COLLECTIONS) for name in names):
@@ -173,8 +143,8 @@ class Apt(StageOptions):
                 "the base has no apt-get",
                 hint="Use a Debian base image that contains the 'apt' package.",
             )
-        _pin(target, self.pins)
-        _preseed(target, self.debconf)
+        pins.write(target, self.pins)
+        debconf.preseed(target, self.debconf)
         present = _packages(target)
         removals = [f"{name}-" for name in self.remove if name.split(":")[0] in present]
         with ExitStack() as stack:
@@ -182,7 +152,7 @@ class Apt(StageOptions):
             stack.enter_context(unattended.no_host_keys(target))
             installs = {re.split("[:=/]", name)[0] for name in self.packages}
             once = stack.enter_context(stand_ins.generated_once(target, installs))
-            debs = stack.enter_context(_local_debs(target, self.debs))
+            debs = stack.enter_context(package_files.local(target, self.package_files))
             if self._host_has_fetched(target):
                 options = stack.enter_context(from_host.options(target))
                 # The index has no releases, only the chosen version of each package.
@@ -208,12 +178,14 @@ class Apt(StageOptions):
     @property
     def fetches(self) -> bool:
         """Whether the stage may fetch packages."""
-        return bool(self.packages or self.debs or self.upgrade)
+        return bool(self.packages or self.package_files or self.upgrade)
 
     @property
     def only_common(self) -> bool:
         """Whether all packages are common packages from the suite itself."""
-        plain = not (self.debs or self.target_release or any("/" in name for name in self.packages))
+        plain = not (
+            self.package_files or self.target_release or any("/" in name for name in self.packages)
+        )
         return plain and all(_is_common(re.split("[:=]", name)[0]) for name in self.packages)
 
     @property
@@ -285,6 +257,8 @@ class Apt(StageOptions):
             options.append("-oAPT::Get::Purge=true")
         if self.autoremove:
             options.append("-oAPT::Get::AutomaticRemove=true")
+        if self.allow_downgrades or any(pin.priority > DOWNGRADES for pin in self.pins):
+            options.append("--allow-downgrades")
         return [*options, "dist-upgrade" if self.upgrade else "install", "--", *names]
 
 
@@ -294,58 +268,6 @@ def _is_common(name: str) -> bool:
 
 def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-@dataclass(frozen=True)
-class _Deb:
-    """A package file at `path` in the target."""
-
-    path: str
-    package: str
-    version: str
-
-
-def _pin(target: Target, pins: Sequence[Pin]) -> None:
-    text = target.read(PREFERENCES) if target.exists(PREFERENCES) else ""
-    for pin in pins:
-        stanza = f"Package: {pin.package}\nPin: {pin.pin}\nPin-Priority: {pin.priority}\n\n"
-        text += stanza if stanza not in text else ""
-    if pins:
-        target.write(PREFERENCES, text)
-
-
-def _preseed(target: Target, answers: Sequence[Answer]) -> None:
-    if not answers:
-        return
-    if not target.exists("/usr/bin/debconf-set-selections"):
-        raise StageError(
-            "the base has no debconf-set-selections",
-            hint="Install 'debconf' in an earlier apt stage, or leave 'debconf' out.",
-        )
-    lines = [f"{a.package} {a.question} {a.type} {a.value}\n" for a in answers]
-    target.chroot(["debconf-set-selections"], stdin="".join(lines))
-
-
-@contextmanager
-def _local_debs(target: Target, references: Sequence[str]) -> Iterator[list[_Deb]]:
-    """Copies the package files of the recipe into the target until the context ends."""
-    found = []
-    try:
-        for number, reference in enumerate(references):
-            path = f"{LOCAL_DEBS}/{number}.deb"
-            with target.attached(reference).open("rb") as data:
-                target.write_from(data, path)
-            try:
-                shown = target.capture(["dpkg-deb", "--show", "--showformat", DEB_FORMAT, path])
-            except CommandFailed as failed:
-                raise StageError(
-                    f"debs[{number}] is no Debian package", tail=failed.tail
-                ) from failed
-            package, version = shown.split()
-            found.append(_Deb(path, package, version))
-        yield found
-    finally:
-        target.remove(LOCAL_DEBS)
 
 
 def _apt_get(target: Target, *arguments: str) -> None:

@@ -99,7 +99,7 @@ def _is_known(unit: str) -> bool:
 def _may_bring_any(stage: RecipeStage) -> bool:
     """Whether a stage may bring units that no package of Debian has."""
     if isinstance(stage, Apt):
-        return bool(stage.debs)
+        return bool(stage.package_files)
     if isinstance(stage, Files):
         return any(stage.may_copy_below(place) for place in (*SYSTEM, SCRIPTS))
     # A wrong stage stands for any.

@@ -760,7 +760,7 @@ def test_a_file_that_is_no_package_is_an_error(with_deb, monkeypatch):
         raise CommandFailed(argv, 2, ["not a Debian format archive"])
 
     monkeypatch.setattr(with_deb, "capture", fail)
-    with pytest.raises(StageError, match=r"debs\[0\] is no Debian package"):
+    with pytest.raises(StageError, match=r"package file 1 is no Debian package"):
         Apt(debs=("sha256:0123",)).run(with_deb)
 
 

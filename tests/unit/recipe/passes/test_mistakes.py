@@ -193,7 +193,7 @@ SEVERAL = [
     ("  - type: users\n    users:\n      - {name: a, uid: 0, shel: /bin/sh}\n",
      [(5, 24, "the uid 0 is root's"), (5, 27, "unknown key 'shel'")]),
     ("  - {type: files, files: [{path: /a, xyzzy: b}]}\n",
-     [(3, 27, "write either 'content' or 'source'"), (3, 38, "unknown key 'xyzzy'")]),
+     [(3, 27, "write one of 'content', 'source' and 'download'"), (3, 38, "unknown key 'xyzzy'")]),
     # The misspelt key counts as the key that it resembles, so nothing else is missing.
     ("  - {type: files, files: [{path: /a, contents: b}]}\n", [(3, 38, "'contents'")]),
     ("  - {type: files, files: [{path: /a, content: b, contents: b}]}\n", [(3, 50, "'contents'")]),
