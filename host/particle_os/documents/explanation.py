@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from particle_agent.contract import keys
+from particle_agent.contract.commands import as_script, has_syntax
 from particle_agent.contract.hosts import LIST, WORD
 from particle_agent.contract.options import Faults
 
@@ -197,8 +198,11 @@ def _wrong_container(fault: _Fault) -> None:
     wanted = PLAIN_TYPES[fault.kind]
     hint = None
     if wanted == "a list" and not isinstance(fault.given, dict | list | None):
-        items = _items(fault.given, fault.name in fault.words.commands)
+        is_command = fault.name in fault.words.commands
+        items = _items(fault.given, is_command)
         hint = None if fault.confidential else f"write [{', '.join(items)}]"
+        if hint and is_command and isinstance(fault.given, str) and has_syntax(fault.given):
+            hint = as_script(fault.given)
     elif fault.words.is_item(fault.key):
         hint = _meant_item(fault)
     message = f"{fault.name or 'document'}: expected {wanted}, found {fault.shown}"

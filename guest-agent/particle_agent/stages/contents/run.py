@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from particle_agent.contract.options import AtLeastOne, Duration, Place, VariableName, refuse
+from particle_agent.contract import commands
+from particle_agent.contract.options import (
+    AtLeastOne,
+    Duration,
+    HostFile,
+    Place,
+    VariableName,
+    refuse,
+)
 from particle_agent.contract.values import AbsolutePath, Argument, Script
 from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
@@ -15,6 +24,10 @@ from particle_agent.target.target import Target
 SHELL = ("/bin/sh", "-eu")
 # /run exists during the build only.
 SCRIPT = "/run/particle-os-script"
+# A relative path of a script. No program in the image has such a name without a directory.
+PATH = re.compile(r"(?!/)[A-Za-z0-9._/-]+\.(sh|bash|py|pl|rb)")
+# execve(2): the kernel reads as much of the first line.
+LINE_BYTES = 256
 # unshare(1): when the command ends, its processes and its mounts end with it.
 ISOLATED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 
@@ -32,9 +45,12 @@ class Run(StageOptions):
     type: Literal["run"] = "run"
     command: Annotated[tuple[Argument, ...], AtLeastOne()] | None = None
     """The program and its arguments. NAME=value before the program sets a variable, as in env(1).
-    Give either this or `script`."""
+    Give one of this, `script` and `script-file`."""
     script: Script | None = None
     """The text of a script that `interpreter` runs."""
+    script_file: HostFile | None = None
+    """A file with a script, relative to the recipe. Its line `#!` names the interpreter, unless
+    `interpreter` does."""
     interpreter: Annotated[tuple[Argument, ...], AtLeastOne()] = SHELL
     """The program that runs the script, and its options. The script is its last argument."""
     environment: Mapping[VariableName, Argument] = field(default_factory=dict)
@@ -53,9 +69,19 @@ class Run(StageOptions):
         refuse(self._faults())
 
     def _faults(self) -> Iterator[tuple[Place, str]]:
-        if (self.command is None) == (self.script is None):
-            yield (), "run: give either 'command' or 'script'"
-        if self.script is None and self.interpreter != SHELL:
+        given = (self.command, self.script, self.script_file)
+        if sum(each is not None for each in given) != 1:
+            yield (), "run: give one of 'command', 'script' and 'script-file'"
+        if self.command is not None:
+            for index, fault in commands.faults(self.command):
+                yield ("command", index), f"run: {fault}"
+        if self.script is not None and PATH.fullmatch(self.script.strip()):
+            message = (
+                f"run: the script '{self.script.strip()}' looks like a path: 'script-file' takes a "
+                "file beside the recipe, 'command' a program in the image"
+            )
+            yield ("script",), message
+        if self.command is not None and self.interpreter != SHELL:
             message = "run: 'interpreter' needs a 'script'; a command names its own program"
             yield ("interpreter",), message
         if self.script is not None and self.script.startswith("#!") and self.interpreter == SHELL:
@@ -79,13 +105,26 @@ class Run(StageOptions):
     @contextmanager
     def _program(self, target: Target) -> Iterator[tuple[str, ...]]:
         """The command to run. A script lies in a file while the context lasts."""
-        if self.script is None:
-            assert self.command is not None
+        if self.command is not None:
             yield self.command
             return
-        target.write(SCRIPT, self.script, mode=0o600)
+        interpreter = self.interpreter
+        if self.script_file is not None:
+            with target.attached(self.script_file).open("rb") as data:
+                interpreter = self._interpreter_of(data.read(LINE_BYTES))
+                data.seek(0)
+                target.write_from(data, SCRIPT, mode=0o600)
+        else:
+            target.write(SCRIPT, self.script or "", mode=0o600)
         place = SCRIPT if self.in_ == "target" else str(target.path(SCRIPT))
         try:
-            yield (*self.interpreter, place)
+            yield (*interpreter, place)
         finally:
             target.remove(SCRIPT)
+
+    def _interpreter_of(self, head: bytes) -> tuple[str, ...]:
+        """The program that runs a script which begins with `head` (execve(2))."""
+        if self.interpreter != SHELL or not head.startswith(b"#!"):
+            return self.interpreter
+        words = head.splitlines()[0].decode("utf-8", "replace").removeprefix("#!").split(None, 1)
+        return tuple(word.strip() for word in words) or self.interpreter

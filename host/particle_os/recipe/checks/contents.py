@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from particle_agent.contract.options import AtLeastOne, Between
+from particle_agent.contract import commands
+from particle_agent.contract.options import AtLeastOne, Between, refuse
 from particle_agent.contract.values import (
     AbsolutePath,
     Argument,
@@ -43,6 +44,9 @@ class CommandCheck(BaseCheck):
     """A regular expression that must match somewhere in the first 64 KiB of its output."""
     timeout: Annotated[int, Between(1, 600)] = QUESTION_SECONDS
     """The time limit in seconds."""
+
+    def __post_init__(self) -> None:
+        refuse((("command", index), fault) for index, fault in commands.faults(self.command))
 
     @property
     def name(self) -> str:

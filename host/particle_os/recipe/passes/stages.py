@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from particle_agent.contract import commands
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.accounts.users import Users
 from particle_agent.stages.base import StageOptions
+from particle_agent.stages.contents.run import Run
 
 from particle_os.documents import validation
-from particle_os.documents.document import Node, Source
+from particle_os.documents.document import Key, Node, Source
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import dependencies
 from particle_os.recipe.attachments import Origin, attach, look
+from particle_os.recipe.checks.contents import CommandCheck
 from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes.reading import Reading
@@ -93,6 +97,26 @@ def check_keys(reading: Reading) -> None:
                     where = ("stages", number, "users", index, "ssh-authorized-keys", place)
                     why = f"user {user.name}: the key is a placeholder, with which nobody logs in"
                     source.note(source.mark(where), "placeholder", why)
+
+
+def check_commands(reading: Reading) -> None:
+    """Notes arguments of commands that look like operators of a shell, which reads none of them."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    given: list[tuple[Key, Sequence[str]]] = [
+        (("stages", index), stage.command)
+        for index, stage in enumerate(recipe.stages)
+        if isinstance(stage, Run) and stage.command is not None
+    ]
+    given += [
+        (("boot-test", "checks", index), check.command)
+        for index, check in enumerate(recipe.boot_test.checks)
+        if isinstance(check, CommandCheck)
+    ]
+    for key, command in given:
+        for index, word in commands.operators(command):
+            message = f"'{word}' is an argument of the program, because no shell reads the command"
+            source.note(source.mark((*key, "command", index)), "no-shell", message)
 
 
 def attach_files(reading: Reading) -> None:

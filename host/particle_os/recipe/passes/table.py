@@ -59,6 +59,7 @@ PASSES = (
     Pass("length of the checks", _check_length),
     Pass("types", stages.understand),
     Pass("names of secrets", stages.check_secrets, of_recipe=True),
+    Pass("commands", stages.check_commands, of_recipe=True),
     Pass("keys", stages.check_keys, of_recipe=True),
     Pass("names of units", unit_names.check, of_recipe=True),
     Pass("files that a later stage writes", overwritten.check, of_recipe=True),

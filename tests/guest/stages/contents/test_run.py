@@ -63,8 +63,8 @@ def test_the_scripts_own_first_line_agrees_with_the_default_interpreter(target):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either 'command' or 'script'"),
-        ({"command": ("true",), "script": "true"}, "either 'command' or 'script'"),
+        ({}, "one of 'command', 'script' and 'script-file'"),
+        ({"command": ("true",), "script": "true"}, "one of 'command', 'script' and 'script-file'"),
         ({"command": ("true",), "interpreter": ("/bin/bash",)}, "'interpreter' needs a 'script'"),
         ({"script": "#!/usr/bin/env python3\n"}, "'#!/usr/bin/env python3' is a comment here"),
     ],
@@ -89,3 +89,27 @@ def test_a_failure_is_reported(target):
     target.when("env", fail)
     with pytest.raises(CommandFailed, match="status 3"):
         Run(command=("false",)).run(target)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "interpreter"),
+    [
+        (b"echo hi\n", {}, ("/bin/sh", "-eu")),
+        (b"#!/usr/bin/python3\nprint(1)\n", {}, ("/usr/bin/python3",)),
+        (b"#! /usr/bin/env -S perl -w\r\n", {}, ("/usr/bin/env", "-S perl -w")),
+        (b"#!\n", {}, ("/bin/sh", "-eu")),
+        (b"#!/usr/bin/python3\n", {"interpreter": ("/bin/bash",)}, ("/bin/bash",)),
+        (b"\xff\xfe", {}, ("/bin/sh", "-eu")),
+    ],
+)
+def test_a_script_file_runs_with_the_interpreter_of_its_first_line(
+    target, content, options, interpreter
+):
+    seen = []
+    target.when("env", lambda command: seen.append(target.read_bytes(command.argv[-1])))
+    (target.directory / "file").write_bytes(content)
+    Run(script_file="sha256:file", **options).run(target)
+    argv = target.only("env").argv
+    assert argv[argv.index("--") + 1 : -1] == interpreter
+    assert seen == [content]
+    assert not target.exists(argv[-1])
