@@ -66,6 +66,15 @@ SourceUri = Annotated[
         1000,
     ),
 ]
+# apt_auth.conf(5). Without a protocol it is for https only.
+RepositoryMachine = Annotated[
+    str,
+    Text(
+        "a host such as 'packages.example.org' or 'https://packages.example.org:8443/private'",
+        r"(https?://)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~%+/-]*)?",
+        1000,
+    ),
+]
 DownloadUrl = Annotated[
     str,
     Text(

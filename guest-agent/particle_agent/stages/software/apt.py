@@ -16,6 +16,7 @@ from particle_agent.contract.downloads import Download
 from particle_agent.contract.needs import WITHOUT, Need
 from particle_agent.contract.options import HostDebs, idle, refuse
 from particle_agent.contract.values import (
+    ArchitectureName,
     InstalledName,
     PackageName,
     ReleaseName,
@@ -23,7 +24,8 @@ from particle_agent.contract.values import (
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.shortcuts import at_once, stand_ins
 from particle_agent.stages.base import StageOptions
-from particle_agent.stages.software import debconf, package_files, pins
+from particle_agent.stages.software import credentials, debconf, package_files, pins
+from particle_agent.stages.software.credentials import Credential
 from particle_agent.stages.software.debconf import Answer
 from particle_agent.stages.software.pins import Pin
 from particle_agent.target.target import Target
@@ -92,6 +94,11 @@ class Apt(StageOptions):
     """Whether to remove dependencies that no installed package needs any more."""
     hold: tuple[InstalledName, ...] = ()
     """Packages that later upgrades must not change, also in the running image (apt-mark hold)."""
+    credentials: tuple[Credential, ...] = ()
+    """Passwords for repositories. The image does not contain them."""
+    architectures: tuple[ArchitectureName, ...] = ()
+    """Foreign architectures whose packages can be installed, such as i386 for libc6:i386. The image
+    keeps them."""
     pins: tuple[Pin, ...] = ()
     """Preferences, added to /etc/apt/preferences.d/recipe.pref."""
     debconf: tuple[Answer, ...] = ()
@@ -101,12 +108,19 @@ class Apt(StageOptions):
         # With `update` alone the stage fetches indexes for later stages.
         nothing = not (self.update or self.fetches or self._only_takes_away)
         names = {name.partition("=")[0].partition("/")[0] for name in self.packages}
+        secrets = {secret.name for secret in self.secrets}
         refuse(
             idle("apt", "packages", "debs", "update", "upgrade", "remove") if nothing else (),
             (
                 (("remove", i), f"remove: '{name}' is among the packages to install, too")
                 for i, name in enumerate(self.remove)
                 if name in names
+            ),
+            (
+                # Someone may have written the password itself there.
+                (("credentials", i, "secret"), f"{one.machine}: the stage has no such secret")
+                for i, one in enumerate(self.credentials)
+                if one.secret not in secrets
             ),
         )
 
@@ -143,6 +157,8 @@ class Apt(StageOptions):
                 "the base has no apt-get",
                 hint="Use a Debian base image that contains the 'apt' package.",
             )
+        for architecture in self.architectures:
+            target.chroot(["dpkg", "--add-architecture", architecture])
         pins.write(target, self.pins)
         debconf.preseed(target, self.debconf)
         present = _packages(target)
@@ -153,6 +169,7 @@ class Apt(StageOptions):
             installs = {re.split("[:=/]", name)[0] for name in self.packages}
             once = stack.enter_context(stand_ins.generated_once(target, installs))
             debs = stack.enter_context(package_files.local(target, self.package_files))
+            passwords = stack.enter_context(credentials.known(target, self.credentials))
             if self._host_has_fetched(target):
                 options = stack.enter_context(from_host.options(target))
                 # The index has no releases, only the chosen version of each package.
@@ -168,7 +185,7 @@ class Apt(StageOptions):
                     replace(self, upgrade=False)._install(target, [*options, *once], more)
             else:
                 names = [*self.packages, *(deb.path for deb in debs), *removals]
-                self._install_by_itself(target, once, names)
+                self._install_by_itself(target, once, names, passwords)
             _check_installed(target, [*self.packages, *(deb.package for deb in debs)])
             _check_removed(target, self.remove)
         if self.hold:
@@ -199,6 +216,8 @@ class Apt(StageOptions):
             return False
         request = from_host.make_request(target)
         refused: str | None = "the system has passwords for mirrors, or no dpkg"
+        if self.credentials:
+            request = None
         if request is not None:
             with target.timings.part("packages from the host"):
                 refused = target.reporter.packages(request).refused
@@ -209,14 +228,17 @@ class Apt(StageOptions):
             target.reporter.note(f"apt runs in the VM, which is slower: {refused}")
         return refused is None
 
-    def _install_by_itself(self, target: Target, once: list[str], names: list[str]) -> None:
+    def _install_by_itself(
+        self, target: Target, once: list[str], names: list[str], passwords: list[str]
+    ) -> None:
         """Installs the packages with the target's apt, which also fetches them."""
         if self._only_takes_away:
             self._install(target, once, names)
             return
         with target.network():
-            if not self._install_through_proxy(target, once, names):
-                self._update_and_install(target, once, names)
+            # A proxy would see the passwords.
+            if passwords or not self._install_through_proxy(target, once, names):
+                self._update_and_install(target, once, names, passwords)
 
     def _install_through_proxy(self, target: Target, once: list[str], names: list[str]) -> bool:
         """Installs through the proxy. Returns False without a proxy, or if it stops answering."""

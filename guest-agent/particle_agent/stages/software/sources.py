@@ -32,6 +32,7 @@ from particle_agent.contract.values import (
 )
 from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
+from particle_agent.stages.software import components
 from particle_agent.target.target import Target
 
 SOURCES = "/etc/apt/sources.list"
@@ -86,6 +87,9 @@ class Sources(StageOptions):
     """The repositories to write."""
     replace: bool = False
     """Whether to remove the existing sources of the image first."""
+    components: tuple[ComponentName, ...] = ()
+    """Components to add to the sources that the image has, such as non-free-firmware. They are
+    added wherever `main` is."""
     snapshot: SnapshotDate | None = None
     """The date of the packages, for mirrors with {date}. apt then accepts expired indexes."""
 
@@ -94,8 +98,10 @@ class Sources(StageOptions):
         refuse(self._faults(), repeated("repository", named))
 
     def _faults(self) -> Iterator[tuple[Place, str]]:
-        if not self.repositories and not self.replace:
-            yield from idle("sources", "repositories", "replace")
+        if not (self.repositories or self.replace or self.components):
+            yield from idle("sources", "repositories", "replace", "components")
+        if self.replace and self.components and not self.repositories:
+            yield ("components",), "components: 'replace' removes the sources that would have them"
         dated = [
             ("repositories", i, "mirrors", number)
             for i, repository in enumerate(self.repositories)
@@ -136,6 +142,9 @@ class Sources(StageOptions):
             for name in target.list(PARTS):
                 if name.endswith((".list", ".sources")):
                     target.remove(f"{PARTS}/{name}")
+        if self.components:
+            names = [n for n in target.list(PARTS) if n.endswith((".list", ".sources"))]
+            components.add(target, [SOURCES, *(f"{PARTS}/{n}" for n in names)], self.components)
         for repository in self.repositories:
             keyring = _keyring(target, repository)
             fields = _fields(repository, keyring, self.snapshot)

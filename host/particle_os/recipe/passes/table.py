@@ -8,7 +8,15 @@ from typing import NamedTuple
 from particle_os.documents import confidential
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.model import Recipe, stage_kinds
-from particle_os.recipe.passes import include, legacy, overwritten, stages, structure, unit_names
+from particle_os.recipe.passes import (
+    foreign,
+    include,
+    legacy,
+    overwritten,
+    stages,
+    structure,
+    unit_names,
+)
 from particle_os.recipe.passes.reading import Reading
 
 
@@ -65,6 +73,7 @@ PASSES = (
     Pass("files that a later stage writes", overwritten.check, of_recipe=True),
     Pass("architecture and files", stages.attach_files, of_recipe=True),
     Pass("files of stages that are wrong", stages.look_for_files, of_recipe=True),
+    Pass("foreign architectures", foreign.check, of_recipe=True),
     Pass("needs", stages.check_needs, of_recipe=True),
 )
 
