@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
-from particle_agent.contract.options import CONFIDENTIAL, Between, Text
+from particle_agent.contract.options import CONFIDENTIAL, Between, Options, Text
 
 # Debian Policy 5.6.1 defines the name. apt adds the suffixes ":arch", "=version" and "/release".
 PackageName = Annotated[
@@ -339,3 +342,30 @@ Comment = Annotated[
 def bytes_of(size: str) -> int:
     """The bytes of a numeric `DiskSize` or `SwapSize`."""
     return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download(Options):
+    """A file from the network, which the host fetches and keeps in its cache."""
+
+    url: DownloadUrl
+    """The URL, with http or https."""
+    sha256: Sha256
+    """The SHA-256 digest of the file, from a source that you trust. Another file is refused."""
+
+    @property
+    def reference(self) -> str:
+        """The reference to the attached file (see `OnHost`)."""
+        return f"sha256:{self.sha256}"
+
+
+def downloads(value: object) -> Iterator[Download]:
+    """The downloads among the options of a stage."""
+    if isinstance(value, Download):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from downloads(item)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from downloads(getattr(value, field.name))

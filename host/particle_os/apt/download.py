@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from particle_agent.contract.downloads import Download
+from particle_agent.contract.values import Download
 
 from particle_os.errors import InfrastructureError
 from particle_os.system import process

@@ -5,12 +5,13 @@ import shutil
 import threading
 
 import pytest
-from particle_agent.contract.downloads import Download, downloads
+from particle_agent.contract.values import Download, downloads
 from particle_agent.stages.contents.files import File, Files
 from particle_agent.stages.software.apt import Apt
 from particle_os.apt import download
 from particle_os.errors import InfrastructureError
-from particle_os.system.deadline import Deadline
+
+from ...waiting import plenty
 
 DATA = b"data" * 1000
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -54,7 +55,7 @@ def fetch(tmp_path, server):
             cache=tmp_path,
             work=tmp_path / "work",
             proxies={},
-            deadline=Deadline.after(60, "the test"),
+            deadline=plenty(),
             log=lambda line: None,
         )
 

@@ -54,7 +54,7 @@ def test_they_are_read_and_go_over_the_wire(tmp_path):
         ("type: files, files: []", "without 'directories', 'files' or 'links'"),
         ("type: kernel", "without 'command-line', "),
         ("type: services, name: None yet", "without 'enable', 'disable', 'mask', "),
-        ("type: sources", "without 'repositories' or 'replace'"),
+        ("type: sources", "without 'repositories', 'replace' or 'components'"),
     ],
 )
 def test_a_stage_without_anything_to_do_is_an_error(tmp_path, stage, hint):

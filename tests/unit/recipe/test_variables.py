@@ -61,7 +61,7 @@ def test_a_part_of_a_text_is_text(tmp_path):
     ],
 )
 def test_other_dollars_stay(tmp_path, text, value):
-    assert stage(tmp_path, f'type: run\n    command: ["{text}"]').command == (value,)
+    assert stage(tmp_path, f'type: run\n    command: [x, "{text}"]').command == ("x", value)
 
 
 def test_the_recipe_itself_may_use_them(tmp_path):

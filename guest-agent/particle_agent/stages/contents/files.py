@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from particle_agent.contract import needs
-from particle_agent.contract.downloads import Download
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
     HostTree,
@@ -21,6 +20,7 @@ from particle_agent.contract.options import (
 )
 from particle_agent.contract.values import (
     AbsolutePath,
+    Download,
     FileMode,
     LinkText,
     OwnerText,

@@ -10,41 +10,30 @@ from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 from particle_agent.apt import from_host, unattended
-from particle_agent.apt import proxy as apt_proxy
-from particle_agent.apt.failure import apt_failure
-from particle_agent.contract.downloads import Download
 from particle_agent.contract.needs import WITHOUT, Need
 from particle_agent.contract.options import HostDebs, idle, refuse
 from particle_agent.contract.values import (
     ArchitectureName,
+    Download,
     InstalledName,
     PackageName,
     ReleaseName,
 )
-from particle_agent.errors import CommandFailed, StageError
+from particle_agent.errors import StageError
 from particle_agent.shortcuts import at_once, stand_ins
 from particle_agent.stages.base import StageOptions
-from particle_agent.stages.software import credentials, debconf, package_files, pins
-from particle_agent.stages.software.credentials import Credential
-from particle_agent.stages.software.debconf import Answer
-from particle_agent.stages.software.pins import Pin
+from particle_agent.stages.software.preparation import (
+    Answer,
+    Credential,
+    Pin,
+    local_debs,
+    passwords,
+    pin,
+    preseed,
+)
+from particle_agent.stages.software.transaction import Transaction
 from particle_agent.target.target import Target
 
-APT_GET = (
-    "apt-get",
-    "--yes",
-    "--quiet",
-    "-oAcquire::Languages=none",
-    "-oAcquire::Retries=2",
-    "-oAcquire::http::Timeout=20",
-    "-oAcquire::https::Timeout=20",
-    "-oAPT::Update::Error-Mode=any",
-    "-oAPT::Sandbox::User=root",
-    "-oDpkg::Use-Pty=0",
-    # The scratch disk is thrown away unless the build succeeds: no need to sync each file.
-    "-oDpkg::Options::=--force-unsafe-io",
-    "-oDpkg::Options::=--force-confold",
-)
 STATUS = "/var/lib/dpkg/status"
 # apt_preferences(5): above this priority apt downgrades.
 DOWNGRADES = 1000
@@ -159,8 +148,8 @@ class Apt(StageOptions):
             )
         for architecture in self.architectures:
             target.chroot(["dpkg", "--add-architecture", architecture])
-        pins.write(target, self.pins)
-        debconf.preseed(target, self.debconf)
+        pin(target, self.pins)
+        preseed(target, self.debconf)
         present = _packages(target)
         removals = [f"{name}-" for name in self.remove if name.split(":")[0] in present]
         with ExitStack() as stack:
@@ -168,8 +157,16 @@ class Apt(StageOptions):
             stack.enter_context(unattended.no_host_keys(target))
             installs = {re.split("[:=/]", name)[0] for name in self.packages}
             once = stack.enter_context(stand_ins.generated_once(target, installs))
-            debs = stack.enter_context(package_files.local(target, self.package_files))
-            passwords = stack.enter_context(credentials.known(target, self.credentials))
+            debs = stack.enter_context(local_debs(target, self.package_files))
+            transaction = Transaction(
+                arguments=self.arguments,
+                options=once,
+                release=self.release_options(),
+                passwords=stack.enter_context(passwords(target, self.credentials)),
+                update=self.update,
+                offline=self._only_takes_away,
+                always=self.upgrade or self.autoremove,
+            )
             if self._host_has_fetched(target):
                 options = stack.enter_context(from_host.options(target))
                 # The index has no releases, only the chosen version of each package.
@@ -177,15 +174,17 @@ class Apt(StageOptions):
                 names += [f"{deb.package}={deb.version}" for deb in debs]
                 more = stack.enter_context(at_once.unpacked(target, from_host.MOUNT, names))
                 if more is None:
-                    self._install(target, [*options, *once], [*names, *removals])
+                    transaction.install(target, [*names, *removals], options)
                 else:
                     stand_ins.begin_ahead(target)
                     # dist-upgrade refuses to continue with packages that are only unpacked. `more`
                     # already contains the upgrades.
-                    replace(self, upgrade=False)._install(target, [*options, *once], more)
+                    plain = replace(self, upgrade=False)
+                    rest = replace(transaction, arguments=plain.arguments, always=self.autoremove)
+                    rest.install(target, more, options)
             else:
                 names = [*self.packages, *(deb.path for deb in debs), *removals]
-                self._install_by_itself(target, once, names, passwords)
+                transaction.fetch_and_install(target, names)
             _check_installed(target, [*self.packages, *(deb.package for deb in debs)])
             _check_removed(target, self.remove)
         if self.hold:
@@ -228,46 +227,6 @@ class Apt(StageOptions):
             target.reporter.note(f"apt runs in the VM, which is slower: {refused}")
         return refused is None
 
-    def _install_by_itself(
-        self, target: Target, once: list[str], names: list[str], passwords: list[str]
-    ) -> None:
-        """Installs the packages with the target's apt, which also fetches them."""
-        if self._only_takes_away:
-            self._install(target, once, names)
-            return
-        with target.network():
-            # A proxy would see the passwords.
-            if passwords or not self._install_through_proxy(target, once, names):
-                self._update_and_install(target, once, names, passwords)
-
-    def _install_through_proxy(self, target: Target, once: list[str], names: list[str]) -> bool:
-        """Installs through the proxy. Returns False without a proxy, or if it stops answering."""
-        proxy = target.apt_proxy
-        if proxy is None:
-            return False
-        try:
-            if apt_proxy.answers(proxy):
-                with apt_proxy.options(target, proxy) as through:
-                    self._update_and_install(target, once, names, through)
-                return True
-        except (StageError, CommandFailed) as error:
-            if apt_proxy.answers(proxy):
-                error.hint = apt_proxy.hint(error.hint, error.tail)
-                raise
-        target.reporter.note(f"the apt proxy {proxy.url} has gone away; apt goes on without it")
-        return False
-
-    def _update_and_install(
-        self, target: Target, once: list[str], names: list[str], through: Sequence[str] = ()
-    ) -> None:
-        if self.update:
-            _apt_get(target, *through, "update")
-        self._install(target, [*through, *self.release_options(), *once], names)
-
-    def _install(self, target: Target, options: list[str], names: list[str]) -> None:
-        if names or self.upgrade or self.autoremove:
-            _apt_get(target, *options, *self.arguments(names))
-
     def release_options(self) -> list[str]:
         """The options of apt-get for the preferred release."""
         return [f"--target-release={self.target_release}"] if self.target_release else []
@@ -279,7 +238,7 @@ class Apt(StageOptions):
             options.append("-oAPT::Get::Purge=true")
         if self.autoremove:
             options.append("-oAPT::Get::AutomaticRemove=true")
-        if self.allow_downgrades or any(pin.priority > DOWNGRADES for pin in self.pins):
+        if self.allow_downgrades or any(one.priority > DOWNGRADES for one in self.pins):
             options.append("--allow-downgrades")
         return [*options, "dist-upgrade" if self.upgrade else "install", "--", *names]
 
@@ -290,13 +249,6 @@ def _is_common(name: str) -> bool:
 
 def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _apt_get(target: Target, *arguments: str) -> None:
-    try:
-        target.chroot([*APT_GET, *arguments])
-    except CommandFailed as failed:
-        raise apt_failure(failed.tail) or failed from failed
 
 
 def _check_installed(target: Target, names: Iterable[str]) -> None:

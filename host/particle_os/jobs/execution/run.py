@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-from particle_agent.contract.downloads import Download, downloads
+from particle_agent.contract.values import Download
 
 from particle_os.apt.depot import Depot
-from particle_os.apt.download import fetch, path_of
 from particle_os.errors import (
     InfrastructureError,
     NotEnoughSpace,
@@ -19,6 +18,7 @@ from particle_os.errors import (
     UsageError,
     VmError,
 )
+from particle_os.jobs.execution import downloads
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
 from particle_os.jobs.execution.conversation import Conversation
 from particle_os.jobs.execution.job import Job
@@ -26,7 +26,6 @@ from particle_os.jobs.execution.preparation import Prepared
 from particle_os.jobs.execution.stage_results import Stages
 from particle_os.recipe.attachments import Attachment, NotAttachable
 from particle_os.sandbox.running import Sandbox
-from particle_os.system.regular_file import open_regular
 from particle_os.system.workspace import RESERVE_BYTES, cache_directory, free_bytes, need_room
 
 # An estimate of what the stages of a small system write to the scratch disk, in bytes.
@@ -55,7 +54,7 @@ class Execution:
     def sandbox(self, purpose: str, output: Path) -> Iterator[Sandbox]:
         """Starts a helper VM that can run the next stage; its output disk is the file `output`."""
         self.fetch_base()
-        self.fetch_downloads()
+        downloads.fetch_all(self._downloads(), self.job, self.prepared, self.deadline)
         self.check_room()
         with self.prepared.vms.start(purpose, output, self.chain.layers) as sandbox:
             if not self.chain.drop_damaged():
@@ -77,22 +76,6 @@ class Execution:
             return
         with self.progress.phase("fetch base image"):
             self.base.fetch(self.job.work, self.deadline, self.progress.line)
-
-    def fetch_downloads(self) -> None:
-        """Fetches the files that the remaining stages name by URL."""
-        wanted = dict.fromkeys(self._downloads())
-        if not wanted:
-            return
-        with self.progress.phase("downloads"):
-            for download in wanted:
-                fetch(
-                    download,
-                    cache=cache_directory(),
-                    work=self.job.work.path,
-                    proxies=self.prepared.apt_proxy.environment(),
-                    deadline=self.deadline,
-                    log=self.progress.line,
-                )
 
     def check_room(self) -> None:
         """Raises NotEnoughSpace when the host has no room for the scratch disk."""
@@ -124,11 +107,7 @@ class Execution:
     def push_files(self, sandbox: Sandbox) -> None:
         """Copies the host files and the secrets of the remaining stages into the VM."""
         sandbox.agent.hold(self.plan.secrets_of(self.stages.done), self.deadline)
-        for download in dict.fromkeys(self._downloads()):
-            with open_regular(path_of(download, cache_directory())) as data:
-                arrived = sandbox.agent.attach(download.sha256, data, self.deadline)
-            if arrived != download.sha256:
-                raise InfrastructureError(f"the download of {download.url} has changed")
+        downloads.push(self._downloads(), sandbox, self.deadline)
         for attachment in dict.fromkeys(self._attachments()):
             name = attachment.reference.partition(":")[2]
             try:
@@ -146,8 +125,9 @@ class Execution:
         """The host files that the remaining stages name."""
         return chain.from_iterable(self.plan.loaded.attachments[self.stages.done :])
 
-    def _downloads(self) -> Iterator[Download]:
-        return downloads(tuple(self.plan.stages[self.stages.done :]))
+    def _downloads(self) -> Sequence[Download]:
+        """The files that the remaining stages name by URL."""
+        return downloads.of(self.plan.stages[self.stages.done :])
 
     def run_stages(self, sandbox: Sandbox, *, verify: bool = False) -> Conversation:
         """Runs the remaining stages and returns the conversation with the agent.
@@ -180,7 +160,7 @@ class Execution:
             log=self.progress.line,
             attachments={
                 **{a.reference: a.path for a in self._attachments()},
-                **{d.reference: path_of(d, cache_directory()) for d in self._downloads()},
+                **downloads.paths(self._downloads()),
             },
             proxy=self.prepared.apt_proxy,
         )

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from particle_agent.contract import commands
 from particle_agent.stages import RecipeStage
-from particle_agent.stages.accounts.users import Users
 from particle_agent.stages.base import StageOptions
-from particle_agent.stages.contents.run import Run
 
 from particle_os.documents import validation
-from particle_os.documents.document import Key, Node, Source
+from particle_os.documents.document import Node, Source
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import dependencies
 from particle_os.recipe.attachments import Origin, attach, look
-from particle_os.recipe.checks.contents import CommandCheck
 from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes.reading import Reading
 from particle_os.recipe.passes.structure import may_apply
-
-# A part of the keys in our recipes and templates. No key of a person contains these words.
-PLACEHOLDER = "YourOwnPublicKey"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,39 +76,6 @@ def check_secrets(reading: Reading) -> None:
                 key = ("stages", number, "secrets", index, "name")
                 message = f"name: the stage has a secret '{name}' already"
                 reading.complain(key, "bad-value", message)
-
-
-def check_keys(reading: Reading) -> None:
-    """Notes SSH keys that are placeholders of a template, with which nobody can log in."""
-    source, recipe = reading.source, reading.recipe
-    assert recipe is not None
-    for number, stage in enumerate(recipe.stages):
-        for index, user in enumerate(stage.users if isinstance(stage, Users) else ()):
-            for place, key in enumerate(user.ssh_authorized_keys):
-                if PLACEHOLDER in key:
-                    where = ("stages", number, "users", index, "ssh-authorized-keys", place)
-                    why = f"user {user.name}: the key is a placeholder, with which nobody logs in"
-                    source.note(source.mark(where), "placeholder", why)
-
-
-def check_commands(reading: Reading) -> None:
-    """Notes arguments of commands that look like operators of a shell, which reads none of them."""
-    source, recipe = reading.source, reading.recipe
-    assert recipe is not None
-    given: list[tuple[Key, Sequence[str]]] = [
-        (("stages", index), stage.command)
-        for index, stage in enumerate(recipe.stages)
-        if isinstance(stage, Run) and stage.command is not None
-    ]
-    given += [
-        (("boot-test", "checks", index), check.command)
-        for index, check in enumerate(recipe.boot_test.checks)
-        if isinstance(check, CommandCheck)
-    ]
-    for key, command in given:
-        for index, word in commands.operators(command):
-            message = f"'{word}' is an argument of the program, because no shell reads the command"
-            source.note(source.mark((*key, "command", index)), "no-shell", message)
 
 
 def attach_files(reading: Reading) -> None:

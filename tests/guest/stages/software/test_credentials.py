@@ -2,9 +2,8 @@ import pytest
 from particle_agent.contract.options import Faults
 from particle_agent.errors import StageError
 from particle_agent.stages.base import Secret
-from particle_agent.stages.software import credentials
 from particle_agent.stages.software.apt import Apt
-from particle_agent.stages.software.credentials import FILE, Credential
+from particle_agent.stages.software.preparation import PASSWORDS, Credential, passwords
 
 PRIVATE = Credential(machine="https://packages.example.org/private", secret="login")
 
@@ -26,16 +25,18 @@ def stage():
 def test_apt_gets_the_password_and_the_image_does_not(debian, monkeypatch):
     monkeypatch.setattr("particle_agent.stages.software.apt._check_installed", lambda *_: None)
     seen = []
-    debian.when("apt-get", lambda c: seen.append((debian.read(FILE), debian.mode(FILE), c.argv)))
+    debian.when(
+        "apt-get", lambda c: seen.append((debian.read(PASSWORDS), debian.mode(PASSWORDS), c.argv))
+    )
     with debian.secrets({"login": b"ann:pass:word\n"}):
         stage().run(debian)
     assert len(seen) == 2  # update, install
     for text, mode, argv in seen:
         assert text == f"machine {PRIVATE.machine} login ann password pass:word\n"
         assert mode == 0o600
-        assert f"-oDir::Etc::netrc={FILE}" in argv
+        assert f"-oDir::Etc::netrc={PASSWORDS}" in argv
         assert "pass:word" not in " ".join(argv)
-    assert not debian.exists(FILE)
+    assert not debian.exists(PASSWORDS)
     assert debian.report.requests == []
     assert debian.commands[0].argv == ("dpkg", "--add-architecture", "i386")
 
@@ -48,10 +49,10 @@ def test_another_text_is_no_credential_and_is_not_shown(debian, text):
         debian.secrets({"login": text}),
         pytest.raises(StageError, match="USER:PASSWORD") as raised,
     ):
-        with credentials.known(debian, (PRIVATE,)):
+        with passwords(debian, (PRIVATE,)):
             pass
     assert text.decode() not in str(raised.value)
-    assert not debian.exists(FILE)
+    assert not debian.exists(PASSWORDS)
 
 
 def test_a_secret_that_the_stage_lacks_is_reported_without_it():

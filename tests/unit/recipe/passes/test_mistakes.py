@@ -119,7 +119,7 @@ WRONG = [
      "has a secret 'k' already", None),
     ("name: x\nstages:\n  - type: qemu\n  - type: apt\n  - type: qemu\n", 3, 5, "bad-order",
      "must be the last one", None),
-    (with_stages("  - type: run\n"), 3, 5, "bad-value", "give either 'command' or 'script'", None),
+    (with_stages("  - type: run\n"), 3, 5, "bad-value", "give one of 'command', 'script'", None),
     (with_stages("  - type: run\n    script: x\n    environment: {A: b, B C: d}\n"), 5, 25,
      "bad-value", "the name of a variable", None),
     (with_stages("  - type: run\n    script: x\n    environment:\n      A: 5\n"), 6, 10,

@@ -1,0 +1,52 @@
+"""The files that stages name by URL: from the network to the cache, and from there to the VM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from particle_agent.contract.values import Download, downloads
+
+from particle_os.apt.download import fetch, path_of
+from particle_os.errors import InfrastructureError
+from particle_os.jobs.execution.job import Job
+from particle_os.jobs.execution.preparation import Prepared
+from particle_os.sandbox.running import Sandbox
+from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import open_regular
+from particle_os.system.workspace import cache_directory
+
+
+def of(stages: Sequence[object]) -> Sequence[Download]:
+    """The downloads of stages, each once."""
+    return list(dict.fromkeys(downloads(tuple(stages))))
+
+
+def fetch_all(wanted: Sequence[Download], job: Job, prepared: Prepared, deadline: Deadline) -> None:
+    """Fetches what the cache does not have. Raises InfrastructureError."""
+    if not wanted:
+        return
+    with job.progress.phase("downloads"):
+        for download in wanted:
+            fetch(
+                download,
+                cache=cache_directory(),
+                work=job.work.path,
+                proxies=prepared.apt_proxy.environment(),
+                deadline=deadline,
+                log=job.progress.line,
+            )
+
+
+def push(wanted: Sequence[Download], sandbox: Sandbox, deadline: Deadline) -> None:
+    """Copies fetched files into the VM. Raises InfrastructureError."""
+    for download in wanted:
+        with open_regular(path_of(download, cache_directory())) as data:
+            arrived = sandbox.agent.attach(download.sha256, data, deadline)
+        if arrived != download.sha256:
+            raise InfrastructureError(f"the download of {download.url} has changed")
+
+
+def paths(wanted: Sequence[Download]) -> dict[str, Path]:
+    """The files in the cache, by their references in stages."""
+    return {download.reference: path_of(download, cache_directory()) for download in wanted}

@@ -1,0 +1,49 @@
+"""Notes about what is valid, but hardly meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from particle_agent.contract import commands
+from particle_agent.stages.accounts.users import Users
+from particle_agent.stages.contents.run import Run
+
+from particle_os.documents.document import Key
+from particle_os.recipe.checks.contents import CommandCheck
+from particle_os.recipe.passes.reading import Reading
+
+# A part of the keys in our recipes and templates. No key of a person contains these words.
+PLACEHOLDER = "YourOwnPublicKey"
+
+
+def check_keys(reading: Reading) -> None:
+    """Notes SSH keys that are placeholders of a template, which open no login."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    for number, stage in enumerate(recipe.stages):
+        for index, user in enumerate(stage.users if isinstance(stage, Users) else ()):
+            for place, key in enumerate(user.ssh_authorized_keys):
+                if PLACEHOLDER in key:
+                    where = ("stages", number, "users", index, "ssh-authorized-keys", place)
+                    why = f"user {user.name}: the key is a placeholder, which opens no login"
+                    source.note(source.mark(where), "placeholder", why)
+
+
+def check_commands(reading: Reading) -> None:
+    """Notes arguments of commands that look like operators of a shell, which reads none of them."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    given: list[tuple[Key, Sequence[str]]] = [
+        (("stages", index), stage.command)
+        for index, stage in enumerate(recipe.stages)
+        if isinstance(stage, Run) and stage.command is not None
+    ]
+    given += [
+        (("boot-test", "checks", index), check.command)
+        for index, check in enumerate(recipe.boot_test.checks)
+        if isinstance(check, CommandCheck)
+    ]
+    for key, command in given:
+        for index, word in commands.operators(command):
+            message = f"'{word}' is an argument of the program, because no shell reads the command"
+            source.note(source.mark((*key, "command", index)), "no-shell", message)
