@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from particle_agent.system import first_boots
 from particle_agent.system.hosts import DEFAULT_HOSTS, hosts
 from particle_agent.target.target import Target
 
@@ -53,13 +54,15 @@ def rewrites() -> Iterator[tuple[str, str]]:
         yield path, "leave it out: no image contains it"
 
 
-def run(target: Target) -> None:
+def run(target: Target, *, first_boot: bool = False) -> None:
     """Prepares the target as the common system of many machines.
 
-    systemd fills an empty /etc/machine-id at the first boot (machine-id(5)). It then applies no
-    first-boot presets, which would enable units that the recipe does not enable.
+    systemd makes the machine-id at the first boot (machine-id(5)). With `first_boot` it also starts
+    the units with ConditionFirstBoot=, and applies the presets.
     """
-    target.write("/etc/machine-id", "", mode=0o444)
+    target.write("/etc/machine-id", "uninitialized\n" if first_boot else "", mode=0o444)
+    if first_boot:
+        first_boots.keep_disabled(target)
     target.remove("/var/lib/dbus/machine-id")
     if target.exists("/usr/bin/dbus-uuidgen"):
         target.symlink("/var/lib/dbus/machine-id", "/etc/machine-id")

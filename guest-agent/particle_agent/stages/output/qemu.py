@@ -63,6 +63,9 @@ class Qemu(StageOptions):
     """The root file system."""
     swap: SwapSize = "none"
     """The size of a swap file."""
+    first_boot: bool = False
+    """Whether systemd treats the first boot as one: units with ConditionFirstBoot= run, and presets
+    are applied to units that the recipe has not disabled. Otherwise such units never run."""
     mounts: tuple[Mount, ...] = ()
     """More lines of /etc/fstab, and more options for the image's own file systems."""
     grow: bool = False
@@ -132,7 +135,7 @@ class Qemu(StageOptions):
         kernel = boot.newest_kernel(target)
         self._check(target, loader)
         copied.prepare_initramfs(target, self.file_system, kernel.version)
-        generalize.run(target)
+        generalize.run(target, first_boot=self.first_boot)
         parts = [*loader.volumes(), Volume("root", self.file_system, "/")]
         if self.boot_loader != "systemd-boot" and not any(part.active for part in parts):
             parts[-1] = replace(parts[-1], active=True)
