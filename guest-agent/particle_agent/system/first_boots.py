@@ -8,8 +8,6 @@ from particle_agent.target.target import Target
 NAME = "10-disabled-in-the-image.preset"
 SCOPES = {"system": "--system", "user": "--global"}
 HEAD = "# Units that are disabled in the image stay so at the first boot.\n"
-    "# Units that the image has disabled stay so at the first boot, whatever later presets say.\n"
-)
 
 
 def keep_disabled(target: Target) -> None:
