@@ -273,6 +273,7 @@ def attached_mode(reference: str) -> int:
 SecretName = Annotated[
     str, Text("a name of a-z, 0-9, '-' and '_'", r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 63)
 ]
+RecipeVariable = Annotated[str, Text("the name of a variable", r"[a-z][a-z0-9_-]{0,62}", 63)]
 # POSIX, 8.1: env(1) and shells accept no other names.
 VariableName = Annotated[
     str, Text("the name of a variable: A-Z a-z 0-9 _, no digit first", r"[A-Za-z_][A-Za-z0-9_]*")

@@ -16,6 +16,7 @@ from particle_agent.contract.options import (
     OneOrMore,
     Options,
     Place,
+    RecipeVariable,
     SecretName,
     StageName,
     VariableName,
@@ -25,10 +26,20 @@ from particle_agent.target.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class When(Options):
-    """The condition under which a stage is part of a build."""
+    """The condition under which a stage is part of a build; several must all hold."""
 
-    architecture: Annotated[tuple[Architecture, ...], OneOrMore()]
+    architecture: Annotated[tuple[Architecture, ...], OneOrMore()] | None = None
     """The Debian architecture, or a list of architectures, of the images that need the stage."""
+    variable: RecipeVariable | None = None
+    """The name of a variable of the recipe, which must have the value in `is`."""
+    is_: str | int | bool | tuple[str, ...] | None = None
+    """The value of the variable, or a list of values."""
+
+    def __post_init__(self) -> None:
+        if self.architecture is None and self.variable is None:
+            raise ValueError("when: write 'architecture', or 'variable' and 'is'")
+        if (self.variable is None) != (self.is_ is None):
+            raise ValueError("when: 'variable' and 'is' belong together")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,4 +141,5 @@ class StageOptions(Options):
 
     def applies(self, architecture: str) -> bool:
         """Whether the stage is part of a build for this Debian architecture."""
-        return self.when is None or architecture in self.when.architecture
+        wanted = self.when.architecture if self.when is not None else None
+        return wanted is None or architecture in wanted

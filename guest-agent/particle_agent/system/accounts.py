@@ -13,6 +13,8 @@ from particle_agent.target.target import Target
 # Debian Policy, 9.2.2: the IDs of ordinary users.
 REGULAR_IDS = range(1000, 60000)
 HOMES, SKELETON = "/home/", "/etc/skel"
+# login.defs(5) of Debian 13: HOME_MODE.
+HOME_MODE = 0o700
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def take_home(target: Target, name: str) -> None:
     home = target.path(user.home)
     if target.exists(SKELETON):
         _complete(target.path(SKELETON), home)
+    if home.stat().st_uid == 0:
+        home.chmod(HOME_MODE)
     for directory, directories, files in os.walk(home):
         for entry in (".", *directories, *files):
             place = Path(directory, entry)

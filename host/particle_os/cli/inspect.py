@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import yaml
 
 from particle_os.base.lookup import existing_base
 from particle_os.cli import options as option
@@ -16,6 +17,7 @@ from particle_os.errors import UsageError
 from particle_os.jobs.inspect import Inspector, open_inspector
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan, preview, template_of
+from particle_os.recipe import loading
 from particle_os.report.inspection import InspectionReport
 from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.system.workspace import cache_directory, workspace
@@ -29,6 +31,7 @@ ARCHITECTURE = "amd64"
 @click.argument("what", metavar="IMAGE|REF|RECIPE")
 @option.FORMAT
 @click.option("--verify", is_flag=True, help="Also look for errors in a disk image.")
+@click.option("--resolved", is_flag=True, help="Print a recipe with all its parts put in.")
 @option.SAME_MIRROR
 @option.HIDDEN_TEMPLATE
 @option.VARIABLES
@@ -41,6 +44,7 @@ def inspect_command(
     what: str,
     given_format: str | None,
     verify: bool,
+    resolved: bool,
     options: BuildOptions,
 ) -> None:
     """Show the contents of a disk image, a base image or a recipe.
@@ -53,6 +57,14 @@ def inspect_command(
     if (verify or given_format) and (is_recipe or is_base):
         flag = "--verify" if verify else "--format"
         raise UsageError(f"{flag} is for disk images, and {what} is none")
+    if resolved:
+        if not is_recipe:
+            raise UsageError(f"--resolved is for recipes, and {what} is none")
+        data = loading.resolved(
+            Path(what), options.variables, base=options.base, allow_outside=options.allow_outside
+        )
+        output.show(data, yaml.safe_dump(data, sort_keys=False, allow_unicode=True).splitlines())
+        return
     if is_recipe:
         steps = preview(make_plan(Path(what), options, with_secrets=False))
         output.show(steps.data(), steps.lines())

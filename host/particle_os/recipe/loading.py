@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from particle_agent.stages.output.qemu import Qemu
 
@@ -21,6 +22,7 @@ from particle_os.recipe.passes.structure import check_length
 from particle_os.recipe.passes.table import PASSES, Pass, run
 from particle_os.recipe.variables import Variables
 
+CONFIDENTIAL = "(confidential)"
 # These passes examine parts of a recipe that a single stage does not have.
 OF_WHOLE_RECIPES = ("included files", "order of the stages", "firmware", "length of the checks")
 
@@ -41,6 +43,27 @@ def load(
     reading = _begin(path, given, base, allow_outside)
     run(reading, PASSES)
     return _loaded(reading)
+
+
+def resolved(
+    path: Path,
+    given: Mapping[str, str] | None = None,
+    *,
+    base: str | None = None,
+    allow_outside: bool = False,
+) -> dict[str, Any]:
+    """The recipe as plain data: with all variables and included stages put in.
+
+    Confidential values are replaced. Raises the errors of `load`.
+    """
+    reading = _begin(path, given, base, allow_outside)
+    run(reading, PASSES)
+    _loaded(reading)
+    for node in reading.source.root.walk():
+        if node.confidential:
+            node.value = CONFIDENTIAL
+    data: dict[str, Any] = reading.source.data
+    return data
 
 
 def load_stage(

@@ -54,7 +54,10 @@ def _names_in(source: Source, place: Key) -> Callable[[Key], Iterable[str]]:
             return kinds.keys(node.value if node and isinstance(node.value, dict) else {})
         kind = source.node((*key[:2], "type")) if whole[:1] == ("stages",) else None
         stage = kind.value if kind is not None and isinstance(kind.value, str) else None
-        return _names(tuple(part for part in whole if isinstance(part, str)), stage)
+        words = tuple(part for part in whole if isinstance(part, str))
+        if words == ("stages", "type"):
+            return sorted({*stage_kinds(), *include.own_stages(source.path.parent)})
+        return _names(words, stage)
 
     return names
 

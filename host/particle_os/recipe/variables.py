@@ -16,6 +16,8 @@ from particle_os.errors import InvalidDocument, UsageError
 
 KEY = "variables"
 NAME = "[a-z][a-z0-9_-]{0,62}"
+# Adds to a list variable: --set NAME+=ITEM.
+ADD = "+"
 KINDS = ("string", "integer", "boolean", "list")
 KINDS_IN_WORDS = "a string, an integer, true or false, or a list of strings"
 # `$${` is the escape for a literal `${`.
@@ -46,27 +48,74 @@ class Variable:
     mark: Mark
 
 
+@dataclass
+class _Budget:
+    """The rest for inserted values, in characters, and for faults, of a recipe and its files."""
+
+    room: int
+    faults: int
+
+
 class Variables:
-    """The variables of one recipe with their values."""
+    """The variables of a recipe or of an included file, with their values."""
 
     def __init__(self, source: Source, given: Mapping[str, str]) -> None:
         """Removes the declarations from `source`; `given` are values from the command line.
 
-        Notes in `source` the problems of the declarations, and the given values that have another
-        type than their variables. Raises NoSuchVariable for a variable that is not declared.
+        A name of `given` with "+" at its end adds to a list. Notes in `source` the problems of the
+        declarations, and the given values that have another type than their variables. Raises
+        NoSuchVariable for a variable that is not declared.
         """
         self._known = _declared(source)
-        self._given = dict(given)
-        self._room = SIZE_LIMIT
-        self._faults = 0
+        self._given = {name.removesuffix(ADD): text for name, text in given.items()}
+        self._budget = _Budget(SIZE_LIMIT, FAULTS_LIMIT)
+        self._inner: list[Variables] = []
         for name, text in given.items():
-            self._known[name] = self._set(source, name, text)
+            plain = name.removesuffix(ADD)
+            self._known[plain] = self._set(source, plain, text, adds=plain != name)
         for name, variable in self._known.items():
             if variable.value is None and variable.kind is not None:
                 message = f"the variable '{name}' has no value"
                 source.problem(variable.mark, "missing-value", message, f"use --set {name}=VALUE")
 
-    def _set(self, source: Source, name: str, text: str) -> Variable:
+    def of_included(
+        self, included: Source, arguments: Mapping[str, Node], place: Mark
+    ) -> Variables:
+        """The variables in an included file: these, and over them the file's own ones.
+
+        Removes the declarations from `included`. `arguments` are values for them, and `place` is
+        where the file is included. Notes in `included` the problems of both.
+        """
+        own = _declared(included)
+        for name, node in arguments.items():
+            if node.unknown:
+                own[name] = Variable(None, None, node.mark)
+            elif name not in own:
+                known = sorted(own)
+                hint = did_you_mean(nearest(name, known), known) or "the file declares none"
+                message = f"{included.path.name} has no variable '{shown_key(name)}'"
+                included.problem(node.key or node.mark, "unknown-variable", message, hint)
+            else:
+                own[name] = _argued(included, name, own[name], node)
+        for name, variable in own.items():
+            if variable.value is None and variable.kind is not None:
+                message = f"the variable '{name}' of {included.path.name} has no value"
+                included.problem(place, "missing-value", message, f"give it here: {name}: …")
+        inner = Variables.__new__(Variables)
+        inner._known = {**self._known, **own}
+        inner._given, inner._budget, inner._inner = self._given, self._budget, []
+        self._inner.append(inner)
+        return inner
+
+    def value(self, name: str) -> Value | None:
+        """The value of a variable; None for one that is unknown or has none."""
+        return self._known[name].value if name in self._known else None
+
+    def names(self) -> list[str]:
+        """The names of all variables."""
+        return sorted(self._known)
+
+    def _set(self, source: Source, name: str, text: str, *, adds: bool = False) -> Variable:
         if name not in self._known:
             known = sorted(self._known)
             hint = did_you_mean(nearest(name, known), known) or "the recipe declares none"
@@ -79,6 +128,12 @@ class Variables:
             value = {"true": True, "false": False}.get(text)
         elif declared.kind == "list":
             value = [item.strip() for item in text.split(",")] if text else []
+            if adds and isinstance(declared.value, list):
+                value = [*declared.value, *value]
+        if adds and declared.kind != "list":
+            message = f"--set {name}+=…: the variable is no list"
+            source.problem(declared.mark, "bad-value", message)
+            return declared
         if value is None:
             what = {"integer": "an integer", "boolean": "true or false"}[str(declared.kind)]
             message = f"--set {name}: expected {what}, found '{text}'"
@@ -92,7 +147,9 @@ class Variables:
 
     def all_texts(self) -> Iterator[str]:
         """The values of all variables, declared and given, as texts."""
-        return self.texts(self._known)
+        yield from self.texts(self._known)
+        for inner in self._inner:
+            yield from inner.all_texts()
 
     def texts(self, names: Iterable[str]) -> Iterator[str]:
         """The values of the variables `names`, declared and given, as texts."""
@@ -104,6 +161,8 @@ class Variables:
                 yield from (given, *(item.strip() for item in given.split(",")))
             if value is not None and not isinstance(value, bool):
                 yield from [str(value)] if isinstance(value, int) else _strings(value)
+        for inner in self._inner:
+            yield from inner.texts(names)
 
     def substitute(self, source: Source) -> None:
         """Replaces the variables in every string of a document; notes references that fail."""
@@ -167,16 +226,16 @@ class Variables:
 
     def _charge(self, source: Source, node: Node, value: Value) -> None:
         """Counts an inserted value, before anything is built of it."""
-        self._room -= sum(len(text) + 1 for text in _strings(value))
-        if self._room < 0:
+        self._budget.room -= sum(len(text) + 1 for text in _strings(value))
+        if self._budget.room < 0:
             source.problem(node.mark, "too-complex", TOO_COMPLEX)
             raise InvalidDocument(source.problems)
 
     def _look_up(self, source: Source, place: Mark, name: str | None) -> Value | None:
         if name in self._known:
             return self._known[name].value
-        self._faults += 1
-        if self._faults > FAULTS_LIMIT:
+        self._budget.faults -= 1
+        if self._budget.faults < 0:
             raise InvalidDocument(source.problems)
         if name is None:
             source.problem(place, "bad-variable", "'${' without '}'", _LITERAL_HINT)
@@ -254,6 +313,18 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
         source.problem(default.mark, "bad-variable", message)
         return wrong
     return Variable(found, value, node.mark)
+
+
+def _argued(included: Source, name: str, declared: Variable, node: Node) -> Variable:
+    """A declared variable with an argument as its value."""
+    value = node.plain()
+    kind = _kind_of(value)
+    if kind is None or declared.kind not in (None, kind):
+        wanted = declared.kind or KINDS_IN_WORDS
+        what = {"list": "a list of strings", "boolean": "true or false"}.get(wanted, wanted)
+        included.problem(node.mark, "bad-type", f"{name}: expected {what}")
+        return Variable(None, None, node.mark)
+    return Variable(kind, value, node.mark)
 
 
 def _kind_of(value: object) -> VariableKind | None:

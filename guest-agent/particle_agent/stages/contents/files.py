@@ -47,6 +47,8 @@ class File(Options):
     """The text of the file. Give one of this, `source` and `download`."""
     source: HostTree | None = None
     """A file, or a directory with its content, to copy. The path is relative to the recipe."""
+    template: bool = False
+    """Whether the variables of the recipe are filled into a copied text file."""
     download: Download | None = None
     """A file from the network, which the host fetches and checks."""
     mode: FileMode | None = None
@@ -66,6 +68,8 @@ class File(Options):
     def __post_init__(self) -> None:
         if sum(each is not None for each in (self.content, self.source, self.download)) != 1:
             raise ValueError(f"{self.path}: write one of 'content', 'source' and 'download'")
+        if self.template and self.source is None:
+            raise ValueError("template: it is for a file that 'source' names")
 
     @property
     def is_tree(self) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from particle_os.documents import document
@@ -12,51 +13,84 @@ from particle_os.documents.document import NODE_LIMIT, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.inside import outside
+from particle_os.recipe.model import stage_kinds
+from particle_os.recipe.passes import conditions, templates
+from particle_os.recipe.variables import Variables
 
-KEY = "include"
+KEY, ARGUMENTS, WHEN = "include", "with", "when"
+# The directory of a recipe's own types of stages.
+OWN_STAGES = "stages"
+OWN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 DEPTH_LIMIT = 10
 # Inclusions of one recipe.
 COUNT_LIMIT = 100
 
 
-def expand(source: Source, prepare: Callable[[Source], None], inside: Path | None = None) -> None:
-    """Replaces each `include` by the stages of the included file.
+def expand(source: Source, variables: Variables, inside: Path | None = None) -> None:
+    """Replaces each `include`, and each stage of a type of the recipe's own, by included stages.
 
-    Calls `prepare` with each file that is read. The files must be in the directory `inside`, unless
-    it is None. Notes the problems of a file in `source`, with
-    their places in that file. A file that cannot be read makes `source` incomplete. Raises
-    InvalidDocument when the recipe exceeds the limits on included files and values.
+    `variables` are those of the recipe. The files must be in the directory `inside`, unless it is
+    None. Notes the problems of a file in `source`, with their places in that file. A file that
+    cannot be read makes `source` incomplete. Raises InvalidDocument when the recipe exceeds the
+    limits on included files and values.
     """
     if stages := source.root.child("stages"):
-        _Expansion(source, prepare, inside).expand(stages, (source.path,))
+        _Expansion(source, inside).expand(stages, (source.path,), variables)
+
+
+def own_stages(directory: Path) -> dict[str, Path]:
+    """The recipe's own types of stages by name: the files stages/NAME.yml beside the recipe."""
+    try:
+        found = sorted((directory / OWN_STAGES).glob("*.yml"))
+    except OSError:
+        return {}
+    return {path.stem: path for path in found if OWN_NAME.fullmatch(path.stem)}
 
 
 class _Expansion:
     """The inclusions of one recipe, with counts of the files and of their values."""
 
-    def __init__(
-        self, source: Source, prepare: Callable[[Source], None], inside: Path | None
-    ) -> None:
+    def __init__(self, source: Source, inside: Path | None) -> None:
         self._source = source
         self._inside = inside
-        self._prepare = prepare
         self._count = 0
         self._nodes = sum(1 for _ in source.root.walk())
+        self._own = {
+            name: path
+            for name, path in own_stages(source.path.parent).items()
+            if name not in stage_kinds()
+        }
 
-    def expand(self, stages: Node, chain: tuple[Path, ...]) -> None:
+    def expand(self, stages: Node, chain: tuple[Path, ...], variables: Variables) -> None:
         """Replaces the inclusions in a list of stages; `chain` are the including files."""
         if not isinstance(stages.value, list):
             return
         found: list[Node] = []
         for item in stages.value:
             if isinstance(item.value, dict) and KEY in item.value:
-                found += self._included(item, chain)
+                self._check_keys(item)
+                path, arguments = self._path(item), self._arguments(item)
+                found += self._included(item, path, arguments, chain, variables)
+            elif path := self._own_stage(item):
+                arguments = {k: v for k, v in item.value.items() if k not in ("type", WHEN)}
+                found += self._included(item, path, arguments, chain, variables)
             else:
                 found.append(item)
         stages.value = found
 
-    def _included(self, item: Node, chain: tuple[Path, ...]) -> list[Node]:
-        path = self._path(item)
+    def _own_stage(self, item: Node) -> Path | None:
+        """The file of a stage whose type is one of the recipe's own."""
+        kind = item.child("type")
+        return self._own.get(kind.value) if kind and isinstance(kind.value, str) else None
+
+    def _included(
+        self,
+        item: Node,
+        path: Path | None,
+        arguments: Mapping[str, Node],
+        chain: tuple[Path, ...],
+        variables: Variables,
+    ) -> list[Node]:
         if path is None or not self._may_be_read(item, path, chain):
             self._source.incomplete = True
             return []
@@ -70,24 +104,42 @@ class _Expansion:
         if self._nodes > NODE_LIMIT:
             message = f"the recipe holds more than {NODE_LIMIT} values with what it includes"
             self._refuse(item, message)
-        self._source.files.update(included.files)
-        self._prepare(included)
-        self._source.problems += included.problems
+        inner = variables.of_included(included, arguments, item.mark)
+        inner.substitute(included)
         stages = self._stages(included)
+        if stages is not None:
+            conditions.apply(included, stages, inner)
+            templates.fill(included, stages, inner, self._inside)
+        self._source.files.update(included.files)
+        self._source.problems += included.problems
+        self._source.notes += included.notes
         if stages is None:
             self._source.incomplete = True
             return []
-        self.expand(stages, (*chain, path))
+        self.expand(stages, (*chain, path), inner)
         nodes: list[Node] = stages.value
         return nodes
 
-    def _path(self, item: Node) -> Path | None:
-        """The path that an item names, relative to the file that contains the item."""
+    def _check_keys(self, item: Node) -> None:
         for key, node in item.value.items():
-            if key != KEY:
-                hint = did_you_mean(None, [KEY])
+            if key not in (KEY, ARGUMENTS, WHEN):
+                hint = did_you_mean(nearest(key, [KEY, ARGUMENTS, WHEN]), [KEY, ARGUMENTS, WHEN])
                 message = f"unknown key '{shown_key(key)}'"
                 self._source.problem(node.key, "unknown-key", message, hint)
+
+    def _arguments(self, item: Node) -> Mapping[str, Node]:
+        node = item.child(ARGUMENTS)
+        if node is None or node.unknown:
+            return {}
+        if not isinstance(node.value, dict):
+            message = f"{ARGUMENTS}: expected a mapping from variables to values"
+            self._source.problem(node.mark, "bad-type", message)
+            return {}
+        arguments: dict[str, Node] = node.value
+        return arguments
+
+    def _path(self, item: Node) -> Path | None:
+        """The path that an item names, relative to the file that contains the item."""
         name: Node = item.value[KEY]
         if name.unknown:
             return None
@@ -103,7 +155,8 @@ class _Expansion:
         return _plain(item.mark.path.parent / text)
 
     def _may_be_read(self, item: Node, path: Path, chain: tuple[Path, ...]) -> bool:
-        mark, shown = item.value[KEY].mark, unlike_a_path(item.value[KEY].value) or path
+        name = item.value.get(KEY, item)
+        mark, shown = name.mark, unlike_a_path(str(path)) or path
         self._count += 1
         if self._count > COUNT_LIMIT:
             self._refuse(item, f"more than {COUNT_LIMIT} files are included")
@@ -133,12 +186,14 @@ class _Expansion:
         """The list of stages in an included file; None when there is none."""
         root = included.root
         if isinstance(root.value, dict):
+            allowed = ["stages", "description", "variables"]
             for key, node in root.value.items():
-                if key != "stages":
-                    hint = did_you_mean(nearest(key, ["stages"]), ["stages"])
+                if key not in allowed:
+                    hint = did_you_mean(nearest(key, allowed), allowed)
                     message = f"unknown key '{shown_key(key)}'"
                     self._source.problem(node.key, "unknown-key", message, hint)
-            root = root.value.get("stages", root)
+            found: Node = root.value.get("stages", root)
+            root = found
         if not isinstance(root.value, list):
             message = "an included file is a list of stages, or a mapping with 'stages'"
             self._source.problem(root.mark, "bad-type", message)
@@ -146,7 +201,7 @@ class _Expansion:
         return root
 
     def _refuse(self, item: Node, message: str) -> None:
-        self._source.problem(item.value[KEY].mark, "too-complex", message)
+        self._source.problem(item.value.get(KEY, item).mark, "too-complex", message)
         raise InvalidDocument(self._source.problems)
 
 

@@ -89,7 +89,7 @@ def attach_files(reading: Reading) -> None:
     for index, stage in enumerate(recipe.stages):
         mark = source.mark(("stages", index))
         if stage.when is not None and not stage.applies(recipe.architecture):
-            meant = " and ".join(stage.when.architecture)
+            meant = " and ".join(stage.when.architecture or ())
             why = f"it is for {meant}, not {recipe.architecture}"
             source.note(mark, "left-out", f"the stage {stage.label} is left out: {why}")
             continue

@@ -9,6 +9,7 @@ from particle_os.documents import confidential
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.model import Recipe, stage_kinds
 from particle_os.recipe.passes import (
+    conditions,
     foreign,
     include,
     legacy,
@@ -16,6 +17,7 @@ from particle_os.recipe.passes import (
     remarks,
     stages,
     structure,
+    templates,
     unit_names,
 )
 from particle_os.recipe.passes.reading import Reading
@@ -33,8 +35,18 @@ def _replace_variables(reading: Reading) -> None:
     reading.variables.substitute(reading.source)
 
 
+def _evaluate_conditions(reading: Reading) -> None:
+    if stages := reading.source.root.child("stages"):
+        conditions.apply(reading.source, stages, reading.variables)
+
+
+def _fill_templates(reading: Reading) -> None:
+    if stages := reading.source.root.child("stages"):
+        templates.fill(reading.source, stages, reading.variables, reading.inside)
+
+
 def _include(reading: Reading) -> None:
-    include.expand(reading.source, reading.variables.substitute, reading.inside)
+    include.expand(reading.source, reading.variables, reading.inside)
 
 
 def _update(reading: Reading) -> None:
@@ -60,6 +72,8 @@ def _check_length(reading: Reading) -> None:
 
 PASSES = (
     Pass("variables", _replace_variables),
+    Pass("conditions", _evaluate_conditions),
+    Pass("templates", _fill_templates),
     Pass("included files", _include),
     Pass("older forms", _update),
     Pass("confidential values", _conceal),

@@ -68,6 +68,7 @@ def test_a_new_user_gets_the_home_directory_that_an_earlier_stage_has_made(debia
     make(debian, name="admin")
     taken = {name for name, owner in debian.owners.items() if owner == (1001, 1002)}
     assert taken == {"admin", ".config", "app", "link", ".profile", ".bashrc"}
+    assert debian.mode("/home/admin") == 0o700
     assert debian.read("/home/admin/.profile") == "mine"
     assert debian.read("/home/admin/.bashrc") == "theirs"
 

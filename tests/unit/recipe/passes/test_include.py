@@ -110,7 +110,7 @@ def test_an_include_that_is_wrong(write, tmp_path, item, column, code):
         ("5\n", (1, 1, "bad-type")),
         ("{}\n", (1, 1, "bad-type")),
         ("stages: x\n", (1, 9, "bad-type")),
-        ("variables: {a: b}\nstages: [{type: qemu}]\n", (1, 1, "unknown-key")),
+        ("boot-test: {}\nstages: [{type: qemu}]\n", (1, 1, "unknown-key")),
         ("", (1, 1, "empty")),
     ],
 )

@@ -1,0 +1,62 @@
+"""Evaluates the conditions of stages about variables: `when: {variable: flavour, is: desktop}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from particle_os.documents.document import Node, Source
+from particle_os.documents.words import did_you_mean, nearest
+from particle_os.recipe.variables import Variables
+
+WHEN, VARIABLE, IS, ARCHITECTURE = "when", "variable", "is", "architecture"
+
+
+def apply(source: Source, stages: Node, variables: Variables) -> None:
+    """Drops the stages whose conditions about variables do not hold, with a note for each.
+
+    A condition about the architecture stays in the stage.
+    """
+    if isinstance(stages.value, list):
+        stages.value = [item for item in stages.value if _holds(source, item, variables)]
+
+
+def _holds(source: Source, item: Node, variables: Variables) -> bool:
+    when = item.child(WHEN) if isinstance(item.value, dict) else None
+    if when is None or not isinstance(when.value, dict) or VARIABLE not in when.value:
+        return True
+    named, wanted = when.value[VARIABLE], when.value.get(IS)
+    name = named.value
+    if wanted is None or named.unknown or wanted.unknown or not isinstance(name, str):
+        # The check of the types says what is wrong.
+        return True
+    if name not in variables.names():
+        known = variables.names()
+        hint = did_you_mean(nearest(name, known), known) or "the recipe declares none"
+        source.problem(named.mark, "unknown-variable", f"there is no variable '{name}'", hint)
+        return True
+    value, expected = variables.value(name), wanted.plain()
+    for option in (VARIABLE, IS):
+        del when.value[option]
+    if not when.value:
+        del item.value[WHEN]
+    if value is None or _equal(value, expected):
+        return True
+    shown = str(value).lower() if isinstance(value, bool) else value
+    why = f"'{name}' is '{shown}'" if not named.confidential else f"of '{name}'"
+    source.note(item.mark, "left-out", f"the stage {_label(item)} is left out: {why}")
+    return False
+
+
+def _equal(value: Any, expected: Any) -> bool:
+    """Whether a value is the expected one, or one of several expected ones."""
+    if isinstance(expected, list) and not isinstance(value, list):
+        return any(_equal(value, each) for each in expected)
+    return type(value) is type(expected) and bool(value == expected)
+
+
+def _label(item: Node) -> str:
+    for key in ("name", "type", "include"):
+        node = item.child(key)
+        if node is not None and isinstance(node.value, str):
+            return node.value
+    return "there"

@@ -1,0 +1,205 @@
+"""Arguments of included files, types of stages of a recipe's own, conditions, templates."""
+
+import pytest
+from particle_agent.stages.contents.files import Files
+from particle_agent.stages.contents.run import Run
+from particle_os.errors import InvalidDocument
+from particle_os.recipe import loading
+
+DISK = "  - {type: qemu}\n"
+BASE = """\
+description: Packages and a zone
+variables:
+  packages: {type: list}
+  zone: UTC
+  port: 80
+stages:
+  - {type: apt, packages: [systemd-sysv, "${packages}"]}
+  - {type: run, command: [echo, "${zone}", "p${port}", "${outer}"]}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a recipe with these stages; the other arguments are files beside it."""
+
+    def loaded(stages, given=None, variables="outer: yes", **files):
+        for name, text in files.items():
+            path = tmp_path / name.replace("__", "/").replace("_", "-")
+            path = path.with_suffix(".yml") if not path.suffix else path
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        top = f"variables: {{{variables}}}\nname: test\nbase-image: tar:base.tar\nstages:\n"
+        (tmp_path / "r.yml").write_text(top + stages + DISK)
+        return loading.load(tmp_path / "r.yml", given)
+
+    return loaded
+
+
+def problems(load, *arguments, **files):
+    with pytest.raises(InvalidDocument) as raised:
+        load(*arguments, **files)
+    return [(p.path.rpartition("/")[2], p.line, p.code, p.message) for p in raised.value.problems]
+
+
+def test_an_included_file_has_arguments_and_defaults(load):
+    include = '  - {include: base.yml, with: {packages: [nano, "${outer}"], zone: x}}\n'
+    apt, run, _ = load(include, base=BASE).recipe.stages
+    assert apt.packages == ("systemd-sysv", "nano", "yes")
+    assert run.command == ("echo", "x", "p80", "yes")
+
+
+def test_one_file_is_included_with_different_arguments(load):
+    include = "".join(
+        f"  - {{include: base.yml, with: {{packages: [{n}]}}}}\n" for n in ("aa", "bb")
+    )
+    first, _, second, _, _ = load(include, base=BASE).recipe.stages
+    assert (first.packages[1], second.packages[1]) == ("aa", "bb")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ("packages: nano", ("bad-type", "packages: expected a list of strings")),
+        ("packages: [], port: many", ("bad-type", "port: expected integer")),
+        ("packages: [], pakages: []", ("unknown-variable", "base.yml has no variable 'pakages'")),
+        ("zone: x", ("missing-value", "the variable 'packages' of base.yml has no value")),
+    ],
+)
+def test_a_wrong_argument_is_an_error_at_its_place(load, arguments, found):
+    include = f"  - {{include: base.yml, with: {{{arguments}}}}}\n"
+    assert ("r.yml", 5, *found) in problems(load, include, base=BASE)
+
+
+def test_an_included_file_inside_of_another_sees_the_variables_around_it(load):
+    outer = "variables: {a: 1}\nstages:\n  - {include: inner.yml, with: {b: '${a}-${outer}'}}\n"
+    inner = "variables: {b: x}\nstages:\n  - {type: run, command: [echo, 'a${a}', '${b}']}\n"
+    run, _ = load("  - {include: outer.yml}\n", outer=outer, inner=inner).recipe.stages
+    assert run.command == ("echo", "a1", "1-yes")
+
+
+def test_the_variables_of_a_file_stay_in_it(load):
+    stages = "  - {include: base.yml, with: {packages: []}}\n  - {type: run, script: '${zone}'}\n"
+    assert ("r.yml", 6, "unknown-variable", "there is no variable 'zone'") in problems(
+        load, stages, base=BASE
+    )
+
+
+def test_a_file_of_the_directory_stages_is_a_type_of_stage(load):
+    stages = "  - {type: web, packages: [nginx-light]}\n"
+    apt, run, _ = load(stages, stages__web=BASE).recipe.stages
+    assert apt.packages == ("systemd-sysv", "nginx-light")
+    assert run.command[2] == "p80"
+    found = problems(load, "  - {type: web, prot: 1}\n", stages__web=BASE)
+    assert ("r.yml", 5, "unknown-variable", "web.yml has no variable 'prot'") in found
+
+
+def test_a_type_of_ours_is_not_replaced(load):
+    (run, _) = load("  - {type: run, script: x}\n", stages__run=BASE).recipe.stages
+    assert run == Run(script="x")
+
+
+def test_a_misspelt_type_of_ones_own_is_hinted_at(load):
+    with pytest.raises(InvalidDocument) as raised:
+        load("  - {type: web-site}\n", stages__web_sites=BASE)
+    (problem,) = raised.value.problems
+    assert (problem.code, problem.hint) == ("unknown-stage", "did you mean 'web-sites'?")
+
+
+@pytest.mark.parametrize(
+    ("value", "condition", "holds"),
+    [
+        ("desktop", "is: desktop", True),
+        ("desktop", "is: server", False),
+        ("desktop", "is: [server, desktop]", True),
+        ("8080", "is: 8080", True),
+        ("8080", "is: '8080'", False),
+        ("true", "is: true", True),
+        ("[a, b]", "is: [a, b]", True),
+        ("[a, b]", "is: a", False),
+    ],
+)
+def test_a_condition_about_a_variable_decides_about_the_stage(load, value, condition, holds):
+    stage = f"  - {{type: run, script: x, when: {{variable: v, {condition}}}}}\n"
+    loaded = load(stage, None, f"v: {value}")
+    assert len(loaded.recipe.stages) == 1 + holds
+    assert [note.code for note in loaded.notes] == [] if holds else ["left-out"]
+
+
+def test_conditions_hold_for_included_files_and_beside_an_architecture(load):
+    when = "when: {variable: outer, is: no, architecture: amd64}"
+    stages = f"  - {{include: base.yml, {when}}}\n  - {{type: run, script: x, {when}}}\n"
+    assert len(load(stages, base=BASE).recipe.stages) == 1
+    stage = "  - {type: run, script: x, when: {variable: outer, is: 'yes', architecture: arm64}}\n"
+    assert len(load(stage).recipe.stages) == 1
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("{variable: otter, is: x}", "there is no variable 'otter'"),
+        ("{variable: outer}", "when: 'variable' and 'is' belong together"),
+        ("{is: x}", "when: write 'architecture', or 'variable' and 'is'"),
+        ("{}", "when: write 'architecture', or 'variable' and 'is'"),
+    ],
+)
+def test_a_condition_that_says_nothing_is_an_error(load, when, message):
+    found = problems(load, f"  - {{type: run, script: x, when: {when}}}\n")
+    assert message in [message for _, _, _, message in found]
+
+
+def test_a_template_is_filled_and_keeps_its_mode(load, tmp_path):
+    (tmp_path / "conf").write_text("a=${outer}\nb=$${HOME}\n")
+    (tmp_path / "conf").chmod(0o640)
+    stage = "  - {type: files, files: [{path: /etc/conf, source: conf, template: true}]}\n"
+    loaded = load(stage)
+    files, _ = loaded.recipe.stages
+    assert isinstance(files, Files)
+    assert (files.files[0].content, files.files[0].mode) == ("a=yes\nb=${HOME}\n", "0640")
+    assert tmp_path / "conf" in loaded.files
+    assert loaded.attachments == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"a\nb ${otter}", ("conf", 2, "unknown-variable")),
+        (b"\xff", ("r.yml", 5, "no-file")),
+        (b"x" * ((1 << 20) + 1), ("r.yml", 5, "no-file")),
+        (None, ("r.yml", 5, "no-file")),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_an_error(load, tmp_path, content, found):
+    if content is not None:
+        (tmp_path / "conf").write_bytes(content)
+    stage = "  - {type: files, files: [{path: /etc/conf, source: conf, template: true}]}\n"
+    assert found in [each[:3] for each in problems(load, stage)]
+
+
+def test_a_template_is_taken_from_the_directory_of_the_recipe_only(load, tmp_path):
+    stage = "  - {type: files, files: [{path: /x, source: /etc/hostname, template: true}]}\n"
+    ((_, _, code, message),) = problems(load, stage)
+    assert code == "no-file"
+    assert "/etc/hostname" in message
+
+
+def test_a_list_gets_more_items_from_the_command_line(load):
+    stage = "  - {type: apt, packages: [aa, '${more}']}\n"
+    apt, _ = load(stage, {"more+": "xx, yy"}, "more: [bb]").recipe.stages
+    assert apt.packages == ("aa", "bb", "xx", "yy")
+    found = problems(load, stage.replace("more", "one"), {"one+": "x"}, "one: b")
+    assert "--set one+=…: the variable is no list" in [message for *_, message in found]
+
+
+def test_the_resolved_recipe_has_everything_put_in_but_secrets(load, tmp_path):
+    stages = """\
+  - {include: base.yml, with: {packages: [nano]}}
+  - {type: users, users: [{name: ann, password-hash: "${hash}"}]}
+  - {type: run, script: x, when: {variable: outer, is: no}}
+"""
+    load(stages, None, "outer: yes, hash: $6$salt$hash", base=BASE)
+    data = loading.resolved(tmp_path / "r.yml")
+    assert [stage["type"] for stage in data["stages"]] == ["apt", "run", "users", "qemu"]
+    assert data["stages"][0]["packages"] == ["systemd-sysv", "nano"]
+    assert "salt" not in str(data)
+    assert "variables" not in data
