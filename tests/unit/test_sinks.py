@@ -47,6 +47,7 @@ SINKS = {
     PICTURE: {"boot/evidence": "Evidence.take_screen"},
     PRIVATE: {
         "apt/depot": "Depot._fetch_all Depot._take_local",
+        "apt/download": "_fetch",
         "apt/directory": "write _write_keyrings _write_inline_key",
         "apt/package_disk": "write_disk _decompress",
         "base/container": "_Look._kept _only _extract",

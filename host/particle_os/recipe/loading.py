@@ -17,9 +17,9 @@ from particle_os.errors import InvalidDocument, UsageError
 from particle_os.recipe.model import BootTest, LoadedRecipe, stage_kinds, stage_name
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes import legacy
-from particle_os.recipe.passes.reading import Reading
+from particle_os.recipe.passes.reading import Pass, Reading
 from particle_os.recipe.passes.structure import check_length
-from particle_os.recipe.passes.table import PASSES, Pass, run
+from particle_os.recipe.passes.table import PASSES, run
 from particle_os.recipe.variables import Variables
 
 CONFIDENTIAL = "(confidential)"

@@ -84,7 +84,7 @@ def test_keys_are_spelled_as_in_recipes():
         (Users, {"users": [{"name": "a", "uid": True}]}, r"value\.users\[0\]\.uid"),
         (Users, {"users": [{"nam": "a"}]}, r"value\.users\[0\]: unknown key 'nam'"),
         (Users, {"users": [["name", "a"]]}, r"value\.users\[0\]: expected an object"),
-        (Run, {}, "give either 'command' or 'script'"),
+        (Run, {}, "give one of 'command', 'script' and 'script-file'"),
         (Run, {"script": "", "in": "target"}, r"value\.script"),
         (Run, {"script": "x", "in": "host"}, r"value\.in"),
         (Run, {"script": "x", "environment": {"A B": "c"}}, r"value\.environment: not accepted"),

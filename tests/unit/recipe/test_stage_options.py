@@ -111,7 +111,7 @@ def test_a_network_is_none_or_not_mentioned(tmp_path):
 def test_an_architecture_that_does_not_exist_is_an_error(tmp_path):
     found = problem(tmp_path, "  - {type: apt, when: {architecture: amd46}}\n")
     assert found.hint == "did you mean 'amd64'?"
-    assert problem(tmp_path, "  - {type: apt, when: {}}\n").code == "missing-key"
+    assert problem(tmp_path, "  - {type: apt, when: {}}\n").code == "bad-value"
 
 
 def test_a_stage_for_another_architecture_is_left_out_and_said_so(tmp_path):

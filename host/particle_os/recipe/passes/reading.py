@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from particle_os.documents.document import Key, Source
 from particle_os.recipe.model import LoadedRecipe, Recipe
@@ -31,3 +33,11 @@ class Reading:
     def complain(self, key: Key, code: str, message: str) -> None:
         """Notes a problem of the value at `key`."""
         self.source.problem(self.source.mark(key), code, message)
+
+
+class Pass(NamedTuple):
+    """One pass over a document; one with `of_recipe` is skipped while the stages are unknown."""
+
+    name: str
+    run: Callable[[Reading], None]
+    of_recipe: bool = False

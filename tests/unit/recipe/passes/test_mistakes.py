@@ -104,7 +104,7 @@ WRONG = [
     (with_stages("  - type: groups\n    groups: [{name: a}]\n    timeout: 0\n"), 5, 14,
      "bad-value", "timeout: expected a duration", None),
     (with_stages("  - type: hostname\n    hostname: a\n    when: {architecture: amd64, os: x}\n"),
-     5, 33, "unknown-key", "'os'", "allowed: architecture"),
+     5, 33, "unknown-key", "'os'", "allowed: architecture, is, variable"),
     # Only options of the stage itself are offered.
     (with_stages("  - type: run\n    command: [a]\n    env: {}\n"), 5, 5, "unknown-key", "'env'",
      "did you mean 'environment'?"),
