@@ -12,6 +12,10 @@ from typing import Any
 OCI = "application/vnd.oci.image."
 
 
+def named(descriptor: dict[str, Any], name: str) -> dict[str, Any]:
+    return {**descriptor, "annotations": {"org.opencontainers.image.ref.name": name}}
+
+
 class Layout:
     """An image layout in a directory (image-layout.md of the OCI image specification)."""
 
@@ -59,7 +63,10 @@ class Layout:
 
     def name(self, descriptor: dict[str, Any], name: str = "base") -> str:
         """Makes `name` the only name in the layout, for `descriptor`; returns the reference."""
-        named = {**descriptor, "annotations": {"org.opencontainers.image.ref.name": name}}
-        index = {"schemaVersion": 2, "manifests": [named]}
-        (self.place / "index.json").write_text(json.dumps(index))
+        self.write_index([named(descriptor, name)])
         return f"oci:{self.place}:{name}"
+
+    def write_index(self, manifests: Sequence[dict[str, Any]]) -> None:
+        """Makes these manifests the content of the layout."""
+        index = {"schemaVersion": 2, "manifests": list(manifests)}
+        (self.place / "index.json").write_text(json.dumps(index))

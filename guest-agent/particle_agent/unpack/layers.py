@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.target.inside import resolve
@@ -50,6 +50,20 @@ class _Member(tarfile.TarInfo):
         return member
 
 
+class Rest:
+    """A stream preceded by bytes that were already read from it."""
+
+    def __init__(self, before: bytes, stream: IO[bytes]) -> None:
+        self._before = before
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        if not self._before:
+            return self._stream.read(size)
+        taken, self._before = self._before[:size], self._before[size:]
+        return taken
+
+
 def apply(
     layer: IO[bytes],
     root: Path,
@@ -62,6 +76,11 @@ def apply(
     the paths that were already made from this layer. Only root sets owners. Raises StageError when
     the stream is no layer, and EnvironmentFailed when the disk is full.
     """
+    head = layer.read(1)
+    # Some tools write an empty layer as no bytes at all.
+    if not head:
+        return
+    layer = cast(IO[bytes], Rest(head, layer))
     try:
         with tarfile.open(
             fileobj=layer,
@@ -135,10 +154,20 @@ class _Layer:
         if found is None:
             found = resolve(self._root, key)
             if make:
+                self._make_room(found)
                 found.mkdir(parents=True, exist_ok=True)
             if found.is_dir():
                 self._parents[key] = found
         return found
+
+    def _make_room(self, directory: Path) -> None:
+        """Removes a file of a lower layer in the place of a directory or of one above it."""
+        for path in (directory, *directory.parents):
+            if path == self._root:
+                return
+            if path.exists() and not path.is_dir() and path not in self._made:
+                self._unlink(path)
+                return
 
     def _place(self, member: tarfile.TarInfo, path: Path) -> None:
         source = path
@@ -323,10 +352,19 @@ def _make_node(member: tarfile.TarInfo, path: Path) -> None:
 
 
 def _set_attribute(path: Path, name: str, value: str) -> None:
+    # Encode the value as tarfile has decoded it.
+    data = value.encode("utf-8", "surrogateescape")
     try:
-        # Encode the value as tarfile has decoded it.
-        os.setxattr(path, name, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+        os.setxattr(path, name, data, follow_symlinks=False)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE) and _has_room(path):
+            # ext4 keeps the attributes of a file in its inode and one block.
+            raise ValueError(f"its attribute {name} of {len(data)} bytes does not fit") from error
         # Skip attributes of other kinds of file systems.
         if error.errno != errno.ENOTSUP:
             raise
+
+
+def _has_room(path: Path) -> bool:
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize > CHUNK

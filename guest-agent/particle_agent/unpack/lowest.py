@@ -22,7 +22,7 @@ from typing import IO, cast
 from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.unpack import layers
-from particle_agent.unpack.layers import HEADER_LIMIT, WHITEOUT
+from particle_agent.unpack.layers import HEADER_LIMIT, WHITEOUT, Rest
 
 BLOCK = 512
 CHUNK = 1 << 18
@@ -60,21 +60,7 @@ class _Plain:
     others: set[bytes] = field(default_factory=set)
 
 
-class _Rest:
-    """A stream preceded by bytes that were already read from it."""
-
-    def __init__(self, before: bytes, stream: IO[bytes]) -> None:
-        self._before = before
-        self._stream = stream
-
-    def read(self, size: int) -> bytes:
-        if not self._before:
-            return self._stream.read(size)
-        taken, self._before = self._before[:size], self._before[size:]
-        return taken
-
-
-def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
+def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, Rest]:
     """Extracts the plain members at the start of a tar stream into the empty tree `root`.
 
     Returns their names, and the rest of the stream from the next member on. Raises StageError when
@@ -101,7 +87,7 @@ def _extract(layer: IO[bytes], root: Path) -> tuple[_Plain, _Rest]:
             tar.stdin.write(END)
             tar.stdin.close()
         except BrokenPipeError:
-            rest = _Rest(b"", layer)
+            rest = Rest(b"", layer)
             with suppress(BrokenPipeError):
                 tar.stdin.close()
         except BaseException:
@@ -125,15 +111,15 @@ def _raise_failure(complaint: str) -> None:
     raise StageError("tar cannot unpack a layer of the image", tail=complaint.splitlines())
 
 
-def _forward(layer: IO[bytes], root: Path, found: _Plain, sink: IO[bytes]) -> _Rest:
+def _forward(layer: IO[bytes], root: Path, found: _Plain, sink: IO[bytes]) -> Rest:
     """Passes the plain members to `sink`. Returns the stream after them."""
     while True:
         headers, member = _member(layer)
         if not headers and (found.directories or found.files or found.others):
             # The archive lacks its end marker, which is tolerable after at least one member.
-            return _Rest(END, layer)
+            return Rest(END, layer)
         if member is None or not _take(member, found) or not _fits(member, root):
-            return _Rest(headers, layer)
+            return Rest(headers, layer)
         sink.write(headers)
         left = -(-member.size // BLOCK) * BLOCK
         while left:

@@ -21,18 +21,25 @@ from particle_agent.unpack import layers, lowest
 
 CHUNK = 1 << 18
 MAGIC = 6
-# The first bytes of gzip (RFC 1952), xz and zstd (RFC 8878), and their decompressors.
+# zstd refuses windows of more than 128 MiB without --long.
+ZSTD = ["zstd", "--decompress", "--stdout", "--quiet", "--long=31"]
+# The first bytes of gzip (RFC 1952), xz, bzip2, lz4 and zstd (RFC 8878), and their decompressors.
+# zstd files may begin with frames that are skipped, which have sixteen magic numbers; pzstd writes
+# such frames.
 DECOMPRESSORS = {
     b"\x1f\x8b": ["gzip", "--decompress", "--stdout"],
     b"\xfd7zXZ\x00": ["xz", "--decompress", "--stdout"],
-    b"\x28\xb5\x2f\xfd": ["zstd", "--decompress", "--stdout", "--quiet"],
+    b"BZh": ["bzip2", "--decompress", "--stdout"],
+    b"\x04\x22\x4d\x18": ["lz4", "--decompress", "--stdout", "--quiet"],
+    b"\x28\xb5\x2f\xfd": ZSTD,
+    **{bytes([0x50 + number]) + b"\x2a\x4d\x18": ZSTD for number in range(16)},
 }
 # The bytes of os-release that are read. A real file has a few hundred.
 OS_RELEASE_LIMIT = 1 << 16
 
 
 def unpack(stream: IO[bytes], root: Path) -> tuple[int, str]:
-    """Unpacks a tar stream (plain, gzip, xz or zstd) into `root`. Returns its size and SHA-256.
+    """Unpacks a tar stream, plain or compressed, into `root`. Returns its size and SHA-256.
 
     It reads and hashes the whole stream, although tar stops at the end-of-archive marker. GNU tar
     strips leading slashes, refuses "..", and creates links after everything else, so that no member
@@ -138,7 +145,7 @@ class _Blob:
 
 @contextmanager
 def _plain(blob: _Blob, what: str) -> Iterator[_Received]:
-    """Decompresses a blob (gzip, xz, zstd or none). Reads the blob to its end in any case."""
+    """Decompresses a blob (see DECOMPRESSORS; or none). Reads the blob to its end in any case."""
     head = blob.read(MAGIC)
     program = _decompressor(head) or ["cat"]
     with subprocess.Popen(

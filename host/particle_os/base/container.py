@@ -9,28 +9,28 @@ decompresses nor unpacks a layer.
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
-import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_os.base import oci, skopeo
+from particle_os.base import docker_archive, oci, skopeo
 from particle_os.base.layers import blob, missing_layers
+from particle_os.base.layout import Layout
 from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError, NotEnoughSpace, UsageError, printable
-from particle_os.system import process, tar_archive
+from particle_os.system import process
 from particle_os.system.deadline import Deadline
-from particle_os.system.regular_file import open_regular, read_regular
+from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import Workspace, locked, need_room, workspace
 
 TRANSPORTS = ("docker:", "oci:", "oci-archive:", "docker-archive:")
 DESCRIBE_SECONDS = 300.0
+# An index may list other indexes.
+INDEX_DEPTH = 4
 FETCH_SECONDS = 1800.0
-CHUNK = 1 << 18
 _REFERENCE = re.compile(r"(?P<name>.*?)(?P<selector>[:@][^/@]*)?")
 _HOST = re.compile(r"//(\[[^]]*\]|[^/:]*)(:[0-9]+)?/.*")
 # The last line of a failing skopeo. Its library logrus quotes strings as Go does.
@@ -72,6 +72,12 @@ class ImageReference:
         """The digest in the reference; None for a reference by tag."""
         return self.selector[1:] if self.selector.startswith("@") else None
 
+    def layout(self, deadline: Deadline) -> Layout | None:
+        """The OCI image layout; None for a registry or an archive of Docker."""
+        if self.transport not in ("oci", "oci-archive"):
+            return None
+        return Layout(Path(self.name), self.transport == "oci-archive", str(self), deadline)
+
     def at(self, digest: str) -> ImageReference:
         """The reference to the manifest `digest`, in case a registry has moved the tag."""
         return ImageReference(self.transport, self.name, f"@{digest}") if self.remote else self
@@ -88,6 +94,7 @@ def parse(reference: str, relative_to: Path) -> ImageReference | None:
     if transport == "docker":
         found = _REFERENCE.fullmatch(rest)
         assert found is not None
+        _check_case(reference, found["name"])
         return ImageReference(transport, found["name"], found["selector"] or "")
     given, colon, selector = rest.partition(":")
     path = (relative_to / given).absolute()
@@ -98,6 +105,19 @@ def parse(reference: str, relative_to: Path) -> ImageReference | None:
         kind = "OCI image layout" if transport == "oci" else "file"
         raise UsageError(f"the base image {reference} does not exist: {path} is no {kind}")
     return ImageReference(transport, str(path), f"{colon}{selector}")
+
+
+def _check_case(reference: str, name: str) -> None:
+    """Raises UsageError for a repository with capital letters, which no registry has."""
+    host, _, path = name.removeprefix("//").partition("/")
+    # A first part without a dot and a colon is no host.
+    repository = path if path and (set(".:") & set(host) or host == "localhost") else name
+    if repository != repository.lower():
+        right = reference.replace(repository, repository.lower(), 1)
+        raise UsageError(
+            f"{reference}: the name of a repository has no capital letters",
+            hint=f"Write {right}.",
+        )
 
 
 def describe(reference: str, relative_to: Path, architecture: str, cache: Path) -> ContainerImage:
@@ -112,9 +132,12 @@ def describe(reference: str, relative_to: Path, architecture: str, cache: Path) 
         raise UsageError(f"{reference} is no container image")
     deadline = Deadline.after(DESCRIBE_SECONDS, f"looking up {reference}")
     with workspace() as work:
+        skopeo.command(architecture, work)
         look = _Look(source, architecture, cache / "images", work, deadline)
         digest, document = look.top()
-        if (index := oci.read_index(document, reference)) is not None:
+        for _ in range(INDEX_DEPTH):
+            if (index := oci.read_index(document, reference)) is None:
+                break
             digest = oci.choose(index, architecture, reference).digest
             document = look.manifest(digest)
         manifest = oci.read_manifest(document, reference)
@@ -136,25 +159,25 @@ class _Look:
         """The manifest or index that the reference names, and its digest."""
         if (digest := self.source.digest) is not None:
             return digest, self.manifest(digest)
+        if layout := self.source.layout(self.deadline):
+            digest = layout.named(self.source.selector[1:], self.architecture).digest
+            return digest, self.manifest(digest)
         document = self._inspect(self.source, "--raw")
         digest = oci.digest_of(document)
-        if self.source.transport.startswith("oci"):
-            # Read the document from the layout by its digest, which fails if the layout differs.
-            return digest, self.manifest(digest)
         return digest, self._kept(digest, lambda: document)
 
     def manifest(self, digest: str) -> bytes:
         def find() -> bytes:
-            if self.source.remote:
-                return self._inspect(self.source.at(digest), "--raw")
-            return _from_layout(self.source, digest, self.deadline)
+            if layout := self.source.layout(self.deadline):
+                return layout.document(digest)
+            return self._inspect(self.source.at(digest), "--raw")
 
         return self._kept(digest, find)
 
     def configuration(self, digest: str, manifest: str) -> bytes:
         def find() -> bytes:
-            if self.source.transport.startswith("oci"):
-                return _from_layout(self.source, digest, self.deadline)
+            if layout := self.source.layout(self.deadline):
+                return layout.document(digest)
             return self._inspect(self.source.at(manifest), "--config", "--raw")
 
         return self._kept(digest, find)
@@ -179,6 +202,8 @@ class _Look:
                 env=skopeo.environment(self.work),
             )
         except InfrastructureError as error:
+            if source.transport == "docker-archive":
+                docker_archive.explain(Path(source.name), source.selector, self.deadline)
             raise _explained(error, f"{source} cannot be read", source) from error
 
     def _kept(self, digest: str, find: Callable[[], bytes]) -> bytes:
@@ -200,29 +225,6 @@ class _Look:
         fresh.write_bytes(document)
         fresh.rename(place)
         return document
-
-
-def _from_layout(source: ImageReference, digest: str, deadline: Deadline) -> bytes:
-    """A document of a local OCI image layout, which is a directory or a tar archive.
-
-    Returns nothing for a missing document, and at most one byte more than DOCUMENT_LIMIT. Format:
-    https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
-    """
-    name = f"blobs/{digest.replace(':', '/')}"
-    limit = oci.DOCUMENT_LIMIT + 1
-    try:
-        if source.transport == "oci":
-            with open_regular(Path(source.name) / name) as file:
-                return file.read(limit)
-        with tar_archive.opened(Path(source.name), deadline) as archive:
-            for member in archive:
-                if member.name.removeprefix("./") == name and member.regular:
-                    return archive.read(limit)
-    except FileNotFoundError:
-        pass
-    except (OSError, tarfile.TarError) as error:
-        raise UsageError(f"{source} cannot be read: {error}") from error
-    return b""
 
 
 def fetch(
@@ -251,8 +253,10 @@ def fetch(
             blob(store, layer.digest).unlink(missing_ok=True)
         insecure = ["--src-tls-verify=false"] if source.insecure else []
         place = [str(source.at(image.digest))]
-        if source.transport.startswith("oci"):
-            place = _only(image, source, missing, work, deadline)
+        if layout := source.layout(deadline):
+            # The layout for skopeo has this image only, so that skopeo does not choose.
+            only, blobs = layout.of_one_image(image.digest, missing, work.path / "only")
+            place = [f"--src-shared-blob-dir={blobs}", f"oci:{only}"]
         try:
             process.run(
                 [
@@ -279,55 +283,6 @@ def fetch(
             raise InfrastructureError(
                 f"{image.reference} changed while it was fetched", hint="Build again."
             )
-
-
-def _only(
-    image: ContainerImage,
-    source: ImageReference,
-    missing: list[oci.Layer],
-    work: Workspace,
-    deadline: Deadline,
-) -> list[str]:
-    """The source for skopeo: a layout with this image only, so that skopeo does not choose."""
-    manifest = _from_layout(source, image.digest, deadline)
-    layout, blobs = work.path / "only", Path(source.name) / "blobs"
-    layout.mkdir()
-    if source.transport == "oci-archive":
-        blobs = layout / "blobs"
-        configuration = oci.read_manifest(manifest, image.reference).config
-        sizes = {layer.digest: layer.size for layer in missing}
-        sizes |= {image.digest: len(manifest), configuration.digest: configuration.size}
-        _extract(source, sizes, blobs, deadline)
-    descriptor = {
-        "mediaType": oci.kind_of(manifest, image.reference),
-        "digest": image.digest,
-        "size": len(manifest),
-    }
-    index = {"schemaVersion": 2, "manifests": [descriptor]}
-    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (layout / "index.json").write_text(json.dumps(index))
-    return [f"--src-shared-blob-dir={blobs}", f"oci:{layout}"]
-
-
-def _extract(
-    source: ImageReference, sizes: Mapping[str, int], blobs: Path, deadline: Deadline
-) -> None:
-    """Extracts the blobs of these digests and sizes; skopeo checks their digests later."""
-    names = {f"blobs/{digest.replace(':', '/')}": digest for digest in sizes}
-    try:
-        with tar_archive.opened(Path(source.name), deadline) as archive:
-            for member in archive:
-                digest = names.pop(member.name.removeprefix("./"), None)
-                # A blob of another size than the manifest says would fill the disk.
-                if digest and member.regular and member.size == sizes[digest]:
-                    blob(blobs, digest).parent.mkdir(parents=True, exist_ok=True)
-                    with blob(blobs, digest).open("wb") as file:
-                        while data := archive.read(CHUNK):
-                            file.write(data)
-                if not names:
-                    break
-    except (OSError, tarfile.TarError) as error:
-        raise UsageError(f"{source} cannot be read: {error}") from error
 
 
 def _local(source: ImageReference) -> list[Path]:

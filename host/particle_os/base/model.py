@@ -26,6 +26,11 @@ class Base(Protocol):
     @property
     def digest(self) -> str: ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Facts that may surprise the user."""
+        ...
+
     def size(self) -> int:
         """The number of bytes to send, which may be compressed."""
         ...
@@ -61,6 +66,10 @@ class TarBase:
     reference: str
     tarball: Path
     digest: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
 
     def size(self) -> int:
         return self.tarball.stat().st_size
@@ -102,6 +111,10 @@ class ImageBase:
     @property
     def digest(self) -> str:
         return self.image.digest
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.image.notes
 
     def size(self) -> int:
         return self.image.size()

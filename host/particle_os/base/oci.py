@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -20,6 +20,10 @@ from particle_os.errors import UsageError, printable
 # Bytes; registries accept manifests of at most 4 MiB.
 DOCUMENT_LIMIT = 4 << 20
 LAYERS_LIMIT = 1000
+# BuildKit lists statements about an image beside the image.
+ATTESTS = "vnd.docker.reference.digest"
+# The variants that every processor of an architecture runs.
+LOWEST = {"amd64": ("", "v1"), "arm64": ("", "v8"), "arm": ("", "v7")}
 _OCI, _DOCKER = "application/vnd.oci.image.", "application/vnd.docker."
 INDEXES = {f"{_OCI}index.v1+json", f"{_DOCKER}distribution.manifest.list.v2+json"}
 MANIFESTS = {f"{_OCI}manifest.v1+json", f"{_DOCKER}distribution.manifest.v2+json"}
@@ -55,6 +59,17 @@ class Descriptor(_Document):
     digest: Digest
     size: Size
     platform: Platform | None = None
+    annotations: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of the image in a layout; empty without one."""
+        return self.annotations.get("org.opencontainers.image.ref.name", "")
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is the manifest of an image, and no attestation about another one."""
+        return self.media_type in MANIFESTS and ATTESTS not in self.annotations
 
 
 class Index(_Document):
@@ -82,6 +97,7 @@ class Configuration(_Document):
     architecture: str
     os: str
     rootfs: RootFs
+    variant: str = ""
     config: dict[str, Any] | None = None
 
 
@@ -100,6 +116,7 @@ class ContainerImage:
 
     `digest` is the digest of the manifest. `config` holds the image's settings for containers
     (Env, User, Entrypoint, Labels and so on), which particle-os reports and does not apply.
+    `notes` are facts that may surprise the user.
     """
 
     reference: str
@@ -107,6 +124,7 @@ class ContainerImage:
     architecture: str
     layers: tuple[Layer, ...]
     config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     def size(self) -> int:
         """The size of all layers in bytes."""
@@ -136,9 +154,11 @@ def read_index(document: bytes, what: str) -> Index | None:
 
 
 def choose(index: Index, architecture: str, what: str) -> Descriptor:
-    """The manifest for an architecture: without a variant, or else with the lowest variant.
+    """The manifest for an architecture, or the index below that may have it.
 
-    Raises UsageError that names the available architectures.
+    Among manifests it is the one without a variant, or else with the lowest variant. An only
+    manifest needs no platform: its configuration names one. Raises UsageError that names the
+    available architectures.
     """
     wanted = platform_of(architecture)
     fitting = [
@@ -147,11 +167,16 @@ def choose(index: Index, architecture: str, what: str) -> Descriptor:
         if manifest.platform is not None
         and (manifest.platform.architecture, manifest.platform.os)
         == (wanted.architecture, wanted.os)
-        and manifest.media_type in MANIFESTS
+        and (manifest.is_image or manifest.media_type in INDEXES)
     ]
     if fitting:
         # Every processor runs the lowest variant. Among equal variants the first one counts.
         return min(fitting, key=lambda found: (len(found[0]), found[0]))[1]
+    images = [m for m in index.manifests if m.is_image]
+    below = [m for m in index.manifests if m.media_type in INDEXES and m.platform is None]
+    for only in (images, below):
+        if len(only) == 1 and only[0].platform is None:
+            return only[0]
     found = sorted(
         {_named(m.platform) for m in index.manifests if m.platform and m.platform.os != "unknown"}
     )
@@ -198,7 +223,12 @@ def read_image(
     """
     found = _checked(Configuration, _json(document, reference), reference)
     platform = Platform(architecture=found.architecture, os=found.os)
-    if platform != platform_of(architecture):
+    wanted = platform_of(architecture)
+    # Some tools write no platform. A program of another architecture fails when it is started.
+    if (platform.architecture or wanted.architecture, platform.os or wanted.os) != (
+        wanted.architecture,
+        wanted.os,
+    ):
         raise UsageError(
             f"{reference} is for {_named(platform)}, but the recipe wants {architecture}"
         )
@@ -212,7 +242,17 @@ def read_image(
         Layer(layer.digest, layer.size, diff_id)
         for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
     )
-    return ContainerImage(reference, digest, architecture, layers, found.config or {})
+    return ContainerImage(
+        reference, digest, architecture, layers, found.config or {}, tuple(_notes(found, reference))
+    )
+
+
+def _notes(found: Configuration, reference: str) -> Iterator[str]:
+    if not found.architecture:
+        yield f"{reference} does not say for which architecture it is"
+    elif found.variant not in LOWEST.get(found.architecture, (found.variant,)):
+        name = f"{found.architecture}/{printable(found.variant, 20)}"
+        yield f"{reference} is for {name}: its programs do not run on every {found.architecture}"
 
 
 def _named(platform: Platform) -> str:

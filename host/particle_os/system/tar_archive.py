@@ -11,6 +11,8 @@ import bz2
 import gzip
 import io
 import lzma
+import re
+import shutil
 import subprocess
 import tarfile
 import zlib
@@ -32,6 +34,7 @@ MEMBERS = 100_000
 HEADER_LIMIT, HEADERS_LIMIT = 1 << 16, 16 << 20
 # Archives of systems shrink to a fifth, and archives of zeros to less than a thousandth.
 RATIO, SMALL = 64, 512 << 20
+SKIPPED_FRAME = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 # xz needs up to 65 MiB for the archives that `xz -9` makes.
 XZ_MEMORY = 128 << 20
 _LONG_NAME, _EXTENDED = b"L", b"x"
@@ -230,9 +233,10 @@ def most_unpacked(size: int) -> int:
 
 @contextmanager
 def opened(path: Path, deadline: Deadline) -> Iterator[Archive]:
-    """Opens a tar archive, plain or compressed (gzip, bzip2, xz, zstd). Raises OSError, TarError.
+    """Opens a tar archive, plain or compressed (gzip, bzip2, xz, lz4, zstd).
 
     The archive may unpack to at most `RATIO` times the size of its file and `SMALL` bytes more.
+    Raises OSError, TarError.
     """
     with open_regular(path) as file:
         limit = most_unpacked(file.seek(0, io.SEEK_END))
@@ -258,14 +262,27 @@ def _decompressed(path: Path, file: BinaryIO, magic: bytes) -> Iterator[BinaryIO
             yield cast(BinaryIO, stream)
     elif magic.startswith(b"\xfd7zXZ"):
         yield io.BufferedReader(_Xz(file), CHUNK)
-    elif magic.startswith(b"\x28\xb5\x2f\xfd"):
-        argv: list[str | Path] = ["zstd", "--decompress", "--stdout", "--quiet", path]
+    elif program := _program(magic):
+        if shutil.which(program[0]) is None:
+            raise tarfile.ReadError(f"{program[0]} has compressed it, and is not installed")
+        argv: list[str | Path] = [*program, path]
         within = Confinement(reads=(path,))
         with process.started(argv, within=within, stderr=subprocess.DEVNULL) as decompressor:
             with cast(BinaryIO, decompressor.stdout) as stream:
                 yield stream
     else:
         yield file
+
+
+def _program(magic: bytes) -> list[str] | None:
+    """The program that decompresses a file with these first bytes."""
+    if magic.startswith(b"\x04\x22\x4d\x18"):
+        return ["lz4", "--decompress", "--stdout", "--quiet"]
+    # zstd files may begin with a frame that is skipped, as those of pzstd do (RFC 8878, 3.1.2).
+    if magic.startswith(b"\x28\xb5\x2f\xfd") or SKIPPED_FRAME.match(magic):
+        # Without --long, zstd refuses windows of more than 128 MiB.
+        return ["zstd", "--decompress", "--stdout", "--quiet", "--long=31"]
+    return None
 
 
 class _Xz(io.RawIOBase):

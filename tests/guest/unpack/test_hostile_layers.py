@@ -121,7 +121,6 @@ def test_a_loop_of_links(place):
     [
         member("a" * 300),
         member("a/" * 3000 + "b"),
-        member("etc/a/below-a-file"),
         member("", b"content"),
         member("./", b"the root is no file"),
         member("etc/odd", type=b"Z"),
@@ -142,7 +141,7 @@ def test_odd_members_are_reported_by_name(place, bad):
 # Data that is no archive, or an incomplete one
 
 
-@pytest.mark.parametrize("data", [b"", b"no archive" * 200, b"\x1f\x8b" + bytes(600), b"x" * 512])
+@pytest.mark.parametrize("data", [b"no archive" * 200, b"\x1f\x8b" + bytes(600), b"x" * 512])
 def test_what_is_no_archive_is_reported(place, data):
     with pytest.raises(StageError):
         apply(io.BytesIO(data), place / "root")
@@ -150,6 +149,8 @@ def test_what_is_no_archive_is_reported(place, data):
 
 def test_an_empty_archive_is_an_empty_layer(place):
     assert apply_all(place, BELOW, []) == apply_all(place)
+    apply(io.BytesIO(b""), place / "root")
+    assert apply_all(place, BELOW) == apply_all(place)
 
 
 def test_a_truncated_archive_is_reported(place):

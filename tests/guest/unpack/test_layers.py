@@ -8,7 +8,7 @@ import sys
 import tarfile
 
 import pytest
-from particle_agent.errors import StageError
+from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.unpack import layers
 
 from . import archives
@@ -144,6 +144,31 @@ def test_a_layer_replaces_and_adds(place):
     assert found["etc/c"] == "c"
     assert found["etc/sub"] == "no directory"
     assert "etc/sub/x" not in found
+
+
+def test_a_directory_that_no_member_describes_replaces_a_file(place):
+    lower = [member("a", b"a"), directory("d"), member("d/b", b"b")]
+    found = apply_all(place, lower, [member("d/b/c/d", b"d")])
+    assert found["d/b/c/d"] == "d"
+    assert (place / "root/d/b").is_dir()
+
+
+def test_a_file_and_something_below_it_in_one_layer_are_refused(place):
+    with pytest.raises(StageError, match="'a/b' in a layer of the image cannot be unpacked"):
+        apply_all(place, [member("a", b"a"), member("a/b", b"b")])
+
+
+def test_an_attribute_that_does_not_fit_is_no_full_disk(place, monkeypatch):
+    def setxattr(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "setxattr", setxattr)
+    made = [member("ping", b"ping", pax_headers={"SCHILY.xattr.user.x": "v" * 9000})]
+    with pytest.raises(StageError, match=r"attribute user\.x of 9000 bytes does not fit"):
+        apply_all(place, made)
+    monkeypatch.setattr(layers, "_has_room", lambda path: False)
+    with pytest.raises(EnvironmentFailed, match="scratch disk"):
+        apply_all(place, made)
 
 
 def test_a_directory_over_a_directory_keeps_its_content(place):

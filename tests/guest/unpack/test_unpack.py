@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import hashlib
 import io
@@ -62,7 +63,23 @@ def zstd(data):
     return subprocess.run(["zstd", "-c", "-q"], input=data, capture_output=True, check=True).stdout
 
 
-COMPRESSIONS = [bytes, gzip.compress, lzma.compress, zstd]
+def lz4(data):
+    return subprocess.run(["lz4", "-c", "-q"], input=data, capture_output=True, check=True).stdout
+
+
+def long_zstd(data):
+    """Data with a window of 2 GiB."""
+    argv = ["zstd", "-c", "-q", "--long=31"]
+    return subprocess.run(argv, input=data, capture_output=True, check=True).stdout
+
+
+def pzstd(data):
+    """Data after a frame that readers skip, as pzstd writes it."""
+    return b"\x50\x2a\x4d\x18\x04\0\0\0size" + zstd(data)
+
+
+MORE = [bz2.compress, lz4, long_zstd, pzstd]
+COMPRESSIONS = [bytes, gzip.compress, lzma.compress, zstd, *MORE]
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
@@ -182,12 +199,21 @@ def image(*blobs, plain=None):
     return b"".join([json.dumps(encode(wire.ImageHeader(layers=layers))).encode(), b"\n", *blobs])
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd, *MORE])
 def test_an_image_is_unpacked_and_hashed(place, compress):
     data = image(*map(compress, LAYERS), plain=LAYERS)
     result = unpack_image(io.BytesIO(data), place / "root")
     assert result == (len(data), hashlib.sha256(data).hexdigest())
     assert [p.name for p in (place / "root/etc").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_layer_of_no_bytes_is_empty(place, number, compress):
+    layers = [*LAYERS]
+    layers.insert(number, b"")
+    unpack_image(io.BytesIO(image(*map(compress, layers), plain=layers)), place / "root")
+    assert (place / "root/etc/new").exists()
 
 
 def test_compressed_in_several_parts(place):

@@ -13,7 +13,7 @@ from particle_os.jobs import cache
 from particle_os.system import process
 from particle_os.system.workspace import cache_directory, workspace
 
-from ...image_layout import OCI, Layout
+from ...image_layout import OCI, Layout, named
 
 
 def tar(**files):
@@ -245,6 +245,104 @@ def test_images_are_listed_and_pruned(layout, fetch):
     assert not layers.is_fetched(image, cache_directory())
 
 
+def platform(descriptor, architecture, variant=""):
+    found = {"architecture": architecture, "os": "linux", "variant": variant}
+    return {**descriptor, "platform": found}
+
+
+def test_an_only_manifest_needs_no_platform_beside_what_it_attests(layout):
+    image = layout.image(LOWER)
+    about = {"vnd.docker.reference.digest": image["digest"]}
+    unknown = {"architecture": "unknown", "os": "unknown"}
+    statement = {**layout.image(UPPER), "annotations": about, "platform": unknown}
+    found = describe(layout.name(layout.index([image, statement])))
+    assert found.digest == image["digest"]
+
+
+def test_an_index_of_an_index_leads_to_the_image(layout):
+    image = platform(layout.image(LOWER), "amd64")
+    other = platform(layout.image(UPPER, architecture="arm64"), "arm64")
+    inner = layout.index([other, image])
+    assert describe(layout.name(layout.index([inner]))).digest == image["digest"]
+
+
+def test_indexes_without_an_end_are_refused(layout):
+    index = layout.index([layout.image(LOWER)])
+    for _ in range(container.INDEX_DEPTH):
+        index = layout.index([index])
+    with pytest.raises(UsageError, match="is not an image of a known kind"):
+        describe(layout.name(index))
+
+
+def test_the_index_file_itself_may_list_a_manifest_for_each_platform(layout):
+    image = platform(layout.image(LOWER), "amd64")
+    layout.write_index([platform(layout.image(UPPER, architecture="arm64"), "arm64"), image])
+    assert describe(f"oci:{layout.place}").digest == image["digest"]
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
+def test_the_names_of_several_images_are_listed(layout, tmp_path, kind):
+    first, second = layout.image(LOWER), layout.image(UPPER)
+    layout.write_index([named(first, "one"), named(second, "two")])
+    place = layout.place
+    if kind == "oci-archive":
+        place = tmp_path / "x.tar"
+        subprocess.run(["tar", "-cf", place, "-C", layout.place, "."], check=True)
+    assert describe(f"{kind}:{place}:two").digest == second["digest"]
+    with pytest.raises(UsageError, match="holds several images; it has one, two"):
+        describe(f"{kind}:{place}")
+    with pytest.raises(UsageError, match="holds no image 'three'; it has one, two"):
+        describe(f"{kind}:{place}:three")
+
+
+def docker_archive(place, **members):
+    place.write_bytes(tar(**members))
+    return place
+
+
+def test_the_two_kinds_of_archives_are_told_apart(layout, tmp_path):
+    saved = docker_archive(tmp_path / "saved.tar", **{"manifest.json": b"[]"})
+    with pytest.raises(UsageError, match="archive of 'docker save'") as raised:
+        describe(f"oci-archive:{saved}")
+    assert raised.value.hint == "Write docker-archive:saved.tar."
+    layout.name(layout.image(LOWER))
+    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", layout.place, "."], check=True)
+    with pytest.raises(UsageError, match="archive of an OCI image layout") as raised:
+        describe(f"docker-archive:{tmp_path}/x.tar")
+    assert raised.value.hint == "Write oci-archive:x.tar."
+    other = docker_archive(tmp_path / "other.tar", etc__hostname=b"x")
+    with pytest.raises(UsageError, match="is no archive of 'docker save'"):
+        describe(f"docker-archive:{other}")
+    with pytest.raises(UsageError, match=r"no OCI image layout: it has no index\.json"):
+        describe(f"oci-archive:{other}")
+
+
+def test_the_names_in_an_archive_of_docker_are_listed(tmp_path):
+    images = [{"Config": "a", "RepoTags": [name], "Layers": []} for name in ("a:1", "b:2")]
+    saved = docker_archive(
+        tmp_path / "saved.tar", **{"manifest.json": json.dumps(images).encode(), "a": b"{}"}
+    )
+    with pytest.raises(UsageError, match="holds several images; it has a:1, b:2"):
+        describe(f"docker-archive:{saved}")
+    with pytest.raises(UsageError, match="holds no image 'c:3'; it has a:1, b:2"):
+        describe(f"docker-archive:{saved}:c:3")
+
+
+@pytest.mark.parametrize(
+    ("reference", "right"),
+    [
+        ("docker://Debian:13", "docker://debian:13"),
+        ("docker://Registry.example:5000/My/App:V1", "docker://Registry.example:5000/my/app:V1"),
+        ("docker://library/Debian", "docker://library/debian"),
+    ],
+)
+def test_a_repository_with_capital_letters_is_refused(reference, right):
+    with pytest.raises(UsageError, match="no capital letters") as raised:
+        container.parse(reference, Path())
+    assert raised.value.hint == f"Write {right}."
+    assert container.parse(right, Path()) is not None
+
+
 @pytest.mark.parametrize("text", ["{}", "[1]", '{"manifests": 3}', "{" * 100_000])
 def test_a_layout_with_an_odd_index(layout, text):
     reference = layout.name(layout.image(LOWER))
@@ -262,7 +360,7 @@ def test_a_huge_document(layout):
 def test_an_archive_that_is_none(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"nothing" * 1000)
     for kind in ("oci-archive", "docker-archive"):
-        with pytest.raises(InfrastructureError, match="cannot be read") as raised:
+        with pytest.raises(UsageError, match="cannot be read") as raised:
             describe(f"{kind}:{tmp_path}/x.tar")
         assert "files are complete" in raised.value.hint
 

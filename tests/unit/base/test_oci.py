@@ -165,3 +165,17 @@ def test_a_document_has_a_limit(monkeypatch):
     assert oci.read_manifest(manifest(), "it")
     with pytest.raises(UsageError, match="it: a document is larger than 0 MiB"):
         oci.read_manifest(manifest() + b" ", "it")
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({}, None),
+        ({"variant": "v1"}, None),
+        ({"variant": "v3"}, "it is for amd64/v3: its programs do not run on every amd64"),
+        ({"architecture": ""}, "it does not say for which architecture it is"),
+        ({"architecture": "", "os": ""}, "it does not say for which architecture it is"),
+    ],
+)
+def test_an_image_for_some_processors_only_gets_a_note(changes, note):
+    assert read(configuration(**changes)).notes == (() if note is None else (note,))

@@ -171,12 +171,12 @@ def test_a_bomb_in_a_container_archive_is_refused_in_the_same_way(tmp_path):
     path.write_bytes(packed(gz, LONG_NAME))
     setup = """
     from pathlib import Path
-    from particle_os.base.container import ImageReference, _from_layout
+    from particle_os.base.layout import Layout
     from particle_os.system.deadline import Deadline
     """
     action = """
-    source = ImageReference("oci-archive", sys.argv[1])
-    _from_layout(source, "sha256:" + "0" * 64, Deadline.after(100, "x"))
+    layout = Layout(Path(sys.argv[1]), True, "it", Deadline.after(100, "x"))
+    layout.document("sha256:" + "0" * 64)
     """
     assert "UsageError" in limited(setup, action, path)
 

@@ -55,6 +55,8 @@ class Job:
         """Shows the notes that follow from the plan."""
         for note in self.plan.loaded.notes:
             self.note(str(note))
+        for text in self.plan.base.notes if self.plan.base else ():
+            self.note(text)
         if not landlock_abi():
             self.note(UNCONFINED)
         if self.plan.options.plain:
