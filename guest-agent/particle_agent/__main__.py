@@ -28,7 +28,7 @@ from particle_agent.contract.decode import decode, encode
 from particle_agent.contract.inspection import SERIAL, Inspection
 from particle_agent.shortcuts import waiting
 from particle_agent.stages.software.bootstrap import extract
-from particle_agent.unpack.unpack import check_base, unpack, unpack_image
+from particle_agent.unpack.unpack import accept_base, unpack, unpack_image
 
 UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
 
@@ -47,7 +47,8 @@ def main() -> int:
             if sys.argv[1] in UNPACK:
                 root = scratch.prepare_scratch()
                 size, sha256 = UNPACK[sys.argv[1]](sys.stdin.buffer, root)
-                check_base(root)
+                for text in accept_base(root):
+                    channel.note(text)
                 with scratch.frozen_scratch():
                     channel.send(wire.Unpacked(size=size, sha256=sha256))
             elif sys.argv[1] == "extract":

@@ -17,7 +17,7 @@ from particle_agent.contract.decode import decode
 from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.target.inside import resolve
-from particle_agent.unpack import layers, lowest
+from particle_agent.unpack import layers, lowest, runtime_files
 
 CHUNK = 1 << 18
 MAGIC = 6
@@ -196,6 +196,15 @@ def _feed(
     finally:
         with suppress(BrokenPipeError):
             sink.close()
+
+
+def accept_base(root: Path) -> Iterator[str]:
+    """Checks an unpacked base, removes what does not belong to it, and yields notes.
+
+    Raises StageError as `check_base` does.
+    """
+    check_base(root)
+    yield from runtime_files.notes(root)
 
 
 def check_base(root: Path) -> None:

@@ -38,6 +38,8 @@ BUILD_FILES = (
 )
 FILES = (
     ("credential-secret", "/var/lib/systemd/credential.secret"),
+    ("container-file", "/.dockerenv"),
+    ("container-file", "/run/.containerenv"),
     ("policy-rc-d", "/usr/sbin/policy-rc.d"),
     ("random-seed", "/var/lib/systemd/random-seed"),
     ("apt-cache", "/var/cache/apt/pkgcache.bin"),

@@ -212,6 +212,8 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
         ("etc/resolv.conf", "search x\nnameserver 10.0.2.3\n", "resolv-conf", None),
         ("etc/.particle-os-resolv.conf", "", "build-file", None),
         ("run/secrets/token", "x", "build-file", None),
+        (".dockerenv", "", "container-file", None),
+        ("run/.containerenv", "", "container-file", None),
         ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", "policy-rc-d", None),
         ("var/lib/systemd/random-seed", "x", "random-seed", None),
         ("var/lib/systemd/credential.secret", "x", "credential-secret", None),

@@ -87,8 +87,6 @@ class Conversation:
             case wire.StageEnd(index=index):
                 self.cut_off()
                 self._stages.finish(index + self.first, event)
-            case wire.Notice(text=text):
-                self._job.note(text)
             case _:
                 self._job.show_output(event)
         return None

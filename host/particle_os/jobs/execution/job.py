@@ -68,9 +68,11 @@ class Job:
             )
 
     def show_output(self, event: wire.AgentEvent) -> None:
-        """Shows the output of the guest's programs; ignores every other event."""
+        """Shows the notes of the agent and the output of programs; ignores every other event."""
         if isinstance(event, wire.OutputLine):
             self.progress.line(event.text)
+        elif isinstance(event, wire.Notice):
+            self.note(event.text)
 
 
 @contextmanager
