@@ -98,6 +98,7 @@ COMMANDS = {
         "WHAT IMAGE|REF|RECIPE text required",
         "--format",
         "--verify flag",
+        "--resolved flag",
         "--mirror",
         "--template",
         "--set",
