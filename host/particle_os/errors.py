@@ -19,9 +19,11 @@ EXIT_SIGNAL = 128
 _UNPRINTABLE = re.compile(
     r"[^\t\x20-\x7e\xa0-\u061b\u061d-\u200a\u2010-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\uffff]"
 )
-# The userinfo of a URL (RFC 3986, 3.2.1), also of a wrong one and of NAME:PASSWORD@HOST. The '@'
-# before a container image's digest is no userinfo.
-_CREDENTIALS = re.compile(r"(?<![A-Za-z0-9])([A-Za-z0-9][\w+.-]*:(?://)?)\S*@(?!sha256:)")
+_WORD = re.compile(r"\S+")
+# What is before the userinfo of a URL (RFC 3986, 3.2.1), also of a wrong one and of
+# NAME:PASSWORD@HOST. The possessive repetition keeps the time linear.
+_SCHEME = re.compile(r"(?<![\w+.-])[\w+.-]*+:(?://)?")
+_DIGEST = "sha256:"
 
 
 # The runners of GitHub and Azure take this as a command wherever it stands in a line.
@@ -32,7 +34,19 @@ _COMMAND_LINE = re.compile(r"\A([^\x21-\x7e]*):(?=:)")
 
 def without_credentials(text: str) -> str:
     """Returns `text` without the user names and passwords in its URLs."""
-    return _CREDENTIALS.sub(r"\1***@", text)
+    return _WORD.sub(_without_userinfo, text) if "@" in text else text
+
+
+def _without_userinfo(match: re.Match[str]) -> str:
+    word = match[0]
+    at = word.rfind("@")
+    # The '@' before a container image's digest is no userinfo.
+    while at >= 0 and word.startswith(_DIGEST, at + 1):
+        at = word.rfind("@", 0, at)
+    for scheme in _SCHEME.finditer(word, 0, max(at, 0)):
+        if re.search("[A-Za-z0-9]", scheme[0]):
+            return f"{word[: scheme.end()]}***{word[at:]}"
+    return word
 
 
 def printable(text: str, limit: int = 2000) -> str:

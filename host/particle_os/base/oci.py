@@ -147,6 +147,7 @@ def read_index(document: bytes, what: str) -> Index | None:
     Raises UsageError for an invalid document of `what`.
     """
     value = _json(document, what)
+    _bound(value, "manifests", what)
     kind = value.get("mediaType")
     if (isinstance(kind, str) and kind in INDEXES) or (kind is None and "manifests" in value):
         return _checked(Index, value, what)
@@ -199,6 +200,7 @@ def read_manifest(document: bytes, what: str) -> Manifest:
             f"{what} is not an image of a known kind: {printable(kind, 100)}, "
             f"schema {printable(str(value.get('schemaVersion')), 20)}"
         )
+    _bound(value, "layers", what)
     manifest = _checked(Manifest, value, what)
     if manifest.config.media_type not in CONFIGS:
         raise UsageError(f"{what} is not a system but {_quoted(manifest.config.media_type)}")
@@ -221,7 +223,10 @@ def read_image(
 
     Raises UsageError when the image has another architecture or contradicts its manifest.
     """
-    found = _checked(Configuration, _json(document, reference), reference)
+    value = _json(document, reference)
+    if isinstance(rootfs := value.get("rootfs"), dict):
+        _bound(rootfs, "diff_ids", reference)
+    found = _checked(Configuration, value, reference)
     platform = Platform(architecture=found.architecture, os=found.os)
     wanted = platform_of(architecture)
     # Some tools write no platform. A program of another architecture fails when it is started.
@@ -275,6 +280,12 @@ def _json(document: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{what}: a document is not a JSON object")
     return value
+
+
+def _bound(value: dict[str, Any], key: str, what: str) -> None:
+    """Raises UsageError for a long list, whose items would take long to check."""
+    if isinstance(found := value.get(key), list) and len(found) > LAYERS_LIMIT:
+        raise UsageError(f"{what}: {key} has {len(found)} items; allowed: at most {LAYERS_LIMIT}")
 
 
 def _checked(kind: type[_D], value: dict[str, Any], what: str) -> _D:

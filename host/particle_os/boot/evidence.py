@@ -13,6 +13,7 @@ from particle_os.boot.files import NAMES
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
+from particle_os.system.regular_file import open_regular
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.argv import Disk, MachineSpec, qemu_argv
 from particle_os.vm.console import ConsoleLog, last_lines
@@ -115,8 +116,8 @@ class Evidence:
 def console_tail(place: Path) -> list[str]:
     """Returns the last lines of a transcript, safe to show; none without a transcript."""
     try:
-        with place.open("rb") as file:
-            file.seek(max(0, place.stat().st_size - TAIL_BYTES))
+        with open_regular(place, follow=False) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
             return last_lines(file.read(TAIL_BYTES), TAIL_LINES)
     except OSError:
         return []

@@ -10,6 +10,9 @@ from particle_agent.contract.hosts import HostPattern
 
 # All addresses of this network lead to the host itself (RFC 1122, 3.2.1.3).
 _THIS_HOST = ipaddress.IPv4Network("0.0.0.0/8")
+# RFC 6052: addresses that a gateway translates. RFC 4291, 2.5.5.1: addresses with an IPv4 address.
+_TRANSLATED = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+DISCARD = 9
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -33,8 +36,31 @@ def permitted(found: list[str], host: str, places: tuple[HostPattern, ...]) -> I
 def is_own(address: str) -> bool:
     """Whether the address leads to the host itself, to its link, or to no single host."""
     found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
+    if isinstance(found, ipaddress.IPv6Address) and (inner := _embedded(found)) is not None:
+        return is_own(str(inner))
     if isinstance(found, ipaddress.IPv4Address) and found in _THIS_HOST:
         return True
-    return found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast
+    if found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast:
+        return True
+    return _is_of_an_interface(address)
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address stands for."""
+    if any(address in network for network in _TRANSLATED) and int(address) > 1:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+
+
+def _is_of_an_interface(address: str) -> bool:
+    """Whether an interface of this host has the address.
+
+    The kernel sends to such an address from the address itself. connect(2) of UDP sends nothing.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, DISCARD))
+        except OSError:
+            return False
+        return bool(probe.getsockname()[0] == address.partition("%")[0])

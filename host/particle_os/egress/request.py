@@ -17,7 +17,7 @@ HEADERS_LIMIT = 100
 HTTP_PORT = 80
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rf"({_WORD}) (\S+) (HTTP/1\.[01])")
-_HEADER = re.compile(rf"({_WORD}):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_HEADER = re.compile(rf"({_WORD}):([\t\x20-\x7e\x80-\xff]*)")
 _URI = re.compile(r"[Hh][Tt][Tt][Pp]://([^/?#]*)([!-~]*)")
 # The headers that are for the proxy alone (RFC 9110, 7.6.1), and the host, which the URI names.
 _NOT_PASSED_ON = {
@@ -90,7 +90,7 @@ def _headers(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
     for line in lines:
         if (found := _HEADER.fullmatch(line)) is None:
             raise BadRequest("a header is malformed")
-        yield found.group(1), found.group(2)
+        yield found.group(1), found.group(2).strip(" \t")
 
 
 def _authority(text: str) -> tuple[str, int]:

@@ -58,22 +58,26 @@ def run(test: BootTestJob, accelerate: Accelerate, progress: Progress) -> BootRe
     """
     verdicts: list[Verdict] = []
     firmware = test.firmwares[0]
+    # The evidence of this test; what lies in the directory may be another's or of another test.
+    kept: dict[str, Path] = {}
     try:
         with workspace() as work:
             acceleration = accelerate(work, progress)
             plot = acceleration.name == "kvm" or test.evidence is not None
-            kept = test.evidence or work.path / "evidence"
             for firmware in test.firmwares:
                 with progress.phase(f"boot test ({firmware})"):
-                    place, image = kept / firmware, test.image.resolve()
+                    place = (test.evidence or work.path / "evidence") / firmware
+                    image = test.image.resolve()
                     evidence = Evidence(place, image, plot=plot, gate=progress.gate)
+                    evidence.clear()
+                    kept[firmware] = place
                     verdict = boot(test, firmware, acceleration, evidence, work.path, progress)
                     verdicts.append(verdict)
             report = page.document(test.image.name, verdicts, evidence=kept)
             return BootReport(verdicts, report, rejection=_rejection(test, verdicts))
     except InfrastructureError as error:
         verdicts.append(undecided(error, firmware))
-        report = page.document(test.image.name, verdicts, evidence=test.evidence)
+        report = page.document(test.image.name, verdicts, evidence=kept)
         return BootReport(verdicts, report, failure=error)
 
 

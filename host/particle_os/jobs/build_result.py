@@ -64,7 +64,7 @@ def write_result(
         result.boot,
         result=result,
         packages=seen.packages,
-        evidence=delivery.evidence,
+        evidence={boot.firmware: delivery.evidence / boot.firmware for boot in result.boot},
         failure=failure,
     )
     delivery.write(result, report)

@@ -195,7 +195,7 @@ def read(place: Path) -> Checkpoint | None:
     try:
         meta = Meta(**json.loads(read_regular(place / META, META_LIMIT)))
         status = (place / DISK).stat()
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     if (status.st_size, status.st_mtime_ns) != (meta.size, meta.modified_ns):
         return None

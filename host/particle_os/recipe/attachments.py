@@ -210,7 +210,10 @@ def _attachment(path: Path, marker: OnHost) -> Attachment:
         if not marker.directories:
             raise NotAttachable("is a directory; a file is required")
         digest = _Digest()
-        _pack(path, digest)
+        try:
+            _pack(path, digest)
+        except RecursionError as error:
+            raise NotAttachable("has too many levels of directories") from error
         return Attachment(f"{TREE}{digest.sha256.hexdigest()}", path, digest.size)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):

@@ -5,6 +5,8 @@ The substitution replaces text by text. It evaluates nothing and does not scan i
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +24,10 @@ KINDS = ("string", "integer", "boolean", "list")
 KINDS_IN_WORDS = "a string, an integer, true or false, or a list of strings"
 # `$${` is the escape for a literal `${`.
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
-# Each fault is compared with the names of all variables, which takes time.
 FAULTS_LIMIT = 1000
+# An unknown name is compared with the names of all variables, which takes time.
+COMPARISONS_LIMIT = 3000
+_BEGINNING = re.compile(r"\$\{")
 _LITERAL_HINT = "write '$${' where no variable is meant"
 
 VariableKind = Literal["string", "integer", "boolean", "list"]
@@ -50,10 +54,14 @@ class Variable:
 
 @dataclass
 class _Budget:
-    """The rest for inserted values, in characters, and for faults, of a recipe and its files."""
+    """The rest for inserted values (in characters), for faults and for comparisons of names.
+
+    A recipe and its files share it.
+    """
 
     room: int
     faults: int
+    comparisons: int
 
 
 class Variables:
@@ -68,7 +76,9 @@ class Variables:
         """
         self._known = _declared(source)
         self._given = {name.removesuffix(ADD): text for name, text in given.items()}
-        self._budget = _Budget(SIZE_LIMIT, FAULTS_LIMIT)
+        self._budget = _Budget(SIZE_LIMIT, FAULTS_LIMIT, COMPARISONS_LIMIT)
+        # Of each '${' in the document whose variables are replaced.
+        self._places: list[tuple[int, int]] = []
         self._inner: list[Variables] = []
         for name, text in given.items():
             plain = name.removesuffix(ADD)
@@ -166,6 +176,7 @@ class Variables:
 
     def substitute(self, source: Source) -> None:
         """Replaces the variables in every string of a document; notes references that fail."""
+        self._places = _all_places(source)
         # The list is complete before the first replacement, so inserted values are not scanned.
         for node in [n for n in source.root.walk() if isinstance(n.value, dict | list)]:
             if isinstance(node.value, list):
@@ -201,7 +212,7 @@ class Variables:
         """The value of a text with its variables replaced; None when a variable is unknown."""
         text: str = node.value
         parts: list[str] = []
-        places = _places(source, node.mark)
+        places = _places(self._places, node.mark)
         complete, end = True, 0
         for match in _REFERENCE.finditer(text):
             parts.append(text[end : match.start()])
@@ -241,22 +252,31 @@ class Variables:
             source.problem(place, "bad-variable", "'${' without '}'", _LITERAL_HINT)
             return None
         valid = re.fullmatch(NAME, name)
-        near = nearest(name, self._known) if valid else None
+        self._budget.comparisons -= len(self._known)
+        near = nearest(name, self._known) if valid and self._budget.comparisons >= 0 else None
         hint = f"did you mean '{near}'?" if near else _LITERAL_HINT
         message = f"there is no variable '{name}'" if valid else "there is no such variable"
         source.problem(place, "unknown-variable", message, hint)
         return None
 
 
-def _places(source: Source, mark: Mark) -> Iterator[Mark]:
-    """The places of each '${' in the text of the value at `mark`, and of all that follow."""
-    column = mark.column - 1
-    for number in range(mark.line, len(source.lines) + 1):
-        line = source.lines[number - 1]
-        while (found := line.find("${", column)) >= 0:
-            yield Mark(mark.path, number, found + 1)
-            column = found + 2
-        column = 0
+def _places(known: list[tuple[int, int]], mark: Mark) -> Iterator[Mark]:
+    """The places of each '${' in the text of the value at `mark`, and of all that follow.
+
+    `known` are all places in the document.
+    """
+    start = bisect.bisect_left(known, (mark.line, mark.column))
+    for line, column in itertools.islice(known, start, None):
+        yield Mark(mark.path, line, column)
+
+
+def _all_places(source: Source) -> list[tuple[int, int]]:
+    """The lines and columns of each '${' in a document, from 1."""
+    return [
+        (number, found.start() + 1)
+        for number, line in enumerate(source.lines, 1)
+        for found in _BEGINNING.finditer(line)
+    ]
 
 
 def _declared(source: Source) -> dict[str, Variable]:

@@ -27,6 +27,7 @@ from particle_os.egress.record import Hosts
 from particle_os.errors import ParticleError, printable
 from particle_os.report.results import Result, StageResult
 from particle_os.report.table import human_bytes
+from particle_os.system.regular_file import read_regular
 from particle_os.vm.traffic import Traffic
 
 TEXT_CHARACTERS = 400
@@ -35,6 +36,8 @@ ITEMS = 500
 PACKAGES = 5000
 LARGEST, SLOWEST = 12, 8
 PICTURE_BYTES = 1 << 20
+# More than escaping makes of the longest file that a system may send.
+EVIDENCE_BYTES = 16 << 20
 YEAR = 366 * 86400
 BEGINNINGS = {"png": b"\x89PNG\r\n\x1a\n", "svg+xml": b"<svg "}
 # Addresses of QEMU's user network.
@@ -89,15 +92,15 @@ def document(
     *,
     result: Result | None = None,
     packages: Sequence[Package] = (),
-    evidence: Path | None = None,
+    evidence: Mapping[str, Path] | None = None,
     failure: ParticleError | None = None,
 ) -> str:
     """Returns the HTML page for the image or recipe `name`.
 
-    `evidence` is a directory with a directory for each firmware, `failure` the error that ended
-    the build. Without `packages`, the page shows the packages that the evidence lists.
+    `evidence` has the directory of each firmware with the evidence of this test. `failure` is the
+    error that ended the build. Without `packages`, the page shows the packages of the evidence.
     """
-    packages = packages or installed(evidence, verdicts)
+    packages = packages or installed(evidence or {}, verdicts)
     status, message = _outcome(verdicts, result, failure)
     return _template().render(
         name=name,
@@ -109,7 +112,7 @@ def document(
         result=result,
         created=_date(result.created if result is not None else time.time()),
         figures=_figures(verdicts, result, packages),
-        boots=[_boot(verdict, evidence) for verdict in verdicts],
+        boots=[_boot(verdict, (evidence or {}).get(verdict.firmware)) for verdict in verdicts],
         artifacts=result.artifacts[:ITEMS] if result else (),
         stages=_stages(result) if result else (),
         phases=_bars(list(result.phases.items())[:ITEMS]) if result else (),
@@ -202,8 +205,7 @@ def _figures(
     return figures
 
 
-def _boot(verdict: Verdict, evidence: Path | None) -> Boot:
-    place = evidence / verdict.firmware if evidence is not None else None
+def _boot(verdict: Verdict, place: Path | None) -> Boot:
     journals = {
         name.removeprefix(UNIT_JOURNAL): _lines(text.splitlines())
         for name, text in list(verdict.facts.items())[:ITEMS]
@@ -232,11 +234,10 @@ def _boot(verdict: Verdict, evidence: Path | None) -> Boot:
 def picture(path: Path, kind: Literal["png", "svg+xml"]) -> Markup | None:
     """A picture as a data: URL; None if the file is missing, no picture, or too large."""
     try:
-        with path.open("rb") as file:
-            data = file.read(PICTURE_BYTES + 1)
+        data = read_regular(path, PICTURE_BYTES, follow=False)
     except OSError:
         return None
-    if not data.startswith(BEGINNINGS[kind]) or len(data) > PICTURE_BYTES:
+    if not data.startswith(BEGINNINGS[kind]):
         return None
     encoded = base64.b64encode(data).decode("ascii")
     return Markup("data:image/{};base64,{}").format(kind, encoded)
@@ -245,9 +246,10 @@ def picture(path: Path, kind: Literal["png", "svg+xml"]) -> Markup | None:
 def _read(place: Path | None, name: str) -> list[str]:
     """The lines of a file of the evidence; empty without that file."""
     try:
-        return (place / name).read_text(encoding="utf-8").splitlines() if place else []
+        data = read_regular(place / name, EVIDENCE_BYTES, follow=False) if place else b""
     except OSError:
         return []
+    return data.decode("utf-8", "replace").splitlines()
 
 
 def _slowest(lines: Sequence[str]) -> list[Bar]:
@@ -256,11 +258,11 @@ def _slowest(lines: Sequence[str]) -> list[Bar]:
     return _bars([(m[2], float(m[1])) for m in found])
 
 
-def installed(evidence: Path | None, verdicts: Sequence[Verdict]) -> list[Package]:
+def installed(evidence: Mapping[str, Path], verdicts: Sequence[Verdict]) -> list[Package]:
     """The packages that a booted system reported."""
-    for verdict in verdicts if evidence is not None else ():
-        assert evidence is not None
-        found = map(INSTALLED.fullmatch, _read(evidence / verdict.firmware, files.PACKAGES))
+    for verdict in verdicts:
+        place = evidence.get(verdict.firmware)
+        found = map(INSTALLED.fullmatch, _read(place, files.PACKAGES))
         packages = [
             Package(name=m[1], version=m[2], architecture=m[3], size=int(m[4] or 0) * 1024)
             for m in found

@@ -29,7 +29,8 @@ _BREAKS = rb"[\r\n]+(?:\[ {0,12}\d{1,9}\.\d{6}\] )?|\x1b\[[0-9;?]{0,40}[ -/]{0,8
 _LINE_BREAKS = re.compile(_BREAKS)
 _BLANKS = re.compile(rb"[ \t]+|" + _BREAKS)
 # The beginning of such bytes, at the end of a piece of a stream.
-_UNFINISHED = re.compile(rb"(?:[\r\n]+(?:\[[ \d.\]]{0,24})?|\x1b(?:\[[0-9;?]{0,40}[ -/]{0,8})?)\Z")
+_UNFINISHED = re.compile(rb"(?:[\r\n](?:\[[ \d.\]]{0,24})?|\x1b(?:\[[0-9;?]{0,40}[ -/]{0,8})?)\Z")
+_UNFINISHED_MOST = 64
 # What a message may put behind a text that it cuts: a quote, a bracket, an ellipsis.
 _CLOSING = re.compile(rb"(?:['\")\]]|\xe2\x80\xa6){0,4}\Z")
 _VISIBLE = re.compile(rb"[^\r\n]+")
@@ -170,8 +171,7 @@ class Level:
 
         A form of fewer than twice as many bytes counts with half of it.
         """
-        whole = self.ignored and _UNFINISHED.search(data)
-        text, place = self._squeezed(data[: whole.start()] if whole else data)
+        text, place = self._squeezed(data[: _finished(data)] if self.ignored else data)
         longest = 0
         for form in self.forms:
             size = _overlap(text, form)
@@ -355,3 +355,10 @@ def _is_word(hint: Any) -> bool:
     """Whether a type has fixed words for values."""
     inner = [part for part in typing.get_args(hint) if part is not type(None)]
     return typing.get_origin(hint) is Literal or (bool(inner) and all(map(_is_word, inner)))
+
+
+def _finished(data: bytes) -> int:
+    """The number of bytes before an unfinished break at the end of `data`."""
+    before = max(0, len(data) - _UNFINISHED_MOST)
+    found = _UNFINISHED.search(data, before)
+    return len(data[: found.start() + 1].rstrip(b"\r\n\x1b")) if found else len(data)

@@ -286,7 +286,7 @@ def _read_manifest(place: Path) -> _Manifest:
         names = [*manifest.files, *manifest.folders, *manifest.removed]
         if all(isinstance(name, str) and Path(name).name == name for name in names):
             return manifest
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     raise NotPublished(f"{place / MANIFEST} is damaged", hint=f"Move {place} away.")
 

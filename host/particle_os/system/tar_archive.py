@@ -38,7 +38,8 @@ SKIPPED_FRAME = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 # xz needs up to 65 MiB for the archives that `xz -9` makes.
 XZ_MEMORY = 128 << 20
 _LONG_NAME, _EXTENDED = b"L", b"x"
-_OTHER_HEADERS = b"KgXNV"
+_GLOBAL, _PLACES = b"g", (b"path", b"linkpath", b"size")
+_OTHER_HEADERS = b"KXNV"
 # Links, devices, directories and FIFOs have no content, whatever size their header gives.
 _WITHOUT_CONTENT = b"123456"
 _REGULAR = b"0\x007S"
@@ -106,6 +107,11 @@ class Archive:
                 name = records.get(b"path", name)
                 size = int(records[b"size"]) if b"size" in records else size
                 sparse = sparse or any(key.startswith(b"GNU.sparse") for key in records)
+            elif kind == _GLOBAL:
+                # It applies to all members that follow. No archive of a system needs one of these.
+                records = _records(self._extension(length))
+                if any(key in _PLACES or key.startswith(b"GNU.sparse") for key in records):
+                    raise tarfile.ReadError("a global header gives names or sizes")
             elif kind in _OTHER_HEADERS:
                 self._extension(length)
             else:

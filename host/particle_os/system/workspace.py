@@ -24,9 +24,11 @@ import platformdirs
 from particle_os.errors import DeadlineExceeded, InfrastructureError, NotEnoughSpace, UsageError
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
+from particle_os.system.regular_file import read_regular
 
 LOCK = "lock"
 ADOPTED = "adopted"
+ADOPTED_BYTES = 1 << 20
 HIDDEN = ".particle-os-"
 RESERVE_BYTES = 64 << 20
 PLACES = "XDG_CACHE_HOME places the cache, --output the images."
@@ -92,7 +94,8 @@ def locked_directory(path: Path, deadline: Deadline | None) -> Iterator[int]:
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
     """Opens a file that is only locked, and ignores an error of close(2): no data can be lost."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    # A FIFO in its place would wait for its other end.
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     try:
         yield descriptor
     finally:
@@ -174,7 +177,9 @@ def remove_directories(*directories: Path) -> None:
 def _remove_killed(work: Path) -> None:
     """Removes the workspace of a killed run, and the directories that it had adopted."""
     adopted = work / ADOPTED
-    noted = adopted.read_bytes().split(b"\0") if adopted.exists() else []
+    noted: list[bytes] = []
+    with suppress(OSError):
+        noted = read_regular(adopted, ADOPTED_BYTES, follow=False).split(b"\0")
     paths = [Path(os.fsdecode(name)) for name in noted]
     # Remove only directories that adopt_directory can have made.
     remove_directories(*(path for path in paths if path.name.startswith(HIDDEN)), work)
@@ -185,7 +190,7 @@ def _sweep(root: Path) -> None:
         if not work.is_dir():
             continue
         try:
-            with (work / LOCK).open() as lock:
+            with _opened(work / LOCK, os.O_RDONLY) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove_killed(work)
         except BlockingIOError:

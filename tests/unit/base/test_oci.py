@@ -48,7 +48,7 @@ def test_layers_of_all_known_kinds(kind):
         ({"mediaType": f"{OCI}index.v1+json"}, "not an image of a known kind"),
         ({"mediaType": ["x"]}, "not an image of a known kind"),
         ({"layers": []}, "0 layers"),
-        (layers(*[f"{OCI}layer.v1.tar"] * 1001), "1001 layers"),
+        (layers(*[f"{OCI}layer.v1.tar"] * 1001), "layers has 1001 items"),
         (layers(f"{OCI}layer.nondistributable.v1.tar+gzip"), "foreign layer"),
         (layers(f"{DOCKER}image.rootfs.foreign.diff.tar.gzip"), "foreign layer"),
         (layers(f"{OCI}layer.v1.tar+gzip+encrypted"), r"unknown kind: '.*encrypted'"),
@@ -179,3 +179,20 @@ def test_a_document_has_a_limit(monkeypatch):
 )
 def test_an_image_for_some_processors_only_gets_a_note(changes, note):
     assert read(configuration(**changes)).notes == (() if note is None else (note,))
+
+
+@pytest.mark.parametrize(
+    ("read_it", "key"),
+    [
+        (
+            lambda items: oci.read_index(json.dumps({"manifests": items}).encode(), "it"),
+            "manifests",
+        ),
+        (lambda items: oci.read_manifest(manifest(layers=items), "it"), "layers"),
+        (lambda items: read(configuration(rootfs={"diff_ids": items})), "diff_ids"),
+    ],
+)
+def test_a_long_list_is_refused_before_its_items_are_checked(read_it, key, monkeypatch):
+    monkeypatch.setattr(oci, "LAYERS_LIMIT", 5)
+    with pytest.raises(UsageError, match=f"it: {key} has 6 items; allowed: at most 5"):
+        read_it([{}] * 6)

@@ -252,6 +252,11 @@ def test_words_in_a_plot_stay_words():
         b"<html xmlns='http://www.w3.org/1999/xhtml'/>",
         PLOT.encode("utf-16"),
         PLOT.replace("</svg>", "").encode(),
+        PLOT.replace("<svg", "<!DOCTYPE svg [<!ATTLIST g a CDATA 'A'>]><svg", 1).encode(),
+        PLOT.replace(
+            '"http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">',
+            '"x" [<!ATTLIST g a CDATA "A">]>',
+        ).encode(),
         PLOT.replace(
             '"http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">', '"x" [<!ENTITY a "b">]>'
         ).encode(),

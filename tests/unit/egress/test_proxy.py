@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from particle_os.egress import addresses
 from particle_os.egress import proxy as proxy_module
 from particle_os.egress.proxy import CONNECTIONS, Patience, Proxy
 from particle_os.egress.request import HEAD_LIMIT
@@ -50,6 +51,8 @@ class World:
         self.tried = []
         self.server = Server(answer)
         self.proxy = Proxy(listed, self.told.append, patience)
+        # The addresses are of no interface, whatever the host's own address is.
+        monkeypatch.setattr(addresses, "_is_of_an_interface", lambda address: False)
         monkeypatch.setattr(proxy_module, "resolve", self._resolve)
         monkeypatch.setattr(proxy_module.asyncio, "open_connection", self._connect)
 

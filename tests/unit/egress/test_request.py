@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from particle_agent.contract.hosts import HOST
 from particle_os.egress.request import HEADERS_LIMIT, BadRequest, Request, parse
 
+from ...limited import limited
+
 
 def head(line, *headers):
     return "\r\n".join([line, *headers, "", ""]).encode("latin-1")
@@ -173,3 +175,16 @@ def is_plain(data):
 @example(b"CONNECT a.example:443 HTTP/1.1")
 def test_any_bytes_are_a_plain_request_or_are_refused(data):
     assert is_plain(data)
+
+
+@pytest.mark.slow
+def test_a_header_of_blanks_takes_little_time():
+    setup = "from particle_os.egress import request"
+    action = """
+    head = b"GET http://a/ HTTP/1.1\\r\\na:" + b" " * 30000 + b"\\x01\\r\\n\\r\\n"
+    try:
+        request.parse(head)
+    except request.BadRequest:
+        print("refused")
+    """
+    assert limited(setup, action) == "refused\n"

@@ -68,3 +68,28 @@ def test_an_image_that_does_not_boot_is_rejected_without_a_failure(tmp_path, mon
     monkeypatch.setattr(session, "boot", passed)
     (tmp_path / "image.raw").unlink()
     assert report(tmp_path).rejection is None
+
+
+def evidence_of_others(tmp_path):
+    place = tmp_path / "evidence/bios"
+    place.mkdir(parents=True)
+    (place / "journal.txt").write_text("of another test")
+    return tmp_path / "evidence"
+
+
+@pytest.mark.parametrize("reason", ["no accelerator", "another user's"])
+def test_evidence_that_is_not_of_this_test_is_in_no_report(tmp_path, monkeypatch, reason):
+    def refuse(*arguments):
+        raise InfrastructureError(reason)
+
+    monkeypatch.setattr(session, "boot", pytest.fail)
+    image = tmp_path / "image.raw"
+    image.touch()
+    place = evidence_of_others(tmp_path)
+    if reason == "another user's":
+        monkeypatch.setattr(boot_test.Evidence, "clear", refuse)
+    test = boot_test.BootTestJob(image, "raw", ("bios",), (), None, None, False, place)
+    accelerate = refuse if reason == "no accelerator" else lambda work, progress: TCG
+    found = boot_test.run(test, accelerate, Progress([]))
+    assert found.failure.brief == reason
+    assert "of another test" not in found.page

@@ -1,4 +1,5 @@
 import base64
+import os
 import re
 from html.parser import HTMLParser
 
@@ -100,7 +101,7 @@ def full(text, evidence):
         verdicts,
         result=result(text, verdicts),
         packages=[Package(name=text, version=text, architecture=text, size=3 << 20)] * 3,
-        evidence=evidence,
+        evidence={firmware: evidence / firmware for firmware in ("bios", "uefi")},
         failure=StageFailed(text, hint=text, where=text, tail=[text, text]),
     )
 
@@ -356,7 +357,7 @@ def test_journal_console_and_packages_come_from_the_evidence(tmp_path):
     (place / CONSOLE).write_bytes(b"\x1b[1mlogin: ")
     (place / files.JOURNAL).write_text(f"[ 1.0] kernel\n[ 2.0] {HOSTILE}\n")
     (place / files.PACKAGES).write_text("bash 5.2-1 amd64 7000\nodd\nbase 1 all \n")
-    text = page.document("x.qcow2", [verdict("x", "passed")], evidence=tmp_path)
+    text = page.document("x.qcow2", [verdict("x", "passed")], evidence={"bios": place})
     found = Page(text)
     assert "login: " in found.text
     assert "[ 1.0] kernel" in found.text
@@ -412,3 +413,14 @@ def test_the_largest_packages_come_first_and_empty_ones_not_at_all():
         page.Bar("large", "4 MiB", 0.0, 100.0),
         page.Bar("small", "1 MiB", 0.0, 25.0),
     ]
+
+
+def test_a_report_follows_no_link_and_waits_for_no_fifo(tmp_path):
+    place = tmp_path / "bios"
+    place.mkdir()
+    (tmp_path / "private").write_text("the diary of the user")
+    for name in (files.JOURNAL, CONSOLE, SCREEN):
+        (place / name).symlink_to(tmp_path / "private")
+    os.mkfifo(place / files.PACKAGES)
+    text = page.document("x.qcow2", [verdict("x", "passed")], evidence={"bios": place})
+    assert "diary" not in text

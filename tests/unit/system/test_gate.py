@@ -19,6 +19,8 @@ from particle_os.errors import InvalidDocument, Problem, StageFailed
 from particle_os.system import secret_forms
 from particle_os.system.gate import HIDDEN, SLACK, Gate
 
+from ...limited import limited
+
 SECRET = "hunter2-\u00e4 'q\"<&>/+ tail"
 # The mark contains asterisks, so a secret with asterisks may arise beside it.
 SECRETS = st.binary(min_size=4, max_size=40).filter(
@@ -254,3 +256,18 @@ def test_an_error_shows_no_secret():
     invalid = InvalidDocument([Problem("r.yml", 1, 1, "code", "hunter2-and-more")])
     gate.clean(invalid)
     assert invalid.problems[0].message == "***"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["b'\\n' * (1 << 20)", "b'\\x1b[' * (1 << 19)", "b'\\r' * 300000"])
+def test_a_long_run_of_breaks_takes_little_time(data):
+    setup = "from particle_os.system.gate import Gate"
+    action = f"""
+    gate = Gate([b"correct horse battery staple"])
+    gate.text(({data}).decode())
+    stream = gate.stream()
+    for _ in range(4):
+        stream.feed(({data})[:65536])
+    print("done")
+    """
+    assert limited(setup, action) == "done\n"

@@ -139,6 +139,7 @@ BOMBS = {
     "long name": LONG_NAME,
     "pax header": [header(b"x", 3 << 30), 64],
     "global header": [header(b"g", 3 << 30), 64],
+    "size of all": [header(b"g", 20) + b"20 size=20971520\n".ljust(512, b"\0")],
     "many headers": [header(b"L", 1 << 16) + bytes(1 << 16)] * 400,
     "headers without end": [header(b"L", 0) * 70_000],
     "one large member": [header(b"0", 4 << 40), 64],
@@ -230,3 +231,17 @@ def test_an_archive_may_have_as_many_bytes_as_its_limit():
     with pytest.raises(tar_archive.Excessive):
         list(tar_archive.Archive(io.BytesIO(data), 511, plenty()))
     assert tar_archive.Archive(io.BytesIO(data[:512]), 512, plenty())._next().name == "a"
+
+
+@pytest.mark.parametrize("record", ["size=20971520", "path=x", "linkpath=x", "GNU.sparse.major=1"])
+def test_a_global_header_may_not_describe_members(record):
+    data = f"{len(record) + 4} {record}\n".encode()
+    archive = header(b"g", len(data)) + data.ljust(512, b"\0") + header(b"0", 0) + bytes(1024)
+    with pytest.raises(tarfile.ReadError, match="global header"):
+        tar_archive.check(io.BytesIO(archive), len(archive), plenty())
+
+
+def test_a_global_header_may_hold_a_comment():
+    data = b"16 comment=abcd\n"
+    archive = header(b"g", len(data)) + data.ljust(512, b"\0") + header(b"0", 0) + bytes(1024)
+    assert tar_archive.check(io.BytesIO(archive), len(archive), plenty()) is None

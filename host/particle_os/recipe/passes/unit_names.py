@@ -21,6 +21,8 @@ from particle_os.documents.document import Key
 from particle_os.recipe import dependencies
 from particle_os.recipe.passes.reading import Reading
 
+# So many unknown names of a recipe are compared with the names of all units, which takes time.
+COMPARED_LIMIT = 20
 # systemd makes units of other types itself.
 FROM_PACKAGES = ("service", "socket", "timer", "path", "target")
 
@@ -58,6 +60,7 @@ def check(reading: Reading) -> None:
     assert recipe is not None
     base = recipe.base_image if reading.base is None else reading.base
     stages = [(i, s) for i, s in enumerate(recipe.stages) if s.applies(recipe.architecture)]
+    compared = iter(range(COMPARED_LIMIT))
     for position, (index, stage) in enumerate(stages):
         if not isinstance(stage, Services):
             continue
@@ -68,7 +71,7 @@ def check(reading: Reading) -> None:
             unit = template(full_name(given))
             if _is_known(unit) or unit in own or unit.rpartition(".")[2] not in FROM_PACKAGES:
                 continue
-            near = _meant(unit, before, own)
+            near = _meant(unit, before, own) if next(compared, None) is not None else None
             mark = source.mark(("stages", index, *key))
             hint = f"did you mean '{near}'?" if near else None
             if certain:
