@@ -14,6 +14,8 @@ LEAST = 4
 # A secret with more lines is hidden as a whole in every form, and line by line as it is.
 ENCODED_LINES = 200
 _SHELL_SPECIAL = re.compile(r"([^\w@%+=:,./-])")
+_BASH_SPECIAL = re.compile(r"([^\w@%+=:./-])")
+_ESCAPED_CHARACTER = re.compile(r"\\u([0-9a-f]{4})")
 _ESCAPED_BYTE = re.compile(r"%[0-9A-F]{2}")
 
 
@@ -59,10 +61,28 @@ def _of_documents(text: str) -> Iterator[str]:
         quoted = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
         yield quoted
         yield quoted.replace("/", "\\/")
+        # Go escapes what HTML knows; .NET escapes quotes and the plus, too, in capital digits.
+        yield _with_escapes(quoted, "<>&")
+        yield _in_capitals(_with_escapes(quoted.replace('\\"', '"'), "<>&'+\"`"))
+        yield _in_capitals(quoted)
     yield html.escape(text)
+    yield html.escape(text).replace("&#x27;", "&apos;")
     yield html.escape(text, quote=False)
     yield html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
-    yield text.encode("unicode_escape").decode("ascii")
+    escaped = text.encode("unicode_escape").decode("ascii")
+    yield escaped
+    # Python's repr() of a text with both quotes, and bash's $'...'.
+    yield escaped.replace("'", "\\'")
+    yield text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _with_escapes(quoted: str, characters: str) -> str:
+    """JSON text in which these characters are escaped, too."""
+    return "".join(f"\\u{ord(c):04x}" if c in characters else c for c in quoted)
+
+
+def _in_capitals(quoted: str) -> str:
+    return _ESCAPED_CHARACTER.sub(lambda found: f"\\u{found[1].upper()}", quoted)
 
 
 def _of_shells(text: str) -> Iterator[str]:
@@ -70,10 +90,12 @@ def _of_shells(text: str) -> Iterator[str]:
     yield text.replace("'", "'\\''")
     yield text.replace("'", "'\"'\"'")
     yield _SHELL_SPECIAL.sub(r"\\\1", text)
+    yield _BASH_SPECIAL.sub(r"\\\1", text)
 
 
 def _of_urls(value: bytes) -> Iterator[str]:
-    for quoted in (quote(value, safe=""), quote(value), quote_plus(value)):
+    # JavaScript's encodeURIComponent() leaves more characters as they are.
+    for quoted in (quote(value, safe=""), quote(value), quote_plus(value), quote(value, "!'()*")):
         yield quoted
         yield _ESCAPED_BYTE.sub(lambda found: found.group().lower(), quoted)
 

@@ -252,7 +252,8 @@ def opened(path: Path, deadline: Deadline) -> Iterator[Archive]:
             raise tarfile.ReadError("empty file")
         file.seek(0)
         try:
-            with _decompressed(path, file, magic) as stream:
+            watched = cast(BinaryIO, _Watched(file, deadline))
+            with _decompressed(path, watched, magic) as stream:
                 yield Archive(stream, limit, deadline)
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise tarfile.ReadError(f"the compressed data is damaged: {error}") from error
@@ -289,6 +290,21 @@ def _program(magic: bytes) -> list[str] | None:
         # Without --long, zstd refuses windows of more than 128 MiB.
         return ["zstd", "--decompress", "--stdout", "--quiet", "--long=31"]
     return None
+
+
+class _Watched:
+    """A file whose reader may read on and on without any content, but not past the deadline."""
+
+    def __init__(self, file: BinaryIO, deadline: Deadline) -> None:
+        self._file = file
+        self._deadline = deadline
+
+    def read(self, size: int = -1) -> bytes:
+        self._deadline.remaining()
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
 
 
 class _Xz(io.RawIOBase):

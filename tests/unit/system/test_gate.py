@@ -96,6 +96,29 @@ FORMS = {
 }
 
 
+# What other programs make of SECRET, as they print it.
+PRINTED = {
+    "Go": r"hunter2-ä 'q\"\u003c\u0026\u003e/+ tail",
+    ".NET": r"hunter2-\u00E4 \u0027q\u0022\u003C\u0026\u003E/\u002B tail",
+    "Java": r"hunter2-\u00E4 'q\"<&>/+ tail",
+    "PHP": r"hunter2-\u00e4 'q\"<&>\/+ tail",
+    "XML": "hunter2-ä &apos;q&quot;&lt;&amp;&gt;/+ tail",
+    "JavaScript": "hunter2-%C3%A4%20'q%22%3C%26%3E%2F%2B%20tail",
+    "bash": r"hunter2-ä\ \'q\"\<\&\>/+\ tail",
+    "Python": "hunter2-ä \\'q\"<&>/+ tail",
+}
+
+
+@pytest.mark.parametrize("program", PRINTED)
+def test_a_secret_is_hidden_as_other_programs_print_it(program):
+    out = Gate([SECRET.encode()]).text(f"before {PRINTED[program]} after")
+    assert out == "before *** after"
+
+
+def test_a_secret_with_a_comma_is_hidden_as_bash_quotes_it():
+    assert Gate([b"token,with=commas"]).text(r"<token\,with=commas>") == "<***>"
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("secret", [SECRET, "plain-Token_0123456789", "abcd", "a?>b~~~"])
 def test_a_secret_is_hidden_in_each_form(form, secret):

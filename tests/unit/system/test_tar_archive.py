@@ -1,5 +1,6 @@
 """Archives of any origin: read like tarfile does, within limits."""
 
+import bz2
 import functools
 import gzip
 import io
@@ -245,3 +246,23 @@ def test_a_global_header_may_hold_a_comment():
     data = b"16 comment=abcd\n"
     archive = header(b"g", len(data)) + data.ljust(512, b"\0") + header(b"0", 0) + bytes(1024)
     assert tar_archive.check(io.BytesIO(archive), len(archive), plenty()) is None
+
+
+@pytest.mark.parametrize("empty", [gzip.compress(b""), lzma.compress(b""), bz2.compress(b"")])
+def test_streams_without_content_do_not_outlast_the_deadline(tmp_path, empty):
+    path = tmp_path / "base.tar"
+    path.write_bytes(empty * 10_000)
+    reads = 0
+
+    class Late:
+        """A deadline that passes after some reads, whatever the time."""
+
+        def remaining(self):
+            nonlocal reads
+            reads += 1
+            if reads > 10:
+                raise DeadlineExceeded("too late")
+            return 1.0
+
+    with pytest.raises(DeadlineExceeded), tar_archive.opened(path, Late()) as archive:
+        next(iter(archive))
