@@ -75,7 +75,7 @@ def locked(path: Path, deadline: Deadline) -> Iterator[None]:
 
     Raises DeadlineExceeded, and InfrastructureError when the file system has no locks.
     """
-    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+    with _opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as descriptor:
         _lock(descriptor, path, deadline)
         yield
 

@@ -257,6 +257,13 @@ def test_pruning_during_a_build_removes_unused_checkpoints_only(keep, store, tmp
     assert {e.name for e in cache.prune(tmp_path, limit=0)} == {"a", "0"}
 
 
+def test_a_description_of_many_levels_is_no_checkpoint(store, keep, tmp_path):
+    keep("a")
+    (tmp_path / "checkpoints/a" / META).write_text("[" * 60_000)
+    assert found(store, "a") == []
+    assert cache.entries(tmp_path)
+
+
 @pytest.mark.parametrize("created", ["NaN", "1e999", '"yesterday"', "null"])
 def test_a_checkpoint_without_a_usable_time_is_not_used(store, keep, tmp_path, created):
     keep("a")

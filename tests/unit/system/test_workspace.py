@@ -142,6 +142,19 @@ def test_only_directories_of_ours_are_swept(own_cache, tmp_path):
     assert hidden_above.exists()
 
 
+def test_a_fifo_in_the_cache_is_not_waited_for(own_cache, tmp_path):
+    one, other = own_cache / "work/one", own_cache / "work/other"
+    for directory in (one, other):
+        directory.mkdir(parents=True)
+    os.mkfifo(own_cache / "work/.lock")
+    os.mkfifo(one / "lock")
+    (other / "lock").touch()
+    os.mkfifo(other / "adopted")
+    with workspace():
+        assert not one.exists()
+        assert not other.exists()
+
+
 def test_a_lock_excludes_another_and_the_waiting_ends(tmp_path, monkeypatch, clock):
     monkeypatch.setattr(workspace_module, "time", clock)
     deadline = clock.deadline(30, "making the helper")
