@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import HIDDEN, failed_call, locked_directory, remove_directories
 
 SUMS = "SHA256SUMS"
+# The asterisk marks a file that was read in binary mode, which makes no difference.
+SUM_LINE = re.compile(r"([0-9a-fA-F]+) [ *](.+)")
 TRANSACTION = f"{HIDDEN}publication"
 MANIFEST, MEANWHILE, REPLACED = "manifest.json", f"{SUMS}.meanwhile", "replaced"
 NOTE = "# particle-os is replacing {}. Check again when this line is gone.\n"
@@ -225,8 +228,8 @@ def _sum_lines(directory: Path) -> dict[str, str]:
         text = read_regular(directory / SUMS, TEXT_LIMIT, follow=False).decode("utf-8", "replace")
     except FileNotFoundError:
         return {}
-    lines = (line.partition("  ") for line in text.splitlines() if not line.startswith("#"))
-    return {name: digest for digest, _, name in lines if name and (directory / name).exists()}
+    lines = filter(None, map(SUM_LINE.fullmatch, text.splitlines()))
+    return {line[2]: line[1] for line in lines if (directory / line[2]).exists()}
 
 
 def _sum_text(lines: Mapping[str, str]) -> str:

@@ -89,6 +89,15 @@ def test_sums_of_other_images_stay_and_those_of_missing_images_go(tmp_path):
     assert [line.split()[1] for line in lines] == ["a.raw", "b.raw"]
 
 
+def test_a_line_of_a_binary_file_stays(tmp_path):
+    (tmp_path / "other.iso").write_text("other")
+    digest = hashlib.sha256(b"other").hexdigest()
+    (tmp_path / SUMS).write_text(f"{digest} *other.iso\n")
+    put(tmp_path, {"a.raw": "new"})
+    check_sums(tmp_path)
+    assert f"{digest}  other.iso\n" in (tmp_path / SUMS).read_text()
+
+
 def test_without_sums_the_file_of_sums_is_not_touched(tmp_path):
     (tmp_path / SUMS).mkdir()
     publish(stage(tmp_path, {"a.tar": "x"}), tmp_path, Change(["a.tar"]))
