@@ -50,6 +50,8 @@ class Layout:
         found = [m for m in index.manifests if not name or m.name == name]
         if len(found) == 1:
             return found[0]
+        if not index.manifests:
+            raise UsageError(f"{self.reference} holds no image: its {INDEX} is empty")
         names = sorted({m.name for m in index.manifests if m.name})
         if found and len({m.name for m in found}) == 1:
             return oci.choose(oci.Index(manifests=found), architecture, self.reference)

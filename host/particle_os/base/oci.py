@@ -59,17 +59,17 @@ class Descriptor(_Document):
     digest: Digest
     size: Size
     platform: Platform | None = None
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] | None = None
 
     @property
     def name(self) -> str:
         """The name of the image in a layout; empty without one."""
-        return self.annotations.get("org.opencontainers.image.ref.name", "")
+        return (self.annotations or {}).get("org.opencontainers.image.ref.name", "")
 
     @property
     def is_image(self) -> bool:
         """Whether it is the manifest of an image, and no attestation about another one."""
-        return self.media_type in MANIFESTS and ATTESTS not in self.annotations
+        return self.media_type in MANIFESTS and ATTESTS not in (self.annotations or {})
 
 
 class Index(_Document):

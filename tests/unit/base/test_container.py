@@ -295,6 +295,18 @@ def test_the_names_of_several_images_are_listed(layout, tmp_path, kind):
         describe(f"{kind}:{place}:three")
 
 
+def test_an_index_without_images_is_no_index_of_several(layout):
+    layout.write_index([])
+    with pytest.raises(UsageError, match=r"holds no image: its index\.json is empty"):
+        describe(f"oci:{layout.place}")
+
+
+def test_annotations_may_be_null(layout):
+    image = {**layout.image(LOWER), "annotations": None}
+    layout.write_index([image])
+    assert describe(f"oci:{layout.place}").digest == image["digest"]
+
+
 def docker_archive(place, **members):
     place.write_bytes(tar(**members))
     return place
