@@ -51,6 +51,7 @@ def test_the_division_of_a_stream_changes_nothing(secret, noise, cuts, data):
     assert streamed(gate, whole, cuts) == streamed(gate, whole, [])
 
 
+@pytest.mark.slow
 @given(st.text("abcd-XYZ0189", min_size=4, max_size=60), st.integers(1, 14), st.integers(0, 9))
 @example("aaaaaaaa", 2, 1)
 def test_a_secret_that_is_folded_into_lines_is_hidden(secret, width, size):
@@ -205,6 +206,7 @@ def test_the_memory_of_a_stream_is_bounded():
         assert fed - out <= gate.longest + SLACK + 100
 
 
+@pytest.mark.slow
 def test_a_repetitive_stream_is_not_held_back():
     gate = Gate([b"aaaaaaaa"])
     stream = gate.stream()

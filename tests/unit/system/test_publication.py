@@ -280,6 +280,7 @@ def publish_without_transaction(staging, directory, change):
         (staging / name).replace(directory / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill", "EIO"])
 def test_a_publication_without_a_transaction_is_noticed(stand, fault):
     def action():

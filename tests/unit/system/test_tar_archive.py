@@ -168,6 +168,7 @@ def test_a_bomb_is_refused_with_little_memory_and_time(tmp_path, bomb, compress)
     assert told.startswith("UsageError"), told
 
 
+@pytest.mark.slow
 def test_a_bomb_in_a_container_archive_is_refused_in_the_same_way(tmp_path):
     path = tmp_path / "image.tar"
     path.write_bytes(packed(gz, LONG_NAME))
@@ -248,6 +249,7 @@ def test_a_global_header_may_hold_a_comment():
     assert tar_archive.check(io.BytesIO(archive), len(archive), plenty()) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, bz2.compress])
 def test_streams_without_content_do_not_outlast_the_deadline(tmp_path, compress):
     path = tmp_path / "base.tar"
