@@ -38,6 +38,11 @@ def new_secret() -> str:
     return f"canary-{secrets.token_urlsafe(9)}'\"<&>/+ %{secrets.token_hex(6)}"
 
 
+def canary_word() -> str:
+    """A secret of this run that YAML reads as text: digits alone would be a number."""
+    return f"c{secrets.token_hex(8)}"
+
+
 def _unescaped(data: bytes) -> bytes:
     def plain(found: re.Match[bytes]) -> bytes:
         unicode, byte, octal, other = found.groups()

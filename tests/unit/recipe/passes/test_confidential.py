@@ -2,13 +2,14 @@
 
 import itertools
 import json
-import secrets
 
 import pytest
 from click.testing import CliRunner
 from particle_os.cli import cli
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
+
+from tests.canary import canary_word
 
 # In each stage, "@" is the place of a value that no message may show.
 PLACES = {
@@ -78,7 +79,7 @@ def test_no_message_shows_a_confidential_value(tmp_path, place):
     path = tmp_path / "recipe.yml"
     shown = 0
     for value, fault in itertools.product(VALUES.values(), FAULTS.values()):
-        canary = secrets.token_hex(8)
+        canary = canary_word()
         written = value.format(*[canary] * 2)
         stage = PLACES[place].replace("'http://me:@@m", f"'http://me:{canary}@m")
         if place != "mirror":
@@ -98,7 +99,7 @@ def test_a_variable_in_a_confidential_value_is_shown_nowhere(tmp_path, place, de
     other = "  - {type: hostname, hostname: '${pw}'}\n"
     other += "  - {type: files, directories: [{path: '${pw}'}]}\n"
     for fault in FAULTS.values():
-        canary = secrets.token_hex(8) + " !"
+        canary = canary_word() + " !"
         if declared == "none":
             path.write_text(f"variables: {{pw: '{canary}'}}\n" + fault % (stage + other))
             text = output_of(path)
@@ -121,7 +122,7 @@ def test_an_ordinary_answer_and_its_variable_are_shown(tmp_path):
 
 
 def test_what_is_too_large_is_reported_without_the_value_of_a_variable(tmp_path):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     # The limit on size takes effect before the pass that finds confidential variables.
     uses = "".join("  - {type: run, command: ['${big}']}\n" for _ in range(30))
     path = tmp_path / "recipe.yml"
@@ -141,7 +142,7 @@ def test_what_is_too_large_is_reported_without_the_value_of_a_variable(tmp_path)
 ])  # fmt: skip
 @pytest.mark.parametrize("right", [True, False])
 def test_no_command_shows_a_confidential_value(tmp_path, arguments, right):
-    canaries = [secrets.token_hex(8) for _ in range(3)]
+    canaries = [canary_word() for _ in range(3)]
     path = tmp_path / "recipe.yml"
     path.write_text(
         "name: x\nvariables: {pw: {type: string}}\nstages:\n"
@@ -160,7 +161,7 @@ def test_no_command_shows_a_confidential_value(tmp_path, arguments, right):
 
 @pytest.mark.parametrize("option", ["--mirror", "--base", "--apt-proxy"])
 def test_no_option_shows_the_credentials_in_a_url(tmp_path, option):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     path = tmp_path / "recipe.yml"
     path.write_text(
         "name: x\nstages:\n  - type: apt\n    packages: [linux-image-amd64, systemd-sysv]\n"
@@ -177,7 +178,7 @@ def test_no_option_shows_the_credentials_in_a_url(tmp_path, option):
 
 
 def test_a_value_without_its_variable_is_not_shown(tmp_path):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     for text in (f"={canary}", canary, f"pw:{canary}"):
         done = CliRunner().invoke(cli, ["validate", str(tmp_path / "r.yml"), "--set", text])
         assert done.exit_code == 2
@@ -187,7 +188,7 @@ def test_a_value_without_its_variable_is_not_shown(tmp_path):
 
 @pytest.mark.parametrize("given", ["pw:@=x", "pw @=x"])
 def test_a_value_before_the_sign_is_not_shown(tmp_path, given):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     path = tmp_path / "recipe.yml"
     path.write_text(FAULTS["nothing"] % "")
     options = ["--set", given.replace("@", canary)]
@@ -199,7 +200,7 @@ def test_a_value_before_the_sign_is_not_shown(tmp_path, given):
 
 @pytest.mark.parametrize("url", ["me:@@host", "http:me:@@host", "http://me:'@'@host/x"])
 def test_no_message_shows_the_credentials_of_a_base_image(tmp_path, url):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     path = tmp_path / "recipe.yml"
     base = json.dumps(url.replace("@", canary, 1))
     path.write_text(f"base-image: {base}\n" + FAULTS["nothing"] % "")
@@ -220,7 +221,7 @@ def test_no_message_shows_the_credentials_of_a_base_image(tmp_path, url):
 ])  # fmt: skip
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_message_shows_a_wrong_answer(tmp_path, answer, fault):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     path = tmp_path / "recipe.yml"
     path.write_text(
         FAULTS[fault] % f"  - {{type: apt, debconf: [{answer.replace('@', canary)}]}}\n"
@@ -245,7 +246,7 @@ def test_no_message_shows_a_wrong_answer(tmp_path, answer, fault):
     "{type: users, users: ['@:x']}",
 ])  # fmt: skip
 def test_no_message_shows_what_follows_a_key_without_a_blank(tmp_path, stage):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     path = tmp_path / "recipe.yml"
     path.write_text(FAULTS["nothing"] % f"  - {stage.replace('@', canary)}\n")
     text = output_of(path)
@@ -257,7 +258,7 @@ def test_no_message_shows_what_follows_a_key_without_a_blank(tmp_path, stage):
     "{pw:@}", "{pw:@: }", "{pw=@: {type: string}}", "{pw: {type:@}}", "{pw: {default:@}}",
 ])  # fmt: skip
 def test_no_message_shows_what_follows_a_variable_without_a_blank(tmp_path, variables):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     path = tmp_path / "recipe.yml"
     declared = f"variables: {variables.replace('@', canary)}\n"
     path.write_text(declared + FAULTS["nothing"] % "  - {type: hostname, hostname: '${pw}'}\n")
@@ -270,7 +271,7 @@ def test_no_message_shows_what_follows_a_variable_without_a_blank(tmp_path, vari
 def test_no_message_shows_a_tag(tmp_path, tagged):
     path = tmp_path / "recipe.yml"
     for place in ("description: {}\n", "  - {{type: hostname, hostname: {}}}\n"):
-        canary = secrets.token_hex(8)
+        canary = canary_word()
         written = place.format(tagged.replace("@", canary))
         top, stage = ("", written) if written.startswith(" ") else (written, "")
         path.write_text(top + FAULTS["nothing"] % stage)
@@ -311,7 +312,7 @@ PASTED = {
 @pytest.mark.parametrize("pasted", PASTED)
 @pytest.mark.parametrize("fault", ["nothing", "unknown key"])
 def test_no_message_shows_a_key_in_place_of_a_path(tmp_path, place, pasted, fault):
-    canary = secrets.token_hex(8)
+    canary = canary_word()
     path = tmp_path / "recipe.yml"
     path.write_text(FAULTS[fault] % PATHS[place].replace("@", PASTED[pasted].format(canary)))
     text = output_of(path)
