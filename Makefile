@@ -18,7 +18,7 @@ SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check vm-test matrix mutations faults mutants recipes bench fuzz \
+.PHONY: help setup venv demo test check vm-test weekly matrix mutations faults mutants recipes bench fuzz \
 	generate debian-facts
 
 help: ## Print the targets
@@ -38,7 +38,7 @@ demo: setup ## Build recipes/minimal-test.yml and boot it
 test: setup ## Run all tests, with virtual machines
 	@sh host/setup.sh test-packages
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/pytest -q -n 4 -m slow tests/unit tests/guest
+	@$(BIN)/pytest -q -n 4 -m "slow and not weekly" tests/unit tests/guest
 	@$(MAKE) --no-print-directory vm-test
 
 # Keep bytecode caching on: otherwise each of hundreds of test processes recompiles every module.
@@ -51,10 +51,14 @@ check: venv ## Format, lint, spelling, generated files, types, unit tests: the i
 	@$(BIN)/python tests/generate.py --check
 	@$(BIN)/mypy
 	@sh host/setup.sh programs
-	@$(BIN)/pytest -q -n $(WORKERS) -m "not slow" $(TESTS)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not weekly" $(TESTS)
 
 vm-test:
-	@$(BIN)/pytest -v -n 3 --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm
+	@$(BIN)/pytest -v -n 3 -m "not weekly" --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm
+
+weekly: setup ## Run the tests that take long or compare with the Debian of today
+	@sh host/setup.sh test-packages
+	@$(BIN)/pytest -v -m weekly --timeout 3600 tests/unit tests/vm
 
 matrix: setup ## Build and boot every combination of boot loader, table, file system, firmware
 	@$(BIN)/python tests/matrix.py

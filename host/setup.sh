@@ -7,9 +7,9 @@ set -eu
 
 PACKAGES="qemu-system-x86 qemu-utils ovmf mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
 # For the VM tests: a registry, a proxy, tools for package archives and file systems, a browser.
-TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dosfstools dpkg-dev e2fsprogs fdisk fonts-dejavu-core gpg gpg-agent mtools openssh-client"
+TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dosfstools dpkg-dev e2fsprogs fdisk fonts-dejavu-core gpg gpg-agent lz4 mtools openssh-client"
 # The programs that the unit tests run, each with its package.
-PROGRAMS="dpkg-deb:dpkg mmdebstrap:mmdebstrap qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 skopeo:skopeo
+PROGRAMS="dpkg-deb:dpkg lz4:lz4 mmdebstrap:mmdebstrap qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 skopeo:skopeo
 	sqfs2tar:squashfs-tools-ng ssh-keygen:openssh-client zstd:zstd"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 

@@ -30,6 +30,7 @@ APT::Architecture "amd64";
 APT::Architectures "amd64";
 Acquire::Languages "none";
 APT::Update::Error-Mode "any";
+Acquire::Retries "3";
 # As in apt-file's configuration.
 Acquire::IndexTargets::deb::Contents-deb {{
   MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)"; ShortDescription "Contents-$(ARCHITECTURE)";
@@ -68,9 +69,9 @@ class Suite:
     def _run(self, *argv: str) -> str:
         environment = {**os.environ, "APT_CONFIG": str(self._place / "apt.conf"), "LC_ALL": "C"}
         done = subprocess.run(
-            argv, check=True, capture_output=True, text=True, timeout=600,
-            cwd=self._place, env=environment,
-        )  # fmt: skip
+            argv, capture_output=True, text=True, timeout=600, cwd=self._place, env=environment
+        )
+        assert done.returncode == 0, f"{argv} failed: {done.stderr[-2000:]}"
         return done.stdout
 
     def paragraphs(self) -> Iterator[dict[str, str]]:

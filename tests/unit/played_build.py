@@ -178,7 +178,7 @@ def set_up(world, monkeypatch):
 
     def boot(request, directory):
         evidence, text = request.evidence, world.text
-        evidence.directory.mkdir(parents=True)
+        evidence.clear()
         transcript = world.console(evidence.console_log)
         encoded = base64.b64encode("\n".join(world.lines).encode()).decode()
         answer = [probe.end_marker(NONCE).decode(), f"file:journal.txt {encoded}"]

@@ -6,6 +6,7 @@ the program. So a step succeeds exactly when its programs cannot open the file.
 
 import os
 import shutil
+import struct
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,11 @@ from particle_os.base import container
 from particle_os.base.tarball import architecture_of
 from particle_os.errors import ParticleError, VmError
 from particle_os.jobs import artifact
+from particle_os.sandbox import helper
 from particle_os.system import confinement
 from particle_os.system.checksum import file_sha256
 from particle_os.system.gate import Gate
-from particle_os.system.workspace import cache_directory
+from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm.argv import MIB, Disk, MachineSpec
 from particle_os.vm.console import ConsoleLog
 from particle_os.vm.image_format import check_readable
@@ -39,7 +41,7 @@ pytestmark = pytest.mark.slow
 SPIED = 99
 PROGRAMS = (
     "qemu-system-x86_64", "qemu-img", "zstd", "apt-get", "dpkg-deb", "gensquashfs",
-    "skopeo", "mmdebstrap",
+    "skopeo", "mmdebstrap", "tar2sqfs", "lz4",
 )  # fmt: skip
 SPY = '#!/bin/sh\n(read -r line <{secret}) 2>/dev/null && exit {status}\nexec {program} "$@"\n'
 
@@ -131,10 +133,40 @@ def apt(work):
 def image(work):
     layout = Layout(work / "layout")
     name = layout.name(layout.image(tar(etc__a=b"a")))
-    container.describe(name, Path(), "amd64", cache_directory())
+    found = container.describe(name, Path(), "amd64", cache_directory())
+    source = container.parse(name, Path())
+    with workspace() as own:
+        container.fetch(
+            found, source, cache=cache_directory(), work=own, deadline=plenty(), log=print
+        )
 
 
-STEPS = (machine, disk, headers, conversion, compression, tarball, packages, apt, image)
+def root(work):
+    (work / "root.tar").write_bytes(tar(usr__bin__ls=AMD64))
+    helper._write_root(work / "root.tar", work / "root.squashfs", print, plenty())
+
+
+def kernel(work):
+    with without_spies():
+        packed = subprocess.run(["zstd", "-c"], input=b"elf", stdout=subprocess.PIPE, check=True)
+    packed = packed.stdout + bytes(4)
+    header = bytearray(1024)
+    header[0x1F1] = 1
+    header[0x248:0x250] = struct.pack("<II", 0, len(packed))
+    helper._write_kernel(work / "kernel", bytes(header) + packed, plenty())
+
+
+def lz4_tarball(work):
+    (work / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
+    with without_spies():
+        subprocess.run(["lz4", "-q", work / "base.tar", work / "base.tar.lz4"], check=True)
+    assert architecture_of(work / "base.tar.lz4") == "amd64"
+
+
+STEPS = (
+    machine, disk, headers, conversion, compression, tarball, lz4_tarball, packages, apt, image,
+    root, kernel,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("step", STEPS)

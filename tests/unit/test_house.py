@@ -212,6 +212,10 @@ def measured(files):
     }
 
 
+# One worker measures the house for all its tests.
+pytestmark = pytest.mark.xdist_group("house")
+
+
 @pytest.fixture(scope="module")
 def house():
     return measured(ours())

@@ -24,12 +24,12 @@ def named(section):
 
 
 def functions(path):
-    """The test functions of a file; none if there is no such file."""
+    """The functions of a file that pytest can find; none if there is no such file."""
     place = TOP / path
     if not place.exists():
         return set()
     tree = ast.parse(place.read_text())
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def missing(section):

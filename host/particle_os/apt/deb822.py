@@ -20,7 +20,7 @@ def paragraphs(text: str) -> Iterator[dict[str, str]]:
     # Joined at the end: adding to a text line by line copies it for each line.
     fields: dict[str, list[str]] = {}
     name = ""
-    for line in (*text.split("\n"), ""):
+    for line in _lines(text):
         if not line.strip():
             if fields:
                 yield {name: "\n".join(lines) for name, lines in fields.items()}
@@ -32,3 +32,13 @@ def paragraphs(text: str) -> Iterator[dict[str, str]]:
             fields[name] = [match[2].strip()]
         elif not line.startswith("#"):
             raise Malformed(f"this line is no field and continues none: {line[:80]!r}")
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text, one after the other: a list of millions would take much memory."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
+    yield ""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from particle_os.documents.withheld import Withheld
 from particle_os.documents.words import shown_key
 from particle_os.errors import InvalidDocument, Problem, without_credentials
 from particle_os.system.regular_file import read_regular
@@ -27,9 +28,6 @@ NODE_LIMIT = 20_000
 DEPTH_LIMIT = 50
 # In characters. PyYAML's own parser reads about 100,000 characters in a second.
 EXPLAINED_LIMIT = 1 << 16
-# WITHHELD replaces a confidential text in messages. A text of fewer than LEAST_WITHHELD characters
-# is in many messages by chance.
-WITHHELD, LEAST_WITHHELD = "***", 4
 TOO_COMPLEX = "the document is too large or too deep"
 
 Key = tuple[str | int, ...]
@@ -113,7 +111,7 @@ class Source:
         self.notes: list[Problem] = []
         self.files: dict[Path, str] = {}
         self.incomplete = False
-        self._withheld: tuple[str, ...] = ()
+        self._withheld = Withheld()
 
     @property
     def data(self) -> Any:
@@ -131,19 +129,16 @@ class Source:
 
     def withhold(self, texts: Iterable[str]) -> None:
         """Removes `texts` from all messages, earlier messages included."""
-        found = {text for text in (*self._withheld, *texts) if len(text) >= LEAST_WITHHELD}
-        # Remove long texts first: a text may be a part of a longer one.
-        self._withheld = tuple(sorted(found, key=lambda text: (-len(text), text)))
+        self._withheld = self._withheld.and_these(texts)
         self.problems = [self._presentable(problem) for problem in self.problems]
         self.notes = [self._presentable(note) for note in self.notes]
 
     def _presentable(self, problem: Problem) -> Problem:
-        message, hint = without_credentials(problem.message), problem.hint
-        hint = hint and without_credentials(hint)
-        for text in self._withheld:
-            message = message.replace(text, WITHHELD)
-            hint = hint and hint.replace(text, WITHHELD)
-        return replace(problem, message=message, hint=hint)
+        def presentable(text: str) -> str:
+            return self._withheld.removed_from(without_credentials(text))
+
+        hint = problem.hint and presentable(problem.hint)
+        return replace(problem, message=presentable(problem.message), hint=hint)
 
     def nodes(self, key: Key) -> Iterator[Node]:
         """The values on the path to `key`, from the whole document to the value at `key`."""

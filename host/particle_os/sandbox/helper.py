@@ -160,18 +160,23 @@ def _make(
     archive.unlink()
     _write_initrd(work / "initrd", collected)
     _write_kernel(work / "kernel", collected["vmlinuz"], deadline)
-    with filtered.open("rb") as stream:
+    _write_root(filtered, work / "root.squashfs", log, deadline)
+    filtered.unlink()
+    (work / SUMS).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in _sums(work).items()))
+
+
+def _write_root(archive: Path, path: Path, log: Callable[[str], None], deadline: Deadline) -> None:
+    """Makes the root file system of an archive."""
+    with archive.open("rb") as stream:
         process.run(
             ["tar2sqfs", "--quiet", "--compressor", "zstd", "--defaults", "uid=0,gid=0,mode=0755"]
-            + ["--no-skip", work / "root.squashfs"],
+            + ["--no-skip", path],
             stdin=stream,
             deadline=deadline,
             what="making the helper's root file system",
-            within=Confinement(writes=(work,)),
+            within=Confinement(writes=(path.parent,)),
             log=log,
         )
-    filtered.unlink()
-    (work / SUMS).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in _sums(work).items()))
 
 
 def _sums(directory: Path) -> dict[str, str]:

@@ -33,3 +33,10 @@ def test_a_field_of_very_many_lines_is_read_in_bounds():
     setup = "from particle_os.apt.deb822 import paragraphs"
     action = "print(len(list(paragraphs('A: b\\n' + ' a\\n' * 500_000))))"
     assert limited(setup, action) == "1\n"
+
+
+@pytest.mark.slow
+def test_a_text_of_many_empty_lines_takes_little_memory():
+    setup = "from particle_os.apt.deb822 import paragraphs"
+    action = "print(len(list(paragraphs('A: b' + '\\n' * (8 << 20) + 'C: d'))))"
+    assert limited(setup, action) == "2\n"

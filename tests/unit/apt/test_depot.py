@@ -313,7 +313,7 @@ def test_new_packages_alone_may_be_unpacked_without_dpkg(depot, signed, stage, i
 
 def test_another_key_is_not_believed(depot, signed, tmp_path):
     with served(tmp_path / "other/archive", *SIGNED) as other:
-        with pytest.raises((StageFailed, InfrastructureError), match=r"not signed|NO_PUBKEY"):
+        with pytest.raises((StageFailed, InfrastructureError), match="the image has no key"):
             answer(depot, ask(signed, Apt(packages=("zz-tool",)), key=other.key))
 
 

@@ -81,6 +81,14 @@ def confidential_variables(count):
     return f"variables:\n{declared}{TOP}{users}" + "  - !!x {type: apt}\n" * count
 
 
+def confidential_lists(count):
+    """Confidential values of a list of `count` texts, and many wrong stages."""
+    declared = ", ".join(f"value{i:06d}" for i in range(count))
+    users = "  - {type: users, users: [{name: a, ssh-authorized-keys: '${keys}'}]}\n"
+    wrong = "  - {type: aptt}\n" * 1500
+    return f"variables:\n  keys: [{declared}]\n{TOP}{users}{wrong}"
+
+
 DOCUMENTS = {
     "a billion laughs": (laughs(), "anchor"),
     "nested lists": ("[" * MIB, "too-complex"),
@@ -119,6 +127,7 @@ DOCUMENTS = {
         TOP + f"  - {{type: apt, packages: [{', '.join(f'linux-{i}' for i in range(9000))}]}}\n",
         "bad-order"),
     "confidential variables": (confidential_variables(5000), "bad-tag"),
+    "confidential lists": (confidential_lists(8000), "bad-value"),
     "credentials without an end": (
         TOP + "  - {type: apt, packages: ['" + "a:" * 400_000 + "']}\n", "bad-value"),
     "credentials of a digest": (

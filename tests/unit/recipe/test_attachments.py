@@ -1,6 +1,7 @@
 import hashlib
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
 from particle_agent.stages.contents.files import File, Files
@@ -182,3 +183,20 @@ def test_a_pattern_does_not_lead_out_of_the_recipes_directory(tmp_path):
     (tmp_path / "inner").mkdir()
     _, _, complaints = attached_debs(tmp_path / "inner", "../*.deb")
     assert [code for _, code, _ in complaints] == ["no-file"]
+
+
+def test_a_tree_of_too_many_levels_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "tree").mkdir()
+    monkeypatch.chdir(tmp_path / "tree")
+    for _ in range(1500):
+        Path("d").mkdir()
+        os.chdir("d")
+    _, found, complaints = attached(tmp_path, "tree")
+    assert not found
+    assert complaints == [
+        (("stages", 0, "files", 1, "source"), "tree: has too many levels of directories")
+    ]
+    # shutil's recursion does not remove so many.
+    for _ in range(1500):
+        os.chdir("..")
+        Path("d").rmdir()

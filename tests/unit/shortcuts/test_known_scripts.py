@@ -32,7 +32,7 @@ def suite(request, tmp_path_factory):
     return Suite(request.param, tmp_path_factory.mktemp(request.param) / "apt")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_stand_ins_know_the_scripts_of_today(suite):
     found = debian_facts.scripts(suite)
     assert found.keys() == SCRIPTS.keys()
@@ -43,7 +43,7 @@ def test_the_stand_ins_know_the_scripts_of_today(suite):
         assert digests <= set(SCRIPTS[kind]), f"{suite.name}: a script of the kind {kind} is new"
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_packages_of_today_bring_what_is_written_down(suite):
     found = debian_facts.facts({suite.name: list(suite.paragraphs())})
     for goal, packages in found["BRINGS"].items():
