@@ -240,6 +240,7 @@ def _check_image(image: Path, proxy: str) -> None:
         assert "proxy" not in files_in(image, place)
 
 
+@pytest.mark.weekly
 def test_what_is_unpacked_at_once_is_what_dpkg_unpacks(account: Account) -> None:
     """The packages have users, conffiles, alternatives, byte code, and a trigger for pages."""
     packages = "[man-db, sudo, openssh-client, python3-yaml, ca-certificates, nano]"

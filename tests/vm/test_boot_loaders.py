@@ -101,6 +101,7 @@ def build(
     return outcome, output
 
 
+@pytest.mark.weekly
 def test_one_disk_starts_from_bios_and_from_uefi_and_updates_its_menu(
     account: Account, built: Built
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .conftest import Account
 
 RECIPE = """\
@@ -22,6 +24,7 @@ boot-test:
 """
 
 
+@pytest.mark.weekly
 def test_debian_12_is_asked_although_its_systemd_takes_no_units(account: Account) -> None:
     recipe = account.write(account.directory / "bookworm.yml", RECIPE)
     outcome = account.run("build", recipe, "--output", account.make_directory("12"), "--json")
