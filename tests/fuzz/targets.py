@@ -206,7 +206,9 @@ def _screen(data: bytes) -> None:
     signs.find_sign(screen.text(machine, never))
     signs.find_sign(screen.terminals(machine, [(0, len(data))]))
     screen.picture(machine, never)
-    screen.kernel_runs(machine, never, uefi=False)
+    registers = screen.registers_of(machine, never)
+    screen.kernel_runs(registers, uefi=False)
+    screen.LoaderProcessor().look(registers, 1.0)
 
 
 def _answer(data: bytes) -> None:

@@ -54,6 +54,11 @@ STILL_SECONDS = 3.0
 # A screen on which only the cursor blinks alternates between so many pictures.
 PICTURES = 2
 TICKS = os.sysconf("SC_CLK_TCK")
+# QEMU's monitor about a processor that waits for an interrupt.
+ASLEEP = "HLT=1"
+# So many looks decide whether a processor waits. Between two of them it runs for at least
+# RAN_SECONDS, unless it sleeps.
+LOOKS, RAN_SECONDS = 8, 0.1
 
 
 def text(machine: Machine, deadline: Deadline) -> bytes:
@@ -156,9 +161,48 @@ def picture(machine: Machine, deadline: Deadline) -> bytes | None:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def kernel_runs(machine: Machine, deadline: Deadline, *, uefi: bool) -> bool:
+def registers_of(machine: Machine, deadline: Deadline) -> str:
+    """Returns the state of the first processor as QEMU's monitor prints it."""
+    return machine.monitor.human("info registers", deadline)
+
+
+class LoaderProcessor:
+    """The first processor of a machine whose boot loader shows and reads nothing.
+
+    A boot loader that waits for a key sleeps, or runs through the same states again and again. One
+    that works, for example one that unpacks a kernel, is in another state at each look, because its
+    pointers and counters advance.
+    """
+
+    def __init__(self) -> None:
+        self._states: list[str] = []
+        self._used = 0.0
+
+    def forget(self) -> None:
+        """Begins again, because the machine is active."""
+        self._states.clear()
+
+    def look(self, registers: str, used: float) -> None:
+        """Takes the state of the processor; `used` is QEMU's processor time in seconds.
+
+        A processor that a busy host has not let run since the last look proves nothing.
+        """
+        if ASLEEP in registers or used - self._used >= RAN_SECONDS:
+            self._used = used
+            # The general registers and the flags; what follows them does not change in a loop.
+            self._states.append(registers.partition("ES =")[0])
+
+    @property
+    def waits(self) -> bool:
+        """Whether enough looks show that it sleeps, or returns to the same states."""
+        looks = len(self._states)
+        asleep = sum(ASLEEP in state for state in self._states)
+        again = looks - len(set(self._states))
+        return looks >= LOOKS and (asleep >= 0.75 * looks or again >= 0.25 * looks)
+
+
+def kernel_runs(registers: str, *, uefi: bool) -> bool:
     """Whether the first processor runs Linux or the code that unpacks it."""
-    registers = machine.monitor.human("info registers", deadline)
     table, modes = DESCRIPTORS.search(registers), MODES.search(registers)
     if table is not None and int(table.group(1), 16) >= UPPER_HALF:
         return True

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection
 
 from particle_os.boot.verdict import BootStatus
+from particle_os.errors import printable
 
 # OVMF tries its own shell last, which it may not start under Secure Boot. The pattern needs the
 # complete name, because a line may have arrived only in part.
@@ -40,6 +41,13 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
 )
 # GRUB, systemd-boot and SYSLINUX, about the default entry of a menu.
 COUNTDOWN = re.compile(rb"executed automatically in|Boot in \d+ s|Automatic boot in")
+# A boot loader that waits for a key: GRUB's menu, and last words, after which a terminal may get
+# control sequences.
+PROMPT = re.compile(
+    rb"select which entry is highlighted|"
+    rb"(?:press any key[^\r\n]{0,80}|boot:|grub(?: rescue)?>)(?:\x1b\[[0-9;?]*[A-Za-z]|\s)*\Z",
+    re.IGNORECASE,
+)
 PHASE_NAMES = tuple(name for name, _ in PHASES)
 KERNEL, INIT = PHASE_NAMES.index("kernel"), PHASE_NAMES.index("init")
 ANSWER = PHASE_NAMES.index("answer")
@@ -124,6 +132,23 @@ BEFORE_KERNEL: tuple[BootStatus, ...] = (
     "boot-loader-failed",
     "no-bootable-device",
 )
+# Why a system with a login prompt cannot be questioned, as it says on the console.
+REASONS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (
+        re.compile(
+            rb"Detected virtualization (docker|podman|lxc|lxc-libvirt|systemd-nspawn|openvz|wsl|"
+            rb"proot|pouch|rkt|container-other)\."
+        ),
+        "systemd takes the machine for a container ({})",
+    ),
+    (
+        re.compile(rb"systemd (1\d\d|2[0-4]\d|25[01])[. ][^\r\n]{0,400}running in system mode"),
+        "its systemd is {}, and an answer needs 252",
+    ),
+    (re.compile(rb"INIT: version (\S{1,20}) booting"), "its init is System V's ({})"),
+    (re.compile(rb"OpenRC (\d\S{0,20})"), "its init is OpenRC {}"),
+    (re.compile(rb"init started: (BusyBox v\S{1,20})"), "its init is that of {}"),
+)
 # SeaBIOS prints this on its debug port when it jumps to the code of a disk.
 HANDED_OVER = re.compile(rb"Booting from 0000:7c00")
 # SeaBIOS prints this on its debug port when only the processor has restarted, in SeaBIOS' copy in
@@ -132,6 +157,12 @@ RESETS_AGAIN = b"Attempting a hard reboot"
 # SeaBIOS prints this on its debug port once at each start (debug_banner), but its name twice.
 STARTS = b"\nBUILD: "
 NO_DEVICE = re.compile(rb"No bootable device")
+
+
+def reasons_in(text: bytes) -> list[str]:
+    """Returns the reasons in `text` why the system cannot be questioned."""
+    found = ((words, pattern.search(text)) for pattern, words in REASONS)
+    return [words.format(printable(m[1].decode("utf-8", "replace"), 40)) for words, m in found if m]
 
 
 def find_sign(text: bytes, without: Collection[BootStatus] = ()) -> tuple[BootStatus, bytes] | None:

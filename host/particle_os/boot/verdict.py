@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import pydantic
@@ -28,6 +29,18 @@ BootStatus = Literal[
     "timed-out",
     "infrastructure",
 ]
+SILENT = (
+    "; the kernel prints nothing on the serial console (console=ttyS0), and its screen shows none "
+    "of the known failures. The picture of the screen may show more: --evidence"
+)
+NO_REASON = "its console does not say why (docs/troubleshooting.md lists what an answer needs)"
+PROMPT_HINT = ". To accept the prompt, use --console-only"
+# What is missing when a phase was the last one.
+LAST_SEEN = {
+    "answer": "; systemd has not settled because a job does not end, or another program has taken "
+    "ttyS1, which carries the answer",
+    "checks": "; a check has not ended",
+}
 # The status of a boot, and the message that gives the reason.
 Outcome = tuple[BootStatus, str]
 
@@ -112,3 +125,34 @@ class Observation:
             facts=dict(self.facts),
             console_tail=self.console_tail,
         )
+
+
+def time_out(
+    progress: BootProgress,
+    seconds: float,
+    limit: float,
+    reasons: Collection[str],
+    *,
+    silent: bool,
+) -> str:
+    """The message for a boot without an answer after `seconds` of `limit` seconds.
+
+    The console has given `reasons` why the system cannot answer. The kernel of a `silent` boot
+    prints nothing on the serial console.
+    """
+    phases = progress.phases
+    last = [*phases][-1] if phases else "nothing"
+    text = f"no answer within {limit:.0f} s; last seen: {last}"
+    if phases:
+        spans = zip(phases, pairwise([*phases.values(), seconds]), strict=True)
+        took = ", ".join(f"{name} {end - began:.1f} s" for name, (began, end) in spans)
+        text += f" ({took} so far)"
+    if silent:
+        text += SILENT
+    elif last == "login prompt":
+        text += f"; the system cannot be questioned: {'; '.join(reasons) or NO_REASON}{PROMPT_HINT}"
+    else:
+        text += LAST_SEEN.get(last, "")
+    if progress.restarts:
+        text += f"; the machine has restarted itself {progress.restarts} times"
+    return text

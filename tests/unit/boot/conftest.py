@@ -16,7 +16,8 @@ def observe(monkeypatch):
         monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
         monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
         monkeypatch.setattr(screen, "terminals", lambda m, where: m.search())
-        monkeypatch.setattr(screen, "kernel_runs", lambda m, d, uefi: m.kernel)
+        monkeypatch.setattr(screen, "registers_of", lambda m, d: m.registers(m.now))
+        monkeypatch.setattr(screen, "kernel_runs", lambda registers, uefi: machine.kernel)
         monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
         watched = Watch(
             machine, machine.probe, machine.firmware, begin=BEGIN, end=END,
