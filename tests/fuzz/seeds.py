@@ -24,7 +24,7 @@ from particle_agent.contract.inspection import (
     System,
 )
 from particle_agent.contract.packages import Loose
-from particle_os.boot import screen
+from particle_os.boot.observation import screen
 
 from . import archives
 

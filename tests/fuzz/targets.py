@@ -20,7 +20,8 @@ from particle_agent.contract.inspection import Inspection
 from particle_agent.contract.packages import Loose
 from particle_os.apt import deb822, directory
 from particle_os.base import oci, tarball
-from particle_os.boot import files, plot, probe, screen, signs
+from particle_os.boot import files, plot, probe
+from particle_os.boot.observation import screen, shown_console, signs
 from particle_os.egress import request
 from particle_os.errors import InvalidDocument, ParticleError, UsageError
 from particle_os.recipe import loading
@@ -209,6 +210,8 @@ def _screen(data: bytes) -> None:
     registers = screen.registers_of(machine, never)
     screen.kernel_runs(registers, uefi=False)
     screen.LoaderProcessor().look(registers, 1.0)
+    for _ in shown_console.ShownConsole().feed(data):
+        pass
 
 
 def _answer(data: bytes) -> None:

@@ -13,7 +13,7 @@ from particle_agent.contract.decode import encode
 from particle_agent.contract.inspection import Inspection, Package, System
 from particle_os.apt.proxy import NO_PROXY
 from particle_os.boot import files, probe, session
-from particle_os.boot.verdict import BootProgress, CheckResult, Observation
+from particle_os.boot.observation.verdict import BootProgress, CheckResult, Observation
 from particle_os.cli.build import build_command
 from particle_os.errors import VmError
 from particle_os.jobs import build

@@ -106,7 +106,7 @@ def test_a_planted_defect_is_noticed(function, error):
 
 
 def test_the_place_of_a_defect_is_in_our_code():
-    assert "in paragraphs (deb822.py:" in limits.defect(crash, b"", ()).place
+    assert "in _lines (deb822.py:" in limits.defect(crash, b"", ()).place
 
 
 def test_a_repaired_archive_has_its_checksums():

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from .mutations import mtools
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20
+PHASES = ["firmware", "boot loader", "kernel", "initramfs", "init", "answer", "checks"]
 # This apt stage follows the apt stage of the demo recipe, which has the kernel.
 PACKAGES = """\
   - type: apt
@@ -83,6 +85,11 @@ UNITS = """\
 """  # noqa: E501
 
 
+def phases(boot: dict[str, Any]) -> list[str]:
+    """The phases of a boot in their order, without the prompt, which the answer may precede."""
+    return [name for name in boot["phases"] if name != "login prompt"]
+
+
 def build(
     account: Account, name: str, disk: str, units: str = "", more: str = ""
 ) -> tuple[Outcome, Path]:
@@ -112,6 +119,7 @@ def test_one_disk_starts_from_bios_and_from_uefi_and_updates_its_menu(
         ("bios", "passed"),
         ("uefi", "passed"),
     ]
+    assert [phases(boot) for boot in boots] == [PHASES, PHASES]
     assert all("btrfs" in boot["facts"]["root-device"] for boot in boots)
 
 
@@ -125,6 +133,7 @@ def systemd_boot(account: Account, built: Built) -> Built:
 def test_systemd_boot_starts_from_uefi(systemd_boot: Built) -> None:
     (boot,) = systemd_boot[0].json()["boot"]
     assert (boot["firmware"], boot["status"]) == ("uefi", "passed")
+    assert phases(boot) == PHASES
     assert "xfs" in boot["facts"]["root-device"]
 
 

@@ -13,9 +13,15 @@ from pathlib import Path
 from particle_os.boot import files, probe
 from particle_os.boot.evidence import console_tail
 from particle_os.boot.judgement import check_results, judge
+from particle_os.boot.observation.verdict import (
+    BootProgress,
+    CheckResult,
+    Observation,
+    Outcome,
+    Verdict,
+)
+from particle_os.boot.observation.watch import Watch
 from particle_os.boot.request import FIRMWARE_SOCKET, PROBE_SOCKET, BootRequest
-from particle_os.boot.verdict import BootProgress, CheckResult, Observation, Outcome, Verdict
-from particle_os.boot.watch import Watch
 from particle_os.errors import InfrastructureError, NotEnoughSpace, printable
 from particle_os.system.deadline import Deadline
 from particle_os.vm.chardev import Chardev, connected

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from particle_os.boot import outside, probe
-from particle_os.boot.verdict import CheckResult, Observation, Outcome
+from particle_os.boot.observation.verdict import CheckResult, Observation, Outcome
 from particle_os.errors import printable
 from particle_os.recipe.checks.base import NO_REPLY, Judgement
 from particle_os.recipe.checks.kinds import Check

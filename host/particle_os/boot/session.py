@@ -13,8 +13,8 @@ from pathlib import Path
 from particle_os.boot.attempt import Undecided, boot_once
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.judgement import compared, not_rebooted
+from particle_os.boot.observation.verdict import Observation, Verdict
 from particle_os.boot.request import BootRequest, memory_for, seconds_for
-from particle_os.boot.verdict import Observation, Verdict
 from particle_os.recipe.checks.kinds import Check
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel

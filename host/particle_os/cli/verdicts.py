@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.cli.command import OutputStyle
 from particle_os.cli.options import PathType
 from particle_os.errors import ParticleError, UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from particle_os.boot import session
 from particle_os.boot.evidence import CONSOLE, Evidence
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import InfrastructureError, NotBooted, printable
 from particle_os.recipe.checks.kinds import Check
 from particle_os.report import page

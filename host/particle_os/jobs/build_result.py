@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from particle_agent.contract.inspection import Package
 
 from particle_os import __version__
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import ParticleError
 from particle_os.jobs.delivery import Delivery
 from particle_os.jobs.execution.run import Execution

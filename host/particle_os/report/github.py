@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import command_value
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import ParticleError, printable, whole_line
 
 # Characters that XML 1.0 excludes (production [2]), even as a reference.

@@ -22,7 +22,7 @@ from particle_agent.contract.inspection import Package
 from particle_os import __version__
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
-from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.egress.record import Hosts
 from particle_os.errors import ParticleError, printable
 from particle_os.report.results import Result, StageResult

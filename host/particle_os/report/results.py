@@ -10,7 +10,7 @@ from typing import Literal
 import pydantic
 from particle_agent.stages.output.qemu import Format
 
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.egress.record import Hosts
 from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from particle_os.boot.evidence import CONSOLE
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import NotBooted, ParticleError
 from particle_os.report.results import Result
 from particle_os.sandbox.verification import defective

@@ -1,8 +1,8 @@
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot import screen, watch
-from particle_os.boot.watch import Watch
+from particle_os.boot.observation import screen, watch
+from particle_os.boot.observation.watch import Watch
 from particle_os.system.deadline import Deadline
 
 from .played import BEGIN, EMERGENCY, END

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from particle_os.boot import attempt, files, probe
 from particle_os.boot.evidence import Evidence
+from particle_os.boot.observation.verdict import BootProgress
 from particle_os.boot.request import BootRequest
-from particle_os.boot.verdict import BootProgress
 from particle_os.errors import InfrastructureError, NotEnoughSpace
 from particle_os.system.gate import Gate
 from particle_os.vm import accel

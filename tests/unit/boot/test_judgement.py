@@ -2,7 +2,7 @@
 
 import pytest
 from particle_os.boot import judgement
-from particle_os.boot.verdict import BootProgress, CheckResult, Observation
+from particle_os.boot.observation.verdict import BootProgress, CheckResult, Observation
 from particle_os.recipe.checks.base import Reply
 from particle_os.recipe.checks.contents import FileCheck
 from particle_os.recipe.checks.system import LocaleCheck, MountCheck, TimezoneCheck

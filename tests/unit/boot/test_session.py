@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from particle_os.boot import attempt, session
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.files import NAMES
-from particle_os.boot.verdict import BootProgress, Observation
+from particle_os.boot.observation.verdict import BootProgress, Observation
 from particle_os.cli import cli
 from particle_os.errors import UsageError
 from particle_os.system.gate import Gate

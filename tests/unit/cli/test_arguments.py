@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.cli import boot_test as boot_test_cli
 from particle_os.cli import inspect as inspect_cli
 from particle_os.cli import run as run_cli

@@ -2,7 +2,7 @@
 
 import pytest
 from particle_os.boot import session
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import InfrastructureError
 from particle_os.jobs import boot_test
 from particle_os.report.progress import Progress

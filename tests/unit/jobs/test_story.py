@@ -14,7 +14,7 @@ from particle_agent.contract import wire
 from particle_agent.contract.inspection import Inspection
 from particle_os.apt.proxy import NO_PROXY
 from particle_os.boot import session
-from particle_os.boot.verdict import Verdict
+from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import (
     InfrastructureError,
     NotPublished,

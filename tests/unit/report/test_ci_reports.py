@@ -3,7 +3,7 @@
 import json
 from xml.etree import ElementTree as ET
 
-from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.errors import StageFailed
 from particle_os.report import github, junit
 

@@ -8,7 +8,7 @@ import pytest
 from particle_agent.contract.inspection import Package
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN
-from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.egress.record import HostReached, HostRefused, Hosts
 from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.records import AptProxyResult

@@ -1,7 +1,7 @@
 """The tables that a build prints, as its user sees them."""
 
 import pytest
-from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.records import AptProxyResult
 from particle_os.report import table
 from particle_os.report.results import ArchiveResult, SingleResult, StageResult

@@ -1,5 +1,5 @@
 import pytest
-from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.report import verdict
 from particle_os.sandbox.verification import FindingResult, Verification
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from particle_agent.contract import wire
-from particle_os.boot.verdict import CheckResult, Verdict
+from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.errors import InvalidDocument, Problem, StageFailed
 from particle_os.system import secret_forms
 from particle_os.system.gate import HIDDEN, SLACK, Gate

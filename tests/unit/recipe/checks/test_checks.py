@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 from particle_os.boot import probe
-from particle_os.boot.verdict import BootStatus
+from particle_os.boot.observation.verdict import BootStatus
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 from particle_os.recipe.checks.base import Reply

@@ -1,7 +1,7 @@
 """Tests of when a sign of failure counts, and what contradicts a sign."""
 
-from particle_os.boot.signs import ANSWER, BEFORE_KERNEL, INIT, KERNEL
-from particle_os.boot.suspicion import AFTER_ANSWER, Suspicion, _past
+from particle_os.boot.observation.signs import ANSWER, BEFORE_KERNEL, INIT, KERNEL
+from particle_os.boot.observation.suspicion import AFTER_ANSWER, Suspicion, _past
 
 PANIC = b"Kernel panic - not syncing: Attempted to kill init!"
 

@@ -3,7 +3,7 @@
 import pytest
 from particle_os.errors import VmError
 
-from .played import PANIC, SYSTEMD, Played
+from ..played import PANIC, SYSTEMD, Played
 
 
 def shut_down(observe, machine):

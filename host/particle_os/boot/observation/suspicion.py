@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from particle_os.boot.signs import ANSWER, BEFORE_KERNEL, INIT, KERNEL, SIGNS, find_sign
-from particle_os.boot.verdict import BootStatus, Outcome
+from particle_os.boot.observation.signs import ANSWER, BEFORE_KERNEL, INIT, KERNEL, SIGNS, find_sign
+from particle_os.boot.observation.verdict import BootStatus, Outcome
 from particle_os.errors import printable
 
 EVIDENCE_BYTES = 16384

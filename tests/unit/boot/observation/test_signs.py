@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from particle_os.boot.signs import PHASE_NAMES, PHASES, find_sign
+from particle_os.boot.observation.signs import PHASE_NAMES, PHASES, find_sign
 
-from ...limited import limited
-from ...waiting import HANG_SECONDS
+from ....limited import limited
+from ....waiting import HANG_SECONDS
 
 SAID = [
     # SeaBIOS and boot sectors
@@ -176,5 +176,5 @@ def test_nothing_on_the_console_is_an_answer():
     ],
 )
 def test_a_line_that_repeats_its_beginning_is_searched_in_bounds(words):
-    setup = "from particle_os.boot.signs import find_sign"
+    setup = "from particle_os.boot.observation.signs import find_sign"
     assert limited(setup, f'find_sign(b"{words}" * (65536 // len("{words}")))') == ""

@@ -1,7 +1,7 @@
-"""The processor of a boot loader that waits is told from one that works."""
+"""The processor of a boot loader that waits differs from one that works."""
 
 import pytest
-from particle_os.boot.screen import LOOKS, LoaderProcessor
+from particle_os.boot.observation.screen import LOOKS, LoaderProcessor
 
 # As QEMU 10 prints them in 16-bit and in 64-bit mode.
 BIOS = "CPU#0\nEAX={:08x} EBX=00000000\nEIP=0000b7ee EFL=00000202 HLT={}\nES =0000 00000000\n"

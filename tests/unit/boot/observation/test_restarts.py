@@ -3,7 +3,7 @@
 import pytest
 from particle_os.vm.console import QemuEnded
 
-from .played import BEGIN, BOOT, SYSTEMD, Played
+from ..played import BEGIN, BOOT, SYSTEMD, Played
 
 
 def test_restarts(observe):

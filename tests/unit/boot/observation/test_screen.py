@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot import screen
+from particle_os.boot.observation import screen
 
-from ...waiting import Clock, plenty
+from ....waiting import Clock, plenty
 
 MIB, GIB = 1 << 20, 1 << 30
 PANIC = b"[18.816144] Kernel panic - not syncing: Attempted to kill init!"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any
 
-from particle_os.boot import screen
-from particle_os.boot.signs import (
+from particle_os.boot.observation import screen
+from particle_os.boot.observation.events import is_reset, shut_itself_down
+from particle_os.boot.observation.shown_console import ShownConsole
+from particle_os.boot.observation.signs import (
     ANSWER,
     COUNTDOWN,
     HANDED_OVER,
@@ -25,8 +26,8 @@ from particle_os.boot.signs import (
     STARTS,
     reasons_in,
 )
-from particle_os.boot.suspicion import GRACE_SECONDS, SignPlace, Suspicion
-from particle_os.boot.verdict import BootProgress, Outcome, time_out
+from particle_os.boot.observation.suspicion import GRACE_SECONDS, SignPlace, Suspicion
+from particle_os.boot.observation.verdict import BootProgress, Outcome, time_out
 from particle_os.errors import VmError
 from particle_os.system.deadline import Deadline
 from particle_os.vm.chardev import Chardev
@@ -101,9 +102,9 @@ class Watch:
         self._asked = self._heard
         self._still = screen.StillScreen(machine, memory)
         self._loader = screen.LoaderProcessor()
+        self._shown = ShownConsole()
         self._activity: object = None
         self._prompts = False
-        # In the order in which the console has given them.
         self._reasons: dict[str, None] = {}
         self._operations = 0
         self._processor = 0.0
@@ -137,7 +138,7 @@ class Watch:
             if found := found or self._weigh() or self._prompted():
                 return found
             if time.monotonic() >= self._deadline.at:
-                return self._stopped_before_the_end() or self._timed_out()
+                return self._timed_out()
 
     def until_off(self) -> Outcome | None:
         """Waits for the end of an ordered shutdown: returns None, or the outcome if it fails.
@@ -158,7 +159,7 @@ class Watch:
                 if not self._machine.console.ends_within(END_SECONDS):
                     raise
                 continue
-            if any(map(_is_reset, events)):
+            if any(map(is_reset, events)):
                 return "reboot-loop", "the machine restarts"
             if found := self._weigh():
                 return found
@@ -184,6 +185,9 @@ class Watch:
         index = PHASE_NAMES.index(name)
         if index <= self._phase:
             return
+        if self._phase < KERNEL <= index:
+            # Words of the boot loader are no words of the system.
+            self._window = b""
         self._phase = index
         self.phases[name] = round(time.monotonic() - self._started, 2)
         self._on_phase(name, self.phases[name])
@@ -193,12 +197,27 @@ class Watch:
         if not data:
             return
         self._heard = time.monotonic()
-        text = self._window + data
-        self._window = text[-OVERLAP_BYTES:]
         self._suspicion.add_evidence(data)
+        text = self._window + data
+        if self._phase < KERNEL:
+            data = self._hear_boot_loader(data)
+        if self._phase >= KERNEL:
+            self._phases_in(self._window + data)
+        self._window = (self._window + data)[-OVERLAP_BYTES:]
         self._reasons.update(dict.fromkeys(reasons_in(text)))
-        self._phases_in(text)
         self._suspect(text, "console")
+
+    def _hear_boot_loader(self, data: bytes) -> bytes:
+        """Searches the console as a terminal shows it.
+
+        Returns what follows the first words of a kernel, or all of `data` without a kernel.
+        """
+        for shown, rest in self._shown.feed(data):
+            self._phases_in(shown)
+            self._suspect(shown, "console")
+            if self._phase >= KERNEL:
+                return rest
+        return data
 
     def _phases_in(self, text: bytes) -> None:
         for name, pattern in PHASES[self._phase + 1 :]:
@@ -276,7 +295,7 @@ class Watch:
             return None
         self._asked = now
         events = self._machine.monitor.events(self._monitor_deadline())
-        self._resets += sum(map(_is_reset, events))
+        self._resets += sum(map(is_reset, events))
         # A system that only jumps to the firmware's start causes no event. The firmware then resets
         # the machine, which causes one, and may report the reset before QEMU does.
         output = self._firmware.data
@@ -299,6 +318,7 @@ class Watch:
     def _begin_again(self) -> None:
         self._phase, self._window, self._counts_down = -1, b"", False
         self.phases.clear()
+        self._shown = ShownConsole()
         # An answer of the previous start would hide a failure of the new start.
         self._probe.forget()
         output = self._firmware.data
@@ -323,17 +343,14 @@ class Watch:
         return self._stopped(quiet) if self._loader.waits or self._prompts else None
 
     def _timed_out(self) -> Outcome:
-        silent = self._silent() and self._phase == KERNEL
-        seconds = time.monotonic() - self._started
-        return "timed-out", time_out(
-            self.progress, seconds, self._deadline.seconds, self._reasons, silent=silent
-        )
-
-    def _stopped_before_the_end(self) -> Outcome | None:
-        """Returns the outcome for a boot loader that was quiet for most of the test."""
+        """Returns the outcome at the end; a boot loader that was mostly quiet has failed."""
         now = time.monotonic()
-        quiet = now - self._acted
-        return self._stopped(quiet) if quiet > (now - self._started) / 2 else None
+        quiet, seconds = now - self._acted, now - self._started
+        if quiet > seconds / 2 and (found := self._stopped(quiet)):
+            return found
+        silent = self._silent() and self._phase == KERNEL
+        limit = self._deadline.seconds
+        return "timed-out", time_out(self.progress, seconds, limit, self._reasons, silent=silent)
 
     def _stopped(self, quiet: float) -> Outcome | None:
         """Returns the outcome for a boot loader that has stopped, if one has begun."""
@@ -378,16 +395,6 @@ class Watch:
         if self._suspicion:
             return self._suspicion.believed(self._phase)
         deadline = Deadline.after(2.0, "QEMU's last words")
-        if not _shut_itself_down(self._machine.monitor.last_events(deadline)):
+        if not shut_itself_down(self._machine.monitor.last_events(deadline)):
             raise ended
         return "powered-off-early", "the machine switched itself off before it answered"
-
-
-def _is_reset(event: dict[str, Any]) -> bool:
-    return event["event"] == "RESET" and bool(event["data"].get("guest"))
-
-
-def _shut_itself_down(events: list[dict[str, Any]]) -> bool:
-    """Whether the guest ended QEMU; without a SHUTDOWN event, QEMU's status 0 is enough."""
-    shutdowns = [event["data"] for event in events if event["event"] == "SHUTDOWN"]
-    return all(data.get("guest") for data in shutdowns)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .played import BOOT, PANIC, Played
+from ..played import BOOT, PANIC, Played
 
 
 def silent(picture, **more):

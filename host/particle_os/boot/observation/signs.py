@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from particle_os.boot.verdict import BootStatus
+from particle_os.boot.observation.verdict import BootStatus
 from particle_os.errors import printable
 
 # OVMF tries its own shell last, which it may not start under Secure Boot. The pattern needs the
@@ -22,7 +22,7 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     (
         "boot loader",
         re.compile(
-            rb"SYSLINUX|EXTLINUX|Loading /|GNU GRUB|Welcome to GRUB|boot: |BdsDxe: starting Boot"
+            rb"SYSLINUX|EXTLINUX|Loading /|GNU GRUB|GRUB!|(?m:^boot:)|BdsDxe: starting Boot"
             + OF_A_DISK
         ),
     ),

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from particle_os.boot import watch
+from particle_os.boot.observation import watch
 
-from .played import BEGIN, BOOT, EMERGENCY, SYSTEMD, Played
+from ..played import BEGIN, BOOT, EMERGENCY, SYSTEMD, Played
 
 
 def test_the_answer_ends_the_wait_and_the_phases_are_timed(observe):
@@ -15,6 +15,17 @@ def test_the_answer_ends_the_wait_and_the_phases_are_timed(observe):
         "firmware", "boot loader", "kernel", "initramfs", "init", "login prompt", "answer",
     ]  # fmt: skip
     assert watched.phases["initramfs"] == pytest.approx(6, abs=0.3)
+
+
+def test_words_that_a_boot_loader_places_are_no_sign_of_the_system(observe):
+    grub = (0.6, b"Welcome to \x1b[04;11H \x1b[04;12HGRUB!\r\n")
+    watched, failure = observe(Played([BOOT[0], grub, *SYSTEMD[2:]], answers=15))
+    assert failure is None
+    assert watched.phases["boot loader"] == pytest.approx(0.6, abs=0.3)
+    assert watched.phases["init"] == pytest.approx(9, abs=0.3)
+    at_once = b"".join(text for _, text in [BOOT[0], grub, *SYSTEMD[2:]])
+    watched, _ = observe(Played([(1, at_once)], answers=15))
+    assert [*watched.phases][:5] == ["firmware", "boot loader", "kernel", "initramfs", "init"]
 
 
 @pytest.mark.parametrize(
