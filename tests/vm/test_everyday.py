@@ -22,10 +22,15 @@ TREE = {
     "usr/local/bin/plain": ("#!/bin/sh\n", 0o644),
     "home/admin/.config/app": ("mine\n", 0o640),
     "root/note": ("note\n", 0o644),
-    "var/tmp/kept": ("kept\n", 0o644),
     "etc/skel.bob/.hello": ("hello\n", 0o644),
 }
-DIRECTORIES = {"home/admin/.config": 0o700, "root": 0o755, "var/tmp": 0o755, "home/admin": 0o755}
+DIRECTORIES = {
+    "home/admin/.config": 0o700,
+    "root": 0o755,
+    "var/tmp": 0o755,
+    "home/admin": 0o755,
+    "var/mail": 0o755,
+}
 GREETING = "Hello, ${who}, on port ${port}.\n"
 OWN_TYPE = """\
 description: A service of our own
@@ -135,6 +140,7 @@ def everyday(account: Account, built: tuple[Outcome, Path]) -> tuple[dict[str, A
         path.parent.mkdir(parents=True, exist_ok=True)
         account.write(path, content).chmod(mode)
     for name, mode in DIRECTORIES.items():
+        (place / "tree" / name).mkdir(parents=True, exist_ok=True)
         (place / "tree" / name).chmod(mode)
     (place / "stages").mkdir()
     account.write(place / "stages/own-unit.yml", OWN_TYPE)
@@ -190,7 +196,6 @@ def test_every_check_holds_in_the_booted_image(everyday: tuple[dict[str, Any], P
         ("/usr/local/bin/plain", "0755", 0, 0),
         ("/home/admin/.config", "0700", 1000, 1000),
         ("/home/admin/.config/app", "0640", 1000, 1000),
-        ("/var/tmp/kept", "0644", 0, 0),
     ],
 )
 def test_a_tree_over_the_root_directory_leaves_what_is_there(
