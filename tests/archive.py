@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import subprocess
@@ -46,11 +47,24 @@ class Archive:
     asked: list[str] = field(default_factory=list)
 
     @contextmanager
-    def at(self, address: str, port: int) -> Iterator[None]:
-        """Serves the archive on `address` and `port`. Raises OSError."""
+    def at(self, address: str, port: int, login: str | None = None) -> Iterator[None]:
+        """Serves the archive on `address` and `port`, to the `login` USER:PASSWORD or to all.
+
+        Raises OSError.
+        """
         asked = self.asked
+        wanted = login and f"Basic {base64.b64encode(login.encode()).decode()}"
 
         class Handler(http.server.SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if wanted in (None, self.headers.get("Authorization")):
+                    super().do_GET()
+                    return
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="archive"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
             def log_message(self, *arguments: object) -> None:
                 asked.append(self.path)
 

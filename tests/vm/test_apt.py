@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .. import acng
+from ..acng import free_port
 from ..archive import SUITE, Archive, build_deb, served
 from .conftest import Account, Outcome
 from .test_stages import on_disk
@@ -65,7 +66,7 @@ def sources(archive: Archive, uri: str, more: str = "", suites: str = SUITE) -> 
 {key}"""
 
 
-def build(account: Account, name: str, stages: str, *options: str) -> Outcome:
+def build(account: Account, name: str, stages: str, *options: str, **environment: str) -> Outcome:
     recipe = account.write(
         account.directory / f"{name}.yml", f"name: {name}\n{ACCEPTED}stages:\n{stages}{NO_KERNEL}"
     )
@@ -73,6 +74,7 @@ def build(account: Account, name: str, stages: str, *options: str) -> Outcome:
     return account.run(
         *("build", recipe, "--output", output, "--no-boot-test", "--json"),
         *("--progress", "plain", "--max-age", "0", *options),
+        **environment,
     )
 
 
@@ -132,6 +134,34 @@ def test_sources_packages_pins_and_files_of_the_recipe(account: Account, archive
     ]
     assert on_disk(image, "cat /etc/apt/keyrings/extra.asc") == archive.key
     assert "forty two" in on_disk(image, "cat /var/cache/debconf/config.dat")
+
+
+def test_a_repository_with_a_password_and_an_older_version(
+    account: Account, archive: Archive
+) -> None:
+    port = free_port()
+    stages = f"""\
+{sources(archive, f"http://10.0.2.2:{port}")}
+  - type: apt
+    packages: [zz-tool]
+    secrets: [{{name: login, env: LOGIN}}]
+    credentials: [{{machine: "http://10.0.2.2:{port}", secret: login}}]
+  - type: apt
+    packages: [zz-tool=1.0]
+    allow-downgrades: true
+    secrets: [{{name: login, env: LOGIN}}]
+    credentials: [{{machine: "http://10.0.2.2:{port}", secret: login}}]
+"""
+    with archive.at("127.0.0.1", port, login="me:one-word"):
+        outcome = build(account, "password", stages, "--allow-env", "LOGIN", LOGIN="me:one-word")
+        assert outcome.status == 0, outcome.stderr
+        wrong = build(account, "wrong", stages, "--allow-env", "LOGIN", LOGIN="me:another")
+    image = account.directory / "password-out/password.raw"
+    assert installed(image)["zz-tool"] == "1.0 install ok installed"
+    assert b"one-word" not in image.read_bytes()
+    assert wrong.status != 0
+    assert "asks for a password (401)" in wrong.stderr
+    assert "another" not in wrong.stderr + wrong.stdout
 
 
 @pytest.fixture(scope="module")
