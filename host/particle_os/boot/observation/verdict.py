@@ -127,6 +127,18 @@ class Observation:
         )
 
 
+def stopped(quiet: float, *, boot_loader: bool) -> Outcome:
+    """The outcome for a boot loader, or for the code before it, that was quiet for some seconds."""
+    if not boot_loader:
+        message = f"the disk's boot code has printed and read nothing for {quiet:.0f} s"
+        return "boot-loader-failed", message
+    return (
+        "kernel-not-started",
+        f"the boot loader has loaded no kernel and has read nothing for {quiet:.0f} s; it may be "
+        "waiting for a key",
+    )
+
+
 def time_out(
     progress: BootProgress,
     seconds: float,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from particle_os.boot.observation import screen
-from particle_os.boot.observation.events import is_reset, shut_itself_down
+from particle_os.boot.observation.events import Resets, is_reset, shut_itself_down
 from particle_os.boot.observation.shown_console import ShownConsole
 from particle_os.boot.observation.signs import (
     ANSWER,
@@ -23,11 +23,10 @@ from particle_os.boot.observation.signs import (
     PHASES,
     PROMPT,
     RESETS_AGAIN,
-    STARTS,
     reasons_in,
 )
 from particle_os.boot.observation.suspicion import GRACE_SECONDS, SignPlace, Suspicion
-from particle_os.boot.observation.verdict import BootProgress, Outcome, time_out
+from particle_os.boot.observation.verdict import BootProgress, Outcome, stopped, time_out
 from particle_os.errors import VmError
 from particle_os.system.deadline import Deadline
 from particle_os.vm.chardev import Chardev
@@ -48,6 +47,8 @@ STALL_PROCESSOR_SECONDS = 6.0
 # that, the seconds of GRUB's countdown last minutes. The watch restarts a machine whose menu counts
 # down without end, at most so often.
 NEW_STARTS = 2
+# A sign counts only once the machine has used the processor for so long after it, or sleeps.
+RAN_SECONDS = 1.0
 # A new system may restart once or twice, for an update or a relabelling.
 RESTARTS = 2
 # QEMU ends within so many seconds after it closes its monitor.
@@ -96,7 +97,7 @@ class Watch:
         self._phase = -1
         self._window = b""
         self._suspicion = Suspicion()
-        self._resets = 0
+        self._resets = Resets()
         self._counts_down = False
         self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
         self._asked = self._heard
@@ -107,7 +108,7 @@ class Watch:
         self._prompts = False
         self._reasons: dict[str, None] = {}
         self._operations = 0
-        self._processor = 0.0
+        self._processor = self._signed = 0.0
         self._firmware_seen = 0
 
     @property
@@ -226,7 +227,10 @@ class Watch:
         self._counts_down = self._counts_down or COUNTDOWN.search(text) is not None
 
     def _suspect(self, text: bytes, place: SignPlace) -> None:
+        known = bool(self._suspicion)
         self._suspicion.look_for_signs(text, place, self._phase, time.monotonic())
+        if self._suspicion and not known:
+            self._signed = screen.processor_seconds(self._machine)
 
     def _firmware_says(self) -> Outcome | None:
         data = self._firmware.data[self._firmware_seen :]
@@ -295,12 +299,7 @@ class Watch:
             return None
         self._asked = now
         events = self._machine.monitor.events(self._monitor_deadline())
-        self._resets += sum(map(is_reset, events))
-        # A system that only jumps to the firmware's start causes no event. The firmware then resets
-        # the machine, which causes one, and may report the reset before QEMU does.
-        output = self._firmware.data
-        starts = output.count(STARTS) - 1 - self.new_starts
-        restarts = max(self._resets - output.count(RESETS_AGAIN), starts)
+        restarts = self._resets.restarts(events, self._firmware.data, self.new_starts)
         if restarts <= self.restarts:
             return None
         if self._suspicion:
@@ -310,10 +309,8 @@ class Watch:
         if self.restarts <= RESTARTS:
             return None
         seconds = time.monotonic() - self._started
-        return (
-            "reboot-loop",
-            f"the machine restarted itself {self.restarts} times within {seconds:.0f} s",
-        )
+        times = f"{self.restarts} times within {seconds:.0f} s"
+        return "reboot-loop", f"the machine restarted itself {times}"
 
     def _begin_again(self) -> None:
         self._phase, self._window, self._counts_down = -1, b"", False
@@ -358,20 +355,19 @@ class Watch:
         handed_over = HANDED_OVER.search(self._firmware.data[self._firmware_seen :])
         if self._phase >= KERNEL or not (loader_runs or handed_over):
             return None
-        if not loader_runs:
-            return (
-                "boot-loader-failed",
-                f"the disk's boot code has printed and read nothing for {quiet:.0f} s",
-            )
-        return (
-            "kernel-not-started",
-            f"the boot loader has loaded no kernel and has read nothing for {quiet:.0f} s; it "
-            "may be waiting for a key",
-        )
+        return stopped(quiet, boot_loader=loader_runs)
 
     def _weigh(self) -> Outcome | None:
+        if self._suspicion and not self._has_run():
+            return None
         now = time.monotonic()
         return self._suspicion.weigh(self._phase, self._heard, self._used_disk, now)
+
+    def _has_run(self) -> bool:
+        """Whether the machine has run since the sign, or sleeps: a busy host may not let it."""
+        if screen.processor_seconds(self._machine) - self._signed >= RAN_SECONDS:
+            return True
+        return screen.ASLEEP in screen.registers_of(self._machine, self._monitor_deadline())
 
     def _prompted(self) -> Outcome | None:
         """Returns the outcome for a stable login prompt if the user asked for no more."""

@@ -182,6 +182,23 @@ def test_who_says_that_the_kernel_is_dead_and_reads_on_has_lied(observe):
     assert dead.now < 17
 
 
+def test_a_sign_does_not_count_while_a_busy_host_lets_nothing_run(observe):
+    """The boot loader says that an entry fails, and goes on with the next one a minute later."""
+    said = [*BOOT[:2], (0.6, b"Failed to execute Debian\r\n"), (60, b"Linux version 6.12\r\n")]
+    machine = Played(said, answers=80)
+    machine.share, machine.registers = 0.01, works
+    assert observe(machine)[1] is None
+    # One that sleeps needs no processor.
+    sleeps = Played(said, answers=80)
+    sleeps.share = 0.01
+    assert observe(sleeps)[1][0] == "kernel-not-started"
+    assert sleeps.now < 10
+    runs = Played(said, answers=80)
+    runs.registers = works
+    assert observe(runs)[1][0] == "kernel-not-started"
+    assert runs.now < 10
+
+
 class InEmergency(Played):
     """A system that reports emergency mode at 20 s while a service continues to read the disk."""
 
