@@ -1,4 +1,4 @@
-"""What the host makes is for its user alone, except for what the tables below name.
+"""Files and directories of the host are for its user alone, except for those in a table below.
 
 The tests read the sources and run nothing. They notice a mode that is loosened or left out.
 """
