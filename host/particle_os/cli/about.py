@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -26,8 +27,9 @@ def explain_command(output: OutputStyle, path: str) -> None:
     'recipe' explains the keys of a recipe, 'include' the files of stages that a recipe can include,
     'check' the checks of boot tests, and 'check.KIND' one of them. A key of the recipe, such as
     base-image, and the kind of a check, such as unit, also work alone unless a stage has that name.
+    The files stages/NAME.yml of this directory are stages, too.
     """
-    found = reference.find(path)
+    found = reference.find(path, Path())
     output.show(asdict(found), [reference.text(found)])
 
 

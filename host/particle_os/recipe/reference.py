@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
 
+from particle_os.documents import document
+from particle_os.documents.document import Node
 from particle_os.documents.words import did_you_mean, nearest
-from particle_os.errors import UsageError
+from particle_os.errors import UsageError, printable
 from particle_os.recipe import model, variables
 from particle_os.recipe.checks.kinds import KINDS
 from particle_os.recipe.passes import include, legacy
@@ -117,9 +121,10 @@ def _options(
         yield from _options(inner, definitions)
 
 
-def find(path: str) -> ReferenceEntry | Option:
+def find(path: str, directory: Path | None = None) -> ReferenceEntry | Option:
     """The entry of `STAGE`, or of `STAGE.OPTION` at any depth.
 
+    The stages include the own types of stages of the recipes in `directory`.
     `recipe` means the recipe itself, `include` the item that replaces a stage, `check` all checks,
     and `check.KIND` one check. Any other word is a key of the recipe, an option of every stage, or
     the kind of a check. Raises UsageError with the nearest name.
@@ -131,6 +136,9 @@ def find(path: str) -> ReferenceEntry | Option:
     path = path.removeprefix(legacy.PREFIX)
     first, *rest = path.split(".")
     keys = definitions["Recipe"]["properties"]
+    own = include.own_stages(directory) if directory else {}
+    if first not in classes and first in own:
+        return _of_own_stage(first, own[first], rest)
     if first not in classes:
         others = {
             **dict.fromkeys(checks, "check"),
@@ -147,7 +155,7 @@ def find(path: str) -> ReferenceEntry | Option:
         first, *rest = rest
         name = f"check.{first}"
     if first not in classes:
-        known = classes if classes is checks else {*classes, *keys}
+        known = classes if classes is checks else {*classes, *keys, *own}
         raise _unknown("check" if classes is checks else "stage or key", first, known)
     found: ReferenceEntry | Option = _entry(name, classes[first], definitions)
     inner = [classes[first]]
@@ -161,6 +169,37 @@ def find(path: str) -> ReferenceEntry | Option:
         described = f"{found.description}\n\n{definitions[kind]['description']}"
         return ReferenceEntry(path, described, tuple(_read(kind, definitions)))
     return found
+
+
+def _of_own_stage(name: str, path: Path, rest: Sequence[str]) -> ReferenceEntry | Option:
+    """The entry of a file stages/NAME.yml, or of one of its variables. Raises InvalidDocument."""
+    source = document.load(path)
+    description = source.root.child("description")
+    declared = source.root.child(variables.KEY)
+    inner = declared.value if declared is not None and isinstance(declared.value, dict) else {}
+    options = {key: _of_variable(key, node) for key, node in inner.items()}
+    text = (
+        str(description.value) if description else f"A type of stage of this recipe's own: {path}"
+    )
+    found = ReferenceEntry(name, printable(text, 1000), tuple(options.values()))
+    if not rest:
+        return found
+    if len(rest) > 1 or rest[0] not in options:
+        raise _unknown("option", ".".join(rest), options)
+    return options[rest[0]]
+
+
+def _of_variable(name: str, node: Node) -> Option:
+    """The option that a variable of a file of stages makes."""
+    given = node.plain()
+    stated = given if isinstance(given, dict) else {"default": given}
+    default = stated.get("default")
+    kind = stated.get("type") or variables.kind_of(default) or "value"
+    shown = "" if default is None else json.dumps(default, ensure_ascii=False)
+    about = printable(str(stated.get("description", "")), 1000)
+    return Option(
+        printable(name, 100), str(kind), default is None, printable(shown, 200), about, ()
+    )
 
 
 def _definitions() -> dict[str, Any]:

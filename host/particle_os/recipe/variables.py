@@ -323,7 +323,7 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
     if default is None:
         return Variable(kind, None, node.mark)
     value = default.plain()
-    found = _kind_of(value)
+    found = kind_of(value)
     if found is None or (kind is not None and kind != found):
         wanted = kind or KINDS_IN_WORDS
         source.problem(default.mark, "bad-type", f"{name}: the default must be {wanted}")
@@ -338,7 +338,7 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
 def _argued(included: Source, name: str, declared: Variable, node: Node) -> Variable:
     """A declared variable with an argument as its value."""
     value = node.plain()
-    kind = _kind_of(value)
+    kind = kind_of(value)
     if kind is None or declared.kind not in (None, kind):
         wanted = declared.kind or KINDS_IN_WORDS
         what = {"list": "a list of strings", "boolean": "true or false"}.get(wanted, wanted)
@@ -347,7 +347,8 @@ def _argued(included: Source, name: str, declared: Variable, node: Node) -> Vari
     return Variable(kind, value, node.mark)
 
 
-def _kind_of(value: object) -> VariableKind | None:
+def kind_of(value: object) -> VariableKind | None:
+    """The kind of a plain value; None for a value that no variable has."""
     match value:
         case bool():
             return "boolean"

@@ -144,3 +144,33 @@ def test_without_a_home_doctor_says_what_to_do(monkeypatch):
     assert result.exit_code == 5
     assert "the cache directory /dev/null/particle-os cannot be made" in result.stdout
     assert "XDG_CACHE_HOME" in result.stdout
+
+
+def test_the_own_stages_of_a_recipe_are_explained(tmp_path, monkeypatch):
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages/web.yml").write_text(
+        "description: A site of ours\n"
+        "variables:\n"
+        "  domain: {type: string, description: Its name}\n"
+        "  port: 8080\n"
+        '  "bad\\e[31m": {default: [a], description: "x\\e[2J"}\n'
+        "stages: []\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    shown = run("explain", "web").output
+    for words in (
+        "A site of ours",
+        "domain: string, required",
+        "Its name",
+        "port: integer, default 8080",
+    ):
+        assert words in shown
+    assert "\x1b" not in shown
+    assert run("explain", "web.port").output.startswith("  port: integer")
+    assert "did you mean 'domain'?" in run("explain", "web.domian").output
+    assert "did you mean 'web'?" in run("explain", "wbe").output
+    (tmp_path / "stages/web.yml").write_text("- [\n")
+    assert run("explain", "web").exit_code == 2
+    # The program's own stages come first.
+    (tmp_path / "stages/apt.yml").write_text("description: Another\n")
+    assert "Another" not in run("explain", "apt").output
