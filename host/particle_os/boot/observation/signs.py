@@ -34,7 +34,7 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
             rb"Welcome to (?!GRUB)[^\r\n]{4}|systemd \d+.* running in system mode|INIT: version"
         ),
     ),
-    ("login prompt", re.compile(rb"login: ")),
+    ("login prompt", re.compile(rb"login:(?:\s|\Z)")),
     # The probe's first line and its facts come on a separate channel, not on the console.
     ("answer", re.compile(rb"(?!)")),
     ("checks", re.compile(rb"(?!)")),

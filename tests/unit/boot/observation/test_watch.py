@@ -17,6 +17,13 @@ def test_the_answer_ends_the_wait_and_the_phases_are_timed(observe):
     assert watched.phases["initramfs"] == pytest.approx(6, abs=0.3)
 
 
+def test_boot_code_that_shows_a_prompt_has_not_stopped(observe):
+    """It is no boot loader that waits, and no system: it says nothing more until the end."""
+    _, (status, message) = observe(Played([BOOT[0], (0.4, b"Debian 13\r\nx login: ")]))
+    assert status == "timed-out"
+    assert "last seen: login prompt" in message
+
+
 def test_words_that_a_boot_loader_places_are_no_sign_of_the_system(observe):
     grub = (0.6, b"Welcome to \x1b[04;11H \x1b[04;12HGRUB!\r\n")
     watched, failure = observe(Played([BOOT[0], grub, *SYSTEMD[2:]], answers=15))
