@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from particle_agent.target.target import Target
 # Debian Policy, 9.2.2: the IDs of ordinary users.
 REGULAR_IDS = range(1000, 60000)
 HOMES, SKELETON = "/home/", "/etc/skel"
-# login.defs(5) of Debian 13: HOME_MODE.
-HOME_MODE = 0o700
+# login.defs(5) of Debian 13: HOME_MODE. It replaces the mode of directories that no one has chosen.
+HOME_MODE, OPEN_MODE = 0o700, 0o755
 
 
 @dataclass(frozen=True)
@@ -43,34 +44,64 @@ def regular_users(target: Target) -> Iterator[RegularUser]:
             yield RegularUser(name, int(uid), int(gid), home)
 
 
-def take_home(target: Target, name: str) -> None:
-    """Gives a new regular user what root has put into the home directory before.
+def take_home(target: Target, name: str, skeleton: str = SKELETON) -> None:
+    """Gives a new regular user the home directory that was there before, and notes that.
 
     useradd(8) leaves an existing home directory as it is: root's, and without the skeleton. Home
-    directories outside of /home may belong to a service.
+    directories outside of /home, also behind a link, may belong to a service.
     """
     user = next((each for each in regular_users(target) if each.name == name), None)
-    if user is None or not user.home.startswith(HOMES) or not target.exists(user.home):
+    if user is None or not user.home.startswith(HOMES):
         return
     home = target.path(user.home)
-    if target.exists(SKELETON):
-        _complete(target.path(SKELETON), home)
-    if home.stat().st_uid == 0:
+    if target.path(HOMES) not in home.parents or not home.is_dir() or not target.holds(home):
+        return
+    _complete(target, target.path(skeleton), home)
+    was_roots = home.stat().st_uid == 0
+    closed = was_roots and stat.S_IMODE(home.stat().st_mode) == OPEN_MODE
+    if closed:
         home.chmod(HOME_MODE)
+    for place in _of_root(target, home):
+        target.chown(place, (user.uid, user.gid))
+    if was_roots:
+        mode = f", and has the mode {HOME_MODE:04o}" if closed else ""
+        target.reporter.note(
+            f"{user.home} was there before the user {name}: it now belongs to the user, with "
+            f"root's files in it{mode}; a files stage after the users stage can change that"
+        )
+
+
+def _of_root(target: Target, home: Path) -> Iterator[Path]:
+    """What belongs to root in a home directory, and the directory itself."""
     for directory, directories, files in os.walk(home):
+        directories[:] = [each for each in directories if target.holds(Path(directory, each))]
         for entry in (".", *directories, *files):
             place = Path(directory, entry)
             if place.lstat().st_uid == 0:
-                target.chown(place, (user.uid, user.gid))
+                yield place
 
 
-def _complete(skeleton: Path, home: Path) -> None:
-    """Copies what is missing in a home directory."""
-    for source in skeleton.rglob("*"):
-        place = home / source.relative_to(skeleton)
-        if os.path.lexists(place) or not place.parent.is_dir() or place.parent.is_symlink():
-            continue
-        if source.is_symlink() or source.is_file():
-            shutil.copy2(source, place, follow_symlinks=False)
-        elif source.is_dir():
-            place.mkdir(mode=source.stat().st_mode & 0o7777)
+def _complete(target: Target, skeleton: Path, home: Path) -> None:
+    """Copies what is missing in a home directory. Links are copied, and never followed."""
+    if not target.holds(skeleton):
+        return
+    for directory, directories, files in os.walk(skeleton):
+        here = home / Path(directory).relative_to(skeleton)
+        for name in (*directories, *files):
+            source, place = Path(directory, name), here / name
+            if os.path.lexists(place):
+                continue
+            if source.is_symlink() or source.is_file():
+                shutil.copy2(source, place, follow_symlinks=False)
+            elif source.is_dir() and source != home:
+                place.mkdir(mode=stat.S_IMODE(source.stat().st_mode))
+        # What is no directory in the home directory leads elsewhere, or is not the skeleton's.
+        directories[:] = [
+            name
+            for name in directories
+            if target.holds(Path(directory, name)) and _is_real_directory(here / name)
+        ]
+
+
+def _is_real_directory(place: Path) -> bool:
+    return place.is_dir() and not place.is_symlink()

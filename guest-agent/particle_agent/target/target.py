@@ -203,6 +203,16 @@ class Target:
     def is_link(self, path: str) -> bool:
         return self.path(path, follow=False).is_symlink()
 
+    def holds(self, place: Path) -> bool:
+        """Whether a place in the VM lies on the target's own disk, and not in a mount of a build.
+
+        Such mounts, as /proc, are no part of the image, and their files are those of the VM.
+        """
+        try:
+            return place.lstat().st_dev == self.root.stat().st_dev
+        except FileNotFoundError:
+            return False
+
     def read(self, path: str) -> str:
         return self.read_bytes(path).decode("utf-8", "replace")
 

@@ -103,6 +103,15 @@ def test_a_symlink_replaces_what_was_there(target):
     assert os.readlink(target.root / "etc/localtime") == "/usr/share/zoneinfo/UTC"
 
 
+def test_the_target_holds_its_own_disk_and_no_mounts(target):
+    target.make_directory("/home")
+    target.symlink("/link", "/proc")
+    assert target.holds(target.path("/home"))
+    assert target.holds(target.root / "link")
+    assert not target.holds(target.root / "missing")
+    assert not target.holds(Path("/proc"))
+
+
 def test_a_directory_that_is_missing_is_empty(target):
     assert target.list("/nowhere") == []
 

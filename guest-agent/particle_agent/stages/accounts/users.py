@@ -34,7 +34,7 @@ from particle_agent.contract.values import (
 )
 from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
-from particle_agent.system.accounts import entries, take_home
+from particle_agent.system.accounts import HOMES, SKELETON, entries, take_home
 from particle_agent.target.target import SECRETS, Target
 
 KeysFile = Annotated[str, OnHost(*HOST_PATH, faults=keys.authorized_keys_faults)]
@@ -303,8 +303,10 @@ def _account(target: Target, user: User) -> None:
     options += ["--no-create-home" if home == NO_HOME else "--create-home"]
     options += ["--home-dir", home] if home else []
     options += ["--shell", user.shell or (NOLOGIN if user.system else "/bin/bash")]
+    had_home = target.exists(home or f"{HOMES}{user.name}")
     target.chroot(["useradd", *options, "--", user.name])
-    take_home(target, user.name)
+    if had_home:
+        take_home(target, user.name, user.skeleton or SKELETON)
 
 
 def _password(target: Target, user: User) -> None:
