@@ -126,6 +126,15 @@ UserName = Annotated[
         32,
     ),
 ]
+# The accounts of packages have other names, too, such as Debian-exim.
+KnownAccount = Annotated[
+    str,
+    Text(
+        "the name of a user or group in the image, such as 'www-data' or 'Debian-exim'",
+        r"[A-Za-z_][A-Za-z0-9_.-]{0,31}",
+        32,
+    ),
+]
 # SUPPORTED of glibc: language, territory, optional codeset and modifier.
 LocaleName = Annotated[
     str,
@@ -243,7 +252,8 @@ OwnerText = Annotated[
     str,
     Text(
         "a user, a user and a group, or a group, such as 'www-data', 'root:adm' or ':adm'",
-        r"[a-z_][a-z0-9_-]{0,31}(:[a-z_][a-z0-9_-]{0,31})?|:[a-z_][a-z0-9_-]{0,31}",
+        r"[A-Za-z_][A-Za-z0-9_.-]{0,31}(:[A-Za-z_][A-Za-z0-9_.-]{0,31})?"
+        r"|:[A-Za-z_][A-Za-z0-9_.-]{0,31}",
         65,
     ),
 ]
@@ -256,7 +266,7 @@ UnitOrService = Annotated[
     str,
     Text(
         "a systemd unit such as 'ssh.service' or 'ssh'",
-        r"[A-Za-z0-9:_.@\\-]+\.[a-z]+|[A-Za-z0-9_][A-Za-z0-9:_@-]*",
+        r"[A-Za-z0-9:_.@\\-]+\.[a-z]+|[A-Za-z0-9_]([A-Za-z0-9:_.@-]*[A-Za-z0-9:_@-])?",
     ),
 ]
 # systemd.time(7), CALENDAR EVENTS
@@ -326,7 +336,6 @@ XkbOption = Annotated[
 ]
 UserId = Annotated[int, Between(0, 4294967294)]
 GroupId = Annotated[int, Between(0, 4294967294)]
-# passwd(5): the fifth field.
 Date = Annotated[
     str,
     Text("a date such as '2030-12-31'", r"[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"),
@@ -334,6 +343,7 @@ Date = Annotated[
 # subuid(5)
 SubordinateId = Annotated[int, Between(65536, 4294967294)]
 IdCount = Annotated[int, Between(1, 1 << 31)]
+# passwd(5): the fifth field.
 Comment = Annotated[
     str, Text("a text without ':' and control characters", r"[^:\x00-\x1f\x7f]*", 1024)
 ]

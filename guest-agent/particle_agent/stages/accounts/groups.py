@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import AtLeastOne, Options, refuse, repeated
-from particle_agent.contract.values import GroupId, UserName
+from particle_agent.contract.values import GroupId, KnownAccount, UserName
 from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
 from particle_agent.system.accounts import entries
@@ -24,7 +24,7 @@ class Group(Options):
     """The group name."""
     gid: GroupId | None = None
     """The numeric group ID. The default is the next free one."""
-    members: tuple[UserName, ...] = ()
+    members: tuple[KnownAccount, ...] = ()
     """Users to add to the group. Each must exist in the image."""
     system: bool = False
     """Whether a new group is a system group, with an ID below 1000."""

@@ -26,6 +26,7 @@ from particle_agent.contract.values import (
     Date,
     GroupId,
     IdCount,
+    KnownAccount,
     PasswordHash,
     SshPublicKey,
     SubordinateId,
@@ -74,12 +75,12 @@ class User(Options):
     and no login shell unless they are given."""
     comment: Comment | None = None
     """The full name, or what the account is for (GECOS)."""
-    group: UserName | None = None
+    group: KnownAccount | None = None
     """The primary group, which must exist in the image or come from an earlier `groups` stage. The
     default is a new group with the user's name."""
     gid: GroupId | None = None
     """The group ID of that new group. The default is the user ID, or the next free one."""
-    groups: tuple[UserName, ...] = ()
+    groups: tuple[KnownAccount, ...] = ()
     """Supplementary groups. Each must exist in the image or come from an earlier `groups` stage."""
     shell: AbsolutePath | None = None
     """The login shell. The default is /bin/bash, and /usr/sbin/nologin for a system account."""

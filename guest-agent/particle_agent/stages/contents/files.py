@@ -22,10 +22,10 @@ from particle_agent.contract.values import (
     AbsolutePath,
     Download,
     FileMode,
+    KnownAccount,
     LinkText,
     OwnerText,
     PathPattern,
-    UserName,
 )
 from particle_agent.stages.base import StageOptions
 from particle_agent.stages.contents.placing import Owner, Placer, owner_of
@@ -53,10 +53,10 @@ class File(Options):
     """A file from the network, which the host fetches and checks."""
     mode: FileMode | None = None
     """The permissions, in quotes. The default is "0644", and for a copy the mode of the source."""
-    owner: UserName | None = None
+    owner: KnownAccount | None = None
     """The owner: a user in the image. The default is root, and in a regular user's home directory
     that user. Existing directories keep theirs."""
-    group: UserName | None = None
+    group: KnownAccount | None = None
     """The group: a group in the image. The default is the group of the default owner."""
     modes: Mapping[PathPattern, FileMode] = field(default_factory=dict)
     """The permissions in a copied directory, by patterns for paths in the image. A later pattern
@@ -85,10 +85,10 @@ class Directory(Options):
     """The path in the image. Missing parent directories are created."""
     mode: FileMode | None = None
     """The permissions, in quotes. The default is "0755"; an existing directory keeps its own."""
-    owner: UserName | None = None
+    owner: KnownAccount | None = None
     """The owner: a user in the image. The default is root, and in a regular user's home directory
     that user; an existing directory keeps its own."""
-    group: UserName | None = None
+    group: KnownAccount | None = None
     """The group: a group in the image. The default is as for `owner`."""
 
 

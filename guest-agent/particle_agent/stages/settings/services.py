@@ -4,75 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import AtLeastOne, Options, Place, idle, refuse, repeated
-from particle_agent.contract.values import (
-    Argument,
-    Calendar,
-    FileStem,
-    Script,
-    UnitOrService,
-    UserName,
-)
-from particle_agent.errors import CommandFailed, StageError
+from particle_agent.contract.options import Place, idle, refuse, repeated
+from particle_agent.contract.unit_names import SYSTEM, USER, full_name
+from particle_agent.contract.values import KnownAccount, UnitOrService
+from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
-from particle_agent.stages.settings.units import SYSTEM, USER, full_name, units_of
+from particle_agent.stages.settings.unit_files import DropIn, Timer, drop_in_files
+from particle_agent.stages.settings.unit_states import UnitStates, contradictions
+from particle_agent.system.accounts import entries
+from particle_agent.system.units import SYSTEMCTL, units_of
 from particle_agent.target.target import Target
 
-SYSTEMCTL = "/bin/systemctl"
 LINGER = "/var/lib/systemd/linger"
-# systemd.service(5): prefixes of a program with a meaning.
-PREFIXES = "@-:+!|"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DropIn(Options):
-    """A file that changes settings of a unit: /etc/systemd/system/UNIT.d/NAME.conf."""
-
-    unit: UnitOrService
-    """The unit."""
-    content: Script
-    """The text, with its sections, such as `[Service]`."""
-    name: FileStem = "recipe"
-    """The name of the file, without `.conf`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timer(Options):
-    """A command that runs at certain times: the units NAME.timer and NAME.service."""
-
-    name: FileStem
-    """The name of the units."""
-    command: Annotated[tuple[Argument, ...], AtLeastOne()]
-    """The program and its arguments. No shell reads them."""
-    on_calendar: Calendar
-    """When it runs, in the notation of systemd.time(7): `daily`, `Mon *-*-* 03:00`."""
-    persistent: bool = True
-    """Whether it runs at the next boot if the machine was off at the time."""
-    user: UserName = "root"
-    """The user that runs the command."""
-
-    def __post_init__(self) -> None:
-        if self.command[0][:1] in PREFIXES:
-            raise ValueError(f"timer {self.name}: the program begins with '{self.command[0][:1]}'")
-
-    def units(self) -> Iterator[tuple[str, str]]:
-        """The names and texts of the two units."""
-        line = " ".join(map(quoted, self.command))
-        about = f"[Unit]\nDescription=Timer {self.name}\n\n"
-        yield (
-            f"{self.name}.service",
-            f"{about}[Service]\nType=oneshot\nUser={self.user}\nExecStart={line}\n",
-        )
-        persistent = "yes" if self.persistent else "no"
-        yield (
-            f"{self.name}.timer",
-            f"{about}[Timer]\nOnCalendar={self.on_calendar}\nPersistent={persistent}\n\n"
-            "[Install]\nWantedBy=timers.target\n",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +45,7 @@ class Services(StageOptions):
     """Units of users that do not start at login."""
     user_mask: tuple[UnitOrService, ...] = ()
     """Units of users that cannot be started at all."""
-    linger: tuple[UserName, ...] = ()
+    linger: tuple[KnownAccount, ...] = ()
     """Users whose units start at boot and stay without a login (loginctl(1))."""
     drop_ins: tuple[DropIn, ...] = ()
     """Changes of settings of units."""
@@ -112,12 +59,25 @@ class Services(StageOptions):
         )  # fmt: skip
         given = any(getattr(self, name.replace("-", "_")) for name in work)
         names = ((("timers", i, "name"), timer.name) for i, timer in enumerate(self.timers))
+        files = (
+            (("drop-ins", i, "name"), d.path(full_name(d.unit)))
+            for i, d in enumerate(self.drop_ins)
+        )
+        user_wanted = ((("user-enable", i), unit) for i, unit in enumerate(self.user_enable))
         refuse(
             () if given else idle("services", *work),
-            _contradictions("", self.enable, (*self.disable, *self.mask)),
-            _contradictions("user-", self.user_enable, (*self.user_disable, *self.user_mask)),
+            contradictions(self._wanted(), (*self.disable, *self.mask)),
+            contradictions(user_wanted, (*self.user_disable, *self.user_mask)),
             repeated("timer", names),
+            repeated("the drop-in", files),
         )
+
+    def _wanted(self) -> Iterator[tuple[Place, str]]:
+        """The places and names of the units that start at boot."""
+        for option, units in (("enable", self.enable), ("preset", self.preset)):
+            yield from (((option, i), unit) for i, unit in enumerate(units))
+        for i, timer in enumerate(self.timers):
+            yield ("timers", i, "name"), f"{timer.name}.timer"
 
     def needs(self) -> Iterator[Need]:
         yield needs.package("systemd-sysv", SYSTEMCTL, "services", others=True)
@@ -127,72 +87,46 @@ class Services(StageOptions):
             why = f"timer {timer.name}"
             yield needs.user(timer.user, why, "timers", index, "user")
 
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        for timer in self.timers:
+            for name, _ in timer.units():
+                yield f"{SYSTEM[0]}/{name}", "give the timer another name"
+        for drop_in in self.drop_ins:
+            yield drop_in.path(full_name(drop_in.unit)), "give the drop-in another name"
+
     def run(self, target: Target) -> None:
         if not target.exists(SYSTEMCTL):
             raise StageError(
                 "the image has no systemctl",
                 hint="Add 'systemd-sysv' to the packages of an apt stage before this one.",
             )
-        for timer in self.timers:
-            _check_calendar(target, timer)
-            for name, text in timer.units():
-                target.write(f"{SYSTEM[0]}/{name}", text)
+        self._check_users(target)
         units, of_users = units_of(target), units_of(target, USER)
-        known = {
-            "": [list(map(units.real, names)) for names in self._changes()],
-            "--global": [list(map(of_users.real, names)) for names in self._user_changes()],
-        }
-        for drop_in in self.drop_ins:
-            # A setting of an instance changes that instance alone.
-            directory = f"{SYSTEM[0]}/{units.real(drop_in.unit)}.d"
-            target.write(f"{directory}/{drop_in.name}.conf", drop_in.content)
-        for scope, (enable, disable, mask, preset) in known.items():
-            # An alias that a disabled unit has can then belong to an enabled one.
-            for verb, names in (
-                ("disable", disable),
-                ("mask", mask),
-                ("unmask", enable),
-                ("preset", preset),
-                ("enable", enable),
-            ):
-                if names:
-                    options = [scope] if scope else []
-                    target.chroot(["systemctl", "--quiet", *options, verb, "--", *names])
+        for timer in self.timers:
+            timer.check(target, units)
+        made = {f"{SYSTEM[0]}/{n}": text for timer in self.timers for n, text in timer.units()}
+        units = units.with_files({path.rpartition("/")[2]: path for path in made})
+        timers = tuple(f"{timer.name}.timer" for timer in self.timers)
+        states = (
+            UnitStates((*self.enable, *timers), self.disable, self.mask, self.preset),
+            UnitStates(self.user_enable, self.user_disable, self.user_mask, users=True),
+        )
+        resolved = [each.resolved(of_users if each.users else units) for each in states]
+        made |= drop_in_files(target, units, self.drop_ins)
+        for path, text in made.items():
+            target.write(path, text)
+        for each in resolved:
+            each.apply(target)
         for user in self.linger:
             target.write(f"{LINGER}/{user}", "")
 
-    def _changes(self) -> tuple[tuple[str, ...], ...]:
-        timers = tuple(f"{timer.name}.timer" for timer in self.timers)
-        return (*self.enable, *timers), self.disable, self.mask, self.preset
-
-    def _user_changes(self) -> tuple[tuple[str, ...], ...]:
-        return self.user_enable, self.user_disable, self.user_mask, ()
-
-
-def _contradictions(
-    prefix: str, enable: tuple[str, ...], others: tuple[str, ...]
-) -> Iterator[tuple[Place, str]]:
-    against = set(map(full_name, others))
-    for index, unit in enumerate(map(full_name, enable)):
-        if unit in against:
-            message = f"{unit}: a unit cannot be enabled and also disabled or masked"
-            yield (f"{prefix}enable", index), message
-
-
-def _check_calendar(target: Target, timer: Timer) -> None:
-    try:
-        target.capture(["systemd-analyze", "calendar", "--", timer.on_calendar])
-    except CommandFailed as error:
-        raise StageError(
-            f"timer {timer.name}: systemd understands no time '{timer.on_calendar}'",
-            hint="See systemd.time(7), such as 'daily' or 'Mon *-*-* 03:00'.",
-        ) from error
-
-
-def quoted(text: str) -> str:
-    """An argument in the notation of ExecStart= (systemd.service(5), systemd.syntax(7))."""
-    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "%": "%%", "$": "$$"}
-    escaped = "".join(
-        escapes.get(each) or (each if each >= " " else f"\\x{ord(each):02x}") for each in text
-    )
-    return f'"{escaped}"'
+    def _check_users(self, target: Target) -> None:
+        known = {"root", *entries(target, "passwd")}
+        named = [("linger", user) for user in self.linger]
+        named += [(f"timer {timer.name}", timer.user) for timer in self.timers]
+        for why, user in named:
+            if user not in known:
+                raise StageError(
+                    f"{why}: there is no user {user} in the image",
+                    hint="Make it in a users stage, or install its package, before this stage.",
+                )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from particle_agent.contract import commands
 from particle_agent.stages.accounts.users import Users
 from particle_agent.stages.contents.run import Run
+from particle_agent.stages.settings.services import Services
 
 from particle_os.documents.document import Key
 from particle_os.recipe.checks.contents import CommandCheck
@@ -37,6 +38,12 @@ def check_commands(reading: Reading) -> None:
         (("stages", index), stage.command)
         for index, stage in enumerate(recipe.stages)
         if isinstance(stage, Run) and stage.command is not None
+    ]
+    given += [
+        (("stages", index, "timers", number), timer.command)
+        for index, stage in enumerate(recipe.stages)
+        if isinstance(stage, Services)
+        for number, timer in enumerate(stage.timers)
     ]
     given += [
         (("boot-test", "checks", index), check.command)

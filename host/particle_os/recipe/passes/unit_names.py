@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import PurePosixPath
 
+from particle_agent.contract.unit_names import SCRIPTS, SYSTEM, WITH_FILES, full_name, template
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.contents.files import Files
 from particle_agent.stages.contents.run import Run
 from particle_agent.stages.settings.services import Services
-from particle_agent.stages.settings.units import SCRIPTS, SYSTEM, full_name, template
 from particle_agent.stages.software.apt import Apt
 from particle_agent.stages.software.sources import Sources
 
@@ -23,8 +23,6 @@ from particle_os.recipe.passes.reading import Reading
 
 # So many unknown names of a recipe are compared with the names of all units, which takes time.
 COMPARED_LIMIT = 20
-# systemd makes units of other types itself.
-FROM_PACKAGES = ("service", "socket", "timer", "path", "target")
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def check(reading: Reading) -> None:
         own = {name for other in (*before, stage) for name in _written(other)}
         for key, given in _named(stage):
             unit = template(full_name(given))
-            if _is_known(unit) or unit in own or unit.rpartition(".")[2] not in FROM_PACKAGES:
+            if _is_known(unit) or unit in own or unit.rpartition(".")[2] not in WITH_FILES:
                 continue
             near = _meant(unit, before, own) if next(compared, None) is not None else None
             mark = source.mark(("stages", index, *key))

@@ -1,7 +1,10 @@
 import pytest
+from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.contract.options import Faults
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.stages.settings.services import DropIn, Services, Timer
+
+LIB, ETC = "/usr/lib/systemd/system", "/etc/systemd/system"
 
 
 @pytest.fixture
@@ -10,11 +13,14 @@ def debian(target):
     for name in ("ssh.service", "getty@.service", "apt-daily.timer", "nginx.service"):
         target.write(f"/usr/lib/systemd/system/{name}", "")
     target.write("/etc/init.d/old", "")
+    target.write("/etc/passwd", "ann:x:1000:1000::/home/ann:/bin/sh\n")
     return target
 
 
 def systemctl(target):
-    return [c.argv[2:] for c in target.commands if c.argv[0] == "systemctl" and c.inside]
+    """The changes that the stage makes, without its questions."""
+    found = [c.argv for c in target.commands if c.argv[0] == "systemctl" and c.inside]
+    return [argv[2:] for argv in found if "is-enabled" not in argv]
 
 
 def test_units_are_enabled_disabled_and_masked(debian):
@@ -90,7 +96,10 @@ def test_presets_lingering_and_drop_ins(debian):
     assert debian.read(f"{directory}/nginx.service.d/memory.conf") == memory.content
     assert debian.exists(f"{directory}/getty@tty1.service.d/recipe.conf")
     assert debian.exists("/var/lib/systemd/linger/ann")
-    assert systemctl(debian) == [("preset", "--", "ssh.service")]
+    assert systemctl(debian) == [
+        ("unmask", "--", "ssh.service"),
+        ("preset", "--", "ssh.service"),
+    ]
     with pytest.raises(StageError, match=r"no unit ngnix\.service"):
         Services(drop_ins=(DropIn(unit="ngnix", content="x"),)).run(debian)
 
@@ -126,6 +135,174 @@ def test_a_time_that_systemd_does_not_understand_is_reported(debian, monkeypatch
 def test_a_program_with_a_prefix_of_systemd_is_refused(program):
     with pytest.raises(ValueError, match="the program begins with"):
         Timer(name="a", command=(program,), on_calendar="daily")
+
+
+def test_a_unit_that_another_one_enables_stays_disabled(debian):
+    """systemd-networkd.service has Also=systemd-networkd-wait-online.service."""
+    for name in ("networkd.service", "wait.service"):
+        debian.write(f"{LIB}/{name}", "")
+
+    def act(command):
+        if command.argv[2] == "enable":
+            for path in ("multi-user.target.wants/networkd", "online.target.wants/wait"):
+                debian.symlink(f"{ETC}/{path}.service", f"{LIB}/{path.rpartition('/')[2]}.service")
+            debian.symlink(f"{ETC}/waiting.service", f"{LIB}/wait.service")
+            debian.symlink(f"{ETC}/getty.target.wants/getty@tty1.service", f"{LIB}/getty@.service")
+            debian.symlink(f"{ETC}/getty.target.wants/getty@tty2.service", f"{LIB}/getty@.service")
+
+    debian.when("systemctl", act)
+    Services(
+        enable=("networkd", "getty@tty1.service"),
+        disable=("wait", "getty@tty2.service"),
+    ).run(debian)
+    assert debian.list(f"{ETC}/multi-user.target.wants") == ["networkd.service"]
+    assert debian.list(f"{ETC}/online.target.wants") == []
+    assert debian.list(f"{ETC}/getty.target.wants") == ["getty@tty1.service"]
+    assert "waiting.service" not in debian.list(ETC)
+
+
+def test_a_unit_that_is_not_what_the_recipe_says_is_an_error(debian):
+    debian.captured["systemctl"] = "enabled\nenabled\n"
+    with pytest.raises(StageError, match=r"nginx\.service is enabled, though .* in 'disable'"):
+        Services(enable=("ssh",), disable=("nginx",)).run(debian)
+    debian.captured["systemctl"] = "masked\ndisabled\n"
+    with pytest.raises(StageError, match=r"ssh\.service is masked, though .* in 'enable'"):
+        Services(enable=("ssh",), disable=("nginx",)).run(debian)
+    debian.captured["systemctl"] = "static\ndisabled\n"
+    Services(enable=("ssh",), disable=("nginx",)).run(debian)
+
+
+def test_only_the_alias_of_a_package_is_masked_for_itself(debian):
+    for name in ("reboot.target", "ctrl-alt-del.target"):
+        debian.write(f"{LIB}/{name}", "[Install]\nAlias=ctrl-alt-del.target\n")
+    debian.symlink(f"{LIB}/ctrl-alt-del.target", "reboot.target")
+    debian.symlink(f"{LIB}/autovt@.service", "getty@.service")
+    debian.symlink(f"{ETC}/sshd.service", f"{LIB}/ssh.service")
+    Services(mask=("ctrl-alt-del.target", "autovt@tty2.service", "sshd")).run(debian)
+    names = ("ctrl-alt-del.target", "autovt@tty2.service", "ssh.service")
+    assert systemctl(debian) == [("mask", "--", *names)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timers": (Timer(name="backup", command=("x",), on_calendar="daily"),),
+         "disable": ("backup.timer",)},
+        {"preset": ("ssh",), "mask": ("ssh.service",)},
+        {"preset": ("ssh.service",), "disable": ("ssh",)},
+    ],
+)  # fmt: skip
+def test_a_timer_or_preset_of_a_disabled_unit_is_refused(options):
+    with pytest.raises(Faults, match="cannot be enabled and also"):
+        Services(**options)
+
+
+@pytest.mark.parametrize("verb", ["disable", "mask"])
+def test_two_names_of_one_unit_that_contradict_are_an_error_before_anything_changes(debian, verb):
+    debian.symlink(f"{ETC}/sshd.service", f"{LIB}/ssh.service")
+    with pytest.raises(StageError, match=r"ssh\.service: the stage enables"):
+        Services(enable=("ssh",), **{verb: ("sshd",)}).run(debian)
+    assert systemctl(debian) == []
+
+
+def test_no_drop_in_replaces_another_one(debian):
+    first = DropIn(unit="nginx", content="[Service]\nNice=1\n")
+    other = DropIn(unit="nginx.service", content="[Service]\nNice=2\n")
+    with pytest.raises(Faults, match="drop-in"):
+        Services(drop_ins=(first, other))
+    debian.symlink(f"{ETC}/www.service", f"{LIB}/nginx.service")
+    with pytest.raises(StageError, match=r"there is a drop-in recipe\.conf"):
+        alias = DropIn(unit="www", content="[Service]\nNice=2\n")
+        Services(drop_ins=(first, alias)).run(debian)
+    Services(drop_ins=(first,)).run(debian)
+    Services(drop_ins=(first,)).run(debian)
+    with pytest.raises(StageError, match=r"there is a drop-in recipe\.conf"):
+        Services(drop_ins=(other,)).run(debian)
+    assert debian.read(f"{ETC}/nginx.service.d/recipe.conf") == first.content
+
+
+@pytest.mark.parametrize("there", [f"{LIB}/certbot.timer", f"{LIB}/certbot.service"])
+def test_no_timer_replaces_a_unit(debian, there):
+    debian.write(there, "of a package")
+    timer = Timer(name="certbot", command=("/usr/bin/certbot",), on_calendar="daily")
+    with pytest.raises(StageError, match=r"timer certbot: the image has a unit certbot\."):
+        Services(timers=(timer,)).run(debian)
+    assert not debian.exists(ETC)
+
+
+def test_the_same_timer_can_be_written_again(debian):
+    timer = Timer(name="backup", command=("/usr/bin/backup",), on_calendar="daily")
+    for _ in range(2):
+        Services(timers=(timer,), enable=("backup.timer",)).run(debian)
+    assert debian.exists(f"{ETC}/backup.timer")
+
+
+def test_the_files_of_timers_and_drop_ins_belong_to_the_stage():
+    timer = Timer(name="backup", command=("true",), on_calendar="daily")
+    stage = Services(timers=(timer,), drop_ins=(DropIn(unit="ssh", content="x"),))
+    assert [path for path, _ in stage.rewrites()] == [
+        f"{ETC}/backup.service", f"{ETC}/backup.timer", f"{ETC}/ssh.service.d/recipe.conf"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["user-.slice", "system.slice", "srv.mount", "dev-sda1.swap"])
+def test_a_drop_in_for_a_unit_that_needs_no_file(debian, unit):
+    Services(drop_ins=(DropIn(unit=unit, content="x"),)).run(debian)
+    assert debian.read(f"{ETC}/{unit}.d/recipe.conf") == "x"
+
+
+@pytest.mark.parametrize(
+    ("option", "directory"),
+    [
+        ("enable", "/usr/local/lib/systemd/system"),
+        ("user_enable", "/usr/local/lib/systemd/user"),
+        ("user_enable", "/usr/share/systemd/user"),
+        ("user_enable", "/usr/local/share/systemd/user"),
+    ],
+)
+def test_units_are_found_wherever_systemd_looks(debian, option, directory):
+    debian.write(f"{directory}/own.service", "")
+    Services(**{option: ("own",)}).run(debian)
+    assert debian.commands[-1].argv[-1] == "own.service"
+
+
+def test_a_service_with_a_dot_in_its_name_needs_no_type(debian):
+    stage = decode(Services, {"enable": ["php8.2-fpm", "dbus-org.freedesktop.login1"]})
+    for name in stage.enable:
+        debian.write(f"{LIB}/{name}.service", "")
+    stage.run(debian)
+    names = ("php8.2-fpm.service", "dbus-org.freedesktop.login1.service")
+    assert systemctl(debian)[-1] == ("enable", "--", *names)
+    with pytest.raises(DecodeError):
+        decode(Services, {"enable": ["ssh."]})
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Services(linger=("bob",)),
+        Services(timers=(Timer(name="a", command=("true",), on_calendar="daily", user="bob"),)),
+    ],
+)
+def test_a_user_that_the_image_lacks_is_reported(debian, stage):
+    with pytest.raises(StageError, match="there is no user bob in the image"):
+        stage.run(debian)
+    assert not debian.exists("/var/lib/systemd/linger")
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("backup.sh --all", "the name of one program"),
+        ("cd", "a word of shells"),
+        ("bin/backup", "no absolute path"),
+        ("A=b", "begin with 'env'"),
+    ],
+)
+def test_a_command_that_systemd_cannot_run_is_refused(program, message):
+    with pytest.raises(Faults, match=message) as raised:
+        Timer(name="a", command=(program, "x"), on_calendar="daily")
+    assert raised.value.found[0][0] == ("command", 0)
 
 
 def test_an_image_without_systemd_is_reported(target):
