@@ -62,7 +62,7 @@ def run(target: Target, *, first_boot: bool = False) -> None:
     """
     target.write("/etc/machine-id", "uninitialized\n" if first_boot else "", mode=0o444)
     if first_boot:
-        first_boots.keep_disabled(target)
+        first_boots.prepare(target)
     target.remove("/var/lib/dbus/machine-id")
     if target.exists("/usr/bin/dbus-uuidgen"):
         target.symlink("/var/lib/dbus/machine-id", "/etc/machine-id")

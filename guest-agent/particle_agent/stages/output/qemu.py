@@ -19,7 +19,7 @@ from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer
 from particle_agent.stages.base import StageOptions
-from particle_agent.system import generalize
+from particle_agent.system import first_boots, generalize
 from particle_agent.target.target import Target
 
 # The host lets the VM write no more. An MBR, and QEMU's VHD, end at twice that.
@@ -65,7 +65,8 @@ class Qemu(StageOptions):
     """The size of a swap file."""
     first_boot: bool = False
     """Whether systemd treats the first boot as one: units with ConditionFirstBoot= run, and presets
-    are applied to units that the recipe has not disabled. Otherwise such units never run."""
+    are applied to units that the recipe has not disabled. systemd asks no questions then. Otherwise
+    such units never run."""
     mounts: tuple[Mount, ...] = ()
     """More lines of /etc/fstab, and more options for the image's own file systems."""
     grow: bool = False
@@ -120,6 +121,8 @@ class Qemu(StageOptions):
         yield from copied.package_needs(self.file_system)
         if self.grow:
             yield growth.need(self.partition_table)
+        if self.first_boot:
+            yield first_boots.need()
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
         yield fstab.PATH, "name the mounts in the option 'mounts' of the stage"
