@@ -137,7 +137,7 @@ def own_line(what: str, where: str, kind: str, *options: str) -> FstabLine:
 
 def _lines(target: Target) -> Iterator[str]:
     """The lines of the file that the target has, without comments."""
-    text = target.read(PATH) if target.exists(PATH) else ""
+    text = target.read(PATH) if target.is_file(PATH) else ""
     for line in text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             yield line.strip()

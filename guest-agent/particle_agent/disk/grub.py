@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ class Grub:
 
 
 def _copy(target: Target, source: str, path: str) -> None:
-    with target.path(source).open("rb") as data:
+    with target.open(source) as data:
         target.write_from(data, path)
 
 
@@ -143,7 +142,7 @@ def _copy_modules(target: Target, platform: str) -> None:
     target.make_directory(place)
     for name in target.list(f"{MODULES}/{platform}"):
         if name.endswith((".mod", ".lst")):
-            shutil.copy(target.path(f"{MODULES}/{platform}/{name}"), target.path(f"{place}/{name}"))
+            _copy(target, f"{MODULES}/{platform}/{name}", f"{place}/{name}")
 
 
 def _make_core(target: Target, platform: str, path: str, modules: Sequence[str]) -> None:

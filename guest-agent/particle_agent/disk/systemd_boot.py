@@ -106,5 +106,5 @@ class SystemdBoot:
 
 
 def _copy(target: Target, source: str, path: str) -> None:
-    with target.path(source).open("rb") as data:
+    with target.open(source) as data:
         target.write_from(data, path)

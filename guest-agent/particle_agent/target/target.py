@@ -19,7 +19,7 @@ from typing import IO, Any, Final, Protocol
 from particle_agent.contract.hosts import variables
 from particle_agent.contract.wire import ATTACHED, AptProxy, PackageRequest, PackagesAnswer
 from particle_agent.errors import EnvironmentFailed
-from particle_agent.target import command, inside
+from particle_agent.target import command, files, inside
 from particle_agent.target.confinement import Enclosure
 from particle_agent.target.timings import Timings
 
@@ -217,7 +217,15 @@ class Target:
         return self.read_bytes(path).decode("utf-8", "replace")
 
     def read_bytes(self, path: str) -> bytes:
-        return self.path(path).read_bytes()
+        """The content of a regular file. Raises StageError for anything else."""
+        return files.read_regular(self.path(path), path)
+
+    def open(self, path: str) -> IO[bytes]:
+        """Opens a regular file for reading. Raises StageError for anything else."""
+        return files.open_regular(self.path(path), path)
+
+    def is_file(self, path: str) -> bool:
+        return self.path(path).is_file()
 
     def list(self, path: str) -> list[str]:
         """The sorted names in a directory. A missing directory has none."""
@@ -229,9 +237,10 @@ class Target:
     ) -> None:
         """Makes the directory, and missing parents owned by root. Sets mode and owner."""
         place = self.path(path)
-        place.mkdir(parents=True, exist_ok=True)
-        self.chown(place, owner)
-        place.chmod(mode)
+        with files.writing(path):
+            place.mkdir(parents=True, exist_ok=True)
+            self.chown(place, owner)
+            place.chmod(mode)
 
     def write(
         self, path: str, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
@@ -244,15 +253,16 @@ class Target:
     ) -> None:
         """Writes a file as `write` does, with the content of the stream `data`."""
         place = self.path(path, follow=False)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".particle-os-")
-        with os.fdopen(descriptor, "wb") as file:
-            shutil.copyfileobj(data, file)
-        temporary = Path(name)
-        self.chown(temporary, owner)
-        # chown(2) clears the set-user-ID and set-group-ID bits of a program.
-        temporary.chmod(mode)
-        temporary.replace(place)
+        with files.writing(path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".particle-os-")
+            with os.fdopen(descriptor, "wb") as file:
+                shutil.copyfileobj(data, file)
+            temporary = Path(name)
+            self.chown(temporary, owner)
+            # chown(2) clears the set-user-ID and set-group-ID bits of a program.
+            temporary.chmod(mode)
+            temporary.replace(place)
 
     def attached(self, reference: str) -> Path:
         """The path in the VM of a file from the host; `reference` is an `options.HostFile`."""
@@ -262,8 +272,9 @@ class Target:
         """Makes `path` a symbolic link with the text `to`. It replaces a file or link."""
         self.remove(path)
         place = self.path(path, follow=False)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(to)
+        with files.writing(path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(to)
 
     def remove(self, path: str) -> None:
         """Removes a file, link or tree, if it exists."""

@@ -103,6 +103,42 @@ def test_a_symlink_replaces_what_was_there(target):
     assert os.readlink(target.root / "etc/localtime") == "/usr/share/zoneinfo/UTC"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda place: place.symlink_to("/x")])
+@pytest.mark.timeout(60)
+def test_only_a_regular_file_is_read(target, make):
+    make(target.root / "file")
+    for read in (target.read, target.read_bytes, target.open):
+        with pytest.raises(StageError, match=r"/file of the image (is no regular|cannot be read)"):
+            read("/file")
+    target.write("/real", "x")
+    target.symlink("/link", "/real")
+    assert target.read("/link") == "x"
+    with target.open("/link") as file:
+        assert file.read() == b"x"
+
+
+def test_a_file_that_is_too_large_for_the_memory_is_not_read(target):
+    with (target.root / "file").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(StageError, match="/file of the image has more than 128 MiB"):
+        target.read("/file")
+
+
+def test_a_place_that_takes_no_file_is_reported(target):
+    target.make_directory("/etc/fstab/x")
+    target.write("/file", "")
+    writes = (
+        lambda: target.write("/etc/fstab", ""),
+        lambda: target.write("/file/below", ""),
+        lambda: target.make_directory("/file"),
+        lambda: target.symlink("/file/below/link", "x"),
+        lambda: target.write(f"/{'x' * 300}", ""),
+    )
+    for write in writes:
+        with pytest.raises(StageError, match="of the image cannot be written: "):
+            write()
+
+
 def test_the_target_holds_its_own_disk_and_no_mounts(target):
     target.make_directory("/home")
     target.symlink("/link", "/proc")

@@ -1,4 +1,4 @@
-"""Which units start: the changes of systemctl(1), which together end as the recipe says."""
+"""The changes of units by systemctl(1), so that all units end as the recipe says."""
 
 from __future__ import annotations
 

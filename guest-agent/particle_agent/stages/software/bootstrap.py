@@ -119,7 +119,7 @@ def _run_preinsts(target: Target, debs: list[str]) -> bool:
 def _with_preinst(target: Target, debs: list[str]) -> Iterator[tuple[str, str, str]]:
     """The packages with a preinst script: file, name, architecture."""
     for deb in debs:
-        with target.path(deb).open("rb") as file:
+        with target.open(deb) as file:
             archive = file.read(find_member(file, b"control.tar"))
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as control:
             if "./preinst" in control.getnames():

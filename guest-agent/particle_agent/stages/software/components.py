@@ -23,7 +23,8 @@ def add(target: Target, paths: Sequence[str], components: Sequence[str]) -> None
     """Adds the components wherever `main` is. Raises StageError if no source has it."""
     found = False
     for path in paths:
-        text = target.read(path) if target.exists(path) else ""
+        # As apt, ignore what is no file.
+        text = target.read(path) if target.is_file(path) else ""
         pattern = FIELD if path.endswith(".sources") else LINE
 
         def extended(match: re.Match[str]) -> str:

@@ -120,6 +120,14 @@ def test_a_mount_that_cannot_be_meant_is_refused_before_the_build(mount, message
         Qemu(mounts=(twice, twice))
 
 
+@pytest.mark.timeout(60)
+def test_a_fifo_in_the_place_of_fstab_is_replaced(debian):
+    debian.make_directory("/etc")
+    os.mkfifo(debian.path("/etc/fstab"))
+    Qemu().run(debian)
+    assert debian.is_file("/etc/fstab")
+
+
 def test_a_note_names_the_lines_of_an_fstab_that_are_lost(debian):
     debian.write("/etc/fstab", "# UNCONFIGURED\n\n")
     Qemu().run(debian)

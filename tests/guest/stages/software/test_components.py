@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from particle_agent.contract.options import Faults
 from particle_agent.errors import StageError
@@ -39,6 +41,14 @@ def test_components_are_added_wherever_main_is(target):
         assert "Components: main contrib non-free-firmware\n" in parts
         assert "Components: other\n" in parts
         assert target.read("/etc/apt/sources.list.d/debian.bak") == PARTS
+
+
+def test_what_apt_ignores_is_no_source(target):
+    target.write("/etc/apt/sources.list", LIST)
+    target.make_directory("/etc/apt/sources.list.d/x.list")
+    os.mkfifo(target.path("/etc/apt/sources.list.d/y.sources"))
+    Sources(components=("contrib",)).run(target)
+    assert "main contrib" in target.read("/etc/apt/sources.list")
 
 
 def test_an_image_without_debians_sources_is_reported(target):
