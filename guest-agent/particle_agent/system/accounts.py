@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_agent.errors import StageError
 from particle_agent.target.target import Target
 
 # Debian Policy, 9.2.2: the IDs of ordinary users.
 REGULAR_IDS = range(1000, 60000)
+# A user ID has 32 bits, and the last one means none.
+LARGEST_ID = (1 << 32) - 2
+MOST_ENTRIES = 1 << 16
+FIELDS = {"passwd": 7, "group": 4}
 HOMES, SKELETON = "/home/", "/etc/skel"
 # login.defs(5) of Debian 13: HOME_MODE. It replaces the mode of directories that no one has chosen.
 HOME_MODE, OPEN_MODE = 0o700, 0o755
@@ -29,19 +34,58 @@ class RegularUser:
 
 
 def entries(target: Target, database: str) -> dict[str, list[str]]:
-    """The entries of passwd(5) or group(5): name to fields. Empty when the file is missing."""
-    path = f"/etc/{database}"
-    lines = target.read(path).splitlines() if target.exists(path) else []
-    return {line.split(":")[0]: line.split(":") for line in lines if line.count(":") >= 3}
+    """The entries of passwd(5) or group(5): name to fields. Empty when the file is missing.
+
+    Raises StageError for a file with very many entries.
+    """
+    found = {}
+    for line in _lines(target, f"/etc/{database}"):
+        fields = line.split(":")
+        if len(fields) > 3:
+            found[fields[0]] = fields + [""] * (FIELDS[database] - len(fields))
+    return found
+
+
+def numeric(text: str) -> int | None:
+    """An ID in passwd(5), group(5) or subuid(5); None for a text that is none."""
+    digits = len(text) <= len(str(LARGEST_ID)) and text.isascii() and text.isdigit()
+    return int(text) if digits and int(text) <= LARGEST_ID else None
+
+
+def id_of(fields: list[str], index: int) -> int:
+    """The ID in a field of an entry. Raises StageError if there is none."""
+    found = numeric(fields[index])
+    if found is None:
+        raise StageError(
+            f"the entry of {fields[0][:40]} in the image's accounts has no valid ID",
+            hint="Compare /etc/passwd and /etc/group of the base with passwd(5).",
+        )
+    return found
+
+
+def subordinate_ids(target: Target, path: str) -> Iterator[tuple[str, range]]:
+    """The names and the ranges of IDs in subuid(5)."""
+    for line in _lines(target, path):
+        name, *numbers = line.split(":")
+        first, count = (numeric(text) for text in (*numbers, "", "")[:2])
+        if first is not None and count is not None:
+            yield name, range(first, first + count)
+
+
+def _lines(target: Target, path: str) -> list[str]:
+    lines = target.read(path).split("\n") if target.exists(path) else []
+    if len(lines) > MOST_ENTRIES:
+        raise StageError(f"{path} of the image has more than {MOST_ENTRIES} lines")
+    return lines
 
 
 def regular_users(target: Target) -> Iterator[RegularUser]:
     """The accounts of people, which have a home directory of their own."""
     for name, fields in entries(target, "passwd").items():
-        uid, gid, home = (fields[i] if i < len(fields) else "" for i in (2, 3, 5))
-        numbers = uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()
-        if numbers and int(uid) in REGULAR_IDS and home.strip("/") and home.startswith("/"):
-            yield RegularUser(name, int(uid), int(gid), home)
+        uid, gid, home = numeric(fields[2]), numeric(fields[3]), fields[5]
+        named = home.strip("/") and home.startswith("/")
+        if uid is not None and gid is not None and uid in REGULAR_IDS and named:
+            yield RegularUser(name, uid, gid, home)
 
 
 def take_home(target: Target, name: str, skeleton: str = SKELETON) -> None:
@@ -72,7 +116,7 @@ def take_home(target: Target, name: str, skeleton: str = SKELETON) -> None:
 
 
 def _of_root(target: Target, home: Path) -> Iterator[Path]:
-    """What belongs to root in a home directory, and the directory itself."""
+    """The files of root in a home directory, and the directory itself if it is root's."""
     for directory, directories, files in os.walk(home):
         directories[:] = [each for each in directories if target.holds(Path(directory, each))]
         for entry in (".", *directories, *files):
@@ -95,7 +139,7 @@ def _complete(target: Target, skeleton: Path, home: Path) -> None:
                 shutil.copy2(source, place, follow_symlinks=False)
             elif source.is_dir() and source != home:
                 place.mkdir(mode=stat.S_IMODE(source.stat().st_mode))
-        # What is no directory in the home directory leads elsewhere, or is not the skeleton's.
+        # Anything but a directory leads elsewhere, or is not the skeleton's.
         directories[:] = [
             name
             for name in directories

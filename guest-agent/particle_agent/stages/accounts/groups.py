@@ -12,7 +12,7 @@ from particle_agent.contract.options import AtLeastOne, Options, refuse, repeate
 from particle_agent.contract.values import GroupId, KnownAccount, UserName
 from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
-from particle_agent.system.accounts import entries
+from particle_agent.system.accounts import entries, numeric
 from particle_agent.target.target import Target
 
 
@@ -74,7 +74,7 @@ def _check(target: Target, group: Group) -> None:
         )
     if group.gid is not None:
         for name, fields in entries(target, "group").items():
-            if fields[2] == str(group.gid) and name != group.name:
+            if numeric(fields[2]) == group.gid and name != group.name:
                 raise StageError(f"group {group.name}: the gid {group.gid} belongs to {name}")
 
 
@@ -84,5 +84,5 @@ def _make(target: Target, group: Group) -> None:
     if found is None:
         system = ["--system"] if group.system else []
         target.chroot(["groupadd", *system, *number, "--", group.name])
-    elif number and found[2] != str(group.gid):
+    elif number and numeric(found[2]) != group.gid:
         target.chroot(["groupmod", *number, "--", group.name])

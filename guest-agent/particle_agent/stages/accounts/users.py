@@ -25,17 +25,23 @@ from particle_agent.contract.values import (
     Comment,
     Date,
     GroupId,
-    IdCount,
     KnownAccount,
     PasswordHash,
     SshPublicKey,
-    SubordinateId,
     UserId,
     UserName,
 )
 from particle_agent.errors import StageError
+from particle_agent.stages.accounts.subordinate import SubordinateIds, overlaps
 from particle_agent.stages.base import StageOptions
-from particle_agent.system.accounts import HOMES, SKELETON, entries, take_home
+from particle_agent.system.accounts import (
+    HOMES,
+    SKELETON,
+    entries,
+    id_of,
+    numeric,
+    take_home,
+)
 from particle_agent.target.target import SECRETS, Target
 
 KeysFile = Annotated[str, OnHost(*HOST_PATH, faults=keys.authorized_keys_faults)]
@@ -45,21 +51,6 @@ SUDO = "/usr/bin/sudo"
 NO_HOME = "/nonexistent"
 # usermod(8), --expiredate: "1" (1970-01-02) closes the account.
 CLOSED, OPEN = "1", ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubordinateIds(Options):
-    """A range of user IDs and group IDs for the user's containers (subuid(5), subgid(5))."""
-
-    first: SubordinateId
-    """The first ID."""
-    count: IdCount = 65536
-    """The number of IDs."""
-
-    @property
-    def text(self) -> str:
-        """The range in the notation of usermod(8)."""
-        return f"{self.first}-{self.first + self.count - 1}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +70,7 @@ class User(Options):
     """The primary group, which must exist in the image or come from an earlier `groups` stage. The
     default is a new group with the user's name."""
     gid: GroupId | None = None
-    """The group ID of that new group. The default is the user ID, or the next free one."""
+    """The group ID of the user's own group. The default is the user ID, or the next free one."""
     groups: tuple[KnownAccount, ...] = ()
     """Supplementary groups. Each must exist in the image or come from an earlier `groups` stage."""
     shell: AbsolutePath | None = None
@@ -158,6 +149,10 @@ class Users(StageOptions):
                 for i, user in users
                 if user.password_secret not in known
             ),
+            (
+                (("users", i, "subordinate-ids"), f"user {users[i][1].name}: {fault}")
+                for i, fault in overlaps(user.subordinate_ids for user in self.users)
+            ),
         )
 
     def needs(self) -> Iterator[Need]:
@@ -184,8 +179,10 @@ class Users(StageOptions):
         for user in self.users:
             if user.sudo is not None:
                 yield f"/etc/sudoers.d/{user.name}", "give the file another name"
-            if user.home and (user.ssh_authorized_keys or user.ssh_authorized_keys_file):
-                path = f"{user.home}/.ssh/authorized_keys"
+            home = user.home or (None if user.system else f"{HOMES}{user.name}")
+            home = "/root" if user.name == "root" and user.home is None else home
+            if home and (user.ssh_authorized_keys or user.ssh_authorized_keys_file):
+                path = f"{home}/.ssh/authorized_keys"
                 yield path, "name the keys in the options of the user"
 
     def run(self, target: Target) -> None:
@@ -198,9 +195,8 @@ class Users(StageOptions):
                 target.chroot(["usermod", "--expiredate", day, "--", user.name])
             if user.expires is not None:
                 target.chroot(["usermod", "--expiredate", user.expires, "--", user.name])
-            if ids := user.subordinate_ids:
-                ranges = ["--add-subuids", ids.text, "--add-subgids", ids.text]
-                target.chroot(["usermod", *ranges, "--", user.name])
+            if user.subordinate_ids is not None:
+                user.subordinate_ids.add(target, user.name)
             if lines := _keys(target, user):
                 _authorize(target, user, lines)
             if user.sudo is not None:
@@ -230,18 +226,21 @@ def _check(target: Target, user: User) -> None:
         )
     if user.uid is not None:
         for name, fields in entries(target, "passwd").items():
-            if fields[2] == str(user.uid) and name != user.name:
+            if numeric(fields[2]) == user.uid and name != user.name:
                 raise StageError(f"user {user.name}: the uid {user.uid} belongs to {name}")
     if user.gid is not None:
         for name, fields in groups.items():
-            if fields[2] == str(user.gid) and name != user.name:
+            if numeric(fields[2]) == user.gid and name != user.name:
                 raise StageError(f"user {user.name}: the gid {user.gid} belongs to {name}")
     if user.skeleton is not None and not target.exists(user.skeleton):
         raise StageError(
             f"user {user.name}: there is no directory {user.skeleton} in the image",
             hint="Make it in a files stage before this one.",
         )
-    if _keys(target, user) and _home(target, user) == NO_HOME:
+    if user.subordinate_ids is not None:
+        user.subordinate_ids.check(target, user.name)
+    home = _home(target, user)
+    if _keys(target, user) and home is not None and (home == NO_HOME or home[:1] != "/"):
         raise StageError(
             f"user {user.name}: an account without a home directory cannot have SSH keys",
             hint="Give the user a 'home'.",
@@ -279,8 +278,9 @@ def _account(target: Target, user: User) -> None:
         program = "groupmod" if user.name in entries(target, "group") else "groupadd"
         target.chroot([program, "--gid", str(user.gid), "--", user.name])
     options = []
-    if user.group is not None:
-        options += ["--gid", user.group]
+    if user.group is not None or (exists and user.gid is not None):
+        # The primary group of an existing user may be another one.
+        options += ["--gid", user.group or user.name]
     if user.uid is not None:
         options += ["--uid", str(user.uid)]
     if user.comment is not None:
@@ -295,6 +295,8 @@ def _account(target: Target, user: User) -> None:
             target.chroot(["usermod", *options, "--", user.name])
         return
     options += ["--system"] if user.system else []
+    if user.subordinate_ids is not None:
+        options += ["--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"]
     if user.group is None:
         # useradd --user-group fails when a group of that name exists.
         there = user.gid is not None or user.name in entries(target, "group")
@@ -330,7 +332,7 @@ def _password(target: Target, user: User) -> None:
 
 def _authorize(target: Target, user: User, lines: list[str]) -> None:
     fields = entries(target, "passwd")[user.name]
-    owner, home = (int(fields[2]), int(fields[3])), fields[5]
+    owner, home = (id_of(fields, 2), id_of(fields, 3)), fields[5]
     target.make_directory(f"{home}/.ssh", mode=0o700, owner=owner)
     text = "".join(f"{line}\n" for line in lines)
     target.write(f"{home}/.ssh/authorized_keys", text, mode=0o600, owner=owner)

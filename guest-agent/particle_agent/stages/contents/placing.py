@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from particle_agent.errors import StageError
-from particle_agent.system.accounts import entries, regular_users
+from particle_agent.system.accounts import entries, id_of, regular_users
 from particle_agent.target.target import Target
 
 WILDCARD = re.compile(r"(\*\*/|\*\*|\*|\?)")
@@ -48,7 +48,7 @@ def owner_of(target: Target, user: str | None, group: str | None, what: str) -> 
                 f"{what}: there is no {kind} {name} in the image",
                 hint="Make it in a users stage, or install its package, before this stage.",
             )
-        found.append(int(fields[2]) if fields else None if name is None else 0)
+        found.append(id_of(fields, 2) if fields else None if name is None else 0)
     return Owner(*found)
 
 

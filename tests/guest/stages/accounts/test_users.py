@@ -122,7 +122,7 @@ def test_a_new_home_directory_gets_only_the_users_own_skeleton(debian):
 
 
 def with_home(target):
-    """What useradd does, with a home directory."""
+    """Imitates useradd with a home directory."""
 
     def useradd(command):
         name = command.argv[-1]
@@ -170,6 +170,78 @@ def test_primary_group_skeleton_ranges_and_expiry(debian):
         "usermod --expiredate 2030-12-31 -- admin",
         "usermod --add-subuids 200000-265535 --add-subgids 200000-265535 -- admin",
     ]
+
+
+def test_the_ids_for_containers_are_those_of_the_recipe_alone(debian):
+    ids = SubordinateIds(first=200000)
+    make(debian, name="admin", subordinate_ids=ids)
+    (useradd,) = commands(debian, "useradd")
+    assert "--key SUB_UID_COUNT=0 --key SUB_GID_COUNT=0" in useradd
+    assert debian.read("/etc/subuid") == debian.read("/etc/subgid") == ""
+    for path in ("/etc/subuid", "/etc/subgid"):
+        debian.write(path, "old:100000:65536\nadmin:200000:65536\n\nwrong:x:y\n")
+    debian.commands.clear()
+    make(debian, name="admin", subordinate_ids=ids)
+    assert debian.commands == []
+
+
+@pytest.mark.parametrize("path", ["/etc/subuid", "/etc/subgid"])
+def test_subordinate_ids_of_another_user_are_refused(debian, path):
+    debian.write(path, "old:200000:65536\n")
+    with pytest.raises(StageError, match=f"the subordinate ID 265535 belongs to old in {path}"):
+        make(debian, name="admin", subordinate_ids=SubordinateIds(first=265535))
+    assert debian.commands == []
+    make(debian, name="admin", subordinate_ids=SubordinateIds(first=265536))
+
+
+def test_subordinate_ids_that_cannot_be_are_refused_beforehand():
+    with pytest.raises(Faults, match="4294967294 is the largest"):
+        SubordinateIds(first=4294967294, count=2)
+    SubordinateIds(first=4294967294, count=1)
+    ranges = (SubordinateIds(first=200000), None, SubordinateIds(first=100000, count=500000),
+              SubordinateIds(first=600000))  # fmt: skip
+    users = tuple(User(name=f"u{i}", subordinate_ids=ids) for i, ids in enumerate(ranges))
+    with pytest.raises(Faults, match="user u0: another user") as raised:
+        Users(users=users)
+    assert [place for place, _ in raised.value.found] == [("users", 0, "subordinate-ids")]
+
+
+def test_a_number_for_the_group_of_an_existing_user_makes_it_the_primary_one(debian):
+    debian.write("/etc/group", "users:x:100:\n")
+    make(debian, name="old", gid=4001)
+    assert commands(debian, "groupadd", "usermod") == [
+        "groupadd --gid 4001 -- old", "usermod --gid old -- old"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "homes"),
+    [
+        ({"name": "admin"}, ["/home/admin"]),
+        ({"name": "admin", "home": "/srv/a"}, ["/srv/a"]),
+        ({"name": "root"}, ["/root"]),
+        ({"name": "web", "system": True}, []),
+    ],
+)
+def test_the_keys_file_belongs_to_the_stage_wherever_the_home_is(options, homes):
+    stage = Users(users=(User(**options, ssh_authorized_keys=(KEY,)),))
+    assert [path for path, _ in stage.rewrites()] == [f"{h}/.ssh/authorized_keys" for h in homes]
+
+
+@pytest.mark.parametrize("uid", ["9" * 5000, "99999999999", "4294967295", "\u0661", "-1", ""])
+@pytest.mark.parametrize(
+    "line", ["old:x:{}:1000::/home/old:", "old:x:1000:{}::/home/old:", "old:x:1:"]
+)
+def test_an_account_without_valid_ids_is_reported(debian, uid, line):
+    debian.write("/etc/passwd", line.format(uid) + "\n")
+    with pytest.raises(StageError, match=r"the entry of old .* has no valid ID|without a home"):
+        make(debian, name="old", ssh_authorized_keys=(KEY,))
+
+
+def test_a_file_of_very_many_accounts_is_not_read(debian):
+    debian.write("/etc/passwd", "a:x:1:1::/:\n" * 100000)
+    with pytest.raises(StageError, match="/etc/passwd of the image has more than 65536 lines"):
+        make(debian, name="admin")
 
 
 def test_the_private_group_gets_the_wanted_number(debian):

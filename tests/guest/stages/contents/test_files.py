@@ -250,6 +250,16 @@ def test_an_owner_that_the_image_lacks_is_reported(debian, who):
     assert not debian.exists("/srv/x")
 
 
+@pytest.mark.parametrize("text", ["9" * 5000, "1" + "0" * 20, "4294967295", ""])
+def test_an_owner_without_a_valid_id_is_reported(debian, text):
+    debian.write("/etc/group", f"adm:x:{text}:\n")
+    debian.write("/etc/passwd", f"ann:x:1000:{text}::/home/ann:/bin/sh\n")
+    with pytest.raises(StageError, match=r"the entry of adm .* has no valid ID"):
+        Files(files=(File(path="/srv/x", content="", group="adm"),)).run(debian)
+    Files(files=(File(path="/home/ann/x", content=""),)).run(debian)
+    assert debian.owner("/home/ann/x") == (0, 0)
+
+
 def test_root_needs_no_passwd(target):
     Files(files=(File(path="/x", content=""),)).run(target)
     assert target.read("/x") == ""
