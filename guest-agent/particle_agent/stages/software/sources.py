@@ -88,8 +88,8 @@ class Sources(StageOptions):
     replace: bool = False
     """Whether to remove the existing sources of the image first."""
     components: tuple[ComponentName, ...] = ()
-    """Components to add to the sources that the image has, such as non-free-firmware. They are
-    added wherever `main` is."""
+    """Components to add to Debian's sources in the image that have `main`, such as
+    non-free-firmware."""
     snapshot: SnapshotDate | None = None
     """The date of the packages, for mirrors with {date}. apt then accepts expired indexes."""
 
@@ -100,8 +100,9 @@ class Sources(StageOptions):
     def _faults(self) -> Iterator[tuple[Place, str]]:
         if not (self.repositories or self.replace or self.components):
             yield from idle("sources", "repositories", "replace", "components")
-        if self.replace and self.components and not self.repositories:
-            yield ("components",), "components: 'replace' removes the sources that would have them"
+        if self.replace and self.components:
+            message = "'replace' removes the sources that would have them; each of 'repositories' "
+            yield ("components",), f"components: {message}has 'components' of its own"
         dated = [
             ("repositories", i, "mirrors", number)
             for i, repository in enumerate(self.repositories)
