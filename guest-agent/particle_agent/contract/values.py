@@ -238,12 +238,13 @@ MountOption = Annotated[
     Text("one mount option such as 'nofail', without ','", r"[^,\x00-\x20\x7f]+", 1024),
 ]
 PassNumber = Annotated[int, Between(0, 2)]
-# '*' and '?' match within a name, '**' across directories.
+# '*' and '?' match within a name, and the name '**' any number of directories.
 PathPattern = Annotated[
     str,
     Text(
-        "a pattern for paths in the image such as '/etc/sudoers.d/*' or '/srv/www/**'",
-        r"/[^\x00-\x1f\x7f]+",
+        "a pattern for paths in the image such as '/etc/sudoers.d/*' or '/srv/www/**', in which "
+        "'**' stands between slashes",
+        r"(/(\*\*|\*|\*?([^/*\x00-\x1f\x7f]\*?)+))+",
         4096,
     ),
 ]

@@ -52,12 +52,13 @@ class File(Options):
     download: Download | None = None
     """A file from the network, which the host fetches and checks."""
     mode: FileMode | None = None
-    """The permissions, in quotes. The default is "0644", and for a copy the mode of the source."""
+    """The permissions, in quotes. The default is the mode of a copy's source, or of the file that
+    is replaced, or "0644"."""
     owner: KnownAccount | None = None
-    """The owner: a user in the image. The default is root, and in a regular user's home directory
-    that user. Existing directories keep theirs."""
+    """The owner: a user in the image. The default is the owner of the file that is replaced. For a
+    new file it is root, and in a regular user's home directory that user."""
     group: KnownAccount | None = None
-    """The group: a group in the image. The default is the group of the default owner."""
+    """The group: a group in the image. The default is as for `owner`."""
     modes: Mapping[PathPattern, FileMode] = field(default_factory=dict)
     """The permissions in a copied directory, by patterns for paths in the image. A later pattern
     outweighs an earlier one."""
@@ -223,7 +224,7 @@ def _owners(what: File | Directory, *key: str | int) -> Iterator[Need]:
 
 
 def _write(target: Target, placer: Placer, file: File, owner: Owner) -> None:
-    mode = 0o644
+    mode: int | None = None
     data: IO[bytes] = io.BytesIO((file.content or "").encode())
     if file.download is not None:
         data = target.attached(file.download.reference).open("rb")

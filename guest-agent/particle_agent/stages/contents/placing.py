@@ -6,8 +6,8 @@ user's home directory belongs to that user, and everything else to root.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,9 +15,6 @@ from typing import IO
 from particle_agent.errors import StageError
 from particle_agent.system.accounts import entries, id_of, regular_users
 from particle_agent.target.target import Target
-
-WILDCARD = re.compile(r"(\*\*/|\*\*|\*|\?)")
-WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 @dataclass(frozen=True)
@@ -56,14 +53,17 @@ class Patterns:
     """Values for the paths that match patterns; a later pattern outweighs an earlier one."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = [(text, _pattern(text), value) for text, value in values.items()]
+        self._values = [(text, _names(text), value) for text, value in values.items()]
         self._used: set[str] = set()
 
     def get(self, path: str) -> str | None:
         """The value for a path; None if no pattern matches."""
         found = None
+        names = _names(path)
         for text, pattern, value in self._values:
-            if pattern.fullmatch(path):
+            # As in other programs, '**' at the end stands for something below the directory.
+            rest = ["*"] if pattern[-1:] == ["**"] else []
+            if _match([*pattern, *rest], names, "**", _name_matches):
                 self._used.add(text)
                 found = value
         return found
@@ -73,9 +73,36 @@ class Patterns:
         return (text for text, _, _ in self._values if text not in self._used)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    parts = WILDCARD.split(text)
-    return re.compile("".join(WILDCARDS.get(part) or re.escape(part) for part in parts), re.DOTALL)
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name]
+
+
+def _name_matches(pattern: str, name: str) -> bool:
+    return _match(pattern, name, "*", lambda one, character: one in ("?", character))
+
+
+def _match(
+    pattern: Sequence[str], items: Sequence[str], several: str, fits: Callable[[str, str], bool]
+) -> bool:
+    """Whether a pattern matches all items. `several` in it stands for any number of items.
+
+    Only the last `several` is tried again, so the time is at most the product of both lengths.
+    """
+    position = item = 0
+    last, resumed = -1, 0
+    while item < len(items):
+        part = pattern[position] if position < len(pattern) else None
+        if part == several:
+            last, resumed = position, item
+            position += 1
+        elif part is not None and fits(part, items[item]):
+            position, item = position + 1, item + 1
+        elif last >= 0:
+            resumed += 1
+            position, item = last + 1, resumed
+        else:
+            return False
+    return all(part == several for part in pattern[position:])
 
 
 class Placer:
@@ -112,12 +139,21 @@ class Placer:
             # chown(2) clears the set-group-ID bit, so this comes second.
             place.chmod(mode)
 
-    def file(self, path: str, data: IO[bytes], *, mode: int, owner: Owner) -> None:
-        """Writes a file in place of an existing file or link."""
+    def file(self, path: str, data: IO[bytes], *, mode: int | None, owner: Owner) -> None:
+        """Writes a file in place of an existing file or link. Without `mode` a file keeps its mode.
+
+        A new file without `mode` has the mode 0644.
+        """
         _refuse(self._target, path, directory=True)
         place = self._target.path(path, follow=False)
         self._make(place.parent)
-        whose = owner.over(self._at(place))
+        before = Owner()
+        if place.is_file() and not place.is_symlink():
+            status = place.stat()
+            before = Owner(status.st_uid, status.st_gid)
+            mode = stat.S_IMODE(status.st_mode) if mode is None else mode
+        mode = 0o644 if mode is None else mode
+        whose = owner.over(before).over(self._at(place))
         assert whose.user is not None and whose.group is not None
         self._target.write_from(data, path, mode=mode, owner=(whose.user, whose.group))
 

@@ -32,10 +32,14 @@ class Copy:
         """Copies over the existing files. Raises StageError; a pattern without a match is one."""
         modes, owners = Patterns(self.modes), Patterns(self.owners)
         loose: list[str] = []
+        known: dict[str, Owner] = {}
         with tarfile.open(archive) as members:
             for member in members:
                 path = self._path(member.name)
-                ruled = _owner(target, owners.get(path), path)
+                text = owners.get(path) or ""
+                if text not in known:
+                    known[text] = _owner(target, text, path)
+                ruled = known[text]
                 owner = ruled.over(self.owner)
                 named = modes.get(path)
                 mode = member.mode if named is None else int(named, 8)
@@ -72,9 +76,9 @@ class Copy:
             )
 
 
-def _owner(target: Target, text: str | None, path: str) -> Owner:
+def _owner(target: Target, text: str, path: str) -> Owner:
     """The owner for USER, USER:GROUP or :GROUP."""
-    user, _, group = (text or "").partition(":")
+    user, _, group = text.partition(":")
     return owner_of(target, user or None, group or None, path)
 
 

@@ -3,8 +3,10 @@ import os
 import tarfile
 
 import pytest
+from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.errors import StageError
 from particle_agent.stages.contents.files import Directory, File, Files, Link
+from particle_agent.stages.contents.placing import Patterns
 
 
 @pytest.fixture
@@ -182,6 +184,62 @@ def test_patterns_decide_about_modes_and_owners_of_a_tree(lived_in):
     assert lived_in.owners["run.cgi"] == (0, 4)
     assert lived_in.owners["srv"] == (33, 4)
     assert lived_in.report.notes == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("/srv/**/x", "/srv/x", True),
+        ("/srv/**/x", "/srv/a/b/x", True),
+        ("/srv/**/x", "/srvx", False),
+        ("/srv/**", "/srv/a/b", True),
+        ("/srv/**", "/srv", False),
+        ("/**", "/", False),
+        ("/**/**/*.c", "/a.c", True),
+        ("/srv/*", "/srv/a/b", False),
+        ("/srv/a?c*", "/srv/abcd", True),
+        ("/srv/[a]", "/srv/a", False),
+        ("/a/**/b/**/c", "/a/b/x/b/y/c", True),
+        ("/a/**/b/**/c", "/a/b/x/b/y", False),
+        ("/**/**" * 200 + "/x", "/a" * 2000, False),
+        ("/" + "*a" * 100 + "*b", "/" + "a" * 255, False),
+    ],
+)
+@pytest.mark.timeout(60)
+def test_patterns_match_names_and_directories(pattern, path, matches):
+    assert Patterns({pattern: "x"}).get(path) == ("x" if matches else None)
+
+
+def test_two_stars_stand_between_slashes():
+    source = {"path": "/", "source": "tree:file"}
+    for pattern in ("/srv/www**/x", "/***", "/a/**b", "/a//b", "/a/", "x"):
+        with pytest.raises(DecodeError):
+            decode(Files, {"files": [{**source, "modes": {pattern: "0644"}}]})
+    for pattern in ("/**", "/*", "/*a*b?*", "/**/x", "/srv/**", "/é"):
+        decode(Files, {"files": [{**source, "modes": {pattern: "0644"}}]})
+
+
+def test_a_file_that_is_replaced_keeps_owner_and_mode(debian):
+    for name in ("passwd", "copied", "ruled"):
+        debian.write(f"/etc/exim/{name}", "x", mode=0o640)
+    place = debian.path("/etc/exim/passwd")
+    if os.getuid() == 0:
+        for each in place.parent.iterdir():
+            os.chown(each, 0, 104)
+    before = (place.stat().st_uid, place.stat().st_gid)
+    source = attach(debian, b"x", "mode-755")
+    Files(
+        files=(
+            File(path="/etc/exim/passwd", content="new"),
+            File(path="/etc/exim/copied", source=source),
+            File(path="/etc/exim/ruled", content="new", mode="0600", group="adm"),
+        )
+    ).run(debian)
+    assert {name: debian.mode(f"/etc/exim/{name}") for name in debian.list("/etc/exim")} == {
+        "passwd": 0o640, "copied": 0o755, "ruled": 0o600
+    }  # fmt: skip
+    assert debian.owner("/etc/exim/passwd") == debian.owner("/etc/exim/copied") == before
+    assert debian.owner("/etc/exim/ruled") == (before[0], 4)
 
 
 def test_a_pattern_that_matches_nothing_is_a_mistake(lived_in):
