@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from particle_agent.contract.options import Options, Place
@@ -13,14 +13,13 @@ from particle_agent.contract.values import (
     MountTarget,
     PassNumber,
 )
-from particle_agent.errors import StageError
 from particle_agent.target.target import Target
 
 PATH = "/etc/fstab"
 SWAP = "swap"
 # fstab(5): how to write what separates fields or begins a comment.
 ESCAPES = {ord(character): f"\\{ord(character):03o}" for character in " \t\n\\#"}
-# The mount points that the disk's own file systems can have.
+# The mount points that the disk's own file systems can have, depending on the boot loader.
 OWN = ("/", "/boot", "/boot/efi")
 # Mount options, and the pass of fsck(8) for the root file system (0: none).
 DEFAULTS = {
@@ -48,15 +47,20 @@ class Mount(Options):
     pass_: PassNumber | None = None
     """When fsck(8) checks it at boot: 0 for never, 1 for the root file system, 2 for others."""
 
-    def faults(self) -> Iterator[tuple[Place, str]]:
-        """The faults of this mount alone."""
-        if self.where in OWN:
-            if not self.options and self.pass_ is None and self.what is None:
+    def faults(self, own: Collection[str]) -> Iterator[tuple[Place, str]]:
+        """The faults of this mount; `own` are the mount points of the disk's own file systems."""
+        if self.where in own:
+            for name in ("what", "type"):
+                if getattr(self, name) is not None:
+                    why = "is a file system of the image's own disk; leave out"
+                    yield (name,), f"{self.where} {why} '{name}', and give it 'options'"
+            if not self.options and self.pass_ is None:
                 yield ("where",), f"{self.where} is mounted anyway; give it 'options'"
             return
+        missing = "the disk has no file system for it; " if self.where in OWN else ""
         for name in ("what", "type"):
             if getattr(self, name) is None:
-                yield (), f"{self.where}: write '{name}'"
+                yield (), f"{self.where}: {missing}write '{name}'"
         if (self.where == "none") != (self.type == SWAP) and self.type is not None:
             yield ("where",), "'none' is for the type 'swap', and only for it"
 
@@ -85,10 +89,7 @@ class FileSystemTable:
     mounts: Sequence[Mount]
 
     def write(self, target: Target) -> None:
-        """Writes the file, makes the mount points, and notes lines that are lost.
-
-        Raises StageError for a mount that names no file system.
-        """
+        """Writes the file, makes the mount points, and notes lines that are lost."""
         if lost := list(_lines(target)):
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             target.reporter.note(
@@ -108,22 +109,12 @@ class FileSystemTable:
             mount = added.get(line.where)
             yield line if mount is None else _with_options(line, mount)
         for mount in self.mounts:
-            if mount.where in own:
-                continue
-            if mount.what is None or mount.type is None:
-                raise StageError(
-                    f"mounts: the disk has no file system for {mount.where}",
-                    hint="Write 'what' and 'type' of the file system to mount there.",
-                )
-            yield FstabLine(mount.what, mount.where, mount.type, mount.options, mount.pass_ or 0)
+            if mount.where not in own:
+                what, kind = mount.what or "none", mount.type or "auto"
+                yield FstabLine(what, mount.where, kind, mount.options, mount.pass_ or 0)
 
 
 def _with_options(line: FstabLine, mount: Mount) -> FstabLine:
-    if mount.what is not None or mount.type is not None:
-        raise StageError(
-            f"mounts: {mount.where} is a file system of the image's own disk",
-            hint="Leave out 'what' and 'type' there; 'options' are added.",
-        )
     kept = tuple(option for option in line.options if option != "defaults")
     options = (*kept, *(option for option in mount.options if option not in kept))
     return replace(line, options=options, pass_=line.pass_ if mount.pass_ is None else mount.pass_)

@@ -90,8 +90,9 @@ class Qemu(StageOptions):
             yield ("size",), message
         if given and self.swap != "none" and bytes_of(self.swap) >= bytes_of(self.size):
             yield ("swap",), f"a disk of {self.size} has no room for {self.swap} of it"
+        own = {"/", *(volume.mount for volume in self._loader().volumes())}
         for index, mount in enumerate(self.mounts):
-            yield from ((("mounts", index, *place), why) for place, why in mount.faults())
+            yield from ((("mounts", index, *place), why) for place, why in mount.faults(own))
         where = ((("mounts", i), m.where) for i, m in enumerate(self.mounts) if m.where != "none")
         yield from repeated("the mount point", where)
         for index, name in enumerate(self.formats):

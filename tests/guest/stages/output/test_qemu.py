@@ -87,19 +87,38 @@ def test_a_file_system_of_the_disk_gets_more_options(debian):
     ]
 
 
+ESP = Mount(where="/boot/efi", options=("noatime",))
+BOOT = Mount(where="/boot", options=("ro",))
+OTHER_BOOT = Mount(where="/boot", what="LABEL=b", type="ext4")
+
+
 @pytest.mark.parametrize(
-    ("mount", "message"),
+    ("options", "mount", "message"),
     [
-        (Mount(where="/boot", options=("ro",)), "no file system for /boot"),
-        (
-            Mount(where="/", what="tmpfs", type="tmpfs"),
-            "/ is a file system of the image's own disk",
-        ),
+        ({}, BOOT, "/boot: the disk has no file system for it; write 'what'"),
+        ({}, ESP, "/boot/efi: the disk has no file system for it"),
+        ({}, Mount(where="/boot", what="LABEL=b"), "/boot: the disk has no file system for it"),
+        ({"file_system": "xfs"}, OTHER_BOOT, "/boot is a file system of the image's own disk"),
+        ({}, Mount(where="/", what="tmpfs", type="tmpfs"), "/ is a file system of the image's own"),
+        ({}, Mount(where="/", type="xfs", options=("ro",)), "leave out 'type'"),
     ],
 )
-def test_a_mount_that_does_not_fit_the_disk_is_refused(debian, mount, message):
-    with pytest.raises(StageError, match=message):
-        Qemu(mounts=(mount,)).run(debian)
+def test_a_mount_that_does_not_fit_the_disk_is_refused_before_the_build(options, mount, message):
+    with pytest.raises(Faults, match=message):
+        Qemu(mounts=(mount,), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "mount"),
+    [
+        ({"boot_loader": "grub"}, ESP),
+        ({"boot_loader": "systemd-boot"}, ESP),
+        ({"file_system": "xfs"}, BOOT),
+        ({}, OTHER_BOOT),
+    ],
+)
+def test_the_boot_loader_decides_about_the_file_systems_of_the_disk(options, mount):
+    assert Qemu(mounts=(mount,), **options).mounts == (mount,)
 
 
 @pytest.mark.parametrize(
