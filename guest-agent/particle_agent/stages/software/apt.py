@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -22,6 +22,7 @@ from particle_agent.contract.values import (
 from particle_agent.errors import StageError
 from particle_agent.shortcuts import at_once, stand_ins
 from particle_agent.stages.base import StageOptions
+from particle_agent.stages.software.installed import check_installed, check_removed, present
 from particle_agent.stages.software.preparation import (
     Answer,
     Credential,
@@ -34,7 +35,6 @@ from particle_agent.stages.software.preparation import (
 from particle_agent.stages.software.transaction import Transaction
 from particle_agent.target.target import Target
 
-STATUS = "/var/lib/dpkg/status"
 # apt_preferences(5): above this priority apt downgrades.
 DOWNGRADES = 1000
 # Packages whose purpose is to depend on many others.
@@ -44,7 +44,6 @@ COLLECTIONS = ("task-*", "live-task-*", "*-desktop*", "*-full", "debian-cloud-im
 ACCOUNTS = re.compile(
     "(user|group) (systemd-.*|messagebus|input|kvm|render|sgx|clock|_ssh|ssh|sshd)"
 )
-FIELD = re.compile(r"^(Package|Status|Provides): (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +94,7 @@ class Apt(StageOptions):
 
     def __post_init__(self) -> None:
         # With `update` alone the stage fetches indexes for later stages.
-        nothing = not (self.update or self.fetches or self._only_takes_away)
+        nothing = not (self.update or self.fetches or self._only_takes_away or self.architectures)
         names = {name.partition("=")[0].partition("/")[0] for name in self.packages}
         secrets = {secret.name for secret in self.secrets}
         refuse(
@@ -150,8 +149,7 @@ class Apt(StageOptions):
             target.chroot(["dpkg", "--add-architecture", architecture])
         pin(target, self.pins)
         preseed(target, self.debconf)
-        present = _packages(target)
-        removals = [f"{name}-" for name in self.remove if name.split(":")[0] in present]
+        removals = [f"{name}-" for name in present(target, self.remove)]
         with ExitStack() as stack:
             stack.enter_context(unattended.services_stay_off(target))
             stack.enter_context(unattended.no_host_keys(target))
@@ -185,10 +183,10 @@ class Apt(StageOptions):
             else:
                 names = [*self.packages, *(deb.path for deb in debs), *removals]
                 transaction.fetch_and_install(target, names)
-            _check_installed(target, [*self.packages, *(deb.package for deb in debs)])
-            _check_removed(target, self.remove)
+            check_installed(target, [*self.packages, *(deb.package for deb in debs)])
+            check_removed(target, self.remove)
         if self.hold:
-            _check_installed(target, self.hold)
+            check_installed(target, self.hold)
             target.chroot(["apt-mark", "hold", "--", *self.hold])
 
     @property
@@ -249,50 +247,3 @@ def _is_common(name: str) -> bool:
 
 def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _check_installed(target: Target, names: Iterable[str]) -> None:
-    """Raises StageError for the first package that is not installed.
-
-    apt-get(8) interprets an unknown name as a regular expression, or "x+" as a request for "x".
-    """
-    if not target.exists(STATUS):
-        return
-    here = set()
-    for fields in _stanzas(target):
-        if fields.get("Status", "").endswith(" installed"):
-            here.add(fields["Package"])
-            here |= {one.split(" ")[0] for one in fields.get("Provides", "").split(", ")}
-    for name in names:
-        plain = re.split("[:=/]", name)[0]
-        if plain not in here:
-            raise StageError(
-                f"apt-get: there is no package '{plain}'; it took the name for something else",
-                hint="Check the name against the suite of the base image.",
-            )
-
-
-def _check_removed(target: Target, names: Iterable[str]) -> None:
-    """Raises StageError for the first package that is still installed, as by a dependency."""
-    installed = {
-        fields["Package"]
-        for fields in _stanzas(target)
-        if fields.get("Status", "").endswith(" installed")
-    }
-    for name in names:
-        if name in installed:
-            raise StageError(
-                f"apt-get: '{name}' was not removed",
-                hint="Find the package that needs it in the log, or do not remove it.",
-            )
-
-
-def _packages(target: Target) -> set[str]:
-    """The packages that are installed, or whose configuration is left."""
-    return {fields["Package"] for fields in _stanzas(target) if "Package" in fields}
-
-
-def _stanzas(target: Target) -> Iterator[dict[str, str]]:
-    if target.exists(STATUS):
-        for paragraph in target.read(STATUS).split("\n\n"):
-            yield dict(FIELD.findall(paragraph))

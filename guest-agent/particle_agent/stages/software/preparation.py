@@ -93,6 +93,7 @@ def preseed(target: Target, answers: Sequence[Answer]) -> None:
 
 # /run is in memory and never a part of the image.
 PASSWORDS = "/run/particle-os-apt-passwords"
+OWN_PASSWORDS = "/etc/apt/auth.conf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,9 @@ def passwords(target: Target, credentials: Sequence[Credential]) -> Iterator[lis
         yield []
         return
     lines = [_line(target, each) for each in credentials]
-    target.write(PASSWORDS, "".join(lines), mode=0o600)
+    # The option replaces the image's own file. apt takes the first entry that matches.
+    own = target.read(OWN_PASSWORDS) if target.is_file(OWN_PASSWORDS) else ""
+    target.write(PASSWORDS, "".join(lines) + own, mode=0o600)
     try:
         yield [f"-oDir::Etc::netrc={PASSWORDS}"]
     finally:

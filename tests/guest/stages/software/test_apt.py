@@ -677,6 +677,47 @@ def test_a_package_that_was_not_removed_is_an_error(helped):
     assert "package that needs it" in raised.value.hint
 
 
+MULTIARCH = """\
+Package: dpkg
+Status: install ok installed
+Architecture: amd64
+
+Package: libfoo
+Status: install ok installed
+Architecture: {}
+
+Package: libdoc
+Status: install ok installed
+Architecture: all
+"""
+
+
+def test_a_package_of_a_foreign_architecture_is_another_package(helped):
+    helped.write("/var/lib/dpkg/status", MULTIARCH.format("i386"))
+    with pytest.raises(StageError, match="'libfoo:i386' was not removed"):
+        Apt(remove=("libfoo:i386", "libfoo:arm64")).run(helped)
+    assert only_install(helped)[-1] == "libfoo:i386-"
+    with pytest.raises(StageError, match="there is no package 'libfoo:amd64'"):
+        Apt(packages=("libfoo:amd64",)).run(helped)
+    Apt(packages=("libfoo:i386", "libdoc:amd64"), hold=("libfoo:i386", "libfoo")).run(helped)
+
+
+@pytest.mark.parametrize(("left", "is_removed"), [("i386", True), ("amd64", False)])
+def test_a_name_without_architecture_is_removed_when_the_native_one_is(helped, left, is_removed):
+    helped.write("/var/lib/dpkg/status", MULTIARCH.format(left))
+    if is_removed:
+        Apt(remove=("libfoo",)).run(helped)
+        assert only_install(helped)[-1] == "libfoo-"
+    else:
+        with pytest.raises(StageError, match="'libfoo' was not removed"):
+            Apt(remove=("libfoo",)).run(helped)
+
+
+def test_a_stage_may_only_declare_an_architecture(debian):
+    Apt(architectures=("i386",), update=False).run(debian)
+    assert debian.programs() == ["dpkg"]
+
+
 def test_an_upgrade_and_new_packages_are_one_transaction(helped):
     Apt(packages=("vim",), upgrade=True).run(helped)
     assert only_install(helped)[-3:] == ("dist-upgrade", "--", "vim")

@@ -23,7 +23,7 @@ def stage():
 
 
 def test_apt_gets_the_password_and_the_image_does_not(debian, monkeypatch):
-    monkeypatch.setattr("particle_agent.stages.software.apt._check_installed", lambda *_: None)
+    monkeypatch.setattr("particle_agent.stages.software.apt.check_installed", lambda *_: None)
     seen = []
     debian.when(
         "apt-get", lambda c: seen.append((debian.read(PASSWORDS), debian.mode(PASSWORDS), c.argv))
@@ -39,6 +39,15 @@ def test_apt_gets_the_password_and_the_image_does_not(debian, monkeypatch):
     assert not debian.exists(PASSWORDS)
     assert debian.report.requests == []
     assert debian.commands[0].argv == ("dpkg", "--add-architecture", "i386")
+
+
+def test_the_images_own_passwords_stay_beside_those_of_the_stage(debian):
+    """The option of apt names one file, which replaces /etc/apt/auth.conf."""
+    own = "machine mirror.example.org login image password own\n"
+    debian.write("/etc/apt/auth.conf", own, mode=0o600)
+    with debian.secrets({"login": b"ann:x"}), passwords(debian, [PRIVATE]):
+        assert debian.read(PASSWORDS) == f"machine {PRIVATE.machine} login ann password x\n{own}"
+    assert debian.read("/etc/apt/auth.conf") == own
 
 
 @pytest.mark.parametrize(
