@@ -27,7 +27,6 @@ from particle_agent.contract.options import (
 T = TypeVar("T")
 # What other readers of JSON hold in an integer.
 LARGEST = (1 << 63) - 1
-CONSTRAINTS = (Text, Between, Seconds, AtLeastOne)
 
 
 class DecodeError(ValueError):

@@ -51,8 +51,9 @@ class Run(StageOptions):
     script_file: HostFile | None = None
     """A file with a script, relative to the recipe. Its line `#!` names the interpreter, unless
     `interpreter` does."""
-    interpreter: Annotated[tuple[Argument, ...], AtLeastOne()] = SHELL
-    """The program that runs the script, and its options. The script is its last argument."""
+    interpreter: Annotated[tuple[Argument, ...], AtLeastOne()] | None = None
+    """The program that runs the script, and its options. The script is its last argument. The
+    default is `[/bin/sh, -eu]`."""
     environment: Mapping[VariableName, Argument] = field(default_factory=dict)
     """More environment variables. PATH, HOME and a few others are always set."""
     in_: Literal["target", "helper"] = "target"
@@ -81,10 +82,10 @@ class Run(StageOptions):
                 "file beside the recipe, 'command' a program in the image"
             )
             yield ("script",), message
-        if self.command is not None and self.interpreter != SHELL:
+        if self.command is not None and self.interpreter is not None:
             message = "run: 'interpreter' needs a 'script'; a command names its own program"
             yield ("interpreter",), message
-        if self.script is not None and self.script.startswith("#!") and self.interpreter == SHELL:
+        if self.interpreter is None and self.script is not None and self.script.startswith("#!"):
             first = self.script.splitlines()[0]
             if first.removeprefix("#!").split()[:1] != [SHELL[0]]:
                 yield (
@@ -108,7 +109,7 @@ class Run(StageOptions):
         if self.command is not None:
             yield self.command
             return
-        interpreter = self.interpreter
+        interpreter = self.interpreter or SHELL
         if self.script_file is not None:
             with target.attached(self.script_file).open("rb") as data:
                 interpreter = self._interpreter_of(data.read(LINE_BYTES))
@@ -124,7 +125,7 @@ class Run(StageOptions):
 
     def _interpreter_of(self, head: bytes) -> tuple[str, ...]:
         """The program that runs a script which begins with `head` (execve(2))."""
-        if self.interpreter != SHELL or not head.startswith(b"#!"):
-            return self.interpreter
+        if self.interpreter is not None or not head.startswith(b"#!"):
+            return self.interpreter or SHELL
         words = head.splitlines()[0].decode("utf-8", "replace").removeprefix("#!").split(None, 1)
-        return tuple(word.strip() for word in words) or self.interpreter
+        return tuple(word.strip() for word in words) or SHELL

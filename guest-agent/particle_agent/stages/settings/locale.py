@@ -52,7 +52,7 @@ class Locale(StageOptions):
         instead = "name the locales in the options 'default' and 'generate' of the stage"
         yield "/etc/locale.conf", instead
         yield "/etc/default/locale", instead
-        if set(self.generate) | {self.default} - set(BUILT_IN):
+        if {self.default, *self.generate} - set(BUILT_IN):
             yield "/etc/locale.gen", instead
 
     def ahead(self, target: Target) -> None:

@@ -2,7 +2,7 @@ import subprocess
 
 import pytest
 from particle_agent.errors import CommandFailed
-from particle_agent.stages.contents.run import SCRIPT, Run
+from particle_agent.stages.contents.run import SCRIPT, SHELL, Run
 
 
 def test_the_command_is_given_as_it_is(target):
@@ -60,9 +60,15 @@ def test_the_scripts_own_first_line_agrees_with_the_default_interpreter(target):
     assert target.programs() == ["env"]
 
 
+def test_an_interpreter_that_is_named_is_the_one_that_runs(target):
+    Run(script="#!/usr/bin/python3\n", interpreter=("/bin/sh", "-eu")).run(target)
+    assert target.only("env").argv[-3:-1] == ("/bin/sh", "-eu")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"command": ("true",), "interpreter": ("/bin/sh", "-eu")}, "needs a 'script'"),
         ({}, "one of 'command', 'script' and 'script-file'"),
         ({"command": ("true",), "script": "true"}, "one of 'command', 'script' and 'script-file'"),
         ({"command": ("true",), "interpreter": ("/bin/bash",)}, "'interpreter' needs a 'script'"),
@@ -77,7 +83,7 @@ def test_what_contradicts_itself_is_refused(options, message):
 def test_the_default_interpreter_stops_at_the_first_failure(tmp_path):
     script = tmp_path / "script"
     script.write_text("false\ntouch reached\n")
-    done = subprocess.run([*Run(script="x").interpreter, script], cwd=tmp_path, check=False)
+    done = subprocess.run([*SHELL, script], cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert not (tmp_path / "reached").exists()
 
@@ -100,6 +106,7 @@ def test_a_failure_is_reported(target):
         (b"#!\n", {}, ("/bin/sh", "-eu")),
         (b"#!/usr/bin/python3\n", {"interpreter": ("/bin/bash",)}, ("/bin/bash",)),
         (b"\xff\xfe", {}, ("/bin/sh", "-eu")),
+        (b"#!/usr/bin/python3\n", {"interpreter": ("/bin/sh", "-eu")}, ("/bin/sh", "-eu")),
     ],
 )
 def test_a_script_file_runs_with_the_interpreter_of_its_first_line(

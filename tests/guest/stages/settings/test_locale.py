@@ -122,3 +122,17 @@ def test_an_unknown_locale_is_reported_with_its_neighbours(debian):
         Locale(default="de_CH.UTF-8").run(debian)
     assert "de_AT.UTF-8" in raised.value.hint
     assert debian.commands == []
+
+
+@pytest.mark.parametrize(
+    ("options", "is_written"),
+    [
+        ({"default": "C.UTF-8", "generate": ("C.UTF-8", "C")}, False),
+        ({"default": "C.UTF-8"}, False),
+        ({"default": "C.UTF-8", "generate": ("de_DE.UTF-8",)}, True),
+        ({"default": "de_DE.UTF-8"}, True),
+    ],
+)
+def test_the_list_of_locales_is_written_only_for_locales_that_are_generated(options, is_written):
+    paths = [path for path, _ in Locale(**options).rewrites()]
+    assert ("/etc/locale.gen" in paths) == is_written
