@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
@@ -69,14 +69,15 @@ def make(
     try:
         os.truncate(target.path(EMPTY), size)
         target.chroot([f"mkfs.{kind}", "-q", "-L", label, *options, EMPTY])
-        copy_data(target.path(EMPTY), partition)
+        with target.open(EMPTY) as file:
+            copy_data(file, partition)
     finally:
         target.remove(EMPTY)
 
 
-def copy_data(file: Path, device: Path) -> None:
+def copy_data(source: IO[bytes], device: Path) -> None:
     """Copies a sparse file to the start of a device that holds only zeros."""
-    with file.open("rb") as source, device.open("r+b") as disk:
+    with device.open("r+b") as disk:
         for start, end in _extents(source.fileno()):
             source.seek(start)
             disk.seek(start)

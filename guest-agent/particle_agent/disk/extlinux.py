@@ -9,6 +9,7 @@ from pathlib import Path
 from particle_agent.disk import boot, volumes
 from particle_agent.disk.boot import Booting, InstalledKernel
 from particle_agent.disk.volumes import DiskLabel, Name, Volume
+from particle_agent.target import inside
 from particle_agent.target.target import Target
 
 DIRECTORY = "/boot/extlinux"
@@ -52,10 +53,10 @@ class Extlinux:
 
     def install(self, target: Target, disk: Path, parts: Sequence[Volume]) -> list[str]:
         name: Name = "boot" if self.separate else "root"
-        directory = DIRECTORY.removeprefix("/boot" if self.separate else "").lstrip("/")
+        directory = DIRECTORY.removeprefix("/boot" if self.separate else "")
         partition = volumes.node(disk, parts, name)
         with target.mounted(partition, "-o", "noatime,noinit_itable") as mounted:
-            target.run(["extlinux", "--install", str(mounted / directory)])
+            target.run(["extlinux", "--install", str(inside.resolve(mounted, directory))])
         return list(FILES)
 
     def write_boot_code(self, target: Target, disk: Path, parts: Sequence[Volume]) -> None:

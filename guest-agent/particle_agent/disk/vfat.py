@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from particle_agent.target.target import Target
@@ -18,9 +20,23 @@ def make(target: Target, partition: Path, tree: Path, *, label: str, serial: str
         place = "::" + "/".join(["", *Path(directory).relative_to(tree).parts])
         if place != "::":
             target.run(["mmd", *image, place])
-        if files:
-            sources = [str(Path(directory, name)) for name in sorted(files)]
+        sources = [str(path) for path in _copied(target, Path(directory), sorted(files))]
+        if sources:
             target.run(["mcopy", "-Q", "-m", *image, *sources, f"{place}/"])
+
+
+def _copied(target: Target, directory: Path, names: Sequence[str]) -> Iterator[Path]:
+    """The regular files of a directory, with a note about the others.
+
+    mcopy(1) would copy the file of the VM that a link leads to, and wait for a FIFO.
+    """
+    for path in (directory / name for name in names):
+        if stat.S_ISREG(path.lstat().st_mode):
+            yield path
+        else:
+            target.reporter.note(
+                f"{path.name} in the EFI system partition is left out: FAT holds only regular files"
+            )
 
 
 def uuid_of(serial: str) -> str:

@@ -53,6 +53,9 @@ class Writer:
 
     def take(self, tree: Path) -> None:
         """Assigns the files to the partitions. `tree` is the target without other mounts."""
+        if self._layout.swap:
+            # A link of that name in the image would lead to a file of the VM.
+            self._target.remove(SWAP_FILE)
         self._trees = _split(self._target, self._parts, tree)
         self._parts = [self._measured(part) for part in self._parts]
         self._make_swap()

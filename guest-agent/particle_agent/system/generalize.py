@@ -9,6 +9,7 @@ from pathlib import Path
 
 from particle_agent.system import first_boots
 from particle_agent.system.hosts import DEFAULT_HOSTS, hosts
+from particle_agent.target import inside
 from particle_agent.target.target import Target
 
 # systemd-update-done.service(8)
@@ -99,7 +100,8 @@ def empty(tree: Path) -> None:
     `tree` is the target without mounts, which would hide the content of these directories.
     """
     for directory in CONTENTS:
-        place = tree / directory
+        # A link in the tree never leads to a directory of the VM.
+        place = inside.resolve(tree, directory, follow=False)
         if place.is_symlink() or not place.is_dir():
             continue
         for entry in place.iterdir():

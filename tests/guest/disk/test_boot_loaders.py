@@ -375,3 +375,13 @@ def test_no_boot_loader_is_said_to_start_from_what_it_cannot():
     for loader in qemu.FIRMWARES:
         stage = Qemu(boot_loader=loader)
         assert [stage.refusal(f) for f in stage.firmwares] == [None] * len(stage.firmwares)
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs"])
+def test_a_swap_file_of_the_base_leads_nowhere(debian, tmp_path, file_system):
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    (debian.root / "swapfile").symlink_to(precious)
+    Qemu(swap="64M", file_system=file_system).run(debian)
+    assert not debian.is_link("/swapfile")
+    assert precious.read_text() == "x"

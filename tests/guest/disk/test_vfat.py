@@ -71,3 +71,16 @@ def test_the_files_come_in_one_order(target, tree, tmp_path, monkeypatch):
     assert made == ["::/EFI", "::/EFI/BOOT", "::/EFI/zoo", "::/empty", "::/loader"]
     (zoo,) = [words for words in argv if words[-1] == "::/EFI/zoo/"]
     assert [word.rpartition("/")[2] for word in zoo[-3:-1]] == ["a", "b"]
+
+
+@pytest.mark.timeout(60)
+def test_nothing_but_regular_files_is_copied(target, tree, tmp_path):
+    (tmp_path / "secret").write_text("of the VM")
+    (tree / "EFI/link").symlink_to(tmp_path / "secret")
+    (tree / "EFI/directory").symlink_to(tmp_path)
+    os.mkfifo(tree / "EFI/fifo")
+    vfat.make(target, tmp_path / "partition", tree, label="ESP", serial="0123abcd")
+    words = [word.rpartition("/")[2] for command in target.commands for word in command.argv]
+    assert not {"link", "directory", "fifo", "secret"} & set(words)
+    assert len(target.report.notes) == 2
+    assert target.report.notes[0].startswith("fifo in the EFI system partition is left out")

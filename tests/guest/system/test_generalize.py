@@ -1,5 +1,6 @@
 import os
 
+import pytest
 from particle_agent.system import generalize
 from particle_agent.system.hosts import DEFAULT_HOSTS
 
@@ -77,6 +78,19 @@ def test_directories_are_emptied_but_stay(target, tmp_path):
         assert target.path(path).is_dir()
         assert target.list(path) == []
     assert (precious / "file").exists()
+
+
+@pytest.mark.parametrize("link", ["var", "var/lib"])
+def test_a_link_to_a_directory_above_leads_to_no_directory_of_the_vm(target, tmp_path, link):
+    (tmp_path / "outside/tmp").mkdir(parents=True)
+    (tmp_path / "outside/apt/lists").mkdir(parents=True)
+    (tmp_path / "outside/tmp/precious").write_text("x")
+    (tmp_path / "outside/apt/lists/precious").write_text("x")
+    place = target.root / link
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(tmp_path / "outside")
+    generalize.empty(target.root)
+    assert len(list((tmp_path / "outside").rglob("precious"))) == 2
 
 
 def test_the_first_boot_does_not_do_again_what_the_packages_did(target):

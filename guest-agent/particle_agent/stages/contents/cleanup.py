@@ -114,6 +114,8 @@ def _remove(target: Target, top: str, rules: list[Rule]) -> int:
     Returns the number of bytes freed.
     """
     place = target.path(top)
+    if not target.holds(place):
+        return 0
     freed = 0
     for directory, directories, files in os.walk(place, topdown=False):
         here = top + directory.removeprefix(str(place))

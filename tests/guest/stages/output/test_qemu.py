@@ -139,6 +139,21 @@ def test_a_mount_that_cannot_be_meant_is_refused_before_the_build(mount, message
         Qemu(mounts=(twice, twice))
 
 
+def test_the_boot_loader_is_installed_in_a_directory_of_the_image(debian, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (debian.directory / "mounted/boot").mkdir(parents=True)
+    (debian.directory / "mounted/boot/extlinux").symlink_to(tmp_path / "outside")
+    Qemu().run(debian)
+    mounted = debian.directory / "mounted"
+    assert debian.only("extlinux").argv[-1].startswith(f"{mounted}/")
+    assert debian.only("extlinux").argv[-1] != f"{mounted}/boot/extlinux"
+
+
+def test_a_first_boot_needs_systemd():
+    assert "package systemd-sysv" in [need.what for need in Qemu(first_boot=True).needs()]
+    assert "package systemd-sysv" not in [need.what for need in Qemu().needs()]
+
+
 @pytest.mark.timeout(60)
 def test_a_fifo_in_the_place_of_fstab_is_replaced(debian):
     debian.make_directory("/etc")

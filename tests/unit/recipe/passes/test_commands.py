@@ -74,3 +74,33 @@ def test_a_script_of_several_lines_or_words_is_no_path(tmp_path):
         "script: |\n      a.sh\n      b.sh",
     ):
         assert remarks(tmp_path, script) == []
+
+
+TIMER = """\
+name: test
+base-image: tar:base.tar
+stages:
+  - type: services
+    timers:
+      - name: report
+        on-calendar: daily
+        command: {command}
+  - type: qemu
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ('[/usr/bin/df, ">", /x]', "no-shell"),
+        ('["df --all"]', "bad-value"),
+        ("[bin/df]", "bad-value"),
+    ],
+)
+def test_the_command_of_a_timer_gets_the_same_hints(tmp_path, command, code):
+    (tmp_path / "r.yml").write_text(TIMER.format(command=command))
+    try:
+        found = loading.load(tmp_path / "r.yml").notes
+    except InvalidDocument as invalid:
+        found = invalid.problems
+    assert [(p.code, p.line) for p in found] == [(code, 8)]

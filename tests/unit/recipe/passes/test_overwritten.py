@@ -45,6 +45,10 @@ def problems(tmp_path, path="/etc/motd", stages="", loader="extlinux", links="[]
          "'interfaces'"),
         ("/etc/sudoers.d/ann", "{type: users, users: [{name: ann, sudo: password}]}",
          "another name"),
+        ("/etc/systemd/system/a.timer",
+         "{type: services, timers: [{name: a, on-calendar: daily, command: [x]}]}", "another name"),
+        ("/etc/systemd/system/ssh.service.d/recipe.conf",
+         "{type: services, drop-ins: [{unit: ssh, content: x}]}", "another name"),
     ],
 )  # fmt: skip
 def test_a_file_that_a_later_stage_replaces_is_refused(tmp_path, path, stages, instead):
