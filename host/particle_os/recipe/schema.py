@@ -44,7 +44,11 @@ def included() -> Schema:
             stages,
             {
                 "type": "object",
-                "properties": {"stages": stages},
+                "properties": {
+                    "stages": stages,
+                    "description": {"type": "string", "description": "One line for people."},
+                    variables.KEY: whole["properties"][variables.KEY],
+                },
                 "required": ["stages"],
                 "additionalProperties": False,
             },
@@ -106,7 +110,12 @@ def _additions() -> dict[str, Schema]:
                     "description": "The file, relative to this one: a list of stages, or a "
                     "mapping with 'stages'.",
                     "examples": ["common/base.yml"],
-                }
+                },
+                include.ARGUMENTS: {
+                    "type": "object",
+                    "description": "The values of the file's variables, by their names.",
+                },
+                include.WHEN: {"$ref": f"#/definitions/{_definition(include.WHEN)}"},
             },
             "required": [include.KEY],
             "additionalProperties": False,

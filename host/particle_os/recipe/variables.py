@@ -186,6 +186,11 @@ class Variables:
                     self._replace(source, item)
         self._replace(source, source.root)
 
+    def substitute_text(self, source: Source) -> None:
+        """Replaces the variables in a document that is one text, and stays one."""
+        self._places = _all_places(source)
+        self._replace(source, source.root, as_text=True)
+
     def _items(self, source: Source, item: Node) -> list[Node]:
         """A list item with its variables replaced; the items of a list variable are spliced in."""
         was_text = isinstance(item.value, str)
@@ -195,10 +200,10 @@ class Variables:
             return found
         return [item]
 
-    def _replace(self, source: Source, node: Node) -> None:
+    def _replace(self, source: Source, node: Node, *, as_text: bool = False) -> None:
         if not isinstance(node.value, str) or "${" not in node.value:
             return
-        value = self._value(source, node)
+        value = self._value(source, node, as_text=as_text)
         node.made_of = tuple(match[1] for match in _REFERENCE.finditer(node.value) if match[1])
         if value is None:
             node.unknown = True
@@ -208,7 +213,7 @@ class Variables:
         else:
             node.value = value
 
-    def _value(self, source: Source, node: Node) -> Value | None:
+    def _value(self, source: Source, node: Node, *, as_text: bool = False) -> Value | None:
         """The value of a text with its variables replaced; None when a variable is unknown."""
         text: str = node.value
         parts: list[str] = []
@@ -224,7 +229,7 @@ class Variables:
             value = self._look_up(source, place, match[1])
             if value is not None:
                 self._charge(source, node, value)
-            if value is not None and match[0] == text:
+            if value is not None and match[0] == text and not as_text:
                 return value
             if isinstance(value, list):
                 message = f"the list '{match[1]}' can only be a whole value, not a part of a text"
@@ -247,6 +252,8 @@ class Variables:
             return self._known[name].value
         self._budget.faults -= 1
         if self._budget.faults < 0:
+            message = f"there are more than {FAULTS_LIMIT} errors of variables"
+            source.problem(place, "too-many", message)
             raise InvalidDocument(source.problems)
         if name is None:
             source.problem(place, "bad-variable", "'${' without '}'", _LITERAL_HINT)

@@ -147,6 +147,13 @@ def test_included_files_are_lists_or_mappings_of_stages(tmp_path):
         assert complaints(INCLUDED(), parse(tmp_path, text))
 
 
+def test_an_include_with_arguments_and_a_condition_fits(tmp_path):
+    include = "{include: x.yml, with: {a: [b]}, when: {variable: v, is: w}}"
+    assert complaints(RECIPES(), parse(tmp_path, f"name: x\nstages: [{include}]\n")) == []
+    text = f"description: x\nvariables: {{a: {{type: list}}}}\nstages: [{include}]\n"
+    assert complaints(INCLUDED(), parse(tmp_path, text)) == []
+
+
 def test_every_stage_and_option_is_described_for_the_editor():
     definitions = schema.recipes()["definitions"]
     for kind in RECIPE_STAGES:

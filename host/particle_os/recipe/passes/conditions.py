@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from particle_os.documents.document import Node, Source
+from particle_agent.contract.options import Options
+from particle_agent.stages.base import When
+
+from particle_os.documents import validation
+from particle_os.documents.document import Key, Node, Source
+from particle_os.documents.explanation import Vocabulary
 from particle_os.documents.words import did_you_mean, nearest
+from particle_os.errors import InvalidDocument
 from particle_os.recipe.variables import Variables
 
 WHEN, VARIABLE, IS, ARCHITECTURE = "when", "variable", "is", "architecture"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Conditional(Options):
+    """The part of an `include` that the stages in its place do not have."""
+
+    when: When
 
 
 def apply(source: Source, stages: Node, variables: Variables) -> None:
@@ -18,6 +32,33 @@ def apply(source: Source, stages: Node, variables: Variables) -> None:
     """
     if isinstance(stages.value, list):
         stages.value = [item for item in stages.value if _holds(source, item, variables)]
+
+
+def holds_for(source: Source, item: Node, architecture: str) -> bool:
+    """Whether the rest of an item's condition, after `apply`, holds for an image.
+
+    Notes the problems of the condition, and why an item is left out.
+    """
+    when = item.child(WHEN)
+    if when is None:
+        return True
+    alone = Source(source.path)
+    alone.root = Node({WHEN: when}, item.mark)
+    try:
+        found = validation.validate(alone, _Conditional, Vocabulary(names=_names))
+    except InvalidDocument:
+        source.problems += alone.problems
+        return True
+    wanted = found.when.architecture
+    if wanted is None or architecture in wanted:
+        return True
+    why = f"it is for {' and '.join(wanted)}, not {architecture}"
+    source.note(item.mark, "left-out", f"the stage {_label(item)} is left out: {why}")
+    return False
+
+
+def _names(key: Key) -> tuple[str, ...]:
+    return (ARCHITECTURE, IS, VARIABLE) if key == (WHEN,) else ()
 
 
 def _holds(source: Source, item: Node, variables: Variables) -> bool:

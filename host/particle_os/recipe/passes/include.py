@@ -13,11 +13,11 @@ from particle_os.documents.document import NODE_LIMIT, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.inside import outside
-from particle_os.recipe.model import stage_kinds
+from particle_os.recipe.model import Recipe, stage_kinds
 from particle_os.recipe.passes import conditions, templates
 from particle_os.recipe.variables import Variables
 
-KEY, ARGUMENTS, WHEN = "include", "with", "when"
+KEY, ARGUMENTS, WHEN = "include", "with", conditions.WHEN
 # The directory of a recipe's own types of stages.
 OWN_STAGES = "stages"
 OWN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -55,6 +55,8 @@ class _Expansion:
         self._inside = inside
         self._count = 0
         self._nodes = sum(1 for _ in source.root.walk())
+        named = source.root.child("architecture")
+        self._architecture = str(named.value) if named is not None else Recipe.architecture
         self._own = {
             name: path
             for name, path in own_stages(source.path.parent).items()
@@ -70,12 +72,13 @@ class _Expansion:
             if isinstance(item.value, dict) and KEY in item.value:
                 self._check_keys(item)
                 path, arguments = self._path(item), self._arguments(item)
-                found += self._included(item, path, arguments, chain, variables)
             elif path := self._own_stage(item):
                 arguments = {k: v for k, v in item.value.items() if k not in ("type", WHEN)}
-                found += self._included(item, path, arguments, chain, variables)
             else:
                 found.append(item)
+                continue
+            if conditions.holds_for(self._source, item, self._architecture):
+                found += self._included(item, path, arguments, chain, variables)
         stages.value = found
 
     def _own_stage(self, item: Node) -> Path | None:
@@ -104,15 +107,17 @@ class _Expansion:
         if self._nodes > NODE_LIMIT:
             message = f"the recipe holds more than {NODE_LIMIT} values with what it includes"
             self._refuse(item, message)
-        inner = variables.of_included(included, arguments, item.mark)
-        inner.substitute(included)
-        stages = self._stages(included)
-        if stages is not None:
-            conditions.apply(included, stages, inner)
-            templates.fill(included, stages, inner, self._inside)
-        self._source.files.update(included.files)
-        self._source.problems += included.problems
-        self._source.notes += included.notes
+        try:
+            inner = variables.of_included(included, arguments, item.mark)
+            inner.substitute(included)
+            stages = self._stages(included)
+            if stages is not None:
+                conditions.apply(included, stages, inner)
+                templates.fill(included, stages, inner, self._inside)
+        finally:
+            self._source.files.update(included.files)
+            self._source.problems += included.problems
+            self._source.notes += included.notes
         if stages is None:
             self._source.incomplete = True
             return []

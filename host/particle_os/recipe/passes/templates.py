@@ -42,15 +42,14 @@ def fill(source: Source, stages: Node, variables: Variables, inside: Path | None
             name.unknown = True
             continue
         filled = Source(path)
-        filled.lines = text.splitlines()
-        filled.root = Node(text, Mark(path, 1, 1))
-        variables.substitute(filled)
-        source.problems += filled.problems
+        filled.lines = text.split("\n")
+        content = filled.root = Node(text, Mark(path, 1, 1))
+        try:
+            variables.substitute_text(filled)
+        finally:
+            source.problems += filled.problems
         source.files[path] = hashlib.sha256(data).hexdigest()
         del file.value["source"]
-        content = filled.root
-        if not isinstance(content.value, str):
-            content.value = text
         file.value["content"] = Node(
             content.value, name.mark, name.key, unknown=content.unknown, made_of=content.made_of
         )

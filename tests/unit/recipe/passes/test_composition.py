@@ -134,18 +134,42 @@ def test_conditions_hold_for_included_files_and_beside_an_architecture(load):
     assert len(load(stage).recipe.stages) == 1
 
 
-@pytest.mark.parametrize(
+WRONG_CONDITIONS = pytest.mark.parametrize(
     ("when", "message"),
     [
         ("{variable: otter, is: x}", "there is no variable 'otter'"),
         ("{variable: outer}", "when: 'variable' and 'is' belong together"),
         ("{is: x}", "when: write 'architecture', or 'variable' and 'is'"),
         ("{}", "when: write 'architecture', or 'variable' and 'is'"),
+        ("{variabel: outer, is: x}", "unknown key 'variabel'"),
+        ("amd64", 'when: expected a mapping, found "amd64"'),
     ],
 )
-def test_a_condition_that_says_nothing_is_an_error(load, when, message):
-    found = problems(load, f"  - {{type: run, script: x, when: {when}}}\n")
+# An item that is a stage, an included file, and a stage of a type of the recipe's own.
+ITEMS = pytest.mark.parametrize("item", ["type: run, script: x", "include: one.yml", "type: one"])
+ONE = "stages: [{type: run, script: x}]\n"
+
+
+@ITEMS
+@WRONG_CONDITIONS
+def test_a_condition_that_says_nothing_is_an_error(load, item, when, message):
+    found = problems(load, f"  - {{{item}, when: {when}}}\n", one=ONE, stages__one=ONE)
     assert message in [message for _, _, _, message in found]
+
+
+@ITEMS
+@pytest.mark.parametrize("architecture", ["arm64", "[arm64, armhf]", "amd64", "[arm64, amd64]"])
+def test_a_condition_about_the_architecture_decides_about_each_kind_of_item(
+    load, item, architecture
+):
+    stage = f"  - {{{item}, when: {{architecture: {architecture}}}}}\n"
+    loaded = load(stage, one=ONE, stages__one=ONE)
+    holds = "amd64" in architecture
+    assert len(loaded.recipe.stages) == 1 + holds
+    assert [note.code for note in loaded.notes] == ([] if holds else ["left-out"])
+
+
+TEMPLATE = "  - {type: files, files: [{path: /etc/conf, source: conf, template: true}]}\n"
 
 
 def test_a_template_is_filled_and_keeps_its_mode(load, tmp_path):
@@ -174,6 +198,48 @@ def test_a_template_that_cannot_be_filled_is_an_error(load, tmp_path, content, f
         (tmp_path / "conf").write_bytes(content)
     stage = "  - {type: files, files: [{path: /etc/conf, source: conf, template: true}]}\n"
     assert found in [each[:3] for each in problems(load, stage)]
+
+
+@pytest.mark.parametrize(
+    ("variable", "content"), [("80", "80"), ("true", "true"), ("text", "text"), ("-5", "-5")]
+)
+def test_a_template_of_one_variable_is_filled(load, tmp_path, variable, content):
+    (tmp_path / "conf").write_text("${outer}")
+    files, _ = load(TEMPLATE, None, f"outer: {variable}").recipe.stages
+    assert files.files[0].content == content
+
+
+def test_a_template_cannot_be_a_list(load, tmp_path):
+    (tmp_path / "conf").write_text("${outer}")
+    message = "the list 'outer' can only be a whole value, not a part of a text"
+    assert ("conf", 1, "bad-variable", message) in problems(load, TEMPLATE, None, "outer: [a, b]")
+
+
+@pytest.mark.parametrize("name", ["conf", "one.yml", "r.yml"])
+def test_too_many_errors_in_one_file_are_told(load, tmp_path, name):
+    """The problems of a file that is given up in the middle are not lost."""
+    (tmp_path / "conf").write_text("${x}\n" * 1001 if name == "conf" else "")
+    stage = f"{{type: run, command: [{'${x}' * 1001!r}]}}"
+    one = f"- {stage}\n" if name == "one.yml" else "[]"
+    own = f"  - {stage}\n" if name == "r.yml" else ""
+    found = problems(load, f"{TEMPLATE}  - {{include: one.yml}}\n{own}", one=one)
+    assert {each[0] for each in found} == {name}
+    assert [each[2] for each in found] == [*["unknown-variable"] * 1000, "too-many"]
+
+
+def test_too_many_errors_in_several_files_are_told(load, tmp_path):
+    (tmp_path / "conf").write_text("${x}\n")
+    run = f"  - {{type: run, command: [{'${x}' * 1000!r}]}}\n"
+    assert ("conf", "too-many") in [(p[0], p[2]) for p in problems(load, run + TEMPLATE)]
+
+
+@pytest.mark.parametrize("name", ["conf", "one.yml"])
+def test_a_large_value_that_is_inserted_often_is_told(load, tmp_path, name):
+    (tmp_path / "conf").write_text("${outer}" * 3 if name == "conf" else "")
+    one = f"- {{type: run, script: {'${outer}' * 3!r}}}\n" if name == "one.yml" else "[]"
+    stages = f"{TEMPLATE}  - {{include: one.yml}}\n"
+    ((file, _, code, _),) = problems(load, stages, None, f"outer: {'x' * 500_000}", one=one)
+    assert (file, code) == (name, "too-complex")
 
 
 def test_a_template_is_taken_from_the_directory_of_the_recipe_only(load, tmp_path):
