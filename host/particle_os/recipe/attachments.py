@@ -14,7 +14,7 @@ import stat
 import tarfile
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,13 +26,13 @@ from particle_agent.stages import RecipeStage
 from particle_os.documents.annotations import field_types
 from particle_os.documents.document import Key, Node
 from particle_os.documents.words import unlike_a_path
+from particle_os.recipe.directories import Few, matching, walk
 from particle_os.recipe.inside import outside
 from particle_os.system.checksum import file_sha256
 from particle_os.system.regular_file import open_regular, read_regular
 
 S = TypeVar("S", bound=RecipeStage)
 TREE = "tree:"
-ENTRIES_LIMIT = 100_000
 # Bytes. The host reads the content of a file only up to this size.
 LOOKED_AT_LIMIT = 1 << 20
 # Takes the key of the value, the code of the problem and its message.
@@ -84,8 +84,7 @@ def attach(stage: S, origin: Origin, key: Key, complain: Complain) -> tuple[S, l
     found: list[Attachment] = []
 
     def references(path: str, where: Key, marker: OnHost) -> list[str]:
-        paths = _expanded(path, origin, marker, where, complain)
-        taken = [_take(each, origin, marker, where, complain) for each in paths]
+        taken = _taken(path, origin, marker, where, complain)
         found.extend(each for each in taken if each is not None)
         return [path if each is None else each.reference for each in taken]
 
@@ -104,7 +103,7 @@ def look(node: Node, kind: Any, origin: Origin, key: Key, complain: Complain) ->
     value = node.value
     if marker := next((a for a in arguments if isinstance(a, OnHost)), None):
         if isinstance(value, str) and not node.unknown and marker.accepts(value):
-            _take(value, origin, marker, key, complain)
+            _taken(value, origin, marker, key, complain)
     elif typing.get_origin(kind) is tuple:
         for index, item in enumerate(value if isinstance(value, list) else ()):
             look(item, arguments[0], origin, (*key, index), complain)
@@ -117,6 +116,15 @@ def look(node: Node, kind: Any, origin: Origin, key: Key, complain: Complain) ->
         for name, hint in field_types(kind).items():  # type: ignore[arg-type]
             if (spelled := kebab_case(name)) in value:
                 look(value[spelled], hint, origin, (*key, spelled), complain)
+
+
+def _taken(
+    name: str, origin: Origin, marker: OnHost, key: Key, complain: Complain
+) -> list[Attachment | None]:
+    """The attachments that a name stands for, with None in place of one that cannot be read."""
+    names = _expanded(name, origin, marker, key, complain)
+    few = complain if names == [name] else Few(complain)
+    return [_take(each, origin, marker, key, few) for each in names]
 
 
 def _take(
@@ -149,19 +157,31 @@ def _expanded(
     """The files that the name of several files stands for; other names stand for themselves."""
     if marker.ending is None:
         return [name]
+    shown, parts = unlike_a_path(name) or name, Path(name).parts
+    plain = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    start, pattern = origin.directory.joinpath(*parts[:plain]), parts[plain:]
     place = origin.directory / name
     try:
-        if place.is_dir():
-            found = sorted(place.glob(f"*{glob.escape(marker.ending)}"))
-        elif glob.has_magic(name) and not place.exists():
-            found = sorted(origin.directory.glob(name))
-        else:
+        # Nothing outside is listed. What reads the name complains about it.
+        if outside(start, origin.inside):
             return [name]
-    except (OSError, ValueError, NotImplementedError):
+        if not pattern and place.is_dir():
+            pattern = (f"*{glob.escape(marker.ending)}",)
+        elif not pattern or place.exists():
+            return [name]
+    except (OSError, ValueError):
         # The name is too long, for example: what reads it says so.
         return [name]
-    if not found:
-        complain(key, "no-file", f"{unlike_a_path(name) or name}: no file '*{marker.ending}' there")
+    try:
+        if unfit := {"..", "**"}.intersection(pattern):
+            raise NotAttachable(f"'{min(unfit)}' cannot be a part of a pattern")
+        found = matching(start, pattern, origin.inside)
+        if not found:
+            raise NotAttachable(f"no file '*{marker.ending}' there")
+    except (OSError, NotAttachable) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        complain(key, "no-file", f"{shown}: {reason}")
+        return []
     return [os.path.relpath(path, origin.directory) for path in found]
 
 
@@ -210,10 +230,7 @@ def _attachment(path: Path, marker: OnHost) -> Attachment:
         if not marker.directories:
             raise NotAttachable("is a directory; a file is required")
         digest = _Digest()
-        try:
-            _pack(path, digest)
-        except RecursionError as error:
-            raise NotAttachable("has too many levels of directories") from error
+        _pack(path, digest)
         return Attachment(f"{TREE}{digest.sha256.hexdigest()}", path, digest.size)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -241,11 +258,10 @@ def _pack(directory: Path, sink: Any) -> None:
     The archive has modes, but neither owners nor times.
     """
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for count, (path, name) in enumerate([(directory, "."), *_walk(directory, "")]):
-            if count >= ENTRIES_LIMIT:
-                raise NotAttachable(f"holds more than {ENTRIES_LIMIT} files")
+        for name, _ in chain([(".", True)], walk(directory)):
+            path = directory / name
             # A link that the recipe names itself leads to the directory.
-            status = path.lstat() if count else path.stat()
+            status = path.stat() if name == "." else path.lstat()
             member = tarfile.TarInfo(name)
             member.mode = stat.S_IMODE(status.st_mode)
             if stat.S_ISLNK(status.st_mode):
@@ -260,11 +276,3 @@ def _pack(directory: Path, sink: Any) -> None:
                     archive.addfile(member, file)
             else:
                 raise NotAttachable(f"holds {name}, which is no file, directory or link")
-
-
-def _walk(directory: Path, prefix: str) -> Iterator[tuple[Path, str]]:
-    for path in sorted(directory.iterdir()):
-        name = f"{prefix}{path.name}"
-        yield path, name
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path, f"{name}/")

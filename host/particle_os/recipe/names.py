@@ -56,7 +56,8 @@ def _names_in(source: Source, place: Key) -> Callable[[Key], Iterable[str]]:
         stage = kind.value if kind is not None and isinstance(kind.value, str) else None
         words = tuple(part for part in whole if isinstance(part, str))
         if words == ("stages", "type"):
-            return sorted({*stage_kinds(), *include.own_stages(source.path.parent)})
+            own = include.own_stages(source.path.parent, source.path.parent)
+            return sorted({*stage_kinds(), *own})
         return _names(words, stage)
 
     return names

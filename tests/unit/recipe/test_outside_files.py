@@ -1,5 +1,8 @@
 """A recipe names files of its own directory only, unless the user allows others."""
 
+import os
+from pathlib import Path
+
 import pytest
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
@@ -54,3 +57,67 @@ def test_an_included_file_lies_in_the_directory_too(recipe, name):
 def test_a_wrong_stage_gives_no_view_of_other_files(recipe):
     (message,) = recipe("  - {type: files, files: [{path: x, source: ../secret}]}\n")
     assert "lies outside of the recipe's directory" in message
+
+
+DEBS = "  - {type: apt, debs: ['%s']}\n"
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """The directories whose entries the host reads."""
+    seen = []
+    real = os.scandir
+
+    def scandir(path):
+        seen.append(str(Path(path).resolve()))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../other", "lies outside"),
+        ("../*/*.deb", "lies outside"),
+        ("../other/*", "lies outside"),
+        ("../../../../../**/*.deb", "lies outside"),
+        ("away/*.deb", "lies outside"),
+        ("away", "lies outside"),
+        ("*/*/x.deb", "no file"),
+        ("inn*/../../other/*.deb", "'..' cannot be a part of a pattern"),
+        ("**/*.deb", "'**' cannot be a part of a pattern"),
+    ],
+)
+def test_patterns_and_directories_list_nothing_outside(recipe, tmp_path, looked_at, name, reason):
+    (tmp_path / "other" / "one").mkdir(parents=True)
+    (tmp_path / "other" / "private-name.deb").write_text("")
+    (tmp_path / "other" / "one" / "x.deb").write_text("")
+    (tmp_path / "recipes" / "away").symlink_to(tmp_path / "other")
+    (message,) = recipe(DEBS % name)
+    assert reason in message
+    assert "private-name" not in message
+    assert all(path.startswith(str(tmp_path / "recipes")) for path in looked_at)
+
+
+def test_a_tree_elsewhere_is_not_listed(recipe, tmp_path, looked_at):
+    (tmp_path / "private-name").write_text("")
+    (tmp_path / "recipes" / "away").symlink_to(tmp_path)
+    for source in ("..", "away"):
+        (message,) = recipe(STAGE % source)
+        assert "lies outside" in message
+        assert "private-name" not in message
+    assert str(tmp_path) not in looked_at
+
+
+def test_the_types_of_stages_outside_are_not_listed(tmp_path, looked_at):
+    (tmp_path / "private-name.yml").write_text("[]")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "stages").symlink_to(tmp_path)
+    path = tmp_path / "recipes" / "x.yml"
+    path.write_text("name: x\nstages: [{type: private-nam}, {type: qemu}]\n")
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(path)
+    assert "private-name" not in str([*map(str, raised.value.problems)])
+    assert str(tmp_path) not in looked_at

@@ -12,6 +12,7 @@ from particle_os.documents import document
 from particle_os.documents.document import NODE_LIMIT, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
+from particle_os.recipe.directories import matching
 from particle_os.recipe.inside import outside
 from particle_os.recipe.model import Recipe, stage_kinds
 from particle_os.recipe.passes import conditions, templates
@@ -38,10 +39,13 @@ def expand(source: Source, variables: Variables, inside: Path | None = None) -> 
         _Expansion(source, inside).expand(stages, (source.path,), variables)
 
 
-def own_stages(directory: Path) -> dict[str, Path]:
-    """The recipe's own types of stages by name: the files stages/NAME.yml beside the recipe."""
+def own_stages(directory: Path, inside: Path | None) -> dict[str, Path]:
+    """The recipe's own types of stages by name: the files stages/NAME.yml beside the recipe.
+
+    There are none when `stages` leads out of `inside`, unless that is None.
+    """
     try:
-        found = sorted((directory / OWN_STAGES).glob("*.yml"))
+        found = matching(directory / OWN_STAGES, ["*.yml"], inside)
     except OSError:
         return {}
     return {path.stem: path for path in found if OWN_NAME.fullmatch(path.stem)}
@@ -59,7 +63,7 @@ class _Expansion:
         self._architecture = str(named.value) if named is not None else Recipe.architecture
         self._own = {
             name: path
-            for name, path in own_stages(source.path.parent).items()
+            for name, path in own_stages(source.path.parent, inside).items()
             if name not in stage_kinds()
         }
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.contents.files import EMPTIED, KERNELS, Files
 
 from particle_os.documents.document import Key
+from particle_os.recipe.directories import NAMED, walk
+from particle_os.recipe.inside import outside
 from particle_os.recipe.passes.reading import Reading
-
-# The files of a copied directory that are looked at.
-FILES_LIMIT = 100_000
 
 
 def check(reading: Reading) -> None:
@@ -28,34 +27,41 @@ def check(reading: Reading) -> None:
             continue
         directory = source.mark(("stages", index)).path.parent
         later = stages[position + 1 :]
-        for key, path, copied in _written(stage, directory):
+        counts = Counter[Key]()
+        for key, path, copied in _written(stage, directory, reading.inside):
             found = _lost(path) if copied else None
             found = found or _replaced(path, later, reading)
             if found is not None:
                 message, hint = found
                 mark = source.mark(("stages", index, *key))
-                source.problem(mark, "overwritten", message, hint)
+                counts[key] += 1
+                if counts[key] <= NAMED:
+                    source.problem(mark, "overwritten", message, hint)
+        for key, count in counts.items():
+            if count > NAMED:
+                message = f"{count - NAMED} more files would be lost"
+                source.problem(source.mark(("stages", index, *key)), "overwritten", message)
 
 
-def _written(stage: Files, directory: Path) -> Iterator[tuple[Key, str, bool]]:
+def _written(stage: Files, directory: Path, inside: Path | None) -> Iterator[tuple[Key, str, bool]]:
     """Each path that the stage writes, its place in the options, and whether a copy brings it."""
     for number, link in enumerate(stage.links):
         yield ("links", number, "path"), link.path, False
     for number, file in enumerate(stage.files):
-        names = [] if file.source is None else list(_names(directory / file.source))
+        names = [] if file.source is None else _names(directory / file.source, inside)
         for name in names:
             yield ("files", number, "source"), str(PurePosixPath(file.path, name)), True
         if not names:
             yield ("files", number, "path"), file.path, False
 
 
-def _names(directory: Path) -> Iterator[str]:
+def _names(directory: Path, inside: Path | None) -> list[str]:
     """The paths of the files and links in a directory, relative to it; none for other files."""
     # A later pass notes a source that cannot be read.
-    with suppress(OSError):
-        found = (path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
-        for path in islice(found, FILES_LIMIT):
-            yield str(path.relative_to(directory))
+    with suppress(OSError, ValueError):
+        if not outside(directory, inside):
+            return [name for name, is_directory in walk(directory) if not is_directory]
+    return []
 
 
 def _lost(path: str) -> tuple[str, str] | None:
