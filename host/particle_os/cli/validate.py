@@ -90,5 +90,5 @@ def _load_with(
         try:
             return loading.load(path, variables, allow_outside=allow_outside)
         except NoSuchVariable as error:
-            unknown[error.name] = error
-            del variables[error.name]
+            unknown[error.given] = error
+            del variables[error.given]

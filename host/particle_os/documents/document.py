@@ -100,7 +100,8 @@ class Source:
     """A parsed document with its `problems`, which are errors, and its `notes`, which are not.
 
     `lines` are the lines of the file. An `incomplete` document has a part that could not be read.
-    `files` has the SHA-256 digest of each file that belongs to the document.
+    `left_out` has the items that their conditions leave out. `files` has the SHA-256 digest of each
+    file that belongs to the document.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,6 +112,7 @@ class Source:
         self.notes: list[Problem] = []
         self.files: dict[Path, str] = {}
         self.incomplete = False
+        self.left_out: list[Node] = []
         self._withheld = Withheld()
 
     @property

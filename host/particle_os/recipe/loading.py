@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from particle_agent.stages.output.qemu import Qemu
 from particle_os.documents import document, validation
 from particle_os.documents.document import Node
 from particle_os.documents.words import did_you_mean, nearest
-from particle_os.errors import InvalidDocument, UsageError
+from particle_os.errors import InvalidDocument, Problem, UsageError
 from particle_os.recipe.model import BootTest, LoadedRecipe, stage_kinds, stage_name
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes import legacy
@@ -83,6 +83,8 @@ def load_stage(
     reading = _begin(path, given, base, allow_outside)
     variables, *others, needs = (each for each in PASSES if each.name not in OF_WHOLE_RECIPES)
     run(reading, (variables, Pass("a recipe around the stage", partial(_wrap, kind)), *others))
+    if reading.source.left_out:
+        raise _left_out(reading.source.notes)
     wrong = bool(reading.source.problems)
     run(reading, [needs])
     if reading.source.problems and not wrong:
@@ -90,8 +92,13 @@ def load_stage(
         raise InvalidDocument([replace(p, hint=hint) for p in reading.source.problems])
     loaded = _loaded(reading)
     if not loaded.recipe.stages:
-        raise UsageError(str(next(note for note in loaded.notes if note.code == "left-out")))
+        raise _left_out(loaded.notes)
     return loaded
+
+
+def _left_out(notes: Sequence[Problem]) -> UsageError:
+    """The error for a single stage whose condition does not hold."""
+    return UsageError(str(next(note for note in notes if note.code == "left-out")))
 
 
 def _begin(

@@ -8,13 +8,15 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from particle_os.documents.document import SIZE_LIMIT, TOO_COMPLEX, Mark, Node, Source
+from particle_os.documents.document import Mark, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key
-from particle_os.errors import InvalidDocument, UsageError
+from particle_os.errors import UsageError
+from particle_os.recipe.budget import Budget
 
 KEY = "variables"
 NAME = "[a-z][a-z0-9_-]{0,62}"
@@ -24,9 +26,6 @@ KINDS = ("string", "integer", "boolean", "list")
 KINDS_IN_WORDS = "a string, an integer, true or false, or a list of strings"
 # `$${` is the escape for a literal `${`.
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
-FAULTS_LIMIT = 1000
-# An unknown name is compared with the names of all variables, which takes time.
-COMPARISONS_LIMIT = 3000
 _BEGINNING = re.compile(r"\$\{")
 _LITERAL_HINT = "write '$${' where no variable is meant"
 
@@ -35,33 +34,25 @@ Value = str | int | bool | list[str]
 
 
 class NoSuchVariable(UsageError):
-    """A value is given for the variable `name`, which the recipe does not declare."""
+    """A value is given, under `given`, for a variable that the recipe does not declare."""
 
-    def __init__(self, name: str, hint: str) -> None:
+    def __init__(self, name: str, given: str, hint: str) -> None:
         super().__init__(f"--set: there is no variable '{shown_key(name)}'", hint=hint)
-        self.name = name
+        self.given = given
         self.is_near = "?" in hint
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A declared variable; `value` is None when the value is missing or wrong."""
+    """A declared variable; `value` is None when the value is missing or wrong.
+
+    `made_of` names the variables in an argument that is the value.
+    """
 
     kind: VariableKind | None
     value: Value | None
     mark: Mark
-
-
-@dataclass
-class _Budget:
-    """The rest for inserted values (in characters), for faults and for comparisons of names.
-
-    A recipe and its files share it.
-    """
-
-    room: int
-    faults: int
-    comparisons: int
+    made_of: tuple[str, ...] = ()
 
 
 class Variables:
@@ -76,7 +67,7 @@ class Variables:
         """
         self._known = _declared(source)
         self._given = {name.removesuffix(ADD): text for name, text in given.items()}
-        self._budget = _Budget(SIZE_LIMIT, FAULTS_LIMIT, COMPARISONS_LIMIT)
+        self.budget = Budget()
         # Of each '${' in the document whose variables are replaced.
         self._places: list[tuple[int, int]] = []
         self._inner: list[Variables] = []
@@ -101,10 +92,9 @@ class Variables:
             if node.unknown:
                 own[name] = Variable(None, None, node.mark)
             elif name not in own:
-                known = sorted(own)
-                hint = did_you_mean(nearest(name, known), known) or "the file declares none"
                 message = f"{included.path.name} has no variable '{shown_key(name)}'"
-                included.problem(node.key or node.mark, "unknown-variable", message, hint)
+                mark, nothing = node.key or node.mark, "the file declares none"
+                self.report(included, mark, message, name, own, nothing)
             else:
                 own[name] = _argued(included, name, own[name], node)
         for name, variable in own.items():
@@ -113,7 +103,7 @@ class Variables:
                 included.problem(place, "missing-value", message, f"give it here: {name}: …")
         inner = Variables.__new__(Variables)
         inner._known = {**self._known, **own}
-        inner._given, inner._budget, inner._inner = self._given, self._budget, []
+        inner._given, inner.budget, inner._inner = self._given, self.budget, []
         self._inner.append(inner)
         return inner
 
@@ -121,15 +111,31 @@ class Variables:
         """The value of a variable; None for one that is unknown or has none."""
         return self._known[name].value if name in self._known else None
 
-    def names(self) -> list[str]:
-        """The names of all variables."""
-        return sorted(self._known)
+    def has(self, source: Source, place: Mark, name: str) -> bool:
+        """Whether there is a variable of this name; notes in `source` that there is none."""
+        if name in self._known:
+            return True
+        message, nothing = f"there is no variable '{name}'", "the recipe declares none"
+        self.report(source, place, message, name, self._known, nothing)
+        return False
+
+    def report(
+        self,
+        source: Source,
+        place: Mark,
+        message: str,
+        name: str,
+        known: Collection[str],
+        nothing: str,
+    ) -> None:
+        """Notes an unknown variable; the hint names known ones, or says `nothing` without any."""
+        self.budget.charge_fault(source, place)
+        source.problem(place, "unknown-variable", message, self.budget.hint(name, known, nothing))
 
     def _set(self, source: Source, name: str, text: str, *, adds: bool = False) -> Variable:
         if name not in self._known:
-            known = sorted(self._known)
-            hint = did_you_mean(nearest(name, known), known) or "the recipe declares none"
-            raise NoSuchVariable(name, hint)
+            hint = self.budget.hint(name, self._known, "the recipe declares none")
+            raise NoSuchVariable(name, f"{name}{ADD}" if adds else name, hint)
         declared = self._known[name]
         value: Value | None = text
         if declared.kind == "integer":
@@ -153,7 +159,28 @@ class Variables:
 
     def unknown(self, names: Iterable[str]) -> Iterator[str]:
         """The names that no variable has, in quotes, as messages show them."""
-        return (f"'{name}'" for name in names if name not in self._known)
+        known = {name for each in self._all() for name in each._known}
+        return (f"'{name}'" for name in names if name not in known)
+
+    def related(self, names: Iterable[str]) -> set[str]:
+        """`names`, and the variables that share a part of their values as arguments of files."""
+        shared = defaultdict[str, set[str]](set)
+        for each in self._all():
+            for name, variable in each._known.items():
+                for part in variable.made_of:
+                    shared[name].add(part)
+                    shared[part].add(name)
+        found, left = set[str](), set(names)
+        while left:
+            found |= left
+            left = {other for name in left for other in shared[name]} - found
+        return found
+
+    def _all(self) -> Iterator[Variables]:
+        """These variables, and those of all included files."""
+        yield self
+        for inner in self._inner:
+            yield from inner._all()
 
     def all_texts(self) -> Iterator[str]:
         """The values of all variables, declared and given, as texts."""
@@ -228,7 +255,8 @@ class Variables:
                 continue
             value = self._look_up(source, place, match[1])
             if value is not None:
-                self._charge(source, node, value)
+                size = sum(len(part) + 1 for part in _strings(value))
+                self.budget.charge(source, node.mark, size)
             if value is not None and match[0] == text and not as_text:
                 return value
             if isinstance(value, list):
@@ -240,27 +268,15 @@ class Variables:
         parts.append(text[end:])
         return "".join(parts) if complete else None
 
-    def _charge(self, source: Source, node: Node, value: Value) -> None:
-        """Counts an inserted value, before anything is built of it."""
-        self._budget.room -= sum(len(text) + 1 for text in _strings(value))
-        if self._budget.room < 0:
-            source.problem(node.mark, "too-complex", TOO_COMPLEX)
-            raise InvalidDocument(source.problems)
-
     def _look_up(self, source: Source, place: Mark, name: str | None) -> Value | None:
         if name in self._known:
             return self._known[name].value
-        self._budget.faults -= 1
-        if self._budget.faults < 0:
-            message = f"there are more than {FAULTS_LIMIT} errors of variables"
-            source.problem(place, "too-many", message)
-            raise InvalidDocument(source.problems)
+        self.budget.charge_fault(source, place)
         if name is None:
             source.problem(place, "bad-variable", "'${' without '}'", _LITERAL_HINT)
             return None
         valid = re.fullmatch(NAME, name)
-        self._budget.comparisons -= len(self._known)
-        near = nearest(name, self._known) if valid and self._budget.comparisons >= 0 else None
+        near = self.budget.near(name, self._known) if valid else None
         hint = f"did you mean '{near}'?" if near else _LITERAL_HINT
         message = f"there is no variable '{name}'" if valid else "there is no such variable"
         source.problem(place, "unknown-variable", message, hint)
@@ -351,7 +367,8 @@ def _argued(included: Source, name: str, declared: Variable, node: Node) -> Vari
         what = {"list": "a list of strings", "boolean": "true or false"}.get(wanted, wanted)
         included.problem(node.mark, "bad-type", f"{name}: expected {what}")
         return Variable(None, None, node.mark)
-    return Variable(kind, value, node.mark)
+    made_of = dict.fromkeys(part for inner in node.walk() for part in inner.made_of)
+    return Variable(kind, value, node.mark, tuple(made_of))
 
 
 def kind_of(value: object) -> VariableKind | None:

@@ -30,8 +30,9 @@ def test_a_value_is_for_the_recipes_that_declare_it(recipe, tmp_path):
     assert result.exit_code == 2
     assert "no stage 'nonsense'" in result.stderr
     assert "port" not in result.stderr
-    result = run("validate", recipe, other, "--set", "prot=81")
-    assert (result.exit_code, "no variable 'prot'" in result.stderr) == (2, True)
+    for wrong in ("prot=81", "prot+=81"):
+        result = run("validate", recipe, other, "--set", wrong)
+        assert (result.exit_code, "no variable 'prot'" in result.stderr) == (2, True)
 
 
 def test_validate_tells_the_errors_as_json(bad_recipe):

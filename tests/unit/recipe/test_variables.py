@@ -3,7 +3,7 @@
 import pytest
 from particle_os.documents import document
 from particle_os.errors import InvalidDocument, UsageError
-from particle_os.recipe import loading, variables
+from particle_os.recipe import budget, loading
 
 DECLARED = """\
 variables:
@@ -173,7 +173,7 @@ def test_what_is_put_in_is_not_looked_at_again(tmp_path):
 
 
 def test_variables_cannot_make_a_document_huge(tmp_path, monkeypatch):
-    monkeypatch.setattr(variables, "SIZE_LIMIT", 1000)
+    monkeypatch.setattr(budget, "SIZE_LIMIT", 1000)
     uses = "".join("  - {type: run, command: ['${big}']}\n" for _ in range(20))
     found = problems(tmp_path, uses, f"variables: {{big: {'x' * 100}}}\n")
     assert [p[2] for p in found] == ["too-complex"]

@@ -11,7 +11,6 @@ from particle_agent.stages.base import When
 from particle_os.documents import validation
 from particle_os.documents.document import Key, Node, Source
 from particle_os.documents.explanation import Vocabulary
-from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.variables import Variables
 
@@ -53,7 +52,7 @@ def holds_for(source: Source, item: Node, architecture: str) -> bool:
     if wanted is None or architecture in wanted:
         return True
     why = f"it is for {' and '.join(wanted)}, not {architecture}"
-    source.note(item.mark, "left-out", f"the stage {_label(item)} is left out: {why}")
+    _leave_out(source, item, why)
     return False
 
 
@@ -70,10 +69,7 @@ def _holds(source: Source, item: Node, variables: Variables) -> bool:
     if wanted is None or named.unknown or wanted.unknown or not isinstance(name, str):
         # The check of the types says what is wrong.
         return True
-    if name not in variables.names():
-        known = variables.names()
-        hint = did_you_mean(nearest(name, known), known) or "the recipe declares none"
-        source.problem(named.mark, "unknown-variable", f"there is no variable '{name}'", hint)
+    if not variables.has(source, named.mark, name):
         return True
     value, expected = variables.value(name), wanted.plain()
     for option in (VARIABLE, IS):
@@ -82,10 +78,19 @@ def _holds(source: Source, item: Node, variables: Variables) -> bool:
         del item.value[WHEN]
     if value is None or _equal(value, expected):
         return True
-    shown = str(value).lower() if isinstance(value, bool) else value
-    why = f"'{name}' is '{shown}'" if not named.confidential else f"of '{name}'"
-    source.note(item.mark, "left-out", f"the stage {_label(item)} is left out: {why}")
+    # The value may be confidential, so the note shows the value that is missing.
+    values = expected if isinstance(expected, list) else [expected]
+    shown = " or ".join(
+        f"'{str(each).lower() if each in (True, False) else each}'" for each in values
+    )
+    why = f"'{name}' is not {shown}"
+    _leave_out(source, item, why)
     return False
+
+
+def _leave_out(source: Source, item: Node, why: str) -> None:
+    source.left_out.append(item)
+    source.note(item.mark, "left-out", f"the stage {label(item)} is left out: {why}")
 
 
 def _equal(value: Any, expected: Any) -> bool:
@@ -95,7 +100,8 @@ def _equal(value: Any, expected: Any) -> bool:
     return type(value) is type(expected) and bool(value == expected)
 
 
-def _label(item: Node) -> str:
+def label(item: Node) -> str:
+    """The name of an item of the stages in messages."""
     for key in ("name", "type", "include"):
         node = item.child(key)
         if node is not None and isinstance(node.value, str):

@@ -15,7 +15,7 @@ from particle_os.errors import InvalidDocument
 from particle_os.recipe.directories import matching
 from particle_os.recipe.inside import outside
 from particle_os.recipe.model import Recipe, stage_kinds
-from particle_os.recipe.passes import conditions, templates
+from particle_os.recipe.passes import conditions, legacy, templates
 from particle_os.recipe.variables import Variables
 
 KEY, ARGUMENTS, WHEN = "include", "with", conditions.WHEN
@@ -116,12 +116,14 @@ class _Expansion:
             inner.substitute(included)
             stages = self._stages(included)
             if stages is not None:
+                legacy.normalise_stages(included, stages, stage_kinds())
                 conditions.apply(included, stages, inner)
                 templates.fill(included, stages, inner, self._inside)
         finally:
             self._source.files.update(included.files)
             self._source.problems += included.problems
             self._source.notes += included.notes
+            self._source.left_out += included.left_out
         if stages is None:
             self._source.incomplete = True
             return []

@@ -23,15 +23,18 @@ def normalise(source: Source, recipe: type, kinds: Mapping[str, Any]) -> None:
     """Converts a recipe and its stages into the current form, and notes each change.
 
     `recipe` is the class of recipes, `kinds` are the stage classes by name. Everything that is not
-    recognised stays unchanged.
+    recognised stays unchanged, as do the files that the recipe includes.
     """
     if isinstance(source.root.value, dict):
         given, source.root.value = source.root.value, {}
         _take_over(source, source.root.value, given, _names(recipe))
-    stages = source.root.child("stages")
-    if stages is None or not isinstance(stages.value, list):
-        return
-    for stage in stages.value:
+    if stages := source.root.child("stages"):
+        normalise_stages(source, stages, kinds)
+
+
+def normalise_stages(source: Source, stages: Node, kinds: Mapping[str, Any]) -> None:
+    """Converts the stages in a list of stages, as `normalise` does."""
+    for stage in stages.value if isinstance(stages.value, list) else ():
         if isinstance(stage.value, dict):
             _rename(source, stage, kinds)
             kind = stage.child("type")

@@ -35,11 +35,11 @@ def _conceal(reading: Reading) -> None:
     root = reading.source.root
     confidential.mark(root, Recipe)
     hidden = [node for node in root.walk() if node.confidential]
-    variables = {name for node in hidden for name in node.made_of}
+    known = reading.variables
+    variables = known.related(name for node in hidden for name in node.made_of)
     for node in root.walk():
         if not variables.isdisjoint(node.made_of):
             confidential.conceal(node)
-    known = reading.variables
     reading.source.withhold([*known.texts(variables), *known.unknown(variables)])
 
 
@@ -49,10 +49,10 @@ def _check_length(reading: Reading) -> None:
 
 OF_DOCUMENT = (
     Pass("variables", _replace_variables),
+    Pass("older forms", _update),
     Pass("conditions", _evaluate_conditions),
     Pass("templates", _fill_templates),
     Pass("included files", _include),
-    Pass("older forms", _update),
     Pass("confidential values", _conceal),
     Pass("order of the stages", structure.check_order),
     Pass("firmware", structure.check_firmware),

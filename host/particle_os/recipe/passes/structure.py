@@ -7,9 +7,10 @@ from typing import Any
 from particle_agent.stages.output.qemu import BootFirmware, Qemu
 
 from particle_os.documents import validation
-from particle_os.documents.document import Key, Source
+from particle_os.documents.document import Key, Node, Source
 from particle_os.recipe.checks import questions
 from particle_os.recipe.model import BootTest, stage_kinds
+from particle_os.recipe.passes import conditions
 from particle_os.recipe.passes.reading import Reading
 
 
@@ -17,7 +18,7 @@ def check_order(reading: Reading) -> None:
     """Notes stages in a wrong order."""
     source, data = reading.source, reading.source.data
     stages = data.get("stages") if isinstance(data, dict) else None
-    if not isinstance(stages, list) or not stages or source.incomplete:
+    if not isinstance(stages, list) or not (stages or source.left_out) or source.incomplete:
         return
     wanted = data.get("architecture", "amd64")
     kinds = {
@@ -32,19 +33,33 @@ def check_order(reading: Reading) -> None:
     # A stage with an unknown type may be a misspelt `qemu`.
     if "qemu" not in kinds.values() and stage_kinds().keys() >= set(map(str, kinds.values())):
         _miss_disk(source, stages, wanted)
+    # That there is no stage at all only follows from what is left out.
+    source.incomplete = not stages
 
 
 def _miss_disk(source: Source, stages: list[Any], wanted: object) -> None:
     """Notes that the recipe ends without a disk, with the reason."""
-    key: Key = ("stages", len(stages) - 1)
+    key: Key = ("stages", len(stages) - 1) if stages else ("stages",)
     why = ""
     hint = "add '- type: qemu' as the last stage"
+    # An included file, or a type of the recipe's own, may bring the disk.
+    others = [node for node in source.left_out if _kind(node) not in stage_kinds()]
+    disks = [node for node in source.left_out if _kind(node) == Qemu.type]
+    for node in (disks or others)[:1]:
+        message = f"the recipe ends without a disk: 'when' leaves out {conditions.label(node)}"
+        source.problem(node.mark, "bad-order", message, f"remove its 'when', or {hint}")
+        return
     for index, stage in enumerate(stages):
         if isinstance(stage, dict) and stage.get("type") == "qemu":
             key, why = ("stages", index, "when"), f": 'when' leaves it out for {wanted}"
             hint = f"remove 'when' from the stage 'qemu', or add {wanted} to it"
     message = f"the recipe ends without a disk{why}"
     source.problem(source.mark(key, of_key=True), "bad-order", message, hint)
+
+
+def _kind(node: Node) -> object:
+    kind = node.child("type")
+    return None if kind is None else kind.value
 
 
 def may_apply(stage: Any, architecture: object) -> bool:

@@ -31,9 +31,7 @@ def fill(source: Source, stages: Node, variables: Variables, inside: Path | None
                 raise ValueError(fault)
             if path.is_dir():
                 raise ValueError("is a directory; a template is a file")
-            data = read_regular(path, LIMIT + 1)
-            if len(data) > LIMIT:
-                raise ValueError(f"is larger than {LIMIT} bytes")
+            data = read_regular(path, LIMIT)
             text = data.decode()
             mode = stat.S_IMODE(path.stat().st_mode)
         except (OSError, ValueError) as error:
@@ -41,6 +39,7 @@ def fill(source: Source, stages: Node, variables: Variables, inside: Path | None
             source.problem(name.mark, "no-file", f"{name.value}: {why}")
             name.unknown = True
             continue
+        variables.budget.charge(source, name.mark, len(text))
         filled = Source(path)
         filled.lines = text.split("\n")
         content = filled.root = Node(text, Mark(path, 1, 1))
@@ -65,6 +64,9 @@ def _templates(stages: Node) -> Iterator[Node]:
         for file in files.value if isinstance(files.value, list) else ():
             asked, name = file.child("template"), file.child("source")
             if asked is None or name is None or name.unknown:
+                continue
+            # The check of the types refuses several sources of one file.
+            if file.child("content") or file.child("download"):
                 continue
             if asked.value is True and isinstance(name.value, str) and name.value.isprintable():
                 yield file

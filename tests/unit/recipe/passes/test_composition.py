@@ -3,7 +3,7 @@
 import pytest
 from particle_agent.stages.contents.files import Files
 from particle_agent.stages.contents.run import Run
-from particle_os.errors import InvalidDocument
+from particle_os.errors import InvalidDocument, UsageError
 from particle_os.recipe import loading
 
 DISK = "  - {type: qemu}\n"
@@ -269,3 +269,119 @@ def test_the_resolved_recipe_has_everything_put_in_but_secrets(load, tmp_path):
     assert data["stages"][0]["packages"] == ["systemd-sysv", "nano"]
     assert "salt" not in str(data)
     assert "variables" not in data
+
+
+def remarks(load, *arguments, **files):
+    """The problems and notes of a recipe: the code, the message and the hint of each."""
+    with pytest.raises(InvalidDocument) as raised:
+        load(*arguments, **files)
+    found = [*raised.value.problems, *raised.value.notes]
+    return [(p.code, p.message, p.hint) for p in found]
+
+
+@pytest.mark.parametrize("disk", ["type: qemu", "include: disk.yml", "type: disk"])
+@pytest.mark.parametrize("others", ["", "  - {type: run, script: x}\n"])
+def test_a_disk_that_a_condition_leaves_out_is_the_reason(tmp_path, load, others, disk):
+    when = "when: {variable: outer, is: no}"
+    disks = "[{type: qemu}]"
+    load("", disk=disks, stages__disk=disks)
+    recipe = tmp_path / "r.yml"
+    head = "variables: {outer: yes}\nname: test\nbase-image: tar:base.tar\nstages:\n"
+    recipe.write_text(f"{head}{others}  - {{{disk}, {when}}}\n")
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(recipe)
+    ((code, message, hint),) = [(p.code, p.message, p.hint) for p in raised.value.problems]
+    name = disk.partition(": ")[2]
+    assert (code, message) == (
+        "bad-order",
+        f"the recipe ends without a disk: 'when' leaves out {name}",
+    )
+    assert hint == "remove its 'when', or add '- type: qemu' as the last stage"
+    assert [note.code for note in raised.value.notes] == ["left-out"]
+
+
+def test_a_recipe_whose_only_stage_is_left_out_lacks_a_disk(tmp_path):
+    recipe = tmp_path / "r.yml"
+    stage = "{type: run, script: x, when: {variable: v, is: a}}"
+    recipe.write_text(f"variables: {{v: b}}\nname: test\nstages: [{stage}]\n")
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(recipe)
+    ((code, hint),) = [(p.code, p.hint) for p in raised.value.problems]
+    assert (code, hint) == ("bad-order", "add '- type: qemu' as the last stage")
+
+
+def test_a_single_stage_that_a_condition_leaves_out_is_told(tmp_path):
+    options = tmp_path / "f.yml"
+    options.write_text("variables: {v: a}\nscript: x\nwhen: {variable: v, is: b}\n")
+    with pytest.raises(UsageError, match="the stage run is left out: 'v' is not 'b'"):
+        loading.load_stage("run", options, base="tar:base.tar", allow_outside=False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"), [("a", "'a'"), ("[a, b]", "'a' or 'b'"), ("true", "'true'"), ("1", "'1'")]
+)
+def test_the_note_on_a_condition_shows_what_is_wanted_and_not_the_value(load, wanted, shown):
+    stage = f"  - {{type: run, script: x, when: {{variable: v, is: {wanted}}}}}\n"
+    (note,) = load(stage, None, "v: zzz").notes
+    assert note.message == f"the stage run is left out: 'v' is not {shown}"
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "{type: org.osbuild.debian.files, options: {files: [FILE]}}",
+        "{name: org.osbuild.debian.files, files: [FILE]}",
+    ],
+)
+@pytest.mark.parametrize("included", [True, False])
+def test_an_older_stage_has_templates_too(load, tmp_path, stage, included):
+    (tmp_path / "conf").write_text("a=${outer}")
+    stage = stage.replace("FILE", "{path: /etc/conf, source: conf, template: true}")
+    stages = "  - {include: one.yml}\n" if included else f"  - {stage}\n"
+    loaded = load(stages, one=f"- {stage}\n")
+    assert loaded.recipe.stages[0].files[0].content == "a=yes"
+    assert {note.code for note in loaded.notes} == {"older-form"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["content: mine", f"download: {{url: 'http://mirror.example.org/x', sha256: {'0' * 64}}}"],
+)
+def test_a_template_does_not_replace_what_else_the_file_would_hold(load, tmp_path, other):
+    (tmp_path / "conf").write_text("a")
+    stage = TEMPLATE.replace("template", f"{other}, template")
+    found = [message for _, message, _ in remarks(load, stage)]
+    assert "/etc/conf: write one of 'content', 'source' and 'download'" in found
+
+
+def test_all_templates_together_are_limited(load, tmp_path):
+    (tmp_path / "conf").write_text("x" * 600_000)
+    files = "{path: /etc/conf, source: conf, template: true}, "
+    files += files.replace("/etc/conf", "/etc/conf2")
+    found = problems(load, f"  - {{type: files, files: [{files}]}}\n")
+    assert [(code, line) for _, line, code, _ in found] == [("too-complex", 5)]
+
+
+def test_an_argument_without_a_value_is_named(load):
+    """The name of a variable of an included file is no confidential text."""
+    user = "variables: {hash: {type: string}}\nstages:\n"
+    user += "  - {type: users, users: [{name: ann, password-hash: '${hash}'}]}\n"
+    found = problems(load, "  - {include: user.yml}\n", user=user)
+    assert ("r.yml", 5, "missing-value", "the variable 'hash' of user.yml has no value") in found
+
+
+@pytest.mark.parametrize("argument", ["${pw}", "${pw}${more}"])
+def test_a_value_that_is_confidential_as_an_argument_is_so_everywhere(load, tmp_path, argument):
+    stages = f"""\
+  - {{type: files, files: [{{path: /a, content: "${{pw}}"}}]}}
+  - {{include: user.yml, with: {{hash: "{argument}"}}}}
+"""
+    inner = "variables: {one: ''}\nstages:\n"
+    inner += "  - {type: users, users: [{name: ann, password-hash: '${one}'}]}\n"
+    user = "variables: {hash: {type: string}}\nstages:\n"
+    user += "  - {include: inner.yml, with: {one: '${hash}'}}\n"
+    user += "  - {type: files, files: [{path: /b, content: 'x${hash}'}]}\n"
+    load(stages, None, "outer: a, pw: $6$salt$hash, more: ''", user=user, inner=inner)
+    shown = loading.resolved(tmp_path / "r.yml")["stages"]
+    assert "salt" not in str(shown)
+    assert shown[0]["files"][0] == {"path": "/a", "content": "(confidential)"}
