@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,13 @@ from particle_os.system import process
 from particle_os.system.checksum import file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
-from particle_os.system.workspace import locked, need_room, remove_directories
+from particle_os.system.workspace import (
+    locked,
+    need_room,
+    remove,
+    remove_directories,
+    remove_unused,
+)
 
 FETCH_SECONDS = 900.0
 # A line of `apt-get --print-uris`: 'URI' file size hash-kind:hash
@@ -217,7 +223,10 @@ class Depot:
                 return False
             os.utime(place)
             os.link(place, archives / file.name)
-        except FileNotFoundError:
+        except OSError:
+            # Another process has removed it, or it is no file.
+            with suppress(OSError):
+                remove(place)
             return False
         return True
 
@@ -231,11 +240,6 @@ class Depot:
 
     def _prune(self) -> None:
         """Removes the indexes and packages that no build has used for PACKAGE_DAYS."""
-        long_ago = time.time() - PACKAGE_DAYS * 86400
-        for deb in self._packages.glob("*.deb"):
-            if deb.stat().st_mtime < long_ago:
-                deb.unlink(missing_ok=True)
-        for lock in self._lists.glob("*.lock"):
-            if lock.stat().st_mtime < long_ago:
-                remove_directories(lock.with_suffix(""))
-                lock.unlink(missing_ok=True)
+        remove_unused(PACKAGE_DAYS, self._packages.glob("*.deb"))
+        for lock in remove_unused(PACKAGE_DAYS, self._lists.glob("*.lock")):
+            remove_directories(lock.with_suffix(""))

@@ -6,8 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from particle_agent.contract.values import Download
@@ -17,7 +16,14 @@ from particle_os.system import process
 from particle_os.system.checksum import file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
-from particle_os.system.workspace import locked
+from particle_os.system.workspace import (
+    RESERVE_BYTES,
+    free_bytes,
+    locked,
+    need_room,
+    remove,
+    remove_unused,
+)
 
 # A part of the package apt; it follows redirections and the proxies of the environment.
 HELPER = Path("/usr/lib/apt/apt-helper")
@@ -47,35 +53,50 @@ def fetch(
     *,
     cache: Path,
     work: Path,
+    limit: int,
     proxies: Mapping[str, str],
     deadline: Deadline,
     log: Callable[[str], None],
 ) -> Path:
     """Returns the file in the cache; fetches it if it is missing or damaged.
 
-    `work` is for the file until it is checked. `proxies` are the proxy variables. Raises
-    InfrastructureError when the server does not send the file, or sends another one.
+    `work` is for the file until it is checked. At most `limit` bytes are fetched. `proxies` are the
+    proxy variables. Raises InfrastructureError when the server does not send the file, or sends
+    another one, and NotEnoughSpace.
     """
     deadline = deadline.sooner(FETCH_SECONDS, f"fetching {download.url}")
     place = path_of(download, cache)
     place.parent.mkdir(mode=0o700, exist_ok=True)
-    with locked(place.parent / f"{download.sha256}.lock", deadline):
-        if place.exists() and file_sha256(place) == download.sha256:
+    lock = place.parent / f"{download.sha256}.lock"
+    with locked(lock, deadline):
+        # Whoever removes old locks must not remove this one.
+        os.utime(lock)
+        if _is_intact(place, download):
             os.utime(place)
             return place
         log(f"fetching {download.url}")
         directory = Path(tempfile.mkdtemp(prefix="download-", dir=work))
         try:
-            _fetch(download, directory, proxies, deadline, log).replace(place)
+            fetched = _fetch(download, directory, limit, proxies, deadline, log)
+            remove(place)
+            fetched.replace(place)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
-    _prune(place.parent)
+    remove_unused(KEEP_DAYS, place.parent.iterdir())
     return place
+
+
+def _is_intact(place: Path, download: Download) -> bool:
+    try:
+        return file_sha256(place) == download.sha256
+    except OSError:
+        return False
 
 
 def _fetch(
     download: Download,
     directory: Path,
+    limit: int,
     proxies: Mapping[str, str],
     deadline: Deadline,
     log: Callable[[str], None],
@@ -85,6 +106,8 @@ def _fetch(
             f"{download.url} cannot be fetched: the host has no {HELPER}",
             hint="Install the package 'apt', or give the file in the recipe's directory.",
         )
+    need_room(directory, 0, "a download")
+    most = min(limit, free_bytes(directory) - RESERVE_BYTES)
     config, file = directory / "apt.conf", directory / "file"
     config.write_text(CONFIGURATION.format(place=directory))
     lines: list[str] = []
@@ -96,33 +119,41 @@ def _fetch(
     try:
         process.run(
             [HELPER, "download-file", download.url, file, f"SHA256:{download.sha256}"],
-            within=Confinement(writes=(directory,), tcp="any"),
+            within=Confinement(writes=(directory,), tcp="any", file_size=most),
             env={**proxies, "APT_CONFIG": str(config), "TMPDIR": str(directory)},
             deadline=deadline,
             what=f"fetching {download.url}",
             log=take,
         )
     except InfrastructureError as error:
-        if any("Hash Sum mismatch" in line for line in lines):
+        if any(each.stat().st_size >= most for each in directory.rglob("file*")):
+            need_room(directory, most, download.url)
             raise InfrastructureError(
-                f"{download.url} is another file than the one with this SHA-256",
-                hint="Compare the digest in the recipe with the one that its publisher gives.",
-                tail=error.tail,
+                f"{download.url} is larger than {limit} bytes, the room for it in the helper VM",
+                hint="Give the VM more with --memory: files may fill a quarter of it.",
             ) from error
-        if reason := next((m[1] for line in lines if (m := FAILURE.match(line))), None):
-            raise InfrastructureError(
-                f"{download.url} cannot be fetched: {reason}",
-                hint="Check the URL, the network and the proxy.",
-                tail=error.tail,
-            ) from error
+        if explained := _explained(error, download, lines):
+            raise explained from error
         raise
     if file_sha256(file) != download.sha256:
         raise InfrastructureError(f"{download.url} has changed while it was fetched")
     return file
 
 
-def _prune(directory: Path) -> None:
-    long_ago = time.time() - KEEP_DAYS * 86400
-    for file in directory.iterdir():
-        if file.stat().st_mtime < long_ago:
-            file.unlink(missing_ok=True)
+def _explained(
+    error: InfrastructureError, download: Download, lines: Sequence[str]
+) -> InfrastructureError | None:
+    """The error with the reason that the output gives for a download that failed."""
+    if any("Hash Sum mismatch" in line for line in lines):
+        return InfrastructureError(
+            f"{download.url} is another file than the one with this SHA-256",
+            hint="Compare the digest in the recipe with the one that its publisher gives.",
+            tail=error.tail,
+        )
+    if reason := next((m[1] for line in lines if (m := FAILURE.match(line))), None):
+        return InfrastructureError(
+            f"{download.url} cannot be fetched: {reason}",
+            hint="Check the URL, the network and the proxy.",
+            tail=error.tail,
+        )
+    return None

@@ -92,10 +92,10 @@ class ChosenProxy:
 
     def environment(self) -> dict[str, str]:
         """The proxy variables in the environment of the host's apt."""
-        names = [name for name in os.environ if name.lower().endswith("_proxy")]
+        found = of_environment()
         if self._direct:
-            names = [name for name in names if name.lower() == "no_proxy"]
-        return {name: os.environ[name] for name in names}
+            return {name: url for name, url in found.items() if name.lower() == "no_proxy"}
+        return found
 
     def for_guest(self) -> wire.AptProxy | None:
         """The proxy with the URL by which the VM reaches it."""
@@ -119,6 +119,11 @@ class ChosenProxy:
 
 
 NO_PROXY = ChosenProxy()
+
+
+def of_environment() -> dict[str, str]:
+    """The proxy variables of the environment, for what is no package."""
+    return {name: os.environ[name] for name in os.environ if name.lower().endswith("_proxy")}
 
 
 def find(wish: str, environment: Mapping[str, str], note: Callable[[str], None]) -> ChosenProxy:

@@ -19,7 +19,7 @@ from particle_os.jobs import checkpoints
 from particle_os.recipe.model import LoadedRecipe
 from particle_os.sandbox import agent
 from particle_os.sandbox.helper import Helper
-from particle_os.sandbox.template import Template
+from particle_os.sandbox.template import Template, memory_bytes
 from particle_os.vm import accel
 
 MAX_AGE_SECONDS = 86400.0
@@ -106,6 +106,11 @@ class Plan:
         return self.loaded.recipe.name
 
     @property
+    def memory(self) -> int:
+        """The memory of the helper VM in bytes."""
+        return self.options.memory or memory_bytes(self.template)
+
+    @property
     def apt_proxy(self) -> str:
         return self.options.apt_proxy or self.loaded.recipe.apt_proxy
 
@@ -139,6 +144,21 @@ class Plan:
         wanted = (self.loaded.disk.formats, recipe.accepted_errors, recipe.boot_test)
         text = repr((self.keys(base, helper)[-1], wanted))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def most_attached(memory: int) -> int:
+    """How many bytes of files a helper VM of this memory can take."""
+    return memory // 4
+
+
+def check_attached(needed: int, memory: int) -> None:
+    """Raises UsageError when the files that the stages name are too much for the VM's memory."""
+    if needed > most_attached(memory):
+        raise UsageError(
+            f"the files that the recipe names have {needed} bytes; they may fill a quarter of the "
+            f"helper VM's memory, {most_attached(memory)} bytes",
+            hint=f"Give the VM more with --memory, about {4 * needed / (1 << 30) + 0.1:.1f}G.",
+        )
 
 
 def stage_index(stages: Sequence[StageOptions], wanted: str, option: str) -> int:

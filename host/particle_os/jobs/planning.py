@@ -10,14 +10,13 @@ from pathlib import Path
 from particle_agent.stages.output.export import Export
 
 from particle_os.base.lookup import find_base
-from particle_os.errors import UsageError
-from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions, Plan
+from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions, Plan, check_attached
 from particle_os.recipe import loading, secrets
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.recipe.model import LoadedRecipe
 from particle_os.report.preview import Preview, Step
 from particle_os.sandbox import helper
-from particle_os.sandbox.template import Template, load_template, memory_bytes, with_mirror
+from particle_os.sandbox.template import Template, load_template, with_mirror
 from particle_os.system.workspace import cache_directory
 
 
@@ -67,8 +66,7 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
         rebuild=options.rebuilds_base,
         plain=options.plain,
     )
-    _check_attachments(loaded, options.memory or memory_bytes(template))
-    return Plan(
+    plan = Plan(
         loaded=loaded,
         options=options,
         template=template,
@@ -78,6 +76,8 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
         refresh_from=options.refresh_from(loaded.recipe.stages),
         secrets=secrets,
     )
+    check_attached(loaded.attached_bytes, plan.memory)
+    return plan
 
 
 def template_of(options: BuildOptions) -> Template:
@@ -98,17 +98,6 @@ def _with_secrets(
     sources = secrets.SecretSources(os.environ, options.allow_env, directory)
     stages, values = secrets.resolve(stages, places, sources, cache_directory())
     return replace(loaded, recipe=replace(loaded.recipe, stages=stages)), values
-
-
-def _check_attachments(loaded: LoadedRecipe, memory: int) -> None:
-    """Raises UsageError when the files of the stages exceed a quarter of the VM's memory."""
-    needed = sum(a.size for attachments in loaded.attachments for a in attachments)
-    if needed > memory // 4:
-        raise UsageError(
-            f"the files that the recipe names have {needed} bytes; they may fill a quarter of the "
-            f"helper VM's memory, {memory // 4} bytes",
-            hint=f"Give the VM more with --memory, about {4 * needed / (1 << 30) + 0.1:.1f}G.",
-        )
 
 
 def preview(plan: Plan) -> Preview:

@@ -108,6 +108,11 @@ class LoadedRecipe:
         return last
 
     @property
+    def attached_bytes(self) -> int:
+        """The size of all files that the stages name."""
+        return sum(a.size for attachments in self.attachments for a in attachments)
+
+    @property
     def included(self) -> dict[str, str]:
         """The SHA-256 digests of the included files, by their paths relative to the recipe."""
         others = [path for path in self.files if path != self.path]

@@ -92,10 +92,18 @@ def save(
         raise VmError(f"the VM's memory cannot be saved: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    by_age = sorted(state.parent.glob("*.state"), key=lambda path: path.stat().st_mtime)
+    by_age = sorted(state.parent.glob("*.state"), key=_time)
     for old in by_age[:-KEPT]:
         with suppress(OSError):
             old.unlink()
+
+
+def _time(state: Path) -> float:
+    """When a state was saved; 0 when another process has removed it."""
+    try:
+        return state.stat().st_mtime
+    except OSError:
+        return 0
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:

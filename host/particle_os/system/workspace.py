@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -172,6 +172,29 @@ def remove_directories(*directories: Path) -> None:
         # rmtree does not ignore an error of fstat(2) or close(2).
         with suppress(OSError):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_unused(days: float, paths: Iterable[Path]) -> list[Path]:
+    """Removes the files and directories that were not used for `days`; returns their paths.
+
+    Other processes may remove them at the same time.
+    """
+    long_ago = time.time() - days * 86400
+    removed = []
+    for path in paths:
+        with suppress(OSError):
+            if path.lstat().st_mtime < long_ago:
+                remove(path)
+                removed.append(path)
+    return removed
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a directory if it is there. Raises OSError for a file that stays."""
+    if path.is_dir() and not path.is_symlink():
+        remove_directories(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _remove_killed(work: Path) -> None:

@@ -197,6 +197,17 @@ def test_a_damaged_package_of_the_cache_is_fetched_again(depot, archive, tmp_pat
     assert kept.read_bytes() == good
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_cache_is_replaced(depot, archive, tmp_path, make):
+    answer(depot, make_request(archive.url, "library"))
+    (kept,) = (tmp_path / "cache/packages").iterdir()
+    good = kept.read_bytes()
+    kept.unlink()
+    make(kept)
+    answer(depot, make_request(archive.url, "library"))
+    assert kept.read_bytes() == good
+
+
 def test_a_package_that_does_not_exist_is_reported_in_apts_words(depot, archive):
     with pytest.raises(StageFailed, match="Unable to locate package nonesuch"):
         answer(depot, make_request(archive.url, "nonesuch"))

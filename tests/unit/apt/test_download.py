@@ -1,7 +1,6 @@
 import hashlib
 import http.server
 import os
-import shutil
 import threading
 
 import pytest
@@ -9,7 +8,8 @@ from particle_agent.contract.values import Download, downloads
 from particle_agent.stages.contents.files import File, Files
 from particle_agent.stages.software.apt import Apt
 from particle_os.apt import download
-from particle_os.errors import InfrastructureError
+from particle_os.errors import InfrastructureError, NotEnoughSpace
+from particle_os.system import workspace
 
 from ...waiting import plenty
 
@@ -49,12 +49,13 @@ def server():
 def fetch(tmp_path, server):
     (tmp_path / "work").mkdir()
 
-    def fetched(path="/file", sha256=SHA256):
+    def fetched(path="/file", sha256=SHA256, limit=1 << 20, proxies=None):
         return download.fetch(
             Download(url=f"http://127.0.0.1:{server.server_port}{path}", sha256=sha256),
             cache=tmp_path,
             work=tmp_path / "work",
-            proxies={},
+            limit=limit,
+            proxies={} if proxies is None else proxies,
             deadline=plenty(),
             log=lambda line: None,
         )
@@ -101,14 +102,49 @@ def test_a_server_that_is_away_and_a_missing_program_are_told(fetch, server, mon
 
 
 def test_old_downloads_are_removed(fetch, tmp_path):
-
+    """Also what is no file, and a file that another process removes at the same time."""
+    downloads = tmp_path / "downloads"
+    (downloads / "directory" / "inner").mkdir(parents=True)
+    for name in ("1" * 64, f"{'1' * 64}.lock", "young"):
+        (downloads / name).write_text("")
+    (downloads / "gone").symlink_to("nowhere")
+    for name in ("1" * 64, f"{'1' * 64}.lock", "directory", "gone"):
+        os.utime(downloads / name, (0, 0), follow_symlinks=False)
     fetch()
-    old = tmp_path / "downloads" / ("1" * 64)
-    shutil.copy(fetch(), old)
-    os.utime(old, (0, 0))
-    download._prune(old.parent)
-    assert not old.exists()
-    assert fetch().exists()
+    assert {p.name for p in downloads.iterdir()} == {SHA256, f"{SHA256}.lock", "young"}
+
+
+def test_a_lock_in_use_is_never_old(fetch, tmp_path):
+    fetch().unlink()
+    os.utime(tmp_path / "downloads" / f"{SHA256}.lock", (0, 0))
+    fetch()
+    assert (tmp_path / "downloads" / f"{SHA256}.lock").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_file_in_its_place_is_replaced(fetch, tmp_path, make):
+    (tmp_path / "downloads").mkdir()
+    make(tmp_path / "downloads" / SHA256)
+    assert fetch().read_bytes() == DATA
+
+
+def test_a_file_is_fetched_up_to_a_limit(fetch, tmp_path):
+    assert fetch(limit=len(DATA)).read_bytes() == DATA
+    fetch().unlink()
+    with pytest.raises(InfrastructureError, match="/file is larger than 3999 bytes") as raised:
+        fetch(limit=len(DATA) - 1)
+    assert "--memory" in raised.value.hint
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_download_leaves_the_disk_its_reserve(fetch, monkeypatch):
+    monkeypatch.setattr(download, "free_bytes", lambda path: download.RESERVE_BYTES + 100)
+    monkeypatch.setattr(workspace, "free_bytes", lambda path: download.RESERVE_BYTES + 99)
+    with pytest.raises(NotEnoughSpace, match="/file needs"):
+        fetch()
+    monkeypatch.setattr(workspace, "free_bytes", lambda path: 0)
+    with pytest.raises(NotEnoughSpace, match="a download needs"):
+        fetch()
 
 
 def test_the_downloads_of_a_stage_are_found_wherever_they_are():

@@ -37,7 +37,7 @@ FILES = {
     "a large template many times": (
         "name: x\nstages:\n  - type: files\n    files:\n"
         + "".join(
-            f"    - {{path: /a{number}, source: t.txt, template: true}}\n" for number in range(3000)
+            f"    - {{path: /a{number}, source: t.txt, template: true}}\n" for number in range(2000)
         ),
         "",
         "too-complex",

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from particle_agent.contract.values import Download, downloads
 
+from particle_os.apt import proxy
 from particle_os.apt.download import fetch, path_of
 from particle_os.errors import InfrastructureError
 from particle_os.jobs.execution.job import Job
-from particle_os.jobs.execution.preparation import Prepared
+from particle_os.jobs.plan import check_attached, most_attached
 from particle_os.sandbox.running import Sandbox
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
@@ -22,27 +23,40 @@ def of(stages: Sequence[object]) -> Sequence[Download]:
     return list(dict.fromkeys(downloads(tuple(stages))))
 
 
-def fetch_all(wanted: Sequence[Download], job: Job, prepared: Prepared, deadline: Deadline) -> None:
-    """Fetches what the cache does not have. Raises InfrastructureError."""
+def fetch_all(wanted: Sequence[Download], job: Job, deadline: Deadline) -> None:
+    """Fetches what the cache does not have.
+
+    Raises InfrastructureError, and UsageError when the files are too much for the VM's memory.
+    """
     if not wanted:
         return
+    plan = job.plan
+    needed = plan.loaded.attached_bytes
     with job.progress.phase("downloads"):
         for download in wanted:
-            fetch(
+            place = fetch(
                 download,
                 cache=cache_directory(),
                 work=job.work.path,
-                proxies=prepared.apt_proxy.environment(),
+                limit=most_attached(plan.memory) - needed,
+                proxies=proxy.of_environment(),
                 deadline=deadline,
                 log=job.progress.line,
             )
+            needed += place.stat().st_size
+            check_attached(needed, plan.memory)
 
 
 def push(wanted: Sequence[Download], sandbox: Sandbox, deadline: Deadline) -> None:
     """Copies fetched files into the VM. Raises InfrastructureError."""
     for download in wanted:
-        with open_regular(path_of(download, cache_directory())) as data:
-            arrived = sandbox.agent.attach(download.sha256, data, deadline)
+        try:
+            with open_regular(path_of(download, cache_directory())) as data:
+                arrived = sandbox.agent.attach(download.sha256, data, deadline)
+        except OSError as error:
+            raise InfrastructureError(
+                f"the download of {download.url} cannot be read: {error}"
+            ) from error
         if arrived != download.sha256:
             raise InfrastructureError(f"the download of {download.url} has changed")
 

@@ -54,7 +54,7 @@ class Execution:
     def sandbox(self, purpose: str, output: Path) -> Iterator[Sandbox]:
         """Starts a helper VM that can run the next stage; its output disk is the file `output`."""
         self.fetch_base()
-        downloads.fetch_all(self._downloads(), self.job, self.prepared, self.deadline)
+        downloads.fetch_all(self._downloads(), self.job, self.deadline)
         self.check_room()
         with self.prepared.vms.start(purpose, output, self.chain.layers) as sandbox:
             if not self.chain.drop_damaged():
