@@ -11,7 +11,9 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
+import select
 import shutil
 import subprocess
 import tarfile
@@ -252,15 +254,15 @@ def opened(path: Path, deadline: Deadline) -> Iterator[Archive]:
             raise tarfile.ReadError("empty file")
         file.seek(0)
         try:
-            watched = cast(BinaryIO, _Watched(file, deadline))
-            with _decompressed(path, watched, magic) as stream:
+            with _decompressed(path, _Watched(file, deadline), magic) as stream:
                 yield Archive(stream, limit, deadline)
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise tarfile.ReadError(f"the compressed data is damaged: {error}") from error
 
 
 @contextmanager
-def _decompressed(path: Path, file: BinaryIO, magic: bytes) -> Iterator[BinaryIO]:
+def _decompressed(path: Path, watched: _Watched, magic: bytes) -> Iterator[BinaryIO]:
+    file = cast(BinaryIO, watched)
     if magic.startswith(b"\x1f\x8b"):
         with gzip.open(file) as stream:
             yield cast(BinaryIO, stream)
@@ -276,7 +278,7 @@ def _decompressed(path: Path, file: BinaryIO, magic: bytes) -> Iterator[BinaryIO
         within = Confinement(reads=(path,))
         with process.started(argv, within=within, stderr=subprocess.DEVNULL) as decompressor:
             with cast(BinaryIO, decompressor.stdout) as stream:
-                yield stream
+                yield io.BufferedReader(_Piped(stream, watched.deadline), CHUNK)
     else:
         yield file
 
@@ -297,14 +299,32 @@ class _Watched:
 
     def __init__(self, file: BinaryIO, deadline: Deadline) -> None:
         self._file = file
-        self._deadline = deadline
+        self.deadline = deadline
 
     def read(self, size: int = -1) -> bytes:
-        self._deadline.remaining()
+        self.deadline.remaining()
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return self._file.seek(offset, whence)
+
+
+class _Piped(io.RawIOBase):
+    """The output of a program, which may print nothing for long, but not past the deadline."""
+
+    def __init__(self, stream: BinaryIO, deadline: Deadline) -> None:
+        self._descriptor = stream.fileno()
+        self._deadline = deadline
+        self._output = select.poll()
+        self._output.register(self._descriptor, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._output.poll(self._deadline.remaining() * 1000):
+            pass
+        return os.readv(self._descriptor, [buffer])
 
 
 class _Xz(io.RawIOBase):

@@ -268,3 +268,29 @@ def test_streams_without_content_do_not_outlast_the_deadline(tmp_path, compress)
 
     with pytest.raises(DeadlineExceeded), tar_archive.opened(path, Late()) as archive:
         next(iter(archive))
+
+
+@pytest.mark.parametrize("magic", [b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18", b"\x04\x22\x4d\x18"])
+def test_a_program_without_output_does_not_outlast_the_deadline(tmp_path, monkeypatch, magic):
+    """A sparse file of terabytes of frames that are skipped decompresses to nothing for days."""
+
+    class Late:
+        """A deadline that passes after some waits, whatever the time."""
+
+        waits = 0
+
+        def remaining(self):
+            self.waits += 1
+            if self.waits > 20:
+                raise DeadlineExceeded("too late")
+            return 0.01
+
+    path = tmp_path / "x.tar"
+    path.write_bytes(magic + bytes(100))
+    (tmp_path / "silent").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "silent").chmod(0o755)
+    found = tar_archive._program(magic + bytes(2))
+    monkeypatch.setattr(tar_archive, "_program", lambda _: [str(tmp_path / "silent")])
+    assert found[0] in ("zstd", "lz4")
+    with pytest.raises(DeadlineExceeded), tar_archive.opened(path, Late()) as archive:
+        list(archive)
