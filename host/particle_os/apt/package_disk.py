@@ -129,8 +129,7 @@ def _control_archive(deb: Path, deadline: Deadline) -> bytes:
         within=Confinement(reads=(deb,)),
         stderr=subprocess.DEVNULL,
     ) as program:
-        assert program.stdout is not None
-        data = program.stdout.read(CONTROL_LIMIT + 1)
+        data = process.output(program, deadline).read(CONTROL_LIMIT + 1)
         if len(data) > CONTROL_LIMIT:
             raise InfrastructureError(
                 f"{deb.name} has more than {CONTROL_LIMIT} bytes of control files"

@@ -83,9 +83,11 @@ class Evidence:
         """Makes the directory, and removes the evidence of an earlier test.
 
         Afterwards no other user can plant a link in it. Raises InfrastructureError when the
-        directory is a link or another user's.
+        directory is a link or another user's, or when others can replace it.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _check_parent(self.directory.parent)
+        self.directory.mkdir(exist_ok=True)
         found = self.directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise InfrastructureError(
@@ -111,6 +113,24 @@ class Evidence:
             return
         # The two directories may lie on different file systems.
         shutil.move(machine.directory / SCREEN, self.directory / SCREEN)
+
+
+def _check_parent(parent: Path) -> None:
+    """Raises InfrastructureError when other users can rename what is in a directory."""
+    # The directory may be a link, which must not be another user's either.
+    if any(is_open_to_others(found, os.geteuid()) for found in (parent.lstat(), parent.stat())):
+        raise InfrastructureError(
+            f"other users can write to {parent}, or it belongs to one",
+            hint=f"Choose another directory for the evidence, or run 'chmod go-w {parent}'.",
+        )
+
+
+def is_open_to_others(found: os.stat_result, user: int) -> bool:
+    """Whether others than `user` and root can replace the user's files in a directory."""
+    if found.st_uid not in (user, 0):
+        return True
+    may_write = bool(found.st_mode & OTHERS_WRITE) and not stat.S_ISLNK(found.st_mode)
+    return may_write and not found.st_mode & stat.S_ISVTX
 
 
 def console_tail(place: Path) -> list[str]:

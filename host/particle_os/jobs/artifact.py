@@ -140,9 +140,8 @@ def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
         within=Confinement(reads=(target,)),
         stderr=subprocess.DEVNULL,
     ) as reader:
-        assert reader.stdout is not None
-        while chunk := reader.stdout.read(CHUNK):
+        output = process.output(reader, deadline)
+        while chunk := output.read(CHUNK):
             digest.update(chunk)
-            deadline.remaining()
     if digest.hexdigest() != sha256:
         raise InfrastructureError(f"{target.name} differs from the raw disk: the checksums differ")

@@ -69,9 +69,12 @@ def run(test: BootTestJob, accelerate: Accelerate, progress: Progress) -> BootRe
                     place = (test.evidence or work.path / "evidence") / firmware
                     image = test.image.resolve()
                     evidence = Evidence(place, image, plot=plot, gate=progress.gate)
-                    evidence.clear()
+                    try:
+                        verdict = boot(test, firmware, acceleration, evidence, work.path, progress)
+                    except session.Undecided:
+                        kept[firmware] = place
+                        raise
                     kept[firmware] = place
-                    verdict = boot(test, firmware, acceleration, evidence, work.path, progress)
                     verdicts.append(verdict)
             report = page.document(test.image.name, verdicts, evidence=kept)
             return BootReport(verdicts, report, rejection=_rejection(test, verdicts))

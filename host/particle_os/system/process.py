@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import io
 import os
 import re
 import select
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 from particle_os.errors import DeadlineExceeded, InfrastructureError, NotEnoughSpace
 from particle_os.system.confinement import FAILED, Confinement, environment
@@ -25,6 +26,7 @@ from particle_os.system.workspace import free_bytes
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 TAIL_LINES = 20
+PIPE_BYTES = 1 << 16
 # strerror(3) of ENOSPC and EDQUOT; Go writes them in lower case.
 FULL = re.compile(r"(?i)no space left on device|disk quota exceeded")
 TERMINATE_SECONDS = 5.0
@@ -135,6 +137,28 @@ def started(
                 raise _missing(command[0]) from error
             stack.callback(end_group, process)
         yield process
+
+
+def output(process: subprocess.Popen[bytes], deadline: Deadline) -> BinaryIO:
+    """The output of a program to read, not past the deadline: it may print nothing for long."""
+    assert process.stdout is not None
+    return cast(BinaryIO, io.BufferedReader(_Piped(process.stdout.fileno(), deadline), PIPE_BYTES))
+
+
+class _Piped(io.RawIOBase):
+    def __init__(self, descriptor: int, deadline: Deadline) -> None:
+        self._descriptor = descriptor
+        self._deadline = deadline
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._poll.poll(self._deadline.remaining() * 1000):
+            pass
+        return os.readv(self._descriptor, [buffer])
 
 
 class _Output:

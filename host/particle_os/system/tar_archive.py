@@ -11,9 +11,7 @@ import bz2
 import gzip
 import io
 import lzma
-import os
 import re
-import select
 import shutil
 import subprocess
 import tarfile
@@ -277,8 +275,7 @@ def _decompressed(path: Path, watched: _Watched, magic: bytes) -> Iterator[Binar
         argv: list[str | Path] = [*program, path]
         within = Confinement(reads=(path,))
         with process.started(argv, within=within, stderr=subprocess.DEVNULL) as decompressor:
-            with cast(BinaryIO, decompressor.stdout) as stream:
-                yield io.BufferedReader(_Piped(stream, watched.deadline), CHUNK)
+            yield process.output(decompressor, watched.deadline)
     else:
         yield file
 
@@ -307,24 +304,6 @@ class _Watched:
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return self._file.seek(offset, whence)
-
-
-class _Piped(io.RawIOBase):
-    """The output of a program, which may print nothing for long, but not past the deadline."""
-
-    def __init__(self, stream: BinaryIO, deadline: Deadline) -> None:
-        self._descriptor = stream.fileno()
-        self._deadline = deadline
-        self._output = select.poll()
-        self._output.register(self._descriptor, select.POLLIN)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._output.poll(self._deadline.remaining() * 1000):
-            pass
-        return os.readv(self._descriptor, [buffer])
 
 
 class _Xz(io.RawIOBase):

@@ -1,11 +1,19 @@
 import os
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot.evidence import COMMAND, SCREEN, Evidence, by_hand, console_tail
+from particle_os.boot.evidence import (
+    COMMAND,
+    SCREEN,
+    Evidence,
+    by_hand,
+    console_tail,
+    is_open_to_others,
+)
 from particle_os.errors import InfrastructureError, VmError
 from particle_os.system.gate import Gate
 from particle_os.vm.argv import Disk, MachineSpec, Uefi
@@ -164,6 +172,47 @@ def test_others_can_plant_no_link_in_the_place_of_evidence(tmp_path):
     evidence.clear()
     assert [*evidence.directory.iterdir()] == []
     assert evidence.directory.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused"),
+    [(0o755, False), (0o700, False), (0o1777, False), (0o777, True), (0o775, True)],
+)
+def test_others_cannot_replace_the_directory_of_evidence(tmp_path, mode, refused):
+    given = tmp_path / "given"
+    given.mkdir()
+    given.chmod(mode)
+    evidence = Evidence(given / "bios", Path("x"), plot=False, gate=Gate())
+    with pytest.raises(InfrastructureError, match="other users can") if refused else nullcontext():
+        evidence.clear()
+    assert evidence.directory.exists() != refused
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "is_open"),
+    [
+        (0o040755, 1000, False),
+        (0o040755, 0, False),
+        (0o041777, 0, False),
+        (0o120777, 1000, False),
+        (0o040777, 0, True),
+        (0o040755, 1001, True),
+        (0o041777, 1001, True),
+        (0o120777, 1001, True),
+    ],
+)
+def test_a_directory_of_a_stranger_is_open_to_others(mode, owner, is_open):
+    found = os.stat_result((mode, 1, 1, 1, owner, owner, 0, 0, 0, 0))
+    assert is_open_to_others(found, 1000) == is_open
+
+
+def test_a_new_directory_of_evidence_is_the_users_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        Evidence(tmp_path / "given" / "bios", Path("x"), plot=False, gate=Gate()).clear()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "given").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_link_and_the_directory_of_another_user_are_no_place_for_evidence(tmp_path, monkeypatch):

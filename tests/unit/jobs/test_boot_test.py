@@ -82,7 +82,7 @@ def test_evidence_that_is_not_of_this_test_is_in_no_report(tmp_path, monkeypatch
     def refuse(*arguments):
         raise InfrastructureError(reason)
 
-    monkeypatch.setattr(session, "boot", pytest.fail)
+    monkeypatch.setattr(session, "boot_once", pytest.fail)
     image = tmp_path / "image.raw"
     image.touch()
     place = evidence_of_others(tmp_path)
