@@ -11,41 +11,46 @@ import click
 
 from particle_os import __version__
 from particle_os.cli.command import say, show_error
+from particle_os.cli.usage.commands import Group
 from particle_os.errors import EXIT_SIGNAL, UsageError, printable
 
-# The module and the name of each command. Only the command that is called is loaded.
+# The module and the name of each command, in the order of the work. Only the command that is called
+# is loaded.
 COMMANDS = {
-    "boot-test": "boot_test:boot_test_command",
-    "build": "build:build_command",
-    "cache": "cache:cache_group",
     "doctor": "about:doctor_command",
-    "explain": "about:explain_command",
     "init": "init:init_command",
-    "inspect": "inspect:inspect_command",
     "list": "list:list_command",
+    "explain": "about:explain_command",
+    "validate": "validate:validate_command",
+    "build": "build:build_command",
+    "inspect": "inspect:inspect_command",
+    "boot-test": "boot_test:boot_test_command",
     "run": "run:run_command",
-    "schema": "about:schema_command",
     "shell": "shell:shell_command",
     "stage": "stage:stage_group",
-    "validate": "validate:validate_command",
+    "cache": "cache:cache_group",
+    "schema": "about:schema_command",
     "version": "about:version_command",
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*COMMANDS, *self.commands])
+        return [*COMMANDS, *self.commands]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return super().get_command(ctx, cmd_name)
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        found: click.Command = getattr(import_module(f"{__name__}.{module}"), name)
+    def load(self, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return super().load(name)
+        module, _, command = COMMANDS[name].partition(":")
+        found: click.Command = getattr(import_module(f"{__name__}.{module}"), command)
         return found
+
+    def words(self) -> tuple[str, ...]:
+        return ()
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="%(version)s")
+@click.version_option(__version__, "-V", "--version", message="%(version)s")
 def cli() -> None:
     """Builds bootable Debian images as an ordinary user and proves that they boot."""
 
@@ -65,12 +70,11 @@ def help_command(context: click.Context, words: tuple[str, ...]) -> None:
 def _inner(context: click.Context, word: str) -> click.Context:
     """The context of a command within the command of `context`. Raises click.UsageError."""
     group = context.command
-    if not isinstance(group, click.Group):
+    if not isinstance(group, Group):
         raise click.UsageError(f"'{context.command_path}' has no commands of its own")
     found = group.get_command(context, word)
     if found is None:
-        known = ", ".join(group.list_commands(context))
-        raise click.UsageError(f"there is no command '{word}'; there are: {known}")
+        raise group.no_command(context, word)
     return click.Context(found, info_name=word, parent=context)
 
 
@@ -85,7 +89,7 @@ def _show(error: click.ClickException) -> None:
 def main() -> None:
     """Runs the command line; the console script."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="particle-os", standalone_mode=False)
     except click.ClickException as error:
         if "--json" in sys.argv:
             show_error(UsageError(error.format_message()), error.exit_code, as_json=True)

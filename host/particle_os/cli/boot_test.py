@@ -8,6 +8,7 @@ import click
 
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.usage.commands import Command
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable, show
 from particle_os.errors import UsageError
 from particle_os.jobs import boot_test
@@ -31,7 +32,7 @@ def _unit_checks(
     return tuple(UnitCheck(unit=unit) for unit in value)
 
 
-@click.command("boot-test")
+@click.command("boot-test", cls=Command)
 @click.argument("image", type=option.PathType(exists=True, dir_okay=False))
 @option.FORMAT
 @click.option(

@@ -8,6 +8,7 @@ import click
 
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, say_json, with_output
+from particle_os.cli.usage.commands import Command
 from particle_os.cli.verdicts import (
     JUNIT,
     check_writable,
@@ -24,7 +25,7 @@ from particle_os.report.table import print_result
 from particle_os.report.verdict import failure_of
 
 
-@click.command("build")
+@click.command("build", cls=Command)
 @option.RECIPE
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
@@ -57,7 +58,10 @@ def build_command(
     junit_file: Path | None,
     dry_run: bool,
 ) -> None:
-    """Build the image of RECIPE, boot it, and publish it in the output directory."""
+    """Build the image of RECIPE, boot it, and publish it in the output directory.
+
+    Without RECIPE, build particle-os.yml of the current directory.
+    """
     plan = make_plan(recipe_path, options)
     if dry_run:
         steps = preview(plan)

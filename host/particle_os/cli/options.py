@@ -19,6 +19,7 @@ from particle_os.vm.image_format import FORMATS
 
 # A helper VM does not work with less memory, nor with a smaller scratch disk.
 LEAST_BYTES = 512 << 20
+USUAL_RECIPE = Path("particle-os.yml")
 
 
 class PathType(click.Path):
@@ -88,7 +89,25 @@ def _seconds(context: click.Context, parameter: click.Parameter, hours: int) -> 
     return hours * 3600
 
 
-RECIPE = click.argument("recipe_path", metavar="RECIPE", type=PathType())
+def given_recipe(path: Path | None) -> Path:
+    """The path of the recipe; that of the usual recipe of the current directory for None."""
+    if path is not None:
+        return path
+    if not USUAL_RECIPE.exists():
+        raise click.UsageError(
+            f"there is no {USUAL_RECIPE} in this directory: name a RECIPE, or write one with "
+            f"'particle-os init -o {USUAL_RECIPE}'"
+        )
+    return USUAL_RECIPE
+
+
+def _recipe(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    return value if context.resilient_parsing else given_recipe(value)
+
+
+RECIPE = click.argument(
+    "recipe_path", metavar="[RECIPE]", type=PathType(), required=False, callback=_recipe
+)
 VARIABLES = click.option(
     "--set",
     "variables",
@@ -133,7 +152,7 @@ def memory_option(default: str) -> Callable[[Any], Any]:
 
 
 OUTPUT = click.option(
-    "--output", "output_directory", type=PathType(file_okay=False), default=Path("out"),
+    "-o", "--output", "output_directory", type=PathType(file_okay=False), default=Path("out"),
     show_default=True, help="The directory for the images.",
 )  # fmt: skip
 BASE = click.option(

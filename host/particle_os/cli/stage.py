@@ -8,6 +8,7 @@ import click
 
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, say_json, with_output
+from particle_os.cli.usage.commands import Group
 from particle_os.errors import UsageError
 from particle_os.jobs import single_stage
 from particle_os.jobs.plan import BuildOptions
@@ -15,7 +16,7 @@ from particle_os.jobs.planning import make_stage_plan
 from particle_os.report.table import print_single
 
 
-@click.group("stage")
+@click.group("stage", cls=Group)
 def stage_group() -> None:
     """Try a stage without a recipe."""
 
@@ -26,7 +27,7 @@ def stage_group() -> None:
               help="A YAML file with the options of the stage, without 'type'.")  # fmt: skip
 @click.option("--base", "base_reference", metavar="REF", required=True,
               help="The base image, such as mmdebstrap:trixie or tar:PATH.")  # fmt: skip
-@click.option("--output", "output_path", type=option.PathType(), metavar="FILE",
+@click.option("-o", "--output", "output_path", type=option.PathType(), metavar="FILE",
               help="Write the resulting root file system to this tar archive.")  # fmt: skip
 @option.VARIABLES
 @option.ALLOW_OUTSIDE

@@ -9,15 +9,22 @@ from pathlib import Path
 import click
 
 from particle_os.cli.command import OutputStyle, say, say_json, with_output
-from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, PathType
+from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, PathType, given_recipe
+from particle_os.cli.usage.commands import Command
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
 from particle_os.recipe.variables import NoSuchVariable
 
 
-@click.command("validate")
-@click.argument("recipes", nargs=-1, required=True, type=PathType(), metavar="RECIPE...")
+def _recipes(
+    context: click.Context, parameter: click.Parameter, value: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    return value if value or context.resilient_parsing else (given_recipe(None),)
+
+
+@click.command("validate", cls=Command)
+@click.argument("recipes", nargs=-1, type=PathType(), metavar="[RECIPE]...", callback=_recipes)
 @VARIABLES
 @ALLOW_OUTSIDE
 @click.option(
@@ -36,7 +43,7 @@ def validate_command(
     allow_outside: bool,
     style: str,
 ) -> int:
-    """Check recipes and list all their errors."""
+    """Check recipes, or particle-os.yml, and list all their errors."""
     problems: list[Problem] = []
     notes: list[Problem] = []
     unknown: list[dict[str, NoSuchVariable]] = []

@@ -32,6 +32,75 @@ def test_help_names_every_command():
         assert [name for name in COMMANDS if name not in result.stdout] == []
 
 
+def test_the_commands_stand_in_the_order_of_the_work():
+    shown = run("help").stdout.partition("Commands:\n")[2].splitlines()
+    names = [line.split()[0] for line in shown if line.startswith("  ") and line[2] != " "]
+    work = ["doctor", "init", "validate", "build", "inspect", "boot-test", "run", "help"]
+    assert [name for name in names if name in work] == work
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["biuld"], "did you mean 'build'?"),
+        (["boottest"], "did you mean 'boot-test'?"),
+        (["cache", "prun"], "did you mean 'prune'?"),
+        (["help", "stage", "rnu"], "did you mean 'run'?"),
+        (["help", "vlaidate"], "did you mean 'validate'?"),
+        (["stage", "xyz"], "allowed: run"),
+    ],
+)
+def test_a_wrong_command_has_its_nearest_name(words, hint):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert f"there is no command '{words[-1]}'; {hint}" in result.stderr
+
+
+def test_options_stand_in_groups():
+    shown = run("build", "--help").stdout
+    titles = [line for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == [
+        "Options:", "The recipe:", "The result:", "The virtual machine:", "Network and packages:",
+        "Earlier builds:", "What is shown:",
+    ]  # fmt: skip
+    machine = shown.partition("The virtual machine:")[2].partition("\n\n")[0]
+    assert "--memory SIZE" in machine
+    assert "--mirror" not in machine
+    assert "PARTICLE_OS_BUILD_JSON=1" in shown
+    assert "Network" not in run("doctor", "--help").stdout
+
+
+def test_short_options_are_known():
+    assert run("-V").stdout == run("--version").stdout == f"{__version__}\n"
+    assert "hostname" in run("init", "server", "-o", "-").stdout
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_the_usual_recipe_is_taken_when_none_is_named(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["build", "--dry-run"], ["validate"], ["shell"]):
+        result = run(*command)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "there is no particle-os.yml" in result.stderr
+        assert "particle-os init -o particle-os.yml" in result.stderr
+    recipe.rename("particle-os.yml")
+    assert run("build", "--dry-run").stdout.splitlines() != []
+    assert run("build", "--dry-run").exit_code == 0
+    assert run("validate").stdout == "1 valid\n"
+
+
+def test_an_environment_variable_sets_any_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PARTICLE_OS_INIT_OUTPUT", "other.yml")
+    monkeypatch.setenv("PARTICLE_OS_INIT_JSON", "1")
+    assert json.loads(run("init").stdout) == {"path": "other.yml"}
+    assert json.loads(run("init", "-o", "third.yml").stdout) == {"path": "third.yml"}
+    monkeypatch.setenv("PARTICLE_OS_BUILD_MEMORY", "lots")
+    result = run("build", "x.yml")
+    assert result.exit_code == 2
+    assert "expected a size such as 2G" in result.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_its_help(command):
     result = run("help", command)

@@ -18,7 +18,7 @@ OUTPUT = """
 # The other options that several commands take alike.
 SHARED = """
 IMAGE path exists file required
-RECIPE_PATH RECIPE path required
+RECIPE_PATH [RECIPE] path
 --set NAME=VALUE text multiple
 --allow-outside flag
 --allow-env NAME text multiple
@@ -57,7 +57,7 @@ COMMANDS = {
         "--set",
         "--allow-outside",
         "--allow-env",
-        "--output path directory =out",
+        "-o/--output path directory =out",
         "--base",
         "--accel",
         "--memory",
@@ -92,7 +92,7 @@ COMMANDS = {
     ],
     "init": [
         "TEMPLATE text =minimal",
-        "--output FILE path",
+        "-o/--output FILE path",
     ],
     "inspect": [
         "WHAT IMAGE|REF|RECIPE text required",
@@ -107,7 +107,7 @@ COMMANDS = {
     ],
     "list": [
         "WHAT recipes|stages|checks|templates|images =recipes",
-        "--output path directory =out",
+        "-o/--output path directory =out",
     ],
     "run": [
         "IMAGE",
@@ -146,7 +146,7 @@ COMMANDS = {
         "KIND TYPE text required",
         "--options FILE path required",
         "--base REF text required",
-        "--output FILE path",
+        "-o/--output FILE path",
         "--set",
         "--allow-outside",
         "--allow-env",
@@ -160,13 +160,18 @@ COMMANDS = {
         "--template",
     ],
     "validate": [
-        "RECIPES RECIPE... path required several",
+        "RECIPES [RECIPE]... path several",
         "--set",
         "--allow-outside",
         "--format text|json|github =text",
     ],
     "version": [],
 }
+
+
+def declared_variables(parameter):
+    """The environment variables of an option, without the one that every option has."""
+    return parameter.envvar[1:] if isinstance(parameter, click.Option) else ()
 
 
 def described(parameter):
@@ -192,7 +197,7 @@ def described(parameter):
         "" if default in ("", False) else f"={default}",
         *(word for word in ("required", "multiple", "hidden") if getattr(parameter, word, False)),
         "several" if parameter.nargs == -1 else "",
-        f"${parameter.envvar}" if parameter.envvar else "",
+        *(f"${name}" for name in declared_variables(parameter)),
     ]
     return " ".join(filter(None, words))
 
@@ -206,3 +211,35 @@ def test_the_options_of_each_command(words):
     wanted = [shared.get(name, name) for name in COMMANDS[words]]
     wanted += [] if words == "help" else OUTPUT.strip().split("\n")
     assert Counter(map(described, command.params)) == Counter(wanted)
+
+
+def all_commands(group=cli, words=()):
+    """Each command within a group, with its words."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from all_commands(command, (*words, name))
+        else:
+            yield " ".join((*words, name)), command
+
+
+def test_every_command_is_known():
+    assert sorted(words for words, _ in all_commands()) == sorted(COMMANDS)
+
+
+def test_every_option_has_an_environment_variable_of_its_own():
+    names = [
+        option.envvar[0]
+        for _, command in all_commands()
+        for option in command.params
+        if isinstance(option, click.Option)
+    ]
+    assert {"PARTICLE_OS_BUILD_OUTPUT", "PARTICLE_OS_STAGE_RUN_ALLOW_ENV"} <= set(names)
+    assert {"PARTICLE_OS_BUILD_NO_CACHE", "PARTICLE_OS_CACHE_LIST_JSON"} <= set(names)
+    assert max(Counter(names).values()) == 1
+
+
+def test_no_short_option_has_two_meanings():
+    for _, command in all_commands():
+        options = [word for p in command.params if isinstance(p, click.Option) for word in p.opts]
+        assert max(Counter(options).values(), default=1) == 1

@@ -1,0 +1,101 @@
+"""Commands whose help shows options in groups, and groups that know near names of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from particle_os.documents.words import did_you_mean, nearest
+
+PREFIX = "PARTICLE_OS"
+# The options of each group, in the order of the help. All other options are the command's own.
+GROUPS = {
+    "The recipe": ("--set", "--allow-outside", "--allow-env", "--base"),
+    "The result": ("--output", "--junit", "--report", "--evidence", "--keep-on-failure"),
+    "The virtual machine": (
+        "--accel", "--memory", "--cpus", "--scratch-size", "--firmware", "--format", "--template",
+    ),
+    "Network and packages": ("--network", "--mirror", "--apt-proxy"),
+    "Earlier builds": ("--no-cache", "--refresh", "--max-age", "--plain"),
+}  # fmt: skip
+OWN = "Options"
+SHOWN = "What is shown"
+MESSAGES = ("--verbose", "--quiet", "--json", "--debug", "--progress", "--notify", "--help")
+
+
+class Command(click.Command):
+    """A command whose help shows its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, options in grouped(self.get_params(ctx)).items():
+            rows = [row for option in options if (row := option.get_help_record(ctx))]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        if any(option.envvar for option in self.params):
+            name = variable(*ctx.command_path.split()[1:], "json")
+            formatter.write_paragraph()
+            formatter.write_text(
+                f"An environment variable sets an option, too: {name}=1 is --json. So does the "
+                "file config.toml that 'particle-os doctor' names."
+            )
+
+
+def grouped(parameters: Sequence[click.Parameter]) -> Mapping[str, list[click.Option]]:
+    """The visible options in their groups, in the order of the help; no group is empty."""
+    titles = {OWN: (), **GROUPS, SHOWN: MESSAGES}
+    found: dict[str, list[click.Option]] = {title: [] for title in titles}
+    for option in parameters:
+        if isinstance(option, click.Option) and not option.hidden:
+            title = next((t for t, names in titles.items() if flag(option) in names), OWN)
+            found[title].append(option)
+    return {title: options for title, options in found.items() if options}
+
+
+def flag(option: click.Option) -> str:
+    """The long name of an option, such as --output."""
+    return max(option.opts, key=len)
+
+
+def variable(*words: str) -> str:
+    """The name of an environment variable, such as PARTICLE_OS_STAGE_RUN_CPUS."""
+    return "_".join([PREFIX, *words]).upper().replace("-", "_")
+
+
+class Group(click.Group):
+    """A group that knows near names, and that gives each option its environment variable."""
+
+    command_class = Command
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = self.load(cmd_name)
+        for option in found.params if found else ():
+            if isinstance(option, click.Option):
+                own = variable(*self.words(), cmd_name, flag(option).lstrip("-"))
+                declared = [option.envvar] if isinstance(option.envvar, str) else option.envvar
+                option.envvar = list(dict.fromkeys([own, *(declared or ())]))
+        return found
+
+    def load(self, name: str) -> click.Command | None:
+        """The command of this name; None when there is none."""
+        return self.commands.get(name)
+
+    def words(self) -> tuple[str, ...]:
+        """The words before the names of this group's commands."""
+        return (self.name or "",)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            raise self.no_command(ctx, args[0])
+        return super().resolve_command(ctx, args)
+
+    def no_command(self, ctx: click.Context, word: str) -> click.UsageError:
+        """The error for a word that is no command of this group."""
+        known = self.list_commands(ctx)
+        hint = did_you_mean(nearest(word, known), known)
+        return click.UsageError(f"there is no command '{word}'; {hint}", ctx)
