@@ -38,6 +38,7 @@ SINKS = {
         "boot/evidence": "Evidence.begin",
         "cli/command": "_workflow",
         "cli/init": "init_command",
+        "cli/usage/commands": "Command.format_options",
         "cli/validate": "_show",
         "system/process": "child_of_ours.prepare",
         "system/publication": "_write",

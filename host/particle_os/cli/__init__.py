@@ -11,7 +11,7 @@ import click
 
 from particle_os import __version__
 from particle_os.cli.command import say, show_error
-from particle_os.cli.usage.commands import Group
+from particle_os.cli.usage.commands import CommandGroup
 from particle_os.errors import EXIT_SIGNAL, UsageError, printable
 
 # The module and the name of each command, in the order of the work. Only the command that is called
@@ -34,7 +34,7 @@ COMMANDS = {
 }
 
 
-class _Commands(Group):
+class _Commands(CommandGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *self.commands]
 
@@ -70,7 +70,7 @@ def help_command(context: click.Context, words: tuple[str, ...]) -> None:
 def _inner(context: click.Context, word: str) -> click.Context:
     """The context of a command within the command of `context`. Raises click.UsageError."""
     group = context.command
-    if not isinstance(group, Group):
+    if not isinstance(group, CommandGroup):
         raise click.UsageError(f"'{context.command_path}' has no commands of its own")
     found = group.get_command(context, word)
     if found is None:

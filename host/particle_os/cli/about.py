@@ -10,8 +10,7 @@ from pathlib import Path
 import click
 
 from particle_os import __version__
-from particle_os.cli.command import OutputStyle, say_json, with_output
-from particle_os.cli.usage.commands import Command
+from particle_os.cli.command import OutputStyle, command, say_json, with_output
 from particle_os.errors import EXIT_INFRASTRUCTURE
 from particle_os.jobs import doctor
 from particle_os.recipe import reference, schema
@@ -19,7 +18,7 @@ from particle_os.recipe import reference, schema
 SIGNS = {"ok": "ok     ", "warning": "warning", "missing": "MISSING"}
 
 
-@click.command("explain", cls=Command)
+@command("explain")
 @click.argument("path", metavar="STAGE[.OPTION]")
 @with_output
 def explain_command(output: OutputStyle, path: str) -> None:
@@ -34,7 +33,7 @@ def explain_command(output: OutputStyle, path: str) -> None:
     output.show(asdict(found), [reference.text(found)])
 
 
-@click.command("doctor", cls=Command)
+@command("doctor")
 @with_output
 def doctor_command(output: OutputStyle) -> int:
     """Check that this host has everything that a build needs."""
@@ -50,7 +49,7 @@ def _diagnosis(findings: Sequence[doctor.Diagnosis]) -> Iterator[str]:
             yield f"         do: {finding.advice}"
 
 
-@click.command("schema", cls=Command)
+@command("schema")
 @click.option(
     "--included", is_flag=True, help="Print the schema of the files of stages that recipes include."
 )
@@ -61,7 +60,7 @@ def schema_command(output: OutputStyle, included: bool) -> None:
     say_json(json.dumps(found, indent=2, sort_keys=True))
 
 
-@click.command("version", cls=Command)
+@command("version")
 @with_output
 def version_command(output: OutputStyle) -> None:
     """Print the version of particle-os."""

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, with_output
-from particle_os.cli.usage.commands import Command
+from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable, show
 from particle_os.errors import UsageError
 from particle_os.jobs import boot_test
@@ -32,7 +31,7 @@ def _unit_checks(
     return tuple(UnitCheck(unit=unit) for unit in value)
 
 
-@click.command("boot-test", cls=Command)
+@command("boot-test")
 @click.argument("image", type=option.PathType(exists=True, dir_okay=False))
 @option.FORMAT
 @click.option(

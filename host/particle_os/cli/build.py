@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, say_json, with_output
-from particle_os.cli.usage.commands import Command
+from particle_os.cli.command import OutputStyle, command, say_json, with_output
 from particle_os.cli.verdicts import (
     JUNIT,
     check_writable,
@@ -25,7 +24,7 @@ from particle_os.report.table import print_result
 from particle_os.report.verdict import failure_of
 
 
-@click.command("build", cls=Command)
+@command("build")
 @option.RECIPE
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
@@ -58,10 +57,7 @@ def build_command(
     junit_file: Path | None,
     dry_run: bool,
 ) -> None:
-    """Build the image of RECIPE, boot it, and publish it in the output directory.
-
-    Without RECIPE, build particle-os.yml of the current directory.
-    """
+    """Build the image of RECIPE (particle-os.yml), boot it, and publish it in the output."""
     plan = make_plan(recipe_path, options)
     if dry_run:
         steps = preview(plan)

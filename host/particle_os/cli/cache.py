@@ -9,7 +9,7 @@ import click
 from particle_agent.contract.values import bytes_of
 
 from particle_os.cli.command import OutputStyle, with_output
-from particle_os.cli.usage.commands import Group
+from particle_os.cli.usage.commands import CommandGroup
 from particle_os.errors import EXIT_INFRASTRUCTURE, printable
 from particle_os.jobs import cache
 from particle_os.report.table import human_bytes
@@ -24,7 +24,7 @@ def _cache_size(context: click.Context, parameter: click.Parameter, value: str) 
     return bytes_of(value.upper())
 
 
-@click.group("cache", cls=Group)
+@click.group("cache", cls=CommandGroup)
 def cache_group() -> None:
     """List, clear and check the files that earlier builds left for later builds."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from particle_os.cli.usage.commands import Command
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_INTERNAL,
@@ -94,6 +95,11 @@ class OutputStyle:
             progress.close()
 
 
+def command(name: str) -> Callable[[Callable[..., Any]], Command]:
+    """Makes a function the command of this name."""
+    return click.command(name, cls=Command)
+
+
 def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that every command takes, as `output`; turns errors into exit codes."""
 
@@ -109,7 +115,7 @@ def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
         help="How to show the progress on standard error.",
     )
     @functools.wraps(function)
-    def command(
+    def wrapped(
         verbose: bool, quiet: bool, as_json: bool, debug: bool, progress: str, **arguments: Any
     ) -> None:
         output = OutputStyle(verbose, quiet, as_json, debug, progress)
@@ -119,7 +125,7 @@ def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             output.workflow.resume()
 
-    return command
+    return wrapped
 
 
 def guarded(action: Callable[[], int | None], *, as_json: bool, debug: bool, gate: Gate) -> int:

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.command import OutputStyle, say, say_json, with_output
+from particle_os.cli.command import OutputStyle, command, say, say_json, with_output
 from particle_os.cli.options import PathType
-from particle_os.cli.usage.commands import Command
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError
 from particle_os.system.workspace import data_directory
 
 
-@click.command("init", cls=Command)
+@command("init")
 @click.argument("template", default="minimal")
 @click.option("-o", "--output", "path", type=PathType(), metavar="FILE",
               help="The file to write, or - to print it; TEMPLATE.yml by default.")  # fmt: skip

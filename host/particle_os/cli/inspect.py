@@ -12,8 +12,7 @@ import yaml
 
 from particle_os.base.lookup import existing_base
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, with_output
-from particle_os.cli.usage.commands import Command
+from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.errors import UsageError
 from particle_os.jobs.inspect import Inspector, open_inspector
 from particle_os.jobs.plan import BuildOptions
@@ -28,7 +27,7 @@ REFERENCE = re.compile(r"[a-z-]+:.+")
 ARCHITECTURE = "amd64"
 
 
-@click.command("inspect", cls=Command)
+@command("inspect")
 @click.argument("what", metavar="IMAGE|REF|RECIPE")
 @option.FORMAT
 @click.option("--verify", is_flag=True, help="Also look for errors in a disk image.")

@@ -9,9 +9,8 @@ from pathlib import Path
 import click
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os.cli.command import OutputStyle, with_output
+from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.cli.options import PathType
-from particle_os.cli.usage.commands import Command
 from particle_os.errors import UsageError, printable
 from particle_os.jobs.delivery import results
 from particle_os.recipe import loading, reference
@@ -27,7 +26,7 @@ IMAGES = Path("out")
 LISTED = ("recipes", "stages", "checks", "templates", "images")
 
 
-@click.command("list", cls=Command)
+@command("list")
 @click.argument("what", type=click.Choice(LISTED), default="recipes")
 @click.option("-o", "--output", "output_directory", type=PathType(file_okay=False),
               default=IMAGES, show_default=True, help="The directory of the images.")  # fmt: skip

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, say, with_output
-from particle_os.cli.usage.commands import Command
+from particle_os.cli.command import OutputStyle, command, say, with_output
 from particle_os.jobs import run_image
 from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.system.workspace import workspace
@@ -18,7 +17,7 @@ from particle_os.vm.firmware import FIRMWARES, Firmware
 from particle_os.vm.image_format import image_format
 
 
-@click.command("run", cls=Command)
+@command("run")
 @click.argument("image", type=option.PathType(exists=True, dir_okay=False))
 @option.FORMAT
 @click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,

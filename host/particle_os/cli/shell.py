@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, with_output
-from particle_os.cli.usage.commands import Command
+from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.errors import UsageError
 from particle_os.jobs import shell
 from particle_os.jobs.plan import BuildOptions
@@ -17,7 +16,7 @@ from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.system.workspace import workspace
 
 
-@click.command("shell", cls=Command)
+@command("shell")
 @option.RECIPE
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
@@ -42,10 +41,7 @@ from particle_os.system.workspace import workspace
 def shell_command(
     output: OutputStyle, recipe_path: Path, options: BuildOptions, at: str | None, failed: bool
 ) -> int:
-    """Open a root shell in the system of RECIPE as a stage left it, in a throwaway VM.
-
-    Without RECIPE, open particle-os.yml of the current directory.
-    """
+    """Open a root shell in the system of RECIPE (particle-os.yml) as a stage left it, in a VM."""
     if at is not None and failed:
         raise UsageError("--at and --failed exclude each other")
     plan = make_plan(recipe_path, options)

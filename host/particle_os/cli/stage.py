@@ -8,7 +8,7 @@ import click
 
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, say_json, with_output
-from particle_os.cli.usage.commands import Group
+from particle_os.cli.usage.commands import CommandGroup
 from particle_os.errors import UsageError
 from particle_os.jobs import single_stage
 from particle_os.jobs.plan import BuildOptions
@@ -16,7 +16,7 @@ from particle_os.jobs.planning import make_stage_plan
 from particle_os.report.table import print_single
 
 
-@click.group("stage", cls=Group)
+@click.group("stage", cls=CommandGroup)
 def stage_group() -> None:
     """Try a stage without a recipe."""
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.command import OutputStyle, say, say_json, with_output
+from particle_os.cli.command import OutputStyle, command, say, say_json, with_output
 from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, PathType, given_recipe
-from particle_os.cli.usage.commands import Command
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
@@ -23,7 +22,7 @@ def _recipes(
     return value if value or context.resilient_parsing else (given_recipe(None),)
 
 
-@click.command("validate", cls=Command)
+@command("validate")
 @click.argument("recipes", nargs=-1, type=PathType(), metavar="[RECIPE]...", callback=_recipes)
 @VARIABLES
 @ALLOW_OUTSIDE

@@ -1,1 +1,1 @@
-"""How commands are called: their order, groups of options, settings, completion, manual pages."""
+"""The order of commands, groups of options, settings, completion, and manual pages."""

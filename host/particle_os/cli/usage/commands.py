@@ -62,7 +62,7 @@ def variable(*words: str) -> str:
     return "_".join([PREFIX, *words]).upper().replace("-", "_")
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A group that knows near names, and that gives each option its environment variable."""
 
     command_class = Command
