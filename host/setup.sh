@@ -1,19 +1,83 @@
 #!/bin/sh
-# Installs the requirements of particle-os: `setup.sh packages` through apt, `setup.sh venv` into
-# .venv. `setup.sh test-packages` installs the additional packages of the VM tests. `setup.sh
-# programs` installs nothing: it names the packages that the unit tests lack.
-# When everything is installed, the script changes nothing and needs no privilege and no network.
+# Installs the requirements of particle-os: `setup.sh packages` installs distribution packages (on
+# Debian and Ubuntu through apt; elsewhere it names them), `setup.sh venv` makes .venv. `setup.sh
+# test-packages` installs the additional Debian packages of the VM tests. `setup.sh programs`
+# installs nothing: it names the packages that the unit tests lack.
+# When everything is there, the script changes nothing and needs no privilege and no network.
 set -eu
 
-PACKAGES="qemu-system-x86 qemu-utils ovmf mmdebstrap squashfs-tools-ng zstd debian-archive-keyring python3-venv skopeo"
+# The requirements, and the package of each distribution that has them.
+TABLE=${0%/*}/particle_os/system/host_packages.txt
 # For the VM tests: a registry, a proxy, tools for package archives and file systems, a browser.
 TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dosfstools dpkg-dev e2fsprogs fdisk fonts-dejavu-core gpg gpg-agent lz4 mtools openssh-client"
-# The programs that the unit tests run, each with its package.
-PROGRAMS="dpkg-deb:dpkg lz4:lz4 mmdebstrap:mmdebstrap qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 skopeo:skopeo
-	sqfs2tar:squashfs-tools-ng ssh-keygen:openssh-client zstd:zstd"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }
+
+kernel=$(uname -s 2>/dev/null || echo Linux)
+if [ "$kernel" != Linux ]; then
+	say "particle-os runs on Linux, not on $kernel: use a Linux VM"
+	exit 2
+fi
+
+# Prints the family of the distribution, which is a column of the table; nothing for an unknown one.
+family() {
+	while IFS='=' read -r key value; do
+		case $key in ID | ID_LIKE) ;; *) continue ;; esac
+		value=${value#[\"\']}
+		for name in ${value%[\"\']}; do
+			case $name in
+			debian | ubuntu) echo debian && return ;;
+			fedora | rhel | centos) echo fedora && return ;;
+			arch) echo arch && return ;;
+			opensuse* | suse) echo opensuse && return ;;
+			esac
+		done
+	done <"${OS_RELEASE:-/etc/os-release}"
+}
+
+has_uefi() {
+	[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || grep -qs '"uefi"' /usr/share/qemu/firmware/*.json
+}
+
+is_there() {
+	case $1 in
+	/*) [ -e "$1" ] ;;
+	uefi) has_uefi ;;
+	venv) [ -e .venv/bin/python ] || "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null ;;
+	*) command -v "$1" >/dev/null ;;
+	esac
+}
+
+# lacking USE FAMILY: prints the packages for what is missing; USE is "build" or "unit".
+lacking() {
+	found=" "
+	while read -r need use debian fedora arch opensuse; do
+		case "$need,$use," in \#*) continue ;; *",$1,"*) ;; *) continue ;; esac
+		is_there "$need" && continue
+		case $2 in fedora) package=$fedora ;; arch) package=$arch ;; opensuse) package=$opensuse ;; *) package=$debian ;; esac
+		case $found in *" $package "*) ;; *) found="$found$package " ;; esac
+	done <"$TABLE"
+	found=${found# }
+	echo "${found% }"
+}
+
+# name_packages PACKAGE...: prints what to do where this script installs nothing.
+name_packages() {
+	packages="" user="" none=""
+	for package; do
+		case $package in -) none=1 ;; aur:*) user="$user ${package#aur:}" ;; *) packages="$packages $package" ;; esac
+	done
+	case $(family) in
+	debian) echo "sudo apt install$packages" >&2 ;;
+	fedora) echo "sudo dnf install$packages" >&2 ;;
+	arch) echo "sudo pacman -S$packages" >&2 ;;
+	opensuse) echo "sudo zypper install$packages" >&2 ;;
+	*) say "this distribution is unknown; install the equivalents of Debian's:$packages" ;;
+	esac
+	[ -z "$user" ] || say "from the AUR:$user"
+	[ -z "$none" ] || say "openSUSE has no package of apt, mmdebstrap or Debian's keys: use a container with Debian"
+}
 
 installed() {
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
@@ -57,8 +121,8 @@ install_packages() {
 				qemu-system-x86 qemu-utils
 		fi
 	fi
-	# shellcheck disable=SC2086
-	apt-get install -y -q --no-install-recommends $PACKAGES
+	# shellcheck disable=SC2046
+	apt-get install -y -q --no-install-recommends $(lacking build debian)
 }
 
 install_test_packages() {
@@ -74,41 +138,54 @@ install_test_packages() {
 	apt-get install -y -q --no-install-recommends $TEST_PACKAGES
 }
 
-# ensure VERB PACKAGE...: runs `setup.sh VERB` as root if one of the packages is missing.
-ensure() {
-	verb=$1
-	shift
+packages() {
+	missing=$(lacking build "$(family)")
+	[ -n "$missing" ] || return 0
+	if [ "$(family)" != debian ]; then
+		say "builds need programs that are not installed:"
+		# shellcheck disable=SC2086
+		name_packages $missing
+		exit 2
+	fi
+	say "installing $missing"
+	as_root install
+}
+
+test_packages() {
 	missing=""
-	for package; do
+	for package in $TEST_PACKAGES; do
 		installed "$package" || missing="$missing $package"
 	done
 	[ -n "$missing" ] || return 0
-	if [ ! -e /etc/debian_version ]; then
-		say "this is not Debian; install the equivalents of:$missing"
+	if [ "$(family)" != debian ]; then
+		say "the VM tests run on Debian and Ubuntu; they need the equivalents of:$missing"
 		exit 2
 	fi
 	say "installing$missing"
+	as_root install-test
+}
+
+# as_root VERB: runs `setup.sh VERB` as root, or names the command for an administrator.
+as_root() {
 	if [ "$(id -u)" = 0 ]; then
-		sh "$0" "$verb"
+		sh "$0" "$1"
 	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$verb"
+		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$1"
 	elif command -v sudo >/dev/null && [ -t 0 ] && sudo -v; then
-		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$verb"
+		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$1"
 	else
 		say "this needs an administrator, once; nothing has changed. Ask an administrator to run:"
-		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") $verb" >&2
+		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") $1" >&2
 		exit 2
 	fi
 }
 
 programs() {
-	missing=""
-	for pair in $PROGRAMS; do
-		command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
-	done
+	missing=$(lacking unit "$(family)")
 	[ -n "$missing" ] || return 0
-	say "the unit tests need programs that are not installed. On Debian:"
-	echo "sudo apt install$missing" >&2
+	say "the unit tests need programs that are not installed:"
+	# shellcheck disable=SC2086
+	name_packages $missing
 	exit 2
 }
 
@@ -116,7 +193,7 @@ programs() {
 check_python() {
 	python=${PYTHON:-python3}
 	if ! command -v "$python" >/dev/null; then
-		say "there is no $python. On Debian: sudo apt install python3 python3-venv"
+		say "there is no $python; install Python 3.11 or newer. On Debian: sudo apt install python3 python3-venv"
 	elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 		say "$python is older than 3.11; name a newer one with make PYTHON=python3.11"
 	elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -166,14 +243,8 @@ venv() {
 }
 
 case "${1:-}" in
-packages)
-	# shellcheck disable=SC2086
-	ensure install $PACKAGES
-	;;
-test-packages)
-	# shellcheck disable=SC2086
-	ensure install-test $TEST_PACKAGES
-	;;
+packages) packages ;;
+test-packages) test_packages ;;
 install) install_packages ;;
 install-test) install_test_packages ;;
 programs) programs ;;

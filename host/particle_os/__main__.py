@@ -3,6 +3,11 @@
 import signal
 import sys
 
+# Much that the modules below import exists on Linux only.
+if sys.platform != "linux":
+    sys.stderr.write(f"error: particle-os runs on Linux, not on {sys.platform}: use a Linux VM\n")
+    sys.exit(5)
+
 # Ctrl-C during the imports ends the program without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 

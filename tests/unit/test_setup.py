@@ -28,6 +28,17 @@ chmod +x .venv/bin/pip
 """
 
 
+HOSTS = {
+    "fedora": ("ID=fedora\n", "sudo dnf install", {"qemu-img", "edk2-ovmf", "debian-keyring"}),
+    "rocky": ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "sudo dnf install", {"mmdebstrap"}),
+    "arch": ("ID=arch\n", "sudo pacman -S", {"qemu-system-x86", "debian-archive-keyring"}),
+    "opensuse": (
+        'ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n', "sudo zypper install",
+        {"qemu-x86", "qemu-ovmf-x86_64", "dpkg"},
+    ),
+}  # fmt: skip
+
+
 def setup(top, verb, prefix=(), **environment):
     return subprocess.run(
         [*prefix, SH, top / "host/setup.sh", verb],
@@ -60,6 +71,63 @@ def test_programs_that_are_there_are_not_named(tmp_path):
     named = setup(TOP, "programs", PATH=str(tmp_path)).stderr.split()
     assert "qemu-utils" in named
     assert not {"skopeo", "zstd"} & set(named)
+
+
+@pytest.fixture
+def bare(fresh):
+    """A tree whose table of packages names a key file and firmware that the host does not have."""
+    place = fresh / "host/particle_os/system"
+    place.mkdir(parents=True)
+    shutil.copy(TOP / "host/particle_os/system/host_packages.txt", place)
+    table = place / "host_packages.txt"
+    table.write_text(table.read_text().replace("/usr/share/keyrings", "/nonexistent"))
+    script = fresh / "host/setup.sh"
+    script.write_text(script.read_text().replace("/usr/share/", "/nonexistent/"))
+    return fresh
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_other_distributions_get_their_own_names(bare, host):
+    text, command, named = HOSTS[host]
+    (bare / "os-release").write_text(text)
+    done = setup(bare, "packages", PATH="/nonexistent", OS_RELEASE=str(bare / "os-release"))
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("sudo ")]
+    assert line.startswith(command)
+    assert named <= set(line.split())
+    assert not {"-", "ovmf", "qemu-utils"} & set(line.replace(command, "").split())
+    assert not any(":" in word for word in line.split())
+
+
+def test_what_a_distribution_has_no_package_of_is_told(bare):
+    (bare / "os-release").write_text("ID=arch\n")
+    where = {"PATH": "/nonexistent", "OS_RELEASE": str(bare / "os-release")}
+    assert "from the AUR: mmdebstrap squashfs-tools-ng" in setup(bare, "packages", **where).stderr
+    (bare / "os-release").write_text("ID=opensuse-leap\n")
+    assert "no package of apt, mmdebstrap" in setup(bare, "packages", **where).stderr
+    (bare / "os-release").write_text("ID=other\n")
+    unknown = setup(bare, "packages", **where).stderr
+    assert "equivalents of Debian's: qemu-system-x86 qemu-utils ovmf" in unknown
+
+
+def test_set_up_looks_for_programs_and_not_for_packages(bare, tmp_path):
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for name in ("qemu-img", "tar2sqfs", "gensquashfs", "dpkg-query"):
+        (bin_ / name).touch(0o755)
+    (bare / "os-release").write_text("ID=fedora\n")
+    done = setup(bare, "packages", PATH=str(bin_), OS_RELEASE=str(bare / "os-release"))
+    assert not {"qemu-img", "squashfs-tools-ng"} & set(done.stderr.split())
+    assert "qemu-system-x86-core" in done.stderr
+
+
+def test_another_kernel_gets_one_line(tmp_path):
+    uname = tmp_path / "uname"
+    uname.write_text("#!/bin/sh\necho Darwin\n")
+    uname.chmod(0o755)
+    done = setup(TOP, "packages", PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == "setup: particle-os runs on Linux, not on Darwin: use a Linux VM\n"
 
 
 def test_a_missing_python_is_reported(fresh):

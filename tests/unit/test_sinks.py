@@ -34,7 +34,7 @@ SINKS = {
         "vm/console": "Transcript.__init__ Transcript._keep",
     },
     OURS: {
-        "__main__": "_status",
+        "__main__": "<module> _status",
         "boot/evidence": "Evidence.begin",
         "cli/command": "_workflow",
         "cli/init": "init_command",

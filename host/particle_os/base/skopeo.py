@@ -9,6 +9,7 @@ from pathlib import Path
 
 from particle_os.base import oci
 from particle_os.errors import InfrastructureError
+from particle_os.system import host_packages
 from particle_os.system.confinement import GIB, Confinement
 from particle_os.system.workspace import Workspace
 
@@ -31,7 +32,7 @@ def command(architecture: str, work: Workspace) -> list[str]:
     if shutil.which(SKOPEO) is None:
         raise InfrastructureError(
             "bases from container images need the program 'skopeo', which is not installed",
-            hint="Run 'sudo apt install skopeo'.",
+            hint=f"Install it: {host_packages.advice(SKOPEO)}.",
         )
     platform = oci.platform_of(architecture)
     chosen = [f"--override-os={platform.os}", f"--override-arch={platform.architecture}"]

@@ -151,7 +151,7 @@ def by_hand(spec: MachineSpec, image: Path, image_format: str, firmware: Firmwar
     prepare = [f'qemu-img create -q -f qcow2 -F "${{FORMAT:-$format}}" -b "$image" {OVERLAY}']
     uefi = spec.uefi
     if uefi is not None:
-        template = firmwares.DIRECTORY / firmwares.FILES[firmware][1]
+        template = firmwares.required(firmware).variables
         prepare.append(shlex.join(["cp", "--", str(template), uefi.variables.name]))
         uefi = replace(uefi, variables=Path(uefi.variables.name))
     plain = replace(

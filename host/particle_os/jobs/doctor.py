@@ -12,26 +12,23 @@ from typing import Literal
 from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import templates
-from particle_os.system import process
+from particle_os.system import host_packages, process
 from particle_os.system.confinement import landlock_abi
 from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import cache_directory, free_bytes
+from particle_os.vm import firmware
 from particle_os.vm.accel import DEVICE, KVM_MEMORY, MEMORY_LIMIT
-from particle_os.vm.firmware import DIRECTORY, FIRMWARES, missing
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ROOM = 6 << 30
-# The Debian package of each program.
-PROGRAMS = {
-    "qemu-system-x86_64": "qemu-system-x86",
-    "qemu-img": "qemu-utils",
-    "mmdebstrap": "mmdebstrap",
-    "tar2sqfs": "squashfs-tools-ng",
-    "gensquashfs": "squashfs-tools-ng",
-    "zstd": "zstd",
-}
-# Programs that only some bases need: their Debian package, and the reason.
-OPTIONAL = {"skopeo": ("skopeo", "bases from container images need it")}
+PROGRAMS = (
+    "qemu-system-x86_64", "qemu-img", "apt-get", "dpkg-deb", "mmdebstrap", "tar2sqfs",
+    "gensquashfs", "zstd",
+)  # fmt: skip
+# Programs that only some bases need, and the reason.
+OPTIONAL = {"skopeo": "bases from container images need it"}
+# Ubuntu 24.04 and later set it: an ordinary user's new user namespace has no capabilities.
+NAMESPACE_LIMIT = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 SLOW_QEMU = 9
 
 
@@ -47,10 +44,9 @@ class Diagnosis:
 
 def examine() -> list[Diagnosis]:
     """Examines everything that a build needs from the host."""
-    findings = [_program(name, package) for name, package in PROGRAMS.items()]
-    findings += [_optional(name, *about) for name, about in OPTIONAL.items()]
-    findings.append(_path("Debian's signing keys", KEYRING, "debian-archive-keyring"))
-    findings += [_uefi(), _landlock()]
+    findings = [_host(), *map(_program, PROGRAMS)]
+    findings += [_optional(name, why) for name, why in OPTIONAL.items()]
+    findings += [_path("Debian's signing keys", KEYRING), _uefi(), _landlock()]
     try:
         cache = cache_directory()
     except InfrastructureError as error:
@@ -76,43 +72,65 @@ def _landlock() -> Diagnosis:
     return Diagnosis("Landlock", "warning", "QEMU and others can open your files", advice)
 
 
-def _program(name: str, package: str) -> Diagnosis:
+def _host() -> Diagnosis:
+    title = host_packages.release().get("PRETTY_NAME", "a Linux without os-release")
+    try:
+        limited = NAMESPACE_LIMIT.read_text().strip() == "1"
+    except OSError:
+        limited = False
+    if limited:
+        title += "; AppArmor limits user namespaces, which does not matter: builds use none"
+    return Diagnosis("host", "ok", title)
+
+
+def _program(name: str) -> Diagnosis:
     found = shutil.which(name)
-    advice = f"sudo apt install {package}"
     if found is None:
-        return Diagnosis(name, "missing", "not installed", advice)
+        return Diagnosis(name, "missing", "not installed", host_packages.advice(name))
     try:
         version = process.version(found)
     except (OSError, ParticleError):
-        return Diagnosis(name, "missing", f"{found} does not run", advice)
+        return Diagnosis(name, "missing", f"{found} does not run", host_packages.advice(name))
     if name.startswith("qemu-system"):
         words = [w for w in version.split() if w[:1].isdigit()]
         if words and int(words[0].split(".")[0]) < SLOW_QEMU:
-            return Diagnosis(
-                name, "warning", version, "QEMU 10 emulates twice as fast (bookworm-backports)"
-            )
+            return Diagnosis(name, "warning", version, _newer_qemu())
     return Diagnosis(name, "ok", version)
 
 
-def _optional(name: str, package: str, why: str) -> Diagnosis:
-    found = _program(name, package)
+def _newer_qemu() -> str:
+    advice = "QEMU 10 emulates twice as fast"
+    codename = host_packages.release().get("VERSION_CODENAME")
+    return f"{advice} (bookworm-backports)" if codename == "bookworm" else advice
+
+
+def _optional(name: str, why: str) -> Diagnosis:
+    found = _program(name)
     if found.status != "missing":
         return found
     return Diagnosis(name, "warning", f"{found.detail}: {why}", found.advice)
 
 
-def _path(what: str, path: Path, package: str) -> Diagnosis:
+def _path(what: str, path: Path) -> Diagnosis:
     if path.exists():
         return Diagnosis(what, "ok", str(path))
-    return Diagnosis(what, "missing", f"{path} does not exist", f"sudo apt install {package}")
+    advice = host_packages.advice(str(path))
+    return Diagnosis(what, "missing", f"{path} does not exist", advice)
 
 
 def _uefi() -> Diagnosis:
-    absent = [path for firmware in FIRMWARES for path in missing(firmware)]
-    if not absent:
-        return Diagnosis("UEFI firmware", "ok", str(DIRECTORY))
-    advice = "sudo apt install ovmf; without it, boot tests are possible under BIOS only"
-    return Diagnosis("UEFI firmware", "warning", f"{absent[0]} does not exist", advice)
+    what = "UEFI firmware"
+    plain, secure = firmware.find("uefi"), firmware.find("uefi-secure")
+    if plain is None:
+        advice = (
+            f"{host_packages.advice('uefi')}; without it, boot tests are possible under BIOS only"
+        )
+        return Diagnosis(what, "warning", "not installed", advice)
+    if secure is None:
+        detail = f"{plain.code}, and none with Secure Boot and its keys"
+        advice = "boot tests under uefi-secure need a firmware with the keys of retail machines"
+        return Diagnosis(what, "warning", detail, advice)
+    return Diagnosis(what, "ok", f"{plain.code}, {secure.code}")
 
 
 def _room(cache: Path) -> Diagnosis:

@@ -1,48 +1,149 @@
-"""Firmware of test machines: QEMU's own BIOS, and UEFI from Debian's package ovmf."""
+"""Firmware of test machines: QEMU's own BIOS, and the UEFI that the host's descriptors name.
+
+Descriptors are JSON files that come with firmware: docs/interop/firmware.json of QEMU describes
+them, the order of their directories and how one file hides another.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+import pydantic
+from pydantic import Field
+
 from particle_os.errors import InfrastructureError
+from particle_os.system import host_packages
+from particle_os.system.regular_file import read_regular
 from particle_os.vm.argv import Uefi
 
 Firmware = Literal["bios", "uefi", "uefi-secure"]
 FIRMWARES: tuple[Firmware, ...] = ("bios", "uefi", "uefi-secure")
+# Descriptors of the administrator hide those of the distribution.
+SYSTEM = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware"))
+DESCRIPTOR_BYTES = 1 << 20
+ARCHITECTURE, MACHINE = "x86_64", "pc-q35-10.0"
+# Where Debian's package ovmf puts the program and its variables, for a host without descriptors.
+# The "ms" variables hold the Secure Boot keys of retail machines.
 DIRECTORY = Path("/usr/share/OVMF")
-# The program and its variables (README.Debian of ovmf). The "ms" variables hold the Secure Boot
-# keys of retail machines.
 FILES: dict[Firmware, tuple[str, str]] = {
     "uefi": ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
     "uefi-secure": ("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd"),
 }
+SECURE = {"secure-boot", "enrolled-keys", "requires-smm"}
+UNLIKE = {*SECURE, "host-uefi-vars"}
 
 
-def missing(firmware: Firmware, place: Path = DIRECTORY) -> list[Path]:
-    """Returns the missing files of `firmware`."""
-    return [place / name for name in FILES.get(firmware, ()) if not (place / name).exists()]
+class _FlashFile(pydantic.BaseModel):
+    filename: Path
+    format: Literal["raw"]
 
 
-def check(firmware: Firmware, place: Path = DIRECTORY) -> None:
-    """Raises InfrastructureError when a file of `firmware` is missing."""
-    if files := missing(firmware, place):
-        raise InfrastructureError(
-            f"the firmware {firmware} is not installed: {files[0]} does not exist",
-            hint="Install the firmware: sudo apt install ovmf.",
+class _Flash(pydantic.BaseModel):
+    device: Literal["flash"]
+    mode: Literal["split"] = "split"
+    executable: _FlashFile
+    variables: _FlashFile = Field(alias="nvram-template")
+
+
+class _Machines(pydantic.BaseModel):
+    architecture: str
+    machines: tuple[str, ...]
+
+    def fits(self) -> bool:
+        return self.architecture == ARCHITECTURE and any(
+            fnmatchcase(MACHINE, pattern) for pattern in self.machines
         )
 
 
-def prepare(firmware: Firmware, directory: Path, place: Path = DIRECTORY) -> Uefi | None:
+class _Descriptor(pydantic.BaseModel):
+    """The parts of a descriptor that decide whether the test machines can use the firmware."""
+
+    interfaces: frozenset[str] = Field(alias="interface-types")
+    mapping: _Flash
+    targets: tuple[_Machines, ...]
+    features: frozenset[str]
+
+    def fits(self, firmware: Firmware) -> bool:
+        if "uefi" not in self.interfaces or not any(target.fits() for target in self.targets):
+            return False
+        if firmware == "uefi-secure":
+            return self.features >= SECURE
+        return not self.features & UNLIKE
+
+
+@dataclass(frozen=True)
+class UefiFiles:
+    """The program of a firmware, and the variables that each machine gets a copy of."""
+
+    code: Path
+    variables: Path
+
+
+def find(firmware: Firmware) -> UefiFiles | None:
+    """Returns the installed files of a UEFI firmware: the first descriptor that fits decides."""
+    for path in _descriptors():
+        found = _read(path)
+        if found is not None and found.fits(firmware):
+            files = UefiFiles(found.mapping.executable.filename, found.mapping.variables.filename)
+            if _installed(files):
+                return files
+    code, variables = (DIRECTORY / name for name in FILES[firmware])
+    files = UefiFiles(code, variables)
+    return files if _installed(files) else None
+
+
+def _installed(files: UefiFiles) -> bool:
+    return files.code.is_file() and files.variables.is_file()
+
+
+def _descriptors() -> list[Path]:
+    """The descriptors in their order; a file hides those of its name in later directories."""
+    configuration = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    found: dict[str, Path] = {}
+    for directory in (configuration / "qemu/firmware", *SYSTEM):
+        for path in directory.glob("*.json"):
+            found.setdefault(path.name, path)
+    return [found[name] for name in sorted(found)]
+
+
+def _read(path: Path) -> _Descriptor | None:
+    """A descriptor; None for one that is masked (empty, or a link to /dev/null) or does not fit."""
+    try:
+        return _Descriptor.model_validate_json(read_regular(path, DESCRIPTOR_BYTES), strict=True)
+    except (OSError, ValueError):
+        return None
+
+
+def check(firmware: Firmware) -> None:
+    """Raises InfrastructureError when `firmware` is not installed."""
+    if firmware != "bios":
+        required(firmware)
+
+
+def required(firmware: Firmware) -> UefiFiles:
+    """Returns the installed files of a UEFI firmware, or raises InfrastructureError."""
+    if (files := find(firmware)) is not None:
+        return files
+    raise InfrastructureError(
+        f"the firmware {firmware} is not installed: no descriptor in {SYSTEM[-1]} names files for "
+        f"it, and {DIRECTORY} does not have them",
+        hint=f"Install the firmware: {host_packages.advice('uefi')}.",
+    )
+
+
+def prepare(firmware: Firmware, directory: Path) -> Uefi | None:
     """Returns the firmware for the machine with the private `directory`; None stands for BIOS.
 
     Raises InfrastructureError when the firmware is not installed.
     """
     if firmware == "bios":
         return None
-    check(firmware, place)
-    code, template = (place / name for name in FILES[firmware])
+    files = required(firmware)
     variables = directory / "uefi-variables.fd"
-    shutil.copyfile(template, variables)
-    return Uefi(code, variables, secure=firmware == "uefi-secure")
+    shutil.copyfile(files.variables, variables)
+    return Uefi(files.code, variables, secure=firmware == "uefi-secure")

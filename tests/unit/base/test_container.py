@@ -10,7 +10,7 @@ from particle_agent.unpack.unpack import unpack_image
 from particle_os.base import container, layers
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.jobs import cache
-from particle_os.system import process
+from particle_os.system import host_packages, process
 from particle_os.system.workspace import cache_directory, workspace
 
 from ...image_layout import OCI, Layout, named
@@ -395,7 +395,7 @@ def test_without_skopeo_it_is_said_what_to_install(layout, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(InfrastructureError, match="need the program 'skopeo'") as raised:
         describe(reference)
-    assert raised.value.hint == "Run 'sudo apt install skopeo'."
+    assert raised.value.hint == f"Install it: {host_packages.advice('skopeo')}."
 
 
 def test_captured_output_is_bounded(soon):

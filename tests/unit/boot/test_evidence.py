@@ -16,7 +16,9 @@ from particle_os.boot.evidence import (
 )
 from particle_os.errors import InfrastructureError, VmError
 from particle_os.system.gate import Gate
+from particle_os.vm import firmware as firmwares
 from particle_os.vm.argv import Disk, MachineSpec, Uefi
+from particle_os.vm.firmware import UefiFiles
 
 from ...waiting import HANG_SECONDS
 
@@ -114,15 +116,16 @@ def test_the_command_says_how_to_unpack_the_image(tmp_path):
 
 
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-secure"])
-def test_the_command_has_the_firmware(tmp_path, firmware):
+def test_the_command_has_the_firmware(tmp_path, firmware, monkeypatch):
+    files = UefiFiles(UEFI.code, Path(f"/f/{firmware}.vars"))
+    monkeypatch.setattr(firmwares, "find", lambda name: files if name == firmware else None)
     spec = replace(SPEC, uefi=replace(UEFI, secure=firmware == "uefi-secure"))
     script = tmp_path / COMMAND
     script.write_text(by_hand(spec, tmp_path, "raw", firmware))
     recorded = run(script, tmp_path)
     copied = recorded[recorded.index("cp") :]
     assert copied[2].startswith("--")
-    assert copied[3].startswith("/usr/share/OVMF/OVMF_VARS_4M")
-    assert (".ms." in copied[3]) == (firmware == "uefi-secure")
+    assert copied[3] == f"/f/{firmware}.vars"
     assert copied[4] == "uefi-variables.fd"
     assert any('"filename": "uefi-variables.fd"' in word for word in recorded)
 

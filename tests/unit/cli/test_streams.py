@@ -35,6 +35,13 @@ def test_messages_that_cannot_be_written_change_no_status(tmp_path, command, red
     assert status(arguments, redirections, tmp_path) == expected
 
 
+def test_a_system_that_is_not_linux_gets_one_line():
+    script = "import runpy, sys; sys.platform = 'darwin'; runpy.run_module('particle_os.__main__')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 5
+    assert done.stderr == "error: particle-os runs on Linux, not on darwin: use a Linux VM\n"
+
+
 def test_a_result_that_cannot_be_written_is_no_success(tmp_path):
     assert status(["version"], ">/dev/full 2>/dev/null", tmp_path) == 5
     assert status(["list", "stages", "--json"], ">/dev/full 2>/dev/full", tmp_path) == 5

@@ -1,7 +1,35 @@
+import platform
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from particle_os.jobs import doctor
+from particle_os.system import host_packages
+from particle_os.vm import firmware
+
+OS_RELEASES = {
+    "debian": {"ID": "debian", "VERSION_CODENAME": "trixie"},
+    "ubuntu": {"ID": "ubuntu", "ID_LIKE": "debian", "PRETTY_NAME": "Ubuntu 24.04.3 LTS"},
+    "fedora": {"ID": "fedora"},
+    "arch": {"ID": "manjaro", "ID_LIKE": "arch"},
+    "opensuse": {"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"},
+    "unknown": {"ID": "gentoo"},
+}
+
+
+def on(monkeypatch, host):
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: OS_RELEASES[host])
+
+
+@pytest.fixture(autouse=True)
+def debian(monkeypatch):
+    on(monkeypatch, "debian")
+
+
+def finding(what):
+    (found,) = [each for each in doctor.examine() if each.what == what]
+    return found
 
 
 @pytest.mark.parametrize(("name", "status"), [("skopeo", "warning"), ("zstd", "missing")])
@@ -26,3 +54,87 @@ def test_a_kernel_without_landlock_is_reported(monkeypatch, abi, status):
     monkeypatch.setattr(doctor, "landlock_abi", lambda: abi)
     (found,) = [finding for finding in doctor.examine() if finding.what == "Landlock"]
     assert found.status == status
+
+
+@pytest.mark.parametrize(
+    ("host", "need", "advice"),
+    [
+        ("ubuntu", "qemu-img", "sudo apt install qemu-utils"),
+        ("fedora", "qemu-img", "sudo dnf install qemu-img"),
+        ("fedora", "uefi", "sudo dnf install edk2-ovmf"),
+        ("fedora", str(doctor.KEYRING), "sudo dnf install debian-keyring"),
+        ("arch", "qemu-img", "sudo pacman -S qemu-img"),
+        ("arch", "mmdebstrap", "install mmdebstrap from the AUR"),
+        ("opensuse", "uefi", "sudo zypper install qemu-ovmf-x86_64"),
+        ("unknown", "uefi", "install your distribution's equivalent of Debian's package ovmf"),
+    ],
+)
+def test_the_advice_names_the_package_of_the_hosts_distribution(monkeypatch, host, need, advice):
+    on(monkeypatch, host)
+    assert host_packages.advice(need) == advice
+
+
+def test_a_distribution_without_a_package_gets_a_way_round(monkeypatch):
+    on(monkeypatch, "opensuse")
+    assert "no package of Debian's mmdebstrap" in host_packages.advice("mmdebstrap")
+
+
+def test_a_host_without_a_name_gets_debians_names(monkeypatch):
+    monkeypatch.setattr(platform, "freedesktop_os_release", raise_os_error)
+    assert host_packages.advice("zstd").endswith("Debian's package zstd")
+    assert finding("host").status == "ok"
+
+
+def raise_os_error():
+    raise OSError("no os-release")
+
+
+@pytest.mark.parametrize("need", [*doctor.PROGRAMS, *doctor.OPTIONAL, "uefi", str(doctor.KEYRING)])
+def test_each_requirement_has_a_package_in_each_family(need):
+    assert set(host_packages.packages(need)) == set(host_packages.FAMILIES)
+
+
+def test_every_requirement_of_builds_is_examined():
+    text = (Path(host_packages.__file__).parent / "host_packages.txt").read_text()
+    needs = re.findall(r"^([^#\s]\S*) +build", text, re.MULTILINE)
+    known = {*doctor.PROGRAMS, *doctor.OPTIONAL, "uefi", str(doctor.KEYRING)}
+    # A build needs no module venv: particle-os is installed by then.
+    assert set(needs) - {"venv"} == known
+
+
+@pytest.mark.parametrize(("limit", "told"), [("1\n", True), ("0\n", False), (None, False)])
+def test_ubuntu_is_named_and_its_limit_reasoned(monkeypatch, tmp_path, limit, told):
+    on(monkeypatch, "ubuntu")
+    monkeypatch.setattr(doctor, "NAMESPACE_LIMIT", tmp_path / "limit")
+    if limit is not None:
+        (tmp_path / "limit").write_text(limit)
+    found = finding("host")
+    assert found.status == "ok"
+    assert found.detail.startswith("Ubuntu 24.04.3 LTS")
+    assert ("AppArmor limits user namespaces, which does not matter" in found.detail) == told
+
+
+def test_only_debian_12_is_told_of_its_backports(monkeypatch):
+    monkeypatch.setattr(doctor, "SLOW_QEMU", 1000)
+    assert "backports" not in finding("qemu-system-x86_64").advice
+    monkeypatch.setitem(OS_RELEASES, "debian", {"ID": "debian", "VERSION_CODENAME": "bookworm"})
+    assert "(bookworm-backports)" in finding("qemu-system-x86_64").advice
+
+
+FILES = firmware.UefiFiles(Path("/f/code"), Path("/f/vars"))
+
+
+@pytest.mark.parametrize(
+    ("present", "status", "advice"),
+    [
+        ((), "warning", "sudo apt install ovmf; without it"),
+        (("uefi",), "warning", "boot tests under uefi-secure need"),
+        (("uefi", "uefi-secure"), "ok", ""),
+    ],
+)
+def test_firmware_is_reported(monkeypatch, present, status, advice):
+    monkeypatch.setattr(firmware, "find", lambda name: FILES if name in present else None)
+    found = finding("UEFI firmware")
+    assert found.status == status
+    assert (found.advice or "").startswith(advice)
+    assert ("/f/code" in found.detail) == bool(present)
