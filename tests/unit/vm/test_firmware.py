@@ -43,7 +43,7 @@ def describe(directory, name, features=(), present=True, **changes):
         "interface-types": ["uefi"],
         "mapping": {"device": "flash", "executable": code, "nvram-template": variables},
         "targets": [{"architecture": "x86_64", "machines": ["pc-i440fx-*", "pc-q35-*"]}],
-        "features": list(features),
+        "features": features,
         "tags": [],
     }
     (directory / f"{name}.json").write_text(json.dumps(found | changes))
