@@ -7,6 +7,7 @@ limit when a measure falls, so that the next growth is seen.
 import ast
 import sys
 from collections import Counter, defaultdict
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -43,7 +44,14 @@ HOST, GUEST = "particle_os", "particle_agent"
 
 def graph(files):
     """The modules of `files` that each module imports."""
-    return {name: set(imported(path, files)) & set(files) - {name} for name, path in files.items()}
+    known = tuple(files.items())
+    return {name: imports_of(path, known) & set(files) - {name} for name, path in files.items()}
+
+
+@cache
+def imports_of(path, known):
+    """The names that a source file imports. Each file is parsed once for all measures."""
+    return frozenset(imported(path, dict(known)))
 
 
 def folder_graph(files, package):

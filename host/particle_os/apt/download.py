@@ -69,7 +69,7 @@ def fetch(
     place.parent.mkdir(mode=0o700, exist_ok=True)
     lock = place.parent / f"{download.sha256}.lock"
     with locked(lock, deadline):
-        # Whoever removes old locks must not remove this one.
+        # A build that removes old locks must not remove this one.
         os.utime(lock)
         if _is_intact(place, download):
             os.utime(place)

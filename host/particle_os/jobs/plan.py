@@ -147,7 +147,7 @@ class Plan:
 
 
 def most_attached(memory: int) -> int:
-    """How many bytes of files a helper VM of this memory can take."""
+    """The number of bytes of files that a helper VM with this memory can take."""
     return memory // 4
 
 

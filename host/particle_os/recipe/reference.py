@@ -136,7 +136,7 @@ def find(path: str, directory: Path | None = None) -> ReferenceEntry | Option:
     path = path.removeprefix(legacy.PREFIX)
     first, *rest = path.split(".")
     keys = definitions["Recipe"]["properties"]
-    own = include.own_stages(directory) if directory else {}
+    own = include.own_stages(directory, directory) if directory else {}
     if first not in classes and first in own:
         return _of_own_stage(first, own[first], rest)
     if first not in classes:

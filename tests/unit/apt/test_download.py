@@ -91,6 +91,7 @@ def test_another_file_is_refused_and_not_kept(fetch, tmp_path, path, sha256, mes
     assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_and_a_missing_program_are_told(fetch, server, monkeypatch):
     monkeypatch.setattr(server, "server_port", 9)
     with pytest.raises(InfrastructureError, match="cannot be fetched: Could not connect"):

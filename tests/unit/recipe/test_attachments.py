@@ -185,6 +185,7 @@ def test_a_pattern_does_not_lead_out_of_the_recipes_directory(tmp_path):
     assert [code for _, code, _ in complaints] == ["no-file"]
 
 
+@pytest.mark.slow
 def test_a_tree_of_too_many_levels_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "tree").mkdir()
     monkeypatch.chdir(tmp_path / "tree")
