@@ -54,7 +54,7 @@ def qmp_server(directory, *answers, after=None):
             listener.bind(f"/proc/self/fd/{descriptor}/qmp.sock")
             listener.listen()
             connection, _ = listener.accept()
-            with suppress(BrokenPipeError), connection, connection.makefile("rb") as lines:
+            with suppress(ConnectionError), connection, connection.makefile("rb") as lines:
                 connection.sendall(json.dumps(GREETING).encode() + b"\n")
                 for answer in (OK, *answers):
                     requests.append(json.loads(lines.readline() or b"null"))
