@@ -23,10 +23,7 @@ def explain(path: Path, selector: str, deadline: Deadline) -> None:
     try:
         found = layout.members(path, [layout.DOCKER_INDEX, layout.INDEX], deadline)
     except (OSError, tarfile.TarError) as error:
-        raise UsageError(
-            f"{reference} cannot be read: {error}",
-            hint="Check that the files are complete, for example with 'skopeo inspect'.",
-        ) from error
+        raise layout.unreadable(reference, error) from error
     if layout.DOCKER_INDEX not in found:
         if layout.INDEX in found:
             raise UsageError(
@@ -34,15 +31,34 @@ def explain(path: Path, selector: str, deadline: Deadline) -> None:
                 hint=f"Write oci-archive:{path.name}.",
             )
         raise UsageError(f"{reference} is no archive of 'docker save'")
-    names = sorted(_names(found[layout.DOCKER_INDEX]))
-    if (selector and selector[1:] not in names) or (not selector and len(names) > 1):
-        raise layout.no_single_image(reference, selector[1:], names)
+    images = _images(found[layout.DOCKER_INDEX])
+    names = sorted({name for image in images for name in image})
+    wanted = selector[1:]
+    # "@" and a number name an image by its place.
+    is_known = wanted.startswith("@") or _normal(wanted) in map(_normal, names)
+    if (wanted and not is_known) or (not wanted and len(images) > 1):
+        raise layout.no_single_image(reference, wanted, names)
 
 
-def _names(document: bytes) -> set[str]:
-    """The names of the images; empty for an odd document, which skopeo has refused already."""
+def _images(document: bytes) -> list[list[str]]:
+    """The names of each image; empty for an odd document, which skopeo has refused already."""
     try:
-        images = json.loads(document)
-        return {str(name) for image in images for name in image["RepoTags"] or ()}
+        return [[str(name) for name in image["RepoTags"] or ()] for image in json.loads(document)]
     except (ValueError, RecursionError, TypeError, KeyError):
-        return set()
+        return []
+
+
+def _normal(name: str) -> str:
+    """A name as skopeo reads it: with the registry, the user and the tag that it may lack.
+
+    The rules are those of distribution/reference, ParseDockerRef and TagNameOnly.
+    """
+    domain, slash, rest = name.partition("/")
+    if not slash or not ("." in domain or ":" in domain or domain == "localhost"):
+        domain, rest = "docker.io", name
+    if domain == "index.docker.io":
+        domain = "docker.io"
+    if domain == "docker.io" and "/" not in rest:
+        rest = f"library/{rest}"
+    tagged = ":" in rest.rpartition("/")[2] or "@" in rest
+    return f"{domain}/{rest}" if tagged else f"{domain}/{rest}:latest"

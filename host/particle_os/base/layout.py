@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from particle_os.errors import UsageError, printable
 from particle_os.system import tar_archive
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import read_regular
+from particle_os.system.workspace import failed_call
 
 CHUNK = 1 << 18
 INDEX = "index.json"
@@ -69,10 +71,7 @@ class Layout:
         except FileNotFoundError:
             return b""
         except (OSError, tarfile.TarError) as error:
-            raise UsageError(
-                f"{self.reference} cannot be read: {error}",
-                hint="Check that the files are complete, for example with 'skopeo inspect'.",
-            ) from error
+            raise unreadable(self.reference, error) from error
 
     def _no_layout(self) -> UsageError:
         if self.is_archive and self._read(DOCKER_INDEX):
@@ -117,14 +116,40 @@ class Layout:
                     digest = names.pop(member.name.removeprefix("./"), None)
                     # A blob of another size than the manifest says would fill the disk.
                     if digest and member.regular and member.size == sizes[digest]:
-                        blob(blobs, digest).parent.mkdir(parents=True, exist_ok=True)
-                        with blob(blobs, digest).open("wb") as file:
+                        with _written(blob(blobs, digest)) as write:
                             while data := archive.read(CHUNK):
-                                file.write(data)
+                                write(data)
                     if not names:
                         break
         except (OSError, tarfile.TarError) as error:
-            raise UsageError(f"{self.reference} cannot be read: {error}") from error
+            raise unreadable(self.reference, error) from error
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Makes a file; yields the function that appends to it.
+
+    Raises InfrastructureError when it cannot be written: the archive that is read is not to blame.
+    """
+
+    @contextmanager
+    def blamed() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise failed_call(error) from error
+
+    def write(data: bytes) -> None:
+        with blamed():
+            file.write(data)
+
+    with blamed():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Without a buffer, nothing is left to write when the file is closed.
+        file = path.open("wb", buffering=0)
+    with file:
+        yield write
 
 
 def members(path: Path, names: Sequence[str], deadline: Deadline) -> dict[str, bytes]:
@@ -145,14 +170,23 @@ def members(path: Path, names: Sequence[str], deadline: Deadline) -> dict[str, b
     return found
 
 
+def unreadable(reference: str, error: Exception) -> UsageError:
+    """The error for a layout or an archive that is incomplete or damaged."""
+    return UsageError(
+        f"{reference} cannot be read: {error}",
+        hint="Check that the files are complete, for example with 'skopeo inspect'.",
+    )
+
+
 def no_single_image(reference: str, name: str, names: Sequence[str]) -> UsageError:
     """The error for a file without the image `name`, or, without a name, with several."""
+    transport = reference.partition(":")[0]
     shown = ", ".join(printable(found, 100) for found in names[:NAMES_SHOWN]) or "no names"
     shown += f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     problem = f"holds no image '{printable(name, 100)}'" if name else "holds several images"
     return UsageError(
         f"{reference} {problem}; it has {shown}",
-        hint="Write the name after the path and a colon, as in oci:PATH:NAME.",
+        hint=f"Write the name after the path and a colon, as in {transport}:PATH:NAME.",
     )
 
 

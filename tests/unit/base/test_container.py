@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import shutil
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 from particle_agent.unpack.unpack import unpack_image
 from particle_os.base import container, layers
-from particle_os.errors import InfrastructureError, UsageError
+from particle_os.base import layout as layouts
+from particle_os.errors import InfrastructureError, NotEnoughSpace, UsageError
 from particle_os.jobs import cache
 from particle_os.system import host_packages, process
 from particle_os.system.workspace import cache_directory, workspace
 
 from ...image_layout import OCI, Layout, named
+from ...waiting import plenty
 
 
 def tar(**files):
@@ -334,10 +337,32 @@ def test_the_names_in_an_archive_of_docker_are_listed(tmp_path):
     saved = docker_archive(
         tmp_path / "saved.tar", **{"manifest.json": json.dumps(images).encode(), "a": b"{}"}
     )
-    with pytest.raises(UsageError, match="holds several images; it has a:1, b:2"):
+    with pytest.raises(UsageError, match="holds several images; it has a:1, b:2") as raised:
         describe(f"docker-archive:{saved}")
+    assert "docker-archive:PATH:NAME" in raised.value.hint
     with pytest.raises(UsageError, match="holds no image 'c:3'; it has a:1, b:2"):
         describe(f"docker-archive:{saved}:c:3")
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        "",
+        ":debian",
+        ":debian:latest",
+        ":docker.io/library/debian:latest",
+        ":me.example:5/x:1",
+        ":@0",
+    ],
+)
+def test_the_name_is_not_blamed_for_a_damaged_archive_of_docker(tmp_path, selector):
+    """skopeo normalises names, and an image may have several."""
+    image = {"Config": "gone", "RepoTags": ["debian:latest", "me.example:5/x:1"], "Layers": []}
+    members = {"manifest.json": json.dumps([image]).encode()}
+    saved = docker_archive(tmp_path / "saved.tar", **members)
+    with pytest.raises(InfrastructureError, match="cannot be read") as raised:
+        describe(f"docker-archive:{saved}{selector}")
+    assert "holds" not in raised.value.brief
 
 
 @pytest.mark.parametrize(
@@ -424,3 +449,37 @@ def test_no_layer_stays_open_after_its_end(layout, fetch, monkeypatch):
     assert [file.closed for file in opened] == [True, True]
     stream.close()
     assert stream.closed
+
+
+@pytest.mark.parametrize("step", ["mkdir", "open", "write"])
+def test_a_full_disk_is_not_the_fault_of_an_archive(layout, tmp_path, monkeypatch, step):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    layout.name(layout.image(LOWER))
+    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", layout.place, "."], check=True)
+    found = layouts.Layout(tmp_path / "x.tar", True, "it", plenty())
+    digest = "sha256:" + next((layout.place / "blobs/sha256").iterdir()).name
+    size = (layout.place / "blobs/sha256" / digest[7:]).stat().st_size
+    if step == "write":
+        opened = Path.open
+        monkeypatch.setattr(
+            Path,
+            "open",
+            lambda path, *a, **o: opened(Path("/dev/full") if "wb" in a else path, *a, **o),
+        )
+    else:
+        monkeypatch.setattr(Path, step, full)
+    with pytest.raises(NotEnoughSpace, match="no space left in"):
+        found._extract({digest: size}, tmp_path / "into")
+
+
+def test_an_archive_that_ends_too_early_is_told_with_what_to_do(layout, tmp_path):
+    layout.name(layout.image(LOWER))
+    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", layout.place, "."], check=True)
+    data = (tmp_path / "x.tar").read_bytes()
+    (tmp_path / "x.tar").write_bytes(data[:700])
+    found = layouts.Layout(tmp_path / "x.tar", True, "it", plenty())
+    with pytest.raises(UsageError, match="it cannot be read") as raised:
+        found._extract({f"sha256:{'0' * 64}": 1}, tmp_path / "into")
+    assert "files are complete" in raised.value.hint
