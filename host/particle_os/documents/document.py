@@ -266,10 +266,11 @@ class _Composer:
             self._source.problem(mark, "bad-text", "half of a UTF-16 pair is no character")
             return ""
         # libyaml calls the style of plain scalars '', PyYAML None.
-        return text if event.style else _plain_scalar(text)
+        return text if event.style else plain_scalar(text)
 
 
-def _plain_scalar(text: str) -> Any:
+def plain_scalar(text: str) -> Any:
+    """The value of a text without quotes."""
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):

@@ -54,7 +54,8 @@ def resolved(
 ) -> dict[str, Any]:
     """The recipe as plain data: with all variables and included stages put in.
 
-    Confidential values are replaced. Raises the errors of `load`.
+    It is a recipe again, except that confidential values are replaced, and that the paths of files
+    stay as they are written. Raises the errors of `load`.
     """
     reading = _begin(path, given, base, allow_outside)
     run(reading, PASSES)
@@ -62,6 +63,8 @@ def resolved(
     for node in reading.source.root.walk():
         if node.confidential:
             node.value = CONFIDENTIAL
+        elif isinstance(node.value, str):
+            node.value = node.value.replace("${", "$${")
     data: dict[str, Any] = reading.source.data
     return data
 

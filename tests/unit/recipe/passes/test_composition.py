@@ -3,7 +3,8 @@
 import pytest
 from particle_agent.stages.contents.files import Files
 from particle_agent.stages.contents.run import Run
-from particle_os.errors import InvalidDocument, UsageError
+from particle_os.documents.writing import as_yaml
+from particle_os.errors import InvalidDocument, UsageError, whole_line
 from particle_os.recipe import loading
 
 DISK = "  - {type: qemu}\n"
@@ -269,6 +270,17 @@ def test_the_resolved_recipe_has_everything_put_in_but_secrets(load, tmp_path):
     assert data["stages"][0]["packages"] == ["systemd-sysv", "nano"]
     assert "salt" not in str(data)
     assert "variables" not in data
+
+
+def test_the_resolved_recipe_is_a_recipe_again(load, tmp_path):
+    script = "echo $${HOME} '$$${outer}'\\n::error::x\\n##[x] 0o755\\u2028\\u202e"
+    stages = f'  - {{type: run, script: "{script}", environment: {{A: "1e5", B: "0o755"}}}}\n'
+    before = load(stages).recipe
+    data = loading.resolved(tmp_path / "r.yml")
+    (tmp_path / "again.yml").write_text("\n".join(map(whole_line, as_yaml(data))))
+    again = loading.load(tmp_path / "again.yml")
+    assert again.recipe == before
+    assert loading.resolved(tmp_path / "again.yml") == data
 
 
 def remarks(load, *arguments, **files):
