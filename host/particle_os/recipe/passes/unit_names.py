@@ -50,9 +50,10 @@ def known_units() -> KnownUnits:
 
 
 def check(reading: Reading) -> None:
-    """Notes each unit that no package of Debian has and no earlier stage writes.
+    """Notes each unit that no package of Debian is known to have and no earlier stage writes.
 
-    It is an error where only packages of Debian can bring units.
+    It is an error where only packages of Debian can bring units, and the name is near to that of a
+    known unit: the list of the units lacks most aliases and links.
     """
     source, recipe = reading.source, reading.recipe
     assert recipe is not None
@@ -71,10 +72,11 @@ def check(reading: Reading) -> None:
                 continue
             near = _meant(unit, before, own) if next(compared, None) is not None else None
             mark = source.mark(("stages", index, *key))
-            hint = f"did you mean '{near}'?" if near else None
-            if certain:
-                message = f"no package of Debian has the unit '{unit}'"
-                source.problem(mark, "unknown-unit", message, hint)
+            message = f"no package of Debian is known to have the unit '{unit}'"
+            if certain and near:
+                source.problem(mark, "unknown-unit", message, f"did you mean '{near}'?")
+            elif certain:
+                source.note(mark, "unknown-unit", message)
             elif near:
                 message = f"is the unit '{unit}' meant to be '{near}'?"
                 source.note(mark, "unknown-unit", message)

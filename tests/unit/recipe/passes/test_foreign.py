@@ -39,3 +39,32 @@ def test_a_package_of_another_architecture_needs_its_declaration(tmp_path):
 )
 def test_declared_and_native_architectures_are_fine(tmp_path, stages):
     assert problems(tmp_path, *stages) == []
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "{type: run, command: [dpkg, --add-architecture, i386]}",
+        "{type: files, files: [{path: /var/lib/dpkg/arch, content: i386}]}",
+    ],
+)
+def test_an_architecture_that_another_stage_may_declare_is_only_a_question(tmp_path, stage):
+    package = "{type: apt, packages: ['libc6:i386']}"
+    assert problems(tmp_path, stage, package) == []
+    message = "'libc6:i386': the image knows no packages of 'i386', it seems"
+    assert message in notes(tmp_path, stage, package)
+    assert len(problems(tmp_path, package, stage)) == 1
+
+
+def test_a_wrong_stage_may_declare_an_architecture(tmp_path):
+    wrong = "{type: apt, architectures: [i386], pakages: []}"
+    found = problems(tmp_path, wrong, "{type: apt, packages: ['libc6:i386']}")
+    assert [code for _, code, _ in found] == ["unknown-key"]
+    other = "{type: files, files: [{path: /etc/motd, content: x}]}"
+    assert len(problems(tmp_path, other, "{type: apt, packages: ['libc6:i386']}")) == 1
+
+
+def notes(tmp_path, *stages):
+    text = RECIPE.format(base="mmdebstrap:trixie", stages="\n".join(f"  - {s}" for s in stages))
+    (tmp_path / "r.yml").write_text(text)
+    return " ".join(note.message for note in loading.load(tmp_path / "r.yml").notes)

@@ -43,8 +43,15 @@ def test_units_of_debian_and_their_aliases_are_known(tmp_path, unit):
 def test_a_misspelt_unit_is_an_error_with_the_unit_of_a_package_of_the_recipe(tmp_path):
     ((kind, message, hint),) = remarks(tmp_path, "shs.service")
     assert kind == "error"
-    assert "no package of Debian has the unit 'shs.service'" in message
+    assert "no package of Debian is known to have the unit 'shs.service'" in message
     assert "'ssh.service'" in hint
+
+
+@pytest.mark.parametrize("unit", ["ctrl-alt-del.target", "entirely-my-own.service"])
+def test_a_unit_that_is_like_no_other_is_only_a_note(tmp_path, unit):
+    """The list lacks links such as ctrl-alt-del.target, which systemd has."""
+    message = f"no package of Debian is known to have the unit '{unit}'"
+    assert remarks(tmp_path, unit) == [("note", message, None)]
 
 
 @pytest.mark.parametrize(
