@@ -42,6 +42,10 @@ def one_user(**options):
     return {"users": [{"name": "admin", **options}]}
 
 
+def one_timer(**options):
+    return {"name": "report", "command": ["/bin/true"], "on-calendar": "daily", **options}
+
+
 def one_interface(**options):
     return {"interfaces": [{"match": ["en*"], **options}]}
 
@@ -63,6 +67,20 @@ PLACES = {
     "search domain": (Network, lambda text: one_interface(**{"search-domains": [text]}), "a.org"),
     "name server": (Network, lambda text: one_interface(dns=[text]), "192.0.2.1"),
     "unit": (Services, lambda text: {"enable": [text]}, "ssh.service"),
+    "linger": (Services, lambda text: {"linger": [text]}, "root"),
+    "timer's user": (Services, lambda text: {"timers": [one_timer(user=text)]}, "root"),
+    "timer's name": (Services, lambda text: {"timers": [one_timer(name=text)]}, "report"),
+    "drop-in": (
+        Services,
+        lambda text: {"drop-ins": [{"unit": "systemd-networkd", "name": text, "content": "x"}]},
+        "recipe",
+    ),
+    "owner": (
+        Files,
+        lambda text: {"files": [{"path": "/x", "content": "", "owner": text}]},
+        "root",
+    ),
+    "primary group": (Users, lambda text: one_user(group=text), "Debian-exim"),
     "path": (Files, lambda text: {"files": [{"path": text, "content": ""}]}, "/srv/x"),
     "mode": (Files, lambda text: {"files": [{"path": "/x", "content": "", "mode": text}]}, "0644"),
     "key": (
@@ -78,6 +96,8 @@ def arguments_of(place, text):
     """The arguments that may contain the value `text`."""
     if place == "home" and text == NO_HOME:
         return {text, "--no-create-home"}
+    if place == "timer's name":
+        return {f"{text}.timer"}
     if place != "locale":
         return {text}
     return {source_of(text), f"{COMPILED}/{text}", f"{COMPILED}/unfinished-{text}"}

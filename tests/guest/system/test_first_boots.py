@@ -14,6 +14,7 @@ e.service enabled enabled
 f.service enabled enabled
 g.socket indirect enabled
 h.service enabled disabled
+i.service enabled enabled
 """
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from particle_agent.contract.options import Place
 from particle_agent.contract.unit_names import SYSTEM, USER, full_name
-from particle_agent.errors import StageError
+from particle_agent.errors import CommandFailed, StageError
 from particle_agent.system.units import Units
 from particle_agent.target.target import Target
 
@@ -89,7 +89,11 @@ class UnitStates:
         asked = {"enable": self.enable, "disable": [u for u in self.disable if "@." not in u]}
         names = [(verb, unit) for verb, units in asked.items() for unit in units]
         argv = ["systemctl", *self._scope, "is-enabled", "--", *(unit for _, unit in names)]
-        states = target.capture(argv).split()
+        try:
+            states = target.capture(argv).split()
+        except CommandFailed:
+            # None of the units is enabled, as a preset may wish.
+            return
         if len(states) != len(names):
             return
         for (verb, unit), state in zip(names, states, strict=True):

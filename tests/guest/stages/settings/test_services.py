@@ -172,6 +172,18 @@ def test_a_unit_that_is_not_what_the_recipe_says_is_an_error(debian):
     Services(enable=("ssh",), disable=("nginx",)).run(debian)
 
 
+def test_a_preset_may_leave_every_unit_disabled(debian, monkeypatch):
+    asked = []
+
+    def fail(argv, *, timeout=60.0):
+        asked.append(argv)
+        raise CommandFailed(argv, 1, [])
+
+    monkeypatch.setattr(debian, "capture", fail)
+    Services(preset=("ssh",), disable=("nginx",)).run(debian)
+    assert [argv[1] for argv in asked] == ["is-enabled"]
+
+
 def test_only_the_alias_of_a_package_is_masked_for_itself(debian):
     for name in ("reboot.target", "ctrl-alt-del.target"):
         debian.write(f"{LIB}/{name}", "[Install]\nAlias=ctrl-alt-del.target\n")
