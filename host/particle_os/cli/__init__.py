@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from particle_os import __version__
 from particle_os.cli.command import say, show_error
@@ -29,6 +30,7 @@ COMMANDS = {
     "shell": "shell:shell_command",
     "stage": "stage:stage_group",
     "cache": "cache:cache_group",
+    "completion": "about:completion_command",
     "schema": "about:schema_command",
     "version": "about:version_command",
 }
@@ -55,8 +57,17 @@ def cli() -> None:
     """Builds bootable Debian images as an ordinary user and proves that they boot."""
 
 
+def _words(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The commands within the command that the words before name; imports only then."""
+    from particle_os.cli.usage.completion import commands
+
+    return commands(context, parameter, incomplete)
+
+
 @cli.command("help")
-@click.argument("words", metavar="[COMMAND]...", nargs=-1)
+@click.argument("words", metavar="[COMMAND]...", nargs=-1, shell_complete=_words)
 @click.pass_context
 def help_command(context: click.Context, words: tuple[str, ...]) -> None:
     """Show the help for particle-os or for COMMAND, such as 'build' or 'cache prune'."""

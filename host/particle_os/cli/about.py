@@ -11,6 +11,7 @@ import click
 
 from particle_os import __version__
 from particle_os.cli.command import OutputStyle, command, say_json, with_output
+from particle_os.cli.usage import completion
 from particle_os.errors import EXIT_INFRASTRUCTURE
 from particle_os.jobs import doctor
 from particle_os.recipe import reference, schema
@@ -19,7 +20,7 @@ SIGNS = {"ok": "ok     ", "warning": "warning", "missing": "MISSING"}
 
 
 @command("explain")
-@click.argument("path", metavar="STAGE[.OPTION]")
+@click.argument("path", metavar="STAGE[.OPTION]", shell_complete=completion.explained)
 @with_output
 def explain_command(output: OutputStyle, path: str) -> None:
     """Explain a stage, or one of its options.
@@ -47,6 +48,19 @@ def _diagnosis(findings: Sequence[doctor.Diagnosis]) -> Iterator[str]:
         yield f"{SIGNS[finding.status]}  {finding.what}: {finding.detail}"
         if finding.status != "ok" and finding.advice:
             yield f"         do: {finding.advice}"
+
+
+@command("completion")
+@click.argument("shell", type=click.Choice(completion.SHELLS))
+@with_output
+def completion_command(output: OutputStyle, shell: str) -> None:
+    """Print a script for a shell, which then completes commands, options, stages and recipes.
+
+    For bash, put 'eval "$(particle-os completion bash)"' in ~/.bashrc; for zsh, the same with zsh
+    in ~/.zshrc. For fish, write it to ~/.config/fish/completions/particle-os.fish.
+    """
+    script = completion.script(click.get_current_context().find_root().command, shell)
+    output.show({"shell": shell, "script": script}, script.splitlines())
 
 
 @command("schema")

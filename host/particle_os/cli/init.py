@@ -9,28 +9,32 @@ import click
 
 from particle_os.cli.command import OutputStyle, command, say, say_json, with_output
 from particle_os.cli.options import PathType
+from particle_os.cli.usage import completion
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError
-from particle_os.system.workspace import data_directory
+from particle_os.recipe.shipped import shipped
+
+# The schema lies beside the shipped recipes only.
+SCHEMA_LINE = "# yaml-language-server: $schema=./schema.json\n"
 
 
 @command("init")
-@click.argument("template", default="minimal")
+@click.argument("template", default="minimal", shell_complete=completion.shipped_recipes)
 @click.option("-o", "--output", "path", type=PathType(), metavar="FILE",
               help="The file to write, or - to print it; TEMPLATE.yml by default.")  # fmt: skip
 @with_output
 def init_command(output: OutputStyle, template: str, path: Path | None) -> None:
-    """Write a commented recipe to start from: minimal, server or container.
+    """Write a commented recipe to start from, such as minimal, server or container.
 
-    'particle-os list templates' describes each of them.
+    'particle-os list' describes each of them.
     """
-    templates = {found.stem: found for found in data_directory("recipes/templates").glob("*.yml")}
+    templates = shipped()
     if template not in templates:
         names = sorted(templates)
         hint = did_you_mean(nearest(template, names), names)
-        raise UsageError(f"there is no template '{template}'", hint=hint)
+        raise UsageError(f"there is no recipe '{template}'", hint=hint)
     path = path or Path(f"{template}.yml")
-    text = templates[template].read_text(encoding="utf-8")
+    text = templates[template].read_text(encoding="utf-8").removeprefix(SCHEMA_LINE)
     if str(path) == "-":
         say(text)
         return

@@ -15,10 +15,10 @@ from particle_os.errors import UsageError, printable
 from particle_os.jobs.delivery import results
 from particle_os.recipe import loading, reference
 from particle_os.recipe.model import stage_name
+from particle_os.recipe.shipped import shipped
 from particle_os.report.results import Result
 from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import load_template, templates
-from particle_os.system.workspace import data_directory
 
 # A name, and its description on one line.
 Row = tuple[str, str]
@@ -32,9 +32,9 @@ LISTED = ("recipes", "stages", "checks", "templates", "images")
               default=IMAGES, show_default=True, help="The directory of the images.")  # fmt: skip
 @with_output
 def list_command(output: OutputStyle, what: str, output_directory: Path) -> None:
-    """List the example recipes, stages, checks of boot tests, templates, or built images.
+    """List the shipped recipes, stages, checks of boot tests, templates, or built images.
 
-    Templates are the recipes of 'init' and the helper VMs of --template.
+    'build' and 'init' take the name of a recipe. Templates are the helper VMs of --template.
     """
     match what:
         case "images":
@@ -55,15 +55,13 @@ def list_command(output: OutputStyle, what: str, output_directory: Path) -> None
 
 
 def _recipes() -> Iterator[Row]:
-    for path in sorted(data_directory("recipes").glob("*.yml")):
-        yield str(path), loading.load(path).recipe.description
+    for name, path in shipped().items():
+        yield name, loading.load(path).recipe.description
 
 
 def _templates() -> Iterator[Row]:
-    for path in sorted(data_directory("recipes/templates").glob("*.yml")):
-        yield path.stem, f"recipe: {loading.load(path).recipe.description}"
     for path in templates():
-        yield path.stem, f"helper VM: {load_template(path.stem).description}"
+        yield path.stem, load_template(path.stem).description
 
 
 def _images(directory: Path) -> Iterator[Row]:

@@ -13,13 +13,14 @@ import click
 from particle_agent.contract.values import bytes_of
 
 from particle_os.apt import proxy as apt_proxy
+from particle_os.cli.usage import completion
 from particle_os.documents.words import shown_key
 from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions
+from particle_os.recipe.shipped import USUAL, found_recipe
 from particle_os.vm.image_format import FORMATS
 
 # A helper VM does not work with less memory, nor with a smaller scratch disk.
 LEAST_BYTES = 512 << 20
-USUAL_RECIPE = Path("particle-os.yml")
 
 
 class PathType(click.Path):
@@ -32,6 +33,13 @@ class PathType(click.Path):
         if value == "":
             self.fail("the path is empty", parameter, context)
         return super().convert(value, parameter, context)
+
+
+class RecipeType(PathType):
+    """The path of a recipe, or the name of a shipped one."""
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        return found_recipe(super().convert(value, parameter, context))
 
 
 def build_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,12 +101,12 @@ def given_recipe(path: Path | None) -> Path:
     """The path of the recipe; that of the usual recipe of the current directory for None."""
     if path is not None:
         return path
-    if not USUAL_RECIPE.exists():
+    if not USUAL.exists():
         raise click.UsageError(
-            f"there is no {USUAL_RECIPE} in this directory: name a RECIPE, or write one with "
-            f"'particle-os init -o {USUAL_RECIPE}'"
+            f"there is no {USUAL} in this directory: name a RECIPE, or write one with "
+            f"'particle-os init -o {USUAL}'"
         )
-    return USUAL_RECIPE
+    return USUAL
 
 
 def _recipe(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -106,7 +114,12 @@ def _recipe(context: click.Context, parameter: click.Parameter, value: Path | No
 
 
 RECIPE = click.argument(
-    "recipe_path", metavar="[RECIPE]", type=PathType(), required=False, callback=_recipe
+    "recipe_path",
+    metavar="[RECIPE]",
+    type=RecipeType(),
+    required=False,
+    callback=_recipe,
+    shell_complete=completion.recipes,
 )
 VARIABLES = click.option(
     "--set",
@@ -189,7 +202,11 @@ SAME_MIRROR = click.option(
     "--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", help="The mirror that build was given."
 )
 TEMPLATE = click.option(
-    "--template", default="debian-trixie", show_default=True, help="The template of the helper VM."
+    "--template",
+    default="debian-trixie",
+    show_default=True,
+    help="The template of the helper VM.",
+    shell_complete=completion.helper_templates,
 )
 HIDDEN_TEMPLATE = click.option("--template", default="debian-trixie", hidden=True)
 NO_CACHE = click.option(
@@ -197,7 +214,7 @@ NO_CACHE = click.option(
     help="Rebuild everything, and keep nothing for later builds.",
 )  # fmt: skip
 REFRESH = click.option(
-    "--refresh", metavar="STAGE",
+    "--refresh", metavar="STAGE", shell_complete=completion.stages_of_recipe,
     help="Rebuild from this stage on (number, name or type; base rebuilds everything).",
 )  # fmt: skip
 MAX_AGE = click.option(

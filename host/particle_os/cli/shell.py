@@ -8,6 +8,7 @@ import click
 
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
+from particle_os.cli.usage import completion
 from particle_os.errors import UsageError
 from particle_os.jobs import shell
 from particle_os.jobs.plan import BuildOptions
@@ -21,7 +22,8 @@ from particle_os.system.workspace import workspace
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
 @option.ALLOW_ENV
-@click.option("--at", metavar="STAGE", help="Open the state after STAGE (number, name or type).")
+@click.option("--at", metavar="STAGE", shell_complete=completion.stages_of_recipe,
+              help="Open the state after STAGE (number, name or type).")  # fmt: skip
 @click.option(
     "--failed", is_flag=True, help="Open the state in which a stage of the last build failed."
 )

@@ -8,6 +8,7 @@ import click
 
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, say_json, with_output
+from particle_os.cli.usage import completion
 from particle_os.cli.usage.commands import CommandGroup
 from particle_os.errors import UsageError
 from particle_os.jobs import single_stage
@@ -22,7 +23,7 @@ def stage_group() -> None:
 
 
 @stage_group.command("run")
-@click.argument("kind", metavar="TYPE")
+@click.argument("kind", metavar="TYPE", shell_complete=completion.stages)
 @click.option("--options", "options_path", type=option.PathType(), metavar="FILE", required=True,
               help="A YAML file with the options of the stage, without 'type'.")  # fmt: skip
 @click.option("--base", "base_reference", metavar="REF", required=True,

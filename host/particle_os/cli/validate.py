@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from particle_os.cli.command import OutputStyle, command, say, say_json, with_output
-from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, PathType, given_recipe
+from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, RecipeType, given_recipe
+from particle_os.cli.usage import completion
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
@@ -23,7 +24,8 @@ def _recipes(
 
 
 @command("validate")
-@click.argument("recipes", nargs=-1, type=PathType(), metavar="[RECIPE]...", callback=_recipes)
+@click.argument("recipes", nargs=-1, type=RecipeType(), metavar="[RECIPE]...",
+                callback=_recipes, shell_complete=completion.recipes)  # fmt: skip
 @VARIABLES
 @ALLOW_OUTSIDE
 @click.option(

@@ -5,10 +5,10 @@ from particle_os.system.workspace import data_directory
 
 from .command_line import run
 
-TEMPLATES = sorted(path.stem for path in data_directory("recipes/templates").glob("*.yml"))
+LISTED = [row["name"] for row in json.loads(run("list", "--json").stdout)]
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", LISTED)
 def test_what_init_writes_is_valid(template, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("init", template).exit_code == 0
@@ -17,13 +17,28 @@ def test_what_init_writes_is_valid(template, tmp_path, monkeypatch):
     assert (result.exit_code, result.stdout) == (0, "1 valid\n")
     # The only note is that the key of the template belongs to no user yet.
     assert result.stderr.count("note:") == result.stderr.count("[placeholder]")
-    assert ("placeholder" in result.stderr) == (template == "server")
-    assert template in run("init", "--help").stdout
+    assert ("placeholder" in result.stderr) == (template in ("server", "simple-server"))
+    assert "schema.json\n# " not in written.read_text()
+
+
+@pytest.mark.usefixtures("nothing_starts")
+@pytest.mark.parametrize("name", LISTED)
+def test_build_and_validate_take_the_names_that_are_listed(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("validate", name).stdout == "1 valid\n"
+    assert json.loads(run("build", name, "--dry-run", "--json").stdout)["recipe"] == name
+
+
+def test_a_file_goes_before_a_name(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe.rename("server")
+    assert json.loads(run("build", "server", "--dry-run", "--json").stdout)["recipe"] == "test"
+    assert run("validate", "no-such-name").exit_code == 2
 
 
 def test_init_overwrites_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert TEMPLATES == ["container", "minimal", "server"]
+    assert {"container", "minimal", "server", "cloud"} <= set(LISTED)
     (tmp_path / "minimal.yml").write_text("mine")
     assert run("init").exit_code == 2
     assert (tmp_path / "minimal.yml").read_text() == "mine"

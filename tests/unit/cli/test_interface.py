@@ -83,6 +83,7 @@ COMMANDS = {
         "--max-age HOURS 0..",
     ],
     "cache verify": [],
+    "completion": ["SHELL bash|zsh|fish required"],
     "doctor": [],
     "explain": [
         "PATH STAGE[.OPTION] text required",

@@ -1,0 +1,106 @@
+"""The words that a shell completes: recipes, stages and their options, templates, commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+from particle_agent.stages import RECIPE_STAGES
+
+from particle_os.errors import ParticleError
+from particle_os.recipe import loading, reference
+from particle_os.recipe.model import stage_name
+from particle_os.recipe.reference import ReferenceEntry
+from particle_os.recipe.shipped import USUAL, found_recipe, shipped
+from particle_os.sandbox.template import templates
+
+PROGRAM = "particle-os"
+SHELLS = ("bash", "zsh", "fish")
+# `explain` takes these words, too.
+ROOTS = ("recipe", "include", "check")
+
+
+def recipes(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The recipes of the current directory and the shipped ones; else any file."""
+    here = [path.name for suffix in ("*.yml", "*.yaml") for path in sorted(Path().glob(suffix))]
+    found = _beginning([*here, *shipped()], incomplete)
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+def shipped_recipes(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names of the shipped recipes."""
+    return _beginning(shipped(), incomplete)
+
+
+def stages(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names of all stages."""
+    return _beginning(map(stage_name, RECIPE_STAGES), incomplete)
+
+
+def explained(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names that `explain` takes; after a '.', the options of what stands before it."""
+    above, dot, _ = incomplete.rpartition(".")
+    if not dot:
+        return _beginning([*map(stage_name, RECIPE_STAGES), *ROOTS], incomplete)
+    try:
+        found = reference.find(above)
+    except ParticleError:
+        return []
+    names = [o.name for o in found.options] if isinstance(found, ReferenceEntry) else []
+    return _beginning([f"{above}.{name}" for name in names], incomplete)
+
+
+def stages_of_recipe(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The stages of the recipe that the command line names, or of particle-os.yml."""
+    # click keeps the words when the option before the cursor has no value yet.
+    named = [Path(word) for word in context.args if not word.startswith("-")]
+    path = found_recipe(context.params.get("recipe_path") or next(iter(named), USUAL))
+    try:
+        found = loading.load(path, allow_outside=True).recipe.stages
+    except ParticleError:
+        return []
+    # Not every shell quotes the blanks in a name.
+    names = [stage.name for stage in found if stage.name and " " not in stage.name]
+    return _beginning([*names, *(stage_name(type(stage)) for stage in found)], incomplete)
+
+
+def helper_templates(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names of the templates of helper VMs."""
+    return _beginning([path.stem for path in templates()], incomplete)
+
+
+def commands(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The commands within the command that the words before name."""
+    group: click.Command | None = context.find_root().command
+    for word in context.params.get("words") or ():
+        group = group.get_command(context, word) if isinstance(group, click.Group) else None
+    return _beginning(
+        group.list_commands(context) if isinstance(group, click.Group) else (), incomplete
+    )
+
+
+def script(command: click.Command, shell: str) -> str:
+    """The script of a shell that asks the program for the words."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    return kind(command, {}, PROGRAM, f"_{PROGRAM}_COMPLETE".replace("-", "_").upper()).source()
+
+
+def _beginning(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
