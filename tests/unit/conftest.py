@@ -14,6 +14,14 @@ def own_cache(tmp_path_factory, monkeypatch):
     return cache / "particle-os"
 
 
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path_factory, monkeypatch):
+    """The place of the settings that a test can write, instead of those of the user."""
+    place = tmp_path_factory.mktemp("config")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place))
+    return place / "particle-os" / "config.toml"
+
+
 @pytest.fixture
 def signals_restored():
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

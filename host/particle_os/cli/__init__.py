@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from particle_os import __version__
 from particle_os.cli.command import say, show_error
+from particle_os.cli.usage import settings
 from particle_os.cli.usage.commands import CommandGroup
 from particle_os.errors import EXIT_SIGNAL, UsageError, printable
 
@@ -53,8 +54,14 @@ class _Commands(CommandGroup):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", message="%(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Builds bootable Debian images as an ordinary user and proves that they boot."""
+    try:
+        context.default_map = settings.read(context)
+    except UsageError as error:
+        show_error(error, error.exit_code, as_json="--json" in sys.argv)
+        context.exit(error.exit_code)
 
 
 def _words(

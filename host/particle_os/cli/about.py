@@ -11,7 +11,7 @@ import click
 
 from particle_os import __version__
 from particle_os.cli.command import OutputStyle, command, say_json, with_output
-from particle_os.cli.usage import completion
+from particle_os.cli.usage import completion, settings
 from particle_os.errors import EXIT_INFRASTRUCTURE
 from particle_os.jobs import doctor
 from particle_os.recipe import reference, schema
@@ -38,7 +38,8 @@ def explain_command(output: OutputStyle, path: str) -> None:
 @with_output
 def doctor_command(output: OutputStyle) -> int:
     """Check that this host has everything that a build needs."""
-    findings = doctor.examine()
+    options = doctor.Diagnosis("values for options", "ok", settings.description())
+    findings = [options, *doctor.examine()]
     output.show([asdict(finding) for finding in findings], _diagnosis(findings))
     return EXIT_INFRASTRUCTURE if any(f.status == "missing" for f in findings) else 0
 
