@@ -34,6 +34,8 @@ venv:
 
 demo: setup ## Build recipes/minimal-test.yml and boot it
 	@$(BIN)/particle-os build recipes/minimal-test.yml --output $(OUT)
+	@echo 'Boot it here with: $(BIN)/particle-os run $(OUT)/minimal-test.qcow2'
+	@echo 'To call the program as particle-os: export PATH="$$PWD/$(BIN):$$PATH"'
 
 test: setup ## Run all tests, with virtual machines
 	@sh host/setup.sh test-packages

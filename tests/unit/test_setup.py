@@ -178,3 +178,18 @@ def test_a_pip_without_a_network_is_reported(fresh):
     assert "Retrying" not in done.stderr
     assert "Retrying" in (fresh / ".venv/pip.log").read_text()
     assert not (fresh / ".venv/.installed").exists()
+
+
+def test_after_the_demo_the_program_is_found_as_printed(fresh):
+    shutil.copy(TOP / "Makefile", fresh)
+    (fresh / "host/setup.sh").write_text("exit 0\n")
+    program = fresh / ".venv/bin/particle-os"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "called $1"\n')
+    program.chmod(0o755)
+    done = subprocess.run(["make", "demo"], cwd=fresh, capture_output=True, text=True, check=True)
+    _, boot, path = done.stdout.splitlines()
+    for line in (boot, f"{path}; particle-os run"):
+        script = line.partition(": ")[2]
+        shown = subprocess.run(["sh", "-c", script], cwd=fresh, capture_output=True, text=True)
+        assert shown.stdout == "called run\n", shown.stderr

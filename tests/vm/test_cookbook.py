@@ -1,0 +1,24 @@
+"""Every recipe of the cookbook builds, boots, and holds its own checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import TOP, Account, leftovers
+
+RECIPES = [*sorted(TOP.glob("docs/cookbook/*.yml")), TOP / "recipes/container-host.yml"]
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_of_the_cookbook_boots(account: Account, recipe: Path) -> None:
+    output = account.make_directory(f"cookbook-{recipe.stem}")
+    written = account.write(account.directory / f"cookbook-{recipe.name}", recipe.read_text())
+    outcome = account.run("build", written, "--output", output, "--json", "--progress", "plain")
+    assert outcome.status == 0, outcome.stderr
+    boots = outcome.json()["boot"]
+    assert boots and all(boot["status"] == "passed" for boot in boots)
+    assert all(boot["checks"] for boot in boots)
+    assert leftovers(account, output) == []
