@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from particle_agent.contract.packages import ARCHIVES, INDEX, SETTINGS
 from particle_agent.contract.wire import AptSetting, FileContent, PackageRequest
+from particle_agent.errors import StageError
 from particle_agent.target.target import Target, wait_for_disk
 
 MOUNT = "/run/particle-os-packages"
@@ -49,6 +50,25 @@ def make_request(target: Target) -> PackageRequest | None:
         keyrings=(*keyrings, *_files(target, "/etc/apt/trusted.gpg", TRUSTED)),
         settings=tuple(settings),
     )
+
+
+def fetched(target: Target, *, passwords: bool, others: bool) -> bool:
+    """Asks the host's apt for the packages. Returns whether their disk is ready.
+
+    With `passwords`, the stage has passwords for mirrors, which must stay in the VM. Without
+    `others`, there is no other way to fetch the packages, and StageError is raised.
+    """
+    request = None if passwords else make_request(target)
+    refused: str | None = "the system has passwords for mirrors, or no dpkg"
+    if request is not None:
+        with target.timings.part("packages from the host"):
+            refused = target.reporter.packages(request).refused
+    if refused and not others:
+        message = f"the host cannot fetch the packages: {refused}"
+        raise StageError(message, hint="Give the stage a network.")
+    if refused and request is not None:
+        target.reporter.note(f"apt runs in the VM, which is slower: {refused}")
+    return refused is None
 
 
 def _has_credentials(target: Target) -> bool:

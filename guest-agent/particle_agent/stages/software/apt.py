@@ -19,7 +19,6 @@ from particle_agent.contract.values import (
     PackageName,
     ReleaseName,
 )
-from particle_agent.errors import StageError
 from particle_agent.shortcuts import at_once, stand_ins
 from particle_agent.stages.base import StageOptions
 from particle_agent.stages.software.installed import check_installed, check_removed, present
@@ -31,6 +30,7 @@ from particle_agent.stages.software.preparation import (
     passwords,
     pin,
     preseed,
+    require_apt,
 )
 from particle_agent.stages.software.transaction import Transaction
 from particle_agent.target.target import Target
@@ -140,11 +140,7 @@ class Apt(StageOptions):
         return any(need.is_brought_by(re.split("[:=/]", name)[0]) for name in self.packages)
 
     def run(self, target: Target) -> None:
-        if not target.exists("/usr/bin/apt-get"):
-            raise StageError(
-                "the base has no apt-get",
-                hint="Use a Debian base image that contains the 'apt' package.",
-            )
+        require_apt(target)
         for architecture in self.architectures:
             target.chroot(["dpkg", "--add-architecture", architecture])
         pin(target, self.pins)
@@ -209,21 +205,11 @@ class Apt(StageOptions):
 
     def _host_has_fetched(self, target: Target) -> bool:
         """Asks the host's apt for the packages. Returns whether their disk is ready."""
-        if not self.fetches:
-            return False
-        request = from_host.make_request(target)
-        refused: str | None = "the system has passwords for mirrors, or no dpkg"
-        if self.credentials:
-            request = None
-        if request is not None:
-            with target.timings.part("packages from the host"):
-                refused = target.reporter.packages(request).refused
-        if refused and self.network == "packages":
-            message = f"the host cannot fetch the packages: {refused}"
-            raise StageError(message, hint="Give the stage a network.")
-        if refused and request is not None:
-            target.reporter.note(f"apt runs in the VM, which is slower: {refused}")
-        return refused is None
+        return self.fetches and from_host.fetched(
+            target,
+            passwords=bool(self.credentials),
+            others=self.network != "packages",
+        )
 
     def release_options(self) -> list[str]:
         """The options of apt-get for the preferred release."""

@@ -16,7 +16,7 @@ OPEN = ("", "any", "native")
 
 
 @dataclass(frozen=True)
-class _Package:
+class _Entry:
     """A package that is installed, or whose configuration is left."""
 
     name: str
@@ -31,11 +31,11 @@ class _Package:
         return plain == self.name and fits
 
 
-def _packages(target: Target) -> list[_Package]:
+def _packages(target: Target) -> list[_Entry]:
     text = target.read(STATUS) if target.exists(STATUS) else ""
     stanzas = (dict(FIELD.findall(paragraph)) for paragraph in text.split("\n\n"))
     return [
-        _Package(
+        _Entry(
             fields["Package"],
             fields.get("Architecture", ""),
             fields.get("Status", "").endswith(" installed"),

@@ -29,6 +29,15 @@ from particle_agent.target.target import SECRETS, Target
 PREFERENCES = "/etc/apt/preferences.d/recipe.pref"
 
 
+def require_apt(target: Target) -> None:
+    """Raises StageError for an image without apt."""
+    if not target.exists("/usr/bin/apt-get"):
+        raise StageError(
+            "the base has no apt-get",
+            hint="Use a Debian base image that contains the 'apt' package.",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pin(Options):
     """A preference of apt_preferences(5) for some packages. It stays in the image."""
