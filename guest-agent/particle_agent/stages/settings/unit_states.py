@@ -35,6 +35,14 @@ class UnitStates:
         found = UnitStates(
             enable, disable, tuple(map(units.to_mask, self.mask)), preset, self.users
         )
+        own = (USER if self.users else SYSTEM)[0]
+        for unit in found.mask:
+            if units.files.get(unit) == f"{own}/{unit}":
+                raise StageError(
+                    f"{unit} cannot be masked: the image has the file {own}/{unit} in the place of "
+                    "the mask",
+                    hint="Disable it, or do not write the file.",
+                )
         against = {*found.disable, *found.mask}
         given = (*self.enable, *self.preset)
         for name, unit in zip(given, (*enable, *preset), strict=True):

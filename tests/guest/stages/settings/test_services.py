@@ -321,3 +321,10 @@ def test_an_image_without_systemd_is_reported(target):
     with pytest.raises(StageError, match="no systemctl") as raised:
         Services(enable=("ssh.service",)).run(target)
     assert "systemd-sysv" in raised.value.hint
+
+
+def test_a_file_in_the_place_of_a_mask_is_reported(debian):
+    debian.write(f"{ETC}/own.service", "")
+    with pytest.raises(StageError, match=r"own\.service cannot be masked.*/etc/systemd/system"):
+        Services(mask=("own",)).run(debian)
+    assert systemctl(debian) == []
