@@ -24,6 +24,7 @@ SINKS = {
     GATE: {
         "boot/files": "write",
         "cli/command": "say say_json",
+        "documents/writing": "as_yaml",
         "cli/verdicts": "_write",
         "jobs/build_result": "write_result",
         "jobs/delivery": "Delivery.write",
@@ -52,7 +53,7 @@ SINKS = {
         "apt/directory": "write _write_keyrings _write_inline_key",
         "apt/package_disk": "write_disk _decompress",
         "base/container": "_Look._kept",
-        "base/layout": "Layout.of_one_image Layout._extract",
+        "base/layout": "Layout.of_one_image Layout._extract _written _written.write",
         "base/suite": "_keep",
         "jobs/checkpoints": "Checkpoints._write",
         "recipe/attachments": "Attachment.open _pack",

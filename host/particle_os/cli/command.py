@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from particle_os.cli.usage.commands import Command
+from particle_os.documents.writing import as_yaml
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_INTERNAL,
@@ -72,6 +73,10 @@ class OutputStyle:
             return
         for line in self.gate.lines([*lines]):
             say(line)
+
+    def show_yaml(self, data: object) -> None:
+        """Prints `data` as JSON if the user asks for JSON, and as YAML otherwise."""
+        self.show(data, as_yaml(data))
 
     def draw(self, table: Callable[[Console], None]) -> None:
         """Prints what `table` writes to a console."""

@@ -12,7 +12,6 @@ import click
 from particle_os.base.lookup import existing_base
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
-from particle_os.documents.writing import as_yaml
 from particle_os.errors import UsageError
 from particle_os.jobs.inspect import Inspector, open_inspector
 from particle_os.jobs.plan import BuildOptions
@@ -63,7 +62,7 @@ def inspect_command(
         data = loading.resolved(
             Path(what), options.variables, base=options.base, allow_outside=options.allow_outside
         )
-        output.show(data, as_yaml(data))
+        output.show_yaml(data)
         return
     if is_recipe:
         steps = preview(make_plan(Path(what), options, with_secrets=False))

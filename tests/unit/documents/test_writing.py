@@ -1,4 +1,4 @@
-"""What is written as YAML is read as the same data, also after it has passed a CI system."""
+"""YAML that is written is read as the same data, also after it has passed a CI system."""
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +11,8 @@ TEXTS = [
     "", "~", "null", "yes", "no", "true", "0", "010", "0o755", "0x1f", "1e5", "1.5", "1_000",
     "12:30", "- a", "a: b", "a #b", "#", "'", '"', "a\n", "a\n\n", "\na", " a", "a ", "a\n  b\n",
     "a \nb", "\t", "a\tb\nc", "ä", "\u202e", "\u0085x", "a\u2028b", "##[group]", "a\n##[x]\n",
-    "::error::x", "a\n ::stop-commands::x\n", "é::x", "x" * 500, "x y " * 100, "${a}", "%", "@a", "---", "...",
-    "=", "9" * 30, "\ufeff", "\U0001f600", "\x07", "\r", "a\r\nb",
+    "::error::x", "a\n ::stop-commands::x\n", "é::x", "x" * 500, "x y " * 100, "${a}", "%", "@a",
+    "---", "...", "=", "9" * 30, "\ufeff", "\U0001f600", "\x07", "\r", "a\r\nb",
 ]  # fmt: skip
 PLAIN = st.one_of(
     st.sampled_from(TEXTS),
