@@ -13,10 +13,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 TOP = Path(__file__).parents[1]
 AGENT = "guest-agent"
+MANUAL = "docs/man"
 STAGES = f"{AGENT}/particle_agent/stages"
 REGISTRY = '''\
 """All stages. `make generate` writes this file from the stages themselves; do not edit it."""
@@ -159,12 +161,23 @@ def checks_page() -> str:
     return reference.kinds_of_checks()
 
 
+def manual() -> dict[str, str]:
+    """The manual pages of all commands, by the names of their files."""
+    import click
+    from particle_os.cli import cli
+    from particle_os.cli.usage.pages import pages
+
+    return dict(pages(click.Context(cli, info_name="particle-os", **cli.context_settings)))
+
+
 def files(top: Path) -> Iterator[tuple[Path, Callable[[], str]]]:
     """Each generated file and the function that makes its content, the registry first."""
     yield top / STAGES / "registry.py", lambda: registry(top)
     yield top / "recipes/schema.json", schema
     yield top / "docs/stages.md", stages_page
     yield top / "docs/checks.md", checks_page
+    for name, text in manual().items():
+        yield top / MANUAL / name, partial(str, text)
 
 
 def stale(top: Path) -> Iterator[tuple[Path, str]]:

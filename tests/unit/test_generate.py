@@ -1,6 +1,8 @@
 """The generated files match the sources, and `make generate` finds every stage."""
 
 import shutil
+import subprocess
+import tomllib
 
 import pytest
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES
@@ -37,6 +39,30 @@ def add(tree, text, name="motd"):
 def test_no_generated_file_is_stale():
     found = [str(path) for path, _ in generate.stale(generate.TOP)]
     assert found == [], "run 'make generate'"
+
+
+def test_every_command_has_a_manual_page_and_no_other_page_lies_there():
+    written = {path.name for path in (TOP / generate.MANUAL).iterdir()}
+    assert written == set(generate.manual())
+    shared = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert shared["targets"]["wheel"]["shared-data"] == {generate.MANUAL: "share/man/man1"}
+    assert {"particle-os.1", "particle-os-build.1", "particle-os-stage-run.1"} <= written
+
+
+@pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")
+def test_man_takes_every_page():
+    for path in (TOP / generate.MANUAL).iterdir():
+        words = ["man", "--warnings=all", "-E", "UTF-8", "-l", path]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        assert "DESCRIPTION" in done.stdout
+
+
+def test_a_manual_page_has_the_groups_and_the_variables():
+    page = generate.manual()["particle-os-build.1"]
+    assert '.SH "THE VIRTUAL MACHINE"' in page
+    assert "\\fB\\-o\\fR, \\fB\\-\\-output\\fR" in page
+    assert "PARTICLE_OS_BUILD_MEMORY" in page
 
 
 def test_the_registry_has_every_stage():
