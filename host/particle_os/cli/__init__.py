@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from particle_os import __version__
-from particle_os.cli.command import say, show_error
+from particle_os.cli.command import OutputStyle, say, show_error, with_output
 from particle_os.cli.usage import settings
 from particle_os.cli.usage.commands import CommandGroup
 from particle_os.errors import EXIT_SIGNAL, UsageError, printable
@@ -73,16 +73,23 @@ def _words(
     return commands(context, parameter, incomplete)
 
 
-@cli.command("help")
-@click.argument("words", metavar="[COMMAND]...", nargs=-1, shell_complete=_words)
-@click.pass_context
-def help_command(context: click.Context, words: tuple[str, ...]) -> None:
-    """Show the help for particle-os or for COMMAND, such as 'build' or 'cache prune'."""
-    assert context.parent is not None
-    found = context.parent
+def _named(
+    context: click.Context, parameter: click.Parameter, words: tuple[str, ...]
+) -> click.Context:
+    """The context of the command that the words name. Raises click.UsageError."""
+    found = context.find_root()
     for word in words:
         found = _inner(found, word)
-    say(found.get_help())
+    return found
+
+
+@cli.command("help")
+@click.argument("words", metavar="[COMMAND]...", nargs=-1, callback=_named, shell_complete=_words)
+@with_output
+def help_command(output: OutputStyle, words: click.Context) -> None:
+    """Show the help for particle-os or for COMMAND, such as 'build' or 'cache prune'."""
+    text = words.get_help()
+    output.show({"command": words.command_path, "help": text}, text.splitlines())
 
 
 def _inner(context: click.Context, word: str) -> click.Context:

@@ -32,23 +32,27 @@ def cache_group() -> None:
 @cache_group.command("list")
 @with_output
 def cache_list_command(output: OutputStyle) -> None:
-    """List the cache: the kind, size, hours since the last use, and name of each entry."""
+    """List the entries of the cache, with the recipe whose build made a checkpoint."""
     found = cache.entries(cache_directory())
     output.show([_cache_row(entry) for entry in found], _listed(found))
 
 
 def _listed(entries: Sequence[cache.CacheEntry]) -> Iterator[str]:
+    width = max((len(entry.recipe) for entry in entries), default=0)
+    width = max(width, len("recipe"))
+    yield f"{'kind':<10}  {'size':>9}  {'unused for':>10}  {'recipe':<{width}}  name"
     for entry in entries:
-        size = human_bytes(entry.size)
-        name = printable(f"{entry.name} {entry.label}".strip())
-        yield f"{entry.kind:<10}  {size:>9}  {entry.age() / 3600:7.1f} h  {name}"
+        size, hours = human_bytes(entry.size), f"{entry.age() / 3600:.1f} h"
+        name = f"{entry.name} {entry.label}".strip()
+        row = f"{entry.kind:<10}  {size:>9}  {hours:>10}  {entry.recipe:<{width}}  {name}"
+        yield printable(row)
     yield f"total       {human_bytes(sum(e.size for e in entries)):>9}"
 
 
 def _cache_row(entry: cache.CacheEntry) -> dict[str, object]:
     return {
         "kind": entry.kind, "name": entry.name, "label": entry.label, "bytes": entry.size,
-        "used": entry.used,
+        "used": entry.used, "recipe": entry.recipe,
     }  # fmt: skip
 
 
@@ -58,13 +62,15 @@ def _cache_row(entry: cache.CacheEntry) -> dict[str, object]:
               help="Remove the entries unused for longest until SIZE is left; 0: all.")  # fmt: skip
 @click.option("--max-age", type=click.IntRange(0), metavar="HOURS",
               help="Also remove entries that were not used for HOURS.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show the entries and remove none.")
 @with_output
-def cache_prune_command(output: OutputStyle, size: int, max_age: int | None) -> None:
+def cache_prune_command(output: OutputStyle, size: int, max_age: int | None, dry_run: bool) -> None:
     """Remove entries that were not used for long, but none that a running build uses."""
     seconds = None if max_age is None else max_age * 3600
-    removed = cache.prune(cache_directory(), limit=size, max_age=seconds)
+    removed = cache.prune(cache_directory(), limit=size, max_age=seconds, dry_run=dry_run)
     freed = human_bytes(sum(entry.size for entry in removed))
-    lines = [] if output.quiet else [f"{len(removed)} removed, {freed} freed"]
+    done = f"{len(removed)} removed, {freed} freed"
+    lines = [*_listed(removed), "nothing was removed"] if dry_run else [done] * (not output.quiet)
     output.show([_cache_row(entry) for entry in removed], lines)
 
 

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,7 @@ class CacheEntry:
     used: float
     paths: tuple[Path, ...]
     label: str = ""
+    recipe: str = ""
 
     def age(self) -> float:
         """Seconds since the entry was last used."""
@@ -57,8 +58,8 @@ def _entries(cache: Path) -> Iterator[CacheEntry]:
         yield _entry("image", blob.name, blob, blob)
     for place in _directories(cache / "checkpoints"):
         found = checkpoints.read(place)
-        label = found.meta.label if found else "damaged"
-        yield _entry("checkpoint", place.name, place, place, label=label)
+        label, recipe = (found.meta.label, found.meta.recipe) if found else ("damaged", "")
+        yield replace(_entry("checkpoint", place.name, place, place), label=label, recipe=recipe)
     for deb in (cache / "packages").glob("*.deb"):
         yield _entry("package", deb.stem, deb, deb)
     for file in (cache / "downloads").glob("[0-9a-f]*"):
@@ -72,7 +73,7 @@ def _directories(parent: Path) -> list[Path]:
     return [place for place in parent.glob("*") if place.is_dir()]
 
 
-def _entry(kind: EntryKind, name: str, dated: Path, *paths: Path, label: str = "") -> CacheEntry:
+def _entry(kind: EntryKind, name: str, dated: Path, *paths: Path) -> CacheEntry:
     size = 0
     used = 0.0
     # Other builds move and remove files meanwhile.
@@ -82,15 +83,17 @@ def _entry(kind: EntryKind, name: str, dated: Path, *paths: Path, label: str = "
         for file in path.rglob("*") if path.is_dir() else [path]:
             with suppress(OSError):
                 size += allocated_bytes(file)
-    return CacheEntry(kind, name, size, used, paths, label)
+    return CacheEntry(kind, name, size, used, paths)
 
 
-def prune(cache: Path, *, limit: int, max_age: float | None = None) -> list[CacheEntry]:
+def prune(
+    cache: Path, *, limit: int, max_age: float | None = None, dry_run: bool = False
+) -> list[CacheEntry]:
     """Removes old entries, then the least recently used; returns the removed entries.
 
     Old entries were not used for `max_age` seconds. Others are removed until the rest takes at most
     `limit` bytes. Running builds lose nothing: a checkpoint is locked by its build, and the other
-    kinds of entries stay while any other build runs.
+    kinds of entries stay while any other build runs. With `dry_run`, no entry is removed.
     """
     removed = []
     with workspace() as work:
@@ -101,7 +104,8 @@ def prune(cache: Path, *, limit: int, max_age: float | None = None) -> list[Cach
             old = max_age is not None and entry.age() > max_age
             if not old and total <= limit:
                 continue
-            if _remove(entry, work.path, busy=busy):
+            gone = _removable(entry, busy) if dry_run else _remove(entry, work.path, busy=busy)
+            if gone:
                 removed.append(entry)
                 total -= entry.size
     return removed
@@ -119,6 +123,10 @@ def _others_run(cache: Path, own: Path) -> bool:
         except FileNotFoundError:
             continue
     return False
+
+
+def _removable(entry: CacheEntry, busy: bool) -> bool:
+    return not (checkpoints.in_use(entry.paths[0]) if entry.kind == "checkpoint" else busy)
 
 
 def _remove(entry: CacheEntry, work: Path, *, busy: bool) -> bool:

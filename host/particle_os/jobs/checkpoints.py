@@ -42,6 +42,7 @@ WITHOUT_EFFECT = ("name", "when", "timeout")
 class Meta:
     """The metadata of a checkpoint; `size` in bytes, `created` in seconds since 1970.
 
+    `recipe` is the name of the recipe whose build made it; others may use it, too.
     `parent` is the `id` of the checkpoint below. The key of the checkpoint below is not enough: a
     refreshed stage has new content under the same key.
     """
@@ -54,6 +55,7 @@ class Meta:
     size: int = 0
     modified_ns: int = 0
     sha256: str = ""
+    recipe: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,13 +153,15 @@ class Checkpoints:
         label: str,
         network: bool,
         work: Path,
+        recipe: str = "",
     ) -> Checkpoint:
         """Stores a frozen disk in the background; a crash never leaves an incomplete checkpoint.
 
         `disk` also stays in its place. `below` is the checkpoint that the disk is an overlay of.
         `work` is a directory on the file system of `disk` and of the cache.
         """
-        meta = Meta(uuid.uuid4().hex, below.meta.id if below else None, label, network)
+        parent = below.meta.id if below else None
+        meta = Meta(uuid.uuid4().hex, parent, label, network, recipe=recipe)
         staging = work / f"checkpoint-{meta.id}"
         staging.mkdir(mode=0o700)
         os.link(disk, staging / DISK)
@@ -220,6 +224,18 @@ def evict(place: Path, *, into: Path) -> bool:
         return True
     remove_directories(into)
     return True
+
+
+def in_use(place: Path) -> bool:
+    """Whether a build uses the checkpoint in the directory `place`."""
+    try:
+        with open_regular(place / META) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def intact_prefix(chain: Sequence[Checkpoint]) -> int:

@@ -87,12 +87,11 @@ def commands(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The commands within the command that the words before name."""
-    group: click.Command | None = context.find_root().command
-    for word in context.params.get("words") or ():
-        group = group.get_command(context, word) if isinstance(group, click.Group) else None
-    return _beginning(
-        group.list_commands(context) if isinstance(group, click.Group) else (), incomplete
-    )
+    named = context.params.get("words")
+    found = named if isinstance(named, click.Context) else context.find_root()
+    group = found.command
+    words = group.list_commands(found) if isinstance(group, click.Group) else ()
+    return _beginning(words, incomplete)
 
 
 def script(command: click.Command, shell: str) -> str:

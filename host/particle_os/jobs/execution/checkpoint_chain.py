@@ -85,4 +85,5 @@ class CheckpointChain:
             label=label,
             network=network,
             work=self._job.work.path,
+            recipe=self._job.plan.name,
         )
