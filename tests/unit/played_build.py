@@ -22,6 +22,7 @@ from particle_os.jobs.execution.helper_vms import HelperVms
 from particle_os.jobs.execution.preparation import Prepared
 from particle_os.sandbox.agent import Agent
 from particle_os.sandbox.helper import Helper
+from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import TCG
 from particle_os.vm.console import Transcript
 from particle_os.vm.traffic import Traffic
@@ -165,7 +166,7 @@ def set_up(world, monkeypatch):
     (path / "root").touch()
     monkeypatch.setattr(helper_vms.process, "version", lambda program: "QEMU 10")
     monkeypatch.setattr(Vms, "world", world)
-    monkeypatch.setattr(build.firmwares, "check", lambda firmware: None)
+    monkeypatch.setattr(firmwares, "check", lambda firmware: None)
 
     def prepare(job):
         made = Helper("key", Path("kernel"), Path("initrd"), path / "root")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from particle_os.boot import files, probe
-from particle_os.boot.evidence import console_tail
+from particle_os.boot.disk_use import DiskUse
 from particle_os.boot.judgement import check_results, judge
 from particle_os.boot.observation.verdict import (
     BootProgress,
@@ -60,7 +60,7 @@ def boot_once(
     nonce = secrets.token_hex(16)
     deadline = Deadline.after(request.seconds, "the boot test")
     spec = request.machine(overlay, directory, nonce)
-    request.evidence.begin(spec, request.format, request.firmware)
+    request.evidence.begin(spec, request.format, request.variant.firmware)
     started = time.monotonic()
     with _undecided(request, started) as watches, ExitStack() as stack:
         machine = stack.enter_context(
@@ -75,6 +75,7 @@ def boot_once(
             stack.enter_context(connected(directory, name, deadline, machine.console.is_alive))
             for name in (PROBE_SOCKET, FIRMWARE_SOCKET)
         )
+        disk_use = DiskUse(machine, request.on_phase)
         watch = Watch(
             machine,
             answer,
@@ -84,13 +85,13 @@ def boot_once(
             emergency=probe.emergency_marker(nonce),
             started=started,
             deadline=deadline,
-            on_phase=request.on_phase,
+            on_phase=disk_use.phase,
             memory=spec.memory,
             uefi=spec.uefi is not None,
             console_only=request.console_only,
         )
         watches.append(watch)
-        attempt = _Attempt(request, machine, answer, watch, nonce, started)
+        attempt = _Attempt(request, machine, answer, watch, disk_use, nonce, started)
         return attempt.observe(shut_down=shut_down)
 
 
@@ -106,10 +107,10 @@ def _undecided(request: BootRequest, started: float) -> Iterator[list[Watch]]:
             message=printable(error.brief),
             seconds=round(time.monotonic() - started, 3),
             progress=watches[0].progress if watches else BootProgress(),
-            console_tail=tuple(console_tail(request.evidence.console)[-TAIL_LINES:]),
+            console_tail=tuple(request.evidence.console_tail()[-TAIL_LINES:]),
         )
-        verdict = request.evidence.gate.hide(observation.verdict(request.firmware))
-        raise Undecided(error, verdict) from error
+        verdict = observation.verdict(request.variant.firmware, request.variant.devices)
+        raise Undecided(error, request.evidence.gate.hide(verdict)) from error
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class _Attempt:
     machine: Machine
     answer: Chardev
     watch: Watch
+    disk_use: DiskUse
     nonce: str
     started: float
 
@@ -128,7 +130,8 @@ class _Attempt:
         failure = self.watch.until_answer()
         self.request.evidence.take_screen(self.machine)
         if failure is not None:
-            return self._observed(failure)
+            disk = self.request.variant.hardware.disk
+            return self._observed(self.disk_use.explain(failure, disk))
         found = self._judged()
         if found.passed and shut_down:
             return self._shut_down(found)

@@ -104,6 +104,10 @@ class Evidence:
         script.write_text(by_hand(spec, self.image, image_format, firmware))
         script.chmod(0o755)
 
+    def console_tail(self) -> list[str]:
+        """Returns the last lines of the console, safe to show; none without a console."""
+        return console_tail(self.console)
+
     def take_screen(self, machine: Machine) -> None:
         """Keeps a PNG picture of the screen; does nothing when QEMU has ended."""
         deadline = Deadline.after(SCREEN_SECONDS, "a picture of the screen")

@@ -16,7 +16,10 @@ from particle_os.system.deadline import Deadline, cut_off
 from particle_os.vm.monitor import Monitor
 
 CONNECT_SECONDS = 10.0
-ADVICE = "; the guest must get its address by DHCP and listen on that address"
+ADVICE = (
+    "; the guest must listen on the address that it gets by DHCP, or on the static address that "
+    "the recipe's stage 'network' or 'boot-test: network' names"
+)
 
 
 def ports(checks: Sequence[Check]) -> tuple[int, ...]:

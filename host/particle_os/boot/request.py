@@ -8,6 +8,7 @@ from pathlib import Path
 
 from particle_os.boot import outside, probe
 from particle_os.boot.evidence import Evidence
+from particle_os.boot.variants import USUAL, Variant
 from particle_os.errors import UsageError
 from particle_os.recipe.checks.base import QUESTION_SECONDS
 from particle_os.recipe.checks.contents import CommandCheck
@@ -15,8 +16,7 @@ from particle_os.recipe.checks.kinds import Check
 from particle_os.recipe.checks.system import MemoryCheck, RebootCheck
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration, Processors
-from particle_os.vm.argv import MIB, Disk, ImageFormat, MachineSpec, StandaloneImage
-from particle_os.vm.firmware import Firmware
+from particle_os.vm.argv import MIB, Disk, Forward, ImageFormat, MachineSpec, StandaloneImage
 
 MEMORY = 1024 * MIB
 # systemd waits 90 s for a missing disk; the limit is longer, and doubled under emulation.
@@ -30,7 +30,6 @@ class BootRequest:
 
     image: Path
     format: ImageFormat
-    firmware: Firmware
     acceleration: Acceleration
     processors: Processors
     evidence: Evidence
@@ -39,6 +38,7 @@ class BootRequest:
     seconds: float
     on_phase: Callable[[str, float], None]
     console_only: bool
+    variant: Variant = USUAL
 
     @property
     def reboots(self) -> bool:
@@ -58,9 +58,11 @@ class BootRequest:
             cpus=self.processors.count,
             x2apic=self.processors.x2apic,
             disks=(Disk(overlay, "qcow2", "image", backing=(), image=below),),
-            uefi=firmwares.prepare(self.firmware, directory),
+            uefi=firmwares.prepare(self.variant.firmware, directory),
             network="isolated",
-            forwards=outside.ports(self.checks),
+            forwards=tuple(map(Forward, outside.ports(self.checks))),
+            addresses=self.variant.addresses,
+            hardware=self.variant.hardware,
             reboots=True,
             credentials={} if self.console_only else probe.credentials(nonce, self.checks),
             probe_socket=PROBE_SOCKET,

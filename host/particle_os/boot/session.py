@@ -15,12 +15,12 @@ from particle_os.boot.evidence import Evidence
 from particle_os.boot.judgement import compared, not_rebooted
 from particle_os.boot.observation.verdict import Observation, Verdict
 from particle_os.boot.request import BootRequest, memory_for, seconds_for
+from particle_os.boot.variants import USUAL, Variant
 from particle_os.recipe.checks.kinds import Check
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import ImageFormat
-from particle_os.vm.firmware import Firmware
 from particle_os.vm.image_format import check_readable
 from particle_os.vm.overlay import make_overlay
 
@@ -43,20 +43,19 @@ def boot(
     format: ImageFormat,  # noqa: A002 - the field's own word
     directory: Path,
     evidence: Evidence,
-    firmware: Firmware = "bios",
     checks: Sequence[Check] = (),
-    memory: int | None = None,
+    variant: Variant = USUAL,
     timeout: float | None = None,
     on_phase: Callable[[str, float], None] = _ignore_phase,
     console_only: bool = False,
 ) -> Verdict:
-    """Boots `image` under a firmware and returns the verdict; the image is never written.
+    """Boots `image` on one machine and returns the verdict; the image is never written.
 
-    A boot passes only if all `checks` hold. `evidence` is kept for every outcome. `memory` is in
-    bytes; `timeout` limits each boot, in seconds. `on_phase` receives each phase and the seconds
-    until it appeared. With `console_only`, the system is not questioned and a login prompt is
-    enough. Raises InfrastructureError when QEMU or the host fails (Undecided after the start of a
-    machine), and UsageError when the headers of the image are damaged.
+    A boot passes only if all `checks` hold. `evidence` is kept for every outcome. `variant`
+    describes the machine; `timeout` limits each boot, in seconds. `on_phase` receives each phase
+    and the seconds until it appeared. With `console_only`, the system is not questioned and a
+    login prompt is enough. Raises InfrastructureError when QEMU or the host fails (Undecided after
+    the start of a machine), and UsageError when the headers of the image are damaged.
     """
     check_readable(image, format)
     directory.mkdir(mode=0o700)
@@ -64,17 +63,18 @@ def boot(
     request = BootRequest(
         image=image,
         format=format,
-        firmware=firmware,
         acceleration=acceleration,
-        processors=accel.processors(acceleration),
+        processors=accel.processors(acceleration, variant.processors),
         evidence=evidence,
         checks=checks,
-        memory=memory_for(checks, memory),
+        memory=memory_for(checks, variant.memory),
         seconds=timeout or seconds_for(checks, acceleration),
         on_phase=on_phase,
         console_only=console_only,
+        variant=variant,
     )
-    return evidence.gate.hide(_boot_repeatedly(request, directory).verdict(firmware))
+    found = _boot_repeatedly(request, directory)
+    return evidence.gate.hide(found.verdict(variant.firmware, variant.devices))
 
 
 def _boot_repeatedly(request: BootRequest, directory: Path) -> Observation:

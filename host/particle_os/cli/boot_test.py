@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
+from particle_os.boot.variants import variants
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable, show
 from particle_os.errors import UsageError
 from particle_os.jobs import boot_test
-from particle_os.recipe import loading, model
+from particle_os.recipe import loading
 from particle_os.recipe.checks.system import UnitCheck, is_unit_name
 from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.vm import accel
-from particle_os.vm import firmware as firmwares
 from particle_os.vm.firmware import FIRMWARES, Firmware
 from particle_os.vm.image_format import image_format
 
@@ -45,7 +45,12 @@ def _unit_checks(
 @click.option("--console-only", is_flag=True,
               help="Wait for a login prompt only, without asking the system: weak.")  # fmt: skip
 @option.ACCEL
-@option.memory_option("1G")
+@option.DISKS
+@option.NETWORK_CARDS
+@click.option("--tpm", is_flag=True, help="Add a TPM 2.0, which needs swtpm.")
+@option.MEMORIES
+@click.option("--cpus", "processors", type=click.IntRange(1, 64), multiple=True,
+              help="The number of processors; repeatable.  [default: 2 or 1]")  # fmt: skip
 @click.option(
     "--timeout", type=click.IntRange(1, 86400), metavar="SECONDS", help="How long to wait."
 )
@@ -60,8 +65,10 @@ def _unit_checks(
 def boot_test_command(
     output: OutputStyle, image: Path, given_format: str | None,
     units: tuple[UnitCheck, ...], firmware: Firmware | None, checks_file: Path | None,
-    accel: accel.Mode, memory: int | None, timeout: int | None, junit_file: Path | None,
-    report_file: Path | None, evidence_directory: Path | None, console_only: bool, template: str,
+    accel: accel.Mode, disk: tuple[str, ...], network_card: tuple[str, ...], tpm: bool,
+    memory: tuple[str, ...], processors: tuple[int, ...], timeout: int | None,
+    junit_file: Path | None, report_file: Path | None, evidence_directory: Path | None,
+    console_only: bool, template: str,
 ) -> None:  # fmt: skip
     """Boot IMAGE through a temporary overlay and report whether its system came up."""
     read = [image, checks_file] if checks_file else [image]
@@ -69,15 +76,21 @@ def boot_test_command(
     check_writable(report_file, [*read, junit_file] if junit_file else read)
     found = image_format(image, given_format)
     make_writable(evidence_directory)
-    wanted = loading.load_boot_test(checks_file) if checks_file is not None else model.BootTest()
+    wanted = loading.load_boot_test(checks_file)
     checks = (*units, *wanted.checks)
     if console_only and checks:
         raise UsageError("--console-only does not ask the system, so that no check can be made")
     names = (firmware,) if firmware else wanted.firmware or DEFAULT
-    for name in names:
-        firmwares.check(name)
+    devices = wanted.devices.changed(
+        disk=disk,
+        network_card=network_card,
+        tpm=tpm or wanted.devices.tpm,
+        memory=memory,
+        processors=processors,
+    )
+    machines = variants(names, devices, wanted.network)
     test = boot_test.BootTestJob(
-        image, found, names, checks, memory, timeout, console_only, evidence_directory
+        image, found, machines, checks, timeout, console_only, evidence_directory
     )
     with output.progress_shown() as progress:
         report = boot_test.run(

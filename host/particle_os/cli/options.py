@@ -17,6 +17,7 @@ from particle_os.cli.usage import completion
 from particle_os.documents.words import shown_key
 from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions
 from particle_os.recipe.shipped import USUAL, found_recipe
+from particle_os.vm.devices.hardware import CARD_MODELS, DISK_BUSES
 from particle_os.vm.image_format import FORMATS
 
 # A helper VM does not work with less memory, nor with a smaller scratch disk.
@@ -66,6 +67,15 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     if wanted < LEAST_BYTES:
         raise click.BadParameter(f"at least {LEAST_BYTES >> 20}M is needed")
     return wanted
+
+
+def _sizes(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Checks each size of an option that may be repeated, and returns it as recipes write it."""
+    for value in values:
+        _size(context, parameter, value)
+    return tuple(value.upper() for value in values)
 
 
 def _variables(
@@ -164,6 +174,19 @@ def memory_option(default: str) -> Callable[[Any], Any]:
     return click.option("--memory", callback=_size, metavar="SIZE", help=text)
 
 
+DISKS = click.option(
+    "--devices", "disk", type=click.Choice(DISK_BUSES), multiple=True,
+    help="The kind of disk. The image boots once with each combination of the repeatable options."
+    "  [default: virtio]",
+)  # fmt: skip
+NETWORK_CARDS = click.option(
+    "--network-card", type=click.Choice(CARD_MODELS), multiple=True,
+    help="The network card; repeatable.  [default: virtio]",
+)  # fmt: skip
+MEMORIES = click.option(
+    "--memory", callback=_sizes, metavar="SIZE", multiple=True,
+    help="The memory of the VM; repeatable.  [default: 1G]",
+)  # fmt: skip
 OUTPUT = click.option(
     "-o", "--output", "output_directory", type=PathType(file_okay=False), default=Path("out"),
     show_default=True, help="The directory for the images.",

@@ -1,4 +1,4 @@
-"""Boots an existing image under one firmware after the other."""
+"""Boots an existing image on one machine after the other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from particle_os.boot import session
 from particle_os.boot.evidence import CONSOLE, Evidence
 from particle_os.boot.observation.verdict import Verdict
+from particle_os.boot.variants import Variant
 from particle_os.errors import InfrastructureError, NotBooted, printable
 from particle_os.recipe.checks.kinds import Check
 from particle_os.report import page
@@ -17,20 +18,21 @@ from particle_os.report.verdict import not_booted
 from particle_os.system.workspace import Workspace, workspace
 from particle_os.vm.accel import Acceleration
 from particle_os.vm.argv import ImageFormat
-from particle_os.vm.firmware import Firmware
 
 Accelerate = Callable[[Workspace, Progress], Acceleration]
 
 
 @dataclass(frozen=True)
 class BootTestJob:
-    """The image to boot, and the checks that must hold; the fields as in `session.boot`."""
+    """The image to boot, and the checks that must hold; the fields as in `session.boot`.
+
+    The image boots on each machine of `variants`, in their order.
+    """
 
     image: Path
     format: ImageFormat
-    firmwares: Sequence[Firmware]
+    variants: Sequence[Variant]
     checks: Sequence[Check]
-    memory: int | None = None
     timeout: int | None = None
     console_only: bool = False
     # The directory that keeps console, screen and journal; None keeps them for the report only.
@@ -52,47 +54,47 @@ class BootReport:
 
 
 def run(test: BootTestJob, accelerate: Accelerate, progress: Progress) -> BootReport:
-    """Boots the image under each firmware, with the acceleration that `accelerate` chooses.
+    """Boots the image on each machine, with the acceleration that `accelerate` chooses.
 
     When QEMU or the host fails, the report has the error, and the last verdict repeats it.
     """
     verdicts: list[Verdict] = []
-    firmware = test.firmwares[0]
+    variant = test.variants[0]
     # The evidence of this test; what lies in the directory may be another's or of another test.
     kept: dict[str, Path] = {}
     try:
         with workspace() as work:
             acceleration = accelerate(work, progress)
             plot = acceleration.name == "kvm" or test.evidence is not None
-            for firmware in test.firmwares:
-                with progress.phase(f"boot test ({firmware})"):
-                    place = (test.evidence or work.path / "evidence") / firmware
+            for variant in test.variants:
+                with progress.phase(f"boot test ({variant.name})"):
+                    place = (test.evidence or work.path / "evidence") / variant.name
                     image = test.image.resolve()
                     evidence = Evidence(place, image, plot=plot, gate=progress.gate)
                     try:
-                        verdict = boot(test, firmware, acceleration, evidence, work.path, progress)
+                        verdict = boot(test, variant, acceleration, evidence, work.path, progress)
                     except session.Undecided:
-                        kept[firmware] = place
+                        kept[variant.name] = place
                         raise
-                    kept[firmware] = place
+                    kept[variant.name] = place
                     verdicts.append(verdict)
             report = page.document(test.image.name, verdicts, evidence=kept)
             return BootReport(verdicts, report, rejection=_rejection(test, verdicts))
     except InfrastructureError as error:
-        verdicts.append(undecided(error, firmware))
+        verdicts.append(undecided(error, variant))
         report = page.document(test.image.name, verdicts, evidence=kept)
         return BootReport(verdicts, report, failure=error)
 
 
 def boot(
     test: BootTestJob,
-    firmware: Firmware,
+    variant: Variant,
     acceleration: Acceleration,
     evidence: Evidence,
     work: Path,
     progress: Progress,
 ) -> Verdict:
-    """Boots the image under one firmware, in a new directory below `work`.
+    """Boots the image on one machine, in a new directory below `work`.
 
     Raises as `session.boot` does.
     """
@@ -100,11 +102,10 @@ def boot(
         test.image,
         acceleration,
         format=test.format,
-        firmware=firmware,
-        directory=work / f"boot-test-{firmware}",
+        directory=work / f"boot-test-{variant.name}",
         evidence=evidence,
         checks=test.checks,
-        memory=test.memory,
+        variant=variant,
         timeout=test.timeout,
         on_phase=progress.boot_phase,
         console_only=test.console_only,
@@ -115,14 +116,20 @@ def _rejection(test: BootTestJob, verdicts: Sequence[Verdict]) -> NotBooted | No
     """The error for the first verdict that does not accept the image."""
     for verdict in verdicts:
         if not verdict.accepted:
-            console = test.evidence and test.evidence / verdict.firmware / CONSOLE
+            console = test.evidence and test.evidence / verdict.machine / CONSOLE
             return not_booted(verdict, console)
     return None
 
 
-def undecided(error: InfrastructureError, firmware: Firmware) -> Verdict:
+def undecided(error: InfrastructureError, variant: Variant) -> Verdict:
     """The verdict on an image when QEMU or the host failed: what was seen until then."""
     if isinstance(error, session.Undecided):
         return error.verdict
     brief = printable(error.brief)
-    return Verdict(status="infrastructure", firmware=firmware, seconds=0, message=brief)
+    return Verdict(
+        status="infrastructure",
+        firmware=variant.firmware,
+        devices=variant.devices,
+        seconds=0,
+        message=brief,
+    )

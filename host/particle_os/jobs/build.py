@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from particle_os.boot.evidence import Evidence
+from particle_os.boot.variants import Variant, variants
 from particle_os.errors import InfrastructureError, NotPublished, ParticleError, StageFailed
 from particle_os.jobs import boot_test
 from particle_os.jobs.boot_test import BootTestJob
@@ -18,8 +19,6 @@ from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import LogSink, Progress
 from particle_os.report.results import Result
-from particle_os.vm import firmware as firmwares
-from particle_os.vm.firmware import Firmware
 
 
 def build(plan: Plan, progress: Progress) -> Result:
@@ -48,10 +47,9 @@ def build(plan: Plan, progress: Progress) -> Result:
 
 
 def check_firmware(plan: Plan) -> None:
-    """Raises UsageError when the boot test lacks a firmware: now, not after the stages."""
+    """Raises an error when the boot test lacks a firmware or a TPM: now, not after the stages."""
     if plan.options.boot_test:
-        for firmware in plan.loaded.firmwares:
-            firmwares.check(firmware)
+        variants(plan.loaded.firmwares, plan.loaded.recipe.boot_test.devices)
 
 
 @contextmanager
@@ -142,30 +140,35 @@ class _Build(Execution):
         self.delivery.convert(self.disk, self.progress, self.deadline)
 
     def boot(self) -> None:
-        """Boots the first image under every firmware that the recipe names."""
+        """Boots the first image on every machine that the recipe names."""
         if not self.plan.options.boot_test:
             return
         image = self.delivery.images[0]
         path, loaded = self.delivery.staging / image.path, self.plan.loaded
-        checks = loaded.recipe.boot_test.checks
-        test = BootTestJob(path, image.driver, loaded.firmwares, checks)
+        wanted = loaded.recipe.boot_test
+        test = BootTestJob(
+            path,
+            image.driver,
+            variants(loaded.firmwares, wanted.devices, loaded.address),
+            wanted.checks,
+        )
         with self.progress.phase("boot test"):
-            for firmware in test.firmwares:
-                self.boot_under(firmware, test)
+            for variant in test.variants:
+                self.boot_on(variant, test)
 
-    def boot_under(self, firmware: Firmware, test: BootTestJob) -> None:
-        """Boots an image under one firmware and notes the verdict, also when the host fails."""
+    def boot_on(self, variant: Variant, test: BootTestJob) -> None:
+        """Boots an image on one machine and notes the verdict, also when the host fails."""
         acceleration, work = self.prepared.vms.acceleration, self.job.work.path
         evidence = Evidence(
-            self.delivery.evidence / firmware,
+            self.delivery.evidence / variant.name,
             Path("../..") / test.image.name,
             plot=acceleration.name == "kvm",
             gate=self.progress.gate,
         )
         try:
-            verdict = boot_test.boot(test, firmware, acceleration, evidence, work, self.progress)
+            verdict = boot_test.boot(test, variant, acceleration, evidence, work, self.progress)
         except InfrastructureError as error:
-            self.seen.verdicts.append(boot_test.undecided(error, firmware))
+            self.seen.verdicts.append(boot_test.undecided(error, variant))
             raise
         self.seen.verdicts.append(verdict)
 

@@ -64,7 +64,7 @@ def write_result(
         result.boot,
         result=result,
         packages=seen.packages,
-        evidence={boot.firmware: delivery.evidence / boot.firmware for boot in result.boot},
+        evidence={boot.machine: delivery.evidence / boot.machine for boot in result.boot},
         failure=failure,
     )
     delivery.write(result, report)

@@ -114,4 +114,5 @@ def _steps(plan: Plan) -> Iterator[Step]:
         yield Step(f"stage {number}", stage.label)
     yield Step("images", ", ".join(plan.loaded.disk.formats))
     if plan.options.boot_test:
-        yield Step("boot test", ", ".join(plan.loaded.firmwares))
+        firmwares, devices = plan.loaded.firmwares, plan.loaded.recipe.boot_test.devices
+        yield Step("boot test", ", ".join([*firmwares, *devices.unusual]))

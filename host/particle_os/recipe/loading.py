@@ -144,11 +144,13 @@ def _wrap(kind: str, reading: Reading) -> None:
     source.root = Node(recipe, options.mark)
 
 
-def load_boot_test(path: Path) -> BootTest:
-    """Reads a file with the content of `boot-test` in a recipe.
+def load_boot_test(path: Path | None) -> BootTest:
+    """Reads a file with the content of `boot-test` in a recipe; without a file, all is default.
 
     Raises InvalidDocument with all problems.
     """
+    if path is None:
+        return BootTest()
     source = document.load(path)
     check_length(source, ("checks",))
     return validation.validate(source, BootTest, vocabulary(source, ("boot-test",)))

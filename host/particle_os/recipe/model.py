@@ -20,6 +20,7 @@ from particle_os.documents.document import Mark
 from particle_os.errors import Problem
 from particle_os.recipe.attachments import Attachment
 from particle_os.recipe.base_reference import BaseReference
+from particle_os.recipe.boot_options import USUAL_DEVICES, Devices, StaticAddress, static_address
 from particle_os.recipe.checks.kinds import Check
 from particle_os.recipe.values import ProxyChoice
 
@@ -41,13 +42,18 @@ ErrorCode = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class BootTest(Options):
-    """The boot test of the finished image: the firmwares to boot under, and the checks."""
+    """The boot test of the finished image: the machines to boot on, and the checks."""
 
     firmware: Annotated[tuple[BootFirmware, ...], AtLeastOne()] | None = None
     """The firmwares to boot under: bios, uefi, or uefi-secure (UEFI with Secure Boot); by default
     every firmware that the boot loader supports, except uefi-secure."""
     checks: tuple[Check, ...] = ()
     """Checks in addition to the standard ones: systemd has settled, and no unit has failed."""
+    devices: Devices = USUAL_DEVICES
+    """The devices of the test machine; the image boots once with each combination."""
+    network: StaticAddress | None = None
+    """The static address of the image, so that the host reaches it; by default the first one of the
+    recipe's stage `network`."""
 
     def __post_init__(self) -> None:
         if self.firmware is not None and len(set(self.firmware)) < len(self.firmware):
@@ -122,6 +128,11 @@ class LoadedRecipe:
     def firmwares(self) -> tuple[BootFirmware, ...]:
         """The firmwares under which the image is booted."""
         return self.recipe.boot_test.firmware or self.disk.firmwares
+
+    @property
+    def address(self) -> StaticAddress | None:
+        """The static address of the image in the boot test, if it has one."""
+        return self.recipe.boot_test.network or static_address(self.recipe.stages)
 
     def without_network(self) -> LoadedRecipe:
         """The recipe with stages that reach no network. The host still fetches packages."""

@@ -67,7 +67,7 @@ def workflow_commands(image: str, verdicts: Sequence[Verdict]) -> list[str]:
 
 def _line(image: str, verdict: Verdict) -> str:
     level = "notice" if verdict.passed else "warning" if verdict.accepted else "error"
-    title = f"boot test of {image} ({verdict.firmware}): {verdict.status}"
+    title = f"boot test of {image} ({verdict.machine}): {verdict.status}"
     failed = [f"{c.name}: {c.detail}" for c in verdict.checks if not c.passed]
     message = "\n".join(failed) if verdict.status == "checks-failed" else verdict.message
     return f"::{level} title={command_value(title, ':,')}::{command_value(message)}"

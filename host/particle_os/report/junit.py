@@ -47,7 +47,7 @@ def _suite(top: ET.Element, image: str, verdict: Verdict) -> None:
     suite = ET.SubElement(
         top,
         "testsuite",
-        name=f"{image} ({verdict.firmware})",
+        name=f"{image} ({verdict.machine})",
         tests=str(1 + len(verdict.checks)),
         failures=str(len(failures) + (not booted and not broken)),
         errors=str(int(broken)),

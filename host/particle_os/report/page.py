@@ -97,7 +97,7 @@ def document(
 ) -> str:
     """Returns the HTML page for the image or recipe `name`.
 
-    `evidence` has the directory of each firmware with the evidence of this test. `failure` is the
+    `evidence` has the directory of each machine with the evidence of this test. `failure` is the
     error that ended the build. Without `packages`, the page shows the packages of the evidence.
     """
     packages = packages or installed(evidence or {}, verdicts)
@@ -112,7 +112,7 @@ def document(
         result=result,
         created=_date(result.created if result is not None else time.time()),
         figures=_figures(verdicts, result, packages),
-        boots=[_boot(verdict, (evidence or {}).get(verdict.firmware)) for verdict in verdicts],
+        boots=[_boot(verdict, (evidence or {}).get(verdict.machine)) for verdict in verdicts],
         artifacts=result.artifacts[:ITEMS] if result else (),
         stages=_stages(result) if result else (),
         phases=_bars(list(result.phases.items())[:ITEMS]) if result else (),
@@ -192,7 +192,7 @@ def _figures(
     verdicts: Sequence[Verdict], result: Result | None, packages: Sequence[Package]
 ) -> list[tuple[str, str]]:
     """The figures at the top of the page: a label and a value for each."""
-    figures = [(f"boot, {FIRMWARE[v.firmware]}", duration(v.seconds)) for v in verdicts]
+    figures = [(f"boot, {_machine(v)}", duration(v.seconds)) for v in verdicts]
     if checks := [check for verdict in verdicts for check in verdict.checks]:
         figures.append(("checks hold", f"{sum(c.passed for c in checks)} of {len(checks)}"))
     if result is not None and result.artifacts:
@@ -203,6 +203,11 @@ def _figures(
     if result is not None and result.phases:
         figures.append(("build", duration(sum(result.phases.values()))))
     return figures
+
+
+def _machine(verdict: Verdict) -> str:
+    """The machine of a verdict, for people."""
+    return " ".join(filter(None, (FIRMWARE[verdict.firmware], verdict.devices)))
 
 
 def _boot(verdict: Verdict, place: Path | None) -> Boot:
@@ -218,7 +223,7 @@ def _boot(verdict: Verdict, place: Path | None) -> Boot:
     }
     return Boot(
         verdict=verdict,
-        firmware=FIRMWARE[verdict.firmware],
+        firmware=_machine(verdict),
         phases=_waterfall(verdict),
         checks=sorted(verdict.checks[:ITEMS], key=lambda check: check.passed),
         facts=facts,
@@ -261,7 +266,7 @@ def _slowest(lines: Sequence[str]) -> list[Bar]:
 def installed(evidence: Mapping[str, Path], verdicts: Sequence[Verdict]) -> list[Package]:
     """The packages that a booted system reported."""
     for verdict in verdicts:
-        place = evidence.get(verdict.firmware)
+        place = evidence.get(verdict.machine)
         found = map(INSTALLED.fullmatch, _read(place, files.PACKAGES))
         packages = [
             Package(name=m[1], version=m[2], architecture=m[3], size=int(m[4] or 0) * 1024)

@@ -72,7 +72,7 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
     for verdict in result.boot:
         style = "green" if verdict.passed else "red"
         text = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"
-        console.print(Text(f"{verdict.firmware:>6}  {text}", style=style))
+        console.print(Text(f"{verdict.machine:>6}  {text}", style=style))
         for check in verdict.checks:
             sign, style = ("ok", "green") if check.passed else ("FAILED", "red")
             text = f"{check.name}: {check.detail[:200]}"

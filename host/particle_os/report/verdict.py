@@ -13,7 +13,7 @@ from particle_os.sandbox.verification import defective
 
 
 def data(verdicts: Sequence[Verdict]) -> object:
-    """The verdicts as JSON shows them: one as an object, those of several firmwares as an array."""
+    """The verdicts as JSON shows them: one as an object, those on several machines as an array."""
     found = [verdict.model_dump(mode="json") for verdict in verdicts]
     return found[0] if len(found) == 1 else found
 
@@ -23,7 +23,7 @@ def lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
     for verdict in verdicts:
         for check in verdict.checks:
             yield f"{'ok    ' if check.passed else 'FAILED'} {check.name}: {check.detail[:200]}"
-        how = f"{verdict.status} in {verdict.seconds:.1f} s under {verdict.firmware}"
+        how = f"{verdict.status} in {verdict.seconds:.1f} s under {verdict.machine}"
         yield f"{how}: {verdict.message}"
 
 
@@ -60,5 +60,5 @@ def failure_of(result: Result, directory: Path) -> ParticleError | None:
     if result.is_good:
         return None
     verdict = next(v for v in result.boot if not v.passed)
-    console = Path(f"{result.recipe}.evidence") / verdict.firmware / CONSOLE
+    console = Path(f"{result.recipe}.evidence") / verdict.machine / CONSOLE
     return not_booted(verdict, directory / console)

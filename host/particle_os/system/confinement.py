@@ -62,7 +62,8 @@ class Confinement:
       missing or closed to the user are left out. The program may read what it may write.
     - `tcp` is about connections: with "ephemeral", the program may only listen, on a port that the
       kernel chooses. Linux before 6.7 does not restrict TCP.
-    - `connects` are ports that the program may connect to, on any host.
+    - `connects` are ports that the program may connect to, on any host; `listens` are ports that
+      it may listen on.
     - `memory` limits the address space, in bytes, without the arenas of malloc(3).
     - `file_size` limits each file that the program writes, in bytes: SIGXFSZ ends it there.
     """
@@ -71,6 +72,7 @@ class Confinement:
     writes: tuple[Path, ...] = ()
     tcp: Tcp = "none"
     connects: tuple[int, ...] = ()
+    listens: tuple[int, ...] = ()
     memory: int = 4 * GIB
     file_size: int | None = None
 
@@ -84,6 +86,8 @@ class Confinement:
         memory = self.memory + ARENAS * (os.cpu_count() or 1)
         abi = landlock_abi()
         rules = list(_rules(self, program))
+        ports = [(port, CONNECT_TCP) for port in self.connects]
+        ports += [(port, BIND_TCP) for port in self.listens]
 
         def enter() -> None:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -94,7 +98,7 @@ class Confinement:
                 # An ordinary user has none, and the kernel refuses.
                 _libc().prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
             if abi:
-                _restrict(abi, rules, self.tcp, self.connects)
+                _restrict(abi, rules, self.tcp, ports)
 
         return enter
 
@@ -127,7 +131,7 @@ def _limit(kind: int, limit: int) -> None:
 
 
 def _restrict(
-    abi: int, rules: Iterable[tuple[str, int]], tcp: Tcp, connects: Iterable[int]
+    abi: int, rules: Iterable[tuple[str, int]], tcp: Tcp, ports: Iterable[tuple[int, int]]
 ) -> None:
     files = sum(bits for since, bits in ALL_SINCE.items() if abi >= since)
     limited = tcp != "any" and abi >= NETWORK_ABI
@@ -143,8 +147,8 @@ def _restrict(
     if limited and tcp == "ephemeral":
         # Port 0 stands for a port that the kernel chooses.
         _call(ADD_RULE, ruleset, RULE_NET_PORT, struct.pack("=QQ", BIND_TCP, 0), 0)
-    for port in connects if limited else ():
-        _call(ADD_RULE, ruleset, RULE_NET_PORT, struct.pack("=QQ", CONNECT_TCP, port), 0)
+    for port, right in ports if limited else ():
+        _call(ADD_RULE, ruleset, RULE_NET_PORT, struct.pack("=QQ", right, port), 0)
     if _libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
     _call(RESTRICT_SELF, ruleset, 0)

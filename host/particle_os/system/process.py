@@ -113,6 +113,7 @@ def started(
     stdin: IO[bytes] | int | None = None,
     stdout: IO[bytes] | int = subprocess.PIPE,
     stderr: int = subprocess.STDOUT,
+    directory: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a program for as long as the context lasts; its output comes through a pipe.
 
@@ -130,6 +131,7 @@ def started(
                     stdout=stdout,
                     stderr=stderr,
                     env=environment(env or {}),
+                    cwd=directory,
                     start_new_session=True,
                     preexec_fn=child_of_ours(signal.SIGTERM, within, command[0]),
                 )

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from particle_os.vm import smbios
+from particle_os.vm.devices import hardware
+from particle_os.vm.devices.hardware import VIRTIO, CardModel, Hardware
+from particle_os.vm.devices.user_network import UserNetwork
 from particle_os.vm.traffic import FRAME_BYTES
 
 QMP_SOCKET = "qmp.sock"
@@ -49,7 +52,7 @@ class StandaloneImage:
 
 @dataclass(frozen=True)
 class Disk:
-    """A virtio disk, which the guest finds by its `serial`.
+    """A disk, which the guest finds by its `serial`.
 
     `backing` lists the qcow2 files below a qcow2 overlay, the lowest first, above `image` if there
     is one. It is empty when the file must stand alone. With None, QEMU takes the backing file from
@@ -66,7 +69,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class EmptyDisk:
-    """A virtio disk of zeroes: the placeholder of another disk in a machine that is saved."""
+    """A disk of zeroes: the placeholder of another disk in a machine that is saved."""
 
     serial: str
 
@@ -90,6 +93,17 @@ class Uefi:
     code: Path
     variables: Path
     secure: bool = False
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A TCP port of the guest, and the port on 127.0.0.1 that leads to it.
+
+    The kernel chooses the host's port 0.
+    """
+
+    guest: int
+    host: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,10 @@ class MachineSpec:
     network: Literal["none", "isolated", "isolated-ssh", "two-cards"] = "none"
     credentials: dict[str, bytes] = field(default_factory=dict)
     # Further TCP ports of the guest that the host reaches on ports of 127.0.0.1.
-    forwards: tuple[int, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    # The addresses of an isolated network; with None, the guest gets QEMU's by DHCP.
+    addresses: UserNetwork | None = None
+    hardware: Hardware = VIRTIO
     # Names of Unix sockets: the second serial port, and the firmware's debug port.
     probe_socket: str | None = None
     firmware_socket: str | None = None
@@ -154,10 +171,8 @@ def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[st
     argv += ["-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off"]
     argv += ["-mon", "chardev=qmp,mode=control"]
     argv += _network(spec)
-    for index, disk in enumerate(spec.disks):
-        node = f"disk-{disk.serial}"
-        argv += ["-blockdev", json.dumps(blockdev(disk, node))]
-        argv += ["-device", json.dumps({**_device(disk, node), "bootindex": index + 1})]
+    argv += _disks(spec)
+    argv += hardware.tpm_options() if spec.hardware.tpm else []
     if spec.restored:
         argv += ["-incoming", "defer"]
     if spec.direct_boot is None:
@@ -180,11 +195,15 @@ def _network(spec: MachineSpec) -> list[str]:
     """
     if spec.network == "none":
         return []
-    ports = (*([] if spec.network == "isolated" else [22]), *spec.forwards)
-    modes = ["restrict=on", *(f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in ports)]
+    given = spec.addresses
+    forwards = (*([] if spec.network == "isolated" else [Forward(22)]), *spec.forwards)
+    guest = "" if given is None else str(given.guest.ip)
+    modes = ["restrict=on", *(given.modes() if given is not None else [])]
+    modes += [f"hostfwd=tcp:127.0.0.1:{each.host}-{guest}:{each.guest}" for each in forwards]
+    model = spec.hardware.card
     if spec.network != "two-cards":
-        return _card("net0", *modes)
-    argv = [*_card(CONTROL, f"net={CONTROL_NETWORK}", *modes), *_card(OUTSIDE)]
+        return _card("net0", model, *modes)
+    argv = _card(CONTROL, model, f"net={CONTROL_NETWORK}", *modes) + _card(OUTSIDE, model)
     # QEMU's names of the queues are the network's, not the guest's.
     for file, queue in ((SENT, "rx"), (RECEIVED, "tx")):
         dump = f"filter-dump,id={queue},netdev={OUTSIDE},queue={queue},file={file}"
@@ -192,9 +211,19 @@ def _network(spec: MachineSpec) -> list[str]:
     return argv
 
 
-def _card(name: str, *modes: str) -> list[str]:
+def _card(name: str, model: CardModel, *modes: str) -> list[str]:
     backend = ",".join([f"user,id={name},ipv6=off", *modes])
-    return ["-netdev", backend, "-device", f"virtio-net-pci,netdev={name},romfile="]
+    return ["-netdev", backend, "-device", hardware.card_device(model, name)]
+
+
+def _disks(spec: MachineSpec) -> list[str]:
+    nodes = [(f"disk-{disk.serial}", disk.serial) for disk in spec.disks]
+    argv = []
+    for disk, (node, _) in zip(spec.disks, nodes, strict=True):
+        argv += ["-blockdev", json.dumps(blockdev(disk, node))]
+    for device in hardware.disk_devices(spec.hardware.disk, nodes):
+        argv += ["-device", device]
+    return argv
 
 
 def _uefi(uefi: Uefi) -> list[str]:
@@ -254,17 +283,3 @@ def image_options(path: Path, image_format: ImageFormat) -> str:
     """
     name = str(path.absolute()).replace(",", ",,")
     return f"driver={image_format},file.driver=file,file.filename={name}"
-
-
-def _device(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:
-    """Returns a disk's front end for `-device`.
-
-    When the host's disk is full, the guest gets an error; otherwise QEMU would stop the guest.
-    """
-    return {
-        "driver": "virtio-blk-pci",
-        "drive": node,
-        "serial": disk.serial,
-        "werror": "report",
-        "rerror": "report",
-    }

@@ -14,6 +14,7 @@ from particle_os.vm import smbios
 from particle_os.vm.argv import QMP_SOCKET, Disk, MachineSpec, qemu_argv
 from particle_os.vm.capture import Capture, capturing
 from particle_os.vm.console import Console, ConsoleLog
+from particle_os.vm.devices.tpm import running_tpm
 from particle_os.vm.monitor import Monitor
 from particle_os.vm.traffic import Traffic
 
@@ -39,11 +40,13 @@ def confinement(spec: MachineSpec, directory: Path) -> Confinement:
     tcp: Tcp = "any" if spec.network == "two-cards" else "none"
     if spec.forwards or spec.network == "isolated-ssh":
         tcp = "ephemeral"
+    listens = tuple(forward.host for forward in spec.forwards if forward.host)
     return Confinement(
         # QEMU works in its directory, and its paths may be relative to it.
         reads=tuple(directory / path for path in reads),
         writes=tuple(directory / path for path in writes),
         tcp=tcp,
+        listens=listens,
         memory=spec.memory + OVERHEAD,
     )
 
@@ -86,6 +89,8 @@ def running(
         capture = None
         if spec.network == "two-cards":
             capture = stack.enter_context(capturing(directory))
+        if spec.hardware.tpm:
+            stack.enter_context(running_tpm(directory))
         with held_back():
             console = Console(
                 qemu_argv(spec),

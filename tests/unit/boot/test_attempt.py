@@ -55,7 +55,7 @@ def boot(tmp_path, monkeypatch):
         monkeypatch.setattr(Evidence, "take_screen", lambda self, machine: done.append("screen"))
         monkeypatch.setattr(files, "fetch", lambda *more, with_plot: done.append("files"))
         request = BootRequest(
-            image=tmp_path / "x.raw", format=image_format, firmware="bios", acceleration=accel.TCG,
+            image=tmp_path / "x.raw", format=image_format, acceleration=accel.TCG,
             processors=accel.Processors(1, x2apic=False),
             checks=[],
             evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),

@@ -33,7 +33,7 @@ def test_what_commands_may_take_is_granted_to_the_boot():
 @pytest.mark.parametrize("console_only", [True, False])
 def test_only_a_system_that_is_asked_gets_credentials(tmp_path, console_only):
     request = BootRequest(
-        image=tmp_path / "x.raw", format="raw", firmware="bios", acceleration=accel.TCG,
+        image=tmp_path / "x.raw", format="raw", acceleration=accel.TCG,
         processors=accel.Processors(1, x2apic=False),
         evidence=Evidence(tmp_path, Path("x.raw"), plot=False, gate=Gate()),
         checks=[HttpCheck(http="/", port=8080)], memory=MEMORY, seconds=10,
@@ -41,5 +41,5 @@ def test_only_a_system_that_is_asked_gets_credentials(tmp_path, console_only):
     )  # fmt: skip
     spec = request.machine(tmp_path / "overlay", tmp_path, "0" * 32)
     assert bool(spec.credentials) != console_only
-    assert spec.forwards == (8080,)
+    assert [each.guest for each in spec.forwards] == [8080]
     assert [disk.path for disk in spec.disks] == [tmp_path / "overlay"]

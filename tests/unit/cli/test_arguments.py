@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from particle_os.boot.observation.verdict import Verdict
+from particle_os.boot.variants import USUAL
 from particle_os.cli import boot_test as boot_test_cli
 from particle_os.cli import inspect as inspect_cli
 from particle_os.cli import run as run_cli
@@ -59,25 +60,32 @@ def tested(monkeypatch, found):
 def test_a_boot_test_as_it_is_without_options(image, tested, found):
     result = run("boot-test", image)
     assert (result.exit_code, result.stdout) == (0, "passed in 9.0 s under bios: it is up\n")
-    assert tested == [boot_test.BootTestJob(image, "raw", ("bios",), ())]
+    assert tested == [boot_test.BootTestJob(image, "raw", (USUAL,), ())]
     assert found == [("auto", "debian-trixie")]
 
 
 def test_each_option_of_a_boot_test_arrives(image, tested, found, tmp_path, monkeypatch):
     monkeypatch.setattr(firmwares, "check", lambda name: None)
     checks = tmp_path / "checks.yml"
-    checks.write_text("firmware: [bios, uefi]\nchecks: [{unit: cron.service}]\n")
+    checks.write_text(
+        "firmware: [bios, uefi]\nchecks: [{unit: cron.service}]\n"
+        "devices: {disk: [nvme, usb], processors: [3]}\nnetwork: {address: 192.0.2.10/24}\n"
+    )
     page, evidence = tmp_path / "page.html", tmp_path / "evidence"
     given = ("--unit", "ssh.service", "--checks", checks, "--memory", "2G", "--timeout", "7")
     run("boot-test", image, *given, "--report", page, "--evidence", evidence, "--accel", "tcg")
-    run("boot-test", image, "--firmware", "uefi", "--checks", checks)
+    machine = ("--devices", "ahci", "--network-card", "e1000e", "--memory", "1g", "--cpus", "4")
+    run("boot-test", image, "--firmware", "uefi", "--checks", checks, *machine)
     run("boot-test", image, "--console-only")
     first, second, third = tested
     units = (UnitCheck(unit="ssh.service"), UnitCheck(unit="cron.service"))
-    assert first == boot_test.BootTestJob(
-        image, "raw", ("bios", "uefi"), units, 2 << 30, 7, False, evidence
-    )
-    assert second.firmwares == ("uefi",)
+    names = ["bios-nvme", "bios-usb", "uefi-nvme", "uefi-usb"]
+    assert [variant.name for variant in first.variants] == names
+    assert {(variant.memory, variant.processors) for variant in first.variants} == {(2 << 30, 3)}
+    assert [str(variant.addresses.guest) for variant in first.variants] == ["192.0.2.10/24"] * 4
+    assert first == boot_test.BootTestJob(image, "raw", first.variants, units, 7, False, evidence)
+    (variant,) = second.variants
+    assert (variant.name, variant.memory, variant.processors) == ("uefi-ahci-e1000e", 1 << 30, 4)
     assert third.console_only is True
     assert found[0] == ("tcg", "debian-trixie")
     assert page.read_text() == "<html>"

@@ -3,6 +3,7 @@
 import pytest
 from particle_os.boot import session
 from particle_os.boot.observation.verdict import Verdict
+from particle_os.boot.variants import Variant
 from particle_os.errors import InfrastructureError
 from particle_os.jobs import boot_test
 from particle_os.report.progress import Progress
@@ -12,12 +13,12 @@ from particle_os.vm.accel import TCG
 def report(tmp_path, accelerate=lambda work, progress: TCG):
     image = tmp_path / "image.raw"
     image.touch()
-    test = boot_test.BootTestJob(image, "raw", ("bios", "uefi"), (), None, None, False, None)
+    test = boot_test.BootTestJob(image, "raw", (Variant("bios"), Variant("uefi")), ())
     return boot_test.run(test, accelerate, Progress([]))
 
 
-def passed(image, acceleration, *, firmware, **options):
-    return Verdict(status="passed", firmware=firmware, seconds=1.0, message="it is up")
+def passed(image, acceleration, *, variant, **options):
+    return Verdict(status="passed", firmware=variant.firmware, seconds=1.0, message="it is up")
 
 
 def test_each_firmware_has_its_verdict(tmp_path, monkeypatch):
@@ -32,10 +33,10 @@ def test_each_firmware_has_its_verdict(tmp_path, monkeypatch):
 
 
 def test_a_failure_of_the_host_is_the_last_verdict(tmp_path, monkeypatch):
-    def boot(image, acceleration, *, firmware, **options):
-        if firmware == "uefi":
+    def boot(image, acceleration, *, variant, **options):
+        if variant.firmware == "uefi":
             raise InfrastructureError("QEMU is gone")
-        return passed(image, acceleration, firmware=firmware)
+        return passed(image, acceleration, variant=variant)
 
     monkeypatch.setattr(session, "boot", boot)
     found = report(tmp_path)
@@ -57,9 +58,9 @@ def test_a_host_without_an_accelerator_has_a_report_too(tmp_path, monkeypatch):
 
 
 def test_an_image_that_does_not_boot_is_rejected_without_a_failure(tmp_path, monkeypatch):
-    def boot(image, acceleration, *, firmware, **options):
-        status = "passed" if firmware == "bios" else "units-failed"
-        return Verdict(status=status, firmware=firmware, seconds=1.0, message="so it is")
+    def boot(image, acceleration, *, variant, **options):
+        status = "passed" if variant.firmware == "bios" else "units-failed"
+        return Verdict(status=status, firmware=variant.firmware, seconds=1.0, message="so it is")
 
     monkeypatch.setattr(session, "boot", boot)
     found = report(tmp_path)
@@ -88,7 +89,7 @@ def test_evidence_that_is_not_of_this_test_is_in_no_report(tmp_path, monkeypatch
     place = evidence_of_others(tmp_path)
     if reason == "another user's":
         monkeypatch.setattr(boot_test.Evidence, "clear", refuse)
-    test = boot_test.BootTestJob(image, "raw", ("bios",), (), None, None, False, place)
+    test = boot_test.BootTestJob(image, "raw", (Variant(),), (), evidence=place)
     accelerate = refuse if reason == "no accelerator" else lambda work, progress: TCG
     found = boot_test.run(test, accelerate, Progress([]))
     assert found.failure.brief == reason

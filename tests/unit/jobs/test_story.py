@@ -33,6 +33,7 @@ from particle_os.jobs.planning import make_plan, make_stage_plan
 from particle_os.report.progress import Progress
 from particle_os.sandbox.helper import Helper
 from particle_os.system import publication
+from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import TCG
 from particle_os.vm.traffic import Traffic
 
@@ -235,10 +236,10 @@ def test_a_build_that_fails_before_its_stages_leaves_only_its_log(world):
     ("status", "expected"), [("passed", "passed"), ("timed-out", "not-booted")]
 )
 def test_a_boot_test_decides_what_becomes_of_the_image(world, monkeypatch, status, expected):
-    def boot(image, acceleration, *, firmware, evidence, **options):
+    def boot(image, acceleration, *, variant, evidence, **options):
         assert image.read_bytes() == CONTENT
         assert evidence.image == Path("../../server.raw")
-        return Verdict(status=status, firmware=firmware, seconds=1.0, message="seen")
+        return Verdict(status=status, firmware=variant.firmware, seconds=1.0, message="seen")
 
     monkeypatch.setattr(session, "boot", boot)
     result = built(world, boot_test=True)
@@ -290,7 +291,7 @@ def test_a_missing_firmware_ends_the_build_before_its_preparation(world, monkeyp
     def refuse(firmware):
         raise UsageError(f"{firmware} is not installed")
 
-    monkeypatch.setattr(build.firmwares, "check", refuse)
+    monkeypatch.setattr(firmwares, "check", refuse)
     world.fails = "preparation"
     plan = make_plan(world.path / "server.yml", BuildOptions(output_directory=world.out))
     with pytest.raises(UsageError, match="bios is not installed"):

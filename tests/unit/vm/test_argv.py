@@ -13,6 +13,7 @@ from particle_os.vm.argv import (
     DirectBoot,
     Disk,
     EmptyDisk,
+    Forward,
     MachineSpec,
     Uefi,
     qemu_argv,
@@ -203,7 +204,7 @@ def test_without_uefi_there_is_no_flash():
         ({}, "none"),
         ({"network": "isolated"}, "none"),
         ({"network": "isolated-ssh"}, "ephemeral"),
-        ({"forwards": (80,)}, "ephemeral"),
+        ({"forwards": (Forward(80),)}, "ephemeral"),
         ({"network": "two-cards"}, "any"),
     ],
 )

@@ -45,6 +45,11 @@ LAST_SEEN = {
 Outcome = tuple[BootStatus, str]
 
 
+def machine_name(firmware: Firmware, devices: str) -> str:
+    """Returns the name of a machine in results, and of its directory of evidence."""
+    return f"{firmware}-{devices}" if devices else firmware
+
+
 class CheckResult(pydantic.BaseModel):
     """The result of one check; `detail` is the finding. The texts are untrusted and escaped."""
 
@@ -56,12 +61,14 @@ class CheckResult(pydantic.BaseModel):
 
 
 class Verdict(pydantic.BaseModel):
-    """The verdict on one image under one firmware."""
+    """The verdict on one image on one machine."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
     status: BootStatus
     firmware: Firmware = "bios"
+    # What sets the machine apart from the usual one, such as nvme-e1000e; empty for the usual one.
+    devices: str = ""
     seconds: float
     message: str
     # Seconds until each phase appeared; after a restart, the phases of the last start.
@@ -75,6 +82,11 @@ class Verdict(pydantic.BaseModel):
     # The facts in the running system's answer; empty without an answer. Untrusted text, escaped.
     facts: dict[str, str] = {}
     console_tail: tuple[str, ...] = ()
+
+    @property
+    def machine(self) -> str:
+        """The name of the machine: the firmware, and what else is not usual."""
+        return machine_name(self.firmware, self.devices)
 
     @property
     def passed(self) -> bool:
@@ -111,11 +123,12 @@ class Observation:
     def passed(self) -> bool:
         return self.status == "passed"
 
-    def verdict(self, firmware: Firmware) -> Verdict:
-        """Returns the verdict on the image that was booted under `firmware`."""
+    def verdict(self, firmware: Firmware, devices: str) -> Verdict:
+        """Returns the verdict on the image that was booted under `firmware` with `devices`."""
         return Verdict(
             status=self.status,
             firmware=firmware,
+            devices=devices,
             seconds=self.seconds,
             message=self.message,
             phases=dict(self.progress.phases),
