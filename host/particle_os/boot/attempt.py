@@ -141,7 +141,10 @@ class _Attempt:
     def _judged(self) -> Observation:
         data = self.answer.data
         facts = probe.facts(data, self.nonce)
-        checks = check_results(self.request.checks, data, self.nonce, self.machine)
+        emulated = self.request.acceleration.name == "tcg"
+        checks = check_results(
+            self.request.checks, data, self.nonce, self.machine, emulated=emulated
+        )
         return self._observed(judge(facts, checks), facts, checks)
 
     def _shut_down(self, found: Observation) -> Observation:

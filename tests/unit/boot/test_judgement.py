@@ -5,7 +5,7 @@ from particle_os.boot import judgement
 from particle_os.boot.observation.verdict import BootProgress, CheckResult, Observation
 from particle_os.recipe.checks.base import Reply
 from particle_os.recipe.checks.contents import FileCheck
-from particle_os.recipe.checks.system import LocaleCheck, MountCheck, TimezoneCheck
+from particle_os.recipe.checks.system import BootTimeCheck, LocaleCheck, MountCheck, TimezoneCheck
 
 GOOD = {"state": "running", "failed": "", "machine-id": "a" * 32, "ssh-host-keys": "k"}
 REBOOT = CheckResult(name="reboot", passed=True, detail="")
@@ -82,7 +82,7 @@ def test_what_a_check_has_not_been_told_does_not_hold():
         FileCheck(file="/x", exists=False), TimezoneCheck(timezone="UTC"), LocaleCheck(locale="C"),
         MountCheck(mount="/"),
     ]  # fmt: skip
-    found = judgement.check_results(checks, b"", "0" * 32, None)
+    found = judgement.check_results(checks, b"", "0" * 32, None, emulated=False)
     assert [(each.passed, each.detail) for each in found] == [
         (False, "the system has not answered this check")
     ] * 4
@@ -108,3 +108,12 @@ def test_a_check_that_fails_at_the_second_boot_counts():
     found = judgement.compared(booted(), booted("checks-failed", checks=(REBOOT, bad)))
     assert found.status == "checks-failed"
     assert found.message == "unit x.service: x.service is failed"
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_boot_that_takes_too_long_under_emulation_says_so(monkeypatch, emulated):
+    check = BootTimeCheck(systemd_analyze=10)
+    monkeypatch.setattr(judgement.probe, "replies", lambda *a: [[Reply(0, "20000000")]])
+    (found,) = judgement.check_results([check], b"", "0" * 32, None, emulated=emulated)
+    assert found.detail.startswith("20.0 s, more than 10 s")
+    assert ("emulated" in found.detail) == emulated
