@@ -69,6 +69,7 @@ SINKS = {
         "vm/firmware": "prepare",
         "vm/machine": "running",
         "vm/overlay": "make_disk make_overlay copy_disk",
+        "boot/extras": "seed_disk",
         "vm/smbios": "write",
     },
     PEER: {

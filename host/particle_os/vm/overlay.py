@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from particle_os.errors import DeadlineExceeded, InfrastructureError
 from particle_os.system import process
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
-from particle_os.vm.argv import Disk, ImageFormat, blockdev
+from particle_os.vm.argv import Disk, ImageFormat, blockdev, image_options
 
 SECONDS = 30.0
+DESCRIPTION_BYTES = 1 << 20
 
 
 def make_disk(path: Path, size: int, deadline: Deadline, *, what: str) -> None:
@@ -53,6 +56,25 @@ def copy_disk(disk: Disk, copy: Path, deadline: Deadline, *, what: str) -> None:
     image = (disk.image.path,) if disk.image is not None else ()
     within = Confinement(reads=(disk.path, *(disk.backing or ()), *image), writes=(copy,))
     process.run([*argv, copy], deadline=deadline, what=what, within=within)
+
+
+def described(path: Path, deadline: Deadline) -> dict[str, Any]:
+    """Returns the output of `qemu-img info` about a qcow2 file; empty for any other file."""
+    try:
+        output = process.capture(
+            ["qemu-img", "info", "--force-share", "--output=json", "--image-opts"]
+            + [image_options(path, "qcow2")],
+            deadline=deadline.sooner(30, "looking at the overlay"),
+            what="looking at the overlay",
+            limit=DESCRIPTION_BYTES,
+            within=Confinement(reads=(path,)),
+        )
+    except DeadlineExceeded:
+        raise
+    except InfrastructureError:
+        return {}
+    found: dict[str, Any] = json.loads(output)
+    return found
 
 
 def _create(

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from particle_os.boot.extras import Extras
 from particle_os.boot.observation.verdict import Verdict
 from particle_os.boot.variants import USUAL
 from particle_os.cli import boot_test as boot_test_cli
@@ -15,6 +16,7 @@ from particle_os.jobs import boot_test, run_image, shell, single_stage
 from particle_os.jobs.plan import BuildOptions
 from particle_os.recipe.checks.system import UnitCheck
 from particle_os.vm import firmware as firmwares
+from particle_os.vm.argv import Forward
 
 from .command_line import run
 
@@ -128,8 +130,13 @@ def started(monkeypatch):
 def test_each_option_of_a_run_arrives(image, started, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ("--firmware", "uefi", "--ssh", "--memory", "3G", "--cpus", "3", "--accel", "tcg")
+    disk, data = tmp_path / "disk", tmp_path / "data"
+    disk.write_bytes(bytes(1024))
+    data.write_bytes(b"#cloud-config")
+    given += ("--disk", disk, "--user-data", data, "--forward", "8080:80", "--forward", "0:443")
     usual, other = run("run", image, "-q"), run("run", image, "--keep", *given)
     assert (usual.exit_code, usual.stderr) == (0, "")
+    extras = Extras([(disk, "raw")], b"#cloud-config", (Forward(80, 8080), Forward(443)))
     kept = tmp_path / "image.overlay.qcow2"
     assert other.stderr.splitlines() == ["note: searched", "told", f"kept: {kept}"]
     for _, _, options in started:
@@ -140,7 +147,7 @@ def test_each_option_of_a_run_arrives(image, started, tmp_path, monkeypatch):
             "acceleration auto",
             {
                 "format": "raw", "firmware": "bios", "memory": 1 << 30, "cpus": None, "ssh": False,
-                "kept": None,
+                "kept": None, "extras": Extras([]),
             },
         ),
         (
@@ -148,7 +155,7 @@ def test_each_option_of_a_run_arrives(image, started, tmp_path, monkeypatch):
             "acceleration tcg",
             {
                 "format": "raw", "firmware": "uefi", "memory": 3 << 30, "cpus": 3, "ssh": True,
-                "kept": kept,
+                "kept": kept, "extras": extras,
             },
         ),
     ]  # fmt: skip
