@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import yaml
 from particle_agent.contract.inspection import Package
 
 from particle_os import __version__
@@ -14,6 +18,8 @@ from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import ParticleError
 from particle_os.jobs.delivery import Delivery
 from particle_os.jobs.execution.run import Execution
+from particle_os.jobs.plan import Plan
+from particle_os.recipe import loading
 from particle_os.report import page
 from particle_os.report.results import ArtifactResult, BuildStatus, Result
 from particle_os.sandbox.verification import FindingResult, Verification
@@ -66,9 +72,33 @@ def write_result(
         packages=seen.packages,
         evidence={boot.machine: delivery.evidence / boot.machine for boot in result.boot},
         failure=failure,
+        source=gate.hide(_source(run.plan, delivery)),
     )
     delivery.write(result, report)
     return result
+
+
+def _source(plan: Plan, delivery: Delivery) -> page.Source:
+    """The recipe that was built, with its variables and includes put in.
+
+    A recipe that has changed since is left out: it is not what was built.
+    """
+    loaded, options = plan.loaded, plan.options
+    lines: list[str] = []
+    with suppress(ParticleError, OSError):
+        data = loading.resolved(
+            loaded.path,
+            options.variables,
+            base=options.base,
+            allow_outside=options.allow_outside,
+        )
+        if all(_digest(path) == digest for path, digest in loaded.files.items()):
+            lines = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).splitlines()
+    return page.Source(str(loaded.path), lines, delivery.staging)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _result(
@@ -99,6 +129,7 @@ def _result(
         verification=seen.verification,
         boot=tuple(seen.verdicts),
         phases=dict(run.progress.phases),
+        phase_starts={name: run.progress.phase_starts[name] for name in run.progress.phases},
         controller_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         notes=tuple(run.job.notes),
     )

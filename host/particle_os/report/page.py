@@ -25,24 +25,26 @@ from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
 from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.egress.record import Hosts
 from particle_os.errors import ParticleError, printable
-from particle_os.report.results import Result, StageResult
+from particle_os.report import charts, guidance
+from particle_os.report.charts import ITEMS, Bar
+from particle_os.report.guidance import Link, Step
+from particle_os.report.results import Result
 from particle_os.report.table import human_bytes
 from particle_os.system.regular_file import read_regular
 from particle_os.vm.traffic import Traffic
 
 TEXT_CHARACTERS = 400
 LINES = 200
-ITEMS = 500
 PACKAGES = 5000
-LARGEST, SLOWEST = 12, 8
+RECIPE_LINES = 2000
 PICTURE_BYTES = 1 << 20
 # More than escaping makes of the longest file that a system may send.
 EVIDENCE_BYTES = 16 << 20
-YEAR = 366 * 86400
 BEGINNINGS = {"png": b"\x89PNG\r\n\x1a\n", "svg+xml": b"<svg "}
 # Addresses of QEMU's user network.
 OURS = {"10.0.2.2": "the host itself", "10.0.2.3": "QEMU's resolver"}
 FIRMWARE = {"bios": "BIOS", "uefi": "UEFI", "uefi-secure": "UEFI with Secure Boot"}
+BOOT_TIMES = "boot-times"
 # The facts that the page shows first, and their titles.
 FACTS = {
     "system": "System",
@@ -51,22 +53,22 @@ FACTS = {
     "root-device": "Root",
     "timezone": "Time zone",
     "language": "Language",
-    "boot-times": "Boot time",
+    BOOT_TIMES: "Boot time",
 }
 UNIT_JOURNAL = "journal:"
-BLAMED = re.compile(r" *(\d{1,9}\.\d{3})s (\S+)")
 INSTALLED = re.compile(r"(\S+) (\S+) (\S+) (\d{1,12})?")
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A line of a bar chart; `start` and `width` in per cent of the chart's width."""
+class Source:
+    """The recipe of a build: its path, its lines without confidential values, the other files.
 
-    label: str
-    value: str
-    start: float
-    width: float
-    kind: str = ""
+    `directory` has the files of the build before it ends.
+    """
+
+    path: str
+    lines: Sequence[str]
+    directory: Path
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Boot:
     phases: Sequence[Bar]
     checks: Sequence[CheckResult]
     facts: Mapping[str, Sequence[str]]
+    startup: Sequence[tuple[str, str]]
     journals: Mapping[str, Sequence[str]]
     slowest: Sequence[Bar]
     journal: Sequence[str]
@@ -94,11 +97,13 @@ def document(
     packages: Sequence[Package] = (),
     evidence: Mapping[str, Path] | None = None,
     failure: ParticleError | None = None,
+    source: Source | None = None,
 ) -> str:
     """Returns the HTML page for the image or recipe `name`.
 
     `evidence` has the directory of each machine with the evidence of this test. `failure` is the
     error that ended the build. Without `packages`, the page shows the packages of the evidence.
+    `source` is the recipe of a build.
     """
     packages = packages or installed(evidence or {}, verdicts)
     status, message = _outcome(verdicts, result, failure)
@@ -114,18 +119,23 @@ def document(
         figures=_figures(verdicts, result, packages),
         boots=[_boot(verdict, (evidence or {}).get(verdict.machine)) for verdict in verdicts],
         artifacts=result.artifacts[:ITEMS] if result else (),
-        stages=_stages(result) if result else (),
-        phases=_bars(list(result.phases.items())[:ITEMS]) if result else (),
+        stages=charts.stages(result) if result else (),
+        phases=charts.build_waterfall(result) if result else (),
         networks=_networks(result) if result else (),
         hosts=_hosts(result) if result else (),
         notes=result.notes[:ITEMS] if result else (),
         findings=result.verification.findings[:ITEMS] if result and result.verification else (),
-        largest=_largest(packages),
+        largest=charts.largest(packages),
         packages=sorted(packages[:PACKAGES], key=lambda package: package.name),
         packages_total=len(packages),
+        packages_bytes=sum(package.size for package in packages),
+        steps=_steps(verdicts, result, failure, source),
+        links=_links(verdicts, result, failure, evidence or {}, source),
+        recipe=source.lines[:RECIPE_LINES] if source else (),
+        recipe_path=source.path if source else "",
         human=human_bytes,
         ours=OURS,
-        duration=duration,
+        duration=charts.duration,
         version=__version__,
     )
 
@@ -150,19 +160,6 @@ def _shown(value: Any) -> Any:
 
 def _date(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 0.4 s, 12.3 s, 4 min 5 s, 2 h 3 min."""
-    # A guest may report any time.
-    if not 0 <= seconds < YEAR:
-        return "?"
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _outcome(
@@ -192,7 +189,7 @@ def _figures(
     verdicts: Sequence[Verdict], result: Result | None, packages: Sequence[Package]
 ) -> list[tuple[str, str]]:
     """The figures at the top of the page: a label and a value for each."""
-    figures = [(f"boot, {_machine(v)}", duration(v.seconds)) for v in verdicts]
+    figures = [(f"boot, {_machine(v)}", charts.duration(v.seconds)) for v in verdicts]
     if checks := [check for verdict in verdicts for check in verdict.checks]:
         figures.append(("checks hold", f"{sum(c.passed for c in checks)} of {len(checks)}"))
     if result is not None and result.artifacts:
@@ -201,13 +198,38 @@ def _figures(
     if packages:
         figures.append(("packages", str(len(packages))))
     if result is not None and result.phases:
-        figures.append(("build", duration(sum(result.phases.values()))))
+        figures.append(("build", charts.duration(charts.build_seconds(result))))
     return figures
 
 
 def _machine(verdict: Verdict) -> str:
     """The machine of a verdict, for people."""
     return " ".join(filter(None, (FIRMWARE[verdict.firmware], verdict.devices)))
+
+
+def _steps(
+    verdicts: Sequence[Verdict],
+    result: Result | None,
+    failure: ParticleError | None,
+    source: Source | None,
+) -> Sequence[Step]:
+    """What to do next; of an image alone, and of a build that succeeded, nothing."""
+    if result is None or source is None:
+        return ()
+    return guidance.steps(result, failure, verdicts, source.path)
+
+
+def _links(
+    verdicts: Sequence[Verdict],
+    result: Result | None,
+    failure: ParticleError | None,
+    evidence: Mapping[str, Path],
+    source: Source | None,
+) -> Sequence[Link]:
+    """The files to look at after a failure."""
+    if result is None or source is None or (failure is None and result.is_good):
+        return ()
+    return guidance.links(result.recipe, source.directory, evidence, verdicts)
 
 
 def _boot(verdict: Verdict, place: Path | None) -> Boot:
@@ -221,14 +243,18 @@ def _boot(verdict: Verdict, place: Path | None) -> Boot:
         for name, title in FACTS.items()
         if verdict.facts.get(name)
     }
+    startup = charts.startup(verdict.facts.get(BOOT_TIMES, ""))
+    if startup:
+        facts.pop(FACTS[BOOT_TIMES])
     return Boot(
         verdict=verdict,
         firmware=_machine(verdict),
-        phases=_waterfall(verdict),
+        phases=charts.waterfall(verdict),
         checks=sorted(verdict.checks[:ITEMS], key=lambda check: check.passed),
         facts=facts,
+        startup=startup,
         journals=journals,
-        slowest=_slowest(_read(place, files.BLAME)),
+        slowest=charts.slowest(_read(place, files.BLAME)),
         journal=_lines(_read(place, files.JOURNAL)),
         tail=_lines((console_tail(place / CONSOLE) if place else ()) or verdict.console_tail),
         screen=picture(place / SCREEN, "png") if place else None,
@@ -257,12 +283,6 @@ def _read(place: Path | None, name: str) -> list[str]:
     return data.decode("utf-8", "replace").splitlines()
 
 
-def _slowest(lines: Sequence[str]) -> list[Bar]:
-    """The units that took longest to start."""
-    found = filter(None, map(BLAMED.fullmatch, lines[:SLOWEST]))
-    return _bars([(m[2], float(m[1])) for m in found])
-
-
 def installed(evidence: Mapping[str, Path], verdicts: Sequence[Verdict]) -> list[Package]:
     """The packages that a booted system reported."""
     for verdict in verdicts:
@@ -283,73 +303,10 @@ def _lines(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(lines)[-LINES:]
 
 
-def _waterfall(verdict: Verdict) -> list[Bar]:
-    """A bar for each phase, from its first sign to the first sign of the next phase.
-
-    The last phase ends with the verdict. The firmware starts at 0.
-    """
-    seen = list(verdict.phases.items())[:ITEMS]
-    phases = [(name, 0.0 if name == "firmware" else at) for name, at in seen]
-    total = max([verdict.seconds, *verdict.phases.values()], default=0.0)
-    ends = [*(at for _, at in phases), total][1:]
-    bars = []
-    for index, ((name, at), end) in enumerate(zip(phases, ends, strict=True)):
-        last = index == len(phases) - 1
-        bars.append(
-            Bar(
-                label=name,
-                value=duration(end - at),
-                start=_percent(at, total),
-                width=_percent(end - at, total),
-                kind="bad" if last and not verdict.accepted else "",
-            )
-        )
-    return bars
-
-
-def _percent(part: float, whole: float) -> float:
-    return round(min(100.0, max(0.0, 100 * part / whole)), 2) if whole > 0 else 0.0
-
-
-def _bars(values: Sequence[tuple[str, float]]) -> list[Bar]:
-    longest = max((seconds for _, seconds in values), default=0.0)
-    return [
-        Bar(label, duration(seconds), 0.0, _percent(seconds, longest)) for label, seconds in values
-    ]
-
-
-def _stages(result: Result) -> list[Bar]:
-    stages = result.stages[:ITEMS]
-    longest = max((stage.seconds or 0.0 for stage in stages), default=0.0)
-    bars = []
-    for stage in stages:
-        if stage.status != "done":
-            value = stage.status.replace("-", " ")
-        elif stage.cached:
-            value = "cached"
-        else:
-            value = duration(stage.seconds or 0.0)
-        bars.append(
-            Bar(
-                label=_called(stage),
-                value=value,
-                start=0.0,
-                width=_percent(stage.seconds or 0.0, longest),
-                kind="bad" if stage.status == "failed" else "",
-            )
-        )
-    return bars
-
-
-def _called(stage: StageResult) -> str:
-    called = f"{stage.name} ({stage.type})" if stage.name else stage.type
-    return f"{stage.index + 1}. {called}"
-
-
 def _networks(result: Result) -> list[tuple[str, Traffic]]:
     """The stages that reached the network, and what each of them reached."""
     return [
-        (_called(stage), stage.network)
+        (charts.called(stage), stage.network)
         for stage in result.stages[:ITEMS]
         if stage.network is not None and stage.network.reached
     ]
@@ -358,16 +315,7 @@ def _networks(result: Result) -> list[tuple[str, Traffic]]:
 def _hosts(result: Result) -> list[tuple[str, Hosts]]:
     """The stages with a proxy, and the hosts that each of them has asked for."""
     return [
-        (_called(stage), stage.hosts)
+        (charts.called(stage), stage.hosts)
         for stage in result.stages[:ITEMS]
         if stage.hosts is not None and (stage.hosts.reached or stage.hosts.refused)
-    ]
-
-
-def _largest(packages: Sequence[Package]) -> list[Bar]:
-    found = sorted(packages, key=lambda package: package.size, reverse=True)[:LARGEST]
-    return [
-        Bar(p.name, human_bytes(p.size), 0.0, _percent(p.size, found[0].size))
-        for p in found
-        if p.size > 0
     ]

@@ -104,6 +104,9 @@ class Progress:
         # Threads that run programs of the host emit their lines.
         self._lock = threading.Lock()
         self.phases: dict[str, float] = {}
+        # When each phase started, in seconds since the first one did.
+        self.phase_starts: dict[str, float] = {}
+        self._first_start: float | None = None
 
     def add(self, sink: Sink) -> None:
         self._sinks.append(sink)
@@ -125,6 +128,9 @@ class Progress:
         """Announces a step and times it."""
         self.emit(PhaseStarted(name))
         started = time.monotonic()
+        if self._first_start is None:
+            self._first_start = started
+        self.phase_starts[name] = round(started - self._first_start, 3)
         try:
             yield
         finally:

@@ -26,7 +26,7 @@ BuildStatus = Literal["passed", "not-tested", "not-booted", "defective", "failed
 
 
 class StageResult(Record):
-    """One stage; `seconds` by the guest's clock.
+    """One stage; `seconds` by the guest's clock, those of a failed stage by the host's.
 
     `parts` has the seconds of the slowest commands and packages. A part may contain another part,
     and parts may have run at the same time.
@@ -108,6 +108,8 @@ class Result(Record):
     boot: tuple[Verdict, ...]
     # Seconds by the host's clock.
     phases: dict[str, float]
+    # When each phase started, in seconds since the first one did.
+    phase_starts: dict[str, float] = pydantic.Field(default_factory=dict)
     # The peak memory of the controller, without QEMU.
     controller_peak_rss_bytes: int
     notes: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.egress.record import HostReached, HostRefused, Hosts
 from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.records import AptProxyResult
-from particle_os.report import page
+from particle_os.report import charts, page
 from particle_os.report.results import ArtifactResult, HelperResult, Result, StageResult
 from particle_os.sandbox.verification import FindingResult, Verification
 from particle_os.vm.traffic import Reached, Traffic
@@ -103,6 +103,7 @@ def full(text, evidence):
         packages=[Package(name=text, version=text, architecture=text, size=3 << 20)] * 3,
         evidence={firmware: evidence / firmware for firmware in ("bios", "uefi")},
         failure=StageFailed(text, hint=text, where=text, tail=[text, text]),
+        source=page.Source(text, [text, text], evidence),
     )
 
 
@@ -168,7 +169,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(evidence):
     assert not {"iframe", "object", "embed", "link", "base", "form"} & {*found.tags}
     assert not re.search(r"url\(|@import|https?:", text)
     for _, name, value in found.attributes:
-        assert not name.startswith("on") and name != "href"
+        assert not name.startswith("on")
+        if name == "href":
+            assert value.startswith("./") and not re.search(r"[^\w./%-]", value)
         if name == "src":
             assert value.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,"))
     policies = [v for t, n, v in found.attributes if (t, n) == ("meta", "content")]
@@ -292,7 +295,7 @@ def test_what_ended_the_build_is_told():
 
 
 def test_the_phases_of_a_boot_follow_each_other_and_fill_its_time():
-    bars = page._waterfall(verdict("systemd"))
+    bars = charts.waterfall(verdict("systemd"))
     assert [bar.label for bar in bars] == ["firmware", "kernel", "systemd"]
     assert [bar.value for bar in bars] == ["2.0 s", "5.0 s", "5.5 s"]
     assert [bar.start for bar in bars] == [0.0, 16.0, 56.0]
@@ -306,7 +309,7 @@ def test_odd_times_stay_within_the_chart(seconds):
     odd = Verdict(
         status="passed", seconds=seconds, message="", phases={"kernel": 3.0, "systemd": 1.0}
     )
-    for bar in page._waterfall(odd):
+    for bar in charts.waterfall(odd):
         assert 0 <= bar.start <= 100
         assert 0 <= bar.width <= 100
 
@@ -318,7 +321,7 @@ def test_odd_times_stay_within_the_chart(seconds):
      (366 * 86400, "?")],
 )  # fmt: skip
 def test_durations(seconds, told):
-    assert page.duration(seconds) == told
+    assert charts.duration(seconds) == told
 
 
 def luminance(colour):
@@ -344,7 +347,7 @@ def test_text_can_be_read_on_its_ground(scheme, text, ground):
 
 def test_the_slowest_units_come_with_their_times():
     lines = ["    62.500s slow.service", "     0.678s quick.service", "nonsense", "", "5s a b"]
-    bars = page._slowest(lines)
+    bars = charts.slowest(lines)
     assert [(bar.label, bar.value, bar.width) for bar in bars] == [
         ("slow.service", "62.5 s", 100.0),
         ("quick.service", "0.7 s", 1.08),
@@ -374,11 +377,11 @@ def test_the_chart_of_stages():
         StageResult(index=2, type="users", status="failed", seconds=1.0),
         StageResult(index=3, type="qemu", status="not-run"),
     )
-    assert page._stages(result("x", stages=stages)) == [
-        page.Bar("1. tools (apt)", "4.0 s", 0.0, 100.0),
-        page.Bar("2. run", "cached", 0.0, 0.0),
-        page.Bar("3. users", "failed", 0.0, 25.0, "bad"),
-        page.Bar("4. qemu", "not run", 0.0, 0.0),
+    assert charts.stages(result("x", stages=stages)) == [
+        charts.Bar("1. tools (apt)", "4.0 s", 0.0, 100.0),
+        charts.Bar("2. run", "cached", 0.0, 0.0),
+        charts.Bar("3. users", "failed, 1.0 s", 0.0, 25.0, "bad"),
+        charts.Bar("4. qemu", "not run", 0.0, 0.0),
     ]
 
 
@@ -409,9 +412,9 @@ def test_the_largest_packages_come_first_and_empty_ones_not_at_all():
         Package(name=name, version="1", architecture="all", size=size << 20)
         for name, size in (("none", 0), ("small", 1), ("large", 4))
     ]
-    assert page._largest(packages) == [
-        page.Bar("large", "4 MiB", 0.0, 100.0),
-        page.Bar("small", "1 MiB", 0.0, 25.0),
+    assert charts.largest(packages) == [
+        charts.Bar("large", "4 MiB", 0.0, 100.0),
+        charts.Bar("small", "1 MiB", 0.0, 25.0),
     ]
 
 
@@ -424,3 +427,117 @@ def test_a_report_follows_no_link_and_waits_for_no_fifo(tmp_path):
     os.mkfifo(place / files.PACKAGES)
     text = page.document("x.qcow2", [verdict("x", "passed")], evidence={"bios": place})
     assert "diary" not in text
+
+
+def failed(tmp_path, failure=None, status="failed", verdicts=(), **changes):
+    """The page of a build of web.yml that failed, with a log and no other file of the build."""
+    (tmp_path / "x.log").touch()
+    made = result("x", verdicts, status=status, **changes)
+    source = page.Source("my recipes/web.yml", ["name: web"], tmp_path)
+    places = {"bios": tmp_path / "bios"}
+    text = page.document(
+        "x", verdicts, result=made, failure=failure, source=source, evidence=places
+    )
+    return Page(text)
+
+
+def test_a_failed_stage_comes_with_the_next_commands_and_its_files(tmp_path):
+    error = StageFailed("apt-get failed", hint="Correct the package's name.")
+    made = failed(tmp_path, error)
+    assert "Correct the package's name." in made.text
+    assert "particle-os shell 'my recipes/web.yml' --failed" in made.text
+    assert "particle-os build 'my recipes/web.yml'" in made.text
+    assert [v for t, n, v in made.attributes if n == "href"] == ["./x.log"]
+
+
+def test_a_failure_of_the_host_leads_to_the_doctor(tmp_path):
+    assert "particle-os doctor" in failed(tmp_path, InfrastructureError("no QEMU")).text
+
+
+def test_an_image_that_did_not_boot_can_be_booted_by_hand(tmp_path):
+    (tmp_path / "bios").mkdir()
+    for name in (CONSOLE, "boot.sh"):
+        (tmp_path / "bios" / name).touch()
+    made = failed(tmp_path, None, "not-booted", [verdict("x")])
+    assert "sh x.evidence/bios/boot.sh" in made.text
+    assert [v for t, n, v in made.attributes if n == "href"] == [
+        "./x.log",
+        "./x.evidence/bios/console.log",
+        "./x.evidence/bios/boot.sh",
+    ]
+
+
+def test_a_defective_disk_comes_with_a_way_out(tmp_path):
+    assert "accepted-errors" in failed(tmp_path, None, "defective").text
+
+
+def test_a_good_build_needs_no_next_step(tmp_path):
+    made = failed(tmp_path, None, "passed", [verdict("x", "passed")])
+    assert "What to do next" not in made.text
+    assert "href" not in [name for _, name, _ in made.attributes]
+
+
+def test_the_recipe_is_in_the_page_and_closed(tmp_path):
+    text = failed(tmp_path).text
+    assert "name: web" in text
+    assert "my recipes/web.yml, with its variables" in text
+
+
+def test_packages_are_closed_and_have_a_sum():
+    packages = [Package(name=n, version="1", architecture="all", size=3 << 20) for n in "ab"]
+    text = page.document("x", [], packages=packages)
+    section = text[text.index('id="packages"') :]
+    assert re.match(r'id="packages">\s*<details class="whole">\s*<summary>', section)
+    assert "<h2>2 packages, 6 MiB</h2>" in section
+
+
+def test_build_phases_are_a_waterfall():
+    phases = {"start VM for the base": 2.0, "base image": 6.0, "stages": 2.0}
+    starts = {"start VM for the base": 1.0, "base image": 0.0, "stages": 8.0}
+    made = result("x", phases=phases, phase_starts=starts)
+    assert charts.build_waterfall(made) == [
+        charts.Bar("base image", "6.0 s", 0.0, 60.0),
+        charts.Bar("start VM for the base", "2.0 s", 10.0, 20.0),
+        charts.Bar("stages", "2.0 s", 80.0, 20.0),
+    ]
+    assert charts.build_seconds(made) == 10.0
+
+
+def test_phases_without_starts_follow_each_other():
+    made = result("x", phases={"a": 1.0, "b": 3.0})
+    assert [(bar.start, bar.width) for bar in charts.build_waterfall(made)] == [
+        (0.0, 25.0),
+        (25.0, 75.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "figures"),
+    [
+        (
+            "Startup finished in 10.201s (kernel) + 1min 34.486s (userspace) = 1min 44.687s \n"
+            "graphical.target reached after 15.370s in userspace.",
+            [("kernel", "10.2 s"), ("userspace", "94.5 s"), ("in all", "1 min 45 s")],
+        ),
+        (
+            "Startup finished in 500ms (kernel) + 1.5s (initrd) + 2s (userspace) = 4s",
+            [("kernel", "0.5 s"), ("initrd", "1.5 s"), ("userspace", "2.0 s"), ("in all", "4.0 s")],
+        ),
+        ("Bootup is not yet finished.", []),
+        ("9" * 5000 + "s (kernel)", []),
+        ("", []),
+    ],
+)
+def test_the_start_of_the_system_is_figures(text, figures):
+    assert charts.startup(text) == figures
+
+
+def test_figures_replace_the_text_that_they_come_from():
+    timed = verdict("x").model_copy(
+        update={"facts": {"boot-times": "Startup finished in 1s (kernel) + 2s (userspace) = 3s"}}
+    )
+    text = page.document("x", [timed])
+    assert "Startup finished" not in text
+    assert "<dt>userspace</dt><dd>2.0 s</dd>" in text
+    raw = verdict("x").model_copy(update={"facts": {"boot-times": "Bootup is not yet finished"}})
+    assert "Bootup is not yet finished" in page.document("x", [raw])

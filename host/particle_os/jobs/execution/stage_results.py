@@ -78,7 +78,13 @@ class Stages:
     @property
     def results(self) -> tuple[StageResult, ...]:
         """The results as result.json publishes them."""
-        return tuple(stage.result(index) for index, stage in enumerate(self._stages))
+        return tuple(self._so_far(stage).result(i) for i, stage in enumerate(self._stages))
+
+    def _so_far(self, stage: _Stage) -> _Stage:
+        """A stage that runs, with its time until now."""
+        if stage.state != "running":
+            return stage
+        return replace(stage, seconds=round(time.monotonic() - self._started, 3))
 
     @property
     def done(self) -> int:

@@ -1,0 +1,108 @@
+"""What a reader can do after a build that failed: steps with commands, and the files to look at."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from particle_os.boot import files
+from particle_os.boot.evidence import COMMAND, CONSOLE, SCREEN
+from particle_os.boot.observation.verdict import Verdict
+from particle_os.errors import InfrastructureError, ParticleError, StageFailed
+from particle_os.report.results import ENDINGS, Result
+
+EVIDENCE = (CONSOLE, files.JOURNAL, SCREEN, COMMAND)
+TITLES = {
+    "log": "everything that the build printed",
+    "console.log": "the console of the helper VM",
+    "result.json": "the result as data",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A sentence, and the command that does it."""
+
+    text: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file beside the page: its relative address, its name, and what it has."""
+
+    address: str
+    name: str
+    title: str
+
+
+def steps(
+    result: Result, failure: ParticleError | None, verdicts: Sequence[Verdict], recipe: str
+) -> list[Step]:
+    """The steps after a failure; none for a build whose images are published.
+
+    `recipe` is the path of the recipe.
+    """
+    again = Step("Build again. What has not changed comes from the cache.", _build(recipe))
+    if failure is not None:
+        first = _after_an_error(failure, recipe)
+    elif result.status == "defective":
+        first = [
+            Step("Mend the errors below, or accept them with 'accepted-errors' of the recipe.")
+        ]
+    elif result.status == "not-booted":
+        first = _after_a_boot(result, verdicts)
+    else:
+        return []
+    return [*first, again]
+
+
+def _after_an_error(failure: ParticleError, recipe: str) -> list[Step]:
+    first = [Step(failure.hint)] if failure.hint else []
+    if isinstance(failure, StageFailed):
+        command = shlex.join(["particle-os", "shell", recipe, "--failed"])
+        first.append(Step("Look around in the system as the failed stage left it.", command))
+    elif isinstance(failure, InfrastructureError):
+        first.append(Step("Check this host.", "particle-os doctor"))
+    return first
+
+
+def _after_a_boot(result: Result, verdicts: Sequence[Verdict]) -> list[Step]:
+    found = []
+    for verdict in verdicts:
+        if not verdict.accepted:
+            script = f"{result.recipe}.evidence/{verdict.firmware}/{COMMAND}"
+            text = "Boot the image by hand as the test did, in the directory of this page."
+            found.append(Step(text, shlex.join(["sh", script])))
+    return found
+
+
+def _build(recipe: str) -> str:
+    return shlex.join(["particle-os", "build", recipe])
+
+
+def links(
+    name: str, directory: Path, evidence: Mapping[str, Path], verdicts: Sequence[Verdict]
+) -> list[Link]:
+    """The files of the build NAME that exist in `directory`, and those of the evidence."""
+    found = [
+        _link(f"{name}.{ending}", TITLES[ending])
+        for ending in ENDINGS
+        if ending in TITLES and (directory / f"{name}.{ending}").exists()
+    ]
+    for verdict in verdicts:
+        place = evidence.get(verdict.firmware)
+        found += [
+            _link(f"{name}.evidence/{verdict.firmware}/{file}", "the boot test")
+            for file in EVIDENCE
+            if place is not None and (place / file).exists()
+        ]
+    return found
+
+
+def _link(path: str, title: str) -> Link:
+    # './' keeps a name with a colon from being taken for a scheme.
+    return Link(f"./{quote(path)}", path, title)
