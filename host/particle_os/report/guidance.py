@@ -14,11 +14,13 @@ from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import InfrastructureError, ParticleError, StageFailed
 from particle_os.report.results import ENDINGS, Result
 
+# It is written after the page.
+RESULT = "result.json"
 EVIDENCE = (CONSOLE, files.JOURNAL, SCREEN, COMMAND)
 TITLES = {
     "log": "everything that the build printed",
     "console.log": "the console of the helper VM",
-    "result.json": "the result as data",
+    RESULT: "the result as data",
 }
 
 
@@ -91,7 +93,7 @@ def links(
     found = [
         _link(f"{name}.{ending}", TITLES[ending])
         for ending in ENDINGS
-        if ending in TITLES and (directory / f"{name}.{ending}").exists()
+        if ending == RESULT or (ending in TITLES and (directory / f"{name}.{ending}").exists())
     ]
     for verdict in verdicts:
         place = evidence.get(verdict.firmware)

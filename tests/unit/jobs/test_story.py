@@ -204,9 +204,51 @@ def test_a_failed_stage_leaves_its_evidence_and_no_image(world):
     assert result["status"] == "failed"
     assert [stage["status"] for stage in result["stages"]] == ["failed", "not-run"]
     assert result["stages"][0]["network"]["names"] == ["example.org"]
-    assert "it failed" in (world.out / "server.failed/server.report.html").read_text()
+    assert result["stages"][0]["seconds"] >= 0
+    page = (world.out / "server.failed/server.report.html").read_text()
+    assert "it failed" in page
+    assert "server.yml --failed</code>" in page
+    for ending in ("log", "result.json"):
+        assert f'href="./server.{ending}"' in page
+        assert (world.out / f"server.failed/server.{ending}").exists()
     # The images of the earlier build are untouched.
     assert (world.out / "server.result.json").read_text() == before
+
+
+SECRETIVE = """\
+variables:
+  zone: UTC
+  hash: "*"
+name: server
+base-image: tar:base.tar
+stages:
+  - type: timezone
+    zone: ${zone}
+  - type: users
+    users: [{name: ann, password-hash: "${hash}"}]
+  - {type: qemu}
+"""
+
+
+def test_the_report_has_the_recipe_without_its_confidential_values(world):
+    (world.path / "server.yml").write_text(SECRETIVE)
+    digest = "$6$saltsalt$" + "q" * 86
+    world.fails = "timezone"
+    with pytest.raises(StageFailed):
+        built(world, variables={"zone": "Europe/Rome", "hash": digest})
+    page = (world.out / "server.failed/server.report.html").read_text()
+    assert "zone: Europe/Rome" in page
+    assert "password-hash: (confidential)" in page
+    assert "$6$" not in page and digest[-20:] not in page
+
+
+def test_a_recipe_that_changed_during_the_build_is_not_shown(world):
+    plan = planned(world)
+    text = RECIPE.replace("zone: UTC", "zone: Europe/Rome")
+    (world.path / "server.yml").write_text(text)
+    build.build(plan, Progress([]))
+    page = (world.out / "server.report.html").read_text()
+    assert "Europe/Rome" not in page and 'id="recipe"' not in page
 
 
 @pytest.mark.parametrize(

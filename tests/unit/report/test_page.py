@@ -447,7 +447,7 @@ def test_a_failed_stage_comes_with_the_next_commands_and_its_files(tmp_path):
     assert "Correct the package's name." in made.text
     assert "particle-os shell 'my recipes/web.yml' --failed" in made.text
     assert "particle-os build 'my recipes/web.yml'" in made.text
-    assert [v for t, n, v in made.attributes if n == "href"] == ["./x.log"]
+    assert [v for t, n, v in made.attributes if n == "href"] == ["./x.log", "./x.result.json"]
 
 
 def test_a_failure_of_the_host_leads_to_the_doctor(tmp_path):
@@ -462,6 +462,7 @@ def test_an_image_that_did_not_boot_can_be_booted_by_hand(tmp_path):
     assert "sh x.evidence/bios/boot.sh" in made.text
     assert [v for t, n, v in made.attributes if n == "href"] == [
         "./x.log",
+        "./x.result.json",
         "./x.evidence/bios/console.log",
         "./x.evidence/bios/boot.sh",
     ]

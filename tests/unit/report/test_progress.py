@@ -101,6 +101,7 @@ def test_phases_are_timed_and_a_failed_one_does_not_finish():
         raise ValueError
     assert stream.getvalue() == "boot test ...\n"
     assert progress.phases["boot test"] >= 0
+    assert progress.phase_starts["boot test"] >= 0
 
 
 def test_the_style_asked_for_is_taken(capsys):
