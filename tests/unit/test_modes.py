@@ -18,7 +18,7 @@ FOR_USERS = "a directory of the user's choice, with the user's umask"
 OTHERS = {
     ("apt/directory", "write"): INSIDE,
     ("apt/package_disk", "write_disk"): INSIDE,
-    ("base/layout", "Layout._extract"): INSIDE,
+    ("base/layout", "_written"): INSIDE,
     ("base/layout", "Layout.of_one_image"): INSIDE,
     ("boot/evidence", "Evidence.clear"): f"{FOR_USERS}; others lose the right to write",
     ("cli/verdicts", "make_writable"): FOR_USERS,

@@ -257,8 +257,8 @@ def leftovers(account: Account, *outputs: Path) -> list[Path]:
 
 def example(account: Account, name: str) -> Path:
     """The path of a recipe that comes with the program."""
-    found = [Path(row["name"]) for row in account.run("list", "recipes", "--json").json()]
-    return next(path for path in found if path.stem == name)
+    found = account.run("list", "recipes", "--json").json()
+    return next(Path(row["path"]) for row in found if row["name"] == name)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 from particle_agent.stages import RECIPE_STAGES
@@ -20,8 +21,15 @@ from particle_os.report.results import Result
 from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import load_template, templates
 
-# A name, and its description on one line.
-Row = tuple[str, str]
+
+class Row(NamedTuple):
+    """A name, its description on one line, and its file, if it is one."""
+
+    name: str
+    description: str
+    path: Path | None = None
+
+
 IMAGES = Path("out")
 LISTED = ("recipes", "stages", "checks", "templates", "images")
 
@@ -44,24 +52,29 @@ def list_command(output: OutputStyle, what: str, output_directory: Path) -> None
         case "templates":
             rows = list(_templates())
         case "checks":
-            rows = [(o.name, o.description) for o in reference.all_checks().options]
+            rows = [Row(o.name, o.description) for o in reference.all_checks().options]
         case _:
-            rows = [(stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
-    width = max((len(name) for name, _ in rows), default=0)
+            rows = [Row(stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
+    width = max((len(row.name) for row in rows), default=0)
     output.show(
-        [{"name": name, "description": description} for name, description in rows],
-        (f"{name:<{width}}  {description}" for name, description in rows),
+        [_document(row) for row in rows],
+        (f"{row.name:<{width}}  {row.description}" for row in rows),
     )
+
+
+def _document(row: Row) -> dict[str, str]:
+    found = {"name": row.name, "description": row.description}
+    return found if row.path is None else {**found, "path": str(row.path)}
 
 
 def _recipes() -> Iterator[Row]:
     for name, path in shipped().items():
-        yield name, loading.load(path).recipe.description
+        yield Row(name, loading.load(path).recipe.description, path)
 
 
 def _templates() -> Iterator[Row]:
     for path in templates():
-        yield path.stem, load_template(path.stem).description
+        yield Row(path.stem, load_template(path.stem).description, path)
 
 
 def _images(directory: Path) -> Iterator[Row]:
@@ -77,4 +90,4 @@ def _image(directory: Path, result: Result) -> Row:
     files = ", ".join(f"{a.format} {human_bytes(a.allocated_bytes)}" for a in result.artifacts)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(result.created))
     first = directory / result.artifacts[0].path
-    return printable(str(first)), printable(f"{when}, {result.status}, {files}")
+    return Row(printable(str(first)), printable(f"{when}, {result.status}, {files}"), first)
