@@ -9,12 +9,14 @@ constraints when it decodes the wire.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 
+@functools.cache
 def kebab_case(name: str) -> str:
     """The spelling of a Python field name in recipes and on the wire.
 

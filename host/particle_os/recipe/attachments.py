@@ -7,6 +7,7 @@ depend on the content. The files themselves are sent beside the stage.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
 import hashlib
 import os
@@ -216,8 +217,19 @@ def _replaced(
             references,
         )
         for field in dataclasses.fields(value)
+        if _names_files(hints[field.name])
     }
-    return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+    return dataclasses.replace(value, **changes) if changes else value  # type: ignore[type-var]
+
+
+@functools.cache
+def _names_files(kind: Any) -> bool:
+    """Whether values of an annotated type can name files of the host."""
+    if _marker(kind) is not None:
+        return True
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return any(map(_names_files, field_types(kind).values()))
+    return any(map(_names_files, typing.get_args(kind)))
 
 
 def _marker(kind: Any) -> OnHost | None:
