@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
+
+from rich.cells import cell_len
 
 EXIT_OK = 0
 EXIT_INTERNAL = 1
@@ -135,9 +137,20 @@ class DeadlineExceeded(InfrastructureError):
     """A step exceeded its time limit."""
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """The line of a document with a defect, safe for a terminal, and the column of the caret."""
+
+    text: str
+    caret: int
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One defect of a document; lines and columns count from 1."""
+    """One defect of a document; lines and columns count from 1.
+
+    `hint` says what to do. The `excerpt` is for people only: it is no part of `data`.
+    """
 
     path: str
     line: int
@@ -145,6 +158,7 @@ class Problem:
     code: str
     message: str
     hint: str | None = None
+    excerpt: Excerpt | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         hint = f" ({printable(self.hint)})" if self.hint else ""
@@ -152,6 +166,22 @@ class Problem:
             f"{printable(self.path)}:{self.line}:{self.column}: "
             f"{printable(self.message)}{hint} [{self.code}]"
         )
+
+    def data(self) -> dict[str, object]:
+        """The problem as JSON shows it."""
+        return {
+            "path": self.path, "line": self.line, "column": self.column, "code": self.code,
+            "message": self.message, "hint": self.hint,
+        }  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        """The lines for people: the problem, its line with a caret, and what to do."""
+        yield str(replace(self, hint=None))
+        if self.excerpt is not None:
+            yield f"  | {self.excerpt.text}"
+            yield f"  | {' ' * cell_len(self.excerpt.text[: self.excerpt.caret])}^"
+        if self.hint:
+            yield f"  do:    {printable(self.hint)}"
 
     def annotation(self, kind: Literal["error", "notice"]) -> str:
         """Returns a workflow command for GitHub Actions, which shows the problem beside its line.

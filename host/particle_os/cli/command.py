@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -177,7 +177,7 @@ def _as_shown(error: BaseException) -> tuple[ParticleError, int]:
 def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
     """Prints an error on standard error."""
     if as_json:
-        problems = [asdict(p) for p in getattr(error, "problems", ())]
+        problems = [p.data() for p in getattr(error, "problems", ())]
         log = str(error.log) if error.log else None
         data = {
             "error": error.brief, "where": error.where, "hint": error.hint, "log": log,
@@ -187,7 +187,8 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
         return
     if isinstance(error, InvalidDocument):
         for problem in error.problems:
-            say(str(problem), error=True)
+            for line in problem.lines():
+                say(line, error=True)
         for note in error.notes:
             say(f"note: {note}", error=True)
         return

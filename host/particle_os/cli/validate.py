@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -70,7 +69,7 @@ def _show(
     output: OutputStyle, style: str, count: int, problems: list[Problem], notes: list[Problem]
 ) -> None:
     if output.as_json or style == "json":
-        data = {"problems": [asdict(p) for p in problems], "notes": [asdict(n) for n in notes]}
+        data = {"problems": [p.data() for p in problems], "notes": [n.data() for n in notes]}
         say_json(json.dumps(data, indent=2))
     elif style == "github":
         for problem in problems:
@@ -79,7 +78,8 @@ def _show(
             click.echo(note.annotation("notice"))
     else:
         for problem in problems:
-            say(str(problem), error=True)
+            for line in problem.lines():
+                say(line, error=True)
         if not output.quiet:
             for note in notes:
                 say(f"note: {note}", error=True)

@@ -16,6 +16,7 @@ from particle_os.documents.document import Node
 def mark(node: Node, kind: Any) -> None:
     """Sets `confidential` on the values below `node` that the annotated type `kind` declares so.
 
+    Sets `open` on the other values that the type declares, and on no value of an unknown key.
     A text in place of a mapping with a confidential value is confidential, too: it may contain the
     value.
     """
@@ -33,6 +34,8 @@ def mark(node: Node, kind: Any) -> None:
             mark(node, argument)
     elif is_dataclass(kind):
         _mark_options(node, kind)
+    elif origin is not dict and not isinstance(node.value, dict | list):
+        node.open = True
 
 
 def conceal(node: Node) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from particle_os.documents.excerpt import Excerpts
 from particle_os.documents.withheld import Withheld
 from particle_os.documents.words import shown_key
 from particle_os.errors import InvalidDocument, Problem, without_credentials
@@ -58,7 +59,8 @@ class Node:
 
     The error of an `unknown` value has been reported already. `written` is a number as the document
     spells it, such as 0o755, if that is not the usual form. `made_of` names the variables in the
-    value. No message shows a `confidential` value. The key of a `repeated` value occurs twice.
+    value. No message shows a `confidential` value; the source line shows an `open` one. The key of
+    a `repeated` value occurs twice.
     """
 
     value: Any
@@ -68,6 +70,7 @@ class Node:
     written: str | None = None
     made_of: tuple[str, ...] = ()
     confidential: bool = False
+    open: bool = False
     repeated: bool = False
 
     def plain(self) -> Any:
@@ -99,15 +102,17 @@ class Node:
 class Source:
     """A parsed document with its `problems`, which are errors, and its `notes`, which are not.
 
-    `lines` are the lines of the file. An `incomplete` document has a part that could not be read.
-    `left_out` has the items that their conditions leave out. `files` has the SHA-256 digest of each
-    file that belongs to the document.
+    `lines` are the lines of the file, and `texts` the lines of all YAML files that belong to the
+    document. An `incomplete` document has a part that could not be read. `left_out` has the items
+    that their conditions leave out. `files` has the SHA-256 digest of each file that belongs to the
+    document.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.root = Node(None, Mark(path, 1, 1))
         self.lines: list[str] = []
+        self.texts: dict[Path, list[str]] = {}
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self.files: dict[Path, str] = {}
@@ -134,6 +139,15 @@ class Source:
         self._withheld = self._withheld.and_these(texts)
         self.problems = [self._presentable(problem) for problem in self.problems]
         self.notes = [self._presentable(note) for note in self.notes]
+
+    def invalid(self) -> InvalidDocument:
+        """The error with all problems, each with its line in the file, and the notes."""
+
+        def may_show(text: str) -> bool:
+            return self._withheld.removed_from(text) == text
+
+        lines = Excerpts(CParser, self.texts, {n.mark: n for n in self.root.walk()}, may_show)
+        return InvalidDocument([*lines.added_to(self.problems)], self.notes)
 
     def _presentable(self, problem: Problem) -> Problem:
         def presentable(text: str) -> str:
@@ -289,11 +303,12 @@ def load(path: Path) -> Source:
     if text is not None:
         # Split at the line breaks of YAML, so that line numbers agree with the parser's.
         source.lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
+        source.texts[path] = source.lines
         _parse(source, text)
         if source.root.value is None and not source.problems:
             source.problem(None, "empty", "the file holds no document")
     if source.root.value is None:
-        raise InvalidDocument(source.problems)
+        raise source.invalid()
     return source
 
 

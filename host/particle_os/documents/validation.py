@@ -13,7 +13,6 @@ from particle_agent.contract.options import Options
 from particle_os.documents.document import Source
 from particle_os.documents.explanation import RULE, UNKNOWN_KEY, Vocabulary, explain, path_of
 from particle_os.documents.words import nearest
-from particle_os.errors import InvalidDocument
 
 T = TypeVar("T")
 # The most errors of one document that are reported.
@@ -56,9 +55,9 @@ def validate(source: Source, kind: type[T], words: Vocabulary) -> T:
                 explain(source, item, words)
         if len(found) > MOST:
             source.problem(None, "too-many", f"there are {len(found) - MOST} more errors")
-        raise InvalidDocument(source.problems) from None
+        raise source.invalid() from None
     if source.problems:
-        raise InvalidDocument(source.problems)
+        raise source.invalid()
     return model
 
 

@@ -13,7 +13,7 @@ from particle_agent.stages.output.qemu import Qemu
 from particle_os.documents import document, validation
 from particle_os.documents.document import Node
 from particle_os.documents.words import did_you_mean, nearest
-from particle_os.errors import InvalidDocument, Problem, UsageError
+from particle_os.errors import Problem, UsageError
 from particle_os.recipe.model import BootTest, LoadedRecipe, stage_kinds, stage_name
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes import legacy
@@ -92,7 +92,9 @@ def load_stage(
     run(reading, [needs])
     if reading.source.problems and not wrong:
         hint = "use a base that has it; 'stage run TYPE --output FILE.tar' makes one"
-        raise InvalidDocument([replace(p, hint=hint) for p in reading.source.problems])
+        source = reading.source
+        source.problems = [replace(p, hint=hint) for p in source.problems]
+        raise source.invalid()
     loaded = _loaded(reading)
     if not loaded.recipe.stages:
         raise _left_out(loaded.notes)
@@ -115,7 +117,7 @@ def _begin(
 def _loaded(reading: Reading) -> LoadedRecipe:
     """The recipe of a reading. Raises InvalidDocument when the passes have found problems."""
     if reading.source.problems:
-        raise InvalidDocument(reading.source.problems, reading.source.notes)
+        raise reading.source.invalid()
     assert reading.loaded is not None
     return replace(reading.loaded, notes=tuple(reading.source.notes))
 
@@ -135,11 +137,11 @@ def _wrap(kind: str, reading: Reading) -> None:
     options = source.root
     if not isinstance(options.value, dict):
         source.problem(options.mark, "bad-type", "expected the options of the stage, as a mapping")
-        raise InvalidDocument(source.problems)
+        raise source.invalid()
     stated = options.value.setdefault("type", Node(kind, options.mark))
     if stated.value not in (kind, legacy.PREFIX + kind):
         source.problem(stated.mark, "bad-value", f"type: expected '{kind}', or nothing")
-        raise InvalidDocument(source.problems)
+        raise source.invalid()
     recipe = {"name": Node(kind, options.mark), "stages": Node([options], options.mark)}
     source.root = Node(recipe, options.mark)
 

@@ -38,7 +38,7 @@ class Preview:
             "base_digest": self.base_digest,
             "plain": self.plain_note is not None,
             "steps": [asdict(step) for step in self.steps],
-            "notes": [asdict(note) for note in self.notes],
+            "notes": [note.data() for note in self.notes],
         }
 
     def lines(self) -> Iterator[str]:

@@ -14,13 +14,18 @@ def test_validate_tells_the_errors_of_several_files(recipe, bad_recipe, tmp_path
     assert result.exit_code == 2
     assert result.stdout == ""
     lines = result.stderr.splitlines()
-    assert [line.rpartition("[")[2] for line in lines] == [
+    assert [line.rpartition("[")[2] for line in lines if line.startswith("/")] == [
         "missing-key]",
         "unknown-key]",
         "bad-value]",
         "unreadable]",
     ]
-    assert lines[1] == f"{bad_recipe}:1:1: unknown key 'nam' (did you mean 'name'?) [unknown-key]"
+    assert lines[3:7] == [
+        f"{bad_recipe}:1:1: unknown key 'nam' [unknown-key]",
+        "  | nam: …",
+        "  | ^",
+        "  do:    did you mean 'name'?",
+    ]
 
 
 def test_a_value_is_for_the_recipes_that_declare_it(recipe, tmp_path):
@@ -89,8 +94,10 @@ def test_an_error_in_a_file_that_several_recipes_include_is_told_once(tmp_path):
         path.write_text("name: x\nstages:\n  - include: common.yml\n  - type: qemu\n")
     result = run("validate", *paths)
     assert result.stderr.splitlines() == [
-        f"{tmp_path}/common.yml:1:15: unknown key 'pakages' (did you mean 'packages'?)"
-        " [unknown-key]"
+        f"{tmp_path}/common.yml:1:15: unknown key 'pakages' [unknown-key]",
+        "  | - {type: apt, pakages: []}",
+        "  |               ^",
+        "  do:    did you mean 'packages'?",
     ]
 
 

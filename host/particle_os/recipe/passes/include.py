@@ -121,6 +121,7 @@ class _Expansion:
                 templates.fill(included, stages, inner, self._inside)
         finally:
             self._source.files.update(included.files)
+            self._source.texts.update(included.texts)
             self._source.problems += included.problems
             self._source.notes += included.notes
             self._source.left_out += included.left_out

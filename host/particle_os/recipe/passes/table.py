@@ -35,4 +35,4 @@ def run(reading: Reading, passes: Iterable[Pass]) -> None:
         used = [name for node in reading.source.root.walk() for name in node.made_of]
         known = reading.variables
         reading.source.withhold([*known.all_texts(), *known.unknown(used)])
-        raise InvalidDocument(reading.source.problems, reading.source.notes) from None
+        raise reading.source.invalid() from None

@@ -1,0 +1,188 @@
+"""Makes the line of a document that a message shows with a caret, without secrets.
+
+A line has the keys of the document, its punctuation, and the values that are `open`: their types
+declare them, and as not confidential. Anything else might be a password under a misspelt key, and
+becomes HIDDEN. A line that holds a confidential value is not shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from particle_os.documents.words import shown_key, unlike_a_path
+from particle_os.errors import Excerpt, Problem, printable, without_credentials
+
+HIDDEN = "…"
+# In characters: the length of a line, of a value in it, and of what precedes the caret.
+LINE_SHOWN, VALUE_SHOWN, BEFORE_SHOWN = 100, 60, 60
+# In characters: no longer line of a file is shown.
+LINE_READ = 1000
+# Everything else outside of keys and values may be a comment, an anchor or a tag.
+_NO_PUNCTUATION = re.compile(r"[^\s\[\]{},:?\-'\"|>+]+")
+
+
+# The file, the line and the column; the latter count from 1.
+Place = tuple[Path, int, int]
+
+
+class Value(Protocol):
+    """The marks of a value that decide whether its line shows it: see `Node`."""
+
+    confidential: bool
+    open: bool
+    unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A key or a value; lines and columns count from 0, and the end is exclusive."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+    is_key: bool
+    text: str
+    is_marked: bool
+
+
+class Excerpts:
+    """The lines that the messages about a document and its included files show.
+
+    `parser` is the class of the YAML parser, and `texts` are the lines of each file. `may_show`
+    is false for a text with something that messages leave out.
+    """
+
+    def __init__(
+        self,
+        parser: Any,
+        texts: Mapping[Path, Sequence[str]],
+        values: Mapping[Place, Value],
+        may_show: Callable[[str], bool],
+    ) -> None:
+        self._parser = parser
+        self._texts = texts
+        self._values = values
+        self._may_show = may_show
+        self._lines: dict[Path, Mapping[int, list[_Token]]] = {}
+
+    def added_to(self, problems: Sequence[Problem]) -> Iterator[Problem]:
+        """The problems with their lines; a line that may not be shown is left out."""
+        for problem in problems:
+            mark = (Path(problem.path), problem.line, problem.column)
+            yield problem if problem.excerpt else replace(problem, excerpt=self._at(mark))
+
+    def _at(self, place: Place) -> Excerpt | None:
+        path, number, column = place[0], place[1] - 1, place[2] - 1
+        lines = self._texts.get(path, ())
+        if number >= len(lines) or len(lines[number]) > LINE_READ:
+            return None
+        if path not in self._lines:
+            self._lines[path] = _by_line(self._texts[path], self._parser)
+        tokens = [(token, self._value(path, token)) for token in self._lines[path].get(number, [])]
+        if any(value is not None and value.confidential for _, value in tokens):
+            return None
+        line = self._texts[path][number]
+        shown, caret, at = "", None, 0
+        for begin, end, text in self._parts(number, line, tokens):
+            if caret is None and column < end:
+                inside = column - begin if text == line[begin:end] else 0
+                caret = len(shown) + len(printable(text[:inside]))
+            shown += printable(text.replace("\t", " "))
+            at = end
+        caret = len(shown) + max(0, column - at) if caret is None else caret
+        return _bounded(shown, caret) if shown.strip() else None
+
+    def _value(self, path: Path, token: _Token) -> Value | None:
+        """The value that a token spells; None for a key, and for a value that is left out."""
+        return None if token.is_key else self._values.get((path, token.line + 1, token.column + 1))
+
+    def _parts(
+        self, number: int, line: str, tokens: Sequence[tuple[_Token, Value | None]]
+    ) -> Iterator[tuple[int, int, str]]:
+        """The line in parts, each with its beginning and end in the line and its shown text."""
+        at = 0
+        for token, value in tokens:
+            begin = token.column if token.line == number else 0
+            end = token.end_column if token.end_line == number else len(line)
+            yield from _between(line, at, begin)
+            yield begin, end, self._shown(token, value, line[begin:end])
+            at = end
+        yield from _between(line, at, len(line))
+
+    def _shown(self, token: _Token, value: Value | None, text: str) -> str:
+        several = token.line != token.end_line
+        if several or token.is_marked or unlike_a_path(token.text):
+            return HIDDEN
+        if token.is_key:
+            return text if shown_key(token.text) == token.text else shown_key(token.text)
+        known = value is not None and value.open and not value.unknown
+        harmless = without_credentials(text) == text and self._may_show(text)
+        return text if known and harmless and len(text) <= VALUE_SHOWN else HIDDEN
+
+
+def _between(line: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+    """The part of a line between two tokens, without what is no punctuation."""
+    if begin < end:
+        text = line[begin:end]
+        if comment := re.search(r"(^|\s)#", text):
+            text = text[: comment.start()]
+        yield begin, end, _NO_PUNCTUATION.sub(HIDDEN, text)
+
+
+def _bounded(text: str, caret: int) -> Excerpt:
+    """An excerpt of a line around the caret."""
+    begin = max(0, caret - BEFORE_SHOWN) if len(text) > LINE_SHOWN else 0
+    cut = text[begin : begin + LINE_SHOWN].rstrip()
+    if begin:
+        cut = HIDDEN + cut[1:]
+    if len(text.rstrip()) > begin + LINE_SHOWN:
+        cut += HIDDEN
+    return Excerpt(cut, caret - begin)
+
+
+def _by_line(lines: Sequence[str], parser: Any) -> Mapping[int, list[_Token]]:
+    """The tokens of a document by their lines; of a wrong document, those before the error."""
+    found: dict[int, list[_Token]] = defaultdict(list)
+    try:
+        for token in _tokens("\n".join(lines), parser):
+            last = token.end_line + (token.end_column > 0 or token.end_line == token.line)
+            for line in range(token.line, last):
+                found[line].append(token)
+    except (yaml.YAMLError, ValueError, OverflowError):
+        pass
+    return found
+
+
+def _tokens(text: str, parser: Any) -> Iterator[_Token]:
+    # For each open collection, whether its next child is a key; None in a list.
+    open_: list[bool | None] = []
+    for event in yaml.parse(text, Loader=parser):
+        if isinstance(event, yaml.CollectionEndEvent):
+            open_.pop()
+        is_key = bool(open_ and open_[-1])
+        if isinstance(event, yaml.ScalarEvent):
+            yield _token(event, is_key)
+        if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent) and open_:
+            _turn(open_, event)
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append(True if isinstance(event, yaml.MappingStartEvent) else None)
+
+
+def _turn(open_: list[bool | None], event: Any) -> None:
+    """After a whole key comes a value, and after a whole value a key."""
+    if not isinstance(event, yaml.CollectionStartEvent) and open_[-1] is not None:
+        open_[-1] = not open_[-1]
+
+
+def _token(event: Any, is_key: bool) -> _Token:
+    begin, end = event.start_mark, event.end_mark
+    marked = event.tag is not None or event.anchor is not None
+    return _Token(begin.line, begin.column, end.line, end.column, is_key, str(event.value), marked)
