@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -185,12 +186,24 @@ AbsolutePath = Annotated[
         4096,
     ),
 ]
+
+
+def size_meant(text: str) -> str | None:
+    """The size that the user probably meant by one in other units, such as '4GB' or '2 GiB'."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5}) ?([mgt])(i?b)?", text.lower())
+    if found is None:
+        return None
+    number, unit = int(found[1]), found[2]
+    return f"{number * 1024}G" if unit == "t" else f"{number}{unit.upper()}"
+
+
 # Binary units, as in qemu-img.
 DiskSize = Annotated[
     str,
     Text(
         "'auto', 'minimal', or a size in M or G (powers of 1024) such as '800M' or '4G'",
         r"auto|minimal|[1-9][0-9]{0,8}[MG]",
+        meant=size_meant,
     ),
 ]
 SwapSize = Annotated[
@@ -198,6 +211,7 @@ SwapSize = Annotated[
     Text(
         "'none', or a size in M or G (powers of 1024) such as '512M' or '2G'",
         r"none|[1-9][0-9]{0,5}[MG]",
+        meant=size_meant,
     ),
 ]
 # RFC 1123; Linux limits host names to 64 characters.

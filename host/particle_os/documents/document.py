@@ -42,6 +42,8 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[1-9][0-9]*[eE][-+]?[0-9]+"
 )
+# Templates of other programs have {{ x }}, which is a mapping with a mapping as its key in YAML.
+_VARIABLE_HINT = "write ${x} for a variable, not {{ x }}"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -143,10 +145,8 @@ class Source:
     def invalid(self) -> InvalidDocument:
         """The error with all problems, each with its line in the file, and the notes."""
 
-        def may_show(text: str) -> bool:
-            return self._withheld.removed_from(text) == text
-
-        lines = Excerpts(CParser, self.texts, {n.mark: n for n in self.root.walk()}, may_show)
+        values: dict[tuple[Path, int, int], Node] = {node.mark: node for node in self.root.walk()}
+        lines = Excerpts(CParser, self.texts, values, self._withheld.removed_from)
         return InvalidDocument([*lines.added_to(self.problems)], self.notes)
 
     def _presentable(self, problem: Problem) -> Problem:
@@ -256,7 +256,8 @@ class _Composer:
             word = self._node(event, depth + 1, None)
             if not isinstance(event, yaml.ScalarEvent):
                 if not isinstance(event, yaml.AliasEvent):
-                    self._source.problem(mark, "bad-key", "a key must be a word")
+                    hint = _VARIABLE_HINT if isinstance(event, yaml.MappingStartEvent) else None
+                    self._source.problem(mark, "bad-key", "a key must be a word", hint)
                 self._node(self._next(), depth + 1, None)
                 continue
             name = str(event.value) if word.value != "" else ""
@@ -270,7 +271,7 @@ class _Composer:
                 mark,
                 "repeated-key",
                 f"the key '{shown_key(name)}' stands here a second time",
-                f"first at line {first.line}" if first else None,
+                f"remove one; the first is at line {first.line}" if first else None,
             )
         return result
 

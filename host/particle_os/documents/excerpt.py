@@ -29,10 +29,10 @@ _NO_PUNCTUATION = re.compile(r"[^\s\[\]{},:?\-'\"|>+]+")
 
 
 # The file, the line and the column; the latter count from 1.
-Place = tuple[Path, int, int]
+Spot = tuple[Path, int, int]
 
 
-class Value(Protocol):
+class Presentable(Protocol):
     """The marks of a value that decide whether its line shows it: see `Node`."""
 
     confidential: bool
@@ -56,21 +56,21 @@ class _Token:
 class Excerpts:
     """The lines that the messages about a document and its included files show.
 
-    `parser` is the class of the YAML parser, and `texts` are the lines of each file. `may_show`
-    is false for a text with something that messages leave out.
+    `parser` is the class of the YAML parser, and `texts` are the lines of each file. `presentable`
+    returns a text as messages show it.
     """
 
     def __init__(
         self,
         parser: Any,
         texts: Mapping[Path, Sequence[str]],
-        values: Mapping[Place, Value],
-        may_show: Callable[[str], bool],
+        values: Mapping[Spot, Presentable],
+        presentable: Callable[[str], str],
     ) -> None:
         self._parser = parser
         self._texts = texts
         self._values = values
-        self._may_show = may_show
+        self._presentable = presentable
         self._lines: dict[Path, Mapping[int, list[_Token]]] = {}
 
     def added_to(self, problems: Sequence[Problem]) -> Iterator[Problem]:
@@ -79,7 +79,7 @@ class Excerpts:
             mark = (Path(problem.path), problem.line, problem.column)
             yield problem if problem.excerpt else replace(problem, excerpt=self._at(mark))
 
-    def _at(self, place: Place) -> Excerpt | None:
+    def _at(self, place: Spot) -> Excerpt | None:
         path, number, column = place[0], place[1] - 1, place[2] - 1
         lines = self._texts.get(path, ())
         if number >= len(lines) or len(lines[number]) > LINE_READ:
@@ -100,12 +100,12 @@ class Excerpts:
         caret = len(shown) + max(0, column - at) if caret is None else caret
         return _bounded(shown, caret) if shown.strip() else None
 
-    def _value(self, path: Path, token: _Token) -> Value | None:
+    def _value(self, path: Path, token: _Token) -> Presentable | None:
         """The value that a token spells; None for a key, and for a value that is left out."""
         return None if token.is_key else self._values.get((path, token.line + 1, token.column + 1))
 
     def _parts(
-        self, number: int, line: str, tokens: Sequence[tuple[_Token, Value | None]]
+        self, number: int, line: str, tokens: Sequence[tuple[_Token, Presentable | None]]
     ) -> Iterator[tuple[int, int, str]]:
         """The line in parts, each with its beginning and end in the line and its shown text."""
         at = 0
@@ -117,14 +117,14 @@ class Excerpts:
             at = end
         yield from _between(line, at, len(line))
 
-    def _shown(self, token: _Token, value: Value | None, text: str) -> str:
+    def _shown(self, token: _Token, value: Presentable | None, text: str) -> str:
         several = token.line != token.end_line
         if several or token.is_marked or unlike_a_path(token.text):
             return HIDDEN
         if token.is_key:
             return text if shown_key(token.text) == token.text else shown_key(token.text)
         known = value is not None and value.open and not value.unknown
-        harmless = without_credentials(text) == text and self._may_show(text)
+        harmless = without_credentials(text) == text and self._presentable(text) == text
         return text if known and harmless and len(text) <= VALUE_SHOWN else HIDDEN
 
 

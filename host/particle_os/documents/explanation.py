@@ -24,6 +24,9 @@ SHOWN = 80
 NOT_SHOWN = "something else"
 # A text that needs no quotes in YAML's lists.
 PLAIN = re.compile(r"[A-Za-z/._][A-Za-z0-9/._+=:-]*[A-Za-z0-9/._+=-]")
+# The words that mean a boolean elsewhere.
+BOOLEANS = {"true": ("yes", "on", "y", "true", "1"), "false": ("no", "off", "n", "false", "0")}
+TEMPLATE = re.compile(r"\{\{.*\}\}")
 # pydantic's errors about an unknown key, and about a rule of a class for its options.
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 RULE = "value_error"
@@ -46,7 +49,8 @@ class Vocabulary:
     list of several kinds, and `item` is the noun for such an item. Each item has one of
     `item_keys`. `unknown_item` is the code of the error about a kind that does not exist. `hints`
     gives the replacement for an unknown word and `number_hints` the replacement for a number, both
-    by the option's name. The options in `commands` are split as a shell splits them.
+    by the option's name. `synonyms` are words of other programs for a key. The options in
+    `commands` are split as a shell splits them.
     """
 
     names: Callable[[Key], Iterable[str]]
@@ -57,6 +61,7 @@ class Vocabulary:
     hints: Mapping[str, str] = field(default_factory=dict)
     number_hints: Mapping[str, str] = field(default_factory=dict)
     commands: Collection[str] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Fault:
@@ -116,6 +121,11 @@ class _Fault:
         """The valid names at the place of the error, or at `more` below it."""
         return list(self.words.names((*self.key, *more)))
 
+    def meant(self, word: str, allowed: list[str]) -> str | None:
+        """The word in `allowed` that was probably meant by `word`."""
+        known = self.words.synonyms.get(word)
+        return known if known in allowed else nearest(word, allowed)
+
     def problem(self, mark: Mark, code: str, message: str, hint: str | None = None) -> None:
         self.source.problem(mark, code, message, hint)
 
@@ -159,7 +169,7 @@ def _is_tag(node: Node | None, part: int | str) -> bool:
 
 def _unknown_key(fault: _Fault) -> None:
     allowed = list(fault.words.names(fault.key[:-1]))
-    hint = did_you_mean(nearest(fault.name.rstrip(":=…"), allowed), allowed)
+    hint = did_you_mean(fault.meant(fault.name.rstrip(":=…"), allowed), allowed)
     mark = fault.source.mark(fault.key, of_key=True)
     fault.problem(mark, "unknown-key", f"unknown key '{fault.name}'", hint)
 
@@ -197,7 +207,9 @@ def _item_without_type(fault: _Fault) -> None:
 def _wrong_container(fault: _Fault) -> None:
     wanted = PLAIN_TYPES[fault.kind]
     hint = None
-    if wanted == "a list" and not isinstance(fault.given, dict | list | None):
+    if wanted == "a list" and isinstance(fault.given, dict):
+        hint = "begin each item of the list with '- '"
+    elif wanted == "a list" and not isinstance(fault.given, list | None):
         is_command = fault.name in fault.words.commands
         items = _items(fault.given, is_command)
         hint = None if fault.confidential else f"write [{', '.join(items)}]"
@@ -240,13 +252,15 @@ def _word_meant(fault: _Fault) -> str | None:
     given = fault.given
     values = given if isinstance(given, dict) else [given]
     known = [word for word in values if isinstance(word, str)]
-    near = next(filter(None, (nearest(word, fault.names()) for word in known)), None)
+    near = next(filter(None, (fault.meant(word, fault.names()) for word in known)), None)
     return did_you_mean(near, []) if near else None
 
 
 def _text_meant(fault: _Fault) -> str | None:
     """The hint for a text that YAML reads as a number, or whose meaning the type guesses."""
     given, guess = fault.given, fault.context.get("meant")
+    if isinstance(given, str) and not fault.confidential and TEMPLATE.search(given):
+        return "write ${x} for a variable, not {{ x }}"
     if guess is not None and isinstance(given, str) and (meant := guess(given)):
         return did_you_mean(meant, [])
     if not fault.is_scalar_for_text:
@@ -258,7 +272,10 @@ def _text_meant(fault: _Fault) -> str | None:
 
 def _no_such_word(fault: _Fault) -> None:
     expected = str(fault.context["expected"])
-    near = nearest(str(fault.given), re.findall(r"'([^']*)'", expected))
+    words = re.findall(r"'([^']*)'", expected)
+    near = nearest(str(fault.given), words)
+    if isinstance(fault.given, bool) and (yes := "yes" if fault.given else "no") in words:
+        near = yes
     wanted = expected.replace("True", "true").replace("False", "false")
     hint = did_you_mean(near, []) if near else fault.words.hints.get(fault.name)
     fault.problem(
@@ -269,7 +286,9 @@ def _no_such_word(fault: _Fault) -> None:
 def _any_other(fault: _Fault) -> None:
     hint = "put it in quotes" if fault.is_scalar_for_text else None
     if fault.kind == "bool_type":
-        hint = "write true or false"
+        word = str(fault.given).lower()
+        meant = next((m for m, words in BOOLEANS.items() if word in words), "true or false")
+        hint = f"write {meant}, without quotes" if meant == word else f"write {meant}"
     why = fault.pydantic_message.removeprefix("Input ")
     code = "bad-type" if fault.kind.endswith(("_type", "_parsing")) else "bad-value"
     fault.problem(fault.mark, code, f"{fault.name or 'document'}: {why}, found {fault.shown}", hint)

@@ -8,21 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from particle_agent.stages.output.qemu import Qemu
-
-from particle_os.documents import document, validation
+from particle_os.documents import validation
 from particle_os.documents.document import Node
 from particle_os.documents.words import did_you_mean, nearest
-from particle_os.errors import Problem, UsageError
-from particle_os.recipe.model import BootTest, LoadedRecipe, stage_kinds, stage_name
+from particle_os.errors import InvalidDocument, Problem, UsageError
+from particle_os.recipe import foreign_recipe
+from particle_os.recipe.model import BootTest, LoadedRecipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes import legacy
 from particle_os.recipe.passes.reading import Pass, Reading
 from particle_os.recipe.passes.structure import check_length
-from particle_os.recipe.passes.table import PASSES, run
+from particle_os.recipe.passes.table import PASSES, advised, run
 from particle_os.recipe.variables import Variables
 
 CONFIDENTIAL = "(confidential)"
+DISK_STAGE = "qemu"
 # These passes examine parts of a recipe that a single stage does not have.
 OF_WHOLE_RECIPES = ("included files", "order of the stages", "firmware", "length of the checks")
 
@@ -109,7 +109,7 @@ def _left_out(notes: Sequence[Problem]) -> UsageError:
 def _begin(
     path: Path, given: Mapping[str, str] | None, base: str | None, allow_outside: bool
 ) -> Reading:
-    source = document.load(path)
+    source = foreign_recipe.load(path)
     inside = None if allow_outside else source.path.parent
     return Reading(source, Variables(source, given or {}), base, inside)
 
@@ -117,16 +117,16 @@ def _begin(
 def _loaded(reading: Reading) -> LoadedRecipe:
     """The recipe of a reading. Raises InvalidDocument when the passes have found problems."""
     if reading.source.problems:
-        raise reading.source.invalid()
+        raise advised(reading.source)
     assert reading.loaded is not None
     return replace(reading.loaded, notes=tuple(reading.source.notes))
 
 
 def _check_runs_alone(kind: str) -> None:
-    known = [name for name in stage_kinds() if name != stage_name(Qemu)]
+    known = [name for name in stage_kinds() if name != DISK_STAGE]
     if kind not in known:
         hint = did_you_mean(nearest(kind, known), known)
-        if kind == stage_name(Qemu):
+        if kind == DISK_STAGE:
             hint = "'particle-os build' runs it, with a recipe and --base."
         raise UsageError(f"there is no stage '{kind}' that runs alone", hint=hint)
 
@@ -153,6 +153,9 @@ def load_boot_test(path: Path | None) -> BootTest:
     """
     if path is None:
         return BootTest()
-    source = document.load(path)
+    source = foreign_recipe.load(path)
     check_length(source, ("checks",))
-    return validation.validate(source, BootTest, vocabulary(source, ("boot-test",)))
+    try:
+        return validation.validate(source, BootTest, vocabulary(source, ("boot-test",)))
+    except InvalidDocument:
+        raise advised(source) from None

@@ -24,8 +24,19 @@ HINTS = {
     "'password-hash'",
     "network": "a list names the hosts that the stage may reach, as in [mirror.example.org]",
 }
+# Words of other programs for the keys of stages and checks.
+SYNONYMS = {
+    "service": "unit", "timer": "unit", "socket": "unit", "cmd": "command", "url": "http",
+    "pkg": "package", "pkgs": "packages", "env": "environment", "contents": "content",
+    "apt-keys": "key", "group-id": "gid", "user-id": "uid", "size-mib": "size", "steps": "stages",
+    "actions": "stages", "filesystem": "file-system", "bootloader": "boot-loader",
+}  # fmt: skip
 # YAML turns an octal number into an integer, which a message shows in decimal digits.
-NUMBER_HINTS = {"mode": "put it in quotes, in octal digits as in '0755'"}
+NUMBER_HINTS = {
+    "mode": "put it in quotes, in octal digits as in '0755'",
+    "size": "add the unit, as in '4G' or '800M'",
+    "swap": "add the unit, as in '2G' or '512M'",
+}
 
 
 def vocabulary(source: Source, place: Key = ()) -> Vocabulary:
@@ -39,6 +50,7 @@ def vocabulary(source: Source, place: Key = ()) -> Vocabulary:
         hints=HINTS,
         number_hints=NUMBER_HINTS,
         commands=("command",),
+        synonyms=SYNONYMS,
     )
 
 

@@ -20,7 +20,7 @@ def test_validate_tells_the_errors_of_several_files(recipe, bad_recipe, tmp_path
         "bad-value]",
         "unreadable]",
     ]
-    assert lines[3:7] == [
+    assert lines[4:8] == [
         f"{bad_recipe}:1:1: unknown key 'nam' [unknown-key]",
         "  | nam: …",
         "  | ^",
@@ -61,11 +61,13 @@ def test_validate_tells_the_errors_as_annotations(tmp_path):
     assert result.exit_code == 2
     file = f"{tmp_path}/a%2Cb%3Ac%25.yml"
     assert result.stdout.splitlines() == [
-        f"::error file={file},line=1,col=1,title=missing-key::the key 'name' is missing",
+        f"::error file={file},line=1,col=1,title=missing-key::the key 'name' is missing"
+        " (add it, see 'particle-os explain recipe')",
         f"::error file={file},line=1,col=1,title=unknown-key::"
         "unknown key 'nam' (did you mean 'name'?)",
         f"::error file={file},line=3,col=43,title=bad-value::size: expected 'auto', 'minimal', or a"
-        " size in M or G (powers of 1024) such as '800M' or '4G', found \"%25\\\\r\"",
+        " size in M or G (powers of 1024) such as '800M' or '4G', found \"%25\\\\r\""
+        " (see 'particle-os explain qemu')",
         f"::notice file={file},line=3,col=6,title=older-form::'org.osbuild.debian.qemu' is called "
         "'qemu' now: write 'type: qemu'",
     ]

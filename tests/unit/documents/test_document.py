@@ -88,7 +88,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path):
 
 def test_a_repeated_key_names_the_first(tmp_path):
     source = load(tmp_path, "a: 1\n\nb: 2\na: 3\n")
-    assert source.problems[0].hint == "first at line 1"
+    assert source.problems[0].hint == "remove one; the first is at line 1"
     assert source.data["a"] == 1
 
 

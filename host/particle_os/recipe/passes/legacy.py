@@ -98,7 +98,9 @@ def _take_over(
         if right in options:
             message = f"the key '{shown_key(right)}' stands here a second time"
             first, second = sorted(one.key or one.mark for one in (options[right], node))
-            source.problem(second, "repeated-key", message, f"first at line {first.line}")
+            source.problem(
+                second, "repeated-key", message, f"remove one; the first is at line {first.line}"
+            )
             continue
         if right != name:
             _note(source, node, f"'{name}' is called '{right}' now")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from particle_os.documents.document import Source
 from particle_os.errors import InvalidDocument
-from particle_os.recipe.passes import foreign, overwritten, remarks, stages, unit_names
+from particle_os.recipe.passes import advice, foreign, overwritten, remarks, stages, unit_names
 from particle_os.recipe.passes.of_document import OF_DOCUMENT
 from particle_os.recipe.passes.reading import Pass, Reading
 
@@ -35,4 +36,10 @@ def run(reading: Reading, passes: Iterable[Pass]) -> None:
         used = [name for node in reading.source.root.walk() for name in node.made_of]
         known = reading.variables
         reading.source.withhold([*known.all_texts(), *known.unknown(used)])
-        raise reading.source.invalid() from None
+        raise advised(reading.source) from None
+
+
+def advised(source: Source) -> InvalidDocument:
+    """The error with all problems of a recipe, each with its line and with what to do."""
+    advice.complete(source)
+    return source.invalid()

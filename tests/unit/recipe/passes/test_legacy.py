@@ -105,13 +105,17 @@ def test_keys_of_the_recipe_with_underscores_are_todays(tmp_path):
     assert (note.line, note.column) == (2, 1)
     assert "'base_image' is called 'base-image' now" in note.message
     twice = f"base-image: tar:c.tar\n{text}"
-    assert problems(tmp_path, twice) == [(3, 1, "repeated-key", "first at line 1")]
+    assert problems(tmp_path, twice) == [
+        (3, 1, "repeated-key", "remove one; the first is at line 1")
+    ]
     assert [p[2] for p in problems(tmp_path, f"base_images: x\n{text}")] == ["unknown-key"]
 
 
 def test_an_option_that_stands_twice_is_an_error(tmp_path):
     text = "name: x\nstages:\n  - {type: qemu, size: 4G, options: {size: 5G}}\n"
-    assert problems(tmp_path, text) == [(3, 38, "repeated-key", "first at line 3")]
+    assert problems(tmp_path, text) == [
+        (3, 38, "repeated-key", "remove one; the first is at line 3")
+    ]
 
 
 def test_options_that_are_no_mapping_stay_wrong(tmp_path):
@@ -137,4 +141,8 @@ def test_the_second_of_two_equal_keys_is_reported(tmp_path, stage):
     text = f"name: x\nstages:\n  - type: apt\n{stage}  - type: qemu\n"
     first, second = (n for n, line in enumerate(text.splitlines(), 1) if "packages" in line)
     ((line, _, code, hint),) = problems(tmp_path, text)
-    assert (line, code, hint) == (second, "repeated-key", f"first at line {first}")
+    assert (line, code, hint) == (
+        second,
+        "repeated-key",
+        f"remove one; the first is at line {first}",
+    )

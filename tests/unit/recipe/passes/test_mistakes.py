@@ -52,16 +52,30 @@ WRONG = [
     ("name: x\n", 1, 1, "missing-key", "'stages'", None),
     ("name: x\nstages: []\n", 2, 9, "bad-value", "at least one item", None),
     ("name: x\nstages: {type: qemu}\n", 2, 9, "bad-type", "stages: expected a list",
-     None),
+     "begin each item of the list with '- '"),
     ("name: x\nstages:\n  - qemu\n", 3, 5, "bad-type", "expected a mapping, found",
      "write '- type: qemu', and its options beside it"),
     (with_stages("  - apt: {packages: [x]}\n"), 3, 5, "missing-key", "'type'",
      "write '- type: apt', and its options beside it"),
     ("5\n", 1, 1, "bad-type", "document: expected a mapping", None),
     (with_stages("  - type: apt\n    update: yes\n"), 4, 13, "bad-type", "update",
+     "write true"),
+    (with_stages("  - type: apt\n    update: off\n"), 4, 13, "bad-type", "update", "write false"),
+    (with_stages("  - type: apt\n    update: maybe\n"), 4, 13, "bad-type", "update",
      "write true or false"),
     (with_stages("  - type: apt\n    recommends: 'true'\n"), 4, 17, "bad-type", "recommends",
-     "write true or false"),
+     "write true, without quotes"),
+    (with_stages("  - type: network\n    interfaces: [{match: [en*], dhcp: true}]\n"), 4, 39,
+     "bad-value", "dhcp", "did you mean 'yes'?"),
+    (MINIMAL + "    size: 4GB\n", 4, 11, "bad-value", 'found "4GB"', "did you mean '4G'?"),
+    (MINIMAL + "    size: 512 MiB\n", 4, 11, "bad-value", "size", "did you mean '512M'?"),
+    (MINIMAL + "    swap: 2g\n", 4, 11, "bad-value", "swap", "did you mean '2G'?"),
+    (MINIMAL + "boot-test:\n  checks:\n    - service: ssh.service\n", 6, 7, "bad-value",
+     "found a mapping", "did you mean 'unit'?"),
+    (MINIMAL + "boot-test:\n  checks: {unit: ssh.service}\n", 5, 11, "bad-type",
+     "expected a list", "begin each item of the list with '- '"),
+    ("name: '{{ x }}'\nstages: [{type: qemu}]\n", 1, 7, "bad-value", "name",
+     "write ${x} for a variable, not {{ x }}"),
     (with_stages("  - type: apt\n    packages: curl\n"), 4, 15, "bad-type", "packages",
      'write [curl]'),
     (with_stages("  - type: apt\n    packages: [ok-name, Bad_Name]\n"), 4, 25, "bad-value",
@@ -92,7 +106,7 @@ WRONG = [
     (MINIMAL + "architecture: x86\n", 4, 15, "bad-value", "'amd64'", None),
     ("name: Has Spaces\nstages: [{type: qemu}]\n", 1, 7, "bad-value", "name", None),
     ("name: x\nname: y\nstages: [{type: qemu}]\n", 2, 1, "repeated-key", "second time",
-     "first at line 1"),
+     "remove one; the first is at line 1"),
     ("name: &n x\nstages: [{type: qemu}]\n", 1, 7, "anchor", "anchors",
      "variables, or a file that is included, say things once"),
     ("name: x\nstages:\n\t- type: qemu\n", 3, 1, "yaml", "'\\t'",
@@ -143,8 +157,10 @@ WRONG = [
     (MINIMAL + "    size: 0x10\n", 4, 11, "bad-value", "found 0x10", None),
     (MINIMAL + "    size: True\n", 4, 11, "bad-value", "found true", None),
     (MINIMAL + "description: 1.50\n", 4, 14, "bad-type", "found 1.50", "put it in quotes"),
-    (MINIMAL + "    size: 1T\n", 4, 11, "bad-value", "a size in M or G", None),
-    (MINIMAL + "    swap: 1T\n", 4, 11, "bad-value", "a size in M or G", None),
+    (MINIMAL + "    size: 1T\n", 4, 11, "bad-value", "a size in M or G",
+     "did you mean '1024G'?"),
+    (MINIMAL + "    swap: 1T\n", 4, 11, "bad-value", "a size in M or G",
+     "did you mean '1024G'?"),
     (MINIMAL + "    swap: auto\n", 4, 11, "bad-value", "swap", None),
     ("name: x\nstages:\n  - type: apt\n  - type: qemu\n    when: {architecture: arm64}\n", 5, 5,
      "bad-order", "ends without a disk: 'when' leaves it out for amd64",
@@ -241,8 +257,14 @@ def test_an_error_names_its_place_and_what_was_meant(
     (problem,) = problems(tmp_path, text)
     assert (problem.line, problem.column, problem.code) == (line, column, code)
     assert message in problem.message
-    assert problem.hint == hint
+    assert problem.hint == hint if hint else problem.hint
     assert str(problem).startswith(f"{tmp_path / 'recipe.yml'}:{line}:{column}: ")
+
+
+def test_the_variable_of_another_program_is_recognised(tmp_path):
+    found = problems(tmp_path, "name: {{ x }}\nstages: [{type: qemu}]\n")
+    hints = [problem.hint for problem in found if problem.code == "bad-key"]
+    assert hints == ["write ${x} for a variable, not {{ x }}"]
 
 
 def test_all_errors_are_reported_together_and_in_order(tmp_path):
