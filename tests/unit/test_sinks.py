@@ -29,7 +29,7 @@ SINKS = {
         "jobs/build_result": "write_result",
         "jobs/delivery": "Delivery.write",
         "report/progress": "PlainSink.emit JsonSink.emit LogSink.__init__ LogSink.emit "
-        "TerminalSink.emit TerminalSink._done",
+        "TerminalSink.emit TerminalSink._done TerminalSink._line",
         "report/table": "print_single print_result",
         "system/publication": "replace",
         "vm/console": "Transcript.__init__ Transcript._keep",

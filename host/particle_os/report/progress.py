@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -12,9 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.spinner import Spinner
+import rich.progress
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Column
 from rich.text import Text
 
 from particle_os.errors import printable, whole_line
@@ -24,6 +26,10 @@ from particle_os.vm.console import ConsoleLog
 
 # Characters of a log file.
 LOG_LIMIT = 64 << 20
+# Columns of a row of the live view, and of the last line of output below the rows.
+ROW_WIDTH, LAST_WIDTH = 56, 79
+# apt's summary before it installs packages.
+_TO_INSTALL = re.compile(r"^(\d+) upgraded, (\d+) newly installed")
 
 
 @dataclass(frozen=True)
@@ -235,61 +241,117 @@ class LogSink:
         self._file.close()
 
 
+class _Running(rich.progress.Progress):
+    """The running steps, each below the step that it is a part of, and the last line of output."""
+
+    def __init__(self, console: Console) -> None:
+        # rich draws before it has a console of its own.
+        self._terminal = console
+        self.last = ""
+        text = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        super().__init__(
+            rich.progress.SpinnerColumn(),
+            rich.progress.TextColumn("{task.description}", table_column=text),
+            rich.progress.TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
+            rich.progress.TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            console=console,
+            transient=True,
+            refresh_per_second=8,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        # A terminal that gets narrower breaks only rows that are wider than it.
+        width = self._terminal.width - 1
+        table = self.make_tasks_table(self.tasks)
+        table.width = min(width, ROW_WIDTH)
+        yield table
+        if self.last and len(self.tasks) > 1:
+            last = Text(f"    {self.last}", style="dim", no_wrap=True)
+            last.truncate(min(width, LAST_WIDTH), overflow="ellipsis")
+            yield last
+
+
+class _Packages:
+    """Counts the packages of apt's lines: those that are set up, and all that will be."""
+
+    def __init__(self) -> None:
+        self._done, self._total = 0, 0
+
+    def count(self, line: str) -> str:
+        """The count after a line, such as "3/12 25 %"; "" without any."""
+        if found := _TO_INSTALL.search(line):
+            self._done, self._total = 0, int(found[1]) + int(found[2])
+        elif line.startswith("Setting up "):
+            self._done += 1
+        if not 0 < self._done <= self._total:
+            return ""
+        return f"{self._done}/{self._total} {100 * self._done // self._total} %"
+
+
 class TerminalSink:
-    """A live view: finished steps with their duration, running steps with a clock."""
+    """A live view: finished steps with their duration, running steps with a clock.
+
+    The first clock is that of the whole run.
+    """
 
     def __init__(self, console: Console, *, verbose: bool) -> None:
         self._console = console
         self._verbose = verbose
-        self._phases: list[tuple[str, float]] = []
-        self._stage: tuple[str, float] | None = None
-        self._last = ""
-        self._live = Live(
-            console=console, refresh_per_second=8, transient=True, get_renderable=self._view
-        )
-        self._live.start()
+        self._running = _Running(console)
+        self._phases = [self._begin("in all", 0)]
+        self._stage: rich.progress.TaskID | None = None
+        self._packages = _Packages()
+        self._running.start()
 
-    def _view(self) -> Group:
-        now = time.monotonic()
-        rows: list[Spinner | Text] = []
-        running = self._phases + ([self._stage] if self._stage else [])
-        for depth, (what, since) in enumerate(running):
-            rows.append(Spinner("dots", Text(f"{'  ' * depth}{what}  {now - since:.0f} s")))
-        if self._stage is not None and self._last:
-            rows.append(Text(f"    {self._last}", style="dim", no_wrap=True, overflow="ellipsis"))
-        return Group(*rows)
+    def _begin(self, what: str, depth: int) -> rich.progress.TaskID:
+        self._running.last = ""
+        self._packages = _Packages()
+        # A label may contain the brackets of rich's markup.
+        return self._running.add_task(escape(f"{'  ' * depth}{what}"), total=None, count="")
+
+    def _end_stage(self) -> None:
+        if self._stage is not None:
+            self._running.remove_task(self._stage)
+        self._stage = None
 
     def emit(self, event: Event) -> None:
-        now = time.monotonic()
+        depth = len(self._phases) - 1
         match event:
             case PhaseStarted(phase):
-                self._phases.append((phase, now))
+                self._phases.append(self._begin(phase, depth))
             case StageStarted(index, total, label):
-                self._stage, self._last = (f"{index + 1}/{total} {label}", now), ""
+                self._end_stage()
+                self._stage = self._begin(f"{index + 1}/{total} {label}", depth)
             case PhaseFinished(phase, seconds):
-                self._stage = None
-                self._phases.pop()
-                self._done(phase, seconds)
+                self._end_stage()
+                self._running.remove_task(self._phases.pop())
+                self._done(f"{'  ' * (depth - 1)}{phase}", seconds)
             case StageFinished(index, total, label, seconds, cached):
-                self._stage = None
+                self._end_stage()
                 self._done(f"  {index + 1}/{total} {label}", None if cached else seconds)
             case BootPhase(name, seconds):
                 self._done(f"  {name}", seconds)
             case Note(text):
-                self._live.console.print(Text(f"• {printable(text)}", style="yellow"))
+                self._console.print(Text(f"• {printable(text)}", style="yellow"))
             case Line(text):
-                self._last = printable(text, 300)
-                if self._verbose:
-                    self._live.console.print(Text(whole_line(f"    {self._last}"), style="dim"))
+                self._line(printable(text, 300))
+
+    def _line(self, text: str) -> None:
+        self._running.last = text
+        if count := self._packages.count(text):
+            self._running.update(self._stage or self._phases[-1], count=count)
+        if self._verbose:
+            self._console.print(Text(whole_line(f"    {text}"), style="dim"))
 
     def _done(self, what: str, seconds: float | None) -> None:
         took = "   cached" if seconds is None else f"{seconds:7.1f} s"
-        line = Text.assemble(("✓ ", "green"), f"{what:<44}", (took, "cyan"))
-        self._live.console.print(line)
+        step = Text(what)
+        step.truncate(min(44, self._console.width - len(took) - 3), overflow="ellipsis", pad=True)
+        self._console.print(Text.assemble(("✓ ", "green"), step, " ", (took, "cyan")))
 
     def close(self) -> None:
-        self._phases, self._stage = [], None
-        self._live.stop()
+        self._running.last = ""
+        self._running.stop()
 
 
 def make_sink(style: str, *, verbose: bool, quiet: bool) -> Sink | None:
