@@ -41,6 +41,7 @@ SINKS = {
         "cli/init": "init_command",
         "cli/usage/commands": "Command.format_options",
         "cli/validate": "_show",
+        "report/notify": "NotifySink._show",
         "system/process": "child_of_ours.prepare",
         "system/publication": "_write",
         "system/terminal": "reset",

@@ -29,7 +29,8 @@ from particle_os.errors import (
     whole_line,
 )
 from particle_os.report.github import Workflow, unlike_commands
-from particle_os.report.progress import Progress, make_sink
+from particle_os.report.notify import NotifySink
+from particle_os.report.progress import Progress, Sink, make_sink
 from particle_os.system import interrupt
 from particle_os.system.gate import Gate
 from particle_os.system.workspace import failed_call
@@ -63,6 +64,7 @@ class OutputStyle:
     as_json: bool = False
     debug: bool = False
     progress: str = "auto"
+    notify: bool = False
     gate: Gate = field(default_factory=Gate)
     workflow: Workflow = field(default_factory=_workflow)
 
@@ -91,7 +93,10 @@ class OutputStyle:
         # With --json, a program may read standard error: print nothing there unless asked.
         style = "none" if self.as_json and self.progress == "auto" else self.progress
         sink = make_sink(style, verbose=self.verbose, quiet=self.quiet)
-        progress = Progress([sink] if sink else [], self.gate)
+        sinks: list[Sink] = [sink] if sink else []
+        if self.notify and sys.stderr.isatty():
+            sinks.append(NotifySink(sys.stderr))
+        progress = Progress(sinks, self.gate)
         if "json" not in (style, self.progress) and not self.as_json:
             self.workflow.stop()
         try:
@@ -119,11 +124,18 @@ def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="How to show the progress on standard error.",
     )
+    @click.option("--notify", is_flag=True, help="Tell the terminal the progress; ring at the end.")
     @functools.wraps(function)
     def wrapped(
-        verbose: bool, quiet: bool, as_json: bool, debug: bool, progress: str, **arguments: Any
+        verbose: bool,
+        quiet: bool,
+        as_json: bool,
+        debug: bool,
+        progress: str,
+        notify: bool,
+        **arguments: Any,
     ) -> None:
-        output = OutputStyle(verbose, quiet, as_json, debug, progress)
+        output = OutputStyle(verbose, quiet, as_json, debug, progress, notify)
         action = functools.partial(function, output=output, **arguments)
         try:
             sys.exit(guarded(action, as_json=as_json, debug=debug, gate=output.gate))

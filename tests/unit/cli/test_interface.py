@@ -14,6 +14,7 @@ OUTPUT = """
 --json flag
 --debug flag
 --progress auto|plain|json|none =auto
+--notify flag
 """
 # The other options that several commands take alike.
 SHARED = """
