@@ -16,9 +16,10 @@ from particle_os.cli.verdicts import (
     make_writable,
 )
 from particle_os.errors import ParticleError
-from particle_os.jobs.delivery import already_there, prepare_output, touched_files
+from particle_os.jobs.delivery import already_there, last_time, prepare_output, touched_files
 from particle_os.jobs.plan import BuildOptions, Plan
 from particle_os.jobs.planning import make_plan, preview
+from particle_os.report.progress import LastTime
 from particle_os.report.results import Result
 from particle_os.report.table import print_result
 from particle_os.report.verdict import failure_of
@@ -81,6 +82,8 @@ def _build(plan: Plan, output: OutputStyle) -> Result:
         if result := already_there(plan):
             progress.note("nothing has changed: the images are there and whole")
             return result
+        if seconds := last_time(plan):
+            progress.emit(LastTime(seconds))
         # Import late: loading the build takes longer than finding that nothing has changed.
         from particle_os.jobs import build
 

@@ -247,6 +247,15 @@ def results(output: Path) -> list[Result]:
     return sorted(found, key=lambda result: result.created, reverse=True)
 
 
+def last_time(plan: Plan) -> float | None:
+    """The seconds that the last build of the recipe took; None when its result is gone."""
+    try:
+        result = read_result(plan.options.output_directory / f"{plan.name}.result.json")
+    except (OSError, pydantic.ValidationError):
+        return None
+    return sum(result.phases.values())
+
+
 def already_there(plan: Plan) -> Result | None:
     """The result of an earlier build that makes the build of this plan unnecessary, or None."""
     if plan.base is None or plan.helper is None or plan.refresh_from < len(plan.stages):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -89,7 +90,16 @@ class BootPhase:
     seconds: float
 
 
-Event = PhaseStarted | PhaseFinished | StageStarted | StageFinished | BootPhase | Line | Note
+@dataclass(frozen=True)
+class LastTime:
+    """The last run of this kind took so many seconds."""
+
+    seconds: float
+
+
+Event = (
+    LastTime | PhaseStarted | PhaseFinished | StageStarted | StageFinished | BootPhase | Line | Note
+)
 
 
 class Sink(Protocol):
@@ -178,6 +188,8 @@ def _plain(event: Event) -> str | None:
             return f"  stage {index + 1}/{total} {label}: {seconds:.1f} s"
         case BootPhase(name, seconds):
             return f"  {name} after {seconds:.1f} s"
+        case LastTime(seconds):
+            return f"the last time, it took {seconds:.0f} s"
         case Note(text):
             return f"note: {printable(text)}"
         case Line():
@@ -331,6 +343,9 @@ class TerminalSink:
                 self._done(f"  {index + 1}/{total} {label}", None if cached else seconds)
             case BootPhase(name, seconds):
                 self._done(f"  {name}", seconds)
+            case LastTime(seconds):
+                took = timedelta(seconds=round(seconds))
+                self._running.update(self._phases[0], count=f"last time {took}")
             case Note(text):
                 self._console.print(Text(f"• {printable(text)}", style="yellow"))
             case Line(text):

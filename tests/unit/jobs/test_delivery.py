@@ -1,10 +1,11 @@
 import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 from particle_agent.stages.output.qemu import Qemu
 from particle_os.errors import NotEnoughSpace
-from particle_os.jobs.delivery import Delivery, published
+from particle_os.jobs.delivery import Delivery, last_time, published
 from particle_os.report import results
 from particle_os.report.progress import Progress
 from particle_os.report.results import ENDINGS, StageResult
@@ -45,6 +46,17 @@ def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
     }
     assert (delivery.output / "server.report.html").read_text() == "<!DOCTYPE html>"
     assert (delivery.output / "server.evidence/bios/console.log").exists()
+
+
+def test_the_last_build_says_how_long_it_took(tmp_path):
+    options = SimpleNamespace(output_directory=tmp_path)
+    plan = SimpleNamespace(name="server", options=options)
+    assert last_time(plan) is None
+    found = result("server").model_copy(update={"phases": {"stages": 7.5, "boot test": 2.0}})
+    (tmp_path / "server.result.json").write_text(found.model_dump_json())
+    assert last_time(plan) == 9.5
+    (tmp_path / "server.result.json").write_text("{")
+    assert last_time(plan) is None
 
 
 @pytest.mark.parametrize(

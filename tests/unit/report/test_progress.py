@@ -5,6 +5,7 @@ import re
 import pytest
 from particle_os.report.progress import (
     JsonSink,
+    LastTime,
     Line,
     LogSink,
     Note,
@@ -197,3 +198,10 @@ def test_the_packages_are_counted():
     events += [Line(f"Setting up {name} (1.0)") for name in ("a", "b", "c")]
     assert " 3/4 75 % " in live(80, *events)[1][-2]
     assert "%" not in "".join(live(80, *events, PhaseStarted("boot test"))[1][-1:])
+
+
+def test_the_time_of_the_last_run_stands_beside_the_clock():
+    assert "last time 0:24:05 0:00:00" in live(80, LastTime(1445.2), PhaseStarted("x"))[1][0]
+    stream = io.StringIO()
+    PlainSink(stream, verbose=False).emit(LastTime(1445.2))
+    assert stream.getvalue() == "the last time, it took 1445 s\n"
