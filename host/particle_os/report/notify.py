@@ -1,4 +1,4 @@
-"""Tells the user's terminal how far a run is, and when it ends."""
+"""Shows the terminal the progress of a run and its end."""
 
 from __future__ import annotations
 

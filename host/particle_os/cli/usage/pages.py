@@ -84,7 +84,7 @@ def _environment(context: click.Context) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text of which no part is a request of roff."""
+    """The text as roff shows it: roff reads no part as a request."""
     safe = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{safe}" if safe.startswith((".", "'")) else safe
 
