@@ -9,6 +9,7 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from particle_os.boot.extras import SEED
 from particle_os.boot.files import NAMES
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
@@ -26,7 +27,13 @@ TAIL_BYTES, TAIL_LINES = 32768, 60
 OVERLAY = "overlay.qcow2"
 OTHERS_WRITE = 0o022
 # With a shared terminal, QEMU ends on Ctrl-A X (QEMU's manual: system/mux-chardev).
-SHARED = {"stdio,id=console,signal=off": "stdio,id=console,signal=off,mux=on"}
+SHARED = {"stdio,id=console,signal=off": "stdio,id=console,signal=off,mux=on,logfile=console.log"}
+# A monitor that reads its commands from a file.
+MONITOR = ("-chardev", "file,id=monitor,path=monitor.out,input-path=monitor.in",
+           "-mon", "chardev=monitor,mode=readline")  # fmt: skip
+TPM = "swtpm socket --tpm2 --tpmstate dir=. --ctrl type=unixio,path=tpm.sock --terminate --daemon"
+# A Linux that remaps interrupts panics when a busy host makes it miss ticks early in its start.
+LOST_TIMER = "timer doesn't work through Interrupt-remapped IO-APIC"
 SCRIPT = """\
 #!/bin/sh
 # Boots the image as the boot test did, with its console on this terminal. Ctrl-A X ends QEMU.
@@ -46,12 +53,40 @@ format={format}
 *.vhd) format=vpc ;;
 *) format=raw ;;
 esac
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 cd -- "$work"
 {prepare}
-{run} "$@"
+# QEMU's monitor reads this question, and its answer has the ports that the kernel chose.
+echo 'info usernet' >monitor.in
+show_ports() {{
+	while ! grep -qs HOST_FORWARD monitor.out; do
+		[ -d "$work" ] || return
+		sleep 0.2
+	done
+	awk '/HOST_FORWARD/ {{ print "port " $6 " of the image: " $3 ":" $4 }}' monitor.out
+}}
+start() {{
+	rm -f monitor.out console.log
+	show_ports &
+	shown=$!
+	status=0
+	case $processors in
+	1) {one} "$@" || status=$? ;;
+	*) {several} "$@" || status=$? ;;
+	esac
+	kill "$shown" 2>/dev/null || :
+}}
+for processors in {processors}; do
+	{tpm}
+	start "$@"
+	# When QEMU emulates several processors, it may abort, or a busy host may make it lose ticks.
+	if [ "$status" -ne 134 ] && ! grep -qs "{lost}" console.log; then break; fi
+	echo "The emulation has failed, not the image. Another start has one processor." >&2
+done
+exit "$status"
 """
 
 
@@ -95,11 +130,13 @@ class Evidence:
                 hint="Choose another directory for the evidence, or remove it.",
             )
         self.directory.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS_WRITE)
-        for name in (CONSOLE, SCREEN, COMMAND, *NAMES):
+        for name in (CONSOLE, SCREEN, COMMAND, SEED, *NAMES):
             (self.directory / name).unlink(missing_ok=True)
 
     def begin(self, spec: MachineSpec, image_format: str, firmware: Firmware) -> None:
         """Writes the script that boots the image by hand."""
+        for disk in _others(spec):
+            shutil.copyfile(disk.path, self.directory / disk.path.name)
         script = self.directory / COMMAND
         script.write_text(by_hand(spec, self.image, image_format, firmware))
         script.chmod(0o755)
@@ -158,19 +195,34 @@ def by_hand(spec: MachineSpec, image: Path, image_format: str, firmware: Firmwar
         template = firmwares.required(firmware).variables
         prepare.append(shlex.join(["cp", "--", str(template), uefi.variables.name]))
         uefi = replace(uefi, variables=Path(uefi.variables.name))
+    others = [replace(disk, path=Path(disk.path.name)) for disk in _others(spec)]
+    prepare += [f'cp -- "$here"/{shlex.quote(disk.path.name)} .' for disk in others]
     plain = replace(
         spec,
-        disks=(Disk(Path(OVERLAY), "qcow2", "image"),),
+        disks=(Disk(Path(OVERLAY), "qcow2", "image"), *others),
         uefi=uefi,
         credentials={},
         probe_socket=None,
         firmware_socket=None,
     )
-    argv = [SHARED.get(argument, argument) for argument in qemu_argv(plain)]
     place = shlex.quote(str(image))
     return SCRIPT.format(
         image=place if image.is_absolute() else f'$(dirname -- "$0")/{place}',
         format=image_format,
         prepare="\n".join(prepare),
-        run=shlex.join(argv),
+        several=_command(plain),
+        one=_command(replace(plain, cpus=1, x2apic=False)),
+        processors=f"{spec.cpus} 1 1" if spec.x2apic else spec.cpus,
+        tpm=TPM if spec.hardware.tpm else ":",
+        lost=LOST_TIMER,
     )
+
+
+def _command(spec: MachineSpec) -> str:
+    argv = [SHARED.get(argument, argument) for argument in qemu_argv(spec)]
+    return shlex.join([*argv, *MONITOR])
+
+
+def _others(spec: MachineSpec) -> list[Disk]:
+    """The disks beside the image's."""
+    return [disk for disk in spec.disks[1:] if isinstance(disk, Disk)]

@@ -57,7 +57,10 @@ class BootRequest:
             memory=self.memory,
             cpus=self.processors.count,
             x2apic=self.processors.x2apic,
-            disks=(Disk(overlay, "qcow2", "image", backing=(), image=below),),
+            disks=(
+                Disk(overlay, "qcow2", "image", backing=(), image=below),
+                *self.variant.more_disks(directory),
+            ),
             uefi=firmwares.prepare(self.variant.firmware, directory),
             network="isolated",
             forwards=tuple(map(Forward, outside.ports(self.checks))),

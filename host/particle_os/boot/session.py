@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from particle_os.boot.attempt import Undecided, boot_once
-from particle_os.boot.evidence import Evidence
+from particle_os.boot.evidence import LOST_TIMER, Evidence
 from particle_os.boot.judgement import compared, not_rebooted
 from particle_os.boot.observation.verdict import Observation, Verdict
 from particle_os.boot.request import BootRequest, memory_for, seconds_for
@@ -28,8 +28,6 @@ __all__ = ["Undecided", "boot"]
 
 OVERLAY_SECONDS = 30.0
 ATTEMPTS = 3
-# A Linux that remaps interrupts panics when a busy host makes it miss ticks early in its start.
-LOST_TIMER = "timer doesn't work through Interrupt-remapped IO-APIC"
 
 
 def _ignore_phase(phase: str, seconds: float) -> None:

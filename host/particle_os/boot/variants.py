@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from itertools import product
+from pathlib import Path
 
 from particle_agent.contract.values import bytes_of
 
+from particle_os.boot.extras import SEED, seed_disk
 from particle_os.boot.observation.verdict import machine_name
 from particle_os.recipe.boot_options import Devices, StaticAddress
 from particle_os.vm import firmware as firmwares
+from particle_os.vm.argv import Disk
 from particle_os.vm.devices import tpm
 from particle_os.vm.devices.hardware import VIRTIO, Hardware
 from particle_os.vm.devices.user_network import UserNetwork
@@ -32,20 +35,31 @@ class Variant:
     processors: int | None = None
     # The addresses for an image with a static address.
     addresses: UserNetwork | None = None
+    # User data for cloud-init.
+    user_data: bytes | None = None
 
     @property
     def name(self) -> str:
         """The name of the machine in results, and of its directory of evidence."""
         return machine_name(self.firmware, self.devices)
 
+    def more_disks(self, directory: Path) -> tuple[Disk, ...]:
+        """Makes the disk with the user data in `directory`, if there is such data."""
+        if self.user_data is None:
+            return ()
+        return (seed_disk(self.user_data, directory / SEED),)
+
 
 USUAL = Variant()
 
 
 def variants(
-    names: Sequence[Firmware], devices: Devices, address: StaticAddress | None = None
+    names: Sequence[Firmware],
+    devices: Devices,
+    address: StaticAddress | None = None,
+    user_data: str | None = None,
 ) -> tuple[Variant, ...]:
-    """Returns all combinations, for an image with a static address or without one.
+    """Returns all combinations, with the image's static address and user data, if it has them.
 
     Raises InfrastructureError when the host lacks a firmware or cannot emulate a TPM.
     """
@@ -53,6 +67,7 @@ def variants(
         firmwares.check(name)
     if devices.tpm:
         tpm.check()
+    data = None if user_data is None else user_data.encode()
     sizes: Sequence[str | None] = devices.memory or (None,)
     counts: Sequence[int | None] = devices.processors or (None,)
     found = []
@@ -68,7 +83,7 @@ def variants(
         memory = None if size is None else bytes_of(size)
         hardware = Hardware(disk, card, devices.tpm)
         addresses = _user_network(address)
-        found.append(Variant(firmware, "-".join(words), hardware, memory, count, addresses))
+        found.append(Variant(firmware, "-".join(words), hardware, memory, count, addresses, data))
     return tuple(found)
 
 

@@ -88,7 +88,7 @@ def boot_test_command(
         memory=memory,
         processors=processors,
     )
-    machines = variants(names, devices, wanted.network)
+    machines = variants(names, devices, wanted.network, wanted.user_data)
     test = boot_test.BootTestJob(
         image, found, machines, checks, timeout, console_only, evidence_directory
     )

@@ -149,7 +149,7 @@ class _Build(Execution):
         test = BootTestJob(
             path,
             image.driver,
-            variants(loaded.firmwares, wanted.devices, loaded.address),
+            variants(loaded.firmwares, wanted.devices, loaded.address, wanted.user_data),
             wanted.checks,
         )
         with self.progress.phase("boot test"):

@@ -54,6 +54,9 @@ class BootTest(Options):
     network: StaticAddress | None = None
     """The static address of the image, so that the host reaches it; by default the first one of the
     recipe's stage `network`."""
+    user_data: Annotated[str, Text("user data of cloud-init", r"(?s:.*)", 65536)] | None = None
+    """User data for cloud-init, at most 64 KiB: the test machine has a data source (NoCloud) with
+    it."""
 
     def __post_init__(self) -> None:
         if self.firmware is not None and len(set(self.firmware)) < len(self.firmware):

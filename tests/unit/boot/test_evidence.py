@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 from contextlib import nullcontext
 from dataclasses import replace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from particle_os.boot.evidence import (
     COMMAND,
+    LOST_TIMER,
     SCREEN,
     Evidence,
     by_hand,
@@ -18,6 +20,7 @@ from particle_os.errors import InfrastructureError, VmError
 from particle_os.system.gate import Gate
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.argv import Disk, MachineSpec, Uefi
+from particle_os.vm.devices.hardware import Hardware
 from particle_os.vm.firmware import UefiFiles
 
 from ...waiting import HANG_SECONDS
@@ -77,7 +80,7 @@ def test_the_command_boots_the_image_where_it_lies_and_leaves_nothing(tmp_path):
     assert recorded[recorded.index("-b") + 1] == str(image)
     assert recorded[recorded.index("-F") + 1] == "raw"
     assert recorded[-2:] == ["-display", "gtk"]
-    assert "stdio,id=console,signal=off,mux=on" in recorded
+    assert "stdio,id=console,signal=off,mux=on,logfile=console.log" in recorded
     # Neither the test's private directory nor the questions for the system.
     assert not [word for word in recorded if "/private" in word or "smbios" in word]
     assert not [word for word in recorded if "probe" in word or "firmware" in word]
@@ -227,3 +230,60 @@ def test_a_link_and_the_directory_of_another_user_are_no_place_for_evidence(tmp_
         with pytest.raises(InfrastructureError, match="is a link, or belongs to another user"):
             Evidence(tmp_path / name, Path("x"), plot=False, gate=Gate()).clear()
     assert (tmp_path / "victim/console.log").exists()
+
+
+PORTS = 'printf "TCP[HOST_FORWARD] 13 127.0.0.1 40001 10.0.2.15 80 0 0\\r\\n" >monitor.out'
+EMULATED = replace(SPEC, x2apic=True)
+
+
+def starts(tmp_path, spec, qemu):
+    """Runs boot.sh with a QEMU that does `qemu`; returns the processors of each start."""
+    script, programs = tmp_path / COMMAND, tmp_path / "bin"
+    script.write_text(by_hand(spec, tmp_path / "x.raw", "raw", "bios"))
+    (tmp_path / "x.raw").touch()
+    programs.mkdir(exist_ok=True)
+    stand_in(programs, "qemu-img", "true")
+    record = f'printf "%s\\n" "$*" >>{tmp_path}/starts'
+    stand_in(programs, "qemu-system-x86_64", f"{record}\n{qemu}")
+    done = subprocess.run(
+        ["sh", script], env={"PATH": f"{programs}:/usr/bin:/bin", "TMPDIR": str(tmp_path)},
+        capture_output=True, text=True, timeout=HANG_SECONDS,
+    )  # fmt: skip
+    lines = (tmp_path / "starts").read_text().splitlines()
+    found = [(re.search(r"-smp (\d)", line)[1], "intel-iommu" in line) for line in lines]
+    return done, found
+
+
+@pytest.mark.parametrize("failure", ["kill -ABRT $$", f'echo "{LOST_TIMER}" >console.log'])
+def test_the_command_starts_again_on_one_processor_as_the_test_does(tmp_path, failure):
+    done, found = starts(tmp_path, EMULATED, failure)
+    assert found == [("2", True), ("1", False), ("1", False)]
+    assert "one processor" in done.stderr
+
+
+@pytest.mark.parametrize("spec", [SPEC, EMULATED])
+def test_the_command_starts_once_when_the_emulation_works(tmp_path, spec):
+    done, found = starts(tmp_path, spec, "exit 3")
+    assert (done.returncode, found) == (3, [("2", spec.x2apic)])
+
+
+def test_the_command_shows_the_ports_that_were_chosen(tmp_path):
+    # QEMU ends when the script has read its answer.
+    done, _ = starts(tmp_path, SPEC, f"{PORTS}; while pgrep -P $PPID sh >/dev/null; do :; done")
+    assert "port 80 of the image: 127.0.0.1:40001" in done.stdout
+
+
+def test_the_command_has_the_disks_and_the_tpm_of_the_test(tmp_path):
+    seed = tmp_path / "private/seed.img"
+    seed.parent.mkdir()
+    seed.write_bytes(b"the seed")
+    disks = (*SPEC.disks, Disk(seed, "raw", "seed", read_only=True))
+    evidence = Evidence(tmp_path / "evidence", tmp_path / "x.raw", plot=False, gate=Gate())
+    evidence.clear()
+    spec = replace(SPEC, disks=disks, hardware=Hardware(tpm=True))
+    evidence.begin(spec, "raw", "bios")
+    assert (evidence.directory / "seed.img").read_bytes() == b"the seed"
+    text = (evidence.directory / COMMAND).read_text()
+    assert str(seed) not in text
+    assert "swtpm socket --tpm2" in text
+    assert "swtpm" not in by_hand(SPEC, tmp_path, "raw", "bios")

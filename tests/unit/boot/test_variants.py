@@ -6,6 +6,7 @@ from particle_os.errors import InfrastructureError
 from particle_os.recipe.boot_options import USUAL_DEVICES, Devices, StaticAddress
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.devices.hardware import Hardware
+from particle_os.vm.devices.seed import no_cloud
 
 
 def test_without_a_wish_there_is_one_usual_machine():
@@ -38,6 +39,14 @@ def test_a_machine_has_the_static_address():
     assert found.addresses.modes() == [
         "net=192.0.2.0/24", "host=192.0.2.1", "dns=192.0.2.2", "dhcpstart=192.0.2.10",
     ]  # fmt: skip
+
+
+def test_user_data_is_a_second_disk_of_every_machine(tmp_path):
+    (found,) = variants(["bios"], USUAL_DEVICES, user_data="#cloud-config\n")
+    (disk,) = found.more_disks(tmp_path)
+    assert (disk.format, disk.read_only) == ("raw", True)
+    assert disk.path.read_bytes() == no_cloud(b"#cloud-config\n")
+    assert USUAL.more_disks(tmp_path) == ()
 
 
 def test_a_tpm_without_swtpm_is_refused_with_what_to_install(monkeypatch, tmp_path):
