@@ -134,7 +134,8 @@ class Variables:
 
     def _set(self, source: Source, name: str, text: str, *, adds: bool = False) -> Variable:
         if name not in self._known:
-            hint = self.budget.hint(name, self._known, "the recipe declares none")
+            none = f"{source.path.name} declares none"
+            hint = self.budget.hint(name, self._known, none)
             raise NoSuchVariable(name, f"{name}{ADD}" if adds else name, hint)
         declared = self._known[name]
         value: Value | None = text

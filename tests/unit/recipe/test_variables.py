@@ -108,7 +108,15 @@ def test_a_value_of_another_kind_is_reported_where_the_variable_is(tmp_path, nam
 def test_a_recipe_without_variables_takes_none(tmp_path):
     with pytest.raises(UsageError) as raised:
         load(tmp_path, "", "", host="x")
-    assert raised.value.hint == "the recipe declares none"
+    assert raised.value.hint == "recipe.yml declares none"
+
+
+def test_the_file_of_options_of_a_single_stage_is_the_one_that_declares_none(tmp_path):
+    options = tmp_path / "options.yml"
+    options.write_text("packages: [nano]\n")
+    with pytest.raises(UsageError) as raised:
+        loading.load_stage("apt", options, {"host": "x"}, base="tar:base.tar", allow_outside=False)
+    assert raised.value.hint == "options.yml declares none"
 
 
 LITERAL = "write '$${' where no variable is meant"
