@@ -8,7 +8,6 @@ from itertools import islice
 
 from particle_os.documents.document import SIZE_LIMIT, Mark, Source
 from particle_os.documents.words import nearest
-from particle_os.errors import InvalidDocument
 
 FAULTS_LIMIT = 1000
 # An unknown name is compared with the names of all variables, which takes time.
@@ -34,7 +33,7 @@ class Budget:
         self.room -= size
         if self.room < 0:
             source.problem(mark, "too-complex", TOO_LARGE)
-            raise InvalidDocument(source.problems)
+            raise source.invalid()
 
     def charge_fault(self, source: Source, mark: Mark) -> None:
         """Counts a fault. Raises InvalidDocument when there are too many."""
@@ -42,7 +41,7 @@ class Budget:
         if self.faults < 0:
             message = f"there are more than {FAULTS_LIMIT} errors of variables"
             source.problem(mark, "too-many", message)
-            raise InvalidDocument(source.problems)
+            raise source.invalid()
 
     def near(self, name: str, known: Collection[str]) -> str | None:
         """The known name that was probably meant; None after too many comparisons, too."""

@@ -214,7 +214,7 @@ class _Expansion:
 
     def _refuse(self, item: Node, message: str) -> None:
         self._source.problem(item.value.get(KEY, item).mark, "too-complex", message)
-        raise InvalidDocument(self._source.problems)
+        raise self._source.invalid()
 
 
 def _plain(path: Path) -> Path:
