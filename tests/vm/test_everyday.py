@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +143,8 @@ def everyday(account: Account, built: tuple[Outcome, Path]) -> tuple[dict[str, A
     for name, mode in DIRECTORIES.items():
         (place / "tree" / name).mkdir(parents=True, exist_ok=True)
         (place / "tree" / name).chmod(mode)
+    for path in (place / "tree", *(place / "tree").rglob("*")):
+        os.chown(path, account.uid, account.gid)
     (place / "stages").mkdir()
     account.write(place / "stages/own-unit.yml", OWN_TYPE)
     account.write(place / "stages/first-unit.yml", OWN_TYPE)

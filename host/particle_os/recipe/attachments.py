@@ -83,14 +83,17 @@ def attach(stage: S, origin: Origin, key: Key, complain: Complain) -> tuple[S, l
     `key` is the place of the stage in the recipe. `complain` gets each file that cannot be read.
     """
     found: list[Attachment] = []
+    unread: list[str] = []
 
     def references(path: str, where: Key, marker: OnHost) -> list[str]:
         taken = _taken(path, origin, marker, where, complain)
         found.extend(each for each in taken if each is not None)
+        unread.extend(path for each in taken if each is None)
         return [path if each is None else each.reference for each in taken]
 
     attached = _replaced(stage, type(stage), key, references)
-    for place, fault in attached.attached_faults():
+    # Of a file that cannot be read, nothing else is known.
+    for place, fault in () if unread else attached.attached_faults():
         complain((*key, *place), "bad-value", fault)
     return attached, found
 

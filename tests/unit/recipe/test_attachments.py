@@ -201,3 +201,14 @@ def test_a_tree_of_too_many_levels_is_an_error(tmp_path, monkeypatch):
     for _ in range(1500):
         os.chdir("..")
         Path("d").rmdir()
+
+
+def test_of_a_directory_that_is_not_there_nothing_else_is_reported(tmp_path):
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(
+        "name: x\nstages:\n  - type: files\n    files:\n"
+        "      - {path: /, source: tree, modes: {/a: '0644'}}\n  - type: qemu\n"
+    )
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(recipe, base="tar:base.tar")
+    assert [problem.code for problem in raised.value.problems] == ["no-file"]
