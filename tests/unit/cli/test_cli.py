@@ -42,7 +42,7 @@ def test_the_commands_stand_in_the_order_of_the_work():
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["buidl"], "did you mean 'build'?"),
+        (["builf"], "did you mean 'build'?"),
         (["boottest"], "did you mean 'boot-test'?"),
         (["cache", "prun"], "did you mean 'prune'?"),
         (["help", "stage", "rnu"], "did you mean 'run'?"),

@@ -43,7 +43,7 @@ def test_every_kind_of_option_can_be_set(settings, recipe):
 @pytest.mark.parametrize(
     ("text", "brief", "where", "hint"),
     [
-        ("[buidl]\n", "there is no command 'buidl'", "", "did you mean 'build'?"),
+        ("[builf]\n", "there is no command 'builf'", "", "did you mean 'build'?"),
         ("[cache.prun]\n", "no command 'prun'", ", [cache]", "did you mean 'prune'?"),
         ("[build]\nmemroy='2G'\n", "no option 'memroy'", ", [build]", "did you mean 'memory'?"),
         ("build = 1\n", "'build' is no table", "", "Write [build] in a line"),
