@@ -79,12 +79,14 @@ def test_the_guide_has_examples():
     assert len(BLOCKS) > 5
 
 
-def test_the_example_of_a_file_of_checks_is_valid_and_has_each_kind(tmp_path):
-    (text,) = blocks("docs/boot-test.md")
-    path = tmp_path / "checks.yml"
-    path.write_text(text)
-    loaded = loading.load_boot_test(path)
-    assert {type(check) for check in loaded.checks} == set(KINDS)
+def test_the_examples_of_a_file_of_checks_are_valid_and_have_each_kind(tmp_path):
+    path, found = tmp_path / "checks.yml", []
+    for text in blocks("docs/boot-test.md"):
+        path.write_text(text)
+        found.append(loading.load_boot_test(path))
+    assert {type(check) for each in found for check in each.checks} == set(KINDS)
+    assert any(each.devices.tpm for each in found)
+    assert any(each.network for each in found)
 
 
 VARIED = """\
