@@ -57,7 +57,7 @@ SINKS = {
         "base/layout": "Layout.of_one_image Layout._extract _written _written.write",
         "base/suite": "_keep",
         "jobs/checkpoints": "Checkpoints._write",
-        "recipe/attachments": "Attachment.open _pack",
+        "recipe/files/attachments": "Attachment.open _pack",
         "recipe/secrets": "_key",
         "sandbox/helper": "_make _split _write_kernel",
         "sandbox/running": "_make_empty",

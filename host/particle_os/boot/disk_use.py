@@ -34,8 +34,8 @@ class DiskUse:
             return outcome
         if self._operations() != self._before_kernel:
             return outcome
-        lacks = f"the kernel has read nothing from the disk: it lacks the driver of {DISKS[disk]}"
-        return status, f"{message}; {lacks}"
+        driver = f"it seems to lack the driver of {DISKS[disk]}"
+        return status, f"{message}; the kernel has read nothing from the disk: {driver}"
 
     def _operations(self) -> int | None:
         deadline = Deadline.after(MONITOR_SECONDS, "QEMU's monitor")

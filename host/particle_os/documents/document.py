@@ -106,8 +106,7 @@ class Source:
 
     `lines` are the lines of the file, and `texts` the lines of all YAML files that belong to the
     document. An `incomplete` document has a part that could not be read. `left_out` has the items
-    that their conditions leave out. `files` has the SHA-256 digest of each file that belongs to the
-    document.
+    that conditions leave out, and `files` the SHA-256 digest of each file of the document.
     """
 
     def __init__(self, path: Path) -> None:
@@ -144,7 +143,6 @@ class Source:
 
     def invalid(self) -> InvalidDocument:
         """The error with all problems, each with its line in the file, and the notes."""
-
         values: dict[tuple[Path, int, int], Node] = {node.mark: node for node in self.root.walk()}
         lines = Excerpts(CParser, self.texts, values, self._withheld.removed_from)
         return InvalidDocument([*lines.added_to(self.problems)], self.notes)

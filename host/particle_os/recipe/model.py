@@ -18,10 +18,10 @@ from particle_agent.stages.software.apt import Apt
 
 from particle_os.documents.document import Mark
 from particle_os.errors import Problem
-from particle_os.recipe.attachments import Attachment
 from particle_os.recipe.base_reference import BaseReference
 from particle_os.recipe.boot_options import USUAL_DEVICES, Devices, StaticAddress, static_address
 from particle_os.recipe.checks.kinds import Check
+from particle_os.recipe.files.attachments import Attachment
 from particle_os.recipe.values import ProxyChoice
 
 RecipeName = Annotated[

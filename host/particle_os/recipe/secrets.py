@@ -19,7 +19,7 @@ from particle_agent.stages.base import Secret
 
 from particle_os.documents.words import unlike_a_path
 from particle_os.errors import UsageError
-from particle_os.recipe.inside import outside
+from particle_os.recipe.files.inside import outside
 from particle_os.system.regular_file import open_regular, read_regular
 from particle_os.system.secret_forms import LEAST
 

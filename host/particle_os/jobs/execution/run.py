@@ -24,7 +24,7 @@ from particle_os.jobs.execution.conversation import Conversation
 from particle_os.jobs.execution.job import Job
 from particle_os.jobs.execution.preparation import Prepared
 from particle_os.jobs.execution.stage_results import Stages
-from particle_os.recipe.attachments import Attachment, NotAttachable
+from particle_os.recipe.files.attachments import Attachment, NotAttachable
 from particle_os.sandbox.running import Sandbox
 from particle_os.system.workspace import RESERVE_BYTES, cache_directory, free_bytes, need_room
 

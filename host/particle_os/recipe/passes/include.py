@@ -12,8 +12,8 @@ from particle_os.documents import document
 from particle_os.documents.document import NODE_LIMIT, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
-from particle_os.recipe.directories import matching
-from particle_os.recipe.inside import outside
+from particle_os.recipe.files.directories import matching
+from particle_os.recipe.files.inside import outside
 from particle_os.recipe.model import Recipe, stage_kinds
 from particle_os.recipe.passes import conditions, legacy, templates
 from particle_os.recipe.variables import Variables

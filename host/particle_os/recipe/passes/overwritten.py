@@ -12,8 +12,8 @@ from particle_agent.stages import RecipeStage
 from particle_agent.stages.contents.files import EMPTIED, KERNELS, Files
 
 from particle_os.documents.document import Key
-from particle_os.recipe.directories import NAMED, walk
-from particle_os.recipe.inside import outside
+from particle_os.recipe.files.directories import NAMED, walk
+from particle_os.recipe.files.inside import outside
 from particle_os.recipe.passes.reading import Reading
 
 

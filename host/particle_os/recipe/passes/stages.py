@@ -12,7 +12,7 @@ from particle_os.documents import validation
 from particle_os.documents.document import Node, Source
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import dependencies
-from particle_os.recipe.attachments import Origin, attach, look
+from particle_os.recipe.files.attachments import Origin, attach, look
 from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes.reading import Reading

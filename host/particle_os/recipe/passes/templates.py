@@ -10,7 +10,7 @@ from pathlib import Path
 from particle_agent.stages.contents.files import Files
 
 from particle_os.documents.document import Mark, Node, Source
-from particle_os.recipe.inside import outside
+from particle_os.recipe.files.inside import outside
 from particle_os.recipe.variables import Variables
 from particle_os.system.regular_file import read_regular
 

@@ -27,8 +27,8 @@ from particle_agent.stages import RecipeStage
 from particle_os.documents.annotations import field_types
 from particle_os.documents.document import Key, Node
 from particle_os.documents.words import unlike_a_path
-from particle_os.recipe.directories import Few, matching, walk
-from particle_os.recipe.inside import outside
+from particle_os.recipe.files.directories import Few, matching, walk
+from particle_os.recipe.files.inside import outside
 from particle_os.system.checksum import file_sha256
 from particle_os.system.regular_file import open_regular, read_regular
 

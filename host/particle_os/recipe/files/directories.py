@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
-from particle_os.recipe.inside import outside
+from particle_os.recipe.files.inside import outside
 
 # All files, links and directories that one name of a recipe makes the host look at.
 ENTRIES_LIMIT = 100_000

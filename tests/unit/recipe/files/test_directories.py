@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from particle_agent.stages.software.apt import Apt
 from particle_os.errors import InvalidDocument
-from particle_os.recipe import directories, loading
-from particle_os.recipe.attachments import Origin, attach
+from particle_os.recipe import loading
+from particle_os.recipe.files import directories
+from particle_os.recipe.files.attachments import Origin, attach
 
-from ...limited import limited
+from ....limited import limited
 
 TREE = "  - {type: files, files: [{path: %s, source: tree}]}\n"
 

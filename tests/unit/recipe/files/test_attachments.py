@@ -8,7 +8,7 @@ from particle_agent.stages.contents.files import File, Files
 from particle_agent.stages.software.apt import Apt
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
-from particle_os.recipe.attachments import NotAttachable, Origin, attach
+from particle_os.recipe.files.attachments import NotAttachable, Origin, attach
 
 RECIPE = """\
 name: test
