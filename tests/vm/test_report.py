@@ -107,7 +107,7 @@ def printed(output: str) -> Any:
 
 
 def examined(account: Account, text: str, width: int, scheme: str) -> Any:
-    """What axe finds in a page, with all of its parts open."""
+    """The findings of axe in a page, with all of its parts open."""
     assert POLICY.search(text)
     script = EXAMINING % AXE.read_text(encoding="utf-8").replace("</script>", "<\\/script>")
     inner = html.escape(POLICY.sub("", text) + script)

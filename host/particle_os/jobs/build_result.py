@@ -78,7 +78,7 @@ def write_result(
     return result
 
 
-def _source(plan: Plan, delivery: Delivery) -> page.Source:
+def _source(plan: Plan, delivery: Delivery) -> page.RecipeText:
     """The recipe that was built, with its variables and includes put in.
 
     A recipe that has changed since is left out: it is not what was built.
@@ -94,7 +94,7 @@ def _source(plan: Plan, delivery: Delivery) -> page.Source:
         )
         if all(_digest(path) == digest for path, digest in loaded.files.items()):
             lines = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).splitlines()
-    return page.Source(str(loaded.path), lines, delivery.staging)
+    return page.RecipeText(str(loaded.path), lines, delivery.staging)
 
 
 def _digest(path: Path) -> str:

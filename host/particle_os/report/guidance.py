@@ -1,4 +1,4 @@
-"""What a reader can do after a build that failed: steps with commands, and the files to look at."""
+"""Guides a reader after a build that failed: steps with commands, and the files to look at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import InfrastructureError, ParticleError, StageFailed
 from particle_os.report.results import ENDINGS, Result
 
-# It is written after the page.
+# The build writes it after the page.
 RESULT = "result.json"
 EVIDENCE = (CONSOLE, files.JOURNAL, SCREEN, COMMAND)
 TITLES = {
@@ -25,7 +25,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Step:
+class NextStep:
     """A sentence, and the command that does it."""
 
     text: str
@@ -33,7 +33,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Link:
+class FileLink:
     """A file beside the page: its relative address, its name, and what it has."""
 
     address: str
@@ -43,17 +43,17 @@ class Link:
 
 def steps(
     result: Result, failure: ParticleError | None, verdicts: Sequence[Verdict], recipe: str
-) -> list[Step]:
+) -> list[NextStep]:
     """The steps after a failure; none for a build whose images are published.
 
     `recipe` is the path of the recipe.
     """
-    again = Step("Build again. What has not changed comes from the cache.", _build(recipe))
+    again = NextStep("Build again. What has not changed comes from the cache.", _build(recipe))
     if failure is not None:
         first = _after_an_error(failure, recipe)
     elif result.status == "defective":
         first = [
-            Step("Mend the errors below, or accept them with 'accepted-errors' of the recipe.")
+            NextStep("Mend the errors below, or accept them with 'accepted-errors' of the recipe.")
         ]
     elif result.status == "not-booted":
         first = _after_a_boot(result, verdicts)
@@ -62,23 +62,23 @@ def steps(
     return [*first, again]
 
 
-def _after_an_error(failure: ParticleError, recipe: str) -> list[Step]:
-    first = [Step(failure.hint)] if failure.hint else []
+def _after_an_error(failure: ParticleError, recipe: str) -> list[NextStep]:
+    first = [NextStep(failure.hint)] if failure.hint else []
     if isinstance(failure, StageFailed):
         command = shlex.join(["particle-os", "shell", recipe, "--failed"])
-        first.append(Step("Look around in the system as the failed stage left it.", command))
+        first.append(NextStep("Look around in the system as the failed stage left it.", command))
     elif isinstance(failure, InfrastructureError):
-        first.append(Step("Check this host.", "particle-os doctor"))
+        first.append(NextStep("Check this host.", "particle-os doctor"))
     return first
 
 
-def _after_a_boot(result: Result, verdicts: Sequence[Verdict]) -> list[Step]:
+def _after_a_boot(result: Result, verdicts: Sequence[Verdict]) -> list[NextStep]:
     found = []
     for verdict in verdicts:
         if not verdict.accepted:
             script = f"{result.recipe}.evidence/{verdict.firmware}/{COMMAND}"
             text = "Boot the image by hand as the test did, in the directory of this page."
-            found.append(Step(text, shlex.join(["sh", script])))
+            found.append(NextStep(text, shlex.join(["sh", script])))
     return found
 
 
@@ -88,7 +88,7 @@ def _build(recipe: str) -> str:
 
 def links(
     name: str, directory: Path, evidence: Mapping[str, Path], verdicts: Sequence[Verdict]
-) -> list[Link]:
+) -> list[FileLink]:
     """The files of the build NAME that exist in `directory`, and those of the evidence."""
     found = [
         _link(f"{name}.{ending}", TITLES[ending])
@@ -105,6 +105,6 @@ def links(
     return found
 
 
-def _link(path: str, title: str) -> Link:
+def _link(path: str, title: str) -> FileLink:
     # './' keeps a name with a colon from being taken for a scheme.
-    return Link(f"./{quote(path)}", path, title)
+    return FileLink(f"./{quote(path)}", path, title)

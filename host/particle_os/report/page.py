@@ -23,15 +23,13 @@ from particle_os import __version__
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
 from particle_os.boot.observation.verdict import CheckResult, Verdict
-from particle_os.egress.record import Hosts
 from particle_os.errors import ParticleError, printable
-from particle_os.report import charts, guidance
+from particle_os.report import charts, guidance, network
 from particle_os.report.charts import ITEMS, Bar
-from particle_os.report.guidance import Link, Step
+from particle_os.report.guidance import FileLink, NextStep
 from particle_os.report.results import Result
 from particle_os.report.table import human_bytes
 from particle_os.system.regular_file import read_regular
-from particle_os.vm.traffic import Traffic
 
 TEXT_CHARACTERS = 400
 LINES = 200
@@ -60,7 +58,7 @@ INSTALLED = re.compile(r"(\S+) (\S+) (\S+) (\d{1,12})?")
 
 
 @dataclass(frozen=True)
-class Source:
+class RecipeText:
     """The recipe of a build: its path, its lines without confidential values, the other files.
 
     `directory` has the files of the build before it ends.
@@ -97,7 +95,7 @@ def document(
     packages: Sequence[Package] = (),
     evidence: Mapping[str, Path] | None = None,
     failure: ParticleError | None = None,
-    source: Source | None = None,
+    source: RecipeText | None = None,
 ) -> str:
     """Returns the HTML page for the image or recipe `name`.
 
@@ -121,8 +119,8 @@ def document(
         artifacts=result.artifacts[:ITEMS] if result else (),
         stages=charts.stages(result) if result else (),
         phases=charts.build_waterfall(result) if result else (),
-        networks=_networks(result) if result else (),
-        hosts=_hosts(result) if result else (),
+        networks=network.networks(result) if result else (),
+        hosts=network.hosts(result) if result else (),
         notes=result.notes[:ITEMS] if result else (),
         findings=result.verification.findings[:ITEMS] if result and result.verification else (),
         largest=charts.largest(packages),
@@ -211,9 +209,9 @@ def _steps(
     verdicts: Sequence[Verdict],
     result: Result | None,
     failure: ParticleError | None,
-    source: Source | None,
-) -> Sequence[Step]:
-    """What to do next; of an image alone, and of a build that succeeded, nothing."""
+    source: RecipeText | None,
+) -> Sequence[NextStep]:
+    """The steps after a failure; none for an image alone, and for a build that succeeded."""
     if result is None or source is None:
         return ()
     return guidance.steps(result, failure, verdicts, source.path)
@@ -224,8 +222,8 @@ def _links(
     result: Result | None,
     failure: ParticleError | None,
     evidence: Mapping[str, Path],
-    source: Source | None,
-) -> Sequence[Link]:
+    source: RecipeText | None,
+) -> Sequence[FileLink]:
     """The files to look at after a failure."""
     if result is None or source is None or (failure is None and result.is_good):
         return ()
@@ -301,21 +299,3 @@ def installed(evidence: Mapping[str, Path], verdicts: Sequence[Verdict]) -> list
 def _lines(lines: Sequence[str]) -> tuple[str, ...]:
     """The last `LINES` lines."""
     return tuple(lines)[-LINES:]
-
-
-def _networks(result: Result) -> list[tuple[str, Traffic]]:
-    """The stages that reached the network, and what each of them reached."""
-    return [
-        (charts.called(stage), stage.network)
-        for stage in result.stages[:ITEMS]
-        if stage.network is not None and stage.network.reached
-    ]
-
-
-def _hosts(result: Result) -> list[tuple[str, Hosts]]:
-    """The stages with a proxy, and the hosts that each of them has asked for."""
-    return [
-        (charts.called(stage), stage.hosts)
-        for stage in result.stages[:ITEMS]
-        if stage.hosts is not None and (stage.hosts.reached or stage.hosts.refused)
-    ]
