@@ -37,7 +37,8 @@ RELEASED = ("bookworm", "trixie")
 # The packages that recipes name most often. The first pattern that matches a name counts.
 COMMON = (
     "linux-image-*-template", "linux-image-*", "systemd", "systemd-sysv", "systemd-resolved",
-    "systemd-timesyncd", "systemd-boot", "systemd-repart", "systemd-ukify", "init", "dbus",
+    "systemd-timesyncd", "systemd-boot", "systemd-boot-efi", "systemd-repart", "systemd-ukify",
+    "init", "dbus",
     "locales", "tzdata", "sudo", "openssh-server", "openssh-client", "ca-certificates", "curl",
     "less", "vim", "vim-tiny", "nano", "zstd", "initramfs-tools", "grub-pc", "grub-pc-bin",
     "grub-efi-amd64", "grub-efi-amd64-bin", "grub-efi-amd64-signed", "grub-cloud-amd64",

@@ -6,6 +6,7 @@ partition table and file system.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from particle_agent.contract.decode import encode
+from particle_agent.stages.output.qemu import Qemu
+
+from tests.guest.disk.test_needs import combinations, label
 
 from .conftest import Account, Outcome, example, leftovers
 from .mutations import mtools
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20
+OPTIONS = ("boot-loader", "unified-kernel-image", "partition-table", "file-system", "grow")
 PHASES = ["firmware", "boot loader", "kernel", "initramfs", "init", "answer", "checks"]
 # This apt stage follows the apt stage of the demo recipe, which has the kernel.
 PACKAGES = """\
@@ -121,6 +127,26 @@ def test_one_disk_starts_from_bios_and_from_uefi_and_updates_its_menu(
     ]
     assert [phases(boot) for boot in boots] == [PHASES, PHASES]
     assert all("btrfs" in boot["facts"]["root-device"] for boot in boots)
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("stage", list(combinations()), ids=label)
+def test_the_packages_that_validation_asks_for_suffice_and_none_is_left_out(
+    account: Account, stage: Qemu
+) -> None:
+    """Builds each combination with its needs alone; without one, no build starts."""
+    needs = {need.hint.split("'")[1]: need for need in stage.needs()}
+    packages = list(needs)
+    disk = {"type": "qemu", **{o: v for o, v in encode(stage).items() if o in OPTIONS}}
+    path = account.directory / "needs.yml"
+    for installed in (*([p for p in packages if p != gone] for gone in packages), packages):
+        apt = {"type": "apt", "packages": installed}
+        recipe = account.write(path, json.dumps({"name": "needs", "stages": [apt, disk]}))
+        output = account.make_directory("needs")
+        outcome = account.run("build", recipe, "--output", output, "--no-boot-test")
+        whole = all(any(map(need.is_brought_by, installed)) for need in needs.values())
+        assert outcome.status == (0 if whole else 2), outcome.stderr
+        assert whole or "missing-need" in outcome.stderr
 
 
 @pytest.fixture(scope="module")

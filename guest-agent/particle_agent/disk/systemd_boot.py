@@ -18,6 +18,9 @@ from particle_agent.system import kernels
 from particle_agent.target.target import Target
 
 ESP = "/boot/efi"
+BOOTCTL = "/usr/bin/bootctl"
+# The program that ukify(1) puts before kernel and initramfs.
+STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 PROGRAM = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 SHIM = {
     "BOOTX64.EFI": "/usr/lib/shim/shimx64.efi.signed",
@@ -43,11 +46,12 @@ class SystemdBoot:
     unified: bool
 
     def needs(self) -> Iterator[Need]:
-        # systemd-boot depends on systemd-boot-efi, which has the program.
-        yield needs.package("systemd-boot", PROGRAM, "systemd-boot", "boot-loader")
+        # systemd-boot depends on the signed program (trixie) or on the other one (bookworm).
+        yield needs.package("systemd-boot", BOOTCTL, "systemd-boot", "boot-loader")
         if self.unified:
             why, key = "a unified kernel image", "unified-kernel-image"
             yield needs.package("systemd-ukify", UKIFY, why, key)
+            yield needs.package("systemd-boot-efi", STUB, why, key)
 
     def signed_needs(self) -> Iterator[Need]:
         why, key = "Secure Boot", "boot-loader"
@@ -59,10 +63,12 @@ class SystemdBoot:
         return boot.menu_rewrites(f"{ESP}/loader/loader.conf", *written)
 
     def check(self, target: Target) -> None:
-        boot.need(target, PROGRAM, "systemd-boot-efi", "systemd-boot")
-        boot.need(target, "/usr/bin/bootctl", "systemd-boot", "systemd-boot")
+        boot.need(target, BOOTCTL, "systemd-boot", "systemd-boot")
+        if not target.exists(f"{PROGRAM}.signed"):
+            boot.need(target, PROGRAM, "systemd-boot-efi", "systemd-boot")
         if self.unified:
             boot.need(target, UKIFY, "systemd-ukify", "a unified kernel image")
+            boot.need(target, STUB, "systemd-boot-efi", "a unified kernel image")
 
     def volumes(self) -> list[Volume]:
         return [Volume("esp", "vfat", ESP)]

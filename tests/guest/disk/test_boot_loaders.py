@@ -19,6 +19,7 @@ GRUB_FILES = {
 }
 SYSTEMD_BOOT_FILES = {
     "/usr/bin/bootctl": "program",
+    "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": "stub",
     "/usr/lib/systemd/boot/efi/systemd-bootx64.efi": "systemd-boot",
     "/usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed": "signed systemd-boot",
 }
@@ -176,11 +177,6 @@ def test_with_signed_packages_grub_starts_behind_the_shim(debian):
         ("grub", "/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin"),
         ("grub", "/usr/sbin/update-grub", "grub2-common"),
         ("systemd-boot", "/usr/bin/bootctl", "systemd-boot"),
-        (
-            "systemd-boot",
-            "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
-            "systemd-boot-efi",
-        ),
     ],
 )
 def test_a_package_that_is_missing_is_named_before_anything_happens(
@@ -193,6 +189,24 @@ def test_a_package_that_is_missing_is_named_before_anything_happens(
     assert package in raised.value.hint
     assert debian.commands == []
     assert debian.read("/etc/machine-id") == "still here\n"
+
+
+def test_the_signed_program_of_systemd_boot_suffices(debian):
+    program = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+    debian.remove(program)
+    Qemu(boot_loader="systemd-boot").run(debian)
+    assert esp(debian)["EFI/BOOT/BOOTX64.EFI"] == "signed systemd-boot"
+    debian.remove(f"{program}.signed")
+    with pytest.raises(StageError, match="'systemd-boot-efi' is not installed"):
+        Qemu(boot_loader="systemd-boot").run(debian)
+
+
+def test_a_unified_kernel_image_needs_its_stub(debian):
+    debian.write("/usr/lib/kernel/install.d/60-ukify.install", "")
+    debian.remove("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+    with pytest.raises(StageError, match="'systemd-boot-efi' is not installed"):
+        Qemu(boot_loader="systemd-boot", unified_kernel_image=True).run(debian)
+    assert debian.commands == []
 
 
 @pytest.mark.parametrize(("kind", "package"), copied.PACKAGES.items())

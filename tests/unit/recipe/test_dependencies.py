@@ -7,6 +7,7 @@ from particle_os.recipe import dependencies, loading
 from particle_os.system.workspace import data_directory
 
 from tests.guest.contract.test_keys import BINARY
+from tests.guest.disk.test_needs import combinations, label
 
 KERNEL = "  - {type: apt, packages: [linux-image-cloud-amd64, systemd-sysv]}\n"
 LOCALE = "  - type: locale\n    default: C.UTF-8\n    generate: [C, de_DE.UTF-8]\n"
@@ -71,6 +72,26 @@ def test_only_a_later_stage_that_names_the_package_is_proposed(tmp_path, later):
     (tmp_path / "tree").mkdir()
     (problem,) = problems(tmp_path, f"{KERNEL}{LOCALE}  - {later}\n")
     assert problem.hint == "add 'locales' to the packages of an apt stage before it"
+
+
+@pytest.mark.parametrize("stage", list(combinations()), ids=label)
+def test_each_package_that_an_image_needs_is_missed_when_it_alone_is_left_out(tmp_path, stage):
+    disk = (
+        f"    boot-loader: {stage.boot_loader}\n    partition-table: {stage.partition_table}\n"
+        f"    file-system: {stage.file_system}\n    grow: {str(stage.grow).lower()}\n"
+        f"    unified-kernel-image: {str(stage.unified_kernel_image).lower()}\n"
+    )
+    needs = {need.hint.split("'")[1]: need for need in stage.needs()}
+    packages = list(needs)
+    install = "  - {{type: apt, packages: [{}]}}\n".format
+    load(tmp_path, install(", ".join(packages)), disk=disk)
+    for left_out in packages:
+        others = [package for package in packages if package != left_out]
+        if any(map(needs[left_out].is_brought_by, others)):
+            continue
+        (problem,) = problems(tmp_path, install(", ".join(others)), disk=disk)
+        assert problem.code == "missing-need"
+        assert left_out in problem.hint
 
 
 def test_every_package_that_a_boot_loader_needs_is_reported(tmp_path):
