@@ -145,7 +145,7 @@ def everyday(account: Account, built: tuple[Outcome, Path]) -> tuple[dict[str, A
         (place / "tree" / name).chmod(mode)
     for path in (place / "tree", *(place / "tree").rglob("*")):
         os.chown(path, account.uid, account.gid)
-    (place / "stages").mkdir()
+    (place / "stages").mkdir(exist_ok=True)
     account.write(place / "stages/own-unit.yml", OWN_TYPE)
     account.write(place / "stages/first-unit.yml", OWN_TYPE)
     account.write(place / "greeting.txt", GREETING)
@@ -153,7 +153,7 @@ def everyday(account: Account, built: tuple[Outcome, Path]) -> tuple[dict[str, A
         place / "script.pl", '#!/usr/bin/perl\nopen(F, ">/srv/by-file"); print F "perl";\n'
     )
     data = b"fetched\n" * 1000
-    (place / "served").mkdir()
+    (place / "served").mkdir(exist_ok=True)
     (place / "served/data").write_bytes(data)
     minimal = example(account, "minimal-test").read_text()
     first = minimal[minimal.index("stages:\n") : minimal.index("  - type: qemu\n")]

@@ -1,4 +1,4 @@
-"""What the last stage looks for in the image is what it declares as its needs."""
+"""The last stage looks in the image for nothing but its declared needs."""
 
 from itertools import product
 

@@ -26,7 +26,9 @@ def test_a_dry_run_shows_names_and_what_is_left_out(tmp_path):
 def test_a_build_of_an_invalid_recipe_tells_all_errors(bad_recipe, tmp_path):
     result = run("build", bad_recipe, "--output", tmp_path / "out")
     assert result.exit_code == 2
-    assert len(result.stderr.splitlines()) == 3
+    problems = [line for line in result.stderr.splitlines() if line.startswith(str(bad_recipe))]
+    assert len(problems) == 3
+    assert result.stderr.count("\n  do:    ") == 3
     assert not (tmp_path / "out").exists()
 
 
