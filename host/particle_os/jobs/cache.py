@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from particle_os.jobs import checkpoints
 from particle_os.sandbox import helper
 from particle_os.shortcuts import saved_memory
 from particle_os.system.checksum import file_sha256
-from particle_os.system.workspace import LOCK, allocated_bytes, remove_directories, workspace
+from particle_os.system.workspace import LOCK, allocated_bytes, remove, workspace
 
 LIMIT_BYTES = 20 << 30
 EntryKind = Literal[
@@ -130,18 +131,16 @@ def _removable(entry: CacheEntry, busy: bool) -> bool:
 
 
 def _remove(entry: CacheEntry, work: Path, *, busy: bool) -> bool:
-    if entry.kind == "checkpoint":
+    if entry.kind == "checkpoint" and not entry.paths[0].is_symlink():
         into = Path(tempfile.mkdtemp(dir=work)) / entry.name
         return checkpoints.evict(entry.paths[0], into=into)
     if busy:
         return False
     # The last path is the completion marker: remove it first.
     for path in reversed(entry.paths):
-        if path.is_dir():
-            remove_directories(path)
-        else:
-            path.unlink(missing_ok=True)
-    return True
+        with suppress(OSError):
+            remove(path)
+    return not any(map(os.path.lexists, entry.paths))
 
 
 def damaged(cache: Path) -> list[CacheEntry]:

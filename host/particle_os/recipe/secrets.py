@@ -9,8 +9,8 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,12 +20,14 @@ from particle_agent.stages.base import Secret
 from particle_os.documents.words import unlike_a_path
 from particle_os.errors import UsageError
 from particle_os.recipe.files.inside import outside
+from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular, read_regular
 from particle_os.system.secret_forms import LEAST
+from particle_os.system.workspace import locked, remove
 
 # Bytes. The gate could not hide a shorter secret without hiding unrelated text.
 MOST = 65536
-KEY = "secret-key"
+KEY, KEY_BYTES, KEY_SECONDS = "secret-key", 32, 60.0
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,17 @@ def _content(path: Path, source: str, secret: Secret, sources: SecretSources) ->
 
 
 def _key(cache: Path) -> bytes:
-    """The key of this user's hashes; the first use creates it."""
+    """The key of this user's hashes. It is made at its first use, and again if it is damaged."""
     path = cache / KEY
-    if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=cache) as file:
-            file.write(secrets.token_bytes(32))
+    with locked(cache / f"{KEY}.lock", Deadline.after(KEY_SECONDS, "the key of the secrets")):
+        with suppress(OSError):
+            if len(key := read_regular(path, MOST, follow=False)) == KEY_BYTES:
+                return key
+        remove(path)
+        key = secrets.token_bytes(KEY_BYTES)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+            file.write(key)
             file.flush()
-            try:
-                os.link(file.name, path)
-            except FileExistsError:
-                pass  # Another build has created the key in the meantime.
-    return read_regular(path, MOST)
+            os.fsync(file.fileno())
+        return key

@@ -257,8 +257,8 @@ def need_room(directory: Path, needed: int, what: str) -> None:
     free = free_bytes(directory)
     if free < needed + RESERVE_BYTES:
         raise NotEnoughSpace(
-            f"not enough disk space in {directory}: {what} needs {needed + RESERVE_BYTES} bytes, "
-            f"{free} are free",
+            f"not enough disk space in {directory}: {needed + RESERVE_BYTES} bytes are needed for "
+            f"{what}, {free} are free",
             hint=f"Free {needed + RESERVE_BYTES - free} bytes more, or use another file system.",
         )
 

@@ -20,6 +20,7 @@ from .archives import (
     directory,
     hard_link,
     member,
+    symlink,
     tar,
     tree,
 )
@@ -310,3 +311,19 @@ def test_what_a_file_replaces_is_forgotten(place):
         [member("d/e/.wh.y"), member("d/.wh.e"), member(".wh.d")],
     )
     assert found == {}
+
+
+def test_a_directory_that_a_whiteout_removes_is_made_again(place):
+    below = [directory("d"), member("d/old")]
+    above = [member("d/.wh.old"), member(".wh.d"), member("d/new", b"new")]
+    assert apply_all(place, below, above) == {"d": "directory", "d/new": "new"}
+
+
+def test_a_link_that_a_whiteout_removes_leads_nowhere_afterwards(place):
+    below = [directory("e"), member("e/old"), symlink("link", "e")]
+    above = [member("link/.wh.old"), member(".wh.link"), member("link/new", b"new")]
+    assert apply_all(place, below, above) == {
+        "e": "directory",
+        "link": "directory",
+        "link/new": "new",
+    }

@@ -203,6 +203,13 @@ def test_partitions_of_an_mbr_that_cannot_be(make):
     assert judged(path)[1] == ["partition-outside"]
 
 
+@pytest.mark.parametrize("kind", [0x05, 0x0F, 0x85])
+def test_extended_partitions_of_all_kinds_have_logical_ones(make, kind):
+    path = make(DOS)
+    write(path, 446 + 16 + 4, bytes([kind]))
+    assert [entry.number for entry in judged(path)[0].entries] == [1, 5, 6]
+
+
 def test_an_extended_partition_that_leads_back_to_itself_has_an_end(make):
     path = make(DOS)
     with path.open("rb") as disk:

@@ -257,6 +257,19 @@ def test_pruning_during_a_build_removes_unused_checkpoints_only(keep, store, tmp
     assert {e.name for e in cache.prune(tmp_path, limit=0)} == {"a", "0"}
 
 
+@pytest.mark.usefixtures("own_cache")
+def test_a_link_in_the_place_of_an_entry_is_removed_and_not_followed(keep, tmp_path):
+    keep("a")
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "checkpoints/a").rename(elsewhere)
+    (tmp_path / "checkpoints/a").symlink_to(elsewhere)
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers/b").symlink_to(elsewhere)
+    assert {entry.name for entry in cache.prune(tmp_path, limit=0)} == {"a", "b"}
+    assert cache.entries(tmp_path) == []
+    assert (elsewhere / META).exists()
+
+
 def test_a_description_of_many_levels_is_no_checkpoint(store, keep, tmp_path):
     keep("a")
     (tmp_path / "checkpoints/a" / META).write_text("[" * 60_000)

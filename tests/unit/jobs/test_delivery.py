@@ -190,3 +190,12 @@ def test_room_is_needed_before_each_copy_of_an_image(delivery, soon, monkeypatch
     delivery.compress(Qemu(formats=("raw",), compress="none"), Progress([]), soon)
     delivery.compress(Qemu(formats=("qcow2",), compress="zstd"), Progress([]), soon)
     assert len(asked) == 2
+
+
+def test_a_link_in_the_place_of_the_evidence_is_left_alone(delivery, tmp_path):
+    place = delivery.failed_directory
+    (tmp_path / "elsewhere").mkdir()
+    place.symlink_to(tmp_path / "elsewhere")
+    log = delivery.keep_evidence([])
+    assert place.is_symlink()
+    assert log.parent.name.startswith(f"{place.name}-")

@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 
 import pytest
@@ -172,3 +173,30 @@ def test_a_recipe_takes_only_the_variables_that_the_command_names(
         assert "hunter22" not in refused.output
     permitted = run(*argv, "--allow-env", "OTHER", "--allow-env", "TOKEN")
     assert "secret" not in permitted.stderr
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def short(path):
+    path.write_bytes(b"x" * 31)
+
+
+def link(path):
+    other = path.with_name("other")
+    other.write_bytes(b"x" * 32)
+    path.symlink_to(other)
+
+
+@pytest.mark.parametrize("plant", [empty, short, link, os.mkfifo, os.mkdir])
+def test_a_damaged_key_is_made_again(tmp_path, plant):
+    """An empty key would make of the hashes what a reader of the cache can guess."""
+    secret = Secret(name="a", env="A")
+    key = tmp_path / secrets.KEY
+    plant(key)
+    (first,), _ = resolve(tmp_path, {"A": "same"}, secret)
+    assert stat.S_ISREG(key.lstat().st_mode)
+    assert len(set(key.read_bytes())) > 8
+    assert resolve(tmp_path, {"A": "same"}, secret)[0][0].secrets == first.secrets
+    assert {path.name for path in tmp_path.iterdir()} <= {key.name, f"{key.name}.lock", "other"}

@@ -221,3 +221,20 @@ def test_what_a_workspace_makes_is_private_and_a_lock_can_be_shared(tmp_path, so
             assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o666
     finally:
         os.umask(before)
+
+
+def test_the_list_of_a_killed_process_is_not_read_through_a_link(own_cache, tmp_path):
+    """Only a file of the workspace says which directories are removed with it."""
+    with workspace() as work:
+        root = work.path.parent
+    spared = tmp_path / ".particle-os-spared"
+    spared.mkdir()
+    listed = tmp_path / "listed"
+    listed.write_bytes(bytes(spared) + b"\0")
+    killed = root / "killed"
+    killed.mkdir()
+    (killed / "lock").touch()
+    (killed / "adopted").symlink_to(listed)
+    with workspace():
+        assert not killed.exists()
+    assert spared.is_dir()
