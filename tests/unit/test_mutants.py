@@ -48,7 +48,7 @@ def test_each_kind_of_fault_is_planted(line, faults):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["system/process.py", "boot/watch.py"])
+@pytest.mark.parametrize("name", ["system/process.py", "boot/observation/watch.py"])
 def test_every_mutant_is_a_program_with_a_name_of_its_own(name):
     source = (TOP / Project().packages[0] / name).read_bytes()
     found = list(mutants(name, source))

@@ -196,11 +196,11 @@ def test_a_thousand_errors_are_told_and_the_rest_is_counted(tmp_path, read):
 @pytest.mark.parametrize(
     ("text", "line", "column", "hint"),
     [
-        ("{type: apt, update: no}", 3, 25, "write true or false"),
-        ("{type: apt, update: on}", 3, 25, "write true or false"),
+        ("{type: apt, update: no}", 3, 25, "write false"),
+        ("{type: apt, update: on}", 3, 25, "write true"),
         ("{type: apt, packages: [no]}", 3, None, None),
         # Quotes would make no locale of it.
-        ("{type: locale, default: true}", 3, 29, None),
+        ("{type: locale, default: true}", 3, 29, "see 'particle-os explain locale'"),
         ("{type: files, directories: [{path: /a, mode: 0755}]}", 3, None, None),
         ("{type: files, directories: [{path: /a, mode: 755}]}", 3, 50, OCTAL),
         ("{type: files, directories: [{path: /a, mode: 0o755}]}", 3, 50, OCTAL),

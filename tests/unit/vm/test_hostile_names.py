@@ -63,7 +63,6 @@ def booted(image, overlay):
     request = BootRequest(
         image=image,
         format="qcow2",
-        firmware="bios",
         acceleration=Acceleration("tcg", "", 1.0),
         processors=Processors(1, x2apic=False),
         evidence=Evidence(Path("evidence"), image, plot=False, gate=Gate()),

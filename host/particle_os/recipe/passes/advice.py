@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from operator import itemgetter
 
 from particle_os.documents.document import Mark, Node, Source
 from particle_os.errors import InvalidDocument, Problem
 from particle_os.recipe.model import stage_kinds
 
+# The line and the column where a part of a document begins, and the word that 'explain' takes.
+_Topic = tuple[tuple[int, int], str]
 # `{explain}` is the command that explains the stage of the problem, or the whole recipe.
 ADVICE = {
     "anchor": "write the value itself",
@@ -45,7 +49,12 @@ ADVICE = {
 
 def complete(source: Source) -> None:
     """Gives each problem of a document a hint."""
-    source.problems = [_completed(p, _topic(source, p)) for p in source.problems]
+    topics: dict[str, list[_Topic]] = defaultdict(list)
+    for mark, word in _topics(source.root):
+        topics[str(mark.path)].append(((mark.line, mark.column), word))
+    for found in topics.values():
+        found.sort()
+    source.problems = [_completed(p, _topic(topics[p.path], p)) for p in source.problems]
 
 
 def added_to(invalid: InvalidDocument) -> InvalidDocument:
@@ -60,11 +69,13 @@ def _completed(problem: Problem, topic: str) -> Problem:
     return replace(problem, hint=ADVICE[problem.code].format(explain=explain))
 
 
-def _topic(source: Source, problem: Problem) -> str:
-    """The type of the stage that a problem is in; 'recipe' for a problem outside of stages."""
-    place = Mark(Path(problem.path), problem.line, problem.column)
-    before = [found for found in _topics(source.root) if found[0].path == place.path]
-    return max((found for found in before if found[0] <= place), default=(place, "recipe"))[1]
+def _topic(topics: Sequence[_Topic], problem: Problem) -> str:
+    """The type of the stage that a problem is in; 'recipe' for a problem outside of stages.
+
+    `topics` are those of the problem's file, in their order.
+    """
+    following = bisect_right(topics, (problem.line, problem.column), key=itemgetter(0))
+    return topics[following - 1][1] if following else "recipe"
 
 
 def _topics(root: Node) -> Iterator[tuple[Mark, str]]:
