@@ -27,6 +27,20 @@ class CommandFailed(StageError):
     """A command returned non-zero; `tail` holds the last lines that it printed."""
 
     def __init__(self, argv: Sequence[str], status: int, tail: Sequence[str]) -> None:
-        super().__init__(f"'{' '.join(argv)[:200]}' ended with status {status}", tail=tail)
+        shown = " ".join(_without_enclosure(argv))[:200]
+        super().__init__(f"'{shown}' ended with status {status}", tail=tail)
         self.argv = tuple(argv)
         self.status = status
+
+
+def _without_enclosure(argv: Sequence[str]) -> Sequence[str]:
+    """A command as the recipe means it, without the programs that run it in the image."""
+    words = list(argv)
+    if words[0] == "chroot" and len(words) > 2:
+        words = words[2:]
+    if words[0] == "env":
+        rest = words[1:]
+        while rest and (rest[0].startswith("-") or "=" in rest[0]):
+            rest.pop(0)
+        words = rest or words
+    return words

@@ -69,7 +69,8 @@ class ParticleError(Exception):
     """An error for the user.
 
     `brief` says what happened, `hint` what to do, and `where` the place. `tail` holds the last
-    lines of output before the error. `log` is the file with the complete output.
+    lines of output before the error. `log` is the file with the complete output. `command` is one
+    that shows more of the cause.
     """
 
     exit_code: ClassVar[int] = EXIT_INTERNAL
@@ -89,6 +90,7 @@ class ParticleError(Exception):
         self.where = where
         self.tail = tuple(map(without_credentials, tail))
         self.log = log
+        self.command: str | None = None
 
 
 class UsageError(ParticleError):

@@ -193,6 +193,7 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
         log = str(error.log) if error.log else None
         data = {
             "error": error.brief, "where": error.where, "hint": error.hint, "log": log,
+            "command": error.command,
             "tail": error.tail, "problems": problems, "exit_code": code,
         }  # fmt: skip
         say_json(json.dumps(data), error=True)
@@ -212,6 +213,8 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
         lines.append(f"  log:   {printable(str(error.log))}")
     if error.hint:
         lines.append(f"  do:    {printable(error.hint)}")
+    if error.command:
+        lines.append(f"  do:    {printable(error.command)}")
     say("\n".join(lines), error=True, styled=not _no_color())
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from particle_os.boot import files
 from particle_os.boot.evidence import COMMAND, CONSOLE, SCREEN
 from particle_os.boot.observation.verdict import Verdict
-from particle_os.errors import InfrastructureError, ParticleError, StageFailed
+from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.report.results import ENDINGS, Result
 
 # The build writes it after the page.
@@ -64,9 +64,9 @@ def steps(
 
 def _after_an_error(failure: ParticleError, recipe: str) -> list[NextStep]:
     first = [NextStep(failure.hint)] if failure.hint else []
-    if isinstance(failure, StageFailed):
-        command = shlex.join(["particle-os", "shell", recipe, "--failed"])
-        first.append(NextStep("Look around in the system as the failed stage left it.", command))
+    if failure.command:
+        text = "Look around in the system as the failed stage left it."
+        first.append(NextStep(text, failure.command))
     elif isinstance(failure, InfrastructureError):
         first.append(NextStep("Check this host.", "particle-os doctor"))
     return first
@@ -76,7 +76,7 @@ def _after_a_boot(result: Result, verdicts: Sequence[Verdict]) -> list[NextStep]
     found = []
     for verdict in verdicts:
         if not verdict.accepted:
-            script = f"{result.recipe}.evidence/{verdict.firmware}/{COMMAND}"
+            script = f"{result.recipe}.evidence/{verdict.machine}/{COMMAND}"
             text = "Boot the image by hand as the test did, in the directory of this page."
             found.append(NextStep(text, shlex.join(["sh", script])))
     return found
@@ -96,9 +96,9 @@ def links(
         if ending == RESULT or (ending in TITLES and (directory / f"{name}.{ending}").exists())
     ]
     for verdict in verdicts:
-        place = evidence.get(verdict.firmware)
+        place = evidence.get(verdict.machine)
         found += [
-            _link(f"{name}.evidence/{verdict.firmware}/{file}", "the boot test")
+            _link(f"{name}.evidence/{verdict.machine}/{file}", "the boot test")
             for file in EVIDENCE
             if place is not None and (place / file).exists()
         ]

@@ -182,3 +182,17 @@ def test_a_program_that_stops_reading_reports_the_reason():
     assert failed.value.tail[-1] == "full"
     assert len(failed.value.tail) == command.TAIL_LINES
     feed(["true"], [bytes(1 << 16)] * 99)
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (["apt-get", "install", "x"], "apt-get install x"),
+        (["chroot", "/scratch/target", "systemctl", "enable"], "systemctl enable"),
+        (["chroot", "/t", "env", "--chdir=/srv", "--", "A=b", "sh", "-c", "x=y"], "sh -c x=y"),
+        (["env", "A=b"], "env A=b"),
+        (["chroot", "/t"], "chroot /t"),
+    ],
+)
+def test_a_failed_command_is_shown_as_the_recipe_means_it(argv, shown):
+    assert CommandFailed(argv, 1, ()).message == f"'{shown}' ended with status 1"

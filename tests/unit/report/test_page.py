@@ -443,6 +443,8 @@ def failed(tmp_path, failure=None, status="failed", verdicts=(), **changes):
 
 def test_a_failed_stage_comes_with_the_next_commands_and_its_files(tmp_path):
     error = StageFailed("apt-get failed", hint="Correct the package's name.")
+    assert "--failed" not in failed(tmp_path, error).text
+    error.command = "particle-os shell 'my recipes/web.yml' --failed"
     made = failed(tmp_path, error)
     assert "Correct the package's name." in made.text
     assert "particle-os shell 'my recipes/web.yml' --failed" in made.text

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from particle_os.errors import InfrastructureError
+from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.jobs.checkpoints import Checkpoint, failed, intact_prefix
 from particle_os.jobs.execution.job import Job
 from particle_os.sandbox.running import Sandbox
@@ -65,8 +66,8 @@ class CheckpointChain:
             key = self._keys[len(self._chain)]
             self._chain.append(self._freeze(sandbox, key, label, network=network))
 
-    def keep_failed(self, sandbox: Sandbox) -> None:
-        """Stores the target of the failed stage, for `particle-os shell --failed`."""
+    def keep_failed(self, sandbox: Sandbox, error: StageFailed) -> None:
+        """Stores the target of the failed stage; `error` then names the command to look at it."""
         if not self._job.plan.options.cache or not self._chain:
             return
         stage = self._job.plan.stages[self.stages]
@@ -74,6 +75,8 @@ class CheckpointChain:
         try:
             sandbox.agent.quiesce(self._deadline.sooner(60, "writing out the failed stage"))
             self._freeze(sandbox, key, f"{stage.type}, failed", network=True)
+            path = str(self._job.plan.loaded.path)
+            error.command = shlex.join(["particle-os", "shell", path, "--failed"])
         except InfrastructureError as error:
             self._job.note(f"the state of the failed stage cannot be kept: {error.brief}")
 

@@ -178,7 +178,7 @@ class Execution:
             if not isinstance(error, NotEnoughSpace):
                 self._blame_full_disk(error)
             if isinstance(error, StageFailed):
-                self.chain.keep_failed(sandbox)
+                self.chain.keep_failed(sandbox, error)
                 if self.plan.options.keep_on_failure:
                     sandbox.keep_scratch(self.job.staging / "scratch.qcow2", self.deadline)
             raise
