@@ -50,8 +50,6 @@ stages:
           [Install]
           WantedBy=multi-user.target
           Alias=chosen.service
-  - type: services
-    enable: ["${unit}"]
 """
 STAGES = """\
   - type: files
@@ -73,7 +71,10 @@ STAGES = """\
   - type: run
     script-file: script.pl
   - type: services
+    enable: [first]
+  - type: services
     disable: [first]
+    enable: [second]
     linger: [admin]
     mask: [apt-daily.timer]
     drop-ins: [{unit: second, content: "[Service]\\nEnvironment=SEEN=1\\n"}]
