@@ -140,12 +140,14 @@ def everyday(account: Account, built: tuple[Outcome, Path]) -> tuple[dict[str, A
     for name, (content, mode) in TREE.items():
         path = place / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        account.write(path, content).chmod(mode)
-    for name, mode in DIRECTORIES.items():
+        account.write(path, content)
+    for name in DIRECTORIES:
         (place / "tree" / name).mkdir(parents=True, exist_ok=True)
-        (place / "tree" / name).chmod(mode)
     for path in (place / "tree", *(place / "tree").rglob("*")):
         os.chown(path, account.uid, account.gid)
+    # chown(2) clears the bits that change the user or the group.
+    for name, mode in [*DIRECTORIES.items(), *((name, mode) for name, (_, mode) in TREE.items())]:
+        (place / "tree" / name).chmod(mode)
     (place / "stages").mkdir(exist_ok=True)
     account.write(place / "stages/own-unit.yml", OWN_TYPE)
     account.write(place / "stages/first-unit.yml", OWN_TYPE)
