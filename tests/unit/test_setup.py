@@ -187,7 +187,13 @@ def test_after_the_demo_the_program_is_found_as_printed(fresh):
     program.parent.mkdir(parents=True)
     program.write_text('#!/bin/sh\necho "called $1"\n')
     program.chmod(0o755)
-    done = subprocess.run(["make", "demo"], cwd=fresh, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "demo"],
+        cwd=fresh,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     _, boot, path = done.stdout.splitlines()
     for line in (boot, f"{path}; particle-os run"):
         script = line.partition(": ")[2]
