@@ -141,10 +141,10 @@ def test_a_file_is_fetched_up_to_a_limit(fetch, tmp_path):
 def test_a_download_leaves_the_disk_its_reserve(fetch, monkeypatch):
     monkeypatch.setattr(download, "free_bytes", lambda path: download.RESERVE_BYTES + 100)
     monkeypatch.setattr(workspace, "free_bytes", lambda path: download.RESERVE_BYTES + 99)
-    with pytest.raises(NotEnoughSpace, match="are needed for .*/file"):
+    with pytest.raises(NotEnoughSpace, match=r"are needed for .*/file"):
         fetch()
     monkeypatch.setattr(workspace, "free_bytes", lambda path: 0)
-    with pytest.raises(NotEnoughSpace, match="a download needs"):
+    with pytest.raises(NotEnoughSpace, match="are needed for a download"):
         fetch()
 
 
