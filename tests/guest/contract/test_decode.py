@@ -109,6 +109,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(value=JSON, kind=st.sampled_from([stage.type for stage in ALL_STAGES]))
 def test_no_json_does_anything_but_decode_or_be_refused(value, kind):
     if isinstance(value, dict):

@@ -131,6 +131,7 @@ def test_after_a_fault_at_some_calls_the_set_is_the_old_or_the_new_one(house, fa
         assert [*house.losses(fault, outcome)] == [], f"{fault} at call {number}, {outcome}"
 
 
+@pytest.mark.slow
 def test_an_undisturbed_build_loses_nothing_and_a_planted_file_is_found(house):
     outcome = disturbed(house, "kill", MOST)
     assert [*house.losses("kill", outcome)] == []

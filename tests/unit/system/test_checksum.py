@@ -27,6 +27,7 @@ def both(path, size):
     return found
 
 
+@pytest.mark.slow
 @given(data=PIECES, chunk=st.integers(1, 70), extra=st.binary(max_size=20))
 def test_it_is_what_it_is_defined_to_be(tmp_path_factory, data, chunk, extra):
     path = tmp_path_factory.getbasetemp() / "checksum"

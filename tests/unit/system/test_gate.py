@@ -43,6 +43,7 @@ def test_no_division_of_a_stream_lets_a_secret_out(secret, before, after, cuts):
     assert HIDDEN in out
 
 
+@pytest.mark.slow
 @given(SECRETS, st.binary(max_size=30), st.lists(st.integers(0, 120)), st.data())
 def test_the_division_of_a_stream_changes_nothing(secret, noise, cuts, data):
     pieces = data.draw(st.lists(st.sampled_from([secret, noise, secret[:3], secret[3:]])))

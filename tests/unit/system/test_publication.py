@@ -149,6 +149,7 @@ def test_publishers_in_one_directory_lose_no_line(tmp_path):
     assert len((tmp_path / SUMS).read_text().splitlines()) == 30
 
 
+@pytest.mark.slow
 def test_a_reader_with_a_shared_lock_never_sees_a_wrong_sum(tmp_path):
     put(tmp_path, {"a.raw": "0"})
     look, seen = queue.Queue(), []
