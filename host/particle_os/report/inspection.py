@@ -98,6 +98,6 @@ def described(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "kernel", printable(", ".join(found.system.kernels)) or "none"
     yield "packages", str(len(found.system.packages))
     for account in found.system.accounts:
-        password = {"set": "a password", "empty": "NO PASSWORD NEEDED", "locked": "no password"}
+        password = {"set": "a password", "empty": "NO PASSWORD NEEDED", "locked": "password locked"}
         text = f"{account.name} ({account.uid}), {account.shell}, {password[account.password]}"
         yield "user", printable(text)

@@ -104,7 +104,7 @@ def test_the_lines_for_a_system_with_and_without_its_parts():
         ("packages", "3"),
         ("user", "set (0), /bin/sh, a password"),
         ("user", "empty (1), /bin/sh, NO PASSWORD NEEDED"),
-        ("user", "locked (2), /bin/sh, no password"),
+        ("user", "locked (2), /bin/sh, password locked"),
     ]
     bare = System(os_release=(), hostname="", kernels=(), packages=(), accounts=())
     assert lines_of(bare)[2:] == [
