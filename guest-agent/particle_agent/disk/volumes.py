@@ -99,8 +99,8 @@ def sized(volumes: Sequence[Volume], wanted: str) -> list[Volume]:
         raise StageError(
             f"size {wanted} is too small: the system holds {total // MIB} MiB and needs a disk "
             f"of at least {least // MIB} MiB",
-            hint=f"Write 'size: {least // MIB}M' or more, 'size: minimal' for the smallest disk, or "
-            "'size: auto' for one with room.",
+            hint=f"Write 'size: {least // MIB}M' or more, 'size: minimal' for the smallest disk, "
+            "or 'size: auto' for one with room.",
         )
     return [*fixed, replace(last, size=size - (least - last.least))]
 
