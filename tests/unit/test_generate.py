@@ -49,7 +49,7 @@ def test_every_command_has_a_manual_page_and_no_other_page_lies_there():
     assert {"particle-os.1", "particle-os-build.1", "particle-os-stage-run.1"} <= written
 
 
-@pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")
+@pytest.mark.slow
 def test_man_takes_every_page():
     for path in (TOP / generate.MANUAL).iterdir():
         words = ["man", "--warnings=all", "-E", "UTF-8", "-l", path]

@@ -1,5 +1,4 @@
 import json
-import shutil
 import subprocess
 
 import pytest
@@ -24,7 +23,6 @@ def test_a_script_for_each_shell(shell):
     assert json.loads(run("completion", shell, "--json").stdout)["shell"] == shell
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_the_script_is_one_that_bash_takes():
     script = run("completion", "bash").stdout
     words = f"{script}\ncomplete -p particle-os"

@@ -1,6 +1,5 @@
 """The disk for NoCloud, read by programs that know FAT."""
 
-import shutil
 import subprocess
 
 import pytest
@@ -25,7 +24,7 @@ def disk(request, tmp_path):
     return path, request.param
 
 
-@pytest.mark.skipif(not shutil.which("mcopy"), reason="mtools is not installed")
+@pytest.mark.slow
 def test_the_files_have_the_names_that_cloud_init_reads(disk):
     path, content = disk
     assert done("mcopy", "-i", path, "::user-data", "-") == content
@@ -39,7 +38,7 @@ def test_the_label_is_the_one_that_cloud_init_looks_for(disk):
     assert "LABEL=CIDATA" in found
 
 
-@pytest.mark.skipif(not shutil.which("fsck.vfat", path="/usr/sbin:/sbin"), reason="no dosfstools")
+@pytest.mark.slow
 def test_the_file_system_is_sound(disk):
     assert b" files, " in done("fsck.vfat", "-n", disk[0])
 
