@@ -110,9 +110,15 @@ add_backports() {
 	mv "$BACKPORTS_FILE.new" "$BACKPORTS_FILE"
 }
 
-install_packages() {
+# An installation that was interrupted stops apt until dpkg has finished it.
+prepare_apt() {
 	export DEBIAN_FRONTEND=noninteractive
+	dpkg --configure -a
 	apt-get update -q
+}
+
+install_packages() {
+	prepare_apt
 	if wants_backports; then
 		say "taking QEMU from bookworm-backports: it emulates twice as fast (BACKPORTS=0 keeps 7.2)"
 		if grep -rqs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d || add_backports; then
@@ -126,14 +132,13 @@ install_packages() {
 }
 
 install_test_packages() {
-	export DEBIAN_FRONTEND=noninteractive
 	# The packages would start servers that the whole network can reach. The tests start their own.
 	mkdir -p /etc/systemd/system
 	for name in docker-registry apt-cacher-ng; do
 		unit=/etc/systemd/system/$name.service
 		[ -e "$unit" ] || [ -L "$unit" ] || installed "$name" || ln -s /dev/null "$unit"
 	done
-	apt-get update -q
+	prepare_apt
 	# shellcheck disable=SC2086
 	apt-get install -y -q --no-install-recommends $TEST_PACKAGES
 }

@@ -180,6 +180,20 @@ def test_a_pip_without_a_network_is_reported(fresh):
     assert not (fresh / ".venv/.installed").exists()
 
 
+def test_an_interrupted_installation_is_finished_first(bare, tmp_path):
+    """apt refuses to install anything before dpkg has configured what an interruption left."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("apt-get", "dpkg"):
+        (programs / name).write_text('#!/bin/sh\necho "${0##*/}" "$1" >>"$CALLS"\n')
+        (programs / name).chmod(0o755)
+    calls = tmp_path / "calls"
+    path = f"{programs}:/usr/bin:/bin"
+    done = setup(bare, "install", PATH=path, BACKPORTS="0", CALLS=str(calls))
+    assert done.returncode == 0, done.stderr
+    assert calls.read_text() == "dpkg --configure\napt-get update\napt-get install\n"
+
+
 def test_after_the_demo_the_program_is_found_as_printed(fresh):
     shutil.copy(TOP / "Makefile", fresh)
     (fresh / "host/setup.sh").write_text("exit 0\n")
