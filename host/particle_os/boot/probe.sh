@@ -70,7 +70,16 @@ bad_units() {
 			printf '%s %s\n' "$unit" "$state"
 		done
 }
+# Waits for what systemd has no job for, and has limits of its own: drivers of devices, and, when
+# there are checks, the addresses that systemd-networkd gives to network cards.
+settle() {
+	timeout -k 2 70 udevadm settle --timeout=60
+	if [ -s "$CREDENTIALS_DIRECTORY/particle-os.questions.000" ] && [ -e /run/systemd/netif/state ]; then
+		timeout -k 2 40 /usr/lib/systemd/systemd-networkd-wait-online --quiet --timeout=30
+	fi
+} >/dev/null </dev/null
 facts() {
+	settle
 	# --wait returns when no job is left; our own unit's job ended when this script started.
 	state=$(systemctl is-system-running --wait)
 	fact state "$state"

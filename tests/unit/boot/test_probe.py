@@ -325,3 +325,38 @@ def test_a_system_in_emergency_or_rescue_mode_says_so_with_this_runs_nonce(tmp_p
         subprocess.run(argv, check=True)
         assert port.read_bytes().strip() == probe.emergency_marker(NONCE)
     assert probe.begin_marker(NONCE) not in probe.emergency_marker(NONCE)
+
+
+@pytest.mark.parametrize(
+    ("questions", "networkd", "waited"),
+    [
+        ("1.0 30 .id", True, ["udevadm settle", "systemd-networkd-wait-online --quiet"]),
+        ("1.0 30 .id", False, ["udevadm settle"]),
+        ("", True, ["udevadm settle"]),
+    ],
+)
+def test_checks_wait_for_drivers_and_for_addresses(tmp_path, questions, networkd, waited):
+    """A network card may get its driver after systemd has settled, on a busy host."""
+    (tmp_path / "particle-os.questions.000").write_text(questions)
+    programs = {
+        "udevadm": 'echo "udevadm $1" >>"$ASKED"',
+        "systemd-networkd-wait-online": 'echo "${0##*/} $1" >>"$ASKED"',
+    }
+    for name, does in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\necho noise\n")
+        (tmp_path / name).chmod(0o755)
+    script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
+    functions = script.replace("exec >/dev/ttyS1", "exec ").partition('echo "PARTICLE-OS-P')[0]
+    functions = functions.replace("/usr/lib/systemd/", f"{tmp_path}/")
+    functions = functions.replace("/run/systemd/netif/state", f"{tmp_path}/state")
+    if networkd:
+        (tmp_path / "state").touch()
+    asked = tmp_path / "asked"
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+        "ASKED": str(asked),
+    }
+    done = subprocess.run(["sh", "-c", f"{functions}\nsettle"], env=environment, stdout=-1)
+    assert done.stdout == b""
+    assert asked.read_text().splitlines() == waited
