@@ -42,6 +42,7 @@ ERRORS = {
     "build-file": "a working file of particle-os is left from the build",
 }  # fmt: skip
 WARNINGS = {
+    "gpt-sector-size": "the GPT is for disks with sectors of 4096 bytes",
     "gpt-backup-misplaced": "the second copy of the GPT is not at the end of the disk",
     "partition-unaligned": "a partition does not start at a multiple of 4 KiB",
     "file-system-not-unmounted": "the file system was in use when the image was made",

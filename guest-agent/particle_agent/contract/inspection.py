@@ -62,7 +62,7 @@ class Inspection:
     """A disk or a system without a disk.
 
     `size` is the size of the disk in bytes, and 0 for a system. `table` is None for a disk without
-    a partition table.
+    a partition table; a table is for sectors of `sector_size` bytes.
     """
 
     size: int
@@ -70,6 +70,7 @@ class Inspection:
     partitions: tuple[Partition, ...]
     boot_loaders: tuple[str, ...]
     system: System | None
+    sector_size: int = 512
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,11 +17,26 @@ from particle_agent.target import inside
 
 FILE_LIMIT = 32 << 20
 COMMAND_SECONDS = 120.0
-# mount(8): without these options, mounting would replay a journal, which a read-only disk forbids.
-MOUNT_OPTIONS = {"ext3": "ro,noload", "ext4": "ro,noload", "xfs": "ro,norecovery"}
+# mount(8), btrfs(5): without these options, mounting would replay a journal, which a read-only disk
+# forbids. Boot loaders resolve names from the top of a Btrfs file system, not from its default.
+MOUNT_OPTIONS = {
+    "ext3": "ro,noload",
+    "ext4": "ro,noload",
+    "xfs": "ro,norecovery",
+    "btrfs": "ro,rescue=nologreplay,subvolid=5",
+}
 MOUNTED = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "squashfs", "iso9660", "erofs")
-# The kernel modules of file systems that need several. Debian's kernels set vfat's character sets.
-MODULES = {"vfat": ("nls_cp437", "nls_ascii", "vfat")}
+# The kernel modules of file systems that need several, or whose module has another name. Debian's
+# kernels set vfat's character sets.
+MODULES = {
+    "vfat": ("nls_cp437", "nls_ascii", "vfat"),
+    "iso9660": ("isofs",),
+    "ext2": ("ext4",),
+    "ext3": ("ext4",),
+}
+# The names of subvolumes that are searched for a system.
+SUBVOLUMES_LIMIT = 50
+DEFAULT_SUBVOLUME = re.compile(r"ID \d+ gen \d+ top level \d+ path (.+)")
 
 
 class Tree:
@@ -85,7 +101,7 @@ def ask(*argv: str) -> str:
             check=False,
             stdin=subprocess.DEVNULL,
         )
-    except subprocess.TimeoutExpired:
+    except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
 
@@ -118,6 +134,50 @@ def identify(node: Path) -> FileSystem | None:
     if not kind:
         return None
     return FileSystem(kind=kind, label=tags.get("LABEL", ""), uuid=tags.get("UUID", ""))
+
+
+@contextmanager
+def looped(device: Path, sector: int) -> Iterator[Path]:
+    """The disk as another device, which is read-only and has sectors of `sector` bytes.
+
+    The kernel reads its partition table again, and mounts it beside partitions of `device`.
+    """
+    modules.load("loop")
+    argv = ["losetup", "--find", "--show", "--read-only", "--partscan"]
+    done = subprocess.run(
+        [*argv, "--sector-size", str(sector), str(device)],
+        check=True,
+        capture_output=True,
+        timeout=COMMAND_SECONDS,
+    )
+    loop = Path(done.stdout.decode().strip())
+    try:
+        yield loop
+    finally:
+        _succeeds(["losetup", "--detach", str(loop)])
+
+
+def partition(device: Path, number: int) -> Path:
+    """The device of a partition. The kernel parts the number from a name that ends in a digit."""
+    return Path(f"{device}{'p' if device.name[-1].isdecimal() else ''}{number}")
+
+
+def system_in(tree: Tree, kind: str) -> Tree | None:
+    """The root directory of a system: the top of a file system, or one of its subvolumes.
+
+    A subvolume of Btrfs is a directory below the top. The default one comes first.
+    """
+    names = [""]
+    if kind == "btrfs":
+        default = ask("btrfs", "subvolume", "get-default", str(tree.root))
+        names += DEFAULT_SUBVOLUME.findall(default) + tree.names("/")[:SUBVOLUMES_LIMIT]
+    for name in names:
+        place = tree.place(f"/{name}")
+        if place is not None:
+            found = Tree(place) if name else tree
+            if found.names("/usr") and found.names("/etc"):
+                return found
+    return None
 
 
 @contextmanager

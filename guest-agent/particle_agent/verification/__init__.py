@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
+from particle_agent.contract.contents import SEALED, content_of
 from particle_agent.contract.findings import Findings
 from particle_agent.contract.wire import Finding
 from particle_agent.disk import reading
@@ -26,22 +29,26 @@ from particle_agent.verification import (
 )
 from particle_agent.verification.volumes import FoundVolume
 
+# The bytes of a disk that show whether anything has been written to it.
+BEGINNING = 1 << 20
+
 
 def of_disk(device: Path, report: Callable[[Finding], None]) -> None:
     """Verifies a disk. Calls `report` for each finding."""
     findings = Findings(report)
-    with device.open("rb") as disk:
+    with device.open("rb") as disk, volumes.readable(device) as readable:
         size = disk.seek(0, os.SEEK_END)
         found_table = table.read(disk, size, findings)
+        identified = volumes.identify(readable, found_table)
         if found_table is not None:
-            table.check(found_table, findings)
-        identified = volumes.identify(device, found_table)
-        if found_table is None and not identified:
-            findings.add("partition-table-missing", "disk", "there is no file system either")
+            own = tuple(volume.entry for volume in identified if volume.entry is not None)
+            table.check(replace(found_table, entries=own), findings)
+        elif not identified:
+            findings.add("partition-table-missing", "disk", _nothing_on(disk))
         _check_names(identified, findings)
-        with volumes.mounted(device, identified) as found, ThreadPoolExecutor(2) as pool:
+        with volumes.mounted(readable, identified) as found, ThreadPoolExecutor(2) as pool:
             # The checkers take the longest and are separate programs, so run them in parallel.
-            checks = [(v, pool.submit(file_systems.check, v.node(device), v.kind)) for v in found]
+            checks = [(v, pool.submit(file_systems.check, v.node(readable), v.kind)) for v in found]
             for volume in found:
                 if volume.tree is None and volume.kind in reading.MOUNTED:
                     findings.add(
@@ -54,11 +61,33 @@ def of_disk(device: Path, report: Callable[[Finding], None]) -> None:
             for root in (volume for volume in found if volume.is_root):
                 check_system(root, found, findings)
             if not any(volume.is_root for volume in found):
-                findings.add("system-not-found", "disk", "no file system has both /etc and /usr")
+                findings.add("system-not-found", "disk", _without_system(found))
             for volume, check in checks:
                 for code, message in check.result():
                     findings.add(code, volume.name, message)
     findings.finish()
+
+
+def _nothing_on(disk: IO[bytes]) -> str:
+    """The message about a disk with neither a partition table nor a known content."""
+    disk.seek(0)
+    if not any(disk.read(BEGINNING)):
+        return f"nothing has been written to it: its first {BEGINNING >> 20} MiB are zeroes"
+    return "there is no file system either; is the file an image of a disk?"
+
+
+def _without_system(found: Sequence[FoundVolume]) -> str:
+    """The message about a disk without a system; what is not read may hold one."""
+    message = "no file system has both /etc and /usr"
+    for volume in found:
+        if volume.kind in SEALED:
+            words = content_of(volume.kind).words
+            message += f"; {volume.name} is {words}, and its content is not read"
+        elif volume.kind == volumes.ISO:
+            message += (
+                f"; {volume.name} is an ISO 9660 image, whose live system is in one of its files"
+            )
+    return message
 
 
 def _check_names(found: Sequence[FoundVolume], findings: Findings) -> None:
@@ -68,8 +97,8 @@ def _check_names(found: Sequence[FoundVolume], findings: Findings) -> None:
 
 def check_system(root: FoundVolume, found: Sequence[FoundVolume], findings: Findings) -> None:
     """Verifies the content of a root file system, which may refer to all of the `found` volumes."""
-    assert root.tree is not None
-    names.check_fstab(root, found, findings)
-    files = walk.walk(root.tree.root, findings)
-    leftovers.check(root.tree, files, findings)
-    rights.check(root.tree, files, findings)
+    assert root.system is not None
+    names.check_fstab(root.system, found, findings)
+    files = walk.walk(root.system.root, findings)
+    leftovers.check(root.system, files, findings)
+    rights.check(root.system, files, findings)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import IO
 
+from particle_agent.contract.contents import content_of
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
 from particle_agent.verification import menus, pe, syslinux
@@ -13,7 +15,9 @@ from particle_agent.verification.volumes import FoundVolume
 
 BOOT_CODE_BYTES = 440
 # grub-core/boot/i386/pc/boot.S has the sector of the core image, diskboot.S the sector of its rest.
+# The code for a hybrid image (HYBRID_BOOT) has the sector in another place.
 GRUB_SIGN, GRUB_SECTOR, GRUB_BLOCK_LIST = b"GRUB", 0x5C, SECTOR - 12
+GRUB_HYBRID_SECTOR = 0x1B0
 # The error texts of mbr/mbr.S and gptmbr.S of syslinux, which no other boot code contains.
 SYSLINUX_SIGNS = (b"Missing operating system.", b"Missing OS")
 # core/diskstart.inc and extlinux: the first sector of the file system contains one of these.
@@ -39,6 +43,9 @@ def check(
     efi = _check_efi(found, findings)
     if not bios and not efi:
         message = "there is no boot code and no EFI/BOOT/BOOTX64.EFI"
+        if table is None and found:
+            content = content_of(found[0].kind)
+            message += f": the whole disk is {content.words}. {content.advice}"
         findings.add("boot-loader-missing", "disk", message)
     elif not efi and (system := next((v for v in found if _is_for_uefi(v)), None)):
         message = "there is no EFI/BOOT/BOOTX64.EFI, which UEFI starts"
@@ -80,7 +87,8 @@ def _check_grub_code(disk: IO[bytes], size: int, code: bytes, findings: Findings
     GRUB's MBR contains the sector number of the core image. The core image's first sector contains
     the sector number of its rest.
     """
-    sector = int.from_bytes(code[GRUB_SECTOR : GRUB_SECTOR + 8], "little")
+    numbers = (code[place : place + 8] for place in (GRUB_SECTOR, GRUB_HYBRID_SECTOR))
+    sector = next((n for n in (int.from_bytes(number, "little") for number in numbers) if n), 0)
     core = _sector(disk, sector, size)
     rest = int.from_bytes(core[GRUB_BLOCK_LIST : GRUB_BLOCK_LIST + 8], "little") if core else 0
     for place, data in ((sector, core), (rest, _sector(disk, rest, size))):
@@ -157,16 +165,16 @@ def _check_syslinux_menus(
     elif (why := syslinux.stalls(tree, read)) is not None:
         findings.add("boot-menu-default-missing", place, why)
     for item in items[: menus.ENTRIES_LIMIT]:
-        menus.check_item(item, tree, found, findings)
+        menus.check_item(item, (tree,), found, findings)
 
 
 def _check_grub_menus(found: Sequence[FoundVolume], findings: Findings) -> None:
     kernels, seen = 0, False
     for volume in found:
-        for menu in menus.GRUB_MENUS:
-            if volume.tree is not None and volume.tree.is_file(menu):
+        for tree, menu in itertools.product(volume.trees, menus.GRUB_MENUS):
+            if tree.is_file(menu):
                 seen = True
-                kernels += menus.check_grub(volume, menu, found, findings)
+                kernels += menus.check_grub(volume, tree, menu, found, findings)
     readable = all(volume.tree is not None for volume in found if volume.kind)
     if not kernels and (seen or readable) and not any(_entries(v) for v in found):
         findings.add("boot-menu-missing", "disk", "no grub.cfg boots a kernel")
@@ -174,7 +182,7 @@ def _check_grub_menus(found: Sequence[FoundVolume], findings: Findings) -> None:
 
 def _entries(volume: FoundVolume) -> bool:
     """Whether there are entries that GRUB's `blscfg` would read."""
-    return volume.tree is not None and bool(next(menus.entry_items(volume.tree), None))
+    return any(next(menus.entry_items(tree), None) for tree in volume.trees)
 
 
 # UEFI
@@ -222,7 +230,8 @@ def _check_started(
         for name in volume.tree.names("/EFI"):
             # The first menu of the signed GRUB, which searches for the real menu.
             if volume.tree.is_file(f"/EFI/{name}/grub.cfg"):
-                menus.check_grub(volume, f"/EFI/{name}/grub.cfg", found, findings)
+                menu = f"/EFI/{name}/grub.cfg"
+                menus.check_grub(volume, volume.tree, menu, found, findings)
         _check_grub_menus(found, findings)
 
 
@@ -234,7 +243,7 @@ def _check_entries(found: Sequence[FoundVolume], findings: Findings) -> None:
             continue
         for item in menus.entry_items(volume.tree):
             count += 1
-            menus.check_item(item, volume.tree, found, findings)
+            menus.check_item(item, volume.trees, found, findings)
         for path in menus.unified_images(volume.tree):
             count += 1
             menus.check_unified(volume.tree, path, found, findings)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from particle_agent.contract.inspection import (
     Account,
@@ -24,7 +24,9 @@ from particle_agent.contract.inspection import (
     Partition,
     System,
 )
-from particle_agent.disk.reading import Tree, ask, identify, mounted
+from particle_agent.disk.reading import Tree, ask, identify, mounted, system_in
+from particle_agent.verification import volumes
+from particle_agent.verification.table import has_mbr
 
 TEXT_LIMIT = 4096
 SYSLINUX_CODE = Path("/usr/lib/syslinux/mbr")
@@ -41,24 +43,26 @@ OS_RELEASE = re.compile(r"""^([A-Z][A-Z0-9_]*)=["']?(.*?)["']?$""", re.MULTILINE
 
 def of_disk(device: Path) -> Inspection:
     """Inspects a disk. For a file system that cannot be mounted, `used` is None."""
+    with volumes.readable(device) as readable:
+        return _of_readable(readable)
+
+
+def _of_readable(device: Path) -> Inspection:
     size = int(ask("blockdev", "--getsize64", str(device)) or 0)
-    table = json.loads(ask("sfdisk", "--json", str(device)) or "{}").get("partitiontable", {})
+    table = _table(device)
+    sector = int(table.get("sectorsize", 512))
     loaders = [_boot_code(device)]
     systems: list[System] = []
     partitions = []
     kernels: list[str] = []
-    # Without a partition table, the whole disk may be one file system.
-    whole = [{"node": str(device), "start": 0, "size": size // 512, "type": ""}]
-    sector = int(table.get("sectorsize", 512))
-    for number, entry in enumerate(table.get("partitions", whole), start=1):
-        node = Path(str(entry["node"]))
-        with _mounted(node) as (file_system, place):
-            if place is not None:
+    for number, entry in enumerate(_entries(table, device, size), start=1):
+        with _mounted(Path(str(entry["node"]))) as (file_system, place):
+            if file_system is not None and place is not None:
                 tree = Tree(place)
                 loaders += _loaders(tree)
                 kernels += _kernels(tree, "/")
-                if tree.names("/usr") and tree.names("/etc"):
-                    systems.append(of_system(tree))
+                if system := system_in(tree, file_system.kind):
+                    systems.append(of_system(system))
         if table or file_system is not None:
             partitions.append(
                 Partition(
@@ -73,10 +77,37 @@ def of_disk(device: Path) -> Inspection:
     return Inspection(
         size=size,
         table=str(table["label"]) if table else None,
+        sector_size=sector,
         partitions=tuple(partitions),
         boot_loaders=tuple(dict.fromkeys(filter(None, loaders))),
         system=_with_kernels(systems[0], kernels) if systems else None,
     )
+
+
+def _table(device: Path) -> dict[str, Any]:
+    """The partition table in the form of sfdisk(8); empty without one.
+
+    sfdisk takes the first sector of FAT and of BitLocker for an MBR.
+    """
+    told = json.loads(ask("sfdisk", "--json", str(device)) or "{}")
+    found: dict[str, Any] = told.get("partitiontable", {})
+    with device.open("rb") as disk:
+        return {} if found.get("label") == "dos" and not has_mbr(disk) else found
+
+
+def _entries(table: Mapping[str, Any], device: Path, size: int) -> list[dict[str, Any]]:
+    """The partitions of a table of sfdisk(8), or the whole disk in their form.
+
+    The first partition of a hybrid image is the file system of the whole disk.
+    """
+    entries = [dict(entry) for entry in table.get("partitions", ())]
+    if not table:
+        return [{"node": str(device), "start": 0, "size": size // 512, "type": ""}]
+    if volumes.hybrid(device):
+        for entry in entries:
+            if int(entry["start"]) * 512 <= volumes.ISO_UNUSED:
+                entry["node"] = str(device)
+    return entries
 
 
 def of_system(tree: Tree) -> System:

@@ -39,10 +39,15 @@ class Item:
     command_line: str
 
 
-def check_item(item: Item, tree: Tree, disk: Sequence[FoundVolume], findings: Findings) -> None:
-    """Reports missing files of an item, and missing file systems on its command line."""
+def check_item(
+    item: Item, trees: Sequence[Tree], disk: Sequence[FoundVolume], findings: Findings
+) -> None:
+    """Reports missing files of an item, and missing file systems on its command line.
+
+    A file may be in any of `trees`.
+    """
     for file in item.files:
-        if not tree.is_file(file):
+        if not any(tree.is_file(file) for tree in trees):
             findings.add(
                 "boot-menu-file-missing", item.place, f"there is no {file}, or it is empty"
             )
@@ -53,16 +58,15 @@ def check_item(item: Item, tree: Tree, disk: Sequence[FoundVolume], findings: Fi
 
 
 def check_grub(
-    volume: FoundVolume, menu: str, disk: Sequence[FoundVolume], findings: Findings
+    volume: FoundVolume, tree: Tree, menu: str, disk: Sequence[FoundVolume], findings: Findings
 ) -> int:
-    """Verifies a grub.cfg. Returns the number of kernels that it names.
+    """Verifies a grub.cfg in a tree of `volume`. Returns the number of kernels that it names.
 
     The menu is a script. Parts that depend on its variables are not verified.
     """
-    assert volume.tree is not None
     here: FoundVolume | None = volume
     kernels = 0
-    for number, line in enumerate(lines(volume.tree, menu), start=1):
+    for number, line in enumerate(lines(tree, menu), start=1):
         words = line.split()
         if not words:
             continue
@@ -76,8 +80,8 @@ def check_grub(
             paths = [ON_ROOT.sub("", file) for file in files]
             plain = [path for path in paths if not NOT_PLAIN.search(path)]
             line = " ".join(words[2:]) if linux else ""
-            if here is not None and here.tree is not None:
-                check_item(Item(place, tuple(plain), line), here.tree, disk, findings)
+            if here is not None and here.trees:
+                check_item(Item(place, tuple(plain), line), here.trees, disk, findings)
     return kernels
 
 

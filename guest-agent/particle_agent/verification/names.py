@@ -30,10 +30,9 @@ SWAP_PAGE = 4096
 SWAP_SIGNATURE = b"SWAPSPACE2"
 
 
-def check_fstab(root: FoundVolume, disk: Sequence[FoundVolume], findings: Findings) -> None:
-    """Reports names in the fstab(5) of a root file system that do not exist."""
-    assert root.tree is not None
-    text = root.tree.read(FSTAB, FSTAB_LIMIT)
+def check_fstab(root: Tree, disk: Sequence[FoundVolume], findings: Findings) -> None:
+    """Reports names in the fstab(5) of the root directory `root` that do not exist."""
+    text = root.read(FSTAB, FSTAB_LIMIT)
     mounts, sources = [*KERNEL_MOUNTS], dict[str, str]()
     for number, line in enumerate(text.splitlines()[:LINES_LIMIT], start=1):
         fields = [OCTAL.sub(_blank, field) for field in line.split()]
@@ -46,8 +45,8 @@ def check_fstab(root: FoundVolume, disk: Sequence[FoundVolume], findings: Findin
         name, mount, kind, *more = fields
         options = more[0].split(",") if more else []
         if OPTIONAL.isdisjoint(options):
-            _check_source(name, kind, place, root.tree, disk, findings)
-        if mount.startswith("/") and not root.tree.exists(mount):
+            _check_source(name, kind, place, root, disk, findings)
+        if mount.startswith("/") and not root.exists(mount):
             findings.add("fstab-mount-point-missing", place, f"there is no directory {mount}")
         mounts.append(mount)
         if not {"bind", "rbind"}.isdisjoint(options) and name.startswith("/"):
@@ -55,7 +54,7 @@ def check_fstab(root: FoundVolume, disk: Sequence[FoundVolume], findings: Findin
     for place, name in sources.items():
         # Directories in other mounts are invisible here.
         covered = any(PurePosixPath(name).is_relative_to(m) for m in mounts if m != "/")
-        if not covered and not root.tree.exists(name):
+        if not covered and not root.exists(name):
             findings.add("fstab-bind-missing", place, f"there is no directory {name}")
 
 
@@ -115,19 +114,20 @@ def check_command_line(
     if resume and volumes.is_missing(disk, resume):
         findings.add("resume-missing", place, f"nothing on the disk is {words['resume']}")
     if volume is not None and volume.tree is not None and "rdinit" not in words:
-        tree = _system_tree(volume.tree, words.get("rootflags", ""))
+        tree = _system_tree(volume, words.get("rootflags", ""))
         init = words.get("init", INIT)
         if tree is not None and not _is_program(tree, init):
             findings.add("init-missing", place, f"{volume.name} has no program {init}")
 
 
-def _system_tree(tree: Tree, flags: str) -> Tree | None:
+def _system_tree(volume: FoundVolume, flags: str) -> Tree | None:
     """The root directory of the kernel; None if it is missing, or /usr is another file system."""
-    if subvolume := SUBVOLUME.search(flags):
-        place = tree.place(subvolume.group(1))
-        if place is None or not place.is_dir():
-            return None
-        tree = Tree(place)
+    tree = volume.system or volume.tree
+    if volume.tree is not None and (subvolume := SUBVOLUME.search(flags)):
+        place = volume.tree.place(subvolume.group(1))
+        tree = Tree(place) if place is not None and place.is_dir() else None
+    if tree is None:
+        return None
     return None if USR_MOUNT.search(tree.read(FSTAB, FSTAB_LIMIT)) else tree
 
 

@@ -16,6 +16,13 @@ from typing import IO, Literal
 from particle_agent.contract.findings import Findings
 
 SECTOR = 512
+# The sectors of "4Kn" disks. In a GPT, all places are numbers of sectors, so that it fits disks of
+# one size of sector only.
+LARGE_SECTOR = 4096
+_FOR_LARGE_SECTORS = (
+    f"it is for disks with sectors of {LARGE_SECTOR} bytes; on a disk with sectors of {SECTOR}, "
+    "such as most virtual ones, no system finds its partitions"
+)
 ALIGNMENT = 4096
 SIGNATURE = b"EFI PART"
 HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
@@ -61,6 +68,18 @@ class PartitionTable:
 
 
 @dataclass(frozen=True)
+class _Sectors:
+    """The sectors of a disk: their size in bytes, and their number."""
+
+    size: int
+    count: int
+
+    def read(self, disk: IO[bytes], number: int) -> bytes:
+        disk.seek(number * self.size)
+        return disk.read(self.size)
+
+
+@dataclass(frozen=True)
 class _Header:
     mine: int
     other: int
@@ -71,17 +90,33 @@ class _Header:
     entry_size: int
 
 
+def sector_size(disk: IO[bytes], size: int) -> int:
+    """The size in bytes of the sectors for which the GPT of a disk of `size` bytes was made.
+
+    It is SECTOR for a disk without a GPT.
+    """
+    firsts = {sector: sector for sector in (SECTOR, LARGE_SECTOR)}
+    lasts = {sector: size - sector for sector in (SECTOR, LARGE_SECTOR)}
+    for sector, place in (*firsts.items(), *lasts.items()):
+        disk.seek(max(0, place))
+        if disk.read(len(SIGNATURE)) == SIGNATURE:
+            return sector
+    return SECTOR
+
+
 def read(disk: IO[bytes], size: int, findings: Findings) -> PartitionTable | None:
     """The partition table of a disk of `size` bytes; None when there is no valid table."""
-    disk.seek(0)
-    sector = disk.read(SECTOR)
-    types = [entry[2] for entry in _mbr_entries(sector)] if _is_mbr(sector) else []
-    primary = _header(disk, 1, size)
+    sector, types = _mbr(disk)
+    each = sector_size(disk, size)
+    sectors = _Sectors(each, size // each)
+    primary = _header(disk, 1, sectors)
     if PROTECTIVE in types or isinstance(primary, _Header):
         if PROTECTIVE not in types:
             message = "the MBR has no entry for the GPT"
             findings.add("protective-mbr-missing", "partition table", message)
-        return _read_gpt(disk, primary, size, findings)
+        if each != SECTOR:
+            findings.add("gpt-sector-size", "partition table", _FOR_LARGE_SECTORS)
+        return _read_gpt(disk, primary, sectors, findings)
     return _read_mbr(disk, sector, size) if any(types) else None
 
 
@@ -114,11 +149,11 @@ def same(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _read_gpt(
-    disk: IO[bytes], primary: _Header | str, size: int, findings: Findings
+    disk: IO[bytes], primary: _Header | str, sectors: _Sectors, findings: Findings
 ) -> PartitionTable | None:
-    last = size // SECTOR - 1
+    last = sectors.count - 1
     place = primary.other if isinstance(primary, _Header) else last
-    backup = _header(disk, place, size)
+    backup = _header(disk, place, sectors)
     if isinstance(primary, str):
         findings.add("gpt-primary-broken", "partition table", f"the first copy: {primary}")
     if isinstance(backup, str):
@@ -135,9 +170,9 @@ def _read_gpt(
     header = whole[0]
     return PartitionTable(
         label="gpt",
-        entries=tuple(_gpt_entries(header)),
-        first=header.first_usable * SECTOR,
-        last=min(header.last_usable + 1, size // SECTOR) * SECTOR,
+        entries=tuple(_gpt_entries(header, sectors.size)),
+        first=header.first_usable * sectors.size,
+        last=min(header.last_usable + 1, sectors.count) * sectors.size,
     )
 
 
@@ -145,33 +180,32 @@ def _content(header: _Header) -> tuple[object, ...]:
     return (header.disk, header.entries, header.first_usable, header.last_usable)
 
 
-def _header(disk: IO[bytes], sector: int, size: int) -> _Header | str:
+def _header(disk: IO[bytes], sector: int, sectors: _Sectors) -> _Header | str:
     """The header in a sector with its entries, or the text of an error."""
-    if not 0 < sector < size // SECTOR:
-        return f"it should be in sector {sector}, but the disk has {size // SECTOR} sectors"
-    disk.seek(sector * SECTOR)
-    data = disk.read(SECTOR)
+    if not 0 < sector < sectors.count:
+        return f"it should be in sector {sector}, but the disk has {sectors.count} sectors"
+    data = sectors.read(disk, sector)
     if len(data) < SECTOR or not data.startswith(SIGNATURE):
         return f"there is no header in sector {sector}"
     (_, _, length, checksum, _, mine, other, first, last, guid, where, count, each, entries_sum) = (
         HEADER.unpack_from(data)
     )
-    if not HEADER.size <= length <= SECTOR:
+    if not HEADER.size <= length <= sectors.size:
         return f"the header in sector {sector} has an impossible size, {length} bytes"
     if binascii.crc32(data[:16] + bytes(4) + data[20:length]) != checksum:
         return f"the header in sector {sector} does not match its checksum"
     if mine != sector:
         return f"the header in sector {sector} belongs to sector {mine}"
-    if each < ENTRY.size or count * each > ENTRIES_LIMIT or where >= size // SECTOR:
+    if each < ENTRY.size or count * each > ENTRIES_LIMIT or where >= sectors.count:
         return f"the header in sector {sector} names impossible entries"
-    disk.seek(where * SECTOR)
+    disk.seek(where * sectors.size)
     entries = disk.read(count * each)
     if binascii.crc32(entries) != entries_sum:
         return f"the entries from sector {where} on do not match their checksum"
     return _Header(mine, other, first, last, guid, entries, each)
 
 
-def _gpt_entries(header: _Header) -> Iterator[PartitionEntry]:
+def _gpt_entries(header: _Header, sector: int) -> Iterator[PartitionEntry]:
     for index in range(len(header.entries) // header.entry_size):
         kind, guid, start, end, attributes, name = ENTRY.unpack_from(
             header.entries, index * header.entry_size
@@ -180,8 +214,8 @@ def _gpt_entries(header: _Header) -> Iterator[PartitionEntry]:
             continue
         yield PartitionEntry(
             number=index + 1,
-            start=start * SECTOR,
-            end=(end + 1) * SECTOR,
+            start=start * sector,
+            end=(end + 1) * sector,
             type=str(uuid.UUID(bytes_le=kind)),
             uuid=str(uuid.UUID(bytes_le=guid)),
             name=name.decode("utf-16-le", "replace").partition("\0")[0],
@@ -190,6 +224,18 @@ def _gpt_entries(header: _Header) -> Iterator[PartitionEntry]:
 
 
 # MBR
+
+
+def has_mbr(disk: IO[bytes]) -> bool:
+    """Whether the disk has an MBR with a partition; a file system may have only its signature."""
+    return any(_mbr(disk)[1])
+
+
+def _mbr(disk: IO[bytes]) -> tuple[bytes, list[int]]:
+    """The first sector, and the types of its partitions, which are 0 for unused entries."""
+    disk.seek(0)
+    sector = disk.read(SECTOR)
+    return sector, [entry[2] for entry in _mbr_entries(sector)] if _is_mbr(sector) else []
 
 
 def _is_mbr(sector: bytes) -> bool:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from particle_agent.contract.contents import SEALED
+from particle_agent.contract.inspection import FileSystem
 from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
-from particle_agent.verification.table import PartitionEntry, PartitionTable
+from particle_agent.verification.table import (
+    SECTOR,
+    PartitionEntry,
+    PartitionTable,
+    sector_size,
+)
 
 # The notations for names of file systems: the tags of fstab(5), and udev's links.
 TAGS = {
@@ -18,8 +26,9 @@ TAGS = {
 }  # fmt: skip
 NAMED = re.compile(r"""(UUID|LABEL|PARTUUID|PARTLABEL)=(["']?)(.*)\2""")
 LINKED = re.compile(r"/dev/disk/(by-uuid|by-label|by-partuuid|by-partlabel)/(.+)")
-# Containers of file systems, which are not opened.
-CONTAINERS = ("crypto_LUKS", "LVM2_member", "linux_raid_member", "zfs_member", "bcache")
+# A hybrid image is an ISO 9660 file system and a disk. Its first partition is the file system
+# itself, and begins within the bytes that ISO 9660 leaves to others (ECMA-119, 6.2.1), or behind.
+ISO, ISO_UNUSED = "iso9660", 32768
 # Names that depend on the bus of a disk and on the order of detection.
 UNSTABLE = re.compile(
     r"/dev/(?:(?:[shv]d|xvd)[a-z]+(?P<number>\d*)|(?:nvme\d+n|mmcblk)\d+(?:p(?P<after_p>\d+))?)"
@@ -31,7 +40,8 @@ class FoundVolume:
     """A partition, or a disk without partitions, with its file system.
 
     `kind` is empty without a known file system. `tree` is None when the file system cannot be
-    mounted, or is a kind without files.
+    mounted, or is a kind without files. `system` is the root directory of a system in it. `entry`
+    is None for the whole disk.
     """
 
     number: int
@@ -40,6 +50,12 @@ class FoundVolume:
     label: str
     entry: PartitionEntry | None
     tree: Tree | None = None
+    system: Tree | None = None
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        """The directories from which a boot loader may resolve a path."""
+        return tuple(dict.fromkeys(tree for tree in (self.tree, self.system) if tree is not None))
 
     @property
     def name(self) -> str:
@@ -49,7 +65,7 @@ class FoundVolume:
     @property
     def is_root(self) -> bool:
         """Whether the volume is a root file system."""
-        return bool(self.tree and self.tree.names("/usr") and self.tree.names("/etc"))
+        return self.system is not None
 
     def node(self, device: Path) -> Path:
         """The device of the volume on the disk `device`."""
@@ -89,29 +105,53 @@ def lacks_partition(volumes: Sequence[FoundVolume], name: str) -> bool:
     return int(number) not in [volume.number for volume in volumes]
 
 
+@contextmanager
+def readable(device: Path) -> Iterator[Path]:
+    """The disk as a device whose sectors have the size for which its GPT was made."""
+    with device.open("rb") as disk:
+        sector = sector_size(disk, disk.seek(0, os.SEEK_END))
+    if sector == SECTOR:
+        yield device
+        return
+    with reading.looped(device, sector) as loop:
+        yield loop
+
+
 def identify(device: Path, table: PartitionTable | None) -> list[FoundVolume]:
-    """The volumes of a disk: its partitions, or the whole disk if it is a file system."""
-    entries = [None] if table is None else [*table.entries]
+    """The volumes of a disk: its partitions, or the whole disk if it is a file system.
+
+    A hybrid image has both: the whole disk is the volume of its first partition.
+    """
+    if table is None:
+        whole = reading.identify(device)
+        return [] if whole is None else [_volume(whole, 0, None)]
+    iso = hybrid(device)
     found = []
-    for entry in entries:
+    for entry in table.entries:
         place = _node(device, entry)
-        # The kernel has no device for a partition outside the disk.
-        known = reading.identify(place) if place.exists() else None
-        number = entry.number if entry else 0
-        if known is not None:
-            found.append(
-                FoundVolume(
-                    number=number, kind=known.kind, uuid=known.uuid, label=known.label, entry=entry
-                )
-            )
-        elif entry is not None:
-            found.append(FoundVolume(number=number, kind="", uuid="", label="", entry=entry))
+        if iso is not None and entry.start <= ISO_UNUSED:
+            found.append(_volume(iso, entry.number, None))
+        else:
+            # The kernel has no device for a partition outside the disk.
+            known = reading.identify(place) if place.exists() else None
+            found.append(_volume(known, entry.number, entry))
     return found
+
+
+def hybrid(device: Path) -> FileSystem | None:
+    """The ISO 9660 file system of a whole disk, or None."""
+    whole = reading.identify(device)
+    return whole if whole is not None and whole.kind == ISO else None
+
+
+def _volume(known: FileSystem | None, number: int, entry: PartitionEntry | None) -> FoundVolume:
+    kind, uuid, label = (known.kind, known.uuid, known.label) if known else ("", "", "")
+    return FoundVolume(number=number, kind=kind, uuid=uuid, label=label, entry=entry)
 
 
 def is_missing(volumes: Sequence[FoundVolume], name: tuple[str, str]) -> bool:
     """Whether the tag and value certainly name nothing on the disk. Containers are not opened."""
-    return find(volumes, name) is None and not any(v.kind in CONTAINERS for v in volumes)
+    return find(volumes, name) is None and not any(v.kind in SEALED for v in volumes)
 
 
 @contextmanager
@@ -120,10 +160,16 @@ def mounted(device: Path, identified: Sequence[FoundVolume]) -> Iterator[list[Fo
     with ExitStack() as stack:
         found = []
         for volume in identified:
-            place = stack.enter_context(reading.mounted(volume.node(device), volume.kind))
-            found.append(replace(volume, tree=None if place is None else Tree(place)))
+            node = volume.node(device)
+            if volume.entry is None and volume.number:
+                # The kernel mounts no disk after it has mounted one of its partitions.
+                node = stack.enter_context(reading.looped(device, SECTOR))
+            place = stack.enter_context(reading.mounted(node, volume.kind))
+            tree = None if place is None else Tree(place)
+            system = reading.system_in(tree, volume.kind) if tree is not None else None
+            found.append(replace(volume, tree=tree, system=system))
         yield found
 
 
 def _node(device: Path, entry: PartitionEntry | None) -> Path:
-    return Path(f"{device}{entry.number}") if entry else device
+    return reading.partition(device, entry.number) if entry else device

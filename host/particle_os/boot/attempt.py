@@ -130,8 +130,7 @@ class _Attempt:
         failure = self.watch.until_answer()
         self.request.evidence.take_screen(self.machine)
         if failure is not None:
-            disk = self.request.variant.hardware.disk
-            return self._observed(self.disk_use.explain(failure, disk))
+            return self._observed(self.disk_use.explain(failure, self.request))
         found = self._judged()
         if found.passed and shut_down:
             return self._shut_down(found)

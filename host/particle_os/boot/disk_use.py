@@ -1,13 +1,15 @@
-"""Whether the kernel of a booting machine has used its disk: a kernel without a driver has not."""
+"""Explains failures by the disk: the kernel has not used it, or it holds nothing that starts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from particle_os.boot import contents
 from particle_os.boot.observation.verdict import Outcome
+from particle_os.boot.request import BootRequest
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
-from particle_os.vm.devices.hardware import DISKS, DiskBus
+from particle_os.vm.devices.hardware import DISKS
 from particle_os.vm.machine import Machine
 
 MONITOR_SECONDS = 10.0
@@ -27,15 +29,17 @@ class DiskUse:
             self._before_kernel = self._operations()
         self._on_phase(name, seconds)
 
-    def explain(self, outcome: Outcome, disk: DiskBus) -> Outcome:
-        """Adds the missing device to the outcome of a kernel that found no root file system."""
+    def explain(self, outcome: Outcome, request: BootRequest) -> Outcome:
+        """Adds the missing device, or the content of the image, to the outcome of a boot."""
         status, message = outcome
-        if status != "root-not-found" or self._before_kernel is None:
-            return outcome
-        if self._operations() != self._before_kernel:
-            return outcome
-        driver = f"it seems to lack the driver of {DISKS[disk]}"
-        return status, f"{message}; the kernel has read nothing from the disk: {driver}"
+        if status == "root-not-found" and self._is_unused():
+            driver = f"it seems to lack the driver of {DISKS[request.variant.hardware.disk]}"
+            return status, f"{message}; the kernel has read nothing from the disk: {driver}"
+        return contents.explain(outcome, request.image, request.format, self._machine.directory)
+
+    def _is_unused(self) -> bool:
+        """Whether the kernel has certainly not used its disk, as one without a driver."""
+        return self._before_kernel is not None and self._operations() == self._before_kernel
 
     def _operations(self) -> int | None:
         deadline = Deadline.after(MONITOR_SECONDS, "QEMU's monitor")

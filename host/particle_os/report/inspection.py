@@ -7,13 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from particle_agent.contract.contents import CONTENTS
 from particle_agent.contract.decode import encode
-from particle_agent.contract.inspection import Inspection
+from particle_agent.contract.inspection import Inspection, Partition
 
 from particle_os.errors import Defective, printable
 from particle_os.report.table import human_bytes
 from particle_os.sandbox import verification
 from particle_os.sandbox.verification import Verification
+
+USUAL_SECTOR = 512
+SEALED_WORDS = ", whose content is not read"
 
 
 @dataclass(frozen=True)
@@ -71,21 +75,32 @@ def _container(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "config", printable(f"{key}: {json.dumps(value)}")
 
 
+def _partition(part: Partition, table: str | None) -> str:
+    words = [f"{part.number}:"] if table else []
+    words.append(human_bytes(part.size))
+    if part.name:
+        words.append(f"'{part.name}'")
+    if part.file_system is None:
+        return " ".join([*words, "no file system that is known"])
+    words += [part.file_system.kind, part.file_system.uuid]
+    if part.file_system.used is not None:
+        words.append(f"{human_bytes(part.file_system.used)} used")
+    text = " ".join(filter(None, words))
+    content = CONTENTS.get(part.file_system.kind)
+    if content is None:
+        return text
+    return f"{text}: {content.words}{SEALED_WORDS if content.sealed else ''}"
+
+
 def described(found: Inspection) -> Iterator[tuple[str, str]]:
     """The lines for an inspection: a word and its text, which is printable."""
     if found.size:
-        yield "disk", f"{human_bytes(found.size)}, {found.table or 'no partition table'}"
+        table = found.table or "no partition table"
+        if found.sector_size != USUAL_SECTOR:
+            table += f", sectors of {found.sector_size} bytes"
+        yield "disk", f"{human_bytes(found.size)}, {table}"
     for part in found.partitions:
-        words = [f"{part.number}:", human_bytes(part.size)]
-        if part.name:
-            words.append(f"'{part.name}'")
-        if part.file_system is None:
-            words.append("no file system that is known")
-        else:
-            words += [part.file_system.kind, part.file_system.uuid]
-            if part.file_system.used is not None:
-                words.append(f"{human_bytes(part.file_system.used)} used")
-        yield "partition", printable(" ".join(words))
+        yield "partition" if found.table else "content", printable(_partition(part, found.table))
     if found.size:
         yield "boot loader", ", ".join(found.boot_loaders) or "none that is known"
     if found.system is None:

@@ -47,7 +47,12 @@ COMPRESSED = (
     (b"\x1f\x8b", "gzip -d"),
     (b"\xfd7zXZ\0", "xz -d"),
     (b"PK\3\4", "unzip"),
+    (b"BZh", "bzip2 -d"),
+    (b"\x04\x22\x4d\x18", "lz4 -d"),
+    (b"7z\xbc\xaf\x27\x1c", "7z x"),
 )
+# pax(1): the place of the magic number of an archive.
+TAR, TAR_PLACE = b"ustar", 257
 # QEMU searches these bytes for the parent of a VMDK (block/vmdk.c: vmdk_parent_open).
 DESCRIPTOR = slice(512, 512 + 20 * 512)
 
@@ -55,8 +60,8 @@ DESCRIPTOR = slice(512, 512 + 20 * 512)
 def image_format(path: Path, given: str | None = None) -> ImageFormat:
     """Returns the format of an image: `given`, else qcow2 by its magic number, else raw.
 
-    Raises UsageError when `path` is no regular file, is encrypted, refers to other files, or has
-    the magic number of another format.
+    Raises UsageError when `path` is no regular file, is empty or encrypted, refers to other files,
+    or has the magic number of another format.
     """
     try:
         # QEMU's JSON holds no other names.
@@ -68,6 +73,11 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
         ) from error
     except OSError as error:
         raise UsageError(f"the image {path} cannot be read: {error.strerror}") from error
+    if not head:
+        raise UsageError(
+            f"the image {path} is empty: the file has no bytes",
+            hint="The program that was to write it has failed or has not ended: make it again.",
+        )
     if given is not None:
         found = FORMATS[given]
         _check_given(path, given, head, tail)
@@ -159,6 +169,11 @@ def _check_raw(path: Path, head: bytes, tail: bytes) -> None:
     for magic, program in COMPRESSED:
         if head.startswith(magic):
             raise UsageError(f"{path} is compressed", hint=f"Decompress it first: {program} {path}")
+    if head[TAR_PLACE:].startswith(TAR):
+        raise UsageError(
+            f"{path} is a tar archive",
+            hint=f"Unpack a disk image from it: tar -xf {path}. A base image is tar:{path}.",
+        )
 
 
 def _refers(found: ImageFormat, head: bytes) -> bool:

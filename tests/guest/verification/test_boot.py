@@ -184,6 +184,19 @@ def test_a_partition_to_boot_without_a_file_system(extlinux):
     assert extlinux.judged() == ["boot-loader-file-missing"]
 
 
+def test_grubs_code_for_a_hybrid_image_has_the_sector_in_another_place(grub_bios):
+    with grub_bios.path.open("r+b") as disk:
+        disk.seek(0x5C)
+        number = disk.read(8)
+        disk.seek(0x5C)
+        disk.write(bytes(8))
+    assert grub_bios.judged() == ["boot-code-broken"]
+    grub_bios.write_disk(0x1B0, number)
+    assert grub_bios.judged() == []
+    grub_bios.write_disk(MIB, bytes(512))
+    assert grub_bios.judged() == ["boot-code-broken"]
+
+
 def test_grub_whose_core_image_is_nowhere(grub_bios):
     """A number of a sector that is the MBR itself, or beyond the disk, leads nowhere."""
     for sector in (0, 8 * MIB // 512, 1 << 40):

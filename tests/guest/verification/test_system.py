@@ -57,7 +57,9 @@ def volume(number, kind, uuid, place=None):
         name=f"name{number}",
     )  # fmt: skip
     tree = Tree(place) if place else None
-    return FoundVolume(number=number, kind=kind, uuid=uuid, label="", entry=entry, tree=tree)
+    return FoundVolume(
+        number=number, kind=kind, uuid=uuid, label="", entry=entry, tree=tree, system=tree
+    )
 
 
 @pytest.fixture
@@ -163,7 +165,7 @@ def test_of_what_may_be_in_a_container_nothing_is_concluded(tree):
     reported = []
     disk = [volume(1, "crypto_LUKS", "x"), volume(2, "ext4", ROOT_UUID, tree)]
     (tree / "etc/fstab").write_text("UUID=11111111 / ext4 defaults 0 1\n")
-    names.check_fstab(disk[1], disk, Findings(reported.append))
+    names.check_fstab(disk[1].system, disk, Findings(reported.append))
     names.check_command_line(
         "root=UUID=11111111 resume=UUID=1", "x", disk, Findings(reported.append)
     )

@@ -14,6 +14,8 @@ from particle_os.errors import InfrastructureError, NotEnoughSpace
 from particle_os.system.gate import Gate
 from particle_os.vm import accel
 
+from ... import samples
+
 NONCE = "0" * 32
 PHASES = {"kernel": 2.5, "answer": 9.0}
 
@@ -46,7 +48,7 @@ def boot(tmp_path, monkeypatch):
         @contextmanager
         def running(spec, **options):
             monitor = SimpleNamespace(disk_error=lambda: disk_error)
-            yield SimpleNamespace(console=console, monitor=monitor)
+            yield SimpleNamespace(console=console, monitor=monitor, directory=tmp_path)
 
         monkeypatch.setattr(attempt, "running", running)
         monkeypatch.setattr(attempt, "connected", lambda *arguments: nullcontext(device))
@@ -100,6 +102,12 @@ def test_a_system_that_does_not_shut_down_fails(boot):
     assert found.message == "during shutdown: it takes more than 10 s"
     assert (found.facts["state"], found.console_tail) == ("running", ("the last line",))
     assert done == ["screen", b"poweroff\n"]
+
+
+def test_an_image_from_which_nothing_starts_is_named(boot, tmp_path):
+    samples.write("crypto_LUKS", tmp_path / "x.raw")
+    found, _ = boot(until_answer=("no-bootable-device", "the firmware found no bootable device"))
+    assert "the whole image is a LUKS container (encrypted)" in found.message
 
 
 PANIC = ("kernel-panic", "the console says: ...")

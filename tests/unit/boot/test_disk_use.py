@@ -1,5 +1,6 @@
 """A kernel that finds no root file system learns which device it lacked, if it lacked one."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,11 +24,18 @@ class Disks:
 
 def explained(during_kernel, outcome=FAILURE, phase="kernel", disk="nvme"):
     monitor, seen = Disks(), []
-    use = DiskUse(SimpleNamespace(monitor=monitor), lambda name, seconds: seen.append(name))
+    use = DiskUse(
+        SimpleNamespace(monitor=monitor, directory=Path("/none")),
+        lambda name, seconds: seen.append(name),
+    )
     use.phase(phase, 1.0)
     assert seen == [phase]
     monitor.operations = during_kernel
-    return use.explain(outcome, disk)
+    hardware = SimpleNamespace(disk=disk)
+    request = SimpleNamespace(
+        variant=SimpleNamespace(hardware=hardware), image=Path("/none"), format="raw"
+    )
+    return use.explain(outcome, request)
 
 
 @pytest.mark.parametrize("disk", DISK_BUSES)

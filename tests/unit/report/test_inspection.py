@@ -40,6 +40,29 @@ def test_a_disk_is_told_in_lines_and_nothing_reaches_the_terminal():
     assert not any("\x1b" in text for _, text in lines)
 
 
+def test_what_is_no_file_system_is_named():
+    def line(kind, table):
+        held = FileSystem(kind=kind, label="", uuid="u-1")
+        part = Partition(number=1, start=0, size=1 << 20, type="", name="", file_system=held)
+        found = Inspection(
+            size=1 << 20, table=table, partitions=(part,), boot_loaders=(), system=None
+        )
+        return list(described(found))[1]
+
+    sealed = "crypto_LUKS u-1: a LUKS container (encrypted), whose content is not read"
+    assert line("crypto_LUKS", "gpt") == ("partition", f"1: 1 MiB {sealed}")
+    assert line("crypto_LUKS", None) == ("content", f"1 MiB {sealed}")
+    assert line("swap", "gpt") == ("partition", "1: 1 MiB swap u-1: swap space")
+    assert line("xfs", "gpt") == ("partition", "1: 1 MiB xfs u-1")
+
+
+def test_unusual_sectors_are_shown():
+    found = Inspection(
+        size=1 << 20, table="gpt", partitions=(), boot_loaders=(), system=None, sector_size=4096
+    )
+    assert next(described(found)) == ("disk", "1 MiB, gpt, sectors of 4096 bytes")
+
+
 def test_a_base_has_no_disk_and_an_empty_disk_no_system():
     base = Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=SYSTEM)
     assert not {"disk", "boot loader"} & {word for word, _ in described(base)}
@@ -96,7 +119,7 @@ def test_the_lines_for_a_system_with_and_without_its_parts():
     )  # fmt: skip
     assert lines_of(system, boot_loaders=("grub", "x"), partitions=(partition,)) == [
         ("disk", "1.0 GiB, no partition table"),
-        ("partition", "1: 1.0 GiB swap u-2"),
+        ("content", "1.0 GiB swap u-2: swap space"),
         ("boot loader", "grub, x"),
         ("system", "Evil\\x1b[31m 1"),
         ("host name", "box"),

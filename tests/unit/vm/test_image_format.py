@@ -16,11 +16,20 @@ def qcow2(path, *, version=3, backing=0, features=0):
 
 def test_formats_are_told_by_their_magic_number(tmp_path):
     raw = tmp_path / "image.qcow2"
-    for content in (b"", b"QFI", bytes(1024), b"\xeb\x63\x90" + bytes(1024)):
+    for content in (b"QFI", bytes(1024), b"\xeb\x63\x90" + bytes(1024)):
         raw.write_bytes(content)
         assert image_format(raw) == "raw"
     for version in (2, 3):
         assert image_format(qcow2(tmp_path / "image.raw", version=version)) == "qcow2"
+
+
+@pytest.mark.parametrize("given", [None, "raw", "qcow2"])
+def test_an_empty_file_is_no_image(tmp_path, given):
+    image = tmp_path / "image"
+    image.touch()
+    with pytest.raises(UsageError, match="is empty: the file has no bytes") as caught:
+        image_format(image, given)
+    assert "make it again" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -60,6 +69,10 @@ def test_other_features_are_no_other_file(tmp_path):
         (bytes(4096) + b"koly" + bytes(508), "format dmg"),
         (b"\x28\xb5\x2f\xfd" + bytes(100), "is compressed"),
         (b"\x1f\x8b\x08" + bytes(100), "is compressed"),
+        (b"BZh91AY&SY" + bytes(100), "is compressed"),
+        (b"\x04\x22\x4d\x18" + bytes(100), "is compressed"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(100), "is compressed"),
+        (b"disk.raw".ljust(257, b"\0") + b"ustar" + bytes(250), "is a tar archive"),
     ],
 )
 def test_what_is_plainly_no_raw_disk_is_not_taken_for_one(tmp_path, content, what):

@@ -16,6 +16,8 @@ from particle_os.errors import printable
 # OVMF tries its own shell last, which it may not start under Secure Boot. The pattern needs the
 # complete name, because a line may have arrived only in part.
 OF_A_DISK = rb"\w* \"(?!EFI Internal Shell\")[^\"\r\n]*\""
+# The first words on the screen of Memtest86+. The entry of a menu has other words before it.
+MEMORY_TESTER = rb"\A {0,40}Memtest86\+? +v?(\d[\d.]{0,10})"
 PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     # OVMF sets the console's mode before its first message.
     ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h")),
@@ -26,7 +28,8 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
             + OF_A_DISK
         ),
     ),
-    ("kernel", re.compile(rb"Linux version \d")),
+    # A memory tester runs in place of a kernel.
+    ("kernel", re.compile(rb"Linux version \d|" + MEMORY_TESTER)),
     ("initramfs", re.compile(rb"Run /init as init process|Loading, please wait")),
     (
         "init",
@@ -132,7 +135,7 @@ BEFORE_KERNEL: tuple[BootStatus, ...] = (
     "boot-loader-failed",
     "no-bootable-device",
 )
-# Why a system with a login prompt cannot be questioned, as it says on the console.
+# Why no answer came, as the console or the screen says.
 REASONS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (
         re.compile(
@@ -148,6 +151,15 @@ REASONS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"INIT: version (\S{1,20}) booting"), "its init is System V's ({})"),
     (re.compile(rb"OpenRC (\d\S{0,20})"), "its init is OpenRC {}"),
     (re.compile(rb"init started: (BusyBox v\S{1,20})"), "its init is that of {}"),
+    (re.compile(MEMORY_TESTER), "it is the memory tester Memtest86 {}, which never answers"),
+    # cryptsetup's scripts for an initramfs, systemd, GRUB
+    (
+        re.compile(
+            rb"(?:Please unlock disk|Please enter passphrase for disk|Enter passphrase for) "
+            rb"([^\r\n:]{1,60})"
+        ),
+        "it asks for the passphrase of an encrypted disk ({}), which the test cannot know",
+    ),
 )
 # SeaBIOS prints this on its debug port when it jumps to the code of a disk.
 HANDED_OVER = re.compile(rb"Booting from 0000:7c00")
@@ -160,7 +172,7 @@ NO_DEVICE = re.compile(rb"No bootable device")
 
 
 def reasons_in(text: bytes) -> list[str]:
-    """Returns the reasons in `text` why the system cannot be questioned."""
+    """Returns the reasons in `text` why no answer comes."""
     found = ((words, pattern.search(text)) for pattern, words in REASONS)
     return [words.format(printable(m[1].decode("utf-8", "replace"), 40)) for words, m in found if m]
 

@@ -140,15 +140,18 @@ class Observation:
         )
 
 
-def stopped(quiet: float, *, boot_loader: bool) -> Outcome:
-    """The outcome for a boot loader, or for the code before it, that was quiet for some seconds."""
+def stopped(quiet: float, reasons: Collection[str], *, boot_loader: bool) -> Outcome:
+    """The outcome for a boot loader, or for the code before it, that was quiet for some seconds.
+
+    The console has given `reasons` for that.
+    """
     if not boot_loader:
         message = f"the disk's boot code has printed and read nothing for {quiet:.0f} s"
         return "boot-loader-failed", message
     return (
         "kernel-not-started",
-        f"the boot loader has loaded no kernel and has read nothing for {quiet:.0f} s; it may be "
-        "waiting for a key",
+        f"the boot loader has loaded no kernel and has read nothing for {quiet:.0f} s; "
+        + ("; ".join(reasons) or "it may be waiting for a key"),
     )
 
 
@@ -172,11 +175,10 @@ def time_out(
         spans = zip(phases, pairwise([*phases.values(), seconds]), strict=True)
         took = ", ".join(f"{name} {end - began:.1f} s" for name, (began, end) in spans)
         text += f" ({took} so far)"
-    if silent:
-        text += SILENT
-    elif last == "login prompt":
+    if last == "login prompt" and not silent:
         text += f"; the system cannot be questioned: {'; '.join(reasons) or NO_REASON}{PROMPT_HINT}"
     else:
+        text += "".join(f"; {reason}" for reason in reasons) or (SILENT if silent else "")
         text += LAST_SEEN.get(last, "")
     if progress.restarts:
         text += f"; the machine has restarted itself {progress.restarts} times"

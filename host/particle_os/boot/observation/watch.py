@@ -266,6 +266,7 @@ class Watch:
     def _look_at_screen(self) -> None:
         shown = screen.text(self._machine, self._monitor_deadline())
         self._phases_in(shown)
+        self._reasons.update(dict.fromkeys(reasons_in(shown)))
         self._suspect(shown, "screen")
         self._prompts = any(map(PROMPT.search, (shown, self._window)))
         operations = self._machine.monitor.disk_operations(self._monitor_deadline())
@@ -355,7 +356,7 @@ class Watch:
         handed_over = HANDED_OVER.search(self._firmware.data[self._firmware_seen :])
         if self._phase >= KERNEL or not (loader_runs or handed_over):
             return None
-        return stopped(quiet, boot_loader=loader_runs)
+        return stopped(quiet, self._reasons, boot_loader=loader_runs)
 
     def _weigh(self) -> Outcome | None:
         if self._suspicion and not self._has_run():

@@ -291,6 +291,47 @@ def test_a_time_out_gives_the_reasons_that_were_seen(observe, said, reason):
     assert "systemd is" not in observe(good)[1][1]
 
 
+MEMTEST = b"      Memtest86+ v6.10       QEMU TCG CPU version 2.5+\nCLK/Temp: 2699MHz"
+
+
+@pytest.mark.parametrize("long_mode", [True, False])
+def test_a_memory_tester_does_not_wait_for_a_key(observe, long_mode):
+    machine = Played(BOOT[:2])
+    machine.shown, machine.kernel = MEMTEST, long_mode
+    _, (status, message) = observe(machine, seconds=60)
+    assert status == "timed-out"
+    assert "it is the memory tester Memtest86 6.10, which never answers" in message
+    assert "key" not in message
+    assert "console=ttyS0" not in message
+
+
+def test_a_menu_with_a_memory_tester_is_a_menu(observe):
+    menu = Played(BOOT[:2])
+    menu.shown = b"  GNU GRUB  version 2.12\n *Debian\n  Memtest86+ 6.10"
+    assert observe(menu)[1][0] == "kernel-not-started"
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        b"Please unlock disk cryptroot: ",
+        b"Please enter passphrase for disk cryptroot (Linux):",
+    ],
+)
+def test_a_system_that_asks_for_a_passphrase_is_told(observe, asks):
+    _, (status, message) = observe(Played([*SYSTEMD[:-1], (10, asks)]), seconds=60)
+    assert status == "timed-out"
+    assert "asks for the passphrase of an encrypted disk (cryptroot" in message
+
+
+def test_a_boot_loader_that_asks_for_a_passphrase_is_told(observe):
+    asks = (1, b"Enter passphrase for hd0,gpt1 (7a887b2ee88e446ca1f1c50c1c8414af): ")
+    _, (status, message) = observe(Played([*BOOT[:2], asks]))
+    assert status == "kernel-not-started"
+    assert "asks for the passphrase of an encrypted disk (hd0,gpt1" in message
+    assert "key" not in message
+
+
 def test_a_time_out_names_the_phases(observe):
     _, (status, message) = observe(Played([*SYSTEMD, (12, b"x login: ")]), seconds=60)
     assert status == "timed-out"

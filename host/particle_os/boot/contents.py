@@ -1,0 +1,95 @@
+"""Names what an image holds when nothing boots from it: a container, a CD, another file.
+
+The host compares the first bytes of the disk with signatures, and follows nothing that they say.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from particle_agent.contract.contents import content_of
+
+from particle_os.boot.observation.verdict import BootStatus, Outcome
+from particle_os.errors import InfrastructureError
+from particle_os.system import process
+from particle_os.system.confinement import Confinement
+from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import open_regular
+from particle_os.vm.argv import ImageFormat, image_options
+
+# The signatures of libblkid's kinds, with their offsets (libblkid/src/superblocks of util-linux).
+SIGNATURES = (
+    ("crypto_LUKS", 0, b"LUKS\xba\xbe"),
+    ("BitLocker", 3, b"-FVE-FS-"),
+    ("LVM2_member", 512, b"LABELONE"),
+    ("LVM2_member", 0, b"LABELONE"),
+    ("squashfs", 0, b"hsqs"),
+    ("erofs", 1024, b"\xe2\xe1\xf5\xe0"),
+    ("swap", 4086, b"SWAPSPACE2"),
+    ("iso9660", 32769, b"CD001"),
+    ("btrfs", 65600, b"_BHRfS_M"),
+    ("xfs", 0, b"XFSB"),
+    ("ext4", 1080, b"\x53\xef"),
+    ("ntfs", 3, b"NTFS    "),
+    ("exfat", 3, b"EXFAT   "),
+)
+HEAD_BYTES = 68 << 10
+GPT, MBR, MBR_PLACE = b"EFI PART", b"\x55\xaa", 510
+READ_SECONDS = 30.0
+# The outcomes of an image whose disk holds nothing that starts.
+NOTHING_STARTS: tuple[BootStatus, ...] = ("no-bootable-device", "boot-loader-failed")
+
+
+def explain(outcome: Outcome, image: Path, driver: ImageFormat, directory: Path) -> Outcome:
+    """Adds what the image holds to the outcome of a disk from which nothing has started.
+
+    Temporary files go to `directory`.
+    """
+    status, message = outcome
+    if status not in NOTHING_STARTS:
+        return outcome
+    words = description(_head(image, driver, directory))
+    return status, f"{message}; {words}" if words else message
+
+
+def description(head: bytes) -> str:
+    """The content of a disk that begins with `head`, and advice; empty for a usual disk."""
+    is_mbr = head[MBR_PLACE:].startswith(MBR)
+    if not head or head[512:].startswith(GPT):
+        return ""
+    if head[4096:].startswith(GPT):
+        return (
+            "its GPT is for disks with sectors of 4096 bytes, and the disk of this test has "
+            "sectors of 512: make the partition table for such a disk"
+        )
+    kind = next((kind for kind, at, magic in SIGNATURES if head[at:].startswith(magic)), None)
+    if kind == "iso9660" and is_mbr:
+        # A hybrid image, which is a disk as well.
+        return ""
+    if kind is not None:
+        content = content_of(kind)
+        return f"the whole image is {content.words}. {content.advice}"
+    if not any(head):
+        return f"nothing has been written to it: its first {len(head) >> 10} KiB are zeroes"
+    if is_mbr:
+        return ""
+    return "the image has no partition table: is the file an image of a disk?"
+
+
+def _head(image: Path, driver: ImageFormat, directory: Path) -> bytes:
+    """The first bytes of the disk in an image; empty if they cannot be read."""
+    try:
+        if driver == "raw":
+            with open_regular(image) as file:
+                return file.read(HEAD_BYTES)
+        copy = directory / "head"
+        process.run(
+            ["qemu-img", "dd", "--image-opts", "-O", "raw", f"bs={HEAD_BYTES}", "count=1"]
+            + [f"if={image_options(image, driver)}", f"of={copy}"],
+            deadline=Deadline.after(READ_SECONDS, "reading the beginning of the image"),
+            what="reading the beginning of the image",
+            within=Confinement(reads=(image,), writes=(directory,)),
+        )
+        return copy.read_bytes()
+    except (OSError, InfrastructureError):
+        return b""

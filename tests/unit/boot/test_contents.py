@@ -1,0 +1,86 @@
+"""An image from which nothing starts is named for what it holds."""
+
+import shutil
+import subprocess
+
+import pytest
+from particle_agent.contract.contents import content_of
+from particle_os.boot import contents
+
+from ... import samples
+from ...waiting import HANG_SECONDS
+
+OUTCOME = ("no-bootable-device", "the firmware found no bootable device")
+KIB = 1 << 10
+
+
+@pytest.fixture
+def explain(tmp_path):
+    """The words that `contents` adds to an outcome for a disk."""
+
+    def explain(disk, driver="raw"):
+        status, message = contents.explain(OUTCOME, disk, driver, tmp_path)
+        assert (status, message[: len(OUTCOME[1])]) == OUTCOME
+        return message[len(OUTCOME[1]) :]
+
+    return explain
+
+
+@pytest.mark.parametrize("kind", samples.KINDS)
+def test_an_image_is_named_for_what_it_holds(tmp_path, explain, kind):
+    content = content_of(kind)
+    words = explain(samples.write(kind, tmp_path / "disk"))
+    assert words == f"; the whole image is {content.words}. {content.advice}"
+
+
+@pytest.mark.parametrize("kind", samples.KINDS)
+@pytest.mark.skipif(shutil.which("blkid", path="/sbin:/usr/sbin") is None, reason="needs blkid")
+def test_the_host_and_libblkid_name_the_same_kind(tmp_path, kind):
+    argv = ["/sbin/blkid", "--probe", "--match-tag", "TYPE", "--output", "value"]
+    disk = samples.write(kind, tmp_path / "disk")
+    told = subprocess.run([*argv, disk], check=True, capture_output=True, timeout=HANG_SECONDS)
+    assert told.stdout.decode().strip() == kind
+
+
+def test_the_disk_in_a_qcow2_image_is_named_too(tmp_path, explain):
+    raw, image = samples.write("btrfs", tmp_path / "raw"), tmp_path / "image"
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image]
+    subprocess.run(argv, check=True, timeout=HANG_SECONDS)
+    assert "the file system btrfs" in explain(image, "qcow2")
+
+
+def test_a_gpt_for_large_sectors_is_named(tmp_path, explain):
+    words = explain(samples.write_large_sectors(tmp_path / "disk"))
+    assert "sectors of 4096 bytes" in words
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bytes(100 * KIB), "; nothing has been written to it: its first 68 KiB are zeroes"),
+        (
+            b"a letter\n" * 100,
+            "; the image has no partition table: is the file an image of a disk?",
+        ),
+        (bytes(510) + b"\x55\xaa" + bytes(4 * KIB), ""),
+        (bytes(512) + b"EFI PART" + bytes(100 * KIB), ""),
+        # A hybrid image is a disk as well.
+        (bytes(510) + b"\x55\xaa" + bytes(32769 - 512) + b"CD001", ""),
+        (b"", ""),
+    ],
+)
+def test_a_disk_without_a_known_content(tmp_path, explain, data, words):
+    (tmp_path / "disk").write_bytes(data)
+    assert explain(tmp_path / "disk") == words
+
+
+def test_an_image_that_cannot_be_read_gets_no_words(tmp_path, explain):
+    assert explain(tmp_path / "none") == ""
+    (tmp_path / "image").write_bytes(b"no qcow2 image")
+    assert explain(tmp_path / "image", "qcow2") == ""
+
+
+@pytest.mark.parametrize("status", ["timed-out", "kernel-panic", "kernel-not-started"])
+def test_other_outcomes_stay(tmp_path, status):
+    disk = samples.write("crypto_LUKS", tmp_path / "disk")
+    assert contents.explain((status, "x"), disk, "raw", tmp_path) == (status, "x")
