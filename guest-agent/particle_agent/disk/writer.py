@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from particle_agent.disk import copied, ext4, vfat, volumes
@@ -14,6 +14,7 @@ from particle_agent.disk.boot import BootLoader
 from particle_agent.disk.extlinux import DIRECTORY
 from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.volumes import DiskLabel, Volume
+from particle_agent.errors import StageError
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
@@ -149,6 +150,24 @@ class Writer:
                 if swap:
                     place = mounted / SWAP_FILE.lstrip("/")
                     copied.make_swap(target, part.kind, place, swap, self._ids["swap"])
+
+
+def check_mount_points(target: Target, parts: Sequence[Volume]) -> None:
+    """Raises StageError if a link is in the place of a directory on which a partition is mounted.
+
+    The files behind the link would not be on the partition, where the boot loader looks for them.
+    """
+    for part in parts:
+        names = PurePosixPath(part.mount).parts
+        for path in (str(PurePosixPath(*names[: n + 1])) for n in range(1, len(names))):
+            if target.is_link(path):
+                to = os.readlink(target.path(path, follow=False))
+                raise StageError(
+                    f"{path} of the image is a link to {to}, and the partition '{part.name}' needs "
+                    "a directory there",
+                    hint=f"Make {path} a directory with the files of {to} in a run stage before "
+                    "this one, or use another base.",
+                )
 
 
 def _split(target: Target, parts: Sequence[Volume], tree: Path) -> dict[str, Path]:

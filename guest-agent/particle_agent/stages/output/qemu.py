@@ -17,7 +17,7 @@ from particle_agent.disk.grub import Grub
 from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
-from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer
+from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer, check_mount_points
 from particle_agent.stages.base import StageOptions
 from particle_agent.system import first_boots, generalize
 from particle_agent.target.target import Target
@@ -175,6 +175,7 @@ class Qemu(StageOptions):
 
     def _check(self, target: Target, loader: BootLoader) -> None:
         """Raises StageError that names a package that the image lacks, before the work begins."""
+        check_mount_points(target, loader.volumes())
         loader.check(target)
         copied.check(target, self.file_system)
         if self.grow:

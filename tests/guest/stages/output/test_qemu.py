@@ -43,6 +43,36 @@ def test_the_disk_is_made_in_order(debian):
     assert "LegacyBIOSBootable" in debian.only("sfdisk").stdin
 
 
+@pytest.mark.parametrize(
+    ("options", "link", "to"),
+    [
+        ({"file_system": "xfs"}, "/boot", "."),
+        ({"file_system": "xfs"}, "/boot", "/run/boot"),
+        ({"file_system": "xfs"}, "/boot", "/nothing"),
+        ({"boot_loader": "grub"}, "/boot/efi", "../srv"),
+        ({"boot_loader": "grub"}, "/boot", "usr/boot"),
+        ({"boot_loader": "systemd-boot"}, "/boot/efi", "/efi"),
+    ],
+)
+def test_a_link_in_the_place_of_a_mount_point_is_refused_before_the_work(debian, options, link, to):
+    if link == "/boot":
+        debian.path("/boot").rename(debian.root / "kept")
+        for name, kept in (("vmlinuz", "vmlinuz-6.12"), ("initrd.img", "initrd.img-6.12")):
+            debian.symlink(f"/{name}", f"kept/{kept}")
+    debian.symlink(link, to)
+    with pytest.raises(StageError, match=f"{link} of the image is a link to {to}, and") as raised:
+        Qemu(**options).run(debian)
+    assert f"Make {link} a directory" in raised.value.hint
+    assert debian.commands == []
+
+
+def test_a_link_is_no_obstacle_without_a_partition_for_it(debian):
+    debian.path("/boot").rename(debian.root / "kept")
+    debian.symlink("/boot", "kept")
+    Qemu().run(debian)
+    assert debian.exists("/kept/extlinux/extlinux.conf")
+
+
 def test_fstab_file_system_and_menu_name_the_same_uuid(debian):
     Qemu().run(debian)
     argv = debian.only("mke2fs").argv
