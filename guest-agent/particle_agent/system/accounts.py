@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from particle_agent.errors import StageError
+from particle_agent.system.chosen import chosen
 from particle_agent.target.target import Target
 
 # Debian Policy, 9.2.2: the IDs of ordinary users.
@@ -91,6 +92,8 @@ def regular_users(target: Target) -> Iterator[RegularUser]:
 def take_home(target: Target, name: str, skeleton: str = SKELETON) -> None:
     """Gives a new regular user the home directory that was there before, and notes that.
 
+    The modes and owners that stages have chosen stay.
+
     useradd(8) leaves an existing home directory as it is: root's, and without the skeleton. Home
     directories outside of /home, also behind a link, may belong to a service.
     """
@@ -101,17 +104,20 @@ def take_home(target: Target, name: str, skeleton: str = SKELETON) -> None:
     if target.path(HOMES) not in home.parents or not home.is_dir() or not target.holds(home):
         return
     _complete(target, target.path(skeleton), home)
-    was_roots = home.stat().st_uid == 0
-    closed = was_roots and stat.S_IMODE(home.stat().st_mode) == OPEN_MODE
+    ours = {target.root / path for path in chosen(target, "owner")}
+    modes = {target.root / path for path in chosen(target, "mode")}
+    was_roots = home.stat().st_uid == 0 and home not in ours
+    closed = was_roots and home not in modes and stat.S_IMODE(home.stat().st_mode) == OPEN_MODE
     if closed:
         home.chmod(HOME_MODE)
     for place in _of_root(target, home):
-        target.chown(place, (user.uid, user.gid))
+        if place not in ours:
+            target.chown(place, (user.uid, user.gid))
     if was_roots:
         mode = f", and has the mode {HOME_MODE:04o}" if closed else ""
         target.reporter.note(
             f"{user.home} was there before the user {name}: it now belongs to the user, with "
-            f"root's files in it{mode}; a files stage after the users stage can change that"
+            f"root's files in it{mode}; a files stage that names owner and mode can change that"
         )
 
 

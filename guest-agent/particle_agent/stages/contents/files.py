@@ -193,6 +193,7 @@ class Files(StageOptions):
                 _write(target, placer, file, owner)
         for link in self.links:
             placer.link(link.path, link.to)
+        placer.record()
 
 
 def _why_lost(path: str) -> str | None:

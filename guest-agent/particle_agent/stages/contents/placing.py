@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from particle_agent.errors import StageError
-from particle_agent.system.accounts import entries, id_of, regular_users
+from particle_agent.system.accounts import HOMES, entries, id_of, regular_users
+from particle_agent.system.chosen import choose
 from particle_agent.target.target import Target
 
 
@@ -113,6 +114,7 @@ class Placer:
         self._homes = [
             (target.path(user.home), Owner(user.uid, user.gid)) for user in regular_users(target)
         ]
+        self._modes, self._owners = set[str](), set[str]()
 
     def directory(
         self,
@@ -129,6 +131,7 @@ class Placer:
         """
         _refuse(self._target, path, directory=False)
         place = self._target.path(path)
+        self._record(place, mode, owner)
         missing = not place.exists()
         if missing:
             self._make(place)
@@ -146,6 +149,7 @@ class Placer:
         """
         _refuse(self._target, path, directory=True)
         place = self._target.path(path, follow=False)
+        self._record(place, None, owner)
         self._make(place.parent)
         before = Owner()
         if place.is_file() and not place.is_symlink():
@@ -161,9 +165,24 @@ class Placer:
         """Makes a symbolic link in place of an existing file or link."""
         _refuse(self._target, path, directory=True)
         place = self._target.path(path, follow=False)
+        self._record(place, None, owner)
         self._make(place.parent)
         self._target.symlink(path, to)
         self._chown(place, owner.over(self._at(place)))
+
+    def _record(self, place: Path, mode: int | None, owner: Owner) -> None:
+        """Notes a choice of the recipe in home directories, whose users may come later."""
+        if self._target.path(HOMES) in place.parents:
+            path = str(place.relative_to(self._target.root))
+            if mode is not None:
+                self._modes.add(path)
+            if owner.user is not None:
+                self._owners.add(path)
+
+    def record(self) -> None:
+        """Keeps the chosen modes and owners for later stages."""
+        choose(self._target, "mode", self._modes)
+        choose(self._target, "owner", self._owners)
 
     def _make(self, place: Path) -> None:
         """Makes a directory and its missing parents."""

@@ -15,6 +15,7 @@ from particle_agent.contract.options import AtLeastOne, Options, Place, refuse
 from particle_agent.contract.values import HostName, InterfaceAddress, InterfaceName, IpAddress
 from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
+from particle_agent.stages.settings.unit_states import keeping_disabled
 from particle_agent.target.target import Target
 
 # systemd.network(5): networkd reads the files in the order of their names; the first match wins.
@@ -141,9 +142,12 @@ class Network(StageOptions):
             _require(target, RESOLVED, "systemd-resolved")
         for path, interface in zip(self._files(), self.interfaces, strict=True):
             target.write(path, _unit(interface))
-        target.chroot(["systemctl", "--quiet", "enable", "--", NETWORKD])
+        units = (NETWORKD, RESOLVED) if resolved else (NETWORKD,)
+        # systemd-networkd-wait-online.service and others are in `Also=` of NETWORKD.
+        with keeping_disabled(target, units):
+            for unit in units:
+                target.chroot(["systemctl", "--quiet", "enable", "--", unit])
         if resolved:
-            target.chroot(["systemctl", "--quiet", "enable", "--", RESOLVED])
             target.symlink(RESOLV_CONF, STUB)
         else:
             _write_resolv_conf(target, self.interfaces)

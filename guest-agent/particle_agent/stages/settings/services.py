@@ -14,7 +14,11 @@ from particle_agent.contract.values import KnownAccount, UnitOrService
 from particle_agent.errors import StageError
 from particle_agent.stages.base import StageOptions
 from particle_agent.stages.settings.unit_files import DropIn, Timer, drop_in_files
-from particle_agent.stages.settings.unit_states import UnitStates, contradictions
+from particle_agent.stages.settings.unit_states import (
+    UnitStates,
+    contradictions,
+    keeping_disabled,
+)
 from particle_agent.system.accounts import entries
 from particle_agent.system.units import SYSTEMCTL, units_of
 from particle_agent.target.target import Target
@@ -116,7 +120,9 @@ class Services(StageOptions):
         for path, text in made.items():
             target.write(path, text)
         for each in resolved:
-            each.apply(target)
+            wanted = (*each.enable, *each.preset)
+            with keeping_disabled(target, wanted, each.disable, users=each.users):
+                each.apply(target)
         for user in self.linger:
             target.write(f"{LINGER}/{user}", "")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from particle_agent.contract.options import Place
 from particle_agent.contract.unit_names import SYSTEM, USER, full_name
 from particle_agent.errors import CommandFailed, StageError
+from particle_agent.system.chosen import Kind, choose, chosen, forget
 from particle_agent.system.units import Units
 from particle_agent.target.target import Target
 
@@ -69,28 +71,13 @@ class UnitStates:
         if self.disable and wanted:
             # `Also=` of an enabled unit enables others, too. `systemctl disable` would follow it,
             # too, and disable units that the recipe enables.
-            for path in list(self._links_of_disabled(target)):
+            for path in list(links_of(target, self.disable, self.enable, users=self.users)):
                 target.remove(path)
             self._check(target)
 
     @property
     def _scope(self) -> tuple[str, ...]:
         return ("--global",) if self.users else ()
-
-    def _links_of_disabled(self, target: Target) -> Iterator[str]:
-        """The links that enable the disabled units."""
-        own = (USER if self.users else SYSTEM)[0]
-        names = [name for name in target.list(own) if name.endswith(LINKS)]
-        for directory in (own, *(f"{own}/{name}" for name in names)):
-            for name in target.list(directory):
-                path = f"{directory}/{name}"
-                if name in self.enable or not target.is_link(path):
-                    continue
-                # The link of an instance leads to the file of its template.
-                leads_to = os.readlink(target.path(path, follow=False)).rpartition("/")[2]
-                is_unit = name in self.disable and directory == own
-                if not is_unit and not {name, leads_to}.isdisjoint(self.disable):
-                    yield path
 
     def _check(self, target: Target) -> None:
         # Instances of a template that is disabled may be enabled.
@@ -111,6 +98,43 @@ class UnitStates:
                     hint="Another unit of the stage changes it, too, by 'Also=' or 'Alias='. Put "
                     "one of the two into a services stage of its own.",
                 )
+
+
+def links_of(
+    target: Target, units: Collection[str], but: Collection[str], *, users: bool
+) -> Iterator[str]:
+    """The links that enable some units, except links with the names `but`."""
+    own = (USER if users else SYSTEM)[0]
+    names = [name for name in target.list(own) if name.endswith(LINKS)]
+    for directory in (own, *(f"{own}/{name}" for name in names)):
+        for name in target.list(directory):
+            path = f"{directory}/{name}"
+            if name in but or not target.is_link(path):
+                continue
+            # The link of an instance leads to the file of its template.
+            leads_to = os.readlink(target.path(path, follow=False)).rpartition("/")[2]
+            is_unit = name in units and directory == own
+            if not is_unit and not {name, leads_to}.isdisjoint(units):
+                yield path
+
+
+@contextmanager
+def keeping_disabled(
+    target: Target, enable: Collection[str], disable: Collection[str] = (), *, users: bool = False
+) -> Iterator[None]:
+    """Keeps units disabled that earlier stages have disabled, while the context enables others.
+
+    Only the links that the context makes for them, by `Also=`, are removed. `enable` are the units
+    that it enables by name, `disable` those that later stages keep disabled.
+    """
+    kind: Kind = "disabled-for-users" if users else "disabled"
+    forget(target, kind, enable)
+    kept = chosen(target, kind)
+    before = set(links_of(target, kept, enable, users=users))
+    yield
+    for path in set(links_of(target, kept, enable, users=users)) - before:
+        target.remove(path)
+    choose(target, kind, disable)
 
 
 def contradictions(

@@ -1,9 +1,12 @@
+import tarfile
+
 import pytest
 from particle_agent.contract.options import Faults
 from particle_agent.contract.values import SshPublicKey
 from particle_agent.errors import StageError
 from particle_agent.stages.accounts.users import SubordinateIds, User, Users
 from particle_agent.stages.base import Secret
+from particle_agent.stages.contents.files import Directory, File, Files
 
 KEY = (
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f "
@@ -141,6 +144,40 @@ def test_a_home_directory_keeps_a_mode_that_someone_chose(debian, mode, after):
     (note,) = debian.report.notes
     assert note.startswith("/home/web was there before the user web")
     assert ("0700" in note) == (mode == 0o755)
+
+
+def test_a_home_directory_keeps_what_the_recipe_chose(debian):
+    home = Directory(path="/home/web", mode="0755", owner="root")
+    secret = File(path="/home/web/policy", content="x", owner="root", group="root")
+    Files(directories=(home,), files=(secret, File(path="/home/web/page", content="x"))).run(debian)
+    make(debian, name="web")
+    assert debian.mode("/home/web") == 0o755
+    assert debian.owner("/home/web") == (0, 0)
+    assert debian.owner("/home/web/policy") == (0, 0)
+    assert debian.owner("/home/web/page") == (1001, 1002)
+    assert debian.report.notes == []
+
+
+def test_a_home_directory_gets_what_the_recipe_left_open(debian):
+    Files(directories=(Directory(path="/home/web", mode="0755"),)).run(debian)
+    make(debian, name="web")
+    assert (debian.mode("/home/web"), debian.owner("/home/web")) == (0o755, (1001, 1002))
+    Files(directories=(Directory(path="/home/ann", owner="root"),)).run(debian)
+    make(debian, name="ann")
+    assert (debian.mode("/home/ann"), debian.owner("/home/ann")) == (0o755, (0, 0))
+
+
+def test_a_copied_home_directory_keeps_what_patterns_of_the_recipe_chose(debian):
+    with tarfile.open(debian.directory / "tree", "w") as archive:
+        for name in (".", "web"):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(member)
+    modes, owners = {"/home/web": "0755"}, {"/home/web": "root:root"}
+    copied = File(path="/home", source="tree:tree", modes=modes, owners=owners)
+    Files(files=(copied,)).run(debian)
+    make(debian, name="web")
+    assert (debian.mode("/home/web"), debian.owner("/home/web")) == (0o755, (0, 0))
 
 
 @pytest.mark.parametrize("options", [{"home": "/srv"}, {"home": "/srv/www"}])

@@ -4,6 +4,7 @@ import os
 import pytest
 from particle_agent.errors import StageError
 from particle_agent.stages.settings.network import Interface, Network
+from particle_agent.stages.settings.services import Services
 
 UNITS = "/usr/lib/systemd/system"
 
@@ -89,6 +90,33 @@ def test_an_image_that_resolves_no_names_is_reported(debian):
     set_up(debian, Interface(match=("*",)))
     assert not debian.exists("/etc/resolv.conf")
     assert "resolves names" in debian.report.notes[0]
+
+
+def also_enables(target):
+    """Imitates `systemctl enable` for systemd-networkd, which has others in `Also=`."""
+
+    def systemctl(command):
+        if "enable" in command.argv:
+            for unit in ("systemd-networkd.service", "systemd-networkd-wait-online.service"):
+                target.symlink(f"/etc/systemd/system/some.target.wants/{unit}", f"{UNITS}/{unit}")
+
+    target.write("/bin/systemctl", "")
+    target.write(f"{UNITS}/systemd-networkd-wait-online.service", "")
+    target.when("systemctl", systemctl)
+
+
+def test_a_unit_that_an_earlier_stage_disables_stays_disabled(debian):
+    also_enables(debian)
+    Services(disable=("systemd-networkd-wait-online",)).run(debian)
+    set_up(debian, Interface(match=("*",)))
+    wants = debian.list("/etc/systemd/system/some.target.wants")
+    assert wants == ["systemd-networkd.service"]
+
+
+def test_a_unit_that_no_stage_disables_is_enabled_with_networkd(debian):
+    also_enables(debian)
+    set_up(debian, Interface(match=("*",)))
+    assert len(debian.list("/etc/systemd/system/some.target.wants")) == 2
 
 
 @pytest.mark.parametrize(

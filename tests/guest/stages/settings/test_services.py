@@ -161,6 +161,49 @@ def test_a_unit_that_another_one_enables_stays_disabled(debian):
     assert "waiting.service" not in debian.list(ETC)
 
 
+def with_also(target):
+    """Imitates `systemctl enable nginx`, which enables `ssh` too, by `Also=`."""
+
+    def systemctl(command):
+        if "enable" in command.argv:
+            scope = "user" if "--global" in command.argv else "system"
+            names = [*command.argv[command.argv.index("--") + 1 :], "ssh.service"]
+            for name in names:
+                target.symlink(f"/etc/systemd/{scope}/some.target.wants/{name}", f"{LIB}/{name}")
+
+    target.when("systemctl", systemctl)
+    return lambda scope="system": target.list(f"/etc/systemd/{scope}/some.target.wants")
+
+
+def test_a_unit_stays_disabled_in_later_stages_unless_one_enables_it_by_name(debian):
+    enabled = with_also(debian)
+    Services(disable=("ssh",)).run(debian)
+    Services(enable=("nginx",)).run(debian)
+    assert enabled() == ["nginx.service"]
+    Services(enable=("ssh",)).run(debian)
+    Services(enable=("nginx",)).run(debian)
+    assert enabled() == ["nginx.service", "ssh.service"]
+
+
+def test_what_was_enabled_between_two_stages_stays_enabled(debian):
+    enabled = with_also(debian)
+    Services(disable=("ssh",)).run(debian)
+    debian.symlink("/etc/systemd/system/some.target.wants/ssh.service", f"{LIB}/ssh.service")
+    Services(enable=("nginx",)).run(debian)
+    assert enabled() == ["nginx.service", "ssh.service"]
+
+
+def test_units_of_users_stay_disabled_too(debian):
+    enabled = with_also(debian)
+    for name in ("nginx", "ssh"):
+        debian.write(f"/usr/lib/systemd/user/{name}.service", "")
+    Services(user_disable=("ssh",)).run(debian)
+    Services(user_enable=("nginx",)).run(debian)
+    assert enabled("user") == ["nginx.service"]
+    Services(enable=("nginx",)).run(debian)
+    assert enabled() == ["nginx.service", "ssh.service"]
+
+
 def test_a_unit_that_is_not_what_the_recipe_says_is_an_error(debian):
     debian.captured["systemctl"] = "enabled\nenabled\n"
     with pytest.raises(StageError, match=r"nginx\.service is enabled, though .* in 'disable'"):
