@@ -133,6 +133,7 @@ def test_a_file_that_is_no_image(account: Account) -> None:
     outcome = account.run("boot-test", path)
     assert outcome.status == 4
     assert "no-bootable-device" in outcome.stdout
+    assert "is the file an image of a disk?" in outcome.stdout
 
 
 def test_an_image_that_refers_to_another_file_is_refused(account: Account, built: Built) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from .. import samples
 from .conftest import Account, Outcome, leftovers, recipe_text, sha256
 
 MIB = 1 << 20
@@ -70,6 +71,31 @@ def test_planted_defects_are_told_by_their_codes(account: Account, built: Built)
     assert outcome.json()["system"]["hostname"] == "minimal-test", "it has the other facts, too"
     assert sha256(image) == before
     assert leftovers(account, directory) == []
+
+
+def test_foreign_disks_are_named_for_their_contents(account: Account) -> None:
+    """A disk of 4096-byte sectors with a system is read; a LUKS container is named by both."""
+    directory = account.make_directory("foreign")
+    large = samples.write_large_sectors(directory / "large.raw")
+    tree = directory / "tree"
+    for name, text in {"etc/hostname": "large\n", "usr/bin/init": "x"}.items():
+        (tree / name).parent.mkdir(parents=True)
+        (tree / name).write_text(text)
+    argv = ["/sbin/mke2fs", "-q", "-t", "ext4", "-d", tree, "-E", f"offset={2 * MIB}", large, "5M"]
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    container = samples.write("crypto_LUKS", directory / "container.raw")
+    for path in (large, container):
+        os.chown(path, account.uid, account.gid)
+    outcome = account.run("inspect", "--verify", large, "--json", "--accel", "tcg")
+    found = outcome.json()
+    assert (found["sector_size"], found["system"]["hostname"]) == (4096, "large")
+    assert {f["code"] for f in found["verification"]["findings"]} == {
+        "boot-loader-missing",
+        "gpt-sector-size",
+    }
+    outcome = account.run("boot-test", container)
+    assert outcome.status == 4
+    assert "the whole image is a LUKS container (encrypted)" in outcome.stdout
 
 
 def test_a_build_with_an_error_in_its_image_publishes_nothing(

@@ -34,7 +34,7 @@ SIGNATURES = (
     ("exfat", 3, b"EXFAT   "),
 )
 HEAD_BYTES = 68 << 10
-GPT, MBR, MBR_PLACE = b"EFI PART", b"\x55\xaa", 510
+GPT, BOOT_SIGNATURE, BOOT_SIGNATURE_PLACE = b"EFI PART", b"\x55\xaa", 510
 READ_SECONDS = 30.0
 # The outcomes of an image whose disk holds nothing that starts.
 NOTHING_STARTS: tuple[BootStatus, ...] = ("no-bootable-device", "boot-loader-failed")
@@ -54,7 +54,6 @@ def explain(outcome: Outcome, image: Path, driver: ImageFormat, directory: Path)
 
 def description(head: bytes) -> str:
     """The content of a disk that begins with `head`, and advice; empty for a usual disk."""
-    is_mbr = head[MBR_PLACE:].startswith(MBR)
     if not head or head[512:].startswith(GPT):
         return ""
     if head[4096:].startswith(GPT):
@@ -62,18 +61,29 @@ def description(head: bytes) -> str:
             "its GPT is for disks with sectors of 4096 bytes, and the disk of this test has "
             "sectors of 512: make the partition table for such a disk"
         )
-    kind = next((kind for kind, at, magic in SIGNATURES if head[at:].startswith(magic)), None)
-    if kind == "iso9660" and is_mbr:
-        # A hybrid image, which is a disk as well.
+    if _has_partitions(head):
         return ""
+    kind = next((kind for kind, at, magic in SIGNATURES if head[at:].startswith(magic)), None)
     if kind is not None:
         content = content_of(kind)
         return f"the whole image is {content.words}. {content.advice}"
     if not any(head):
         return f"nothing has been written to it: its first {len(head) >> 10} KiB are zeroes"
-    if is_mbr:
+    if _is_boot_sector(head):
         return ""
     return "the image has no partition table: is the file an image of a disk?"
+
+
+def _is_boot_sector(head: bytes) -> bool:
+    return head[BOOT_SIGNATURE_PLACE:].startswith(BOOT_SIGNATURE)
+
+
+def _has_partitions(head: bytes) -> bool:
+    """Whether the disk has an MBR; the boot sector of a file system has code in its place."""
+    entries = [head[place : place + 16] for place in range(446, 446 + 4 * 16, 16)]
+    if not _is_boot_sector(head) or any(entry[0] not in (0, 0x80) for entry in entries):
+        return False
+    return any(entry[4] for entry in entries)
 
 
 def _head(image: Path, driver: ImageFormat, directory: Path) -> bytes:

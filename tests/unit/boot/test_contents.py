@@ -12,6 +12,8 @@ from ...waiting import HANG_SECONDS
 
 OUTCOME = ("no-bootable-device", "the firmware found no bootable device")
 KIB = 1 << 10
+# An MBR with one partition, of the type 0x83.
+MBR = bytes(450) + b"\x83" + bytes(59) + b"\x55\xaa"
 
 
 @pytest.fixture
@@ -64,8 +66,9 @@ def test_a_gpt_for_large_sectors_is_named(tmp_path, explain):
         ),
         (bytes(510) + b"\x55\xaa" + bytes(4 * KIB), ""),
         (bytes(512) + b"EFI PART" + bytes(100 * KIB), ""),
-        # A hybrid image is a disk as well.
-        (bytes(510) + b"\x55\xaa" + bytes(32769 - 512) + b"CD001", ""),
+        # A hybrid image is a disk as well, and boot code may look like a superblock.
+        (MBR + bytes(32769 - 512) + b"CD001", ""),
+        (MBR + bytes(1080 - 512) + b"\x53\xef", ""),
         (b"", ""),
     ],
 )
