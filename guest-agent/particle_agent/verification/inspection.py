@@ -26,11 +26,13 @@ from particle_agent.contract.inspection import (
 )
 from particle_agent.disk.reading import Tree, ask, identify, mounted, system_in
 from particle_agent.verification import volumes
-from particle_agent.verification.table import has_mbr
+from particle_agent.verification.table import ISO_UNUSED, has_mbr
 
 TEXT_LIMIT = 4096
 SYSLINUX_CODE = Path("/usr/lib/syslinux/mbr")
 BOOT_CODE_BYTES = 440
+# An error text of isolinux' code for the first sector of a hybrid image (mbr/isohdpfx.S).
+ISOLINUX_SIGN = b"isolinux.bin missing"
 # Texts in the programs of boot loaders, and the names of the boot loaders.
 EFI_SIGNS = (
     (b"LoaderInfo: systemd-boot", "systemd-boot"),
@@ -105,7 +107,7 @@ def _entries(table: Mapping[str, Any], device: Path, size: int) -> list[dict[str
         return [{"node": str(device), "start": 0, "size": size // 512, "type": ""}]
     if volumes.hybrid(device):
         for entry in entries:
-            if int(entry["start"]) * 512 <= volumes.ISO_UNUSED:
+            if int(entry["start"]) * 512 <= ISO_UNUSED:
                 entry["node"] = str(device)
     return entries
 
@@ -197,6 +199,8 @@ def _boot_code(device: Path) -> str:
         sector = disk.read(512)
     if b"GRUB" in sector[:BOOT_CODE_BYTES]:
         return "grub (BIOS)"
+    if ISOLINUX_SIGN in sector:
+        return "isolinux (BIOS)"
     for code in SYSLINUX_CODE.glob("*mbr*.bin"):
         if sector.startswith(code.read_bytes()):
             return "syslinux (BIOS)"

@@ -39,6 +39,8 @@ PROTECTIVE = 0xEE
 EXTENDED = (0x05, 0x0F, 0x85)
 FIRST_LOGICAL = 5
 LOGICAL_LIMIT = 60
+# The bytes at the beginning that ISO 9660 leaves to others (ECMA-119, 6.2.1).
+ISO_UNUSED = 32768
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,9 @@ def sector_size(disk: IO[bytes], size: int) -> int:
 def read(disk: IO[bytes], size: int, findings: Findings) -> PartitionTable | None:
     """The partition table of a disk of `size` bytes; None when there is no valid table."""
     sector, types = _mbr(disk)
+    if types and PROTECTIVE not in types and is_iso(disk):
+        # A hybrid image may have a GPT as well, which systems ignore without a protective MBR.
+        return _read_mbr(disk, sector, size)
     each = sector_size(disk, size)
     sectors = _Sectors(each, size // each)
     primary = _header(disk, 1, sectors)
@@ -117,7 +122,7 @@ def read(disk: IO[bytes], size: int, findings: Findings) -> PartitionTable | Non
         if each != SECTOR:
             findings.add("gpt-sector-size", "partition table", _FOR_LARGE_SECTORS)
         return _read_gpt(disk, primary, sectors, findings)
-    return _read_mbr(disk, sector, size) if any(types) else None
+    return _read_mbr(disk, sector, size) if types else None
 
 
 def check(table: PartitionTable, findings: Findings) -> None:
@@ -228,14 +233,26 @@ def _gpt_entries(header: _Header, sector: int) -> Iterator[PartitionEntry]:
 
 def has_mbr(disk: IO[bytes]) -> bool:
     """Whether the disk has an MBR with a partition; a file system may have only its signature."""
-    return any(_mbr(disk)[1])
+    return bool(_mbr(disk)[1])
+
+
+def is_iso(disk: IO[bytes]) -> bool:
+    """Whether the disk has the first volume descriptor of ISO 9660 (ECMA-119, 8.1)."""
+    disk.seek(ISO_UNUSED)
+    return disk.read(6)[1:] == b"CD001"
 
 
 def _mbr(disk: IO[bytes]) -> tuple[bytes, list[int]]:
-    """The first sector, and the types of its partitions, which are 0 for unused entries."""
+    """The first sector, and the types of its partitions."""
     disk.seek(0)
     sector = disk.read(SECTOR)
-    return sector, [entry[2] for entry in _mbr_entries(sector)] if _is_mbr(sector) else []
+    used = filter(_is_used, _mbr_entries(sector)) if _is_mbr(sector) else ()
+    return sector, [entry[2] for entry in used]
+
+
+def _is_used(entry: tuple[int, bytes, int, bytes, int, int]) -> bool:
+    # The partition of a hybrid image may have the type 0. Linux looks at the size, too.
+    return bool(entry[2] or entry[5])
 
 
 def _is_mbr(sector: bytes) -> bool:
@@ -264,11 +281,12 @@ def _read_mbr(disk: IO[bytes], sector: bytes, size: int) -> PartitionTable:
         )
 
     entries = []
-    for number, (status, _, kind, _, start, count) in enumerate(_mbr_entries(sector), start=1):
+    for number, each in enumerate(_mbr_entries(sector), start=1):
+        status, _, kind, _, start, count = each
         if kind in EXTENDED:
             for logical, found in enumerate(_logical(disk, start), start=FIRST_LOGICAL):
                 entries.append(entry(logical, *found))
-        elif kind:
+        elif _is_used(each):
             entries.append(entry(number, status, kind, start, count))
     return PartitionTable(
         label="dos", entries=tuple(entries), first=SECTOR, last=size // SECTOR * SECTOR

@@ -14,6 +14,7 @@ from particle_agent.contract.inspection import FileSystem
 from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
 from particle_agent.verification.table import (
+    ISO_UNUSED,
     SECTOR,
     PartitionEntry,
     PartitionTable,
@@ -27,8 +28,8 @@ TAGS = {
 NAMED = re.compile(r"""(UUID|LABEL|PARTUUID|PARTLABEL)=(["']?)(.*)\2""")
 LINKED = re.compile(r"/dev/disk/(by-uuid|by-label|by-partuuid|by-partlabel)/(.+)")
 # A hybrid image is an ISO 9660 file system and a disk. Its first partition is the file system
-# itself, and begins within the bytes that ISO 9660 leaves to others (ECMA-119, 6.2.1), or behind.
-ISO, ISO_UNUSED = "iso9660", 32768
+# itself, and begins within the bytes that ISO 9660 leaves to others, or behind them.
+ISO = "iso9660"
 # Names that depend on the bus of a disk and on the order of detection.
 UNSTABLE = re.compile(
     r"/dev/(?:(?:[shv]d|xvd)[a-z]+(?P<number>\d*)|(?:nvme\d+n|mmcblk)\d+(?:p(?P<after_p>\d+))?)"

@@ -83,7 +83,8 @@ def _has_partitions(head: bytes) -> bool:
     entries = [head[place : place + 16] for place in range(446, 446 + 4 * 16, 16)]
     if not _is_boot_sector(head) or any(entry[0] not in (0, 0x80) for entry in entries):
         return False
-    return any(entry[4] for entry in entries)
+    # The partition of a hybrid image may have the type 0, but has a size.
+    return any(entry[4] or any(entry[12:]) for entry in entries)
 
 
 def _head(image: Path, driver: ImageFormat, directory: Path) -> bytes:

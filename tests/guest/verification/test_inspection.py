@@ -95,5 +95,9 @@ def test_boot_loaders_are_recognised_by_their_texts(target, tmp_path, monkeypatc
     (tmp_path / "gptmbr.bin").write_bytes(b"\x33\xc0\xfa")
     disk.write_bytes(b"\x33\xc0\xfa" + b"\0" * 600)
     assert inspection._boot_code(disk) == "syslinux (BIOS)"
+    disk.write_bytes(
+        b"\x33\xed" + b"\x90" * 300 + b"isolinux.bin missing or corrupt.\r\n" + bytes(300)
+    )
+    assert inspection._boot_code(disk) == "isolinux (BIOS)"
     disk.write_bytes(b"\0" * 600)
     assert inspection._boot_code(disk) == ""

@@ -68,6 +68,7 @@ def test_a_gpt_for_large_sectors_is_named(tmp_path, explain):
         (bytes(512) + b"EFI PART" + bytes(100 * KIB), ""),
         # A hybrid image is a disk as well, and boot code may look like a superblock.
         (MBR + bytes(32769 - 512) + b"CD001", ""),
+        (bytes(461) + b"\1" + bytes(48) + b"\x55\xaa" + bytes(32769 - 512) + b"CD001", ""),
         (MBR + bytes(1080 - 512) + b"\x53\xef", ""),
         (b"", ""),
     ],
