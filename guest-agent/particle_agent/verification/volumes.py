@@ -18,6 +18,7 @@ from particle_agent.verification.table import (
     SECTOR,
     PartitionEntry,
     PartitionTable,
+    is_iso,
     sector_size,
 )
 
@@ -141,6 +142,9 @@ def identify(device: Path, table: PartitionTable | None) -> list[FoundVolume]:
 
 def hybrid(device: Path) -> FileSystem | None:
     """The ISO 9660 file system of a whole disk, or None."""
+    with device.open("rb") as disk:
+        if not is_iso(disk):
+            return None
     whole = reading.identify(device)
     return whole if whole is not None and whole.kind == ISO else None
 
