@@ -162,19 +162,27 @@ def partition(device: Path, number: int) -> Path:
     return Path(f"{device}{'p' if device.name[-1].isdecimal() else ''}{number}")
 
 
+def default_in(tree: Tree, kind: str) -> Tree:
+    """The directory that a mount without options shows: the default subvolume of Btrfs."""
+    if kind == "btrfs":
+        told = ask("btrfs", "subvolume", "get-default", str(tree.root))
+        found = DEFAULT_SUBVOLUME.search(told)
+        place = tree.place(f"/{found[1]}") if found else None
+        return tree if place is None else Tree(place)
+    return tree
+
+
 def system_in(tree: Tree, kind: str) -> Tree | None:
     """The root directory of a system: the top of a file system, or one of its subvolumes.
 
     A subvolume of Btrfs is a directory below the top. The default one comes first.
     """
-    names = [""]
+    places: list[Path | None] = [default_in(tree, kind).root]
     if kind == "btrfs":
-        default = ask("btrfs", "subvolume", "get-default", str(tree.root))
-        names += DEFAULT_SUBVOLUME.findall(default) + tree.names("/")[:SUBVOLUMES_LIMIT]
-    for name in names:
-        place = tree.place(f"/{name}")
+        places += [tree.place(f"/{name}") for name in tree.names("/")[:SUBVOLUMES_LIMIT]]
+    for place in (tree.root, *places):
         if place is not None:
-            found = Tree(place) if name else tree
+            found = tree if place == tree.root else Tree(place)
             if found.names("/usr") and found.names("/etc"):
                 return found
     return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from particle_agent.contract.findings import Findings
-from particle_agent.disk.reading import Tree
+from particle_agent.disk.reading import Tree, default_in
 from particle_agent.verification import volumes
 from particle_agent.verification.volumes import UNSTABLE, FoundVolume
 
@@ -122,12 +122,15 @@ def check_command_line(
 
 def _system_tree(volume: FoundVolume, flags: str) -> Tree | None:
     """The root directory of the kernel; None if it is missing, or /usr is another file system."""
-    tree = volume.system or volume.tree
-    if volume.tree is not None and (subvolume := SUBVOLUME.search(flags)):
-        place = volume.tree.place(subvolume.group(1))
-        tree = Tree(place) if place is not None and place.is_dir() else None
-    if tree is None:
+    if volume.tree is None:
         return None
+    if subvolume := SUBVOLUME.search(flags):
+        place = volume.tree.place(subvolume.group(1))
+        if place is None or not place.is_dir():
+            return None
+        tree = Tree(place)
+    else:
+        tree = default_in(volume.tree, volume.kind)
     return None if USR_MOUNT.search(tree.read(FSTAB, FSTAB_LIMIT)) else tree
 
 

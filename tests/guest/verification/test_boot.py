@@ -55,7 +55,7 @@ class Image:
             place.mkdir()
         self.active, self.esp_active, self.end = True, False, 7 * MIB
         self.label, self.root_number, self.first_type = "gpt", 2, "x"
-        self.root_kind = "ext4"
+        self.root_kind, self.subvolume = "ext4", ""
         self.write(self.root, "usr/bin/init", "program").chmod(0o755)
         self.write(self.root, "etc/hostname", "x")
         (self.root / "sbin").symlink_to("usr/bin")
@@ -86,7 +86,8 @@ class Image:
             FoundVolume(number=1, kind="vfat", uuid=ESP_UUID, label="", entry=entries[0],
                    tree=Tree(self.esp)),
             FoundVolume(number=2, kind=self.root_kind, uuid=ROOT_UUID, label="", entry=entries[1],
-                   tree=Tree(self.root) if self.root_kind else None),
+                   tree=Tree(self.root) if self.root_kind else None,
+                   system=Tree(self.root / self.subvolume) if self.root_kind else None),
         ]  # fmt: skip
         reported = []
         with self.path.open("rb") as disk:
@@ -182,6 +183,28 @@ def test_a_partition_to_boot_without_a_file_system(extlinux):
     """Its first sector has the code, but the kernel knows no file system there."""
     extlinux.root_kind = ""
     assert extlinux.judged() == ["boot-loader-file-missing"]
+
+
+def test_a_system_in_a_subvolume_boots_with_the_paths_of_grub_and_the_kernel(grub_bios):
+    """GRUB's paths begin at the top of the file system, the kernel's at its subvolume."""
+    image = grub_bios
+    aside = image.root.rename(image.root.parent / "aside")
+    image.root.mkdir()
+    aside.rename(image.root / "@rootfs")
+    image.root_kind, image.subvolume = "btrfs", "@rootfs"
+    menu = image.root / "@rootfs/boot/grub/grub.cfg"
+    text = (
+        menu.read_text()
+        .replace("\t/boot/", "\t/@rootfs/boot/")
+        .replace(" /boot/i", " /@rootfs/boot/i")
+    )
+    text = text.replace("($root)/boot/", "($root)/@rootfs/boot/")
+    menu.write_text(text)
+    assert set(image.judged()) == {"init-missing"}
+    menu.write_text(text.replace(" ro ", " ro rootflags=subvol=@rootfs "))
+    assert image.judged() == []
+    (image.root / "@rootfs/boot/vmlinuz-1").unlink()
+    assert "boot-menu-file-missing" in image.judged()
 
 
 def test_grubs_code_for_a_hybrid_image_has_the_sector_in_another_place(grub_bios):
