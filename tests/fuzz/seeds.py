@@ -227,6 +227,8 @@ def images() -> list[bytes]:
         bytes(512) + b"conectix" + bytes(504),
         bytes(64) + b"\x7f\x10\xda\xbe" + bytes(100),
         b"QFI\xfb\0\0\0\1" + bytes(64),
+        bytes(450) + b"\x83" + bytes(59) + b"\x55\xaa",
+        b"LUKS\xba\xbe" + bytes(506),
         b"",
     ]
 

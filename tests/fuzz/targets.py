@@ -20,7 +20,7 @@ from particle_agent.contract.inspection import Inspection
 from particle_agent.contract.packages import Loose
 from particle_os.apt import deb822, directory
 from particle_os.base import oci, tarball
-from particle_os.boot import files, plot, probe
+from particle_os.boot import contents, files, plot, probe
 from particle_os.boot.observation import screen, shown_console, signs
 from particle_os.egress import request
 from particle_os.errors import InvalidDocument, ParticleError, UsageError
@@ -122,6 +122,7 @@ def _boot_test(data: bytes) -> None:
 
 
 def _image(data: bytes) -> None:
+    contents.description(data[: contents.HEAD_BYTES])
     INPUT.write_bytes(data)
     for given in (None, *image_format.FORMATS):
         try:
