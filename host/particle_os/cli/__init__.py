@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from particle_os import __version__
 from particle_os.cli.command import OutputStyle, say, show_error, with_output
 from particle_os.cli.usage import settings
-from particle_os.cli.usage.commands import CommandGroup
+from particle_os.cli.usage.commands import CommandGroup, json_asked
 from particle_os.errors import EXIT_SIGNAL, UsageError, printable
 
 # The module and the name of each command, in the order of the work. Only the command that is called
@@ -60,7 +60,7 @@ def cli(context: click.Context) -> None:
     try:
         context.default_map = settings.read(context)
     except UsageError as error:
-        show_error(error, error.exit_code, as_json="--json" in sys.argv)
+        show_error(error, error.exit_code, as_json=json_asked(context, sys.argv[1:]))
         context.exit(error.exit_code)
 
 
@@ -116,7 +116,7 @@ def main() -> None:
     try:
         code = cli.main(prog_name="particle-os", standalone_mode=False)
     except click.ClickException as error:
-        if "--json" in sys.argv:
+        if json_asked(getattr(error, "ctx", None), sys.argv[1:]):
             show_error(UsageError(error.format_message()), error.exit_code, as_json=True)
         else:
             _show(error)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from particle_os.cli.usage.commands import Command
+from particle_os.cli.usage.commands import JSON, Command
 from particle_os.documents.writing import as_yaml
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
@@ -115,7 +115,10 @@ def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("-v", "--verbose", is_flag=True, help="Show the output of the programs, too.")
     @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
-    @click.option("--json", "as_json", is_flag=True, help="Print data and errors as JSON.")
+    # Read first: the errors of the other options depend on it.
+    @click.option(
+        "--json", JSON, is_flag=True, is_eager=True, help="Print data and errors as JSON."
+    )
     @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
     @click.option(
         "--progress",

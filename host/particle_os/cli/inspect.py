@@ -48,24 +48,24 @@ def inspect_command(
 ) -> None:
     """Show the contents of a disk image, a base image or a recipe.
 
-    A base image is a reference such as tar:PATH or docker://NAME, a recipe is a FILE.yml. Images
-    are read inside a helper VM and never changed.
+    A base image is a reference such as tar:PATH or docker://NAME, a recipe is a FILE.yml or the
+    name of a shipped one. Images are read inside a helper VM and never changed.
     """
-    is_recipe = what.endswith((".yml", ".yaml"))
+    recipe = option.recipe_named(what)
     is_base = bool(REFERENCE.fullmatch(what))
-    if (verify or given_format) and (is_recipe or is_base):
+    if (verify or given_format) and (recipe or is_base):
         flag = "--verify" if verify else "--format"
-        raise UsageError(f"{flag} is for disk images, and {what} is none")
+        raise UsageError(f"{flag} is for disk images, and {what} is none", hint=_as_file(what))
     if resolved:
-        if not is_recipe:
+        if recipe is None:
             raise UsageError(f"--resolved is for recipes, and {what} is none")
         data = loading.resolved(
-            Path(what), options.variables, base=options.base, allow_outside=options.allow_outside
+            recipe, options.variables, base=options.base, allow_outside=options.allow_outside
         )
         output.show_yaml(data)
         return
-    if is_recipe:
-        steps = preview(make_plan(Path(what), options, with_secrets=False))
+    if recipe is not None:
+        steps = preview(make_plan(recipe, options, with_secrets=False))
         output.show(steps.data(), steps.lines())
         return
     if is_base:
@@ -77,8 +77,18 @@ def inspect_command(
         raise error
 
 
+def _as_file(what: str) -> str | None:
+    """The advice for a file whose name reads like a base image; None without such a file."""
+    is_meant = REFERENCE.fullmatch(what) and Path(what).exists()
+    return f"For the file of this name, write ./{what}." if is_meant else None
+
+
 def _inspect_base(reference: str, options: BuildOptions, output: OutputStyle) -> InspectionReport:
-    base = existing_base(reference, ARCHITECTURE, cache_directory(), mirror=options.mirror)
+    try:
+        base = existing_base(reference, ARCHITECTURE, cache_directory(), mirror=options.mirror)
+    except UsageError as error:
+        error.hint = _as_file(reference) or error.hint
+        raise
     with _inspector(options, output) as inspector:
         return InspectionReport(inspector.base(base), base.description())
 
@@ -94,7 +104,8 @@ def _inspect_image(
     if not path.is_file():
         raise UsageError(
             f"there is no image {path}",
-            hint="Name a disk image, a base image such as tar:PATH, or a recipe FILE.yml.",
+            hint="Name a disk image, a base image such as tar:PATH, a recipe FILE.yml, or one of "
+            "'particle-os list recipes'.",
         )
     driver = image_format(path, given_format)
     with _inspector(options, output) as inspector:

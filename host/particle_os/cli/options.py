@@ -119,6 +119,12 @@ def given_recipe(path: Path | None) -> Path:
     return USUAL
 
 
+def recipe_named(text: str) -> Path | None:
+    """The path of the recipe that a text names; None for the name of something else."""
+    path = found_recipe(Path(text))
+    return path if path.suffix in (".yml", ".yaml") else None
+
+
 def _recipe(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     return value if context.resilient_parsing else given_recipe(value)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from particle_os import __version__
+from particle_os import __version__, cli
 from particle_os.recipe import loading
 
 from ...waiting import HANG_SECONDS
@@ -177,6 +177,86 @@ def test_json_errors_come_for_wrong_arguments_too(arguments):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 2
     assert json.loads(done.stderr)["exit_code"] == 2
+
+
+@pytest.fixture
+def complaint(monkeypatch, capsys):
+    """Runs the program with wrong arguments, and returns what it says."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["particle-os", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "--json", "--nope"],
+        ["build", "--memory", "x", "--json"],
+        ["builf", "--json"],
+        ["cache", "prun", "--json"],
+        ["--json"],
+        ["help", "nonesuch", "--json"],
+    ],
+)
+def test_a_wrong_command_line_with_json_has_a_json_error(complaint, arguments):
+    assert json.loads(complaint(*arguments))["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # Arguments that only look like the option.
+        ["build", "a", "b", "--", "--json"],
+        ["build", "--mirror", "--json", "a", "b"],
+        ["cache", "list", "--", "--json"],
+    ],
+)
+def test_only_the_option_json_makes_an_error_json(complaint, arguments):
+    assert complaint(*arguments).startswith("Usage: particle-os")
+
+
+WRONG = [
+    ["build", "--nope"],
+    ["build", "--memory", "x"],
+    ["build", "a", "b"],
+    ["cache", "list", "x"],
+    ["stage", "run"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_the_environment_makes_usage_errors_json(complaint, monkeypatch, arguments):
+    assert complaint(*arguments).startswith("Usage: ")
+    for name in ("BUILD", "CACHE_LIST", "STAGE_RUN"):
+        monkeypatch.setenv(f"PARTICLE_OS_{name}_JSON", "1")
+    assert json.loads(complaint(*arguments))["exit_code"] == 2
+    for name in ("BUILD", "CACHE_LIST", "STAGE_RUN"):
+        monkeypatch.setenv(f"PARTICLE_OS_{name}_JSON", "0")
+    assert complaint(*arguments).startswith("Usage: ")
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_the_settings_make_usage_errors_json(complaint, own_settings, arguments):
+    own_settings.parent.mkdir()
+    own_settings.write_text(
+        "[build]\njson = true\n[cache.list]\njson = true\n[stage.run]\njson = true\n"
+    )
+    assert json.loads(complaint(*arguments))["exit_code"] == 2
+
+
+def test_the_environment_makes_an_error_of_the_settings_json(complaint, own_settings, monkeypatch):
+    own_settings.parent.mkdir()
+    own_settings.write_text("[build]\nnonsense = 1\n")
+    assert complaint("cache", "list").startswith("error: ")
+    monkeypatch.setenv("PARTICLE_OS_CACHE_LIST_JSON", "1")
+    assert "nonsense" in json.loads(complaint("cache", "list"))["error"]
+    assert complaint("doctor").startswith("error: ")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ GROUPS = {
 }  # fmt: skip
 OWN = "Options"
 SHOWN = "What is shown"
+JSON = "as_json"
 MESSAGES = ("--verbose", "--quiet", "--json", "--debug", "--progress", "--notify", "--help")
 
 
@@ -99,3 +100,36 @@ class CommandGroup(click.Group):
         known = self.list_commands(ctx)
         hint = did_you_mean(nearest(word, known), known)
         return click.UsageError(f"there is no command '{word}'; {hint}", ctx)
+
+
+def json_asked(context: click.Context | None, words: Sequence[str]) -> bool:
+    """Whether the user asks for JSON, also where click could not read the command line.
+
+    `context` is the one of click's error. `words` are the arguments of the program.
+    """
+    if context is not None and JSON in context.params:
+        return bool(context.params[JSON])
+    given = "--json" in words[: words.index("--") if "--" in words else None]
+    found = _innermost(context.find_root(), words) if context is not None else None
+    if given or found is None:
+        return given
+    for option in found.command.params:
+        if option.name == JSON:
+            try:
+                # The environment, or the user's config.toml.
+                value, _ = option.consume_value(found, {})
+                return bool(option.type_cast_value(found, value))
+            except click.BadParameter:
+                return False
+    return False
+
+
+def _innermost(context: click.Context, words: Sequence[str]) -> click.Context:
+    """The context of the command that the first words name, below the context of the program."""
+    for word in words:
+        group = context.command
+        found = group.get_command(context, word) if isinstance(group, click.Group) else None
+        if found is None:
+            break
+        context = click.Context(found, info_name=word, parent=context)
+    return context
