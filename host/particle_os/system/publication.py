@@ -171,7 +171,8 @@ def finish(directory: Path) -> bool:
 def _failure(error: OSError | InfrastructureError, directory: Path) -> NotPublished:
     shown = failed_call(error) if isinstance(error, OSError) else error
     hint = shown.hint
-    if (directory / TRANSACTION).exists():
+    # A NotPublished is about the transaction itself, which then holds no files of ours.
+    if not isinstance(error, NotPublished) and (directory / TRANSACTION).exists():
         hint = (
             f"{hint or 'Remove the cause.'} The new files are in {directory / TRANSACTION}; "
             f"the next build into {directory} moves them to their places."
@@ -279,7 +280,10 @@ def _check_owner(place: Path) -> None:
     """Raises NotPublished unless the transaction is this user's own: others may plant one."""
     status = place.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise NotPublished(f"{place} belongs to another user or program", hint="Remove it.")
+        raise NotPublished(
+            f"{place} belongs to another user or program",
+            hint="Remove it, or name another directory with --output.",
+        )
 
 
 def _read_manifest(place: Path) -> _Manifest:

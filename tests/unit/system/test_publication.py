@@ -401,6 +401,36 @@ def test_a_transaction_that_is_a_link_is_refused(tmp_path):
     assert (target / "precious").exists()
 
 
+@pytest.mark.parametrize(
+    ("plant", "brief", "hint"),
+    [
+        (
+            lambda place: place.write_text("mine"),
+            "belongs to another user or program",
+            "Remove it, or name another directory with --output.",
+        ),
+        (
+            lambda place: place.symlink_to("."),
+            "belongs to another user or program",
+            "Remove it, or name another directory with --output.",
+        ),
+        (
+            lambda place: stage(place.parent, {MANIFEST: "{}"}, place.name),
+            f"{MANIFEST} is damaged",
+            "Move {} away.",
+        ),
+    ],
+    ids=["a file", "a link", "a damaged manifest"],
+)
+def test_the_advice_about_a_planted_transaction_does_not_rely_on_it(tmp_path, plant, brief, hint):
+    plant(tmp_path / TRANSACTION)
+    for attempt in (finish, lambda directory: put(directory, {"a.raw": "new"})):
+        with pytest.raises(NotPublished, match=brief) as raised:
+            attempt(tmp_path)
+        assert raised.value.hint == hint.format(tmp_path / TRANSACTION)
+    assert (tmp_path / STAGING / "a.raw").read_text() == "new"
+
+
 def test_a_running_publication_is_left_alone(stand):
     stand.interrupted()
     with workspace.locked_directory(stand.out, None):
