@@ -47,6 +47,16 @@ def test_other_files_are_refused_with_the_option_that_allows_them(recipe, name):
     assert recipe(STAGE % name, allow_outside=True) == []
 
 
+def test_the_directory_is_named_however_the_recipe_is(recipe, tmp_path, monkeypatch):
+    recipe("")
+    monkeypatch.chdir(tmp_path / "recipes")
+    (tmp_path / "recipes" / "x.yml").write_text(f"name: x\nstages:\n{STAGE % '../secret'}")
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(Path("x.yml"), base="tar:base.tar")
+    shown = [problem.message for problem in raised.value.problems]
+    assert any(f"recipe's directory, {tmp_path / 'recipes'}; --allow" in text for text in shown)
+
+
 @pytest.mark.parametrize("name", ["../stages.yml", "stages.yml"])
 def test_an_included_file_lies_in_the_directory_too(recipe, name):
     (message,) = recipe(f"  - include: {name}\n")

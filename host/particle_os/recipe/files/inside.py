@@ -22,6 +22,5 @@ def outside(path: Path, directory: Path | None) -> str | None:
         real = path.resolve()
     except RuntimeError as error:
         raise OSError(0, "is a loop of links") from error
-    if real.is_relative_to(directory.resolve()):
-        return None
-    return OUTSIDE.format(directory=directory)
+    inside = directory.resolve()
+    return None if real.is_relative_to(inside) else OUTSIDE.format(directory=inside)
