@@ -71,8 +71,7 @@ def build_command(
     except ParticleError as error:
         hand_over_failure(plan.name, error, junit_file)
         raise
-    hand_over(output, result.recipe, result.boot, junit_file)
-    _show(result, options.output_directory, output)
+    _show(result, options.output_directory, output, junit_file)
 
 
 def _build(plan: Plan, output: OutputStyle) -> Result:
@@ -90,14 +89,21 @@ def _build(plan: Plan, output: OutputStyle) -> Result:
         return build.build(plan, progress)
 
 
-def _show(result: Result, output_directory: Path, output: OutputStyle) -> None:
-    """Shows the result. Raises Defective or NotBooted unless the image is good."""
+def _show(
+    result: Result, output_directory: Path, output: OutputStyle, junit_file: Path | None
+) -> None:
+    """Shows the result, and hands it over. Raises Defective or NotBooted for a bad image."""
     failed_directory = output_directory / f"{result.recipe}.failed"
     directory = output_directory if result.is_good else failed_directory
+    failure = failure_of(result, directory)
+    if failure is not None and not result.boot:
+        hand_over_failure(result.recipe, failure, junit_file)
+    else:
+        hand_over(output, result.recipe, result.boot, junit_file)
     if output.as_json:
         say_json(result.model_dump_json(indent=2))
     elif not output.quiet:
         files = [str(path) for path in result.files(directory)]
         output.draw(lambda console: print_result(result, console, files))
-    if failure := failure_of(result, directory):
+    if failure is not None:
         raise failure

@@ -79,23 +79,43 @@ def resolve(
     return tuple(made), values
 
 
+class _Unfit(Exception):
+    """A value that is no secret, or a file without one; the text says why."""
+
+
+def fault_of_file(file: str, relative_to: Path, directory: Path | None) -> tuple[str, bool] | None:
+    """The reason why a file holds no secret, and whether it may hold one elsewhere.
+
+    The user who validates a recipe need not have its secrets. The text names neither the file nor
+    the secret: both names may be the secret itself. `directory` is that of `SecretSources`.
+    """
+    try:
+        _checked(_content(relative_to / file, directory))
+    except _Unfit as unfit:
+        return str(unfit), isinstance(unfit.__cause__, FileNotFoundError | PermissionError)
+    return None
+
+
 def _value(secret: Secret, relative_to: Path, sources: SecretSources) -> bytes:
     """The bytes of a secret, without the final newline that editors add."""
     if secret.env is not None:
         source = f"the environment variable {secret.env}"
-        value = _variable(secret.env, source, secret, sources)
     else:
         assert secret.file is not None
-        path = relative_to / secret.file
-        source = unlike_a_path(secret.file) or str(path)
-        value = _content(path, source, secret, sources)
+        source = unlike_a_path(secret.file) or str(relative_to / secret.file)
+    try:
+        if secret.env is not None:
+            return _checked(_variable(secret.env, source, secret, sources))
+        return _checked(_content(relative_to / str(secret.file), sources.directory))
+    except _Unfit as unfit:
+        raise UsageError(f"secret '{secret.name}': {source} {unfit}") from unfit
+
+
+def _checked(value: bytes) -> bytes:
     value = value.removesuffix(b"\n")
     # Blanks and line breaks around a secret stand everywhere, so they hide nothing.
     if len(value) > MOST or len(value.strip()) < LEAST:
-        raise UsageError(
-            f"secret '{secret.name}': {source} holds {len(value.strip())} bytes; "
-            f"a secret needs from {LEAST} to {MOST}"
-        )
+        raise _Unfit(f"holds {len(value.strip())} bytes; a secret needs from {LEAST} to {MOST}")
     return value
 
 
@@ -112,16 +132,14 @@ def _variable(name: str, source: str, secret: Secret, sources: SecretSources) ->
     return os.fsencode(text)
 
 
-def _content(path: Path, source: str, secret: Secret, sources: SecretSources) -> bytes:
+def _content(path: Path, directory: Path | None) -> bytes:
     try:
-        if fault := outside(path, sources.directory):
-            raise UsageError(f"secret '{secret.name}': {source} {fault}")
+        if fault := outside(path, directory):
+            raise _Unfit(fault)
         with open_regular(path) as file:
             return file.read(MOST + 1)
     except OSError as error:
-        raise UsageError(
-            f"secret '{secret.name}': {source} cannot be read: {error.strerror}"
-        ) from error
+        raise _Unfit(f"cannot be read: {error.strerror}") from error
 
 
 def _key(cache: Path) -> bytes:

@@ -143,6 +143,64 @@ def test_a_recipe_takes_no_file_outside_of_its_directory_for_a_secret(tmp_path, 
     assert list(values.values()) == [b"private key"]
 
 
+SECRET_FILE = """\
+name: x
+stages:
+  - {type: run, command: [x], secrets: [{name: key, file: %s}], when: {architecture: %s}}
+"""
+
+
+@pytest.fixture
+def remarks(tmp_path):
+    """The errors and the notes about a secret's file in a recipe."""
+    directory = tmp_path / "recipes"
+    directory.mkdir()
+    (tmp_path / "outside").write_text("private key")
+    (directory / "good").write_text("private key")
+    (directory / "empty").touch()
+    (directory / "folder").mkdir()
+    os.mkfifo(directory / "fifo")
+
+    def load(name, architecture="amd64", **options):
+        (directory / "r.yml").write_text(SECRET_FILE % (name, architecture))
+        path = directory / "r.yml"
+        try:
+            loaded = loading.load(path, base="tar:base.tar", **options)
+        except InvalidDocument as invalid:
+            found = [p for p in invalid.problems if p.code in ("no-file", "bad-file")]
+            return [(p.line, p.message) for p in found], [str(note) for note in invalid.notes]
+        return [], [str(note) for note in loaded.notes]
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder", "cannot be read: not a regular file"),
+        ("fifo", "cannot be read: not a regular file"),
+        ("empty", "holds 0 bytes; a secret needs from 4 to 65536"),
+        ("../outside", "lies outside of the recipe's directory"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_an_error_of_the_recipe(remarks, name, message):
+    problems, _ = remarks(name)
+    assert [line for line, text in problems if message in text] == [3]
+
+
+def test_a_recipe_is_valid_without_the_files_of_its_secrets_and_a_note_says_so(remarks):
+    assert remarks("good")[0] == remarks("nonesuch")[0] == []
+    assert not any("of this secret" in note for note in remarks("good")[1])
+    (note,) = (note for note in remarks("nonesuch")[1] if "of this secret" in note)
+    assert "r.yml:3:" in note
+    assert "No such file or directory; a build needs it" in note
+
+
+def test_files_outside_and_of_other_stages_are_no_matter_of_the_check(remarks):
+    assert remarks("../outside", allow_outside=True)[0] == []
+    assert remarks("folder", "arm64")[0] == []
+
+
 def test_an_included_file_takes_a_secret_from_the_directory_of_the_recipe(recipe_path, tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "key.pem").write_text("private key")
@@ -152,8 +210,9 @@ def test_an_included_file_takes_a_secret_from_the_directory_of_the_recipe(recipe
     options = BuildOptions(output_directory=tmp_path)
     assert list(make_plan(recipe_path, options).secrets.values()) == [b"private key"]
     (tmp_path / "parts/a.yml").write_text(stage % "../../key.pem")
-    with pytest.raises(UsageError, match=r"--allow-outside"):
+    with pytest.raises(InvalidDocument) as raised:
         make_plan(recipe_path, options)
+    assert "--allow-outside" in raised.value.problems[0].message
 
 
 @pytest.mark.parametrize("command", [["build"], ["build", "--dry-run"], ["shell"]])

@@ -4,7 +4,7 @@ import json
 from xml.etree import ElementTree as ET
 
 from particle_os.boot.observation.verdict import CheckResult, Verdict
-from particle_os.errors import StageFailed
+from particle_os.errors import Defective, StageFailed
 from particle_os.report import github, junit
 
 GOOD = CheckResult(name="unit ssh.service", passed=True, detail="ssh.service is active")
@@ -64,6 +64,20 @@ def test_a_build_without_an_image_is_an_error():
     (error,) = suite.iter("error")
     assert (error.get("type"), error.get("message")) == ("StageFailed", "stage apt: no\\x01")
     assert error.text == "E: one\nE: two\nlook at it"
+
+
+def test_a_disk_with_defects_is_a_failure():
+    (suite,) = ET.fromstring(junit.failed_build("x", Defective("no fstab"))).findall("testsuite")
+    assert counts(suite) == (1, 1, 0)
+    assert [found.get("message") for found in suite.iter("failure")] == ["no fstab"]
+
+
+def test_an_image_that_was_not_booted_is_a_skipped_test():
+    (suite,) = suites()
+    assert (suite.get("name"), suite.get("skipped")) == ("x.raw", "1")
+    assert counts(suite) == (1, 0, 0)
+    (skipped,) = suite.iter("skipped")
+    assert skipped.get("message") == "the image was not booted"
 
 
 def test_checks_of_one_name_are_told_apart():

@@ -17,6 +17,7 @@ from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes.reading import Reading
 from particle_os.recipe.passes.structure import may_apply
+from particle_os.recipe.secrets import fault_of_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,27 @@ def check_secrets(reading: Reading) -> None:
                 key = ("stages", number, "secrets", index, "name")
                 message = f"name: the stage has a secret '{name}' already"
                 reading.complain(key, "bad-value", message)
+
+
+def look_for_secrets(reading: Reading) -> None:
+    """Notes the missing files of secrets, and complains about files that hold none."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    for number, stage in enumerate(recipe.stages):
+        if stage.when is not None and not stage.applies(recipe.architecture):
+            continue
+        directory = source.mark(("stages", number)).path.parent
+        for index, secret in enumerate(stage.secrets):
+            key = ("stages", number, "secrets", index, "file")
+            if secret.file is not None and (
+                fault := fault_of_file(secret.file, directory, reading.inside)
+            ):
+                reason, may_be_elsewhere = fault
+                message = f"the file of this secret {reason}"
+                if may_be_elsewhere:
+                    source.note(source.mark(key), "no-file", f"{message}; a build needs it")
+                else:
+                    reading.complain(key, "bad-file", message)
 
 
 def attach_files(reading: Reading) -> None:

@@ -14,6 +14,7 @@ PASSES = (
     *OF_DOCUMENT,
     Pass("types", stages.understand),
     Pass("names of secrets", stages.check_secrets, of_recipe=True),
+    Pass("files of secrets", stages.look_for_secrets, of_recipe=True),
     Pass("commands", remarks.check_commands, of_recipe=True),
     Pass("keys", remarks.check_keys, of_recipe=True),
     Pass("names of units", unit_names.check, of_recipe=True),
