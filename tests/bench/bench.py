@@ -147,6 +147,7 @@ def _helper(bench: Bench) -> None:
                 output=work.path / "output.raw",
                 transcript=ConsoleLog(work.path / "console.log", Gate()),
                 deadline=deadline,
+                note=print,
             ) as vm:
                 vm.agent.quiesce(deadline)
                 return time.monotonic() - began

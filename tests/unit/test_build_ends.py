@@ -1,4 +1,4 @@
-"""What a build leaves for people and for CI systems, in each of its ends."""
+"""The messages and files of a build, in each of its ends."""
 
 from xml.etree import ElementTree as ET
 

@@ -37,6 +37,7 @@ with workspace() as work:
     with running.running_sandbox(
         made, accel.TCG, resources, directory=work.path / "vm", output=work.path / "output",
         transcript=ConsoleLog(work.path / "console", Gate()), deadline=deadline,
+        note=lambda text: None,
     ) as vm:
         def run(command):
             with vm.agent._connection.command(command, deadline) as channel:

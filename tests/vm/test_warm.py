@@ -24,6 +24,7 @@ from particle_os.vm.console import ConsoleLog
 from particle_os.system.workspace import cache_directory, workspace
 
 deadline = Deadline.after(300, "the test")
+notes = []
 with workspace() as work:
     made = helper.ensure(
         load_template("debian-trixie"), cache=cache_directory(), work=work,
@@ -33,6 +34,7 @@ with workspace() as work:
     with running.running_sandbox(
         made, accel.TCG, resources, directory=work.path / "vm", output=work.path / "output",
         transcript=ConsoleLog(work.path / "console", Gate()), deadline=deadline,
+        note=notes.append,
     ) as vm:
         def run(command):
             with vm.agent._connection.command(command, deadline) as channel:
@@ -49,6 +51,7 @@ with workspace() as work:
                 " echo $(cat $disk/serial) $(cat $disk/size $disk/ro); done"
             ),
             "console": (work.path / "console").read_text(errors="replace"),
+            "notes": " ".join(notes),
             "fork": run("dmesg | grep -c 'virtual machine fork' || true").strip(),
         }))
 """
@@ -98,6 +101,8 @@ def test_a_damaged_state_costs_a_boot_and_nothing_else(
             file.seek(-1, os.SEEK_CUR)
             file.write(bytes([byte ^ 1]))
     assert account.run("cache", "verify").status == 5
-    assert "ssh-ed25519" in start(account)["host-key"]
+    remade = start(account)
+    assert "ssh-ed25519" in remade["host-key"]
+    assert "saved state of the helper VM is damaged" in remade["notes"]
     assert account.run("cache", "verify").status == 0, "a new state has replaced the damaged one"
     assert start(account)["fork"] == "1"

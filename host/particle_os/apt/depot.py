@@ -69,6 +69,7 @@ class Depot:
         work: Path,
         disk: Path,
         log: Callable[[str], None],
+        note: Callable[[str], None],
         attachments: Mapping[str, Path],
         proxy: ChosenProxy,
     ) -> None:
@@ -77,6 +78,7 @@ class Depot:
         self._work = work
         self._disk = disk
         self._log = log
+        self._note = note
         # The files that the recipe names, keyed by digest.
         self._attachments = attachments
         self._proxy = proxy
@@ -220,6 +222,7 @@ class Depot:
         try:
             if file_sha256(place) != file.sha256:
                 place.unlink()
+                self._note(f"the package {file.name} was damaged in the cache; it is fetched again")
                 return False
             os.utime(place)
             os.link(place, archives / file.name)

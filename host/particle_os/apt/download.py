@@ -57,6 +57,7 @@ def fetch(
     proxies: Mapping[str, str],
     deadline: Deadline,
     log: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> Path:
     """Returns the file in the cache; fetches it if it is missing or damaged.
 
@@ -74,6 +75,8 @@ def fetch(
         if _is_intact(place, download):
             os.utime(place)
             return place
+        if place.exists():
+            note(f"{download.url} was damaged in the cache; it is fetched again")
         log(f"fetching {download.url}")
         directory = Path(tempfile.mkdtemp(prefix="download-", dir=work))
         try:

@@ -31,13 +31,16 @@ def is_fetched(image: ContainerImage, cache: Path) -> bool:
     return not missing_layers(image, cache / "images")
 
 
-def drop_damaged(image: ContainerImage, cache: Path) -> None:
-    """Removes the layers in the cache that no longer have their digests."""
+def drop_damaged(image: ContainerImage, cache: Path) -> bool:
+    """Removes the layers in the cache that lost their digests; returns whether there were any."""
+    found = False
     for layer in image.layers:
         place = blob(cache / "images", layer.digest)
         with suppress(FileNotFoundError):
             if f"sha256:{file_sha256(place)}" != layer.digest:
                 place.unlink()
+                found = True
+    return found
 
 
 def missing_layers(image: ContainerImage, store: Path) -> list[Layer]:

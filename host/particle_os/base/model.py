@@ -43,8 +43,8 @@ class Base(Protocol):
         """Whether the base is complete on the host."""
         ...
 
-    def drop_damaged(self) -> None:
-        """Removes damaged parts, which `fetch` then fetches again."""
+    def drop_damaged(self) -> bool:
+        """Removes damaged parts, which `fetch` then fetches; returns whether there were any."""
         ...
 
     def description(self) -> dict[str, Any]:
@@ -80,8 +80,8 @@ class TarBase:
     def is_here(self) -> bool:
         return True
 
-    def drop_damaged(self) -> None:
-        pass
+    def drop_damaged(self) -> bool:
+        return False
 
     def description(self) -> dict[str, Any]:
         return {}
@@ -127,8 +127,8 @@ class ImageBase:
     def is_here(self) -> bool:
         return layers.is_fetched(self.image, self.cache)
 
-    def drop_damaged(self) -> None:
-        layers.drop_damaged(self.image, self.cache)
+    def drop_damaged(self) -> bool:
+        return layers.drop_damaged(self.image, self.cache)
 
     def description(self) -> dict[str, Any]:
         return {

@@ -78,7 +78,7 @@ def _build(plan: Plan, output: OutputStyle) -> Result:
     """Builds the image, or returns the result of an earlier build that is still valid."""
     with output.progress_shown() as progress:
         prepare_output(plan, progress.note)
-        if result := already_there(plan):
+        if result := already_there(plan, progress.note):
             progress.note("nothing has changed: the images are there and whole")
             return result
         if seconds := last_time(plan):

@@ -256,30 +256,42 @@ def last_time(plan: Plan) -> float | None:
     return sum(result.phases.values())
 
 
-def already_there(plan: Plan) -> Result | None:
-    """The result of an earlier build that makes the build of this plan unnecessary, or None."""
+def already_there(plan: Plan, note: Callable[[str], None]) -> Result | None:
+    """The result of an earlier build that makes the build of this plan unnecessary, or None.
+
+    `note` learns of images that are no longer whole.
+    """
     if plan.base is None or plan.helper is None or plan.refresh_from < len(plan.stages):
         return None
     key = plan.build_key(plan.base, plan.helper)
-    found = published(plan.name, plan.options.output_directory, key)
+    found = published(plan.name, plan.options.output_directory, key, note)
     if found is None or (plan.options.boot_test and found.status != "passed"):
         return None
     age = found.network_age(stage.asks_network for stage in plan.stages)
     return None if age > plan.options.max_age else found
 
 
-def published(name: str, output: Path, build_key: str) -> Result | None:
+def published(
+    name: str, output: Path, build_key: str, note: Callable[[str], None]
+) -> Result | None:
     """The result of the earlier build with `build_key`; None unless all its images are intact."""
     try:
         result = read_result(output / f"{name}.result.json")
-        if result.build_key != build_key or result.status not in ("passed", "not-tested"):
-            return None
-        for image in result.artifacts:
-            path = output / image.path
-            if path.stat().st_size != image.bytes:
-                return None
-            if tree_sha256(path, image.bytes) != image.tree_sha256:
-                return None
     except (OSError, pydantic.ValidationError):
         return None
+    if result.build_key != build_key or result.status not in ("passed", "not-tested"):
+        return None
+    for image in result.artifacts:
+        if not _is_intact(image, output):
+            note(f"{output / image.path} is damaged, changed or gone; it is built again")
+            return None
     return result
+
+
+def _is_intact(image: ArtifactResult, output: Path) -> bool:
+    path = output / image.path
+    try:
+        whole = path.stat().st_size == image.bytes
+        return whole and tree_sha256(path, image.bytes) == image.tree_sha256
+    except OSError:
+        return False

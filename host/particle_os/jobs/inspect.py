@@ -90,6 +90,7 @@ class Inspector:
             output=self._work.path / "output",
             transcript=self._progress.console_log(self._work.path),
             deadline=self._deadline,
+            note=self._progress.note,
             inspected=inspected,
         ) as sandbox:
             yield sandbox

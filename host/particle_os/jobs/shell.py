@@ -21,6 +21,7 @@ from particle_os.jobs.checkpoints import Checkpoint, Checkpoints
 from particle_os.jobs.execution.helper_vms import resources
 from particle_os.jobs.plan import Plan, stage_index
 from particle_os.report.progress import Progress
+from particle_os.sandbox import helper
 from particle_os.sandbox.running import Sandbox, running_sandbox
 from particle_os.system import terminal
 from particle_os.system.deadline import Deadline
@@ -44,6 +45,11 @@ def enter(
     """
     if plan.helper is None or plan.base is None:
         raise UsageError("nothing has been built yet", hint="Run 'particle-os build' first.")
+    if not helper.intact(plan.helper.root.parent):
+        raise InfrastructureError(
+            f"the helper VM {plan.template.name} in the cache is damaged",
+            hint="Run 'particle-os build' to make it again.",
+        )
     progress.gate.learn(plan.secrets.values())
     deadline = Deadline.after(SESSION_SECONDS, "the shell")
     proxy = apt_proxy.find(plan.apt_proxy, os.environ, progress.note)
@@ -59,6 +65,7 @@ def enter(
             output=work.path / "output",
             transcript=progress.console_log(work.path),
             deadline=deadline,
+            note=progress.note,
             layers=[checkpoint.disk for checkpoint in chain],
             plain=plan.options.plain,
         ) as sandbox:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,6 +147,7 @@ def running_sandbox(
     output: Path,
     transcript: ConsoleLog,
     deadline: Deadline,
+    note: Callable[[str], None],
     layers: Sequence[Path] = (),
     inspected: Disk | None = None,
     plain: bool = False,
@@ -155,8 +156,8 @@ def running_sandbox(
 
     `directory` is the VM's own. The scratch disk is empty, or an overlay over the frozen disks
     `layers`, the lowest first. The disk `inspected` replaces the packages disk. With `plain` the
-    machine always boots, and no agent waits in it for orders. The VM reaches no network until
-    `Sandbox.connect_outside`.
+    machine always boots, and no agent waits in it for orders. `note` receives remarks for the user.
+    The VM reaches no network until `Sandbox.connect_outside`.
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
@@ -179,7 +180,7 @@ def running_sandbox(
     )
     program = pack()
     content = f"{program.name} {helper.identity()}"
-    places = Places(directory, transcript, cache_directory() / "warm")
+    places = Places(directory, transcript, cache_directory() / "warm", note)
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
         machine, agent = start(spec, program, content, places, stack, boot, plain=plain)

@@ -30,11 +30,15 @@ HANDSHAKE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Places:
-    """Paths of one helper VM: its own directory, its transcript, and all saved states."""
+    """Paths of one helper VM: its own directory, its transcript, and all saved states.
+
+    `note` receives remarks for the user.
+    """
 
     directory: Path
     transcript: ConsoleLog
     states: Path
+    note: Callable[[str], None]
 
 
 class _Where(TypedDict):
@@ -87,11 +91,13 @@ def start(
                 machine.console.watch(on_death=connection.abort)
                 agent = Agent(connection, _death_of(machine), program, places.transcript.gate)
                 start.callback(agent.forbid_hosts)
-            except ParticleError:
+            except ParticleError as error:
                 # The state may be the reason, and to make another one costs only one boot.
                 with suppress(OSError):
                     if not plain:
                         state.unlink()
+                if not boots:
+                    places.note(f"{error.brief}: the VM starts without its saved state")
                 raise
             stack.push(start.pop_all())
     return machine, agent

@@ -99,7 +99,12 @@ def depot(tmp_path):
     (tmp_path / "cache").mkdir()
     lines = []
     depot = Depot(
-        cache=tmp_path / "cache", work=tmp_path, disk=disk, log=lines.append, **NOTHING_MORE
+        cache=tmp_path / "cache",
+        work=tmp_path,
+        disk=disk,
+        log=lines.append,
+        note=lines.append,
+        **NOTHING_MORE,
     )
     depot.lines = lines
     depot.disk = disk
@@ -179,6 +184,7 @@ def test_a_package_is_fetched_once(depot, archive, tmp_path):
         work=tmp_path / "other",
         disk=depot.disk,
         log=print,
+        note=print,
         **NOTHING_MORE,
     )
     (tmp_path / "other").mkdir()
@@ -195,6 +201,7 @@ def test_a_damaged_package_of_the_cache_is_fetched_again(depot, archive, tmp_pat
     kept.write_bytes(good[:-1] + b"x")
     answer(depot, make_request(archive.url, "library"))
     assert kept.read_bytes() == good
+    assert any("was damaged in the cache; it is fetched again" in line for line in depot.lines)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

@@ -58,8 +58,10 @@ def fetch(tmp_path, server):
             proxies={} if proxies is None else proxies,
             deadline=plenty(),
             log=lambda line: None,
+            note=fetched.notes.append,
         )
 
+    fetched.notes = []
     return fetched
 
 
@@ -71,6 +73,8 @@ def test_a_file_is_fetched_once_and_again_when_it_is_damaged(server, fetch, tmp_
     path.write_bytes(b"other")
     assert fetch().read_bytes() == DATA
     assert server.asked == ["/file"] * 2
+    (note,) = fetch.notes
+    assert note.endswith("/file was damaged in the cache; it is fetched again")
     assert list((tmp_path / "work").iterdir()) == []
 
 

@@ -231,9 +231,9 @@ def test_a_damaged_layer_is_fetched_before_its_use(layout, fetch):
     place = layers.blob(cache_directory() / "images", image.layers[0].digest)
     place.write_bytes(place.read_bytes()[::-1])
     assert layers.is_fetched(image, cache_directory()), "the size is right"
-    layers.drop_damaged(image, cache_directory())
+    assert layers.drop_damaged(image, cache_directory())
     assert layers.missing_layers(image, cache_directory() / "images") == [image.layers[0]]
-    layers.drop_damaged(image, cache_directory())
+    assert not layers.drop_damaged(image, cache_directory())
     fetch(reference)
     assert layers.is_fetched(image, cache_directory())
 

@@ -145,7 +145,9 @@ def earlier(delivery):
 @pytest.mark.parametrize("status", ["passed", "not-tested"])
 def test_an_earlier_build_with_intact_images_makes_a_build_unnecessary(earlier, status):
     _changed(status=status)(earlier)
-    found = published("server", earlier, "key")
+    notes = []
+    found = published("server", earlier, "key", notes.append)
+    assert notes == []
     assert (found.build_key, found.status) == ("key", status)
     assert [image.path for image in found.artifacts] == ["server.raw"]
 
@@ -157,6 +159,18 @@ def test_an_earlier_build_with_intact_images_makes_a_build_unnecessary(earlier, 
         lambda output: (output / "server.raw").write_bytes(b"image\0"),
         lambda output: (output / "server.raw").write_bytes(b""),
         lambda output: (output / "server.raw").unlink(),
+    ],
+)
+def test_a_note_says_that_a_published_image_is_not_whole(earlier, damage):
+    damage(earlier)
+    notes = []
+    assert published("server", earlier, "key", notes.append) is None
+    assert notes == [f"{earlier}/server.raw is damaged, changed or gone; it is built again"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
         lambda output: (output / "server.result.json").unlink(),
         lambda output: (output / "server.result.json").write_text("{"),
         _changed(status="failed"),
@@ -166,7 +180,9 @@ def test_an_earlier_build_with_intact_images_makes_a_build_unnecessary(earlier, 
 )
 def test_an_earlier_build_that_is_not_whole_is_built_again(earlier, damage):
     damage(earlier)
-    assert published("server", earlier, "key") is None
+    notes = []
+    assert published("server", earlier, "key", notes.append) is None
+    assert notes == []
 
 
 def test_room_is_needed_before_each_copy_of_an_image(delivery, soon, monkeypatch):

@@ -35,7 +35,8 @@ def asked(tmp_path, monkeypatch):
 def fetch_all(*wanted, attached=0):
     plan = SimpleNamespace(memory=MEMORY, loaded=SimpleNamespace(attached_bytes=attached))
     progress = SimpleNamespace(phase=lambda name: nullcontext(), line=print)
-    job = SimpleNamespace(plan=plan, progress=progress, work=SimpleNamespace(path=Path("/work")))
+    work = SimpleNamespace(path=Path("/work"))
+    job = SimpleNamespace(plan=plan, progress=progress, work=work, note=print)
     downloads.fetch_all(wanted, job, plenty())
 
 

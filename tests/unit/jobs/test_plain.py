@@ -60,7 +60,7 @@ def make_job(tmp_path):
         plan = replace(plan, helper=HELPER, base=None, base_reference="mmdebstrap:trixie")
         return SimpleNamespace(
             plan=plan, progress=Progress([]), transcript=ConsoleLog(tmp_path / "console", Gate()),
-            work=SimpleNamespace(path=tmp_path), show_output=print,
+            work=SimpleNamespace(path=tmp_path), show_output=print, note=print,
         )  # fmt: skip
 
     return make
@@ -128,6 +128,7 @@ def test_a_plain_sandbox_starts_without_saved_memory(tmp_path, receiver, monkeyp
         replace(HELPER, root=tmp_path / "root"), TCG, running.Resources(1 << 30, 1, 1 << 30),
         directory=tmp_path / "vm", output=tmp_path / "output",
         transcript=ConsoleLog(tmp_path / "console", Gate()), deadline=plenty(), plain=plain,
+        note=print,
     )  # fmt: skip
     with pytest.raises(Enough), sandbox:
         pass
@@ -155,6 +156,7 @@ def test_the_agent_of_a_plain_build_is_told(world, monkeypatch, plain):
 def test_the_helper_vm_of_a_plain_shell_boots(make_job, receiver, monkeypatch, plain):
     plan = replace(make_job(plain).plan, base=SimpleNamespace())
     monkeypatch.setattr(shell, "running_sandbox", receiver)
+    monkeypatch.setattr(shell.helper, "intact", lambda directory: True)
     monkeypatch.setattr(shell, "_state", lambda *more, **options: [])
     monkeypatch.setattr(shell, "_described", lambda chain: "is here")
     monkeypatch.setattr(type(plan), "keys", lambda plan, base, helper: [])

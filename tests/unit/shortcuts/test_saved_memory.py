@@ -74,7 +74,7 @@ def test_the_plain_way_neither_saves_nor_restores_and_leaves_what_is_saved(tmp_p
         direct_boot=DirectBoot(tmp_path / "kernel", tmp_path / "initrd", "quiet"),
     )
     (tmp_path / "vm").mkdir()
-    places = starting.Places(tmp_path / "vm", tmp_path / "console", tmp_path / "warm")
+    places = starting.Places(tmp_path / "vm", tmp_path / "console", tmp_path / "warm", print)
     kept = saved_memory.state_path(places.states, starting._to_be_saved(spec), "x")
     kept.parent.mkdir()
     kept.touch()
@@ -108,6 +108,7 @@ def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
                 output=tmp_path / "output",
                 transcript=ConsoleLog(tmp_path / "console", Gate()),
                 deadline=plenty(),
+                note=print,
             ),
         ):
             pass  # fmt: skip

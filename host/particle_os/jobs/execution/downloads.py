@@ -42,6 +42,7 @@ def fetch_all(wanted: Sequence[Download], job: Job, deadline: Deadline) -> None:
                 proxies=proxy.of_environment(),
                 deadline=deadline,
                 log=job.progress.line,
+                note=job.note,
             )
             needed += place.stat().st_size
             check_attached(needed, plan.memory)

@@ -52,6 +52,7 @@ class HelperVms:
                         output=output,
                         transcript=self.job.transcript,
                         deadline=self.deadline,
+                        note=self.job.note,
                         layers=layers,
                         plain=self.job.plan.options.plain,
                     )

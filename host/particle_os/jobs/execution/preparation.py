@@ -92,6 +92,8 @@ def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
         damaged = plan.base is not None and is_damaged(plan.base)
         if plan.base is not None and not damaged:
             return plan.base
+        if damaged:
+            job.note(f"the base image {plan.base_reference} in the cache is damaged")
         job.progress.note(f"making the base image {plan.base_reference} (once)")
         return ensure_suite(
             plan.base_reference.removeprefix("mmdebstrap:"),

@@ -71,7 +71,10 @@ class Execution:
         """Downloads missing parts of a container image, unless a checkpoint replaces the base."""
         if self.chain.layers:
             return
-        self.base.drop_damaged()
+        if self.base.drop_damaged():
+            self.job.note(
+                "layers of the base image were damaged in the cache; they are fetched again"
+            )
         if self.base.is_here():
             return
         with self.progress.phase("fetch base image"):
@@ -158,6 +161,7 @@ class Execution:
             work=self.job.work.path,
             disk=sandbox.packages,
             log=self.progress.line,
+            note=self.job.note,
             attachments={
                 **{a.reference: a.path for a in self._attachments()},
                 **downloads.paths(self._downloads()),
