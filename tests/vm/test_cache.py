@@ -70,13 +70,13 @@ def test_an_image_from_checkpoints_equals_one_made_in_one_go(
     """All stages but the last come from the earlier build; the images are equal file by file."""
     recipe = example(account, "minimal-test")
     output = account.make_directory("again")
-    outcome = account.run(
-        "build", recipe, "--output", output, "--refresh", "users", "--no-boot-test",
-        "--json", "--progress", "plain",
-    )  # fmt: skip
+    run = ["build", recipe, "--output", output, "--refresh", "users", "--no-boot-test", "--json"]
+    expected = [True, True, True, False, False]
+    steps = account.run(*run, "--dry-run").json()["steps"]
+    assert [step["ready"] for step in steps if step["step"].startswith("stage ")] == expected
+    outcome = account.run(*run, "--progress", "plain")
     assert outcome.status == 0, outcome.stderr
-    cached = [stage["cached"] for stage in outcome.json()["stages"]]
-    assert cached == [True, True, True, False, False]
+    assert [stage["cached"] for stage in outcome.json()["stages"]] == expected
     assert "push base" not in outcome.stderr
     first = tree(built[1] / "minimal-test.raw", tmp_path / "first")
     second = tree(output / "minimal-test.raw", tmp_path / "second")
@@ -133,7 +133,11 @@ def test_after_a_failure_the_next_build_goes_on_there(account: Account, tiny_bas
         assert "/made-in-the-shell\n" not in entered.stdout
     assert account.run("shell", recipe, *same, "--at", "timezone").status == 2
     assert account.run("shell", recipe, "--accel", "tcg", "--failed").status == 2, "another key"
+    planned = account.run(*run, "--dry-run").stdout.splitlines()
+    assert "stage 1      apt (cached)" in planned
     account.write(recipe, text.replace("said-once", "said-twice"))
+    planned = account.run(*run, "--dry-run").stdout.splitlines()
+    assert "stage 1      apt" in planned
     third = account.run(*run)
     assert "installing said-twice" in third.stderr, "a changed option changes the key of the stage"
 

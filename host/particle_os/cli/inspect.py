@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -32,6 +33,8 @@ ARCHITECTURE = "amd64"
 @click.option("--verify", is_flag=True, help="Also look for errors in a disk image.")
 @click.option("--resolved", is_flag=True, help="Print a recipe with all its parts put in.")
 @option.SAME_MIRROR
+@option.SOURCE_DATE
+@option.PLAIN
 @option.HIDDEN_TEMPLATE
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
@@ -56,17 +59,10 @@ def inspect_command(
     if (verify or given_format) and (recipe or is_base):
         flag = "--verify" if verify else "--format"
         raise UsageError(f"{flag} is for disk images, and {what} is none", hint=_as_file(what))
-    if resolved:
-        if recipe is None:
-            raise UsageError(f"--resolved is for recipes, and {what} is none")
-        data = loading.resolved(
-            recipe, options.variables, base=options.base, allow_outside=options.allow_outside
-        )
-        output.show_yaml(data)
-        return
+    if resolved and recipe is None:
+        raise UsageError(f"--resolved is for recipes, and {what} is none")
     if recipe is not None:
-        steps = preview(make_plan(recipe, options, with_secrets=False))
-        output.show(steps.data(), steps.lines())
+        _show_recipe(recipe, options, output, resolved=resolved)
         return
     if is_base:
         report = _inspect_base(what, options, output)
@@ -75,6 +71,20 @@ def inspect_command(
     output.show(report.data(), report.lines(packages=output.verbose))
     if error := report.error():
         raise error
+
+
+def _show_recipe(path: Path, options: BuildOptions, output: OutputStyle, *, resolved: bool) -> None:
+    """Shows the steps of a build of the recipe, or the recipe with all its parts put in."""
+    if resolved:
+        data = loading.resolved(
+            path, options.variables, base=options.base, allow_outside=options.allow_outside
+        )
+        output.show_yaml(data)
+        return
+    # 'build' looks for earlier images in its usual directory.
+    usual = replace(options, output_directory=option.OUTPUT_DIRECTORY)
+    steps = preview(make_plan(path, usual, with_secrets=False))
+    output.show(steps.data(), steps.lines())
 
 
 def _as_file(what: str) -> str | None:

@@ -22,6 +22,7 @@ from particle_os.vm.image_format import FORMATS
 
 # A helper VM does not work with less memory, nor with a smaller scratch disk.
 LEAST_BYTES = 512 << 20
+OUTPUT_DIRECTORY = Path("out")
 
 
 class PathType(click.Path):
@@ -194,7 +195,7 @@ MEMORIES = click.option(
     help="The memory of the VM; repeatable.  [default: 1G]",
 )  # fmt: skip
 OUTPUT = click.option(
-    "-o", "--output", "output_directory", type=PathType(file_okay=False), default=Path("out"),
+    "-o", "--output", "output_directory", type=PathType(file_okay=False), default=OUTPUT_DIRECTORY,
     show_default=True, help="The directory for the images.",
 )  # fmt: skip
 BASE = click.option(

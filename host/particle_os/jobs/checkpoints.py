@@ -117,9 +117,7 @@ class Checkpoints:
         for key in wanted:
             with ExitStack() as lock:
                 found = self._take(key, lock)
-                if found is None or found.meta.parent != (chain[-1].meta.id if chain else None):
-                    break
-                if found.meta.network and time.time() - found.meta.created > max_age:
+                if found is None or not _continues(chain, found, max_age):
                     break
                 # Only usable checkpoints stay locked; this build may replace the others.
                 self._held.push(lock.pop_all())
@@ -192,6 +190,24 @@ class Checkpoints:
         place = self._directory / key
         if evict(place, into=staging.with_name(f"{staging.name}-old")):
             publication.keep(staging, place)
+
+
+def known_prefix(directory: Path, wanted: Sequence[str], *, max_age: float) -> int:
+    """The number of checkpoints that `Checkpoints.longest` would return; changes nothing."""
+    chain: list[Checkpoint] = []
+    for key in wanted:
+        found = read(directory / key)
+        if found is None or not _continues(chain, found, max_age):
+            break
+        chain.append(found)
+    return len(chain)
+
+
+def _continues(chain: Sequence[Checkpoint], found: Checkpoint, max_age: float) -> bool:
+    """Whether a checkpoint is made over the last one of `chain`, and is not too old."""
+    if found.meta.parent != (chain[-1].meta.id if chain else None):
+        return False
+    return not found.meta.network or time.time() - found.meta.created <= max_age
 
 
 def read(place: Path) -> Checkpoint | None:

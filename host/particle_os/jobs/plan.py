@@ -138,6 +138,14 @@ class Plan:
         root += [self.options.plain]
         return checkpoints.keys(root, recipe.name, self.stages)
 
+    def reusable(self, keys: Sequence[str]) -> Sequence[str]:
+        """The keys, among those of `keys`, of the checkpoints that the job may continue from."""
+        if not self.options.cache:
+            return ()
+        # The last stage writes the output disk, so it always runs.
+        usable = min(self.refresh_from, len(self.stages) - 1)
+        return keys[: usable + 1]
+
     def build_key(self, base: Base, helper: Helper) -> str:
         """The key of the published images: a digest of everything that determines them."""
         recipe = self.loaded.recipe

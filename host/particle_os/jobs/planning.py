@@ -10,6 +10,7 @@ from pathlib import Path
 from particle_agent.stages.output.export import Export
 
 from particle_os.base.lookup import find_base
+from particle_os.jobs.execution import earlier_work
 from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions, Plan, check_attached
 from particle_os.recipe import loading, secrets
 from particle_os.recipe.base_reference import check_base_reference
@@ -101,18 +102,25 @@ def _with_secrets(
 
 
 def preview(plan: Plan) -> Preview:
-    """The steps of the build that `plan` describes; starts nothing."""
+    """The steps of the build that `plan` describes; starts nothing, and makes nothing.
+
+    It finds earlier work by the keys of the build. Unlike the build, it does not look for damage in
+    the cache.
+    """
     digest = plan.base.digest if plan.base else None
     plain_note = PLAIN_NOTE if plan.options.plain else None
     return Preview(plan.name, digest, tuple(_steps(plan)), tuple(plan.loaded.notes), plain_note)
 
 
 def _steps(plan: Plan) -> Iterator[Step]:
+    found = earlier_work.of(plan)
     yield Step("helper VM", plan.template.name, plan.helper is not None)
-    yield Step("base image", plan.base_reference, plan.base is not None and plan.base.is_here())
-    for number, stage in enumerate(plan.loaded.recipe.stages, start=1):
-        yield Step(f"stage {number}", stage.label)
-    yield Step("images", ", ".join(plan.loaded.disk.formats))
+    yield Step("base image", plan.base_reference, found.base)
+    for url, is_here in found.downloads.items():
+        yield Step("download", url, is_here)
+    for number, stage in enumerate(plan.loaded.recipe.stages):
+        yield Step(f"stage {number + 1}", stage.label, found.has_stage(number))
+    yield Step("images", ", ".join(plan.loaded.disk.formats), found.images)
     if plan.options.boot_test:
         firmwares, devices = plan.loaded.firmwares, plan.loaded.recipe.boot_test.devices
-        yield Step("boot test", ", ".join([*firmwares, *devices.unusual]))
+        yield Step("boot test", ", ".join([*firmwares, *devices.unusual]), found.images)

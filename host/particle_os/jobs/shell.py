@@ -21,7 +21,6 @@ from particle_os.jobs.checkpoints import Checkpoint, Checkpoints
 from particle_os.jobs.execution.helper_vms import resources
 from particle_os.jobs.plan import Plan, stage_index
 from particle_os.report.progress import Progress
-from particle_os.sandbox import helper
 from particle_os.sandbox.running import Sandbox, running_sandbox
 from particle_os.system import terminal
 from particle_os.system.deadline import Deadline
@@ -45,7 +44,7 @@ def enter(
     """
     if plan.helper is None or plan.base is None:
         raise UsageError("nothing has been built yet", hint="Run 'particle-os build' first.")
-    if not helper.intact(plan.helper.root.parent):
+    if not plan.helper.is_intact():
         raise InfrastructureError(
             f"the helper VM {plan.template.name} in the cache is damaged",
             hint="Run 'particle-os build' to make it again.",

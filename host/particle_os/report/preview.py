@@ -10,11 +10,19 @@ from particle_os.errors import Problem, printable
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a build; `ready` when the cache already has its result."""
+    """A step of a build; `ready` when its result is there already.
+
+    It is None when the result depends on secrets that are not at hand.
+    """
 
     step: str
     detail: str
-    ready: bool = False
+    ready: bool | None = False
+
+    def line(self) -> str:
+        """The step for people."""
+        state = {True: " (cached)", False: "", None: " (depends on secrets)"}[self.ready]
+        return f"{self.step:<12} {printable(self.detail)}{state}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,6 @@ class Preview:
     def lines(self) -> Iterator[str]:
         """One line for each step and note."""
         for step in self.steps:
-            yield f"{step.step:<12} {printable(step.detail)}{' (ready)' if step.ready else ''}"
+            yield step.line()
         for note in (*self.notes, *([self.plain_note] if self.plain_note else [])):
             yield f"note: {note}"

@@ -71,6 +71,10 @@ class Helper:
         status = self.root.stat()
         return f"{self.key} {status.st_size} {status.st_mtime_ns}"
 
+    def is_intact(self) -> bool:
+        """Whether the files have their checksums."""
+        return intact(self.root.parent)
+
 
 def _boot_file(name: str) -> bytes:
     return resources.files("particle_os.sandbox").joinpath("guest", name).read_bytes()
@@ -119,7 +123,7 @@ def ensure(
 
     A lock makes concurrent callers make it once. `work` holds temporary files.
     """
-    if (helper := find(template, cache)) and intact(helper.root.parent):
+    if (helper := find(template, cache)) and helper.is_intact():
         return helper
     store = cache / "helpers"
     store.mkdir(exist_ok=True, mode=0o700)
@@ -127,7 +131,7 @@ def ensure(
     deadline = Deadline.after(MAKE_SECONDS, f"making the helper VM {template.name}")
     with locked(store / f"{key}.lock", deadline):
         if helper := find(template, cache):
-            if intact(helper.root.parent):
+            if helper.is_intact():
                 return helper
             note(f"the helper VM {template.name} is damaged")
             (store / key).rename(work.path / "damaged-helper")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -92,15 +92,20 @@ def start(
                 agent = Agent(connection, _death_of(machine), program, places.transcript.gate)
                 start.callback(agent.forbid_hosts)
             except ParticleError as error:
-                # The state may be the reason, and to make another one costs only one boot.
-                with suppress(OSError):
-                    if not plain:
-                        state.unlink()
-                if not boots:
-                    places.note(f"{error.brief}: the VM starts without its saved state")
+                if not plain:
+                    _drop(state, error, places.note)
                 raise
             stack.push(start.pop_all())
     return machine, agent
+
+
+def _drop(state: Path, error: ParticleError, note: Callable[[str], None]) -> None:
+    """Removes a saved state, which may be the reason for an error; another costs one boot."""
+    try:
+        state.unlink()
+    except OSError:
+        return
+    note(f"{error.brief}: the VM starts without its saved state")
 
 
 def _to_be_saved(spec: MachineSpec) -> MachineSpec:

@@ -59,7 +59,7 @@ def test_a_dry_run_tells_whether_the_layers_of_the_base_are_here(recipe, tmp_pat
     base = layout.name(layout.image(bytes(1024)))
     for here in (False, True):
         lines = run("build", recipe, "--dry-run", "--base", base).stdout.splitlines()
-        assert [f"base image   {base}{' (ready)' if here else ''}"] == lines[1:2]
+        assert [f"base image   {base}{' (cached)' if here else ''}"] == lines[1:2]
         monkeypatch.setattr(layers, "is_fetched", lambda image, cache: True)
 
 

@@ -107,6 +107,8 @@ COMMANDS = {
         "--verify flag",
         "--resolved flag",
         "--mirror",
+        "--source-date",
+        "--plain",
         "--template",
         "--set",
         "--allow-outside",

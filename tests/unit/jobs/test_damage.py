@@ -12,6 +12,7 @@ from particle_os.jobs.execution import preparation
 from particle_os.jobs.execution.run import Execution
 from particle_os.report.progress import Progress
 from particle_os.sandbox import agent, starting
+from particle_os.sandbox.helper import Helper
 from particle_os.shortcuts import saved_memory
 from particle_os.vm.accel import TCG
 from particle_os.vm.argv import DirectBoot, Disk, MachineSpec
@@ -114,7 +115,7 @@ def test_damaged_layers_are_told_before_they_are_fetched(damaged):
 
 def test_no_shell_opens_in_a_damaged_helper(tmp_path):
     (tmp_path / "root").write_text("changed")
-    helper = SimpleNamespace(root=tmp_path / "root")
+    helper = Helper("key", tmp_path / "kernel", tmp_path / "initrd", tmp_path / "root")
     plan = SimpleNamespace(helper=helper, base="base", template=SimpleNamespace(name="trixie"))
     with pytest.raises(InfrastructureError, match="helper VM trixie in the cache is damaged"):
         shell.enter(plan, TCG, Progress([]), at=None, failed=False)

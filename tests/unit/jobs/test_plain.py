@@ -156,7 +156,7 @@ def test_the_agent_of_a_plain_build_is_told(world, monkeypatch, plain):
 def test_the_helper_vm_of_a_plain_shell_boots(make_job, receiver, monkeypatch, plain):
     plan = replace(make_job(plain).plan, base=SimpleNamespace())
     monkeypatch.setattr(shell, "running_sandbox", receiver)
-    monkeypatch.setattr(shell.helper, "intact", lambda directory: True)
+    monkeypatch.setattr(Helper, "is_intact", lambda helper: True)
     monkeypatch.setattr(shell, "_state", lambda *more, **options: [])
     monkeypatch.setattr(shell, "_described", lambda chain: "is here")
     monkeypatch.setattr(type(plan), "keys", lambda plan, base, helper: [])

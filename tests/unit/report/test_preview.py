@@ -12,7 +12,7 @@ NOTES = (Problem(path="x.yml", line=3, column=2, code="unknown-key", message="od
 def test_a_preview_as_lines(plain_note, more):
     preview = Preview("x", None, STEPS, NOTES, plain_note)
     assert list(preview.lines()) == [
-        "base         suite:\\x1b (ready)",
+        "base         suite:\\x1b (cached)",
         "1. run       echo",
         f"note: {NOTES[0]}",
         *more,

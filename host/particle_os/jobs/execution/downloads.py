@@ -64,4 +64,9 @@ def push(wanted: Sequence[Download], sandbox: Sandbox, deadline: Deadline) -> No
 
 def paths(wanted: Sequence[Download]) -> dict[str, Path]:
     """The files in the cache, by their references in stages."""
-    return {download.reference: path_of(download, cache_directory()) for download in wanted}
+    return {download.reference: path(download) for download in wanted}
+
+
+def path(download: Download) -> Path:
+    """The place of a file in the cache, whether it is there or not."""
+    return path_of(download, cache_directory())

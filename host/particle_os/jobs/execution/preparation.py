@@ -113,8 +113,4 @@ def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
 
 def _find_checkpoints(job: Job, keys: Sequence[str]) -> Sequence[Checkpoint]:
     """The checkpoints of earlier builds that the job can continue from."""
-    if not job.plan.options.cache:
-        return ()
-    # The last stage writes the output disk, so it always runs.
-    usable = min(job.plan.refresh_from, len(job.plan.stages) - 1)
-    return job.checkpoints.longest(keys[: usable + 1], max_age=job.plan.options.max_age)
+    return job.checkpoints.longest(job.plan.reusable(keys), max_age=job.plan.options.max_age)
