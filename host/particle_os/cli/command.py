@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from particle_os.cli.usage.commands import JSON, Command
+from particle_os.documents import folding
 from particle_os.documents.writing import as_yaml
 from particle_os.errors import (
     EXIT_INFRASTRUCTURE,
@@ -25,6 +26,7 @@ from particle_os.errors import (
     Interrupted,
     InvalidDocument,
     ParticleError,
+    Problem,
     printable,
     whole_line,
 )
@@ -202,16 +204,12 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
         say_json(json.dumps(data), error=True)
         return
     if isinstance(error, InvalidDocument):
-        for problem in error.problems:
-            for line in problem.lines():
-                say(line, error=True)
-        for note in error.notes:
-            say(f"note: {note}", error=True)
+        show_problems(error.problems, error.notes)
         return
     lines = [click.style("error: ", fg="red", bold=True) + printable(error.brief)]
     if error.where:
         lines.append(f"  where: {printable(error.where)}")
-    lines += [f"  | {printable(line, 300)}" for line in error.tail]
+    lines += [f"  | {printable(line, 300)}" for line in folding.lines(error.tail)]
     if error.log:
         lines.append(f"  log:   {printable(str(error.log))}")
     if error.hint:
@@ -219,6 +217,22 @@ def show_error(error: ParticleError, code: int, *, as_json: bool) -> None:
     if error.command:
         lines.append(f"  do:    {printable(error.command)}")
     say("\n".join(lines), error=True, styled=not _no_color())
+
+
+def show_problems(
+    problems: Sequence[Problem], notes: Sequence[Problem], *, every: bool = False
+) -> None:
+    """Prints the problems of documents on standard error, and the notes.
+
+    Those of one kind are folded, unless `every` one is wanted.
+    """
+    for problem, more in ((p, None) for p in problems) if every else folding.problems(problems):
+        for line in problem.lines():
+            say(line, error=True)
+        if more:
+            say(f"  {more}", error=True)
+    for note in map(str, notes) if every else folding.notes(notes):
+        say(f"note: {note}", error=True)
 
 
 def _no_color() -> bool:

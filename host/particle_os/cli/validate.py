@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from particle_os.cli.command import OutputStyle, command, say, say_json, with_output
+from particle_os.cli.command import (
+    OutputStyle,
+    command,
+    say,
+    say_json,
+    show_problems,
+    with_output,
+)
 from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, RecipeType, given_recipe
 from particle_os.cli.usage import completion
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
@@ -77,14 +84,9 @@ def _show(
         for note in notes:
             click.echo(note.annotation("notice"))
     else:
-        for problem in problems:
-            for line in problem.lines():
-                say(line, error=True)
-        if not output.quiet:
-            for note in notes:
-                say(f"note: {note}", error=True)
-            if not problems:
-                say(f"{count} valid")
+        show_problems(problems, [] if output.quiet else notes, every=output.verbose)
+        if not output.quiet and not problems:
+            say(f"{count} valid")
 
 
 def _load_with(

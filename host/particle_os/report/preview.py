@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from particle_os.documents import folding
 from particle_os.errors import Problem, printable
 
 
@@ -53,5 +54,6 @@ class Preview:
         """One line for each step and note."""
         for step in self.steps:
             yield step.line()
-        for note in (*self.notes, *([self.plain_note] if self.plain_note else [])):
+        plain_note = [self.plain_note] if self.plain_note else []
+        for note in (*folding.notes(self.notes), *plain_note):
             yield f"note: {note}"

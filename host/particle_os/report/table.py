@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from particle_os.documents import folding
 from particle_os.errors import printable
 from particle_os.records import AptProxyResult
 from particle_os.report.results import Result, SingleResult
@@ -65,10 +66,13 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
     for artifact in result.artifacts:
         virtual, allocated = map(human_bytes, (artifact.virtual_bytes, artifact.allocated_bytes))
         console.print(Text(f"{artifact.format:>6}  {virtual}, {allocated} allocated"))
-    for finding in result.verification.findings if result.verification else ():
+    findings = result.verification.findings if result.verification else ()
+    for finding, hidden in folding.folded(findings, lambda f: (f.code, f.severity, f.accepted)):
         serious = finding.severity == "error" and not finding.accepted
         style = "red" if serious else "yellow"
         console.print(Text(f"{finding.severity:>7}  {finding}", style=style))
+        if hidden:
+            console.print(Text(f"{'':>7}  and {len(hidden)} more like it", style=style))
     for verdict in result.boot:
         style = "green" if verdict.passed else "red"
         text = f"{verdict.status} in {verdict.seconds:.1f} s: {printable(verdict.message)}"

@@ -117,3 +117,31 @@ def test_variables_are_set_on_the_command_line(tmp_path):
         assert result.exit_code == 2
         assert "--set" in result.stderr
     assert run("validate", path, "--set", "n=1", "--set", "n=2").exit_code == 2
+
+
+MANY = "".join(f"wrong{n}: 1\n" for n in range(10))
+
+
+def test_problems_of_one_kind_are_folded_but_not_for_programs(tmp_path):
+    path = tmp_path / "many.yml"
+    path.write_text(f"name: many\nstages:\n  - {KERNEL}\n  - type: qemu\n{MANY}")
+    for command in (["validate"], ["build", "--dry-run"]):
+        shown = run(*command, path).stderr
+        assert shown.count("unknown key") == 3
+        assert "\n  and 7 more like it, in lines 8, 9, 10, 11, 12, 13, 14\n" in shown
+    assert run("validate", path, "-v").stderr.count("unknown key") == 10
+    assert len(json.loads(run("validate", path, "--json").stdout)["problems"]) == 10
+    assert len(json.loads(run("build", path, "--json").stderr)["problems"]) == 10
+    assert run("validate", path, "--format", "github").stdout.count("::error ") == 10
+
+
+def test_notes_of_one_kind_are_folded_but_not_for_programs(tmp_path):
+    path = tmp_path / "notes.yml"
+    arm = "  - {type: apt, packages: [nano], when: {architecture: arm64}}\n"
+    path.write_text(f"name: notes\nstages:\n  - {KERNEL}\n{arm * 10}  - type: qemu\n")
+    for command, stream in ((["validate"], "stderr"), (["build", "--dry-run"], "stdout")):
+        shown = getattr(run(*command, path), stream)
+        assert shown.count("left out") == 3
+        assert "\nnote: and 7 more like it, in lines 7, 8, 9" in shown
+        result = json.loads(run(*command, path, "--json").stdout)
+        assert len(result["notes"]) == 10

@@ -1,4 +1,4 @@
-"""A note or an error tells the user of damage in the cache."""
+"""The cache can be damaged: a note or an error names the damaged part."""
 
 import hashlib
 from contextlib import ExitStack, nullcontext

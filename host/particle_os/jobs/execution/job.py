@@ -9,6 +9,7 @@ from pathlib import Path
 
 from particle_agent.contract import wire
 
+from particle_os.documents import folding
 from particle_os.errors import ParticleError, printable
 from particle_os.jobs import cache
 from particle_os.jobs.checkpoints import Checkpoints
@@ -46,15 +47,20 @@ class Job:
 
     def note(self, text: str) -> None:
         """Shows a note and adds it to the result."""
-        text = self.progress.gate.text(text)
-        if len(self.notes) < NOTES_LIMIT:
-            self.notes.append(printable(text))
+        self._record(text)
         self.progress.note(text)
 
+    def _record(self, text: str) -> None:
+        """Adds a note to the result."""
+        if len(self.notes) < NOTES_LIMIT:
+            self.notes.append(printable(self.progress.gate.text(text)))
+
     def show_notes(self) -> None:
-        """Shows the notes that follow from the plan."""
+        """Shows the notes that follow from the plan; those of one kind are folded."""
         for note in self.plan.loaded.notes:
-            self.note(str(note))
+            self._record(str(note))
+        for text in folding.notes(self.plan.loaded.notes):
+            self.progress.note(text)
         for text in self.plan.base.notes if self.plan.base else ():
             self.note(text)
         if not landlock_abi():
