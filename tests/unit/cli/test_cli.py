@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from particle_os import __version__, cli
-from particle_os.cli import command
+from particle_os.cli.command import show_error
 from particle_os.errors import StageFailed
 from particle_os.recipe import loading
 
@@ -184,11 +184,11 @@ def test_json_errors_come_for_wrong_arguments_too(arguments):
 def test_lines_of_one_kind_before_an_error_are_folded_but_not_for_programs(capsys):
     tail = [f"W: skipping file {n}" for n in range(10)] + ["E: no more"]
     error = StageFailed("it failed", tail=tail)
-    command.show_error(error, 3, as_json=False)
+    show_error(error, 3, as_json=False)
     shown = capsys.readouterr().err
     assert shown.count("skipping") == 3
     assert "  | … and 7 more lines like it\n  | E: no more\n" in shown
-    command.show_error(error, 3, as_json=True)
+    show_error(error, 3, as_json=True)
     assert json.loads(capsys.readouterr().err)["tail"] == tail
 
 
