@@ -28,8 +28,8 @@ SINKS = {
         "cli/verdicts": "_write",
         "jobs/build_result": "write_result",
         "jobs/delivery": "Delivery.write",
-        "report/progress": "PlainSink.emit JsonSink.emit LogSink.__init__ LogSink.emit "
-        "TerminalSink.emit TerminalSink._done TerminalSink._line",
+        "report/live_view": "TerminalSink.emit TerminalSink._done TerminalSink._line",
+        "report/progress": "PlainSink.emit JsonSink.emit LogSink.__init__ LogSink.emit",
         "report/table": "print_single print_result",
         "system/publication": "replace",
         "vm/console": "Transcript.__init__ Transcript._keep",

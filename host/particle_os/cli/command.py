@@ -31,8 +31,9 @@ from particle_os.errors import (
     whole_line,
 )
 from particle_os.report.github import Workflow, unlike_commands
+from particle_os.report.live_view import make_sink
 from particle_os.report.notify import NotifySink
-from particle_os.report.progress import Progress, Sink, make_sink
+from particle_os.report.progress import Progress, Sink
 from particle_os.system import interrupt
 from particle_os.system.gate import Gate
 from particle_os.system.workspace import failed_call
