@@ -71,10 +71,13 @@ SINKS = {
         "vm/machine": "running",
         "vm/overlay": "make_disk make_overlay copy_disk",
         "boot/extras": "seed_disk",
+        "boot/frameworks/testinfra": "results",
         "vm/smbios": "write",
     },
     PEER: {
         "boot/files": "fetch",
+        "boot/frameworks/pytest_run": "BootTestLink.tell",
+        "boot/frameworks/testinfra": "_send",
         "egress/gateway": "_Link._copy",
         "egress/proxy": "Proxy._exchange _copy _refuse _print",
         "system/standard_streams": "_Lenient.write prepare discard_output",

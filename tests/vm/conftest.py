@@ -227,7 +227,7 @@ def install_wheel(directory: Path) -> None:
     if not venv.exists():
         subprocess.run([_python_for_all(), "-m", "venv", venv], check=True)
     pip = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, source], check=True, timeout=600)
+    subprocess.run([*pip, f"{source}[testinfra]"], check=True, timeout=600)
     subprocess.run([*pip, "--force-reinstall", "--no-deps", source], check=True, timeout=600)
     shutil.rmtree(source)
 

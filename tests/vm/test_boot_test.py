@@ -113,6 +113,70 @@ def test_each_check_holds_or_does_not(account: Account, served: Path) -> None:
     assert int(suite.get("failures", "0")) == sum(not holds for _, holds in CHECKS)
 
 
+# Stands for goss, which is no package of Debian: it finds /etc/passwd, and misses /no/such.
+GOSS = """\
+#!/bin/sh
+[ "$1 $3 $4 $5" = "--gossfile validate --format json" ] && grep -q '^file:$' "$2" || exit 64
+one='"resource-type": "File", "property": "exists", "resource-id"'
+echo "{\\"results\\": [{$one: \\"/etc/passwd\\", \\"successful\\": true},"
+echo "{$one: \\"/no/such\\", \\"successful\\": false, \\"summary-line\\": \\"it is not there\\"}],"
+echo '"summary": {"test-count": 2}}'
+exit 1
+"""
+TESTS = """\
+def test_system(host):
+    assert host.system_info.distribution == "debian"
+    assert host.package("systemd").is_installed
+    assert host.service("systemd-journald").is_running
+    assert host.user("admin").exists
+
+def test_writes(host):
+    assert host.run("touch /etc/of-a-test").succeeded
+    assert host.check_output("head -c 200000 /dev/zero | wc -c") == "200000"
+
+def test_server(host):
+    assert not host.exists("sshd")
+    assert host.package("emacs").is_installed
+"""
+
+
+def test_tests_of_other_frameworks_are_checks_and_change_nothing(
+    account: Account, copy: Path
+) -> None:
+    """The image has no SSH server and gets no address, and nothing of the tests is left."""
+    mutations.put(copy, "/usr/local/bin/goss", GOSS, mode="0100755")
+    before = sha256(copy)
+    tests = account.make_directory("tests")
+    account.write(tests / "test_image.py", TESTS)
+    account.write(account.directory / "goss.yaml", "file:\n  /etc/passwd: {exists: true}\n")
+    checks = account.write(
+        account.directory / "goss.yml", "{goss: goss.yaml, checks: [user: admin]}"
+    )
+    junit, page = account.directory / "tests.xml", account.directory / "tests.html"
+    files = ("--junit", junit, "--report", page, "--evidence", account.make_directory("tested"))
+    outcome = account.run(
+        "boot-test", copy, "--checks", checks, "--testinfra", tests, "--json", *files
+    )
+    assert outcome.status == 4, outcome.stderr
+    verdict = outcome.json()
+    assert verdict["status"] == "checks-failed"
+    assert {check["name"]: check["passed"] for check in verdict["checks"]} == {
+        "user admin": True,
+        "goss File /etc/passwd exists": True,
+        "goss File /no/such exists": False,
+        "testinfra test_image.py::test_system": True,
+        "testinfra test_image.py::test_writes": True,
+        "testinfra test_image.py::test_server": False,
+    }
+    (suite,) = ET.parse(junit).getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("7", "2")
+    assert "test_image.py::test_server" in page.read_text()
+    assert "systemd" in (account.directory / "tested/bios/journal.txt").read_text()
+    assert sha256(copy) == before
+    assert [path.name for path in tests.iterdir()] == ["test_image.py"]
+    assert leftovers(account) == []
+
+
 def test_a_prompt_on_the_console_is_a_weak_verdict(account: Account, built: Built) -> None:
     outcome = account.run("boot-test", built[1] / "minimal-test.raw", "--console-only", "--json")
     assert outcome.status == 0, outcome.stdout

@@ -10,9 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from particle_os.boot import files, probe
+from particle_os.boot import probe, questioning
 from particle_os.boot.disk_use import DiskUse
-from particle_os.boot.judgement import check_results, judge
 from particle_os.boot.observation.verdict import (
     BootProgress,
     CheckResult,
@@ -27,10 +26,6 @@ from particle_os.system.deadline import Deadline
 from particle_os.vm.chardev import Chardev, connected
 from particle_os.vm.console import TAIL_LINES, QemuEnded
 from particle_os.vm.machine import Machine, running
-
-# The files do not affect the verdict, so a journal that takes longer is left out.
-FILES_SECONDS = 10.0
-PLOT_SECONDS = 45.0
 
 
 class Undecided(InfrastructureError):
@@ -131,20 +126,12 @@ class _Attempt:
         self.request.evidence.take_screen(self.machine)
         if failure is not None:
             return self._observed(self.disk_use.explain(failure, self.request))
-        found = self._judged()
+        asked = self.request, self.machine, self.answer, self.nonce
+        found = self._observed(*questioning.results(*asked, last_boot=not shut_down))
         if found.passed and shut_down:
             return self._shut_down(found)
-        self._fetch_files()
+        questioning.fetch_files(*asked)
         return found
-
-    def _judged(self) -> Observation:
-        data = self.answer.data
-        facts = probe.facts(data, self.nonce)
-        emulated = self.request.acceleration.name == "tcg"
-        checks = check_results(
-            self.request.checks, data, self.nonce, self.machine, emulated=emulated
-        )
-        return self._observed(judge(facts, checks), facts, checks)
 
     def _shut_down(self, found: Observation) -> Observation:
         self.answer.send(b"poweroff\n")
@@ -186,17 +173,3 @@ class _Attempt:
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.started, 3)
-
-    def _fetch_files(self) -> None:
-        evidence = self.request.evidence
-        seconds = FILES_SECONDS + (PLOT_SECONDS if evidence.plot else 0)
-        deadline = Deadline.after(seconds * self.request.acceleration.factor, "the journal")
-        files.fetch(
-            self.machine,
-            self.answer,
-            self.nonce,
-            evidence.directory,
-            evidence.gate,
-            deadline,
-            with_plot=evidence.plot,
-        )

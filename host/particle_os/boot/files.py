@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from particle_os.boot import plot
-from particle_os.boot.probe import end_marker
 from particle_os.errors import InfrastructureError, printable
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
@@ -28,6 +27,11 @@ LINES = 20_000
 LINE_CHARACTERS = 1000
 POLL_SECONDS = 0.2
 PREFIX = "file:"
+
+
+def first_marker(nonce: str) -> bytes:
+    """Returns the line that the probe sends before the first file."""
+    return f"PARTICLE-OS-FILES {nonce}".encode()
 
 
 def last_marker(nonce: str) -> bytes:
@@ -68,8 +72,8 @@ def write(data: bytes, nonce: str, directory: Path, gate: Gate) -> None:
 
 
 def _files(data: bytes, nonce: str) -> dict[str, bytes]:
-    """Returns the files after this run's marker; incomplete lines are skipped."""
-    rest = data.partition(end_marker(nonce))[2].partition(last_marker(nonce))[0]
+    """Returns the files between this run's markers; incomplete lines are skipped."""
+    rest = data.partition(first_marker(nonce))[2].partition(last_marker(nonce))[0]
     found = {}
     for line in rest.decode("ascii", "replace").replace("\r", "").split("\n")[:-1]:
         name, _, value = line.partition(" ")

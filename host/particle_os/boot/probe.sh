@@ -3,31 +3,54 @@
 # emulation each program takes a quarter of a second to start, so the shell does most of the work.
 exec >/dev/ttyS1 2>/dev/null
 
+# Runs a program for at most $seconds, and writes its status, or "late", to the file $status.
+limited() {
+	# A program that never ends leaves this status.
+	echo late >"$status"
+	read -r begun _ </proc/uptime
+	timeout -k 2 -- "$seconds" "$@" </dev/null
+	ended=$?
+	read -r now _ </proc/uptime
+	# A program may itself end with 124 or 137: time decides. The 1 keeps 08 from being octal.
+	took=$(((${now%.*} - ${begun%.*}) * 100 + 1${now#*.} - 1${begun#*.}))
+	case $ended in
+	124 | 137) [ "$took" -lt "$((seconds * 100))" ] || ended=late ;;
+	esac
+	echo "$ended" >"$status"
+}
+
+# Passes on at most $1 bytes of the output of such a program, and reads the rest.
+bounded() {
+	# A daemon that the program left behind may hold the pipe open.
+	timeout "$((seconds + 2))" cat | {
+		head -c "$1"
+		cat >/dev/null
+	}
+}
+
 # Runs a program for a check; answers with up to 64 KiB of its output and its status, or "late".
 # $1: the check's number, $2: the time limit in seconds, then the program and its arguments.
 try() {
 	number=$1 seconds=$2 status=$RUNTIME_DIRECTORY/status
 	shift 2
-	# A program that never ends leaves this status.
-	echo late >"$status"
 	printf 'reply:%s ' "$number"
+	limited "$@" 2>&1 | bounded 65536 | base64 -w0
+	read -r status <"$status"
+	echo " $status"
+}
+
+# Runs the command in the file $2 for a test of the host; answers with up to 1 MiB of its output, up
+# to 64 KiB of its errors, and its status. $1: the number of the order, $3: the limit in seconds.
+run() {
+	seconds=$3 status=$RUNTIME_DIRECTORY/status errors=$RUNTIME_DIRECTORY/errors
+	export HOME=/root
+	printf 'ran:%s ' "$1"
+	# The errors go into the inner pipe, the output into the outer one.
 	{
-		read -r begun _ </proc/uptime
-		timeout -k 2 -- "$seconds" "$@" </dev/null 2>&1
-		ended=$?
-		read -r now _ </proc/uptime
-		# A program may itself end with 124 or 137: time decides. The 1 keeps 08 from being octal.
-		took=$(((${now%.*} - ${begun%.*}) * 100 + 1${now#*.} - 1${begun#*.}))
-		case $ended in
-		124 | 137) [ "$took" -lt "$((seconds * 100))" ] || ended=late ;;
-		esac
-		echo "$ended" >"$status"
-	} |
-		# A daemon that the program left behind may hold the pipe open.
-		timeout "$((seconds + 2))" cat | {
-		head -c 65536
-		cat >/dev/null
-	} | base64 -w0
+		limited sh "$2" 2>&1 >&3 3>&- | bounded 65536 >"$errors" 3>&-
+	} 3>&1 | bounded 1048576 | base64 -w0
+	printf ' '
+	base64 -w0 <"$errors"
 	read -r status <"$status"
 	echo " $status"
 }
@@ -42,6 +65,7 @@ file() {
 
 # Hands over the files for people, including a plot if $2 is set; see files.py.
 files() {
+	echo "PARTICLE-OS-FILES $1"
 	file packages.txt dpkg-query -W -f '${Package} ${Version} ${Architecture} ${Installed-Size}\n'
 	file journal.txt journalctl --boot --output short-monotonic --lines 10000 --no-pager --quiet
 	# A plot queries systemd for each unit, which takes long under emulation. sed removes the
@@ -143,11 +167,20 @@ cat "$CREDENTIALS_DIRECTORY"/particle-os.questions.* | while read -r number seco
 	try "$number" "$seconds" "$@"
 done
 echo "PARTICLE-OS-PROBE-END $1"
-# The host looks at the running system from outside first. Then it may order files or a shutdown.
-while read -r order; do
+# The host looks at the running system from outside first. Then it may order commands for its tests,
+# files, or a shutdown. A command comes in pieces, with octal escapes for special characters.
+command=$RUNTIME_DIRECTORY/command
+while read -r order number rest; do
 	case $order in
-	files) files "$1" '' ;;
-	"files plot") files "$1" plot ;;
+	put)
+		printf '%b' "$rest" >>"$command"
+		echo "taken:$number"
+		;;
+	run)
+		run "$number" "$command" "$rest"
+		rm -f "$command"
+		;;
+	files) files "$1" "$number" ;;
 	poweroff) systemctl poweroff --no-block ;;
 	esac
 done </dev/ttyS1

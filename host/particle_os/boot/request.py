@@ -39,6 +39,9 @@ class BootRequest:
     on_phase: Callable[[str, float], None]
     console_only: bool
     variant: Variant = USUAL
+    # The tests of other frameworks: a directory for pytest-testinfra, the content of a goss file.
+    testinfra: Path | None = None
+    goss: bytes | None = None
 
     @property
     def reboots(self) -> bool:

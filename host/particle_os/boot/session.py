@@ -46,14 +46,18 @@ def boot(
     timeout: float | None = None,
     on_phase: Callable[[str, float], None] = _ignore_phase,
     console_only: bool = False,
+    testinfra: Path | None = None,
+    goss: bytes | None = None,
 ) -> Verdict:
     """Boots `image` on one machine and returns the verdict; the image is never written.
 
     A boot passes only if all `checks` hold. `evidence` is kept for every outcome. `variant`
     describes the machine; `timeout` limits each boot, in seconds. `on_phase` receives each phase
     and the seconds until it appeared. With `console_only`, the system is not questioned and a
-    login prompt is enough. Raises InfrastructureError when QEMU or the host fails (Undecided after
-    the start of a machine), and UsageError when the headers of the image are damaged.
+    login prompt is enough. The tests in the directory `testinfra`
+    and in the content of the file `goss` must pass, too. Raises InfrastructureError when QEMU or
+    the host fails (Undecided after the start of a machine), and UsageError when the headers of the
+    image are damaged.
     """
     check_readable(image, format)
     directory.mkdir(mode=0o700)
@@ -70,6 +74,8 @@ def boot(
         on_phase=on_phase,
         console_only=console_only,
         variant=variant,
+        testinfra=testinfra,
+        goss=goss,
     )
     found = _boot_repeatedly(request, directory)
     return evidence.gate.hide(found.verdict(variant.firmware, variant.devices))

@@ -42,6 +42,7 @@ def _unit_checks(
               help="The firmware: bios (default), uefi, or uefi-secure (Secure Boot).")  # fmt: skip
 @click.option("--checks", "checks_file", type=option.PathType(), metavar="FILE",
               help="A YAML file with the keys of 'boot-test' in a recipe.")  # fmt: skip
+@option.TESTINFRA
 @click.option("--console-only", is_flag=True,
               help="Wait for a login prompt only, without asking the system: weak.")  # fmt: skip
 @option.ACCEL
@@ -68,7 +69,7 @@ def boot_test_command(
     accel: accel.Mode, disk: tuple[str, ...], network_card: tuple[str, ...], tpm: bool,
     memory: tuple[str, ...], processors: tuple[int, ...], timeout: int | None,
     junit_file: Path | None, report_file: Path | None, evidence_directory: Path | None,
-    console_only: bool, template: str,
+    console_only: bool, template: str, testinfra: Path | None,
 ) -> None:  # fmt: skip
     """Boot IMAGE through a temporary overlay and report whether its system came up."""
     read = [image, checks_file] if checks_file else [image]
@@ -76,9 +77,9 @@ def boot_test_command(
     check_writable(report_file, [*read, junit_file] if junit_file else read)
     found = image_format(image, given_format)
     make_writable(evidence_directory)
-    wanted = loading.load_boot_test(checks_file)
+    wanted, goss = loading.load_boot_test(checks_file)
     checks = (*units, *wanted.checks)
-    if console_only and checks:
+    if console_only and (checks or goss is not None or testinfra is not None):
         raise UsageError("--console-only does not ask the system, so that no check can be made")
     names = (firmware,) if firmware else wanted.firmware or DEFAULT
     devices = wanted.devices.changed(
@@ -90,7 +91,7 @@ def boot_test_command(
     )
     machines = variants(names, devices, wanted.network, wanted.user_data)
     test = boot_test.BootTestJob(
-        image, found, machines, checks, timeout, console_only, evidence_directory
+        image, found, machines, checks, timeout, console_only, evidence_directory, testinfra, goss
     )
     with output.progress_shown() as progress:
         report = boot_test.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -104,6 +105,18 @@ def _negated(context: click.Context, parameter: click.Parameter, value: bool) ->
     return not value
 
 
+def _with_testinfra(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    if value is not None and not context.resilient_parsing:
+        from particle_os.boot.frameworks import testinfra
+
+        if not testinfra.is_installed():
+            command = f"{sys.executable} -m pip install pytest-testinfra"
+            raise click.BadParameter(f"pytest-testinfra is not installed; run: {command}")
+    return value
+
+
 def _seconds(context: click.Context, parameter: click.Parameter, hours: int) -> int:
     return hours * 3600
 
@@ -181,6 +194,10 @@ def memory_option(default: str) -> Callable[[Any], Any]:
     return click.option("--memory", callback=_size, metavar="SIZE", help=text)
 
 
+TESTINFRA = click.option(
+    "--testinfra", type=PathType(exists=True), metavar="DIRECTORY", callback=_with_testinfra,
+    help="Also run these tests with pytest-testinfra: on this host, as you.",
+)  # fmt: skip
 DISKS = click.option(
     "--devices", "disk", type=click.Choice(DISK_BUSES), multiple=True,
     help="The kind of disk. The image boots once with each combination of the repeatable options."

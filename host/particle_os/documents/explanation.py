@@ -49,7 +49,8 @@ class Vocabulary:
     list of several kinds, and `item` is the noun for such an item. Each item has one of
     `item_keys`. `unknown_item` is the code of the error about a kind that does not exist. `hints`
     gives the replacement for an unknown word and `number_hints` the replacement for a number, both
-    by the option's name. `synonyms` are words of other programs for a key. The options in
+    by the option's name. `synonyms` are words of other programs for a key, and
+    `key_hints` say what takes the place of an unknown key. The options in
     `commands` are split as a shell splits them.
     """
 
@@ -62,6 +63,7 @@ class Vocabulary:
     number_hints: Mapping[str, str] = field(default_factory=dict)
     commands: Collection[str] = ()
     synonyms: Mapping[str, str] = field(default_factory=dict)
+    key_hints: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Fault:
@@ -169,7 +171,8 @@ def _is_tag(node: Node | None, part: int | str) -> bool:
 
 def _unknown_key(fault: _Fault) -> None:
     allowed = list(fault.words.names(fault.key[:-1]))
-    hint = did_you_mean(fault.meant(fault.name.rstrip(":=…"), allowed), allowed)
+    known = fault.words.key_hints.get(fault.name)
+    hint = known or did_you_mean(fault.meant(fault.name.rstrip(":=…"), allowed), allowed)
     mark = fault.source.mark(fault.key, of_key=True)
     fault.problem(mark, "unknown-key", f"unknown key '{fault.name}'", hint)
 

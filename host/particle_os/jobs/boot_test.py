@@ -37,6 +37,9 @@ class BootTestJob:
     console_only: bool = False
     # The directory that keeps console, screen and journal; None keeps them for the report only.
     evidence: Path | None = None
+    # A directory of tests for pytest-testinfra, and the content of a goss file.
+    testinfra: Path | None = None
+    goss: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ def boot(
         timeout=test.timeout,
         on_phase=progress.boot_phase,
         console_only=test.console_only,
+        testinfra=test.testinfra,
+        goss=test.goss,
     )
 
 

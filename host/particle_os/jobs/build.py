@@ -151,6 +151,7 @@ class _Build(Execution):
             image.driver,
             variants(loaded.firmwares, wanted.devices, loaded.address, wanted.user_data),
             wanted.checks,
+            goss=loaded.goss,
         )
         with self.progress.phase("boot test"):
             for variant in test.variants:

@@ -17,7 +17,7 @@ from particle_os.recipe.model import BootTest, LoadedRecipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes import legacy
 from particle_os.recipe.passes.reading import Pass, Reading
-from particle_os.recipe.passes.structure import check_length
+from particle_os.recipe.passes.structure import check_length, read_goss
 from particle_os.recipe.passes.table import PASSES, advised, run
 from particle_os.recipe.variables import Variables
 
@@ -146,16 +146,18 @@ def _wrap(kind: str, reading: Reading) -> None:
     source.root = Node(recipe, options.mark)
 
 
-def load_boot_test(path: Path | None) -> BootTest:
+def load_boot_test(path: Path | None) -> tuple[BootTest, bytes | None]:
     """Reads a file with the content of `boot-test` in a recipe; without a file, all is default.
 
-    Raises InvalidDocument with all problems.
+    Returns it with the content of the file of goss tests that it names, which must be in its own
+    directory. Raises InvalidDocument with all problems.
     """
     if path is None:
-        return BootTest()
+        return BootTest(), None
     source = foreign_recipe.load(path)
     check_length(source, ("checks",))
+    goss = read_goss(source, ("goss",), source.path.parent)
     try:
-        return validation.validate(source, BootTest, vocabulary(source, ("boot-test",)))
+        return validation.validate(source, BootTest, vocabulary(source, ("boot-test",))), goss
     except InvalidDocument:
         raise advised(source) from None

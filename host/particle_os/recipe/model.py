@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 from particle_agent.contract.findings import ERRORS
-from particle_agent.contract.options import AtLeastOne, Options, Text
+from particle_agent.contract.options import AtLeastOne, HostPath, Options, Text
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.output.qemu import BootFirmware, Qemu
 from particle_agent.stages.software.apt import Apt
@@ -58,6 +58,10 @@ class BootTest(Options):
     """User data for cloud-init, at most 64 KiB: the test machine has a data source (NoCloud) with
     it."""
 
+    goss: HostPath | None = None
+    """A file of tests for goss, at most 64 KiB, relative to the recipe. The image has the program
+    goss, which runs them."""
+
     def __post_init__(self) -> None:
         if self.firmware is not None and len(set(self.firmware)) < len(self.firmware):
             raise ValueError("firmware: each is named once")
@@ -100,7 +104,7 @@ class LoadedRecipe:
     `recipe` has only the stages for its architecture. `notes` explain why other stages are left
     out, and hold everything else that is worth a remark but no error. `attachments` are the files
     of the host that each stage names. `files` maps each file that the recipe was read from to its
-    SHA-256 digest.
+    SHA-256 digest. `goss` is the content of the file of goss tests.
     """
 
     recipe: Recipe
@@ -109,6 +113,7 @@ class LoadedRecipe:
     attachments: Attachments
     files: Mapping[Path, str]
     notes: tuple[Problem, ...] = ()
+    goss: bytes | None = None
 
     @property
     def disk(self) -> Qemu:

@@ -31,6 +31,10 @@ SYNONYMS = {
     "apt-keys": "key", "group-id": "gid", "user-id": "uid", "size-mib": "size", "steps": "stages",
     "actions": "stages", "filesystem": "file-system", "bootloader": "boot-loader",
 }  # fmt: skip
+KEY_HINTS = {
+    "testinfra": "a recipe cannot run Python on the host; name the tests on the command line, by "
+    "'boot-test --testinfra DIRECTORY'",
+}
 # YAML turns an octal number into an integer, which a message shows in decimal digits.
 NUMBER_HINTS = {
     "mode": "put it in quotes, in octal digits as in '0755'",
@@ -51,6 +55,7 @@ def vocabulary(source: Source, place: Key = ()) -> Vocabulary:
         number_hints=NUMBER_HINTS,
         commands=("command",),
         synonyms=SYNONYMS,
+        key_hints=KEY_HINTS,
     )
 
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from particle_os.boot import attempt, files, probe
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.observation.verdict import BootProgress
+from particle_os.boot.frameworks import suites
+from particle_os.boot.observation.verdict import BootProgress, CheckResult
 from particle_os.boot.request import BootRequest
 from particle_os.errors import InfrastructureError, NotEnoughSpace
 from particle_os.system.gate import Gate
@@ -32,12 +33,12 @@ def boot(tmp_path, monkeypatch):
 
     def run(
         until_answer=None, until_off=None, state="running", shut_down=False,
-        image_format="raw", disk_error=None,
+        image_format="raw", disk_error=None, goss=None, alive=True,
     ):  # fmt: skip
         done = []
         device = SimpleNamespace(data=answer(state), send=done.append)
         console = SimpleNamespace(
-            is_alive=lambda: True, transcript=SimpleNamespace(tail=lambda: ["the last line"])
+            is_alive=lambda: alive, transcript=SimpleNamespace(tail=lambda: ["the last line"])
         )
         watch = SimpleNamespace(
             progress=BootProgress(PHASES, restarts=1),
@@ -50,11 +51,17 @@ def boot(tmp_path, monkeypatch):
             monitor = SimpleNamespace(disk_error=lambda: disk_error)
             yield SimpleNamespace(console=console, monitor=monitor, directory=tmp_path)
 
+        def suite(tests, file, machine, answer, factor):
+            if file is not None:
+                done.append(file)
+            return (CheckResult(name="goss", passed=file is None, detail="no"),) if file else ()
+
         monkeypatch.setattr(attempt, "running", running)
         monkeypatch.setattr(attempt, "connected", lambda *arguments: nullcontext(device))
         monkeypatch.setattr(attempt, "Watch", lambda *arguments, **options: watch)
         monkeypatch.setattr(attempt.secrets, "token_hex", lambda size: NONCE)
         monkeypatch.setattr(Evidence, "take_screen", lambda self, machine: done.append("screen"))
+        monkeypatch.setattr(suites, "results", suite)
         monkeypatch.setattr(files, "fetch", lambda *more, with_plot: done.append("files"))
         request = BootRequest(
             image=tmp_path / "x.raw", format=image_format, acceleration=accel.TCG,
@@ -62,6 +69,7 @@ def boot(tmp_path, monkeypatch):
             checks=[],
             evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
             memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: None, console_only=False,
+            goss=goss,
         )  # fmt: skip
         request.evidence.clear()
         overlay, directory = tmp_path / "overlay", tmp_path / "machine"
@@ -94,6 +102,28 @@ def test_a_system_that_passes_is_shut_down_when_it_boots_again(boot):
     found, done = boot(shut_down=True)
     assert (found.status, found.console_tail) == ("passed", ())
     assert done == ["screen", b"poweroff\n"]
+
+
+def test_a_test_of_another_framework_fails_as_a_check_does(boot):
+    found, done = boot(goss=b"file")
+    assert (found.status, found.message) == ("checks-failed", "goss: no")
+    assert [check.name for check in found.checks] == ["goss"]
+    assert done == ["screen", b"file", "files"]
+
+
+def test_the_tests_of_other_frameworks_run_at_the_last_boot(boot):
+    found, done = boot(goss=b"file", shut_down=True)
+    assert (found.status, done) == ("passed", ["screen", b"poweroff\n"])
+
+
+def test_no_test_runs_in_a_system_that_is_in_emergency_mode(boot):
+    found, done = boot(goss=b"file", state="maintenance")
+    assert (found.status, done) == ("emergency-mode", ["screen", "files"])
+
+
+def test_a_machine_that_has_ended_has_no_files(boot):
+    _, done = boot(alive=False)
+    assert done == ["screen"]
 
 
 def test_a_system_that_does_not_shut_down_fails(boot):

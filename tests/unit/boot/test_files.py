@@ -6,7 +6,6 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from particle_os.boot import files, plot
-from particle_os.boot.probe import end_marker
 from particle_os.system.gate import Gate
 from particle_os.vm.console import QemuEnded
 
@@ -38,7 +37,7 @@ def line(name, content):
 
 def answer(*lines, nonce=NONCE, whole=True):
     last = [files.last_marker(nonce).decode()] if whole else []
-    text = "\r\n".join([end_marker(nonce).decode(), "files", *lines, *last, ""])
+    text = "\r\n".join(["files", files.first_marker(nonce).decode(), *lines, *last, ""])
     return text.encode()
 
 
@@ -147,7 +146,7 @@ def test_the_probe_hands_over_what_the_host_reads(tmp_path):
     for name, body in outputs.items():
         (programs / name).write_text(f"#!/bin/sh\n{body}\n")
         (programs / name).chmod(0o755)
-    text = f'{functions}\necho "{end_marker(NONCE).decode()}"\nfiles {NONCE} plot'
+    text = f"{functions}\nfiles {NONCE} plot"
     done = subprocess.run(
         ["sh", "-c", text], env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True,
         timeout=HANG_SECONDS,

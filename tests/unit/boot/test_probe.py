@@ -85,7 +85,7 @@ def test_arguments_arrive_as_they_were(shell):
     """Runs the loop of probe.sh with a `try` that prints its arguments."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()
     loop = script[script.index("	set --\n") : script.index("	try ")]
-    line = " ".join(f".{questions._escaped(word)}" for word in WORDS)
+    line = " ".join(f".{questions.escaped(word.encode())}" for word in WORDS)
     shown = f"read -r words\n{loop}\nprintf '<%s>' \"$@\"\n"
     done = subprocess.run([shell, "-c", shown], input=line, capture_output=True, text=True)
     assert done.stdout == "".join(f"<{word}>" for word in WORDS)

@@ -1,5 +1,6 @@
 """Each option of a command arrives at the job where it has its effect."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -91,6 +92,26 @@ def test_each_option_of_a_boot_test_arrives(image, tested, found, tmp_path, monk
     assert third.console_only is True
     assert found[0] == ("tcg", "debian-trixie")
     assert page.read_text() == "<html>"
+
+
+def test_tests_of_other_frameworks_arrive(image, tested, tmp_path):
+    checks, tests = tmp_path / "checks.yml", tmp_path / "tests"
+    tests.mkdir()
+    checks.write_text("goss: goss.yaml\n")
+    (tmp_path / "goss.yaml").write_text("file: {}\n")
+    run("boot-test", image, "--checks", checks, "--testinfra", tests)
+    assert [(job.testinfra, job.goss) for job in tested] == [(tests, b"file: {}\n")]
+    for given in (("--checks", checks), ("--testinfra", tests)):
+        result = run("boot-test", image, "--console-only", *given)
+        assert (result.exit_code, len(tested)) == (2, 1)
+        assert "--console-only does not ask the system" in result.stderr
+
+
+def test_tests_without_their_framework_start_nothing(image, tested, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "testinfra", None)
+    result = run("boot-test", image, "--testinfra", tmp_path)
+    assert (result.exit_code, tested) == (2, [])
+    assert "-m pip install pytest-testinfra" in result.stderr
 
 
 def test_a_boot_test_needs_its_firmware_before_it_starts(image, tested, monkeypatch):

@@ -291,6 +291,20 @@ def test_a_boot_test_decides_what_becomes_of_the_image(world, monkeypatch, statu
     assert (images / "server.raw").exists()
 
 
+def test_the_goss_file_of_a_recipe_reaches_the_boot_test(world, monkeypatch):
+    def boot(image, acceleration, *, goss, testinfra, **options):
+        asked.append((goss, testinfra))
+        return Verdict(status="passed", seconds=1.0, message="seen")
+
+    asked = []
+    monkeypatch.setattr(session, "boot", boot)
+    (world.path / "goss.yaml").write_text("file: {}\n")
+    recipe = world.path / "server.yml"
+    recipe.write_text(recipe.read_text() + "boot-test: {firmware: [bios], goss: goss.yaml}\n")
+    built(world, boot_test=True)
+    assert asked == [(b"file: {}\n", None)]
+
+
 def test_a_host_that_fails_in_the_boot_test_fails_the_build(world, monkeypatch):
     def boot(image, acceleration, **options):
         raise InfrastructureError("QEMU is gone")

@@ -24,15 +24,15 @@ def questions(checks: Sequence[Check]) -> Iterator[bytes]:
     for number, check in enumerate(checks):
         lines = []
         for index, argv in enumerate(check.asks()):
-            words = " ".join(f".{_escaped(word)}" for word in argv)
+            words = " ".join(f".{escaped(word.encode())}" for word in argv)
             lines.append(f"{number}.{index} {check.seconds} {words}\n")
         yield "".join(lines).encode()
 
 
-def _escaped(word: str) -> str:
+def escaped(word: bytes) -> str:
     """A word for `printf %b` of any shell; special bytes become octal escapes."""
     plain = b"%+,-./:=@_"
     return "".join(
         chr(byte) if byte in plain or (chr(byte).isalnum() and byte < 128) else f"\\0{byte:03o}"
-        for byte in word.encode()
+        for byte in word
     )

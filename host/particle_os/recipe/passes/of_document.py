@@ -47,6 +47,10 @@ def _check_length(reading: Reading) -> None:
     structure.check_length(reading.source, ("boot-test", "checks"))
 
 
+def _read_goss(reading: Reading) -> None:
+    reading.goss = structure.read_goss(reading.source, ("boot-test", "goss"), reading.inside)
+
+
 OF_DOCUMENT = (
     Pass("variables", _replace_variables),
     Pass("older forms", _update),
@@ -57,4 +61,5 @@ OF_DOCUMENT = (
     Pass("order of the stages", structure.check_order),
     Pass("firmware", structure.check_firmware),
     Pass("length of the checks", _check_length),
+    Pass("goss file", _read_goss),
 )

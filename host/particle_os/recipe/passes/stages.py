@@ -126,6 +126,7 @@ def attach_files(reading: Reading) -> None:
         places=tuple(places),
         attachments=tuple(found),
         files=source.files,
+        goss=reading.goss,
     )
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from particle_agent.stages.output.qemu import BootFirmware, Qemu
 
 from particle_os.documents import validation
 from particle_os.documents.document import Key, Node, Source
+from particle_os.documents.words import unlike_a_path
 from particle_os.recipe.checks import questions
+from particle_os.recipe.files.inside import outside
 from particle_os.recipe.model import BootTest, stage_kinds
 from particle_os.recipe.passes import conditions
 from particle_os.recipe.passes.reading import Reading
+from particle_os.system.regular_file import read_regular
+
+GOSS_BYTES = 1 << 16
 
 
 def check_order(reading: Reading) -> None:
@@ -94,3 +100,23 @@ def check_length(source: Source, place: Key) -> None:
     if index is not None:
         mark = source.mark((*place, index))
         source.problem(mark, "bad-value", f"checks: {questions.TOO_LONG}", questions.TOO_LONG_HINT)
+
+
+def read_goss(source: Source, key: Key, inside: Path | None) -> bytes | None:
+    """Returns the content of the goss file that the document names at `key`, if it names one.
+
+    The file must be in the directory `inside`, unless it is None. Notes a file that cannot be read.
+    """
+    node = source.node(key)
+    if node is None or not isinstance(node.value, str) or node.unknown:
+        return None
+    path = node.mark.path.parent / node.value
+    try:
+        if fault := outside(path, inside):
+            raise ValueError(fault)
+        return read_regular(path, GOSS_BYTES)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        shown = unlike_a_path(node.value) or node.value
+        source.problem(node.mark, "no-file", f"{shown}: {why}")
+        return None

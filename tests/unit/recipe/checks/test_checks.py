@@ -208,7 +208,7 @@ checks:
 def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
     path = tmp_path / "checks.yml"
     path.write_text(ONE_OF_EACH)
-    checks = loading.load_boot_test(path).checks
+    checks = loading.load_boot_test(path)[0].checks
     assert {type(check) for check in checks} == set(KINDS)
     assert MemoryCheck(memory="512M").bytes == 512 << 20
     assert [c for c in checks if isinstance(c, HttpCheck)] == [
@@ -236,7 +236,7 @@ def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
 def test_what_may_be_in_an_image_can_be_asked_for(tmp_path, check):
     path = tmp_path / "checks.yml"
     path.write_text(f"checks:\n- {check}\n")
-    (check,) = loading.load_boot_test(path).checks
+    (check,) = loading.load_boot_test(path)[0].checks
     assert probe.credentials("0" * 32, [check])
 
 
@@ -288,7 +288,7 @@ def test_the_example_of_the_guide_is_valid_and_has_one_check_of_each_kind(tmp_pa
     (example,) = (text for text in examples if "checks:" in text)
     path = tmp_path / "checks.yml"
     path.write_text(example)
-    wanted = loading.load_boot_test(path)
+    wanted, _ = loading.load_boot_test(path)
     assert wanted.firmware == ("bios", "uefi")
     assert {type(check) for check in wanted.checks} == set(KINDS)
 

@@ -1,0 +1,54 @@
+"""Questions a system that has answered: its checks, the tests of other frameworks, its files."""
+
+from __future__ import annotations
+
+from particle_os.boot import files, probe
+from particle_os.boot.frameworks import suites
+from particle_os.boot.judgement import check_results, judge
+from particle_os.boot.observation.verdict import CheckResult, Outcome
+from particle_os.boot.request import BootRequest
+from particle_os.system.deadline import Deadline
+from particle_os.vm.chardev import Chardev
+from particle_os.vm.machine import Machine
+
+# The files do not affect the verdict, so a journal that takes longer is left out.
+FILES_SECONDS = 10.0
+PLOT_SECONDS = 45.0
+
+
+def results(
+    request: BootRequest, machine: Machine, answer: Chardev, nonce: str, *, last_boot: bool
+) -> tuple[Outcome, dict[str, str], tuple[CheckResult, ...]]:
+    """Returns the outcome of a boot, the facts about the system, and the results of the checks.
+
+    The tests of other frameworks run at the last boot. They cannot run in emergency mode. Raises
+    InfrastructureError when the host fails.
+    """
+    data = answer.data
+    facts = probe.facts(data, nonce)
+    emulated = request.acceleration.name == "tcg"
+    checks = check_results(request.checks, data, nonce, machine, emulated=emulated)
+    outcome = judge(facts, checks)
+    if last_boot and outcome[0] != "emergency-mode":
+        factor = request.acceleration.factor
+        checks += suites.results(request.testinfra, request.goss, machine, answer, factor)
+        outcome = judge(facts, checks)
+    return outcome, facts, checks
+
+
+def fetch_files(request: BootRequest, machine: Machine, answer: Chardev, nonce: str) -> None:
+    """Keeps the files that the system hands over for people in the evidence."""
+    if not machine.console.is_alive():
+        return
+    evidence = request.evidence
+    seconds = FILES_SECONDS + (PLOT_SECONDS if evidence.plot else 0)
+    deadline = Deadline.after(seconds * request.acceleration.factor, "the journal")
+    files.fetch(
+        machine,
+        answer,
+        nonce,
+        evidence.directory,
+        evidence.gate,
+        deadline,
+        with_plot=evidence.plot,
+    )
