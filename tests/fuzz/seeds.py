@@ -315,6 +315,16 @@ def answers() -> list[bytes]:
     return [b"\r\n".join(lines) + b"\r\n"]
 
 
+def ran() -> list[bytes]:
+    """The answer of a probe to a command, and the results of goss."""
+    results = (
+        b'{"results": [{"resource-type": "File", "resource-id": "/a", "property": "exists", '
+        b'"successful": false, "skipped": true, "summary-line": "x"}], '
+        b'"summary": {"test-count": 1}}'
+    )
+    return [b"taken:1\r\nran:2 %s  1\r\n" % base64.b64encode(results), results]
+
+
 def facts() -> list[bytes]:
     """The facts of a system."""
     return [b"\x1estate\nrunning\n\x1ejournal:x.service\none\ntwo \x1b[31m\n\x1efailed\n"]

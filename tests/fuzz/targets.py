@@ -21,6 +21,7 @@ from particle_agent.contract.packages import Loose
 from particle_os.apt import deb822, directory
 from particle_os.base import oci, tarball
 from particle_os.boot import contents, files, plot, probe
+from particle_os.boot.frameworks import goss, image_shell
 from particle_os.boot.observation import screen, shown_console, signs
 from particle_os.egress import request
 from particle_os.errors import InvalidDocument, ParticleError, UsageError
@@ -220,7 +221,18 @@ def _answer(data: bytes) -> None:
     text = b"\n".join([probe.begin_marker("0"), data, probe.end_marker("0"), b""])
     probe.facts(text, "0")
     probe.replies(text, "0", [CommandCheck(command=["true"])])
-    files.write(text + data + files.last_marker("0"), "0", Path(), Gate())
+    sent = b"\n".join([files.first_marker("0"), data, files.last_marker("0")])
+    files.write(text + sent, "0", Path(), Gate())
+
+
+def _ran(data: bytes) -> None:
+    """The lines of a probe that has run a command, and the output of goss."""
+    list(goss.read(image_shell.Ran(1, data, b"")))
+    for found in image_shell.RAN.finditer(data):
+        try:
+            list(goss.read(image_shell.decoded(found)))
+        except image_shell.NotRun:
+            continue
 
 
 def _facts(data: bytes) -> None:
@@ -298,6 +310,7 @@ TARGETS = {
     "gate": Target(function=_gate, seeds=seeds.consoles, size=256 * KIB),
     "screen": Target(function=_screen, seeds=seeds.screens, size=screen.TEXT_BYTES),
     "answer": Target(function=_answer, seeds=seeds.answers, size=MIB),
+    "ran": Target(function=_ran, seeds=seeds.ran, size=MIB),
     "facts": Target(function=_facts, seeds=seeds.facts, size=256 * KIB),
     "request": Target(
         function=_request,

@@ -21,7 +21,9 @@ from particle_os.vm.machine import Machine
 JOURNAL, BLAME, PACKAGES, PLOT = "journal.txt", "blame.txt", "packages.txt", "plot.svg"
 # BLAME comes from the plot: a separate question for the times would take as long as the plot.
 TEXTS = (JOURNAL, PACKAGES)
-NAMES = (*TEXTS, BLAME, PLOT)
+# The output of pytest, which runs on the host.
+TESTS = "pytest.txt"
+NAMES = (*TEXTS, BLAME, PLOT, TESTS)
 FILE_BYTES = 1 << 20
 LINES = 20_000
 LINE_CHARACTERS = 1000
@@ -58,6 +60,14 @@ def fetch(
     except InfrastructureError:
         pass  # The machine has ended.
     write(answer.data, nonce, directory, gate)
+
+
+def keep_tests(source: Path, directory: Path, gate: Gate) -> None:
+    """Writes the output of pytest in a form that is safe to view, if there is a file of it."""
+    if source.exists():
+        with source.open("rb") as file:
+            text = _text(file.read(FILE_BYTES), gate)
+        (directory / TESTS).write_text(text, encoding="utf-8")
 
 
 def write(data: bytes, nonce: str, directory: Path, gate: Gate) -> None:

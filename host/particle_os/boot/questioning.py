@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from particle_os.boot import files, probe
-from particle_os.boot.frameworks import suites
+from particle_os.boot.frameworks import suites, testinfra
 from particle_os.boot.judgement import check_results, judge
 from particle_os.boot.observation.verdict import CheckResult, Outcome
 from particle_os.boot.request import BootRequest
@@ -30,10 +30,21 @@ def results(
     checks = check_results(request.checks, data, nonce, machine, emulated=emulated)
     outcome = judge(facts, checks)
     if last_boot and outcome[0] != "emergency-mode":
-        factor = request.acceleration.factor
-        checks += suites.results(request.testinfra, request.goss, machine, answer, factor)
+        checks += _of_frameworks(request, machine, answer)
         outcome = judge(facts, checks)
     return outcome, facts, checks
+
+
+def _of_frameworks(
+    request: BootRequest, machine: Machine, answer: Chardev
+) -> tuple[CheckResult, ...]:
+    """Runs the tests of other frameworks, and keeps what pytest prints in the evidence."""
+    evidence, factor = request.evidence, request.acceleration.factor
+    try:
+        return suites.results(request.testinfra, request.goss, machine, answer, factor)
+    finally:
+        output = machine.directory / testinfra.OUTPUT
+        files.keep_tests(output, evidence.directory, evidence.gate)
 
 
 def fetch_files(request: BootRequest, machine: Machine, answer: Chardev, nonce: str) -> None:

@@ -33,7 +33,7 @@ def boot(tmp_path, monkeypatch):
 
     def run(
         until_answer=None, until_off=None, state="running", shut_down=False,
-        image_format="raw", disk_error=None, goss=None, alive=True,
+        image_format="raw", disk_error=None, goss=None, alive=True, suite=None,
     ):  # fmt: skip
         done = []
         device = SimpleNamespace(data=answer(state), send=done.append)
@@ -51,7 +51,7 @@ def boot(tmp_path, monkeypatch):
             monitor = SimpleNamespace(disk_error=lambda: disk_error)
             yield SimpleNamespace(console=console, monitor=monitor, directory=tmp_path)
 
-        def suite(tests, file, machine, answer, factor):
+        def of_goss(tests, file, machine, answer, factor):
             if file is not None:
                 done.append(file)
             return (CheckResult(name="goss", passed=file is None, detail="no"),) if file else ()
@@ -61,7 +61,7 @@ def boot(tmp_path, monkeypatch):
         monkeypatch.setattr(attempt, "Watch", lambda *arguments, **options: watch)
         monkeypatch.setattr(attempt.secrets, "token_hex", lambda size: NONCE)
         monkeypatch.setattr(Evidence, "take_screen", lambda self, machine: done.append("screen"))
-        monkeypatch.setattr(suites, "results", suite)
+        monkeypatch.setattr(suites, "results", suite or of_goss)
         monkeypatch.setattr(files, "fetch", lambda *more, with_plot: done.append("files"))
         request = BootRequest(
             image=tmp_path / "x.raw", format=image_format, acceleration=accel.TCG,
@@ -114,6 +114,16 @@ def test_a_test_of_another_framework_fails_as_a_check_does(boot):
 def test_the_tests_of_other_frameworks_run_at_the_last_boot(boot):
     found, done = boot(goss=b"file", shut_down=True)
     assert (found.status, done) == ("passed", ["screen", b"poweroff\n"])
+
+
+def test_the_output_of_pytest_is_evidence_even_if_pytest_fails(boot, tmp_path, monkeypatch):
+    def fail(*arguments):
+        (tmp_path / "pytest.txt").write_text("no such option")
+        raise InfrastructureError("pytest failed")
+
+    with pytest.raises(attempt.Undecided, match="pytest failed"):
+        boot(suite=fail)
+    assert (tmp_path / "evidence/pytest.txt").read_text() == "no such option"
 
 
 def test_no_test_runs_in_a_system_that_is_in_emergency_mode(boot):

@@ -129,6 +129,17 @@ def test_a_guest_that_falls_silent_or_ends_is_no_failure(fetch, tmp_path, end):
     assert (tmp_path / "packages.txt").read_text() == "x"
 
 
+def test_the_output_of_tests_is_kept_safe_to_look_at(tmp_path):
+    files.keep_tests(tmp_path / "none.txt", tmp_path, Gate())
+    assert list(tmp_path.iterdir()) == []
+    output = tmp_path / "output"
+    output.write_bytes(b"FAILED \x1b[31m it says token-value\n" + b"x" * files.FILE_BYTES)
+    files.keep_tests(output, tmp_path, Gate([b"token-value"]))
+    text = (tmp_path / "pytest.txt").read_text()
+    assert text.startswith("FAILED \\x1b[31m it says ***\nxxx")
+    assert len(text) < 2000
+
+
 def test_the_probe_hands_over_what_the_host_reads(tmp_path):
     """Runs the script's own function in a real shell, with stand-ins for the guest's programs."""
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import time
 from collections.abc import Iterator
@@ -67,10 +66,7 @@ class ImageShell:
         found = self._ask("run", str(seconds), RAN, seconds + grace, deadline)
         if found[4] == b"late":
             raise NotRun(f"the command took longer than {seconds} s")
-        try:
-            return Ran(int(found[4]), base64.b64decode(found[2]), base64.b64decode(found[3]))
-        except binascii.Error:
-            raise NotRun("the image's answer is damaged") from None
+        return decoded(found)
 
     def wait(self, seconds: float) -> None:
         """Reads the console: a guest blocks when nothing reads its output. Raises QemuEnded."""
@@ -98,6 +94,14 @@ class ImageShell:
                 deadline.remaining()
                 raise NotRun(f"the image has not answered within {seconds:.0f} s")
             self.wait(POLL_SECONDS)
+
+
+def decoded(found: re.Match[bytes]) -> Ran:
+    """Returns the result in an answer, a match of RAN. Raises NotRun when it is damaged."""
+    try:
+        return Ran(int(found[4]), base64.b64decode(found[2]), base64.b64decode(found[3]))
+    except ValueError:
+        raise NotRun("the image's answer is damaged") from None
 
 
 def pieces(command: bytes) -> Iterator[str]:
