@@ -77,7 +77,8 @@ def keys(root: Sequence[object], name: str, stages: Iterable[Stage]) -> list[str
     for stage in stages:
         options = {k: v for k, v in encode(stage).items() if k not in WITHOUT_EFFECT}
         parts = [made[-1], options, name if stage.uses_name else None]
-        text = json.dumps(parts, sort_keys=True)
+        # Keep the order of mappings: a later pattern of `modes` outweighs an earlier one.
+        text = json.dumps(parts)
         made.append(hashlib.sha256(text.encode()).hexdigest()[:40])
     return made
 

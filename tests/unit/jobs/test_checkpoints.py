@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from particle_agent.stages.accounts.users import User, Users
+from particle_agent.stages.contents.files import File, Files
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.locale import Locale
 from particle_agent.stages.settings.timezone import Timezone
@@ -51,6 +52,16 @@ def test_the_recipes_name_counts_from_the_stage_that_uses_it():
     stages = [Timezone(zone="UTC"), Qemu(), Timezone(zone="UTC")]
     one, two = keys(["a"], "one", stages), keys(["a"], "two", stages)
     assert [x == y for x, y in zip(one, two, strict=True)] == [True, True, False, False]
+
+
+def test_the_order_of_patterns_counts():
+    """A later pattern outweighs an earlier one, so another order makes other files."""
+    patterns = [("/srv/*", "0600"), ("/srv/a", "0644")]
+    one, two = (
+        Files(files=(File(path="/srv", source="tree", modes=dict(order)),))
+        for order in (patterns, patterns[::-1])
+    )
+    assert keys(["a"], "x", [one]) != keys(["a"], "x", [two])
 
 
 @pytest.fixture
