@@ -70,8 +70,9 @@ class Cleanup(StageOptions):
         for top in sorted({pattern.partition("/*")[0] for _, pattern in rules}):
             freed += _remove(target, top, rules)
         if self.caches:
-            for path in CACHES:
-                freed += _size(target.path(path, follow=False))
+            # A link may lead to files that are no cache.
+            for path in (each for each in CACHES if not target.is_link(each)):
+                freed += _size(target.path(path))
                 _empty(target, path)
         if self.later:
             lines = "".join(f"path-{kind}={pattern}\n" for kind, pattern in rules)
@@ -135,7 +136,7 @@ def _remove(target: Target, top: str, rules: list[Rule]) -> int:
 
 def _empty(target: Target, path: str) -> None:
     """Removes a file, or the content of a directory."""
-    if target.path(path, follow=False).is_file():
+    if target.is_file(path):
         target.remove(path)
     for name in target.list(path):
         target.remove(f"{path}/{name}")

@@ -93,6 +93,15 @@ def test_the_report_counts_documentation_and_caches(debian):
     assert debian.report.lines == ["removed 9 MiB"]
 
 
+def test_a_cache_that_is_a_link_is_neither_counted_nor_emptied(debian):
+    debian.write("/srv/data/file", "x" * (3 << 20))
+    debian.remove("/var/cache/man")
+    debian.symlink("/var/cache/man", "/srv/data")
+    Cleanup(documentation=False, manual_pages=False).run(debian)
+    assert debian.report.lines == ["removed 0 MiB"]
+    assert debian.exists("/srv/data/file")
+
+
 def test_caches_go_and_their_directories_stay(debian):
     debian.write("/var/cache/man/de/index.db", "x")
     debian.write("/var/cache/apt/pkgcache.bin", "x")
