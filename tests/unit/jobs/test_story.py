@@ -165,6 +165,15 @@ def test_a_build_publishes_its_images_with_their_result(world):
     assert "server.failed" not in left(world.out)
 
 
+def test_a_build_publishes_the_formats_that_the_recipe_asks_for(world):
+    wanted = "{type: qemu, formats: [raw, qcow2], compress: zstd}"
+    (world.path / "server.yml").write_text(RECIPE.replace("{type: qemu}", wanted))
+    result = built(world)
+    assert [image.path for image in result.artifacts] == ["server.qcow2", "server.raw.zst"]
+    assert {"server.qcow2", "server.raw.zst"} < left(world.out)
+    assert "server.raw" not in left(world.out)
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), InfrastructureError("locked")]
 )
@@ -324,6 +333,7 @@ def test_a_disk_with_errors_is_kept_and_not_published(world):
     result = built(world)
     assert result.status == "defective"
     assert [finding.code for finding in result.verification.findings] == ["fstab-type-wrong"]
+    assert "findings in the disk: 1" in (world.out / "server.failed/server.log").read_text()
     assert "server.raw" in left(world.out / "server.failed")
     assert left(world.out) == {"server.failed"}
 

@@ -42,6 +42,21 @@ def test_keys_come_as_they_are_and_the_settings_come_back(tty):
     assert termios.tcgetattr(program) == before
 
 
+def test_no_program_is_left_that_guards_the_terminal(tty, monkeypatch):
+    started = []
+
+    class Recorded(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    with terminal.raw(tty[0]):
+        guard = started[-1]
+        assert guard.poll() is None
+    assert guard.returncode == 0
+
+
 def test_the_settings_come_back_after_an_error(tty):
     program, _ = tty
     before = termios.tcgetattr(program)

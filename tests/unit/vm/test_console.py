@@ -108,7 +108,7 @@ def test_our_own_inits_failure_ends_any_wait(start, soon):
 
 def test_death_by_a_signal_is_told_with_a_negative_status(start, soon):
     console = start("print('last words', flush=True); time.sleep(0.1); os.kill(os.getpid(), 9)")
-    with pytest.raises(QemuEnded, match="signal 9") as ended:
+    with pytest.raises(QemuEnded, match="QEMU was killed by signal 9") as ended:
         console.expect("never", soon)
     assert ended.value.status == -9
     assert ended.value.tail == ("last words",)
@@ -117,7 +117,7 @@ def test_death_by_a_signal_is_told_with_a_negative_status(start, soon):
 @pytest.mark.parametrize("status", [0, 1, 42])
 def test_the_exit_status_is_told(start, soon, status):
     console = start(f"sys.exit({status})")
-    with pytest.raises(QemuEnded) as ended:
+    with pytest.raises(QemuEnded, match=f"QEMU ended with status {status}") as ended:
         console.expect("never", soon)
     assert ended.value.status == status
     assert not console.is_alive()
