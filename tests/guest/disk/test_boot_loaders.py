@@ -83,6 +83,14 @@ def test_grub_is_for_bios_and_uefi_on_one_gpt(debian):
     assert list(esp(debian)) == ["EFI/BOOT/BOOTX64.EFI"]
 
 
+def test_each_partition_of_a_gpt_has_its_name_and_a_uuid_of_its_own(debian):
+    Qemu(boot_loader="grub").run(debian)
+    names = re.findall(r'name="([^"]*)"', debian.only("sfdisk").stdin)
+    uuids = re.findall(r" uuid=([0-9a-f-]{36})", debian.only("sfdisk").stdin)
+    assert len(names) == len(set(uuids)) == 3
+    assert names[-1] == "root"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "place"), [("gpt", MIB), ("msdos", SECTOR)])
 def test_bios_finds_grubs_core_image_where_it_is(debian, kind, place):

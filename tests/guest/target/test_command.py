@@ -49,6 +49,16 @@ def test_progress_bars_and_blank_lines_are_split_and_dropped():
     assert shell(r"printf '10%%\r50%%\r\n\n   \n100%%\n'") == ["10%", "50%", "100%"]
 
 
+def test_a_line_that_arrives_in_parts_is_one_line():
+    lines = []
+    splitter = command._Lines(lines.append)
+    for part in (b"pass", b"word\nse", "ä".encode()[:1], "ä".encode()[1:]):
+        splitter.feed(part)
+    assert lines == ["password"]
+    splitter.close()
+    assert lines == ["password", "seä"]
+
+
 def test_bytes_that_are_no_text_do_no_harm():
     assert shell(r"printf 'a\377b\n'") == ["a\ufffdb"]
 

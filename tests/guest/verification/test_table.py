@@ -107,8 +107,9 @@ def test_a_whole_gpt(make):
     assert (root.number, root.name, root.active) == (2, "root", True)
 
 
-def test_a_whole_mbr_with_logical_partitions(make):
-    found, codes = judged(make(DOS))
+@pytest.mark.parametrize("extended", ["5", "f", "85"])
+def test_a_whole_mbr_with_logical_partitions(make, extended):
+    found, codes = judged(make(DOS.replace("type=5", f"type={extended}")))
     assert codes == []
     assert [(e.number, e.type, e.start // MIB) for e in found.entries] == [
         (1, "83", 1), (5, "83", 10), (6, "82", 20),
@@ -163,6 +164,32 @@ def test_copies_that_differ(make):
     found, codes = judged(path)
     assert codes == ["gpt-copies-differ"]
     assert found.entries[0].name == "esp"
+
+
+def entry(number, start, end, uuid=None):
+    return table.PartitionEntry(
+        number=number, start=int(start * MIB), end=end * MIB, type="x", uuid=uuid or str(number)
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "codes"),
+    [
+        ([entry(1, 1, 8), entry(2, 8, 64)], []),
+        ([entry(1, 1, 9), entry(2, 8, 64)], ["partition-overlap"]),
+        ([entry(1, 8, 64), entry(2, 1, 9)], ["partition-overlap"]),
+        ([entry(1, 0, 8)], ["partition-outside"]),
+        ([entry(1, 1, 65)], ["partition-outside"]),
+        ([entry(1, 8, 8)], ["partition-outside"]),
+        ([entry(1, 1 + 1 / 2048, 8)], ["partition-unaligned"]),
+        ([entry(1, 1, 8, "c"), entry(2, 8, 9, "a"), entry(3, 9, 10, "c")], ["partition-duplicate"]),
+    ],
+)
+def test_each_fault_of_a_table(entries, codes):
+    found = []
+    made = table.PartitionTable(label="gpt", entries=tuple(entries), first=MIB, last=64 * MIB)
+    table.check(made, Findings(found.append))
+    assert [finding.code for finding in found] == codes
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from particle_agent.apt import proxy as agent_proxy
 from particle_agent.contract import wire
 from particle_os.apt import proxy as apt_proxy
-from particle_os.apt.proxy import ChosenProxy, NoProxy, check, counts, find
+from particle_os.apt.proxy import NOWHERE, ChosenProxy, NoProxy, check, counts, find
 from particle_os.errors import InfrastructureError, StageFailed, UsageError
 from particle_os.records import AptProxyResult
 
@@ -77,6 +77,23 @@ def test_apt_cacher_ng_takes_https_where_its_port_is_allowed(tmp_path):
 def test_another_proxy_is_known_by_its_not_finding_the_host():
     with answering(502) as url:
         assert check(url) == wire.AptProxy(url=url, https="connect", caches=False)
+
+
+def test_a_request_names_the_host_that_it_is_for():
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers["Host"]))
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with served(Handler) as url, pytest.raises(NoProxy):
+        check(url)
+    assert asked == [("/", url.removeprefix("http://")), (NOWHERE, "particle-os.invalid")]
 
 
 @pytest.mark.parametrize("status", [200, 301, 404, 405])

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot import attempt, files, probe
+from particle_os.boot import attempt, files, probe, questioning
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.frameworks import suites
 from particle_os.boot.observation.verdict import BootProgress, CheckResult
@@ -33,7 +33,7 @@ def boot(tmp_path, monkeypatch):
 
     def run(
         until_answer=None, until_off=None, state="running", shut_down=False,
-        image_format="raw", disk_error=None, goss=None, alive=True, suite=None,
+        image_format="raw", disk_error=None, goss=None, alive=True, suite=None, checks=(),
     ):  # fmt: skip
         done = []
         device = SimpleNamespace(data=answer(state), send=done.append)
@@ -62,6 +62,7 @@ def boot(tmp_path, monkeypatch):
         monkeypatch.setattr(attempt.secrets, "token_hex", lambda size: NONCE)
         monkeypatch.setattr(Evidence, "take_screen", lambda self, machine: done.append("screen"))
         monkeypatch.setattr(suites, "results", suite or of_goss)
+        monkeypatch.setattr(questioning, "check_results", lambda *arguments, **options: checks)
         monkeypatch.setattr(files, "fetch", lambda *more, with_plot: done.append("files"))
         request = BootRequest(
             image=tmp_path / "x.raw", format=image_format, acceleration=accel.TCG,
@@ -83,6 +84,20 @@ def test_a_boot_that_passes_needs_no_console(boot):
     assert (found.status, found.console_tail, found.progress.phases) == ("passed", (), PHASES)
     assert found.facts["state"] == "running"
     assert done == ["screen", "files"]
+
+
+@pytest.mark.parametrize(
+    ("results", "until_off", "status"),
+    [
+        ((True,), None, "passed"),
+        ((True, False), None, "checks-failed"),
+        ((True,), ("timed-out", "it hangs"), "timed-out"),
+    ],
+)
+def test_the_results_of_the_checks_stay_to_the_end(boot, results, until_off, status):
+    checks = tuple(CheckResult(name="port 22", passed=passed, detail="x") for passed in results)
+    found, _ = boot(checks=checks, until_off=until_off, shut_down=True)
+    assert (found.status, found.checks) == (status, checks)
 
 
 def test_a_system_that_is_degraded_shows_its_console_and_its_journal(boot):

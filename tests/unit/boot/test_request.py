@@ -31,7 +31,7 @@ def test_what_commands_may_take_is_granted_to_the_boot():
 
 
 @pytest.mark.parametrize("console_only", [True, False])
-def test_only_a_system_that_is_asked_gets_credentials(tmp_path, console_only):
+def test_only_a_system_that_is_asked_gets_credentials(tmp_path, monkeypatch, console_only):
     request = BootRequest(
         image=tmp_path / "x.raw", format="raw", acceleration=accel.TCG,
         processors=accel.Processors(1, x2apic=False),
@@ -39,7 +39,11 @@ def test_only_a_system_that_is_asked_gets_credentials(tmp_path, console_only):
         checks=[HttpCheck(http="/", port=8080)], memory=MEMORY, seconds=10,
         on_phase=lambda phase, seconds: None, console_only=console_only,
     )  # fmt: skip
+    monkeypatch.setattr("particle_os.vm.firmware.prepare", lambda *given: given)
     spec = request.machine(tmp_path / "overlay", tmp_path, "0" * 32)
+    assert spec.uefi == ("bios", tmp_path)
+    assert spec.reboots, "a reset must not end the test"
+    assert spec.network == "isolated"
     assert bool(spec.credentials) != console_only
     assert [each.guest for each in spec.forwards] == [8080]
     assert [disk.path for disk in spec.disks] == [tmp_path / "overlay"]

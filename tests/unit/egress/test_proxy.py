@@ -120,6 +120,13 @@ def test_a_listed_host_answers(world):
     assert world.told == [{"host": NAME, "port": 80, "sent": len(request), "received": len(answer)}]
 
 
+def test_the_last_address_says_why_no_address_answers(world):
+    with pytest.raises(ConnectionRefusedError):
+        asyncio.run(proxy_module._connect(["192.0.2.1"], 80))
+    with pytest.raises(OSError, match="there is no address"):
+        asyncio.run(proxy_module._connect([], 80))
+
+
 def test_a_second_request_on_the_connection_goes_nowhere(world):
     first = b"GET http://a.example.org/ HTTP/1.1\r\n\r\n"
     world.ask(first, b"GET http://evil.example/ HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n")

@@ -56,7 +56,7 @@ def test_what_is_no_state_is_damaged(state, tmp_path):
 def test_the_plain_way_neither_saves_nor_restores_and_leaves_what_is_saved(tmp_path, monkeypatch):
     booted = []
 
-    def boot(spec, **more):
+    def boot(spec, *, directory, transcript, deadline):
         assert starting.PREHEAT not in spec.direct_boot.command_line
         booted.append(spec)
         raise VmError("enough")

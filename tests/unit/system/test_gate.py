@@ -164,6 +164,14 @@ def test_a_text_that_is_cut_within_a_secret_shows_no_long_part_of_it():
     assert gate.text("\n".join(secret[10:])) == "\n".join(["***"] * 26)
 
 
+def test_the_shortest_part_of_a_secret_that_is_hidden():
+    secret = "0123456789abcdefghijklmnopqrstuvwxyz"
+    gate = Gate([secret.encode()])
+    assert gate.text(f"{secret[-8:]} was it, see {secret[:8]}") == "*** was it, see ***"
+    shown = f"{secret[-7:]} was it, see {secret[:7]}"
+    assert gate.text(shown) == shown
+
+
 @pytest.mark.parametrize("closing", ["'", '"', "…", "')", '"]', "…'"])
 def test_a_text_that_is_cut_and_quoted_shows_no_long_part_of_a_secret(closing):
     gate = Gate([b"0123456789abcdefghijklmnopqrstuvwxyz"])

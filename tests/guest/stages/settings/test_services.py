@@ -3,6 +3,7 @@ from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.contract.options import Faults
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.stages.settings.services import DropIn, Services, Timer
+from particle_agent.system.units import units_of
 
 LIB, ETC = "/usr/lib/systemd/system", "/etc/systemd/system"
 
@@ -21,6 +22,16 @@ def systemctl(target):
     """The changes that the stage makes, without its questions."""
     found = [c.argv for c in target.commands if c.argv[0] == "systemctl" and c.inside]
     return [argv[2:] for argv in found if "is-enabled" not in argv]
+
+
+def test_a_units_first_directory_counts_and_other_files_are_no_units(debian):
+    debian.write(f"{ETC}/ssh.service", "")
+    debian.write(f"{ETC}/notes.txt", "")
+    found = units_of(debian).files
+    assert (found["ssh.service"], found["nginx.service"]) == (
+        f"{ETC}/ssh.service", f"{LIB}/nginx.service",
+    )  # fmt: skip
+    assert "notes.txt" not in found
 
 
 def test_units_are_enabled_disabled_and_masked(debian):
