@@ -77,6 +77,13 @@ def test_writing_replaces_a_link_instead_of_following_it(target):
     assert target.mode("/etc/file") == 0o600
 
 
+def test_what_is_made_belongs_to_root(target):
+    target.make_directory("/srv")
+    target.write("/srv/file", "text")
+    assert (target.owner("/srv"), target.owner("/srv/file")) == ((0, 0), (0, 0))
+    assert (target.mode("/srv"), target.mode("/srv/file")) == (0o755, 0o644)
+
+
 def test_writing_leaves_nothing_else_behind(target):
     target.write("/etc/file", "text")
     assert target.list("/etc") == ["file"]

@@ -209,6 +209,21 @@ def test_a_record_that_not_all_read_alike_is_not_plain(records):
     assert lowest._extension(b"x", records) is None
 
 
+@pytest.mark.parametrize(
+    ("key", "plain"),
+    [
+        ("mtime", True),
+        ("uname", True),
+        ("SCHILY.xattr.security.capability", True),
+        ("SCHILY.xattr.security.selinux", False),
+        ("GNU.sparse.major", False),
+    ],
+)
+def test_records_that_all_read_alike_are_plain(key, plain):
+    record = f"{len(key) + 7} {key}=11\n".encode()
+    assert lowest._extension(b"x", record) == ({key.encode(): b"11"} if plain else None)
+
+
 MEMBERS = st.tuples(NAMES, st.sampled_from(KINDS), TARGETS, st.binary(max_size=3))
 TOP = [directory("a"), directory("etc"), directory("a/etc")]
 

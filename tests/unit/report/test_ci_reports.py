@@ -4,6 +4,7 @@ import json
 from xml.etree import ElementTree as ET
 
 from particle_os.boot.observation.verdict import CheckResult, Verdict
+from particle_os.cli.command import OutputStyle
 from particle_os.errors import Defective, StageFailed
 from particle_os.report import github, junit
 
@@ -168,6 +169,13 @@ def test_a_workflow_obeys_our_annotations_and_nothing_else():
     assert runner.token is None
     workflow.command(["::notice::ours"])
     assert runner.obeyed == ["::error::ours", "::notice::ours"]
+
+
+def test_commands_are_no_part_of_the_data(capsys, monkeypatch):
+    """Standard output may be JSON for another program."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    OutputStyle().workflow.command(["::notice::ours"])
+    assert capsys.readouterr() == ("", "::notice::ours\n")
 
 
 def test_there_are_no_commands_outside_of_a_workflow():

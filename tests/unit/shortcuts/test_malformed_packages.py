@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import subprocess
 import tarfile
 
 import pytest
@@ -86,6 +87,20 @@ CONTROLS = {
 def test_a_package_without_a_control_file_is_reported(name, soon):
     with pytest.raises(InfrastructureError, match="deb cannot be read"):
         package_disk._control(CONTROLS[name], "a.deb", soon)
+
+
+@pytest.mark.parametrize("data", [DATA, DATA + b"\0"])
+def test_a_package_without_compression_is_a_package(tmp_path, soon, data):
+    package, made = tmp_path / "a_1_amd64.deb", tmp_path / "made"
+    package.write_bytes(deb(GOOD, gzip.compress(data), data_name=b"data.tar.gz"))
+    made.mkdir()
+    (stanza,) = package_disk._decompress([package], made, soon)
+    written = (made / package.name).read_bytes()
+    assert f"\nSize: {len(written)}\n" in stanza
+    padding = b"\n" * (len(data) % 2)
+    assert written.endswith(b"%-10d`\n" % len(data) + data + padding)
+    argv = ["dpkg-deb", "--fsys-tarfile", made / package.name]
+    assert subprocess.run(argv, capture_output=True, check=True).stdout == data
 
 
 def test_a_package_that_unpacks_to_too_many_bytes_is_refused(tmp_path, soon, monkeypatch):

@@ -7,6 +7,7 @@ import io
 import lzma
 import subprocess
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -247,6 +248,17 @@ def test_a_global_header_may_hold_a_comment():
     data = b"16 comment=abcd\n"
     archive = header(b"g", len(data)) + data.ljust(512, b"\0") + header(b"0", 0) + bytes(1024)
     assert tar_archive.check(io.BytesIO(archive), len(archive), plenty()) is None
+
+
+def test_a_compressed_file_is_not_read_past_the_deadline():
+    """The decompressor may read much of the file without giving any content."""
+    reads = []
+    stream = SimpleNamespace(read=lambda size: reads.append(size) or b"x")
+    file = tar_archive._Watched(stream, DeadlineWhen(passed=lambda: len(reads) == 2))
+    assert file.read(7) + file.read(7) == b"xx"
+    with pytest.raises(DeadlineExceeded):
+        file.read(7)
+    assert reads == [7, 7]
 
 
 @pytest.mark.slow

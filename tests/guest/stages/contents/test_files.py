@@ -31,11 +31,12 @@ def test_directories_files_and_links_are_made(debian):
 
 
 def test_a_file_that_was_there_is_replaced_and_a_link_is_not_followed(debian):
-    debian.write("/etc/motd.real", "precious")
+    debian.write("/etc/motd.real", "precious", mode=0o600)
     debian.symlink("/etc/motd", "motd.real")
     Files(files=(File(path="/etc/motd", content="new"),)).run(debian)
     assert debian.read("/etc/motd") == "new"
     assert not debian.is_link("/etc/motd")
+    assert debian.mode("/etc/motd") == 0o644
     assert debian.read("/etc/motd.real") == "precious"
 
 
