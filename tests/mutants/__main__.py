@@ -56,7 +56,8 @@ def tried(
 ) -> Iterator[tuple[Mutant, Verdict]]:
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         futures = {
-            pool.submit(laboratory.verdict, m, found.tests_of(m.path, m.line)): m for m in chosen
+            pool.submit(laboratory.verdict, m, found.tests_of(m.path, m.line), found.reading): m
+            for m in chosen
         }
         for future in concurrent.futures.as_completed(futures):
             yield futures[future], future.result()
@@ -100,6 +101,9 @@ def campaign(project: Project, work: Path, arguments: argparse.Namespace) -> int
     left = [mutant for mutant in chosen if mutant.name not in before]
     print(f"{len(chosen)} chosen, {len(chosen) - len(left)} of them tried before", flush=True)
     laboratory = Laboratory(work, confined)
+    laboratory.learn_types()
+    if not laboratory.types:
+        print("mypy fails without a mutant, so it judges none", flush=True)
     for mutant, verdict in tried(left, found, laboratory, arguments.jobs):
         diff = mutant.diff((pristine / mutant.path).read_bytes())
         record = {"path": mutant.path, "line": mutant.line, "word": verdict.word}

@@ -37,6 +37,8 @@ class CoverageMap:
     by_file: dict[str, dict[str, int]] = field(default_factory=dict)
     # The lines that run when a module is imported.
     imported: dict[str, set[int]] = field(default_factory=dict)
+    # The tests that read the sources.
+    reading: list[str] = field(default_factory=list)
     failing: list[str] = field(default_factory=list)
     tests: int = 0
 
@@ -69,8 +71,10 @@ def coverage_map(project: Project, work: Path, cache: Path, run: Runner) -> Cove
         for name, record in _recorded(missing[start : start + GROUP], work, run).items():
             (cache / keys[name]).write_text(json.dumps(record))
     found = CoverageMap()
-    for key in keys.values():
-        _add(found, json.loads((cache / key).read_text()))
+    for name, key in keys.items():
+        record = json.loads((cache / key).read_text())
+        _add(found, record)
+        found.reading += record["tests"] if name in project.reading else ()
     if len(found.failing) > MOST_FAILING * found.tests:
         tests = "\n  ".join(found.failing)
         sys.exit(f"too many tests fail without a mutant:\n  {tests}")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +89,9 @@ def before_exec():
 def untested():
     return 5
 
+def typed() -> int:
+    return TOP
+
 def breaks_pytest(safe=True):
     if not safe:
         os._exit(0)
@@ -128,6 +132,9 @@ def test_a_child():
     done = subprocess.run(["sh", "-c", "umask"], preexec_fn=module.before_exec, capture_output=True)
     assert done.stdout.strip() == b"0077"
 
+def test_nothing():
+    module.typed()
+
 def test_the_end():
     module.breaks_pytest()
 """
@@ -161,13 +168,14 @@ def mapped(project, run=unconfined):
     return coverage_map(project, work, work / "cache", run)
 
 
-def verdict(project, found, old, new, run=unconfined):
+def verdict(project, found, old, new, laboratory=None, run=unconfined):
     """The verdict on the mutant that turns `old` into `new`, and the tests that were chosen."""
     path = "host/particle_os/module.py"
     source = (project.top / path).read_bytes()
     (mutant,) = (m for m in mutants(path, source) if m.applied(source) == source.replace(old, new))
     tests = found.tests_of(path, mutant.line)
-    return Laboratory(project.top.parent, run).verdict(mutant, tests)
+    laboratory = laboratory or Laboratory(project.top.parent, run)
+    return laboratory.verdict(mutant, tests, found.reading)
 
 
 @pytest.mark.slow
@@ -189,6 +197,30 @@ def test_faults_are_noticed_and_harmless_ones_survive(project):
     assert verdict(project, found, b"40 + 2", b"41 + 2") == Verdict("survived")
 
 
+READING = """\
+from pathlib import Path
+
+def test_nothing_is_spare():
+    assert "41" not in Path("host/particle_os/module.py").read_text()
+"""
+
+
+@pytest.mark.slow
+def test_a_fault_that_no_test_runs_into_is_read(project):
+    (project.top / "mypy.ini").write_text("[mypy]\nfiles = host/particle_os\n")
+    (project.top / "tests/unit/test_reading.py").write_text(READING)
+    project = replace(project, reading=("tests/unit/test_reading.py",))
+    found = mapped(project)
+    test = "tests/unit/test_reading.py::test_nothing_is_spare"
+    assert found.reading == [test]
+    laboratory = Laboratory(project.top.parent, unconfined)
+    assert verdict(project, found, b"40 + 2", b"41 + 2", laboratory) == Verdict("noticed", test)
+    typed = (b"int:\n    return TOP", b"int:\n    return None")
+    assert verdict(project, found, *typed, laboratory).word == "survived"
+    laboratory.learn_types()
+    assert verdict(project, found, *typed, laboratory) == Verdict("noticed", "mypy")
+
+
 @pytest.mark.slow
 def test_the_map_knows_fixtures_and_leaves_out_what_no_test_runs(project):
     found = mapped(project)
@@ -206,10 +238,10 @@ def test_the_map_knows_fixtures_and_leaves_out_what_no_test_runs(project):
 @pytest.mark.slow
 def test_the_map_is_made_again_for_changed_files_only(project):
     mapped(project)
-    assert mapped(project, run=None).tests == 8
+    assert mapped(project, run=None).tests == 9
     file = project.top / "tests/unit/test_module.py"
     file.write_text(f"{TESTS}\ndef test_more():\n    module.untested()\n")
-    assert mapped(project).tests == 9
+    assert mapped(project).tests == 10
     module = project.top / "host/particle_os/module.py"
     module.write_text(f"{MODULE}\nMORE = 1\n")
     with pytest.raises(TypeError):
