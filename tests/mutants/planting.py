@@ -20,9 +20,12 @@ FOR_MYPY = ("frozen", "kw_only", "TYPE_CHECKING")
 # locale, zipped sequences have equal lengths, and the size of a buffer is a matter of speed.
 NO_FAULT = ("encoding", "strict", "bufsize", "buffering", "help", "metavar", "show_default",
             "show_envvar", "short_help", "epilog")  # fmt: skip
+# The linter wants to read it, and it is the default.
+BY_DEFAULT = "check=False"
 # Results that are the same as None to callers.
 FALSE = ("None", "False", "()", "[]", "{}", "''", "0")
-# Names of limits and durations. No promise depends on the exact number.
+# Names of limits and durations, also as arguments, and the class of texts, whose last argument is a
+# length. No promise depends on the exact number.
 TUNED = (
     "SECONDS",
     "HOURS",
@@ -90,6 +93,8 @@ def _nodes(node: ast.AST, scope: str) -> Iterator[tuple[str, ast.AST]]:
     if isinstance(node, ast.Assign) and scope == "" and _are_tuned(node.targets):
         return
     for child in ast.iter_child_nodes(node):
+        if _is_tuned(node, child):
+            continue
         yield from _nodes(child, scope)
 
 
@@ -97,6 +102,18 @@ def _are_tuned(targets: Iterable[ast.expr]) -> bool:
     """Whether all targets of an assignment are names of limits and durations."""
     names = [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
     return all(name.split("_")[-1] in TUNED for name in names)
+
+
+def _is_tuned(node: ast.AST, child: ast.AST) -> bool:
+    """Whether the child is the number of a limit or a duration."""
+    if not isinstance(child, ast.Constant) or isinstance(child.value, bool):
+        return False
+    match node:
+        case ast.keyword(arg=str(name)):
+            return name.upper() in TUNED or name == "timeout"
+        case ast.Call(func=ast.Name("Text"), args=[_, _, last]):
+            return child is last
+    return False
 
 
 def _faults(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
@@ -131,6 +148,6 @@ def _faults(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
             yield context, "__import__('contextlib').nullcontext()"
         case ast.Call(keywords=keywords):
             for dropped in keywords:
-                if dropped.arg not in (*FOR_MYPY, *NO_FAULT):
+                if dropped.arg not in (*FOR_MYPY, *NO_FAULT) and ast.unparse(dropped) != BY_DEFAULT:
                     kept = [keyword for keyword in keywords if keyword is not dropped]
                     yield node, ast.unparse(ast.Call(node.func, node.args, kept))

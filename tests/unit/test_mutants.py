@@ -40,6 +40,12 @@ from ..mutants.walls import Ended, check_walls
         ("LIMIT, OTHER = 7, 8", ["LIMIT, OTHER = 7, 9", "LIMIT, OTHER = 8, 8"]),
         ("def f(): LIMIT = 7", ["def f(): LIMIT = 8"]),
         ("x = open(a, encoding='utf-8')", []),
+        ("x = run(a, check=False)", ["x = run(a, check=True)"]),
+        ("x = run(a, check=True)", ["x = run(a, check=False)", "x = run(a)"]),
+        ("x = run(a, timeout=7)", ["x = run(a)"]),
+        ("x = run(a, limit=True)", ["x = run(a, limit=False)", "x = run(a)"]),
+        ("x = Text(a, b, 7)", []),
+        ("x = Text(a, b, 7 * 2)", ["x = Text(a, b, 7 * 3)", "x = Text(a, b, 8 * 2)"]),
     ],
 )
 def test_each_kind_of_fault_is_planted(line, faults):
