@@ -2,9 +2,11 @@ import gzip
 import hashlib
 import struct
 import subprocess
+import tarfile
 from dataclasses import replace
 
 import pytest
+from particle_os.errors import InfrastructureError
 from particle_os.jobs import cache
 from particle_os.sandbox import helper
 from particle_os.system import process
@@ -164,3 +166,12 @@ def test_a_damaged_helper_is_made_again(template, tmp_path, monkeypatch):
     assert any("damaged" in note for note in notes)
     for path in (tmp_path / "helpers", first.root.parent):
         assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_directory_in_the_place_of_a_file_of_the_helper_is_reported(tmp_path):
+    (tmp_path / "vmlinuz").mkdir()
+    with tarfile.open(tmp_path / "packages.tar", "w") as archive:
+        archive.add(tmp_path / "vmlinuz", "boot/vmlinuz")
+    with tarfile.open(tmp_path / "packages.tar") as archive:
+        with pytest.raises(InfrastructureError, match=r"boot/vmlinuz .* is not a file"):
+            helper._content(archive, archive.getmember("boot/vmlinuz"))

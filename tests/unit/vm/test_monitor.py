@@ -4,6 +4,7 @@ import socket
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from particle_os.errors import (
@@ -243,3 +244,18 @@ def test_another_error_stays_as_it_is(known, said):
     with pytest.raises(type(said)) as raised, Disks(known).blaming_disks():
         raise said
     assert raised.value is said
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_machine_that_cannot_be_saved_is_reported(soon, status):
+    answers = iter(["active", status])
+    monitor = SimpleNamespace(execute=lambda command, deadline: {"status": next(answers)})
+    with pytest.raises(VmError, match=f"cannot save or restore the machine: migration {status}"):
+        Monitor._await_migration(monitor, soon)
+
+
+def test_a_machine_is_saved_when_its_migration_has_completed(soon):
+    answers = iter(["setup", "active", "completed", "failed"])
+    monitor = SimpleNamespace(execute=lambda command, deadline: {"status": next(answers)})
+    Monitor._await_migration(monitor, soon)
+    assert next(answers) == "failed"

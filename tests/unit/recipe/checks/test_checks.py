@@ -168,6 +168,12 @@ def test_a_response_is_judged():
     assert not check.judge_response(404, "it is here").holds
 
 
+def test_the_host_reaches_no_port_of_udp():
+    with pytest.raises(ValueError, match="port 53: 'reachable' is for TCP only"):
+        PortCheck(port=53, protocol="udp", reachable=True)
+    assert PortCheck(port=53, protocol="udp").name == "port 53/udp"
+
+
 def test_nothing_the_recipe_says_becomes_an_option_or_a_path_of_its_own():
     for check in (
         UnitCheck(unit="a.service"),
