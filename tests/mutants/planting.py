@@ -105,7 +105,9 @@ def _are_tuned(targets: Iterable[ast.expr]) -> bool:
 
 
 def _is_tuned(node: ast.AST, child: ast.AST) -> bool:
-    """Whether the child is the number of a limit or a duration."""
+    """Whether the child is the number of a limit or a duration, or cuts a text of a message."""
+    if isinstance(node, ast.FormattedValue) and isinstance(child, ast.Subscript):
+        return isinstance(child.slice, ast.Slice)
     if not isinstance(child, ast.Constant) or isinstance(child.value, bool):
         return False
     match node:

@@ -45,6 +45,7 @@ from ..mutants.walls import Ended, check_walls
         ("x = run(a, timeout=7)", ["x = run(a)"]),
         ("x = run(a, limit=True)", ["x = run(a, limit=False)", "x = run(a)"]),
         ("x = Text(a, b, 7)", []),
+        ("x = f'{a[:7]!r} {b[7]}'", ["x = f'{a[:7]!r} {b[8]}'"]),
         ("x = Text(a, b, 7 * 2)", ["x = Text(a, b, 7 * 3)", "x = Text(a, b, 8 * 2)"]),
     ],
 )
