@@ -19,8 +19,10 @@ def core(places=600):
 
 
 def boot_sector():
-    data = bytearray(b"\xeb\x58\x90EXTLINUX".ljust(512, b"\0"))
-    struct.pack_into("<I2xI", data, LOW, CORE_OFFSET // 512, 0)
+    # Code stands around the two halves of the number.
+    data = bytearray(b"\xeb\x58\x90EXTLINUX".ljust(512, b"\x90"))
+    for place, half in ((LOW, CORE_OFFSET // 512), (HIGH, 0)):
+        struct.pack_into("<I", data, place, half)
     return bytes(data)
 
 
