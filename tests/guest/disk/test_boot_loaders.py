@@ -330,6 +330,8 @@ def test_a_swap_file_has_no_holes(debian, file_system, commands):
         assert debian.only("fallocate").argv[1:] == ("--length", str(64 * MIB), str(swap_file))
     size, content = debian.report.needed[0]
     assert size >= content + 64 * MIB, "there is room for it, but nothing to write"
+    others = re.findall(r"size=(\d+)MiB", debian.only("sfdisk").stdin)
+    assert all(int(each) < 100 for each in others), "the root holds the swap file"
 
 
 @pytest.mark.parametrize("least", [40, 200, 10**6])

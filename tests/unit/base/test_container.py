@@ -371,6 +371,7 @@ def test_the_name_is_not_blamed_for_a_damaged_archive_of_docker(tmp_path, select
         ("docker://Debian:13", "docker://debian:13"),
         ("docker://Registry.example:5000/My/App:V1", "docker://Registry.example:5000/my/app:V1"),
         ("docker://library/Debian", "docker://library/debian"),
+        ("docker://Library/debian", "docker://library/debian"),
     ],
 )
 def test_a_repository_with_capital_letters_is_refused(reference, right):

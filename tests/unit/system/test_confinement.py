@@ -34,6 +34,7 @@ def output(script, *arguments, **how):
 
 
 def test_the_kernel_of_the_tests_has_landlock():
+    landlock_abi.cache_clear()
     assert landlock_abi() >= confinement.LEAST_ABI
 
 

@@ -28,6 +28,8 @@ PLACES = {
     "      - {package: pp, question: pp/q, type: passphrase, value: @}\n",
     "debconf without a type": "  - type: apt\n    debconf:\n"
     "      - {package: pp, question: pp/q, value: @}\n",
+    "debconf with two types": "  - type: apt\n    debconf:\n"
+    "      - {package: pp, question: pp/q, type: string, type: password, value: @}\n",
     "line of debconf": "  - type: apt\n    debconf: [@]\n",
     "lines of debconf": "  - type: apt\n    debconf: @\n",
     "secrets": "  - type: run\n    command: [a]\n    secrets: @\n",
