@@ -53,6 +53,8 @@ MALFORMED = {
     "a link to a directory": deb(
         GOOD, links(("a", tarfile.DIRTYPE, ""), ("b", tarfile.LNKTYPE, "a"))
     ),
+    "a long name": deb(GOOD, links(("a" * (1 << 17), tarfile.SYMTYPE, "a"))),
+    "a long name of a control file": deb(links(("a" * (1 << 17), tarfile.SYMTYPE, "a")), DATA),
     "a link to itself": deb(GOOD, links(("a", tarfile.SYMTYPE, "a"), ("b", tarfile.LNKTYPE, "a"))),
 }
 
