@@ -3,7 +3,7 @@ import errno
 import pytest
 from particle_os.errors import VmError
 from particle_os.system.gate import Gate
-from particle_os.vm.console import ConsoleLog, Transcript
+from particle_os.vm.console import ConsoleLog, QemuEnded, Transcript
 
 
 def test_the_end_is_kept_in_however_small_pieces_it_comes(tmp_path):
@@ -47,3 +47,9 @@ def test_a_log_that_cannot_be_written_is_named_and_not_the_console(tmp_path, mon
     monkeypatch.setattr(transcript, "_file", Full())
     with pytest.raises(VmError, match="log of the VM's console cannot be written: No space left"):
         transcript.write(b"a line\n")
+
+
+def test_the_end_of_qemu_is_a_status_or_a_signal():
+    assert QemuEnded(-9, []).brief == "the VM died: QEMU was killed by signal 9"
+    assert QemuEnded(3, []).brief == "the VM died: QEMU ended with status 3"
+    assert QemuEnded(0, []).brief == "the VM died: QEMU ended with status 0"
