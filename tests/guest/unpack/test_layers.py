@@ -319,11 +319,16 @@ def test_a_directory_that_a_whiteout_removes_is_made_again(place):
     assert apply_all(place, below, above) == {"d": "directory", "d/new": "new"}
 
 
-def test_a_link_that_a_whiteout_removes_leads_nowhere_afterwards(place):
+@pytest.mark.parametrize(
+    ("first", "left"),
+    [(member("link/.wh.old"), {}), (member("link/other", b"o"), {"e/old": "", "e/other": "o"})],
+)
+def test_a_link_that_a_whiteout_removes_leads_nowhere_afterwards(place, first, left):
     below = [directory("e"), member("e/old"), symlink("link", "e")]
-    above = [member("link/.wh.old"), member(".wh.link"), member("link/new", b"new")]
+    above = [first, member(".wh.link"), member("link/new", b"new")]
     assert apply_all(place, below, above) == {
         "e": "directory",
         "link": "directory",
         "link/new": "new",
+        **left,
     }

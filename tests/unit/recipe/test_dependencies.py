@@ -118,6 +118,13 @@ def test_secure_boot_needs_signed_packages(tmp_path, loader, signed):
     load(tmp_path, plain + apt(*signed), disk=disk)
 
 
+def test_a_package_with_any_name_may_bring_an_init(tmp_path):
+    stages = "  - {{type: apt, packages: [linux-image-amd64, {}]}}\n".format
+    load(tmp_path, stages("some-package"))
+    (problem,) = problems(tmp_path, stages("curl"))
+    assert "there is no init" in problem.message
+
+
 @pytest.mark.parametrize(
     ("base", "stages"),
     [

@@ -244,6 +244,21 @@ def test_a_global_header_may_not_describe_members(record):
         tar_archive.check(io.BytesIO(archive), len(archive), plenty())
 
 
+@pytest.mark.parametrize(
+    "records",
+    [b"x", b"0 a=b\n", b"6 a=b\n7 a=b", b"5 ab\n", b"10 size=-1\n", b"9 size=x\n"],
+)
+def test_an_extended_header_with_a_malformed_record_is_refused(records):
+    assert tar_archive._records(b"6 a=b\n10 size=7\n") == {b"a": b"b", b"size": b"7"}
+    with pytest.raises(tarfile.ReadError, match="invalid header"):
+        tar_archive._records(records)
+
+
+def test_a_member_that_is_larger_than_the_limit_is_refused_at_its_header():
+    with pytest.raises(Excessive, match="'x' alone has 2097152 bytes"):
+        next(iter(Archive(io.BytesIO(header(b"0", 2 * MIB)), MIB, plenty())))
+
+
 def test_a_global_header_may_hold_a_comment():
     data = b"16 comment=abcd\n"
     archive = header(b"g", len(data)) + data.ljust(512, b"\0") + header(b"0", 0) + bytes(1024)
