@@ -137,6 +137,7 @@ class Qemu(StageOptions):
     def run(self, target: Target) -> None:
         loader, ids = self._loader(), Identifiers(target)
         kernel = boot.newest_kernel(target)
+        check_mount_points(target, loader.volumes())
         self._check(target, loader)
         copied.prepare_initramfs(target, self.file_system, kernel.version)
         generalize.run(target, first_boot=self.first_boot)
@@ -175,7 +176,6 @@ class Qemu(StageOptions):
 
     def _check(self, target: Target, loader: BootLoader) -> None:
         """Raises StageError that names a package that the image lacks, before the work begins."""
-        check_mount_points(target, loader.volumes())
         loader.check(target)
         copied.check(target, self.file_system)
         if self.grow:
