@@ -87,6 +87,7 @@ def test_foreign_disks_are_named_for_their_contents(account: Account) -> None:
     for path in (large, container):
         os.chown(path, account.uid, account.gid)
     outcome = account.run("inspect", "--verify", large, "--json", "--accel", "tcg")
+    assert outcome.status == 4, outcome.stderr
     found = outcome.json()
     assert (found["sector_size"], found["system"]["hostname"]) == (4096, "large")
     assert {f["code"] for f in found["verification"]["findings"]} == {
