@@ -198,8 +198,9 @@ def test_indexes_are_kept_apart_by_what_they_were_checked_with():
     other_key = make(keyrings=(file("/etc/apt/trusted.gpg.d/a.asc", KEY),))
     other_source = make(sources=(file("/etc/apt/sources.list", "deb http://n.example s main\n"),))
     other_packages = make(status=file("s", ""))
-    keys = {sources_key(r) for r in (make(), other_key, other_source)}
-    assert len(keys) == 3
+    other_architectures = make(architectures=("amd64", "armhf"))
+    keys = {sources_key(r) for r in (make(), other_key, other_source, other_architectures)}
+    assert len(keys) == 4
     assert sources_key(other_packages) in keys
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from particle_agent.stages.output.qemu import Qemu
-from particle_os.errors import NotEnoughSpace
+from particle_os.errors import InfrastructureError, NotEnoughSpace
 from particle_os.jobs.delivery import Delivery, last_time, published
 from particle_os.report import results
 from particle_os.report.progress import Progress
@@ -81,6 +81,13 @@ def test_a_delivery_has_the_images_that_the_recipe_asks_for(
     assert {image.result().virtual_bytes for image in delivery.images} == {1 << 20}
     left = {path.name for path in delivery.staging.iterdir()}
     assert {name for name in left if name.startswith(("server.raw", "server.q"))} == set(images)
+
+
+def test_a_raw_disk_that_could_be_another_format_is_refused(delivery):
+    delivery.file("raw").write_bytes(b"QFI\xfb\0\0\0\3" + bytes(1000))
+    with pytest.raises(InfrastructureError, match="as an image of the format qcow2 does"):
+        delivery.add("raw", 1008)
+    assert delivery.images == []
 
 
 def test_a_failed_build_leaves_report_and_evidence_but_no_image(delivery):

@@ -429,6 +429,13 @@ def test_a_report_follows_no_link_and_waits_for_no_fifo(tmp_path):
     assert "diary" not in text
 
 
+def test_a_picture_is_no_link(tmp_path):
+    (tmp_path / "a.png").write_bytes(page.BEGINNINGS["png"])
+    (tmp_path / "link.png").symlink_to("a.png")
+    assert page.picture(tmp_path / "a.png", "png") is not None
+    assert page.picture(tmp_path / "link.png", "png") is None
+
+
 def failed(tmp_path, failure=None, status="failed", verdicts=(), **changes):
     """The page of a build of web.yml that failed, with a log and no other file of the build."""
     (tmp_path / "x.log").touch()

@@ -431,6 +431,15 @@ def test_the_advice_about_a_planted_transaction_does_not_rely_on_it(tmp_path, pl
     assert (tmp_path / STAGING / "a.raw").read_text() == "new"
 
 
+@pytest.mark.parametrize("read", [publication._sum_lines, publication._read_manifest])
+def test_nothing_is_read_through_a_link(tmp_path, read):
+    (tmp_path / "elsewhere").write_text('{"files": [], "folders": [], "removed": []}')
+    for name in (SUMS, MANIFEST):
+        (tmp_path / name).symlink_to("elsewhere")
+    with pytest.raises(OSError, match="link"):
+        read(tmp_path)
+
+
 def test_a_running_publication_is_left_alone(stand):
     stand.interrupted()
     with workspace.locked_directory(stand.out, None):

@@ -4,6 +4,7 @@ import tarfile
 
 import pytest
 from particle_agent.contract.decode import DecodeError, decode
+from particle_agent.contract.needs import Need
 from particle_agent.errors import StageError
 from particle_agent.stages.contents.files import Directory, File, Files, Link
 from particle_agent.stages.contents.placing import Patterns
@@ -322,3 +323,14 @@ def test_an_owner_without_a_valid_id_is_reported(debian, text):
 def test_root_needs_no_passwd(target):
     Files(files=(File(path="/x", content=""),)).run(target)
     assert target.read("/x") == ""
+
+
+def test_a_stage_names_the_files_that_it_writes():
+    stage = Files(
+        files=(File(path="/sbin/init", content="x"),), links=(Link(path="/init", to="sbin/init"),)
+    )
+    found = [
+        stage.names(Need(what="init", message="", hint="", files=(path, "/etc/init")))
+        for path in ("/sbin/init", "/init", "/bin/init")
+    ]
+    assert found == [True, True, False]

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import os
 import tarfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from particle_agent.stages.contents.files import File, Files
 from particle_agent.stages.software.apt import Apt
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
+from particle_os.recipe.files import attachments
 from particle_os.recipe.files.attachments import NotAttachable, Origin, attach
 
 RECIPE = """\
@@ -212,3 +214,21 @@ def test_of_a_directory_that_is_not_there_nothing_else_is_reported(tmp_path):
     with pytest.raises(InvalidDocument) as raised:
         loading.load(recipe, base="tar:base.tar")
     assert [problem.code for problem in raised.value.problems] == ["no-file"]
+
+
+def test_a_file_of_a_directory_that_becomes_a_link_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "private").write_text("private")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_text("public")
+    plain = attachments.open_regular
+
+    def replaced(path, **options):
+        path.unlink()
+        path.symlink_to(tmp_path / "private")
+        return plain(path, **options)
+
+    monkeypatch.setattr(attachments, "open_regular", replaced)
+    sink = io.BytesIO()
+    with pytest.raises(OSError, match="link"):
+        attachments._pack(tmp_path / "tree", sink)
+    assert b"private" not in sink.getvalue()
