@@ -206,3 +206,14 @@ def test_a_program_that_stops_reading_reports_the_reason():
 )
 def test_a_failed_command_is_shown_as_the_recipe_means_it(argv, shown):
     assert CommandFailed(argv, 1, ()).message == f"'{shown}' ended with status 1"
+
+
+def test_each_command_has_its_variables_and_a_session_of_its_own(tmp_path):
+    script = f'cut -d" " -f6 /proc/self/stat > {tmp_path}/session; echo "$A" | tee {tmp_path}/a'
+    for number, start in enumerate((command.feed, command.capture, command.run)):
+        more = ((),) if start is command.feed else ()
+        options = {"emit": lambda line: None} if start is command.run else {}
+        env = {"A": f"value {number}", "PATH": os.environ["PATH"]}
+        start(["sh", "-c", script], *more, timeout=HANG_SECONDS, env=env, **options)
+        assert (tmp_path / "a").read_text() == f"value {number}\n"
+        assert int((tmp_path / "session").read_text()) != os.getsid(0)

@@ -1,6 +1,7 @@
 """Tests of one boot, with a simulated machine and a simulated watch."""
 
 import base64
+import inspect
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +59,14 @@ def boot(tmp_path, monkeypatch):
 
         monkeypatch.setattr(attempt, "running", running)
         monkeypatch.setattr(attempt, "connected", lambda *arguments: nullcontext(device))
-        monkeypatch.setattr(attempt, "Watch", lambda *arguments, **options: watch)
+        watching = inspect.signature(attempt.Watch)
+
+        def watch_of(*arguments, **options):
+            found = watching.bind(*arguments, **options).arguments
+            assert found["memory"] == request.memory
+            return watch
+
+        monkeypatch.setattr(attempt, "Watch", watch_of)
         monkeypatch.setattr(attempt.secrets, "token_hex", lambda size: NONCE)
         monkeypatch.setattr(Evidence, "take_screen", lambda self, machine: done.append("screen"))
         monkeypatch.setattr(suites, "results", suite or of_goss)

@@ -47,3 +47,4 @@ def test_only_a_system_that_is_asked_gets_credentials(tmp_path, monkeypatch, con
     assert bool(spec.credentials) != console_only
     assert [each.guest for each in spec.forwards] == [8080]
     assert [disk.path for disk in spec.disks] == [tmp_path / "overlay"]
+    assert spec.disks[0].backing == (), "QEMU opens no file that the overlay names"

@@ -1,6 +1,7 @@
 """The machines of a boot test: every combination once, each with a name of its own."""
 
 import pytest
+from particle_os.boot import extras
 from particle_os.boot.variants import USUAL, variants
 from particle_os.errors import InfrastructureError
 from particle_os.recipe.boot_options import USUAL_DEVICES, Devices, StaticAddress
@@ -55,3 +56,11 @@ def test_a_tpm_without_swtpm_is_refused_with_what_to_install(monkeypatch, tmp_pa
     with pytest.raises(InfrastructureError, match="TPM") as caught:
         variants(["bios"], Devices(tpm=True))
     assert "apt install swtpm" in caught.value.hint
+
+
+def test_the_image_of_another_disk_stands_alone(tmp_path, monkeypatch, soon):
+    monkeypatch.setattr(extras, "make_overlay", lambda *given: None)
+    more = extras.Extras(disks=((tmp_path / "a.img", "qcow2"),), user_data=b"#cloud-config\n")
+    disk, seed = more.make_disks(tmp_path, soon)
+    assert (disk.backing, disk.image.path, disk.serial) == ((), tmp_path / "a.img", "disk1")
+    assert seed.read_only

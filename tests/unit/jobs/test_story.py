@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +100,9 @@ class Sandbox:
 
     def take_traffic(self):
         return Traffic(names=("example.org",))
+
+    def keep_scratch(self, path, deadline):
+        path.write_text("scratch")
 
     def take_disk_event(self, event, deadline):
         self.written = event.size
@@ -223,6 +226,16 @@ def test_a_failed_stage_leaves_its_evidence_and_no_image(world):
         assert (world.out / f"server.failed/server.{ending}").exists()
     # The images of the earlier build are untouched.
     assert (world.out / "server.result.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("fails", "kept"), [("timezone", True), ("end of qemu", False), ("verification", False)]
+)
+def test_the_disk_of_a_failed_stage_is_kept_if_wanted(world, fails, kept):
+    world.fails = fails
+    with suppress(StageFailed, VmError):
+        built(world, keep_on_failure=True)
+    assert (world.out / "server.failed/scratch.qcow2").exists() is kept
 
 
 SECRETIVE = """\

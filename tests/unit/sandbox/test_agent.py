@@ -123,16 +123,18 @@ def test_what_the_agent_tells_is_handed_on():
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_the_agent_is_told_whether_to_take_shortcuts(plain):
+def test_the_agent_gets_the_options_of_the_run(plain):
     class Sent(Connection):
         def send(self, channel, stream, deadline, more_follows=False):
             requests.append(json.loads(stream.read()))
 
     requests = []
     agent = Agent(Sent(HELLO + DONE), lambda: None, PROGRAM, Gate())
-    agent.run([], hostname="x", deadline=plenty(), listen=print, plain=plain)
+    more = {"verify": not plain, "checkpoints": plain, "source_date": 7}
+    agent.run([], hostname="x", deadline=plenty(), listen=print, plain=plain, **more)
     (request,) = requests
-    assert decode(wire.RunOptions, request["options"]).plain is plain
+    wanted = wire.RunOptions(hostname="x", plain=plain, **more)
+    assert decode(wire.RunOptions, request["options"]) == wanted
 
 
 @pytest.mark.parametrize(

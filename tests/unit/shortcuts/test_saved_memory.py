@@ -75,7 +75,9 @@ def test_the_plain_way_neither_saves_nor_restores_and_leaves_what_is_saved(tmp_p
     )
     (tmp_path / "vm").mkdir()
     places = starting.Places(tmp_path / "vm", tmp_path / "console", tmp_path / "warm", print)
-    kept = saved_memory.state_path(places.states, starting._to_be_saved(spec), "x")
+    saved = starting._to_be_saved(spec)
+    assert saved.direct_boot.command_line == f"quiet{starting.PREHEAT}"
+    kept = saved_memory.state_path(places.states, saved, "x")
     kept.parent.mkdir()
     kept.touch()
     with ExitStack() as stack, pytest.raises(VmError, match="enough"):
@@ -90,6 +92,8 @@ def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
 
     def start(spec, program, content, *more, plain):
         asked.append(content)
+        scratch = spec.disks[1]
+        assert (scratch.serial, scratch.backing) == ("scratch", (tmp_path / "layer",))
         raise VmError("enough")
 
     monkeypatch.setattr(running, "start", start)
@@ -109,6 +113,7 @@ def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
                 transcript=ConsoleLog(tmp_path / "console", Gate()),
                 deadline=plenty(),
                 note=print,
+                layers=[tmp_path / "layer"],
             ),
         ):
             pass  # fmt: skip

@@ -164,6 +164,14 @@ def test_output_that_is_no_text_does_no_harm():
     assert run("printf", r"a\377b\n") == ("a\ufffdb",)
 
 
+def test_a_program_gets_the_variables_that_are_named(soon, monkeypatch):
+    monkeypatch.setenv("TOKEN", "secret")
+    argv = ["sh", "-c", 'echo "$NAMED$TOKEN"']
+    named = {"NAMED": "value"}
+    assert process.capture(argv, deadline=soon, what="it", limit=9, env=named) == b"value\n"
+    assert process.capture(argv, deadline=soon, what="it", limit=9) == b"\n"
+
+
 def test_complaints_that_are_no_text_do_no_harm(soon):
     argv = ["sh", "-c", r"printf 'a\377b\n' >&2; exit 3"]
     with pytest.raises(InfrastructureError, match=r"failed \(status 3\)") as failed:

@@ -1,7 +1,9 @@
 import io
 import os
+import subprocess
 import tarfile
 
+import pytest
 from particle_agent.stages.output.export import Export
 
 
@@ -29,3 +31,12 @@ def test_the_system_is_written_as_an_archive(target):
 def test_the_archive_of_an_empty_system_fits(target):
     Export().run(target)
     assert target.report.written[0] <= target.report.needed[0][0]
+
+
+def test_an_archive_that_does_not_reach_the_disk_is_an_error(target, tmp_path, monkeypatch):
+    (tmp_path / "sync").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(subprocess.CalledProcessError):
+        Export().run(target)
+    assert target.report.written == []

@@ -1,5 +1,6 @@
 import os
 import re
+import subprocess
 
 import pytest
 from particle_agent.contract.options import Faults
@@ -368,3 +369,10 @@ def test_the_tree_is_measured_in_blocks_and_inodes(tmp_path):
     directories = 1 + (1 + (300 * (12 + 40) + 12 + 5) // 4096)
     blocks = directories + 300 + 513 + 1 + 1
     assert writer._measure(tree) == (blocks * 4096, 2 + 300 + 1 + 1 + 1)
+
+
+def test_a_system_that_cannot_be_measured_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert writer._measure(tmp_path)[1] == 2
+    with pytest.raises(subprocess.CalledProcessError):
+        writer._measure(tmp_path / "missing")
