@@ -35,7 +35,8 @@ def debian(target, tmp_path, monkeypatch):
         target.write(path, text)
     for kind in copied.PACKAGES:
         target.write(f"/usr/sbin/mkfs.{kind}", "")
-    monkeypatch.setattr(copied.modules, "load", lambda kind: None)
+    target.modules = []
+    monkeypatch.setattr(copied.modules, "load", target.modules.append)
     monkeypatch.setattr(copied, "copy_data", lambda file, device: None)
     target.captured["lsinitramfs"] = "usr/lib/modules/6.12/xfs.ko usr/lib/modules/6.12/btrfs.ko.xz"
     for table in extlinux.MBR_CODE:
@@ -316,6 +317,7 @@ def test_a_console_of_ones_own_comes_last(debian):
 )
 def test_a_swap_file_has_no_holes(debian, file_system, commands):
     Qemu(file_system=file_system, swap="64M").run(debian)
+    assert set(debian.modules) == {file_system} - {"ext4"}
     swap = ["mkswap", "debugfs", "chattr", "fallocate"]
     assert [p for p in debian.programs() if p in swap] == commands
     assert "/swapfile none swap defaults 0 0\n" in debian.read("/etc/fstab")

@@ -229,6 +229,17 @@ def test_the_resolv_conf_of_the_base_comes_back(resolver, as_link):
         assert resolver.read("/etc/resolv.conf") == "the base's own"
 
 
+def test_the_resolv_conf_of_the_base_is_kept_in_no_file_that_a_link_names(resolver):
+    resolver.write("/etc/passwd", "root:x:0:0\n")
+    resolver.write("/etc/resolv.conf", "the base's own")
+    link(resolver, "etc/.particle-os-resolv.conf", "passwd")
+    with Target.network(resolver):
+        assert resolver.read("/etc/passwd") == "root:x:0:0\n"
+    assert resolver.list("/etc") == ["passwd", "resolv.conf"]
+    assert resolver.read("/etc/resolv.conf") == "the base's own"
+    assert resolver.read("/etc/passwd") == "root:x:0:0\n"
+
+
 def test_a_copy_that_a_package_made_of_the_helpers_goes_with_it(resolver):
     backup = "/etc/.resolv.conf.systemd-resolved.bak"
     with Target.network(resolver):

@@ -5,10 +5,11 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from particle_agent.unpack.unpack import unpack_image
-from particle_os.base import container, layers
+from particle_os.base import container, layers, skopeo
 from particle_os.base import layout as layouts
 from particle_os.errors import InfrastructureError, NotEnoughSpace, UsageError
 from particle_os.jobs import cache
@@ -484,3 +485,11 @@ def test_an_archive_that_ends_too_early_is_told_with_what_to_do(layout, tmp_path
     with pytest.raises(UsageError, match="it cannot be read") as raised:
         found._extract({f"sha256:{'0' * 64}": 1}, tmp_path / "into")
     assert "files are complete" in raised.value.hint
+
+
+def test_the_program_that_reads_registries_is_confined(tmp_path):
+    within = skopeo.confinement(SimpleNamespace(path=tmp_path), [tmp_path / "a"], tmp_path / "b")
+    assert within.memory == skopeo.MEMORY
+    assert within.writes == (tmp_path, tmp_path / "b")
+    assert tmp_path / "a" in within.reads
+    assert Path.home() not in within.reads

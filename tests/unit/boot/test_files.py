@@ -51,6 +51,14 @@ def test_files_are_written_safe_to_look_at(tmp_path):
     assert "ssh.service" in (tmp_path / "plot.svg").read_text()
 
 
+def test_a_file_in_another_encoding_is_passed_over(tmp_path):
+    good = line("journal.txt", b"content")
+    files.write(answer(good[:-8] + "!" + good[-8:]), NONCE, tmp_path, Gate())
+    assert list(tmp_path.iterdir()) == []
+    files.write(answer(good), NONCE, tmp_path, Gate())
+    assert (tmp_path / "journal.txt").read_text() == "content"
+
+
 @pytest.mark.parametrize(
     "name",
     ["../x", "/etc/x", "screen.png", "boot.sh", "console.log", "blame.txt", "", "a/journal.txt"],

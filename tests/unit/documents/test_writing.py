@@ -57,3 +57,8 @@ def test_all_data_is_read_as_it_was(tmp_path_factory, data):
 
 def test_a_script_stays_readable():
     assert as_yaml({"script": "set -e\necho a\n"}) == ["script: |", "  set -e", "  echo a"]
+
+
+def test_the_order_of_a_mapping_stays():
+    """A later pattern of a recipe outweighs an earlier one."""
+    assert as_yaml({"b": 1, "a": {"d": 2, "c": 3}}) == ["b: 1", "a:", "  d: 2", "  c: 3"]

@@ -334,3 +334,25 @@ def test_a_stage_names_the_files_that_it_writes():
         for path in ("/sbin/init", "/init", "/bin/init")
     ]
     assert found == [True, True, False]
+
+
+def test_a_link_in_a_home_directory_gives_its_user_no_other_file(debian):
+    debian.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n")
+    debian.write("/etc/shadow", "x")
+    debian.make_directory("/home/ann")
+    debian.symlink("/home/ann/x", "/etc/shadow")
+    debian.forget_owners()
+    Files(links=(Link(path="/home/ann/x", to="y"),)).run(debian)
+    assert debian.owners == {"x": (1000, 1000)}
+    assert os.readlink(debian.root / "home/ann/x") == "y"
+
+
+def test_a_file_replaces_a_link_to_a_directory(debian):
+    debian.make_directory("/srv/www")
+    for name in ("file", "link"):
+        debian.symlink(f"/srv/{name}", "www")
+    Files(
+        files=(File(path="/srv/file", content="new"),), links=(Link(path="/srv/link", to="file"),)
+    ).run(debian)
+    assert debian.read("/srv/link") == "new"
+    assert debian.list("/srv/www") == []

@@ -56,6 +56,9 @@ def test_a_tree_is_not_read_further_than_the_limit(tmp_path, monkeypatch):
     read = []
     with pytest.raises(OSError, match="holds more than 10 files"):
         read.extend(directories.walk(tmp_path))
+    with pytest.raises(OSError, match="holds more than 10 files"):
+        directories.matching(tmp_path, ["*", "*"], None)
+    assert len(directories.matching(tmp_path / "a", ["*"], None)) == 5
     assert [name for name, _ in read] == ["a", "a/0", "a/1", "a/2", "a/3", "a/4"][: len(read)]
 
 

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 from particle_os.errors import UsageError
+from particle_os.vm.devices import seed
 from particle_os.vm.devices.seed import LIMIT, no_cloud
 
 from ....waiting import HANG_SECONDS
@@ -51,3 +52,9 @@ def test_other_user_data_is_another_instance():
 def test_user_data_that_does_not_fit_is_refused():
     with pytest.raises(UsageError, match="larger than 1 MiB"):
         no_cloud(bytes(LIMIT + 1))
+
+
+def test_a_long_name_ends_before_its_padding():
+    (entry,) = seed._long_name("user-data", b"USER-D~1   ")
+    name = entry[1:11] + entry[14:26] + entry[28:32]
+    assert name == "user-data\0".encode("utf-16-le").ljust(26, b"\xff")
