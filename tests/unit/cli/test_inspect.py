@@ -40,7 +40,7 @@ def test_a_file_that_is_called_like_a_base_has_a_way_to_be_named(
     monkeypatch.chdir(tmp_path)
     advice = f"For the file of this name, write ./{what}."
     assert advice not in run("inspect", what, *options).stderr
-    (tmp_path / what).touch()
+    (tmp_path / what).write_text("no image")
     assert advice in run("inspect", what, *options).stderr
     assert (
         "is not an image of the format qcow2"

@@ -1,9 +1,9 @@
 """A dry run names the earlier work that the build would use, by the keys of the build."""
 
 import json
-import time
 
 import pytest
+from particle_os.jobs import checkpoints
 from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan, preview, template_of
@@ -12,6 +12,7 @@ from particle_os.sandbox import helper
 from particle_os.system import process
 from particle_os.system.workspace import cache_directory, workspace
 
+from ...waiting import Clock
 from ..base.test_lookup import AMD64, tar
 from .test_delivery import delivery, earlier  # noqa: F401 - fixtures
 
@@ -133,8 +134,9 @@ def test_the_options_of_the_build_count(built, cached, options, stages):
 def test_a_stage_that_reads_the_network_is_cached_for_a_time_only(built, cached, monkeypatch):
     built(3, network=(2, 3))
     assert cached(max_age=1000) == ["helper VM", *ALL]
-    now = time.time() + 2000
-    monkeypatch.setattr(time, "time", lambda: now)
+    clock = Clock()
+    clock.now = float("inf")
+    monkeypatch.setattr(checkpoints, "time", clock)
     assert cached(max_age=1000) == ["helper VM", "stage 1"]
 
 
