@@ -142,21 +142,21 @@ def registry(top: Path) -> str:
 
 def schema() -> str:
     """The JSON Schema of recipes for editors."""
-    from particle_os.recipe.schema import recipes
+    from particle_os.recipe.description.schema import recipes
 
     return json.dumps(recipes(), indent=2, sort_keys=True) + "\n"
 
 
 def stages_page() -> str:
     """The reference of all stages."""
-    from particle_os.recipe import reference
+    from particle_os.recipe.description import reference
 
     return reference.stages()
 
 
 def checks_page() -> str:
     """The reference of all checks of boot tests."""
-    from particle_os.recipe import reference
+    from particle_os.recipe.description import reference
 
     return reference.kinds_of_checks()
 

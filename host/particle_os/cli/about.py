@@ -14,7 +14,7 @@ from particle_os.cli.command import OutputStyle, command, say_json, with_output
 from particle_os.cli.usage import completion, settings
 from particle_os.errors import EXIT_INFRASTRUCTURE
 from particle_os.jobs import doctor
-from particle_os.recipe import reference, schema
+from particle_os.recipe.description import reference, schema
 
 SIGNS = {"ok": "ok     ", "warning": "warning", "missing": "MISSING"}
 

@@ -14,7 +14,8 @@ from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.cli.options import PathType
 from particle_os.errors import UsageError, printable
 from particle_os.jobs.delivery import results
-from particle_os.recipe import loading, reference
+from particle_os.recipe import loading
+from particle_os.recipe.description import reference
 from particle_os.recipe.model import stage_name
 from particle_os.recipe.shipped import shipped
 from particle_os.report.results import Result

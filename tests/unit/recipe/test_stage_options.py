@@ -11,7 +11,8 @@ from particle_agent.stages.contents.run import Run
 from particle_agent.stages.software.apt import Apt
 from particle_os.errors import InvalidDocument
 from particle_os.jobs import checkpoints
-from particle_os.recipe import loading, schema
+from particle_os.recipe import loading
+from particle_os.recipe.description import schema
 
 COMMON = "    name: Say so\n    when: {architecture: [amd64, arm64]}\n    timeout: 20m\n"
 

@@ -10,9 +10,10 @@ from click.shell_completion import CompletionItem, get_completion_class
 from particle_agent.stages import RECIPE_STAGES
 
 from particle_os.errors import ParticleError
-from particle_os.recipe import loading, reference
+from particle_os.recipe import loading
+from particle_os.recipe.description import reference
+from particle_os.recipe.description.reference import ReferenceEntry
 from particle_os.recipe.model import stage_name
-from particle_os.recipe.reference import ReferenceEntry
 from particle_os.recipe.shipped import USUAL, found_recipe, shipped
 from particle_os.sandbox.template import templates
 

@@ -17,9 +17,9 @@ from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError, printable
 from particle_os.recipe import model, variables
 from particle_os.recipe.checks.kinds import KINDS
+from particle_os.recipe.description.schema import common_options, of_recipes
+from particle_os.recipe.description.schema import recipes as written_form
 from particle_os.recipe.passes import include, legacy
-from particle_os.recipe.schema import common_options, of_recipes
-from particle_os.recipe.schema import recipes as written_form
 
 CHECKS_HEADER = """\
 # Checks

@@ -10,11 +10,12 @@ import pytest
 from particle_agent.stages import RECIPE_STAGES
 from particle_os.documents import document
 from particle_os.errors import InvalidDocument
-from particle_os.recipe import loading, schema
+from particle_os.recipe import loading
 from particle_os.recipe.checks.kinds import KINDS
+from particle_os.recipe.description import schema
 from particle_os.system.workspace import data_directory
 
-TOP = Path(__file__).parents[3]
+TOP = Path(__file__).parents[4]
 RECIPES, INCLUDED = functools.cache(schema.recipes), functools.cache(schema.included)
 
 
