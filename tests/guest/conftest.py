@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from particle_agent.contract.wire import PackageRequest, PackagesAnswer
+from particle_agent.contract.wire import OutputName, PackageRequest, PackagesAnswer
 from particle_agent.target.target import Target
 
 
@@ -30,6 +31,8 @@ class Report:
         self.notes: list[str] = []
         self.needed: list[tuple[int, int]] = []
         self.written: list[int] = []
+        # The disks of `written`, in their order.
+        self.disks: list[OutputName] = []
         self.requests: list[PackageRequest] = []
         self.refusal: str | None = None
 
@@ -39,11 +42,12 @@ class Report:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def disk_needed(self, size: int, content: int) -> None:
+    def disk_needed(self, size: int, content: int, disk: OutputName = "output") -> None:
         self.needed.append((size, content))
 
-    def disk_written(self, size: int) -> None:
+    def disk_written(self, size: int, disk: OutputName = "output") -> None:
         self.written.append(size)
+        self.disks.append(disk)
 
     def packages(self, request: PackageRequest) -> PackagesAnswer:
         self.requests.append(request)
@@ -116,12 +120,18 @@ class RecordingTarget(Target):
         where.mkdir(exist_ok=True)
         yield where
 
-    def output_disk(self, size: int, *, content: int) -> Path:
-        self.report.disk_needed(size, content)
-        disk = self.directory / "disk"
-        with disk.open("wb") as file:
+    def at(self, root: Path) -> RecordingTarget:
+        """A target for another directory, with the same records."""
+        other = copy.copy(self)
+        vars(other)["root"] = root
+        return other
+
+    def output_disk(self, size: int, *, content: int, disk: OutputName = "output") -> Path:
+        self.report.disk_needed(size, content, disk)
+        place = self.directory / ("disk" if disk == "output" else disk)
+        with place.open("wb") as file:
             file.truncate(size)
-        return disk
+        return place
 
     def owner(self, path: str) -> tuple[int, int]:
         return self._owners[self.path(path).lstat().st_ino]

@@ -130,7 +130,7 @@ class Vms(HelperVms):
     world = None
 
     @contextmanager
-    def start(self, purpose, output, layers=()):
+    def start(self, purpose, output, layers=(), repository=None):
         world = self.world
         transcript = world.console(self.job.transcript)
 
@@ -140,16 +140,14 @@ class Vms(HelperVms):
         gate = self.job.progress.gate
         sandbox = SimpleNamespace(
             agent=Agent(Connection(world), death, PROGRAM, gate),
-            output=output,
             packages=output.with_name("packages"),
-            written=None,
             connect_outside=lambda *arguments: None,
             take_traffic=Traffic,
         )
 
         def take_disk_event(event, deadline):
             output.write_bytes(DISK)
-            sandbox.written = event.size
+            return SimpleNamespace(path=output)
 
         sandbox.take_disk_event = take_disk_event
         try:

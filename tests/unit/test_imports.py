@@ -33,7 +33,7 @@ RULES = {
         {"target"},
         {"system", "unpack"},
         {"disk", "apt"},
-        {"shortcuts"},
+        {"shortcuts", "ostree"},
         {"stages", "verification"},
         {"agent"},
         {"__main__"},

@@ -36,11 +36,11 @@ class Channel:
     def note(self, text: str) -> None:
         self.send(wire.Notice(text=text[: wire.TEXT_LIMIT]))
 
-    def disk_needed(self, size: int, content: int) -> None:
-        self.send(wire.DiskNeeded(size=size, content=content))
+    def disk_needed(self, size: int, content: int, disk: wire.OutputName = "output") -> None:
+        self.send(wire.DiskNeeded(size=size, content=content, disk=disk))
 
-    def disk_written(self, size: int) -> None:
-        self.send(wire.DiskWritten(size=size))
+    def disk_written(self, size: int, disk: wire.OutputName = "output") -> None:
+        self.send(wire.DiskWritten(size=size, disk=disk))
 
     def packages(self, request: wire.PackageRequest) -> wire.PackagesAnswer:
         """Asks the host for packages and waits for the answer."""

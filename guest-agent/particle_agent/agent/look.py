@@ -14,6 +14,7 @@ from particle_agent.agent.scratch import (
 from particle_agent.contract import wire
 from particle_agent.contract.inspection import SERIAL, Inspection
 from particle_agent.disk.reading import Tree
+from particle_agent.ostree.reading import systems
 from particle_agent.target.target import wait_for_disk
 from particle_agent.verification import inspection
 
@@ -41,5 +42,6 @@ def inspect(*, disk: bool) -> Inspection:
     if disk:
         return inspection.of_disk(wait_for_disk(SERIAL, 0, 30.0))
     mount_scratch()
-    system = inspection.of_system(Tree(ROOT))
+    tree = Tree(ROOT)
+    system = inspection.of_system(next(systems(tree, ""), tree))
     return Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=system)

@@ -213,9 +213,14 @@ class PackagesAnswer:
     refused: str | None = None
 
 
+# The disks that receive results: the image, or the archive of a system; and an OSTree repository.
+# They are the serial numbers of the disks, too.
+OutputName = Literal["output", "repository"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiskNeeded:
-    """The guest waits until the host has grown the output disk to `size` bytes.
+    """The guest waits until the host has grown an output disk to `size` bytes.
 
     The guest will write about `content` bytes; the rest stays sparse.
     """
@@ -223,14 +228,16 @@ class DiskNeeded:
     type: Literal["disk-needed"] = "disk-needed"
     size: int
     content: int
+    disk: OutputName = "output"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiskWritten:
-    """The output disk is complete in its first `size` bytes. The guest writes no more to it."""
+    """An output disk is complete in its first `size` bytes. The guest writes no more to it."""
 
     type: Literal["disk-written"] = "disk-written"
     size: int
+    disk: OutputName = "output"
 
 
 @dataclass(frozen=True, kw_only=True)

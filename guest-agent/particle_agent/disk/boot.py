@@ -124,12 +124,12 @@ def newest_kernel(target: Target) -> InstalledKernel:
     return InstalledKernel(version, f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}")
 
 
-def command_line(target: Target, root_uuid: str) -> str:
+def command_line(target: Target, root_uuid: str, *, writable: bool = False) -> str:
     """The kernel's command line. The last of its consoles becomes /dev/console.
 
     Raises StageError when it is longer than the kernel's limit.
     """
-    words = [f"root=UUID={root_uuid}", "ro", *CONSOLES]
+    words = [f"root=UUID={root_uuid}", "rw" if writable else "ro", *CONSOLES]
     words += [word for word in kernels.command_line(target) if word not in words]
     line = " ".join(words)
     if len(line) > COMMAND_LINE_LIMIT:

@@ -15,6 +15,8 @@ SMALL_JOURNAL = 4
 # The features that GRUB and an older e2fsck of the image know, and those that extlinux(1) can read.
 FEATURES = "^has_journal,^orphan_file,^metadata_csum_seed"
 FEATURES_OF_EXTLINUX = "^has_journal,^64bit,^metadata_csum,^orphan_file"
+# Flags of inodes (linux/fs/ext4/ext4.h).
+EXTENTS, IMMUTABLE = 0x80000, 0x10
 BLOCK_COUNT = re.compile(r"^Block count: +(\d+)$", re.MULTILINE)
 
 
@@ -55,6 +57,13 @@ def shrink(target: Target, partition: Path, size: int) -> int:
     least = min(size, -(-int(found.group(1)) * BLOCK // MIB) * MIB + SLACK)
     target.run(["resize2fs", str(partition), f"{least // 1024}K"])
     return least
+
+
+def make_immutable(target: Target, partition: Path, paths: Sequence[str]) -> None:
+    """Sets the attribute `i` of chattr(1) of directories in a file system that is not mounted."""
+    for path in paths:
+        command = f"set_inode_field {path} flags {EXTENTS | IMMUTABLE:#x}"
+        target.run(["debugfs", "-w", "-R", command, str(partition)])
 
 
 def add_journal(target: Target, partition: Path, *, small: bool) -> None:

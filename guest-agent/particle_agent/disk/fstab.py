@@ -88,8 +88,8 @@ class FileSystemTable:
     own: Sequence[FstabLine]
     mounts: Sequence[Mount]
 
-    def write(self, target: Target) -> None:
-        """Writes the file, makes the mount points, and notes lines that are lost."""
+    def write(self, target: Target, *, points: bool = True) -> None:
+        """Writes the file, makes the mount points if `points`, and notes lines that are lost."""
         if lost := list(_lines(target)):
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             target.reporter.note(
@@ -99,7 +99,7 @@ class FileSystemTable:
         lines = list(self._merged())
         target.write(PATH, "".join(map(str, lines)))
         for line in lines:
-            if line.where.startswith("/") and not target.exists(line.where):
+            if points and line.where.startswith("/") and not target.exists(line.where):
                 target.make_directory(line.where)
 
     def _merged(self) -> Iterator[FstabLine]:

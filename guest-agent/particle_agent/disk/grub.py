@@ -83,6 +83,12 @@ class Grub:
         return [Volume("bios-boot", "none"), esp] if self.table == "gpt" else [esp]
 
     def prepare(self, target: Target, booting: Booting) -> None:
+        self.write_programs(target, booting)
+        target.write(DEFAULTS, _defaults(booting.command_line))
+        target.write(f"{DIRECTORY}/grub.cfg", _menu(booting))
+
+    def write_programs(self, target: Target, booting: Booting) -> None:
+        """Puts GRUB's modules and core images into the tree, without a menu."""
         words = booting.command_line.split()
         if strange := next((w for w in words if not WORD.fullmatch(w)), None):
             raise StageError(
@@ -105,8 +111,6 @@ class Grub:
             target.make_directory(f"{ESP}/EFI/BOOT")
             _make_core(target, EFI, f"{ESP}/EFI/BOOT/BOOTX64.EFI", (*known, "fat"))
         target.remove(EARLY)
-        target.write(DEFAULTS, _defaults(booting.command_line))
-        target.write(f"{DIRECTORY}/grub.cfg", _menu(booting))
 
     def _is_signed(self, target: Target) -> bool:
         """Whether the image has all programs that Secure Boot needs."""
@@ -124,7 +128,7 @@ class Grub:
             raise StageError(f"GRUB's core image has {len(core)} bytes; the limit is {room}")
         sector = place // SECTOR
         struct.pack_into("<QH", core, BLOCK_LIST, sector + 1, -(-len(core) // SECTOR) - 1)
-        code = bytearray(target.read_bytes(f"{MODULES}/{BIOS}/boot.img")[: boot.MBR_CODE_BYTES])
+        code = bytearray(target.read_bytes(f"{DIRECTORY}/{BIOS}/boot.img")[: boot.MBR_CODE_BYTES])
         struct.pack_into("<Q", code, KERNEL_SECTOR, sector)
         code[DRIVE_CHECK : DRIVE_CHECK + len(NO_JUMP)] = NO_JUMP
         boot.write_code(disk, bytes(code))
@@ -141,7 +145,7 @@ def _copy_modules(target: Target, platform: str) -> None:
     place = f"{DIRECTORY}/{platform}"
     target.make_directory(place)
     for name in target.list(f"{MODULES}/{platform}"):
-        if name.endswith((".mod", ".lst")):
+        if name.endswith((".mod", ".lst")) or name == "boot.img":
             _copy(target, f"{MODULES}/{platform}/{name}", f"{place}/{name}")
 
 

@@ -40,11 +40,21 @@ class DiskLayout:
 
 
 class Writer:
-    """Writes one disk. Callers call the methods in their order."""
+    """Writes one disk. Callers call the methods in their order.
+
+    `immutable` are directories of the root file system that get the attribute of chattr(1).
+    """
 
     def __init__(
-        self, target: Target, layout: DiskLayout, parts: Sequence[Volume], ids: Identifiers
+        self,
+        target: Target,
+        layout: DiskLayout,
+        parts: Sequence[Volume],
+        ids: Identifiers,
+        *,
+        immutable: Sequence[str] = (),
     ) -> None:
+        self._immutable = immutable
         self._target = target
         self._layout = layout
         self._parts = list(parts)
@@ -85,6 +95,8 @@ class Writer:
                 if files and part.active and date is not None:
                     directory = DIRECTORY.removeprefix("/boot" if part.name == "boot" else "")
                     ext4.forget(target, self._node(part), date, files, directory)
+                if part.name == "root":
+                    ext4.make_immutable(target, self._node(part), self._immutable)
                 ext4.add_journal(target, self._node(part), small=self._layout.size == "minimal")
         loader.write_boot_code(target, self._disk, self._parts)
         target.run(["sync"])
@@ -147,6 +159,8 @@ class Writer:
             copied.make(target, part.kind, device, label=part.name, uuid=uuid, size=part.size)
             with copied.mounted(target, part.kind, device) as mounted:
                 copied.copy(target, tree, mounted)
+                for path in self._immutable:
+                    target.run(["chattr", "+i", f"{mounted}{path}"])
                 if swap:
                     place = mounted / SWAP_FILE.lstrip("/")
                     copied.make_swap(target, part.kind, place, swap, self._ids["swap"])

@@ -101,6 +101,11 @@ class StageOptions(Options):
         return self.network if self.reads_network and isinstance(self.network, tuple) else ()
 
     @property
+    def has_repository(self) -> bool:
+        """Whether the build publishes an OSTree repository."""
+        return False
+
+    @property
     def label(self) -> str:
         """The stage's name in messages. It is not escaped for terminals."""
         return f"{self.name} ({self.type})" if self.name else self.type

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from particle_agent.system import first_boots
@@ -94,12 +94,12 @@ def run(target: Target, *, first_boot: bool = False) -> None:
                 target.remove(f"{directory}/{name}")
 
 
-def empty(tree: Path) -> None:
-    """Empties directories whose content a running system recreates.
+def empty(tree: Path, more: Sequence[str] = ()) -> None:
+    """Empties directories whose content a running system recreates, and `more`.
 
     `tree` is the target without mounts, which would hide the content of these directories.
     """
-    for directory in CONTENTS:
+    for directory in (*CONTENTS, *more):
         # A link in the tree never leads to a directory of the VM.
         place = inside.resolve(tree, directory, follow=False)
         if place.is_symlink() or not place.is_dir():

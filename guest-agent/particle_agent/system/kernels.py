@@ -71,7 +71,9 @@ def is_cloud(version: str) -> bool:
 
 def command_line(target: Target) -> list[str]:
     """The words of the recipe or the base for the kernel's command line, without the disk's."""
-    text = target.read(COMMAND_LINE) if target.exists(COMMAND_LINE) else ""
+    # In the tree of an OSTree commit, /etc is /usr/etc.
+    path = next((p for p in (COMMAND_LINE, f"/usr{COMMAND_LINE}") if target.exists(p)), None)
+    text = "" if path is None else target.read(path)
     return [word for word in text.split() if not OF_THE_DISK.fullmatch(word)]
 
 

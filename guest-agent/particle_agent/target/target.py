@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
+from particle_agent.contract import wire
 from particle_agent.contract.hosts import variables
-from particle_agent.contract.wire import ATTACHED, AptProxy, PackageRequest, PackagesAnswer
 from particle_agent.errors import EnvironmentFailed
 from particle_agent.target import command, files, inside
 from particle_agent.target.confinement import Enclosure
@@ -45,11 +45,11 @@ class Reporter(Protocol):
 
     def note(self, text: str) -> None: ...
 
-    def disk_needed(self, size: int, content: int) -> None: ...
+    def disk_needed(self, size: int, content: int, disk: wire.OutputName = "output") -> None: ...
 
-    def disk_written(self, size: int) -> None: ...
+    def disk_written(self, size: int, disk: wire.OutputName = "output") -> None: ...
 
-    def packages(self, request: PackageRequest) -> PackagesAnswer: ...
+    def packages(self, request: wire.PackageRequest) -> wire.PackagesAnswer: ...
 
 
 def _nothing_ahead(target: Target) -> None:
@@ -82,8 +82,8 @@ class Target:
         hostname: str,
         source_date: int | None = None,
         command_seconds: float = COMMAND_SECONDS,
-        attachments: Path = Path(ATTACHED),
-        apt_proxy: AptProxy | None = None,
+        attachments: Path = Path(wire.ATTACHED),
+        apt_proxy: wire.AptProxy | None = None,
         hosts: Sequence[str] = (),
         ahead: Callable[[Target], None] = _nothing_ahead,
         plain: bool = False,
@@ -108,6 +108,10 @@ class Target:
     def ahead(self) -> None:
         """Does the work that later stages can do now, while this stage finishes."""
         self._ahead(self)
+
+    def at(self, root: Path) -> Target:
+        """The system in another directory, for its files and for commands outside of it."""
+        return Target(root, self.reporter, hostname=self.hostname, source_date=self.source_date)
 
     # Commands
 
@@ -362,13 +366,13 @@ class Target:
 
     # The output disk
 
-    def output_disk(self, size: int, *, content: int) -> Path:
+    def output_disk(self, size: int, *, content: int, disk: wire.OutputName = "output") -> Path:
         """Asks the host for an output disk of `size` bytes. Returns its device.
 
         The stage will write about `content` bytes. The host checks that it has the space.
         """
-        self.reporter.disk_needed(size, content)
-        return wait_for_disk("output", size, 60.0)
+        self.reporter.disk_needed(size, content, disk)
+        return wait_for_disk(disk, size, 60.0)
 
 
 def wait_for_disk(serial: str, size: int, timeout: float) -> Path:
@@ -385,11 +389,8 @@ def wait_for_disk(serial: str, size: int, timeout: float) -> Path:
             except OSError:
                 continue
             device = Path("/dev") / place.name
-            if (
-                found
-                and (size == 0 or sectors * 512 == size)
-                and stat.S_ISBLK(device.stat().st_mode)
-            ):
+            fits = found and size in (0, sectors * 512)
+            if fits and stat.S_ISBLK(device.stat().st_mode):
                 return device
         time.sleep(0.05)
     raise EnvironmentFailed(

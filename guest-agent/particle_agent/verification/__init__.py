@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,7 @@ from particle_agent.contract.contents import SEALED, content_of
 from particle_agent.contract.findings import Findings
 from particle_agent.contract.wire import Finding
 from particle_agent.disk import reading
+from particle_agent.disk.reading import Tree
 from particle_agent.verification import (
     boot,
     file_systems,
@@ -58,7 +60,7 @@ def of_disk(device: Path, report: Callable[[Finding], None]) -> None:
                     )
             if found_table is not None or identified:
                 boot.check(disk, size, found_table, found, findings)
-            for root in (volume for volume in found if volume.is_root):
+            for root in chain.from_iterable(volume.systems for volume in found):
                 check_system(root, found, findings)
             if not any(volume.is_root for volume in found):
                 findings.add("system-not-found", "disk", _without_system(found))
@@ -95,10 +97,9 @@ def _check_names(found: Sequence[FoundVolume], findings: Findings) -> None:
         findings.add("file-system-duplicate", f"{one} and {other}", "programs may use either one")
 
 
-def check_system(root: FoundVolume, found: Sequence[FoundVolume], findings: Findings) -> None:
-    """Verifies the content of a root file system, which may refer to all of the `found` volumes."""
-    assert root.system is not None
-    names.check_fstab(root.system, found, findings)
-    files = walk.walk(root.system.root, findings)
-    leftovers.check(root.system, files, findings)
-    rights.check(root.system, files, findings)
+def check_system(root: Tree, found: Sequence[FoundVolume], findings: Findings) -> None:
+    """Verifies the content of a root directory, which may refer to all of the `found` volumes."""
+    names.check_fstab(root, found, findings)
+    files = walk.walk(root.root, findings)
+    leftovers.check(root, files, findings)
+    rights.check(root, files, findings)

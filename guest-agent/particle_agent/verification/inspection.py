@@ -24,7 +24,8 @@ from particle_agent.contract.inspection import (
     Partition,
     System,
 )
-from particle_agent.disk.reading import Tree, ask, identify, mounted, system_in
+from particle_agent.disk.reading import Tree, ask, identify, mounted
+from particle_agent.ostree.reading import systems as systems_of
 from particle_agent.verification import volumes
 from particle_agent.verification.table import ISO_UNUSED, has_mbr
 
@@ -63,8 +64,7 @@ def _of_readable(device: Path) -> Inspection:
                 tree = Tree(place)
                 loaders += _loaders(tree)
                 kernels += _kernels(tree, "/")
-                if system := system_in(tree, file_system.kind):
-                    systems.append(of_system(system))
+                systems += map(of_system, systems_of(tree, file_system.kind))
         if table or file_system is not None:
             partitions.append(
                 Partition(
@@ -123,7 +123,7 @@ def of_system(tree: Tree) -> System:
             for k, v in OS_RELEASE.findall(release)[:100]
         ),
         hostname=tree.read("/etc/hostname").strip()[:64],
-        kernels=tuple(_kernels(tree, "/boot")),
+        kernels=tuple(_kernels(tree, "/boot") or _kernels_of_commit(tree)),
         packages=tuple(_packages(tree)),
         accounts=tuple(_accounts(tree)),
     )
@@ -158,6 +158,12 @@ def _mounted(node: Path) -> Iterator[tuple[FileSystem | None, Path | None]]:
 def _kernels(tree: Tree, directory: str) -> list[str]:
     names = tree.names(directory)
     return [n.removeprefix("vmlinuz-") for n in names if n.startswith("vmlinuz-")]
+
+
+def _kernels_of_commit(tree: Tree) -> list[str]:
+    """The kernels at the place where OSTree looks for them."""
+    modules = "/usr/lib/modules"
+    return [name for name in tree.names(modules) if tree.is_file(f"{modules}/{name}/vmlinuz")]
 
 
 def _packages(tree: Tree) -> Iterator[Package]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
@@ -21,6 +22,9 @@ GRUB_MENUS = (
 GRUB_LINUX = ("linux", "linux16", "linuxefi")
 GRUB_INITRD = ("initrd", "initrd16", "initrdefi")
 UUID = re.compile(r"[0-9A-Fa-f]{4,}(?:-[0-9A-Fa-f]{4,})*")
+# GRUB reads another menu.
+GRUB_SOURCE = ("source", ".", "configfile")
+MENUS_LIMIT = 64
 ON_ROOT = re.compile(r"\(\$\{?root\}?\)")
 # A path on a device other than the searched one, or a path with variables.
 NOT_PLAIN = re.compile(r"^\(|\$")
@@ -58,12 +62,19 @@ def check_item(
 
 
 def check_grub(
-    volume: FoundVolume, tree: Tree, menu: str, disk: Sequence[FoundVolume], findings: Findings
+    volume: FoundVolume,
+    tree: Tree,
+    menu: str,
+    disk: Sequence[FoundVolume],
+    findings: Findings,
+    seen: set[tuple[Path, str]] | None = None,
 ) -> int:
     """Verifies a grub.cfg in a tree of `volume`. Returns the number of kernels that it names.
 
-    The menu is a script. Parts that depend on its variables are not verified.
+    The menu is a script. Parts that depend on its variables are not verified. A menu may read
+    others; `seen` are those that are verified already.
     """
+    seen = {(tree.root, menu)} if seen is None else seen
     here: FoundVolume | None = volume
     kernels = 0
     for number, line in enumerate(lines(tree, menu), start=1):
@@ -73,6 +84,12 @@ def check_grub(
         place = f"{menu}:{number}"
         if words[0].startswith("search"):
             here = _searched(words, place, here, disk, findings)
+        elif words[0] in GRUB_SOURCE and len(words) > 1 and here is not None:
+            path = ON_ROOT.sub("", words[1])
+            for other in () if NOT_PLAIN.search(path) else here.trees:
+                if (other.root, path) not in seen and len(seen) < MENUS_LIMIT:
+                    seen.add((other.root, path))
+                    kernels += check_grub(here, other, path, disk, findings, seen)
         elif words[0] in (*GRUB_LINUX, *GRUB_INITRD) and len(words) > 1:
             linux = words[0] in GRUB_LINUX
             kernels += linux

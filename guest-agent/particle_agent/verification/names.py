@@ -114,24 +114,30 @@ def check_command_line(
     if resume and volumes.is_missing(disk, resume):
         findings.add("resume-missing", place, f"nothing on the disk is {words['resume']}")
     if volume is not None and volume.tree is not None and "rdinit" not in words:
-        tree = _system_tree(volume, words.get("rootflags", ""))
-        init = words.get("init", INIT)
-        if tree is not None and not _is_program(tree, init):
+        tree = _mounted(volume.tree, volume.kind, words.get("rootflags", ""))
+        init, deployed = words.get("init", INIT), words.get("ostree", "")
+        if tree is not None and not tree.exists(deployed):
+            findings.add("init-missing", place, f"{volume.name} has no deployment {deployed}")
+        elif tree is not None and not _has_init(tree, deployed, init):
             findings.add("init-missing", place, f"{volume.name} has no program {init}")
 
 
-def _system_tree(volume: FoundVolume, flags: str) -> Tree | None:
-    """The root directory of the kernel; None if it is missing, or /usr is another file system."""
-    if volume.tree is None:
-        return None
-    if subvolume := SUBVOLUME.search(flags):
-        place = volume.tree.place(subvolume.group(1))
-        if place is None or not place.is_dir():
-            return None
-        tree = Tree(place)
-    else:
-        tree = default_in(volume.tree, volume.kind)
-    return None if USR_MOUNT.search(tree.read(FSTAB, FSTAB_LIMIT)) else tree
+def _mounted(tree: Tree, kind: str, flags: str) -> Tree | None:
+    """The tree that the kernel mounts as its root; None if it is a missing subvolume."""
+    if (found := SUBVOLUME.search(flags)) is None:
+        return default_in(tree, kind)
+    place = tree.place(found.group(1))
+    return Tree(place) if place is not None and place.is_dir() else None
+
+
+def _has_init(tree: Tree, deployed: str, init: str) -> bool:
+    """Whether the system has its first program. If /usr is another file system, that may have it.
+
+    ostree-prepare-root(1): `deployed` is a link to the directory of the system.
+    """
+    place = tree.place(deployed)
+    system = tree if place is None else Tree(place)
+    return bool(USR_MOUNT.search(system.read(FSTAB, FSTAB_LIMIT))) or _is_program(system, init)
 
 
 def _is_program(tree: Tree, path: str) -> bool:

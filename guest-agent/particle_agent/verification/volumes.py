@@ -13,6 +13,7 @@ from particle_agent.contract.contents import SEALED
 from particle_agent.contract.inspection import FileSystem
 from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
+from particle_agent.ostree.reading import systems
 from particle_agent.verification.table import (
     ISO_UNUSED,
     SECTOR,
@@ -42,8 +43,8 @@ class FoundVolume:
     """A partition, or a disk without partitions, with its file system.
 
     `kind` is empty without a known file system. `tree` is None when the file system cannot be
-    mounted, or is a kind without files. `system` is the root directory of a system in it. `entry`
-    is None for the whole disk.
+    mounted, or is a kind without files. `systems` are the root directories of the systems in it.
+    `entry` is None for the whole disk.
     """
 
     number: int
@@ -52,12 +53,13 @@ class FoundVolume:
     label: str
     entry: PartitionEntry | None
     tree: Tree | None = None
-    system: Tree | None = None
+    systems: tuple[Tree, ...] = ()
 
     @property
     def trees(self) -> tuple[Tree, ...]:
         """The directories from which a boot loader may resolve a path."""
-        return tuple(dict.fromkeys(tree for tree in (self.tree, self.system) if tree is not None))
+        found = (self.tree, *self.systems)
+        return tuple({tree.root: tree for tree in found if tree is not None}.values())
 
     @property
     def name(self) -> str:
@@ -67,7 +69,7 @@ class FoundVolume:
     @property
     def is_root(self) -> bool:
         """Whether the volume is a root file system."""
-        return self.system is not None
+        return bool(self.systems)
 
     def node(self, device: Path) -> Path:
         """The device of the volume on the disk `device`."""
@@ -171,8 +173,8 @@ def mounted(device: Path, identified: Sequence[FoundVolume]) -> Iterator[list[Fo
                 node = stack.enter_context(reading.looped(device, SECTOR))
             place = stack.enter_context(reading.mounted(node, volume.kind))
             tree = None if place is None else Tree(place)
-            system = reading.system_in(tree, volume.kind) if tree is not None else None
-            found.append(replace(volume, tree=tree, system=system))
+            inside = () if tree is None else tuple(systems(tree, volume.kind))
+            found.append(replace(volume, tree=tree, systems=inside))
         yield found
 
 

@@ -9,7 +9,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from particle_agent.contract.wire import AgentEvent, Continue, HostAnswer, StageStart
+from particle_agent.contract.wire import (
+    AgentEvent,
+    Continue,
+    DiskNeeded,
+    DiskWritten,
+    HostAnswer,
+    StageStart,
+)
 from particle_agent.stages.output.export import Export
 from particle_agent.stages.software.bootstrap import Bootstrap
 
@@ -76,14 +83,17 @@ def _install(
         if isinstance(event, StageStart):
             # The packages are here, so the VM has no network meanwhile.
             return Continue()
-        if not sandbox.take_disk_event(event, deadline):
+        if isinstance(event, DiskNeeded | DiskWritten):
+            sandbox.take_disk_event(event, deadline)
+        else:
             listen(event)
         return None
 
     sandbox.agent.run([Bootstrap(), Export()], hostname=suite, deadline=deadline, listen=on_event)
-    if sandbox.written is None:
+    output = sandbox.outputs["output"]
+    if output.written is None:
         raise InfrastructureError("the helper VM wrote no base tarball")
-    os.truncate(sandbox.output, sandbox.written)
+    os.truncate(output.path, output.written)
 
 
 @contextmanager

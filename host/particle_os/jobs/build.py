@@ -12,7 +12,7 @@ from particle_os.errors import InfrastructureError, NotPublished, ParticleError,
 from particle_os.jobs import boot_test
 from particle_os.jobs.boot_test import BootTestJob
 from particle_os.jobs.build_result import Observations, write_result
-from particle_os.jobs.delivery import Delivery, output_vanished
+from particle_os.jobs.delivery import REPOSITORY, Delivery, output_vanished
 from particle_os.jobs.execution.job import Job, open_job
 from particle_os.jobs.execution.preparation import Prepared, prepare
 from particle_os.jobs.execution.run import Execution
@@ -63,7 +63,7 @@ def _evidence_kept(delivery: Delivery, job: Job) -> Iterator[None]:
     except (ParticleError, OSError) as error:
         if not delivery.staging.exists() and not isinstance(error, NotPublished | StageFailed):
             raise output_vanished(error, delivery.output) from error
-        images = [image.path for image in delivery.images]
+        images = [file.path for file in delivery.files]
         if job.plan.options.keep_on_failure:
             images.append("scratch.qcow2")
         elif not isinstance(error, NotPublished):
@@ -119,7 +119,8 @@ class _Build(Execution):
 
     def make_disk(self) -> None:
         """Runs the stages in a VM, which verifies the disk; the disk becomes the first image."""
-        with self.sandbox("build", self.delivery.file("raw")) as sandbox:
+        repository = self.delivery.file(REPOSITORY) if self.plan.loaded.has_repository else None
+        with self.sandbox("build", self.delivery.file("raw"), repository) as sandbox:
             heard = self.run_stages(sandbox, verify=True)
             accepted = self.plan.loaded.recipe.accepted_errors
             self.seen.verification = heard.findings.result().accepting(accepted)
@@ -128,6 +129,9 @@ class _Build(Execution):
         with self.progress.phase("verify disk"):
             written = heard.output()
             self.delivery.add("raw", written.size, sums=written.receive())
+            if repository is not None:
+                archive = heard.output("repository")
+                self.delivery.add_repository(archive.size, archive.receive())
 
     def is_sound(self) -> bool:
         """Whether the disk has no error that the recipe does not accept."""
@@ -185,7 +189,7 @@ class _Build(Execution):
         if result.is_good:
             self.delivery.publish(result)
         else:
-            log = self.delivery.keep_evidence([image.path for image in self.delivery.images])
+            log = self.delivery.keep_evidence([file.path for file in self.delivery.files])
             if log.parent != (usual := self.delivery.failed_directory):
                 self.progress.note(f"{usual} is no directory; the files are in {log.parent}")
         return result

@@ -19,7 +19,7 @@ from particle_os.jobs import artifact
 from particle_os.jobs.artifact import checksums
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress
-from particle_os.report.results import ENDINGS, ArtifactResult, Result, read_result
+from particle_os.report.results import ENDINGS, ArtifactFormat, ArtifactResult, Result, read_result
 from particle_os.system import publication
 from particle_os.system.checksum import Checksums, tree_sha256
 from particle_os.system.deadline import Deadline
@@ -27,13 +27,16 @@ from particle_os.system.publication import Change
 from particle_os.system.workspace import allocated_bytes, failed_call, need_room
 from particle_os.vm.argv import ImageFormat
 
+# The ending of the archive of an OSTree repository.
+REPOSITORY = "ostree.tar"
+
 
 @dataclass(frozen=True)
 class ImageFile:
     """A finished image file, and its checksums, which may still be under way; sizes in bytes."""
 
     path: str
-    format: Format
+    format: ArtifactFormat
     compression: Literal["zstd"] | None
     bytes: int
     virtual_bytes: int
@@ -42,7 +45,8 @@ class ImageFile:
 
     @property
     def driver(self) -> ImageFormat:
-        """QEMU's name of the format."""
+        """QEMU's name of the format of an image."""
+        assert self.format != "ostree-repository"
         return artifact.DRIVERS[self.format]
 
     def result(self) -> ArtifactResult:
@@ -64,6 +68,8 @@ class Delivery:
         self.staging = staging
         self.output = output
         self.images: list[ImageFile] = []
+        # The archive of an OSTree repository.
+        self.repositories: list[ImageFile] = []
 
     def file(self, ending: str) -> Path:
         """The file NAME.`ending` before it is published."""
@@ -93,6 +99,21 @@ class Delivery:
                 virtual_bytes=virtual,
                 allocated_bytes=allocated_bytes(path),
                 checksums=sums or checksums(path),
+            )
+        )
+
+    def add_repository(self, size: int, sums: Future[Checksums]) -> None:
+        """Adds the archive of an OSTree repository, of `size` bytes."""
+        path = self.file(REPOSITORY)
+        self.repositories.append(
+            ImageFile(
+                path=path.name,
+                format="ostree-repository",
+                compression=None,
+                bytes=size,
+                virtual_bytes=size,
+                allocated_bytes=allocated_bytes(path),
+                checksums=sums,
             )
         )
 
@@ -128,9 +149,14 @@ class Delivery:
             self.add("raw", raw.stat().st_size, "zstd")
             self.drop("raw")
 
+    @property
+    def files(self) -> tuple[ImageFile, ...]:
+        """The images and the repository."""
+        return (*self.images, *self.repositories)
+
     def artifacts(self) -> tuple[ArtifactResult, ...]:
-        """The results of all images; waits for their checksums."""
-        return tuple(image.result() for image in self.images)
+        """The results of all files; waits for their checksums."""
+        return tuple(file.result() for file in self.files)
 
     def drop(self, image_format: Format) -> None:
         """Removes an image that the recipe does not ask for."""
@@ -159,11 +185,11 @@ class Delivery:
         has_evidence = self.evidence.exists()
         removed = [self.failed_directory.name, *([] if has_evidence else [self.evidence.name])]
         change = Change(
-            files=[i.path for i in self.images] + [self.file(e).name for e in ENDINGS],
+            files=[file.path for file in self.files] + [self.file(e).name for e in ENDINGS],
             folders=[self.evidence.name] if has_evidence else [],
             removed=removed,
             # An image of an earlier build is not part of the new set.
-            outdated=sorted(set(image_names(self.name)) - {i.path for i in self.images}),
+            outdated=sorted(set(image_names(self.name)) - {file.path for file in self.files}),
             sums={a.path: a.sha256 for a in result.artifacts},
         )
         publication.publish(self.staging, self.output, change)
@@ -193,7 +219,7 @@ class Delivery:
 
 def image_names(name: str) -> list[str]:
     """All names that the images of a recipe can have."""
-    return [f"{name}.{ending}" for ending in (*artifact.DRIVERS, "raw.zst")]
+    return [f"{name}.{ending}" for ending in (*artifact.DRIVERS, "raw.zst", REPOSITORY)]
 
 
 def output_vanished(error: ParticleError | OSError, output: Path) -> InfrastructureError:
@@ -230,7 +256,7 @@ def touched_files(plan: Plan) -> list[Path]:
 
 
 def _written_files(plan: Plan) -> list[Path]:
-    endings = (*plan.loaded.disk.formats, "raw.zst", *ENDINGS)
+    endings = (*plan.loaded.disk.formats, "raw.zst", REPOSITORY, *ENDINGS)
     return [plan.options.output_directory / f"{plan.name}.{ending}" for ending in endings]
 
 

@@ -122,6 +122,11 @@ class LoadedRecipe:
         return last
 
     @property
+    def has_repository(self) -> bool:
+        """Whether a build publishes an OSTree repository."""
+        return any(stage.has_repository for stage in self.recipe.stages)
+
+    @property
     def attached_bytes(self) -> int:
         """The size of all files that the stages name."""
         return sum(a.size for attachments in self.attachments for a in attachments)

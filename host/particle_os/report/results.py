@@ -48,6 +48,9 @@ class StageResult(Record):
     hosts: Hosts | None = None
 
 
+ArtifactFormat = Format | Literal["ostree-repository"]
+
+
 class ArtifactResult(Record):
     """One image file; `bytes` is its length, `allocated_bytes` its size on the disk.
 
@@ -55,7 +58,7 @@ class ArtifactResult(Record):
     """
 
     path: str
-    format: Format
+    format: ArtifactFormat
     # The compression of the whole file; None for a plain image.
     compression: Literal["zstd"] | None = None
     bytes: int

@@ -54,24 +54,65 @@ class Resources:
     scratch: int
 
 
+class OutputDisk:
+    """A disk that the guest writes, until it reports the disk as complete.
+
+    Then `written` is its size in bytes, and the file does not change any more.
+    """
+
+    def __init__(self, machine: Machine, disk: Disk) -> None:
+        self._machine = machine
+        self._disk = disk
+        self._asked = False
+        self.path = disk.path
+        self.written: int | None = None
+
+    def grow(self, size: int, content: int, deadline: Deadline) -> None:
+        """Grows the disk; the guest will write about `content` bytes. Sizes are in bytes."""
+        # A minimal disk is measured first, so the guest may ask more than once.
+        if self.written is not None:
+            raise VmError("the guest asks for the output disk after it has written it")
+        if not 0 < size <= DISK_LIMIT or not 0 <= content <= size or size % 512:
+            raise VmError(f"the guest asks for a disk of {size} bytes")
+        need_room(self.path.parent, content, "the image")
+        self._asked = True
+        self._machine.monitor.resize(self._disk, size, deadline)
+
+    def seal(self, size: int, deadline: Deadline) -> None:
+        """Takes the first `size` bytes as the result; the guest can change them no more."""
+        if not self._asked or self.written is not None:
+            raise VmError("the guest reports the output disk when none is due")
+        whole = self.path.stat().st_size
+        if not 0 < size <= whole:
+            raise VmError(f"the guest reports {size} written bytes, more than the output disk has")
+        # From now on, the guest's writes go to a disk that is thrown away.
+        name = f"too-late-{self._disk.serial}"
+        overlay = Disk(self._machine.directory / f"{name}.qcow2", "qcow2", name, backing=())
+        make_disk(overlay.path, whole, deadline, what="sealing the output disk")
+        self._machine.monitor.overlay(self._disk, overlay, deadline)
+        self.written = size
+
+
 class Sandbox:
     """A helper VM with a running agent.
 
-    The guest writes the disk `output`, until it reports the disk as complete: then `written` is its
-    size in bytes, and the file does not change any more. The host writes the disk `packages`.
+    The guest writes the disks `outputs`, by their serial numbers. The host writes the disk
+    `packages`.
     """
 
     def __init__(
-        self, machine: Machine, agent: Agent, scratch: Disk, output: Disk, packages: Disk
+        self,
+        machine: Machine,
+        agent: Agent,
+        scratch: Disk,
+        packages: Disk,
+        outputs: Sequence[Disk],
     ) -> None:
         self._machine = machine
         self._scratch = scratch
-        self._disk = output
         self.agent = agent
-        self.output = output.path
+        self.outputs = {disk.serial: OutputDisk(machine, disk) for disk in outputs}
         self.packages = packages.path
-        self.written: int | None = None
-        self._asked = False
         self.take_traffic = machine.take_traffic
 
     def connect_outside(self, connected: bool, deadline: Deadline) -> None:
@@ -99,42 +140,22 @@ class Sandbox:
         self._machine.console.wait_for_end(deadline.sooner(30, "ending the helper VM"))
         copy_disk(self._scratch, place, deadline, what="keeping the scratch disk")
 
-    def take_disk_event(self, event: wire.AgentEvent, deadline: Deadline) -> bool:
-        """Handles an event about the output disk; returns False for other events.
+    def take_disk_event(
+        self, event: wire.DiskNeeded | wire.DiskWritten, deadline: Deadline
+    ) -> OutputDisk:
+        """Handles an event about an output disk, which it returns.
 
-        Raises VmError for an impossible size or order, NotEnoughSpace when the host's disk is too
-        full.
+        Raises VmError for an impossible size or order, or a disk that this VM lacks, and
+        NotEnoughSpace when the host's disk is too full.
         """
-        match event:
-            case wire.DiskNeeded(size=size, content=content):
-                self._grow_output(size, content, deadline)
-            case wire.DiskWritten(size=size):
-                self._take_output(size, deadline)
-            case _:
-                return False
-        return True
-
-    def _grow_output(self, size: int, content: int, deadline: Deadline) -> None:
-        # A minimal disk is measured first, so the guest may ask more than once.
-        if self.written is not None:
-            raise VmError("the guest asks for the output disk after it has written it")
-        if not 0 < size <= DISK_LIMIT or not 0 <= content <= size or size % 512:
-            raise VmError(f"the guest asks for a disk of {size} bytes")
-        need_room(self.output.parent, content, "the image")
-        self._asked = True
-        self._machine.monitor.resize(self._disk, size, deadline)
-
-    def _take_output(self, size: int, deadline: Deadline) -> None:
-        if not self._asked or self.written is not None:
-            raise VmError("the guest reports the output disk when none is due")
-        whole = self.output.stat().st_size
-        if not 0 < size <= whole:
-            raise VmError(f"the guest reports {size} written bytes, more than the output disk has")
-        # From now on, the guest's writes go to a disk that is thrown away.
-        overlay = Disk(self._machine.directory / "too-late.qcow2", "qcow2", "too-late", backing=())
-        make_disk(overlay.path, whole, deadline, what="sealing the output disk")
-        self._machine.monitor.overlay(self._disk, overlay, deadline)
-        self.written = size
+        disk = self.outputs.get(event.disk)
+        if disk is None:
+            raise VmError(f"the guest asks for the disk '{event.disk}', which it does not have")
+        if isinstance(event, wire.DiskNeeded):
+            disk.grow(event.size, event.content, deadline)
+        else:
+            disk.seal(event.size, deadline)
+        return disk
 
 
 @contextmanager
@@ -150,9 +171,10 @@ def running_sandbox(
     note: Callable[[str], None],
     layers: Sequence[Path] = (),
     inspected: Disk | None = None,
+    repository: Path | None = None,
     plain: bool = False,
 ) -> Iterator[Sandbox]:
-    """Runs a helper VM until the context ends; only `output` remains of it.
+    """Runs a helper VM until the context ends; only `output` and `repository` remain of it.
 
     `directory` is the VM's own. The scratch disk is empty, or an overlay over the frozen disks
     `layers`, the lowest first. The disk `inspected` replaces the packages disk. With `plain` the
@@ -162,22 +184,15 @@ def running_sandbox(
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
     make_disk(scratch, resources.scratch, deadline, what=SCRATCH_STEP)
-    _make_empty(output, MIB, 0o644)
+    outputs = _output_disks(output=output, repository=repository)
     packages = directory / "packages.squashfs"
     _make_empty(packages, PACKAGES_BYTES, 0o600)
     disks = (
         Disk(scratch, "qcow2", "scratch", backing=tuple(layers)),
-        Disk(output, "raw", "output"),
         inspected or Disk(packages, "raw", "packages", read_only=True),
+        *outputs,
     )
-    spec = MachineSpec(
-        accelerator=acceleration.name,
-        memory=resources.memory,
-        cpus=resources.cpus,
-        disks=(Disk(helper.root, "raw", "helper-root", read_only=True), *disks),
-        direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
-        network="two-cards",
-    )
+    spec = _machine(helper, acceleration, resources, disks)
     program = pack()
     content = f"{program.name} {helper.identity()}"
     places = Places(directory, transcript, cache_directory() / "warm", note)
@@ -186,7 +201,28 @@ def running_sandbox(
         machine, agent = start(spec, program, content, places, stack, boot, plain=plain)
         machine.monitor.connect_outside(False, boot)
         with machine.monitor.blaming_disks():
-            yield Sandbox(machine, agent, *disks)
+            yield Sandbox(machine, agent, disks[0], disks[1], outputs)
+
+
+def _machine(
+    helper: Helper, acceleration: Acceleration, resources: Resources, disks: Sequence[Disk]
+) -> MachineSpec:
+    return MachineSpec(
+        accelerator=acceleration.name,
+        memory=resources.memory,
+        cpus=resources.cpus,
+        disks=(Disk(helper.root, "raw", "helper-root", read_only=True), *disks),
+        direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
+        network="two-cards",
+    )
+
+
+def _output_disks(**paths: Path | None) -> list[Disk]:
+    """Makes the disks that the guest grows, by their serial numbers."""
+    disks = [Disk(path, "raw", name) for name, path in paths.items() if path is not None]
+    for disk in disks:
+        _make_empty(disk.path, MIB, 0o644)
+    return disks
 
 
 def _make_empty(disk: Path, size: int, mode: int) -> None:

@@ -115,6 +115,7 @@ def test_grubs_core_image_fills_its_room_and_no_more(debian, tmp_path, kind, pla
     disk, core = tmp_path / "disk", "/boot/grub/i386-pc/core.img"
     disk.write_bytes(bytes(place))
     debian.write(core, "x" * room)
+    debian.write("/boot/grub/i386-pc/boot.img", "\x01" * 512)
     grub.Grub(kind).write_boot_code(debian, disk, [])
     content = disk.read_bytes()
     assert len(content) == place + room

@@ -178,9 +178,9 @@ def test_a_disk_is_known_by_its_serial_number_and_its_size(disks):
 def test_the_host_is_asked_for_the_output_disk_before_it_is_waited_for(real, disks):
     asked = []
     found = []
-    real.reporter.disk_needed = lambda size, content: (
-        asked.append((size, content)),
-        found.append(disks("vda", "output", size)),
+    real.reporter.disk_needed = lambda size, content, disk: (
+        asked.append((size, content, disk)),
+        found.append(disks("vda", disk, size)),
     )
-    assert real.output_disk(2 * MIB, content=9) == found[0]
-    assert asked == [(2 * MIB, 9)]
+    assert real.output_disk(2 * MIB, content=9, disk="repository") == found[0]
+    assert asked == [(2 * MIB, 9, "repository")]

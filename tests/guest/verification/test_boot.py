@@ -5,7 +5,7 @@ import struct
 import pytest
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
-from particle_agent.verification import boot, pe
+from particle_agent.verification import boot, menus, pe
 from particle_agent.verification.table import PartitionEntry, PartitionTable
 from particle_agent.verification.volumes import FoundVolume
 
@@ -87,7 +87,7 @@ class Image:
                    tree=Tree(self.esp)),
             FoundVolume(number=2, kind=self.root_kind, uuid=ROOT_UUID, label="", entry=entries[1],
                    tree=Tree(self.root) if self.root_kind else None,
-                   system=Tree(self.root / self.subvolume) if self.root_kind else None),
+                   systems=(Tree(self.root / self.subvolume),) if self.root_kind else ()),
         ]  # fmt: skip
         reported = []
         with self.path.open("rb") as disk:
@@ -378,6 +378,72 @@ def test_grub_of_bios_broken_at_each_step(grub_bios):
     assert grub_bios.judged() == ["boot-code-broken"]
     grub_bios.write_disk(MIB, bytes(512))
     assert grub_bios.judged() == ["boot-code-broken"]
+
+
+def test_grub_reads_the_menu_that_its_menu_names(grub_bios):
+    """As on a disk of OSTree, which switches the second menu."""
+    menu = "load_env\nif [ x ]; then\n\tset default=1\nfi\nsource /boot/loader/grub.cfg\n"
+    grub_bios.write(grub_bios.root, "boot/grub/grub.cfg", menu)
+    assert grub_bios.judged() == ["boot-menu-missing"]
+    (grub_bios.root / "boot/loader").symlink_to("loader.1")
+    second = grub_bios.write(grub_bios.root, "boot/loader.1/grub.cfg", GRUB)
+    assert grub_bios.judged() == []
+    change(second, "/boot/vmlinuz-1", "/boot/vmlinuz-2")
+    assert grub_bios.judged() == ["boot-menu-file-missing"] * 2
+    second.unlink()
+    second.symlink_to("/../../../../../../etc/passwd")
+    assert grub_bios.judged() == ["boot-menu-missing"]
+    second.unlink()
+    second.symlink_to("grub.cfg")
+    assert grub_bios.judged() == ["boot-menu-missing"]
+
+
+def test_menus_of_grub_that_read_each_other_have_an_end(grub_bios, monkeypatch):
+    read = []
+    lines = menus.lines
+    monkeypatch.setattr(menus, "lines", lambda tree, path: read.append(path) or lines(tree, path))
+    names = [f"/boot/grub/{name}.cfg" for name in ("grub", "a", "b", "c")]
+    for name in names:
+        text = "".join(f"source {other}\nconfigfile ($root){other}\n. {other}\n" for other in names)
+        grub_bios.write(grub_bios.root, name.lstrip("/"), text * 50)
+    assert grub_bios.judged() == ["boot-menu-missing"]
+    assert sorted(read) == sorted(names), "each of them once"
+    read.clear()
+    grub_bios.write(
+        grub_bios.root,
+        "boot/grub/grub.cfg",
+        "".join(f"source {'/' * n}boot/grub/grub.cfg\n" for n in range(1, 2000)),
+    )
+    assert grub_bios.judged() == ["boot-menu-missing"]
+    assert len(read) <= menus.MENUS_LIMIT
+
+
+def test_grub_starts_the_init_of_the_deployment(grub_bios):
+    menu = grub_bios.root / "boot/grub/grub.cfg"
+    menu.write_text(GRUB.replace(COMMAND_LINE, f"{COMMAND_LINE} ostree=/ostree/boot.1/debian/a/0"))
+    assert grub_bios.judged() == ["init-missing"]
+    (grub_bios.root / "ostree/boot.1/debian/a").mkdir(parents=True)
+    (grub_bios.root / "ostree/boot.1/debian/a/0").symlink_to("../../../deploy/debian/deploy/a.0")
+    deployed = grub_bios.root / "ostree/deploy/debian/deploy/a.0"
+    init = grub_bios.write(deployed, "usr/sbin/init", "program")
+    (deployed / "sbin").symlink_to("usr/sbin")
+    init.chmod(0o755)
+    assert grub_bios.judged() == []
+    init.chmod(0o644)
+    assert grub_bios.judged() == ["init-missing"]
+    init.unlink()
+    init.symlink_to("/../../../../../../../../usr/bin/env")
+    assert grub_bios.judged() == ["init-missing"], "the VM's own program is none of it"
+
+
+def test_a_deployment_may_be_in_a_subvolume(grub_bios):
+    menu = grub_bios.root / "boot/grub/grub.cfg"
+    words = f"{COMMAND_LINE} rootflags=subvol=@ ostree=/deployed"
+    menu.write_text(GRUB.replace(COMMAND_LINE, words))
+    init = grub_bios.write(grub_bios.root, "@/deployed/sbin/init", "program")
+    assert grub_bios.judged() == ["init-missing"]
+    init.chmod(0o755)
+    assert grub_bios.judged() == []
 
 
 def test_grub_of_uefi_broken_at_each_step(grub_efi):

@@ -58,7 +58,13 @@ def volume(number, kind, uuid, place=None):
     )  # fmt: skip
     tree = Tree(place) if place else None
     return FoundVolume(
-        number=number, kind=kind, uuid=uuid, label="", entry=entry, tree=tree, system=tree
+        number=number,
+        kind=kind,
+        uuid=uuid,
+        label="",
+        entry=entry,
+        tree=tree,
+        systems=() if tree is None else (tree,),
     )
 
 
@@ -70,7 +76,7 @@ def judge(tree):
         reported = []
         root = volume(2, "ext4", ROOT_UUID, tree)
         findings = Findings(reported.append)
-        verification.check_system(root, [volume(1, "vfat", ESP_UUID), root], findings)
+        verification.check_system(root.tree, [volume(1, "vfat", ESP_UUID), root], findings)
         findings.finish()
         return [(finding.code, finding.place) for finding in reported]
 
@@ -165,7 +171,7 @@ def test_of_what_may_be_in_a_container_nothing_is_concluded(tree):
     reported = []
     disk = [volume(1, "crypto_LUKS", "x"), volume(2, "ext4", ROOT_UUID, tree)]
     (tree / "etc/fstab").write_text("UUID=11111111 / ext4 defaults 0 1\n")
-    names.check_fstab(disk[1].system, disk, Findings(reported.append))
+    names.check_fstab(Tree(tree), disk, Findings(reported.append))
     names.check_command_line(
         "root=UUID=11111111 resume=UUID=1", "x", disk, Findings(reported.append)
     )

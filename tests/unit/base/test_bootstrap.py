@@ -22,14 +22,13 @@ def test_the_agent_is_answered_and_gets_no_network(tmp_path):
         assert listen(wire.DiskWritten(size=4)) is None
 
     def take_disk_event(event, deadline):
-        if isinstance(event, wire.DiskWritten):
-            sandbox.written = event.size
-            return True
-        return False
+        disk.written = event.size
+        return disk
 
+    disk = SimpleNamespace(path=output, written=None)
     agent = SimpleNamespace(extract=lambda *arguments: None, run=run)
     sandbox = SimpleNamespace(
-        agent=agent, output=output, written=None, take_disk_event=take_disk_event,
+        agent=agent, outputs={"output": disk}, take_disk_event=take_disk_event,
         connect_outside=lambda *arguments: connected.append(arguments),
     )  # fmt: skip
     bootstrap._install(sandbox, "trixie", "sources", plenty(), heard.append)

@@ -295,7 +295,8 @@ def test_only_the_stage_that_makes_the_disk_can_report_it(event, statuses):
     heard = conversation(plan, statuses, Chain(1))
     with pytest.raises(VmError, match="no use for"):
         heard.listen(event)
-    assert heard.written is None
+    with pytest.raises(VmError, match="wrote nothing to the output disk"):
+        heard.output()
 
 
 def test_the_findings_of_a_disk_are_those_of_its_verification():

@@ -77,7 +77,7 @@ class Agent:
                 listen(wire.StageEnd(index=index, seconds=1.0))
                 continue
             if stage.type in ("qemu", "export"):
-                self.sandbox.output.write_bytes(CONTENT)
+                self.sandbox.output.path.write_bytes(CONTENT)
                 listen(wire.DiskWritten(size=len(CONTENT)))
             listen(wire.StageEnd(index=index, seconds=1.0))
         if verify:
@@ -91,9 +91,8 @@ class Agent:
 class Sandbox:
     def __init__(self, output, fails):
         self.agent = Agent(self, fails)
-        self.output = output
+        self.output = SimpleNamespace(path=output)
         self.packages = output.with_name("packages")
-        self.written = None
 
     def connect_outside(self, connected, deadline):
         pass
@@ -105,14 +104,14 @@ class Sandbox:
         path.write_text("scratch")
 
     def take_disk_event(self, event, deadline):
-        self.written = event.size
+        return self.output
 
 
 class Vms(HelperVms):
     fails = ""
 
     @contextmanager
-    def start(self, purpose, output, layers=()):
+    def start(self, purpose, output, layers=(), repository=None):
         self.job.transcript.path.touch()
         yield Sandbox(output, self.fails)
 

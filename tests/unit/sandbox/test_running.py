@@ -22,7 +22,7 @@ def sandbox(tmp_path, soon):
     transcript = ConsoleLog(tmp_path / "console.log", Gate())
     with running(spec, directory=tmp_path / "vm", transcript=transcript, deadline=soon) as machine:
         other = Disk(Path("unused"), "raw", "unused")
-        yield Sandbox(machine, None, other, output, other)
+        yield Sandbox(machine, None, other, other, [output])
 
 
 def write(sandbox, byte, deadline):
@@ -37,15 +37,15 @@ def test_the_guest_cannot_change_the_disk_that_it_has_reported(sandbox, soon, tm
     sandbox.take_disk_event(wire.DiskNeeded(size=2 * MIB, content=MIB), soon)
     write(sandbox, 7, soon)
     sandbox.take_disk_event(wire.DiskWritten(size=2 * MIB), soon)
-    before = sandbox.output.read_bytes()
+    before = sandbox.outputs["output"].path.read_bytes()
     assert before[4096:4608] == b"\x07" * 512
     write(sandbox, 9, soon)
     sandbox._machine.monitor.execute("quit", soon)
     assert sandbox._machine.console.ends_within(HANG_SECONDS)
-    assert sandbox.output.read_bytes() == before
+    assert sandbox.outputs["output"].path.read_bytes() == before
     # The late write has taken place: QEMU has put it into the overlay.
-    assert b"\x09" * 512 in (tmp_path / "vm/too-late.qcow2").read_bytes()
-    assert sandbox.written == len(before) == 2 * MIB
+    assert b"\x09" * 512 in (tmp_path / "vm/too-late-output.qcow2").read_bytes()
+    assert sandbox.outputs["output"].written == len(before) == 2 * MIB
 
 
 NEEDED, WRITTEN = wire.DiskNeeded(size=MIB, content=0), wire.DiskWritten(size=MIB)
@@ -59,12 +59,13 @@ NEEDED, WRITTEN = wire.DiskNeeded(size=MIB, content=0), wire.DiskWritten(size=MI
         ([NEEDED, WRITTEN, NEEDED], "after it has written it"),
         ([wire.DiskNeeded(size=MIB + 1, content=0)], "a disk of 1048577 bytes"),
         ([NEEDED, wire.DiskWritten(size=MIB + 1)], "more than the output disk has"),
+        ([wire.DiskNeeded(size=MIB, content=0, disk="repository")], "'repository', which it does"),
         ([NEEDED, wire.DiskWritten(size=0)], "more than the output disk has"),
     ],
 )
 def test_events_about_the_disk_come_once_and_in_order(sandbox, soon, events, message):
     *first, last = events
     for event in first:
-        assert sandbox.take_disk_event(event, soon)
+        assert sandbox.take_disk_event(event, soon) is sandbox.outputs["output"]
     with pytest.raises(VmError, match=message):
         sandbox.take_disk_event(last, soon)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
@@ -18,6 +19,9 @@ from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer, check_mount_points
+from particle_agent.ostree import publication, sysroot
+from particle_agent.ostree.boot_menu import DeploymentGrub
+from particle_agent.ostree.commit_record import CommitRecord
 from particle_agent.stages.base import StageOptions
 from particle_agent.system import first_boots, generalize
 from particle_agent.target.target import Target
@@ -135,27 +139,54 @@ class Qemu(StageOptions):
         yield from self._loader().signed_needs()
 
     def run(self, target: Target) -> None:
+        if (record := CommitRecord.read(target)) is not None:
+            self._deploy(target, record)
+            return
         loader, ids = self._loader(), Identifiers(target)
         kernel = boot.newest_kernel(target)
         check_mount_points(target, loader.volumes())
         self._check(target, loader)
         copied.prepare_initramfs(target, self.file_system, kernel.version)
         generalize.run(target, first_boot=self.first_boot)
-        parts = [*loader.volumes(), Volume("root", self.file_system, "/")]
-        if self.boot_loader != "systemd-boot" and not any(part.active for part in parts):
-            parts[-1] = replace(parts[-1], active=True)
+        parts = self._parts(loader)
         FileSystemTable(list(self._file_systems(parts, ids)), self.mounts).write(target)
         if self.grow:
             growth.set_up(target, self.partition_table)
-        loader.prepare(target, self._booting(target, kernel, parts, ids))
-        writer = Writer(target, self._layout, parts, ids)
+        line = boot.command_line(target, ids["root file system"])
+        loader.prepare(target, self._booting(kernel, line, parts, ids))
         # The bind mount shows the tree without the mounts that the chroot needs.
         with target.mounted(target.root, "--bind") as tree:
             generalize.empty(tree)
-            writer.take(tree)
-            writer.fill()
+            self._write(Writer(target, self._layout, parts, ids), tree, loader)
+
+    def _deploy(self, target: Target, record: CommitRecord) -> None:
+        """Writes a disk that boots the commit of the stage `ostree`."""
+        loader = DeploymentGrub(self.partition_table, counted_boots=record.counted_boots)
+        ids, parts = Identifiers(target), self._parts(loader)
+        loader.check(target)
+        line = boot.command_line(target, ids["root file system"], writable=True)
+        kernel = InstalledKernel(record.kernel, "", "")
+        loader.prepare(target, self._booting(kernel, line, parts, ids))
+        system = sysroot.make(target, record, line.split())
+        system.take_boot_files(target)
+        own = [line for line in self._file_systems(parts, ids) if line.where != "/"]
+        FileSystemTable(own, self.mounts).write(system.deployment, points=False)
+        writer = Writer(system.disk, self._layout, parts, ids, immutable=(system.immutable,))
+        if "repository" in record.publish:
+            publication.write(target, record)
+        self._write(writer, system.disk.root, loader)
+
+    def _write(self, writer: Writer, tree: Path, loader: BootLoader) -> None:
+        writer.take(tree)
+        writer.fill()
         writer.install(loader)
         writer.report_finished()
+
+    def _parts(self, loader: BootLoader) -> list[Volume]:
+        parts = [*loader.volumes(), Volume("root", self.file_system, "/")]
+        if self.boot_loader != "systemd-boot" and not any(part.active for part in parts):
+            parts[-1] = replace(parts[-1], active=True)
+        return parts
 
     def _loader(self) -> BootLoader:
         if self.boot_loader == "grub":
@@ -182,12 +213,12 @@ class Qemu(StageOptions):
             growth.check(target, self.partition_table)
 
     def _booting(
-        self, target: Target, kernel: InstalledKernel, parts: Sequence[Volume], ids: Identifiers
+        self, kernel: InstalledKernel, line: str, parts: Sequence[Volume], ids: Identifiers
     ) -> Booting:
         separate = parts[0].name == "boot"
         return Booting(
             kernel=kernel,
-            command_line=boot.command_line(target, ids["root file system"]),
+            command_line=line,
             boot_uuid=ids["boot file system" if separate else "root file system"],
             file_system=self.file_system,
         )

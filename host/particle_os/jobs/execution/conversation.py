@@ -61,13 +61,13 @@ class Conversation:
         self._deadline = deadline
         self.first = stages.done
         self.findings = verification.FindingCollector()
-        self.written: Written | None = None
+        self._written: dict[wire.OutputName, Written] = {}
 
-    def output(self) -> Written:
-        """The disk or archive of the last stage. Raises VmError when the stage wrote nothing."""
-        if self.written is None:
-            raise VmError("the last stage wrote nothing to the output disk")
-        return self.written
+    def output(self, disk: wire.OutputName = "output") -> Written:
+        """The content of an output disk. Raises VmError when the last stage wrote nothing to it."""
+        if disk not in self._written:
+            raise VmError(f"the last stage wrote nothing to the {disk} disk")
+        return self._written[disk]
 
     def listen(self, event: wire.AgentEvent) -> wire.HostAnswer | None:
         """Handles one event; returns the answer when the agent waits for one."""
@@ -126,9 +126,8 @@ class Conversation:
     def _take_disk_event(self, event: wire.DiskNeeded | wire.DiskWritten) -> None:
         """Passes the event on; only the last stage, which makes the output, may cause it."""
         self._stages.check_last_runs()
-        sandbox = self._sandbox
-        sandbox.take_disk_event(event, self._deadline)
+        disk = self._sandbox.take_disk_event(event, self._deadline)
         if isinstance(event, wire.DiskWritten):
             # SHA-256 uses a single processor, so begin while the guest verifies the disk.
-            sums = artifact.checksums(sandbox.output, event.size)
-            self.written = Written(sandbox.output, event.size, sums)
+            sums = artifact.checksums(disk.path, event.size)
+            self._written[event.disk] = Written(disk.path, event.size, sums)

@@ -39,8 +39,14 @@ class HelperVms:
     deadline: Deadline
 
     @contextmanager
-    def start(self, purpose: str, output: Path, layers: Sequence[Path] = ()) -> Iterator[Sandbox]:
-        """Starts a VM with the output disk `output` and a scratch disk over `layers`."""
+    def start(
+        self,
+        purpose: str,
+        output: Path,
+        layers: Sequence[Path] = (),
+        repository: Path | None = None,
+    ) -> Iterator[Sandbox]:
+        """Starts a VM with the output disks, and a scratch disk over `layers`."""
         with ExitStack() as stack:
             with self.job.progress.phase(f"start VM for the {purpose}"):
                 sandbox = stack.enter_context(
@@ -54,6 +60,7 @@ class HelperVms:
                         deadline=self.deadline,
                         note=self.job.note,
                         layers=layers,
+                        repository=repository,
                         plain=self.job.plan.options.plain,
                     )
                 )

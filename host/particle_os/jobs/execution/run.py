@@ -51,12 +51,14 @@ class Execution:
         self.stages.cached([checkpoint.meta.created for checkpoint in found[1:]])
 
     @contextmanager
-    def sandbox(self, purpose: str, output: Path) -> Iterator[Sandbox]:
-        """Starts a helper VM that can run the next stage; its output disk is the file `output`."""
+    def sandbox(
+        self, purpose: str, output: Path, repository: Path | None = None
+    ) -> Iterator[Sandbox]:
+        """Starts a helper VM that can run the next stage; its output disks are these files."""
         self.fetch_base()
         downloads.fetch_all(self._downloads(), self.job, self.deadline)
         self.check_room()
-        with self.prepared.vms.start(purpose, output, self.chain.layers) as sandbox:
+        with self.prepared.vms.start(purpose, output, self.chain.layers, repository) as sandbox:
             if not self.chain.drop_damaged():
                 self.push_base(sandbox)
                 self.push_files(sandbox)
@@ -64,7 +66,7 @@ class Execution:
                 return
         self.job.note("a checkpoint was damaged and is now removed; its stage runs again")
         self.stages.forget(max(0, self.chain.stages))
-        with self.sandbox(f"{purpose}, again", output) as sandbox:
+        with self.sandbox(f"{purpose}, again", output, repository) as sandbox:
             yield sandbox
 
     def fetch_base(self) -> None:

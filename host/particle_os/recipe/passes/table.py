@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 from particle_os.documents.document import Source
 from particle_os.errors import InvalidDocument
-from particle_os.recipe.passes import advice, foreign, overwritten, remarks, stages, unit_names
+from particle_os.recipe import deployment
+from particle_os.recipe.passes import (
+    advice,
+    foreign,
+    overwritten,
+    remarks,
+    stages,
+    unit_names,
+)
 from particle_os.recipe.passes.of_document import OF_DOCUMENT
 from particle_os.recipe.passes.reading import Pass, Reading
 
@@ -19,6 +27,7 @@ PASSES = (
     Pass("keys", remarks.check_keys, of_recipe=True),
     Pass("names of units", unit_names.check, of_recipe=True),
     Pass("files that a later stage writes", overwritten.check, of_recipe=True),
+    Pass("the disk of a commit", deployment.check, of_recipe=True),
     Pass("architecture and files", stages.attach_files, of_recipe=True),
     Pass("files of stages that are wrong", stages.look_for_files, of_recipe=True),
     Pass("foreign architectures", foreign.check, of_recipe=True),

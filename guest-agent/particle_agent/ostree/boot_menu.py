@@ -1,0 +1,116 @@
+"""GRUB's menu for deployments: OSTree's entries, and a count of the boots of an update.
+
+OSTree switches the menu with one rename, of the link /boot/loader. GRUB's own menu, grub.cfg, never
+changes: it reads OSTree's, and leaves an update that has not succeeded within the counted boots.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from particle_agent.disk.boot import Booting
+from particle_agent.disk.grub import DIRECTORY, Grub
+from particle_agent.target.target import Target
+
+GENERATOR = "/usr/lib/particle-os/ostree-grub-generator"
+# ostree(1) runs the program that this variable names in place of grub-mkconfig(8), whose menus have
+# no deployments on Debian: GENERATOR -o FILE.
+VARIABLE = "OSTREE_GRUB2_EXEC"
+# BLS: https://uapi-group.org/specifications/specs/boot_loader_specification/
+GENERATOR_TEXT = r"""#!/bin/sh
+# Writes GRUB's menu for the entries of OSTree's deployments, the default first.
+set -eu
+out=$2
+entries=$(dirname "$out")/entries
+# GRUB takes the character after a backslash as it is.
+plain() {
+	printf %s "$1" | LC_ALL=C sed 's|[^A-Za-z0-9 _@%+=:,./~^-]|\\&|g'
+}
+names=$(ls -v -r "$entries")
+for name in ${names:?there are no entries}; do
+	title= linux= initrd= options=
+	while read -r key value || [ -n "$key" ]; do
+		case $key in
+		title) title=$value ;;
+		linux) linux=$value ;;
+		initrd) initrd=$value ;;
+		options) options=$value ;;
+		esac
+	done <"$entries/$name"
+	title=$(printf %s "$title" | tr -d "'[:cntrl:]")
+	printf "menuentry '%s' --unrestricted {\n" "$title"
+	printf '\tlinux %s %s\n' "$(plain "$linux")" "$(plain "$options")"
+	if [ -n "$initrd" ]; then printf '\tinitrd %s\n' "$(plain "$initrd")"; fi
+	echo '}'
+done >"$out"
+"""
+# The manager's variables reach ostree-finalize-staged.service, pam_env's those who log in.
+MANAGER = "/usr/lib/systemd/system.conf.d/ostree-grub.conf"
+MANAGER_TEXT = f"[Manager]\nDefaultEnvironment={VARIABLE}={GENERATOR}\n"
+SESSIONS = "/etc/environment"
+# GRUB's environment block: 1024 bytes (include/grub/lib/envblk.h).
+BLOCK = f"{DIRECTORY}/grubenv"
+BLOCK_HEAD, BLOCK_BYTES = "# GRUB Environment Block\n", 1024
+MENU = """\
+# Made with the image, and for all its updates: OSTree writes the entries.
+serial --speed=115200
+terminal_input console serial
+terminal_output console serial
+load_env
+set timeout=1
+set default=0
+{counting}source /boot/loader/grub.cfg
+"""
+# The most boots that any update counts: the menu is older than the update that sets the counter.
+MOST_BOOTS = 9
+# GRUB has no arithmetic.
+COUNTING = """\
+if [ "${boot_success}" = "0" ]; then
+	if [ "${boot_counter}" = "0" ]; then
+		set default=1
+		set boot_fallback=1
+		save_env boot_fallback
+		echo 'The update did not start: booting the version before it.'
+"""
+STEP = """\
+	elif [ "${{boot_counter}}" = "{now}" ]; then
+		set boot_counter={next}
+		save_env boot_counter
+"""
+# A counter that is no such number ends the count, too.
+LAST_STEP = """\
+	else
+		set boot_counter=0
+		save_env boot_counter
+"""
+
+
+@dataclass(frozen=True)
+class DeploymentGrub(Grub):
+    """GRUB with OSTree's entries. An update gets `counted_boots` tries; 0 does not count."""
+
+    counted_boots: int
+
+    def prepare(self, target: Target, booting: Booting) -> None:
+        self.write_programs(target, booting)
+        target.write(BLOCK, BLOCK_HEAD.ljust(BLOCK_BYTES, "#"))
+        target.write(f"{DIRECTORY}/grub.cfg", menu(self.counted_boots))
+
+
+def menu(counted_boots: int) -> str:
+    """The text of grub.cfg."""
+    if not counted_boots:
+        return MENU.format(counting="")
+    steps = "".join(STEP.format(now=n, next=n - 1) for n in range(MOST_BOOTS, 0, -1))
+    return MENU.format(counting=f"{COUNTING}{steps}{LAST_STEP}\tfi\nfi\n")
+
+
+def install_generator(target: Target) -> None:
+    """Lets the running system write the menu when OSTree changes the deployments."""
+    target.write(GENERATOR, GENERATOR_TEXT, mode=0o755)
+    target.write(MANAGER, MANAGER_TEXT)
+    kept = target.read_bytes(SESSIONS).splitlines() if target.is_file(SESSIONS) else []
+    kept = [line for line in kept if not line.startswith(f"{VARIABLE}=".encode())]
+    lines = b"".join(line + b"\n" for line in (*kept, f"{VARIABLE}={GENERATOR}".encode()))
+    target.write_from(io.BytesIO(lines), SESSIONS)

@@ -1,0 +1,57 @@
+"""The initramfs of a deployment: it mounts the deployment that the kernel's command line names.
+
+Debian's package ostree-boot brings a module for dracut, and none for initramfs-tools.
+"""
+
+from __future__ import annotations
+
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
+from particle_agent.system import kernels
+from particle_agent.target.target import Target
+
+PREPARE_ROOT = "/usr/lib/ostree/ostree-prepare-root"
+CONFIGURATION = "/usr/lib/ostree/prepare-root.conf"
+# ostree-prepare-root(1). /sysroot, the physical root, is mounted read-only.
+CONFIGURATION_TEXT = "[sysroot]\nreadonly = true\n"
+TOOLS = "/usr/share/initramfs-tools"
+UPDATE = "/usr/sbin/update-initramfs"
+# initramfs-tools(7)
+HOOK = f"""\
+#!/bin/sh
+case "$1" in
+prereqs) exit ;;
+esac
+. {TOOLS}/hook-functions
+copy_exec {PREPARE_ROOT}
+mkdir -p "$DESTDIR/usr/lib/ostree"
+cp {CONFIGURATION} "$DESTDIR{CONFIGURATION}"
+"""
+# The script runs before `udev`, which moves /dev to the new root: scripts run in the order of their
+# names.
+SCRIPT = f"""\
+#!/bin/sh
+case "$1" in
+prereqs) exit ;;
+esac
+read -r words </proc/cmdline
+case " $words " in
+*" ostree="*) exec {PREPARE_ROOT} "$rootmnt" ;;
+esac
+"""
+
+
+def package_needs() -> list[Need]:
+    """The needs of an initramfs that mounts a deployment."""
+    return [
+        needs.package("ostree-boot", PREPARE_ROOT, "a disk that OSTree updates"),
+        needs.package("initramfs-tools", UPDATE, "the initramfs of a deployment", others=True),
+    ]
+
+
+def make(target: Target, version: str) -> None:
+    """Makes the initramfs of the kernel `version` again, with what a deployment needs."""
+    target.write(CONFIGURATION, CONFIGURATION_TEXT)
+    target.write(f"{TOOLS}/hooks/ostree", HOOK, mode=0o755)
+    target.write(f"{TOOLS}/scripts/init-bottom/ostree", SCRIPT, mode=0o755)
+    kernels.make_initramfs(target, version)

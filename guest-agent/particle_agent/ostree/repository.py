@@ -1,0 +1,42 @@
+"""Repositories of OSTree: commits, and the deployment of one of them (ostree(1))."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_agent.target.target import Target
+
+REMOTE = "origin"
+
+
+@dataclass(frozen=True)
+class OstreeRepository:
+    """A repository in a directory of the VM."""
+
+    target: Target
+    place: Path
+
+    def run(self, verb: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        """Runs a command of ostree(1) on the repository. Raises CommandFailed."""
+        self.target.run(["ostree", verb, f"--repo={self.place}", *arguments], env=env)
+
+    def create(self, mode: str, *arguments: str) -> None:
+        """Makes the empty repository; `mode` is `bare` or `archive`."""
+        self.place.mkdir(parents=True)
+        self.run("init", f"--mode={mode}", *arguments)
+
+    def commit(self, tree: Path, ref: str, date: int, arguments: Sequence[str]) -> str:
+        """Commits a directory; returns the checksum. `date` is in seconds since 1970."""
+        self.run("commit", f"--branch={ref}", f"--timestamp=@{date}", *arguments, str(tree))
+        return self.checksum(ref)
+
+    def checksum(self, ref: str) -> str:
+        """The checksum of the newest commit of a ref."""
+        argv = ["ostree", "rev-parse", f"--repo={self.place}", ref]
+        return self.target.capture_outside(argv).strip()
+
+    def pull(self, source: OstreeRepository, *refs: str) -> None:
+        """Copies the newest commits of refs from another repository."""
+        self.run("pull-local", str(source.place), *refs)

@@ -1,0 +1,138 @@
+"""Turns the system under construction into the tree of an OSTree commit.
+
+In a deployment /usr is read-only, /etc is a copy of /usr/etc that updates merge, and /var belongs
+to the machine (https://ostreedev.github.io/ostree/adapting-existing/).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from particle_agent.errors import StageError
+from particle_agent.ostree import account_rules
+from particle_agent.target.target import Target
+
+ETC = "/usr/etc"
+# dpkg's database describes /usr and changes with it.
+DATABASE, OLD_DATABASE = "/usr/share/dpkg/database", "/var/lib/dpkg"
+# The directories of the machine, and their places in /var.
+MOVED = {
+    "/home": "home",
+    "/mnt": "mnt",
+    "/opt": "opt",
+    "/root": "roothome",
+    "/srv": "srv",
+    "/usr/local": "usrlocal",
+}
+LINKS = {"/media": "run/media", "/ostree": "sysroot/ostree"}
+EMPTY = {"/boot": 0o755, "/dev": 0o755, "/proc": 0o755, "/run": 0o755, "/sys": 0o755,
+         "/sysroot": 0o755, "/tmp": 0o1777, "/var": 0o755}  # fmt: skip
+# Files that the package manager or the boot loader of other images put into the root directory.
+SURPLUS = ("/vmlinuz", "/vmlinuz.old", "/initrd.img", "/initrd.img.old", "/lost+found")
+HINT = "Remove one of them in a 'run' or 'cleanup' stage."
+# The directories of EMPTY that hide files of the image while the system runs.
+HIDDEN = ("dev", "proc", "sys")
+TMP_MOUNT = "tmp.mount"
+
+
+def is_commit(target: Target) -> bool:
+    """Whether the target has the form of a commit."""
+    return target.exists(ETC) and target.exists("/sysroot")
+
+
+def move_kernel(target: Target, version: str) -> None:
+    """Moves the kernel to the place where OSTree looks for it, and removes all others of /boot."""
+    modules = f"/usr/lib/modules/{version}"
+    for name, there in (("vmlinuz", "vmlinuz"), ("initrd.img", "initramfs.img")):
+        with target.open(f"/boot/{name}-{version}") as data:
+            target.write_from(data, f"{modules}/{there}")
+    for name in target.list("/boot"):
+        target.remove(f"/boot/{name}")
+    for path in SURPLUS:
+        target.remove(path)
+
+
+def convert(target: Target) -> None:
+    """Moves the files of the target to their places in a commit. /boot is empty before.
+
+    The directories that a build mounts in the target keep their places. Raises StageError for an
+    image whose files have no such places.
+    """
+    _check(target)
+    account_rules.write(target)
+    _move(target, OLD_DATABASE, DATABASE)
+    for path, name in MOVED.items():
+        # A link of the image still leads to the same directory.
+        if not target.is_link(path):
+            _move(target, path, f"/var/{name}")
+            target.symlink(path, "../" * (path.count("/") - 1) + f"var/{name}")
+    for path, to in LINKS.items():
+        target.remove(path)
+        target.symlink(path, to)
+    for path, mode in EMPTY.items():
+        if target.is_link(path) or not target.path(path).is_dir():
+            target.remove(path)
+            target.make_directory(path, mode=mode)
+    target.write("/etc/fstab", "")
+    _mount_tmp(target)
+    _move(target, "/etc", ETC)
+
+
+def _check(target: Target) -> None:
+    for path in ("/etc", "/usr", "/var"):
+        if target.is_link(path) or not target.path(path).is_dir():
+            raise StageError(
+                f"{path} of the image is no directory",
+                hint="A commit needs it as a directory of its own, and no link.",
+            )
+    if target.exists(ETC) or target.is_link(ETC):
+        raise StageError(
+            "the image has both /etc and /usr/etc",
+            hint="Remove /usr/etc: the stage 'ostree' makes it from /etc.",
+        )
+
+
+def _move(target: Target, path: str, to: str) -> None:
+    """Moves a directory of the target to `to`. A missing one becomes an empty directory.
+
+    Raises StageError when `to` is there, and cannot take the files.
+    """
+    new = target.path(to, follow=False)
+    if target.path(path) == new:
+        return
+    if not target.path(path).is_dir():
+        target.remove(path)
+        target.make_directory(path)
+    place = target.path(path)
+    if new.is_symlink() and target.path(to) == place:
+        new.unlink()
+    target.make_directory(to.rpartition("/")[0])
+    try:
+        if new.is_dir() and not new.is_symlink() and os.listdir(new):
+            _merge(place, new, path, to)
+        else:
+            place.rename(new)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise StageError(f"{path} cannot become {to} of a commit: {why}", hint=HINT) from error
+    target.remove(path)
+
+
+def _merge(place: Path, new: Path, path: str, to: str) -> None:
+    for entry in sorted(place.iterdir()):
+        if os.path.lexists(new / entry.name):
+            raise StageError(f"{path} becomes {to}, and both have {entry.name!r}", hint=HINT)
+        entry.rename(new / entry.name)
+
+
+def _mount_tmp(target: Target) -> None:
+    """Lets systemd mount a tmpfs on /tmp, which is otherwise read-only with the root."""
+    installed, shipped = f"/usr/lib/systemd/system/{TMP_MOUNT}", f"/usr/share/systemd/{TMP_MOUNT}"
+    if not target.exists(installed) and target.exists(shipped):
+        with target.open(shipped) as data:
+            target.write_from(data, installed)
+    if target.exists(installed):
+        target.symlink(
+            f"/usr/lib/systemd/system/local-fs.target.wants/{TMP_MOUNT}", f"../{TMP_MOUNT}"
+        )

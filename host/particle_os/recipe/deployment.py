@@ -1,0 +1,58 @@
+"""The stages of an image that OSTree updates: their order, and the options of its disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from particle_agent.stages.output.ostree import Ostree
+from particle_agent.stages.output.qemu import Qemu
+
+from particle_os.documents.document import Key
+from particle_os.recipe.model import stage_kinds
+from particle_os.recipe.passes.reading import Reading
+
+
+def check(reading: Reading) -> None:
+    """Notes stages after `ostree` that would change the commit, and options of its disk."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    stages = [
+        (index, stage)
+        for index, stage in enumerate(recipe.stages)
+        # A wrong stage is a placeholder.
+        if stage.applies(recipe.architecture) and stage.type in stage_kinds()
+    ]
+    first = next((n for n, (_, stage) in enumerate(stages) if isinstance(stage, Ostree)), None)
+    if first is None:
+        return
+    for index, stage in stages[first + 1 :]:
+        if isinstance(stage, Ostree):
+            mark, message = source.mark(("stages", index)), "a recipe has one stage 'ostree'"
+            source.problem(mark, "bad-order", message)
+        elif not isinstance(stage, Qemu):
+            message = f"the stage '{stage.type}' cannot change the commit of the stage 'ostree'"
+            mark = source.mark(("stages", index))
+            source.problem(mark, "bad-order", message, "put it before the stage 'ostree'")
+        else:
+            for key, why, hint in _refused(stage):
+                mark = source.mark(("stages", index, *key))
+                source.problem(mark, "bad-value", why, hint)
+
+
+def _refused(disk: Qemu) -> Iterator[tuple[Key, str, str]]:
+    """The options of a disk that cannot be with a commit: place, message and hint."""
+    if disk.boot_loader != "grub":
+        message = f"boot-loader: {disk.boot_loader} starts no commit of the stage 'ostree'"
+        yield ("boot-loader",), message, "write 'boot-loader: grub'"
+    if disk.file_system == "btrfs":
+        message = "file-system: GRUB cannot count the boots of an update on btrfs"
+        yield ("file-system",), message, "write 'ext4' or 'xfs'"
+    if disk.swap != "none":
+        message = "swap: the root of a commit is read-only, and has no swap file"
+        yield ("swap",), message, "name a swap partition in 'mounts'"
+    if disk.first_boot:
+        message = "first-boot: a commit is the same for each boot of a machine"
+        yield ("first-boot",), message, "leave it out"
+    if disk.grow:
+        message = "grow: the root of a commit is read-only, and does not grow"
+        yield ("grow",), message, "give the disk its final 'size'"

@@ -1,0 +1,176 @@
+"""The rules that make the content of /var on each machine."""
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+
+import pytest
+from particle_agent.errors import StageError
+from particle_agent.ostree.machine_files import FACTORY, OWN_RULES, TMPFILES, write_rules
+
+ODD = (
+    "with blank", ' "quoted" ', "it's", "100%", "%m", r"back\slash", "\\", "#hash", "a:b", "-", "ä",
+    "$HOME", "{a,b}", "*", "trailing ", "%%", r"\x41", "!",
+)  # fmt: skip
+
+
+def rules(target):
+    return target.read(OWN_RULES).splitlines()
+
+
+def create(target):
+    """Runs systemd-tmpfiles(8) on the image, as at the boot of a machine."""
+    argv = ["systemd-tmpfiles", "--create", f"--root={target.root}", target.path(OWN_RULES)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def shape(target, top="/var"):
+    """Everything below a directory: the kind, the mode, and the content or the target of a link."""
+    root = target.path(top)
+    found = {}
+    for place in root.rglob("*"):
+        status = place.lstat()
+        kind, mode = stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode)
+        content = place.read_bytes() if kind == stat.S_IFREG else b""
+        if kind == stat.S_IFLNK:
+            content, mode = os.fsencode(os.readlink(place)), 0
+        found[str(place.relative_to(root))] = (kind, mode, content)
+    return found
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd-tmpfiles")
+def test_a_machine_gets_the_var_of_the_image(target):
+    """systemd itself reads the rules, and makes the same names, links, modes and contents."""
+    for number, name in enumerate(ODD):
+        target.write(f"/var/lib/d{name}/f{name}", f"content {number}", mode=0o640)
+        target.path(f"/var/lib/d{name}").chmod(0o750)
+        target.symlink(f"/var/lib/l{name}", name)
+    target.symlink("/var/lib/bytes", os.fsdecode(b"\xff\n\x01 end"))
+    target.symlink("/var/lib/out", "../../../../../../etc/passwd")
+    target.write("/var/lib/program", "#!/bin/sh\n", mode=0o4755)
+    target.make_directory("/var/tmp", mode=0o1777)
+    before = shape(target)
+    write_rules(target)
+    assert shape(target) == {}, "/var is no part of a commit"
+    done = create(target)
+    assert done.returncode == 0, done.stderr
+    after = shape(target)
+    assert after.pop("lib/dpkg")[2] == b"../../usr/share/dpkg/database"
+    assert after == before
+
+
+def test_each_rule_is_a_line_of_its_own(target):
+    for name in ODD:
+        target.write(f"/var/{name}", "")
+    target.symlink("/var/link", "x\nd /etc/injected 0777 0 0 -")
+    write_rules(target)
+    assert len(rules(target)) == 2 + len(ODD) + 1
+    assert not any(line.startswith("d /etc") for line in rules(target))
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\nd injected 0777 0 0 -", b"tab\t", b"bell\x07", b"\xff\xfe", b"latin\xe4"]
+)
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_a_name_that_no_rule_can_have_is_refused(target, kind, name):
+    target.make_directory("/var")
+    place = target.path("/var") / os.fsdecode(name)
+    if kind == "link":
+        place.symlink_to("x")
+    elif kind == "directory":
+        place.mkdir()
+    else:
+        place.touch()
+    with pytest.raises(StageError, match="is not UTF-8, or has control characters") as raised:
+        write_rules(target)
+    raised.value.message.encode()
+    assert "\n" not in raised.value.message
+    assert "cleanup" in raised.value.hint
+
+
+def make_socket(place):
+    with socket.socket(socket.AF_UNIX) as made:
+        # The name of a socket has at most 107 bytes.
+        here = os.open(place.parent, os.O_RDONLY)
+        made.bind(f"/proc/self/fd/{here}/{place.name}")
+        os.close(here)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, make_socket])
+def test_what_ostree_cannot_store_is_refused_with_its_place(target, make):
+    target.make_directory("/var/lib/queue")
+    make(target.path("/var/lib/queue/pipe"))
+    with pytest.raises(StageError, match="/var/lib/queue/pipe is neither a file"):
+        write_rules(target)
+
+
+def test_no_link_of_var_leads_out_of_the_image(target, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    for name, to in (("absolute", str(outside)), ("relative", f"../../../..{outside}")):
+        target.symlink(f"/var/{name}", to)
+    target.make_directory("/var/lib")
+    write_rules(target)
+    assert (outside / "kept").read_text() == "kept"
+    assert f"L /var/absolute - - - - {outside}" in rules(target)
+    assert not any("kept" in line for line in rules(target))
+
+
+def test_the_factory_is_closed_as_the_directories_of_var_can_be(target):
+    """A file that all may read, in a directory that only its owner may enter."""
+    target.write("/var/roothome/.ssh/id_ed25519.pub", "key", mode=0o644)
+    target.path("/var/roothome").chmod(0o700)
+    target.write("/var/direct", "x")
+    write_rules(target)
+    assert target.mode(f"{FACTORY}/var") == 0o700
+    assert target.read(f"{FACTORY}/var/roothome/.ssh/id_ed25519.pub") == "key"
+
+
+def test_a_rule_of_a_package_is_not_written_again(target):
+    for name in ("log", "cache", "spool", "one two", "own"):
+        target.make_directory(f"/var/{name}")
+    target.write(
+        f"{TMPFILES}/var.conf",
+        "# d /var/own\nd /var/log 0755 - - -\n\td\t/var/cache\t0755\nd!+ /var/spool/ 0755\n"
+        'd "/var/one two"\nr /var/own\nd\n\n',
+    )
+    target.write(f"{TMPFILES}/unread", "d /var/own\n")
+    target.make_directory(f"{TMPFILES}/directory.conf")
+    target.symlink(f"{TMPFILES}/loop.conf", "nowhere.conf")
+    write_rules(target)
+    made = {line.split()[1] for line in rules(target)}
+    assert made == {"/var/lib/dpkg", "/run/media", "/var/own", '"/var/one'}
+
+
+def test_the_owner_and_the_mode_are_part_of_the_rule(target):
+    target.write("/var/lib/x/file", "", mode=0o600)
+    target.path("/var/lib/x").chmod(0o2775)
+    status = target.path("/var/lib/x").stat()
+    write_rules(target)
+    owner = f"{status.st_uid} {status.st_gid}"
+    assert f"d /var/lib/x 2775 {owner} -" in rules(target)
+    kept = f"{FACTORY}/var/lib/x/file"
+    assert f"C /var/lib/x/file 0600 {owner} - {kept}" in rules(target)
+
+
+def test_mounts_of_the_build_are_left_alone(target, monkeypatch):
+    target.write("/var/cache/apt/archives/one.deb", "package")
+    target.write("/var/lib/kept", "")
+    mount = target.path("/var/cache/apt/archives")
+    monkeypatch.setattr(target, "holds", lambda place: mount not in (place, *place.parents))
+    write_rules(target)
+    assert target.read("/var/cache/apt/archives/one.deb") == "package"
+    assert not any("one.deb" in line for line in rules(target))
+    assert target.list("/var") == ["cache"]
+
+
+def test_the_directories_of_the_package_database_and_of_media_are_there(target):
+    target.make_directory("/var")
+    write_rules(target)
+    assert rules(target) == [
+        "L /var/lib/dpkg - - - - ../../usr/share/dpkg/database",
+        "d /run/media 0755 root root -",
+    ]
