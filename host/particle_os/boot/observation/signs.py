@@ -16,8 +16,9 @@ from particle_os.errors import printable
 # OVMF tries its own shell last, which it may not start under Secure Boot. The pattern needs the
 # complete name, because a line may have arrived only in part.
 OF_A_DISK = rb"\w* \"(?!EFI Internal Shell\")[^\"\r\n]*\""
-# The first words on the screen of Memtest86+. The entry of a menu has other words before it.
-MEMORY_TESTER = rb"\A {0,40}Memtest86\+? +v?(\d[\d.]{0,10})"
+# The first words of Memtest86+ on the screen, or the words of its loader. The entry of a menu has
+# other words before it.
+MEMORY_TESTER = rb"(?:\A {0,40}|Loading )(Memtest86\+?)"
 PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     # OVMF sets the console's mode before its first message.
     ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h")),
@@ -151,7 +152,7 @@ REASONS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"INIT: version (\S{1,20}) booting"), "its init is System V's ({})"),
     (re.compile(rb"OpenRC (\d\S{0,20})"), "its init is OpenRC {}"),
     (re.compile(rb"init started: (BusyBox v\S{1,20})"), "its init is that of {}"),
-    (re.compile(MEMORY_TESTER), "it is the memory tester Memtest86 {}, which never answers"),
+    (re.compile(MEMORY_TESTER), "it is the memory tester {}, which never answers"),
     # cryptsetup's scripts for an initramfs, systemd, GRUB
     (
         re.compile(
