@@ -79,7 +79,7 @@ def test_foreign_disks_are_named_for_their_contents(account: Account) -> None:
     large = samples.write_large_sectors(directory / "large.raw")
     tree = directory / "tree"
     for name, text in {"etc/hostname": "large\n", "usr/bin/init": "x"}.items():
-        (tree / name).parent.mkdir(parents=True)
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
     argv = ["/sbin/mke2fs", "-q", "-t", "ext4", "-d", tree, "-E", f"offset={2 * MIB}", large, "5M"]
     subprocess.run(argv, check=True, capture_output=True, timeout=60)
