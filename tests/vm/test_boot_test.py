@@ -154,9 +154,8 @@ def test_tests_of_other_frameworks_are_checks_and_change_nothing(
     )
     junit, page = account.directory / "tests.xml", account.directory / "tests.html"
     files = ("--junit", junit, "--report", page, "--evidence", account.make_directory("tested"))
-    outcome = account.run(
-        "boot-test", copy, "--checks", checks, "--testinfra", tests, "--json", *files
-    )
+    asked = ("--checks", checks, "--testinfra", tests, "--timeout", "900")
+    outcome = account.run("boot-test", copy, *asked, "--json", *files)
     assert outcome.status == 4, outcome.stderr
     verdict = outcome.json()
     assert verdict["status"] == "checks-failed"

@@ -21,6 +21,7 @@ from testinfra.backend.base import BaseBackend, CommandResult  # type: ignore[im
 CONNECTION = "particle-os"
 DESCRIPTOR = "PARTICLE_OS_TESTS"
 HOST = "image"
+DETAIL_CHARACTERS = 4000
 
 
 class BootTestLink:
@@ -87,7 +88,8 @@ class ResultReporter:
     def _tell(self, test: str) -> None:
         fault, skipped = self._faults.pop(test, None), self._skipped.pop(test, None)
         detail = fault or (f"skipped: {skipped}" if skipped is not None else "")
-        link().tell(test=test.replace(f"[{HOST}]", ""), passed=fault is None, detail=detail)
+        name = test.replace(f"[{HOST}]", "")
+        link().tell(test=name, passed=fault is None, detail=detail[:DETAIL_CHARACTERS])
 
 
 def _reason(report: pytest.TestReport) -> str:
@@ -104,6 +106,8 @@ def main(tests: str) -> int:
     """Runs the tests, and returns pytest's exit code."""
     backend.BACKENDS[CONNECTION] = f"{ImageBackend.__module__}.{ImageBackend.__qualname__}"
     os.environ[DESCRIPTOR] = str(os.dup(0))
+    # Programs that the tests leave behind must not hold the connection.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # Nothing is written beside the tests. Workers of pytest-xdist would not have the connection.
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", f"--hosts={CONNECTION}://{HOST}"]
     status = int(pytest.main([*options, "--", tests], plugins=[ResultReporter()]))

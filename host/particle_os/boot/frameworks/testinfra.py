@@ -27,8 +27,8 @@ from particle_os.system.deadline import Deadline
 
 NAME = "testinfra"
 OUTPUT = "pytest.txt"
-# A command in JSON is up to six times as long as itself.
-MESSAGE_BYTES = 6 * COMMAND_BYTES + 1024
+# A command comes in base64.
+MESSAGE_BYTES = 2 * COMMAND_BYTES
 POLL_MILLISECONDS = 50
 END_SECONDS = 30.0
 TAIL_BYTES, TAIL_LINES = 16384, 20
@@ -74,6 +74,7 @@ def results(
                     _send(ours, _answer(message["run"], shell, deadline), deadline)
                 elif "end" in message:
                     ended = message["end"]
+                    break
                 else:
                     found.append(_check(**message))
                     yield found[-1]
@@ -93,11 +94,15 @@ def _messages(
         shell.wait(0)
         if not poll.poll(POLL_MILLISECONDS):
             continue
-        if not (data := connection.recv(1 << 16)):
+        try:
+            data = connection.recv(1 << 16)
+        except ConnectionError:
+            return
+        if not data:
             return
         *lines, received = (received + data).split(b"\n")
         if len(received) > MESSAGE_BYTES:
-            raise InfrastructureError("a test asks the image for too long a command")
+            raise InfrastructureError(f"a command of a test exceeds {COMMAND_BYTES} bytes")
         yield from map(json.loads, lines)
 
 

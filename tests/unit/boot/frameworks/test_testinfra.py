@@ -1,5 +1,7 @@
 """pytest-testinfra runs for real, against the stand-in for an image."""
 
+import os
+import signal
 import socket
 
 import pytest
@@ -137,6 +139,31 @@ def test_a_wrong_configuration_is_no_fault_of_the_image(written, private):
 def test_a_test_that_ends_pytest_is_no_fault_of_the_image(written, private):
     tests = written("import os\ndef test_one(host):\n    os._exit(0)\n")
     with pytest.raises(InfrastructureError, match="status unknown"):
+        run(tests, Asked(), private)
+
+
+LEFT_BEHIND = """\
+import pathlib, subprocess
+def test_one():
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    pathlib.Path("pid").write_text(str(child.pid))
+    assert "x" * 5_000_000 == ""
+"""
+
+
+def test_a_program_that_a_test_leaves_behind_does_not_hold_the_boot_test(written, private):
+    """The fault of the test is long, too."""
+    tests = written(LEFT_BEHIND)
+    written("[pytest]\naddopts = -s\n", "pytest.ini")
+    ((passed, detail),) = run(tests, Asked(), private).values()
+    os.kill(int((tests / "pid").read_text()), signal.SIGKILL)
+    assert not passed
+    assert len(detail) <= 4000
+
+
+def test_a_command_that_is_too_long_ends_the_tests(written, private):
+    tests = written("def test_one(host):\n    host.run('x' * 5_000_000)\n")
+    with pytest.raises(InfrastructureError, match="exceeds 1048576 bytes"):
         run(tests, Asked(), private)
 
 
