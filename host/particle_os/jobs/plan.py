@@ -149,7 +149,8 @@ class Plan:
     def build_key(self, base: Base, helper: Helper) -> str:
         """The key of the published images: a digest of everything that determines them."""
         recipe = self.loaded.recipe
-        wanted = (self.loaded.disk.formats, recipe.accepted_errors, recipe.boot_test)
+        tests = (recipe.boot_test, self.loaded.goss)
+        wanted = (self.loaded.disk.formats, recipe.accepted_errors, *tests)
         text = repr((self.keys(base, helper)[-1], wanted))
         return hashlib.sha256(text.encode()).hexdigest()
 

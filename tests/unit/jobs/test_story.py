@@ -322,8 +322,11 @@ def test_the_goss_file_of_a_recipe_reaches_the_boot_test(world, monkeypatch):
     (world.path / "goss.yaml").write_text("file: {}\n")
     recipe = world.path / "server.yml"
     recipe.write_text(recipe.read_text() + "boot-test: {firmware: [bios], goss: goss.yaml}\n")
-    built(world, boot_test=True)
+    first = built(world, boot_test=True)
     assert asked == [(b"file: {}\n", None)]
+    # Another file is another test: the published image has not passed it.
+    (world.path / "goss.yaml").write_text("port: {}\n")
+    assert built(world, boot_test=True).build_key != first.build_key
 
 
 def test_a_host_that_fails_in_the_boot_test_fails_the_build(world, monkeypatch):
