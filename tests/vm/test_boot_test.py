@@ -113,7 +113,7 @@ def test_each_check_holds_or_does_not(account: Account, served: Path) -> None:
     assert int(suite.get("failures", "0")) == sum(not holds for _, holds in CHECKS)
 
 
-# Stands for goss, which is no package of Debian: it finds /etc/passwd, and misses /no/such.
+# Stands for goss, a package of Debian 13: it finds /etc/passwd, and misses /no/such.
 GOSS = """\
 #!/bin/sh
 [ "$1 $3 $4 $5" = "--gossfile validate --format json" ] && grep -q '^file:$' "$2" || exit 64
@@ -174,6 +174,31 @@ def test_tests_of_other_frameworks_are_checks_and_change_nothing(
     assert sha256(copy) == before
     assert [path.name for path in tests.iterdir()] == ["test_image.py"]
     assert leftovers(account) == []
+
+
+WITH_GOSS = """\
+name: with-goss
+stages:
+  - {type: apt, packages: [linux-image-cloud-amd64, systemd-sysv, goss]}
+  - {type: qemu, formats: [qcow2]}
+boot-test: {goss: goss.yaml}
+"""
+
+
+@pytest.mark.weekly
+def test_the_goss_of_debian_tests_the_image_of_a_recipe(account: Account) -> None:
+    output = account.make_directory("with-goss")
+    recipe = account.write(output / "with-goss.yml", WITH_GOSS)
+    goss = "file: {/etc/passwd: {exists: true, mode: '0644'}}\nuser: {root: {exists: true}}\n"
+    account.write(output / "goss.yaml", goss)
+    outcome = account.run("build", recipe, "--output", output, "--json")
+    assert outcome.status == 0, outcome.stderr
+    (verdict,) = outcome.json()["boot"]
+    assert [(check["name"], check["passed"]) for check in verdict["checks"]] == [
+        ("goss File /etc/passwd exists", True),
+        ("goss File /etc/passwd mode", True),
+        ("goss User root exists", True),
+    ]
 
 
 def test_a_prompt_on_the_console_is_a_weak_verdict(account: Account, built: Built) -> None:

@@ -26,8 +26,8 @@ printf %s {file} | base64 -d >"$file"
 exec goss --gossfile "$file" validate --format json
 """
 ABSENT = (
-    "the image has no program 'goss' in its PATH; a stage 'files' with 'download:' and its "
-    "checksum puts it to /usr/local/bin/goss (docs/boot-test.md)"
+    "the image has no program 'goss' in its PATH: install the package goss (Debian 13), or put the "
+    "program to /usr/local/bin by a stage 'files' with 'download:' (docs/boot-test.md)"
 )
 
 
@@ -88,12 +88,14 @@ def read(ran: Ran) -> Iterator[CheckResult]:
         said = (ran.stderr or ran.stdout).decode("utf-8", "replace").strip()[-1000:]
         yield _failed(f"it ended with {ran.status}, without results: {said or 'no output'}")
         return
-    shown = [_check(each) for each in found.results[:RESULTS_LIMIT]]
+    # goss tests at the same time, and prints what ends first.
+    results = sorted(found.results, key=lambda each: (each.resource_type, each.resource_id))
+    shown = [_check(each) for each in results[:RESULTS_LIMIT]]
     yield from shown
-    if len(found.results) != found.summary.test_count:
-        yield _failed(f"{len(found.results)} of {found.summary.test_count} results arrived")
-    elif len(found.results) > RESULTS_LIMIT:
-        yield _failed(f"it has {len(found.results)} results, more than {RESULTS_LIMIT}")
+    if len(results) != found.summary.test_count:
+        yield _failed(f"{len(results)} of {found.summary.test_count} results arrived")
+    elif len(results) > RESULTS_LIMIT:
+        yield _failed(f"it has {len(results)} results, more than {RESULTS_LIMIT}")
     elif not shown:
         yield _failed("the file has no test")
     elif ran.status != 0 and all(each.passed for each in shown):

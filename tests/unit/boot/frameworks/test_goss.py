@@ -7,12 +7,18 @@ from particle_os.boot.frameworks.image_shell import ImageShell, Ran
 from ....waiting import plenty
 from .conftest import machine
 
-# As goss 0.4.9 prints it, without the keys that only it has.
+# As goss 0.4.9 prints it, the package of Debian 13.
 RESULT = {
-    "duration": 1234, "err": None, "matcher-result": {"Message": "to equal"}, "meta": None,
-    "property": "exists", "resource-id": "/etc/passwd", "resource-type": "File", "result": 0,
-    "skipped": False, "successful": True, "title": "",
-    "summary-line": "File: /etc/passwd: exists: matches expectation: [true]",
+    "duration": 2880, "end-time": "2026-11-29T13:58:12.724327671Z", "err": None,
+    "matcher-result": {
+        "actual": True, "expected": True, "extra-elements": None, "found-elements": None,
+        "message": "matches expectation", "missing-elements": None, "transform-chain": None,
+        "untransformed-value": None,
+    },
+    "meta": None, "property": "exists", "resource-id": "/etc/passwd", "resource-type": "File",
+    "result": 0, "skipped": False, "start-time": "2026-11-29T13:58:12.724324792Z",
+    "successful": True, "summary-line": "File: /etc/passwd: exists: matches expectation: true",
+    "summary-line-compact": "File: /etc/passwd: exists: matches expectation: true", "title": "",
 }  # fmt: skip
 
 
@@ -72,13 +78,22 @@ def test_an_image_without_goss_is_told_where_to_get_it(probe):
 
 
 def test_a_skipped_test_does_not_fail_and_says_so():
-    failed = {"successful": False, "summary-line": "File: /x: exists: doesn't match\n[false]"}
-    skipped = {"successful": False, "skipped": True, "summary-line": "mode: skipped"}
+    failed = {"successful": False, "summary-line": "File: /x: exists:\nExpected\n    false"}
+    skipped = {"skipped": True, "summary-line": "File: /etc/passwd: mode: skipped"}
     assert [check[1:] for check in read(document({}, failed, skipped), 1)] == [
-        (True, "File: /etc/passwd: exists: matches expectation: [true]"),
-        (False, "File: /x: exists: doesn't match / [false]"),
-        (True, "skipped: mode: skipped"),
+        (True, "File: /etc/passwd: exists: matches expectation: true"),
+        (False, "File: /x: exists: / Expected /     false"),
+        (True, "skipped: File: /etc/passwd: mode: skipped"),
     ]
+
+
+def test_the_results_have_an_order():
+    one, two, three = ({"resource-id": name, "property": "mode"} for name in ("/a", "/b", "/c"))
+    mixed = [three, {"resource-type": "User"}, one, two, one | {"property": "exists"}]
+    assert [name for name, _, _ in read(document(*mixed))] == [
+        "goss File /a mode", "goss File /a exists", "goss File /b mode", "goss File /c mode",
+        "goss User /etc/passwd exists",
+    ]  # fmt: skip
 
 
 def test_text_of_the_image_plays_no_tricks():
