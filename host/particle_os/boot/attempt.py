@@ -127,11 +127,16 @@ class _Attempt:
         if failure is not None:
             return self._observed(self.disk_use.explain(failure, self.request))
         asked = self.request, self.machine, self.answer, self.nonce
-        found = self._observed(*questioning.results(*asked, last_boot=not shut_down))
+        begin_tests = None if shut_down else self._begin_tests
+        found = self._observed(*questioning.results(*asked, begin_tests))
         if found.passed and shut_down:
             return self._shut_down(found)
         questioning.fetch_files(*asked)
         return found
+
+    def _begin_tests(self) -> None:
+        """Announces the tests of other frameworks, which can take minutes."""
+        self.request.on_phase("tests", self._seconds())
 
     def _shut_down(self, found: Observation) -> Observation:
         self.answer.send(b"poweroff\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from particle_os.boot import files, probe
 from particle_os.boot.frameworks import suites, testinfra
 from particle_os.boot.judgement import check_results, judge
@@ -17,19 +19,24 @@ PLOT_SECONDS = 45.0
 
 
 def results(
-    request: BootRequest, machine: Machine, answer: Chardev, nonce: str, *, last_boot: bool
+    request: BootRequest,
+    machine: Machine,
+    answer: Chardev,
+    nonce: str,
+    begin_tests: Callable[[], None] | None,
 ) -> tuple[Outcome, dict[str, str], tuple[CheckResult, ...]]:
     """Returns the outcome of a boot, the facts about the system, and the results of the checks.
 
-    The tests of other frameworks run at the last boot. They cannot run in emergency mode. Raises
-    InfrastructureError when the host fails.
+    `begin_tests` is called before the tests of other frameworks; with None they do not run. They
+    cannot run in emergency mode. Raises InfrastructureError when the host fails.
     """
     data = answer.data
     facts = probe.facts(data, nonce)
     emulated = request.acceleration.name == "tcg"
     checks = check_results(request.checks, data, nonce, machine, emulated=emulated)
     outcome = judge(facts, checks)
-    if last_boot and outcome[0] != "emergency-mode":
+    if request.has_suites and begin_tests and outcome[0] != "emergency-mode":
+        begin_tests()
         checks += _of_frameworks(request, machine, answer)
         outcome = judge(facts, checks)
     return outcome, facts, checks

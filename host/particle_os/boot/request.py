@@ -48,6 +48,11 @@ class BootRequest:
         """Whether a check asks for a second boot."""
         return any(isinstance(check, RebootCheck) for check in self.checks)
 
+    @property
+    def has_suites(self) -> bool:
+        """Whether there are tests of other frameworks."""
+        return self.testinfra is not None or self.goss is not None
+
     def machine(self, overlay: Path, directory: Path, nonce: str) -> MachineSpec:
         """Returns the machine that boots `overlay`, with its own firmware files in `directory`.
 

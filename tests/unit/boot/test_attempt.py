@@ -77,7 +77,8 @@ def boot(tmp_path, monkeypatch):
             processors=accel.Processors(1, x2apic=False),
             checks=[],
             evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
-            memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: None, console_only=False,
+            memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: done.append(phase),
+            console_only=False,
             goss=goss,
         )  # fmt: skip
         request.evidence.clear()
@@ -131,7 +132,7 @@ def test_a_test_of_another_framework_fails_as_a_check_does(boot):
     found, done = boot(goss=b"file")
     assert (found.status, found.message) == ("checks-failed", "goss: no")
     assert [check.name for check in found.checks] == ["goss"]
-    assert done == ["screen", b"file", "files"]
+    assert done == ["screen", "tests", b"file", "files"]
 
 
 def test_the_tests_of_other_frameworks_run_at_the_last_boot(boot):
@@ -145,7 +146,7 @@ def test_the_output_of_pytest_is_evidence_even_if_pytest_fails(boot, tmp_path, m
         raise InfrastructureError("pytest failed")
 
     with pytest.raises(attempt.Undecided, match="pytest failed"):
-        boot(suite=fail)
+        boot(suite=fail, goss=b"file")
     assert (tmp_path / "evidence/pytest.txt").read_text() == "no such option"
 
 
