@@ -76,7 +76,7 @@ SINKS = {
     },
     PEER: {
         "boot/files": "fetch",
-        "boot/frameworks/pytest_run": "BootTestLink.tell",
+        "boot/frameworks/boot_test_link": "BootTestLink.tell",
         "boot/frameworks/testinfra": "_send",
         "egress/gateway": "_Link._copy",
         "egress/proxy": "Proxy._exchange _copy _refuse _print",

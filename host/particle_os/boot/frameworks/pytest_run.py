@@ -6,63 +6,17 @@ the image (which the boot test answers), the result of a test, or pytest's exit 
 
 from __future__ import annotations
 
-import base64
-import functools
-import json
 import os
-import socket
 import sys
-from typing import Any
 
 import pytest
-from testinfra import backend  # type: ignore[import-untyped]
-from testinfra.backend.base import BaseBackend, CommandResult  # type: ignore[import-untyped]
 
-CONNECTION = "particle-os"
-DESCRIPTOR = "PARTICLE_OS_TESTS"
-HOST = "image"
+from particle_os.boot.frameworks.boot_test_link import DESCRIPTOR, link
+
+# testinfra's name for the connection, and pytest's for the image.
+CONNECTION, HOST = "particle-os", "image"
+BACKEND = "particle_os.boot.frameworks.image_backend.ImageBackend"
 DETAIL_CHARACTERS = 4000
-
-
-class BootTestLink:
-    """The connection to the boot test."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._lines = connection.makefile("rb")
-
-    def tell(self, **message: object) -> None:
-        """Sends a message that has no answer."""
-        self._connection.sendall(json.dumps(message).encode() + b"\n")
-
-    def run(self, command: bytes) -> dict[str, Any]:
-        """Lets the image run a command of the shell. Raises RuntimeError when it has no result."""
-        self.tell(run=base64.b64encode(command).decode())
-        answer: dict[str, Any] = json.loads(self._lines.readline() or b'{"error": "it is over"}')
-        if "error" in answer:
-            raise RuntimeError(f"the image did not run a command: {answer['error']}")
-        return answer
-
-
-@functools.cache
-def link() -> BootTestLink:
-    """The connection; pytest replaces standard input while it collects and runs tests."""
-    return BootTestLink(socket.socket(fileno=int(os.environ[DESCRIPTOR])))
-
-
-class ImageBackend(BaseBackend):  # type: ignore[misc]
-    """Runs testinfra's commands in the image."""
-
-    NAME = CONNECTION
-
-    def get_pytest_id(self) -> str:
-        return HOST
-
-    def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
-        words = self.encode(self.get_command(command, *args))
-        done = link().run(words)
-        out, err = (base64.b64decode(done[name]) for name in ("out", "err"))
-        return self.result(done["status"], words, out, err)
 
 
 class ResultReporter:
@@ -71,6 +25,12 @@ class ResultReporter:
     def __init__(self) -> None:
         self._faults: dict[str, str] = {}
         self._skipped: dict[str, str] = {}
+
+    def pytest_configure(self) -> None:
+        # Not earlier: pytest rewrites the assertions of a plugin while it is imported.
+        from testinfra import backend  # type: ignore[import-untyped]
+
+        backend.BACKENDS[CONNECTION] = BACKEND
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -104,7 +64,6 @@ def _reason(report: pytest.TestReport) -> str:
 
 def main(tests: str) -> int:
     """Runs the tests, and returns pytest's exit code."""
-    backend.BACKENDS[CONNECTION] = f"{ImageBackend.__module__}.{ImageBackend.__qualname__}"
     os.environ[DESCRIPTOR] = str(os.dup(0))
     # Programs that the tests leave behind must not hold the connection.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

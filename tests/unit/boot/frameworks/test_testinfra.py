@@ -105,8 +105,11 @@ def test_a_command_without_a_result_fails_the_test_that_asked(written, private):
 
 
 def test_a_file_of_tests_may_be_named_too(shell, written, private):
+    """No warning of ours ends tests for which warnings are errors."""
+    written("[pytest]\nfilterwarnings = error\n", "pytest.ini")
     tests = written("def test_one(host):\n    assert host.run('true').rc == 0\n", "one.py")
     assert run(tests / "one.py", shell, private) == {"one.py::test_one": (True, "")}
+    assert "warning" not in (private / testinfra.OUTPUT).read_text()
 
 
 def test_the_tests_ask_the_image_whatever_hosts_they_name(written, private):
