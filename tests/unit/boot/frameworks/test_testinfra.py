@@ -11,6 +11,9 @@ from particle_os.errors import DeadlineExceeded, InfrastructureError
 
 from ....waiting import DeadlineWhen, is_running, moment, plenty, until
 
+# Each test starts pytest.
+pytestmark = pytest.mark.slow
+
 TESTS = """\
 import pytest
 
