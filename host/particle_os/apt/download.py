@@ -11,6 +11,7 @@ from pathlib import Path
 
 from particle_agent.contract.values import Download
 
+from particle_os.apt import transfer
 from particle_os.errors import InfrastructureError
 from particle_os.system import process
 from particle_os.system.checksum import file_sha256
@@ -114,20 +115,23 @@ def _fetch(
     config, file = directory / "apt.conf", directory / "file"
     config.write_text(CONFIGURATION.format(place=directory))
     lines: list[str] = []
+    announced = [0]
 
     def take(line: str) -> None:
         lines.append(line)
+        announced.append(transfer.begun(line) or announced[-1])
         log(line)
 
     try:
-        process.run(
-            [HELPER, "download-file", download.url, file, f"SHA256:{download.sha256}"],
-            within=Confinement(writes=(directory,), tcp="any", file_size=most),
-            env={**proxies, "APT_CONFIG": str(config), "TMPDIR": str(directory)},
-            deadline=deadline,
-            what=f"fetching {download.url}",
-            log=take,
-        )
+        with transfer.watched(lambda: transfer.size_of([directory]), lambda: announced[-1], log):
+            process.run(
+                [HELPER, "download-file", download.url, file, f"SHA256:{download.sha256}"],
+                within=Confinement(writes=(directory,), tcp="any", file_size=most),
+                env={**proxies, "APT_CONFIG": str(config), "TMPDIR": str(directory)},
+                deadline=deadline,
+                what=f"fetching {download.url}",
+                log=take,
+            )
     except InfrastructureError as error:
         if any(each.stat().st_size >= most for each in directory.rglob("file*")):
             need_room(directory, most, download.url)

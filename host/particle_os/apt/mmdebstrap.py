@@ -97,6 +97,8 @@ def _extracting(
     environment: Mapping[str, str],
 ) -> Iterator[Callable[[], None]]:
     argv: list[str] = ["mmdebstrap", "--mode=chrootless", "--variant=extract"]
+    # apt then says how much it fetches.
+    argv.append("--verbose")
     argv.append("--format=tar" if wanted.archive else "--format=null")
     # Newer versions refuse to run as root, because maintainer scripts could harm the host. This
     # variant runs no maintainer scripts.

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_os.apt.transfer import size_of, watched
 from particle_os.base import docker_archive, oci, skopeo
 from particle_os.base.layers import blob, missing_layers
 from particle_os.base.layout import Layout
@@ -247,7 +248,8 @@ def fetch(
         missing = missing_layers(image, store)
         if not missing:
             return
-        need_room(store, 2 * sum(layer.size for layer in missing), "the container image")
+        total = sum(layer.size for layer in missing)
+        need_room(store, 2 * total, "the container image")
         for layer in missing:
             # skopeo does not check the content of a file that exists.
             blob(store, layer.digest).unlink(missing_ok=True)
@@ -257,24 +259,26 @@ def fetch(
             # The layout for skopeo has this image only, so that skopeo does not choose.
             only, blobs = layout.of_one_image(image.digest, missing, work.path / "only")
             place = [f"--src-shared-blob-dir={blobs}", f"oci:{only}"]
+        arriving = [work.path / "image", *(blob(store, layer.digest) for layer in missing)]
         try:
-            process.run(
-                [
-                    *skopeo.command(image.architecture, work),
-                    "copy",
-                    *insecure,
-                    f"--dest-shared-blob-dir={store}",
-                    # Without this option skopeo compresses them, which changes their digests.
-                    "--dest-oci-accept-uncompressed-layers",
-                    *place,
-                    f"oci:{work.path}/image:base",
-                ],
-                deadline=deadline,
-                what=deadline.what,
-                log=log,
-                within=skopeo.confinement(work, _local(source), store),
-                env=skopeo.environment(work),
-            )
+            with watched(lambda: size_of(arriving), lambda: total, log):
+                process.run(
+                    [
+                        *skopeo.command(image.architecture, work),
+                        "copy",
+                        *insecure,
+                        f"--dest-shared-blob-dir={store}",
+                        # Without this option skopeo compresses them, which changes their digests.
+                        "--dest-oci-accept-uncompressed-layers",
+                        *place,
+                        f"oci:{work.path}/image:base",
+                    ],
+                    deadline=deadline,
+                    what=deadline.what,
+                    log=log,
+                    within=skopeo.confinement(work, _local(source), store),
+                    env=skopeo.environment(work),
+                )
         except NotEnoughSpace:
             raise
         except InfrastructureError as error:

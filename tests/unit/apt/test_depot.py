@@ -15,6 +15,7 @@ import pytest
 from particle_agent.contract import wire
 from particle_agent.contract.wire import FileContent, PackageRequest
 from particle_agent.stages.software.apt import Apt
+from particle_os.apt import transfer
 from particle_os.apt.depot import Depot
 from particle_os.apt.package_disk import write_disk
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
@@ -174,6 +175,13 @@ def test_what_is_installed_is_not_fetched(depot, archive):
     installed = "Package: library\nStatus: install ok installed\nArchitecture: all\nVersion: 1.0\n"
     answer(depot, make_request(archive.url, "tool", installed=installed))
     assert not [name for name in content(depot.disk) if "library" in name]
+
+
+def test_apt_says_how_much_it_fetches(depot, archive):
+    answer(depot, make_request(archive.url, "tool"))
+    *_, size = filter(None, map(transfer.needed, depot.lines))
+    packages = [transfer.begun(line) for line in depot.lines if ".deb" in line or " tool " in line]
+    assert 0 < sum(filter(None, packages)) <= size
 
 
 def test_a_package_is_fetched_once(depot, archive, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from particle_agent.contract.values import Download, downloads
 from particle_agent.stages.contents.files import File, Files
 from particle_agent.stages.software.apt import Apt
-from particle_os.apt import download
+from particle_os.apt import download, transfer
 from particle_os.errors import InfrastructureError, NotEnoughSpace
 from particle_os.system import workspace
 
@@ -57,12 +57,17 @@ def fetch(tmp_path, server):
             limit=limit,
             proxies={} if proxies is None else proxies,
             deadline=plenty(),
-            log=lambda line: None,
+            log=fetched.lines.append,
             note=fetched.notes.append,
         )
 
-    fetched.notes = []
+    fetched.notes, fetched.lines = [], []
     return fetched
+
+
+def test_apt_says_how_large_the_file_is(fetch):
+    fetch()
+    assert [size for line in fetch.lines if (size := transfer.begun(line))] == [len(DATA)]
 
 
 def test_a_file_is_fetched_once_and_again_when_it_is_damaged(server, fetch, tmp_path):
