@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -224,9 +225,16 @@ class InvalidDocument(ParticleError):
 class Interrupted(BaseException):
     """The user or the system asked the program to end.
 
-    It derives from BaseException, so that no `except Exception` swallows it.
+    It derives from BaseException, so that no `except Exception` swallows it. `log` is the log of
+    what was interrupted, if there is one.
     """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
+        self.log: Path | None = None
+
+    def shown(self) -> ParticleError:
+        """The error that the user sees."""
+        name = signal.Signals(self.signal_number).name
+        return ParticleError(f"ended by {name}", log=self.log)

@@ -1,8 +1,12 @@
 """The messages and files of a build, in each of its ends."""
 
+import os
+import signal
 from xml.etree import ElementTree as ET
 
 import pytest
+from particle_os.__main__ import main
+from particle_os.jobs.delivery import Delivery
 
 from .played_build import ENDS, World, run, set_up
 
@@ -36,3 +40,87 @@ def test_the_junit_file_of_a_build_has_its_end_as_a_test_case(world, ends, optio
     world.ends = ends
     assert run(world, *options).exit_code == ENDS[ends]
     assert kinds(world.path / "boot.xml") == expected
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_an_interrupted_build_keeps_its_logs_until_the_next_one(world, signals_restored, name):
+    number = signal.Signals[name]
+    world.disturb = lambda: os.kill(os.getpid(), number)
+    result = run(world, "--progress", "plain")
+    assert result.exit_code == 128 + number
+    failed = world.out / "leaky.failed"
+    assert f"error: ended by {name}\n  log:   {failed}/leaky.log\n" in result.stderr
+    assert {path.name for path in world.out.iterdir()} == {"leaky.failed"}
+    assert "stages ..." in (failed / "leaky.log").read_text()
+    assert "on the console" in (failed / "leaky.console.log").read_text()
+    assert kinds(world.path / "boot.xml") == (1, ["error"])
+    assert f"ended by {name}" in (world.path / "boot.xml").read_text()
+    world.disturb = lambda: None
+    assert run(world).exit_code == 0
+    assert not failed.exists()
+
+
+def test_a_signal_after_the_publication_leaves_the_images_and_no_logs_of_a_failure(
+    world, monkeypatch, signals_restored
+):
+    publish = Delivery.publish
+
+    def and_end(delivery, result):
+        publish(delivery, result)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Delivery, "publish", and_end)
+    assert run(world).exit_code == 143
+    assert (world.out / "leaky.raw").exists()
+    assert not (world.out / "leaky.failed").exists()
+
+
+def status_of(world, monkeypatch, redirect):
+    """The exit status of the program, in a process of its own, with other standard streams."""
+    words = ["build", world.path / "leaky.yml", "--output", world.out, "--no-cache"]
+    words += ["--allow-env", "TOKEN", "--accel", "tcg"]
+    monkeypatch.setattr("sys.argv", ["particle-os", *map(str, words)])
+    child = os.fork()
+    if not child:
+        try:
+            redirect()
+            main()
+        except SystemExit as ended:
+            os._exit(ended.code or 0)
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def to_full_disk():
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def to_no_reader():
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+
+
+def to_nothing():
+    os.close(1)
+
+
+@pytest.mark.parametrize(
+    ("redirect", "status"),
+    [(to_full_disk, 5), (to_no_reader, 128 + signal.SIGPIPE), (to_nothing, 0)],
+)
+@pytest.mark.parametrize("ends", ["good", "not booted"])
+def test_the_output_is_complete_whether_or_not_the_result_can_be_printed(
+    world, monkeypatch, redirect, status, ends
+):
+    world.ends = ends
+    found = status_of(world, monkeypatch, redirect)
+    if ends == "good":
+        assert found == status
+        assert (world.out / "leaky.raw").exists()
+        assert (world.out / "SHA256SUMS").exists()
+    else:
+        assert found == (128 + signal.SIGPIPE if redirect is to_no_reader else 4)
+        assert (world.out / "leaky.failed" / "leaky.raw").exists()
+    assert not [path for path in world.out.iterdir() if path.name.startswith(".")]

@@ -125,7 +125,8 @@ def test_a_signal_ends_everything(
     wait_until(lambda: user_qemus(account) == [], 5 - (time.monotonic() - started))
     assert process.returncode == 128 + number
     assert leftovers(account, output) == []
-    assert list(output.iterdir()) == []
+    assert [path.name for path in output.iterdir()] == ["interrupted.failed"]
+    assert phase[0] in (output / "interrupted.failed" / "interrupted.log").read_text()
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase[0])

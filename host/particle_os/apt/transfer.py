@@ -1,4 +1,4 @@
-"""How far downloads are: the sizes that apt announces, and the bytes that have arrived."""
+"""The progress of downloads: the sizes that apt announces, and the bytes that have arrived."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def watched(
                 log(f"fetched {percent} % of {size} bytes")
 
     def watch_quietly() -> None:
-        # A log that cannot be written is told by others.
+        # The program's own lines raise this error in the main thread.
         with suppress(OSError):
             watch()
 

@@ -15,7 +15,7 @@ from particle_os.cli.verdicts import (
     hand_over_failure,
     make_writable,
 )
-from particle_os.errors import ParticleError
+from particle_os.errors import Interrupted, ParticleError
 from particle_os.jobs.delivery import already_there, last_time, prepare_output, touched_files
 from particle_os.jobs.plan import BuildOptions, Plan
 from particle_os.jobs.planning import make_plan, preview
@@ -70,6 +70,9 @@ def build_command(
         result = _build(plan, output)
     except ParticleError as error:
         hand_over_failure(plan.name, error, junit_file)
+        raise
+    except Interrupted as interrupted:
+        hand_over_failure(plan.name, interrupted.shown(), junit_file)
         raise
     _show(result, options.output_directory, output, junit_file)
 

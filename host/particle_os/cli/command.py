@@ -182,8 +182,7 @@ def _as_shown(error: BaseException) -> tuple[ParticleError, int]:
         case ParticleError():
             return error, error.exit_code
         case Interrupted(signal_number=number):
-            name = signal.Signals(number).name
-            return ParticleError(f"ended by {name}"), EXIT_SIGNAL + number
+            return error.shown(), EXIT_SIGNAL + number
         case OSError():
             return failed_call(error), EXIT_INFRASTRUCTURE
         case _:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.variants import Variant, variants
-from particle_os.errors import InfrastructureError, NotPublished, ParticleError, StageFailed
+from particle_os.errors import (
+    InfrastructureError,
+    Interrupted,
+    NotPublished,
+    ParticleError,
+    StageFailed,
+)
 from particle_os.jobs import boot_test
 from particle_os.jobs.boot_test import BootTestJob
 from particle_os.jobs.build_result import Observations, write_result
@@ -54,7 +60,7 @@ def check_firmware(plan: Plan) -> None:
 
 @contextmanager
 def _evidence_kept(delivery: Delivery, job: Job) -> Iterator[None]:
-    """Keeps the logs of a build that fails, and notes their place in the error.
+    """Keeps the logs of a build that fails or is interrupted, and notes their place in the error.
 
     Finished images that cannot be published are kept, too.
     """
@@ -69,6 +75,12 @@ def _evidence_kept(delivery: Delivery, job: Job) -> Iterator[None]:
         elif not isinstance(error, NotPublished):
             images = []
         _keep_evidence(error, delivery, job, images)
+        raise
+    except Interrupted as interrupted:
+        # The log is gone when the images are published, and kept already when they are bad.
+        if delivery.file("log").exists():
+            with suppress(OSError):
+                interrupted.log = delivery.keep_evidence([])
         raise
 
 
