@@ -339,6 +339,8 @@ def test_a_link_for_the_machine_id_of_dbus(tree, judge):
     (tree / "var/lib/dbus").mkdir()
     (tree / "var/lib/dbus/machine-id").symlink_to("/etc/machine-id")
     assert judge() == []
+    (tree / "etc/machine-id").write_text("uninitialized\n")
+    assert judge() == []
 
 
 def test_other_file_systems_are_no_part_of_it(tree, judge):

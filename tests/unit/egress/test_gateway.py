@@ -15,7 +15,7 @@ from particle_os.egress import gateway as module
 from particle_os.egress.gateway import CONNECTIONS, WAITING, Gateway, gateway
 from particle_os.errors import InfrastructureError
 from particle_os.system import process
-from particle_os.system.confinement import NETWORK_ABI, landlock_abi
+from particle_os.system.confinement import GIB, NETWORK_ABI, landlock_abi
 
 from ...waiting import HANG_SECONDS, is_running, plenty, until
 
@@ -179,3 +179,10 @@ def test_the_proxy_opens_no_file_of_the_user_and_connects_to_listed_ports_only(t
         assert done.split() == [b"denied", b"connects", b"denied"]
         free = subprocess.run(argv, capture_output=True, check=True).stdout
         assert free.split() == [b"opens", b"connects", b"connects"]
+
+
+def test_the_proxy_connects_to_names_and_the_listed_ports_in_little_memory():
+    within = module._within(["a.example:8443", "b.example"])
+    assert within.connects == (53, 80, 443, 8443)
+    assert within.memory == GIB
+    assert within.writes == ()
