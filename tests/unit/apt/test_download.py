@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import os
+import tempfile
 import threading
 
 import pytest
@@ -46,8 +47,10 @@ def server():
 
 
 @pytest.fixture
-def fetch(tmp_path, server):
+def fetch(tmp_path, server, monkeypatch):
     (tmp_path / "work").mkdir()
+    # All files of a download are in the directory of the build.
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
 
     def fetched(path="/file", sha256=SHA256, limit=1 << 20, proxies=None):
         return download.fetch(

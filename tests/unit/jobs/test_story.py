@@ -203,6 +203,16 @@ def test_a_plain_build_says_so_and_shares_no_checkpoint_with_another(world):
     assert set(plans[0].keys(base, made)).isdisjoint(plans[1].keys(base, made))
 
 
+def test_a_checkpoint_belongs_to_a_base_a_helper_and_a_date(world):
+    def keys(digest="sha256:0", helper="one", date=7):
+        plan = planned(world, source_date=date)
+        return plan.keys(SimpleNamespace(digest=digest), SimpleNamespace(identity=lambda: helper))
+
+    made = [keys(), keys(digest="sha256:1"), keys(helper="another"), keys(date=8), keys()]
+    assert len({key for found in made for key in found}) == 4 * len(keys())
+    assert made[0] == made[-1]
+
+
 def test_a_failed_stage_leaves_its_evidence_and_no_image(world):
     built(world)
     before = (world.out / "server.result.json").read_text()

@@ -33,7 +33,16 @@ def write(sandbox, byte, deadline):
     monitor.human(f'qemu-io -d {device} "write -P {byte} 4096 512"', deadline)
 
 
-def test_the_guest_cannot_change_the_disk_that_it_has_reported(sandbox, soon, tmp_path):
+def test_the_guest_cannot_change_the_disk_that_it_has_reported(
+    sandbox, soon, tmp_path, monkeypatch
+):
+    overlays, plain = [], sandbox._machine.monitor.overlay
+
+    def overlay(below, disk, deadline):
+        overlays.append(disk)
+        return plain(below, disk, deadline)
+
+    monkeypatch.setattr(sandbox._machine.monitor, "overlay", overlay)
     sandbox.take_disk_event(wire.DiskNeeded(size=2 * MIB, content=MIB), soon)
     write(sandbox, 7, soon)
     sandbox.take_disk_event(wire.DiskWritten(size=2 * MIB), soon)
@@ -46,6 +55,7 @@ def test_the_guest_cannot_change_the_disk_that_it_has_reported(sandbox, soon, tm
     # The late write has taken place: QEMU has put it into the overlay.
     assert b"\x09" * 512 in (tmp_path / "vm/too-late-output.qcow2").read_bytes()
     assert sandbox.outputs["output"].written == len(before) == 2 * MIB
+    assert [disk.backing for disk in overlays] == [()], "it names no other file"
 
 
 NEEDED, WRITTEN = wire.DiskNeeded(size=MIB, content=0), wire.DiskWritten(size=MIB)

@@ -92,3 +92,11 @@ def test_what_a_guest_left_on_is_taken_back(tty):
     said = os.read(user, 200)
     assert b"\x1b[?25h" in said, "the cursor is seen"
     assert b"\x1b[?47l" in said, "on the first screen"
+
+
+def test_a_terminal_whose_settings_are_unknown_is_not_lent(tty, tmp_path, monkeypatch):
+    (tmp_path / "stty").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "stty").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(subprocess.CalledProcessError), terminal.raw(tty[0]):
+        pass
