@@ -64,8 +64,10 @@ def test_what_is_unknown_is_not_the_same(known_at_first):
 
 
 def test_a_second_boot_that_fails_says_so():
-    found = judgement.compared(booted(), booted("emergency-mode", checks=()))
+    first, second = booted(), booted("emergency-mode", checks=())
+    found = judgement.compared(first, second)
     assert found.status == "emergency-mode"
+    assert found.seconds == first.seconds + second.seconds > second.seconds
     assert found.message.startswith("at the second boot: ")
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import stat
@@ -238,3 +239,20 @@ def test_the_list_of_a_killed_process_is_not_read_through_a_link(own_cache, tmp_
     with workspace():
         assert not killed.exists()
     assert spared.is_dir()
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other_one(tmp_path, monkeypatch):
+    plain = os.unlink
+
+    def unlink(path, **options):
+        if path == "b":
+            raise OSError(errno.EIO, "Input/output error")
+        plain(path, **options)
+
+    for name in "abc":
+        (tmp_path / "work" / name).mkdir(parents=True)
+        (tmp_path / "work" / name / name).touch()
+    monkeypatch.setattr(os, "unlink", unlink)
+    workspace_module.remove_directories(tmp_path / "work")
+    left = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))]
+    assert left == ["work", "work/b", "work/b/b"]
