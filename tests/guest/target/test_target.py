@@ -124,6 +124,15 @@ def test_only_a_regular_file_is_read(target, make):
         assert file.read() == b"x"
 
 
+def test_what_is_no_regular_file_does_not_stay_open(target):
+    target.make_directory("/srv")
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(StageError):
+            target.open("/srv")
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 def test_a_file_that_is_too_large_for_the_memory_is_not_read(target):
     with (target.root / "file").open("wb") as file:
         file.truncate(1 << 40)

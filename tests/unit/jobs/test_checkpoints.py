@@ -97,6 +97,19 @@ def keep(tmp_path, store):
     return keep
 
 
+def test_a_checkpoint_is_complete_when_it_is_synced(keep, monkeypatch):
+    sizes, plain = [], os.fsync
+
+    def fsync(descriptor):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(META):
+            sizes.append(os.fstat(descriptor).st_size)
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    keep("a")
+    assert sizes and all(sizes)
+
+
 def found(store, *names, max_age=HOUR):
     with store() as opened:
         return [c.key for c in opened.longest(names, max_age=max_age)]

@@ -259,3 +259,10 @@ def test_a_damaged_key_is_made_again(tmp_path, plant):
     assert len(set(key.read_bytes())) > 8
     assert resolve(tmp_path, {"A": "same"}, secret)[0][0].secrets == first.secrets
     assert {path.name for path in tmp_path.iterdir()} <= {key.name, f"{key.name}.lock", "other"}
+
+
+def test_the_key_is_complete_when_it_is_synced(tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(os, "fsync", lambda file: sizes.append(os.fstat(file).st_size))
+    assert len(secrets._key(tmp_path)) == 32
+    assert sizes == [32]

@@ -440,6 +440,19 @@ def test_nothing_is_read_through_a_link(tmp_path, read):
         read(tmp_path)
 
 
+def test_a_file_is_complete_when_it_is_synced(tmp_path, monkeypatch):
+    sizes, plain = [], os.fsync
+
+    def fsync(descriptor):
+        sizes.append(os.fstat(descriptor).st_size)
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    publication._write(tmp_path / "a", "text")
+    publication.replace(tmp_path / "b", b"text")
+    assert sizes == [4, 4]
+
+
 def test_a_running_publication_is_left_alone(stand):
     stand.interrupted()
     with workspace.locked_directory(stand.out, None):
