@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from particle_agent.target.target import Target
+
+CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class CommitRecord:
     def read(cls, target: Target) -> CommitRecord | None:
         """The record of the stage `ostree`; None when it has not run."""
         file = _file(target)
-        return cls(**json.loads(file.read_text())) if file.exists() else None
+        if not file.exists():
+            return None
+        fields = json.loads(file.read_text())
+        return cls(**fields | {"publish": tuple(fields["publish"])})
 
     def write(self, target: Target) -> None:
         _file(target).write_text(json.dumps(asdict(self)))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_agent.errors import StageError
+from particle_agent.ostree.commit_record import CHECKSUM
 from particle_agent.target.target import Target
 
 REMOTE = "origin"
@@ -33,9 +35,12 @@ class OstreeRepository:
         return self.checksum(ref)
 
     def checksum(self, ref: str) -> str:
-        """The checksum of the newest commit of a ref."""
+        """The checksum of the newest commit of a ref. Raises StageError."""
         argv = ["ostree", "rev-parse", f"--repo={self.place}", ref]
-        return self.target.capture_outside(argv).strip()
+        found = self.target.capture_outside(argv).strip()
+        if not CHECKSUM.fullmatch(found):
+            raise StageError(f"OSTree names no checksum for {ref}, but {found!r}")
+        return found
 
     def pull(self, source: OstreeRepository, *refs: str) -> None:
         """Copies the newest commits of refs from another repository."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from particle_agent.disk.fstab import FileSystemTable
 from particle_agent.errors import StageError
 from particle_agent.ostree import account_rules
 from particle_agent.target.target import Target
@@ -74,7 +75,8 @@ def convert(target: Target) -> None:
         if target.is_link(path) or not target.path(path).is_dir():
             target.remove(path)
             target.make_directory(path, mode=mode)
-    target.write("/etc/fstab", "")
+    # The disk of each machine has its own lines.
+    FileSystemTable([], ()).write(target, points=False)
     _mount_tmp(target)
     _move(target, "/etc", ETC)
 

@@ -70,6 +70,14 @@ def test_an_empty_image_gets_all_directories(target):
     assert target.list(tree.DATABASE) == []
 
 
+def test_mounts_of_the_base_are_lost_with_a_note(debian):
+    debian.write("/etc/fstab", "# c\nLABEL=data /srv ext4 defaults 0 0\n")
+    tree.convert(debian)
+    (note,) = debian.report.notes
+    assert "without the line 'LABEL=data /srv ext4 defaults 0 0'" in note
+    assert debian.read("/usr/etc/fstab") == ""
+
+
 def test_the_modes_of_the_directories_are_kept(debian):
     debian.path("/root").chmod(0o700)
     debian.path("/usr/local").chmod(0o2775)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import Between, Text
+from particle_agent.contract.options import Between, Text, refuse
 from particle_agent.disk import boot
 from particle_agent.ostree import boot_success, initramfs, machine_files, tree
-from particle_agent.ostree.commit_record import CommitRecord, workshop
+from particle_agent.ostree.commit_record import CHECKSUM, CommitRecord, workshop
 from particle_agent.ostree.repository import OstreeRepository
 from particle_agent.stages.base import StageOptions
 from particle_agent.system import generalize
@@ -55,6 +55,10 @@ class Ostree(StageOptions):
     boot_counting: Annotated[int, Between(0, 9)] = 3
     """The number of boots within which an update must succeed, or the machine returns to the
     version before it. 0 does not count."""
+
+    def __post_init__(self) -> None:
+        if CHECKSUM.fullmatch(self.ref.lower()):
+            refuse([(("ref",), "ref: it looks like the checksum of a commit")])
 
     @property
     def has_repository(self) -> bool:

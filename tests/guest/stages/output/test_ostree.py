@@ -1,0 +1,328 @@
+"""The stage `ostree`, and the disk that boots its commit."""
+
+import io
+import json
+import os
+import tarfile
+
+import pytest
+from particle_agent.contract.decode import DecodeError, decode
+from particle_agent.contract.options import Faults
+from particle_agent.errors import CommandFailed, StageError
+from particle_agent.ostree import boot_menu, initramfs, tree
+from particle_agent.ostree.commit_record import CommitRecord, workshop
+from particle_agent.stages.output.ostree import Ostree
+from particle_agent.stages.output.qemu import Qemu
+
+CHECKSUM = "0123456789abcdef" * 4
+REF = "debian/13/amd64/edge"
+GRUB_FILES = {
+    "/usr/sbin/update-grub": "#!/bin/sh\n",
+    "/usr/lib/grub/i386-pc/normal.mod": "module",
+    "/usr/lib/grub/i386-pc/boot.img": "\x01" * 512,
+    "/usr/lib/grub/x86_64-efi/moddep.lst": "normal:\n",
+}
+
+
+class Fake:
+    """An imitation of ostree(1). It notes the state of the tree at the commit."""
+
+    def __init__(self, target):
+        self.target = target
+        self.committed = None
+        self.failing = ""
+
+    def __call__(self, command):
+        words = [word for word in command.argv[1:] if not word.startswith("-")]
+        if self.failing in command.argv:
+            raise CommandFailed(command.argv, 1, tail=("error: no space",))
+        if words[0] == "commit":
+            self.committed = {
+                path: self.target.list(path) for path in ("/", "/boot", "/usr/etc", "/var")
+            }
+        elif words[:2] == ["admin", "deploy"]:
+            self.deploy(command)
+
+    def deploy(self, command):
+        place = workshop(self.target) / "sysroot"
+        deployed = place / f"ostree/deploy/debian/deploy/{CHECKSUM}.0"
+        (deployed / "etc").mkdir(parents=True)
+        (deployed / "etc/fstab").write_text("")
+        (place / "boot/loader").mkdir(parents=True)
+        # OSTree runs the generator that the variable names.
+        assert os.access(command.env[boot_menu.VARIABLE], os.X_OK)
+
+
+@pytest.fixture
+def debian(target):
+    """A target with a kernel and GRUB; the helper VM has an imitation of ostree(1)."""
+    for name in ("vmlinuz", "initrd.img"):
+        target.write(f"/boot/{name}-6.12", name)
+        target.symlink(f"/{name}", f"boot/{name}-6.12")
+    for path, text in GRUB_FILES.items():
+        target.write(path, text)
+    for directory in ("dev", "etc", "proc", "run", "sys", "tmp", "var/lib/dpkg"):
+        target.make_directory(f"/{directory}")
+    target.write("/etc/passwd", "daemon:x:1:1::/:\n")
+    target.write("/etc/group", "daemon:x:1:\n")
+    target.captured["ostree"] = f"{CHECKSUM}\n"
+    target.when("grub-mkimage", lambda command: write_image(target, command))
+    target.ostree = Fake(target)
+    target.when("ostree", target.ostree)
+    return target
+
+
+def write_image(target, command):
+    target.write(command.argv[command.argv.index("-o") + 1], "core".ljust(1500))
+
+
+def verbs(target):
+    """The verbs of ostree(1) in their order."""
+    return [
+        " ".join(word for word in command.argv[1:3] if not word.startswith("-"))
+        for command in target.commands
+        if command.argv[0] == "ostree"
+    ]
+
+
+def commit_words(target):
+    (found,) = [c.argv for c in target.commands if c.argv[:2] == ("ostree", "commit")]
+    return found
+
+
+def test_the_commit_is_made_last_and_recorded(debian):
+    Ostree(ref=REF).run(debian)
+    assert verbs(debian) == ["init", "commit", "rev-parse"]
+    assert debian.programs()[-1] == "ostree"
+    found = debian.ostree.committed
+    assert found["/boot"] == []
+    assert "passwd" in found["/usr/etc"]
+    assert "etc" not in found["/"]
+    assert found["/var"] == [], "/var is no part of a commit"
+    record = CommitRecord.read(debian)
+    assert (record.ref, record.checksum, record.kernel) == (REF, CHECKSUM, "6.12")
+    assert f"the commit of {REF} is {CHECKSUM}" in debian.report.notes
+
+
+def test_the_initramfs_is_made_with_the_hook_before_the_kernel_moves(debian):
+    seen = []
+
+    def update(command):
+        seen.append(debian.read(f"{initramfs.TOOLS}/hooks/ostree"))
+        seen.append(debian.mode(f"{initramfs.TOOLS}/scripts/init-bottom/ostree"))
+        seen.append(debian.read(initramfs.CONFIGURATION))
+        debian.write("/boot/initrd.img-6.12", "initramfs with ostree")
+
+    debian.when("update-initramfs", update)
+    Ostree(ref=REF).run(debian)
+    assert seen[1:] == [0o755, "[sysroot]\nreadonly = true\n"]
+    assert debian.read("/usr/lib/modules/6.12/initramfs.img") == "initramfs with ostree"
+    assert debian.programs().index("update-initramfs") < debian.programs().index("ostree")
+
+
+def test_an_image_for_many_machines_has_no_identity(debian):
+    debian.write("/etc/machine-id", "0123\n")
+    debian.write("/etc/ssh/ssh_host_rsa_key", "secret")
+    debian.write("/tmp/left", "")
+    debian.write("/dev/left", "")
+    debian.write("/root/.bash_history", "secret")
+    Ostree(ref=REF).run(debian)
+    assert debian.read("/usr/etc/machine-id") == ""
+    assert debian.list("/usr/etc/ssh") == []
+    assert debian.list("/tmp") == debian.list("/dev") == []
+
+
+def test_the_commit_has_what_the_recipe_says(debian):
+    debian.source_date = 1_000_000_000
+    Ostree(ref=REF, version="13.1 'x' -y", subject="--tree=ref=x").run(debian)
+    words = commit_words(debian)
+    repository = workshop(debian) / "repository"
+    assert words[2:] == (
+        f"--repo={repository}",
+        f"--branch={REF}",
+        "--timestamp=@1000000000",
+        "--bootable",
+        "--add-metadata-string=version=13.1 'x' -y",
+        "--subject=--tree=ref=x",
+        str(debian.root),
+    )
+
+
+@pytest.mark.parametrize("verb", ["init", "commit"])
+def test_a_failure_of_ostree_leaves_no_record(debian, verb):
+    debian.ostree.failing = verb
+    with pytest.raises(CommandFailed) as raised:
+        Ostree(ref=REF).run(debian)
+    assert raised.value.tail == ("error: no space",)
+    assert CommitRecord.read(debian) is None
+
+
+@pytest.mark.parametrize("checksum", ["", "no-checksum\n", "../../../etc\n", f"{CHECKSUM[:-1]}\n"])
+def test_an_answer_of_ostree_that_is_no_checksum_is_an_error(debian, checksum):
+    debian.captured["ostree"] = checksum
+    with pytest.raises(StageError, match="no checksum"):
+        Ostree(ref=REF).run(debian)
+    assert CommitRecord.read(debian) is None
+
+
+def test_a_kernel_without_its_initramfs_is_an_error_before_the_tree_changes(debian):
+    debian.remove("/boot/initrd.img-6.12")
+    with pytest.raises(StageError, match="no initramfs for its kernel"):
+        Ostree(ref=REF).run(debian)
+    assert debian.exists("/etc/passwd")
+    assert debian.commands == []
+
+
+def test_the_stage_does_not_run_twice_over_its_result(debian):
+    Ostree(ref=REF).run(debian)
+    files = sorted(debian.root.rglob("*"))
+    with pytest.raises(StageError, match="no kernel in /boot"):
+        Ostree(ref=REF).run(debian)
+    assert sorted(debian.root.rglob("*")) == files
+    assert CommitRecord.read(debian).checksum == CHECKSUM
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(
+            ("ref", value)
+            for value in (
+                "", "-edge", "--branch", "a/-b", "/a", "a/", "a//b", "a/../b", "..", ".a", "a/.b",
+                "a b", "a\nb", "a:b", "a^", "a@b", "ä", "a" * 201, "edge\n",
+            )
+        ),
+        *(("stateroot", value) for value in ("", "-a", "a/b", "..", "A", "a b", "a\n", "x" * 61)),
+        *(("version", value) for value in ("", "a\nb", "\x1b[1m", "x" * 201, "a\x7f", "a\n")),
+        *(("subject", value) for value in ("", "a\nb", "\0")),
+        *(("boot-counting", value) for value in (-1, 10, "3", True, 1.5)),
+        *(("publish", value) for value in (["delta"], "repository/..", ["-x"])),
+    ],
+)  # fmt: skip
+def test_a_value_that_a_command_could_take_for_something_else_is_refused(key, value):
+    with pytest.raises((DecodeError, Faults)):
+        decode(Ostree, {"type": "ostree", "ref": "edge", key: value}, "stages[0]")
+
+
+def test_a_ref_that_looks_like_a_checksum_is_refused():
+    """ostree(1) takes it for a commit."""
+    with pytest.raises(Faults, match="looks like the checksum of a commit"):
+        Ostree(ref="A0" * 32)
+    assert Ostree(ref="a0" * 31).ref
+    assert Ostree(ref=f"edge/{CHECKSUM}").ref
+
+
+def test_the_record_is_read_as_it_was_written(target):
+    workshop(target).mkdir()
+    record = CommitRecord(REF, CHECKSUM, "debian", "6.12", 3, ("repository",))
+    record.write(target)
+    assert CommitRecord.read(target) == record
+    assert json.loads((workshop(target) / "commit.json").read_text())["ref"] == REF
+
+
+def test_an_image_without_the_stage_has_no_record(target):
+    assert CommitRecord.read(target) is None
+
+
+# The disk
+
+
+@pytest.fixture
+def disk(debian):
+    """A function that makes a disk of a commit, and returns the physical root."""
+
+    def disk(stage=None, **options):
+        (stage or Ostree(ref=REF)).run(debian)
+        debian.commands.clear()
+        Qemu(boot_loader="grub", **options).run(debian)
+        return workshop(debian) / "sysroot"
+
+    return disk
+
+
+def test_the_disk_has_a_deployment_and_grub_beside_it(disk, debian):
+    root = disk()
+    assert (root / "boot/grub/grub.cfg").read_text() == boot_menu.menu(3)
+    assert len((root / "boot/grub/grubenv").read_bytes()) == 1024
+    assert (root / "boot/grub/i386-pc/normal.mod").read_text() == "module"
+    assert debian.list("/boot") == [], "the files of the boot loader are not in the commit's tree"
+    assert debian.only("mke2fs").argv[-2] == str(root)
+
+
+def test_the_kernel_gets_the_words_of_the_recipe_one_by_one(disk, debian):
+    debian.write("/etc/kernel/cmdline", "root=/dev/old quiet --karg=x mitigations=off\n")
+    disk()
+    (deploy,) = [c.argv for c in debian.commands if c.argv[:3] == ("ostree", "admin", "deploy")]
+    words = [word.removeprefix("--karg=") for word in deploy if word.startswith("--karg=")]
+    uuid = debian.only("mke2fs").argv[debian.only("mke2fs").argv.index("-U") + 1]
+    assert words[:2] == [f"root=UUID={uuid}", "rw"]
+    assert words[-3:] == ["quiet", "--karg=x", "mitigations=off"]
+    assert deploy[-1] == f"origin:{REF}"
+
+
+def test_fstab_of_the_deployment_names_the_other_file_systems_of_the_disk(disk, debian):
+    root = disk()
+    text = (root / f"ostree/deploy/debian/deploy/{CHECKSUM}.0/etc/fstab").read_text()
+    assert [line.split()[1] for line in text.splitlines()] == ["/boot/efi"]
+    assert debian.read("/usr/etc/fstab") == "", "the commit is for many disks"
+
+
+def test_the_deployment_is_immutable_before_the_journal_is_added(disk, debian):
+    disk()
+    programs = debian.programs()
+    assert programs.index("chattr") < programs.index("mke2fs") < programs.index("debugfs")
+    assert programs.index("debugfs") < programs.index("tune2fs")
+    path = f"/ostree/deploy/debian/deploy/{CHECKSUM}.0"
+    assert f"set_inode_field {path} flags 0x80010" in debian.only("debugfs").argv
+
+
+def test_the_repository_is_published_as_an_archive(disk, debian):
+    disk()
+    assert debian.report.disks == ["repository", "output"]
+    data = (debian.directory / "repository").read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(data[: debian.report.written[0]])) as archive:
+        assert {(m.uid, m.gid, m.mtime, m.uname) for m in archive} == {(0, 0, 0, "")}
+
+
+def test_without_a_publication_there_is_only_the_disk(disk, debian):
+    disk(Ostree(ref=REF, publish=()))
+    assert debian.report.disks == ["output"]
+    assert "summary" not in verbs(debian)
+
+
+def test_a_deployment_that_ostree_did_not_make_is_an_error(disk, debian):
+    debian.ostree.deploy = lambda command: None
+    with pytest.raises(StageError, match=f"did not deploy the commit {CHECKSUM}"):
+        disk()
+    assert debian.report.written == []
+
+
+@pytest.mark.parametrize("verb", ["deploy", "pull-local", "os-init", "summary"])
+def test_a_failure_of_ostree_ends_the_stage_without_a_disk(disk, debian, verb):
+    debian.ostree.failing = verb
+    with pytest.raises(CommandFailed):
+        disk()
+    assert "output" not in debian.report.disks
+
+
+def test_the_commands_outside_of_the_image_have_no_path_from_it(disk, debian):
+    """A base decides about names in the image, and about no word of a command in the VM."""
+    debian.write("/var/lib/--help", "")
+    debian.write("/boot/--root=x", "")
+    debian.write("/etc/--x", "")
+    disk()
+    outside = [word for c in debian.commands if not c.inside for word in c.argv]
+    assert not any("--help" in word or "--x" in word or "--root=x" in word for word in outside)
+
+
+def test_words_for_the_kernel_that_grub_would_take_for_script_are_refused(disk, debian):
+    debian.write("/etc/kernel/cmdline", "quiet a=$(id)\n")
+    with pytest.raises(StageError, match="cannot be written to GRUB's menu"):
+        disk()
+    assert "ostree" not in debian.programs()
+
+
+def test_the_tree_of_a_commit_is_known(debian):
+    assert not tree.is_commit(debian)
+    Ostree(ref=REF).run(debian)
+    assert tree.is_commit(debian)
