@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 from particle_agent.ostree.commit_record import CommitRecord, workshop
 from particle_agent.ostree.repository import OstreeRepository
 from particle_agent.system import tarball
@@ -9,6 +12,8 @@ from particle_agent.target.target import Target
 
 # ostree.repo-config(5). The level of zlib; files in a repository are compressed one by one.
 LEVEL = 1
+# ostree.summary(5) has it as a key.
+MODIFIED = b"ostree.summary.last-modified\0"
 # The owners and times of the files of a repository mean nothing; these make the archive the same.
 OPTIONS = ("--owner=0", "--group=0", "--mode=u=rwX,go=rX", "--mtime=@0")
 
@@ -20,4 +25,18 @@ def write(target: Target, record: CommitRecord) -> None:
     repository.run("config", "set", "archive.zlib-level", str(LEVEL))
     repository.pull(OstreeRepository(target, workshop(target) / "repository"), record.ref)
     repository.run("summary", "--update")
+    if target.source_date is not None:
+        _date(repository.place / "summary", target.source_date)
     tarball.write(target, repository.place, "repository", OPTIONS)
+
+
+def _date(summary: Path, date: int) -> None:
+    """Sets the time of a summary, which is otherwise that of the build.
+
+    It is a number of 64 bits in a GVariant, aligned to its size
+    (https://docs.gtk.org/glib/gvariant-specification-1.0.html).
+    """
+    data = bytearray(summary.read_bytes())
+    if (found := data.find(MODIFIED)) >= 0:
+        struct.pack_into(">Q", data, -(-(found + len(MODIFIED)) // 8) * 8, date)
+        summary.write_bytes(data)

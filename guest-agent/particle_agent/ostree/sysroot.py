@@ -54,7 +54,8 @@ def make(target: Target, record: CommitRecord, words: Sequence[str]) -> Sysroot:
     generator.write_text(GENERATOR_TEXT)
     generator.chmod(0o755)
     deploy = ["ostree", "admin", "deploy", option, f"--os={record.stateroot}"]
-    deploy += [f"--karg={word}" for word in words]
+    # A word such as console= may be there several times: --karg= keeps the last one only.
+    deploy += [f"--karg-append={word}" for word in words]
     target.run([*deploy, f"{REMOTE}:{record.ref}"], env={VARIABLE: str(generator)})
     deployment = _deployment(place, record)
     # The writer changes times; it makes the directory immutable on the disk again.

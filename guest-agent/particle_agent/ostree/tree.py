@@ -66,6 +66,7 @@ def convert(target: Target) -> None:
     for path, name in MOVED.items():
         # A link of the image still leads to the same directory.
         if not target.is_link(path):
+            _fix_links(target, path)
             _move(target, path, f"/var/{name}")
             target.symlink(path, "../" * (path.count("/") - 1) + f"var/{name}")
     for path, to in LINKS.items():
@@ -93,6 +94,18 @@ def _check(target: Target) -> None:
             "the image has both /etc and /usr/etc",
             hint="Remove /usr/etc: the stage 'ostree' makes it from /etc.",
         )
+
+
+def _fix_links(target: Target, path: str) -> None:
+    """Makes the relative links of a directory absolute that lead out of it: they will not there."""
+    top = target.path(path)
+    for directory, directories, files in os.walk(top):
+        here = Path(directory).relative_to(top)
+        for place in (Path(directory, name) for name in (*directories, *files)):
+            text = os.readlink(place) if place.is_symlink() else ""
+            if Path(os.path.normpath(text)).parts.count("..") > len(here.parts):
+                place.unlink()
+                place.symlink_to(os.path.normpath(path / here / text))
 
 
 def _move(target: Target, path: str, to: str) -> None:

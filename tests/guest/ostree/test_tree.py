@@ -70,6 +70,34 @@ def test_an_empty_image_gets_all_directories(target):
     assert target.list(tree.DATABASE) == []
 
 
+def test_links_in_the_directories_of_the_machine_still_lead_where_they_did(debian):
+    """The directories are at other depths then."""
+    debian.write("/usr/bin/env", "program")
+    links = {
+        "/usr/local/bin/up": "../../bin/env",
+        "/usr/local/bin/same": "tool",
+        "/usr/local/bin/around": "../../local/bin/tool",
+        "/usr/local/share/deep/up": "../../../../etc/hostname",
+        "/root/up": "../etc/hostname",
+        "/opt/vendor/far": "../../../../../../usr/bin/env",
+        "/opt/vendor/absolute": "/usr/bin/env",
+        "/srv/www/home": "../../home/ann/notes",
+        "/srv/up": "..",
+        "/srv/nowhere": "../nowhere",
+    }
+    for path, to in links.items():
+        debian.symlink(path, to)
+    before = {path: debian.path(path).name for path in links}
+    texts = {path: debian.read(path) for path in links if debian.is_file(path)}
+    tree.convert(debian)
+    # A deployment has /etc.
+    debian.path("/usr/etc").rename(debian.path("/etc"))
+    assert {path: debian.path(path).name for path in links} == before
+    assert {path: debian.read(path) for path in texts} == texts
+    assert os.readlink(debian.path("/usr/local/bin/same", follow=False)) == "tool"
+    assert os.readlink(debian.path("/usr/local/bin/up", follow=False)) == "/usr/bin/env"
+
+
 def test_mounts_of_the_base_are_lost_with_a_note(debian):
     debian.write("/etc/fstab", "# c\nLABEL=data /srv ext4 defaults 0 0\n")
     tree.convert(debian)

@@ -253,9 +253,11 @@ def test_the_kernel_gets_the_words_of_the_recipe_one_by_one(disk, debian):
     debian.write("/etc/kernel/cmdline", "root=/dev/old quiet --karg=x mitigations=off\n")
     disk()
     (deploy,) = [c.argv for c in debian.commands if c.argv[:3] == ("ostree", "admin", "deploy")]
-    words = [word.removeprefix("--karg=") for word in deploy if word.startswith("--karg=")]
+    option = "--karg-append="
+    words = [word.removeprefix(option) for word in deploy if word.startswith(option)]
     uuid = debian.only("mke2fs").argv[debian.only("mke2fs").argv.index("-U") + 1]
-    assert words[:2] == [f"root=UUID={uuid}", "rw"]
+    assert words[:4] == [f"root=UUID={uuid}", "rw", "console=tty0", "console=ttyS0,115200"]
+    assert not any(word.startswith("--karg=") for word in deploy), "ostree keeps one console="
     assert words[-3:] == ["quiet", "--karg=x", "mitigations=off"]
     assert deploy[-1] == f"origin:{REF}"
 

@@ -1,0 +1,66 @@
+"""The archive of the repository that machines update from."""
+
+import io
+import struct
+import tarfile
+
+import pytest
+from particle_agent.ostree import publication
+from particle_agent.ostree.commit_record import CommitRecord, workshop
+from particle_agent.ostree.publication import MODIFIED
+
+RECORD = CommitRecord("edge", "0" * 64, "debian", "6.12", 3, ("repository",))
+NOW = 1_800_000_000
+
+
+def summary(before, date):
+    """A summary as ostree writes it: the value of the key is aligned to its size."""
+    head = bytes(before) + MODIFIED
+    return head + bytes(-len(head) % 8) + struct.pack(">Q", date) + b"\0t rest"
+
+
+@pytest.fixture
+def archive(target):
+    """A function that publishes a repository, and returns the files of the archive."""
+
+    def archive(text, date=None):
+        target.source_date = date
+
+        def run(command):
+            if command.argv[1] == "summary":
+                (workshop(target) / "archive/summary").write_bytes(text)
+
+        target.when("ostree", run)
+        publication.write(target, RECORD)
+        data = (target.directory / "repository").read_bytes()[: target.report.written[0]]
+        with tarfile.open(fileobj=io.BytesIO(data)) as found:
+            return {m.name: found.extractfile(m).read() for m in found if m.isfile()}
+
+    return archive
+
+
+@pytest.mark.parametrize("before", range(0, 64, 8))
+def test_a_reproducible_image_has_a_summary_of_its_date(archive, before):
+    """Also when bytes of the time itself are 0."""
+    found = archive(summary(before, NOW << 32), 256)
+    assert found == {"./summary": summary(before, 256)}
+
+
+def test_another_image_keeps_the_time_of_its_summary(archive):
+    assert archive(summary(8, NOW)) == {"./summary": summary(8, NOW)}
+
+
+def test_a_summary_without_a_time_stays(archive):
+    assert archive(b"no time", 1) == {"./summary": b"no time"}
+
+
+def test_the_repository_has_the_newest_commit_of_the_ref_alone(archive, target):
+    archive(b"")
+    place = workshop(target)
+    assert [command.argv[1:] for command in target.commands] == [
+        ("init", f"--repo={place}/archive", "--mode=archive"),
+        ("config", f"--repo={place}/archive", "set", "archive.zlib-level", "1"),
+        ("pull-local", f"--repo={place}/archive", f"{place}/repository", "edge"),
+        ("summary", f"--repo={place}/archive", "--update"),
+    ]
+    assert target.report.disks == ["repository"]
