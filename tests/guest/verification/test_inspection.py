@@ -5,6 +5,8 @@ import pytest
 from particle_agent.contract.decode import decode, encode
 from particle_agent.contract.inspection import Account, Inspection, Package
 from particle_agent.disk.reading import Tree
+from particle_agent.ostree.reading import systems
+from particle_agent.ostree.tree import DATABASE, ETC
 from particle_agent.verification import inspection
 from particle_agent.verification.inspection import of_system
 
@@ -51,6 +53,18 @@ def test_a_system_is_described(debian):
         Account(name="ann", uid=1000, shell="/bin/sh", password="set"),
         Account(name="bob", uid=1001, shell="/bin/sh", password="empty"),
     )
+
+
+def test_a_commit_is_described_as_its_system(debian):
+    expected = of_system(Tree(debian.root))
+    debian.write("/usr/lib/modules/6.1-amd64/vmlinuz", "kernel")
+    debian.make_directory("/usr/lib/modules/6.1-other")
+    debian.make_directory("/usr/share/dpkg")
+    debian.remove("/boot/vmlinuz-6.1-amd64")
+    debian.path("/var/lib/dpkg").rename(debian.path(DATABASE))
+    debian.path("/etc").rename(debian.path(ETC))
+    (tree,) = systems(Tree(debian.root))
+    assert of_system(tree) == expected
 
 
 def test_an_empty_tree_has_nothing_and_is_no_error(target):
