@@ -43,7 +43,32 @@ def write_rules(target: Target) -> None:
     # A file may be open to all in a directory that is not.
     target.make_directory(f"{FACTORY}/var", mode=0o700)
     target.write(OWN_RULES, "".join(f"{line}\n" for line in lines))
+    _note_unsafe(target)
     _empty(target)
+
+
+def _note_unsafe(target: Target) -> None:
+    """Notes directories in which systemd-tmpfiles(8) makes nothing.
+
+    It trusts no directory of one user in a directory of another who is not root.
+    """
+    found = [
+        str(place.relative_to(target.root))
+        for place in _contents(target.path("/var"), target)
+        if place.is_dir()
+        and not place.is_symlink()
+        and _owner(place.parent) not in (0, _owner(place))
+    ]
+    if found:
+        more = f" and {len(found) - 1} more directories" if len(found) > 1 else ""
+        target.reporter.note(
+            f"/{found[0]}{more} will be empty on the machines: it belongs to another user than the "
+            "directory that it is in; change the owner before the stage 'ostree'"
+        )
+
+
+def _owner(place: Path) -> int:
+    return place.lstat().st_uid
 
 
 def _contents(top: Path, target: Target) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from particle_agent.errors import StageError
+from particle_agent.ostree import machine_files
 from particle_agent.ostree.machine_files import FACTORY, OWN_RULES, TMPFILES, write_rules
 
 ODD = (
@@ -154,6 +155,19 @@ def test_the_owner_and_the_mode_are_part_of_the_rule(target):
     assert f"d /var/lib/x 2775 {owner} -" in rules(target)
     kept = f"{FACTORY}/var/lib/x/file"
     assert f"C /var/lib/x/file 0600 {owner} - {kept}" in rules(target)
+
+
+def test_a_directory_that_systemd_does_not_trust_is_noted(target, monkeypatch):
+    """systemd-tmpfiles: "Detected unsafe path transition"."""
+    owners = {"ann": 1000, "own": 1000, "roots": 0, "bobs": 1001, "log": 0, "service": 100}
+    for path in ("log/service", "home/ann/own", "home/ann/roots/deep", "home/ann/bobs"):
+        target.make_directory(f"/var/{path}")
+    target.write("/var/home/ann/file", "")
+    target.symlink("/var/home/ann/link", "roots")
+    monkeypatch.setattr(machine_files, "_owner", lambda place: owners.get(place.name, 0))
+    write_rules(target)
+    (note,) = target.report.notes
+    assert note.startswith("/var/home/ann/bobs and 1 more directories will be empty")
 
 
 def test_mounts_of_the_build_are_left_alone(target, monkeypatch):
