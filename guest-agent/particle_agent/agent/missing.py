@@ -53,7 +53,15 @@ def _is_met(need: Need, target: Target) -> bool:
 
 def _has(target: Target, pattern: str) -> bool:
     directory, _, name = pattern.rpartition("/")
-    return any(fnmatchcase(found, name) for found in target.list(directory))
+    names = (found for place in _directories(target, directory) for found in target.list(place))
+    return any(fnmatchcase(found, name) for found in names)
+
+
+def _directories(target: Target, pattern: str) -> list[str]:
+    above, _, name = pattern.rpartition("/")
+    if "*" not in name:
+        return [pattern]
+    return [f"{above}/{found}" for found in target.list(above) if fnmatchcase(found, name)]
 
 
 def check_needs(stages: Sequence[Stage], target: Target, channel: Channel) -> None:

@@ -28,8 +28,8 @@ class Need:
     `message` and `hint` are for the user. `key` is the place of the value in the options of the
     stage. `packages` are fnmatch(3) patterns of packages that bring it. With `others`, packages
     with any other name may bring it, too. The system meets the need when it has one of `files`,
-    whose last components may be patterns. Users and groups need no `files`: the agent looks their
-    names up in passwd(5) and group(5).
+    whose last two components may be patterns. Users and groups need no `files`: the agent looks
+    their names up in passwd(5) and group(5).
     """
 
     what: str

@@ -83,7 +83,8 @@ def kernel_need() -> Need:
         "packages of an apt stage",
         # The package of headers depends on the kernel.
         packages=("linux-image-*", "linux-headers-*"),
-        files=("/vmlinuz", "/boot/vmlinuz-*"),
+        # The last one is in the tree of an OSTree commit.
+        files=("/vmlinuz", "/boot/vmlinuz-*", "/usr/lib/modules/*/vmlinuz"),
     )
 
 

@@ -6,6 +6,7 @@ import os
 import tarfile
 
 import pytest
+from particle_agent.agent.missing import missing
 from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.contract.options import Faults
 from particle_agent.errors import CommandFailed, StageError
@@ -222,6 +223,18 @@ def test_the_record_is_read_as_it_was_written(target):
 
 def test_an_image_without_the_stage_has_no_record(target):
     assert CommitRecord.read(target) is None
+
+
+def test_a_build_goes_on_after_the_checkpoint_of_the_stage(debian):
+    """The kernel is no longer in /boot then, and the needs of the disk are checked again."""
+    for path in ("/usr/sbin/init", "/usr/sbin/mkfs.ext4"):
+        debian.write(path, "")
+    following = [Qemu(boot_loader="grub")]
+    assert list(missing(following, debian)) == []
+    Ostree(ref=REF).run(debian)
+    assert list(missing(following, debian)) == []
+    debian.remove("/usr/lib/modules/6.12/vmlinuz")
+    assert [need.what for _, need in missing(following, debian)] == ["package linux-image"]
 
 
 # The disk
