@@ -373,3 +373,22 @@ def test_every_code_has_one_severity():
 def test_no_leftover_is_unknown():
     codes = {code for code, *_ in (*leftovers.FILES, *leftovers.CONTENTS)}
     assert codes <= ERRORS.keys() | WARNINGS.keys()
+
+
+def test_the_deployments_of_a_volume_are_its_systems(tmp_path):
+    for number in range(2):
+        made = tmp_path / f"ostree/deploy/debian/deploy/{number}.0"
+        (made / "etc").mkdir(parents=True)
+        (made / "etc/fstab").write_text(f"UUID=missing-{number} /srv ext4\n")
+    disk = volume(2, "ext4", ROOT_UUID, tmp_path)
+    assert disk.is_root
+    assert [found.number for found in disk.systems] == [2, 2]
+    reported = []
+    for found in disk.systems:
+        names.check_fstab(found, [disk], Findings(reported.append))
+    assert [finding.message for finding in reported if "device" in finding.code] == [
+        "nothing on the disk is UUID=missing-0",
+        "nothing on the disk is UUID=missing-1",
+    ]
+    assert not volume(1, "vfat", ESP_UUID).is_root
+    assert not volume(1, "vfat", ESP_UUID, tmp_path / "ostree").is_root
