@@ -15,7 +15,6 @@ from particle_agent.agent.failure import FailedStage
 from particle_agent.contract import wire
 from particle_agent.contract.needs import Need
 from particle_agent.errors import StageError
-from particle_agent.ostree.tree import is_commit
 from particle_agent.stages import Stage
 from particle_agent.stages.software.apt import Apt
 from particle_agent.system.accounts import entries
@@ -69,9 +68,6 @@ def check_needs(stages: Sequence[Stage], target: Target, channel: Channel) -> No
 
     The host receives the start of the stage first, as it does for every failed stage.
     """
-    if is_commit(target):
-        # Its kernel is in another place. The stage of the disk checks for all other needs.
-        return
     found = list(missing(stages, target))
     if not found:
         return

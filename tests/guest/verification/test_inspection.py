@@ -63,7 +63,7 @@ def test_a_commit_is_described_as_its_system(debian):
     debian.remove("/boot/vmlinuz-6.1-amd64")
     debian.path("/var/lib/dpkg").rename(debian.path(DATABASE))
     debian.path("/etc").rename(debian.path(ETC))
-    (tree,) = systems(Tree(debian.root))
+    (tree,) = systems(Tree(debian.root), "ext4")
     assert of_system(tree) == expected
 
 

@@ -7,6 +7,7 @@ import pytest
 from particle_agent import verification
 from particle_agent.contract.findings import ERRORS, LIMIT, WARNINGS, Findings, severity
 from particle_agent.disk.reading import Tree
+from particle_agent.ostree.reading import systems
 from particle_agent.verification import leftovers, names, rights, walk
 from particle_agent.verification.table import PartitionEntry
 from particle_agent.verification.volumes import FoundVolume
@@ -64,7 +65,7 @@ def volume(number, kind, uuid, place=None):
         label="",
         entry=entry,
         tree=tree,
-        systems=() if tree is None else (tree,),
+        systems=() if tree is None else tuple(systems(tree, kind)),
     )
 
 
@@ -382,7 +383,7 @@ def test_the_deployments_of_a_volume_are_its_systems(tmp_path):
         (made / "etc/fstab").write_text(f"UUID=missing-{number} /srv ext4\n")
     disk = volume(2, "ext4", ROOT_UUID, tmp_path)
     assert disk.is_root
-    assert [found.number for found in disk.systems] == [2, 2]
+    assert [found.root.name for found in disk.systems] == ["0.0", "1.0"]
     reported = []
     for found in disk.systems:
         names.check_fstab(found, [disk], Findings(reported.append))
