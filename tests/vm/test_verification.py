@@ -89,7 +89,7 @@ def test_foreign_disks_are_named_for_their_contents(account: Account) -> None:
     outcome = account.run("inspect", "--verify", large, "--json", "--accel", "tcg")
     assert outcome.status == 4, outcome.stderr
     found = outcome.json()
-    assert (found["sector_size"], found["system"]["hostname"]) == (4096, "large")
+    assert (found["sector-size"], found["system"]["hostname"]) == (4096, "large")
     assert {f["code"] for f in found["verification"]["findings"]} == {
         "boot-loader-missing",
         "gpt-sector-size",
