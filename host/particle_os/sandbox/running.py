@@ -189,8 +189,9 @@ def running_sandbox(
     _make_empty(packages, PACKAGES_BYTES, 0o600)
     disks = (
         Disk(scratch, "qcow2", "scratch", backing=tuple(layers)),
+        outputs[0],
         inspected or Disk(packages, "raw", "packages", read_only=True),
-        *outputs,
+        *outputs[1:],
     )
     spec = _machine(helper, acceleration, resources, disks)
     program = pack()
@@ -201,7 +202,7 @@ def running_sandbox(
         machine, agent = start(spec, program, content, places, stack, boot, plain=plain)
         machine.monitor.connect_outside(False, boot)
         with machine.monitor.blaming_disks():
-            yield Sandbox(machine, agent, disks[0], disks[1], outputs)
+            yield Sandbox(machine, agent, disks[0], disks[2], outputs)
 
 
 def _machine(

@@ -92,7 +92,7 @@ def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
 
     def start(spec, program, content, *more, plain):
         asked.append(content)
-        root, scratch, packages, _ = spec.disks
+        root, scratch, _, packages = spec.disks
         assert (scratch.serial, scratch.backing) == ("scratch", (tmp_path / "layer",))
         assert (packages.serial, root.read_only, packages.read_only) == ("packages", True, True)
         raise VmError("enough")
