@@ -14,6 +14,9 @@ from particle_agent.target.target import Target
 
 DIRECTORY = "/boot/extlinux"
 # The files that extlinux(1) installs in its directory.
+# ext4(5). Threads of the kernel must not write inode tables meanwhile, nor read bitmaps: which
+# bitmaps are in memory decides where the kernel puts a file, so two builds would differ.
+MOUNT_OPTIONS = "noatime,noinit_itable,no_prefetch_block_bitmaps"
 FILES = ("ldlinux.sys", "ldlinux.c32")
 MBR_CODE: dict[DiskLabel, Path] = {
     "gpt": Path("/usr/lib/syslinux/mbr/gptmbr.bin"),
@@ -55,7 +58,7 @@ class Extlinux:
         name: Name = "boot" if self.separate else "root"
         directory = DIRECTORY.removeprefix("/boot" if self.separate else "")
         partition = volumes.node(disk, parts, name)
-        with target.mounted(partition, "-o", "noatime,noinit_itable") as mounted:
+        with target.mounted(partition, "-o", MOUNT_OPTIONS) as mounted:
             target.run(["extlinux", "--install", str(inside.resolve(mounted, directory))])
         return list(FILES)
 
