@@ -102,12 +102,23 @@ settle() {
 		timeout -k 2 40 /usr/lib/systemd/systemd-networkd-wait-online --quiet --timeout=30
 	fi
 } >/dev/null </dev/null
+# Prints the units that systemd has restarted (sd-messages(3), UNIT_RESTART_SCHEDULED).
+restarts() {
+	journalctl --boot --quiet --no-pager --output cat --output-fields UNIT \
+		MESSAGE_ID=5eb03494b6584870a536b337290809b2
+}
 facts() {
 	settle
 	# --wait returns when no job is left; our own unit's job ended when this script started.
 	state=$(systemctl is-system-running --wait)
 	fact state "$state"
 	bad=$(bad_units)
+	# Between two restarts a crashing unit runs for a moment, at which systemd has no job left.
+	[ -n "$bad" ] || [ -z "$(restarts)" ] || for _ in 1 2 3 4 5; do
+		sleep 1
+		bad=$(bad_units)
+		[ -z "$bad" ] || break
+	done
 	fact failed
 	printf '%s\n' "$bad" | while read -r unit how; do
 		[ "$how" = auto-restart ] || printf '%s\n' "$unit"

@@ -221,8 +221,9 @@ def test_a_flood_is_cut_and_the_status_is_the_programs(asked):
 def facts_of(tmp_path):
     """Runs the probe's code for facts, with stand-ins for systemd's programs."""
 
-    def run(state, units, results=None):
+    def run(state, units, results=None, restarted=(), late=None):
         (tmp_path / "units").write_text(units)
+        (tmp_path / "late").write_text(units if late is None else late)
         for unit, result in (results or {}).items():
             (tmp_path / f"result-{unit}").write_text(result)
         for name, does in {
@@ -231,7 +232,11 @@ def facts_of(tmp_path):
                 show*) shift 4 && cat "result-$1" ;;
                 *) echo {state} ;;
                 esac""",
-            "journalctl": "echo it went wrong",
+            "journalctl": f"""case $* in
+                *MESSAGE_ID=*) echo {" ".join(restarted)} ;;
+                *) echo it went wrong ;;
+                esac""",
+            "sleep": f'cd "{tmp_path}" && mv late units && : >late',
             "systemd-analyze": ":",
         }.items():
             (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
@@ -272,6 +277,17 @@ def test_what_crashes_and_is_started_again_for_ever_is_told_though_systemd_is_ru
         ["journal:crash.service"],
         "it went wrong",
     )
+
+
+@pytest.mark.parametrize(
+    ("late", "looping"),
+    [("crash.service loaded activating auto-restart bad\n", "crash.service"), ("", "")],
+)
+def test_a_unit_that_runs_for_a_moment_between_two_crashes_is_found(facts_of, late, looping):
+    """is-system-running --wait returns when the restart is done, and the unit has not crashed."""
+    results = {"crash.service": "exit-code"}
+    facts = facts_of("running", "", results, restarted=["crash.service"], late=late)
+    assert facts["crash-looping"] == looping
 
 
 def test_a_good_system_runs_systemctl_no_more_than_it_must(facts_of, tmp_path):
