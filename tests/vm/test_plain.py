@@ -17,6 +17,8 @@ import pytest
 from .conftest import TOP, Account
 from .mutations import debugfs, partition
 
+# The build without shortcuts takes several times as long as the other.
+pytestmark = pytest.mark.weekly
 REFERENCE = TOP / "tests/bench/reference.yml"
 DATE = "1790000000"
 Listing = dict[str, dict[str, object]]
