@@ -81,7 +81,8 @@ def test_foreign_disks_are_named_for_their_contents(account: Account) -> None:
     for name, text in {"etc/hostname": "large\n", "usr/bin/init": "x"}.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
-    argv = ["/sbin/mke2fs", "-q", "-t", "ext4", "-d", tree, "-E", f"offset={2 * MIB}", large, "5M"]
+    argv = ["/sbin/mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", tree]
+    argv += ["-E", f"offset={2 * MIB}", large, "5M"]
     subprocess.run(argv, check=True, capture_output=True, timeout=60)
     container = samples.write("crypto_LUKS", directory / "container.raw")
     for path in (large, container):
