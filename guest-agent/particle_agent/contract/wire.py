@@ -213,9 +213,9 @@ class PackagesAnswer:
     refused: str | None = None
 
 
-# The disks that receive results: the image, or the archive of a system; and an OSTree repository.
-# They are the serial numbers of the disks, too.
-OutputName = Literal["output", "repository"]
+# The disks that receive results: the image, or the archive of a system; an OSTree repository; and
+# the public key of its signatures. They are the serial numbers of the disks, too.
+OutputName = Literal["output", "repository", "key"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from particle_agent.target.target import Target
 
+# The public key of the signatures, in the workshop.
+KEY = "key.gpg"
 CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
 
@@ -21,7 +23,9 @@ class CommitRecord:
     stateroot: str
     kernel: str
     counted_boots: int
-    publish: tuple[str, ...]
+    publishes: tuple[str, ...]
+    # The fingerprint of the key that signs; empty without a signature.
+    signer: str = ""
 
     @classmethod
     def read(cls, target: Target) -> CommitRecord | None:
@@ -30,7 +34,7 @@ class CommitRecord:
         if not file.exists():
             return None
         fields = json.loads(file.read_text())
-        return cls(**fields | {"publish": tuple(fields["publish"])})
+        return cls(**fields | {"publishes": tuple(fields["publishes"])})
 
     def write(self, target: Target) -> None:
         _file(target).write_text(json.dumps(asdict(self)))

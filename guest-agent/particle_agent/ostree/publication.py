@@ -1,13 +1,14 @@
-"""The repository that machines update from, as an archive for any web server."""
+"""The published files: the repository that machines update from, and the key of its signatures."""
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
 
-from particle_agent.ostree.commit_record import CommitRecord, workshop
+from particle_agent.ostree.commit_record import KEY, CommitRecord, workshop
 from particle_agent.ostree.repository import OstreeRepository
 from particle_agent.system import tarball
+from particle_agent.system.tarball import MIB
 from particle_agent.target.target import Target
 
 # ostree.repo-config(5). The level of zlib; files in a repository are compressed one by one.
@@ -19,7 +20,23 @@ OPTIONS = ("--owner=0", "--group=0", "--mode=u=rwX,go=rX", "--mtime=@0")
 
 
 def write(target: Target, record: CommitRecord) -> None:
-    """Writes the repository of the commit to its own output disk."""
+    """Writes what the stage `ostree` publishes, each to an output disk of its own."""
+    if "repository" in record.publishes:
+        _write_repository(target, record)
+    if "key" in record.publishes:
+        _write_key(target)
+
+
+def _write_key(target: Target) -> None:
+    data = (workshop(target) / KEY).read_bytes()
+    disk = target.output_disk(-(-len(data) // MIB) * MIB, content=len(data), disk="key")
+    with disk.open("r+b") as file:
+        file.write(data)
+    target.run(["sync"])
+    target.reporter.disk_written(len(data), "key")
+
+
+def _write_repository(target: Target, record: CommitRecord) -> None:
     repository = OstreeRepository(target, workshop(target) / "archive")
     repository.create("archive")
     repository.run("config", "set", "archive.zlib-level", str(LEVEL))

@@ -21,6 +21,7 @@ from particle_agent.contract.options import (
     StageName,
     VariableName,
 )
+from particle_agent.contract.wire import OutputName
 from particle_agent.target.target import Target
 
 
@@ -101,9 +102,9 @@ class StageOptions(Options):
         return self.network if self.reads_network and isinstance(self.network, tuple) else ()
 
     @property
-    def has_repository(self) -> bool:
-        """Whether the build publishes an OSTree repository."""
-        return False
+    def publishes(self) -> tuple[OutputName, ...]:
+        """The output disks whose content is published in addition to an image."""
+        return ()
 
     @property
     def label(self) -> str:

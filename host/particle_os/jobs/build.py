@@ -18,7 +18,7 @@ from particle_os.errors import (
 from particle_os.jobs import boot_test
 from particle_os.jobs.boot_test import BootTestJob
 from particle_os.jobs.build_result import Observations, write_result
-from particle_os.jobs.delivery import REPOSITORY, Delivery, output_vanished
+from particle_os.jobs.delivery import Delivery, output_vanished
 from particle_os.jobs.execution.job import Job, open_job
 from particle_os.jobs.execution.preparation import Prepared, prepare
 from particle_os.jobs.execution.run import Execution
@@ -131,8 +131,8 @@ class _Build(Execution):
 
     def make_disk(self) -> None:
         """Runs the stages in a VM, which verifies the disk; the disk becomes the first image."""
-        repository = self.delivery.file(REPOSITORY) if self.plan.loaded.has_repository else None
-        with self.sandbox("build", self.delivery.file("raw"), repository) as sandbox:
+        more = self.delivery.more_outputs(self.plan.loaded.publishes)
+        with self.sandbox("build", self.delivery.file("raw"), more) as sandbox:
             heard = self.run_stages(sandbox, verify=True)
             accepted = self.plan.loaded.recipe.accepted_errors
             self.seen.verification = heard.findings.result().accepting(accepted)
@@ -141,9 +141,9 @@ class _Build(Execution):
         with self.progress.phase("verify disk"):
             written = heard.output()
             self.delivery.add("raw", written.size, sums=written.receive())
-            if repository is not None:
-                archive = heard.output("repository")
-                self.delivery.add_repository(archive.size, archive.receive())
+            for name in more:
+                found = heard.output(name)
+                self.delivery.add_other(name, found.size, found.receive())
 
     def is_sound(self) -> bool:
         """Whether the disk has no error that the recipe does not accept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
@@ -27,8 +27,12 @@ from particle_os.system.publication import Change
 from particle_os.system.workspace import allocated_bytes, failed_call, need_room
 from particle_os.vm.argv import ImageFormat
 
-# The ending of the archive of an OSTree repository.
-REPOSITORY = "ostree.tar"
+# The files beside images, by the names of their output disks: their endings and formats.
+OTHERS: dict[str, tuple[str, ArtifactFormat]] = {
+    "repository": ("ostree.tar", "ostree-repository"),
+    "key": ("ostree.gpg", "gpg-key"),
+}
+OTHER_ENDINGS = tuple(ending for ending, _ in OTHERS.values())
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class ImageFile:
     @property
     def driver(self) -> ImageFormat:
         """QEMU's name of the format of an image."""
-        assert self.format != "ostree-repository"
+        assert self.format != "ostree-repository" and self.format != "gpg-key"
         return artifact.DRIVERS[self.format]
 
     def result(self) -> ArtifactResult:
@@ -68,8 +72,8 @@ class Delivery:
         self.staging = staging
         self.output = output
         self.images: list[ImageFile] = []
-        # The archive of an OSTree repository.
-        self.repositories: list[ImageFile] = []
+        # The files beside images.
+        self.others: list[ImageFile] = []
 
     def file(self, ending: str) -> Path:
         """The file NAME.`ending` before it is published."""
@@ -102,13 +106,18 @@ class Delivery:
             )
         )
 
-    def add_repository(self, size: int, sums: Future[Checksums]) -> None:
-        """Adds the archive of an OSTree repository, of `size` bytes."""
-        path = self.file(REPOSITORY)
-        self.repositories.append(
+    def more_outputs(self, names: Iterable[str]) -> dict[str, Path]:
+        """The files of output disks for what is published beside images."""
+        return {name: self.file(OTHERS[name][0]) for name in names}
+
+    def add_other(self, name: str, size: int, sums: Future[Checksums]) -> None:
+        """Adds the content of an output disk, of `size` bytes, that is no image."""
+        ending, kind = OTHERS[name]
+        path = self.file(ending)
+        self.others.append(
             ImageFile(
                 path=path.name,
-                format="ostree-repository",
+                format=kind,
                 compression=None,
                 bytes=size,
                 virtual_bytes=size,
@@ -151,8 +160,8 @@ class Delivery:
 
     @property
     def files(self) -> tuple[ImageFile, ...]:
-        """The images and the repository."""
-        return (*self.images, *self.repositories)
+        """The images, and the files beside them."""
+        return (*self.images, *self.others)
 
     def artifacts(self) -> tuple[ArtifactResult, ...]:
         """The results of all files; waits for their checksums."""
@@ -219,7 +228,7 @@ class Delivery:
 
 def image_names(name: str) -> list[str]:
     """All names that the images of a recipe can have."""
-    return [f"{name}.{ending}" for ending in (*artifact.DRIVERS, "raw.zst", REPOSITORY)]
+    return [f"{name}.{ending}" for ending in (*artifact.DRIVERS, "raw.zst", *OTHER_ENDINGS)]
 
 
 def output_vanished(error: ParticleError | OSError, output: Path) -> InfrastructureError:
@@ -256,7 +265,7 @@ def touched_files(plan: Plan) -> list[Path]:
 
 
 def _written_files(plan: Plan) -> list[Path]:
-    endings = (*plan.loaded.disk.formats, "raw.zst", REPOSITORY, *ENDINGS)
+    endings = (*plan.loaded.disk.formats, "raw.zst", *OTHER_ENDINGS, *ENDINGS)
     return [plan.options.output_directory / f"{plan.name}.{ending}" for ending in endings]
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -122,9 +123,9 @@ class LoadedRecipe:
         return last
 
     @property
-    def has_repository(self) -> bool:
-        """Whether a build publishes an OSTree repository."""
-        return any(stage.has_repository for stage in self.recipe.stages)
+    def publishes(self) -> tuple[str, ...]:
+        """The output disks whose content a build publishes in addition to images."""
+        return tuple(chain.from_iterable(stage.publishes for stage in self.recipe.stages))
 
     @property
     def attached_bytes(self) -> int:

@@ -48,7 +48,7 @@ class StageResult(Record):
     hosts: Hosts | None = None
 
 
-ArtifactFormat = Format | Literal["ostree-repository"]
+ArtifactFormat = Format | Literal["ostree-repository", "gpg-key"]
 
 
 class ArtifactResult(Record):

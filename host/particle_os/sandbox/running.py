@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from particle_agent.contract import wire
 from particle_agent.stages.output.qemu import DISK_LIMIT
@@ -171,10 +172,10 @@ def running_sandbox(
     note: Callable[[str], None],
     layers: Sequence[Path] = (),
     inspected: Disk | None = None,
-    repository: Path | None = None,
+    more_outputs: Mapping[str, Path] = MappingProxyType({}),
     plain: bool = False,
 ) -> Iterator[Sandbox]:
-    """Runs a helper VM until the context ends; only `output` and `repository` remain of it.
+    """Runs a helper VM until the context ends; only the output disks remain of it.
 
     `directory` is the VM's own. The scratch disk is empty, or an overlay over the frozen disks
     `layers`, the lowest first. The disk `inspected` replaces the packages disk. With `plain` the
@@ -184,7 +185,7 @@ def running_sandbox(
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
     make_disk(scratch, resources.scratch, deadline, what=SCRATCH_STEP)
-    outputs = _output_disks(output=output, repository=repository)
+    outputs = _output_disks({"output": output, **more_outputs})
     packages = directory / "packages.squashfs"
     _make_empty(packages, PACKAGES_BYTES, 0o600)
     disks = (
@@ -218,9 +219,9 @@ def _machine(
     )
 
 
-def _output_disks(**paths: Path | None) -> list[Disk]:
+def _output_disks(paths: Mapping[str, Path]) -> list[Disk]:
     """Makes the disks that the guest grows, by their serial numbers."""
-    disks = [Disk(path, "raw", name) for name, path in paths.items() if path is not None]
+    disks = [Disk(path, "raw", name) for name, path in paths.items()]
     for disk in disks:
         _make_empty(disk.path, MIB, 0o644)
     return disks

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from particle_agent.stages.output.qemu import Qemu
 from particle_os.errors import InfrastructureError, NotEnoughSpace
+from particle_os.jobs import artifact
 from particle_os.jobs.delivery import Delivery, last_time, published
 from particle_os.report import results
 from particle_os.report.progress import Progress
@@ -46,6 +47,32 @@ def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
     }
     assert (delivery.output / "server.report.html").read_text() == "<!DOCTYPE html>"
     assert (delivery.output / "server.evidence/bios/console.log").exists()
+
+
+def test_a_repository_and_its_key_are_published_with_the_images(delivery):
+    delivery.file("raw").write_bytes(b"image")
+    delivery.add("raw", 5)
+    for name, path in delivery.more_outputs(["repository", "key"]).items():
+        path.write_bytes(name.encode())
+        delivery.add_other(name, len(name), artifact.checksums(path))
+    found = result("server").model_copy(update={"artifacts": delivery.artifacts()})
+    assert [each.format for each in found.artifacts] == ["raw", "ostree-repository", "gpg-key"]
+    delivery.write(found, "")
+    delivery.publish(found)
+    assert (delivery.output / "server.ostree.tar").read_bytes() == b"repository"
+    assert (delivery.output / "server.ostree.gpg").read_bytes() == b"key"
+    assert len((delivery.output / "SHA256SUMS").read_text().splitlines()) == 3
+    # The next build has no commit: its files are the old ones no more.
+    second = Delivery("server", delivery.staging.with_name(".other"), delivery.output)
+    second.staging.mkdir()
+    second.file("raw").write_bytes(b"image")
+    second.add("raw", 5)
+    for ending in ("log", "console.log"):
+        second.file(ending).touch()
+    found = result("server").model_copy(update={"artifacts": second.artifacts()})
+    second.write(found, "")
+    second.publish(found)
+    assert not list(delivery.output.glob("*.ostree.*"))
 
 
 def test_the_last_build_says_how_long_it_took(tmp_path):

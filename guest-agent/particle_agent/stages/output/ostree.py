@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import Between, Text, refuse
+from particle_agent.contract.options import Between, Options, SecretName, Text, refuse
+from particle_agent.contract.wire import OutputName
 from particle_agent.disk import boot
-from particle_agent.ostree import boot_success, initramfs, machine_files, tree
-from particle_agent.ostree.commit_record import CHECKSUM, CommitRecord, workshop
-from particle_agent.ostree.repository import OstreeRepository
+from particle_agent.ostree import boot_success, commit, initramfs
+from particle_agent.ostree.commit_record import CHECKSUM
+from particle_agent.ostree.remote import Remote
 from particle_agent.stages.base import StageOptions
-from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
 # ostree(1): the names of refs.
@@ -29,6 +28,14 @@ CommitRef = Annotated[
 StateRoot = Annotated[str, Text("a name of a-z, 0-9 and '-'", r"[a-z0-9][a-z0-9-]*", 60)]
 Publication = Literal["repository"]
 OneLine = Annotated[str, Text("one line without control characters", r"[^\x00-\x1f\x7f]+", 200)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign(Options):
+    """The signature of the commit."""
+
+    gpg_secret: SecretName
+    """The name of the stage's secret with a secret key of gpg, without a passphrase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,11 @@ class Ostree(StageOptions):
     """The version of this commit, as the boot menu and `ostree admin status` show it."""
     subject: OneLine | None = None
     """One line for `ostree log`."""
+    sign: Sign | None = None
+    """The signature of the commit. Its public key is part of the commit, and is published as
+    NAME.ostree.gpg."""
+    remote: Remote | None = None
+    """The server that machines update from. Without it, machines do not update."""
     publish: tuple[Publication, ...] = ("repository",)
     """The files that the build publishes in addition to a disk: `repository` is NAME.ostree.tar, a
     repository for any web server."""
@@ -59,10 +71,16 @@ class Ostree(StageOptions):
     def __post_init__(self) -> None:
         if CHECKSUM.fullmatch(self.ref.lower()):
             refuse([(("ref",), "ref: it looks like the checksum of a commit")])
+        if self.sign and self.sign.gpg_secret not in {secret.name for secret in self.secrets}:
+            place = ("sign", "gpg-secret")
+            refuse([(place, f"gpg-secret: 'secrets' names no '{self.sign.gpg_secret}'")])
+        if self.remote and self.remote.verify and self.sign is None:
+            message = "verify: the commit has no signature; write 'sign', or 'verify: false'"
+            refuse([(("remote", "verify"), message)])
 
     @property
-    def has_repository(self) -> bool:
-        return "repository" in self.publish
+    def publishes(self) -> tuple[OutputName, ...]:
+        return (*self.publish, "key") if self.sign else self.publish
 
     def needs(self) -> Iterator[Need]:
         yield boot.kernel_need()
@@ -72,39 +90,16 @@ class Ostree(StageOptions):
             yield boot_success.need()
 
     def run(self, target: Target) -> None:
-        kernel = boot.newest_kernel(target)
-        initramfs.make(target, kernel.version)
-        tree.move_kernel(target, kernel.version)
-        boot_success.install(target, self.boot_counting)
-        generalize.run(target)
-        with target.mounted(target.root, "--bind") as place:
-            generalize.empty(place, tree.HIDDEN)
-        tree.convert(target)
-        machine_files.write_rules(target)
-        checksum = self._commit(target)
-        CommitRecord(
-            ref=self.ref,
-            checksum=checksum,
-            stateroot=self.stateroot,
-            kernel=kernel.version,
-            counted_boots=self.boot_counting,
-            publish=self.publish,
-        ).write(target)
-        target.reporter.note(f"the commit of {self.ref} is {checksum}")
-
-    def _commit(self, target: Target) -> str:
-        repository = OstreeRepository(target, workshop(target) / "repository")
-        repository.create("bare")
-        arguments = ["--bootable"]
-        if self.version is not None:
-            arguments.append(f"--add-metadata-string=version={self.version}")
-        if self.subject is not None:
-            arguments.append(f"--subject={self.subject}")
-        # The bind mount shows the tree without the mounts that the build needs.
-        with target.mounted(target.root, "--bind") as place:
-            return repository.commit(place, self.ref, _date(target), arguments)
-
-
-def _date(target: Target) -> int:
-    """The time of the commit, in seconds since 1970."""
-    return int(time.time()) if target.source_date is None else target.source_date
+        commit.make(
+            target,
+            commit.CommitPlan(
+                ref=self.ref,
+                stateroot=self.stateroot,
+                version=self.version,
+                subject=self.subject,
+                counted_boots=self.boot_counting,
+                publishes=self.publishes,
+                remote=self.remote,
+                gpg_secret=self.sign.gpg_secret if self.sign else None,
+            ),
+        )

@@ -172,8 +172,7 @@ class Qemu(StageOptions):
         own = [line for line in self._file_systems(parts, ids) if line.where != "/"]
         FileSystemTable(own, self.mounts).write(system.deployment, points=False)
         writer = Writer(system.disk, self._layout, parts, ids, immutable=(system.immutable,))
-        if "repository" in record.publish:
-            publication.write(target, record)
+        publication.write(target, record)
         self._write(writer, system.disk.root, loader)
 
     def _write(self, writer: Writer, tree: Path, loader: BootLoader) -> None:

@@ -61,9 +61,9 @@ class Conversation:
         self._deadline = deadline
         self.first = stages.done
         self.findings = verification.FindingCollector()
-        self._written: dict[wire.OutputName, Written] = {}
+        self._written: dict[str, Written] = {}
 
-    def output(self, disk: wire.OutputName = "output") -> Written:
+    def output(self, disk: str = "output") -> Written:
         """The content of an output disk. Raises VmError when the last stage wrote nothing to it."""
         if disk not in self._written:
             raise VmError(f"the last stage wrote nothing to the {disk} disk")

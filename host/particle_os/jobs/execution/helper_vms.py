@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from particle_os.jobs.execution.job import Job
 from particle_os.jobs.plan import Plan
@@ -44,7 +45,7 @@ class HelperVms:
         purpose: str,
         output: Path,
         layers: Sequence[Path] = (),
-        repository: Path | None = None,
+        more_outputs: Mapping[str, Path] = MappingProxyType({}),
     ) -> Iterator[Sandbox]:
         """Starts a VM with the output disks, and a scratch disk over `layers`."""
         with ExitStack() as stack:
@@ -60,7 +61,7 @@ class HelperVms:
                         deadline=self.deadline,
                         note=self.job.note,
                         layers=layers,
-                        repository=repository,
+                        more_outputs=more_outputs,
                         plain=self.job.plan.options.plain,
                     )
                 )

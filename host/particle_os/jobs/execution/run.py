@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from particle_agent.contract.values import Download
 
@@ -52,13 +53,16 @@ class Execution:
 
     @contextmanager
     def sandbox(
-        self, purpose: str, output: Path, repository: Path | None = None
+        self,
+        purpose: str,
+        output: Path,
+        more_outputs: Mapping[str, Path] = MappingProxyType({}),
     ) -> Iterator[Sandbox]:
         """Starts a helper VM that can run the next stage; its output disks are these files."""
         self.fetch_base()
         downloads.fetch_all(self._downloads(), self.job, self.deadline)
         self.check_room()
-        with self.prepared.vms.start(purpose, output, self.chain.layers, repository) as sandbox:
+        with self.prepared.vms.start(purpose, output, self.chain.layers, more_outputs) as sandbox:
             if not self.chain.drop_damaged():
                 self.push_base(sandbox)
                 self.push_files(sandbox)
@@ -66,7 +70,7 @@ class Execution:
                 return
         self.job.note("a checkpoint was damaged and is now removed; its stage runs again")
         self.stages.forget(max(0, self.chain.stages))
-        with self.sandbox(f"{purpose}, again", output, repository) as sandbox:
+        with self.sandbox(f"{purpose}, again", output, more_outputs) as sandbox:
             yield sandbox
 
     def fetch_base(self) -> None:

@@ -1,0 +1,86 @@
+"""The way from a system to a commit: one step a line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from particle_agent.disk import boot
+from particle_agent.ostree import boot_success, initramfs, machine_files, remote, tree
+from particle_agent.ostree.commit_record import KEY, CommitRecord, workshop
+from particle_agent.ostree.remote import Remote
+from particle_agent.ostree.repository import REMOTE, OstreeRepository
+from particle_agent.ostree.signing import GpgKey, signing_key
+from particle_agent.system import generalize
+from particle_agent.target.target import Target
+
+
+@dataclass(frozen=True)
+class CommitPlan:
+    """The wanted commit; `gpg_secret` is the name of the secret with the key that signs it."""
+
+    ref: str
+    stateroot: str
+    version: str | None
+    subject: str | None
+    counted_boots: int
+    publishes: tuple[str, ...]
+    remote: Remote | None
+    gpg_secret: str | None
+
+
+def make(target: Target, plan: CommitPlan) -> None:
+    """Turns the target into a commit, and writes its record for the stage of the disk."""
+    kernel = boot.newest_kernel(target)
+    initramfs.make(target, kernel.version)
+    tree.move_kernel(target, kernel.version)
+    boot_success.install(target, plan.counted_boots)
+    generalize.run(target)
+    with _key(target, plan) as key:
+        if plan.remote is not None:
+            public = None if key is None else key.public
+            remote.write(target, REMOTE, plan.remote, plan.ref, public)
+        with target.mounted(target.root, "--bind") as place:
+            generalize.empty(place, tree.HIDDEN)
+        tree.convert(target)
+        machine_files.write_rules(target)
+        checksum = _commit(target, plan, key)
+    CommitRecord(
+        ref=plan.ref,
+        checksum=checksum,
+        stateroot=plan.stateroot,
+        kernel=kernel.version,
+        counted_boots=plan.counted_boots,
+        publishes=plan.publishes,
+        signer="" if key is None else key.fingerprint,
+    ).write(target)
+    target.reporter.note(f"the commit of {plan.ref} is {checksum}")
+
+
+@contextmanager
+def _key(target: Target, plan: CommitPlan) -> Iterator[GpgKey | None]:
+    if plan.gpg_secret is None:
+        yield None
+        return
+    with signing_key(target, plan.gpg_secret) as key:
+        yield key
+
+
+def _commit(target: Target, plan: CommitPlan, key: GpgKey | None) -> str:
+    repository = OstreeRepository(target, workshop(target) / "repository")
+    repository.create("bare")
+    arguments = ["--bootable"]
+    if plan.version is not None:
+        arguments.append(f"--add-metadata-string=version={plan.version}")
+    if plan.subject is not None:
+        arguments.append(f"--subject={plan.subject}")
+    if key is not None:
+        arguments += key.options
+        (workshop(target) / KEY).write_bytes(key.public)
+    # In seconds since 1970.
+    date = int(time.time()) if target.source_date is None else target.source_date
+    # The bind mount shows the tree without the mounts that the build needs.
+    with target.mounted(target.root, "--bind") as place:
+        return repository.commit(place, plan.ref, date, arguments)
