@@ -1,3 +1,4 @@
+import functools
 import platform
 import re
 import shutil
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from particle_os.jobs import doctor
-from particle_os.system import host_packages
+from particle_os.system import host_packages, process
 from particle_os.vm import firmware
 
 OS_RELEASES = {
@@ -16,6 +17,15 @@ OS_RELEASES = {
     "opensuse": {"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"},
     "unknown": {"ID": "gentoo"},
 }
+
+
+# Each program is asked for its version once, and not by each test.
+VERSION = functools.cache(process.version)
+
+
+@pytest.fixture(autouse=True)
+def versions(monkeypatch):
+    monkeypatch.setattr(process, "version", VERSION)
 
 
 def on(monkeypatch, host):

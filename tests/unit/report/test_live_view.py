@@ -148,6 +148,7 @@ MARK = "\x1b[?1h"
 NARROWER, WIDER, LOWER = (24, 30), (24, 120), (8, 80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refreshes", [True, False])
 @pytest.mark.parametrize(
     ("sizes", "options"),

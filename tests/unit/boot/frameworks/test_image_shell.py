@@ -24,6 +24,7 @@ def test_a_command_arrives_byte_for_byte(shell, text):
     assert shell.run(b"cat <<'END'\n%s\nEND" % text, plenty()).stdout == text + b"\n"
 
 
+@pytest.mark.slow
 def test_a_command_may_be_longer_than_a_line_of_the_terminal(shell):
     text = bytes(range(32, 127)).replace(b"'", b"") * 1000
     assert shell.run(b"printf %%s '%s'" % text, plenty()).stdout == text
@@ -46,6 +47,7 @@ def test_long_output_is_cut_and_the_program_does_not_notice(shell):
     assert (ran.status, len(ran.stdout), len(ran.stderr)) == (0, 1 << 20, 1 << 16)
 
 
+@pytest.mark.slow
 def test_a_command_that_hangs_is_ended_and_the_next_one_runs(shell, monkeypatch):
     monkeypatch.setattr(image_shell, "COMMAND_SECONDS", 1)
     with pytest.raises(NotRun, match="longer than 1 s"):
