@@ -10,7 +10,7 @@ from .waiting import HANG_SECONDS
 
 # The limits for a hostile input. RLIMIT_CPU counts whole seconds of the processor.
 MEMORY_BYTES = 200 << 20
-PROCESSOR_SECONDS = 2
+PROCESSOR_SECONDS = 5
 CHILD = """\
 import resource, sys
 from particle_os.errors import ParticleError

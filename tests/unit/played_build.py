@@ -180,7 +180,8 @@ def set_up(world, monkeypatch):
         evidence.clear()
         transcript = world.console(evidence.console_log)
         encoded = base64.b64encode("\n".join(world.lines).encode()).decode()
-        answer = [probe.end_marker(NONCE).decode(), f"file:journal.txt {encoded}"]
+        begin = [probe.end_marker(NONCE).decode(), files.first_marker(NONCE).decode()]
+        answer = [*begin, f"file:journal.txt {encoded}"]
         data = "\n".join([*answer, files.last_marker(NONCE).decode(), ""]).encode()
         files.write(data, NONCE, evidence.directory, evidence.gate)
         tail = tuple(transcript.tail())
