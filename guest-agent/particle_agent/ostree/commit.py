@@ -54,7 +54,6 @@ def make(target: Target, plan: CommitPlan) -> None:
         kernel=kernel.version,
         counted_boots=plan.counted_boots,
         publishes=plan.publishes,
-        signer="" if key is None else key.fingerprint,
     ).write(target)
     target.reporter.note(f"the commit of {plan.ref} is {checksum}")
 

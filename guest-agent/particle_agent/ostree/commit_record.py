@@ -24,8 +24,6 @@ class CommitRecord:
     kernel: str
     counted_boots: int
     publishes: tuple[str, ...]
-    # The fingerprint of the key that signs; empty without a signature.
-    signer: str = ""
 
     @classmethod
     def read(cls, target: Target) -> CommitRecord | None:
