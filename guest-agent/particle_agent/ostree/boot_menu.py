@@ -88,20 +88,16 @@ LAST_STEP = """\
 
 @dataclass(frozen=True)
 class DeploymentGrub(Grub):
-    """GRUB with OSTree's entries. An update gets `counted_boots` tries; 0 does not count."""
-
-    counted_boots: int
+    """GRUB with OSTree's entries, and with the count of the boots of updates."""
 
     def prepare(self, target: Target, booting: Booting) -> None:
         self.write_programs(target, booting)
         target.write(BLOCK, BLOCK_HEAD.ljust(BLOCK_BYTES, "#"))
-        target.write(f"{DIRECTORY}/grub.cfg", menu(self.counted_boots))
+        target.write(f"{DIRECTORY}/grub.cfg", menu())
 
 
-def menu(counted_boots: int) -> str:
+def menu() -> str:
     """The text of grub.cfg."""
-    if not counted_boots:
-        return MENU.format(counting="")
     steps = "".join(STEP.format(now=n, next=n - 1) for n in range(MOST_BOOTS, 0, -1))
     return MENU.format(counting=f"{COUNTING}{steps}{LAST_STEP}\tfi\nfi\n")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from particle_agent.disk import boot
-from particle_agent.ostree import boot_success, initramfs, machine_files, remote, tree
+from particle_agent.ostree import boot_counting, initramfs, machine_files, remote, tree
 from particle_agent.ostree.commit_record import KEY, CommitRecord, workshop
 from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repository import REMOTE, OstreeRepository
@@ -36,7 +36,7 @@ def make(target: Target, plan: CommitPlan) -> None:
     kernel = boot.newest_kernel(target)
     initramfs.make(target, kernel.version)
     tree.move_kernel(target, kernel.version)
-    boot_success.install(target, plan.counted_boots)
+    boot_counting.install(target, plan.counted_boots)
     generalize.run(target)
     with _key(target, plan) as key:
         if plan.remote is not None:
@@ -52,7 +52,6 @@ def make(target: Target, plan: CommitPlan) -> None:
         checksum=checksum,
         stateroot=plan.stateroot,
         kernel=kernel.version,
-        counted_boots=plan.counted_boots,
         publishes=plan.publishes,
     ).write(target)
     target.reporter.note(f"the commit of {plan.ref} is {checksum}")

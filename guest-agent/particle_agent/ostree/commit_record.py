@@ -22,7 +22,6 @@ class CommitRecord:
     checksum: str
     stateroot: str
     kernel: str
-    counted_boots: int
     publishes: tuple[str, ...]
 
     @classmethod

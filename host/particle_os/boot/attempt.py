@@ -12,6 +12,7 @@ from pathlib import Path
 
 from particle_os.boot import probe, questioning
 from particle_os.boot.disk_use import DiskUse
+from particle_os.boot.frameworks.image_shell import ImageShell
 from particle_os.boot.observation.verdict import (
     BootProgress,
     CheckResult,
@@ -20,7 +21,7 @@ from particle_os.boot.observation.verdict import (
     Verdict,
 )
 from particle_os.boot.observation.watch import Watch
-from particle_os.boot.request import FIRMWARE_SOCKET, PROBE_SOCKET, BootRequest
+from particle_os.boot.request import FIRMWARE_SOCKET, PROBE_SOCKET, BootRequest, Errand
 from particle_os.errors import InfrastructureError, NotEnoughSpace, printable
 from particle_os.system.deadline import Deadline
 from particle_os.vm.chardev import Chardev, connected
@@ -84,6 +85,7 @@ def boot_once(
             memory=spec.memory,
             uefi=spec.uefi is not None,
             console_only=request.console_only,
+            most_restarts=request.most_restarts,
         )
         watches.append(watch)
         attempt = _Attempt(request, machine, answer, watch, disk_use, nonce, started)
@@ -104,8 +106,7 @@ def _undecided(request: BootRequest, started: float) -> Iterator[list[Watch]]:
             progress=watches[0].progress if watches else BootProgress(),
             console_tail=tuple(request.evidence.console_tail()[-TAIL_LINES:]),
         )
-        verdict = observation.verdict(request.variant.firmware, request.variant.devices)
-        raise Undecided(error, request.evidence.gate.hide(verdict)) from error
+        raise Undecided(error, request.verdict(observation)) from error
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,23 @@ class _Attempt:
         if failure is not None:
             return self._observed(self.disk_use.explain(failure, self.request))
         asked = self.request, self.machine, self.answer, self.nonce
-        begin_tests = None if shut_down else self._begin_tests
+        # Before a second boot, the tests have to wait.
+        begin_tests = None if shut_down and self.request.reboots else self._begin_tests
         found = self._observed(*questioning.results(*asked, begin_tests))
+        if found.passed and self.request.errand is not None:
+            found = self._errand_done(found, self.request.errand)
         if found.passed and shut_down:
             return self._shut_down(found)
         questioning.fetch_files(*asked)
         return found
+
+    def _errand_done(self, found: Observation, errand: Errand) -> Observation:
+        """Returns what was found, or the failure of the work in the system."""
+        factor = self.request.acceleration.factor
+        failure = errand(ImageShell(self.machine, self.answer, factor))
+        if failure is None:
+            return found
+        return self._observed(failure, found.facts, found.checks)
 
     def _begin_tests(self) -> None:
         """Announces the tests of other frameworks, which can take minutes."""

@@ -9,8 +9,8 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from particle_os.boot.extras import SEED
 from particle_os.boot.files import NAMES
+from particle_os.boot.machines.extras import SEED
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
@@ -94,13 +94,14 @@ exit "$status"
 class Evidence:
     """The place and the extent of the evidence of one boot.
 
-    `image` is the image's path in boot.sh: absolute, or relative to the script. With `plot`, the
+    `image` is the image's path in boot.sh: absolute, or relative to the script. With None, the disk
+    is not kept, and there is no script. With `plot`, the
     system draws a plot of its boot, which takes half a minute under emulation. All text of the
     guest passes `gate`.
     """
 
     directory: Path
-    image: Path
+    image: Path | None
     plot: bool
     gate: Gate
 
@@ -135,6 +136,8 @@ class Evidence:
 
     def begin(self, spec: MachineSpec, image_format: str, firmware: Firmware) -> None:
         """Writes the script that boots the image by hand."""
+        if self.image is None:
+            return
         for disk in _others(spec):
             shutil.copyfile(disk.path, self.directory / disk.path.name)
         script = self.directory / COMMAND

@@ -8,25 +8,29 @@ from pathlib import Path
 
 from particle_os.boot import outside, probe
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.variants import USUAL, Variant
-from particle_os.errors import UsageError
-from particle_os.recipe.checks.base import QUESTION_SECONDS
-from particle_os.recipe.checks.contents import CommandCheck
+from particle_os.boot.frameworks.image_shell import ImageShell
+from particle_os.boot.machines.variants import USUAL, Variant
+from particle_os.boot.observation.verdict import Observation, Outcome, UpdateStep, Verdict
+from particle_os.boot.observation.watch import RESTARTS
 from particle_os.recipe.checks.kinds import Check
-from particle_os.recipe.checks.system import MemoryCheck, RebootCheck
+from particle_os.recipe.checks.system import RebootCheck
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import Acceleration, Processors
-from particle_os.vm.argv import MIB, Disk, Forward, ImageFormat, MachineSpec, StandaloneImage
+from particle_os.vm.argv import Disk, Forward, ImageFormat, MachineSpec, StandaloneImage
 
-MEMORY = 1024 * MIB
-# systemd waits 90 s for a missing disk; the limit is longer, and doubled under emulation.
-TIMEOUT_SECONDS = {"kvm": 120.0, "tcg": 240.0}
+# Work in a system that has passed; returns the outcome of a failure.
+Errand = Callable[[ImageShell], Outcome | None]
 PROBE_SOCKET, FIRMWARE_SOCKET = "probe.sock", "firmware.sock"
 
 
 @dataclass(frozen=True)
 class BootRequest:
-    """One image and its boot options; `memory` is in bytes, `seconds` limits each boot."""
+    """One image and its boot options; `memory` is in bytes, `seconds` limits each boot.
+
+    A boot passes only if all `checks` hold, and the tests of other frameworks pass. `evidence` is
+    kept for every outcome. `on_phase` receives each phase and the seconds until it appeared. With
+    `console_only`, the system is not questioned and a login prompt is enough.
+    """
 
     image: Path
     format: ImageFormat
@@ -42,11 +46,22 @@ class BootRequest:
     # The tests of other frameworks: a directory for pytest-testinfra, the content of a goss file.
     testinfra: Path | None = None
     goss: bytes | None = None
+    # Further disks, of an update.
+    more_disks: tuple[Disk, ...] = ()
+    # The boot's place in the test of an update, and the work there.
+    step: UpdateStep | None = None
+    errand: Errand | None = None
+    most_restarts: int = RESTARTS
 
     @property
     def reboots(self) -> bool:
         """Whether a check asks for a second boot."""
         return any(isinstance(check, RebootCheck) for check in self.checks)
+
+    def verdict(self, found: Observation) -> Verdict:
+        """Returns the verdict, without the secrets of the build."""
+        variant = self.variant
+        return self.evidence.gate.hide(found.verdict(variant.firmware, variant.devices, self.step))
 
     @property
     def has_suites(self) -> bool:
@@ -68,6 +83,7 @@ class BootRequest:
             disks=(
                 Disk(overlay, "qcow2", "image", backing=(), image=below),
                 *self.variant.more_disks(directory),
+                *self.more_disks,
             ),
             uefi=firmwares.prepare(self.variant.firmware, directory),
             network="isolated",
@@ -79,23 +95,3 @@ class BootRequest:
             probe_socket=PROBE_SOCKET,
             firmware_socket=FIRMWARE_SOCKET,
         )
-
-
-def memory_for(checks: Sequence[Check], given: int | None) -> int:
-    """Returns the machine's memory in bytes: `given`, the smallest limit of a check, or MEMORY.
-
-    Raises UsageError when `given` exceeds the limit of a check.
-    """
-    limit = min((check.bytes for check in checks if isinstance(check, MemoryCheck)), default=None)
-    if given is not None and limit is not None and given > limit:
-        raise UsageError(
-            f"--memory exceeds the limit of a check: the image must boot in {limit // MIB} MiB"
-        )
-    return given or limit or MEMORY
-
-
-def seconds_for(checks: Sequence[Check], acceleration: Acceleration) -> float:
-    """Returns the time limit of one boot in seconds; slow command checks extend it."""
-    commands = [check.timeout for check in checks if isinstance(check, CommandCheck)]
-    longer = sum(max(0, seconds - QUESTION_SECONDS) for seconds in commands)
-    return TIMEOUT_SECONDS[acceleration.name] + longer

@@ -6,21 +6,16 @@ console can only explain a failure. The image file is never written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from particle_os.boot.attempt import Undecided, boot_once
-from particle_os.boot.evidence import LOST_TIMER, Evidence
+from particle_os.boot.evidence import LOST_TIMER
 from particle_os.boot.judgement import compared, not_rebooted
 from particle_os.boot.observation.verdict import Observation, Verdict
-from particle_os.boot.request import BootRequest, memory_for, seconds_for
-from particle_os.boot.variants import USUAL, Variant
-from particle_os.recipe.checks.kinds import Check
+from particle_os.boot.request import BootRequest
 from particle_os.system.deadline import Deadline
 from particle_os.vm import accel
-from particle_os.vm.accel import Acceleration
-from particle_os.vm.argv import ImageFormat
 from particle_os.vm.image_format import check_readable
 from particle_os.vm.overlay import make_overlay
 
@@ -30,55 +25,18 @@ OVERLAY_SECONDS = 30.0
 ATTEMPTS = 3
 
 
-def _ignore_phase(phase: str, seconds: float) -> None:
-    """The default of `on_phase`."""
+def boot(request: BootRequest, directory: Path) -> Verdict:
+    """Boots the image of `request` on its machine and returns the verdict.
 
-
-def boot(
-    image: Path,
-    acceleration: Acceleration,
-    *,
-    format: ImageFormat,  # noqa: A002 - the field's own word
-    directory: Path,
-    evidence: Evidence,
-    checks: Sequence[Check] = (),
-    variant: Variant = USUAL,
-    timeout: float | None = None,
-    on_phase: Callable[[str, float], None] = _ignore_phase,
-    console_only: bool = False,
-    testinfra: Path | None = None,
-    goss: bytes | None = None,
-) -> Verdict:
-    """Boots `image` on one machine and returns the verdict; the image is never written.
-
-    A boot passes only if all `checks` hold. `evidence` is kept for every outcome. `variant`
-    describes the machine; `timeout` limits each boot, in seconds. `on_phase` receives each phase
-    and the seconds until it appeared. With `console_only`, the system is not questioned and a
-    login prompt is enough. The tests in the directory `testinfra`
-    and in the content of the file `goss` must pass, too. Raises InfrastructureError when QEMU or
-    the host fails (Undecided after the start of a machine), and UsageError when the headers of the
-    image are damaged.
+    The image is never written. `directory` is made, and is the boot's own. Raises
+    InfrastructureError when QEMU or the host fails (Undecided after the start of a machine), and
+    UsageError when the headers of the image are damaged.
     """
-    check_readable(image, format)
+    check_readable(request.image, request.format)
     directory.mkdir(mode=0o700)
-    evidence.clear()
-    request = BootRequest(
-        image=image,
-        format=format,
-        acceleration=acceleration,
-        processors=accel.processors(acceleration, variant.processors),
-        evidence=evidence,
-        checks=checks,
-        memory=memory_for(checks, variant.memory),
-        seconds=timeout or seconds_for(checks, acceleration),
-        on_phase=on_phase,
-        console_only=console_only,
-        variant=variant,
-        testinfra=testinfra,
-        goss=goss,
-    )
+    request.evidence.clear()
     found = _boot_repeatedly(request, directory)
-    return evidence.gate.hide(found.verdict(variant.firmware, variant.devices))
+    return request.verdict(found)
 
 
 def _boot_repeatedly(request: BootRequest, directory: Path) -> Observation:

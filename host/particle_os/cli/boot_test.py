@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from particle_os.boot.variants import variants
+from particle_os.boot.machines.variants import variants
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable, show
 from particle_os.errors import UsageError
-from particle_os.jobs import boot_test
+from particle_os.jobs.boot_tests import boot_test
 from particle_os.recipe import loading
 from particle_os.recipe.checks.system import UnitCheck, is_unit_name
 from particle_os.sandbox.acceleration import find_acceleration
@@ -91,8 +91,9 @@ def boot_test_command(
     )
     machines = variants(names, devices, wanted.network, wanted.user_data)
     test = boot_test.BootTestJob(
-        image, found, machines, checks, timeout, console_only, evidence_directory, testinfra, goss
-    )
+        image, found, machines, checks, timeout, console_only, evidence_directory, testinfra, goss,
+        fallback=wanted.fallback,
+    )  # fmt: skip
     with output.progress_shown() as progress:
         report = boot_test.run(
             test,

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from particle_os.boot.extras import Extras, read_user_data
+from particle_os.boot.machines.extras import Extras, read_user_data
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, say, with_output
 from particle_os.errors import UsageError

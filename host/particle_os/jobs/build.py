@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from particle_os.boot.evidence import Evidence
-from particle_os.boot.variants import Variant, variants
+from particle_os.boot.machines.variants import variants
 from particle_os.errors import (
-    InfrastructureError,
     Interrupted,
     NotPublished,
     ParticleError,
     StageFailed,
 )
-from particle_os.jobs import boot_test
-from particle_os.jobs.boot_test import BootTestJob
+from particle_os.jobs.boot_tests.series import BootSeries
+from particle_os.jobs.boot_tests.wanted import BootTestJob
 from particle_os.jobs.build_result import Observations, write_result
 from particle_os.jobs.delivery import Delivery, output_vanished
 from particle_os.jobs.execution.job import Job, open_job
@@ -156,38 +154,31 @@ class _Build(Execution):
         self.delivery.convert(self.disk, self.progress, self.deadline)
 
     def boot(self) -> None:
-        """Boots the first image on every machine that the recipe names."""
+        """Boots the first image on every machine that the recipe names, and tests its updates."""
         if not self.plan.options.boot_test:
             return
         image = self.delivery.images[0]
-        path, loaded = self.delivery.staging / image.path, self.plan.loaded
-        wanted = loaded.recipe.boot_test
+        loaded, wanted = self.plan.loaded, self.plan.loaded.recipe.boot_test
+        acceleration = self.prepared.vms.acceleration
         test = BootTestJob(
-            path,
+            self.delivery.staging / image.path,
             image.driver,
             variants(loaded.firmwares, wanted.devices, loaded.address, wanted.user_data),
             wanted.checks,
             goss=loaded.goss,
+            fallback=wanted.fallback,
+        )
+        series = BootSeries(
+            test,
+            self.progress,
+            self.job.work.path,
+            self.delivery.evidence,
+            Path("../..") / image.path,
+            plot=acceleration.name == "kvm",
+            verdicts=self.seen.verdicts,
         )
         with self.progress.phase("boot test"):
-            for variant in test.variants:
-                self.boot_on(variant, test)
-
-    def boot_on(self, variant: Variant, test: BootTestJob) -> None:
-        """Boots an image on one machine and notes the verdict, also when the host fails."""
-        acceleration, work = self.prepared.vms.acceleration, self.job.work.path
-        evidence = Evidence(
-            self.delivery.evidence / variant.name,
-            Path("../..") / test.image.name,
-            plot=acceleration.name == "kvm",
-            gate=self.progress.gate,
-        )
-        try:
-            verdict = boot_test.boot(test, variant, acceleration, evidence, work, self.progress)
-        except InfrastructureError as error:
-            self.seen.verdicts.append(boot_test.undecided(error, variant))
-            raise
-        self.seen.verdicts.append(verdict)
+            series.run(acceleration)
 
     def compress(self) -> None:
         """Compresses the raw image, which has booted."""

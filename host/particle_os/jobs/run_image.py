@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from particle_os.boot.extras import NOTHING, Extras
+from particle_os.boot.machines.extras import NOTHING, Extras
 from particle_os.errors import UsageError
 from particle_os.system import terminal
 from particle_os.system.deadline import Deadline

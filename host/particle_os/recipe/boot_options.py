@@ -66,6 +66,14 @@ USUAL_DEVICES = Devices()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Upgrade(Options):
+    """The test of an update to the commit of the build."""
+
+    from_: Literal["parent"]
+    """`parent`: the system of the stage's `parent` boots and takes the update."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StaticAddress(Options):
     """The static address of the image in the network of the test machine."""
 

@@ -23,6 +23,8 @@ def check(reading: Reading) -> None:
         if stage.applies(recipe.architecture) and stage.type in stage_kinds()
     ]
     first = next((n for n, (_, stage) in enumerate(stages) if isinstance(stage, Ostree)), None)
+    found = None if first is None else stages[first][1]
+    _check_updates(reading, found if isinstance(found, Ostree) else None)
     if first is None:
         return
     for index, stage in stages[first + 1 :]:
@@ -37,6 +39,24 @@ def check(reading: Reading) -> None:
             for key, why, hint in _refused(stage):
                 mark = source.mark(("stages", index, *key))
                 source.problem(mark, "bad-value", why, hint)
+
+
+def _check_updates(reading: Reading, stage: Ostree | None) -> None:
+    """Notes tests of updates that the commit cannot pass."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    wanted = {
+        "upgrade": recipe.boot_test.upgrade is not None,
+        "fallback": recipe.boot_test.fallback,
+    }
+    for name in (name for name, given in wanted.items() if given):
+        mark = source.mark(("boot-test", name))
+        if stage is None:
+            message = f"{name}: only the system of a stage 'ostree' has updates"
+            source.problem(mark, "bad-value", message, "add the stage 'ostree', or remove it")
+        elif not stage.boot_counting and name == "fallback":
+            message = "fallback: 'boot-counting: 0' leaves no bad update"
+            source.problem(mark, "bad-value", message, "count boots, or remove 'fallback'")
 
 
 def _refused(disk: Qemu) -> Iterator[tuple[Key, str, str]]:

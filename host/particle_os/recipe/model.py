@@ -20,7 +20,13 @@ from particle_agent.stages.software.apt import Apt
 from particle_os.documents.document import Mark
 from particle_os.errors import Problem
 from particle_os.recipe.base_reference import BaseReference
-from particle_os.recipe.boot_options import USUAL_DEVICES, Devices, StaticAddress, static_address
+from particle_os.recipe.boot_options import (
+    USUAL_DEVICES,
+    Devices,
+    StaticAddress,
+    Upgrade,
+    static_address,
+)
 from particle_os.recipe.checks.kinds import Check
 from particle_os.recipe.files.attachments import Attachment
 from particle_os.recipe.values import ProxyChoice
@@ -58,7 +64,12 @@ class BootTest(Options):
     user_data: Annotated[str, Text("user data of cloud-init", r"(?s:.*)", 65536)] | None = None
     """User data for cloud-init, at most 64 KiB: the test machine has a data source (NoCloud) with
     it."""
-
+    upgrade: Upgrade | None = None
+    """The test of an update of OSTree: the parent's system boots, takes the new commit, and runs
+    it; all checks must hold. Then the machine returns to the parent's version."""
+    fallback: bool = False
+    """Whether the image must leave an update that is bad: it gets one whose health check fails, and
+    must run again after the counted boots."""
     goss: HostPath | None = None
     """A file of tests for goss, at most 64 KiB, relative to the recipe. The image has the program
     goss, which runs them."""

@@ -111,7 +111,7 @@ def test_no_value_breaks_out_of_the_menu(generate, odd):
 def test_grub_accepts_the_menus(generate, odd):
     for text in (
         generate({"ostree-1.conf": f"title {odd}\nlinux {odd}\noptions {odd}\n"}),
-        menu(3),
+        menu(),
     ):
         done = subprocess.run(["grub-script-check"], input=text.encode("latin-1"))
         assert done.returncode == 0
@@ -145,12 +145,12 @@ def test_a_menu_without_entries_is_an_error(generate, tmp_path):
         generate.run(tmp_path / "loader.1")
 
 
-def boots(counted, saved, number):
+def boots(saved, number):
     """The state after each boot that does not report its success: an imitation of GRUB in sh.
 
     Yields the chosen entry, and the variables of the environment block.
     """
-    script = re.sub(r"(?m)^(\t*)set ", r"\1", menu(counted))
+    script = re.sub(r"(?m)^(\t*)set ", r"\1", menu())
     names = ("boot_counter", "boot_success", "boot_fallback")
     lines = [
         "serial() { :; }; terminal_input() { :; }; terminal_output() { :; }; echo() { :; }",
@@ -169,11 +169,9 @@ def boots(counted, saved, number):
     return [line.split() for line in printed.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("menu_of", [1, 3, 9])
 @pytest.mark.parametrize("tries", range(10))
-def test_an_update_gets_its_tries_and_then_the_version_before_it_boots(menu_of, tries):
-    """The menu is as old as the disk: a later update may count more boots than it did."""
-    found = boots(menu_of, {"boot_counter": str(tries), "boot_success": "0"}, tries + 3)
+def test_an_update_gets_its_tries_and_then_the_version_before_it_boots(tries):
+    found = boots({"boot_counter": str(tries), "boot_success": "0"}, tries + 3)
     updates = [["0", str(n), "0", "-"] for n in range(tries - 1, -1, -1)]
     assert found == [*updates, *[["1", "0", "0", "1"]] * 3]
 
@@ -182,30 +180,22 @@ def test_an_update_gets_its_tries_and_then_the_version_before_it_boots(menu_of, 
     "saved",
     [{}, {"boot_counter": "3"}, {"boot_success": "1"}, {"boot_success": "1", "boot_counter": "0"}],
 )
-@pytest.mark.parametrize("counted", [0, 3])
-def test_a_version_that_has_started_stays(counted, saved):
-    first, second = boots(counted, saved, 2)
+def test_a_version_that_has_started_stays(saved):
+    first, second = boots(saved, 2)
     assert first == second
     assert first[0] == "0"
     assert first[1] == saved.get("boot_counter", "-"), "nothing is written"
 
 
-def test_without_a_count_no_boot_changes_anything():
-    counting = {"boot_counter": "0", "boot_success": "0"}
-    assert boots(0, counting, 2) == [["0", "0", "0", "-"]] * 2
-    assert "save_env" not in menu(0)
-
-
 @pytest.mark.parametrize("odd", ["10", "-1", "", "x y", "03"])
 def test_a_counter_that_is_no_number_gives_one_more_try(odd):
-    found = boots(3, {"boot_counter": odd, "boot_success": "0"}, 2)
+    found = boots({"boot_counter": odd, "boot_success": "0"}, 2)
     assert found == [["0", "0", "0", "-"], ["1", "0", "0", "1"]]
 
 
-@pytest.mark.parametrize("counted", range(10))
-def test_the_menu_reads_the_entries_at_its_end(counted):
-    assert menu(counted).endswith("\nsource /boot/loader/grub.cfg\n")
-    assert menu(counted).count("\nif ") == menu(counted).count("\nfi\n") == bool(counted)
+def test_the_menu_reads_the_entries_at_its_end():
+    assert menu().endswith("\nsource /boot/loader/grub.cfg\n")
+    assert menu().count("\nif ") == menu().count("\nfi\n") == 1
 
 
 @pytest.mark.parametrize(

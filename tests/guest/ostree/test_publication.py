@@ -9,7 +9,7 @@ from particle_agent.ostree import publication
 from particle_agent.ostree.commit_record import CommitRecord, workshop
 from particle_agent.ostree.publication import MODIFIED
 
-RECORD = CommitRecord("edge", "0" * 64, "debian", "6.12", 3, ("repository",))
+RECORD = CommitRecord("edge", "0" * 64, "debian", "6.12", ("repository",))
 NOW = 1_800_000_000
 
 

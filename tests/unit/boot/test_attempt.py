@@ -13,6 +13,7 @@ from particle_os.boot.frameworks import suites
 from particle_os.boot.observation.verdict import BootProgress, CheckResult
 from particle_os.boot.request import BootRequest
 from particle_os.errors import InfrastructureError, NotEnoughSpace
+from particle_os.recipe.checks.system import RebootCheck
 from particle_os.system.gate import Gate
 from particle_os.vm import accel
 
@@ -75,7 +76,7 @@ def boot(tmp_path, monkeypatch):
         request = BootRequest(
             image=tmp_path / "x.raw", format=image_format, acceleration=accel.TCG,
             processors=accel.Processors(1, x2apic=False),
-            checks=[],
+            checks=[RebootCheck(reboot=True)] if goss and shut_down else [],
             evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
             memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: done.append(phase),
             console_only=False,
@@ -135,7 +136,7 @@ def test_a_test_of_another_framework_fails_as_a_check_does(boot):
     assert done == ["screen", "tests", b"file", "files"]
 
 
-def test_the_tests_of_other_frameworks_run_at_the_last_boot(boot):
+def test_the_tests_of_other_frameworks_run_at_the_second_boot(boot):
     found, done = boot(goss=b"file", shut_down=True)
     assert (found.status, done) == ("passed", ["screen", b"poweroff\n"])
 

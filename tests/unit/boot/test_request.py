@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from particle_os.boot.evidence import Evidence
-from particle_os.boot.request import MEMORY, BootRequest, memory_for, seconds_for
+from particle_os.boot.machines.limits import MEMORY, memory_for, seconds_for
+from particle_os.boot.request import BootRequest
 from particle_os.errors import UsageError
 from particle_os.recipe.checks.contents import CommandCheck
 from particle_os.recipe.checks.network import HttpCheck

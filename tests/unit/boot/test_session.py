@@ -11,6 +11,7 @@ from particle_os.boot import attempt, session
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.files import NAMES
 from particle_os.boot.observation.verdict import BootProgress, Observation
+from particle_os.boot.request import BootRequest
 from particle_os.cli import cli
 from particle_os.errors import UsageError
 from particle_os.system.gate import Gate
@@ -88,12 +89,8 @@ def test_ticks_that_a_busy_host_lost_are_not_the_image_s_fault(tmp_path, monkeyp
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(session, "_boot_and_reboot", boot_and_reboot)
     (tmp_path / "evidence").mkdir()
-    verdict = session.boot(
-        tmp_path / "x.raw",
-        accel.TCG,
-        format="raw",
-        directory=tmp_path / "work",
-        evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
+    verdict = boot(
+        tmp_path, Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate())
     )
     assert verdict.passed == x2apic
     one = accel.Processors(1, x2apic=False)
@@ -132,6 +129,16 @@ def boot(directory, evidence, image_format="raw"):
     image = directory / "x.raw"
     if not image.exists():
         image.write_bytes(bytes(1024))
-    return session.boot(
-        image, accel.TCG, format=image_format, directory=directory / "work", evidence=evidence
+    request = BootRequest(
+        image=image,
+        format=image_format,
+        acceleration=accel.TCG,
+        processors=accel.processors(accel.TCG, None),
+        evidence=evidence,
+        checks=[],
+        memory=1 << 30,
+        seconds=10,
+        on_phase=lambda phase, seconds: None,
+        console_only=False,
     )
+    return session.boot(request, directory / "work")

@@ -1,8 +1,8 @@
 """The machines of a boot test: every combination once, each with a name of its own."""
 
 import pytest
-from particle_os.boot import extras
-from particle_os.boot.variants import USUAL, variants
+from particle_os.boot.machines import extras
+from particle_os.boot.machines.variants import USUAL, variants
 from particle_os.errors import InfrastructureError
 from particle_os.recipe.boot_options import USUAL_DEVICES, Devices, StaticAddress
 from particle_os.vm import firmware as firmwares

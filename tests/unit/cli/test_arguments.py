@@ -4,16 +4,18 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot.extras import Extras
+from particle_os.boot.machines.extras import Extras
+from particle_os.boot.machines.variants import USUAL
 from particle_os.boot.observation.verdict import Verdict
-from particle_os.boot.variants import USUAL
 from particle_os.cli import boot_test as boot_test_cli
 from particle_os.cli import inspect as inspect_cli
 from particle_os.cli import run as run_cli
 from particle_os.cli import shell as shell_cli
 from particle_os.cli import stage as stage_cli
 from particle_os.errors import UsageError
-from particle_os.jobs import boot_test, run_image, shell, single_stage
+from particle_os.jobs import run_image, shell, single_stage
+from particle_os.jobs.boot_tests import boot_test
+from particle_os.jobs.boot_tests.wanted import BootTestJob
 from particle_os.jobs.plan import BuildOptions
 from particle_os.recipe.checks.system import UnitCheck
 from particle_os.vm import firmware as firmwares
@@ -63,7 +65,7 @@ def tested(monkeypatch, found):
 def test_a_boot_test_as_it_is_without_options(image, tested, found):
     result = run("boot-test", image)
     assert (result.exit_code, result.stdout) == (0, "passed in 9.0 s under bios: it is up\n")
-    assert tested == [boot_test.BootTestJob(image, "raw", (USUAL,), ())]
+    assert tested == [BootTestJob(image, "raw", (USUAL,), ())]
     assert found == [("auto", "debian-trixie")]
 
 
@@ -86,7 +88,7 @@ def test_each_option_of_a_boot_test_arrives(image, tested, found, tmp_path, monk
     assert [variant.name for variant in first.variants] == names
     assert {(variant.memory, variant.processors) for variant in first.variants} == {(2 << 30, 3)}
     assert [str(variant.addresses.guest) for variant in first.variants] == ["192.0.2.10/24"] * 4
-    assert first == boot_test.BootTestJob(image, "raw", first.variants, units, 7, False, evidence)
+    assert first == BootTestJob(image, "raw", first.variants, units, 7, False, evidence)
     (variant,) = second.variants
     assert (variant.name, variant.memory, variant.processors) == ("uefi-ahci-e1000e", 1 << 30, 4)
     assert third.console_only is True

@@ -2,10 +2,11 @@
 
 import pytest
 from particle_os.boot import session
+from particle_os.boot.machines.variants import Variant
 from particle_os.boot.observation.verdict import Verdict
-from particle_os.boot.variants import Variant
 from particle_os.errors import InfrastructureError
-from particle_os.jobs import boot_test
+from particle_os.jobs.boot_tests import boot_test, series
+from particle_os.jobs.boot_tests.wanted import BootTestJob
 from particle_os.report.progress import Progress
 from particle_os.vm.accel import TCG
 
@@ -13,12 +14,14 @@ from particle_os.vm.accel import TCG
 def report(tmp_path, accelerate=lambda work, progress: TCG):
     image = tmp_path / "image.raw"
     image.touch()
-    test = boot_test.BootTestJob(image, "raw", (Variant("bios"), Variant("uefi")), ())
+    test = BootTestJob(image, "raw", (Variant("bios"), Variant("uefi")), ())
     return boot_test.run(test, accelerate, Progress([]))
 
 
-def passed(image, acceleration, *, variant, **options):
-    return Verdict(status="passed", firmware=variant.firmware, seconds=1.0, message="it is up")
+def passed(request, directory):
+    return Verdict(
+        status="passed", firmware=request.variant.firmware, seconds=1.0, message="it is up"
+    )
 
 
 def test_each_firmware_has_its_verdict(tmp_path, monkeypatch):
@@ -33,10 +36,10 @@ def test_each_firmware_has_its_verdict(tmp_path, monkeypatch):
 
 
 def test_a_failure_of_the_host_is_the_last_verdict(tmp_path, monkeypatch):
-    def boot(image, acceleration, *, variant, **options):
-        if variant.firmware == "uefi":
+    def boot(request, directory):
+        if request.variant.firmware == "uefi":
             raise InfrastructureError("QEMU is gone")
-        return passed(image, acceleration, variant=variant)
+        return passed(request, directory)
 
     monkeypatch.setattr(session, "boot", boot)
     found = report(tmp_path)
@@ -58,9 +61,10 @@ def test_a_host_without_an_accelerator_has_a_report_too(tmp_path, monkeypatch):
 
 
 def test_an_image_that_does_not_boot_is_rejected_without_a_failure(tmp_path, monkeypatch):
-    def boot(image, acceleration, *, variant, **options):
-        status = "passed" if variant.firmware == "bios" else "units-failed"
-        return Verdict(status=status, firmware=variant.firmware, seconds=1.0, message="so it is")
+    def boot(request, directory):
+        firmware = request.variant.firmware
+        status = "passed" if firmware == "bios" else "units-failed"
+        return Verdict(status=status, firmware=firmware, seconds=1.0, message="so it is")
 
     monkeypatch.setattr(session, "boot", boot)
     found = report(tmp_path)
@@ -88,8 +92,8 @@ def test_evidence_that_is_not_of_this_test_is_in_no_report(tmp_path, monkeypatch
     image.touch()
     place = evidence_of_others(tmp_path)
     if reason == "another user's":
-        monkeypatch.setattr(boot_test.Evidence, "clear", refuse)
-    test = boot_test.BootTestJob(image, "raw", (Variant(),), (), evidence=place)
+        monkeypatch.setattr(series.Evidence, "clear", refuse)
+    test = BootTestJob(image, "raw", (Variant(),), (), evidence=place)
     accelerate = refuse if reason == "no accelerator" else lambda work, progress: TCG
     found = boot_test.run(test, accelerate, Progress([]))
     assert found.failure.brief == reason

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot.extras import Extras
+from particle_os.boot.machines.extras import Extras
 from particle_os.errors import UsageError
 from particle_os.jobs import run_image
 from particle_os.vm.accel import TCG

@@ -310,10 +310,12 @@ def test_a_build_that_fails_before_its_stages_leaves_only_its_log(world):
     ("status", "expected"), [("passed", "passed"), ("timed-out", "not-booted")]
 )
 def test_a_boot_test_decides_what_becomes_of_the_image(world, monkeypatch, status, expected):
-    def boot(image, acceleration, *, variant, evidence, **options):
-        assert image.read_bytes() == CONTENT
-        assert evidence.image == Path("../../server.raw")
-        return Verdict(status=status, firmware=variant.firmware, seconds=1.0, message="seen")
+    def boot(request, directory):
+        assert request.image.read_bytes() == CONTENT
+        assert request.evidence.image == Path("../../server.raw")
+        return Verdict(
+            status=status, firmware=request.variant.firmware, seconds=1.0, message="seen"
+        )
 
     monkeypatch.setattr(session, "boot", boot)
     result = built(world, boot_test=True)
@@ -323,8 +325,8 @@ def test_a_boot_test_decides_what_becomes_of_the_image(world, monkeypatch, statu
 
 
 def test_the_goss_file_of_a_recipe_reaches_the_boot_test(world, monkeypatch):
-    def boot(image, acceleration, *, goss, testinfra, **options):
-        asked.append((goss, testinfra))
+    def boot(request, directory):
+        asked.append((request.goss, request.testinfra))
         return Verdict(status="passed", seconds=1.0, message="seen")
 
     asked = []
@@ -340,7 +342,7 @@ def test_the_goss_file_of_a_recipe_reaches_the_boot_test(world, monkeypatch):
 
 
 def test_a_host_that_fails_in_the_boot_test_fails_the_build(world, monkeypatch):
-    def boot(image, acceleration, **options):
+    def boot(request, directory):
         raise InfrastructureError("QEMU is gone")
 
     monkeypatch.setattr(session, "boot", boot)

@@ -2,7 +2,7 @@
 
 import pytest
 from particle_os.errors import InvalidDocument
-from particle_os.jobs.boot_test import BootTestJob
+from particle_os.jobs.boot_tests.wanted import BootTestJob
 from particle_os.recipe import loading
 from particle_os.recipe.passes.structure import GOSS_BYTES
 

@@ -10,7 +10,7 @@ from particle_agent.contract.needs import Need
 from particle_agent.contract.options import Between, Options, SecretName, Text, refuse
 from particle_agent.contract.wire import OutputName
 from particle_agent.disk import boot
-from particle_agent.ostree import boot_success, commit, initramfs
+from particle_agent.ostree import boot_counting, commit, initramfs
 from particle_agent.ostree.commit_record import CHECKSUM
 from particle_agent.ostree.remote import Remote
 from particle_agent.stages.base import StageOptions
@@ -86,8 +86,7 @@ class Ostree(StageOptions):
         yield boot.kernel_need()
         yield boot.init_need()
         yield from initramfs.package_needs()
-        if self.boot_counting:
-            yield boot_success.need()
+        yield boot_counting.need()
 
     def run(self, target: Target) -> None:
         commit.make(

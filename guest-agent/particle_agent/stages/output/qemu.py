@@ -19,7 +19,7 @@ from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer, check_mount_points
-from particle_agent.ostree import publication, sysroot
+from particle_agent.ostree import boot_counting, publication, sysroot
 from particle_agent.ostree.boot_menu import DeploymentGrub
 from particle_agent.ostree.commit_record import CommitRecord
 from particle_agent.stages.base import StageOptions
@@ -161,10 +161,11 @@ class Qemu(StageOptions):
 
     def _deploy(self, target: Target, record: CommitRecord) -> None:
         """Writes a disk that boots the commit of the stage `ostree`."""
-        loader = DeploymentGrub(self.partition_table, counted_boots=record.counted_boots)
+        loader = DeploymentGrub(self.partition_table)
         ids, parts = Identifiers(target), self._parts(loader)
         loader.check(target)
         line = boot.command_line(target, ids["root file system"], writable=True)
+        line = boot_counting.arguments(line)
         kernel = InstalledKernel(record.kernel, "", "")
         loader.prepare(target, self._booting(kernel, line, parts, ids))
         system = sysroot.make(target, record, line.split())

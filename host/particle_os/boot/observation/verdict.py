@@ -27,8 +27,16 @@ BootStatus = Literal[
     "units-failed",
     "checks-failed",
     "timed-out",
+    # An update of an OSTree system, or the return from it.
+    "upgrade-failed",
+    "rollback-failed",
+    "fallback-failed",
     "infrastructure",
 ]
+# The boots of the tests of an update: the parent's system, which takes the new commit; the new
+# version; the parent's version again. Then the image, which takes an update that is bad, and the
+# image again, after the bad update was left.
+UpdateStep = Literal["parent", "upgrade", "rollback", "bad-update", "fallback"]
 SILENT = (
     "; the kernel prints nothing on the serial console (console=ttyS0), and its screen shows none "
     "of the known failures. The picture of the screen may show more: --evidence"
@@ -45,9 +53,9 @@ LAST_SEEN = {
 Outcome = tuple[BootStatus, str]
 
 
-def machine_name(firmware: Firmware, devices: str) -> str:
-    """Returns the name of a machine in results, and of its directory of evidence."""
-    return f"{firmware}-{devices}" if devices else firmware
+def machine_name(firmware: Firmware, devices: str, step: UpdateStep | None = None) -> str:
+    """Returns the name of a boot in results, and of its directory of evidence."""
+    return "-".join(filter(None, (firmware, devices, step)))
 
 
 class CheckResult(pydantic.BaseModel):
@@ -69,6 +77,8 @@ class Verdict(pydantic.BaseModel):
     firmware: Firmware = "bios"
     # What sets the machine apart from the usual one, such as nvme-e1000e; empty for the usual one.
     devices: str = ""
+    # The boot's place in the test of an update; None for the boot of the image as it is.
+    step: UpdateStep | None = None
     seconds: float
     message: str
     # Seconds until each phase appeared; after a restart, the phases of the last start.
@@ -85,8 +95,8 @@ class Verdict(pydantic.BaseModel):
 
     @property
     def machine(self) -> str:
-        """The name of the machine: the firmware, and what else is not usual."""
-        return machine_name(self.firmware, self.devices)
+        """The name of the boot: the firmware, what else is not usual, the step of an update."""
+        return machine_name(self.firmware, self.devices, self.step)
 
     @property
     def passed(self) -> bool:
@@ -123,12 +133,13 @@ class Observation:
     def passed(self) -> bool:
         return self.status == "passed"
 
-    def verdict(self, firmware: Firmware, devices: str) -> Verdict:
+    def verdict(self, firmware: Firmware, devices: str, step: UpdateStep | None = None) -> Verdict:
         """Returns the verdict on the image that was booted under `firmware` with `devices`."""
         return Verdict(
             status=self.status,
             firmware=firmware,
             devices=devices,
+            step=step,
             seconds=self.seconds,
             message=self.message,
             phases=dict(self.progress.phases),

@@ -60,7 +60,8 @@ class Watch:
     """One boot under observation.
 
     Times are in seconds since `started`, a time of the monotonic clock. `memory` is the machine's
-    memory in bytes. With `console_only`, a login prompt ends the wait.
+    memory in bytes. With `console_only`, a login prompt ends the wait. A machine that restarts more
+    than `most_restarts` times has failed.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Watch:
         memory: int,
         uefi: bool = False,
         console_only: bool = False,
+        most_restarts: int = RESTARTS,
     ) -> None:
         self.phases: dict[str, float] = {}
         self.restarts = 0
@@ -94,6 +96,7 @@ class Watch:
         self._on_phase = on_phase
         self._uefi = uefi
         self._console_only = console_only
+        self._most_restarts = most_restarts
         self._phase = -1
         self._window = b""
         self._suspicion = Suspicion()
@@ -307,7 +310,7 @@ class Watch:
             return self._suspicion.believed(self._phase)
         self.restarts = restarts
         self._begin_again()
-        if self.restarts <= RESTARTS:
+        if self.restarts <= self._most_restarts:
             return None
         seconds = time.monotonic() - self._started
         times = f"{self.restarts} times within {seconds:.0f} s"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from particle_agent.contract.values import bytes_of
 
-from particle_os.boot.extras import SEED, seed_disk
+from particle_os.boot.machines.extras import SEED, seed_disk
 from particle_os.boot.observation.verdict import machine_name
 from particle_os.recipe.boot_options import Devices, StaticAddress
 from particle_os.vm import firmware as firmwares

@@ -1,0 +1,157 @@
+"""Counts the boots of an update: units of the running system, and GRUB's environment block.
+
+An update is good when boot-complete.target is reached (systemd.special(7)): units of health checks
+are required by this target. If it cannot be reached, the machine restarts until the counted boots
+are used up; GRUB then returns to the version before the update (see `boot_menu`).
+
+The counting belongs to the update, which names its number of boots. The version that runs sets the
+counter when it shuts down: by then every way to another version has changed the menu.
+"""
+
+from __future__ import annotations
+
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
+from particle_agent.contract.values import COUNTED_BOOTS
+from particle_agent.ostree.boot_menu import BLOCK, install_generator
+from particle_agent.target.target import Target
+
+EDITOR = "/usr/bin/grub-editenv"
+UNITS = "/usr/lib/systemd/system"
+PROGRAMS = "/usr/lib/particle-os"
+# A job that waits for a health check which never ends fails after so many seconds.
+LIMIT_SECONDS = 900
+# After so many seconds, a kernel that panics, and an initramfs that finds no root, restart.
+PANIC_ARGUMENT = "panic=10"
+SUCCESS, COUNT, FAILURE = (
+    f"particle-os-boot-{name}.service" for name in ("success", "count", "failure")
+)
+UNIT_TEXTS = {
+    f"{UNITS}/{SUCCESS}": f"""\
+[Unit]
+Description=Keep the version that has booted
+Documentation=man:ostree-admin-set-default(1)
+Requires=boot-complete.target
+After=boot-complete.target
+OnFailure={FAILURE}
+JobTimeoutSec={LIMIT_SECONDS}
+ConditionPathExists=/run/ostree-booted
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={PROGRAMS}/boot-success
+
+[Install]
+WantedBy=multi-user.target
+""",
+    # A service that stops after ostree-finalize-staged.service, which deploys a staged update.
+    f"{UNITS}/{COUNT}": f"""\
+[Unit]
+Description=Count the boots of an update
+DefaultDependencies=no
+ConditionPathExists=/run/ostree-booted
+RequiresMountsFor=/sysroot /boot
+After=local-fs.target
+Before=basic.target ostree-finalize-staged.service final.target
+Conflicts=final.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=true
+ExecStop={PROGRAMS}/boot-count
+
+[Install]
+WantedBy=multi-user.target
+""",
+    f"{UNITS}/{FAILURE}": f"""\
+[Unit]
+Description=Restart the machine when an update does not succeed
+DefaultDependencies=no
+ConditionPathExists=/run/ostree-booted
+
+[Service]
+Type=oneshot
+ExecStart={PROGRAMS}/boot-failure
+""",
+    # No health check runs in emergency mode.
+    f"{UNITS}/emergency.target.d/particle-os-boot-failure.conf": f"[Unit]\nWants={FAILURE}\n",
+}
+# After a return, the version that runs is the second entry of the menu.
+SUCCESS_SCRIPT = f"""\
+#!/bin/sh
+set -eu
+if {EDITOR} {BLOCK} list | grep -qx boot_fallback=1; then
+	ostree admin set-default 1
+	echo 'The new version did not start; the version before it is the default again.'
+fi
+{EDITOR} {BLOCK} set boot_success=1
+{EDITOR} {BLOCK} unset boot_counter boot_fallback
+"""
+# After a return there is no other version, and the machine stays for its administrator.
+FAILURE_SCRIPT = f"""\
+#!/bin/sh
+set -eu
+state=$({EDITOR} {BLOCK} list)
+if echo "$state" | grep -qx boot_success=0 && ! echo "$state" | grep -qx boot_fallback=1; then
+	echo 'The update has not succeeded; restarting.'
+	systemctl --no-block reboot
+fi
+"""
+COUNT_SCRIPT = f"""\
+#!/bin/sh
+# Sets the counter when the next boot starts another version than the one that runs.
+set -eu
+entries=/boot/loader/entries
+first=$(ls -v -r "$entries" | head -n 1)
+next=
+for word in $(sed -n 's/^options //p' "$entries/$first"); do
+	case $word in
+	ostree=*) next=$(readlink -f "/sysroot${{word#ostree=}}") ;;
+	esac
+done
+# OSTree marks the deployment that runs. The kernel's command line may name a link that is gone.
+if ostree admin status | grep -q "^[*] [^ ]* ${{next##*/}}"; then exit 0; fi
+boots=0
+[ ! -s "$next{COUNTED_BOOTS}" ] || read -r boots <"$next{COUNTED_BOOTS}" || :
+case $boots in
+[1-9])
+	{EDITOR} {BLOCK} set boot_counter="$boots" boot_success=0
+	{EDITOR} {BLOCK} unset boot_fallback
+	;;
+*) {EDITOR} {BLOCK} unset boot_counter boot_success boot_fallback ;;
+esac
+"""
+SCRIPTS = {
+    f"{PROGRAMS}/boot-success": SUCCESS_SCRIPT,
+    f"{PROGRAMS}/boot-failure": FAILURE_SCRIPT,
+    f"{PROGRAMS}/boot-count": COUNT_SCRIPT,
+}
+
+
+def need() -> Need:
+    """The need of counting: the editor of GRUB's environment block."""
+    return needs.package("grub2-common", EDITOR, "boot-counting", "boot-counting")
+
+
+def install(target: Target, boots: int) -> None:
+    """Installs what writes the menu and counts. This version gets `boots` tries; 0: no count.
+
+    A version without a count still counts the boots of the next one.
+    """
+    install_generator(target)
+    target.write(COUNTED_BOOTS, f"{boots}\n")
+    for place, text in UNIT_TEXTS.items():
+        target.write(place, text)
+    for place, text in SCRIPTS.items():
+        target.write(place, text, mode=0o755)
+    for unit in (SUCCESS, COUNT):
+        target.symlink(f"{UNITS}/multi-user.target.wants/{unit}", f"../{unit}")
+
+
+def arguments(line: str) -> str:
+    """The kernel's command line, with what lets a kernel that panics count as a failed boot."""
+    if any(word.startswith("panic=") for word in line.split()):
+        return line
+    return f"{line} {PANIC_ARGUMENT}"
