@@ -213,9 +213,10 @@ class PackagesAnswer:
     refused: str | None = None
 
 
-# The disks that receive results: the image, or the archive of a system; an OSTree repository; and
-# the public key of its signatures. They are the serial numbers of the disks, too.
-OutputName = Literal["output", "repository", "key"]
+# The disks that receive results: the image, or the archive of a system; an OSTree repository; the
+# public key of its signatures; and, for the test of an update, a disk with the parent's system and
+# one with the repository. They are the serial numbers of the disks, too.
+OutputName = Literal["output", "repository", "key", "parent", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)

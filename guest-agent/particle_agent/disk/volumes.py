@@ -38,7 +38,8 @@ class Volume:
     """A partition with a file system.
 
     `mount` is its mount point in the running system. `content` is the size of its files in bytes of
-    whole blocks, and `inodes` the number of files. `size` is in bytes.
+    whole blocks, and `inodes` the number of files. `spare` is the size of the files that an update
+    adds before it removes others. `size` is in bytes.
     """
 
     name: Name
@@ -48,6 +49,7 @@ class Volume:
     active: bool = False
     content: int = 0
     inodes: int = 0
+    spare: int = 0
     size: int = 0
 
     @property
@@ -70,7 +72,8 @@ class Volume:
     def roomy(self) -> int:
         """A size in bytes with space for updates. Volumes other than root only get kernels."""
         if self.name == "root":
-            return max(self.least, _whole(self.content + self.content // 4 + 94 * MIB))
+            content = self.content + self.spare
+            return max(self.least, _whole(content + content // 4 + 94 * MIB))
         if self.kind == "none":
             return self.least
         updates = _whole(3 * self.content + 32 * MIB)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from particle_agent.contract.wire import OutputName
 from particle_agent.disk import copied, ext4, vfat, volumes
 from particle_agent.disk.boot import BootLoader
 from particle_agent.disk.extlinux import DIRECTORY
@@ -25,13 +26,17 @@ FIND_SECONDS = 300
 
 @dataclass(frozen=True)
 class DiskLayout:
-    """The wanted layout of the disk. `size` is a `DiskSize`; `swap` is in bytes."""
+    """The wanted layout of the disk. `size` is a `DiskSize`; `swap` is in bytes.
+
+    A disk `for_updates` has room for a second copy of the system.
+    """
 
     table: DiskLabel
     file_system: Literal["ext4", "xfs", "btrfs"]
     size: str
     swap: int
     for_extlinux: bool
+    for_updates: bool = False
 
     @property
     def shrunk(self) -> bool:
@@ -52,8 +57,10 @@ class Writer:
         parts: Sequence[Volume],
         ids: Identifiers,
         *,
+        disk: OutputName = "output",
         immutable: Sequence[str] = (),
     ) -> None:
+        self._name = disk
         self._immutable = immutable
         self._target = target
         self._layout = layout
@@ -103,7 +110,7 @@ class Writer:
 
     def report_finished(self) -> None:
         """Reports to the host that the disk is finished."""
-        self._target.reporter.disk_written(volumes.disk_size(self._parts))
+        self._target.reporter.disk_written(volumes.disk_size(self._parts), self._name)
 
     def _shrunk(self, part: Volume) -> int:
         if part.kind == "ext4":
@@ -118,7 +125,8 @@ class Writer:
             return part
         content, inodes = _measure(self._trees[part.name])
         swap = self._layout.swap if part.name == "root" else 0
-        return replace(part, content=content + swap, inodes=inodes)
+        spare = content if part.name == "root" and self._layout.for_updates else 0
+        return replace(part, content=content + swap, inodes=inodes, spare=spare)
 
     def _make_swap(self) -> None:
         """Adds a sparse swap file to the tree. Only ext4 can allocate its blocks later."""
@@ -131,7 +139,7 @@ class Writer:
     def _partition(self) -> None:
         content = sum(part.content for part in self._parts) - self._layout.swap
         size = volumes.disk_size(self._parts)
-        self._disk = self._target.output_disk(size, content=min(content, size))
+        self._disk = self._target.output_disk(size, content=min(content, size), disk=self._name)
         volumes.partition(self._target, self._disk, self._layout.table, self._parts, self._ids)
 
     def _make_file_system(self, part: Volume, tree: Path) -> None:

@@ -374,6 +374,12 @@ class Target:
         self.reporter.disk_needed(size, content, disk)
         return wait_for_disk(disk, size, 60.0)
 
+    def has_output_disk(self, disk: wire.OutputName) -> bool:
+        """Whether the host wants what the disk is for."""
+        return any(
+            place.read_text().strip() == disk for place in Path("/sys/block").glob("*/serial")
+        )
+
 
 def wait_for_disk(serial: str, size: int, timeout: float) -> Path:
     """Waits for the disk with this serial number and size in bytes (0: any). Returns its device.

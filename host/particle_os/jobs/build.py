@@ -14,7 +14,7 @@ from particle_os.errors import (
     StageFailed,
 )
 from particle_os.jobs.boot_tests.series import BootSeries
-from particle_os.jobs.boot_tests.wanted import BootTestJob
+from particle_os.jobs.boot_tests.wanted import BootTestJob, UpdateDisks
 from particle_os.jobs.build_result import Observations, write_result
 from particle_os.jobs.delivery import Delivery, output_vanished
 from particle_os.jobs.execution.job import Job, open_job
@@ -121,6 +121,9 @@ class _Build(Execution):
         self.delivery = delivery
         self.disk = self.plan.loaded.disk
         self.seen = Observations()
+        self.update_disks: UpdateDisks | None = None
+        if self.plan.options.boot_test and self.plan.loaded.recipe.boot_test.upgrade:
+            self.update_disks = UpdateDisks.inside(job.work.path)
 
     def check_room(self) -> None:
         """Raises NotEnoughSpace also when the images have no room."""
@@ -130,7 +133,8 @@ class _Build(Execution):
     def make_disk(self) -> None:
         """Runs the stages in a VM, which verifies the disk; the disk becomes the first image."""
         more = self.delivery.more_outputs(self.plan.loaded.publishes)
-        with self.sandbox("build", self.delivery.file("raw"), more) as sandbox:
+        tested = {} if self.update_disks is None else self.update_disks.outputs
+        with self.sandbox("build", self.delivery.file("raw"), more | tested) as sandbox:
             heard = self.run_stages(sandbox, verify=True)
             accepted = self.plan.loaded.recipe.accepted_errors
             self.seen.verification = heard.findings.result().accepting(accepted)
@@ -142,6 +146,8 @@ class _Build(Execution):
             for name in more:
                 found = heard.output(name)
                 self.delivery.add_other(name, found.size, found.receive())
+            for name in tested:
+                heard.output(name).receive()
 
     def is_sound(self) -> bool:
         """Whether the disk has no error that the recipe does not accept."""
@@ -166,6 +172,7 @@ class _Build(Execution):
             variants(loaded.firmwares, wanted.devices, loaded.address, wanted.user_data),
             wanted.checks,
             goss=loaded.goss,
+            upgrade=self.update_disks,
             fallback=wanted.fallback,
         )
         series = BootSeries(

@@ -18,6 +18,7 @@ from particle_os.boot.observation.verdict import (
 )
 from particle_os.boot.request import BootRequest
 from particle_os.errors import DeadlineExceeded, printable
+from particle_os.recipe.checks.system import RebootCheck
 from particle_os.system.deadline import Deadline
 from particle_os.vm.accel import processors
 from particle_os.vm.console import QemuEnded
@@ -84,16 +85,26 @@ class UpdateBoots:
         make_overlay(self.overlay, self.request.image, self.request.format, deadline)
 
     def boot(
-        self, step: UpdateStep, failure: BootStatus, what: str, work: Work, *, restarts: int = 0
+        self,
+        step: UpdateStep,
+        failure: BootStatus,
+        what: str,
+        work: Work,
+        *,
+        checked: bool = False,
+        restarts: int = 0,
     ) -> Verdict:
         """Boots the next version, does `work` in it, and shuts it down.
 
-        A boot that does not pass has the status `failure`, and its message begins with `what`. The
-        machine may restart `restarts` times more than usual. Raises as `session.boot`.
+        With `checked`, all checks must hold. A boot that does not pass has the status `failure`,
+        and its message begins with `what`. The machine may restart `restarts` times more than
+        usual. Raises as `session.boot`.
         """
         evidence = self.evidence(step)
         evidence.clear()
         request = self._request(evidence, step, failure, work, restarts)
+        if not checked:
+            request = replace(request, checks=(), goss=None, testinfra=None)
         with self.shown(step):
             found = boot_once(request, self.overlay, self.directory / step, shut_down=True)
         if not found.passed and found.status != failure:
@@ -126,6 +137,8 @@ class UpdateBoots:
 
         return replace(
             request,
+            # Each step is a new boot.
+            checks=[check for check in request.checks if not isinstance(check, RebootCheck)],
             evidence=evidence,
             step=step,
             errand=errand,

@@ -73,7 +73,7 @@ def upgrade(boots: UpdateBoots) -> Iterator[Verdict]:
     yield first
     if not first.passed:
         return
-    second = boots.boot("upgrade", "upgrade-failed", "the new version", go_back)
+    second = boots.boot("upgrade", "upgrade-failed", "the new version", go_back, checked=True)
     yield second
     if second.passed:
         yield boots.boot("rollback", "rollback-failed", "the return to the parent", look)
@@ -106,7 +106,7 @@ def fallback(boots: UpdateBoots) -> Iterator[Verdict]:
     if not first.passed:
         return
     what = "the return from a bad update"
-    second = boots.boot("fallback", "fallback-failed", what, look, restarts=counted)
+    second = boots.boot("fallback", "fallback-failed", what, look, checked=True, restarts=counted)
     # A restart by the test, because of GRUB's clock, takes one of the counted boots.
     starts = second.restarts + second.new_starts
     if second.passed and starts != counted:

@@ -24,6 +24,16 @@ class UpdateDisks:
     parent: Path
     update: Path
 
+    @classmethod
+    def inside(cls, directory: Path) -> UpdateDisks:
+        """The disks as files in a directory."""
+        return cls(directory / "parent.raw", directory / "update.raw")
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """The disks by the names of the output disks."""
+        return {"parent": self.parent, "update": self.update}
+
 
 @dataclass(frozen=True)
 class BootTestJob:

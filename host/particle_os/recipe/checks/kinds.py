@@ -12,6 +12,7 @@ from particle_agent.contract.options import kebab_case
 from particle_os.recipe.checks.base import BaseCheck
 from particle_os.recipe.checks.contents import CommandCheck, FileCheck, PackageCheck, UserCheck
 from particle_os.recipe.checks.network import HttpCheck, PortCheck
+from particle_os.recipe.checks.ostree import OstreeCheck
 from particle_os.recipe.checks.system import (
     BootTimeCheck,
     KernelArgumentCheck,
@@ -27,6 +28,7 @@ from particle_os.recipe.checks.system import (
 KINDS: tuple[type[BaseCheck], ...] = (
     UnitCheck, CommandCheck, FileCheck, PackageCheck, UserCheck, HttpCheck, PortCheck, MountCheck,
     KernelArgumentCheck, TimezoneCheck, LocaleCheck, BootTimeCheck, RebootCheck, MemoryCheck,
+    OstreeCheck,
 )  # fmt: skip
 
 
@@ -63,7 +65,8 @@ Check = Annotated[
     | Annotated[LocaleCheck, pydantic.Tag("check:locale")]
     | Annotated[BootTimeCheck, pydantic.Tag("check:systemd-analyze")]
     | Annotated[RebootCheck, pydantic.Tag("check:reboot")]
-    | Annotated[MemoryCheck, pydantic.Tag("check:memory")],
+    | Annotated[MemoryCheck, pydantic.Tag("check:memory")]
+    | Annotated[OstreeCheck, pydantic.Tag("check:ostree")],
     _Discriminator,
 ]
 

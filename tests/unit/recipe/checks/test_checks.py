@@ -11,6 +11,7 @@ from particle_os.recipe.checks.base import Reply
 from particle_os.recipe.checks.contents import CommandCheck, FileCheck, PackageCheck, UserCheck
 from particle_os.recipe.checks.kinds import KINDS
 from particle_os.recipe.checks.network import HttpCheck, PortCheck
+from particle_os.recipe.checks.ostree import ExpectedVersion, OstreeCheck
 from particle_os.recipe.checks.system import (
     BootTimeCheck,
     KernelArgumentCheck,
@@ -146,6 +147,46 @@ def test_a_finding_says_what_was_found():
     )
 
 
+STATUS = (
+    f"  debian {'b' * 64}.0 (pending)\n    Version: 3\n    origin refspec: origin:other\n"
+    f"* debian {'a' * 64}.0\n    Version: 2\n    origin refspec: origin:debian/edge\n"
+    '      Good signature from "Edge <edge@example.org>"\n'
+    f"  debian {'c' * 64}.0 (rollback)\n    Version: 1\n    origin refspec: origin:debian/edge\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "state", "detail"),
+    [
+        ({}, STATUS, "", f"2, commit {'a' * 64}"),
+        ({"ref": "debian/edge", "version": "2", "signed": True}, STATUS, "",
+         f"2, commit {'a' * 64}"),
+        ({"ref": "debian/desk"}, STATUS, "", "the machine follows debian/edge"),
+        ({"version": "1"}, STATUS, "", "the version is 2"),
+        ({"commit": "b" * 64}, STATUS, "", f"the commit is {'a' * 64}, not {'b' * 64}"),
+        ({"signed": True}, STATUS.replace("Good", "Bad"), "", "the commit has no good signature"),
+        # The signature of another version is no signature of this one.
+        ({"signed": True}, STATUS.replace("      Good", "  debian x.0\n      Good"), "",
+         "the commit has no good signature"),
+        ({}, STATUS, "/usr is writable\nthere is no machine ID\n",
+         "/usr is writable; there is no machine ID"),
+        ({}, STATUS.replace("*", " "), "", "no version of OSTree runs: "),
+        ({}, "", "", "no version of OSTree runs: "),
+        ({"ref": "x"}, f"* debian {'a' * 64}.0\n", "", "the machine follows nothing"),
+    ],
+)  # fmt: skip
+def test_the_version_of_an_ostree_system_is_judged(expected, status, state, detail):
+    check = OstreeCheck(ostree=ExpectedVersion(**expected))
+    found = check.judge([Reply(0, status), Reply(0, state)])
+    assert found.detail.startswith(detail)
+    assert found.holds is (detail == f"2, commit {'a' * 64}")
+
+
+def test_a_state_that_cannot_be_examined_is_no_good_state():
+    check = OstreeCheck(ostree=ExpectedVersion())
+    assert not check.judge([Reply(0, STATUS), Reply(None, "")]).holds
+
+
 @pytest.mark.parametrize("status", [124, 137])
 def test_a_status_of_its_own_is_no_lateness(status):
     check = CommandCheck(command=("x",), timeout=7)
@@ -207,6 +248,7 @@ checks:
   - locale: en_US.UTF-8
   - systemd-analyze: 30
   - reboot: true
+  - ostree: {ref: debian/edge}
   - memory: 512M
 """
 
