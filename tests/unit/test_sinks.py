@@ -57,6 +57,7 @@ SINKS = {
         "base/layout": "Layout.of_one_image Layout._extract _written _written.write",
         "base/suite": "_keep",
         "jobs/checkpoints": "Checkpoints._write",
+        "jobs/execution/input_disk": "_copy",
         "recipe/files/attachments": "Attachment.open _pack",
         "recipe/secrets": "_key",
         "sandbox/helper": "_make _split _write_kernel",

@@ -8,11 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from particle_agent.disk import boot
-from particle_agent.ostree import boot_counting, initramfs, machine_files, remote, tree
-from particle_agent.ostree.commit_record import KEY, CommitRecord, workshop
+from particle_agent.ostree import (
+    boot_counting,
+    history,
+    initramfs,
+    machine_files,
+    remote,
+    tree,
+)
 from particle_agent.ostree.remote import Remote
-from particle_agent.ostree.repository import REMOTE, OstreeRepository
-from particle_agent.ostree.signing import GpgKey, signing_key
+from particle_agent.ostree.repositories.commit_record import KEY, STATEROOT, CommitRecord, workshop
+from particle_agent.ostree.repositories.repository import REMOTE, OstreeRepository
+from particle_agent.ostree.repositories.signing import GpgKey, signing_key
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
@@ -29,30 +36,39 @@ class CommitPlan:
     publishes: tuple[str, ...]
     remote: Remote | None
     gpg_secret: str | None
+    has_parent: bool
 
 
 def make(target: Target, plan: CommitPlan) -> None:
     """Turns the target into a commit, and writes its record for the stage of the disk."""
+    with _key(target, plan) as key:
+        before = None
+        if plan.has_parent:
+            before = history.begin(target, plan.ref, plan.stateroot, key)
+        _make(target, plan, key, before)
+
+
+def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | None) -> None:
     kernel = boot.newest_kernel(target)
     initramfs.make(target, kernel.version)
     tree.move_kernel(target, kernel.version)
     boot_counting.install(target, plan.counted_boots)
     generalize.run(target)
-    with _key(target, plan) as key:
-        if plan.remote is not None:
-            public = None if key is None else key.public
-            remote.write(target, REMOTE, plan.remote, plan.ref, public)
-        with target.mounted(target.root, "--bind") as place:
-            generalize.empty(place, tree.HIDDEN)
-        tree.convert(target)
-        machine_files.write_rules(target)
-        checksum = _commit(target, plan, key)
+    if plan.remote is not None:
+        public = None if key is None else key.public
+        remote.write(target, REMOTE, plan.remote, plan.ref, public)
+    with target.mounted(target.root, "--bind") as place:
+        generalize.empty(place, tree.HIDDEN)
+    tree.convert(target)
+    machine_files.write_rules(target)
+    checksum = _commit(target, plan, key, before)
     CommitRecord(
         ref=plan.ref,
         checksum=checksum,
         stateroot=plan.stateroot,
         kernel=kernel.version,
         publishes=plan.publishes,
+        parent=before,
     ).write(target)
     target.reporter.note(f"the commit of {plan.ref} is {checksum}")
 
@@ -66,10 +82,12 @@ def _key(target: Target, plan: CommitPlan) -> Iterator[GpgKey | None]:
         yield key
 
 
-def _commit(target: Target, plan: CommitPlan, key: GpgKey | None) -> str:
+def _commit(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | None) -> str:
     repository = OstreeRepository(target, workshop(target) / "repository")
     repository.create("bare")
-    arguments = ["--bootable"]
+    arguments = ["--bootable", f"--add-metadata-string={STATEROOT}={plan.stateroot}"]
+    if before is not None:
+        arguments.append(f"--parent={before}")
     if plan.version is not None:
         arguments.append(f"--add-metadata-string=version={plan.version}")
     if plan.subject is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from particle_agent.errors import StageError
 from particle_agent.ostree.boot_menu import GENERATOR_TEXT, VARIABLE
-from particle_agent.ostree.commit_record import CommitRecord, workshop
-from particle_agent.ostree.repository import REMOTE, OstreeRepository
+from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
+from particle_agent.ostree.repositories.repository import REMOTE, OstreeRepository
 from particle_agent.target.target import Target
 
 

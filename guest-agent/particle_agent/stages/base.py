@@ -107,6 +107,11 @@ class StageOptions(Options):
         return ()
 
     @property
+    def input_disk(self) -> str | None:
+        """The reference to the attached file that the stage reads from `wire.INPUT_DISK`."""
+        return None
+
+    @property
     def label(self) -> str:
         """The stage's name in messages. It is not escaped for terminals."""
         return f"{self.name} ({self.type})" if self.name else self.type

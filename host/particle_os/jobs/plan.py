@@ -125,6 +125,11 @@ class Plan:
         made_here = self.base_reference.startswith("mmdebstrap:")
         return self.options.mirror is not None and made_here and not own
 
+    @property
+    def input_disks(self) -> frozenset[str]:
+        """The references to the files that stages read from a disk."""
+        return frozenset(stage.input_disk for stage in self.stages if stage.input_disk)
+
     def secrets_of(self, first: int) -> dict[str, bytes]:
         """The secrets that the stages from `first` on need."""
         wanted = {str(s.file) for stage in self.stages[first:] for s in stage.secrets}

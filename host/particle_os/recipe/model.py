@@ -140,8 +140,10 @@ class LoadedRecipe:
 
     @property
     def attached_bytes(self) -> int:
-        """The size of all files that the stages name."""
-        return sum(a.size for attachments in self.attachments for a in attachments)
+        """The size of all files that the stages name, and read in the memory of the VM."""
+        on_disks = {stage.input_disk for stage in self.recipe.stages}
+        found = (a for attachments in self.attachments for a in attachments)
+        return sum(a.size for a in found if a.reference not in on_disks)
 
     @property
     def included(self) -> dict[str, str]:

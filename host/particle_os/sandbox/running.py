@@ -173,13 +173,15 @@ def running_sandbox(
     layers: Sequence[Path] = (),
     inspected: Disk | None = None,
     more_outputs: Mapping[str, Path] = MappingProxyType({}),
+    inputs: Mapping[str, Path] = MappingProxyType({}),
     plain: bool = False,
 ) -> Iterator[Sandbox]:
     """Runs a helper VM until the context ends; only the output disks remain of it.
 
     `directory` is the VM's own. The scratch disk is empty, or an overlay over the frozen disks
-    `layers`, the lowest first. The disk `inspected` replaces the packages disk. With `plain` the
-    machine always boots, and no agent waits in it for orders. `note` receives remarks for the user.
+    `layers`, the lowest first. The disk `inspected` replaces the packages disk. The VM reads the
+    disks `inputs`, files by their serial numbers. With `plain` the machine always boots, and no
+    agent waits in it for orders. `note` receives remarks for the user.
     The VM reaches no network until `Sandbox.connect_outside`.
     """
     directory.mkdir(mode=0o700)
@@ -193,6 +195,7 @@ def running_sandbox(
         outputs[0],
         inspected or Disk(packages, "raw", "packages", read_only=True),
         *outputs[1:],
+        *(Disk(path, "raw", name, read_only=True) for name, path in inputs.items()),
     )
     spec = _machine(helper, acceleration, resources, disks)
     program = pack()

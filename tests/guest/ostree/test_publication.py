@@ -5,9 +5,9 @@ import struct
 import tarfile
 
 import pytest
-from particle_agent.ostree import publication
-from particle_agent.ostree.commit_record import CommitRecord, workshop
-from particle_agent.ostree.publication import MODIFIED
+from particle_agent.ostree.repositories import publication
+from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
+from particle_agent.ostree.repositories.publication import MODIFIED
 
 RECORD = CommitRecord("edge", "0" * 64, "debian", "6.12", ("repository",))
 NOW = 1_800_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from particle_agent.errors import StageError
-from particle_agent.ostree import signing
+from particle_agent.ostree.repositories import signing
 from particle_agent.target.target import SECRETS, Target
 
 NEEDS_GPG = pytest.mark.skipif(shutil.which("gpg") is None, reason="no gpg")

@@ -32,8 +32,13 @@ def asked(tmp_path, monkeypatch):
     return calls
 
 
-def fetch_all(*wanted, attached=0):
-    plan = SimpleNamespace(memory=MEMORY, loaded=SimpleNamespace(attached_bytes=attached))
+def fetch_all(*wanted, attached=0, on_disks=()):
+    plan = SimpleNamespace(
+        memory=MEMORY,
+        loaded=SimpleNamespace(attached_bytes=attached),
+        input_disks=on_disks,
+        options=SimpleNamespace(scratch=40_000),
+    )
     progress = SimpleNamespace(phase=lambda name: nullcontext(), line=print)
     work = SimpleNamespace(path=Path("/work"))
     job = SimpleNamespace(plan=plan, progress=progress, work=work, note=print)
@@ -59,6 +64,11 @@ def test_downloads_and_attached_files_share_a_quarter_of_the_memory(asked):
     with pytest.raises(UsageError, match="have 1001 bytes; they may fill a quarter") as raised:
         fetch_all(ONE, OTHER, attached=401)
     assert "--memory" in raised.value.hint
+
+
+def test_a_file_on_a_disk_takes_no_memory(asked):
+    fetch_all(ONE, OTHER, attached=700, on_disks=[ONE.reference])
+    assert [options["limit"] for options in asked] == [10_000, 300]
 
 
 def test_a_download_that_vanishes_is_told_with_its_url(asked, tmp_path):

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import Between, Options, SecretName, Text, refuse
+from particle_agent.contract.options import Between, HostTree, Options, SecretName, Text, refuse
+from particle_agent.contract.values import Download
 from particle_agent.contract.wire import OutputName
 from particle_agent.disk import boot
 from particle_agent.ostree import boot_counting, commit, initramfs
-from particle_agent.ostree.commit_record import CHECKSUM
 from particle_agent.ostree.remote import Remote
+from particle_agent.ostree.repositories.commit_record import CHECKSUM
 from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
@@ -56,6 +57,11 @@ class Ostree(StageOptions):
     """The version of this commit, as the boot menu and `ostree admin status` show it."""
     subject: OneLine | None = None
     """One line for `ostree log`."""
+    parent: HostTree | None = None
+    """The version before this one: NAME.ostree.tar of an earlier build, or a directory with its
+    content. Its commit of `ref` becomes the parent of the new one, and both are published."""
+    parent_download: Download | None = None
+    """The version before this one, as a NAME.ostree.tar that the host fetches."""
     sign: Sign | None = None
     """The signature of the commit. Its public key is part of the commit, and is published as
     NAME.ostree.gpg."""
@@ -71,6 +77,8 @@ class Ostree(StageOptions):
     def __post_init__(self) -> None:
         if CHECKSUM.fullmatch(self.ref.lower()):
             refuse([(("ref",), "ref: it looks like the checksum of a commit")])
+        if self.parent is not None and self.parent_download is not None:
+            refuse([(("parent-download",), "parent-download: the commit has a 'parent' already")])
         if self.sign and self.sign.gpg_secret not in {secret.name for secret in self.secrets}:
             place = ("sign", "gpg-secret")
             refuse([(place, f"gpg-secret: 'secrets' names no '{self.sign.gpg_secret}'")])
@@ -81,6 +89,10 @@ class Ostree(StageOptions):
     @property
     def publishes(self) -> tuple[OutputName, ...]:
         return (*self.publish, "key") if self.sign else self.publish
+
+    @property
+    def input_disk(self) -> str | None:
+        return self.parent_download.reference if self.parent_download else self.parent
 
     def needs(self) -> Iterator[Need]:
         yield boot.kernel_need()
@@ -100,5 +112,6 @@ class Ostree(StageOptions):
                 publishes=self.publishes,
                 remote=self.remote,
                 gpg_secret=self.sign.gpg_secret if self.sign else None,
+                has_parent=self.input_disk is not None,
             ),
         )

@@ -19,9 +19,10 @@ from particle_agent.disk.identity import Identifiers
 from particle_agent.disk.systemd_boot import SystemdBoot
 from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer, check_mount_points
-from particle_agent.ostree import boot_counting, publication, sysroot
+from particle_agent.ostree import boot_counting, sysroot
 from particle_agent.ostree.boot_menu import DeploymentGrub
-from particle_agent.ostree.commit_record import CommitRecord
+from particle_agent.ostree.repositories import publication
+from particle_agent.ostree.repositories.commit_record import CommitRecord
 from particle_agent.stages.base import StageOptions
 from particle_agent.system import first_boots, generalize
 from particle_agent.target.target import Target

@@ -10,6 +10,7 @@ from particle_agent.contract.values import Download, downloads
 from particle_os.apt import proxy
 from particle_os.apt.download import fetch, path_of
 from particle_os.errors import InfrastructureError
+from particle_os.jobs.execution.input_disk import most_input
 from particle_os.jobs.execution.job import Job
 from particle_os.jobs.plan import check_attached, most_attached
 from particle_os.sandbox.running import Sandbox
@@ -34,17 +35,18 @@ def fetch_all(wanted: Sequence[Download], job: Job, deadline: Deadline) -> None:
     needed = plan.loaded.attached_bytes
     with job.progress.phase("downloads"):
         for download in wanted:
+            on_disk = download.reference in plan.input_disks
             place = fetch(
                 download,
                 cache=cache_directory(),
                 work=job.work.path,
-                limit=most_attached(plan.memory) - needed,
+                limit=most_input(plan) if on_disk else most_attached(plan.memory) - needed,
                 proxies=proxy.of_environment(),
                 deadline=deadline,
                 log=job.progress.line,
                 note=job.note,
             )
-            needed += place.stat().st_size
+            needed += 0 if on_disk else place.stat().st_size
             check_attached(needed, plan.memory)
 
 

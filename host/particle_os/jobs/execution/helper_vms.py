@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from particle_os.jobs.execution import input_disk
 from particle_os.jobs.execution.job import Job
 from particle_os.jobs.plan import Plan
 from particle_os.report.results import HelperResult
@@ -46,8 +47,13 @@ class HelperVms:
         output: Path,
         layers: Sequence[Path] = (),
         more_outputs: Mapping[str, Path] = MappingProxyType({}),
+        stages_from: int | None = None,
     ) -> Iterator[Sandbox]:
-        """Starts a VM with the output disks, and a scratch disk over `layers`."""
+        """Starts a VM with the output disks, and a scratch disk over `layers`.
+
+        It has the disk that the stages from `stages_from` on read; with None there is no such disk.
+        """
+        inputs = input_disk.make(self.job, stages_from) if stages_from is not None else {}
         with ExitStack() as stack:
             with self.job.progress.phase(f"start VM for the {purpose}"):
                 sandbox = stack.enter_context(
@@ -62,6 +68,7 @@ class HelperVms:
                         note=self.job.note,
                         layers=layers,
                         more_outputs=more_outputs,
+                        inputs=inputs,
                         plain=self.job.plan.options.plain,
                     )
                 )

@@ -62,7 +62,8 @@ class Execution:
         self.fetch_base()
         downloads.fetch_all(self._downloads(), self.job, self.deadline)
         self.check_room()
-        with self.prepared.vms.start(purpose, output, self.chain.layers, more_outputs) as sandbox:
+        layers, first = self.chain.layers, self.stages.done
+        with self.prepared.vms.start(purpose, output, layers, more_outputs, first) as sandbox:
             if not self.chain.drop_damaged():
                 self.push_base(sandbox)
                 self.push_files(sandbox)
@@ -116,8 +117,11 @@ class Execution:
     def push_files(self, sandbox: Sandbox) -> None:
         """Copies the host files and the secrets of the remaining stages into the VM."""
         sandbox.agent.hold(self.plan.secrets_of(self.stages.done), self.deadline)
-        downloads.push(self._downloads(), sandbox, self.deadline)
+        small = [d for d in self._downloads() if d.reference not in self.plan.input_disks]
+        downloads.push(small, sandbox, self.deadline)
         for attachment in dict.fromkeys(self._attachments()):
+            if attachment.reference in self.plan.input_disks:
+                continue
             name = attachment.reference.partition(":")[2]
             try:
                 with attachment.open(self.job.work.path) as data:

@@ -11,7 +11,7 @@ from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.contract.options import Faults
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.ostree import boot_menu, initramfs, tree
-from particle_agent.ostree.commit_record import CommitRecord, workshop
+from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
 
@@ -143,6 +143,7 @@ def test_the_commit_has_what_the_recipe_says(debian):
         f"--branch={REF}",
         "--timestamp=@1000000000",
         "--bootable",
+        "--add-metadata-string=particle-os.stateroot=debian",
         "--add-metadata-string=version=13.1 'x' -y",
         "--subject=--tree=ref=x",
         str(debian.root),

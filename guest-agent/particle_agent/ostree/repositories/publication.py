@@ -5,14 +5,12 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from particle_agent.ostree.commit_record import KEY, CommitRecord, workshop
-from particle_agent.ostree.repository import OstreeRepository
+from particle_agent.ostree.repositories.commit_record import KEY, CommitRecord, workshop
+from particle_agent.ostree.repositories.repository import OstreeRepository, archive
 from particle_agent.system import tarball
 from particle_agent.system.tarball import MIB
 from particle_agent.target.target import Target
 
-# ostree.repo-config(5). The level of zlib; files in a repository are compressed one by one.
-LEVEL = 1
 # ostree.summary(5) has it as a key.
 MODIFIED = b"ostree.summary.last-modified\0"
 # The owners and times of the files of a repository mean nothing; these make the archive the same.
@@ -37,9 +35,7 @@ def _write_key(target: Target) -> None:
 
 
 def _write_repository(target: Target, record: CommitRecord) -> None:
-    repository = OstreeRepository(target, workshop(target) / "archive")
-    repository.create("archive")
-    repository.run("config", "set", "archive.zlib-level", str(LEVEL))
+    repository = archive(target)
     repository.pull(OstreeRepository(target, workshop(target) / "repository"), record.ref)
     repository.run("summary", "--update")
     if target.source_date is not None:

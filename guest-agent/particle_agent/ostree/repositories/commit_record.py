@@ -11,18 +11,24 @@ from particle_agent.target.target import Target
 
 # The public key of the signatures, in the workshop.
 KEY = "key.gpg"
+# The key of the commit's metadata that names the stateroot, which no other part of it does.
+STATEROOT = "particle-os.stateroot"
 CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """A commit in the repository `repository` of the scratch disk."""
+    """A commit in the repository `repository` of the scratch disk.
+
+    `parent` is the checksum of the version before it, which is in the repository `archive`.
+    """
 
     ref: str
     checksum: str
     stateroot: str
     kernel: str
     publishes: tuple[str, ...]
+    parent: str | None = None
 
     @classmethod
     def read(cls, target: Target) -> CommitRecord | None:

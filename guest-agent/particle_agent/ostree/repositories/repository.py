@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent.errors import StageError
-from particle_agent.ostree.commit_record import CHECKSUM
+from particle_agent.errors import CommandFailed, StageError
+from particle_agent.ostree.repositories.commit_record import CHECKSUM, workshop
 from particle_agent.target.target import Target
 
 REMOTE = "origin"
+# ostree.repo-config(5). The level of zlib; files in a repository are compressed one by one.
+LEVEL = 1
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,32 @@ class OstreeRepository:
             raise StageError(f"OSTree names no checksum for {ref}, but {found!r}")
         return found
 
+    def metadata(self, checksum: str, key: str) -> str | None:
+        """A text of the metadata of a commit; None when there is none."""
+        argv = ["ostree", "show", f"--repo={self.place}", f"--print-metadata-key={key}", checksum]
+        try:
+            found = self.target.capture_outside(argv).strip()
+        except CommandFailed:
+            return None
+        return found[1:-1] if found[:1] == found[-1:] == "'" else None
+
+    def file(self, checksum: str, path: str) -> str:
+        """The text of a file of a commit; empty when the commit lacks it."""
+        try:
+            argv = ["ostree", "cat", f"--repo={self.place}", checksum, path]
+            return self.target.capture_outside(argv)
+        except CommandFailed:
+            return ""
+
     def pull(self, source: OstreeRepository, *refs: str) -> None:
         """Copies the newest commits of refs from another repository."""
         self.run("pull-local", str(source.place), *refs)
+
+
+def archive(target: Target) -> OstreeRepository:
+    """The repository to publish. It has the parent of the commit, if there is one."""
+    repository = OstreeRepository(target, workshop(target) / "archive")
+    if not repository.place.exists():
+        repository.create("archive")
+        repository.run("config", "set", "archive.zlib-level", str(LEVEL))
+    return repository

@@ -1,0 +1,18 @@
+"""The version before the commit: taken from the host, and continued by the new one."""
+
+from __future__ import annotations
+
+from particle_agent.ostree import account_ids
+from particle_agent.ostree.repositories import parent
+from particle_agent.ostree.repositories.repository import archive
+from particle_agent.ostree.repositories.signing import GpgKey
+from particle_agent.target.target import Target
+
+
+def begin(target: Target, ref: str, stateroot: str, key: GpgKey | None) -> str:
+    """Returns the checksum of the parent, whose IDs the accounts of the target then have."""
+    checksum = parent.take(target, ref, stateroot, key)
+    repository = archive(target)
+    passwd, group = (repository.file(checksum, f"/usr/etc/{n}") for n in ("passwd", "group"))
+    account_ids.keep(target, passwd, group)
+    return checksum
