@@ -15,7 +15,7 @@ from particle_agent.contract import wire
 from particle_agent.contract.inspection import SERIAL, Inspection
 from particle_agent.disk.reading import Tree
 from particle_agent.ostree.reading import systems
-from particle_agent.target.target import wait_for_disk
+from particle_agent.target.disks import wait_for_disk
 from particle_agent.verification import inspection
 
 # The serial number of the disk that the last stage writes.

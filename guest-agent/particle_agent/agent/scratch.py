@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from particle_agent.target import inside
+from particle_agent.target.disks import wait_for_disk
 from particle_agent.target.system_calls import (
     MS_BIND,
     MS_NOATIME,
@@ -21,7 +22,6 @@ from particle_agent.target.system_calls import (
     mount,
     mounted,
 )
-from particle_agent.target.target import wait_for_disk
 
 SCRATCH = Path("/scratch")
 ROOT = SCRATCH / "target"

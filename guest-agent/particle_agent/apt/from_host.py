@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from particle_agent.contract.packages import ARCHIVES, INDEX, SETTINGS
 from particle_agent.contract.wire import AptSetting, FileContent, PackageRequest
 from particle_agent.errors import StageError
-from particle_agent.target.target import Target, wait_for_disk
+from particle_agent.target.disks import wait_for_disk
+from particle_agent.target.target import Target
 
 MOUNT = "/run/particle-os-packages"
 SOURCE = "/run/particle-os-packages.list"

@@ -32,12 +32,15 @@ class Sysroot:
             target.path(f"/boot/{name}").rename(self.disk.path(f"/boot/{name}", follow=False))
 
 
-def make(target: Target, record: CommitRecord, words: Sequence[str]) -> Sysroot:
-    """Deploys a commit in a new directory beside the target.
+def make(
+    target: Target, record: CommitRecord, source: OstreeRepository, words: Sequence[str], name: str
+) -> Sysroot:
+    """Deploys a commit of a repository in a new directory, for the output disk `name`.
 
     `words` are those of the kernel's command line, apart from `ostree=`, which OSTree adds.
     """
-    place = workshop(target) / "sysroot"
+    place = workshop(target) / f"disk-{name}" / "sysroot"
+    place.parent.mkdir()
     place.mkdir(mode=0o755)
     option = f"--sysroot={place}"
     target.run(["ostree", "admin", "init-fs", "--modern", str(place)])
@@ -48,9 +51,8 @@ def make(target: Target, record: CommitRecord, words: Sequence[str]) -> Sysroot:
     (place / "boot/grub").mkdir(parents=True)
     (place / "boot/grub/grub.cfg").touch()
     target.run(["ostree", "admin", "os-init", option, record.stateroot])
-    source = OstreeRepository(target, workshop(target) / "repository")
     repository.run("pull-local", f"--remote={REMOTE}", str(source.place), record.ref)
-    generator = workshop(target) / "grub-generator"
+    generator = place.parent / "grub-generator"
     generator.write_text(GENERATOR_TEXT)
     generator.chmod(0o755)
     deploy = ["ostree", "admin", "deploy", option, f"--os={record.stateroot}"]

@@ -7,10 +7,8 @@ import io
 import itertools
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +16,9 @@ from typing import IO, Any, Final, Protocol
 
 from particle_agent.contract import wire
 from particle_agent.contract.hosts import variables
-from particle_agent.errors import EnvironmentFailed
 from particle_agent.target import command, files, inside
 from particle_agent.target.confinement import Enclosure
+from particle_agent.target.disks import wait_for_disk
 from particle_agent.target.timings import Timings
 
 COMMAND_SECONDS = 3600.0
@@ -373,32 +371,3 @@ class Target:
         """
         self.reporter.disk_needed(size, content, disk)
         return wait_for_disk(disk, size, 60.0)
-
-    def has_output_disk(self, disk: wire.OutputName) -> bool:
-        """Whether the host wants what the disk is for."""
-        return any(
-            place.read_text().strip() == disk for place in Path("/sys/block").glob("*/serial")
-        )
-
-
-def wait_for_disk(serial: str, size: int, timeout: float) -> Path:
-    """Waits for the disk with this serial number and size in bytes (0: any). Returns its device.
-
-    Raises EnvironmentFailed after `timeout` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        for place in Path("/sys/block").iterdir():
-            try:
-                found = (place / "serial").read_text().strip() == serial
-                sectors = int((place / "size").read_text())
-            except OSError:
-                continue
-            device = Path("/dev") / place.name
-            fits = found and size in (0, sectors * 512)
-            if fits and stat.S_ISBLK(device.stat().st_mode):
-                return device
-        time.sleep(0.05)
-    raise EnvironmentFailed(
-        f"the disk '{serial}' of {size} bytes did not appear within {timeout:.0f} s"
-    )

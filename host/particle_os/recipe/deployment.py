@@ -54,6 +54,12 @@ def _check_updates(reading: Reading, stage: Ostree | None) -> None:
         if stage is None:
             message = f"{name}: only the system of a stage 'ostree' has updates"
             source.problem(mark, "bad-value", message, "add the stage 'ostree', or remove it")
+        elif name == "upgrade" and stage.input_disk is None:
+            message = "upgrade: the stage 'ostree' names no 'parent' to update from"
+            source.problem(mark, "bad-value", message, "write 'parent', or remove 'upgrade'")
+        elif name == "upgrade" and stage.remote is None:
+            message = "upgrade: without 'remote' in the stage 'ostree', no machine updates"
+            source.problem(mark, "bad-value", message, "write 'remote', or remove 'upgrade'")
         elif not stage.boot_counting and name == "fallback":
             message = "fallback: 'boot-counting: 0' leaves no bad update"
             source.problem(mark, "bad-value", message, "count boots, or remove 'fallback'")

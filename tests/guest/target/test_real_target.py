@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from particle_agent.errors import CommandFailed, EnvironmentFailed
 from particle_agent.target import command
+from particle_agent.target import disks as disks_module
 from particle_agent.target import target as target_module
 from particle_agent.target.target import Target
 
@@ -152,9 +153,9 @@ def disks(tmp_path, monkeypatch):
         return tmp_path / "dev" / name
 
     clock = Clock()
-    monkeypatch.setattr(target_module, "time", clock)
-    monkeypatch.setattr(target_module, "Path", lambda path: tmp_path / path.lstrip("/"))
-    monkeypatch.setattr(target_module.stat, "S_ISBLK", lambda mode: bool(mode & 0o1000))
+    monkeypatch.setattr(disks_module, "time", clock)
+    monkeypatch.setattr(disks_module, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(disks_module.stat, "S_ISBLK", lambda mode: bool(mode & 0o1000))
     return add
 
 
@@ -166,13 +167,15 @@ def test_a_disk_is_known_by_its_serial_number_and_its_size(disks):
     disks("vda", "scratch", MIB)
     disks("vdb", "output", 2 * MIB)
     disks("vdc", "output", MIB, is_block=False)
+    assert disks_module.is_attached("scratch")
+    assert not disks_module.is_attached("update")
     with pytest.raises(EnvironmentFailed):
-        target_module.wait_for_disk("output", MIB, 60)
+        disks_module.wait_for_disk("output", MIB, 60)
     found = disks("vdd", "output", MIB)
-    assert target_module.wait_for_disk("output", MIB, 60) == found
-    assert target_module.wait_for_disk("scratch", 0, 60).name == "vda"
+    assert disks_module.wait_for_disk("output", MIB, 60) == found
+    assert disks_module.wait_for_disk("scratch", 0, 60).name == "vda"
     with pytest.raises(EnvironmentFailed, match="'output' of 512 bytes did not appear within 60 s"):
-        target_module.wait_for_disk("output", 512, 60)
+        disks_module.wait_for_disk("output", 512, 60)
 
 
 def test_the_host_is_asked_for_the_output_disk_before_it_is_waited_for(real, disks):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 from particle_agent.errors import CommandFailed, EnvironmentFailed, StageError
-from particle_agent.target.target import Target, wait_for_disk
+from particle_agent.target.disks import wait_for_disk
+from particle_agent.target.target import Target
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from particle_agent.errors import StageError
 from particle_agent.target.target import Target
 
 # The public key of the signatures, in the workshop.
@@ -29,6 +30,12 @@ class CommitRecord:
     kernel: str
     publishes: tuple[str, ...]
     parent: str | None = None
+
+    def of_parent(self) -> CommitRecord:
+        """The record of the parent, which is deployed as this commit is. Raises StageError."""
+        if self.parent is None:
+            raise StageError("the commit has no parent")
+        return replace(self, checksum=self.parent, parent=None)
 
     @classmethod
     def read(cls, target: Target) -> CommitRecord | None:

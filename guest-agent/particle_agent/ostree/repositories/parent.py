@@ -16,7 +16,8 @@ from particle_agent.errors import CommandFailed, StageError
 from particle_agent.ostree.repositories.commit_record import STATEROOT, workshop
 from particle_agent.ostree.repositories.repository import OstreeRepository, archive
 from particle_agent.ostree.repositories.signing import GpgKey
-from particle_agent.target.target import Target, wait_for_disk
+from particle_agent.target.disks import wait_for_disk
+from particle_agent.target.target import Target
 
 WAIT_SECONDS = 30.0
 # Repositories of these modes have the files as any web server has them (ostree.repo-config(5)).

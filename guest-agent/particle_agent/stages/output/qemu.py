@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import AtLeastOne, Place, refuse, repeated
 from particle_agent.contract.values import DiskSize, SwapSize, bytes_of
+from particle_agent.contract.wire import OutputName
 from particle_agent.disk import boot, copied, fstab, growth, vfat
 from particle_agent.disk.boot import Booting, BootLoader, InstalledKernel
 from particle_agent.disk.extlinux import Extlinux
@@ -22,9 +23,11 @@ from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer, check_moun
 from particle_agent.ostree import boot_counting, sysroot
 from particle_agent.ostree.boot_menu import DeploymentGrub
 from particle_agent.ostree.repositories import publication
-from particle_agent.ostree.repositories.commit_record import CommitRecord
+from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
+from particle_agent.ostree.repositories.repository import OstreeRepository, archive
 from particle_agent.stages.base import StageOptions
 from particle_agent.system import first_boots, generalize
+from particle_agent.target import disks
 from particle_agent.target.target import Target
 
 # The host lets the VM write no more. An MBR, and QEMU's VHD, end at twice that.
@@ -141,7 +144,7 @@ class Qemu(StageOptions):
 
     def run(self, target: Target) -> None:
         if (record := CommitRecord.read(target)) is not None:
-            self._deploy(target, record)
+            self._deploy_all(target, record)
             return
         loader, ids = self._loader(), Identifiers(target)
         kernel = boot.newest_kernel(target)
@@ -160,8 +163,18 @@ class Qemu(StageOptions):
             generalize.empty(tree)
             self._write(Writer(target, self._layout, parts, ids), tree, loader)
 
-    def _deploy(self, target: Target, record: CommitRecord) -> None:
-        """Writes a disk that boots the commit of the stage `ostree`."""
+    def _deploy_all(self, target: Target, record: CommitRecord) -> None:
+        """Writes the disk of the commit, and what the host needs to test an update to it."""
+        if disks.is_attached("parent"):
+            # The published repository has the new commit only after its publication.
+            self._deploy(target, record.of_parent(), archive(target), "parent")
+        made = OstreeRepository(target, workshop(target) / "repository")
+        self._deploy(target, record, made, "output")
+
+    def _deploy(
+        self, target: Target, record: CommitRecord, source: OstreeRepository, disk: OutputName
+    ) -> None:
+        """Writes a disk that boots a commit."""
         loader = DeploymentGrub(self.partition_table)
         ids, parts = Identifiers(target), self._parts(loader)
         loader.check(target)
@@ -169,12 +182,14 @@ class Qemu(StageOptions):
         line = boot_counting.arguments(line)
         kernel = InstalledKernel(record.kernel, "", "")
         loader.prepare(target, self._booting(kernel, line, parts, ids))
-        system = sysroot.make(target, record, line.split())
+        system = sysroot.make(target, record, source, line.split(), disk)
         system.take_boot_files(target)
         own = [line for line in self._file_systems(parts, ids) if line.where != "/"]
         FileSystemTable(own, self.mounts).write(system.deployment, points=False)
-        writer = Writer(system.disk, self._layout, parts, ids, immutable=(system.immutable,))
-        publication.write(target, record)
+        layout = replace(self._layout, for_updates=True)
+        writer = Writer(system.disk, layout, parts, ids, disk=disk, immutable=(system.immutable,))
+        if disk == "output":
+            publication.write(target, record)
         self._write(writer, system.disk.root, loader)
 
     def _write(self, writer: Writer, tree: Path, loader: BootLoader) -> None:

@@ -40,7 +40,7 @@ disk=/run/particle-os-update
 mkdir -p $disk
 mount -o ro /dev/disk/by-id/virtio-{UPDATE} $disk
 origin=$(sed -n 's/^refspec=//p' /sysroot/ostree/deploy/*/deploy/"$(deployment)".origin)
-ostree pull --url=file://$disk/repository "${{origin%%:*}}" "${{origin#*:}}" >&2
+ostree pull --url=file://$disk "${{origin%%:*}}" "${{origin#*:}}" >&2
 new=$(ostree rev-parse "$origin")
 case $(deployment) in
 "$new".*)

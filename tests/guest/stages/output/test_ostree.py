@@ -4,6 +4,8 @@ import io
 import json
 import os
 import tarfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from particle_agent.agent.missing import missing
@@ -14,8 +16,10 @@ from particle_agent.ostree import boot_menu, initramfs, tree
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
+from particle_agent.target import disks
 
 CHECKSUM = "0123456789abcdef" * 4
+PARENT = "fedcba9876543210" * 4
 REF = "debian/13/amd64/edge"
 GRUB_FILES = {
     "/usr/sbin/update-grub": "#!/bin/sh\n",
@@ -45,8 +49,10 @@ class Fake:
             self.deploy(command)
 
     def deploy(self, command):
-        place = workshop(self.target) / "sysroot"
-        deployed = place / f"ostree/deploy/debian/deploy/{CHECKSUM}.0"
+        (option,) = [word for word in command.argv if word.startswith("--sysroot=")]
+        place = Path(option.removeprefix("--sysroot="))
+        checksum = PARENT if place.parent.name == "disk-parent" else CHECKSUM
+        deployed = place / f"ostree/deploy/debian/deploy/{checksum}.0"
         (deployed / "etc").mkdir(parents=True)
         (deployed / "etc/fstab").write_text("")
         (place / "boot/loader").mkdir(parents=True)
@@ -249,7 +255,7 @@ def disk(debian):
         (stage or Ostree(ref=REF)).run(debian)
         debian.commands.clear()
         Qemu(boot_loader="grub", **options).run(debian)
-        return workshop(debian) / "sysroot"
+        return workshop(debian) / "disk-output/sysroot"
 
     return disk
 
@@ -299,6 +305,21 @@ def test_the_repository_is_published_as_an_archive(disk, debian):
     data = (debian.directory / "repository").read_bytes()
     with tarfile.open(fileobj=io.BytesIO(data[: debian.report.written[0]])) as archive:
         assert {(m.uid, m.gid, m.mtime, m.uname) for m in archive} == {(0, 0, 0, "")}
+
+
+def test_the_test_of_an_update_gets_the_parent_s_disk_and_the_repository(disk, debian, monkeypatch):
+    """The parent's disk is made before the branch has the new commit."""
+    monkeypatch.setattr(disks, "is_attached", {"parent", "update"}.__contains__)
+    Ostree(ref=REF, publish=()).run(debian)
+    replace(CommitRecord.read(debian), parent=PARENT).write(debian)
+    debian.commands.clear()
+    Qemu(boot_loader="grub").run(debian)
+    assert debian.report.disks == ["parent", "update", "output"]
+    made = [c.argv for c in debian.commands if c.argv[0] == "mke2fs"]
+    assert [argv[argv.index("-L") + 1] for argv in made] == ["root", "update", "root"]
+    sources = [c.argv[-2] for c in debian.commands if c.argv[:2] == ("ostree", "pull-local")]
+    names = [Path(source).name for source in sources]
+    assert names == ["archive", "repository", "repository"]
 
 
 def test_without_a_publication_there_is_only_the_disk(disk, debian):

@@ -32,7 +32,7 @@ class Machine:
         self.done = []
         # By the names of a step and of an order: what its script prints, or raises.
         self.answers = {}
-        # By the name of a step: the observation of a boot that fails by itself.
+        # By the name of a step: the observation of a boot that fails.
         self.fails = {}
         self.progress = {}
         # By the name of a step: the kinds of its checks, and its goss file.
