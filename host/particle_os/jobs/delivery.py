@@ -31,6 +31,7 @@ from particle_os.vm.argv import ImageFormat
 OTHERS: dict[str, tuple[str, ArtifactFormat]] = {
     "repository": ("ostree.tar", "ostree-repository"),
     "key": ("ostree.gpg", "gpg-key"),
+    "delta": ("delta", "ostree-delta"),
 }
 OTHER_ENDINGS = tuple(ending for ending, _ in OTHERS.values())
 
@@ -50,8 +51,7 @@ class ImageFile:
     @property
     def driver(self) -> ImageFormat:
         """QEMU's name of the format of an image."""
-        assert self.format != "ostree-repository" and self.format != "gpg-key"
-        return artifact.DRIVERS[self.format]
+        return next(driver for kind, driver in artifact.DRIVERS.items() if kind == self.format)
 
     def result(self) -> ArtifactResult:
         """Waits for the checksums.

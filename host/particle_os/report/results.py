@@ -48,7 +48,7 @@ class StageResult(Record):
     hosts: Hosts | None = None
 
 
-ArtifactFormat = Format | Literal["ostree-repository", "gpg-key"]
+ArtifactFormat = Format | Literal["ostree-repository", "gpg-key", "ostree-delta"]
 
 
 class ArtifactResult(Record):

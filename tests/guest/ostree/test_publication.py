@@ -3,6 +3,7 @@
 import io
 import struct
 import tarfile
+from dataclasses import replace
 
 import pytest
 from particle_agent.ostree.repositories import publication
@@ -64,3 +65,31 @@ def test_the_repository_has_the_newest_commit_of_the_ref_alone(archive, target):
         ("summary", f"--repo={place}/archive", "--update"),
     ]
     assert target.report.disks == ["repository"]
+
+
+def delta(first, date, total):
+    """A delta as ostree writes it: the time follows the first member, whose end is at the end."""
+    width = 1 if total < 1 << 8 else 2 if total < 1 << 16 else 4
+    head = bytes(first) + bytes(-first % 8) + struct.pack(">Q", date)
+    return head.ljust(total - width, b"x") + first.to_bytes(width, "little")
+
+
+@pytest.mark.parametrize("total", [200, 255, 256, 65535, 65536])
+def test_the_delta_is_one_file_with_the_date_of_a_reproducible_image(target, total):
+    target.source_date = 256
+
+    def run(command):
+        if command.argv[1] == "static-delta":
+            (workshop(target) / "delta").write_bytes(delta(101, NOW, total))
+
+    target.when("ostree", run)
+    workshop(target).mkdir()
+    record = replace(RECORD, publishes=("delta",), parent="1" * 64)
+    publication.write(target, record)
+    assert target.report.disks == ["delta"]
+    written = (target.directory / "delta").read_bytes()[: target.report.written[0]]
+    assert written == delta(101, 256, total)
+    words = next(c.argv for c in target.commands if "static-delta" in c.argv)
+    assert f"--from={'1' * 64}" in words
+    assert f"--to={RECORD.checksum}" in words
+    assert "--inline" in words

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import uuid
 from pathlib import Path
 
+from particle_agent.contract.wire import OutputName
 from particle_agent.disk import ext4
 from particle_agent.ostree.repositories.commit_record import KEY, CommitRecord, workshop
 from particle_agent.ostree.repositories.repository import OstreeRepository, archive
@@ -16,30 +19,37 @@ from particle_agent.target.target import Target
 
 # ostree.summary(5) has it as a key.
 MODIFIED = b"ostree.summary.last-modified\0"
+# One file for everything, also large files. Their comparison takes 17 times their size of memory.
+DELTA = ("--inline", "--min-fallback-size=0", "--max-bsdiff-size=16")
+# The bytes of an offset in a GVariant, by its size.
+WIDTHS = (1, 2, 4, 8)
 # The owners and times of the files of a repository mean nothing; these make the archive the same.
 OPTIONS = ("--owner=0", "--group=0", "--mode=u=rwX,go=rX", "--mtime=@0")
 
 
 def write(target: Target, record: CommitRecord) -> None:
     """Writes what the stage `ostree` publishes, each to an output disk of its own."""
-    tested = disks.is_attached("update")
-    if tested or "repository" in record.publishes:
+    wanted = {name for name in ("repository", "delta") if name in record.publishes}
+    wanted |= {"update"} if disks.is_attached("update") else set()
+    if wanted:
         repository = _complete(target, record)
-        if "repository" in record.publishes:
+        if "delta" in wanted:
+            _write_file(target, _delta(target, repository, record), "delta")
+        if "repository" in wanted:
             tarball.write(target, repository.place, "repository", OPTIONS)
-        if tested:
+        if "update" in wanted:
             _write_update(target, repository)
     if "key" in record.publishes:
-        _write_key(target)
+        _write_file(target, workshop(target) / KEY, "key")
 
 
-def _write_key(target: Target) -> None:
-    data = (workshop(target) / KEY).read_bytes()
-    disk = target.output_disk(-(-len(data) // MIB) * MIB, content=len(data), disk="key")
-    with disk.open("r+b") as file:
-        file.write(data)
+def _write_file(target: Target, file: Path, name: OutputName) -> None:
+    size = file.stat().st_size
+    disk = target.output_disk(-(-size // MIB) * MIB, content=size, disk=name)
+    with file.open("rb") as data, disk.open("r+b") as sink:
+        shutil.copyfileobj(data, sink, MIB)
     target.run(["sync"])
-    target.reporter.disk_written(len(data), "key")
+    target.reporter.disk_written(size, name)
 
 
 def _complete(target: Target, record: CommitRecord) -> OstreeRepository:
@@ -73,6 +83,16 @@ def _write_update(target: Target, repository: OstreeRepository) -> None:
     target.reporter.disk_written(size, "update")
 
 
+def _delta(target: Target, repository: OstreeRepository, record: CommitRecord) -> Path:
+    """The difference of the commit to its parent, in one file."""
+    file = workshop(target) / "delta"
+    words = [f"--from={record.parent}", f"--to={record.checksum}", f"--filename={file}"]
+    repository.run("static-delta", "generate", *DELTA, *words)
+    if target.source_date is not None:
+        _date_delta(file, target.source_date)
+    return file
+
+
 def _date(summary: Path, date: int) -> None:
     """Sets the time of a summary, which is otherwise that of the build.
 
@@ -81,5 +101,22 @@ def _date(summary: Path, date: int) -> None:
     """
     data = bytearray(summary.read_bytes())
     if (found := data.find(MODIFIED)) >= 0:
-        struct.pack_into(">Q", data, -(-(found + len(MODIFIED)) // 8) * 8, date)
+        struct.pack_into(">Q", data, _aligned(found + len(MODIFIED)), date)
         summary.write_bytes(data)
+
+
+def _date_delta(delta: Path, date: int) -> None:
+    """Sets the time of a delta: a number of 64 bits behind the first member of a GVariant.
+
+    The last bytes of the file are the end of this member.
+    """
+    with delta.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        width = next(width for width in WIDTHS if size < 1 << 8 * width)
+        file.seek(-width, os.SEEK_END)
+        file.seek(_aligned(int.from_bytes(file.read(width), "little")))
+        file.write(struct.pack(">Q", date))
+
+
+def _aligned(place: int) -> int:
+    return -(-place // 8) * 8

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
-from particle_agent.contract.options import Between, HostTree, Options, SecretName, Text, refuse
+from particle_agent.contract.options import (
+    Between,
+    HostTree,
+    Options,
+    SecretName,
+    Text,
+    refuse,
+    repeated,
+)
 from particle_agent.contract.values import Download
 from particle_agent.contract.wire import OutputName
 from particle_agent.disk import boot
@@ -27,7 +35,7 @@ CommitRef = Annotated[
     ),
 ]
 StateRoot = Annotated[str, Text("a name of a-z, 0-9 and '-'", r"[a-z0-9][a-z0-9-]*", 60)]
-Publication = Literal["repository"]
+Publication = Literal["repository", "delta"]
 OneLine = Annotated[str, Text("one line without control characters", r"[^\x00-\x1f\x7f]+", 200)]
 
 
@@ -69,7 +77,8 @@ class Ostree(StageOptions):
     """The server that machines update from. Without it, machines do not update."""
     publish: tuple[Publication, ...] = ("repository",)
     """The files that the build publishes in addition to a disk: `repository` is NAME.ostree.tar, a
-    repository for any web server."""
+    repository for any web server, and `delta` is NAME.delta, the difference to the parent in one
+    file, for machines without a network."""
     boot_counting: Annotated[int, Between(0, 9)] = 3
     """The number of boots within which an update must succeed, or the machine returns to the
     version before it. 0 does not count."""
@@ -79,6 +88,11 @@ class Ostree(StageOptions):
             refuse([(("ref",), "ref: it looks like the checksum of a commit")])
         if self.parent is not None and self.parent_download is not None:
             refuse([(("parent-download",), "parent-download: the commit has a 'parent' already")])
+        if "delta" in self.publish and self.input_disk is None:
+            message = "publish: a delta needs a 'parent', or a 'parent-download'"
+            refuse([(("publish", self.publish.index("delta")), message)])
+        numbered = ((("publish", index), name) for index, name in enumerate(self.publish))
+        refuse(repeated("the publication", numbered))
         if self.sign and self.sign.gpg_secret not in {secret.name for secret in self.secrets}:
             place = ("sign", "gpg-secret")
             refuse([(place, f"gpg-secret: 'secrets' names no '{self.sign.gpg_secret}'")])

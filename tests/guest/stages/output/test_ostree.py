@@ -11,8 +11,9 @@ import pytest
 from particle_agent.agent.missing import missing
 from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.contract.options import Faults
+from particle_agent.contract.values import Download
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.ostree import boot_menu, initramfs, tree
+from particle_agent.ostree import boot_menu, history, initramfs, tree
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
@@ -364,3 +365,30 @@ def test_the_tree_of_a_commit_is_known(debian):
     assert not tree.is_commit(debian)
     Ostree(ref=REF).run(debian)
     assert tree.is_commit(debian)
+
+
+def test_a_delta_needs_a_parent():
+    with pytest.raises(Faults, match="a delta needs a 'parent'") as raised:
+        Ostree(ref=REF, publish=("repository", "delta"))
+    assert raised.value.found[0][0] == ("publish", 1)
+    parent = f"sha256:{CHECKSUM}"
+    assert Ostree(ref=REF, parent=parent, publish=("delta",)).publishes == ("delta",)
+
+
+def test_one_parent_is_enough():
+    download = Download(url="https://example.org/edge.ostree.tar", sha256=CHECKSUM)
+    assert Ostree(ref=REF, parent_download=download).input_disk == f"sha256:{CHECKSUM}"
+    with pytest.raises(Faults, match="has a 'parent' already"):
+        Ostree(ref=REF, parent=f"sha256:{CHECKSUM}", parent_download=download)
+
+
+def test_the_parent_is_taken_first_and_continued(debian, monkeypatch):
+    def begin(target, ref, stateroot, key):
+        assert target.list("/boot"), "nothing has changed yet"
+        return "1" * 64
+
+    monkeypatch.setattr(history, "begin", begin)
+    Ostree(ref=REF, parent=f"sha256:{CHECKSUM}").run(debian)
+    assert f"--parent={'1' * 64}" in commit_words(debian)
+    record = CommitRecord.read(debian)
+    assert (record.parent, record.checksum) == ("1" * 64, CHECKSUM)
