@@ -6,8 +6,9 @@ An update changes /usr, and no file of /etc that the machine has changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from particle_agent.ostree.image.lints import Flaw
 from particle_agent.system import accounts
 from particle_agent.target.target import Target
 
@@ -45,6 +46,17 @@ def write(target: Target) -> None:
         lines += [f"m {member} {name}" for member in members if member in names]
     target.write(RULES, "".join(f"{line}\n" for line in lines))
     target.write(ALWAYS, ALWAYS_TEXT)
+
+
+def flaws(target: Target) -> Iterator[Flaw]:
+    """The accounts of the system for which `write` makes no rule."""
+    for what, database in (("user", "passwd"), ("group", "group")):
+        found = accounts.entries(target, database)
+        ruled = _by_id(found)
+        for name, fields in found.items():
+            known = accounts.id_of(fields, 2)
+            if known not in accounts.REGULAR_IDS and ruled.get(known) is not fields:
+                yield Flaw("account-without-rule", f"{what} {name}")
 
 
 def _by_id(entries: Mapping[str, list[str]]) -> dict[int, list[str]]:

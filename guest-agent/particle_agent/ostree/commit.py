@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from particle_agent.disk import boot
 from particle_agent.ostree import (
+    account_rules,
     boot_counting,
     history,
     initramfs,
@@ -16,6 +17,8 @@ from particle_agent.ostree import (
     remote,
     tree,
 )
+from particle_agent.ostree.image import lints
+from particle_agent.ostree.image.layout import HIDDEN
 from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repositories.commit_record import KEY, STATEROOT, CommitRecord, workshop
 from particle_agent.ostree.repositories.repository import REMOTE, OstreeRepository
@@ -50,6 +53,9 @@ def make(target: Target, plan: CommitPlan) -> None:
 
 def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | None) -> None:
     kernel = boot.newest_kernel(target)
+    with target.mounted(target.root, "--bind") as place:
+        found = [*lints.files(target, place, kernel.version), *account_rules.flaws(target)]
+    lints.report(target, found)
     initramfs.make(target, kernel.version)
     tree.move_kernel(target, kernel.version)
     boot_counting.install(target, plan.counted_boots)
@@ -58,7 +64,7 @@ def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | No
         public = None if key is None else key.public
         remote.write(target, REMOTE, plan.remote, plan.ref, public)
     with target.mounted(target.root, "--bind") as place:
-        generalize.empty(place, tree.HIDDEN)
+        generalize.empty(place, HIDDEN)
     tree.convert(target)
     machine_files.write_rules(target)
     checksum = _commit(target, plan, key, before)

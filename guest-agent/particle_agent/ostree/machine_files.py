@@ -11,8 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from particle_agent.errors import StageError
-from particle_agent.ostree.tree import DATABASE, OLD_DATABASE
+from particle_agent.ostree.image.layout import DATABASE, OLD_DATABASE
 from particle_agent.target.target import Target
 
 TMPFILES = "/usr/lib/tmpfiles.d"
@@ -21,9 +20,6 @@ OWN_RULES = f"{TMPFILES}/ostree-machine.conf"
 FACTORY = "/usr/share/factory"
 # The types of rules that make a path.
 MAKERS = set("dDvqQfCL")
-# Control characters, which not every systemd can have in a path, and bytes that are not UTF-8,
-# which OSTree refuses.
-NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 PLAIN = re.compile(r"[^\s\"'\\#]+")
 NOT_BARE = re.compile(rb"[^A-Za-z0-9%._/+:@,=~-]")
 
@@ -31,7 +27,7 @@ NOT_BARE = re.compile(rb"[^A-Za-z0-9%._/+:@,=~-]")
 def write_rules(target: Target) -> None:
     """Moves the content of /var to /usr/share/factory, with rules that bring it to each machine.
 
-    Raises StageError for a file of /var that cannot be part of a commit.
+    The lints have found the names and the kinds of files that no rule can make.
     """
     known = _paths_with_rules(target)
     lines = [f"L {OLD_DATABASE} - - - - ../..{DATABASE}", "d /run/media 0755 root root -"]
@@ -83,11 +79,6 @@ def _rule(target: Target, place: Path, path: str) -> str:
     """The rule that makes a path of /var on each machine. Moves a file to the factory."""
     status = place.lstat()
     kind = stat.S_IFMT(status.st_mode)
-    if fault := _fault(kind, path):
-        raise StageError(
-            f"{fault}, and cannot be part of a commit",
-            hint="Remove it in a 'run' or 'cleanup' stage.",
-        )
     owner = f"{stat.S_IMODE(status.st_mode):04o} {status.st_uid} {status.st_gid} -"
     if kind == stat.S_IFDIR:
         return f"d {_quoted(path)} {owner}"
@@ -97,15 +88,6 @@ def _rule(target: Target, place: Path, path: str) -> str:
     target.make_directory(kept.rpartition("/")[0])
     place.rename(target.path(kept, follow=False))
     return f"C {_quoted(path)} {owner} {_escaped(kept)}"
-
-
-def _fault(kind: int, path: str) -> str | None:
-    """The reason why OSTree, or a line of tmpfiles.d(5), cannot have a path of this kind."""
-    if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
-        return f"{path} is neither a file, a directory nor a link"
-    if NOT_IN_NAME.search(path):
-        return f"the name of {path!r} is not UTF-8, or has control characters"
-    return None
 
 
 def _quoted(path: str) -> str:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from particle_agent.disk.reading import Tree, system_in
-from particle_agent.ostree.tree import DATABASE, ETC, OLD_DATABASE
+from particle_agent.ostree.image.layout import DATABASE, ETC, OLD_DATABASE
 
 DEPLOYMENTS_LIMIT = 20
 STATEROOTS = "/ostree/deploy"

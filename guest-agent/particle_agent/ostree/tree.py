@@ -12,28 +12,18 @@ from pathlib import Path
 from particle_agent.disk.fstab import FileSystemTable
 from particle_agent.errors import StageError
 from particle_agent.ostree import account_rules
+from particle_agent.ostree.image.layout import (
+    DATABASE,
+    EMPTY,
+    ETC,
+    LINKS,
+    MOVED,
+    OLD_DATABASE,
+    SURPLUS,
+)
 from particle_agent.target.target import Target
 
-ETC = "/usr/etc"
-# dpkg's database describes /usr and changes with it.
-DATABASE, OLD_DATABASE = "/usr/share/dpkg/database", "/var/lib/dpkg"
-# The directories of the machine, and their places in /var.
-MOVED = {
-    "/home": "home",
-    "/mnt": "mnt",
-    "/opt": "opt",
-    "/root": "roothome",
-    "/srv": "srv",
-    "/usr/local": "usrlocal",
-}
-LINKS = {"/media": "run/media", "/ostree": "sysroot/ostree"}
-EMPTY = {"/boot": 0o755, "/dev": 0o755, "/proc": 0o755, "/run": 0o755, "/sys": 0o755,
-         "/sysroot": 0o755, "/tmp": 0o1777, "/var": 0o755}  # fmt: skip
-# Files that the package manager or the boot loader of other images put into the root directory.
-SURPLUS = ("/vmlinuz", "/vmlinuz.old", "/initrd.img", "/initrd.img.old", "/lost+found")
 HINT = "Remove one of them in a 'run' or 'cleanup' stage."
-# The directories of EMPTY that hide files of the image while the system runs.
-HIDDEN = ("dev", "proc", "sys")
 TMP_MOUNT = "tmp.mount"
 
 
@@ -89,11 +79,6 @@ def _check(target: Target) -> None:
                 f"{path} of the image is no directory",
                 hint="A commit needs it as a directory of its own, and no link.",
             )
-    if target.exists(ETC) or target.is_link(ETC):
-        raise StageError(
-            "the image has both /etc and /usr/etc",
-            hint="Remove /usr/etc: the stage 'ostree' makes it from /etc.",
-        )
 
 
 def _fix_links(target: Target, path: str) -> None:

@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import socket
 import stat
 import subprocess
 
 import pytest
-from particle_agent.errors import StageError
 from particle_agent.ostree import machine_files
 from particle_agent.ostree.machine_files import FACTORY, OWN_RULES, TMPFILES, write_rules
 
@@ -69,42 +67,6 @@ def test_each_rule_is_a_line_of_its_own(target):
     write_rules(target)
     assert len(rules(target)) == 2 + len(ODD) + 1
     assert not any(line.startswith("d /etc") for line in rules(target))
-
-
-@pytest.mark.parametrize(
-    "name", [b"a\nd injected 0777 0 0 -", b"tab\t", b"bell\x07", b"\xff\xfe", b"latin\xe4"]
-)
-@pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_a_name_that_no_rule_can_have_is_refused(target, kind, name):
-    target.make_directory("/var")
-    place = target.path("/var") / os.fsdecode(name)
-    if kind == "link":
-        place.symlink_to("x")
-    elif kind == "directory":
-        place.mkdir()
-    else:
-        place.touch()
-    with pytest.raises(StageError, match="is not UTF-8, or has control characters") as raised:
-        write_rules(target)
-    raised.value.message.encode()
-    assert "\n" not in raised.value.message
-    assert "cleanup" in raised.value.hint
-
-
-def make_socket(place):
-    with socket.socket(socket.AF_UNIX) as made:
-        # The name of a socket has at most 107 bytes.
-        here = os.open(place.parent, os.O_RDONLY)
-        made.bind(f"/proc/self/fd/{here}/{place.name}")
-        os.close(here)
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, make_socket])
-def test_what_ostree_cannot_store_is_refused_with_its_place(target, make):
-    target.make_directory("/var/lib/queue")
-    make(target.path("/var/lib/queue/pipe"))
-    with pytest.raises(StageError, match="/var/lib/queue/pipe is neither a file"):
-        write_rules(target)
 
 
 def test_no_link_of_var_leads_out_of_the_image(target, tmp_path):

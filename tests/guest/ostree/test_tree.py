@@ -226,20 +226,6 @@ def test_a_file_in_place_of_a_directory_gives_way(debian):
     assert debian.mode("/tmp") == 0o1777
 
 
-@pytest.mark.parametrize("content", ["file", "nothing", "link"])
-def test_two_directories_for_the_configuration_are_refused(debian, content):
-    if content == "link":
-        debian.symlink("/usr/etc", "/nowhere")
-    else:
-        debian.make_directory("/usr/etc")
-    if content == "file":
-        debian.write("/usr/etc/x", "")
-    with pytest.raises(StageError, match="both /etc and /usr/etc") as raised:
-        tree.convert(debian)
-    assert "Remove /usr/etc" in raised.value.hint
-    assert debian.read("/etc/hostname") == "text of /etc/hostname"
-
-
 def test_the_kernel_moves_and_boot_is_empty(target):
     for version in ("6.1", "6.12"):
         for name in ("vmlinuz", "initrd.img", "config", "System.map"):

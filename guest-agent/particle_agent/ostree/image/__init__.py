@@ -1,0 +1,1 @@
+"""The content of an image before its commit: its layout, its faults, and what the stage adds."""

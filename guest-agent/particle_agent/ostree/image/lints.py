@@ -1,0 +1,223 @@
+"""Finds what a commit cannot have, what it would lose, and what no update would change.
+
+The lints are those of `bootc container lint`, for Debian. They run before the stage changes the
+image, and report all findings at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from particle_agent.errors import StageError
+from particle_agent.ostree.image.layout import ETC, HIDDEN, LINKS, MOVED, OLD_DATABASE
+from particle_agent.system import generalize, kernels
+from particle_agent.target.target import Target
+
+
+@dataclass(frozen=True)
+class Lint:
+    """A kind of findings. A `fatal` finding keeps the image from becoming a commit."""
+
+    fatal: bool
+    meaning: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """A finding: the code of its lint, and a path or an account of the image."""
+
+    code: str
+    place: str
+
+
+REMOVE = "remove them in a 'run' or 'cleanup' stage"
+# The codes never change.
+LINTS = {
+    "kernel-several": Lint(
+        True,
+        "a commit has one kernel, and would not boot these",
+        "name their packages in 'remove' of an apt stage",
+    ),
+    "usr-etc": Lint(
+        True,
+        "the image has both /etc and /usr/etc",
+        "remove /usr/etc: the stage 'ostree' makes it from /etc",
+    ),
+    "content-dropped": Lint(
+        True,
+        "a commit has a link in place of the directory, and would lose these files",
+        "put them into another directory, such as /srv",
+    ),
+    "special-file": Lint(
+        True, "they are neither files, directories nor links, and OSTree stores no others", REMOVE
+    ),
+    "name-not-utf-8": Lint(
+        True, "OSTree stores no names, and no texts of links, that are not UTF-8", REMOVE
+    ),
+    "name-control": Lint(
+        True, "no rule of tmpfiles.d can have a name with control characters", REMOVE
+    ),
+    "ssh-host-key": Lint(
+        True, "every machine would get the same host key, which the repository publishes", REMOVE
+    ),
+    "boot-content": Lint(
+        False,
+        "a commit has an empty /boot, and these files are left out",
+        "put them into /usr/lib, or remove them",
+    ),
+    "volatile-content": Lint(
+        False,
+        "a package puts files where a running system has none of the image",
+        "tmpfiles.d(5) can make them at boot",
+    ),
+    "package-outside-usr": Lint(
+        False,
+        "packages have files here that reach new machines, and that no update changes",
+        "install what machines have to update below /usr",
+    ),
+    "account-without-rule": Lint(
+        False,
+        "machines whose /etc/passwd or /etc/group differs from the image's do not get them",
+        "give them an ID of their own and a plain name, or a rule of sysusers.d",
+    ),
+}
+SHOWN = 5
+# The directories, with a slash, that a running system fills, and those that no update changes.
+VOLATILE = ("/run/", "/tmp/")
+OF_MACHINE = tuple(f"{path}/" for path in MOVED)
+# Names in /boot that kernels and boot loaders have, and that the stage replaces.
+OF_BOOT = (
+    "vmlinuz", "vmlinuz[.-]*", "initrd.img", "initrd.img[.-]*", "config-*", "System.map-*",
+    "efi", "grub", "loader", "extlinux", "syslinux", "ostree", "lost+found", ".particle-os-*",
+)  # fmt: skip
+HOST_KEY = re.compile(r"ssh_host_\w+_key|dropbear_\w+_host_key")
+# `generalize` removes the keys of this directory.
+MADE_AGAIN = "etc/ssh/"
+NOT_UTF_8 = re.compile("[\ud800-\udfff]")
+# The directories whose content rules of tmpfiles.d(5) bring to machines.
+WITH_RULES = ("/var/", *OF_MACHINE)
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def report(target: Target, found: Iterable[Flaw]) -> None:
+    """Notes the findings. Raises StageError with all that are fatal."""
+    places = defaultdict[str, list[str]](list)
+    for flaw in found:
+        places[flaw.code].append(flaw.place)
+    fatal = [code for code in LINTS if code in places and LINTS[code].fatal]
+    for code in LINTS:
+        if code in places and not LINTS[code].fatal:
+            target.reporter.note(f"{_line(code, places[code])}; {LINTS[code].remedy}")
+    if len(fatal) == 1:
+        (code,) = fatal
+        raise StageError(_line(code, places[code]), hint=f"{_sentence(LINTS[code].remedy)}.")
+    if fatal:
+        raise StageError(
+            f"the image has {len(fatal)} kinds of faults that keep it from becoming a commit",
+            hint="docs/ostree.md lists the codes.",
+            tail=[f"{_line(code, places[code])}; {LINTS[code].remedy}" for code in fatal],
+        )
+
+
+def _line(code: str, places: Sequence[str]) -> str:
+    shown = ", ".join(place if place.isprintable() else ascii(place) for place in places[:SHOWN])
+    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+    return f"{code}: {LINTS[code].meaning}: {shown}{more}"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def files(target: Target, tree: Path, kernel: str) -> Iterator[Flaw]:
+    """The findings on the files of an image, whose commit boots the `kernel` of this version.
+
+    `tree` is the target without mounts of the build.
+    """
+    owned = _paths_of_packages(target)
+    yield from _kernels(target, kernel)
+    if os.path.lexists(tree / ETC[1:]):
+        yield Flaw("usr-etc", ETC)
+    for path in LINKS:
+        if (place := tree / path[1:]).is_dir() and not place.is_symlink():
+            yield from (Flaw("content-dropped", found) for found in _leaves(place, tree))
+    for name in target.list("/boot"):
+        path = f"/boot/{name}"
+        if path not in owned and not any(fnmatchcase(name, known) for known in OF_BOOT):
+            yield Flaw("boot-content", path)
+    yield from _of_packages(owned, tree)
+    yield from _walk(tree)
+
+
+def _of_packages(owned: Iterable[str], tree: Path) -> Iterator[Flaw]:
+    for path in sorted(owned):
+        place = tree / path[1:]
+        if place.is_symlink() or place.is_file():
+            if path.startswith(VOLATILE):
+                yield Flaw("volatile-content", path)
+            elif path.startswith(OF_MACHINE):
+                yield Flaw("package-outside-usr", path)
+
+
+def _kernels(target: Target, wanted: str) -> Iterator[Flaw]:
+    """The kernels that a commit would not boot."""
+    found = {version: f"/boot/vmlinuz-{version}" for version in kernels.versions(target)}
+    for version in target.list("/usr/lib/modules"):
+        if target.exists(path := f"/usr/lib/modules/{version}/vmlinuz"):
+            found.setdefault(version, path)
+    yield from (Flaw("kernel-several", found[version]) for version in found if version != wanted)
+
+
+def _paths_of_packages(target: Target) -> set[str]:
+    """The paths of packages in /boot, and in directories that are not those of the image."""
+    wanted = tuple(top.encode() for top in ("/boot/", *VOLATILE, *OF_MACHINE))
+    found = set[str]()
+    for name in target.list(f"{OLD_DATABASE}/info"):
+        if name.endswith(".list"):
+            lines = target.read_bytes(f"{OLD_DATABASE}/info/{name}").split(b"\n")
+            found |= {os.fsdecode(line) for line in lines if line.startswith(wanted)}
+    return found
+
+
+def _leaves(place: Path, tree: Path) -> Iterator[str]:
+    """The paths below a directory of everything that is no directory."""
+    for directory, directories, names in os.walk(place):
+        links = [name for name in directories if Path(directory, name).is_symlink()]
+        yield from (f"/{Path(directory, name).relative_to(tree)}" for name in (*links, *names))
+
+
+def _walk(tree: Path) -> Iterator[Flaw]:
+    """The findings on the names and kinds of the files that become part of a commit."""
+    skipped = {*HIDDEN, *generalize.CONTENTS, "boot", *(path[1:] for path in LINKS)}
+    left = [""]
+    while left:
+        above = left.pop()
+        with os.scandir(tree / above) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            path = f"{above}/{entry.name}".lstrip("/")
+            if path not in skipped:
+                yield from (Flaw(code, f"/{path}") for code in _faults(entry, path))
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(path)
+
+
+def _faults(entry: os.DirEntry[str], path: str) -> Iterator[str]:
+    """The codes of the findings on one name. `path` has no slash before it."""
+    text = os.readlink(entry.path) if entry.is_symlink() else ""
+    if NOT_UTF_8.search(entry.name + text):
+        yield "name-not-utf-8"
+    if f"/{path}".startswith(WITH_RULES) and CONTROL.search(entry.name):
+        yield "name-control"
+    if entry.is_file(follow_symlinks=False):
+        if HOST_KEY.fullmatch(entry.name) and not path.startswith(MADE_AGAIN):
+            yield "ssh-host-key"
+    elif not entry.is_symlink() and not entry.is_dir(follow_symlinks=False):
+        yield "special-file"
