@@ -29,12 +29,15 @@ OPTIONS = ("--owner=0", "--group=0", "--mode=u=rwX,go=rX", "--mtime=@0")
 
 def write(target: Target, record: CommitRecord) -> None:
     """Writes what the stage `ostree` publishes, each to an output disk of its own."""
-    wanted = {name for name in ("repository", "delta") if name in record.publishes}
+    wanted: set[str] = {"repository", "delta"}.intersection(record.publishes)
     wanted |= {"update"} if disks.is_attached("update") else set()
     if wanted:
-        repository = _complete(target, record)
+        repository = archive(target)
+        repository.pull(OstreeRepository(target, workshop(target) / "repository"), record.ref)
         if "delta" in wanted:
             _write_file(target, _delta(target, repository, record), "delta")
+        if wanted != {"delta"}:
+            _summarize(target, repository)
         if "repository" in wanted:
             tarball.write(target, repository.place, "repository", OPTIONS)
         if "update" in wanted:
@@ -52,14 +55,11 @@ def _write_file(target: Target, file: Path, name: OutputName) -> None:
     target.reporter.disk_written(size, name)
 
 
-def _complete(target: Target, record: CommitRecord) -> OstreeRepository:
-    """Adds the commit to the repository to publish."""
-    repository = archive(target)
-    repository.pull(OstreeRepository(target, workshop(target) / "repository"), record.ref)
+def _summarize(target: Target, repository: OstreeRepository) -> None:
+    """Writes the list of the branches, which remotes read first."""
     repository.run("summary", "--update")
     if target.source_date is not None:
         _date(repository.place / "summary", target.source_date)
-    return repository
 
 
 def _write_update(target: Target, repository: OstreeRepository) -> None:
