@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,47 @@ from .conftest import Account, example, leftovers, sha256
 REF = "debian/13/amd64/edge"
 
 
-@pytest.fixture(scope="module")
-def edge(account: Account) -> tuple[Path, dict[str, Any]]:
-    """The directory and the result of recipes/edge.yml, built and booted under BIOS and UEFI."""
-    output = account.make_directory("edge")
-    arguments = ("--output", output, "--json", "--progress", "plain")
-    outcome = account.run("build", example(account, "edge"), *arguments)
+# A signed commit, and a server.
+SIGNED = """\
+    secrets: [{name: signing-key, file: secret.gpg}]
+    sign: {gpg-secret: signing-key}
+    remote: {url: "https://updates.example.org/edge"}
+"""
+Built = tuple[Path, dict[str, Any]]
+
+
+def build(account: Account, recipe: Path, name: str) -> Built:
+    """The directory and the result of a build with its boot test."""
+    output = account.make_directory(name)
+    outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
     assert outcome.status == 0, outcome.stderr
     assert leftovers(account, output) == []
     return output, outcome.json()
+
+
+@pytest.fixture(scope="module")
+def signed(account: Account, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of recipes/edge.yml, with a signature and a server; the key lies beside it."""
+    # The path of gpg-agent's socket is short.
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--passphrase", ""]
+        key = ["--quick-gen-key", "Edge <edge@example.org>", "ed25519", "sign", "never"]
+        subprocess.run([*gpg, *key], check=True, capture_output=True)
+        secret = subprocess.run(
+            [*gpg, "--armor", "--export-secret-keys"], check=True, capture_output=True
+        )
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
+    account.write(account.directory / "secret.gpg", secret.stdout.decode())
+    text = example(account, "edge").read_text()
+    assert '    version: "1"\n' in text
+    text = text.replace('    version: "1"\n', f'    version: "1"\n{SIGNED}')
+    return text.replace('version: "1"}', 'version: "1", signed: true}')
+
+
+@pytest.fixture(scope="module")
+def edge(account: Account, signed: str) -> Built:
+    """recipes/edge.yml with a signature, built and booted under BIOS and UEFI."""
+    return build(account, account.write(account.directory / "edge.yml", signed), "edge")
 
 
 def test_the_disk_boots_read_only_from_bios_and_from_uefi(
@@ -33,7 +67,7 @@ def test_the_disk_boots_read_only_from_bios_and_from_uefi(
         ("bios", "passed"),
         ("uefi", "passed"),
     ]
-    assert all(len(boot["checks"]) == 5 for boot in boots)
+    assert all(len(boot["checks"]) == 4 for boot in boots)
     assert edge[1]["verification"]["findings"] == []
 
 
@@ -43,9 +77,13 @@ def test_the_repository_is_published_with_its_sum(edge: tuple[Path, dict[str, An
     sums = dict(
         line.split("  ")[::-1] for line in (output / "SHA256SUMS").read_text().split("\n")[:-1]
     )
-    assert set(sums) == {"edge.qcow2", "edge.ostree.tar"}
+    assert set(sums) == {"edge.qcow2", "edge.ostree.tar", "edge.ostree.gpg"}
     assert sums["edge.ostree.tar"] == sha256(archive)
-    assert {image["format"] for image in result["artifacts"]} == {"qcow2", "ostree-repository"}
+    assert {image["format"] for image in result["artifacts"]} == {
+        "qcow2",
+        "ostree-repository",
+        "gpg-key",
+    }
     with tarfile.open(archive) as tar:
         names = set(tar.getnames())
         ref = tar.extractfile(f"./refs/heads/{REF}")
@@ -64,3 +102,49 @@ def test_the_inspection_shows_the_system_of_the_deployment(
     assert system["hostname"] == "edge"
     assert "ostree-boot" in {package["name"] for package in system["packages"]}
     assert system["kernels"]
+
+
+@pytest.fixture(scope="module")
+def update(account: Account, signed: str, edge: Built) -> Built:
+    """The next version, which the first one updates to and returns from."""
+    text = signed.replace('version: "1"', 'version: "2"')
+    text = text.replace("    sign:", "    parent: edge/edge.ostree.tar\n    sign:")
+    text = text.replace(
+        "boot-test:\n", "boot-test:\n  firmware: [bios]\n  upgrade: {from: parent}\n"
+    )
+    return build(account, account.write(account.directory / "edge.yml", text), "update")
+
+
+def test_the_parent_updates_to_the_new_version_and_returns(update: Built) -> None:
+    """The new version passes all checks of the recipe; its signature is good."""
+    output, result = update
+    found = [(boot["step"], boot["status"], len(boot["checks"])) for boot in result["boot"]]
+    assert found == [
+        (None, "passed", 4),
+        ("parent", "passed", 0),
+        ("upgrade", "passed", 4),
+        ("rollback", "passed", 0),
+    ]
+    for step in ("parent", "upgrade", "rollback"):
+        assert (output / f"edge.evidence/bios-{step}/console.log").stat().st_size > 0
+
+
+def test_the_repository_of_an_update_has_the_parent_too(edge: Built, update: Built) -> None:
+    def commit(output: Path) -> tuple[str, set[str]]:
+        with tarfile.open(output / "edge.ostree.tar") as tar:
+            ref = tar.extractfile(f"./refs/heads/{REF}")
+            assert ref is not None
+            return ref.read().decode().strip(), set(tar.getnames())
+
+    (first, _), (second, names) = commit(edge[0]), commit(update[0])
+    assert first != second
+    assert {f"./objects/{each[:2]}/{each[2:]}.commit" for each in (first, second)} <= names
+
+
+@pytest.mark.weekly
+def test_an_image_leaves_an_update_that_is_bad(account: Account, edge: Built) -> None:
+    checks = account.write(account.directory / "fallback.yml", "fallback: true\n")
+    outcome = account.run("boot-test", edge[0] / "edge.qcow2", "--checks", checks, "--json")
+    assert outcome.status == 0, outcome.stderr
+    found = [(boot["step"], boot["status"]) for boot in outcome.json()]
+    assert found == [(None, "passed"), ("bad-update", "passed"), ("fallback", "passed")]
