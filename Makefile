@@ -53,7 +53,7 @@ check: venv ## Format, lint, spelling, generated files, types, unit tests: the i
 	@$(BIN)/python tests/generate.py --check
 	@$(BIN)/mypy
 	@sh host/setup.sh programs
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not weekly" $(TESTS)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not weekly" $(TESTS)
 
 vm-test:
 	@$(BIN)/pytest -v -n 3 -m "not weekly" --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm

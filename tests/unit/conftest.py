@@ -1,3 +1,4 @@
+import itertools
 import signal
 
 import pytest
@@ -6,18 +7,25 @@ from particle_os.system import deadline
 from ..waiting import Clock, plenty
 
 
+@pytest.fixture(scope="session")
+def unused_places(tmp_path_factory):
+    """Paths where nothing is yet: thousands of tests need no directory there."""
+    top = tmp_path_factory.mktemp("own")
+    return (top / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def own_cache(unused_places, monkeypatch):
     """Gives each test an empty cache instead of the user's cache."""
-    cache = tmp_path_factory.mktemp("cache")
+    cache = next(unused_places)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     return cache / "particle-os"
 
 
 @pytest.fixture(autouse=True)
-def own_settings(tmp_path_factory, monkeypatch):
+def own_settings(unused_places, monkeypatch):
     """The place of the settings that a test can write, instead of those of the user."""
-    place = tmp_path_factory.mktemp("config")
+    place = next(unused_places)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place))
     return place / "particle-os" / "config.toml"
 

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from ..sources import nodes
+
 TESTS = Path(__file__).parents[1]
 PATHS = sorted(p for p in TESTS.rglob("test_*.py") if "vm" not in p.relative_to(TESTS).parts[:1])
 # A spy before each program ends the step with an error.
 ALLOWED = {"test_no_program_opens_a_file_of_the_users_home"}
-
-
-def functions(tree):
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
 
 
 def called(node):
@@ -44,7 +42,7 @@ def returns(node):
 
 
 def faults(source):
-    found = functions(ast.parse(source))
+    found = [node for node in nodes(source) if isinstance(node, ast.FunctionDef)]
     helpers = {function.name: function for function in found}
     for test in (function for function in found if function.name.startswith("test_")):
         if not asserts(test, helpers) and test.name not in ALLOWED:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..sources import nodes
 from ..waiting import HANG_SECONDS
 
 TESTS = Path(__file__).parents[1]
@@ -32,7 +33,7 @@ ALLOWED = {
 
 def clocks(source):
     """The calls in a module's source that read a clock, sleep, or set a short time limit."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         match node:
             case ast.ImportFrom(module="time"):
                 yield "from time import"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ..sources import folder, imported, modules, ours
+from ..sources import folder, imported, modules, nodes, ours, parsed
 
 
 class Limit(NamedTuple):
@@ -44,14 +44,14 @@ HOST, GUEST = "particle_os", "particle_agent"
 
 def graph(files):
     """The modules of `files` that each module imports."""
-    known = tuple(files.items())
-    return {name: imports_of(path, known) & set(files) - {name} for name, path in files.items()}
+    names = frozenset(files)
+    return {name: imports_of(path, names) & names - {name} for name, path in files.items()}
 
 
 @cache
 def imports_of(path, known):
     """The names that a source file imports. Each file is parsed once for all measures."""
-    return frozenset(imported(path, dict(known)))
+    return frozenset(imported(path, known))
 
 
 def folder_graph(files, package):
@@ -147,7 +147,7 @@ def long_functions(files):
     """The functions of more than `LONGEST_FUNCTION` lines, decorators included."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     for name, path in files.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path.read_text()):
             if isinstance(node, kinds):
                 first = min([node.lineno, *(part.lineno for part in node.decorator_list)])
                 if (lines := node.end_lineno - first + 1) > LONGEST_FUNCTION:
@@ -164,7 +164,7 @@ def long_modules(files):
 
 def defined(path):
     """The names of the classes and type aliases at the top level of a source file."""
-    for node in ast.parse(path.read_text()).body:
+    for node in parsed(path.read_text()).body:
         match node:
             case ast.ClassDef(name=name):
                 yield name
@@ -218,10 +218,6 @@ def measured(files):
         "modules over 400 lines": list(long_modules(files)),
         "names of classes and types that exist more than once": repeated_names(files),
     }
-
-
-# One worker measures the house for all its tests.
-pytestmark = pytest.mark.xdist_group("house")
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ The tests read the sources and run nothing. They notice a mode that is loosened 
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
-from ..sources import ROOTS
+from ..sources import ROOTS, calls
 
 DIRECTORY, FILE = 0o700, 0o600
 RIGHT = {"mkdir": DIRECTORY, "touch": FILE, "mkfifo": FILE, "open": FILE, "makedirs": DIRECTORY}
@@ -30,19 +31,11 @@ OTHERS = {
 }
 
 
-def calls(source: str) -> Iterator[tuple[str, str, int | None]]:
+def makers(source: str) -> Iterator[tuple[str, str, int | None]]:
     """The calls that make a file or directory: the function around, the name, the mode."""
-
-    def visit(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, int | None]]:
-        for child in ast.iter_child_nodes(node):
-            inner = names
-            if isinstance(child, ast.FunctionDef | ast.ClassDef):
-                inner = (*names, child.name)
-            if isinstance(child, ast.Call) and (name := _makes(child)):
-                yield ".".join(names), name, _mode(child)
-            yield from visit(child, inner)
-
-    return visit(ast.parse(source), ())
+    for function, call in calls(source):
+        if name := _makes(call):
+            yield function, name, _mode(call)
 
 
 def _makes(call: ast.Call) -> str | None:
@@ -62,13 +55,14 @@ def _mode(call: ast.Call) -> int | None:
     return None
 
 
+@cache
 def found() -> dict[tuple[str, str], list[str]]:
     """The calls with another mode than the private one, by module and function."""
     places: dict[tuple[str, str], list[str]] = {}
     root = ROOTS["particle_os"]
     for path in sorted(root.rglob("*.py")):
         module = str(path.relative_to(root).with_suffix(""))
-        for function, name, mode in calls(path.read_text()):
+        for function, name, mode in makers(path.read_text()):
             if mode != RIGHT[name]:
                 shown = "no mode" if mode is None else oct(mode)
                 places.setdefault((module, function), []).append(f"{name}: {shown}")
@@ -94,9 +88,9 @@ def test_everything_is_private_except_for_what_is_named():
     ],
 )
 def test_a_loose_mode_is_noticed(line, mode):
-    ((function, _, seen),) = calls(f"class C:\n    def f(self):\n        {line}\n")
+    ((function, _, seen),) = makers(f"class C:\n    def f(self):\n        {line}\n")
     assert (function, seen) == ("C.f", mode)
 
 
 def test_reading_makes_nothing():
-    assert not list(calls("os.open(path, os.O_RDONLY)\npath.open()\n"))
+    assert not list(makers("os.open(path, os.O_RDONLY)\npath.open()\n"))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ..sources import parsed
+
 TOP = Path(__file__).parents[2]
 PAGE = TOP / "docs" / "promises.md"
 NUMBER = 25
@@ -28,7 +30,7 @@ def functions(path):
     place = TOP / path
     if not place.exists():
         return set()
-    tree = ast.parse(place.read_text())
+    tree = parsed(place.read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 

@@ -7,10 +7,11 @@ until it is in the table below, under the way in which its text is made safe.
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
-from ..sources import ROOTS
+from ..sources import ROOTS, calls
 
 GATE = "Text of a guest: the gate has taken the secrets out, and control characters are escaped"
 OURS = "Our own words, or the text of a recipe, made printable"
@@ -105,17 +106,9 @@ OPEN = {"NamedTemporaryFile", "GzipFile", "fdopen", "open"}
 
 def sinks(source: str) -> Iterator[tuple[str, str]]:
     """The functions of a module that write, and the calls by which they do so."""
-
-    def visit(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        for child in ast.iter_child_nodes(node):
-            inner = names
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                inner = (*names, child.name)
-            if isinstance(child, ast.Call) and _writes(child):
-                yield ".".join(names) or "<module>", ast.unparse(child.func)
-            yield from visit(child, inner)
-
-    return visit(ast.parse(source), ())
+    for function, call in calls(source):
+        if _writes(call):
+            yield function or "<module>", ast.unparse(call.func)
 
 
 def _writes(call: ast.Call) -> bool:
@@ -137,6 +130,7 @@ def _opens_to_write(call: ast.Call) -> bool:
     return False
 
 
+@cache
 def found() -> dict[tuple[str, str], str]:
     """All sinks of the host's code: module and function, and the last call."""
     places = {}

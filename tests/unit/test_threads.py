@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..sources import ROOTS
+from ..sources import ROOTS, nodes
 
 
 def others(source: str) -> Iterator[int]:
     """The lines that make a thread which the end of the program would wait for."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         match node:
             case ast.Call(
                 func=ast.Attribute(attr="Thread") | ast.Name(id="Thread"), keywords=given

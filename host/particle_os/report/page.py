@@ -7,6 +7,7 @@ The page's Content-Security-Policy forbids scripts and all external content.
 from __future__ import annotations
 
 import base64
+import functools
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -138,6 +139,7 @@ def document(
     )
 
 
+@functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,

@@ -256,7 +256,7 @@ def test_the_environment_makes_usage_errors_json(complaint, monkeypatch, argumen
 
 @pytest.mark.parametrize("arguments", WRONG)
 def test_the_settings_make_usage_errors_json(complaint, own_settings, arguments):
-    own_settings.parent.mkdir()
+    own_settings.parent.mkdir(parents=True)
     own_settings.write_text(
         "[build]\njson = true\n[cache.list]\njson = true\n[stage.run]\njson = true\n"
     )
@@ -264,7 +264,7 @@ def test_the_settings_make_usage_errors_json(complaint, own_settings, arguments)
 
 
 def test_the_environment_makes_an_error_of_the_settings_json(complaint, own_settings, monkeypatch):
-    own_settings.parent.mkdir()
+    own_settings.parent.mkdir(parents=True)
     own_settings.write_text("[build]\nnonsense = 1\n")
     assert complaint("cache", "list").startswith("error: ")
     monkeypatch.setenv("PARTICLE_OS_CACHE_LIST_JSON", "1")

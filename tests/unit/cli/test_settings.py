@@ -10,7 +10,7 @@ def settings(own_settings):
     """Writes the user's config.toml."""
 
     def write(text):
-        own_settings.parent.mkdir(exist_ok=True)
+        own_settings.parent.mkdir(parents=True, exist_ok=True)
         own_settings.write_text(text)
         return own_settings
 

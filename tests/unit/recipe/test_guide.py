@@ -12,6 +12,8 @@ from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 from particle_os.recipe.names import UNKNOWN_STAGE
 
+from ...sources import ROOTS, nodes
+
 TOP = Path(__file__).parents[3]
 GUIDE = (TOP / "docs/recipes.md").read_text()
 WRONG = """\
@@ -55,8 +57,8 @@ def test_the_errors_that_are_shown_are_those_of_a_recipe(tmp_path, monkeypatch, 
 
 def codes(*methods):
     """The constant codes, the second argument, in all calls of the functions `methods`."""
-    for path in (TOP / "host/particle_os").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path in ROOTS["particle_os"].rglob("*.py"):
+        for node in nodes(path.read_text()):
             if isinstance(node, ast.Call) and len(node.args) >= 3:
                 called = getattr(node.func, "attr", getattr(node.func, "id", ""))
                 if called in methods and isinstance(node.args[1], ast.Constant):

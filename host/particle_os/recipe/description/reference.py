@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
@@ -202,6 +203,7 @@ def _of_variable(name: str, node: Node) -> Option:
     )
 
 
+@functools.cache
 def _definitions() -> dict[str, Any]:
     """The schemas of all classes, and of the variables and includes of written recipes."""
     final, written = of_recipes(), written_form()
