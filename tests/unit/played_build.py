@@ -53,6 +53,8 @@ class World:
     """
 
     ends = "good"
+    # The disks that each stage after the first one writes.
+    written = (("output",),)
 
     def disturb(self):
         """Called in the middle of a stage."""
@@ -115,12 +117,14 @@ class Connection:
         if self._world.ends == "vm died":
             return
         yield wire.StageEnd(index=0, seconds=1.0, parts=(wire.Part(name=text, seconds=1.0),))
-        yield wire.StageStart(index=1)
-        yield wire.DiskWritten(size=len(DISK))
-        yield wire.StageEnd(index=1, seconds=1.0)
+        for index, disks in enumerate(self._world.written, start=1):
+            yield wire.StageStart(index=index)
+            yield from (wire.DiskWritten(size=len(DISK), disk=disk) for disk in disks)
+            yield wire.StageEnd(index=index, seconds=1.0)
         if self._world.ends == "defective":
             yield wire.Finding(code="fstab-type-wrong", place=text, message=f"see {text}")
-        yield wire.Verified(seconds=0.5)
+        if ("output",) in self._world.written:
+            yield wire.Verified(seconds=0.5)
 
     def _last(self):
         return [] if self._world.ends in ("vm died", "stage failed") else [DONE]
@@ -130,7 +134,7 @@ class Vms(HelperVms):
     world = None
 
     @contextmanager
-    def start(self, purpose, output, layers=(), repository=None):
+    def start(self, purpose, output, layers=(), more_outputs=None, stages_from=None):
         world = self.world
         transcript = world.console(self.job.transcript)
 
@@ -146,8 +150,9 @@ class Vms(HelperVms):
         )
 
         def take_disk_event(event, deadline):
-            output.write_bytes(DISK)
-            return SimpleNamespace(path=output)
+            place = {"output": output, **(more_outputs or {})}[event.disk]
+            place.write_bytes(DISK)
+            return SimpleNamespace(path=place)
 
         sandbox.take_disk_event = take_disk_event
         try:

@@ -17,12 +17,14 @@ from particle_os.jobs.boot_tests.series import BootSeries
 from particle_os.jobs.boot_tests.wanted import BootTestJob, UpdateDisks
 from particle_os.jobs.build_result import Observations, write_result
 from particle_os.jobs.delivery import Delivery, output_vanished
+from particle_os.jobs.execution.conversation import Conversation
 from particle_os.jobs.execution.job import Job, open_job
 from particle_os.jobs.execution.preparation import Prepared, prepare
 from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import LogSink, Progress
 from particle_os.report.results import Result
+from particle_os.sandbox.running import Sandbox
 
 
 def build(plan: Plan, progress: Progress) -> Result:
@@ -52,7 +54,7 @@ def build(plan: Plan, progress: Progress) -> Result:
 
 def check_firmware(plan: Plan) -> None:
     """Raises an error when the boot test lacks a firmware or a TPM: now, not after the stages."""
-    if plan.options.boot_test:
+    if plan.boots:
         variants(plan.loaded.firmwares, plan.loaded.recipe.boot_test.devices)
 
 
@@ -122,32 +124,43 @@ class _Build(Execution):
         self.disk = self.plan.loaded.disk
         self.seen = Observations()
         self.update_disks: UpdateDisks | None = None
-        if self.plan.options.boot_test and self.plan.loaded.recipe.boot_test.upgrade:
+        if self.plan.boots and self.plan.loaded.recipe.boot_test.upgrade:
             self.update_disks = UpdateDisks.inside(job.work.path)
 
     def check_room(self) -> None:
         """Raises NotEnoughSpace also when the images have no room."""
         super().check_room()
-        self.delivery.check_room(self.disk, self.unpacked_bytes)
+        if self.disk is not None:
+            self.delivery.check_room(self.disk, self.unpacked_bytes)
 
     def make_disk(self) -> None:
-        """Runs the stages in a VM, which verifies the disk; the disk becomes the first image."""
+        """Runs the stages in a VM, which verifies the disk; the disk becomes the first image.
+
+        A recipe without a disk has other files only.
+        """
         more = self.delivery.more_outputs(self.plan.loaded.publishes)
         tested = {} if self.update_disks is None else self.update_disks.outputs
-        with self.sandbox("build", self.delivery.file("raw"), more | tested) as sandbox:
-            heard = self.run_stages(sandbox, verify=True)
-            accepted = self.plan.loaded.recipe.accepted_errors
-            self.seen.verification = heard.findings.result().accepting(accepted)
-            system = sandbox.agent.found(self.deadline).system
-            self.seen.packages = system.packages if system is not None else ()
-        with self.progress.phase("verify disk"):
-            written = heard.output()
-            self.delivery.add("raw", written.size, sums=written.receive())
+        has_disk = self.disk is not None
+        output = self.delivery.file("raw") if has_disk else self.job.work.path / "output"
+        with self.sandbox("build", output, more | tested) as sandbox:
+            heard = self.run_stages(sandbox, verify=has_disk)
+            if has_disk:
+                self._take_verification(sandbox, heard)
+        with self.progress.phase("verify disk" if has_disk else "verify files"):
+            if has_disk:
+                written = heard.output()
+                self.delivery.add("raw", written.size, sums=written.receive())
             for name in more:
                 found = heard.output(name)
                 self.delivery.add_other(name, found.size, found.receive())
             for name in tested:
                 heard.output(name).receive()
+
+    def _take_verification(self, sandbox: Sandbox, heard: Conversation) -> None:
+        accepted = self.plan.loaded.recipe.accepted_errors
+        self.seen.verification = heard.findings.result().accepting(accepted)
+        system = sandbox.agent.found(self.deadline).system
+        self.seen.packages = system.packages if system is not None else ()
 
     def is_sound(self) -> bool:
         """Whether the disk has no error that the recipe does not accept."""
@@ -157,11 +170,12 @@ class _Build(Execution):
 
     def convert(self) -> None:
         """Makes the images of the other formats."""
-        self.delivery.convert(self.disk, self.progress, self.deadline)
+        if self.disk is not None:
+            self.delivery.convert(self.disk, self.progress, self.deadline)
 
     def boot(self) -> None:
         """Boots the first image on every machine that the recipe names, and tests its updates."""
-        if not self.plan.options.boot_test:
+        if not self.plan.boots:
             return
         image = self.delivery.images[0]
         loaded, wanted = self.plan.loaded, self.plan.loaded.recipe.boot_test
@@ -189,7 +203,8 @@ class _Build(Execution):
 
     def compress(self) -> None:
         """Compresses the raw image, which has booted."""
-        self.delivery.compress(self.disk, self.progress, self.deadline)
+        if self.disk is not None:
+            self.delivery.compress(self.disk, self.progress, self.deadline)
 
     def publish(self) -> Result:
         """Moves the images to the output directory, or those of a bad disk to NAME.failed."""

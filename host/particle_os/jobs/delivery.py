@@ -265,7 +265,7 @@ def touched_files(plan: Plan) -> list[Path]:
 
 
 def _written_files(plan: Plan) -> list[Path]:
-    endings = (*plan.loaded.disk.formats, "raw.zst", *OTHER_ENDINGS, *ENDINGS)
+    endings = (*plan.loaded.formats, "raw.zst", *OTHER_ENDINGS, *ENDINGS)
     return [plan.options.output_directory / f"{plan.name}.{ending}" for ending in endings]
 
 
@@ -300,7 +300,7 @@ def already_there(plan: Plan, note: Callable[[str], None]) -> Result | None:
         return None
     key = plan.build_key(plan.base, plan.helper)
     found = published(plan.name, plan.options.output_directory, key, note)
-    if found is None or (plan.options.boot_test and found.status != "passed"):
+    if found is None or (plan.boots and found.status != "passed"):
         return None
     age = found.network_age(stage.asks_network for stage in plan.stages)
     return None if age > plan.options.max_age else found

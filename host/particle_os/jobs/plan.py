@@ -11,6 +11,7 @@ from typing import Literal
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.export import Export
+from particle_agent.stages.output.publish import Publish
 from particle_agent.stages.software.sources import Sources
 
 from particle_os.base.model import Base
@@ -99,7 +100,7 @@ class Plan:
     # The values of the secrets, by the hashes that stand for them in the stages.
     secrets: Mapping[str, bytes] = field(repr=False)
     # Stages that particle-os adds after the stages of the recipe.
-    more: tuple[Export, ...] = ()
+    more: tuple[Export | Publish, ...] = ()
 
     @property
     def name(self) -> str:
@@ -115,7 +116,7 @@ class Plan:
         return self.options.apt_proxy or self.loaded.recipe.apt_proxy
 
     @property
-    def stages(self) -> tuple[RecipeStage | Export, ...]:
+    def stages(self) -> tuple[RecipeStage | Export | Publish, ...]:
         return (*self.loaded.recipe.stages, *self.more)
 
     @property
@@ -124,6 +125,11 @@ class Plan:
         own = any(isinstance(stage, Sources) for stage in self.stages)
         made_here = self.base_reference.startswith("mmdebstrap:")
         return self.options.mirror is not None and made_here and not own
+
+    @property
+    def boots(self) -> bool:
+        """Whether the build boots what it makes."""
+        return self.options.boot_test and self.loaded.disk is not None
 
     @property
     def input_disks(self) -> frozenset[str]:
@@ -155,7 +161,7 @@ class Plan:
         """The key of the published images: a digest of everything that determines them."""
         recipe = self.loaded.recipe
         tests = (recipe.boot_test, self.loaded.goss)
-        wanted = (self.loaded.disk.formats, recipe.accepted_errors, *tests)
+        wanted = (self.loaded.formats, recipe.accepted_errors, *tests)
         text = repr((self.keys(base, helper)[-1], wanted))
         return hashlib.sha256(text.encode()).hexdigest()
 

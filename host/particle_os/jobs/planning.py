@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from particle_agent.stages.output.export import Export
+from particle_agent.stages.output.publish import Publish
 
 from particle_os.base.lookup import find_base
 from particle_os.jobs.execution import earlier_work
@@ -32,7 +33,8 @@ def make_plan(recipe_path: Path, options: BuildOptions, *, with_secrets: bool = 
     loaded = loading.load(
         recipe_path, options.variables, base=options.base, allow_outside=options.allow_outside
     )
-    return _plan(loaded, options, with_secrets=with_secrets)
+    plan = _plan(loaded, options, with_secrets=with_secrets)
+    return plan if loaded.disk is not None else replace(plan, more=(Publish(),))
 
 
 def make_stage_plan(
@@ -120,7 +122,10 @@ def _steps(plan: Plan) -> Iterator[Step]:
         yield Step("download", url, is_here)
     for number, stage in enumerate(plan.loaded.recipe.stages):
         yield Step(f"stage {number + 1}", stage.label, found.has_stage(number))
-    yield Step("images", ", ".join(plan.loaded.disk.formats), found.images)
-    if plan.options.boot_test:
+    if plan.loaded.formats:
+        yield Step("images", ", ".join(plan.loaded.formats), found.images)
+    if plan.loaded.publishes:
+        yield Step("published", ", ".join(plan.loaded.publishes), found.images)
+    if plan.boots:
         firmwares, devices = plan.loaded.firmwares, plan.loaded.recipe.boot_test.devices
         yield Step("boot test", ", ".join([*firmwares, *devices.unusual]), found.images)

@@ -27,6 +27,9 @@ def check(reading: Reading) -> None:
     _check_updates(reading, found if isinstance(found, Ostree) else None)
     if first is None:
         return
+    if first == len(stages) - 1:
+        mark, message = source.mark(("stages", stages[first][0])), "the build makes no disk"
+        source.note(mark, "no-disk", f"{message}: it publishes the commit, and boots nothing")
     for index, stage in stages[first + 1 :]:
         if isinstance(stage, Ostree):
             mark, message = source.mark(("stages", index)), "a recipe has one stage 'ostree'"

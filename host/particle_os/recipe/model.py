@@ -101,7 +101,8 @@ class Recipe(Options):
     stages: Annotated[
         tuple[Annotated[RecipeStage, pydantic.Field(discriminator="type")], ...], AtLeastOne()
     ]
-    """The stages, in the order in which they run. The last stage is `qemu`."""
+    """The stages, in the order in which they run. The last stage is `qemu`, or `ostree` in a recipe
+    that makes a repository alone."""
     accepted_errors: tuple[ErrorCode, ...] = ()
     """Codes of errors that the verification of the disk may find without failing the build, such
     as fstab-device-missing for a disk that only the target machines have."""
@@ -128,10 +129,15 @@ class LoadedRecipe:
     goss: bytes | None = None
 
     @property
-    def disk(self) -> Qemu:
+    def disk(self) -> Qemu | None:
+        """The stage of the disk; None for a recipe that publishes a repository alone."""
         last = self.recipe.stages[-1]
-        assert isinstance(last, Qemu)
-        return last
+        return last if isinstance(last, Qemu) else None
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the images."""
+        return self.disk.formats if self.disk is not None else ()
 
     @property
     def publishes(self) -> tuple[str, ...]:
@@ -154,6 +160,8 @@ class LoadedRecipe:
     @property
     def firmwares(self) -> tuple[BootFirmware, ...]:
         """The firmwares under which the image is booted."""
+        if self.disk is None:
+            return ()
         return self.recipe.boot_test.firmware or self.disk.firmwares
 
     @property

@@ -111,7 +111,7 @@ class Vms(HelperVms):
     fails = ""
 
     @contextmanager
-    def start(self, purpose, output, layers=(), repository=None):
+    def start(self, purpose, output, layers=(), more_outputs=None, stages_from=None):
         self.job.transcript.path.touch()
         yield Sandbox(output, self.fails)
 

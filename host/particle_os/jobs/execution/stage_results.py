@@ -13,6 +13,7 @@ from particle_agent.contract.options import duration
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import StageOptions
 from particle_agent.stages.output.export import Export
+from particle_agent.stages.output.publish import Publish
 
 from particle_os.egress.record import Hosts
 from particle_os.errors import DeadlineExceeded, ParticleError, StageFailed, VmError, printable
@@ -38,7 +39,7 @@ PUBLISHED: dict[State, Literal["done", "failed", "not-run"]] = {
 class _Stage:
     """A stage of the plan, and its state."""
 
-    options: RecipeStage | Export
+    options: RecipeStage | Export | Publish
     state: State = "waiting"
     cached: bool = False
     seconds: float | None = None

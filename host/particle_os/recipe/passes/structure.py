@@ -36,8 +36,10 @@ def check_order(reading: Reading) -> None:
         if kind == "qemu":
             message = "the stage 'qemu' must be the last one, and only once"
             reading.complain(("stages", index), "bad-order", message)
-    # A stage with an unknown type may be a misspelt `qemu`.
-    if "qemu" not in kinds.values() and stage_kinds().keys() >= set(map(str, kinds.values())):
+    # A commit is published without a disk. A stage with an unknown type may be a misspelt `qemu`.
+    if not {"qemu", "ostree"} & set(map(str, kinds.values())) and stage_kinds().keys() >= set(
+        map(str, kinds.values())
+    ):
         _miss_disk(source, stages, wanted)
     # That there is no stage at all only follows from what is left out.
     source.incomplete = not stages
