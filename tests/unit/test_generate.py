@@ -69,7 +69,11 @@ def test_the_registry_has_every_stage():
     found = generate.stages(generate.TOP)
     assert [stage.type for stage in found if stage.in_recipes] == [k.type for k in RECIPE_STAGES]
     assert {stage.type for stage in found} == {kind.type for kind in ALL_STAGES}
-    assert [stage.type for stage in found if not stage.in_recipes] == ["bootstrap", "export", "publish"]
+    assert [stage.type for stage in found if not stage.in_recipes] == [
+        "bootstrap",
+        "export",
+        "publish",
+    ]
 
 
 def test_a_stage_is_found_where_it_lies(tree):

@@ -19,8 +19,8 @@ from particle_agent.stages.output.qemu import Qemu
 
 from tests.guest.disk.test_needs import combinations, label
 
+from .breaking import mtools
 from .conftest import Account, Outcome, example, leftovers
-from .mutations import mtools
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from . import mutations
+from . import breaking
 from .conftest import Account, Outcome, leftovers, sha256
 
 Built = tuple[Outcome, Path]
@@ -90,11 +90,11 @@ CHECKS = [
 @pytest.fixture
 def served(copy: Path) -> Path:
     """The image with a web server and an address from DHCP."""
-    mutations.unit("web.service", WEB)(copy)
-    mutations.put(copy, "/etc/systemd/network/80-dhcp.network", NETWORK)
+    breaking.unit("web.service", WEB)(copy)
+    breaking.put(copy, "/etc/systemd/network/80-dhcp.network", NETWORK)
     service = "/usr/lib/systemd/system/systemd-networkd.service"
-    wants = f"{mutations.UNITS}/multi-user.target.wants/systemd-networkd.service"
-    mutations.debugfs(copy, f"symlink {wants} {service}")
+    wants = f"{breaking.UNITS}/multi-user.target.wants/systemd-networkd.service"
+    breaking.debugfs(copy, f"symlink {wants} {service}")
     return copy
 
 
@@ -144,7 +144,7 @@ def test_tests_of_other_frameworks_are_checks_and_change_nothing(
     account: Account, copy: Path
 ) -> None:
     """The image has no SSH server and gets no address, and nothing of the tests is left."""
-    mutations.put(copy, "/usr/local/bin/goss", GOSS, mode="0100755")
+    breaking.put(copy, "/usr/local/bin/goss", GOSS, mode="0100755")
     before = sha256(copy)
     tests = account.make_directory("tests")
     account.write(tests / "test_image.py", TESTS)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from .breaking import debugfs, partition
 from .conftest import TOP, Account
-from .mutations import debugfs, partition
 
 # The build without shortcuts takes several times as long as the other.
 pytestmark = pytest.mark.weekly

@@ -3,72 +3,13 @@ import struct
 import subprocess
 
 import pytest
-from particle_agent.disk import boot, copied, extlinux, grub
+from particle_agent.disk import boot, grub
 from particle_agent.disk.systemd_boot import SHIM, SystemdBoot
-from particle_agent.errors import CommandFailed, StageError
+from particle_agent.errors import StageError
 from particle_agent.stages.output import qemu
 from particle_agent.stages.output.qemu import Qemu
 
-MIB = 1 << 20
-SECTOR = 512
-GRUB_FILES = {
-    "/usr/sbin/update-grub": "#!/bin/sh\n",
-    "/usr/lib/grub/i386-pc/normal.mod": "module",
-    "/usr/lib/grub/i386-pc/boot.img": "\x01" * 512,
-    "/usr/lib/grub/x86_64-efi/moddep.lst": "normal:\n",
-}
-SYSTEMD_BOOT_FILES = {
-    "/usr/bin/bootctl": "program",
-    "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": "stub",
-    "/usr/lib/systemd/boot/efi/systemd-bootx64.efi": "systemd-boot",
-    "/usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed": "signed systemd-boot",
-}
-
-
-@pytest.fixture
-def debian(target, tmp_path, monkeypatch):
-    """A target with a kernel and every boot loader, in a helper VM with syslinux."""
-    for name in ("vmlinuz", "initrd.img"):
-        target.write(f"/boot/{name}-6.12", name)
-        target.symlink(f"/{name}", f"boot/{name}-6.12")
-    for path, text in (GRUB_FILES | SYSTEMD_BOOT_FILES).items():
-        target.write(path, text)
-    for kind in copied.PACKAGES:
-        target.write(f"/usr/sbin/mkfs.{kind}", "")
-    target.modules = []
-    monkeypatch.setattr(copied.modules, "load", target.modules.append)
-    monkeypatch.setattr(copied, "copy_data", lambda file, device: None)
-    target.captured["lsinitramfs"] = "usr/lib/modules/6.12/xfs.ko usr/lib/modules/6.12/btrfs.ko.xz"
-    for table in extlinux.MBR_CODE:
-        code = tmp_path / f"{table}.bin"
-        code.write_bytes(table.encode().ljust(440, b"\0"))
-        monkeypatch.setitem(extlinux.MBR_CODE, table, code)
-    target.when("grub-mkimage", lambda command: make_image(target, command))
-    return target
-
-
-def make_image(target, command):
-    """Imitates grub-mkimage: the image contains the arguments that it was made from."""
-    argv = command.argv
-    early = target.read(argv[argv.index("-c") + 1])
-    output = argv[argv.index("-o") + 1]
-    target.write(output, f"{argv[2]} {early} {' '.join(argv[argv.index('-o') + 2 :])}".ljust(1500))
-
-
-def table(target):
-    return target.only("sfdisk").stdin.splitlines()
-
-
-def disk(target):
-    return (target.directory / "disk").read_bytes()
-
-
-def esp(target):
-    """The files for the EFI system partition, by their path on it."""
-    place = target.directory / "particle-os-esp"
-    return {
-        str(p.relative_to(place)): p.read_text() for p in sorted(place.rglob("*")) if p.is_file()
-    }
+from .built_disk import MIB, SECTOR, disk, esp, table
 
 
 def test_grub_is_for_bios_and_uefi_on_one_gpt(debian):
@@ -219,34 +160,6 @@ def test_a_unified_kernel_image_needs_its_stub(debian):
     assert debian.commands == []
 
 
-@pytest.mark.parametrize(("kind", "package"), copied.PACKAGES.items())
-def test_the_tools_of_the_root_file_system_must_be_there(debian, kind, package):
-    debian.remove(f"/usr/sbin/mkfs.{kind}")
-    with pytest.raises(StageError, match=f"'{package}' is not installed") as raised:
-        Qemu(file_system=kind).run(debian)
-    assert f"Add '{package}'" in raised.value.hint
-    assert debian.commands == []
-
-
-@pytest.mark.parametrize(
-    ("table_kind", "package"), [("gpt", "systemd-repart"), ("msdos", "cloud-guest-utils")]
-)
-def test_what_grows_a_partition_must_be_there(debian, table_kind, package):
-    with pytest.raises(StageError, match=f"'{package}' is not installed"):
-        Qemu(partition_table=table_kind, grow=True).run(debian)
-
-
-def test_an_initramfs_with_the_root_file_system_stays(debian):
-    Qemu(file_system="xfs").run(debian)
-    assert "update-initramfs" not in debian.programs()
-
-
-def test_an_initramfs_without_the_root_file_system_is_made_again(debian):
-    debian.captured["lsinitramfs"] = "usr/lib/modules/6.12/ext4.ko"
-    Qemu(file_system="btrfs").run(debian)
-    assert debian.only("update-initramfs").argv[1:] == ("-c", "-k", "6.12")
-
-
 @pytest.mark.parametrize("file_system", ["xfs", "btrfs"])
 def test_extlinux_gets_a_boot_partition_that_it_can_read(debian, file_system):
     Qemu(file_system=file_system).run(debian)
@@ -323,75 +236,6 @@ def test_a_console_of_ones_own_comes_last(debian):
 
 
 @pytest.mark.parametrize(
-    ("file_system", "commands"),
-    [
-        ("ext4", ["mkswap", "debugfs"]),
-        ("xfs", ["fallocate", "mkswap"]),
-        ("btrfs", ["chattr", "fallocate", "mkswap"]),
-    ],
-)
-def test_a_swap_file_has_no_holes(debian, file_system, commands):
-    Qemu(file_system=file_system, swap="64M").run(debian)
-    assert set(debian.modules) == {file_system} - {"ext4"}
-    swap = ["mkswap", "debugfs", "chattr", "fallocate"]
-    assert [p for p in debian.programs() if p in swap] == commands
-    assert "/swapfile none swap defaults 0 0\n" in debian.read("/etc/fstab")
-    tree = debian.root if file_system == "ext4" else debian.directory / "mounted"
-    swap_file = tree / "swapfile"
-    assert swap_file.stat().st_mode & 0o777 == 0o600, "its content was memory"
-    assert debian.only("mkswap").argv[-1] == str(swap_file)
-    if file_system == "ext4":
-        assert debian.only("debugfs").argv[3] == f"fallocate /swapfile 0 {64 * MIB // 4096 - 1}"
-        assert swap_file.stat().st_size == 64 * MIB
-    else:
-        assert debian.only("fallocate").argv[1:] == ("--length", str(64 * MIB), str(swap_file))
-    size, content = debian.report.needed[0]
-    assert size >= content + 64 * MIB, "there is room for it, but nothing to write"
-    others = re.findall(r"size=(\d+)MiB", debian.only("sfdisk").stdin)
-    assert all(int(each) < 100 for each in others), "the root holds the swap file"
-
-
-@pytest.mark.parametrize("least", [40, 200, 10**6])
-def test_a_minimal_btrfs_comes_near_the_least_that_its_kernel_takes(debian, least):
-    tried = []
-
-    def resize(command):
-        *_, wanted, _ = command.argv
-        size = int(wanted[:-1]) if wanted.endswith("M") else int(wanted) // MIB
-        tried.append(size)
-        if size < least and wanted.endswith("M"):
-            raise CommandFailed(command.argv, 1, ["No space left on device"])
-
-    (debian.root / "content").write_bytes(bytes(20 * MIB))
-    debian.when("btrfs", resize)
-    Qemu(file_system="btrfs", boot_loader="grub", size="minimal").run(debian)
-    ((full, _), (shrunk, _)) = debian.report.needed
-    if least == 10**6:
-        assert shrunk == full
-    else:
-        # The slack, and the precision of the search.
-        assert least + 24 <= tried[-1] <= least + 24 + 16
-        assert shrunk < full - 64 * MIB
-    assert "fstrim" in debian.programs()
-    assert len(tried) < 10
-
-
-def test_a_minimal_xfs_keeps_its_size(debian):
-    Qemu(file_system="xfs", boot_loader="grub", size="minimal").run(debian)
-    assert len(debian.report.needed) == 1
-
-
-@pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
-def test_growing_is_asked_for_where_systemd_looks(debian, file_system):
-    debian.write("/usr/bin/systemd-repart", "")
-    Qemu(boot_loader="grub", file_system=file_system, grow=True).run(debian)
-    root, esp_line = debian.read("/etc/fstab").splitlines()
-    assert "x-systemd.growfs" in root
-    assert "growfs" not in esp_line
-    assert debian.read("/etc/repart.d/50-root.conf") == "[Partition]\nType=root\n"
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"boot_loader": "systemd-boot", "partition_table": "msdos"}, "partition-table"),
@@ -416,13 +260,3 @@ def test_no_boot_loader_is_said_to_start_from_what_it_cannot():
     for loader in qemu.FIRMWARES:
         stage = Qemu(boot_loader=loader)
         assert [stage.refusal(f) for f in stage.firmwares] == [None] * len(stage.firmwares)
-
-
-@pytest.mark.parametrize("file_system", ["ext4", "xfs"])
-def test_a_swap_file_of_the_base_leads_nowhere(debian, tmp_path, file_system):
-    precious = tmp_path / "precious"
-    precious.write_text("x")
-    (debian.root / "swapfile").symlink_to(precious)
-    Qemu(swap="64M", file_system=file_system).run(debian)
-    assert not debian.is_link("/swapfile")
-    assert precious.read_text() == "x"

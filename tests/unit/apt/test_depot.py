@@ -1,126 +1,26 @@
 """Runs the host's apt against a small archive on loopback; the tests install nothing."""
 
-import base64
 import functools
 import hashlib
 import http.server
-import io
 import os
 import subprocess
-import tarfile
 import threading
 from urllib.parse import urlsplit
 
 import pytest
 from particle_agent.contract import wire
-from particle_agent.contract.wire import FileContent, PackageRequest
 from particle_agent.stages.software.apt import Apt
 from particle_os.apt import transfer
 from particle_os.apt.depot import Depot
 from particle_os.apt.package_disk import write_disk
-from particle_os.apt.proxy import NO_PROXY, ChosenProxy
+from particle_os.apt.proxy import ChosenProxy
 from particle_os.errors import InfrastructureError, StageFailed
 
-from ...archive import served
 from ...waiting import plenty
+from .archives import NOTHING_MORE, answer, ask, build, chosen, content, make_request, names
 
 pytestmark = pytest.mark.slow
-NOTHING_MORE = {"attachments": {}, "proxy": NO_PROXY}
-
-
-def build(directory, name, version="1.0", depends=""):
-    """Builds a Debian package with one file and Debian's usual compression (xz)."""
-    tree = directory / f"{name}-tree"
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "usr").mkdir()
-    (tree / "usr" / name).write_text(f"{name} {version}\n" * 1000)
-    (tree / "DEBIAN/control").write_text(
-        f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: x <x@example.org>\n"
-        + (f"Depends: {depends}\n" if depends else "")
-        + "Description: a test\n"
-    )
-    deb = directory / f"{name}_{version.replace(':', '%3a')}_all.deb"
-    subprocess.run(["dpkg-deb", "-Zxz", "--build", tree, deb], check=True, capture_output=True)
-    return deb
-
-
-@pytest.fixture
-def archive(tmp_path):
-    """An archive with two packages; `served` lists the paths that clients have requested."""
-    directory = tmp_path / "archive"
-    directory.mkdir()
-    debs = [build(directory, "tool", "2:1.0", "library"), build(directory, "library")]
-    stanzas = []
-    for deb in debs:
-        control = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True).stdout
-        data = deb.read_bytes()
-        renamed = deb.rename(directory / deb.name.replace("%3a", "_"))
-        stanzas.append(
-            f"{control.decode()}Filename: ./{renamed.name}\nSize: {len(data)}\n"
-            f"SHA256: {hashlib.sha256(data).hexdigest()}\n"
-        )
-    (directory / "Packages").write_text("\n".join(stanzas))
-    asked = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            asked.append(self.path)
-
-    handler = functools.partial(Handler, directory=directory)
-    with http.server.ThreadingHTTPServer(("", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        server.elsewhere = f"http://127.0.0.2:{server.server_port}"
-        server.served = asked
-        server.directory = directory
-        yield server
-        server.shutdown()
-
-
-def file(path, text):
-    return FileContent(path=path, content=base64.b64encode(text.encode()).decode())
-
-
-def make_request(url, *packages, installed="", update=True):
-    return Apt(packages=packages, update=update), PackageRequest(
-        status=file("/var/lib/dpkg/status", installed),
-        architectures=(),
-        sources=(file("/etc/apt/sources.list", f"deb [trusted=yes] {url} ./\n"),),
-        preferences=(),
-        keyrings=(),
-        settings=(),
-    )
-
-
-@pytest.fixture
-def depot(tmp_path):
-    disk = tmp_path / "packages.squashfs"
-    with disk.open("wb") as stream:
-        stream.truncate(64 << 20)
-    (tmp_path / "cache").mkdir()
-    lines = []
-    depot = Depot(
-        cache=tmp_path / "cache",
-        work=tmp_path,
-        disk=disk,
-        log=lines.append,
-        note=lines.append,
-        **NOTHING_MORE,
-    )
-    depot.lines = lines
-    depot.disk = disk
-    return depot
-
-
-def answer(depot, request):
-    return depot.answer(*request, plenty())
-
-
-def content(disk):
-    """The files on the disk and their contents; sqfs2tar reads squashfs without a mount."""
-    listed = subprocess.run(["sqfs2tar", disk], check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(listed)) as tar:
-        return {m.name: tar.extractfile(m).read() for m in tar if m.isreg()}
 
 
 def test_packages_and_what_they_need_come_decompressed(depot, archive):
@@ -273,101 +173,6 @@ def test_packages_that_were_not_used_for_long_are_removed(depot, archive, tmp_pa
     os.utime(old, (0, 0))
     answer(depot, make_request(archive.url, "library"))
     assert list((tmp_path / "cache/packages").iterdir()) == [kept]
-
-
-INSTALLED = "Package: {}\nStatus: install ok installed\nArchitecture: all\nVersion: {}\n\n"
-SIGNED = (
-    ("zz-tool", "1.0", "zz-library"),
-    ("zz-tool", "2.0", "zz-library"),
-    ("zz-library", "1.0", ""),
-)
-
-
-@pytest.fixture
-def signed(tmp_path):
-    with served(tmp_path / "signed", *SIGNED) as archive:
-        yield archive
-
-
-def ask(archive, stage, *, installed="", preferences=(), key=None):
-    """The request of a target whose source has the form that the stage `sources` writes.
-
-    The key stands within the source.
-    """
-    lines = (key or archive.key).splitlines()
-    text = (
-        f"Types: deb\nURIs: http://10.0.2.2:{archive.port}\nSuites: test\nComponents: main\n"
-        "Signed-By:\n" + "".join(f" {line or '.'}\n" for line in lines)
-    )
-    return stage, PackageRequest(
-        status=file("/var/lib/dpkg/status", installed),
-        architectures=(),
-        sources=(file("/etc/apt/sources.list.d/x.sources", text),),
-        preferences=tuple(file("/etc/apt/preferences", text) for text in preferences),
-        keyrings=(),
-        settings=(),
-    )
-
-
-def chosen(depot):
-    return sorted(name for name in content(depot.disk) if name.startswith("archives/"))
-
-
-def names(*versions):
-    return sorted(f"archives/{one}_all.deb" for one in versions)
-
-
-def test_a_key_within_the_source_is_believed(depot, signed):
-    answer(depot, ask(signed, Apt(packages=("zz-tool",))))
-    assert chosen(depot) == names("zz-tool_2.0", "zz-library_1.0")
-
-
-@pytest.mark.parametrize(
-    ("stage", "installed", "plain"),
-    [
-        (Apt(packages=("zz-tool",)), "", True),
-        (Apt(packages=("zz-tool",)), INSTALLED.format("zz-library", "1.0"), True),
-        (Apt(packages=("zz-tool",)), INSTALLED.format("zz-tool", "1.0"), False),
-        (Apt(packages=("zz-tool",), autoremove=True), "", False),
-        (Apt(packages=("zz-tool",), remove=("zz-x",)), INSTALLED.format("zz-x", "1.0"), False),
-    ],
-)
-def test_new_packages_alone_may_be_unpacked_without_dpkg(depot, signed, stage, installed, plain):
-    answer(depot, ask(signed, stage, installed=installed))
-    assert ("loose/zz-tool_2.0_all.deb.json" in content(depot.disk)) == plain
-
-
-def test_another_key_is_not_believed(depot, signed, tmp_path):
-    with served(tmp_path / "other/archive", *SIGNED) as other:
-        with pytest.raises((StageFailed, InfrastructureError), match="the image has no key"):
-            answer(depot, ask(signed, Apt(packages=("zz-tool",)), key=other.key))
-
-
-def test_pins_decide(depot, signed):
-    pin = "Package: zz-tool\nPin: version 1.*\nPin-Priority: 1001\n"
-    answer(depot, ask(signed, Apt(packages=("zz-tool",)), preferences=[pin]))
-    assert "archives/zz-tool_1.0_all.deb" in chosen(depot)
-
-
-def test_an_upgrade_brings_newer_versions_of_what_is_there(depot, signed):
-    installed = INSTALLED.format("zz-tool", "1.0") + INSTALLED.format("zz-library", "1.0")
-    answer(depot, ask(signed, Apt(upgrade=True), installed=installed))
-    assert chosen(depot) == names("zz-tool_2.0")
-
-
-def test_a_removal_is_taken_into_account(depot, signed):
-    """`remove` may name a missing package, which apt itself would refuse."""
-    installed = INSTALLED.format("zz-tool", "1.0") + INSTALLED.format("zz-library", "1.0")
-    stage = Apt(upgrade=True, remove=("zz-tool", "zz-nonesuch"))
-    answer(depot, ask(signed, stage, installed=installed))
-    assert chosen(depot) == []
-
-
-def test_a_release_that_does_not_exist_is_reported(depot, signed):
-    with pytest.raises((StageFailed, InfrastructureError), match="nonesuch"):
-        answer(depot, ask(signed, Apt(packages=("zz-tool",), target_release="nonesuch")))
-    answer(depot, ask(signed, Apt(packages=("zz-tool",), target_release="test")))
-    assert len(chosen(depot)) == 2
 
 
 def local_deb(tmp_path, depot, **control):

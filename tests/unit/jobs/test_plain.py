@@ -22,7 +22,7 @@ from particle_os.vm.console import ConsoleLog
 
 from ...waiting import plenty
 from ..base.test_lookup import AMD64, tar
-from . import test_story
+from . import story
 
 HELPER = Helper("key", Path("kernel"), Path("initrd"), Path("root"))
 both = pytest.mark.parametrize("plain", [False, True])
@@ -54,7 +54,7 @@ def make_job(tmp_path):
 
     def make(plain):
         (tmp_path / "base.tar").write_bytes(tar(usr__bin__ls=AMD64))
-        (tmp_path / "server.yml").write_text(test_story.RECIPE)
+        (tmp_path / "server.yml").write_text(story.RECIPE)
         options = BuildOptions(output_directory=tmp_path, plain=plain)
         plan = make_plan(tmp_path / "server.yml", options)
         plan = replace(plan, helper=HELPER, base=None, base_reference="mmdebstrap:trixie")
@@ -135,20 +135,17 @@ def test_a_plain_sandbox_starts_without_saved_memory(tmp_path, receiver, monkeyp
     assert receiver.options["plain"] is plain
 
 
-world = test_story.world
-
-
 @both
 def test_the_agent_of_a_plain_build_is_told(world, monkeypatch, plain):
     told = []
-    run = test_story.Agent.run
+    run = story.Agent.run
 
     def remember(agent, stages, **options):
         told.append(options["plain"])
         run(agent, stages, **options)
 
-    monkeypatch.setattr(test_story.Agent, "run", remember)
-    test_story.built(world, plain=plain)
+    monkeypatch.setattr(story.Agent, "run", remember)
+    story.built(world, plain=plain)
     assert told == [plain]
 
 

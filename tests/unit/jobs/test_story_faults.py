@@ -13,9 +13,8 @@ from particle_os.system.workspace import cache_directory
 
 from ... import faults
 from ...campaign.checker import digest, wrong_sums
-from . import test_story as story
+from . import story
 
-world = story.world
 SEED, SAMPLE = 1, 25
 # More calls than any build makes.
 MOST = 1 << 14

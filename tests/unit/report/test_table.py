@@ -8,7 +8,7 @@ from particle_os.report.results import ArchiveResult, SingleResult, StageResult
 from particle_os.sandbox.verification import FindingResult, Verification
 from rich.console import Console
 
-from .test_page import result
+from .pages import result
 
 PROXY = AptProxyResult(url="http://127.0.0.1:3142", gone=False, hits=3, misses=1)
 

@@ -3,7 +3,7 @@ from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.report import verdict
 from particle_os.sandbox.verification import FindingResult, Verification
 
-from .test_page import result
+from .pages import result
 
 FACTS = {"journal:x.service": "it failed", "kernel": "6.1"}
 
