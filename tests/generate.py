@@ -132,7 +132,10 @@ def _stage(node: ast.ClassDef, module: str) -> Found:
 def registry(top: Path) -> str:
     """The source of the module that imports every stage."""
     found = stages(top)
-    lines = sorted(f"from {stage.module} import {stage.name}" for stage in found)
+    modules: dict[str, list[str]] = {}
+    for stage in found:
+        modules.setdefault(stage.module, []).append(stage.name)
+    lines = [f"from {name} import {', '.join(sorted(modules[name]))}" for name in sorted(modules)]
     return REGISTRY.format(
         imports="\n".join(lines),
         union="\n    | ".join(stage.name for stage in found if stage.in_recipes),

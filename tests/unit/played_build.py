@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from click.testing import CliRunner
 from particle_agent.contract import wire
 from particle_agent.contract.decode import encode
-from particle_agent.contract.inspection import Inspection, Package, System
+from particle_agent.contract.inspection import CommitFacts, Inspection, Package, System
 from particle_os.apt.proxy import NO_PROXY
 from particle_os.boot import files, probe, session
 from particle_os.boot.observation.verdict import BootProgress, CheckResult, Observation
@@ -83,7 +83,13 @@ class Connection:
 
     @contextmanager
     def command(self, command, deadline):
-        if command.startswith("cat "):
+        if wire.COMMIT_FACTS in command:
+            text = self._world.text
+            facts = CommitFacts(
+                ref="edge", checksum="0" * 64, parent=None, version=text, signer=None
+            )
+            yield Channel([json.dumps(encode(facts)).encode()])
+        elif command.startswith("cat "):
             text = f"see {self._world.text}"
             package = Package(name=text, version="1", architecture="all", size=1)
             system = System(

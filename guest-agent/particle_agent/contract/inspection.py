@@ -1,4 +1,4 @@
-"""The result of inspecting a disk or a system."""
+"""The result of inspecting a disk or a system, and the facts about a commit."""
 
 from __future__ import annotations
 
@@ -86,3 +86,41 @@ class FileSystem:
 
 # The serial number of the virtual disk that is inspected.
 SERIAL = "inspected"
+# The most packages and the most files that are named.
+NAMED = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedPackage:
+    """A package with another version than in the parent; None where there is no such package."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedFiles:
+    """The files of a commit that differ from the parent's: their numbers, and the first names."""
+
+    added: int
+    changed: int
+    removed: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitFacts:
+    """A commit of OSTree. `signer` is the fingerprint of the key that has signed it.
+
+    `files` is None without a parent. `packages` are the first `NAMED` of `packages_total`.
+    """
+
+    ref: str
+    checksum: str
+    parent: str | None
+    version: str | None
+    signer: str | None
+    packages: tuple[ChangedPackage, ...] = ()
+    packages_total: int = 0
+    files: ChangedFiles | None = None

@@ -29,6 +29,10 @@ ATTACHED = "/run/particle-os/attached"
 HELD = "/run/particle-os/secrets"
 INSPECTION = "/run/particle-os/inspection.json"
 INSPECTION_LIMIT = 16 << 20
+# The `CommitFacts` of the stage `ostree`, on the scratch disk.
+COMMIT_FACTS_NAME = "facts.json"
+COMMIT_FACTS = f"/scratch/ostree/{COMMIT_FACTS_NAME}"
+COMMIT_FACTS_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

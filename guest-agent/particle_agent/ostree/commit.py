@@ -75,6 +75,8 @@ def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | No
         kernel=kernel.version,
         publishes=plan.publishes,
         parent=before,
+        version=plan.version,
+        signer=None if key is None else key.fingerprint,
     ).write(target)
     target.reporter.note(f"the commit of {plan.ref} is {checksum}")
 

@@ -7,9 +7,8 @@ from particle_agent.stages.accounts.users import Users
 from particle_agent.stages.contents.cleanup import Cleanup
 from particle_agent.stages.contents.files import Files
 from particle_agent.stages.contents.run import Run
-from particle_agent.stages.output.export import Export
+from particle_agent.stages.output.export import Export, Publish
 from particle_agent.stages.output.ostree import Ostree
-from particle_agent.stages.output.publish import Publish
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.hostname import Hostname
 from particle_agent.stages.settings.keyboard import Keyboard

@@ -17,14 +17,12 @@ from particle_os.jobs.boot_tests.series import BootSeries
 from particle_os.jobs.boot_tests.wanted import BootTestJob, UpdateDisks
 from particle_os.jobs.build_result import Observations, write_result
 from particle_os.jobs.delivery import Delivery, output_vanished
-from particle_os.jobs.execution.conversation import Conversation
 from particle_os.jobs.execution.job import Job, open_job
 from particle_os.jobs.execution.preparation import Prepared, prepare
 from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import Plan
 from particle_os.report.progress import LogSink, Progress
 from particle_os.report.results import Result
-from particle_os.sandbox.running import Sandbox
 
 
 def build(plan: Plan, progress: Progress) -> Result:
@@ -145,7 +143,12 @@ class _Build(Execution):
         with self.sandbox("build", output, more | tested) as sandbox:
             heard = self.run_stages(sandbox, verify=has_disk)
             if has_disk:
-                self._take_verification(sandbox, heard)
+                accepted = self.plan.loaded.recipe.accepted_errors
+                self.seen.verification = heard.findings.result().accepting(accepted)
+                system = sandbox.agent.found(self.deadline).system
+                self.seen.packages = system.packages if system is not None else ()
+            if self.plan.loaded.makes_commit:
+                self.seen.take_commit(sandbox.agent.commit_facts(self.deadline))
         with self.progress.phase("verify disk" if has_disk else "verify files"):
             if has_disk:
                 written = heard.output()
@@ -155,12 +158,6 @@ class _Build(Execution):
                 self.delivery.add_other(name, found.size, found.receive())
             for name in tested:
                 heard.output(name).receive()
-
-    def _take_verification(self, sandbox: Sandbox, heard: Conversation) -> None:
-        accepted = self.plan.loaded.recipe.accepted_errors
-        self.seen.verification = heard.findings.result().accepting(accepted)
-        system = sandbox.agent.found(self.deadline).system
-        self.seen.packages = system.packages if system is not None else ()
 
     def is_sound(self) -> bool:
         """Whether the disk has no error that the recipe does not accept."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from particle_agent.contract.inspection import Package
+from particle_agent.contract.inspection import CommitFacts, Package
 
 from particle_os import __version__
 from particle_os.boot.observation.verdict import Verdict
@@ -21,7 +21,7 @@ from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import Plan
 from particle_os.recipe import loading
 from particle_os.report import page
-from particle_os.report.results import ArtifactResult, BuildStatus, Result
+from particle_os.report.results import ArtifactResult, BuildStatus, CommitResult, Result
 from particle_os.sandbox.verification import FindingResult, Verification
 
 
@@ -30,6 +30,7 @@ class Observations:
     """The facts that a build has learned about its disk so far."""
 
     packages: Sequence[Package] = ()
+    commit: CommitResult | None = None
     # None until the disk is verified.
     verification: Verification | None = None
     # One for each firmware that the image was booted under.
@@ -43,6 +44,10 @@ class Observations:
     def is_sound(self) -> bool:
         """Whether the verification found no error that the recipe does not accept."""
         return self.verification is None or not self.verification.errors
+
+    def take_commit(self, facts: CommitFacts) -> None:
+        """Notes the facts of the agent about the commit."""
+        self.commit = CommitResult.of(facts)
 
     def status(self) -> BuildStatus:
         """The status of a build that has not failed."""
@@ -126,6 +131,7 @@ def _result(
         apt_proxy=prepared.apt_proxy.result(),
         stages=run.stages.results,
         artifacts=artifacts,
+        commit=seen.commit,
         verification=seen.verification,
         boot=tuple(seen.verdicts),
         phases=dict(run.progress.phases),

@@ -10,8 +10,7 @@ from typing import Literal
 
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import StageOptions
-from particle_agent.stages.output.export import Export
-from particle_agent.stages.output.publish import Publish
+from particle_agent.stages.output.export import Export, Publish
 from particle_agent.stages.software.sources import Sources
 
 from particle_os.base.model import Base

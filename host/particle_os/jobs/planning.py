@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from particle_agent.stages.output.export import Export
-from particle_agent.stages.output.publish import Publish
+from particle_agent.stages.output.export import Export, Publish
 
 from particle_os.base.lookup import find_base
 from particle_os.jobs.execution import earlier_work

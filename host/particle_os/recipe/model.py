@@ -140,6 +140,10 @@ class LoadedRecipe:
         return self.disk.formats if self.disk is not None else ()
 
     @property
+    def makes_commit(self) -> bool:
+        return any(stage.type == "ostree" for stage in self.recipe.stages)
+
+    @property
     def publishes(self) -> tuple[str, ...]:
         """The output disks whose content a build publishes in addition to images."""
         return tuple(chain.from_iterable(stage.publishes for stage in self.recipe.stages))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
+from particle_agent.contract.decode import encode
+from particle_agent.contract.inspection import CommitFacts
 from particle_agent.stages.output.qemu import Format
 
 from particle_os.boot.observation.verdict import Verdict
 from particle_os.egress.record import Hosts
+from particle_os.errors import printable
 from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification
 from particle_os.system.regular_file import read_regular
@@ -21,6 +24,7 @@ from particle_os.vm.traffic import Traffic
 ENDINGS = ("report.html", "log", "console.log", "result.json")
 # Bytes; the result of a build is far smaller.
 RESULT_LIMIT = 64 << 20
+NAME_CHARACTERS = 500
 
 BuildStatus = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
 
@@ -81,6 +85,55 @@ class HelperResult(Record):
     landlock: int = 0
 
 
+class PackageResult(Record):
+    """A package that differs from the parent's; None where there is no such package."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+class FilesResult(Record):
+    """The files that differ from the parent's: their numbers, and the names of the first ones."""
+
+    added: int
+    changed: int
+    removed: int
+    names: tuple[str, ...]
+
+
+class CommitResult(Record):
+    """The commit of the stage `ostree`; its texts are untrusted, and therefore escaped.
+
+    `signer` is the fingerprint of the key that has signed it. `packages` has the first ones of
+    `packages_total`. `files` is None for a commit without a parent.
+    """
+
+    ref: str
+    checksum: str
+    parent: str | None
+    version: str | None
+    signer: str | None
+    packages: tuple[PackageResult, ...]
+    packages_total: int
+    files: FilesResult | None
+
+    @classmethod
+    def of(cls, facts: CommitFacts) -> CommitResult:
+        """The facts of the agent, with printable texts."""
+        return cls.model_validate(_printable(encode(facts)))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value, NAME_CHARACTERS)
+    if isinstance(value, list):
+        return tuple(map(_printable, value))
+    if isinstance(value, dict):
+        return {key.replace("-", "_"): _printable(item) for key, item in value.items()}
+    return value
+
+
 class Result(Record):
     """Everything about one build. `version` grows when a field changes its meaning."""
 
@@ -106,6 +159,8 @@ class Result(Record):
     apt_proxy: AptProxyResult | None = None
     stages: tuple[StageResult, ...]
     artifacts: tuple[ArtifactResult, ...]
+    # The commit of the stage `ostree`.
+    commit: CommitResult | None = None
     # The findings in the disk before its conversion and boot.
     verification: Verification | None = None
     boot: tuple[Verdict, ...]

@@ -10,7 +10,10 @@ from rich.text import Text
 from particle_os.documents import folding
 from particle_os.errors import printable
 from particle_os.records import AptProxyResult
-from particle_os.report.results import Result, SingleResult
+from particle_os.report.results import CommitResult, Result, SingleResult
+
+# The most changed packages that the summary names; the report has more.
+PACKAGES = 20
 
 
 def human_bytes(count: int) -> str:
@@ -46,6 +49,24 @@ def print_single(result: SingleResult, console: Console) -> None:
         console.print(Text(f"  file  {result.archive.path} ({size})"), soft_wrap=True)
 
 
+def _print_commit(commit: CommitResult, console: Console) -> None:
+    """Prints a commit, and what has changed since its parent."""
+    version = f" {commit.version}" if commit.version else ""
+    signed = f", signed by {commit.signer}" if commit.signer else ""
+    console.print(Text(f"commit  {commit.ref}{version}: {commit.checksum}{signed}"), soft_wrap=True)
+    if commit.parent is None or commit.files is None:
+        return
+    files = commit.files
+    text = f"since {commit.parent[:12]}: {commit.packages_total} packages changed; files: "
+    text += f"{files.added} added, {files.changed} changed, {files.removed} removed"
+    console.print(Text(f"        {text}"), soft_wrap=True)
+    for package in commit.packages[:PACKAGES]:
+        versions = f"{package.before or 'new'} → {package.after or 'removed'}"
+        console.print(Text(f"        {package.name} {versions}"))
+    if (hidden := commit.packages_total - PACKAGES) > 0:
+        console.print(Text(f"        and {hidden} more packages"))
+
+
 def print_result(result: Result, console: Console, paths: list[str]) -> None:
     """Prints the summary of a build: phases, stages, images, findings, verdicts, `paths`."""
     table = Table(box=box.SIMPLE, show_edge=False)
@@ -66,6 +87,8 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
     for artifact in result.artifacts:
         virtual, allocated = map(human_bytes, (artifact.virtual_bytes, artifact.allocated_bytes))
         console.print(Text(f"{artifact.format:>6}  {virtual}, {allocated} allocated"))
+    if result.commit is not None:
+        _print_commit(result.commit, console)
     findings = result.verification.findings if result.verification else ()
     for finding, hidden in folding.folded(findings, lambda f: (f.code, f.severity, f.accepted)):
         serious = finding.severity == "error" and not finding.accepted

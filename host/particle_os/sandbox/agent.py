@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 from particle_agent.contract import wire
 from particle_agent.contract.decode import DecodeError, decode, encode
 from particle_agent.contract.hosts import PROXY_PORT
-from particle_agent.contract.inspection import Inspection
+from particle_agent.contract.inspection import CommitFacts, Inspection
 from particle_agent.stages import Stage
 
 from particle_os.egress.gateway import Gateway, gateway
@@ -251,6 +251,11 @@ class Agent:
         """The inspection that the agent has written, of the target or of the attached disk."""
         found = self._fetch(wire.INSPECTION, wire.INSPECTION_LIMIT, Inspection, deadline)
         return self._gate.hide(found)
+
+    def commit_facts(self, deadline: Deadline) -> CommitFacts:
+        """The facts about the commit that the agent has published."""
+        path, limit = wire.COMMIT_FACTS, wire.COMMIT_FACTS_LIMIT
+        return self._gate.hide(self._fetch(path, limit, CommitFacts, deadline))
 
     def verify(self, deadline: Deadline, listen: Listener) -> None:
         """Verifies the attached disk, and passes each finding to `listen`."""

@@ -83,7 +83,7 @@ def test_the_delta_is_one_file_with_the_date_of_a_reproducible_image(target, tot
             (workshop(target) / "delta").write_bytes(delta(101, NOW, total))
 
     target.when("ostree", run)
-    workshop(target).mkdir()
+    workshop(target).mkdir(exist_ok=True)
     record = replace(RECORD, publishes=("delta",), parent="1" * 64)
     publication.write(target, record)
     assert target.report.disks == ["delta"]

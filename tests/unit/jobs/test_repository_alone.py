@@ -39,6 +39,7 @@ def test_the_repository_is_published_and_nothing_is_booted(world):
     assert result["status"] == "not-tested"
     assert result["boot"] == []
     assert result["verification"] is None
+    assert (result["commit"]["ref"], result["commit"]["version"]) == ("edge", "text")
     assert [stage["type"] for stage in result["stages"]] == ["timezone", "ostree", "publish"]
     assert [(a["path"], a["format"]) for a in result["artifacts"]] == [
         ("leaky.ostree.tar", "ostree-repository")

@@ -8,7 +8,15 @@ from particle_os.egress.record import HostReached, HostRefused, Hosts
 from particle_os.errors import StageFailed
 from particle_os.records import AptProxyResult
 from particle_os.report import page
-from particle_os.report.results import ArtifactResult, HelperResult, Result, StageResult
+from particle_os.report.results import (
+    ArtifactResult,
+    CommitResult,
+    FilesResult,
+    HelperResult,
+    PackageResult,
+    Result,
+    StageResult,
+)
 from particle_os.sandbox.verification import FindingResult, Verification
 from particle_os.vm.traffic import Reached, Traffic
 
@@ -88,13 +96,21 @@ def result(text, verdicts=(), **changes):
     return found.model_copy(update=changes)
 
 
+def commit(text):
+    return CommitResult(
+        ref=text, checksum=text, parent=text, version=text, signer=text,
+        packages=(PackageResult(name=text, before=text, after=text),), packages_total=1,
+        files=FilesResult(added=1, changed=2, removed=3, names=(text, text)),
+    )  # fmt: skip
+
+
 def full(text, evidence):
     """A page with `text` wherever a guest or a recipe can put any."""
     verdicts = [verdict(text), verdict(text, "passed", "uefi"), verdict(text, firmware="uefi")]
     return page.document(
         text,
         verdicts,
-        result=result(text, verdicts),
+        result=result(text, verdicts, commit=commit(text)),
         packages=[Package(name=text, version=text, architecture=text, size=3 << 20)] * 3,
         evidence={firmware: evidence / firmware for firmware in ("bios", "uefi")},
         failure=StageFailed(text, hint=text, where=text, tail=[text, text]),

@@ -1,10 +1,18 @@
 """The tables that a build prints, as its user sees them."""
 
 import pytest
+from particle_agent.contract.inspection import ChangedPackage, CommitFacts
 from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.records import AptProxyResult
 from particle_os.report import table
-from particle_os.report.results import ArchiveResult, SingleResult, StageResult
+from particle_os.report.results import (
+    ArchiveResult,
+    CommitResult,
+    FilesResult,
+    PackageResult,
+    SingleResult,
+    StageResult,
+)
 from particle_os.sandbox.verification import FindingResult, Verification
 from rich.console import Console
 
@@ -155,3 +163,43 @@ def test_the_result_of_a_single_stage():
 def test_a_long_path_is_one_line():
     path = "/o/" + "x" * 100
     assert f"  file  {path}" in printed(lambda c: table.print_result(build(), c, [path]))
+
+
+def commit(**changes):
+    packages = tuple(
+        PackageResult(name=f"p{number}:amd64", before=None, after="1") for number in range(21)
+    )
+    files = FilesResult(added=3, changed=2, removed=1, names=("/usr/a",))
+    known = {
+        "ref": "edge", "checksum": "2" * 64, "parent": "1" * 64, "version": "2", "signer": "F" * 40,
+        "packages": packages, "packages_total": 30, "files": files,
+    }  # fmt: skip
+    return CommitResult(**known | changes)
+
+
+def test_a_commit_is_told_with_its_difference_to_the_parent():
+    lines = printed(lambda c: table.print_result(result("x", commit=commit()), c, []))
+    assert f"commit  edge 2: {'2' * 64}, signed by {'F' * 40}" in lines
+    told = "since 111111111111: 30 packages changed; files: 3 added, 2 changed, 1 removed"
+    assert f"        {told}" in lines
+    assert "        p0:amd64 new → 1" in lines
+    assert "        p20:amd64 new → 1" not in lines
+    assert "        and 10 more packages" in lines
+
+
+def test_a_first_commit_has_no_difference():
+    first = commit(parent=None, files=None, packages=(), packages_total=0, signer=None)
+    lines = printed(lambda c: table.print_result(result("x", commit=first), c, []))
+    assert f"commit  edge 2: {'2' * 64}" in lines
+    assert not [line for line in lines if "since" in line]
+
+
+def test_the_texts_of_a_commit_are_escaped():
+    package = ChangedPackage(name="a\x1b[31m", before="1", after=None)
+    facts = CommitFacts(
+        ref="edge", checksum="2" * 64, parent=None, version="\u202e", signer=None,
+        packages=(package,), packages_total=1,
+    )  # fmt: skip
+    found = CommitResult.of(facts)
+    assert (found.version, found.packages[0].name) == ("\\u202e", "a\\x1b[31m")
+    assert found.files is None

@@ -22,6 +22,7 @@ class CommitRecord:
     """A commit in the repository `repository` of the scratch disk.
 
     `parent` is the checksum of the version before it, which is in the repository `archive`.
+    `signer` is the fingerprint of the key that has signed the commit.
     """
 
     ref: str
@@ -30,6 +31,8 @@ class CommitRecord:
     kernel: str
     publishes: tuple[str, ...]
     parent: str | None = None
+    version: str | None = None
+    signer: str | None = None
 
     def of_parent(self) -> CommitRecord:
         """The record of the parent, which is deployed as this commit is. Raises StageError."""

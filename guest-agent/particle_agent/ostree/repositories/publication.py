@@ -10,6 +10,7 @@ from pathlib import Path
 
 from particle_agent.contract.wire import OutputName
 from particle_agent.disk import ext4
+from particle_agent.ostree.repositories import difference
 from particle_agent.ostree.repositories.commit_record import KEY, CommitRecord, workshop
 from particle_agent.ostree.repositories.repository import OstreeRepository, archive
 from particle_agent.system import tarball
@@ -31,12 +32,12 @@ def write(target: Target, record: CommitRecord) -> None:
     """Writes what the stage `ostree` publishes, each to an output disk of its own."""
     wanted: set[str] = {"repository", "delta"}.intersection(record.publishes)
     wanted |= {"update"} if disks.is_attached("update") else set()
-    if wanted:
+    if wanted or record.parent is not None:
         repository = archive(target)
         repository.pull(OstreeRepository(target, workshop(target) / "repository"), record.ref)
         if "delta" in wanted:
             _write_file(target, _delta(target, repository, record), "delta")
-        if wanted != {"delta"}:
+        if wanted - {"delta"}:
             _summarize(target, repository)
         if "repository" in wanted:
             tarball.write(target, repository.place, "repository", OPTIONS)
@@ -44,6 +45,7 @@ def write(target: Target, record: CommitRecord) -> None:
             _write_update(target, repository)
     if "key" in record.publishes:
         _write_file(target, workshop(target) / KEY, "key")
+    difference.write(target, record, archive(target))
 
 
 def _write_file(target: Target, file: Path, name: OutputName) -> None:

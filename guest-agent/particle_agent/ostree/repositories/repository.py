@@ -13,6 +13,7 @@ from particle_agent.target.target import Target
 REMOTE = "origin"
 # ostree.repo-config(5). The level of zlib; files in a repository are compressed one by one.
 LEVEL = 1
+DIFFERENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class OstreeRepository:
             return self.target.capture_outside(argv)
         except CommandFailed:
             return ""
+
+    def difference(self, before: str, after: str) -> str:
+        """The files that differ in two commits: a line for each."""
+        argv = ["ostree", "diff", f"--repo={self.place}", before, after]
+        return self.target.capture_outside(argv, timeout=DIFFERENCE_SECONDS)
 
     def pull(self, source: OstreeRepository, *refs: str) -> None:
         """Copies the newest commits of refs from another repository."""

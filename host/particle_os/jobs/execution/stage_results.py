@@ -12,8 +12,7 @@ from particle_agent.contract import wire
 from particle_agent.contract.options import duration
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import StageOptions
-from particle_agent.stages.output.export import Export
-from particle_agent.stages.output.publish import Publish
+from particle_agent.stages.output.export import Export, Publish
 
 from particle_os.egress.record import Hosts
 from particle_os.errors import DeadlineExceeded, ParticleError, StageFailed, VmError, printable

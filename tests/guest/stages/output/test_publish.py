@@ -4,7 +4,7 @@ import pytest
 from particle_agent.errors import StageError
 from particle_agent.ostree.repositories import publication
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
-from particle_agent.stages.output.publish import Publish
+from particle_agent.stages.output.export import Publish
 
 
 def test_the_commit_is_published(target, monkeypatch):
