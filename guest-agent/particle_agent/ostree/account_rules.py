@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from particle_agent.ostree.image.choices import UserRules
 from particle_agent.ostree.image.lints import Flaw
 from particle_agent.system import accounts
 from particle_agent.target.target import Target
@@ -21,8 +22,13 @@ ALWAYS_TEXT = "[Unit]\nConditionNeedsUpdate=\n"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
 PLACE = re.compile(r"/|(/[A-Za-z0-9_+~-][A-Za-z0-9._+~-]*)+")
 NOT_IN_COMMENT = re.compile(r"[\x00-\x1f\x7f\"\\]")
-# -1 of 16 bits.
-NO_ID = 0xFFFF
+# -1 of 16 bits, and the ID of nobody and nogroup.
+NO_ID, NOBODY = 0xFFFF, 0xFFFE
+
+
+# base-passwd(8) gives these IDs, the same on each system of Debian.
+STATIC = range(100)
+SYSUSERS = ("/usr/lib/sysusers.d", "/etc/sysusers.d")
 
 
 def write(target: Target) -> None:
@@ -48,15 +54,31 @@ def write(target: Target) -> None:
     target.write(ALWAYS, ALWAYS_TEXT)
 
 
-def flaws(target: Target) -> Iterator[Flaw]:
-    """The accounts of the system for which `write` makes no rule."""
+def flaws(target: Target, users: UserRules) -> Iterator[Flaw]:
+    """The accounts of the system without a rule: of `write`, or of packages with `merge`."""
+    named = set(_names_with_rules(target)) if users == "merge" else set[str]()
     for what, database in (("user", "passwd"), ("group", "group")):
         found = accounts.entries(target, database)
         ruled = _by_id(found)
         for name, fields in found.items():
             known = accounts.id_of(fields, 2)
-            if known not in accounts.REGULAR_IDS and ruled.get(known) is not fields:
+            if users == "merge":
+                has_rule = known in STATIC or known == NOBODY or name in named
+            else:
+                has_rule = ruled.get(known) is fields
+            if known not in accounts.REGULAR_IDS and not has_rule:
                 yield Flaw("account-without-rule", f"{what} {name}")
+
+
+def _names_with_rules(target: Target) -> Iterator[str]:
+    """The accounts that the rules of the image make (sysusers.d(5))."""
+    for directory in SYSUSERS:
+        for name in target.list(directory):
+            if name.endswith(".conf") and target.is_file(f"{directory}/{name}"):
+                for line in target.read(f"{directory}/{name}").splitlines():
+                    kind, account, *_ = (*line.split(maxsplit=2), "", "")
+                    if kind.rstrip("!") in ("u", "g"):
+                        yield account
 
 
 def _by_id(entries: Mapping[str, list[str]]) -> dict[int, list[str]]:

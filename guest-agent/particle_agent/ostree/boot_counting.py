@@ -14,6 +14,7 @@ from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
 from particle_agent.contract.values import COUNTED_BOOTS
 from particle_agent.ostree.boot_menu import BLOCK, install_generator
+from particle_agent.ostree.image.automatic_updates import REJECTED
 from particle_agent.target.target import Target
 
 EDITOR = "/usr/bin/grub-editenv"
@@ -36,6 +37,7 @@ After=boot-complete.target
 OnFailure={FAILURE}
 JobTimeoutSec={LIMIT_SECONDS}
 ConditionPathExists=/run/ostree-booted
+ConditionFileIsExecutable={EDITOR}
 
 [Service]
 Type=oneshot
@@ -83,6 +85,8 @@ SUCCESS_SCRIPT = f"""\
 #!/bin/sh
 set -eu
 if {EDITOR} {BLOCK} list | grep -qx boot_fallback=1; then
+	mkdir -p {REJECTED.rpartition("/")[0]}
+	ostree admin status | sed -n '1s/^ *[^ ]* \\([0-9a-f]*\\)[.].*/\\1/p' >{REJECTED}
 	ostree admin set-default 1
 	echo 'The new version did not start; the version before it is the default again.'
 fi
@@ -93,6 +97,7 @@ fi
 FAILURE_SCRIPT = f"""\
 #!/bin/sh
 set -eu
+[ -x {EDITOR} ] || exit 0
 state=$({EDITOR} {BLOCK} list)
 if echo "$state" | grep -qx boot_success=0 && ! echo "$state" | grep -qx boot_fallback=1; then
 	echo 'The update has not succeeded; restarting.'
@@ -103,6 +108,7 @@ COUNT_SCRIPT = f"""\
 #!/bin/sh
 # Sets the counter when the next boot starts another version than the one that runs.
 set -eu
+[ -x {EDITOR} ] || exit 0
 entries=/boot/loader/entries
 first=$(ls -v -r "$entries" | head -n 1)
 next=

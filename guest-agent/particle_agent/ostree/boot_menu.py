@@ -7,7 +7,6 @@ changes: it reads OSTree's, and leaves an update that has not succeeded within t
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
 from particle_agent.disk.boot import Booting
 from particle_agent.disk.grub import DIRECTORY, Grub
@@ -62,7 +61,8 @@ set timeout=1
 set default=0
 {counting}source /boot/loader/grub.cfg
 """
-# The most boots that any update counts: the menu is older than the update that sets the counter.
+# The most boots that any update counts. The menu is that of the first version of a machine, so it
+# counts whether this version counts or not.
 MOST_BOOTS = 9
 # GRUB has no arithmetic.
 COUNTING = """\
@@ -86,9 +86,8 @@ LAST_STEP = """\
 """
 
 
-@dataclass(frozen=True)
 class DeploymentGrub(Grub):
-    """GRUB with OSTree's entries, and with the count of the boots of updates."""
+    """GRUB with OSTree's entries, which counts the boots of updates."""
 
     def prepare(self, target: Target, booting: Booting) -> None:
         self.write_programs(target, booting)

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from particle_agent.disk import boot
-from particle_agent.ostree import (
-    account_rules,
-    boot_counting,
-    history,
-    initramfs,
-    machine_files,
-    remote,
-    tree,
-)
-from particle_agent.ostree.image import lints
-from particle_agent.ostree.image.layout import HIDDEN
-from particle_agent.ostree.remote import Remote
+from particle_agent.ostree import history, preparation, remote
+from particle_agent.ostree.image.choices import Choices
+from particle_agent.ostree.remote import ORIGIN, Remote
 from particle_agent.ostree.repositories.commit_record import KEY, STATEROOT, CommitRecord, workshop
-from particle_agent.ostree.repositories.repository import REMOTE, OstreeRepository
+from particle_agent.ostree.repositories.repository import OstreeRepository
 from particle_agent.ostree.repositories.signing import GpgKey, signing_key
-from particle_agent.system import generalize
 from particle_agent.target.target import Target
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """The names that a commit is bound to, so that no server passes it off as another one."""
+
+    metadata: Mapping[str, str]
+    collection: str | None
+    refs: tuple[str, ...]
+
+    @property
+    def of_repository(self) -> list[str]:
+        """The options of `ostree init`."""
+        return [] if self.collection is None else [f"--collection-id={self.collection}"]
+
+    @property
+    def of_commit(self) -> list[str]:
+        """The options of `ostree commit`."""
+        words = [f"--add-metadata-string={key}={text}" for key, text in self.metadata.items()]
+        return words + [f"--bind-ref={ref}" for ref in self.refs]
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,12 @@ class CommitPlan:
     stateroot: str
     version: str | None
     subject: str | None
-    counted_boots: int
     publishes: tuple[str, ...]
     remote: Remote | None
     gpg_secret: str | None
     has_parent: bool
+    bindings: Bindings
+    choices: Choices
 
 
 def make(target: Target, plan: CommitPlan) -> None:
@@ -53,20 +64,12 @@ def make(target: Target, plan: CommitPlan) -> None:
 
 def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | None) -> None:
     kernel = boot.newest_kernel(target)
-    with target.mounted(target.root, "--bind") as place:
-        found = [*lints.files(target, place, kernel.version), *account_rules.flaws(target)]
-    lints.report(target, found)
-    initramfs.make(target, kernel.version)
-    tree.move_kernel(target, kernel.version)
-    boot_counting.install(target, plan.counted_boots)
-    generalize.run(target)
+    preparation.check(target, plan.choices, kernel.version)
+    preparation.prepare(target, plan.choices, kernel.version)
     if plan.remote is not None:
         public = None if key is None else key.public
-        remote.write(target, REMOTE, plan.remote, plan.ref, public)
-    with target.mounted(target.root, "--bind") as place:
-        generalize.empty(place, HIDDEN)
-    tree.convert(target)
-    machine_files.write_rules(target)
+        remote.write(target, plan.remote, plan.ref, public, plan.bindings.collection)
+    preparation.convert(target, plan.choices)
     checksum = _commit(target, plan, key, before)
     CommitRecord(
         ref=plan.ref,
@@ -77,6 +80,8 @@ def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | No
         parent=before,
         version=plan.version,
         signer=None if key is None else key.fingerprint,
+        remote=plan.remote.name if plan.remote else ORIGIN,
+        collection=plan.bindings.collection,
     ).write(target)
     target.reporter.note(f"the commit of {plan.ref} is {checksum}")
 
@@ -92,8 +97,9 @@ def _key(target: Target, plan: CommitPlan) -> Iterator[GpgKey | None]:
 
 def _commit(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | None) -> str:
     repository = OstreeRepository(target, workshop(target) / "repository")
-    repository.create("bare")
-    arguments = ["--bootable", f"--add-metadata-string={STATEROOT}={plan.stateroot}"]
+    repository.create("bare", *plan.bindings.of_repository)
+    arguments = ["--bootable", *plan.bindings.of_commit]
+    arguments.append(f"--add-metadata-string={STATEROOT}={plan.stateroot}")
     if before is not None:
         arguments.append(f"--parent={before}")
     if plan.version is not None:

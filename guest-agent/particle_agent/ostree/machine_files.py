@@ -1,6 +1,7 @@
 """Rules for the files that each machine makes: the content of /var.
 
-An update replaces /usr only. The rules of tmpfiles.d(5) make what is missing in /var.
+An update replaces /usr only. Rules of tmpfiles.d(5) make the directories that are missing in /var.
+Each file comes to a machine once, and stays away when the machine removes it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,56 @@ from particle_agent.target.target import Target
 
 TMPFILES = "/usr/lib/tmpfiles.d"
 OWN_RULES = f"{TMPFILES}/ostree-machine.conf"
+UNITS, PROGRAMS = "/usr/lib/systemd/system", "/usr/lib/particle-os"
+# A line has the escaped path, a tab, and a rule.
+ONCE = f"{PROGRAMS}/machine-files.conf"
+SEEN = "/var/lib/particle-os/machine-files"
+SCRIPT = f"{PROGRAMS}/machine-files"
+SCRIPT_TEXT = f"""\
+#!/bin/sh
+# Brings the files of the image to /var, and each of them once: one that the machine has removed
+# stays away.
+set -eu
+rules={ONCE}
+seen={SEEN}
+mkdir -p "${{seen%/*}}"
+touch "$seen"
+new=$(awk -F '\\t' 'FILENAME == ARGV[1] {{ seen[$1]; next }} !($1 in seen)' "$seen" "$rules")
+[ -n "$new" ] || exit 0
+printf '%s\\n' "$new" | cut -f 2- | systemd-tmpfiles --create -
+printf '%s\\n' "$new" | cut -f 1 >>"$seen"
+"""
+SERVICE = "particle-os-machine-files.service"
+# systemd-tmpfiles-setup.service has these statuses, too. It makes the directories.
+SERVICE_TEXT = f"""\
+[Unit]
+Description=Bring the files of the image to /var
+Documentation=man:tmpfiles.d(5)
+DefaultDependencies=no
+After=local-fs.target systemd-tmpfiles-setup.service
+Before=sysinit.target shutdown.target
+Conflicts=shutdown.target
+RequiresMountsFor=/var
+ConditionPathExists=/run/ostree-booted
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={SCRIPT}
+SuccessExitStatus=DATAERR CANTCREAT
+
+[Install]
+WantedBy=sysinit.target
+"""
 # tmpfiles.d(5): `C` and `L` without an argument copy from this directory.
 FACTORY = "/usr/share/factory"
 # The types of rules that make a path.
 MAKERS = set("dDvqQfCL")
+# The paths and rules of every commit.
+ALWAYS = (
+    (OLD_DATABASE, f"L {OLD_DATABASE} - - - - ../..{DATABASE}"),
+    ("/run/media", "d /run/media 0755 root root -"),
+)
 PLAIN = re.compile(r"[^\s\"'\\#]+")
 NOT_BARE = re.compile(rb"[^A-Za-z0-9%._/+:@,=~-]")
 
@@ -29,18 +76,28 @@ def write_rules(target: Target) -> None:
 
     The lints have found the names and the kinds of files that no rule can make.
     """
-    known = _paths_with_rules(target)
-    lines = [f"L {OLD_DATABASE} - - - - ../..{DATABASE}", "d /run/media 0755 root root -"]
+    known = paths_with_rules(target)
+    always: list[tuple[str, str]] = list(ALWAYS)
+    once: list[tuple[str, str]] = []
     for place in list(_contents(target.path("/var"), target)):
         path = "/" + str(place.relative_to(target.root))
         line = _rule(target, place, path)
         if path not in known:
-            lines.append(line)
+            (always if line.startswith("d") else once).append((path, line))
     # A file may be open to all in a directory that is not.
     target.make_directory(f"{FACTORY}/var", mode=0o700)
-    target.write(OWN_RULES, "".join(f"{line}\n" for line in lines))
+    target.write(OWN_RULES, "".join(f"{line}\n" for _, line in always))
+    target.write(ONCE, "".join(f"{_escaped(path)}\t{line}\n" for path, line in once))
+    target.write(SCRIPT, SCRIPT_TEXT, mode=0o755)
+    target.write(f"{UNITS}/{SERVICE}", SERVICE_TEXT)
+    target.symlink(f"{UNITS}/sysinit.target.wants/{SERVICE}", f"../{SERVICE}")
     _note_unsafe(target)
     _empty(target)
+
+
+def keep(target: Target) -> None:
+    """Leaves the content of /var in the commit, which only the first deployment takes over."""
+    target.write(OWN_RULES, "".join(f"{line}\n" for _, line in ALWAYS))
 
 
 def _note_unsafe(target: Target) -> None:
@@ -79,7 +136,8 @@ def _rule(target: Target, place: Path, path: str) -> str:
     """The rule that makes a path of /var on each machine. Moves a file to the factory."""
     status = place.lstat()
     kind = stat.S_IFMT(status.st_mode)
-    owner = f"{stat.S_IMODE(status.st_mode):04o} {status.st_uid} {status.st_gid} -"
+    # With colons, the machine's own mode and owner stay.
+    owner = f":{stat.S_IMODE(status.st_mode):04o} :{status.st_uid} :{status.st_gid} -"
     if kind == stat.S_IFDIR:
         return f"d {_quoted(path)} {owner}"
     if kind == stat.S_IFLNK:
@@ -102,7 +160,7 @@ def _escaped(text: str) -> str:
     return r"\x2d" if text == "-" else found.decode().replace("%", "%%")
 
 
-def _paths_with_rules(target: Target) -> set[str]:
+def paths_with_rules(target: Target) -> set[str]:
     """The paths that the rules of the packages make."""
     found = set()
     for name in target.list(TMPFILES):

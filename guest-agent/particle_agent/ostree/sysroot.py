@@ -9,7 +9,7 @@ from pathlib import Path
 from particle_agent.errors import StageError
 from particle_agent.ostree.boot_menu import GENERATOR_TEXT, VARIABLE
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
-from particle_agent.ostree.repositories.repository import REMOTE, OstreeRepository
+from particle_agent.ostree.repositories.repository import OstreeRepository
 from particle_agent.target.target import Target
 
 
@@ -51,14 +51,14 @@ def make(
     (place / "boot/grub").mkdir(parents=True)
     (place / "boot/grub/grub.cfg").touch()
     target.run(["ostree", "admin", "os-init", option, record.stateroot])
-    repository.run("pull-local", f"--remote={REMOTE}", str(source.place), record.ref)
+    repository.run("pull-local", f"--remote={record.remote}", str(source.place), record.ref)
     generator = place.parent / "grub-generator"
     generator.write_text(GENERATOR_TEXT)
     generator.chmod(0o755)
     deploy = ["ostree", "admin", "deploy", option, f"--os={record.stateroot}"]
     # A word such as console= may be there several times: --karg= keeps the last one only.
     deploy += [f"--karg-append={word}" for word in words]
-    target.run([*deploy, f"{REMOTE}:{record.ref}"], env={VARIABLE: str(generator)})
+    target.run([*deploy, f"{record.remote}:{record.ref}"], env={VARIABLE: str(generator)})
     deployment = _deployment(place, record)
     # The writer changes times; it makes the directory immutable on the disk again.
     target.run(["chattr", "-i", str(deployment)])

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from particle_agent.disk.fstab import FileSystemTable
 from particle_agent.errors import StageError
-from particle_agent.ostree import account_rules
 from particle_agent.ostree.image.layout import (
     DATABASE,
     EMPTY,
@@ -51,7 +50,6 @@ def convert(target: Target) -> None:
     image whose files have no such places.
     """
     _check(target)
-    account_rules.write(target)
     _move(target, OLD_DATABASE, DATABASE)
     for path, name in MOVED.items():
         # A link of the image still leads to the same directory.

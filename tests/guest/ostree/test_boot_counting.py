@@ -8,6 +8,7 @@ from particle_agent.contract.values import COUNTED_BOOTS
 from particle_agent.ostree import boot_counting
 from particle_agent.ostree.boot_counting import COUNT_SCRIPT, FAILURE_SCRIPT, SUCCESS_SCRIPT
 from particle_agent.ostree.boot_menu import BLOCK
+from particle_agent.ostree.image.automatic_updates import REJECTED
 
 OLD, NEW = "a" * 64 + ".0", "b" * 64 + ".0"
 # An editor of a block with a variable a line, which does what grub-editenv(1) does.
@@ -48,9 +49,10 @@ class System:
         self.program("systemctl", f'#!/bin/sh\necho systemctl "$@" >>"{place}/orders"\n')
         self.runs(OLD)
 
-    def runs(self, running):
+    def runs(self, running, default=OLD):
         """Lets ostree(1) mark a version as the one that runs."""
-        lines = [f"{'*' if name == running else ' '} debian {name}" for name in (OLD, NEW)]
+        order = sorted((OLD, NEW), key=lambda name: name != default)
+        lines = [f"{'*' if name == running else ' '} debian {name}" for name in order]
         shown = "\n".join(f"{line} (staged)\n    Version: 1" for line in lines)
         self.program(
             "ostree",
@@ -78,7 +80,7 @@ class System:
 
     def run(self, script):
         """Runs a script on the files of this system; returns what it ordered."""
-        for path in (boot_counting.EDITOR, "/boot/", "/sysroot"):
+        for path in (boot_counting.EDITOR, "/boot/", "/sysroot", "/var/lib"):
             inside = f"{self.place}{path}"
             if path == boot_counting.EDITOR:
                 inside = f"{self.place}/programs/grub-editenv"
@@ -146,8 +148,21 @@ def test_success_ends_the_count(system):
 
 def test_after_a_return_the_version_that_runs_is_the_default(system):
     system.block.write_text("boot_success=0\nboot_counter=0\nboot_fallback=1\n")
+    system.runs(OLD, default=NEW)
     assert system.run(SUCCESS_SCRIPT) == ["ostree admin set-default 1"]
     assert system.state == {"boot_success": "1"}
+    # Automatic updates do not try it again.
+    rejected = system.place / REJECTED.lstrip("/")
+    assert rejected.read_text() == f"{NEW.partition('.')[0]}\n"
+
+
+def test_an_image_without_the_editor_does_not_count(system):
+    (system.place / "programs/grub-editenv").unlink()
+    system.menu([1, 0])
+    system.counts(NEW, "3\n")
+    for script in (COUNT_SCRIPT, FAILURE_SCRIPT):
+        assert system.run(script) == []
+    assert system.state == {}
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,7 @@ def boots(saved, number):
 
 @pytest.mark.parametrize("tries", range(10))
 def test_an_update_gets_its_tries_and_then_the_version_before_it_boots(tries):
+    """The menu is as old as the disk: a later update may count more boots than it did."""
     found = boots({"boot_counter": str(tries), "boot_success": "0"}, tries + 3)
     updates = [["0", str(n), "0", "-"] for n in range(tries - 1, -1, -1)]
     assert found == [*updates, *[["1", "0", "0", "1"]] * 3]

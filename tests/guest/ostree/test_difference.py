@@ -40,7 +40,7 @@ def described(target, monkeypatch):
         monkeypatch.setattr(target, "capture_outside", capture)
         workshop(target).mkdir(exist_ok=True)
         words = {"parent": parent, "version": "2", "signer": "F" * 40}
-        record = CommitRecord("edge", NEW, "debian", "6.12", (), **words)
+        record = CommitRecord("edge", NEW, "debian", "6.12", (), "origin", None, **words)
         difference.write(target, record, OstreeRepository(target, workshop(target) / "archive"))
         text = (workshop(target) / wire.COMMIT_FACTS_NAME).read_text()
         return decode(CommitFacts, json.loads(text))

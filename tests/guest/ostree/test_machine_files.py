@@ -7,7 +7,15 @@ import subprocess
 
 import pytest
 from particle_agent.ostree import machine_files
-from particle_agent.ostree.machine_files import FACTORY, OWN_RULES, TMPFILES, write_rules
+from particle_agent.ostree.machine_files import (
+    FACTORY,
+    ONCE,
+    OWN_RULES,
+    SCRIPT,
+    SEEN,
+    TMPFILES,
+    write_rules,
+)
 
 ODD = (
     "with blank", ' "quoted" ', "it's", "100%", "%m", r"back\slash", "\\", "#hash", "a:b", "-", "ä",
@@ -16,13 +24,23 @@ ODD = (
 
 
 def rules(target):
-    return target.read(OWN_RULES).splitlines()
+    """The rules of each boot, and those that the service applies once."""
+    once = [line.partition("\t")[2] for line in target.read(ONCE).splitlines()]
+    return target.read(OWN_RULES).splitlines() + once
 
 
 def create(target):
-    """Runs systemd-tmpfiles(8) on the image, as at the boot of a machine."""
+    """Runs systemd-tmpfiles(8) and the service on the image, as at the boot of a machine."""
     argv = ["systemd-tmpfiles", "--create", f"--root={target.root}", target.path(OWN_RULES)]
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return done
+    text = target.read(SCRIPT).replace(
+        "tmpfiles --create", f"tmpfiles --create --root={target.root}"
+    )
+    for path in (ONCE, SEEN):
+        text = text.replace(f"={path}", f"={target.path(path)}")
+    return subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=False)
 
 
 def shape(target, top="/var"):
@@ -39,7 +57,12 @@ def shape(target, top="/var"):
     return found
 
 
-@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd-tmpfiles")
+NEEDS_TMPFILES = pytest.mark.skipif(
+    shutil.which("systemd-tmpfiles") is None, reason="no systemd-tmpfiles"
+)
+
+
+@NEEDS_TMPFILES
 def test_a_machine_gets_the_var_of_the_image(target):
     """systemd itself reads the rules, and makes the same names, links, modes and contents."""
     for number, name in enumerate(ODD):
@@ -57,7 +80,38 @@ def test_a_machine_gets_the_var_of_the_image(target):
     assert done.returncode == 0, done.stderr
     after = shape(target)
     assert after.pop("lib/dpkg")[2] == b"../../usr/share/dpkg/database"
+    assert after.pop("lib/particle-os")
+    assert after.pop("lib/particle-os/machine-files")
     assert after == before
+
+
+@NEEDS_TMPFILES
+def test_a_file_that_the_machine_has_removed_stays_away(target):
+    """An update brings only new files, and changes no mode that the machine has set."""
+    target.write("/var/lib/x/removed", "1")
+    target.write("/var/lib/x/with blank", "2")
+    target.symlink("/var/lib/x/link", "removed")
+    write_rules(target)
+    assert create(target).returncode == 0
+    assert target.list("/var/lib/x") == ["link", "removed", "with blank"]
+    for name in ("removed", "with blank", "link"):
+        target.remove(f"/var/lib/x/{name}")
+    target.path("/var/lib/x").chmod(0o700)
+    assert create(target).returncode == 0
+    assert target.list("/var/lib/x") == []
+    assert target.mode("/var/lib/x") == 0o700
+    rule = "C /var/lib/x/new :0644 :0 :0 - /usr/share/factory/var/lib/x/with\\x20blank"
+    target.write(ONCE, target.read(ONCE) + f"/var/lib/x/new\t{rule}\n")
+    assert create(target).returncode == 0
+    assert target.list("/var/lib/x") == ["new"]
+
+
+@NEEDS_TMPFILES
+def test_an_image_without_files_in_var_is_no_failure(target):
+    target.make_directory("/var")
+    write_rules(target)
+    done = create(target)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_each_rule_is_a_line_of_its_own(target):
@@ -113,10 +167,10 @@ def test_the_owner_and_the_mode_are_part_of_the_rule(target):
     target.path("/var/lib/x").chmod(0o2775)
     status = target.path("/var/lib/x").stat()
     write_rules(target)
-    owner = f"{status.st_uid} {status.st_gid}"
-    assert f"d /var/lib/x 2775 {owner} -" in rules(target)
+    owner = f":{status.st_uid} :{status.st_gid}"
+    assert f"d /var/lib/x :2775 {owner} -" in rules(target)
     kept = f"{FACTORY}/var/lib/x/file"
-    assert f"C /var/lib/x/file 0600 {owner} - {kept}" in rules(target)
+    assert f"C /var/lib/x/file :0600 {owner} - {kept}" in rules(target)
 
 
 def test_a_directory_that_systemd_does_not_trust_is_noted(target, monkeypatch):

@@ -10,7 +10,7 @@ from particle_agent.ostree.repositories import publication
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.ostree.repositories.publication import MODIFIED
 
-RECORD = CommitRecord("edge", "0" * 64, "debian", "6.12", ("repository",))
+RECORD = CommitRecord("edge", "0" * 64, "debian", "6.12", ("repository",), "origin", None)
 NOW = 1_800_000_000
 
 

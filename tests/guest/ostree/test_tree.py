@@ -5,7 +5,6 @@ import os
 import pytest
 from particle_agent.errors import StageError
 from particle_agent.ostree import tree
-from particle_agent.ostree.account_rules import RULES
 
 HOMES = {
     "/home/ann/notes": "/var/home/ann/notes",
@@ -40,7 +39,6 @@ def test_every_file_has_its_place(debian):
     assert not debian.exists("/etc")
     assert debian.read("/usr/etc/fstab") == ""
     assert tree.is_commit(debian)
-    assert debian.read(RULES).startswith("g daemon 1\n"), "written before /etc has moved"
 
 
 def test_the_links_are_relative_and_lead_to_var(debian):

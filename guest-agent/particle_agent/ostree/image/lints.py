@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -67,6 +67,11 @@ LINTS = {
     "ssh-host-key": Lint(
         True, "every machine would get the same host key, which the repository publishes", REMOVE
     ),
+    "var-content": Lint(
+        True,
+        "'var' is 'refuse', and no rule of tmpfiles.d makes these files",
+        "remove them, write rules, or set 'var: factory'",
+    ),
     "boot-content": Lint(
         False,
         "a commit has an empty /boot, and these files are left out",
@@ -96,6 +101,15 @@ OF_MACHINE = tuple(f"{path}/" for path in MOVED)
 OF_BOOT = (
     "vmlinuz", "vmlinuz[.-]*", "initrd.img", "initrd.img[.-]*", "config-*", "System.map-*",
     "efi", "grub", "loader", "extlinux", "syslinux", "ostree", "lost+found", ".particle-os-*",
+)  # fmt: skip
+# The state of Debian's own programs, and the files of root's home directory. The stage brings them
+# to machines, also with `refuse`.
+STATE = (
+    "/var/.updated", "/var/cache/*", "/var/log/*", "/var/lib/apt/*", "/var/lib/dpkg/*",
+    "/var/lib/emacsen-common/*", "/var/lib/grub/*", "/var/lib/initramfs-tools/*", "/var/lib/pam/*",
+    "/var/lib/python/*", "/var/lib/sgml-base/*", "/var/lib/shells.state", "/var/lib/systemd/*",
+    "/var/lib/ucf/*", "/var/lib/xml-core/*", "/var/spool/mail", "/usr/local/man",
+    "/root/.bashrc", "/root/.profile",
 )  # fmt: skip
 HOST_KEY = re.compile(r"ssh_host_\w+_key|dropbear_\w+_host_key")
 # `generalize` removes the keys of this directory.
@@ -164,6 +178,19 @@ def _of_packages(owned: Iterable[str], tree: Path) -> Iterator[Flaw]:
                 yield Flaw("volatile-content", path)
             elif path.startswith(OF_MACHINE):
                 yield Flaw("package-outside-usr", path)
+
+
+def of_machine(tree: Path, known: Collection[str]) -> Iterator[Flaw]:
+    """The content for machines that no rule makes. `known` are the paths with rules."""
+    emptied = tuple(f"/{path}/" for path in generalize.CONTENTS)
+    for top, name in {"/var": "", **MOVED}.items():
+        if (tree / top[1:]).is_symlink():
+            continue
+        for path in sorted(_leaves(tree / top[1:], tree)):
+            there = f"/var/{name}{path.removeprefix(top)}" if name else path
+            state = any(fnmatchcase(path, pattern) for pattern in STATE)
+            if there not in known and not state and not path.startswith(emptied):
+                yield Flaw("var-content", path)
 
 
 def _kernels(target: Target, wanted: str) -> Iterator[Flaw]:

@@ -30,6 +30,9 @@ class CommitRecord:
     stateroot: str
     kernel: str
     publishes: tuple[str, ...]
+    # The name of the server on the machines, and the ID of the collection of its refs.
+    remote: str
+    collection: str | None
     parent: str | None = None
     version: str | None = None
     signer: str | None = None

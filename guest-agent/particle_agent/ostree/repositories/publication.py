@@ -34,6 +34,8 @@ def write(target: Target, record: CommitRecord) -> None:
     wanted |= {"update"} if disks.is_attached("update") else set()
     if wanted or record.parent is not None:
         repository = archive(target)
+        if record.collection is not None:
+            repository.run("config", "set", "core.collection-id", record.collection)
         repository.pull(OstreeRepository(target, workshop(target) / "repository"), record.ref)
         if "delta" in wanted:
             _write_file(target, _delta(target, repository, record), "delta")

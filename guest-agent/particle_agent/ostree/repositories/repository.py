@@ -10,7 +10,6 @@ from particle_agent.errors import CommandFailed, StageError
 from particle_agent.ostree.repositories.commit_record import CHECKSUM, workshop
 from particle_agent.target.target import Target
 
-REMOTE = "origin"
 # ostree.repo-config(5). The level of zlib; files in a repository are compressed one by one.
 LEVEL = 1
 DIFFERENCE_SECONDS = 600.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract.needs import Need
@@ -11,6 +12,7 @@ from particle_agent.contract.options import (
     Between,
     HostTree,
     Options,
+    Place,
     SecretName,
     Text,
     refuse,
@@ -18,8 +20,15 @@ from particle_agent.contract.options import (
 )
 from particle_agent.contract.values import Download
 from particle_agent.contract.wire import OutputName
-from particle_agent.disk import boot
-from particle_agent.ostree import boot_counting, commit, initramfs
+from particle_agent.ostree import commit, preparation
+from particle_agent.ostree.image.choices import (
+    AutomaticUpdates,
+    Choices,
+    Etc,
+    RootSettings,
+    UserRules,
+    Var,
+)
 from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repositories.commit_record import CHECKSUM
 from particle_agent.stages.base import StageOptions
@@ -36,7 +45,30 @@ CommitRef = Annotated[
 ]
 StateRoot = Annotated[str, Text("a name of a-z, 0-9 and '-'", r"[a-z0-9][a-z0-9-]*", 60)]
 Publication = Literal["repository", "delta"]
-OneLine = Annotated[str, Text("one line without control characters", r"[^\x00-\x1f\x7f]+", 200)]
+# The controls of C1, and the two line ends of Unicode, count as control characters.
+OneLine = Annotated[
+    str,
+    Text("one line without control characters", r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+", 200),
+]
+MetadataKey = Annotated[
+    str,
+    Text(
+        "a key such as 'org.example.build'",
+        r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)*",
+        100,
+    ),
+]
+# ostree_validate_collection_id(): a name as of D-Bus.
+CollectionId = Annotated[
+    str,
+    Text(
+        "an ID such as 'org.example.Edge'",
+        r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+",
+        255,
+    ),
+]
+# The keys that ostree(1) and machines take for something else.
+RESERVED = re.compile(r"version|(ostree|rpmostree|particle-os)\..*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +102,13 @@ class Ostree(StageOptions):
     content. Its commit of `ref` becomes the parent of the new one, and both are published."""
     parent_download: Download | None = None
     """The version before this one, as a NAME.ostree.tar that the host fetches."""
+    metadata: Mapping[MetadataKey, OneLine] = field(default_factory=dict)
+    """More keys and texts of the commit, which `ostree show` prints."""
+    collection_id: CollectionId | None = None
+    """The ID of the collection that the ref belongs to. Machines then refuse a commit of another
+    collection, also from the right server."""
+    ref_binding: tuple[CommitRef, ...] = ()
+    """More refs under which machines accept the commit. It is always bound to `ref`."""
     sign: Sign | None = None
     """The signature of the commit. Its public key is part of the commit, and is published as
     NAME.ostree.gpg."""
@@ -83,6 +122,24 @@ class Ostree(StageOptions):
     """The number of boots within which an update must succeed, or the machine returns to the
     version before it. 0 does not count."""
 
+    var: Var = "factory"
+    """The content of /var. With `factory`, each file comes once to each machine, also with an
+    update. With `initial`, the first version of a machine brings its content, and no update does.
+    With `refuse`, content that no rule of tmpfiles.d makes is an error."""
+    users: UserRules = "sysusers"
+    """How the users and groups of the system reach machines whose /etc/passwd or /etc/group
+    differs from the image's. With `sysusers`, the commit has rules of sysusers.d for them. With
+    `merge`, only those of packages."""
+    etc: Etc = "persistent"
+    """Whether machines keep changes of /etc. With `transient`, each boot starts with the /etc of
+    the commit, and a new machine-id and new SSH host keys."""
+    composefs: bool = False
+    """Whether machines mount the commit as a composefs, which no program can change. Debian 14
+    (forky) is the first suite with it, and `qemu` cannot write its disk yet."""
+    automatic_updates: AutomaticUpdates = "none"
+    """Whether machines update every day. With `stage`, the next boot starts the new version. With
+    `apply`, the machine also reboots."""
+
     def __post_init__(self) -> None:
         if CHECKSUM.fullmatch(self.ref.lower()):
             refuse([(("ref",), "ref: it looks like the checksum of a commit")])
@@ -93,12 +150,25 @@ class Ostree(StageOptions):
             refuse([(("publish", self.publish.index("delta")), message)])
         numbered = ((("publish", index), name) for index, name in enumerate(self.publish))
         refuse(repeated("the publication", numbered))
+        refuse(self._faults())
         if self.sign and self.sign.gpg_secret not in {secret.name for secret in self.secrets}:
             place = ("sign", "gpg-secret")
             refuse([(place, f"gpg-secret: 'secrets' names no '{self.sign.gpg_secret}'")])
         if self.remote and self.remote.verify and self.sign is None:
             message = "verify: the commit has no signature; write 'sign', or 'verify: false'"
             refuse([(("remote", "verify"), message)])
+
+    def _faults(self) -> Iterator[tuple[Place, str]]:
+        for key in self.metadata:
+            if RESERVED.fullmatch(key):
+                hint = "; write the option 'version'" if key == "version" else ""
+                yield ("metadata", key), f"metadata: OSTree itself uses the key '{key}'{hint}"
+        for index, ref in enumerate(self.ref_binding):
+            if ref == self.ref or ref in self.ref_binding[:index]:
+                yield ("ref-binding", index), f"ref-binding: the commit is bound to '{ref}' already"
+        if self.automatic_updates != "none" and self.remote is None:
+            message = "automatic-updates: machines have no server; write 'remote'"
+            yield ("automatic-updates",), message
 
     @property
     def publishes(self) -> tuple[OutputName, ...]:
@@ -109,10 +179,7 @@ class Ostree(StageOptions):
         return self.parent_download.reference if self.parent_download else self.parent
 
     def needs(self) -> Iterator[Need]:
-        yield boot.kernel_need()
-        yield boot.init_need()
-        yield from initramfs.package_needs()
-        yield boot_counting.need()
+        yield from preparation.needs(self.boot_counting)
 
     def run(self, target: Target) -> None:
         commit.make(
@@ -122,10 +189,17 @@ class Ostree(StageOptions):
                 stateroot=self.stateroot,
                 version=self.version,
                 subject=self.subject,
-                counted_boots=self.boot_counting,
                 publishes=self.publishes,
                 remote=self.remote,
                 gpg_secret=self.sign.gpg_secret if self.sign else None,
                 has_parent=self.input_disk is not None,
+                bindings=commit.Bindings(self.metadata, self.collection_id, self.ref_binding),
+                choices=Choices(
+                    counted_boots=self.boot_counting,
+                    root=RootSettings(self.etc, self.composefs),
+                    var=self.var,
+                    users=self.users,
+                    automatic_updates=self.automatic_updates,
+                ),
             ),
         )

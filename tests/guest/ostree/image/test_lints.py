@@ -209,11 +209,55 @@ def test_accounts_without_a_rule_are_noted(debian):
         "daemon:x:1:1::/:\ntoor:x:1:1::/:\nbad.name:x:200:200::/:\nann:x:1000:1000::/home/ann:\n",
     )
     debian.write("/etc/group", "daemon:x:1:\nbad.name:x:200:\nann:x:1000:\n")
-    assert list(account_rules.flaws(debian)) == [
+    assert list(account_rules.flaws(debian, "sysusers")) == [
         Flaw("account-without-rule", "user toor"),
         Flaw("account-without-rule", "user bad.name"),
         Flaw("account-without-rule", "group bad.name"),
     ]
+
+
+def test_accounts_that_only_etc_has_are_noted_when_etc_alone_brings_them(debian):
+    debian.write(
+        "/etc/passwd",
+        "daemon:x:1:1::/:\n_apt:x:42:65534::/:\nown:x:998:998::/:\npkg:x:997:997::/:\n"
+        "nobody:x:65534:65534::/:\nann:x:1000:1000::/home/ann:\n",
+    )
+    debian.write("/etc/group", "daemon:x:1:\nown:x:998:\npkg:x:997:\nmade:x:996:\n")
+    debian.write("/usr/lib/sysusers.d/pkg.conf", "# u own\nu!  pkg - - / -\ng\n")
+    debian.write("/etc/sysusers.d/recipe.conf", "g made -\n")
+    assert list(account_rules.flaws(debian, "merge")) == [
+        Flaw("account-without-rule", "user own"),
+        Flaw("account-without-rule", "group own"),
+    ]
+
+
+def test_content_of_var_that_no_rule_makes_is_found(debian):
+    """Debian's own state is none, and a rule is for the place that the file has in a commit."""
+    for path in (
+        "/var/.updated", "/var/cache/debconf/config.dat", "/var/lib/dpkg/status",
+        "/var/lib/systemd/catalog/database", "/root/.bashrc", "/var/tmp/left",
+        "/var/www/index.html", "/var/lib/ruled", "/root/.ssh/authorized_keys", "/opt/vendor/x",
+        "/srv/ruled",
+    ):  # fmt: skip
+        debian.write(path, "")
+    debian.make_directory("/var/lib/empty")
+    debian.symlink("/var/lib/link", "/srv")
+    flaws = lints.of_machine(debian.root, {"/var/lib/ruled", "/var/srv/ruled"})
+    assert {flaw.place for flaw in flaws} == {
+        "/var/www/index.html",
+        "/var/lib/link",
+        "/root/.ssh/authorized_keys",
+        "/opt/vendor/x",
+    }
+
+
+def test_the_places_of_an_image_of_bootc_are_looked_at_once(debian):
+    """Its directories of the machine are links into /var."""
+    debian.remove("/opt")
+    debian.write("/var/opt/vendor/x", "")
+    debian.symlink("/opt", "var/opt")
+    flaws = list(lints.of_machine(debian.root, ()))
+    assert flaws == [Flaw("var-content", "/var/opt/vendor/x")]
 
 
 def test_one_fatal_finding_is_the_error_itself(debian):

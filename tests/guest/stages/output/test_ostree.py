@@ -13,7 +13,9 @@ from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.contract.options import Faults
 from particle_agent.contract.values import Download
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.ostree import boot_menu, history, initramfs, tree
+from particle_agent.ostree import account_rules, boot_menu, history, machine_files, tree
+from particle_agent.ostree.image import initramfs
+from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
@@ -157,6 +159,99 @@ def test_the_commit_has_what_the_recipe_says(debian):
     )
 
 
+def test_the_commit_is_bound_to_its_names(debian):
+    stage = Ostree(
+        ref=REF,
+        metadata={"org.example.build": "42 --x", "key": "ä"},
+        collection_id="org.example.Edge",
+        ref_binding=("debian/13/amd64/stable",),
+        remote=Remote(url="https://u.example.org", name="fleet", verify=False),
+    )
+    stage.run(debian)
+    (init,) = [c.argv for c in debian.commands if c.argv[:2] == ("ostree", "init")]
+    assert init[-1] == "--collection-id=org.example.Edge"
+    words = commit_words(debian)
+    for word in (
+        "--add-metadata-string=org.example.build=42 --x",
+        "--add-metadata-string=key=ä",
+        "--bind-ref=debian/13/amd64/stable",
+    ):
+        assert word in words
+    record = CommitRecord.read(debian)
+    assert (record.remote, record.collection) == ("fleet", "org.example.Edge")
+    assert "collection-id=org.example.Edge" in debian.read("/usr/etc/ostree/remotes.d/fleet.conf")
+
+
+def test_the_server_of_the_disk_has_the_name_of_the_recipe(disk, debian):
+    disk(Ostree(ref=REF, remote=Remote(url="https://u.example.org", name="fleet", verify=False)))
+    (deploy,) = [c.argv for c in debian.commands if c.argv[:3] == ("ostree", "admin", "deploy")]
+    assert deploy[-1] == f"fleet:{REF}"
+    (pull, *_) = [c.argv for c in debian.commands if c.argv[:2] == ("ostree", "pull-local")]
+    assert "--remote=fleet" in pull
+
+
+@pytest.mark.parametrize("key", ["version", "ostree.bootable", "ostree.linux", "rpmostree.x"])
+def test_the_keys_of_ostree_itself_are_refused(key):
+    with pytest.raises(Faults, match=f"OSTree itself uses the key '{key}'") as raised:
+        Ostree(ref=REF, metadata={key: "x"})
+    assert raised.value.found[0][0] == ("metadata", key)
+
+
+def test_machines_need_a_server_for_automatic_updates():
+    with pytest.raises(Faults, match="machines have no server; write 'remote'"):
+        Ostree(ref=REF, automatic_updates="stage")
+
+
+@pytest.mark.parametrize("users", ["sysusers", "merge"])
+def test_the_accounts_have_rules_or_not(debian, users):
+    Ostree(ref=REF, users=users).run(debian)
+    assert debian.exists(account_rules.RULES) == (users == "sysusers")
+
+
+def test_var_of_the_first_version_is_part_of_the_commit(debian):
+    debian.write("/var/lib/x/file", "content")
+    debian.write("/srv/www/index.html", "content")
+    Ostree(ref=REF, var="initial").run(debian)
+    assert debian.ostree.committed["/var"] == [
+        "home", "lib", "mnt", "opt", "roothome", "srv", "usrlocal",
+    ]  # fmt: skip
+    assert debian.read("/var/lib/x/file") == debian.read("/var/srv/www/index.html") == "content"
+    assert debian.read(machine_files.OWN_RULES).count("\n") == 2
+    assert not debian.exists(machine_files.ONCE)
+
+
+def test_content_of_var_can_be_refused(debian):
+    debian.write("/var/lib/x/file", "content")
+    debian.write("/usr/lib/tmpfiles.d/x.conf", "C /var/lib/ruled\n")
+    debian.write("/var/lib/ruled", "")
+    with pytest.raises(StageError, match=r"^var-content: .*: /var/lib/x/file$"):
+        Ostree(ref=REF, var="refuse").run(debian)
+    assert debian.commands == []
+    debian.remove("/var/lib/x")
+    Ostree(ref=REF, var="refuse").run(debian)
+    assert CommitRecord.read(debian)
+
+
+def test_settings_of_the_root_reach_the_initramfs(debian):
+    debian.captured["ostree"] = f"{CHECKSUM}\n"
+    debian.capture = lambda argv, timeout=60: " Version: '2025.2'\n"
+    Ostree(ref=REF, etc="transient").run(debian)
+    assert "[etc]\ntransient = true\n" in debian.read(initramfs.CONFIGURATION)
+    hook = debian.read(f"{initramfs.TOOLS}/hooks/ostree")
+    assert hook.endswith("manual_add_modules overlay\n")
+
+
+def test_all_faults_of_the_image_come_before_anything_changes(debian):
+    debian.write("/media/films/one", "")
+    os.mkfifo(debian.path("/etc/pipe"))
+    files = sorted(debian.root.rglob("*"))
+    with pytest.raises(StageError, match="2 kinds of faults") as raised:
+        Ostree(ref=REF).run(debian)
+    assert [line.split(":")[0] for line in raised.value.tail] == ["content-dropped", "special-file"]
+    assert sorted(debian.root.rglob("*")) == files
+    assert debian.commands == []
+
+
 @pytest.mark.parametrize("verb", ["init", "commit"])
 def test_a_failure_of_ostree_leaves_no_record(debian, verb):
     debian.ostree.failing = verb
@@ -203,8 +298,24 @@ def test_the_stage_does_not_run_twice_over_its_result(debian):
         ),
         *(("stateroot", value) for value in ("", "-a", "a/b", "..", "A", "a b", "a\n", "x" * 61)),
         *(("version", value) for value in ("", "a\nb", "\x1b[1m", "x" * 201, "a\x7f", "a\n")),
+        *(("version", value) for value in ("a\x9b1m", "\x85", "a\u2028b", "a\u2029")),
         *(("subject", value) for value in ("", "a\nb", "\0")),
         *(("boot-counting", value) for value in (-1, 10, "3", True, 1.5)),
+        *(
+            ("metadata", {value: "x"})
+            for value in ("", "a b", "a=b", "-a", "a..b", "version", "ostree.bootable", "a\n")
+        ),
+        *(("metadata", {"key": value}) for value in ("", "a\nb", "\x9b", 1)),
+        *(
+            ("collection-id", value)
+            for value in ("", "edge", "org..x", "org.1x", "org.a-b", ".org.x", "--x.y", "org.x\n")
+        ),
+        *(("ref-binding", value) for value in (["-x"], ["edge"], ["a", "a"], ["a..b/.c"])),
+        *(("var", value) for value in ("", "keep")),
+        *(("users", value) for value in ("", "keep")),
+        *(("etc", value) for value in ("", "keep")),
+        *(("composefs", value) for value in ("yes", 1)),
+        *(("automatic-updates", value) for value in ("daily", "stage", "apply")),
         *(("publish", value) for value in (["delta"], "repository/..", ["-x"])),
     ],
 )  # fmt: skip
@@ -223,7 +334,7 @@ def test_a_ref_that_looks_like_a_checksum_is_refused():
 
 def test_the_record_is_read_as_it_was_written(target):
     workshop(target).mkdir()
-    record = CommitRecord(REF, CHECKSUM, "debian", "6.12", ("repository",))
+    record = CommitRecord(REF, CHECKSUM, "debian", "6.12", ("repository",), "origin", None)
     record.write(target)
     assert CommitRecord.read(target) == record
     assert json.loads((workshop(target) / "commit.json").read_text())["ref"] == REF

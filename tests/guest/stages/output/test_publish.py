@@ -8,7 +8,7 @@ from particle_agent.stages.output.export import Publish
 
 
 def test_the_commit_is_published(target, monkeypatch):
-    record = CommitRecord("edge", "0" * 64, "debian", "6.12", ("repository",))
+    record = CommitRecord("edge", "0" * 64, "debian", "6.12", ("repository",), "origin", None)
     workshop(target).mkdir()
     record.write(target)
     published = []

@@ -3,7 +3,8 @@
 import subprocess
 
 import pytest
-from particle_agent.ostree import initramfs
+from particle_agent.ostree.image import initramfs
+from particle_agent.ostree.image.choices import RootSettings
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_the_hook_copies_the_program_and_its_configuration(tmp_path):
         place.mkdir()
     (tools / "hook-functions").write_text('copy_exec() { echo "copy $*"; }\n')
     configuration = tmp_path / "prepare-root.conf"
-    configuration.write_text(initramfs.CONFIGURATION_TEXT)
+    configuration.write_text(RootSettings().text)
     text = initramfs.HOOK.replace(initramfs.TOOLS, str(tools))
     text = text.replace(f"cp {initramfs.CONFIGURATION}", f"cp {configuration}")
     argv = ["sh", "-e", "-c", text, "ostree"]

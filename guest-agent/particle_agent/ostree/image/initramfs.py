@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
+from particle_agent.ostree.image.choices import RootSettings
 from particle_agent.system import kernels
 from particle_agent.target.target import Target
 
 PREPARE_ROOT = "/usr/lib/ostree/ostree-prepare-root"
 CONFIGURATION = "/usr/lib/ostree/prepare-root.conf"
-# ostree-prepare-root(1). /sysroot, the physical root, is mounted read-only.
-CONFIGURATION_TEXT = "[sysroot]\nreadonly = true\n"
 TOOLS = "/usr/share/initramfs-tools"
 UPDATE = "/usr/sbin/update-initramfs"
 # initramfs-tools(7)
@@ -27,6 +26,7 @@ copy_exec {PREPARE_ROOT}
 mkdir -p "$DESTDIR/usr/lib/ostree"
 cp {CONFIGURATION} "$DESTDIR{CONFIGURATION}"
 """
+MODULES = "manual_add_modules {modules}\n"
 # The script runs before `udev`, which moves /dev to the new root: scripts run in the order of their
 # names.
 SCRIPT = f"""\
@@ -49,9 +49,10 @@ def package_needs() -> list[Need]:
     ]
 
 
-def make(target: Target, version: str) -> None:
+def make(target: Target, version: str, settings: RootSettings) -> None:
     """Makes the initramfs of the kernel `version` again, with what a deployment needs."""
-    target.write(CONFIGURATION, CONFIGURATION_TEXT)
-    target.write(f"{TOOLS}/hooks/ostree", HOOK, mode=0o755)
+    target.write(CONFIGURATION, settings.text)
+    modules = MODULES.format(modules=" ".join(settings.modules)) if settings.modules else ""
+    target.write(f"{TOOLS}/hooks/ostree", HOOK + modules, mode=0o755)
     target.write(f"{TOOLS}/scripts/init-bottom/ostree", SCRIPT, mode=0o755)
     kernels.make_initramfs(target, version)
