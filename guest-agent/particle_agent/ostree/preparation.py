@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
 from particle_agent.ostree import account_rules, boot_counting, machine_files, tree
-from particle_agent.ostree.image import automatic_updates, features, initramfs, lints
+from particle_agent.ostree.image import automatic_updates, initramfs
 from particle_agent.ostree.image.choices import Choices
-from particle_agent.ostree.image.layout import HIDDEN
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
@@ -23,19 +22,6 @@ def needs(counted_boots: int) -> Iterator[Need]:
         yield boot_counting.need()
 
 
-def check(target: Target, choices: Choices, kernel: str) -> None:
-    """Reports the faults of the image, whose commit boots the `kernel` of this version.
-
-    Raises StageError.
-    """
-    features.check(target, choices.root)
-    with target.mounted(target.root, "--bind") as place:
-        found = [*lints.files(target, place, kernel), *account_rules.flaws(target, choices.users)]
-        if choices.var == "refuse":
-            found += lints.of_machine(place, machine_files.paths_with_rules(target))
-    lints.report(target, found)
-
-
 def prepare(target: Target, choices: Choices, kernel: str) -> None:
     """Adds what machines need, and removes what must differ between them."""
     initramfs.make(target, kernel, choices.root)
@@ -47,8 +33,7 @@ def prepare(target: Target, choices: Choices, kernel: str) -> None:
 
 def convert(target: Target, choices: Choices) -> None:
     """Moves the files to their places in a commit."""
-    with target.mounted(target.root, "--bind") as place:
-        generalize.empty(place, HIDDEN)
+    tree.empty(target)
     if choices.users == "sysusers":
         account_rules.write(target)
     tree.convert(target)

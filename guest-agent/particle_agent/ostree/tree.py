@@ -15,11 +15,13 @@ from particle_agent.ostree.image.layout import (
     DATABASE,
     EMPTY,
     ETC,
+    HIDDEN,
     LINKS,
     MOVED,
     OLD_DATABASE,
     SURPLUS,
 )
+from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
 HINT = "Remove one of them in a 'run' or 'cleanup' stage."
@@ -41,6 +43,13 @@ def move_kernel(target: Target, version: str) -> None:
         target.remove(f"/boot/{name}")
     for path in SURPLUS:
         target.remove(path)
+
+
+def empty(target: Target) -> None:
+    """Removes what a commit has no place for, and what the build has left."""
+    # The bind mount shows the tree without the mounts that the build needs.
+    with target.mounted(target.root, "--bind") as place:
+        generalize.empty(place, HIDDEN)
 
 
 def convert(target: Target) -> None:

@@ -1,11 +1,7 @@
 """The stage `ostree`, and the disk that boots its commit."""
 
-import io
 import json
 import os
-import tarfile
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from particle_agent.agent.missing import missing
@@ -13,91 +9,14 @@ from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.contract.options import Faults
 from particle_agent.contract.values import Download
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.ostree import account_rules, boot_menu, history, machine_files, tree
+from particle_agent.ostree import account_rules, history, machine_files, tree
 from particle_agent.ostree.image import initramfs
 from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
-from particle_agent.target import disks
 
-CHECKSUM = "0123456789abcdef" * 4
-PARENT = "fedcba9876543210" * 4
-REF = "debian/13/amd64/edge"
-GRUB_FILES = {
-    "/usr/sbin/update-grub": "#!/bin/sh\n",
-    "/usr/lib/grub/i386-pc/normal.mod": "module",
-    "/usr/lib/grub/i386-pc/boot.img": "\x01" * 512,
-    "/usr/lib/grub/x86_64-efi/moddep.lst": "normal:\n",
-}
-
-
-class Fake:
-    """An imitation of ostree(1). It notes the state of the tree at the commit."""
-
-    def __init__(self, target):
-        self.target = target
-        self.committed = None
-        self.failing = ""
-
-    def __call__(self, command):
-        words = [word for word in command.argv[1:] if not word.startswith("-")]
-        if self.failing in command.argv:
-            raise CommandFailed(command.argv, 1, tail=("error: no space",))
-        if words[0] == "commit":
-            self.committed = {
-                path: self.target.list(path) for path in ("/", "/boot", "/usr/etc", "/var")
-            }
-        elif words[:2] == ["admin", "deploy"]:
-            self.deploy(command)
-
-    def deploy(self, command):
-        (option,) = [word for word in command.argv if word.startswith("--sysroot=")]
-        place = Path(option.removeprefix("--sysroot="))
-        checksum = PARENT if place.parent.name == "disk-parent" else CHECKSUM
-        deployed = place / f"ostree/deploy/debian/deploy/{checksum}.0"
-        (deployed / "etc").mkdir(parents=True)
-        (deployed / "etc/fstab").write_text("")
-        (place / "boot/loader").mkdir(parents=True)
-        # OSTree runs the generator that the variable names.
-        assert os.access(command.env[boot_menu.VARIABLE], os.X_OK)
-
-
-@pytest.fixture
-def debian(target):
-    """A target with a kernel and GRUB; the helper VM has an imitation of ostree(1)."""
-    for name in ("vmlinuz", "initrd.img"):
-        target.write(f"/boot/{name}-6.12", name)
-        target.symlink(f"/{name}", f"boot/{name}-6.12")
-    for path, text in GRUB_FILES.items():
-        target.write(path, text)
-    for directory in ("dev", "etc", "proc", "run", "sys", "tmp", "var/lib/dpkg"):
-        target.make_directory(f"/{directory}")
-    target.write("/etc/passwd", "daemon:x:1:1::/:\n")
-    target.write("/etc/group", "daemon:x:1:\n")
-    target.captured["ostree"] = f"{CHECKSUM}\n"
-    target.when("grub-mkimage", lambda command: write_image(target, command))
-    target.ostree = Fake(target)
-    target.when("ostree", target.ostree)
-    return target
-
-
-def write_image(target, command):
-    target.write(command.argv[command.argv.index("-o") + 1], "core".ljust(1500))
-
-
-def verbs(target):
-    """The verbs of ostree(1) in their order."""
-    return [
-        " ".join(word for word in command.argv[1:3] if not word.startswith("-"))
-        for command in target.commands
-        if command.argv[0] == "ostree"
-    ]
-
-
-def commit_words(target):
-    (found,) = [c.argv for c in target.commands if c.argv[:2] == ("ostree", "commit")]
-    return found
+from .commits import CHECKSUM, REF, commit_words, verbs
 
 
 def test_the_commit_is_made_last_and_recorded(debian):
@@ -354,122 +273,6 @@ def test_a_build_goes_on_after_the_checkpoint_of_the_stage(debian):
     assert list(missing(following, debian)) == []
     debian.remove("/usr/lib/modules/6.12/vmlinuz")
     assert [need.what for _, need in missing(following, debian)] == ["package linux-image"]
-
-
-# The disk
-
-
-@pytest.fixture
-def disk(debian):
-    """A function that makes a disk of a commit, and returns the physical root."""
-
-    def disk(stage=None, **options):
-        (stage or Ostree(ref=REF)).run(debian)
-        debian.commands.clear()
-        Qemu(boot_loader="grub", **options).run(debian)
-        return workshop(debian) / "disk-output/sysroot"
-
-    return disk
-
-
-def test_the_disk_has_a_deployment_and_grub_beside_it(disk, debian):
-    root = disk()
-    assert (root / "boot/grub/grub.cfg").read_text() == boot_menu.menu()
-    assert len((root / "boot/grub/grubenv").read_bytes()) == 1024
-    assert (root / "boot/grub/i386-pc/normal.mod").read_text() == "module"
-    assert debian.list("/boot") == [], "the files of the boot loader are not in the commit's tree"
-    assert debian.only("mke2fs").argv[-2] == str(root)
-
-
-def test_the_kernel_gets_the_words_of_the_recipe_one_by_one(disk, debian):
-    debian.write("/etc/kernel/cmdline", "root=/dev/old quiet --karg=x mitigations=off\n")
-    disk()
-    (deploy,) = [c.argv for c in debian.commands if c.argv[:3] == ("ostree", "admin", "deploy")]
-    option = "--karg-append="
-    words = [word.removeprefix(option) for word in deploy if word.startswith(option)]
-    uuid = debian.only("mke2fs").argv[debian.only("mke2fs").argv.index("-U") + 1]
-    assert words[:4] == [f"root=UUID={uuid}", "rw", "console=tty0", "console=ttyS0,115200"]
-    assert not any(word.startswith("--karg=") for word in deploy), "ostree keeps one console="
-    # A kernel that panics restarts: otherwise no boot loader could count the boot.
-    assert words[-4:] == ["quiet", "--karg=x", "mitigations=off", "panic=10"]
-    assert deploy[-1] == f"origin:{REF}"
-
-
-def test_fstab_of_the_deployment_names_the_other_file_systems_of_the_disk(disk, debian):
-    root = disk()
-    text = (root / f"ostree/deploy/debian/deploy/{CHECKSUM}.0/etc/fstab").read_text()
-    assert [line.split()[1] for line in text.splitlines()] == ["/boot/efi"]
-    assert debian.read("/usr/etc/fstab") == "", "the commit is for many disks"
-
-
-def test_the_deployment_is_immutable_before_the_journal_is_added(disk, debian):
-    disk()
-    programs = debian.programs()
-    assert programs.index("chattr") < programs.index("mke2fs") < programs.index("debugfs")
-    assert programs.index("debugfs") < programs.index("tune2fs")
-    path = f"/ostree/deploy/debian/deploy/{CHECKSUM}.0"
-    assert f"set_inode_field {path} flags 0x80010" in debian.only("debugfs").argv
-
-
-def test_the_repository_is_published_as_an_archive(disk, debian):
-    disk()
-    assert debian.report.disks == ["repository", "output"]
-    data = (debian.directory / "repository").read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(data[: debian.report.written[0]])) as archive:
-        assert {(m.uid, m.gid, m.mtime, m.uname) for m in archive} == {(0, 0, 0, "")}
-
-
-def test_the_test_of_an_update_gets_the_parent_s_disk_and_the_repository(disk, debian, monkeypatch):
-    """The parent's disk is made before the branch has the new commit."""
-    monkeypatch.setattr(disks, "is_attached", {"parent", "update"}.__contains__)
-    Ostree(ref=REF, publish=()).run(debian)
-    replace(CommitRecord.read(debian), parent=PARENT).write(debian)
-    debian.commands.clear()
-    Qemu(boot_loader="grub").run(debian)
-    assert debian.report.disks == ["parent", "update", "output"]
-    made = [c.argv for c in debian.commands if c.argv[0] == "mke2fs"]
-    assert [argv[argv.index("-L") + 1] for argv in made] == ["root", "update", "root"]
-    sources = [c.argv[-2] for c in debian.commands if c.argv[:2] == ("ostree", "pull-local")]
-    names = [Path(source).name for source in sources]
-    assert names == ["archive", "repository", "repository"]
-
-
-def test_without_a_publication_there_is_only_the_disk(disk, debian):
-    disk(Ostree(ref=REF, publish=()))
-    assert debian.report.disks == ["output"]
-    assert "summary" not in verbs(debian)
-
-
-def test_a_deployment_that_ostree_did_not_make_is_an_error(disk, debian):
-    debian.ostree.deploy = lambda command: None
-    with pytest.raises(StageError, match=f"did not deploy the commit {CHECKSUM}"):
-        disk()
-    assert debian.report.written == []
-
-
-@pytest.mark.parametrize("verb", ["deploy", "pull-local", "os-init", "summary"])
-def test_a_failure_of_ostree_ends_the_stage_without_a_disk(disk, debian, verb):
-    debian.ostree.failing = verb
-    with pytest.raises(CommandFailed):
-        disk()
-    assert "output" not in debian.report.disks
-
-
-def test_the_commands_outside_of_the_image_have_no_path_from_it(disk, debian):
-    """A base decides about names in the image, and about no word of a command in the VM."""
-    debian.write("/var/lib/--help", "")
-    debian.write("/boot/--root=x", "")
-    debian.write("/etc/--x", "")
-    disk()
-    outside = [word for c in debian.commands if not c.inside for word in c.argv]
-    assert not any("--help" in word or "--x" in word or "--root=x" in word for word in outside)
-
-
-def test_words_for_the_kernel_that_grub_would_take_for_script_are_refused(disk, debian):
-    debian.write("/etc/kernel/cmdline", "quiet a=$(id)\n")
-    with pytest.raises(StageError, match="cannot be written to GRUB's menu"):
-        disk()
-    assert "ostree" not in debian.programs()
 
 
 def test_the_tree_of_a_commit_is_known(debian):
