@@ -18,7 +18,7 @@ RULES = {
         {"", "errors", "records"},
         {"system"},
         {"documents"},
-        {"vm", "recipe", "egress"},
+        {"vm", "recipe", "egress", "ostree"},
         {"shortcuts"},
         {"apt", "boot"},
         {"sandbox"},

@@ -82,6 +82,7 @@ SINKS = {
         "boot/frameworks/testinfra": "_send",
         "egress/gateway": "_Link._copy",
         "egress/proxy": "Proxy._exchange _copy _refuse _print",
+        "ostree/server": "_Handler._answer",
         "system/standard_streams": "_Lenient.write prepare discard_output",
         "vm/chardev": "Chardev.send",
         "vm/monitor": "Monitor.execute",

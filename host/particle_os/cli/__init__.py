@@ -30,6 +30,7 @@ COMMANDS = {
     "run": "run:run_command",
     "shell": "shell:shell_command",
     "stage": "stage:stage_group",
+    "ostree": "ostree.commands:ostree_group",
     "cache": "cache:cache_group",
     "completion": "about:completion_command",
     "schema": "about:schema_command",

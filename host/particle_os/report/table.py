@@ -53,7 +53,8 @@ def _print_commit(commit: CommitResult, console: Console) -> None:
     """Prints a commit, and what has changed since its parent."""
     version = f" {commit.version}" if commit.version else ""
     signed = f", signed by {commit.signer}" if commit.signer else ""
-    console.print(Text(f"commit  {commit.ref}{version}: {commit.checksum}{signed}"), soft_wrap=True)
+    text = printable(f"{commit.ref}{version}: {commit.checksum}{signed}")
+    console.print(Text(f"commit  {text}"), soft_wrap=True)
     if commit.parent is None or commit.files is None:
         return
     files = commit.files
@@ -62,7 +63,7 @@ def _print_commit(commit: CommitResult, console: Console) -> None:
     console.print(Text(f"        {text}"), soft_wrap=True)
     for package in commit.packages[:PACKAGES]:
         versions = f"{package.before or 'new'} → {package.after or 'removed'}"
-        console.print(Text(f"        {package.name} {versions}"))
+        console.print(Text(f"        {printable(f'{package.name} {versions}')}"))
     if (hidden := commit.packages_total - PACKAGES) > 0:
         console.print(Text(f"        and {hidden} more packages"))
 

@@ -119,6 +119,9 @@ COMMANDS = {
         "WHAT recipes|stages|checks|templates|images =recipes",
         "-o/--output path directory =out",
     ],
+    "ostree diff": ["REPOSITORY path exists required", "BEFORE text", "AFTER text"],
+    "ostree log": ["REPOSITORY path exists required", "REF text"],
+    "ostree serve": ["REPOSITORY path exists required", "--port 0..65535 =8080"],
     "run": [
         "IMAGE",
         "--format",
