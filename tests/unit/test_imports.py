@@ -17,8 +17,8 @@ RULES = {
     "particle_os": (
         {"", "errors", "records"},
         {"system"},
-        {"documents"},
-        {"vm", "recipe", "egress", "ostree"},
+        {"documents", "ostree"},
+        {"vm", "recipe", "egress"},
         {"shortcuts"},
         {"apt", "boot"},
         {"sandbox"},

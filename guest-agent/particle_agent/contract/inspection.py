@@ -86,6 +86,8 @@ class FileSystem:
 
 # The serial number of the virtual disk that is inspected.
 SERIAL = "inspected"
+# The key of a commit's metadata that names the stateroot, which no other part of it does.
+STATEROOT = "particle-os.stateroot"
 # The most packages and the most files that are named.
 NAMED = 1000
 

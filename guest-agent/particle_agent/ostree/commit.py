@@ -11,7 +11,7 @@ from particle_agent.disk import boot
 from particle_agent.ostree import faults, history, preparation, remote
 from particle_agent.ostree.image.choices import Choices
 from particle_agent.ostree.remote import ORIGIN, Remote
-from particle_agent.ostree.repositories.commit_record import KEY, STATEROOT, CommitRecord, workshop
+from particle_agent.ostree.repositories.commit_record import KEY, CommitRecord, naming, workshop
 from particle_agent.ostree.repositories.repository import OstreeRepository
 from particle_agent.ostree.repositories.signing import GpgKey, signing_key
 from particle_agent.target.target import Target
@@ -98,8 +98,7 @@ def _key(target: Target, plan: CommitPlan) -> Iterator[GpgKey | None]:
 def _commit(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | None) -> str:
     repository = OstreeRepository(target, workshop(target) / "repository")
     repository.create("bare", *plan.bindings.of_repository)
-    arguments = ["--bootable", *plan.bindings.of_commit]
-    arguments.append(f"--add-metadata-string={STATEROOT}={plan.stateroot}")
+    arguments = ["--bootable", naming(plan.stateroot), *plan.bindings.of_commit]
     if before is not None:
         arguments.append(f"--parent={before}")
     if plan.version is not None:

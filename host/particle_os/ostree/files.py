@@ -18,6 +18,7 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 
 INDEX_SECONDS = 300.0
+CONFIGURATION_LIMIT = 1 << 16
 # The files that clients of a repository ask for (ostree.repo(5)).
 NAME = re.compile(
     r"config|summary(\.sig)?|(objects|refs|deltas|delta-indexes|extensions)(/[A-Za-z0-9._+=@:-]+)+"
@@ -140,5 +141,5 @@ def _is_plain(name: str) -> bool:
 
 
 def _check(files: RepositoryFiles, path: Path) -> None:
-    if read(files, "config", 1 << 16) is None:
+    if read(files, "config", CONFIGURATION_LIMIT) is None:
         raise UsageError(f"{path} is no repository of OSTree: it has no file 'config'", hint=HINT)

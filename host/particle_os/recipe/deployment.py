@@ -8,6 +8,7 @@ from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
 
 from particle_os.documents.document import Key
+from particle_os.ostree.parent import fault
 from particle_os.recipe.model import stage_kinds
 from particle_os.recipe.passes.reading import Reading
 
@@ -66,6 +67,21 @@ def _check_updates(reading: Reading, stage: Ostree | None) -> None:
         elif not stage.boot_counting and name == "fallback":
             message = "fallback: 'boot-counting: 0' leaves no bad update"
             source.problem(mark, "bad-value", message, "count boots, or remove 'fallback'")
+
+
+def check_parent(reading: Reading) -> None:
+    """Notes a parent that the host can see to be none: the VM would find that after all stages."""
+    source, recipe, loaded = reading.source, reading.recipe, reading.loaded
+    assert recipe is not None
+    assert loaded is not None
+    read = {attachment.path for found in loaded.attachments for attachment in found}
+    for index, stage in enumerate(recipe.stages):
+        key = ("stages", index, "parent")
+        if isinstance(stage, Ostree) and stage.parent is not None:
+            path = source.mark(key).path.parent / stage.parent
+            # A file that cannot be read has its own problem already.
+            if path in read and (why := fault(path, stage.ref, stage.stateroot)):
+                source.problem(source.mark(key), "bad-file", f"parent: {why}")
 
 
 def _refused(disk: Qemu) -> Iterator[tuple[Key, str, str]]:

@@ -7,13 +7,12 @@ import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from particle_agent.contract.inspection import STATEROOT
 from particle_agent.errors import StageError
 from particle_agent.target.target import Target
 
 # The public key of the signatures, in the workshop.
 KEY = "key.gpg"
-# The key of the commit's metadata that names the stateroot, which no other part of it does.
-STATEROOT = "particle-os.stateroot"
 CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
 
@@ -54,6 +53,11 @@ class CommitRecord:
 
     def write(self, target: Target) -> None:
         _file(target).write_text(json.dumps(asdict(self)))
+
+
+def naming(stateroot: str) -> str:
+    """The option of `ostree commit` that lets a commit name its stateroot."""
+    return f"--add-metadata-string={STATEROOT}={stateroot}"
 
 
 def workshop(target: Target) -> Path:

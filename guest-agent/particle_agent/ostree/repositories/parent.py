@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from particle_agent.contract.inspection import STATEROOT
 from particle_agent.contract.wire import INPUT_DISK
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.ostree.repositories.commit_record import STATEROOT, workshop
+from particle_agent.ostree.repositories.commit_record import workshop
 from particle_agent.ostree.repositories.repository import OstreeRepository, archive
 from particle_agent.ostree.repositories.signing import GpgKey
 from particle_agent.target.disks import wait_for_disk

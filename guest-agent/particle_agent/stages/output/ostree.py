@@ -128,8 +128,8 @@ class Ostree(StageOptions):
     With `refuse`, content that no rule of tmpfiles.d makes is an error."""
     users: UserRules = "sysusers"
     """The way in which the users and groups of the system reach machines whose /etc/passwd or
-    /etc/group differs from the image's. With `sysusers`, the commit has rules of sysusers.d for them.
-    With `merge`, only those of packages."""
+    /etc/group differs from the image's. With `sysusers`, the commit has rules of sysusers.d for
+    them. With `merge`, only those of packages."""
     etc: Etc = "persistent"
     """Whether machines keep changes of /etc. With `transient`, each boot starts with the /etc of
     the commit, and a new machine-id and new SSH host keys."""

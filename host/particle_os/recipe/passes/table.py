@@ -29,6 +29,7 @@ PASSES = (
     Pass("files that a later stage writes", overwritten.check, of_recipe=True),
     Pass("the disk of a commit", deployment.check, of_recipe=True),
     Pass("architecture and files", stages.attach_files, of_recipe=True),
+    Pass("the parent of a commit", deployment.check_parent, of_recipe=True),
     Pass("files of stages that are wrong", stages.look_for_files, of_recipe=True),
     Pass("foreign architectures", foreign.check, of_recipe=True),
     Pass("needs", stages.check_needs, of_recipe=True),
