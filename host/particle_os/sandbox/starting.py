@@ -14,6 +14,7 @@ import tenacity
 
 from particle_os.errors import DeadlineExceeded, ParticleError, VmError
 from particle_os.sandbox.agent import Agent, Program
+from particle_os.sandbox.idleness import Idleness, UnlessIdle
 from particle_os.shortcuts import saved_memory
 from particle_os.system.deadline import Deadline
 from particle_os.vm import cpio
@@ -25,7 +26,7 @@ from particle_os.vm.ssh import Connection, KeyPair
 # Makes init.sh read the files that every build needs, and start the agent, before memory is saved.
 PREHEAT = " particle_os.preheat"
 START_ATTEMPTS = 3
-HANDSHAKE_SECONDS = 30.0
+HANDSHAKE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def start(
     # A retry is safe: nothing of a build has run yet.
     for attempt in tenacity.Retrying(
         stop=tenacity.stop_after_attempt(START_ATTEMPTS),
-        retry=tenacity.retry_if_exception_type((VmError, DeadlineExceeded)),
+        retry=tenacity.retry_if_exception(lambda error: _worth_a_retry(error, deadline)),
         reraise=True,
     ):
         with attempt, ExitStack() as start:
@@ -97,6 +98,11 @@ def start(
                 raise
             stack.push(start.pop_all())
     return machine, agent
+
+
+def _worth_a_retry(error: BaseException, deadline: Deadline) -> bool:
+    """Whether there is time for another attempt, and the error may be one of the VM."""
+    return isinstance(error, VmError | DeadlineExceeded) and deadline.at > time.monotonic()
 
 
 def _drop(state: Path, error: ParticleError, note: Callable[[str], None]) -> None:
@@ -134,7 +140,8 @@ def _with_agent(spec: MachineSpec, program: Program, directory: Path) -> Machine
 
 def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:
     def boot(machine: Machine) -> None:
-        machine.console.expect("PARTICLE-OS-READY", deadline)
+        while_busy = UnlessIdle.of(deadline, Idleness(machine.console.pid))
+        machine.console.expect("PARTICLE-OS-READY", while_busy)
 
     return boot
 

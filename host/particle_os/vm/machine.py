@@ -23,6 +23,8 @@ __all__ = ["ConsoleLog", "Machine", "running"]
 # QEMU's own memory beside the guest's: the code that it translates, and buffers.
 OVERHEAD = 8 * GIB
 KVM = Path("/dev/kvm")
+# A busy host needs many seconds for QEMU's libraries.
+QEMU_SECONDS = 120.0
 
 
 def confinement(spec: MachineSpec, directory: Path) -> Confinement:
@@ -100,7 +102,7 @@ def running(
             )
             stack.callback(console.close)
         try:
-            starting = deadline.sooner(20, "starting QEMU")
+            starting = deadline.sooner(QEMU_SECONDS, "starting QEMU")
             monitor = Monitor(directory, QMP_SOCKET, starting, console.is_alive)
         except VmError as error:
             if not console.is_alive():
