@@ -153,6 +153,22 @@ class Seconds:
 
 
 @dataclass(frozen=True)
+class AnyOf:
+    """Names, for messages, the kinds of values that a union has."""
+
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: Any) -> dict[str, Any]:
+        return {
+            "type": "custom-error",
+            "schema": handler(source),
+            "custom_error_type": "not_accepted",
+            "custom_error_message": "expected {what}",
+            "custom_error_context": {"what": self.what},
+        }
+
+
+@dataclass(frozen=True)
 class AtLeastOne:
     """Constrains a list to have at least one item, and at most `most` items."""
 

@@ -10,6 +10,7 @@ from particle_agent.contract.hosts import StageNetwork
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
     CONFIDENTIAL,
+    AnyOf,
     Architecture,
     Duration,
     HostPath,
@@ -33,7 +34,13 @@ class When(Options):
     """The Debian architecture, or a list of architectures, of the images that need the stage."""
     variable: RecipeVariable | None = None
     """The name of a variable of the recipe, which must have the value in `is`."""
-    is_: str | int | bool | tuple[str, ...] | None = None
+    is_: (
+        Annotated[
+            str | int | bool | tuple[str, ...],
+            AnyOf("a string, an integer, true or false, or a list of strings"),
+        ]
+        | None
+    ) = None
     """The value of the variable, or a list of values."""
 
     def __post_init__(self) -> None:

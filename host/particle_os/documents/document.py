@@ -104,9 +104,8 @@ class Node:
 class Source:
     """A parsed document with its `problems`, which are errors, and its `notes`, which are not.
 
-    `lines` are the lines of the file, and `texts` the lines of all YAML files that belong to the
-    document. An `incomplete` document has a part that could not be read. `left_out` has the items
-    that conditions leave out, and `files` the SHA-256 digest of each file of the document.
+    `lines` are those of the file, `texts` those of all YAML files, `files` their SHA-256 digests. A
+    part of an `incomplete` one was not read. `when` leaves out `left_out`, files replace `included`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,6 +118,7 @@ class Source:
         self.files: dict[Path, str] = {}
         self.incomplete = False
         self.left_out: list[Node] = []
+        self.included: list[Node] = []
         self._withheld = Withheld()
 
     @property

@@ -1,6 +1,10 @@
 import json
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
+import pexpect
 import pytest
 from click.shell_completion import ShellComplete
 from particle_os.cli import cli
@@ -68,3 +72,69 @@ def test_the_recipes_of_the_directory_are_completed(recipe, tmp_path, monkeypatc
     # The shell itself completes the names of other files.
     found = ShellComplete(cli, {}, "", "").get_completions(["build"], "/tmp/")
     assert [item.type for item in found] == ["file"]
+
+
+HOSTILE = (
+    "a;touch HACKED.yml",
+    "b c.yml",
+    "d'$(touch HACKED).yml",
+    "e*.yml",
+    "f,g.yml",
+    "h`touch HACKED`.yml",
+    'i" & touch HACKED.yml',
+)
+START = {
+    "bash": ["--norc", "--noprofile"],
+    "zsh": ["-f"],
+    "fish": ["--no-config"],
+}
+SETUP = {
+    "bash": 'eval "$(particle-os completion bash)"',
+    "zsh": 'autoload -U compinit; compinit -u -D; eval "$(particle-os completion zsh)"',
+    "fish": "particle-os completion fish | source",
+}
+
+
+# In place of the program, which takes a second to start: it answers the shell, and shows its words.
+PLAYED = """\
+#!/bin/sh
+case "$_PARTICLE_OS_COMPLETE,$1" in
+*_complete,*) cat answer.$_PARTICLE_OS_COMPLETE ;;
+,completion) cat script ;;
+,*) printf 'words: <%s>\\n' "$2" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_name_of_a_file_is_one_word_and_no_command(shell, tmp_path, monkeypatch):
+    if shutil.which(shell) is None:
+        assert shell != "bash"
+        pytest.skip(f"{shell} is not installed")
+    script = run("completion", shell).stdout
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TERM", "dumb")
+    program = Path("particle-os")
+    program.write_text(PLAYED)
+    program.chmod(0o755)
+    Path("script").write_text(script)
+    child = pexpect.spawn(shell, START[shell], encoding="utf-8", timeout=60)
+    child.sendline(SETUP[shell])
+    for name in HOSTILE:
+        line = f"plain\n{name}\n_\n" if shell == "zsh" else f"plain,{name}\n"
+        Path(f"answer.{shell}_complete").write_text(line)
+        child.send(f"particle-os validate {name[0]}\t")
+        child.expect(r"\.yml")
+        child.send("\r")
+        child.expect_exact(f"words: <{name}>")
+    child.close(force=True)
+    assert not list(tmp_path.glob("HACKED*"))
+
+
+def test_a_name_that_a_terminal_would_not_show_is_no_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("new\nplain,$(id).yml", "new\x1b[2J.yml", "new.yml"):
+        Path(name).touch()
+    assert completed("validate", "new") == ["new.yml"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import MappingProxyType
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete
 from particle_agent.stages import RECIPE_STAGES
 
 from particle_os.errors import ParticleError
@@ -21,6 +22,56 @@ PROGRAM = "particle-os"
 SHELLS = ("bash", "zsh", "fish")
 # `explain` takes these words, too.
 ROOTS = ("recipe", "include", "check")
+
+
+class _Bash(BashComplete):
+    """The script of click inserts words as they are, so that a file's name can be a command."""
+
+    source_template = """\
+%(complete_func)s() {
+    local IFS=$'\\n' response line type value
+    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \\
+        %(complete_var)s=bash_complete "$1")
+    while read -r line; do
+        type=${line%%%%,*} value=${line#*,}
+        case $type in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) COMPREPLY=(); compopt -o default ;;
+            # 'compopt -o filenames' does not quote '$' in the names of missing files.
+            plain) COMPREPLY+=("$(printf %%q "$value")") ;;
+        esac
+    done <<< "$response"
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class _Fish(FishComplete):
+    """The script of click cuts words at a comma. fish itself quotes the words."""
+
+    source_template = """\
+function %(complete_func)s
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) \\
+        COMP_CWORD=(commandline -t) %(prog_name)s)
+    for line in $response
+        set -l item (string split -m 1 "," -- $line)
+        switch $item[1]
+            case dir
+                __fish_complete_directories $item[2]
+            case file
+                __fish_complete_path $item[2]
+            case plain
+                printf '%%s\\n' $item[2]
+        end
+    end
+end
+
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
+"""
+
+
+_KINDS = MappingProxyType({"bash": _Bash, "zsh": ZshComplete, "fish": _Fish})
 
 
 def recipes(
@@ -72,8 +123,7 @@ def stages_of_recipe(
         found = loading.load(path, allow_outside=True).recipe.stages
     except ParticleError:
         return []
-    # Not every shell quotes the blanks in a name.
-    names = [stage.name for stage in found if stage.name and " " not in stage.name]
+    names = [stage.name for stage in found if stage.name]
     return _beginning([*names, *(stage_name(type(stage)) for stage in found)], incomplete)
 
 
@@ -97,10 +147,11 @@ def commands(
 
 def script(command: click.Command, shell: str) -> str:
     """The script of a shell that asks the program for the words."""
-    kind = get_completion_class(shell)
-    assert kind is not None
-    return kind(command, {}, PROGRAM, f"_{PROGRAM}_COMPLETE".replace("-", "_").upper()).source()
+    return _KINDS[shell](
+        command, {}, PROGRAM, f"_{PROGRAM}_COMPLETE".replace("-", "_").upper()
+    ).source()
 
 
 def _beginning(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+    # The answer to the shell has one word a line.
+    return [CompletionItem(w) for w in words if w.startswith(incomplete) and w.isprintable()]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from operator import itemgetter
 
-from particle_os.documents.document import Mark, Node, Source
+from particle_os.documents.document import Mark, Source
 from particle_os.errors import InvalidDocument, Problem
 from particle_os.recipe.model import stage_kinds
 
@@ -50,10 +50,10 @@ ADVICE = {
 def complete(source: Source) -> None:
     """Gives each problem of a document a hint."""
     topics: dict[str, list[_Topic]] = defaultdict(list)
-    for mark, word in _topics(source.root):
+    for mark, word in _topics(source):
         topics[str(mark.path)].append(((mark.line, mark.column), word))
     for found in topics.values():
-        found.sort()
+        found.sort(key=itemgetter(0))
     source.problems = [_completed(p, _topic(topics[p.path], p)) for p in source.problems]
 
 
@@ -78,12 +78,17 @@ def _topic(topics: Sequence[_Topic], problem: Problem) -> str:
     return topics[following - 1][1] if following else "recipe"
 
 
-def _topics(root: Node) -> Iterator[tuple[Mark, str]]:
+def _topics(source: Source) -> Iterator[tuple[Mark, str]]:
     """The beginnings of the parts of a document, each with the word that 'explain' takes."""
+    root = source.root
     for name, node in root.value.items() if isinstance(root.value, dict) else ():
         yield node.key or node.mark, "check" if name == "boot-test" else "recipe"
     stages = root.child("stages")
-    for stage in stages.value if stages is not None and isinstance(stages.value, list) else ():
+    found = stages.value if stages is not None and isinstance(stages.value, list) else []
+    for stage in (*found, *source.left_out):
         kind = stage.child("type")
         named = kind is not None and isinstance(kind.value, str) and kind.value in stage_kinds()
         yield stage.mark, kind.value if named else "recipe"
+    # Of two topics at one place, the last one counts.
+    for item in source.included:
+        yield item.mark, "include"

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from particle_agent.contract.options import Options
 from particle_agent.stages.base import When
 
 from particle_os.documents import validation
-from particle_os.documents.document import Key, Node, Source
+from particle_os.documents.document import Key, Node, Source, plain_scalar
 from particle_os.documents.explanation import Vocabulary
 from particle_os.errors import InvalidDocument
-from particle_os.recipe.variables import Variables
+from particle_os.recipe.variables import Value, VariableKind, Variables, kind_of
 
 WHEN, VARIABLE, IS, ARCHITECTURE = "when", "variable", "is", "architecture"
+IN_WORDS = MappingProxyType(
+    {
+        "string": "a string",
+        "integer": "an integer",
+        "boolean": "true or false",
+        "list": "a list of strings",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +47,27 @@ def holds_for(source: Source, item: Node, architecture: str) -> bool:
 
     Notes the problems of the condition, and why an item is left out.
     """
-    when = item.child(WHEN)
-    if when is None:
-        return True
-    alone = Source(source.path)
-    alone.root = Node({WHEN: when}, item.mark)
-    try:
-        found = validation.validate(alone, _Conditional, Vocabulary(names=_names))
-    except InvalidDocument:
-        source.problems += alone.problems
-        return True
-    wanted = found.when.architecture
+    found = check(source, item)
+    wanted = found.architecture if found is not None else None
     if wanted is None or architecture in wanted:
         return True
     why = f"it is for {' and '.join(wanted)}, not {architecture}"
     _leave_out(source, item, why)
     return False
+
+
+def check(source: Source, item: Node) -> When | None:
+    """The rest of an item's condition, after `apply`; None without one. Notes its problems."""
+    when = item.child(WHEN)
+    if when is None:
+        return None
+    alone = Source(source.path)
+    alone.root = Node({WHEN: when}, item.mark)
+    try:
+        return validation.validate(alone, _Conditional, Vocabulary(names=_names)).when
+    except InvalidDocument:
+        source.problems += alone.problems
+        return None
 
 
 def _names(key: Key) -> tuple[str, ...]:
@@ -66,17 +80,18 @@ def _holds(source: Source, item: Node, variables: Variables) -> bool:
         return True
     named, wanted = when.value[VARIABLE], when.value.get(IS)
     name = named.value
-    if wanted is None or named.unknown or wanted.unknown or not isinstance(name, str):
+    if wanted is None or named.unknown or not isinstance(name, str):
         # The check of the types says what is wrong.
         return True
-    if not variables.has(source, named.mark, name):
+    if any(node.unknown for node in wanted.walk()) or not variables.has(source, named.mark, name):
         return True
     value, expected = variables.value(name), wanted.plain()
+    wrong = value is None or not _has_kind(source, name, value, wanted)
     for option in (VARIABLE, IS):
         del when.value[option]
     if not when.value:
         del item.value[WHEN]
-    if value is None or _equal(value, expected):
+    if wrong or _equal(value, expected):
         return True
     # The value may be confidential, so the note shows the value that is missing.
     values = expected if isinstance(expected, list) else [expected]
@@ -86,6 +101,35 @@ def _holds(source: Source, item: Node, variables: Variables) -> bool:
     why = f"'{name}' is not {shown}"
     _leave_out(source, item, why)
     return False
+
+
+def _has_kind(source: Source, name: str, value: Value, wanted: Node) -> bool:
+    """Whether the variable can have the expected values; notes each that it cannot have."""
+    before = len(source.problems)
+    kind = kind_of(value)
+    assert kind is not None
+    several = isinstance(wanted.value, list) and kind != "list"
+    if several and not wanted.value:
+        message = f"{IS}: a list without a value is the value of no variable"
+        source.problem(wanted.mark, "bad-value", message, f"write a value of '{name}'")
+    for node in wanted.value if several else [wanted]:
+        if kind_of(node.plain()) != kind:
+            what = IN_WORDS[kind]
+            message = f"{IS}: the variable '{name}' is {what}, and this value is not"
+            source.problem(node.mark, "bad-type", message, _of_kind(node, kind))
+    return len(source.problems) == before
+
+
+def _of_kind(node: Node, kind: VariableKind) -> str:
+    """The hint to write a value as one of another kind."""
+    given = node.value
+    if kind == "string" and isinstance(given, bool | int | float):
+        return f"put it in quotes: '{node.written or str(given).lower()}'"
+    if kind == "list" and isinstance(given, str) and given.isprintable():
+        return f"write the whole list: [{given}, …]"
+    if isinstance(given, str) and kind_of(plain_scalar(given)) == kind:
+        return f"write {given}, without quotes"
+    return f"write {IN_WORDS[kind]}"
 
 
 def _leave_out(source: Source, item: Node, why: str) -> None:

@@ -36,7 +36,9 @@ def expand(source: Source, variables: Variables, inside: Path | None = None) -> 
     limits on included files and values.
     """
     if stages := source.root.child("stages"):
-        _Expansion(source, inside).expand(stages, (source.path,), variables)
+        expansion = _Expansion(source, inside)
+        expansion.expand(stages, (source.path,), variables)
+        expansion.check_left_out()
 
 
 def own_stages(directory: Path, inside: Path | None) -> dict[str, Path]:
@@ -81,9 +83,25 @@ class _Expansion:
             else:
                 found.append(item)
                 continue
+            self._source.included.append(item)
             if conditions.holds_for(self._source, item, self._architecture):
                 found += self._included(item, path, arguments, chain, variables)
         stages.value = found
+
+    def check_left_out(self) -> None:
+        """Notes the problems of each inclusion that its condition leaves out."""
+        checked = {id(item) for item in self._source.included}
+        for item in self._source.left_out:
+            has_path = isinstance(item.value, dict) and KEY in item.value
+            if not has_path and not self._own_stage(item):
+                continue
+            if id(item) not in checked:
+                self._source.included.append(item)
+                conditions.check(self._source, item)
+                if has_path:
+                    self._check_keys(item)
+            if has_path and (path := self._path(item)) is not None:
+                self._may_be_read(item, path, ())
 
     def _own_stage(self, item: Node) -> Path | None:
         """The file of a stage whose type is one of the recipe's own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from particle_os.documents import confidential
 from particle_os.recipe.model import Recipe, stage_kinds
-from particle_os.recipe.passes import conditions, include, legacy, structure, templates
+from particle_os.recipe.passes import conditions, include, legacy, stages, structure, templates
 from particle_os.recipe.passes.reading import Pass, Reading
 
 
@@ -13,13 +13,13 @@ def _replace_variables(reading: Reading) -> None:
 
 
 def _evaluate_conditions(reading: Reading) -> None:
-    if stages := reading.source.root.child("stages"):
-        conditions.apply(reading.source, stages, reading.variables)
+    if items := reading.source.root.child("stages"):
+        conditions.apply(reading.source, items, reading.variables)
 
 
 def _fill_templates(reading: Reading) -> None:
-    if stages := reading.source.root.child("stages"):
-        templates.fill(reading.source, stages, reading.variables, reading.inside)
+    if items := reading.source.root.child("stages"):
+        templates.fill(reading.source, items, reading.variables, reading.inside)
 
 
 def _include(reading: Reading) -> None:
@@ -32,12 +32,14 @@ def _update(reading: Reading) -> None:
 
 def _conceal(reading: Reading) -> None:
     """Keeps confidential values, and the variables in them, out of messages."""
-    root = reading.source.root
-    confidential.mark(root, Recipe)
-    hidden = [node for node in root.walk() if node.confidential]
+    roots = (reading.source.root, stages.left_out(reading.source))
+    for root in roots:
+        confidential.mark(root, Recipe)
+    nodes = [node for root in roots for node in root.walk()]
+    hidden = [node for node in nodes if node.confidential]
     known = reading.variables
     variables = known.related(name for node in hidden for name in node.made_of)
-    for node in root.walk():
+    for node in nodes:
         if not variables.isdisjoint(node.made_of):
             confidential.conceal(node)
     reading.source.withhold([*known.texts(variables), *known.unknown(variables)])
@@ -58,6 +60,7 @@ OF_DOCUMENT = (
     Pass("templates", _fill_templates),
     Pass("included files", _include),
     Pass("confidential values", _conceal),
+    Pass("stages that are left out", stages.check_left_out),
     Pass("order of the stages", structure.check_order),
     Pass("firmware", structure.check_firmware),
     Pass("length of the checks", _check_length),

@@ -14,6 +14,8 @@ from particle_os.recipe.files.inside import outside
 from particle_os.recipe.variables import Variables
 from particle_os.system.regular_file import read_regular
 
+# The option of a copied file that asks for it.
+ASKED = "template"
 # In bytes.
 LIMIT = 1 << 20
 
@@ -24,7 +26,7 @@ def fill(source: Source, stages: Node, variables: Variables, inside: Path | None
     Templates must be in the directory `inside`, unless it is None. Notes the problems in `source`.
     """
     for file in _templates(stages):
-        name, asked = file.value["source"], file.value.pop("template")
+        name, asked = file.value["source"], file.value.pop(ASKED)
         path = file.mark.path.parent / name.value
         try:
             if fault := outside(path, inside):
@@ -62,7 +64,7 @@ def _templates(stages: Node) -> Iterator[Node]:
         if kind is None or kind.value != Files.type or files is None:
             continue
         for file in files.value if isinstance(files.value, list) else ():
-            asked, name = file.child("template"), file.child("source")
+            asked, name = file.child(ASKED), file.child("source")
             if asked is None or name is None or name.unknown:
                 continue
             # The check of the types refuses several sources of one file.

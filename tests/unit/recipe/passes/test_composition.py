@@ -114,10 +114,9 @@ def test_a_misspelt_type_of_ones_own_is_hinted_at(load):
         ("desktop", "is: server", False),
         ("desktop", "is: [server, desktop]", True),
         ("8080", "is: 8080", True),
-        ("8080", "is: '8080'", False),
         ("true", "is: true", True),
         ("[a, b]", "is: [a, b]", True),
-        ("[a, b]", "is: a", False),
+        ("[a, b]", "is: [a]", False),
     ],
 )
 def test_a_condition_about_a_variable_decides_about_the_stage(load, value, condition, holds):
@@ -125,6 +124,95 @@ def test_a_condition_about_a_variable_decides_about_the_stage(load, value, condi
     loaded = load(stage, None, f"v: {value}")
     assert len(loaded.recipe.stages) == 1 + holds
     assert [note.code for note in loaded.notes] == [] if holds else ["left-out"]
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "hint"),
+    [
+        ("'13'", "13", "put it in quotes: '13'"),
+        ("'true'", "true", "put it in quotes: 'true'"),
+        ("'1.0'", "1.0", "put it in quotes: '1.0'"),
+        ("'13'", "[a, 13]", "put it in quotes: '13'"),
+        ("3", "'3'", "write 3, without quotes"),
+        ("3", "abc", "write an integer"),
+        ("true", "'true'", "write true, without quotes"),
+        ("x", "~", "write a string"),
+        ("x", "{a: b}", "write a string"),
+        ("x", "[]", "write a value of 'v'"),
+        ("[a, b]", "a", "write the whole list: [a, …]"),
+    ],
+)
+@pytest.mark.parametrize("item", ["type: run, script: x", "include: one.yml", "type: one"])
+def test_a_condition_that_no_value_meets_is_an_error(load, value, wanted, hint, item):
+    stage = f"  - {{{item}, when: {{variable: v, is: {wanted}}}}}\n"
+    with pytest.raises(InvalidDocument) as raised:
+        load(stage, None, f"v: {value}", one=ONE, stages__one=ONE)
+    (problem,) = raised.value.problems
+    assert problem.hint == hint
+    assert not raised.value.notes
+
+
+@pytest.mark.parametrize("wanted", ["{a: b}", "1.5"])
+def test_a_wrong_value_of_a_condition_has_a_message_in_words(load, wanted):
+    stage = f"  - {{type: run, script: x, when: {{variable: [f], is: {wanted}}}}}\n"
+    found = [message for *_, message in problems(load, stage)]
+    assert any(message.startswith("variable: expected the name of a var") for message in found)
+    assert any("is: expected a string, an integer, true or false, or a" in m for m in found)
+    assert len(found) == 2
+
+
+LEFT_OUT = "when: {variable: v, is: b}"
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        ("{type: nope, bla: [x], when: {variable: v, is: b}}", "unknown-stage"),
+        ("{type: run, skript: x, when: {variable: v, is: b}}", "unknown-key"),
+        ("{type: run, script: [x], when: {variable: v, is: b}}", "bad-value"),
+        ("{type: run, script: x, when: {variable: v, is: b, foo: 1}}", "unknown-key"),
+        ("{include: none.yml, when: {variable: v, is: b}}", "no-file"),
+        ("{include: none.yml, when: {architecture: arm64}}", "no-file"),
+        ("{include: one.yml, wiht: {a: b}, when: {variable: v, is: b}}", "unknown-key"),
+        ("{include: one.yml, when: {variable: v, is: b, foo: 1}}", "unknown-key"),
+        ("{type: one, when: {variable: v, is: b, foo: 1}}", "unknown-key"),
+    ],
+)
+def test_what_a_condition_leaves_out_is_checked(load, item, code):
+    with pytest.raises(InvalidDocument) as raised:
+        load(f"  - {item}\n", None, "v: a", one=ONE, stages__one=ONE)
+    assert code in [problem.code for problem in raised.value.problems]
+    assert all(problem.hint and problem.line == 5 for problem in raised.value.problems)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "{type: files, files: [{path: /a, source: one.yml, template: true}], WHEN}",
+        "{include: one.yml, WHEN}",
+        "{type: one, WHEN}",
+        "{type: org.osbuild.debian.files, options: {files: [{path: /a, content: x}]}, WHEN}",
+    ],
+)
+def test_what_a_condition_leaves_out_may_be_of_each_form(load, item):
+    stage = item.replace("WHEN", "when: {variable: v, is: b}")
+    loaded = load(f"  - {stage}\n", None, "v: a", one=ONE, stages__one=ONE)
+    assert "left-out" in [note.code for note in loaded.notes]
+
+
+def test_a_secret_of_what_is_left_out_is_in_no_message(load):
+    stage = "{type: users, users: [{name: x, password-hash: ['${v}']}], when: {variable: v, is: b}}"
+    with pytest.raises(InvalidDocument) as raised:
+        load(f"  - {stage}\n", None, "v: hunter2")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_problem_of_an_include_is_not_one_of_the_stage_before(load):
+    stages = "  - {type: hostname, hostname: x}\n  - {include: one.yml, with: 3}\n"
+    with pytest.raises(InvalidDocument) as raised:
+        load(stages, one=ONE)
+    (problem,) = raised.value.problems
+    assert "explain include" in problem.hint
 
 
 def test_conditions_hold_for_included_files_and_beside_an_architecture(load):
@@ -330,11 +418,17 @@ def test_a_single_stage_that_a_condition_leaves_out_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "shown"), [("a", "'a'"), ("[a, b]", "'a' or 'b'"), ("true", "'true'"), ("1", "'1'")]
+    ("value", "wanted", "shown"),
+    [
+        ("zzz", "a", "'a'"),
+        ("zzz", "[a, b]", "'a' or 'b'"),
+        ("false", "true", "'true'"),
+        ("2", "1", "'1'"),
+    ],
 )
-def test_the_note_on_a_condition_shows_what_is_wanted_and_not_the_value(load, wanted, shown):
+def test_the_note_on_a_condition_shows_what_is_wanted_and_not_the_value(load, value, wanted, shown):
     stage = f"  - {{type: run, script: x, when: {{variable: v, is: {wanted}}}}}\n"
-    (note,) = load(stage, None, "v: zzz").notes
+    (note,) = load(stage, None, f"v: {value}").notes
     assert note.message == f"the stage run is left out: 'v' is not {shown}"
 
 
