@@ -15,19 +15,23 @@ def unused_places(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(unused_places, monkeypatch):
-    """Gives each test an empty cache instead of the user's cache."""
-    cache = next(unused_places)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    return cache / "particle-os"
+def own_home(unused_places, monkeypatch):
+    """Gives each test an empty cache and no settings, instead of those of the user."""
+    home = next(unused_places)
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{home}/cache")
+    monkeypatch.setenv("XDG_CONFIG_HOME", f"{home}/config")
+    return home
 
 
-@pytest.fixture(autouse=True)
-def own_settings(unused_places, monkeypatch):
-    """The place of the settings that a test can write, instead of those of the user."""
-    place = next(unused_places)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(place))
-    return place / "particle-os" / "config.toml"
+@pytest.fixture
+def own_cache(own_home):
+    return own_home / "cache/particle-os"
+
+
+@pytest.fixture
+def own_settings(own_home):
+    """The place of the settings that a test can write."""
+    return own_home / "config/particle-os/config.toml"
 
 
 @pytest.fixture

@@ -51,9 +51,10 @@ def faults(source):
             yield f"{test.name} returns before its end"
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(TESTS)))
-def test_every_test_can_fail(path):
-    assert list(faults(path.read_text())) == []
+def test_every_test_can_fail():
+    assert len(PATHS) > 200
+    found = {str(path.relative_to(TESTS)): list(faults(path.read_text())) for path in PATHS}
+    assert {name: of_one for name, of_one in found.items() if of_one} == {}
 
 
 @pytest.mark.parametrize(

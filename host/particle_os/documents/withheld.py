@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 # WITHHELD replaces a confidential text in messages. A text of fewer than LEAST_WITHHELD characters
 # is in many messages by chance.
@@ -27,14 +27,17 @@ class Withheld:
 
     def removed_from(self, message: str) -> str:
         """`message` with each confidential text in it replaced, and texts that overlap at once."""
-        if not self._texts:
-            return message
         shown: list[str] = []
         hidden = 0
-        for place, character in enumerate(message):
-            likely = self._by_beginning.get(message[place : place + LEAST_WITHHELD], ())
-            found = next((text for text in likely if message.startswith(text, place)), "")
-            if place >= hidden:
-                shown.append(WITHHELD if found else character)
-            hidden = max(hidden, place + len(found))
-        return "".join(shown)
+        for start, end in self._found(message):
+            if start >= hidden:
+                shown += [message[hidden:start], WITHHELD]
+            hidden = max(hidden, end)
+        return "".join([*shown, message[hidden:]])
+
+    def _found(self, message: str) -> Iterator[tuple[int, int]]:
+        """The start and the end of each confidential text in `message`, in their order."""
+        for start in range(len(message)):
+            for text in self._by_beginning.get(message[start : start + LEAST_WITHHELD], ()):
+                if message.startswith(text, start):
+                    yield start, start + len(text)

@@ -18,7 +18,7 @@ def ask(partition, request):
 
 
 @needs_programs
-@pytest.mark.parametrize("entries", [3, 3000])
+@pytest.mark.parametrize("entries", [3, pytest.param(3000, marks=pytest.mark.slow)])
 def test_a_directory_becomes_immutable_and_the_file_system_stays_whole(target, tmp_path, entries):
     """Also a directory of many blocks, which has an index."""
     partition, path = tmp_path / "partition", "/ostree/deploy/debian/deploy/0123.0"
