@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -115,7 +115,8 @@ def test_without_its_file_system_the_scratch_disk_is_not_used(vm):
 def test_the_disk_of_packages_is_mounted_for_as_long_as_the_context_lasts(vm, failing, monkeypatch):
     monkeypatch.setattr(scratch, "Path", lambda path: vm.disk.parent / "packages")
     vm.failing = failing
-    with suppress(subprocess.CalledProcessError), scratch.packages_disk() as place:
+    fails = pytest.raises(subprocess.CalledProcessError) if failing else nullcontext()
+    with fails, scratch.packages_disk() as place:
         assert place == vm.disk.parent / "packages"
         vm.log.append("used")
     used = [] if failing == "mount" else ["used", "umount"]

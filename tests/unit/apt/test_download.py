@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import http.server
 import os
@@ -84,6 +85,14 @@ def test_a_file_is_fetched_once_and_again_when_it_is_damaged(server, fetch, tmp_
     (note,) = fetch.notes
     assert note.endswith("/file was damaged in the cache; it is fetched again")
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_removed_does_not_lose_the_file(fetch, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    assert fetch().read_bytes() == DATA
 
 
 def test_a_redirection_is_followed(server, fetch):

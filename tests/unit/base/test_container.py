@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import tarfile
@@ -175,3 +176,28 @@ def test_the_program_that_reads_registries_is_confined(tmp_path):
     assert within.writes == (tmp_path, tmp_path / "b")
     assert tmp_path / "a" in within.reads
     assert Path.home() not in within.reads
+
+
+def test_the_program_that_reads_registries_gets_only_the_variables_that_it_needs(
+    layout, fetch, tmp_path, monkeypatch
+):
+    def spy(run):
+        def spied(*arguments, env=os.environ, **options):
+            given.append(dict(env))
+            return run(*arguments, env=env, **options)
+
+        return spied
+
+    given = []
+    # For an archive of Docker, skopeo reads the documents, too.
+    archive = f"docker-archive:{tmp_path}/image.tar:named/base:1"
+    reference = layout.name(layout.image(LOWER))
+    subprocess.run(["skopeo", "copy", "--quiet", reference, archive], check=True)
+    monkeypatch.setenv("A_TOKEN", "secret")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    for name in ("capture", "run"):
+        monkeypatch.setattr(process, name, spy(getattr(process, name)))
+    fetch(archive)
+    assert len(given) > 1
+    assert all("A_TOKEN" not in env and env["https_proxy"] for env in given)
+    assert all(Path(env["XDG_DATA_HOME"]).parent == Path(env["TMPDIR"]) for env in given)

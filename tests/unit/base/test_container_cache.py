@@ -65,6 +65,22 @@ def test_what_was_damaged_in_the_cache_is_fetched_again(layout, fetch, tmp_path)
     assert unpacked(image, tmp_path / "root") == {"etc/a", "etc/b"}
 
 
+def test_a_damaged_layer_that_another_build_has_removed_is_told_as_such(layout, fetch, monkeypatch):
+    image = fetch(layout.name(layout.image(LOWER)))
+    place = layers.blob(cache_directory() / "images", image.layers[0].digest)
+    place.write_bytes(place.read_bytes()[::-1])
+
+    def open_regular(place):
+        file = place.open("rb")
+        place.unlink()
+        return file
+
+    monkeypatch.setattr(layers, "open_regular", open_regular)
+    with layers.opened(image, cache_directory()) as stream:
+        with pytest.raises(InfrastructureError, match="damaged and is now removed"):
+            stream.read()
+
+
 def test_a_damaged_layer_is_fetched_before_its_use(layout, fetch):
     reference = layout.name(layout.image(LOWER, UPPER))
     image = fetch(reference)

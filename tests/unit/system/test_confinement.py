@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from particle_os.system import confinement, process
@@ -223,3 +224,24 @@ def test_a_place_that_is_closed_to_the_user_is_left_out(monkeypatch, secret, tmp
     monkeypatch.setattr(os, "open", refuse)
     within = Confinement(reads=(Path("/closed"), secret / "below-a-file", secret))
     assert output(OPEN, secret, within=within) == ["opened"]
+
+
+def test_a_program_of_root_loses_the_rights_over_the_kernel_and_other_programs(monkeypatch):
+    calls = []
+    libc = SimpleNamespace(prctl=lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(confinement, "_libc", lambda: libc)
+    monkeypatch.setattr(confinement, "landlock_abi", lambda: 0)
+    monkeypatch.setattr(confinement.resource, "setrlimit", lambda kind, limits: None)
+    Confinement().entry("/bin/true")()
+    # The numbers of linux/prctl.h and linux/capability.h.
+    drop = 24
+    rights = {
+        "SYS_MODULE": 16,
+        "SYS_RAWIO": 17,
+        "SYS_PTRACE": 19,
+        "SYS_ADMIN": 21,
+        "SYS_BOOT": 22,
+        "PERFMON": 38,
+        "BPF": 39,
+    }
+    assert calls == [(drop, right, 0, 0, 0) for right in rights.values()]
