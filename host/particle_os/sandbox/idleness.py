@@ -43,7 +43,7 @@ def waited(pid: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Glance:
     at: float
     wanted: float
 
@@ -62,8 +62,8 @@ class Idleness:
         self._waited = waited
         self._busy = self._look()
 
-    def _look(self) -> _Look:
-        return _Look(time.monotonic(), self._used(self._pid) + self._waited(self._pid))
+    def _look(self) -> _Glance:
+        return _Glance(time.monotonic(), self._used(self._pid) + self._waited(self._pid))
 
     @property
     def processor_seconds(self) -> float:

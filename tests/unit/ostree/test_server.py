@@ -79,7 +79,7 @@ def test_a_silent_client_does_not_hold_up_others(served):
 
 def test_more_clients_than_places_are_turned_away(served, monkeypatch):
     served._free = threading.Semaphore(0)
-    with socket.create_connection(served.server_address, timeout=60) as client:
+    with socket.create_connection(served.server_address, timeout=HANG_SECONDS) as client:
         assert client.recv(1) == b""
 
 

@@ -17,7 +17,7 @@ TRANSIENT, COMPOSEFS = RootSettings(etc="transient"), RootSettings(composefs=Tru
 )
 def test_settings_that_ostree_knows(target, told, settings):
     target.captured["ostree"] = told
-    features.check(target, settings)
+    assert features.check(target, settings) is None
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class Machine:
 
 
 @pytest.fixture
-def test_of(tmp_path, monkeypatch):
+def verdicts_of(tmp_path, monkeypatch):
     """A function that runs one of the tests on a machine; returns the verdicts as tuples."""
 
     def run(test, machine):
@@ -98,9 +98,9 @@ def told(verdicts):
     return [(verdict.step, verdict.status, verdict.message) for verdict in verdicts]
 
 
-def test_an_upgrade_boots_the_parent_the_update_and_the_parent_again(test_of):
+def test_an_upgrade_boots_the_parent_the_update_and_the_parent_again(verdicts_of):
     machine = upgraded()
-    assert told(test_of(tests.upgrade, machine)) == [
+    assert told(verdicts_of(tests.upgrade, machine)) == [
         (step, "passed", "it is up") for step in ("parent", "upgrade", "rollback")
     ]
     assert [each for each in machine.done if isinstance(each, str)] == [
@@ -148,10 +148,12 @@ FAILED_SCRIPT = Ran(1, b"", b"first\nerror: no signature\n")
          "the files of the machine: error: no signature"),
     ],
 )  # fmt: skip
-def test_each_failure_of_an_upgrade_has_its_verdict(test_of, step, order, answer, status, message):
+def test_each_failure_of_an_upgrade_has_its_verdict(
+    verdicts_of, step, order, answer, status, message
+):
     machine = upgraded()
     machine.answers[step, order] = answer
-    *before, last = told(test_of(tests.upgrade, machine))
+    *before, last = told(verdicts_of(tests.upgrade, machine))
     assert last == (step, status, message)
     assert all(found == "passed" for _, found, _ in before)
 
@@ -164,23 +166,23 @@ def test_each_failure_of_an_upgrade_has_its_verdict(test_of, step, order, answer
         ("rollback", "rollback-failed", "the return to the parent: kernel-panic: so it is"),
     ],
 )
-def test_a_version_that_does_not_boot_is_told_with_its_reason(test_of, step, status, message):
+def test_a_version_that_does_not_boot_is_told_with_its_reason(verdicts_of, step, status, message):
     machine = upgraded()
     machine.fails[step] = "kernel-panic", "so it is"
-    assert told(test_of(tests.upgrade, machine))[-1] == (step, status, message)
+    assert told(verdicts_of(tests.upgrade, machine))[-1] == (step, status, message)
 
 
-def test_a_qemu_that_fails_is_no_verdict_on_the_image(test_of):
+def test_a_qemu_that_fails_is_no_verdict_on_the_image(verdicts_of):
     machine = upgraded()
     machine.answers["parent", "take"] = QemuEnded(1, ["qemu: it broke"])
     with pytest.raises(QemuEnded):
-        test_of(tests.upgrade, machine)
+        verdicts_of(tests.upgrade, machine)
 
 
-def test_no_verdict_shows_a_secret_or_a_control_character(test_of):
+def test_no_verdict_shows_a_secret_or_a_control_character(verdicts_of):
     machine = upgraded()
     machine.answers["parent", "take"] = Ran(1, b"", b"\x1b[2Jis secret-value \xff")
-    (verdict,) = test_of(tests.upgrade, machine)
+    (verdict,) = verdicts_of(tests.upgrade, machine)
     assert "secret-value" not in verdict.message
     assert verdict.message.isprintable()
 
@@ -192,10 +194,10 @@ def left(**running):
 
 
 @pytest.mark.parametrize("starts", [(3, 0), (2, 1)])
-def test_a_bad_update_is_left_after_the_counted_boots(test_of, starts):
+def test_a_bad_update_is_left_after_the_counted_boots(verdicts_of, starts):
     machine = left()
     machine.progress["fallback"] = starts
-    found = test_of(tests.fallback, machine)
+    found = verdicts_of(tests.fallback, machine)
     assert [(verdict.step, verdict.status) for verdict in found] == [
         ("bad-update", "passed"),
         ("fallback", "passed"),
@@ -219,15 +221,19 @@ def test_a_bad_update_is_left_after_the_counted_boots(test_of, starts):
         ("fallback", "state", FAILED_SCRIPT, "the state after the return: error: no signature"),
     ],
 )  # fmt: skip
-def test_each_failure_to_leave_an_update_has_its_verdict(test_of, step, order, answer, message):
+def test_each_failure_to_leave_an_update_has_its_verdict(verdicts_of, step, order, answer, message):
     machine = left()
     machine.answers[step, order] = answer
-    assert told(test_of(tests.fallback, machine))[-1] == (step, "fallback-failed", message)
+    assert told(verdicts_of(tests.fallback, machine))[-1] == (step, "fallback-failed", message)
 
 
 @pytest.mark.parametrize("starts", [(0, 0), (1, 1), (4, 0)])
-def test_an_image_that_never_tried_the_update_or_too_often_fails(test_of, starts):
+def test_an_image_that_never_tried_the_update_or_too_often_fails(verdicts_of, starts):
     machine = left()
     machine.progress["fallback"] = starts
     message = f"GRUB started the bad update {sum(starts)} times, not 3 times"
-    assert told(test_of(tests.fallback, machine))[-1] == ("fallback", "fallback-failed", message)
+    assert told(verdicts_of(tests.fallback, machine))[-1] == (
+        "fallback",
+        "fallback-failed",
+        message,
+    )
