@@ -22,7 +22,7 @@ ALWAYS_TEXT = "[Unit]\nConditionNeedsUpdate=\n"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
 PLACE = re.compile(r"/|(/[A-Za-z0-9_+~-][A-Za-z0-9._+~-]*)+")
 NOT_IN_COMMENT = re.compile(r"[\x00-\x1f\x7f\"\\]")
-# -1 of 16 bits, which is also the ID of Debian's account for no user.
+# -1 of 16 bits, and the ID of `nobody` and `nogroup`.
 NO_ID, NOBODY = 0xFFFF, 0xFFFE
 
 

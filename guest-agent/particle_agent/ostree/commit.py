@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from particle_agent.disk import boot
-from particle_agent.ostree import faults, history, preparation, remote
+from particle_agent.ostree import history, preparation, remote
 from particle_agent.ostree.image.choices import Choices
 from particle_agent.ostree.remote import ORIGIN, Remote
 from particle_agent.ostree.repositories.commit_record import KEY, CommitRecord, naming, workshop
@@ -64,7 +64,7 @@ def make(target: Target, plan: CommitPlan) -> None:
 
 def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | None) -> None:
     kernel = boot.newest_kernel(target)
-    faults.check(target, plan.choices, kernel.version)
+    preparation.check(target, plan.choices, kernel.version)
     preparation.prepare(target, plan.choices, kernel.version)
     if plan.remote is not None:
         public = None if key is None else key.public

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from particle_agent.ostree.image.layout import DATABASE, OLD_DATABASE
+from particle_agent.ostree.image.lints import TMPFILES, paths_with_rules
 from particle_agent.target.target import Target
 
-TMPFILES = "/usr/lib/tmpfiles.d"
 OWN_RULES = f"{TMPFILES}/ostree-machine.conf"
 UNITS, PROGRAMS = "/usr/lib/systemd/system", "/usr/lib/particle-os"
 # A line has the escaped path, a tab, and a rule.
@@ -60,8 +60,6 @@ WantedBy=sysinit.target
 """
 # tmpfiles.d(5): `C` and `L` without an argument copy from this directory.
 FACTORY = "/usr/share/factory"
-# The types of rules that make a path.
-MAKERS = set("dDvqQfCL")
 # The paths and rules of every commit.
 ALWAYS = (
     (OLD_DATABASE, f"L {OLD_DATABASE} - - - - ../..{DATABASE}"),
@@ -158,18 +156,6 @@ def _escaped(text: str) -> str:
     """The argument, the last field of tmpfiles.d(5): quotes are part of it, and `-` is none."""
     found = NOT_BARE.sub(lambda match: f"\\x{match[0][0]:02x}".encode(), os.fsencode(text))
     return r"\x2d" if text == "-" else found.decode().replace("%", "%%")
-
-
-def paths_with_rules(target: Target) -> set[str]:
-    """The paths that the rules of the packages make."""
-    found = set()
-    for name in target.list(TMPFILES):
-        if name.endswith(".conf") and target.is_file(f"{TMPFILES}/{name}"):
-            for line in target.read(f"{TMPFILES}/{name}").splitlines():
-                kind, path, *_ = (*line.split(maxsplit=2), "", "")
-                if kind[:1] in MAKERS:
-                    found.add(path.strip('"').rstrip("/"))
-    return found
 
 
 def _empty(target: Target) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
 from particle_agent.ostree import account_rules, boot_counting, machine_files, tree
-from particle_agent.ostree.image import automatic_updates, initramfs
+from particle_agent.ostree.image import automatic_updates, initramfs, lints
 from particle_agent.ostree.image.choices import Choices
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
@@ -20,6 +20,14 @@ def needs(counted_boots: int) -> Iterator[Need]:
     yield from initramfs.package_needs()
     if counted_boots:
         yield boot_counting.need()
+
+
+def check(target: Target, choices: Choices, kernel: str) -> None:
+    """Reports the faults of the image, whose commit boots the `kernel` of this version.
+
+    Raises StageError.
+    """
+    lints.check(target, choices, kernel, account_rules.flaws(target, choices.users))
 
 
 def prepare(target: Target, choices: Choices, kernel: str) -> None:

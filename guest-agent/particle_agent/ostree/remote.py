@@ -74,6 +74,11 @@ class Remote(Options):
             yield self.content_url
 
 
+def paths(name: str) -> tuple[str, str, str]:
+    """The files of a remote: its settings, the key of its signatures, and its authorities."""
+    return f"{DIRECTORY}/{name}.conf", f"{KEYS}/{name}.gpg", f"{KEYS}/{name}-tls-ca.pem"
+
+
 def write(
     target: Target, remote: Remote, ref: str, key: bytes | None, collection: str | None
 ) -> None:
@@ -81,19 +86,17 @@ def write(
 
     `collection` is the ID of the collection that the server's refs belong to.
     """
-    name = remote.name
-    path = f"{KEYS}/{name}.gpg"
+    settings, path, authorities = paths(remote.name)
     if key is not None:
         target.write_from(io.BytesIO(key), path)
     lines = list(_lines(remote, ref, path))
     if collection is not None:
         lines.append(f"collection-id={collection}")
     if remote.tls_ca is not None:
-        authorities = f"{KEYS}/{name}-tls-ca.pem"
         with target.attached(remote.tls_ca).open("rb") as data:
             target.write_from(data, authorities)
         lines.append(f"tls-ca-path={authorities}")
-    target.write(f"{DIRECTORY}/{name}.conf", "".join(f"{line}\n" for line in lines))
+    target.write(settings, "".join(f"{line}\n" for line in lines))
 
 
 def _lines(remote: Remote, ref: str, key: str) -> Iterator[str]:

@@ -46,8 +46,7 @@ def move_kernel(target: Target, version: str) -> None:
 
 
 def empty(target: Target) -> None:
-    """Removes what a commit has no place for, and what the build has left."""
-    # The bind mount shows the tree without the mounts that the build needs.
+    """Empties the directories whose files no machine would see."""
     with target.mounted(target.root, "--bind") as place:
         generalize.empty(place, HIDDEN)
 

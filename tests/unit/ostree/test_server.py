@@ -11,6 +11,7 @@ from particle_os.ostree import server
 from particle_os.ostree.files import opened
 from particle_os.ostree.server import RepositoryServer
 
+from ...waiting import HANG_SECONDS
 from .sample import NEW, archive
 
 

@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from particle_agent.errors import StageError
+from particle_agent.ostree.image import features
+from particle_agent.ostree.image.choices import Choices
 from particle_agent.ostree.image.layout import ETC, HIDDEN, LINKS, MOVED, OLD_DATABASE
 from particle_agent.system import generalize, kernels
 from particle_agent.target.target import Target
@@ -94,6 +96,9 @@ LINTS = {
     ),
 }
 SHOWN = 5
+TMPFILES = "/usr/lib/tmpfiles.d"
+# The types of rules that make a path.
+MAKERS = set("dDvqQfCL")
 # The directories, with a slash, that a running system fills, and those that no update changes.
 VOLATILE = ("/run/", "/tmp/")
 OF_MACHINE = tuple(f"{path}/" for path in MOVED)
@@ -118,6 +123,20 @@ NOT_UTF_8 = re.compile("[\ud800-\udfff]")
 # The directories whose content rules of tmpfiles.d(5) bring to machines.
 WITH_RULES = ("/var/", *OF_MACHINE)
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def check(target: Target, choices: Choices, kernel: str, more: Iterable[Flaw]) -> None:
+    """Reports the findings on an image, whose commit boots the `kernel` of this version.
+
+    `more` are the findings of others. Raises StageError, also for a choice that the image's OSTree
+    does not know.
+    """
+    features.check(target, choices.root)
+    with target.mounted(target.root, "--bind") as place:
+        found = [*files(target, place, kernel), *more]
+        if choices.var == "refuse":
+            found += of_machine(place, paths_with_rules(target))
+    report(target, found)
 
 
 def report(target: Target, found: Iterable[Flaw]) -> None:
@@ -191,6 +210,18 @@ def of_machine(tree: Path, known: Collection[str]) -> Iterator[Flaw]:
             state = any(fnmatchcase(path, pattern) for pattern in STATE)
             if there not in known and not state and not path.startswith(emptied):
                 yield Flaw("var-content", path)
+
+
+def paths_with_rules(target: Target) -> set[str]:
+    """The paths that the rules of the packages make."""
+    found = set()
+    for name in target.list(TMPFILES):
+        if name.endswith(".conf") and target.is_file(f"{TMPFILES}/{name}"):
+            for line in target.read(f"{TMPFILES}/{name}").splitlines():
+                kind, path, *_ = (*line.split(maxsplit=2), "", "")
+                if kind[:1] in MAKERS:
+                    found.add(path.strip('"').rstrip("/"))
+    return found
 
 
 def _kernels(target: Target, wanted: str) -> Iterator[Flaw]:

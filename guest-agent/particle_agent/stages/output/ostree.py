@@ -20,7 +20,8 @@ from particle_agent.contract.options import (
 )
 from particle_agent.contract.values import Download
 from particle_agent.contract.wire import OutputName
-from particle_agent.ostree import commit, preparation
+from particle_agent.ostree import commit, preparation, remote
+from particle_agent.ostree.image import written
 from particle_agent.ostree.image.choices import (
     AutomaticUpdates,
     Choices,
@@ -127,9 +128,9 @@ class Ostree(StageOptions):
     update. With `initial`, the first version of a machine brings its content, and no update does.
     With `refuse`, content that no rule of tmpfiles.d makes is an error."""
     users: UserRules = "sysusers"
-    """The way in which the users and groups of the system reach machines whose /etc/passwd or
-    /etc/group differs from the image's. With `sysusers`, the commit has rules of sysusers.d for
-    them. With `merge`, only those of packages."""
+    """The way of the system's users and groups to machines whose /etc/passwd or /etc/group differs
+    from the image's. With `sysusers`, the commit has rules of sysusers.d for them. With `merge`,
+    only those of packages."""
     etc: Etc = "persistent"
     """Whether machines keep changes of /etc. With `transient`, each boot starts with the /etc of
     the commit, and a new machine-id and new SSH host keys."""
@@ -180,6 +181,12 @@ class Ostree(StageOptions):
 
     def needs(self) -> Iterator[Need]:
         yield from preparation.needs(self.boot_counting)
+
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        yield from written.rewrites()
+        if self.remote is not None:
+            for path in remote.paths(self.remote.name):
+                yield path, "set the options of 'remote' in the stage 'ostree'"
 
     def run(self, target: Target) -> None:
         commit.make(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from fnmatch import fnmatch
 
 import pytest
 from particle_agent.agent.missing import missing
@@ -9,8 +10,9 @@ from particle_agent.contract.decode import DecodeError, decode
 from particle_agent.contract.options import Faults
 from particle_agent.contract.values import Download
 from particle_agent.errors import CommandFailed, StageError
-from particle_agent.ostree import account_rules, history, machine_files, tree
-from particle_agent.ostree.image import initramfs
+from particle_agent.ostree import account_rules, boot_counting, history, machine_files, tree
+from particle_agent.ostree.image import automatic_updates, initramfs
+from particle_agent.ostree.image.layout import LINKS, MOVED
 from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.stages.output.ostree import Ostree
@@ -158,6 +160,46 @@ def test_settings_of_the_root_reach_the_initramfs(debian):
     assert "[etc]\ntransient = true\n" in debian.read(initramfs.CONFIGURATION)
     hook = debian.read(f"{initramfs.TOOLS}/hooks/ostree")
     assert hook.endswith("manual_add_modules overlay\n")
+
+
+def contents(target):
+    """The paths of an image, as its running system has them, with the contents of the files."""
+    found = {}
+    for place in target.root.rglob("*"):
+        path = f"/{place.relative_to(target.root)}"
+        path = path.replace("/usr/etc/", "/etc/", 1) if path.startswith("/usr/etc/") else path
+        if place.is_symlink():
+            found[path] = os.readlink(place)
+        elif place.is_file():
+            found[path] = place.read_bytes()
+    return found
+
+
+def test_the_stage_names_every_file_that_it_writes(debian):
+    """Otherwise a file of a recipe is lost without a word."""
+    debian.write("/usr/share/systemd/tmp.mount", "")
+    debian.write("/etc/hostname", "x\n")
+    debian.write("/root/.bashrc", "")
+    debian.captured["ostree"] = f"{CHECKSUM}\n"
+    (debian.attachments / "0123").write_text("certificates")
+    server = Remote(url="https://u.example.org", name="f", verify=False, tls_ca="sha256:0123")
+    stage = Ostree(ref=REF, remote=server, automatic_updates="apply")
+    before = contents(debian)
+    stage.run(debian)
+    written = {path for path, text in contents(debian).items() if before.get(path) != text}
+    named = {path for path in written for pattern, _ in stage.rewrites() if fnmatch(path, pattern)}
+    # The variable is added to the file. A unit of systemd is installed as it is. The rest are the
+    # links of the layout.
+    assert written - named == {
+        "/etc/environment", "/usr/lib/systemd/system/tmp.mount",
+        "/usr/lib/systemd/system/local-fs.target.wants/tmp.mount",
+        f"/usr/lib/systemd/system/multi-user.target.wants/{boot_counting.SUCCESS}",
+        f"/usr/lib/systemd/system/multi-user.target.wants/{boot_counting.COUNT}",
+        f"/usr/lib/systemd/system/sysinit.target.wants/{machine_files.SERVICE}",
+        f"/usr/lib/systemd/system/timers.target.wants/{automatic_updates.NAME}.timer",
+        "/usr/lib/modules/6.12/vmlinuz", "/usr/lib/modules/6.12/initramfs.img",
+        *MOVED, *LINKS,
+    }  # fmt: skip
 
 
 def test_all_faults_of_the_image_come_before_anything_changes(debian):

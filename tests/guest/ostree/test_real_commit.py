@@ -1,0 +1,117 @@
+"""Commits that the real ostree(1) makes: the same ones again, and bound to their names."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+
+import pytest
+from particle_agent.ostree.remote import Remote
+from particle_agent.ostree.repositories import publication
+from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
+from particle_agent.stages.output.ostree import Ostree
+
+from ..conftest import RecordingTarget
+
+pytestmark = pytest.mark.skipif(shutil.which("ostree") is None, reason="no ostree")
+REF, DATE = "debian/13/amd64/edge", 1_700_000_000
+OPTIONS = {
+    "ref": REF,
+    "version": "13.1",
+    "subject": "First",
+    "metadata": {"org.example.build": "42"},
+    "collection_id": "org.example.Edge",
+    "ref_binding": ("debian/13/amd64/stable",),
+}
+
+
+class Machine(RecordingTarget):
+    """A target whose helper VM has the real ostree(1)."""
+
+    def run(self, argv, *, stdin="", env=None, timeout=None):
+        super().run(argv, stdin=stdin, env=env, timeout=timeout)
+        if argv[0] == "ostree":
+            ostree(*argv[1:])
+
+    def capture_outside(self, argv, *, timeout=60.0):
+        return ostree(*argv[1:])
+
+
+def ostree(*words):
+    env = os.environ | {"SOURCE_DATE_EPOCH": str(DATE), "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(["ostree", *words], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def build(tmp_path):
+    """A function that makes an image in a new directory, and commits it. Its times are the real."""
+
+    def build(**options):
+        directory = tmp_path / f"build{len(list(tmp_path.iterdir()))}"
+        directory.mkdir()
+        machine = Machine(directory)
+        machine.source_date = DATE
+        names = ("vmlinuz-6.12", "initrd.img-6.12", "config-6.12")
+        # Another order of the files is another order in the directories of many file systems.
+        for name in names if len(list(tmp_path.iterdir())) % 2 else reversed(names):
+            machine.write(f"/boot/{name}", name)
+        for path in ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/lib/dpkg"):
+            machine.make_directory(path)
+        machine.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:\n")
+        machine.write("/etc/group", "root:x:0:\ndaemon:x:1:\n")
+        machine.write("/usr/bin/ä tool", "program", mode=0o4755)
+        machine.symlink("/usr/bin/link", "ä tool")
+        machine.write("/var/lib/x/file", "content", mode=0o600)
+        machine.write("/srv/www/index.html", "page")
+        Ostree(**OPTIONS | options).run(machine)
+        return machine
+
+    return build
+
+
+def show(machine, key):
+    repository = workshop(machine) / "repository"
+    return ostree("show", f"--repo={repository}", f"--print-metadata-key={key}", REF).strip()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"var": "initial", "users": "merge", "boot_counting": 0},
+        {
+            "remote": Remote(url="https://u.example.org", verify=False),
+            "automatic_updates": "apply",
+        },
+    ],
+)
+def test_two_builds_make_the_same_commit_and_the_same_repository(build, options):
+    first, second = build(**options), build(**options)
+    records = [CommitRecord.read(machine) for machine in (first, second)]
+    assert records[0] == records[1]
+    sums = []
+    for machine, record in zip((first, second), records, strict=True):
+        ostree("fsck", f"--repo={workshop(machine) / 'repository'}")
+        publication.write(machine, record)
+        sums.append(hashlib.sha256((machine.directory / "repository").read_bytes()).hexdigest())
+    assert sums[0] == sums[1]
+
+
+def test_another_file_or_another_version_is_another_commit(build):
+    found = {
+        CommitRecord.read(build(**options)).checksum
+        for options in ({}, {"version": "13.2"}, {"boot_counting": 5}, {"collection_id": "a.b"})
+    }
+    assert len(found) == 4
+
+
+def test_the_commit_has_its_names(build):
+    machine = build()
+    assert show(machine, "version") == "'13.1'"
+    assert show(machine, "org.example.build") == "'42'"
+    assert show(machine, "ostree.collection-binding") == "'org.example.Edge'"
+    bound = show(machine, "ostree.ref-binding")
+    assert bound == "['debian/13/amd64/edge', 'debian/13/amd64/stable']"
+    assert show(machine, "ostree.bootable") == "true"
