@@ -50,7 +50,7 @@ class Vocabulary:
     `item_keys`. `unknown_item` is the code of the error about a kind that does not exist. `hints`
     gives the replacement for an unknown word and `number_hints` the replacement for a number, both
     by the option's name. `synonyms` are words of other programs for a key, and
-    `key_hints` say what takes the place of an unknown key. The options in
+    `key_hints` say what takes the place of an unknown key or item. The options in
     `commands` are split as a shell splits them.
     """
 
@@ -192,7 +192,8 @@ def _unknown_item(fault: _Fault) -> None:
         return
     allowed = fault.names("type")
     # The last part of an old, long name is the new name.
-    hint = did_you_mean(nearest(word.rpartition(".")[2], allowed), allowed)
+    near = nearest(word.rpartition(".")[2], allowed)
+    hint = fault.words.key_hints.get(word) or did_you_mean(near, allowed)
     fault.problem(mark, fault.words.unknown_item, f"there is no {noun} '{word}'", hint)
 
 

@@ -1,4 +1,4 @@
-"""The stages of an image that OSTree updates: their order, and the options of its disk."""
+"""The stages of an image that OSTree updates: their order, their suite, and their disk."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from particle_agent.stages.output.qemu import Qemu
 
 from particle_os.documents.document import Key
 from particle_os.ostree.parent import fault
+from particle_os.recipe.dependencies import PREFIX
 from particle_os.recipe.model import stage_kinds
 from particle_os.recipe.passes.reading import Reading
 
+# The suites whose OSTree is too old, or built without composefs.
+WITHOUT_TRANSIENT = ("bookworm", "oldstable")
+WITHOUT_COMPOSEFS = (*WITHOUT_TRANSIENT, "trixie", "stable")
+
 
 def check(reading: Reading) -> None:
-    """Notes stages after `ostree` that would change the commit, and options of its disk."""
+    """Notes stages after `ostree` that would change the commit, and options of its disk.
+
+    Also notes options that the OSTree of the suite does not know.
+    """
     source, recipe = reading.source, reading.recipe
     assert recipe is not None
     stages = [
@@ -28,9 +36,15 @@ def check(reading: Reading) -> None:
     _check_updates(reading, found if isinstance(found, Ostree) else None)
     if first is None:
         return
+    commit = stages[first][1]
+    assert isinstance(commit, Ostree)
     if first == len(stages) - 1:
         mark, message = source.mark(("stages", stages[first][0])), "the build makes no disk"
         source.note(mark, "no-disk", f"{message}: it publishes the commit, and boots nothing")
+    base = recipe.base_image if reading.base is None else reading.base
+    for option, why, hint in _beyond(commit, base.removeprefix(PREFIX)):
+        mark = source.mark(("stages", stages[first][0], option))
+        source.problem(mark, "bad-value", f"{option}: {why}", hint)
     for index, stage in stages[first + 1 :]:
         if isinstance(stage, Ostree):
             mark, message = source.mark(("stages", index)), "a recipe has one stage 'ostree'"
@@ -40,7 +54,7 @@ def check(reading: Reading) -> None:
             mark = source.mark(("stages", index))
             source.problem(mark, "bad-order", message, "put it before the stage 'ostree'")
         else:
-            for key, why, hint in _refused(stage):
+            for key, why, hint in _refused(stage, commit):
                 mark = source.mark(("stages", index, *key))
                 source.problem(mark, "bad-value", why, hint)
 
@@ -84,8 +98,22 @@ def check_parent(reading: Reading) -> None:
                 source.problem(source.mark(key), "bad-file", f"parent: {why}")
 
 
-def _refused(disk: Qemu) -> Iterator[tuple[Key, str, str]]:
+def _beyond(commit: Ostree, suite: str) -> Iterator[tuple[str, str, str]]:
+    """The options that the OSTree of a suite does not know: name, message and hint."""
+    if commit.etc == "transient" and suite in WITHOUT_TRANSIENT:
+        yield "etc", f"the OSTree of {suite} keeps all changes of /etc", "use trixie or later"
+    if commit.composefs and suite in WITHOUT_COMPOSEFS:
+        yield "composefs", f"the OSTree of {suite} is built without it", "use forky or later"
+
+
+def _refused(disk: Qemu, commit: Ostree) -> Iterator[tuple[Key, str, str]]:
     """The options of a disk that cannot be with a commit: place, message and hint."""
+    if commit.composefs:
+        message = "composefs: the OSTree of the helper VM cannot write a disk with it"
+        yield ("type",), message, "publish the repository alone, or leave 'composefs' out"
+    if commit.etc == "transient" and disk.mounts:
+        message = "mounts: each boot starts with the /etc of the commit, which has no fstab"
+        yield ("mounts",), message, "write mount units with a stage 'files', or 'etc: persistent'"
     if disk.boot_loader != "grub":
         message = f"boot-loader: {disk.boot_loader} starts no commit of the stage 'ostree'"
         yield ("boot-loader",), message, "write 'boot-loader: grub'"

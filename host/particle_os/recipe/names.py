@@ -34,7 +34,31 @@ SYNONYMS = {
 KEY_HINTS = {
     "testinfra": "a recipe cannot run Python on the host; name the tests on the command line, by "
     "'boot-test --testinfra DIRECTORY'",
-}
+    "repository": "the build publishes the repository as NAME.ostree.tar",
+    **dict.fromkeys(
+        (
+            "ostree-deploy",
+            *(
+                f"org.osbuild.ostree.{name}"
+                for name in (
+                    "aleph", "config", "deploy", "deploy.container", "fillvar", "grub2", "init-fs",
+                    "os-init", "post-copy", "pull", "selinux",
+                )
+            ),
+        ),
+        "leave it out: the stage 'qemu' after a stage 'ostree' makes and fills the disk; "
+        "docs/ostree.md has a table of the options",
+    ),
+    **dict.fromkeys(
+        ("org.osbuild.ostree.passwd", "org.osbuild.ostree.preptree"),
+        "leave it out: the stage 'ostree' does it",
+    ),
+    **dict.fromkeys(
+        ("org.osbuild.ostree.genkey", "org.osbuild.ostree.sign"),
+        "write 'sign' in the stage 'ostree'",
+    ),
+    "org.osbuild.ostree.remotes": "write 'remote' in the stage 'ostree'",
+}  # fmt: skip
 # YAML turns an octal number into an integer, which a message shows in decimal digits.
 NUMBER_HINTS = {
     "mode": "put it in quotes, in octal digits as in '0755'",

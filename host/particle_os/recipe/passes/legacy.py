@@ -17,6 +17,11 @@ from particle_os.documents.document import Node, Source
 from particle_os.documents.words import shown_key
 
 PREFIX = "org.osbuild.debian."
+# Stages of osbuild and actions of debos: today's stage, and the options with other names.
+OTHERS = {
+    "org.osbuild.ostree.commit": ("ostree", {"os_version": "version"}),
+    "ostree-commit": ("ostree", {"branch": "ref"}),
+}
 
 
 def normalise(source: Source, recipe: type, kinds: Mapping[str, Any]) -> None:
@@ -49,13 +54,32 @@ def _rename(source: Source, stage: Node, kinds: Mapping[str, Any]) -> None:
     if "type" not in options and name is not None and str(name.value).startswith(PREFIX):
         # Stages of osbuild's first manifest format have a name and no type.
         options["type"] = options.pop("name")
+    action = options.get("action")
+    if "type" not in options and action is not None and action.value in OTHERS:
+        options["type"] = options.pop("action")
     kind = options.get("type")
+    if kind is not None and isinstance(kind.value, str) and kind.value in OTHERS:
+        _rename_other(source, stage, kind)
+        return
     if kind is None or not isinstance(kind.value, str) or not kind.value.startswith(PREFIX):
         return
     short = kind.value.removeprefix(PREFIX)
     if short in kinds:
         _note(source, kind, f"'{kind.value}' is called '{short}' now: write 'type: {short}'")
         kind.value = short
+
+
+def _rename_other(source: Source, stage: Node, kind: Node) -> None:
+    """Gives a stage of another program, and its options, today's names."""
+    short, names = OTHERS[kind.value]
+    _note(source, kind, f"'{kind.value}' is called '{short}' here: write 'type: {short}'")
+    kind.value = short
+    for place in (stage, stage.child("options")):
+        options = place.value if place is not None and isinstance(place.value, dict) else {}
+        for old, new in names.items():
+            if old in options and new not in options:
+                _note(source, options[old], f"'{old}' is called '{new}' here")
+                options[new] = options.pop(old)
 
 
 def _lift(source: Source, stage: Node, kind: Any) -> None:
