@@ -148,3 +148,21 @@ def test_an_image_leaves_an_update_that_is_bad(account: Account, edge: Built) ->
     assert outcome.status == 0, outcome.stderr
     found = [(boot["step"], boot["status"]) for boot in outcome.json()]
     assert found == [(None, "passed"), ("bad-update", "passed"), ("fallback", "passed")]
+
+
+@pytest.mark.weekly
+def test_a_build_from_checkpoints_makes_the_commit_of_a_cold_one(account: Account) -> None:
+    """The second build begins after the packages, and the third one without anything."""
+    text = example(account, "edge").read_text().partition("boot-test:")[0]
+    sums = []
+    for number, (version, more) in enumerate((("0", ()), ("1", ()), ("1", ("--no-cache",)))):
+        recipe = account.write(
+            account.directory / "edge.yml", text.replace('version: "1"', f'version: "{version}"')
+        )
+        output = account.make_directory(f"edge-{number}")
+        arguments = ("--output", output, "--source-date", "1790000000", "--no-boot-test", *more)
+        outcome = account.run("build", recipe, *arguments, "--progress", "plain")
+        assert outcome.status == 0, outcome.stderr
+        sums.append(sha256(output / "edge.ostree.tar"))
+        assert ("apt: cached" in outcome.stderr) == (number == 1)
+    assert sums[0] != sums[1] == sums[2]
