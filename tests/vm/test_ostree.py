@@ -109,6 +109,8 @@ def update(account: Account, signed: str, edge: Built) -> Built:
     """The next version, which the first one updates to and returns from."""
     text = signed.replace('version: "1"', 'version: "2"')
     text = text.replace("    sign:", "    parent: edge/edge.ostree.tar\n    sign:")
+    text = text.replace("      - dbus\n", "      - dbus\n      - nano\n")
+    text = text.replace("    sign:", "    publish: [repository, delta]\n    sign:")
     text = text.replace(
         "boot-test:\n", "boot-test:\n  firmware: [bios]\n  upgrade: {from: parent}\n"
     )
@@ -141,6 +143,21 @@ def test_the_repository_of_an_update_has_the_parent_too(edge: Built, update: Bui
     assert {f"./objects/{each[:2]}/{each[2:]}.commit" for each in (first, second)} <= names
 
 
+def test_the_result_has_the_difference_to_the_parent(
+    account: Account, edge: Built, update: Built
+) -> None:
+    output, result = update
+    found, first = result["commit"], edge[1]["commit"]
+    assert (found["parent"], found["version"]) == (first["checksum"], "2")
+    assert found["signer"] == first["signer"]
+    assert [package["name"] for package in found["packages"]] == ["nano:amd64"]
+    assert "/usr/bin/nano" in found["files"]["names"]
+    log = account.run("ostree", "log", output / "edge.ostree.tar", "--json").json()
+    assert [each["version"] for each in log] == ["2", "1"]
+    sizes = {image["path"]: image["bytes"] for image in result["artifacts"]}
+    assert sizes["edge.delta"] < sizes["edge.ostree.tar"] / 4
+
+
 @pytest.mark.weekly
 def test_an_image_leaves_an_update_that_is_bad(account: Account, edge: Built) -> None:
     checks = account.write(account.directory / "fallback.yml", "fallback: true\n")
@@ -166,3 +183,30 @@ def test_a_build_from_checkpoints_makes_the_commit_of_a_cold_one(account: Accoun
         sums.append(sha256(output / "edge.ostree.tar"))
         assert ("apt: cached" in outcome.stderr) == (number == 1)
     assert sums[0] != sums[1] == sums[2]
+
+
+@pytest.mark.weekly
+def test_a_repository_alone_continues_the_first_version(account: Account, edge: Built) -> None:
+    """It is built without a disk, and has one more package."""
+    output, first = edge
+    text = Path(example(account, "edge")).read_text()
+    stages = text[: text.index("  - type: qemu")]
+    stages = stages.replace('version: "1"', 'version: "2"\n    parent: edge.ostree.tar')
+    stages = stages.replace("      - dbus\n", "      - dbus\n      - nano\n")
+    stages += "    publish: [repository, delta]\n"
+    recipe = account.write(output / "next.yml", stages.replace("name: edge", "name: next"))
+    arguments = ("--output", output, "--json", "--progress", "plain")
+    outcome = account.run("build", recipe, *arguments)
+    assert outcome.status == 0, outcome.stderr
+    result = outcome.json()
+    assert result["status"] == "not-tested"
+    assert [image["path"] for image in result["artifacts"]] == ["next.ostree.tar", "next.delta"]
+    found = result["commit"]
+    assert (found["parent"], found["version"]) == (first["commit"]["checksum"], "2")
+    assert [package["name"] for package in found["packages"]] == ["nano:amd64"]
+    assert found["files"]["added"] > 10
+    assert "/usr/bin/nano" in found["files"]["names"]
+    log = account.run("ostree", "log", output / "next.ostree.tar", "--json").json()
+    assert [each["version"] for each in log] == ["2", "1"]
+    sizes = {image["path"]: image["bytes"] for image in result["artifacts"]}
+    assert sizes["next.delta"] < sizes["next.ostree.tar"] / 4

@@ -192,8 +192,8 @@ def _figures(
     figures = [(f"boot, {_machine(v)}", charts.duration(v.seconds)) for v in verdicts]
     if checks := [check for verdict in verdicts for check in verdict.checks]:
         figures.append(("checks hold", f"{sum(c.passed for c in checks)} of {len(checks)}"))
-    if result is not None and result.artifacts:
-        smallest = min(artifact.allocated_bytes for artifact in result.artifacts)
+    if images := [a for a in result.artifacts if a.is_image] if result is not None else []:
+        smallest = min(image.allocated_bytes for image in images)
         figures.append(("smallest image", human_bytes(smallest)))
     if packages:
         figures.append(("packages", str(len(packages))))

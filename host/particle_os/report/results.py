@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pydantic
 from particle_agent.contract.decode import encode
@@ -70,6 +70,11 @@ class ArtifactResult(Record):
     allocated_bytes: int
     sha256: str
     tree_sha256: str
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is the image of a disk, and not a file beside the images."""
+        return self.format in get_args(Format)
 
 
 class HelperResult(Record):

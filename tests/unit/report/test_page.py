@@ -7,7 +7,7 @@ from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.egress.record import Hosts
 from particle_os.errors import InfrastructureError
 from particle_os.report import charts, page
-from particle_os.report.results import StageResult
+from particle_os.report.results import ArtifactResult, StageResult
 from particle_os.sandbox.verification import FindingResult, Verification
 from particle_os.vm.traffic import Reached, Traffic
 
@@ -211,3 +211,20 @@ def test_text_can_be_read_on_its_ground(scheme, text, ground):
     light, dark = sorted((luminance(colours[name]) for name in (text, ground)), reverse=True)
     # WCAG 2.2, 1.4.3.
     assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_only_images_count_as_images():
+    sizes = {"raw": 5 << 20, "ostree-repository": 3 << 20, "gpg-key": 0, "ostree-delta": 1 << 20}
+    artifacts = tuple(
+        ArtifactResult(
+            path=kind, format=kind, bytes=size, virtual_bytes=size, allocated_bytes=size,
+            sha256="", tree_sha256="",
+        )
+        for kind, size in sizes.items()
+    )  # fmt: skip
+    made = result("x", artifacts=artifacts)
+    assert dict(page._figures((), made, ()))["smallest image"] == "5 MiB"
+    alone = result("x", artifacts=artifacts[1:])
+    assert "smallest image" not in dict(page._figures((), alone, ()))
+    text = Page(page.document("x", (), result=made)).text
+    assert text.count("MiB disk") == 1
