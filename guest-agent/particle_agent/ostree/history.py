@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from particle_agent.errors import StageError
 from particle_agent.ostree import account_ids
 from particle_agent.ostree.repositories import parent
 from particle_agent.ostree.repositories.repository import archive
@@ -10,9 +13,18 @@ from particle_agent.target.target import Target
 
 
 def begin(target: Target, ref: str, stateroot: str, key: GpgKey | None) -> str:
-    """Returns the checksum of the parent, whose IDs the accounts of the target then have."""
+    """Returns the checksum of the parent, whose IDs the accounts of the target then have.
+
+    Raises StageError for a parent that is newer than this build: machines take no older commit.
+    """
     checksum = parent.take(target, ref, stateroot, key)
     repository = archive(target)
+    now = time.time() if target.source_date is None else target.source_date
+    if (repository.date(checksum) or 0) > now:
+        raise StageError(
+            "the parent is newer than this build, and machines that run it would not update",
+            hint="Compare the clock of the host, or give a later --source-date.",
+        )
     passwd, group = (repository.file(checksum, f"/usr/etc/{n}") for n in ("passwd", "group"))
     account_ids.keep(target, passwd, group)
     return checksum

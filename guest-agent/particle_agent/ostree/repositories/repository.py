@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from particle_agent.errors import CommandFailed, StageError
@@ -13,6 +15,8 @@ from particle_agent.target.target import Target
 # ostree.repo-config(5). The level of zlib; files in a repository are compressed one by one.
 LEVEL = 1
 DIFFERENCE_SECONDS = 600.0
+# A line of `ostree show`.
+DATE = re.compile(r"^Date: +([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8} [+-][0-9]{4})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,13 @@ class OstreeRepository:
         except CommandFailed:
             return None
         return found[1:-1] if found[:1] == found[-1:] == "'" else None
+
+    def date(self, checksum: str) -> float | None:
+        """The date of a commit, in seconds since 1970; None when OSTree shows none."""
+        shown = self.target.capture_outside(["ostree", "show", f"--repo={self.place}", checksum])
+        if (found := DATE.search(shown)) is None:
+            return None
+        return datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S %z").timestamp()
 
     def file(self, checksum: str, path: str) -> str:
         """The text of a file of a commit; empty when the commit lacks it."""
