@@ -131,10 +131,16 @@ class Excerpts:
 def _between(line: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
     """The part of a line between two tokens, without what is no punctuation."""
     if begin < end:
-        text = line[begin:end]
+        text, at = line[begin:end], begin
         if comment := re.search(r"(^|\s)#", text):
             text = text[: comment.start()]
-        yield begin, end, _NO_PUNCTUATION.sub(HIDDEN, text)
+        # Parts of their own keep the places of what follows them.
+        for hidden in _NO_PUNCTUATION.finditer(text):
+            first, last = begin + hidden.start(), begin + hidden.end()
+            yield at, first, line[at:first]
+            yield first, last, HIDDEN
+            at = last
+        yield at, begin + len(text), line[at : begin + len(text)]
 
 
 def _bounded(text: str, caret: int) -> Excerpt:

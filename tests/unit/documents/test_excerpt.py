@@ -31,6 +31,11 @@ def shown(tmp_path, text, code):
         (f"{TOP}  - {{type: apt, packages: [a, b}}\n", "yaml",
          "  - {type: …, packages: […, …}", "                             ^"),
         (f"{TOP}\t- type: qemu\n", "yaml", " - …: …", "^"),
+        (f"{TOP}  - {{type: run, script: x}}\n   x: y\n", "yaml", "   …: …", "   ^"),
+        (f"{TOP}  - {{type: qemu, formats: &p [raw]}}\n", "anchor",
+         "  - {type: qemu, formats: … [raw]}", "                          ^"),
+        (f"{TOP}  - {{type: qemu, formats: & [raw]}}\n", "yaml",
+         "  - {…: …, …: … […]}", "               ^"),
         # The characters of East Asia take two columns.
         (f"{TOP}  - {{type: hostname, name: 日本, hostname: '日'}}\n", "bad-value",
          "  - {type: hostname, name: 日本, hostname: '日'}",
