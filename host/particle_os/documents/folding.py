@@ -38,7 +38,7 @@ def folded(items: Sequence[T], kind: Callable[[T], Hashable]) -> Iterator[tuple[
 
 def problems(found: Sequence[Problem]) -> Iterator[tuple[Problem, str | None]]:
     """The problems to show, each with a text about those that it hides."""
-    for problem, hidden in folded(found, lambda p: (p.path, p.code, kind_of(p.message))):
+    for problem, hidden in folded(found, lambda p: (p.path, p.code, kind_of(p.message), p.hint)):
         yield problem, _more(hidden) if hidden else None
 
 

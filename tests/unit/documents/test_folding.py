@@ -3,8 +3,8 @@ from particle_os.documents import folding
 from particle_os.errors import Problem
 
 
-def problem(line, message, code="bad", path="r.yml"):
-    return Problem(path, line, 1, code, message)
+def problem(line, message, code="bad", path="r.yml", hint=None):
+    return Problem(path, line, 1, code, message, hint)
 
 
 def shown(*found):
@@ -42,9 +42,10 @@ def test_problems_of_other_kinds_between_them_stay_in_their_places():
         lambda n: problem(n, "no good", code="worse"),
         lambda n: problem(n, "no good", path="other.yml"),
         lambda n: problem(n, "another message"),
+        lambda n: problem(n, "no good", hint="write it so"),
     ],
 )
-def test_another_code_file_or_message_is_another_kind(other):
+def test_another_code_file_message_or_hint_is_another_kind(other):
     found = [problem(n, "no good") for n in range(3)] + [other(n) for n in range(3)]
     assert len(shown(*found)) == 6
 
