@@ -51,6 +51,6 @@ def check_commands(reading: Reading) -> None:
         if isinstance(check, CommandCheck)
     ]
     for key, command in given:
-        for index, word in commands.operators(command):
+        for index, word in commands.shell_words(command):
             message = f"'{word}' is an argument of the program, because no shell reads the command"
             source.note(source.mark((*key, "command", index)), "no-shell", message)

@@ -51,9 +51,20 @@ def test_checks_get_the_same_hints(tmp_path):
     assert "the name of one program" in text
 
 
-@pytest.mark.parametrize("operator", [">", "|", "&&", "2>&1"])
+@pytest.mark.parametrize(
+    "operator",
+    [">", "|", "&&", "2>&1", ">>/y", ">y", "2>/y", "</y", "&>y", "$HOME", "$HOME/y", "$${HOME}",
+     "$(id)", "`id`", "~/y"],
+)  # fmt: skip
 def test_an_operator_among_the_arguments_is_noted(tmp_path, operator):
     command = f'[echo, hi, "{operator}", /x]'
+    assert [r[:2] for r in remarks(tmp_path, f"command: {command}")] == [("no-shell", 5)]
+    assert [r[:2] for r in remarks(tmp_path, check=command)] == [("no-shell", 9)]
+
+
+@pytest.mark.parametrize("pattern", ["*.txt", "/var/log/*.log", "/x/y?.d"])
+def test_a_pattern_of_files_among_the_arguments_is_noted(tmp_path, pattern):
+    command = f'[rm, -f, "{pattern}"]'
     assert [r[:2] for r in remarks(tmp_path, f"command: {command}")] == [("no-shell", 5)]
     assert [r[:2] for r in remarks(tmp_path, check=command)] == [("no-shell", 9)]
 
@@ -61,6 +72,9 @@ def test_an_operator_among_the_arguments_is_noted(tmp_path, operator):
 @pytest.mark.parametrize(
     "command",
     ['[sh, -c, "echo hi > /x"]', "[A=b c, make]", '[find, /, -exec, ls, "{}", ";"]',
+     '[sh, -c, "$HOME"]', '[find, /, -name, "*.txt"]', '[apt-get, remove, "foo.*"]',
+     '[systemctl, stop, "a*.service"]', '[chmod, a=rx, /x]', '["/x>y", a]', "[x, '--a=*.b']",
+     '[psql, -c, "a <b", "x => y", "<5", "->", "5%"]', '[printf, "%s?.", "a?b"]',
      '[test, a, ">", b]', '[grep, "|", /x]', '["/usr/bin/[", a, ">", b, "]"]'],
 )  # fmt: skip
 def test_what_is_meant_this_way_is_left_alone(tmp_path, command):
