@@ -48,7 +48,7 @@ def problems(tmp_path, path="/etc/motd", stages="", loader="extlinux", links="[]
         ("/etc/systemd/system/a.timer",
          "{type: services, timers: [{name: a, on-calendar: daily, command: [x]}]}", "another name"),
         ("/etc/systemd/system/ssh.service.d/recipe.conf",
-         "{type: services, drop-ins: [{unit: ssh, content: x}]}", "another name"),
+         "{type: services, drop-ins: [{unit: ssh, content: '[Unit]'}]}", "another name"),
     ],
 )  # fmt: skip
 def test_a_file_that_a_later_stage_replaces_is_refused(tmp_path, path, stages, instead):
@@ -109,3 +109,44 @@ def test_directories_that_are_empty_at_boot_take_no_files(tmp_path, top):
     assert code == "bad-value"
     assert top in message
     assert problems(tmp_path, f"{top}ning/x") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "disk"),
+    [
+        ("{path: /run/x, content: a}", "type: qemu"),
+        ("{path: /proc/x, content: a}, {path: /tmp/y, source: gone}", "type: qemu"),
+        ("{path: no, content: a}, 7, {path: /var/z, mode: 7, content: a}", "type: qemu"),
+        ("{path: /srv/x, content: a}", "type: qemu, size: 4GB"),
+    ],
+)
+def test_another_error_of_the_stages_hides_no_lost_file(tmp_path, wrong, disk):
+    text = f"""\
+name: test
+base-image: tar:base.tar
+stages:
+  - type: files
+    files: [{wrong}, {{path: /etc/fstab, content: b}}]
+    links: [{{path: /etc/machine-id, to: x}}]
+  - {{{disk}}}
+"""
+    found = problems(tmp_path, text=text)
+    lost = [(p[0], p[2]) for p in found if p[1] == "overwritten"]
+    assert lost == [
+        (line, f"{path} would be lost: the stage 'qemu' at line 7 replaces it")
+        for line, path in ((5, "/etc/fstab"), (6, "/etc/machine-id"))
+    ]
+    assert len(found) > len(lost)
+
+
+def test_a_wrong_stage_for_another_architecture_loses_nothing(tmp_path):
+    text = """\
+name: test
+base-image: tar:base.tar
+stages:
+  - type: files
+    when: {architecture: arm64}
+    files: [{path: /run/x, content: a}, {path: /etc/fstab, content: b}]
+  - {type: qemu}
+"""
+    assert [p[1] for p in problems(tmp_path, text=text)] == ["bad-value"]
