@@ -15,6 +15,9 @@ from particle_os.jobs import cache
 from particle_os.report.table import human_bytes
 from particle_os.system.workspace import cache_directory
 
+# Every recipe may use an entry that is no checkpoint.
+SHARED = "(shared)"
+
 
 def _cache_size(context: click.Context, parameter: click.Parameter, value: str) -> int:
     if value == "0":
@@ -38,13 +41,13 @@ def cache_list_command(output: OutputStyle) -> None:
 
 
 def _listed(entries: Sequence[cache.CacheEntry]) -> Iterator[str]:
-    width = max((len(entry.recipe) for entry in entries), default=0)
-    width = max(width, len("recipe"))
+    width = max([len("recipe"), *(len(entry.recipe or SHARED) for entry in entries)])
     yield f"{'kind':<10}  {'size':>9}  {'unused for':>10}  {'recipe':<{width}}  name"
     for entry in entries:
         size, hours = human_bytes(entry.size), f"{entry.age() / 3600:.1f} h"
         name = f"{entry.name} {entry.label}".strip()
-        row = f"{entry.kind:<10}  {size:>9}  {hours:>10}  {entry.recipe:<{width}}  {name}"
+        recipe = entry.recipe or SHARED
+        row = f"{entry.kind:<10}  {size:>9}  {hours:>10}  {recipe:<{width}}  {name}"
         yield printable(row)
     yield f"total       {human_bytes(sum(e.size for e in entries)):>9}"
 

@@ -17,8 +17,13 @@ PACKAGES = 20
 
 
 def human_bytes(count: int) -> str:
-    """Bytes in MiB or GiB."""
-    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
+    """A number of bytes in the largest unit that leaves at least 1."""
+    if count >= 1 << 30:
+        return f"{count / (1 << 30):.1f} GiB"
+    units = ((1 << 20, "MiB"), (1 << 10, "KiB"))
+    return next(
+        (f"{count / size:.0f} {unit}" for size, unit in units if count >= size), f"{count} B"
+    )
 
 
 def _described(proxy: AptProxyResult) -> str:

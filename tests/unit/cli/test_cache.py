@@ -53,3 +53,15 @@ def test_help_prints_json_too():
     found = json.loads(run("help", "cache", "prune", "--json").stdout)
     assert found["command"].endswith("cache prune")
     assert "--dry-run" in found["help"]
+
+
+def test_a_row_of_all_recipes_says_so_and_has_a_size(kept):
+    packages = kept.parents[1] / "packages"
+    packages.mkdir()
+    (packages / "0a.deb").write_bytes(bytes(8192))
+    _, *rows, total = run("cache", "list").stdout.splitlines()
+    (row,) = [row for row in rows if row.startswith("package")]
+    assert "8 KiB" in row
+    assert row.split()[-2:] == ["(shared)", "0a"]
+    assert total.split()[1:] == [str(int(total.split()[1])), "KiB"]
+    assert "" in {each["recipe"] for each in json.loads(run("cache", "list", "--json").stdout)}

@@ -128,7 +128,8 @@ def test_a_proxy_without_counts(changes, told):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(5 << 20, "5 MiB"), ((1 << 30) - 1, "1024 MiB"), (1 << 30, "1.0 GiB")]
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (5 << 20, "5 MiB"), (1 << 30, "1.0 GiB")],
 )
 def test_bytes_for_people(count, text):
     assert table.human_bytes(count) == text
