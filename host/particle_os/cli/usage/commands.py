@@ -10,19 +10,23 @@ from particle_os.documents.words import did_you_mean, nearest
 
 PREFIX = "PARTICLE_OS"
 # The options of each group, in the order of the help. All other options are the command's own.
+# Two options with the flag --format have different names.
 GROUPS = {
     "The recipe": ("--set", "--allow-outside", "--allow-env", "--base"),
     "The result": ("--output", "--junit", "--report", "--evidence", "--keep-on-failure"),
     "The virtual machine": (
-        "--accel", "--memory", "--cpus", "--scratch-size", "--firmware", "--format", "--template",
+        "--accel", "--memory", "--cpus", "--scratch-size", "--firmware", "given_format",
+        "--template",
     ),
-    "Network and packages": ("--network", "--mirror", "--apt-proxy"),
+    "Network and packages": ("--network", "--mirror", "--apt-proxy", "--apt-indexes"),
     "Earlier builds": ("--no-cache", "--refresh", "--max-age", "--plain"),
 }  # fmt: skip
 OWN = "Options"
 SHOWN = "What is shown"
 JSON = "as_json"
-MESSAGES = ("--verbose", "--quiet", "--json", "--debug", "--progress", "--notify", "--help")
+MESSAGES = (
+    "style", "--verbose", "--quiet", "--json", "--debug", "--progress", "--notify", "--help",
+)  # fmt: skip
 
 
 class Command(click.Command):
@@ -48,7 +52,8 @@ def grouped(parameters: Sequence[click.Parameter]) -> Mapping[str, list[click.Op
     found: dict[str, list[click.Option]] = {title: [] for title in titles}
     for option in parameters:
         if isinstance(option, click.Option) and not option.hidden:
-            title = next((t for t, names in titles.items() if flag(option) in names), OWN)
+            named = {flag(option), option.name}
+            title = next((t for t, names in titles.items() if named & set(names)), OWN)
             found[title].append(option)
     return {title: options for title, options in found.items() if options}
 
