@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -23,6 +24,19 @@ from particle_os.recipe.passes.reading import Reading
 
 # So many unknown names of a recipe are compared with the names of all units, which takes time.
 COMPARED_LIMIT = 20
+# A note names so many packages that have a unit.
+PACKAGES = 3
+OWN_UNIT = "a stage 'files' before this one writes a unit of your own"
+# Packages of every image that boots, or of the base; Debian's packages recommend others of these.
+EVERYWHERE = re.compile(
+    r"(lib)?systemd.*|udev|dbus.*|util-linux.*|uuid-runtime|e2fsprogs|apt|dpkg|base-files|login|"
+    r"mount|procps|kmod|initramfs-tools.*|cron|cron-daemon-common|logrotate|man-db|unattended-upgrades"
+)
+# These packages bring what no part of their names says.
+COLLECTION = re.compile(
+    r"task-.*|.*-desktop.*|desktop-.*|gnome.*|kde-.*|plasma-.*|xfce4.*|lxde.*|lxqt.*|mate-.*|"
+    r"cinnamon.*|.*-all|.*-full|.*-meta.*"
+)
 
 
 @dataclass(frozen=True)
@@ -68,15 +82,17 @@ def check(reading: Reading) -> None:
         own = {name for other in (*before, stage) for name in _written(other)}
         for key, given in _named(stage):
             unit = template(full_name(given))
+            mark = source.mark(("stages", index, *key))
+            if certain and unit not in own and (missing := _missing(unit, before)):
+                source.note(mark, "missing-unit", _told(unit, missing, before))
             if _is_known(unit) or unit in own or unit.rpartition(".")[2] not in WITH_FILES:
                 continue
             near = _meant(unit, before, own) if next(compared, None) is not None else None
-            mark = source.mark(("stages", index, *key))
             message = f"no package of Debian is known to have the unit '{unit}'"
             if certain and near:
                 source.problem(mark, "unknown-unit", message, f"did you mean '{near}'?")
             elif certain:
-                source.note(mark, "unknown-unit", message)
+                source.note(mark, "unknown-unit", f"{message}; {OWN_UNIT}")
             elif near:
                 message = f"is the unit '{unit}' meant to be '{near}'?"
                 source.note(mark, "unknown-unit", message)
@@ -97,6 +113,38 @@ def _named(stage: Services) -> Iterator[tuple[Key, str]]:
 def _is_known(unit: str) -> bool:
     known = known_units()
     return unit in known.packages or unit in known.aliases
+
+
+def _missing(unit: str, before: Sequence[RecipeStage]) -> tuple[str, ...]:
+    """The packages that have the unit, if the packages of the recipe hardly bring one of them.
+
+    The dependencies of most packages are unknown here. A package is taken to bring those with
+    which it shares the beginning of its name, as nginx brings nginx-common.
+    """
+    known = known_units()
+    having = known.packages.get(known.aliases.get(unit, unit), ())
+    installed = [
+        re.split("[:=/]", name)[0]
+        for stage in before
+        if isinstance(stage, Apt)
+        for name in stage.packages
+    ]
+    near = {_stem(name) for name in having} & {_stem(name) for name in installed}
+    if near or any(map(EVERYWHERE.fullmatch, having)) or any(map(COLLECTION.fullmatch, installed)):
+        return ()
+    return having
+
+
+def _told(unit: str, packages: Sequence[str], before: Sequence[RecipeStage]) -> str:
+    named = " or ".join(f"'{name}'" for name in packages[:PACKAGES])
+    message = f"no stage before installs {named}, which has the unit '{unit}'"
+    if all(stage.only_common for stage in before if isinstance(stage, Apt)):
+        return message
+    return f"{message}, unless another package brings it"
+
+
+def _stem(package: str) -> str:
+    return re.split("[-.0-9]", package.removeprefix("lib"), maxsplit=1)[0]
 
 
 def _may_bring_any(stage: RecipeStage) -> bool:

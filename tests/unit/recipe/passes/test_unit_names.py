@@ -15,7 +15,7 @@ stages:
 """
 
 
-def remarks(tmp_path, unit, stages="", base="mmdebstrap:trixie"):
+def remarks(tmp_path, unit, stages="", base="mmdebstrap:trixie", code="unknown-unit"):
     recipe = tmp_path / "r.yml"
     stages = "\n".join(f"  - {stage}" for stage in stages.splitlines())
     recipe.write_text(RECIPE.format(unit=unit, stages=stages, base=base))
@@ -27,7 +27,7 @@ def remarks(tmp_path, unit, stages="", base="mmdebstrap:trixie"):
         (kind, p.message, p.hint)
         for kind, found in (("error", problems), ("note", notes))
         for p in found
-        if p.code == "unknown-unit"
+        if p.code == code
     ]
 
 
@@ -51,6 +51,7 @@ def test_a_misspelt_unit_is_an_error_with_the_unit_of_a_package_of_the_recipe(tm
 def test_a_unit_that_is_like_no_other_is_only_a_note(tmp_path, unit):
     """The list lacks links such as ctrl-alt-del.target, which systemd has."""
     message = f"no package of Debian is known to have the unit '{unit}'"
+    message += "; a stage 'files' before this one writes a unit of your own"
     assert remarks(tmp_path, unit) == [("note", message, None)]
 
 
@@ -91,3 +92,41 @@ def test_the_table_has_units_and_aliases():
     assert known.aliases["sshd.service"] == "ssh.service"
     assert len(known.packages) > 3000
     assert not known.aliases.keys() & known.packages.keys()
+
+
+def missing(*arguments, **options):
+    return remarks(*arguments, **options, code="missing-unit")
+
+
+@pytest.mark.parametrize(
+    ("unit", "package"),
+    [("nginx", "nginx-common"), ("docker.service", "docker.io"), ("smbd", "samba")],
+)
+def test_a_unit_of_a_package_that_no_stage_installs_is_noted(tmp_path, unit, package):
+    ((kind, message, _),) = missing(tmp_path, unit)
+    assert kind == "note"
+    assert message.startswith(f"no stage before installs '{package}', which has the unit '{unit}")
+    assert message.endswith("'")
+    stage = "{type: apt, packages: [postfix]}"
+    ((_, message, _),) = missing(tmp_path, unit, stage)
+    assert message.endswith(", unless another package brings it")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["ssh", "sshd.service", "getty@tty1", "fstrim.timer", "systemd-networkd", "apt-daily.timer",
+     "systemd-timesyncd", "entirely-my-own"],
+)  # fmt: skip
+def test_a_unit_that_the_packages_of_the_recipe_may_bring_is_not_noted(tmp_path, unit):
+    assert missing(tmp_path, unit) == []
+
+
+@pytest.mark.parametrize(
+    "stage",
+    ["{type: apt, packages: [nginx]}", "{type: apt, packages: ['nginx-light=1.2']}",
+     "{type: run, script: apt-get install nginx}", "{type: apt, packages: [task-web-server]}",
+     "{type: files, links: [{path: /etc/systemd/system/nginx.service, to: /x}]}"],
+)  # fmt: skip
+def test_where_a_stage_may_bring_the_unit_there_is_no_note(tmp_path, stage):
+    assert missing(tmp_path, "nginx", stage) == []
+    assert missing(tmp_path, "nginx", base="mmdebstrap:sid") == []
