@@ -9,6 +9,7 @@ although a stage might have brought it is an error of the stage that has the nee
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -18,6 +19,21 @@ from particle_agent.contract import debian
 INIT = "package init"
 # By `Need.what`, the common packages of recipes that do not bring it. "common" has all of them.
 WITHOUT = debian.WITHOUT
+# mount(8) mounts these types only with a program: the package and the program. The kernel's own
+# types, such as exfat and f2fs, need none.
+MOUNTS = {
+    "nfs": ("nfs-common", "/usr/sbin/mount.nfs"),
+    "nfs4": ("nfs-common", "/usr/sbin/mount.nfs4"),
+    "cifs": ("cifs-utils", "/usr/sbin/mount.cifs"),
+    "smb3": ("cifs-utils", "/usr/sbin/mount.smb3"),
+    "ntfs-3g": ("ntfs-3g", "/usr/bin/ntfs-3g"),
+    "davfs": ("davfs2", "/usr/sbin/mount.davfs"),
+    "glusterfs": ("glusterfs-client", "/usr/sbin/mount.glusterfs"),
+    "fuse.sshfs": ("sshfs", "/usr/bin/sshfs"),
+    "fuse.s3fs": ("s3fs", "/usr/bin/s3fs"),
+    "fuse.rclone": ("rclone", "/usr/bin/rclone"),
+    "fuse.mergerfs": ("mergerfs", "/usr/bin/mergerfs"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +81,13 @@ def package(
         files=(file,),
         others=others,
     )
+
+
+def mount(kind: str, where: str, *key: str | int) -> Iterator[Need]:
+    """The need of a mount of a type, if its type needs a program."""
+    if kind in MOUNTS:
+        name, program = MOUNTS[kind]
+        yield package(name, program, f"the type '{kind}' of {where}", *key)
 
 
 def group(name: str, why: str, *key: str | int) -> Need:

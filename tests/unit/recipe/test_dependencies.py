@@ -46,6 +46,9 @@ MISSING = [
      "put this stage after the 'apt' at line 4"),
     (LOCALE + "  - {type: apt, packages: [locales, linux-image-amd64, init]}\n", "", 5, 19,
      "'locales'", "put this stage after the 'apt' at line 6"),
+    (KERNEL, "    mounts: [{where: /m, what: 'a:/x', type: nfs}]\n", 5, 46, "the type 'nfs' of /m",
+     "add 'nfs-common'"),
+    (KERNEL, "    mounts: [{where: /m, what: //a/x, type: cifs}]\n", 5, 45, "'cifs-utils'", "add"),
     (KERNEL, "    boot-loader: systemd-boot\n", 5, 18, "'systemd-boot'", "add 'systemd-boot'"),
     (KERNEL, "    file-system: btrfs\n", 5, 18, "'btrfs-progs'", "add 'btrfs-progs'"),
     (KERNEL, "    grow: true\n", 5, 11, "'systemd-repart'", "add 'systemd-repart'"),
@@ -392,3 +395,14 @@ def test_a_host_without_time_zones_reports_none(tmp_path, monkeypatch):
 def test_a_name_that_is_no_file_is_no_zone():
     assert not dependencies._knows("Moon/Tycho")
     assert not dependencies._knows("Europe")
+
+
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [("nfs", "nfs-common"), ("nfs4", "nfs-kernel-server, nfs-common"), ("exfat", "nano"),
+     ("f2fs", "nano"), ("ext4", "nano"), ("fuse.sshfs", "sshfs")],
+)  # fmt: skip
+def test_a_mount_whose_program_is_there_or_in_the_kernel_needs_nothing(tmp_path, kind, package):
+    mounts = f"    mounts: [{{where: /m, what: 'LABEL=x', type: {kind}}}]\n"
+    kernel = KERNEL.replace("systemd-sysv", f"systemd-sysv, {package}")
+    assert load(tmp_path, kernel, disk=mounts).notes == ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import AtLeastOne, Place, refuse, repeated
 from particle_agent.contract.values import DiskSize, SwapSize, bytes_of
@@ -132,6 +133,8 @@ class Qemu(StageOptions):
             yield growth.need(self.partition_table)
         if self.first_boot:
             yield first_boots.need()
+        for index, mount in enumerate(self.mounts):
+            yield from needs.mount(mount.type or "", mount.where, "mounts", index, "type")
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
         yield fstab.PATH, "name the mounts in the option 'mounts' of the stage"
