@@ -72,7 +72,9 @@ PLACES = {
     "timer's name": (Services, lambda text: {"timers": [one_timer(name=text)]}, "report"),
     "drop-in": (
         Services,
-        lambda text: {"drop-ins": [{"unit": "systemd-networkd", "name": text, "content": "x"}]},
+        lambda text: {
+            "drop-ins": [{"unit": "systemd-networkd", "name": text, "content": "[Unit]"}]
+        },
         "recipe",
     ),
     "owner": (

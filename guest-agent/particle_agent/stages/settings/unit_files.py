@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from particle_agent.contract import commands
 from particle_agent.contract.options import AtLeastOne, Options, Place, refuse
-from particle_agent.contract.unit_names import SYSTEM
+from particle_agent.contract.unit_names import SYSTEM, full_name
 from particle_agent.contract.values import (
     Argument,
     Calendar,
@@ -18,6 +19,7 @@ from particle_agent.contract.values import (
     UnitOrService,
 )
 from particle_agent.errors import CommandFailed, StageError
+from particle_agent.stages.settings import calendar_event
 from particle_agent.system.units import Units
 from particle_agent.target.target import Target
 
@@ -35,6 +37,16 @@ class DropIn(Options):
     """The text, with its sections, such as `[Service]`."""
     name: FileStem = "recipe"
     """The name of the file, without `.conf`."""
+
+    def __post_init__(self) -> None:
+        lines = (line.strip() for line in self.content.splitlines())
+        first = next((line for line in lines if line and line[0] not in "#;"), "")
+        if not re.fullmatch(r"\[[^\]]+\]", first):
+            kind = full_name(self.unit).rpartition(".")[2].capitalize()
+            message = (
+                f"content: write a section such as '[{kind}]' or '[Unit]' before '{first[:80]}'"
+            )
+            refuse([(("content",), message)])
 
     def path(self, unit: str) -> str:
         """The path of the file for a unit. A setting of an instance changes that instance alone."""
@@ -60,6 +72,8 @@ class Timer(Options):
         refuse((place, f"timer {self.name}: {message}") for place, message in self._faults())
 
     def _faults(self) -> Iterator[tuple[Place, str]]:
+        if fault := calendar_event.fault(self.on_calendar):
+            yield ("on-calendar",), fault
         program = self.command[0]
         if program[:1] in PREFIXES:
             yield ("command", 0), f"the program begins with '{program[:1]}'"

@@ -112,7 +112,7 @@ def test_presets_lingering_and_drop_ins(debian):
         ("preset", "--", "ssh.service"),
     ]
     with pytest.raises(StageError, match=r"no unit ngnix\.service"):
-        Services(drop_ins=(DropIn(unit="ngnix", content="x"),)).run(debian)
+        Services(drop_ins=(DropIn(unit="ngnix", content="[Unit]"),)).run(debian)
 
 
 def test_a_timer_is_two_units(debian):
@@ -136,8 +136,8 @@ def test_a_time_that_systemd_does_not_understand_is_reported(debian, monkeypatch
         raise CommandFailed(argv, 1, ["Failed to parse"])
 
     monkeypatch.setattr(debian, "capture", refuse)
-    timer = Timer(name="backup", command=("true",), on_calendar="dayly")
-    with pytest.raises(StageError, match="'dayly'"):
+    timer = Timer(name="backup", command=("true",), on_calendar="25:00")
+    with pytest.raises(StageError, match="'25:00'"):
         Services(timers=(timer,)).run(debian)
     assert not debian.exists("/etc/systemd/system/backup.timer")
 
@@ -271,6 +271,24 @@ def test_two_names_of_one_unit_that_contradict_are_an_error_before_anything_chan
     assert systemctl(debian) == []
 
 
+@pytest.mark.parametrize(
+    ("unit", "content", "message"),
+    [
+        ("nginx", "MemoryMax=1G", r"'\[Service\]' or '\[Unit\]' before 'MemoryMax=1G'"),
+        ("a.timer", "# a comment\n\nOnCalendar=daily\n[Timer]\n", r"'\[Timer\]' .* 'OnCalendar"),
+        ("nginx", "; nothing\n", r"before ''"),
+    ],
+)
+def test_a_drop_in_begins_with_a_section(unit, content, message):
+    with pytest.raises(Faults, match=message):
+        DropIn(unit=unit, content=content)
+
+
+def test_a_comment_may_stand_before_the_section_of_a_drop_in():
+    content = "# a comment\n; another\n\n [Service]\nNice=1\n"
+    assert DropIn(unit="nginx", content=content).content == content
+
+
 def test_no_drop_in_replaces_another_one(debian):
     first = DropIn(unit="nginx", content="[Service]\nNice=1\n")
     other = DropIn(unit="nginx.service", content="[Service]\nNice=2\n")
@@ -305,7 +323,7 @@ def test_the_same_timer_can_be_written_again(debian):
 
 def test_the_files_of_timers_and_drop_ins_belong_to_the_stage():
     timer = Timer(name="backup", command=("true",), on_calendar="daily")
-    stage = Services(timers=(timer,), drop_ins=(DropIn(unit="ssh", content="x"),))
+    stage = Services(timers=(timer,), drop_ins=(DropIn(unit="ssh", content="[Unit]"),))
     assert [path for path, _ in stage.rewrites()] == [
         f"{ETC}/backup.service", f"{ETC}/backup.timer", f"{ETC}/ssh.service.d/recipe.conf"
     ]  # fmt: skip
@@ -313,8 +331,8 @@ def test_the_files_of_timers_and_drop_ins_belong_to_the_stage():
 
 @pytest.mark.parametrize("unit", ["user-.slice", "system.slice", "srv.mount", "dev-sda1.swap"])
 def test_a_drop_in_for_a_unit_that_needs_no_file(debian, unit):
-    Services(drop_ins=(DropIn(unit=unit, content="x"),)).run(debian)
-    assert debian.read(f"{ETC}/{unit}.d/recipe.conf") == "x"
+    Services(drop_ins=(DropIn(unit=unit, content="[Unit]"),)).run(debian)
+    assert debian.read(f"{ETC}/{unit}.d/recipe.conf") == "[Unit]"
 
 
 @pytest.mark.parametrize(
