@@ -52,6 +52,19 @@ def test_only_a_stage_that_uses_the_name_sees_it():
     assert targets[0].source_date == 7
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_stage_of_a_plain_build_knows_it(plain):
+    options = wire.RunOptions(hostname="box", plain=plain)
+    assert runner.RunRequest(options, (Timezone(zone="UTC"),)).target(0, None).plain is plain
+
+
+def test_the_limit_of_a_stage_expires_before_that_of_its_commands():
+    stages = (Timezone(zone="UTC"), Timezone(zone="UTC", timeout=7200))
+    request = runner.RunRequest(wire.RunOptions(hostname="box"), stages)
+    limits = [request.target(index, None)._command_seconds for index in range(2)]
+    assert limits == [3600, 14400]
+
+
 def test_a_stage_with_hosts_finds_the_proxy_and_no_other():
     proxy = wire.AptProxy(url="http://10.0.2.2:3142", https="rewrite", caches=True)
     stages = (Run(command=("a",), network=("a.example",)), Run(command=("a",)))
@@ -207,6 +220,7 @@ def test_the_time_limit_of_a_stage_fails_the_stage(vm, target, monkeypatch):
         runner.run_stages(request(Odd(timeout=120)), vm.channel)
     assert type(failed.value.error) is StageError
     assert failed.value.error.tail == ("last words",)
+    assert "Raise the stage's 'timeout'" in failed.value.error.hint
     assert vm.channel.sent == [wire.StageStart(index=0)]
 
 

@@ -69,6 +69,8 @@ class Vm:
         return self.disk
 
     def mount(self, source, place, kind="", flags=0, data=""):
+        # The kernel mounts on what exists only.
+        assert place.exists()
         self.log.append((str(source), place, kind, flags, data))
 
     @contextmanager
