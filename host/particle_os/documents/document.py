@@ -105,8 +105,7 @@ class Source:
     """A parsed document with its `problems`, which are errors, and its `notes`, which are not.
 
     `lines` are those of the file, `texts` those of all YAML files, `files` their SHA-256 digests. A
-    part of an `incomplete` one was not read. `when` leaves out `left_out`, and files replace
-    `included`.
+    part of an `incomplete` one was not read. `when` leaves out `left_out`, files are `included`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -27,7 +27,7 @@ _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
 
 
 def fault(text: str) -> str | None:
-    """Why the text is certainly no calendar event; None if it may be one.
+    """The reason that the text is certainly no calendar event; None if it may be one.
 
     systemd itself decides about the values of the fields in the image.
     """
@@ -49,7 +49,7 @@ def fault(text: str) -> str | None:
 
 
 def _fault_of_zone(words: list[str]) -> str | None:
-    """Why the rest of a calendar event is no time zone; None for no words."""
+    """The reason that the rest of a calendar event is no time zone; None for no words."""
     for word in words:
         known = word.lower() in SHORTHANDS or _DAYS.fullmatch(word)
         if len(words) > 1 or known or not _ZONE.fullmatch(word):

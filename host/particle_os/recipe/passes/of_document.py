@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from particle_os.documents import confidential
 from particle_os.recipe.model import Recipe, stage_kinds
-from particle_os.recipe.passes import conditions, include, legacy, stages, structure, templates
+from particle_os.recipe.passes import conditions, include, left_out, legacy, structure, templates
 from particle_os.recipe.passes.reading import Pass, Reading
 
 
@@ -32,7 +32,7 @@ def _update(reading: Reading) -> None:
 
 def _conceal(reading: Reading) -> None:
     """Keeps confidential values, and the variables in them, out of messages."""
-    roots = (reading.source.root, stages.left_out(reading.source))
+    roots = (reading.source.root, left_out.left_out(reading.source))
     for root in roots:
         confidential.mark(root, Recipe)
     nodes = [node for root in roots for node in root.walk()]
@@ -60,7 +60,7 @@ OF_DOCUMENT = (
     Pass("templates", _fill_templates),
     Pass("included files", _include),
     Pass("confidential values", _conceal),
-    Pass("stages that are left out", stages.check_left_out),
+    Pass("stages that are left out", left_out.check_left_out),
     Pass("order of the stages", structure.check_order),
     Pass("firmware", structure.check_firmware),
     Pass("length of the checks", _check_length),

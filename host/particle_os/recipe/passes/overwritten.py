@@ -100,7 +100,7 @@ def _names(directory: Path, inside: Path | None) -> list[str]:
 
 
 def _rewrites(source: Source, index: int, stage: RecipeStage) -> Iterable[tuple[str, str]]:
-    """What the stage rewrites; of a wrong stage, what it rewrites whatever its other options."""
+    """The files that the stage rewrites; of a wrong stage, those of all its variants."""
     kind, loader = (source.node(("stages", index, key)) for key in ("type", "boot-loader"))
     if kind is None or kind.value == stage.type:
         return stage.rewrites()

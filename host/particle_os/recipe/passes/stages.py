@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import pydantic
-from particle_agent.contract.options import Options
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import StageOptions
 
@@ -20,7 +15,6 @@ from particle_os.recipe import dependencies
 from particle_os.recipe.files.attachments import Origin, attach, look
 from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
-from particle_os.recipe.passes import templates
 from particle_os.recipe.passes.reading import Reading
 from particle_os.recipe.passes.structure import may_apply
 from particle_os.recipe.secrets import fault_of_file
@@ -38,41 +32,6 @@ class _Configuring(_Unknown):
     """The placeholder for a wrong stage that brings no packages, users or groups."""
 
     only_configures: ClassVar[bool] = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class _LeftOut(Options):
-    """The stages that conditions leave out."""
-
-    stages: tuple[Annotated[RecipeStage, pydantic.Field(discriminator="type")], ...]
-
-
-def left_out(source: Source) -> Node:
-    """A document with the stages that conditions leave out, without the inclusions."""
-    included = {id(item) for item in source.included}
-    stages = [item for item in source.left_out if id(item) not in included]
-    return Node({"stages": Node(stages, source.root.mark)}, source.root.mark)
-
-
-def check_left_out(reading: Reading) -> None:
-    """Notes the wrong types and options of the stages that conditions leave out."""
-    source = reading.source
-    alone = copy.copy(source)
-    alone.root, alone.problems = left_out(source), []
-    for file in _files(alone.root):
-        file.value.pop(templates.ASKED, None)
-    with suppress(InvalidDocument):
-        validation.validate(alone, _LeftOut, vocabulary(source))
-    source.problems += alone.problems
-
-
-def _files(root: Node) -> Iterator[Node]:
-    """The items of the option `files` of each stage."""
-    for stage in root.value["stages"].value:
-        files = stage.child("files")
-        for file in files.value if files is not None and isinstance(files.value, list) else ():
-            if isinstance(file.value, dict):
-                yield file
 
 
 def understand(reading: Reading) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 from particle_os.documents.document import Source
 from particle_os.errors import InvalidDocument
-from particle_os.recipe import deployment
+from particle_os.recipe import deployment, foreign_packages
 from particle_os.recipe.passes import (
     advice,
-    foreign,
     overwritten,
     remarks,
     stages,
@@ -31,7 +30,7 @@ PASSES = (
     Pass("architecture and files", stages.attach_files, of_recipe=True),
     Pass("the parent of a commit", deployment.check_parent, of_recipe=True),
     Pass("files of stages that are wrong", stages.look_for_files, of_recipe=True),
-    Pass("foreign architectures", foreign.check, of_recipe=True),
+    Pass("foreign architectures", foreign_packages.check, of_recipe=True),
     Pass("needs", stages.check_needs, of_recipe=True),
 )
 
