@@ -4,7 +4,7 @@
 - `unpack-image` unpacks the layers of a container image from standard input.
 - `extract` unpacks the packages of a base from their disk. Standard input holds sources.list.
 - `run` runs the stages of a request.
-- `shell [PROXY]` starts a root shell in the target. PROXY is an `AptProxy` in JSON.
+- `shell OPTIONS` starts a root shell in the target. OPTIONS are `ShellOptions` in JSON.
 - `inspect-disk` and `inspect-target` write an `Inspection` to the file wire.INSPECTION.
 - `verify-disk` reports the findings on the inspected disk.
 - `serve` waits for a command and runs it.
@@ -37,8 +37,7 @@ def main() -> int:
     if sys.argv[1] == "serve":
         waiting.serve(main)
     if sys.argv[1] == "shell":
-        proxy = json.loads(sys.argv[2]) if len(sys.argv) > 2 else None
-        return run_shell(decode(wire.AptProxy, proxy) if proxy else None)
+        return run_shell(decode(wire.ShellOptions, json.loads(sys.argv[2])))
     channel = Channel(reserve_stdout(), sys.stdin.buffer)
     agent_sha256 = hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
     channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))

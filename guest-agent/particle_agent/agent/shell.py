@@ -19,7 +19,11 @@ from particle_agent.target.target import ENVIRONMENT, Target
 APT_CONFIG = "/run/particle-os-apt.conf"
 
 
-def run_shell(proxy: wire.AptProxy | None) -> int:
+# apt shows why a source fails; the shell starts anyway.
+UPDATE = ("apt-get", "update", "-q")
+
+
+def run_shell(options: wire.ShellOptions) -> int:
     """Runs a root shell in the target on the streams of this process. Returns its exit status.
 
     apt in the shell uses the proxy, if there is one.
@@ -30,10 +34,12 @@ def run_shell(proxy: wire.AptProxy | None) -> int:
     program = "/bin/bash" if target.exists("/bin/bash") else "/bin/sh"
     environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}
     with mounted_for_chroot(ROOT), target.network():
-        if proxy is not None:
-            target.write(APT_CONFIG, apt_proxy.configuration(proxy))
+        if options.apt_proxy is not None:
+            target.write(APT_CONFIG, apt_proxy.configuration(options.apt_proxy))
             environment["APT_CONFIG"] = APT_CONFIG
         try:
+            if options.apt_indexes:
+                target.start(["chroot", str(ROOT), *UPDATE], env=environment).wait()
             return target.start(["chroot", str(ROOT), program, "-l"], env=environment).wait()
         finally:
             target.end_programs()

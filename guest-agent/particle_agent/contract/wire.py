@@ -155,6 +155,14 @@ class AptProxy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShellOptions:
+    """What the host decides about a shell; with `apt_indexes`, apt first fetches its indexes."""
+
+    apt_proxy: AptProxy | None = None
+    apt_indexes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """The options of a run, which all stages share. `hostname` is the recipe's name.
 

@@ -27,6 +27,8 @@ from particle_os.system.workspace import workspace
 @click.option(
     "--failed", is_flag=True, help="Open the state in which a stage of the last build failed."
 )
+@click.option("--apt-indexes", is_flag=True,
+              help="Fetch apt's indexes first, which no state has.")  # fmt: skip
 @option.SAME_BASE
 @option.SAME_MIRROR
 @option.SCRATCH_SIZE
@@ -41,15 +43,24 @@ from particle_os.system.workspace import workspace
 @with_output
 @option.build_options
 def shell_command(
-    output: OutputStyle, recipe_path: Path, options: BuildOptions, at: str | None, failed: bool
+    output: OutputStyle,
+    recipe_path: Path,
+    options: BuildOptions,
+    at: str | None,
+    failed: bool,
+    apt_indexes: bool,
 ) -> int:
     """Open a root shell in the system of RECIPE (particle-os.yml) as a stage left it, in a VM."""
     if at is not None and failed:
         raise UsageError("--at and --failed exclude each other")
+    if apt_indexes and options.network is not None:
+        raise UsageError("--apt-indexes needs the network: leave out '--network none'")
     plan = make_plan(recipe_path, options)
     with output.progress_shown() as progress:
         with workspace() as work:
             acceleration = find_acceleration(
                 options.accel, options.template, work, log=progress.line, note=progress.note
             )
-        return shell.enter(plan, acceleration, progress, at=at, failed=failed)
+        return shell.enter(
+            plan, acceleration, progress, at=at, failed=failed, apt_indexes=apt_indexes
+        )

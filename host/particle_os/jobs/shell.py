@@ -34,13 +34,20 @@ CHUNK = 1 << 15
 
 
 def enter(
-    plan: Plan, acceleration: Acceleration, progress: Progress, *, at: str | None, failed: bool
+    plan: Plan,
+    acceleration: Acceleration,
+    progress: Progress,
+    *,
+    at: str | None,
+    failed: bool,
+    apt_indexes: bool,
 ) -> int:
     """Runs a root shell in the target, and returns the exit status of the shell.
 
     The target is in the state after the stage `at`, or, with `failed`, after the stage that failed;
-    otherwise in the latest state that the cache has. Changes are discarded. Raises UsageError when
-    the cache does not have that state.
+    otherwise in the latest state that the cache has. With `apt_indexes`, apt first fetches its
+    indexes there, which no state has. Changes are discarded. Raises UsageError when the cache does
+    not have that state.
     """
     if plan.helper is None or plan.base is None:
         raise UsageError("nothing has been built yet", hint="Run 'particle-os build' first.")
@@ -71,7 +78,8 @@ def enter(
             sandbox.connect_outside(plan.options.network is None, deadline)
             # The progress display must leave the terminal to the shell.
             progress.close()
-            return _session(sandbox, deadline, proxy.for_guest())
+            wanted = wire.ShellOptions(apt_proxy=proxy.for_guest(), apt_indexes=apt_indexes)
+            return _session(sandbox, deadline, wanted)
 
 
 def _state(
@@ -111,10 +119,10 @@ def _described(chain: Sequence[Checkpoint]) -> str:
     return f"after stage {number} ({label})" if number else "with nothing but the unpacked base"
 
 
-def _session(sandbox: Sandbox, deadline: Deadline, proxy: wire.AptProxy | None) -> int:
+def _session(sandbox: Sandbox, deadline: Deadline, options: wire.ShellOptions) -> int:
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     with ExitStack() as stack:
-        shell = sandbox.agent.shell(deadline, terminal=is_terminal, apt_proxy=proxy)
+        shell = sandbox.agent.shell(deadline, options, terminal=is_terminal)
         channel = stack.enter_context(shell)
         if is_terminal:
             stack.enter_context(_raw_terminal(channel))

@@ -201,12 +201,11 @@ class Agent:
 
     @contextmanager
     def shell(
-        self, deadline: Deadline, *, terminal: bool, apt_proxy: wire.AptProxy | None
+        self, deadline: Deadline, options: wire.ShellOptions, *, terminal: bool
     ) -> Iterator[paramiko.Channel]:
         """The channel of a root shell in the target; `terminal` gives it a pseudo-terminal."""
-        command = f"exec python3 -I -S {self._place} shell"
-        if apt_proxy is not None:
-            command += f" {shlex.quote(json.dumps(encode(apt_proxy)))}"
+        given = shlex.quote(json.dumps(encode(options)))
+        command = f"exec python3 -I -S {self._place} shell {given}"
         with self._connection.command(command, deadline, terminal=terminal) as channel:
             yield channel
 

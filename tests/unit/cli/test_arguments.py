@@ -197,20 +197,24 @@ def test_a_run_needs_its_firmware(image, started, monkeypatch):
 def test_each_option_of_a_shell_arrives(recipe, monkeypatch):
     calls = []
 
-    def enter(plan, acceleration, progress, *, at, failed):
-        calls.append((plan.options.memory, plan.options.accel, acceleration, at, failed))
+    def enter(plan, acceleration, progress, *, at, failed, apt_indexes):
+        options = plan.options
+        calls.append((options.memory, options.accel, acceleration, at, failed, apt_indexes))
         return 7
 
     monkeypatch.setattr(shell, "enter", enter)
     assert run("shell", recipe, "--at", "apt", "--memory", "3G").exit_code == 7
-    assert run("shell", recipe, "--failed", "--accel", "tcg").exit_code == 7
+    assert run("shell", recipe, "--failed", "--accel", "tcg", "--apt-indexes").exit_code == 7
     assert calls == [
-        (3 << 30, "auto", "acceleration auto", "apt", False),
-        (None, "tcg", "acceleration tcg", None, True),
+        (3 << 30, "auto", "acceleration auto", "apt", False, False),
+        (None, "tcg", "acceleration tcg", None, True, True),
     ]
     result = run("shell", recipe, "--failed", "--at", "apt")
     assert (result.exit_code, len(calls)) == (2, 2)
     assert "--at and --failed exclude each other" in result.stderr
+    result = run("shell", recipe, "--apt-indexes", "--network", "none")
+    assert (result.exit_code, len(calls)) == (2, 2)
+    assert "--apt-indexes needs the network" in result.stderr
 
 
 def test_each_option_of_a_single_stage_arrives(tmp_path, monkeypatch):

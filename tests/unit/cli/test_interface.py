@@ -147,6 +147,7 @@ COMMANDS = {
         "--allow-env",
         "--at STAGE text",
         "--failed flag",
+        "--apt-indexes flag",
         "--base",
         "--mirror",
         "--scratch-size",
