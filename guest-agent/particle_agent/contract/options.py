@@ -74,14 +74,17 @@ class Confidential:
     """Marks a value that no message shows, such as a password hash.
 
     With `option`, messages show the value if the sibling option of that name has one of the values
-    in `open_with`.
+    in `open_with`. Something else in the place of the value might be a secret, but a valid value
+    that is `public` is none.
     """
 
     option: str | None = None
     open_with: tuple[str, ...] = ()
+    public: bool = False
 
 
 CONFIDENTIAL = Confidential()
+PUBLIC_IF_VALID = Confidential(public=True)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from particle_agent.contract.options import CONFIDENTIAL, Between, Options, Text
+from particle_agent.contract.options import CONFIDENTIAL, PUBLIC_IF_VALID, Between, Options, Text
 
 # The file of a version of an OSTree system with the number of boots within which the version must
 # succeed; 0 does not count.
@@ -110,7 +110,7 @@ SigningKey = Annotated[
         r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[ -~\n]*-----END PGP PUBLIC KEY BLOCK-----\n*",
         1 << 18,
     ),
-    CONFIDENTIAL,
+    PUBLIC_IF_VALID,
 ]
 # apt derives the format of a keyring from the suffix.
 KeyringPath = Annotated[
@@ -179,7 +179,7 @@ SshPublicKey = Annotated[
         r" [A-Za-z0-9+/]+={0,3}( [^\x00-\x1f\x7f]*)?",
         16384,
     ),
-    CONFIDENTIAL,
+    PUBLIC_IF_VALID,
 ]
 AbsolutePath = Annotated[
     str,

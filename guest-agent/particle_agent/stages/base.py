@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from particle_agent.contract.hosts import StageNetwork
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
-    CONFIDENTIAL,
+    PUBLIC_IF_VALID,
     AnyOf,
     Architecture,
     Duration,
@@ -59,11 +59,11 @@ class Secret(Options):
     """
 
     # A value in place of a name may be the secret itself.
-    name: Annotated[SecretName, CONFIDENTIAL]
+    name: Annotated[SecretName, PUBLIC_IF_VALID]
     """The name by which the stage uses it."""
-    file: Annotated[HostPath, CONFIDENTIAL] | None = None
+    file: Annotated[HostPath, PUBLIC_IF_VALID] | None = None
     """The file on the host that holds the value, relative to the recipe."""
-    env: Annotated[VariableName, CONFIDENTIAL] | None = None
+    env: Annotated[VariableName, PUBLIC_IF_VALID] | None = None
     """The environment variable of particle-os that holds the value."""
 
     def __post_init__(self) -> None:

@@ -22,8 +22,9 @@ def mark(node: Node, kind: Any) -> None:
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        if any(isinstance(argument, Confidential) for argument in arguments[1:]):
-            conceal(node)
+        markers = [argument for argument in arguments[1:] if isinstance(argument, Confidential)]
+        if markers:
+            conceal(node, public=all(marker.public for marker in markers))
         else:
             mark(node, arguments[0])
     elif origin is tuple:
@@ -38,9 +39,10 @@ def mark(node: Node, kind: Any) -> None:
         node.open = True
 
 
-def conceal(node: Node) -> None:
-    """Makes a value and everything in it confidential."""
+def conceal(node: Node, *, public: bool = False) -> None:
+    """Makes a value and everything in it confidential; see `Node` for `public`."""
     for inner in node.walk():
+        inner.public = public and (inner.public or not inner.confidential)
         inner.confidential = True
 
 

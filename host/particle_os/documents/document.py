@@ -61,8 +61,9 @@ class Node:
 
     The error of an `unknown` value has been reported already. `written` is a number as the document
     spells it, such as 0o755, if that is not the usual form. `made_of` names the variables in the
-    value. No message shows a `confidential` value; the source line shows an `open` one. The key of
-    a `repeated` value occurs twice.
+    value. No message shows a `confidential` value; the source line shows an `open` one. A
+    confidential value that is `public` is no secret, if it is valid. The key of a `repeated` value
+    occurs twice.
     """
 
     value: Any
@@ -72,6 +73,7 @@ class Node:
     written: str | None = None
     made_of: tuple[str, ...] = ()
     confidential: bool = False
+    public: bool = False
     open: bool = False
     repeated: bool = False
 
@@ -145,7 +147,9 @@ class Source:
         """The error with all problems, each with its line in the file, and the notes."""
         values: dict[tuple[Path, int, int], Node] = {node.mark: node for node in self.root.walk()}
         lines = Excerpts(CParser, self.texts, values, self._withheld.removed_from)
-        return InvalidDocument([*lines.added_to(self.problems)], self.notes)
+        # Several stages can have the same wrong value.
+        found = [*dict.fromkeys(self.problems)]
+        return InvalidDocument([*lines.added_to(found)], self.notes)
 
     def _presentable(self, problem: Problem) -> Problem:
         def presentable(text: str) -> str:

@@ -54,14 +54,14 @@ def resolved(
 ) -> dict[str, Any]:
     """The recipe as plain data: with all variables and included stages put in.
 
-    It is a recipe again, except that confidential values are replaced, and that the paths of files
+    It is a recipe again, except that secrets are replaced, and that the paths of files
     stay as they are written. Raises the errors of `load`.
     """
     reading = _begin(path, given, base, allow_outside)
     run(reading, PASSES)
     _loaded(reading)
     for node in reading.source.root.walk():
-        if node.confidential:
+        if node.confidential and not node.public:
             node.value = CONFIDENTIAL
         elif isinstance(node.value, str):
             node.value = node.value.replace("${", "$${")

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from particle_agent.contract import keys, needs
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import (
-    CONFIDENTIAL,
     HOST_PATH,
+    PUBLIC_IF_VALID,
     AtLeastOne,
     OnHost,
     Options,
@@ -86,10 +86,10 @@ class User(Options):
     """The date from which on the account refuses every login."""
     password_hash: PasswordHash | None = None
     """A password hash of crypt(5). Without one, no password is accepted."""
-    password_secret: Annotated[SecretName, CONFIDENTIAL] | None = None
+    password_secret: Annotated[SecretName, PUBLIC_IF_VALID] | None = None
     """The name of one of the stage's `secrets` that holds the password. The image's own chpasswd
     hashes it, with a new salt in each build."""
-    password: Annotated[Literal["locked", "empty", "expired"], CONFIDENTIAL] | None = None
+    password: Annotated[Literal["locked", "empty", "expired"], PUBLIC_IF_VALID] | None = None
     """`locked`: no password is accepted, but the hash is kept. `empty`: login needs no password.
     `expired`: the user must change the password at the next login."""
     lock: bool | None = None

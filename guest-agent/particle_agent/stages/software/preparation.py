@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from particle_agent.contract.options import (
-    CONFIDENTIAL,
+    PUBLIC_IF_VALID,
     Confidential,
     Options,
     SecretName,
@@ -111,7 +111,7 @@ class Credential(Options):
 
     machine: RepositoryMachine
     """The host of the repository, optionally with https:// or http://, a port and a path."""
-    secret: Annotated[SecretName, CONFIDENTIAL]
+    secret: Annotated[SecretName, PUBLIC_IF_VALID]
     """The name of one of the stage's `secrets`, which holds USER:PASSWORD."""
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from particle_os.documents import document
@@ -22,6 +23,9 @@ KEY, ARGUMENTS, WHEN = "include", "with", conditions.WHEN
 # The directory of a recipe's own types of stages.
 OWN_STAGES = "stages"
 OWN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# Each included stage has these options of the recipe's own stage, unless it has one itself.
+SHARED = ("timeout", "network")
+NAME, NAME_LIMIT = "name", 80
 DEPTH_LIMIT = 10
 # Inclusions of one recipe.
 COUNT_LIMIT = 100
@@ -75,17 +79,19 @@ class _Expansion:
             return
         found: list[Node] = []
         for item in stages.value:
+            own = False
             if isinstance(item.value, dict) and KEY in item.value:
                 self._check_keys(item)
                 path, arguments = self._path(item), self._arguments(item)
             elif path := self._own_stage(item):
                 arguments = {k: v for k, v in item.value.items() if k not in ("type", WHEN)}
+                own = True
             else:
                 found.append(item)
                 continue
             self._source.included.append(item)
             if conditions.holds_for(self._source, item, self._architecture):
-                found += self._included(item, path, arguments, chain, variables)
+                found += self._included(item, path, arguments, chain, variables, own=own)
         stages.value = found
 
     def check_left_out(self) -> None:
@@ -115,6 +121,8 @@ class _Expansion:
         arguments: Mapping[str, Node],
         chain: tuple[Path, ...],
         variables: Variables,
+        *,
+        own: bool,
     ) -> list[Node]:
         if path is None or not self._may_be_read(item, path, chain):
             self._source.incomplete = True
@@ -130,6 +138,8 @@ class _Expansion:
             message = f"the recipe holds more than {NODE_LIMIT} values with what it includes"
             self._refuse(item, message)
         try:
+            if own:
+                arguments = _arguments_of_own(included, arguments)
             inner = variables.of_included(included, arguments, item.mark)
             inner.substitute(included)
             stages = self._stages(included)
@@ -148,6 +158,8 @@ class _Expansion:
             return []
         self.expand(stages, (*chain, path), inner)
         nodes: list[Node] = stages.value
+        if own:
+            _share(item, arguments, nodes)
         return nodes
 
     def _check_keys(self, item: Node) -> None:
@@ -233,6 +245,46 @@ class _Expansion:
     def _refuse(self, item: Node, message: str) -> None:
         self._source.problem(item.value.get(KEY, item).mark, "too-complex", message)
         raise self._source.invalid()
+
+
+def _arguments_of_own(included: Source, given: Mapping[str, Node]) -> Mapping[str, Node]:
+    """The arguments among the options of a recipe's own stage.
+
+    An option of every stage is none, unless the file has a variable of that name.
+    """
+    declared = included.root.child("variables")
+    return {
+        name: node
+        for name, node in given.items()
+        if name not in (NAME, *SHARED) or (declared is not None and declared.child(name))
+    }
+
+
+def _share(item: Node, arguments: Mapping[str, Node], stages: list[Node]) -> None:
+    """Gives the included stages the options of every stage that the recipe's own stage has.
+
+    The name of each begins with the name of the own stage, which is its type by default.
+    """
+    options = {k: v for k, v in item.value.items() if k not in arguments}
+    name = options.get(NAME, item.value["type"])
+    for stage in stages:
+        if not isinstance(stage.value, dict):
+            continue
+        for key in SHARED:
+            if key in options:
+                stage.value.setdefault(key, options[key])
+        stage.value[NAME] = _named(name, stage.value.get(NAME))
+
+
+def _named(outer: Node, inner: Node | None) -> Node:
+    if inner is None:
+        return replace(outer)
+    text = f"{outer.value}: {inner.value}"
+    if not isinstance(outer.value, str) or not isinstance(inner.value, str):
+        return inner if isinstance(outer.value, str) else outer
+    if len(text) > NAME_LIMIT:
+        return inner
+    return replace(inner, value=text, made_of=(*outer.made_of, *inner.made_of))
 
 
 def _plain(path: Path) -> Path:

@@ -39,9 +39,10 @@ def _conceal(reading: Reading) -> None:
     hidden = [node for node in nodes if node.confidential]
     known = reading.variables
     variables = known.related(name for node in hidden for name in node.made_of)
+    secret = known.related(name for node in hidden if not node.public for name in node.made_of)
     for node in nodes:
         if not variables.isdisjoint(node.made_of):
-            confidential.conceal(node)
+            confidential.conceal(node, public=secret.isdisjoint(node.made_of))
     reading.source.withhold([*known.texts(variables), *known.unknown(variables)])
 
 

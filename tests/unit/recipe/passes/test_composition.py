@@ -1,5 +1,7 @@
 """Arguments of included files, types of stages of a recipe's own, templates."""
 
+import base64
+
 import pytest
 from particle_agent.stages.contents.files import Files
 from particle_agent.stages.contents.run import Run
@@ -175,6 +177,33 @@ def test_the_resolved_recipe_has_everything_put_in_but_secrets(load, tmp_path):
     assert "variables" not in data
 
 
+BLOB = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(32)).decode()
+KEY = f"ssh-ed25519 {BLOB} ann@example"
+
+
+def test_the_resolved_recipe_hides_secrets_only(load, tmp_path):
+    stages = f"""\
+  - type: users
+    secrets: [{{name: first, file: first.txt}}]
+    users:
+      - {{name: ann, password-hash: "${{hash}}", ssh-authorized-keys: ["{KEY}", "${{key}}"]}}
+      - {{name: bob, password: expired, password-secret: first}}
+  - {{type: run, script: "echo ${{key}} ${{hash}}"}}
+  - {{type: run, script: "echo ${{key}}"}}
+"""
+    (tmp_path / "first.txt").write_text("hunter2")
+    load(stages, None, f"hash: $6$salt$hash, key: '{KEY}'")
+    first, run, other, _ = loading.resolved(tmp_path / "r.yml")["stages"]
+    ann, bob = first["users"]
+    assert ann["ssh-authorized-keys"] == [KEY, KEY]
+    assert bob == {"name": "bob", "password": "expired", "password-secret": "first"}
+    assert first["secrets"] == [{"name": "first", "file": "first.txt"}]
+    assert ann["password-hash"] == "(confidential)"
+    # One part of the text is a secret.
+    assert run["script"] == "(confidential)"
+    assert other["script"] == f"echo {KEY}"
+
+
 def test_the_resolved_recipe_is_a_recipe_again(load, tmp_path):
     script = "echo $${HOME} '$$${outer}'\\n::error::x\\n##[x] 0o755\\u2028\\u202e"
     stages = f'  - {{type: run, script: "{script}", environment: {{A: "1e5", B: "0o755"}}}}\n'
@@ -306,3 +335,52 @@ def test_a_value_that_is_confidential_as_an_argument_is_so_everywhere(load, tmp_
     shown = loading.resolved(tmp_path / "r.yml")["stages"]
     assert "salt" not in str(shown)
     assert shown[0]["files"][0] == {"path": "/a", "content": "(confidential)"}
+
+
+WEB = """\
+variables: {domain: {type: string}}
+stages:
+  - {type: run, script: "x ${domain}"}
+  - {type: run, name: inner, script: x, timeout: 1m, network: none}
+"""
+
+
+def test_a_stage_of_the_recipes_own_has_the_options_of_every_stage(load):
+    options = "name: Our web, timeout: 5m, network: [mirror.example.org]"
+    options += ", when: {variable: outer, is: yes}"
+    stage = f"  - {{type: web, domain: x, {options}}}\n"
+    loaded = load(stage, stages__web=WEB).recipe.stages
+    assert [(s.label, s.timeout, s.network) for s in loaded[:2]] == [
+        ("Our web (run)", 300, ("mirror.example.org",)),
+        ("Our web: inner (run)", 60, "none"),
+    ]
+    assert len(load(stage.replace("is: yes", "is: no"), stages__web=WEB).recipe.stages) == 1
+
+
+def test_a_stage_of_the_recipes_own_is_named_after_its_type(load):
+    outer = "- {type: web, domain: x}\n- {type: web, domain: y, name: second}\n"
+    loaded = load("  - {type: outer}\n", stages__web=WEB, stages__outer=outer)
+    # Types of the recipe's own are beside the recipe, also for included files.
+    assert [stage.name for stage in loaded.recipe.stages[:4]] == [
+        "outer: web", "outer: web: inner", "outer: second", "outer: second: inner"
+    ]  # fmt: skip
+    long = "x" * 78
+    loaded = load(f"  - {{type: web, domain: x, name: {long}}}\n", stages__web=WEB)
+    assert [stage.name for stage in loaded.recipe.stages[:2]] == [long, "inner"]
+
+
+def test_a_variable_of_the_same_name_takes_the_option(load):
+    web = WEB.replace("domain", "name")
+    first, second, _ = load("  - {type: web, name: x}\n", stages__web=web).recipe.stages
+    assert (first.script, first.name, second.name) == ("x x", "web", "web: inner")
+
+
+def test_a_wrong_option_of_every_stage_is_reported_once_at_its_place(load):
+    stage = "  - {type: web, domain: x, name: 5, timeout: 5x}\n"
+    found = problems(load, stage, stages__web=WEB.replace(", timeout: 1m", ""))
+    assert [(path, line, message.partition(":")[0]) for path, line, _, message in found] == [
+        ("r.yml", 5, "name"),
+        ("r.yml", 5, "timeout"),
+    ]
+    found = problems(load, "  - {type: web, domain: x, secrets: []}\n", stages__web=WEB)
+    assert ("r.yml", 5, "unknown-variable", "web.yml has no variable 'secrets'") in found
