@@ -156,7 +156,7 @@ class AptProxy:
 
 @dataclass(frozen=True, kw_only=True)
 class ShellOptions:
-    """What the host decides about a shell; with `apt_indexes`, apt first fetches its indexes."""
+    """The options of a shell; with `apt_indexes`, apt first fetches its indexes."""
 
     apt_proxy: AptProxy | None = None
     apt_indexes: bool = False

@@ -60,10 +60,9 @@ class Node:
     """A value with its place and the place of its key; mappings and lists contain nodes.
 
     The error of an `unknown` value has been reported already. `written` is a number as the document
-    spells it, such as 0o755, if that is not the usual form. `made_of` names the variables in the
-    value. No message shows a `confidential` value; the source line shows an `open` one. A
-    confidential value that is `public` is no secret, if it is valid. The key of a `repeated` value
-    occurs twice.
+    spells it, such as 0o755, if that is not the usual form. `made_of` names the variables in it. No
+    message shows a `confidential` value; a valid `public` one is no secret. The source line shows
+    an `open` value. The key of a `repeated` value occurs twice.
     """
 
     value: Any
@@ -144,12 +143,10 @@ class Source:
         self.notes = [self._presentable(note) for note in self.notes]
 
     def invalid(self) -> InvalidDocument:
-        """The error with all problems, each with its line in the file, and the notes."""
+        """The error with all different problems, each with its line in the file, and the notes."""
         values: dict[tuple[Path, int, int], Node] = {node.mark: node for node in self.root.walk()}
         lines = Excerpts(CParser, self.texts, values, self._withheld.removed_from)
-        # Several stages can have the same wrong value.
-        found = [*dict.fromkeys(self.problems)]
-        return InvalidDocument([*lines.added_to(found)], self.notes)
+        return InvalidDocument([*lines.added_to([*dict.fromkeys(self.problems)])], self.notes)
 
     def _presentable(self, problem: Problem) -> Problem:
         def presentable(text: str) -> str:
@@ -399,6 +396,5 @@ def _report(source: Source, error: Exception, mark: Any = None) -> None:
     # Within [ ] and { }, YAML reads the braces of ${...} as its own.
     in_flow = "flow" in what and line and "${" in line[0]
     hint = "put what holds ${...} in quotes within [ ] and { }" if in_flow else None
-    if "\\t" in what:
-        hint = "indent with spaces: YAML allows no tabs there"
+    hint = "indent with spaces: YAML allows no tabs there" if "\\t" in what else hint
     source.problem(place, "yaml", what, hint)
