@@ -118,4 +118,4 @@ def test_no_shell_opens_in_a_damaged_helper(tmp_path):
     helper = Helper("key", tmp_path / "kernel", tmp_path / "initrd", tmp_path / "root")
     plan = SimpleNamespace(helper=helper, base="base", template=SimpleNamespace(name="trixie"))
     with pytest.raises(InfrastructureError, match="helper VM trixie in the cache is damaged"):
-        shell.enter(plan, TCG, Progress([]), at=None, failed=False)
+        shell.enter(plan, TCG, Progress([]), at=None, failed=False, apt_indexes=False)

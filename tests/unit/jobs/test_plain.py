@@ -158,5 +158,5 @@ def test_the_helper_vm_of_a_plain_shell_boots(make_job, receiver, monkeypatch, p
     monkeypatch.setattr(shell, "_described", lambda chain: "is here")
     monkeypatch.setattr(type(plan), "keys", lambda plan, base, helper: [])
     with pytest.raises(Enough):
-        shell.enter(plan, TCG, Progress([]), at=None, failed=False)
+        shell.enter(plan, TCG, Progress([]), at=None, failed=False, apt_indexes=False)
     assert receiver.options["plain"] is plain
