@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from particle_agent.contract.options import Options, Place
 from particle_agent.contract.values import (
@@ -28,6 +29,17 @@ DEFAULTS = {
     "btrfs": ("defaults", 0),
     "vfat": ("umask=0077", 1),
 }
+
+
+# What the running system itself mounts.
+MOUNTED = MappingProxyType({"/proc": "proc", "/sys": "sysfs", "/dev": "devtmpfs", "/run": "tmpfs"})
+# Files of every system.
+FILES = (
+    "/etc/fstab", "/etc/group", "/etc/gshadow", "/etc/hostname", "/etc/hosts", "/etc/machine-id",
+    "/etc/passwd", "/etc/resolv.conf", "/etc/shadow",
+)  # fmt: skip
+# A system starts from these, before it mounts others.
+NEEDED = ("/bin", "/etc", "/lib", "/lib32", "/lib64", "/sbin", "/usr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +75,20 @@ class Mount(Options):
                 yield (), f"{self.where}: {missing}write '{name}'"
         if (self.where == "none") != (self.type == SWAP) and self.type is not None:
             yield ("where",), "'none' is for the type 'swap', and only for it"
+        yield from self._hidden()
+
+    def _hidden(self) -> Iterator[tuple[Place, str]]:
+        """The fault of a mount that hides what the system needs."""
+        if self.type not in (None, MOUNTED.get(self.where, self.type)):
+            what = f"the system itself mounts a {MOUNTED[self.where]} at {self.where}"
+            yield ("where",), f"{what}; use another directory"
+        if self.where in NEEDED:
+            yield (
+                ("where",),
+                f"a mount at {self.where} hides the image's own; use another directory",
+            )
+        elif self.where in FILES and "bind" not in self.options:
+            yield ("where",), f"{self.where} is a file; name a directory, or add the option 'bind'"
 
 
 @dataclass(frozen=True)

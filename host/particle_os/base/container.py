@@ -103,9 +103,28 @@ def parse(reference: str, relative_to: Path) -> ImageReference | None:
         raise UsageError(f"the path {path} contains a colon, which ends a path in {transport}:")
     there = (path / "oci-layout").is_file() if transport == "oci" else path.is_file()
     if not there:
-        kind = "OCI image layout" if transport == "oci" else "file"
-        raise UsageError(f"the base image {reference} does not exist: {path} is no {kind}")
+        raise _not_there(reference, transport, path)
     return ImageReference(transport, str(path), f"{colon}{selector}")
+
+
+def _not_there(reference: str, transport: str, path: Path) -> UsageError:
+    """The error for a path that is missing, or of another kind than the transport reads."""
+    if not path.exists():
+        return UsageError(
+            f"the base image {reference} does not exist: there is no {path}",
+            hint="Correct the path: it is relative to the directory of the recipe.",
+        )
+    if path.is_dir() and transport == "oci":
+        return UsageError(f"{reference} is no OCI image layout: it has no file oci-layout")
+    if path.is_dir():
+        return UsageError(
+            f"{reference}: {path} is a directory",
+            hint=f"Write oci:{path.name} for an OCI image layout, or name an archive.",
+        )
+    return UsageError(
+        f"{reference}: {path} is no directory",
+        hint=f"Write oci-archive:{path.name}, or docker-archive:{path.name}.",
+    )
 
 
 def _check_case(reference: str, name: str) -> None:
@@ -141,6 +160,12 @@ def describe(reference: str, relative_to: Path, architecture: str, cache: Path) 
                 break
             digest = oci.choose(index, architecture, reference).digest
             document = look.manifest(digest)
+        else:
+            if oci.read_index(document, reference) is not None:
+                raise UsageError(
+                    f"{reference}: its indexes are nested more than {INDEX_DEPTH} deep",
+                    hint=oci.AGAIN,
+                )
         manifest = oci.read_manifest(document, reference)
         configuration = look.configuration(manifest.config.digest, digest)
     return oci.read_image(reference, digest, manifest, configuration, architecture)
@@ -219,7 +244,7 @@ class _Look:
         if oci.digest_of(document) != digest:
             raise UsageError(
                 f"{self.source} is damaged: a document does not have the digest {digest}",
-                hint="Build or download the image again.",
+                hint=oci.AGAIN,
             )
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = self.work.path / place.name

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from particle_os.base import container
 from particle_os.base.model import Base, ImageBase, TarBase
 from particle_os.base.suite import find_suite
-from particle_os.base.tarball import architecture_of
+from particle_os.base.tarball import architecture_of, image_archive_of
 from particle_os.errors import UsageError
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.system.checksum import file_sha256
@@ -65,9 +66,22 @@ def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBas
     if not reference.startswith("tar:"):
         return None
     path = relative_to / reference.removeprefix("tar:")
+    if not path.exists():
+        raise UsageError(
+            f"the base image {reference} does not exist: {path}",
+            hint="Correct the path: it is relative to the directory of the recipe.",
+        )
     if not path.is_file():
-        raise UsageError(f"the base image {reference} does not exist: {path}")
+        raise UsageError(
+            f"{reference}: {path} is no file, but tar: needs a tar archive",
+            hint=f"Make one: tar --create --file base.tar --directory {shlex.quote(str(path))} .",
+        )
     found = architecture_of(path)
+    if found is None and (image := image_archive_of(path)):
+        raise UsageError(
+            f"{path} is an archive of a container image, not of a root file system",
+            hint=f"Write {image}:{reference.removeprefix('tar:')}.",
+        )
     if found is None:
         raise UsageError(
             f"{path} holds no root file system: there is no program in /usr/bin or /bin",

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -36,6 +37,22 @@ ARCHITECTURES = {"i386": "386", "armhf": "arm", "ppc64el": "ppc64le"}
 Digest = Annotated[str, pydantic.StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Size = Annotated[int, pydantic.Field(ge=0, le=1 << 50)]
 _D = TypeVar("_D", bound="_Document")
+
+
+# pydantic's errors in words.
+WORDS = MappingProxyType(
+    {
+        "missing": "is missing",
+        "string_type": "is no string",
+        "int_type": "is no integer",
+        "list_type": "is no list",
+        "dict_type": "is no object",
+        "model_type": "is no object",
+        "model_attributes_type": "is no object",
+        "string_pattern_mismatch": "is no digest",
+    }
+)
+AGAIN = "Build or download the image again."
 
 
 class _Document(pydantic.BaseModel):
@@ -216,6 +233,16 @@ def read_manifest(document: bytes, what: str) -> Manifest:
     return manifest
 
 
+def read_configuration(document: bytes, what: str) -> Configuration:
+    """The configuration in `document`. Raises UsageError for an invalid document of `what`."""
+    value = _json(document, what)
+    if isinstance(rootfs := value.get("rootfs"), dict):
+        _bound(rootfs, "diff_ids", what)
+    # In Go, null is an empty string.
+    value |= {key: "" for key in ("architecture", "os", "variant") if value.get(key, "") is None}
+    return _checked(Configuration, value, what)
+
+
 def read_image(
     reference: str, digest: str, manifest: Manifest, document: bytes, architecture: str
 ) -> ContainerImage:
@@ -223,10 +250,7 @@ def read_image(
 
     Raises UsageError when the image has another architecture or contradicts its manifest.
     """
-    value = _json(document, reference)
-    if isinstance(rootfs := value.get("rootfs"), dict):
-        _bound(rootfs, "diff_ids", reference)
-    found = _checked(Configuration, value, reference)
+    found = read_configuration(document, reference)
     platform = Platform(architecture=found.architecture, os=found.os)
     wanted = platform_of(architecture)
     # Some tools write no platform. A program of another architecture fails when it is started.
@@ -276,9 +300,9 @@ def _json(document: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(document)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{what}: a document is not JSON") from error
+        raise UsageError(f"{what}: a document is not JSON", hint=AGAIN) from error
     if not isinstance(value, dict):
-        raise UsageError(f"{what}: a document is not a JSON object")
+        raise UsageError(f"{what}: a document is not a JSON object", hint=AGAIN)
     return value
 
 
@@ -295,5 +319,7 @@ def _checked(kind: type[_D], value: dict[str, Any], what: str) -> _D:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"{what}: a document is invalid: {printable(place, 100)}: {first['msg']}"
+            f"{what}: a document is invalid: {printable(place, 100)} "
+            f"{WORDS.get(first['type'], 'has a wrong value')}",
+            hint=AGAIN,
         ) from error

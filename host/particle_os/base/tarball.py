@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+from particle_os.base import layout
 from particle_os.errors import UsageError
 from particle_os.system import tar_archive
 from particle_os.system.deadline import Deadline
@@ -38,6 +39,15 @@ def architecture_of(path: Path) -> str | None:
         ) from error
     except (tarfile.TarError, OSError) as error:
         raise UsageError(
-            f"{path} cannot be read as a tar archive (plain, gzip, bzip2, xz or zstd): {error}"
+            f"{path} cannot be read as a tar archive (plain, gzip, bzip2, xz, lz4 or zstd): {error}"
         ) from error
     return None
+
+
+def image_archive_of(path: Path) -> str | None:
+    """The transport for an archive of a container image; None for another tar archive."""
+    deadline = Deadline.after(SECONDS, f"reading {path}")
+    found = layout.members(path, [layout.INDEX, layout.DOCKER_INDEX], deadline)
+    # Newer versions of `docker save` write both.
+    kinds = {layout.INDEX: "oci-archive", layout.DOCKER_INDEX: "docker-archive"}
+    return next((kind for name, kind in kinds.items() if name in found), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 from importlib import import_module
@@ -11,10 +10,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from particle_os import __version__
-from particle_os.cli.command import OutputStyle, say, show_error, with_output
+from particle_os.cli.command import OutputStyle, show_error, with_output
 from particle_os.cli.usage import settings
-from particle_os.cli.usage.commands import CommandGroup, json_asked
-from particle_os.errors import EXIT_SIGNAL, UsageError, printable
+from particle_os.cli.usage.commands import CommandGroup, json_asked, told
+from particle_os.errors import EXIT_SIGNAL, UsageError
 
 # The module and the name of each command, in the order of the work. Only the command that is called
 # is loaded.
@@ -36,6 +35,10 @@ COMMANDS = {
     "schema": "about:schema_command",
     "version": "about:version_command",
 }
+
+
+# They help to mend a config.toml that is wrong; `doctor` shows what is wrong.
+WITHOUT_SETTINGS = ("doctor", "help", "completion")
 
 
 class _Commands(CommandGroup):
@@ -61,6 +64,8 @@ def cli(context: click.Context) -> None:
     try:
         context.default_map = settings.read(context)
     except UsageError as error:
+        if context.invoked_subcommand in WITHOUT_SETTINGS or {"-h", "--help"} & {*sys.argv[1:]}:
+            return
         show_error(error, error.exit_code, as_json=json_asked(context, sys.argv[1:]))
         context.exit(error.exit_code)
 
@@ -104,23 +109,13 @@ def _inner(context: click.Context, word: str) -> click.Context:
     return click.Context(found, info_name=word, parent=context)
 
 
-def _show(error: click.ClickException) -> None:
-    """Prints an error of click, which may repeat any argument."""
-    text = io.StringIO()
-    error.show(text)
-    for line in text.getvalue().splitlines():
-        say(printable(line), error=True)
-
-
 def main() -> None:
     """Runs the command line; the console script."""
     try:
         code = cli.main(prog_name="particle-os", standalone_mode=False)
     except click.ClickException as error:
-        if json_asked(getattr(error, "ctx", None), sys.argv[1:]):
-            show_error(UsageError(error.format_message()), error.exit_code, as_json=True)
-        else:
-            _show(error)
+        as_json = json_asked(getattr(error, "ctx", None), sys.argv[1:])
+        show_error(told(error), error.exit_code, as_json=as_json)
         code = error.exit_code
     except click.Abort:
         code = EXIT_SIGNAL + signal.SIGINT

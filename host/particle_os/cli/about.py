@@ -12,7 +12,7 @@ import click
 from particle_os import __version__
 from particle_os.cli.command import OutputStyle, command, say_json, with_output
 from particle_os.cli.usage import completion, settings
-from particle_os.errors import EXIT_INFRASTRUCTURE
+from particle_os.errors import EXIT_INFRASTRUCTURE, UsageError
 from particle_os.jobs import doctor
 from particle_os.recipe.description import reference, schema
 
@@ -38,10 +38,20 @@ def explain_command(output: OutputStyle, path: str) -> None:
 @with_output
 def doctor_command(output: OutputStyle) -> int:
     """Check that this host has everything that a build needs."""
-    options = doctor.Diagnosis("values for options", "ok", settings.description())
-    findings = [options, *doctor.examine()]
+    findings = [_values(), *doctor.examine()]
     output.show([asdict(finding) for finding in findings], _diagnosis(findings))
     return EXIT_INFRASTRUCTURE if any(f.status == "missing" for f in findings) else 0
+
+
+def _values() -> doctor.Diagnosis:
+    """Whether the user's config.toml can be used."""
+    what = "values for options"
+    try:
+        settings.read(click.get_current_context().find_root())
+    except UsageError as error:
+        detail = f"{error.where}: {error.brief}" if error.where else error.brief
+        return doctor.Diagnosis(what, "missing", detail, error.hint)
+    return doctor.Diagnosis(what, "ok", settings.description())
 
 
 def _diagnosis(findings: Sequence[doctor.Diagnosis]) -> Iterator[str]:

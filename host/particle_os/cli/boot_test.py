@@ -32,7 +32,7 @@ def _unit_checks(
 
 
 @command("boot-test")
-@click.argument("image", type=option.PathType(exists=True, dir_okay=False))
+@click.argument("image", type=option.ImageType())
 @option.FORMAT
 @click.option(
     "--unit", "units", multiple=True, callback=_unit_checks,

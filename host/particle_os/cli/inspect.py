@@ -61,6 +61,8 @@ def inspect_command(
         raise UsageError(f"{flag} is for disk images, and {what} is none", hint=_as_file(what))
     if resolved and recipe is None:
         raise UsageError(f"--resolved is for recipes, and {what} is none")
+    if options.variables and recipe is None:
+        raise UsageError(f"--set is for recipes, and {what} is none", hint=_as_file(what))
     if recipe is not None:
         _show_recipe(recipe, options, output, resolved=resolved)
         return

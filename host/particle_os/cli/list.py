@@ -12,7 +12,7 @@ from particle_agent.stages import RECIPE_STAGES
 
 from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.cli.options import PathType
-from particle_os.errors import UsageError, printable
+from particle_os.errors import UsageError, printable, whole_line
 from particle_os.jobs.delivery import results
 from particle_os.recipe import loading
 from particle_os.recipe.description import reference
@@ -55,7 +55,7 @@ def list_command(output: OutputStyle, what: str, output_directory: Path) -> None
         case "checks":
             rows = [Row(o.name, o.description) for o in reference.all_checks().options]
         case _:
-            rows = [Row(stage_name(k), (k.__doc__ or "").splitlines()[0]) for k in RECIPE_STAGES]
+            rows = list(_stages())
     width = max((len(row.name) for row in rows), default=0)
     output.show(
         [_document(row) for row in rows],
@@ -71,6 +71,15 @@ def _document(row: Row) -> dict[str, str]:
 def _recipes() -> Iterator[Row]:
     for name, path in shipped().items():
         yield Row(name, loading.load(path).recipe.description, path)
+
+
+def _stages() -> Iterator[Row]:
+    """The stages of particle-os, and the own ones of the recipes in the current directory."""
+    for kind in RECIPE_STAGES:
+        yield Row(stage_name(kind), (kind.__doc__ or "").splitlines()[0])
+    for found, path in reference.own_stages(Path()):
+        about = "".join(found.description.splitlines()[:1])
+        yield Row(found.name, whole_line(about), path)
 
 
 def _templates() -> Iterator[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,15 +16,17 @@ from particle_agent.contract.values import bytes_of
 
 from particle_os.apt import proxy as apt_proxy
 from particle_os.cli.usage import completion
-from particle_os.documents.words import shown_key
+from particle_os.documents.words import did_you_mean, nearest, shown_key
 from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions
-from particle_os.recipe.shipped import USUAL, found_recipe
+from particle_os.recipe.shipped import USUAL, found_recipe, shipped
 from particle_os.vm.devices.hardware import CARD_MODELS, DISK_BUSES
 from particle_os.vm.image_format import FORMATS
 
 # A helper VM does not work with less memory, nor with a smaller scratch disk.
 LEAST_BYTES = 512 << 20
 OUTPUT_DIRECTORY = Path("out")
+RECIPES = (".yml", ".yaml")
+IMAGES = (".img", ".raw", ".qcow2", ".vmdk", ".vdi", ".vhd", ".vhdx", ".iso")
 
 
 class PathType(click.Path):
@@ -42,7 +45,31 @@ class RecipeType(PathType):
     """The path of a recipe, or the name of a shipped one."""
 
     def convert(self, value: Any, parameter: Any, context: Any) -> Any:
-        return found_recipe(super().convert(value, parameter, context))
+        path = found_recipe(super().convert(value, parameter, context))
+        if path.suffix in IMAGES and path.is_file():
+            command = f"particle-os boot-test {shlex.quote(str(path))}"
+            self.fail(
+                f"{path} is an image, and no recipe; to test it: {command}", parameter, context
+            )
+        is_name = path.name == str(path) and not path.suffix and not path.exists()
+        if is_name and (near := nearest(path.name, shipped())):
+            text = f"there is no file and no shipped recipe '{shown_key(path.name)}'"
+            self.fail(f"{text}; {did_you_mean(near, [])}", parameter, context)
+        return path
+
+
+class ImageType(PathType):
+    """The path of an image that exists."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False)
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        path = super().convert(value, parameter, context)
+        if path.suffix in RECIPES:
+            command = f"particle-os build {shlex.quote(str(path))}"
+            self.fail(f"{path} is a recipe; build an image from it: {command}", parameter, context)
+        return path
 
 
 def build_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,6 +141,8 @@ def _with_testinfra(
         if not testinfra.is_installed():
             command = f"{sys.executable} -m pip install pytest-testinfra"
             raise click.BadParameter(f"pytest-testinfra is not installed; run: {command}")
+        if not any(value.rglob("*test*.py")):
+            raise click.BadParameter(f"{value} holds no tests: their files are named test_*.py")
     return value
 
 
@@ -136,7 +165,7 @@ def given_recipe(path: Path | None) -> Path:
 def recipe_named(text: str) -> Path | None:
     """The path of the recipe that a text names; None for the name of something else."""
     path = found_recipe(Path(text))
-    return path if path.suffix in (".yml", ".yaml") else None
+    return path if path.suffix in RECIPES else None
 
 
 def _recipe(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -195,7 +224,8 @@ def memory_option(default: str) -> Callable[[Any], Any]:
 
 
 TESTINFRA = click.option(
-    "--testinfra", type=PathType(exists=True), metavar="DIRECTORY", callback=_with_testinfra,
+    "--testinfra", type=PathType(exists=True, file_okay=False), metavar="DIRECTORY",
+    callback=_with_testinfra,
     help="Also run these tests with pytest-testinfra: on this host, as you.",
 )  # fmt: skip
 DISKS = click.option(

@@ -72,7 +72,7 @@ def _extras(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @command("run")
-@click.argument("image", type=option.PathType(exists=True, dir_okay=False))
+@click.argument("image", type=option.ImageType())
 @option.FORMAT
 @click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
               help="The firmware; uefi-secure is UEFI with Secure Boot.")  # fmt: skip

@@ -106,7 +106,7 @@ class Source:
     """A parsed document with its `problems`, which are errors, and its `notes`, which are not.
 
     `lines` are those of the file, `texts` those of all YAML files, `files` their SHA-256 digests. A
-    part of an `incomplete` one was not read. `when` leaves out `left_out`, files are `included`.
+    part of an `incomplete` one is missing. `when` leaves out `left_out`, files replace `included`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -30,6 +30,14 @@ TEMPLATE = re.compile(r"\{\{.*\}\}")
 # pydantic's errors about an unknown key, and about a rule of a class for its options.
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 RULE = "value_error"
+EXPECTED = {
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "int_type": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_from_float": "expected an integer",
+    "string_type": "expected a string",
+}
 # pydantic's errors about the kind of a value, in YAML's words.
 PLAIN_TYPES = {
     "tuple_type": "a list",
@@ -216,7 +224,11 @@ def _wrong_container(fault: _Fault) -> None:
     elif wanted == "a list" and not isinstance(fault.given, list | None):
         is_command = fault.name in fault.words.commands
         items = _items(fault.given, is_command)
-        hint = None if fault.confidential else f"write [{', '.join(items)}]"
+        # No list has true or false as an item.
+        unlikely = fault.confidential or isinstance(fault.given, bool)
+        hint = None if unlikely else f"write [{', '.join(items)}]"
+        if fault.words.is_item((*fault.key, 0)):
+            hint = f"write '- type: {fault.given}' in a line below" if hint else None
         if hint and is_command and isinstance(fault.given, str) and has_syntax(fault.given):
             hint = as_script(fault.given)
     elif fault.words.is_item(fault.key):
@@ -293,7 +305,8 @@ def _any_other(fault: _Fault) -> None:
         word = str(fault.given).lower()
         meant = next((m for m, words in BOOLEANS.items() if word in words), "true or false")
         hint = f"write {meant}, without quotes" if meant == word else f"write {meant}"
-    why = fault.pydantic_message.removeprefix("Input ")
+    plain = EXPECTED.get(fault.kind)
+    why = plain or fault.pydantic_message.removeprefix("Input ")
     code = "bad-type" if fault.kind.endswith(("_type", "_parsing")) else "bad-value"
     fault.problem(fault.mark, code, f"{fault.name or 'document'}: {why}, found {fault.shown}", hint)
 

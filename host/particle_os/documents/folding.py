@@ -60,6 +60,7 @@ def lines(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _more(hidden: Sequence[Problem]) -> str:
-    places = [str(problem.line) for problem in hidden[:PLACES]]
-    places += ["…"] if len(hidden) > PLACES else []
-    return f"and {len(hidden)} more like it, in lines {', '.join(places)}"
+    lines = list(dict.fromkeys(str(problem.line) for problem in hidden))
+    places = [*lines[:PLACES], *(["…"] if len(lines) > PLACES else [])]
+    word = "line" if len(lines) == 1 else "lines"
+    return f"and {len(hidden)} more like it, in {word} {', '.join(places)}"

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -97,22 +97,24 @@ def prune(
     kinds of entries stay while any other build runs. With `dry_run`, no entry is removed.
     """
     removed = []
-    with workspace() as work:
-        busy = _others_run(cache, work.path)
+    # A dry run works on a file system that cannot be written to.
+    with nullcontext() if dry_run else workspace() as work:
+        own = None if work is None else work.path
+        busy = _others_run(cache, own)
         found = entries(cache)
         total = sum(entry.size for entry in found)
         for entry in reversed(found):
             old = max_age is not None and entry.age() > max_age
             if not old and total <= limit:
                 continue
-            gone = _removable(entry, busy) if dry_run else _remove(entry, work.path, busy=busy)
+            gone = _removable(entry, busy) if own is None else _remove(entry, own, busy=busy)
             if gone:
                 removed.append(entry)
                 total -= entry.size
     return removed
 
 
-def _others_run(cache: Path, own: Path) -> bool:
+def _others_run(cache: Path, own: Path | None) -> bool:
     for lock in (cache / "work").glob(f"*/{LOCK}"):
         if lock.parent == own:
             continue

@@ -15,6 +15,7 @@ from particle_os.sandbox.template import templates
 from particle_os.system import host_packages, process
 from particle_os.system.confinement import landlock_abi
 from particle_os.system.regular_file import read_regular
+from particle_os.system.workspace import ADVICE as CACHE_ADVICE
 from particle_os.system.workspace import cache_directory, free_bytes
 from particle_os.vm import firmware
 from particle_os.vm.accel import DEVICE, KVM_MEMORY, MEMORY_LIMIT
@@ -52,6 +53,9 @@ def examine() -> list[Diagnosis]:
     except InfrastructureError as error:
         findings.append(Diagnosis("cache", "missing", error.brief, error.hint))
     else:
+        if not os.access(cache, os.W_OK | os.X_OK):
+            detail = f"{cache} cannot be written to"
+            findings.append(Diagnosis("cache", "missing", detail, CACHE_ADVICE))
         findings += [_kvm(cache), _room(cache)]
     count = len(templates())
     findings.append(

@@ -30,6 +30,7 @@ BaseReference = Annotated[
 SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
 OTHER_SUITES = ("bullseye",)
 _ARCHIVE = re.compile(r"\.(tar(\.(gz|xz|zst))?|tgz)$")
+_IN_REGISTRY = re.compile(r"(docker://[^@]*?)([:@][^/]*)?")
 _WITH_SLASHES = re.compile(r"(docker|mmdebstrap):/*(.+)")
 # containers-transports(5) does not allow a tag and a digest together; the digest is sufficient.
 _TAG_BEFORE_DIGEST = re.compile(r":[A-Za-z0-9_][A-Za-z0-9_.-]*(?=@sha256:[0-9a-f]{64}$)")
@@ -42,6 +43,11 @@ def check_base_reference(reference: str, where: str = "--base") -> None:
     constraint = _constraint()
     if not constraint.accepts(reference):
         near = meant_base(reference)
+        if near and near.lower() == reference.lower():
+            raise UsageError(
+                f"{where}: the name of a repository has no capital letters, found '{reference}'",
+                hint=f"Write {near}.",
+            )
         hint = f"did you mean '{near}'?" if near else None
         raise UsageError(f"{where}: expected {constraint.what}, found '{reference}'", hint=hint)
 
@@ -61,8 +67,14 @@ def meant_base(reference: str) -> str | None:
         candidate = f"docker://{reference}"
     else:
         return None
-    candidate = _TAG_BEFORE_DIGEST.sub("", candidate)
+    candidate = _in_lower_case(_TAG_BEFORE_DIGEST.sub("", candidate))
     return candidate if _constraint().accepts(candidate) else None
+
+
+def _in_lower_case(reference: str) -> str:
+    """The reference of an image with the name in lower case, as repositories have it."""
+    found = _IN_REGISTRY.fullmatch(reference)
+    return f"{found[1].lower()}{found[2] or ''}" if found else reference
 
 
 def _constraint() -> Text:

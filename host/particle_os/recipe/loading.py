@@ -103,7 +103,8 @@ def load_stage(
 
 def _left_out(notes: Sequence[Problem]) -> UsageError:
     """The error for a single stage whose condition does not hold."""
-    return UsageError(str(next(note for note in notes if note.code == "left-out")))
+    note = next(note for note in notes if note.code == "left-out")
+    return UsageError(str(note), hint="Set the variable with --set, or remove 'when'.")
 
 
 def _begin(

@@ -332,6 +332,9 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
                 hint = did_you_mean(nearest(key, allowed), allowed)
                 message = f"unknown key '{shown_key(key)}'"
                 source.problem(inner.key, "unknown-key", message, hint)
+        about = node.child("description")
+        if about is not None and not isinstance(about.value, str):
+            source.problem(about.mark, "bad-type", "description: expected a string")
         stated, default = node.child("type"), node.child("default")
         if stated is not None:
             if stated.value not in KINDS:

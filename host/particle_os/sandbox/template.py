@@ -75,7 +75,10 @@ def with_mirror(template: Template, mirror: str) -> Template:
     """The template with another mirror. Raises UsageError when `mirror` is not a URL."""
     constraint = get_args(MirrorUrl)[1]
     if not constraint.accepts(mirror):
-        raise UsageError(f"--mirror: expected {constraint.what}, found '{mirror}'")
+        raise UsageError(
+            f"--mirror: expected {constraint.what}, found '{mirror}'",
+            hint="Name a mirror of Debian, such as http://deb.debian.org/debian.",
+        )
     return replace(template, mirror=mirror)
 
 

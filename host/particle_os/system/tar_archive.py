@@ -280,6 +280,18 @@ def _decompressed(path: Path, watched: _Watched, magic: bytes) -> Iterator[Binar
         yield file
 
 
+def unpacker(path: Path) -> str | None:
+    """The program that users call to decompress a file; None for one that is not compressed."""
+    with open_regular(path) as file:
+        magic = file.read(6)
+    kinds = ((b"\x1f\x8b", "gunzip"), (b"BZh", "bunzip2"), (b"\xfd7zXZ", "unxz"))
+    for start, program in kinds:
+        if magic.startswith(start):
+            return program
+    found = _program(magic)
+    return f"un{found[0]}" if found else None
+
+
 def _program(magic: bytes) -> list[str] | None:
     """The program that decompresses a file with these first bytes."""
     if magic.startswith(b"\x04\x22\x4d\x18"):

@@ -44,21 +44,23 @@ _ADVICE = {
 }
 
 
+ADVICE = "Set XDG_CACHE_HOME to a directory that you can write to."
+
+
 def cache_directory() -> Path:
     """The user's cache directory. A missing directory is made, readable by the user only.
 
     Raises InfrastructureError when it cannot be made.
     """
-    advice = "Set XDG_CACHE_HOME to a directory that you can write to."
     try:
         path = Path(platformdirs.user_cache_dir("particle-os"))
     except RuntimeError as error:
-        raise InfrastructureError("you have no home directory", hint=advice) from error
+        raise InfrastructureError("you have no home directory", hint=ADVICE) from error
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise InfrastructureError(
-            f"the cache directory {path} cannot be made: {error.strerror}", hint=advice
+            f"the cache directory {path} cannot be made: {error.strerror}", hint=ADVICE
         ) from error
     return path
 
@@ -237,7 +239,10 @@ def _claim(root: Path, held: ExitStack) -> Workspace:
 @contextmanager
 def workspace() -> Iterator[Workspace]:
     """Makes a workspace, after removing the workspaces of killed runs."""
-    root = cache_directory() / "work"
+    cache = cache_directory()
+    if not os.access(cache, os.W_OK | os.X_OK):
+        raise InfrastructureError(f"the cache directory {cache} cannot be written to", hint=ADVICE)
+    root = cache / "work"
     root.mkdir(exist_ok=True, mode=0o700)
     with ExitStack() as held:
         with locked(root / ".lock", Deadline.after(60, "clearing the work directory")):

@@ -41,6 +41,8 @@ MAGIC = (
     ("dmg", -512, b"koly"),
 )
 # The place of the encryption method (docs/interop/qcow2.txt: crypt_method).
+# The methods are AES and LUKS.
+LAST_METHOD = 2
 CRYPT_METHOD = {"qcow2": slice(32, 36), "qcow": slice(36, 40)}
 COMPRESSED = (
     (b"\x28\xb5\x2f\xfd", "zstd -d"),
@@ -72,7 +74,10 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
             f"the name {path} is not UTF-8, and QEMU opens no such file", hint="Rename it."
         ) from error
     except OSError as error:
-        raise UsageError(f"the image {path} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"the image {path} cannot be read: {error.strerror}",
+            hint="Name a regular file that you can read.",
+        ) from error
     if not head:
         raise UsageError(
             f"the image {path} is empty: the file has no bytes",
@@ -84,7 +89,12 @@ def image_format(path: Path, given: str | None = None) -> ImageFormat:
     else:
         found = "qcow2" if head.startswith(QCOW2) else "raw"
         _check_raw(path, head, tail)
-    if found in CRYPT_METHOD and any(head[CRYPT_METHOD[found]]):
+    method = int.from_bytes(head[CRYPT_METHOD[found]], "big") if found in CRYPT_METHOD else 0
+    if method > LAST_METHOD:
+        raise UsageError(
+            f"the header of {path} is damaged", hint="Make or download the image again."
+        )
+    if method:
         raise UsageError(
             f"{path} is encrypted; a key cannot be entered during the boot",
             hint="Decrypt it with 'qemu-img convert'.",

@@ -99,6 +99,7 @@ def test_each_option_of_a_boot_test_arrives(image, tested, found, tmp_path, monk
 def test_tests_of_other_frameworks_arrive(image, tested, tmp_path):
     checks, tests = tmp_path / "checks.yml", tmp_path / "tests"
     tests.mkdir()
+    (tests / "test_a.py").touch()
     checks.write_text("goss: goss.yaml\n")
     (tmp_path / "goss.yaml").write_text("file: {}\n")
     run("boot-test", image, "--checks", checks, "--testinfra", tests)

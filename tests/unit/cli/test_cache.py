@@ -1,5 +1,7 @@
 import fcntl
 import json
+import os
+from pathlib import Path
 
 import pytest
 from particle_os.jobs import checkpoints
@@ -65,3 +67,14 @@ def test_a_row_of_all_recipes_says_so_and_has_a_size(kept):
     assert row.split()[-2:] == ["(shared)", "0a"]
     assert total.split()[1:] == [str(int(total.split()[1])), "KiB"]
     assert "" in {each["recipe"] for each in json.loads(run("cache", "list", "--json").stdout)}
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_cache_that_cannot_be_written_to_is_told(own_cache, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != own_cache)
+    assert f"MISSING  cache: {own_cache} cannot be written to" in run("doctor").stdout
+    result = run("cache", "prune", "--size", "0")
+    assert result.exit_code == 5
+    assert f"the cache directory {own_cache} cannot be written to" in result.stderr
+    assert "XDG_CACHE_HOME" in result.stderr
+    assert run("cache", "prune", "--size", "0", "--dry-run").exit_code == 0

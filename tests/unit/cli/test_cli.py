@@ -218,7 +218,26 @@ def complaint(monkeypatch, capsys):
     ],
 )
 def test_a_wrong_command_line_with_json_has_a_json_error(complaint, arguments):
-    assert json.loads(complaint(*arguments))["exit_code"] == 2
+    found = json.loads(complaint(*arguments))
+    assert found["exit_code"] == 2
+    assert found["hint"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["build", "--nope"], ["builf"], ["stage", "run"], ["help", "x"]]
+)
+def test_a_wrong_command_line_says_what_to_do(complaint, arguments):
+    first, *others = complaint(*arguments).splitlines()
+    assert first.startswith("error: ")
+    assert others[-1].startswith("  do:    ")
+
+
+def test_a_wrong_value_of_an_environment_variable_names_the_variable(complaint, monkeypatch):
+    monkeypatch.setenv("PARTICLE_OS_BUILD_MEMORY", "x")
+    assert "  where: the environment variable PARTICLE_OS_BUILD_MEMORY\n" in complaint(
+        "build", "x.yml"
+    )
+    assert "where" not in complaint("build", "x.yml", "--memory", "y")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +250,7 @@ def test_a_wrong_command_line_with_json_has_a_json_error(complaint, arguments):
     ],
 )
 def test_only_the_option_json_makes_an_error_json(complaint, arguments):
-    assert complaint(*arguments).startswith("Usage: particle-os")
+    assert complaint(*arguments).startswith("error: ")
 
 
 WRONG = [
@@ -245,13 +264,13 @@ WRONG = [
 
 @pytest.mark.parametrize("arguments", WRONG)
 def test_the_environment_makes_usage_errors_json(complaint, monkeypatch, arguments):
-    assert complaint(*arguments).startswith("Usage: ")
+    assert complaint(*arguments).startswith("error: ")
     for name in ("BUILD", "CACHE_LIST", "STAGE_RUN"):
         monkeypatch.setenv(f"PARTICLE_OS_{name}_JSON", "1")
     assert json.loads(complaint(*arguments))["exit_code"] == 2
     for name in ("BUILD", "CACHE_LIST", "STAGE_RUN"):
         monkeypatch.setenv(f"PARTICLE_OS_{name}_JSON", "0")
-    assert complaint(*arguments).startswith("Usage: ")
+    assert complaint(*arguments).startswith("error: ")
 
 
 @pytest.mark.parametrize("arguments", WRONG)
@@ -269,7 +288,7 @@ def test_the_environment_makes_an_error_of_the_settings_json(complaint, own_sett
     assert complaint("cache", "list").startswith("error: ")
     monkeypatch.setenv("PARTICLE_OS_CACHE_LIST_JSON", "1")
     assert "nonsense" in json.loads(complaint("cache", "list"))["error"]
-    assert complaint("doctor").startswith("error: ")
+    assert complaint("version").startswith("error: ")
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,20 @@ def test_the_recipes_of_the_directory_are_completed(recipe, tmp_path, monkeypatc
     assert [item.type for item in found] == ["file"]
 
 
+def test_the_own_stages_of_a_directory_are_completed_and_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("stages").mkdir()
+    text = "description: [3]\nvariables: {zone: {type: [x], description: {a: b}}}\nstages: []\n"
+    Path("stages/zebra.yml").write_text(text)
+    assert completed("explain", "zeb") == ["zebra"]
+    assert completed("explain", "zebra.z") == ["zebra.zone"]
+    assert "\nzebra " in run("list", "stages").stdout
+    shown = run("explain", "zebra").stdout
+    assert "zone: value" in shown
+    assert "Node(" not in shown
+    assert "{" not in shown
+
+
 HOSTILE = (
     "a;touch HACKED.yml",
     "b c.yml",

@@ -44,7 +44,7 @@ COMMANDS = {
         "--unit text multiple",
         "--firmware bios|uefi|uefi-secure",
         "--checks FILE path",
-        "--testinfra DIRECTORY path exists",
+        "--testinfra DIRECTORY path exists directory",
         "--console-only flag",
         "--accel",
         "--devices virtio|nvme|ahci|usb|scsi multiple",

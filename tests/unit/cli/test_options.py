@@ -1,6 +1,7 @@
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from particle_os.cli.build import build_command
 from particle_os.errors import UsageError
 from particle_os.jobs.plan import BuildOptions
@@ -34,3 +35,37 @@ def test_the_options_of_a_build_become_one_value(tmp_path, monkeypatch):
         output_directory=tmp_path, cache=False, boot_test=False, max_age=7200, scratch=1 << 30,
         memory=3 << 30, variables={"a": "b"},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["boot-test", "run"])
+def test_a_recipe_in_place_of_an_image_is_told(recipe, command):
+    result = run(command, recipe)
+    assert result.exit_code == 2
+    assert f"build an image from it: particle-os build {recipe}" in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", ["build", "validate", "shell"])
+def test_an_image_in_place_of_a_recipe_is_told(tmp_path, command):
+    image = tmp_path / "x.raw"
+    image.write_bytes(bytes(4096))
+    result = run(command, image)
+    assert result.exit_code == 2
+    assert f"particle-os boot-test {image}" in result.stderr
+
+
+def test_variables_are_for_recipes(tmp_path):
+    image = tmp_path / "x.raw"
+    image.write_bytes(bytes(4096))
+    result = run("inspect", "--set", "a=b", image)
+    assert result.exit_code == 2
+    assert "--set is for recipes" in result.stderr
+
+
+def test_a_directory_without_tests_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("particle_os.boot.frameworks.testinfra.is_installed", lambda: True)
+    image = tmp_path / "x.raw"
+    image.write_bytes(bytes(4096))
+    for given, told in ((tmp_path, "holds no tests"), (image, "is a file")):
+        result = run("boot-test", image, "--testinfra", given)
+        assert result.exit_code == 2
+        assert told in result.stderr

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -78,3 +79,14 @@ def test_doctor_says_which_file_was_read(settings, own_settings):
     assert f"values for options: none; {own_settings} would be read" in run("doctor").stdout
     settings("[doctor]\nquiet = false\n")
     assert f"values for options: {own_settings} was read" in run("doctor").stdout
+
+
+def test_a_wrong_file_stops_no_command_that_helps_to_mend_it(settings, monkeypatch):
+    settings("[build]\nnonsense = 1\n")
+    for words in (["--help"], ["help"], ["build", "--help"], ["completion", "bash"]):
+        monkeypatch.setattr(sys, "argv", ["particle-os", *words])
+        result = run(*words)
+        assert (result.exit_code, result.stderr) == (0, "")
+    shown = run("doctor").stdout
+    assert "MISSING  values for options: " in shown
+    assert "there is no option 'nonsense'" in shown

@@ -145,3 +145,11 @@ def test_notes_of_one_kind_are_folded_but_not_for_programs(tmp_path):
         assert "\nnote: and 7 more like it, in lines 7, 8, 9" in shown
         result = json.loads(run(*command, path, "--json").stdout)
         assert len(result["notes"]) == 10
+
+
+def test_the_name_of_a_shipped_recipe_that_is_misspelt_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in ("validate", "build", "shell"):
+        result = run(command, "minimla")
+        assert result.exit_code == 2
+        assert "did you mean 'minimal'?" in result.stderr

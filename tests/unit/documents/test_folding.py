@@ -83,3 +83,8 @@ def test_notes_are_folded_like_problems():
         *map(str, found[:3]),
         "and 3 more like it, in lines 4, 5, 6",
     ]
+
+
+def test_a_line_is_named_once():
+    found = [problem(6, f"'k{n}' is no key") for n in range(12)]
+    assert shown(*found)[-1][1] == "and 9 more like it, in line 6"

@@ -35,6 +35,22 @@ NO_IMAGES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("reference", "right"),
+    [
+        ("docker://Debian:13", "docker://debian:13"),
+        ("docker://registry.example.org/Team/App:V1", "docker://registry.example.org/team/app:V1"),
+        ("docker://r.example.org:5000/A", "docker://r.example.org:5000/a"),
+    ],
+)
+def test_capital_letters_in_the_name_of_an_image_are_told(tmp_path, reference, right):
+    with pytest.raises(UsageError, match="capital letters") as raised:
+        base_reference.check_base_reference(reference)
+    assert raised.value.hint == f"Write {right}."
+    (problem,) = problems(tmp_path, f"base-image: {reference}\n{MINIMAL}")
+    assert problem.hint == f"did you mean '{right}'?"
+
+
 def assert_accepted(text):
     base_reference.check_base_reference(text)
     with pytest.raises(UsageError):
@@ -71,7 +87,6 @@ def test_base_references_that_are_none(text):
         (f"docker://r.example.org:5000/a:13@{DIGEST}", f"docker://r.example.org:5000/a@{DIGEST}"),
         (f"debian:trixie@{DIGEST}", f"docker://debian@{DIGEST}"),
         ("docker-daemon:debian", None),
-        ("docker://Debian", None),
         ("debian", None),
         ("", None),
     ],

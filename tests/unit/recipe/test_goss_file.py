@@ -15,7 +15,7 @@ def directory(tmp_path):
     inner = tmp_path / "recipes"
     inner.mkdir()
     (tmp_path / "other.yaml").write_text("file: {}\n")
-    (inner / "goss.yaml").write_bytes(b"\xfffile: {}\n")
+    (inner / "goss.yaml").write_bytes(b"file: {}\n")
     (inner / "linked.yaml").symlink_to(tmp_path / "other.yaml")
     (inner / "long.yaml").write_bytes(bytes(GOSS_BYTES + 1))
     return inner
@@ -42,7 +42,7 @@ def problem(read, *arguments):
 
 @pytest.mark.parametrize("read", [of_recipe, of_checks])
 def test_its_bytes_are_read(directory, read):
-    assert read(directory, "goss.yaml") == b"\xfffile: {}\n"
+    assert read(directory, "goss.yaml") == b"file: {}\n"
 
 
 @pytest.mark.parametrize("read", [of_recipe, of_checks])
@@ -102,3 +102,12 @@ def test_no_document_runs_python_on_the_host(directory, load, text):
     (hint,) = (each.hint for each in raised.value.problems if each.code == "unknown-key")
     assert "a recipe cannot run Python on the host" in hint
     assert BootTestJob.__dataclass_fields__["testinfra"].default is None
+
+
+def test_a_goss_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "goss.yaml").write_bytes(b"\xff\xfe")
+    recipe = tmp_path / "r.yml"
+    recipe.write_text("name: x\nstages: [{type: qemu}]\nboot-test: {goss: goss.yaml}\n")
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(recipe)
+    assert "bad-file" in [problem.code for problem in raised.value.problems]

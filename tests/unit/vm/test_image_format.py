@@ -113,6 +113,13 @@ def test_an_encrypted_image_is_refused(tmp_path):
         image_format(image)
 
 
+def test_a_damaged_header_is_no_encryption(tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(b"QFI\xfb" + b"\xff" * 4096)
+    with pytest.raises(UsageError, match="is damaged"):
+        image_format(image)
+
+
 @pytest.mark.parametrize("given", ["qcow", "qed", "parallels", "vdi", "vhdx", "vmdk", "vhd"])
 def test_what_qemu_makes_is_taken_when_the_format_is_given(tmp_path, given):
     driver = FORMATS[given]

@@ -24,6 +24,11 @@ class Hostname(StageOptions):
     hostname: HostName
     """The host name: short (`web1`) or fully qualified (`web1.example.org`)."""
 
+    def __post_init__(self) -> None:
+        # RFC 1123, 2.1: the last part of a name is not a number.
+        if self.hostname.rpartition(".")[2].isdigit() and "." in self.hostname:
+            raise ValueError("hostname: expected a name, found an address")
+
     def rewrites(self) -> Iterable[tuple[str, str]]:
         yield "/etc/hostname", "set the name in the option 'hostname' of the stage"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import click
+from click.core import ParameterSource
 
 from particle_os.documents.words import did_you_mean, nearest
+from particle_os.errors import UsageError
 
 PREFIX = "PARTICLE_OS"
 # The options of each group, in the order of the help. All other options are the command's own.
@@ -68,6 +71,36 @@ def variable(*words: str) -> str:
     return "_".join([PREFIX, *words]).upper().replace("-", "_")
 
 
+class NoCommand(click.UsageError):
+    """A word is no command of a group."""
+
+    def __init__(self, brief: str, hint: str | None, context: click.Context) -> None:
+        super().__init__(f"{brief}; {hint}", context)
+        self.brief, self.hint = brief, hint
+
+
+def told(error: click.ClickException) -> UsageError:
+    """An error about the command line in the style of all errors, with what to do."""
+    if isinstance(error, NoCommand):
+        return UsageError(error.brief, hint=error.hint)
+    context = getattr(error, "ctx", None)
+    words = context.command_path.split()[1:] if context is not None else ()
+    hint = f"'{' '.join(['particle-os help', *words])}' shows the arguments and options."
+    return UsageError(error.format_message(), where=_variable_of(error), hint=hint)
+
+
+def _variable_of(error: click.ClickException) -> str | None:
+    """The environment variable whose value is wrong; None for a value from elsewhere."""
+    option, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    if option is None or context is None or option.name is None:
+        return None
+    if context.get_parameter_source(option.name) is not ParameterSource.ENVIRONMENT:
+        return None
+    names = [option.envvar] if isinstance(option.envvar, str) else option.envvar or ()
+    found = next((name for name in names if os.environ.get(name)), None)
+    return found and f"the environment variable {found}"
+
+
 class CommandGroup(click.Group):
     """A group that knows near names, and that gives each option its environment variable."""
 
@@ -104,7 +137,7 @@ class CommandGroup(click.Group):
         """The error for a word that is no command of this group."""
         known = self.list_commands(ctx)
         hint = did_you_mean(nearest(word, known), known)
-        return click.UsageError(f"there is no command '{word}'; {hint}", ctx)
+        return NoCommand(f"there is no command '{word}'", hint, ctx)
 
 
 def json_asked(context: click.Context | None, words: Sequence[str]) -> bool:

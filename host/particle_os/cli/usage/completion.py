@@ -15,6 +15,7 @@ from particle_os.recipe import loading
 from particle_os.recipe.description import reference
 from particle_os.recipe.description.reference import ReferenceEntry
 from particle_os.recipe.model import stage_name
+from particle_os.recipe.passes import include
 from particle_os.recipe.shipped import USUAL, found_recipe, shipped
 from particle_os.sandbox.template import templates
 
@@ -103,9 +104,10 @@ def explained(
     """The names that `explain` takes; after a '.', the options of what stands before it."""
     above, dot, _ = incomplete.rpartition(".")
     if not dot:
-        return _beginning([*map(stage_name, RECIPE_STAGES), *ROOTS], incomplete)
+        own = include.own_stages(Path(), Path())
+        return _beginning([*map(stage_name, RECIPE_STAGES), *own, *ROOTS], incomplete)
     try:
-        found = reference.find(above)
+        found = reference.find(above, Path())
     except ParticleError:
         return []
     names = [o.name for o in found.options] if isinstance(found, ReferenceEntry) else []
@@ -118,8 +120,8 @@ def stages_of_recipe(
     """The stages of the recipe that the command line names, or of particle-os.yml."""
     # click keeps the words when the option before the cursor has no value yet.
     named = [Path(word) for word in context.args if not word.startswith("-")]
-    path = found_recipe(context.params.get("recipe_path") or next(iter(named), USUAL))
     try:
+        path = found_recipe(context.params.get("recipe_path") or next(iter(named), USUAL))
         found = loading.load(path, allow_outside=True).recipe.stages
     except ParticleError:
         return []

@@ -38,7 +38,10 @@ def read(context: click.Context) -> dict[str, Any]:
     try:
         found = tomllib.loads(read_regular(path, LIMIT).decode())
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="Make it a regular file that you can read, or remove it.",
+        ) from error
     except ValueError as error:
         hint = 'Write it as TOML: [build] in one line, memory = "4G" in the next.'
         raise UsageError(f"no valid TOML: {error}", where=str(path), hint=hint) from error

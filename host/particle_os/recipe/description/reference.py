@@ -172,6 +172,15 @@ def find(path: str, directory: Path | None = None) -> ReferenceEntry | Option:
     return found
 
 
+def own_stages(directory: Path) -> Iterator[tuple[ReferenceEntry, Path]]:
+    """The own types of stages of the recipes in `directory`, with their files."""
+    for name, path in include.own_stages(directory, directory).items():
+        if name not in model.stage_kinds():
+            found = _of_own_stage(name, path, ())
+            assert isinstance(found, ReferenceEntry)
+            yield found, path
+
+
 def _of_own_stage(name: str, path: Path, rest: Sequence[str]) -> ReferenceEntry | Option:
     """The entry of a file stages/NAME.yml, or of one of its variables. Raises InvalidDocument."""
     source = document.load(path)
@@ -180,7 +189,9 @@ def _of_own_stage(name: str, path: Path, rest: Sequence[str]) -> ReferenceEntry 
     inner = declared.value if declared is not None and isinstance(declared.value, dict) else {}
     options = {key: _of_variable(key, node) for key, node in inner.items()}
     text = (
-        str(description.value) if description else f"A type of stage of this recipe's own: {path}"
+        description.value
+        if description is not None and isinstance(description.value, str)
+        else f"A type of stage of this recipe's own: {path}"
     )
     found = ReferenceEntry(name, printable(text, 1000), tuple(options.values()))
     if not rest:
@@ -195,9 +206,11 @@ def _of_variable(name: str, node: Node) -> Option:
     given = node.plain()
     stated = given if isinstance(given, dict) else {"default": given}
     default = stated.get("default")
-    kind = stated.get("type") or variables.kind_of(default) or "value"
+    named = stated.get("type")
+    kind = named if named in variables.KINDS else variables.kind_of(default) or "value"
     shown = "" if default is None else json.dumps(default, ensure_ascii=False)
-    about = printable(str(stated.get("description", "")), 1000)
+    described = stated.get("description")
+    about = printable(described, 1000) if isinstance(described, str) else ""
     return Option(
         printable(name, 100), str(kind), default is None, printable(shown, 200), about, ()
     )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from particle_os.documents import document
-from particle_os.documents.document import NODE_LIMIT, Node, Source
+from particle_os.documents.document import NODE_LIMIT, Mark, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.files.directories import matching
@@ -67,11 +67,10 @@ class _Expansion:
         self._nodes = sum(1 for _ in source.root.walk())
         named = source.root.child("architecture")
         self._architecture = str(named.value) if named is not None else Recipe.architecture
-        self._own = {
-            name: path
-            for name, path in own_stages(source.path.parent, inside).items()
-            if name not in stage_kinds()
-        }
+        self._own = own_stages(source.path.parent, inside)
+        for name in [name for name in self._own if name in stage_kinds()]:
+            why = f"is no type of stage of your own: '{name}' is a stage of particle-os"
+            source.note(Mark(self._own.pop(name), 1, 1), "own-stage", f"the file {why}")
 
     def expand(self, stages: Node, chain: tuple[Path, ...], variables: Variables) -> None:
         """Replaces the inclusions in a list of stages; `chain` are the including files."""
@@ -234,6 +233,10 @@ class _Expansion:
                     hint = did_you_mean(nearest(key, allowed), allowed)
                     message = f"unknown key '{shown_key(key)}'"
                     self._source.problem(node.key, "unknown-key", message, hint)
+            about = root.value.get("description")
+            if about is not None and not isinstance(about.value, str):
+                message = "description: expected a string"
+                self._source.problem(about.mark, "bad-type", message)
             found: Node = root.value.get("stages", root)
             root = found
         if not isinstance(root.value, list):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from particle_agent.stages import RecipeStage
-from particle_agent.stages.contents.files import EMPTIED, KERNELS, File, Files, Link
+from particle_agent.stages.contents.files import EMPTIED, KERNELS, Directory, File, Files, Link
 
 from particle_os.documents import validation
 from particle_os.documents.document import Key, Source
@@ -19,7 +19,11 @@ from particle_os.recipe.files.inside import outside
 from particle_os.recipe.passes.reading import Reading
 from particle_os.recipe.passes.structure import may_apply
 
-OPTIONS: tuple[tuple[str, type], ...] = (("links", Link), ("files", File))
+OPTIONS: tuple[tuple[str, type], ...] = (
+    ("directories", Directory),
+    ("links", Link),
+    ("files", File),
+)
 
 
 def check(reading: Reading) -> None:
@@ -35,8 +39,8 @@ def check(reading: Reading) -> None:
         directory = source.mark(("stages", index)).path.parent
         later = stages[position + 1 :]
         counts = Counter[Key]()
-        links, files = (_items(source, index, stage, *each) for each in OPTIONS)
-        for key, path, copied in _written(links, files, directory, reading.inside):
+        made, links, files = (_items(source, index, stage, *each) for each in OPTIONS)
+        for key, path, copied in _written(made, links, files, directory, reading.inside):
             found = _lost(path) if copied else None
             found = found or _replaced(path, later, reading)
             if found is not None:
@@ -74,12 +78,15 @@ def _items(
 
 
 def _written(
+    directories: Iterable[tuple[int, Directory]],
     links: Iterable[tuple[int, Link]],
     files: Iterable[tuple[int, File]],
     directory: Path,
     inside: Path | None,
 ) -> Iterator[tuple[Key, str, bool]]:
     """Each path that a stage writes, its place in the options, and whether a copy brings it."""
+    for number, made in directories:
+        yield ("directories", number, "path"), made.path, False
     for number, link in links:
         yield ("links", number, "path"), link.path, False
     for number, file in files:

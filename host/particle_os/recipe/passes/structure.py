@@ -116,7 +116,12 @@ def read_goss(source: Source, key: Key, inside: Path | None) -> bytes | None:
     try:
         if fault := outside(path, inside):
             raise ValueError(fault)
-        return read_regular(path, GOSS_BYTES)
+        content = read_regular(path, GOSS_BYTES)
+        content.decode()
+        return content
+    except UnicodeDecodeError:
+        source.problem(node.mark, "bad-file", f"{node.value}: is no UTF-8 text")
+        return None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         shown = unlike_a_path(node.value) or node.value

@@ -67,8 +67,17 @@ def test_a_file_of_the_directory_stages_is_a_type_of_stage(load):
 
 
 def test_a_type_of_ours_is_not_replaced(load):
-    (run, _) = load("  - {type: run, script: x}\n", stages__run=BASE).recipe.stages
-    assert run == Run(script="x")
+    loaded = load("  - {type: run, script: x}\n", stages__run=BASE)
+    assert loaded.recipe.stages[0] == Run(script="x")
+    (note,) = loaded.notes
+    assert (note.path.rpartition("/")[2], note.code) == ("run.yml", "own-stage")
+    assert "'run' is a stage of particle-os" in note.message
+
+
+def test_the_descriptions_of_a_type_of_ones_own_are_texts(load):
+    wrong = "description: [3]\nvariables: {v: {default: a, description: [b]}}\nstages: []\n"
+    found = problems(load, "  - {type: web}\n", stages__web=wrong)
+    assert sorted(f[1:3] for f in found) == [(1, "bad-type"), (2, "bad-type")]
 
 
 def test_a_misspelt_type_of_ones_own_is_hinted_at(load):

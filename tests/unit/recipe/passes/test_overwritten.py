@@ -59,6 +59,21 @@ def test_a_file_that_a_later_stage_replaces_is_refused(tmp_path, path, stages, i
     assert instead in hint
 
 
+@pytest.mark.parametrize("path", ["/etc/fstab", "/etc/machine-id"])
+def test_a_directory_in_the_place_of_such_a_file_is_refused(tmp_path, path):
+    text = f"""\
+name: test
+base-image: tar:base.tar
+stages:
+  - {{type: files, directories: [{{path: {path}}}]}}
+  - {{type: qemu}}
+"""
+    (tmp_path / "recipe.yml").write_text(text)
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(tmp_path / "recipe.yml")
+    assert "overwritten" in [problem.code for problem in raised.value.problems]
+
+
 def test_the_files_of_other_boot_loaders_are_free(tmp_path):
     path = "/boot/grub/grub.cfg"
     assert [p[1] for p in problems(tmp_path, path, loader="grub")] == ["overwritten"]
