@@ -56,6 +56,7 @@ WITH_ALIASES = (
     "lightdm", "sddm", "gdm3", "chrony", "ntpsec", "openntpd", "systemd", "systemd-timesyncd",
     "systemd-resolved", "redis-server", "bind9", "nfs-kernel-server", "dbus-broker",
 )  # fmt: skip
+HEAD = '"""{}\n\n`make debian-facts` writes this file.\n"""\n\n'
 UNITS = Path(__file__).parents[1] / "host/particle_os/recipe/units.txt"
 UNIT = re.compile(
     r"(?:usr/)?lib/systemd/system/([^/]+\.(?:service|socket|timer|path|target|mount|automount|slice))"
@@ -84,14 +85,23 @@ def bringers(paragraphs: Iterable[Mapping[str, str]], goals: Iterable[str]) -> s
 
 def facts(indexes: Mapping[str, list[dict[str, str]]]) -> dict[str, dict[str, set[str]]]:
     """The content of particle_agent/contract/debian.py for the indexes of all suites together."""
-    brings: dict[str, set[str]] = {goal: set() for goal in FEW}
+    of_suite = {
+        suite: {goal: bringers(index, [goal]) - {goal} for goal in FEW}
+        for suite, index in indexes.items()
+    }
+    brings = {goal: set().union(*(each[goal] for each in of_suite.values())) for goal in FEW}
+    exceptions: dict[str, set[str]] = {}
     without = {what: set(COMMON) for what in MANY}
     for suite, index in indexes.items():
+        if suite not in RELEASED:
+            continue
+        there = {fields["Package"] for fields in index}
         for goal in FEW:
-            brings[goal] |= bringers(index, [goal]) - {goal}
-        for what, goals in MANY.items() if suite in RELEASED else ():
+            if others := (brings[goal] & there) - of_suite[suite][goal]:
+                exceptions[f"{suite}: package {goal}"] = others
+        for what, goals in MANY.items():
             without[what] -= {pattern for name in bringers(index, goals) for pattern in _of(name)}
-    return {"BRINGS": brings, "WITHOUT": without}
+    return {"BRINGS": brings, "EXCEPTIONS": exceptions, "WITHOUT": without}
 
 
 def _of(name: str) -> list[str]:
@@ -163,25 +173,35 @@ def _written(values: Mapping[str, Iterable[str]], name: str) -> str:
     return "".join([*lines, "}\n"])
 
 
+def _date() -> str:
+    return f'DATE = "{datetime.now(UTC):%Y-%m-%d}"\n'
+
+
 def write(directory: Path) -> None:
     suites = [Suite(name, directory / name) for name in SUITES]
     write_units(suites)
-    date = f'DATE = "{datetime.now(UTC):%Y-%m-%d}"\n'
     known = {kind: set(values) for kind, values in known_scripts.SCRIPTS.items()}
     for suite in suites:
         for kind, values in scripts(suite).items():
             known[kind] |= values
     doc = "The SHA-256 of each script of Debian 12 and later that the stand-ins know."
-    head = '"""{}\n\n`make debian-facts` writes this file.\n"""\n\n'
     (AGENT / "shortcuts/known_scripts.py").write_text(
-        head.format(doc) + date + _written(known, "SCRIPTS")
+        HEAD.format(doc) + _date() + _written(known, "SCRIPTS")
     )
-    found = facts({suite.name: list(suite.paragraphs()) for suite in suites})
+    write_dependencies({suite.name: list(suite.paragraphs()) for suite in suites})
+
+
+def write_dependencies(indexes: Mapping[str, list[dict[str, str]]]) -> None:
+    """Writes the file of the packages that bring others."""
+    found = facts(indexes)
     doc = "The packages of Debian 12 and later that bring others through their dependencies."
     (AGENT / "contract/debian.py").write_text(
-        head.format(doc) + date
+        HEAD.format(doc) + _date()
         + f"RELEASED = {RELEASED!r}\n".replace("'", '"')
-        + "# The packages that bring each package.\n" + _written(found["BRINGS"], "BRINGS")
+        + "# The packages that bring each package in any suite.\n"
+        + _written(found["BRINGS"], "BRINGS")
+        + "# By released suite and need, the packages of BRINGS that do not bring it there.\n"
+        + _written(found["EXCEPTIONS"], "EXCEPTIONS")
         + "# The packages that recipes name most, as patterns, and those without each need.\n"
         + _written({"common": COMMON, **found["WITHOUT"]}, "WITHOUT")
     )  # fmt: skip

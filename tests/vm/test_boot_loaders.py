@@ -24,6 +24,7 @@ from .conftest import Account, Outcome, example, leftovers
 
 Built = tuple[Outcome, Path]
 MIB = 1 << 20
+SUITE = "trixie"
 OPTIONS = ("boot-loader", "unified-kernel-image", "partition-table", "file-system", "grow")
 PHASES = ["firmware", "boot loader", "kernel", "initramfs", "init", "answer", "checks"]
 # This apt stage follows the apt stage of the demo recipe, which has the kernel.
@@ -135,13 +136,14 @@ def test_the_packages_that_validation_asks_for_suffice_and_none_is_left_out(
     account: Account, stage: Qemu
 ) -> None:
     """Builds each combination with its needs alone; without one, no build starts."""
-    needs = {need.hint.split("'")[1]: need for need in stage.needs()}
+    needs = {need.hint.split("'")[1]: need.within(SUITE) for need in stage.needs()}
     packages = list(needs)
     disk = {"type": "qemu", **{o: v for o, v in encode(stage).items() if o in OPTIONS}}
     path = account.directory / "needs.yml"
     for installed in (*([p for p in packages if p != gone] for gone in packages), packages):
         apt = {"type": "apt", "packages": installed}
-        recipe = account.write(path, json.dumps({"name": "needs", "stages": [apt, disk]}))
+        text = {"name": "needs", "base-image": f"mmdebstrap:{SUITE}", "stages": [apt, disk]}
+        recipe = account.write(path, json.dumps(text))
         output = account.make_directory("needs")
         outcome = account.run("build", recipe, "--output", output, "--no-boot-test")
         whole = all(any(map(need.is_brought_by, installed)) for need in needs.values())

@@ -10,8 +10,9 @@ although a stage might have brought it is an error of the stage that has the nee
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Self
 
 from particle_agent.contract import debian
 
@@ -60,6 +61,11 @@ class Need:
         """Whether the package is known to bring it."""
         return any(fnmatchcase(package, pattern) for pattern in self.packages)
 
+    def within(self, suite: str) -> Self:
+        """The need without the packages that do not bring it in a released suite of Debian."""
+        others = debian.EXCEPTIONS.get(f"{suite}: {self.what}", ())
+        return replace(self, packages=tuple(one for one in self.packages if one not in others))
+
 
 def package(
     name: str,
@@ -70,7 +76,8 @@ def package(
 ) -> Need:
     """The need for a package, which the system has when it has `file`.
 
-    `why` is the subject of the message. The packages in `debian.BRINGS` bring it with them.
+    `why` is the subject of the message. The packages in `debian.BRINGS` bring it with them in at
+    least one suite.
     """
     return Need(
         what=f"package {name}",

@@ -35,10 +35,9 @@ USERS = frozenset(
 )
 BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name in USERS})
 # `systemd` of bookworm contains what later suites put into separate packages.
-_BOOKWORM = frozenset({"package systemd-repart"})
-WITHIN = {"bookworm": _BOOKWORM, "oldstable": _BOOKWORM}
-# particle_agent/contract/debian.py lists the final dependencies of these suites.
-RELEASED = (*debian.RELEASED, "stable", "oldstable")
+WITHIN = {"bookworm": frozenset({"package systemd-repart"})}
+# The released suites by their other names. `debian.RELEASED` has their own names.
+ALIASES = {"oldstable": "bookworm", "stable": "trixie"}
 # Suites of other archives whose names resemble suites of Debian.
 ELSEWHERE = ("noble", "questing", "squid")
 # Debian's additional suites: SUITE-POCKET.
@@ -72,6 +71,7 @@ def check(
             mark = source.mark(("base-image",) if here else ())
             source.note(mark, "unknown-suite", message if here else f"--base: {message}")
         return
+    suite = ALIASES.get(suite, suite)
     there = BASE | WITHIN.get(suite, frozenset())
     applying = [(i, stage) for i, stage in enumerate(stages) if stage.applies(architecture)]
     for position, (index, stage) in enumerate(applying):
@@ -79,7 +79,7 @@ def check(
         later = [i for i, other in applying[position + 1 :]]
         reported: set[str] = set()
         signed = stage.signed_needs() if secure_boot and isinstance(stage, Qemu) else ()
-        for need in (*stage.needs(), *signed):
+        for need in (each.within(suite) for each in (*stage.needs(), *signed)):
             if need.what in there or need.what in reported or _is_brought(need, before):
                 continue
             reported.add(need.what)
@@ -109,12 +109,13 @@ def _is_certain(stages: list[StageOptions], suite: str) -> bool:
         for stage in stages
     )
     known = all(stage.only_common for stage in installing)
-    return known and not elsewhere and suite in RELEASED
+    return known and not elsewhere and suite in debian.RELEASED
 
 
 def is_released(base: str) -> bool:
     """Whether a base is a released suite of Debian, whose packages do not change."""
-    return base.startswith(PREFIX) and base.removeprefix(PREFIX) in RELEASED
+    suite = base.removeprefix(PREFIX)
+    return suite != base and ALIASES.get(suite, suite) in debian.RELEASED
 
 
 def check_suites(source: Source, stages: tuple[StageOptions, ...]) -> None:

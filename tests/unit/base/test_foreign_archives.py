@@ -9,8 +9,8 @@ import pytest
 from particle_os.base import container, lookup
 from particle_os.base import docker_archive as docker_archives
 from particle_os.errors import UsageError
-from particle_os.system.deadline import Deadline
 
+from ...waiting import plenty
 from .containers import LOWER, describe, tar
 from .test_container_archives import docker_archive
 
@@ -37,7 +37,7 @@ def test_a_compressed_archive_that_skopeo_cannot_read_is_told(tmp_path, program,
     packed = subprocess.run([*program, "-c"], input=plain, capture_output=True, check=True)
     saved.write_bytes(packed.stdout)
     with pytest.raises(UsageError, match="is compressed") as raised:
-        docker_archives.explain(saved, ":a:1", Deadline.after(60, "reading"))
+        docker_archives.explain(saved, ":a:1", plenty())
     assert "docker-archive:my saved-plain.tar:a:1" in raised.value.hint
     command = raised.value.hint.split("`")[1]
     assert command.startswith(f"{unpacker} < ")

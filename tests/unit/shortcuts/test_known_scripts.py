@@ -26,6 +26,15 @@ def test_a_package_brings_everything_that_it_depends_on():
     assert debian_facts.bringers(INDEX, ["alone"]) == {"alone"}
 
 
+def test_a_package_that_brings_another_only_in_another_suite_is_an_exception():
+    alone = {**INDEX[-1], "Depends": "locales"}
+    indexes = {"bookworm": INDEX[:2], "trixie": INDEX, "forky": [*INDEX[1:-1], alone]}
+    found = debian_facts.facts(indexes)
+    assert found["BRINGS"]["locales"] == {"server", "whole", "alone"}
+    # `whole` and `alone` do not exist in bookworm. The dependencies in forky still change.
+    assert found["EXCEPTIONS"] == {"trixie: package locales": {"alone"}}
+
+
 @pytest.fixture(scope="module", params=SUITES)
 def suite(request, tmp_path_factory):
     """A current suite, fetched from a mirror."""
@@ -48,6 +57,8 @@ def test_the_packages_of_today_bring_what_is_written_down(suite):
     found = debian_facts.facts({suite.name: list(suite.paragraphs())})
     for goal, packages in found["BRINGS"].items():
         assert packages <= set(debian.BRINGS[goal]), f"{suite.name}: more packages bring {goal}"
+        exceptions = debian.EXCEPTIONS.get(f"{suite.name}: package {goal}", ())
+        assert packages.isdisjoint(exceptions), f"{suite.name}: an exception brings {goal}"
     for what, packages in found["WITHOUT"].items():
         assert packages >= set(debian.WITHOUT[what]), (
             f"{suite.name}: some packages bring {what} now"
