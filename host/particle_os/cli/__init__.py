@@ -56,7 +56,7 @@ class _Commands(CommandGroup):
         return ()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands)
 @click.version_option(__version__, "-V", "--version", message="%(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:

@@ -32,8 +32,15 @@ MESSAGES = (
 )  # fmt: skip
 
 
+HELP = ["-h", "--help"]
+
+
 class Command(click.Command):
     """A command whose help shows its options in groups."""
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """The names of the option, also for a command that was first run without its group."""
+        return HELP
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, options in grouped(self.get_params(ctx)).items():
@@ -105,6 +112,10 @@ class CommandGroup(click.Group):
     """A group that knows near names, and that gives each option its environment variable."""
 
     command_class = Command
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """The names of the option, as `Command` has them."""
+        return HELP
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         found = self.load(cmd_name)
