@@ -75,7 +75,8 @@ def _after_an_error(failure: ParticleError, recipe: str) -> list[NextStep]:
 def _after_a_boot(result: Result, verdicts: Sequence[Verdict]) -> list[NextStep]:
     found = []
     for verdict in verdicts:
-        if not verdict.accepted:
+        # The disk of such a step is not kept.
+        if not verdict.accepted and verdict.step not in ("parent", "upgrade", "rollback"):
             script = f"{result.recipe}.evidence/{verdict.machine}/{COMMAND}"
             text = "Boot the image by hand as the test did, in the directory of this page."
             found.append(NextStep(text, shlex.join(["sh", script])))

@@ -203,8 +203,9 @@ def _figures(
 
 
 def _machine(verdict: Verdict) -> str:
-    """The machine of a verdict, for people."""
-    return " ".join(filter(None, (FIRMWARE[verdict.firmware], verdict.devices)))
+    """The machine of a verdict, and its step in the test of an update, for people."""
+    step = f"({verdict.step})" if verdict.step else ""
+    return " ".join(filter(None, (FIRMWARE[verdict.firmware], verdict.devices, step)))
 
 
 def _steps(

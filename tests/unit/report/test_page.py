@@ -228,3 +228,11 @@ def test_only_images_count_as_images():
     assert "smallest image" not in dict(page._figures((), alone, ()))
     text = Page(page.document("x", (), result=made)).text
     assert text.count("MiB disk") == 1
+
+
+def test_each_boot_of_the_test_of_an_update_has_its_name():
+    steps = [verdict("x").model_copy(update={"step": step}) for step in (None, "upgrade")]
+    figures = dict(page._figures(steps, None, ()))
+    assert {"boot, BIOS", "boot, BIOS (upgrade)"} <= figures.keys()
+    assert [each.machine for each in steps] == ["bios", "bios-upgrade"]
+    assert "BIOS (upgrade)" in Page(page.document("x", steps)).text

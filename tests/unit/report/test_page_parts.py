@@ -9,7 +9,7 @@ from particle_agent.contract.inspection import Package
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN
 from particle_os.errors import InfrastructureError, StageFailed
-from particle_os.report import charts, page
+from particle_os.report import charts, guidance, page
 from particle_os.report.results import StageResult
 
 from .pages import HOSTILE, Page, result, verdict
@@ -221,3 +221,10 @@ def test_figures_replace_the_text_that_they_come_from():
     assert "<dt>userspace</dt><dd>2.0 s</dd>" in text
     raw = verdict("x").model_copy(update={"facts": {"boot-times": "Startup goes on"}})
     assert "Startup goes on" in page.document("x", [raw])
+
+
+@pytest.mark.parametrize(("step", "told"), [(None, True), ("fallback", True), ("upgrade", False)])
+def test_only_a_boot_whose_disk_is_kept_can_be_repeated_by_hand(step, told):
+    found = verdict("x").model_copy(update={"step": step})
+    steps = guidance._after_a_boot(result("x"), [found])
+    assert bool(steps) is told
