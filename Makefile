@@ -18,7 +18,7 @@ SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check vm-test weekly matrix mutations faults mutants recipes bench fuzz \
+.PHONY: help setup venv demo test check vm-test weekly matrix mutations broken-updates faults mutants recipes bench fuzz \
 	generate debian-facts
 
 help: ## Print the targets
@@ -70,6 +70,10 @@ recipes: setup ## Build and boot every recipe of recipes/
 
 mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1 ONLY=)
 	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS) --only "$(ONLY)"
+
+broken-updates: setup ## Break updates of OSTree and check each verdict (RUNS=10 ONLY= POWER=0)
+	@sh host/setup.sh test-packages
+	@$(BIN)/python -m tests.updates --runs $(RUNS) --only "$(ONLY)" --power $(or $(POWER),0)
 
 faults: setup ## Disturb real builds at random moments and check what is left (SEED=1 N=20 JOBS=1)
 	@sh host/setup.sh test-packages

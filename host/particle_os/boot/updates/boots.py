@@ -102,7 +102,7 @@ class UpdateBoots:
         """
         evidence = self.evidence(step)
         evidence.clear()
-        request = self._request(evidence, step, failure, work, restarts)
+        request = self.request_of(evidence, step, failure, work, restarts)
         if not checked:
             request = replace(request, checks=(), goss=None, testinfra=None)
         with self.shown(step):
@@ -112,7 +112,7 @@ class UpdateBoots:
             found = replace(found, status=failure, message=message)
         return request.verdict(found)
 
-    def _request(
+    def request_of(
         self,
         evidence: Evidence,
         step: UpdateStep,
@@ -120,6 +120,7 @@ class UpdateBoots:
         work: Work,
         restarts: int,
     ) -> BootRequest:
+        """The request for one step; the arguments are those of `boot`."""
         request = self.request
         factor = request.acceleration.factor
 

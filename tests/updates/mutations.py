@@ -1,0 +1,172 @@
+"""Ways to break an update, each with the verdict that it must get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.updates.good import REF, Update, make_key
+from tests.vm.breaking import debugfs, put, read, removed
+
+UNITS = "usr/lib/systemd/system"
+WANTS = f"{UNITS}/multi-user.target.wants"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A change of an update, and the step and the verdict at which its test must end."""
+
+    step: str
+    status: str
+    change: Callable[[Update], object]
+    # The message must contain this text.
+    says: str = ""
+    test: Literal["upgrade", "fallback"] = "upgrade"
+    # Seconds for each boot, when the verdict is that of a wait.
+    timeout: int | None = None
+
+
+def unsigned(update: Update) -> None:
+    update.object(update.commit, "commitmeta").unlink()
+
+
+def signed_by_another(update: Update) -> None:
+    unsigned(update)
+    update.sign(make_key(update.repository.with_name("other")))
+
+
+def new_object(update: Update) -> Path:
+    """A large file that only the new version has."""
+    update.add({"usr/share/new-in-this-version": "x y z " * 9999})
+    listed = update.ostree("ls", "--checksum", REF, "/usr/share/new-in-this-version")
+    return update.object(next(word for word in listed.split() if len(word) == 64), "filez")
+
+
+def corrupt(update: Update) -> None:
+    place = new_object(update)
+    data = bytearray(place.read_bytes())
+    data[-8] ^= 0xFF
+    place.write_bytes(data)
+
+
+def truncated(update: Update) -> None:
+    place = new_object(update)
+    place.write_bytes(place.read_bytes()[:40])
+
+
+def missing(update: Update) -> None:
+    new_object(update).unlink()
+
+
+def no_space(update: Update) -> None:
+    """Leaves the parent's disk without a free block but few."""
+    free = int(debugfs(update.parent, "stats", write=False).split("Free blocks:")[1].split()[0])
+    name = "/ostree/deploy/debian/var/full"
+    put(name, b"")(update.parent)
+    debugfs(update.parent, f"fallocate {name} 0 {free - 2000}")
+
+
+def without_kernel(update: Update) -> None:
+    kernel = update.ostree("ls", "--nul-filenames-only", REF, "/usr/lib/modules").split("\0")[1]
+    update.add({}, {f"{kernel}/vmlinuz": "/nonexistent"})
+
+
+def no_kernel_at_all(update: Update) -> None:
+    """The file is there, and is no kernel."""
+    kernel = update.ostree("ls", "--nul-filenames-only", REF, "/usr/lib/modules").split("\0")[1]
+    update.add({f"{kernel}/vmlinuz": "no kernel\n" * 999})
+
+
+def unit(name: str, text: str) -> Callable[[Update], None]:
+    """A unit of the new version that multi-user.target starts."""
+
+    def change(update: Update) -> None:
+        update.add({f"{UNITS}/{name}": text}, {f"{WANTS}/{name}": f"../{name}"})
+
+    return change
+
+
+def script(text: str) -> Callable[[Update], None]:
+    """A program of the new version that runs in its boot."""
+    return unit("bad.service", f"[Service]\nType=oneshot\nExecStart=/bin/sh -c '{text}'\n")
+
+
+def older(update: Update) -> None:
+    """The repository has nothing newer than the machine."""
+    parent = update.ostree("rev-parse", f"{REF}^")
+    (update.repository / "refs/heads" / REF).write_text(f"{parent}\n")
+    update.ostree("summary", "--update")
+
+
+def another_branch(update: Update) -> None:
+    place = update.repository / "refs/heads" / REF
+    place.rename(place.with_name("other"))
+    update.ostree("summary", "--update")
+
+
+def menu(old: bytes, new: bytes) -> Callable[[Update], None]:
+    """Changes the menu of the disk."""
+
+    def change(update: Update) -> None:
+        text = read(update.parent, "/boot/grub/grub.cfg")
+        assert old in text
+        put("/boot/grub/grub.cfg", text.replace(old, new))(update.parent)
+
+    return change
+
+
+def no_block(update: Update) -> None:
+    removed("/boot/grub/grubenv")(update.parent)
+
+
+GOOD = Mutation("rollback", "passed", lambda update: None)
+MUTATIONS = {
+    "good": GOOD,
+    "unsigned-commit": Mutation("parent", "upgrade-failed", unsigned, "taking the update"),
+    "wrong-key": Mutation("parent", "upgrade-failed", signed_by_another, "taking the update"),
+    "corrupt-object": Mutation("parent", "upgrade-failed", corrupt, "taking the update"),
+    "truncated-object": Mutation("parent", "upgrade-failed", truncated, "taking the update"),
+    "missing-object": Mutation("parent", "upgrade-failed", missing, "taking the update"),
+    "no-space": Mutation("parent", "upgrade-failed", no_space, "taking the update"),
+    "nothing-newer": Mutation("parent", "upgrade-failed", older, "no newer commit"),
+    "another-branch": Mutation("parent", "upgrade-failed", another_branch, "taking the update"),
+    "kernel-link-to-nothing": Mutation("parent", "upgrade-failed", without_kernel, "taking"),
+    "no-kernel": Mutation("upgrade", "upgrade-failed", no_kernel_at_all, "the new version: "),
+    "unit-hangs": Mutation(
+        "upgrade", "upgrade-failed", script("sleep infinity"), "timed-out", timeout=150
+    ),
+    "unit-fails": Mutation("upgrade", "upgrade-failed", script("false"), "units-failed"),
+    "etc-lost": Mutation(
+        "upgrade", "upgrade-failed", script("rm /etc/particle-os-update-test"), "is lost"
+    ),
+    "undeployed": Mutation(
+        "upgrade", "upgrade-failed", script("ostree admin undeploy 1"), "the order to return"
+    ),
+    "old-kernel-gone": Mutation(
+        "rollback",
+        "rollback-failed",
+        script("mount -o remount,rw /boot; cd /boot/ostree; rm $(ls -tr | head -1)/vmlinuz*"),
+        "the return to the parent: ",
+    ),
+    "var-lost-later": Mutation(
+        "rollback",
+        "rollback-failed",
+        unit(
+            "bad.service",
+            "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n"
+            "ExecStop=rm /var/lib/particle-os-update-test\n",
+        ),
+        "is lost",
+    ),
+    "menu-without-a-second-entry": Mutation(
+        "fallback", "fallback-failed", menu(b"set default=1", b"set default=7"),
+        test="fallback", timeout=150,
+    ),
+    "menu-that-does-not-count": Mutation(
+        "fallback", "fallback-failed", menu(b"save_env boot_counter", b"true"),
+        test="fallback", timeout=150,
+    ),
+    "no-environment-block": Mutation("bad-update", "fallback-failed", no_block, test="fallback"),
+}  # fmt: skip
