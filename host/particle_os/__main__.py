@@ -26,16 +26,16 @@ def main() -> None:
 
 
 def _status(code: str | int | None) -> str | int | None:
-    """The exit status, which says when a success could not be printed. A failure stays as it is."""
+    """The exit status, which says when a success could not be printed. A failure keeps its own."""
     try:
         lost = standard_streams.lost()
     except BrokenPipeError:
         standard_streams.discard_output()
         return code or EXIT_SIGNAL + signal.SIGPIPE
-    if lost is None or code:
+    if lost is None:
         return code
     sys.stderr.write(f"error: standard output cannot be written: {lost.strerror}\n")
-    return EXIT_INFRASTRUCTURE
+    return code or EXIT_INFRASTRUCTURE
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ _WORD = re.compile(r"\S+")
 # NAME:PASSWORD@HOST. The possessive repetition keeps the time linear.
 _SCHEME = re.compile(r"(?<![\w+.-])[\w+.-]*+:(?://)?")
 _DIGEST = "sha256:"
+# References to files, in which an image follows an '@'.
+_OF_FILES = ("docker-archive:", "oci:", "oci-archive:", "tar:")
 
 
 # The runners of GitHub and Azure take this as a command wherever it stands in a line.
@@ -42,6 +44,8 @@ def without_credentials(text: str) -> str:
 
 def _without_userinfo(match: re.Match[str]) -> str:
     word = match[0]
+    if word.startswith(_OF_FILES) and "://" not in word:
+        return word
     at = word.rfind("@")
     # The '@' before a container image's digest is no userinfo.
     while at >= 0 and word.startswith(_DIGEST, at + 1):

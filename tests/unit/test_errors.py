@@ -3,7 +3,13 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from particle_os.errors import InvalidDocument, Problem, printable, whole_line
+from particle_os.errors import (
+    InvalidDocument,
+    Problem,
+    printable,
+    whole_line,
+    without_credentials,
+)
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 
@@ -68,3 +74,17 @@ def test_problems_come_in_the_order_of_the_file():
 )
 def test_no_line_begins_like_a_command(line, shown):
     assert whole_line(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("docker-archive:two@1", "docker-archive:two@1"),
+        ("oci-archive:/srv/a:b@1", "oci-archive:/srv/a:b@1"),
+        ("http://ann:pw@example.org/x", "http://***@example.org/x"),
+        ("tar:http://ann:pw@example.org/x", "tar:***@example.org/x"),
+        ("ann:pw@example.org", "ann:***@example.org"),
+    ],
+)
+def test_a_file_is_no_address_with_a_password(text, shown):
+    assert without_credentials(text) == shown

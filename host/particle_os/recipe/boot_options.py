@@ -44,7 +44,7 @@ class Devices(Options):
         try:
             return replace(self, **{name: value for name, value in given.items() if value})
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(str(error), hint="Give each value of an option once.") from error
 
     @property
     def unusual(self) -> list[str]:

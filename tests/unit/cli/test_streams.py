@@ -48,6 +48,14 @@ def test_a_result_that_cannot_be_written_is_no_success(tmp_path):
     assert status(["inspect", "missing.raw"], ">/dev/full", tmp_path) == 2
 
 
+def test_a_failure_whose_result_is_lost_says_both(tmp_path):
+    (tmp_path / "x.yml").write_text("name: x\nwrong: 1\n")
+    script = f'"{PROGRAM}" validate --json x.yml >/dev/full'
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "standard output cannot be written: No space left on device" in done.stderr
+
+
 def test_a_reader_that_goes_away_ends_the_program_quietly(tmp_path):
     script = f'{{ "{PROGRAM}" schema; echo $? >&2; }} | true'
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)

@@ -46,7 +46,9 @@ def read_user_data(path: Path) -> bytes:
     try:
         return read_regular(path, seed.LIMIT)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", hint="Name a file of user data."
+        ) from error
 
 
 def seed_disk(user_data: bytes, path: Path) -> Disk:
