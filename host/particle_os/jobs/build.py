@@ -176,12 +176,12 @@ class _Build(Execution):
             return
         image = self.delivery.images[0]
         loaded, wanted = self.plan.loaded, self.plan.loaded.recipe.boot_test
-        acceleration = self.prepared.vms.acceleration
+        acceleration, made = self.prepared.vms.acceleration, self.seen.commit
         test = BootTestJob(
             self.delivery.staging / image.path,
             image.driver,
             variants(loaded.firmwares, wanted.devices, loaded.address, wanted.user_data),
-            wanted.checks,
+            wanted.checks_of_build(made.checksum if made else None),
             goss=loaded.goss,
             upgrade=self.update_disks,
             fallback=wanted.fallback,

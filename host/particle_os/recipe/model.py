@@ -27,7 +27,7 @@ from particle_os.recipe.boot_options import (
     Upgrade,
     static_address,
 )
-from particle_os.recipe.checks.kinds import Check
+from particle_os.recipe.checks.kinds import Check, of_build
 from particle_os.recipe.files.attachments import Attachment
 from particle_os.recipe.values import ProxyChoice
 
@@ -77,6 +77,10 @@ class BootTest(Options):
     def __post_init__(self) -> None:
         if self.firmware is not None and len(set(self.firmware)) < len(self.firmware):
             raise ValueError("firmware: each is named once")
+
+    def checks_of_build(self, commit: str | None) -> tuple[Check, ...]:
+        """The checks within a build that has made `commit`, or no commit."""
+        return of_build(self.checks, commit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import pydantic
@@ -75,3 +75,11 @@ def keys(given: Mapping[str, object]) -> list[str]:
     """Allowed keys for the check kind that `given` identifies, or for all kinds if none."""
     meant = [kind for kind in KINDS if kind.kind in given][:1] or KINDS
     return sorted({kebab_case(field.name) for kind in meant for field in dataclasses.fields(kind)})
+
+
+def of_build(checks: Sequence[Check], commit: str | None) -> tuple[Check, ...]:
+    """The checks within a build that has made `commit`: those of OSTree expect this one."""
+    return tuple(
+        check.of_build(commit) if commit and isinstance(check, OstreeCheck) else check
+        for check in checks
+    )

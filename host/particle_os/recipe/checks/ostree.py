@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from particle_agent.contract.options import Options, Text
@@ -47,7 +47,7 @@ class ExpectedVersion(Options):
     commit: CommitChecksum | None = None
     """The checksum of its commit."""
     booted: bool = True
-    """Whether the machine must run the commit that the build has made."""
+    """Whether a machine that a build boots must run the commit of this build."""
     signed: bool = False
     """Whether the commit must have a good signature of the remote's key."""
 
@@ -63,6 +63,12 @@ class OstreeCheck(BaseCheck):
     kind = "ostree"
     ostree: ExpectedVersion
     """The expected version."""
+
+    def of_build(self, commit: str) -> OstreeCheck:
+        """The check within a build, which has made `commit`."""
+        if not self.ostree.booted or self.ostree.commit is not None:
+            return self
+        return replace(self, ostree=replace(self.ostree, commit=commit))
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from particle_os.recipe.checks.system import (
     TimezoneCheck,
     UnitCheck,
 )
+from particle_os.recipe.model import BootTest
 
 LISTEN = "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1\n"
 CONNECTED = LISTEN.replace("00000000:0000 0A", "0202000A:D3B2 01")
@@ -180,6 +181,19 @@ def test_the_version_of_an_ostree_system_is_judged(expected, status, state, deta
     found = check.judge([Reply(0, status), Reply(0, state)])
     assert found.detail.startswith(detail)
     assert found.holds is (detail == f"2, commit {'a' * 64}")
+
+
+@pytest.mark.parametrize(
+    ("given", "commit"),
+    [({}, "b"), ({"booted": False}, None), ({"commit": "c" * 64}, "c"), ({"booted": True}, "b")],
+)
+def test_in_a_build_its_commit_must_run(given, commit):
+    check = OstreeCheck(ostree=ExpectedVersion(**given))
+    test = BootTest(checks=(check, UnitCheck(unit="ssh.service")))
+    (found, unit) = test.checks_of_build("b" * 64)
+    assert found.ostree.commit == (commit and commit * 64)
+    assert unit == UnitCheck(unit="ssh.service")
+    assert test.checks_of_build(None) == test.checks
 
 
 def test_a_state_that_cannot_be_examined_is_no_good_state():
