@@ -18,7 +18,7 @@ SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check vm-test weekly matrix mutations broken-updates faults mutants recipes bench fuzz \
+.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations broken-updates faults mutants recipes bench fuzz \
 	generate debian-facts
 
 help: ## Print the targets
@@ -46,12 +46,18 @@ test: setup ## Run all tests, with virtual machines
 # Keep bytecode caching on: otherwise each of hundreds of test processes recompiles every module.
 export PYTHONDONTWRITEBYTECODE =
 
+# Two cores have enough for the tests and, at the same time, for what uses one of them.
 check: venv ## Format, lint, spelling, generated files, types, unit tests: the inner loop (TESTS=...)
+	@$(MAKE) --no-print-directory -j 2 unit-test lint
+
+lint:
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/codespell
 	@$(BIN)/python tests/generate.py --check
 	@$(BIN)/mypy
+
+unit-test:
 	@sh host/setup.sh programs
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not weekly" $(TESTS)
 

@@ -106,6 +106,7 @@ def to_nothing():
     os.close(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirect", "status"),
     [(to_full_disk, 5), (to_no_reader, 128 + signal.SIGPIPE), (to_nothing, 0)],

@@ -38,8 +38,8 @@ class Update:
 
     @property
     def commit(self) -> str:
-        """The checksum of the new version."""
-        return self.ostree("rev-parse", REF)
+        """The checksum of the new version, which the only branch names."""
+        return self.ostree("rev-parse", self.ostree("refs"))
 
     def object(self, checksum: str, kind: str) -> Path:
         """The file of an object."""

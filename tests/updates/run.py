@@ -31,7 +31,9 @@ def verdict_of(
 ) -> Verdict:
     """The verdict on the last boot of the test. With emulation, as on machines without KVM."""
     progress = Progress([])
-    disks = UpdateDisks(update.parent, update.disk) if test == "upgrade" else None
+    disks = None
+    if test == "upgrade":
+        disks = UpdateDisks(update.parent, update.disk, update.commit)
     tests = UpdateTest(
         request_of(update, place, progress, timeout),
         place,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from particle_os.boot.machines.variants import variants
@@ -177,13 +178,14 @@ class _Build(Execution):
         image = self.delivery.images[0]
         loaded, wanted = self.plan.loaded, self.plan.loaded.recipe.boot_test
         acceleration, made = self.prepared.vms.acceleration, self.seen.commit
+        disks = self.update_disks
         test = BootTestJob(
             self.delivery.staging / image.path,
             image.driver,
             variants(loaded.firmwares, wanted.devices, loaded.address, wanted.user_data),
             wanted.checks_of_build(made.checksum if made else None),
             goss=loaded.goss,
-            upgrade=self.update_disks,
+            upgrade=replace(disks, commit=made.checksum) if disks and made else None,
             fallback=wanted.fallback,
         )
         series = BootSeries(

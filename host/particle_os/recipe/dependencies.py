@@ -7,6 +7,7 @@ bases in the VM, between unpacking and the first stage: particle_agent/agent/mis
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Iterator
 from dataclasses import replace
 
 from particle_agent.contract import debian
@@ -36,6 +37,8 @@ USERS = frozenset(
 BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name in USERS})
 # `systemd` of bookworm contains what later suites put into separate packages.
 WITHIN = {"bookworm": frozenset({"package systemd-repart"})}
+# The suites without the package systemd-boot-efi-amd64-signed.
+UNSIGNED_SYSTEMD_BOOT = ("bookworm",)
 # The released suites by their other names. `debian.RELEASED` has their own names.
 ALIASES = {"oldstable": "bookworm", "stable": "trixie"}
 # Suites of other archives whose names resemble suites of Debian.
@@ -78,7 +81,7 @@ def check(
         before = [other for _, other in applying[:position]]
         later = [i for i, other in applying[position + 1 :]]
         reported: set[str] = set()
-        signed = stage.signed_needs() if secure_boot and isinstance(stage, Qemu) else ()
+        signed = _signed_needs(source, index, stage, suite) if secure_boot else ()
         for need in (each.within(suite) for each in (*stage.needs(), *signed)):
             if need.what in there or need.what in reported or _is_brought(need, before):
                 continue
@@ -92,6 +95,18 @@ def check(
                 source.problem(mark, "missing-need", need.message, hint)
             else:
                 source.note(mark, "missing-need", f"{need.message}, it seems: {hint}")
+
+
+def _signed_needs(source: Source, index: int, stage: StageOptions, suite: str) -> Iterator[Need]:
+    """The needs of a disk that Secure Boot starts. Notes a boot loader that it never starts."""
+    if not isinstance(stage, Qemu):
+        return
+    if stage.boot_loader == "systemd-boot" and suite in UNSIGNED_SYSTEMD_BOOT:
+        mark = source.mark(("stages", index, "boot-loader"))
+        message = f"boot-loader: {suite} has no systemd-boot that is signed for Secure Boot"
+        source.problem(mark, "bad-value", message, "write 'grub', or use trixie or later")
+        return
+    yield from stage.signed_needs()
 
 
 def _is_certain(stages: list[StageOptions], suite: str) -> bool:

@@ -154,6 +154,7 @@ def test_what_is_too_large_for_keys_is_not_read(tmp_path):
     assert found == (8, "no-file", "key: is larger than 1048576 bytes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

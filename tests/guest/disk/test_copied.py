@@ -9,6 +9,7 @@ from particle_agent.errors import StageError
 MIB = 1 << 20
 
 
+@pytest.mark.slow
 def test_a_sparse_file_arrives_with_its_data_in_place(tmp_path):
     file, device = tmp_path / "file", tmp_path / "device"
     with file.open("wb") as sparse:

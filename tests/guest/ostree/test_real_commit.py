@@ -76,6 +76,7 @@ def show(machine, key):
     return ostree("show", f"--repo={repository}", f"--print-metadata-key={key}", REF).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -99,6 +100,7 @@ def test_two_builds_make_the_same_commit_and_the_same_repository(build, options)
     assert sums[0] == sums[1]
 
 
+@pytest.mark.slow
 def test_another_file_or_another_version_is_another_commit(build):
     found = {
         CommitRecord.read(build(**options)).checksum

@@ -162,6 +162,7 @@ def disks(tmp_path, monkeypatch):
 MIB = 1 << 20
 
 
+@pytest.mark.slow
 def test_a_disk_is_known_by_its_serial_number_and_its_size(disks):
     (disks("loop0", "", MIB).parent.parent / "sys/block/loop0/serial").unlink()
     disks("vda", "scratch", MIB)

@@ -29,6 +29,7 @@ def test_text_that_is_no_paragraph_is_an_error(text):
         list(paragraphs(text))
 
 
+@pytest.mark.slow
 def test_a_field_of_very_many_lines_is_read_in_bounds():
     setup = "from particle_os.apt.deb822 import paragraphs"
     action = "print(len(list(paragraphs('A: b\\n' + ' a\\n' * 500_000))))"

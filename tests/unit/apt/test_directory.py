@@ -149,6 +149,7 @@ FIELDS = {
 PLAIN = st.text("ab01.", min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", FIELDS)
 @given(before=PLAIN, odd=st.just("") | st.sampled_from('\n\r\0"; \u2028') | st.text(), after=PLAIN)
 def test_no_text_of_the_guest_makes_another_line(tmp_path_factory, field, before, odd, after):

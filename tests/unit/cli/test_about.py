@@ -138,6 +138,7 @@ def test_the_schema_is_printed_as_it_lies_in_the_tree():
     assert run("schema").stdout == written.read_text()
 
 
+@pytest.mark.slow
 def test_without_a_home_doctor_says_what_to_do(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     result = run("doctor")

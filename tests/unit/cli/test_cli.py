@@ -20,6 +20,7 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_installed_program_runs():
     program = Path(sys.executable).with_name("particle-os")
     done = subprocess.run([program, "version"], capture_output=True, text=True, check=True)

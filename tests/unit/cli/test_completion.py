@@ -120,6 +120,7 @@ esac
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_name_of_a_file_is_one_word_and_no_command(shell, tmp_path, monkeypatch):
     if shutil.which(shell) is None:

@@ -75,6 +75,7 @@ def test_a_file_that_cannot_be_read_is_named(settings):
     assert f"{path} cannot be read" in result.stderr
 
 
+@pytest.mark.slow
 def test_doctor_says_which_file_was_read(settings, own_settings):
     assert f"values for options: none; {own_settings} would be read" in run("doctor").stdout
     settings("[doctor]\nquiet = false\n")

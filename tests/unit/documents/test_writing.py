@@ -47,6 +47,7 @@ def test_a_text_is_read_as_it_was(tmp_path, text):
     assert read(tmp_path, map(whole_line, lines)) == data
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(data=DATA)
 def test_all_data_is_read_as_it_was(tmp_path_factory, data):

@@ -121,6 +121,18 @@ def test_secure_boot_needs_signed_packages(tmp_path, loader, signed):
     load(tmp_path, plain + apt(*signed), disk=disk)
 
 
+def test_a_suite_without_a_signed_systemd_boot_is_told(tmp_path):
+    """No package of Debian 12 would help."""
+    stages = apt("linux-image-cloud-amd64", "systemd-sysv", "systemd-boot", "shim-signed")
+    disk = "    boot-loader: systemd-boot\nboot-test: {firmware: [uefi-secure]}\n"
+    top = "base-image: mmdebstrap:bookworm\n"
+    (found,) = problems(tmp_path, stages, top=top, disk=disk)
+    assert found.message.startswith("boot-loader: bookworm has no systemd-boot that is signed")
+    assert found.hint == "write 'grub', or use trixie or later"
+    load(tmp_path, stages, top=top, disk=disk.replace("[uefi-secure]", "[uefi]"))
+    load(tmp_path, stages, disk=disk)
+
+
 def test_a_package_with_any_name_may_bring_an_init(tmp_path):
     stages = "  - {{type: apt, packages: [linux-image-amd64, {}]}}\n".format
     notes = load(tmp_path, stages("some-package")).notes

@@ -182,6 +182,7 @@ def test_a_resized_terminal_keeps_each_finished_step_once_and_nothing_else(
     assert all(re.fullmatch(r"\d\.\d s", row) for row in others), terminal.text
 
 
+@pytest.mark.slow
 def test_the_emulated_terminal_detects_ghosts():
     """Without any regard to the size, rows of the live view stay on the screen."""
     blind = "import particle_os.report.live_view as v; v._cuts_rows = lambda environment: True\n"

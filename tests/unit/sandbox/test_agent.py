@@ -93,6 +93,7 @@ def test_the_same_sources_pack_to_the_same_bytes(monkeypatch):
     assert not [name for name in names if "pycache" in name or not name.endswith(".py")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "request_text",
     ["no json", json.dumps({"options": {"hostname": "x"}, "stages": [{"type": "no-stage"}]})],

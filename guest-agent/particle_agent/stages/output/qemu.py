@@ -102,8 +102,12 @@ class Qemu(StageOptions):
         own = {"/", *(volume.mount for volume in self._loader().volumes())}
         for index, mount in enumerate(self.mounts):
             yield from ((("mounts", index, *place), why) for place, why in mount.faults(own))
+            if self.swap != "none" and mount.what == SWAP_FILE:
+                yield ("mounts", index), f"the option 'swap' makes {SWAP_FILE}; leave the line out"
         where = ((("mounts", i), m.where) for i, m in enumerate(self.mounts) if m.where != "none")
         yield from repeated("the mount point", where)
+        spaces = ((("mounts", i), m.what) for i, m in enumerate(self.mounts) if m.where == "none")
+        yield from repeated("the swap space", ((place, what) for place, what in spaces if what))
         for index, name in enumerate(self.formats):
             if name in self.formats[:index]:
                 yield ("formats", index), f"'{name}' is named twice"

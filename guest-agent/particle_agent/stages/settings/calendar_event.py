@@ -21,6 +21,11 @@ _DAYS = re.compile(rf"{_DAY}(\.\.{_DAY}|-{_DAY})?(,({_DAY}(\.\.{_DAY}|-{_DAY})?)
 _FIELD = r"[0-9*][0-9*,./]*"
 _DATE = re.compile(rf"({_FIELD}[-/])?{_FIELD}[-~]{_FIELD}")
 _TIME = re.compile(rf"{_FIELD}:{_FIELD}(:{_FIELD})?")
+# A number of a field, without steps and fractions of seconds.
+_NUMBER = re.compile(r"(?<![0-9/])(?<![0-9]\.)[0-9]+")
+# The most of the hours, minutes and seconds of a time, and of the months and days of a date.
+_MOST_OF_TIME: tuple[int, ...] = (23, 59, 59)
+_MOST_OF_DATE: tuple[int, ...] = (12, 31)
 _SECONDS = re.compile(r"@[0-9]+")
 # The last word may be a time zone, which only the image knows.
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
@@ -29,7 +34,7 @@ _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
 def fault(text: str) -> str | None:
     """The reason that the text is certainly no calendar event; None if it may be one.
 
-    systemd itself decides about the values of the fields in the image.
+    systemd itself decides in the image about days that a month lacks, and about steps.
     """
     words = text.split()
     if not words:
@@ -45,7 +50,23 @@ def fault(text: str) -> str | None:
             del rest[0]
     if rest == words:
         return _unknown(words[0])
-    return _fault_of_zone(rest)
+    return _fault_of_fields(words[: len(words) - len(rest)]) or _fault_of_zone(rest)
+
+
+def _fault_of_fields(words: list[str]) -> str | None:
+    """The reason that a date or a time has a number which is too large; None for all others."""
+    for word in words:
+        if _TIME.fullmatch(word):
+            fields, most = word.split(":"), _MOST_OF_TIME
+        elif _DATE.fullmatch(word):
+            fields, most = re.split("[-~]", word)[-2:], _MOST_OF_DATE
+        else:
+            continue
+        for field, limit in zip(fields, most, strict=False):
+            for number in _NUMBER.findall(field):
+                if int(number[:9]) > limit:
+                    return f"on-calendar: '{word[:80]}' has a {number[:9]}, and {limit} is the most"
+    return None
 
 
 def _fault_of_zone(words: list[str]) -> str | None:

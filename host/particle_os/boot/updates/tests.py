@@ -14,11 +14,11 @@ COUNT = re.compile(r"[1-9]")
 
 
 class _Versions:
-    """The deployments that ran, as the systems named them."""
+    """The deployment that ran first, as the system named it, and the commit of the update."""
 
-    def __init__(self) -> None:
+    def __init__(self, update: str = "") -> None:
         self.first = ""
-        self.update = ""
+        self.update = update
 
     def note(self, worker: Worker) -> None:
         """Notes the deployment that runs as the first one."""
@@ -44,12 +44,13 @@ def _running(worker: Worker) -> str:
     return found
 
 
-def upgrade(boots: UpdateBoots) -> Iterator[Verdict]:
+def upgrade(boots: UpdateBoots, commit: str) -> Iterator[Verdict]:
     """Boots the parent's system, then the update that it takes, and then the parent's again.
 
-    Yields the verdict on each boot, and ends after one that does not pass.
+    `commit` is the checksum of the new version, which the machine must find and run. Yields the
+    verdict on each boot, and ends after one that does not pass.
     """
-    versions = _Versions()
+    versions = _Versions(commit)
 
     def take(worker: Worker) -> None:
         versions.note(worker)
@@ -57,7 +58,8 @@ def upgrade(boots: UpdateBoots) -> Iterator[Verdict]:
         new = worker.run("taking the update", scripts.TAKE).strip()
         if not DEPLOYMENT.fullmatch(f"{new}.0"):
             raise WorkFailed("taking the update: OSTree names no new commit")
-        versions.update = new
+        if new != versions.update:
+            raise WorkFailed(f"taking the update: the machine found {new}, not {versions.update}")
 
     def go_back(worker: Worker) -> None:
         versions.must_be_update(worker)

@@ -42,7 +42,7 @@ class UpdateTest:
     def _upgrade(self, disks: UpdateDisks) -> Iterator[Verdict]:
         update = Disk(disks.update, "raw", "update", read_only=True)
         request = replace(self.request, image=disks.parent, format="raw", more_disks=(update,))
-        yield from tests.upgrade(self._boots("upgrade", request, None))
+        yield from tests.upgrade(self._boots("upgrade", request, None), disks.commit)
 
     def _boots(self, name: str, request: BootRequest, image: Path | None) -> UpdateBoots:
         def evidence(step: UpdateStep) -> Evidence:

@@ -19,10 +19,14 @@ from particle_os.vm.argv import ImageFormat
 
 @dataclass(frozen=True)
 class UpdateDisks:
-    """The disks of a test of an upgrade, both raw: the parent's system, and the new repository."""
+    """The disks of a test of an upgrade, both raw: the parent's system, and the new repository.
+
+    `commit` is the checksum of the new version, as soon as it is known.
+    """
 
     parent: Path
     update: Path
+    commit: str = ""
 
     @classmethod
     def inside(cls, directory: Path) -> UpdateDisks:

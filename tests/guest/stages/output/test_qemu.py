@@ -173,6 +173,12 @@ def test_a_mount_that_cannot_be_meant_is_refused_before_the_build(mount, message
     twice = Mount(where="/srv", what="LABEL=x", type="ext4")
     with pytest.raises(Faults, match="the mount point '/srv' is there twice"):
         Qemu(mounts=(twice, twice))
+    swap = Mount(where="none", what="/swapfile", type="swap")
+    with pytest.raises(Faults, match="the swap space '/swapfile' is there twice"):
+        Qemu(mounts=(swap, swap))
+    with pytest.raises(Faults, match="the option 'swap' makes /swapfile; leave the line out"):
+        Qemu(mounts=(swap,), swap="64M")
+    assert Qemu(mounts=(swap,)).mounts == (swap,)
 
 
 def test_the_boot_loader_is_installed_in_a_directory_of_the_image(debian, tmp_path):

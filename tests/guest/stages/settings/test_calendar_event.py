@@ -32,6 +32,17 @@ def test_another_text_has_one(event):
     assert "systemd.time(7) has no" in fault(event)
 
 
+TOO_LARGE = [
+    "25:00", "12:60", "*-*-* 24:00:00", "23:59:60", "*-13-01", "*-02..13-05", "2026-1,14-3",
+    "*-*-32", "Mon 10,24:00", "0..24:00", "99999999999999999999:00",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("event", TOO_LARGE)
+def test_a_number_that_is_too_large_is_named(event):
+    assert "is the most" in fault(event)
+
+
 @pytest.mark.parametrize(
     ("event", "meant"),
     [("everyday", "daily"), ("Dayly", "daily"), ("houry", "hourly"), ("nightly 3", "daily")],
@@ -48,4 +59,4 @@ def test_systemd_agrees():
         return done.returncode == 0
 
     assert all(map(accepts, EVENTS))
-    assert not any(map(accepts, WRONG))
+    assert not any(map(accepts, [*WRONG, *TOO_LARGE]))

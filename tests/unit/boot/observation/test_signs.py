@@ -162,6 +162,7 @@ def test_nothing_on_the_console_is_an_answer():
     assert not re.search(pattern, b"PARTICLE-OS-PROBE answer")
 
 
+@pytest.mark.slow
 def test_a_line_that_repeats_its_beginning_is_searched_in_bounds():
     beginnings = [
         b"error: ",

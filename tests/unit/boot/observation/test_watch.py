@@ -293,6 +293,7 @@ def test_a_boot_loader_that_asks_for_a_passphrase_is_told(observe):
     assert "key" not in message
 
 
+@pytest.mark.slow
 def test_a_flood_of_words_stays_bounded(observe):
     flood = [(10 + i / 100, b"flood " * 600) for i in range(2000)]
     machine = Played([*SYSTEMD, *flood], answers=25)

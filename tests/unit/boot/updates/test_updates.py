@@ -94,13 +94,17 @@ def upgraded(**running):
     return Machine({"parent": OLD, "upgrade": NEW, "rollback": OLD} | running)
 
 
+def upgrade(boots):
+    return tests.upgrade(boots, NEW)
+
+
 def told(verdicts):
     return [(verdict.step, verdict.status, verdict.message) for verdict in verdicts]
 
 
 def test_an_upgrade_boots_the_parent_the_update_and_the_parent_again(verdicts_of):
     machine = upgraded()
-    assert told(verdicts_of(tests.upgrade, machine)) == [
+    assert told(verdicts_of(upgrade, machine)) == [
         (step, "passed", "it is up") for step in ("parent", "upgrade", "rollback")
     ]
     assert [each for each in machine.done if isinstance(each, str)] == [
@@ -130,6 +134,8 @@ FAILED_SCRIPT = Ran(1, b"", b"first\nerror: no signature\n")
          "taking the update: the script ended with status 7"),
         ("parent", "take", "no checksum\n", "upgrade-failed",
          "taking the update: OSTree names no new commit"),
+        ("parent", "take", f"{'c' * 64}\n", "upgrade-failed",
+         f"taking the update: the machine found {'c' * 64}, not {NEW}"),
         ("parent", "take", NotRun("the command took longer than 1 s"), "upgrade-failed",
          "taking the update: the command took longer than 1 s"),
         ("parent", "take", QemuEnded(0, []), "upgrade-failed",
@@ -153,7 +159,7 @@ def test_each_failure_of_an_upgrade_has_its_verdict(
 ):
     machine = upgraded()
     machine.answers[step, order] = answer
-    *before, last = told(verdicts_of(tests.upgrade, machine))
+    *before, last = told(verdicts_of(upgrade, machine))
     assert last == (step, status, message)
     assert all(found == "passed" for _, found, _ in before)
 
@@ -169,20 +175,20 @@ def test_each_failure_of_an_upgrade_has_its_verdict(
 def test_a_version_that_does_not_boot_is_told_with_its_reason(verdicts_of, step, status, message):
     machine = upgraded()
     machine.fails[step] = "kernel-panic", "so it is"
-    assert told(verdicts_of(tests.upgrade, machine))[-1] == (step, status, message)
+    assert told(verdicts_of(upgrade, machine))[-1] == (step, status, message)
 
 
 def test_a_qemu_that_fails_is_no_verdict_on_the_image(verdicts_of):
     machine = upgraded()
     machine.answers["parent", "take"] = QemuEnded(1, ["qemu: it broke"])
     with pytest.raises(QemuEnded):
-        verdicts_of(tests.upgrade, machine)
+        verdicts_of(upgrade, machine)
 
 
 def test_no_verdict_shows_a_secret_or_a_control_character(verdicts_of):
     machine = upgraded()
     machine.answers["parent", "take"] = Ran(1, b"", b"\x1b[2Jis secret-value \xff")
-    (verdict,) = verdicts_of(tests.upgrade, machine)
+    (verdict,) = verdicts_of(upgrade, machine)
     assert "secret-value" not in verdict.message
     assert verdict.message.isprintable()
 

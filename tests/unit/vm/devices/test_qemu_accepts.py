@@ -47,6 +47,7 @@ def spec_of(tmp_path, hardware, **options):
     return MachineSpec("tcg", 64 * MIB, 1, disks=disks, hardware=hardware, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("disk", "card"), list(product(DISK_BUSES, CARD_MODELS)))
 def test_every_kind_of_disk_and_card(tmp_path, disk, card):
     hardware = Hardware(disk, card)
@@ -54,6 +55,7 @@ def test_every_kind_of_disk_and_card(tmp_path, disk, card):
     assert answer.count("rd_operations") == MOST_DISKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("addresses", ADDRESSES)
 def test_the_host_reaches_a_static_address(tmp_path, addresses):
     spec = MachineSpec(
