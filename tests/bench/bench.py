@@ -39,6 +39,7 @@ from rich.table import Table
 
 REFERENCE = Path(__file__).with_name("reference.yml")
 MINIMAL = Path("recipes/minimal-test.yml")
+EDGE = Path("recipes/edge.yml")
 DEBOS = "debos -b qemu, the same without a disk"
 ROUNDS = 3
 RESOURCES = running.Resources(memory=2 << 30, cpus=2, scratch=8 << 30)
@@ -91,6 +92,7 @@ def main() -> None:
         _cold(bench)
         _rebuild(bench)
         _boot_test(bench)
+        _commit(bench)
     _show(bench.rows)
     rows = [asdict(row) for row in bench.rows]
     Path("bench.json").write_text(json.dumps({"qemu": process.version(accel.QEMU), "rows": rows}))
@@ -228,6 +230,36 @@ def _processor_seconds() -> float:
 def _boot_test(bench: Bench) -> None:
     _, result = bench.build(MINIMAL, "minimal")
     bench.add("boot test of minimal-test, BIOS", result["boot"][0]["seconds"], target="12 s")
+
+
+def _commit(bench: Bench) -> None:
+    """Measures a commit of OSTree and its disk, a rebuild of it, and the test of an update."""
+    recipe = yaml.safe_load(EDGE.read_text())
+    changed = {"type": "files", "files": [{"path": "/usr/share/edge", "content": "1"}]}
+    commit = next(stage for stage in recipe["stages"] if stage["type"] == "ostree")
+    recipe["stages"].insert(recipe["stages"].index(commit), changed)
+    commit["remote"] = {"url": "https://updates.example.org/edge", "verify": False}
+
+    def build(output: str, *options: str) -> tuple[float, dict[str, Any]]:
+        path = bench.place / "edge.yml"
+        path.write_text(json.dumps(recipe))
+        return bench.build(path, output, *options)
+
+    with_commit = build("edge", "--no-cache", "--no-boot-test")[0]
+    recipe["stages"].remove(commit)
+    plain = build("edge-plain", "--no-cache", "--no-boot-test")[0]
+    recipe["stages"].insert(-1, commit)
+    bench.add("cold build of edge, with a commit", with_commit, "without", with_commit / plain)
+    bench.add("the commit and its deployment add", with_commit - plain, target="40 s")
+    build("edge", "--no-boot-test")
+    changed["files"] = [{"path": "/usr/share/edge", "content": "2"}]
+    seconds = build("edge", "--no-boot-test")[0]
+    bench.add("edge after a change in one file", seconds, "cold", with_commit / seconds, "25 s")
+    commit |= {"version": "2", "parent": "edge/edge.ostree.tar"}
+    recipe["boot-test"] = {"firmware": ["bios"], "upgrade": {"from": "parent"}}
+    _, result = build("edge-next")
+    steps = [boot["seconds"] for boot in result["boot"] if boot["step"]]
+    bench.add("upgrade and return, 3 boots", sum(steps), target="60 s")
 
 
 def _at_once(actions: Sequence[Callable[[], object]]) -> float:
