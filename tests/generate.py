@@ -9,16 +9,25 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 
 TOP = Path(__file__).parents[1]
 AGENT = "guest-agent"
 MANUAL = "docs/man"
+COMPLETIONS = "host/completions"
+PACKAGE = "particle-os"
+# A heading of CHANGELOG.md: the version, and the day of its release.
+RELEASE = re.compile(r"^## \[([0-9.]+)\] - (\S+)$", re.MULTILINE)
+UNRELEASED = "Unreleased"
+# Files of the package get the time of its newest entry; tools refuse some earlier ones.
+EARLIEST = date(2026, 1, 1)
 STAGES = f"{AGENT}/particle_agent/stages"
 REGISTRY = '''\
 """All stages. `make generate` writes this file from the stages themselves; do not edit it."""
@@ -173,6 +182,31 @@ def manual() -> dict[str, str]:
     return dict(pages(click.Context(cli, info_name="particle-os", **cli.context_settings)))
 
 
+def completions() -> dict[str, str]:
+    """The scripts that let shells complete the command line, by the names of their files."""
+    from particle_os.cli import cli
+    from particle_os.cli.usage import completion
+
+    return {f"particle-os.{name}": completion.script(cli, name) for name in completion.SHELLS}
+
+
+def debian_changelog(top: Path) -> str:
+    """The versions of CHANGELOG.md in the form of deb-changelog(5)."""
+    control = (top / "debian/control").read_text()
+    maintainer = control.partition("Maintainer: ")[2].partition("\n")[0]
+    entries = []
+    for version, day in RELEASE.findall((top / "CHANGELOG.md").read_text()):
+        released = day != UNRELEASED
+        when = date.fromisoformat(day) if released else EARLIEST
+        suite = "unstable" if released else "UNRELEASED"
+        entries.append(
+            f"{PACKAGE} ({version}) {suite}; urgency=medium\n\n"
+            f"  * Version {version}; CHANGELOG.md lists the changes.\n\n"
+            f" -- {maintainer}  {when:%a, %d %b %Y} 00:00:00 +0000\n"
+        )
+    return "\n".join(entries)
+
+
 def files(top: Path) -> Iterator[tuple[Path, Callable[[], str]]]:
     """Each generated file and the function that makes its content, the registry first."""
     yield top / STAGES / "registry.py", lambda: registry(top)
@@ -181,6 +215,9 @@ def files(top: Path) -> Iterator[tuple[Path, Callable[[], str]]]:
     yield top / "docs/checks.md", checks_page
     for name, text in manual().items():
         yield top / MANUAL / name, partial(str, text)
+    yield top / "debian/changelog", lambda: debian_changelog(top)
+    for name, text in completions().items():
+        yield top / COMPLETIONS / name, partial(str, text)
 
 
 def stale(top: Path) -> Iterator[tuple[Path, str]]:

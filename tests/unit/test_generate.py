@@ -45,7 +45,10 @@ def test_every_command_has_a_manual_page_and_no_other_page_lies_there():
     written = {path.name for path in (TOP / generate.MANUAL).iterdir()}
     assert written == set(generate.manual())
     shared = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-    assert shared["targets"]["wheel"]["shared-data"] == {generate.MANUAL: "share/man/man1"}
+    places = shared["targets"]["wheel"]["shared-data"]
+    assert places.pop(generate.MANUAL) == "share/man/man1"
+    names = {f"{generate.COMPLETIONS}/{name}" for name in generate.completions()}
+    assert set(places) == names
     assert {"particle-os.1", "particle-os-build.1", "particle-os-stage-run.1"} <= written
 
 
@@ -138,8 +141,9 @@ def test_a_changed_file_is_stale_and_is_written_at_once(tree):
 @pytest.mark.slow
 def test_the_program_lists_stale_files_and_writes_them(tree, monkeypatch, capsys):
     monkeypatch.setattr(generate, "TOP", tree)
-    for name in ("recipes", "docs"):
+    for name in ("recipes", "docs", "host/completions", "debian"):
         shutil.copytree(TOP / name, tree / name)
+    shutil.copy(TOP / "CHANGELOG.md", tree)
     (tree / "docs/checks.md").write_text("")
     assert generate.main(["--check"]) == 1
     assert capsys.readouterr().out == "docs/checks.md: stale: run 'make generate'\n"

@@ -72,7 +72,38 @@ complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 """
 
 
-_KINDS = MappingProxyType({"bash": _Bash, "zsh": ZshComplete, "fish": _Fish})
+class _Zsh(ZshComplete):
+    """The script of click differs from one version to the next, and this one is a shipped file."""
+
+    source_template = """\
+#compdef %(prog_name)s
+
+%(complete_func)s() {
+    local -a response words_found
+    local type value description
+    (( $+commands[%(prog_name)s] )) || return 1
+    response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \\
+        %(complete_var)s=zsh_complete %(prog_name)s)}")
+    for type value description in ${response}; do
+        case $type in
+            dir) _path_files -/ ;;
+            file) _path_files -f ;;
+            plain) words_found+=("$value") ;;
+        esac
+    done
+    (( $#words_found )) && compadd -U -V unsorted -a words_found
+}
+
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    # zsh calls the function when it reads the file from a directory of its path.
+    %(complete_func)s "$@"
+else
+    compdef %(complete_func)s %(prog_name)s
+fi
+"""
+
+
+_KINDS = MappingProxyType({"bash": _Bash, "zsh": _Zsh, "fish": _Fish})
 
 
 def recipes(
