@@ -19,7 +19,7 @@ TARGETS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations broken-updates faults mutants recipes bench fuzz \
-	generate debian-facts
+	generate debian-facts deb wheel
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
@@ -103,6 +103,22 @@ fuzz: venv ## Feed mutated inputs to each parser of foreign bytes (SECONDS=60 JO
 debian-facts: venv ## Write the assumptions about Debian's packages from today's packages
 	@PYTHONPATH=. $(BIN)/python -m tests.debian_facts
 	@$(BIN)/ruff format --quiet guest-agent/particle_agent
+
+# The copy has no file that git would not have, and no work of the build stays in the tree.
+deb: ## Build the Debian package into out/deb (on Debian 13, with what debian/control names)
+	@rm -rf $(OUT)/deb && mkdir -p $(OUT)/deb/source
+	@tar -cf - --exclude-vcs --exclude='.*_cache' --exclude=.hypothesis --exclude=.venv \
+		--exclude=__pycache__ --exclude=./dist --exclude=./$(OUT) . | tar -xf - -C $(OUT)/deb/source
+	@cd $(OUT)/deb/source && dpkg-buildpackage --build=binary --unsigned-changes
+	@rm -rf $(OUT)/deb/source
+	@lintian --fail-on warning $(OUT)/deb/*.changes
+	@cd $(OUT)/deb && sha256sum *.deb >SHA256SUMS
+
+# The wheel is built from the sdist, so the sdist is complete.
+wheel: venv ## Build the wheel and the sdist into out/dist
+	@rm -rf $(OUT)/dist
+	@$(BIN)/python -m build --outdir $(OUT)/dist . >/dev/null
+	@cd $(OUT)/dist && sha256sum *.whl *.tar.gz >SHA256SUMS
 
 generate: venv ## Write the generated files: registry of stages, schema, references
 	@$(BIN)/python tests/generate.py

@@ -90,6 +90,7 @@ wants_backports() {
 
 # Prints the mirror that apt already uses for bookworm: this script names no mirror.
 backports_uri() {
+	# shellcheck disable=SC2016
 	apt-get indextargets --format '$(CODENAME)|$(IDENTIFIER)|$(REPO_URI)' |
 		sed -n 's/^bookworm|Packages|//p' | head -n 1
 }

@@ -230,5 +230,6 @@ def run(world, *style):
         "--allow-env",
         "TOKEN",
     ]
-    arguments += ["--junit", str(world.path / "boot.xml"), "--accel", "tcg", *style]
+    arguments += ["--junit", str(world.path / "boot.xml"), "--accel", "tcg"]
+    arguments += ["--summary", str(world.path / "summary.md"), *style]
     return CliRunner().invoke(build_command, arguments, prog_name="particle-os")

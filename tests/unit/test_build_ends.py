@@ -1,5 +1,6 @@
 """The messages and files of a build, in each of its ends."""
 
+import html
 import os
 import signal
 from xml.etree import ElementTree as ET
@@ -42,6 +43,31 @@ def test_the_junit_file_of_a_build_has_its_end_as_a_test_case(world, ends, optio
     assert kinds(world.path / "boot.xml") == expected
 
 
+@pytest.mark.parametrize(
+    ("ends", "level", "heading"),
+    [
+        ("good", "notice", "passed"),
+        ("not booted", "error", "units-failed"),
+        ("defective", None, "failed"),
+        ("stage failed", None, "failed"),
+        ("vm died", None, "failed"),
+    ],
+)
+def test_exit_status_junit_annotations_and_summary_agree(world, monkeypatch, ends, level, heading):
+    """An annotation is the verdict on a boot; other errors are in the log of the job."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    world.ends = ends
+    result = run(world)
+    assert result.exit_code == ENDS[ends]
+    _, bad = kinds(world.path / "boot.xml")
+    assert bool(bad) == (ends != "good")
+    assert ("error" in bad) == (result.exit_code in (3, 5))
+    annotations = [line for line in result.output.splitlines() if " title=boot test of" in line]
+    assert [line.split()[0] for line in annotations] == ([f"::{level}"] if level else [])
+    summary = html.unescape((world.path / "summary.md").read_text())
+    assert summary.startswith(f"### leaky: {heading}\n")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_an_interrupted_build_keeps_its_logs_until_the_next_one(world, signals_restored, name):
     number = signal.Signals[name]
@@ -55,6 +81,7 @@ def test_an_interrupted_build_keeps_its_logs_until_the_next_one(world, signals_r
     assert "on the console" in (failed / "leaky.console.log").read_text()
     assert kinds(world.path / "boot.xml") == (1, ["error"])
     assert f"ended by {name}" in (world.path / "boot.xml").read_text()
+    assert f"ended by {name}" in html.unescape((world.path / "summary.md").read_text())
     world.disturb = lambda: None
     assert run(world).exit_code == 0
     assert not failed.exists()

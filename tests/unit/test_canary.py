@@ -87,7 +87,7 @@ def test_the_canary_detects_a_gate_that_is_open(world, own_cache, monkeypatch, e
     if ends in ("good", "not booted"):
         wanted += ["journal.txt: plain", "bios/console.log: plain"]
     if ends not in ("good", "defective"):
-        wanted += ["boot.xml: plain, from HTML"]
+        wanted += ["boot.xml: plain, from HTML", "summary.md: plain, from HTML"]
     for place in wanted:
         assert place in places
 

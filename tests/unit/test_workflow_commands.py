@@ -83,7 +83,11 @@ def test_no_text_of_a_guest_is_a_command(world, ends, style):
     for printed in (result.stdout, result.stderr):
         assert [line for line in commands(printed) if not OURS.match(line)] == []
     # A later step may print these files.
-    for file in (world.path / "boot.xml", *world.path.rglob("leaky.log")):
+    for file in (
+        world.path / "boot.xml",
+        world.path / "summary.md",
+        *world.path.rglob("leaky.log"),
+    ):
         assert list(commands(file.read_text())) == []
 
 

@@ -9,7 +9,14 @@ import click
 from particle_os.boot.machines.variants import variants
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
-from particle_os.cli.verdicts import JUNIT, check_writable, hand_over, make_writable, show
+from particle_os.cli.verdicts import (
+    ResultFiles,
+    check_writable,
+    hand_over,
+    make_writable,
+    show,
+    with_files,
+)
 from particle_os.errors import UsageError
 from particle_os.jobs.boot_tests import boot_test
 from particle_os.recipe import loading
@@ -55,7 +62,7 @@ def _unit_checks(
 @click.option(
     "--timeout", type=click.IntRange(1, 86400), metavar="SECONDS", help="How long to wait."
 )
-@JUNIT
+@with_files
 @click.option("--report", "report_file", type=option.PathType(dir_okay=False), metavar="FILE",
               help="Also write a report for people to FILE, as HTML.")  # fmt: skip
 @click.option("--evidence", "evidence_directory", type=option.PathType(file_okay=False),
@@ -68,13 +75,13 @@ def boot_test_command(
     units: tuple[UnitCheck, ...], firmware: Firmware | None, checks_file: Path | None,
     accel: accel.Mode, disk: tuple[str, ...], network_card: tuple[str, ...], tpm: bool,
     memory: tuple[str, ...], processors: tuple[int, ...], timeout: int | None,
-    junit_file: Path | None, report_file: Path | None, evidence_directory: Path | None,
+    files: ResultFiles, report_file: Path | None, evidence_directory: Path | None,
     console_only: bool, template: str, testinfra: Path | None,
 ) -> None:  # fmt: skip
     """Boot IMAGE through a temporary overlay and report whether its system came up."""
     read = [image, checks_file] if checks_file else [image]
-    check_writable(junit_file, read)
-    check_writable(report_file, [*read, junit_file] if junit_file else read)
+    files.check_writable(read)
+    check_writable(report_file, [*read, *files.wanted])
     found = image_format(image, given_format)
     make_writable(evidence_directory)
     wanted, goss = loading.load_boot_test(checks_file)
@@ -104,6 +111,6 @@ def boot_test_command(
         )
     if output.as_json or report.failure is None:
         show(output, report.verdicts)
-    hand_over(output, image.name, report.verdicts, junit_file, report_file, report.page)
+    hand_over(output, image.name, report.verdicts, files, report_file, report.page)
     if failure := report.failure or report.rejection:
         raise failure

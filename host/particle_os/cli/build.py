@@ -9,11 +9,10 @@ import click
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, say_json, with_output
 from particle_os.cli.verdicts import (
-    JUNIT,
-    check_writable,
+    ResultFiles,
     hand_over,
-    hand_over_failure,
     make_writable,
+    with_files,
 )
 from particle_os.errors import Interrupted, ParticleError
 from particle_os.jobs.delivery import already_there, last_time, prepare_output, touched_files
@@ -46,16 +45,16 @@ from particle_os.report.verdict import failure_of
 @option.PLAIN
 @option.NETWORK
 @option.NO_BOOT_TEST
-@JUNIT
 @option.KEEP_ON_FAILURE
 @click.option("--dry-run", is_flag=True, help="Show the steps and build nothing.")
+@with_files
 @with_output
 @option.build_options
 def build_command(
     output: OutputStyle,
     recipe_path: Path,
     options: BuildOptions,
-    junit_file: Path | None,
+    files: ResultFiles,
     dry_run: bool,
 ) -> None:
     """Build the image of RECIPE (particle-os.yml), boot it, and publish it in the output."""
@@ -65,16 +64,16 @@ def build_command(
         output.show(steps.data(), steps.lines())
         return
     make_writable(options.output_directory)
-    check_writable(junit_file, touched_files(plan))
+    files.check_writable(touched_files(plan))
     try:
         result = _build(plan, output)
     except ParticleError as error:
-        hand_over_failure(plan.name, error, junit_file)
+        files.hand_over_failure(plan.name, error)
         raise
     except Interrupted as interrupted:
-        hand_over_failure(plan.name, interrupted.shown(), junit_file)
+        files.hand_over_failure(plan.name, interrupted.shown())
         raise
-    _show(result, options.output_directory, output, junit_file)
+    _show(result, options.output_directory, output, files)
 
 
 def _build(plan: Plan, output: OutputStyle) -> Result:
@@ -92,21 +91,19 @@ def _build(plan: Plan, output: OutputStyle) -> Result:
         return build.build(plan, progress)
 
 
-def _show(
-    result: Result, output_directory: Path, output: OutputStyle, junit_file: Path | None
-) -> None:
+def _show(result: Result, output_directory: Path, output: OutputStyle, files: ResultFiles) -> None:
     """Shows the result, and hands it over. Raises Defective or NotBooted for a bad image."""
     failed_directory = output_directory / f"{result.recipe}.failed"
     directory = output_directory if result.is_good else failed_directory
     failure = failure_of(result, directory)
     if failure is not None and not result.boot:
-        hand_over_failure(result.recipe, failure, junit_file)
+        files.hand_over_failure(result.recipe, failure)
     else:
-        hand_over(output, result.recipe, result.boot, junit_file)
+        hand_over(output, result.recipe, result.boot, files)
     if output.as_json:
         say_json(result.model_dump_json(indent=2))
     elif not output.quiet:
-        files = [str(path) for path in result.files(directory)]
-        output.draw(lambda console: print_result(result, console, files))
+        made = [str(path) for path in result.files(directory)]
+        output.draw(lambda console: print_result(result, console, made))
     if failure is not None:
         raise failure

@@ -30,7 +30,7 @@ from particle_os.errors import (
     printable,
     whole_line,
 )
-from particle_os.report.github import Workflow, unlike_commands
+from particle_os.report.ci.github import Workflow, unlike_commands
 from particle_os.report.live_view import make_sink
 from particle_os.report.notify import NotifySink
 from particle_os.report.progress import Progress, Sink

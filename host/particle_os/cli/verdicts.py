@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,19 +16,71 @@ from particle_os.boot.observation.verdict import Verdict
 from particle_os.cli.command import OutputStyle
 from particle_os.cli.options import PathType
 from particle_os.errors import ParticleError, UsageError
-from particle_os.report import github, junit, verdict
+from particle_os.report import verdict
+from particle_os.report.ci import github, junit, markdown
 from particle_os.system import publication
 from particle_os.system.workspace import failed_call
 
 STREAMS = (Path("/dev/stdout"), Path("/dev/stderr"))
 DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"))
-JUNIT = click.option(
-    "--junit",
-    "junit_file",
-    type=PathType(dir_okay=False),
-    metavar="FILE",
-    help="Also write the result of the boot test, or the error before it, to FILE as JUnit XML.",
-)
+_WRITE = "Also write the result of the boot test, or the error before it, to FILE as {}."
+_OPTIONS = (
+    click.option("--junit", type=PathType(dir_okay=False), metavar="FILE",
+                 help=_WRITE.format("JUnit XML")),
+    click.option("--summary", type=PathType(dir_okay=False), metavar="FILE",
+                 help=_WRITE.format("Markdown")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """The files that the user wants the result in: as JUnit XML, and as Markdown."""
+
+    junit: Path | None = None
+    summary: Path | None = None
+
+    def check_writable(self, others: Iterable[Path] = ()) -> None:
+        """Raises UsageError unless each can be written at the end of the command.
+
+        The `others` are files that the command reads or writes for another purpose.
+        """
+        taken = list(others)
+        for file in self.wanted:
+            check_writable(file, taken)
+            taken.append(file)
+
+    @property
+    def wanted(self) -> list[Path]:
+        """The files that are wanted."""
+        return [file for file in (self.junit, self.summary) if file is not None]
+
+    def hand_over(self, image: str, verdicts: Sequence[Verdict]) -> None:
+        """Writes the verdicts. Raises InfrastructureError."""
+        _write(self.junit, junit.document(image, verdicts))
+        _write(self.summary, markdown.document(image, verdicts).encode())
+
+    def hand_over_failure(self, image: str, error: ParticleError) -> None:
+        """Writes the error of a build that failed before its boot test.
+
+        If that fails, too, the error says so: the user must learn of both.
+        """
+        try:
+            _write(self.junit, junit.failed_build(image, error))
+            _write(self.summary, markdown.failed_build(image, error).encode())
+        except ParticleError as unwritten:
+            error.tail = (*error.tail, unwritten.brief)
+
+
+def with_files(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options for the files, and gathers them into `files`."""
+
+    @functools.wraps(function)
+    def command(junit: Path | None, summary: Path | None, **arguments: Any) -> Any:
+        return function(files=ResultFiles(junit, summary), **arguments)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def check_writable(file: Path | None, others: Iterable[Path] = ()) -> None:
@@ -84,7 +139,7 @@ def hand_over(
     output: OutputStyle,
     image: str,
     verdicts: Sequence[Verdict],
-    junit_file: Path | None,
+    files: ResultFiles,
     report_file: Path | None = None,
     report: str = "",
 ) -> None:
@@ -93,19 +148,8 @@ def hand_over(
     Raises InfrastructureError when a file cannot be written.
     """
     output.workflow.command(github.workflow_commands(image, verdicts))
-    _write(junit_file, junit.document(image, verdicts))
+    files.hand_over(image, verdicts)
     _write(report_file, report.encode())
-
-
-def hand_over_failure(image: str, error: ParticleError, junit_file: Path | None) -> None:
-    """Writes the JUnit file of a build that failed before its boot test.
-
-    If it cannot be written, the error says so: the user must learn of both.
-    """
-    try:
-        _write(junit_file, junit.failed_build(image, error))
-    except ParticleError as unwritten:
-        error.tail = (*error.tail, unwritten.brief)
 
 
 def _write(path: Path | None, data: bytes) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from particle_os.errors import printable, whole_line
-from particle_os.report.github import unlike_commands
+from particle_os.report.ci.github import unlike_commands
 from particle_os.system.gate import Gate
 from particle_os.vm.console import ConsoleLog
 

@@ -1,4 +1,4 @@
-"""The real ostree(1) fetches a commit as the settings of the server tell it."""
+"""The real ostree(1) fetches a commit with the settings of the server."""
 
 import datetime
 import functools

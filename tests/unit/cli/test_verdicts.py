@@ -23,9 +23,8 @@ def test_an_open_file_of_this_process_is_written_to(tmp_path):
         file.flush()
         for name in ("/dev/fd", "/proc/self/fd"):
             verdicts.check_writable(Path(name, str(file.fileno())))
-            verdicts.hand_over_failure(
-                "x", StageFailed("it failed"), Path(name, str(file.fileno()))
-            )
+            files = verdicts.ResultFiles(junit=Path(name, str(file.fileno())))
+            files.hand_over_failure("x", StageFailed("it failed"))
     text = (tmp_path / "out").read_text()
     assert text.startswith("before\n<?xml")
     assert text.count('message="it failed"') == 2

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 from particle_os.boot.observation.verdict import CheckResult, Verdict
 from particle_os.cli.command import OutputStyle
 from particle_os.errors import Defective, StageFailed
-from particle_os.report import github, junit
+from particle_os.report.ci import github, junit
 
 GOOD = CheckResult(name="unit ssh.service", passed=True, detail="ssh.service is active")
 BAD = CheckResult(name="port 80/tcp", passed=False, detail="nothing <listens> there & so on")
