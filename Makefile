@@ -19,7 +19,7 @@ TARGETS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations broken-updates faults mutants recipes bench fuzz \
-	generate debian-facts deb wheel
+	generate debian-facts deb image wheel
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
@@ -113,6 +113,11 @@ deb: ## Build the Debian package into out/deb (on Debian 13, with what debian/co
 	@rm -rf $(OUT)/deb/source
 	@lintian --fail-on warning $(OUT)/deb/*.changes
 	@cd $(OUT)/deb && sha256sum *.deb >SHA256SUMS
+
+# buildah's chroot isolation needs no privilege beyond that of a user who may run podman.
+image: ## Build a container image with particle-os (BASE=debian:trixie)
+	@program=$$(command -v podman || command -v buildah) || { echo 'image: install podman or buildah' >&2; exit 2; }; \
+		$$program build $(if $(BASE),--build-arg BASE=$(BASE)) --tag particle-os --file Containerfile .
 
 # The wheel is built from the sdist, so the sdist is complete.
 wheel: venv ## Build the wheel and the sdist into out/dist

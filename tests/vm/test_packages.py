@@ -52,8 +52,12 @@ def test_the_debian_package_works_for_an_ordinary_user(installed: FreshRoot) -> 
     assert installed.attempt("pip", "--version").returncode != 0
     assert installed.run("particle-os", "version", user=True).stdout.split()[-1] == version()
     installed.run("particle-os", "doctor", user=True)
-    installed.run("particle-os", "init", "server", "my-server.yml", user=True)
-    installed.run("particle-os", "validate", "my-server.yml", user=True)
+    installed.run("particle-os", "init", "minimal", "-o", "my.yml", user=True)
+    installed.run("particle-os", "validate", "my.yml", user=True)
+    # They are what depends most on the versions of libraries.
+    schema = installed.run("particle-os", "schema", user=True).stdout
+    assert schema == (TOP / "recipes/schema.json").read_text()
+    assert "uid" in installed.run("particle-os", "explain", "users.users", user=True).stdout
     listed = installed.run("particle-os", "list", "recipes", user=True).stdout
     assert "minimal-test" in listed
 

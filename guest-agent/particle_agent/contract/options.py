@@ -25,6 +25,16 @@ def kebab_case(name: str) -> str:
     return name.rstrip("_").replace("_", "-")
 
 
+# By its pattern: the `meant` of a constrained text.
+_GUESSES: dict[str, Callable[[str], str | None]] = {}
+
+
+def guess_for(pattern: str, text: str) -> str | None:
+    """The correction that the constraint with this pattern suggests for a text; None for none."""
+    guess = _GUESSES.get(pattern)
+    return None if guess is None else guess(text)
+
+
 @dataclass(frozen=True)
 class Text:
     """Constrains a string to a pattern that the whole string matches.
@@ -40,6 +50,10 @@ class Text:
     max_length: int = 255
     meant: Callable[[str], str | None] | None = None
 
+    def __post_init__(self) -> None:
+        if self.meant is not None:
+            _GUESSES[self.pattern] = self.meant
+
     def accepts(self, value: str) -> bool:
         return len(value) <= self.max_length and re.fullmatch(self.pattern, value) is not None
 
@@ -54,11 +68,8 @@ class Text:
             },
             "custom_error_type": "not_accepted",
             "custom_error_message": "expected {what}",
-            "custom_error_context": {
-                "what": self.what,
-                "text": self.pattern,
-                "meant": self.meant,
-            },
+            # Older versions of pydantic take only texts and numbers here; see `guess_for`.
+            "custom_error_context": {"what": self.what, "text": self.pattern},
         }
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:

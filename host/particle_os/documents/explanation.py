@@ -12,7 +12,7 @@ from typing import Any
 from particle_agent.contract import keys
 from particle_agent.contract.commands import as_script, has_syntax
 from particle_agent.contract.hosts import LIST, WORD
-from particle_agent.contract.options import Faults
+from particle_agent.contract.options import Faults, guess_for
 
 from particle_os.documents.document import Key, Mark, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
@@ -274,10 +274,10 @@ def _word_meant(fault: _Fault) -> str | None:
 
 def _text_meant(fault: _Fault) -> str | None:
     """The hint for a text that YAML reads as a number, or whose meaning the type guesses."""
-    given, guess = fault.given, fault.context.get("meant")
+    given, pattern = fault.given, fault.context.get("text", "")
     if isinstance(given, str) and not fault.confidential and TEMPLATE.search(given):
         return "write ${x} for a variable, not {{ x }}"
-    if guess is not None and isinstance(given, str) and (meant := guess(given)):
+    if isinstance(given, str) and (meant := guess_for(pattern, given)):
         return did_you_mean(meant, [])
     if not fault.is_scalar_for_text:
         return None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
 import json
-from collections.abc import Hashable
+import textwrap
+from collections.abc import Hashable, Iterator
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import pydantic
-from particle_agent.contract.options import Options
+from particle_agent.contract.options import Options, kebab_case
 
 from particle_os.documents.document import Source
 from particle_os.documents.explanation import RULE, UNKNOWN_KEY, Vocabulary, explain, path_of
@@ -17,8 +21,6 @@ from particle_os.documents.words import nearest
 T = TypeVar("T")
 # The most errors of one document that are reported.
 MOST = 1000
-# A key of pydantic's ConfigDict.
-DOCSTRINGS = "use_attribute_docstrings"
 
 
 @functools.cache
@@ -30,13 +32,50 @@ def _adapter(kind: Hashable) -> pydantic.TypeAdapter[Any]:
 def json_schema(kind: type[Options]) -> dict[str, Any]:
     """The JSON Schema of an options class, with descriptions from the docstrings.
 
-    pydantic reads the docstrings only here: reading them takes four times as long as all the rest.
+    Older versions of pydantic read none of dataclasses, and newer ones none that are inherited.
     """
-    Options.__pydantic_config__[DOCSTRINGS] = True
-    try:
-        return pydantic.TypeAdapter(kind).json_schema()
-    finally:
-        del Options.__pydantic_config__[DOCSTRINGS]
+    schema = pydantic.TypeAdapter(kind).json_schema()
+    classes: dict[str, type] = {found.__name__: found for found in _below(Options)}
+    described: list[tuple[type, dict[str, Any]]] = [(kind, schema)]
+    for name, definition in schema.get("$defs", {}).items():
+        if name in classes:
+            described.append((classes[name], definition))
+    for each, definition in described:
+        definition.setdefault("description", inspect.cleandoc(each.__doc__ or ""))
+        for field, text in docstrings(each).items():
+            if (option := definition.get("properties", {}).get(kebab_case(field))) is not None:
+                option.setdefault("description", text)
+    return schema
+
+
+def _below(kind: type) -> Iterator[type]:
+    direct: list[type] = type.__subclasses__(kind)
+    for each in direct:
+        yield each
+        yield from _below(each)
+
+
+def docstrings(kind: type) -> dict[str, str]:
+    """The texts below the fields of a class and of those that it inherits from."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        if issubclass(each, Options) and each is not Options:
+            found |= _own_docstrings(each)
+    return found
+
+
+def _own_docstrings(kind: type) -> dict[str, str]:
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(node, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, text in pairwise(node.body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(doc))),
+            ):
+                found[name] = inspect.cleandoc(doc)
+    return found
 
 
 def validate(source: Source, kind: type[T], words: Vocabulary) -> T:

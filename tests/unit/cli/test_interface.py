@@ -34,6 +34,7 @@ RECIPE_PATH [RECIPE] path
 --plain flag $PARTICLE_OS_PLAIN
 --network none
 --junit FILE path file
+--summary FILE path file
 --format raw|qcow2|vmdk|vdi|vhd|vpc|vhdx|qcow|qed|parallels|bochs|cloop|dmg
 --template text =debian-trixie hidden
 """
@@ -54,6 +55,7 @@ COMMANDS = {
         "--cpus 1..64 multiple",
         "--timeout SECONDS 1..86400",
         "--junit",
+        "--summary",
         "--report FILE path file",
         "--evidence DIRECTORY path directory",
         "--template",
@@ -80,6 +82,7 @@ COMMANDS = {
         "--network",
         "--no-boot-test flag",
         "--junit",
+        "--summary",
         "--keep-on-failure flag",
         "--dry-run flag",
     ],

@@ -230,9 +230,6 @@ def _of_recipes() -> dict[str, Any]:
     for kind in RECIPE_STAGES:
         # pydantic omits the tag because it has a default, but a recipe must give it.
         definition = schema["$defs"][kind.__name__]
-        for name, option in common_options().items():
-            # pydantic does not take the docstrings of inherited fields.
-            definition["properties"][name].setdefault("description", option["description"])
         definition["required"] = ["type", *definition.get("required", [])]
         definition["properties"]["type"].pop("default", None)
     return schema
