@@ -105,6 +105,16 @@ def test_the_workflows_of_the_page_are_valid(heading):
                     assert set(step["with"]) <= set(ACTION["inputs"])
 
 
+@pytest.mark.parametrize(
+    "path", [*(TOP / ".github/workflows").iterdir()], ids=lambda path: path.name
+)
+def test_our_own_workflows_are_valid(path):
+    workflow = yaml.safe_load(path.read_text().replace("\non:", '\n"on":', 1))
+    check(workflow, "github-workflows")
+    for job in workflow["jobs"].values():
+        assert [step for step in job["steps"] if "${{" in step.get("run", "")] == []
+
+
 def test_the_pipelines_of_gitlab_on_the_page_are_valid():
     inputs, _ = filled()
     pipelines = [yaml.safe_load(text) for text in examples("GitLab CI", "yaml")]
@@ -122,6 +132,11 @@ def scripts():
     for step in STEPS:
         if "run" in step:
             yield step["name"], f"#!/bin/sh\n{step['run']}"
+    for path in (TOP / ".github/workflows").iterdir():
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            for step in job["steps"]:
+                if "run" in step:
+                    yield f"{path.name}: {step['name']}", f"#!/bin/sh\n{step['run']}"
     for job in filled()[1].values():
         lines = [*job["before_script"], *job["script"]]
         yield "GitLab", "\n".join(["#!/bin/sh", "export OUTPUT RECIPE SOURCE ACCELERATOR", *lines])
