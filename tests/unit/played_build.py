@@ -3,9 +3,10 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 from click.testing import CliRunner
 from particle_agent.contract import wire
@@ -53,8 +54,9 @@ class World:
     """
 
     ends = "good"
-    # The disks that each stage after the first one writes.
+    # The disks that each stage after the first one writes, and those that do not contain DISK.
     written = (("output",),)
+    contents: Mapping[str, bytes] = MappingProxyType({})
 
     def disturb(self):
         """Called in the middle of a stage."""
@@ -125,7 +127,9 @@ class Connection:
         yield wire.StageEnd(index=0, seconds=1.0, parts=(wire.Part(name=text, seconds=1.0),))
         for index, disks in enumerate(self._world.written, start=1):
             yield wire.StageStart(index=index)
-            yield from (wire.DiskWritten(size=len(DISK), disk=disk) for disk in disks)
+            for disk in disks:
+                size = len(self._world.contents.get(disk, DISK))
+                yield wire.DiskWritten(size=size, disk=disk)
             yield wire.StageEnd(index=index, seconds=1.0)
         if self._world.ends == "defective":
             yield wire.Finding(code="fstab-type-wrong", place=text, message=f"see {text}")
@@ -157,7 +161,7 @@ class Vms(HelperVms):
 
         def take_disk_event(event, deadline):
             place = {"output": output, **(more_outputs or {})}[event.disk]
-            place.write_bytes(DISK)
+            place.write_bytes(world.contents.get(event.disk, DISK))
             return SimpleNamespace(path=place)
 
         sandbox.take_disk_event = take_disk_event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tarfile
 import tempfile
@@ -112,7 +113,7 @@ def update(account: Account, signed: str, edge: Built) -> Built:
     text = signed.replace('version: "1"', 'version: "2"')
     text = text.replace("    sign:", "    parent: edge/edge.ostree.tar\n    sign:")
     text = text.replace("  - type: ostree\n", f"{NEW_FILE}  - type: ostree\n")
-    text = text.replace("    sign:", "    publish: [repository, delta]\n    sign:")
+    text = text.replace("    sign:", "    publish: [repository, delta, oci-archive]\n    sign:")
     text = text.replace(
         "boot-test:\n", "boot-test:\n  firmware: [bios]\n  upgrade: {from: parent}\n"
     )
@@ -158,6 +159,30 @@ def test_the_result_has_the_difference_to_the_parent(
     assert [each["version"] for each in log] == ["2", "1"]
     sizes = {image["path"]: image["bytes"] for image in result["artifacts"]}
     assert sizes["edge.delta"] < sizes["edge.ostree.tar"] / 4
+
+
+def test_the_container_image_is_the_same_system(account: Account, update: Built) -> None:
+    """skopeo accepts it, and our own builder takes it as a base."""
+    output, result = update
+    archive, found = output / "edge.oci.tar", result["container"]
+    argv = ["skopeo", "--override-arch=amd64", "inspect", f"oci-archive:{archive}"]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    shown = json.loads(done.stdout)
+    assert shown["Digest"] == found["digest"]
+    assert shown["Layers"] == [layer["digest"] for layer in found["layers"]]
+    labels = shown["Labels"]
+    assert labels == found["labels"]
+    assert (labels["containers.bootc"], labels["ostree.bootable"]) == ("1", "true")
+    assert labels["particle-os.commit"] == result["commit"]["checksum"]
+    sums = (output / "SHA256SUMS").read_text()
+    assert f"{sha256(archive)}  edge.oci.tar\n" in sums
+    warned = [note for note in result["notes"] if "bootc container lint" in note]
+    assert [note.split()[5].rstrip(":") for note in warned] == ["baseimage-composefs"]
+    outcome = account.run("inspect", f"oci-archive:{archive}", "--json")
+    assert outcome.status == 0, outcome.stderr
+    system = outcome.json()["system"]
+    assert system["hostname"] == "edge"
+    assert "ostree-boot" in {package["name"] for package in system["packages"]}
 
 
 @pytest.mark.weekly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 
@@ -88,6 +89,8 @@ class FileSystem:
 SERIAL = "inspected"
 # The key of a commit's metadata that names the stateroot, which no other part of it does.
 STATEROOT = "particle-os.stateroot"
+# The labels of a container image that machines can boot: those of bootc, and of OSTree's tools.
+BOOTABLE_LABELS = MappingProxyType({"containers.bootc": "1", "ostree.bootable": "true"})
 # The most packages and the most files that are named.
 NAMED = 1000
 

@@ -228,9 +228,10 @@ class PackagesAnswer:
 # The serial number of a disk with a file from the host that is too large for the VM's memory.
 INPUT_DISK = "input"
 # The disks that receive results: the image, or the archive of a system; an OSTree repository; the
-# public key of its signatures; a static delta; and, for the test of an update, a disk with the
-# parent's system and one with the repository. They are the serial numbers of the disks, too.
-OutputName = Literal["output", "repository", "key", "delta", "parent", "update"]
+# public key of its signatures; a static delta; a container image; and, for the test of an update, a
+# disk with the parent's system and one with the repository. They are the serial numbers of the
+# disks, too.
+OutputName = Literal["output", "repository", "key", "delta", "oci-archive", "parent", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from particle_agent.disk import boot
 from particle_agent.ostree import history, preparation, remote
+from particle_agent.ostree.container import settings
 from particle_agent.ostree.image.choices import Choices
 from particle_agent.ostree.remote import ORIGIN, Remote
 from particle_agent.ostree.repositories.commit_record import KEY, CommitRecord, naming, workshop
@@ -69,6 +70,8 @@ def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | No
     if plan.remote is not None:
         public = None if key is None else key.public
         remote.write(target, plan.remote, plan.ref, public, plan.bindings.collection)
+    if plan.choices.container:
+        settings.write(target, plan.stateroot)
     preparation.convert(target, plan.choices)
     checksum = _commit(target, plan, key, before)
     CommitRecord(

@@ -6,14 +6,18 @@ Each file comes to a machine once, and stays away when the machine removes it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+from particle_agent.ostree.container.layer import VarDirectory
 from particle_agent.ostree.image.layout import DATABASE, OLD_DATABASE
 from particle_agent.ostree.image.lints import TMPFILES, paths_with_rules
+from particle_agent.ostree.repositories.commit_record import VAR_DIRECTORIES, workshop
 from particle_agent.target.target import Target
 
 OWN_RULES = f"{TMPFILES}/ostree-machine.conf"
@@ -90,7 +94,20 @@ def write_rules(target: Target) -> None:
     target.write(f"{UNITS}/{SERVICE}", SERVICE_TEXT)
     target.symlink(f"{UNITS}/sysinit.target.wants/{SERVICE}", f"../{SERVICE}")
     _note_unsafe(target)
+    _record(target)
     _empty(target)
+
+
+def _record(target: Target) -> None:
+    """Records the directories of /var, which a container image has, too."""
+    top = target.path("/var")
+    found = [
+        VarDirectory.of(place, str(place.relative_to(target.root)))
+        for place in _contents(top, target)
+        if place.is_dir() and not place.is_symlink()
+    ]
+    workshop(target).mkdir(exist_ok=True)
+    (workshop(target) / VAR_DIRECTORIES).write_text(json.dumps([asdict(each) for each in found]))
 
 
 def keep(target: Target) -> None:

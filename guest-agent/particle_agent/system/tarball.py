@@ -22,12 +22,12 @@ def write(target: Target, tree: Path, disk: OutputName, options: Sequence[str] =
 
     `options` are those of tar(1), in addition to stable names and numeric owners.
     """
-    content = _measure(tree)
+    content = measure(tree)
     output = target.output_disk(-(-content // MIB) * MIB, content=content, disk=disk)
     target.reporter.disk_written(_archive(tree, output, options), disk)
 
 
-def _measure(tree: Path) -> int:
+def measure(tree: Path) -> int:
     """An upper bound for the size of an archive of the tree, in bytes."""
     total = MIB
     for directory, directories, files in os.walk(tree):

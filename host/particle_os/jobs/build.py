@@ -159,6 +159,8 @@ class _Build(Execution):
                 self.delivery.add_other(name, found.size, found.receive())
             for name in tested:
                 heard.output(name).receive()
+            if (image := more.get("oci-archive")) is not None:
+                self.seen.take_image(image, self)
 
     def is_sound(self) -> bool:
         """Whether the disk has no error that the recipe does not accept."""

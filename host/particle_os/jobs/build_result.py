@@ -16,12 +16,19 @@ from particle_agent.contract.inspection import CommitFacts, Package
 from particle_os import __version__
 from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import ParticleError
+from particle_os.jobs import container_image
 from particle_os.jobs.delivery import Delivery
 from particle_os.jobs.execution.run import Execution
 from particle_os.jobs.plan import Plan
 from particle_os.recipe import loading
 from particle_os.report import page
-from particle_os.report.results import ArtifactResult, BuildStatus, CommitResult, Result
+from particle_os.report.results import (
+    ArtifactResult,
+    BuildStatus,
+    CommitResult,
+    ContainerResult,
+    Result,
+)
 from particle_os.sandbox.verification import FindingResult, Verification
 
 
@@ -31,6 +38,7 @@ class Observations:
 
     packages: Sequence[Package] = ()
     commit: CommitResult | None = None
+    container: ContainerResult | None = None
     # None until the disk is verified.
     verification: Verification | None = None
     # One for each firmware that the image was booted under.
@@ -48,6 +56,11 @@ class Observations:
     def take_commit(self, facts: CommitFacts) -> None:
         """Notes the facts of the agent about the commit."""
         self.commit = CommitResult.of(facts)
+
+    def take_image(self, path: Path, run: Execution) -> None:
+        """Notes the container image of the guest. Raises InfrastructureError for no whole image."""
+        architecture = run.plan.loaded.recipe.architecture
+        self.container = container_image.read(path, architecture, run.deadline)
 
     def status(self) -> BuildStatus:
         """The status of a build that has not failed."""
@@ -132,6 +145,7 @@ def _result(
         stages=run.stages.results,
         artifacts=artifacts,
         commit=seen.commit,
+        container=seen.container,
         verification=seen.verification,
         boot=tuple(seen.verdicts),
         phases=dict(run.progress.phases),

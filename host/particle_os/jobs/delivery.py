@@ -32,6 +32,7 @@ OTHERS: dict[str, tuple[str, ArtifactFormat]] = {
     "repository": ("ostree.tar", "ostree-repository"),
     "key": ("ostree.gpg", "gpg-key"),
     "delta": ("delta", "ostree-delta"),
+    "oci-archive": ("oci.tar", "oci-archive"),
 }
 OTHER_ENDINGS = tuple(ending for ending, _ in OTHERS.values())
 

@@ -52,7 +52,7 @@ class StageResult(Record):
     hosts: Hosts | None = None
 
 
-ArtifactFormat = Format | Literal["ostree-repository", "gpg-key", "ostree-delta"]
+ArtifactFormat = Format | Literal["ostree-repository", "gpg-key", "ostree-delta", "oci-archive"]
 
 
 class ArtifactResult(Record):
@@ -139,6 +139,25 @@ def _printable(value: Any) -> Any:
     return value
 
 
+class ContainerLayerResult(Record):
+    """A layer of a container image; `diff_id` is the digest of the uncompressed archive."""
+
+    digest: str
+    diff_id: str
+    bytes: int
+
+
+class ContainerResult(Record):
+    """A published container image; its labels are untrusted, and therefore escaped.
+
+    `digest` is that of its manifest, by which registries know it.
+    """
+
+    digest: str
+    layers: tuple[ContainerLayerResult, ...]
+    labels: dict[str, str]
+
+
 class Result(Record):
     """Everything about one build. `version` grows when a field changes its meaning."""
 
@@ -166,6 +185,8 @@ class Result(Record):
     artifacts: tuple[ArtifactResult, ...]
     # The commit of the stage `ostree`.
     commit: CommitResult | None = None
+    # The container image of the same system.
+    container: ContainerResult | None = None
     # The findings in the disk before its conversion and boot.
     verification: Verification | None = None
     boot: tuple[Verdict, ...]

@@ -10,7 +10,7 @@ from rich.text import Text
 from particle_os.documents import folding
 from particle_os.errors import printable
 from particle_os.records import AptProxyResult
-from particle_os.report.results import CommitResult, Result, SingleResult
+from particle_os.report.results import CommitResult, ContainerResult, Result, SingleResult
 
 # The most changed packages that the summary names; the report has more.
 PACKAGES = 20
@@ -73,6 +73,10 @@ def _print_commit(commit: CommitResult, console: Console) -> None:
         console.print(Text(f"        and {hidden} more packages"))
 
 
+def _layers(image: ContainerResult) -> str:
+    return ", ".join(human_bytes(layer.bytes) for layer in image.layers)
+
+
 def print_result(result: Result, console: Console, paths: list[str]) -> None:
     """Prints the summary of a build: phases, stages, images, findings, verdicts, `paths`."""
     table = Table(box=box.SIMPLE, show_edge=False)
@@ -95,6 +99,9 @@ def print_result(result: Result, console: Console, paths: list[str]) -> None:
         console.print(Text(f"{artifact.format:>6}  {virtual}, {allocated} allocated"))
     if result.commit is not None:
         _print_commit(result.commit, console)
+    if result.container is not None:
+        text = f" image  {result.container.digest}, layers: {_layers(result.container)}"
+        console.print(Text(text), soft_wrap=True)
     findings = result.verification.findings if result.verification else ()
     for finding, hidden in folding.folded(findings, lambda f: (f.code, f.severity, f.accepted)):
         serious = finding.severity == "error" and not finding.accepted

@@ -12,6 +12,7 @@ from particle_agent.ostree.repositories.commit_record import CommitRecord, works
 from particle_agent.stages.output.ostree import Ostree
 
 from ..conftest import RecordingTarget
+from .container.conftest import opened
 
 pytestmark = pytest.mark.skipif(shutil.which("ostree") is None, reason="no ostree")
 REF, DATE = "debian/13/amd64/edge", 1_700_000_000
@@ -65,6 +66,7 @@ def build(tmp_path):
         machine.symlink("/usr/bin/link", "ä tool")
         machine.write("/var/lib/x/file", "content", mode=0o600)
         machine.write("/srv/www/index.html", "page")
+        machine.make_directory("/var/lib/a b", mode=0o750)
         Ostree(**OPTIONS | options).run(machine)
         return machine
 
@@ -98,6 +100,54 @@ def test_two_builds_make_the_same_commit_and_the_same_repository(build, options)
         publication.write(machine, record)
         sums.append(hashlib.sha256((machine.directory / "repository").read_bytes()).hexdigest())
     assert sums[0] == sums[1]
+
+
+@pytest.mark.slow
+def test_two_builds_make_the_same_image_with_the_files_of_the_commit(build):
+    images = []
+    for _ in range(2):
+        machine = build(publish=("oci-archive",), version="1")
+        publication.write(machine, CommitRecord.read(machine))
+        assert machine.report.disks == ["oci-archive"]
+        path = machine.directory / "oci-archive"
+        with path.open("r+b") as file:
+            file.truncate(machine.report.written[-1])
+        images.append(path.read_bytes())
+    assert images[0] == images[1]
+    repository = workshop(machine) / "repository"
+    listed = ostree("ls", f"--repo={repository}", "-R", "--nul-filenames-only", REF).split("\0")
+    committed = {name.replace("/usr/etc", "/etc", 1)[1:] for name in listed} - {""}
+    found = opened(path)
+    more = set(found.members) - committed
+    assert set(found.members) - more == committed
+    kept = {name: found.members[name] for name in more}
+    assert kept.pop("var/lib/dpkg").linkname == "../../usr/share/dpkg/database"
+    assert {name.split("/")[0] for name in kept} == {"var"}
+    assert all(member.isdir() for member in kept.values())
+    assert kept["var/lib/a b"].mode == 0o750
+    assert not any("var-tmpfiles" in note for note in machine.report.notes), "each has a rule"
+    assert "usr/bin/ä tool" in committed
+    assert found.config["config"]["Labels"]["particle-os.commit"] in ostree(
+        "rev-parse", f"--repo={repository}", REF
+    )
+    assert "srv" in found.members
+    assert found.members["srv"].linkname == "var/srv"
+    # The commit of this test has no shell, and no bootc.
+    notes = [note for note in machine.report.notes if note.startswith("bootc-missing")]
+    assert len(notes) == 1
+
+
+def test_an_image_with_the_content_of_var_has_all_of_it(build):
+    machine = build(publish=("oci-archive",), var="initial")
+    publication.write(machine, CommitRecord.read(machine))
+    path = machine.directory / "oci-archive"
+    with path.open("r+b") as file:
+        file.truncate(machine.report.written[-1])
+    members = opened(path).members
+    assert members["var/lib/x/file"].mode == 0o600
+    assert members["var/lib/dpkg"].linkname == "../../usr/share/dpkg/database"
+    (note,) = [note for note in machine.report.notes if "var-tmpfiles" in note]
+    assert "/var/home" in note
 
 
 @pytest.mark.slow

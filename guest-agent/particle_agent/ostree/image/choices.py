@@ -38,10 +38,14 @@ class RootSettings:
 
 @dataclass(frozen=True)
 class Choices:
-    """All choices of a recipe. Machines count `counted_boots` boots of the commit."""
+    """All choices of a recipe. Machines count `counted_boots` boots of the commit.
+
+    With `container`, the commit becomes a container image, too.
+    """
 
     counted_boots: int
     root: RootSettings
     var: Var
     users: UserRules
     automatic_updates: AutomaticUpdates
+    container: bool = False

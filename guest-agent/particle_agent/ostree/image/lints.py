@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from particle_agent.errors import StageError
-from particle_agent.ostree.image import features
+from particle_agent.ostree.image import features, kargs
 from particle_agent.ostree.image.choices import Choices
 from particle_agent.ostree.image.layout import ETC, HIDDEN, LINKS, MOVED, OLD_DATABASE
 from particle_agent.system import generalize, kernels
+from particle_agent.target import inside
 from particle_agent.target.target import Target
 
 
@@ -74,6 +76,25 @@ LINTS = {
         "'var' is 'refuse', and no rule of tmpfiles.d makes these files",
         "remove them, write rules, or set 'var: factory'",
     ),
+    "var-run": Lint(
+        True,
+        "a running system has the content of this directory in /run",
+        "make it a link to /run in a 'run' stage",
+    ),
+    "name-whiteout": Lint(
+        True, "in a container image, these names mean that a file is removed", REMOVE
+    ),
+    "kargs-unreadable": Lint(
+        True,
+        "bootc cannot read these words for the kernel",
+        "https://bootc.dev/bootc/building/kernel-arguments.html describes the format",
+    ),
+    "bootc-missing": Lint(
+        False,
+        "machines install and update the container image only with this program, which no package "
+        "of Debian has",
+        "put it into the image with a 'files' stage, or take a base that has it",
+    ),
     "boot-content": Lint(
         False,
         "a commit has an empty /boot, and these files are left out",
@@ -83,6 +104,14 @@ LINTS = {
         False,
         "a package puts files where a running system has none of the image",
         "tmpfiles.d(5) can make them at boot",
+    ),
+    "var-log": Lint(
+        False,
+        "each machine gets these logs of the build",
+        REMOVE,
+    ),
+    "file-injected": Lint(
+        False, "a builder of containers has left these files, empty for each machine", REMOVE
     ),
     "package-outside-usr": Lint(
         False,
@@ -95,6 +124,10 @@ LINTS = {
         "give them an ID of their own and a plain name, or a rule of sysusers.d",
     ),
 }
+# Those that only matter for a container image.
+OF_CONTAINERS = ("name-whiteout", "kargs-unreadable", "bootc-missing")
+BOOTC, WHITEOUT = "/usr/bin/bootc", ".wh."
+INJECTED = ("/etc/hostname", "/etc/resolv.conf")
 SHOWN = 5
 TMPFILES = "/usr/lib/tmpfiles.d"
 # The types of rules that make a path.
@@ -136,7 +169,8 @@ def check(target: Target, choices: Choices, kernel: str, more: Iterable[Flaw]) -
         found = [*files(target, place, kernel), *more]
         if choices.var == "refuse":
             found += of_machine(place, paths_with_rules(target))
-    report(target, found)
+        found += _of_bootc(target, place)
+    report(target, (f for f in found if choices.container or f.code not in OF_CONTAINERS))
 
 
 def report(target: Target, found: Iterable[Flaw]) -> None:
@@ -212,6 +246,31 @@ def of_machine(tree: Path, known: Collection[str]) -> Iterator[Flaw]:
                 yield Flaw("var-content", path)
 
 
+def _of_bootc(target: Target, tree: Path) -> Iterator[Flaw]:
+    """More findings that bootc has, too. `tree` is the target without mounts of the build."""
+    if not target.exists(BOOTC):
+        yield Flaw("bootc-missing", BOOTC)
+    for name in target.list(kargs.DIRECTORY):
+        path = f"{kargs.DIRECTORY}/{name}"
+        if name.endswith(".toml") and (why := kargs.fault(target.read_bytes(path))):
+            yield Flaw("kargs-unreadable", f"{path}: {why}")
+    if (run := inside.resolve(tree, "var/run", follow=False)).is_dir() and not run.is_symlink():
+        yield Flaw("var-run", "/var/run")
+    for path in INJECTED:
+        if _size(inside.resolve(tree, path[1:], follow=False)) == 0:
+            yield Flaw("file-injected", path)
+    for path in sorted(_leaves(inside.resolve(tree, "var/log"), tree)):
+        # The stage removes the logs of packages.
+        if not path.startswith(generalize.LOGS) and _size(tree / path[1:]):
+            yield Flaw("var-log", path)
+
+
+def _size(place: Path) -> int | None:
+    """The size of a regular file in bytes; None for anything else."""
+    status = place.lstat() if os.path.lexists(place) else None
+    return status.st_size if status and stat.S_ISREG(status.st_mode) else None
+
+
 def paths_with_rules(target: Target) -> set[str]:
     """The paths that the rules of the packages make."""
     found = set()
@@ -272,6 +331,8 @@ def _faults(entry: os.DirEntry[str], path: str) -> Iterator[str]:
     text = os.readlink(entry.path) if entry.is_symlink() else ""
     if NOT_UTF_8.search(entry.name + text):
         yield "name-not-utf-8"
+    if entry.name.startswith(WHITEOUT):
+        yield "name-whiteout"
     if f"/{path}".startswith(WITH_RULES) and CONTROL.search(entry.name):
         yield "name-control"
     if entry.is_file(follow_symlinks=False):

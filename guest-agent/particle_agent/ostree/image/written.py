@@ -17,7 +17,7 @@ OWN = (
     "/usr/lib/systemd/system/systemd-sysusers.service.d/ostree.conf",
     "/usr/lib/sysusers.d/ostree-accounts.conf", "/usr/lib/tmpfiles.d/ostree-machine.conf",
     f"{initramfs.TOOLS}/hooks/ostree", f"{initramfs.TOOLS}/scripts/init-bottom/ostree",
-    "/usr/share/factory/var/*",
+    "/usr/share/factory/var/*", "/usr/lib/bootc/*/00-particle-os.toml",
 )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from particle_agent.contract.inspection import STATEROOT
 from particle_agent.errors import StageError
 from particle_agent.target.target import Target
 
-# The public key of the signatures, in the workshop.
-KEY = "key.gpg"
+# The public key of the signatures, and the directories of /var, in the workshop.
+KEY, VAR_DIRECTORIES = "key.gpg", "var.json"
 CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
 

@@ -1,7 +1,8 @@
-"""The published files: the repository that machines update from, and the key of its signatures."""
+"""The published files: the repository that machines update from, its key, a container image."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -10,8 +11,15 @@ from pathlib import Path
 
 from particle_agent.contract.wire import OutputName
 from particle_agent.disk import ext4
+from particle_agent.ostree.container import archive as container
+from particle_agent.ostree.container.layer import VarDirectory
 from particle_agent.ostree.repositories import difference
-from particle_agent.ostree.repositories.commit_record import KEY, CommitRecord, workshop
+from particle_agent.ostree.repositories.commit_record import (
+    KEY,
+    VAR_DIRECTORIES,
+    CommitRecord,
+    workshop,
+)
 from particle_agent.ostree.repositories.repository import OstreeRepository, archive
 from particle_agent.system import tarball
 from particle_agent.system.tarball import MIB
@@ -45,9 +53,20 @@ def write(target: Target, record: CommitRecord) -> None:
             tarball.write(target, repository.place, "repository", OPTIONS)
         if "update" in wanted:
             _write_update(target, repository)
+    if container.DISK in record.publishes:
+        directories = _directories(target)
+        container.write(target, record.ref, record.checksum, record.version, directories)
     if "key" in record.publishes:
         _write_file(target, workshop(target) / KEY, "key")
     difference.write(target, record, archive(target))
+
+
+def _directories(target: Target) -> list[VarDirectory]:
+    """The directories of /var in the image before it became a commit; none if /var has stayed."""
+    file = workshop(target) / VAR_DIRECTORIES
+    return (
+        [VarDirectory(**found) for found in json.loads(file.read_text())] if file.exists() else []
+    )
 
 
 def _write_file(target: Target, file: Path, name: OutputName) -> None:

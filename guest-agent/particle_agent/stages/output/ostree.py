@@ -45,7 +45,7 @@ CommitRef = Annotated[
     ),
 ]
 StateRoot = Annotated[str, Text("a name of a-z, 0-9 and '-'", r"[a-z0-9][a-z0-9-]*", 60)]
-Publication = Literal["repository", "delta"]
+Publication = Literal["repository", "delta", "oci-archive"]
 # The controls of C1, and the two line ends of Unicode, count as control characters.
 OneLine = Annotated[
     str,
@@ -117,8 +117,9 @@ class Ostree(StageOptions):
     """The server that machines update from. Without it, machines do not update."""
     publish: tuple[Publication, ...] = ("repository",)
     """The files that the build publishes in addition to a disk: `repository` is NAME.ostree.tar, a
-    repository for any web server, and `delta` is NAME.delta, the difference to the parent in one
-    file, for machines without a network."""
+    repository for any web server, `delta` is NAME.delta, the difference to the parent in one file,
+    for machines without a network, and `oci-archive` is NAME.oci.tar, a container image in the form
+    that bootc wants."""
     boot_counting: Annotated[int, Between(0, 9)] = 3
     """The number of boots within which an update must succeed, or the machine returns to the
     version before it. 0 does not count."""
@@ -207,6 +208,7 @@ class Ostree(StageOptions):
                     var=self.var,
                     users=self.users,
                     automatic_updates=self.automatic_updates,
+                    container="oci-archive" in self.publish,
                 ),
             ),
         )

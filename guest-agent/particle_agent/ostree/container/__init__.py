@@ -1,0 +1,1 @@
+"""The system as an OCI image, in the form that bootc wants."""
