@@ -120,6 +120,12 @@ class RecordingTarget(Target):
         where.mkdir(exist_ok=True)
         yield where
 
+    @contextmanager
+    def mounted_inside(self, what: Path, where: str, *options: str) -> Iterator[None]:
+        self.make_directory(where)
+        self.commands.append(Command(("mount", *options, str(what), where), "", True))
+        yield
+
     def at(self, root: Path) -> RecordingTarget:
         """A target for another directory, with the same records."""
         other = copy.copy(self)

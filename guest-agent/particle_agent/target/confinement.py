@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +59,7 @@ KEPT = {
     "AUDIT_WRITE": 29,
     "SETFCAP": 31,
 }
+SYS_ADMIN = 21
 # The files of /proc that change the kernel, or that show what it keeps from containers. The lists
 # are those of the OCI runtimes and of systemd's ProtectKernelTunables and ProtectKernelLogs.
 READ_ONLY = ("acpi", "asound", "bus", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
@@ -73,11 +74,13 @@ class Enclosure:
 
     `root` is the directory of the target. A thread of the agent lives in the
     namespaces and starts all programs, which inherit namespaces, root directory and capabilities.
-    So a program in the enclosure starts as fast as one outside.
+    So a program in the enclosure starts as fast as one outside. The programs have the capabilities
+    in `KEPT`, and the ones whose numbers are in `more`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, more: Collection[int] = ()) -> None:
         self._root = root
+        self._more = more
         self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
         # The first process of the PID namespace is the parent of orphans. All others die with it.
@@ -133,7 +136,7 @@ class Enclosure:
 
     def _move_in(self) -> None:
         """Moves the current thread to new namespaces, and its root directory to the target."""
-        drop_capabilities()
+        drop_capabilities(self._more)
         # What the thread starts after this call is in the new PID namespace. The thread is not.
         call("unshare", CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID)
         # The agent's later mounts in the target arrive here; no mount leaves.
@@ -145,13 +148,15 @@ class Enclosure:
         os.chdir("/")
 
 
-def drop_capabilities() -> None:
+def drop_capabilities(more: Collection[int] = ()) -> None:
     """Drops all other capabilities than those in `KEPT` for the programs that this thread starts.
+
+    They keep those in `more`, too.
 
     The thread itself keeps them. See capabilities(7), "Capability bounding set".
     """
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    for capability in set(range(last + 1)) - set(KEPT.values()):
+    for capability in set(range(last + 1)) - {*KEPT.values(), *more}:
         call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any, Final, Protocol
 from particle_agent.contract import wire
 from particle_agent.contract.hosts import variables
 from particle_agent.target import command, files, inside
-from particle_agent.target.confinement import Enclosure
+from particle_agent.target.confinement import SYS_ADMIN, Enclosure
 from particle_agent.target.disks import wait_for_disk
 from particle_agent.target.timings import Timings
 
@@ -126,6 +126,18 @@ class Target:
         Raises the errors of `run`.
         """
         self.run(["chroot", str(self.root), *argv], stdin=stdin, env=env, timeout=timeout)
+
+    def chroot_as_administrator(self, argv: Sequence[str]) -> None:
+        """Runs `argv` as `chroot` does, but lets it mount file systems, as an installer has to.
+
+        It can reach the whole VM. Raises the errors of `run`.
+        """
+        usual, self._enclosure = self._enclosure, Enclosure(self.root, (SYS_ADMIN,))
+        try:
+            self.chroot(argv)
+        finally:
+            self._enclosure.close()
+            self._enclosure = usual
 
     def chroot_from(self, argv: Sequence[str], data: Iterable[bytes]) -> None:
         """Runs `argv` as `chroot` does, and streams `data` to its standard input.

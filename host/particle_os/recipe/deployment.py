@@ -108,6 +108,9 @@ def _beyond(commit: Ostree, suite: str) -> Iterator[tuple[str, str, str]]:
 
 def _refused(disk: Qemu, commit: Ostree) -> Iterator[tuple[Key, str, str]]:
     """The options of a disk that cannot be with a commit: place, message and hint."""
+    if disk.installer != "particle-os":
+        message = "installer: bootc installs no commit of the stage 'ostree'"
+        yield ("installer",), message, "remove the stage 'ostree', or leave 'installer' out"
     if commit.composefs:
         message = "composefs: the OSTree of the helper VM cannot write a disk with it"
         yield ("type",), message, "publish the repository alone, or leave 'composefs' out"

@@ -58,6 +58,8 @@ KEY_HINTS = {
         "write 'sign' in the stage 'ostree'",
     ),
     "org.osbuild.ostree.remotes": "write 'remote' in the stage 'ostree'",
+    "org.osbuild.ostree.encapsulate": "write 'publish: [oci-archive]' in the stage 'ostree'",
+    "org.osbuild.bootc.install-to-filesystem": "write 'installer: bootc' in the stage 'qemu'",
 }  # fmt: skip
 # YAML turns an octal number into an integer, which a message shows in decimal digits.
 NUMBER_HINTS = {

@@ -141,6 +141,22 @@ def test_no_writable_sys_is_mounted_anywhere(tmp_path):
 
 
 @needs_mounts
+def test_an_installer_may_mount_and_no_other_program(tmp_path):
+    found = lines(
+        tmp_path,
+        """
+        (root / "run/place").mkdir()
+        sh("mount -t tmpfs tmpfs /run/place 2>/dev/null")
+        enclosure = Enclosure(root, (confinement.SYS_ADMIN,))
+        sh("mount -t tmpfs tmpfs /run/place && touch /run/place/x && ls /run/place")
+        print(os.listdir(root / "run/place"))
+        """,
+    )
+    assert found[0] in ("1", "32")
+    assert found[1:] == ["x", "[]"], "no mount leaves"
+
+
+@needs_mounts
 def test_nothing_outlives_the_enclosure(tmp_path):
     found = lines(
         tmp_path,

@@ -38,7 +38,7 @@ def path(tmp_path):
     (tree / "usr/tool").write_text("program")
     path = tmp_path / "edge.oci.tar"
     with path.open("w+b") as file:
-        archive._write(file, IMAGE, layer.members(tree, None))
+        archive.write_to(file, IMAGE, layer.members(tree, None))
     return path
 
 

@@ -33,6 +33,11 @@ def ostree(text=""):
         ("    swap: 1G\n", 9, "has no swap file"),
         ("    file-system: btrfs\n", 9, "GRUB cannot count"),
         ("    grow: true\n", 9, "does not grow"),
+        (
+            "    installer: bootc\n    bootc: {target-imgref: example.org/edge}\n",
+            9,
+            "bootc installs no commit",
+        ),
         ("    first-boot: true\n", 9, "is the same for each boot"),
     ],
 )
@@ -147,6 +152,8 @@ def test_the_names_of_other_programs_are_understood_and_noted(tmp_path, stage, n
         ("org.osbuild.ostree.preptree", "the stage 'ostree' does it"),
         ("org.osbuild.ostree.sign", "write 'sign' in the stage 'ostree'"),
         ("org.osbuild.ostree.remotes", "write 'remote' in the stage 'ostree'"),
+        ("org.osbuild.ostree.encapsulate", "write 'publish: [oci-archive]'"),
+        ("org.osbuild.bootc.install-to-filesystem", "write 'installer: bootc'"),
     ],
 )
 def test_a_step_of_other_programs_names_what_does_it(tmp_path, name, hint):

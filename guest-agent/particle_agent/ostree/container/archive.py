@@ -55,10 +55,10 @@ def write(
         size = -(-(content + content // GROWTH) // MIB) * MIB
         disk = target.output_disk(size, content=content // SHRINKAGE, disk=DISK)
         seen = lints.SeenTree()
-        with disk.open("r+b") as file:
+        with disk.open("r+b") as file, target.timings.part("container image"):
             members = layer.members(tree, target.source_date)
             more = layer.of_var(tree, directories, date)
-            written = _write(file, image, _seen(chain(members, more), seen))
+            written = write_to(file, image, _seen(chain(members, more), seen))
         found = lints.found(seen)
     lints.report(target, found)
     target.run(["sync"])
@@ -74,7 +74,7 @@ def _seen(
         yield member
 
 
-def _write(file: BinaryIO, image: ImageDescription, members: Iterator[layer.LayerMember]) -> int:
+def write_to(file: BinaryIO, image: ImageDescription, members: Iterator[layer.LayerMember]) -> int:
     """Writes the archive; returns its size in bytes."""
     _write_member(file, "oci-layout", LAYOUT, image.date)
     place = file.tell()

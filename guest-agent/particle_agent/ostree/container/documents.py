@@ -48,11 +48,14 @@ class OciBlob:
 
 @dataclass(frozen=True)
 class ImageDescription:
-    """The facts about an image, which has the tree of a commit. `date` is in seconds since 1970."""
+    """The facts about an image. `date` is in seconds since 1970.
+
+    `ref` and `checksum` name the commit with the same tree; they are None without one.
+    """
 
     title: str
-    ref: str
-    checksum: str
+    ref: str | None
+    checksum: str | None
     version: str | None
     date: int
 
@@ -71,16 +74,16 @@ class ImageDescription:
     @property
     def labels(self) -> dict[str, str]:
         """The labels. Those of the commit show the version of OSTree that is the same system."""
-        own = {"particle-os.commit": self.checksum, "particle-os.ref": self.ref}
-        return {**BOOTABLE_LABELS, **own, **self.annotations}
+        found = {**BOOTABLE_LABELS, **self.annotations}
+        if self.checksum is not None and self.ref is not None:
+            found |= {"particle-os.commit": self.checksum, "particle-os.ref": self.ref}
+        return found
 
     def configuration(self, diff_id: str) -> bytes:
         """The configuration of an image with one layer, whose uncompressed digest is given."""
-        made = {
-            "created": self.created,
-            "created_by": "particle-os",
-            "comment": f"the commit {self.checksum} of {self.ref}",
-        }
+        made = {"created": self.created, "created_by": "particle-os"}
+        if self.checksum is not None:
+            made["comment"] = f"the commit {self.checksum} of {self.ref}"
         return _document(
             {
                 "architecture": architecture(),

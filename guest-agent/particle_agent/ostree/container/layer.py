@@ -82,22 +82,24 @@ class LayerMember:
 def members(tree: Path, latest: int | None) -> Iterator[LayerMember]:
     """The members of the layer for the tree of a commit, in the order of their paths.
 
-    No time is after `latest`, in seconds since 1970. Raises StageError for a file that no layer can
-    have.
+    The tree of a system that is no commit has no /usr/etc, and becomes the layer as it is. No time
+    is after `latest`, in seconds since 1970. Raises StageError for a file that no layer can have.
     """
     first: dict[tuple[int, int], str] = {}
+    is_commit = os.path.lexists(tree / ETC[1:]) and not os.path.lexists(tree / "etc")
     left = [""]
     while left:
         name = left.pop()
-        place = _place(tree, name)
+        place = _place(tree, name) if is_commit else tree / name
         status = place.lstat()
         if name:
             yield LayerMember(_header(name, place, status, latest, first), place)
         if stat.S_ISDIR(status.st_mode):
             below = set(os.listdir(place))
-            # The tree has /usr/etc, and the image /etc.
-            below |= {"etc"} if name == "" else set()
-            below -= {"etc"} if name == "usr" else set()
+            if is_commit:
+                # The tree has /usr/etc, and the image /etc.
+                below |= {"etc"} if name == "" else set()
+                below -= {"etc"} if name == "usr" else set()
             left += sorted((f"{name}/{each}".lstrip("/") for each in below), reverse=True)
 
 

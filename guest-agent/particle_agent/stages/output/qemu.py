@@ -23,6 +23,9 @@ from particle_agent.disk.volumes import Volume
 from particle_agent.disk.writer import SWAP_FILE, DiskLayout, Writer, check_mount_points
 from particle_agent.ostree import boot_counting, sysroot
 from particle_agent.ostree.boot_menu import DeploymentGrub
+from particle_agent.ostree.container import installer
+from particle_agent.ostree.container.empty_disk import InstalledDisk
+from particle_agent.ostree.container.install_options import LOADERS, BootcInstall
 from particle_agent.ostree.repositories import publication
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.ostree.repositories.repository import OstreeRepository, archive
@@ -80,6 +83,11 @@ class Qemu(StageOptions):
     """More lines of /etc/fstab, and more options for the image's own file systems."""
     grow: bool = False
     """Whether the root file system grows at boot to fill a larger disk."""
+    installer: Literal["particle-os", "bootc"] = "particle-os"
+    """The program that installs the system on the disk. `bootc` is experimental: the image's own
+    /usr/bin/bootc runs `install to-filesystem`. No suite of Debian has it."""
+    bootc: BootcInstall | None = None
+    """The options of `bootc install to-filesystem`."""
 
     def __post_init__(self) -> None:
         refuse((place, f"{place[0]}: {message}") for place, message in self._faults())
@@ -111,8 +119,28 @@ class Qemu(StageOptions):
         for index, name in enumerate(self.formats):
             if name in self.formats[:index]:
                 yield ("formats", index), f"'{name}' is named twice"
+        yield from self._faults_of_bootc()
         if self.compress != "none" and not {"raw", "qcow2"} & set(self.formats):
             yield ("compress",), "it compresses only the formats raw and qcow2"
+
+    def _faults_of_bootc(self) -> Iterator[tuple[Place, str]]:
+        if self.installer != "bootc":
+            if self.bootc is not None:
+                yield ("bootc",), "the options are those of 'installer: bootc'"
+            return
+        if self.bootc is None:
+            yield ("installer",), "write 'bootc: {target-imgref: IMAGE}', too"
+        if self.boot_loader not in LOADERS:
+            message = f"bootc installs no {self.boot_loader}; write 'grub'"
+            yield ("boot-loader",), message
+        if self.size == "minimal":
+            yield ("size",), "only bootc knows how much it will write"
+        unknown = {
+            "swap": self.swap != "none", "first-boot": self.first_boot, "grow": self.grow,
+            "mounts": bool(self.mounts), "unified-kernel-image": self.unified_kernel_image,
+        }  # fmt: skip
+        for key in (key for key, given in unknown.items() if given):
+            yield (key,), "'installer: bootc' leaves it to the image"
 
     def refusal(self, firmware: BootFirmware) -> str | None:
         """The reason why the image cannot boot under `firmware`; None if it can."""
@@ -131,6 +159,10 @@ class Qemu(StageOptions):
     def needs(self) -> Iterator[Need]:
         yield boot.kernel_need()
         yield boot.init_need()
+        if self.installer == "bootc":
+            yield installer.need()
+            yield from copied.package_needs(self.file_system)
+            return
         yield from self._loader().needs()
         yield from copied.package_needs(self.file_system)
         if self.grow:
@@ -141,8 +173,9 @@ class Qemu(StageOptions):
             yield from needs.mount(mount.type or "", mount.where, "mounts", index, "type")
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
-        yield fstab.PATH, "name the mounts in the option 'mounts' of the stage"
-        yield from self._loader().rewrites()
+        if self.installer != "bootc":
+            yield fstab.PATH, "name the mounts in the option 'mounts' of the stage"
+            yield from self._loader().rewrites()
         yield from generalize.rewrites()
 
     def signed_needs(self) -> Iterator[Need]:
@@ -150,6 +183,12 @@ class Qemu(StageOptions):
         yield from self._loader().signed_needs()
 
     def run(self, target: Target) -> None:
+        if self.bootc is not None:
+            copied.check(target, self.file_system)
+            parts = self._parts(self._loader())
+            disk = InstalledDisk(self.partition_table, self.size, parts, self.boot_loader)
+            installer.install(target, self.bootc, disk)
+            return
         if (record := CommitRecord.read(target)) is not None:
             self._deploy_all(target, record)
             return
