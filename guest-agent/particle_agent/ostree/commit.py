@@ -11,7 +11,7 @@ from particle_agent.disk import boot
 from particle_agent.ostree import history, preparation, remote
 from particle_agent.ostree.container import settings
 from particle_agent.ostree.image.choices import Choices
-from particle_agent.ostree.remote import ORIGIN, Remote
+from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repositories.commit_record import KEY, CommitRecord, naming, workshop
 from particle_agent.ostree.repositories.repository import OstreeRepository
 from particle_agent.ostree.repositories.signing import GpgKey, signing_key
@@ -83,7 +83,7 @@ def _make(target: Target, plan: CommitPlan, key: GpgKey | None, before: str | No
         parent=before,
         version=plan.version,
         signer=None if key is None else key.fingerprint,
-        remote=plan.remote.name if plan.remote else ORIGIN,
+        remote=plan.remote.name if plan.remote else None,
         collection=plan.bindings.collection,
     ).write(target)
     target.reporter.note(f"the commit of {plan.ref} is {checksum}")

@@ -50,7 +50,10 @@ def of_disk(device: Path, report: Callable[[Finding], None]) -> None:
         _check_names(identified, findings)
         with volumes.mounted(readable, identified) as found, ThreadPoolExecutor(2) as pool:
             # The checkers take the longest and are separate programs, so run them in parallel.
-            checks = [(v, pool.submit(file_systems.check, v.node(readable), v.kind)) for v in found]
+            checks = [
+                (v, pool.submit(file_systems.check, v.node(readable), v.kind, v.tree))
+                for v in found
+            ]
             for volume in found:
                 if volume.tree is None and volume.kind in reading.MOUNTED:
                     findings.add(

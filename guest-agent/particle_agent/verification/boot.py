@@ -9,7 +9,7 @@ from typing import IO
 from particle_agent.contract.contents import content_of
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
-from particle_agent.verification import menus, pe, syslinux
+from particle_agent.verification import deployments, menus, pe, syslinux
 from particle_agent.verification.table import FIRST_LOGICAL, SECTOR, PartitionEntry, PartitionTable
 from particle_agent.verification.volumes import FoundVolume
 
@@ -41,6 +41,7 @@ def check(
     """Reports broken steps of the boot, with BIOS and with UEFI."""
     bios = _check_bios(disk, size, table, found, findings)
     efi = _check_efi(found, findings)
+    deployments.check(found, findings)
     if not bios and not efi:
         message = "there is no boot code and no EFI/BOOT/BOOTX64.EFI"
         if table is None and found:

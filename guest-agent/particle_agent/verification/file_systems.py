@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from particle_agent.disk import reading
+from particle_agent.disk.reading import Tree
+from particle_agent.verification import objects
 
 CHECK_SECONDS = 600.0
 OUTPUT_LIMIT = 1 << 20
@@ -32,11 +34,17 @@ DIRTY_XFS = re.compile(r"metadata changes in a log|log which now needs")
 LINES = 4
 
 
-def check(node: Path, kind: str) -> list[tuple[str, str]]:
+def check(node: Path, kind: str, tree: Tree | None = None) -> list[tuple[str, str]]:
     """Checks a file system of this kind on the device `node`. Returns codes and messages.
 
-    The file system may be mounted read-only.
+    The file system may be mounted read-only; `tree` has its files. The objects of OSTree in a sound
+    file system are checked, too.
     """
+    found = _check(node, kind)
+    return found if found or tree is None else objects.check(tree)
+
+
+def _check(node: Path, kind: str) -> list[tuple[str, str]]:
     if kind not in CHECKERS:
         return []
     argv, statuses = CHECKERS[kind]

@@ -127,10 +127,10 @@ def _searched(
 # Boot Loader Specification: https://uapi-group.org/specifications/specs/boot_loader_specification/
 
 
-def entry_items(tree: Tree) -> Iterator[Item]:
+def entry_items(tree: Tree, directory: str = ENTRIES) -> Iterator[Item]:
     """The entries of type 1. Their paths are relative to the file system's root."""
-    for name in [n for n in tree.names(ENTRIES) if n.endswith(".conf")][:ENTRIES_LIMIT]:
-        path = f"{ENTRIES}/{name}"
+    for name in [n for n in tree.names(directory) if n.endswith(".conf")][:ENTRIES_LIMIT]:
+        path = f"{directory}/{name}"
         files, options = [], []
         for line in lines(tree, path):
             word, _, rest = line.strip().replace("\t", " ").partition(" ")

@@ -117,7 +117,8 @@ def check_command_line(
         tree = _mounted(volume.tree, volume.kind, words.get("rootflags", ""))
         init, deployed = words.get("init", INIT), words.get("ostree", "")
         if tree is not None and not tree.exists(deployed):
-            findings.add("init-missing", place, f"{volume.name} has no deployment {deployed}")
+            message = f"{volume.name} has no deployment {deployed}"
+            findings.add("deployment-missing", place, message)
         elif tree is not None and not _has_init(tree, deployed, init):
             findings.add("init-missing", place, f"{volume.name} has no program {init}")
 

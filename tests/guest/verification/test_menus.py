@@ -125,7 +125,7 @@ def test_menus_of_grub_that_read_each_other_have_an_end(grub_bios, monkeypatch):
 def test_grub_starts_the_init_of_the_deployment(grub_bios):
     menu = grub_bios.root / "boot/grub/grub.cfg"
     menu.write_text(GRUB.replace(COMMAND_LINE, f"{COMMAND_LINE} ostree=/ostree/boot.1/debian/a/0"))
-    assert grub_bios.judged() == ["init-missing"]
+    assert grub_bios.judged() == ["deployment-missing"]
     (grub_bios.root / "ostree/boot.1/debian/a").mkdir(parents=True)
     (grub_bios.root / "ostree/boot.1/debian/a/0").symlink_to("../../../deploy/debian/deploy/a.0")
     deployed = grub_bios.root / "ostree/deploy/debian/deploy/a.0"

@@ -29,8 +29,8 @@ class CommitRecord:
     stateroot: str
     kernel: str
     publishes: tuple[str, ...]
-    # The name of the server on the machines, and the ID of the collection of its refs.
-    remote: str
+    # The name of the server on the machines, if any, and the ID of the collection of its refs.
+    remote: str | None
     collection: str | None
     parent: str | None = None
     version: str | None = None
