@@ -18,7 +18,7 @@ UNIT_TEXT = """\
 [Unit]
 Description=Grow the partition of the root file system
 DefaultDependencies=no
-After=systemd-remount-fs.service
+After=systemd-remount-fs.service tmp.mount
 Before=systemd-growfs-root.service local-fs.target shutdown.target
 Conflicts=shutdown.target
 
@@ -28,12 +28,34 @@ RemainAfterExit=yes
 # growpart ends with 1 when there is nothing to do.
 SuccessExitStatus=1
 ExecStart=/bin/sh -eu -c '\\
-  name=$$(basename "$$(findmnt -n -o SOURCE /)"); \\
+  name=$$(basename "$$(findmnt --nofsroot -n -o SOURCE /)"); \\
   disk=$$(basename "$$(dirname "$$(readlink -f "/sys/class/block/$$name")")"); \\
   exec growpart "/dev/$$disk" "$$(cat "/sys/class/block/$$name/partition")"'
 
 [Install]
 WantedBy=local-fs.target
+"""
+# / and /sysroot of a deployment are read-only, so that no program grows their file system. /var is
+# another mount of it, which systemd-growfs(8) may change.
+DEPLOYED_UNIT = "particle-os-grow-file-system.service"
+DEPLOYED_UNIT_TEXT = f"""\
+[Unit]
+Description=Grow the root file system
+Documentation=man:systemd-growfs(8)
+DefaultDependencies=no
+RequiresMountsFor=/var
+After=systemd-repart.service {UNIT}
+Before=sysinit.target shutdown.target
+Conflicts=shutdown.target
+ConditionPathExists=/run/ostree-booted
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/lib/systemd/systemd-growfs /var
+
+[Install]
+WantedBy=sysinit.target
 """
 
 
@@ -58,5 +80,15 @@ def set_up(target: Target, table: DiskLabel) -> None:
     if table == "gpt":
         target.write(DEFINITION, "[Partition]\nType=root\n")
         return
-    target.write(f"/etc/systemd/system/{UNIT}", UNIT_TEXT)
-    target.symlink(f"/etc/systemd/system/local-fs.target.wants/{UNIT}", f"../{UNIT}")
+    _enable(target, UNIT, UNIT_TEXT, "local-fs.target")
+
+
+def set_up_deployment(target: Target, table: DiskLabel) -> None:
+    """Configures a deployment to grow the partition and its file system; updates keep that."""
+    set_up(target, table)
+    _enable(target, DEPLOYED_UNIT, DEPLOYED_UNIT_TEXT, "sysinit.target")
+
+
+def _enable(target: Target, unit: str, text: str, wanted_by: str) -> None:
+    target.write(f"/etc/systemd/system/{unit}", text)
+    target.symlink(f"/etc/systemd/system/{wanted_by}.wants/{unit}", f"../{unit}")

@@ -28,7 +28,8 @@ FIND_SECONDS = 300
 class DiskLayout:
     """The wanted layout of the disk. `size` is a `DiskSize`; `swap` is in bytes.
 
-    A disk `for_updates` has room for a second copy of the system.
+    A disk `for_updates` has room for a second copy of the system. `swap_file` is the path of the
+    swap file in the root file system.
     """
 
     table: DiskLabel
@@ -37,6 +38,7 @@ class DiskLayout:
     swap: int
     for_extlinux: bool
     for_updates: bool = False
+    swap_file: str = SWAP_FILE
 
     @property
     def shrunk(self) -> bool:
@@ -73,7 +75,7 @@ class Writer:
         """Assigns the files to the partitions. `tree` is the target without other mounts."""
         if self._layout.swap:
             # A link of that name in the image would lead to a file of the VM.
-            self._target.remove(SWAP_FILE)
+            self._target.remove(self._layout.swap_file)
         self._trees = _split(self._target, self._parts, tree)
         self._parts = [self._measured(part) for part in self._parts]
         self._make_swap()
@@ -131,8 +133,8 @@ class Writer:
     def _make_swap(self) -> None:
         """Adds a sparse swap file to the tree. Only ext4 can allocate its blocks later."""
         if self._layout.swap and self._layout.file_system == "ext4":
-            self._target.write(SWAP_FILE, "", mode=0o600)
-            place = self._target.path(SWAP_FILE, follow=False)
+            self._target.write(self._layout.swap_file, "", mode=0o600)
+            place = self._target.path(self._layout.swap_file, follow=False)
             os.truncate(place, self._layout.swap)
             self._target.run(["mkswap", "-q", "-U", self._ids["swap"], str(place)])
 
@@ -162,7 +164,7 @@ class Writer:
                 for_extlinux=self._layout.for_extlinux,
             )
             if swap:
-                ext4.allocate(target, device, SWAP_FILE, swap)
+                ext4.allocate(target, device, self._layout.swap_file, swap)
         elif part.kind in ("xfs", "btrfs"):
             copied.make(target, part.kind, device, label=part.name, uuid=uuid, size=part.size)
             with copied.mounted(target, part.kind, device) as mounted:
@@ -170,7 +172,7 @@ class Writer:
                 for path in self._immutable:
                     target.run(["chattr", "+i", f"{mounted}{path}"])
                 if swap:
-                    place = mounted / SWAP_FILE.lstrip("/")
+                    place = mounted / self._layout.swap_file.lstrip("/")
                     copied.make_swap(target, part.kind, place, swap, self._ids["swap"])
 
 

@@ -25,6 +25,11 @@ class Sysroot:
         """The path of the deployment, which no program may change."""
         return "/" + str(self.deployment.root.relative_to(self.disk.root))
 
+    @property
+    def stateroot(self) -> str:
+        """The path of the directory with the /var that all deployments share."""
+        return self.immutable.rpartition("/deploy/")[0]
+
     def take_boot_files(self, target: Target) -> None:
         """Moves the files of the boot loader from the target, beside OSTree's own in /boot."""
         for name in target.list("/boot"):
@@ -51,14 +56,17 @@ def make(
     (place / "boot/grub").mkdir(parents=True)
     (place / "boot/grub/grub.cfg").touch()
     target.run(["ostree", "admin", "os-init", option, record.stateroot])
-    repository.run("pull-local", f"--remote={record.remote}", str(source.place), record.ref)
+    # Without a server, the machine has a branch of its own.
+    remote = [] if record.remote is None else [f"--remote={record.remote}"]
+    repository.run("pull-local", *remote, str(source.place), record.ref)
     generator = place.parent / "grub-generator"
     generator.write_text(GENERATOR_TEXT)
     generator.chmod(0o755)
     deploy = ["ostree", "admin", "deploy", option, f"--os={record.stateroot}"]
     # A word such as console= may be there several times: --karg= keeps the last one only.
     deploy += [f"--karg-append={word}" for word in words]
-    target.run([*deploy, f"{record.remote}:{record.ref}"], env={VARIABLE: str(generator)})
+    name = record.ref if record.remote is None else f"{record.remote}:{record.ref}"
+    target.run([*deploy, name], env={VARIABLE: str(generator)})
     deployment = _deployment(place, record)
     # The writer changes times; it makes the directory immutable on the disk again.
     target.run(["chattr", "-i", str(deployment)])

@@ -114,21 +114,27 @@ def _refused(disk: Qemu, commit: Ostree) -> Iterator[tuple[Key, str, str]]:
     if commit.composefs:
         message = "composefs: the OSTree of the helper VM cannot write a disk with it"
         yield ("type",), message, "publish the repository alone, or leave 'composefs' out"
-    if commit.etc == "transient" and disk.mounts:
-        message = "mounts: each boot starts with the /etc of the commit, which has no fstab"
-        yield ("mounts",), message, "write mount units with a stage 'files', or 'etc: persistent'"
+    if commit.etc == "transient":
+        yield from _lost(disk)
     if disk.boot_loader != "grub":
         message = f"boot-loader: {disk.boot_loader} starts no commit of the stage 'ostree'"
         yield ("boot-loader",), message, "write 'boot-loader: grub'"
     if disk.file_system == "btrfs":
         message = "file-system: GRUB cannot count the boots of an update on btrfs"
         yield ("file-system",), message, "write 'ext4' or 'xfs'"
-    if disk.swap != "none":
-        message = "swap: the root of a commit is read-only, and has no swap file"
-        yield ("swap",), message, "name a swap partition in 'mounts'"
     if disk.first_boot:
         message = "first-boot: a commit is the same for each boot of a machine"
         yield ("first-boot",), message, "leave it out"
+
+
+def _lost(disk: Qemu) -> Iterator[tuple[Key, str, str]]:
+    """The options that write to the /etc of a machine, which a transient one loses at each boot."""
+    why = "each boot starts with the /etc of the commit, which has no"
+    if disk.mounts:
+        hint = "write mount units with a stage 'files', or 'etc: persistent'"
+        yield ("mounts",), f"mounts: {why} fstab", hint
+    if disk.swap != "none":
+        yield ("swap",), f"swap: {why} fstab", "write 'etc: persistent', or leave 'swap' out"
     if disk.grow:
-        message = "grow: the root of a commit is read-only, and does not grow"
-        yield ("grow",), message, "give the disk its final 'size'"
+        message = f"grow: {why} unit for it"
+        yield ("grow",), message, "write 'etc: persistent', or give the disk its final 'size'"

@@ -30,9 +30,7 @@ def ostree(text=""):
 @pytest.mark.parametrize(
     ("options", "line", "message"),
     [
-        ("    swap: 1G\n", 9, "has no swap file"),
         ("    file-system: btrfs\n", 9, "GRUB cannot count"),
-        ("    grow: true\n", 9, "does not grow"),
         (
             "    installer: bootc\n    bootc: {target-imgref: example.org/edge}\n",
             9,
@@ -89,10 +87,24 @@ def test_no_disk_of_a_composefs_can_be_written(tmp_path):
     assert "the helper VM cannot write a disk" in found[3]
 
 
-def test_mounts_need_an_etc_that_stays(tmp_path):
-    mounts = "    mounts: [{what: LABEL=data, where: /srv, type: ext4}]\n"
-    found = problems(tmp_path, ostree("    etc: transient\n") + GRUB + mounts)
-    assert [each[0] for each in found if "which has no fstab" in each[3]] == [10]
+NEED_ETC = {
+    "mounts: [{what: LABEL=data, where: /srv, type: ext4}]": "mounts: each boot starts with",
+    "swap: 1G": "swap: each boot starts with the /etc of the commit, which has no fstab",
+    "grow: true": "grow: each boot starts with the /etc of the commit, which has no unit for it",
+}
+
+
+@pytest.mark.parametrize(("option", "message"), NEED_ETC.items())
+def test_options_of_a_disk_that_need_an_etc_that_stays(tmp_path, option, message):
+    found = problems(tmp_path, ostree("    etc: transient\n") + GRUB + f"    {option}\n")
+    hints = [(each[0], each[4]) for each in found if message in each[3]]
+    assert [line for line, _ in hints] == [10]
+    assert "'etc: persistent'" in hints[0][1]
+
+
+@pytest.mark.parametrize("option", ["swap: 1G", "partition-table: msdos"])
+def test_options_of_a_disk_that_a_commit_can_have(tmp_path, option):
+    assert load(tmp_path, ostree() + GRUB + f"    {option}\n")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ from particle_agent.system import first_boots, generalize
 from particle_agent.target import disks
 from particle_agent.target.target import Target
 
+# The swap file of a disk that OSTree updates, on its machine. All its versions share /var.
+DEPLOYED_SWAP_FILE = "/var/swapfile"
 # The host lets the VM write no more. An MBR, and QEMU's VHD, end at twice that.
 DISK_LIMIT = 1 << 40
 BootFirmware = Literal["bios", "uefi", "uefi-secure"]
@@ -224,15 +226,21 @@ class Qemu(StageOptions):
         loader = DeploymentGrub(self.partition_table)
         ids, parts = Identifiers(target), self._parts(loader)
         loader.check(target)
+        if self.grow:
+            growth.check(target, self.partition_table)
         line = boot.command_line(target, ids["root file system"], writable=True)
         line = boot_counting.arguments(line)
         kernel = InstalledKernel(record.kernel, "", "")
         loader.prepare(target, self._booting(kernel, line, parts, ids))
         system = sysroot.make(target, record, source, line.split(), disk)
         system.take_boot_files(target)
-        own = [line for line in self._file_systems(parts, ids) if line.where != "/"]
+        listed = self._file_systems(parts, ids, swap_file=DEPLOYED_SWAP_FILE)
+        own = [line for line in listed if line.where != "/"]
         FileSystemTable(own, self.mounts).write(system.deployment, points=False)
-        layout = replace(self._layout, for_updates=True)
+        if self.grow:
+            growth.set_up_deployment(system.deployment, self.partition_table)
+        swap_file = f"{system.stateroot}{DEPLOYED_SWAP_FILE}"
+        layout = replace(self._layout, for_updates=True, swap_file=swap_file)
         writer = Writer(system.disk, layout, parts, ids, disk=disk, immutable=(system.immutable,))
         if disk == "output":
             publication.write(target, record)
@@ -285,7 +293,9 @@ class Qemu(StageOptions):
             file_system=self.file_system,
         )
 
-    def _file_systems(self, parts: Sequence[Volume], ids: Identifiers) -> Iterator[FstabLine]:
+    def _file_systems(
+        self, parts: Sequence[Volume], ids: Identifiers, *, swap_file: str = SWAP_FILE
+    ) -> Iterator[FstabLine]:
         """The lines of fstab(5) for the disk's own file systems and the swap file."""
         for part in sorted(parts, key=lambda part: part.mount):
             if part.mount:
@@ -295,4 +305,4 @@ class Qemu(StageOptions):
                 options = (growth.MOUNT_OPTION,) if grows else ()
                 yield own_line(f"UUID={uuid}", part.mount, part.kind, *options)
         if self.swap != "none":
-            yield FstabLine(SWAP_FILE, "none", "swap", ())
+            yield FstabLine(swap_file, "none", "swap", ())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.ostree import boot_menu
+from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repositories.commit_record import CommitRecord
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
@@ -36,7 +37,16 @@ def test_the_kernel_gets_the_words_of_the_recipe_one_by_one(disk, debian):
     assert not any(word.startswith("--karg=") for word in deploy), "ostree keeps one console="
     # A kernel that panics restarts: otherwise no boot loader could count the boot.
     assert words[-4:] == ["quiet", "--karg=x", "mitigations=off", "panic=10"]
-    assert deploy[-1] == f"origin:{REF}"
+    assert deploy[-1] == REF, "without a server, the machine follows no branch of one"
+
+
+def test_the_origin_of_the_deployment_is_the_branch_of_the_server(disk, debian):
+    remote = Remote(url="https://u.example.org", name="updates", verify=False)
+    disk(Ostree(ref=REF, remote=remote))
+    (deploy,) = [c.argv for c in debian.commands if c.argv[:3] == ("ostree", "admin", "deploy")]
+    assert deploy[-1] == f"updates:{REF}"
+    pulls = [c.argv for c in debian.commands if c.argv[:2] == ("ostree", "pull-local")]
+    assert "--remote=updates" in pulls[0]
 
 
 def test_fstab_of_the_deployment_names_the_other_file_systems_of_the_disk(disk, debian):
@@ -44,6 +54,57 @@ def test_fstab_of_the_deployment_names_the_other_file_systems_of_the_disk(disk, 
     text = (root / f"ostree/deploy/debian/deploy/{CHECKSUM}.0/etc/fstab").read_text()
     assert [line.split()[1] for line in text.splitlines()] == ["/boot/efi"]
     assert debian.read("/usr/etc/fstab") == "", "the commit is for many disks"
+
+
+@pytest.mark.parametrize(
+    ("file_system", "commands"), [("ext4", ["mkswap", "debugfs"]), ("xfs", ["fallocate", "mkswap"])]
+)
+def test_the_swap_file_is_in_the_var_of_all_versions(disk, debian, file_system, commands):
+    if file_system == "xfs":
+        (debian.directory / "disk3").touch()
+        (debian.directory / "mounted/ostree/deploy/debian/var").mkdir(parents=True)
+    root = disk(swap="64M", file_system=file_system)
+    text = (root / f"ostree/deploy/debian/deploy/{CHECKSUM}.0/etc/fstab").read_text()
+    assert "/var/swapfile none swap defaults 0 0\n" in text
+    path = "ostree/deploy/debian/var/swapfile"
+    tree = root if file_system == "ext4" else debian.directory / "mounted"
+    assert (tree / path).stat().st_mode & 0o777 == 0o600, "its content was memory"
+    assert debian.only("mkswap").argv[-1] == str(tree / path)
+    if file_system == "ext4":
+        assert (tree / path).stat().st_size == 64 << 20
+        assert f"fallocate /{path} 0 16383" in [w for c in debian.commands for w in c.argv]
+    swap = [p for p in debian.programs() if p in ("mkswap", "fallocate", "debugfs")]
+    assert swap[: len(commands)] == commands
+    assert debian.read("/usr/etc/fstab") == "", "the commit is for many disks"
+
+
+@pytest.mark.parametrize(
+    ("table", "program", "file"),
+    [
+        ("gpt", "/usr/bin/systemd-repart", "repart.d/50-root.conf"),
+        ("msdos", "/usr/bin/growpart", "systemd/system/particle-os-grow.service"),
+    ],
+)
+def test_the_machine_grows_its_file_system_through_var(disk, debian, table, program, file):
+    """/ and /sysroot of a deployment are read-only."""
+    debian.write(program, "")
+    root = disk(grow=True, partition_table=table)
+    etc = root / f"ostree/deploy/debian/deploy/{CHECKSUM}.0/etc"
+    assert (etc / file).is_file()
+    unit = etc / "systemd/system/particle-os-grow-file-system.service"
+    assert "ExecStart=/usr/lib/systemd/systemd-growfs /var\n" in unit.read_text()
+    wanted = etc / "systemd/system/sysinit.target.wants/particle-os-grow-file-system.service"
+    assert wanted.resolve() == unit
+    assert not debian.exists(f"/usr/etc/{file}"), "the commit is for many disks"
+
+
+@pytest.mark.parametrize(
+    ("table", "package"), [("gpt", "systemd-repart"), ("msdos", "cloud-guest-utils")]
+)
+def test_what_grows_a_partition_must_be_in_the_commit(disk, debian, table, package):
+    with pytest.raises(StageError, match=f"'{package}' is not installed"):
+        disk(grow=True, partition_table=table)
+    assert "ostree" not in debian.programs()
 
 
 def test_the_deployment_is_immutable_before_the_journal_is_added(disk, debian):
