@@ -16,6 +16,12 @@ from particle_os.recipe.passes.reading import Reading
 # The suites whose OSTree is too old, or built without composefs.
 WITHOUT_TRANSIENT = ("bookworm", "oldstable")
 WITHOUT_COMPOSEFS = (*WITHOUT_TRANSIENT, "trixie", "stable")
+# The reasons why a boot loader cannot start the commits of OSTree.
+REASONS = {
+    "extlinux": "extlinux cannot count the boots of an update",
+    "systemd-boot": "OSTree switches versions with a link in /boot, and systemd-boot reads only "
+    "FAT, which has no links",
+}
 
 
 def check(reading: Reading) -> None:
@@ -117,7 +123,7 @@ def _refused(disk: Qemu, commit: Ostree) -> Iterator[tuple[Key, str, str]]:
     if commit.etc == "transient":
         yield from _lost(disk)
     if disk.boot_loader != "grub":
-        message = f"boot-loader: {disk.boot_loader} starts no commit of the stage 'ostree'"
+        message = f"boot-loader: {REASONS[disk.boot_loader]}"
         yield ("boot-loader",), message, "write 'boot-loader: grub'"
     if disk.file_system == "btrfs":
         message = "file-system: GRUB cannot count the boots of an update on btrfs"

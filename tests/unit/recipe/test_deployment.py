@@ -87,6 +87,22 @@ def test_no_disk_of_a_composefs_can_be_written(tmp_path):
     assert "the helper VM cannot write a disk" in found[3]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "boot-loader: extlinux cannot count the boots of an update"),
+        (
+            "    boot-loader: systemd-boot\n",
+            "boot-loader: OSTree switches versions with a link in /boot, and systemd-boot reads "
+            "only FAT, which has no links",
+        ),
+    ],
+)
+def test_boot_loaders_that_cannot_start_a_commit(tmp_path, options, message):
+    found = problems(tmp_path, ostree() + f"  - type: qemu\n{options}")
+    assert [each[4] for each in found if each[3] == message] == ["write 'boot-loader: grub'"]
+
+
 NEED_ETC = {
     "mounts: [{what: LABEL=data, where: /srv, type: ext4}]": "mounts: each boot starts with",
     "swap: 1G": "swap: each boot starts with the /etc of the commit, which has no fstab",
