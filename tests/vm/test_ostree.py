@@ -105,6 +105,10 @@ def test_the_inspection_shows_the_system_of_the_deployment(
     assert system["hostname"] == "edge"
     assert "ostree-boot" in {package["name"] for package in system["packages"]}
     assert system["kernels"]
+    (deployment,) = outcome.json()["deployments"]
+    commit = edge[1]["commit"]
+    assert (deployment["checksum"], deployment["version"]) == (commit["checksum"], "1")
+    assert (deployment["origin"], deployment["default"]) == (f"origin:{REF}", True)
 
 
 @pytest.fixture(scope="module")

@@ -59,11 +59,27 @@ class System:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A version of a system on a disk of OSTree.
+
+    `path` is that of its directory, `origin` the branch that it updates from. The next boot starts
+    the `default`.
+    """
+
+    path: str
+    checksum: str
+    version: str | None
+    origin: str | None
+    default: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """A disk or a system without a disk.
 
     `size` is the size of the disk in bytes, and 0 for a system. `table` is None for a disk without
-    a partition table; a table is for sectors of `sector_size` bytes.
+    a partition table; a table is for sectors of `sector_size` bytes. `system` is that of the
+    default of the `deployments`, if there are any.
     """
 
     size: int
@@ -72,6 +88,7 @@ class Inspection:
     boot_loaders: tuple[str, ...]
     system: System | None
     sector_size: int = 512
+    deployments: tuple[Deployment, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from particle_agent.contract.findings import Findings
+from particle_agent.contract.inspection import Deployment
 from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
 from particle_agent.ostree.reading import DeployedTree
@@ -71,7 +72,36 @@ def _path(volume: FoundVolume, system: Tree) -> str:
     return "/" + str(system.root.relative_to(root))
 
 
+def described(tree: Tree, systems: Sequence[Tree]) -> Iterator[tuple[Deployment, Tree]]:
+    """The deployments among the systems of a file system, the default first."""
+    items = [item for loader in _loaders(tree) for item in _items(tree, loader)]
+    places = [place for item in items if (place := tree.place(_deployed_path(item)))]
+    default = places[0] if places else None
+    for system in sorted(systems, key=lambda system: system.root != default):
+        if not isinstance(system, DeployedTree) or system.root == tree.root:
+            continue
+        path = "/" + str(system.root.relative_to(tree.root))
+        refspec = REFSPEC.search(tree.read(f"{path}.origin", TEXT_BYTES))
+        checksum = system.root.name.partition(".")[0]
+        argv = ["ostree", "show", f"--repo={tree.place(REPOSITORY)}"]
+        version = reading.ask(*argv, "--print-metadata-key=version", checksum).strip()
+        found = Deployment(
+            path=path,
+            checksum=checksum,
+            version=version.strip("'")[:TEXT_BYTES] or None,
+            origin=refspec[1].strip() if refspec else None,
+            default=system.root == default,
+        )
+        yield found, system
+
+
 # Entries
+
+
+def _items(tree: Tree, loader: str) -> list[Item]:
+    """The entries of deployments in a directory, the default first."""
+    found = menus.entry_items(tree, f"{loader}/{ENTRIES}")
+    return sorted((item for item in found if _deployed_path(item)), key=_order, reverse=True)
 
 
 def _loaders(tree: Tree) -> list[str]:
@@ -87,10 +117,7 @@ def _check_entries(
 
     Yields the deployments that they start, the default first.
     """
-    items = [
-        item for item in menus.entry_items(tree, f"{loader}/{ENTRIES}") if _deployed_path(item)
-    ]
-    items.sort(key=_order, reverse=True)
+    items = _items(tree, loader)
     if tree.is_file(f"{loader}/{MENU}"):
         _check_menu(tree, f"{loader}/{MENU}", items, findings)
     for item in items:
@@ -122,7 +149,7 @@ def _deployment(item: Item, found: Sequence[FoundVolume]) -> Path | None:
 
 
 def _check_menu(tree: Tree, menu: str, items: Sequence[Item], findings: Findings) -> None:
-    """Reports a menu that differs from the entries, of which OSTree makes it."""
+    """Reports a menu that differs from the entries that OSTree has made it from."""
     in_menu = [item for item in _menu_items(tree, menu) if _deployed_path(item)]
     for number, (one, other) in enumerate(zip_longest(in_menu, items), start=1):
         if one is None:

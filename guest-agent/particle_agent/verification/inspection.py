@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from particle_agent.contract.inspection import (
     Account,
+    Deployment,
     FileSystem,
     Inspection,
     OsReleaseField,
@@ -26,7 +27,7 @@ from particle_agent.contract.inspection import (
 )
 from particle_agent.disk.reading import Tree, ask, identify, mounted
 from particle_agent.ostree.reading import systems as systems_of
-from particle_agent.verification import volumes
+from particle_agent.verification import deployments, volumes
 from particle_agent.verification.table import ISO_UNUSED, has_mbr
 
 TEXT_LIMIT = 4096
@@ -56,6 +57,7 @@ def _of_readable(device: Path) -> Inspection:
     sector = int(table.get("sectorsize", 512))
     loaders = [_boot_code(device)]
     systems: list[System] = []
+    deployed: list[Deployment] = []
     partitions = []
     kernels: list[str] = []
     for number, entry in enumerate(_entries(table, device, size), start=1):
@@ -64,7 +66,10 @@ def _of_readable(device: Path) -> Inspection:
                 tree = Tree(place)
                 loaders += _loaders(tree)
                 kernels += _kernels(tree, "/")
-                systems += map(of_system, systems_of(tree, file_system.kind))
+                inside = list(systems_of(tree, file_system.kind))
+                known = list(deployments.described(tree, inside))
+                deployed += [deployment for deployment, _ in known]
+                systems += map(of_system, [system for _, system in known] or inside)
         if table or file_system is not None:
             partitions.append(
                 Partition(
@@ -83,6 +88,7 @@ def _of_readable(device: Path) -> Inspection:
         partitions=tuple(partitions),
         boot_loaders=tuple(dict.fromkeys(filter(None, loaders))),
         system=_with_kernels(systems[0], kernels) if systems else None,
+        deployments=tuple(deployed),
     )
 
 

@@ -41,7 +41,7 @@ class Listed:
     checksum: str
 
 
-Commit = Mapping[str, Listed]
+CommitFiles = Mapping[str, Listed]
 
 
 def check(tree: Tree) -> list[tuple[str, str]]:
@@ -77,7 +77,7 @@ def _few(texts: list[str]) -> str:
 
 
 def _check_objects(
-    place: Path, commits: Mapping[DeployedTree, Commit]
+    place: Path, commits: Mapping[DeployedTree, CommitFiles]
 ) -> Iterator[tuple[str, str]]:
     """The result of `ostree fsck`, with the names of damaged files."""
     argv = ["ostree", "fsck", "--all", "--quiet", f"--repo={place}"]
@@ -99,7 +99,7 @@ def _check_objects(
     yield "ostree-repository-broken", message or f"ostree ends with status {status}"
 
 
-def _commit(place: Path, system: Tree) -> Commit:
+def _commit(place: Path, system: Tree) -> CommitFiles:
     """The files of the commit of a deployment; empty when it cannot be listed."""
     name = DEPLOYMENT.fullmatch(system.root.name)
     if name is None:
@@ -130,7 +130,7 @@ def _text(link: Path) -> str | None:
         return None
 
 
-def _changed(place: Path, system: Tree, commit: Commit) -> Iterator[str]:
+def _changed(place: Path, system: Tree, commit: CommitFiles) -> Iterator[str]:
     """The files of a deployment that are not those of its commit."""
     children: dict[str, set[str]] = defaultdict(set)
     for path in commit:

@@ -9,7 +9,7 @@ from typing import Any
 
 from particle_agent.contract.contents import CONTENTS
 from particle_agent.contract.decode import encode
-from particle_agent.contract.inspection import Inspection, Partition
+from particle_agent.contract.inspection import Deployment, Inspection, Partition
 
 from particle_os.errors import Defective, printable
 from particle_os.report.table import human_bytes
@@ -18,6 +18,7 @@ from particle_os.sandbox.verification import Verification
 
 USUAL_SECTOR = 512
 SEALED_WORDS = ", whose content is not read"
+CHECKSUM_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ def _partition(part: Partition, table: str | None) -> str:
     return f"{text}: {content.words}{SEALED_WORDS if content.sealed else ''}"
 
 
+def _deployment(found: Deployment) -> str:
+    words = [f"version {found.version}:"] if found.version else []
+    words += [found.checksum[:CHECKSUM_SHOWN], "of", found.origin or "no branch"]
+    return " ".join([*words, *(["(the default)"] if found.default else [])])
+
+
 def described(found: Inspection) -> Iterator[tuple[str, str]]:
     """The lines for an inspection: a word and its text, which is printable."""
     if found.size:
@@ -103,6 +110,8 @@ def described(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "partition" if found.table else "content", printable(_partition(part, found.table))
     if found.size:
         yield "boot loader", ", ".join(found.boot_loaders) or "none that is known"
+    for deployment in found.deployments:
+        yield "deployment", printable(_deployment(deployment))
     if found.system is None:
         yield "system", "none found"
         return

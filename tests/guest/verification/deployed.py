@@ -48,7 +48,10 @@ def commit(directory, version):
     repository = directory / "repository"
     if not repository.exists():
         ostree("init", f"--repo={repository}", "--mode=bare")
-    ostree("commit", f"--repo={repository}", f"--branch={REF}", "--bootable", tree)
+    ostree(
+        "commit", f"--repo={repository}", f"--branch={REF}", "--bootable",
+        f"--add-metadata-string=version={version}", tree,
+    )  # fmt: skip
 
 
 def deploy(directory, remote="origin"):

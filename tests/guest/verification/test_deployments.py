@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
+from particle_agent.ostree.reading import systems
 from particle_agent.verification import deployments
 from particle_agent.verification.volumes import FoundVolume
 
-from .deployed import HAVE_OSTREE, ROOT_UUID, Disk, make, places
+from .deployed import HAVE_OSTREE, REF, ROOT_UUID, Disk, make, places
 
 pytestmark = pytest.mark.skipif(not HAVE_OSTREE, reason="no ostree")
 ENTRY = "/boot/loader/entries/{}"
@@ -269,3 +270,35 @@ def test_links_of_a_hostile_disk_lead_nowhere(disk, tmp_path):
     disk.origin.unlink()
     disk.origin.symlink_to(secret)
     assert disk.codes() == ["boot-menu-file-missing", "deployment-origin-missing"]
+
+
+def test_the_versions_of_a_disk_are_described_the_default_first(updated, tmp_path):
+    disk = Disk(updated, tmp_path)
+    tree = Tree(disk.root)
+    found = list(deployments.described(tree, list(systems(tree, "ext4"))))
+    assert [(one.version, one.origin, one.default) for one, _ in found] == [
+        ("2", f"origin:{REF}", True),
+        ("1", f"origin:{REF}", False),
+    ]
+    for one, system in found:
+        assert system.read("/usr/share/version") == one.version
+        assert one.path == f"/ostree/deploy/debian/deploy/{one.checksum}.0"
+        assert system.root == disk.root / one.path.lstrip("/")
+
+
+def test_a_damaged_disk_has_versions_without_a_name(disk):
+    for place in (disk.root / "ostree/repo/objects").glob("*/*.commit"):
+        place.unlink()
+    disk.origin.unlink()
+    disk.entry.unlink()
+    tree = Tree(disk.root)
+    ((found, _),) = deployments.described(tree, list(systems(tree, "ext4")))
+    assert (found.version, found.origin, found.default) == (None, None, False)
+
+
+def test_a_system_that_is_no_deployment_is_none(tmp_path):
+    for name in ("usr", "etc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    tree = Tree(tmp_path)
+    assert list(deployments.described(tree, list(systems(tree, "ext4")))) == []

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 from particle_agent.contract.inspection import (
     Account,
+    Deployment,
     Inspection,
     OsReleaseField,
     Package,
@@ -54,6 +55,25 @@ def test_what_is_no_file_system_is_named():
     assert line("crypto_LUKS", None) == ("content", f"1 MiB {sealed}")
     assert line("swap", "gpt") == ("partition", "1: 1 MiB swap u-1: swap space")
     assert line("xfs", "gpt") == ("partition", "1: 1 MiB xfs u-1")
+
+
+def test_the_versions_of_a_disk_are_shown():
+    first = Deployment(
+        path="/ostree/deploy/debian/deploy/x.0",
+        checksum="0123456789abcdef" * 4,
+        version="2\x1b[31m",
+        origin="origin:debian/13",
+        default=True,
+    )
+    second = replace(first, version=None, origin=None, default=False)
+    found = Inspection(
+        size=1 << 20, table="gpt", partitions=(), boot_loaders=(), system=SYSTEM,
+        deployments=(first, second),
+    )  # fmt: skip
+    assert [text for word, text in described(found) if word == "deployment"] == [
+        "version 2\\x1b[31m: 0123456789ab of origin:debian/13 (the default)",
+        "0123456789ab of no branch",
+    ]
 
 
 def test_unusual_sectors_are_shown():
