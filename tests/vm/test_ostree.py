@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import tarfile
 import tempfile
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from .breaking import BLOCK, debugfs, partition
 from .conftest import Account, example, leftovers, sha256
 
 REF = "debian/13/amd64/edge"
@@ -23,6 +26,14 @@ SIGNED = """\
     remote: {url: "https://updates.example.org/edge"}
 """
 # The packages of the first version come from its checkpoint.
+SWAP = "    - command: [swapon, --show=NAME, --noheadings]\n      contains: /var/swapfile\n"
+# A disk for Secure Boot that grows, with room for the checks of a larger disk.
+SECURE = ("grub-efi-amd64-signed", "shim-signed", "systemd-repart")
+GROWN = """\
+- unit: particle-os-grow-file-system.service
+- command: [sh, -c, 'test "$(df --output=size --block-size=1M /sysroot | tail -n 1)" -gt 5000']
+- command: [sh, -c, '! touch /sysroot/new']
+"""
 NEW_FILE = "  - type: files\n    files: [{path: /usr/share/edge/new, content: new}]\n\n"
 Built = tuple[Path, dict[str, Any]]
 
@@ -52,7 +63,8 @@ def signed(account: Account, tmp_path_factory: pytest.TempPathFactory) -> str:
     text = example(account, "edge").read_text()
     assert '    version: "1"\n' in text
     text = text.replace('    version: "1"\n', f'    version: "1"\n{SIGNED}')
-    return text.replace('version: "1"}', 'version: "1", signed: true}')
+    text = text.replace('version: "1"}', 'version: "1", signed: true}')
+    return text.replace("    formats: [qcow2]\n", "    formats: [qcow2]\n    swap: 64M\n") + SWAP
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +82,7 @@ def test_the_disk_boots_read_only_from_bios_and_from_uefi(
         ("bios", "passed"),
         ("uefi", "passed"),
     ]
-    assert all(len(boot["checks"]) == 4 for boot in boots)
+    assert all(len(boot["checks"]) == 5 for boot in boots)
     assert edge[1]["verification"]["findings"] == []
 
 
@@ -125,13 +137,13 @@ def update(account: Account, signed: str, edge: Built) -> Built:
 
 
 def test_the_parent_updates_to_the_new_version_and_returns(update: Built) -> None:
-    """The new version passes all checks of the recipe; its signature is good."""
+    """The new version passes all checks of the recipe: its signature is good, and it swaps."""
     output, result = update
     found = [(boot["step"], boot["status"], len(boot["checks"])) for boot in result["boot"]]
     assert found == [
-        (None, "passed", 4),
+        (None, "passed", 5),
         ("parent", "passed", 0),
-        ("upgrade", "passed", 4),
+        ("upgrade", "passed", 5),
         ("rollback", "passed", 0),
     ]
     for step in ("parent", "upgrade", "rollback"):
@@ -241,3 +253,62 @@ def test_a_repository_alone_continues_the_first_version(account: Account, edge: 
     assert [each["version"] for each in log] == ["2", "1"]
     sizes = {image["path"]: image["bytes"] for image in result["artifacts"]}
     assert sizes["next.delta"] < sizes["next.ostree.tar"] / 4
+
+
+@pytest.mark.weekly
+def test_planted_defects_of_a_disk_are_told_by_their_codes(account: Account, edge: Built) -> None:
+    image = account.make_directory("broken-edge") / "edge.raw"
+    argv = ["qemu-img", "convert", "-O", "raw", edge[0] / "edge.qcow2", image]
+    subprocess.run(argv, check=True)
+    deployment = f"/ostree/deploy/debian/deploy/{edge[1]['commit']['checksum']}.0"
+    told = debugfs(image, f"blocks {deployment}/usr/bin/dpkg", write=False)
+    block = re.search(r"^(\d+) ", told, re.MULTILINE)
+    assert block is not None
+    with image.open("r+b") as disk:
+        disk.seek(partition(image, -1) + int(block[1]) * BLOCK)
+        disk.write(b"damaged")
+    (kernels,) = re.findall(r"/(debian-[0-9a-f]{64})/", debugfs(image, "ls -p /boot/ostree"))
+    (kernel,) = re.findall(r"/(vmlinuz-[^/]+)/", debugfs(image, f"ls -p /boot/ostree/{kernels}"))
+    text = image.with_name("text")
+    text.write_text("menuentry x {\n}\n")
+    debugfs(
+        image,
+        f"rm {deployment}.origin",
+        f"rm /boot/ostree/{kernels}/{kernel}",
+        "rm /boot/loader/grub.cfg",
+        f"write {text} /boot/loader.1/grub.cfg",
+    )
+    os.chown(image, account.uid, account.gid)
+    outcome = account.run("inspect", "--verify", image, "--json")
+    assert outcome.status == 4, outcome.stderr
+    findings = outcome.json()["verification"]["findings"]
+    assert {(finding["code"], finding["severity"]) for finding in findings} == {
+        ("boot-menu-differs", "error"),
+        ("boot-menu-file-missing", "error"),
+        ("boot-menu-missing", "error"),
+        ("deployment-origin-missing", "warning"),
+        ("ostree-repository-broken", "error"),
+    }
+    assert "/usr/bin/dpkg" in [finding["message"] for finding in findings]
+
+
+@pytest.mark.weekly
+def test_an_image_for_secure_boot_grows_and_leaves_an_update_that_is_bad(account: Account) -> None:
+    """GRUB counts the boots under Secure Boot, too."""
+    text = example(account, "edge").read_text().replace("name: edge", "name: secure")
+    packages = "".join(f"      - {name}\n" for name in SECURE)
+    text = text.replace("    packages:\n", f"    packages:\n{packages}", 1)
+    text = text.replace("    formats: [qcow2]\n", "    formats: [raw]\n    grow: true\n")
+    test = "boot-test:\n  firmware: [uefi-secure]\n  fallback: true\n"
+    recipe = account.write(account.directory / "secure.yml", text.replace("boot-test:\n", test))
+    output, result = build(account, recipe, "secure")
+    assert [(boot["step"], boot["firmware"], boot["status"]) for boot in result["boot"]] == [
+        (None, "uefi-secure", "passed"),
+        ("bad-update", "uefi-secure", "passed"),
+        ("fallback", "uefi-secure", "passed"),
+    ]
+    os.truncate(output / "secure.raw", 6 << 30)
+    checks = account.write(account.directory / "grown.yml", f"checks:\n{GROWN}")
+    arguments = ["boot-test", output / "secure.raw", "--firmware", "uefi-secure"]
+    outcome = account.run(*arguments, "--checks", checks, "--json")
+    assert outcome.status == 0, outcome.stdout
