@@ -16,7 +16,7 @@ from particle_agent.contract.findings import Findings
 from particle_agent.contract.inspection import Deployment
 from particle_agent.disk import reading
 from particle_agent.disk.reading import Tree
-from particle_agent.ostree.reading import DeployedTree
+from particle_agent.ostree.reading import DEPLOYMENTS_LIMIT, DeployedTree
 from particle_agent.verification import menus
 from particle_agent.verification.menus import Item
 from particle_agent.verification.objects import REPOSITORY, is_copy
@@ -101,7 +101,8 @@ def described(tree: Tree, systems: Sequence[Tree]) -> Iterator[tuple[Deployment,
 def _items(tree: Tree, loader: str) -> list[Item]:
     """The entries of deployments in a directory, the default first."""
     found = menus.entry_items(tree, f"{loader}/{ENTRIES}")
-    return sorted((item for item in found if _deployed_path(item)), key=_order, reverse=True)
+    items = sorted((item for item in found if _deployed_path(item)), key=_order, reverse=True)
+    return items[:DEPLOYMENTS_LIMIT]
 
 
 def _loaders(tree: Tree) -> list[str]:

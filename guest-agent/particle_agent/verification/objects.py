@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ LINE = re.compile(r"([-dl])\d+ \d+ \d+ +\d+ ([0-9a-f]{64} )?([0-9a-f]{64}) (/.*)
 # An update replaces this directory. The others belong to the machine, or are empty.
 COMPARED = "/usr"
 SHOWN = 4
-CHUNK, LARGEST = 1 << 20, 1 << 30
+CHUNK, LARGEST = 1 << 20, 256 << 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Listed:
     checksum: str
 
 
+class _NotChecked(Exception):
+    """A version has not been compared; the text says why."""
+
+
 CommitFiles = Mapping[str, Listed]
 
 
@@ -48,19 +53,28 @@ def check(tree: Tree) -> list[tuple[str, str]]:
     """Checks the repository and the deployments of a physical root. Returns codes and messages."""
     deployed = [system for system in systems(tree, "") if isinstance(system, DeployedTree)]
     place = tree.place(REPOSITORY)
-    if tree.root in (system.root for system in deployed) or not deployed:
+    if not deployed or deployed[0].root == tree.root:
         return []
     if place is None or not _is_directory(place / "objects"):
         return [("ostree-repository-broken", f"there is no repository in {REPOSITORY}")]
-    commits = {system: _commit(place, system) for system in deployed}
-    found = list(_check_objects(place, commits))
-    for system, commit in commits.items():
+    until = time.monotonic() + CHECK_SECONDS
+    result = _Fsck(place)
+    found: list[tuple[str, str]] = []
+    # The names of many files are in memory, so look at one version at a time.
+    for system in deployed:
         path = "/" + str(system.root.relative_to(tree.root))
-        if not commit and not found:
+        try:
+            commit = _commit(place, system)
+            result.take_names(commit)
+            changed = list(_changed(place, system, commit, until))
+        except _NotChecked as unknown:
+            found.append(("ostree-repository-not-checked", f"{path}: {unknown}"))
+            continue
+        if not commit and result.passed:
             found.append(("ostree-repository-broken", f"it lacks the commit of {path}"))
-        if changed := list(_changed(place, system, commit)):
+        if changed:
             found.append(("deployment-changed", f"{path}: {_few(changed)}"))
-    return found
+    return [*result.findings(), *found]
 
 
 def _is_directory(place: Path) -> bool:
@@ -76,36 +90,51 @@ def _few(texts: list[str]) -> str:
     return ", ".join(texts[:SHOWN]) + more
 
 
-def _check_objects(
-    place: Path, commits: Mapping[DeployedTree, CommitFiles]
-) -> Iterator[tuple[str, str]]:
-    """The result of `ostree fsck`, with the names of damaged files."""
-    argv = ["ostree", "fsck", "--all", "--quiet", f"--repo={place}"]
-    status, printed = reading.output(argv, seconds=CHECK_SECONDS, limit=OUTPUT_LIMIT)
-    if status == 0:
-        return
-    if status == TOOK_TOO_LONG:
-        yield "ostree-repository-not-checked", f"ostree took longer than {CHECK_SECONDS:g} s"
-        return
-    if status == NO_PROGRAM:
-        yield "ostree-repository-not-checked", "there is no program ostree"
-        return
-    names = {
-        listed.checksum: path for commit in commits.values() for path, listed in commit.items()
-    }
-    damaged = dict.fromkeys(OBJECT.findall(printed))
-    told = [names.get(checksum, f"object {checksum}") for checksum in damaged]
-    message = _few(told) if told else printed.strip().rpartition("\n")[2]
-    yield "ostree-repository-broken", message or f"ostree ends with status {status}"
+class _Fsck:
+    """The result of `ostree fsck`."""
+
+    def __init__(self, place: Path) -> None:
+        argv = ["ostree", "fsck", "--all", "--quiet", f"--repo={place}"]
+        self._status, self._printed = reading.output(
+            argv, seconds=CHECK_SECONDS, limit=OUTPUT_LIMIT
+        )
+        objects = OBJECT.findall(self._printed) if not self.passed else ()
+        self._names = {checksum: f"object {checksum}" for checksum in objects}
+
+    @property
+    def passed(self) -> bool:
+        return self._status == 0
+
+    def take_names(self, commit: CommitFiles) -> None:
+        """Learns the names of damaged objects in a commit."""
+        for path, listed in commit.items() if self._names else ():
+            if listed.checksum in self._names:
+                self._names[listed.checksum] = path
+
+    def findings(self) -> Iterator[tuple[str, str]]:
+        """The code and the message of the result, if there is a fault."""
+        if self._status == TOOK_TOO_LONG:
+            yield "ostree-repository-not-checked", f"ostree took longer than {CHECK_SECONDS:g} s"
+        elif self._status == NO_PROGRAM:
+            yield "ostree-repository-not-checked", "there is no program ostree"
+        elif not self.passed:
+            last = self._printed.strip().rpartition("\n")[2]
+            message = _few(list(self._names.values())) or last
+            yield "ostree-repository-broken", message or f"ostree ends with status {self._status}"
 
 
 def _commit(place: Path, system: Tree) -> CommitFiles:
-    """The files of the commit of a deployment; empty when it cannot be listed."""
+    """The files of the commit of a deployment; empty when it cannot be listed.
+
+    Raises _NotChecked when it has too many files.
+    """
     name = DEPLOYMENT.fullmatch(system.root.name)
     if name is None:
         return {}
     argv = ["ostree", "ls", "-R", "-C", f"--repo={place}", name[1], COMPARED]
     status, printed = reading.output(argv, seconds=LIST_SECONDS, limit=LIST_LIMIT)
+    if status == TOOK_TOO_LONG or (status == 0 and not printed.endswith("\n")):
+        raise _NotChecked("it has too many files to compare them")
     if status != 0:
         return {}
     found: dict[str, Listed] = {}
@@ -130,8 +159,11 @@ def _text(link: Path) -> str | None:
         return None
 
 
-def _changed(place: Path, system: Tree, commit: CommitFiles) -> Iterator[str]:
-    """The files of a deployment that are not those of its commit."""
+def _changed(place: Path, system: Tree, commit: CommitFiles, until: float) -> Iterator[str]:
+    """The files of a deployment that are not those of its commit.
+
+    Raises _NotChecked after the moment `until` (time.monotonic()).
+    """
     children: dict[str, set[str]] = defaultdict(set)
     for path in commit:
         directory, _, name = path.rpartition("/")
@@ -147,6 +179,8 @@ def _changed(place: Path, system: Tree, commit: CommitFiles) -> Iterator[str]:
         for name in sorted(set(os.listdir(there)) - children[path]):
             yield f"{path}/{name} is not part of it"
         for name in sorted(children[path]):
+            if time.monotonic() > until:
+                raise _NotChecked(f"the comparison took longer than {CHECK_SECONDS:g} s")
             file = commit[f"{path}/{name}"]
             if file.kind != "d" and not _is_same(there / name, _object(place, file.checksum)):
                 yield f"{path}/{name} is missing or another one"
@@ -171,7 +205,7 @@ def _is_same(file: Path, kept: Path) -> bool:
 
 
 def is_copy(one: Path, other: Path) -> bool:
-    """Whether two regular files have the same content. Those beyond 1 GiB are not compared."""
+    """Whether two regular files have the same content. Those beyond 256 MiB are not compared."""
     try:
         size = one.stat().st_size
         if size != other.stat().st_size:

@@ -179,6 +179,29 @@ def test_a_check_without_an_end_is_a_warning(disk, monkeypatch, status, message)
     assert disk.objects() == [("ostree-repository-not-checked", message)]
 
 
+def test_a_version_with_too_many_files_is_not_compared(disk, monkeypatch):
+    """The list is cut."""
+    monkeypatch.setattr(objects, "LIST_LIMIT", 500)
+    replace(disk)
+    ((code, message),) = disk.objects()
+    assert code == "ostree-repository-not-checked"
+    assert message.endswith("it has too many files to compare them")
+
+
+def test_a_comparison_without_an_end_is_a_warning(disk, monkeypatch):
+    replace(disk)
+    monkeypatch.setattr(objects, "CHECK_SECONDS", -1.0)
+    monkeypatch.setattr(reading, "output", patient(reading.output))
+    ((code, message),) = disk.objects()
+    assert code == "ostree-repository-not-checked"
+    assert message.endswith("the comparison took longer than -1 s")
+
+
+def patient(run):
+    """The function `reading.output`, for any number of seconds."""
+    return lambda argv, *, seconds, limit: run(argv, seconds=abs(seconds) * 60, limit=limit)
+
+
 def test_a_pipe_in_place_of_an_object_does_not_hold_up_the_check(disk, monkeypatch):
     kept = disk.object_of("usr/bin/su")
     kept.unlink()

@@ -76,7 +76,7 @@ class Qemu(StageOptions):
     file_system: Literal["ext4", "xfs", "btrfs"] = "ext4"
     """The root file system."""
     swap: SwapSize = "none"
-    """The size of a swap file."""
+    """The size of a swap file: /swapfile, or /var/swapfile after the stage `ostree`."""
     first_boot: bool = False
     """Whether systemd treats the first boot as one: units with ConditionFirstBoot= run, and presets
     are applied to units that the recipe has not disabled. systemd asks no questions then. Otherwise
