@@ -275,7 +275,7 @@ def test_planted_defects_of_a_disk_are_told_by_their_codes(account: Account, edg
         image,
         f"rm {deployment}.origin",
         f"rm /boot/ostree/{kernels}/{kernel}",
-        "rm /boot/loader/grub.cfg",
+        "rm /boot/loader.1/grub.cfg",
         f"write {text} /boot/loader.1/grub.cfg",
     )
     os.chown(image, account.uid, account.gid)

@@ -33,7 +33,7 @@ def verify(channel: Channel, serial: str) -> None:
     # The kernel's cache of the whole disk does not see what was written through its partitions.
     argv = ["blockdev", "--flushbufs", "--setro", str(device)]
     subprocess.run(argv, check=True, timeout=60)
-    verification.of_disk(device, channel.send)
+    verification.of_disk(device, channel.send, fresh=serial == OUTPUT)
     channel.send(wire.Verified(seconds=round(time.monotonic() - started, 3)))
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -35,8 +36,11 @@ from particle_agent.verification.volumes import FoundVolume
 BEGINNING = 1 << 20
 
 
-def of_disk(device: Path, report: Callable[[Finding], None]) -> None:
-    """Verifies a disk. Calls `report` for each finding."""
+def of_disk(device: Path, report: Callable[[Finding], None], *, fresh: bool = False) -> None:
+    """Verifies a disk. Calls `report` for each finding.
+
+    A `fresh` disk has been written by this VM: the objects of OSTree in it are not read again.
+    """
     findings = Findings(report)
     with device.open("rb") as disk, volumes.readable(device) as readable:
         size = disk.seek(0, os.SEEK_END)
@@ -49,11 +53,9 @@ def of_disk(device: Path, report: Callable[[Finding], None]) -> None:
             findings.add("partition-table-missing", "disk", _nothing_on(disk))
         _check_names(identified, findings)
         with volumes.mounted(readable, identified) as found, ThreadPoolExecutor(2) as pool:
+            checker = partial(file_systems.check, fresh=fresh)
             # The checkers take the longest and are separate programs, so run them in parallel.
-            checks = [
-                (v, pool.submit(file_systems.check, v.node(readable), v.kind, v.tree))
-                for v in found
-            ]
+            checks = [(v, pool.submit(checker, v.node(readable), v.kind, v.tree)) for v in found]
             for volume in found:
                 if volume.tree is None and volume.kind in reading.MOUNTED:
                     findings.add(

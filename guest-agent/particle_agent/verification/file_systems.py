@@ -34,14 +34,16 @@ DIRTY_XFS = re.compile(r"metadata changes in a log|log which now needs")
 LINES = 4
 
 
-def check(node: Path, kind: str, tree: Tree | None = None) -> list[tuple[str, str]]:
+def check(
+    node: Path, kind: str, tree: Tree | None = None, *, fresh: bool = False
+) -> list[tuple[str, str]]:
     """Checks a file system of this kind on the device `node`. Returns codes and messages.
 
     The file system may be mounted read-only; `tree` has its files. The objects of OSTree in a sound
-    file system are checked, too.
+    file system are checked, too, unless the disk is `fresh`.
     """
     found = _check(node, kind)
-    return found if found or tree is None else objects.check(tree)
+    return found if found or tree is None else objects.check(tree, fresh=fresh)
 
 
 def _check(node: Path, kind: str) -> list[tuple[str, str]]:

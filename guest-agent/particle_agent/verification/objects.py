@@ -49,8 +49,11 @@ class _NotChecked(Exception):
 CommitFiles = Mapping[str, Listed]
 
 
-def check(tree: Tree) -> list[tuple[str, str]]:
-    """Checks the repository and the deployments of a physical root. Returns codes and messages."""
+def check(tree: Tree, *, fresh: bool = False) -> list[tuple[str, str]]:
+    """Checks the repository and the deployments of a physical root. Returns codes and messages.
+
+    The objects of a `fresh` disk, which OSTree has just written, are not read again.
+    """
     deployed = [system for system in systems(tree, "") if isinstance(system, DeployedTree)]
     place = tree.place(REPOSITORY)
     if not deployed or deployed[0].root == tree.root:
@@ -58,7 +61,7 @@ def check(tree: Tree) -> list[tuple[str, str]]:
     if place is None or not _is_directory(place / "objects"):
         return [("ostree-repository-broken", f"there is no repository in {REPOSITORY}")]
     until = time.monotonic() + CHECK_SECONDS
-    result = _Fsck(place)
+    result = _Fsck(*((0, "") if fresh else _fsck(place)))
     found: list[tuple[str, str]] = []
     # The names of many files are in memory, so look at one version at a time.
     for system in deployed:
@@ -93,12 +96,9 @@ def _few(texts: list[str]) -> str:
 class _Fsck:
     """The result of `ostree fsck`."""
 
-    def __init__(self, place: Path) -> None:
-        argv = ["ostree", "fsck", "--all", "--quiet", f"--repo={place}"]
-        self._status, self._printed = reading.output(
-            argv, seconds=CHECK_SECONDS, limit=OUTPUT_LIMIT
-        )
-        objects = OBJECT.findall(self._printed) if not self.passed else ()
+    def __init__(self, status: int, printed: str) -> None:
+        self._status, self._printed = status, printed
+        objects = OBJECT.findall(printed) if not self.passed else ()
         self._names = {checksum: f"object {checksum}" for checksum in objects}
 
     @property
@@ -121,6 +121,11 @@ class _Fsck:
             last = self._printed.strip().rpartition("\n")[2]
             message = _few(list(self._names.values())) or last
             yield "ostree-repository-broken", message or f"ostree ends with status {self._status}"
+
+
+def _fsck(place: Path) -> tuple[int, str]:
+    argv = ["ostree", "fsck", "--all", "--quiet", f"--repo={place}"]
+    return reading.output(argv, seconds=CHECK_SECONDS, limit=OUTPUT_LIMIT)
 
 
 def _commit(place: Path, system: Tree) -> CommitFiles:

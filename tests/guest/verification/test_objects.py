@@ -211,6 +211,23 @@ def test_a_pipe_in_place_of_an_object_does_not_hold_up_the_check(disk, monkeypat
     assert {"ostree-repository-broken", "ostree-repository-not-checked"} & found
 
 
+def test_the_objects_of_a_fresh_disk_are_not_read_again(disk, monkeypatch):
+    """Its deployments are compared all the same."""
+    programs = []
+    run = reading.output
+
+    def output(argv, **limits):
+        programs.append(argv[1])
+        return run(argv, **limits)
+
+    monkeypatch.setattr(reading, "output", output)
+    monkeypatch.setattr(file_systems, "_check", lambda node, kind: [])
+    replace(disk)
+    found = file_systems.check(disk.root / "node", "ext4", Tree(disk.root), fresh=True)
+    assert [code for code, _ in found] == ["deployment-changed"]
+    assert programs == ["ls"]
+
+
 @pytest.mark.parametrize("first", [[], [("file-system-broken", "x")]])
 def test_the_objects_of_a_damaged_file_system_are_not_checked(disk, monkeypatch, first):
     monkeypatch.setattr(file_systems, "_check", lambda node, kind: first)
