@@ -2,6 +2,7 @@
 
 - `unpack` unpacks the base tarball from standard input.
 - `unpack-image` unpacks the layers of a container image from standard input.
+- `take-commit` makes the commit on the input disk the base, from a `BaseCommit` in JSON.
 - `extract` unpacks the packages of a base from their disk. Standard input holds sources.list.
 - `run` runs the stages of a request.
 - `shell OPTIONS` starts a root shell in the target. OPTIONS are `ShellOptions` in JSON.
@@ -26,8 +27,10 @@ from particle_agent.agent.shell import run_shell
 from particle_agent.contract import wire
 from particle_agent.contract.decode import decode, encode
 from particle_agent.contract.inspection import SERIAL, Inspection
+from particle_agent.ostree import base
 from particle_agent.shortcuts import waiting
 from particle_agent.stages.software.bootstrap import extract
+from particle_agent.target.target import Target
 from particle_agent.unpack.unpack import accept_base, unpack, unpack_image
 
 UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
@@ -54,6 +57,12 @@ def main() -> int:
                 with scratch.packages_disk() as disk:
                     root, sources = scratch.prepare_scratch(), sys.stdin.read()
                     extract(disk, root, sources)
+            elif sys.argv[1] == "take-commit":
+                wanted = decode(wire.BaseCommit, channel.receive())
+                base.take(Target(scratch.prepare_scratch(), channel, hostname=""), wanted)
+                # What is written is on the disk then.
+                with scratch.frozen_scratch():
+                    pass
             elif sys.argv[1] == "verify-disk":
                 verify(channel, SERIAL)
             elif sys.argv[1].startswith("inspect-"):

@@ -132,6 +132,21 @@ class ImageHeader:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseCommit:
+    """From the host to the guest: the commit on the disk `INPUT_DISK` that becomes the base.
+
+    The disk is a tar archive of a repository of the mode `archive`, in which `ref` names the
+    commit. `key` is the public key that must have signed it, in base64.
+    """
+
+    ref: str
+    checksum: str
+    stateroot: str
+    version: str | None
+    key: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Unpacked:
     """The base has arrived: its size in bytes and its SHA-256."""
 

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from particle_os.base import container
+from particle_os.base.commit import find_commit
 from particle_os.base.model import Base, ImageBase, TarBase
 from particle_os.base.suite import find_suite
 from particle_os.base.tarball import architecture_of, image_archive_of
@@ -23,13 +24,17 @@ def find_base(
     mirror: str | None,
     rebuild: bool,
     plain: bool,
+    key: bytes | None = None,
 ) -> Base | None:
     """The base of a reference; None for the base of a suite that must be made first.
 
     With `rebuild` the base of a suite must always be made. For a container image, only the
-    description is fetched. Raises UsageError when the base does not exist or has another
+    description is fetched. A commit must have a signature of the public `key`, if there is one:
+    the VM checks that. Raises UsageError when the base does not exist or has another
     architecture, and InfrastructureError when a registry does not answer.
     """
+    if commit := find_commit(reference, relative_to, architecture, key):
+        return commit
     source = container.parse(reference, relative_to)
     if source is None:
         found = resolve_file(reference, relative_to, architecture)
@@ -81,6 +86,11 @@ def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBas
         raise UsageError(
             f"{path} is an archive of a container image, not of a root file system",
             hint=f"Write {image}:{reference.removeprefix('tar:')}.",
+        )
+    if found is None and path.name.endswith(".ostree.tar"):
+        raise UsageError(
+            f"{path} is a repository of OSTree, not a root file system",
+            hint=f"Write ostree:{reference.removeprefix('tar:')}#REF.",
         )
     if found is None:
         raise UsageError(

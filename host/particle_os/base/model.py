@@ -27,6 +27,11 @@ class Base(Protocol):
     def digest(self) -> str: ...
 
     @property
+    def identity(self) -> str:
+        """A text that differs for bases from which the same stages make different images."""
+        ...
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Facts that may surprise the user."""
         ...
@@ -66,6 +71,10 @@ class TarBase:
     reference: str
     tarball: Path
     digest: str
+
+    @property
+    def identity(self) -> str:
+        return self.digest
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -111,6 +120,10 @@ class ImageBase:
     @property
     def digest(self) -> str:
         return self.image.digest
+
+    @property
+    def identity(self) -> str:
+        return self.digest
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -27,11 +27,8 @@ def architecture_of(path: Path) -> str | None:
                 name = member.name.removeprefix("./").lstrip("/")
                 if not member.regular or not name.startswith(("usr/bin/", "bin/")):
                     continue
-                head = archive.read(20)
-                if head[:4] == b"\x7fELF" and len(head) == 20:
-                    order = "little" if head[5] == 1 else "big"
-                    number = int.from_bytes(head[18:20], order)  # type: ignore[arg-type]
-                    return ELF_MACHINES.get(number, f"ELF machine {number}")
+                if found := architecture_of_program(archive.read(20)):
+                    return found
     except tar_archive.Excessive as error:
         raise UsageError(
             f"{path} is refused: {error}",
@@ -42,6 +39,14 @@ def architecture_of(path: Path) -> str | None:
             f"{path} cannot be read as a tar archive (plain, gzip, bzip2, xz, lz4 or zstd): {error}"
         ) from error
     return None
+
+
+def architecture_of_program(head: bytes) -> str | None:
+    """The Debian architecture of a program with these first 20 bytes; None for another file."""
+    if head[:4] != b"\x7fELF" or len(head) != 20:
+        return None
+    number = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+    return ELF_MACHINES.get(number, f"ELF machine {number}")
 
 
 def image_archive_of(path: Path) -> str | None:

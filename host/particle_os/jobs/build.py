@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from particle_os.base.commit import CommitBase
 from particle_os.boot.machines.variants import variants
 from particle_os.errors import (
     Interrupted,
@@ -148,7 +149,7 @@ class _Build(Execution):
                 self.seen.verification = heard.findings.result().accepting(accepted)
                 system = sandbox.agent.found(self.deadline).system
                 self.seen.packages = system.packages if system is not None else ()
-            if self.plan.loaded.makes_commit:
+            if self.plan.loaded.makes_commit or isinstance(self.base, CommitBase):
                 self.seen.take_commit(sandbox.agent.commit_facts(self.deadline))
         with self.progress.phase("verify disk" if has_disk else "verify files"):
             if has_disk:

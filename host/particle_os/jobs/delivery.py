@@ -13,6 +13,7 @@ from typing import Literal
 import pydantic
 from particle_agent.stages.output.qemu import Format, Qemu
 
+from particle_os.base.commit import CommitBase
 from particle_os.base.model import TarBase
 from particle_os.errors import InfrastructureError, ParticleError, UsageError
 from particle_os.jobs import artifact
@@ -262,6 +263,8 @@ def touched_files(plan: Plan) -> list[Path]:
     read = [*plan.loaded.files, *(attachment.path for attachment in attached)]
     if isinstance(plan.base, TarBase):
         read.append(plan.base.tarball)
+    if isinstance(plan.base, CommitBase):
+        read.append(plan.base.repository)
     return [*read, *_written_files(plan)]
 
 

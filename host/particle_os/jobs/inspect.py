@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from particle_agent.contract import wire
 from particle_agent.contract.inspection import SERIAL, Inspection
 
+from particle_os.base.commit import CommitBase
 from particle_os.base.model import Base
 from particle_os.report.progress import Progress
 from particle_os.sandbox import helper
@@ -68,14 +70,20 @@ class Inspector:
         if not base.is_here():
             with self._progress.phase("fetch base image"):
                 base.fetch(self._work, self._deadline, self._progress.line)
-        with self._sandbox(None) as sandbox:
+        inputs = {}
+        if isinstance(base, CommitBase):
+            inputs = {wire.INPUT_DISK: self._work.path / "input.raw"}
+            base.write_disk(inputs[wire.INPUT_DISK])
+        with self._sandbox(None, inputs) as sandbox:
             with self._progress.phase("push base"):
                 base.push(sandbox.agent, self._deadline, self._listen)
             with self._progress.phase("inspect"):
                 return sandbox.agent.inspect("target", self._deadline, self._listen)
 
     @contextmanager
-    def _sandbox(self, inspected: Disk | None) -> Iterator[Sandbox]:
+    def _sandbox(
+        self, inspected: Disk | None, inputs: Mapping[str, Path] = MappingProxyType({})
+    ) -> Iterator[Sandbox]:
         resources = Resources(
             memory=memory_bytes(self._template),
             cpus=self._template.cpus,
@@ -92,6 +100,7 @@ class Inspector:
             deadline=self._deadline,
             note=self._progress.note,
             inspected=inspected,
+            inputs=inputs,
         ) as sandbox:
             yield sandbox
 

@@ -143,7 +143,7 @@ class Plan:
     def keys(self, base: Base, helper: Helper) -> list[str]:
         """The checkpoint keys: of the unpacked base, and after each stage."""
         recipe = self.loaded.recipe
-        root = [base.digest, recipe.architecture, self.options.scratch]
+        root = [base.identity, recipe.architecture, self.options.scratch]
         root += [helper.identity(), agent.pack().sha256, self.options.source_date]
         root += [self.options.plain]
         return checkpoints.keys(root, recipe.name, self.stages)

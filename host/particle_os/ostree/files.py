@@ -23,6 +23,7 @@ CONFIGURATION_LIMIT = 1 << 16
 NAME = re.compile(
     r"config|summary(\.sig)?|(objects|refs|deltas|delta-indexes|extensions)(/[A-Za-z0-9._+=@:-]+)+"
 )
+MODE = re.compile(rb"^mode=(archive|archive-z2)$", re.MULTILINE)
 HINT = "It is NAME.ostree.tar of a build, or its content as a directory."
 
 
@@ -122,6 +123,11 @@ def read(files: RepositoryFiles, name: str, limit: int) -> bytes | None:
     stream, size = found
     with stream:
         return stream.read(limit) if size <= limit else None
+
+
+def is_archive(files: RepositoryFiles) -> bool:
+    """Whether a repository has the mode `archive`, with the files as web servers have them."""
+    return MODE.search(read(files, "config", CONFIGURATION_LIMIT) or b"") is not None
 
 
 def _index(archive: BinaryIO, path: Path) -> dict[str, tuple[int, int]]:

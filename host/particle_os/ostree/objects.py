@@ -27,13 +27,17 @@ class BadObject(UsageError):
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit. `date` is in seconds since 1970, `texts` are the texts of its metadata."""
+    """A commit. `date` is in seconds since 1970, `texts` are the texts of its metadata.
+
+    `root` is the checksum of the mode of the top directory `tree`.
+    """
 
     checksum: str
     parent: str | None
     subject: str
     date: int
     tree: str
+    root: str
     texts: Mapping[str, str]
 
     @property
@@ -74,6 +78,7 @@ def commit(files: RepositoryFiles, checksum: str) -> Commit:
         subject=_text(data[related:subject]),
         date=int.from_bytes(data[date : date + 8], "big"),
         tree=data[date + 8 : tree].hex(),
+        root=data[tree : len(data) - COMMIT_ENDS * _width(data)].hex(),
         texts=dict(_texts(data[:metadata])),
     )
 
@@ -93,15 +98,15 @@ def directory(files: RepositoryFiles, checksum: str) -> TreeDirectory:
     return TreeDirectory(found, below)
 
 
-def content(files: RepositoryFiles, checksum: str) -> bytes:
-    """The content of a small regular file of a repository of the mode `archive`."""
+def content(files: RepositoryFiles, checksum: str, limit: int = CONTENT_LIMIT) -> bytes:
+    """The first `limit` bytes of a small regular file of a repository of the mode `archive`."""
     data = read(files, f"objects/{checksum[:2]}/{checksum[2:]}.filez", CONTENT_LIMIT)
     if data is None:
         raise BadObject(f"the repository lacks the object {checksum}.filez")
     # The size of the header, and padding; the header; and the compressed content.
     packed = data[8 + int.from_bytes(data[:4], "big") :]
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, CONTENT_LIMIT)
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, limit)
     except zlib.error as error:
         raise BadObject(f"the object {checksum}.filez of the repository is damaged") from error
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from particle_agent.contract.inspection import STATEROOT
 
 from particle_os.errors import UsageError
 from particle_os.ostree import history, objects
-from particle_os.ostree.files import CONFIGURATION_LIMIT, RepositoryFiles, opened, read
-
-MODE = re.compile(rb"^mode=(archive|archive-z2)$", re.MULTILINE)
+from particle_os.ostree.files import RepositoryFiles, is_archive, opened
 
 
 def fault(path: Path, ref: str, stateroot: str) -> str | None:
@@ -24,7 +21,7 @@ def fault(path: Path, ref: str, stateroot: str) -> str | None:
 
 
 def _fault(files: RepositoryFiles, ref: str, stateroot: str) -> str | None:
-    if not MODE.search(read(files, "config", CONFIGURATION_LIMIT) or b""):
+    if not is_archive(files):
         return "the parent is no repository of the mode 'archive'"
     known = history.refs(files)
     if ref not in known:

@@ -1,4 +1,7 @@
-"""References to base images: the transports of containers-transports(5), and Debian suites."""
+"""References to base images: the transports of containers-transports(5), and Debian suites.
+
+There is one more kind: commits of OSTree repositories.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Annotated, get_args
 from particle_agent.contract.options import Text
 
 from particle_os.errors import UsageError
+from particle_os.recipe.commits.reference import COMMIT, commit_of, is_commit
 
 # The names of the OCI distribution specification: [HOST[:PORT]/]NAME[:TAG|@DIGEST].
 _IMAGE = (
@@ -19,8 +23,8 @@ BaseReference = Annotated[
     str,
     Text(
         "a base image: 'mmdebstrap:SUITE', 'tar:PATH', 'docker://NAME', 'oci:DIRECTORY', "
-        "'oci-archive:PATH' or 'docker-archive:PATH'",
-        r"mmdebstrap:[a-z][a-z0-9-]*|(tar|oci|oci-archive|docker-archive):[^\x00-\x1f\x7f]+"
+        "'oci-archive:PATH', 'docker-archive:PATH' or 'ostree:REPOSITORY#REF'",
+        r"mmdebstrap:[a-z][a-z0-9-]*|(tar|oci|oci-archive|docker-archive|ostree):[^\x00-\x1f\x7f]+"
         rf"|docker://{_IMAGE}",
         4096,
         meant=lambda reference: meant_base(reference),
@@ -30,12 +34,14 @@ BaseReference = Annotated[
 SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
 OTHER_SUITES = ("bullseye",)
 _ARCHIVE = re.compile(r"\.(tar(\.(gz|xz|zst))?|tgz)$")
+# The name that builds give to a published repository.
+_REPOSITORY = re.compile(r"\.ostree\.tar$")
 _IN_REGISTRY = re.compile(r"(docker://[^@]*?)([:@][^/]*)?")
 _WITH_SLASHES = re.compile(r"(docker|mmdebstrap):/*(.+)")
 # containers-transports(5) does not allow a tag and a digest together; the digest is sufficient.
 _TAG_BEFORE_DIGEST = re.compile(r":[A-Za-z0-9_][A-Za-z0-9_.-]*(?=@sha256:[0-9a-f]{64}$)")
 # Transports of containers-transports(5) that particle-os does not support for bases.
-_OTHER_TRANSPORTS = re.compile("(containers-storage|dir|docker-daemon|ostree|sif):")
+_OTHER_TRANSPORTS = re.compile("(containers-storage|dir|docker-daemon|sif):")
 
 
 def check_base_reference(reference: str, where: str = "--base") -> None:
@@ -50,12 +56,16 @@ def check_base_reference(reference: str, where: str = "--base") -> None:
             )
         hint = f"did you mean '{near}'?" if near else None
         raise UsageError(f"{where}: expected {constraint.what}, found '{reference}'", hint=hint)
+    if is_commit(reference):
+        commit_of(reference)
 
 
 def meant_base(reference: str) -> str | None:
     """The base image that the user probably meant by a text that is no valid reference."""
     if _OTHER_TRANSPORTS.match(reference):
         return None
+    if _REPOSITORY.search(reference.partition("#")[0]):
+        return f"{COMMIT}{reference}" if "#" in reference else None
     if found := _WITH_SLASHES.fullmatch(reference):
         kind, name = found.groups()
         candidate = f"{kind}{'://' if kind == 'docker' else ':'}{name}"

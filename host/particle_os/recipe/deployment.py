@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from particle_agent.stages import RecipeStage
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
 
 from particle_os.documents.document import Key
+from particle_os.ostree.deployable import MountSettings
 from particle_os.ostree.parent import fault
+from particle_os.recipe.commits.base import (
+    BaseCommitChecks,
+    WantedDisk,
+    read_key,
+    refuse_key,
+)
+from particle_os.recipe.commits.reference import is_commit
 from particle_os.recipe.dependencies import PREFIX
 from particle_os.recipe.model import stage_kinds
 from particle_os.recipe.passes.reading import Reading
@@ -37,6 +46,11 @@ def check(reading: Reading) -> None:
         # A wrong stage is a placeholder.
         if stage.applies(recipe.architecture) and stage.type in stage_kinds()
     ]
+    base = recipe.base_image if reading.base is None else reading.base
+    _read_base_key(reading, base)
+    if is_commit(base):
+        _check_base(reading, base, stages)
+        return
     first = next((n for n, (_, stage) in enumerate(stages) if isinstance(stage, Ostree)), None)
     found = None if first is None else stages[first][1]
     _check_updates(reading, found if isinstance(found, Ostree) else None)
@@ -47,7 +61,6 @@ def check(reading: Reading) -> None:
     if first == len(stages) - 1:
         mark, message = source.mark(("stages", stages[first][0])), "the build makes no disk"
         source.note(mark, "no-disk", f"{message}: it publishes the commit, and boots nothing")
-    base = recipe.base_image if reading.base is None else reading.base
     for option, why, hint in _beyond(commit, base.removeprefix(PREFIX)):
         mark = source.mark(("stages", stages[first][0], option))
         source.problem(mark, "bad-value", f"{option}: {why}", hint)
@@ -63,6 +76,33 @@ def check(reading: Reading) -> None:
             for key, why, hint in _refused(stage, commit):
                 mark = source.mark(("stages", index, *key))
                 source.problem(mark, "bad-value", why, hint)
+
+
+def _read_base_key(reading: Reading, base: str) -> None:
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    if recipe.base_key is not None and not is_commit(base):
+        refuse_key(source)
+    elif recipe.base_key is not None:
+        reading.base_key = read_key(source, recipe.base_key, reading.inside)
+
+
+def _check_base(reading: Reading, base: str, stages: Sequence[tuple[int, RecipeStage]]) -> None:
+    """Notes the faults of a commit that is the base image, and what cannot follow it."""
+    recipe = reading.recipe
+    assert recipe is not None
+    wanted = recipe.boot_test
+    disk = WantedDisk(
+        stages,
+        upgrade=wanted.upgrade is not None,
+        fallback=wanted.fallback,
+        secure_boot="uefi-secure" in (wanted.firmware or ()),
+    )
+    given = reading.base is not None
+    # A key that cannot be read has its own problem.
+    if recipe.base_key is None or reading.base_key is not None:
+        key = reading.base_key
+        BaseCommitChecks(reading.source, base, given, key, disk, _refused).run()
 
 
 def _check_updates(reading: Reading, stage: Ostree | None) -> None:
@@ -112,7 +152,7 @@ def _beyond(commit: Ostree, suite: str) -> Iterator[tuple[str, str, str]]:
         yield "composefs", f"the OSTree of {suite} is built without it", "use forky or later"
 
 
-def _refused(disk: Qemu, commit: Ostree) -> Iterator[tuple[Key, str, str]]:
+def _refused(disk: Qemu, commit: Ostree | MountSettings) -> Iterator[tuple[Key, str, str]]:
     """The options of a disk that cannot be with a commit: place, message and hint."""
     if disk.installer != "particle-os":
         message = "installer: bootc installs no commit of the stage 'ostree'"

@@ -174,6 +174,8 @@ class Result(Record):
     included_sha256: dict[str, str] = pydantic.Field(default_factory=dict)
     base: str
     base_digest: str
+    # For a commit of OSTree: whether it has a good signature of the key that the recipe names.
+    base_signature: Literal["good", "not-checked", "none"] | None = None
     architecture: str
     # The latest time in a reproducible image, in seconds since 1970.
     source_date: int | None = None
@@ -183,7 +185,7 @@ class Result(Record):
     apt_proxy: AptProxyResult | None = None
     stages: tuple[StageResult, ...]
     artifacts: tuple[ArtifactResult, ...]
-    # The commit of the stage `ostree`.
+    # The commit of the stage `ostree`, or of the base.
     commit: CommitResult | None = None
     # The container image of the same system.
     container: ContainerResult | None = None

@@ -160,6 +160,12 @@ class Agent:
             raise InfrastructureError("the base did not arrive whole in the VM")
         return sent
 
+    def take_commit(self, commit: wire.BaseCommit, deadline: Deadline, listen: Listener) -> None:
+        """Makes the commit on the disk `wire.INPUT_DISK` the base."""
+        with self._channel("take-commit", deadline) as channel:
+            self._say(channel, encode(commit), deadline)
+            self._listen(channel, deadline, listen)
+
     def extract(self, sources: str, deadline: Deadline, listen: Listener) -> None:
         """Extracts the packages of the packages disk; `sources` becomes sources.list(5)."""
         with self._channel("extract", deadline) as channel:

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 from particle_agent.errors import CommandFailed, StageError
+from particle_agent.ostree.repositories import given as given_repository
 from particle_agent.ostree.repositories import parent
 from particle_agent.ostree.repositories.commit_record import workshop
 from particle_agent.ostree.repositories.signing import GpgKey
@@ -30,7 +31,7 @@ def given(target, tmp_path, monkeypatch):
 
     target.when("ostree", run)
     target.when("tar", real)
-    monkeypatch.setattr(parent, "wait_for_disk", lambda *_: tmp_path / "disk")
+    monkeypatch.setattr(given_repository, "wait_for_disk", lambda *_: tmp_path / "disk")
 
     def take(config=ARCHIVE, key=None, **files):
         tree = tmp_path / "tree"
@@ -135,11 +136,11 @@ def test_a_signature_must_be_of_the_key(target, given, key):
         f"--repo={workshop(target)}/signature",
         "--commit-metadata-only",
         "--gpg-verify",
-        "--remote=parent",
+        "--remote=given",
         f"{workshop(target)}/parent",
         CHECKSUM,
     )
-    assert (key.directory / "parent.gpg").read_bytes() == b"public key"
+    assert (key.directory / "given.gpg").read_bytes() == b"public key"
 
 
 def test_another_signature_is_refused(target, given, key):

@@ -7,25 +7,22 @@ the objects, which must have the content that their checksums say.
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from particle_agent.contract.inspection import STATEROOT
-from particle_agent.contract.wire import INPUT_DISK
 from particle_agent.errors import CommandFailed, StageError
+from particle_agent.ostree.repositories import given
 from particle_agent.ostree.repositories.commit_record import workshop
+from particle_agent.ostree.repositories.given import Named
 from particle_agent.ostree.repositories.repository import OstreeRepository, archive
 from particle_agent.ostree.repositories.signing import GpgKey
-from particle_agent.target.disks import wait_for_disk
 from particle_agent.target.target import Target
 
-WAIT_SECONDS = 30.0
 # Repositories of these modes have the files as any web server has them (ostree.repo-config(5)).
 ARCHIVES = ("archive", "archive-z2")
-CONFIGURATION = "[core]\nrepo_version=1\nmode=archive-z2\n"
 CONFIGURATION_LIMIT = 1 << 16
 HINT = "The parent is NAME.ostree.tar of an earlier build, or its content as a directory."
+PARENT = Named("the parent", HINT)
 
 
 def take(target: Target, ref: str, stateroot: str, key: GpgKey | None) -> str:
@@ -34,42 +31,18 @@ def take(target: Target, ref: str, stateroot: str, key: GpgKey | None) -> str:
     A commit with signatures must have one of `key`, if there is a key. Raises StageError for a
     parent without such a commit, or of another stateroot.
     """
-    given = OstreeRepository(target, workshop(target) / "parent")
-    _unpack(target, given.place)
-    _check_mode(given.place / "config")
-    # Its own configuration could name other places.
-    (given.place / "config").write_text(CONFIGURATION)
-    with _blamed(f"the parent has no commit of the ref '{ref}'"):
-        checksum = given.checksum(ref)
-    _check_signature(given, checksum, key)
+    received = given.unpack(target, workshop(target) / "parent", PARENT)
+    _check_mode(received.place / "config")
+    given.configure(received)
+    with PARENT.blamed(f"the parent has no commit of the ref '{ref}'"):
+        checksum = received.checksum(ref)
+    _check_signature(received, checksum, key)
     repository = archive(target)
-    with _blamed("the parent's repository is damaged"):
-        repository.pull(given, ref)
+    with PARENT.blamed("the parent's repository is damaged"):
+        repository.pull(received, ref)
         repository.run("fsck", "--quiet")
     _check_stateroot(repository, checksum, stateroot)
     return checksum
-
-
-@contextmanager
-def _blamed(message: str) -> Iterator[None]:
-    """Raises StageError with `message` for a command that fails."""
-    try:
-        yield
-    except CommandFailed as error:
-        raise StageError(message, hint=HINT, tail=error.tail) from error
-
-
-def _unpack(target: Target, place: Path) -> None:
-    """Unpacks the archive of the host. Raises StageError for anything but files and directories."""
-    place.mkdir(parents=True)
-    disk = wait_for_disk(INPUT_DISK, 0, WAIT_SECONDS)
-    options = ["--no-same-owner", "--no-same-permissions", "--warning=no-timestamp"]
-    with _blamed("the parent is no tar archive"):
-        target.run(["tar", "--extract", f"--file={disk}", f"--directory={place}", *options])
-    kinds = ["!", "-type", "f", "!", "-type", "d", "-print", "-quit"]
-    if found := target.capture_outside(["find", str(place), *kinds]).strip():
-        name = Path(found).name
-        raise StageError(f"the parent has {name!r}, which is no file or directory", hint=HINT)
 
 
 def _check_mode(file: Path) -> None:
@@ -88,22 +61,15 @@ def _check_mode(file: Path) -> None:
         )
 
 
-def _check_signature(given: OstreeRepository, checksum: str, key: GpgKey | None) -> None:
+def _check_signature(received: OstreeRepository, checksum: str, key: GpgKey | None) -> None:
     """Raises StageError for a commit with signatures that has no good one of the key."""
-    signed = given.place / f"objects/{checksum[:2]}/{checksum[2:]}.commitmeta"
     if key is None:
         return
-    if not signed.exists():
-        given.target.reporter.note("the parent's commit has no signature")
+    if not given.has_signature(received, checksum):
+        received.target.reporter.note("the parent's commit has no signature")
         return
-    public = key.directory / "parent.gpg"
-    public.write_bytes(key.public)
-    check = OstreeRepository(given.target, workshop(given.target) / "signature")
-    check.create("archive")
-    check.run("remote", "add", f"--gpg-import={public}", "parent", "file:///parent")
     try:
-        words = ["--commit-metadata-only", "--gpg-verify", "--remote=parent"]
-        check.run("pull-local", *words, str(given.place), checksum)
+        given.check_signature(received, checksum, key)
     except CommandFailed as error:
         raise StageError(
             "the parent's commit has no good signature of the key in 'sign'",

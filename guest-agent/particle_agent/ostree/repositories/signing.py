@@ -17,7 +17,7 @@ GPG_SECONDS = 60.0
 # /run of the VM is in memory.
 MEMORY = Path("/run")
 # doc/DETAILS of GnuPG: the fingerprint of a key follows the line of the key.
-PRIMARY = re.compile(r"^sec:.*\n(?:.+\n)*?fpr:::::::::([0-9A-F]{40}):", re.MULTILINE)
+PRIMARY = re.compile(r"^(?:sec|pub):.*\n(?:.+\n)*?fpr:::::::::([0-9A-F]{40}):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,31 @@ def signing_key(target: Target, secret: str) -> Iterator[GpgKey]:
                 timeout=GPG_SECONDS,
                 capture_output=True,
             )
+
+
+@contextmanager
+def public_key(target: Target, data: bytes) -> Iterator[GpgKey]:
+    """The public key in the data, armored or binary, until the context ends.
+
+    Raises StageError for data that are not one key.
+    """
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="gpg-") as name:
+        directory = Path(name)
+        given = directory / "given"
+        given.write_bytes(data)
+        try:
+            _gpg(target, directory, "--import", str(given))
+        except StageError as error:
+            raise StageError("gpg cannot read the public key", tail=error.tail) from error
+        found = PRIMARY.findall(_gpg(target, directory, "--list-keys", "--with-colons"))
+        if len(found) != 1:
+            raise StageError(
+                f"the file of the public key has {len(found)} keys; it must have one",
+                hint="Export it with 'gpg --export FINGERPRINT'.",
+            )
+        exported = directory / "public.gpg"
+        _gpg(target, directory, "--output", str(exported), "--export", found[0])
+        yield GpgKey(directory, found[0], exported.read_bytes())
 
 
 def _gpg(target: Target, directory: Path, *arguments: str) -> str:

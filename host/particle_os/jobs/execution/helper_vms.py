@@ -51,9 +51,11 @@ class HelperVms:
     ) -> Iterator[Sandbox]:
         """Starts a VM with the output disks, and a scratch disk over `layers`.
 
-        It has the disk that the stages from `stages_from` on read; with None there is no such disk.
+        It has the disk that the stages from `stages_from` on, or the base, are read from; with None
+        there is no such disk.
         """
-        inputs = input_disk.make(self.job, stages_from) if stages_from is not None else {}
+        base = None if layers else self.job.plan.base
+        inputs = {} if stages_from is None else input_disk.make(self.job, stages_from, base)
         with ExitStack() as stack:
             with self.job.progress.phase(f"start VM for the {purpose}"):
                 sandbox = stack.enter_context(

@@ -15,6 +15,8 @@ from particle_agent.contract.values import downloads
 from particle_agent.contract.wire import INPUT_DISK
 
 from particle_os.apt.download import path_of
+from particle_os.base.commit import CommitBase
+from particle_os.base.model import Base
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.jobs.execution.job import Job
 from particle_os.jobs.plan import Plan
@@ -32,16 +34,22 @@ def most_input(plan: Plan) -> int:
     return plan.options.scratch // SHARE_OF_SCRATCH
 
 
-def make(job: Job, first: int) -> Mapping[str, Path]:
+def make(job: Job, first: int, base: Base | None) -> Mapping[str, Path]:
     """The disk for the stages from `first` on, by its serial number; empty when they need none.
 
+    It may also bring the base that the VM has to unpack. No stage after such a base reads a disk.
     Raises UsageError for a file that is too large, NotEnoughSpace, and InfrastructureError for a
     file that has changed.
     """
+    disk = job.work.path / "input.raw"
+    if isinstance(base, CommitBase):
+        if base.size() > most_input(job.plan):
+            raise _too_large(job.plan, base.reference, base.size())
+        base.write_disk(disk)
+        return {INPUT_DISK: disk}
     wanted = [stage.input_disk for stage in job.plan.stages[first:] if stage.input_disk]
     if not wanted:
         return {}
-    disk = job.work.path / "input.raw"
     with ExitStack() as stack:
         try:
             path, data = _opened(job, wanted[0], stack)
@@ -72,12 +80,16 @@ def _opened(job: Job, reference: str, stack: ExitStack) -> tuple[Path, IO[bytes]
 
 def _check_size(job: Job, path: Path, size: int) -> None:
     if size > most_input(job.plan):
-        raise UsageError(
-            f"{path} has {size} bytes; it may fill a quarter of the scratch disk, "
-            f"{most_input(job.plan)} bytes",
-            hint="Give the helper VM a larger disk with --scratch-size.",
-        )
+        raise _too_large(job.plan, str(path), size)
     need_room(job.work.path, size, "the copy of a file for the helper VM")
+
+
+def _too_large(plan: Plan, what: str, size: int) -> UsageError:
+    return UsageError(
+        f"{what} has {size} bytes; it may fill a quarter of the scratch disk, "
+        f"{most_input(plan)} bytes",
+        hint="Give the helper VM a larger disk with --scratch-size.",
+    )
 
 
 def _copy(data: IO[bytes], disk: Path) -> str:
