@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from particle_agent.agent import scratch
+from particle_agent.agent.bases import STREAMS, take_commit, unpack_stream
 from particle_agent.agent.channel import Channel, reserve_stdout
 from particle_agent.agent.failure import failure
 from particle_agent.agent.look import inspect, verify
@@ -27,13 +28,8 @@ from particle_agent.agent.shell import run_shell
 from particle_agent.contract import wire
 from particle_agent.contract.decode import decode, encode
 from particle_agent.contract.inspection import SERIAL, Inspection
-from particle_agent.ostree import base
 from particle_agent.shortcuts import waiting
 from particle_agent.stages.software.bootstrap import extract
-from particle_agent.target.target import Target
-from particle_agent.unpack.unpack import accept_base, unpack, unpack_image
-
-UNPACK = {"unpack": unpack, "unpack-image": unpack_image}
 
 
 def main() -> int:
@@ -46,23 +42,14 @@ def main() -> int:
     channel.send(wire.Hello(protocol=wire.PROTOCOL, agent_sha256=agent_sha256))
     try:
         with channel.heartbeat():
-            if sys.argv[1] in UNPACK:
-                root = scratch.prepare_scratch()
-                size, sha256 = UNPACK[sys.argv[1]](sys.stdin.buffer, root)
-                for text in accept_base(root):
-                    channel.note(text)
-                with scratch.frozen_scratch():
-                    channel.send(wire.Unpacked(size=size, sha256=sha256))
+            if sys.argv[1] in STREAMS:
+                unpack_stream(sys.argv[1], channel)
             elif sys.argv[1] == "extract":
                 with scratch.packages_disk() as disk:
                     root, sources = scratch.prepare_scratch(), sys.stdin.read()
                     extract(disk, root, sources)
             elif sys.argv[1] == "take-commit":
-                wanted = decode(wire.BaseCommit, channel.receive())
-                base.take(Target(scratch.prepare_scratch(), channel, hostname=""), wanted)
-                # What is written is on the disk then.
-                with scratch.frozen_scratch():
-                    pass
+                take_commit(channel)
             elif sys.argv[1] == "verify-disk":
                 verify(channel, SERIAL)
             elif sys.argv[1].startswith("inspect-"):

@@ -57,6 +57,14 @@ class CommitBase:
         return "not-checked" if self.is_signed else "none"
 
     @property
+    def is_commit(self) -> bool:
+        return True
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.repository,)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         return ()
 
@@ -81,7 +89,6 @@ class CommitBase:
         }
 
     def write_disk(self, disk: Path) -> None:
-        """Writes the disk with the commit, which `push` needs. Raises UsageError for damage."""
         need_room(disk.parent, self.bytes, "the copy of the base's commit for the helper VM")
         with deployable(self.repository, self.commit.ref) as found, disk.open("wb") as file:
             if found.checksum != self.commit.checksum:
@@ -89,7 +96,7 @@ class CommitBase:
                     f"{self.reference} has changed since the recipe was read",
                     hint="Do not write the repository during a build.",
                 )
-            found.write(file)
+            found.pack(file)
             file.truncate(-(-file.tell() // SECTOR) * SECTOR)
 
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:

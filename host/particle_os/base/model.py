@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from particle_os.base import container, layers
+from particle_os.base.commit import Signature
 from particle_os.base.container import ImageReference
 from particle_os.base.oci import ContainerImage
 from particle_os.errors import InfrastructureError
@@ -36,6 +37,21 @@ class Base(Protocol):
         """Facts that may surprise the user."""
         ...
 
+    @property
+    def is_commit(self) -> bool:
+        """Whether it is a commit of OSTree, which a disk brings to the VM."""
+        ...
+
+    @property
+    def signature(self) -> Signature | None:
+        """The signature of a commit, once the VM has taken the commit; None for other bases."""
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the host, apart from those of container images, that it is read from."""
+        ...
+
     def size(self) -> int:
         """The number of bytes to send, which may be compressed."""
         ...
@@ -56,6 +72,10 @@ class Base(Protocol):
         """The description in a container image; empty for other bases."""
         ...
 
+    def write_disk(self, disk: Path) -> None:
+        """Writes the disk with a commit, which `push` needs. Raises UsageError for damage."""
+        ...
+
     def push(self, agent: Agent, deadline: Deadline, listen: Listener) -> None:
         """Sends the base to the agent, which unpacks it.
 
@@ -64,8 +84,22 @@ class Base(Protocol):
         ...
 
 
+class StreamedBase:
+    """The part that all bases share which are no commits."""
+
+    is_commit = False
+    signature = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def write_disk(self, disk: Path) -> None:
+        """Writes no disk."""
+
+
 @dataclass(frozen=True)
-class TarBase:
+class TarBase(StreamedBase):
     """A base as a tarball; `digest` is "sha256:" and the file's SHA-256."""
 
     reference: str
@@ -79,6 +113,10 @@ class TarBase:
     @property
     def notes(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.tarball,)
 
     def size(self) -> int:
         return self.tarball.stat().st_size
@@ -106,7 +144,7 @@ class TarBase:
 
 
 @dataclass(frozen=True)
-class ImageBase:
+class ImageBase(StreamedBase):
     """A base as a container image; `digest` is the digest of its manifest."""
 
     image: ContainerImage

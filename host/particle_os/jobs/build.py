@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from particle_os.base.commit import CommitBase
 from particle_os.boot.machines.variants import variants
 from particle_os.errors import (
     Interrupted,
@@ -149,7 +148,7 @@ class _Build(Execution):
                 self.seen.verification = heard.findings.result().accepting(accepted)
                 system = sandbox.agent.found(self.deadline).system
                 self.seen.packages = system.packages if system is not None else ()
-            if self.plan.loaded.makes_commit or isinstance(self.base, CommitBase):
+            if self.plan.loaded.makes_commit or self.base.is_commit:
                 self.seen.take_commit(sandbox.agent.commit_facts(self.deadline))
         with self.progress.phase("verify disk" if has_disk else "verify files"):
             if has_disk:

@@ -14,7 +14,6 @@ import yaml
 from particle_agent.contract.inspection import CommitFacts, Package
 
 from particle_os import __version__
-from particle_os.base.commit import CommitBase
 from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import ParticleError
 from particle_os.jobs import container_image
@@ -138,7 +137,7 @@ def _result(
         included_sha256=loaded.included,
         base=run.base.reference,
         base_digest=run.base.digest,
-        base_signature=run.base.signature if isinstance(run.base, CommitBase) else None,
+        base_signature=run.base.signature,
         architecture=loaded.recipe.architecture,
         source_date=plan.options.source_date,
         plain=plan.options.plain,

@@ -13,8 +13,6 @@ from typing import Literal
 import pydantic
 from particle_agent.stages.output.qemu import Format, Qemu
 
-from particle_os.base.commit import CommitBase
-from particle_os.base.model import TarBase
 from particle_os.errors import InfrastructureError, ParticleError, UsageError
 from particle_os.jobs import artifact
 from particle_os.jobs.artifact import checksums
@@ -261,10 +259,8 @@ def touched_files(plan: Plan) -> list[Path]:
     """The files that a build reads, and the files that it leaves."""
     attached = chain.from_iterable(plan.loaded.attachments)
     read = [*plan.loaded.files, *(attachment.path for attachment in attached)]
-    if isinstance(plan.base, TarBase):
-        read.append(plan.base.tarball)
-    if isinstance(plan.base, CommitBase):
-        read.append(plan.base.repository)
+    if plan.base is not None:
+        read += plan.base.files
     return [*read, *_written_files(plan)]
 
 

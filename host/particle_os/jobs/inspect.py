@@ -10,7 +10,6 @@ from types import MappingProxyType
 from particle_agent.contract import wire
 from particle_agent.contract.inspection import SERIAL, Inspection
 
-from particle_os.base.commit import CommitBase
 from particle_os.base.model import Base
 from particle_os.report.progress import Progress
 from particle_os.sandbox import helper
@@ -71,7 +70,7 @@ class Inspector:
             with self._progress.phase("fetch base image"):
                 base.fetch(self._work, self._deadline, self._progress.line)
         inputs = {}
-        if isinstance(base, CommitBase):
+        if base.is_commit:
             inputs = {wire.INPUT_DISK: self._work.path / "input.raw"}
             base.write_disk(inputs[wire.INPUT_DISK])
         with self._sandbox(None, inputs) as sandbox:

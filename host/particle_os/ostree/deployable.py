@@ -60,7 +60,7 @@ class Deployable:
 
     @property
     def is_signed(self) -> bool:
-        """Whether somebody has signed the commit; the signature may be of anyone, or bad."""
+        """Whether the commit has a signature, which may be bad, or of anyone."""
         name = f"{_object(self.checksum)}.commitmeta"
         return SIGNATURES in (read(self.files, name, SIGNATURES_LIMIT) or b"")
 
@@ -181,7 +181,7 @@ class Deployable:
         found[0].close()
         return found[1]
 
-    def write(self, sink: IO[bytes]) -> None:
+    def pack(self, sink: IO[bytes]) -> None:
         """Writes a repository with this commit alone, as a tar archive.
 
         Raises BadObject for an object that is gone or has changed its size.

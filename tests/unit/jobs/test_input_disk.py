@@ -32,7 +32,7 @@ def job(tmp_path, monkeypatch):
 
 
 def test_the_disk_is_a_copy_in_whole_sectors(job):
-    found = input_disk.make(job, 0)
+    found = input_disk.make(job, 0, None)
     assert list(found) == [INPUT_DISK]
     assert found[INPUT_DISK].read_bytes() == DATA.ljust(1024, b"\0")
     job.file.write_bytes(b"other")
@@ -40,25 +40,25 @@ def test_the_disk_is_a_copy_in_whole_sectors(job):
 
 
 def test_a_later_stage_gets_no_disk(job):
-    assert input_disk.make(job, 1) == {}
+    assert input_disk.make(job, 1, None) == {}
 
 
 def test_a_file_that_has_changed_is_refused(job):
     job.file.write_bytes(DATA[::-1])
     with pytest.raises(InfrastructureError, match="has changed since the recipe was read"):
-        input_disk.make(job, 0)
+        input_disk.make(job, 0, None)
 
 
 def test_a_file_that_is_gone_is_an_error_of_the_host(job):
     job.file.unlink()
     with pytest.raises(InfrastructureError, match="cannot be read"):
-        input_disk.make(job, 0)
+        input_disk.make(job, 0, None)
 
 
 def test_a_file_that_grows_is_refused(job):
     job.file.write_bytes(DATA + b"1")
     with pytest.raises(UsageError, match="a quarter of the scratch disk") as raised:
-        input_disk.make(job, 0)
+        input_disk.make(job, 0, None)
     assert "--scratch-size" in raised.value.hint
 
 
@@ -75,9 +75,9 @@ def download_of(job, tmp_path):
 def test_a_download_comes_through_no_link(job, tmp_path):
     download_of(job, tmp_path).symlink_to(job.file)
     with pytest.raises(InfrastructureError, match="a symbolic link"):
-        input_disk.make(job, 0)
+        input_disk.make(job, 0, None)
 
 
 def test_a_download_comes_from_the_cache(job, tmp_path):
     download_of(job, tmp_path).write_bytes(DATA)
-    assert input_disk.make(job, 0)[INPUT_DISK].read_bytes().startswith(DATA)
+    assert input_disk.make(job, 0, None)[INPUT_DISK].read_bytes().startswith(DATA)

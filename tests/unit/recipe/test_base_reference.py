@@ -51,6 +51,18 @@ def test_capital_letters_in_the_name_of_an_image_are_told(tmp_path, reference, r
     assert problem.hint == f"did you mean '{right}'?"
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("edge.ostree.tar#debian/edge", "ostree:edge.ostree.tar#debian/edge"),
+        ("edge.ostree.tar", None),
+        ("out/edge.tar", "tar:out/edge.tar"),
+    ],
+)
+def test_a_repository_without_its_transport_is_recognised(written, meant):
+    assert base_reference.meant_base(written) == meant
+
+
 def assert_accepted(text):
     base_reference.check_base_reference(text)
     with pytest.raises(UsageError):

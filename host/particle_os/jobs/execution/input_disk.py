@@ -15,7 +15,6 @@ from particle_agent.contract.values import downloads
 from particle_agent.contract.wire import INPUT_DISK
 
 from particle_os.apt.download import path_of
-from particle_os.base.commit import CommitBase
 from particle_os.base.model import Base
 from particle_os.errors import InfrastructureError, UsageError
 from particle_os.jobs.execution.job import Job
@@ -42,7 +41,7 @@ def make(job: Job, first: int, base: Base | None) -> Mapping[str, Path]:
     file that has changed.
     """
     disk = job.work.path / "input.raw"
-    if isinstance(base, CommitBase):
+    if base is not None and base.is_commit:
         if base.size() > most_input(job.plan):
             raise _too_large(job.plan, base.reference, base.size())
         base.write_disk(disk)

@@ -27,7 +27,7 @@ COUNTER_BYTES = 100
 GENERATOR = "/usr/lib/particle-os/ostree-grub-generator"
 BUILD_AGAIN = "add it to the recipe of the commit, and build the commit again"
 # Yields the options that a disk cannot have with a commit: place, message and hint.
-Refused = Callable[[Qemu, MountSettings], Iterable[tuple[Key, str, str]]]
+RefusedOptions = Callable[[Qemu, MountSettings], Iterable[tuple[Key, str, str]]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class BaseCommitChecks:
     given: bool
     key: bytes | None
     disk: WantedDisk
-    refused: Refused
+    refused: RefusedOptions
 
     def run(self) -> None:
         self._check_stages()
