@@ -25,7 +25,17 @@ SIGNED = """\
     sign: {gpg-secret: signing-key}
     remote: {url: "https://updates.example.org/edge"}
 """
-# The packages of the first version come from its checkpoint.
+OTHER_KEY = """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEawyC3BYJKwYBBAHaRw8BAQdAkDlTEtREf0dvgDUSbk/Hv9CmCbZplIjMEiAB
+2hMIN+u0GU90aGVyIDxvdGhlckBleGFtcGxlLm9yZz6IkAQTFggAOBYhBJPOxWOw
+EfYp2wklNYSpVZoukExVBQJrDILcAhsDBQsJCAcCBhUKCQgLAgQWAgMBAh4BAheA
+AAoJEISpVZoukExVbUsA/A2MvebzRZvVIBdETppiKcoYGctMgHJBM/2SUYa7OqUK
+AP9DX6DrYAXtRd5Vfc3uJJ8tfnllmQex3EUzoGP0n/1WBw==
+=s/pT
+-----END PGP PUBLIC KEY BLOCK-----
+"""
 SWAP = "    - command: [swapon, --show=NAME, --noheadings]\n      contains: /var/swapfile\n"
 # A disk for Secure Boot that grows, with room for the checks of a larger disk.
 SECURE = ("grub-efi-amd64-signed", "shim-signed", "systemd-repart")
@@ -34,6 +44,7 @@ GROWN = """\
 - command: [sh, -c, 'test "$(df --output=size --block-size=1M /sysroot | tail -n 1)" -gt 5000']
 - command: [sh, -c, '! touch /sysroot/new']
 """
+# The packages of the first version come from its checkpoint.
 NEW_FILE = "  - type: files\n    files: [{path: /usr/share/edge/new, content: new}]\n\n"
 Built = tuple[Path, dict[str, Any]]
 
@@ -312,3 +323,59 @@ def test_an_image_for_secure_boot_grows_and_leaves_an_update_that_is_bad(account
     arguments = ["boot-test", output / "secure.raw", "--firmware", "uefi-secure"]
     outcome = account.run(*arguments, "--checks", checks, "--json")
     assert outcome.status == 0, outcome.stdout
+
+
+def disk_of(account: Account, output: Path, repository: str, key: str = "edge.ostree.gpg") -> Path:
+    """A recipe, beside the published files of a build, for a disk of the commit."""
+    text = f"name: disk\nbase-image: ostree:{repository}#{REF}\nbase-key: {key}\n"
+    text += "stages: [{type: qemu, boot-loader: grub, formats: [qcow2]}]\n"
+    text += "boot-test:\n  fallback: true\n  checks:\n"
+    text += f"    - ostree: {{ref: {REF}, version: '1', signed: true}}\n"
+    return account.write(output / "disk.yml", text)
+
+
+@pytest.mark.weekly
+def test_a_disk_is_made_of_a_published_commit(account: Account, edge: Built) -> None:
+    """It boots the same commit from BIOS and UEFI, and leaves an update that is bad."""
+    recipe = disk_of(account, edge[0], "edge.ostree.tar")
+    result = build(account, recipe, "disk")[1]
+    found = [(boot["firmware"], boot["step"], boot["status"]) for boot in result["boot"]]
+    assert found == [
+        ("bios", None, "passed"),
+        ("uefi", None, "passed"),
+        ("bios", "bad-update", "passed"),
+        ("bios", "fallback", "passed"),
+    ]
+    commit = edge[1]["commit"]
+    assert result["base_digest"] == f"sha256:{commit['checksum']}"
+    assert result["base_signature"] == "good"
+    assert (result["commit"]["checksum"], result["commit"]["signer"]) == (
+        commit["checksum"],
+        commit["signer"],
+    )
+    assert [image["path"] for image in result["artifacts"]] == ["disk.qcow2"]
+    shown = account.run("inspect", f"ostree:{edge[0]}/edge.ostree.tar#{REF}", "--json").json()
+    assert shown["container"]["commit"] == commit["checksum"]
+    assert "ostree-boot" in {package["name"] for package in shown["system"]["packages"]}
+
+
+@pytest.mark.weekly
+def test_no_disk_is_made_of_a_damaged_commit_or_of_another_signer(
+    account: Account, edge: Built
+) -> None:
+    output = edge[0]
+    damaged = bytearray((output / "edge.ostree.tar").read_bytes())
+    with tarfile.open(output / "edge.ostree.tar") as tar:
+        largest = max((m for m in tar if m.name.endswith(".filez")), key=lambda m: m.size)
+    damaged[largest.offset_data + largest.size // 2] ^= 1
+    (output / "damaged.ostree.tar").write_bytes(damaged)
+    os.chown(output / "damaged.ostree.tar", account.uid, account.gid)
+    account.write(output / "other.asc", OTHER_KEY)
+    for arguments, message in (
+        (("damaged.ostree.tar",), "the base's repository is damaged"),
+        (("edge.ostree.tar", "other.asc"), "the commit has no good signature of the key"),
+    ):
+        recipe = disk_of(account, output, *arguments)
+        outcome = account.run("build", recipe, "--output", account.make_directory("refused"))
+        assert outcome.status == 2, outcome.stderr
+        assert message in outcome.stderr

@@ -51,8 +51,8 @@ def inspect_command(
 ) -> None:
     """Show the contents of a disk image, a base image or a recipe.
 
-    A base image is a reference such as tar:PATH or docker://NAME, a recipe is a FILE.yml or the
-    name of a shipped one. Images are read inside a helper VM and never changed.
+    A base image is a reference such as tar:PATH, docker://NAME or ostree:PATH#REF. A recipe is a
+    FILE.yml or the name of a shipped one. Images are read inside a helper VM and never changed.
     """
     recipe = option.recipe_named(what)
     is_base = bool(REFERENCE.fullmatch(what))

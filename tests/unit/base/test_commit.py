@@ -14,6 +14,7 @@ from particle_os.ostree.history import refs
 from ..ostree.bootable import KEY, bootable
 from ..ostree.sample import archive
 
+GOOD = KEY.encode()
 EDGE = "ostree:edge.ostree.tar#debian/edge"
 
 
@@ -22,7 +23,7 @@ def find(tmp_path):
     """A function that finds the base of a reference, beside a repository of commits."""
     (tmp_path / "edge.ostree.tar").write_bytes(bootable())
 
-    def find(reference=EDGE, key=KEY.encode()):
+    def find(reference=EDGE, key=GOOD):
         return find_base(
             reference, tmp_path, "amd64", tmp_path, mirror=None, rebuild=False, plain=False, key=key
         )
