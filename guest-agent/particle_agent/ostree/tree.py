@@ -60,11 +60,15 @@ def convert(target: Target) -> None:
     _check(target)
     _move(target, OLD_DATABASE, DATABASE)
     for path, name in MOVED.items():
-        # A link of the image still leads to the same directory.
         if not target.is_link(path):
             _fix_links(target, path)
             _move(target, path, f"/var/{name}")
-            target.symlink(path, "../" * (path.count("/") - 1) + f"var/{name}")
+        elif target.path(path) != target.path(f"/var/{name}"):
+            # Another link of the image still leads to the same directory.
+            continue
+        elif not target.exists(path):
+            target.make_directory(f"/var/{name}", mode=0o700 if path == "/root" else 0o755)
+        target.symlink(path, "../" * (path.count("/") - 1) + f"var/{name}")
     for path, to in LINKS.items():
         target.remove(path)
         target.symlink(path, to)
@@ -106,6 +110,8 @@ def _move(target: Target, path: str, to: str) -> None:
     """
     new = target.path(to, follow=False)
     if target.path(path) == new:
+        # A link to the right place; its path is not kept.
+        target.remove(path)
         return
     if not target.path(path).is_dir():
         target.remove(path)

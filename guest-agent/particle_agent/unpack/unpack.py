@@ -17,7 +17,7 @@ from particle_agent.contract.decode import decode
 from particle_agent.errors import EnvironmentFailed, StageError
 from particle_agent.target.command import PIPE_BYTES, TAR_RECORDS
 from particle_agent.target.inside import resolve
-from particle_agent.unpack import layers, lowest, runtime_files
+from particle_agent.unpack import bootable_image, layers, lowest, runtime_files
 
 CHUNK = 1 << 18
 MAGIC = 6
@@ -203,6 +203,7 @@ def accept_base(root: Path) -> Iterator[str]:
 
     Raises StageError as `check_base` does.
     """
+    yield from bootable_image.notes(root)
     check_base(root)
     yield from runtime_files.notes(root)
 

@@ -260,3 +260,42 @@ def test_systemd_mounts_a_file_system_on_tmp(debian):
     tree.convert(debian)
     wanted = "/usr/lib/systemd/system/local-fs.target.wants/tmp.mount"
     assert debian.read(wanted) == "[Mount]\nWhat=tmpfs\n"
+
+
+def test_the_links_of_a_bootc_image_lead_to_the_same_directories(target):
+    """They may be absolute, and their directories may be missing."""
+    for path in ("/etc", "/usr", "/var/lib", "/boot", "/sysroot"):
+        target.make_directory(path)
+    for path, to in {
+        "/home": "/var/home",
+        "/root": "var/roothome",
+        "/srv": "/var/srv",
+        "/ostree": "sysroot/ostree",
+        "/var/lib/dpkg": "../../usr/share/dpkg/database",
+    }.items():
+        target.symlink(path, to)
+    target.write("/var/srv/www/index.html", "page")
+    target.write("/usr/share/dpkg/database/status", "")
+    tree.convert(target)
+    links = {path: os.readlink(target.path(path, follow=False)) for path in tree.MOVED}
+    assert (links["/home"], links["/root"], links["/srv"]) == ("var/home", "var/roothome", "var/srv")
+    assert target.path("/var/home").is_dir()
+    assert target.mode("/var/roothome") == 0o700
+    assert target.read("/srv/www/index.html") == "page"
+    assert target.exists("/usr/share/dpkg/database/status")
+    assert not target.path("/var/lib/dpkg", follow=False).is_symlink()
+    assert os.readlink(target.path("/ostree", follow=False)) == "sysroot/ostree"
+
+
+def test_a_link_to_another_directory_stays(target):
+    for path in ("/etc", "/usr", "/var/data"):
+        target.make_directory(path)
+    target.symlink("/srv", "/var/data")
+    tree.convert(target)
+    assert os.readlink(target.path("/srv", follow=False)) == "/var/data"
+
+
+def test_the_repository_in_an_image_is_no_part_of_the_commit(target):
+    target.write("/sysroot/ostree/repo/config", "")
+    tree.empty(target)
+    assert target.list("/sysroot") == []

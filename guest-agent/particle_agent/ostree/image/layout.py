@@ -18,6 +18,6 @@ LINKS = {"/media": "run/media", "/ostree": "sysroot/ostree"}
 EMPTY = {"/boot": 0o755, "/dev": 0o755, "/proc": 0o755, "/run": 0o755, "/sys": 0o755,
          "/sysroot": 0o755, "/tmp": 0o1777, "/var": 0o755}  # fmt: skip
 # The directories of EMPTY that hide files of the image while the system runs.
-HIDDEN = ("dev", "proc", "sys")
+HIDDEN = ("dev", "proc", "sys", "sysroot")
 # Files that the package manager or the boot loader of other images put into the root directory.
 SURPLUS = ("/vmlinuz", "/vmlinuz.old", "/initrd.img", "/initrd.img.old", "/lost+found")

@@ -65,3 +65,15 @@ def test_the_hook_copies_the_program_and_its_configuration(tmp_path):
 def test_the_needs_name_the_packages():
     packages = [need.packages[0] for need in initramfs.package_needs()]
     assert packages == ["ostree-boot", "initramfs-tools"]
+
+
+@pytest.mark.parametrize("path", [initramfs.CONFIGURATION, initramfs.OTHER_CONFIGURATION])
+@pytest.mark.parametrize(
+    ("value", "noted"), [("yes", True), ("signed", True), ("no", False), ("maybe", False)]
+)
+def test_the_composefs_of_a_bootc_image_is_replaced(target, path, value, noted):
+    target.write(path, f"[composefs]\nenabled = {value}\n[sysroot]\nreadonly = true\n")
+    initramfs.make(target, "6.12", RootSettings())
+    assert target.read(initramfs.CONFIGURATION) == "[sysroot]\nreadonly = true\n"
+    assert not target.exists(initramfs.OTHER_CONFIGURATION)
+    assert any("asks for a composefs" in note for note in target.report.notes) == noted
