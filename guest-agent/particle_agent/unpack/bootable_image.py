@@ -28,6 +28,17 @@ OF_MACHINE = {
     "/srv": 0o755,
     "/usr/local": 0o755,
 }
+# The directories and links of Debian's package base-files in /var, which Debian's programs expect.
+OF_VAR = {
+    "/var/backups": 0o755,
+    "/var/cache": 0o755,
+    "/var/lib/misc": 0o755,
+    "/var/log": 0o755,
+    "/var/opt": 0o755,
+    "/var/spool": 0o755,
+    "/var/tmp": 0o1777,
+}
+LINKS_OF_VAR = {"/var/lock": "/run/lock", "/var/run": "/run"}
 DATABASE, MOVED_DATABASE = "/var/lib/dpkg", "/usr/share/dpkg/database"
 
 
@@ -36,9 +47,13 @@ def notes(root: Path) -> Iterator[str]:
     if _lacks(root, "/etc/passwd") and not _lacks(root, f"{ETC}/passwd"):
         _take_etc(root)
         yield f"{ETC} of the base becomes /etc: it is the tree of a commit"
+    versions = _place_kernels(root)
+    if versions and not resolve(root, "/var/tmp").is_dir():
+        _fill_var(root)
+        yield "/var of the base is empty; the directories that Debian's programs expect are made"
     if made := [path for path in OF_MACHINE if _make_directory(root, path)]:
         yield f"links of the base led nowhere; their directories are made: {', '.join(made)}"
-    if versions := _place_kernels(root):
+    if versions:
         yield f"the kernel of the base is in {MODULES}; it is put into /boot: {', '.join(versions)}"
     if _lacks(root, f"{DATABASE}/status") and not _lacks(root, f"{MOVED_DATABASE}/status"):
         _take_database(root)
@@ -58,6 +73,18 @@ def _take_etc(root: Path) -> None:
     elif old.exists():
         shutil.rmtree(old)
     new.rename(old)
+
+
+def _fill_var(root: Path) -> None:
+    for path, mode in OF_VAR.items():
+        place = resolve(root, path)
+        if not os.path.lexists(place):
+            place.mkdir(parents=True)
+            place.chmod(mode)
+    for path, to in LINKS_OF_VAR.items():
+        place = resolve(root, path, follow=False)
+        if not os.path.lexists(place):
+            place.symlink_to(to)
 
 
 def _make_directory(root: Path, path: str) -> bool:

@@ -278,7 +278,11 @@ def test_the_links_of_a_bootc_image_lead_to_the_same_directories(target):
     target.write("/usr/share/dpkg/database/status", "")
     tree.convert(target)
     links = {path: os.readlink(target.path(path, follow=False)) for path in tree.MOVED}
-    assert (links["/home"], links["/root"], links["/srv"]) == ("var/home", "var/roothome", "var/srv")
+    assert (links["/home"], links["/root"], links["/srv"]) == (
+        "var/home",
+        "var/roothome",
+        "var/srv",
+    )
     assert target.path("/var/home").is_dir()
     assert target.mode("/var/roothome") == 0o700
     assert target.read("/srv/www/index.html") == "page"

@@ -30,6 +30,7 @@ def image(tmp_path):
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_text(text)
         (root / "boot").mkdir(exist_ok=True)
+        (root / "var/tmp").mkdir(parents=True)
         for name, to in dict(links).items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).symlink_to(to)
@@ -112,6 +113,17 @@ def test_usr_etc_beside_a_whole_etc_is_left_to_the_lints(image):
     root = image(**{"usr/etc/passwd": "other"})
     list(notes(root))
     assert (root / "usr/etc/passwd").read_text() == "other"
+
+
+def test_an_empty_var_gets_the_directories_of_debian(image):
+    root = image()
+    (root / "var/tmp").rmdir()
+    assert "/var of the base is empty" in next(iter(notes(root)))
+    assert (root / "var/tmp").stat().st_mode & 0o7777 == 0o1777
+    assert os.readlink(root / "var/run") == "/run"
+    assert (root / "var/log").is_dir()
+    (root / "var/tmp").rmdir()
+    assert list(notes(root)) != [], "what is there stays"
 
 
 @pytest.mark.parametrize("links", [{}, {"var/lib/dpkg": "/nowhere"}])
