@@ -184,7 +184,8 @@ def set_up(world, monkeypatch):
     def prepare(job):
         made = Helper("key", Path("kernel"), Path("initrd"), path / "root")
         base = SimpleNamespace(
-            reference="tar:base.tar", digest="sha256:0", size=lambda: 10, is_here=lambda: True,
+            reference="tar:base.tar", digest="sha256:0", identity="sha256:0", is_commit=False,
+            signature=None, size=lambda: 10, is_here=lambda: True,
             push=lambda agent, deadline, listen: None, drop_damaged=lambda: None,
         )  # fmt: skip
         keys = job.plan.keys(base, made)

@@ -327,7 +327,7 @@ def test_an_image_for_secure_boot_grows_and_leaves_an_update_that_is_bad(account
 
 def disk_of(account: Account, output: Path, repository: str, key: str = "edge.ostree.gpg") -> Path:
     """A recipe, beside the published files of a build, for a disk of the commit."""
-    text = f"name: disk\nbase-image: ostree:{repository}#{REF}\nbase-key: {key}\n"
+    text = f"name: disk\nbase-image: ostree:{repository}#{REF}\nbase-image-key: {key}\n"
     text += "stages: [{type: qemu, boot-loader: grub, formats: [qcow2]}]\n"
     text += "boot-test:\n  fallback: true\n  checks:\n"
     text += f"    - ostree: {{ref: {REF}, version: '1', signed: true}}\n"
@@ -355,7 +355,7 @@ def test_a_disk_is_made_of_a_published_commit(account: Account, edge: Built) -> 
     )
     assert [image["path"] for image in result["artifacts"]] == ["disk.qcow2"]
     shown = account.run("inspect", f"ostree:{edge[0]}/edge.ostree.tar#{REF}", "--json").json()
-    assert shown["container"]["commit"] == commit["checksum"]
+    assert shown["commit"]["checksum"] == commit["checksum"]
     assert "ostree-boot" in {package["name"] for package in shown["system"]["packages"]}
 
 

@@ -68,7 +68,8 @@ def _check_signature(received: OstreeRepository, wanted: BaseCommit) -> str:
             given.check_signature(received, wanted.checksum, key)
         except CommandFailed as error:
             raise StageError(
-                f"the commit has no good signature of the key {key.fingerprint} in 'base-key'",
+                "the commit has no good signature of the key in 'base-image-key', "
+                f"{key.fingerprint}",
                 hint="Use a commit of this key, or name the key of the one who has signed it.",
                 tail=error.tail,
             ) from error

@@ -83,7 +83,7 @@ class CommitBase:
     def description(self) -> dict[str, Any]:
         return {
             "ref": self.commit.ref,
-            "commit": self.commit.checksum,
+            "checksum": self.commit.checksum,
             "version": self.commit.version,
             "signature": self.signature,
         }

@@ -20,7 +20,9 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     spelled = word.replace("_", "-").lower()
     if spelled in candidates:
         return spelled
-    if (begun := [word for word in candidates if word.startswith(spelled)]) and len(begun) == 1:
+    begun = sorted((word for word in candidates if word.startswith(spelled)), key=len)
+    # Of `base-image` and `base-image-key`, the first one is meant.
+    if begun and all(word.startswith(begun[0]) for word in begun):
         return begun[0]
     return next(iter(difflib.get_close_matches(spelled, candidates, n=1, cutoff=0.6)), None)
 

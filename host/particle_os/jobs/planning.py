@@ -67,7 +67,7 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
         mirror=options.mirror,
         rebuild=options.rebuilds_base,
         plain=options.plain,
-        key=loaded.base_key,
+        key=loaded.base_image_key,
     )
     plan = Plan(
         loaded=loaded,

@@ -47,7 +47,7 @@ def check(reading: Reading) -> None:
         if stage.applies(recipe.architecture) and stage.type in stage_kinds()
     ]
     base = recipe.base_image if reading.base is None else reading.base
-    _read_base_key(reading, base)
+    _read_base_image_key(reading, base)
     if is_commit(base):
         _check_base(reading, base, stages)
         return
@@ -78,13 +78,13 @@ def check(reading: Reading) -> None:
                 source.problem(mark, "bad-value", why, hint)
 
 
-def _read_base_key(reading: Reading, base: str) -> None:
+def _read_base_image_key(reading: Reading, base: str) -> None:
     source, recipe = reading.source, reading.recipe
     assert recipe is not None
-    if recipe.base_key is not None and not is_commit(base):
+    if recipe.base_image_key is not None and not is_commit(base):
         refuse_key(source)
-    elif recipe.base_key is not None:
-        reading.base_key = read_key(source, recipe.base_key, reading.inside)
+    elif recipe.base_image_key is not None:
+        reading.base_image_key = read_key(source, recipe.base_image_key, reading.inside)
 
 
 def _check_base(reading: Reading, base: str, stages: Sequence[tuple[int, RecipeStage]]) -> None:
@@ -100,8 +100,8 @@ def _check_base(reading: Reading, base: str, stages: Sequence[tuple[int, RecipeS
     )
     given = reading.base is not None
     # A key that cannot be read has its own problem.
-    if recipe.base_key is None or reading.base_key is not None:
-        key = reading.base_key
+    if recipe.base_image_key is None or reading.base_image_key is not None:
+        key = reading.base_image_key
         BaseCommitChecks(reading.source, base, given, key, disk, _refused).run()
 
 

@@ -97,7 +97,7 @@ class Recipe(Options):
     registry), oci:DIRECTORY[:REF], oci-archive:PATH[:REF], docker-archive:PATH[:REF], or
     ostree:REPOSITORY#REF (a commit of the stage `ostree`, after which only `qemu` may follow).
     Paths are relative to the recipe."""
-    base_key: HostPath | None = None
+    base_image_key: HostPath | None = None
     """A file with the public key that must have signed the commit of a base image `ostree:…`, such
     as the published NAME.ostree.gpg, armored or binary, relative to the recipe. Without it, no
     signature is checked."""
@@ -126,8 +126,8 @@ class LoadedRecipe:
     `recipe` has only the stages for its architecture. `notes` explain why other stages are left
     out, and hold everything else that is worth a remark but no error. `attachments` are the files
     of the host that each stage names. `files` maps each file that the recipe was read from to its
-    SHA-256 digest. `goss` is the content of the file of goss tests. `base_key` is the public key
-    of the base image's commit.
+    SHA-256 digest. `goss` is the content of the file of goss tests. `base_image_key` is the public
+    key of the base image's commit.
     """
 
     recipe: Recipe
@@ -137,7 +137,7 @@ class LoadedRecipe:
     files: Mapping[Path, str]
     notes: tuple[Problem, ...] = ()
     goss: bytes | None = None
-    base_key: bytes | None = None
+    base_image_key: bytes | None = None
 
     @property
     def disk(self) -> Qemu | None:

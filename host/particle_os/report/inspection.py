@@ -25,7 +25,8 @@ CHECKSUM_SHOWN = 12
 class InspectionReport:
     """The result of an inspection.
 
-    `container` describes a container image (`Base.description`) and is empty for all else.
+    `container` describes a container image or a commit (`Base.description`), and is empty for all
+    else.
     `verification` is None unless the user asks for one.
     """
 
@@ -37,7 +38,7 @@ class InspectionReport:
         """The report as JSON shows it."""
         data: dict[str, Any] = encode(self.found)
         if self.container:
-            data["container"] = dict(self.container)
+            data["commit" if "ref" in self.container else "container"] = dict(self.container)
         if self.verification is not None:
             data["verification"] = self.verification.model_dump()
         return data
@@ -52,7 +53,9 @@ class InspectionReport:
                 yield f"{'package':<12} {printable(text)}"
 
     def _pairs(self) -> Iterator[tuple[str, str]]:
-        if self.container:
+        if "ref" in self.container:
+            yield from _commit(self.container)
+        elif self.container:
             yield from _container(self.container)
         yield from described(self.found)
         if self.verification is not None:
@@ -65,6 +68,12 @@ class InspectionReport:
         if self.verification is None or not self.verification.errors:
             return None
         return verification.defective(self.verification, None)
+
+
+def _commit(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    version = f", version {about['version']}" if about["version"] else ""
+    yield "commit", printable(f"{about['checksum']} of {about['ref']}{version}")
+    yield "signature", str(about["signature"])
 
 
 def _container(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -45,7 +45,7 @@ def test_the_digest_is_the_checksum_of_the_commit(find, tmp_path):
     assert base.files == (tmp_path / "edge.ostree.tar",)
     assert base.description() == {
         "ref": "debian/edge",
-        "commit": checksum(tmp_path),
+        "checksum": checksum(tmp_path),
         "version": "7",
         "signature": "good",
     }

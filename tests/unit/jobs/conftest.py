@@ -32,7 +32,8 @@ def world(tmp_path, monkeypatch):
         made = Helper("key", Path("kernel"), Path("initrd"), tmp_path / "root")
         monkeypatch.setattr(Vms, "fails", found.fails)
         base = SimpleNamespace(
-            reference="tar:base.tar", digest="sha256:0", size=lambda: 10, is_here=lambda: True,
+            reference="tar:base.tar", digest="sha256:0", identity="sha256:0", is_commit=False,
+            signature=None, size=lambda: 10, is_here=lambda: True,
             push=lambda agent, deadline, listen: None, drop_damaged=lambda: None,
         )  # fmt: skip
         keys = job.plan.keys(base, made)

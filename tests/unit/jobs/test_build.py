@@ -323,7 +323,7 @@ def test_a_plan_looks_for_the_base_that_its_options_ask_for(tmp_path, monkeypatc
     path.write_text(f"name: x\nstages:\n{kernel}  - type: qemu\n")
     mirror = "http://mirror.example.org/debian"
     make_plan(path, BuildOptions(refresh=refresh, plain=plain, mirror=mirror))
-    options = {"mirror": mirror, "rebuild": refresh == "base", "plain": plain}
+    options = {"mirror": mirror, "rebuild": refresh == "base", "plain": plain, "key": None}
     assert asked == [("mmdebstrap:trixie", tmp_path, "amd64", options)]
 
 

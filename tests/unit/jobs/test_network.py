@@ -42,7 +42,7 @@ def test_no_stage_has_a_network_and_the_host_fetches_packages(plan):
 
 
 def test_a_stage_with_hosts_has_a_result_of_its_own(plan, tmp_path):
-    base = SimpleNamespace(digest="sha256:0")
+    base = SimpleNamespace(identity="sha256:0")
     made = Helper("key", tmp_path, tmp_path, tmp_path / "root")
     before = plan(None)
     assert [stage.hosts for stage in before.stages][-3:-1] == [
@@ -58,7 +58,7 @@ def test_a_stage_with_hosts_has_a_result_of_its_own(plan, tmp_path):
 
 
 def test_no_result_with_a_network_passes_for_one_without(plan, tmp_path):
-    base = SimpleNamespace(digest="sha256:0")
+    base = SimpleNamespace(identity="sha256:0")
     made = Helper("key", tmp_path, tmp_path, tmp_path / "root")
     free, cut = (plan(network).keys(base, made) for network in (None, "none"))
     # The base and the first stage reach no network in either build.

@@ -66,7 +66,7 @@ def test_a_plain_build_says_so_and_shares_no_checkpoint_with_another(world):
         make_plan(world.path / "server.yml", BuildOptions(output_directory=world.out, plain=plain))
         for plain in (False, True)
     ]
-    base = SimpleNamespace(digest="sha256:0")
+    base = SimpleNamespace(identity="sha256:0")
     made = Helper("key", Path("kernel"), Path("initrd"), world.path / "root")
     assert set(plans[0].keys(base, made)).isdisjoint(plans[1].keys(base, made))
 
@@ -74,7 +74,7 @@ def test_a_plain_build_says_so_and_shares_no_checkpoint_with_another(world):
 def test_a_checkpoint_belongs_to_a_base_a_helper_and_a_date(world):
     def keys(digest="sha256:0", helper="one", date=7):
         plan = planned(world, source_date=date)
-        return plan.keys(SimpleNamespace(digest=digest), SimpleNamespace(identity=lambda: helper))
+        return plan.keys(SimpleNamespace(identity=digest), SimpleNamespace(identity=lambda: helper))
 
     made = [keys(), keys(digest="sha256:1"), keys(helper="another"), keys(date=8), keys()]
     assert len({key for found in made for key in found}) == 4 * len(keys())

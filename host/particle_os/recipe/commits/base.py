@@ -20,7 +20,7 @@ from particle_os.recipe.commits.reference import commit_of
 from particle_os.recipe.files.inside import outside
 from particle_os.system.regular_file import read_regular
 
-KEY: Key = ("base-key",)
+KEY: Key = ("base-image-key",)
 KEY_BYTES = 1 << 16
 COUNTER_BYTES = 100
 # The file that lets a machine write GRUB's menu for an update.
@@ -129,10 +129,12 @@ class BaseCommitChecks:
 
     def _check_signature(self, found: Deployable) -> None:
         if self.key is not None and not found.is_signed:
-            message = "base-key: the commit of the base image has no signature"
+            message = "base-image-key: the commit of the base image has no signature"
             self._problem(KEY, "bad-value", message, "remove it, or name a signed commit")
         elif self.key is None and found.is_signed:
-            message = "the signature of the commit is not checked: no 'base-key' names its key"
+            message = (
+                "the signature of the commit is not checked: no 'base-image-key' names its key"
+            )
             self._note("signature-not-checked", message)
         elif self.key is None:
             self._note("no-signature", "the commit has no signature")
@@ -144,7 +146,7 @@ def _counts_boots(found: Deployable) -> bool:
 
 def refuse_key(source: Source) -> None:
     """Notes a key for a base image that is no commit."""
-    message = "base-key: only a base image 'ostree:…' has a signature that it could check"
+    message = "base-image-key: only a base image 'ostree:…' has a signature that it could check"
     source.problem(source.mark(KEY), "bad-value", message, "remove it")
 
 

@@ -28,7 +28,7 @@ class Reading:
     # The files that the recipe names must be in this directory; None permits every place.
     inside: Path | None = None
     # The public key that must have signed the commit of the base image.
-    base_key: bytes | None = None
+    base_image_key: bytes | None = None
     # The content of the goss file of the boot test.
     goss: bytes | None = None
     recipe: Recipe | None = None

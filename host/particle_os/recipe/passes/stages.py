@@ -127,7 +127,7 @@ def attach_files(reading: Reading) -> None:
         attachments=tuple(found),
         files=source.files,
         goss=reading.goss,
-        base_key=reading.base_key,
+        base_image_key=reading.base_image_key,
     )
 
 

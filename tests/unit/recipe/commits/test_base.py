@@ -51,15 +51,15 @@ def notes(loaded):
 
 
 def test_a_commit_with_its_key_is_accepted(load):
-    loaded = load(f"base-key: edge.gpg\n{DISK}")
-    assert loaded.base_key == KEY.encode()
+    loaded = load(f"base-image-key: edge.gpg\n{DISK}")
+    assert loaded.base_image_key == KEY.encode()
     assert notes(loaded) == []
 
 
 def test_a_note_says_that_a_signature_is_not_checked(load):
     (note,) = load().notes
     assert (note.code, note.line) == ("signature-not-checked", 2)
-    assert "no 'base-key' names its key" in note.message
+    assert "no 'base-image-key' names its key" in note.message
 
 
 def test_a_note_says_that_a_commit_has_no_signature(load):
@@ -77,8 +77,8 @@ def test_a_repository_may_be_a_directory(load, tmp_path):
 
 def test_the_base_may_be_on_the_command_line(load, tmp_path):
     base = f"ostree:{tmp_path}/edge.ostree.tar#debian/edge"
-    loaded = load(f"base-key: edge.gpg\n{DISK}", "mmdebstrap:trixie", base=base)
-    assert loaded.base_key == KEY.encode()
+    loaded = load(f"base-image-key: edge.gpg\n{DISK}", "mmdebstrap:trixie", base=base)
+    assert loaded.base_image_key == KEY.encode()
 
 
 @pytest.mark.parametrize(
@@ -177,13 +177,13 @@ def test_a_commit_that_counts_boots_can_leave_a_bad_update(load, problems):
 @pytest.mark.parametrize(
     ("text", "reference", "message"),
     [
-        ("base-key: edge.gpg\n", "ostree:edge.ostree.tar#unsigned", "has no signature"),
-        ("base-key: edge.gpg\n", "mmdebstrap:trixie", "only a base image 'ostree:"),
-        ("base-key: none.gpg\n", EDGE, "No such file"),
-        ("base-key: disk.yml\n", EDGE, "is no OpenPGP public key"),
-        ("base-key: secret.asc\n", EDGE, "holds a private key"),
-        ("base-key: .\n", EDGE, "regular file"),
-        ("base-key: ../x\n", EDGE, "outside"),
+        ("base-image-key: edge.gpg\n", "ostree:edge.ostree.tar#unsigned", "has no signature"),
+        ("base-image-key: edge.gpg\n", "mmdebstrap:trixie", "only a base image 'ostree:"),
+        ("base-image-key: none.gpg\n", EDGE, "No such file"),
+        ("base-image-key: disk.yml\n", EDGE, "is no OpenPGP public key"),
+        ("base-image-key: secret.asc\n", EDGE, "holds a private key"),
+        ("base-image-key: .\n", EDGE, "regular file"),
+        ("base-image-key: ../x\n", EDGE, "outside"),
     ],
 )
 def test_a_key_that_checks_nothing_is_refused(problems, tmp_path, text, reference, message):
