@@ -23,7 +23,7 @@ from particle_agent.contract.inspection import STATEROOT
 from particle_os.errors import UsageError, printable
 from particle_os.ostree import history, objects
 from particle_os.ostree.files import CONFIGURATION_LIMIT, RepositoryFiles, is_archive, opened, read
-from particle_os.ostree.history import ENTRIES_LIMIT, HEADS
+from particle_os.ostree.history import HEADS
 from particle_os.ostree.objects import CHECKSUM, BadObject, Commit, TreeDirectory
 
 CONFIGURATION = b"[core]\nrepo_version=1\nmode=archive-z2\n"
@@ -34,6 +34,7 @@ STATEROOT_NAME, STATEROOT_DEFAULT = re.compile(r"[a-z0-9][a-z0-9-]{0,59}"), "deb
 VERSION = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,200}")
 MODULES, PREPARE_ROOT = "/usr/lib/modules", "/usr/lib/ostree/prepare-root.conf"
 KERNELS_SHOWN, REFS_SHOWN = 5, 5
+FILES_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,11 @@ class Deployable:
         return {name: self._size(name) for name in dict.fromkeys((*names, *self._of_tree()))}
 
     def _of_tree(self) -> Iterator[str]:
-        left, waiting = ENTRIES_LIMIT, [self.commit.tree]
+        left, waiting = FILES_LIMIT, [self.commit.tree]
         seen = set(waiting)
         while waiting:
             checksum = waiting.pop()
-            here = self._directory(checksum)
+            here = objects.directory(self.files, checksum)
             yield f"{_object(checksum)}.dirtree"
             yield from (f"{_object(each)}.filez" for each in here.files.values())
             for tree, mode in here.directories.values():
@@ -173,7 +174,7 @@ class Deployable:
                     waiting.append(tree)
             left -= len(here.files) + len(here.directories)
             if left < 0:
-                raise BadObject(f"the commit has more than {ENTRIES_LIMIT} files")
+                raise BadObject(f"the commit has more than {FILES_LIMIT} files")
 
     def _size(self, name: str) -> int:
         if (found := self.files.open(name)) is None:

@@ -180,7 +180,7 @@ def test_a_damaged_object_is_refused(repository, take, kind):
     objects = sorted(place.glob(f"objects/*/*.{kind}"))
     for path in objects:
         data = path.read_bytes()
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        path.write_bytes(data[:-4] + bytes([data[-4] ^ 1]) + data[-3:])
     with pytest.raises(StageError, match="the base's repository is damaged") as raised:
         take(place)
     assert raised.value.tail

@@ -8,6 +8,7 @@ import pytest
 from particle_os.base.lookup import existing_base, find_base
 from particle_os.base.model import TarBase
 from particle_os.errors import UsageError
+from particle_os.ostree import deployable
 from particle_os.ostree.files import opened
 from particle_os.ostree.history import refs
 
@@ -107,6 +108,12 @@ def test_a_commit_that_no_disk_can_boot_is_refused(find, tmp_path):
     (tmp_path / "other.tar").write_bytes(archive())
     with pytest.raises(UsageError, match="no system"):
         find("ostree:other.tar#debian/edge", key=None)
+
+
+def test_a_commit_with_very_many_files_is_refused(find, monkeypatch):
+    monkeypatch.setattr(deployable, "FILES_LIMIT", 5)
+    with pytest.raises(UsageError, match="more than 5 files"):
+        find()
 
 
 def test_a_repository_is_no_root_file_system(find):

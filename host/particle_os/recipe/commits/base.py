@@ -71,8 +71,8 @@ class BaseCommitChecks:
         name, key = self._place
         self._problem(key, code, f"{name}: {message}", hint)
 
-    def _note(self, code: str, message: str) -> None:
-        name, key = self._place
+    def _note(self, key: Key, code: str, message: str) -> None:
+        name = self._place[0]
         self.source.note(self.source.mark(key), code, f"{name}: {message}")
 
     @property
@@ -110,6 +110,7 @@ class BaseCommitChecks:
         self._check_signature(found)
         if not found.has(GENERATOR):
             self._note(
+                self._place[1],
                 "foreign-commit",
                 "the stage 'ostree' has not made this commit: its machines write GRUB's menu with "
                 "grub-mkconfig when they update, and leave no bad update",
@@ -135,9 +136,9 @@ class BaseCommitChecks:
             message = (
                 "the signature of the commit is not checked: no 'base-image-key' names its key"
             )
-            self._note("signature-not-checked", message)
+            self._note(self._place[1], "signature-not-checked", message)
         elif self.key is None:
-            self._note("no-signature", "the commit has no signature")
+            self._note(self._place[1], "no-signature", "the commit has no signature")
 
 
 def _counts_boots(found: Deployable) -> bool:
