@@ -164,3 +164,14 @@ def test_packages_are_listed_on_request_only():
     assert list(InspectionReport(empty).lines(packages=True)) == ["system       none found"]
     assert "container" not in InspectionReport(found).data()
     assert "verification" not in InspectionReport(found).data()
+
+
+def test_a_commit_is_told_with_its_signature():
+    about = {"ref": "debian/edge", "checksum": "0" * 64, "version": "7", "signature": "not-checked"}
+    empty = Inspection(size=0, table=None, partitions=(), boot_loaders=(), system=None)
+    report = InspectionReport(empty, about)
+    lines = list(report.lines())
+    assert f"commit       {'0' * 64} of debian/edge, version 7" in lines
+    assert "signature    not-checked" in lines
+    assert report.data()["commit"] == about
+    assert "container" not in report.data()

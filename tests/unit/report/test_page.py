@@ -236,3 +236,10 @@ def test_each_boot_of_the_test_of_an_update_has_its_name():
     assert {"boot, BIOS", "boot, BIOS (upgrade)"} <= figures.keys()
     assert [each.machine for each in steps] == ["bios", "bios-upgrade"]
     assert "BIOS (upgrade)" in Page(page.document("x", steps)).text
+
+
+@pytest.mark.parametrize("signature", ["good", "not-checked", "none", None])
+def test_the_signature_of_a_commit_as_the_base_is_shown(signature):
+    found = Page(page.document("x", [], result=result("x", base_signature=signature)))
+    assert ("Signature of the base" in found.text) == (signature is not None)
+    assert signature is None or f"Signature of the base{signature}" in found.text
