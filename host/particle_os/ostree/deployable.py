@@ -34,7 +34,7 @@ STATEROOT_NAME, STATEROOT_DEFAULT = re.compile(r"[a-z0-9][a-z0-9-]{0,59}"), "deb
 VERSION = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,200}")
 MODULES, PREPARE_ROOT = "/usr/lib/modules", "/usr/lib/ostree/prepare-root.conf"
 KERNELS_SHOWN, REFS_SHOWN = 5, 5
-FILES_LIMIT = 1_000_000
+FILES_LIMIT, FILES_LOOKED_AT = 1_000_000, 100
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ class Deployable:
         return objects.content(self.files, found.files[name], limit).decode("utf-8", "replace")
 
     def first_bytes(self, path: str, count: int) -> Iterator[bytes]:
-        """The first bytes of each file in a directory of the commit, in the order of the names."""
+        """The first bytes of files in a directory of the commit, in the order of the names."""
         found = self.directory(path)
-        for _, checksum in sorted(found.files.items()) if found else ():
+        for _, checksum in sorted(found.files.items())[:FILES_LOOKED_AT] if found else ():
             yield objects.content(self.files, checksum, count)
 
     def _directory(self, checksum: str) -> TreeDirectory:
