@@ -17,7 +17,7 @@ WANTED = wire.BaseCommit(
 
 @pytest.fixture
 def taken(monkeypatch, tmp_path):
-    """What the agent has done, in its order."""
+    """The steps of the agent, in their order."""
     done = []
 
     @contextmanager
