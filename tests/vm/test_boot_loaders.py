@@ -165,6 +165,7 @@ def test_systemd_boot_starts_from_uefi(systemd_boot: Built) -> None:
     assert "xfs" in boot["facts"]["root-device"]
 
 
+@pytest.mark.weekly
 def test_a_unified_kernel_image_starts_from_uefi(account: Account, built: Built) -> None:
     disk = "boot-loader: systemd-boot; unified-kernel-image: true"
     outcome, output = build(account, "unified", disk, more=UKIFY)

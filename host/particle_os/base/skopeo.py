@@ -20,9 +20,11 @@ PATHS = (
     "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "CONTAINERS_CONF", "CONTAINERS_REGISTRIES_CONF",
     "CONTAINERS_POLICY", "SSL_CERT_FILE", "SSL_CERT_DIR",
 )  # fmt: skip
-DIRECTORIES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME")
+RUNTIME = "XDG_RUNTIME_DIR"
+DIRECTORIES = ("HOME", RUNTIME, "XDG_CONFIG_HOME")
 # Configuration, certificates and credentials of the host.
-HOST_FILES = (Path("/run/containers"), Path("/var/lib/containers/sigstore"))
+CREDENTIALS = Path("/run/containers")
+HOST_FILES = (CREDENTIALS, Path("/var/lib/containers/sigstore"))
 # Programs in Go reserve addresses generously.
 MEMORY = 8 * GIB
 
@@ -44,6 +46,10 @@ def environment(work: Workspace) -> dict[str, str]:
     proxies = [name for name in os.environ if name.lower().endswith("_proxy")]
     names = [name for name in (*PATHS, *DIRECTORIES, *proxies) if name in os.environ]
     given = {name: os.environ[name] for name in names}
+    if RUNTIME not in given and not os.access(f"{CREDENTIALS}/{os.getuid()}", os.R_OK | os.X_OK):
+        # Without the variable, skopeo looks there. If podman of root has made the directory, no
+        # other user may look into it, and skopeo would end.
+        given[RUNTIME] = str(work.path)
     return {**given, "XDG_DATA_HOME": str(work.path / "data"), "TMPDIR": str(work.path)}
 
 

@@ -152,6 +152,20 @@ def test_a_digest_that_is_known_needs_no_registry(layout, fetch):
     assert again.layers == image.layers
 
 
+@pytest.mark.parametrize("given", [None, "/run/user/1000"])
+def test_credentials_are_looked_for_only_where_the_user_may_look(tmp_path, monkeypatch, given):
+    """podman of root makes a directory that no other user may enter."""
+    work = SimpleNamespace(path=tmp_path)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(skopeo, "CREDENTIALS", tmp_path / "missing")
+    if given:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", given)
+    assert skopeo.environment(work)["XDG_RUNTIME_DIR"] == (given or str(tmp_path))
+    (tmp_path / "there" / str(os.getuid())).mkdir(parents=True)
+    monkeypatch.setattr(skopeo, "CREDENTIALS", tmp_path / "there")
+    assert skopeo.environment(work).get("XDG_RUNTIME_DIR") == given
+
+
 def test_without_skopeo_it_is_said_what_to_install(layout, monkeypatch):
     reference = layout.name(layout.image(LOWER))
     monkeypatch.setattr(shutil, "which", lambda _: None)
