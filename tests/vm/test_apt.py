@@ -233,6 +233,7 @@ def files_in(image: Path, place: str) -> str:
     return on_disk(image, f"ls -p {place}")
 
 
+@pytest.mark.weekly
 def test_packages_through_apt_cacher_ng(account: Account, archive: Archive, proxy: str) -> None:
     """The host's apt uses the proxy; so does the VM's apt, which passwords for a mirror need."""
     auth = """\

@@ -27,28 +27,10 @@ MIB = 1 << 20
 SUITE = "trixie"
 OPTIONS = ("boot-loader", "unified-kernel-image", "partition-table", "file-system", "grow")
 PHASES = ["firmware", "boot loader", "kernel", "initramfs", "init", "answer", "checks"]
-# This apt stage follows the apt stage of the demo recipe, which has the kernel.
-PACKAGES = """\
-  - type: apt
-    packages:
-      - btrfs-progs
-      - grub-efi-amd64-bin
-      - grub-pc-bin
-      - grub2-common
-      - systemd-boot
-      - systemd-boot-efi
-      - systemd-repart
-      - xfsprogs
-"""
-# This is a separate stage, so that images without it boot GRUB's core image.
-SIGNED = """\
-  - type: apt
-    packages: [shim-signed, systemd-boot-efi-amd64-signed]
-"""
-UKIFY = """\
-  - type: apt
-    packages: [systemd-ukify]
-"""
+# What each image has beside the packages of the demo recipe, which has the kernel.
+GRUB = "btrfs-progs, grub-efi-amd64-bin, grub-pc-bin, grub2-common"
+SYSTEMD_BOOT = "systemd-boot, systemd-boot-efi"
+SIGNED = "shim-signed, systemd-boot-efi-amd64-signed"
 UNITS = """\
   - type: files
     files:
@@ -98,13 +80,14 @@ def phases(boot: dict[str, Any]) -> list[str]:
 
 
 def build(
-    account: Account, name: str, disk: str, units: str = "", more: str = ""
+    account: Account, name: str, packages: str, disk: str, units: str = ""
 ) -> tuple[Outcome, Path]:
     """Builds an image whose last stage has the options `disk`; its boot test waits for `units`."""
+    apt = f"  - type: apt\n    packages: [{packages}]\n"
     minimal = example(account, "minimal-test").read_text()
     stages = minimal[minimal.index("stages:\n") : minimal.index("  - type: locale\n")]
     checks = "".join(f"    - unit: {unit}\n" for unit in units.split())
-    text = f"name: {name}\n{stages}{PACKAGES}{more}{UNITS}  - type: qemu\n"
+    text = f"name: {name}\n{stages}{apt}{UNITS}  - type: qemu\n"
     text += "".join(f"    {line}\n" for line in disk.split("; "))
     text += f"boot-test:\n  checks:\n{checks}" if checks else ""
     output = account.make_directory(name)
@@ -120,7 +103,7 @@ def test_one_disk_starts_from_bios_and_from_uefi_and_updates_its_menu(
     account: Account, built: Built
 ) -> None:
     disk = "boot-loader: grub; partition-table: msdos; file-system: btrfs; swap: 64M"
-    outcome, _ = build(account, "grub", disk, "updated.service swapped.service")
+    outcome, _ = build(account, "grub", GRUB, disk, "updated.service swapped.service")
     boots = outcome.json()["boot"]
     assert [(boot["firmware"], boot["status"]) for boot in boots] == [
         ("bios", "passed"),
@@ -155,7 +138,8 @@ def test_the_packages_that_validation_asks_for_suffice_and_none_is_left_out(
 def systemd_boot(account: Account, built: Built) -> Built:
     disk = "boot-loader: systemd-boot; file-system: xfs; grow: true; compress: zstd"
     disk += "; formats: [vmdk, vdi, vhd, raw]"
-    return build(account, "systemd-boot", disk, more=SIGNED)
+    packages = f"{SYSTEMD_BOOT}, {SIGNED}, systemd-repart, xfsprogs"
+    return build(account, "systemd-boot", packages, disk)
 
 
 def test_systemd_boot_starts_from_uefi(systemd_boot: Built) -> None:
@@ -168,7 +152,7 @@ def test_systemd_boot_starts_from_uefi(systemd_boot: Built) -> None:
 @pytest.mark.weekly
 def test_a_unified_kernel_image_starts_from_uefi(account: Account, built: Built) -> None:
     disk = "boot-loader: systemd-boot; unified-kernel-image: true"
-    outcome, output = build(account, "unified", disk, more=UKIFY)
+    outcome, output = build(account, "unified", f"{SYSTEMD_BOOT}, systemd-ukify", disk)
     (boot,) = outcome.json()["boot"]
     assert (boot["firmware"], boot["status"]) == ("uefi", "passed")
     files = mtools(output / "unified.raw", "mdir", "-/", "-b")

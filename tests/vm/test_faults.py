@@ -22,7 +22,7 @@ NAMES = (
     "QEMU SIGSTOP for a while",
     "agent SIGKILL",
     "controller EIO",
-    "cache vanished",
+    "mirror garbage",
     "output vanished",
     "mirror cut",
     "cache damaged",

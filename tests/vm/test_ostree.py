@@ -49,10 +49,10 @@ NEW_FILE = "  - type: files\n    files: [{path: /usr/share/edge/new, content: ne
 Built = tuple[Path, dict[str, Any]]
 
 
-def build(account: Account, recipe: Path, name: str) -> Built:
+def build(account: Account, recipe: Path, name: str, *more: str) -> Built:
     """The directory and the result of a build with its boot test."""
-    output = account.make_directory(name)
-    outcome = account.run("build", recipe, "--output", output, "--json", "--progress", "plain")
+    output, options = account.make_directory(name), ("--json", "--progress", "plain", *more)
+    outcome = account.run("build", recipe, "--output", output, *options)
     assert outcome.status == 0, outcome.stderr
     assert leftovers(account, output) == []
     return output, outcome.json()
@@ -75,21 +75,18 @@ def signed(account: Account, tmp_path_factory: pytest.TempPathFactory) -> str:
     assert '    version: "1"\n' in text
     text = text.replace('    version: "1"\n', f'    version: "1"\n{SIGNED}')
     text = text.replace('version: "1"}', 'version: "1", signed: true}')
-    # The next version boots under BIOS.
-    text = text.replace("boot-test:\n", "boot-test:\n  firmware: [uefi]\n")
+    text = text.replace("boot-test:\n", "boot-test:\n  firmware: [bios]\n")
     return text.replace("    formats: [qcow2]\n", "    formats: [qcow2]\n    swap: 64M\n") + SWAP
 
 
 @pytest.fixture(scope="module")
 def edge(account: Account, signed: str) -> Built:
-    """recipes/edge.yml with a signature, built and booted under UEFI."""
-    return build(account, account.write(account.directory / "edge.yml", signed), "edge")
+    """recipes/edge.yml with a signature. The next version boots it, before its own."""
+    recipe = account.write(account.directory / "edge.yml", signed)
+    return build(account, recipe, "edge", "--no-boot-test")
 
 
-def test_the_disk_boots_read_only(edge: tuple[Path, dict[str, Any]]) -> None:
-    """The checks of the recipe look at the mounts, the version and the counted boot."""
-    (boot,) = edge[1]["boot"]
-    assert (boot["firmware"], boot["status"], len(boot["checks"])) == ("uefi", "passed", 5)
+def test_the_verification_of_the_disk_finds_nothing(edge: Built) -> None:
     assert edge[1]["verification"]["findings"] == []
 
 
@@ -136,13 +133,13 @@ def update(account: Account, signed: str, edge: Built) -> Built:
     text = signed.replace('version: "1"', 'version: "2"')
     text = text.replace("    sign:", "    parent: edge/edge.ostree.tar\n    sign:")
     text = text.replace("  - type: ostree\n", f"{NEW_FILE}  - type: ostree\n")
-    text = text.replace("    sign:", "    publish: [repository, delta, oci-archive]\n    sign:")
-    text = text.replace("  firmware: [uefi]\n", "  firmware: [bios]\n  upgrade: {from: parent}\n")
+    text = text.replace("    sign:", "    publish: [repository, delta]\n    sign:")
+    text = text.replace("  firmware: [bios]\n", "  firmware: [bios]\n  upgrade: {from: parent}\n")
     return build(account, account.write(account.directory / "edge.yml", text), "update")
 
 
 def test_the_parent_updates_to_the_new_version_and_returns(update: Built) -> None:
-    """The new version passes all checks of the recipe: its signature is good, and it swaps."""
+    """The new version passes all checks of the recipe: what is read-only, its signature, swap."""
     output, result = update
     found = [(boot["step"], boot["status"], len(boot["checks"])) for boot in result["boot"]]
     assert found == [
@@ -182,9 +179,12 @@ def test_the_result_has_the_difference_to_the_parent(
     assert sizes["edge.delta"] < sizes["edge.ostree.tar"] / 4
 
 
-def test_the_container_image_is_the_same_system(account: Account, update: Built) -> None:
+@pytest.mark.weekly
+def test_the_container_image_is_the_same_system(account: Account, signed: str) -> None:
     """skopeo accepts it, and our own builder takes it as a base."""
-    output, result = update
+    text = signed.replace("    sign:", "    publish: [repository, oci-archive]\n    sign:")
+    recipe = account.write(account.directory / "edge.yml", text)
+    output, result = build(account, recipe, "container", "--no-boot-test")
     archive, found = output / "edge.oci.tar", result["container"]
     argv = ["skopeo", "--override-arch=amd64", "inspect", f"oci-archive:{archive}"]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)

@@ -107,38 +107,8 @@ restarts() {
 	journalctl --boot --quiet --no-pager --output cat --output-fields UNIT \
 		MESSAGE_ID=5eb03494b6584870a536b337290809b2
 }
-facts() {
-	settle
-	# --wait returns when no job is left; our own unit's job ended when this script started.
-	state=$(systemctl is-system-running --wait)
-	fact state "$state"
-	bad=$(bad_units)
-	# Between two restarts a crashing unit runs for a moment, at which systemd has no job left.
-	[ -n "$bad" ] || [ -z "$(restarts)" ] || for _ in 1 2 3 4 5; do
-		sleep 1
-		bad=$(bad_units)
-		[ -z "$bad" ] || break
-	done
-	fact failed
-	printf '%s\n' "$bad" | while read -r unit how; do
-		[ "$how" = auto-restart ] || printf '%s\n' "$unit"
-	done
-	fact crash-looping
-	printf '%s\n' "$bad" | while read -r unit how; do
-		[ "$how" != auto-restart ] || printf '%s\n' "$unit"
-	done
-	[ -z "$bad" ] || printf '%s\n' "$bad" | {
-		count=0
-		while read -r unit _; do
-			count=$((count + 1))
-			[ "$count" -le 20 ] || continue
-			fact "journal:$unit"
-			journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager
-		done
-		more=$((count - 20))
-		[ "$more" -le 0 ] ||
-			fact "journal:$more more" "$more more units failed; their journals are left out."
-	}
+# Prints the facts that are no judgement.
+other_facts() {
 	# The subshell contains the error when the file is missing or is no shell script.
 	fact system "$(. /etc/os-release && printf '%s\n' "$PRETTY_NAME")"
 	for name in kernel:/proc/sys/kernel/osrelease hostname:/proc/sys/kernel/hostname \
@@ -160,6 +130,44 @@ facts() {
 	cat /etc/ssh/ssh_host_*_key.pub
 	fact boot-times
 	systemd-analyze time
+}
+facts() {
+	settle
+	# --wait returns when no job is left; our own unit's job ended when this script started.
+	state=$(systemctl is-system-running --wait)
+	# systemd calls a service started before its program runs. The last services get the time of
+	# the other facts and a second to crash.
+	others=$(other_facts)
+	sleep 1
+	bad=$(bad_units)
+	# Between two restarts a crashing unit runs for a moment, at which systemd has no job left.
+	[ -n "$bad" ] || [ -z "$(restarts)" ] || for _ in 1 2 3 4 5; do
+		sleep 1
+		bad=$(bad_units)
+		[ -z "$bad" ] || break
+	done
+	fact state "$state"
+	fact failed
+	printf '%s\n' "$bad" | while read -r unit how; do
+		[ "$how" = auto-restart ] || printf '%s\n' "$unit"
+	done
+	fact crash-looping
+	printf '%s\n' "$bad" | while read -r unit how; do
+		[ "$how" != auto-restart ] || printf '%s\n' "$unit"
+	done
+	[ -z "$bad" ] || printf '%s\n' "$bad" | {
+		count=0
+		while read -r unit _; do
+			count=$((count + 1))
+			[ "$count" -le 20 ] || continue
+			fact "journal:$unit"
+			journalctl --boot --unit "$unit" --lines 10 --output cat --no-pager
+		done
+		more=$((count - 20))
+		[ "$more" -le 0 ] ||
+			fact "journal:$more more" "$more more units failed; their journals are left out."
+	}
+	printf '%s\n' "$others"
 }
 
 echo "PARTICLE-OS-PROBE $1"

@@ -279,14 +279,15 @@ def test_what_crashes_and_is_started_again_for_ever_is_told_though_systemd_is_ru
     )
 
 
-@pytest.mark.parametrize(
-    ("late", "looping"),
-    [("crash.service loaded activating auto-restart bad\n", "crash.service"), ("", "")],
-)
-def test_a_unit_that_runs_for_a_moment_between_two_crashes_is_found(facts_of, late, looping):
-    """is-system-running --wait returns when the restart is done, and the unit has not crashed."""
+CRASH = "crash.service loaded activating auto-restart bad\n"
+
+
+@pytest.mark.parametrize("restarted", [["crash.service"], []])
+@pytest.mark.parametrize(("late", "looping"), [(CRASH, "crash.service"), ("", "")])
+def test_a_unit_that_crashes_after_the_last_job_is_found(facts_of, restarted, late, looping):
+    """systemd has no job left while the unit runs, at its first start or between two crashes."""
     results = {"crash.service": "exit-code"}
-    facts = facts_of("running", "", results, restarted=["crash.service"], late=late)
+    facts = facts_of("running", "", results, restarted=restarted, late=late)
     assert facts["crash-looping"] == looping
 
 
