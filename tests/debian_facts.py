@@ -57,11 +57,13 @@ WITH_ALIASES = (
     "systemd-resolved", "redis-server", "bind9", "nfs-kernel-server", "dbus-broker",
 )  # fmt: skip
 HEAD = '"""{}\n\n`make debian-facts` writes this file.\n"""\n\n'
-UNITS = Path(__file__).parents[1] / "host/particle_os/recipe/units.txt"
+RECIPE = Path(__file__).parents[1] / "host/particle_os/recipe"
+UNITS, USER_UNITS = RECIPE / "units.txt", RECIPE / "user_units.txt"
 UNIT = re.compile(
     r"(?:usr/)?lib/systemd/system/([^/]+\.(?:service|socket|timer|path|target|mount|automount|slice))"
     r"|etc/init\.d/([^/]+)"
 )
+USER_UNIT = re.compile(r"(?:usr/)?lib/systemd/user/([^/]+\.(?:service|socket|timer|path|target))()")
 
 
 def bringers(paragraphs: Iterable[Mapping[str, str]], goals: Iterable[str]) -> set[str]:
@@ -130,12 +132,12 @@ def _kernel_script(suite: Suite, package: str) -> str | None:
     return script.replace(version, "@") if "depmod" in script else None
 
 
-def unit_files(suites: Iterable[Suite]) -> dict[str, set[str]]:
-    """The packages of Debian that have each unit file of the system, by the unit's name."""
+def unit_files(suites: Iterable[Suite], pattern: re.Pattern[str] = UNIT) -> dict[str, set[str]]:
+    """The packages of Debian that have each unit file of a pattern, by the unit's name."""
     found: dict[str, set[str]] = {}
     for suite in suites:
         for path, packages in suite.contents():
-            if match := UNIT.fullmatch(path):
+            if match := pattern.fullmatch(path):
                 found.setdefault(match[1] or f"{match[2]}.service", set()).update(packages)
     return found
 
@@ -153,13 +155,21 @@ def aliases(suite: Suite, units: Mapping[str, set[str]]) -> dict[str, str]:
 
 
 def write_units(suites: list[Suite]) -> None:
-    """Writes the file of unit names for the host."""
+    """Writes the files of unit names for the host."""
     units = unit_files(suites)
     trixie = next(suite for suite in suites if suite.name == "trixie")
-    lines = [f"{unit} {' '.join(sorted(packages))}" for unit, packages in units.items()]
+    lines = _unit_lines(units)
     lines += [f"{alias} = {unit}" for alias, unit in aliases(trixie, units).items()]
     head = "# The units of Debian's packages, and aliases. `make debian-facts` writes this file.\n"
     UNITS.write_text(head + "\n".join(sorted(lines)) + "\n")
+    head = "# The units of users in Debian's packages. `make debian-facts` writes this file.\n"
+    USER_UNITS.write_text(
+        head + "\n".join(sorted(_unit_lines(unit_files(suites, USER_UNIT)))) + "\n"
+    )
+
+
+def _unit_lines(units: Mapping[str, set[str]]) -> list[str]:
+    return [f"{unit} {' '.join(sorted(packages))}" for unit, packages in units.items()]
 
 
 def _written(values: Mapping[str, Iterable[str]], name: str) -> str:

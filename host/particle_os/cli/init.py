@@ -44,7 +44,10 @@ def init_command(output: OutputStyle, template: str, path: Path | None) -> None:
     except FileExistsError as error:
         raise UsageError(f"{path} is there already", hint="Name another with --output.") from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}",
+            hint="Name a file in a directory of yours with --output.",
+        ) from error
     if output.as_json:
         say_json(json.dumps({"path": str(path)}))
     elif not output.quiet:

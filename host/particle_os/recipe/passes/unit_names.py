@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import PurePosixPath
 
-from particle_agent.contract.unit_names import SCRIPTS, SYSTEM, WITH_FILES, full_name, template
+from particle_agent.contract.unit_names import (
+    SCRIPTS,
+    SYSTEM,
+    USER,
+    WITH_FILES,
+    full_name,
+    template,
+)
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.contents.files import Files
 from particle_agent.stages.contents.run import Run
@@ -48,9 +55,10 @@ class KnownUnits:
 
 
 @functools.cache
-def known_units() -> KnownUnits:
-    """The units of Debian's packages (`make debian-facts`)."""
-    text = resources.files("particle_os.recipe").joinpath("units.txt").read_text("utf-8")
+def known_units(*, users: bool = False) -> KnownUnits:
+    """The units of Debian's packages for the system, or for `users` (`make debian-facts`)."""
+    name = "user_units.txt" if users else "units.txt"
+    text = resources.files("particle_os.recipe").joinpath(name).read_text("utf-8")
     packages, aliases = dict[str, tuple[str, ...]](), dict[str, str]()
     for line in text.splitlines():
         name, *rest = line.split()
@@ -78,30 +86,37 @@ def check(reading: Reading) -> None:
         if not isinstance(stage, Services):
             continue
         before = [other for _, other in stages[:position]]
-        certain = dependencies.is_released(base) and not any(map(_may_bring_any, before))
-        own = {name for other in (*before, stage) for name in _written(other)}
         for key, given in _named(stage):
-            unit = template(full_name(given))
+            users = str(key[0]).startswith("user-")
+            certain = dependencies.is_released(base)
+            certain = certain and not any(_may_bring_any(other, users) for other in before)
+            own = {name for other in (*before, stage) for name in _written(other, users)}
+            unit, known = template(full_name(given)), known_units(users=users)
             mark = source.mark(("stages", index, *key))
-            if certain and unit not in own and (missing := _missing(unit, before)):
+            if certain and unit not in own and (missing := _missing(unit, known, before)):
                 source.note(mark, "missing-unit", _told(unit, missing, before))
-            if _is_known(unit) or unit in own or unit.rpartition(".")[2] not in WITH_FILES:
+            there = unit in known.packages or unit in known.aliases
+            if there or unit in own or unit.rpartition(".")[2] not in WITH_FILES:
                 continue
-            near = _meant(unit, before, own) if next(compared, None) is not None else None
-            message = f"no package of Debian is known to have the unit '{unit}'"
+            near = None
+            if next(compared, None) is not None:
+                near = _meant(unit, known, before, own)
+            whose = "unit of users" if users else "unit"
+            message = f"no package of Debian is known to have the {whose} '{unit}'"
             if certain and near:
                 source.problem(mark, "unknown-unit", message, f"did you mean '{near}'?")
             elif certain:
                 source.note(mark, "unknown-unit", f"{message}; {OWN_UNIT}")
             elif near:
-                message = f"is the unit '{unit}' meant to be '{near}'?"
+                message = f"is the {whose} '{unit}' meant to be '{near}'?"
                 source.note(mark, "unknown-unit", message)
 
 
 def _named(stage: Services) -> Iterator[tuple[Key, str]]:
     lists: dict[str, Sequence[str]] = {
         "enable": stage.enable, "disable": stage.disable, "mask": stage.mask,
-        "preset": stage.preset,
+        "preset": stage.preset, "user-enable": stage.user_enable,
+        "user-disable": stage.user_disable, "user-mask": stage.user_mask,
     }  # fmt: skip
     for option, names in lists.items():
         for number, name in enumerate(names):
@@ -110,18 +125,12 @@ def _named(stage: Services) -> Iterator[tuple[Key, str]]:
         yield ("drop-ins", number, "unit"), drop_in.unit
 
 
-def _is_known(unit: str) -> bool:
-    known = known_units()
-    return unit in known.packages or unit in known.aliases
-
-
-def _missing(unit: str, before: Sequence[RecipeStage]) -> tuple[str, ...]:
+def _missing(unit: str, known: KnownUnits, before: Sequence[RecipeStage]) -> tuple[str, ...]:
     """The packages that have the unit, if the packages of the recipe hardly bring one of them.
 
     The dependencies of most packages are unknown here. A package is taken to bring those with
     which it shares the beginning of its name, as nginx brings nginx-common.
     """
-    known = known_units()
     having = known.packages.get(known.aliases.get(unit, unit), ())
     installed = [
         re.split("[:=/]", name)[0]
@@ -147,33 +156,34 @@ def _stem(package: str) -> str:
     return re.split("[-.0-9]", package.removeprefix("lib"), maxsplit=1)[0]
 
 
-def _may_bring_any(stage: RecipeStage) -> bool:
-    """Whether a stage may bring units that no package of Debian has."""
+def _may_bring_any(stage: RecipeStage, users: bool) -> bool:
+    """Whether a stage may bring units, of the system or of `users`, that no Debian package has."""
     if isinstance(stage, Apt):
         return bool(stage.package_files)
     if isinstance(stage, Files):
-        return any(stage.may_copy_below(place) for place in (*SYSTEM, SCRIPTS))
+        return any(stage.may_copy_below(place) for place in (USER if users else (*SYSTEM, SCRIPTS)))
     # A wrong stage stands for any.
     return isinstance(stage, Run | Sources) or not stage.only_configures
 
 
-def _written(stage: RecipeStage) -> Iterator[str]:
-    """The units that a stage writes."""
-    if isinstance(stage, Services):
+def _written(stage: RecipeStage, users: bool) -> Iterator[str]:
+    """The units, of the system or of `users`, that a stage writes."""
+    if isinstance(stage, Services) and not users:
         for timer in stage.timers:
             yield from (name for name, _ in timer.units())
     if isinstance(stage, Files):
         for written in (*(f.path for f in stage.files), *(link.path for link in stage.links)):
             path = PurePosixPath(written)
-            if str(path.parent) in SYSTEM:
+            if str(path.parent) in (USER if users else SYSTEM):
                 yield path.name
-            if str(path.parent) == SCRIPTS:
+            if str(path.parent) == SCRIPTS and not users:
                 yield f"{path.name}.service"
 
 
-def _meant(unit: str, before: Sequence[RecipeStage], own: set[str]) -> str | None:
+def _meant(
+    unit: str, known: KnownUnits, before: Sequence[RecipeStage], own: set[str]
+) -> str | None:
     """The unit that a name probably misspells, at first among those of the recipe."""
-    known = known_units()
     installed = {name for stage in before if isinstance(stage, Apt) for name in stage.packages}
     likely = {name for name, of in known.packages.items() if not installed.isdisjoint(of)} | own
     every = {*known.packages, *known.aliases}

@@ -10,15 +10,17 @@ stages:
   - {{type: apt, packages: [linux-image-cloud-amd64, systemd-sysv, openssh-server]}}
 {stages}
   - type: services
-    enable: [{unit}]
+    {option}: [{unit}]
   - {{type: qemu}}
 """
 
 
-def remarks(tmp_path, unit, stages="", base="mmdebstrap:trixie", code="unknown-unit"):
+def remarks(
+    tmp_path, unit, stages="", base="mmdebstrap:trixie", code="unknown-unit", option="enable"
+):
     recipe = tmp_path / "r.yml"
     stages = "\n".join(f"  - {stage}" for stage in stages.splitlines())
-    recipe.write_text(RECIPE.format(unit=unit, stages=stages, base=base))
+    recipe.write_text(RECIPE.format(unit=unit, stages=stages, base=base, option=option))
     try:
         notes, problems = loading.load(recipe).notes, ()
     except InvalidDocument as invalid:
@@ -84,6 +86,25 @@ def test_units_that_the_recipe_writes_are_known(tmp_path):
         assert remarks(tmp_path, f"hello-{number}", stages) == []
     ((kind, _, hint),) = remarks(tmp_path, "helo-1.service", stages)
     assert (kind, hint) == ("error", "did you mean 'hello-1.service'?")
+
+
+@pytest.mark.parametrize("option", ["user-enable", "user-disable", "user-mask"])
+def test_units_of_users_are_other_units(tmp_path, option):
+    """The system has an ssh.service, and users have an ssh-agent.service, of the same package."""
+    assert remarks(tmp_path, "ssh-agent.service", option=option) == []
+    ((_, message, _),) = remarks(tmp_path, "ssh.service", option=option)
+    assert "the unit of users 'ssh.service'" in message
+    ((kind, _, hint),) = remarks(tmp_path, "ssh-agnet.service", option=option)
+    assert (kind, hint) == ("error", "did you mean 'ssh-agent.service'?")
+    own = "{type: files, files: [{path: /etc/systemd/user/hello.service, content: x}]}"
+    assert remarks(tmp_path, "hello.service", own, option=option) == []
+    ((kind, _, _),) = remarks(tmp_path, "hello.service", own)
+    assert kind == "note"
+
+
+def test_a_unit_of_users_needs_its_package(tmp_path):
+    ((_, message, _),) = missing(tmp_path, "podman.socket", option="user-enable")
+    assert message == "no stage before installs 'podman', which has the unit 'podman.socket'"
 
 
 def test_the_table_has_units_and_aliases():
