@@ -5,6 +5,7 @@ GRUB, for example, writes `Welcome to`, moves the cursor twice, and writes `GRUB
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import pyte
@@ -18,6 +19,12 @@ COLUMNS, LINES = 240, 50
 MOST_BYTES = 1 << 16
 # Words scroll out of sight after LINES lines, so the terminal is read after fewer.
 LINES_AT_ONCE = LINES // 2
+# So often the screen is looked at before it is erased.
+ERASED_AT_ONCE = 100
+# The sequences that erase the screen (ECMA-48 ED, and RIS of a VT100).
+ERASE = re.compile(rb"\x1b\[[0-3]?J|\x1bc")
+PIECE = re.compile(rb"(?<=\n)|(?=\x1b\[[0-3]?J|\x1bc)")
+WORD = re.compile(rb"[A-Za-z]{3}")
 
 
 class ShownConsole:
@@ -28,21 +35,23 @@ class ShownConsole:
         self._stream = pyte.Stream(self._screen)
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Takes output of the machine, some lines at a time.
+        """Takes output of the machine, some lines at a time, and less before the screen is erased.
 
         Yields the lines that they have changed, as they are shown, and the rest of the output.
         """
-        pieces = data[-MOST_BYTES:].splitlines(keepends=True)
-        for start in range(0, len(pieces), LINES_AT_ONCE):
+        data = data[-MOST_BYTES:]
+        end = 0
+        for part in _parts(data):
+            end += len(part)
             # Other characters than those of ASCII are in no sign, and may combine without end.
-            text = b"".join(pieces[start : start + LINES_AT_ONCE]).decode("ascii", "replace")
+            text = part.decode("ascii", "replace")
             try:
                 self._stream.feed(text)
             except Exception:
                 # pyte takes some malformed sequences for a wrong use of its functions.
                 self._screen.reset()
                 self._stream = pyte.Stream(self._screen)
-            yield self._changed(), b"".join(pieces[start + LINES_AT_ONCE :])
+            yield self._changed(), data[end:]
 
     def _changed(self) -> bytes:
         rows = [self._screen.buffer[number] for number in sorted(self._screen.dirty)]
@@ -50,11 +59,41 @@ class ShownConsole:
         return "\n".join(text for row in rows if (text := _text(row).rstrip())).encode()
 
 
+def _parts(data: bytes) -> Iterator[bytes]:
+    """The parts of an output that a terminal shows at one time.
+
+    On a busy host, the words of the firmware, the boot loader and the kernel come all at once, and
+    each of them erases the words before.
+    """
+    part, lines, has_word, erased = bytearray(), 0, False, 0
+    for piece in PIECE.split(data):
+        erases = has_word and erased < ERASED_AT_ONCE and ERASE.match(piece) is not None
+        if lines >= LINES_AT_ONCE or erases:
+            yield bytes(part)
+            part, lines, has_word = bytearray(), 0, False
+            erased += erases
+        part += piece
+        lines += piece.endswith(b"\n")
+        has_word = has_word or WORD.search(piece) is not None
+    if part:
+        yield bytes(part)
+
+
 class _Screen(pyte.Screen):
     def reset(self) -> None:
         """Begins again; a line feed alone begins a line, too."""
         super().reset()
         self.set_mode(pyte.modes.LNM)
+
+    def erase_in_display(self, how: int = 0, *args: object, **kwargs: object) -> None:
+        """Forgets whole lines (ED): pyte fills each of their cells, which takes long."""
+        last = self.cursor.y
+        whole = {0: range(last + 1, LINES), 1: range(last)}.get(how, range(LINES))
+        for number in whole:
+            self.buffer.pop(number, None)
+        self.dirty.update(whole)
+        if how in (0, 1):
+            self.erase_in_line(how)
 
     def alignment_display(self) -> None:
         """Ignores the order to fill the screen, which takes long."""

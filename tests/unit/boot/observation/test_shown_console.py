@@ -20,6 +20,8 @@ def shown(*pieces):
         (b"Welcome to \x1b[1;12HGRUB!\r\n", b"Welcome to GRUB!"),
         (b"Welcome to \x1b[04;11H \x1b[04;12HGRUB!\r\n", b"Welcome to\n           GRUB!"),
         (b"\x1b[2J\x1b[1;1Hfirst\x1b[1;1Hother", b"other"),
+        (b"111\r\n222\r\n333\x1b[2;2H\x1b[J", b"111\n2"),
+        (b"111\r\n222\r\n333\x1b[2;2H\x1b[1J", b"  2\n333"),
         (b"\x1b[1;31mred\x1b[0m", b"red"),
         (b"\xc3\xa4\xff", "\ufffd\ufffd\ufffd".encode()),
     ],
@@ -64,8 +66,9 @@ def test_malformed_sequences_end_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sequence",
-    ["\\n", "x\\n", "\\x1b#8", "\\x1b[2J", "\\x1b[200Cx\\n", "e\\xcc\\x81", "\\x1b[5L", "\\x1b]0;"],
-)
+    ["\\n", "x\\n", "\\x1b#8", "\\x1b[2J", "\\x1b[200Cx\\n", "e\\xcc\\x81", "\\x1b[5L", "\\x1b]0;",
+     "abc\\x1b[2J", "abc\\x1bc"],
+)  # fmt: skip
 def test_a_flood_is_read_in_bounds(sequence):
     setup = "from particle_os.boot.observation.shown_console import ShownConsole"
     action = f"""
@@ -75,3 +78,16 @@ def test_a_flood_is_read_in_bounds(sequence):
             pass
     """
     assert limited(setup, action) == ""
+
+
+def test_words_that_later_ones_erase_are_seen_even_if_all_come_at_once():
+    """A busy host may read nothing until the kernel runs: OVMF, systemd-boot, and the kernel."""
+    said = (
+        b"\x1b[2J\x1b[01;01H\x1b[=3hBdsDxe: loading Boot0001\r\nBdsDxe: starting Boot0001\r\n"
+        b" \x1b[2J\x1b[01;01H\x1b[15;33H\x1b[0mDebian\x1b[18;01HBoot in 1 s."
+        b"\x1b[2J\x1b[01;01HEFI stub: Loaded initrd\r\n[    0.000000] Linux version 6\r\n"
+    )
+    seen = [text for text in shown(said) if text]
+    assert len(seen) == 3
+    for text, words in zip(seen, (b"starting Boot0001", b"Boot in 1 s", b"Linux"), strict=True):
+        assert words in text
