@@ -225,6 +225,14 @@ class InvalidDocument(ParticleError):
         self.problems = tuple(sorted(problems))
         self.notes = tuple(notes)
 
+    @classmethod
+    def raise_all(cls, found: Sequence[InvalidDocument]) -> None:
+        """Raises one error with the problems of several documents; returns if there are none."""
+        if found:
+            # Several documents may include the same file.
+            problems = dict.fromkeys(p for each in found for p in each.problems)
+            raise cls([*problems], [*dict.fromkeys(n for each in found for n in each.notes)])
+
 
 class Interrupted(BaseException):
     """The user or the system asked the program to end.

@@ -25,7 +25,7 @@ class Limit(NamedTuple):
 
 LIMITS = {
     "modules in the largest folder": Limit(14, 14),
-    "levels of folders in the host": Limit(8, 9),
+    "levels of folders in the host": Limit(9, 9),
     "levels of folders in the guest": Limit(7, 8),
     "import cycles between modules": Limit(0, 0),
     "import cycles between folders": Limit(0, 0),

@@ -24,6 +24,7 @@ RULES = {
         {"sandbox"},
         {"base", "report"},
         {"jobs"},
+        {"fleet"},
         {"cli"},
         {"__main__"},
     ),

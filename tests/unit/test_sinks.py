@@ -24,8 +24,11 @@ PEER = "A message to QEMU, the VM, a proxy or another process of ours"
 SINKS = {
     GATE: {
         "boot/files": "keep_tests write",
+        "cli/build": "_build_all",
         "cli/command": "say say_json",
         "documents/writing": "as_yaml",
+        "fleet/summary": "show",
+        "fleet/views": "PlainView._print JsonView._print TerminalView.event TerminalView.ended",
         "cli/verdicts": "_write",
         "jobs/build_result": "write_result",
         "jobs/delivery": "Delivery.write",
@@ -60,6 +63,7 @@ SINKS = {
         "base/suite": "_keep",
         "ostree/deployable": "Deployable.pack",
         "jobs/checkpoints": "Checkpoints._write",
+        "jobs/execution/claims": "Claims.__init__",
         "jobs/execution/input_disk": "_copy",
         "recipe/files/attachments": "Attachment.open _pack",
         "recipe/secrets": "_key",

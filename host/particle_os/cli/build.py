@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-
-import click
 
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, say_json, with_output
@@ -17,15 +18,14 @@ from particle_os.cli.verdicts import (
 from particle_os.errors import Interrupted, ParticleError
 from particle_os.jobs.delivery import already_there, last_time, prepare_output, touched_files
 from particle_os.jobs.plan import BuildOptions, Plan
-from particle_os.jobs.planning import make_plan, preview
-from particle_os.report.progress import LastTime
+from particle_os.jobs.planning import images, make_plan, preview
 from particle_os.report.results import Result
 from particle_os.report.table import print_result
 from particle_os.report.verdict import failure_of
 
 
 @command("build")
-@option.RECIPE
+@option.RECIPES_OR_PATTERNS
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
 @option.ALLOW_ENV
@@ -46,19 +46,37 @@ from particle_os.report.verdict import failure_of
 @option.NETWORK
 @option.NO_BOOT_TEST
 @option.KEEP_ON_FAILURE
-@click.option("--dry-run", is_flag=True, help="Show the steps and build nothing.")
+@option.JOBS
+@option.FAIL_FAST
+@option.DRY_RUN
 @with_files
 @with_output
 @option.build_options
 def build_command(
     output: OutputStyle,
-    recipe_path: Path,
+    recipes: tuple[Path, ...],
     options: BuildOptions,
     files: ResultFiles,
+    jobs: int | None,
+    fail_fast: bool,
     dry_run: bool,
+) -> int:
+    """Build the image of RECIPE (particle-os.yml), boot it, and publish it in the output.
+
+    A recipe with a matrix makes several images, and several recipes can be named, also by patterns
+    such as 'images/*.yml'. The exit code is that of the worst build.
+    """
+    wanted = images(recipes, options)
+    if len(wanted) > 1:
+        return _build_all(wanted, output, files, jobs, fail_fast, dry_run)
+    _build_one(*wanted[0], output, files, dry_run)
+    return 0
+
+
+def _build_one(
+    path: Path, options: BuildOptions, output: OutputStyle, files: ResultFiles, dry_run: bool
 ) -> None:
-    """Build the image of RECIPE (particle-os.yml), boot it, and publish it in the output."""
-    plan = make_plan(recipe_path, options)
+    plan = make_plan(path, options)
     if dry_run:
         steps = preview(plan)
         output.show(steps.data(), steps.lines())
@@ -76,6 +94,40 @@ def build_command(
     _show(result, options.output_directory, output, files)
 
 
+def _build_all(
+    wanted: Sequence[tuple[Path, BuildOptions]],
+    output: OutputStyle,
+    files: ResultFiles,
+    jobs: int | None,
+    fail_fast: bool,
+    dry_run: bool,
+) -> int:
+    """Builds several images, each in a process of its own; returns the exit code."""
+    from particle_os.fleet.several import Fleet
+
+    if dry_run:
+        steps = [preview(make_plan(*each)) for each in wanted]
+        shown = chain.from_iterable(each.named_lines() for each in steps)
+        output.show({"images": [each.data() for each in steps]}, shown)
+        return 0
+    fleet = Fleet.of(wanted, jobs, fail_fast=fail_fast)
+    make_writable(fleet.directory)
+    files.check_writable()
+    style = "none" if output.quiet else output.progress_style
+    output.stop_commands()
+    try:
+        fleet.build(style, verbose=output.verbose)
+    finally:
+        files.write(fleet.junit(), fleet.markdown())
+        fleet.write_page()
+    output.workflow.command(fleet.annotations())
+    if output.as_json:
+        say_json(json.dumps(fleet.data(), indent=2))
+    elif not output.quiet:
+        output.draw(fleet.show)
+    return fleet.exit_code
+
+
 def _build(plan: Plan, output: OutputStyle) -> Result:
     """Builds the image, or returns the result of an earlier build that is still valid."""
     with output.progress_shown() as progress:
@@ -84,7 +136,7 @@ def _build(plan: Plan, output: OutputStyle) -> Result:
             progress.note("nothing has changed: the images are there and whole")
             return result
         if seconds := last_time(plan):
-            progress.emit(LastTime(seconds))
+            progress.last_time(seconds)
         # Import late: loading the build takes longer than finding that nothing has changed.
         from particle_os.jobs import build
 

@@ -90,18 +90,25 @@ class OutputStyle:
             table(console)
         say(drawn.get())
 
+    @property
+    def progress_style(self) -> str:
+        """The style of the progress; with --json, a program may read standard error, too."""
+        return "none" if self.as_json and self.progress == "auto" else self.progress
+
+    def stop_commands(self) -> None:
+        """Lets the workflow obey no line from now on, unless a program reads the lines."""
+        if self.progress != "json" and not self.as_json:
+            self.workflow.stop()
+
     @contextmanager
     def progress_shown(self) -> Iterator[Progress]:
         """Shows the progress on standard error for as long as the context lasts."""
-        # With --json, a program may read standard error: print nothing there unless asked.
-        style = "none" if self.as_json and self.progress == "auto" else self.progress
-        sink = make_sink(style, verbose=self.verbose, quiet=self.quiet)
+        sink = make_sink(self.progress_style, verbose=self.verbose, quiet=self.quiet)
         sinks: list[Sink] = [sink] if sink else []
         if self.notify and sys.stderr.isatty():
             sinks.append(NotifySink(sys.stderr))
         progress = Progress(sinks, self.gate)
-        if "json" not in (style, self.progress) and not self.as_json:
-            self.workflow.stop()
+        self.stop_commands()
         try:
             yield progress
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import re
 import shlex
 import sys
@@ -172,6 +173,35 @@ def _recipe(context: click.Context, parameter: click.Parameter, value: Path | No
     return value if context.resilient_parsing else given_recipe(value)
 
 
+def _patterns(
+    context: click.Context, parameter: click.Parameter, value: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    """The recipes that several words name, some of them as patterns."""
+    if context.resilient_parsing:
+        return value
+    found: list[Path] = []
+    for path in value or (given_recipe(None),):
+        if path.exists() or not glob.has_magic(str(path)):
+            found.append(path)
+            continue
+        # Path.glob takes no absolute pattern.
+        names = glob.glob(str(path), recursive=True)  # noqa: PTH207
+        matching = sorted(map(Path, names))
+        if not matching:
+            raise click.BadParameter(f"no file matches {path}")
+        found += matching
+    # One recipe may match several patterns.
+    return tuple(dict.fromkeys(found))
+
+
+RECIPES_OR_PATTERNS = click.argument(
+    "recipes",
+    metavar="[RECIPE]...",
+    nargs=-1,
+    type=RecipeType(),
+    callback=_patterns,
+    shell_complete=completion.recipes,
+)
 RECIPE = click.argument(
     "recipe_path",
     metavar="[RECIPE]",
@@ -303,6 +333,14 @@ NO_BOOT_TEST = click.option(
     "--no-boot-test", "boot_test", is_flag=True, callback=_negated,
     help="Publish the image without booting it.",
 )  # fmt: skip
+JOBS = click.option(
+    "--jobs", type=click.IntRange(1, 64), metavar="N",
+    help="Build so many images at a time; by default half the processors without KVM.",
+)  # fmt: skip
+FAIL_FAST = click.option(
+    "--fail-fast", is_flag=True, help="Stop all builds when the first one fails."
+)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the steps and build nothing.")
 KEEP_ON_FAILURE = click.option(
     "--keep-on-failure", is_flag=True, help="Keep the disks of a failed build."
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from particle_os.cli.usage import completion
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
-from particle_os.recipe.variables import NoSuchVariable
+from particle_os.recipe.parameters.variables import NoSuchVariable
 
 
 def _recipes(
@@ -54,10 +55,10 @@ def validate_command(
     problems: list[Problem] = []
     notes: list[Problem] = []
     unknown: list[dict[str, NoSuchVariable]] = []
-    for path in recipes:
+    for path, values in _images(recipes, variables):
         try:
             unknown.append({})
-            notes += _load_with(path, dict(variables), unknown[-1], allow_outside).notes
+            notes += _load_with(path, values, unknown[-1], allow_outside).notes
         except InvalidDocument as invalid:
             problems += invalid.problems
             notes += invalid.notes
@@ -70,6 +71,19 @@ def validate_command(
     problems, notes = list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
     _show(output, style, len(recipes), problems, notes)
     return EXIT_USAGE if problems else 0
+
+
+def _images(
+    recipes: Sequence[Path], variables: Mapping[str, str]
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Each image of each recipe: the file, and the values of its variables."""
+    for path in recipes:
+        try:
+            images = loading.images(path, variables)
+        except InvalidDocument:
+            # The load finds the same problems.
+            images = (dict(variables),)
+        yield from ((path, values) for values in images)
 
 
 def _show(

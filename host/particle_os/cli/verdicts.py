@@ -59,6 +59,11 @@ class ResultFiles:
         _write(self.junit, junit.document(image, verdicts))
         _write(self.summary, markdown.document(image, verdicts).encode())
 
+    def write(self, as_junit: bytes, as_markdown: str) -> None:
+        """Writes finished texts. Raises InfrastructureError."""
+        _write(self.junit, as_junit)
+        _write(self.summary, as_markdown.encode())
+
     def hand_over_failure(self, image: str, error: ParticleError) -> None:
         """Writes the error of a build that failed before its boot test.
 

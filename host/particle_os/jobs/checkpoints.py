@@ -24,6 +24,7 @@ from pathlib import Path
 from particle_agent.contract.decode import encode
 from particle_agent.stages import Stage
 
+from particle_os.jobs.execution.claims import Claims
 from particle_os.system import publication
 from particle_os.system.checksum import file_sha256
 from particle_os.system.regular_file import open_regular, read_regular
@@ -31,7 +32,7 @@ from particle_os.system.workspace import remove_directories
 
 # Increase it when the host makes scratch disks differently. Keys cover changes of the agent.
 FORMAT = 1
-DISK, META = "disk.qcow2", "meta.json"
+DISK, META, CLAIMS = "disk.qcow2", "meta.json", ".claims"
 META_LIMIT = 1 << 16
 FAILED = "-failed"
 # Options of a stage that do not influence the disk that a successful stage leaves.
@@ -91,14 +92,16 @@ def failed(key: str) -> str:
 class Checkpoints:
     """The checkpoints of the user's cache, as one build uses them.
 
-    The checkpoints that this build uses are locked, so no process evicts them. Leaving the context
-    waits for checkpoints that are still being written, and releases the locks.
+    The checkpoints that this build uses are locked, so no process evicts them. The next checkpoint
+    that this build makes is claimed, so that other builds wait for it. Leaving the context waits
+    for checkpoints that are still being written, and releases the locks and the claim.
     """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True, mode=0o700)
         self._directory = directory
         self._held = ExitStack()
+        self._claims = self._held.enter_context(Claims(directory / CLAIMS))
         # One thread, so that a checkpoint is complete before the checkpoints above it.
         self._writer = ThreadPoolExecutor(1, "checkpoints")
 
@@ -127,6 +130,17 @@ class Checkpoints:
         for checkpoint in reversed(chain):
             os.utime(checkpoint.disk.parent)
         return chain
+
+    def claim(self, key: str) -> bool:
+        """Claims the checkpoint that this build makes next; returns False when another build does.
+
+        `keep` drops the claim when the checkpoint is stored.
+        """
+        return self._claims.take(key)
+
+    def drop_claim(self, key: str) -> None:
+        """Drops a claim on a checkpoint that this build does not make."""
+        self._claims.drop(key)
 
     def settle(self) -> None:
         """Waits until all disks that were given to `keep` are stored."""
@@ -170,6 +184,8 @@ class Checkpoints:
                 self._write(staging, key, below, meta)
             except OSError:
                 pass  # The build does not need the checkpoint; `work` is removed with its files.
+            finally:
+                self._claims.drop(key)
 
         self._writer.submit(write)
         return Checkpoint(key, disk, meta)

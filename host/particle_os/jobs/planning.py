@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,16 @@ from particle_os.report.preview import Preview, Step
 from particle_os.sandbox import helper
 from particle_os.sandbox.template import Template, load_template, with_mirror
 from particle_os.system.workspace import cache_directory
+
+
+def images(recipes: Sequence[Path], options: BuildOptions) -> list[tuple[Path, BuildOptions]]:
+    """Each image that the recipes make: the file, and the options with the variables of the image.
+
+    Raises InvalidDocument with the problems of all documents that are no YAML, and UsageError when
+    no image of a recipe has the given values. `make_plan` finds all other problems.
+    """
+    found = loading.images_of(recipes, options.variables)
+    return [(recipe, replace(options, variables=values)) for recipe, values in found]
 
 
 def make_plan(recipe_path: Path, options: BuildOptions, *, with_secrets: bool = True) -> Plan:

@@ -15,11 +15,11 @@ from particle_os.errors import InvalidDocument, Problem, UsageError
 from particle_os.recipe import foreign_recipe
 from particle_os.recipe.model import BootTest, LoadedRecipe, stage_kinds
 from particle_os.recipe.names import vocabulary
+from particle_os.recipe.parameters import matrix
 from particle_os.recipe.passes import legacy
 from particle_os.recipe.passes.reading import Pass, Reading
 from particle_os.recipe.passes.structure import check_length, read_goss
 from particle_os.recipe.passes.table import PASSES, advised, run
-from particle_os.recipe.variables import Variables
 
 CONFIDENTIAL = "(confidential)"
 DISK_STAGE = "qemu"
@@ -69,6 +69,30 @@ def resolved(
     return data
 
 
+def images(path: Path, given: Mapping[str, str] | None = None) -> tuple[dict[str, str], ...]:
+    """The variables of each image that a recipe makes: `given`, and values of its matrix.
+
+    Without a matrix, it is one image. Raises InvalidDocument for a document that is no YAML, and
+    UsageError when no image has the `given` values. `load` finds all other problems.
+    """
+    source = foreign_recipe.load(path)
+    found = matrix.take(source)
+    return tuple({**(given or {}), **values} for values in found.chosen(given or {}))
+
+
+def images_of(paths: Sequence[Path], given: Mapping[str, str]) -> list[tuple[Path, dict[str, str]]]:
+    """Each image of several recipes: the file, and its variables. Raises as `images` does."""
+    found: list[tuple[Path, dict[str, str]]] = []
+    invalid: list[InvalidDocument] = []
+    for path in paths:
+        try:
+            found += [(path, values) for values in images(path, given)]
+        except InvalidDocument as error:
+            invalid.append(error)
+    InvalidDocument.raise_all(invalid)
+    return found
+
+
 def load_stage(
     kind: str,
     path: Path,
@@ -112,7 +136,7 @@ def _begin(
 ) -> Reading:
     source = foreign_recipe.load(path)
     inside = None if allow_outside else source.path.parent
-    return Reading(source, Variables(source, given or {}), base, inside)
+    return Reading(source, matrix.variables_of(source, given or {}), base, inside)
 
 
 def _loaded(reading: Reading) -> LoadedRecipe:

@@ -13,9 +13,9 @@ from particle_agent.contract.options import kebab_case
 from particle_os.documents.annotations import field_types, options_class
 from particle_os.documents.document import Key, Source
 from particle_os.documents.explanation import Vocabulary
-from particle_os.recipe import variables
 from particle_os.recipe.checks import kinds
 from particle_os.recipe.model import Recipe, stage_kinds
+from particle_os.recipe.parameters import variables
 from particle_os.recipe.passes import include
 
 UNKNOWN_STAGE = "unknown-stage"

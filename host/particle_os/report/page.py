@@ -1,38 +1,33 @@
 """The report for people (`NAME.report.html`): one HTML file that needs no other file.
 
-Much of its text comes from guests. Each text is escaped and cut (`_shown`), and lists are bounded.
-The page's Content-Security-Policy forbids scripts and all external content.
+Much of its text comes from guests. Each text is escaped and cut (`pages.shown`), and lists are
+bounded. The page's Content-Security-Policy forbids scripts and all external content.
 """
 
 from __future__ import annotations
 
 import base64
-import functools
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import jinja2
 from markupsafe import Markup
 from particle_agent.contract.inspection import Package
 
-from particle_os import __version__
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN, console_tail
 from particle_os.boot.observation.verdict import CheckResult, Verdict
-from particle_os.errors import ParticleError, printable
-from particle_os.report import charts, guidance, network
+from particle_os.errors import ParticleError
+from particle_os.report import charts, guidance, network, pages
 from particle_os.report.charts import ITEMS, Bar
 from particle_os.report.guidance import FileLink, NextStep
 from particle_os.report.results import Result
 from particle_os.report.table import human_bytes
 from particle_os.system.regular_file import read_regular
 
-TEXT_CHARACTERS = 400
 LINES = 200
 PACKAGES = 5000
 RECIPE_LINES = 2000
@@ -106,10 +101,11 @@ def document(
     """
     packages = packages or installed(evidence or {}, verdicts)
     status, message = _outcome(verdicts, result, failure)
-    return _template().render(
+    return pages.render(
+        "page.html",
         name=name,
         status=status,
-        tone=_tone,
+        tone=tone,
         message=message,
         failure=failure,
         failure_lines=_lines(failure.tail) if failure is not None else (),
@@ -135,27 +131,7 @@ def document(
         human=human_bytes,
         ours=OURS,
         duration=charts.duration,
-        version=__version__,
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.from_string(
-        resources.files("particle_os.report").joinpath("page.html").read_text(encoding="utf-8")
-    )
-
-
-def _shown(value: Any) -> Any:
-    """A value as printable text of bounded length. jinja2 escapes the text afterwards."""
-    return value if isinstance(value, Markup) else printable(str(value), TEXT_CHARACTERS)
 
 
 def _date(seconds: float) -> str:
@@ -178,7 +154,7 @@ def _outcome(
     return "not tested", "this image has not been booted"
 
 
-def _tone(status: str) -> Literal["good", "quiet", "bad"]:
+def tone(status: str) -> Literal["good", "quiet", "bad"]:
     """The colour of a status."""
     if status == "passed":
         return "good"

@@ -50,6 +50,11 @@ class Preview:
             "notes": [note.data() for note in self.notes],
         }
 
+    def named_lines(self) -> Iterator[str]:
+        """The lines below the name of the image."""
+        yield f"{self.recipe}:"
+        yield from (f"  {line}" for line in self.lines())
+
     def lines(self) -> Iterator[str]:
         """One line for each step and note."""
         for step in self.steps:

@@ -150,6 +150,10 @@ class Progress:
     def line(self, text: str) -> None:
         self.emit(Line(text))
 
+    def last_time(self, seconds: float) -> None:
+        """Announces that the last run of this kind took so long."""
+        self.emit(LastTime(seconds))
+
     def boot_phase(self, name: str, seconds: float) -> None:
         """Announces that a boot has reached a phase, `seconds` after its start."""
         self.emit(BootPhase(name, seconds))

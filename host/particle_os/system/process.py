@@ -37,6 +37,22 @@ VERSION_SECONDS = 30.0
 NO_FILES = Confinement()
 
 
+def dies_with_parent(signal_number: signal.Signals) -> Callable[[], None]:
+    """Returns a function for a child to run before exec: the kernel signals it if its parent dies.
+
+    See `child_of_ours`; this child is not confined.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def prepare() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(signal_number))
+        if os.getppid() != parent:
+            os._exit(FAILED)
+
+    return prepare
+
+
 def child_of_ours(
     signal_number: signal.Signals, within: Confinement, program: str
 ) -> Callable[[], None]:
@@ -45,14 +61,11 @@ def child_of_ours(
     The function confines the child, and lets the kernel signal it if its parent dies. The kernel
     sends the signal when the parent *thread* ends: call this from the main thread only.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
+    begin = dies_with_parent(signal_number)
     confine = within.entry(program)
 
     def prepare() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, int(signal_number))
-        if os.getppid() != parent:
-            os._exit(FAILED)
+        begin()
         try:
             confine()
         except OSError as error:

@@ -245,8 +245,8 @@ def test_a_wrong_value_of_an_environment_variable_names_the_variable(complaint, 
     "arguments",
     [
         # Arguments that only look like the option.
-        ["build", "a", "b", "--", "--json"],
-        ["build", "--mirror", "--json", "a", "b"],
+        ["build", "--jobs", "0", "--", "--json"],
+        ["build", "--mirror", "--json", "--jobs", "0"],
         ["cache", "list", "--", "--json"],
     ],
 )
@@ -257,7 +257,7 @@ def test_only_the_option_json_makes_an_error_json(complaint, arguments):
 WRONG = [
     ["build", "--nope"],
     ["build", "--memory", "x"],
-    ["build", "a", "b"],
+    ["build", "--jobs", "0"],
     ["cache", "list", "x"],
     ["stage", "run"],
 ]

@@ -61,7 +61,9 @@ COMMANDS = {
         "--template",
     ],
     "build": [
-        "RECIPE_PATH",
+        "RECIPES [RECIPE]... path several",
+        "--jobs N 1..64",
+        "--fail-fast flag",
         "--set",
         "--allow-outside",
         "--allow-env",

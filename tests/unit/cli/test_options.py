@@ -22,6 +22,8 @@ def test_the_options_of_a_build_become_one_value(tmp_path, monkeypatch):
         raise UsageError("seen")
 
     monkeypatch.setattr("particle_os.cli.build.make_plan", refuse)
+    one = lambda recipes, options: [(path, options) for path in recipes]  # noqa: E731
+    monkeypatch.setattr("particle_os.cli.build.images", one)
     for name in ("SOURCE_DATE_EPOCH", "PARTICLE_OS_MIRROR", "PARTICLE_OS_APT_PROXY"):
         monkeypatch.delenv(name, raising=False)
     run("build", "recipe.yml")

@@ -3,7 +3,8 @@
 import pytest
 from particle_os.documents import document
 from particle_os.errors import InvalidDocument, UsageError
-from particle_os.recipe import budget, loading
+from particle_os.recipe import loading
+from particle_os.recipe.parameters import budget
 
 DECLARED = """\
 variables:

@@ -72,7 +72,7 @@ def test_the_figures_at_the_top():
 
 
 def test_a_word_that_the_page_does_not_have_is_an_error():
-    template = page._template().environment.from_string("{{ nothing }}")
+    template = page.pages._environment().from_string("{{ nothing }}")
     with pytest.raises(jinja2.UndefinedError):
         template.render()
 

@@ -63,8 +63,11 @@ class CheckpointChain:
     def keep(self, sandbox: Sandbox, label: str, *, network: bool) -> None:
         """Freezes the scratch disk and stores it for later builds."""
         if self._job.plan.options.cache:
-            key = self._keys[len(self._chain)]
-            self._chain.append(self._freeze(sandbox, key, label, network=network))
+            number = len(self._chain)
+            # The last stage leaves no checkpoint. A claim in time keeps others from the next stage.
+            for key in self._keys[number + 1 : -1][:1]:
+                self._job.checkpoints.claim(key)
+            self._chain.append(self._freeze(sandbox, self._keys[number], label, network=network))
 
     def keep_failed(self, sandbox: Sandbox, error: StageFailed) -> None:
         """Stores the target of the failed stage; `error` then names the command to look at it."""

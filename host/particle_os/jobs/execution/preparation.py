@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from particle_os.system.workspace import cache_directory
 from particle_os.vm import accel
 
 BUILD_SECONDS = 3600.0
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def prepare(job: Job) -> Prepared:
     vms = _choose_accelerator(job, made)
     found = _make_base(job, vms, proxy)
     keys = job.plan.keys(found, made)
-    return Prepared(proxy, vms, found, keys, _find_checkpoints(job, keys))
+    return Prepared(proxy, vms, found, keys, _find_checkpoints(job, keys, vms.deadline))
 
 
 def _make_helper(job: Job, proxy: ChosenProxy) -> Helper:
@@ -111,6 +113,27 @@ def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
         )
 
 
-def _find_checkpoints(job: Job, keys: Sequence[str]) -> Sequence[Checkpoint]:
-    """The checkpoints of earlier builds that the job can continue from."""
-    return job.checkpoints.longest(job.plan.reusable(keys), max_age=job.plan.options.max_age)
+def _find_checkpoints(job: Job, keys: Sequence[str], deadline: Deadline) -> Sequence[Checkpoint]:
+    """The checkpoints of other builds that the job can continue from.
+
+    Waits while another build makes the next one.
+    """
+    wanted = job.plan.reusable(keys)
+    found = job.checkpoints.longest(wanted, max_age=job.plan.options.max_age)
+    while len(found) < len(wanted):
+        missing = wanted[len(found)]
+        if not job.checkpoints.claim(missing):
+            _wait_for_other_build(job, missing, deadline)
+        # The other build may have stored it just before the claim.
+        before = len(found)
+        found = job.checkpoints.longest(wanted, max_age=job.plan.options.max_age)
+        if len(found) == before:
+            break
+        job.checkpoints.drop_claim(missing)
+    return found
+
+
+def _wait_for_other_build(job: Job, key: str, deadline: Deadline) -> None:
+    with job.progress.phase("wait for the same stage of another build"):
+        while not job.checkpoints.claim(key):
+            time.sleep(min(POLL_SECONDS, deadline.remaining()))

@@ -16,10 +16,11 @@ from particle_os.documents import document
 from particle_os.documents.document import Node
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError, printable
-from particle_os.recipe import model, variables
+from particle_os.recipe import model
 from particle_os.recipe.checks.kinds import KINDS
 from particle_os.recipe.description.schema import common_options, of_recipes
 from particle_os.recipe.description.schema import recipes as written_form
+from particle_os.recipe.parameters import matrix, variables
 from particle_os.recipe.passes import include, legacy
 
 CHECKS_HEADER = """\
@@ -220,7 +221,8 @@ def _of_variable(name: str, node: Node) -> Option:
 def _definitions() -> dict[str, Any]:
     """The schemas of all classes, and of the variables and includes of written recipes."""
     final, written = of_recipes(), written_form()
-    final["properties"][variables.KEY] = written["properties"][variables.KEY]
+    for key in (variables.KEY, matrix.KEY):
+        final["properties"][key] = written["properties"][key]
     return {**final["$defs"], "Recipe": final, "Include": written["definitions"]["Include"]}
 
 

@@ -16,7 +16,8 @@ from particle_agent.stages import RECIPE_STAGES
 from particle_agent.stages.base import StageOptions
 
 from particle_os.documents import validation
-from particle_os.recipe import model, variables
+from particle_os.recipe import model
+from particle_os.recipe.parameters import matrix, variables
 from particle_os.recipe.passes import include
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -68,6 +69,7 @@ def _document(schema: Schema) -> Schema:
     items = adapted["properties"]["stages"]["items"]
     items["anyOf"] = [*items.pop("anyOf"), {"$ref": "#/definitions/Include"}]
     adapted["properties"][variables.KEY] = _declarations()
+    adapted["properties"][matrix.KEY] = _matrix()
     return adapted
 
 
@@ -146,6 +148,32 @@ def _declarations() -> Schema:
         "'--set NAME=VALUE' sets another value.",
         "propertyNames": {"pattern": f"^{variables.NAME}$"},
         "additionalProperties": {"anyOf": [*default["anyOf"], described]},
+    }
+
+
+def _matrix() -> Schema:
+    value: Schema = {"type": ["string", "integer", "boolean"]}
+    names = {"pattern": f"^{variables.NAME}$"}
+    row = {
+        "type": "object",
+        "propertyNames": names,
+        "additionalProperties": value,
+        "minProperties": 1,
+    }
+    rows = {"type": "array", "items": row}
+    return {
+        "type": "object",
+        "description": "One image for each combination of the values of these variables.",
+        "propertyNames": names,
+        "properties": {
+            matrix.INCLUDE: {
+                **rows,
+                "description": "More images: values of variables; others have their defaults.",
+            },
+            matrix.EXCLUDE: {**rows, "description": "Combinations to leave out."},
+        },
+        "additionalProperties": {"type": "array", "items": value, "minItems": 1},
+        "minProperties": 1,
     }
 
 

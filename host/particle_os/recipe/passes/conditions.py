@@ -13,7 +13,7 @@ from particle_os.documents import validation
 from particle_os.documents.document import Key, Node, Source, plain_scalar
 from particle_os.documents.explanation import Vocabulary
 from particle_os.errors import InvalidDocument
-from particle_os.recipe.variables import Value, VariableKind, Variables, kind_of
+from particle_os.recipe.parameters.variables import Value, VariableKind, Variables, kind_of
 
 WHEN, VARIABLE, IS, ARCHITECTURE = "when", "variable", "is", "architecture"
 IN_WORDS = MappingProxyType(

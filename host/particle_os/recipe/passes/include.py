@@ -16,8 +16,8 @@ from particle_os.errors import InvalidDocument
 from particle_os.recipe.files.directories import matching
 from particle_os.recipe.files.inside import outside
 from particle_os.recipe.model import Recipe, stage_kinds
+from particle_os.recipe.parameters.variables import Variables
 from particle_os.recipe.passes import conditions, legacy, templates
-from particle_os.recipe.variables import Variables
 
 KEY, ARGUMENTS, WHEN = "include", "with", conditions.WHEN
 # The directory of a recipe's own types of stages.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from particle_os.documents.document import Key, Source
 from particle_os.recipe.model import LoadedRecipe, Recipe
-from particle_os.recipe.variables import Variables
+from particle_os.recipe.parameters.variables import Variables
 
 
 @dataclass

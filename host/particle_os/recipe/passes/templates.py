@@ -11,7 +11,7 @@ from particle_agent.stages.contents.files import Files
 
 from particle_os.documents.document import Mark, Node, Source
 from particle_os.recipe.files.inside import outside
-from particle_os.recipe.variables import Variables
+from particle_os.recipe.parameters.variables import Variables
 from particle_os.system.regular_file import read_regular
 
 # The option of a copied file that asks for it.

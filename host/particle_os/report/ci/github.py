@@ -65,6 +65,11 @@ def workflow_commands(image: str, verdicts: Sequence[Verdict]) -> list[str]:
     return [_line(image, verdict) for verdict in verdicts]
 
 
+def failed_build(image: str, text: str) -> str:
+    """One line for a build that failed before its boot test."""
+    return f"::error title={command_value(f'build of {image}', ':,')}::{command_value(text)}"
+
+
 def _line(image: str, verdict: Verdict) -> str:
     level = "notice" if verdict.passed else "warning" if verdict.accepted else "error"
     title = f"boot test of {image} ({verdict.machine}): {verdict.status}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from particle_os.boot.observation.verdict import Verdict
@@ -20,27 +20,52 @@ def document(image: str, verdicts: Sequence[Verdict]) -> bytes:
     Without any boot, the test case is skipped: some CI systems reject a file without test cases.
     """
     top = ET.Element("testsuites", name="particle-os boot-test")
-    for verdict in verdicts:
-        _suite(top, image, verdict)
-    if not verdicts:
-        counts = {"tests": "1", "failures": "0", "errors": "0", "skipped": "1"}
-        suite = ET.SubElement(top, "testsuite", {"name": image, **counts})
-        case = ET.SubElement(suite, "testcase", classname=image, name="boot", time="0")
-        ET.SubElement(case, "skipped", message="the image was not booted")
+    _boots(top, image, verdicts)
     return _written(top)
 
 
 def failed_build(image: str, error: ParticleError) -> bytes:
     """One test suite with one test case, for a build that failed before its boot test."""
+    top = ET.Element("testsuites", name="particle-os build")
+    _failure(top, image, error)
+    return _written(top)
+
+
+def of_images(found: Mapping[str, Sequence[Verdict] | ParticleError | None]) -> bytes:
+    """One file for several images: the boots of each, or its error; None for one not built."""
+    top = ET.Element("testsuites", name="particle-os build")
+    for image, what in found.items():
+        if what is None:
+            _skipped(top, image, "build", "the image was not built")
+        elif isinstance(what, ParticleError):
+            _failure(top, image, what)
+        else:
+            _boots(top, image, what)
+    return _written(top)
+
+
+def _boots(top: ET.Element, image: str, verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        _suite(top, image, verdict)
+    if not verdicts:
+        _skipped(top, image, "boot", "the image was not booted")
+
+
+def _skipped(top: ET.Element, image: str, name: str, why: str) -> None:
+    counts = {"tests": "1", "failures": "0", "errors": "0", "skipped": "1"}
+    suite = ET.SubElement(top, "testsuite", {"name": image, **counts})
+    case = ET.SubElement(suite, "testcase", classname=image, name=name, time="0")
+    ET.SubElement(case, "skipped", message=why)
+
+
+def _failure(top: ET.Element, image: str, error: ParticleError) -> None:
     # The disk of a build can have defects: that is a verdict, like a boot that failed.
     kind = "failure" if isinstance(error, Defective) else "error"
     counts = {"tests": "1", "failures": "0", "errors": "0", f"{kind}s": "1"}
-    top = ET.Element("testsuites", name="particle-os build")
     suite = ET.SubElement(top, "testsuite", {"name": image, **counts})
     case = ET.SubElement(suite, "testcase", classname=image, name="build", time="0")
     what = ET.SubElement(case, kind, type=type(error).__name__, message=error.brief)
     what.text = "\n".join([*error.tail, *([error.hint] if error.hint else [])])
-    return _written(top)
 
 
 def _written(top: ET.Element) -> bytes:

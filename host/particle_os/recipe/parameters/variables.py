@@ -16,7 +16,7 @@ from typing import Literal
 from particle_os.documents.document import Mark, Node, Source
 from particle_os.documents.words import did_you_mean, nearest, shown_key
 from particle_os.errors import UsageError
-from particle_os.recipe.budget import Budget
+from particle_os.recipe.parameters.budget import Budget
 
 KEY = "variables"
 NAME = "[a-z][a-z0-9_-]{0,62}"

@@ -1,0 +1,84 @@
+"""An order: one image of one recipe, with the command that builds it.
+
+A build is a process of its own. It can run twice without harm, and a build waits for a stage that
+another one makes at the same time (`jobs/execution/claims.py`). So any engine can run orders, on
+this machine or on another one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from particle_os.jobs.plan import BuildOptions
+
+# The options of the command that take the value of a field of BuildOptions as it is.
+_PLAIN = {
+    "base": "--base", "accel": "--accel", "cpus": "--cpus", "template": "--template",
+    "mirror": "--mirror", "apt_proxy": "--apt-proxy", "refresh": "--refresh",
+    "source_date": "--source-date", "network": "--network",
+}  # fmt: skip
+# Sizes in bytes, which the command takes in MiB.
+_SIZES = {"memory": "--memory", "scratch": "--scratch-size"}
+# The options without a value, and the value of the field that asks for each.
+_FLAGS = {
+    "allow_outside": ("--allow-outside", True), "cache": ("--no-cache", False),
+    "boot_test": ("--no-boot-test", False), "keep_on_failure": ("--keep-on-failure", True),
+    "plain": ("--plain", True),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Order:
+    """One image to build: `name`, of the recipe in the file `recipe`.
+
+    `options.variables` has the values that choose it from the matrix of the recipe. `stem` is equal
+    for images that begin with the same stage.
+    """
+
+    name: str
+    recipe: Path
+    options: BuildOptions
+    stem: str = ""
+
+    def command(self, *more: str) -> list[str]:
+        """The command that builds the image with this installation of particle-os."""
+        # -P: no file of the current directory takes the place of a module.
+        program = [sys.executable, "-P", "-m", "particle_os"]
+        return [*program, "build", str(self.recipe.absolute()), *arguments(self.options), *more]
+
+
+def arguments(options: BuildOptions) -> list[str]:
+    """The arguments of `build` that stand for these options."""
+    return [word for name in (f.name for f in fields(options)) for word in _words(options, name)]
+
+
+def _words(options: BuildOptions, name: str) -> Iterator[str]:
+    value = getattr(options, name)
+    if value is None:
+        return
+    if name in _PLAIN:
+        yield from (_PLAIN[name], str(value))
+    elif name in _SIZES:
+        yield from (_SIZES[name], f"{value >> 20}M")
+    elif name in _FLAGS:
+        flag, wanted = _FLAGS[name]
+        if value == wanted:
+            yield flag
+    elif name == "output_directory":
+        yield from ("--output", str(value.absolute()))
+    elif name == "max_age":
+        yield from ("--max-age", str(int(value // 3600)))
+    elif name == "allow_env":
+        yield from (f"--allow-env={each}" for each in value)
+    elif name == "variables":
+        yield from _assignments(value)
+    else:
+        raise AssertionError(f"no argument stands for {name}")
+
+
+def _assignments(variables: Mapping[str, str]) -> Iterator[str]:
+    for name, text in variables.items():
+        yield f"--set={name}={text}"

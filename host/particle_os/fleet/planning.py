@@ -1,0 +1,86 @@
+"""Makes the orders for several recipes, and for the images of their matrices."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from particle_os.errors import InvalidDocument, UsageError
+from particle_os.fleet.order import Order
+from particle_os.jobs import checkpoints
+from particle_os.jobs.plan import BuildOptions
+from particle_os.recipe import loading
+from particle_os.vm import accel
+
+
+def orders(images: Sequence[tuple[Path, BuildOptions]]) -> list[Order]:
+    """An order for each image, in the best order to begin them.
+
+    Raises InvalidDocument with the problems of all recipes, and UsageError when two images would
+    have the same name.
+    """
+    found: list[Order] = []
+    invalid: list[InvalidDocument] = []
+    for recipe, options in images:
+        try:
+            found.append(_order(recipe, options))
+        except InvalidDocument as error:
+            invalid.append(error)
+    InvalidDocument.raise_all(invalid)
+    _check_names(found)
+    return spread(found)
+
+
+def _order(recipe: Path, options: BuildOptions) -> Order:
+    loaded = loading.load(
+        recipe, options.variables, base=options.base, allow_outside=options.allow_outside
+    )
+    reference = options.base or loaded.recipe.base_image
+    root = [reference, loaded.recipe.architecture]
+    stem = checkpoints.keys(root, loaded.recipe.name, loaded.recipe.stages[:1])[-1]
+    return Order(loaded.recipe.name, recipe, options, stem)
+
+
+def _check_names(found: Sequence[Order]) -> None:
+    by_name = defaultdict[str, list[Order]](list)
+    for order in found:
+        by_name[order.name].append(order)
+    for name, same in by_name.items():
+        if len(same) == 1:
+            continue
+        one, other = same[:2]
+        if one.recipe == other.recipe and one.options.variables != other.options.variables:
+            differing = [
+                n for n, text in one.options.variables.items() if other.options.variables[n] != text
+            ]
+            hint = f"Name the variable in it: 'name: {name}-${{{differing[0]}}}'."
+            raise UsageError(f"{one.recipe}: {len(same)} images have the name '{name}'", hint=hint)
+        raise UsageError(
+            f"'{name}' is the name of an image of {one.recipe} and of {other.recipe}",
+            hint="Each image needs a name of its own; the files in the output begin with it.",
+        )
+
+
+def spread(found: Sequence[Order]) -> list[Order]:
+    """The orders with the first ones of each stem before all others.
+
+    The images of one stem wait for its first stage, which one of them makes.
+    """
+    rounds = defaultdict[str, int](int)
+    placed = []
+    for order in found:
+        placed.append((rounds[order.stem], order))
+        rounds[order.stem] += 1
+    return [order for _, order in sorted(placed, key=lambda each: each[0])]
+
+
+def usual_jobs(mode: accel.Mode) -> int:
+    """The number of images that are built at the same time unless the user says otherwise.
+
+    An emulated machine keeps more than one processor busy.
+    """
+    processors = len(os.sched_getaffinity(0))
+    fast = mode != "tcg" and os.access("/dev/kvm", os.R_OK | os.W_OK)
+    return max(1, processors if fast else processors // 2)
