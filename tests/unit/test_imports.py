@@ -24,7 +24,7 @@ RULES = {
         {"sandbox"},
         {"base", "report"},
         {"jobs"},
-        {"fleet"},
+        {"fleet", "publishing"},
         {"cli"},
         {"__main__"},
     ),

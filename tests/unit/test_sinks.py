@@ -65,6 +65,7 @@ SINKS = {
         "jobs/checkpoints": "Checkpoints._write",
         "jobs/execution/claims": "Claims.__init__",
         "jobs/execution/input_disk": "_copy",
+        "publishing/gpt": "move_second_table",
         "recipe/files/attachments": "Attachment.open _pack",
         "recipe/secrets": "_key",
         "sandbox/helper": "_make _split _write_kernel",

@@ -27,6 +27,7 @@ COMMANDS = {
     "inspect": "inspect:inspect_command",
     "boot-test": "boot_test:boot_test_command",
     "run": "run:run_command",
+    "export": "publishing.export:export_command",
     "shell": "shell:shell_command",
     "stage": "stage:stage_group",
     "ostree": "ostree.commands:ostree_group",

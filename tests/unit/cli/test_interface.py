@@ -60,6 +60,12 @@ COMMANDS = {
         "--evidence DIRECTORY path directory",
         "--template",
     ],
+    "export": [
+        "IMAGE",
+        "--for azure|ec2|gce|openstack|proxmox|vmware required",
+        "--format",
+        "-o/--output path directory =out",
+    ],
     "build": [
         "RECIPES [RECIPE]... path several",
         "--jobs N 1..64",
