@@ -31,6 +31,7 @@ COMMANDS = {
     "stage": "stage:stage_group",
     "ostree": "ostree.commands:ostree_group",
     "cache": "cache:cache_group",
+    "bench": "host.commands:bench_command",
     "completion": "about:completion_command",
     "schema": "about:schema_command",
     "version": "about:version_command",

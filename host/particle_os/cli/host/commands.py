@@ -1,4 +1,4 @@
-"""The command `doctor`."""
+"""The commands `doctor` and `bench`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import asdict
 
 import click
 
+from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.cli.usage import settings
 from particle_os.errors import EXIT_INFRASTRUCTURE, UsageError
 from particle_os.jobs.host import doctor
+from particle_os.jobs.plan import BuildOptions
 
 SIGNS = {"ok": "ok     ", "warning": "warning", "missing": "MISSING"}
 
@@ -40,3 +42,26 @@ def _diagnosis(findings: Sequence[doctor.Diagnosis]) -> Iterator[str]:
         yield f"{SIGNS[finding.status]}  {finding.what}: {finding.detail}"
         if finding.status != "ok" and finding.advice:
             yield f"         do: {finding.advice}"
+
+
+@command("bench")
+@click.option(
+    "--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
+    help="How virtual machines run; auto measures with each that works here.",
+)  # fmt: skip
+@option.MIRROR
+@option.APT_PROXY
+@with_output
+@option.build_options
+def bench_command(output: OutputStyle, options: BuildOptions) -> None:
+    """Measure how fast this host builds and boots a small recipe, in about five minutes.
+
+    Everything is made anew, in a cache of its own, which is removed at the end. The last lines
+    are for the table in docs/performance.md, which says what the figures mean.
+    """
+    # Import late: doctor needs no build.
+    from particle_os.jobs.host import bench
+
+    with output.progress_shown() as progress:
+        found = bench.measure(options, progress)
+    output.show(found.model_dump(mode="json"), found.lines())
