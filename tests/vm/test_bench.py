@@ -9,14 +9,14 @@ from .conftest import Account, leftovers, user_qemus
 
 @pytest.mark.weekly
 def test_the_figures_of_this_machine(account: Account) -> None:
-    before = {path for path in account.cache.iterdir()}
+    before = set(account.cache.iterdir())
     outcome = account.run("bench", "--json", "--progress", "plain")
     assert outcome.status == 0, outcome.stderr
     found = outcome.json()
     assert found["processors"] >= 1 and found["processor"]
     names = [figures["accelerator"] for figures in found["figures"]]
-    # The ordinary user of the tests has no /dev/kvm.
-    assert names == ["tcg"] and set(found["missing"]) == {"kvm"}
+    assert names in (["tcg"], ["kvm", "tcg"])
+    assert set(found["missing"]) == {"kvm"} - {*names}
     for figures in found["figures"]:
         first, cold = figures["first_build"], figures["cold_build"]
         assert first["download_bytes"] > 50_000_000 > cold["download_bytes"]
@@ -26,5 +26,5 @@ def test_the_figures_of_this_machine(account: Account) -> None:
         assert figures["boot_test_seconds"] > 0
         assert 0 < figures["changed_stage"]["seconds"] < cold["seconds"] < first["seconds"]
     # It has used no entry of the user's cache, and left none.
-    assert {path for path in account.cache.iterdir()} - before <= {account.cache / "work"}
+    assert set(account.cache.iterdir()) - before <= {account.cache / "work"}
     assert leftovers(account) == [] and user_qemus(account) == []

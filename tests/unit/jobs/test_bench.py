@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from particle_os.jobs import build
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
-from particle_os.jobs.host import bench
+from particle_os.jobs.host import bench, timed_build
 from particle_os.recipe import loading
 from particle_os.recipe.shipped import shipped
 from particle_os.vm import accel
@@ -86,7 +86,7 @@ def measured(monkeypatch):
 
     def measured(*seconds):
         moments = itertools.accumulate(itertools.chain(*([0.0, each] for each in seconds)))
-        monkeypatch.setattr(bench, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+        monkeypatch.setattr(timed_build, "time", SimpleNamespace(monotonic=lambda: next(moments)))
 
     return measured
 

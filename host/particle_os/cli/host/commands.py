@@ -56,8 +56,8 @@ def _diagnosis(findings: Sequence[doctor.Diagnosis]) -> Iterator[str]:
 def bench_command(output: OutputStyle, options: BuildOptions) -> None:
     """Measure how fast this host builds and boots a small recipe, in about five minutes.
 
-    Everything is made anew, in a cache of its own, which is removed at the end. The last lines
-    are for the table in docs/performance.md, which says what the figures mean.
+    It starts with an empty cache of its own, which is removed at the end. The last line is for the
+    table in docs/performance.md, which says what the figures mean.
     """
     # Import late: doctor needs no build.
     from particle_os.jobs.host import bench
