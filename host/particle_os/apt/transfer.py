@@ -11,6 +11,8 @@ from pathlib import Path
 SECONDS = 1.0
 # apt's line before it fetches packages, and the line before each file.
 _NEED = re.compile(r"^Need to get ([\d.,]+) ([kMGT]?)B")
+# apt's line after it has fetched all files.
+_FETCHED = re.compile(r"^Fetched ([\d.,]+) ([kMGT]?)B in (?:(\d+)h )?(?:(\d+)min )?(\d+)s\b")
 _BEGUN = re.compile(r"^Get:\d+ .*\[([\d.,]+) ([kMGT]?)B\]$")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -23,6 +25,16 @@ def needed(line: str) -> int | None:
 def begun(line: str) -> int | None:
     """The bytes of the file that apt begins to fetch; None for other lines."""
     return _announced(_BEGUN.match(line))
+
+
+def fetched(line: str) -> tuple[int, int] | None:
+    """The bytes that apt has fetched, and the whole seconds that it took; None for other lines."""
+    found = _FETCHED.match(line)
+    size = _announced(found)
+    if found is None or size is None:
+        return None
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()[2:])
+    return size, (hours * 60 + minutes) * 60 + seconds
 
 
 def _announced(found: re.Match[str] | None) -> int | None:

@@ -18,7 +18,7 @@ from particle_os.errors import EXIT_SIGNAL, UsageError
 # The module and the name of each command, in the order of the work. Only the command that is called
 # is loaded.
 COMMANDS = {
-    "doctor": "about:doctor_command",
+    "doctor": "host.commands:doctor_command",
     "init": "init:init_command",
     "list": "list:list_command",
     "explain": "about:explain_command",
@@ -32,6 +32,7 @@ COMMANDS = {
     "stage": "stage:stage_group",
     "ostree": "ostree.commands:ostree_group",
     "cache": "cache:cache_group",
+    "bench": "host.commands:bench_command",
     "completion": "about:completion_command",
     "schema": "about:schema_command",
     "version": "about:version_command",

@@ -65,6 +65,21 @@ def cache_directory() -> Path:
     return path
 
 
+@contextmanager
+def own_cache(directory: Path) -> Iterator[None]:
+    """Puts the cache of this process into `directory` for as long as the context lasts."""
+    variable = "XDG_CACHE_HOME"
+    before = os.environ.get(variable)
+    os.environ[variable] = str(directory)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
 def data_directory(name: str) -> Path:
     """`recipes` or `vm-templates`: inside the installed package, else at the top of the clone."""
     installed = Path(str(resources.files("particle_os"))) / "data" / name

@@ -99,12 +99,31 @@ def choose(
     if works:
         return Acceleration("kvm", reason, 1.0)
     if mode == "kvm":
-        raise InfrastructureError(
-            f"KVM cannot be used: {reason}",
-            hint="Use --accel tcg, or --accel auto for an automatic choice.",
-        )
+        raise _unusable(reason)
     note(f"no KVM ({reason}): emulating with TCG, which is slower")
     return Acceleration("tcg", reason, TCG_FACTOR)
+
+
+def check_device(mode: Mode) -> None:
+    """Raises InfrastructureError when `mode` is "kvm" and /dev/kvm does not open."""
+    if mode == "kvm" and (reason := _closed()):
+        raise _unusable(reason)
+
+
+def _unusable(reason: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"KVM cannot be used: {reason}",
+        hint="Use --accel tcg, or --accel auto for an automatic choice.",
+    )
+
+
+def _closed() -> str | None:
+    """The reason why /dev/kvm does not open; None when it does."""
+    if not DEVICE.exists():
+        return "there is no /dev/kvm"
+    if not device_opens():
+        return "/dev/kvm is not accessible; membership in the group 'kvm' gives access"
+    return None
 
 
 def device_opens() -> bool:
@@ -115,10 +134,8 @@ def device_opens() -> bool:
 def _kvm_works(
     kernel: Path, initrd: Path, memory_file: Path, directory: Path, note: Callable[[str], None]
 ) -> tuple[bool, str]:
-    if not DEVICE.exists():
-        return False, "there is no /dev/kvm"
-    if not device_opens():
-        return False, "/dev/kvm is not accessible; membership in the group 'kvm' gives access"
+    if reason := _closed():
+        return False, reason
     status = DEVICE.stat()
     parts = [platform.release(), platform.version(), process.identity(QEMU), status.st_rdev]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -38,6 +38,22 @@ def test_the_size_of_a_file_is_read(line, size):
     assert transfer.begun(line) == size
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("Fetched 83.5 MB in 3s (29.0 MB/s)", (83_500_000, 3)),
+        ("Fetched 1,234 kB in 1min 3s (19.6 kB/s)", (1_234_000, 63)),
+        ("Fetched 5 GB in 1h 2min 3s (1 MB/s)", (5_000_000_000, 3723)),
+        ("Fetched 0 B in 0s (0 B/s)", (0, 0)),
+        ("Fetched 1.2.3 MB in 3s (1 B/s)", None),
+        ("Fetched 3 MB in no time", None),
+        ("I: Fetched 3 MB in 3s", None),
+    ],
+)
+def test_the_size_and_the_time_of_what_was_fetched_are_read(line, found):
+    assert transfer.fetched(line) == found
+
+
 @pytest.fixture
 def told(monkeypatch):
     """The lines about a download whose size grows step by step."""

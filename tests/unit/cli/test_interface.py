@@ -39,6 +39,7 @@ RECIPE_PATH [RECIPE] path
 --template text =debian-trixie hidden
 """
 COMMANDS = {
+    "bench": ["--accel", "--mirror", "--apt-proxy"],
     "boot-test": [
         "IMAGE",
         "--format",

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from particle_os.jobs import doctor
+from particle_os.jobs.host import doctor
 from particle_os.system import host_packages, process
 from particle_os.vm import firmware
 

@@ -14,6 +14,7 @@ from particle_os.errors import DeadlineExceeded, Interrupted, ParticleError, Usa
 from particle_os.system import interrupt
 from particle_os.system import workspace as workspace_module
 from particle_os.system.workspace import allocated_bytes, cache_directory, locked, workspace
+from particle_os.system.workspace import own_cache as own_cache_of
 
 from ... import faults
 from ...waiting import until
@@ -48,6 +49,18 @@ def other(tmp_path):
 def test_the_cache_is_private(own_cache):
     assert cache_directory() == own_cache
     assert own_cache.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("before", ["/var/cache/mine", None])
+def test_a_cache_of_its_own_ends_with_the_context(tmp_path, monkeypatch, before):
+    if before is None:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", before)
+    with pytest.raises(KeyError), own_cache_of(tmp_path / "own"):
+        assert cache_directory() == tmp_path / "own/particle-os"
+        raise KeyError
+    assert os.environ.get("XDG_CACHE_HOME") == before
 
 
 def test_a_workspace_and_what_it_adopted_go_away(tmp_path):
