@@ -203,8 +203,9 @@ def set_up(world, monkeypatch):
         tail = tuple(transcript.tail())
         transcript.close()
         good = world.ends == "good"
+        bad = "checks-failed" if world.ends == "check failed" else "units-failed"
         return Observation(
-            status="passed" if good else "units-failed",
+            status="passed" if good else bad,
             message=f"it says {text}",
             seconds=1.0,
             progress=BootProgress(),
@@ -218,7 +219,14 @@ def set_up(world, monkeypatch):
     monkeypatch.setattr(session, "check_readable", lambda image, image_format: None)
 
 
-ENDS = {"good": 0, "stage failed": 3, "vm died": 5, "defective": 4, "not booted": 4}
+ENDS = {
+    "good": 0,
+    "stage failed": 3,
+    "vm died": 5,
+    "defective": 4,
+    "not booted": 4,
+    "check failed": 4,
+}
 STYLES = {
     "verbose": ["-v"],
     "json": ["--json", "--progress", "json"],

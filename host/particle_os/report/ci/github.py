@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 
 from particle_os.boot.observation.verdict import Verdict
-from particle_os.errors import command_value
+from particle_os.errors import ParticleError, command_value
 
 
 class Workflow:
@@ -63,6 +63,13 @@ def reads_us(environment: Mapping[str, str]) -> bool:
 def workflow_commands(image: str, verdicts: Sequence[Verdict]) -> list[str]:
     """One line for each boot: a notice if it passed, else a warning or an error with the reason."""
     return [_line(image, verdict) for verdict in verdicts]
+
+
+def failed_build(image: str, error: ParticleError) -> str:
+    """An annotation for a build that failed before its boot test."""
+    title = command_value(f"build of {image}: {error.status}", ":,")
+    message = f"{error.brief}\n{error.where}" if error.where else error.brief
+    return f"::error title={title}::{command_value(message)}"
 
 
 def _line(image: str, verdict: Verdict) -> str:
