@@ -116,7 +116,7 @@ deb: ## Build the Debian package into out/deb (on Debian 13, with what debian/co
 
 # buildah's chroot isolation needs no privilege beyond that of a user who may run podman.
 image: ## Build a container image with particle-os (BASE=debian:trixie)
-	@program=$$(command -v podman || command -v buildah) || { echo 'image: install podman or buildah' >&2; exit 2; }; \
+	@program=$$(command -v $(or $(PROGRAM),podman) || command -v buildah) || { echo 'image: install podman or buildah' >&2; exit 2; }; \
 		$$program build $(if $(BASE),--build-arg BASE=$(BASE)) --tag particle-os --file Containerfile .
 
 # The wheel is built from the sdist, so the sdist is complete.

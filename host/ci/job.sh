@@ -36,6 +36,7 @@ exec_as_user() {
 
 install() {
 	sh "$tree/host/setup.sh" packages
+	need_certificates
 	python3 -m venv "$PARTICLE_OS_VENV"
 	"$PARTICLE_OS_VENV/bin/pip" install --quiet --disable-pip-version-check "$tree"
 	if [ "$(id -u)" = 0 ] && ! id "$user" >/dev/null 2>&1; then
@@ -43,6 +44,13 @@ install() {
 	fi
 	allow_kvm
 	"$PARTICLE_OS_VENV/bin/particle-os" version
+}
+
+# A bare container has no certificates, and pip needs them.
+need_certificates() {
+	if [ -e /etc/ssl/certs/ca-certificates.crt ] || ! command -v apt-get >/dev/null; then return; fi
+	set -- apt-get install -y -q --no-install-recommends ca-certificates
+	as_root "$@" || { as_root apt-get update -q && as_root "$@"; }
 }
 
 # Hosted runners have /dev/kvm for root and a group that the job's user is not in.

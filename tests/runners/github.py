@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,11 +35,12 @@ Cancel = Callable[[subprocess.Popen[bytes]], None]
 
 @dataclass
 class Ended:
-    """A step that has ended: its outcome, exit status and outputs."""
+    """A step that has ended: its outcome, exit status, outputs and time."""
 
     outcome: str
     status: int | None = None
     outputs: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Runner:
     environment: Mapping[str, str]
     # The command that confines a step.
     confined: tuple[str, ...] = (sys.executable, str(CONTAINER))
+    # The directory of the action.
+    action: Path = TOP
     steps: dict[str, Ended] = field(default_factory=dict)
     log: str = ""
     summary: str = ""
@@ -139,11 +143,12 @@ class Runner:
             **self.environment,
             **{name: self._filled(str(value)) for name, value in step.get("env", {}).items()},
             **{name: str(path) for name, path in files.items()},
-            "CI": "true", "GITHUB_ACTIONS": "true", "GITHUB_ACTION_PATH": str(TOP),
+            "CI": "true", "GITHUB_ACTIONS": "true", "GITHUB_ACTION_PATH": str(self.action),
             "GITHUB_WORKSPACE": str(self.workspace), "RUNNER_TEMP": str(self.temp),
             "RUNNER_OS": "Linux", "RUNNER_ARCH": "X64",
         }  # fmt: skip
         log = self.temp / f"{number}.log"
+        began = time.monotonic()
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [*self.confined, "sh", "-e", str(script)],
@@ -154,11 +159,12 @@ class Runner:
                 cancel(process)
             # The process in a container goes on, and the runner does not wait for it.
             status = process.poll() if cancel is not None else process.wait()
+        seconds = time.monotonic() - began
         self.log += log.read_text()
         self.summary += files["GITHUB_STEP_SUMMARY"].read_text()
         lines = files["GITHUB_OUTPUT"].read_text().splitlines()
         outcome = "cancelled" if cancel else "success" if status == 0 else "failure"
-        return Ended(outcome, status, dict(line.split("=", 1) for line in lines))
+        return Ended(outcome, status, dict(line.split("=", 1) for line in lines), seconds)
 
     def _play(self, step: dict[str, Any]) -> Ended:
         given = {name: self._filled(value) for name, value in step["with"].items()}

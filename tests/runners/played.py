@@ -28,6 +28,11 @@ if [ "$1 $2" != "-m venv" ]; then exec "{python}" "$@"; fi
 mkdir -p "$3"
 cp -R "{venv}/." "$3"
 """
+SETPRIV = """\
+#!/bin/sh
+while [ "${1#--}" != "$1" ]; do shift; done
+exec "$@"
+"""
 
 
 def write_program(path: Path, text: str) -> None:
@@ -36,7 +41,10 @@ def write_program(path: Path, text: str) -> None:
 
 
 def install(directory: Path) -> Path:
-    """Makes a directory of commands; its python3 makes a venv with the played program."""
+    """Makes a directory of commands; its python3 makes a venv with the played program.
+
+    Commands that change the system do nothing, and no command changes the user.
+    """
     venv, commands = directory / "venv-to-be", directory / "commands"
     (venv / "bin").mkdir(parents=True)
     commands.mkdir()
@@ -47,7 +55,22 @@ def install(directory: Path) -> Path:
     write_program(commands / "python3", PYTHON.format(venv=venv, python=sys.executable))
     # Root would build as another user; the scripts ask id(1) who they are.
     write_program(commands / "id", "#!/bin/sh\necho 1000\n")
+    for name in ("apt-get", "chown", "useradd"):
+        write_program(commands / name, f'#!/bin/sh\necho {name} "$@"\n')
+    write_program(
+        commands / "getent", f"#!/bin/sh\necho builder:x:1000:1000::{directory}:/bin/sh\n"
+    )
+    write_program(commands / "setpriv", SETPRIV)
     return commands
+
+
+def environment(directory: Path, ends: str) -> dict[str, str]:
+    """The environment of a job that `install` has prepared in a directory."""
+    return {
+        "PATH": f"{directory / 'commands'}:{os.environ['PATH']}", "HOME": str(directory),
+        "LANG": "C.UTF-8", "TOKEN": "the secret of a stage", "PLAYED": ends,
+        "STARTED": str(directory / "started"),
+    }  # fmt: skip
 
 
 def main() -> int:
@@ -63,6 +86,8 @@ def main() -> int:
         if ends in ("wait", "deaf"):
             world.disturb = lambda: _wait(deaf=ends == "deaf")  # type: ignore[method-assign]
         set_up(world, pytest.MonkeyPatch())
+        # The recipe of a played build has a secret.
+        sys.argv += ["--no-cache", "--allow-env", "TOKEN"]
     return int(main() or 0)
 
 

@@ -4,17 +4,16 @@ particle-os itself runs, with played VMs: exit code, JUnit, annotations, summary
 files of the artifact must agree.
 """
 
-import os
 import re
 import signal
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
 
 from ...runners import played
 from ...runners.github import Runner
 from ...waiting import is_running, until
+from . import results
 
 pytestmark = pytest.mark.slow
 
@@ -27,15 +26,6 @@ PLATFORMS = {
         "GITEA_ACTIONS": "true",
     },
 }  # fmt: skip
-# The end of the build: exit code, results in the JUnit file, annotation, heading, status.
-TABLE = {
-    "good": (0, [], "notice passed", "passed", "passed"),
-    "check failed": (4, ["failure"], "error checks-failed", "checks-failed", "not-booted"),
-    "not booted": (4, ["failure"] * 2, "error units-failed", "units-failed", "not-booted"),
-    "defective": (4, ["failure"], "error defective", "defective", "defective"),
-    "stage failed": (3, ["error"], "error failed", "failed", "failed"),
-    "vm died": (5, ["error"], "error infrastructure", "infrastructure", "infrastructure"),
-}
 IMAGES = ("good", "check failed", "not booted", "defective")
 
 
@@ -46,20 +36,15 @@ def platform():
 
 @pytest.fixture
 def runner(platform, tmp_path):
-    commands = played.install(tmp_path)
-    environment = {
-        "PATH": f"{commands}:{os.environ['PATH']}", "HOME": str(tmp_path), "LANG": "C.UTF-8",
-        "TOKEN": "the secret of a stage", "STARTED": str(tmp_path / "started"),
-        **PLATFORMS[platform],
-    }  # fmt: skip
+    played.install(tmp_path)
+    environment = {**played.environment(tmp_path, ""), **PLATFORMS[platform]}
     return Runner(tmp_path / "machine", tmp_path / "stored", environment)
 
 
 def job(runner, ends, cancel=None, **given):
     """Runs a job of the played recipe; returns the outputs of the action."""
     runner.environment = {**runner.environment, "PLAYED": ends}
-    arguments = "--no-cache\n--allow-env\nTOKEN\n--base\ntar:base.tar"
-    return runner.run({"recipe": "leaky.yml", "arguments": arguments, **given}, cancel)
+    return runner.run({"recipe": "leaky.yml", **given}, cancel)
 
 
 def annotations(log):
@@ -67,20 +52,19 @@ def annotations(log):
     return [" ".join(each) for each in found]
 
 
-def results(path):
-    """The results of test cases that are no success."""
-    return [case.tag for case in ET.fromstring(path.read_bytes()).iterfind("testsuite/testcase/*")]
-
-
 @pytest.mark.parametrize(
     ("platform", "ends"),
-    [*(("github", ends) for ends in TABLE), ("forgejo", "good"), ("forgejo", "stage failed")],
+    [
+        *(("github", ends) for ends in results.TABLE),
+        ("forgejo", "good"),
+        ("forgejo", "stage failed"),
+    ],
 )
 def test_everything_that_a_job_shows_agrees(runner, ends):
-    status, cases, annotation, heading, told = TABLE[ends]
+    status, cases, annotation, heading, told = results.TABLE[ends]
     outputs = job(runner, ends)
     assert runner.steps["Build and boot"].status == status, runner.log
-    assert results(runner.artifact / "out/boot.xml") == cases
+    assert results.of_junit(runner.artifact / "out/boot.xml") == cases
     assert annotations(runner.log) == [annotation]
     assert runner.summary.replace("&#45;", "-").startswith(f"### leaky: {heading}\n")
     place = "out" if ends == "good" else "out/leaky.failed"
@@ -113,23 +97,22 @@ def ended_by(runner, *signals):
     return cancel
 
 
-def nothing_is_left(runner):
-    hidden = [path for path in (runner.workspace / "out").iterdir() if path.name[0] == "."]
-    work = runner.temp / "particle-os-cache/particle-os/work"
-    return hidden == [] and [path for path in work.glob("*") if path.name != ".lock"] == []
+def left(runner):
+    cache = runner.temp / "particle-os-cache/particle-os"
+    return results.left_behind(runner.workspace / "out", cache)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_cancelled_job_leaves_its_logs_and_nothing_else(runner, number):
     outputs = job(runner, "wait", ended_by(runner, number))
     assert runner.steps["Build and boot"].status == 128 + number
-    assert results(runner.artifact / "out/boot.xml") == ["error"]
+    assert results.of_junit(runner.artifact / "out/boot.xml") == ["error"]
     assert annotations(runner.log) == ["error cancelled"]
     assert runner.summary.startswith("### leaky: cancelled\n")
     assert f"ended by {number.name}" in runner.summary
     assert outputs == {"status": "cancelled", "image": "", "report": ""}
     assert "out/leaky.failed/leaky.log" in runner.uploaded()
-    assert nothing_is_left(runner)
+    assert left(runner) == []
 
 
 def test_a_build_that_no_signal_ends_is_killed_and_leaves_its_logs(runner):
@@ -141,7 +124,7 @@ def test_a_build_that_no_signal_ends_is_killed_and_leaves_its_logs(runner):
     assert runner.summary.startswith("### particle-os: cancelled\n")
     assert "out/leaky.failed/leaky.log" in runner.uploaded()
     assert runner.outcome("Upload") == "success"
-    assert nothing_is_left(runner)
+    assert left(runner) == []
 
 
 @pytest.mark.parametrize("ends", ["wait", "deaf"])
@@ -157,7 +140,7 @@ def test_a_build_in_a_container_ends_although_no_signal_reaches_it(runner, monke
     assert outputs["status"] == "cancelled"
     assert "out/leaky.failed/leaky.log" in runner.uploaded()
     assert ("out/boot.xml" in runner.uploaded()) == (ends == "wait")
-    assert nothing_is_left(runner)
+    assert left(runner) == []
 
 
 def test_the_result_of_an_earlier_build_does_not_stand_for_one_that_was_killed(runner):
