@@ -18,7 +18,7 @@ SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations broken-updates faults mutants recipes bench fuzz \
+.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations broken-updates faults mutants recipes bench bench-ci fuzz \
 	generate debian-facts deb image wheel
 
 help: ## Print the targets
@@ -94,6 +94,9 @@ mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRS
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
+
+bench-ci: setup ## Measure a job of CI from a bare Debian 13 to a booted image (as root)
+	@$(BIN)/python -m tests.bench.ci_jobs
 
 fuzz: venv ## Feed mutated inputs to each parser of foreign bytes (SECONDS=60 JOBS=1 TARGETS=...)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \

@@ -82,7 +82,7 @@ class ParticleError(Exception):
 
     exit_code: ClassVar[int] = EXIT_INTERNAL
     # The status of a build that the error ends.
-    status: ErrorStatus = "failed"
+    build_status: ErrorStatus = "failed"
 
     def __init__(
         self,
@@ -124,14 +124,14 @@ class Defective(ParticleError):
     """The inspection of an image found a defect."""
 
     exit_code = EXIT_NOT_BOOTED
-    status = "defective"
+    build_status = "defective"
 
 
 class InfrastructureError(ParticleError):
     """QEMU, SSH, disk space, a mirror or a host tool failed; the recipe is not to blame."""
 
     exit_code = EXIT_INFRASTRUCTURE
-    status = "infrastructure"
+    build_status = "infrastructure"
 
 
 class NotEnoughSpace(InfrastructureError):
@@ -248,5 +248,5 @@ class Interrupted(BaseException):
         """The error that the user sees."""
         name = signal.Signals(self.signal_number).name
         error = ParticleError(f"ended by {name}", log=self.log)
-        error.status = "cancelled"
+        error.build_status = "cancelled"
         return error

@@ -1,1 +1,1 @@
-"""What the runners of CI systems do with a job, for tests of the files for them."""
+"""The runners of CI systems, as far as a job sees them, for tests of the files for CI."""

@@ -96,12 +96,14 @@ class Runner:
         return self.steps[name].outcome
 
     def _take(self, step: dict[str, Any], number: str, cancel: Cancel | None) -> None:
+        began = time.monotonic()
         if not self._wanted(step.get("if")):
             ended = Ended("skipped")
         elif "run" in step:
             ended = self._run(step, number, cancel)
         else:
             ended = self._play(step)
+        ended.seconds = time.monotonic() - began
         self.steps[step["name"]] = ended
         if "id" in step:
             self._contexts[f"steps.{step['id']}.outcome"] = ended.outcome
@@ -148,7 +150,6 @@ class Runner:
             "RUNNER_OS": "Linux", "RUNNER_ARCH": "X64",
         }  # fmt: skip
         log = self.temp / f"{number}.log"
-        began = time.monotonic()
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [*self.confined, "sh", "-e", str(script)],
@@ -159,12 +160,11 @@ class Runner:
                 cancel(process)
             # The process in a container goes on, and the runner does not wait for it.
             status = process.poll() if cancel is not None else process.wait()
-        seconds = time.monotonic() - began
         self.log += log.read_text()
         self.summary += files["GITHUB_STEP_SUMMARY"].read_text()
         lines = files["GITHUB_OUTPUT"].read_text().splitlines()
         outcome = "cancelled" if cancel else "success" if status == 0 else "failure"
-        return Ended(outcome, status, dict(line.split("=", 1) for line in lines), seconds)
+        return Ended(outcome, status, dict(line.split("=", 1) for line in lines))
 
     def _play(self, step: dict[str, Any]) -> Ended:
         given = {name: self._filled(value) for name, value in step["with"].items()}

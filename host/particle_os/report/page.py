@@ -167,7 +167,7 @@ def _outcome(
 ) -> tuple[str, str]:
     """The status, and a sentence with the reason."""
     if failure is not None:
-        return failure.status, failure.brief
+        return failure.build_status, failure.brief
     if result is not None and result.verification is not None and result.verification.errors:
         return "defective", f"errors in the disk: {len(result.verification.errors)}"
     if verdicts:

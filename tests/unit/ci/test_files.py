@@ -148,7 +148,7 @@ def test_the_pipelines_of_gitlab_on_the_page_are_valid():
     assert pipelines
     for pipeline in pipelines:
         check(pipeline, "gitlab-ci")
-        for included in pipeline["include"]:
+        for included in pipeline.get("include", []):
             assert set(included["inputs"]) <= set(inputs)
 
 

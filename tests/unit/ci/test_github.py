@@ -17,7 +17,7 @@ from . import results
 
 pytestmark = pytest.mark.slow
 
-# What the platforms set besides the files and paths of a step.
+# The variables of the platforms, without the files and paths of a step.
 PLATFORMS = {
     "github": {"GITHUB_SERVER_URL": "https://github.com"},
     # https://forgejo.org/docs/latest/user/actions/reference/

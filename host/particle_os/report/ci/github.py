@@ -67,7 +67,7 @@ def workflow_commands(image: str, verdicts: Sequence[Verdict]) -> list[str]:
 
 def failed_build(image: str, error: ParticleError) -> str:
     """An annotation for a build that failed before its boot test."""
-    title = command_value(f"build of {image}: {error.status}", ":,")
+    title = command_value(f"build of {image}: {error.build_status}", ":,")
     message = f"{error.brief}\n{error.where}" if error.where else error.brief
     return f"::error title={title}::{command_value(message)}"
 
