@@ -16,6 +16,20 @@ from . import github
 PIP = (Path("/etc/pip.conf"), Path("/etc/xdg/pip/pip.conf"))
 # Certificates of the network of this host.
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
+# The settings of the image debian:trixie (debuerreotype, scripts/debuerreotype-minimizing-config).
+SETTINGS = {
+    "dpkg/dpkg.cfg.d/docker-apt-speedup": "force-unsafe-io\n",
+    "apt/apt.conf.d/docker-autoremove-suggests": 'Apt::AutoRemove::SuggestsImportant "false";\n',
+    "apt/apt.conf.d/docker-clean": (
+        'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb '
+        '/var/cache/apt/archives/partial/*.deb /var/cache/apt/*.bin || true"; };\n'
+        'APT::Update::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb '
+        '/var/cache/apt/archives/partial/*.deb /var/cache/apt/*.bin || true"; };\n'
+        'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";\n'
+    ),
+    "apt/apt.conf.d/docker-gzip-indexes": 'Acquire::GzipIndexes "true";\n',
+    "apt/apt.conf.d/docker-no-languages": 'Acquire::Languages "none";\n',
+}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,7 +44,10 @@ class Machines:
     def make(cls, directory: Path) -> Machines:
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)
-        return cls(directory, FreshRoot.make(directory / "bare", []))
+        bare = FreshRoot.make(directory / "bare", [])
+        for name, text in SETTINGS.items():
+            (bare.directory / "etc" / name).write_text(text)
+        return cls(directory, bare)
 
     def root(self, name: str) -> FreshRoot:
         """A new system, with the settings that pip has on this host, and with the source tree."""
