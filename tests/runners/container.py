@@ -56,9 +56,11 @@ def enter(root: Path, binds: Sequence[Path]) -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         (root / "dev" / name).symlink_to(f"/proc/self/fd/{number}")
     (root / "dev/fd").symlink_to("/proc/self/fd")
-    bind(Path("/dev/pts"), root / "dev/pts")
+    (root / "dev/pts").mkdir()
+    call("mount", b"none", bytes(root / "dev/pts"), b"devpts", 0, b"newinstance,ptmxmode=0666")
     (root / "dev/ptmx").symlink_to("pts/ptmx")
-    (root / "dev/shm").mkdir(mode=0o1777)
+    (root / "dev/shm").mkdir()
+    (root / "dev/shm").chmod(0o1777)
     for place in (Path("/proc"), Path("/sys"), *binds):
         bind(place, root / str(place).lstrip("/"))
     working = Path.cwd()
