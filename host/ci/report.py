@@ -4,9 +4,10 @@ usage: report.py
 
 The environment is that of job.sh, with what the runner sets: GITHUB_OUTPUT and GITHUB_STEP_SUMMARY.
 
-The outputs are lines NAME=VALUE. `status` is that of NAME.result.json. Without a result of this
-build it is `cancelled` if the job was, else `unknown`. `image` is the first image, and `report` the
-page for people, both also in NAME.failed. `cache-key` is a digest of the content of the cache.
+The outputs are lines NAME=VALUE. `status` is that of NAME.result.json, or that of the summary of a
+build that ended earlier. Without both it is `cancelled` if the job was, else `unknown`. `image` is
+the first image, and `report` the page for people, both also in NAME.failed. `cache-key` is a digest
+of the content of the cache.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pathlib import Path
 LIMIT = 64 << 20
 # job.sh makes this file in PARTICLE_OS_VENV when the build begins.
 BEGUN = "build.pid"
+# How a build can end before it has a result, as the heading of its summary says.
+WITHOUT_RESULT = ("failed", "infrastructure", "cancelled")
 # The directories of the cache with content that stays the same under its name.
 KEPT = ("helpers", "bases", "packages", "downloads")
 
@@ -67,9 +70,7 @@ class Build:
     def _files(self) -> dict[str, str]:
         path = self.result()
         if path is None:
-            cancelled = self.environment.get("PARTICLE_OS_OUTCOME") == "cancelled"
-            status = "cancelled" if cancelled else "unknown"
-            return {"status": status, "image": "", "report": ""}
+            return {"status": self._status(), "image": "", "report": ""}
         result = json.loads(path.read_text())
         report = path.with_name(path.name.removesuffix(".result.json") + ".report.html")
         image = next((artifact["path"] for artifact in result["artifacts"]), None)
@@ -79,6 +80,16 @@ class Build:
             "image": str(path.parent / image) if there else "",
             "report": str(report) if report.is_file() else "",
         }
+
+    def _status(self) -> str:
+        """The status of a build that ended before it could write a result."""
+        summary = self.directory / "summary.md"
+        if self.is_new(summary):
+            told = summary.read_text().partition("\n")[0].rpartition(": ")[2]
+            if told in WITHOUT_RESULT:
+                return told
+        cancelled = self.environment.get("PARTICLE_OS_OUTCOME") == "cancelled"
+        return "cancelled" if cancelled else "unknown"
 
     def _cache_key(self) -> str:
         cache = Path(self.environment["PARTICLE_OS_CACHE"], "particle-os")

@@ -16,7 +16,7 @@ from particle_os.apt.proxy import NO_PROXY
 from particle_os.boot import files, probe, session
 from particle_os.boot.observation.verdict import BootProgress, CheckResult, Observation
 from particle_os.cli.build import build_command
-from particle_os.errors import VmError
+from particle_os.errors import InfrastructureError, VmError
 from particle_os.jobs import build
 from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.helper_vms import HelperVms
@@ -182,6 +182,8 @@ def set_up(world, monkeypatch):
     monkeypatch.setattr(firmwares, "check", lambda firmware: None)
 
     def prepare(job):
+        if world.ends == "no mirror":
+            raise InfrastructureError("the mirror cannot be reached")
         made = Helper("key", Path("kernel"), Path("initrd"), path / "root")
         base = SimpleNamespace(
             reference="tar:base.tar", digest="sha256:0", identity="sha256:0", is_commit=False,

@@ -18,6 +18,7 @@ import pytest
 
 from ..runners.machines import Machines
 from .conftest import TOP
+from .fresh_root import USER
 
 pytestmark = [
     pytest.mark.weekly,
@@ -70,6 +71,8 @@ def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
     before = host_directories()
     made = Buildah(directory)
     root = Machines.make(directory / "systems").root("base")
+    # The image debian:trixie has no ordinary user.
+    root.run("userdel", "--remove", USER)
     container = made.run("buildah", "from", "scratch")
     made.run("buildah", "add", "--quiet", container, root.directory, "/")
     made.run("buildah", "commit", "--quiet", "--rm", container, BASE)

@@ -79,6 +79,15 @@ def test_everything_that_a_job_shows_agrees(runner, ends):
         assert f"{place}/leaky.evidence/bios/console.log" in runner.uploaded()
 
 
+def test_a_build_that_ends_before_it_has_a_result_has_a_status_too(runner):
+    outputs = job(runner, "no mirror")
+    assert runner.steps["Build and boot"].status == 5
+    assert outputs == {"status": "infrastructure", "image": "", "report": ""}
+    assert results.of_junit(runner.artifact / "out/boot.xml") == ["error"]
+    assert annotations(runner.log) == ["error infrastructure"]
+    assert runner.summary.startswith("### leaky: infrastructure\n")
+
+
 def begun(runner):
     """Waits until the build is in the middle of a stage; returns its process."""
     until(Path(runner.environment["STARTED"]).exists)
