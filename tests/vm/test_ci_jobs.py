@@ -70,7 +70,7 @@ def second(machines: Machines, first: object) -> Iterator[tuple[Runner, dict[str
 
 
 PASSED = {
-    "status": "passed", "image": "out/minimal-test.qcow2",
+    "status": "passed", "image": "out/minimal-test.raw",
     "report": "out/minimal-test.report.html",
 }  # fmt: skip
 
