@@ -18,7 +18,7 @@ SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations broken-updates faults mutants recipes bench fuzz \
+.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations broken-updates faults mutants recipes bench bench-ci fuzz \
 	generate debian-facts deb image wheel
 
 help: ## Print the targets
@@ -95,6 +95,9 @@ mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRS
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
 
+bench-ci: setup ## Measure a job of CI from a bare Debian 13 to a booted image (as root)
+	@$(BIN)/python -m tests.bench.ci_jobs
+
 fuzz: venv ## Feed mutated inputs to each parser of foreign bytes (SECONDS=60 JOBS=1 TARGETS=...)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
 		$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
@@ -116,7 +119,7 @@ deb: ## Build the Debian package into out/deb (on Debian 13, with what debian/co
 
 # buildah's chroot isolation needs no privilege beyond that of a user who may run podman.
 image: ## Build a container image with particle-os (BASE=debian:trixie)
-	@program=$$(command -v podman || command -v buildah) || { echo 'image: install podman or buildah' >&2; exit 2; }; \
+	@program=$$(command -v $(or $(PROGRAM),podman) || command -v buildah) || { echo 'image: install podman or buildah' >&2; exit 2; }; \
 		$$program build $(if $(BASE),--build-arg BASE=$(BASE)) --tag particle-os --file Containerfile .
 
 # The wheel is built from the sdist, so the sdist is complete.

@@ -8,9 +8,9 @@ set -eu
 
 # The requirements, and the package of each distribution that has them.
 TABLE=${0%/*}/particle_os/system/host_packages.txt
-# For the tests: a registry, a proxy, tools for package archives, file systems and commits, shells
+# For the tests: a registry, a proxy, container images, tools for package archives, file systems and commits, shells
 # with completion, a browser.
-TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common lz4 man-db mtools openssh-client ostree zsh"
+TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common lz4 man-db mtools openssh-client ostree zsh"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }

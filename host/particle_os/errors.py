@@ -19,6 +19,8 @@ EXIT_NOT_BOOTED = 4
 EXIT_INFRASTRUCTURE = 5
 EXIT_SIGNAL = 128
 
+ErrorStatus = Literal["failed", "defective", "infrastructure", "cancelled"]
+
 _UNPRINTABLE = re.compile(
     r"[^\t\x20-\x7e\xa0-\u061b\u061d-\u200a\u2010-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\uffff]"
 )
@@ -79,6 +81,8 @@ class ParticleError(Exception):
     """
 
     exit_code: ClassVar[int] = EXIT_INTERNAL
+    # The status of a build that the error ends.
+    build_status: ErrorStatus = "failed"
 
     def __init__(
         self,
@@ -120,12 +124,14 @@ class Defective(ParticleError):
     """The inspection of an image found a defect."""
 
     exit_code = EXIT_NOT_BOOTED
+    build_status = "defective"
 
 
 class InfrastructureError(ParticleError):
     """QEMU, SSH, disk space, a mirror or a host tool failed; the recipe is not to blame."""
 
     exit_code = EXIT_INFRASTRUCTURE
+    build_status = "infrastructure"
 
 
 class NotEnoughSpace(InfrastructureError):
@@ -249,4 +255,6 @@ class Interrupted(BaseException):
     def shown(self) -> ParticleError:
         """The error that the user sees."""
         name = signal.Signals(self.signal_number).name
-        return ParticleError(f"ended by {name}", log=self.log)
+        error = ParticleError(f"ended by {name}", log=self.log)
+        error.build_status = "cancelled"
+        return error

@@ -16,7 +16,7 @@ from particle_os.apt.proxy import NO_PROXY
 from particle_os.boot import files, probe, session
 from particle_os.boot.observation.verdict import BootProgress, CheckResult, Observation
 from particle_os.cli.build import build_command
-from particle_os.errors import VmError
+from particle_os.errors import InfrastructureError, VmError
 from particle_os.jobs import build
 from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.helper_vms import HelperVms
@@ -182,6 +182,8 @@ def set_up(world, monkeypatch):
     monkeypatch.setattr(firmwares, "check", lambda firmware: None)
 
     def prepare(job):
+        if world.ends == "no mirror":
+            raise InfrastructureError("the mirror cannot be reached")
         made = Helper("key", Path("kernel"), Path("initrd"), path / "root")
         base = SimpleNamespace(
             reference="tar:base.tar", digest="sha256:0", identity="sha256:0", is_commit=False,
@@ -203,8 +205,9 @@ def set_up(world, monkeypatch):
         tail = tuple(transcript.tail())
         transcript.close()
         good = world.ends == "good"
+        bad = "checks-failed" if world.ends == "check failed" else "units-failed"
         return Observation(
-            status="passed" if good else "units-failed",
+            status="passed" if good else bad,
             message=f"it says {text}",
             seconds=1.0,
             progress=BootProgress(),
@@ -218,7 +221,14 @@ def set_up(world, monkeypatch):
     monkeypatch.setattr(session, "check_readable", lambda image, image_format: None)
 
 
-ENDS = {"good": 0, "stage failed": 3, "vm died": 5, "defective": 4, "not booted": 4}
+ENDS = {
+    "good": 0,
+    "stage failed": 3,
+    "vm died": 5,
+    "defective": 4,
+    "not booted": 4,
+    "check failed": 4,
+}
 STYLES = {
     "verbose": ["-v"],
     "json": ["--json", "--progress", "json"],

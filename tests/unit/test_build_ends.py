@@ -1,7 +1,10 @@
 """The messages and files of a build, in each of its ends."""
 
+import errno
 import html
+import json
 import os
+import re
 import signal
 from xml.etree import ElementTree as ET
 
@@ -44,33 +47,47 @@ def test_the_junit_file_of_a_build_has_its_end_as_a_test_case(world, ends, optio
 
 
 @pytest.mark.parametrize(
-    ("ends", "level", "heading"),
+    ("ends", "title", "kinds_of_cases", "heading", "status"),
     [
-        ("good", "notice", "passed"),
-        ("not booted", "error", "units-failed"),
-        ("defective", None, "failed"),
-        ("stage failed", None, "failed"),
-        ("vm died", None, "failed"),
+        ("good", "notice boot test (bios): passed", [], "passed", "passed"),
+        ("check failed", "error boot test (bios): checks-failed", ["failure"], "checks-failed",
+         "not-booted"),
+        ("not booted", "error boot test (bios): units-failed", ["failure"] * 2, "units-failed",
+         "not-booted"),
+        ("defective", "error build: defective", ["failure"], "defective", "defective"),
+        ("stage failed", "error build: failed", ["error"], "failed", "failed"),
+        ("vm died", "error build: infrastructure", ["error"], "infrastructure", "infrastructure"),
     ],
-)
-def test_exit_status_junit_annotations_and_summary_agree(world, monkeypatch, ends, level, heading):
-    """An annotation is the verdict on a boot; other errors are in the log of the job."""
+)  # fmt: skip
+def test_exit_status_junit_annotations_and_summary_agree(
+    world, monkeypatch, ends, title, kinds_of_cases, heading, status
+):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     world.ends = ends
     result = run(world)
     assert result.exit_code == ENDS[ends]
-    _, bad = kinds(world.path / "boot.xml")
-    assert bool(bad) == (ends != "good")
-    assert ("error" in bad) == (result.exit_code in (3, 5))
-    annotations = [line for line in result.output.splitlines() if " title=boot test of" in line]
-    assert [line.split()[0] for line in annotations] == ([f"::{level}"] if level else [])
+    assert kinds(world.path / "boot.xml")[1] == kinds_of_cases
+    assert annotations(result.output) == [title]
     summary = html.unescape((world.path / "summary.md").read_text())
     assert summary.startswith(f"### leaky: {heading}\n")
+    (found,) = world.out.rglob("leaky.result.json")
+    assert json.loads(found.read_text())["status"] == status
+
+
+def annotations(output):
+    """The annotations of a build of the recipe leaky: level and title."""
+    found = re.findall(r"^::(error|notice) title=(.*?)::", output, re.MULTILINE)
+    return [
+        f"{level} {title}".replace(" of leaky", "").replace("%3A", ":") for level, title in found
+    ]
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
-def test_an_interrupted_build_keeps_its_logs_until_the_next_one(world, signals_restored, name):
+def test_an_interrupted_build_keeps_its_logs_until_the_next_one(
+    world, monkeypatch, signals_restored, name
+):
     number = signal.Signals[name]
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
     world.disturb = lambda: os.kill(os.getpid(), number)
     result = run(world, "--progress", "plain")
     assert result.exit_code == 128 + number
@@ -81,10 +98,29 @@ def test_an_interrupted_build_keeps_its_logs_until_the_next_one(world, signals_r
     assert "on the console" in (failed / "leaky.console.log").read_text()
     assert kinds(world.path / "boot.xml") == (1, ["error"])
     assert f"ended by {name}" in (world.path / "boot.xml").read_text()
-    assert f"ended by {name}" in html.unescape((world.path / "summary.md").read_text())
+    summary = html.unescape((world.path / "summary.md").read_text())
+    assert summary.startswith("### leaky: cancelled\n")
+    assert f"ended by {name}" in summary
+    assert annotations(result.output) == ["error build: cancelled"]
     world.disturb = lambda: None
     assert run(world).exit_code == 0
     assert not failed.exists()
+
+
+def test_an_error_of_the_system_is_in_the_files_too(world, monkeypatch):
+    """The files are those of this build, not of an earlier one."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert run(world).exit_code == 0
+
+    def publish(delivery, result):
+        raise OSError(errno.EIO, "Input/output error", "leaky.raw")
+
+    monkeypatch.setattr(Delivery, "publish", publish)
+    result = run(world, "--refresh", "timezone")
+    assert result.exit_code == 5
+    assert kinds(world.path / "boot.xml") == (1, ["error"])
+    assert "leaky: infrastructure" in html.unescape((world.path / "summary.md").read_text())
+    assert annotations(result.output) == ["error build: infrastructure"]
 
 
 def test_a_signal_after_the_publication_leaves_the_images_and_no_logs_of_a_failure(

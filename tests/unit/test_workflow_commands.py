@@ -26,9 +26,10 @@ BLANKS = [
     "\x85", "\u00a0", "\u2028", "\u3000", "\ufeff",
 ]  # fmt: skip
 FORGED = "forged-by-a-guest"
-# Our own: the protection, and the annotation of a boot test.
+# Our own: the protection, and the annotations of a build and of its boot test.
 OURS = re.compile(
-    r"::stop-commands::[0-9a-f]{32}|::[0-9a-f]{32}::|::(notice|error) title=boot test of leaky "
+    r"::stop-commands::[0-9a-f]{32}|::[0-9a-f]{32}::"
+    r"|::(notice|error) title=(boot test of leaky |build of leaky%3A )"
 )
 
 

@@ -8,14 +8,15 @@ from itertools import chain
 from pathlib import Path
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, command, say_json, with_output
+from particle_os.cli.command import OutputStyle, as_shown, command, say_json, with_output
 from particle_os.cli.verdicts import (
     ResultFiles,
     hand_over,
+    hand_over_failure,
     make_writable,
     with_files,
 )
-from particle_os.errors import Interrupted, ParticleError
+from particle_os.errors import Interrupted
 from particle_os.jobs.delivery import already_there, last_time, prepare_output, touched_files
 from particle_os.jobs.plan import BuildOptions, Plan
 from particle_os.jobs.planning import images, make_plan, preview
@@ -85,11 +86,8 @@ def _build_one(
     files.check_writable(touched_files(plan))
     try:
         result = _build(plan, output)
-    except ParticleError as error:
-        files.hand_over_failure(plan.name, error)
-        raise
-    except Interrupted as interrupted:
-        files.hand_over_failure(plan.name, interrupted.shown())
+    except (Exception, Interrupted) as error:
+        hand_over_failure(output, plan.name, as_shown(error)[0], files)
         raise
     _show(result, options.output_directory, output, files)
 
@@ -149,7 +147,7 @@ def _show(result: Result, output_directory: Path, output: OutputStyle, files: Re
     directory = output_directory if result.is_good else failed_directory
     failure = failure_of(result, directory)
     if failure is not None and not result.boot:
-        files.hand_over_failure(result.recipe, failure)
+        hand_over_failure(output, result.recipe, failure, files)
     else:
         hand_over(output, result.recipe, result.boot, files)
     if output.as_json:

@@ -172,7 +172,7 @@ def guarded(action: Callable[[], int | None], *, as_json: bool, debug: bool, gat
     except (Exception, Interrupted) as error:
         if debug:
             _show_traceback(gate)
-        shown, code = _as_shown(error)
+        shown, code = as_shown(error)
         gate.clean(shown)
         show_error(shown, code, as_json=as_json)
         return code
@@ -183,7 +183,7 @@ def _show_traceback(gate: Gate) -> None:
         say(printable(line), error=True)
 
 
-def _as_shown(error: BaseException) -> tuple[ParticleError, int]:
+def as_shown(error: BaseException) -> tuple[ParticleError, int]:
     """The error that the user sees for `error`, and the exit code."""
     match error:
         case ParticleError():

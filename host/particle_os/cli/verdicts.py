@@ -157,6 +157,14 @@ def hand_over(
     _write(report_file, report.encode())
 
 
+def hand_over_failure(
+    output: OutputStyle, name: str, error: ParticleError, files: ResultFiles
+) -> None:
+    """Annotates the GitHub workflow, and writes the files: the build has no verdict."""
+    output.workflow.command([github.failed_build(name, error)])
+    files.hand_over_failure(name, error)
+
+
 def _write(path: Path | None, data: bytes) -> None:
     if path is None:
         return

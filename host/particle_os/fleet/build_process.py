@@ -22,6 +22,7 @@ from particle_os.errors import (
     EXIT_SIGNAL,
     EXIT_STAGE,
     EXIT_USAGE,
+    Defective,
     InfrastructureError,
     NotBooted,
     ParticleError,
@@ -145,7 +146,7 @@ class BuildProcess:
         result = self._result() if code in (EXIT_OK, EXIT_NOT_BOOTED) else None
         error = None
         if self._error is not None:
-            error = _error_of(self._error, code)
+            error = _error_of(self._error, code, result)
         elif code or result is None:
             error = VmError(f"the build ended with status {code} and said no more")
         return BuildEnd(self.order, code or (EXIT_INTERNAL if error else 0), seconds, result, error)
@@ -175,9 +176,11 @@ class BuildProcess:
         return EXIT_SIGNAL - code if code < 0 else code
 
 
-def _error_of(found: dict[str, Any], code: int) -> ParticleError:
+def _error_of(found: dict[str, Any], code: int, result: Result | None) -> ParticleError:
     """The error that `--json` has printed, as one of the kind that leads to the exit code."""
     kind = next((each for each in ERRORS if each.exit_code == code), ParticleError)
+    if result is not None and not result.boot:
+        kind = Defective
     problems = found.get("problems") or []
     text = found["error"] or "; ".join(str(each.get("message")) for each in problems)
     log = found.get("log")

@@ -81,7 +81,7 @@ class Fleet:
             verdicts = end.result.boot if end.result else ()
             found += github.workflow_commands(end.order.name, verdicts)
             if not verdicts and end.error is not None:
-                found.append(github.failed_build(end.order.name, end.error.brief))
+                found.append(github.failed_build(end.order.name, end.error))
         return found
 
     def write_page(self) -> None:

@@ -78,7 +78,7 @@ def write_result(
 
     Waits for the checksums of the images.
     """
-    status = seen.status() if failure is None else "failed"
+    status = seen.status() if failure is None else failure.build_status
     gate = run.progress.gate
     result = gate.hide(_result(run, seen, status, delivery.artifacts()))
     if failure is not None:

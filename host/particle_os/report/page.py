@@ -143,14 +143,14 @@ def _outcome(
 ) -> tuple[str, str]:
     """The status, and a sentence with the reason."""
     if failure is not None:
-        return "failed", failure.brief
+        return failure.build_status, failure.brief
     if result is not None and result.verification is not None and result.verification.errors:
         return "defective", f"errors in the disk: {len(result.verification.errors)}"
     if verdicts:
         worst = min(verdicts, key=lambda v: (v.accepted, v.passed))
         return worst.status, worst.message
-    if result is not None and result.status == "failed":
-        return "failed", "the build did not finish"
+    if result is not None and result.status in ("failed", "infrastructure"):
+        return result.status, "the build did not finish"
     return "not tested", "this image has not been booted"
 
 

@@ -14,7 +14,7 @@ from particle_agent.stages.output.qemu import Format
 
 from particle_os.boot.observation.verdict import Verdict
 from particle_os.egress.record import Hosts
-from particle_os.errors import printable
+from particle_os.errors import ErrorStatus, printable
 from particle_os.records import AptProxyResult, Record
 from particle_os.sandbox.verification import Verification
 from particle_os.system.regular_file import read_regular
@@ -26,7 +26,7 @@ ENDINGS = ("report.html", "log", "console.log", "result.json")
 RESULT_LIMIT = 64 << 20
 NAME_CHARACTERS = 500
 
-BuildStatus = Literal["passed", "not-tested", "not-booted", "defective", "failed"]
+BuildStatus = Literal["passed", "not-tested", "not-booted"] | ErrorStatus
 
 
 class StageResult(Record):

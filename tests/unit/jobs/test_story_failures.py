@@ -72,7 +72,7 @@ def test_an_agent_that_leaves_out_the_disk_fails_the_build(world, fails, message
     with pytest.raises(VmError, match=message):
         built(world)
     result = json.loads((world.out / "server.failed/server.result.json").read_text())
-    assert (result["status"], result["artifacts"]) == ("failed", [])
+    assert (result["status"], result["artifacts"]) == ("infrastructure", [])
 
 
 def test_a_build_that_fails_before_its_stages_leaves_only_its_log(world):
@@ -91,7 +91,7 @@ def test_a_host_that_fails_in_the_boot_test_fails_the_build(world, monkeypatch):
     with pytest.raises(InfrastructureError, match="QEMU is gone"):
         built(world, boot_test=True)
     result = json.loads((world.out / "server.failed/server.result.json").read_text())
-    assert result["status"] == "failed"
+    assert result["status"] == "infrastructure"
     (verdict,) = result["boot"]
     assert (verdict["status"], verdict["message"]) == ("infrastructure", "QEMU is gone")
     assert left(world.out) == {"server.failed"}

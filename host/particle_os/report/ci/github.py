@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 
 from particle_os.boot.observation.verdict import Verdict
-from particle_os.errors import command_value
+from particle_os.errors import ParticleError, command_value
 
 
 class Workflow:
@@ -65,9 +65,11 @@ def workflow_commands(image: str, verdicts: Sequence[Verdict]) -> list[str]:
     return [_line(image, verdict) for verdict in verdicts]
 
 
-def failed_build(image: str, text: str) -> str:
-    """One line for a build that failed before its boot test."""
-    return f"::error title={command_value(f'build of {image}', ':,')}::{command_value(text)}"
+def failed_build(image: str, error: ParticleError) -> str:
+    """An annotation for a build that failed before its boot test."""
+    title = command_value(f"build of {image}: {error.build_status}", ":,")
+    message = f"{error.brief}\n{error.where}" if error.where else error.brief
+    return f"::error title={title}::{command_value(message)}"
 
 
 def _line(image: str, verdict: Verdict) -> str:

@@ -21,7 +21,7 @@ def document(image: str, verdicts: Sequence[Verdict]) -> str:
 
 def failed_build(name: str, error: ParticleError) -> str:
     """The error of a build without a verdict, with the last lines of its output."""
-    lines = [_heading(name, "failed"), "", _plain(error.brief), ""]
+    lines = [_heading(name, error.build_status), "", _plain(error.brief), ""]
     if error.hint:
         lines += [_plain(error.hint), ""]
     return "".join(f"{line}\n" for line in (*lines, *_block(error.tail)))

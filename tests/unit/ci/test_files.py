@@ -1,10 +1,7 @@
 """The files for CI systems: valid for each system, and safe whatever their inputs are."""
 
-import json
-import os
+import copy
 import re
-import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +11,13 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from ..waiting import until
+from ...runners import gitlab
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).parents[3]
 JOB = TOP / "host/ci/job.sh"
 ACTION = yaml.safe_load((TOP / "action.yml").read_text())
 STEPS = ACTION["runs"]["steps"]
-COMPONENT = (TOP / "templates/build.yml").read_text()
+COMPONENT = gitlab.COMPONENT
 PAGE = (TOP / "docs/ci.md").read_text()
 # https://docs.gitlab.com/ci/jobs/#job-names
 RESERVED = {
@@ -39,23 +36,52 @@ def check(document, schema):
     jsonschema.Draft7Validator(get_builtin_schema(f"vendor.{schema}")).validate(document)
 
 
-def filled():
-    """The component as GitLab makes it of its inputs; those without a default are 'given'."""
-    head = next(yaml.safe_load_all(COMPONENT))
-    inputs = head["spec"]["inputs"]
-
-    def value(found):
-        return str(inputs[found[1]].get("default", "given"))
-
-    text = COMPONENT.partition("\n---\n")[2]
-    return inputs, yaml.safe_load(re.sub(r"\$\[\[ inputs\.([a-z-]+) \]\]", value, text))
-
-
 def test_the_action_is_valid():
     check(ACTION, "github-actions")
     used = set(re.findall(r"inputs\.([a-z-]+)", (TOP / "action.yml").read_text()))
     assert used == set(ACTION["inputs"])
     assert all(step["shell"] == "sh" for step in STEPS if "run" in step)
+
+
+def lint(*argv):
+    """Runs a linter that is installed beside Python, and returns its complaints."""
+    program = Path(sys.executable).with_name(argv[0])
+    done = subprocess.run([program, *argv[1:]], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def as_workflow():
+    """The steps of the action as a workflow: actionlint reads workflows only."""
+    inputs = {
+        name: {"type": "string", "default": str(given.get("default", ""))}
+        for name, given in ACTION["inputs"].items()
+    }
+    job = {"runs-on": "ubuntu-latest", "steps": copy.deepcopy(STEPS)}
+    return {"on": {"workflow_call": {"inputs": inputs}}, "jobs": {"action": job}}
+
+
+def test_actionlint_finds_nothing_in_the_action(tmp_path):
+    """It knows the types in expressions, the outputs of steps, and the inputs of known actions."""
+    workflow = as_workflow()
+    path = tmp_path / "action.yml"
+    path.write_text(yaml.safe_dump(workflow, sort_keys=False))
+    assert lint("actionlint", "-no-color", "-shellcheck=", path) == ""
+    # The linter sees what it is asked to see.
+    steps = workflow["jobs"]["action"]["steps"]
+    steps[-1]["if"] = "steps.reports.outputs.cache-key != ''"
+    path.write_text(yaml.safe_dump(workflow, sort_keys=False))
+    assert '"reports" is not defined' in lint("actionlint", "-no-color", "-shellcheck=", path)
+
+
+def test_zizmor_finds_no_weakness_in_the_action_and_the_workflows(tmp_path):
+    """It audits them for injections, credentials that stay, and rights that are too broad."""
+    files = [TOP / "action.yml", *(TOP / ".github/workflows").iterdir()]
+    config = TOP / ".github/zizmor.yml"
+    argv = ("zizmor", "--offline", "--no-progress", "--color=never", "--config", config)
+    assert lint(*argv, *files) == ""
+    weak = tmp_path / "action.yml"
+    weak.write_text(files[0].read_text().replace('sh "$GITHUB_ACTION_PATH', "${{ inputs.recipe }}"))
+    assert "template-injection" in lint(*argv, weak)
 
 
 def test_no_input_of_the_action_becomes_shell():
@@ -74,7 +100,7 @@ def test_the_files_are_named_and_uploaded_whatever_the_build_ends_with():
 
 
 def test_the_component_of_gitlab_is_valid():
-    inputs, jobs = filled()
+    inputs, jobs = gitlab.filled({"recipe": "given"})
     check(jobs, "gitlab-ci")
     assert not RESERVED & set(jobs)
     assert set(re.findall(r"inputs\.([a-z-]+)", COMPONENT)) == set(inputs)
@@ -111,17 +137,18 @@ def test_the_workflows_of_the_page_are_valid(heading):
 def test_our_own_workflows_are_valid(path):
     workflow = yaml.safe_load(path.read_text().replace("\non:", '\n"on":', 1))
     check(workflow, "github-workflows")
+    assert lint("actionlint", "-no-color", "-shellcheck=", path) == ""
     for job in workflow["jobs"].values():
         assert [step for step in job["steps"] if "${{" in step.get("run", "")] == []
 
 
 def test_the_pipelines_of_gitlab_on_the_page_are_valid():
-    inputs, _ = filled()
+    inputs, _ = gitlab.filled({"recipe": "given"})
     pipelines = [yaml.safe_load(text) for text in examples("GitLab CI", "yaml")]
     assert pipelines
     for pipeline in pipelines:
         check(pipeline, "gitlab-ci")
-        for included in pipeline["include"]:
+        for included in pipeline.get("include", []):
             assert set(included["inputs"]) <= set(inputs)
 
 
@@ -137,9 +164,9 @@ def scripts():
             for step in job["steps"]:
                 if "run" in step:
                     yield f"{path.name}: {step['name']}", f"#!/bin/sh\n{step['run']}"
-    for job in filled()[1].values():
-        lines = [*job["before_script"], *job["script"]]
-        yield "GitLab", "\n".join(["#!/bin/sh", "export OUTPUT RECIPE SOURCE ACCELERATOR", *lines])
+    for job in gitlab.filled({"recipe": "given"})[1].values():
+        lines = [*job["before_script"], *job["script"], *job["after_script"]]
+        yield "GitLab", "\n".join(["#!/bin/sh", *lines])
     for text in examples("Other systems", "sh"):
         yield "the page", f"#!/bin/sh\n{text}"
 
@@ -151,105 +178,3 @@ def test_the_shell_scripts_have_no_known_fault(name, text):
     argv = [program, "--severity=style", "--exclude=SC2086,SC2154", "-"]
     done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-
-
-# Stands for the installed program: writes its arguments, and ends as its recipe says.
-PROGRAM = """\
-#!/bin/sh
-trap 'exit 143' TERM
-printf '%s\\n' "$XDG_CACHE_HOME" "$@" >"$STARTED.new"
-mv "$STARTED.new" "$STARTED"
-case $2 in
-wait) sleep 60 & wait ;;
-*) exit "$2" ;;
-esac
-"""
-
-
-@pytest.fixture
-def job(tmp_path):
-    """The environment of a job whose program is a stand-in, and the file that it writes."""
-    venv = tmp_path / "venv/bin"
-    venv.mkdir(parents=True)
-    (venv / "particle-os").write_text(PROGRAM)
-    (venv / "particle-os").chmod(0o755)
-    (venv / "python").symlink_to(sys.executable)
-    commands = tmp_path / "commands"
-    commands.mkdir()
-    # Root would build as another user; the script asks id(1) who it is.
-    (commands / "id").write_text("#!/bin/sh\necho 1000\n")
-    (commands / "id").chmod(0o755)
-    return {
-        "PATH": f"{commands}:{os.environ['PATH']}",
-        "PARTICLE_OS_VENV": str(tmp_path / "venv"),
-        "PARTICLE_OS_CACHE": str(tmp_path / "cache"),
-        "PARTICLE_OS_OUTPUT": str(tmp_path / "out"),
-        "PARTICLE_OS_ACCELERATOR": "tcg",
-        "PARTICLE_OS_JUNIT": str(tmp_path / "results/boot.xml"),
-        "STARTED": str(tmp_path / "started"),
-    }
-
-
-@pytest.mark.parametrize("status", [0, 3, 4, 5])
-def test_a_job_ends_as_the_build_does(job, status):
-    job["PARTICLE_OS_RECIPE"] = str(status)
-    done = subprocess.run(["sh", JOB, "build", "--set", "a=b c"], env=job, check=False)
-    assert done.returncode == status
-    out = job["PARTICLE_OS_OUTPUT"]
-    assert Path(job["STARTED"]).read_text().splitlines() == [
-        job["PARTICLE_OS_CACHE"],
-        *("build", str(status), "--output", out, "--accel", "tcg", "--progress", "plain"),
-        *("--summary", f"{out}/summary.md", "--set", "a=b c"),
-        *("--junit", job["PARTICLE_OS_JUNIT"]),
-    ]
-    assert Path(job["PARTICLE_OS_JUNIT"]).parent.is_dir()
-
-
-def test_the_arguments_of_the_action_are_divided_at_line_ends_alone(job, tmp_path):
-    step = next(step for step in STEPS if step["name"] == "Build and boot")
-    hostile = "--set\na=$(touch bad); `touch bad` *\n--max-age\n12"
-    job |= {
-        "PARTICLE_OS_RECIPE": "0", "GITHUB_ACTION_PATH": str(TOP), "PARTICLE_OS_ARGUMENTS": hostile,
-    }  # fmt: skip
-    subprocess.run(["sh", "-e", "-c", step["run"]], env=job, check=True, cwd=tmp_path)
-    words = Path(job["STARTED"]).read_text().splitlines()
-    assert words[-6:-2] == hostile.split("\n")
-    assert not (tmp_path / "bad").exists()
-
-
-def test_the_signal_of_a_cancelled_job_reaches_the_build(job):
-    job["PARTICLE_OS_RECIPE"] = "wait"
-    process = subprocess.Popen(["sh", JOB, "build"], env=job)
-    until(Path(job["STARTED"]).exists)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143
-
-
-def named(job):
-    done = subprocess.run(
-        ["sh", JOB, "outputs"], env=job, check=True, capture_output=True, text=True
-    )
-    return dict(line.split("=", 1) for line in done.stdout.splitlines())
-
-
-def test_the_outputs_are_those_of_the_newest_build(job, tmp_path):
-    assert named(job) == {"status": "unknown", "image": "", "report": "", "directory": ""}
-    out = tmp_path / "out"
-    failed = out / "web.failed"
-    failed.mkdir(parents=True)
-    for place, status in ((out, "passed"), (failed, "not-booted")):
-        result = {"status": status, "artifacts": [{"path": "web.qcow2"}]}
-        (place / "web.result.json").write_text(json.dumps(result))
-        (place / "web.report.html").touch()
-        (place / "web.qcow2").touch()
-    os.utime(out / "web.result.json", (1, 1))
-    assert named(job) == {
-        "status": "not-booted",
-        "image": f"{failed}/web.qcow2",
-        "report": f"{failed}/web.report.html",
-        "directory": str(failed),
-    }
-    shutil.rmtree(failed)
-    assert named(job)["status"] == "passed"
-    (out / "web.qcow2").unlink()
-    assert named(job)["image"] == ""
