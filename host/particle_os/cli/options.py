@@ -335,8 +335,8 @@ NO_BOOT_TEST = click.option(
 )  # fmt: skip
 _SHARED_CACHES = (
     click.option("--cache-from", multiple=True, metavar="URL",
-                 help="Read helper, bases and checkpoints from this shared cache, such as "
-                 "file:///srv/cache."),
+                 help="Read helper, bases and checkpoints from this shared cache: "
+                 "file:///DIRECTORY or oci://HOST/REPOSITORY."),
     click.option("--cache-keys", type=PathType(dir_okay=False), multiple=True, metavar="FILE",
                  help="Trust what these public keys have signed in a shared cache."),
     click.option("--cache-to", metavar="URL",

@@ -5,22 +5,29 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import subprocess
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pydantic
 
-from particle_os.errors import ParticleError, printable
+from particle_os.errors import ParticleError, UsageError, printable
 from particle_os.sharing.entry import CHUNK, EntryName, SharedChunk, SharedEntry, SharedFile
+from particle_os.sharing.registry import RegistryStore
 from particle_os.sharing.signing import NotSigned, PublicKeys, Signer
-from particle_os.sharing.store import Store, store_of
+from particle_os.sharing.store import DirectoryStore, Store
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 
 CHUNK_SECONDS = 60.0
+HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?")
+# The names of repositories (distribution-spec, "Pulling manifests").
+_PART = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*"
+REPOSITORY = re.compile(f"(?=.{{1,200}}\\Z){_PART}(?:/{_PART})*")
 
 
 class Unusable(Exception):
@@ -71,16 +78,32 @@ class SharedCache:
         except Unusable:
             return None
 
-    def keep(self, entry: SharedEntry, files: Mapping[str, Path], work: Path) -> None:
-        """Writes an entry with these files; `work` is a directory for temporary files.
+    def keep(self, entry: SharedEntry, files: Mapping[str, Path]) -> None:
+        """Writes an entry with these files; a blob that the cache has is not sent again.
 
-        A blob that the cache has is not sent again. Raises OSError, ParticleError.
+        Raises OSError, ParticleError.
         """
         assert self.target is not None and self.signer is not None
-        stored = tuple(_stored(name, path, self.target, work) for name, path in files.items())
+        stored = tuple(_stored(name, path, self.target) for name, path in files.items())
         whole = entry.model_copy(update={"files": stored})
         envelope = self.signer.envelope(whole.model_dump_json().encode())
-        self.target.put_entry(entry.kind, entry.key, envelope)
+        chunks = {chunk.blob: chunk.stored for file in stored for chunk in file.chunks}
+        self.target.put_entry(entry.kind, entry.key, envelope, chunks)
+
+
+def store_of(reference: str) -> Store:
+    """The shared cache that file:///DIRECTORY or oci://HOST/REPOSITORY names. Raises UsageError."""
+    parts = urllib.parse.urlsplit(reference)
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        return DirectoryStore(Path(urllib.parse.unquote(parts.path)))
+    repository = parts.path.removeprefix("/")
+    if parts.scheme == "oci" and HOST.fullmatch(parts.netloc) and REPOSITORY.fullmatch(repository):
+        return RegistryStore(parts.netloc, repository)
+    raise UsageError(
+        f"'{reference}' is no shared cache",
+        hint="Name a directory (file:///srv/cache) or a repository of a registry "
+        "(oci://registry.example.org/team/cache).",
+    )
 
 
 def of_options(
@@ -145,10 +168,9 @@ def _check(data: bytes, digest: str) -> None:
         raise OSError(errno.EBADMSG, "a chunk has another digest")
 
 
-def _stored(name: str, path: Path, store: Store, work: Path) -> SharedFile:
+def _stored(name: str, path: Path, store: Store) -> SharedFile:
     """Stores the chunks of a file that the store lacks."""
     chunks = []
-    packed = work / "chunk"
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
         for offset, length in extents(file.fileno(), status.st_size):
@@ -156,9 +178,7 @@ def _stored(name: str, path: Path, store: Store, work: Path) -> SharedFile:
             compressed = _piped(["zstd", "-3", "-c"], data, 2 * CHUNK, "packing a chunk")
             blob = hashlib.sha256(compressed).hexdigest()
             if not store.has_blob(blob):
-                packed.write_bytes(compressed)
-                store.put_blob(blob, packed)
-                packed.unlink()
+                store.put_blob(blob, compressed)
             chunks.append(
                 SharedChunk(
                     offset=offset,

@@ -1,16 +1,14 @@
-"""The places of shared caches: a directory, such as one on NFS or a volume of a CI system."""
+"""The places of shared caches, and one of them: a directory, as on NFS or a volume of CI."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from particle_os.errors import UsageError
-from particle_os.system.regular_file import open_regular, read_regular
+from particle_os.system.regular_file import read_regular
 
 ENTRY_LIMIT = 32 << 20
 
@@ -23,8 +21,11 @@ class Store(Protocol):
     def entry(self, kind: str, key: str) -> bytes | None:
         """The envelope of an entry; None without one."""
 
-    def put_entry(self, kind: str, key: str, envelope: bytes) -> None:
-        """Replaces the envelope of an entry; a reader sees the old one or the new one."""
+    def put_entry(self, kind: str, key: str, envelope: bytes, chunks: Mapping[str, int]) -> None:
+        """Replaces the envelope of an entry; a reader sees the old one or the new one.
+
+        `chunks` are the digests and sizes of its blobs, which the store must keep.
+        """
 
     def has_blob(self, digest: str) -> bool:
         """Whether the store has a blob of this name."""
@@ -32,8 +33,8 @@ class Store(Protocol):
     def blob(self, digest: str, limit: int) -> bytes:
         """A blob of at most `limit` bytes; its content is not checked."""
 
-    def put_blob(self, digest: str, source: Path) -> None:
-        """Adds a blob with the content of a file."""
+    def put_blob(self, digest: str, content: bytes) -> None:
+        """Adds a blob."""
 
 
 class DirectoryStore:
@@ -49,17 +50,8 @@ class DirectoryStore:
         except FileNotFoundError:
             return None
 
-    def put_entry(self, kind: str, key: str, envelope: bytes) -> None:
-        place = self._entry(kind, key)
-        made = self._made(place)
-        try:
-            with made.open("xb") as file:
-                file.write(envelope)
-                file.flush()
-                os.fsync(file.fileno())
-            made.rename(place)
-        finally:
-            made.unlink(missing_ok=True)
+    def put_entry(self, kind: str, key: str, envelope: bytes, chunks: Mapping[str, int]) -> None:
+        self._put(self._entry(kind, key), envelope)
 
     def has_blob(self, digest: str) -> bool:
         return self._blob(digest).exists()
@@ -67,17 +59,8 @@ class DirectoryStore:
     def blob(self, digest: str, limit: int) -> bytes:
         return read_regular(self._blob(digest), limit, follow=False)
 
-    def put_blob(self, digest: str, source: Path) -> None:
-        place = self._blob(digest)
-        made = self._made(place)
-        try:
-            with open_regular(source) as data, made.open("xb") as file:
-                shutil.copyfileobj(data, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
-            made.rename(place)
-        finally:
-            made.unlink(missing_ok=True)
+    def put_blob(self, digest: str, content: bytes) -> None:
+        self._put(self._blob(digest), content)
 
     def _entry(self, kind: str, key: str) -> Path:
         return self._directory / "entries" / kind / f"{key}.json"
@@ -85,16 +68,15 @@ class DirectoryStore:
     def _blob(self, digest: str) -> Path:
         return self._directory / "blobs" / "sha256" / digest[:2] / digest
 
-    def _made(self, place: Path) -> Path:
+    def _put(self, place: Path, content: bytes) -> None:
+        """Writes a file, which is complete when it has its name."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        return place.with_name(f".{place.name[:16]}-{secrets.token_hex(6)}")
-
-
-def store_of(reference: str) -> Store:
-    """The store that a reference such as file:///srv/cache names. Raises UsageError."""
-    parts = urllib.parse.urlsplit(reference)
-    if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-        raise UsageError(
-            f"'{reference}' is no shared cache", hint="Name a directory: file:///srv/cache."
-        )
-    return DirectoryStore(Path(urllib.parse.unquote(parts.path)))
+        made = place.with_name(f".{place.name[:16]}-{secrets.token_hex(6)}")
+        try:
+            with made.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            made.rename(place)
+        finally:
+            made.unlink(missing_ok=True)

@@ -213,7 +213,7 @@ def test_an_entry_that_says_other_than_its_files_is_not_used(machine):
         kept = shared.cache.has_kept("checkpoint", KEYS[1])
         meta.write_text(meta.read_text().replace(found.meta.id, "0" * 32))
         files = {"disk.qcow2": found.disk, "meta.json": meta}
-        shared.cache.keep(kept.model_copy(update={"files": ()}), files, one.place / "work")
+        shared.cache.keep(kept.model_copy(update={"files": ()}), files)
     take(other)
     assert other.found() == ["disk 0 of one"]
     assert any("is not what its entry says" in note for note in other.notes)

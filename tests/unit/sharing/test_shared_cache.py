@@ -49,8 +49,6 @@ def world(tmp_path, pair):
                     file.seek(place)
                     file.write(os.urandom(5000))
             os.utime(self.file, ns=(10**18 + 1, 10**18 + 1))
-            self.work = tmp_path / "work"
-            self.work.mkdir()
 
         def cache(self, keys=None):
             url = f"file://{self.directory}"
@@ -61,7 +59,7 @@ def world(tmp_path, pair):
 
         def keep(self, kind="checkpoint", key=KEY, file=None, **more):
             files = {"disk.qcow2": file or self.file}
-            self.cache().keep(self.entry(kind, key, **more), files, self.work)
+            self.cache().keep(self.entry(kind, key, **more), files)
 
         def fetch(self, kind="checkpoint", key=KEY, keys=None):
             """The fetched file; None with a note."""
@@ -98,7 +96,6 @@ def test_a_sparse_file_comes_back_with_its_holes_and_its_time(world):
     assert found.stat().st_mtime_ns == 10**18 + 1
     assert found.stat().st_blocks * 512 < CHUNK
     assert world.notes == []
-    assert list(world.work.iterdir()) == []
     assert list(world.directory.rglob(".*")) == []
 
 
@@ -275,7 +272,11 @@ def test_reading_needs_keys_and_writing_needs_one(world):
     assert of_options([], [world.public], None, world.secret) is None
 
 
-@pytest.mark.parametrize("url", ["/srv/cache", "file://host/x", "file:x", "oci://x/y", "", "file:"])
+@pytest.mark.parametrize(
+    "url",
+    ["/srv/cache", "file://host/x", "file:x", "oci://x", "oci:///y", "oci://x/Y", "oci://u@x/y",
+     "oci://x/y:z", "https://x/y", "", "file:"],
+)  # fmt: skip
 def test_another_place_than_a_directory_is_told(world, url):
     with pytest.raises(UsageError, match="is no shared cache"):
         of_options([url], [world.public], None, None)

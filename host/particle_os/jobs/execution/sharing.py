@@ -194,7 +194,7 @@ class Sharing:
             self._give(entry, {DISK: found.disk, META: found.disk.with_name(META)})
 
     def _give(self, entry: SharedEntry, files: dict[str, Path]) -> None:
-        self.cache.keep(entry, files, self.job.work.path)
+        self.cache.keep(entry, files)
 
     def _base_key(self) -> str | None:
         """The key of the base of a suite; None for other bases."""
