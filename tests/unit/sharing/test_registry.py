@@ -127,7 +127,7 @@ def failing(status):
         (failing(401), "skopeo login 127.0.0.1"),
         (failing(403), "skopeo login 127.0.0.1"),
         (failing(418), "status 418"),
-        (lambda h: h.connection.close(), "does not answer"),
+        (lambda h: h.connection.shutdown(2), "does not answer"),
         (lambda h: h.say(200, b"{"), "malformed"),
         (lambda h: h.say(200, b"[" * 100000), "malformed"),
         (lambda h: h.say(200, b"[]"), "malformed"),
