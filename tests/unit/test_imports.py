@@ -18,7 +18,7 @@ RULES = {
         {"", "errors", "records"},
         {"system"},
         {"documents", "ostree"},
-        {"vm", "recipe", "egress"},
+        {"vm", "recipe", "egress", "sharing"},
         {"shortcuts"},
         {"apt", "boot"},
         {"sandbox"},

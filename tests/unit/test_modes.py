@@ -25,6 +25,7 @@ OTHERS = {
     ("cli/verdicts", "make_writable"): FOR_USERS,
     ("jobs/delivery", "Delivery.keep_evidence"): FOR_USERS,
     ("sandbox/running", "_make_empty"): "the output becomes the user's image; the other is private",
+    ("sharing/store", "DirectoryStore._put"): "a shared cache is for others: the umask decides",
     ("system/publication", "_prepare"): INSIDE,
     ("system/workspace", "Workspace.adopt_directory"): f"its parents: {FOR_USERS}",
     ("system/workspace", "_opened"): "a lock, with the user's umask: it has no content",

@@ -71,6 +71,8 @@ SINKS = {
         "sandbox/helper": "_make _split _write_kernel",
         "sandbox/running": "_make_empty",
         "sandbox/starting": "_with_agent",
+        "sharing/shared_cache": "_fetch",
+        "sharing/store": "DirectoryStore._put",
         "shortcuts/dpkg_database": "write write_loose",
         "shortcuts/saved_memory": "save",
         "system/workspace": "Workspace.adopt_directory",

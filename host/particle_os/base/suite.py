@@ -36,7 +36,7 @@ def find_suite(
 
     The cache keeps bases that were made with `plain` apart from others.
     """
-    tarball = cache / "bases" / f"{_suite_key(suite, mirror, architecture, plain)}.tar.zst"
+    tarball = cache / "bases" / f"{suite_key(suite, mirror, architecture, plain)}.tar.zst"
     digest = tarball.with_name(tarball.name.replace(".tar.zst", ".sha256"))
     try:
         os.utime(digest)
@@ -60,7 +60,17 @@ def is_damaged(base: Base) -> bool:
         return True
 
 
-def _suite_key(suite: str, mirror: str | None, architecture: str, plain: bool) -> str:
+def adopt(key: str, tarball: Path, cache: Path) -> None:
+    """Moves a base that another machine has made into the cache, if it lacks one of this key."""
+    store = cache / "bases"
+    store.mkdir(exist_ok=True, mode=0o700)
+    with locked(store / f"{key}.lock", Deadline.after(MAKE_SECONDS, "keeping the base image")):
+        if not (store / f"{key}.sha256").exists():
+            _keep(tarball, store / key)
+
+
+def suite_key(suite: str, mirror: str | None, architecture: str, plain: bool) -> str:
+    """The key of the base of `mmdebstrap:SUITE` in the cache."""
     parts = (FORMAT, suite, mirror, architecture, process.identity("mmdebstrap"), plain)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
@@ -88,7 +98,7 @@ def ensure_suite(
     """
     store = cache / "bases"
     store.mkdir(exist_ok=True, mode=0o700)
-    key = _suite_key(suite, mirror, architecture, plain)
+    key = suite_key(suite, mirror, architecture, plain)
     deadline = Deadline.after(MAKE_SECONDS, f"making the base image mmdebstrap:{suite}")
     with locked(store / f"{key}.lock", deadline):
         base = find_suite(suite, mirror, architecture, cache, plain=plain)

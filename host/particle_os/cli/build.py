@@ -42,6 +42,7 @@ from particle_os.report.verdict import failure_of
 @option.NO_CACHE
 @option.REFRESH
 @option.MAX_AGE
+@option.shared_caches
 @option.SOURCE_DATE
 @option.PLAIN
 @option.NETWORK

@@ -333,6 +333,26 @@ NO_BOOT_TEST = click.option(
     "--no-boot-test", "boot_test", is_flag=True, callback=_negated,
     help="Publish the image without booting it.",
 )  # fmt: skip
+_SHARED_CACHES = (
+    click.option("--cache-from", multiple=True, metavar="URL",
+                 help="Read helper, bases and checkpoints from this shared cache: "
+                 "file:///DIRECTORY or oci://HOST/REPOSITORY."),
+    click.option("--cache-keys", type=PathType(dir_okay=False), multiple=True, metavar="FILE",
+                 help="Trust what these public keys have signed in a shared cache."),
+    click.option("--cache-to", metavar="URL",
+                 help="Give a shared cache the results of a build that passes its boot test."),
+    click.option("--cache-sign", type=PathType(dir_okay=False), metavar="FILE",
+                 help="Sign them with this private key."),
+)  # fmt: skip
+
+
+def shared_caches(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options for shared caches."""
+    for option in reversed(_SHARED_CACHES):
+        function = option(function)
+    return function
+
+
 JOBS = click.option(
     "--jobs", type=click.IntRange(1, 64), metavar="N",
     help="Build so many images at a time; by default half the processors without KVM.",

@@ -18,7 +18,7 @@ from particle_os.jobs.plan import BuildOptions
 _PLAIN = {
     "base": "--base", "accel": "--accel", "cpus": "--cpus", "template": "--template",
     "mirror": "--mirror", "apt_proxy": "--apt-proxy", "refresh": "--refresh",
-    "source_date": "--source-date", "network": "--network",
+    "source_date": "--source-date", "network": "--network", "cache_to": "--cache-to",
 }  # fmt: skip
 # Sizes in bytes, which the command takes in MiB.
 _SIZES = {"memory": "--memory", "scratch": "--scratch-size"}
@@ -71,8 +71,12 @@ def _words(options: BuildOptions, name: str) -> Iterator[str]:
         yield from ("--output", str(value.absolute()))
     elif name == "max_age":
         yield from ("--max-age", str(int(value // 3600)))
-    elif name == "allow_env":
-        yield from (f"--allow-env={each}" for each in value)
+    elif name in ("allow_env", "cache_from"):
+        yield from (f"--{name.replace('_', '-')}={each}" for each in value)
+    elif name == "cache_keys":
+        yield from (f"--cache-keys={each.absolute()}" for each in value)
+    elif name == "cache_sign":
+        yield f"--cache-sign={value.absolute()}"
     elif name == "variables":
         yield from _assignments(value)
     else:

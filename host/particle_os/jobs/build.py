@@ -214,6 +214,8 @@ class _Build(Execution):
         result = self.write_result()
         if result.is_good:
             self.delivery.publish(result)
+            if result.status == "passed" and self.prepared.sharing is not None:
+                self.prepared.sharing.give(self.prepared.keys)
         else:
             log = self.delivery.keep_evidence([file.path for file in self.delivery.files])
             if log.parent != (usual := self.delivery.failed_directory):

@@ -190,6 +190,21 @@ class Checkpoints:
         self._writer.submit(write)
         return Checkpoint(key, disk, meta)
 
+    def stored(self, key: str) -> Checkpoint | None:
+        """The checkpoint of a key; None when it is missing or damaged."""
+        return read(self._directory / key)
+
+    def adopt(self, staging: Path, key: str) -> bool:
+        """Stores the complete checkpoint in the directory `staging` in place of an older one.
+
+        Returns False, and leaves the older one, while a build uses it. Raises OSError.
+        """
+        place = self._directory / key
+        if not evict(place, into=staging.with_name(f"{staging.name}-old")):
+            return False
+        publication.keep(staging, place)
+        return True
+
     def _write(self, staging: Path, key: str, below: Checkpoint | None, meta: Meta) -> None:
         if below is not None:
             parent = read(self._directory / below.key)
@@ -224,7 +239,12 @@ def _continues(chain: Sequence[Checkpoint], found: Checkpoint, max_age: float) -
     """Whether a checkpoint is made over the last one of `chain`, and is not too old."""
     if found.meta.parent != (chain[-1].meta.id if chain else None):
         return False
-    return not found.meta.network or time.time() - found.meta.created <= max_age
+    return not found.meta.network or is_recent(found.meta.created, max_age)
+
+
+def is_recent(created: float, max_age: float) -> bool:
+    """Whether a time, in seconds since 1970, is at most `max_age` seconds ago."""
+    return time.time() - created <= max_age
 
 
 def read(place: Path) -> Checkpoint | None:

@@ -64,6 +64,24 @@ class BuildOptions:
     network: Literal["none"] | None = None
     # Whether the build goes without the shortcuts of docs/shortcuts.md.
     plain: bool = False
+    # Shared caches to read from, and the public keys that must have signed what they have.
+    cache_from: tuple[str, ...] = ()
+    cache_keys: tuple[Path, ...] = ()
+    # The shared cache to write to, and the private key that signs.
+    cache_to: str | None = None
+    cache_sign: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.cache_from and not self.cache_keys:
+            raise UsageError(
+                "--cache-from needs the public key of those who write to the shared cache",
+                hint="Name it with --cache-keys FILE.",
+            )
+        if self.cache_to is not None and self.cache_sign is None:
+            raise UsageError(
+                "--cache-to needs a private key, which signs what the shared cache gets",
+                hint="Name it with --cache-sign FILE; docs/using.md says how to make one.",
+            )
 
     @property
     def rebuilds_base(self) -> bool:

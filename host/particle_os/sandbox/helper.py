@@ -143,6 +143,17 @@ def ensure(
     return _parts(store / key, key)
 
 
+def adopt(template: Template, made: Path, cache: Path) -> None:
+    """Moves the files of a helper that another machine has made into the cache, if it lacks one."""
+    store = cache / "helpers"
+    store.mkdir(exist_ok=True, mode=0o700)
+    key = key_of(template)
+    deadline = Deadline.after(MAKE_SECONDS, f"keeping the helper VM {template.name}")
+    with locked(store / f"{key}.lock", deadline):
+        if find(template, cache) is None:
+            publication.keep(made, store / key)
+
+
 def _make(
     template: Template,
     work: Path,

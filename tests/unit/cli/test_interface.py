@@ -69,6 +69,10 @@ COMMANDS = {
     ],
     "build": [
         "RECIPES [RECIPE]... path several",
+        "--cache-from URL text multiple",
+        "--cache-keys FILE path file multiple",
+        "--cache-to URL text",
+        "--cache-sign FILE path file",
         "--jobs N 1..64",
         "--fail-fast flag",
         "--set",

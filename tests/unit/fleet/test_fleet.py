@@ -227,6 +227,8 @@ OPTIONS = [
         scratch=5 << 30, boot_test=False, keep_on_failure=True, template="other",
         mirror="http://mirror.example.org/debian", apt_proxy="none", cache=False, refresh="apt",
         max_age=7200, source_date=5, network="none", plain=True,
+        cache_from=("file:///a", "file:///b"), cache_keys=(Path("/k"),), cache_to="file:///c",
+        cache_sign=Path("/s"),
     ),
 ]  # fmt: skip
 

@@ -18,8 +18,11 @@ from particle_os.sandbox.template import memory_bytes
 from particle_os.system import process
 from particle_os.system.confinement import landlock_abi
 from particle_os.system.deadline import Deadline
+from particle_os.system.workspace import cache_directory
 from particle_os.vm import accel
 from particle_os.vm.accel import Acceleration
+
+BUILD_SECONDS = 3600.0
 
 
 def resources(plan: Plan) -> Resources:
@@ -87,3 +90,21 @@ class HelperVms:
             security_note=self.acceleration.security_note,
             landlock=landlock_abi(),
         )
+
+
+def chosen(job: Job, made: Helper) -> HelperVms:
+    """The VMs of a job, with the accelerator that works; their deadline begins."""
+    with job.progress.phase("accelerator"):
+        acceleration = accel.choose(
+            job.plan.options.accel,
+            kernel=made.kernel,
+            initrd=made.initrd,
+            memory_file=cache_directory() / accel.KVM_MEMORY,
+            directory=job.work.path / "kvm-probe",
+            note=job.note,
+        )
+    # Emulation slows the whole build down.
+    seconds = BUILD_SECONDS * acceleration.factor
+    # The build may last as much longer as the recipe allows its stages.
+    granted = sum(stage.timeout or 0 for stage in job.plan.stages)
+    return HelperVms(job, made, acceleration, Deadline.after(seconds + granted, "the build"))

@@ -12,17 +12,17 @@ from particle_os.apt.proxy import ChosenProxy
 from particle_os.base.model import Base
 from particle_os.base.suite import ensure_suite, is_damaged
 from particle_os.jobs.checkpoints import Checkpoint
+from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
 from particle_os.jobs.execution.helper_vms import HelperVms
 from particle_os.jobs.execution.job import Job
+from particle_os.jobs.execution.sharing import Sharing
 from particle_os.sandbox import helper
 from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.running import Sandbox
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import cache_directory
-from particle_os.vm import accel
 
-BUILD_SECONDS = 3600.0
 POLL_SECONDS = 0.2
 
 
@@ -37,16 +37,24 @@ class Prepared:
     keys: Sequence[str]
     # The job continues after the last checkpoint; without checkpoints it unpacks the base.
     checkpoints: Sequence[Checkpoint]
+    # None without shared caches.
+    sharing: Sharing | None = None
 
 
 def prepare(job: Job) -> Prepared:
     """Makes the helper and the base unless the cache has them. Raises InfrastructureError."""
     proxy = apt_proxy.find(job.plan.apt_proxy, os.environ, job.note)
+    sharing = Sharing.of(job)
+    if sharing is not None:
+        sharing.take_helper()
+        sharing.take_base()
     made = _make_helper(job, proxy)
-    vms = _choose_accelerator(job, made)
+    vms = helper_vms.chosen(job, made)
     found = _make_base(job, vms, proxy)
     keys = job.plan.keys(found, made)
-    return Prepared(proxy, vms, found, keys, _find_checkpoints(job, keys, vms.deadline))
+    if sharing is not None:
+        sharing.take_checkpoints(job.plan.reusable(keys))
+    return Prepared(proxy, vms, found, keys, _find_checkpoints(job, keys, vms.deadline), sharing)
 
 
 def _make_helper(job: Job, proxy: ChosenProxy) -> Helper:
@@ -61,23 +69,6 @@ def _make_helper(job: Job, proxy: ChosenProxy) -> Helper:
         )
         os.utime(made.root.parent)
     return made
-
-
-def _choose_accelerator(job: Job, made: Helper) -> HelperVms:
-    with job.progress.phase("accelerator"):
-        acceleration = accel.choose(
-            job.plan.options.accel,
-            kernel=made.kernel,
-            initrd=made.initrd,
-            memory_file=cache_directory() / accel.KVM_MEMORY,
-            directory=job.work.path / "kvm-probe",
-            note=job.note,
-        )
-    # Emulation slows the whole build down.
-    seconds = BUILD_SECONDS * acceleration.factor
-    # The build may last as much longer as the recipe allows its stages.
-    granted = sum(stage.timeout or 0 for stage in job.plan.stages)
-    return HelperVms(job, made, acceleration, Deadline.after(seconds + granted, "the build"))
 
 
 def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:

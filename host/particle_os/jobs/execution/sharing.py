@@ -1,0 +1,206 @@
+"""The use of shared caches in one build: what it takes before it begins, and what it gives."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_os.base import suite
+from particle_os.errors import ParticleError
+from particle_os.jobs import checkpoints
+from particle_os.jobs.checkpoints import DISK, META, Checkpoint
+from particle_os.jobs.execution.job import Job
+from particle_os.sandbox import helper
+from particle_os.sharing.entry import EntryName, SharedEntry
+from particle_os.sharing.shared_cache import SharedCache, SharedFiles, Unusable, of_options
+from particle_os.system.workspace import cache_directory
+
+MMDEBSTRAP = "mmdebstrap:"
+TARBALL = "base.tar.zst"
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The shared caches of a job. Whatever they have or do costs a note, and then local work."""
+
+    job: Job
+    cache: SharedCache
+
+    @classmethod
+    def of(cls, job: Job) -> Sharing | None:
+        """The sharing that the options of a job ask for. Raises UsageError for wrong keys."""
+        options = job.plan.options
+        found = of_options(
+            options.cache_from, options.cache_keys, options.cache_to, options.cache_sign
+        )
+        return None if found is None else cls(job, found)
+
+    def take_helper(self) -> None:
+        """Takes the helper from a shared cache if the user's own cache has none."""
+        template = self.job.plan.template
+        if not self._reads or helper.find(template, cache_directory()) is not None:
+            return
+        with self._taken("helper", helper.key_of(template)) as made:
+            if made is not None:
+                helper.adopt(template, made, cache_directory())
+
+    def take_base(self) -> None:
+        """Takes the base of a suite from a shared cache if the user's own cache has none."""
+        key = self._base_key()
+        if not self._reads or key is None or self.job.plan.base is not None:
+            return
+        with self._taken("base", key) as made:
+            if made is not None:
+                suite.adopt(key, made / TARBALL, cache_directory())
+
+    def take_checkpoints(self, wanted: Sequence[str]) -> None:
+        """Takes the checkpoints that let the build begin later than with the user's own ones."""
+        if not self._reads:
+            return
+        own = list(self._own(wanted))
+        if len(own) == len(wanted):
+            return
+        chain = list(self._chain(wanted))
+        if len(chain) <= len(own):
+            return
+        for number, found in enumerate(chain):
+            if number < len(own) and own[number].meta.id == found.entry.id:
+                continue
+            if not self._take_checkpoint(found):
+                return
+
+    @property
+    def _reads(self) -> bool:
+        return self.job.plan.options.cache and bool(self.cache.sources)
+
+    def _own(self, wanted: Sequence[str]) -> Iterator[Checkpoint]:
+        limit = self.job.plan.options.max_age
+        count = checkpoints.known_prefix(cache_directory() / "checkpoints", wanted, max_age=limit)
+        for key in wanted[:count]:
+            if (found := self.job.checkpoints.stored(key)) is None:
+                return
+            yield found
+
+    def _chain(self, wanted: Sequence[str]) -> Iterator[SharedFiles]:
+        """The trusted entries of the longest prefix, each made over the one before."""
+        below: str | None = None
+        for key in wanted:
+            found = self.cache.entry("checkpoint", key, self.job.note)
+            if found is None or found.entry.parent != below or self._is_old(found.entry):
+                return
+            yield found
+            below = found.entry.id
+
+    def _is_old(self, entry: SharedEntry) -> bool:
+        limit = self.job.plan.options.max_age
+        return entry.network and not checkpoints.is_recent(entry.created, limit)
+
+    def _take_checkpoint(self, found: SharedFiles) -> bool:
+        place = self.job.work.path / "shared-checkpoint"
+        with self._fetched(found, place) as made:
+            if made is None:
+                return False
+            read = checkpoints.read(made)
+            facts = (found.entry.id, found.entry.parent, found.entry.network)
+            if read is None or (read.meta.id, read.meta.parent, read.meta.network) != facts:
+                self.job.note(f"the checkpoint {found.entry.key[:12]} is not what its entry says")
+                return False
+            return self.job.checkpoints.adopt(made, found.entry.key)
+
+    @contextmanager
+    def _taken(self, kind: EntryName, key: str) -> Iterator[Path | None]:
+        found = self.cache.entry(kind, key, self.job.note)
+        if found is None:
+            yield None
+            return
+        with self._fetched(found, self.job.work.path / f"shared-{kind}") as made:
+            yield made
+
+    @contextmanager
+    def _fetched(self, found: SharedFiles, place: Path) -> Iterator[Path | None]:
+        """The directory with the files of an entry; None when they cannot be used."""
+        entry = found.entry
+        made: Path | None = place
+        place.mkdir(mode=0o700)
+        try:
+            with self.job.progress.phase(f"take {entry.label or entry.kind} from the shared cache"):
+                try:
+                    found.fetch(place)
+                except Unusable as error:
+                    text = f"the {entry.kind} {entry.key[:12]} of {found.store.name} is not used"
+                    self.job.note(f"{text}: {error}")
+                    made = None
+            yield made
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def give(self, keys: Sequence[str]) -> None:
+        """Gives helper, base and checkpoints of a build that has passed its boot test."""
+        if self.cache.target is None:
+            return
+        try:
+            with self.job.progress.phase("give to the shared cache"):
+                self._give_helper()
+                self._give_base()
+                self._give_checkpoints(keys)
+        except (OSError, ParticleError) as error:
+            self.job.note(f"the shared cache {self.cache.target.name} does not get all: {error}")
+
+    def _give_helper(self) -> None:
+        template = self.job.plan.template
+        key = helper.key_of(template)
+        made = helper.find(template, cache_directory())
+        if made is not None and self.cache.has_kept("helper", key) is None:
+            names = (*helper.FILES, helper.SUMS)
+            files = {name: made.root.parent / name for name in names}
+            self._give(
+                SharedEntry(kind="helper", key=key, created=time.time(), label="helper"), files
+            )
+
+    def _give_base(self) -> None:
+        key = self._base_key()
+        if key is not None and self.cache.has_kept("base", key) is None:
+            tarball = cache_directory() / "bases" / f"{key}.tar.zst"
+            entry = SharedEntry(kind="base", key=key, created=time.time(), label="base")
+            self._give(entry, {TARBALL: tarball})
+
+    def _give_checkpoints(self, keys: Sequence[str]) -> None:
+        self.job.checkpoints.settle()
+        stages = self.job.plan.stages
+        # The first key is that of the unpacked base; the last stage leaves no checkpoint.
+        for number, key in enumerate(keys[:-1]):
+            if number and stages[number - 1].secrets:
+                return
+            found = self.job.checkpoints.stored(key)
+            if found is None:
+                return
+            kept = self.cache.has_kept("checkpoint", key)
+            if kept is not None and kept.id == found.meta.id:
+                continue
+            meta = found.meta
+            entry = SharedEntry(
+                kind="checkpoint",
+                key=key,
+                created=meta.created,
+                label=meta.label,
+                id=meta.id,
+                parent=meta.parent,
+                network=meta.network,
+            )
+            self._give(entry, {DISK: found.disk, META: found.disk.with_name(META)})
+
+    def _give(self, entry: SharedEntry, files: dict[str, Path]) -> None:
+        self.cache.keep(entry, files)
+
+    def _base_key(self) -> str | None:
+        """The key of the base of a suite; None for other bases."""
+        plan = self.job.plan
+        if not plan.base_reference.startswith(MMDEBSTRAP):
+            return None
+        name = plan.base_reference.removeprefix(MMDEBSTRAP)
+        architecture = plan.loaded.recipe.architecture
+        return suite.suite_key(name, plan.options.mirror, architecture, plan.options.plain)

@@ -1,0 +1,221 @@
+"""A cache that others share: its signed entries are read, checked, and written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import subprocess
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pydantic
+
+from particle_os.errors import ParticleError, UsageError, printable
+from particle_os.sharing.entry import CHUNK, EntryName, SharedChunk, SharedEntry, SharedFile
+from particle_os.sharing.registry import RegistryStore
+from particle_os.sharing.signing import NotSigned, PublicKeys, Signer
+from particle_os.sharing.store import DirectoryStore, Store
+from particle_os.system import process
+from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import open_regular
+
+CHUNK_SECONDS = 60.0
+HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?")
+# The names of repositories (distribution-spec, "Pulling manifests").
+_PART = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*"
+REPOSITORY = re.compile(f"(?=.{{1,200}}\\Z){_PART}(?:/{_PART})*")
+
+
+class Unusable(Exception):
+    """An entry of a shared cache is missing, damaged, or not signed by a trusted key."""
+
+
+@dataclass(frozen=True)
+class SharedCache:
+    """The shared caches of one build: those that it reads from, and the one that it writes to.
+
+    Whatever a shared cache has or does costs a note, and then local work.
+    """
+
+    sources: Sequence[Store]
+    keys: PublicKeys
+    target: Store | None = None
+    signer: Signer | None = None
+    # Stores that have failed are not asked again.
+    _failed: set[str] = field(default_factory=set, compare=False)
+
+    def entry(self, kind: EntryName, key: str, note: Callable[[str], None]) -> SharedFiles | None:
+        """The first trusted entry of this kind and key; notes each that is not to be trusted."""
+        for store in self.sources:
+            if store.name in self._failed:
+                continue
+            try:
+                envelope = store.entry(kind, key)
+                if envelope is not None:
+                    return SharedFiles(_opened(self.keys, envelope, kind, key), store)
+            except Unusable as error:
+                note(f"the {kind} {key[:12]} of {store.name} is not used: {error}")
+            except OSError as error:
+                self._failed.add(store.name)
+                note(f"the shared cache {store.name} is not used: {error.strerror or error}")
+        return None
+
+    def has_kept(self, kind: EntryName, key: str) -> SharedEntry | None:
+        """The entry of the cache that this build writes to, if this build's key has signed it.
+
+        Raises OSError.
+        """
+        assert self.target is not None and self.signer is not None
+        envelope = self.target.entry(kind, key)
+        if envelope is None:
+            return None
+        try:
+            return _opened(self.signer.public, envelope, kind, key)
+        except Unusable:
+            return None
+
+    def keep(self, entry: SharedEntry, files: Mapping[str, Path]) -> None:
+        """Writes an entry with these files; a blob that the cache has is not sent again.
+
+        Raises OSError, ParticleError.
+        """
+        assert self.target is not None and self.signer is not None
+        stored = tuple(_stored(name, path, self.target) for name, path in files.items())
+        whole = entry.model_copy(update={"files": stored})
+        envelope = self.signer.envelope(whole.model_dump_json().encode())
+        chunks = {chunk.blob: chunk.stored for file in stored for chunk in file.chunks}
+        self.target.put_entry(entry.kind, entry.key, envelope, chunks)
+
+
+def store_of(reference: str) -> Store:
+    """The shared cache that file:///DIRECTORY or oci://HOST/REPOSITORY names. Raises UsageError."""
+    parts = urllib.parse.urlsplit(reference)
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        return DirectoryStore(Path(urllib.parse.unquote(parts.path)))
+    repository = parts.path.removeprefix("/")
+    if parts.scheme == "oci" and HOST.fullmatch(parts.netloc) and REPOSITORY.fullmatch(repository):
+        return RegistryStore(parts.netloc, repository)
+    raise UsageError(
+        f"'{reference}' is no shared cache",
+        hint="Name a directory (file:///srv/cache) or a repository of a registry "
+        "(oci://registry.example.org/team/cache).",
+    )
+
+
+def of_options(
+    sources: Sequence[str], keys: Sequence[Path], target: str | None, signer: Path | None
+) -> SharedCache | None:
+    """The shared caches that a user names; None without any. Raises UsageError."""
+    if not sources and target is None:
+        return None
+    return SharedCache(
+        [store_of(reference) for reference in sources],
+        PublicKeys.read(keys),
+        None if target is None else store_of(target),
+        None if signer is None else Signer(signer),
+    )
+
+
+@dataclass(frozen=True)
+class SharedFiles:
+    """A trusted entry, whose files are still in its store."""
+
+    entry: SharedEntry
+    store: Store
+
+    def fetch(self, directory: Path) -> None:
+        """Writes the files of the entry into a directory. Raises Unusable for damaged content."""
+        for file in self.entry.files:
+            try:
+                _fetch(file, self.store, directory / file.name)
+            except (OSError, ParticleError) as error:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                raise Unusable(f"its file {file.name} is damaged or missing: {why}") from error
+
+
+def _opened(keys: PublicKeys, envelope: bytes, kind: EntryName, key: str) -> SharedEntry:
+    try:
+        entry = SharedEntry.model_validate_json(keys.opened(envelope))
+    except NotSigned as error:
+        raise Unusable(str(error)) from error
+    except pydantic.ValidationError as error:
+        raise Unusable("another version of particle-os has written it") from error
+    if (entry.kind, entry.key) != (kind, key):
+        raise Unusable(f"it is the {entry.kind} {printable(entry.key[:12])}")
+    return entry
+
+
+def _fetch(file: SharedFile, store: Store, place: Path) -> None:
+    """Writes one file, a chunk at a time; nothing is unpacked before its digest is checked."""
+    with place.open("xb") as made:
+        made.truncate(file.size)
+        for chunk in file.chunks:
+            data = store.blob(chunk.blob, chunk.stored)
+            _check(data, chunk.blob)
+            unpacked = _piped(["zstd", "-d", "-c"], data, chunk.size, "unpacking a chunk")
+            _check(unpacked, chunk.sha256)
+            os.pwrite(made.fileno(), unpacked, chunk.offset)
+        made.flush()
+        os.utime(made.fileno(), ns=(file.modified_ns, file.modified_ns))
+
+
+def _check(data: bytes, digest: str) -> None:
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise OSError(errno.EBADMSG, "a chunk has another digest")
+
+
+def _stored(name: str, path: Path, store: Store) -> SharedFile:
+    """Stores the chunks of a file that the store lacks."""
+    chunks = []
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        for offset, length in extents(file.fileno(), status.st_size):
+            data = os.pread(file.fileno(), length, offset)
+            compressed = _piped(["zstd", "-3", "-c"], data, 2 * CHUNK, "packing a chunk")
+            blob = hashlib.sha256(compressed).hexdigest()
+            if not store.has_blob(blob):
+                store.put_blob(blob, compressed)
+            chunks.append(
+                SharedChunk(
+                    offset=offset,
+                    size=len(data),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    blob=blob,
+                    stored=len(compressed),
+                )
+            )
+    return SharedFile(
+        name=name, size=status.st_size, modified_ns=status.st_mtime_ns, chunks=tuple(chunks)
+    )
+
+
+def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The offset and length of each chunk of a file that is no hole; chunks end at multiples."""
+    offset = 0
+    while offset < size:
+        try:
+            offset = os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        hole = os.lseek(descriptor, offset, os.SEEK_HOLE)
+        end = min(hole, (offset // CHUNK + 1) * CHUNK)
+        yield offset, end - offset
+        offset = end
+
+
+def _piped(argv: list[str], data: bytes, limit: int, what: str) -> bytes:
+    """The output of a confined program that reads `data`. Raises ParticleError and OSError."""
+    deadline = Deadline.after(CHUNK_SECONDS, what)
+    with process.started(argv, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+        output, _ = running.communicate(data, timeout=deadline.remaining())
+    if running.returncode != 0:
+        raise OSError(errno.EIO, f"{argv[0]} failed")
+    if len(output) > limit:
+        raise OSError(errno.EFBIG, "a chunk is larger than it says")
+    return output

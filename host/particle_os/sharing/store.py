@@ -1,0 +1,82 @@
+"""The places of shared caches, and one of them: a directory, as on NFS or a volume of CI."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from particle_os.system.regular_file import read_regular
+
+ENTRY_LIMIT = 32 << 20
+
+
+class Store(Protocol):
+    """Keeps entries by kind and key, and blobs by digest. All methods raise OSError."""
+
+    name: str
+
+    def entry(self, kind: str, key: str) -> bytes | None:
+        """The envelope of an entry; None without one."""
+
+    def put_entry(self, kind: str, key: str, envelope: bytes, chunks: Mapping[str, int]) -> None:
+        """Replaces the envelope of an entry; a reader sees the old one or the new one.
+
+        `chunks` are the digests and sizes of its blobs, which the store must keep.
+        """
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the store has a blob of this name."""
+
+    def blob(self, digest: str, limit: int) -> bytes:
+        """A blob of at most `limit` bytes; its content is not checked."""
+
+    def put_blob(self, digest: str, content: bytes) -> None:
+        """Adds a blob."""
+
+
+class DirectoryStore:
+    """A shared cache in a directory, which others may write to."""
+
+    def __init__(self, directory: Path) -> None:
+        self.name = f"file://{directory}"
+        self._directory = directory
+
+    def entry(self, kind: str, key: str) -> bytes | None:
+        try:
+            return read_regular(self._entry(kind, key), ENTRY_LIMIT, follow=False)
+        except FileNotFoundError:
+            return None
+
+    def put_entry(self, kind: str, key: str, envelope: bytes, chunks: Mapping[str, int]) -> None:
+        self._put(self._entry(kind, key), envelope)
+
+    def has_blob(self, digest: str) -> bool:
+        return self._blob(digest).exists()
+
+    def blob(self, digest: str, limit: int) -> bytes:
+        return read_regular(self._blob(digest), limit, follow=False)
+
+    def put_blob(self, digest: str, content: bytes) -> None:
+        self._put(self._blob(digest), content)
+
+    def _entry(self, kind: str, key: str) -> Path:
+        return self._directory / "entries" / kind / f"{key}.json"
+
+    def _blob(self, digest: str) -> Path:
+        return self._directory / "blobs" / "sha256" / digest[:2] / digest
+
+    def _put(self, place: Path, content: bytes) -> None:
+        """Writes a file, which is complete when it has its name."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        made = place.with_name(f".{place.name[:16]}-{secrets.token_hex(6)}")
+        try:
+            with made.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            made.rename(place)
+        finally:
+            made.unlink(missing_ok=True)

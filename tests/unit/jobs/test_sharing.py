@@ -1,0 +1,243 @@
+"""A build takes what a shared cache has, and gives what a good build has made."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from particle_os.base import suite
+from particle_os.jobs import checkpoints
+from particle_os.jobs.checkpoints import Checkpoints
+from particle_os.jobs.execution import sharing
+from particle_os.jobs.execution.sharing import Sharing
+from particle_os.sandbox import helper
+from particle_os.sharing.shared_cache import of_options
+
+from ..sharing.test_shared_cache import pair  # noqa: F401 - fixture
+
+HOUR = 3600.0
+HELPER = "ab" * 16
+KEYS = [character * 40 for character in "abcd"]
+
+
+class Machine:
+    """One machine with a cache of its own; `notes` and `phases` are those of its build."""
+
+    def __init__(self, place, url, secret, public, patch, *, secrets=(), network=()):
+        self.place, self.notes, self.phases = place, [], []
+        self.secrets, self.network = secrets, network
+        self._url, self._secret, self._public, self._patch = url, secret, public, patch
+        (place / "work").mkdir(parents=True)
+
+    @contextmanager
+    def phase(self, name):
+        self.phases.append(name)
+        yield
+
+    @contextmanager
+    def sharing(self, *, reads=True, writes=True, age=HOUR):
+        """The sharing of a build with the stages of KEYS."""
+        self._patch.setattr(sharing, "cache_directory", lambda: self.place)
+        cache = of_options(
+            [self._url] if reads else [], [self._public], self._url if writes else None,
+            self._secret,
+        )  # fmt: skip
+        with Checkpoints(self.place / "checkpoints") as kept:
+            plan = SimpleNamespace(
+                options=SimpleNamespace(cache=True, max_age=age, mirror=None, plain=False),
+                template=SimpleNamespace(name="small"),
+                base=None,
+                base_reference="mmdebstrap:trixie",
+                loaded=SimpleNamespace(recipe=SimpleNamespace(architecture="amd64")),
+                stages=[SimpleNamespace(secrets=n in self.secrets) for n in range(3)],
+            )
+            job = SimpleNamespace(
+                plan=plan, checkpoints=kept, note=self.notes.append, progress=self,
+                work=SimpleNamespace(path=self.place / "work"),
+            )  # fmt: skip
+            yield Sharing(job, cache)
+
+    def build(self, first=0):
+        """Makes the helper, the base, and the checkpoints from `first` on."""
+        made = self.place / "helpers" / HELPER
+        if not made.exists():
+            made.mkdir(parents=True)
+            for name in helper.FILES:
+                (made / name).write_text(f"{name} of {self.place.name}")
+            sums = helper._sums(made)
+            (made / helper.SUMS).write_text("".join(f"{sums[n]}  {n}\n" for n in sums))
+        (self.place / "bases").mkdir(exist_ok=True)
+        tarball = self.place / "bases/base.tar.zst"
+        tarball.write_text("the base")
+        suite._keep(tarball, self.place / "bases" / self._base_key())
+        with Checkpoints(self.place / "checkpoints") as kept:
+            below = kept.stored(KEYS[first - 1]) if first else None
+            for number, key in enumerate(KEYS[first:-1], first):
+                disk = self.place / "work" / f"{number}.qcow2"
+                disk.write_text(f"disk {number} of {self.place.name}")
+                below = kept.keep(
+                    key, disk, below=below, label=f"stage {number}", network=number in self.network,
+                    work=self.place / "work",
+                )  # fmt: skip
+
+    def _base_key(self):
+        return suite.suite_key("trixie", None, "amd64", False)
+
+    def found(self):
+        """The texts of the checkpoints that a build can begin from."""
+        with Checkpoints(self.place / "checkpoints") as kept:
+            return [c.disk.read_text() for c in kept.longest(KEYS[:-1], max_age=HOUR)]
+
+
+@pytest.fixture
+def machine(tmp_path, pair, monkeypatch):  # noqa: F811
+    secret, public = pair()
+    monkeypatch.setattr(helper, "key_of", lambda template: HELPER)
+    monkeypatch.setattr(helper.process, "identity", lambda program: program)
+    url = f"file://{tmp_path}/shared"
+    return lambda name, **more: Machine(tmp_path / name, url, secret, public, monkeypatch, **more)
+
+
+def give(giver, **options):
+    with giver.sharing(**options) as shared:
+        shared.give(KEYS)
+
+
+def take(taker, **options):
+    with taker.sharing(**options) as shared:
+        shared.take_helper()
+        shared.take_base()
+        shared.take_checkpoints(KEYS[:-1])
+
+
+def test_another_machine_begins_where_the_first_one_ended(machine):
+    one, other = machine("one"), machine("other")
+    one.build()
+    give(one)
+    take(other)
+    assert one.notes == other.notes == []
+    assert other.found() == [f"disk {number} of one" for number in range(3)]
+    assert (other.place / "helpers" / HELPER / "kernel").read_text() == "kernel of one"
+    assert helper.intact(other.place / "helpers" / HELPER)
+    (tarball,) = other.place.glob("bases/*.tar.zst")
+    assert tarball.read_text() == "the base"
+    ages = [
+        (place / "helpers" / HELPER / "root.squashfs").stat().st_mtime_ns
+        for place in (one.place, other.place)
+    ]
+    assert ages[0] == ages[1], "the keys of checkpoints depend on it"
+    assert list((other.place / "work").glob("shared-*")) == []
+
+
+def test_own_checkpoints_of_another_build_give_way_to_a_longer_chain(machine):
+    """A checkpoint only fits over the one that it was made over."""
+    one, other = machine("one"), machine("other")
+    one.build()
+    give(one)
+    other.build()
+    with Checkpoints(other.place / "checkpoints") as kept:
+        checkpoints.evict(other.place / "checkpoints" / KEYS[2], into=other.place / "gone")
+        assert kept.stored(KEYS[1]) is not None
+    take(other)
+    assert other.found() == [f"disk {number} of one" for number in range(3)]
+
+
+def test_as_many_own_checkpoints_are_left_alone(machine):
+    one, other = machine("one"), machine("other")
+    one.build()
+    give(one)
+    other.build()
+    take(other)
+    assert other.found() == [f"disk {number} of other" for number in range(3)]
+    assert [phase for phase in other.phases if "stage" in phase] == []
+
+
+def test_a_checkpoint_that_a_build_uses_is_not_replaced(machine):
+    one, other = machine("one"), machine("other")
+    one.build()
+    give(one)
+    other.build()
+    checkpoints.evict(other.place / "checkpoints" / KEYS[2], into=other.place / "gone")
+    with Checkpoints(other.place / "checkpoints") as used:
+        used.longest(KEYS[:1], max_age=HOUR)
+        take(other)
+    assert other.found() == [f"disk {number} of other" for number in range(2)]
+
+
+def test_what_depends_on_a_secret_is_not_given(machine):
+    one, other = machine("one", secrets=(1,)), machine("other")
+    one.build()
+    give(one)
+    take(other)
+    assert other.found() == ["disk 0 of one", "disk 1 of one"]
+
+
+def test_data_from_the_network_gets_old(machine, monkeypatch):
+    one, other = machine("one", network=(1, 2)), machine("other")
+    one.build()
+    give(one)
+    now = checkpoints.time.time() + 2 * HOUR
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(time=lambda: now))
+    take(other)
+    assert other.found() == ["disk 0 of one"]
+
+
+def test_the_second_giver_sends_nothing_that_is_there(machine, tmp_path):
+    one = machine("one")
+    one.build()
+    give(one)
+    before = {path: path.stat().st_ino for path in (tmp_path / "shared").rglob("*")}
+    give(one)
+    assert {path: path.stat().st_ino for path in (tmp_path / "shared").rglob("*")} == before
+
+
+def test_a_damaged_checkpoint_ends_the_chain_with_a_note(machine, tmp_path):
+    one, other = machine("one"), machine("other")
+    one.build()
+    give(one)
+    entry = tmp_path / "shared/entries/checkpoint" / f"{KEYS[1]}.json"
+    entry.write_text("{}")
+    take(other)
+    assert other.found() == ["disk 0 of one"]
+    (note,) = [note for note in other.notes if "checkpoint" in note]
+    assert "no signed entry" in note
+
+
+def test_an_entry_that_says_other_than_its_files_is_not_used(machine):
+    """The files come with facts of their own, which must be the signed ones."""
+    one, other = machine("one"), machine("other")
+    one.build()
+    meta = one.place / "checkpoints" / KEYS[1] / "meta.json"
+    give(one)
+    with one.sharing() as shared:
+        found = shared.job.checkpoints.stored(KEYS[1])
+        kept = shared.cache.has_kept("checkpoint", KEYS[1])
+        meta.write_text(meta.read_text().replace(found.meta.id, "0" * 32))
+        files = {"disk.qcow2": found.disk, "meta.json": meta}
+        shared.cache.keep(kept.model_copy(update={"files": ()}), files)
+    take(other)
+    assert other.found() == ["disk 0 of one"]
+    assert any("is not what its entry says" in note for note in other.notes)
+
+
+def test_a_shared_cache_that_cannot_be_written_to_costs_a_note(machine, tmp_path):
+    one = machine("one")
+    one.build()
+    (tmp_path / "shared").write_text("a file")
+    give(one)
+    assert len(one.notes) == 1 and "does not get all" in one.notes[0]
+
+
+def test_a_build_that_only_reads_gives_nothing(machine, tmp_path):
+    one = machine("one")
+    one.build()
+    give(one, writes=False)
+    assert not (tmp_path / "shared").exists()
+
+
+def test_a_build_that_only_writes_takes_nothing(machine):
+    one, other = machine("one"), machine("other")
+    one.build()
+    give(one)
+    take(other, reads=False)
+    assert other.found() == []
+    assert other.phases == []

@@ -1,0 +1,307 @@
+"""A shared cache that others can write to gives the right files, or a note and nothing."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from particle_os.errors import UsageError
+from particle_os.jobs.plan import BuildOptions
+from particle_os.sharing import shared_cache
+from particle_os.sharing.entry import CHUNK, SharedEntry
+from particle_os.sharing.shared_cache import Unusable, extents, of_options
+from particle_os.sharing.signing import PublicKeys, Signer
+
+KEY = "ab" * 20
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Makes a pair of keys as the documentation says; returns the two files."""
+
+    def make(name="cache", kind="ed25519"):
+        secret, public = tmp_path / f"{name}.key", tmp_path / f"{name}.pub"
+        subprocess.run(["openssl", "genpkey", "-algorithm", kind, "-out", secret], check=True,
+                       capture_output=True)  # fmt: skip
+        subprocess.run(["openssl", "pkey", "-in", secret, "-pubout", "-out", public], check=True)
+        return secret, public
+
+    return make
+
+
+@pytest.fixture
+def world(tmp_path, pair):
+    """A shared cache in `directory`, the notes of its reader, and a sparse file."""
+
+    class World:
+        directory = tmp_path / "shared"
+        secret, public = pair()
+
+        def __init__(self):
+            self.notes = []
+            self.file = tmp_path / "disk.qcow2"
+            with self.file.open("wb") as file:
+                file.truncate(5 * CHUNK + 123)
+                for place in (0, CHUNK - 10, 3 * CHUNK + 4096):
+                    file.seek(place)
+                    file.write(os.urandom(5000))
+            os.utime(self.file, ns=(10**18 + 1, 10**18 + 1))
+
+        def cache(self, keys=None):
+            url = f"file://{self.directory}"
+            return of_options([url], keys or [self.public], url, self.secret)
+
+        def entry(self, kind="checkpoint", key=KEY, **more):
+            return SharedEntry(kind=kind, key=key, created=1.0, **more)
+
+        def keep(self, kind="checkpoint", key=KEY, file=None, **more):
+            files = {"disk.qcow2": file or self.file}
+            self.cache().keep(self.entry(kind, key, **more), files)
+
+        def fetch(self, kind="checkpoint", key=KEY, keys=None):
+            """The fetched file; None with a note."""
+            place = tmp_path / "fetched"
+            place.mkdir(exist_ok=True)
+            for old in place.iterdir():
+                old.unlink()
+            found = self.cache(keys).entry(kind, key, self.notes.append)
+            if found is None:
+                return None
+            try:
+                found.fetch(place)
+            except Unusable as error:
+                self.notes.append(str(error))
+                return None
+            return place / "disk.qcow2"
+
+        @property
+        def place(self):
+            (found,) = self.directory.glob("entries/*/*.json")
+            return found
+
+        @property
+        def blobs(self):
+            return sorted(path for path in self.directory.glob("blobs/sha256/*/*"))
+
+    return World()
+
+
+def test_a_sparse_file_comes_back_with_its_holes_and_its_time(world):
+    world.keep()
+    found = world.fetch()
+    assert found.read_bytes() == world.file.read_bytes()
+    assert found.stat().st_mtime_ns == 10**18 + 1
+    assert found.stat().st_blocks * 512 < CHUNK
+    assert world.notes == []
+    assert list(world.directory.rglob(".*")) == []
+
+
+def test_holes_are_no_chunks_and_chunks_end_at_multiples(tmp_path):
+    path = tmp_path / "x"
+    with path.open("wb") as file:
+        file.truncate(4 * CHUNK)
+        file.seek(CHUNK - 4096)
+        file.write(b"x" * 8192)
+    with path.open("rb") as file:
+        assert list(extents(file.fileno(), 4 * CHUNK)) == [(CHUNK - 4096, 4096), (CHUNK, 4096)]
+
+
+def test_what_is_there_is_not_sent_again(world):
+    world.keep()
+    before = {path: path.stat().st_ino for path in world.blobs}
+    with world.file.open("r+b") as file:
+        file.seek(3 * CHUNK + 4096)
+        file.write(b"a small change")
+    world.keep()
+    after = {path: path.stat().st_ino for path in world.blobs}
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 1
+    assert world.fetch().read_bytes() == world.file.read_bytes()
+
+
+def test_an_entry_that_is_not_there_is_no_note(world):
+    assert world.fetch() is None
+    assert world.notes == []
+
+
+def envelope(world, change):
+    document = json.loads(world.place.read_bytes())
+    payload = json.loads(base64.b64decode(document["payload"]))
+    change(document, payload)
+    document["payload"] = base64.b64encode(json.dumps(payload).encode()).decode()
+    world.place.write_text(json.dumps(document))
+
+
+def sign_again(world, change):
+    """Changes an entry as one who has the key."""
+    payload = json.loads(base64.b64decode(json.loads(world.place.read_bytes())["payload"]))
+    change(payload)
+    world.place.write_bytes(Signer(world.secret).envelope(json.dumps(payload).encode()))
+
+
+def replaced(path, make):
+    path.unlink()
+    make(path)
+
+
+@pytest.mark.parametrize(
+    ("poison", "why"),
+    [
+        (lambda w: w.place.write_text("{"), "no signed entry"),
+        (lambda w: w.place.write_text("[" * 100000), "no signed entry"),
+        (lambda w: w.place.write_text("[]"), "no signed entry"),
+        (lambda w: envelope(w, lambda d, p: p.update(label="other")), "signature is wrong"),
+        (lambda w: envelope(w, lambda d, p: d.update(payloadType="text")), "another kind"),
+        (lambda w: envelope(w, lambda d, p: d.update(signatures=[])), "no trusted key"),
+        (lambda w: envelope(w, lambda d, p: d["signatures"][0].update(keyid="x")), "no trusted"),
+        (lambda w: envelope(w, lambda d, p: d["signatures"][0].update(sig="AA==")), "is wrong"),
+        (lambda w: envelope(w, lambda d, p: d["signatures"][0].update(sig="?")), "no signed"),
+        (lambda w: sign_again(w, lambda p: p.update(key="cd" * 20)), "it is the checkpoint cdcd"),
+        (lambda w: sign_again(w, lambda p: p.update(kind="base")), "it is the base"),
+        (lambda w: sign_again(w, lambda p: p.update(version=2)), "another version"),
+        (lambda w: sign_again(w, lambda p: p["files"][0].update(name="../x")), "another version"),
+        (lambda w: sign_again(w, lambda p: p["files"][0].update(size=5)), "another version"),
+        (lambda w: w.blobs[0].unlink(), "damaged or missing"),
+        (lambda w: w.blobs[0].write_bytes(b"x"), "another digest"),
+        (lambda w: os.truncate(w.blobs[0], 10), "another digest"),
+        (lambda w: os.truncate(w.blobs[0], 1 << 30), "larger than"),
+        (lambda w: replaced(w.blobs[0], os.mkfifo), "not a regular file"),
+        (lambda w: replaced(w.blobs[0], lambda p: p.symlink_to("/etc/passwd")), "symbolic link"),
+        (lambda w: w.blobs[0].rename(w.blobs[1]), "damaged or missing|another digest"),
+    ],
+)
+def test_a_poisoned_entry_costs_a_note(world, poison, why):
+    world.keep()
+    assert world.fetch() is not None
+    poison(world)
+    assert world.fetch() is None
+    (note,) = world.notes
+    assert re.search(why, note), note
+
+
+def test_the_entry_of_another_key_is_not_taken_in_its_place(world):
+    """One who can write, and has no key, can only give an entry another place."""
+    world.keep()
+    other = world.place.with_name(f"{'cd' * 20}.json")
+    other.write_bytes(world.place.read_bytes())
+    assert world.fetch(key="cd" * 20) is None
+    assert "it is the checkpoint ababab" in world.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link", "large"])
+def test_another_kind_of_file_in_the_place_of_an_entry_costs_a_note(world, kind):
+    world.keep()
+    place = world.place
+    place.unlink()
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "directory":
+        place.mkdir()
+    elif kind == "link":
+        place.symlink_to("/etc/passwd")
+    else:
+        place.touch()
+        os.truncate(place, 1 << 30)
+    assert world.fetch() is None
+    assert len(world.notes) == 1 and "is not used" in world.notes[0]
+
+
+def test_a_shared_cache_that_fails_is_asked_once(world, monkeypatch):
+    asked = []
+
+    def fails(self, kind, key):
+        asked.append(key)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("particle_os.sharing.store.DirectoryStore.entry", fails)
+    cache = world.cache()
+    assert [cache.entry("helper", key * 20, world.notes.append) for key in ("ab", "cd")] == [
+        None
+    ] * 2
+    assert len(asked) == len(world.notes) == 1
+
+
+def test_any_of_several_keys_may_have_signed(world, pair):
+    _, other = pair("other")
+    both = world.directory.with_name("both.pub")
+    both.write_bytes(other.read_bytes() + world.public.read_bytes())
+    world.keep()
+    assert world.fetch(keys=[other]) is None
+    assert world.fetch(keys=[both]) is not None
+    assert world.fetch(keys=[other, world.public]) is not None
+
+
+def test_an_entry_of_another_writer_is_written_again(world, pair):
+    world.keep()
+    assert world.cache().has_kept("checkpoint", KEY).key == KEY
+    secret, public = pair("other")
+    url = f"file://{world.directory}"
+    assert of_options([url], [public], url, secret).has_kept("checkpoint", KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "no public key"), (b"x" * 100, "no public key"),
+     (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no public key")],
+)  # fmt: skip
+def test_a_file_that_is_no_key_is_told(tmp_path, content, why):
+    (tmp_path / "k").write_bytes(content)
+    with pytest.raises(UsageError, match=why) as caught:
+        PublicKeys.read([tmp_path / "k"])
+    assert "openssl genpkey" in caught.value.hint
+    with pytest.raises(UsageError, match="no private key"):
+        Signer(tmp_path / "k")
+
+
+def test_keys_of_another_kind_are_told(pair):
+    secret, public = pair("x", "x25519")
+    with pytest.raises(UsageError, match="another kind than Ed25519"):
+        PublicKeys.read([public])
+    with pytest.raises(UsageError, match="another kind than Ed25519"):
+        Signer(secret)
+
+
+def test_reading_needs_keys_and_writing_needs_one(world):
+    with pytest.raises(UsageError, match="--cache-from needs the public key"):
+        BuildOptions(cache_from=("file:///x",))
+    with pytest.raises(UsageError, match="--cache-to needs a private key"):
+        BuildOptions(cache_to="file:///x")
+    assert of_options([], [world.public], None, world.secret) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["/srv/cache", "file://host/x", "file:x", "oci://x", "oci:///y", "oci://x/Y", "oci://u@x/y",
+     "oci://x/y:z", "https://x/y", "", "file:"],
+)  # fmt: skip
+def test_another_place_than_a_directory_is_told(world, url):
+    with pytest.raises(UsageError, match="is no shared cache"):
+        of_options([url], [world.public], None, None)
+
+
+def test_the_signed_bytes_are_those_of_dsse(world):
+    """The example of the protocol: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md"""
+    assert shared_cache.Signer is Signer
+    from particle_os.sharing import signing
+
+    kind = signing.TYPE
+    try:
+        signing.TYPE = "http://example.com/HelloWorld"
+        assert signing._signed(b"hello world") == (
+            b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+        )
+    finally:
+        signing.TYPE = kind
+
+
+def test_a_full_disk_leaves_no_part_of_an_entry(world, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("particle_os.sharing.store.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        world.keep()
+    assert [path for path in Path(world.directory).rglob("*") if path.is_file()] == []
