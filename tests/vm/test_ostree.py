@@ -81,26 +81,34 @@ def signed(account: Account, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def edge(account: Account, signed: str) -> Built:
-    """recipes/edge.yml with a signature. The next version boots it, before its own."""
+    """The repository of recipes/edge.yml, signed. The next version makes a disk of it, too."""
+    stages = signed.partition("  - type: qemu")[0]
+    return build(account, account.write(account.directory / "edge.yml", stages), "edge")
+
+
+@pytest.fixture(scope="module")
+def edge_disk(account: Account, signed: str) -> Built:
+    """The disk of recipes/edge.yml."""
     recipe = account.write(account.directory / "edge.yml", signed)
-    return build(account, recipe, "edge", "--no-boot-test")
+    return build(account, recipe, "edge-disk", "--no-boot-test")
 
 
-def test_the_verification_of_the_disk_finds_nothing(edge: Built) -> None:
-    assert edge[1]["verification"]["findings"] == []
+def test_the_verification_of_the_disk_finds_nothing(update: Built) -> None:
+    assert update[1]["verification"]["findings"] == []
 
 
-def test_the_repository_is_published_with_its_sum(edge: tuple[Path, dict[str, Any]]) -> None:
-    output, result = edge
+def test_the_repository_is_published_with_its_sum(update: Built) -> None:
+    output, result = update
     archive = output / "edge.ostree.tar"
     sums = dict(
         line.split("  ")[::-1] for line in (output / "SHA256SUMS").read_text().split("\n")[:-1]
     )
-    assert set(sums) == {"edge.qcow2", "edge.ostree.tar", "edge.ostree.gpg"}
+    assert set(sums) == {"edge.qcow2", "edge.ostree.tar", "edge.ostree.gpg", "edge.delta"}
     assert sums["edge.ostree.tar"] == sha256(archive)
     assert {image["format"] for image in result["artifacts"]} == {
         "qcow2",
         "ostree-repository",
+        "ostree-delta",
         "gpg-key",
     }
     with tarfile.open(archive) as tar:
@@ -112,18 +120,16 @@ def test_the_repository_is_published_with_its_sum(edge: tuple[Path, dict[str, An
     assert "./summary" in names
 
 
-def test_the_inspection_shows_the_system_of_the_deployment(
-    account: Account, edge: tuple[Path, dict[str, Any]]
-) -> None:
-    outcome = account.run("inspect", edge[0] / "edge.qcow2", "--json")
+def test_the_inspection_shows_the_system_of_the_deployment(account: Account, update: Built) -> None:
+    outcome = account.run("inspect", update[0] / "edge.qcow2", "--json")
     assert outcome.status == 0, outcome.stderr
     system = outcome.json()["system"]
     assert system["hostname"] == "edge"
     assert "ostree-boot" in {package["name"] for package in system["packages"]}
     assert system["kernels"]
     (deployment,) = outcome.json()["deployments"]
-    commit = edge[1]["commit"]
-    assert (deployment["checksum"], deployment["version"]) == (commit["checksum"], "1")
+    commit = update[1]["commit"]
+    assert (deployment["checksum"], deployment["version"]) == (commit["checksum"], "2")
     assert (deployment["origin"], deployment["default"]) == (f"origin:{REF}", True)
 
 
@@ -207,9 +213,9 @@ def test_the_container_image_is_the_same_system(account: Account, signed: str) -
 
 
 @pytest.mark.weekly
-def test_an_image_leaves_an_update_that_is_bad(account: Account, edge: Built) -> None:
+def test_an_image_leaves_an_update_that_is_bad(account: Account, edge_disk: Built) -> None:
     checks = account.write(account.directory / "fallback.yml", "fallback: true\n")
-    outcome = account.run("boot-test", edge[0] / "edge.qcow2", "--checks", checks, "--json")
+    outcome = account.run("boot-test", edge_disk[0] / "edge.qcow2", "--checks", checks, "--json")
     assert outcome.status == 0, outcome.stderr
     found = [(boot["step"], boot["status"]) for boot in outcome.json()]
     assert found == [(None, "passed"), ("bad-update", "passed"), ("fallback", "passed")]
@@ -261,11 +267,13 @@ def test_a_repository_alone_continues_the_first_version(account: Account, edge: 
 
 
 @pytest.mark.weekly
-def test_planted_defects_of_a_disk_are_told_by_their_codes(account: Account, edge: Built) -> None:
+def test_planted_defects_of_a_disk_are_told_by_their_codes(
+    account: Account, edge_disk: Built
+) -> None:
     image = account.make_directory("broken-edge") / "edge.raw"
-    argv = ["qemu-img", "convert", "-O", "raw", edge[0] / "edge.qcow2", image]
+    argv = ["qemu-img", "convert", "-O", "raw", edge_disk[0] / "edge.qcow2", image]
     subprocess.run(argv, check=True)
-    deployment = f"/ostree/deploy/debian/deploy/{edge[1]['commit']['checksum']}.0"
+    deployment = f"/ostree/deploy/debian/deploy/{edge_disk[1]['commit']['checksum']}.0"
     told = debugfs(image, f"blocks {deployment}/usr/bin/dpkg", write=False)
     block = re.search(r"^(\d+) ", told, re.MULTILINE)
     assert block is not None

@@ -87,6 +87,7 @@ def ensure_suite(
     finished: Callable[[Sandbox, TarBase], None],
     listen: Callable[[AgentEvent], None],
     log: Callable[[str], None],
+    note: Callable[[str], None],
     proxy: ChosenProxy,
     plain: bool,
 ) -> TarBase:
@@ -104,6 +105,7 @@ def ensure_suite(
         base = find_suite(suite, mirror, architecture, cache, plain=plain)
         if base is not None and not rebuild:
             return base
+        note(f"making the base image mmdebstrap:{suite} (once)")
         with bootstrapped(
             suite,
             mirror,

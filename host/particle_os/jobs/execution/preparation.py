@@ -87,7 +87,6 @@ def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
             return plan.base
         if damaged:
             job.note(f"the base image {plan.base_reference} in the cache is damaged")
-        job.progress.note(f"making the base image {plan.base_reference} (once)")
         return ensure_suite(
             plan.base_reference.removeprefix("mmdebstrap:"),
             mirror=plan.options.mirror,
@@ -99,6 +98,7 @@ def _make_base(job: Job, vms: HelperVms, proxy: ChosenProxy) -> Base:
             finished=keep,
             listen=job.show_output,
             log=job.progress.line,
+            note=job.progress.note,
             proxy=proxy,
             plain=plan.options.plain,
         )
