@@ -114,7 +114,7 @@ def test_the_base_of_a_plain_suite_is_bootstrapped_plainly(tmp_path, receiver, m
         suite.ensure_suite(
             "trixie", mirror=None, architecture="amd64", rebuild=False, cache=tmp_path,
             work=SimpleNamespace(path=tmp_path), open_sandbox=None, finished=print, listen=print,
-            log=print, proxy=NO_PROXY, plain=plain,
+            log=print, note=print, proxy=NO_PROXY, plain=plain,
         )  # fmt: skip
     assert receiver.options["plain"] is plain
 
