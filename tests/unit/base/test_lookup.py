@@ -137,7 +137,7 @@ def test_a_base_that_cannot_be_used_is_reported_before_anything_runs(write, tmp_
 
 
 def test_a_plain_base_and_another_are_two(tmp_path):
-    suites = {plain: suite._suite_key("trixie", None, "amd64", plain) for plain in (False, True)}
+    suites = {plain: suite.suite_key("trixie", None, "amd64", plain) for plain in (False, True)}
     bases = tmp_path / "bases"
     bases.mkdir()
     (bases / f"{suites[True]}.sha256").write_text("sha256:0\n")

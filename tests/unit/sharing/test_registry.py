@@ -257,7 +257,7 @@ http: {{addr: 127.0.0.1:{port}}}
 
 
 @pytest.fixture
-def debians(tmp_path):
+def debian_registry(tmp_path):
     """Debian's docker-registry on a port of loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -274,9 +274,9 @@ def debians(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_registry_of_debian_keeps_a_checkpoint(debians, world):  # noqa: F811
+def test_the_registry_of_debian_keeps_a_checkpoint(debian_registry, world):  # noqa: F811
     """The whole way: a sparse file in chunks, signed, to the registry and back."""
-    url = f"oci://{debians}/team/cache"
+    url = f"oci://{debian_registry}/team/cache"
     cache = of_options([url], [world.public], url, world.secret)
     for _ in range(2):
         cache.keep(world.entry(), {"disk.qcow2": world.file})
@@ -289,7 +289,7 @@ def test_the_registry_of_debian_keeps_a_checkpoint(debians, world):  # noqa: F81
     assert cache.entry("checkpoint", "cd" * 20, world.notes.append) is None
     assert world.notes == []
     # The file needs no special tool: skopeo sees an artifact whose layers are the chunks.
-    tag = f"docker://{debians}/team/cache:checkpoint-{KEY}"
+    tag = f"docker://{debian_registry}/team/cache:checkpoint-{KEY}"
     argv = ["skopeo", "inspect", "--raw", "--tls-verify=false", tag]
     shown = json.loads(subprocess.run(argv, check=True, stdout=-1).stdout)
     assert shown["artifactType"] == registry.ARTIFACT
