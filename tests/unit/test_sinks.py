@@ -72,7 +72,6 @@ SINKS = {
         "sandbox/running": "_make_empty",
         "sandbox/starting": "_with_agent",
         "sharing/shared_cache": "_fetch",
-        "sharing/store": "DirectoryStore._put",
         "shortcuts/dpkg_database": "write write_loose",
         "shortcuts/saved_memory": "save",
         "system/workspace": "Workspace.adopt_directory",

@@ -24,6 +24,7 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 
 CHUNK_SECONDS = 60.0
+UNPACK = ["zstd", "-d", "-c"]
 HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?")
 # The names of repositories (distribution-spec, "Pulling manifests").
 _PART = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*"
@@ -156,7 +157,7 @@ def _fetch(file: SharedFile, store: Store, place: Path) -> None:
         for chunk in file.chunks:
             data = store.blob(chunk.blob, chunk.stored)
             _check(data, chunk.blob)
-            unpacked = _piped(["zstd", "-d", "-c"], data, chunk.size, "unpacking a chunk")
+            unpacked = _piped(UNPACK, data, chunk.size, "unpacking a chunk")
             _check(unpacked, chunk.sha256)
             os.pwrite(made.fileno(), unpacked, chunk.offset)
         made.flush()
@@ -213,7 +214,10 @@ def _piped(argv: list[str], data: bytes, limit: int, what: str) -> bytes:
     """The output of a confined program that reads `data`. Raises ParticleError and OSError."""
     deadline = Deadline.after(CHUNK_SECONDS, what)
     with process.started(argv, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
-        output, _ = running.communicate(data, timeout=deadline.remaining())
+        try:
+            output, _ = running.communicate(data, timeout=deadline.remaining())
+        except subprocess.TimeoutExpired as error:
+            raise OSError(errno.ETIMEDOUT, f"{what} takes too long") from error
     if running.returncode != 0:
         raise OSError(errno.EIO, f"{argv[0]} failed")
     if len(output) > limit:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from particle_os.system import publication
 from particle_os.system.regular_file import read_regular
 
 ENTRY_LIMIT = 32 << 20
@@ -71,12 +70,4 @@ class DirectoryStore:
     def _put(self, place: Path, content: bytes) -> None:
         """Writes a file, which is complete when it has its name."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        made = place.with_name(f".{place.name[:16]}-{secrets.token_hex(6)}")
-        try:
-            with made.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            made.rename(place)
-        finally:
-            made.unlink(missing_ok=True)
+        publication.replace(place, content)

@@ -234,6 +234,16 @@ def test_a_build_that_only_reads_gives_nothing(machine, tmp_path):
     assert not (tmp_path / "shared").exists()
 
 
+def test_a_build_without_the_cache_gives_nothing(machine, tmp_path):
+    """The checkpoints in the cache are of other builds than the one that has passed."""
+    one = machine("one")
+    one.build()
+    with one.sharing() as shared:
+        shared.job.plan.options.cache = False
+        shared.give(KEYS)
+    assert not (tmp_path / "shared").exists()
+
+
 def test_a_build_that_only_writes_takes_nothing(machine):
     one, other = machine("one"), machine("other")
     one.build()

@@ -301,7 +301,15 @@ def test_a_full_disk_leaves_no_part_of_an_entry(world, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("particle_os.sharing.store.os.fsync", full)
+    monkeypatch.setattr("particle_os.system.publication.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         world.keep()
     assert [path for path in Path(world.directory).rglob("*") if path.is_file()] == []
+
+
+def test_a_program_that_hangs_costs_a_note(world, monkeypatch):
+    world.keep()
+    monkeypatch.setattr(shared_cache, "CHUNK_SECONDS", 0.2)
+    monkeypatch.setattr(shared_cache, "UNPACK", ["sleep", "600"])
+    assert world.fetch() is None
+    assert "unpacking a chunk takes too long" in world.notes[0]

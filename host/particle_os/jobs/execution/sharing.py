@@ -139,8 +139,11 @@ class Sharing:
             shutil.rmtree(place, ignore_errors=True)
 
     def give(self, keys: Sequence[str]) -> None:
-        """Gives helper, base and checkpoints of a build that has passed its boot test."""
-        if self.cache.target is None:
+        """Gives helper, base and checkpoints of a build that has passed its boot test.
+
+        A build without the cache has left nothing in it: what is there was not tested now.
+        """
+        if self.cache.target is None or not self.job.plan.options.cache:
             return
         try:
             with self.job.progress.phase("give to the shared cache"):
