@@ -141,7 +141,7 @@ class Sharing:
     def give(self, keys: Sequence[str]) -> None:
         """Gives helper, base and checkpoints of a build that has passed its boot test.
 
-        A build without the cache has left nothing in it: what is there was not tested now.
+        A build without the cache has left nothing in it; the cache has the work of other builds.
         """
         if self.cache.target is None or not self.job.plan.options.cache:
             return
