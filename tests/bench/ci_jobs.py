@@ -76,6 +76,7 @@ def rows(directory: Path) -> Iterator[dict[str, object]]:
             "steps": {step: took for step, took in steps.items() if took},
         }  # fmt: skip
         machines.remove(name.replace(" ", "-"))
+        runner.retire(directory / f"{name} runner")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ into a container: there the runner only ends its own `docker exec`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -61,6 +62,11 @@ class Runner:
     def __post_init__(self) -> None:
         for place in (self.workspace, self.temp, self.artifact, self.stored):
             place.mkdir(parents=True, exist_ok=True)
+
+    def retire(self, place: Path) -> None:
+        """Moves the files of the machine away, so that another one can have its paths."""
+        self.directory.rename(place)
+        self.directory = place
 
     @property
     def workspace(self) -> Path:
@@ -170,29 +176,41 @@ class Runner:
         given = {name: self._filled(value) for name, value in step["with"].items()}
         match step["uses"].partition("@")[0]:
             case "actions/cache/restore":
-                return Ended("success", None, self._restore(given["restore-keys"]))
+                return Ended("success", None, self._restore(given["restore-keys"], given["path"]))
             case "actions/cache/save":
-                self._save(given["key"], given["path"].split())
+                self._save(given["key"], given["path"])
             case "actions/upload-artifact":
                 self._upload(given["path"].split())
             case other:
                 raise AssertionError(f"no such action: {other}")
         return Ended("success")
 
-    def _restore(self, prefix: str) -> dict[str, str]:
+    def _caches(self, paths: str) -> Path:
+        """The directory of the caches with these paths; a job finds no cache with other paths."""
+        found = self.stored / hashlib.sha256(paths.encode()).hexdigest()[:16]
+        found.mkdir(exist_ok=True)
+        return found
+
+    def _restore(self, prefix: str, paths: str) -> dict[str, str]:
         """The newest cache whose key begins so, as `tar -P` packs it."""
-        found = sorted(self.stored.glob(f"{prefix}*"), key=lambda path: path.stat().st_mtime_ns)
+        caches = self._caches(paths).glob(f"{prefix}*")
+        found = sorted(caches, key=lambda path: path.stat().st_mtime_ns)
         if not found:
             return {}
         subprocess.run(["tar", "-xPf", found[-1], "-C", self.workspace], check=True)
         return {"cache-matched-key": found[-1].name}
 
-    def _save(self, key: str, paths: list[str]) -> None:
-        if (self.stored / key).exists():
+    def _save(self, key: str, paths: str) -> None:
+        place = self._caches(paths) / key
+        if place.exists():
             return
-        there = [path for path in paths if Path(path).exists()]
-        argv = ["tar", "--posix", "-cPf", self.stored / key, "-C", self.workspace, *there]
+        there = [path for path in paths.split() if Path(path).exists()]
+        argv = ["tar", "--posix", "-cPf", place, "-C", self.workspace, *there]
         subprocess.run(argv, check=True)
+
+    def saved(self) -> list[str]:
+        """The keys of all caches."""
+        return sorted(path.name for path in self.stored.glob("*/*"))
 
     def _upload(self, patterns: list[str]) -> None:
         for pattern in patterns:

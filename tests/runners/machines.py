@@ -77,9 +77,12 @@ class Machines:
         )  # fmt: skip
 
     def github(self, name: str, environment: dict[str, str]) -> github.Runner:
-        """A new machine with GitHub's runner; what the machines store lasts."""
+        """A new machine with GitHub's runner; what the machines store lasts.
+
+        Every machine has the same paths, as those of GitHub have: retire one before the next one.
+        """
         root = self.root(name)
-        place = self.directory / f"{name}-runner"
+        place = self.directory / "runner"
         runner = github.Runner(
             place, self.directory / "stored", {"PATH": PATH, "LANG": "C.UTF-8", **environment}
         )
@@ -89,5 +92,4 @@ class Machines:
 
     def remove(self, name: str) -> None:
         """Removes a machine."""
-        for place in (self.directory / name, self.directory / f"{name}-runner"):
-            shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(self.directory / name, ignore_errors=True)

@@ -62,8 +62,11 @@ def first(machines: Machines) -> Iterator[tuple[Runner, dict[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def second(machines: Machines, first: object) -> Iterator[tuple[Runner, dict[str, str]]]:
+def second(
+    machines: Machines, first: tuple[Runner, dict[str, str]]
+) -> Iterator[tuple[Runner, dict[str, str]]]:
     """A later job, on another machine."""
+    first[0].retire(machines.directory / "first-runner")
     runner = machines.github("second", proxies())
     yield runner, job(runner)
     machines.remove("second")

@@ -5,6 +5,7 @@ files of the artifact must agree.
 """
 
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -180,20 +181,17 @@ def fill(runner, *names):
         path.touch()
 
 
-def saved(runner):
-    return sorted(path.name for path in runner.stored.iterdir())
-
-
 def test_the_cache_is_saved_when_its_content_has_changed_and_only_then(runner, tmp_path):
     job(runner, "good")
     assert runner.outcome("Save the cache") == "skipped"
     fill(runner, "helpers/one", "packages/a_1_amd64.deb", "helpers/one.lock")
     job(runner, "stage failed")
-    (first,) = saved(runner)
-    # Another machine: what the first one saved is there.
-    other = Runner(tmp_path / "other", runner.stored, runner.environment)
+    (first,) = runner.saved()
+    # Another machine, with the same paths: what the first one saved is there.
+    shutil.rmtree(runner.directory)
+    other = Runner(runner.directory, runner.stored, runner.environment)
     job(other, "good")
-    assert (other.temp / "particle-os-cache/particle-os").is_dir()
+    assert (other.temp / "particle-os-cache/particle-os/helpers/one").is_file()
     assert other.steps["Restore the cache"].outputs == {"cache-matched-key": first}
     assert other.outcome("Save the cache") == "skipped"
 
@@ -201,7 +199,7 @@ def test_the_cache_is_saved_when_its_content_has_changed_and_only_then(runner, t
 def test_a_job_without_a_cache_neither_restores_nor_saves(runner):
     fill(runner, "helpers/one")
     job(runner, "good", cache="false", artifact="", junit="")
-    assert saved(runner) == []
+    assert runner.saved() == []
     assert [runner.outcome(name) for name in ("Restore the cache", "Save the cache", "Upload")] == (
         ["skipped"] * 3
     )
