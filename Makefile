@@ -18,7 +18,7 @@ SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations broken-updates faults mutants recipes bench bench-ci fuzz \
+.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations good broken-updates faults mutants recipes bench bench-ci fuzz \
 	generate debian-facts deb image wheel
 
 help: ## Print the targets
@@ -76,6 +76,9 @@ recipes: setup ## Build and boot every recipe of recipes/
 
 mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1 ONLY=)
 	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS) --only "$(ONLY)"
+
+good: setup ## Boot good images of any tool repeatedly (IMAGES="A.raw B.qcow2" RUNS=10)
+	@$(BIN)/python tests/good.py --runs $(RUNS) $(IMAGES)
 
 broken-updates: setup ## Break updates of OSTree and check each verdict (RUNS=10 ONLY= POWER=0)
 	@sh host/setup.sh test-packages

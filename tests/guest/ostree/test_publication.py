@@ -32,6 +32,7 @@ def archive(target):
                 (workshop(target) / "archive/summary").write_bytes(text)
 
         target.when("ostree", run)
+        publication.collect(target, RECORD)
         publication.write(target, RECORD)
         data = (target.directory / "repository").read_bytes()[: target.report.written[0]]
         with tarfile.open(fileobj=io.BytesIO(data)) as found:

@@ -97,6 +97,7 @@ def test_two_builds_make_the_same_commit_and_the_same_repository(build, options)
     sums = []
     for machine, record in zip((first, second), records, strict=True):
         ostree("fsck", f"--repo={workshop(machine) / 'repository'}")
+        publication.collect(machine, record)
         publication.write(machine, record)
         sums.append(hashlib.sha256((machine.directory / "repository").read_bytes()).hexdigest())
     assert sums[0] == sums[1]

@@ -7,6 +7,9 @@ import os
 import shutil
 import struct
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from particle_agent.contract.wire import OutputName
@@ -36,15 +39,34 @@ WIDTHS = (1, 2, 4, 8)
 OPTIONS = ("--owner=0", "--group=0", "--mode=u=rwX,go=rX", "--mtime=@0")
 
 
+def collect(target: Target, record: CommitRecord) -> None:
+    """Puts the commit into the repository to publish, if one is published or compared.
+
+    It compresses each file of the commit.
+    """
+    if _wanted(record) or record.parent is not None:
+        made = OstreeRepository(target, workshop(target) / "repository")
+        archive(target).pull(made, record.ref)
+
+
+@contextmanager
+def collecting(target: Target, record: CommitRecord) -> Iterator[None]:
+    """Collects beside the work of the context: the compression keeps one processor busy."""
+    with ThreadPoolExecutor(1) as pool:
+        collected = pool.submit(collect, target, record)
+        yield
+        collected.result()
+
+
 def write(target: Target, record: CommitRecord) -> None:
-    """Writes what the stage `ostree` publishes, each to an output disk of its own."""
-    wanted: set[str] = {"repository", "delta"}.intersection(record.publishes)
-    wanted |= {"update"} if disks.is_attached("update") else set()
-    if wanted or record.parent is not None:
+    """Writes what the stage `ostree` publishes, each to an output disk of its own.
+
+    The commit has been collected.
+    """
+    if (wanted := _wanted(record)) or record.parent is not None:
         repository = archive(target)
         if record.collection is not None:
             repository.run("config", "set", "core.collection-id", record.collection)
-        repository.pull(OstreeRepository(target, workshop(target) / "repository"), record.ref)
         if "delta" in wanted:
             _write_file(target, _delta(target, repository, record), "delta")
         if wanted - {"delta"}:
@@ -59,6 +81,12 @@ def write(target: Target, record: CommitRecord) -> None:
     if "key" in record.publishes:
         _write_file(target, workshop(target) / KEY, "key")
     difference.write(target, record, archive(target))
+
+
+def _wanted(record: CommitRecord) -> set[str]:
+    """The output disks that get something from the repository."""
+    wanted: set[str] = {"repository", "delta"}.intersection(record.publishes)
+    return wanted | ({"update"} if disks.is_attached("update") else set())
 
 
 def _directories(target: Target) -> list[VarDirectory]:

@@ -39,4 +39,5 @@ class Publish(StageOptions):
         record = CommitRecord.read(target)
         if record is None:
             raise StageError("there is no commit to publish")
+        publication.collect(target, record)
         publication.write(target, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -214,10 +215,10 @@ class Qemu(StageOptions):
     def _deploy_all(self, target: Target, record: CommitRecord) -> None:
         """Writes the disk of the commit, and what the host needs to test an update to it."""
         if disks.is_attached("parent"):
-            # The published repository has the new commit only after its publication.
             self._deploy(target, record.of_parent(), archive(target), "parent")
         made = OstreeRepository(target, workshop(target) / "repository")
         self._deploy(target, record, made, "output")
+        publication.write(target, record)
 
     def _deploy(
         self, target: Target, record: CommitRecord, source: OstreeRepository, disk: OutputName
@@ -232,19 +233,25 @@ class Qemu(StageOptions):
         line = boot_counting.arguments(line)
         kernel = InstalledKernel(record.kernel, "", "")
         loader.prepare(target, self._booting(kernel, line, parts, ids))
-        system = sysroot.make(target, record, source, line.split(), disk)
-        system.take_boot_files(target)
+        # The parent's disk is made of the archive, which has the new commit only afterwards.
+        beside = publication.collecting(target, record) if disk == "output" else nullcontext()
+        with beside:
+            system = sysroot.make(target, record, source, line.split(), disk)
+            system.take_boot_files(target)
+            self._complete(system.deployment, parts, ids)
+            swap_file = f"{system.stateroot}{DEPLOYED_SWAP_FILE}"
+            layout = replace(self._layout, for_updates=True, swap_file=swap_file)
+            files = (system.immutable,)
+            writer = Writer(system.disk, layout, parts, ids, disk=disk, immutable=files)
+            self._write(writer, system.disk.root, loader)
+
+    def _complete(self, deployment: Target, parts: Sequence[Volume], ids: Identifiers) -> None:
+        """Writes the files of the deployment that depend on its disk."""
         listed = self._file_systems(parts, ids, swap_file=DEPLOYED_SWAP_FILE)
         own = [line for line in listed if line.where != "/"]
-        FileSystemTable(own, self.mounts).write(system.deployment, points=False)
+        FileSystemTable(own, self.mounts).write(deployment, points=False)
         if self.grow:
-            growth.set_up_deployment(system.deployment, self.partition_table)
-        swap_file = f"{system.stateroot}{DEPLOYED_SWAP_FILE}"
-        layout = replace(self._layout, for_updates=True, swap_file=swap_file)
-        writer = Writer(system.disk, layout, parts, ids, disk=disk, immutable=(system.immutable,))
-        if disk == "output":
-            publication.write(target, record)
-        self._write(writer, system.disk.root, loader)
+            growth.set_up_deployment(deployment, self.partition_table)
 
     def _write(self, writer: Writer, tree: Path, loader: BootLoader) -> None:
         writer.take(tree)

@@ -9,6 +9,7 @@ import pytest
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.ostree import boot_menu
 from particle_agent.ostree.remote import Remote
+from particle_agent.ostree.repositories import publication
 from particle_agent.ostree.repositories.commit_record import CommitRecord
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
@@ -46,7 +47,7 @@ def test_the_origin_of_the_deployment_is_the_branch_of_the_server(disk, debian):
     (deploy,) = [c.argv for c in debian.commands if c.argv[:3] == ("ostree", "admin", "deploy")]
     assert deploy[-1] == f"updates:{REF}"
     pulls = [c.argv for c in debian.commands if c.argv[:2] == ("ostree", "pull-local")]
-    assert "--remote=updates" in pulls[0]
+    assert [p for p in pulls if "--remote=updates" in p] == [p for p in pulls if "sysroot" in p[2]]
 
 
 def test_fstab_of_the_deployment_names_the_other_file_systems_of_the_disk(disk, debian):
@@ -118,9 +119,9 @@ def test_the_deployment_is_immutable_before_the_journal_is_added(disk, debian):
 
 def test_the_repository_is_published_as_an_archive(disk, debian):
     disk()
-    assert debian.report.disks == ["repository", "output"]
+    assert debian.report.disks == ["output", "repository"]
     data = (debian.directory / "repository").read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(data[: debian.report.written[0]])) as archive:
+    with tarfile.open(fileobj=io.BytesIO(data[: debian.report.written[1]])) as archive:
         assert {(m.uid, m.gid, m.mtime, m.uname) for m in archive} == {(0, 0, 0, "")}
 
 
@@ -131,9 +132,9 @@ def test_the_test_of_an_update_gets_the_parent_s_disk_and_the_repository(disk, d
     replace(CommitRecord.read(debian), parent=PARENT).write(debian)
     debian.commands.clear()
     Qemu(boot_loader="grub").run(debian)
-    assert debian.report.disks == ["parent", "update", "output"]
+    assert debian.report.disks == ["parent", "output", "update"]
     made = [c.argv for c in debian.commands if c.argv[0] == "mke2fs"]
-    assert [argv[argv.index("-L") + 1] for argv in made] == ["root", "update", "root"]
+    assert [argv[argv.index("-L") + 1] for argv in made] == ["root", "root", "update"]
     sources = [c.argv[-2] for c in debian.commands if c.argv[:2] == ("ostree", "pull-local")]
     names = [Path(source).name for source in sources]
     assert names == ["archive", "repository", "repository"]
@@ -152,12 +153,31 @@ def test_a_deployment_that_ostree_did_not_make_is_an_error(disk, debian):
     assert debian.report.written == []
 
 
-@pytest.mark.parametrize("verb", ["deploy", "pull-local", "os-init", "summary"])
+@pytest.mark.parametrize("verb", ["deploy", "pull-local", "os-init"])
 def test_a_failure_of_ostree_ends_the_stage_without_a_disk(disk, debian, verb):
     debian.ostree.failing = verb
     with pytest.raises(CommandFailed):
         disk()
-    assert "output" not in debian.report.disks
+    assert debian.report.disks == []
+
+
+def test_a_failure_of_the_publication_ends_the_stage(disk, debian):
+    debian.ostree.failing = "summary"
+    with pytest.raises(CommandFailed):
+        disk()
+    assert debian.report.disks == ["output"]
+
+
+def test_a_failure_of_the_collection_ends_the_stage_beside_the_disk(disk, debian, monkeypatch):
+    """The disk is written meanwhile, and the host publishes nothing of a failed stage."""
+
+    def fail(target, record):
+        raise CommandFailed(["ostree"], 1, ["no space left"])
+
+    monkeypatch.setattr(publication, "collect", fail)
+    with pytest.raises(CommandFailed, match="'ostree' ended with status 1"):
+        disk()
+    assert debian.report.disks == ["output"]
 
 
 def test_the_commands_outside_of_the_image_have_no_path_from_it(disk, debian):

@@ -1,0 +1,54 @@
+"""Boots good images, such as those of other tools, repeatedly: `make good IMAGES="A.raw B.qcow2"`.
+
+A verdict other than `passed` is a false failure. The program prints the verdicts of each image, and
+the time of the slowest boot. Other work should keep the host busy meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+TOP = Path(__file__).parents[1]
+BOOT_SECONDS = 900
+
+
+def boot(program: list[str], image: Path) -> tuple[str, float]:
+    """The verdict on an image with its message, and the seconds of the whole command."""
+    argv = [*program, "boot-test", str(image), "--json", "--progress", "none"]
+    began = time.monotonic()
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=BOOT_SECONDS, check=False)
+    seconds = time.monotonic() - began
+    if not done.stdout:
+        return f"no verdict: {done.stderr.strip()}", seconds
+    verdict = json.loads(done.stdout)
+    passed = verdict["status"] == "passed"
+    return "passed" if passed else f"{verdict['status']}: {verdict['message']}", seconds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--runs", type=int, default=10, help="how often to boot each image")
+    parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
+    arguments = parser.parse_args()
+    wrong = 0
+    for image in arguments.images:
+        runs = [boot(arguments.program, image) for _ in range(arguments.runs)]
+        verdicts = Counter(verdict for verdict, _ in runs)
+        slowest = max(seconds for _, seconds in runs)
+        print(f"{image.name}: {verdicts['passed']} of {len(runs)}, slowest {slowest:.0f} s")
+        for verdict in verdicts.keys() - {"passed"}:
+            print(f"    {verdicts[verdict]} x {verdict}")
+        sys.stdout.flush()
+        wrong += len(runs) - verdicts["passed"]
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
