@@ -72,7 +72,7 @@ build() {
 	summary=$PARTICLE_OS_OUTPUT/summary.md
 	set -- "$PARTICLE_OS_VENV/bin/particle-os" build "$PARTICLE_OS_RECIPE" \
 		--output "$PARTICLE_OS_OUTPUT" --accel "${PARTICLE_OS_ACCELERATOR:-auto}" --progress plain \
-		--summary "$summary" "$@"
+		--no-save-memory --summary "$summary" "$@"
 	mkdir -p "$PARTICLE_OS_OUTPUT" "$PARTICLE_OS_CACHE"
 	if [ -n "${PARTICLE_OS_JUNIT:-}" ]; then
 		mkdir -p "$(dirname "$PARTICLE_OS_JUNIT")"

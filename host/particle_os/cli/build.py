@@ -44,6 +44,7 @@ from particle_os.report.verdict import failure_of
 @option.MAX_AGE
 @option.shared_caches
 @option.SOURCE_DATE
+@option.NO_SAVE_MEMORY
 @option.PLAIN
 @option.NETWORK
 @option.NO_BOOT_TEST

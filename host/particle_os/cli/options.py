@@ -300,6 +300,11 @@ PLAIN = click.option(
     "--plain", is_flag=True, envvar="PARTICLE_OS_PLAIN", show_envvar=True,
     help="Take no shortcuts: the same image, built more slowly (docs/shortcuts.md).",
 )  # fmt: skip
+NO_SAVE_MEMORY = click.option(
+    "--no-save-memory", "save_memory", is_flag=True, callback=_negated,
+    help="Do not save the memory of the helper VM in the cache. That makes later builds start "
+    "faster, and costs a cache that is soon thrown away about ten seconds.",
+)  # fmt: skip
 MIRROR = click.option(
     "--mirror", metavar="URL", envvar="PARTICLE_OS_MIRROR", show_envvar=True,
     help="The Debian mirror for the helper VM and for mmdebstrap: bases. Such a base then has "

@@ -26,7 +26,7 @@ _SIZES = {"memory": "--memory", "scratch": "--scratch-size"}
 _FLAGS = {
     "allow_outside": ("--allow-outside", True), "cache": ("--no-cache", False),
     "boot_test": ("--no-boot-test", False), "keep_on_failure": ("--keep-on-failure", True),
-    "plain": ("--plain", True),
+    "plain": ("--plain", True), "save_memory": ("--no-save-memory", False),
 }  # fmt: skip
 
 

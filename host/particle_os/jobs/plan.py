@@ -64,6 +64,8 @@ class BuildOptions:
     network: Literal["none"] | None = None
     # Whether the build goes without the shortcuts of docs/shortcuts.md.
     plain: bool = False
+    # Whether the memory of the helper VM is saved in the cache, for faster starts.
+    save_memory: bool = True
     # Shared caches to read from, and the public keys that must have signed what they have.
     cache_from: tuple[str, ...] = ()
     cache_keys: tuple[Path, ...] = ()

@@ -176,13 +176,15 @@ def running_sandbox(
     more_outputs: Mapping[str, Path] = MappingProxyType({}),
     inputs: Mapping[str, Path] = MappingProxyType({}),
     plain: bool = False,
+    save_memory: bool = True,
 ) -> Iterator[Sandbox]:
     """Runs a helper VM until the context ends; only the output disks remain of it.
 
     `directory` is the VM's own. The scratch disk is empty, or an overlay over the frozen disks
     `layers`, the lowest first. The disk `inspected` replaces the packages disk. The VM reads the
     disks `inputs`, files by their serial numbers. With `plain` the machine always boots, and no
-    agent waits in it for orders. `note` receives remarks for the user.
+    agent waits in it for orders. Without `save_memory` it boots unless the cache has its saved
+    memory. `note` receives remarks for the user.
     The VM reaches no network until `Sandbox.connect_outside`.
     """
     directory.mkdir(mode=0o700)
@@ -204,7 +206,9 @@ def running_sandbox(
     places = Places(directory, transcript, cache_directory() / "warm", note)
     boot = deadline.sooner(BOOT_SECONDS * acceleration.factor, "starting the helper VM")
     with ExitStack() as stack:
-        machine, agent = start(spec, program, content, places, stack, boot, plain=plain)
+        machine, agent = start(
+            spec, program, content, places, stack, boot, plain=plain, save_memory=save_memory
+        )
         machine.monitor.connect_outside(False, boot)
         with machine.monitor.blaming_disks():
             yield Sandbox(machine, agent, disks[0], disks[2], outputs)

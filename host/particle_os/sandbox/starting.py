@@ -56,12 +56,13 @@ def start(
     deadline: Deadline,
     *,
     plain: bool = False,
+    save_memory: bool = True,
 ) -> tuple[Machine, Agent]:
     """Starts a machine, which `stack` ends, and connects to the agent in it.
 
-    The machine starts from the saved state of `content`, which is made when it is missing. The
-    last attempt boots the machine, in case the saved state is the reason for a failure. With
-    `plain` every attempt boots.
+    The machine starts from the saved state of `content`. If that is missing, it is made; without
+    `save_memory` the machine boots. The last attempt boots the machine, in case the saved state is
+    the reason for a failure. With `plain` every attempt boots.
     """
     saved = _to_be_saved(spec)
     state = saved_memory.state_path(places.states, saved, content)
@@ -72,7 +73,8 @@ def start(
         reraise=True,
     ):
         with attempt, ExitStack() as start:
-            boots = plain or attempt.retry_state.attempt_number == START_ATTEMPTS
+            last = attempt.retry_state.attempt_number == START_ATTEMPTS
+            boots = plain or last or not (save_memory or state.exists())
             where = _Where(directory=places.directory, transcript=places.transcript)
             if not boots and not state.exists():
                 cold = _with_agent(saved, program, places.directory)

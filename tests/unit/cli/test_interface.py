@@ -91,6 +91,7 @@ COMMANDS = {
         "--refresh STAGE text",
         "--max-age HOURS 0.. =24",
         "--source-date",
+        "--no-save-memory flag",
         "--plain",
         "--network",
         "--no-boot-test flag",

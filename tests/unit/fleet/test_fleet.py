@@ -226,7 +226,7 @@ OPTIONS = [
         allow_env=("A", "B"), base="tar:/x.tar", accel="tcg", memory=3 << 30, cpus=3,
         scratch=5 << 30, boot_test=False, keep_on_failure=True, template="other",
         mirror="http://mirror.example.org/debian", apt_proxy="none", cache=False, refresh="apt",
-        max_age=7200, source_date=5, network="none", plain=True,
+        max_age=7200, source_date=5, network="none", plain=True, save_memory=False,
         cache_from=("file:///a", "file:///b"), cache_keys=(Path("/k"),), cache_to="file:///c",
         cache_sign=Path("/s"),
     ),

@@ -75,6 +75,16 @@ def test_the_helper_vm_boots_in_a_plain_build(make_job, receiver, monkeypatch, p
     assert receiver.options["plain"] is plain
 
 
+@pytest.mark.parametrize("saves", [False, True])
+def test_the_helper_vm_saves_its_memory_as_the_user_says(make_job, receiver, monkeypatch, saves):
+    monkeypatch.setattr(helper_vms, "running_sandbox", receiver)
+    job = make_job(False)
+    job.plan = replace(job.plan, options=replace(job.plan.options, save_memory=saves))
+    with pytest.raises(Enough), HelperVms(job, HELPER, TCG, plenty()).start("x", Path("output")):
+        pass
+    assert receiver.options["save_memory"] is saves
+
+
 @both
 def test_the_base_of_a_plain_build_is_made_plainly(make_job, receiver, monkeypatch, plain):
     monkeypatch.setattr(preparation, "ensure_suite", receiver)

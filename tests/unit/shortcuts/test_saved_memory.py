@@ -4,7 +4,7 @@ import hashlib
 from contextlib import ExitStack
 
 import pytest
-from particle_os.errors import VmError
+from particle_os.errors import ParticleError, VmError
 from particle_os.jobs import cache
 from particle_os.sandbox import agent, running, starting
 from particle_os.sandbox.helper import Helper
@@ -53,7 +53,8 @@ def test_what_is_no_state_is_damaged(state, tmp_path):
     assert [entry.name for entry in cache.damaged(tmp_path)] == ["key"]
 
 
-def test_the_plain_way_neither_saves_nor_restores_and_leaves_what_is_saved(tmp_path, monkeypatch):
+@pytest.mark.parametrize("option", [{"plain": True}, {"save_memory": False}])
+def test_a_start_that_does_not_save_boots_and_leaves_what_is_saved(tmp_path, monkeypatch, option):
     booted = []
 
     def boot(spec, *, directory, transcript, deadline):
@@ -77,20 +78,38 @@ def test_the_plain_way_neither_saves_nor_restores_and_leaves_what_is_saved(tmp_p
     places = starting.Places(tmp_path / "vm", tmp_path / "console", tmp_path / "warm", print)
     saved = starting._to_be_saved(spec)
     assert saved.direct_boot.command_line == f"quiet{starting.PREHEAT}"
+    content = "x" if "plain" in option else "another one"
     kept = saved_memory.state_path(places.states, saved, "x")
     kept.parent.mkdir()
     kept.touch()
     with ExitStack() as stack, pytest.raises(VmError, match="enough"):
-        starting.start(spec, agent.pack(), "x", places, stack, plenty(), plain=True)
+        starting.start(spec, agent.pack(), content, places, stack, plenty(), **option)
     assert booted
-    assert kept.exists()
+    assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_memory_that_is_saved_is_used_also_by_a_build_that_saves_none(tmp_path, monkeypatch):
+    places = starting.Places(tmp_path, tmp_path / "console", tmp_path / "warm", print)
+    used = []
+
+    def restored(spec, state, **more):
+        used.append(state)
+        raise ParticleError("enough")
+
+    monkeypatch.setattr(starting, "_to_be_saved", lambda spec: spec)
+    monkeypatch.setattr(saved_memory, "state_path", lambda *of: tmp_path / "state")
+    monkeypatch.setattr(saved_memory, "restored", restored)
+    (tmp_path / "state").touch()
+    with ExitStack() as stack, pytest.raises(ParticleError, match="enough"):
+        starting.start(None, None, "x", places, stack, plenty(), save_memory=False)
+    assert used == [tmp_path / "state"]
 
 
 def test_a_state_belongs_to_the_files_of_one_helper(tmp_path, monkeypatch):
     """A helper that is rebuilt from other packages has the same path and another content."""
     asked = []
 
-    def start(spec, program, content, *more, plain):
+    def start(spec, program, content, *more, plain, save_memory):
         asked.append(content)
         root, scratch, _, packages = spec.disks
         assert (scratch.serial, scratch.backing) == ("scratch", (tmp_path / "layer",))

@@ -75,6 +75,7 @@ class HelperVms:
                         more_outputs=more_outputs,
                         inputs=inputs,
                         plain=self.job.plan.options.plain,
+                        save_memory=self.job.plan.options.save_memory,
                     )
                 )
             yield sandbox
