@@ -31,7 +31,7 @@ COMMANDS = {
     "shell": "shell:shell_command",
     "stage": "stage:stage_group",
     "ostree": "ostree.commands:ostree_group",
-    "cache": "cache:cache_group",
+    "cache": "host.cache:cache_group",
     "bench": "host.commands:bench_command",
     "completion": "about:completion_command",
     "schema": "about:schema_command",
