@@ -32,6 +32,7 @@ COMMANDS = {
     "stage": "stage:stage_group",
     "ostree": "ostree.commands:ostree_group",
     "cache": "host.cache:cache_group",
+    "farm": "farm.commands:farm_group",
     "bench": "host.commands:bench_command",
     "completion": "about:completion_command",
     "schema": "about:schema_command",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, as_shown, command, say_json, with_output
+from particle_os.cli.several import SeveralBuilds, show_steps, with_several
 from particle_os.cli.verdicts import (
     ResultFiles,
     hand_over,
@@ -49,8 +47,7 @@ from particle_os.report.verdict import failure_of
 @option.NETWORK
 @option.NO_BOOT_TEST
 @option.KEEP_ON_FAILURE
-@option.JOBS
-@option.FAIL_FAST
+@with_several
 @option.DRY_RUN
 @with_files
 @with_output
@@ -60,8 +57,7 @@ def build_command(
     recipes: tuple[Path, ...],
     options: BuildOptions,
     files: ResultFiles,
-    jobs: int | None,
-    fail_fast: bool,
+    several: SeveralBuilds,
     dry_run: bool,
 ) -> int:
     """Build the image of RECIPE (particle-os.yml), boot it, and publish it in the output.
@@ -70,10 +66,13 @@ def build_command(
     such as 'images/*.yml'. The exit code is that of the worst build.
     """
     wanted = images(recipes, options)
-    if len(wanted) > 1:
-        return _build_all(wanted, output, files, jobs, fail_fast, dry_run)
-    _build_one(*wanted[0], output, files, dry_run)
-    return 0
+    if len(wanted) == 1 and (several.on is None or dry_run):
+        _build_one(*wanted[0], output, files, dry_run)
+        return 0
+    if dry_run:
+        show_steps(wanted, output)
+        return 0
+    return several.build(wanted, output, files)
 
 
 def _build_one(
@@ -92,40 +91,6 @@ def _build_one(
         hand_over_failure(output, plan.name, as_shown(error)[0], files)
         raise
     _show(result, options.output_directory, output, files)
-
-
-def _build_all(
-    wanted: Sequence[tuple[Path, BuildOptions]],
-    output: OutputStyle,
-    files: ResultFiles,
-    jobs: int | None,
-    fail_fast: bool,
-    dry_run: bool,
-) -> int:
-    """Builds several images, each in a process of its own; returns the exit code."""
-    from particle_os.fleet.several import Fleet
-
-    if dry_run:
-        steps = [preview(make_plan(*each)) for each in wanted]
-        shown = chain.from_iterable(each.named_lines() for each in steps)
-        output.show({"images": [each.data() for each in steps]}, shown)
-        return 0
-    fleet = Fleet.of(wanted, jobs, fail_fast=fail_fast)
-    make_writable(fleet.directory)
-    files.check_writable()
-    style = "none" if output.quiet else output.progress_style
-    output.stop_commands()
-    try:
-        fleet.build(style, verbose=output.verbose)
-    finally:
-        files.write(fleet.junit(), fleet.markdown())
-        fleet.write_page()
-    output.workflow.command(fleet.annotations())
-    if output.as_json:
-        say_json(json.dumps(fleet.data(), indent=2))
-    elif not output.quiet:
-        output.draw(fleet.show)
-    return fleet.exit_code
 
 
 def _build(plan: Plan, output: OutputStyle) -> Result:

@@ -365,6 +365,15 @@ JOBS = click.option(
 FAIL_FAST = click.option(
     "--fail-fast", is_flag=True, help="Stop all builds when the first one fails."
 )
+ON = click.option(
+    "--on", metavar="FARM",
+    help="Build on a farm: the scheduler tls://HOST:8786, or local:2 for workers on this machine.",
+)  # fmt: skip
+FARM_KEYS = click.option(
+    "--farm-keys", type=PathType(file_okay=False), metavar="DIRECTORY",
+    envvar="PARTICLE_OS_FARM_KEYS", show_envvar=True,
+    help="The keys of the farm; by default farm in the directory of config.toml.",
+)  # fmt: skip
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the steps and build nothing.")
 KEEP_ON_FAILURE = click.option(
     "--keep-on-failure", is_flag=True, help="Keep the disks of a failed build."

@@ -7,11 +7,11 @@ this machine or on another one.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from particle_os.fleet.build_process import PROGRAM
 from particle_os.jobs.plan import BuildOptions
 
 # The options of the command that take the value of a field of BuildOptions as it is.
@@ -35,24 +35,26 @@ class Order:
     """One image to build: `name`, of the recipe in the file `recipe`.
 
     `options.variables` has the values that choose it from the matrix of the recipe. `stem` is equal
-    for images that begin with the same stage.
+    for images that begin with the same stage. `seconds` is the time that its last build took, if
+    its result is still there.
     """
 
     name: str
     recipe: Path
     options: BuildOptions
     stem: str = ""
+    seconds: float | None = None
 
     def command(self, *more: str) -> list[str]:
         """The command that builds the image with this installation of particle-os."""
-        # -P: no file of the current directory takes the place of a module.
-        program = [sys.executable, "-P", "-m", "particle_os"]
-        return [*program, "build", str(self.recipe.absolute()), *arguments(self.options), *more]
+        recipe = str(self.recipe.absolute())
+        return [*PROGRAM, "build", recipe, *arguments(self.options), *more]
 
 
-def arguments(options: BuildOptions) -> list[str]:
-    """The arguments of `build` that stand for these options."""
-    return [word for name in (f.name for f in fields(options)) for word in _words(options, name)]
+def arguments(options: BuildOptions, without: Collection[str] = ()) -> list[str]:
+    """The arguments of `build` that stand for these options, except for some fields."""
+    names = [field.name for field in fields(options) if field.name not in without]
+    return [word for name in names for word in _words(options, name)]
 
 
 def _words(options: BuildOptions, name: str) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import inf
 from pathlib import Path
 
 from particle_os.errors import InvalidDocument, UsageError
@@ -12,6 +14,8 @@ from particle_os.fleet.order import Order
 from particle_os.jobs import checkpoints
 from particle_os.jobs.plan import BuildOptions
 from particle_os.recipe import loading
+from particle_os.report.results import RESULT_LIMIT
+from particle_os.system.regular_file import read_regular
 from particle_os.vm import accel
 
 
@@ -40,7 +44,8 @@ def _order(recipe: Path, options: BuildOptions) -> Order:
     reference = options.base or loaded.recipe.base_image
     root = [reference, loaded.recipe.architecture]
     stem = checkpoints.keys(root, loaded.recipe.name, loaded.recipe.stages[:1])[-1]
-    return Order(loaded.recipe.name, recipe, options, stem)
+    name = loaded.recipe.name
+    return Order(name, recipe, options, stem, last_seconds(name, options.output_directory))
 
 
 def _check_names(found: Sequence[Order]) -> None:
@@ -63,17 +68,34 @@ def _check_names(found: Sequence[Order]) -> None:
         )
 
 
-def spread(found: Sequence[Order]) -> list[Order]:
-    """The orders with the first ones of each stem before all others.
+def longest_first(found: Iterable[Order]) -> list[Order]:
+    """The orders with the longest builds first, and before them those of unknown length.
+
+    The end of all builds comes soonest when the short ones fill the gaps.
+    """
+    return sorted(found, key=lambda order: -inf if order.seconds is None else -order.seconds)
+
+
+def spread(found: Iterable[Order]) -> list[Order]:
+    """The orders with the first ones of each stem before all others, and the longest ones first.
 
     The images of one stem wait for its first stage, which one of them makes.
     """
     rounds = defaultdict[str, int](int)
     placed = []
-    for order in found:
+    for order in longest_first(found):
         placed.append((rounds[order.stem], order))
         rounds[order.stem] += 1
     return [order for _, order in sorted(placed, key=lambda each: each[0])]
+
+
+def last_seconds(name: str, output: Path) -> float | None:
+    """The seconds that the last build of an image took; None when its result is gone."""
+    try:
+        phases = json.loads(read_regular(output / f"{name}.result.json", RESULT_LIMIT))["phases"]
+        return float(sum(phases.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def usual_jobs(mode: accel.Mode) -> int:

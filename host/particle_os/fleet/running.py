@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from particle_os.errors import DeadlineExceeded
-from particle_os.fleet.build_process import END_SECONDS, BuildEnd, BuildProcess
+from particle_os.fleet import planning
+from particle_os.fleet.build_end import BuildEnd
+from particle_os.fleet.build_process import END_SECONDS, SHOWN, BuildProcess
 from particle_os.fleet.order import Order
 from particle_os.system.deadline import Deadline
 
@@ -33,7 +35,7 @@ def run(
     view: View,
     ends: dict[str, BuildEnd],
     *,
-    jobs: int,
+    jobs: int | None = None,
     fail_fast: bool = False,
 ) -> None:
     """Builds all images, `jobs` at a time, and adds the end of each build to `ends`.
@@ -41,6 +43,7 @@ def run(
     A build that fails stops no other one; with `fail_fast` it stops all. Call it in the main
     thread.
     """
+    jobs = jobs or planning.usual_jobs(orders[0].options.accel)
     with _Builds(view, ends) as builds:
         left = list(orders)
         while left or builds.running:
@@ -56,7 +59,7 @@ class _Builds:
     """The running builds; leaving the context ends them."""
 
     def __init__(self, view: View, ends: dict[str, BuildEnd]) -> None:
-        self.running: dict[str, BuildProcess] = {}
+        self.running: dict[str, tuple[Order, BuildProcess]] = {}
         self._ends = ends
         self._view = view
         self._selector = selectors.DefaultSelector()
@@ -69,52 +72,52 @@ class _Builds:
     def __exit__(self, *details: object) -> None:
         with ExitStack() as stack:
             stack.callback(self._selector.close)
-            for build in self.running.values():
+            for _, build in self.running.values():
                 stack.callback(build.end)
             # They end at the same time.
             self.cancel()
 
     def start(self, order: Order) -> None:
         """Starts a build."""
-        build = BuildProcess(order)
-        self.running[order.name] = build
+        build = BuildProcess(order.command(*SHOWN))
+        self.running[order.name] = order, build
         self._deadlines[order.name] = Deadline.after(BUILD_SECONDS, f"the build of {order.name}")
         self._open[order.name] = len(build.pipes)
         for pipe in build.pipes:
-            self._selector.register(pipe, selectors.EVENT_READ, build)
+            self._selector.register(pipe, selectors.EVENT_READ, (order, build))
         self._view.began(order)
 
     def wait(self) -> list[BuildEnd]:
         """Waits for output, shows the events in it, and returns the builds that have ended."""
         ended = []
         for key, _ in self._selector.select(TICK_SECONDS):
-            build: BuildProcess = key.data
-            events = build.read(key.fileobj)  # type: ignore[arg-type]
+            order, build = key.data
+            events = build.read(key.fileobj)
             if events is not None:
                 for event in events:
-                    self._view.event(build.order, event)
+                    self._view.event(order, event)
                 continue
             self._selector.unregister(key.fileobj)
-            self._open[build.order.name] -= 1
-            if not self._open[build.order.name]:
-                ended.append(self._finish(build))
-        for name, build in self.running.items():
+            self._open[order.name] -= 1
+            if not self._open[order.name]:
+                ended.append(self._finish(order, build))
+        for name, (_, build) in self.running.items():
             try:
                 self._deadlines[name].remaining()
             except DeadlineExceeded:
                 build.kill()
         return ended
 
-    def _finish(self, build: BuildProcess) -> BuildEnd:
-        end = build.finish()
+    def _finish(self, order: Order, build: BuildProcess) -> BuildEnd:
+        end = BuildEnd.of(order, build.finish())
         build.end()
-        del self.running[build.order.name]
-        self._ends[build.order.name] = end
+        del self.running[order.name]
+        self._ends[order.name] = end
         self._view.ended(end)
         return end
 
     def cancel(self) -> None:
         """Asks all running builds to end."""
-        for name, build in self.running.items():
+        for name, (_, build) in self.running.items():
             build.cancel()
             self._deadlines[name] = Deadline.after(END_SECONDS, f"the end of {name}")

@@ -4,35 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
 from particle_os.fleet import planning, running, summary, views
-from particle_os.fleet.build_process import BuildEnd, worst
+from particle_os.fleet.build_end import BuildEnd, worst
 from particle_os.fleet.order import Order
+from particle_os.fleet.running import View
 from particle_os.jobs.plan import BuildOptions
 from particle_os.report.ci import github
 from particle_os.system import publication
 
 
-class Fleet:
-    """The builds of several images, `jobs` of them at a time."""
+class Engine(Protocol):
+    """Builds the images of all orders, and adds the end of each build to `ends`."""
 
-    def __init__(self, orders: Sequence[Order], jobs: int, *, fail_fast: bool) -> None:
+    def __call__(
+        self,
+        orders: Sequence[Order],
+        view: View,
+        ends: dict[str, BuildEnd],
+        *,
+        jobs: int | None,
+        fail_fast: bool,
+    ) -> None: ...
+
+
+class Fleet:
+    """The builds of several images, at most `jobs` of them at a time, by an engine."""
+
+    def __init__(
+        self,
+        orders: Sequence[Order],
+        jobs: int | None,
+        *,
+        fail_fast: bool,
+        engine: Engine = running.run,
+    ) -> None:
         self._orders = orders
         self._jobs = jobs
         self._fail_fast = fail_fast
+        self._engine = engine
         self._ends: dict[str, BuildEnd] = {}
 
     @classmethod
     def of(
-        cls, images: Sequence[tuple[Path, BuildOptions]], jobs: int | None, *, fail_fast: bool
+        cls,
+        images: Sequence[tuple[Path, BuildOptions]],
+        jobs: int | None,
+        *,
+        fail_fast: bool,
+        engine: Engine | None = None,
     ) -> Fleet:
-        """The builds of these images. Raises the errors of `planning.orders`."""
+        """The builds of these images; without an engine, this machine builds.
+
+        Raises the errors of `planning.orders`.
+        """
         orders = planning.orders(images)
-        jobs = jobs or planning.usual_jobs(images[0][1].accel)
-        return cls(orders, jobs, fail_fast=fail_fast)
+        return cls(orders, jobs, fail_fast=fail_fast, engine=engine or running.run)
 
     @property
     def directory(self) -> Path:
@@ -43,7 +73,7 @@ class Fleet:
         """Builds the images; `style` is that of `--progress`."""
         view = views.make_view(style, len(self._orders), verbose=verbose)
         try:
-            running.run(self._orders, view, self._ends, jobs=self._jobs, fail_fast=self._fail_fast)
+            self._engine(self._orders, view, self._ends, jobs=self._jobs, fail_fast=self._fail_fast)
         finally:
             view.close()
 

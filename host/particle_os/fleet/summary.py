@@ -13,7 +13,7 @@ from rich.text import Text
 
 from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import ParticleError, printable
-from particle_os.fleet.build_process import BuildEnd
+from particle_os.fleet.build_end import BuildEnd
 from particle_os.report import charts, pages
 from particle_os.report.ci import junit as as_junit
 from particle_os.report.ci import markdown as as_markdown

@@ -13,7 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from particle_os.errors import printable, whole_line
-from particle_os.fleet.build_process import BuildEnd
+from particle_os.fleet.build_end import BuildEnd
 from particle_os.fleet.order import Order
 from particle_os.report.ci.github import unlike_commands
 

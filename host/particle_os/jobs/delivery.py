@@ -194,11 +194,11 @@ class Delivery:
         has_evidence = self.evidence.exists()
         removed = [self.failed_directory.name, *([] if has_evidence else [self.evidence.name])]
         change = Change(
-            files=[file.path for file in self.files] + [self.file(e).name for e in ENDINGS],
+            files=[a.path for a in result.artifacts] + [self.file(e).name for e in ENDINGS],
             folders=[self.evidence.name] if has_evidence else [],
             removed=removed,
             # An image of an earlier build is not part of the new set.
-            outdated=sorted(set(image_names(self.name)) - {file.path for file in self.files}),
+            outdated=sorted(set(image_names(self.name)) - {a.path for a in result.artifacts}),
             sums={a.path: a.sha256 for a in result.artifacts},
         )
         publication.publish(self.staging, self.output, change)

@@ -12,7 +12,7 @@ from particle_os.records import Record
 CHUNK = 16 << 20
 FILES_LIMIT, CHUNKS_LIMIT, SIZE_LIMIT = 16, 1 << 16, 1 << 40
 
-EntryName = Literal["helper", "base", "checkpoint"]
+EntryName = Literal["helper", "base", "checkpoint", "result"]
 HexDigest = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ByteCount = Annotated[int, pydantic.Field(ge=0, le=SIZE_LIMIT)]
 

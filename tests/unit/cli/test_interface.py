@@ -33,6 +33,7 @@ RECIPE_PATH [RECIPE] path
 --source-date SECONDS 0..4294967295 $SOURCE_DATE_EPOCH
 --plain flag $PARTICLE_OS_PLAIN
 --network none
+--farm-keys DIRECTORY path directory $PARTICLE_OS_FARM_KEYS
 --junit FILE path file
 --summary FILE path file
 --format raw|qcow2|vmdk|vdi|vhd|vpc|vhdx|qcow|qed|parallels|bochs|cloop|dmg
@@ -75,6 +76,8 @@ COMMANDS = {
         "--cache-sign FILE path file",
         "--jobs N 1..64",
         "--fail-fast flag",
+        "--on FARM text",
+        "--farm-keys",
         "--set",
         "--allow-outside",
         "--allow-env",
@@ -109,6 +112,22 @@ COMMANDS = {
     "cache verify": [],
     "completion": ["SHELL bash|zsh|fish required"],
     "doctor": [],
+    "farm keys": ["DIRECTORY path directory"],
+    "farm scheduler": [
+        "--listen URL text =tls://0.0.0.0:8786",
+        "--farm-keys",
+        "--dashboard HOST:PORT text",
+    ],
+    "farm worker": [
+        "URL SCHEDULER text required",
+        "--slots N 1..256",
+        "--name text",
+        "--farm-keys",
+        "--cache-from URL text multiple",
+        "--cache-keys FILE path file multiple",
+        "--cache-to URL text",
+        "--cache-sign FILE path file",
+    ],
     "explain": [
         "PATH STAGE[.OPTION] text required",
     ],

@@ -14,7 +14,7 @@ from particle_os.cli.build import build_command
 from particle_os.cli.options import build_options
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.fleet import planning, running, summary, views
-from particle_os.fleet.build_process import BuildEnd, worst
+from particle_os.fleet.build_end import BuildEnd, worst
 from particle_os.fleet.order import Order, arguments
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import images

@@ -1,0 +1,1 @@
+"""The farm: builds on other machines, through Dask's `distributed`."""

@@ -1,0 +1,187 @@
+"""Builds on a farm of real processes on loopback, under faults; a script plays the builds."""
+
+import os
+import signal
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+from particle_os.fleet.farm import key_making, slots
+
+from ....played_farm import (
+    events,
+    marked,
+    played_farm,
+    start_client,
+    statuses,
+)
+from ....waiting import until
+from ...report.pages import result, verdict
+
+pytestmark = pytest.mark.slow
+ENDED_BY_US = "ended by SIGTERM"
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "result.json").write_text(result("x", [verdict("x", "passed")]).model_dump_json())
+    (tmp_path / "hold").write_text("")
+    return tmp_path
+
+
+@pytest.fixture
+def farm(place):
+    with played_farm(place) as found:
+        yield found
+
+
+def begun(place, count=1):
+    """Waits until so many builds have begun."""
+    until(lambda: sum(what == "began" for what, _, _ in events(place)) >= count)
+
+
+def release(place):
+    (place / "hold").unlink()
+
+
+def whole(place, *names):
+    return all((place / f"image-{name}").read_text() == name for name in names)
+
+
+def builds_and_machines(farm):
+    """The processes of builds: played ones, their children and their keepers."""
+    parts = ("played", "sleep 1000", "keeper", "sys.argv[1:3]")
+    return {p: w for p, w in marked(farm.mark).items() if any(part in w for part in parts)}
+
+
+def test_each_image_is_built_once_on_all_workers(place, farm):
+    names = [f"a{number}" for number in range(6)]
+    client = start_client(farm, *names, "bad-3", "worse-2")
+    found = statuses(client)
+    assert found == dict.fromkeys(names, "passed") | {"bad-3": "failed", "worse-2": "invalid"}
+    began = Counter(name for what, name, _ in events(place) if what == "began")
+    assert set(began.values()) == {1}
+    assert whole(place, *names)
+
+
+def test_a_farm_of_its_own_ends_with_the_command(place, farm):
+    client = start_client(farm, "a", "b", on="local:2")
+    assert statuses(client) == {"a": "passed", "b": "passed"}
+    others = {farm.scheduler.pid, *(worker.pid for worker in farm.workers)}
+    until(
+        lambda: (
+            not [w for p, w in marked(farm.mark).items() if "127.0.0.1:0" in w and p not in others]
+        )
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_however_a_client_with_a_farm_of_its_own_ends_nothing_is_left(place, number):
+    with played_farm(place, workers=0) as farm:
+        farm.scheduler.kill()
+        farm.scheduler.wait()
+        client = start_client(farm, "hangs", "hangs-too", on="local:2")
+        begun(place, 2)
+        client.send_signal(number)
+        client.communicate()
+        assert until(lambda: not marked(farm.mark))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_builds_of_a_client_that_ends_end(place, farm, number):
+    client = start_client(farm, "hangs", "hangs-deaf")
+    begun(place, 2)
+    client.send_signal(number)
+    client.communicate()
+    assert until(lambda: not builds_and_machines(farm))
+
+
+@pytest.mark.parametrize("victim", ["worker", "nanny"])
+def test_the_builds_of_a_dead_worker_begin_again(place, farm, victim):
+    client = start_client(farm, "a-held", "b-held")
+    begun(place, 2)
+    pid = farm.dask_workers()[0] if victim == "worker" else farm.workers[0].pid
+    os.kill(pid, signal.SIGKILL)
+    if victim == "nanny":
+        farm.workers[0].wait()
+    release_when(place, 3)
+    assert statuses(client) == {"a-held": "passed", "b-held": "passed"}
+    assert whole(place, "a-held", "b-held")
+    until(lambda: not builds_and_machines(farm))
+
+
+def release_when(place, count):
+    """With one worker less, the second attempt of a build can wait for the end of the other."""
+    (place / "hold").unlink()
+    begun(place, count)
+
+
+def test_a_worker_that_hangs_is_given_up(place, farm):
+    client = start_client(farm, "a-held", "b-held")
+    begun(place, 2)
+    hung = farm.dask_workers()[0]
+    os.kill(hung, signal.SIGSTOP)
+    release(place)
+    assert statuses(client) == {"a-held": "passed", "b-held": "passed"}
+    with suppress(ProcessLookupError):
+        # Its nanny may have ended it.
+        os.kill(hung, signal.SIGCONT)
+    until(lambda: not builds_and_machines(farm))
+
+
+def test_a_new_scheduler_gets_the_builds_of_a_dead_one(place, farm):
+    client = start_client(farm, "a-held", "b-held", "c")
+    begun(place, 2)
+    farm.scheduler.kill()
+    farm.scheduler.wait()
+    until(lambda: not builds_and_machines(farm))
+    farm.start_scheduler()
+    release(place)
+    assert statuses(client) == dict.fromkeys(("a-held", "b-held", "c"), "passed")
+    assert whole(place, "a-held", "b-held", "c")
+
+
+def test_a_worker_of_another_version_gets_no_build(place):
+    with played_farm(place, workers=0) as farm:
+        other = {**slots.resources(1, kvm=False), "particle-os-9.9": 1.0}
+        del other[slots.version()]
+        farm.start_worker(resources=other)
+        client = start_client(farm, "a")
+        until(lambda: "particle-os-9.9, not" in (place / "client.log").read_text())
+        assert events(place) == []
+        farm.start_worker()
+        assert statuses(client) == {"a": "passed"}
+
+
+# Python runs this module when it starts: the clock of the process is ten years ahead.
+WRONG_CLOCK = """\
+import time as clock
+now = clock.time
+clock.time = lambda: now() + 10 * 365 * 86400
+"""
+
+
+def test_a_wrong_clock_of_a_worker_changes_nothing(place, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(WRONG_CLOCK)
+    with played_farm(place, workers=0) as farm:
+        farm.more = {"PYTHONPATH": str(tmp_path / "site")}
+        farm.start_worker()
+        farm.more = {}
+        assert statuses(start_client(farm, "a", "b-3")) == {"a": "passed", "b-3": "failed"}
+
+
+def test_two_clients_share_the_workers(place, farm):
+    clients = [start_client(farm, *names) for names in (("a", "b"), ("c", "d"))]
+    assert [statuses(client) for client in clients] == [
+        {"a": "passed", "b": "passed"}, {"c": "passed", "d": "passed"},
+    ]  # fmt: skip
+
+
+def test_a_client_without_the_keys_is_refused(place, farm, tmp_path):
+    other = key_making.make(tmp_path / "other")
+    farm.keys, own = other, farm.keys
+    found = statuses(start_client(farm, "a"))
+    farm.keys = own
+    assert "does not answer" in found["error"]
+    assert events(place) == []

@@ -1,0 +1,196 @@
+"""A result comes back through the shared cache as a build here leaves it, or not at all."""
+
+import hashlib
+import json
+import subprocess
+
+import pytest
+from particle_os.errors import InfrastructureError
+from particle_os.fleet.build_process import Ended
+from particle_os.fleet.farm import returned
+from particle_os.fleet.farm.assignment import Assignment
+from particle_os.report.results import ArtifactResult
+from particle_os.sharing.shared_cache import of_options
+from particle_os.system.checksum import tree_sha256
+from particle_os.system.workspace import workspace
+
+from ...report.pages import result, verdict
+
+KEY = "ab" * 32
+NAME = "server"
+
+
+def pair(place, name):
+    secret, public = place / f"{name}.key", place / f"{name}.pub"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", secret], check=True)
+    subprocess.run(["openssl", "pkey", "-in", secret, "-pubout", "-out", public], check=True)
+    return secret, public
+
+
+def built(output, status="passed"):
+    """The files of a build in its output directory; returns its result."""
+    output.mkdir()
+    image = output / f"{NAME}.qcow2"
+    with image.open("wb") as file:
+        file.write(b"QFI\xfb" + bytes(70000) + b"end")
+        file.truncate(1 << 22)
+    found = ArtifactResult(
+        path=image.name, format="qcow2", bytes=1 << 22, virtual_bytes=1 << 30, allocated_bytes=1,
+        sha256=hashlib.sha256(image.read_bytes()).hexdigest(),
+        tree_sha256=tree_sha256(image, 1 << 22),
+    )  # fmt: skip
+    made = result(NAME, [verdict(NAME, status)], artifacts=(found,))
+    evidence = output / f"{NAME}.evidence/bios"
+    evidence.mkdir(parents=True)
+    (evidence / "console.log").write_bytes(b"\x1b[mLinux")
+    for ending, text in (("log", "the log"), ("report.html", "<p>"), ("console.log", "c")):
+        (output / f"{NAME}.{ending}").write_text(text)
+    (output / f"{NAME}.result.json").write_text(made.model_dump_json())
+    return made
+
+
+@pytest.fixture
+def world(tmp_path):
+    class World:
+        secret, public = pair(tmp_path, "worker")
+        shared = tmp_path / "shared"
+        there, here = tmp_path / "there", tmp_path / "here"
+        notes: list = []  # noqa: RUF012
+        answer = Ended(0, 1.0, b"{}").data()
+
+        def writer(self):
+            return of_options((), (), f"file://{self.shared}", self.secret)
+
+        def give(self):
+            work = tmp_path / "work"
+            work.mkdir(exist_ok=True)
+            returned.give(self.writer(), Assignment(NAME, KEY), self.answer, self.there, work)
+
+        def take(self, public=None, key=KEY, name=NAME):
+            reader = of_options([f"file://{self.shared}"], [public or self.public], None, None)
+            with workspace() as work:
+                return returned.take(reader, key, name, self.here, work, self.notes.append)
+
+        def blobs(self):
+            return [path for path in self.shared.rglob("*") if path.is_file()]
+
+        def left(self):
+            return [p.name for p in self.here.glob(".*")] if self.here.exists() else []
+
+    return World()
+
+
+def test_a_good_build_is_published_here_with_all_of_its_files(world):
+    built(world.there)
+    world.give()
+    assert world.take() is None
+    names = {str(p.relative_to(world.here)) for p in world.here.rglob("*") if p.is_file()}
+    own = {str(p.relative_to(world.there)) for p in world.there.rglob("*") if p.is_file()}
+    assert names == own | {"SHA256SUMS"}
+    for name in own:
+        assert (world.here / name).read_bytes() == (world.there / name).read_bytes()
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=world.here, check=True)
+    assert world.left() == []
+
+
+def test_a_bad_build_brings_its_logs_and_touches_no_image(world):
+    built(world.there)
+    world.give()
+    world.take()
+    before = (world.here / f"{NAME}.qcow2").stat().st_mtime_ns
+    failed = world.there / f"{NAME}.failed"
+    failed.mkdir()
+    for path in list(world.there.glob(f"{NAME}.*")):
+        if path != failed:
+            path.rename(failed / path.name)
+    (failed / f"{NAME}.log").write_text("the log of the failure")
+    world.give()
+    log = world.take()
+    assert log == world.here / f"{NAME}.failed/{NAME}.log"
+    assert log.read_text() == "the log of the failure"
+    assert (log.parent / f"{NAME}.evidence/bios/console.log").exists()
+    assert not (log.parent / f"{NAME}.qcow2").exists(), "disks do not travel after a failure"
+    assert (world.here / f"{NAME}.qcow2").stat().st_mtime_ns == before
+    assert world.left() == []
+
+
+def test_the_answer_of_an_earlier_attempt_is_found(world, tmp_path):
+    built(world.there)
+    assert returned.earlier_answer(world.writer(), KEY, tmp_path) is None
+    world.give()
+    assert returned.earlier_answer(world.writer(), KEY, tmp_path) == world.answer
+
+
+def test_a_result_that_another_key_has_signed_is_refused(world, tmp_path):
+    built(world.there)
+    world.give()
+    _, other = pair(tmp_path, "other")
+    with pytest.raises(InfrastructureError, match="no trusted result") as caught:
+        world.take(public=other)
+    assert "--cache-keys" in caught.value.hint
+    assert not world.here.exists() or list(world.here.iterdir()) == []
+
+
+def test_a_missing_result_is_an_error(world):
+    with pytest.raises(InfrastructureError, match="no trusted result"):
+        world.take()
+
+
+def test_a_damaged_or_missing_chunk_publishes_nothing(world):
+    built(world.there)
+    world.give()
+    for path in world.blobs():
+        if "blobs" in path.parts:
+            whole = path.read_bytes()
+            for data in (whole[:-1], whole[::-1], None):
+                path.unlink(missing_ok=True)
+                if data is not None:
+                    path.write_bytes(data)
+                with pytest.raises(InfrastructureError, match="damaged"):
+                    world.take()
+                assert list(world.here.iterdir()) == []
+            path.write_bytes(whole)
+    assert world.take() is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": "other"},
+        {"path": "../server.qcow2"},
+        {"path": "SHA256SUMS"},
+        {"path": "server.vdi"},
+        {"sha256": "0" * 64},
+    ],
+)
+def test_a_result_that_does_not_fit_its_images_publishes_nothing(world, change):
+    """A worker's key has signed it, and still no other file of the output directory changes."""
+    made = built(world.there)
+    images = [made.artifacts[0].model_copy(update=change)]
+    changed = made.model_copy(
+        update={"artifacts": tuple(images), "recipe": change.get("recipe", NAME)}
+    )
+    (world.there / f"{NAME}.result.json").write_text(changed.model_dump_json())
+    world.give()
+    with pytest.raises(InfrastructureError, match="damaged"):
+        world.take()
+    assert list(world.here.iterdir()) == []
+
+
+def test_a_result_with_a_time_of_a_wrong_clock_is_taken(world, monkeypatch):
+    built(world.there)
+    for now in (5.0, 4e10):
+        monkeypatch.setattr(returned.time, "time", lambda now=now: now)
+        world.give()
+        assert world.take() is None
+
+
+def test_much_evidence_is_left_out_and_the_rest_arrives(world, monkeypatch):
+    built(world.there)
+    (world.there / f"{NAME}.evidence/bios/screen.png").write_bytes(bytes(200_000))
+    monkeypatch.setattr(returned, "PARCEL_LIMIT", 100_000)
+    world.give()
+    assert world.take() is None
+    assert (world.here / f"{NAME}.evidence/bios/console.log").exists()
+    assert not (world.here / f"{NAME}.evidence/bios/screen.png").exists()
+    assert json.loads((world.here / f"{NAME}.result.json").read_text())["recipe"] == NAME
