@@ -18,7 +18,7 @@ SECONDS ?= 60
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations good broken-updates faults mutants recipes bench bench-ci fuzz \
+.PHONY: help setup venv demo test check lint unit-test vm-test weekly matrix mutations good broken-updates faults farm-faults mutants recipes bench bench-ci fuzz \
 	generate debian-facts deb image wheel
 
 help: ## Print the targets
@@ -89,6 +89,10 @@ faults: setup ## Disturb real builds at random moments and check what is left (S
 	@$(BIN)/python -m tests.campaign --seed $(SEED) --number $(N) --jobs $(JOBS) --out $(OUT) \
 		$(if $(FIRST),--first $(FIRST))
 
+farm-faults: venv ## Disturb builds on a farm of processes at random moments (SEED=1 N=20)
+	@$(BIN)/python -m tests.farm_faults --seed $(SEED) --number $(N) --out $(OUT) \
+		$(if $(FIRST),--first $(FIRST))
+
 mutants: N := 500
 mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRST=1 N=500 JOBS=1 AGAIN=)
 	@sh host/setup.sh programs
@@ -97,6 +101,7 @@ mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRS
 
 bench: setup ## Measure the speed of the parts on this machine
 	@$(BIN)/python tests/bench/bench.py
+	@$(BIN)/python -m tests.bench.farm
 
 bench-ci: setup ## Measure a job of CI from a bare Debian 13 to a booted image (as root)
 	@$(BIN)/python -m tests.bench.ci_jobs

@@ -1,0 +1,1 @@
+"""The campaign of faults against farms of processes."""
