@@ -13,7 +13,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +114,8 @@ class PlayedFarm:
     scheduler: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     url: str = "tls://127.0.0.1:0"
+    # Words before the command of each worker that is started.
+    within: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.keys = key_making.make(self.place / "farm-keys")
@@ -142,6 +144,7 @@ class PlayedFarm:
 
     def _start(self, what: str, settings: str, output: int) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-P", "-m", f"particle_os.fleet.farm.member.{what}", settings]
+        argv = [*(self.within if what == "worker" else ()), *argv]
         return subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, env=self.environment,
             stderr=(self.place / f"{what}.log").open("ab"), start_new_session=True,
@@ -166,9 +169,11 @@ class PlayedFarm:
 
 
 @contextmanager
-def played_farm(place: Path, workers: int = 2, **more: str) -> Iterator[PlayedFarm]:
+def played_farm(
+    place: Path, workers: int = 2, url: str = "tls://127.0.0.1:0"
+) -> Iterator[PlayedFarm]:
     """A farm with a scheduler and workers for as long as the context lasts."""
-    farm = PlayedFarm(place, more=more)
+    farm = PlayedFarm(place, url=url)
     with ExitStack() as stack:
         stack.callback(farm.stop)
         farm.start_scheduler()

@@ -284,6 +284,20 @@ def test_images_with_other_beginnings_come_first(recipe):
     assert names == ["one-a", "two", "one-b", "one-c"]
 
 
+def test_images_whose_last_build_took_longer_come_first(recipe, tmp_path):
+    """An image without a readable result may take long, so it comes before them."""
+    one = recipe("one", package="vim")
+    two = recipe("two", package="less")
+    three = recipe("three", package="nano")
+    times = (("one", '{"phases": {"a": 5, "b": 1.5}}'), ("two", '{"phases": {"a": 7}}'))
+    for name, text in (*times, ("three", "[")):
+        (tmp_path / f"{name}.result.json").write_text(text)
+    found = planning.orders(images([one, two, three], BuildOptions(output_directory=tmp_path)))
+    assert [(order.name, order.seconds) for order in found] == [
+        ("three", None), ("two", 7.0), ("one", 6.5),
+    ]  # fmt: skip
+
+
 def test_the_problems_of_all_recipes_are_told_before_any_build(recipe, tmp_path):
     (tmp_path / "bad.yml").write_text("name: bad\nstages: [{type: qemo}]\n")
     (tmp_path / "worse.yml").write_text("name: worse\nstages: [{type: apt, packages: 5}]\n")

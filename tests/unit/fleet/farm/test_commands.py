@@ -23,13 +23,14 @@ stages:
 PLAYED = """\
 import json, os, shutil, sys
 words = sys.orig_argv
-if "particle_os" in words and "build" in words and "SERVES" in os.environ:
-    output = next(w for w in words if w.startswith("--output=")).partition("=")[2]
+if {"particle_os", "build", "-P"} <= {*words} and "SERVES" in os.environ:
+    named = [w for w in words if w.startswith("--output=")]
+    output = named[0].partition("=")[2] if named else words[words.index("--output") + 1]
     recipe = words[words.index("build") + 1]
     with open(os.environ["SERVES"] + ".log", "a") as log:
         log.write(json.dumps([open(os.path.join(os.path.dirname(recipe), "motd")).read(), words]))
     print(json.dumps({"event": "phase-started", "phase": "stages"}), file=sys.stderr, flush=True)
-    shutil.copytree(os.environ["SERVES"], output)
+    shutil.copytree(os.environ["SERVES"], output, dirs_exist_ok=True)
     code = int(os.environ.get("CODE", "0"))
     if code:
         log = os.path.join(output, "x.log")
@@ -62,6 +63,13 @@ def world(tmp_path, monkeypatch):
             keys += ("--cache-keys", self.public, "--output", self.here)
             return self.run("build", self.recipe, "--on", url, *keys, *more)
 
+        def played(self):
+            """The environment in which a script plays the builds."""
+            site = tmp_path / "site"
+            site.mkdir()
+            (site / "sitecustomize.py").write_text(PLAYED)
+            return {"PYTHONPATH": str(site), "SERVES": str(self.there)}
+
         @contextmanager
         def running(self, *words, **environment):
             process = subprocess.Popen(
@@ -78,17 +86,14 @@ def world(tmp_path, monkeypatch):
         @contextmanager
         def farm(self, **environment):
             """A scheduler and a worker; yields the URL."""
-            site = tmp_path / "site"
-            site.mkdir()
-            (site / "sitecustomize.py").write_text(PLAYED)
             shared = ("--cache-to", self.shared, "--cache-sign", self.secret)
             listen = ("--listen", "tls://127.0.0.1:0", "--farm-keys", self.keys)
+            played = {**self.played(), **environment}
             with ExitStack() as stack:
                 scheduler = stack.enter_context(self.running("farm", "scheduler", *listen))
                 url = scheduler.stdout.readline().split()[0]
                 own = ("farm", "worker", url, "--slots", "1", "--farm-keys", self.keys)
-                given = {"PYTHONPATH": str(site), "SERVES": str(self.there), **environment}
-                stack.enter_context(self.running(*own, *shared, **given))
+                stack.enter_context(self.running(*own, *shared, **played))
                 yield url
 
     found = World()
@@ -136,6 +141,20 @@ def test_the_log_of_a_failure_comes_back(world):
     assert "a stage failed" in done.stdout and "mend it" in done.stdout
     log = world.here / f"{NAME}.failed/{NAME}.log"
     assert log.read_text() == "the log" and str(log) in done.stdout
+
+
+@pytest.mark.slow
+def test_a_farm_on_this_machine_needs_no_keys_and_no_shared_cache(world, monkeypatch):
+    built(world.there)
+    for name, value in world.played().items():
+        monkeypatch.setenv(name, value)
+    on = ("build", world.recipe, "--on", "local:1", "--output", world.here)
+    done = world.run(*on, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"][0]["status"] == "passed"
+    assert (world.here / f"{NAME}.qcow2").exists()
+    monkeypatch.setenv("CODE", "4")
+    assert world.run(*on).returncode == 4
 
 
 def refused(world, *words, status=2):

@@ -1,9 +1,11 @@
 """Builds on a farm of real processes on loopback, under faults; a script plays the builds."""
 
 import os
+import shutil
 import signal
+import subprocess
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 from particle_os.fleet.farm import key_making, slots
@@ -127,6 +129,45 @@ def test_a_worker_that_hangs_is_given_up(place, farm):
         # Its nanny may have ended it.
         os.kill(hung, signal.SIGCONT)
     until(lambda: not builds_and_machines(farm))
+
+
+@contextmanager
+def network_namespace():
+    """A network of its own, 10.203.77.2, beside 10.203.77.1 of this host; yields the names."""
+    name = f"farm-{os.getpid()}"
+    link = f"f{os.getpid()}"
+
+    def ip(*words):
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", link, "type", "veth", "peer", "name", "up0", "netns", name)
+        ip("address", "add", "10.203.77.1/30", "dev", link)
+        ip("link", "set", link, "up")
+        ip("-n", name, "address", "add", "10.203.77.2/30", "dev", "up0")
+        for device in ("up0", "lo"):
+            ip("-n", name, "link", "set", device, "up")
+        yield name, lambda: ip("link", "set", link, "down")
+    finally:
+        subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
+        ip("netns", "delete", name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2")
+def test_the_builds_of_a_worker_that_is_cut_off_begin_again(place):
+    with network_namespace() as (name, cut), played_farm(place, 0, "tls://10.203.77.1:0") as farm:
+        farm.within = ("ip", "netns", "exec", name)
+        farm.start_worker()
+        client = start_client(farm, "a-held", "b-held")
+        begun(place)
+        farm.within = ()
+        farm.start_worker()
+        begun(place, 2)
+        cut()
+        release(place)
+        assert statuses(client) == {"a-held": "passed", "b-held": "passed"}
+        assert "its worker was lost" in (place / "client.log").read_text()
 
 
 def test_a_new_scheduler_gets_the_builds_of_a_dead_one(place, farm):
