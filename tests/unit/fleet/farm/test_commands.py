@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
 
 import pytest
+from particle_os.fleet.farm import key_making
 
+from ...cli import command_line
 from .test_returned import NAME, built, pair
 
 RECIPE = f"""\
@@ -157,47 +160,62 @@ def test_a_farm_on_this_machine_needs_no_keys_and_no_shared_cache(world, monkeyp
     assert world.run(*on).returncode == 4
 
 
-def refused(world, *words, status=2):
-    done = world.run(*words)
-    assert done.returncode == status, done.stderr
-    return done.stderr
+def refused(*words):
+    """The error of a command that starts nothing; Dask is taken to be installed."""
+    done = command_line.run(*words)
+    assert done.exit_code == 2, done.output
+    return " ".join(done.output.split())
 
 
-def test_a_farm_elsewhere_needs_a_shared_cache(world):
-    on = ("build", world.recipe, "--farm-keys", world.keys, "--output", world.here)
-    text = refused(world, *on, "--on", "tls://127.0.0.1:1")
+@pytest.fixture
+def given(tmp_path, monkeypatch, signals_restored):
+    """A recipe and the keys of a farm, for commands in this process."""
+    monkeypatch.setitem(sys.modules, "distributed", ModuleType("distributed"))
+    (tmp_path / "server.yml").write_text(RECIPE)
+    (tmp_path / "motd").write_text("hello")
+    return tmp_path / "server.yml", key_making.make(tmp_path / "keys").directory
+
+
+def test_a_farm_elsewhere_needs_a_shared_cache(given, tmp_path):
+    recipe, keys = given
+    on = ("build", recipe, "--farm-keys", keys, "--output", tmp_path / "out", "--on")
+    text = refused(*on, "tls://127.0.0.1:1")
     assert "needs a shared cache" in text and "--cache-from" in text
-    assert not list(world.here.glob("*.qcow2"))
-    text = refused(world, *on, "--on", "tcp://farm.example.org:1")
-    assert "for loopback only" in text
+    _, public = pair(tmp_path, "results")
+    shared = ("--cache-from", "file:///x", "--cache-keys", public)
+    text = refused(
+        *on, "tls://127.0.0.1:1", *shared, "--cache-to", "file:///x", "--cache-sign", "k"
+    )
+    assert "Give it to 'particle-os farm worker'" in text
+    assert "for loopback only" in refused(*on, "tcp://farm.example.org:1")
 
 
-def test_a_worker_without_a_shared_cache_does_not_start(world):
-    text = refused(world, "farm", "worker", "tls://127.0.0.1:1", "--farm-keys", world.keys)
+def test_a_worker_without_a_shared_cache_does_not_start(given):
+    text = refused("farm", "worker", "tls://127.0.0.1:1", "--farm-keys", given[1])
     assert "--cache-to and --cache-sign" in text
 
 
-def test_a_scheduler_without_keys_does_not_start(world, tmp_path):
-    text = refused(world, "farm", "scheduler", "--farm-keys", tmp_path / "none")
+def test_a_scheduler_without_keys_does_not_start(given, tmp_path):
+    text = refused("farm", "scheduler", "--farm-keys", tmp_path / "none")
     assert "ca.pem" in text and "farm keys" in text
+    text = refused("farm", "scheduler", "--listen", "tcp://0.0.0.0:8786")
+    assert "for loopback only" in text
 
 
-def test_without_the_extra_the_error_says_what_to_install(world, tmp_path):
-    site = tmp_path / "without"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text("import sys\nsys.modules['distributed'] = None\n")
-    for words in (
-        ("build", world.recipe, "--on", "local:2"),
-        ("farm", "scheduler", "--farm-keys", world.keys),
-        ("farm", "worker", "tls://127.0.0.1:1"),
-    ):
-        done = subprocess.run(
-            world.command(*words), capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": str(site)},
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert "'distributed', which is not installed" in done.stderr
-        assert "pip install 'particle-os[farm]'" in done.stderr
+@pytest.mark.parametrize(
+    "words", ["build RECIPE --on local:2", "farm scheduler", "farm worker tls://a"]
+)
+def test_without_the_extra_the_error_says_what_to_install(given, monkeypatch, words):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    text = refused(*[given[0] if word == "RECIPE" else word for word in words.split()])
+    assert "'distributed', which is not installed" in text
+    assert "pip install 'particle-os[farm]'" in text
+
+
+def test_keys_are_made_once(given, tmp_path):
+    made = command_line.run("farm", "keys", tmp_path / "new")
+    assert made.exit_code == 0 and str(tmp_path / "new/ca.pem") in made.output
+    assert "exists" in refused("farm", "keys", tmp_path / "new")
 
 
 @pytest.mark.slow

@@ -48,11 +48,13 @@ def test_a_build_runs_to_its_end_and_its_events_arrive(place):
     assert nothing_is_left(place)
 
 
+@pytest.mark.slow
 def test_lines_of_programs_arrive_if_they_are_wanted(place):
     _, told = keep(place, "a", lines=True)
     assert {"event": "line", "text": "a line of a program"} in told
 
 
+@pytest.mark.slow
 def test_the_error_of_a_build_arrives(place):
     answer, _ = keep(place, "a-3")
     assert Ended.of(answer).error["error"] == "it went wrong: 3"
@@ -88,7 +90,9 @@ def test_the_end_of_its_input_ends_the_build(place, keeper):
     assert nothing_is_left(place)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_the_end_of_the_keeper_ends_the_build(place, keeper, number):
     keeper.send_signal(number)
     keeper.wait()
@@ -106,6 +110,7 @@ def test_a_planted_orphan_is_found(place):
     assert nothing_is_left(place)
 
 
+@pytest.mark.slow
 def test_an_assignment_of_another_version_is_an_answer(place):
     told = []
     line = b'{"name": "a", "key": "0", "unknown": 1}\n'

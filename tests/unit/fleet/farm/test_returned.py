@@ -5,6 +5,8 @@ import json
 import subprocess
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from particle_os.errors import InfrastructureError
 from particle_os.fleet.build_process import Ended
 from particle_os.fleet.farm import returned
@@ -21,9 +23,15 @@ NAME = "server"
 
 
 def pair(place, name):
+    """The files of a new pair of keys, as openssl writes them."""
     secret, public = place / f"{name}.key", place / f"{name}.pub"
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", secret], check=True)
-    subprocess.run(["openssl", "pkey", "-in", secret, "-pubout", "-out", public], check=True)
+    key = Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM
+    secret.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    kind = serialization.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(key.public_key().public_bytes(pem, kind))
     return secret, public
 
 
@@ -114,6 +122,7 @@ def test_a_bad_build_brings_its_logs_and_touches_no_image(world):
     assert world.left() == []
 
 
+@pytest.mark.slow
 def test_the_answer_of_an_earlier_attempt_is_found(world, tmp_path):
     built(world.there)
     assert returned.earlier_answer(world.writer(), KEY, tmp_path) is None
@@ -136,6 +145,7 @@ def test_a_missing_result_is_an_error(world):
         world.take()
 
 
+@pytest.mark.slow
 def test_a_damaged_or_missing_chunk_publishes_nothing(world):
     built(world.there)
     world.give()
@@ -157,10 +167,15 @@ def test_a_damaged_or_missing_chunk_publishes_nothing(world):
     "change",
     [
         {"recipe": "other"},
-        {"path": "../server.qcow2"},
-        {"path": "SHA256SUMS"},
-        {"path": "server.vdi"},
-        {"sha256": "0" * 64},
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                {"path": "../server.qcow2"},
+                {"path": "SHA256SUMS"},
+                {"path": "server.vdi"},
+                {"sha256": "0" * 64},
+            )
+        ),
     ],
 )
 def test_a_result_that_does_not_fit_its_images_publishes_nothing(world, change):
@@ -177,6 +192,7 @@ def test_a_result_that_does_not_fit_its_images_publishes_nothing(world, change):
     assert list(world.here.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_result_with_a_time_of_a_wrong_clock_is_taken(world, monkeypatch):
     built(world.there)
     for now in (5.0, 4e10):
@@ -185,6 +201,7 @@ def test_a_result_with_a_time_of_a_wrong_clock_is_taken(world, monkeypatch):
         assert world.take() is None
 
 
+@pytest.mark.slow
 def test_much_evidence_is_left_out_and_the_rest_arrives(world, monkeypatch):
     built(world.there)
     (world.there / f"{NAME}.evidence/bios/screen.png").write_bytes(bytes(200_000))
