@@ -96,7 +96,7 @@ mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRS
 		--out $(OUT)/mutants $(if $(AGAIN),--again)
 
 bench: setup ## Measure the speed of the parts on this machine
-	@$(BIN)/python tests/bench/bench.py
+	@$(BIN)/python -m tests.bench.bench
 
 bench-ci: setup ## Measure a job of CI from a bare Debian 13 to a booted image (as root)
 	@$(BIN)/python -m tests.bench.ci_jobs

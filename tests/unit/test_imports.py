@@ -17,7 +17,7 @@ RULES = {
     "particle_os": (
         {"", "errors", "records"},
         {"system"},
-        {"documents", "ostree"},
+        {"documents", "ostree", "registry"},
         {"vm", "recipe", "egress", "sharing"},
         {"shortcuts"},
         {"apt", "boot"},

@@ -18,6 +18,7 @@ OURS = "Our own words, or the text of a recipe, made printable"
 TERMINAL = "The bytes of a guest, unchanged, to the terminal of a user who asked for that (docs)"
 PICTURE = "A picture; no gate reads pictures, and docs/security.md says so"
 PRIVATE = "A file in the private working directory or in the cache (0700), for programs only"
+REGISTRY = "Bytes of a registry, which have the digest that was asked for"
 PEER = "A message to QEMU, the VM, a proxy or another process of ours"
 
 # Modules, and the functions in them that write.
@@ -71,7 +72,7 @@ SINKS = {
         "sandbox/helper": "_make _split _write_kernel",
         "sandbox/running": "_make_empty",
         "sandbox/starting": "_with_agent",
-        "sharing/shared_cache": "_fetch",
+        "sharing/shared_cache": "_fetch _filter _packed",
         "shortcuts/dpkg_database": "write write_loose",
         "shortcuts/saved_memory": "save",
         "system/workspace": "Workspace.adopt_directory",
@@ -83,6 +84,9 @@ SINKS = {
         "boot/machines/extras": "seed_disk",
         "boot/frameworks/testinfra": "results",
         "vm/smbios": "write",
+    },
+    REGISTRY: {
+        "registry/transfer": "BlobDownload.run",
     },
     PEER: {
         "boot/files": "fetch",
