@@ -177,6 +177,7 @@ class Execution:
                 **downloads.paths(self._downloads()),
             },
             proxy=self.prepared.apt_proxy,
+            shared=self.prepared.shared_packages(lambda: self.stages.done),
         )
         return Conversation(self.job, self.stages, self.chain, sandbox, depot, self.deadline)
 
