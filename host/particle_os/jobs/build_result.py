@@ -141,6 +141,7 @@ def _result(
         architecture=loaded.recipe.architecture,
         source_date=plan.options.source_date,
         plain=plan.options.plain,
+        no_cache=not plan.options.cache,
         helper=prepared.vms.result(),
         apt_proxy=prepared.apt_proxy.result(),
         stages=run.stages.results,

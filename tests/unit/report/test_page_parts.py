@@ -223,6 +223,14 @@ def test_figures_replace_the_text_that_they_come_from():
     assert "Startup goes on" in page.document("x", [raw])
 
 
+@pytest.mark.parametrize(
+    ("no_cache", "text"), [(True, "none: built with --no-cache"), (False, "used where they fit")]
+)
+def test_the_page_says_whether_earlier_results_were_used(no_cache, text):
+    found = page.document("x", [], result=result("x", no_cache=no_cache))
+    assert f"<dt>Earlier results</dt><dd>{text}</dd>" in found
+
+
 @pytest.mark.parametrize(("step", "told"), [(None, True), ("fallback", True), ("upgrade", False)])
 def test_only_a_boot_whose_disk_is_kept_can_be_repeated_by_hand(step, told):
     found = verdict("x").model_copy(update={"step": step})
