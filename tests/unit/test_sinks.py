@@ -66,6 +66,7 @@ SINKS = {
         "jobs/checkpoints": "Checkpoints._write",
         "jobs/execution/claims": "Claims.__init__",
         "jobs/execution/input_disk": "_copy",
+        "publishing/containerdisk": "pack",
         "publishing/gpt": "move_second_table",
         "recipe/files/attachments": "Attachment.open _pack",
         "recipe/secrets": "_key",
@@ -86,9 +87,12 @@ SINKS = {
         "vm/smbios": "write",
     },
     REGISTRY: {
+        "publishing/pull": "pull",
+        "publishing/pulled_disk": "_fetch_artifact _fetch_containerdisk _unpack write_sparsely",
         "registry/transfer": "BlobDownload.run",
     },
     PEER: {
+        "publishing/containerdisk": "_give",
         "boot/files": "fetch",
         "boot/frameworks/boot_test_link": "BootTestLink.tell",
         "boot/frameworks/testinfra": "_send",

@@ -67,6 +67,18 @@ COMMANDS = {
         "--format",
         "-o/--output path directory =out",
     ],
+    "push": [
+        "NAME NAME|IMAGE text required",
+        "TARGET docker://HOST/REPOSITORY[:TAG] text required",
+        "--as containerdisk|artifact|both =containerdisk",
+        "--untested flag",
+        "--format",
+        "-o/--output path directory =out",
+    ],
+    "pull": [
+        "REFERENCE docker://HOST/REPOSITORY[:TAG|@DIGEST] text required",
+        "-o/--output path directory =out",
+    ],
     "build": [
         "RECIPES [RECIPE]... path several",
         "--cache-from URL text multiple",
