@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from particle_os.vm.ssh import Connection, KeyPair
 PREHEAT = " particle_os.preheat"
 START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 120.0
+# Twice as many as the kernel's pool of random numbers holds (drivers/char/random.c).
+SEED_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,12 @@ def start(
                 else:
                     restored = saved_memory.restored(spec, state, **where, deadline=deadline)
                     machine = start.enter_context(restored)
-                connection = _connect(machine, restored=not boots, deadline=deadline)
+                connection = _connect(
+                    machine,
+                    restored=not boots,
+                    generation_id=spec.architecture.vm.generation_id,
+                    deadline=deadline,
+                )
                 start.callback(connection.close)
                 machine.console.watch(on_death=connection.abort)
                 agent = Agent(connection, _death_of(machine), program, places.transcript.gate)
@@ -148,16 +156,22 @@ def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:
     return boot
 
 
-def _connect(machine: Machine, *, restored: bool, deadline: Deadline) -> Connection:
-    """Sends new keys over the console, and connects by SSH.
+def _connect(
+    machine: Machine, *, restored: bool, generation_id: bool, deadline: Deadline
+) -> Connection:
+    """Sends random bytes and new keys over the console, and connects by SSH.
 
     The host makes both key pairs. So it need not trust a host key that the VM prints, and the VM
-    saves the generation of a key, which takes a quarter of its start.
+    saves the generation of a key, which takes a quarter of its start. Machines that are restored
+    from one saved memory have the same random numbers until they use the random bytes. With
+    `generation_id`, the kernel also notices that the machine was restored.
     """
     user, host = KeyPair(), KeyPair()
-    origin = "restored" if restored else "booted"
+    origin = "booted" if not restored else "noticed" if generation_id else "restored"
+    seed = secrets.token_hex(SEED_BYTES)
     handshake = deadline.sooner(HANDSHAKE_SECONDS, "the key handshake with the helper VM")
-    machine.console.send_line(f"KEY {origin} {int(time.time())} {user.public} {host.secret}")
+    words = (origin, str(int(time.time())), seed, user.public, host.secret)
+    machine.console.send_line(f"KEY {' '.join(words)}")
     port = machine.monitor.forwarded_port(handshake)
     try:
         return Connection(port, host.private, user, handshake)
