@@ -9,8 +9,8 @@ set -eu
 # The requirements, and the package of each distribution that has them.
 TABLE=${0%/*}/particle_os/system/host_packages.txt
 # For the tests: a registry, a proxy, container images, tools for package archives, file systems and commits, shells
-# with completion, a browser.
-TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common lz4 man-db mtools openssh-client ostree zsh"
+# with completion, a browser, machines of another architecture.
+TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common lz4 man-db mtools openssh-client ostree qemu-efi-aarch64 qemu-system-arm zsh"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }
@@ -141,6 +141,11 @@ install_test_packages() {
 		[ -e "$unit" ] || [ -L "$unit" ] || installed "$name" || ln -s /dev/null "$unit"
 	done
 	prepare_apt
+	# All packages of QEMU are of one version.
+	if wants_backports && installed qemu-system-common && apt-cache policy qemu-system-common |
+		grep -q 'Installed:.*~bpo'; then
+		apt-get install -y -q --no-install-recommends -t bookworm-backports qemu-system-arm
+	fi
 	# shellcheck disable=SC2086
 	apt-get install -y -q --no-install-recommends $TEST_PACKAGES
 }
