@@ -6,6 +6,8 @@ BACKPORTS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
+# The architecture of the images of `make matrix`.
+ARCHITECTURE ?= amd64
 RUNS ?= 10
 JOBS ?= 1
 TESTS ?= tests/unit tests/guest
@@ -69,7 +71,7 @@ weekly: setup ## Run the tests that take long or compare with the Debian of toda
 	@$(BIN)/pytest -v -m weekly --timeout 3600 tests/unit tests/vm
 
 matrix: setup ## Build and boot every combination of boot loader, table, file system, firmware
-	@$(BIN)/python tests/matrix.py
+	@$(BIN)/python tests/matrix.py --architecture $(ARCHITECTURE)
 
 recipes: setup ## Build and boot every recipe of recipes/
 	@set -e; for recipe in recipes/*.yml; do $(BIN)/particle-os build $$recipe --output $(OUT); done
