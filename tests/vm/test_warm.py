@@ -116,7 +116,7 @@ def test_no_two_of_many_restored_machines_share_a_random_value(
         values = [each[secret] for each in found]
         assert all(values)
         assert len(set(values)) == MACHINES, secret
-    # QEMU has a device that tells a kernel of the restore for one of them only.
+    # Only one of the architectures has a device that notifies a kernel of the restore.
     forks = {each["fork"] for each in found}
     assert forks == ({"1"} if architecture == "amd64" else {"0"})
     assert not any("without its saved state" in each["notes"] for each in found)

@@ -254,9 +254,9 @@ def _wrong_machine(program: bytes, path: str, wanted: Architecture) -> str | Non
 
 
 def _wanted(found: Sequence[FoundVolume]) -> str:
-    """The names of the programs, one of which UEFI would start from the disk.
+    """The names of the programs that UEFI would start from the disk.
 
-    The type of the root partition tells the architecture.
+    The type of the root partition shows the architecture.
     """
     types = {volume.entry.type for volume in found if volume.entry is not None}
     meant = [each.image for each in ARCHITECTURES.values() if each.image.root_type in types]

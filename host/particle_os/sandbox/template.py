@@ -56,7 +56,7 @@ class Template(Options):
 
 def templates() -> list[Path]:
     """The files of all templates that particle-os ships."""
-    return sorted(data_directory("vm-templates").glob("*.yml"))
+    return sorted(data_directory("vm-templates").glob("*.yml"), key=lambda path: path.stem)
 
 
 def load_template(name: str) -> Template:

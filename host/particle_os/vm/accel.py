@@ -85,7 +85,7 @@ def _emulates_x2apic(qemu: str) -> bool:
 
 
 def version_of(qemu: str) -> tuple[int, int] | None:
-    """The major and minor version of a program of QEMU; None when it does not tell one."""
+    """The major and minor version of a program of QEMU; None when it shows none."""
     found = re.search(r"version (\d+)\.(\d+)", process.version(qemu))
     return None if found is None else (int(found[1]), int(found[2]))
 

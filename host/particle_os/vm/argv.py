@@ -164,7 +164,8 @@ def qemu_argv(spec: MachineSpec) -> list[str]:
     argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     if spec.probe_socket:
         argv += ["-chardev", f"socket,id=probe,path={spec.probe_socket},server=on,wait=off"]
-        argv += ["-serial", "chardev:probe"]
+        port, device = "chardev:probe", f"{vm.answers_device},chardev=probe"
+        argv += ["-device", device] if vm.answers_device else ["-serial", port]
     if spec.firmware_socket:
         argv += ["-chardev", f"socket,id=firmware,path={spec.firmware_socket},server=on,wait=off"]
         # Without such a port, the socket stays silent.

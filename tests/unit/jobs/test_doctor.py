@@ -192,4 +192,4 @@ def test_a_qemu_that_is_too_old_for_the_other_architecture_is_told(monkeypatch):
     monkeypatch.setattr(process, "version", lambda name: "QEMU emulator version 7.2.19 (Debian)")
     monkeypatch.setattr(firmware, "find", lambda name, whose: FILES)
     found = finding("images of arm64")
-    assert (found.status, found.advice) == ("warning", "install QEMU 9.1 or later")
+    assert (found.status, found.advice) == ("warning", "install QEMU 10.0 or later")

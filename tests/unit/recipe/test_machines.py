@@ -82,7 +82,8 @@ def test_the_name_of_another_architecture_is_right_in_its_own_stage_and_in_a_cro
     tmp_path,
 ):
     own = "  - type: apt\n    packages: [linux-image-amd64]\n    when: {architecture: amd64}\n"
-    load(tmp_path, own + APT + apt("libc6-dev-amd64-cross") + DISK)
+    loaded = load(tmp_path, own + APT + apt("libc6-dev-amd64-cross") + DISK)
+    assert [stage.type for stage in loaded.recipe.stages] == ["apt", "apt", "qemu"]
 
 
 def test_grub_for_bios_is_refused(tmp_path):
@@ -98,7 +99,8 @@ def test_what_is_missing_has_the_name_of_the_architecture(tmp_path):
 
 def test_the_facts_about_packages_of_amd64_hold_for_their_twins(tmp_path):
     stages = apt("linux-image-arm64", "systemd-sysv", "grub-efi-arm64")
-    load(tmp_path, f"{stages}  - {{type: qemu, boot-loader: grub}}\n")
+    loaded = load(tmp_path, f"{stages}  - {{type: qemu, boot-loader: grub}}\n")
+    assert loaded.disk.boot_loader == "grub"
 
 
 def test_secure_boot_needs_the_signed_packages_of_the_architecture(tmp_path):

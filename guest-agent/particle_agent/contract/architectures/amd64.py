@@ -42,6 +42,7 @@ AMD64 = Architecture(
         memory_start=0,
         console="ttyS0",
         answers="ttyS1",
+        answers_device=None,
         # lpj skips the calibration of each later processor, which takes a second; noreplace-smp
         # skips the patching of the kernel code for it.
         # no_timer_check: the kernel expects a few interrupts of its timer within a moment. An

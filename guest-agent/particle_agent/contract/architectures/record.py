@@ -67,9 +67,10 @@ class MachineFacts:
     - With `text_screen`, the screen has a text mode whose cells are in memory (`screen.text`).
     - `secure_flash` are the options for flash memory that only the firmware may write.
     - `sleep` is the instruction of a processor that waits for an interrupt, if QEMU's monitor does
-      not tell that it waits.
+      not show that it waits.
     - `memory_start` is the physical address of the memory.
-    - `answers` is the name of the second serial port in Linux, `console` that of the first.
+    - `console` is the name of the first serial port in Linux. `answers` is that of the port for the
+      answers of a boot test, and `answers_device` its device; None is the second serial port.
     - `kernel_words` are words of the command line of the helper VM's kernel.
     - `target` and `descriptor_machine` are the names in the descriptors of firmware;
       `firmware_directory` and `firmware_files` (program and variables) are Debian's places of them.
@@ -90,6 +91,7 @@ class MachineFacts:
     memory_start: int
     console: str
     answers: str
+    answers_device: str | None
     kernel_words: str
     controllers: Mapping[str, str]
     disk_buses: Mapping[str, str]

@@ -21,7 +21,7 @@ OF_A_DISK = rb"\w* \"(?!EFI Internal Shell\")[^\"\r\n]*\""
 MEMORY_TESTER = rb"(?:\A {0,40}|Loading )(Memtest86\+?)"
 PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     # OVMF sets the console's mode before its first message.
-    ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h")),
+    ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h|UEFI firmware \(version")),
     (
         "boot loader",
         re.compile(
