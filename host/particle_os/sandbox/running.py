@@ -181,15 +181,13 @@ def running_sandbox(
     `layers`, the lowest first. The disk `inspected` replaces the packages disk. The VM reads the
     disks `inputs`, files by their serial numbers. With `plain` the machine always boots, and no
     agent waits in it for orders. Without `save_memory` it boots unless the cache has its saved
-    memory. `note` receives remarks for the user.
-    The VM reaches no network until `Sandbox.connect_outside`.
+    memory. `note` receives remarks. The VM reaches no network until `Sandbox.connect_outside`.
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
     make_disk(scratch, resources.scratch, deadline, what=SCRATCH_STEP)
     outputs = _output_disks({"output": output, **more_outputs})
-    packages = directory / "packages.squashfs"
-    _make_empty(packages, PACKAGES_BYTES, 0o600)
+    packages = _make_empty(directory / "packages.squashfs", PACKAGES_BYTES, 0o600)
     disks = (
         Disk(scratch, "qcow2", "scratch", backing=tuple(layers)),
         outputs[0],
@@ -235,6 +233,7 @@ def _output_disks(paths: Mapping[str, Path]) -> list[Disk]:
     return disks
 
 
-def _make_empty(disk: Path, size: int, mode: int) -> None:
+def _make_empty(disk: Path, size: int, mode: int) -> Path:
     disk.touch(mode=mode)
     os.truncate(disk, size)
+    return disk

@@ -92,12 +92,7 @@ def start(
                 else:
                     restored = saved_memory.restored(spec, state, **where, deadline=deadline)
                     machine = start.enter_context(restored)
-                connection = _connect(
-                    machine,
-                    restored=not boots,
-                    generation_id=spec.architecture.vm.generation_id,
-                    deadline=deadline,
-                )
+                connection = _connect(machine, _origin(spec, boots=boots), deadline)
                 start.callback(connection.close)
                 machine.console.watch(on_death=connection.abort)
                 agent = Agent(connection, _death_of(machine), program, places.transcript.gate)
@@ -156,18 +151,21 @@ def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:
     return boot
 
 
-def _connect(
-    machine: Machine, *, restored: bool, generation_id: bool, deadline: Deadline
-) -> Connection:
+def _origin(spec: MachineSpec, *, boots: bool) -> str:
+    """The first word after KEY: init.sh waits until the kernel has noticed a restore, if it can."""
+    if boots:
+        return "booted"
+    return "noticed" if spec.architecture.vm.generation_id else "restored"
+
+
+def _connect(machine: Machine, origin: str, deadline: Deadline) -> Connection:
     """Sends random bytes and new keys over the console, and connects by SSH.
 
     The host makes both key pairs. So it need not trust a host key that the VM prints, and the VM
     saves the generation of a key, which takes a quarter of its start. Machines that are restored
-    from one saved memory have the same random numbers until they use the random bytes. With
-    `generation_id`, the kernel also notices that the machine was restored.
+    from one saved memory have the same random numbers until they use the random bytes.
     """
     user, host = KeyPair(), KeyPair()
-    origin = "booted" if not restored else "noticed" if generation_id else "restored"
     seed = secrets.token_hex(SEED_BYTES)
     handshake = deadline.sooner(HANDSHAKE_SECONDS, "the key handshake with the helper VM")
     words = (origin, str(int(time.time())), seed, user.public, host.secret)
