@@ -120,7 +120,10 @@ ARM64_MUTATIONS: dict[str, Mutation] = {
     "arm64-wrong-root": broken("root-not-found", wrong_root),
     "arm64-init-missing": broken("init-missing", removed("/usr/sbin/init", "/sbin/init")),
     "arm64-init-ends": broken("kernel-panic", word("init=/bin/true")),
-    "arm64-silent-panic": broken("kernel-panic", silent("init=/bin/true"), says="the screen says"),
+    # The firmware's table SPCR names the serial port, so the kernel speaks there unasked.
+    "arm64-panic-unasked": broken(
+        "kernel-panic", silent("init=/bin/true"), says="the console says"
+    ),
     # Failures of systemd and its units.
     "arm64-emergency": broken("emergency-mode", word("emergency")),
     "arm64-fstab-names-missing-disk": broken(
