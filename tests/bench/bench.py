@@ -24,6 +24,7 @@ from unittest import mock
 
 import yaml
 from particle_agent.stages.software.apt import Apt
+from particle_os.architecture import AMD64
 from particle_os.base.suite import find_suite
 from particle_os.recipe import loading
 from particle_os.sandbox import helper, running
@@ -98,7 +99,9 @@ def main() -> None:
         _shared_cache(bench)
     _show(bench.rows)
     rows = [asdict(row) for row in bench.rows]
-    Path("bench.json").write_text(json.dumps({"qemu": process.version(accel.QEMU), "rows": rows}))
+    Path("bench.json").write_text(
+        json.dumps({"qemu": process.version(AMD64.vm.qemu), "rows": rows})
+    )
 
 
 def _validate(bench: Bench) -> None:

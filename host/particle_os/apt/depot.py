@@ -83,8 +83,10 @@ class Depot:
         note: Callable[[str], None],
         attachments: Mapping[str, Path],
         proxy: ChosenProxy,
+        architecture: str,
         shared: PackageSource | None = None,
     ) -> None:
+        self._architecture = architecture
         self._lists = cache / "apt"
         self._packages = cache / "packages"
         self._work = work
@@ -114,7 +116,7 @@ class Depot:
         self._count += 1
         directory = self._work / f"packages-{self._count}"
         (directory / LOCAL).mkdir(mode=0o700, parents=True)
-        key = apt_directory.sources_key(request)
+        key = apt_directory.sources_key(request, self._architecture)
         self._lists.mkdir(exist_ok=True, mode=0o700)
         self._packages.mkdir(exist_ok=True, mode=0o700)
         try:
@@ -148,9 +150,9 @@ class Depot:
 
         Returns whether apt changes no installed package.
         """
-        key = apt_directory.sources_key(request)
+        key = apt_directory.sources_key(request, self._architecture)
         lists = self._lists / key
-        config = apt_directory.write(request, directory, lists, proxy)
+        config = apt_directory.write(request, directory, lists, proxy, self._architecture)
         if key not in self._fresh and (stage.update or not any(lists.glob("*Packages*"))):
             self._apt(config, ["update"], deadline)
             self._fresh.add(key)

@@ -44,7 +44,8 @@ def sharing(tmp_path, depot):
         (tmp_path / "cache").mkdir(exist_ok=True)
         made = Depot(
             cache=tmp_path / "cache", work=tmp_path, disk=depot.disk, log=depot.lines.append,
-            note=depot.lines.append, shared=source, **NOTHING_MORE,
+            note=depot.lines.append, architecture="amd64", shared=source,
+            **NOTHING_MORE,
         )  # fmt: skip
         made.lines, made.disk = depot.lines, depot.disk
         return made
