@@ -6,6 +6,8 @@ BACKPORTS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
+# The architecture of the images of `make matrix`.
+ARCHITECTURE ?= amd64
 RUNS ?= 10
 JOBS ?= 1
 TESTS ?= tests/unit tests/guest
@@ -69,12 +71,15 @@ weekly: setup ## Run the tests that take long or compare with the Debian of toda
 	@$(BIN)/pytest -v -m weekly --timeout 3600 tests/unit tests/vm
 
 matrix: setup ## Build and boot every combination of boot loader, table, file system, firmware
-	@$(BIN)/python tests/matrix.py
+	@sh host/setup.sh test-packages
+	@$(BIN)/python tests/matrix.py --architecture $(ARCHITECTURE)
 
 recipes: setup ## Build and boot every recipe of recipes/
+	@sh host/setup.sh test-packages
 	@set -e; for recipe in recipes/*.yml; do $(BIN)/particle-os build $$recipe --output $(OUT); done
 
 mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1 ONLY=)
+	@sh host/setup.sh test-packages
 	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS) --only "$(ONLY)"
 
 good: setup ## Boot good images of any tool repeatedly (IMAGES="A.raw B.qcow2" RUNS=10)
@@ -100,7 +105,7 @@ mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRS
 		--out $(OUT)/mutants $(if $(AGAIN),--again)
 
 bench: setup ## Measure the speed of the parts on this machine
-	@$(BIN)/python tests/bench/bench.py
+	@$(BIN)/python -m tests.bench.bench
 	@$(BIN)/python -m tests.bench.farm
 
 bench-ci: setup ## Measure a job of CI from a bare Debian 13 to a booted image (as root)

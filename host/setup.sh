@@ -9,8 +9,8 @@ set -eu
 # The requirements, and the package of each distribution that has them.
 TABLE=${0%/*}/particle_os/system/host_packages.txt
 # For the tests: a registry, a proxy, container images, tools for package archives, file systems and commits, shells
-# with completion, a browser.
-TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common lz4 man-db mtools openssh-client ostree zsh"
+# with completion, a browser, machines of another architecture.
+TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common lz4 man-db mtools openssh-client ostree qemu-efi-aarch64 qemu-system-arm zsh"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }
@@ -41,10 +41,28 @@ has_uefi() {
 	[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || grep -qs '"uefi"' /usr/share/qemu/firmware/*.json
 }
 
+has_uefi_of_arm64() {
+	[ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || grep -qs '"aarch64"' /usr/share/qemu/firmware/*.json
+}
+
+# is_for USE NEED USES: whether a requirement is one of USE, which is "build" or "unit", here. Builds on
+# a machine of arm64 need that machine's own emulator and firmware instead of a PC's.
+is_for() {
+	uses=$3
+	if [ "$1" = build ] && [ "$(uname -m)" = aarch64 ]; then
+		case $2 in
+		qemu-system-x86_64 | uefi) return 1 ;;
+		qemu-system-aarch64 | uefi-arm64) uses=build ;;
+		esac
+	fi
+	case ",$uses," in *",$1,"*) ;; *) return 1 ;; esac
+}
+
 is_there() {
 	case $1 in
 	/*) [ -e "$1" ] ;;
 	uefi) has_uefi ;;
+	uefi-arm64) has_uefi_of_arm64 ;;
 	venv) [ -e .venv/bin/python ] || "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
@@ -54,7 +72,8 @@ is_there() {
 lacking() {
 	found=" "
 	while read -r need use debian fedora arch opensuse; do
-		case "$need,$use," in \#*) continue ;; *",$1,"*) ;; *) continue ;; esac
+		case $need in "" | \#*) continue ;; esac
+		is_for "$1" "$need" "$use" || continue
 		is_there "$need" && continue
 		case $2 in fedora) package=$fedora ;; arch) package=$arch ;; opensuse) package=$opensuse ;; *) package=$debian ;; esac
 		case $found in *" $package "*) ;; *) found="$found$package " ;; esac
@@ -125,8 +144,9 @@ install_packages() {
 		say "taking QEMU from bookworm-backports: it emulates twice as fast (BACKPORTS=0 keeps 7.2)"
 		if grep -rqs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d || add_backports; then
 			apt-get update -q
-			apt-get install -y -q --no-install-recommends -t bookworm-backports \
-				qemu-system-x86 qemu-utils
+			emulator=qemu-system-x86
+			[ "$(uname -m)" != aarch64 ] || emulator=qemu-system-arm
+			apt-get install -y -q --no-install-recommends -t bookworm-backports "$emulator" qemu-utils
 		fi
 	fi
 	# shellcheck disable=SC2046
@@ -141,6 +161,11 @@ install_test_packages() {
 		[ -e "$unit" ] || [ -L "$unit" ] || installed "$name" || ln -s /dev/null "$unit"
 	done
 	prepare_apt
+	# All packages of QEMU are of one version.
+	if wants_backports && installed qemu-system-common && apt-cache policy qemu-system-common |
+		grep -q 'Installed:.*~bpo'; then
+		apt-get install -y -q --no-install-recommends -t bookworm-backports qemu-system-arm
+	fi
 	# shellcheck disable=SC2086
 	apt-get install -y -q --no-install-recommends $TEST_PACKAGES
 }

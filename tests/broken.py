@@ -1,4 +1,6 @@
-"""Breaks good images in every way that vm/mutations.py lists, and checks each verdict repeatedly.
+"""Breaks good images in every way that vm/mutations.py and vm/arm64_mutations.py list.
+
+Checks each verdict repeatedly.
 
 Writes the results to docs/mutations.md; mutations that did not run keep their old rows.
 
@@ -21,13 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vm.mutations import MUTATIONS, Mutation
+from vm.arm64_mutations import ALL_MUTATIONS as MUTATIONS
+from vm.mutations import Mutation
 
 TOP = Path(__file__).parents[1]
-PACKAGES = (
-    "linux-image-cloud-amd64 systemd-sysv grub-pc-bin grub-efi-amd64-bin grub2-common systemd-boot "
-    "systemd-boot-efi systemd-repart"
-).split()
+PACKAGES = {
+    "amd64": "linux-image-cloud-amd64 systemd-sysv grub-pc-bin grub-efi-amd64-bin grub2-common "
+    "systemd-boot systemd-boot-efi systemd-repart",
+    "arm64": "linux-image-cloud-arm64 systemd-sysv systemd-boot systemd-boot-efi",
+}
+OF_ARM64 = "-arm64"
 BUILD_SECONDS = 1800
 BOOT_SECONDS = 600
 PAGE = TOP / "docs" / "mutations.md"
@@ -58,8 +63,10 @@ class Run:
 def build(loader: str, program: Sequence[str], directory: Path) -> Path:
     """Builds the good image with a boot loader."""
     recipe = directory / f"{loader}.yml"
-    stages = [{"type": "apt", "packages": PACKAGES}, {"type": "qemu", "boot-loader": loader}]
-    recipe.write_text(json.dumps({"name": loader, "stages": stages}))
+    name = "arm64" if loader.endswith(OF_ARM64) else "amd64"
+    disk = {"type": "qemu", "boot-loader": loader.removesuffix(OF_ARM64)}
+    stages = [{"type": "apt", "packages": PACKAGES[name].split()}, disk]
+    recipe.write_text(json.dumps({"name": loader, "architecture": name, "stages": stages}))
     argv = [*program, "build", recipe, "--output", directory, "--no-boot-test"]
     subprocess.run(argv, check=True, timeout=BUILD_SECONDS)
     return directory / f"{loader}.raw"
@@ -71,6 +78,7 @@ def run(mutation: Mutation, image: Path, program: Sequence[str], directory: Path
     subprocess.run(["cp", "--sparse=always", image, broken], check=True)
     mutation.change(broken)
     argv = [*program, "boot-test", str(broken), "--firmware", mutation.firmware]
+    argv += ["--architecture", mutation.architecture]
     argv += ["--timeout", str(mutation.timeout)] if mutation.timeout is not None else []
     started = time.monotonic()
     done = subprocess.run(

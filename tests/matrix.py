@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from particle_agent.stages.output.qemu import BootFirmware, Qemu
+from particle_agent.stages.output.qemu import Qemu
+from particle_os.architecture import AMD64, ARCHITECTURES, Architecture, BootFirmware
 from particle_os.boot.observation.signs import PHASE_NAMES
 
 TOP = Path(__file__).parents[1]
 PAGE = TOP / "docs" / "matrix.md"
 BUILD_SECONDS = 1800
 PACKAGES = (
-    "linux-image-cloud-amd64 systemd-sysv grub-pc-bin grub-efi-amd64-bin grub2-common systemd-boot "
+    "linux-image-cloud-{0} systemd-sysv grub-efi-{0}-bin grub2-common systemd-boot "
     "systemd-boot-efi systemd-ukify systemd-repart cloud-guest-utils xfsprogs btrfs-progs"
-).split()
-SIGNED = ["shim-signed", "grub-efi-amd64-signed", "systemd-boot-efi-amd64-signed"]
+)
+OF_BIOS = " grub-pc-bin"
+SIGNED = "shim-signed grub-efi-{0}-signed systemd-boot-efi-{0}-signed"
 FIRMWARES: tuple[BootFirmware, ...] = get_args(BootFirmware)
 # The answer may come before the prompt.
 MAY_BE_MISSED = ("login prompt",)
@@ -39,9 +41,12 @@ The table lists every combination of boot loader, partition table, root file sys
 that validation allows, with the result of `make matrix`. Each image was built and then booted by
 the [boot test](recipes.md#the-boot-test). particle-os refuses combinations that cannot boot when it
 reads the recipe.
+"""
+TABLE = """
+## {}
 
-| boot loader | table | file system | firmware | result | seconds |
-| --- | --- | --- | --- | --- | --- |
+| | boot loader | table | file system | firmware | result | seconds |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -51,6 +56,7 @@ class Combination:
 
     stage: Qemu
     firmwares: tuple[BootFirmware, ...]
+    architecture: Architecture = AMD64
 
     @property
     def loader(self) -> str:
@@ -66,10 +72,14 @@ class Combination:
     def recipe(self) -> str:
         """The recipe as JSON, which is valid YAML."""
         stage = self.stage
-        apt = {"type": "apt", "packages": PACKAGES}
+        name = self.architecture.name
+        has_bios = "bios" in self.architecture.image.firmwares
+        packages = PACKAGES.format(name) + (OF_BIOS if has_bios else "")
+        apt = {"type": "apt", "packages": packages.split()}
         # The packages for Secure Boot have a stage of their own: the other images do not install
         # them and boot GRUB's core image.
-        signed = [{"type": "apt", "packages": SIGNED}] if "uefi-secure" in self.firmwares else []
+        more = {"type": "apt", "packages": SIGNED.format(name).split()}
+        signed = [more] if "uefi-secure" in self.firmwares else []
         disk = {
             "type": "qemu",
             "boot-loader": stage.boot_loader,
@@ -80,13 +90,14 @@ class Combination:
         return json.dumps(
             {
                 "name": self.name,
+                "architecture": name,
                 "stages": [apt, *signed, disk],
                 "boot-test": {"firmware": list(self.firmwares)},
             }
         )
 
 
-def combinations() -> Iterator[Combination]:
+def combinations(architecture: Architecture = AMD64) -> Iterator[Combination]:
     """All combinations that validation allows; Secure Boot always gets a separate image."""
     hints = get_type_hints(Qemu)
     for loader in get_args(hints["boot_loader"]):
@@ -102,11 +113,13 @@ def combinations() -> Iterator[Combination]:
                         )
                     except ValueError:
                         continue
-                    allowed = [f for f in FIRMWARES if stage.refusal(f) is None]
+                    if any(stage.obstacles(architecture)):
+                        continue
+                    allowed = [f for f in FIRMWARES if stage.refusal(f, architecture) is None]
                     plain = tuple(f for f in allowed if f != "uefi-secure")
-                    yield Combination(stage, plain)
+                    yield Combination(stage, plain, architecture)
                     if "uefi-secure" in allowed:
-                        yield Combination(stage, ("uefi-secure",))
+                        yield Combination(stage, ("uefi-secure",), architecture)
 
 
 def build(combination: Combination, program: list[str], directory: Path) -> dict[BootFirmware, str]:
@@ -143,21 +156,26 @@ def status(verdict: dict[str, Any]) -> str:
 
 def row(combination: Combination, firmware: BootFirmware) -> str:
     stage = combination.stage
-    return f"| {combination.loader} | {stage.partition_table} | {stage.file_system} | {firmware} |"
+    table, kind = stage.partition_table, stage.file_system
+    name = combination.architecture.name
+    return f"| {name} | {combination.loader} | {table} | {kind} | {firmware} |"
 
 
 def write_page(seen: dict[str, str]) -> None:
     """Writes the page; combinations that did not run keep their old rows."""
     old = PAGE.read_text().splitlines() if PAGE.exists() else []
-    lines = []
-    for combination in combinations():
-        for firmware in combination.firmwares:
-            start = row(combination, firmware)
-            before = next(
-                (line for line in old if line.startswith(start)), f"{start} not tried | |"
-            )
-            lines.append(f"{start} {seen[start]} |" if start in seen else before)
-    PAGE.write_text(HEAD + "\n".join(lines) + "\n")
+    text = HEAD
+    for architecture in ARCHITECTURES.values():
+        lines = []
+        for combination in combinations(architecture):
+            for firmware in combination.firmwares:
+                start = row(combination, firmware)
+                before = next(
+                    (line for line in old if line.startswith(start)), f"{start} not tried | |"
+                )
+                lines.append(f"{start} {seen[start]} |" if start in seen else before)
+        text += TABLE.format(architecture.name) + "\n".join(lines) + "\n"
+    PAGE.write_text(text)
 
 
 def is_known(combination: Combination) -> bool:
@@ -175,11 +193,12 @@ def main() -> int:
         action="store_true",
         help="run only combinations that have not passed on the page",
     )
+    parser.add_argument("--architecture", choices=list(ARCHITECTURES), default=AMD64.name)
     parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
     arguments = parser.parse_args()
     seen: dict[str, str] = {}
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="matrix-") as directory:
-        for combination in combinations():
+        for combination in combinations(ARCHITECTURES[arguments.architecture]):
             if arguments.only not in combination.name:
                 continue
             if arguments.untried and is_known(combination):

@@ -9,6 +9,7 @@
 - `inspect-disk` and `inspect-target` write an `Inspection` to the file wire.INSPECTION.
 - `verify-disk` reports the findings on the inspected disk.
 - `serve` waits for a command and runs it.
+- `seed BYTES` mixes random bytes, in hexadecimal digits, into the random numbers of the kernel.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from particle_agent.stages.software.bootstrap import extract
 def main() -> int:
     if sys.argv[1] == "serve":
         waiting.serve(main)
+    if sys.argv[1] == waiting.SEED:
+        waiting.add_randomness(bytes.fromhex(sys.argv[2]))
+        return 0
     if sys.argv[1] == "shell":
         return run_shell(decode(wire.ShellOptions, json.loads(sys.argv[2])))
     channel = Channel(reserve_stdout(), sys.stdin.buffer)

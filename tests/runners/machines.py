@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +12,6 @@ from pathlib import Path
 from ..vm.fresh_root import FreshRoot
 from . import github
 
-PIP = (Path("/etc/pip.conf"), Path("/etc/xdg/pip/pip.conf"))
-# Certificates of the network of this host.
-CERTIFICATES = Path("/usr/local/share/ca-certificates")
 # The settings of the image debian:trixie (debuerreotype, scripts/debuerreotype-minimizing-config).
 SETTINGS = {
     "dpkg/dpkg.cfg.d/docker-apt-speedup": "force-unsafe-io\n",
@@ -54,18 +50,7 @@ class Machines:
         root = FreshRoot(self.directory / name)
         subprocess.run(["cp", "-a", "--reflink=auto", self.bare.directory, root.directory],
                        check=True)  # fmt: skip
-        for path in PIP:
-            if path.exists():
-                target = root.directory / str(path).lstrip("/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                # A file of constraints and packages in files are not there.
-                target.write_text(
-                    re.sub(r"(?m)^(constraint|cert|.*file:).*\n", "", path.read_text())
-                )
-        if CERTIFICATES.is_dir():
-            # The package ca-certificates takes them from here when it is installed.
-            place = root.directory / str(CERTIFICATES).lstrip("/")
-            shutil.copytree(CERTIFICATES, place, dirs_exist_ok=True)
+        root.take_network_settings()
         root.copy_tree(github.TOP, "/srv/particle-os")
         return root
 

@@ -179,7 +179,7 @@ def set_up(world, monkeypatch):
     (path / "root").touch()
     monkeypatch.setattr(helper_vms.process, "version", lambda program: "QEMU 10")
     monkeypatch.setattr(Vms, "world", world)
-    monkeypatch.setattr(firmwares, "check", lambda firmware: None)
+    monkeypatch.setattr(firmwares, "check", lambda firmware, architecture: None)
 
     def prepare(job):
         if world.ends == "no mirror":

@@ -46,6 +46,16 @@ def test_the_junit_file_of_a_build_has_its_end_as_a_test_case(world, ends, optio
     assert kinds(world.path / "boot.xml") == expected
 
 
+@pytest.mark.parametrize("ends", ["good", "stage failed"])
+def test_a_build_without_the_cache_says_so_in_its_result_and_report(world, ends):
+    world.ends = ends
+    assert run(world, "--no-boot-test").exit_code == ENDS[ends]
+    (path,) = world.out.glob("**/leaky.result.json")
+    assert json.loads(path.read_text())["no_cache"] is True
+    page = path.with_name("leaky.report.html").read_text()
+    assert "<dt>Earlier results</dt><dd>none: built with --no-cache</dd>" in page
+
+
 @pytest.mark.parametrize(
     ("ends", "title", "kinds_of_cases", "heading", "status"),
     [

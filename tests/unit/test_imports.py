@@ -15,9 +15,9 @@ from ..sources import folder, hidden, imported, ours
 # The lowest row first. A name that is no folder is a module beside the folders.
 RULES = {
     "particle_os": (
-        {"", "errors", "records"},
+        {"", "architecture", "errors", "records"},
         {"system"},
-        {"documents", "ostree"},
+        {"documents", "ostree", "registry"},
         {"vm", "recipe", "egress", "sharing"},
         {"shortcuts"},
         {"apt", "boot"},

@@ -213,3 +213,20 @@ def test_after_the_demo_the_program_is_found_as_printed(fresh):
         script = line.partition(": ")[2]
         shown = subprocess.run(["sh", "-c", script], cwd=fresh, capture_output=True, text=True)
         assert shown.stdout == "called run\n", shown.stderr
+
+
+def test_a_machine_of_arm64_gets_its_own_emulator_and_firmware(bare, tmp_path):
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    uname = bin_ / "uname"
+    uname.write_text('#!/bin/sh\n[ "$1" = -m ] && echo aarch64 || echo Linux\n')
+    uname.chmod(0o755)
+    (bare / "os-release").write_text("ID=fedora\n")
+    where = {"PATH": str(bin_), "OS_RELEASE": str(bare / "os-release")}
+    words = set(setup(bare, "packages", **where).stderr.split())
+    assert {"qemu-system-aarch64-core", "edk2-aarch64", "qemu-img"} <= words
+    assert not {"qemu-system-x86-core", "edk2-ovmf"} & words
+    uname.write_text('#!/bin/sh\n[ "$1" = -m ] && echo x86_64 || echo Linux\n')
+    words = set(setup(bare, "packages", **where).stderr.split())
+    assert {"qemu-system-x86-core", "edk2-ovmf"} <= words
+    assert not {"qemu-system-aarch64-core", "edk2-aarch64"} & words

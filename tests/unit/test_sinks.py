@@ -18,6 +18,7 @@ OURS = "Our own words, or the text of a recipe, made printable"
 TERMINAL = "The bytes of a guest, unchanged, to the terminal of a user who asked for that (docs)"
 PICTURE = "A picture; no gate reads pictures, and docs/security.md says so"
 PRIVATE = "A file in the private working directory or in the cache (0700), for programs only"
+REGISTRY = "Bytes of a registry, which have the digest that was asked for"
 PEER = "A message to QEMU, the VM, a proxy or another process of ours"
 
 # Modules, and the functions in them that write.
@@ -70,13 +71,14 @@ SINKS = {
         "jobs/checkpoints": "Checkpoints._write",
         "jobs/execution/claims": "Claims.__init__",
         "jobs/execution/input_disk": "_copy",
+        "publishing/containerdisk": "pack",
         "publishing/gpt": "move_second_table",
         "recipe/files/attachments": "Attachment.open _pack",
         "recipe/secrets": "_key",
         "sandbox/helper": "_make _split _write_kernel",
         "sandbox/running": "_make_empty",
         "sandbox/starting": "_with_agent",
-        "sharing/shared_cache": "_fetch",
+        "sharing/shared_cache": "_fetch _filter _packed",
         "shortcuts/dpkg_database": "write write_loose",
         "shortcuts/saved_memory": "save",
         "system/workspace": "Workspace.adopt_directory",
@@ -89,7 +91,13 @@ SINKS = {
         "boot/frameworks/testinfra": "results",
         "vm/smbios": "write",
     },
+    REGISTRY: {
+        "publishing/pull": "pull",
+        "publishing/pulled_disk": "_fetch_artifact _fetch_containerdisk _unpack write_sparsely",
+        "registry/transfer": "BlobDownload.run",
+    },
     PEER: {
+        "publishing/containerdisk": "_give",
         "boot/files": "fetch",
         "boot/frameworks/boot_test_link": "BootTestLink.tell",
         "boot/frameworks/testinfra": "_send",

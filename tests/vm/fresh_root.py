@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ SUITE = "trixie"
 MAKE_SECONDS = 1800
 RUN_SECONDS = 3600
 USER, UID = "builder", 1000
+PIP = (Path("/etc/pip.conf"), Path("/etc/xdg/pip/pip.conf"))
+# Certificates of the network of this host.
+CERTIFICATES = Path("/usr/local/share/ca-certificates")
 # The mounts are the namespace's own, so that none is left, whatever ends the program.
 ENTER = """\
 set -eu
@@ -79,6 +83,20 @@ class FreshRoot:
              self.directory, *inside],
             check=False, capture_output=True, text=True, env=environment, timeout=RUN_SECONDS,
         )  # fmt: skip
+
+    def take_network_settings(self) -> None:
+        """Copies this host's settings of pip, and the certificates of its network."""
+        for path in PIP:
+            if path.exists():
+                target = self.directory / str(path).lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # A file of constraints and packages in files are not there.
+                text = re.sub(r"(?m)^(constraint|cert|.*file:).*\n", "", path.read_text())
+                target.write_text(text)
+        if CERTIFICATES.is_dir():
+            # The package ca-certificates takes them from here when it is installed.
+            place = self.directory / str(CERTIFICATES).lstrip("/")
+            shutil.copytree(CERTIFICATES, place, dirs_exist_ok=True)
 
     def copy_tree(self, source: Path, place: str) -> None:
         """Copies a source tree, without what tools left in it."""

@@ -54,8 +54,9 @@ class Mutation:
     early: bool = False
     timeout: int | None = None
     # The boot loader of the good image, and the firmware that boots the broken one.
-    base: Literal["extlinux", "grub", "systemd-boot"] = "extlinux"
+    base: Literal["extlinux", "grub", "systemd-boot", "systemd-boot-arm64"] = "extlinux"
     firmware: Literal["bios", "uefi", "uefi-secure"] = "bios"
+    architecture: Literal["amd64", "arm64"] = "amd64"
 
 
 HALT = b"\xf4\xeb\xfd"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from particle_agent.contract.architectures.amd64 import AMD64
 from particle_agent.contract.decode import encode
 from particle_agent.stages.output.qemu import Qemu
 
@@ -119,7 +120,8 @@ def test_the_packages_that_validation_asks_for_suffice_and_none_is_left_out(
     account: Account, stage: Qemu
 ) -> None:
     """Builds each combination with its needs alone; without one, no build starts."""
-    needs = {need.hint.split("'")[1]: need.within(SUITE) for need in stage.needs()}
+    wanted = (*stage.boot_needs(AMD64), *stage.needs())
+    needs = {need.hint.split("'")[1]: need.within(SUITE) for need in wanted}
     packages = list(needs)
     disk = {"type": "qemu", **{o: v for o, v in encode(stage).items() if o in OPTIONS}}
     path = account.directory / "needs.yml"

@@ -31,7 +31,7 @@ def missing(stages: Sequence[Stage], target: Target) -> Iterator[tuple[int, Need
     """
     for index, stage in enumerate(stages):
         seen: set[str] = set()
-        for need in stage.needs():
+        for need in (*stage.boot_needs(target.architecture), *stage.needs()):
             if need.what in seen or any(_may_bring(other, need) for other in stages[:index]):
                 continue
             seen.add(need.what)

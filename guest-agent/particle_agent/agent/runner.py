@@ -67,6 +67,7 @@ class RunRequest:
             hosts=stage.hosts,
             apt_proxy=self.options.apt_proxy,
             ahead=partial(_do_ahead, self.stages[index + 1 :]),
+            architecture=self.options.record,
         )
 
 
@@ -80,7 +81,8 @@ def run_stages(request: RunRequest, channel: Channel) -> None:
         # Another VM has written the disk, so this VM has none of it in memory.
         read_ahead(ROOT)
     with mounted_for_chroot(ROOT):
-        check_needs(request.stages, Target(ROOT, channel, hostname=""), channel)
+        plain = Target(ROOT, channel, hostname="", architecture=request.options.record)
+        check_needs(request.stages, plain, channel)
         for index, stage in enumerate(request.stages):
             _run_in_turn(index, stage, request.target(index, channel), values, channel)
             if request.options.checkpoints and index + 1 < len(request.stages):

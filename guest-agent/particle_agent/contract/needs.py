@@ -9,17 +9,21 @@ although a stage might have brought it is an error of the stage that has the nee
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Self
 
 from particle_agent.contract import debian
+from particle_agent.contract.architectures.amd64 import AMD64
+from particle_agent.contract.architectures.table import ARCHITECTURES
 
 # The `Need.what` of an init, which several stages refer to.
 INIT = "package init"
 # By `Need.what`, the common packages of recipes that do not bring it. "common" has all of them.
 WITHOUT = debian.WITHOUT
+TWIN = re.compile(rf"(?<=-)(?:{'|'.join(ARCHITECTURES)})(?=-|$)")
 # mount(8) mounts these types only with a program: the package and the program. The kernel's own
 # types, such as exfat and f2fs, need none.
 MOUNTS = {
@@ -59,12 +63,22 @@ class Need:
 
     def is_brought_by(self, package: str) -> bool:
         """Whether the package is known to bring it."""
-        return any(fnmatchcase(package, pattern) for pattern in self.packages)
+        names = {package, in_facts(package)}
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self.packages)
 
     def within(self, suite: str) -> Self:
         """The need without the packages that do not bring it in a released suite of Debian."""
-        others = debian.EXCEPTIONS.get(f"{suite}: {self.what}", ())
+        others = debian.EXCEPTIONS.get(f"{suite}: {in_facts(self.what)}", ())
         return replace(self, packages=tuple(one for one in self.packages if one not in others))
+
+
+def in_facts(name: str) -> str:
+    """The name of a package in the facts about Debian, which are those of amd64.
+
+    The packages of other architectures that have the name of the architecture in their own names
+    have the relations of their twins of amd64.
+    """
+    return TWIN.sub(AMD64.name, name)
 
 
 def package(
@@ -84,7 +98,7 @@ def package(
         message=f"{why} needs the package '{name}', which no stage before it installs",
         hint=f"add '{name}' to the packages of an apt stage before it",
         key=key,
-        packages=(name, *debian.BRINGS.get(name, ())),
+        packages=(name, *debian.BRINGS.get(in_facts(name), ())),
         files=(file,),
         others=others,
     )

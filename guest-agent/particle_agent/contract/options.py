@@ -274,7 +274,7 @@ class Options:
 
 
 # The release architectures of Debian 12 and 13.
-Architecture = Literal[
+DebianArchitecture = Literal[
     "amd64", "arm64", "armel", "armhf", "i386", "mips64el", "mipsel", "ppc64el", "riscv64", "s390x"
 ]
 StageName = Annotated[

@@ -14,9 +14,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from particle_agent.contract.architectures.record import Architecture
+from particle_agent.contract.architectures.table import ARCHITECTURES
 from particle_agent.contract.decode import DecodeError, decode_any, encode
 
-PROTOCOL = 6
+PROTOCOL = 7
 HEARTBEAT_SECONDS = 5.0
 # Characters of a field, then bytes of lines and files.
 TEXT_LIMIT = 8192
@@ -181,9 +183,10 @@ class ShellOptions:
 class RunOptions:
     """The options of a run, which all stages share. `hostname` is the recipe's name.
 
-    With `source_date` (seconds since 1970) the image is reproducible. With `checkpoints` the agent
-    waits after each stage except the last (`Frozen`). With `verify` it verifies the disk that the
-    last stage has written. With `plain` the agent takes no shortcuts (docs/shortcuts.md).
+    `architecture` is Debian's name of the image's architecture. With `source_date` (seconds since
+    1970) the image is reproducible. With `checkpoints` the agent waits after each stage except the
+    last (`Frozen`). With `verify` it verifies the disk that the last stage has written. With
+    `plain` the agent takes no shortcuts (docs/shortcuts.md).
     """
 
     hostname: str
@@ -192,6 +195,14 @@ class RunOptions:
     apt_proxy: AptProxy | None = None
     checkpoints: bool = False
     verify: bool = False
+    architecture: str = "amd64"
+
+    @property
+    def record(self) -> Architecture:
+        """The architecture of the image. Raises DecodeError for an unknown one."""
+        if (found := ARCHITECTURES.get(self.architecture)) is None:
+            raise DecodeError(f"options: unknown architecture {self.architecture!r}")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from particle_agent.contract.architectures.record import Architecture as Architecture
 from particle_agent.contract.needs import INIT, Need
 from particle_agent.disk.volumes import Volume
 from particle_agent.errors import StageError
 from particle_agent.system import kernels
 from particle_agent.target.target import Target
 
-# COMMAND_LINE_SIZE of x86 is 2048, including the NUL.
+# COMMAND_LINE_SIZE of x86 and arm64 is 2048, including the NUL.
 COMMAND_LINE_LIMIT = 2047
-CONSOLES = ("console=tty0", "console=ttyS0,115200")
 # The space for boot code in an MBR.
 MBR_CODE_BYTES = 440
 
@@ -74,13 +74,12 @@ class BootLoader(Protocol):
         """Writes the code that BIOS starts, outside the file systems."""
 
 
-def kernel_need() -> Need:
+def kernel_need(architecture: Architecture) -> Need:
     """The need of every boot loader: a kernel."""
     return Need(
         what="package linux-image",
         message="there is no kernel for the boot loader: no stage before it installs one",
-        hint="add 'linux-image-cloud-amd64' (for virtual machines) or 'linux-image-amd64' to the "
-        "packages of an apt stage",
+        hint=f"add {architecture.image.kernel_hint} to the packages of an apt stage",
         # The package of headers depends on the kernel.
         packages=("linux-image-*", "linux-headers-*"),
         # The last one is in the tree of an OSTree commit.
@@ -113,8 +112,7 @@ def newest_kernel(target: Target) -> InstalledKernel:
     if not versions:
         raise StageError(
             "the image has no kernel in /boot",
-            hint="Add 'linux-image-cloud-amd64' (for virtual machines) or 'linux-image-amd64' to "
-            "the packages of an apt stage.",
+            hint=f"Add {target.architecture.image.kernel_hint} to the packages of an apt stage.",
         )
     version = versions[-1]
     if not target.exists(f"/boot/initrd.img-{version}"):
@@ -130,7 +128,8 @@ def command_line(target: Target, root_uuid: str, *, writable: bool = False) -> s
 
     Raises StageError when it is longer than the kernel's limit.
     """
-    words = [f"root=UUID={root_uuid}", "rw" if writable else "ro", *CONSOLES]
+    consoles = target.architecture.image.consoles
+    words = [f"root=UUID={root_uuid}", "rw" if writable else "ro", *consoles]
     words += [word for word in kernels.command_line(target) if word not in words]
     line = " ".join(words)
     if len(line) > COMMAND_LINE_LIMIT:

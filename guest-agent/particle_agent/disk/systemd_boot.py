@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from particle_agent.contract import needs
+from particle_agent.contract.architectures.amd64 import AMD64
+from particle_agent.contract.architectures.record import Architecture, ImageFacts
 from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
 from particle_agent.disk.boot import Booting
@@ -19,15 +21,7 @@ from particle_agent.target.target import Target
 
 ESP = "/boot/efi"
 BOOTCTL = "/usr/bin/bootctl"
-# The program that ukify(1) puts before kernel and initramfs.
-STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
-PROGRAM = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
-SHIM = {
-    "BOOTX64.EFI": "/usr/lib/shim/shimx64.efi.signed",
-    "mmx64.efi": "/usr/lib/shim/mmx64.efi.signed",
-}
-# The shim of Secure Boot starts the program with this name.
-SECOND_STAGE = "grubx64.efi"
+PROGRAMS = "/usr/lib/systemd/boot/efi"
 # The directory of the kernels and the prefix of their entries (kernel-install(8): entry-token). The
 # default is the machine-id, which the image does not have yet.
 ENTRIES = "debian"
@@ -44,6 +38,20 @@ class SystemdBoot:
     """
 
     unified: bool
+    architecture: Architecture = AMD64
+
+    @property
+    def _name(self) -> str:
+        return f"systemd-boot{self.architecture.image.efi}.efi"
+
+    @property
+    def _program(self) -> str:
+        return f"{PROGRAMS}/{self._name}"
+
+    @property
+    def _stub(self) -> str:
+        """The program that ukify(1) puts before kernel and initramfs."""
+        return f"{PROGRAMS}/linux{self.architecture.image.efi}.efi.stub"
 
     def needs(self) -> Iterator[Need]:
         # systemd-boot depends on the signed program (trixie) or on the other one (bookworm).
@@ -51,12 +59,14 @@ class SystemdBoot:
         if self.unified:
             why, key = "a unified kernel image", "unified-kernel-image"
             yield needs.package("systemd-ukify", UKIFY, why, key)
-            yield needs.package("systemd-boot-efi", STUB, why, key)
+            yield needs.package("systemd-boot-efi", self._stub, why, key)
 
     def signed_needs(self) -> Iterator[Need]:
         why, key = "Secure Boot", "boot-loader"
-        yield needs.package("shim-signed", SHIM["BOOTX64.EFI"], why, key)
-        yield needs.package("systemd-boot-efi-amd64-signed", f"{PROGRAM}.signed", why, key)
+        image, name = self.architecture.image, self.architecture.name
+        yield needs.package("shim-signed", shim(image)[image.efi_program], why, key)
+        signed = f"systemd-boot-efi-{name}-signed"
+        yield needs.package(signed, f"{self._program}.signed", why, key)
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
         written = ("/etc/kernel/entry-token", "/etc/kernel/install.conf")
@@ -64,11 +74,11 @@ class SystemdBoot:
 
     def check(self, target: Target) -> None:
         boot.need(target, BOOTCTL, "systemd-boot", "systemd-boot")
-        if not target.exists(f"{PROGRAM}.signed"):
-            boot.need(target, PROGRAM, "systemd-boot-efi", "systemd-boot")
+        if not target.exists(f"{self._program}.signed"):
+            boot.need(target, self._program, "systemd-boot-efi", "systemd-boot")
         if self.unified:
             boot.need(target, UKIFY, "systemd-ukify", "a unified kernel image")
-            boot.need(target, STUB, "systemd-boot-efi", "a unified kernel image")
+            boot.need(target, self._stub, "systemd-boot-efi", "a unified kernel image")
 
     def volumes(self) -> list[Volume]:
         return [Volume("esp", "vfat", ESP)]
@@ -93,22 +103,30 @@ class SystemdBoot:
 
     def _copy_programs(self, target: Target) -> None:
         """Copies the boot loader to the paths of bootctl(1), behind the shim if all is signed."""
-        signed = f"{PROGRAM}.signed"
+        signed = f"{self._program}.signed"
         is_signed = target.exists(signed)
-        program = signed if is_signed else PROGRAM
-        _copy(target, program, f"{ESP}/EFI/systemd/systemd-bootx64.efi")
-        if is_signed and all(target.exists(path) for path in SHIM.values()):
-            for name, path in SHIM.items():
+        program = signed if is_signed else self._program
+        image = self.architecture.image
+        before = shim(image)
+        _copy(target, program, f"{ESP}/EFI/systemd/{self._name}")
+        if is_signed and all(target.exists(path) for path in before.values()):
+            for name, path in before.items():
                 _copy(target, path, f"{ESP}/EFI/BOOT/{name}")
-            _copy(target, program, f"{ESP}/EFI/BOOT/{SECOND_STAGE}")
+            _copy(target, program, f"{ESP}/EFI/BOOT/{image.second_stage}")
         else:
-            _copy(target, program, f"{ESP}/EFI/BOOT/BOOTX64.EFI")
+            _copy(target, program, f"{ESP}/EFI/BOOT/{image.efi_program}")
 
     def install(self, target: Target, disk: Path, parts: Sequence[Volume]) -> list[str]:
         return []
 
     def write_boot_code(self, target: Target, disk: Path, parts: Sequence[Volume]) -> None:
         pass
+
+
+def shim(image: ImageFacts) -> dict[str, str]:
+    """The names in EFI/BOOT of the shim's signed programs, and their files in Debian's packages."""
+    found = {image.efi_program: f"shim{image.efi}", f"mm{image.efi}.efi": f"mm{image.efi}"}
+    return {name: f"/usr/lib/shim/{file}.efi.signed" for name, file in found.items()}
 
 
 def _copy(target: Target, source: str, path: str) -> None:

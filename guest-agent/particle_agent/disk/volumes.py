@@ -18,13 +18,14 @@ Name = Literal["bios-boot", "esp", "boot", "root"]
 FileSystemKind = Literal["ext4", "xfs", "btrfs", "vfat", "none"]
 # The space before the first partition, and after the last one for the second copy of a GPT.
 EDGE = MIB
-# UEFI specification, 5.2.2 and 5.3; the Discoverable Partitions Specification ("root on x86-64",
-# "extended boot loader"); GRUB's manual ("BIOS installation"). Each pair is for a GPT and an MBR.
+# UEFI specification, 5.2.2 and 5.3; the Discoverable Partitions Specification ("extended boot
+# loader"); GRUB's manual ("BIOS installation"). Each pair is for a GPT and an MBR. The type of the
+# root in a GPT differs by architecture.
 TYPES = {
     "bios-boot": ("21686148-6449-6e6f-744e-656564454649", ""),
     "esp": ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"),
     "boot": ("bc13c2ff-59e6-4262-a352-b275fd6f7172", "83"),
-    "root": ("4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "83"),
+    "root": ("", "83"),
 }
 # mkfs.xfs(8) makes no smaller file system. FAT32 has at least 65525 clusters.
 LEAST_XFS = 300 * MIB
@@ -125,7 +126,7 @@ def partition(
         fields = [f"start={start // MIB}MiB"]
         if volume is not volumes[-1]:
             fields.append(f"size={volume.size // MIB}MiB")
-        fields.append(f"type={TYPES[volume.name][0 if gpt else 1]}")
+        fields.append(f"type={_type(target, volume.name, gpt=gpt)}")
         if gpt:
             fields += [f"uuid={ids[f'partition {volume.name}']}", f'name="{volume.name}"']
         if volume.active:
@@ -137,6 +138,11 @@ def partition(
     # sfdisk(8) would sleep before it notifies the kernel, in case udev holds the disk open. The VM
     # has no udev.
     target.run(["blockdev", "--rereadpt", str(disk)])
+
+
+def _type(target: Target, name: Name, *, gpt: bool) -> str:
+    of_gpt, of_mbr = TYPES[name]
+    return (of_gpt or target.architecture.image.root_type) if gpt else of_mbr
 
 
 def node(disk: Path, volumes: Sequence[Volume], name: Name) -> Path:

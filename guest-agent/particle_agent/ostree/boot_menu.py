@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 
 from particle_agent.disk.boot import Booting
-from particle_agent.disk.grub import DIRECTORY, Grub
+from particle_agent.disk.grub import DIRECTORY, Grub, terminals
 from particle_agent.target.target import Target
 
 GENERATOR = "/usr/lib/particle-os/ostree-grub-generator"
@@ -53,10 +53,7 @@ BLOCK = f"{DIRECTORY}/grubenv"
 BLOCK_HEAD, BLOCK_BYTES = "# GRUB Environment Block\n", 1024
 MENU = """\
 # Made with the image, and for all its updates: OSTree writes the entries.
-serial --speed=115200
-terminal_input console serial
-terminal_output console serial
-load_env
+{terminals}load_env
 set timeout=1
 set default=0
 {counting}source /boot/loader/grub.cfg
@@ -92,13 +89,14 @@ class DeploymentGrub(Grub):
     def prepare(self, target: Target, booting: Booting) -> None:
         self.write_programs(target, booting)
         target.write(BLOCK, BLOCK_HEAD.ljust(BLOCK_BYTES, "#"))
-        target.write(f"{DIRECTORY}/grub.cfg", menu())
+        target.write(f"{DIRECTORY}/grub.cfg", menu(serial=self.has_serial))
 
 
-def menu() -> str:
+def menu(*, serial: bool = True) -> str:
     """The text of grub.cfg."""
     steps = "".join(STEP.format(now=n, next=n - 1) for n in range(MOST_BOOTS, 0, -1))
-    return MENU.format(counting=f"{COUNTING}{steps}{LAST_STEP}\tfi\nfi\n")
+    shown = terminals(serial=serial)
+    return MENU.format(terminals=shown, counting=f"{COUNTING}{steps}{LAST_STEP}\tfi\nfi\n")
 
 
 def install_generator(target: Target) -> None:

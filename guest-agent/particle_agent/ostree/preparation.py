@@ -13,10 +13,14 @@ from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
 
-def needs(counted_boots: int) -> Iterator[Need]:
-    """The things that an image needs to become a commit."""
-    yield boot.kernel_need()
+def boot_needs(architecture: boot.Architecture) -> Iterator[Need]:
+    """The things that an image needs to boot."""
+    yield boot.kernel_need(architecture)
     yield boot.init_need()
+
+
+def needs(counted_boots: int) -> Iterator[Need]:
+    """The things that an image needs to become a commit, beside a kernel and an init."""
     yield from initramfs.package_needs()
     if counted_boots:
         yield boot_counting.need()

@@ -2,13 +2,16 @@
 
 The helper VM starts this process before its memory is saved. An order is a line in a FIFO: the ID
 of the process whose standard streams the new agent takes over, a FIFO for the agent's exit status,
-and the agent's arguments.
+and the agent's arguments. An order `seed` mixes random bytes into the kernel's pool instead: it has
+the bytes in hexadecimal digits, and a FIFO that gets a line when it is done.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,6 +23,11 @@ from particle_agent.target.system_calls import call
 DIRECTORY = Path("/run/particle-os")
 # asm-generic/unistd.h. pidfd_getfd(2) also copies sockets, which cannot be opened by /proc/PID/fd.
 PIDFD_GETFD = 438
+# linux/random.h. The first one adds bytes and counts their bits; the second one makes the kernel
+# use them for all random numbers from now on, instead of a minute later.
+RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
+SEED = "seed"
+RANDOM = Path("/dev/random")
 
 
 def serve(main: Callable[[], int]) -> NoReturn:
@@ -32,9 +40,32 @@ def serve(main: Callable[[], int]) -> NoReturn:
     with place.open("r+b", buffering=0) as orders:
         while True:
             pid, status, *arguments = orders.readline().decode().split()
-            if os.fork() == 0:
+            if pid == SEED:
+                # Forks from now on get their random numbers from the new seed.
+                Path(*arguments).write_text(f"{_seeded(status)}\n")
+            elif os.fork() == 0:
                 orders.close()
                 run(int(pid), Path(status), arguments, main)
+
+
+def _seeded(digits: str) -> str:
+    """Mixes in the bytes; returns the word "seeded", or the reason of a failure."""
+    try:
+        add_randomness(bytes.fromhex(digits))
+    except (OSError, ValueError) as error:
+        return f"failed: {error}"
+    return "seeded"
+
+
+def add_randomness(seed: bytes) -> None:
+    """Mixes random bytes of the host into the kernel's pool, and makes the kernel use them.
+
+    Two machines that run from one saved memory have the same random numbers until then.
+    """
+    request = struct.pack(f"ii{len(seed)}s", 8 * len(seed), len(seed), seed)
+    with RANDOM.open("wb", buffering=0) as pool:
+        fcntl.ioctl(pool, RNDADDENTROPY, request)
+        fcntl.ioctl(pool, RNDRESEEDCRNG)
 
 
 def run(pid: int, status: Path, arguments: list[str], main: Callable[[], int]) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar, Protocol
 
+from particle_agent.contract.architectures.record import Architecture
 from particle_agent.contract.hosts import StageNetwork
 from particle_agent.contract.needs import Need
 from particle_agent.stages.base import Secret
@@ -46,7 +47,10 @@ class Stage(Protocol):
         """The secrets that the stage finds in /run/secrets."""
 
     def needs(self) -> Iterable[Need]:
-        """Everything that the system must have when the stage runs."""
+        """Everything that the system must have when the stage runs, except for `boot_needs`."""
+
+    def boot_needs(self, architecture: Architecture) -> Iterable[Need]:
+        """The needs of an image that boots, which differ by architecture."""
 
     def may_bring(self, need: Need) -> bool:
         """Whether the stage may bring what `need` asks for."""

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from particle_agent.contract.architectures.record import Architecture as Architecture
 from particle_agent.contract.hosts import StageNetwork
-from particle_agent.contract.needs import Need
+from particle_agent.contract.needs import Need as Need
 from particle_agent.contract.options import (
     PUBLIC_IF_VALID,
     AnyOf,
-    Architecture,
+    DebianArchitecture,
     Duration,
     HostPath,
     OneOrMore,
@@ -30,7 +31,7 @@ from particle_agent.target.target import Target
 class When(Options):
     """The condition under which a stage is part of a build; several must all hold."""
 
-    architecture: Annotated[tuple[Architecture, ...], OneOrMore()] | None = None
+    architecture: Annotated[tuple[DebianArchitecture, ...], OneOrMore()] | None = None
     """The Debian architecture, or a list of architectures, of the images that need the stage."""
     variable: RecipeVariable | None = None
     """The name of a variable of the recipe, which must have the value in `is`."""
@@ -129,6 +130,10 @@ class StageOptions(Options):
 
     def needs(self) -> Iterable[Need]:
         """The things that the base or earlier stages must provide."""
+        return ()
+
+    def boot_needs(self, architecture: Architecture) -> Iterable[Need]:
+        """The further needs of an image that boots, which differ by architecture."""
         return ()
 
     def may_bring(self, need: Need) -> bool:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from particle_agent.contract import wire
+from particle_agent.contract.architectures.amd64 import AMD64
+from particle_agent.contract.architectures.record import Architecture
 from particle_agent.contract.hosts import variables
 from particle_agent.target import command, files, inside
 from particle_agent.target.confinement import SYS_ADMIN, Enclosure
@@ -60,6 +62,7 @@ class Target:
     Paths of the target are absolute strings from the target's own view. A symbolic link in them
     never leads out of `root`.
 
+    - `architecture` is the architecture of the image.
     - `hostname` is the recipe's name, for stages that use it.
     - With `source_date` (seconds since 1970) the image is reproducible: no time in it is later, and
       commands get the date as SOURCE_DATE_EPOCH
@@ -85,9 +88,11 @@ class Target:
         hosts: Sequence[str] = (),
         ahead: Callable[[Target], None] = _nothing_ahead,
         plain: bool = False,
+        architecture: Architecture = AMD64,
     ) -> None:
         self.root: Final = root
         self.reporter: Final = reporter
+        self.architecture: Final = architecture
         self.hostname: Final = hostname
         self.source_date: Final = source_date
         self.apt_proxy: Final = None if hosts else apt_proxy
@@ -109,7 +114,13 @@ class Target:
 
     def at(self, root: Path) -> Target:
         """The system in another directory, for its files and for commands outside of it."""
-        return Target(root, self.reporter, hostname=self.hostname, source_date=self.source_date)
+        return Target(
+            root,
+            self.reporter,
+            hostname=self.hostname,
+            source_date=self.source_date,
+            architecture=self.architecture,
+        )
 
     # Commands
 

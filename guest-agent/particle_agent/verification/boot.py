@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
+from particle_agent.contract.architectures.amd64 import AMD64
+from particle_agent.contract.architectures.record import Architecture
+from particle_agent.contract.architectures.table import ARCHITECTURES
 from particle_agent.contract.contents import content_of
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
@@ -23,11 +26,11 @@ SYSLINUX_SIGNS = (b"Missing operating system.", b"Missing OS")
 # core/diskstart.inc and extlinux: the first sector of the file system contains one of these.
 SYSLINUX_SECTORS = (b"SYSLINUX", b"EXTLINUX")
 EFI_DIRECTORY = "/EFI/BOOT"
-EFI_PROGRAM = "bootx64.efi"
+# The architectures by the names of the programs that their firmware starts, in lower case.
+EFI_PROGRAMS = {each.image.efi_program.lower(): each for each in ARCHITECTURES.values()}
 EFI_LIMIT = 32 << 20
 SHIM_SIGN = b"UEFI SHIM\n"
 SYSTEMD_BOOT_SIGN = b"LoaderInfo: systemd-boot"
-SECOND_STAGE = "grubx64.efi"
 ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 
 
@@ -43,13 +46,13 @@ def check(
     efi = _check_efi(found, findings)
     deployments.check(found, findings)
     if not bios and not efi:
-        message = "there is no boot code and no EFI/BOOT/BOOTX64.EFI"
+        message = f"there is no boot code and no EFI/BOOT/{_wanted(found)}"
         if table is None and found:
             content = content_of(found[0].kind)
             message += f": the whole disk is {content.words}. {content.advice}"
         findings.add("boot-loader-missing", "disk", message)
     elif not efi and (system := next((v for v in found if _is_for_uefi(v)), None)):
-        message = "there is no EFI/BOOT/BOOTX64.EFI, which UEFI starts"
+        message = f"there is no EFI/BOOT/{_wanted(found)}, which UEFI starts"
         findings.add("boot-loader-file-missing", system.name, message)
 
 
@@ -196,24 +199,69 @@ def _check_efi(found: Sequence[FoundVolume], findings: Findings) -> bool:
     for volume in systems:
         assert volume.tree is not None
         directory = {name.lower(): name for name in volume.tree.names(EFI_DIRECTORY)}
-        if EFI_PROGRAM not in directory:
-            continue
-        has_program = True
-        path = f"{EFI_DIRECTORY}/{directory[EFI_PROGRAM]}"
-        program = volume.tree.read_bytes(path, EFI_LIMIT)
-        if not pe.is_whole(program, volume.tree.size(path)):
-            message = f"{path} is no program, or it is cut off"
-            findings.add("boot-loader-file-missing", volume.name, message)
-            continue
-        if SHIM_SIGN in program:
-            if SECOND_STAGE not in directory:
-                message = f"the shim starts {EFI_DIRECTORY}/{SECOND_STAGE}, which is missing"
-                findings.add("boot-loader-file-missing", volume.name, message)
+        for name, architecture in EFI_PROGRAMS.items():
+            if name not in directory:
                 continue
-            second = f"{EFI_DIRECTORY}/{directory[SECOND_STAGE]}"
-            program = volume.tree.read_bytes(second, EFI_LIMIT)
-        _check_started(program, volume, found, findings)
+            has_program = True
+            program = _program(volume, directory, name, architecture, findings)
+            if program is not None:
+                _check_started(program, volume, found, findings)
     return has_program
+
+
+def _program(
+    volume: FoundVolume,
+    directory: Mapping[str, str],
+    name: str,
+    architecture: Architecture,
+    findings: Findings,
+) -> bytes | None:
+    """The boot loader that UEFI starts, directly or through the shim; reports a broken one.
+
+    `directory` has the real names of the programs, by their names in lower case.
+    """
+    assert volume.tree is not None
+    path = f"{EFI_DIRECTORY}/{directory[name]}"
+    program = volume.tree.read_bytes(path, EFI_LIMIT)
+    fault = None
+    if not pe.is_whole(program, volume.tree.size(path)):
+        fault = f"{path} is no program, or it is cut off"
+    elif wrong := _wrong_machine(program, path, architecture):
+        fault = wrong
+    elif SHIM_SIGN in program:
+        second = architecture.image.second_stage
+        if second not in directory:
+            fault = f"the shim starts {EFI_DIRECTORY}/{second}, which is missing"
+        else:
+            path = f"{EFI_DIRECTORY}/{directory[second]}"
+            program = volume.tree.read_bytes(path, EFI_LIMIT)
+            fault = _wrong_machine(program, path, architecture)
+    if fault is None:
+        return program
+    findings.add("boot-loader-file-missing", volume.name, fault)
+    return None
+
+
+def _wrong_machine(program: bytes, path: str, wanted: Architecture) -> str | None:
+    """The fault of a program for other machines than its name says; None for none."""
+    machine = pe.machine(program)
+    if machine in (0, wanted.image.pe_machine):
+        return None
+    others = ARCHITECTURES.values()
+    known = next((each.name for each in others if each.image.pe_machine == machine), None)
+    shown = known or f"the unknown machine {machine:#06x}"
+    return f"{path} is a program for {shown}, and its name is that of {wanted.name}"
+
+
+def _wanted(found: Sequence[FoundVolume]) -> str:
+    """The names of the programs that UEFI would start from the disk.
+
+    The type of the root partition shows the architecture.
+    """
+    types = {volume.entry.type for volume in found if volume.entry is not None}
+    meant = [each.image for each in ARCHITECTURES.values() if each.image.root_type in types]
+    # A disk without such a type is a PC's: an MBR knows no types of architectures.
+    return " or ".join(image.efi_program for image in meant or [AMD64.image])
 
 
 def _is_for_uefi(volume: FoundVolume) -> bool:

@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from particle_agent.contract.architectures.amd64 import AMD64
+from particle_agent.contract.architectures.table import ARCHITECTURES
 from particle_agent.contract.inspection import (
     Account,
     Deployment,
@@ -222,8 +224,11 @@ def _boot_code(device: Path) -> str:
 def _loaders(tree: Tree) -> Iterator[str]:
     """The UEFI boot loaders in a file system, at the paths of the firmware."""
     names = {n.lower(): n for n in tree.names("/EFI/BOOT")}
-    if default := names.get("bootx64.efi"):
-        program = tree.read_bytes(f"/EFI/BOOT/{default}")
-        yield next((f"{n} (UEFI)" for sign, n in EFI_SIGNS if sign in program), "unknown (UEFI)")
+    for architecture in ARCHITECTURES.values():
+        if default := names.get(architecture.image.efi_program.lower()):
+            program = tree.read_bytes(f"/EFI/BOOT/{default}")
+            found = next((name for sign, name in EFI_SIGNS if sign in program), "unknown")
+            other = "" if architecture is AMD64 else f", {architecture.name}"
+            yield f"{found} (UEFI{other})"
     if any(name.lower().endswith(".efi") for name in tree.names("/EFI/Linux")):
         yield "unified kernel image (UEFI)"

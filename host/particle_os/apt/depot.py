@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from particle_agent.contract import wire
 from particle_agent.contract.wire import PackageRequest, PackagesAnswer
@@ -59,6 +60,16 @@ class _Download:
     sha256: str | None
 
 
+class PackageSource(Protocol):
+    """A cache of packages that machines share. What it gives is checked like a download."""
+
+    def take(self, sha256: str, place: Path) -> bool:
+        """Writes the package with this SHA-256 to a new file; returns whether it did."""
+
+    def used(self, sha256: str, name: str) -> None:
+        """Notes that the running stage gets this package."""
+
+
 class Depot:
     """Answers the VM's requests for packages; the user's cache keeps the packages."""
 
@@ -72,7 +83,10 @@ class Depot:
         note: Callable[[str], None],
         attachments: Mapping[str, Path],
         proxy: ChosenProxy,
+        architecture: str,
+        shared: PackageSource | None = None,
     ) -> None:
+        self._architecture = architecture
         self._lists = cache / "apt"
         self._packages = cache / "packages"
         self._work = work
@@ -82,6 +96,7 @@ class Depot:
         # The files that the recipe names, keyed by digest.
         self._attachments = attachments
         self._proxy = proxy
+        self._shared = shared
         self._fresh: set[str] = set()
         self._count = 0
 
@@ -101,7 +116,7 @@ class Depot:
         self._count += 1
         directory = self._work / f"packages-{self._count}"
         (directory / LOCAL).mkdir(mode=0o700, parents=True)
-        key = apt_directory.sources_key(request)
+        key = apt_directory.sources_key(request, self._architecture)
         self._lists.mkdir(exist_ok=True, mode=0o700)
         self._packages.mkdir(exist_ok=True, mode=0o700)
         try:
@@ -135,9 +150,9 @@ class Depot:
 
         Returns whether apt changes no installed package.
         """
-        key = apt_directory.sources_key(request)
+        key = apt_directory.sources_key(request, self._architecture)
         lists = self._lists / key
-        config = apt_directory.write(request, directory, lists, proxy)
+        config = apt_directory.write(request, directory, lists, proxy, self._architecture)
         if key not in self._fresh and (stage.update or not any(lists.glob("*Packages*"))):
             self._apt(config, ["update"], deadline)
             self._fresh.add(key)
@@ -194,12 +209,17 @@ class Depot:
             if (m := _FETCH.fullmatch(line))
         ]
         need_room(archives, sum(file.size for file in wanted) * 4, "the packages")
-        here = sum(self._take_known(file, archives) for file in wanted)
+        missing = [file for file in wanted if not self._take_known(file, archives)]
+        shared = sum(self._take_shared(file, archives) for file in missing)
+        here = len(wanted) - len(missing) + shared
         self._log(f"{len(wanted)} packages to fetch, {here} of them from the cache")
         if here < len(wanted):
             self._apt(config, ["--download-only", *arguments], deadline)
             for file in wanted:
                 self._keep(file, archives)
+        for file in wanted:
+            if self._shared is not None and file.sha256 is not None:
+                self._shared.used(file.sha256, file.name)
         return any(_ONLY_NEW.fullmatch(line) for line in lines)
 
     def _apt(self, config: Path, arguments: Sequence[str], deadline: Deadline) -> list[str]:
@@ -232,6 +252,26 @@ class Depot:
                 remove(place)
             return False
         return True
+
+    def _take_shared(self, file: _Download, archives: Path) -> bool:
+        """Takes a package from a shared cache into the user's; returns whether it did.
+
+        The signed index of the archive has its size and its SHA-256, which decide.
+        """
+        place = self._place(file)
+        if place is None or file.sha256 is None or self._shared is None:
+            return False
+        made = archives.parent / "shared.deb"
+        try:
+            if not self._shared.take(file.sha256, made):
+                return False
+            if (made.stat().st_size, file_sha256(made)) != (file.size, file.sha256):
+                self._note(f"the package {file.name} of a shared cache is another one")
+                return False
+            made.rename(place)
+        finally:
+            made.unlink(missing_ok=True)
+        return self._take_known(file, archives)
 
     def _keep(self, file: _Download, archives: Path) -> None:
         place = self._place(file)

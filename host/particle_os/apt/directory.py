@@ -19,6 +19,7 @@ from particle_agent.contract.packages import SETTINGS
 from particle_agent.contract.wire import AptProxy, FileContent, PackageRequest
 
 from particle_os.apt import deb822
+from particle_os.architecture import AMD64
 
 # Debian Policy 5.6; relations are names, versions, architectures and operators.
 _RELATIONS = r"[A-Za-z0-9+.:~ ,|()<>=\[\]!-]*"
@@ -75,16 +76,22 @@ class Refused(Exception):
 
 
 def write(
-    request: PackageRequest, directory: Path, lists: Path, proxy: AptProxy | None = None
+    request: PackageRequest,
+    directory: Path,
+    lists: Path,
+    proxy: AptProxy | None = None,
+    native: str = AMD64.name,
 ) -> Path:
     """Fills `directory` for apt and returns the path of the file for APT_CONFIG.
 
-    `lists` is the directory of the indexes. Raises Refused.
+    `lists` is the directory of the indexes, `native` the architecture of the image. Raises Refused.
     """
     for name in ("etc/preferences.d", "trusted.gpg.d", "keyrings", "archives/partial", "log"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (lists / "partial").mkdir(parents=True, exist_ok=True)
-    architectures = [_accepted(a, "[a-z0-9-]{1,20}", "architecture") for a in request.architectures]
+    architectures = [
+        _accepted(a, "[a-z0-9-]{1,20}", "architecture") for a in _architectures(request, native)
+    ]
     keyrings = _write_keyrings(request.keyrings, directory)
     (directory / "status").write_text("".join(_status(request.status)))
     preferences = "".join(_preferences(request.preferences))
@@ -94,9 +101,7 @@ def write(
     if proxy is not None and apt_proxy.may_rewrite(proxy, preferences):
         sources = apt_proxy.rewritten(sources)
     (directory / "etc/target.sources").write_text(sources)
-    settings = _directories(directory, lists) | {
-        "APT::Architecture": architectures[0] if architectures else "amd64"
-    }
+    settings = _directories(directory, lists) | {"APT::Architecture": architectures[0]}
     for setting in request.settings:
         # Other settings can make apt run programs.
         if setting.key not in SETTINGS:
@@ -105,7 +110,7 @@ def write(
     if proxy is not None:
         settings |= apt_proxy.settings(proxy, sources)
     text = "".join(f'{key} "{value}";\n' for key, value in settings.items())
-    text += "".join(f'APT::Architectures:: "{name}";\n' for name in architectures or ["amd64"])
+    text += "".join(f'APT::Architectures:: "{name}";\n' for name in architectures)
     config = directory / "apt.conf"
     config.write_text(text)
     return config
@@ -140,10 +145,14 @@ def _directories(directory: Path, lists: Path) -> dict[str, str]:
     }
 
 
-def sources_key(request: PackageRequest) -> str:
+def _architectures(request: PackageRequest, native: str) -> tuple[str, ...]:
+    return request.architectures or (native,)
+
+
+def sources_key(request: PackageRequest, native: str = AMD64.name) -> str:
     """A name for the indexes of these sources, with these keys and settings."""
     digest = hashlib.sha256(repr((request.sources, request.keyrings, request.settings)).encode())
-    digest.update(repr(request.architectures).encode())
+    digest.update(repr(_architectures(request, native)).encode())
     return digest.hexdigest()[:32]
 
 

@@ -23,6 +23,7 @@ from particle_agent.stages.software.bootstrap import Bootstrap
 from particle_os.apt import mmdebstrap
 from particle_os.apt.package_disk import write_disk
 from particle_os.apt.proxy import ChosenProxy
+from particle_os.architecture import ARCHITECTURES
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
 
@@ -65,13 +66,14 @@ def bootstrapped(
         sources = finish()
         archives = list(debs.glob("*.deb"))
         write_disk(archives, sandbox.packages, directory, deadline, log=log, database=not plain)
-        _install(sandbox, suite, sources, deadline, listen)
+        _install(sandbox, suite, architecture, sources, deadline, listen)
         yield sandbox, output
 
 
 def _install(
     sandbox: Sandbox,
     suite: str,
+    architecture: str,
     sources: str,
     deadline: Deadline,
     listen: Callable[[AgentEvent], None],
@@ -89,7 +91,13 @@ def _install(
             listen(event)
         return None
 
-    sandbox.agent.run([Bootstrap(), Export()], hostname=suite, deadline=deadline, listen=on_event)
+    sandbox.agent.run(
+        [Bootstrap(), Export()],
+        hostname=suite,
+        deadline=deadline,
+        listen=on_event,
+        architecture=architecture,
+    )
     output = sandbox.outputs["output"]
     if output.written is None:
         raise InfrastructureError("the helper VM wrote no base tarball")
@@ -112,8 +120,9 @@ def _fetching(
     """
     place = shlex.quote(str(debs))
     # Suites before trixie leave these links to the installer; later suites ship them.
+    links = " ".join(("bin", "sbin", "lib", *ARCHITECTURES[architecture].image.library_links))
     merge = (
-        '--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d" && '
+        f'--setup-hook=for d in {links}; do mkdir -p "$1/usr/$d" && '
         'ln -s "usr/$d" "$1/$d" || exit 1; done'
     )
     keep = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from particle_os.architecture import AMD64
 from particle_os.base import container
 from particle_os.base.commit import find_commit
 from particle_os.base.model import Base, ImageBase, TarBase
@@ -46,14 +47,22 @@ def find_base(
     return ImageBase(image, source, cache)
 
 
-def existing_base(reference: str, architecture: str, cache: Path, *, mirror: str | None) -> Base:
-    """The base of a reference on the command line of `inspect`.
+def existing_base(
+    reference: str, architecture: str | None, cache: Path, *, mirror: str | None
+) -> Base:
+    """The base of a reference on the command line of `inspect`, by default for amd64.
 
     Raises UsageError when the base of a suite has not been made yet; otherwise as `find_base`.
     """
     check_base_reference(reference, "inspect")
     found = find_base(
-        reference, Path(), architecture, cache, mirror=mirror, rebuild=False, plain=False
+        reference,
+        Path(),
+        architecture or AMD64.name,
+        cache,
+        mirror=mirror,
+        rebuild=False,
+        plain=False,
     )
     if found is None:
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+from particle_os.architecture import ARCHITECTURES
 from particle_os.base import layout
 from particle_os.errors import UsageError
 from particle_os.system import tar_archive
@@ -12,7 +13,13 @@ from particle_os.system.deadline import Deadline
 
 SECONDS = 300.0
 # ELF specification: e_machine, the 16-bit number at offset 18.
-ELF_MACHINES = {3: "i386", 21: "ppc64el", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64"}
+ELF_MACHINES = {
+    3: "i386",
+    21: "ppc64el",
+    22: "s390x",
+    40: "arm",
+    **{each.elf_machine: each.name for each in ARCHITECTURES.values()},
+}
 
 
 def architecture_of(path: Path) -> str | None:

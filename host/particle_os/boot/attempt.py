@@ -83,6 +83,7 @@ def boot_once(
             deadline=deadline,
             on_phase=disk_use.phase,
             memory=spec.memory,
+            vm=spec.architecture.vm,
             uefi=spec.uefi is not None,
             console_only=request.console_only,
             most_restarts=request.most_restarts,

@@ -195,7 +195,7 @@ def by_hand(spec: MachineSpec, image: Path, image_format: str, firmware: Firmwar
     prepare = [f'qemu-img create -q -f qcow2 -F "${{FORMAT:-$format}}" -b "$image" {OVERLAY}']
     uefi = spec.uefi
     if uefi is not None:
-        template = firmwares.required(firmware).variables
+        template = firmwares.required(firmware, spec.architecture).variables
         prepare.append(shlex.join(["cp", "--", str(template), uefi.variables.name]))
         uefi = replace(uefi, variables=Path(uefi.variables.name))
     others = [replace(disk, path=Path(disk.path.name)) for disk in _others(spec)]

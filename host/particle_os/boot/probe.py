@@ -12,6 +12,7 @@ import binascii
 from collections.abc import Sequence
 from importlib import resources
 
+from particle_os.architecture import AMD64, MachineFacts
 from particle_os.errors import UsageError, printable
 from particle_os.recipe.checks.base import NO_REPLY, Reply
 from particle_os.recipe.checks.kinds import Check
@@ -41,7 +42,7 @@ Description=particle-os boot test
 DefaultDependencies=no
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'echo %s >/dev/ttyS1'
+ExecStart=/bin/sh -c 'echo %s >/dev/%s'
 """
 # The module does not exist, so modprobe runs the install command (modprobe.d(5)).
 MODULE = "particle_os"
@@ -68,18 +69,22 @@ def emergency_marker(nonce: str) -> bytes:
     return f"PARTICLE-OS-EMERGENCY {nonce}".encode()
 
 
-def credentials(nonce: str, checks: Sequence[Check]) -> dict[str, bytes]:
+def credentials(
+    nonce: str, checks: Sequence[Check], vm: MachineFacts = AMD64.vm
+) -> dict[str, bytes]:
     """Returns the credentials that make the image answer with `nonce` and run the checks' commands.
 
-    Raises UsageError when the questions of the checks are too long.
+    The image is to run on a machine `vm`. Raises UsageError when the questions of the checks are
+    too long.
     """
     script = resources.files("particle_os.boot").joinpath("probe.sh").read_bytes()
+    script = script.replace(AMD64.vm.answers.encode(), vm.answers.encode())
     asked = b"".join(questions(checks))
     if first_beyond_limit(checks) is not None:
         raise UsageError(f"{TOO_LONG}: {len(asked)} bytes", hint=TOO_LONG_HINT)
     given = {**_pieces("particle-os.probe", script), **_pieces(QUESTIONS, asked)}
     unit = (UNIT_TEXT % ("\n".join(f"LoadCredential={name}" for name in given), nonce)).encode()
-    emergency = (EMERGENCY_TEXT % emergency_marker(nonce).decode()).encode()
+    emergency = (EMERGENCY_TEXT % (emergency_marker(nonce).decode(), vm.answers)).encode()
     return {
         f"systemd.extra-unit.{UNIT}": unit,
         f"systemd.extra-unit.{EMERGENCY_UNIT}": emergency,

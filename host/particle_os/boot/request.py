@@ -75,8 +75,11 @@ class BootRequest:
         InfrastructureError when the firmware is not installed.
         """
         below = StandaloneImage(self.image.resolve(), self.format)
+        architecture = self.acceleration.architecture
+        asked = {} if self.console_only else probe.credentials(nonce, self.checks, architecture.vm)
         return MachineSpec(
             accelerator=self.acceleration.name,
+            architecture=architecture,
             memory=self.memory,
             cpus=self.processors.count,
             x2apic=self.processors.x2apic,
@@ -85,13 +88,13 @@ class BootRequest:
                 *self.variant.more_disks(directory),
                 *self.more_disks,
             ),
-            uefi=firmwares.prepare(self.variant.firmware, directory),
+            uefi=firmwares.prepare(self.variant.firmware, directory, architecture),
             network="isolated",
             forwards=tuple(map(Forward, outside.ports(self.checks))),
             addresses=self.variant.addresses,
             hardware=self.variant.hardware,
             reboots=True,
-            credentials={} if self.console_only else probe.credentials(nonce, self.checks),
+            credentials=asked,
             probe_socket=PROBE_SOCKET,
             firmware_socket=FIRMWARE_SOCKET,
         )

@@ -28,6 +28,8 @@ COMMANDS = {
     "boot-test": "boot_test:boot_test_command",
     "run": "run:run_command",
     "export": "publishing.export:export_command",
+    "push": "publishing.push:push_command",
+    "pull": "publishing.pull:pull_command",
     "shell": "shell:shell_command",
     "stage": "stage:stage_group",
     "ostree": "ostree.commands:ostree_group",

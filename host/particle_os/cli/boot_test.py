@@ -26,8 +26,6 @@ from particle_os.vm import accel
 from particle_os.vm.firmware import FIRMWARES, Firmware
 from particle_os.vm.image_format import image_format
 
-DEFAULT: tuple[Firmware, ...] = ("bios",)
-
 
 def _unit_checks(
     context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
@@ -45,8 +43,10 @@ def _unit_checks(
     "--unit", "units", multiple=True, callback=_unit_checks,
     help="A systemd unit that must be active; may be given several times.",
 )  # fmt: skip
+@option.IMAGE_ARCHITECTURE
 @click.option("--firmware", type=click.Choice(FIRMWARES),
-              help="The firmware: bios (default), uefi, or uefi-secure (Secure Boot).")  # fmt: skip
+              help="The firmware: bios (default), uefi (default of arm64), or uefi-secure "
+                   "(Secure Boot).")  # fmt: skip
 @click.option("--checks", "checks_file", type=option.PathType(), metavar="FILE",
               help="A YAML file with the keys of 'boot-test' in a recipe.")  # fmt: skip
 @option.TESTINFRA
@@ -72,11 +72,12 @@ def _unit_checks(
 @with_output
 def boot_test_command(
     output: OutputStyle, image: Path, given_format: str | None,
-    units: tuple[UnitCheck, ...], firmware: Firmware | None, checks_file: Path | None,
+    units: tuple[UnitCheck, ...], architecture: option.Architecture, firmware: Firmware | None,
+    checks_file: Path | None,
     accel: accel.Mode, disk: tuple[str, ...], network_card: tuple[str, ...], tpm: bool,
     memory: tuple[str, ...], processors: tuple[int, ...], timeout: int | None,
     files: ResultFiles, report_file: Path | None, evidence_directory: Path | None,
-    console_only: bool, template: str, testinfra: Path | None,
+    console_only: bool, template: str | None, testinfra: Path | None,
 ) -> None:  # fmt: skip
     """Boot IMAGE through a temporary overlay and report whether its system came up."""
     read = [image, checks_file] if checks_file else [image]
@@ -88,7 +89,7 @@ def boot_test_command(
     checks = (*units, *wanted.checks)
     if console_only and (checks or goss is not None or testinfra is not None):
         raise UsageError("--console-only does not ask the system, so that no check can be made")
-    names = (firmware,) if firmware else wanted.firmware or DEFAULT
+    names = (firmware,) if firmware else wanted.firmware or architecture.image.firmwares[:1]
     devices = wanted.devices.changed(
         disk=disk,
         network_card=network_card,
@@ -96,7 +97,7 @@ def boot_test_command(
         memory=memory,
         processors=processors,
     )
-    machines = variants(names, devices, wanted.network, wanted.user_data)
+    machines = variants(names, devices, wanted.network, wanted.user_data, architecture)
     test = boot_test.BootTestJob(
         image, found, machines, checks, timeout, console_only, evidence_directory, testinfra, goss,
         fallback=wanted.fallback,
@@ -105,7 +106,12 @@ def boot_test_command(
         report = boot_test.run(
             test,
             lambda work, progress: find_acceleration(
-                accel, template, work, log=progress.line, note=progress.note
+                accel,
+                template,
+                work,
+                architecture,
+                log=progress.line,
+                note=progress.note,
             ),
             progress,
         )

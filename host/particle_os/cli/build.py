@@ -30,6 +30,7 @@ from particle_os.report.verdict import failure_of
 @option.ALLOW_ENV
 @option.OUTPUT
 @option.BASE
+@option.ARCHITECTURE
 @option.ACCEL
 @option.memory_option("2G")
 @option.CPUS

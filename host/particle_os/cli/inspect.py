@@ -16,7 +16,7 @@ from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.errors import UsageError
 from particle_os.jobs.inspect import Inspector, open_inspector
 from particle_os.jobs.plan import BuildOptions
-from particle_os.jobs.planning import make_plan, preview, template_of
+from particle_os.jobs.planning import make_plan, preview, reading_template
 from particle_os.recipe import loading
 from particle_os.report.inspection import InspectionReport
 from particle_os.sandbox.acceleration import find_acceleration
@@ -24,7 +24,6 @@ from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm.image_format import image_format
 
 REFERENCE = re.compile(r"[a-z-]+:.+")
-ARCHITECTURE = "amd64"
 
 
 @command("inspect")
@@ -37,6 +36,7 @@ ARCHITECTURE = "amd64"
 @option.PLAIN
 @option.HIDDEN_TEMPLATE
 @option.VARIABLES
+@option.ARCHITECTURE
 @option.ALLOW_OUTSIDE
 @option.ACCEL
 @with_output
@@ -59,6 +59,8 @@ def inspect_command(
     if (verify or given_format) and (recipe or is_base):
         flag = "--verify" if verify else "--format"
         raise UsageError(f"{flag} is for disk images, and {what} is none", hint=_as_file(what))
+    if options.architecture is not None and recipe is None and not is_base:
+        raise UsageError(f"--architecture is not for disk images, and {what} is one")
     if resolved and recipe is None:
         raise UsageError(f"--resolved is for recipes, and {what} is none")
     if options.variables and recipe is None:
@@ -79,7 +81,11 @@ def _show_recipe(path: Path, options: BuildOptions, output: OutputStyle, *, reso
     """Shows the steps of a build of the recipe, or the recipe with all its parts put in."""
     if resolved:
         data = loading.resolved(
-            path, options.variables, base=options.base, allow_outside=options.allow_outside
+            path,
+            options.variables,
+            base=options.base,
+            allow_outside=options.allow_outside,
+            architecture=options.architecture,
         )
         output.show_yaml(data)
         return
@@ -97,7 +103,8 @@ def _as_file(what: str) -> str | None:
 
 def _inspect_base(reference: str, options: BuildOptions, output: OutputStyle) -> InspectionReport:
     try:
-        base = existing_base(reference, ARCHITECTURE, cache_directory(), mirror=options.mirror)
+        wanted = options.architecture
+        base = existing_base(reference, wanted, cache_directory(), mirror=options.mirror)
     except UsageError as error:
         error.hint = _as_file(reference) or error.hint
         raise
@@ -129,9 +136,15 @@ def _inspect_image(
 
 @contextmanager
 def _inspector(options: BuildOptions, output: OutputStyle) -> Iterator[Inspector]:
-    template = template_of(options)
+    # A machine of any architecture reads any disk and any archive: nothing in them runs.
+    template = reading_template(options)
     with output.progress_shown() as progress, workspace() as work:
         acceleration = find_acceleration(
-            options.accel, options.template, work, log=progress.line, note=progress.note
+            options.accel,
+            options.template,
+            work,
+            template.record,
+            log=progress.line,
+            note=progress.note,
         )
         yield open_inspector(template, acceleration, work, progress)

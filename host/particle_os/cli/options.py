@@ -16,6 +16,8 @@ import click
 from particle_agent.contract.values import bytes_of
 
 from particle_os.apt import proxy as apt_proxy
+from particle_os.architecture import AMD64, ARCHITECTURES
+from particle_os.architecture import Architecture as Architecture
 from particle_os.cli.usage import completion
 from particle_os.documents.words import did_you_mean, nearest, shown_key
 from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions
@@ -127,6 +129,10 @@ def _apt_proxy(context: click.Context, parameter: click.Parameter, value: str | 
     if value is not None and not apt_proxy.is_wish(value):
         raise click.BadParameter("expected auto, none, or a URL such as http://127.0.0.1:3142")
     return value
+
+
+def _record(context: click.Context, parameter: click.Parameter, value: str) -> Architecture:
+    return ARCHITECTURES[value]
 
 
 def _negated(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -315,12 +321,22 @@ SAME_MIRROR = click.option(
 )
 TEMPLATE = click.option(
     "--template",
-    default="debian-trixie",
-    show_default=True,
-    help="The template of the helper VM.",
+    help="The template of the helper VM.  [default: debian-trixie, or that of the architecture]",
     shell_complete=completion.helper_templates,
 )
-HIDDEN_TEMPLATE = click.option("--template", default="debian-trixie", hidden=True)
+HIDDEN_TEMPLATE = click.option("--template", hidden=True)
+ARCHITECTURE = click.option(
+    "--architecture", type=click.Choice(list(ARCHITECTURES)),
+    help="The architecture of the image, instead of the recipe's.",
+)  # fmt: skip
+SAME_ARCHITECTURE = click.option(
+    "--architecture", type=click.Choice(list(ARCHITECTURES)),
+    help="The architecture that build was given.",
+)  # fmt: skip
+IMAGE_ARCHITECTURE = click.option(
+    "--architecture", type=click.Choice(list(ARCHITECTURES)), default=AMD64.name,
+    show_default=True, callback=_record, help="The architecture of the image.",
+)  # fmt: skip
 NO_CACHE = click.option(
     "--no-cache", "cache", is_flag=True, callback=_negated,
     help="Rebuild everything, and keep nothing for later builds.",

@@ -74,8 +74,9 @@ def _extras(function: Callable[..., Any]) -> Callable[..., Any]:
 @command("run")
 @click.argument("image", type=option.ImageType())
 @option.FORMAT
-@click.option("--firmware", type=click.Choice(FIRMWARES), default="bios", show_default=True,
-              help="The firmware; uefi-secure is UEFI with Secure Boot.")  # fmt: skip
+@option.IMAGE_ARCHITECTURE
+@click.option("--firmware", type=click.Choice(FIRMWARES),
+              help="uefi-secure is UEFI with Secure Boot.  [default: bios or uefi]")  # fmt: skip
 @click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to the image's SSH server.")
 @click.option("--keep", is_flag=True,
               help="Keep the changes in an overlay here, and continue from it.")  # fmt: skip
@@ -87,12 +88,13 @@ def _extras(function: Callable[..., Any]) -> Callable[..., Any]:
 @with_output
 @_extras
 def run_command(
-    output: OutputStyle, image: Path, given_format: str | None, firmware: Firmware,
-    ssh: bool, keep: bool, accel: accel.Mode, memory: int | None, cpus: int | None, template: str,
-    extras: Extras,
+    output: OutputStyle, image: Path, given_format: str | None, architecture: option.Architecture,
+    firmware: Firmware | None, ssh: bool, keep: bool, accel: accel.Mode, memory: int | None,
+    cpus: int | None, template: str | None, extras: Extras,
 ) -> None:  # fmt: skip
     """Boot IMAGE on this terminal, through an overlay; Ctrl-] ends it."""
-    firmwares.check(firmware)
+    firmware = firmware or architecture.image.firmwares[0]
+    firmwares.check(firmware, architecture)
     found = image_format(image, given_format)
     run_image.check_terminal()
     kept = Path.cwd() / f"{image.stem}.overlay.qcow2" if keep else None
@@ -103,10 +105,9 @@ def run_command(
 
     with output.progress_shown() as progress, workspace() as work:
         log, note = progress.line, progress.note
-        acceleration = find_acceleration(accel, template, work, log=log, note=note)
         run_image.run(
             image,
-            acceleration,
+            find_acceleration(accel, template, work, architecture, log=log, note=note),
             format=found,
             directory=work.path / "run",
             tell=show,

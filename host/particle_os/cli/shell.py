@@ -30,6 +30,7 @@ from particle_os.system.workspace import workspace
 @click.option("--apt-indexes", is_flag=True,
               help="Fetch apt's indexes first, which no state has.")  # fmt: skip
 @option.SAME_BASE
+@option.SAME_ARCHITECTURE
 @option.SAME_MIRROR
 @option.SCRATCH_SIZE
 @option.SOURCE_DATE
@@ -58,8 +59,9 @@ def shell_command(
     plan = make_plan(recipe_path, options)
     with output.progress_shown() as progress:
         with workspace() as work:
+            log, note, machine = progress.line, progress.note, plan.loaded.architecture
             acceleration = find_acceleration(
-                options.accel, options.template, work, log=progress.line, note=progress.note
+                options.accel, options.template, work, machine, log=log, note=note
             )
         return shell.enter(
             plan, acceleration, progress, at=at, failed=failed, apt_indexes=apt_indexes

@@ -30,6 +30,7 @@ def stage_group() -> None:
               help="The base image, such as mmdebstrap:trixie or tar:PATH.")  # fmt: skip
 @click.option("-o", "--output", "output_path", type=option.PathType(), metavar="FILE",
               help="Write the resulting root file system to this tar archive.")  # fmt: skip
+@option.ARCHITECTURE
 @option.VARIABLES
 @option.ALLOW_OUTSIDE
 @option.ALLOW_ENV

@@ -16,7 +16,7 @@ from particle_os.cli.command import (
     show_problems,
     with_output,
 )
-from particle_os.cli.options import ALLOW_OUTSIDE, VARIABLES, RecipeType, given_recipe
+from particle_os.cli.options import ALLOW_OUTSIDE, ARCHITECTURE, VARIABLES, RecipeType, given_recipe
 from particle_os.cli.usage import completion
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
@@ -34,6 +34,7 @@ def _recipes(
 @click.argument("recipes", nargs=-1, type=RecipeType(), metavar="[RECIPE]...",
                 callback=_recipes, shell_complete=completion.recipes)  # fmt: skip
 @VARIABLES
+@ARCHITECTURE
 @ALLOW_OUTSIDE
 @click.option(
     "--format",
@@ -48,6 +49,7 @@ def validate_command(
     output: OutputStyle,
     recipes: tuple[Path, ...],
     variables: dict[str, str],
+    architecture: str | None,
     allow_outside: bool,
     style: str,
 ) -> int:
@@ -55,10 +57,10 @@ def validate_command(
     problems: list[Problem] = []
     notes: list[Problem] = []
     unknown: list[dict[str, NoSuchVariable]] = []
-    for path, values in _images(recipes, variables):
+    for path, values in _images(recipes, variables, architecture):
         try:
             unknown.append({})
-            notes += _load_with(path, values, unknown[-1], allow_outside).notes
+            notes += _load_with(path, values, unknown[-1], allow_outside, architecture).notes
         except InvalidDocument as invalid:
             problems += invalid.problems
             notes += invalid.notes
@@ -74,12 +76,12 @@ def validate_command(
 
 
 def _images(
-    recipes: Sequence[Path], variables: Mapping[str, str]
+    recipes: Sequence[Path], variables: Mapping[str, str], architecture: str | None
 ) -> Iterator[tuple[Path, dict[str, str]]]:
     """Each image of each recipe: the file, and the values of its variables."""
     for path in recipes:
         try:
-            images = loading.images(path, variables)
+            images = loading.images(path, variables, architecture)
         except InvalidDocument:
             # The load finds the same problems.
             images = (dict(variables),)
@@ -108,11 +110,14 @@ def _load_with(
     variables: dict[str, str],
     unknown: dict[str, NoSuchVariable],
     allow_outside: bool,
+    architecture: str | None,
 ) -> LoadedRecipe:
     """Loads a recipe with the values that it has variables for; `unknown` gets the others."""
     while True:
         try:
-            return loading.load(path, variables, allow_outside=allow_outside)
+            return loading.load(
+                path, variables, allow_outside=allow_outside, architecture=architecture
+            )
         except NoSuchVariable as error:
             unknown[error.given] = error
             del variables[error.given]

@@ -17,6 +17,7 @@ from particle_os.jobs.plan import BuildOptions
 # The options of the command that take the value of a field of BuildOptions as it is.
 _PLAIN = {
     "base": "--base", "accel": "--accel", "cpus": "--cpus", "template": "--template",
+    "architecture": "--architecture",
     "mirror": "--mirror", "apt_proxy": "--apt-proxy", "refresh": "--refresh",
     "source_date": "--source-date", "network": "--network", "cache_to": "--cache-to",
 }  # fmt: skip

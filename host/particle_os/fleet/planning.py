@@ -39,7 +39,11 @@ def orders(images: Sequence[tuple[Path, BuildOptions]]) -> list[Order]:
 
 def _order(recipe: Path, options: BuildOptions) -> Order:
     loaded = loading.load(
-        recipe, options.variables, base=options.base, allow_outside=options.allow_outside
+        recipe,
+        options.variables,
+        base=options.base,
+        allow_outside=options.allow_outside,
+        architecture=options.architecture,
     )
     reference = options.base or loaded.recipe.base_image
     root = [reference, loaded.recipe.architecture]

@@ -54,7 +54,10 @@ def build(plan: Plan, progress: Progress) -> Result:
 def check_firmware(plan: Plan) -> None:
     """Raises an error when the boot test lacks a firmware or a TPM: now, not after the stages."""
     if plan.boots:
-        variants(plan.loaded.firmwares, plan.loaded.recipe.boot_test.devices)
+        loaded = plan.loaded
+        variants(
+            loaded.firmwares, loaded.recipe.boot_test.devices, architecture=loaded.architecture
+        )
 
 
 @contextmanager
@@ -184,7 +187,13 @@ class _Build(Execution):
         test = BootTestJob(
             self.delivery.staging / image.path,
             image.driver,
-            variants(loaded.firmwares, wanted.devices, loaded.address, wanted.user_data),
+            variants(
+                loaded.firmwares,
+                wanted.devices,
+                loaded.address,
+                wanted.user_data,
+                loaded.architecture,
+            ),
             wanted.checks_of_build(made.checksum if made else None),
             goss=loaded.goss,
             upgrade=replace(disks, commit=made.checksum) if disks and made else None,

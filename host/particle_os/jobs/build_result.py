@@ -109,6 +109,7 @@ def _source(plan: Plan, delivery: Delivery) -> page.RecipeText:
             options.variables,
             base=options.base,
             allow_outside=options.allow_outside,
+            architecture=options.architecture,
         )
         if all(_digest(path) == digest for path, digest in loaded.files.items()):
             lines = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).splitlines()
@@ -141,6 +142,7 @@ def _result(
         architecture=loaded.recipe.architecture,
         source_date=plan.options.source_date,
         plain=plan.options.plain,
+        no_cache=not plan.options.cache,
         helper=prepared.vms.result(),
         apt_proxy=prepared.apt_proxy.result(),
         stages=run.stages.results,

@@ -47,7 +47,10 @@ class BuildOptions:
     scratch: int = SCRATCH_BYTES
     boot_test: bool = True
     keep_on_failure: bool = False
-    template: str = "debian-trixie"
+    # Replaces the architecture of the recipe.
+    architecture: str | None = None
+    # None stands for the usual template of the architecture.
+    template: str | None = None
     mirror: str | None = None
     # A `ProxyChoice`; None leaves the choice to the recipe.
     apt_proxy: str | None = None

@@ -17,7 +17,7 @@ from particle_os.recipe.base_reference import check_base_reference
 from particle_os.recipe.model import LoadedRecipe
 from particle_os.report.preview import Preview, Step
 from particle_os.sandbox import helper
-from particle_os.sandbox.template import Template, load_template, with_mirror
+from particle_os.sandbox.template import Template, any_template, template_for, with_mirror
 from particle_os.system.workspace import cache_directory
 
 
@@ -27,7 +27,7 @@ def images(recipes: Sequence[Path], options: BuildOptions) -> list[tuple[Path, B
     Raises InvalidDocument with the problems of all documents that are no YAML, and UsageError when
     no image of a recipe has the given values. `make_plan` finds all other problems.
     """
-    found = loading.images_of(recipes, options.variables)
+    found = loading.images_of(recipes, options.variables, options.architecture)
     return [(recipe, replace(options, variables=values)) for recipe, values in found]
 
 
@@ -40,7 +40,11 @@ def make_plan(recipe_path: Path, options: BuildOptions, *, with_secrets: bool = 
     answer.
     """
     loaded = loading.load(
-        recipe_path, options.variables, base=options.base, allow_outside=options.allow_outside
+        recipe_path,
+        options.variables,
+        base=options.base,
+        allow_outside=options.allow_outside,
+        architecture=options.architecture,
     )
     plan = _plan(loaded, options, with_secrets=with_secrets)
     return plan if loaded.disk is not None else replace(plan, more=(Publish(),))
@@ -54,7 +58,12 @@ def make_stage_plan(
     With `export`, the resulting system is written to a tar archive. Raises as `make_plan` does.
     """
     loaded = loading.load_stage(
-        kind, path, options.variables, base=base, allow_outside=options.allow_outside
+        kind,
+        path,
+        options.variables,
+        base=base,
+        allow_outside=options.allow_outside,
+        architecture=options.architecture,
     )
     # The user wants to see the stage run, so a checkpoint must not replace the run.
     plan = _plan(loaded, replace(options, base=base, refresh="1"))
@@ -65,7 +74,7 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
     if options.network == "none":
         loaded = loaded.without_network()
     loaded, secrets = _with_secrets(loaded, options) if with_secrets else (loaded, {})
-    template = template_of(options)
+    template = template_of(options, loaded.recipe.architecture)
     reference = loaded.recipe.base_image if options.base is None else options.base
     check_base_reference(reference)
     relative_to = Path() if options.base else loaded.path.parent
@@ -93,9 +102,20 @@ def _plan(loaded: LoadedRecipe, options: BuildOptions, *, with_secrets: bool = T
     return plan
 
 
-def template_of(options: BuildOptions) -> Template:
-    """The template of the helper VM. Raises UsageError for an unknown template or a bad mirror."""
-    template = load_template(options.template)
+def template_of(options: BuildOptions, architecture: str = "amd64") -> Template:
+    """The template of a helper VM of an architecture.
+
+    Raises UsageError for an unknown template, one of another architecture, or a bad mirror.
+    """
+    return _with_mirror(template_for(options.template, architecture), options)
+
+
+def reading_template(options: BuildOptions) -> Template:
+    """The template of a helper VM that only reads, of any architecture. Raises as `template_of`."""
+    return _with_mirror(any_template(options.template), options)
+
+
+def _with_mirror(template: Template, options: BuildOptions) -> Template:
     return template if options.mirror is None else with_mirror(template, options.mirror)
 
 

@@ -68,14 +68,14 @@ def run(
     begin = _check_overlay if os.path.lexists(overlay) else overlays.make_overlay
     begin(overlay, image, format, deadline)
     processors = _processors(acceleration, cpus)
-    disk = _image_disk(overlay, image, format)
     spec = MachineSpec(
         accelerator=acceleration.name,
+        architecture=acceleration.architecture,
         memory=memory,
         cpus=processors.count,
         x2apic=processors.x2apic,
-        disks=(disk, *extras.make_disks(directory, deadline)),
-        uefi=firmwares.prepare(firmware, directory),
+        disks=(_image_disk(overlay, image, format), *extras.make_disks(directory, deadline)),
+        uefi=firmwares.prepare(firmware, directory, acceleration.architecture),
         network="isolated-ssh" if ssh else "isolated",
         forwards=extras.forwards,
         reboots=True,

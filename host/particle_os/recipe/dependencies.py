@@ -19,6 +19,7 @@ from particle_agent.stages.settings.timezone import ABBREVIATION, NAMED, Timezon
 from particle_agent.stages.software.apt import Apt
 from particle_agent.stages.software.sources import Sources
 
+from particle_os.architecture import ARCHITECTURES, Architecture
 from particle_os.documents.document import Source
 from particle_os.documents.words import nearest
 from particle_os.recipe.base_reference import OTHER_SUITES, SUITES
@@ -37,7 +38,7 @@ USERS = frozenset(
 BASE = frozenset({f"group {name}" for name in GROUPS} | {f"user {name}" for name in USERS})
 # `systemd` of bookworm contains what later suites put into separate packages.
 WITHIN = {"bookworm": frozenset({"package systemd-repart"})}
-# The suites without the package systemd-boot-efi-amd64-signed.
+# The suites without a systemd-boot that is signed.
 UNSIGNED_SYSTEMD_BOOT = ("bookworm",)
 # The released suites by their other names. `debian.RELEASED` has their own names.
 ALIASES = {"oldstable": "bookworm", "stable": "trixie"}
@@ -75,14 +76,16 @@ def check(
             source.note(mark, "unknown-suite", message if here else f"--base: {message}")
         return
     suite = ALIASES.get(suite, suite)
+    known = ARCHITECTURES[architecture]
     there = BASE | WITHIN.get(suite, frozenset())
     applying = [(i, stage) for i, stage in enumerate(stages) if stage.applies(architecture)]
     for position, (index, stage) in enumerate(applying):
         before = [other for _, other in applying[:position]]
         later = [i for i, other in applying[position + 1 :]]
         reported: set[str] = set()
-        signed = _signed_needs(source, index, stage, suite) if secure_boot else ()
-        for need in (each.within(suite) for each in (*stage.needs(), *signed)):
+        signed = _signed_needs(source, index, stage, suite, known) if secure_boot else ()
+        needed = (*stage.boot_needs(known), *stage.needs(), *signed)
+        for need in (each.within(suite) for each in needed):
             if need.what in there or need.what in reported or _is_brought(need, before):
                 continue
             reported.add(need.what)
@@ -97,7 +100,9 @@ def check(
                 source.note(mark, "missing-need", f"{need.message}, it seems: {hint}")
 
 
-def _signed_needs(source: Source, index: int, stage: StageOptions, suite: str) -> Iterator[Need]:
+def _signed_needs(
+    source: Source, index: int, stage: StageOptions, suite: str, architecture: Architecture
+) -> Iterator[Need]:
     """The needs of a disk that Secure Boot starts. Notes a boot loader that it never starts."""
     if not isinstance(stage, Qemu):
         return
@@ -106,7 +111,15 @@ def _signed_needs(source: Source, index: int, stage: StageOptions, suite: str) -
         message = f"boot-loader: {suite} has no systemd-boot that is signed for Secure Boot"
         source.problem(mark, "bad-value", message, "write 'grub', or use trixie or later")
         return
-    yield from stage.signed_needs()
+    yield from stage.signed_needs(architecture)
+
+
+def boot_needs(architecture: str, secure_boot: bool, disk: Qemu) -> Iterator[Need]:
+    """The needs of what starts a disk on machines of an architecture."""
+    known = ARCHITECTURES[architecture]
+    yield from disk.boot_needs(known)
+    if secure_boot:
+        yield from disk.signed_needs(known)
 
 
 def _is_certain(stages: list[StageOptions], suite: str) -> bool:

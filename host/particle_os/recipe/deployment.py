@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.output.ostree import Ostree
@@ -18,7 +19,7 @@ from particle_os.recipe.commits.base import (
     refuse_key,
 )
 from particle_os.recipe.commits.reference import is_commit
-from particle_os.recipe.dependencies import PREFIX
+from particle_os.recipe.dependencies import PREFIX, boot_needs
 from particle_os.recipe.model import stage_kinds
 from particle_os.recipe.passes.reading import Reading
 
@@ -96,7 +97,11 @@ def _check_base(reading: Reading, base: str, stages: Sequence[tuple[int, RecipeS
         stages,
         upgrade=wanted.upgrade is not None,
         fallback=wanted.fallback,
-        secure_boot="uefi-secure" in (wanted.firmware or ()),
+        boot_needs=partial(
+            boot_needs,
+            recipe.architecture,
+            "uefi-secure" in (wanted.firmware or ()),
+        ),
     )
     given = reading.base is not None
     # A key that cannot be read has its own problem.

@@ -13,7 +13,7 @@ from particle_os.documents.document import Node
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import InvalidDocument, Problem, UsageError
 from particle_os.recipe import foreign_recipe
-from particle_os.recipe.model import BootTest, LoadedRecipe, stage_kinds
+from particle_os.recipe.model import BootTest, LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.parameters import matrix
 from particle_os.recipe.passes import legacy
@@ -33,14 +33,16 @@ def load(
     *,
     base: str | None = None,
     allow_outside: bool = False,
+    architecture: str | None = None,
 ) -> LoadedRecipe:
     """Reads and validates a recipe and the files that it includes.
 
-    `given` are values for the variables of the recipe. `base` replaces its base image. With
-    `allow_outside`, the recipe may name files outside of its directory. Raises InvalidDocument with
-    all problems, and UsageError for a given variable that is not declared.
+    `given` are values for the variables of the recipe. `base` replaces its base image, and
+    `architecture` its architecture. With `allow_outside`, the recipe may name files outside of its
+    directory. Raises InvalidDocument with all problems, and UsageError for a given variable that is
+    not declared.
     """
-    reading = _begin(path, given, base, allow_outside)
+    reading = _begin(path, given, base, allow_outside, architecture)
     run(reading, PASSES)
     return _loaded(reading)
 
@@ -51,13 +53,14 @@ def resolved(
     *,
     base: str | None = None,
     allow_outside: bool = False,
+    architecture: str | None = None,
 ) -> dict[str, Any]:
     """The recipe as plain data: with all variables and included stages put in.
 
     It is a recipe again, except that secrets are replaced, and that the paths of files
     stay as they are written. Raises the errors of `load`.
     """
-    reading = _begin(path, given, base, allow_outside)
+    reading = _begin(path, given, base, allow_outside, architecture)
     run(reading, PASSES)
     _loaded(reading)
     for node in reading.source.root.walk():
@@ -69,24 +72,30 @@ def resolved(
     return data
 
 
-def images(path: Path, given: Mapping[str, str] | None = None) -> tuple[dict[str, str], ...]:
+def images(
+    path: Path, given: Mapping[str, str] | None = None, architecture: str | None = None
+) -> tuple[dict[str, str], ...]:
     """The variables of each image that a recipe makes: `given`, and values of its matrix.
 
-    Without a matrix, it is one image. Raises InvalidDocument for a document that is no YAML, and
+    Without a matrix, it is one image. `architecture` chooses images as `given` does, if it is a
+    variable of the matrix. Raises InvalidDocument for a document that is no YAML, and
     UsageError when no image has the `given` values. `load` finds all other problems.
     """
     source = foreign_recipe.load(path)
+    wanted = matrix.for_architecture(source, given or {}, architecture)
     found = matrix.take(source)
-    return tuple({**(given or {}), **values} for values in found.chosen(given or {}))
+    return tuple({**wanted, **values} for values in found.chosen(wanted))
 
 
-def images_of(paths: Sequence[Path], given: Mapping[str, str]) -> list[tuple[Path, dict[str, str]]]:
+def images_of(
+    paths: Sequence[Path], given: Mapping[str, str], architecture: str | None = None
+) -> list[tuple[Path, dict[str, str]]]:
     """Each image of several recipes: the file, and its variables. Raises as `images` does."""
     found: list[tuple[Path, dict[str, str]]] = []
     invalid: list[InvalidDocument] = []
     for path in paths:
         try:
-            found += [(path, values) for values in images(path, given)]
+            found += [(path, values) for values in images(path, given, architecture)]
         except InvalidDocument as error:
             invalid.append(error)
     InvalidDocument.raise_all(invalid)
@@ -100,6 +109,7 @@ def load_stage(
     *,
     base: str,
     allow_outside: bool,
+    architecture: str | None = None,
 ) -> LoadedRecipe:
     """Reads and validates the options of one stage, as a recipe with this stage only.
 
@@ -109,7 +119,8 @@ def load_stage(
     _check_runs_alone(kind)
     reading = _begin(path, given, base, allow_outside)
     variables, *others, needs = (each for each in PASSES if each.name not in OF_WHOLE_RECIPES)
-    run(reading, (variables, Pass("a recipe around the stage", partial(_wrap, kind)), *others))
+    wrap = partial(_wrap, kind, architecture or Recipe.architecture)
+    run(reading, (variables, Pass("a recipe around the stage", wrap), *others))
     if reading.source.left_out:
         raise _left_out(reading.source.notes)
     wrong = bool(reading.source.problems)
@@ -132,11 +143,16 @@ def _left_out(notes: Sequence[Problem]) -> UsageError:
 
 
 def _begin(
-    path: Path, given: Mapping[str, str] | None, base: str | None, allow_outside: bool
+    path: Path,
+    given: Mapping[str, str] | None,
+    base: str | None,
+    allow_outside: bool,
+    architecture: str | None = None,
 ) -> Reading:
     source = foreign_recipe.load(path)
     inside = None if allow_outside else source.path.parent
-    return Reading(source, matrix.variables_of(source, given or {}), base, inside)
+    wanted = matrix.for_architecture(source, given or {}, architecture)
+    return Reading(source, matrix.variables_of(source, wanted), base, inside)
 
 
 def _loaded(reading: Reading) -> LoadedRecipe:
@@ -156,7 +172,7 @@ def _check_runs_alone(kind: str) -> None:
         raise UsageError(f"there is no stage '{kind}' that runs alone", hint=hint)
 
 
-def _wrap(kind: str, reading: Reading) -> None:
+def _wrap(kind: str, architecture: str, reading: Reading) -> None:
     """Wraps a document with the options of one stage in a recipe."""
     source = reading.source
     options = source.root
@@ -167,7 +183,11 @@ def _wrap(kind: str, reading: Reading) -> None:
     if stated.value not in (kind, legacy.PREFIX + kind):
         source.problem(stated.mark, "bad-value", f"type: expected '{kind}', or nothing")
         raise source.invalid()
-    recipe = {"name": Node(kind, options.mark), "stages": Node([options], options.mark)}
+    recipe = {
+        "name": Node(kind, options.mark),
+        "architecture": Node(architecture, options.mark),
+        "stages": Node([options], options.mark),
+    }
     source.root = Node(recipe, options.mark)
 
 

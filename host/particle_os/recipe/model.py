@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 from particle_agent.contract.findings import ERRORS
 from particle_agent.contract.options import AtLeastOne, HostPath, Options, Text
 from particle_agent.stages import RECIPE_STAGES, RecipeStage
-from particle_agent.stages.output.qemu import BootFirmware, Qemu
+from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.software.apt import Apt
 
 from particle_os.documents.document import Mark
@@ -29,7 +29,13 @@ from particle_os.recipe.boot_options import (
 )
 from particle_os.recipe.checks.kinds import Check, of_build
 from particle_os.recipe.files.attachments import Attachment
-from particle_os.recipe.values import ProxyChoice
+from particle_os.recipe.values import (
+    ARCHITECTURES,
+    Architecture,
+    BootFirmware,
+    BuildArchitecture,
+    ProxyChoice,
+)
 
 RecipeName = Annotated[
     str,
@@ -101,8 +107,9 @@ class Recipe(Options):
     """A file with the public key that must have signed the commit of a base image `ostree:…`, such
     as the published NAME.ostree.gpg, armored or binary, relative to the recipe. Without it, no
     signature is checked."""
-    architecture: Literal["amd64"] = "amd64"
-    """The Debian architecture of the image."""
+    architecture: BuildArchitecture = "amd64"
+    """The Debian architecture of the image. An image of another architecture than this machine's is
+    built and booted in emulated machines. `--architecture` replaces it."""
     apt_proxy: ProxyChoice = "auto"
     """The proxy for packages, such as apt-cacher-ng: its URL, none, or auto. With auto, particle-os
     uses the proxy that the environment names, or a proxy that runs on this machine. The image
@@ -138,6 +145,11 @@ class LoadedRecipe:
     notes: tuple[Problem, ...] = ()
     goss: bytes | None = None
     base_image_key: bytes | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of the image."""
+        return ARCHITECTURES[self.recipe.architecture]
 
     @property
     def disk(self) -> Qemu | None:
@@ -177,7 +189,7 @@ class LoadedRecipe:
         """The firmwares under which the image is booted."""
         if self.disk is None:
             return ()
-        return self.recipe.boot_test.firmware or self.disk.firmwares
+        return self.recipe.boot_test.firmware or self.disk.firmwares_on(self.architecture)
 
     @property
     def address(self) -> StaticAddress | None:

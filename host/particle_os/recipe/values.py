@@ -6,6 +6,15 @@ from typing import Annotated
 
 from particle_agent.contract.options import Text
 
+from particle_os.architecture import (
+    ARCHITECTURES,
+    Architecture,
+    BootFirmware,
+    BuildArchitecture,
+)
+
+__all__ = ["ARCHITECTURES", "Architecture", "BootFirmware", "BuildArchitecture", "ProxyChoice"]
+
 ProxyChoice = Annotated[
     str,
     Text(

@@ -39,8 +39,8 @@ ROW_WIDTH, LAST_WIDTH = 56, 79
 # apt's summary before it installs packages, and its line after it has fetched all.
 _TO_INSTALL = re.compile(r"^(\d+) upgraded, (\d+) newly installed")
 _ALL = re.compile(r"^Fetched [\d.,]+ [kMGT]?B in ")
-# A line of `apt.transfer`.
-_FETCHED = re.compile(r"^fetched (\d{1,3} %) of ")
+# A line of `apt.transfer`, or of a transfer to or from a registry.
+_FETCHED = re.compile(r"^(?:fetched|sent) (\d{1,3} %) of ")
 
 
 class _Running(rich.progress.Progress):

@@ -181,6 +181,8 @@ class Result(Record):
     source_date: int | None = None
     # Whether it was built without shortcuts.
     plain: bool = False
+    # Whether no result of an earlier build was used, with --no-cache.
+    no_cache: bool = False
     helper: HelperResult
     apt_proxy: AptProxyResult | None = None
     stages: tuple[StageResult, ...]

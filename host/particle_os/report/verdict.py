@@ -39,7 +39,10 @@ def not_booted(verdict: Verdict, console_log: Path | None) -> NotBooted:
     other = {"bios": "uefi", "uefi": "bios", "uefi-secure": "bios"}.get(verdict.firmware)
     hint = None
     if other and verdict.status == "no-bootable-device":
-        hint = f"An image that starts from the other firmware only needs --firmware {other}."
+        hint = (
+            f"An image that starts from the other firmware only needs --firmware {other}, and one "
+            "of another architecture needs --architecture."
+        )
     elif console_log is None:
         hint = "--evidence DIRECTORY keeps the console, the screen and the journal."
     return NotBooted(

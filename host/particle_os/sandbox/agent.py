@@ -184,6 +184,7 @@ class Agent:
         apt_proxy: wire.AptProxy | None = None,
         checkpoints: bool = False,
         verify: bool = False,
+        architecture: str,
     ) -> None:
         """Runs the stages, and passes each event to `listen`. Returns when the agent is done.
 
@@ -199,6 +200,7 @@ class Agent:
             apt_proxy=apt_proxy,
             checkpoints=checkpoints,
             verify=verify,
+            architecture=architecture,
         )
         request = {"options": encode(options), "stages": [encode(stage) for stage in stages]}
         with self._channel("run", deadline) as channel:

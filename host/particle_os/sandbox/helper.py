@@ -43,6 +43,8 @@ MODULES = ("failover", "net_failover", "virtio_net", "virtio_blk", "squashfs", "
 # 40 % of the files. The helper VM has no users who read documentation.
 LEFT_OUT = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "dev/")
 ZSTD = b"\x28\xb5\x2f\xfd"
+# The field "header" of a kernel for x86 (boot.rst).
+X86_SIGN, X86_SIGN_PLACE = b"HdrS", 0x202
 # XEN_ELFNOTE_PHYS32_ENTRY (Linux' include/xen/interface/elfnote.h) gives QEMU the entry point.
 PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen")
 ROOT_FILES = {
@@ -271,10 +273,12 @@ def _write_kernel(path: Path, image: bytes, deadline: Deadline) -> None:
     """Writes the kernel without its compression, which costs an emulated processor a second.
 
     QEMU starts the kernel at its PVH entry. A kernel without that entry, or with another
-    compression than zstd, stays unchanged. Source of the offsets: "payload_offset" in Linux'
-    Documentation/arch/x86/boot.rst.
+    compression than zstd, stays unchanged; so does a kernel of arm64, which has none. Source of the
+    offsets: "payload_offset" in Linux' Documentation/arch/x86/boot.rst.
     """
     path.write_bytes(image)
+    if image[X86_SIGN_PLACE : X86_SIGN_PLACE + len(X86_SIGN)] != X86_SIGN:
+        return
     setup_sectors = image[0x1F1] or 4
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sectors + 1) * 512 + offset

@@ -26,17 +26,14 @@ from particle_os.vm.overlay import copy_disk, make_disk
 # maxcpus=1: init.sh starts the other processors when all devices are set up. If the memory of a
 # device is mapped while several processors run, the emulating QEMU 10.0 sometimes dies (an
 # assertion in iotlb_to_section) or loses a write to an interrupt controller, and the guest hangs.
-# lpj skips the calibration of each later processor, which takes a second; noreplace-smp skips the
-# patching of the kernel code for it.
 # init_on_alloc=0, lsm= and cgroup_disable=memory: these protections between users are useless in a
 # VM that only root uses, and take an eighth of the start of each program.
-# no_timer_check: the kernel expects a few interrupts of its timer within a moment. An emulator on a
-# busy host misses them, and the kernel panics ("IO-APIC + timer doesn't work!").
 # The rest saves half a second of the kernel's start: self-tests of ciphers, an unused generator of
 # random numbers, the keys for signed modules, and BPF kfuncs.
+# `MachineFacts.kernel_words` are those of the architecture.
 COMMAND_LINE = (
-    "console=ttyS0 quiet panic=-1 maxcpus=1 lpj=4000000 noreplace-smp"
-    " no_timer_check init_on_alloc=0 lsm= cgroup_disable=memory cryptomgr.notests"
+    "console={console} quiet panic=-1 maxcpus=1 {words}"
+    " init_on_alloc=0 lsm= cgroup_disable=memory cryptomgr.notests"
     " initcall_blacklist=jent_mod_init,load_system_certificate_list,bpf_tcp_ca_kfunc_init,"
     "bpf_dummy_struct_ops_init"
 )
@@ -184,15 +181,13 @@ def running_sandbox(
     `layers`, the lowest first. The disk `inspected` replaces the packages disk. The VM reads the
     disks `inputs`, files by their serial numbers. With `plain` the machine always boots, and no
     agent waits in it for orders. Without `save_memory` it boots unless the cache has its saved
-    memory. `note` receives remarks for the user.
-    The VM reaches no network until `Sandbox.connect_outside`.
+    memory. `note` receives remarks. The VM reaches no network until `Sandbox.connect_outside`.
     """
     directory.mkdir(mode=0o700)
     scratch = directory / "scratch.qcow2"
     make_disk(scratch, resources.scratch, deadline, what=SCRATCH_STEP)
     outputs = _output_disks({"output": output, **more_outputs})
-    packages = directory / "packages.squashfs"
-    _make_empty(packages, PACKAGES_BYTES, 0o600)
+    packages = _make_empty(directory / "packages.squashfs", PACKAGES_BYTES, 0o600)
     disks = (
         Disk(scratch, "qcow2", "scratch", backing=tuple(layers)),
         outputs[0],
@@ -217,12 +212,15 @@ def running_sandbox(
 def _machine(
     helper: Helper, acceleration: Acceleration, resources: Resources, disks: Sequence[Disk]
 ) -> MachineSpec:
+    vm = acceleration.architecture.vm
+    command_line = COMMAND_LINE.format(console=vm.console, words=vm.kernel_words)
     return MachineSpec(
         accelerator=acceleration.name,
+        architecture=acceleration.architecture,
         memory=resources.memory,
         cpus=resources.cpus,
         disks=(Disk(helper.root, "raw", "helper-root", read_only=True), *disks),
-        direct_boot=DirectBoot(helper.kernel, helper.initrd, COMMAND_LINE),
+        direct_boot=DirectBoot(helper.kernel, helper.initrd, command_line),
         network="two-cards",
     )
 
@@ -235,6 +233,7 @@ def _output_disks(paths: Mapping[str, Path]) -> list[Disk]:
     return disks
 
 
-def _make_empty(disk: Path, size: int, mode: int) -> None:
+def _make_empty(disk: Path, size: int, mode: int) -> Path:
     disk.touch(mode=mode)
     os.truncate(disk, size)
+    return disk

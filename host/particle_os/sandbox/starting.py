@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from particle_os.vm.ssh import Connection, KeyPair
 PREHEAT = " particle_os.preheat"
 START_ATTEMPTS = 3
 HANDSHAKE_SECONDS = 120.0
+# Twice as many as the kernel's pool of random numbers holds (drivers/char/random.c).
+SEED_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,7 @@ def start(
     """
     saved = _to_be_saved(spec)
     state = saved_memory.state_path(places.states, saved, content)
-    # A retry is safe: nothing of a build has run yet.
-    for attempt in tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(START_ATTEMPTS),
-        retry=tenacity.retry_if_exception(lambda error: _worth_a_retry(error, deadline)),
-        reraise=True,
-    ):
+    for attempt in _attempts(deadline):
         with attempt, ExitStack() as start:
             last = attempt.retry_state.attempt_number == START_ATTEMPTS
             boots = plain or last or not (save_memory or state.exists())
@@ -89,7 +87,7 @@ def start(
                 else:
                     restored = saved_memory.restored(spec, state, **where, deadline=deadline)
                     machine = start.enter_context(restored)
-                connection = _connect(machine, restored=not boots, deadline=deadline)
+                connection = _connect(machine, _origin(spec, boots=boots), deadline)
                 start.callback(connection.close)
                 machine.console.watch(on_death=connection.abort)
                 agent = Agent(connection, _death_of(machine), program, places.transcript.gate)
@@ -100,6 +98,15 @@ def start(
                 raise
             stack.push(start.pop_all())
     return machine, agent
+
+
+def _attempts(deadline: Deadline) -> tenacity.Retrying:
+    """The attempts to start a machine. A retry is safe: nothing of a build has run yet."""
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(START_ATTEMPTS),
+        retry=tenacity.retry_if_exception(lambda error: _worth_a_retry(error, deadline)),
+        reraise=True,
+    )
 
 
 def _worth_a_retry(error: BaseException, deadline: Deadline) -> bool:
@@ -148,16 +155,25 @@ def _until_ready(deadline: Deadline) -> Callable[[Machine], None]:
     return boot
 
 
-def _connect(machine: Machine, *, restored: bool, deadline: Deadline) -> Connection:
-    """Sends new keys over the console, and connects by SSH.
+def _origin(spec: MachineSpec, *, boots: bool) -> str:
+    """The first word after KEY: init.sh waits until the kernel has noticed a restore, if it can."""
+    if boots:
+        return "booted"
+    return "noticed" if spec.architecture.vm.generation_id else "restored"
+
+
+def _connect(machine: Machine, origin: str, deadline: Deadline) -> Connection:
+    """Sends random bytes and new keys over the console, and connects by SSH.
 
     The host makes both key pairs. So it need not trust a host key that the VM prints, and the VM
-    saves the generation of a key, which takes a quarter of its start.
+    saves the generation of a key, which takes a quarter of its start. Machines that are restored
+    from one saved memory have the same random numbers until they use the random bytes.
     """
     user, host = KeyPair(), KeyPair()
-    origin = "restored" if restored else "booted"
+    seed = secrets.token_hex(SEED_BYTES)
     handshake = deadline.sooner(HANDSHAKE_SECONDS, "the key handshake with the helper VM")
-    machine.console.send_line(f"KEY {origin} {int(time.time())} {user.public} {host.secret}")
+    words = (origin, str(int(time.time())), seed, user.public, host.secret)
+    machine.console.send_line(f"KEY {' '.join(words)}")
     port = machine.monitor.forwarded_port(handshake)
     try:
         return Connection(port, host.private, user, handshake)

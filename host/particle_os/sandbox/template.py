@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 from particle_agent.contract.options import Between, Options, Text
 from particle_agent.contract.values import PackageName, bytes_of
 
+from particle_os.architecture import AMD64, ARCHITECTURES, Architecture, BuildArchitecture, usual
 from particle_os.documents import document, validation
 from particle_os.documents.explanation import Vocabulary
 from particle_os.errors import UsageError
@@ -36,9 +37,9 @@ class Template(Options):
     """The Debian suite that the packages come from."""
     mirror: MirrorUrl | None = None
     """A mirror to use instead of mmdebstrap's default."""
-    architecture: Literal["amd64"] = "amd64"
+    architecture: BuildArchitecture = "amd64"
     """The Debian architecture of the VM."""
-    kernel: PackageName = "linux-image-cloud-amd64"
+    kernel: PackageName = AMD64.image.kernels[0]
     """The package with the kernel."""
     packages: tuple[PackageName, ...]
     """The packages whose files the VM needs; their dependencies are added automatically."""
@@ -47,10 +48,15 @@ class Template(Options):
     cpus: Annotated[int, Between(1, 64)] = 2
     """The number of the VM's processors, unless --cpus overrides it."""
 
+    @property
+    def record(self) -> Architecture:
+        """The architecture of the VM."""
+        return ARCHITECTURES[self.architecture]
+
 
 def templates() -> list[Path]:
     """The files of all templates that particle-os ships."""
-    return sorted(data_directory("vm-templates").glob("*.yml"))
+    return sorted(data_directory("vm-templates").glob("*.yml"), key=lambda path: path.stem)
 
 
 def load_template(name: str) -> Template:
@@ -69,6 +75,27 @@ def load_template(name: str) -> Template:
     source = document.load(path)
     fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
     return validation.validate(source, Template, Vocabulary(lambda key: fields))
+
+
+def template_for(name: str | None, architecture: str) -> Template:
+    """The template of this name, or the usual one of the architecture.
+
+    Raises UsageError for a template of another architecture, and as `load_template`.
+    """
+    usual_name = ARCHITECTURES[architecture].template
+    template = load_template(name or usual_name)
+    if template.architecture != architecture:
+        raise UsageError(
+            f"the helper template '{template.name}' is for {template.architecture}, but "
+            f"{architecture} is needed",
+            hint=f"Leave --template out, or write --template {usual_name}.",
+        )
+    return template
+
+
+def any_template(name: str | None) -> Template:
+    """The template of this name, or the usual one of this machine. Raises as `load_template`."""
+    return load_template(name or usual().template)
 
 
 def with_mirror(template: Template, mirror: str) -> Template:

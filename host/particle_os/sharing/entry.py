@@ -1,4 +1,4 @@
-"""The entry of a shared cache: the files of a helper, a base or a checkpoint, in chunks."""
+"""The entry of a shared cache: the files of a helper, base, checkpoint or package, in chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from particle_os.records import Record
 CHUNK = 16 << 20
 FILES_LIMIT, CHUNKS_LIMIT, SIZE_LIMIT = 16, 1 << 16, 1 << 40
 
-EntryName = Literal["helper", "base", "checkpoint", "result"]
+EntryName = Literal["helper", "base", "checkpoint", "package", "result"]
 HexDigest = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ByteCount = Annotated[int, pydantic.Field(ge=0, le=SIZE_LIMIT)]
 
@@ -21,7 +21,7 @@ class SharedChunk(Record):
     """Bytes of a file that are no hole: `size` of them at `offset`.
 
     `blob` is the SHA-256 of the compressed chunk, which has `stored` bytes; `sha256` is that of the
-    bytes themselves.
+    bytes themselves. Both are equal if the chunk is stored as it is.
     """
 
     offset: ByteCount

@@ -5,30 +5,29 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import subprocess
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pydantic
 
 from particle_os.errors import ParticleError, UsageError, printable
+from particle_os.registry.reference import HOST, REPOSITORY
 from particle_os.sharing.entry import CHUNK, EntryName, SharedChunk, SharedEntry, SharedFile
 from particle_os.sharing.registry import RegistryStore
 from particle_os.sharing.signing import NotSigned, PublicKeys, Signer
 from particle_os.sharing.store import DirectoryStore, Store
 from particle_os.system import process
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 
 CHUNK_SECONDS = 60.0
-UNPACK = ["zstd", "-d", "-c"]
-HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?")
-# The names of repositories (distribution-spec, "Pulling manifests").
-_PART = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*"
-REPOSITORY = re.compile(f"(?=.{{1,200}}\\Z){_PART}(?:/{_PART})*")
+PACK, UNPACK = ["zstd", "-q", "-3", "-c"], ["zstd", "-q", "-d", "-c"]
 
 
 class Unusable(Exception):
@@ -152,19 +151,40 @@ def _opened(keys: PublicKeys, envelope: bytes, kind: EntryName, key: str) -> Sha
 
 def _fetch(file: SharedFile, store: Store, place: Path) -> None:
     """Writes one file, a chunk at a time; nothing is unpacked before its digest is checked."""
-    with place.open("xb") as made:
+    with place.open("xb+", buffering=0) as made:
         made.truncate(file.size)
-        for chunk in file.chunks:
-            data = store.blob(chunk.blob, chunk.stored)
-            _check(data, chunk.blob)
-            unpacked = _piped(UNPACK, data, chunk.size, "unpacking a chunk")
-            _check(unpacked, chunk.sha256)
-            os.pwrite(made.fileno(), unpacked, chunk.offset)
-        made.flush()
+        buffer = memoryview(bytearray(CHUNK))
+        for chunk, data in _blobs(file.chunks, store):
+            made.seek(chunk.offset)
+            if chunk.blob == chunk.sha256:
+                made.write(data)
+                continue
+            _filter(UNPACK, data, made, chunk.offset + chunk.size, "unpacking a chunk")
+            with buffer[: chunk.size] as content:
+                if os.preadv(made.fileno(), [content], chunk.offset) < chunk.size:
+                    raise OSError(errno.EBADMSG, "a chunk is too short")
+                _check(content, chunk.sha256)
+        made.truncate(file.size)
         os.utime(made.fileno(), ns=(file.modified_ns, file.modified_ns))
 
 
-def _check(data: bytes, digest: str) -> None:
+def _blobs(chunks: Sequence[SharedChunk], store: Store) -> Iterator[tuple[SharedChunk, bytes]]:
+    """The chunks with their checked blobs. A thread fetches the next one meanwhile."""
+
+    def fetch(chunk: SharedChunk) -> bytes:
+        data = store.blob(chunk.blob, chunk.stored)
+        _check(data, chunk.blob)
+        return data
+
+    with ThreadPoolExecutor(1, "shared-chunks") as pool:
+        ahead = [pool.submit(fetch, chunk) for chunk in chunks[:1]]
+        for number, chunk in enumerate(chunks):
+            data = ahead.pop().result()
+            ahead += [pool.submit(fetch, after) for after in chunks[number + 1 : number + 2]]
+            yield chunk, data
+
+
+def _check(data: bytes | memoryview, digest: str) -> None:
     if hashlib.sha256(data).hexdigest() != digest:
         raise OSError(errno.EBADMSG, "a chunk has another digest")
 
@@ -176,7 +196,10 @@ def _stored(name: str, path: Path, store: Store) -> SharedFile:
         status = os.fstat(file.fileno())
         for offset, length in extents(file.fileno(), status.st_size):
             data = os.pread(file.fileno(), length, offset)
-            compressed = _piped(["zstd", "-3", "-c"], data, 2 * CHUNK, "packing a chunk")
+            compressed = _packed(data)
+            if len(compressed) >= len(data):
+                # A package is compressed already.
+                compressed = data
             blob = hashlib.sha256(compressed).hexdigest()
             if not store.has_blob(blob):
                 store.put_blob(blob, compressed)
@@ -210,16 +233,31 @@ def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         offset = end
 
 
-def _piped(argv: list[str], data: bytes, limit: int, what: str) -> bytes:
-    """The output of a confined program that reads `data`. Raises ParticleError and OSError."""
+def _packed(data: bytes) -> bytes:
+    """The compressed content of a chunk."""
+    with os.fdopen(os.memfd_create("packed"), "rb+") as made:
+        _filter(PACK, data, made, 2 * CHUNK, "packing a chunk")
+        made.seek(0)
+        return made.read()
+
+
+def _filter(argv: list[str], data: bytes, output: IO[bytes], limit: int, what: str) -> None:
+    """Runs a confined program that reads `data` and writes to a file from its position on.
+
+    The program cannot write beyond `limit` bytes of the file. Files are faster than pipes. Raises
+    ParticleError and OSError.
+    """
     deadline = Deadline.after(CHUNK_SECONDS, what)
-    with process.started(argv, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
-        try:
-            output, _ = running.communicate(data, timeout=deadline.remaining())
-        except subprocess.TimeoutExpired as error:
-            raise OSError(errno.ETIMEDOUT, f"{what} takes too long") from error
-    if running.returncode != 0:
+    with os.fdopen(os.memfd_create("data"), "wb+", buffering=0) as given:
+        given.write(data)
+        given.seek(0)
+        within = Confinement(file_size=limit)
+        with process.started(
+            argv, within=within, stdin=given, stdout=output, stderr=subprocess.DEVNULL
+        ) as running:
+            try:
+                status = process.wait(running, deadline.remaining())
+            except subprocess.TimeoutExpired as error:
+                raise OSError(errno.ETIMEDOUT, f"{what} takes too long") from error
+    if status != 0:
         raise OSError(errno.EIO, f"{argv[0]} failed")
-    if len(output) > limit:
-        raise OSError(errno.EFBIG, "a chunk is larger than it says")
-    return output

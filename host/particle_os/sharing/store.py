@@ -29,8 +29,8 @@ class Store(Protocol):
     def has_blob(self, digest: str) -> bool:
         """Whether the store has a blob of this name."""
 
-    def blob(self, digest: str, limit: int) -> bytes:
-        """A blob of at most `limit` bytes; its content is not checked."""
+    def blob(self, digest: str, size: int) -> bytes:
+        """A blob of `size` bytes; the caller checks its content."""
 
     def put_blob(self, digest: str, content: bytes) -> None:
         """Adds a blob."""
@@ -55,8 +55,8 @@ class DirectoryStore:
     def has_blob(self, digest: str) -> bool:
         return self._blob(digest).exists()
 
-    def blob(self, digest: str, limit: int) -> bytes:
-        return read_regular(self._blob(digest), limit, follow=False)
+    def blob(self, digest: str, size: int) -> bytes:
+        return read_regular(self._blob(digest), size, follow=False)
 
     def put_blob(self, digest: str, content: bytes) -> None:
         self._put(self._blob(digest), content)

@@ -23,7 +23,6 @@ from particle_os.errors import VmError
 from particle_os.system import process, publication
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
-from particle_os.vm.accel import QEMU
 from particle_os.vm.argv import MachineSpec, qemu_argv
 from particle_os.vm.console import ConsoleLog
 from particle_os.vm.machine import Machine, running
@@ -48,7 +47,7 @@ def state_path(directory: Path, spec: MachineSpec, content: str) -> Path:
     processor = _processor() if spec.accelerator == "kvm" else ""
     parts = [
         FORMAT,
-        process.identity(QEMU),
+        process.identity(spec.architecture.vm.qemu),
         os.uname().release,
         processor,
         qemu_argv(spec),

@@ -238,14 +238,14 @@ def most_unpacked(size: int) -> int:
 
 
 @contextmanager
-def opened(path: Path, deadline: Deadline) -> Iterator[Archive]:
+def opened(path: Path, deadline: Deadline, limit: int | None = None) -> Iterator[Archive]:
     """Opens a tar archive, plain or compressed (gzip, bzip2, xz, lz4, zstd).
 
-    The archive may unpack to at most `RATIO` times the size of its file and `SMALL` bytes more.
-    Raises OSError, TarError.
+    The archive may unpack to at most `limit` bytes, by default to `RATIO` times the size of its
+    file and `SMALL` bytes more. Raises OSError, TarError.
     """
     with open_regular(path) as file:
-        limit = most_unpacked(file.seek(0, io.SEEK_END))
+        limit = limit or most_unpacked(file.seek(0, io.SEEK_END))
         file.seek(0)
         magic = file.read(6)
         if not magic:

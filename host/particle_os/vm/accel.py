@@ -12,13 +12,15 @@ import json
 import os
 import platform
 import re
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from particle_os.architecture import AMD64, Architecture, native
 from particle_os.errors import InfrastructureError, ParticleError
-from particle_os.system import process
+from particle_os.system import host_packages, process
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
 from particle_os.system.regular_file import read_regular
@@ -27,7 +29,6 @@ from particle_os.vm.console import ConsoleLog
 from particle_os.vm.machine import running
 
 Mode = Literal["auto", "kvm", "tcg"]
-QEMU = "qemu-system-x86_64"
 DEVICE = Path("/dev/kvm")
 # The cache's file with the result of the last trial of KVM.
 KVM_MEMORY = "kvm.json"
@@ -39,11 +40,15 @@ EMULATED = "emulated by TCG, which QEMU does not consider a security boundary"
 
 @dataclass(frozen=True)
 class Acceleration:
-    """The chosen accelerator, the reason, and the factor for time limits under it."""
+    """The chosen accelerator, the reason, and the factor for time limits under it.
+
+    It runs machines of one `architecture`.
+    """
 
     name: Literal["kvm", "tcg"]
     reason: str
     factor: float
+    architecture: Architecture = AMD64
 
     @property
     def security_note(self) -> str | None:
@@ -64,19 +69,25 @@ class Processors:
 
 def processors(acceleration: Acceleration, wanted: int | None = None) -> Processors:
     """Returns the processors of a machine that boots an image: `wanted`, or the best number."""
-    emulated = acceleration.name == "tcg"
-    x2apic = emulated and _emulates_x2apic()
+    emulated, vm = acceleration.name == "tcg", acceleration.architecture.vm
+    x2apic = emulated and vm.x2apic and _emulates_x2apic(vm.qemu)
     # Each emulated processor occupies a processor of the host.
-    best = min(2, len(os.sched_getaffinity(0))) if x2apic else 1 if emulated else 2
+    several = x2apic or not vm.x2apic
+    best = 2 if not emulated else min(2, len(os.sched_getaffinity(0))) if several else 1
     count = wanted or best
     return Processors(count, x2apic and count > 1)
 
 
 @functools.cache
-def _emulates_x2apic() -> bool:
+def _emulates_x2apic(qemu: str) -> bool:
     """Whether QEMU is version 9.0 or later (QEMU's ChangeLog: "TCG: x2APIC")."""
-    found = re.search(r"version (\d+)\.", process.version(QEMU))
-    return found is not None and int(found[1]) >= 9
+    return (version_of(qemu) or (0, 0)) >= (9, 0)
+
+
+def version_of(qemu: str) -> tuple[int, int] | None:
+    """The major and minor version of a program of QEMU; None when it shows none."""
+    found = re.search(r"version (\d+)\.(\d+)", process.version(qemu))
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def choose(
@@ -87,26 +98,67 @@ def choose(
     memory_file: Path,
     directory: Path,
     note: Callable[[str], None],
+    architecture: Architecture = AMD64,
 ) -> Acceleration:
-    """Returns the accelerator for `mode`.
+    """Returns the accelerator for `mode`, for machines of an architecture.
 
     `kernel` and `initrd` belong to the helper VM and can compute a test value. `memory_file` stores
     the result of the trial. Raises InfrastructureError when `mode` is "kvm" and KVM does not work.
     """
     if mode == "tcg":
-        return TCG
-    works, reason = _kvm_works(kernel, initrd, memory_file, directory, note)
+        return emulated(architecture)
+    if (foreign := _foreign(architecture)) is not None:
+        if mode == "kvm":
+            raise _unusable(foreign)
+        note(f"{foreign}: emulating with TCG, which is slower")
+        return Acceleration("tcg", foreign, TCG_FACTOR, architecture)
+    probe = _Probe(architecture, kernel, initrd, directory)
+    works, reason = _kvm_works(probe, memory_file, note)
     if works:
-        return Acceleration("kvm", reason, 1.0)
+        return Acceleration("kvm", reason, 1.0, architecture)
     if mode == "kvm":
         raise _unusable(reason)
     note(f"no KVM ({reason}): emulating with TCG, which is slower")
-    return Acceleration("tcg", reason, TCG_FACTOR)
+    return Acceleration("tcg", reason, TCG_FACTOR, architecture)
 
 
-def check_device(mode: Mode) -> None:
-    """Raises InfrastructureError when `mode` is "kvm" and /dev/kvm does not open."""
-    if mode == "kvm" and (reason := _closed()):
+def emulated(architecture: Architecture) -> Acceleration:
+    """The emulation that a user asks for."""
+    return replace(TCG, architecture=architecture)
+
+
+def _foreign(architecture: Architecture) -> str | None:
+    """The reason why KVM of this host never runs such machines; None if it may."""
+    if native() == architecture:
+        return None
+    return f"KVM of this host runs no machine of {architecture.name}"
+
+
+def check_emulator(architecture: Architecture) -> None:
+    """Raises InfrastructureError when this host cannot emulate machines of another architecture."""
+    vm = architecture.vm
+    if native() == architecture:
+        return
+    if shutil.which(vm.qemu) is None:
+        raise InfrastructureError(
+            f"'{vm.qemu}', which runs machines of {architecture.name}, is not installed",
+            hint=f"Install it: {host_packages.advice(vm.qemu)}.",
+        )
+    found = version_of(vm.qemu)
+    if found is not None and found < vm.least_qemu:
+        least, given = (".".join(map(str, numbers)) for numbers in (vm.least_qemu, found))
+        raise InfrastructureError(
+            f"QEMU {given} cannot run the machines of {architecture.name} that particle-os needs",
+            hint=f"Install QEMU {least} or later.",
+        )
+
+
+def check_device(mode: Mode, architecture: Architecture = AMD64) -> None:
+    """Raises InfrastructureError when `mode` is "kvm" and /dev/kvm does not open.
+
+    Also when KVM never runs machines of the architecture.
+    """
+    if mode == "kvm" and (reason := _foreign(architecture) or _closed()):
         raise _unusable(reason)
 
 
@@ -126,18 +178,34 @@ def _closed() -> str | None:
     return None
 
 
+def hopeless(architecture: Architecture) -> str | None:
+    """The reason why no trial of KVM is needed, because it fails; None if it may work."""
+    if (foreign := _foreign(architecture)) is not None:
+        return foreign
+    return None if device_opens() else "no access to /dev/kvm"
+
+
 def device_opens() -> bool:
     """Whether /dev/kvm exists and is accessible; a guest may still fail under KVM."""
     return os.access(DEVICE, os.R_OK | os.W_OK)
 
 
-def _kvm_works(
-    kernel: Path, initrd: Path, memory_file: Path, directory: Path, note: Callable[[str], None]
-) -> tuple[bool, str]:
+@dataclass(frozen=True)
+class _Probe:
+    """A guest that tries KVM: the kernel and the initrd of the helper VM."""
+
+    architecture: Architecture
+    kernel: Path
+    initrd: Path
+    directory: Path
+
+
+def _kvm_works(probe: _Probe, memory_file: Path, note: Callable[[str], None]) -> tuple[bool, str]:
     if reason := _closed():
         return False, reason
     status = DEVICE.stat()
-    parts = [platform.release(), platform.version(), process.identity(QEMU), status.st_rdev]
+    qemu = process.identity(probe.architecture.vm.qemu)
+    parts = [platform.release(), platform.version(), qemu, status.st_rdev]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     try:
         remembered = json.loads(read_regular(memory_file, MEMORY_LIMIT))
@@ -146,14 +214,14 @@ def _kvm_works(
     except (OSError, ValueError, KeyError, TypeError):
         pass
     note(f"trying a guest under KVM, once (up to {PROBE_SECONDS:.0f} s)")
-    works, reason = _run_guest(kernel, initrd, directory)
+    works, reason = _run_guest(probe)
     temporary = memory_file.with_name(f".{memory_file.name}.{os.getpid()}")
     temporary.write_text(json.dumps({"key": key, "works": works, "reason": reason}))
     temporary.replace(memory_file)
     return works, reason
 
 
-def _run_guest(kernel: Path, initrd: Path, directory: Path) -> tuple[bool, str]:
+def _run_guest(probe: _Probe) -> tuple[bool, str]:
     """Boots the helper's kernel under KVM and compares its result with the expected value."""
     numbers = "".join(f"{n}\n" for n in range(1, 2001))
     expected = hashlib.sha256(numbers.encode()).hexdigest()
@@ -161,10 +229,16 @@ def _run_guest(kernel: Path, initrd: Path, directory: Path) -> tuple[bool, str]:
         accelerator="kvm",
         memory=256 * MIB,
         cpus=1,
-        direct_boot=DirectBoot(kernel, initrd, "console=ttyS0 quiet panic=-1 particle_os.probe"),
+        architecture=probe.architecture,
+        direct_boot=DirectBoot(
+            probe.kernel,
+            probe.initrd,
+            f"console={probe.architecture.vm.console} quiet panic=-1 particle_os.probe",
+        ),
     )
     deadline = Deadline.after(PROBE_SECONDS, "a guest under KVM")
     # This guest gets no secret.
+    directory = probe.directory
     log = ConsoleLog(directory.with_suffix(".log"), Gate())
     try:
         with running(spec, directory=directory, transcript=log, deadline=deadline) as machine:

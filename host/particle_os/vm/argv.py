@@ -7,10 +7,12 @@ deep directory, too. Options: https://www.qemu.org/docs/master/system/invocation
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from particle_os.architecture import AMD64, Architecture
 from particle_os.vm import smbios
 from particle_os.vm.devices import hardware
 from particle_os.vm.devices.hardware import VIRTIO, CardModel, Hardware
@@ -24,11 +26,6 @@ CONTROL, OUTSIDE = "control", "outside"
 CONTROL_NETWORK = "192.0.2.0/24"
 # Pipes in QEMU's working directory, for what goes through the card `OUTSIDE` (`vm.capture`).
 SENT, RECEIVED = "sent.pcap", "received.pcap"
-# Every feature that QEMU emulates, except for the slow ones: `rep movsb`, which copies byte by byte
-# (guests prefer it with erms and fsrm), page tables of five levels (la57), and the opening of user
-# memory at each access by the kernel (smap). Copies then take two thirds of the time, and program
-# starts four fifths.
-EMULATED_CPU = "max,erms=off,fsrm=off,la57=off,smap=off"
 MIB = 1 << 20
 
 # QEMU's names of disk image formats.
@@ -117,6 +114,7 @@ class MachineSpec:
     accelerator: Literal["kvm", "tcg"]
     memory: int
     cpus: int
+    architecture: Architecture = AMD64
     # Adds an IOMMU that remaps interrupts, which Linux needs to use x2APIC. When QEMU 10.0 emulates
     # several processors, a write to the memory of an APIC is lost, or QEMU aborts, while another
     # processor has a device's memory mapped. An x2APIC has registers instead of memory.
@@ -144,39 +142,43 @@ class MachineSpec:
     restored: bool = False
 
 
-def qemu_argv(spec: MachineSpec, program: str = "qemu-system-x86_64") -> list[str]:
+def qemu_argv(spec: MachineSpec) -> list[str]:
     """Returns QEMU's command, which runs in the foreground with the console on stdin and stdout."""
-    argv = [program, "-nodefaults", "-no-user-config", "-display", "none"]
+    vm = spec.architecture.vm
+    argv = [vm.qemu, "-nodefaults", "-no-user-config", "-display", "none"]
     argv += [] if spec.reboots else ["-no-reboot"]
-    argv += ["-machine", "q35,graphics=off,vmport=off,dump-guest-core=off"]
+    argv += ["-machine", vm.machine_with_kvm if spec.accelerator == "kvm" else vm.machine]
     if spec.x2apic:
         argv += ["-device", "intel-iommu,intremap=on,eim=on,dma-translation=off"]
     if spec.uefi is not None:
-        argv += _uefi(spec.uefi)
+        argv += _uefi(spec.uefi, vm.secure_flash)
     if spec.accelerator == "kvm":
         argv += ["-accel", "kvm", "-cpu", "host"]
     else:
-        argv += ["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU]
+        argv += ["-accel", "tcg,thread=multi", "-cpu", vm.emulated_processor]
     argv += ["-m", f"{spec.memory // MIB}M", "-smp", str(spec.cpus)]
-    argv += ["-rtc", "base=utc", "-device", "vmgenid,guid=auto"]
+    argv += ["-rtc", "base=utc"]
+    argv += ["-device", "vmgenid,guid=auto"] if vm.generation_id else []
     argv += ["-object", "rng-random,id=rng0,filename=/dev/urandom"]
     argv += ["-device", "virtio-rng-pci,rng=rng0"]
     argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     if spec.probe_socket:
         argv += ["-chardev", f"socket,id=probe,path={spec.probe_socket},server=on,wait=off"]
-        argv += ["-serial", "chardev:probe"]
+        port, device = "chardev:probe", f"{vm.answers_device},chardev=probe"
+        argv += ["-device", device] if vm.answers_device else ["-serial", port]
     if spec.firmware_socket:
         argv += ["-chardev", f"socket,id=firmware,path={spec.firmware_socket},server=on,wait=off"]
-        argv += ["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]
+        # Without such a port, the socket stays silent.
+        argv += ["-device", f"{vm.firmware_port},chardev=firmware"] if vm.firmware_port else []
     argv += ["-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off"]
     argv += ["-mon", "chardev=qmp,mode=control"]
     argv += _network(spec)
     argv += _disks(spec)
-    argv += hardware.tpm_options() if spec.hardware.tpm else []
+    argv += hardware.tpm_options(vm.tpm) if spec.hardware.tpm else []
     if spec.restored:
         argv += ["-incoming", "defer"]
     if spec.direct_boot is None:
-        argv += ["-device", "VGA"]
+        argv += ["-device", vm.screen]
     else:
         argv += ["-kernel", str(spec.direct_boot.kernel), "-initrd", str(spec.direct_boot.initrd)]
         argv += ["-append", spec.direct_boot.command_line]
@@ -221,13 +223,16 @@ def _disks(spec: MachineSpec) -> list[str]:
     argv = []
     for disk, (node, _) in zip(spec.disks, nodes, strict=True):
         argv += ["-blockdev", json.dumps(blockdev(disk, node))]
-    for device in hardware.disk_devices(spec.hardware.disk, nodes):
+    for device in hardware.disk_devices(spec.hardware.disk, nodes, spec.architecture.vm):
         argv += ["-device", device]
     return argv
 
 
-def _uefi(uefi: Uefi) -> list[str]:
-    """Returns the options for two flash memories, one with the program, one with the variables."""
+def _uefi(uefi: Uefi, secure_flash: Sequence[str]) -> list[str]:
+    """Returns the options for two flash memories, one with the program, one with the variables.
+
+    `secure_flash` are the further ones of a secure machine.
+    """
     argv = []
     for node, path, read_only in (
         ("uefi-code", uefi.code, True),
@@ -237,9 +242,7 @@ def _uefi(uefi: Uefi) -> list[str]:
         flash = {"driver": "raw", "node-name": node, "read-only": read_only, "file": file}
         argv += ["-blockdev", json.dumps(flash)]
     argv += ["-machine", "pflash0=uefi-code,pflash1=uefi-variables"]
-    if uefi.secure:
-        argv += ["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
-    return argv
+    return [*argv, *secure_flash] if uefi.secure else argv
 
 
 def blockdev(disk: Disk | EmptyDisk, node: str) -> dict[str, object]:

@@ -16,7 +16,8 @@ from typing import Literal
 import pydantic
 from pydantic import Field
 
-from particle_os.errors import InfrastructureError
+from particle_os.architecture import AMD64, Architecture, MachineFacts
+from particle_os.errors import InfrastructureError, UsageError
 from particle_os.system import host_packages
 from particle_os.system.regular_file import read_regular
 from particle_os.vm.argv import Uefi
@@ -26,16 +27,10 @@ FIRMWARES: tuple[Firmware, ...] = ("bios", "uefi", "uefi-secure")
 # Descriptors of the administrator hide those of the distribution.
 SYSTEM = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware"))
 DESCRIPTOR_BYTES = 1 << 20
-ARCHITECTURE, MACHINE = "x86_64", "pc-q35-10.0"
-# Where Debian's package ovmf puts the program and its variables, for a host without descriptors.
-# The "ms" variables hold the Secure Boot keys of retail machines.
-DIRECTORY = Path("/usr/share/OVMF")
-FILES: dict[Firmware, tuple[str, str]] = {
-    "uefi": ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
-    "uefi-secure": ("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd"),
-}
-SECURE = {"secure-boot", "enrolled-keys", "requires-smm"}
-UNLIKE = {*SECURE, "host-uefi-vars"}
+ROOT = Path("/")
+SMM = "requires-smm"
+SECURE = {"secure-boot", "enrolled-keys"}
+UNLIKE = {*SECURE, SMM, "host-uefi-vars"}
 
 
 class _FlashFile(pydantic.BaseModel):
@@ -54,9 +49,9 @@ class _Machines(pydantic.BaseModel):
     architecture: str
     machines: tuple[str, ...]
 
-    def fits(self) -> bool:
-        return self.architecture == ARCHITECTURE and any(
-            fnmatchcase(MACHINE, pattern) for pattern in self.machines
+    def fits(self, vm: MachineFacts) -> bool:
+        return self.architecture == vm.target and any(
+            fnmatchcase(vm.descriptor_machine, pattern) for pattern in self.machines
         )
 
 
@@ -68,11 +63,12 @@ class _Descriptor(pydantic.BaseModel):
     targets: tuple[_Machines, ...]
     features: frozenset[str]
 
-    def fits(self, firmware: Firmware) -> bool:
-        if "uefi" not in self.interfaces or not any(target.fits() for target in self.targets):
+    def fits(self, firmware: Firmware, vm: MachineFacts) -> bool:
+        if "uefi" not in self.interfaces or not any(each.fits(vm) for each in self.targets):
             return False
         if firmware == "uefi-secure":
-            return self.features >= SECURE
+            # Where the flash memory can be kept from the system, it must be.
+            return self.features >= (SECURE | {SMM} if vm.secure_flash else SECURE)
         return not self.features & UNLIKE
 
 
@@ -84,15 +80,17 @@ class UefiFiles:
     variables: Path
 
 
-def find(firmware: Firmware) -> UefiFiles | None:
+def find(firmware: Firmware, architecture: Architecture = AMD64) -> UefiFiles | None:
     """Returns the installed files of a UEFI firmware: the first descriptor that fits decides."""
     for path in _descriptors():
         found = _read(path)
-        if found is not None and found.fits(firmware):
+        if found is not None and found.fits(firmware, architecture.vm):
             files = UefiFiles(found.mapping.executable.filename, found.mapping.variables.filename)
             if _installed(files):
                 return files
-    code, variables = (DIRECTORY / name for name in FILES[firmware])
+    # Where Debian's package puts the files, for a host without descriptors.
+    place = ROOT / architecture.vm.firmware_directory[1:]
+    code, variables = (place / name for name in architecture.vm.firmware_files[firmware])
     files = UefiFiles(code, variables)
     return files if _installed(files) else None
 
@@ -119,31 +117,43 @@ def _read(path: Path) -> _Descriptor | None:
         return None
 
 
-def check(firmware: Firmware) -> None:
-    """Raises InfrastructureError when `firmware` is not installed."""
+def check(firmware: Firmware, architecture: Architecture = AMD64) -> None:
+    """Raises InfrastructureError when `firmware` is not installed, UsageError without any such."""
+    if firmware not in architecture.image.firmwares:
+        known = " and ".join(architecture.image.firmwares)
+        raise UsageError(
+            f"machines of {architecture.name} have no {firmware}", hint=f"They have {known}."
+        )
     if firmware != "bios":
-        required(firmware)
+        required(firmware, architecture)
 
 
-def required(firmware: Firmware) -> UefiFiles:
+def required(firmware: Firmware, architecture: Architecture = AMD64) -> UefiFiles:
     """Returns the installed files of a UEFI firmware, or raises InfrastructureError."""
-    if (files := find(firmware)) is not None:
+    if (files := find(firmware, architecture)) is not None:
         return files
+    place = ROOT / architecture.vm.firmware_directory[1:]
+    whose = "" if architecture is AMD64 else f" for {architecture.name}"
     raise InfrastructureError(
-        f"the firmware {firmware} is not installed: no descriptor in {SYSTEM[-1]} names files for "
-        f"it, and {DIRECTORY} does not have them",
-        hint=f"Install the firmware: {host_packages.advice('uefi')}.",
+        f"the firmware {firmware}{whose} is not installed: no descriptor in {SYSTEM[-1]} names "
+        f"files for it, and {place} does not have them",
+        hint=f"Install the firmware: {host_packages.advice(requirement(architecture))}.",
     )
 
 
-def prepare(firmware: Firmware, directory: Path) -> Uefi | None:
+def requirement(architecture: Architecture) -> str:
+    """The name of the firmware in the table of the host's packages."""
+    return "uefi" if architecture is AMD64 else f"uefi-{architecture.name}"
+
+
+def prepare(firmware: Firmware, directory: Path, architecture: Architecture = AMD64) -> Uefi | None:
     """Returns the firmware for the machine with the private `directory`; None stands for BIOS.
 
     Raises InfrastructureError when the firmware is not installed.
     """
     if firmware == "bios":
         return None
-    files = required(firmware)
+    files = required(firmware, architecture)
     variables = directory / "uefi-variables.fd"
     shutil.copyfile(files.variables, variables)
     return Uefi(files.code, variables, secure=firmware == "uefi-secure")

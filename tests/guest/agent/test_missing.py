@@ -4,6 +4,7 @@ import pytest
 from particle_agent.agent.failure import FailedStage, failure
 from particle_agent.agent.missing import check_needs, missing
 from particle_agent.contract import wire
+from particle_agent.contract.architectures.amd64 import AMD64
 from particle_agent.disk import boot
 from particle_agent.stages.accounts.groups import Group, Groups
 from particle_agent.stages.accounts.users import User, Users
@@ -75,7 +76,7 @@ def test_what_it_lacks_is_reported_once_for_each_stage(base):
 @pytest.mark.parametrize("stage", CONFIGURE, ids=lambda stage: stage.type)
 def test_a_stage_that_only_configures_brings_nothing(stage):
     """So the need is reported before the first stage runs."""
-    assert not stage.may_bring(boot.kernel_need())
+    assert not stage.may_bring(boot.kernel_need(AMD64))
 
 
 def test_what_an_earlier_stage_may_bring_is_left_to_the_stage(base):

@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar, Literal
 
@@ -63,6 +64,17 @@ def test_the_limit_of_a_stage_expires_before_that_of_its_commands():
     request = runner.RunRequest(wire.RunOptions(hostname="box"), stages)
     limits = [request.target(index, None)._command_seconds for index in range(2)]
     assert limits == [3600, 14400]
+
+
+def test_the_target_has_the_architecture_that_the_host_names():
+    stages = (Timezone(zone="UTC"),)
+    for name in ("amd64", "arm64"):
+        request = runner.RunRequest(wire.RunOptions(hostname="x", architecture=name), stages)
+        target = request.target(0, None)
+        assert target.architecture.name == target.at(Path("/")).architecture.name == name
+    unknown = wire.RunOptions(hostname="x", architecture="z80")
+    with pytest.raises(DecodeError, match="unknown architecture 'z80'"):
+        runner.RunRequest(unknown, stages).target(0, None)
 
 
 def test_a_stage_with_hosts_finds_the_proxy_and_no_other():

@@ -3,8 +3,10 @@ import struct
 import subprocess
 
 import pytest
+from particle_agent.contract.architectures.amd64 import AMD64
+from particle_agent.contract.architectures.arm64 import ARM64
 from particle_agent.disk import boot, grub
-from particle_agent.disk.systemd_boot import SHIM, SystemdBoot
+from particle_agent.disk.systemd_boot import SystemdBoot, shim
 from particle_agent.errors import StageError
 from particle_agent.stages.output import qemu
 from particle_agent.stages.output.qemu import Qemu
@@ -112,7 +114,7 @@ def test_a_word_that_would_be_script_is_refused(debian, word):
 
 
 def test_with_signed_packages_grub_starts_behind_the_shim(debian):
-    for source, package in grub.SIGNED.values():
+    for source, package in grub.signed(AMD64).values():
         debian.write(source, package)
     Qemu(boot_loader="grub").run(debian)
     files = esp(debian)
@@ -212,11 +214,12 @@ def test_systemd_boot_has_its_programs_and_the_kernel_goes_the_way_of_updates(de
 
 
 def test_systemd_boot_starts_behind_the_shim_when_that_is_there(debian):
-    for path in SHIM.values():
+    before = shim(AMD64.image)
+    for path in before.values():
         debian.write(path, path)
     Qemu(boot_loader="systemd-boot").run(debian)
     files = esp(debian)
-    assert files["EFI/BOOT/BOOTX64.EFI"] == SHIM["BOOTX64.EFI"]
+    assert files["EFI/BOOT/BOOTX64.EFI"] == before["BOOTX64.EFI"]
     assert files["EFI/BOOT/grubx64.efi"] == "signed systemd-boot"
 
 
@@ -259,4 +262,6 @@ def test_no_boot_loader_is_said_to_start_from_what_it_cannot():
     assert "not signed" in unified.refusal("uefi-secure")
     for loader in qemu.FIRMWARES:
         stage = Qemu(boot_loader=loader)
-        assert [stage.refusal(f) for f in stage.firmwares] == [None] * len(stage.firmwares)
+        for architecture in (AMD64, ARM64):
+            served = stage.firmwares_on(architecture)
+            assert [stage.refusal(f, architecture) for f in served] == [None] * len(served)

@@ -1,10 +1,12 @@
 """A forked agent takes over the streams of its caller and reports its exit status."""
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from particle_agent.shortcuts import waiting
 
 from ...waiting import HANG_SECONDS
 
@@ -53,3 +55,51 @@ def test_the_caller_gets_the_output_and_the_status(tmp_path, verb, status):
     assert f"status {status}\n" in done.stdout
     assert "a complaint\n" in done.stdout
     assert ("ValueError: oh" in done.stdout) == (verb == "raise")
+
+
+def test_the_kernel_gets_the_random_bytes_and_uses_them_at_once(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(waiting, "RANDOM", tmp_path / "random")
+    monkeypatch.setattr(waiting.fcntl, "ioctl", lambda file, *request: asked.append(request))
+    seed = bytes(range(64))
+    waiting.add_randomness(seed)
+    # struct rand_pool_info of linux/random.h: bits, bytes, the bytes.
+    mixed = struct.pack("ii", 512, 64) + seed
+    assert asked == [(waiting.RNDADDENTROPY, mixed), (waiting.RNDRESEEDCRNG,)]
+
+
+SEEDING = """
+import os, sys
+from pathlib import Path
+from particle_agent.shortcuts import waiting
+
+waiting.DIRECTORY = Path(sys.argv[1])
+waiting.add_randomness = lambda seed: print(seed.hex(), flush=True)
+sys.argv = ["agent-x"]
+waiting.serve(lambda: 0)
+"""
+
+
+@pytest.mark.parametrize(("digits", "answer"), [("00ff10", "seeded"), ("zz", "failed")])
+def test_an_agent_that_waits_mixes_in_random_bytes_before_the_next_agent(tmp_path, digits, answer):
+    with subprocess.Popen(
+        [sys.executable, "-c", SEEDING, tmp_path], cwd=TOP / "guest-agent", stdout=subprocess.PIPE
+    ) as process:
+        try:
+            done = tmp_path / "done"
+            script = (
+                'until [ -p "$0/agent-x" ]; do sleep 0.01; done; mkfifo "$1"; '
+                'echo "seed $2 $1" >"$0/agent-x"; cat "$1"'
+            )
+            said = subprocess.run(
+                ["sh", "-c", script, tmp_path, done, digits],
+                capture_output=True,
+                text=True,
+                timeout=HANG_SECONDS,
+                check=True,
+            ).stdout
+        finally:
+            process.kill()
+        printed = process.stdout.read().decode()
+    assert said.startswith(answer)
+    assert printed == (f"{digits}\n" if answer == "seeded" else "")

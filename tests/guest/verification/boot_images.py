@@ -52,6 +52,7 @@ class Image:
             place.mkdir()
         self.active, self.esp_active, self.end = True, False, 7 * MIB
         self.label, self.root_number, self.first_type = "gpt", 2, "x"
+        self.root_type = "x"
         self.root_kind, self.subvolume = "ext4", ""
         self.write(self.root, "usr/bin/init", "program").chmod(0o755)
         self.write(self.root, "etc/hostname", "x")
@@ -75,8 +76,8 @@ class Image:
         entries = (
             PartitionEntry(number=1, start=MIB, end=2 * MIB, type=self.first_type, uuid="1",
                   active=self.esp_active),
-            PartitionEntry(number=self.root_number, start=2 * MIB, end=self.end, type="x", uuid="2",
-                  active=self.active),
+            PartitionEntry(number=self.root_number, start=2 * MIB, end=self.end,
+                  type=self.root_type, uuid="2", active=self.active),
         )  # fmt: skip
         table = PartitionTable(label=self.label, entries=entries, first=MIB, last=7 * MIB)
         volumes = [
@@ -86,19 +87,19 @@ class Image:
                    tree=Tree(self.root) if self.root_kind else None,
                    systems=(Tree(self.root / self.subvolume),) if self.root_kind else ()),
         ]  # fmt: skip
-        reported = []
+        reported = self.reported = []
         with self.path.open("rb") as disk:
             boot.check(disk, 8 * MIB, table, volumes, Findings(reported.append))
         return [finding.code for finding in reported]
 
 
-def program(sections):
-    """A PE program with these sections, by name."""
+def program(sections, machine=0x8664):
+    """A PE program for a machine, with these sections, by name."""
     head = bytearray(0x200)
     head[:2], head[0x80:0x84] = b"MZ", b"PE\0\0"
     # The code of a program for DOS follows the offset of the header.
     struct.pack_into("<I2s", head, 0x3C, 0x80, b"\x0e\x1f")
-    struct.pack_into("<HH12xHH", head, 0x84, 0x8664, len(sections), 16, 0)
+    struct.pack_into("<HH12xHH", head, 0x84, machine, len(sections), 16, 0)
     data = b""
     for index, (name, content) in enumerate(sections.items()):
         where = 0x80 + 24 + 16 + 40 * index

@@ -221,3 +221,59 @@ def test_programs_that_are_cut_are_no_traps(cut):
         struct.pack_into("<I", odd, cut % 500, value)
         found.append(pe.sections(bytes(odd)))
     assert all(len(content) <= len(data) for one in found for content in one.values())
+
+
+ARM64, RISCV64 = 0xAA64, 0x5064
+
+
+@pytest.mark.parametrize(
+    ("path", "machine", "words"),
+    [
+        ("EFI/BOOT/BOOTX64.EFI", ARM64, "is a program for arm64, and its name is that of amd64"),
+        ("EFI/BOOT/grubx64.efi", ARM64, "is a program for arm64, and its name is that of amd64"),
+        ("EFI/BOOT/BOOTX64.EFI", RISCV64, "is a program for the unknown machine 0x5064"),
+    ],
+)
+def test_a_program_for_other_machines_than_its_name_says(grub_efi, path, machine, words):
+    content = (grub_efi.esp / path).read_bytes()
+    (grub_efi.esp / path).write_bytes(
+        content.replace(b"\x64\x86", machine.to_bytes(2, "little"), 1)
+    )
+    assert grub_efi.judged() == ["boot-loader-file-missing"]
+    assert words in grub_efi.reported[0].message
+
+
+@pytest.fixture
+def arm64(systemd_boot):
+    """The disk of systemd-boot for arm64."""
+    boot_directory = systemd_boot.esp / "EFI/Boot"
+    (boot_directory / "bootx64.efi").unlink()
+    signed = program({".sdmagic": b"#### LoaderInfo: systemd-boot 257 ####"}, ARM64)
+    (boot_directory / "BOOTAA64.EFI").write_bytes(signed)
+    return systemd_boot
+
+
+def test_a_disk_for_arm64_is_whole(arm64):
+    assert arm64.judged() == []
+
+
+def test_a_disk_for_arm64_broken_at_each_step(arm64):
+    (arm64.esp / "loader/entries/debian-1.conf").unlink()
+    (arm64.esp / "EFI/Linux/debian-1.efi").unlink()
+    assert arm64.judged() == ["boot-menu-missing"]
+    path = arm64.esp / "EFI/Boot/BOOTAA64.EFI"
+    path.write_bytes(path.read_bytes().replace(ARM64.to_bytes(2, "little"), b"\x64\x86", 1))
+    assert arm64.judged() == ["boot-loader-file-missing"]
+    assert "is a program for amd64, and its name is that of arm64" in arm64.reported[0].message
+    path.write_bytes(path.read_bytes()[:100])
+    assert "cut off" in (arm64.judged() and arm64.reported[0].message)
+
+
+def test_the_type_of_the_root_partition_tells_which_program_is_missing(arm64):
+    (arm64.esp / "EFI/Boot/BOOTAA64.EFI").unlink()
+    arm64.root_type = "b921b045-1df0-41c3-af44-4c6f280d3fae"
+    arm64.first_type = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+    assert arm64.judged() == ["boot-loader-missing"]
+    assert "no EFI/BOOT/BOOTAA64.EFI" in arm64.reported[0].message
+    arm64.root_type = "x"
+    assert "no EFI/BOOT/BOOTX64.EFI" in (arm64.judged() and arm64.reported[0].message)

@@ -56,6 +56,7 @@ def depot(tmp_path):
     (tmp_path / "cache").mkdir()
     lines = []
     depot = Depot(
+        architecture="amd64",
         cache=tmp_path / "cache",
         work=tmp_path,
         disk=disk,

@@ -88,6 +88,7 @@ def test_a_package_is_fetched_once(depot, archive, tmp_path):
     answer(depot, make_request(archive.url, "tool"))
     archive.served.clear()
     other = Depot(
+        architecture="amd64",
         cache=tmp_path / "cache",
         work=tmp_path / "other",
         disk=depot.disk,

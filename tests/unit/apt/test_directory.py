@@ -1,4 +1,5 @@
 import base64
+import re
 
 import pytest
 from hypothesis import given
@@ -193,6 +194,18 @@ def test_keys_are_trusted_as_far_as_the_target_trusts_them(written):
     directory = written(keyrings=(trusted, file("/usr/share/keyrings/b.gpg", "binary")))
     assert [p.name for p in (directory / "trusted.gpg.d").iterdir()] == ["0.asc"]
     assert [p.name for p in (directory / "keyrings").iterdir()] == ["1.gpg"]
+
+
+def test_the_architecture_of_the_image_is_the_native_one_of_apt(tmp_path):
+    for request, expected in (
+        (make(architectures=()), ["arm64"]),
+        (make(architectures=("arm64", "amd64")), ["arm64", "amd64"]),
+    ):
+        config = write(request, tmp_path / "a", tmp_path / "lists", None, "arm64").read_text()
+        assert f'APT::Architecture "{expected[0]}";' in config
+        assert re.findall(r'APT::Architectures:: "(.*)";', config) == expected
+    alone = make(architectures=())
+    assert sources_key(alone, "arm64") != sources_key(alone, "amd64")
 
 
 def test_indexes_are_kept_apart_by_what_they_were_checked_with():

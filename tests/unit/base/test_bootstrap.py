@@ -14,7 +14,7 @@ def test_the_agent_is_answered_and_gets_no_network(tmp_path):
     output = tmp_path / "base.tar"
     output.write_bytes(bytes(10))
 
-    def run(stages, *, hostname, deadline, listen):
+    def run(stages, *, hostname, deadline, listen, architecture):
         for index in range(len(stages)):
             answers.append(listen(wire.StageStart(index=index)))
             assert listen(wire.OutputLine(text="a line")) is None
@@ -31,7 +31,7 @@ def test_the_agent_is_answered_and_gets_no_network(tmp_path):
         agent=agent, outputs={"output": disk}, take_disk_event=take_disk_event,
         connect_outside=lambda *arguments: connected.append(arguments),
     )  # fmt: skip
-    bootstrap._install(sandbox, "trixie", "sources", plenty(), heard.append)
+    bootstrap._install(sandbox, "trixie", "amd64", "sources", plenty(), heard.append)
     assert answers == [wire.Continue(), wire.Continue()]
     assert wire.OutputLine(text="a line") in heard
     assert connected == []

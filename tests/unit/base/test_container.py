@@ -93,6 +93,10 @@ def test_of_an_index_the_right_image_is_taken(layout, fetch, tmp_path):
     image = fetch(reference)
     assert image.digest == right["digest"]
     assert unpacked(image, tmp_path / "root") == {"etc/a", "etc/b"}
+    other = container.describe(reference, Path(), "arm64", cache_directory())
+    assert (other.digest, other.architecture) == (wrong["digest"], "arm64")
+    with pytest.raises(UsageError, match="is for amd64, arm64, but the recipe wants riscv64"):
+        container.describe(reference, Path(), "riscv64", cache_directory())
     archive = f"oci-archive:{tmp_path}/image.tar"
     argv = ["skopeo", "copy", "--quiet", "--all", reference, archive]
     subprocess.run(argv, check=True)

@@ -13,10 +13,10 @@ def observe(monkeypatch):
     def run(machine, seconds=100.0, console_only=False):
         for module in (watch, screen):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: machine.now))
-        monkeypatch.setattr(screen, "text", lambda m, d: m.shown)
+        monkeypatch.setattr(screen, "text", lambda m, d, vm: m.shown)
         monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
         monkeypatch.setattr(screen, "terminals", lambda m, where: m.search())
-        monkeypatch.setattr(screen, "registers_of", lambda m, d: m.registers(m.now))
+        monkeypatch.setattr(screen, "registers_of", lambda m, d, vm: m.registers(m.now))
         monkeypatch.setattr(screen, "kernel_runs", lambda registers, uefi: machine.kernel)
         monkeypatch.setattr(screen, "processor_seconds", lambda m: m.now * m.share)
         watched = Watch(

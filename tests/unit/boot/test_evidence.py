@@ -121,7 +121,9 @@ def test_the_command_says_how_to_unpack_the_image(tmp_path):
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-secure"])
 def test_the_command_has_the_firmware(tmp_path, firmware, monkeypatch):
     files = UefiFiles(UEFI.code, Path(f"/f/{firmware}.vars"))
-    monkeypatch.setattr(firmwares, "find", lambda name: files if name == firmware else None)
+    monkeypatch.setattr(
+        firmwares, "find", lambda name, architecture: files if name == firmware else None
+    )
     spec = replace(SPEC, uefi=replace(UEFI, secure=firmware == "uefi-secure"))
     script = tmp_path / COMMAND
     script.write_text(by_hand(spec, tmp_path, "raw", firmware))

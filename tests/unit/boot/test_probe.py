@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from particle_os.architecture import AMD64, ARM64
 from particle_os.boot import probe
 from particle_os.errors import UsageError
 from particle_os.recipe.checks import questions
@@ -377,3 +378,11 @@ def test_checks_wait_for_drivers_and_for_addresses(tmp_path, questions, networkd
     done = subprocess.run(["sh", "-c", f"{functions}\nsettle"], env=environment, stdout=-1)
     assert done.stdout == b""
     assert asked.read_text().splitlines() == waited
+
+
+def test_the_answer_takes_the_second_serial_port_of_the_machine():
+    for vm, other in ((AMD64.vm, ARM64.vm), (ARM64.vm, AMD64.vm)):
+        given = b"".join(probe.credentials(NONCE, [], vm).values())
+        assert f">/dev/{vm.answers}".encode() in given
+        assert f"</dev/{vm.answers}".encode() in given
+        assert other.answers.encode() not in given

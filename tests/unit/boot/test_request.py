@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from particle_os.architecture import AMD64
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.machines.limits import MEMORY, memory_for, seconds_for
 from particle_os.boot.request import BootRequest
@@ -42,7 +43,7 @@ def test_only_a_system_that_is_asked_gets_credentials(tmp_path, monkeypatch, con
     )  # fmt: skip
     monkeypatch.setattr("particle_os.vm.firmware.prepare", lambda *given: given)
     spec = request.machine(tmp_path / "overlay", tmp_path, "0" * 32)
-    assert spec.uefi == ("bios", tmp_path)
+    assert spec.uefi == ("bios", tmp_path, AMD64)
     assert spec.reboots, "a reset must not end the test"
     assert spec.network == "isolated"
     assert bool(spec.credentials) != console_only

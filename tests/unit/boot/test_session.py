@@ -85,7 +85,7 @@ def test_ticks_that_a_busy_host_lost_are_not_the_image_s_fault(tmp_path, monkeyp
         Observation("kernel-panic", panic, seconds=10, progress=BootProgress()),
         Observation("passed", "it is up", seconds=10, progress=BootProgress()),
     ]
-    monkeypatch.setattr(accel, "_emulates_x2apic", lambda: x2apic)
+    monkeypatch.setattr(accel, "_emulates_x2apic", lambda qemu: x2apic)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(session, "_boot_and_reboot", boot_and_reboot)
     (tmp_path / "evidence").mkdir()

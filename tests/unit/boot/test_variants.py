@@ -15,7 +15,7 @@ def test_without_a_wish_there_is_one_usual_machine():
 
 
 def test_every_combination_is_a_machine_with_a_name_of_its_own(monkeypatch):
-    monkeypatch.setattr(firmwares, "check", lambda name: None)
+    monkeypatch.setattr(firmwares, "check", lambda name, architecture: None)
     devices = Devices(
         disk=("virtio", "nvme"), network_card=("virtio", "e1000e"), memory=("512M", "2G"),
         processors=(1, 4),

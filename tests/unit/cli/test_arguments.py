@@ -38,7 +38,7 @@ def found(monkeypatch):
     """The arguments of each search for an acceleration."""
     calls = []
 
-    def find(mode, template, work, *, log, note):
+    def find(mode, template, work, architecture, *, log, note):
         calls.append((mode, template))
         note("searched")
         return f"acceleration {mode}"
@@ -66,11 +66,11 @@ def test_a_boot_test_as_it_is_without_options(image, tested, found):
     result = run("boot-test", image)
     assert (result.exit_code, result.stdout) == (0, "passed in 9.0 s under bios: it is up\n")
     assert tested == [BootTestJob(image, "raw", (USUAL,), ())]
-    assert found == [("auto", "debian-trixie")]
+    assert found == [("auto", None)]
 
 
 def test_each_option_of_a_boot_test_arrives(image, tested, found, tmp_path, monkeypatch):
-    monkeypatch.setattr(firmwares, "check", lambda name: None)
+    monkeypatch.setattr(firmwares, "check", lambda name, architecture: None)
     checks = tmp_path / "checks.yml"
     checks.write_text(
         "firmware: [bios, uefi]\nchecks: [{unit: cron.service}]\n"
@@ -92,7 +92,7 @@ def test_each_option_of_a_boot_test_arrives(image, tested, found, tmp_path, monk
     (variant,) = second.variants
     assert (variant.name, variant.memory, variant.processors) == ("uefi-ahci-e1000e", 1 << 30, 4)
     assert third.console_only is True
-    assert found[0] == ("tcg", "debian-trixie")
+    assert found[0] == ("tcg", None)
     assert page.read_text() == "<html>"
 
 
@@ -118,7 +118,7 @@ def test_tests_without_their_framework_start_nothing(image, tested, tmp_path, mo
 
 
 def test_a_boot_test_needs_its_firmware_before_it_starts(image, tested, monkeypatch):
-    def missing(name):
+    def missing(name, architecture):
         raise UsageError(f"there is no firmware {name}")
 
     monkeypatch.setattr(firmwares, "check", missing)
@@ -146,7 +146,7 @@ def started(monkeypatch):
 
     monkeypatch.setattr(run_image, "check_terminal", lambda: None)
     monkeypatch.setattr(run_image, "run", start)
-    monkeypatch.setattr(firmwares, "check", lambda name: None)
+    monkeypatch.setattr(firmwares, "check", lambda name, architecture: None)
     return calls
 
 
@@ -186,7 +186,7 @@ def test_each_option_of_a_run_arrives(image, started, tmp_path, monkeypatch):
 
 
 def test_a_run_needs_its_firmware(image, started, monkeypatch):
-    def missing(name):
+    def missing(name, architecture):
         raise UsageError(f"there is no firmware {name}")
 
     monkeypatch.setattr(firmwares, "check", missing)

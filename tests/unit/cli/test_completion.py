@@ -40,7 +40,7 @@ def test_the_script_is_one_that_bash_takes():
         (["boo"], ["boot-test"]),
         (["cache", "pr"], ["prune"]),
         (["build", "--scr"], ["--scratch-size"]),
-        (["build", "--template", "debian-t"], ["debian-trixie"]),
+        (["build", "--template", "debian-t"], ["debian-trixie", "debian-trixie-arm64"]),
         (["build", "web"], ["web-server"]),
         (["validate", "web"], ["web-server"]),
         (["shell", "web"], ["web-server"]),

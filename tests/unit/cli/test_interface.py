@@ -37,11 +37,13 @@ RECIPE_PATH [RECIPE] path
 --junit FILE path file
 --summary FILE path file
 --format raw|qcow2|vmdk|vdi|vhd|vpc|vhdx|qcow|qed|parallels|bochs|cloop|dmg
---template text =debian-trixie hidden
+--template text hidden
+--architecture amd64|arm64
 """
 COMMANDS = {
     "bench": ["--accel", "--mirror", "--apt-proxy"],
     "boot-test": [
+        "--architecture amd64|arm64 =amd64",
         "IMAGE",
         "--format",
         "--unit text multiple",
@@ -68,7 +70,20 @@ COMMANDS = {
         "--format",
         "-o/--output path directory =out",
     ],
+    "push": [
+        "NAME NAME|IMAGE text required",
+        "TARGET docker://HOST/REPOSITORY[:TAG] text required",
+        "--as containerdisk|artifact|both =containerdisk",
+        "--untested flag",
+        "--format",
+        "-o/--output path directory =out",
+    ],
+    "pull": [
+        "REFERENCE docker://HOST/REPOSITORY[:TAG|@DIGEST] text required",
+        "-o/--output path directory =out",
+    ],
     "build": [
+        "--architecture",
         "RECIPES [RECIPE]... path several",
         "--cache-from URL text multiple",
         "--cache-keys FILE path file multiple",
@@ -89,7 +104,7 @@ COMMANDS = {
         "--scratch-size",
         "--mirror",
         "--apt-proxy",
-        "--template text =debian-trixie",
+        "--template text",
         "--no-cache flag",
         "--refresh STAGE text",
         "--max-age HOURS 0.. =24",
@@ -139,6 +154,7 @@ COMMANDS = {
         "-o/--output FILE path",
     ],
     "inspect": [
+        "--architecture",
         "WHAT IMAGE|REF|RECIPE text required",
         "--format",
         "--verify flag",
@@ -159,9 +175,10 @@ COMMANDS = {
     "ostree log": ["REPOSITORY path exists required", "REF text"],
     "ostree serve": ["REPOSITORY path exists required", "--port 0..65535 =8080"],
     "run": [
+        "--architecture amd64|arm64 =amd64",
         "IMAGE",
         "--format",
-        "--firmware bios|uefi|uefi-secure =bios",
+        "--firmware bios|uefi|uefi-secure",
         "--ssh flag",
         "--keep flag",
         "--disk FILE path exists file multiple",
@@ -177,6 +194,7 @@ COMMANDS = {
         "--included flag",
     ],
     "shell": [
+        "--architecture",
         "RECIPE_PATH",
         "--set",
         "--allow-outside",
@@ -197,6 +215,7 @@ COMMANDS = {
         "--template",
     ],
     "stage run": [
+        "--architecture",
         "KIND TYPE text required",
         "--options FILE path required",
         "--base REF text required",
@@ -214,6 +233,7 @@ COMMANDS = {
         "--template",
     ],
     "validate": [
+        "--architecture",
         "RECIPES [RECIPE]... path several",
         "--set",
         "--allow-outside",

@@ -228,7 +228,7 @@ OPTIONS = [
         mirror="http://mirror.example.org/debian", apt_proxy="none", cache=False, refresh="apt",
         max_age=7200, source_date=5, network="none", plain=True, save_memory=False,
         cache_from=("file:///a", "file:///b"), cache_keys=(Path("/k"),), cache_to="file:///c",
-        cache_sign=Path("/s"),
+        cache_sign=Path("/s"), architecture="arm64",
     ),
 ]  # fmt: skip
 

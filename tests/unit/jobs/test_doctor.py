@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from particle_os.architecture import AMD64, ARM64
 from particle_os.jobs.host import doctor
 from particle_os.system import host_packages, process
 from particle_os.vm import firmware
@@ -107,7 +108,7 @@ def test_each_requirement_has_a_package_in_each_family(need):
 def test_every_requirement_of_builds_is_examined():
     text = (Path(host_packages.__file__).parent / "host_packages.txt").read_text()
     needs = re.findall(r"^([^#\s]\S*) +build", text, re.MULTILINE)
-    known = {*doctor.PROGRAMS, *doctor.OPTIONAL, "uefi", str(doctor.KEYRING)}
+    known = {AMD64.vm.qemu, *doctor.PROGRAMS, *doctor.OPTIONAL, "uefi", str(doctor.KEYRING)}
     # A build needs no module venv: particle-os is installed by then.
     assert set(needs) - {"venv"} == known
 
@@ -143,8 +144,52 @@ FILES = firmware.UefiFiles(Path("/f/code"), Path("/f/vars"))
     ],
 )
 def test_firmware_is_reported(monkeypatch, present, status, advice):
-    monkeypatch.setattr(firmware, "find", lambda name: FILES if name in present else None)
+    monkeypatch.setattr(firmware, "find", lambda name, whose: FILES if name in present else None)
     found = finding("UEFI firmware")
     assert found.status == status
     assert (found.advice or "").startswith(advice)
     assert ("/f/code" in found.detail) == bool(present)
+
+
+@pytest.mark.parametrize(
+    ("programs", "files", "status", "words"),
+    [
+        ((), (), "warning", "qemu-system-aarch64 and uefi-arm64 not installed"),
+        (("qemu-system-aarch64",), (), "warning", "uefi-arm64 not installed"),
+        (("qemu-system-aarch64",), ("uefi",), "ok", "built in emulated machines"),
+    ],
+)
+def test_what_images_of_another_architecture_lack_is_told(
+    monkeypatch, programs, files, status, words
+):
+    which = shutil.which
+    monkeypatch.setattr(
+        shutil,
+        "which",
+        lambda program, **how: (
+            (program if program in programs else None)
+            if program == ARM64.vm.qemu
+            else which(program, **how)
+        ),
+    )
+    monkeypatch.setattr(
+        process,
+        "version",
+        lambda name: "QEMU emulator version 10.0.2" if "aarch64" in name else VERSION(name),
+    )
+    monkeypatch.setattr(
+        firmware, "find", lambda name, whose: FILES if whose is not ARM64 or name in files else None
+    )
+    found = finding("images of arm64")
+    assert found.status == status
+    assert words in found.detail
+    missing = {"sudo apt install qemu-efi-aarch64"} if status == "warning" else set()
+    assert missing <= {*(found.advice or "").split("; ")}
+
+
+def test_a_qemu_that_is_too_old_for_the_other_architecture_is_told(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program, **how: f"/usr/bin/{program}")
+    monkeypatch.setattr(process, "version", lambda name: "QEMU emulator version 7.2.19 (Debian)")
+    monkeypatch.setattr(firmware, "find", lambda name, whose: FILES)
+    found = finding("images of arm64")
+    assert (found.status, found.advice) == ("warning", "install QEMU 10.0 or later")

@@ -1,5 +1,6 @@
 """A build takes what a shared cache has, and gives what a good build has made."""
 
+import hashlib
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ from particle_os.base import suite
 from particle_os.jobs import checkpoints
 from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.execution import sharing
-from particle_os.jobs.execution.sharing import Sharing
+from particle_os.jobs.execution.sharing import SharedPackages, Sharing
 from particle_os.sandbox import helper
 from particle_os.sharing.shared_cache import of_options
 
@@ -251,3 +252,78 @@ def test_a_build_that_only_writes_takes_nothing(machine):
     take(other, reads=False)
     assert other.found() == []
     assert other.phases == []
+
+
+DEB = b"!<arch>\nthe package"
+SUM = hashlib.sha256(DEB).hexdigest()
+
+
+def with_package(machine, content=DEB):
+    place = machine.place / "packages" / f"{SUM}.deb"
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(content)
+
+
+def give_package(machine, running=1, content=DEB, **options):
+    """A build that uses a package in the stage with the index `running`, and passes."""
+    machine.build()
+    with_package(machine, content)
+    with machine.sharing(**options) as shared:
+        SharedPackages(shared, lambda: running).used(SUM, "library_1.0_all.deb")
+        shared.give(KEYS)
+
+
+def take_package(machine, **options):
+    """The package from the shared cache; None without it."""
+    place = machine.place / "work/package.deb"
+    with machine.sharing(**options) as shared:
+        return place.read_bytes() if SharedPackages(shared, int).take(SUM, place) else None
+
+
+def test_another_machine_gets_the_packages_of_a_build(machine):
+    one, other = machine("one"), machine("other")
+    assert take_package(other) is None
+    give_package(one)
+    assert take_package(other) == DEB
+    assert one.notes == other.notes == []
+    assert list((other.place / "work").glob("shared-*")) == []
+
+
+@pytest.mark.parametrize(("running", "expected"), [(0, DEB), (1, None), (2, None)])
+def test_a_package_that_a_secret_may_have_opened_is_not_given(machine, running, expected):
+    """From the first stage with a secret on, an archive may be a private one."""
+    one = machine("one", secrets=(1,))
+    give_package(one, running)
+    assert take_package(machine("other")) == expected
+
+
+def test_a_damaged_package_is_not_given(machine):
+    one = machine("one")
+    give_package(one, content=DEB + b"x")
+    assert take_package(machine("other")) is None
+    assert one.notes == []
+
+
+def test_a_build_without_the_cache_takes_no_package(machine):
+    one, other = machine("one"), machine("other")
+    give_package(one)
+    with other.sharing() as shared:
+        shared.job.plan.options.cache = False
+        assert not SharedPackages(shared, int).take(SUM, other.place / "x")
+
+
+def test_a_package_that_no_trusted_key_has_signed_costs_a_note(machine, tmp_path):
+    one, other = machine("one"), machine("other")
+    give_package(one)
+    entry = tmp_path / "shared/entries/package" / f"{SUM}.json"
+    entry.write_text("{}")
+    assert take_package(other) is None
+    assert "no signed entry" in other.notes[0]
+
+
+def test_a_package_is_stored_as_it_is(machine, tmp_path):
+    """It is compressed already, so nothing has to unpack it."""
+    one = machine("one")
+    give_package(one)
+    blobs = [path.name for path in (tmp_path / "shared/blobs").rglob("*") if path.is_file()]
+    assert SUM in blobs

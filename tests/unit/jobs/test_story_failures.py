@@ -108,7 +108,7 @@ def test_a_disk_with_errors_is_kept_and_not_published(world):
 
 
 def test_a_missing_firmware_ends_the_build_before_its_preparation(world, monkeypatch):
-    def refuse(firmware):
+    def refuse(firmware, architecture):
         raise UsageError(f"{firmware} is not installed")
 
     monkeypatch.setattr(firmwares, "check", refuse)

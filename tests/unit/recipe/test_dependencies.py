@@ -2,6 +2,7 @@
 
 import pytest
 from particle_agent.stages import RECIPE_STAGES
+from particle_os.architecture import AMD64
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 from particle_os.system.workspace import data_directory
@@ -84,7 +85,8 @@ def test_each_package_that_an_image_needs_is_missed_when_it_alone_is_left_out(tm
         f"    file-system: {stage.file_system}\n    grow: {str(stage.grow).lower()}\n"
         f"    unified-kernel-image: {str(stage.unified_kernel_image).lower()}\n"
     )
-    needs = {need.hint.split("'")[1]: need.within("trixie") for need in stage.needs()}
+    wanted = (*stage.boot_needs(AMD64), *stage.needs())
+    needs = {need.hint.split("'")[1]: need.within("trixie") for need in wanted}
     packages = list(needs)
     install = "  - {{type: apt, packages: [{}]}}\n".format
     load(tmp_path, install(", ".join(packages)), disk=disk)

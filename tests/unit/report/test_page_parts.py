@@ -9,7 +9,7 @@ from particle_agent.contract.inspection import Package
 from particle_os.boot import files
 from particle_os.boot.evidence import CONSOLE, SCREEN
 from particle_os.errors import InfrastructureError, StageFailed
-from particle_os.report import charts, guidance, page
+from particle_os.report import charts, guidance, page, pages
 from particle_os.report.results import StageResult
 
 from .pages import HOSTILE, Page, result, verdict
@@ -221,6 +221,21 @@ def test_figures_replace_the_text_that_they_come_from():
     assert "<dt>userspace</dt><dd>2.0 s</dd>" in text
     raw = verdict("x").model_copy(update={"facts": {"boot-times": "Startup goes on"}})
     assert "Startup goes on" in page.document("x", [raw])
+
+
+@pytest.mark.parametrize(
+    ("no_cache", "text"), [(True, "none: built with --no-cache"), (False, "used where they fit")]
+)
+def test_the_page_says_whether_earlier_results_were_used(no_cache, text):
+    found = page.document("x", [], result=result("x", no_cache=no_cache))
+    assert f"<dt>Earlier results</dt><dd>{text}</dd>" in found
+
+
+def test_a_page_begins_with_the_policy_that_forbids_scripts():
+    assert pages.is_inert(page.document("x", [verdict("x")]).encode())
+    late = b"<!DOCTYPE html><script></script>" + pages.POLICY.encode()
+    assert not pages.is_inert(late)
+    assert not pages.is_inert(pages.POLICY.replace("'none'", "*").encode())
 
 
 @pytest.mark.parametrize(("step", "told"), [(None, True), ("fallback", True), ("upgrade", False)])

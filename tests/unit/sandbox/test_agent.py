@@ -79,7 +79,11 @@ def run(*pieces, death=None, deadline=None):
     """Runs no stage with an agent that sends `pieces`; returns the events."""
     events = []
     Agent(Connection(*pieces), lambda: death, PROGRAM, Gate()).run(
-        [], hostname="x", deadline=deadline or plenty(), listen=events.append
+        [],
+        hostname="x",
+        deadline=deadline or plenty(),
+        listen=events.append,
+        architecture="amd64",
     )
     return events
 
@@ -132,6 +136,7 @@ def test_the_agent_gets_the_options_of_the_run(plain):
     requests = []
     agent = Agent(Sent(HELLO + DONE), lambda: None, PROGRAM, Gate())
     more = {"verify": not plain, "checkpoints": plain, "source_date": 7}
+    more["architecture"] = "arm64"
     agent.run([], hostname="x", deadline=plenty(), listen=print, plain=plain, **more)
     (request,) = requests
     wanted = wire.RunOptions(hostname="x", plain=plain, **more)

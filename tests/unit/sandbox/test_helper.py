@@ -99,7 +99,7 @@ def bz_image(content: bytes) -> bytes:
     packed = subprocess.run(["zstd", "-q"], input=content, capture_output=True, check=True).stdout
     payload = packed + struct.pack("<I", len(content))
     header = bytearray(3 * 512 + 64)
-    header[0x1F1] = 2
+    header[0x1F1], header[0x202:0x206] = 2, b"HdrS"
     struct.pack_into("<II", header, 0x248, 64, len(payload))
     return bytes(header) + payload + b"what follows"
 

@@ -2,7 +2,8 @@ import json
 import os
 
 import pytest
-from particle_os.errors import InfrastructureError
+from particle_os.architecture import AMD64, ARM64
+from particle_os.errors import InfrastructureError, UsageError
 from particle_os.vm import firmware
 
 SECURE = ["acpi-s3", "enrolled-keys", "requires-smm", "secure-boot"]
@@ -16,16 +17,16 @@ def places(tmp_path, monkeypatch):
         directory.mkdir()
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(firmware, "SYSTEM", system)
-    monkeypatch.setattr(firmware, "DIRECTORY", tmp_path / "OVMF")
+    monkeypatch.setattr(firmware, "ROOT", tmp_path)
     return system
 
 
 @pytest.fixture
 def installed(tmp_path):
     """Debian's files, without descriptors."""
-    place = tmp_path / "OVMF"
-    place.mkdir()
-    for names in firmware.FILES.values():
+    place = tmp_path / AMD64.vm.firmware_directory[1:]
+    place.mkdir(parents=True)
+    for names in AMD64.vm.firmware_files.values():
         for name in names:
             (place / name).write_text(name)
     return place
@@ -133,7 +134,7 @@ def test_a_descriptor_of_files_that_are_gone_is_passed_over(places, installed):
     assert firmware.find("uefi").code.parent == installed
 
 
-@pytest.mark.parametrize("name", firmware.FILES)
+@pytest.mark.parametrize("name", AMD64.vm.firmware_files)
 def test_each_machine_has_variables_of_its_own(tmp_path, installed, name):
     uefi = firmware.prepare(name, tmp_path)
     assert uefi.secure == (name == "uefi-secure")
@@ -150,3 +151,34 @@ def test_missing_firmware_is_reported_with_its_package(installed, monkeypatch):
     with pytest.raises(InfrastructureError, match="uefi-secure is not installed") as caught:
         firmware.check("uefi-secure")
     assert caught.value.hint == "Install the firmware: sudo dnf install edk2-ovmf."
+
+
+def arm64_targets():
+    return [{"architecture": "aarch64", "machines": ["virt-*"]}]
+
+
+def test_each_architecture_gets_the_firmware_of_its_machines(places):
+    ours = describe(places[1], "60-x64")
+    others = describe(places[1], "50-aarch64", targets=arm64_targets())
+    assert firmware.find("uefi").code == ours
+    assert firmware.find("uefi", ARM64).code == others
+
+
+def test_secure_boot_of_arm64_needs_no_flash_memory_that_is_kept_from_the_system(places):
+    features = ["enrolled-keys", "secure-boot"]
+    secure = describe(places[1], "40-secure", features, targets=arm64_targets())
+    assert firmware.find("uefi-secure", ARM64).code == secure
+    assert firmware.find("uefi", ARM64) is None
+
+
+def test_a_firmware_that_no_machine_of_the_architecture_has_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="machines of arm64 have no bios") as caught:
+        firmware.check("bios", ARM64)
+    assert caught.value.hint == "They have uefi and uefi-secure."
+
+
+def test_missing_firmware_of_another_architecture_is_reported_with_its_own_package(monkeypatch):
+    monkeypatch.setattr(firmware.host_packages, "family", lambda: "debian")
+    with pytest.raises(InfrastructureError, match="uefi for arm64 is not installed") as caught:
+        firmware.check("uefi", ARM64)
+    assert caught.value.hint == "Install the firmware: sudo apt install qemu-efi-aarch64."

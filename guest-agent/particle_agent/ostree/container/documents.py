@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from particle_agent.contract.architectures.table import native
 from particle_agent.contract.inspection import BOOTABLE_LABELS
 from particle_agent.errors import EnvironmentFailed
 
 KIND = "application/vnd.oci.image"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 STANDARD = "org.opencontainers.image"
-# The names of Go for the machines of uname(2).
-MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -125,10 +124,10 @@ class ImageDescription:
 
 def architecture() -> str:
     """The architecture of the system, which is that of the VM. Raises EnvironmentFailed."""
-    machine = os.uname().machine
-    if machine not in MACHINES:
-        raise EnvironmentFailed(f"the VM has the unknown architecture {machine}")
-    return MACHINES[machine]
+    if (found := native()) is None:
+        raise EnvironmentFailed(f"the VM has the unknown architecture {os.uname().machine}")
+    # Debian's names and Go's are the same for all architectures of the table.
+    return found.name
 
 
 def _document(content: Mapping[str, Any]) -> bytes:

@@ -6,7 +6,6 @@ https://bootc.dev/bootc/building/kernel-arguments.html
 
 from __future__ import annotations
 
-from particle_agent.disk.boot import CONSOLES
 from particle_agent.ostree.image import kargs
 from particle_agent.system import kernels
 from particle_agent.target.target import Target
@@ -27,5 +26,6 @@ def write(target: Target, stateroot: str) -> None:
         f"[install.filesystem.root]\ntype = {kargs.quoted(FILE_SYSTEM)}\n",
     )
     # bootc adds the words about the disk.
-    words = [word for word in kernels.command_line(target) if word not in CONSOLES]
-    target.write(KARGS, kargs.text([*CONSOLES, *words]))
+    consoles = target.architecture.image.consoles
+    words = [word for word in kernels.command_line(target) if word not in consoles]
+    target.write(KARGS, kargs.text([*consoles, *words]))

@@ -32,7 +32,7 @@ from particle_agent.ostree.image.choices import (
 )
 from particle_agent.ostree.remote import Remote
 from particle_agent.ostree.repositories.commit_record import CHECKSUM
-from particle_agent.stages.base import StageOptions
+from particle_agent.stages.base import Architecture, StageOptions
 from particle_agent.target.target import Target
 
 # ostree(1): the names of refs.
@@ -179,6 +179,9 @@ class Ostree(StageOptions):
     @property
     def input_disk(self) -> str | None:
         return self.parent_download.reference if self.parent_download else self.parent
+
+    def boot_needs(self, architecture: Architecture) -> Iterator[Need]:
+        yield from preparation.boot_needs(architecture)
 
     def needs(self) -> Iterator[Need]:
         yield from preparation.needs(self.boot_counting)

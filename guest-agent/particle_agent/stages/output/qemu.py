@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from particle_agent.contract import needs
+from particle_agent.contract.architectures.amd64 import AMD64
+from particle_agent.contract.architectures.record import Architecture, BootFirmware
 from particle_agent.contract.needs import Need
 from particle_agent.contract.options import AtLeastOne, Place, refuse, repeated
 from particle_agent.contract.values import DiskSize, SwapSize, bytes_of
@@ -39,7 +41,6 @@ from particle_agent.target.target import Target
 DEPLOYED_SWAP_FILE = "/var/swapfile"
 # The host lets the VM write no more. An MBR, and QEMU's VHD, end at twice that.
 DISK_LIMIT = 1 << 40
-BootFirmware = Literal["bios", "uefi", "uefi-secure"]
 Format = Literal["raw", "qcow2", "vmdk", "vdi", "vhd"]
 # The firmwares that each boot loader starts from. The boot test uses the first ones by default.
 FIRMWARES: dict[str, tuple[BootFirmware, ...]] = {
@@ -145,8 +146,11 @@ class Qemu(StageOptions):
         for key in (key for key, given in unknown.items() if given):
             yield (key,), "'installer: bootc' leaves it to the image"
 
-    def refusal(self, firmware: BootFirmware) -> str | None:
+    def refusal(self, firmware: BootFirmware, architecture: Architecture = AMD64) -> str | None:
         """The reason why the image cannot boot under `firmware`; None if it can."""
+        if firmware not in architecture.image.firmwares:
+            known = " and ".join(architecture.image.firmwares)
+            return f"machines of {architecture.name} have {known}, no {firmware}"
         if firmware not in FIRMWARES[self.boot_loader]:
             served = " and ".join(FIRMWARES[self.boot_loader])
             return f"{self.boot_loader} starts from {served}, not from {firmware}"
@@ -154,19 +158,33 @@ class Qemu(StageOptions):
             return "a unified kernel image is not signed, and Secure Boot refuses it"
         return None
 
-    @property
-    def firmwares(self) -> tuple[BootFirmware, ...]:
+    def firmwares_on(self, architecture: Architecture) -> tuple[BootFirmware, ...]:
         """The firmwares that start the image, without Secure Boot, which needs more packages."""
-        return tuple(f for f in FIRMWARES[self.boot_loader] if f != "uefi-secure")
+        served = [f for f in FIRMWARES[self.boot_loader] if f in architecture.image.firmwares]
+        return tuple(f for f in served if f != "uefi-secure")
+
+    def obstacles(self, architecture: Architecture) -> Iterator[tuple[Place, str, str]]:
+        """The options with which no machine boots: the place, the reason, and what to do."""
+        if not self.firmwares_on(architecture):
+            known = " and ".join(architecture.image.firmwares)
+            served = " and ".join(FIRMWARES[self.boot_loader])
+            why = f"{self.boot_loader} starts from {served}, and {architecture.name} has {known}"
+            yield ("boot-loader",), why, "write 'systemd-boot' or 'grub', and install its package"
+        if self.partition_table == "msdos" and "bios" not in architecture.image.firmwares:
+            why = f"a machine of {architecture.name} starts from UEFI, which wants a GPT"
+            yield ("partition-table",), why, "write 'gpt', or leave it out"
+
+    def boot_needs(self, architecture: Architecture) -> Iterator[Need]:
+        yield boot.kernel_need(architecture)
+        yield boot.init_need()
+        if self.installer != "bootc":
+            yield from self._loader(architecture).needs()
 
     def needs(self) -> Iterator[Need]:
-        yield boot.kernel_need()
-        yield boot.init_need()
         if self.installer == "bootc":
             yield installer.need()
             yield from copied.package_needs(self.file_system)
             return
-        yield from self._loader().needs()
         yield from copied.package_needs(self.file_system)
         if self.grow:
             yield growth.need(self.partition_table)
@@ -181,27 +199,27 @@ class Qemu(StageOptions):
             yield from self._loader().rewrites()
         yield from generalize.rewrites()
 
-    def signed_needs(self) -> Iterator[Need]:
+    def signed_needs(self, architecture: Architecture) -> Iterator[Need]:
         """The additional needs of an image for Secure Boot."""
-        yield from self._loader().signed_needs()
+        yield from self._loader(architecture).signed_needs()
 
     def run(self, target: Target) -> None:
         if self.bootc is not None:
             copied.check(target, self.file_system)
-            parts = self._parts(self._loader())
+            parts = self._parts(self._loader(target.architecture), target.architecture)
             disk = InstalledDisk(self.partition_table, self.size, parts, self.boot_loader)
             installer.install(target, self.bootc, disk)
             return
         if (record := CommitRecord.read(target)) is not None:
             self._deploy_all(target, record)
             return
-        loader, ids = self._loader(), Identifiers(target)
+        loader, ids = self._loader(target.architecture), Identifiers(target)
         kernel = boot.newest_kernel(target)
         check_mount_points(target, loader.volumes())
         self._check(target, loader)
         copied.prepare_initramfs(target, self.file_system, kernel.version)
         generalize.run(target, first_boot=self.first_boot)
-        parts = self._parts(loader)
+        parts = self._parts(loader, target.architecture)
         FileSystemTable(list(self._file_systems(parts, ids)), self.mounts).write(target)
         if self.grow:
             growth.set_up(target, self.partition_table)
@@ -224,8 +242,8 @@ class Qemu(StageOptions):
         self, target: Target, record: CommitRecord, source: OstreeRepository, disk: OutputName
     ) -> None:
         """Writes a disk that boots a commit."""
-        loader = DeploymentGrub(self.partition_table)
-        ids, parts = Identifiers(target), self._parts(loader)
+        loader = DeploymentGrub(self.partition_table, target.architecture)
+        ids, parts = Identifiers(target), self._parts(loader, target.architecture)
         loader.check(target)
         if self.grow:
             growth.check(target, self.partition_table)
@@ -259,17 +277,17 @@ class Qemu(StageOptions):
         writer.install(loader)
         writer.report_finished()
 
-    def _parts(self, loader: BootLoader) -> list[Volume]:
+    def _parts(self, loader: BootLoader, architecture: Architecture) -> list[Volume]:
         parts = [*loader.volumes(), Volume("root", self.file_system, "/")]
-        if self.boot_loader != "systemd-boot" and not any(part.active for part in parts):
+        if "bios" in self.firmwares_on(architecture) and not any(part.active for part in parts):
             parts[-1] = replace(parts[-1], active=True)
         return parts
 
-    def _loader(self) -> BootLoader:
+    def _loader(self, architecture: Architecture = AMD64) -> BootLoader:
         if self.boot_loader == "grub":
-            return Grub(self.partition_table)
+            return Grub(self.partition_table, architecture)
         if self.boot_loader == "systemd-boot":
-            return SystemdBoot(self.unified_kernel_image)
+            return SystemdBoot(self.unified_kernel_image, architecture)
         return Extlinux(self.partition_table, separate=self.file_system != "ext4")
 
     @property

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 from particle_agent.apt import from_host, unattended
-from particle_agent.contract.needs import WITHOUT, Need
+from particle_agent.contract.needs import WITHOUT, Need, in_facts
 from particle_agent.contract.options import HostDebs, idle, refuse
 from particle_agent.contract.values import (
     ArchitectureName,
@@ -129,8 +129,8 @@ class Apt(StageOptions):
             return True
         if not need.others:
             return False
-        if (others := WITHOUT.get(need.what)) is not None:
-            return not all(_is_common(name) and _is_one_of(name, others) for name in names)
+        if (others := WITHOUT.get(in_facts(need.what))) is not None:
+            return not all(_is_common(n) and _is_one_of(in_facts(n), others) for n in names)
         accounts = need.what.startswith(("user ", "group "))
         if not accounts or ACCOUNTS.fullmatch(need.what):
             return bool(names)
@@ -228,7 +228,7 @@ class Apt(StageOptions):
 
 
 def _is_common(name: str) -> bool:
-    return _is_one_of(name, WITHOUT["common"])
+    return _is_one_of(in_facts(name), WITHOUT["common"])
 
 
 def _is_one_of(name: str, patterns: Sequence[str]) -> bool:

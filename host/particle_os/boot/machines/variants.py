@@ -10,6 +10,7 @@ from pathlib import Path
 
 from particle_agent.contract.values import bytes_of
 
+from particle_os.architecture import AMD64, Architecture
 from particle_os.boot.machines.extras import SEED, seed_disk
 from particle_os.boot.observation.verdict import machine_name
 from particle_os.recipe.boot_options import Devices, StaticAddress
@@ -58,13 +59,14 @@ def variants(
     devices: Devices,
     address: StaticAddress | None = None,
     user_data: str | None = None,
+    architecture: Architecture = AMD64,
 ) -> tuple[Variant, ...]:
     """Returns all combinations, with the image's static address and user data, if it has them.
 
     Raises InfrastructureError when the host lacks a firmware or cannot emulate a TPM.
     """
     for name in names:
-        firmwares.check(name)
+        firmwares.check(name, architecture)
     if devices.tpm:
         tpm.check()
     data = None if user_data is None else user_data.encode()

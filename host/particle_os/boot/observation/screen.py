@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from particle_os.architecture import AMD64, MachineFacts
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import MIB
 from particle_os.vm.machine import Machine
@@ -54,6 +55,9 @@ STILL_SECONDS = 3.0
 # A screen on which only the cursor blinks alternates between so many pictures.
 PICTURES = 2
 TICKS = os.sysconf("SC_CLK_TCK")
+# The program counter of arm64 in QEMU's monitor.
+INSTRUCTION_BYTES = 4
+COUNTER = re.compile(r"\bPC=([0-9a-f]+)")
 # QEMU's monitor about a processor that waits for an interrupt.
 ASLEEP = "HLT=1"
 # So many looks decide whether a processor waits. Between two of them it runs for at least
@@ -61,8 +65,13 @@ ASLEEP = "HLT=1"
 LOOKS, RAN_SECONDS = 8, 0.1
 
 
-def text(machine: Machine, deadline: Deadline) -> bytes:
-    """Returns the screen's lines in text mode; the result is meaningless in graphics mode."""
+def text(machine: Machine, deadline: Deadline, vm: MachineFacts = AMD64.vm) -> bytes:
+    """Returns the screen's lines in text mode; the result is meaningless in graphics mode.
+
+    The screens of some machines have no text mode, and no lines.
+    """
+    if not vm.text_screen:
+        return b""
     before, cells = b"", _cells(machine, deadline)
     tries = 1
     # While the guest writes or scrolls, a line may be mixed from two.
@@ -78,13 +87,16 @@ def _cells(machine: Machine, deadline: Deadline) -> bytes:
     return (machine.directory / DUMP).read_bytes()[::2]
 
 
-def pieces(memory: int) -> list[tuple[int, int]]:
+def pieces(memory: int, vm: MachineFacts = AMD64.vm) -> list[tuple[int, int]]:
     """Returns the address and size of each piece of memory of a machine with `memory` bytes."""
     low = memory if memory <= LOW_MEMORY else LOW_OF_MORE
+    parts = [(MIB, low), (HIGH_MEMORY, HIGH_MEMORY + memory - low)]
+    if vm.memory_start:
+        parts = [(vm.memory_start, vm.memory_start + memory)]
     # The pieces overlap, so that a terminal across a border is complete in one of them.
     return [
         (start, min(PIECE, end - start))
-        for begin, end in ((MIB, low), (HIGH_MEMORY, HIGH_MEMORY + memory - low))
+        for begin, end in parts
         for start in range(begin, end, PIECE - AROUND_BYTES)
     ]
 
@@ -114,9 +126,9 @@ def _soon() -> Deadline:
 class StillScreen:
     """The screen in graphics mode of a machine with `memory` bytes, which may have stopped."""
 
-    def __init__(self, machine: Machine, memory: int) -> None:
+    def __init__(self, machine: Machine, memory: int, vm: MachineFacts = AMD64.vm) -> None:
         self._machine = machine
-        self._pieces = pieces(memory)
+        self._pieces = pieces(memory, vm)
         # A search continues where the previous search ran out of time.
         self._next = itertools.cycle(self._pieces)
         self._pictures: deque[bytes] = deque(maxlen=PICTURES)
@@ -161,9 +173,23 @@ def picture(machine: Machine, deadline: Deadline) -> bytes | None:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def registers_of(machine: Machine, deadline: Deadline) -> str:
-    """Returns the state of the first processor as QEMU's monitor prints it."""
-    return machine.monitor.human("info registers", deadline)
+def registers_of(machine: Machine, deadline: Deadline, vm: MachineFacts = AMD64.vm) -> str:
+    """Returns the state of the first processor as QEMU's monitor prints it.
+
+    QEMU does not print that a processor of arm64 sleeps, so this function adds it.
+    """
+    registers = machine.monitor.human("info registers", deadline)
+    if vm.sleep is None or (at := COUNTER.search(registers)) is None:
+        return registers
+    # The instruction before the next one. The address may be unknown to a processor that runs.
+    place = int(at[1], 16) - INSTRUCTION_BYTES
+    shown = machine.monitor.human(f"x /1xw {place:#x}", deadline)
+    return f"{registers}\n{ASLEEP}" if f"{vm.sleep:#010x}" in shown else registers
+
+
+def sleeps(machine: Machine, deadline: Deadline, vm: MachineFacts = AMD64.vm) -> bool:
+    """Whether the first processor waits for an interrupt."""
+    return ASLEEP in registers_of(machine, deadline, vm)
 
 
 class LoaderProcessor:

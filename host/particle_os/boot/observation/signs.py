@@ -13,15 +13,15 @@ from collections.abc import Collection
 from particle_os.boot.observation.verdict import BootStatus
 from particle_os.errors import printable
 
-# OVMF tries its own shell last, which it may not start under Secure Boot. The pattern needs the
-# complete name, because a line may have arrived only in part.
+# OVMF, and AAVMF for arm64, try their own shell last, which they may not start under Secure Boot.
+# The pattern needs the complete name, because a line may have arrived only in part.
 OF_A_DISK = rb"\w* \"(?!EFI Internal Shell\")[^\"\r\n]*\""
 # The first words of Memtest86+ on the screen, or the words of its loader. The entry of a menu has
 # other words before it.
 MEMORY_TESTER = rb"(?:\A {0,40}|Loading )(Memtest86\+?)"
 PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     # OVMF sets the console's mode before its first message.
-    ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h")),
+    ("firmware", re.compile(rb"SeaBIOS|BdsDxe: |\x1b\[=3h|UEFI firmware \(version")),
     (
         "boot loader",
         re.compile(
@@ -30,7 +30,8 @@ PHASES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
         ),
     ),
     # A memory tester runs in place of a kernel.
-    ("kernel", re.compile(rb"Linux version \d|" + MEMORY_TESTER)),
+    # A silent kernel of arm64 is known by the words of its first part, which UEFI prints.
+    ("kernel", re.compile(rb"Linux version \d|EFI stub: Booting Linux|" + MEMORY_TESTER)),
     ("initramfs", re.compile(rb"Run /init as init process|Loading, please wait")),
     (
         "init",

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pydantic
 
+from particle_os.architecture import AMD64, MachineFacts
 from particle_os.vm.firmware import Firmware
 
 BootStatus = Literal[
@@ -38,7 +39,7 @@ BootStatus = Literal[
 # image again, after the bad update was left.
 UpdateStep = Literal["parent", "upgrade", "rollback", "bad-update", "fallback"]
 SILENT = (
-    "; the kernel prints nothing on the serial console (console=ttyS0), and its screen shows none "
+    "; the kernel prints nothing on the serial console (console={}), and its screen shows none "
     "of the known failures. The picture of the screen may show more: --evidence"
 )
 NO_REASON = "its console does not say why (docs/troubleshooting.md lists what an answer needs)"
@@ -46,7 +47,7 @@ PROMPT_HINT = ". To accept the prompt, use --console-only"
 # What is missing when a phase was the last one.
 LAST_SEEN = {
     "answer": "; systemd has not settled because a job does not end, or another program has taken "
-    "ttyS1, which carries the answer",
+    "{}, which carries the answer",
     "checks": "; a check has not ended",
 }
 # The status of a boot, and the message that gives the reason.
@@ -173,11 +174,12 @@ def time_out(
     reasons: Collection[str],
     *,
     silent: bool,
+    vm: MachineFacts = AMD64.vm,
 ) -> str:
     """The message for a boot without an answer after `seconds` of `limit` seconds.
 
     The console has given `reasons` why the system cannot answer. The kernel of a `silent` boot
-    prints nothing on the serial console.
+    prints nothing on the serial console of the machine `vm`.
     """
     phases = progress.phases
     last = [*phases][-1] if phases else "nothing"
@@ -189,8 +191,10 @@ def time_out(
     if last == "login prompt" and not silent:
         text += f"; the system cannot be questioned: {'; '.join(reasons) or NO_REASON}{PROMPT_HINT}"
     else:
-        text += "".join(f"; {reason}" for reason in reasons) or (SILENT if silent else "")
-        text += LAST_SEEN.get(last, "")
+        text += "".join(f"; {reason}" for reason in reasons) or (
+            SILENT.format(vm.console) if silent else ""
+        )
+        text += LAST_SEEN.get(last, "").format(vm.answers)
     if progress.restarts:
         text += f"; the machine has restarted itself {progress.restarts} times"
     return text

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 
+from particle_os.architecture import AMD64, MachineFacts
 from particle_os.boot.observation import screen
 from particle_os.boot.observation.events import Resets, is_reset, shut_itself_down
 from particle_os.boot.observation.shown_console import ShownConsole
@@ -77,6 +78,7 @@ class Watch:
         deadline: Deadline,
         on_phase: Callable[[str, float], None],
         memory: int,
+        vm: MachineFacts = AMD64.vm,
         uefi: bool = False,
         console_only: bool = False,
         most_restarts: int = RESTARTS,
@@ -95,24 +97,21 @@ class Watch:
         self._deadline = deadline
         self._on_phase = on_phase
         self._uefi = uefi
+        self._vm = vm
         self._console_only = console_only
         self._most_restarts = most_restarts
-        self._phase = -1
-        self._window = b""
+        self._phase, self._window, self._counts_down = -1, b"", False
         self._suspicion = Suspicion()
         self._resets = Resets()
-        self._counts_down = False
-        self._heard = self._acted = self._looked = self._used_disk = time.monotonic()
-        self._asked = self._heard
-        self._still = screen.StillScreen(machine, memory)
+        self._heard = self._acted = self._looked = self._used_disk = self._asked = time.monotonic()
+        self._still = screen.StillScreen(machine, memory, self._vm)
         self._loader = screen.LoaderProcessor()
         self._shown = ShownConsole()
         self._activity: object = None
         self._prompts = False
         self._reasons: dict[str, None] = {}
-        self._operations = 0
+        self._operations = self._firmware_seen = 0
         self._processor = self._signed = 0.0
-        self._firmware_seen = 0
 
     @property
     def progress(self) -> BootProgress:
@@ -255,7 +254,7 @@ class Watch:
         self._looked = now
         registers = ""
         if self._phase < KERNEL:
-            registers = screen.registers_of(self._machine, self._monitor_deadline())
+            registers = screen.registers_of(self._machine, self._monitor_deadline(), self._vm)
             if screen.kernel_runs(registers, uefi=self._uefi):
                 self._reach("kernel")
         self._look_at_screen()
@@ -267,7 +266,7 @@ class Watch:
         return None
 
     def _look_at_screen(self) -> None:
-        shown = screen.text(self._machine, self._monitor_deadline())
+        shown = screen.text(self._machine, self._monitor_deadline(), self._vm)
         self._phases_in(shown)
         self._reasons.update(dict.fromkeys(reasons_in(shown)))
         self._suspect(shown, "screen")
@@ -351,7 +350,8 @@ class Watch:
             return found
         silent = self._silent() and self._phase == KERNEL
         limit = self._deadline.seconds
-        return "timed-out", time_out(self.progress, seconds, limit, self._reasons, silent=silent)
+        message = time_out(self.progress, seconds, limit, self._reasons, silent=silent, vm=self._vm)
+        return "timed-out", message
 
     def _stopped(self, quiet: float) -> Outcome | None:
         """Returns the outcome for a boot loader that has stopped, if one has begun."""
@@ -371,7 +371,7 @@ class Watch:
         """Whether the machine has run since the sign, or sleeps: a busy host may not let it."""
         if screen.processor_seconds(self._machine) - self._signed >= RAN_SECONDS:
             return True
-        return screen.ASLEEP in screen.registers_of(self._machine, self._monitor_deadline())
+        return screen.sleeps(self._machine, self._monitor_deadline(), self._vm)
 
     def _prompted(self) -> Outcome | None:
         """Returns the outcome for a stable login prompt if the user asked for no more."""

@@ -85,7 +85,7 @@ class HelperVms:
         return HelperResult(
             template=self.job.plan.template.name,
             key=self.helper.key,
-            qemu=process.version(accel.QEMU),
+            qemu=process.version(self.acceleration.architecture.vm.qemu),
             accelerator=self.acceleration.name,
             acceleration_reason=self.acceleration.reason,
             security_note=self.acceleration.security_note,
@@ -103,6 +103,7 @@ def chosen(job: Job, made: Helper) -> HelperVms:
             memory_file=cache_directory() / accel.KVM_MEMORY,
             directory=job.work.path / "kvm-probe",
             note=job.note,
+            architecture=job.plan.loaded.architecture,
         )
     # Emulation slows the whole build down.
     seconds = BUILD_SECONDS * acceleration.factor

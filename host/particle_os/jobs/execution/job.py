@@ -17,6 +17,7 @@ from particle_os.jobs.plan import PLAIN_NOTE, Plan
 from particle_os.report.progress import Progress
 from particle_os.system.confinement import landlock_abi
 from particle_os.system.workspace import Workspace, cache_directory, workspace
+from particle_os.vm import accel
 from particle_os.vm.console import ConsoleLog
 
 NOTES_LIMIT = 100
@@ -87,6 +88,7 @@ def open_job(plan: Plan, progress: Progress, output: Path | None) -> Iterator[Jo
 
     Files in the job's `staging` can be renamed into the directory `output`.
     """
+    accel.check_emulator(plan.loaded.architecture)
     progress.gate.learn(plan.secrets.values())
     with workspace() as work, Checkpoints(cache_directory() / "checkpoints") as kept:
         staging = work.path if output is None else work.adopt_directory(output)

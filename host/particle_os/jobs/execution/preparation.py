@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from particle_os.apt import proxy as apt_proxy
@@ -16,7 +16,7 @@ from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
 from particle_os.jobs.execution.helper_vms import HelperVms
 from particle_os.jobs.execution.job import Job
-from particle_os.jobs.execution.sharing import Sharing
+from particle_os.jobs.execution.sharing import SharedPackages, Sharing
 from particle_os.sandbox import helper
 from particle_os.sandbox.helper import Helper
 from particle_os.sandbox.running import Sandbox
@@ -39,6 +39,10 @@ class Prepared:
     checkpoints: Sequence[Checkpoint]
     # None without shared caches.
     sharing: Sharing | None = None
+
+    def shared_packages(self, running: Callable[[], int]) -> SharedPackages | None:
+        """The packages in shared caches; `running` is the index of the running stage."""
+        return None if self.sharing is None else SharedPackages(self.sharing, running)
 
 
 def prepare(job: Job) -> Prepared:

@@ -160,6 +160,7 @@ class Execution:
                 listen=conversation.listen,
                 checkpoints=self.plan.options.cache,
                 verify=verify,
+                architecture=self.plan.loaded.recipe.architecture,
             )
         if not self.stages.all_done:
             raise VmError("the agent said 'done' before every stage was")
@@ -177,6 +178,8 @@ class Execution:
                 **downloads.paths(self._downloads()),
             },
             proxy=self.prepared.apt_proxy,
+            architecture=self.plan.loaded.recipe.architecture,
+            shared=self.prepared.shared_packages(lambda: self.stages.done),
         )
         return Conversation(self.job, self.stages, self.chain, sandbox, depot, self.deadline)
 

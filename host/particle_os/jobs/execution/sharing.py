@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from particle_os.base import suite
@@ -17,10 +17,11 @@ from particle_os.jobs.execution.job import Job
 from particle_os.sandbox import helper
 from particle_os.sharing.entry import EntryName, SharedEntry
 from particle_os.sharing.shared_cache import SharedCache, SharedFiles, Unusable, of_options
+from particle_os.system.checksum import file_sha256
 from particle_os.system.workspace import cache_directory
 
 MMDEBSTRAP = "mmdebstrap:"
-TARBALL = "base.tar.zst"
+TARBALL, PACKAGE = "base.tar.zst", "package.deb"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Sharing:
 
     job: Job
     cache: SharedCache
+    # The packages that the build has used, and that depend on no secret: SHA-256 and name.
+    packages: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, job: Job) -> Sharing | None:
@@ -42,7 +45,7 @@ class Sharing:
     def take_helper(self) -> None:
         """Takes the helper from a shared cache if the user's own cache has none."""
         template = self.job.plan.template
-        if not self._reads or helper.find(template, cache_directory()) is not None:
+        if not self.reads or helper.find(template, cache_directory()) is not None:
             return
         with self._taken("helper", helper.key_of(template)) as made:
             if made is not None:
@@ -51,7 +54,7 @@ class Sharing:
     def take_base(self) -> None:
         """Takes the base of a suite from a shared cache if the user's own cache has none."""
         key = self._base_key()
-        if not self._reads or key is None or self.job.plan.base is not None:
+        if not self.reads or key is None or self.job.plan.base is not None:
             return
         with self._taken("base", key) as made:
             if made is not None:
@@ -59,7 +62,7 @@ class Sharing:
 
     def take_checkpoints(self, wanted: Sequence[str]) -> None:
         """Takes the checkpoints that let the build begin later than with the user's own ones."""
-        if not self._reads:
+        if not self.reads:
             return
         own = list(self._own(wanted))
         if len(own) == len(wanted):
@@ -74,7 +77,7 @@ class Sharing:
                 return
 
     @property
-    def _reads(self) -> bool:
+    def reads(self) -> bool:
         return self.job.plan.options.cache and bool(self.cache.sources)
 
     def _own(self, wanted: Sequence[str]) -> Iterator[Checkpoint]:
@@ -126,8 +129,11 @@ class Sharing:
         entry = found.entry
         made: Path | None = place
         place.mkdir(mode=0o700)
+        phase = f"take {entry.label or entry.kind} from the shared cache"
+        # A stage may need hundreds of packages, which are no phases of the build.
+        quiet = entry.kind == "package"
         try:
-            with self.job.progress.phase(f"take {entry.label or entry.kind} from the shared cache"):
+            with nullcontext() if quiet else self.job.progress.phase(phase):
                 try:
                     found.fetch(place)
                 except Unusable as error:
@@ -139,7 +145,7 @@ class Sharing:
             shutil.rmtree(place, ignore_errors=True)
 
     def give(self, keys: Sequence[str]) -> None:
-        """Gives helper, base and checkpoints of a build that has passed its boot test.
+        """Gives helper, base, packages and checkpoints of a build that has passed its boot test.
 
         A build without the cache has left nothing in it; the cache has the work of other builds.
         """
@@ -149,6 +155,7 @@ class Sharing:
             with self.job.progress.phase("give to the shared cache"):
                 self._give_helper()
                 self._give_base()
+                self._give_packages()
                 self._give_checkpoints(keys)
         except (OSError, ParticleError) as error:
             self.job.note(f"the shared cache {self.cache.target.name} does not get all: {error}")
@@ -170,6 +177,15 @@ class Sharing:
             tarball = cache_directory() / "bases" / f"{key}.tar.zst"
             entry = SharedEntry(kind="base", key=key, created=time.time(), label="base")
             self._give(entry, {TARBALL: tarball})
+
+    def _give_packages(self) -> None:
+        for sha256, name in self.packages.items():
+            place = cache_directory() / "packages" / f"{sha256}.deb"
+            if self.cache.has_kept("package", sha256) is None and _is_package(place, sha256):
+                entry = SharedEntry(
+                    kind="package", key=sha256, created=time.time(), label=name[:200]
+                )
+                self._give(entry, {PACKAGE: place})
 
     def _give_checkpoints(self, keys: Sequence[str]) -> None:
         self.job.checkpoints.settle()
@@ -196,6 +212,18 @@ class Sharing:
             )
             self._give(entry, {DISK: found.disk, META: found.disk.with_name(META)})
 
+    def take_package(self, sha256: str, place: Path) -> bool:
+        """Writes a package from a shared cache to a new file. Its content is not checked."""
+        found = self.cache.entry("package", sha256, self.job.note)
+        if found is None:
+            return False
+        directory = self.job.work.path / "shared-package"
+        with self._fetched(found, directory) as made:
+            if made is None or not (made / PACKAGE).exists():
+                return False
+            (made / PACKAGE).rename(place)
+        return True
+
     def _give(self, entry: SharedEntry, files: dict[str, Path]) -> None:
         self.cache.keep(entry, files)
 
@@ -207,3 +235,27 @@ class Sharing:
         name = plan.base_reference.removeprefix(MMDEBSTRAP)
         architecture = plan.loaded.recipe.architecture
         return suite.suite_key(name, plan.options.mirror, architecture, plan.options.plain)
+
+
+def _is_package(place: Path, sha256: str) -> bool:
+    """Whether a package of the user's cache is whole."""
+    try:
+        return file_sha256(place) == sha256
+    except OSError:
+        return False
+
+
+class SharedPackages:
+    """The shared caches as a source of packages; `running` is the index of the running stage."""
+
+    def __init__(self, sharing: Sharing, running: Callable[[], int]) -> None:
+        self._sharing, self._running = sharing, running
+
+    def take(self, sha256: str, place: Path) -> bool:
+        return self._sharing.reads and self._sharing.take_package(sha256, place)
+
+    def used(self, sha256: str, name: str) -> None:
+        """Notes a package, unless a secret may have opened its archive."""
+        stages = self._sharing.job.plan.stages[: self._running() + 1]
+        if not any(stage.secrets for stage in stages):
+            self._sharing.packages[sha256] = name

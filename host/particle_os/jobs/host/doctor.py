@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from particle_os.architecture import ARCHITECTURES, Architecture, usual
 from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import templates
@@ -17,14 +18,13 @@ from particle_os.system.confinement import landlock_abi
 from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import ADVICE as CACHE_ADVICE
 from particle_os.system.workspace import cache_directory, free_bytes
-from particle_os.vm import firmware
+from particle_os.vm import accel, firmware
 from particle_os.vm.accel import DEVICE, KVM_MEMORY, MEMORY_LIMIT
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ROOM = 6 << 30
 PROGRAMS = (
-    "qemu-system-x86_64", "qemu-img", "apt-get", "dpkg-deb", "mmdebstrap", "tar2sqfs",
-    "gensquashfs", "zstd",
+    "qemu-img", "apt-get", "dpkg-deb", "mmdebstrap", "tar2sqfs", "gensquashfs", "zstd",
 )  # fmt: skip
 # Programs that only some bases need, and the reason.
 OPTIONAL = {"skopeo": "bases from container images need it"}
@@ -45,9 +45,11 @@ class Diagnosis:
 
 def examine() -> list[Diagnosis]:
     """Examines everything that a build needs from the host."""
-    findings = [_host(), *map(_program, PROGRAMS)]
+    own = usual()
+    findings = [_host(), *map(_program, (own.vm.qemu, *PROGRAMS))]
     findings += [_optional(name, why) for name, why in OPTIONAL.items()]
-    findings += [_path("Debian's signing keys", KEYRING), _uefi(), _landlock()]
+    findings += [_path("Debian's signing keys", KEYRING), _uefi(own), _landlock()]
+    findings += [_foreign(each) for each in ARCHITECTURES.values() if each is not own]
     try:
         cache = cache_directory()
     except InfrastructureError as error:
@@ -122,13 +124,34 @@ def _path(what: str, path: Path) -> Diagnosis:
     return Diagnosis(what, "missing", f"{path} does not exist", advice)
 
 
-def _uefi() -> Diagnosis:
+def _foreign(architecture: Architecture) -> Diagnosis:
+    """Examines what images of another architecture than the host's need."""
+    what, vm = f"images of {architecture.name}", architecture.vm
+    missing = [vm.qemu] if shutil.which(vm.qemu) is None else []
+    if firmware.find("uefi", architecture) is None:
+        missing.append(firmware.requirement(architecture))
+    if missing:
+        detail = f"not possible: {' and '.join(missing)} not installed"
+        advice = "; ".join(map(host_packages.advice, missing))
+        return Diagnosis(what, "warning", detail, advice)
+    try:
+        version, found = process.version(vm.qemu), accel.version_of(vm.qemu)
+    except (OSError, ParticleError):
+        advice = host_packages.advice(vm.qemu)
+        return Diagnosis(what, "warning", f"{vm.qemu} does not run", advice)
+    least = ".".join(map(str, vm.least_qemu))
+    if found is not None and found < vm.least_qemu:
+        return Diagnosis(what, "warning", f"{version} is too old", f"install QEMU {least} or later")
+    return Diagnosis(what, "ok", f"built in emulated machines, by {version}")
+
+
+def _uefi(architecture: Architecture) -> Diagnosis:
     what = "UEFI firmware"
-    plain, secure = firmware.find("uefi"), firmware.find("uefi-secure")
+    plain, secure = (firmware.find(name, architecture) for name in ("uefi", "uefi-secure"))
     if plain is None:
-        advice = (
-            f"{host_packages.advice('uefi')}; without it, boot tests are possible under BIOS only"
-        )
+        advice = host_packages.advice(firmware.requirement(architecture))
+        if "bios" in architecture.image.firmwares:
+            advice += "; without it, boot tests are possible under BIOS only"
         return Diagnosis(what, "warning", "not installed", advice)
     if secure is None:
         detail = f"{plain.code}, and none with Secure Boot and its keys"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from particle_agent.contract import keys
 from particle_agent.contract.values import COUNTED_BOOTS
-from particle_agent.stages.base import StageOptions
+from particle_agent.stages.base import Need, StageOptions
 from particle_agent.stages.output.qemu import Qemu
 
 from particle_os.documents.document import Key, Source
@@ -37,7 +37,8 @@ class WantedDisk:
     stages: Sequence[tuple[int, StageOptions]]
     upgrade: bool
     fallback: bool
-    secure_boot: bool
+    # The needs of a disk's boot loader, which depend on the firmware and the architecture.
+    boot_needs: Callable[[Qemu], Iterable[Need]]
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,7 @@ class BaseCommitChecks:
             self._problem(("stages", index, *key), "bad-value", message, hint)
         if refused:
             return
-        signed = disk.signed_needs() if self.disk.secure_boot else ()
-        for need in (*disk.needs(), *signed):
+        for need in (*self.disk.boot_needs(disk), *disk.needs()):
             if need.files and not any(found.has(pattern) for pattern in need.files):
                 message = f"the commit of the base image lacks the {need.what}"
                 self._problem(("stages", index, *need.key), "missing-need", message, BUILD_AGAIN)

@@ -78,6 +78,23 @@ def variables_of(source: Source, given: Values) -> Variables:
     return Variables(source, {**given, **take(source).one(given)})
 
 
+def for_architecture(source: Source, given: Values, architecture: str | None) -> dict[str, str]:
+    """The values for the variables of a recipe that becomes one for `architecture`.
+
+    A recipe that takes its architecture from a variable gets the variable. Any other recipe gets
+    the architecture itself.
+    """
+    root = source.root
+    if architecture is None or not isinstance(root.value, dict):
+        return dict(given)
+    node = root.child("architecture")
+    named = re.fullmatch(rf"\$\{{({NAME})\}}", str(node.value)) if node is not None else None
+    if named is not None:
+        return {**given, named[1]: architecture}
+    root.value["architecture"] = Node(architecture, root.mark if node is None else node.mark)
+    return dict(given)
+
+
 def take(source: Source) -> Matrix:
     """Removes the matrix from the document and returns it; notes its problems in `source`."""
     root = source.root.value

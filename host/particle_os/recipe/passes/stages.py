@@ -16,7 +16,7 @@ from particle_os.recipe.files.attachments import Origin, attach, look
 from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.passes.reading import Reading
-from particle_os.recipe.passes.structure import may_apply
+from particle_os.recipe.passes.structure import architecture_of, may_apply
 from particle_os.recipe.secrets import fault_of_file
 
 
@@ -48,7 +48,8 @@ def _understood_in_part(source: Source) -> Recipe | None:
     stages, base = source.root.child("stages"), source.node(("base-image",))
     if stages is None or not isinstance(stages.value, list) or source.incomplete:
         return None
-    recipe = Recipe(name="unknown", stages=tuple(map(_understood, stages.value)))
+    known, architecture = tuple(map(_understood, stages.value)), architecture_of(source).name
+    recipe = Recipe(name="unknown", stages=known, architecture=architecture)
     if base is not None and isinstance(base.value, str):
         recipe = replace(recipe, base_image=base.value)
     return recipe

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from particle_agent.stages.output.qemu import BootFirmware, Qemu
+from particle_agent.stages.output.qemu import Qemu
 
+from particle_os.architecture import ARCHITECTURES, Architecture, BootFirmware
 from particle_os.documents import validation
 from particle_os.documents.document import Key, Node, Source
 from particle_os.documents.words import unlike_a_path
 from particle_os.recipe.checks import questions
 from particle_os.recipe.files.inside import outside
-from particle_os.recipe.model import BootTest, stage_kinds
+from particle_os.recipe.model import BootTest, Recipe, stage_kinds
 from particle_os.recipe.passes import conditions
 from particle_os.recipe.passes.reading import Reading
 from particle_os.system.regular_file import read_regular
@@ -26,7 +27,7 @@ def check_order(reading: Reading) -> None:
     stages = data.get("stages") if isinstance(data, dict) else None
     if not isinstance(stages, list) or not (stages or source.left_out) or source.incomplete:
         return
-    wanted = data.get("architecture", "amd64")
+    wanted = data.get("architecture", Recipe.architecture)
     kinds = {
         index: stage.get("type") if isinstance(stage, dict) else None
         for index, stage in enumerate(stages)
@@ -85,13 +86,22 @@ def check_firmware(reading: Reading) -> None:
         return
     last = stages.value[-1].plain() if isinstance(stages.value, list) and stages.value else None
     given = last if isinstance(last, dict) else {}
+    architecture = architecture_of(source)
     # Only these options decide which firmwares boot the disk; others may be wrong.
     asked = ("type", "boot-loader", "unified-kernel-image")
     disk = validation.valid(Qemu, {name: given[name] for name in asked if name in given})
     for node in named.value if given.get("type") == "qemu" and disk is not None else ():
         firmware = validation.valid(BootFirmware, node.plain())
-        if firmware is not None and (reason := disk.refusal(firmware)):
+        if firmware is not None and (reason := disk.refusal(firmware, architecture)):
             source.problem(node.mark, "bad-value", f"firmware: {reason}")
+
+
+def architecture_of(source: Source) -> Architecture:
+    """The architecture of the recipe, or the usual one if the recipe names no known one."""
+    named = source.node(("architecture",))
+    found = named.value if named is not None else Recipe.architecture
+    known = ARCHITECTURES.get(found) if isinstance(found, str) else None
+    return known or ARCHITECTURES[Recipe.architecture]
 
 
 def check_length(source: Source, place: Key) -> None:

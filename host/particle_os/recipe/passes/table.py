@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from particle_os.documents.document import Source
 from particle_os.errors import InvalidDocument
-from particle_os.recipe import deployment, foreign_packages
+from particle_os.recipe import deployment, foreign_packages, machines
 from particle_os.recipe.passes import (
     advice,
     overwritten,
@@ -31,6 +31,7 @@ PASSES = (
     Pass("the parent of a commit", deployment.check_parent, of_recipe=True),
     Pass("files of stages that are wrong", stages.look_for_files, of_recipe=True),
     Pass("foreign architectures", foreign_packages.check, of_recipe=True),
+    Pass("machines of the architecture", machines.check, of_recipe=True),
     Pass("needs", stages.check_needs, of_recipe=True),
 )
 

@@ -52,6 +52,7 @@ echo "nameserver 10.0.2.3" >/etc/resolv.conf
 
 # The state of this machine may be saved and run many times, so load the files and the agent that
 # every build needs; the agent waits for orders (waiting.py). No secret exists yet.
+agent=none
 read -r line </proc/cmdline
 case $line in
 *particle_os.preheat*)
@@ -95,22 +96,33 @@ while IFS= read -r line; do
 	KEY\ *) break ;;
 	esac
 done </dev/console
-# KEY booted|restored seconds-since-1970 ssh-ed25519 user-key host-key
+# KEY booted|restored|noticed seconds-since-1970 random-bytes ssh-ed25519 user-key host-key
 set -f
 # shellcheck disable=SC2086
 set -- $line
 set +f
-if [ "$2" = restored ]; then
-	# Other machines may run from the same memory, so accept no secret until the kernel has noticed
-	# the restore (vmgenid) and reseeded its random numbers.
-	wait "$notice" || fail "no new random seed"
+# Other machines may run from the same memory, so accept no secret until the kernel uses the random
+# bytes of the host. Where QEMU has vmgenid, the kernel must also have noticed the restore.
+seeded=/run/particle-os/seeded
+if [ -p "/run/particle-os/${agent##*/}" ]; then
+	$bb mkfifo $seeded
+	echo "seed $4 $seeded" >"/run/particle-os/${agent##*/}"
+	read -r answer <$seeded && [ "$answer" = seeded ] || fail "no new random seed"
+	$bb rm $seeded
+else
+	for packed in /particle-os/agent-*.pyz; do
+		/usr/bin/python3 -I -S "$packed" seed "$4" || fail "no new random seed"
+	done
 fi
+case $2 in
+noticed) wait "$notice" || fail "the restore was not noticed" ;;
+esac
 $bb date -u -s "@$3" >/dev/null &
 clock=$!
 umask 077
-echo "$4 $5" >/run/particle-os/authorized_keys
+echo "$5 $6" >/run/particle-os/authorized_keys
 private="-----BEGIN OPENSSH PRIVATE KEY-----
-$6
+$7
 -----END OPENSSH PRIVATE KEY-----"
 echo "$private" >$key
 wait $clock

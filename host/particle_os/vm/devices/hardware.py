@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from particle_os.architecture import AMD64, MachineFacts
+
 DiskBus = Literal["virtio", "nvme", "ahci", "usb", "scsi"]
 CardModel = Literal["virtio", "e1000e"]
 DISK_BUSES: tuple[DiskBus, ...] = get_args(DiskBus)
@@ -19,8 +21,8 @@ DISKS: dict[DiskBus, str] = {
     "usb": "a USB disk on an xHCI controller (modules xhci_pci, usb_storage and sd_mod)",
     "scsi": "a SCSI disk on a virtio controller (modules virtio_scsi, virtio_pci and sd_mod)",
 }
-# The controllers that q35 lacks.
-CONTROLLERS: dict[DiskBus, str] = {"usb": "qemu-xhci,id=usb", "scsi": "virtio-scsi-pci,id=scsi"}
+# The controllers that no machine has. `MachineFacts` has those that some machines lack.
+CONTROLLERS: dict[str, str] = {"usb": "qemu-xhci,id=usb", "scsi": "virtio-scsi-pci,id=scsi"}
 FRONT_ENDS: dict[DiskBus, str] = {
     "virtio": "virtio-blk-pci",
     "nvme": "nvme",
@@ -28,7 +30,7 @@ FRONT_ENDS: dict[DiskBus, str] = {
     "usb": "usb-storage",
     "scsi": "scsi-hd",
 }
-BUSES: dict[DiskBus, str] = {"ahci": "ide.{}", "usb": "usb.0", "scsi": "scsi.0"}
+BUSES: dict[str, str] = {"usb": "usb.0", "scsi": "scsi.0"}
 CARDS: dict[CardModel, str] = {"virtio": "virtio-net-pci", "e1000e": "e1000e"}
 # An AHCI controller has six ports.
 MOST_DISKS = 6
@@ -48,17 +50,21 @@ class Hardware:
 VIRTIO = Hardware()
 
 
-def disk_devices(bus: DiskBus, disks: Sequence[tuple[str, str]]) -> Iterator[str]:
+def disk_devices(
+    bus: DiskBus, disks: Sequence[tuple[str, str]], vm: MachineFacts = AMD64.vm
+) -> Iterator[str]:
     """Yields the values of `-device` for disks, each given by its node and its serial number.
 
     The firmware tries the first disk first.
     """
-    if disks and bus in CONTROLLERS:
-        yield CONTROLLERS[bus]
+    controllers = {**CONTROLLERS, **vm.controllers}
+    buses = {**BUSES, **vm.disk_buses}
+    if disks and bus in controllers:
+        yield controllers[bus]
     for index, (node, serial) in enumerate(disks):
         device: dict[str, object] = {"driver": FRONT_ENDS[bus], "drive": node, "serial": serial}
-        if bus in BUSES:
-            device["bus"] = BUSES[bus].format(index)
+        if bus in buses:
+            device["bus"] = buses[bus].format(index)
         if bus != "nvme":
             # When the host's disk is full, the guest gets an error; otherwise QEMU would stop the
             # guest. An NVMe disk reports every error to the guest.
@@ -71,10 +77,10 @@ def card_device(model: CardModel, network: str) -> str:
     return f"{CARDS[model]},netdev={network},romfile="
 
 
-def tpm_options() -> list[str]:
+def tpm_options(device: str) -> list[str]:
     """Returns the options for a TPM 2.0, which swtpm emulates behind the socket TPM_SOCKET."""
     return [
         *("-chardev", f"socket,id=tpm,path={TPM_SOCKET}"),
         *("-tpmdev", "emulator,id=tpm,chardev=tpm"),
-        *("-device", "tpm-crb,tpmdev=tpm"),
+        *("-device", f"{device},tpmdev=tpm"),
     ]

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from particle_os.architecture import ARM64
 from particle_os.boot.observation import screen
 
 from ....waiting import Clock, plenty
@@ -133,3 +134,27 @@ def test_the_screen_is_read_from_the_memory_of_vga(tmp_path):
 def test_characters_are_told_from_their_colours_wherever_a_screen_begins(before):
     (found,) = screen._failures(bytes(before) + cells(b"so: ", PANIC))
     assert PANIC in found.splitlines()
+
+
+def test_the_memory_of_arm64_begins_at_its_own_address():
+    found = screen.pieces(256 * MIB, ARM64.vm)
+    assert found[0][0] == GIB
+    assert max(start + size for start, size in found) == GIB + 256 * MIB
+
+
+WFI, OTHER_INSTRUCTION = "0xd503207f", "0xd65f03c0"
+
+
+@pytest.mark.parametrize(("instruction", "asleep"), [(WFI, True), (OTHER_INSTRUCTION, False)])
+def test_a_processor_of_arm64_sleeps_at_the_instruction_that_waits(instruction, asleep):
+    asked = []
+
+    def human(line, deadline):
+        asked.append(line)
+        registers = " PC=ffff8000812d0b98 X00=0000000000000000\n"
+        return registers if line == "info registers" else f"ffff8000812d0b94: {instruction}\n"
+
+    machine = SimpleNamespace(monitor=SimpleNamespace(human=human))
+    assert (screen.ASLEEP in screen.registers_of(machine, plenty(), ARM64.vm)) == asleep
+    assert asked == ["info registers", "x /1xw 0xffff8000812d0b94"]
+    assert screen.ASLEEP not in screen.registers_of(machine, plenty())

@@ -10,18 +10,34 @@ from pathlib import Path
 from particle_os.system.regular_file import read_regular
 
 LIMIT = 1 << 20
+DOCKER_HUB = "docker.io"
+# The name under which `docker login` stores the credentials for Docker Hub.
+DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 
 
-def basic(host: str) -> str | None:
-    """The header of HTTP's basic authentication for a registry; None without credentials."""
+def basic(host: str, repository: str) -> str | None:
+    """The header of HTTP's basic authentication for a repository; None without credentials.
+
+    Those for a part of a registry, such as HOST/TEAM, come before those for all of it.
+    """
     for path in _files():
         try:
             known = json.loads(read_regular(path, LIMIT))["auths"]
-            if found := known.get(host, {}).get("auth"):
-                return f"Basic {found}"
+            for name in _names(host, repository):
+                if found := known.get(name, {}).get("auth"):
+                    return f"Basic {found}"
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             continue
     return None
+
+
+def _names(host: str, repository: str) -> Iterator[str]:
+    """The names of the credentials for a repository, the closest one first."""
+    parts = repository.split("/")
+    for count in range(len(parts), -1, -1):
+        yield "/".join([host, *parts[:count]])
+    if host == DOCKER_HUB:
+        yield DOCKER_HUB_KEY
 
 
 def _files() -> Iterator[Path]:

@@ -1,0 +1,146 @@
+"""Finds the image that a user names, and what its result says about these bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydantic
+
+from particle_os.errors import NotBooted, UsageError, printable
+from particle_os.report.results import ArtifactFormat, ArtifactResult, Result, read_result
+from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import open_regular
+from particle_os.vm.image_format import FORMATS, image_format
+
+RESULT, REPORT = "result.json", "report.html"
+# An artifact may have any format. The first one is small without compression of the file.
+ARTIFACT_FORMATS: tuple[ArtifactFormat, ...] = ("qcow2", "raw", "vmdk", "vdi", "vhd")
+READ_SECONDS = 3600.0
+CHUNK = 1 << 20
+# The names of QEMU's formats in results.
+NAMES: dict[str, ArtifactFormat] = {
+    FORMATS[name]: name for name in ("raw", "qcow2", "vmdk", "vdi", "vhd")
+}
+
+
+@dataclass(frozen=True)
+class PublishedImage:
+    """An image file of the format `format`, with the SHA-256 of its content.
+
+    `result` and `report` are the files of the build that made it; None without a result about
+    these bytes.
+    """
+
+    path: Path
+    format: ArtifactFormat
+    is_compressed: bool
+    bytes: int
+    sha256: str
+    built: Result | None = None
+    result: Path | None = None
+    report: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the recipe; of an image without a result, that of the file."""
+        return self.built.recipe if self.built else self.path.name.partition(".")[0]
+
+
+def find_image(name: str, directory: Path, wanted: Sequence[ArtifactFormat]) -> Path:
+    """The image that `name` names: a file, or the result of a build in `directory`.
+
+    Of several images of a result, the first one of the formats `wanted`. Raises UsageError.
+    """
+    path = Path(name)
+    if path.exists() and not path.is_dir():
+        return path
+    place = directory / f"{name}.{RESULT}"
+    result = _read(place) if path.name == name else None
+    if result is None:
+        raise UsageError(
+            f"there is no file {printable(name)}, and no result {printable(str(place))}",
+            hint="Name an image, or a recipe that was built into --output; "
+            "'particle-os list images' shows those.",
+        )
+    images = [a for a in result.artifacts if a.is_image and (directory / a.path).is_file()]
+    if not images:
+        raise UsageError(f"the build of {printable(name)} has no image in {directory}")
+    return directory / _preferred(images, wanted).path
+
+
+def _preferred(
+    images: Sequence[ArtifactResult], wanted: Sequence[ArtifactFormat]
+) -> ArtifactResult:
+    """The image of the first wanted format; of two of one format, the compressed one."""
+
+    def rank(image: ArtifactResult) -> tuple[int, bool]:
+        found = wanted.index(image.format) if image.format in wanted else len(wanted)
+        return found, image.compression is None
+
+    return min(images, key=rank)
+
+
+def examine(path: Path, given_format: str | None) -> PublishedImage:
+    """Reads an image, and the result beside it that has its checksum.
+
+    Raises UsageError and OSError.
+    """
+    size, sha256 = _read_whole(path)
+    for place in sorted(path.parent.glob(f"*.{RESULT}")):
+        result = _read(place)
+        for artifact in result.artifacts if result else ():
+            if artifact.is_image and (artifact.path, artifact.sha256) == (path.name, sha256):
+                report = place.with_name(f"{place.name.removesuffix(RESULT)}{REPORT}")
+                return PublishedImage(
+                    path, artifact.format, artifact.compression is not None, size, sha256,
+                    result, place, report if report.is_file() else None,
+                )  # fmt: skip
+    driver = image_format(path, given_format)
+    if driver not in NAMES:
+        raise UsageError(
+            f"{path} has the format {driver}", hint="Convert it with 'qemu-img convert -O qcow2'."
+        )
+    return PublishedImage(path, NAMES[driver], False, size, sha256)
+
+
+def check_tested(image: PublishedImage) -> None:
+    """Raises NotBooted for an image whose result does not say that it has passed its boot test."""
+    hint = "Build it with its boot test, or push it with --untested."
+    if image.built is None:
+        changed = any(image.path.name in names for names in _listed(image.path.parent))
+        why = "has changed since it was built" if changed else "has no result of a build beside it"
+        raise NotBooted(f"{image.path} {why}: nothing says that it boots", hint=hint)
+    if image.built.status != "passed":
+        raise NotBooted(
+            f"{image.path} has not passed a boot test: its status is '{image.built.status}'",
+            hint=hint,
+        )
+
+
+def _listed(directory: Path) -> Iterable[list[str]]:
+    """The names of the images in each result of a directory."""
+    for place in directory.glob(f"*.{RESULT}"):
+        if (result := _read(place)) is not None:
+            yield [artifact.path for artifact in result.artifacts]
+
+
+def _read(place: Path) -> Result | None:
+    try:
+        return read_result(place)
+    except (OSError, pydantic.ValidationError):
+        return None
+
+
+def _read_whole(path: Path) -> tuple[int, str]:
+    """The size and the SHA-256 of a file, from one reading."""
+    deadline = Deadline.after(READ_SECONDS, f"reading {path}")
+    digest, size = hashlib.sha256(), 0
+    with open_regular(path) as file:
+        while data := file.read(CHUNK):
+            digest.update(data)
+            size += len(data)
+            deadline.remaining()
+    return size, digest.hexdigest()

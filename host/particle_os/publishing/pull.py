@@ -1,0 +1,91 @@
+"""Brings an image back from a registry, with the result and the report of its build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from particle_os.jobs.delivery import image_names
+from particle_os.publishing.disk_manifest import find_manifest
+from particle_os.publishing.published_image import REPORT, RESULT
+from particle_os.publishing.pulled_disk import PulledDisk, fetch_disk
+from particle_os.publishing.pulled_result import AttachedResult, find_report, find_result
+from particle_os.registry.connection import reported
+from particle_os.registry.reference import RegistryReference
+from particle_os.registry.repository import ImageRepository
+from particle_os.registry.transfer import percent
+from particle_os.report.progress import Progress
+from particle_os.system import publication
+from particle_os.system.publication import Change
+from particle_os.system.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """The files of an image from a registry. `status` is that of its build; None without one."""
+
+    reference: str
+    path: Path
+    bytes: int
+    sha256: str
+    status: str | None
+    result: Path | None
+    report: Path | None
+
+
+def pull(reference: RegistryReference, output: Path, progress: Progress, work: Workspace) -> Pulled:
+    """Publishes the disk, the result and the report in the directory `output`.
+
+    Raises UsageError for what is no disk, and InfrastructureError, also when the result in the
+    registry is about another disk.
+    """
+    staging = work.adopt_directory(output)
+    repository = ImageRepository(
+        reference.host, reference.repository, percent("fetched", progress.line)
+    )
+    with reported(f"{reference} cannot be pulled"):
+        manifest, digest = find_manifest(repository, reference)
+        with progress.phase("fetch disk"):
+            disk = fetch_disk(manifest, repository, staging / "disk", work.path, str(reference))
+        with progress.phase("fetch result and report"):
+            found = find_result(repository, digest, disk, reference)
+            report = find_report(repository, digest) if found else None
+    if found is None:
+        progress.note("the registry has no result of a build: nothing says that the disk boots")
+    elif report is None:
+        progress.note("the registry has no report that is safe to open")
+    name = found.name if found else reference.repository.rpartition("/")[2]
+    files = {f"{name}.{disk.ending}": disk.path}
+    for ending, data in ((RESULT, found and found.document), (REPORT, report)):
+        if data:
+            files[f"{name}.{ending}"] = staging / ending
+            (staging / ending).write_bytes(data)
+    return _published(reference.at(digest), files, disk, found, staging, output)
+
+
+def _published(
+    reference: str,
+    files: dict[str, Path],
+    disk: PulledDisk,
+    result: AttachedResult | None,
+    staging: Path,
+    output: Path,
+) -> Pulled:
+    for name, path in files.items():
+        path.rename(staging / name)
+    first, *others = files
+    # The images of an earlier build of this name are no part of the new set.
+    older = image_names(result.name) if result else []
+    change = Change(
+        # The result comes last, as that of a build does.
+        [first, *others[::-1]],
+        outdated=sorted({*older} - {first}),
+        sums={first: disk.sha256},
+    )
+    publication.publish(staging, output, change)
+    places = {name.partition(".")[2]: output / name for name in others}
+    status = result.status if result else None
+    return Pulled(
+        reference, output / first, disk.bytes, disk.sha256, status,
+        places.get(RESULT), places.get(REPORT),
+    )  # fmt: skip
