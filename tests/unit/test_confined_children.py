@@ -152,6 +152,7 @@ def kernel(work):
     packed = packed.stdout + bytes(4)
     header = bytearray(1024)
     header[0x1F1] = 1
+    header[0x202:0x206] = b"HdrS"
     header[0x248:0x250] = struct.pack("<II", 0, len(packed))
     helper._write_kernel(work / "kernel", bytes(header) + packed, plenty())
 

@@ -72,7 +72,7 @@ def test_a_terminal_that_goes_away_is_no_error(tty):
         os.close(user)
     terminal.reset(program)
     # A child that is being started elsewhere may have the other side for a moment.
-    until(lambda: not answers(program))
+    assert until(lambda: not answers(program))
 
 
 def answers(descriptor):
