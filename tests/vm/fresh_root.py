@@ -97,6 +97,8 @@ class FreshRoot:
             # The package ca-certificates takes them from here when it is installed.
             place = self.directory / str(CERTIFICATES).lstrip("/")
             shutil.copytree(CERTIFICATES, place, dirs_exist_ok=True)
+            if (self.directory / "usr/sbin/update-ca-certificates").exists():
+                self.run("update-ca-certificates")
 
     def copy_tree(self, source: Path, place: str) -> None:
         """Copies a source tree, without what tools left in it."""
