@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import tarfile
+from functools import partial
 
 from ...registry import sha256 as digest_of
 
@@ -46,7 +47,11 @@ class Foreign:
         return self.put(document, f"attached-{len(self.known.manifests)}")
 
 
-def packed(*members, compress=gzip.compress):
+# Without the time of the test.
+GZIP = partial(gzip.compress, mtime=0)
+
+
+def packed(*members, compress=GZIP):
     """An archive; a member is a name and its content, or a TarInfo."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:

@@ -133,6 +133,7 @@ BACKED = b"QFI\xfb\0\0\0\3" + (512).to_bytes(8, "big") + bytes(1 << 16)
         (b"no archive", "damaged layer"),
         (b"", "damaged layer"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "layer",
 )
 def test_what_is_no_containerdisk_is_refused(client, foreign, tmp_path, layer, why):
     foreign.image(layer)
