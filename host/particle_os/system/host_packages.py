@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib import resources
 from typing import Literal, get_args
 
@@ -67,3 +68,13 @@ def advice(requirement: str) -> str:
     if package.startswith(AUR):
         return f"install {package.removeprefix(AUR)} from the AUR"
     return f"{INSTALL[here]} {package}"
+
+
+def at_once(advice: Sequence[str]) -> str | None:
+    """The one command for several pieces of advice; None if fewer than two are commands."""
+    here = family()
+    if here is None:
+        return None
+    command = f"{INSTALL[here]} "
+    named = dict.fromkeys(a.removeprefix(command) for a in advice if a.startswith(command))
+    return f"{command}{' '.join(named)}" if len(named) > 1 else None

@@ -7,6 +7,7 @@ from particle_agent.stages import RECIPE_STAGES
 from particle_os import __version__
 from particle_os.recipe.checks.kinds import KINDS
 from particle_os.report.results import ArtifactResult, HelperResult, Result
+from particle_os.system import host_packages
 
 from .command_line import run
 
@@ -139,6 +140,13 @@ def test_the_schema_is_printed_as_it_lies_in_the_tree():
 
 
 @pytest.mark.slow
+def test_doctor_ends_with_one_command_for_all_that_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(host_packages, "family", lambda: "debian")
+    last = run("doctor").stdout.splitlines()[-1]
+    assert last.startswith("all that is missing: sudo apt install qemu-system-x86 qemu-utils ")
+
+
 def test_without_a_home_doctor_says_what_to_do(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     result = run("doctor")

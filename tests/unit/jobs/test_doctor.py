@@ -85,6 +85,21 @@ def test_the_advice_names_the_package_of_the_hosts_distribution(monkeypatch, hos
     assert host_packages.advice(need) == advice
 
 
+@pytest.mark.parametrize(
+    ("host", "command"),
+    [
+        ("debian", "sudo apt install qemu-utils mmdebstrap zstd"),
+        ("arch", "sudo pacman -S qemu-img zstd"),
+        ("unknown", None),
+    ],
+)
+def test_one_command_installs_all_that_is_missing(monkeypatch, host, command):
+    on(monkeypatch, host)
+    needs = ["qemu-img", "mmdebstrap", "zstd", "zstd"]
+    assert host_packages.at_once([host_packages.advice(need) for need in needs]) == command
+    assert host_packages.at_once([host_packages.advice("zstd")]) is None
+
+
 def test_a_distribution_without_a_package_gets_a_way_round(monkeypatch):
     on(monkeypatch, "opensuse")
     assert "no package of Debian's mmdebstrap" in host_packages.advice("mmdebstrap")

@@ -13,6 +13,7 @@ from particle_os.cli.usage import settings
 from particle_os.errors import EXIT_INFRASTRUCTURE, UsageError
 from particle_os.jobs.host import doctor
 from particle_os.jobs.plan import BuildOptions
+from particle_os.system import host_packages
 
 SIGNS = {"ok": "ok     ", "warning": "warning", "missing": "MISSING"}
 
@@ -42,6 +43,9 @@ def _diagnosis(findings: Sequence[doctor.Diagnosis]) -> Iterator[str]:
         yield f"{SIGNS[finding.status]}  {finding.what}: {finding.detail}"
         if finding.status != "ok" and finding.advice:
             yield f"         do: {finding.advice}"
+    missing = [f.advice for f in findings if f.status == "missing" and f.advice]
+    if command := host_packages.at_once(missing):
+        yield f"all that is missing: {command}"
 
 
 @command("bench")
