@@ -1,8 +1,10 @@
 """The client of a farm loses no image, whatever a farm does; the tests play the farm."""
 
 import json
+import queue
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from particle_os.errors import InfrastructureError
@@ -10,7 +12,7 @@ from particle_os.fleet import views
 from particle_os.fleet.build_process import Ended
 from particle_os.fleet.farm.assignment import Assignment
 from particle_os.fleet.farm.client import run as farm_run
-from particle_os.fleet.farm.client.connection import Answered, FarmLost, Heard
+from particle_os.fleet.farm.client.connection import Answered, FarmConnection, FarmLost, Heard
 from particle_os.fleet.farm.client.run import FarmRun
 from particle_os.fleet.farm.slots import resources, version
 from particle_os.fleet.order import Order
@@ -321,3 +323,23 @@ def test_an_assignment_travels_as_one_line():
     for other in (b"", b"[]", b"{}", json.dumps({"name": "a", "key": "k", "more": 1}).encode()):
         with pytest.raises(farm_run.ParticleError):
             Assignment.decode(other)
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (OSError("the connection is closed"), None),
+        (TimeoutError(), None),
+        (ValueError("no answer"), "ValueError: no answer"),
+    ],
+)
+def test_an_answer_that_a_scheduler_takes_with_it_is_no_fault_of_the_build(error, fault):
+    """The build begins again, as all do that a scheduler has lost."""
+
+    def result(timeout):
+        raise error
+
+    link = object.__new__(FarmConnection)
+    link._closing, link._inbox = False, queue.SimpleQueue()
+    link._answer("a", SimpleNamespace(status="finished", result=result))
+    assert link._inbox.get_nowait() == Answered("a", None, fault)

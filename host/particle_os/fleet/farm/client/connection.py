@@ -139,6 +139,8 @@ class FarmConnection:
                 answer = future.result(timeout=ANSWER_SECONDS)
             elif status == "error":
                 fault = _told(future.exception(timeout=ANSWER_SECONDS))
+        except SILENT:
+            pass  # The scheduler has gone before it could pass on the answer.
         except Exception as error:
             # Whatever it is, it is the end of this attempt.
             fault = None if future.status in ("cancelled", "lost") else _told(error)
