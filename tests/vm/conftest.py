@@ -40,8 +40,8 @@ USER = "particle-os-test"
 # Long, because the emulated machines of CI are slow; the limit only ends a hang.
 COMMAND_SECONDS = 1800.0
 FIRST = (
-    "build", "base", "ostree", "debian_12", "packages", "warm", "secrets", "apt", "large_layer",
-    "boot_loaders", "boot_test", "mutations", "stages", "faults",
+    "build", "base", "ostree", "arm64", "debian_12", "packages", "warm", "secrets", "apt",
+    "large_layer", "boot_loaders", "boot_test", "mutations", "stages", "faults",
 )  # fmt: skip
 DIRECTORY = "PARTICLE_OS_TEST_DIRECTORY"
 

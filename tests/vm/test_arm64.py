@@ -1,4 +1,4 @@
-"""An image of arm64 from this host: built, verified and booted, and broken in a few ways."""
+"""An image of arm64 from this host: built, verified and booted, and broken in one way."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from .arm64_mutations import ARM64_MUTATIONS
 from .conftest import Account, example
 
 PHASES = ["firmware", "boot loader", "kernel", "initramfs", "init", "answer", "checks"]
-# One of each phase; `make mutations` runs all of them.
-QUICK = ("arm64-loader-of-amd64", "arm64-kernel-missing", "arm64-init-ends", "arm64-failing-unit")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +37,9 @@ def test_nothing_is_built_again(account: Account, built: Path) -> None:
     assert outcome.stdout.count("cached") > 3, outcome.stdout
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_a_broken_image_of_arm64_is_told_apart(account: Account, built: Path, name: str) -> None:
-    mutation = ARM64_MUTATIONS[name]
+def test_a_broken_image_of_arm64_is_told_apart(account: Account, built: Path) -> None:
+    """`make mutations` has the others."""
+    mutation = ARM64_MUTATIONS["arm64-loader-of-amd64"]
     image = account.make_directory("broken-arm64") / "broken.raw"
     shutil.copyfile(built / "arm64.raw", image)
     mutation.change(image)
@@ -50,7 +48,6 @@ def test_a_broken_image_of_arm64_is_told_apart(account: Account, built: Path, na
     assert verdict["status"] == mutation.status, outcome.stdout
     assert mutation.says in verdict["message"]
     assert outcome.status == 4
-    if name == "arm64-loader-of-amd64":
-        found = account.run("inspect", image, "--verify")
-        assert "is a program for amd64, and its name is that of arm64" in found.stdout
+    found = account.run("inspect", image, "--verify")
+    assert "is a program for amd64, and its name is that of arm64" in found.stdout
     image.unlink()
