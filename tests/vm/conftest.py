@@ -39,6 +39,8 @@ CONFINE = Path(__file__).with_name("confine.py")
 USER = "particle-os-test"
 # Long, because the emulated machines of CI are slow; the limit only ends a hang.
 COMMAND_SECONDS = 1800.0
+# The sign of a kernel of arm64 (Documentation/arch/arm64/booting.rst in Linux).
+ARM64_MAGIC = b"ARM\x64"
 FIRST = (
     "build", "base", "ostree", "arm64", "debian_12", "packages", "warm", "secrets", "apt",
     "large_layer", "boot_loaders", "boot_test", "mutations", "stages", "faults",
@@ -339,14 +341,20 @@ def tiny_base(account: Account) -> Path:
     return make_tiny_base(account)
 
 
+def _helpers(account: Account) -> list[Path]:
+    """The directories of the helpers of amd64 in the cache."""
+    found = [initrd.parent for initrd in account.cache.glob("helpers/*/initrd")]
+    return [p for p in found if (p / "kernel").read_bytes()[0x38:0x3C] != ARM64_MAGIC]
+
+
 def make_tiny_base(account: Account) -> Path:
     """Makes the base `tiny_base`."""
     account_path = account.directory / "tiny.tar"
     # Any build makes the helper; a build that fails immediately is the cheapest.
     missing = account.write(account.directory / "none.yml", recipe_text("none", "mmdebstrap:none"))
-    if not list(account.cache.glob("helpers/*/initrd")):
+    if not _helpers(account):
         account.run("build", missing, "--output", account.make_directory("none"))
-    initrd = next(account.cache.glob("helpers/*/initrd"))
+    initrd = _helpers(account)[0] / "initrd"
     applets = "sh sleep yes head printf cat chroot true mkdir rm sync ls".split()
     with tarfile.open(account_path, "w") as archive:
 

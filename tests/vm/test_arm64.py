@@ -16,14 +16,15 @@ PHASES = ["firmware", "boot loader", "kernel", "initramfs", "init", "answer", "c
 @pytest.fixture(scope="module")
 def built(account: Account) -> Path:
     """The directory with the image of the shipped recipe for arm64."""
-    outcome = account.run("build", example(account, "arm64"), "--json")
+    output = account.make_directory("arm64-out")
+    outcome = account.run("build", example(account, "arm64"), "--output", output, "--json")
     assert outcome.status == 0, outcome.stderr
     result = outcome.json()
     assert result["architecture"] == "arm64"
     (boot,) = result["boot"]
     assert boot["status"] == "passed"
     assert [name for name in boot["phases"] if name != "login prompt"] == PHASES
-    return account.directory / "out"
+    return output
 
 
 def test_an_image_of_arm64_boots_and_has_no_defect(account: Account, built: Path) -> None:
@@ -33,7 +34,8 @@ def test_an_image_of_arm64_boots_and_has_no_defect(account: Account, built: Path
 
 
 def test_nothing_is_built_again(account: Account, built: Path) -> None:
-    outcome = account.run("build", example(account, "arm64"), "--dry-run")
+    argv = ("build", example(account, "arm64"), "--output", built, "--dry-run")
+    outcome = account.run(*argv)
     assert outcome.stdout.count("cached") > 3, outcome.stdout
 
 
