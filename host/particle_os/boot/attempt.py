@@ -89,6 +89,7 @@ def boot_once(
             most_restarts=request.most_restarts,
         )
         watches.append(watch)
+        machine.monitor.run(deadline)
         attempt = _Attempt(request, machine, answer, watch, disk_use, nonce, started)
         return attempt.observe(shut_down=shut_down)
 

@@ -133,7 +133,8 @@ class MachineSpec:
     # The addresses of an isolated network; with None, the guest gets QEMU's by DHCP.
     addresses: UserNetwork | None = None
     hardware: Hardware = VIRTIO
-    # Names of Unix sockets: the second serial port, and the firmware's debug port.
+    # Names of Unix sockets: the second serial port, and the firmware's debug port. A machine with
+    # the latter stands still until `Monitor.run`.
     probe_socket: str | None = None
     firmware_socket: str | None = None
     # Whether the guest may restart; otherwise a restart ends QEMU.
@@ -167,6 +168,8 @@ def qemu_argv(spec: MachineSpec) -> list[str]:
         port, device = "chardev:probe", f"{vm.answers_device},chardev=probe"
         argv += ["-device", device] if vm.answers_device else ["-serial", port]
     if spec.firmware_socket:
+        # The words of a firmware that runs before the socket has a reader are lost.
+        argv += ["-S"]
         argv += ["-chardev", f"socket,id=firmware,path={spec.firmware_socket},server=on,wait=off"]
         # Without such a port, the socket stays silent.
         argv += ["-device", f"{vm.firmware_port},chardev=firmware"] if vm.firmware_port else []

@@ -207,6 +207,10 @@ class Monitor:
         self._pass(state, deadline)
         self.execute("migrate-incoming", deadline, uri="fd:state")
         self._await_migration(deadline)
+        self.run(deadline)
+
+    def run(self, deadline: Deadline) -> None:
+        """Lets a machine run that stands still."""
         self.execute("cont", deadline)
 
     def _pass(self, descriptor: int, deadline: Deadline) -> None:

@@ -37,7 +37,7 @@ def boot(tmp_path, monkeypatch):
         until_answer=None, until_off=None, state="running", shut_down=False,
         image_format="raw", disk_error=None, goss=None, alive=True, suite=None, checks=(),
     ):  # fmt: skip
-        done = []
+        done, order = [], []
         device = SimpleNamespace(data=answer(state), send=done.append)
         console = SimpleNamespace(
             is_alive=lambda: alive, transcript=SimpleNamespace(tail=lambda: ["the last line"])
@@ -50,7 +50,9 @@ def boot(tmp_path, monkeypatch):
 
         @contextmanager
         def running(spec, **options):
-            monitor = SimpleNamespace(disk_error=lambda: disk_error)
+            monitor = SimpleNamespace(
+                disk_error=lambda: disk_error, run=lambda _: order.append("run")
+            )
             yield SimpleNamespace(console=console, monitor=monitor, directory=tmp_path)
 
         def of_goss(tests, file, machine, answer, factor):
@@ -59,7 +61,12 @@ def boot(tmp_path, monkeypatch):
             return (CheckResult(name="goss", passed=file is None, detail="no"),) if file else ()
 
         monkeypatch.setattr(attempt, "running", running)
-        monkeypatch.setattr(attempt, "connected", lambda *arguments: nullcontext(device))
+
+        def connected(directory, name, *more):
+            order.append(name)
+            return nullcontext(device)
+
+        monkeypatch.setattr(attempt, "connected", connected)
         watching = inspect.signature(attempt.Watch)
 
         def watch_of(*arguments, **options):
@@ -84,7 +91,9 @@ def boot(tmp_path, monkeypatch):
         )  # fmt: skip
         request.evidence.clear()
         overlay, directory = tmp_path / "overlay", tmp_path / "machine"
-        return attempt.boot_once(request, overlay, directory, shut_down=shut_down), done
+        found = attempt.boot_once(request, overlay, directory, shut_down=shut_down)
+        assert order == [attempt.PROBE_SOCKET, attempt.FIRMWARE_SOCKET, "run"]
+        return found, done
 
     return run
 

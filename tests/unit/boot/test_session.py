@@ -29,7 +29,10 @@ def qemu_dies(monkeypatch):
         def running(spec, *, directory, transcript, deadline):
             transcript.path.write_text("SeaBIOS\r\n\x1b[2J[ 0.0] Linux version 6.12\r\n")
             started.append(directory)
-            yield SimpleNamespace(console=SimpleNamespace(is_alive=lambda: False))
+            console = SimpleNamespace(is_alive=lambda: False)
+            yield SimpleNamespace(
+                console=console, monitor=SimpleNamespace(run=lambda deadline: None)
+            )
 
         def watch(*arguments, **options):
             def until_answer():

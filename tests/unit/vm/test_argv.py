@@ -86,6 +86,11 @@ def test_any_file_name_reaches_qemu_unchanged(name):
     assert found["file"]["filename"] == f"/dir,a=b/{name}"
 
 
+def test_a_machine_whose_firmware_is_heard_waits_for_its_hearer():
+    assert "-S" in argv_of(**EVERYTHING)
+    assert "-S" not in argv_of(**{**EVERYTHING, "firmware_socket": None})
+
+
 def test_credentials_come_from_files_below_the_directory_of_the_machine():
     found = values(argv_of(credentials={"a": b"1", "b,c": b"2"}), "-smbios")
     assert found == ["file=credential-0.smbios", "file=credential-1.smbios"]
