@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -13,7 +14,7 @@ from .waiting import until
 SETTINGS = """\
 version: 0.1
 storage: {{filesystem: {{rootdirectory: {place}/data}}}}
-http: {{addr: 127.0.0.1:{port}}}
+http: {{addr: 127.0.0.1:0}}
 """
 INDEX = "application/vnd.oci.image.index.v1+json"
 
@@ -198,15 +199,24 @@ class Small:
 @contextmanager
 def debian_registry(directory):
     """Debian's docker-registry on a port of loopback, with its files in a directory."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     settings = directory / "config.yml"
-    settings.write_text(SETTINGS.format(place=directory, port=port))
-    server = subprocess.Popen(["/usr/bin/docker-registry", "serve", settings], stdout=-3, stderr=-3)
+    settings.write_text(SETTINGS.format(place=directory))
+    log = directory / "log"
+    with log.open("w") as output:
+        argv = ["/usr/bin/docker-registry", "serve", settings]
+        server = subprocess.Popen(argv, stdout=output, stderr=output)
     try:
-        until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
-        yield f"127.0.0.1:{port}"
+        yield address_of(server, log)
     finally:
         server.kill()
         server.communicate()
+
+
+def address_of(registry, log):
+    """Where a docker-registry listens that was asked to choose a port: its log tells."""
+
+    def found():
+        assert registry.poll() is None, log.read_text()
+        return re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text())
+
+    return until(found).group(1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import socket
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ..image_layout import Layout
+from ..registry import address_of
 from .conftest import CONFINE, Account, Outcome, leftovers, recipe_text
 
 MIB = 1 << 20
@@ -24,7 +23,7 @@ REGISTRY = """
 version: 0.1
 log: {{accesslog: {{disabled: false}}}}
 storage: {{filesystem: {{rootdirectory: {place}/data}}}}
-http: {{addr: 127.0.0.1:{port}}}
+http: {{addr: 127.0.0.1:0}}
 """
 
 
@@ -56,10 +55,7 @@ class Registry:
 @pytest.fixture(scope="module")
 def registry(account: Account) -> Iterator[Registry]:
     place = account.make_directory("registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = account.write(place / "config.yml", REGISTRY.format(place=place, port=port))
+    settings = account.write(place / "config.yml", REGISTRY.format(place=place))
     confined = [sys.executable, str(CONFINE), str(account.uid), str(account.gid)]
     with (place / "log").open("w") as log:
         process = subprocess.Popen(
@@ -68,21 +64,10 @@ def registry(account: Account) -> Iterator[Registry]:
             env=account.environment,
         )  # fmt: skip
         try:
-            _wait_for(port, process, place / "log")
-            yield Registry(f"127.0.0.1:{port}", place / "log")
+            yield Registry(address_of(process, place / "log"), place / "log")
         finally:
             process.kill()
             process.wait(10)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"the registry does not listen: {log.read_text()}")
 
 
 def layer(place: Path, *members: tuple[str, bytes, dict[str, object]]) -> Path:
