@@ -7,7 +7,7 @@
 #   PARTICLE_OS_RECIPE       the recipe
 #   PARTICLE_OS_OUTPUT       the directory of the images
 #   PARTICLE_OS_ACCELERATOR  auto, kvm or tcg
-#   PARTICLE_OS_JUNIT        the file for the results as JUnit XML
+#   PARTICLE_OS_JUNIT        the file for the results as JUnit XML; `report` writes it after a kill
 #   PARTICLE_OS_OUTCOME      for `report`: the outcome of the step that built, such as cancelled
 #
 # The results as Markdown are in summary.md beside the images.
@@ -44,6 +44,8 @@ install() {
 	fi
 	allow_kvm
 	"$PARTICLE_OS_VENV/bin/particle-os" version
+	# A part of the cache's key, so that Debian's updates come in at least once a week.
+	if [ -n "${GITHUB_OUTPUT:-}" ]; then date -u +week=%G-W%V >>"$GITHUB_OUTPUT"; fi
 }
 
 # A bare container has no certificates, and pip needs them.
@@ -74,8 +76,10 @@ build() {
 		--output "$PARTICLE_OS_OUTPUT" --accel "${PARTICLE_OS_ACCELERATOR:-auto}" --progress plain \
 		--no-save-memory --summary "$summary" "$@"
 	mkdir -p "$PARTICLE_OS_OUTPUT" "$PARTICLE_OS_CACHE"
+	need_own_directory output "$PARTICLE_OS_OUTPUT"
 	if [ -n "${PARTICLE_OS_JUNIT:-}" ]; then
 		mkdir -p "$(dirname "$PARTICLE_OS_JUNIT")"
+		need_own_directory junit "$(dirname "$PARTICLE_OS_JUNIT")"
 		set -- "$@" --junit "$PARTICLE_OS_JUNIT"
 	fi
 	# A build that is killed writes neither: those of an earlier build must not stand for it.
@@ -88,6 +92,14 @@ build() {
 	fi
 	echo "$$ $(started_at "$$")" >"$begun"
 	exec_as_user "$@"
+}
+
+# need_own_directory INPUT DIRECTORY: the files of a clone must keep their owner, and must not be uploaded.
+need_own_directory() {
+	if [ -e "$2/.git" ]; then
+		echo "job.sh: $1: $2 is a clone; name a place in a directory of its own, such as out" >&2
+		exit 2
+	fi
 }
 
 # started_at PID: prints when a process was started, and nothing if it has ended.
@@ -120,12 +132,13 @@ report() {
 		return
 	fi
 	end_build
-	"$PARTICLE_OS_VENV/bin/python" "$tree/host/ci/report.py"
+	"$PARTICLE_OS_VENV/bin/python" "$tree/host/ci/report.py" build
 	# This also removes what a build that was killed has left.
 	if [ -d "$PARTICLE_OS_CACHE" ]; then
 		(exec_as_user "$PARTICLE_OS_VENV/bin/particle-os" cache prune --max-age "$max_age" --quiet) ||
 			echo "job.sh: the cache stays as it is" >&2
 	fi
+	"$PARTICLE_OS_VENV/bin/python" "$tree/host/ci/report.py" cache
 }
 
 verb=${1:-}

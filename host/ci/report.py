@@ -1,13 +1,15 @@
 """Hands the end of a build over to a workflow: outputs, summary, and the evidence of a kill.
 
-usage: report.py
+usage: report.py build|cache
 
 The environment is that of job.sh, with what the runner sets: GITHUB_OUTPUT and GITHUB_STEP_SUMMARY.
 
 The outputs are lines NAME=VALUE. `status` is that of NAME.result.json, or that of the summary of a
 build that ended earlier. Without both it is `cancelled` if the job was, else `unknown`. `image` is
-the first image, and `report` the page for people, both also in NAME.failed. `cache-key` is a digest
-of the content of the cache.
+the first image, and `report` the page for people, both also in NAME.failed. `report.py cache` adds
+`cache-key`, a digest of the content of the cache.
+
+A build that was killed has written neither its JUnit file nor an annotation: this program does.
 """
 
 from __future__ import annotations
@@ -16,16 +18,23 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from particle_os.errors import InfrastructureError, ParticleError
+from particle_os.report.ci import github, junit, markdown
+
+# The name of a build that was killed before it knew the name of its image.
+NAME = "particle-os"
 LIMIT = 64 << 20
 # job.sh makes this file in PARTICLE_OS_VENV when the build begins.
 BEGUN = "build.pid"
 # How a build can end before it has a result, as the heading of its summary says.
 WITHOUT_RESULT = ("failed", "infrastructure", "cancelled")
 # The directories of the cache with content that stays the same under its name.
-KEPT = ("helpers", "bases", "packages", "downloads")
+KEPT = ("helpers", "bases", "packages", "downloads", "apt")
 
 
 class Build:
@@ -64,10 +73,7 @@ class Build:
                     shutil.copyfile(path, place / path.name)
 
     def outputs(self) -> dict[str, str]:
-        """The outputs of the action."""
-        return {**self._files(), "cache-key": self._cache_key()}
-
-    def _files(self) -> dict[str, str]:
+        """The outputs of the action that say how the build has ended."""
         path = self.result()
         if path is None:
             return {"status": self._status(), "image": "", "report": ""}
@@ -84,31 +90,31 @@ class Build:
     def _status(self) -> str:
         """The status of a build that ended before it could write a result."""
         summary = self.directory / "summary.md"
-        if self.is_new(summary):
+        if self.has_reported():
             told = summary.read_text().partition("\n")[0].rpartition(": ")[2]
             if told in WITHOUT_RESULT:
                 return told
         cancelled = self.environment.get("PARTICLE_OS_OUTCOME") == "cancelled"
         return "cancelled" if cancelled else "unknown"
 
-    def _cache_key(self) -> str:
-        cache = Path(self.environment["PARTICLE_OS_CACHE"], "particle-os")
-        names = [
-            f"{name}/{path.name}"
-            for name in KEPT
-            for path in (cache / name).glob("*")
-            if path.suffix not in (".lock", ".new")
-        ]
-        return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16] if names else ""
+    def has_reported(self) -> bool:
+        """Whether the build itself has reported its end; one that was killed could not."""
+        return self.is_new(self.directory / "summary.md")
+
+    def end(self) -> ParticleError:
+        """The end of a build that was killed, as an error."""
+        end = InfrastructureError(
+            "The build ended without a result. The log of the job has its last lines."
+        )
+        end.build_status = self.outputs()["status"]
+        return end
 
     def summary(self) -> Iterator[str]:
         """The Markdown for the page of the run."""
         written = self.directory / "summary.md"
-        if self.is_new(written):
-            yield written.read_text()
-        else:
-            yield f"### particle-os: {self._files()['status']}\n\n"
-            yield "The build ended without a result. The log of the job has its last lines.\n"
+        yield (
+            written.read_text() if self.has_reported() else markdown.failed_build(NAME, self.end())
+        )
         # GitHub shows no picture that a summary contains.
         pictures = [*self.directory.glob("*.evidence/*/screen.png")]
         pictures += self.directory.glob("*.failed/*.evidence/*/screen.png")
@@ -124,17 +130,52 @@ def append(file: str | None, text: str) -> None:
             stream.write(text)
 
 
-def main() -> None:
-    build = Build(os.environ)
-    build.rescue()
+def cache_key(environment: Mapping[str, str]) -> str:
+    """A digest of the names in the cache; empty without any."""
+    cache = Path(environment["PARTICLE_OS_CACHE"], "particle-os")
+    names = [
+        f"{name}/{path.name}"
+        for name in KEPT
+        for path in (cache / name).glob("*")
+        if path.suffix not in (".lock", ".new")
+    ]
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16] if names else ""
+
+
+def hand_over(outputs: Mapping[str, str]) -> None:
+    """Sets outputs of the step."""
     # A line break would begin another output.
     lines = [
         f"{name}={''.join(c for c in value if c.isprintable())}\n"
-        for name, value in build.outputs().items()
+        for name, value in outputs.items()
     ]
     append(os.environ.get("GITHUB_OUTPUT"), "".join(lines))
+
+
+def report_build() -> None:
+    """Hands the end of the build over."""
+    build = Build(os.environ)
+    build.rescue()
+    hand_over(build.outputs())
     append(os.environ.get("GITHUB_STEP_SUMMARY"), "".join(build.summary()))
+    if build.has_reported():
+        return
+    if github.reads_us(os.environ):
+        sys.stdout.write(f"{github.failed_build(NAME, build.end())}\n")
+    if file := os.environ.get("PARTICLE_OS_JUNIT"):
+        write_junit(Path(file), junit.failed_build(NAME, build.end()))
+
+
+def write_junit(path: Path, content: bytes) -> None:
+    """Writes a new file beside, so that no link of the build's user is followed."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as new:
+        new.write(content)
+    Path(new.name).chmod(0o644)
+    Path(new.name).replace(path)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["cache"]:
+        hand_over({"cache-key": cache_key(os.environ)})
+    else:
+        report_build()

@@ -213,12 +213,14 @@ class Runner:
         return sorted(path.name for path in self.stored.glob("*/*"))
 
     def _upload(self, patterns: list[str]) -> None:
+        """Copies files and directories, without those that are hidden, as the action does."""
         for pattern in patterns:
             for path in self.workspace.glob(pattern.rstrip("/")):
                 place = self.artifact / path.relative_to(self.workspace)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_dir():
-                    shutil.copytree(path, place, dirs_exist_ok=True)
+                    hidden = shutil.ignore_patterns(".*")
+                    shutil.copytree(path, place, dirs_exist_ok=True, ignore=hidden)
                 else:
                     shutil.copyfile(path, place)
 

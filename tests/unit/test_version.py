@@ -41,7 +41,19 @@ def test_every_heading_of_the_changelog_is_a_version_and_only_the_first_may_be_u
     assert "Unreleased" not in [date for _, date in versions_of_the_changelog()[1:]]
 
 
+# As a tag (`rev: v1.2.3`, `@v1.2.3`), as what pip installs, and in the name of a wheel.
+NAMED = re.compile(
+    r"(?:rev: v|particle-os(?:/build)?@v|particle-os(?:\[\w+\])?==|particle_os-)(\d+\.\d+\.\d+)"
+)
+
+
 def test_the_documentation_names_it_and_no_other():
-    pages = [TOP / "README.md", *(TOP / "docs").glob("*.md")]
-    named = [v for page in pages for v in re.findall(r"\brev: v(\S+)", page.read_text())]
+    pages = [TOP / "README.md", *(TOP / "docs").glob("*.md"), *(TOP / "templates").iterdir()]
+    named = [version for page in pages for version in NAMED.findall(page.read_text())]
+    assert len(named) > 5
     assert set(named) == {__version__}
+
+
+def test_the_debian_package_has_it():
+    line = (TOP / "debian/changelog").read_text().partition("\n")[0]
+    assert line.startswith(f"particle-os ({__version__})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,28 +92,45 @@ def test_the_debian_package_builds_and_boots_an_image(installed: FreshRoot) -> N
     assert (installed.directory / "home/builder/out/minimal-test.qcow2").is_file()
 
 
-@pytest.mark.weekly
-@pytest.mark.parametrize("tool", ["pipx", "uv"])
-def test_the_wheel_builds_and_boots_an_image(
-    tool: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """The wheel is built as `make wheel` does, and installed by a tool for programs of Python."""
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheel and the sdist of `make wheel`."""
     place = tmp_path_factory.mktemp("wheel")
     subprocess.run(["make", "-C", TOP, "wheel", f"OUT={place}"], check=True, timeout=900)
-    (wheel,) = (place / "dist").glob("*.whl")
-    assert wheel.stat().st_size < MOST_BYTES
+    (wheel,), (sdist,) = (place / "dist").glob("*.whl"), (place / "dist").glob("*.tar.gz")
+    return {"wheel": wheel, "sdist": sdist}
+
+
+def test_the_wheel_and_the_sdist_are_small_and_complete(distributions: dict[str, Path]) -> None:
+    """The wheel is built from the sdist. The tests of builds install a wheel of the same files."""
+    assert max(path.stat().st_size for path in distributions.values()) < MOST_BYTES
+    with zipfile.ZipFile(distributions["wheel"]) as wheel:
+        names = set(wheel.namelist())
+    for name in ("recipes/server.yml", "vm-templates/debian-13.yml", "recipes/schema.json"):
+        assert f"particle_os/data/{name}" in names
+    shared = {name.partition(".data/data/")[2] for name in names}
+    assert "share/man/man1/particle-os-build.1" in shared
+    assert "share/bash-completion/completions/particle-os.bash" in shared
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize(("tool", "kind"), [("pipx", "wheel"), ("uv", "wheel"), ("pipx", "sdist")])
+def test_an_installed_program_builds_and_boots_an_image(
+    tool: str, kind: str, distributions: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Installed by a tool for programs of Python."""
     root = FreshRoot.make(tmp_path_factory.mktemp("root") / "root", ["pipx"])
     try:
-        _check_wheel(root, wheel, tool)
+        _check_installed(root, distributions[kind], tool)
     finally:
         root.remove()
 
 
-def _check_wheel(root: FreshRoot, wheel: Path, tool: str) -> None:
+def _check_installed(root: FreshRoot, file: Path, tool: str) -> None:
     root.take_network_settings()
     root.install("ca-certificates")
-    place = f"/tmp/{wheel.name}"
-    (root.directory / place.lstrip("/")).write_bytes(wheel.read_bytes())
+    place = f"/tmp/{file.name}"
+    (root.directory / place.lstrip("/")).write_bytes(file.read_bytes())
     if tool == "uv":
         root.run("pipx", "install", "uv", user=True)
         # uv has certificates of its own, and those of the system are others on some networks.

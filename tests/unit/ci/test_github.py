@@ -131,7 +131,9 @@ def test_a_build_that_no_signal_ends_is_killed_and_leaves_its_logs(runner):
     outputs = job(runner, "deaf", ended_by(runner, *signals))
     assert runner.steps["Build and boot"].status == -signal.SIGKILL
     assert outputs == {"status": "cancelled", "image": "", "report": ""}
-    assert runner.summary.startswith("### particle-os: cancelled\n")
+    assert runner.summary.replace("&#45;", "-").startswith("### particle-os: cancelled\n")
+    assert annotations(runner.log) == ["error cancelled"]
+    assert results.of_junit(runner.artifact / "out/boot.xml") == ["error"]
     assert "out/leaky.failed/leaky.log" in runner.uploaded()
     assert runner.outcome("Upload") == "success"
     assert left(runner) == []
@@ -149,7 +151,7 @@ def test_a_build_in_a_container_ends_although_no_signal_reaches_it(runner, monke
     until(lambda: not is_running(pids[0]))
     assert outputs["status"] == "cancelled"
     assert "out/leaky.failed/leaky.log" in runner.uploaded()
-    assert ("out/boot.xml" in runner.uploaded()) == (ends == "wait")
+    assert results.of_junit(runner.artifact / "out/boot.xml") == ["error"]
     assert left(runner) == []
 
 
@@ -158,7 +160,7 @@ def test_the_result_of_an_earlier_build_does_not_stand_for_one_that_was_killed(r
     runner.steps.clear()
     outputs = job(runner, "deaf", ended_by(runner, signal.SIGKILL))
     assert outputs == {"status": "cancelled", "image": "", "report": ""}
-    assert not (runner.workspace / "out/boot.xml").exists()
+    assert results.of_junit(runner.workspace / "out/boot.xml") == ["error"]
 
 
 def test_a_job_whose_installation_fails_says_so(runner, tmp_path):

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from particle_os import __version__
 
 from ...runners import gitlab, played
 from ...waiting import until
@@ -80,7 +81,7 @@ def test_packages_and_program_are_installed_before_the_build(runner):
     assert lines[1].startswith("apt-get install -y --no-install-recommends ca-certificates ")
     assert not any("git" in line.split() for line in lines)
     arguments = (runner.project.parent / "venv/bin/pip.arguments").read_text().split()
-    assert arguments[-1] == "particle-os"
+    assert arguments[-1] == f"particle-os=={__version__}"
 
 
 def test_a_source_in_git_installs_git(runner):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ...runners import played
 from ...runners.github import ACTION, TOP
 from ...waiting import until
 
@@ -85,3 +86,76 @@ def test_the_signal_of_a_cancelled_job_reaches_the_build(job):
     until(Path(job["STARTED"]).exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
+
+
+@pytest.mark.parametrize("name", ["output", "junit"])
+def test_a_clone_is_no_directory_of_results(job, tmp_path, name):
+    """Its files would be uploaded, or get another owner."""
+    (tmp_path / "clone/.git").mkdir(parents=True)
+    places = {"output": ("OUTPUT", "clone"), "junit": ("JUNIT", "clone/boot.xml")}
+    variable, place = places[name]
+    job |= {"PARTICLE_OS_RECIPE": "0", f"PARTICLE_OS_{variable}": str(tmp_path / place)}
+    done = subprocess.run(
+        ["sh", JOB, "build"], env=job, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"job.sh: {name}: {tmp_path}/clone is a clone; name a place")
+
+
+@pytest.fixture
+def kvm(job, tmp_path):
+    """The script of a job with other paths for those of the system, and its /dev/kvm."""
+    device = tmp_path / "dev/kvm"
+    device.parent.mkdir()
+    text = JOB.read_text()
+    for place in ("/dev/kvm", "/run/udev", "/etc/udev/rules.d"):
+        assert place in text
+        text = text.replace(place, f"{tmp_path}{place}")
+    # Only what opens the device, as a user who is not root.
+    script = tmp_path / "allow.sh"
+    script.write_text(text.partition("\nverb=")[0] + "\nallow_kvm\n")
+    commands = tmp_path / "commands"
+    for name, body in {
+        "sudo": 'shift; exec "$@"',
+        "udevadm": f'echo udevadm "$@" >>{tmp_path}/asked',
+        "chmod": f'echo chmod "$@" >>{tmp_path}/asked',
+    }.items():
+        played.write_program(commands / name, f"#!/bin/sh\n{body}\n")
+    return script, device
+
+
+def asked(job, tmp_path, script):
+    """The commands of root that the script has run."""
+    subprocess.run(["sh", script], env=job, check=True)
+    found = tmp_path / "asked"
+    return found.read_text().splitlines() if found.exists() else []
+
+
+def test_a_runner_with_udev_gets_a_rule_for_kvm(job, tmp_path, kvm):
+    script, device = kvm
+    device.touch(0o600)
+    (tmp_path / "run/udev").mkdir(parents=True)
+    rules = tmp_path / "etc/udev/rules.d"
+    rules.mkdir(parents=True)
+    # Root may write to each file.
+    script.write_text(script.read_text().replace(f"-w {device}", "-w /proc/none"))
+    assert asked(job, tmp_path, script) == [
+        "udevadm control --reload-rules",
+        "udevadm trigger --name-match=kvm --settle",
+    ]
+    rule = 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"\n'
+    assert (rules / "99-particle-os-kvm.rules").read_text() == rule
+
+
+def test_a_container_opens_the_kvm_that_it_was_given(job, tmp_path, kvm):
+    script, device = kvm
+    device.touch(0o600)
+    script.write_text(script.read_text().replace(f"-w {device}", "-w /proc/none"))
+    assert asked(job, tmp_path, script) == [f"chmod 0666 {device}"]
+
+
+def test_a_kvm_that_is_open_or_missing_is_left_alone(job, tmp_path, kvm):
+    script, device = kvm
+    assert asked(job, tmp_path, script) == []
+    device.touch(0o666)
+    assert asked(job, tmp_path, script) == []
