@@ -343,7 +343,7 @@ class Watch:
         return self._stopped(quiet) if self._loader.waits or self._prompts else None
 
     def _timed_out(self) -> Outcome:
-        """Returns the outcome at the end. Time is no proof: a boot loader that works may be slow."""
+        """The outcome at the end. Time is no proof: a boot loader that works may be slow."""
         seconds = time.monotonic() - self._started
         silent = self._silent() and self._phase == KERNEL
         limit = self._deadline.seconds
