@@ -17,7 +17,12 @@ from .acng import free_port
 SUITE = "test"
 # A package: name, version, dependencies.
 Package = tuple[str, str, str]
-EXPIRED = {"Date": "Thu, 02 Jan 2020 03:04:05 UTC", "Valid-Until": "Thu, 09 Jan 2020 03:04:05 UTC"}
+# apt-ftparchive writes Valid-Until only with ValidTime; its own text then stands there.
+EXPIRED = {
+    "Date": "Thu, 02 Jan 2020 03:04:05 UTC",
+    "ValidTime": "604800",
+    "Valid-Until": "Thu, 09 Jan 2020 03:04:05 UTC",
+}
 
 
 def build_deb(directory: Path, name: str, version: str = "1.0", depends: str = "") -> Path:
