@@ -5,6 +5,7 @@ The host compares the first bytes of the disk with signatures, and follows nothi
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 from particle_agent.contract.contents import content_of
@@ -16,6 +17,7 @@ from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 from particle_os.vm.argv import ImageFormat, image_options
+from particle_os.vm.firmware import Firmware
 
 # The signatures of libblkid's kinds, with their offsets (libblkid/src/superblocks of util-linux).
 SIGNATURES = (
@@ -35,12 +37,22 @@ SIGNATURES = (
 )
 HEAD_BYTES = 68 << 10
 GPT, BOOT_SIGNATURE, BOOT_SIGNATURE_PLACE = b"EFI PART", b"\x55\xaa", 510
+# UEFI specification 2.10, 5.2 and 5.3: the code of an MBR, the type of the EFI System Partition in
+# an MBR and in a GPT, and the place of the GPT's entries.
+BOOT_CODE_BYTES, ESP_OF_MBR, GPT_ENTRIES = 440, 0xEF, slice(1024, 1024 + 128 * 128)
+ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b").bytes_le
+ONLY_UEFI = (
+    "the disk has no boot code for BIOS, but an EFI System Partition: boot it under UEFI "
+    "(--firmware uefi)"
+)
 READ_SECONDS = 30.0
 # The outcomes of an image whose disk holds nothing that starts.
 NOTHING_STARTS: tuple[BootStatus, ...] = ("no-bootable-device", "boot-loader-failed")
 
 
-def explain(outcome: Outcome, image: Path, driver: ImageFormat, directory: Path) -> Outcome:
+def explain(
+    outcome: Outcome, image: Path, driver: ImageFormat, directory: Path, firmware: Firmware
+) -> Outcome:
     """Adds what the image holds to the outcome of a disk from which nothing has started.
 
     Temporary files go to `directory`.
@@ -48,7 +60,8 @@ def explain(outcome: Outcome, image: Path, driver: ImageFormat, directory: Path)
     status, message = outcome
     if status not in NOTHING_STARTS:
         return outcome
-    words = description(_head(image, driver, directory))
+    head = _head(image, driver, directory)
+    words = ONLY_UEFI if firmware == "bios" and _needs_uefi(head) else description(head)
     return status, f"{message}; {words}" if words else message
 
 
@@ -72,6 +85,25 @@ def description(head: bytes) -> str:
     if _is_boot_sector(head):
         return ""
     return "the image has no partition table: is the file an image of a disk?"
+
+
+def needs_uefi(image: Path, driver: ImageFormat, directory: Path) -> bool:
+    """Whether only UEFI can start the disk: it has an EFI System Partition, and no code for BIOS.
+
+    Temporary files go to `directory`.
+    """
+    return _needs_uefi(_head(image, driver, directory))
+
+
+def _needs_uefi(head: bytes) -> bool:
+    return bool(head) and not any(head[:BOOT_CODE_BYTES]) and _has_system_partition(head)
+
+
+def _has_system_partition(head: bytes) -> bool:
+    if head[512:].startswith(GPT):
+        entries = head[GPT_ENTRIES]
+        return any(entries[place:].startswith(ESP) for place in range(0, len(entries), 128))
+    return _has_partitions(head) and ESP_OF_MBR in head[450:510:16]
 
 
 def _is_boot_sector(head: bytes) -> bool:

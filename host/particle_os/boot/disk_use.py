@@ -35,7 +35,9 @@ class DiskUse:
         if status == "root-not-found" and self._is_unused():
             driver = f"it seems to lack the driver of {DISKS[request.variant.hardware.disk]}"
             return status, f"{message}; the kernel has read nothing from the disk: {driver}"
-        return contents.explain(outcome, request.image, request.format, self._machine.directory)
+        firmware = request.variant.firmware
+        directory = self._machine.directory
+        return contents.explain(outcome, request.image, request.format, directory, firmware)
 
     def _is_unused(self) -> bool:
         """Whether the kernel has certainly not used its disk, as one without a driver."""

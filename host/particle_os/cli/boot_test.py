@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from particle_os.boot import firmware_choice
 from particle_os.boot.machines.variants import variants
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
@@ -23,7 +24,6 @@ from particle_os.recipe import loading
 from particle_os.recipe.checks.system import UnitCheck, is_unit_name
 from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.vm import accel
-from particle_os.vm.firmware import FIRMWARES, Firmware
 from particle_os.vm.image_format import image_format
 
 
@@ -44,9 +44,7 @@ def _unit_checks(
     help="A systemd unit that must be active; may be given several times.",
 )  # fmt: skip
 @option.IMAGE_ARCHITECTURE
-@click.option("--firmware", type=click.Choice(FIRMWARES),
-              help="The firmware: bios (default), uefi (default of arm64), or uefi-secure "
-                   "(Secure Boot).")  # fmt: skip
+@option.FIRMWARE
 @click.option("--checks", "checks_file", type=option.PathType(), metavar="FILE",
               help="A YAML file with the keys of 'boot-test' in a recipe.")  # fmt: skip
 @option.TESTINFRA
@@ -72,8 +70,8 @@ def _unit_checks(
 @with_output
 def boot_test_command(
     output: OutputStyle, image: Path, given_format: str | None,
-    units: tuple[UnitCheck, ...], architecture: option.Architecture, firmware: Firmware | None,
-    checks_file: Path | None,
+    units: tuple[UnitCheck, ...], architecture: option.Architecture,
+    firmware: option.Firmware | None, checks_file: Path | None,
     accel: accel.Mode, disk: tuple[str, ...], network_card: tuple[str, ...], tpm: bool,
     memory: tuple[str, ...], processors: tuple[int, ...], timeout: int | None,
     files: ResultFiles, report_file: Path | None, evidence_directory: Path | None,
@@ -89,7 +87,8 @@ def boot_test_command(
     checks = (*units, *wanted.checks)
     if console_only and (checks or goss is not None or testinfra is not None):
         raise UsageError("--console-only does not ask the system, so that no check can be made")
-    names = (firmware,) if firmware else wanted.firmware or architecture.image.firmwares[:1]
+    given = (firmware,) if firmware else wanted.firmware or ()
+    names, notes = firmware_choice.all_of(given, image, found, architecture)
     devices = wanted.devices.changed(
         disk=disk,
         network_card=network_card,
@@ -103,6 +102,8 @@ def boot_test_command(
         fallback=wanted.fallback,
     )  # fmt: skip
     with output.progress_shown() as progress:
+        for text in notes:
+            progress.note(text)
         report = boot_test.run(
             test,
             lambda work, progress: find_acceleration(

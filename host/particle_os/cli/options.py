@@ -23,6 +23,8 @@ from particle_os.documents.words import did_you_mean, nearest, shown_key
 from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions
 from particle_os.recipe.shipped import USUAL, found_recipe, shipped
 from particle_os.vm.devices.hardware import CARD_MODELS, DISK_BUSES
+from particle_os.vm.firmware import FIRMWARES
+from particle_os.vm.firmware import Firmware as Firmware
 from particle_os.vm.image_format import FORMATS
 
 # A helper VM does not work with less memory, nor with a smaller scratch disk.
@@ -236,6 +238,8 @@ FORMAT = click.option(
     "--format", "given_format", type=click.Choice(list(FORMATS)),
     help="The image's format; raw and qcow2 are detected.",
 )  # fmt: skip
+FIRMWARE = click.option("--firmware", type=click.Choice(FIRMWARES), help="uefi-secure is UEFI with "
+                        "Secure Boot.  [default: bios, or uefi if only it can start it]")  # fmt: skip
 ACCEL = click.option(
     "--accel",
     type=click.Choice(["auto", "kvm", "tcg"]),

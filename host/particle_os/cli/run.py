@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from particle_os.boot import firmware_choice
 from particle_os.boot.machines.extras import Extras, read_user_data
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, say, with_output
@@ -18,9 +19,7 @@ from particle_os.jobs import run_image
 from particle_os.sandbox.acceleration import find_acceleration
 from particle_os.system.workspace import workspace
 from particle_os.vm import accel
-from particle_os.vm import firmware as firmwares
 from particle_os.vm.argv import Forward
-from particle_os.vm.firmware import FIRMWARES, Firmware
 from particle_os.vm.image_format import FORMATS, image_format
 
 LAST_PORT = 65535
@@ -75,8 +74,7 @@ def _extras(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("image", type=option.ImageType())
 @option.FORMAT
 @option.IMAGE_ARCHITECTURE
-@click.option("--firmware", type=click.Choice(FIRMWARES),
-              help="uefi-secure is UEFI with Secure Boot.  [default: bios or uefi]")  # fmt: skip
+@option.FIRMWARE
 @click.option("--ssh", is_flag=True, help="Forward a port of 127.0.0.1 to the image's SSH server.")
 @click.option("--keep", is_flag=True,
               help="Keep the changes in an overlay here, and continue from it.")  # fmt: skip
@@ -89,12 +87,10 @@ def _extras(function: Callable[..., Any]) -> Callable[..., Any]:
 @_extras
 def run_command(
     output: OutputStyle, image: Path, given_format: str | None, architecture: option.Architecture,
-    firmware: Firmware | None, ssh: bool, keep: bool, accel: accel.Mode, memory: int | None,
+    firmware: option.Firmware | None, ssh: bool, keep: bool, accel: accel.Mode, memory: int | None,
     cpus: int | None, template: str | None, extras: Extras,
 ) -> None:  # fmt: skip
     """Boot IMAGE on this terminal, through an overlay; Ctrl-] ends it."""
-    firmware = firmware or architecture.image.firmwares[0]
-    firmwares.check(firmware, architecture)
     found = image_format(image, given_format)
     run_image.check_terminal()
     kept = Path.cwd() / f"{image.stem}.overlay.qcow2" if keep else None
@@ -112,7 +108,7 @@ def run_command(
             directory=work.path / "run",
             tell=show,
             close=progress.close,
-            firmware=firmware,
+            firmware=firmware_choice.checked(firmware, image, found, architecture, note),
             memory=memory or run_image.MEMORY,
             cpus=cpus,
             ssh=ssh,

@@ -1,4 +1,4 @@
-"""What the apt of this machine says about defective repositories gets the headline of its cause."""
+"""The words of this machine's apt about a defective repository get the headline of its cause."""
 
 import subprocess
 

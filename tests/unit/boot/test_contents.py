@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 from particle_agent.contract.contents import content_of
-from particle_os.boot import contents
+from particle_os.architecture import ARCHITECTURES
+from particle_os.boot import contents, firmware_choice
 
 from ... import samples
 from ...waiting import HANG_SECONDS
@@ -20,8 +21,8 @@ MBR = bytes(450) + b"\x83" + bytes(59) + b"\x55\xaa"
 def explain(tmp_path):
     """The words that `contents` adds to an outcome for a disk."""
 
-    def explain(disk, driver="raw"):
-        status, message = contents.explain(OUTCOME, disk, driver, tmp_path)
+    def explain(disk, driver="raw", firmware="bios"):
+        status, message = contents.explain(OUTCOME, disk, driver, tmp_path, firmware)
         assert (status, message[: len(OUTCOME[1])]) == OUTCOME
         return message[len(OUTCOME[1]) :]
 
@@ -87,4 +88,43 @@ def test_an_image_that_cannot_be_read_gets_no_words(tmp_path, explain):
 @pytest.mark.parametrize("status", ["timed-out", "kernel-panic", "kernel-not-started"])
 def test_other_outcomes_stay(tmp_path, status):
     disk = samples.write("crypto_LUKS", tmp_path / "disk")
-    assert contents.explain((status, "x"), disk, "raw", tmp_path) == (status, "x")
+    assert contents.explain((status, "x"), disk, "raw", tmp_path, "bios") == (status, "x")
+
+
+def disk_for_uefi(label, *, code=b""):
+    """The beginning of a disk with an EFI System Partition, and with boot code if any is given."""
+    entry = contents.ESP + bytes(112)
+    table = {"gpt": b"EFI PART" + bytes(504) + bytes(128) + entry, "dos": b""}[label]
+    kind = {"gpt": b"\xee", "dos": b"\xef"}[label]
+    mbr = code.ljust(446, b"\0") + bytes(4) + kind + b"\0\0\0\1\0\0\0\1\0\0\0"
+    return mbr.ljust(510, b"\0") + b"\x55\xaa" + table + bytes(66 * KIB)
+
+
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+def test_a_disk_that_only_uefi_starts_is_known(tmp_path, explain, label):
+    disk = tmp_path / "disk"
+    disk.write_bytes(disk_for_uefi(label))
+    assert contents.needs_uefi(disk, "raw", tmp_path)
+    assert "boot it under UEFI" in explain(disk)
+    assert explain(disk, firmware="uefi") == ""
+    disk.write_bytes(disk_for_uefi(label, code=b"\xeb\x63"))
+    assert not contents.needs_uefi(disk, "raw", tmp_path)
+    assert explain(disk) == ""
+
+
+@pytest.mark.parametrize("data", [b"", bytes(68 * KIB), MBR, bytes(512) + b"EFI PART"])
+def test_other_disks_are_not(tmp_path, data):
+    (tmp_path / "disk").write_bytes(data)
+    assert not contents.needs_uefi(tmp_path / "disk", "raw", tmp_path)
+
+
+def test_the_firmware_follows_the_disk_unless_the_architecture_has_one_only(tmp_path):
+    disk, notes = tmp_path / "disk", []
+    disk.write_bytes(disk_for_uefi("gpt"))
+    amd64, arm64 = ARCHITECTURES["amd64"], ARCHITECTURES["arm64"]
+    assert firmware_choice.usual(disk, "raw", amd64, notes.append) == "uefi"
+    assert notes == [firmware_choice.ONLY_UEFI]
+    disk.write_bytes(MBR)
+    assert firmware_choice.usual(disk, "raw", amd64, notes.append) == "bios"
+    assert firmware_choice.usual(disk, "raw", arm64, notes.append) == "uefi"
+    assert len(notes) == 1
