@@ -1,4 +1,4 @@
-"""Every recipe of the cookbook, and each that comes with the program, builds, boots, and holds its own checks."""
+"""Every recipe of the cookbook, and each of the program, builds, boots, and holds its checks."""
 
 from __future__ import annotations
 

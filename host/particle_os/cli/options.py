@@ -239,7 +239,7 @@ FORMAT = click.option(
     help="The image's format; raw and qcow2 are detected.",
 )  # fmt: skip
 FIRMWARE = click.option("--firmware", type=click.Choice(FIRMWARES), help="uefi-secure is UEFI with "
-                        "Secure Boot.  [default: bios, or uefi if only it can start it]")  # fmt: skip
+                        "Secure Boot.  [default: bios, or uefi if that alone fits]")  # fmt: skip
 ACCEL = click.option(
     "--accel",
     type=click.Choice(["auto", "kvm", "tcg"]),
