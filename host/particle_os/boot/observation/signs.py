@@ -154,6 +154,12 @@ REASONS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"OpenRC (\d\S{0,20})"), "its init is OpenRC {}"),
     (re.compile(rb"init started: (BusyBox v\S{1,20})"), "its init is that of {}"),
     (re.compile(MEMORY_TESTER), "it is the memory tester {}, which never answers"),
+    # systemd-firstboot(1), before it asks.
+    (
+        re.compile(rb"Please (configure) your system!"),
+        "systemd-firstboot waits for a person to {} it: set what it asks for in the image (locale, "
+        "time zone, root's password), or boot it with systemd.firstboot=no",
+    ),
     # cryptsetup's scripts for an initramfs, systemd, GRUB
     (
         re.compile(

@@ -35,6 +35,7 @@ def test_a_uefi_loader_that_waits(observe):
         (b"systemd 247.3-7+deb11u5 running in system mode (+PAM)", "its systemd is 247"),
         (b"INIT: version 3.06 booting\r\n", "its init is System V's (3.06)"),
         (b"   OpenRC 0.45.2 is starting up Linux", "its init is OpenRC 0.45.2"),
+        (b"Please configure your system!\r\n", "waits for a person to configure it"),
     ],
 )
 def test_a_time_out_gives_the_reasons_that_were_seen(observe, said, reason):
