@@ -13,7 +13,7 @@ from particle_agent.contract.options import CONFIDENTIAL, PUBLIC_IF_VALID, Betwe
 # The file of a version of an OSTree system with the number of boots within which the version must
 # succeed; 0 does not count.
 COUNTED_BOOTS = "/usr/lib/particle-os/counted-boots"
-# Prepares the fetched version of such a system. /etc is merged at the shutdown, so no change is lost.
+# Prepares the fetched version of such a system. /etc is merged at the shutdown, with all changes.
 # The machines and the test of updates run the same command.
 STAGE_UPDATE = "ostree admin upgrade --deploy-only --stage"
 # Debian Policy 5.6.1 defines the name. apt adds the suffixes ":arch", "=version" and "/release".
