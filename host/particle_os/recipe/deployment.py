@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.software.apt import Apt
 
-from particle_os.documents.document import Key
+from particle_os.documents.document import Key, Source
 from particle_os.ostree.deployable import MountSettings
 from particle_os.ostree.parent import fault
 from particle_os.recipe.commits.base import (
@@ -26,6 +28,7 @@ from particle_os.recipe.passes.reading import Reading
 # The suites whose OSTree is too old, or built without composefs.
 WITHOUT_TRANSIENT = ("bookworm", "oldstable")
 WITHOUT_COMPOSEFS = (*WITHOUT_TRANSIENT, "trixie", "stable")
+DRACUT = "dracut"
 # The reasons why a boot loader cannot start the commits of OSTree.
 REASONS = {
     "extlinux": "extlinux cannot count the boots of an update",
@@ -53,12 +56,11 @@ def check(reading: Reading) -> None:
         _check_base(reading, base, stages)
         return
     first = next((n for n, (_, stage) in enumerate(stages) if isinstance(stage, Ostree)), None)
-    found = None if first is None else stages[first][1]
-    _check_updates(reading, found if isinstance(found, Ostree) else None)
     if first is None:
         return
     commit = stages[first][1]
     assert isinstance(commit, Ostree)
+    _check_packages(source, stages[:first])
     if first == len(stages) - 1:
         mark, message = source.mark(("stages", stages[first][0])), "the build makes no disk"
         source.note(mark, "no-disk", f"{message}: it publishes the commit, and boots nothing")
@@ -110,28 +112,23 @@ def _check_base(reading: Reading, base: str, stages: Sequence[tuple[int, RecipeS
         BaseCommitChecks(reading.source, base, given, key, disk, _refused).run()
 
 
-def _check_updates(reading: Reading, stage: Ostree | None) -> None:
-    """Notes tests of updates that the commit cannot pass."""
-    source, recipe = reading.source, reading.recipe
-    assert recipe is not None
-    wanted = {
-        "upgrade": recipe.boot_test.upgrade is not None,
-        "fallback": recipe.boot_test.fallback,
-    }
-    for name in (name for name, given in wanted.items() if given):
-        mark = source.mark(("boot-test", name))
-        if stage is None:
-            message = f"{name}: only the system of a stage 'ostree' has updates"
-            source.problem(mark, "bad-value", message, "add the stage 'ostree', or remove it")
-        elif name == "upgrade" and stage.input_disk is None:
-            message = "upgrade: the stage 'ostree' names no 'parent' to update from"
-            source.problem(mark, "bad-value", message, "write 'parent', or remove 'upgrade'")
-        elif name == "upgrade" and stage.remote is None:
-            message = "upgrade: without 'remote' in the stage 'ostree', no machine updates"
-            source.problem(mark, "bad-value", message, "write 'remote', or remove 'upgrade'")
-        elif not stage.boot_counting and name == "fallback":
-            message = "fallback: 'boot-counting: 0' leaves no bad update"
-            source.problem(mark, "bad-value", message, "count boots, or remove 'fallback'")
+def _check_packages(source: Source, stages: Sequence[tuple[int, RecipeStage]]) -> None:
+    """Notes dracut where the commit needs initramfs-tools: they conflict with each other."""
+    found: Key | None = None
+    for index, stage in stages:
+        if not isinstance(stage, Apt):
+            continue
+        names = [re.split("[:=/]", name)[0] for name in stage.packages]
+        if DRACUT in names:
+            found = ("stages", index, "packages", names.index(DRACUT))
+        elif "initramfs-tools" in names or DRACUT in stage.remove:
+            found = None
+    if found is not None:
+        message = (
+            "packages: 'dracut' conflicts with 'initramfs-tools', with which the stage 'ostree' "
+            "makes the initramfs"
+        )
+        source.problem(source.mark(found), "bad-value", message, "remove 'dracut'")
 
 
 def check_parent(reading: Reading) -> None:

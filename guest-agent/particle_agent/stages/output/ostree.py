@@ -177,6 +177,11 @@ class Ostree(StageOptions):
         return (*self.publish, "key") if self.sign else self.publish
 
     @property
+    def is_verified(self) -> bool:
+        """Whether machines verify the signature of the commit."""
+        return self.sign is not None and self.remote is not None and self.remote.verify
+
+    @property
     def input_disk(self) -> str | None:
         return self.parent_download.reference if self.parent_download else self.parent
 
@@ -184,7 +189,7 @@ class Ostree(StageOptions):
         yield from preparation.boot_needs(architecture)
 
     def needs(self) -> Iterator[Need]:
-        yield from preparation.needs(self.boot_counting)
+        yield from preparation.needs(self.boot_counting, verifies=self.is_verified)
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
         yield from written.rewrites()
