@@ -10,6 +10,7 @@ from particle_os.errors import InfrastructureError
 
 from tests.updates import power
 from tests.updates.power import OrderedBoot, PowerCut
+from tests.waiting import until
 
 OLD, NEW = "a" * 64 + ".0", "b" * 64 + ".0"
 UNDECIDED = Undecided(InfrastructureError("QEMU ended"), None)
@@ -105,7 +106,7 @@ def test_a_cut_tells_whether_it_has_hit_a_machine(killed):
 
     with PowerCut(0.0, kill) as found:
         found.begin()
-        assert struck.wait(60)
+        until(struck.is_set)
     assert found.hit is killed
 
 

@@ -10,12 +10,6 @@ from typing import Annotated
 
 from particle_agent.contract.options import CONFIDENTIAL, PUBLIC_IF_VALID, Between, Options, Text
 
-# The file of a version of an OSTree system with the number of boots within which the version must
-# succeed; 0 does not count.
-COUNTED_BOOTS = "/usr/lib/particle-os/counted-boots"
-# Prepares the fetched version of such a system. /etc is merged at the shutdown, with all changes.
-# The machines and the test of updates run the same command.
-STAGE_UPDATE = "ostree admin upgrade --deploy-only --stage"
 # Debian Policy 5.6.1 defines the name. apt adds the suffixes ":arch", "=version" and "/release".
 PackageName = Annotated[
     str,

@@ -12,8 +12,8 @@ older version may have written the menu, and a success that comes later ends a c
 from __future__ import annotations
 
 from particle_agent.contract import needs
+from particle_agent.contract.inspection import COUNTED_BOOTS
 from particle_agent.contract.needs import Need
-from particle_agent.contract.values import COUNTED_BOOTS
 from particle_agent.ostree.boot_menu import BLOCK, COUNTER, install_generator
 from particle_agent.ostree.image.automatic_updates import REJECTED
 from particle_agent.target.target import Target

@@ -9,7 +9,6 @@ from particle_agent.disk import boot
 from particle_agent.ostree import account_rules, boot_counting, machine_files, tree
 from particle_agent.ostree.image import automatic_updates, initramfs, lints
 from particle_agent.ostree.image.choices import Choices
-from particle_agent.ostree.repositories import signing
 from particle_agent.system import generalize
 from particle_agent.target.target import Target
 
@@ -20,14 +19,9 @@ def boot_needs(architecture: boot.Architecture) -> Iterator[Need]:
     yield boot.init_need()
 
 
-def needs(counted_boots: int, *, verifies: bool) -> Iterator[Need]:
-    """The things that an image needs to become a commit, beside a kernel and an init.
-
-    `verifies` means that its machines verify signatures.
-    """
+def needs(counted_boots: int) -> Iterator[Need]:
+    """The things that an image needs to become a commit, beside a kernel and an init."""
     yield from initramfs.package_needs()
-    if verifies:
-        yield signing.need()
     if counted_boots:
         yield boot_counting.need()
 

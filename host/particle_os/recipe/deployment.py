@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
-from particle_agent.stages.software.apt import Apt
 
-from particle_os.documents.document import Key, Source
+from particle_os.documents.document import Key
 from particle_os.ostree.deployable import MountSettings
 from particle_os.ostree.parent import fault
+from particle_os.recipe import around_commit
 from particle_os.recipe.commits.base import (
     BaseCommitChecks,
     WantedDisk,
@@ -28,7 +27,6 @@ from particle_os.recipe.passes.reading import Reading
 # The suites whose OSTree is too old, or built without composefs.
 WITHOUT_TRANSIENT = ("bookworm", "oldstable")
 WITHOUT_COMPOSEFS = (*WITHOUT_TRANSIENT, "trixie", "stable")
-DRACUT = "dracut"
 # The reasons why a boot loader cannot start the commits of OSTree.
 REASONS = {
     "extlinux": "extlinux cannot count the boots of an update",
@@ -40,8 +38,10 @@ REASONS = {
 def check(reading: Reading) -> None:
     """Notes stages after `ostree` that would change the commit, and options of its disk.
 
-    Also notes options that the OSTree of the suite does not know.
+    Also notes options that the OSTree of the suite does not know, and wrong parts of the recipe
+    around the commit.
     """
+    around_commit.check(reading)
     source, recipe = reading.source, reading.recipe
     assert recipe is not None
     stages = [
@@ -60,7 +60,6 @@ def check(reading: Reading) -> None:
         return
     commit = stages[first][1]
     assert isinstance(commit, Ostree)
-    _check_packages(source, stages[:first])
     if first == len(stages) - 1:
         mark, message = source.mark(("stages", stages[first][0])), "the build makes no disk"
         source.note(mark, "no-disk", f"{message}: it publishes the commit, and boots nothing")
@@ -110,25 +109,6 @@ def _check_base(reading: Reading, base: str, stages: Sequence[tuple[int, RecipeS
     if recipe.base_image_key is None or reading.base_image_key is not None:
         key = reading.base_image_key
         BaseCommitChecks(reading.source, base, given, key, disk, _refused).run()
-
-
-def _check_packages(source: Source, stages: Sequence[tuple[int, RecipeStage]]) -> None:
-    """Notes dracut where the commit needs initramfs-tools: they conflict with each other."""
-    found: Key | None = None
-    for index, stage in stages:
-        if not isinstance(stage, Apt):
-            continue
-        names = [re.split("[:=/]", name)[0] for name in stage.packages]
-        if DRACUT in names:
-            found = ("stages", index, "packages", names.index(DRACUT))
-        elif "initramfs-tools" in names or DRACUT in stage.remove:
-            found = None
-    if found is not None:
-        message = (
-            "packages: 'dracut' conflicts with 'initramfs-tools', with which the stage 'ostree' "
-            "makes the initramfs"
-        )
-        source.problem(source.mark(found), "bad-value", message, "remove 'dracut'")
 
 
 def check_parent(reading: Reading) -> None:

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from particle_agent.contract.values import COUNTED_BOOTS
+from particle_agent.contract.inspection import COUNTED_BOOTS
 from particle_agent.ostree import boot_counting
 from particle_agent.ostree.boot_counting import COUNT_SCRIPT, FAILURE_SCRIPT, SUCCESS_SCRIPT
 from particle_agent.ostree.boot_menu import BLOCK, COUNTER, GENERATOR_TEXT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from particle_agent.contract.values import STAGE_UPDATE
+from particle_agent.contract.inspection import STAGE_UPDATE
 from particle_agent.ostree.image.choices import AutomaticUpdates
 from particle_agent.target.target import Target
 

@@ -7,11 +7,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from particle_agent.contract import needs
-from particle_agent.contract.needs import Need
 from particle_agent.errors import CommandFailed, StageError
 from particle_agent.target.target import SECRETS, Target
 
@@ -20,12 +18,6 @@ GPG_SECONDS = 60.0
 MEMORY = Path("/run")
 # doc/DETAILS of GnuPG: the fingerprint of a key follows the line of the key.
 PRIMARY = re.compile(r"^(?:sec|pub):.*\n(?:.+\n)*?fpr:::::::::([0-9A-F]{40}):", re.MULTILINE)
-
-
-def need() -> Need:
-    """The need of machines that verify signatures: libostree runs gpg."""
-    found = needs.package("gpg", "/usr/bin/gpg", "the signature that machines verify", "remote")
-    return replace(found, packages=(*found.packages, "gnupg"))
 
 
 @dataclass(frozen=True)

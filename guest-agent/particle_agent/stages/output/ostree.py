@@ -189,7 +189,9 @@ class Ostree(StageOptions):
         yield from preparation.boot_needs(architecture)
 
     def needs(self) -> Iterator[Need]:
-        yield from preparation.needs(self.boot_counting, verifies=self.is_verified)
+        yield from preparation.needs(self.boot_counting)
+        if self.is_verified:
+            yield remote.need()
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
         yield from written.rewrites()

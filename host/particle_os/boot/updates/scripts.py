@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from particle_agent.contract.values import COUNTED_BOOTS, STAGE_UPDATE
+from particle_agent.contract.inspection import COUNTED_BOOTS, STAGE_UPDATE
 
 # The serial number of the disk with the update, which udev makes a link of.
 UPDATE = "update"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from particle_agent.contract import keys
-from particle_agent.contract.values import COUNTED_BOOTS
+from particle_agent.contract.inspection import COUNTED_BOOTS
 from particle_agent.stages.base import Need, StageOptions
 from particle_agent.stages.output.qemu import Qemu
 

@@ -163,7 +163,7 @@ def _take(
 
 
 def _no_url(key: Key) -> str:
-    """What to say about a URL where a file is expected."""
+    """The message about a URL where a file is expected."""
     option = next((part for part in reversed(key) if isinstance(part, str)), "")
     if option in DOWNLOADS:
         return f"a URL; write '{DOWNLOADS[option]}' with its 'url' and 'sha256'"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from particle_os.documents.document import Source
 from particle_os.errors import InvalidDocument
-from particle_os.recipe import commit_tests, deployment, foreign_packages, machines
+from particle_os.recipe import deployment, foreign_packages, machines
 from particle_os.recipe.passes import (
     advice,
     overwritten,
@@ -27,7 +27,6 @@ PASSES = (
     Pass("names of units", unit_names.check, of_recipe=True),
     Pass("files that a later stage writes", overwritten.check, of_recipe=True),
     Pass("the disk of a commit", deployment.check, of_recipe=True),
-    Pass("the boot test of a commit", commit_tests.check, of_recipe=True),
     Pass("architecture and files", stages.attach_files, of_recipe=True),
     Pass("the parent of a commit", deployment.check_parent, of_recipe=True),
     Pass("files of stages that are wrong", stages.look_for_files, of_recipe=True),

@@ -1,7 +1,8 @@
-"""The boot test of a commit of OSTree: each part that a recipe asks for must be possible."""
+"""The parts of a recipe around the commit of OSTree: its packages, and its boot test."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.output.ostree import Ostree
 from particle_agent.stages.output.qemu import Qemu
+from particle_agent.stages.software.apt import Apt
 
 from particle_os.documents.document import Key
 from particle_os.errors import UsageError
@@ -19,11 +21,12 @@ from particle_os.recipe.commits.reference import commit_of, is_commit
 from particle_os.recipe.model import BootTest, Recipe
 from particle_os.recipe.passes.reading import Reading
 
+DRACUT = "dracut"
 Fault = tuple[Key, str, str]
 
 
 def check(reading: Reading) -> None:
-    """Notes the parts of the boot test that the recipe's commit cannot have.
+    """Notes packages that the commit cannot have, and parts of the boot test that it cannot pass.
 
     A check `ostree` that says nothing about a signature then asks for the one that machines verify.
     """
@@ -46,7 +49,29 @@ def check(reading: Reading) -> None:
     for key, message, hint in faults:
         source.problem(source.mark(("boot-test", *key)), "bad-value", message, hint)
     if made is not None:
+        _check_packages(reading, made)
         reading.recipe = replace(recipe, boot_test=_verified(recipe.boot_test, made))
+
+
+def _check_packages(reading: Reading, made: Ostree) -> None:
+    """Notes dracut where the commit needs initramfs-tools: they conflict with each other."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    found: Key | None = None
+    for index, stage in enumerate(recipe.stages[: recipe.stages.index(made)]):
+        if not isinstance(stage, Apt) or not stage.applies(recipe.architecture):
+            continue
+        names = [re.split("[:=/]", name)[0] for name in stage.packages]
+        if DRACUT in names:
+            found = ("stages", index, "packages", names.index(DRACUT))
+        elif "initramfs-tools" in names or DRACUT in stage.remove:
+            found = None
+    if found is not None:
+        message = (
+            "packages: 'dracut' conflicts with 'initramfs-tools', with which the stage 'ostree' "
+            "makes the initramfs"
+        )
+        source.problem(source.mark(found), "bad-value", message, "remove 'dracut'")
 
 
 def _expected(wanted: BootTest) -> Iterator[tuple[Key, OstreeCheck]]:
