@@ -61,7 +61,7 @@ CHECKS = f"""\
 - reboot: true
 - command: [sh, -ec, {json.dumps(UPDATE)}]
   contains: "Version: 2"
-  timeout: 240
+  timeout: 600
 """
 
 
@@ -91,7 +91,7 @@ esac
 CHANGES = f"""\
 - reboot: true
 - command: [sh, -exc, {json.dumps(CHANGE)}]
-  timeout: 240
+  timeout: 600
 """
 
 

@@ -177,6 +177,11 @@ class Ostree(StageOptions):
         return (*self.publish, "key") if self.sign else self.publish
 
     @property
+    def counts_boots(self) -> bool:
+        """Whether a machine leaves an update that does not succeed within its boots."""
+        return self.boot_counting > 0
+
+    @property
     def is_verified(self) -> bool:
         """Whether machines verify the signature of the commit."""
         return self.sign is not None and self.remote is not None and self.remote.verify
