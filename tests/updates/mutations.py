@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def no_space(update: Update) -> None:
     """Leaves the parent's disk without a free block but few."""
     free = int(debugfs(update.parent, "stats", write=False).split("Free blocks:")[1].split()[0])
     name = "/ostree/deploy/debian/var/full"
-    put(name, b"")(update.parent)
+    put(update.parent, name, "")
     debugfs(update.parent, f"fallocate {name} 0 {free - 2000}")
 
 
@@ -106,19 +107,73 @@ def another_branch(update: Update) -> None:
     update.ostree("summary", "--update")
 
 
-def menu(old: bytes, new: bytes) -> Callable[[Update], None]:
+def menu(old: str, new: str) -> Callable[[Update], None]:
     """Changes the menu of the disk."""
 
     def change(update: Update) -> None:
         text = read(update.parent, "/boot/grub/grub.cfg")
         assert old in text
-        put("/boot/grub/grub.cfg", text.replace(old, new))(update.parent)
+        put(update.parent, "/boot/grub/grub.cfg", text.replace(old, new))
 
     return change
 
 
 def no_block(update: Update) -> None:
     removed("/boot/grub/grubenv")(update.parent)
+
+
+def read_only_block(update: Update) -> None:
+    """The environment block is immutable: the flag of chattr(1), beside that of its extents."""
+    debugfs(update.parent, "set_inode_field /boot/grub/grubenv flags 0x80010")
+
+
+# In place of the disk, ostree(1) on the machine asks a server. It ends the connection in the middle
+# of each large file.
+SERVER = """\
+#!/usr/bin/perl
+use strict;
+use IO::Socket::INET;
+my $server = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 8099, Listen => 50,
+	ReuseAddr => 1) or die;
+$SIG{CHLD} = 'IGNORE';
+while (my $client = $server->accept) {
+	next if fork;
+	my ($path) = <$client> =~ m{^GET (/\\S*)} or exit;
+	while (<$client>) { last if /^\\s*$/ }
+	my $place = "$ARGV[0]$path";
+	if (-f $place and open my $file, '<:raw', $place) {
+		local $/;
+		my $data = <$file>;
+		my $size = length $data;
+		print $client "HTTP/1.0 200 OK\\r\\nContent-Length: $size\\r\\n\\r\\n";
+		print $client $size > 9999 && $path =~ /filez$/ ? substr($data, 0, $size / 2) : $data;
+	} else {
+		print $client "HTTP/1.0 404 Not Found\\r\\nContent-Length: 0\\r\\n\\r\\n";
+	}
+	exit;
+}
+"""
+CALLER = """\
+#!/bin/sh
+case $1 in
+pull)
+	perl -- "$0-server" "${2#--url=file://}" >/dev/null 2>&1 &
+	sleep 2
+	exec /usr/bin/ostree pull --url=http://127.0.0.1:8099 "$3" "$4"
+	;;
+esac
+exec /usr/bin/ostree "$@"
+"""
+
+
+def interrupted(update: Update) -> None:
+    update.add({"usr/share/new-in-this-version": random.Random(1).randbytes(40_000).hex()})
+    # /usr/local is a link there.
+    local = "/ostree/deploy/debian/var/usrlocal"
+    debugfs(update.parent, f"mkdir {local}", f"mkdir {local}/bin")
+    place = f"{local}/bin/ostree"
+    put(update.parent, place, CALLER, mode="0100755")
+    put(update.parent, f"{place}-server", SERVER)
 
 
 GOOD = Mutation("rollback", "passed", lambda update: None)
@@ -129,6 +184,7 @@ MUTATIONS = {
     "corrupt-object": Mutation("parent", "upgrade-failed", corrupt, "taking the update"),
     "truncated-object": Mutation("parent", "upgrade-failed", truncated, "taking the update"),
     "missing-object": Mutation("parent", "upgrade-failed", missing, "taking the update"),
+    "interrupted-download": Mutation("parent", "upgrade-failed", interrupted, "taking the update"),
     "no-space": Mutation("parent", "upgrade-failed", no_space, "taking the update"),
     "nothing-newer": Mutation("parent", "upgrade-failed", older, "no newer commit"),
     "another-branch": Mutation("parent", "upgrade-failed", another_branch, "taking the update"),
@@ -161,12 +217,15 @@ MUTATIONS = {
         "is lost",
     ),
     "menu-without-a-second-entry": Mutation(
-        "fallback", "fallback-failed", menu(b"set default=1", b"set default=7"),
+        "fallback", "fallback-failed", menu("set default=1", "set default=7"),
         test="fallback", timeout=150,
     ),
     "menu-that-does-not-count": Mutation(
-        "fallback", "fallback-failed", menu(b"save_env boot_counter", b"true"),
+        "fallback", "fallback-failed", menu("save_env boot_counter", "true"),
         test="fallback", timeout=150,
     ),
     "no-environment-block": Mutation("bad-update", "fallback-failed", no_block, test="fallback"),
+    "read-only-environment-block": Mutation(
+        "bad-update", "fallback-failed", read_only_block, "units-failed", test="fallback"
+    ),
 }  # fmt: skip

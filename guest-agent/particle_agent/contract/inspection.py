@@ -106,6 +106,12 @@ class FileSystem:
 SERIAL = "inspected"
 # The key of a commit's metadata that names the stateroot, which no other part of it does.
 STATEROOT = "particle-os.stateroot"
+# The file of a version of an OSTree system with the number of boots within which the version must
+# succeed; 0 does not count.
+COUNTED_BOOTS = "/usr/lib/particle-os/counted-boots"
+# Prepares the fetched version of such a system. /etc is merged at the shutdown, with all changes.
+# The machines and the test of updates run the same command.
+STAGE_UPDATE = "ostree admin upgrade --deploy-only --stage"
 # The labels of a container image that machines can boot: those of bootc, and of OSTree's tools.
 BOOTABLE_LABELS = MappingProxyType({"containers.bootc": "1", "ostree.bootable": "true"})
 # The most packages and the most files that are named.

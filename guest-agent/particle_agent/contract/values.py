@@ -10,9 +10,6 @@ from typing import Annotated
 
 from particle_agent.contract.options import CONFIDENTIAL, PUBLIC_IF_VALID, Between, Options, Text
 
-# The file of a version of an OSTree system with the number of boots within which the version must
-# succeed; 0 does not count.
-COUNTED_BOOTS = "/usr/lib/particle-os/counted-boots"
 # Debian Policy 5.6.1 defines the name. apt adds the suffixes ":arch", "=version" and "/release".
 PackageName = Annotated[
     str,

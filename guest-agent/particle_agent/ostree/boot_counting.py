@@ -5,15 +5,16 @@ are required by this target. If it cannot be reached, the machine restarts until
 are used up; GRUB then returns to the version before the update (see `boot_menu`).
 
 The counting belongs to the update, which names its number of boots. The version that runs sets the
-counter when it shuts down: by then every way to another version has changed the menu.
+counter before OSTree switches to another menu (see `boot_menu`), and again when it shuts down: an
+older version may have written the menu, and a success that comes later ends a count.
 """
 
 from __future__ import annotations
 
 from particle_agent.contract import needs
+from particle_agent.contract.inspection import COUNTED_BOOTS
 from particle_agent.contract.needs import Need
-from particle_agent.contract.values import COUNTED_BOOTS
-from particle_agent.ostree.boot_menu import BLOCK, install_generator
+from particle_agent.ostree.boot_menu import BLOCK, COUNTER, install_generator
 from particle_agent.ostree.image.automatic_updates import REJECTED
 from particle_agent.target.target import Target
 
@@ -62,7 +63,7 @@ Conflicts=final.target
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=true
-ExecStop={PROGRAMS}/boot-count
+ExecStop={COUNTER}
 
 [Install]
 WantedBy=multi-user.target
@@ -92,6 +93,8 @@ if {EDITOR} {BLOCK} list | grep -qx boot_fallback=1; then
 fi
 {EDITOR} {BLOCK} set boot_success=1
 {EDITOR} {BLOCK} unset boot_counter boot_fallback
+# The success is that of the version that runs. Another one may be the next already.
+exec {COUNTER}
 """
 # After a return there is no other version, and the machine stays for its administrator.
 FAILURE_SCRIPT = f"""\
@@ -106,10 +109,11 @@ fi
 """
 COUNT_SCRIPT = f"""\
 #!/bin/sh
-# Sets the counter when the next boot starts another version than the one that runs.
+# Sets the counter when the next boot starts another version than the one that runs: that of the
+# first entry in a directory, which is /boot/loader/entries if none is named.
 set -eu
 [ -x {EDITOR} ] || exit 0
-entries=/boot/loader/entries
+entries=${{1:-/boot/loader/entries}}
 first=$(ls -v -r "$entries" | head -n 1)
 next=
 for word in $(sed -n 's/^options //p' "$entries/$first"); do
@@ -132,7 +136,7 @@ esac
 SCRIPTS = {
     f"{PROGRAMS}/boot-success": SUCCESS_SCRIPT,
     f"{PROGRAMS}/boot-failure": FAILURE_SCRIPT,
-    f"{PROGRAMS}/boot-count": COUNT_SCRIPT,
+    COUNTER: COUNT_SCRIPT,
 }
 
 

@@ -13,9 +13,14 @@ from particle_agent.disk.grub import DIRECTORY, Grub, terminals
 from particle_agent.target.target import Target
 
 GENERATOR = "/usr/lib/particle-os/ostree-grub-generator"
+# Sets GRUB's counter for the first entry of a directory (see `boot_counting`).
+COUNTER = "/usr/lib/particle-os/boot-count"
 # ostree(1) runs the program that this variable names in place of grub-mkconfig(8), whose menus have
 # no deployments on Debian: GENERATOR -o FILE.
 VARIABLE = "OSTREE_GRUB2_EXEC"
+# OSTree writes its entries, runs this program, and only then switches to the new menu. So the
+# counter is set when the machine loses its power after the switch. If it cannot be set, OSTree
+# keeps the old menu. A build has no /run/ostree-booted.
 # BLS: https://uapi-group.org/specifications/specs/boot_loader_specification/
 GENERATOR_TEXT = r"""#!/bin/sh
 # Writes GRUB's menu for the entries of OSTree's deployments, the default first.
@@ -43,7 +48,8 @@ for name in ${names:?there are no entries}; do
 	if [ -n "$initrd" ]; then printf '\tinitrd %s\n' "$(plain "$initrd")"; fi
 	echo '}'
 done >"$out"
-"""
+[ ! -e /run/ostree-booted ] || [ ! -x COUNTER ] || COUNTER "$entries"
+""".replace("COUNTER", COUNTER)
 # The manager's variables reach ostree-finalize-staged.service, pam_env's those who log in.
 MANAGER = "/usr/lib/systemd/system.conf.d/ostree-grub.conf"
 MANAGER_TEXT = f"[Manager]\nDefaultEnvironment={VARIABLE}={GENERATOR}\n"

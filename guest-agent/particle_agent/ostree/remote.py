@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
+from particle_agent.contract import needs
+from particle_agent.contract.needs import Need
 from particle_agent.contract.options import HostFile, Options, Text, refuse
 from particle_agent.target.target import Target
 
@@ -72,6 +74,12 @@ class Remote(Options):
         yield self.url
         if self.content_url is not None:
             yield self.content_url
+
+
+def need() -> Need:
+    """The need of machines that verify signatures: libostree runs gpg."""
+    found = needs.package("gpg", "/usr/bin/gpg", "the signature that machines verify", "remote")
+    return replace(found, packages=(*found.packages, "gnupg"))
 
 
 def paths(name: str) -> tuple[str, str, str]:

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Literal
 
-from particle_agent.contract.inspection import STATEROOT
+from particle_agent.contract.inspection import COUNTED_BOOTS, STATEROOT
 
 from particle_os.errors import UsageError, printable
 from particle_os.ostree import history, objects
@@ -35,14 +35,19 @@ VERSION = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,200}")
 MODULES, PREPARE_ROOT = "/usr/lib/modules", "/usr/lib/ostree/prepare-root.conf"
 KERNELS_SHOWN, REFS_SHOWN = 5, 5
 FILES_LIMIT, FILES_LOOKED_AT = 1_000_000, 100
+COUNTER_LIMIT = 100
 
 
 @dataclass(frozen=True)
 class MountSettings:
-    """The mounts of a deployment, as prepare-root.conf of a commit sets them."""
+    """The mounts of a deployment, as prepare-root.conf of a commit sets them.
+
+    `counts_boots` says whether the commit counts its boots, which GRUB writes to the disk.
+    """
 
     etc: Literal["persistent", "transient"]
     composefs: bool
+    counts_boots: bool
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Deployable:
         return MountSettings(
             "transient" if transient else "persistent",
             composefs not in ("no", "false", "0", "maybe"),
+            self.text(COUNTED_BOOTS, COUNTER_LIMIT).strip() not in ("", "0"),
         )
 
     def faults(self) -> Iterator[str]:

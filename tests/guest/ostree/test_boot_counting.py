@@ -4,10 +4,10 @@ import shutil
 import subprocess
 
 import pytest
-from particle_agent.contract.values import COUNTED_BOOTS
+from particle_agent.contract.inspection import COUNTED_BOOTS
 from particle_agent.ostree import boot_counting
 from particle_agent.ostree.boot_counting import COUNT_SCRIPT, FAILURE_SCRIPT, SUCCESS_SCRIPT
-from particle_agent.ostree.boot_menu import BLOCK
+from particle_agent.ostree.boot_menu import BLOCK, COUNTER, GENERATOR_TEXT
 from particle_agent.ostree.image.automatic_updates import REJECTED
 
 OLD, NEW = "a" * 64 + ".0", "b" * 64 + ".0"
@@ -38,6 +38,10 @@ class System:
         for directory in (self.entries, self.block.parent, place / "programs"):
             directory.mkdir(parents=True, exist_ok=True)
         self.block.touch()
+        self.booted = place / "run/ostree-booted"
+        self.booted.parent.mkdir(exist_ok=True)
+        self.booted.touch()
+        self.program("boot-count", self.inside(COUNT_SCRIPT))
         for number, name in enumerate((OLD, NEW)):
             deployment = place / f"sysroot/ostree/deploy/debian/deploy/{name}"
             (deployment / "usr/lib/particle-os").mkdir(parents=True)
@@ -78,20 +82,36 @@ class System:
         place = self.place / f"sysroot/ostree/deploy/debian/deploy/{name}{COUNTED_BOOTS}"
         place.write_text(text)
 
-    def run(self, script):
+    def inside(self, script):
+        """A script with the paths of this system."""
+        for path in (boot_counting.EDITOR, COUNTER):
+            script = script.replace(path, f"{self.place}/programs/{path.rpartition('/')[2]}")
+        for path in ("/boot/", "/sysroot", "/var/lib", "/run/"):
+            script = script.replace(path, f"{self.place}{path}")
+        return script
+
+    def run(self, script, *arguments):
         """Runs a script on the files of this system; returns what it ordered."""
-        for path in (boot_counting.EDITOR, "/boot/", "/sysroot", "/var/lib"):
-            inside = f"{self.place}{path}"
-            if path == boot_counting.EDITOR:
-                inside = f"{self.place}/programs/grub-editenv"
-            script = script.replace(path, inside)
         orders = self.place / "orders"
         orders.write_text("")
-        environment = {"PATH": f"{self.place}/programs:/usr/bin:/bin"}
-        argv = ["sh", "-c", script]
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+        done = self.done(script, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
         return orders.read_text().splitlines()
+
+    def done(self, script, *arguments):
+        """The end of a script that ran on the files of this system."""
+        environment = {"PATH": f"{self.place}/programs:/usr/bin:/bin"}
+        argv = ["sh", "-c", self.inside(script), "sh", *arguments]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True)
+
+    def next_menu(self):
+        """OSTree's new entries, with the update first, before it switches to them."""
+        self.menu([1, 0])
+        loader = self.place / "boot/loader.1"
+        loader.mkdir()
+        shutil.copytree(self.entries, loader / "entries")
+        self.menu([0])
+        return ["-o", str(loader / "grub.cfg")]
 
     @property
     def state(self):
@@ -137,6 +157,35 @@ def test_a_return_by_hand_is_counted_too(system):
     system.menu([0, 1])
     system.counts(OLD, "3\n")
     system.run(COUNT_SCRIPT)
+    assert system.state == {"boot_counter": "3", "boot_success": "0"}
+
+
+def test_the_counter_is_set_before_the_menu_switches(system):
+    """A machine that loses its power after the switch has no clean shutdown."""
+    system.counts(NEW, "3\n")
+    system.run(GENERATOR_TEXT, *system.next_menu())
+    assert system.state == {"boot_counter": "3", "boot_success": "0"}
+
+
+def test_a_menu_whose_update_cannot_be_counted_is_an_error(system):
+    """OSTree then keeps the menu that it has."""
+    system.program("grub-editenv", "#!/bin/sh\necho read-only >&2\nexit 1\n")
+    done = system.done(GENERATOR_TEXT, *system.next_menu())
+    assert (done.returncode, done.stderr) == (1, "read-only\n")
+
+
+def test_a_build_counts_nothing_when_it_writes_the_menu(system):
+    system.booted.unlink()
+    system.counts(NEW, "3\n")
+    system.run(GENERATOR_TEXT, *system.next_menu())
+    assert system.state == {}
+
+
+def test_a_success_does_not_end_the_count_of_the_version_that_comes_next(system):
+    system.menu([1, 0])
+    system.counts(NEW, "3\n")
+    system.block.write_text("boot_success=0\nboot_counter=2\n")
+    system.run(SUCCESS_SCRIPT)
     assert system.state == {"boot_counter": "3", "boot_success": "0"}
 
 

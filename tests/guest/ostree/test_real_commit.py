@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from particle_agent.ostree.remote import Remote
-from particle_agent.ostree.repositories import publication
+from particle_agent.ostree.repositories import given, publication
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.stages.output.ostree import Ostree
 
@@ -33,9 +33,13 @@ class Machine(RecordingTarget):
         super().run(argv, stdin=stdin, env=env, timeout=timeout)
         if argv[0] == "ostree":
             ostree(*argv[1:])
+        elif argv[0] == "tar":
+            subprocess.run(argv, check=True)
 
     def capture_outside(self, argv, *, timeout=60.0):
-        return ostree(*argv[1:])
+        if argv[0] == "ostree":
+            return ostree(*argv[1:])
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def ostree(*words):
@@ -58,8 +62,9 @@ def build(tmp_path):
         # Another order of the files is another order in the directories of many file systems.
         for name in names if len(list(tmp_path.iterdir())) % 2 else reversed(names):
             machine.write(f"/boot/{name}", name)
-        for path in ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/lib/dpkg"):
+        for path in ("/dev", "/proc", "/run", "/sys", "/tmp"):
             machine.make_directory(path)
+        machine.write("/var/lib/dpkg/status", "")
         machine.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:\n")
         machine.write("/etc/group", "root:x:0:\ndaemon:x:1:\n")
         machine.write("/usr/bin/ä tool", "program", mode=0o4755)
@@ -168,3 +173,60 @@ def test_the_commit_has_its_names(build):
     bound = show(machine, "ostree.ref-binding")
     assert bound == "['debian/13/amd64/edge', 'debian/13/amd64/stable']"
     assert show(machine, "ostree.bootable") == "true"
+
+
+def published(machine, name):
+    """The file that a machine has published on an output disk."""
+    record = CommitRecord.read(machine)
+    publication.collect(machine, record)
+    publication.write(machine, record)
+    path = machine.directory / name
+    os.truncate(path, machine.report.written[machine.report.disks.index(name)])
+    return path
+
+
+@pytest.fixture
+def update(build, monkeypatch, tmp_path):
+    """Two versions: the file of the delta between them, and a machine that has the first one."""
+    first = build()
+    archive = published(first, "repository")
+    monkeypatch.setattr(given, "wait_for_disk", lambda *_: archive)
+    second = build(version="13.2", parent="edge.ostree.tar", publish=("repository", "delta"))
+    delta = published(second, "delta")
+    field = tmp_path / "field"
+    ostree("init", f"--repo={field}", "--mode=bare-user")
+    ostree("pull-local", f"--repo={field}", str(workshop(first) / "repository"), REF)
+    return CommitRecord.read(second), delta, field
+
+
+@pytest.mark.slow
+def test_a_delta_brings_the_new_version_to_a_machine_without_a_network(update):
+    record, delta, field = update
+    assert record.parent == ostree("rev-parse", f"--repo={field}", REF).strip()
+    ostree("static-delta", "apply-offline", f"--repo={field}", str(delta))
+    shown = ostree("show", f"--repo={field}", "--print-metadata-key=version", record.checksum)
+    assert shown.strip() == "'13.2'"
+    ostree("fsck", f"--repo={field}")
+    assert "/usr/bin/ä tool" in ostree("ls", f"--repo={field}", "-R", record.checksum)
+
+
+@pytest.mark.slow
+def test_a_damaged_delta_brings_nothing(update):
+    record, delta, field = update
+    data = bytearray(delta.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    delta.write_bytes(data)
+    argv = ["ostree", "static-delta", "apply-offline", f"--repo={field}", delta]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    names = ostree("refs", f"--repo={field}").split()
+    assert [ostree("rev-parse", f"--repo={field}", n).strip() for n in names] == [record.parent]
+
+
+@pytest.mark.slow
+def test_a_delta_is_for_machines_with_the_parent_alone(update, tmp_path):
+    _, delta, _ = update
+    other = tmp_path / "other"
+    ostree("init", f"--repo={other}", "--mode=bare-user")
+    argv = ["ostree", "static-delta", "apply-offline", f"--repo={other}", delta]
+    assert subprocess.run(argv, capture_output=True, check=False).returncode != 0

@@ -4,6 +4,7 @@ import datetime
 import functools
 import http.server
 import ipaddress
+import random
 import shutil
 import ssl
 import subprocess
@@ -74,9 +75,16 @@ def ostree(*words):
 
 
 @pytest.fixture
-def url(tmp_path, authority):
+def cut():
+    """While it is set, the server ends each connection in the middle of a file's object."""
+    return threading.Event()
+
+
+@pytest.fixture
+def url(tmp_path, authority, cut):
     """A server that has a commit, and serves machines with a certificate of the authority alone."""
     (tmp_path / "tree/usr/bin").mkdir(parents=True)
+    (tmp_path / "tree/usr/bin/tool").write_bytes(random.Random(1).randbytes(100_000))
     repository = tmp_path / "published"
     for words in (
         ("init", f"--repo={repository}", "--mode=archive"),
@@ -84,7 +92,7 @@ def url(tmp_path, authority):
         ("summary", f"--repo={repository}", "--update"),
     ):
         assert ostree(*words).returncode == 0
-    handler = functools.partial(Quiet, directory=repository)
+    handler = functools.partial(Server, cut, directory=repository)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*authority.certify("server"))
@@ -98,7 +106,17 @@ def url(tmp_path, authority):
         thread.join()
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
+class Server(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, cut, *arguments, **options):
+        self.cut = cut
+        super().__init__(*arguments, **options)
+
+    def copyfile(self, source, outputfile):
+        if self.cut.is_set() and self.path.endswith(".filez"):
+            outputfile.write(source.read(50_000))
+        else:
+            super().copyfile(source, outputfile)
+
     def log_message(self, *arguments):
         pass
 
@@ -144,3 +162,16 @@ def test_a_machine_takes_nothing_from_a_server_of_another_authority(
     done = fetched(target, known(url, authority), Authority(tmp_path / "other"))
     assert done.returncode != 0
     assert "certificate" in done.stderr
+
+
+def test_an_interrupted_download_changes_no_branch_and_continues_later(target, url, authority, cut):
+    cut.set()
+    server = known(url, authority)
+    done = fetched(target, server, authority)
+    assert done.returncode != 0
+    machine = target.directory / "machine"
+    assert ostree("refs", f"--repo={machine}").stdout == ""
+    cut.clear()
+    assert ostree("pull", f"--repo={machine}", server.name).returncode == 0
+    assert ostree("fsck", f"--repo={machine}").returncode == 0
+    assert ostree("refs", f"--repo={machine}").stdout == f"{server.name}:{REF}\n"

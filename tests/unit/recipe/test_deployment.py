@@ -31,6 +31,7 @@ def ostree(text=""):
     ("options", "line", "message"),
     [
         ("    file-system: btrfs\n", 9, "GRUB cannot count"),
+        ("    file-system: xfs\n", 9, "no test has shown that GRUB counts the boots"),
         (
             "    installer: bootc\n    bootc: {target-imgref: example.org/edge}\n",
             9,
@@ -42,6 +43,10 @@ def ostree(text=""):
 def test_options_of_a_disk_that_cannot_be_with_a_commit(tmp_path, options, line, message):
     found = problems(tmp_path, ostree() + GRUB + options)
     assert [(each[0], each[2]) for each in found if message in each[3]] == [(line, "bad-value")]
+
+
+def test_a_commit_that_counts_no_boots_may_be_on_xfs(tmp_path):
+    assert load(tmp_path, ostree("    boot-counting: 0\n") + GRUB + "    file-system: xfs\n")
 
 
 def test_other_stages_stand_before_the_commit(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from particle_agent.contract.inspection import STAGE_UPDATE
 from particle_agent.ostree.image.choices import AutomaticUpdates
 from particle_agent.target.target import Target
 
@@ -22,9 +23,19 @@ if [ -e {rejected} ] && [ "$(cat {rejected})" = "$newest" ]; then
 	echo "The newest version, $newest, did not start on this machine; waiting for the next one."
 	exit 0
 fi
-exec ostree admin upgrade --deploy-only{reboot}
+# The first deployment is that of the next boot; a star marks the one that runs.
+next=$(ostree admin status | sed -n '1s/^\\([* ]\\) [^ ]* \\([0-9a-f]*\\)[.].*/\\1\\2/p')
+case $next in
+"*$newest") echo "The newest version, $newest, runs." ;;
+" $newest")
+	echo "The newest version, $newest, is ready for the next boot."
+	{pending}
+	;;
+*) exec {stage}{reboot} ;;
+esac
 """
-# ostree-finalize-staged.service(8) writes the deployment when the system shuts down.
+# ostree-finalize-staged.service(8) merges /etc and writes the menu when the system shuts down. An
+# update that is not staged would lose all changes of /etc between now and the next boot.
 SERVICE_TEXT = """\
 [Unit]
 Description=Fetch the newest version of the system
@@ -55,8 +66,8 @@ def install(target: Target, how: AutomaticUpdates) -> None:
     """Lets machines update themselves. With `apply` they also reboot into the new version."""
     if how == "none":
         return
-    reboot = " --reboot" if how == "apply" else ""
-    text = SCRIPT_TEXT.format(rejected=REJECTED, reboot=reboot)
+    reboot, pending = (" --reboot", "exec systemctl reboot") if how == "apply" else ("", "exit 0")
+    text = SCRIPT_TEXT.format(rejected=REJECTED, stage=STAGE_UPDATE, reboot=reboot, pending=pending)
     target.write(SCRIPT, text, mode=0o755)
     target.write(f"{UNITS}/{NAME}.service", SERVICE_TEXT.format(script=SCRIPT))
     target.write(f"{UNITS}/{NAME}.timer", TIMER_TEXT)

@@ -177,6 +177,16 @@ class Ostree(StageOptions):
         return (*self.publish, "key") if self.sign else self.publish
 
     @property
+    def counts_boots(self) -> bool:
+        """Whether a machine leaves an update that does not succeed within its boots."""
+        return self.boot_counting > 0
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether machines verify the signature of the commit."""
+        return self.sign is not None and self.remote is not None and self.remote.verify
+
+    @property
     def input_disk(self) -> str | None:
         return self.parent_download.reference if self.parent_download else self.parent
 
@@ -185,6 +195,8 @@ class Ostree(StageOptions):
 
     def needs(self) -> Iterator[Need]:
         yield from preparation.needs(self.boot_counting)
+        if self.is_verified:
+            yield remote.need()
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
         yield from written.rewrites()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from particle_agent.contract.values import COUNTED_BOOTS
+from particle_agent.contract.inspection import COUNTED_BOOTS, STAGE_UPDATE
 
 # The serial number of the disk with the update, which udev makes a link of.
 UPDATE = "update"
@@ -48,7 +48,7 @@ case $(deployment) in
 	exit 1
 	;;
 esac
-ostree admin upgrade --deploy-only --stage >&2
+{STAGE_UPDATE} >&2
 umount $disk
 echo "$new"
 """

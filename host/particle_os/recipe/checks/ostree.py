@@ -48,8 +48,29 @@ class ExpectedVersion(Options):
     """The checksum of its commit."""
     booted: bool = True
     """Whether a machine that a build boots must run the commit of this build."""
-    signed: bool = False
-    """Whether the commit must have a good signature of the remote's key."""
+    signed: bool | None = None
+    """Whether the commit must have a good signature of the remote's key. By default, it must where
+    the stage `ostree` has `sign`, and `remote` verifies."""
+
+
+@dataclass(frozen=True)
+class MadeVersion:
+    """The version that will run. `unsigned` is the reason why it has no signature to verify."""
+
+    ref: str
+    version: str | None
+    unsigned: str | None
+
+
+def contradictions(wanted: ExpectedVersion, made: MadeVersion) -> Iterator[tuple[str, str, str]]:
+    """The expectations that cannot hold: the key, the reason, and what to do."""
+    if wanted.ref not in (None, made.ref):
+        yield "ref", f"the commit is one of '{made.ref}'", f"write '{made.ref}', or leave it out"
+    if wanted.version not in (None, made.version):
+        there = "no version" if made.version is None else f"the version '{made.version}'"
+        yield "version", f"the commit has {there}", "change one of the two, or leave it out"
+    if wanted.signed and made.unsigned is not None:
+        yield "signed", made.unsigned, "sign the commit, or leave 'signed' out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +90,12 @@ class OstreeCheck(BaseCheck):
         if not self.ostree.booted or self.ostree.commit is not None:
             return self
         return replace(self, ostree=replace(self.ostree, commit=commit))
+
+    def verified(self, *, signed: bool) -> OstreeCheck:
+        """The check that asks for a signature where it says nothing, if there must be one."""
+        if self.ostree.signed is not None:
+            return self
+        return replace(self, ostree=replace(self.ostree, signed=signed))
 
     @property
     def name(self) -> str:

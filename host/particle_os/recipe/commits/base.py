@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from particle_agent.contract import keys
-from particle_agent.contract.values import COUNTED_BOOTS
 from particle_agent.stages.base import Need, StageOptions
 from particle_agent.stages.output.qemu import Qemu
 
@@ -22,7 +21,6 @@ from particle_os.system.regular_file import read_regular
 
 KEY: Key = ("base-image-key",)
 KEY_BYTES = 1 << 16
-COUNTER_BYTES = 100
 # The file that lets a machine write GRUB's menu for an update.
 GENERATOR = "/usr/lib/particle-os/ostree-grub-generator"
 BUILD_AGAIN = "add it to the recipe of the commit, and build the commit again"
@@ -105,7 +103,7 @@ class BaseCommitChecks:
         for index, stage in self.disk.stages:
             if isinstance(stage, Qemu):
                 self._check_disk(index, stage, found)
-        if self.disk.fallback and not _counts_boots(found):
+        if self.disk.fallback and not found.settings.counts_boots:
             message = "fallback: the commit of the base image counts no boots"
             self._problem(("boot-test", "fallback"), "bad-value", message, "remove 'fallback'")
         self._check_signature(found)
@@ -139,10 +137,6 @@ class BaseCommitChecks:
             self._note(self._place[1], "signature-not-checked", message)
         elif self.key is None:
             self._note(self._place[1], "no-signature", "the commit has no signature")
-
-
-def _counts_boots(found: Deployable) -> bool:
-    return found.text(COUNTED_BOOTS, COUNTER_BYTES).strip() not in ("", "0")
 
 
 def refuse_key(source: Source) -> None:

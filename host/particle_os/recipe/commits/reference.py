@@ -31,6 +31,11 @@ def commit_of(reference: str) -> tuple[str, str]:
             f"{printable(reference, 200)} names no {missing}",
             hint=f"Write {COMMIT_FORM}, such as {COMMIT}edge.ostree.tar#debian/13/amd64/edge.",
         )
+    if "://" in path:
+        raise UsageError(
+            f"{printable(reference, 200)} is a URL, and the base image is a file or a directory",
+            hint=f"Download NAME.ostree.tar, and write {COMMIT_FORM}.",
+        )
     constraint: Text = get_args(CommitRef)[1]
     if not constraint.accepts(ref):
         raise UsageError(

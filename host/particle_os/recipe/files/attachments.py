@@ -11,6 +11,7 @@ import functools
 import glob
 import hashlib
 import os
+import re
 import stat
 import tarfile
 import types
@@ -37,6 +38,9 @@ TREE = "tree:"
 # Bytes. The host reads the content of a file only up to this size.
 LOOKED_AT_LIMIT = 1 << 20
 # Takes the key of the value, the code of the problem and its message.
+URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+# The options that take a URL, beside those that take a file.
+DOWNLOADS = {"parent": "parent-download", "source": "download", "debs": "downloads"}
 Complain = Callable[[Key, str, str], None]
 
 
@@ -148,11 +152,22 @@ def _take(
         )
     except (OSError, NotAttachable) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        complain(key, "no-file", f"{shown}: {reason}")
+        if URL.match(name):
+            complain(key, "bad-value", f"{shown}: {_no_url(key)}")
+        else:
+            complain(key, "no-file", f"{shown}: {reason}")
         return None
     for fault in faults:
         complain(key, "bad-file", f"{shown}: {fault}")
     return found
+
+
+def _no_url(key: Key) -> str:
+    """The message about a URL where a file is expected."""
+    option = next((part for part in reversed(key) if isinstance(part, str)), "")
+    if option in DOWNLOADS:
+        return f"a URL; write '{DOWNLOADS[option]}' with its 'url' and 'sha256'"
+    return "a URL, where only a file of this machine can stand"
 
 
 def _expanded(

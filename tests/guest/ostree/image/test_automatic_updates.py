@@ -12,7 +12,11 @@ OSTREE = f"""\
 echo "$*" >>"$CALLS"
 case "$*" in
 "admin status")
-	echo "* debian {OLD}.0"
+	[ -z "$PENDING" ] || {{
+		echo "  debian $PENDING.0 (staged)"
+		echo "    origin refspec: origin:debian/13/amd64/edge"
+	}}
+	echo "* debian $RUNNING.0"
 	echo "    origin refspec: origin:debian/13/amd64/edge"
 	echo "  debian {NEWEST}.0 (rollback)"
 	echo "    origin refspec: origin:other"
@@ -22,17 +26,20 @@ case "$*" in
 esac
 """
 PULLED = ["admin upgrade --pull-only", "admin status", "rev-parse origin:debian/13/amd64/edge"]
+LOOKED = [*PULLED, "admin status"]
 
 
-def run(target, how, *, rejected=None, pull=0):
-    """The calls of ostree(1), and the status of the script."""
+def run(target, how, *, rejected=None, pull=0, running=OLD, pending=""):
+    """The calls of ostree(1) and systemctl(1), and the status of the script."""
     automatic_updates.install(target, how)
     target.write("/bin/ostree", OSTREE, mode=0o755)
+    target.write("/bin/systemctl", '#!/bin/sh\necho "systemctl $*" >>"$CALLS"\n', mode=0o755)
     if rejected is not None:
         target.write(REJECTED, rejected)
     text = target.read(SCRIPT).replace(REJECTED, str(target.path(REJECTED)))
     calls = target.path("/calls")
     env = {"PATH": f"{target.path('/bin')}:/usr/bin:/bin", "CALLS": str(calls), "PULL": str(pull)}
+    env |= {"RUNNING": running, "PENDING": pending}
     done = subprocess.run(["sh", "-c", text], env=env, capture_output=True, text=True, check=False)
     return calls.read_text().splitlines(), done.returncode
 
@@ -40,13 +47,28 @@ def run(target, how, *, rejected=None, pull=0):
 @pytest.mark.parametrize(
     ("how", "deployed"),
     [
-        ("stage", "admin upgrade --deploy-only"),
-        ("apply", "admin upgrade --deploy-only --reboot"),
+        ("stage", "admin upgrade --deploy-only --stage"),
+        ("apply", "admin upgrade --deploy-only --stage --reboot"),
     ],
 )
 @pytest.mark.parametrize("rejected", [None, f"{OLD}\n", ""])
 def test_the_newest_version_is_prepared(target, how, deployed, rejected):
-    assert run(target, how, rejected=rejected) == ([*PULLED, deployed], 0)
+    assert run(target, how, rejected=rejected) == ([*LOOKED, deployed], 0)
+
+
+def test_a_version_that_another_one_has_overtaken_is_replaced(target):
+    calls, status = run(target, "stage", pending="c" * 64)
+    assert (calls[-1], status) == ("admin upgrade --deploy-only --stage", 0)
+
+
+@pytest.mark.parametrize(("how", "order"), [("stage", []), ("apply", ["systemctl reboot"])])
+def test_a_version_that_waits_for_the_next_boot_is_not_deployed_again(target, how, order):
+    assert run(target, how, pending=NEWEST) == ([*LOOKED, *order], 0)
+
+
+@pytest.mark.parametrize("how", ["stage", "apply"])
+def test_a_machine_with_the_newest_version_stays_as_it_is(target, how):
+    assert run(target, how, running=NEWEST) == (LOOKED, 0)
 
 
 @pytest.mark.parametrize("how", ["stage", "apply"])

@@ -277,7 +277,8 @@ def test_a_file_of_checks_is_as_in_a_recipe(tmp_path):
         HttpCheck(http="/health?full=1", port=8080)
     ]
     text = (
-        "name: x\nbase-image: tar:x.tar\nstages: [{type: qemu}]\nboot-test:\n  "
+        "name: x\nbase-image: tar:x.tar\nstages: [{type: qemu, boot-loader: grub, "
+        "installer: bootc, bootc: {target-imgref: example.org/edge}}]\nboot-test:\n  "
         + ONE_OF_EACH.replace("\n", "\n  ")
     )
     whole = tmp_path / "x.yml"

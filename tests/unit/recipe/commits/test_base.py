@@ -90,6 +90,11 @@ def test_the_base_may_be_on_the_command_line(load, tmp_path):
         ("ostree:edge.ostree.tar#--verbose", "expected a ref", "'particle-os ostree log"),
         ("ostree:edge.ostree.tar#../../etc", "expected a ref", "'particle-os ostree log"),
         ("ostree:edge.ostree.tar#other", "has no ref 'other'", "It has: arm, bad-stateroot"),
+        (
+            "ostree:https://example.org/edge#debian/edge",
+            "ostree:https://example.org/edge#debian/edge is a URL",
+            "Download NAME.ostree.tar",
+        ),
         ("ostree:none.tar#debian/edge", "cannot be read: No such file", ""),
         ("ostree:edge.gpg#debian/edge", "cannot be read as a tar archive", ""),
         ("ostree:.#debian/edge", "no repository of OSTree: it has no file 'config'", ""),
@@ -225,3 +230,23 @@ def test_a_single_stage_cannot_run_on_a_commit(load, tmp_path):
         loading.load_stage("hostname", options, base=base, allow_outside=False)
     (problem,) = raised.value.problems
     assert "cannot change the commit" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected", "message"),
+    [
+        (EDGE, "{ref: debian/other}", "ref: the commit is one of 'debian/edge'"),
+        (EDGE, '{version: "9"}', "version: the commit has the version '7'"),
+        ("ostree:edge.ostree.tar#unsigned", "{signed: true}", "signed: the commit of the base"),
+    ],
+)
+def test_a_check_that_contradicts_the_commit_is_refused(problems, reference, expected, message):
+    text = f"{DISK}boot-test:\n  checks:\n    - ostree: {expected}\n"
+    ((line, code, found, hint),) = problems(text, reference)
+    assert (line, code, found.startswith(message)) == (8, "bad-value", True)
+    assert "leave" in hint
+
+
+def test_a_check_that_agrees_with_the_commit_is_accepted(load):
+    test = "boot-test:\n  checks:\n    - ostree: {ref: debian/edge, signed: true}\n"
+    assert notes(load(f"{DISK}{test}")) == ["signature-not-checked"]
