@@ -1,14 +1,19 @@
 """Builds on a farm of real processes on loopback, under faults; a script plays the builds."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 from collections import Counter
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 
 import pytest
+from particle_os.errors import InfrastructureError
 from particle_os.fleet.farm import key_making, slots
+from particle_os.fleet.farm.client import connection
+from particle_os.fleet.farm.client.connection import FarmLost
 
 from ....played_farm import (
     events,
@@ -63,6 +68,9 @@ def test_each_image_is_built_once_on_all_workers(place, farm):
     assert found == dict.fromkeys(names, "passed") | {"bad-3": "failed", "worse-2": "invalid"}
     began = Counter(name for what, name, _ in events(place) if what == "began")
     assert set(began.values()) == {1}
+    shown = [json.loads(line) for line in (place / "client.log").read_text().splitlines()]
+    stages = [each["image"] for each in shown if each.get("phase") == "stages"]
+    assert sorted(stages) == sorted([*names, "bad-3", "worse-2"]), "the events of all builds arrive"
     assert whole(place, *names)
 
 
@@ -180,6 +188,20 @@ def test_a_new_scheduler_gets_the_builds_of_a_dead_one(place, farm):
     release(place)
     assert statuses(client) == dict.fromkeys(("a-held", "b-held", "c"), "passed")
     assert whole(place, "a-held", "b-held", "c")
+
+
+def test_a_scheduler_that_hangs_is_given_up(farm, monkeypatch):
+    """It takes connections, and says nothing."""
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "CLOSE_SECONDS", 1.0)
+    with connection.connected(farm.url, farm.keys, SimpleQueue()) as link:
+        assert until(link.workers)
+        farm.scheduler.send_signal(signal.SIGSTOP)
+        with pytest.raises(FarmLost):
+            link.workers()
+    with pytest.raises(InfrastructureError, match="does not answer"):
+        connection.FarmConnection(farm.url, farm.keys, SimpleQueue())
 
 
 def test_a_worker_of_another_version_gets_no_build(place):
