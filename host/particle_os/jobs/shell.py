@@ -24,6 +24,7 @@ from particle_os.report.progress import Progress
 from particle_os.sandbox.running import Sandbox, running_sandbox
 from particle_os.system import terminal
 from particle_os.system.deadline import Deadline
+from particle_os.system.whole_write import write_whole
 from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm.accel import Acceleration
 
@@ -160,7 +161,7 @@ def _forward(channel: paramiko.Channel) -> None:
             (2, channel.recv_stderr, channel.recv_stderr_ready),
         ):
             while sign():
-                os.write(place, take(CHUNK))
+                write_whole(place, take(CHUNK), "the terminal")
         if sys.stdin.fileno() in ready:
             data = os.read(sys.stdin.fileno(), CHUNK)
             if data:

@@ -21,10 +21,10 @@ def test_entries_and_blobs_come_back():
         store = RegistryStore(host, "team/cache")
         assert store.entry("base", "ab" * 16) is None
         data = b"a chunk" * 1000
-        assert not store.has_blob(sha256(data))
+        assert not store.has_blob(sha256(data), len(data))
         store.put_blob(sha256(data), data)
         store.put_entry("base", "ab" * 16, ENVELOPE, {sha256(data): len(data)})
-        assert store.has_blob(sha256(data))
+        assert store.has_blob(sha256(data), len(data))
         assert store.blob(sha256(data), len(data)) == data
         assert store.entry("base", "ab" * 16) == ENVELOPE
         store.put_entry("base", "cd" * 16, ENVELOPE, {sha256(data): len(data)})
