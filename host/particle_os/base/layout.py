@@ -18,8 +18,7 @@ from particle_os.base.layers import blob
 from particle_os.errors import UsageError, printable
 from particle_os.system import tar_archive
 from particle_os.system.deadline import Deadline
-from particle_os.system.regular_file import read_regular
-from particle_os.system.whole_write import write_whole
+from particle_os.system.regular_file import read_regular, write_whole
 from particle_os.system.workspace import failed_call
 
 CHUNK = 1 << 18

@@ -24,7 +24,6 @@ from particle_os.report.progress import Progress
 from particle_os.sandbox.running import Sandbox, running_sandbox
 from particle_os.system import terminal
 from particle_os.system.deadline import Deadline
-from particle_os.system.whole_write import write_whole
 from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm.accel import Acceleration
 
@@ -161,7 +160,9 @@ def _forward(channel: paramiko.Channel) -> None:
             (2, channel.recv_stderr, channel.recv_stderr_ready),
         ):
             while sign():
-                write_whole(place, take(CHUNK), "the terminal")
+                data = take(CHUNK)
+                while data:
+                    data = data[os.write(place, data) :]
         if sys.stdin.fileno() in ready:
             data = os.read(sys.stdin.fileno(), CHUNK)
             if data:

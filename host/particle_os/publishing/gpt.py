@@ -11,7 +11,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from particle_os.system.whole_write import write_whole
+from particle_os.system.regular_file import write_whole
 
 SECTOR = 512
 SIGNATURE = b"EFI PART"

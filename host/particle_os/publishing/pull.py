@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_os.jobs.delivery import image_names
 from particle_os.publishing.disk_manifest import find_manifest
 from particle_os.publishing.published_image import REPORT, RESULT
 from particle_os.publishing.pulled_disk import PulledDisk, fetch_disk
@@ -17,7 +16,6 @@ from particle_os.registry.repository import ImageRepository
 from particle_os.registry.transfer import percent
 from particle_os.report.progress import Progress
 from particle_os.system import publication
-from particle_os.system.publication import Change
 from particle_os.system.workspace import Workspace
 
 
@@ -86,19 +84,9 @@ def _published(
     for name, path in files.items():
         path.rename(staging / name)
     first, *others = files
-    (staging / place.record).write_text(place.recorded(first, disk.sha256))
-    new = [first, place.record, *others[::-1]]
-    change = Change(
-        # The result comes last, as that of a build does.
-        new,
-        removed=[f"{place.name}.evidence", f"{place.name}.failed"],
-        # The files of an earlier set of this name are no part of the new set.
-        outdated=sorted({*image_names(place.name)} - {first}),
-        stale=[name for name in place.stale() if name not in new],
-        sums={first: disk.sha256},
-    )
+    place.write_record(staging, first, disk.sha256)
     output = place.directory
-    publication.publish(staging, output, change)
+    publication.publish(staging, output, place.change(first, others, disk.sha256))
     places = {name.partition(".")[2]: output / name for name in others}
     status = result.status if result else None
     return Pulled(

@@ -1,8 +1,9 @@
-"""The files of a pulled image: their name, and whether they may replace what is there."""
+"""The files of a pulled image: their name, and whether they may replace others."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from particle_os.publishing.pulled_result import NAME
 from particle_os.registry.reference import SCHEME, RegistryReference
 from particle_os.report.results import ENDINGS
 from particle_os.system import publication
+from particle_os.system.publication import Change
 from particle_os.system.regular_file import read_regular
 
 # NAME.pulled.json says where the files of NAME are from.
@@ -45,9 +47,22 @@ class PulledSet:
         """The name of the file that says where the set is from."""
         return f"{self.name}.{RECORD}"
 
-    def recorded(self, disk: str, sha256: str) -> str:
-        """The content of the record: the repository, and the disk with its checksum."""
-        return json.dumps({"source": self.source, "disk": disk, "sha256": sha256}) + "\n"
+    def write_record(self, directory: Path, disk: str, sha256: str) -> None:
+        """Writes the record: the repository, and the disk with its checksum."""
+        found = {"source": self.source, "disk": disk, "sha256": sha256}
+        (directory / self.record).write_text(json.dumps(found) + "\n")
+
+    def change(self, disk: str, others: Sequence[str], sha256: str) -> Change:
+        """The publication of a disk and other files, after which no older file is left."""
+        # The result comes last, as that of a build does.
+        new = [disk, self.record, *others[::-1]]
+        return Change(
+            new,
+            removed=[f"{self.name}.evidence", f"{self.name}.failed"],
+            outdated=sorted({*image_names(self.name)} - {disk}),
+            stale=[name for name in self.stale() if name not in new],
+            sums={disk: sha256},
+        )
 
     def stale(self) -> list[str]:
         """The names of files of an older set, apart from its images."""
@@ -61,7 +76,7 @@ class PulledSet:
             raise UsageError(
                 f"{self.directory / there[0]} is there already, and not from {self.source}",
                 hint="Name the files with --name, name another directory with --output, or replace "
-                "what is there with --force.",
+                "them with --force.",
             )
 
     def _is_own(self) -> bool:

@@ -24,8 +24,7 @@ from particle_os.sharing.store import DirectoryStore, Store
 from particle_os.system import process
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
-from particle_os.system.regular_file import open_regular
-from particle_os.system.whole_write import write_whole
+from particle_os.system.regular_file import open_regular, write_whole
 
 CHUNK_SECONDS = 60.0
 PACK, UNPACK = ["zstd", "-q", "-3", "-c"], ["zstd", "-q", "-d", "-c"]
@@ -77,7 +76,7 @@ class SharedCache:
         """The entry of the cache that this build writes to, which it need not write again.
 
         This build's key has signed it, and all of its blobs are there: an entry that is damaged is
-        written again. What is there counts as new from now on. Raises OSError.
+        written again. A whole one counts as new from now on. Raises OSError.
         """
         assert self.target is not None and self.signer is not None
         envelope = self.target.entry(kind, key)

@@ -22,7 +22,7 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
 from particle_os.system.interrupt import held_back
 from particle_os.system.process import NO_FILES, child_of_ours
-from particle_os.system.whole_write import write_whole
+from particle_os.system.regular_file import write_whole
 
 # The kernel's message (kernel/panic.c), and the marker of our init programs.
 DEATHS = (

@@ -134,7 +134,7 @@ def test_a_set_that_was_built_since_is_not_replaced(client, published, tmp_path)
     client.pull()
     sums = tmp_path / "pulled/SHA256SUMS"
     sums.write_text(sums.read_text().replace(sums.read_text()[:8], "00000000"))
-    client.pull(status=2)
+    assert "not from docker://" in client.pull(status=2)["error"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "a.qcow2", "A", "-x"])

@@ -16,7 +16,7 @@ from particle_os.registry.repository import ImageRepository
 from urllib3.util import Timeout
 
 from ...registry import Small, serving, sha256
-from ...waiting import until
+from ...waiting import pause, until
 
 NAME = "team/server"
 
@@ -104,8 +104,9 @@ def test_a_registry_that_drips_its_headers_is_cut_off(monkeypatch):
 
     def answer(handler):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-        while not over.wait(0.02):
+        while not over.is_set():
             handler.wfile.write(b"a")
+            pause()
 
     with serving(answer) as host:
         with pytest.raises(OSError, match="does not answer"):
@@ -123,8 +124,9 @@ def test_a_registry_that_drips_its_handshake_is_cut_off(monkeypatch):
             peer, _ = listener.accept()
             with peer, suppress(OSError):
                 peer.sendall(b"\x16\x03\x03\x40\x00")
-                while not over.wait(0.02):
+                while not over.is_set():
                     peer.sendall(b"\x02")
+                    pause()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()

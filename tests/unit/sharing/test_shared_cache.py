@@ -1,96 +1,20 @@
 """A shared cache that others can write to gives the right files, or a note and nothing."""
 
 import base64
-import errno
 import json
 import os
 import re
-import subprocess
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from particle_os.errors import UsageError
 from particle_os.jobs.plan import BuildOptions
 from particle_os.sharing import shared_cache
-from particle_os.sharing.entry import CHUNK, SharedEntry
-from particle_os.sharing.shared_cache import Unusable, extents, of_options
+from particle_os.sharing.entry import CHUNK
+from particle_os.sharing.shared_cache import extents, of_options
 from particle_os.sharing.signing import PublicKeys, Signer
-from particle_os.system import whole_write
 
-KEY = "ab" * 20
-
-
-@pytest.fixture
-def pair(tmp_path):
-    """Makes a pair of keys as the documentation says; returns the two files."""
-
-    def make(name="cache", kind="ed25519"):
-        secret, public = tmp_path / f"{name}.key", tmp_path / f"{name}.pub"
-        subprocess.run(["openssl", "genpkey", "-algorithm", kind, "-out", secret], check=True,
-                       capture_output=True)  # fmt: skip
-        subprocess.run(["openssl", "pkey", "-in", secret, "-pubout", "-out", public], check=True)
-        return secret, public
-
-    return make
-
-
-@pytest.fixture
-def world(tmp_path, pair):
-    """A shared cache in `directory`, the notes of its reader, and a sparse file."""
-
-    class World:
-        directory = tmp_path / "shared"
-        secret, public = pair()
-
-        def __init__(self):
-            self.notes = []
-            self.file = tmp_path / "disk.qcow2"
-            with self.file.open("wb") as file:
-                file.truncate(5 * CHUNK + 123)
-                for place in (0, CHUNK - 10, 3 * CHUNK + 4096):
-                    file.seek(place)
-                    file.write(os.urandom(5000))
-            os.utime(self.file, ns=(10**18 + 1, 10**18 + 1))
-
-        def cache(self, keys=None):
-            url = f"file://{self.directory}"
-            return of_options([url], keys or [self.public], url, self.secret)
-
-        def entry(self, kind="checkpoint", key=KEY, **more):
-            return SharedEntry(kind=kind, key=key, created=1.0, **more)
-
-        def keep(self, kind="checkpoint", key=KEY, file=None, **more):
-            files = {"disk.qcow2": file or self.file}
-            self.cache().keep(self.entry(kind, key, **more), files)
-
-        def fetch(self, kind="checkpoint", key=KEY, keys=None):
-            """The fetched file; None with a note."""
-            place = tmp_path / "fetched"
-            place.mkdir(exist_ok=True)
-            for old in place.iterdir():
-                old.unlink()
-            found = self.cache(keys).entry(kind, key, self.notes.append)
-            if found is None:
-                return None
-            try:
-                found.fetch(place)
-            except Unusable as error:
-                self.notes.append(str(error))
-                return None
-            return place / "disk.qcow2"
-
-        @property
-        def place(self):
-            (found,) = self.directory.glob("entries/*/*.json")
-            return found
-
-        @property
-        def blobs(self):
-            return sorted(path for path in self.directory.glob("blobs/sha256/*/*"))
-
-    return World()
+from .keys import KEY
 
 
 def test_a_sparse_file_comes_back_with_its_holes_and_its_time(world):
@@ -124,116 +48,6 @@ def test_what_is_there_is_not_sent_again(world):
     assert before.items() <= after.items()
     assert len(after) == len(before) + 1
     assert world.fetch().read_bytes() == world.file.read_bytes()
-
-
-def damaged(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def linked(path):
-    path.rename(path.with_name("aside"))
-    path.symlink_to("aside")
-
-
-@pytest.mark.parametrize("harm", [damaged, Path.unlink])
-def test_a_damaged_or_missing_blob_is_written_again(world, harm):
-    world.keep()
-    before = {path: path.read_bytes() for path in world.blobs}
-    harm(world.blobs[1])
-    assert world.cache().has_kept("checkpoint", KEY) is None, "a writer would do nothing"
-    world.keep()
-    assert {path: path.read_bytes() for path in world.blobs} == before
-    assert world.cache().has_kept("checkpoint", KEY) is not None
-    assert world.fetch().read_bytes() == world.file.read_bytes()
-
-
-def test_a_link_is_no_blob(world):
-    world.keep()
-    linked(world.blobs[0])
-    assert world.cache().has_kept("checkpoint", KEY) is None
-
-
-def aged(world):
-    for path in world.directory.rglob("*"):
-        if path.is_file():
-            os.utime(path, (0, 0))
-
-
-def ages(world):
-    return {path: path.stat().st_mtime for path in [*world.blobs, world.place]}
-
-
-def test_what_a_writer_relies_on_counts_as_new(world):
-    """So a rule that removes old files removes no chunk that a newer entry shares."""
-    world.keep()
-    aged(world)
-    assert world.cache().has_kept("checkpoint", KEY) is not None
-    assert min(ages(world).values()) > 0
-    aged(world)
-    world.keep(key="cd" * 20)
-    assert all(path.stat().st_mtime > 0 for path in world.blobs)
-
-
-def test_what_a_reader_uses_keeps_its_age(world):
-    world.keep()
-    aged(world)
-    assert world.fetch() is not None
-    assert set(ages(world).values()) == {0}
-
-
-class Silent:
-    """A shared cache that stops to answer after the entries."""
-
-    def __init__(self, store, error):
-        self.name, self.asked, self._store, self._error = store.name, 0, store, error
-
-    def entry(self, kind, key):
-        return self._store.entry(kind, key)
-
-    def blob(self, digest, size):
-        self.asked += 1
-        raise self._error
-
-
-@pytest.mark.parametrize(
-    ("error", "asked"),
-    [
-        (OSError(errno.EIO, "the registry does not answer"), 1),
-        (TimeoutError(errno.ETIMEDOUT, "x"), 1),
-        (OSError("x"), 1),
-        (FileNotFoundError(errno.ENOENT, "the registry lacks a blob"), 5),
-        (OSError(errno.EBADMSG, "a blob has another digest"), 5),
-    ],
-)
-def test_a_cache_that_stops_to_answer_is_asked_once(world, tmp_path, error, asked):
-    """A blob that is missing or damaged says nothing about the next one."""
-    keys = [f"{number:040x}" for number in range(5)]
-    for key in keys:
-        world.keep("package", key)
-    cache = world.cache()
-    silent = Silent(cache.sources[0], error)
-    cache = replace(cache, sources=[silent])
-    for key in keys:
-        found = cache.entry("package", key, world.notes.append)
-        (tmp_path / key).mkdir()
-        if found is not None:
-            with pytest.raises(Unusable):
-                found.fetch(tmp_path / key)
-    assert silent.asked == asked
-
-
-def test_a_full_disk_is_an_error_with_the_name_of_the_file(world, monkeypatch):
-    """A chunk that does not compress is written without a program in between."""
-    world.file.write_bytes(os.urandom(5000))
-    world.keep()
-
-    def full(descriptor, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    played = SimpleNamespace(write=full, fspath=os.fspath)
-    monkeypatch.setattr(whole_write, "os", played)
-    assert world.fetch() is None
-    assert "disk.qcow2: No space left on device" in world.notes[0]
 
 
 def test_an_entry_that_is_not_there_is_no_note(world):

@@ -4,11 +4,10 @@ import ast
 import errno
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import particle_os
 import pytest
-from particle_os.system import whole_write
+from particle_os.system.regular_file import write_whole
 
 TOP = Path(particle_os.__file__).parent
 # A message for the terminal, in a child or at the end, about which nothing can be done.
@@ -18,29 +17,28 @@ WITHOUT_COUNT = {"system/process.py", "system/terminal.py"}
 @pytest.fixture
 def slow(monkeypatch):
     """Lets each call write 100 bytes at most, and a disk become full after 1000."""
-    written = []
+    written, real = [], os.write
 
     def write(descriptor, data):
         if sum(written) >= 1000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(os.write(descriptor, data[:100]))
+        written.append(real(descriptor, data[:100]))
         return written[-1]
 
-    played = SimpleNamespace(write=write, fspath=os.fspath, strerror=os.strerror)
-    monkeypatch.setattr(whole_write, "os", played)
+    monkeypatch.setattr(os, "write", write)
 
 
 def test_short_writes_are_continued(slow, tmp_path):
     data = os.urandom(950)
     with (tmp_path / "x").open("wb", buffering=0) as file:
-        whole_write.write_whole(file.fileno(), data, tmp_path / "x")
+        write_whole(file.fileno(), data, tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == data
 
 
 def test_a_disk_that_becomes_full_is_an_error_with_the_name_of_the_file(slow, tmp_path):
     with (tmp_path / "x").open("wb", buffering=0) as file:
         with pytest.raises(OSError) as caught:
-            whole_write.write_whole(file.fileno(), bytes(1001), tmp_path / "x")
+            write_whole(file.fileno(), bytes(1001), tmp_path / "x")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
 
 

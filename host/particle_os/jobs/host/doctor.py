@@ -131,7 +131,7 @@ def architectures() -> list[str]:
 
 
 def _lacking(architecture: Architecture) -> list[str]:
-    """What this machine lacks for images of another architecture."""
+    """The programs and files that this machine lacks for images of another architecture."""
     missing = [architecture.vm.qemu] if shutil.which(architecture.vm.qemu) is None else []
     if firmware.find("uefi", architecture) is None:
         missing.append(firmware.requirement(architecture))

@@ -26,6 +26,7 @@ from ....waiting import until
 from ...report.pages import result, verdict
 
 pytestmark = pytest.mark.slow
+MEMBERS = {"member.scheduler", "member.worker", "member.keeper"}
 ENDED_BY_US = "ended by SIGTERM"
 
 
@@ -75,14 +76,16 @@ def test_each_image_is_built_once_on_all_workers(place, farm):
 
 
 def test_a_farm_of_its_own_ends_with_the_command(place, farm):
-    client = start_client(farm, "a", "b", on="local:2")
-    assert statuses(client) == {"a": "passed", "b": "passed"}
-    others = {farm.scheduler.pid, *(worker.pid for worker in farm.workers)}
-    until(
-        lambda: (
-            not [w for p, w in marked(farm.mark).items() if "127.0.0.1:0" in w and p not in others]
-        )
-    )
+    until(lambda: len(farm.dask_workers()) == 2)
+    others = {*marked(farm.mark)}
+    client = start_client(farm, "a-held", "b-held", on="local:2")
+    begun(place, 2)
+    own = marked(farm.mark).keys() - others
+    members = {kind for pid in own for kind in MEMBERS if kind in marked(farm.mark).get(pid, "")}
+    assert members == MEMBERS
+    release(place)
+    assert statuses(client) == {"a-held": "passed", "b-held": "passed"}
+    until(lambda: not own & marked(farm.mark).keys())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
