@@ -1,4 +1,4 @@
-"""What a farm does wrong costs the build that it is about, and ends in time."""
+"""A fault of a farm costs the build that it is about, and ends in time."""
 
 import threading
 from dataclasses import replace
