@@ -10,7 +10,7 @@ from particle_os.sharing.shared_cache import of_options
 
 from ...registry import Small, debian_registry, serving, sha256
 from ..registry.conftest import quickly  # noqa: F401 - fixture
-from .test_shared_cache import KEY, pair, world  # noqa: F401 - fixtures
+from .keys import KEY
 
 ENVELOPE = b"the envelope"
 
