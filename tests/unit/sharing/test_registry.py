@@ -66,7 +66,7 @@ def debian(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_registry_of_debian_keeps_a_checkpoint(debian, world):  # noqa: F811
+def test_the_registry_of_debian_keeps_a_checkpoint(debian, world):
     """The whole way: a sparse file in chunks, signed, to the registry and back."""
     url = f"oci://{debian}/team/cache"
     cache = of_options([url], [world.public], url, world.secret)
